@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import ref
 
 from . import _arenite, _native
 
@@ -26,11 +27,20 @@ class Armed(Protocol):
     def _finish(self) -> None: ...
 
 
+class Tended(Protocol):
+    """What has to be looked after: calls that are sent in packets."""
+
+    def tend(self) -> None: ...
+
+
 #: Armed futures by their token. They are kept until they have ended: their callbacks have to run.
 _armed: dict[int, Armed] = {}
 _tokens = itertools.count(1)
 #: Events that threads wait for: all that was reported before is done.
 _marks: dict[int, _native.Mark] = {}
+#: What is tended again and again, by its identity, and the seconds in between.
+_tended: dict[int, ref[Tended]] = {}
+_TICK = 0.005
 #: What takes the lines of an executor's workers: stream ("stdout", "stderr" or "notice"), worker and text.
 _outputs: dict[int, Callable[[str, int, str], None]] = {}
 #: Reentrant, for a signal handler that makes an executor.
@@ -69,6 +79,21 @@ def arm(future: Armed, task: Task, token: int) -> bool:
     return task.arm(token) and _armed.pop(token, None) is not None
 
 
+def tend(what: Tended) -> None:
+    """Has this tended by the dispatcher from now on."""
+    if id(what) not in _tended:
+        key, is_first = id(what), not _tended
+        _tended[key] = ref(what, lambda _: _tended.pop(key, None))
+        if is_first:
+            # No one waits for this token.
+            _arenite.report(token())
+
+
+def leave(what: Tended) -> None:
+    """It needs that no more."""
+    _tended.pop(id(what), None)
+
+
 def is_current() -> bool:
     """Whether the calling thread is the dispatcher."""
     return _thread is not None and _thread.is_current()
@@ -100,7 +125,7 @@ def stop() -> None:
 
 def _run() -> None:
     while True:
-        ended, lines = _arenite.next_events(3600.0)
+        ended, lines = _arenite.next_events(_TICK if _tended else 3600.0)
         for number, source, worker, text in lines:
             output = _outputs.get(number)
             if output is not None:
@@ -113,8 +138,11 @@ def _run() -> None:
                 _guarded(future._finish)
             elif (mark := _marks.get(token)) is not None:
                 mark.set()
+        for tended in tuple(_tended.values()):
+            if (what := tended()) is not None:
+                _guarded(what.tend)
         del ended, lines
-        future = output = None
+        future = output = what = None
 
 
 def _guarded(function: Callable[..., None], *arguments: Any) -> None:
@@ -133,6 +161,7 @@ def _after_fork() -> None:
     global _thread, _lock
     _arenite.after_fork()
     _armed.clear()
+    _tended.clear()
     _marks.clear()
     _outputs.clear()
     _thread = None

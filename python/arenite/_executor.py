@@ -7,10 +7,11 @@ import os
 import sys
 import threading
 from concurrent.futures import Executor as BaseExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 from weakref import WeakSet, finalize
 
-from . import _arenite, _context, _dispatch, _inline, _native, _pickle, _retry, _room, _start
+from . import _arenite, _context, _copies, _dispatch, _inline, _native, _pickle, _retry, _room, _start
 from ._errors import MANY_PROCESSES, ArenaFull
 from ._future import Future, failed
 from ._sizes import count, parse
@@ -64,6 +65,8 @@ class Settings:
             self._retried = kinds = retried if isinstance(retried, tuple) else (retried,)
             if not kinds or not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
                 raise TypeError(f"retry_errors must be True, False or a tuple of exception classes, not {retried!r}")
+        #: Whether several calls may be one task: nothing that is asked for is about a single task.
+        self._packs = not (self._is_timed or settings.get("retries") or settings.get("limit") is not None)
         self._by_name: dict[str, _arenite.Options] = {}
         # Checks the settings now, where they are written.
         self._named("")
@@ -101,7 +104,7 @@ class Configured(Settings):
         fn: Callable[..., T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | None = None,
         buffersize: int | None = None,
         progress: bool | str = False,
     ) -> Iterator[T]:
@@ -109,9 +112,8 @@ class Configured(Settings):
 
         With a deadline, retries or a limit each item is a task of its own, whatever the `chunksize`.
         """
-        given = self._settings
-        if given.get("deadline") is not None or given.get("retries") or given.get("limit") is not None:
-            _check_chunksize(chunksize)
+        _check_chunksize(chunksize)
+        if not self._packs:
             chunksize = 1
         executor = self._executor
         if self._retried and not executor._inline:
@@ -229,12 +231,16 @@ class Executor(BaseExecutor):
         self._maps: WeakSet[Results[Any]] = WeakSet()
         self._servings: WeakSet[Serving] = WeakSet()
         self._plain = Settings({})
+        #: Arrays of arguments that were copied into the arena.
+        self._copies = _copies.Copies()
         #: What workers send to beside results.
         self._receivers: list[_channel.Receiver] = []
         #: What ends with the workers.
         self._closers: list[finalize[..., Executor]] = []
         #: Why this executor takes no tasks, if it was made in a worker.
         self._refusal: str | None = None
+        #: Whether short calls of a map may be one task: a sandbox lends no memory, and tasks are counted.
+        self._packs = mode is None and recycle_after is None
         self._inline = max_workers == 0
         if self._inline:
             if initializer is not None:
@@ -350,7 +356,7 @@ class Executor(BaseExecutor):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         name: str | None = None,
-        beside: Callable[..., _pickle.Beside] = _pickle.Beside,
+        beside: Callable[..., _pickle.Beside] | None = None,
         waits: bool = True,
     ) -> Future[T]:
         """Submits a call. For a function that is pickled already, `name` is its name in statistics. `beside` takes the
@@ -361,6 +367,7 @@ class Executor(BaseExecutor):
             return _inline.call(fn, args, kwargs)  # type: ignore[arg-type]
         engine, private = self._engine, self._private
         is_pickled = False
+        used: list[int] = []
         try:
             if isinstance(fn, _pickle.Function):
                 function = fn
@@ -372,7 +379,8 @@ class Executor(BaseExecutor):
                 copied = function.copied
             else:
                 call, more = ((args, kwargs), 0) if kwargs else (args, _pickle.POSITIONAL)
-                head, plain, kind, buffers, copied = function.call(call, more, private, beside)
+                arrays = beside or partial(_copies.Beside, copies=self._copies, used=used)
+                head, plain, kind, buffers, copied = function.call(call, more, private, arrays)
                 copied += function.copied
             if copied:
                 engine.count_copied(copied)
@@ -391,7 +399,10 @@ class Executor(BaseExecutor):
                 return failed(error)
             full = error
         else:
-            return Future(task, self._private_results, self._cancel_running, self._load)
+            made: Future[T] = Future(task, self._private_results, self._cancel_running, self._load)
+            if used:
+                self._copies.hold(made, used)
+            return made
         function = buffers = others = None  # type: ignore[assignment]
         # Its frames hold what was copied before there was no more room.
         while _room.wait(self, full.with_traceback(None)):
@@ -406,7 +417,7 @@ class Executor(BaseExecutor):
         fn: Callable[..., T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | None = None,
         buffersize: int | None = None,
         progress: bool | str = False,
     ) -> Iterator[T]:
@@ -418,8 +429,8 @@ class Executor(BaseExecutor):
 
         :param timeout: Seconds from this call on after which `TimeoutError` is raised and all tasks that are left are
             cancelled, as `Future.cancel()` does it.
-        :param chunksize: Calls that are sent as one task: more than 1 is faster for calls of a few microseconds. If its
-            worker dies, all calls of a chunk fail.
+        :param chunksize: Calls that are sent as one task. If its worker dies, all calls of a chunk fail. By default short
+            calls are sent in packets whose size follows from measured times, and the death of a worker costs one call.
         :param progress: Shows a progress bar if tqdm is installed; text is its title.
 
         The exception of a call is raised where its result would be. Asking for the next result goes on after it. Ctrl-C
@@ -433,7 +444,7 @@ class Executor(BaseExecutor):
         fn: Callable[..., T],
         iterables: tuple[Iterable[Any], ...],
         timeout: float | None,
-        chunksize: int,
+        chunksize: int | None,
         buffersize: int | None,
         progress: bool | str,
         name: str | None = None,
@@ -449,9 +460,11 @@ class Executor(BaseExecutor):
 
         named = configured._named(name or _name(fn))
         more = _context.TIMED if configured._is_timed else 0
-        results = Results(self, fn, iterables, named, timeout, chunksize, buffersize, progress, more)
+        packs = self._packs and configured._packs
+        results = Results(self, fn, iterables, named, timeout, chunksize, buffersize, progress, more, packs)
         self._maps.add(results)
-        return results if chunksize == 1 else results.flat()
+        is_single = chunksize == 1 or chunksize is None and (not packs or buffersize is not None)
+        return results if is_single else results.flat()
 
     def options(
         self,
@@ -583,6 +596,7 @@ class Executor(BaseExecutor):
 
         if self._inline:
             return _inline.share(value)
+        self._copies.free()
         return _arrays.share(self._engine, value, self._engine.count_copied)  # type: ignore[no-any-return]
 
     @overload
@@ -645,6 +659,7 @@ class Executor(BaseExecutor):
             return _inline.make(shape, dtype, order, zeroed)
         from . import _arrays
 
+        self._copies.free()
         return _arrays.make(self._engine, shape, dtype, order, zeroed)
 
     # ---- the executor
@@ -655,6 +670,7 @@ class Executor(BaseExecutor):
 
         if self._inline or self._refusal is not None:
             return _stats.Stats()
+        self._copies.free()
         return _stats.from_dict(self._engine.stats())
 
     def trim(self) -> int:
@@ -688,7 +704,7 @@ class Executor(BaseExecutor):
                 if cancel:
                     results._cancel()
                 else:
-                    results._submit_rest()
+                    results._submit_rest(waits=wait)
             if cancel:
                 self._engine.cancel_all(grace == 0)
             with self._lock:
@@ -769,8 +785,8 @@ def _name(function: Any) -> str:
     return name if isinstance(name, str) else type(function).__qualname__
 
 
-def _check_chunksize(chunksize: int) -> None:
-    if chunksize < 1:
+def _check_chunksize(chunksize: int | None) -> None:
+    if chunksize is not None and chunksize < 1:
         raise ValueError("chunksize must be >= 1.")
 
 

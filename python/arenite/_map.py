@@ -10,7 +10,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from . import _native, _pickle, _room
+from . import _native, _packing, _pickle, _room
 from ._errors import ArenaFull, Cancelled
 from ._future import error_of
 from ._worker import Raised, load_error, stopped
@@ -29,6 +29,8 @@ _MOST_SIZED = 1 << 16
 #: Tasks in flight of a map whose input may be endless: at first for each task that can run, and at most.
 _FIRST_WINDOW = 4
 _MOST_UNSIZED = 4096
+#: Items that are taken from the input before the first of them are sent, if the last ones took this many seconds.
+_MOST_PULLED, _QUICK_PULL = 4096, 0.001
 #: The part of the arena that copies of arguments of one map may take.
 _PART = 4
 
@@ -43,19 +45,26 @@ class Results(Generic[T]):
 
     #: Whether Ctrl-C, or an exception of another signal handler, ends the map.
     _ends_when_interrupted = True
+    #: Whether an item of the input is an argument, and not a tuple of all.
+    _takes_single = True
+    #: Takes the arrays of arguments that are sent in packets.
+    _beside: Callable[..., _pickle.Beside] = _pickle.Beside
 
     def __init__(
         self,
         executor: Executor,
-        function: Callable[..., T],
+        function: Callable[..., T] | _pickle.Function,
         iterables: tuple[Iterable[Any], ...],
         options: Options | None,
         timeout: float | None,
-        chunksize: int,
+        chunksize: int | None,
         buffersize: int | None,
         progress: Any,
         more: int = 0,
+        packs: bool = False,
+        pace: _packing.Pace | None = None,
     ) -> None:
+        """`packs`: without a `chunksize`, short calls may be sent in packets. `pace`: how long they take."""
         self._executor = executor
         self._engine = executor._engine
         self._private = executor._private
@@ -64,11 +73,25 @@ class Results(Generic[T]):
         self._options = options
         self._until = None if timeout is None else monotonic() + timeout
         self._timeout = timeout
-        self._function = _pickle.pickle_function(function, executor._definitions, self._private)
-        self._engine.count_copied(self._function.copied)
-        self._chunksize = chunksize
-        #: Tasks in flight, in order.
+        self._function: _pickle.Function
+        if isinstance(function, _pickle.Function):
+            self._function = function
+        else:
+            self._function = _pickle.pickle_function(function, executor._definitions, self._private)
+            self._engine.count_copied(self._function.copied)
+        self._chunksize = chunksize or 1
+        #: Sends short calls in packets, if they may be.
+        self._packing: _packing.Packing | None = None
+        if packs and chunksize is None:
+            pace = pace or _packing.Pace()
+            is_single = len(iterables) == 1 and self._takes_single
+            self._packing = _packing.Packing(executor, self._function, options, more, pace, is_single, self._beside)
+        #: Tasks in flight, in order; with packets they are in `line`.
         self._flying: deque[_Entry] = deque()
+        #: Items that are taken from the input at a time.
+        self._most_pulled = 1
+        #: With packets: values that were taken, and the bytes that were copied for their calls.
+        self._given = self._given_bytes = 0
         #: Values of a task that were not given yet.
         self._values: deque[Any] = deque()
         #: Bytes that were copied for the tasks in flight.
@@ -116,6 +139,8 @@ class Results(Generic[T]):
         if self._chunksize > 1 and len(iterables) == 1:
             self._kind = _pickle.MANY
             return _Chunks(iterables[0], self._chunksize)
+        if self._packing is not None and len(iterables) == 1:
+            return iter(self._constant(iterables[0]))
         calls = zip(*(self._constant(items) for items in iterables))
         if self._chunksize == 1:
             return calls
@@ -134,6 +159,9 @@ class Results(Generic[T]):
 
     def _fill(self) -> None:
         """Submits items until enough are in flight."""
+        if self._packing is not None:
+            self._fill_packing(self._packing)
+            return
         with self._lock:
             while len(self._flying) < self._window and (self._bytes < self._most_bytes or not self._flying):
                 if not self._submit_next():
@@ -192,12 +220,86 @@ class Results(Generic[T]):
         call = (head,), (data,), (kind,), (buffers or None,), (self._options,)
         self._sent.extend(map(engine.submit, *call))
 
+    def _fill_packing(self, packing: _packing.Packing) -> None:
+        """Takes items from the input until enough are in flight."""
+        with self._lock:
+            while self._items is not None or packing.stock.held is not None:
+                ahead = self._ahead(packing)
+                room = self._window - ahead
+                copied = packing.stock.pulled_bytes - self._given_bytes + self._bytes
+                if room <= 0 or ahead and copied >= self._most_bytes:
+                    return
+                begin = monotonic()
+                if not self._pull_packing(packing, min(room, self._most_pulled)):
+                    return
+                # More at a time of an input that does not wait.
+                most = 2 * self._most_pulled if monotonic() - begin < _QUICK_PULL else self._most_pulled // 4
+                self._most_pulled = max(1, min(most, _MOST_PULLED))
+                packing.feed()
+
+    def _ahead(self, packing: _packing.Packing) -> int:
+        """How many items were taken from the input whose results were not given."""
+        return packing.stock.pulled - self._given + (len(self._values) if self._exact else 0)
+
+    def _pull_packing(self, packing: _packing.Packing, most: int) -> bool:
+        """Takes items from the input. Returns false if they have to wait until the arena has room."""
+        stock = packing.stock
+        error: Exception | None = None
+        packing.is_pulling = True
+        if not self._is_sized:
+            # Has the dispatcher send what comes, should the input wait.
+            packing.feed()
+        try:
+            packing.window = self._window
+            if not stock.pull(self._items or iter(()), most, not self._is_sized, packing.dump):
+                self._items = None
+                packing.has_input = False
+        except Exception as raised:
+            if stock.held is None:
+                raise
+            error = raised
+        finally:
+            packing.is_pulling = False
+        if stock.held is None:
+            return True
+        return self._submit_alone(packing, error)
+
+    def _submit_alone(self, packing: _packing.Packing, error: Exception | None) -> bool:
+        """Submits the arguments that cannot be part of a packet as a task; `error`: because they cannot be pickled. Returns
+        false if they have to wait."""
+        # What comes before them.
+        packing.feed(all_of_it=True)
+        outcome: Task | BaseException
+        if error is None and not self._sent:
+            try:
+                call = [(part,) for part in packing.call_alone()]
+                self._sent.extend(map(self._engine.submit, *call))
+            except Exception as raised:
+                error = raised
+        if isinstance(error, ArenaFull):
+            if self._ahead(packing) and not packing.is_last:
+                return False
+            error = _room.advise(error)
+        if error is None:
+            outcome, copied = self._sent[0], packing.alone[2]
+        else:
+            outcome, copied = error, 0
+        entry = _Entry(outcome, copied, 1)
+        # No call but the last one: see `_send`.
+        packing.line += (entry,)
+        self._bytes += entry.copied
+        self._sent = []
+        packing.stock.release()
+        return True
+
     def __iter__(self) -> Results[T]:
         return self
 
     def __next__(self) -> T:
         while True:
             try:
+                if self._exact and self._packing is not None and self._values:
+                    self._fill_packing(self._packing)
                 while not self._values:
                     self._advance()
             except BaseException as interrupt:
@@ -226,7 +328,9 @@ class Results(Generic[T]):
         pieces = self._pieces()
         # Up to where an exception does not end the iteration.
         next(pieces)
-        return itertools.chain.from_iterable(pieces)
+        flat = Flat.from_iterable(pieces)
+        flat._results = self  # type: ignore[attr-defined]
+        return flat
 
     def _pieces(self) -> Iterator[Iterable[T]]:
         """The results in pieces, after an empty one. An exception does not end the iteration: it is in a piece, too."""
@@ -254,8 +358,76 @@ class Results(Generic[T]):
                 if not isinstance(raised, Exception):
                     self._interrupt()
 
+    def _advance_packing(self, packing: _packing.Packing) -> None:
+        """Takes what calls have given, unless there are values left."""
+        with self._taking:
+            if self._values:
+                return
+            if self._exact or self._ahead(packing) <= self._window // 2:
+                packing.feed()
+                if not self._exact and not self._is_sized and packing.is_starving():
+                    self._window = min(2 * self._window, _MOST_UNSIZED)
+                self._fill()
+            # Another thread may close this meanwhile.
+            line = packing.line
+            entry = self._next_packing(packing)
+            if entry is None:
+                packing.free()
+                raise self._end()
+            mark: Any = None
+            if type(entry) is _Entry:
+                is_whole, values = self._outcome(entry)
+            else:
+                is_whole, values, mark = packing.values(entry, _Failed, self._failed_call)
+            count, copied = len(values), entry.copied
+            # No call up to `spend`: see `_send`.
+            self._is_whole = is_whole
+            self._values += values
+            self._given += count
+            if mark is not None:
+                entry.taken, entry.at, entry.is_spent = mark
+                if entry.is_spent:
+                    self._given_bytes += copied
+                    packing.spend(entry)
+            else:
+                self._bytes -= copied
+                line.remove(entry)
+        if self._bar is not None:
+            self._bar.update(count)
+
+    def _next_packing(self, packing: _packing.Packing) -> Any:
+        """Waits for the next calls that end. Returns None if there are none."""
+        while True:
+            packing.feed()
+            entry = packing.first()
+            if entry is None:
+                return None
+            if type(entry) is _Entry:
+                if not isinstance(entry.task, BaseException) and not self._wait(entry.task, self._left()):
+                    raise self._late()
+                return entry
+            if packing.is_ready(entry):
+                return entry
+            # Meanwhile others may have to be taken back, or sent.
+            left = self._left()
+            pause = _packing.STUCK if packing.is_busy() else left
+            if left is not None and pause is not None:
+                pause = min(left, pause)
+            if self._wait(entry.task, pause):
+                continue
+            if entry.has_more():
+                return entry
+            if left is not None and left <= _packing.STUCK:
+                raise self._late()
+
+    def _failed_call(self, pickle: bytes) -> _Failed:
+        return _Failed(make=partial(load_error, pickle, self._load))
+
     def _advance(self) -> None:
         """Takes the outcome of the next task, unless there are values left."""
+        if self._packing is not None:
+            self._advance_packing(self._packing)
+            return
         with self._taking:
             if self._values:
                 return
@@ -359,15 +531,24 @@ class Results(Generic[T]):
         last = self._flying[-1].task
         return isinstance(last, BaseException) or last.done()
 
-    def _submit_rest(self, has_end: bool = False) -> None:
+    def _has_input(self) -> bool:
+        """Whether items are left that were not taken from the input."""
+        is_held = self._held if self._packing is None else self._packing.stock.held
+        return self._items is not None or is_held is not None
+
+    def _submit_rest(self, has_end: bool = False, waits: bool = False) -> None:
         """Submits all items that are left, before the executor ends. An input without a length may be endless: it is
-        not asked for more, unless it is said to have an end."""
+        not asked for more, unless it is said to have an end. `waits`: until no packet has to be sent again."""
         with self._lock:
             if not self._is_sized and not has_end:
                 self._is_cut = self._items is not None
                 self._items = None
-                return
+                if self._packing is None:
+                    return
             self._window = 1 << 62
+            if self._packing is not None:
+                self._submit_rest_packing(self._packing, waits)
+                return
             while self._items is not None or self._held is not None:
                 if not self._submit_next() and self._held is not None:
                     # Without room: when the tasks in flight have ended, their arguments are free.
@@ -376,12 +557,29 @@ class Results(Generic[T]):
                             entry.task.wait(None)
                     self._submit_next(waits=False)
 
+    def _submit_rest_packing(self, packing: _packing.Packing, waits: bool) -> None:
+        while self._items is not None or packing.stock.held is not None:
+            self._fill_packing(packing)
+            if packing.stock.held is not None or self._items is not None:
+                # Without room: when the tasks in flight have ended, their arguments are free.
+                packing.wait_for_all()
+                for entry in tuple(packing.line):
+                    if type(entry) is _Entry and not isinstance(entry.task, BaseException):
+                        entry.task.wait(None)
+                self._most_bytes = 1 << 62
+                self._pull_packing(packing, 1)
+        if waits:
+            packing.wait_for_all()
+        packing.send_alone()
+
     def close(self, kill: bool = False) -> None:
         """Cancels the tasks that have not begun, and with `kill` ends those that run. There are no results after it."""
         with self._lock:
             self._items = self._held = None
-            left = [*self._sent, *(entry.task for entry in tuple(self._flying))]
-            tasks = [task for task in left if not isinstance(task, BaseException)]
+            left: list[Any] = [*self._sent, *(entry.task for entry in tuple(self._flying))]
+            if self._packing is not None:
+                left += self._packing.close()
+            tasks: list[Task] = [task for task in left if not isinstance(task, BaseException)]
             # All of them before the first worker is ended: it must not begin another one.
             for task in tasks:
                 task.cancel()
@@ -394,12 +592,31 @@ class Results(Generic[T]):
     def _cancel(self) -> None:
         """Cancels the tasks that have not begun, because the executor ends."""
         with self._lock:
-            self._is_cancelled = bool(self._items is not None or self._held is not None or self._flying)
+            is_open = self._items is not None or self._held is not None or self._flying
+            self._is_cancelled = bool(is_open or self._packing is not None and self._packing.is_open())
         self.close()
 
     def __del__(self) -> None:
-        if "_flying" in self.__dict__ and "_values" in self.__dict__:
+        if "_taking" in self.__dict__:
             self.close()
+
+
+class Flat(itertools.chain[T]):
+    """The results of a map whose calls are sent several together."""
+
+    _results: Results[T]
+
+    def close(self) -> None:
+        """Does what that of `Results` does."""
+        self._results.close()
+        # What was taken and not given.
+        while True:
+            try:
+                next(self)
+            except StopIteration:
+                return
+            except Exception:
+                pass
 
 
 class _Entry:

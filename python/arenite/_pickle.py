@@ -60,6 +60,12 @@ DEFINITIONS = 16
 NAMED = 32
 #: A worker may keep the function: nothing that it holds can change.
 KEPT = 64
+#: The arguments are a packet of calls, which gives what `_worker.run_packet` says. Its journal is the first buffer of the
+#: arguments. (`_context` has the bits in between.)
+PACKED = 512
+JOURNALED = 1024
+#: The calls of a packet may share their function, although it travels by value.
+SHARED = 2048
 #: A pickle of a function up to this length goes with each call.
 _SHORT_FUNCTION = 1024
 _DIGEST = 16
@@ -521,6 +527,10 @@ class Function:
         """Whether its definitions have this part."""
         return self._bundle is not None and self._bundle.holds(part)
 
+    def referring_to(self, names: set[tuple[str, str]], definitions: Definitions) -> Function:
+        """The same function, for arguments that refer to these names."""
+        return Function(*self.own, 0, self.names | names, definitions)
+
     def call(
         self, call: Any, kind: int, private: bool, beside: Callable[[Arena | None, bool], Beside] = Beside
     ) -> tuple[bytes, bytes, int, list[Buffer], int]:
@@ -583,6 +593,14 @@ _MOST_FUNCTIONS = 1024
 def unpickle_function(head: bytes, kind: int, buffers: list[Any], private: bool, known: dict[bytes, Any]) -> Any:
     """Returns the function of a call, and takes what belongs to it out of the buffers. `known` has functions that
     cannot change, and where others are found by name."""
+    function, make = open_function(head, kind, buffers, private, known)
+    return function if make is None else make()
+
+
+def open_function(
+    head: bytes, kind: int, buffers: list[Any], private: bool, known: dict[bytes, Any]
+) -> tuple[Any, Callable[[], Any] | None]:
+    """The same for any number of calls: returns the function, or what makes it for each of them."""
     if kind & DEFINITIONS:
         head = _mirror.define(head, buffers, private)
     if kind & NAMED:
@@ -593,7 +611,7 @@ def unpickle_function(head: bytes, kind: int, buffers: list[Any], private: bool,
             # Waits for another lane that imports it at this moment.
             __import__(module)
             _keep(known, head, place)
-        return _find(*place)
+        return _find(*place), None
     data: Any = head
     own: list[Any] = []
     if kind & FUNCTION_IN_BUFFER:
@@ -601,12 +619,12 @@ def unpickle_function(head: bytes, kind: int, buffers: list[Any], private: bool,
         data, *own = buffers[:count]
         del buffers[:count]
     if not kind & KEPT:
-        return load(data, own, private)
+        return None, lambda: load(data, own, private)
     function = known.get(head)
     if function is None:
         function = load(data, own, private)
         _keep(known, head, function)
-    return function
+    return function, None
 
 
 def _keep(known: dict[bytes, Any], head: bytes, value: Any) -> None:

@@ -12,11 +12,12 @@ import threading
 import warnings
 from collections import deque
 from concurrent.futures import Future as BaseFuture
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakSet
 
-from . import _dispatch, _pickle
+from . import _dispatch, _packing, _pickle
 from ._errors import Cancelled
 from ._executor import Executor, _name
 from ._map import Results, _Chunks, _Entry, _failure
@@ -128,6 +129,18 @@ class Calls(Results[T]):
             self._items = None
             return False
 
+    def _pull_packing(self, packing: _packing.Packing, most: int) -> bool:
+        try:
+            return super()._pull_packing(packing, most)
+        except Exception as error:
+            packing.feed(all_of_it=True)
+            entry = _Entry(error, 0, 1)
+            # No call but the last one: see `Results._send`.
+            packing.line += (entry,)
+            self._items = None
+            packing.stock.release()
+            return False
+
     def next(self, timeout: float | None = None) -> T:
         """Returns the next result. Waits at most `timeout` seconds for it, then raises `multiprocessing.TimeoutError`."""
         self._timeout = timeout
@@ -174,6 +187,8 @@ class Calls(Results[T]):
 class StarCalls(Calls[T]):
     """The results of calls whose arguments come as tuples."""
 
+    _takes_single = False
+
     def _tasks(self, iterables: tuple[Iterable[Any], ...]) -> Iterator[Any]:
         if self._chunksize == 1:
             return map(tuple, iterables[0])
@@ -190,25 +205,68 @@ class UnorderedCalls(Calls[T]):
         # Before the first task is submitted.
         self._landed = deque()
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
+        if self._packing is not None:
+            self._packing.when_sent = partial(_arm, self._landed, self._wakes)
         return super()._tasks(iterables)
 
     def _fill(self) -> None:
         super()._fill()
-        self._arm_all()
+        if self._packing is None:
+            self._arm_all()
 
-    def _submit_rest(self, has_end: bool = False) -> None:
-        super()._submit_rest(has_end)
-        self._arm_all()
+    def _pull_packing(self, packing: _packing.Packing, most: int) -> bool:
+        has_more = super()._pull_packing(packing, most)
+        last = packing.line[-1] if packing.line else None
+        if type(last) is _Entry and not last.is_armed:
+            _arm(self._landed, self._wakes, last)
+        return has_more
+
+    def _submit_rest(self, has_end: bool = False, waits: bool = False) -> None:
+        super()._submit_rest(has_end, waits)
+        if self._packing is None:
+            self._arm_all()
 
     def _arm_all(self) -> None:
         """Has the ends of all tasks in flight reported. Those for which that was done come before the others."""
         with self._lock:
             others = [*itertools.takewhile(lambda entry: not entry.is_armed, reversed(self._flying))]
             for entry in reversed(others):
-                landing, task = _Landing(entry, self._landed, self._wakes), entry.task
-                if isinstance(task, BaseException) or _dispatch.arm(landing, task, _dispatch.token()):
-                    landing._finish()
-                entry.is_armed = True
+                _arm(self._landed, self._wakes, entry)
+
+    def _next_packing(self, packing: _packing.Packing) -> Any:
+        landed, line = self._landed, packing.line
+        while True:
+            packing.feed()
+            while line and getattr(line[0], "is_spent", False):
+                del line[0]
+            while landed and not self._is_left(landed[0], line):
+                landed.popleft()
+            if landed:
+                with contextlib.suppress(queue.Empty):
+                    self._wakes.get_nowait()
+                entry: Any = landed[0]
+                if type(entry) is not _Entry:
+                    packing.is_ready(entry)
+                return entry
+            if packing.stock.pulled == self._given and self._items is None:
+                return None
+            left = self._left()
+            pause = _packing.STUCK if packing.is_busy() else left
+            try:
+                self._wakes.get(timeout=pause if left is None or pause is None else min(left, pause))
+            except queue.Empty:
+                if left is not None and left <= _packing.STUCK:
+                    raise self._late() from None
+                # After Ctrl-C some may not be armed.
+                for entry in (*packing.open, *line):
+                    if not entry.is_armed and entry.task is not None:
+                        _arm(landed, self._wakes, entry)
+                    elif type(entry) is not _Entry and entry.has_more():
+                        return entry
+
+    def _is_left(self, entry: Any, line: deque[Any]) -> bool:
+        """Whether the outcome of an entry that has landed was not taken. It may land twice."""
+        return entry in line if type(entry) is _Entry else not entry.is_spent
 
     def _next(self) -> _Entry | None:
         # After Ctrl-C some may not be armed.
@@ -231,12 +289,20 @@ class UnorderedCalls(Calls[T]):
                 raise self._late() from None
 
 
+def _arm(landed: deque[Any], wakes: queue.SimpleQueue[None], entry: Any) -> None:
+    """Has the end of a task reported."""
+    landing, task = _Landing(entry, landed, wakes), entry.task
+    if task is None or isinstance(task, BaseException) or _dispatch.arm(landing, task, _dispatch.token()):
+        landing._finish()
+    entry.is_armed = True
+
+
 class _Landing:
     """Takes a task to the results that wait for it, when it has ended."""
 
     __slots__ = ("_entry", "_landed", "_wakes")
 
-    def __init__(self, entry: _Entry, landed: deque[_Entry], wakes: queue.SimpleQueue[None]) -> None:
+    def __init__(self, entry: Any, landed: deque[Any], wakes: queue.SimpleQueue[None]) -> None:
         self._entry = entry
         self._landed = landed
         self._wakes = wakes
@@ -265,10 +331,10 @@ class Pool:
     arguments travel in shared memory, and each call gets a copy of its own; with `writable=None` they are read-only
     there, and not copied if they are in shared memory already (`executor.share`).
 
-    The death of a worker costs the task that it ran, and the pool goes on: `apply` and `get` raise `WorkerDied`, `imap`
+    The death of a worker costs the call that it ran, and the pool goes on: `apply` and `get` raise `WorkerDied`, `imap`
     and `imap_unordered` raise it in the place of that result and continue after it. `map` and `starmap` wait until all
-    tasks have ended, and then raise the first exception in the order of the input; all calls of a chunk fail with its
-    worker, so `chunksize=1` loses one call only.
+    tasks have ended, and then raise the first exception in the order of the input. With a `chunksize`, all calls of a chunk
+    fail with their worker.
 
     Results of calls that `terminate()` ends raise `CancelledError` instead of never coming.
     """
@@ -345,7 +411,8 @@ class Pool:
         ...     pool.map(lambda n: n * n, range(5))
         [0, 1, 4, 9, 16]
 
-        :param chunksize: Calls that are sent as one task, by default a quarter of each worker's share.
+        :param chunksize: Calls that are sent as one task, and fail with its worker. By default short calls are sent in
+            packets, and the death of a worker costs one call; with `maxtasksperchild` it is a quarter of each worker's share.
         """
         return self._listed(Calls, func, iterable, chunksize).collect()
 
@@ -375,7 +442,7 @@ class Pool:
         """Like `map_async`, with a tuple of arguments for each call."""
         return self._in_background(self._listed(StarCalls, func, iterable, chunksize), callback, error_callback)
 
-    def imap(self, func: Callable[[Any], T], iterable: Iterable[Any], chunksize: int = 1) -> Calls[T]:
+    def imap(self, func: Callable[[Any], T], iterable: Iterable[Any], chunksize: int | None = None) -> Calls[T]:
         """Calls `func` with each item. Returns an iterator over the values in their order, which has `next(timeout)`.
 
         Items are pulled as workers need them, so the input may be endless.
@@ -388,17 +455,21 @@ class Pool:
         """
         return self._calls(Calls, func, iterable, chunksize)
 
-    def imap_unordered(self, func: Callable[[Any], T], iterable: Iterable[Any], chunksize: int = 1) -> Calls[T]:
+    def imap_unordered(
+        self, func: Callable[[Any], T], iterable: Iterable[Any], chunksize: int | None = None
+    ) -> Calls[T]:
         """Like `imap`, but the values come in the order in which the calls end."""
         return self._calls(UnorderedCalls, func, iterable, chunksize)
 
-    def _calls(self, kind: type[Calls[T]], func: Callable[..., T], iterable: Iterable[Any], chunksize: int) -> Calls[T]:
+    def _calls(
+        self, kind: type[Calls[T]], func: Callable[..., T], iterable: Iterable[Any], chunksize: int | None
+    ) -> Calls[T]:
         self._check_running()
-        if chunksize < 1:
+        if chunksize is not None and chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
         executor = self.executor
         options = executor._plain._named(_name(func))
-        results = kind(executor, func, (iterable,), options, None, chunksize, None, False)
+        results = kind(executor, func, (iterable,), options, None, chunksize, None, False, packs=executor._packs)
         executor._maps.add(results)
         return results
 
@@ -407,9 +478,9 @@ class Pool:
     ) -> Calls[T]:
         self._check_running()
         items: Any = iterable if hasattr(iterable, "__len__") else list(iterable)
-        if chunksize is None:
-            chunksize = -(-len(items) // (4 * self._processes))
-        return self._calls(kind, func, items, max(1, chunksize))
+        if chunksize is None and not self.executor._packs:
+            chunksize = max(1, -(-len(items) // (4 * self._processes)))
+        return self._calls(kind, func, items, chunksize)
 
     def _in_background(
         self,
@@ -438,7 +509,14 @@ class Pool:
         if self._state != _RUN:
             return
         self._state = _CLOSE
-        if not any(results._items is not None or results._held is not None for results in list(self.executor._maps)):
+        maps = list(self.executor._maps)
+        if any(results._has_input() for results in maps):
+            return
+        if busy := [packing for results in maps if (packing := results._packing) is not None and packing.is_busy()]:
+            thread = threading.Thread(target=_close, args=(self.executor, busy), name="arenite-close", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        else:
             self.executor.shutdown(wait=False)
 
     def terminate(self) -> None:
@@ -458,7 +536,7 @@ class Pool:
         if self._state == _CLOSE:
             self._join_threads()
             for results in list(self.executor._maps):
-                results._submit_rest(has_end=True)
+                results._submit_rest(has_end=True, waits=True)
             self.executor.shutdown(wait=True)
 
     def _join_threads(self) -> None:
@@ -479,6 +557,13 @@ class Pool:
     def __del__(self) -> None:
         if self._state == _RUN:
             warnings.warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self, stacklevel=2)
+
+
+def _close(executor: Executor, busy: list[_packing.Packing]) -> None:
+    """Ends an executor when all calls were sent, in a thread of its own."""
+    for packing in busy:
+        packing.wait_for_all()
+    executor.shutdown(wait=False)
 
 
 def _collect(results: Calls[T], future: BaseFuture[list[T]]) -> None:

@@ -24,6 +24,8 @@ else:
 _functions: dict[bytes, Any] = {}
 #: The largest pickle of an exception that travels as it is; a larger one is compressed.
 _LARGEST_ERROR = 6 << 20
+#: Seconds after which a packet begins no further call. The program ends it earlier, unless it is stopped.
+_LONGEST_PACKET = 1.0
 #: The longest message and traceback of an exception in words.
 _LONGEST_TEXT = 128 << 10
 
@@ -179,6 +181,8 @@ def run(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple
     try:
         if kind & _context.PRECEDED:
             function = _context.split(function)
+        if kind & _pickle.PACKED:
+            return _run_packet(function, arguments, kind, buffers)
         if kind & (_pickle.MANY | _pickle.MANY_TUPLES):
             value: Any = _run_many(function, arguments, kind, buffers)
         else:
@@ -269,6 +273,45 @@ def _run_many(function: bytes, arguments: Any, kind: int, buffers: list[Any]) ->
             values.append(Raised(*_dump_error(error)))
 
 
+def _run_packet(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
+    """Runs the calls of a packet. Returns as the value the seconds that they took, their number, and what the last one gave
+    if that is not in the journal: the pickle of its value, whose buffers are those of the reply, or the text and the pickle
+    of its exception. Without a journal, an exception is that of the task."""
+    call, make = _pickle.open_function(function, kind, buffers, _private, _functions)
+    if make is not None:
+        call = make() if kind & _pickle.SHARED else _Again(make)
+    journal = buffers.pop(0) if kind & _pickle.JOURNALED else None
+    beside, copied = None, 0
+    _context.renew()
+    with call._arenite_around() if kind & _pickle.SHARED else _Nothing():
+        took, count, last = _arenite.run_packet(call, arguments, journal, buffers, _LONGEST_PACKET, _HOOKS)
+    _imports.note()
+    if last is not None and len(last) == 3:
+        last, beside, copied = last
+    elif last is not None and journal is None:
+        text, error = last
+        return text, error
+    return pickle.dumps((took, count, last), 5), beside, copied
+
+
+class _Again:
+    """A function that is made again for each call, which may change what it holds."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+
+    def __call__(self, *args: Any) -> Any:
+        return self._make()(*args)
+
+
+class _Nothing:
+    """What is around the calls of a function that asks for nothing."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
 class Raised:
     """In the place of a value: the exception that a call raised."""
 
@@ -282,7 +325,23 @@ class Raised:
         return Raised, (self.text, self.pickle)
 
 
-def _dump_error(error: BaseException) -> tuple[str, bytes]:
+def _load_arguments(data: bytes, buffers: list[Any]) -> Any:
+    return _pickle.load(data, buffers, _private)
+
+
+def _dump_error_of_call(error: BaseException) -> tuple[str, bytes]:
+    """The same for an exception whose traceback begins with the function that was called."""
+    trace = error.__traceback__
+    if trace is not None:
+        return _dump_error(error, trace.tb_frame.f_code is _Again.__call__.__code__)
+    try:
+        # The function is native: there is a frame as if it was called here.
+        raise error
+    except BaseException as raised:
+        return _dump_error(raised)
+
+
+def _dump_error(error: BaseException, has_own_frame: bool = True) -> tuple[str, bytes]:
     """Returns the text of an exception, and a pickle from which it can be made again."""
     if isinstance(error, StopIteration):
         # Raised where a result is asked for, it would end the loop there without a word.
@@ -295,7 +354,7 @@ def _dump_error(error: BaseException) -> tuple[str, bytes]:
 
     from ._errors import ArenaFull, MemoryLimitExceeded
 
-    if error.__traceback__ is not None:
+    if error.__traceback__ is not None and has_own_frame:
         # The frames of this module are of no interest.
         error.__traceback__ = error.__traceback__.tb_next or error.__traceback__
     if not _private and any(_is_read_only(one) for one in chain):
@@ -409,3 +468,7 @@ def load_error(data: bytes, load: Callable[..., Any]) -> BaseException:
         made = RemoteError(f"{name}: {message}", name, trace)
     made.__cause__ = RemoteTraceback(trace)
     return made  # type: ignore[no-any-return]
+
+
+#: What `_arenite.run_packet` needs.
+_HOOKS = (_load_arguments, _dump_value, _dump_error_of_call, _context.renew, flush)

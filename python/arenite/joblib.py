@@ -13,10 +13,9 @@ It takes the place of joblib's default backend, loky: workers start once and ser
 
 - Such an array is copied into shared memory once for each call of `Parallel`, however many tasks it is passed to. No
   file is written. Its memory is free when the call ends.
-- Each task runs on its own, also where joblib hands over several quick ones together, so a worker that dies costs one
-  task. `Parallel` raises `WorkerDied` for it, whose notes
-  name the task; with `errors="return"` the exception takes the place of the result and the other tasks go on. The
-  worker is replaced, and the next call works.
+- A worker that dies costs one task, also where joblib hands over several quick ones together. `Parallel` raises
+  `WorkerDied` for it, whose notes name the task; with `errors="return"` the exception takes the place of the result and the
+  other tasks go on. The worker is replaced, and the next call works.
 - When a call ends early, by an exception, its timeout, Ctrl-C or because its generator is dropped, tasks that run are
   ended with their workers.
 """
@@ -38,14 +37,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from joblib import cpu_count, parallel_config, register_parallel_backend
 from joblib.parallel import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend
 
-from . import _arenite, _pickle
+from . import _arenite, _dispatch, _pickle
+from ._copies import Copies
 from ._errors import DeadlineExceeded, MemoryLimitExceeded, WorkerDied
 from ._executor import Configured, Executor
+from ._map import Results, _failure
+from ._packing import Pace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from ._future import Future
+    from ._packing import Packing
 
 if not hasattr(ParallelBackendBase, "submit"):
     raise ImportError("arenite.joblib needs joblib 1.5 or newer: pip install --upgrade joblib")
@@ -94,7 +97,8 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         #: Tasks have large arrays of their own.
         self._has_large = False
         #: Batches that have not ended.
-        self._open: set[_Batch] = set()
+        self._open: set[_Batch | _PackedBatch] = set()
+        self._pace = Pace()
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Returns the number of workers: all cores for None, counted from their number if negative."""
@@ -144,6 +148,7 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         options.setdefault("writable", "results")
         self._arrays = Arrays(None if mode is None else max_nbytes, mode != "r", not options.get("sandbox"))
         self._has_large = False
+        self._pace = Pace()
         self._shared = _acquire({"max_workers": n_jobs, **options}, idle_timeout)
         try:
             self._tasks = self._shared.executor.options(**of_tasks)
@@ -164,23 +169,62 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
                 return 1
         return size
 
-    def submit(self, func: Any, callback: Callable[[Any], object] | None = None) -> _Batch:
-        """Sends a batch of calls. They are one task if the user has set `batch_size`, and otherwise one task each."""
+    def submit(self, func: Any, callback: Callable[[Any], object] | None = None) -> _Batch | _PackedBatch:
+        """Sends a batch of calls. They are one task if the user has set `batch_size`. Otherwise quick calls of one function
+        are sent in packets, and others as a task each."""
         if self._shared is None:
             raise RuntimeError("this call of Parallel has ended")
         items, executor = func.items, self._shared.executor
         used: list[int] = []
         beside = partial(_Beside, arrays=self._arrays, used=used)
+        before = self._arrays.added
+        if self._packs(items) and (packed := self._send_packed(func, executor, beside, used, callback)) is not None:
+            self._has_large |= self._arrays.added - before > 2
+            return packed
         tasks = [[item] for item in items] if self.parallel.batch_size == "auto" else [items]
         batch = _Batch(tasks, self.parallel.n_dispatched_tasks - len(items), partial(self._arrays.release, used))
         self._open.add(batch)
-        before = self._arrays.added
         for calls in tasks:
             batch.futures.append(self._send(calls, func, executor, beside))
         # Not an array or two that all calls share.
         self._has_large |= min(len(tasks), self._arrays.added - before) > 2
         if callback is not None:
             batch.when_ended(callback)
+        return batch
+
+    def _packs(self, items: list[Any]) -> bool:
+        """Whether calls that joblib has put together are sent in packets: quick ones of one function."""
+        assert self._shared is not None
+        function = items[0][0]
+        return (
+            len(items) > 1
+            and self.parallel.batch_size == "auto"
+            and self._shared.executor._packs
+            and self._tasks._packs
+            and type(function) in (FunctionType, BuiltinFunctionType)
+            # What holds nothing, so that calls of a packet may share it.
+            and _pickle._is_global(function)
+            and all(item[0] is function for item in items)
+        )
+
+    def _send_packed(
+        self, func: Any, executor: Executor, beside: Callable[..., _Beside], used: list[int], callback: Any
+    ) -> _PackedBatch | None:
+        """Sends calls of one function in packets. Returns None if it cannot be pickled."""
+        items = func.items
+        function = items[0][0]
+        is_positional = not any(item[2] for item in items)
+        one = (_InPacket if is_positional else _InPacketNamed)(function, func._backend, func._n_jobs)
+        lasting = partial(_Beside, arrays=self._arrays, used=None)
+        try:
+            call = self._arrays.function(type(one), function, lambda: self._pickle(one, executor, lasting))
+        except Exception:
+            return None  # The same exception is that of a future.
+        first = self.parallel.n_dispatched_tasks - len(items)
+        batch = _PackedBatch(items, first, partial(self._arrays.release, used), callback)
+        self._open.add(batch)
+        calls = [item[1] for item in items] if is_positional else [item[1:] for item in items]
+        batch.send(_Calls(executor, call, calls, self._tasks._named(_name(function)), self._pace, beside, batch))
         return batch
 
     def _send(
@@ -215,14 +259,13 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         pickled.copied = 0
         return pickled
 
-    def retrieve_result_callback(self, out: _Batch) -> list[Any]:
+    def retrieve_result_callback(self, out: _Batch | _PackedBatch) -> list[Any]:
         """Returns the results of a batch, or raises its first exception."""
         self._open.discard(out)
         results: list[Any] = []
-        for number, future in enumerate(out.futures):
-            error = future.exception()
+        for number, (error, values) in enumerate(out.outcomes()):
             if error is None:
-                results += future.result()
+                results += values
                 continue
             if isinstance(error, (WorkerDied, DeadlineExceeded, MemoryLimitExceeded)):
                 error.add_note(out.describe(number))
@@ -241,8 +284,7 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             # A task is submitted under this lock, unless the call is being aborted.
             rest, self._open = self._open, set()
         for batch in rest:
-            for future in batch.futures:
-                future.cancel()
+            batch.cancel()
 
     def stop_call(self) -> None:
         """The call has ended: frees the memory of its arrays."""
@@ -274,6 +316,23 @@ class _Function:
     def __call__(self, *args: Any, **kwargs: Any) -> list[Any]:
         with parallel_config(backend=self.backend, n_jobs=self.n_jobs):
             return [self.function(*args, **kwargs)]
+
+
+class _InPacket(_Function):
+    """The same for calls that are sent in packets: joblib's settings are made once for each packet."""
+
+    def _arenite_around(self) -> Any:
+        return parallel_config(backend=self.backend, n_jobs=self.n_jobs)
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
+
+
+class _InPacketNamed(_InPacket):
+    """The same of calls that have arguments with names."""
+
+    def __call__(self, args: Any, kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
 
 
 class _Functions(_Function):
@@ -321,45 +380,169 @@ class _Batch:
         # They refer to this batch.
         self.futures, self.tasks = [], []
 
+    def outcomes(self) -> Iterator[tuple[BaseException | None, list[Any]]]:
+        """The exception of each task, or the values of its calls."""
+        for future in self.futures:
+            error = future.exception()
+            yield (None, future.result()) if error is None else (error, [])
+
+    def cancel(self) -> None:
+        """Ends the tasks, also those that run."""
+        for future in self.futures:
+            future.cancel()
+
     def describe(self, number: int) -> str:
         """Which task of the call it was, in words."""
-        calls = self.tasks[number]
-        first = self.first + sum(map(len, self.tasks[:number]))
-        function, args, kwargs = calls[0]
-        words = [reprlib.repr(value) for value in args]
-        words += [f"{name}={reprlib.repr(value)}" for name, value in kwargs.items()]
-        text, last = f"task {first}", first + len(calls) - 1
-        if last > first:
-            text = f"tasks {first} to {last}, which were one batch; the first is"
-        return f"It ran {text} of this call of joblib.Parallel: {_name(function)}({', '.join(words)})"
+        return _describe(self.tasks, self.first, number)
+
+
+def _describe(tasks: list[list[Any]], first: int, number: int) -> str:
+    """Which task of a call of `Parallel` it was, in words. `first`: the number of the first call of these tasks."""
+    calls = tasks[number]
+    first += sum(map(len, tasks[:number]))
+    function, args, kwargs = calls[0]
+    words = [reprlib.repr(value) for value in args]
+    words += [f"{name}={reprlib.repr(value)}" for name, value in kwargs.items()]
+    text, last = f"task {first}", first + len(calls) - 1
+    if last > first:
+        text = f"tasks {first} to {last}, which were one batch; the first is"
+    return f"It ran {text} of this call of joblib.Parallel: {_name(function)}({', '.join(words)})"
+
+
+class _PackedBatch:
+    """Calls that joblib has handed over together, and that are sent in packets."""
+
+    def __init__(self, items: list[Any], first: int, release: Callable[[], None], callback: Any) -> None:
+        #: Called when all calls have ended.
+        self._release, self._callback = release, callback
+        self.tasks = [[item] for item in items]
+        self.first = first
+        self._calls: _Calls | None = None
+        #: Tasks that were sent, and that have ended. Several threads append to them.
+        self._sent: list[None] = []
+        self._ended: list[None] = []
+        #: Taken once, by the thread that reports the end.
+        self._report = threading.Lock()
+
+    def send(self, calls: _Calls) -> None:
+        """The calls are being sent."""
+        self._calls = calls
+        self._step()
+
+    def when_sent(self, entry: Any) -> None:
+        """A task was sent."""
+        self._sent.append(None)
+        task = entry.task
+        if task is None or _dispatch.arm(self, task, _dispatch.token()):
+            self._finish()
+
+    def _finish(self) -> None:
+        """A task has ended."""
+        self._ended.append(None)
+        self._step()
+
+    def _step(self) -> None:
+        """Sends the next ones, or reports the end."""
+        calls = self._calls
+        if calls is None:
+            return  # Called again by `send`.
+        calls.fill()
+        if calls.has_input() and len(self._ended) == len(self._sent):
+            # What has ended has made room, or there will never be any.
+            calls.packing.is_last = True
+            calls.fill()
+        if calls.is_sent() and len(self._ended) == len(self._sent) and self._report.acquire(blocking=False):
+            if self._callback is not None:
+                self._callback(self)
+            self._release()
+
+    def outcomes(self) -> Iterator[tuple[BaseException | None, list[Any]]]:
+        """The exception of each call, or its value."""
+        calls, self._calls = self._calls, None
+        assert calls is not None
+        yield from calls.outcomes()
+        self.tasks = []
+
+    def cancel(self) -> None:
+        """Ends the calls, also those that run."""
+        calls, self._calls = self._calls, None
+        if calls is not None:
+            calls.close(kill=True)
+
+    def describe(self, number: int) -> str:
+        """Which call it was, in words."""
+        return _describe(self.tasks, self.first, number)
+
+
+class _Calls(Results[Any]):
+    """The results of the calls of a `_PackedBatch`."""
+
+    _takes_single = False
+
+    packing: Packing
+
+    def __init__(
+        self, executor: Executor, function: Any, calls: Any, options: Any, pace: Pace, beside: Any, batch: _PackedBatch
+    ) -> None:
+        self._beside, self._batch = beside, batch
+        super().__init__(executor, function, (calls,), options, None, None, None, False, _pickle.SHARED, True, pace)
+
+    def _tasks(self, iterables: tuple[Iterable[Any], ...]) -> Iterator[Any]:
+        assert self._packing is not None
+        self.packing = self._packing
+        self.packing.when_sent = self._batch.when_sent
+        # All of it is sent: results are taken at the end.
+        self._window = 1 << 62
+        return iter(iterables[0])
+
+    def has_input(self) -> bool:
+        return self._items is not None or self.packing.stock.held is not None
+
+    def is_sent(self) -> bool:
+        """Whether every call was sent, and none has to be sent again."""
+        return not (self.has_input() or self.packing.is_busy())
+
+    def fill(self) -> None:
+        """Sends what can be sent."""
+        self._fill()
+        self.packing.feed()
+
+    def outcomes(self) -> Iterator[tuple[BaseException | None, list[Any]]]:
+        while True:
+            try:
+                self._advance()
+            except StopIteration:
+                return
+            for value in self._values:
+                error = _failure(value)
+                yield (error, []) if error is not None else (None, [value])
+            self._values.clear()
 
 
 # ---- arrays
 
 
-class Arrays:
+class Arrays(Copies):
     """How the arrays of one call of `Parallel` travel."""
+
+    lasts = True
 
     def __init__(
         self, max_nbytes: int | None = _MAX_NBYTES, is_private: bool = False, opens_files: bool = True
     ) -> None:
+        super().__init__()
         #: From this size on they are shared; None: never.
         self.max_nbytes = float("inf") if max_nbytes is None else max_nbytes
         #: Tasks get private copies of those that are shared.
         self.is_private = is_private
         #: Workers may open files.
         self.opens_files = opens_files
-        #: Arrays that are in the arena, by their identity as long as they exist. See `free`.
-        self._known: dict[int, _Known] = {}
-        self._lock = threading.Lock()
-        #: How many were copied.
-        self.added = 0
         #: Functions that are pickled.
         self._functions: dict[Any, _pickle.Function] = {}
 
     def clear(self) -> None:
         """Frees the memory."""
-        self._known.clear()
+        super().clear()
         self._functions.clear()
 
     def function(self, kind: type[Any], function: Any, pickle: Callable[[], _pickle.Function]) -> _pickle.Function:
@@ -371,73 +554,6 @@ class Arrays:
             known = self._functions[kind, function] = pickle()
         return known
 
-    def find(self, array: Any, used: list[int] | None = None) -> Any:
-        """Returns what is sent instead of an array, if it was copied before. `used`: the arrays of the task; None for a
-        function, whose arrays are needed until the call ends."""
-        with self._lock:
-            known = self._known.get(id(array))
-            if known is None or known.array() is not array or known.layout != _layout(array):
-                return None
-            known.take(used)
-            return known.reduced
-
-    def add(self, array: Any, reduced: Any, used: list[int] | None = None) -> None:
-        """Keeps what is sent instead of an array."""
-        self.added += 1
-        known, key = self._known, id(array)
-        # Without a reference to `self`: the callback may outlive the call.
-        made = _Known(weakref.ref(array, lambda _: known.pop(key, None)), _layout(array), reduced)
-        with self._lock:
-            made.take(used)
-            self._known[key] = made
-
-    def release(self, used: list[int]) -> None:
-        """The tasks that took these arrays have ended."""
-        with self._lock:
-            for key in used:
-                known = self._known.get(key)
-                if known is not None:
-                    known.users -= 1
-        used.clear()
-
-    def free(self) -> None:
-        """Frees the memory of arrays that one task has taken, which has ended. Called before another array is copied, and
-        not earlier: the next task, which is about to be sent, may take the same array."""
-        with self._lock:
-            for key in [key for key, known in self._known.items() if known.users == 0 and known.uses == 1]:
-                del self._known[key]
-
-
-class _Known:
-    """An array that is in the arena."""
-
-    __slots__ = ("array", "layout", "reduced", "users", "uses")
-
-    def __init__(self, array: weakref.ref[Any], layout: tuple[Any, ...], reduced: Any) -> None:
-        self.array = array
-        #: What it was when it was copied.
-        self.layout = layout
-        #: What is sent instead of it.
-        self.reduced = reduced
-        #: How often open tasks take it, and how often any did.
-        self.users = self.uses = 0
-
-    def take(self, used: list[int] | None) -> None:
-        key = id(self.array())
-        if used is not None and key in used:
-            # Again in the same task, or that is pickled anew.
-            return
-        # What a function takes is never released.
-        self.users += 1
-        self.uses += 1
-        if used is not None:
-            used.append(key)
-
-
-def _layout(array: Any) -> tuple[Any, ...]:
-    """Where the elements of an array are, and what they are: all that can be changed without making a new array."""
-    return array.__array_interface__["data"], array.shape, array.strides, array.dtype
-
 
 class _Beside(_pickle.Beside):
     """Takes arrays as loky does: large ones are shared, and small ones are private to their task."""
@@ -445,7 +561,7 @@ class _Beside(_pickle.Beside):
     def __init__(
         self, arena: _pickle.Arena | None, private: bool, arrays: Arrays, used: list[int] | None
     ) -> None:
-        super().__init__(arena, True)
+        super().__init__(arena, False)
         self.arrays, self.used = arrays, used
 
     def take(self, view: pickle.PickleBuffer) -> bool:
@@ -457,7 +573,10 @@ class _Beside(_pickle.Beside):
         arrays = self.arrays
         if arrays.opens_files and (mapped := _mapped(array)) is not None:
             return mapped
-        if array.nbytes < arrays.max_nbytes:
+        is_small = array.nbytes < arrays.max_nbytes
+        # One that the program cannot write is read-only for tasks too.
+        self.private = is_small and array.flags.writeable
+        if is_small:
             return _copied(super().reduce_array(array), array)
         reduced = arrays.find(array, self.used)
         if reduced is None:

@@ -241,6 +241,10 @@ impl Buffer {
         (!self.memory.writable).then(|| self.array())
     }
 
+    pub fn is_writable(&self) -> bool {
+        self.memory.writable
+    }
+
     pub fn is_lent(&self) -> bool {
         self.lent
     }
@@ -281,8 +285,14 @@ impl Buffer {
         !self.memory.writable
     }
 
+    /// Whether it is to be lent for writing.
+    #[getter]
+    fn lent(&self) -> bool {
+        self.lent
+    }
+
     /// The same bytes, to be lent to one task for writing.
-    fn lend(&self) -> PyResult<Self> {
+    pub fn lend(&self) -> PyResult<Self> {
         if !self.memory.writable {
             return Err(PyValueError::new_err(
                 "this memory is read-only and cannot be lent for writing",

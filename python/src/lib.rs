@@ -18,6 +18,7 @@ mod events;
 mod failure;
 mod loans;
 mod options;
+mod packet;
 mod plain;
 mod process;
 mod snapshot;
@@ -41,6 +42,8 @@ mod _arenite {
     use crate::failure::escape;
     #[pymodule_export]
     use crate::options::{Limiter, Options};
+    #[pymodule_export]
+    use crate::packet::{Journal, Packet, Stock, run_packet};
     #[pymodule_export]
     use crate::plain::load_plain;
     #[pymodule_export]

@@ -6,6 +6,7 @@ import os
 import pickle
 import random
 import threading
+import time
 
 import arenite
 import pytest
@@ -275,3 +276,40 @@ def test_random_steps_show_plain_values(executor):
             results.append((result, plain[-1 if what == "make" else at].copy()))
         for result, expected in results[-20:]:
             np.testing.assert_array_equal(result, expected, f"seed {seed}")
+
+
+def test_an_argument_that_cannot_be_written_is_copied_once_while_tasks_take_it(tmp_path):
+    gate = tmp_path / "gate"
+
+    def work(table, n):
+        while not gate.exists():
+            time.sleep(0.001)
+        return float(table[n])
+
+    def copied():
+        nonlocal before
+        before, last = ex.stats().bytes_copied, before
+        return round((before - last) / table.nbytes)
+
+    with arenite.Executor(2) as ex:
+        table, before = np.arange(50_000.0), 0
+        view = table.view()
+        view.flags.writeable = False
+        tasks = [ex.submit(work, view, n) for n in range(4)]
+        of_view = copied()
+        table.flags.writeable = False
+        again = table.view()
+        tasks += [ex.submit(work, again, n) for n in range(4, 8)]
+        tasks += [ex.submit(lambda *both: work(*both), again, 8)]
+        found = copied()
+        gate.touch()
+        assert [task.result() for task in tasks] == list(range(9))
+        # The array that the first one views could be written.
+        assert (of_view, found) == (4, 1)
+        used = ex.stats().used_bytes
+        table.flags.writeable = True
+        table[:] = 7
+        assert ex.submit(work, again, 1).result() == 7
+        assert copied() == 1
+        del tasks
+        assert used < table.nbytes

@@ -565,11 +565,14 @@ ITEMS = [1, 2, 3, 4, 5]
 ON_EXECUTOR = {
     "submit": lambda ex, call: [ex.submit(call, item).result() for item in ITEMS],
     "map": lambda ex, call: list(ex.map(call, ITEMS)),
+    # As many that short ones are sent in packets.
+    "many": lambda ex, call: list(ex.map(call, ITEMS * 8)),
     "chunks": lambda ex, call: list(ex.map(call, ITEMS, chunksize=2)),
 }
 ON_POOL = {
     "apply": lambda pool, call: [pool.apply(call, (item,)) for item in ITEMS],
-    "pool map": lambda pool, call: pool.map(call, ITEMS),
+    # The calls of a chunk share what the function holds elsewhere.
+    "pool map": lambda pool, call: pool.map(call, ITEMS, chunksize=1),
     "imap": lambda pool, call: list(pool.imap(call, ITEMS)),
     "imap_unordered": lambda pool, call: sorted(pool.imap_unordered(call, ITEMS), key=repr),
     "starmap": lambda pool, call: pool.starmap(call, [(item,) for item in ITEMS], chunksize=3),

@@ -1,0 +1,196 @@
+//! The calls of a packet, in a worker.
+
+use std::time::{Duration, Instant};
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PyModule, PyTuple};
+
+use super::damaged;
+use super::journal::{LONGEST_RECORD, Writer};
+use super::values::{Read, Reader, dump_simple, form, is_simple, write_pickle, write_plain};
+use crate::buffer::Buffer;
+
+/// What a call has printed is written within this time, and not after each call, which would take longer than a short one.
+const FLUSHED: Duration = Duration::from_micros(3);
+
+/// The filters of warnings as a call finds them.
+struct Filters<'py> {
+    warnings: Bound<'py, PyModule>,
+    list: Bound<'py, PyList>,
+    len: usize,
+    ends: Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)>,
+}
+
+impl<'py> Filters<'py> {
+    fn new(py: Python<'py>) -> PyResult<Self> {
+        let warnings = py.import("warnings")?;
+        let list: Bound<'py, PyList> = warnings.getattr(intern!(py, "filters"))?.cast_into()?;
+        let len = list.len();
+        let last = len.checked_sub(1);
+        Ok(Self {
+            ends: last.and_then(|last| Some((list.get_item(0).ok()?, list.get_item(last).ok()?))),
+            warnings,
+            list,
+            len,
+        })
+    }
+
+    /// Whether a call has changed them: filters are added at the ends, all are removed, or the list is another one.
+    fn have_changed(&self) -> PyResult<bool> {
+        let now = self.warnings.getattr(intern!(self.list.py(), "filters"))?;
+        if !now.is(&self.list) || self.list.len() != self.len {
+            return Ok(true);
+        }
+        Ok(match &self.ends {
+            None => false,
+            Some((first, last)) => {
+                let last_now = self.list.get_item(self.len - 1)?;
+                !self.list.get_item(0)?.is(first) || !last_now.is(last)
+            }
+        })
+    }
+}
+
+/// What `run_packet` needs of Python.
+type Hooks<'py> = (
+    Bound<'py, PyAny>,
+    Bound<'py, PyAny>,
+    Bound<'py, PyAny>,
+    Bound<'py, PyAny>,
+    Bound<'py, PyAny>,
+);
+
+/// Where the worker puts what a call has given.
+enum Given<'py> {
+    /// Into the journal.
+    Record,
+    /// It goes with the reply of the task, which ends.
+    Value(Bound<'py, PyAny>),
+    Raised(Bound<'py, PyAny>),
+}
+
+/// Writes a value as a record, if it is short and the packet has a journal.
+fn write_value<'py>(
+    value: Bound<'py, PyAny>,
+    record: &mut Vec<u8>,
+    dump: &Bound<'py, PyAny>,
+    is_journaled: bool,
+) -> PyResult<Given<'py>> {
+    let fits = |record: &Vec<u8>| is_journaled && record.len() <= LONGEST_RECORD;
+    if is_journaled {
+        if write_plain(&value, record, 0) && fits(record) {
+            return Ok(Given::Record);
+        }
+        record.clear();
+        if is_simple(&value, 0, &mut 0) {
+            write_pickle(form::PICKLE, dump_simple(&value)?.as_bytes(), 0, record);
+            if fits(record) {
+                return Ok(Given::Record);
+            }
+            record.clear();
+        }
+    }
+    let dumped = dump.call1((value,))?;
+    let (pickle, buffers, _): (Bound<'py, PyBytes>, Bound<'py, PyAny>, Bound<'py, PyAny>) =
+        dumped.extract()?;
+    if !buffers.is_truthy()? && pickle.as_bytes().len() < LONGEST_RECORD - 16 && is_journaled {
+        write_pickle(form::PICKLE, pickle.as_bytes(), 0, record);
+        return Ok(Given::Record);
+    }
+    Ok(Given::Value(dumped))
+}
+
+/// Calls a function with the arguments of a packet, and writes into the journal what each call gives. Ends early when
+/// `budget` seconds are over, the journal is full, or the program has closed it. Returns the seconds that it took, the
+/// number of calls, and what the last of them gave if that is not in the journal: what `dump` returned, or what
+/// `dump_error` did. A packet without a journal has one call.
+///
+/// `hooks`: `load` makes arguments from their pickle and its buffers; `dump` returns the pickle of a value, the buffers
+/// beside it and the number of copied bytes; `dump_error` the text and the pickle of an exception; `renew` puts the
+/// program's filters of warnings into their order, and `flush` writes what was printed.
+#[pyfunction]
+#[pyo3(signature = (function, arguments, journal, buffers, budget, hooks))]
+pub fn run_packet<'py>(
+    function: &Bound<'py, PyAny>,
+    arguments: &Bound<'py, PyAny>,
+    journal: Option<&Bound<'py, Buffer>>,
+    buffers: &Bound<'py, PyList>,
+    budget: f64,
+    hooks: Hooks<'py>,
+) -> PyResult<(f64, u64, Option<Bound<'py, PyAny>>)> {
+    let py = function.py();
+    let (load, dump, dump_error, renew, flush) = hooks;
+    let mut filters = Filters::new(py)?;
+    let in_arena;
+    let bytes: &[u8] = if let Ok(buffer) = arguments.cast::<Buffer>() {
+        in_arena = buffer.get().sealed().ok_or_else(damaged)?;
+        &in_arena
+    } else {
+        arguments.cast::<PyBytes>()?.as_bytes()
+    };
+    let mut writer = journal
+        .map(|journal| Writer::new(journal.get()))
+        .transpose()?;
+    let budget = Duration::try_from_secs_f64(budget).unwrap_or(Duration::MAX);
+    let mut reader = Reader { left: bytes };
+    let (mut calls, mut next_buffer) = (0, 0);
+    let mut record = Vec::new();
+    let mut tail = None;
+    let begin = Instant::now();
+    let mut flushed = Duration::ZERO;
+    let mut now = Duration::ZERO;
+    while !reader.left.is_empty() && tail.is_none() {
+        if writer.as_ref().is_some_and(|writer| !writer.begin()) {
+            break;
+        }
+        calls += 1;
+        record.clear();
+        let mut call = || {
+            if calls > 1 && filters.have_changed()? {
+                renew.call0()?;
+                filters = Filters::new(py)?;
+            }
+            let arguments = match reader.read(py, 0)? {
+                Read::Value(arguments) => arguments,
+                Read::Raised(_) => return Err(damaged()),
+                Read::Pickle(pickle, count) => {
+                    let own = buffers.get_slice(next_buffer, next_buffer + count);
+                    next_buffer += count;
+                    load.call1((PyBytes::new(py, pickle), own))?
+                }
+            };
+            let value = function.call1(arguments.cast_into::<PyTuple>()?)?;
+            write_value(value, &mut record, &dump, writer.is_some())
+        };
+        let given = match call() {
+            Ok(given) => given,
+            Err(error) => {
+                record.clear();
+                let dumped = dump_error.call1((error,))?;
+                let (_, pickle): (Bound<'py, PyAny>, Bound<'py, PyBytes>) = dumped.extract()?;
+                if writer.is_some() && pickle.as_bytes().len() < LONGEST_RECORD - 16 {
+                    write_pickle(form::RAISED, pickle.as_bytes(), 0, &mut record);
+                    Given::Record
+                } else {
+                    Given::Raised(dumped)
+                }
+            }
+        };
+        now = begin.elapsed();
+        if now >= flushed + FLUSHED || matches!(given, Given::Value(_) | Given::Raised(_)) {
+            flush.call0()?;
+            flushed = now;
+        }
+        match given {
+            Given::Record => {
+                let has_room = writer.as_mut().is_some_and(|writer| writer.write(&record));
+                if !has_room || now >= budget {
+                    break;
+                }
+            }
+            Given::Value(dumped) | Given::Raised(dumped) => tail = Some(dumped),
+        }
+    }
+    Ok((now.as_secs_f64(), calls, tail))
+}

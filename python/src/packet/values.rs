@@ -1,0 +1,205 @@
+//! Values as bytes: of plain types as they are, and others as pickles.
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PySet, PyString, PyTuple};
+
+use super::damaged;
+
+/// The longest text and bytes that are written as they are.
+const LONGEST: usize = 8 << 10;
+/// How deep values may be nested, and how many they may be, to be looked at one by one.
+const DEEPEST: u32 = 4;
+const MOST_PARTS: u32 = 64;
+
+/// The form of a value, or of the arguments of a call.
+pub mod form {
+    pub const NONE: u8 = 0;
+    pub const TRUE: u8 = 1;
+    pub const FALSE: u8 = 2;
+    pub const INT: u8 = 3;
+    pub const FLOAT: u8 = 4;
+    pub const TEXT: u8 = 5;
+    pub const BYTES: u8 = 6;
+    pub const TUPLE: u8 = 7;
+    /// A pickle, with the number of its buffers.
+    pub const PICKLE: u8 = 8;
+    /// The pickle of an exception, as `arenite._worker` makes it.
+    pub const RAISED: u8 = 9;
+}
+
+/// Writes a value of a plain type. Returns false for others, which may have left something behind.
+pub fn write_plain(value: &Bound<'_, PyAny>, to: &mut Vec<u8>, depth: u32) -> bool {
+    if value.is_none() {
+        to.push(form::NONE);
+    } else if let Ok(flag) = value.cast_exact::<PyBool>() {
+        to.push(if flag.is_true() {
+            form::TRUE
+        } else {
+            form::FALSE
+        });
+    } else if let Ok(number) = value.cast_exact::<PyInt>() {
+        let Ok(number) = number.extract::<i64>() else {
+            return false;
+        };
+        to.push(form::INT);
+        to.extend_from_slice(&number.to_le_bytes());
+    } else if let Ok(number) = value.cast_exact::<PyFloat>() {
+        to.push(form::FLOAT);
+        to.extend_from_slice(&number.value().to_bits().to_le_bytes());
+    } else if let Ok(text) = value.cast_exact::<PyString>() {
+        // Not with halves of surrogate pairs.
+        let Ok(text) = text.to_str() else {
+            return false;
+        };
+        return write_bytes(form::TEXT, text.as_bytes(), to);
+    } else if let Ok(bytes) = value.cast_exact::<PyBytes>() {
+        return write_bytes(form::BYTES, bytes.as_bytes(), to);
+    } else if let Ok(tuple) = value.cast_exact::<PyTuple>() {
+        let Some(len) = u8::try_from(tuple.len()).ok().filter(|_| depth < DEEPEST) else {
+            return false;
+        };
+        to.extend_from_slice(&[form::TUPLE, len]);
+        return tuple
+            .iter_borrowed()
+            .all(|part| write_plain(&part, to, depth + 1));
+    } else {
+        return false;
+    }
+    true
+}
+
+fn write_bytes(form: u8, bytes: &[u8], to: &mut Vec<u8>) -> bool {
+    let Ok(len) = u32::try_from(bytes.len()) else {
+        return false;
+    };
+    if bytes.len() > LONGEST {
+        return false;
+    }
+    to.push(form);
+    to.extend_from_slice(&len.to_le_bytes());
+    to.extend_from_slice(bytes);
+    true
+}
+
+pub fn write_pickle(form: u8, pickle: &[u8], buffers: u32, to: &mut Vec<u8>) {
+    to.push(form);
+    to.extend_from_slice(&(pickle.len() as u32).to_le_bytes());
+    to.extend_from_slice(&buffers.to_le_bytes());
+    to.extend_from_slice(pickle);
+}
+
+/// A value that was read: itself, or what it has to be made from.
+pub enum Read<'a, 'py> {
+    Value(Bound<'py, PyAny>),
+    Pickle(&'a [u8], usize),
+    Raised(&'a [u8]),
+}
+
+pub struct Reader<'a> {
+    pub left: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn take<const N: usize>(&mut self) -> PyResult<[u8; N]> {
+        let (taken, left) = self.left.split_first_chunk().ok_or_else(damaged)?;
+        self.left = left;
+        Ok(*taken)
+    }
+
+    fn bytes(&mut self, len: usize) -> PyResult<&'a [u8]> {
+        let (taken, left) = self.left.split_at_checked(len).ok_or_else(damaged)?;
+        self.left = left;
+        Ok(taken)
+    }
+
+    fn len(&mut self) -> PyResult<usize> {
+        Ok(u32::from_le_bytes(self.take()?) as usize)
+    }
+
+    pub fn read<'py>(&mut self, py: Python<'py>, depth: u32) -> PyResult<Read<'a, 'py>> {
+        let [found] = self.take()?;
+        Ok(Read::Value(match found {
+            form::NONE => py.None().into_bound(py),
+            form::TRUE => PyBool::new(py, true).to_owned().into_any(),
+            form::FALSE => PyBool::new(py, false).to_owned().into_any(),
+            form::INT => i64::from_le_bytes(self.take()?)
+                .into_pyobject(py)?
+                .into_any(),
+            form::FLOAT => {
+                PyFloat::new(py, f64::from_bits(u64::from_le_bytes(self.take()?))).into_any()
+            }
+            form::TEXT => {
+                let len = self.len()?;
+                let text = std::str::from_utf8(self.bytes(len)?).map_err(|_| damaged())?;
+                PyString::new(py, text).into_any()
+            }
+            form::BYTES => {
+                let len = self.len()?;
+                PyBytes::new(py, self.bytes(len)?).into_any()
+            }
+            form::TUPLE if depth < DEEPEST => {
+                let [len] = self.take()?;
+                if len == 1 {
+                    // The arguments of most calls.
+                    let Read::Value(part) = self.read(py, depth + 1)? else {
+                        return Err(damaged());
+                    };
+                    return Ok(Read::Value(PyTuple::new(py, [part])?.into_any()));
+                }
+                let mut parts = Vec::with_capacity(len.into());
+                for _ in 0..len {
+                    match self.read(py, depth + 1)? {
+                        Read::Value(part) => parts.push(part),
+                        _ => return Err(damaged()),
+                    }
+                }
+                PyTuple::new(py, parts)?.into_any()
+            }
+            form::PICKLE | form::RAISED if depth == 0 => {
+                let (len, buffers) = (self.len()?, self.len()?);
+                let pickle = self.bytes(len)?;
+                return Ok(match found {
+                    form::PICKLE => Read::Pickle(pickle, buffers),
+                    _ => Read::Raised(pickle),
+                });
+            }
+            _ => return Err(damaged()),
+        }))
+    }
+}
+
+/// Whether Python's own pickler says all about a value: a list, a dictionary or a set of plain ones.
+pub fn is_simple(value: &Bound<'_, PyAny>, depth: u32, parts: &mut u32) -> bool {
+    *parts += 1;
+    if *parts > MOST_PARTS || depth > DEEPEST {
+        return false;
+    }
+    if let Ok(list) = value.cast_exact::<PyList>() {
+        list.iter().all(|part| is_simple(&part, depth + 1, parts))
+    } else if let Ok(tuple) = value.cast_exact::<PyTuple>() {
+        tuple
+            .iter_borrowed()
+            .all(|part| is_simple(&part, depth + 1, parts))
+    } else if let Ok(dict) = value.cast_exact::<PyDict>() {
+        dict.iter().all(|(key, part)| {
+            is_simple(&key, depth + 1, parts) && is_simple(&part, depth + 1, parts)
+        })
+    } else if let Ok(set) = value.cast_exact::<PySet>() {
+        set.iter().all(|part| is_simple(&part, depth + 1, parts))
+    } else {
+        value.is_none()
+            || value.is_exact_instance_of::<PyBool>()
+            || value.is_exact_instance_of::<PyInt>()
+            || value.is_exact_instance_of::<PyFloat>()
+            || value.is_exact_instance_of::<PyString>()
+            || value.is_exact_instance_of::<PyBytes>()
+    }
+}
+
+/// The pickle of a value of which `is_simple` is true.
+pub fn dump_simple<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let dumps = DUMPS.import(value.py(), "_pickle", "dumps")?;
+    Ok(dumps.call1((value, 5))?.cast_into()?)
+}
