@@ -214,9 +214,7 @@ fn json_lists_every_input_even_if_nothing_is_started() {
 #[test]
 fn a_dry_run_lists_results_and_writes_nothing() {
     let world = World::new();
-    world
-        .photos(&["p/a.jpg", "p/x/b.jpg"])
-        .file("p/c.jp2", b"");
+    world.photos(&["p/a.jpg", "p/x/b.jpg"]).file("p/c.jp2", b"");
     for flag in ["-n", "--dry-run"] {
         let run = world
             .run(&format!("p -s 8 -o out {flag}"))

@@ -11,8 +11,8 @@ use image::ImageFormat;
 
 use crate::crc32::crc32;
 use crate::world::{
-    JPEG_2000, WATCHDOG, World, children, gone, jpeg, not_tried, own_session, png, signal, signal_group,
-    wait,
+    JPEG_2000, WATCHDOG, World, children, gone, jpeg, not_tried, own_session, png, signal,
+    signal_group, wait,
 };
 
 const UPLOADS: usize = 500;

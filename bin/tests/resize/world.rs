@@ -89,8 +89,7 @@ pub fn jpeg_turned(width: u32, height: u32, orientation: u8) -> Vec<u8> {
 }
 
 /// A HEIC file of 180x117 pixels.
-pub const HEIC: &[u8] =
-    include_bytes!("../../../image/src/tests/pictures/heic_grid.heic");
+pub const HEIC: &[u8] = include_bytes!("../../../image/src/tests/pictures/heic_grid.heic");
 /// The first bytes of a JPEG 2000 file.
 pub const JPEG_2000: &[u8] = b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 ";
 
