@@ -40,9 +40,9 @@ thread_local! {
     static LAST: RefCell<Option<Cached>> = const { RefCell::new(None) };
 }
 
-/// Converts pixels to sRGB by their profile. Without a profile that can be applied they count as sRGB. Grey
-/// stays grey unless the profile tints it, and YCbCr stays YCbCr if there is nothing to convert. Inks always become RGB;
-/// without a profile, by multiplication.
+/// Converts pixels to sRGB by their profile. Without a profile that can be applied they count as sRGB. Grey stays grey
+/// unless the profile tints it, and YCbCr stays YCbCr if there is nothing to convert. Inks always become RGB; without a
+/// profile, by multiplication.
 pub(super) fn to_srgb(pixels: Pixels, icc: Option<&[u8]>) -> Pixels {
     let converter = icc.and_then(|icc| converter_for(icc, pixels.color));
     match converter {

@@ -1,8 +1,8 @@
 //! High dynamic range: pixels coded by PQ or HLG (ITU-R BT.2100) are shown on a display whose white has 203 nits.
 //!
-//! The curve is that of ITU-R BT.2390 (section 5.4), from a display of 1000 nits to one of 203 nits, which is the white of
-//! graphics in BT.2408. Up to 93 nits it changes nothing; it applies to the brightest channel of a pixel, so that hues
-//! stay.
+//! The curve is that of ITU-R BT.2390 (section 5.4), from a display of 1000 nits to one of 203 nits, which is the white
+//! of graphics in BT.2408. Up to 93 nits it changes nothing; it applies to the brightest channel of a pixel, so that
+//! hues stay.
 
 use super::pixels::{Color, Pixels, Samples};
 

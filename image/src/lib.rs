@@ -486,10 +486,12 @@ fn render_unguarded(
     }
     // A first frame that lacks pixels stays alone.
     let is_whole = damage.as_ref().is_none_or(|damage| damage.missing == 0);
-    if request.animates && into.is_animated() && is_whole {
-        if let Some(found) = add_frames(input, (from, spec), first_color, &mut rendered, results)? {
-            add_damage(&mut damage, found, spec, full)?;
-        }
+    if request.animates
+        && into.is_animated()
+        && is_whole
+        && let Some(found) = add_frames(input, (from, spec), first_color, &mut rendered, results)?
+    {
+        add_damage(&mut damage, found, spec, full)?;
     }
     for rendered in &mut rendered {
         rendered.damage.clone_from(&damage);

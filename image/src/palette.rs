@@ -294,8 +294,8 @@ impl Group {
     }
 }
 
-/// Chooses at most this many colours: splits the widest group at its mean until there are enough, then moves each colour to
-/// the mean of the samples that it is nearest to.
+/// Chooses at most this many colours: splits the widest group at its mean until there are enough, then moves each
+/// colour to the mean of the samples that it is nearest to.
 fn chosen(mut samples: Vec<Sample>, most: usize) -> Vec<Rgba> {
     /// Rounds of moving. The first two are most of the gain.
     const ROUNDS: usize = 3;

@@ -457,12 +457,15 @@ fn converted(
     })
 }
 
+/// How samples of one depth become those of a picture, and back.
+type Wrapping<T> = (fn(Vec<T>) -> Samples, fn(Samples) -> Vec<T>);
+
 /// Converts inks with alpha to RGB with alpha, in place: later code has at most four channels.
 fn inks_to_rgb<T: Copy + Default + Into<u32> + TryFrom<u32>>(
     mut samples: Vec<T>,
     layout: &Layout<'_>,
     icc: Option<&[u8]>,
-    (wrap, unwrap): (fn(Vec<T>) -> Samples, fn(Samples) -> Vec<T>),
+    (wrap, unwrap): Wrapping<T>,
 ) -> Vec<T> {
     /// Pixels that are converted at a time.
     const BAND: usize = 1 << 16;
