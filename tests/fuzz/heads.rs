@@ -19,6 +19,16 @@ pub fn heads(file: &[u8]) -> Vec<Range<usize>> {
         [b'B', b'M', ..] => bmp(file),
         [b'R', b'I', b'F', b'F', ..] => webp(file),
         [_, _, _, _, b'f', b't', b'y', b'p', ..] => avif(file),
+        // Numbers in digits, of PAM with words.
+        [b'P', b'7', ..] => {
+            let end = file.windows(7).position(|line| line == b"ENDHDR\n");
+            end.map(|end| vec![0..end + 7])
+        }
+        [b'P', b'1'..=b'6', ..] => Some(vec![0..file.len().min(16)]),
+        [b'q', b'o', b'i', b'f', ..] => Some(vec![0..file.len().min(14)]),
+        // TGA, which has no signature.
+        [0, 0, 2 | 10, 0, ..] => Some(vec![0..file.len().min(18)]),
+        [0, 0, 1, 0, ..] => icon(file),
         _ => None,
     };
     let usual = || vec![0..file.len().min(USUAL)];
@@ -33,6 +43,14 @@ fn u16_le(file: &[u8], at: usize) -> Option<usize> {
 fn u32_le(file: &[u8], at: usize) -> Option<usize> {
     let bytes = file.get(at..at + 4)?;
     usize::try_from(u32::from_le_bytes(bytes.try_into().ok()?)).ok()
+}
+
+/// The header, an entry, and the headers of the PNG that follows it.
+fn icon(file: &[u8]) -> Option<Vec<Range<usize>>> {
+    const ENTRY: usize = 6 + 16;
+    let inner = png(file.get(ENTRY..)?)?.into_iter();
+    let inner = inner.map(|head| head.start + ENTRY..head.end + ENTRY);
+    Some([0..ENTRY].into_iter().chain(inner).collect())
 }
 
 /// All boxes up to that with the pixels.

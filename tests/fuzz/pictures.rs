@@ -29,7 +29,7 @@ fn pictures_with_each_bit_of_the_header_flipped() {
 /// The flipped bits include the fields with the size of a picture, wherever the format keeps them.
 #[test]
 fn heads_contain_the_size_fields() {
-    let mut formats = [0; 7];
+    let mut formats = [0; 11];
     for (name, seed) in seeds() {
         let heads = heads(&seed);
         assert_ne!(
@@ -45,6 +45,7 @@ fn heads_contain_the_size_fields() {
         // Grey and colour ones have this size; others are smaller.
         let (width, height) = match name {
             "jpeg cmyk" => (12u16, 10u16),
+            "pnm plain" => (2, 1),
             "png palette" | "png interlaced" | "bmp runs" => (8, 8),
             _ => (20, 14),
         };
@@ -79,6 +80,17 @@ fn heads_contain_the_size_fields() {
                     &[1, 1],
                 ]
                 .concat(),
+            ),
+            b'P' if name == "pnm plain" => (7, format!("{width} {height}").into_bytes()),
+            b'P' => (7, format!("WIDTH {width}\nHEIGHT {height}\n").into_bytes()),
+            b'q' => (
+                8,
+                [long(width).to_be_bytes(), long(height).to_be_bytes()].concat(),
+            ),
+            0 if name == "tga" => (9, [width.to_le_bytes(), height.to_le_bytes()].concat()),
+            0 if name == "ico" => (
+                10,
+                [long(width).to_be_bytes(), long(height).to_be_bytes()].concat(),
             ),
             // A box with the size of each picture in the file, which has several.
             0 => (6, b"ispe\0\0\0\0".to_vec()),

@@ -11,7 +11,7 @@ Examples:
   Name the damaged pictures of a folder:
     arenite check photos
   Move them away:
-    arenite check photos --print0 | xargs -0 mv -t broken
+    arenite check photos --print0 | xargs -r0 mv -t broken
   Untrusted files, with a time limit for each:
     arenite check uploads --sandbox --timeout 30s
   A list of names, and an answer for a program:

@@ -31,9 +31,8 @@ use walkdir::{DirEntry, WalkDir};
 use super::exclude::{Exclusion, is_foreign_folder};
 use super::fault::Fault;
 use super::files::{Stamp, identity, location};
-use super::kind::Kind;
+use super::kind::{Kind, Raw};
 use super::pattern::{Glob, foreign, is_hidden, is_pattern};
-use super::run_args::Raw;
 use crate::text::{reason, show_path};
 
 /// A picture, or a file that was expected to be one.

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use arenite_image::{Format, probe, readable_format};
+use clap::ValueEnum;
 
 /// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,15 @@ pub(crate) enum Kind {
     Empty,
     /// Neither the name nor the content is that of a picture.
     Other,
+}
+
+/// What to do with raw files of cameras.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Raw {
+    /// Take the largest JPEG preview in the file (NEF, CR2, CR3, ARW, DNG, RAF, RW2, ORF)
+    Preview,
+    /// Report them as unsupported
+    Refuse,
 }
 
 impl Kind {

@@ -10,9 +10,10 @@ use arenite_image::{Fit, Format, Margins, Palette, Position, ResizeSpec, Size, W
 
 use super::args::{Background, ResizeArgs};
 use super::exclude::Exclusion;
+use super::kind::Raw;
 use super::pool::{MOST_SIZES, Make, Settings};
 use super::printer::Purpose;
-use super::run_args::{MOST_RETRIES, Raw};
+use super::run_args::MOST_RETRIES;
 use super::shard::Shard;
 use super::template::Template;
 

@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum, ValueHint};
 
 use super::exclude::Exclusion;
 use super::files::{identity, location};
+use super::kind::Raw;
 use super::pool::Settings;
 use super::printer::{Purpose, Style};
 use super::shard::{Asked, Shard};
@@ -159,15 +160,6 @@ pub(crate) struct RunArgs {
     /// When to use colours on stderr; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Choice::Auto, help_heading = "Output")]
     pub color: Choice,
-}
-
-/// What to do with raw files of cameras.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Raw {
-    /// Take the largest JPEG preview in the file (NEF, CR2, CR3, ARW, DNG, RAF, RW2, ORF)
-    Preview,
-    /// Report them as unsupported
-    Refuse,
 }
 
 /// How strict `--sandbox` is.
