@@ -38,7 +38,7 @@ _MOST_CALLS = 4096
 #: Calls that are measured before packets are made.
 _MEASURED = 3
 #: Seconds without the begin of a call, and seconds of a packet, after which its rest is taken back.
-STUCK, _LATE = 0.01, 0.03
+STUCK, _LATE = 0.02, 0.05
 #: Seconds of work that are sent ahead for each thread of a worker; packets: at least, and at most.
 _AHEAD, _LEAST_AHEAD, _MOST_AHEAD = 0.02, 3, 16
 #: Tasks for each thread of a worker that are looked at together.

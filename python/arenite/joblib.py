@@ -263,7 +263,7 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         """Returns the results of a batch, or raises its first exception."""
         self._open.discard(out)
         results: list[Any] = []
-        for number, (error, values) in enumerate(out.outcomes()):
+        for number, error, values in out.outcomes():
             if error is None:
                 results += values
                 continue
@@ -380,11 +380,11 @@ class _Batch:
         # They refer to this batch.
         self.futures, self.tasks = [], []
 
-    def outcomes(self) -> Iterator[tuple[BaseException | None, list[Any]]]:
-        """The exception of each task, or the values of its calls."""
-        for future in self.futures:
+    def outcomes(self) -> Iterator[tuple[int, BaseException | None, list[Any]]]:
+        """The number and the exception of each task, or the values of its calls."""
+        for number, future in enumerate(self.futures):
             error = future.exception()
-            yield (None, future.result()) if error is None else (error, [])
+            yield (number, None, future.result()) if error is None else (number, error, [])
 
     def cancel(self) -> None:
         """Ends the tasks, also those that run."""
@@ -456,8 +456,8 @@ class _PackedBatch:
                 self._callback(self)
             self._release()
 
-    def outcomes(self) -> Iterator[tuple[BaseException | None, list[Any]]]:
-        """The exception of each call, or its value."""
+    def outcomes(self) -> Iterator[tuple[int, BaseException | None, list[Any]]]:
+        """The number and the exception of a call, or the values from that call on."""
         calls, self._calls = self._calls, None
         assert calls is not None
         yield from calls.outcomes()
@@ -507,15 +507,20 @@ class _Calls(Results[Any]):
         self._fill()
         self.packing.feed()
 
-    def outcomes(self) -> Iterator[tuple[BaseException | None, list[Any]]]:
+    def outcomes(self) -> Iterator[tuple[int, BaseException | None, list[Any]]]:
+        number = 0
         while True:
             try:
                 self._advance()
             except StopIteration:
                 return
-            for value in self._values:
-                error = _failure(value)
-                yield (error, []) if error is not None else (None, [value])
+            if self._is_whole:
+                yield number, None, list(self._values)
+            else:
+                for place, value in enumerate(self._values, number):
+                    error = _failure(value)
+                    yield (place, error, []) if error is not None else (place, None, [value])
+            number += len(self._values)
             self._values.clear()
 
 

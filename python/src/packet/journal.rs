@@ -30,7 +30,10 @@ pub struct Journal {
 /// The memory of a journal, if it can be one.
 fn journal_memory(buffer: &Buffer) -> PyResult<Array<u8>> {
     let memory = buffer.array();
-    if !buffer.is_writable() || memory.len() < SMALLEST_JOURNAL || memory.as_ptr().addr() % 8 != 0 {
+    if !buffer.is_writable()
+        || memory.len() < SMALLEST_JOURNAL
+        || !memory.as_ptr().addr().is_multiple_of(8)
+    {
         let why = format!("a journal needs {SMALLEST_JOURNAL} bytes of writable memory");
         return Err(PyValueError::new_err(why));
     }
