@@ -112,13 +112,13 @@ arm_run() {
     arm_cargo build -p arenite --features sandbox --example square --example kmeans --example sort --example actor
     arm_cargo build --release -p arenite-cli -p arenite-python
     cp -a "$arm/system" "$system"
-    mkdir -p "$system"/{proc,sys,dev,tmp,run,work/package}
-    find "$built/debug/deps" -name 'arenite-*' -type f -executable -newer "$arm/linux" -exec cp {} "$system/work/unit-tests" \;
-    for example in square kmeans sort actor; do cp "$built/debug/examples/$example" "$system/work/"; done
-    cp "$built/release/arenite" "$system/work/"
-    cp -r python/arenite "$system/work/package/"
-    cp "$built/release/lib_arenite.so" "$system/work/package/arenite/_arenite.abi3.so"
-    cp -r samples "$system/work/"
+    mkdir -p "$system"/{proc,sys,dev,tmp,run,arenite/package}
+    find "$built/debug/deps" -name 'arenite-*' -type f -executable -newer "$arm/linux" -exec cp {} "$system/arenite/unit-tests" \;
+    for example in square kmeans sort actor; do cp "$built/debug/examples/$example" "$system/arenite/"; done
+    cp "$built/release/arenite" "$system/arenite/"
+    cp -r python/arenite "$system/arenite/package/"
+    cp "$built/release/lib_arenite.so" "$system/arenite/package/arenite/_arenite.abi3.so"
+    cp -r samples "$system/arenite/"
     cp .ci/aarch64-init "$system/init"
     chmod +x "$system/init"
     python3 .ci/initramfs.py "$system" "$scratch/initramfs"

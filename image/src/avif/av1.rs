@@ -30,7 +30,7 @@ const AGAIN: i32 = -11;
 const NO_MEMORY: i32 = -12;
 
 /// A picture of rav1d, which owns its samples.
-pub(super) struct Frame(Dav1dPicture);
+pub(super) struct Frame(Box<Dav1dPicture>);
 
 /// An open decoder.
 struct Context(Option<Dav1dContext>);
@@ -142,14 +142,14 @@ pub(super) fn decode(
             }
         }
         match context.picture() {
-            Ok(picture) => break Frame(picture),
+            Ok(picture) => break Frame(Box::new(picture)),
             Err(AGAIN) if data.0.sz < had => {}
             Err(error) => return Err(translate(error)),
         }
     };
     let Dav1dPicture {
         p, data, stride, ..
-    } = &inner.0;
+    } = &*inner.0;
     let chroma_shifts = match p.layout {
         DAV1D_PIXEL_LAYOUT_I420 => (1, 1),
         DAV1D_PIXEL_LAYOUT_I422 => (1, 0),
@@ -185,7 +185,7 @@ pub(super) fn decode(
 impl Drop for Frame {
     fn drop(&mut self) {
         // SAFETY: the picture is what rav1d returned, and nothing borrows it any more.
-        unsafe { dav1d_picture_unref(Some(NonNull::from(&mut self.0))) };
+        unsafe { dav1d_picture_unref(Some(NonNull::from(&mut *self.0))) };
     }
 }
 

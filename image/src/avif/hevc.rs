@@ -213,9 +213,8 @@ impl Frame {
                 self.translate(result)?;
             }
             // SAFETY: the decoder is open.
-            if let Some(picture) =
-                NonNull::new(unsafe { (library.get_next_picture)(decoder) }.cast_mut())
-            {
+            let picture = unsafe { (library.get_next_picture)(decoder) };
+            if let Some(picture) = NonNull::new(picture.cast_mut()) {
                 return Ok(picture);
             }
             if more == 0 {
