@@ -386,6 +386,8 @@ fn a_call_that_fails_says_how_and_fails_alone() {
     // Runs on meanwhile, in the other worker.
     let other = client.call::<u32>("wait_at", (gate.path(),));
     let standing = gate.reached();
+    // The second worker has started, too.
+    is_well(&client);
     let before = served.descriptors();
 
     let failed = |kernel: &str, args: Vec<Value>| {
