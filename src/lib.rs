@@ -138,7 +138,8 @@
 //! # Platform
 //!
 //! Linux 5.10 or newer on x86_64 or aarch64, with pages of 4 KiB. What came later is used where it is there
-//! ([`platform::features`]); tried on Linux 6.1 and 6.18, and on 5.10 by a system call filter that answers as 5.10 does.
+//! ([`platform::features`]). Tests run on Linux 6.18, and behind a system
+//! call filter that answers as 5.10 does.
 
 // Loom models check `link` and `sync` alone: with `--cfg arenite_loom` every other module is empty, and nothing is
 // exported.
