@@ -31,12 +31,12 @@ arm_toolchain() {
     [ ! -e "$arm/complete" ] || return 0
     command -v apt-get >/dev/null || failed "the compiler for aarch64 comes from Debian's packages"
     rm -rf "$arm"
-    local llvm
+    local library llvm
     debian rustc-web:amd64 libstd-rust-web-dev:{amd64,arm64}
-    llvm=$(APT_CONFIG=$arm/apt/conf apt-cache depends --important rustc-web:amd64 libstd-rust-web-dev:amd64 |
+    library=$(APT_CONFIG=$arm/apt/conf apt-cache depends --important rustc-web:amd64 libstd-rust-web-dev:amd64 |
         sed -nE 's/^ *Depends: (libstd-rust-web-[0-9.]+).*$/\1/p' | head -1)
-    debian "$llvm:amd64" "$llvm:arm64"
-    llvm=$(APT_CONFIG=$arm/apt/conf apt-cache depends --important "$llvm:amd64" | sed -nE 's/^ *Depends: (libllvm[0-9]+).*$/\1/p')
+    debian "$library:amd64" "$library:arm64"
+    llvm=$(APT_CONFIG=$arm/apt/conf apt-cache depends --important "$library:amd64" | sed -nE 's/^ *Depends: (libllvm[0-9]+).*$/\1/p')
     debian "$llvm:amd64"
     printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s --sysroot %s "$@"\n' \
         "$arm/root/usr/lib/x86_64-linux-gnu" "$arm/root/usr/bin/rustc" "$arm/root/usr" >"$arm/rustc"

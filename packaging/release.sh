@@ -47,7 +47,6 @@ wheels() {
         mv "$wheel" "$out/"
         wheel=$out/$(basename "$wheel")
         separate "$wheel"
-        # Not every release of auditwheel knows programs; it reads those that it knows.
         auditwheel show "$wheel"
     done
 }
@@ -68,5 +67,5 @@ for what in "$@"; do
         *) echo "release.sh: not known: $what" >&2; exit 2 ;;
     esac
 done
-(cd "$out" && sha256sum -- *.whl *.tar.gz *.crate 2>/dev/null >SHA256SUMS || true)
+(cd "$out" && find . -maxdepth 1 -type f ! -name SHA256SUMS ! -name '*.debug' -exec sha256sum {} + >SHA256SUMS)
 ls -l "$out"

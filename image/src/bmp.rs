@@ -3,7 +3,7 @@
 use super::damage::{Found, Loss, fill_rows};
 use super::error::ImageError;
 use super::format::Format;
-use super::meta::{Decoded, Metadata, Request};
+use super::meta::{Decoded, Request};
 use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
 
 /// Bytes of the first header; the second one begins with its length.
@@ -198,15 +198,13 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         };
         Found { loss, error }
     });
-    Ok(Decoded {
-        pixels: pixels.without_full_alpha(),
-        chroma: None,
+    Ok(Decoded::without_metadata(
+        pixels,
         plans,
         orientation,
-        metadata: Metadata::default(),
         damage,
         full,
-    })
+    ))
 }
 
 /// Reads rows; returns the number of those that the file lacks, if any.

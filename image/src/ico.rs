@@ -82,12 +82,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         true => png::decode(data, request),
         false => decode_bmp(data, request),
     };
-    let decoded = decoded.map_err(of_icon)?;
-    let damage = decoded.damage.map(|found| Found {
-        error: of_icon(found.error),
-        ..found
-    });
-    Ok(Decoded { damage, ..decoded })
+    Ok(decoded.map_err(of_icon)?.with_damage(of_icon))
 }
 
 /// An error about the picture in an icon, as one about the icon.

@@ -28,6 +28,36 @@ pub(super) struct Decoded {
     pub(super) full: (u32, u32),
 }
 
+impl Decoded {
+    /// A picture of a format that has no metadata.
+    pub(super) fn without_metadata(
+        pixels: Pixels,
+        plans: Vec<StoredPlan>,
+        orientation: Orientation,
+        damage: Option<Found>,
+        full: (u32, u32),
+    ) -> Self {
+        Self {
+            pixels: pixels.without_full_alpha(),
+            chroma: None,
+            plans,
+            orientation,
+            metadata: Metadata::default(),
+            damage,
+            full,
+        }
+    }
+
+    /// The same with its damage reworded, as that of the file around the picture.
+    pub(super) fn with_damage(self, reword: impl FnOnce(ImageError) -> ImageError) -> Self {
+        let damage = self.damage.map(|found| Found {
+            error: reword(found.error),
+            ..found
+        });
+        Self { damage, ..self }
+    }
+}
+
 /// The chroma planes of a picture, with at most as many pixels as the luma.
 #[derive(Debug)]
 pub(super) struct Chroma {

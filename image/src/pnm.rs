@@ -4,7 +4,7 @@
 use super::damage::{Found, Loss, fill_rows};
 use super::error::ImageError;
 use super::format::Format;
-use super::meta::{Decoded, Metadata, Request};
+use super::meta::{Decoded, Request};
 use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
 
 const FORMAT: Format = Format::Pnm;
@@ -214,15 +214,13 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         let loss = Loss::Pixels(lost * u64::from(header.width));
         Found { loss, error }
     });
-    Ok(Decoded {
-        pixels: pixels.without_full_alpha(),
-        chroma: None,
+    Ok(Decoded::without_metadata(
+        pixels,
         plans,
         orientation,
-        metadata: Metadata::default(),
         damage,
         full,
-    })
+    ))
 }
 
 /// Reads all samples, and scales them to the numbers up to `white`.

@@ -3,7 +3,7 @@
 use super::damage::{Found, Loss, fill_rows};
 use super::error::ImageError;
 use super::format::Format;
-use super::meta::{Decoded, Metadata, Request};
+use super::meta::{Decoded, Request};
 use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
 
 const FORMAT: Format = Format::Qoi;
@@ -56,15 +56,13 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     } else {
         None
     };
-    Ok(Decoded {
-        pixels: pixels.without_full_alpha(),
-        chroma: None,
+    Ok(Decoded::without_metadata(
+        pixels,
         plans,
         orientation,
-        metadata: Metadata::default(),
         damage,
         full,
-    })
+    ))
 }
 
 /// Reads pixels up to the end of either; returns their number, and the bytes after them.

@@ -11,7 +11,6 @@
 //! The preview is turned as its own EXIF says, or else as the raw file does.
 
 use super::avif::Reader;
-use super::damage::Found;
 use super::error::ImageError;
 use super::exif;
 use super::format::Format;
@@ -85,12 +84,7 @@ pub(super) fn decode(file: &[u8], request: Request<'_>) -> Result<Decoded, Image
         _ => None,
     };
     let decoded = jpeg::decode(turned.as_deref().unwrap_or(preview), request);
-    let decoded = decoded.map_err(of_raw)?;
-    let damage = decoded.damage.map(|found| Found {
-        error: of_raw(found.error),
-        ..found
-    });
-    Ok(Decoded { damage, ..decoded })
+    Ok(decoded.map_err(of_raw)?.with_damage(of_raw))
 }
 
 /// An error about a preview, as one about the raw file.

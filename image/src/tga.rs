@@ -6,7 +6,7 @@
 use super::damage::{Found, Loss, fill_rows};
 use super::error::ImageError;
 use super::format::Format;
-use super::meta::{Decoded, Metadata, Request};
+use super::meta::{Decoded, Request};
 use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
 
 const FORMAT: Format = Format::Tga;
@@ -210,15 +210,13 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
             error: ImageError::Truncated { format: FORMAT },
         }
     });
-    Ok(Decoded {
-        pixels: pixels.without_full_alpha(),
-        chroma: None,
+    Ok(Decoded::without_metadata(
+        pixels,
         plans,
-        orientation: header.orientation,
-        metadata: Metadata::default(),
+        header.orientation,
         damage,
         full,
-    })
+    ))
 }
 
 /// Reads packets, each a run of one pixel or a number of different ones; returns the number of pixels.
