@@ -193,7 +193,7 @@ impl EngineState {
         let mut call = ArgWriter::new(self.arena.id());
         call.seed = actor.seed;
         call.word(actor::key(index, actor.generation));
-        words.iter().for_each(|&word| call.word(word));
+        call.extend(words);
         let blocks = actor.restored.iter().chain(&actor.start_blocks).cloned();
         call.leases.extend(blocks.map(Lease::Shared));
         let (job, refusal) = self.enter_record(info, &mut call, ACTOR | index, None);

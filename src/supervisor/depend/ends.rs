@@ -1,13 +1,22 @@
 //! Ends of jobs that other jobs wait for.
 
+use super::task_group::CancelMode;
 use crate::kernel::Shares;
 
-/// An end that was not processed yet.
+/// What is still to be done for jobs that wait for others.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct EndNotice {
-    /// The record of the job; or the index of a task group, if the lane of `end` is `CONTINUE`.
-    pub(super) record: u32,
-    pub(super) end: JobEnd,
+pub(super) enum EndNotice {
+    /// The job with this record has ended.
+    Job { record: u32, end: JobEnd },
+    /// A task group may send more tasks, or has ended.
+    Advance { task_group: u32 },
+    /// The jobs that a task group has sent are to be cancelled, from this one on.
+    Cancel {
+        task_group: u32,
+        serial: u64,
+        how: CancelMode,
+        from: usize,
+    },
 }
 
 /// What a lane reported about the job that was drained last.

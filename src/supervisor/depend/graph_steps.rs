@@ -57,7 +57,9 @@ impl EngineState {
         let record = self.records.at(index);
         record.stage = Stage::Answered;
         record.outcome = Some(outcome);
-        self.graphs.ends.push_back(EndNotice { record: index, end });
+        self.graphs
+            .ends
+            .push_back(EndNotice::Job { record: index, end });
         crate::sync::point!("unit.answered");
     }
 
@@ -104,8 +106,7 @@ impl EngineState {
             while left > 0
                 && let Some(notice) = self.graphs.ends.pop_front()
             {
-                self.handle_end(notice);
-                left -= 1;
+                left = left.saturating_sub(self.handle_end(notice));
             }
             self.retry_held_back();
             if std::mem::take(&mut self.graphs.has_queued) {
@@ -187,24 +188,39 @@ impl EngineState {
         }
     }
 
-    pub(super) fn handle_end(&mut self, notice: EndNotice) {
-        if self.handle_task_end(notice) {
-            return;
+    /// Returns the number of jobs that it looked at.
+    fn handle_end(&mut self, notice: EndNotice) -> usize {
+        match notice {
+            EndNotice::Advance { task_group } => self.advance_task_group(task_group),
+            EndNotice::Cancel {
+                task_group,
+                serial,
+                how,
+                from,
+            } => return self.cancel_sent(task_group, serial, how, from),
+            EndNotice::Job { record, end } if !self.handle_task_end(record, end) => {
+                self.handle_unit_end(record, end);
+            }
+            EndNotice::Job { .. } => {}
         }
-        let record = self.records.at(notice.record);
+        1
+    }
+
+    fn handle_unit_end(&mut self, index: u32, end: JobEnd) {
+        let record = self.records.at(index);
         let (graph, unit) = (record.graph, record.unit);
         self.with_run(graph, |state, run| {
             run.sent -= 1;
-            let record = state.records.at(notice.record);
+            let record = state.records.at(index);
             record.graph = NO_GRAPH;
             record.detached = false;
             if let Some(Outcome::Failed(error)) = &record.outcome {
                 if ended_in_worker(error) {
-                    run.count_nodes(unit, &notice.end, true, &mut state.kernels);
+                    run.count_nodes(unit, &end, true, &mut state.kernels);
                 }
                 let stopped = run.stopped_at.is_some() && *error.kind() == JobErrorKind::Cancelled;
-                let error = run.blame(unit, error, notice.end.step);
-                state.records.remove(notice.record);
+                let error = run.blame(unit, error, end.step);
+                state.records.remove(index);
                 if stopped {
                     run.stop(unit);
                 } else {
@@ -214,9 +230,9 @@ impl EngineState {
                     }
                 }
             } else {
-                run.count_nodes(unit, &notice.end, false, &mut state.kernels);
-                let worker = state.lanes.worker_of(notice.end.lane as usize);
-                run.done(unit, &notice.end, worker as u32);
+                run.count_nodes(unit, &end, false, &mut state.kernels);
+                let worker = state.lanes.worker_of(end.lane as usize);
+                run.done(unit, &end, worker as u32);
                 state.unit_done(run, unit);
             }
             state.send_ready(graph, run);

@@ -10,3 +10,5 @@ pub(crate) const MAX_OPEN_TASKS: u64 = 1 << 18;
 pub(super) const WINDOW: usize = 2 * SLOTS;
 /// Most ends that are processed before the lock is released for other threads.
 pub(super) const MOST_ENDS: usize = 128;
+/// Most jobs of a cancelled task group that are cancelled at once.
+pub(super) const MOST_CANCELLED: usize = 64;

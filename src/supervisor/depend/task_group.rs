@@ -12,8 +12,7 @@ use crate::supervisor::record::JobId;
 
 /// Marks a record's `graph` as the number of a task group.
 pub(super) const TASK_GROUP: u32 = 1 << 31;
-/// In place of a lane in an `EndNotice`: no end, but a task group that may continue.
-pub(super) const CONTINUE: u32 = u32::MAX;
+
 /// The jobs that one job has spawned.
 #[derive(Debug)]
 pub(super) struct TaskGroup {
@@ -36,6 +35,8 @@ pub(super) struct TaskGroup {
     pub(super) done: usize,
     /// Why there will be no value.
     pub(super) failed: Option<Because>,
+    /// Of a failed group: the number of jobs in `sent` that were cancelled or removed.
+    pub(super) cancelled: usize,
     /// Ticket in admission's line.
     pub(super) ticket: u64,
 }

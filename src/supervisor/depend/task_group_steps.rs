@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::ends::{EndNotice, JobEnd};
 use super::graphs::HeldBack;
-use super::limits::{MAX_OPEN_TASKS, MAX_SPAWN_DEPTH};
+use super::limits::{MAX_OPEN_TASKS, MAX_SPAWN_DEPTH, MOST_CANCELLED};
 use super::spawn_reply::{ChildValue, SpawnReply, Unloaded};
-use super::task_group::{CONTINUE, CancelMode, Spawned, TASK_GROUP, TaskGroup};
+use super::task_group::{CancelMode, Spawned, TASK_GROUP, TaskGroup};
 use crate::kernel::wire::{ArgWriter, Leases};
 use crate::link::{CANCEL, NOTICE, STAMPED};
 use crate::supervisor::actor::actor_of;
@@ -160,6 +160,7 @@ impl EngineState {
             open: 0,
             done: 0,
             failed: None,
+            cancelled: 0,
             ticket,
         });
         self.records.at(parent).stage = Stage::Spawned { task_group };
@@ -169,22 +170,12 @@ impl EngineState {
 
     /// Not advanced here, where the caller may be in the middle of a change.
     pub(super) fn schedule_task_group(&mut self, task_group: u32) {
-        self.graphs.ends.push_back(EndNotice {
-            record: task_group,
-            end: JobEnd {
-                lane: CONTINUE,
-                ..JobEnd::default()
-            },
-        });
+        self.graphs.ends.push_back(EndNotice::Advance { task_group });
     }
 
-    /// Handles an entry of the list of ends, if it is about a task group. Returns whether it was.
-    pub(super) fn handle_task_end(&mut self, notice: EndNotice) -> bool {
-        if notice.end.lane == CONTINUE {
-            self.advance_task_group(notice.record);
-            return true;
-        }
-        let record = self.records.at(notice.record);
+    /// Handles the end of a job, if the job is a task of a group. Returns whether it is.
+    pub(super) fn handle_task_end(&mut self, index: u32, end: JobEnd) -> bool {
+        let record = self.records.at(index);
         let (graph, unit) = (record.graph, record.unit as usize);
         if graph & TASK_GROUP == 0 || graph == NO_GRAPH {
             return false;
@@ -198,22 +189,22 @@ impl EngineState {
             _ => None,
         };
         let Some(of) = self.graphs.task_groups.get(task_group) else {
-            self.records.remove(notice.record);
+            self.records.remove(index);
             return true;
         };
         of.open -= 1;
         if let Some(why) = failed {
             let first = of.failed.is_none();
-            self.records.remove(notice.record);
+            self.records.remove(index);
             // The tasks that are cancelled for it fail as well.
             if first {
                 self.cancel_task_group(task_group, why, CancelMode::AskThenKill);
             }
         } else if of.failed.is_some() {
-            self.records.remove(notice.record);
+            self.records.remove(index);
         } else if unit == of.children() {
             crate::sync::point!("task_group.continued");
-            self.finish_task_group(task_group, notice);
+            self.finish_task_group(task_group, index, end);
             return true;
         } else {
             of.done += 1;
@@ -225,7 +216,7 @@ impl EngineState {
     /// Sends tasks that are ready. Answers the parent of a failed group when none of its tasks runs any more.
     pub(super) fn advance_task_group(&mut self, task_group: u32) {
         while let Some(of) = self.graphs.task_groups.get(task_group) {
-            if let Some(why) = of.failed.take_if(|_| of.open == 0) {
+            if let Some(why) = of.failed.take_if(|_| of.open == 0 && of.cancelled == of.sent.len()) {
                 let parent = of.parent;
                 self.graphs.task_groups.remove(task_group);
                 return self.fail(parent, why, None, Vec::new());
@@ -323,74 +314,101 @@ impl EngineState {
     }
 
     /// Answers the parent with the value of the last task.
-    pub(super) fn finish_task_group(&mut self, task_group: u32, notice: EndNotice) {
+    pub(super) fn finish_task_group(&mut self, task_group: u32, index: u32, end: JobEnd) {
         let Some(of) = self.graphs.task_groups.remove(task_group) else {
             return;
         };
-        let last = self.records.at(notice.record);
+        let last = self.records.at(index);
         let outcome = last.outcome.take().unwrap_or(Outcome::Bare);
         let arrays = std::mem::take(&mut last.arrays);
         let (payload, answered_by) = (last.payload, last.answered_by);
-        self.records.remove(notice.record);
+        self.records.remove(index);
         let parent = self.records.at(of.parent);
         parent.payload = payload;
         parent.arrays = arrays;
         parent.answered_by = answered_by;
-        self.graphs.last = notice.end;
+        self.graphs.last = end;
         self.answer(of.parent, outcome);
     }
 
-    /// Cancels a task group: what was not sent is discarded, what was sent is cancelled as `how` says.
+    /// Cancels a task group: discards what was not sent. What was sent is cancelled as `how` says, some at a time:
+    /// [`process_ends`](Self::process_ends).
     pub(in crate::supervisor) fn cancel_task_group(
         &mut self,
         task_group: u32,
         why: impl Into<Because>,
         how: CancelMode,
     ) {
-        // Ends are only appended here and processed later.
-        let continuing = std::mem::replace(&mut self.graphs.is_processing, true);
-        let mut broken = vec![(task_group, why.into())];
-        while let Some((task_group, why)) = broken.pop() {
-            let task_groups = &mut self.graphs.task_groups;
-            let Some(of) = task_groups.all[task_group as usize].as_deref_mut() else {
+        let task_groups = &mut self.graphs.task_groups;
+        let Some(of) = task_groups.all[task_group as usize].as_deref_mut() else {
+            return;
+        };
+        if of.failed.is_none() {
+            of.failed = Some(why.into());
+            task_groups.open -= (of.reply.tasks.len() - of.sent.len()) as u64;
+            of.reply.clear();
+        }
+        let serial = of.serial;
+        if how == CancelMode::AskThenKill
+            && of.open > 0
+            && let Some(due) = Instant::now().checked_add(self.config.grace())
+        {
+            task_groups.due.insert((due, serial), task_group);
+            self.monitor.call_before(due);
+        }
+        self.graphs.ends.push_back(EndNotice::Cancel {
+            task_group,
+            serial,
+            how,
+            from: 0,
+        });
+        crate::sync::point!("task_group.broken");
+    }
+
+    /// Cancels jobs that a cancelled group has sent, from one on, and leaves the rest for later. Returns their number.
+    pub(super) fn cancel_sent(
+        &mut self,
+        task_group: u32,
+        serial: u64,
+        how: CancelMode,
+        from: usize,
+    ) -> usize {
+        let of = self.graphs.task_groups.get(task_group);
+        let Some(of) = of.filter(|of| of.serial == serial) else {
+            return 1;
+        };
+        let next = of.sent.len().min(from + MOST_CANCELLED);
+        for id in of.sent[from..next].to_vec() {
+            let Some(record) = self.records.find(id) else {
                 continue;
             };
-            if of.failed.is_none() {
-                of.failed = Some(why);
-                of.reply.clear();
-                task_groups.open -= (of.reply.tasks.len() - of.sent.len()) as u64;
-            }
-            let (serial, open, sent) = (of.serial, of.open, of.sent.clone());
-            for id in sent {
-                let Some(record) = self.records.find(id) else {
-                    continue;
-                };
-                match record.stage {
-                    // Processed already: its value is not needed any more.
-                    Stage::Answered if record.graph == NO_GRAPH => self.records.remove(id.index),
-                    Stage::Answered => {}
-                    Stage::Spawned { task_group } => {
-                        broken.push((task_group, JobErrorKind::Cancelled.into()));
-                    }
-                    _ if how == CancelMode::Kill => self.kill(id),
-                    _ => self.cancel(id),
+            match record.stage {
+                // Processed already: its value is not needed any more.
+                Stage::Answered if record.graph == NO_GRAPH => self.records.remove(id.index),
+                Stage::Answered => {}
+                Stage::Spawned { task_group } => {
+                    self.cancel_task_group(task_group, JobErrorKind::Cancelled, how);
                 }
+                _ if how == CancelMode::Kill => self.kill(id),
+                _ => self.cancel(id),
             }
-            let grace = self.config.grace();
-            if how == CancelMode::AskThenKill
-                && open > 0
-                && let Some(due) = Instant::now().checked_add(grace)
-            {
-                self.graphs
-                    .task_groups
-                    .due
-                    .insert((due, serial), task_group);
-                self.monitor.call_before(due);
-            }
-            crate::sync::point!("task_group.broken");
-            self.schedule_task_group(task_group);
         }
-        self.graphs.is_processing = continuing;
+        let ends = &mut self.graphs.ends;
+        let Some(of) = self.graphs.task_groups.get(task_group) else {
+            return next - from;
+        };
+        of.cancelled = of.cancelled.max(next);
+        ends.push_back(if next == of.sent.len() {
+            EndNotice::Advance { task_group }
+        } else {
+            EndNotice::Cancel {
+                task_group,
+                serial,
+                how,
+                from: next,
+            }
+        });
+        1 + next - from
     }
 
     /// Cancels the tasks of a job that has spawned others. Returns false if it has not.
