@@ -198,7 +198,7 @@ impl Service {
                 max_running,
                 submits_at_once,
                 closer: Closer::start()?,
-                crew: Mutex::new(Crew::default()),
+                crew: Mutex::new(Crew::new()),
                 changed: Condvar::new(),
             },
         })
@@ -252,9 +252,10 @@ struct Server {
 }
 
 /// What the threads do.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Crew {
-    has_leader: bool,
+    /// What a thread needs to lead. Taken by the thread that leads.
+    desk: Option<Desk>,
     running: usize,
     idle: usize,
     is_stopped: bool,
@@ -262,11 +263,27 @@ struct Crew {
     error: Option<sys::Error>,
 }
 
-/// What a thread needs to lead.
+#[derive(Debug)]
 struct Desk {
     door: Door,
     /// For packets.
     bytes: Vec<u8>,
+}
+
+impl Crew {
+    fn new() -> Self {
+        let desk = Desk {
+            door: Door::new(),
+            bytes: vec![0; MAX_PACKET],
+        };
+        Self {
+            desk: Some(desk),
+            running: 0,
+            idle: 0,
+            is_stopped: false,
+            error: None,
+        }
+    }
 }
 
 impl Serving {
@@ -316,10 +333,6 @@ impl Server {
 
     /// What each thread does: run the next call, or else lead, or else wait.
     fn work(&self, listener: &PacketSocket) {
-        let mut desk = Desk {
-            door: Door::new(),
-            bytes: vec![0; MAX_PACKET],
-        };
         let mut crew = self.crew();
         loop {
             if crew.is_stopped {
@@ -339,12 +352,11 @@ impl Server {
                 self.run(client, call);
                 crew = self.crew();
                 crew.running -= 1;
-            } else if !crew.has_leader {
-                crew.has_leader = true;
+            } else if let Some(mut desk) = crew.desk.take() {
                 drop(crew);
                 let led = self.lead(listener, &mut desk);
                 crew = self.crew();
-                crew.has_leader = false;
+                crew.desk = Some(desk);
                 if let Err(error) = led {
                     crew.error = Some(error);
                     self.end(&mut crew);
@@ -653,7 +665,7 @@ impl Server {
     /// Lets another thread lead, if none does.
     fn hand_over(&self) {
         let crew = self.crew();
-        if !crew.has_leader {
+        if crew.desk.is_some() {
             self.wake(&crew);
         }
     }

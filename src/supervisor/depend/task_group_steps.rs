@@ -170,7 +170,9 @@ impl EngineState {
 
     /// Not advanced here, where the caller may be in the middle of a change.
     pub(super) fn schedule_task_group(&mut self, task_group: u32) {
-        self.graphs.ends.push_back(EndNotice::Advance { task_group });
+        self.graphs
+            .ends
+            .push_back(EndNotice::Advance { task_group });
     }
 
     /// Handles the end of a job, if the job is a task of a group. Returns whether it is.
@@ -216,7 +218,10 @@ impl EngineState {
     /// Sends tasks that are ready. Answers the parent of a failed group when none of its tasks runs any more.
     pub(super) fn advance_task_group(&mut self, task_group: u32) {
         while let Some(of) = self.graphs.task_groups.get(task_group) {
-            if let Some(why) = of.failed.take_if(|_| of.open == 0 && of.cancelled == of.sent.len()) {
+            if let Some(why) = of
+                .failed
+                .take_if(|_| of.open == 0 && of.cancelled == of.sent.len())
+            {
                 let parent = of.parent;
                 self.graphs.task_groups.remove(task_group);
                 return self.fail(parent, why, None, Vec::new());
