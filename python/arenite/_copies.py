@@ -1,7 +1,7 @@
 """Arrays that were copied into the arena, and are passed to other tasks too without another copy.
 
-An executor does so with arrays that cannot have changed meanwhile, while a task that takes the copy has not ended. joblib
-does so with all large ones, for one call of `Parallel`.
+An executor does so with read-only arrays that are the same, byte for byte, while a task that takes the copy has not ended.
+joblib does so with all large ones, for one call of `Parallel`.
 """
 
 from __future__ import annotations
@@ -39,15 +39,19 @@ class Copies:
         """These arrays are taken until the future is done."""
         self._held.append((weakref.ref(future), used))
 
-    def find(self, array: Any, used: list[int] | None = None) -> Any:
+    def find(self, array: Any, used: list[int] | None = None, looks: bool = False) -> Any:
         """Returns what is sent instead of an array, if it was copied before. `used`: the arrays of the task; None for a
-        function, whose arrays are needed until the call ends."""
+        function, whose arrays are needed until the call ends. `looks`: only if the copy is the same still."""
         with self._lock:
             known = self._known.get(id(array))
-            if known is None or known.array() is not array or known.layout != _layout(array):
-                return None
+        if known is None or known.array() is not array or known.layout != _layout(array):
+            return None
+        # Being read-only is no proof: another view may write, or may have done so while the array could be written.
+        if looks and not _pickle.is_same(array, _pickle._restore_view(*known.reduced[1])):
+            return None
+        with self._lock:
             known.take(used)
-            return known.reduced
+        return known.reduced
 
     def add(self, array: Any, reduced: Any, used: list[int] | None = None) -> None:
         """Keeps what is sent instead of an array."""
@@ -79,7 +83,8 @@ class Copies:
                 self.release(used)
         with self._lock:
             most = 1 if self.lasts else 1 << 62
-            for key in [key for key, known in self._known.items() if known.users == 0 and known.uses <= most]:
+            # Less than none: of an array that changed, the tasks that took its last copy.
+            for key in [key for key, known in self._known.items() if known.users <= 0 and known.uses <= most]:
                 del self._known[key]
 
 
@@ -124,7 +129,7 @@ class Beside(_pickle.Beside):
     def reduce_array(self, array: Any) -> Any:
         if self.private or array.nbytes < _pickle.OUT_OF_BAND or not _is_fixed(array):
             return super().reduce_array(array)
-        reduced = self.copies.find(array, self.used)
+        reduced = self.copies.find(array, self.used, looks=True)
         if reduced is None:
             self.copies.free()
             before = self.copied
@@ -135,7 +140,7 @@ class Beside(_pickle.Beside):
 
 
 def _is_fixed(array: Any) -> bool:
-    """Whether an array cannot be written: it and all that it views are read-only."""
+    """Whether an array and all that it views are read-only."""
     import numpy
 
     while isinstance(array, numpy.ndarray):

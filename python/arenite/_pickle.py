@@ -143,6 +143,25 @@ class Beside:
         return _restore_view, (pickle.PickleBuffer(found), kind, shape, copy.strides, 0)
 
 
+def is_same(array: Any, copy: Any) -> bool:
+    """Whether a copy of an array has the same type, shape and bytes. What is not a number is equal to nothing, so the
+    elements are not compared."""
+    import numpy
+
+    if (array.dtype, array.shape) != (copy.dtype, copy.shape):
+        return False
+    if not (array.flags.c_contiguous and copy.flags.c_contiguous):
+        array, copy = array.T, copy.T
+    if array.flags.c_contiguous and copy.flags.c_contiguous:
+        kind = numpy.uint64 if array.nbytes % 8 == 0 else numpy.uint8
+        array, copy = array.reshape(-1).view(kind), copy.reshape(-1).view(kind)
+        # A part at a time: one that was changed is often so at its beginning.
+        return all(numpy.array_equal(array[at : at + _PART], copy[at : at + _PART]) for at in range(0, len(array), _PART))
+    return bool(array.tobytes() == copy.tobytes())
+
+
+#: Elements that are compared at a time.
+_PART = 1 << 16
 #: Packages whose types are looked at each time.
 _WATCHED = {"numpy", "torch", "arenite", "multiprocessing"}
 #: Types of which nothing but their own way to be pickled is needed. Few of them, since types would live as long.

@@ -336,3 +336,49 @@ def test_arrays_of_a_forked_child_stay_readable(executor):
         os.waitpid(child, 0)
     assert text.startswith(str(np.arange(100_000).sum()))
     assert "fork" in text
+
+
+def sum_after(file, array):
+    """Returns the sum once the file exists."""
+    while not os.path.exists(file):
+        os.sched_yield()
+    return int(array.sum())
+
+
+def changed_by_a_view(array):
+    view = array[:]
+    array.flags.writeable = array.base.flags.writeable = False
+    return lambda: view.__setitem__(0, 7)
+
+
+def changed_by_its_base(array):
+    base = array.base
+    array.flags.writeable = base.flags.writeable = False
+
+    def change():
+        base.flags.writeable = True
+        base[5] = 7
+        base.flags.writeable = False
+
+    return change
+
+
+@pytest.mark.parametrize("layout", ["C", "F", "strided"])
+@pytest.mark.parametrize("prepare", [changed_by_a_view, changed_by_its_base])
+def test_read_only_arrays_are_copied_once_until_they_change(executor, tmp_path, prepare, layout):
+    """Each task gets what the array held when the task was submitted, whoever changes the array."""
+    base = np.zeros((400, 600), dtype=int)
+    array = {"C": base.ravel(), "F": base.T[:], "strided": base[:, ::2]}[layout]
+    change = prepare(array)
+    gate = tmp_path / "gate"
+    try:
+        before = executor.stats().bytes_copied
+        futures = [executor.submit(sum_after, gate, array) for _ in range(2)]
+        copied = executor.stats().bytes_copied - before
+        change()
+        futures.append(executor.submit(sum_after, gate, array))
+        expected = [0, 0, int(array.sum())]
+    finally:
+        gate.touch()
+    assert [future.result() for future in futures] == expected
+    assert copied == array.nbytes
