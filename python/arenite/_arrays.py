@@ -80,11 +80,30 @@ def make(arena: _pickle.Arena, shape: Shape, dtype: DTypeLike, order: Any, zeroe
     return numpy.ndarray(model.shape, kind, buffer=buffer, order=order)
 
 
+class _Sealed:
+    """An arena in which only memory is found that nothing can write."""
+
+    def __init__(self, arena: _arenite.Engine) -> None:
+        self._arena = arena
+        self.alloc = arena.alloc
+
+    def find(self, address: int, nbytes: int) -> Any:
+        if self._arena.find(address, nbytes, True) is not None:
+            return None
+        return self._arena.find(address, nbytes)
+
+    def find_object(self, value: Any) -> Any:
+        found = self._arena.find_object(value)
+        return None if found is None else self.find(found.address, found.nbytes)
+
+
 def share(arena: _arenite.Engine, value: Any, count: Any) -> Any:
-    """Returns the value with its memory in the arena, read-only. `count` is told how many bytes were copied."""
+    """Returns the value with its memory in the arena, read-only: a copy, unless nothing can write where the value lies.
+    `count` is told how many bytes were copied."""
+    sealed = _Sealed(arena)
     if type(value) is numpy.ndarray and not value.dtype.hasobject and value.nbytes:
         address = value.__array_interface__["data"][0]
-        if value.flags.c_contiguous and arena.find(address, value.nbytes) is not None:
+        if value.flags.c_contiguous and sealed.find(address, value.nbytes) is not None:
             shared = value.view()
         elif value.nbytes < PACKED:
             # It is never lent, so it needs no pages of its own. This counts the copy.
@@ -98,9 +117,10 @@ def share(arena: _arenite.Engine, value: Any, count: Any) -> Any:
             count(value.nbytes)
         shared.flags.writeable = False
         return shared
-    data, buffers, copied = _pickle.dump(value, arena)
+    data, buffers, copied = _pickle.dump(value, sealed)
     count(copied)
-    views = [memoryview(buffer).toreadonly() for buffer in buffers]
+    # Of the buffers that were written, arrays could be made writable again.
+    views = [memoryview(arena.read_only(buffer)) for buffer in buffers]
     return _pickle.load(data, views)
 
 

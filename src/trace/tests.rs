@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -666,12 +667,15 @@ fn the_size_of_a_report_is_bounded() {
     let folder = tempfile::tempdir().unwrap();
     let tracer = start(config(folder.path()));
     let now = monotonic_ns();
+    // In all many times longer than the test takes: the report begins when the trace does.
+    let period = Duration::from_millis(100).as_nanos() as u64;
     for job in 0..20_000 {
-        tracer.0.send(Event::Attempt(ran(
-            job,
-            now + job * 40_000,
-            AttemptEnd::Value,
-        )));
+        let mut attempt = ran(job, now + job * period, AttemptEnd::Value);
+        if let Some(ran) = &mut attempt.ran {
+            ran.ended = ran.began + period / 2;
+            attempt.over = ran.ended;
+        }
+        tracer.0.send(Event::Attempt(attempt));
         if job % 5000 == 0 {
             tracer.0.flush().unwrap();
         }
