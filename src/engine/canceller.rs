@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Group, Supervisor};
 
 /// Cancels a [`Scope`](super::Scope) from another thread: a timer, a Ctrl-C handler, a closed page. See
 /// [`Scope::canceller`](super::Scope::canceller).
@@ -19,11 +19,11 @@ struct Inner {
     /// The scope was cancelled by a call, and not by a failure.
     asked: AtomicBool,
     /// The group of the scope's jobs, until the scope ends and the number is reused. `None` in an inline engine.
-    jobs: Mutex<Option<(Arc<Supervisor>, u32)>>,
+    jobs: Mutex<Option<(Arc<Supervisor>, Group)>>,
 }
 
 impl Canceller {
-    pub(super) fn new(jobs: Option<(Arc<Supervisor>, u32)>) -> Self {
+    pub(super) fn new(jobs: Option<(Arc<Supervisor>, Group)>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 asked: AtomicBool::new(false),
@@ -58,7 +58,7 @@ impl Canceller {
         }
     }
 
-    fn jobs(&self) -> MutexGuard<'_, Option<(Arc<Supervisor>, u32)>> {
+    fn jobs(&self) -> MutexGuard<'_, Option<(Arc<Supervisor>, Group)>> {
         // A panic while it is locked leaves it unchanged.
         self.inner
             .jobs

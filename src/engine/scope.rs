@@ -14,13 +14,13 @@ use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
     Args, CallWriter, Kernel, KernelInfo, Key, Params, Reply, Single, kernel_name,
 };
-use crate::supervisor::{Failed, Flight, JobId, JobOptions, Read, Supervisor};
+use crate::supervisor::{Failed, Flight, Group, JobId, JobOptions, Owner, Read, Supervisor};
 
 /// Submits jobs that may borrow for `'env`: see [`Engine::scope`].
 pub struct Scope<'env> {
     engine: &'env Engine,
     /// The group of its jobs, which are cancelled together.
-    group: u32,
+    group: Option<Group>,
     series: Series,
     /// Number of jobs created so far.
     jobs: Cell<u64>,
@@ -252,7 +252,7 @@ impl Engine {
         f: impl FnOnce(&Scope<'env>) -> T,
     ) -> (T, Failures) {
         let collects = matches!(failures, Failures::All(_));
-        let group = self.shared().map_or(0, |shared| shared.new_group(collects));
+        let group = self.shared().map(|shared| shared.new_group(collects));
         let scope = Scope {
             engine: self,
             group,
@@ -261,7 +261,7 @@ impl Engine {
             open: RefCell::default(),
             dropped: RefCell::default(),
             failures: RefCell::new(failures),
-            canceller: Canceller::new(self.shared().map(|shared| (Arc::clone(shared), group))),
+            canceller: Canceller::new(self.shared().map(Arc::clone).zip(group)),
             lent: PhantomData,
         };
         // Its drop waits for open jobs, also when `f` panics.
@@ -442,9 +442,10 @@ impl<'env> Scope<'env> {
             Failures::First(Some(error)) => *error.kind() != JobErrorKind::Cancelled,
             Failures::First(None) | Failures::All(_) => false,
         };
-        let cancelled = |shared: &Arc<Supervisor>| shared.is_group_cancelled(self.group);
+        let group = self.engine.shared().zip(self.group);
+        let cancelled = group.is_some_and(|(shared, group)| shared.is_group_cancelled(group));
         // In this order, because `cancel` may run on another thread.
-        seen || self.engine.shared().is_some_and(cancelled) && !self.canceller.was_asked()
+        seen || cancelled && !self.canceller.was_asked()
     }
 
     fn note(&self, error: &JobError) {
@@ -595,7 +596,8 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
                 Some(shared),
             ) => {
                 let kernel = kernel.named(self.options.name);
-                let id = shared.submit(&kernel, &mut call.0, scope.group, self.options.if_set());
+                let owner = scope.group.map_or(Owner::Handle, Owner::scope);
+                let id = shared.submit(&kernel, &mut call.0, owner, self.options.if_set());
                 let index = self.index;
                 scope.open.borrow_mut().insert(index, id);
                 scope.forget_dropped(shared, &kernel);

@@ -4,11 +4,9 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use super::actor::actor_of;
 use super::error::{Because, Crash, Failed, JobError, JobErrorKind, LostJobs, WorkerExit};
-use super::groups::fails_together;
 use super::lane::NO_RECORD;
-use super::record::{JobId, NO_GRAPH, Outcome, Stage};
+use super::record::{JobId, Outcome, Owner, Stage};
 use super::reply::{Read, Unreadable, read_guarded};
 use super::shared::Supervisor;
 use super::state::EngineState;
@@ -113,20 +111,29 @@ impl EngineState {
     #[inline]
     pub(super) fn answer(&mut self, index: u32, outcome: Outcome) {
         let record = self.records.at(index);
-        if record.detached {
-            if record.graph != NO_GRAPH {
-                return self.unit_ended(index, outcome);
+        match record.owner {
+            owner if owner.has_handle() => {}
+            Owner::Unit { .. } | Owner::Task { .. } => return self.unit_ended(index, outcome),
+            Owner::Actor { actor, role } => {
+                return self.actor_job_ended(index, actor, role, outcome);
             }
-            if actor_of(record.group).is_some() {
-                return self.actor_job_ended(index, outcome);
+            Owner::None | Owner::Handle | Owner::Scope { .. } => {
+                self.discharge(index);
+                return self.records.remove(index);
             }
-            self.discharge(index);
-            self.records.remove(index);
-            return;
         }
         record.stage = Stage::Answered;
         record.outcome = Some(outcome);
-        if record.unwanted {
+        let is_unwanted = |owner| {
+            matches!(
+                owner,
+                Owner::Scope {
+                    is_wanted: false,
+                    ..
+                }
+            )
+        };
+        if is_unwanted(record.owner) {
             record.drop_value();
         }
         if record.parked || record.waker.is_some() {
@@ -138,7 +145,7 @@ impl EngineState {
     #[inline]
     pub(super) fn answer_inline(&mut self, index: u32, len: u32) {
         let record = self.records.at(index);
-        if record.detached || record.parked || record.waker.is_some() {
+        if !record.owner.has_handle() || record.parked || record.waker.is_some() {
             return self.answer(index, Outcome::Inline { len });
         }
         record.stage = Stage::Answered;
@@ -170,7 +177,7 @@ impl EngineState {
         self.count_failed(index, kind, crash.as_ref());
         let record = self.records.at(index);
         record.leases.clear();
-        let group = record.group;
+        let owner = record.owner;
         let policy = record.policy.as_mut();
         let (deaths, label) = policy
             .map(|policy| {
@@ -179,7 +186,11 @@ impl EngineState {
             })
             .unwrap_or_default();
         let job = record.job;
-        let cancels = fails_together(group) && *kind != JobErrorKind::Cancelled;
+        let fails_together = match owner {
+            Owner::Scope { group, .. } if !group.collects => Some(group),
+            _ => None,
+        };
+        let cancels = fails_together.filter(|_| *kind != JobErrorKind::Cancelled);
         let name = self.kernels.get(record.kernel).name;
         let last_words = self.last_words(index, worker);
         let lost_jobs = worker.map_or_else(LostJobs::default, |worker| {
@@ -199,7 +210,7 @@ impl EngineState {
             ..Failed::new(why, name, job)
         };
         self.answer(index, Outcome::Failed(error.into()));
-        if cancels {
+        if let Some(group) = cancels {
             self.cancel_group(group);
         }
     }
@@ -244,17 +255,11 @@ impl EngineState {
         if matches!(record.outcome, Some(Outcome::InArena(_))) {
             return Some(TakenAnswer::Unread(self.take_unread(id.index)));
         }
-        let outcome = record.outcome.take();
-        let words: &[u64] = match &outcome {
-            Some(Outcome::Inline { len }) => &record.payload[..*len as usize],
-            Some(Outcome::Long(words)) => words,
-            Some(Outcome::Bare | Outcome::InArena(_) | Outcome::Failed(_)) | None => &[],
-        };
-        let answer = match &outcome {
+        let answer = match &record.outcome {
             Some(Outcome::Failed(error)) => Err(error.clone()),
             _ => {
-                let words = WordReader::new(words);
                 let arrays = std::mem::take(&mut record.arrays).into_iter();
+                let words = WordReader::new(record.value());
                 let mut reply = Receiving(ReplyReader { words, arrays });
                 read_guarded(|| read(&mut reply)).map_err(|why| self.not_read(id.index, why))
             }

@@ -6,7 +6,7 @@ use super::answer::TakenAnswer;
 use super::error::JobError;
 use super::lane::DEPTH_NS;
 use super::options::JobOptions;
-use super::record::JobId;
+use super::record::{JobId, Owner};
 use super::reply::Read;
 use super::shared::Supervisor;
 use super::state::EngineState;
@@ -132,7 +132,7 @@ impl Supervisor {
         state.refill();
         for call in calls {
             let submit = |state: &mut EngineState, call: &mut ArgWriter| {
-                state.submit(kernel, call, 0, options)
+                state.submit(kernel, call, Owner::Handle, options)
             };
             let id = if state.admission.is_none() {
                 submit(&mut state, &mut call.0)

@@ -3,12 +3,13 @@
 use std::task::Waker;
 use std::time::Instant;
 
-use super::actor::actor_of;
 use super::depend::CancelMode;
 use super::error::JobErrorKind;
-use super::record::{JobId, Stage};
+use super::groups::Group;
+use super::record::{JobId, Owner, Stage};
 use super::shared::Supervisor;
 use super::state::EngineState;
+use super::timers::Timer;
 use crate::link::{Ask, CANCEL, NOTICE};
 
 impl EngineState {
@@ -23,9 +24,9 @@ impl EngineState {
         match record.stage {
             Stage::Answered | Stage::Free => self.records.remove(id.index),
             #[cfg(feature = "sandbox")]
-            Stage::Copying => record.detached = true,
+            Stage::Copying => record.owner = record.owner.without_handle(),
             Stage::Spawned { .. } => {
-                record.detached = true;
+                record.owner = record.owner.without_handle();
                 self.cancel_spawned(id, CancelMode::Ask);
             }
             Stage::Queued => {
@@ -42,10 +43,10 @@ impl EngineState {
                 } else {
                     let lane = &mut self.lanes[link as usize];
                     // Its end frees what it holds, so the monitor has to be notified. If it has ended already, the next
-                    // drain finds it detached.
+                    // drain finds it without a handle.
                     let _: Ask = lane.ask(position, CANCEL | NOTICE);
                     let record = self.records.at(id.index);
-                    record.detached = true;
+                    record.owner = record.owner.without_handle();
                     record.requests |= CANCEL;
                     crate::sync::point!("cancel.abandoned");
                 }
@@ -57,7 +58,7 @@ impl EngineState {
 
     /// A job leaves the queue without being placed. The caller changes its stage.
     fn unqueue(&mut self, index: u32) {
-        if let Some(actor) = actor_of(self.records.look(index).group) {
+        if let Some(actor) = self.records.look(index).owner.actor() {
             return self.unqueue_call(actor, index);
         }
         self.queue.give_up(index, &self.records);
@@ -79,7 +80,7 @@ impl EngineState {
         if record.stage == Stage::Answered {
             self.records.remove(id.index);
         } else {
-            record.detached = true;
+            record.owner = record.owner.without_handle();
             self.monitor.watch_memory();
         }
         waker
@@ -137,29 +138,18 @@ impl EngineState {
 
     /// Cancels the jobs of a group, including those that will be submitted. Jobs that run are asked to end, and killed
     /// with their workers when the grace period is over.
-    pub(super) fn cancel_group(&mut self, group: u32) {
+    pub(super) fn cancel_group(&mut self, group: Group) {
         if !self.groups.cancel(group) {
             return;
         }
-        let open = self.records.of_group(group);
+        let open = self.records.open_of(|owner| owner.is_in(group));
         open.iter().for_each(|&id| self.cancel(id));
         // A period beyond the range of the clock never ends.
         if open.iter().any(|&id| self.records.is_open(id))
             && let Some(due) = Instant::now().checked_add(self.config.grace())
         {
-            self.groups.set_due(group, due);
+            self.timers.add(due, Timer::Scope(group));
             self.monitor.call_before(due);
-        }
-    }
-
-    /// Kills the workers that run a job of a group whose grace period is over.
-    pub(super) fn end_groups(&mut self, now: Instant) {
-        while let Some(group) = self.groups.take_due(now) {
-            // Ends may be drained in between, but no record is removed: jobs of a scope are never detached, and only
-            // their scope takes them.
-            for id in self.records.of_group(group) {
-                self.kill(id);
-            }
         }
     }
 }
@@ -184,7 +174,9 @@ impl Supervisor {
         }
         let mut state = self.lock();
         let record = state.records.get(id);
-        record.unwanted = true;
+        if let Owner::Scope { is_wanted, .. } = &mut record.owner {
+            *is_wanted = false;
+        }
         record.drop_value();
         self.unlock(state);
     }
@@ -226,12 +218,12 @@ impl Supervisor {
 
     /// A number for jobs that are cancelled together by [`Supervisor::cancel_group`], and, unless the group `collects`,
     /// when one of them fails.
-    pub(crate) fn new_group(&self, collects: bool) -> u32 {
+    pub(crate) fn new_group(&self, collects: bool) -> Group {
         self.lock().groups.add(collects)
     }
 
     /// See [`EngineState::cancel_group`].
-    pub(crate) fn cancel_group(&self, group: u32) {
+    pub(crate) fn cancel_group(&self, group: Group) {
         let mut state = self.lock();
         state.cancel_group(group);
         state.settle_dependents();
@@ -239,12 +231,15 @@ impl Supervisor {
     }
 
     /// Whether the group was cancelled, or one of its jobs has failed.
-    pub(crate) fn is_group_cancelled(&self, group: u32) -> bool {
-        self.lock().groups.refuses(group)
+    pub(crate) fn is_group_cancelled(&self, group: Group) -> bool {
+        self.lock().groups.is_cancelled(group)
     }
 
     /// Forgets a group: all of its jobs have ended, and no more will come.
-    pub(crate) fn end_group(&self, group: u32) {
-        self.lock().groups.remove(group);
+    pub(crate) fn end_group(&self, group: Group) {
+        let mut state = self.lock();
+        if state.groups.remove(group) {
+            state.timers.forget(Timer::Scope(group));
+        }
     }
 }

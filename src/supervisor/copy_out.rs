@@ -6,7 +6,6 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::actor::actor_of;
 use super::depend::JobEnd;
 use super::drain::Unpacked;
 use super::error::{JobErrorKind, JobLimit};
@@ -53,7 +52,7 @@ impl EngineState {
     /// actor is copied at once, because the order of such ends counts.
     pub(super) fn is_copied_later(&self, record: u32, bytes: u64) -> bool {
         let record = self.records.look(record);
-        bytes > SMALL && !(record.detached && actor_of(record.group).is_some())
+        bytes > SMALL && (record.owner.has_handle() || record.owner.actor().is_none())
     }
 
     /// Leaves a value to the monitor.

@@ -63,8 +63,7 @@ impl EngineState {
     /// Whether something is lost at a certain time: a job, a worker, or the rest of a drain.
     pub(super) fn has_clocks(&self) -> bool {
         self.lanes.iter().any(|lane| lane.alarm().is_some())
-            || self.groups.next_due().is_some()
-            || self.next_task_group_kill().is_some()
+            || self.timers.has_ends()
             || self.leavers_due().is_some()
             || self.lifecycle.drains_until().is_some()
     }
@@ -74,8 +73,7 @@ impl EngineState {
         for lane in self.lanes.iter_mut() {
             lane.postpone_alarm(by);
         }
-        self.groups.postpone(by);
-        self.postpone_task_groups(by);
+        self.timers.postpone_ends(by);
         self.lifecycle.postpone(by);
         for worker in &mut self.workers {
             worker.postpone_end(by);
@@ -85,26 +83,19 @@ impl EngineState {
     /// When the monitor has to do something next because of the time.
     pub(super) fn next_timer(&self) -> Option<Instant> {
         let alarms = self.lanes.iter().filter_map(|lane| lane.alarm());
-        let pauses = self.pauses.first().map(|(due, _)| due);
         let lines = self
             .permit_due()
             .into_iter()
             .chain(self.next_admission_check());
-        let pauses = pauses.into_iter().chain(self.next_actor_restart());
-        let times = alarms.map(|alarm| alarm.at).chain(pauses).chain(lines);
-        let patience = self
-            .groups
-            .next_due()
-            .into_iter()
-            .chain(self.next_task_group_kill());
-        let patience = patience.chain(self.leavers_due());
+        let times = alarms.map(|alarm| alarm.at).chain(self.timers.first());
         times
-            .chain(patience)
+            .chain(lines)
+            .chain(self.leavers_due())
             .chain(self.lifecycle.drains_until())
             .min()
     }
 
-    /// Does what is due: alarms, pauses, limiters, admission, grace periods, and the end of draining.
+    /// Does what is due: alarms, timers, limiters, admission, and the end of draining.
     pub(super) fn run_timers(&mut self) {
         self.admit_called_jobs();
         if self.next_timer().is_none() {
@@ -119,11 +110,8 @@ impl EngineState {
                 self.go_off(index, now);
             }
         }
-        self.end_pauses(now);
-        self.end_actor_pauses(now);
+        self.run_due(now);
         self.recheck_admission(now);
-        self.end_groups(now);
-        self.kill_overdue_task_groups(now);
         self.end_leavers(now);
         self.end_drain(now);
     }

@@ -7,7 +7,7 @@ use super::copy_out::{Uncopied, copy_out};
 use super::error::{JobErrorKind, WorkerExit};
 use super::failed_reply::{failed_step, failure};
 use super::lane::NO_RECORD;
-use super::record::{NO_GRAPH, Outcome};
+use super::record::Outcome;
 use super::reply::{Unreadable, read_guarded};
 use super::state::EngineState;
 use super::worker::Status;
@@ -392,7 +392,7 @@ impl EngineState {
         /// Words that are copied with the lock held.
         const SHORT: u32 = (64 << 10) / 8;
         let record = self.records.look(index);
-        reply.spilled && reply.len > SHORT && !record.detached && record.graph == NO_GRAPH
+        reply.spilled && reply.len > SHORT && record.owner.has_handle()
     }
 
     /// Takes over what a reply sends. `stays`: its words stay in the arena, but for those that describe arrays.

@@ -1,22 +1,18 @@
 //! Groups of jobs that are cancelled together: the jobs of one scope.
 
-use std::collections::{BTreeSet, HashSet};
-use std::time::{Duration, Instant};
+use std::collections::HashSet;
 
-use super::actor::actor_of;
-use crate::sys::clock::postponed;
+use super::record::Owner;
 
-/// Set in the number of a group in which one failure does not cancel the other jobs.
-const COLLECTS: u32 = 1 << 30;
-/// The bits of a group's number, below the marks. Numbers begin at 1.
-const NUMBERS: u32 = COLLECTS - 1;
-
-/// Whether the failure of one job of this group cancels the others.
-pub(super) fn fails_together(group: u32) -> bool {
-    group != 0 && group & COLLECTS == 0 && actor_of(group).is_none()
+/// The jobs of one scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Group {
+    number: u32,
+    /// The failure of one job does not cancel the others.
+    pub(super) collects: bool,
 }
 
-/// The groups of an engine: see [`Record::group`](super::record::Record::group).
+/// The groups of an engine.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     /// The largest number in use so far.
@@ -25,70 +21,50 @@ pub(super) struct Groups {
     /// that is still open.
     free: Vec<u32>,
     /// Groups that were cancelled, or in which a job failed, while their scope continues.
-    cancelled: HashSet<u32>,
-    /// When the grace period of a cancelled group ends: workers that still run one of its jobs are killed then.
-    due: BTreeSet<(Instant, u32)>,
+    cancelled: HashSet<Group>,
 }
 
 impl Groups {
     /// A number for a new group. Unless it `collects`, a failure of one job cancels the others.
-    pub(super) fn add(&mut self, collects: bool) -> u32 {
+    pub(super) fn add(&mut self, collects: bool) -> Group {
         let number = self.free.pop().unwrap_or_else(|| {
-            assert!(self.last < NUMBERS, "fewer than 2^30 scopes at once");
-            self.last += 1;
+            let next = self.last.checked_add(1);
+            self.last = next.expect("fewer than 2^32 scopes at once");
             self.last
         });
-        number | if collects { COLLECTS } else { 0 }
+        Group { number, collects }
     }
 
-    /// Whether a new job of this group is cancelled at once.
+    /// Whether a new job of this owner is cancelled at once.
     #[inline]
-    pub(super) fn refuses(&self, group: u32) -> bool {
-        group != 0 && self.cancelled.contains(&group)
+    pub(super) fn refuses(&self, owner: Owner) -> bool {
+        match owner {
+            Owner::Scope { group, .. } => self.is_cancelled(group),
+            _ => false,
+        }
+    }
+
+    /// Whether a group was cancelled, or one of its jobs has failed.
+    pub(super) fn is_cancelled(&self, group: Group) -> bool {
+        self.cancelled.contains(&group)
     }
 
     /// Marks a group cancelled. False if it was already.
-    pub(super) fn cancel(&mut self, group: u32) -> bool {
+    pub(super) fn cancel(&mut self, group: Group) -> bool {
         self.cancelled.insert(group)
     }
 
-    /// Sets the end of a cancelled group's grace period.
-    pub(super) fn set_due(&mut self, group: u32, due: Instant) {
-        self.due.insert((due, group));
-    }
-
-    /// Takes a group whose grace period has ended.
-    pub(super) fn take_due(&mut self, now: Instant) -> Option<u32> {
-        let &(due, group) = self.due.first().filter(|&&(due, _)| due <= now)?;
-        self.due.remove(&(due, group));
-        Some(group)
-    }
-
-    /// When the next grace period ends.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.due.first().map(|&(due, _)| due)
-    }
-
-    /// Moves the ends of all grace periods back by this much.
-    pub(super) fn postpone(&mut self, by: Duration) {
-        let due = std::mem::take(&mut self.due).into_iter();
-        self.due = due
-            .map(|(due, group)| (postponed(due, by), group))
-            .collect();
-    }
-
-    /// Forgets a group: all of its jobs have ended, and no more will come. Its number may be given to another.
-    pub(super) fn remove(&mut self, group: u32) {
-        if self.cancelled.remove(&group) {
-            self.due.retain(|&(_, ending)| ending != group);
-        }
-        self.free.push(group & NUMBERS);
+    /// Forgets a group: all of its jobs have ended, and no more will come. Its number may be given to another. Returns
+    /// whether it was cancelled.
+    pub(super) fn remove(&mut self, group: Group) -> bool {
+        self.free.push(group.number);
+        self.cancelled.remove(&group)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
@@ -107,19 +83,17 @@ mod tests {
         ) {
             // With at most this many at once, the numbers suffice for any sequence of scopes.
             const MOST: usize = 8;
-            let mut groups = Groups { last: NUMBERS - MOST as u32 - before, ..Groups::default() };
+            let mut groups = Groups { last: u32::MAX - MOST as u32 - before, ..Groups::default() };
             // Open scopes, and whether each is cancelled.
             let mut open = BTreeMap::new();
             for (step, which, collects) in steps {
-                let picked = (!open.is_empty()).then(|| *which.get(&open.keys().copied().collect::<Vec<u32>>()));
+                let picked = (!open.is_empty()).then(|| *which.get(&open.keys().copied().collect::<Vec<Group>>()));
                 match (step, picked) {
                     (0 | 1, _) if open.len() < MOST => {
                         let group = groups.add(collects);
-                        prop_assert_eq!(fails_together(group), !collects);
-                        prop_assert_eq!(actor_of(group), None);
-                        prop_assert_eq!(open.insert(group, false), None, "{} is open", group);
-                        let number = |group: &u32| *group & NUMBERS;
-                        let numbers: std::collections::BTreeSet<_> = open.keys().map(number).collect();
+                        prop_assert_eq!(group.collects, collects);
+                        prop_assert_eq!(open.insert(group, false), None, "{:?} is open", group);
+                        let numbers: BTreeSet<_> = open.keys().map(|group| group.number).collect();
                         prop_assert_eq!(numbers.len(), open.len());
                     }
                     (2, Some(group)) => {
@@ -133,7 +107,7 @@ mod tests {
                     _ => {}
                 }
                 for (&group, &is_cancelled) in &open {
-                    prop_assert_eq!(groups.refuses(group), is_cancelled);
+                    prop_assert_eq!(groups.is_cancelled(group), is_cancelled);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! The job table: a record for each job whose answer has not been taken.
 
-use super::record::{JobId, Record, Stage};
+use super::record::{JobId, Owner, Record, Stage};
 
 /// Records lie in a slab and are reused. An id carries the record's generation, so that an old id is recognized.
 #[derive(Debug, Default)]
@@ -75,11 +75,11 @@ impl JobTable {
         &self.records[index as usize]
     }
 
-    /// The jobs of a group that have no answer.
-    pub(super) fn of_group(&self, group: u32) -> Vec<JobId> {
+    /// The jobs without an answer that have such an owner.
+    pub(super) fn open_of(&self, is_of: impl Fn(Owner) -> bool) -> Vec<JobId> {
         let records = self.records.iter().zip(0..);
         records
-            .filter(|(record, _)| record.group == group && record.is_open())
+            .filter(|(record, _)| is_of(record.owner) && record.is_open())
             .map(|(record, index)| JobId::new(index, record.generation))
             .collect()
     }
@@ -104,7 +104,7 @@ impl JobTable {
         let record = &mut self.records[index as usize];
         record.generation = record.generation.wrapping_add(1);
         record.stage = Stage::Free;
-        record.detached = false;
+        record.owner = Owner::None;
         record.parked = false;
         record.requests = 0;
         record.attempt = 1;
@@ -118,9 +118,6 @@ impl JobTable {
         }
         if !record.arrays.is_empty() {
             record.arrays.clear();
-        }
-        if record.unwanted {
-            record.unwanted = false;
         }
         self.free.push(index);
     }

@@ -39,7 +39,6 @@ mod monitor;
 mod notice;
 mod options;
 mod output;
-mod pauses;
 mod pending_batch;
 mod place;
 mod policy;
@@ -69,6 +68,7 @@ mod take_back;
     reason = "`test_workers!` places a function in a link section"
 )]
 mod tests;
+mod timers;
 mod trace;
 mod waiting;
 mod worker;
@@ -88,6 +88,7 @@ pub use error::{
     JobErrorKind, JobLimit, Rejection, WorkerExit,
 };
 pub(crate) use error::{Because, Failed};
+pub(crate) use groups::Group;
 pub(crate) use kernels::bytes_to_expect;
 pub(crate) use lifecycle::Closing;
 pub use limiter::{Limiter, LimiterBuilder};
@@ -96,7 +97,7 @@ pub use options::{AtMostOnce, Backoff, JobOptions, Permits, Priority, Retried};
 pub(crate) use output::Sink;
 pub use output::{LogLevel, LogLine, LogSource};
 pub(crate) use pending_batch::{PendingBatch, PendingCalls};
-pub(crate) use record::JobId;
+pub(crate) use record::{JobId, Owner};
 pub(crate) use reply::Read;
 pub(crate) use settings::{
     MemorySettings, ProgramSpec, QUARANTINE_AFTER, Settings, StartError, WorkerEntry,

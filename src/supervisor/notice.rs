@@ -3,7 +3,6 @@
 //!
 //! A request comes too late if the job has ended already. Then the caller drains the lane before it sleeps.
 
-use super::actor::actor_of;
 use super::lane::NO_RECORD;
 use super::record::{AWAITED, JobId, Stage};
 use super::state::EngineState;
@@ -60,7 +59,7 @@ impl EngineState {
             let record = self.records.get(id);
             record.requests |= waits_for;
             if let Stage::Placed { link, position } = record.stage {
-                let stays = actor_of(record.group).is_some();
+                let stays = record.owner.actor().is_some();
                 let oldest: &mut Option<u64> = &mut oldest[link as usize][usize::from(stays)];
                 *oldest = Some(oldest.map_or(position, |other| other.min(position)));
             }

@@ -1,6 +1,5 @@
 //! Which lane gets which job, and when: placing, refilling, evening out.
 
-use super::actor::actor_of;
 use super::grants::Grants;
 use super::lane::{Lane, NO_RECORD};
 use super::lifecycle::Closing;
@@ -320,7 +319,7 @@ impl EngineState {
             let mut ahead = lane.producer.open_positions().skip(1);
             ahead.any(|position| {
                 let record = lane.record_at(position);
-                record != NO_RECORD && actor_of(self.records.look(record).group).is_none()
+                record != NO_RECORD && self.records.look(record).owner.actor().is_none()
             })
         }
     }
@@ -335,7 +334,7 @@ impl EngineState {
             .collect();
         let ahead = live.len().saturating_sub(1);
         // Calls of actors stay where the state is.
-        live.retain(|&(_, record)| actor_of(self.records.look(record).group).is_none());
+        live.retain(|&(_, record)| self.records.look(record).owner.actor().is_none());
         let share = (ahead * idle).div_ceil(idle + 1);
         for (position, record) in live.into_iter().rev().take(share) {
             if !self.take_back(index, position) {

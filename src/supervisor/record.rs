@@ -6,7 +6,9 @@ use smallvec::SmallVec;
 
 use crate::kernel::wire::{Leases, ReceivedArray};
 use crate::link::{INLINE_WORDS, NOTICE};
+use crate::supervisor::actor::Role;
 use crate::supervisor::error::JobError;
+use crate::supervisor::groups::Group;
 use crate::supervisor::options::Priority;
 use crate::supervisor::policy::Policy;
 use crate::sync::FIRST_COUNT;
@@ -34,8 +36,75 @@ impl JobId {
     };
 }
 
-/// In place of a graph: the job belongs to none.
-pub(super) const NO_GRAPH: u32 = u32::MAX;
+/// What the end of a job is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// Nothing: no handle is left. The record goes with the end.
+    None,
+    /// A handle takes the answer, or the graph or task group that has processed the end.
+    Handle,
+    /// A scope takes the answer. Unless it `is_wanted`, the scope asks only for the end, and not for the value.
+    Scope { group: Group, is_wanted: bool },
+    /// A graph is notified.
+    Unit { graph: u32, unit: u32 },
+    /// A task group is notified.
+    Task { task_group: u32, task: u32 },
+    /// An actor is notified, unless a handle takes the answer of the call.
+    Actor { actor: u32, role: Role },
+}
+
+impl Owner {
+    /// The owner of a job of a scope.
+    pub(crate) fn scope(group: Group) -> Self {
+        Self::Scope {
+            group,
+            is_wanted: true,
+        }
+    }
+
+    /// Whether the job belongs to a scope with this group.
+    pub(super) fn is_in(self, of: Group) -> bool {
+        matches!(self, Self::Scope { group, .. } if group == of)
+    }
+
+    /// Whether a handle will take the answer.
+    #[inline]
+    pub(super) fn has_handle(self) -> bool {
+        matches!(
+            self,
+            Self::Handle
+                | Self::Scope { .. }
+                | Self::Actor {
+                    role: Role::Call { has_handle: true },
+                    ..
+                }
+        )
+    }
+
+    /// The actor that the job belongs to.
+    #[inline]
+    pub(super) fn actor(self) -> Option<u32> {
+        match self {
+            Self::Actor { actor, .. } => Some(actor),
+            _ => None,
+        }
+    }
+
+    /// The same without a handle.
+    pub(super) fn without_handle(self) -> Self {
+        match self {
+            Self::Actor {
+                actor,
+                role: Role::Call { .. },
+            } => Self::Actor {
+                actor,
+                role: Role::Call { has_handle: false },
+            },
+            Self::Handle | Self::Scope { .. } => Self::None,
+            other => other,
+        }
+    }
+}
 
 /// Where a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +141,7 @@ pub(super) enum Outcome {
     },
     /// Words that did not fit into the payload.
     Long(Vec<u64>),
-    /// Words that are so long that they stay in the arena until a handle takes them. Not of detached jobs.
+    /// Words that are so long that they stay in the arena until a handle takes them.
     InArena(ReceivedArray),
     Failed(JobError),
 }
@@ -98,17 +167,12 @@ pub(super) struct Record {
     /// Bits for the state word, and [`AWAITED`].
     pub(super) requests: u32,
     pub(super) attempt: u16,
-    /// The outcome will not be taken by a handle.
-    pub(super) detached: bool,
     /// A thread sleeps on the parking word of this record, or the answer has consequences beyond it: see
     /// `EngineState::notify_slow`.
     pub(super) parked: bool,
     /// Form of the call: `SPILLED` if its words name a block, `STAMPED` if it is traced.
     pub(super) form: u32,
-    /// The group of jobs that are cancelled together, or the actor; 0 for none.
-    pub(super) group: u32,
-    /// The graph that the job is part of, which is notified of its end. Such a job is detached.
-    pub(super) graph: u32,
+    pub(super) owner: Owner,
     /// The seed of its random numbers, the same at each attempt.
     pub(super) seed: u64,
     /// Deadline, retries, priority. Most jobs have none.
@@ -117,10 +181,6 @@ pub(super) struct Record {
     pub(super) waker: Option<Waker>,
     pub(super) leases: Leases,
     pub(super) arrays: SmallVec<[ReceivedArray; 1]>,
-    /// Only the end of the job will be asked for, and not its value.
-    pub(super) unwanted: bool,
-    /// Its unit in the graph.
-    pub(super) unit: u32,
     /// Lane and generation of the worker that sent the value.
     pub(super) answered_by: (u32, u32),
     /// The call until the job ends, then the reply.
@@ -136,17 +196,13 @@ impl Record {
             job: 0,
             kernel: 0,
             attempt: 1,
-            detached: false,
             parked: false,
-            unwanted: false,
             form: 0,
             requests: 0,
-            group: 0,
+            owner: Owner::None,
             policy: None,
             len: 0,
             answered_by: (u32::MAX, 0),
-            graph: NO_GRAPH,
-            unit: 0,
             seed: 0,
             payload: [0; INLINE_WORDS],
             leases: SmallVec::new(),
@@ -190,6 +246,16 @@ impl Record {
         self.policy
             .as_ref()
             .is_some_and(|policy| policy.is_exclusive)
+    }
+
+    /// The words of the job's value, unless they stay in the arena.
+    #[inline]
+    pub(super) fn value(&self) -> &[u64] {
+        match &self.outcome {
+            Some(Outcome::Inline { len }) => &self.payload[..*len as usize],
+            Some(Outcome::Long(words)) => words,
+            Some(Outcome::Bare | Outcome::InArena(_) | Outcome::Failed(_)) | None => &[],
+        }
     }
 
     /// Frees what its value holds, if the value is there.

@@ -3,7 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::actor::actor_of;
 use super::crash::crash_in_start;
 use super::drain::lent;
 use super::error::{JobErrorKind, WorkerExit};
@@ -323,7 +322,7 @@ impl EngineState {
         why: JobErrorKind,
         calls: &mut Vec<(u32, JobErrorKind)>,
     ) {
-        if actor_of(self.records.look(record).group).is_some() {
+        if self.records.look(record).owner.actor().is_some() {
             calls.push((record, why));
         } else {
             self.fail_running(worker, record, why);

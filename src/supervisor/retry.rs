@@ -7,6 +7,7 @@ use super::error::{Death, JobErrorKind, JobLimit};
 use super::policy::After;
 use super::record::Stage;
 use super::state::EngineState;
+use super::timers::Timer;
 use crate::sys::clock;
 
 impl EngineState {
@@ -56,7 +57,7 @@ impl EngineState {
         if let Some(policy) = &mut record.policy {
             policy.due = Some(due);
         }
-        self.pauses.add(due, index);
+        self.timers.add(due, Timer::Attempt(index));
         // Each attempt needs a permit of its own.
         self.give_back(index);
         crate::sync::point!("retry.waits");
@@ -68,19 +69,13 @@ impl EngineState {
     pub(super) fn end_pause(&mut self, index: u32) {
         let policy = &mut self.records.at(index).policy;
         if let Some(due) = policy.as_mut().and_then(|policy| policy.due.take()) {
-            self.pauses.remove(due, index);
+            self.timers.remove(due, Timer::Attempt(index));
         }
     }
 
-    /// Queues the jobs whose pause is over, the one that has waited longest first.
-    pub(super) fn end_pauses(&mut self, now: Instant) {
-        let mut over = Vec::new();
-        while let Some((due, index)) = self.pauses.first()
-            && due <= now
-        {
-            self.end_pause(index);
-            over.push(index);
-        }
+    /// Queues jobs whose pause is over. `over` has the one first that has waited longest.
+    pub(super) fn begin_attempts(&mut self, over: impl Iterator<Item = u32>) {
+        let over: Vec<_> = over.inspect(|&index| self.end_pause(index)).collect();
         if over.is_empty() {
             return;
         }
@@ -97,7 +92,7 @@ impl EngineState {
 
     /// Answers all jobs that wait for another attempt.
     pub(super) fn fail_waiting(&mut self, why: &JobErrorKind) {
-        while let Some((_, index)) = self.pauses.first() {
+        while let Some(index) = { self.timers.attempts().next() } {
             // The failure of one may cancel others of its group.
             self.end_pause(index);
             self.fail(index, why.clone(), None, Vec::new());

@@ -81,7 +81,7 @@ impl Supervisor {
             workers: workers.collect(),
             kernels: state.kernel_stats().0,
             queued: state.queue.len() + state.actors.waiting_calls(),
-            waiting: state.pauses.len() + state.jobs_waiting_for_spawned(),
+            waiting: state.timers.attempts().count() + state.jobs_waiting_for_spawned(),
             limited: state.permit_waiters.len(),
             open: state.lanes.open(),
             untaken: state.records.live(),
@@ -102,7 +102,7 @@ impl Supervisor {
         state.refill();
         let (kernels, running) = state.kernel_stats();
         let queued = (state.queue.len() + state.actors.waiting_calls()) as u64;
-        let waiting = (state.pauses.len() + state.jobs_waiting_for_spawned()) as u64;
+        let waiting = (state.timers.attempts().count() + state.jobs_waiting_for_spawned()) as u64;
         let limited = state.permit_waiters.len() as u64;
         let open = state.lanes.open() as u64;
         let awaiting_exit = state.awaiting_exit() as u64;

@@ -16,12 +16,12 @@ use super::lane::Lane;
 use super::lanes::Lanes;
 use super::lifecycle::{Closing, Lifecycle};
 use super::limiter::WaitingJobs;
-use super::pauses::Pauses;
 use super::pending_batch::PendingBatches;
 use super::queue::Queue;
 use super::scheduler::Scheduler;
 use super::signals::MonitorSignals;
 use super::suspicion::Suspicion;
+use super::timers::Timers;
 use super::trace::Tracing;
 use super::waiting::parking::Parking;
 use super::waiting::waiters::Waiters;
@@ -49,8 +49,8 @@ pub(super) struct EngineState {
     pub(super) scheduler: Scheduler,
     /// Jobs that no lane has.
     pub(super) queue: Queue,
-    /// Jobs that wait for their next attempt.
-    pub(super) pauses: Pauses,
+    /// What is due at a certain time: among others the next attempts of jobs.
+    pub(super) timers: Timers,
     /// Jobs that wait for a permit of their limiter.
     pub(super) permit_waiters: WaitingJobs,
     /// States that stay in their workers, and the calls that only those workers can run.
@@ -92,7 +92,7 @@ impl EngineState {
             lanes: Lanes::new(lanes, workers),
             scheduler: Scheduler::default(),
             queue: Queue::default(),
-            pauses: Pauses::default(),
+            timers: Timers::default(),
             permit_waiters: WaitingJobs::default(),
             actors: Actors::default(),
             graphs: Graphs::default(),
@@ -119,7 +119,7 @@ impl EngineState {
             && !self.has_uncopied()
             && !self.has_queued()
             && self.permit_waiters.is_empty()
-            && self.actors.has_no_paused_restart()
+            && !self.timers.has_starts()
             && !self.graphs.has_pending_work()
     }
 

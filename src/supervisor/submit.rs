@@ -7,7 +7,7 @@ use super::error::{JobErrorKind, JobLimit, Rejection};
 use super::lifecycle::Closing;
 use super::options::JobOptions;
 use super::policy::Policy;
-use super::record::{JobId, Record, Stage};
+use super::record::{JobId, Owner, Record, Stage};
 use super::shared::{Locked, Supervisor};
 use super::state::EngineState;
 use crate::arena::{Arena, ArenaFull, BlockPlacement};
@@ -19,37 +19,18 @@ use crate::link::{INLINE_WORDS, NOTICE, SPILLED, STAMPED, fence_after_queueing};
 const LOOK_EVERY: usize = 32;
 
 impl EngineState {
-    /// Takes a job: places it, queues it, or answers it with a refusal.
+    /// Takes a job of a handle or of a scope.
     #[inline]
     pub(super) fn submit(
         &mut self,
         info: &KernelInfo,
         call: &mut ArgWriter,
-        group: u32,
+        owner: Owner,
         options: Option<&JobOptions>,
     ) -> JobId {
-        let (id, refusal) = self.enter_record(info, call, group, options);
-        if let Some(why) = refusal {
-            self.fail(id.index, why, None, Vec::new());
-        } else if let Some(options) = options
-            && self.is_delayed(id.index, options)
-        {
-            // It is answered, or its limiter decides when it continues.
-        } else if self.scheduler.has_priorities() && self.overtake(id.index) {
-            self.enqueue(id.index);
-        } else if self.queue.is_clear() {
-            if !self.place(id.index) {
-                self.place_after_drain(id.index);
-            }
-        } else {
-            // The lanes know already that jobs are queued, and ring before they run dry. Looking at them costs a cache
-            // line each, so it is not done for every job.
-            self.queue.push_back(id.index, self.records.at(id.index));
-            if self.queue.len().is_multiple_of(LOOK_EVERY) {
-                self.drain_busy();
-                self.refill();
-            }
-        }
+        let kernel = self.kernels.index(info);
+        let (id, refusal) = self.enter_record(kernel, call, owner, options);
+        self.enter(id.index, refusal, options);
         id
     }
 
@@ -57,18 +38,17 @@ impl EngineState {
     #[inline(always)]
     pub(super) fn enter_record(
         &mut self,
-        info: &KernelInfo,
+        kernel: u32,
         call: &mut ArgWriter,
-        group: u32,
+        owner: Owner,
         options: Option<&JobOptions>,
     ) -> (JobId, Option<JobErrorKind>) {
-        let kernel = self.kernels.index(info);
-        if call.seed == 0 {
+        if call.seed == 0 && owner.has_handle() {
             call.seed = self.records.next_seed();
         }
         let (id, record) = self.records.add();
         record.kernel = kernel;
-        record.group = group;
+        record.owner = owner;
         record.seed = call.seed;
         if let Some(options) = options {
             self.set_options(id.index, options);
@@ -78,7 +58,57 @@ impl EngineState {
         }
         let refusal = self.write_call(id.index, call);
         crate::sync::point!("submit.recorded");
-        (id, refusal.or_else(|| self.refusal(kernel, group)))
+        (id, refusal.or_else(|| self.refusal(kernel, owner)))
+    }
+
+    /// Places a job whose record is filled, or queues the job, or answers the refusal. Jobs of actors go where their state
+    /// is instead: [`call_actor`](Self::call_actor).
+    #[inline]
+    pub(super) fn enter(
+        &mut self,
+        index: u32,
+        refusal: Option<JobErrorKind>,
+        options: Option<&JobOptions>,
+    ) {
+        if let Some(why) = refusal {
+            return self.fail(index, why, None, Vec::new());
+        }
+        if options.is_some_and(|options| self.is_delayed(index, options)) {
+            // It is answered, or its limiter decides when it continues.
+            return;
+        }
+        let overtakes = self.scheduler.has_priorities() && self.overtake(index);
+        let owner = self.records.look(index).owner;
+        if matches!(owner, Owner::Unit { .. } | Owner::Task { .. }) {
+            if overtakes || !self.queue.is_clear() || !self.place(index) {
+                self.enqueue_dependent(index, owner);
+            }
+        } else if overtakes {
+            self.enqueue(index);
+        } else if self.queue.is_clear() {
+            if !self.place(index) {
+                self.place_after_drain(index);
+            }
+        } else {
+            // The lanes know already that jobs are queued, and ring before they run dry. Looking at them costs a cache
+            // line each, so it is not done for every job.
+            self.queue.push_back(index, self.records.at(index));
+            if self.queue.len().is_multiple_of(LOOK_EVERY) {
+                self.drain_busy();
+                self.refill();
+            }
+        }
+    }
+
+    /// Queues a job of a graph or task group. [`process_ends`](Self::process_ends) tells the lanes.
+    fn enqueue_dependent(&mut self, index: u32, owner: Owner) {
+        let record = self.records.at(index);
+        match owner {
+            // In front of all others: what was begun ends before more is begun, so few jobs wait at any time.
+            Owner::Task { .. } => self.queue.push_front(index, record),
+            _ => self.queue.push_back(index, record),
+        }
+        self.graphs.has_queued = true;
     }
 
     /// Sets the options of a job in its record.
@@ -168,11 +198,16 @@ impl EngineState {
     }
 
     #[inline]
-    pub(super) fn refusal(&mut self, kernel: u32, group: u32) -> Option<JobErrorKind> {
-        if self.groups.refuses(group) {
+    pub(super) fn refusal(&mut self, kernel: u32, owner: Owner) -> Option<JobErrorKind> {
+        if self.groups.refuses(owner) {
             return Some(JobErrorKind::Cancelled);
         }
-        if self.lifecycle.closing() != Closing::No {
+        let closed = match owner {
+            // Graphs and spawned jobs that were begun are finished, unless everything ends now.
+            Owner::Unit { .. } | Owner::Task { .. } => self.lifecycle.closes_now(),
+            _ => self.lifecycle.closing() != Closing::No,
+        };
+        if closed {
             return Some(JobErrorKind::ShutDown);
         }
         self.cannot_run(kernel)
@@ -199,16 +234,16 @@ impl Supervisor {
         &self,
         kernel: &KernelInfo,
         call: &mut ArgWriter,
-        group: u32,
+        owner: Owner,
         options: Option<&JobOptions>,
     ) -> JobId {
         let mut state = self.lock();
         let id = if state.admission.is_none() {
             state = self.spilled(state, call);
-            state.submit(kernel, call, group, options)
+            state.submit(kernel, call, owner, options)
         } else {
             let submit =
-                |state: &mut EngineState, call: &mut _| state.submit(kernel, call, group, options);
+                |state: &mut EngineState, call: &mut _| state.submit(kernel, call, owner, options);
             let (admitted, id) = self.submit_admitted(state, kernel, call, submit);
             state = admitted;
             id

@@ -1,6 +1,5 @@
 //! Taking jobs back from lanes that have not begun them.
 
-use super::actor::actor_of;
 use super::lane::NO_RECORD;
 use super::options::Priority;
 use super::record::Stage;
@@ -119,7 +118,7 @@ impl EngineState {
     pub(super) fn requeue(&mut self, index: u32) {
         let record = self.records.at(index);
         record.stage = Stage::Queued;
-        if actor_of(record.group).is_some() {
+        if record.owner.actor().is_some() {
             return self.requeue_call(index);
         }
         self.queue.push_front(index, record);

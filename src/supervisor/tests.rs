@@ -56,14 +56,19 @@ fn lane() -> (Arc<Arena>, Lane) {
 }
 
 fn submit(shared: &Supervisor) -> JobId {
-    submit_in(shared, 0)
+    submit_of(shared, Owner::Handle)
 }
 
 #[test]
 fn code_of_a_shared_library_is_no_kernel() {
     let (shared, _) = fixture(1, 1);
     let info = kernel().of_a_library();
-    let job = shared.submit(&info, &mut ArgWriter::new(shared.arena.id()), 0, None);
+    let job = shared.submit(
+        &info,
+        &mut ArgWriter::new(shared.arena.id()),
+        Owner::Handle,
+        None,
+    );
     let answer = answer(&shared, job).unwrap();
     assert!(
         answer.contains(&JobErrorKind::Rejected(Rejection::ForeignKernel).to_string()),
@@ -71,11 +76,15 @@ fn code_of_a_shared_library_is_no_kernel() {
     );
 }
 
-fn submit_in(shared: &Supervisor, group: u32) -> JobId {
+fn submit_in(shared: &Supervisor, group: Group) -> JobId {
+    submit_of(shared, Owner::scope(group))
+}
+
+fn submit_of(shared: &Supervisor, owner: Owner) -> JobId {
     shared.submit(
         &kernel(),
         &mut ArgWriter::new(shared.arena.id()),
-        group,
+        owner,
         None,
     )
 }
@@ -367,7 +376,7 @@ fn a_waiter_on_a_condemned_lane_sleeps_until_the_exit() {
     let input = Arc::new(input);
     let mut call = ArgWriter::new(shared.arena.id());
     call.leases.push(Lease::Shared(Arc::clone(&input)));
-    let first = shared.submit(&kernel(), &mut call, 0, None);
+    let first = shared.submit(&kernel(), &mut call, Owner::Handle, None);
     drop(call);
     assert_eq!(consumers[0].next(), Next::Run);
     let escaped = one_word(kind::ESCAPED, &[1]);
@@ -510,7 +519,7 @@ fn shutdown_is_notified_of_the_end_of_a_detached_job() {
         for &ms in naps {
             let mut call = ArgWriter::new(shared.arena.id());
             call.word(ms);
-            let id = shared.submit(&info(nap), &mut call, 0, None);
+            let id = shared.submit(&info(nap), &mut call, Owner::Handle, None);
             shared.detach(id);
         }
         shared.close(Closing::Drain, None);

@@ -13,7 +13,7 @@ use crate::kernel::{
     SplitFirst,
 };
 use crate::supervisor::{
-    AtMostOnce, JobError, JobOptions, PermitSource, Permits, RefusedBy, Retried,
+    AtMostOnce, JobError, JobOptions, Owner, PermitSource, Permits, RefusedBy, Retried,
 };
 
 /// A job under construction: one kernel, or a chain of kernels that runs in one worker.
@@ -292,7 +292,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
         let id = shared.submit(
             &KernelInfo::of::<G>().named(self.options.name),
             &mut call.0,
-            0,
+            Owner::Handle,
             self.options.if_set(),
         );
         Job::submitted(shared, id, G::Reply::receive, retained)

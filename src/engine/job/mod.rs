@@ -19,7 +19,7 @@ use super::JobFailure;
 
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{CallWriter, Kernel, KernelInfo, Key, Params, Program, Reply};
-use crate::supervisor::{JobError, JobId, Read, Supervisor};
+use crate::supervisor::{JobError, JobId, Owner, Read, Supervisor};
 
 /// A submitted job, which returns a value of type `R`.
 ///
@@ -81,7 +81,7 @@ impl<R: Send + 'static> Job<R> {
     {
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
         fill(&mut call);
-        let id = shared.submit(&KernelInfo::of::<G>(), &mut call.0, 0, None);
+        let id = shared.submit(&KernelInfo::of::<G>(), &mut call.0, Owner::Handle, None);
         Self::sent::<G>(shared, id)
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::state::{
-    ACTOR, Actor, ActorId, ActorPlan, ActorStage, ActorStatus, Checkpoints, LOOK_EVERY,
+    Actor, ActorId, ActorPlan, ActorStage, ActorStatus, Checkpoints, LOOK_EVERY, Role,
 };
 use crate::kernel::KernelInfo;
 use crate::kernel::wire::{ArgWriter, Lease};
@@ -14,14 +14,14 @@ use crate::supervisor::admission::LineTicket;
 use crate::supervisor::error::{JobErrorKind, Rejection};
 use crate::supervisor::options::JobOptions;
 use crate::supervisor::queue::Queue;
-use crate::supervisor::record::JobId;
+use crate::supervisor::record::{JobId, Owner};
 use crate::supervisor::shared::Supervisor;
 use crate::supervisor::state::EngineState;
 use crate::sync::FIRST_COUNT;
 
 impl EngineState {
-    /// Creates an actor, which starts once a lane has room.
-    pub(super) fn new_actor(&mut self, plan: ActorPlan) -> ActorId {
+    /// Creates an actor, which starts once a lane has room. `start_words`: the words of its arguments.
+    pub(super) fn new_actor(&mut self, plan: ActorPlan, start_words: Arc<[u64]>) -> ActorId {
         let start = self.kernels.index(&plan.start);
         let refusal = if plan.args.foreign {
             Some(JobErrorKind::Rejected(Rejection::ForeignArray))
@@ -29,13 +29,11 @@ impl EngineState {
             Some(JobErrorKind::Rejected(Rejection::Lending))
         } else {
             let refusal = plan.args.full.map(JobErrorKind::from);
-            refusal.or_else(|| self.refusal(start, 0))
+            refusal.or_else(|| self.refusal(start, Owner::None))
         };
-        let save = plan.checkpoints.map(|plan| self.kernels.index(&plan.save));
-        let checkpoints = plan.checkpoints.zip(save).map(|(plan, save)| {
+        let checkpoints = plan.checkpoints.map(|plan| {
             Box::new(Checkpoints {
                 plan,
-                save,
                 last: None,
                 call_count: 0,
                 under_way: VecDeque::new(),
@@ -60,7 +58,7 @@ impl EngineState {
             calls: Queue::default(),
             start: plan.start,
             end: plan.end,
-            start_words: plan.args.words().to_vec(),
+            start_words,
             seed,
             start_blocks: given.collect(),
             start_files: files.collect(),
@@ -87,10 +85,7 @@ impl EngineState {
             None => {
                 self.actors.table.push(actor);
                 let index = self.actors.table.len() - 1;
-                u32::try_from(index)
-                    .ok()
-                    .filter(|index| index & ACTOR == 0)
-                    .expect("fewer than 2^31 actors at once")
+                u32::try_from(index).expect("fewer than 2^32 actors at once")
             }
         };
         match refusal {
@@ -122,8 +117,15 @@ impl EngineState {
             call.leases.extend(given.iter().cloned().map(Lease::Shared));
         }
         // The index of an actor that has ended may belong to another one by now.
-        let group = if known { ACTOR | id.index } else { 0 };
-        let (job, refusal) = self.enter_record(info, call, group, options);
+        let kernel = self.kernels.index(info);
+        let owner = match known {
+            true => Owner::Actor {
+                actor: id.index,
+                role: Role::Call { has_handle: true },
+            },
+            false => Owner::Handle,
+        };
+        let (job, refusal) = self.enter_record(kernel, call, owner, options);
         if let Some(policy) = &mut self.records.get(job).policy {
             // The call can only run where the state is, even beside other jobs.
             policy.is_exclusive = false;
@@ -237,7 +239,7 @@ impl EngineState {
         actor.start_blocks.clear();
         actor.start_files.clear();
         actor.restored = None;
-        actor.start_words = Vec::new();
+        actor.start_words = [].into();
         actor.checkpoints = None;
         self.actors.free.push(index);
         crate::sync::point!("actor.removed");
@@ -274,8 +276,10 @@ impl Supervisor {
     /// See [`EngineState::new_actor`].
     pub(crate) fn new_actor(&self, mut plan: ActorPlan) -> ActorId {
         self.copy_files(&mut plan.args);
+        // They may be long, so they are not copied under the lock.
+        let start_words = plan.args.words().into();
         let mut state = self.lock();
-        let id = state.new_actor(plan);
+        let id = state.new_actor(plan, start_words);
         self.unlock(state);
         id
     }

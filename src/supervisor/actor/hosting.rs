@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::state::{ACTOR, Actor, ActorId, ActorStage, Role, UnderWay, actor_of};
+use super::state::{Actor, ActorId, ActorStage, Role, UnderWay};
 use crate::arena::Offset;
 use crate::kernel::KernelInfo;
 use crate::kernel::actor;
@@ -11,6 +11,7 @@ use crate::link::NOTICE;
 use crate::supervisor::error::JobErrorKind;
 use crate::supervisor::lane::DEPTH_NS;
 use crate::supervisor::lane::{Lane, NO_RECORD};
+use crate::supervisor::record::Owner;
 use crate::supervisor::state::EngineState;
 
 /// A lane with less backlog than this is expected to have room soon. An actor waits for such a lane, so that states
@@ -101,7 +102,7 @@ impl EngineState {
         } else if actor.is_ending {
             actor.stage = ActorStage::Ending { lane };
             let end = actor.end;
-            self.post_engine_job(index, lane, &end, &[]);
+            self.post_engine_job(index, lane, Role::End, &end, [&[], &[]]);
             crate::sync::point!("actor.ending");
         }
     }
@@ -126,7 +127,7 @@ impl EngineState {
         let mut open = lane.producer.open_positions();
         open.any(|position| {
             let record = lane.record_at(position);
-            record != NO_RECORD && actor_of(self.records.look(record).group).is_none()
+            record != NO_RECORD && self.records.look(record).owner.actor().is_none()
         })
     }
 
@@ -143,25 +144,23 @@ impl EngineState {
         let actor = self.actor(index);
         actor.stage = ActorStage::Starting { lane };
         actor.posted = 0;
-        let mut words = actor.start_words.clone();
+        let words = Arc::clone(&actor.start_words);
+        let mut saved = Vec::new();
         let last = actor.checkpoints.as_mut().and_then(|checkpoints| {
             checkpoints.begin_generation();
             let last = checkpoints.last.as_ref()?;
             let at = last.array.block.extent().at;
             let at = Offset::new(at.region(), at.offset() + last.array.skip);
-            let words: Vec<u64> = [bytemuck::cast(at)]
-                .into_iter()
-                .chain(last.words.iter().copied())
-                .collect();
-            Some((checkpoints.plan.restore, words, &last.array.block))
+            saved.push(bytemuck::cast(at));
+            saved.extend_from_slice(&last.words);
+            Some((checkpoints.plan.restore, &last.array.block))
         });
         let mut start = actor.start;
-        if let Some((restore, saved, block)) = last {
+        if let Some((restore, block)) = last {
             start = restore;
-            words.splice(0..0, saved);
             actor.restored = Some(Arc::clone(block));
         }
-        self.post_engine_job(index, lane, &start, &words);
+        self.post_engine_job(index, lane, Role::Start, &start, [&saved, &words]);
         crate::sync::point!("actor.started");
     }
 
@@ -177,7 +176,7 @@ impl EngineState {
             position,
         });
         let save = checkpoints.plan.save;
-        self.post_engine_job(index, lane, &save, &[]);
+        self.post_engine_job(index, lane, Role::Save, &save, [&[], &[]]);
         crate::sync::point!("save.posted");
     }
 
@@ -186,21 +185,22 @@ impl EngineState {
         &mut self,
         index: u32,
         lane: usize,
+        role: Role,
         info: &KernelInfo,
-        words: &[u64],
+        words: [&[u64]; 2],
     ) {
         let actor = &self.actors.table[index as usize];
         let mut call = ArgWriter::new(self.arena.id());
         call.seed = actor.seed;
         call.word(actor::key(index, actor.generation));
-        call.extend(words);
+        words.into_iter().for_each(|words| call.extend(words));
         let blocks = actor.restored.iter().chain(&actor.start_blocks).cloned();
         call.leases.extend(blocks.map(Lease::Shared));
-        let (job, refusal) = self.enter_record(info, &mut call, ACTOR | index, None);
-        let record = self.records.get(job);
-        record.detached = true;
+        let kernel = self.kernels.index(info);
+        let owner = Owner::Actor { actor: index, role };
+        let (job, refusal) = self.enter_record(kernel, &mut call, owner, None);
         // What waits for the end of this job is placed by the monitor.
-        record.requests |= NOTICE;
+        self.records.get(job).requests |= NOTICE;
         // An engine that drains, or has given up, finishes what was begun if a worker is left.
         let goes_on =
             |why: &JobErrorKind| matches!(why, JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_));
@@ -252,29 +252,14 @@ impl EngineState {
 
     /// If this job starts an actor: a number that identifies the actor among all actors and jobs.
     pub(in crate::supervisor) fn started_actor(&mut self, record: u32) -> Option<u64> {
-        let (index, role) = self.actor_role(record)?;
-        let generation = self.actor(index).generation;
-        (role == Role::Start).then_some(u64::MAX - actor::key(index, generation))
-    }
-
-    /// Returns the actor of a job, and what the job does for it.
-    pub(super) fn actor_role(&mut self, record: u32) -> Option<(u32, Role)> {
-        let record = self.records.look(record);
-        let (index, kernel) = (actor_of(record.group)?, record.kernel);
-        let id = self.kernels.get(kernel).id?;
-        let actor = self.actor(index);
-        let checkpoints = actor.checkpoints.as_ref();
-        let role = if id == actor.start.id
-            || checkpoints.is_some_and(|checkpoints| id == checkpoints.plan.restore.id)
-        {
-            Role::Start
-        } else if id == actor.end.id {
-            Role::End
-        } else if checkpoints.is_some_and(|checkpoints| kernel == checkpoints.save) {
-            Role::Save
-        } else {
-            Role::Call
+        let Owner::Actor {
+            actor: index,
+            role: Role::Start,
+        } = self.records.look(record).owner
+        else {
+            return None;
         };
-        Some((index, role))
+        let generation = self.actor(index).generation;
+        Some(u64::MAX - actor::key(index, generation))
     }
 }

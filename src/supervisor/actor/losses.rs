@@ -2,32 +2,35 @@
 
 use smallvec::SmallVec;
 
-use super::state::{ActorStage, Checkpoint, Role, actor_of};
+use super::state::{ActorStage, Checkpoint, Role};
 use crate::kernel::Receiving;
 use crate::kernel::wire::{ReplyReader, WordReader};
 use crate::supervisor::error::{FailedDependency, JobErrorKind, WorkerExit};
 use crate::supervisor::lifecycle::Closing;
 use crate::supervisor::policy::ends_worker;
-use crate::supervisor::record::Outcome;
+use crate::supervisor::record::{Outcome, Owner};
 use crate::supervisor::state::EngineState;
 
 impl EngineState {
-    /// Handles the end of a detached job of an actor.
+    /// Handles the end of a job of an actor, of which no handle takes the answer.
     #[cold]
-    pub(in crate::supervisor) fn actor_job_ended(&mut self, record: u32, outcome: Outcome) {
-        let role = self.actor_role(record);
-        let array = self.records.at(record).arrays.pop();
-        let words = match (&outcome, self.records.look(record)) {
-            (Outcome::Inline { len }, record) => record.payload[..*len as usize].into(),
-            (Outcome::Long(words), _) => words.as_slice().into(),
-            (Outcome::Bare | Outcome::InArena(_) | Outcome::Failed(_), _) => SmallVec::new(),
-        };
+    pub(in crate::supervisor) fn actor_job_ended(
+        &mut self,
+        record: u32,
+        index: u32,
+        role: Role,
+        outcome: Outcome,
+    ) {
         self.discharge(record);
+        let ended = self.records.at(record);
+        ended.outcome = Some(outcome);
+        let words = SmallVec::from_slice(ended.value());
+        let array = ended.arrays.pop();
+        let outcome = ended.outcome.take();
         self.records.remove(record);
-        let Some((index, role)) = role else { return };
         match (role, outcome) {
-            (Role::Call, _) => {}
-            (Role::Start, Outcome::Failed(error)) => {
+            (Role::Call { .. }, _) => {}
+            (Role::Start, Some(Outcome::Failed(error))) => {
                 self.start_of_actor_failed(index, error.kind())
             }
             (Role::Start, _) => {
@@ -59,7 +62,11 @@ impl EngineState {
                     fits(&mut Receiving(ReplyReader { words, arrays }))
                 });
                 match (outcome, array, call_count) {
-                    (Outcome::Inline { .. } | Outcome::Long(_), Some(array), Some(call_count)) => {
+                    (
+                        Some(Outcome::Inline { .. } | Outcome::Long(_)),
+                        Some(array),
+                        Some(call_count),
+                    ) => {
                         checkpoints.last = Some(Checkpoint { array, words });
                         checkpoints.call_count = call_count;
                         checkpoints.made += 1;
@@ -119,7 +126,7 @@ impl EngineState {
         actor.start_blocks.clear();
         actor.start_files.clear();
         actor.restored = None;
-        actor.start_words = Vec::new();
+        actor.start_words = [].into();
         if let Some(checkpoints) = &mut actor.checkpoints {
             checkpoints.last = None;
         }
@@ -148,15 +155,15 @@ impl EngineState {
     /// Updates the accounting of an actor whose job was retracted from this position before it began.
     #[inline]
     pub(in crate::supervisor) fn actor_job_retracted(&mut self, record: u32, position: u64) {
-        if actor_of(self.records.look(record).group).is_some() {
-            self.call_retracted(record, position);
+        if let Owner::Actor { actor, role } = self.records.look(record).owner {
+            self.call_retracted(actor, role, position);
         }
     }
 
     #[cold]
-    pub(super) fn call_retracted(&mut self, record: u32, position: u64) {
-        match self.actor_role(record) {
-            Some((index, Role::Call)) => {
+    pub(super) fn call_retracted(&mut self, index: u32, role: Role, position: u64) {
+        match role {
+            Role::Call { .. } => {
                 let actor = self.actor(index);
                 actor.posted -= 1;
                 // Saves posted behind the call contain one call less.
@@ -168,22 +175,22 @@ impl EngineState {
                     made.call_count -= 1;
                 }
             }
-            Some((index, Role::Save)) => {
+            Role::Save => {
                 if let Some(checkpoints) = &mut self.actor(index).checkpoints {
                     checkpoints.under_way.pop_back();
                 }
             }
-            Some((_, Role::Start | Role::End)) | None => {}
+            Role::Start | Role::End => {}
         }
     }
 
     /// Puts a retracted call at the front of its actor's queue. Callers pass the newest first.
     #[cold]
     pub(in crate::supervisor) fn requeue_call(&mut self, record: u32) {
-        let Some((index, role)) = self.actor_role(record) else {
+        let Owner::Actor { actor: index, role } = self.records.look(record).owner else {
             return;
         };
-        if role == Role::Call {
+        if matches!(role, Role::Call { .. }) {
             let actor = &mut self.actors.table[index as usize];
             actor.calls.push_front(record, self.records.look(record));
             self.actors.waiting_calls += 1;
@@ -248,8 +255,11 @@ impl EngineState {
     ) {
         let mut calls = Vec::new();
         for (record, why) in ran {
-            match self.actor_role(record) {
-                Some((index, Role::Call)) => calls.push((index, record, why)),
+            match self.records.look(record).owner {
+                Owner::Actor {
+                    actor,
+                    role: Role::Call { .. },
+                } => calls.push((actor, record, why)),
                 // Handled where the job's end is answered.
                 _ => self.fail_running(worker, record, why),
             }

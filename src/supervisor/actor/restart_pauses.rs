@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::supervisor::error::{JobErrorKind, JobLimit};
 use crate::supervisor::options::Backoff;
 use crate::supervisor::state::EngineState;
+use crate::supervisor::timers::Timer;
 
 /// Pause between two tries.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
@@ -27,7 +28,7 @@ impl EngineState {
         actor.full_starts += 1;
         let due = Instant::now() + PAUSES.pause(actor.full_starts, index.into());
         actor.due = Some(due);
-        self.actors.paused.insert((due, index));
+        self.timers.add(due, Timer::ActorStart(index));
         self.monitor.call_before(due);
         true
     }
@@ -35,20 +36,13 @@ impl EngineState {
     /// Cancels the scheduled restart.
     pub(super) fn end_pause_of_actor(&mut self, index: u32) {
         if let Some(due) = self.actor(index).due.take() {
-            self.actors.paused.remove(&(due, index));
+            self.timers.remove(due, Timer::ActorStart(index));
         }
     }
 
-    /// When the next paused restart is due.
-    pub(in crate::supervisor) fn next_actor_restart(&self) -> Option<Instant> {
-        self.actors.paused.first().map(|&(due, _)| due)
-    }
-
-    /// Lists actors whose pause is over.
-    pub(in crate::supervisor) fn end_actor_pauses(&mut self, now: Instant) {
-        while let Some(&(due, index)) = self.actors.paused.first()
-            && due <= now
-        {
+    /// Lists an actor whose pause is over. Not if the pause was ended before that time.
+    pub(in crate::supervisor) fn end_actor_pause(&mut self, index: u32, due: Instant) {
+        if self.actor(index).due == Some(due) {
             self.end_pause_of_actor(index);
             self.list_actor(index);
         }

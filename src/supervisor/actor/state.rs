@@ -1,6 +1,6 @@
 //! The state of an engine's actors: which lane hosts each, and which calls wait for it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,16 +13,8 @@ use crate::kernel::{KernelInfo, Receiving, actor};
 use crate::supervisor::error::JobErrorKind;
 use crate::supervisor::queue::Queue;
 
-/// Marks the group of a job that belongs to an actor. The other bits are the actor's index.
-pub(super) const ACTOR: u32 = 1 << 31;
 /// Number of waiting calls after which the lane is drained again.
 pub(super) const LOOK_EVERY: usize = 32;
-
-/// Returns the index of the actor that a job of this group belongs to.
-#[inline]
-pub(in crate::supervisor) fn actor_of(group: u32) -> Option<u32> {
-    (group & ACTOR != 0).then_some(group & !ACTOR)
-}
 
 /// Identifies an actor for as long as it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,9 +101,12 @@ pub(super) enum ActorStage {
 
 /// What a job does for its actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(crate) enum Role {
     Start,
-    Call,
+    Call {
+        /// A handle takes the answer.
+        has_handle: bool,
+    },
     Save,
     End,
 }
@@ -127,8 +122,6 @@ pub(super) struct Checkpoint {
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     pub(super) plan: CheckpointPlan,
-    /// Index of the `save` kernel.
-    pub(super) save: u32,
     pub(super) last: Option<Checkpoint>,
     /// Calls of this generation that `last` contains.
     pub(super) call_count: u64,
@@ -177,7 +170,7 @@ pub(super) struct Actor {
     pub(super) start: KernelInfo,
     pub(super) end: KernelInfo,
     /// Arguments of the start, without the key.
-    pub(super) start_words: Vec<u64>,
+    pub(super) start_words: Arc<[u64]>,
     /// Seed for the random numbers of its start: the same for each restart.
     pub(super) seed: u64,
     /// Blocks that the arguments name. The state may keep them.
@@ -247,8 +240,6 @@ pub(in crate::supervisor) struct Actors {
     pub(super) free: Vec<u32>,
     /// Actors that wait for a lane.
     pub(super) unplaced: VecDeque<u32>,
-    /// Actors whose restart found the arena full, by the time of the next try.
-    pub(super) paused: BTreeSet<(Instant, u32)>,
     /// Number of actors with `is_listed` set.
     pub(super) listed_count: usize,
     /// Calls that no lane has yet.
@@ -258,11 +249,6 @@ pub(in crate::supervisor) struct Actors {
 }
 
 impl Actors {
-    /// Whether no actor waits to repeat a restart.
-    pub(in crate::supervisor) fn has_no_paused_restart(&self) -> bool {
-        self.paused.is_empty()
-    }
-
     /// Whether there is work to post for some actor, once there is room.
     pub(in crate::supervisor) fn has_listed(&self) -> bool {
         self.listed_count > 0

@@ -7,7 +7,7 @@ use super::state::{Admitted, JOB_OVERHEAD, LineTicket, RefusedBy, exclusive_byte
 use crate::kernel::KernelInfo;
 use crate::kernel::wire::ArgWriter;
 use crate::supervisor::options::JobOptions;
-use crate::supervisor::record::{JobId, Stage};
+use crate::supervisor::record::{JobId, Owner, Stage};
 use crate::supervisor::shared::{Locked, Supervisor};
 use crate::supervisor::state::EngineState;
 use crate::supervisor::waiting::LOOK_AGAIN;
@@ -392,7 +392,9 @@ impl Supervisor {
         entry: Admitted,
     ) -> JobId {
         self.spill(call);
-        let submit = |state: &mut EngineState, call: &mut _| state.submit(info, call, 0, options);
+        let submit = |state: &mut EngineState, call: &mut _| {
+            state.submit(info, call, Owner::Handle, options)
+        };
         let (state, id) = self.submit_with_admission(self.lock(), call, entry, submit);
         self.unlock(state);
         id

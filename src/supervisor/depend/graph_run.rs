@@ -18,7 +18,7 @@ use crate::supervisor::job_table::JobTable;
 use crate::supervisor::kernels::Kernels;
 use crate::supervisor::lane::NO_RECORD;
 use crate::supervisor::options::JobOptions;
-use crate::supervisor::record::{JobId, Outcome};
+use crate::supervisor::record::JobId;
 use crate::supervisor::reply::{Unreadable, read_guarded};
 
 /// Writes the arguments of a graph's nodes.
@@ -99,6 +99,12 @@ impl GraphPlan {
         let next = self.units.get(unit as usize + 1);
         let from = self.units[unit as usize].sources;
         Self::part(&self.sources, from, next.map(|unit| unit.sources))
+    }
+
+    /// The options of a unit's job.
+    pub(super) fn options_of(&self, unit: u32) -> Option<&JobOptions> {
+        let number = self.units[unit as usize].options as usize;
+        number.checked_sub(1).map(|at| &self.options[at])
     }
 
     /// The kernel of a node.
@@ -235,12 +241,7 @@ impl Ended for Values<'_> {
             (true, _) | (_, true) => std::mem::take(&mut record.arrays),
             (false, false) => record.arrays.iter().map(ReceivedArray::share).collect(),
         };
-        let words: &[u64] = match &record.outcome {
-            Some(Outcome::Inline { len }) => &record.payload[..*len as usize],
-            Some(Outcome::Long(words)) => words,
-            Some(Outcome::Bare | Outcome::InArena(_) | Outcome::Failed(_)) | None => &[],
-        };
-        let words = WordReader::new(words);
+        let words = WordReader::new(record.value());
         let arrays = arrays.into_iter();
         let mut reply = Receiving(ReplyReader { words, arrays });
         if let Err(why) = read_guarded(|| forward(&mut reply, call)) {

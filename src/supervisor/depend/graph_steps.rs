@@ -11,7 +11,7 @@ use super::limits::{MOST_ENDS, WINDOW};
 use crate::link::{Ask, NOTICE, fence_after_queueing};
 use crate::supervisor::error::{JobError, JobErrorKind};
 use crate::supervisor::lane::{Lane, NO_RECORD};
-use crate::supervisor::record::{JobId, NO_GRAPH, Outcome, Stage};
+use crate::supervisor::record::{JobId, Outcome, Owner, Stage};
 use crate::supervisor::reply::Read;
 use crate::supervisor::state::EngineState;
 
@@ -65,21 +65,25 @@ impl EngineState {
 
     /// The kernel of the chain's node that a lane runs, as its worker reports it; `None` if the job is no chain.
     pub(in crate::supervisor) fn running_node(&self, lane: &Lane, record: u32) -> Option<u32> {
-        let record = self.records.look(record);
-        let run = self.graphs.runs.get(record.graph as usize)?.as_ref()?;
         // Relaxed: a name for statistics, which may be old.
         let step = lane.producer.cells().noted_step();
-        (run.chain == record.kernel).then(|| run.kernel_of_step(record.unit, step))
+        self.node_at_step(record, step)
     }
 
     /// The kernel of a job; of a chain, that of the node at this step.
     pub(in crate::supervisor) fn kernel_at_step(&self, record: u32, step: u32) -> u32 {
+        let node = self.node_at_step(record, step);
+        node.unwrap_or_else(|| self.records.look(record).kernel)
+    }
+
+    /// The kernel of the node at this step of a chain; `None` if the job is no chain.
+    fn node_at_step(&self, record: u32, step: u32) -> Option<u32> {
         let record = self.records.look(record);
-        let run = self.graphs.runs.get(record.graph as usize);
-        match run.and_then(Option::as_ref) {
-            Some(run) if run.chain == record.kernel => run.kernel_of_step(record.unit, step),
-            _ => record.kernel,
-        }
+        let Owner::Unit { graph, unit } = record.owner else {
+            return None;
+        };
+        let run = self.graphs.runs.get(graph as usize)?.as_ref()?;
+        (run.chain == record.kernel).then(|| run.kernel_of_step(unit, step))
     }
 
     /// The node that a failed chain had reached.
@@ -198,22 +202,22 @@ impl EngineState {
                 how,
                 from,
             } => return self.cancel_sent(task_group, serial, how, from),
-            EndNotice::Job { record, end } if !self.handle_task_end(record, end) => {
-                self.handle_unit_end(record, end);
-            }
-            EndNotice::Job { .. } => {}
+            EndNotice::Job { record, end } => match self.records.look(record).owner {
+                Owner::Task { task_group, task } => {
+                    self.handle_task_end(record, task_group, task, end);
+                }
+                Owner::Unit { graph, unit } => self.handle_unit_end(record, graph, unit, end),
+                owner => unreachable!("the end of a job that no graph waits for: {owner:?}"),
+            },
         }
         1
     }
 
-    fn handle_unit_end(&mut self, index: u32, end: JobEnd) {
-        let record = self.records.at(index);
-        let (graph, unit) = (record.graph, record.unit);
+    fn handle_unit_end(&mut self, index: u32, graph: u32, unit: u32, end: JobEnd) {
         self.with_run(graph, |state, run| {
             run.sent -= 1;
             let record = state.records.at(index);
-            record.graph = NO_GRAPH;
-            record.detached = false;
+            record.owner = Owner::Handle;
             if let Some(Outcome::Failed(error)) = &record.outcome {
                 if ended_in_worker(error) {
                     run.count_nodes(unit, &end, true, &mut state.kernels);
@@ -336,42 +340,26 @@ impl EngineState {
     ) -> JobId {
         let bad = run.load(unit, &mut self.records);
         crate::sync::point!("unit.forwarded");
-        let (id, record) = self.records.add();
-        let job = record.job;
-        record.kernel = kernel;
-        record.group = 0;
-        record.detached = true;
-        record.graph = graph;
-        record.unit = unit;
-        record.seed = run.call.0.seed;
-        record.requests = if run.driving_threads == 0 { NOTICE } else { 0 };
-        let options = run.plan.units[unit as usize].options;
-        if options != 0 {
-            self.set_options(id.index, &run.plan.options[options as usize - 1]);
+        let owner = Owner::Unit { graph, unit };
+        let options = run.plan.options_of(unit);
+        let (id, refusal) = self.enter_record(kernel, &mut run.call.0, owner, options);
+        let record = self.records.get(id);
+        if run.driving_threads == 0 {
+            record.requests |= NOTICE;
         }
-        let refusal = self.write_call(id.index, &mut run.call.0);
+        let job = record.job;
         run.sent_as(unit, id, job);
         crate::sync::point!("unit.recorded");
         if self.trace.is_some() {
             self.trace_sources(run, unit);
         }
-        let refusal = refusal.or_else(|| self.refusal_of_unit(kernel));
         if let Some(UnreadableSource { unit, why }) = bad {
             let source = run.states[unit as usize].record.index;
             let error = self.not_read(source, why);
             self.count_failed(id.index, error.kind(), None);
             self.answer(id.index, Outcome::Failed(error));
-        } else if let Some(why) = refusal {
-            self.fail(id.index, why, None, Vec::new());
-        } else if options != 0 && self.is_delayed(id.index, &run.plan.options[options as usize - 1])
-        {
-            // It is answered, or waits for its limiter.
-        } else if self.scheduler.has_priorities() && self.overtake(id.index)
-            || !self.queue.is_clear()
-            || !self.place(id.index)
-        {
-            self.queue.push_back(id.index, self.records.at(id.index));
-            self.graphs.has_queued = true;
+        } else {
+            self.enter(id.index, refusal, run.plan.options_of(unit));
         }
         crate::sync::point!("unit.placed");
         id
@@ -385,14 +373,6 @@ impl EngineState {
             let job = |unit: u32| run.states[unit as usize].job;
             self.trace_depends(job(source), job(unit));
         }
-    }
-
-    /// Refuses a unit only when everything ends now: accepted graphs are finished.
-    pub(super) fn refusal_of_unit(&mut self, kernel: u32) -> Option<JobErrorKind> {
-        if self.lifecycle.closes_now() {
-            return Some(JobErrorKind::ShutDown);
-        }
-        self.cannot_run(kernel)
     }
 
     /// Wakes the waiters of a graph that is over.
@@ -409,7 +389,8 @@ impl EngineState {
         for index in 0..self.lanes.len() {
             for position in self.lanes[index].producer.open_positions() {
                 let record = self.lanes[index].record_at(position);
-                if record == NO_RECORD || self.records.look(record).graph != graph {
+                let is_unit = |owner| matches!(owner, Owner::Unit { graph: of, .. } if of == graph);
+                if record == NO_RECORD || !is_unit(self.records.look(record).owner) {
                     continue;
                 }
                 self.records.at(record).requests |= NOTICE;
@@ -431,7 +412,7 @@ impl EngineState {
         let Some(run) = &self.graphs.runs[graph as usize] else {
             return Vec::new();
         };
-        if self.queue.is_empty() && self.pauses.is_empty() {
+        if self.queue.is_empty() && self.timers.attempts().next().is_none() {
             return Vec::new();
         }
         let sent = run
@@ -498,7 +479,7 @@ impl EngineState {
         for state in run.iter().flat_map(|run| &run.states) {
             match state.stage {
                 GraphUnitStage::Sent => {
-                    self.records.get(state.record).graph = NO_GRAPH;
+                    self.records.get(state.record).owner = Owner::None;
                     wakers.extend(self.abandon(state.record));
                 }
                 GraphUnitStage::Done if self.records.find(state.record).is_some() => {

@@ -23,7 +23,7 @@ pub(in crate::supervisor) struct Graphs {
     /// A thread processes `ends`.
     pub(super) is_processing: bool,
     /// A unit went to the queue.
-    pub(super) has_queued: bool,
+    pub(in crate::supervisor) has_queued: bool,
     /// Graphs and task groups that admission holds back, by ticket.
     pub(super) held_back: BTreeSet<(u64, HeldBack)>,
     /// Groups of spawned jobs.
@@ -74,6 +74,12 @@ impl Graphs {
     #[cfg(test)]
     pub(in crate::supervisor) fn last_shares(&self) -> Option<Shares> {
         self.last.shares
+    }
+
+    /// Whether the task group with this index still has this serial number.
+    pub(in crate::supervisor) fn is_task_group(&self, task_group: u32, serial: u64) -> bool {
+        let of = self.task_groups.look(task_group);
+        of.is_some_and(|of| of.serial == serial)
     }
 
     /// Whether ends wait to be processed, and no thread does so.

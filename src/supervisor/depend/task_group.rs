@@ -1,17 +1,11 @@
 //! Groups of spawned jobs.
 
-use std::collections::BTreeMap;
-use std::time::Instant;
-
 use super::limits::WINDOW;
 use super::spawn_reply::SpawnReply;
 use crate::kernel::wire::ArgWriter;
 use crate::supervisor::error::{Because, JobErrorKind};
 use crate::supervisor::options::JobOptions;
 use crate::supervisor::record::JobId;
-
-/// Marks a record's `graph` as the number of a task group.
-pub(super) const TASK_GROUP: u32 = 1 << 31;
 
 /// The jobs that one job has spawned.
 #[derive(Debug)]
@@ -69,8 +63,6 @@ pub(super) struct TaskGroups {
     /// Number of tasks that have not ended.
     pub(super) open: u64,
     pub(super) call: Option<ArgWriter>,
-    /// When the remaining jobs of a failed group are ended with their workers.
-    pub(super) due: BTreeMap<(Instant, u64), u32>,
 }
 
 impl TaskGroups {

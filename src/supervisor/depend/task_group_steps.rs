@@ -1,21 +1,20 @@
 //! Runs spawned jobs: sends tasks, and answers the job that spawned them with the value of the last.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::ends::{EndNotice, JobEnd};
 use super::graphs::HeldBack;
 use super::limits::{MAX_OPEN_TASKS, MAX_SPAWN_DEPTH, MOST_CANCELLED};
 use super::spawn_reply::{ChildValue, SpawnReply, Unloaded};
-use super::task_group::{CancelMode, Spawned, TASK_GROUP, TaskGroup};
+use super::task_group::{CancelMode, Spawned, TaskGroup};
 use crate::kernel::wire::{ArgWriter, Leases};
 use crate::link::{CANCEL, NOTICE, STAMPED};
-use crate::supervisor::actor::actor_of;
 use crate::supervisor::error::{Because, JobErrorKind, JobLimit, Rejection, WorkerExit};
 use crate::supervisor::job_table::JobTable;
 use crate::supervisor::options::JobOptions;
-use crate::supervisor::record::{JobId, NO_GRAPH, Outcome, Stage};
+use crate::supervisor::record::{JobId, Outcome, Owner, Stage};
 use crate::supervisor::state::EngineState;
-use crate::sys::clock::postponed;
+use crate::supervisor::timers::Timer;
 
 impl EngineState {
     /// Number of jobs that wait for jobs that they spawned.
@@ -71,7 +70,7 @@ impl EngineState {
         let reply = self.reply;
         let unpacked = self.unpack(lane, &reply, leases, false)?;
         let record = self.records.look(index);
-        let (kernel, of_actor) = (record.kernel, actor_of(record.group).is_some());
+        let (kernel, of_actor) = (record.kernel, record.owner.actor().is_some());
         if of_actor || !self.kernels.get(kernel).spawns {
             return Err("spawned jobs from a kernel that does not spawn".into());
         }
@@ -95,15 +94,11 @@ impl EngineState {
 
     /// The task group that a job belongs to, and whether it is the last task.
     pub(super) fn enclosing_group(&self, index: u32) -> Option<(&TaskGroup, bool)> {
-        let record = self.records.look(index);
-        if record.graph == NO_GRAPH || record.graph & TASK_GROUP == 0 {
+        let Owner::Task { task_group, task } = self.records.look(index).owner else {
             return None;
-        }
-        let enclosing_group = self.graphs.task_groups.look(record.graph & !TASK_GROUP)?;
-        Some((
-            enclosing_group,
-            record.unit as usize == enclosing_group.children(),
-        ))
+        };
+        let enclosing_group = self.graphs.task_groups.look(task_group)?;
+        Some((enclosing_group, task as usize == enclosing_group.children()))
     }
 
     /// Why a job may not spawn this number of tasks.
@@ -116,7 +111,7 @@ impl EngineState {
 
     pub(super) fn start_task_group(&mut self, index: u32, reply: SpawnReply, kernels: Vec<u32>) {
         let record = self.records.at(index);
-        let (seed, graph) = (record.seed, record.graph);
+        let (seed, owner) = (record.seed, record.owner);
         if record.requests & CANCEL != 0 {
             return self.fail(index, JobErrorKind::Cancelled, None, Vec::new());
         }
@@ -141,8 +136,9 @@ impl EngineState {
             // grow.
             parent = enclosing_group;
             self.graphs.task_groups.open -= 1;
-            self.graphs.task_groups.remove(graph & !TASK_GROUP);
-            self.records.at(index).graph = NO_GRAPH;
+            if let Owner::Task { task_group, .. } = owner {
+                self.graphs.task_groups.remove(task_group);
+            }
             self.records.remove(index);
         }
         let ticket = enclosing_group.unwrap_or_else(|| self.draw_admission_ticket());
@@ -175,24 +171,17 @@ impl EngineState {
             .push_back(EndNotice::Advance { task_group });
     }
 
-    /// Handles the end of a job, if the job is a task of a group. Returns whether it is.
-    pub(super) fn handle_task_end(&mut self, index: u32, end: JobEnd) -> bool {
+    /// Handles the end of a task.
+    pub(super) fn handle_task_end(&mut self, index: u32, task_group: u32, task: u32, end: JobEnd) {
         let record = self.records.at(index);
-        let (graph, unit) = (record.graph, record.unit as usize);
-        if graph & TASK_GROUP == 0 || graph == NO_GRAPH {
-            return false;
-        }
-        record.graph = NO_GRAPH;
-        record.detached = false;
-        let task_group = graph & !TASK_GROUP;
+        record.owner = Owner::Handle;
         self.graphs.task_groups.open -= 1;
         let failed = match &record.outcome {
             Some(Outcome::Failed(error)) => Some(error.of_child()),
             _ => None,
         };
         let Some(of) = self.graphs.task_groups.get(task_group) else {
-            self.records.remove(index);
-            return true;
+            return self.records.remove(index);
         };
         of.open -= 1;
         if let Some(why) = failed {
@@ -204,15 +193,13 @@ impl EngineState {
             }
         } else if of.failed.is_some() {
             self.records.remove(index);
-        } else if unit == of.children() {
+        } else if task as usize == of.children() {
             crate::sync::point!("task_group.continued");
-            self.finish_task_group(task_group, index, end);
-            return true;
+            return self.finish_task_group(task_group, index, end);
         } else {
             of.done += 1;
         }
         self.advance_task_group(task_group);
-        true
     }
 
     /// Sends tasks that are ready. Answers the parent of a failed group when none of its tasks runs any more.
@@ -245,76 +232,58 @@ impl EngineState {
 
     /// Writes the call of a task into a record, and places it.
     pub(super) fn send_task(&mut self, task_group: u32, task: usize, kernel: u32) -> JobId {
-        let (id, record) = self.records.add();
-        let index = id.index;
-        record.kernel = kernel;
-        record.group = 0;
-        record.detached = true;
-        record.graph = TASK_GROUP | task_group;
-        record.unit = task as u32;
-        record.requests = NOTICE;
-        let job = record.job;
         let graphs = &mut self.graphs.task_groups;
         let arena = self.arena.id();
         let mut call = graphs.call.take().unwrap_or_else(|| ArgWriter::new(arena));
         call.reset();
-        let of = graphs
+        // Before the last task takes the values of the others, whose records are removed then.
+        let before = match (&self.trace, self.graphs.task_groups.look(task_group)) {
+            (Some(_), Some(of)) => self.jobs_before(of, task),
+            _ => Vec::new(),
+        };
+        let of = self
+            .graphs
+            .task_groups
             .get(task_group)
             .expect("a group that sends tasks exists");
         of.open += 1;
-        of.sent.push(id);
         call.seed = crate::kernel::seed_of_task(of.seed, task as u64);
-        let (parent, moved) = (of.parent, of.reply.tasks[task].moved);
+        let moved = of.reply.tasks[task].moved;
         let mut options = of.options.clone();
-        let refusal = load(of, task, &mut call, &mut self.records);
-        self.records.at(index).seed = call.seed;
+        let unloaded = load(of, task, &mut call, &mut self.records);
         if let Some(options) = &mut options {
             // The arguments that it changes exist only once.
             options.retries = if moved { 0 } else { options.retries };
         }
         let options = options.as_deref().and_then(JobOptions::if_set);
-        if let Some(options) = options {
-            self.set_options(index, options);
-        }
-        if self.trace.is_some() {
-            self.trace_task_group(task_group, task, parent, job);
-        }
-        let refusal = self.write_call(index, &mut call).or(refusal);
+        let owner = Owner::Task {
+            task_group,
+            task: task as u32,
+        };
+        let (id, refusal) = self.enter_record(kernel, &mut call, owner, options);
         self.graphs.task_groups.call = Some(call);
-        crate::sync::point!("task_group.recorded");
-        if let Some(why) = refusal.or_else(|| self.refusal_of_unit(kernel)) {
-            self.fail(index, why, None, Vec::new());
-        } else if let Some(options) = options
-            && self.is_delayed(index, options)
-        {
-            // It is answered, or waits for its limiter.
-        } else if self.scheduler.has_priorities() && self.overtake(index)
-            || !self.queue.is_clear()
-            || !self.place(index)
-        {
-            // In front of all others: what was begun ends before more is begun, so few jobs wait at any time.
-            self.queue.push_front(index, self.records.at(index));
-            self.graphs.has_queued = true;
+        let record = self.records.get(id);
+        record.requests |= NOTICE;
+        let job = record.job;
+        if let Some(of) = self.graphs.task_groups.get(task_group) {
+            of.sent.push(id);
         }
+        before
+            .into_iter()
+            .for_each(|from| self.trace_depends(from, job));
+        crate::sync::point!("task_group.recorded");
+        self.enter(id.index, unloaded.or(refusal), options);
         crate::sync::point!("task_group.sent");
         id
     }
 
-    /// Reports to the trace which jobs a task waits for.
+    /// The numbers of the jobs that a task follows: the one that spawned it, or all other tasks of the group.
     #[cold]
-    pub(super) fn trace_task_group(&mut self, task_group: u32, task: usize, parent: u32, job: u64) {
-        let Some(of) = self.graphs.task_groups.get(task_group) else {
-            return;
-        };
-        let children = of.children();
-        let sources: Vec<JobId> = of.sent[..if task == children { children } else { 0 }].to_vec();
-        if task < children {
-            let from = self.records.look(parent).job;
-            self.trace_depends(from, job);
-        }
-        for source in sources {
-            let from = self.records.look(source.index).job;
-            self.trace_depends(from, job);
+    fn jobs_before(&self, of: &TaskGroup, task: usize) -> Vec<u64> {
+        let job = |index: u32| self.records.look(index).job;
+        match task == of.children() {
+            true => of.sent.iter().map(|id| job(id.index)).collect(),
+            false => vec![job(of.parent)],
         }
     }
 
@@ -358,7 +327,8 @@ impl EngineState {
             && of.open > 0
             && let Some(due) = Instant::now().checked_add(self.config.grace())
         {
-            task_groups.due.insert((due, serial), task_group);
+            self.timers
+                .add(due, Timer::TaskGroup { task_group, serial });
             self.monitor.call_before(due);
         }
         self.graphs.ends.push_back(EndNotice::Cancel {
@@ -389,7 +359,7 @@ impl EngineState {
             };
             match record.stage {
                 // Processed already: its value is not needed any more.
-                Stage::Answered if record.graph == NO_GRAPH => self.records.remove(id.index),
+                Stage::Answered if record.owner == Owner::Handle => self.records.remove(id.index),
                 Stage::Answered => {}
                 Stage::Spawned { task_group } => {
                     self.cancel_task_group(task_group, JobErrorKind::Cancelled, how);
@@ -425,33 +395,6 @@ impl EngineState {
         self.cancel_task_group(task_group, JobErrorKind::Cancelled, how);
         true
     }
-
-    /// Delays all kills of groups.
-    pub(in crate::supervisor) fn postpone_task_groups(&mut self, by: Duration) {
-        let due = std::mem::take(&mut self.graphs.task_groups.due).into_iter();
-        let later =
-            due.map(|((due, serial), task_group)| ((postponed(due, by), serial), task_group));
-        self.graphs.task_groups.due = later.collect();
-    }
-
-    pub(in crate::supervisor) fn next_task_group_kill(&self) -> Option<Instant> {
-        let first = self.graphs.task_groups.due.first_key_value();
-        first.map(|(&(due, _), _)| due)
-    }
-
-    /// Kills the workers that run jobs of groups whose grace period is over.
-    pub(in crate::supervisor) fn kill_overdue_task_groups(&mut self, now: Instant) {
-        while let Some((&(due, serial), &task_group)) =
-            self.graphs.task_groups.due.first_key_value()
-            && due <= now
-        {
-            self.graphs.task_groups.due.remove(&(due, serial));
-            let of = self.graphs.task_groups.get(task_group);
-            if of.is_some_and(|of| of.serial == serial) {
-                self.cancel_task_group(task_group, JobErrorKind::Cancelled, CancelMode::Kill);
-            }
-        }
-    }
 }
 
 /// The depth of a group spawned by such a job: the last task stays at the depth of its group.
@@ -474,12 +417,7 @@ fn load(
             let Some(record) = records.find(*id) else {
                 continue;
             };
-            let words = match record.outcome.take() {
-                Some(Outcome::Inline { len }) => record.payload[..len as usize].to_vec(),
-                Some(Outcome::Long(words)) => words,
-                Some(Outcome::Bare | Outcome::InArena(_) | Outcome::Failed(_)) | None => Vec::new(),
-            };
-            values.push((words, std::mem::take(&mut record.arrays)));
+            values.push((record.value().to_vec(), std::mem::take(&mut record.arrays)));
             records.remove(id.index);
         }
     }

@@ -6,6 +6,7 @@ use super::*;
 use crate::kernel::wire::ArgWriter;
 use crate::supervisor::JobOptions;
 use crate::supervisor::fixture::{fixture, kernel};
+use crate::supervisor::record::Owner;
 use proptest::prelude::*;
 
 thread_local! {
@@ -366,7 +367,7 @@ fn a_job_touches_no_limiter_but_its_own() {
                 ..JobOptions::default()
             };
             let mut call = ArgWriter::new(shared.arena.id());
-            shared.submit(&kernel(), &mut call, 0, Some(&options))
+            shared.submit(&kernel(), &mut call, Owner::Handle, Some(&options))
         };
         let hour = Duration::from_secs(3600);
         let one = Limiter::builder().concurrency(1).build();

@@ -6,6 +6,7 @@ use super::calls::{PendingBatch, PendingCalls};
 use crate::kernel::KernelInfo;
 use crate::kernel::wire::ArgWriter;
 use crate::supervisor::options::JobOptions;
+use crate::supervisor::record::Owner;
 use crate::supervisor::shared::Supervisor;
 use crate::supervisor::state::EngineState;
 
@@ -53,7 +54,7 @@ impl Supervisor {
         let mut ids = Vec::new();
         for call in written {
             let submit = |state: &mut EngineState, call: &mut ArgWriter| {
-                state.submit(&kernel, call, 0, options.as_ref())
+                state.submit(&kernel, call, Owner::Handle, options.as_ref())
             };
             if state.admission.is_none() {
                 ids.push(submit(&mut state, &mut call.0));

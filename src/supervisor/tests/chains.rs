@@ -12,7 +12,12 @@ fn answer_with(
     words: &[u64],
 ) -> (Arc<Supervisor>, Vec<Consumer>, JobId) {
     let (shared, mut consumers) = fixture(1, 1);
-    let id = shared.submit(kernel, &mut ArgWriter::new(shared.arena.id()), 0, None);
+    let id = shared.submit(
+        kernel,
+        &mut ArgWriter::new(shared.arena.id()),
+        Owner::Handle,
+        None,
+    );
     assert_eq!(consumers[0].next(), Next::Run);
     let answer = OutgoingReply {
         len: words.len() as u32,

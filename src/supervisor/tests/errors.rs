@@ -31,7 +31,12 @@ fn tag_of_bool() -> u64 {
 /// The answer to a job of this kernel whose worker sends these words.
 fn answered(kernel: &KernelInfo, words: &[u64]) -> JobErrorKind {
     let (shared, mut takers) = fixture(1, 1);
-    let id = shared.submit(kernel, &mut ArgWriter::new(shared.arena.id()), 0, None);
+    let id = shared.submit(
+        kernel,
+        &mut ArgWriter::new(shared.arena.id()),
+        Owner::Handle,
+        None,
+    );
     assert_eq!(takers[0].next(), Next::Run);
     let answer = OutgoingReply {
         len: words.len() as u32,

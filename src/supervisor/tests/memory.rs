@@ -26,7 +26,7 @@ fn memory_is_committed_without_the_lock() {
     let long = std::thread::spawn(move || {
         let mut call = ArgWriter::new(other.arena.id());
         (0..100).for_each(|word| call.word(word));
-        other.submit(&kernel(), &mut call, 0, None)
+        other.submit(&kernel(), &mut call, Owner::Handle, None)
     });
     let other = Arc::clone(&shared);
     let id = in_time(move || {

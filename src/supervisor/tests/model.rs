@@ -197,7 +197,7 @@ proptest! {
                 },
                 Event::Later => {
                     let mut state = shared.lock();
-                    state.end_pauses(std::time::Instant::now() + 2 * HOUR);
+                    state.run_due(std::time::Instant::now() + 2 * HOUR);
                     state.refill();
                     shared.unlock(state);
                     model.jobs.values_mut().for_each(|known| known.waits = false);
@@ -221,7 +221,7 @@ proptest! {
         }
         // Everything that is left runs.
         let mut state = shared.lock();
-        state.end_pauses(std::time::Instant::now() + 2 * HOUR);
+        state.run_due(std::time::Instant::now() + 2 * HOUR);
         shared.unlock(state);
         while let Some(job) = take_next(&shared, consumer) {
             finish(consumer);

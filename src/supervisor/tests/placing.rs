@@ -67,7 +67,7 @@ fn a_lane_that_falls_asleep_beside_a_new_job_is_rung_when_the_lock_is_released()
     let bell = || shared.cells[0].post().doorbell.load(Ordering::Relaxed);
     let mut state = shared.lock();
     let mut call = ArgWriter::new(shared.arena.id());
-    state.submit(&kernel(), &mut call, 0, None);
+    state.submit(&kernel(), &mut call, Owner::Handle, None);
     // Between the first look at whether the worker sleeps, and the one that counts.
     shared.cells[0].reply().asleep.store(1, Ordering::Relaxed);
     let before = bell();

@@ -16,7 +16,7 @@ const MOMENT: Duration = Duration::from_nanos(1);
 
 pub(super) fn submit_with(shared: &Supervisor, options: JobOptions) -> JobId {
     let mut call = ArgWriter::new(shared.arena.id());
-    shared.submit(&kernel(), &mut call, 0, Some(&options))
+    shared.submit(&kernel(), &mut call, Owner::Handle, Some(&options))
 }
 
 fn timed(limit: Duration) -> JobOptions {

@@ -106,7 +106,9 @@ impl World {
     fn submit(&mut self) {
         let mut call = ArgWriter::new(self.shared.arena.id());
         call.leases.push(Lease::Shared(Arc::clone(&self.input)));
-        let id = self.shared.submit(&kernel(), &mut call, 0, None);
+        let id = self
+            .shared
+            .submit(&kernel(), &mut call, Owner::Handle, None);
         let known = Known {
             id: Some(id),
             stand: Stand::Waits,

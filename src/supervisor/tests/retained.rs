@@ -46,7 +46,9 @@ impl Retaining {
     fn run_with(&mut self, lease: Lease) -> JobId {
         let mut call = ArgWriter::new(self.shared.arena.id());
         call.leases.push(lease);
-        let job = self.shared.submit(&kernel(), &mut call, 0, None);
+        let job = self
+            .shared
+            .submit(&kernel(), &mut call, Owner::Handle, None);
         assert_eq!(self.consumer.next(), Next::Run);
         job
     }

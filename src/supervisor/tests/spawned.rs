@@ -42,7 +42,7 @@ fn value(words: &[u64]) -> OutgoingReply<'_> {
 
 fn submit(shared: &Supervisor, info: &KernelInfo) -> JobId {
     let mut call = ArgWriter::new(shared.arena.id());
-    shared.submit(info, &mut call, 0, None)
+    shared.submit(info, &mut call, Owner::Handle, None)
 }
 
 fn take(shared: &Supervisor, id: JobId) -> Option<Result<u64, JobError>> {
@@ -102,7 +102,7 @@ fn a_job_that_has_spawned_counts_no_bytes() {
     let kernel = state.kernels.index(&spawning());
     let entry = state.admit_begun(kernel, 1).unwrap();
     let mut call = ArgWriter::new(shared.arena.id());
-    let id = state.submit(&spawning(), &mut call, 0, None);
+    let id = state.submit(&spawning(), &mut call, Owner::Handle, None);
     assert_eq!(consumers[0].next(), Next::Run);
     let mut words = list();
     words[3] = SPAWNS;
@@ -118,7 +118,8 @@ fn a_job_that_has_spawned_counts_no_bytes() {
     state.drain(0);
     // The last one continues with others, and its record is removed.
     assert_eq!(consumers[0].next(), Next::Run);
-    let mut open = state.records.of_group(0).into_iter();
+    let is_task = |owner| matches!(owner, Owner::Task { .. });
+    let mut open = state.records.open_of(is_task).into_iter();
     let last = open.find(|&other| other != id).unwrap();
     let entry = state.admit_begun(kernel, 1).unwrap();
     spawn(&mut consumers[0], &words);

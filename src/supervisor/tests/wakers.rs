@@ -162,7 +162,7 @@ fn waiting_for_any_ends_with_a_job_behind_one_that_is_retried() {
         ..JobOptions::default()
     };
     let mut call = ArgWriter::new(shared.arena.id());
-    let first = shared.submit(&kernel(), &mut call, 0, Some(&options));
+    let first = shared.submit(&kernel(), &mut call, Owner::Handle, Some(&options));
     let second = submit(&shared);
     let woken = Arc::new(Tells::default());
     let ids = [first, second].into_iter();

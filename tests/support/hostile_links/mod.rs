@@ -128,7 +128,7 @@ struct Attack {
     running: Vec<bool>,
     jobs: Vec<(JobId, Expected)>,
     /// Current group of jobs that are cancelled together, and its number of jobs.
-    group: (u32, usize),
+    group: (Group, usize),
     submitted: usize,
     answered: usize,
     given_up: usize,
@@ -207,18 +207,18 @@ impl Attack {
             5 => Expected::List,
             _ => Expected::Bytes,
         };
-        let group = if pick.is_multiple_of(3) {
-            self.group()
+        let owner = if pick.is_multiple_of(3) {
+            Owner::scope(self.group())
         } else {
-            0
+            Owner::Handle
         };
-        let id = self.shared.submit(&kernel(), &mut call, group, None);
+        let id = self.shared.submit(&kernel(), &mut call, owner, None);
         self.jobs.push((id, expected));
         self.submitted += 1;
     }
 
     /// A few jobs each, so that most groups have not failed yet.
-    fn group(&mut self) -> u32 {
+    fn group(&mut self) -> Group {
         let (group, jobs) = &mut self.group;
         *jobs += 1;
         if jobs.is_multiple_of(8) {
@@ -398,7 +398,8 @@ impl Attack {
         }
         let at = pick % self.jobs.len();
         // Jobs of a group are never abandoned.
-        let is_single = self.shared.lock().records.look(self.jobs[at].0.index).group == 0;
+        let is_single =
+            self.shared.lock().records.look(self.jobs[at].0.index).owner == Owner::Handle;
         if pick % 4 == 0 && is_single {
             let (id, _) = self.jobs.swap_remove(at);
             self.shared.abandon(id);

@@ -113,7 +113,12 @@ fn every_state_word_is_classified() {
         for bits in 0..32u32 {
             for lap in [0u32, 1, 2, 1 << 23, (1 << 24) - 1] {
                 let (shared, _consumers) = fixture(1, 1);
-                let id = shared.submit(&kernel(), &mut ArgWriter::new(shared.arena.id()), 0, None);
+                let id = shared.submit(
+                    &kernel(),
+                    &mut ArgWriter::new(shared.arena.id()),
+                    Owner::Handle,
+                    None,
+                );
                 let word = phase | bits << 3 | lap << GENERATION;
                 shared.cells[0]
                     .state(0)
@@ -155,7 +160,7 @@ fn an_answer_of_the_wrong_type_costs_the_worker() {
     for (form, word) in [("bare", DONE | 1 << 6), ("one word", DONE | 1 << 7)] {
         let (shared, _consumers) = fixture(2, 2);
         let mut call = ArgWriter::new(shared.arena.id());
-        let id = shared.submit(&kernel(), &mut call, 0, None);
+        let id = shared.submit(&kernel(), &mut call, Owner::Handle, None);
         let lane = (0..2)
             .find(|&lane| shared.lock().lanes[lane].producer.open() > 0)
             .unwrap();
@@ -201,7 +206,7 @@ fn every_edge_of_a_reply_is_classified() {
                                 let id = shared.submit(
                                     &kernel(),
                                     &mut ArgWriter::new(shared.arena.id()),
-                                    0,
+                                    Owner::Handle,
                                     None,
                                 );
                                 assert_eq!(consumers[0].next(), Next::Run);
