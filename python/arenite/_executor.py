@@ -453,7 +453,10 @@ class Executor(BaseExecutor):
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or at least 1")
         if self._is_closed:
-            self._raise_closed()
+            # No items, nothing to submit.
+            for _ in zip(*iterables):
+                self._raise_closed()
+            return iter(())
         if self._inline:
             return _inline.map_calls(fn, iterables)
         from ._map import Results

@@ -248,6 +248,8 @@ def test_nothing_after_the_end():
         ex.submit(square, 1)
     with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
         ex.map(square, [1])
+    # As elsewhere.
+    assert list(ex.map(square, [])) == []
 
 
 def test_shutdown_without_waiting_finishes_in_the_background(tmp_path):

@@ -205,6 +205,31 @@ def test_one_array_of_three_gigabytes():
         )
 
 
+@pytest.mark.parametrize("wrapped", ["array", "list", "dict", "piece", "frame"])
+@pytest.mark.parametrize("source", ["numpy", "arena", "result"])
+def test_nothing_writes_what_is_shared(executor, source, wrapped):
+    """Neither through the array, whose flag cannot be set again, nor through the one that was shared."""
+    array = executor.zeros((4, 5000), int) if source == "arena" else np.zeros((4, 5000), int)
+    if source == "result":
+        array = executor.submit(make_in_arena, (4, 5000)).result()
+    expected = array.copy()
+    if wrapped == "frame":
+        pandas = pytest.importorskip("pandas")
+        shared = executor.share(pandas.DataFrame(array.T)).to_numpy().T
+    else:
+        value = {"list": [array], "dict": {"a": array}, "piece": array[1:]}.get(wrapped, array)
+        shared = executor.share(value)
+        shared = shared[0] if wrapped == "list" else shared["a"] if wrapped == "dict" else shared
+        expected = expected[1:] if wrapped == "piece" else expected
+    if array.flags.writeable:
+        array[...] = 7
+    with pytest.raises(ValueError, match="WRITEABLE|read-only"):
+        shared.flags.writeable = True
+        shared[...] = 8
+    assert np.array_equal(shared, expected)
+    assert executor.submit(total, shared).result() == expected.sum()
+
+
 def test_arguments_are_read_only(executor):
     """sklearn#5956, ray-project/ray#9673: `x -= 1` on an argument. Here it is always this error."""
     array = np.arange(100_000)
