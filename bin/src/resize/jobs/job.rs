@@ -1,6 +1,7 @@
 //! A job: one line of JSON.
 
 use std::fmt::Display;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -132,6 +133,7 @@ fn read(
     *id = checked_id(fields.remove("id").unwrap_or_default())?;
     found?;
     let output = path(&mut fields, "out")?;
+    check_output(&output)?;
     let fields = Fields::deserialize(Value::Object(fields)).map_err(|error| error.to_string())?;
     let is_list = fields.size.as_ref().is_some_and(|size| size.is_list);
     let args = fields.over(defaults)?;
@@ -158,8 +160,10 @@ fn read(
 
 fn checked_id(id: Value) -> Result<Value, String> {
     match id {
-        Value::Null | Value::String(_) | Value::Number(_) => Ok(id),
-        _ => Err("id: a string or a number is needed".to_owned()),
+        Value::Null | Value::String(_) => Ok(id),
+        // Others would be rounded, so that two jobs could have one id.
+        Value::Number(ref number) if !number.is_f64() => Ok(id),
+        _ => Err("id: a string or a whole number of 64 bits is needed".to_owned()),
     }
 }
 
@@ -191,6 +195,23 @@ fn path(fields: &mut Map<String, Value>, name: &str) -> Result<PathBuf, String> 
         Some(Value::String(path)) if !path.is_empty() => Ok(path.into()),
         _ => Err(format!("{name}: the path of a file is needed")),
     }
+}
+
+/// Refuses what names no file, and what no file system takes: making thousands of folders would hold up other jobs.
+fn check_output(output: &Path) -> Result<(), String> {
+    /// Linux takes paths of 4095 bytes.
+    const LONGEST: usize = 4095;
+    const DEEPEST: usize = 255;
+    let bytes = output.as_os_str().as_bytes();
+    if bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
+        return Err("out: a folder; the path of a file is needed".to_owned());
+    }
+    if bytes.len() > LONGEST || output.components().count() > DEEPEST + 1 {
+        return Err(format!(
+            "out: longer than {LONGEST} bytes, or in more than {DEEPEST} folders"
+        ));
+    }
+    Ok(())
 }
 
 impl Fields {
@@ -370,6 +391,16 @@ mod tests {
                 r#""in": "a", "out": "b", "size": [[5]]"#,
                 "a string or a number",
             ),
+            (r#""in": "a", "out": "b/""#, "a folder"),
+            (r#""in": "a", "out": "b/.""#, "a folder"),
+            (
+                &format!(r#""in": "a", "out": "{}b""#, "d/".repeat(256)),
+                "more than 255 folders",
+            ),
+            (
+                &format!(r#""in": "a", "out": "{}""#, "d".repeat(4096)),
+                "longer than 4095 bytes",
+            ),
             (r#""in": "a", "out": "b", "size": []"#, "at least one"),
             (r#""in": "a", "out": "b", "size": [5, null]"#, "a size is"),
             (
@@ -416,6 +447,8 @@ mod tests {
             "{} {}",
             "\u{fffd}",
             r#"{"id": {}, "in": "a", "out": "b"}"#,
+            r#"{"id": 18446744073709551616, "in": "a", "out": "b"}"#,
+            r#"{"id": 1.5, "in": "a", "out": "b"}"#,
         ] {
             let read = job("-s 8", line);
             assert_eq!(
