@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from . import service as service
+    from ._actor import Actor as Actor
     from ._arenite import __version__ as __version__
     from ._arrays import array as array
     from ._arrays import empty as empty
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from .tables import scan_parquet as scan_parquet
 
 _HOMES = {
+    "Actor": "_actor",
     "ArenaFull": "_errors",
     "Cancelled": "_errors",
     "Crash": "_errors",
@@ -91,6 +93,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Actor",
     "ArenaFull",
     "Cancelled",
     "Crash",
