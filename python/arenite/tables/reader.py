@@ -170,7 +170,7 @@ class Scan:
         @overload
         def map_batches(self, function: Callable[[pyarrow.RecordBatch, *Ts], T], *arguments: *Ts) -> Iterator[T]: ...
 
-    def map_batches(self, function: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
+    def map_batches(self, function: Callable[[Any, *Ts], Any], *arguments: *Ts) -> Iterator[Any]:
         """Calls `function(batch, *arguments)` with each batch, in the task that reads it. Returns an iterator over the
         results, in order.
 
