@@ -392,3 +392,29 @@ def test_without_the_extension(tmp_path, platform, words):
             cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True,
         )  # fmt: skip
     assert "ImportError" in ran.stderr and words in ran.stderr, ran.stderr
+
+
+def test_a_build_without_rust_says_what_to_install(tmp_path):
+    """As pip calls it, once it has installed maturin. See PEP 517."""
+    names = "build_editable build_sdist build_wheel prepare_metadata_for_build_editable prepare_metadata_for_build_wheel"
+    hooks = "get_requires_for_build_wheel get_requires_for_build_editable get_requires_for_build_sdist"
+    lines = [f"def {name}(*_): return ['maturin']" for name in f"{names} {hooks}".split()]
+    (tmp_path / "maturin.py").write_text("\n".join(lines))
+    cargo = tmp_path / "bin" / "cargo"
+
+    def ask(hook, **env):
+        program = f"import build_backend; print(build_backend.{hook}())"
+        path = [str(Path(__file__).parents[1]), str(tmp_path)]
+        return subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True,
+            env={"PYTHONPATH": os.pathsep.join(path), "CARGO_HOME": str(tmp_path), **env},
+        )  # fmt: skip
+
+    for hook in hooks.split():
+        ran = ask(hook, PATH="")
+        assert ran.returncode == 1 and ran.stderr.count("\n") == 1, ran
+        assert "Install Rust from https://rustup.rs and run pip again" in ran.stderr
+    cargo.parent.mkdir()
+    cargo.touch(0o755)
+    assert f"There is one in {cargo.parent}: add it to PATH" in ask(hook, PATH="").stderr
+    assert ask(hook, PATH=str(cargo.parent)).stdout == "['maturin']\n"
