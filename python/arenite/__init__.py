@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ._identity import worker as worker
     from ._limiter import Limiter as Limiter
     from ._pool import Pool as Pool
+    from ._start import freeze_support as freeze_support
     from ._stats import Stats as Stats
     from .store import connect as connect
     from .tables import Scan as Scan
@@ -79,6 +80,7 @@ _HOMES = {
     "cancelled": "_executor",
     "connect": "store",
     "empty": "_arrays",
+    "freeze_support": "_start",
     "full": "_arrays",
     "mut": "_arrays",
     "read_csv": "tables",
@@ -118,6 +120,7 @@ __all__ = [
     "cancelled",
     "connect",
     "empty",
+    "freeze_support",
     "full",
     "mut",
     "read_csv",

@@ -292,7 +292,7 @@ class Executor(BaseExecutor):
                 imports = f"/proc/{os.getpid()}/fd/{file}", spares > 0
             setup, server = _start.setup(
                 self._definitions, initializer, initargs, preload, self._private, self._private_results, limit,
-                mode is not None, env, log, plain, imports,
+                mode is not None, env, log, plain, imports, python,
             )
             if server is not None:
                 self._end_with(server.close)
@@ -310,8 +310,8 @@ class Executor(BaseExecutor):
                 sandbox=mode,
                 label=label,
                 program=_start.interpreter(python),
-                arguments=_start.arguments(),
-                environment=_start.environment(max_workers, env, mode is not None),
+                arguments=_start.arguments(python),
+                environment=_start.environment(max_workers, env, mode is not None, python),
                 identity=_start.identity(),
                 setup=setup,
                 output=self._output,
