@@ -179,6 +179,7 @@ def run(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple
     """Runs one task. Returns the pickle of its value with the buffers beside it and the number of bytes that were
     copied; or the text of its exception and a pickle of it."""
     try:
+        _imports.end()
         if kind & _context.PRECEDED:
             function = _context.split(function)
         if kind & _pickle.PACKED:
@@ -210,6 +211,7 @@ def _dump_value(value: Any) -> tuple[Any, ...]:
 def start_actor(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
     """Makes the object of an actor. Returns it alone, or the text of the exception and a pickle of it."""
     try:
+        _imports.end()
         if kind & _context.PRECEDED:
             function = _context.split(function)
         call, positional, named = _load_call(function, arguments, kind, buffers)
