@@ -151,9 +151,11 @@ def environment(
         cores = len(os.sched_getaffinity(0))
         made = dict.fromkeys(_THREADS, str(max(1, cores // max(1, workers))))
         made.update(os.environ)
-    if python is not None and is_frozen() and made.pop("LD_LIBRARY_PATH", None):
+    if python is not None and is_frozen():
         # That of the program is where its libraries are.
-        made.update({"LD_LIBRARY_PATH": path for path in [os.environ.get("LD_LIBRARY_PATH_ORIG")] if path})
+        made.pop("LD_LIBRARY_PATH", "")
+        if "LD_LIBRARY_PATH_ORIG" in os.environ:
+            made["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH_ORIG"]
     made.update(given or {})
     if made.get("PYTHONHASHSEED", "random") == "random":
         made["PYTHONHASHSEED"] = _HASH_SEED
