@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from .._executor import Configured, Executor
     from .sources import Sources
 
-    T = TypeVar("T")
-    Ts = TypeVarTuple("Ts")
+    _T = TypeVar("_T")
+    _Ts = TypeVarTuple("_Ts")
 
     class _HasRows(Protocol):
         """A batch or a table of pyarrow, or that of another library."""
@@ -164,13 +164,13 @@ class Scan:
 
         @overload
         def map_batches(
-            self, function: Callable[[pyarrow.RecordBatch, *Ts], dict[str, Any] | _HasRows], *arguments: *Ts
+            self, function: Callable[[pyarrow.RecordBatch, *_Ts], dict[str, Any] | _HasRows], *arguments: *_Ts
         ) -> Iterator[pyarrow.Table]: ...
 
         @overload
-        def map_batches(self, function: Callable[[pyarrow.RecordBatch, *Ts], T], *arguments: *Ts) -> Iterator[T]: ...
+        def map_batches(self, function: Callable[[pyarrow.RecordBatch, *_Ts], _T], *arguments: *_Ts) -> Iterator[_T]: ...
 
-    def map_batches(self, function: Callable[[Any, *Ts], Any], *arguments: *Ts) -> Iterator[Any]:
+    def map_batches(self, function: Callable[[Any, *_Ts], Any], *arguments: *_Ts) -> Iterator[Any]:
         """Calls `function(batch, *arguments)` with each batch, in the task that reads it. Returns an iterator over the
         results, in order.
 
