@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from . import service as service
+    from ._actor import Actor as Actor
     from ._arenite import __version__ as __version__
     from ._arrays import array as array
     from ._arrays import empty as empty
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from ._identity import worker as worker
     from ._limiter import Limiter as Limiter
     from ._pool import Pool as Pool
+    from ._start import freeze_support as freeze_support
     from ._stats import Stats as Stats
     from .store import connect as connect
     from .tables import Scan as Scan
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from .tables import scan_parquet as scan_parquet
 
 _HOMES = {
+    "Actor": "_actor",
     "ArenaFull": "_errors",
     "Cancelled": "_errors",
     "Crash": "_errors",
@@ -77,6 +80,7 @@ _HOMES = {
     "cancelled": "_executor",
     "connect": "store",
     "empty": "_arrays",
+    "freeze_support": "_start",
     "full": "_arrays",
     "mut": "_arrays",
     "read_csv": "tables",
@@ -91,6 +95,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Actor",
     "ArenaFull",
     "Cancelled",
     "Crash",
@@ -115,6 +120,7 @@ __all__ = [
     "cancelled",
     "connect",
     "empty",
+    "freeze_support",
     "full",
     "mut",
     "read_csv",

@@ -2,27 +2,62 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from . import _inline, _pickle
 from ._future import Future, failed
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from typing_extensions import TypeVar as DefaultTypeVar
+
     from . import _arenite
     from ._executor import Executor
 
+    #: The class of the object.
+    Object = DefaultTypeVar("Object", covariant=True, default=Any)
+else:
+    Object = TypeVar("Object", covariant=True)
 
-class Actor:
+
+class Calls(Generic[Object]):
+    """The calls of an actor."""
+
+    def __getattr__(self, name: str) -> Callable[..., Future[Any]]:
+        return self._method(name)
+
+    def __getitem__(self, method: Callable[Concatenate[Object, P], T]) -> Callable[P, Future[T]]:
+        """The method of the object that this method of its class is: `counter[Counter.total]` is `counter.total`, and type
+        checkers know its arguments and its result."""
+        name = _name_in(self._of()._class, method)
+        if name is None:
+            raise TypeError(f"a method of the class is needed between the brackets, not {method!r}")
+        return self._method(name)
+
+    def __call__(self: Calls[Callable[P, T]], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Calls the object."""
+        return self._method("__call__")(*args, **kwargs)
+
+    def _method(self, name: str) -> Callable[..., Future[Any]]:
+        return self._of()._call_of(name, None)
+
+    def _of(self) -> Actor[Object]:
+        raise NotImplementedError
+
+
+class Actor(Calls[Object]):
     """An object that stays in one worker: see `Executor.actor`.
 
     Each attribute whose name does not begin with an underscore is a method of the object, which returns a `Future`. So
     does calling the actor, if the object can be called. `options` is a method of the actor.
     """
 
-    def __init__(self, executor: Executor, cls: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, executor: Executor, cls: Callable[..., Object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._executor = executor
         self._name = getattr(cls, "__qualname__", type(cls).__qualname__)
         self._class = cls if isinstance(cls, type) else None
@@ -38,14 +73,7 @@ class Actor:
         head, kind = executor._sent.before(head, kind)
         self._actor = engine.actor(head, data, kind, buffers or None)
 
-    def __getattr__(self, name: str) -> Callable[..., Future[Any]]:
-        return self._method(name, None)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Calls the object."""
-        return self._method("__call__", None)(*args, **kwargs)
-
-    def options(self, *, deadline: float | None = None) -> Limited:
+    def options(self, *, deadline: float | None = None) -> Limited[Object]:
         """Returns this actor with options for its calls.
 
         >>> import arenite, collections
@@ -58,7 +86,10 @@ class Actor:
         """
         return Limited(self, deadline)
 
-    def _method(self, name: str, deadline: float | None) -> Callable[..., Future[Any]]:
+    def _of(self) -> Actor[Object]:
+        return self
+
+    def _call_of(self, name: str, deadline: float | None) -> Callable[..., Future[Any]]:
         if name.startswith("_") and name != "__call__":
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         if self._class is not None and not _may_have(self._class, name):
@@ -99,7 +130,7 @@ class Actor:
             return failed(error)
         return Future(task, executor._private_results, executor._cancel_running, executor._load)
 
-    def __enter__(self) -> Actor:
+    def __enter__(self) -> Actor[Object]:
         return self
 
     def __exit__(
@@ -116,18 +147,26 @@ class Actor:
         raise TypeError("an actor is called by the program that made it and cannot be an argument: pass results of its calls")
 
 
-class Limited:
+class Limited(Calls[Object]):
     """An actor with options for its calls: what `Actor.options` returns."""
 
-    def __init__(self, actor: Actor, deadline: float | None) -> None:
+    def __init__(self, actor: Actor[Object], deadline: float | None) -> None:
         self._actor, self._deadline = actor, deadline
 
-    def __getattr__(self, name: str) -> Callable[..., Future[Any]]:
-        return self._actor._method(name, self._deadline)
+    def _of(self) -> Actor[Object]:
+        return self._actor
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Calls the object."""
-        return self._actor._method("__call__", self._deadline)(*args, **kwargs)
+    def _method(self, name: str) -> Callable[..., Future[Any]]:
+        return self._actor._call_of(name, self._deadline)
+
+
+def _name_in(cls: type | None, method: Any) -> str | None:
+    """The name that a class has for one of its methods. Where that is not known, the method's own."""
+    for base in cls.__mro__ if cls is not None else ():
+        for name, value in vars(base).items():
+            if value is method:
+                return name
+    return getattr(method, "__name__", None)
 
 
 def _may_have(cls: type, name: str) -> bool:

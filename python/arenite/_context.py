@@ -86,8 +86,8 @@ class _Named(type):
 
 
 _applied = b""
-#: The program's.
-_path: list[Any] = []
+#: The program's. None: this process does not follow it.
+_path: list[Any] | None = []
 _given: list[Any] = []
 #: The filters as this module has set them.
 _set: list[Any] = []
@@ -105,19 +105,20 @@ def split(function: bytes) -> bytes:
     return function[end:]
 
 
-def begin(new_path: list[Any], new_filters: list[Any]) -> None:
-    """Takes over what the program had when the executor was made. Nothing of this process is its own so far."""
+def begin(new_path: list[Any] | None, new_filters: list[Any]) -> None:
+    """Takes over what the program had when the executor was made. Nothing of this process is its own so far. Without a path,
+    this process keeps its own."""
     global _path, _given
     # Then there are filters.
     import warnings  # noqa: F401
 
-    _path, _given = sys.path[:], _filters()[:]
+    _path, _given = None if new_path is None else sys.path[:], _filters()[:]
     _apply(new_path, new_filters)
 
 
-def _apply(new_path: list[Any], new_filters: list[Any]) -> None:
+def _apply(new_path: list[Any] | None, new_filters: list[Any]) -> None:
     global _path, _given
-    if new_path != _path:
+    if new_path is not None and _path is not None and new_path != _path:
         sys.path[:] = merged(sys.path, _path, new_path)
         _path = new_path
     previous, _given = _given, [_filter(*parts) for parts in new_filters]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from _thread import allocate_lock
 
 # A worker imports this before its first task: see `_pickle`.
 TYPE_CHECKING = False
@@ -24,7 +25,9 @@ _read = 0
 #: The number of loaded modules at the last look, and their names.
 _count = 0
 _names: set[str] = set()
+#: A task has begun. `_importing` is held while this module imports another one before that.
 _is_used = False
+_importing = allocate_lock()
 
 
 _NAME = "arenite-imports"
@@ -56,10 +59,18 @@ def begin(path: str, waits: bool) -> None:
         threading.Thread(target=_wait, name="arenite-imports", daemon=True).start()
 
 
+def end() -> None:
+    """Before a task: the thread of this module imports nothing more. Two threads that import modules which import each other
+    may each wait for the other."""
+    global _is_used
+    if not _is_used:
+        with _importing:
+            _is_used = True
+
+
 def note() -> None:
     """After a task that has ended well."""
-    global _count, _is_used
-    _is_used = True
+    global _count
     if _file < 0 or len(sys.modules) == _count:
         return
     _count = len(sys.modules)
@@ -81,10 +92,13 @@ def _catch_up() -> None:
     whole = data[: data.rfind(b"\n") + 1]
     _read += len(whole)
     for name in whole.decode().splitlines():
-        try:
-            __import__(name)
-        except BaseException:
-            pass  # The task that imports it says why.
+        with _importing:
+            if _is_used:
+                return
+            try:
+                __import__(name)
+            except BaseException:
+                pass  # The task that imports it says why.
 
 
 def _wait() -> None:

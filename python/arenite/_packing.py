@@ -41,6 +41,10 @@ _MEASURED = 3
 STUCK, _LATE = 0.02, 0.05
 #: Seconds of work that are sent ahead for each thread of a worker; packets: at least, and at most.
 _AHEAD, _LEAST_AHEAD, _MOST_AHEAD = 0.02, 3, 16
+#: Packets that say how long other programs keep workers from their cores, and the longest time that is taken for that.
+_LATE_PACKETS, _LATEST = 16, 0.5
+#: Seconds after which the dispatcher does what no one has done meanwhile.
+_TEND = 0.004
 #: Tasks for each thread of a worker that are looked at together.
 _MOST_LOOKS = 8
 #: Bytes of a journal, and the part of the arena that the journals of a map may take.
@@ -58,11 +62,13 @@ class Pace:
     def __init__(self) -> None:
         #: Seconds for each call, of the last packets.
         self._last: deque[float] = deque(maxlen=_MEASURED)
+        self._late: deque[float] = deque(maxlen=_LATE_PACKETS)
         self._most = _MOST_CALLS
 
-    def note(self, seconds: float, calls: int, of: int) -> None:
-        """A packet has ended after this number `of` its calls."""
+    def note(self, seconds: float, late: float, calls: int, of: int) -> None:
+        """A packet has ended after this number `of` its calls, while other programs had the core for `late` seconds."""
         self._last.append(seconds / calls)
+        self._late.append(min(2 * late, _LATEST))
         if calls == of > 1:
             self._most = min(2 * self._most, _MOST_CALLS)
         elif calls < of and seconds < _TARGET:
@@ -72,8 +78,14 @@ class Pace:
     @property
     def time(self) -> float | None:
         """Seconds that a call takes, once that is known: the shortest of the last times, since the first calls load
-        modules, and a worker may have had to wait for a core."""
+        modules."""
         return min(self._last) if len(self._last) == _MEASURED else None
+
+    @property
+    def late(self) -> float:
+        """Seconds that a packet may take longer because other programs have the cores, which is no reason to take its rest
+        back."""
+        return max(self._late, default=0.0)
 
     @property
     def size(self) -> int:
@@ -183,6 +195,8 @@ class Packing:
         self.alone: Any = None
         #: Called with each entry that was sent.
         self.when_sent: Callable[[Entry], object] | None = None
+        #: When `feed` was called last.
+        self._fed = 0.0
         #: The number of calls that were taken from the stock.
         self._taken = 0
         #: Entries were added that are to be sent.
@@ -224,7 +238,8 @@ class Packing:
     def feed(self, all_of_it: bool = False) -> None:
         """Notices what has ended, and sends what is to be sent next. `all_of_it`: nothing stays in the stock."""
         with self.lock:
-            now, busy = monotonic(), 0
+            self._fed = now = monotonic()
+            busy = 0
             for entry in tuple(self.open):
                 if entry.is_waiting:
                     self._was_split = True
@@ -261,8 +276,9 @@ class Packing:
                 _dispatch.leave(self)
 
     def tend(self) -> None:
-        """The same, called by the dispatcher again and again, as long as there is something to do."""
-        if self.lock.acquire(blocking=False):
+        """The same, called by the dispatcher again and again, as long as there is something to do, unless whoever takes
+        results has just done it."""
+        if monotonic() - self._fed >= _TEND and self.lock.acquire(blocking=False):
             try:
                 self.feed()
             finally:
@@ -341,7 +357,8 @@ class Packing:
             entry.began = now
         if begun != entry.seen:
             entry.seen, entry.seen_at = begun, now
-        if begun >= len(packet) or now - entry.seen_at <= STUCK and now - entry.began <= _LATE:
+        late = self.pace.late
+        if begun >= len(packet) or now - entry.seen_at <= STUCK + late and now - entry.began <= _LATE + late:
             return
         self.take_back(entry, ceil((len(packet) - begun) / (2 * self._executor._slots)) or 1)
         # What comes later and has not begun is sent again behind it, so that no call overtakes one that is to end before.
@@ -380,9 +397,9 @@ class Packing:
         reply = entry.tasks[0].take()
         if type(reply) is not dict:
             try:
-                took, calls, tail = _pickle.load(reply[0], ())
+                took, late, calls, tail = _pickle.load(reply[0], ())
                 if calls:
-                    self.pace.note(took, calls, count)
+                    self.pace.note(took, late, calls, count)
             except Exception as error:
                 # Of a worker whose memory is damaged.
                 entry.error, entry.calls = error, count

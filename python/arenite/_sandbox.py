@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 #: the code of tasks expects to find.
 _MODULES = (
     "arenite._errors arenite._plain base64 bisect collections copy csv dataclasses datetime decimal enum "
-    "fractions functools hashlib heapq io itertools json linecache math operator queue random re secrets statistics string "
-    "struct textwrap threading time traceback types typing uuid zlib _strptime"
+    "fractions functools hashlib heapq io itertools json linecache math operator queue random re resource secrets statistics "
+    "string struct textwrap threading time traceback types typing uuid zlib _strptime"
 )
 _ENCODINGS = "ascii cp1252 idna latin_1 raw_unicode_escape unicode_escape utf_8_sig utf_16 utf_16_be utf_16_le utf_32"
 #: Parts that modules import when they are first used, if the module is loaded.

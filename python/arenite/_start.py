@@ -35,6 +35,20 @@ spec.loader.exec_module(package)
 module.run_worker(f'{{sys.implementation.cache_tag}} {{sys.version.split()[0]}}'.encode())
 """
 
+#: The same for an interpreter that finds the package by itself, for programs whose modules are in an archive.
+_PROGRAM_OF_OTHERS = """\
+import sys
+import arenite._arenite as module
+if module.__version__ != {version!r}:
+    sys.exit(f'the program has arenite {version}, but {{sys.executable}} has arenite {{module.__version__}}')
+module.run_worker(f'{{sys.implementation.cache_tag}} {{sys.version.split()[0]}}'.encode())
+"""
+
+#: The argument with which a frozen program becomes a worker.
+_WORKER = "--arenite-worker"
+#: Whether this process has called `freeze_support`, and so would its copies.
+_has_support = False
+
 #: What libraries of linear algebra read to decide how many threads they start in each process.
 _THREADS = (
     "OMP_NUM_THREADS",
@@ -52,16 +66,45 @@ _HASH_SEED = str(int.from_bytes(os.urandom(4), "little"))
 
 #: Variables that sandboxed workers get, if the program has them, and how the names of others begin.
 _PLAIN = {"PATH", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH", "GLIBC_TUNABLES"}
-_PLAIN_BEGINNINGS = ("LC_", "MALLOC_", "PYTHON", "ARENITE_")
+_PLAIN_BEGINNINGS = ("LC_", "MALLOC_", "PYTHON", "ARENITE_", "_PYI_")
+
+
+def freeze_support() -> None:
+    """Lets a program that is frozen by PyInstaller run its workers: they are the program itself, which this call makes a
+    worker.
+
+    Call it first in the main program, before the work and what reads the command line. It does nothing in programs that are
+    not frozen.
+
+    >>> import arenite
+    >>> if __name__ == "__main__":
+    ...     arenite.freeze_support()
+    """
+    global _has_support
+    if not is_frozen():
+        return
+    if sys.argv[1:] == [_WORKER]:
+        # The extension imports it. PyInstaller has to see that.
+        from . import _worker  # noqa: F401
+
+        _arenite.run_worker(identity())
+        sys.exit()
+    _has_support = True
+
+
+def is_frozen() -> bool:
+    """Whether `sys.executable` is the program itself."""
+    return bool(getattr(sys, "frozen", False))
 
 
 def interpreter(python: str | None) -> str:
     """Returns the path of the interpreter that workers run."""
     path = python or sys.executable
-    if python is None and getattr(sys, "frozen", False):
+    if python is None and is_frozen() and not _has_support:
         raise RuntimeError(
-            f"this program is frozen: {path} is the program itself and no interpreter that workers could run. Pass the "
-            f"path of a Python {sys.version.split()[0]} with the same packages as Executor(python=…)"
+            f"this program is frozen: {path} is the program itself and no interpreter that workers could run. Call "
+            "arenite.freeze_support() first in the main program, so that it can be its own worker, or pass the path of a "
+            f"Python {sys.version.split()[0]} with the same packages as Executor(python=…)"
         )
     if not path:
         raise RuntimeError(
@@ -77,8 +120,11 @@ def identity() -> bytes:
     return f"{sys.implementation.cache_tag} {sys.version.split()[0]}".encode()
 
 
-def arguments() -> list[str]:
+def arguments(python: str | None) -> list[str]:
     """Returns the arguments of the interpreter."""
+    if is_frozen():
+        program = _PROGRAM_OF_OTHERS.format(version=_arenite.__version__)
+        return [_WORKER] if python is None else ["-P", "-c", program]
     from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
 
     flags = [flag for flag in _args_from_interpreter_flags() if flag != "-P"]
@@ -88,7 +134,9 @@ def arguments() -> list[str]:
     return [*flags, "-P", "-c", program]
 
 
-def environment(workers: int, given: Mapping[str, str] | None, sandboxed: bool) -> list[tuple[str, str]]:
+def environment(
+    workers: int, given: Mapping[str, str] | None, sandboxed: bool, python: str | None = None
+) -> list[tuple[str, str]]:
     """Returns the environment of a worker: this process's, with a fair share of the cores for libraries that start
     threads, and what the user sets.
 
@@ -103,6 +151,11 @@ def environment(workers: int, given: Mapping[str, str] | None, sandboxed: bool) 
         cores = len(os.sched_getaffinity(0))
         made = dict.fromkeys(_THREADS, str(max(1, cores // max(1, workers))))
         made.update(os.environ)
+    if python is not None and is_frozen():
+        # That of the program is where its libraries are.
+        made.pop("LD_LIBRARY_PATH", "")
+        if "LD_LIBRARY_PATH_ORIG" in os.environ:
+            made["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH_ORIG"]
     made.update(given or {})
     if made.get("PYTHONHASHSEED", "random") == "random":
         made["PYTHONHASHSEED"] = _HASH_SEED
@@ -122,6 +175,7 @@ def setup(
     log: tuple[Any, ...] | None,
     output: tuple[str, bytes] | None,
     imports: tuple[str, bool] | None,
+    python: str | None,
 ) -> tuple[bytes, _inherit.Server | None]:
     """Returns what `_worker.start` is told, and the server that the initializer needs. `log`: how records are forwarded;
     `output`: where prints go, if not where the engine has them; `imports`: where the names of modules are, and whether
@@ -145,7 +199,8 @@ def setup(
         # What restores arrays, and exceptions where Dask is loaded, which come as arguments: a task cannot import it.
         names[:0] = [name for name in ("numpy", "tblib.pickling_support") if name in sys.modules]
     given = {
-        "path": _context.path(),
+        # The modules of a frozen program are in an archive that other interpreters do not read.
+        "path": None if python is not None and is_frozen() else _context.path(),
         # Arguments of the program may be secrets.
         "argv": sys.argv[:1] if sandboxed else list(sys.argv),
         "filters": _context.filters(),

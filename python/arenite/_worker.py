@@ -179,6 +179,7 @@ def run(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple
     """Runs one task. Returns the pickle of its value with the buffers beside it and the number of bytes that were
     copied; or the text of its exception and a pickle of it."""
     try:
+        _imports.end()
         if kind & _context.PRECEDED:
             function = _context.split(function)
         if kind & _pickle.PACKED:
@@ -210,6 +211,7 @@ def _dump_value(value: Any) -> tuple[Any, ...]:
 def start_actor(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
     """Makes the object of an actor. Returns it alone, or the text of the exception and a pickle of it."""
     try:
+        _imports.end()
         if kind & _context.PRECEDED:
             function = _context.split(function)
         call, positional, named = _load_call(function, arguments, kind, buffers)
@@ -274,9 +276,10 @@ def _run_many(function: bytes, arguments: Any, kind: int, buffers: list[Any]) ->
 
 
 def _run_packet(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
-    """Runs the calls of a packet. Returns as the value the seconds that they took, their number, and what the last one gave
-    if that is not in the journal: the pickle of its value, whose buffers are those of the reply, or the text and the pickle
-    of its exception. Without a journal, an exception is that of the task."""
+    """Runs the calls of a packet. Returns as the value the seconds that they took, those that other programs had the core
+    meanwhile, their number, and what the last one gave if that is not in the journal: the pickle of its value, whose buffers
+    are those of the reply, or the text and the pickle of its exception. Without a journal, an exception is that of the
+    task."""
     call, make = _pickle.open_function(function, kind, buffers, _private, _functions)
     if make is not None:
         call = make() if kind & _pickle.SHARED else _Again(make)
@@ -284,14 +287,24 @@ def _run_packet(function: bytes, arguments: Any, kind: int, buffers: list[Any]) 
     beside, copied = None, 0
     _context.renew()
     with call._arenite_around() if kind & _pickle.SHARED else _Nothing():
+        waits, begin = _waits(), time.thread_time()
         took, count, last = _arenite.run_packet(call, arguments, journal, buffers, _LONGEST_PACKET, _HOOKS)
+        # Calls that waited for nothing took their processor time.
+        late = 0.0 if _waits() != waits else max(0.0, took - (time.thread_time() - begin))
     _imports.note()
     if last is not None and len(last) == 3:
         last, beside, copied = last
     elif last is not None and journal is None:
         text, error = last
         return text, error
-    return pickle.dumps((took, count, last), 5), beside, copied
+    return pickle.dumps((took - late, late, count, last), 5), beside, copied
+
+
+def _waits() -> int:
+    """How often this thread has waited for something other than a core."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
 class _Again:

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import gc
 import os
+import random
 import re
 import signal
 import sys
@@ -14,11 +15,17 @@ import pytest
 
 
 def pytest_configure(config):
+    # Processes of pytest-xdist inherit it: all draw the same cases.
+    os.environ.setdefault("ARENITE_SEED", str(random.SystemRandom().randrange(1 << 32)))
     harness.keep_stderr()
     # A shell ignores it for what it runs in the background, and programs that tests interrupt would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "patience(seconds): how long this test may stay at one wait")
     config.addinivalue_line("markers", "leaves(what): this test may leave processes and descriptors of another library")
+
+
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line(f"ARENITE_SEED={os.environ['ARENITE_SEED']}")
 
 
 @pytest.hookimpl(wrapper=True)

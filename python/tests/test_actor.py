@@ -115,6 +115,25 @@ def test_any_callable_makes_an_object(executor):
     assert "Log" in repr(executor.actor(Log))
 
 
+def test_a_method_of_the_class_names_that_of_the_object(executor):
+    class Counted(Log):
+        def add(self, item):
+            return -super().add(item)
+
+        append = add
+
+    log = executor.actor(Counted)
+    assert log[Counted.append]("x").result() == -1
+    # As an attribute does, it means what the class of the object has.
+    assert log[Log.add]("y").result() == -2
+    assert log.options(deadline=60)[Log.all]().result() == ["x", "y"]
+    with pytest.raises(TypeError, match="a method of the class is needed between the brackets, not 'add'"):
+        log["add"]
+    with pytest.raises(AttributeError, match="upper"):
+        log[str.upper]
+    assert executor.actor(lambda: Log(1))[Log.all]().result() == [1]
+
+
 def test_an_exception_leaves_the_object(executor):
     log = executor.actor(Log)
     with pytest.raises(KeyError, match="text") as caught:

@@ -392,3 +392,80 @@ def test_without_the_extension(tmp_path, platform, words):
             cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True,
         )  # fmt: skip
     assert "ImportError" in ran.stderr and words in ran.stderr, ran.stderr
+
+
+FROZEN = """
+    import os
+    import sys
+
+    import arenite
+    import frozen_helper
+
+    def square(n):
+        return n * n
+
+    if __name__ == "__main__":
+        python, = sys.argv[1:] or [None]
+        if python != "unsupported":
+            arenite.freeze_support()
+        else:
+            python = None
+        with arenite.Executor(1, python=python) as ex:
+            found = list(ex.map(lambda n: square(n) + 1, range(3)))
+            if python is None:
+                found.append(ex.submit(frozen_helper.two).result())
+                found.append(type(ex.submit(os._exit, 3).exception()).__name__)
+            print(*found, ex.submit(os.getpid).result() != os.getpid())
+"""
+
+
+@pytest.mark.patience(900)
+@pytest.mark.parametrize("form", ["--onedir", "--onefile"])
+def test_a_frozen_program_is_its_own_worker(tmp_path, form):
+    pytest.importorskip("PyInstaller")
+    (tmp_path / "program.py").write_text(textwrap.dedent(FROZEN))
+    (tmp_path / "frozen_helper.py").write_text("def two():\n    return 2\n")
+    without = [word for name in ("numpy", "pandas", "pyarrow") for word in ("--exclude-module", name)]
+    with harness.waiting("PyInstaller"):
+        subprocess.run(
+            [sys.executable, "-m", "PyInstaller", "--log-level", "ERROR", form, *without, "program.py"],
+            cwd=tmp_path, env=WITH_PATHS, check=True, capture_output=True,
+        )  # fmt: skip
+    program = tmp_path / "dist" / "program"
+    program = program / "program" if program.is_dir() else program
+
+    def run(*arguments, **env):
+        with harness.waiting("the frozen program"):
+            ran = subprocess.run([program, *arguments], capture_output=True, text=True, env={**os.environ, **env}, cwd="/")
+        return ran.stdout.strip() or ran.stderr
+
+    assert run() == "1 2 5 2 WorkerDied True"
+    assert "Call arenite.freeze_support() first in the main program" in run("unsupported")
+    # The modules of the program are not there.
+    assert run(sys.executable, **WITH_PATHS) == "1 2 5 True"
+
+
+def test_a_build_without_rust_says_what_to_install(tmp_path):
+    """As pip calls it, once it has installed maturin. See PEP 517."""
+    names = "build_editable build_sdist build_wheel prepare_metadata_for_build_editable prepare_metadata_for_build_wheel"
+    hooks = "get_requires_for_build_wheel get_requires_for_build_editable get_requires_for_build_sdist"
+    lines = [f"def {name}(*_): return ['maturin']" for name in f"{names} {hooks}".split()]
+    (tmp_path / "maturin.py").write_text("\n".join(lines))
+    cargo = tmp_path / "bin" / "cargo"
+
+    def ask(hook, **env):
+        program = f"import build_backend; print(build_backend.{hook}())"
+        path = [str(Path(__file__).parents[1]), str(tmp_path)]
+        return subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True,
+            env={"PYTHONPATH": os.pathsep.join(path), "CARGO_HOME": str(tmp_path), **env},
+        )  # fmt: skip
+
+    for hook in hooks.split():
+        ran = ask(hook, PATH="")
+        assert ran.returncode == 1 and ran.stderr.count("\n") == 1, ran
+        assert "Install Rust from https://rustup.rs and run pip again" in ran.stderr
+    cargo.parent.mkdir()
+    cargo.touch(0o755)
+    assert f"There is one in {cargo.parent}: add it to PATH" in ask(hook, PATH="").stderr
+    assert ask(hook, PATH=str(cargo.parent)).stdout == "['maturin']\n"

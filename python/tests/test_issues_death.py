@@ -308,6 +308,44 @@ def test_the_task_after_an_end_runs_in_a_process_that_was_there_before(tmp_path,
             assert ex.submit(os.getpid).result() == ready
 
 
+def test_a_spare_ends_an_import_before_its_first_task(tmp_path, monkeypatch):
+    """The modules import each other: two threads that begin at either of them would each wait for the other."""
+    for name, other in (("spare_one", "spare_two"), ("spare_two", "spare_one")):
+        (tmp_path / f"{name}.py").write_text(
+            "import pathlib, time\n"
+            f"folder = pathlib.Path({str(tmp_path)!r})\n"
+            f"(folder / '{name} begins').open('a').write('x')\n"
+            "while (folder / 'shut').exists():\n"
+            "    time.sleep(0.001)\n"
+            f"import {other}\n"
+            "VALUE = 1\n"
+            f"def value():\n    return {other}.VALUE\n"
+        )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def first():
+        import spare_one
+
+        (tmp_path / "shut").touch()
+        return spare_one.value()
+
+    def second():
+        import spare_one
+
+        return spare_one.value()
+
+    with arenite.Executor(1, spares=1) as ex:
+        harness.until(lambda: [worker for worker in ex.stats().workers if worker.spare], "a spare")
+        assert ex.submit(first).result() == 1
+        # Modules are imported in the order in which that ended.
+        harness.until(lambda: (tmp_path / "spare_two begins").read_text() == "xx", "the spare to begin the import")
+        assert isinstance(ex.submit(os._exit, 3).exception(), arenite.WorkerDied)
+        task = ex.submit(second)
+        harness.until(task.running, "the spare to have the task")
+        (tmp_path / "shut").unlink()
+        assert task.result() == 1
+
+
 @pytest.mark.parametrize("spares", [-1, 1.5, "1"])
 def test_spares_that_cannot_be(spares):
     with pytest.raises((TypeError, ValueError), match="spares"):

@@ -9,6 +9,7 @@ import harness
 import pytest
 
 import arenite
+from arenite import _packing
 
 #: So many that there are packets, whatever the first calls take.
 MANY = 20_000
@@ -177,6 +178,17 @@ def meet(n):
     if n in (4000, 4001):
         multiprocessing.barrier.wait()
     return n
+
+
+def test_packets_that_lose_their_cores_have_more_time():
+    """What others take of a core is not the time of calls, but delays packets as slow calls do."""
+    pace = _packing.Pace()
+    for late in (0, 0, 0.1):
+        pace.note(0.001, late, 100, 100)
+    assert pace.time == 0.00001 and pace.size == 400 and pace.late == 0.2
+    for _ in range(20):
+        pace.note(0.001, 0, 100, 100)
+    assert pace.late == 0
 
 
 def test_a_map_that_no_one_reads_goes_on(ex, tmp_path):

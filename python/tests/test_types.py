@@ -1,6 +1,8 @@
 """Types: the package is checked as `mypy --strict` does, its stubs are compared with what runs, and signatures of tasks
 reach the user's code."""
 
+import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -27,8 +29,10 @@ arenite.dask.Worker
 arenite.joblib.AreniteBackend
 """
 
-#: A user's program. Lines that end in `# error: CODE` have to be refused with that code, all others to be accepted.
+#: A user's program. Lines that end in `# error: CODE` have to be refused by mypy with that code, and by pyright; all others
+#: have to be accepted.
 USE = '''
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, assert_type
 
@@ -43,6 +47,33 @@ def resize(photo: NDArray[np.uint8], width: int, *, quality: float = 0.9) -> NDA
 
 def fill(row: NDArray[np.float64], value: float) -> None:
     row[:] = value
+
+
+class Model:
+    def __init__(self, path: str, *, threads: int = 1) -> None:
+        self.path = path
+
+    def predict(self, row: NDArray[np.float64], scale: float = 1.0) -> NDArray[np.float32]:
+        return (scale * row).astype(np.float32)
+
+    def __call__(self, number: int) -> str:
+        return f"{self.path} {number}"
+
+
+def load(path: str) -> Model:
+    return Model(path)
+
+
+def predict(model: arenite.Actor[Model], row: NDArray[np.float64]) -> NDArray[np.float32]:
+    return model[Model.predict](row).result()
+
+
+def count(batch: Any) -> int:
+    return int(batch.num_rows)
+
+
+def price(batch: Any, tax: float) -> dict[str, list[float]]:
+    return {"gross": [1 + tax]}
 
 
 photo = np.zeros((2, 2), np.uint8)
@@ -87,6 +118,22 @@ with arenite.Executor(max_workers=2, memory_limit="1GiB", preload=["numpy"]) as 
         scope.submit(resize, photo)  # error: call-arg
     counter = ex.actor(dict, a=1)
     assert_type(counter.get("a"), arenite.Future[Any])
+    model = ex.actor(Model, "weights", threads=2)
+    assert_type(model, arenite.Actor[Model])
+    assert_type(model[Model.predict](out, scale=2), arenite.Future[NDArray[np.float32]])
+    assert_type(model.options(deadline=1)[Model.predict](out), arenite.Future[NDArray[np.float32]])
+    assert_type(model(3), arenite.Future[str])
+    assert_type(ex.actor(load, "weights"), arenite.Actor[Model])
+    assert_type(predict(model, out), NDArray[np.float32])
+    model[Model.predict](3)  # error: arg-type
+    model[Model.predict](out, size=2)  # error: call-arg
+    model[str.upper]  # error: index
+    model("3")  # error: arg-type
+    ex.actor(Model)  # error: call-arg
+    ex.actor(Model, 3)  # error: arg-type
+    with ex.actor(Counter, "abc") as letters:
+        assert_type(letters, arenite.Actor[Counter[str]])
+        assert_type(letters[Counter.total](), arenite.Future[int])
     ex.options(limit=arenite.Limiter(at_once=1, per_second=0.5))
     ex.options(limit=1)  # error: arg-type
 
@@ -107,6 +154,13 @@ with arenite.Pool(2, maxtasksperchild=3, memory_limit="1GiB") as pool:
     assert_type(next(pool.imap_unordered(len, ["abc"])), int)
     assert_type(pool.imap(len, ["abc"]).next(timeout=1.0), int)
     pool.map(3, [3])  # error: arg-type
+
+scan = arenite.scan_csv("data")
+assert_type(scan.map_batches(count), Iterator[int])
+assert_type(scan.map_batches(lambda batch: "text"), Iterator[str])
+scan.map_batches(price, 0.25)
+scan.map_batches(price, "0.25")  # error: arg-type
+scan.map_batches(count, 3)  # error: arg-type
 
 arenite.Executor(worker=2)  # error: call-arg
 arenite.Executor(writable="yes")  # error: arg-type
@@ -142,16 +196,30 @@ def test_the_package_passes_mypy(tmp_path, cache):
     assert code == 0, text
 
 
+def refused():
+    """Lines of the user's program that have to be refused, with the codes of mypy."""
+    lines = enumerate(USE.splitlines(), 1)
+    return {(number, code) for number, line in lines for code in line.partition("# error: ")[2].split(", ") if code}
+
+
 @pytest.mark.patience(300)
 def test_types_reach_the_user(tmp_path, cache):
     (tmp_path / "use.py").write_text(USE)
     _, text = run(tmp_path, "mypy", "--strict", "--cache-dir", cache, "--hide-error-context", "use.py")
-    wanted = set()
-    for number, line in enumerate(USE.splitlines(), 1):
-        _, _, codes = line.partition("# error: ")
-        wanted |= {(number, code) for code in codes.split(", ") if code}
     found = {(int(number), code) for number, code in re.findall(r"^use\.py:(\d+): error: .*\[([\w-]+)\]$", text, re.M)}
-    assert found == wanted, text
+    assert found == refused(), text
+
+
+@pytest.mark.patience(300)
+def test_types_reach_the_user_of_pyright(tmp_path):
+    pytest.importorskip("pyright")
+    (tmp_path / "use.py").write_text(USE)
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps({"include": ["use.py"], "typeCheckingMode": "strict"}))
+    _, text = run(tmp_path, "pyright", "--pythonpath", sys.executable, "--outputjson")
+    reports = json.loads(text[text.index("{"):])["generalDiagnostics"]
+    # What pyarrow says about its types is no matter of ours.
+    found = {one["range"]["start"]["line"] + 1: one for one in reports if "nknown" not in one["rule"]}
+    assert found.keys() == {number for number, _ in refused()}, list(found.values())
 
 
 @pytest.mark.patience(300)

@@ -16,10 +16,18 @@ from .table import Collector, Table, check_errors, closing, received
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any, Literal
+    from typing import Any, Literal, Protocol, TypeVar, TypeVarTuple, overload
 
     from .._executor import Configured, Executor
     from .sources import Sources
+
+    _T = TypeVar("_T")
+    _Ts = TypeVarTuple("_Ts")
+
+    class _HasRows(Protocol):
+        """A batch or a table of pyarrow, or that of another library."""
+
+        def __arrow_c_stream__(self, requested_schema: Any = None) -> Any: ...
 
 
 def make_plan(
@@ -149,10 +157,20 @@ class Scan:
         """The columns and their types, a `pyarrow.Schema`."""
         return self._plan.columns()
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[pyarrow.RecordBatch]:
         return self._run(None, ())
 
-    def map_batches(self, function: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
+    if TYPE_CHECKING:
+
+        @overload
+        def map_batches(
+            self, function: Callable[[pyarrow.RecordBatch, *_Ts], dict[str, Any] | _HasRows], *arguments: *_Ts
+        ) -> Iterator[pyarrow.Table]: ...
+
+        @overload
+        def map_batches(self, function: Callable[[pyarrow.RecordBatch, *_Ts], _T], *arguments: *_Ts) -> Iterator[_T]: ...
+
+    def map_batches(self, function: Callable[[Any, *_Ts], Any], *arguments: *_Ts) -> Iterator[Any]:
         """Calls `function(batch, *arguments)` with each batch, in the task that reads it. Returns an iterator over the
         results, in order.
 

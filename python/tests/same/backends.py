@@ -3,12 +3,25 @@
 import contextlib
 import importlib
 import json
+import os
+import random
 import re
 import sys
 import warnings
 
 #: In the order in which they are compared: the last one has to give what the others do.
 BACKENDS = ("fork", "spawn", "loky", "arenite")
+
+
+#: Programs of each script that run; `ARENITE_SEED` draws them.
+CASES = int(os.environ.get("ARENITE_CASES", "300"))
+
+
+def drawn(programs):
+    """As many of the programs as are to run, in their order."""
+    programs = list(programs)
+    numbers = random.Random(os.environ.get("ARENITE_SEED", "")).sample(range(len(programs)), min(CASES, len(programs)))
+    return [programs[number] for number in sorted(numbers)]
 
 
 def loky():

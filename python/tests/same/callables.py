@@ -603,7 +603,7 @@ def names():
 
 
 def programs(which):
-    wanted = [name for name, others in names() if which == "arenite" or which in others]
+    wanted = [name for name, others in backends.drawn(names()) if which == "arenite" or which in others]
     for setup, workers in SETUPS.items():
         for way, run in ON_EXECUTOR.items():
             here = f"{setup}, {way}: "

@@ -305,7 +305,7 @@ def names():
 
 
 def programs(which):
-    wanted = [name for name, others in names() if which == "arenite" or which in others]
+    wanted = [name for name, others in backends.drawn(names()) if which == "arenite" or which in others]
     with backends.executor(which) as ex:
         for program in wanted:
             way, rest = program.split(", ", 1)
