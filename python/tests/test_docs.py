@@ -51,6 +51,24 @@ def test_the_code_of_a_page_runs_as_a_script(page):
     assert "Traceback" not in ran.err or "distributed" in NEEDS.get(page, ()), ran
 
 
+RECIPES = re.split(r"^## ", (ROOT / "docs/recipes.md").read_text(), flags=re.MULTILINE)[1:]
+NEEDED_BY_RECIPES = {"20 GB CSV": ["pyarrow"], "A service in FastAPI": ["fastapi", "httpx"], "tqdm over a pool": ["tqdm"]}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.partition("\n")[0])
+def test_a_recipe_is_a_script(recipe):
+    for package in NEEDED_BY_RECIPES.get(recipe.partition("\n")[0], ()):
+        pytest.importorskip(package)
+    [source] = re.findall(r"^```python\n(.*?)^```", recipe, re.MULTILINE | re.DOTALL)
+    assert "assert " in source
+    ran = harness.script(source, cwd=ROOT)
+    assert (ran.code, ran.left) == (0, []), ran
+
+
+def test_there_are_ten_recipes():
+    assert len(RECIPES) == 10
+
+
 def test_a_wrong_line_of_a_page_would_be_found():
     broken = program("docs/python.md").replace("== 1024", "== 1025")
     ran = harness.script(broken, cwd=ROOT)
@@ -90,7 +108,7 @@ def test_public_names_are_documented():
 REPOSITORY = "https://github.com/arenite/arenite/blob/main/"
 
 
-@pytest.mark.parametrize("page", ["README.md", *PAGES])
+@pytest.mark.parametrize("page", ["README.md", "llms.txt", "docs/recipes.md", *PAGES])
 def test_links_to_files_lead_somewhere(page):
     text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
     anchors = {heading(line) for line in text.splitlines() if line.startswith("#")}

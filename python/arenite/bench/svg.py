@@ -76,9 +76,9 @@ def panel(figures, x, y, colours):
             end += max(2.0, room * math.log10(median / low) / span)
             parts.append(rect(left, at + 1, end - left, BAR, bar, 2))
         if key != "arenite" and (than := report.factor(row, ours, median)):
-            words += f"  {than}"
+            words += f" · {than}"
         elif median is None or row.name in ("crash", "orphans"):
-            words = f"{words}  {figures.notes.get(key, '')}".strip()
+            words = " · ".join(filter(None, (words, figures.notes.get(key))))
         parts.append(text(end + 8, at + 13, 12.5, words[:60], colours.ink, weight))
     return "\n".join(parts)
 
