@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Makes what is published: wheels of the package `arenite` and of the command (`arenite-cli`) for x86_64 and aarch64, their source
-# archives, and the crates. `packaging/release.sh FOLDER [x86_64 | aarch64 | source]…` makes all, or these. Needs Linux, rustup's Rust
-# with both targets (`rustup target add aarch64-unknown-linux-gnu`), and Python 3.11 or newer with pip.
+# Makes what is published: wheels of the package `arenite` and of the command (`arenite-cli`) for x86_64 and aarch64, the package's
+# source archive, and the crates. `packaging/release.sh FOLDER [x86_64 | aarch64 | source]…` makes all, or these. Needs Linux, Rust with
+# the standard libraries of both (`rustup target add aarch64-unknown-linux-gnu`; RUSTC may name another compiler), and Python 3.11 or
+# newer with pip.
 #
 # Wheels run with glibc 2.17, which zig links against. Their line tables are in files beside them, `*.debug`; the names of functions
 # that crash reports show stay inside.
@@ -15,8 +16,13 @@ trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check 'maturin[zig]>=1.16,<2' auditwheel wheel
 export PATH=$work/venv/bin:$PATH CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target/released}
-objcopy=$(find "$(rustc --print sysroot)" -name rust-objcopy -print -quit)
-[ -n "$objcopy" ] || objcopy=$(command -v llvm-objcopy) || { echo "release.sh: no rust-objcopy or llvm-objcopy" >&2; exit 1; }
+
+# Rust's own objcopy, for files of any processor.
+objcopy() {
+    local sysroot
+    sysroot=$(rustc --print sysroot)
+    LD_LIBRARY_PATH=$sysroot/lib "$(find "$sysroot" -name rust-objcopy -print -quit)" "$@"
+}
 
 # separate WHEEL: moves the line tables of the programs in a wheel into files beside it.
 separate() {
@@ -26,8 +32,8 @@ separate() {
     python -m wheel unpack --dest "$unpacked" "$wheel"
     while read -r program; do
         case $(head -c 4 "$program") in $'\x7fELF') ;; *) continue ;; esac
-        "$objcopy" --only-keep-debug "$program" "${wheel%.whl}.debug"
-        "$objcopy" --strip-debug --add-gnu-debuglink="${wheel%.whl}.debug" "$program"
+        objcopy --only-keep-debug "$program" "${wheel%.whl}.debug"
+        objcopy --strip-debug --add-gnu-debuglink="${wheel%.whl}.debug" "$program"
     done < <(find "$unpacked" -type f -size +100k)
     rm "$wheel"
     python -m wheel pack --dest-dir "$out" "$unpacked"/*
@@ -35,7 +41,12 @@ separate() {
 
 # wheels PROCESSOR: both wheels for it, checked.
 wheels() {
-    local project wheel
+    local project wheel library
+    library=$("${RUSTC:-rustc}" --print target-libdir --target "$1-unknown-linux-gnu")
+    compgen -G "$library/libstd-*.rlib" >/dev/null || {
+        echo "release.sh: no standard library in $library: run \`rustup target add $1-unknown-linux-gnu\`" >&2
+        exit 1
+    }
     rm -rf "$work/made"
     for project in python packaging/cli; do
         (
@@ -47,7 +58,9 @@ wheels() {
         mv "$wheel" "$out/"
         wheel=$out/$(basename "$wheel")
         separate "$wheel"
-        auditwheel show "$wheel"
+        # Fails where a symbol is newer than the wheel's name promises.
+        auditwheel show "$wheel" | tee "$work/audit"
+        grep -q "manylinux_2_17_$1" "$work/audit" || { echo "release.sh: $wheel needs a newer glibc than 2.17" >&2; exit 1; }
     done
 }
 

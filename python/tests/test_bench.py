@@ -64,6 +64,10 @@ def test_a_quick_run_as_table_json_and_chart(tmp_path):
     assert [goal["goal"] for goal in found["rows"][0]["goals"]] == ["≤ 0.4 × pool", "≤ 0.75 × threads"]
     words = "".join(xml.etree.ElementTree.parse(tmp_path / "chart.svg").getroot().itertext())
     assert "multiprocessing.Pool" in words and "arenite" in words
+    drawn = [(tmp_path / name).read_text() for name in ("chart.svg", "chart-dark.svg")]
+    again = bench("--from", str(tmp_path / "figures.json"), "--svg", str(tmp_path / "chart.svg"))
+    assert again == table and drawn == [(tmp_path / name).read_text() for name in ("chart.svg", "chart-dark.svg")]
+    assert svg.DARK.page in drawn[1] and not any(colour in drawn[1] for colour in svg.LIGHT)
 
 
 def figures_of_store_rows(*names, **environment):

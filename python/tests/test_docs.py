@@ -51,6 +51,24 @@ def test_the_code_of_a_page_runs_as_a_script(page):
     assert "Traceback" not in ran.err or "distributed" in NEEDS.get(page, ()), ran
 
 
+RECIPES = re.split(r"^## ", (ROOT / "docs/recipes.md").read_text(), flags=re.MULTILINE)[1:]
+NEEDED_BY_RECIPES = {"20 GB CSV": ["pyarrow"], "A service in FastAPI": ["fastapi", "httpx"], "tqdm over a pool": ["tqdm"]}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.partition("\n")[0])
+def test_a_recipe_is_a_script(recipe):
+    for package in NEEDED_BY_RECIPES.get(recipe.partition("\n")[0], ()):
+        pytest.importorskip(package)
+    [source] = re.findall(r"^```python\n(.*?)^```", recipe, re.MULTILINE | re.DOTALL)
+    assert "assert " in source
+    ran = harness.script(source, cwd=ROOT)
+    assert (ran.code, ran.left) == (0, []), ran
+
+
+def test_there_are_ten_recipes():
+    assert len(RECIPES) == 10
+
+
 def test_a_wrong_line_of_a_page_would_be_found():
     broken = program("docs/python.md").replace("== 1024", "== 1025")
     ran = harness.script(broken, cwd=ROOT)
@@ -90,12 +108,13 @@ def test_public_names_are_documented():
 REPOSITORY = "https://github.com/arenite/arenite/blob/main/"
 
 
-@pytest.mark.parametrize("page", ["README.md", *PAGES])
+GUIDES = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "llms.txt", "python/README.md", *GUIDES])
 def test_links_to_files_lead_somewhere(page):
-    text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
-    anchors = {heading(line) for line in text.splitlines() if line.startswith("#")}
-    links = re.findall(r"\]\(([^)\s]+)\)", text)
-    assert links
+    links = re.findall(r"\]\(([^)\s]+)\)", prose(ROOT / page))
+    assert links or page in GUIDES
     for link in links:
         # The page of the package is read at PyPI, too.
         own = link.removeprefix(REPOSITORY)
@@ -103,13 +122,20 @@ def test_links_to_files_lead_somewhere(page):
         if "://" in own:
             continue
         path, _, anchor = own.partition("#")
-        assert not path or folder.joinpath(path).exists(), f"{page}: {link}"
-        assert path or anchor in anchors, f"{page}: {link}"
+        target = folder / path if path else ROOT / page
+        assert target.exists(), f"{page}: {link}"
+        assert not anchor or anchor in headings(target), f"{page}: {link}"
 
 
-def heading(line):
-    """The anchor of a heading."""
-    return re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()).replace(" ", "-")
+def prose(page):
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def headings(page):
+    """The anchors of a page."""
+    titles = [line.lstrip("# ").lower() for line in prose(page).splitlines() if line.startswith("#")]
+    return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles}
 
 
 def test_readmes_are_short():

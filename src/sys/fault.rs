@@ -90,8 +90,9 @@ pub(super) fn known_thread(id: u32) -> Option<&'static KnownThread> {
 
 /// Number of this thread in the system. Async-signal-safe.
 pub(super) fn thread_id() -> u32 {
+    // The function of this name is in glibc 2.30 and newer. The number of a thread fits 32 bits.
     // SAFETY: takes nothing and returns a number.
-    unsafe { libc::gettid() }.cast_unsigned()
+    unsafe { libc::syscall(libc::SYS_gettid) as u32 }
 }
 
 /// An address in the caller's stack frame, about.

@@ -261,19 +261,37 @@ fn working_folder() -> Result<Option<OwnedFd>> {
 }
 
 /// Adds an action that changes the working directory. The descriptor has to be open when the actions are performed.
+///
+/// Adds none before glibc 2.29, which lacks such actions: the program starts where this process is then.
 fn add_fchdir(actions: &mut PosixSpawnFileActions, folder: &OwnedFd) -> nix::Result<()> {
+    let Some(add) = addfchdir() else {
+        return Ok(());
+    };
     // SAFETY: the wrapper is `repr(transparent)` over the structure of the C library, which is initialised and
     // exclusively borrowed; the call adds a number to it.
-    let error = unsafe {
-        libc::posix_spawn_file_actions_addfchdir_np(
-            std::ptr::from_mut(actions).cast(),
-            folder.as_raw_fd(),
-        )
-    };
+    let error = unsafe { add(std::ptr::from_mut(actions).cast(), folder.as_raw_fd()) };
     match error {
         0 => Ok(()),
         errno => Err(Errno::from_raw(errno)),
     }
+}
+
+type AddFchdir = unsafe extern "C" fn(*mut libc::posix_spawn_file_actions_t, RawFd) -> i32;
+
+/// `posix_spawn_file_actions_addfchdir_np`, found at run time: a program that names it would not start where it is
+/// missing.
+#[cfg(target_env = "gnu")]
+fn addfchdir() -> Option<AddFchdir> {
+    let name = c"posix_spawn_file_actions_addfchdir_np";
+    // SAFETY: reads a string that ends with a zero byte.
+    let function = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    // SAFETY: this is its type, and null is `None`.
+    unsafe { std::mem::transmute::<*mut libc::c_void, Option<AddFchdir>>(function) }
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn addfchdir() -> Option<AddFchdir> {
+    Some(libc::posix_spawn_file_actions_addfchdir_np)
 }
 
 /// Checks that `/proc` is there, through which workers find their program and open what they inherit.

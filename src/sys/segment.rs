@@ -1,12 +1,13 @@
 //! Shared-memory segments: in-memory files with or without a name.
 
+use std::ffi::CString;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, SealFlag, fallocate, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::memfd::MFdFlags;
 use nix::sys::mman::{shm_open, shm_unlink};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::Pid;
@@ -110,7 +111,7 @@ impl Segment {
         if sealed {
             flags |= MFdFlags::MFD_ALLOW_SEALING;
         }
-        let fd = retry(|| memfd_create(label, flags)).map_err(|errno| {
+        let fd = memfd_create(label, flags).map_err(|errno| {
             Error::new("memfd_create", errno, format!("the segment \"{label}\""))
         })?;
         let segment = Segment { fd };
@@ -283,6 +284,16 @@ impl Segment {
             Err(errno) => Err(Error::new("flock", errno, "a segment")),
         }
     }
+}
+
+/// The system call, because the function of this name is in glibc 2.27 and newer.
+fn memfd_create(label: &str, flags: MFdFlags) -> nix::Result<OwnedFd> {
+    let label = CString::new(label).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: reads a string that ends with a zero byte, and returns a number.
+    let call = || unsafe { libc::syscall(libc::SYS_memfd_create, label.as_ptr(), flags.bits()) };
+    let fd = retry(|| Errno::result(call()))?;
+    // SAFETY: the call has just opened it. Descriptors fit 32 bits.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
 impl AsFd for Segment {

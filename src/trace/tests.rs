@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
 use serde_json::Value;
 
@@ -370,8 +369,8 @@ fn a_full_disk_ends_the_writing_with_an_error() {
 
 /// A trace whose events go into memory.
 fn into_memory() -> (File, TraceOwner) {
-    let flags = MFdFlags::MFD_ALLOW_SEALING;
-    let memory = File::from(memfd_create(c"events", flags).unwrap());
+    let segment = crate::sys::Segment::create_memfd("events", true).unwrap();
+    let memory = File::from(std::os::fd::OwnedFd::from(segment));
     let events = format!("/proc/self/fd/{}", memory.as_raw_fd());
     let tracer = start(TraceConfig {
         events: Some(events.into()),

@@ -16,11 +16,10 @@ use std::sync::Arc;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{
-    AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat, openat2, renameat, renameat2,
-};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
+use rustix::fs::{RenameFlags, renameat_with};
 
 use crate::text::show_path;
 
@@ -192,7 +191,8 @@ impl Folder {
     }
 
     fn rename_by(&self, from: &OsStr, to: &OsStr, how: RenameFlags) -> nix::Result<()> {
-        renameat2(&self.fd, from, &self.fd, to, how)
+        renameat_with(&self.fd, from, &self.fd, to, how)
+            .map_err(|error| Errno::from_raw(error.raw_os_error()))
     }
 
     /// Removes a file or a link.
@@ -261,7 +261,7 @@ impl Temporary {
         let rename_by = |how| self.folder.rename_by(&self.name, name, how);
         single(name)?;
         for _ in 0..ATTEMPTS {
-            match rename_by(RenameFlags::RENAME_NOREPLACE) {
+            match rename_by(RenameFlags::NOREPLACE) {
                 Ok(()) => return Ok(self.is_at(name).inspect_err(|_| self.undo(name))?),
                 Err(Errno::EEXIST) => {}
                 Err(error) if is_unsupported(error) => return self.place_plainly(name, judge),
@@ -272,11 +272,11 @@ impl Temporary {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error.into()),
             }
-            match rename_by(RenameFlags::RENAME_EXCHANGE) {
+            match rename_by(RenameFlags::EXCHANGE) {
                 Ok(()) => {
                     let placed = self.is_at(name);
                     if let Err(refused) = judge(&self.folder.entry(&self.name)?) {
-                        rename_by(RenameFlags::RENAME_EXCHANGE).map_err(io::Error::from)?;
+                        rename_by(RenameFlags::EXCHANGE).map_err(io::Error::from)?;
                         return Err(refused);
                     }
                     self.folder.remove(&self.name)?;
@@ -293,7 +293,7 @@ impl Temporary {
 
     /// Gives its temporary name back to what another program has put there, and this one has renamed.
     fn undo(&self, name: &OsStr) {
-        let how = RenameFlags::RENAME_NOREPLACE;
+        let how = RenameFlags::NOREPLACE;
         let _ = self.folder.rename_by(name, &self.name, how);
     }
 

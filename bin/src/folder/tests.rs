@@ -5,6 +5,8 @@ use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
+use rustix::fs::CWD;
+
 use super::*;
 
 /// A folder `out` with folders, files and links in it, beside a folder `outside`.
@@ -147,14 +149,7 @@ fn a_file_that_is_exchanged_for_a_protected_one_after_the_first_look_is_put_back
         if !is_input {
             // What another program may do between any two steps.
             let both = (path("old"), path("input"));
-            renameat2(
-                nix::fcntl::AT_FDCWD,
-                &both.0,
-                nix::fcntl::AT_FDCWD,
-                &both.1,
-                RenameFlags::RENAME_EXCHANGE,
-            )
-            .unwrap();
+            renameat_with(CWD, &both.0, CWD, &both.1, RenameFlags::EXCHANGE).unwrap();
             return Ok(());
         }
         Err(io::Error::other("an input"))

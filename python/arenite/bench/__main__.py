@@ -29,7 +29,8 @@ def parse(arguments):
     parser.add_argument("--workers", type=int, default=2, help="workers of each system (2)")
     parser.add_argument("--quick", action="store_true", help="three turns each, and without the rows on 1 GiB")
     parser.add_argument("--json", metavar="FILE", help="write all samples; - is the output, in the place of the table")
-    parser.add_argument("--svg", metavar="FILE", help="draw a chart")
+    parser.add_argument("--svg", metavar="FILE.svg", help="draw a chart, and FILE-dark.svg for dark pages")
+    parser.add_argument("--from", dest="source", metavar="FILE", help="take the figures from a file that --json wrote")
     parser.add_argument("--list", action="store_true", help="list rows and systems, and measure nothing")
     return parser.parse_args(arguments)
 
@@ -49,10 +50,16 @@ def main(arguments=None):
         return
     keys = [key for key in options.systems or systems.ALL if systems.ALL[key].is_installed()]
     chosen = options.rows or [name for name, row in rows.ALL.items() if not (options.quick and row.long)]
-    machine = report.machine()
+    machine, all_figures = report.machine(), []
+    if options.source:
+        chosen = []
+        with open(options.source) as file:
+            machine, all_figures = report.from_json(json.load(file))
     to_table = sys.stderr if options.json == "-" else sys.stdout
     print(report.describe(machine), file=to_table)
-    all_figures, medians = [], {}
+    medians = {figures.row.name: figures.medians() for figures in all_figures}
+    for figures in all_figures:
+        print("\n" + report.table(figures, medians), file=to_table)
     on_terminal = sys.stderr.isatty()
 
     def say(words):
@@ -75,8 +82,9 @@ def main(arguments=None):
             with open(options.json, "w") as file:
                 file.write(text + "\n")
     if options.svg:
-        with open(options.svg, "w") as file:
-            file.write(svg.draw(all_figures, machine))
+        for name, colours in ((options.svg, svg.LIGHT), (options.svg.removesuffix(".svg") + "-dark.svg", svg.DARK)):
+            with open(name, "w") as file:
+                file.write(svg.draw(all_figures, machine, colours))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 
-from . import systems
+from . import measure, rows, systems
 
 
 def name_of(key):
@@ -59,7 +59,8 @@ def factor(row, ours, theirs):
     ratio = theirs / ours if row.less_is_better else ours / theirs
     if 0.95 <= ratio <= 1.05:
         return "the same"
-    return f"{ratio:.2g} × slower" if ratio > 1 else f"{1 / ratio:.2g} × faster"
+    times = number(float(f"{max(ratio, 1 / ratio):.2g}"))
+    return f"{times} × slower" if ratio > 1 else f"{times} × faster"
 
 
 def table(figures, medians):
@@ -105,3 +106,14 @@ def as_json(all_figures, medians, machine, workers):
             }
         )
     return {"machine": machine, "workers": workers, "rows": found}
+
+
+def from_json(found):
+    """What `as_json` was made of: the machine and the figures."""
+    all_figures = []
+    for row in found["rows"]:
+        figures = measure.Figures(rows.ALL[row["name"]]())
+        figures.samples = {key: system["samples"] for key, system in row["systems"].items()}
+        figures.notes = dict(row["notes"])
+        all_figures.append(figures)
+    return found["machine"], all_figures

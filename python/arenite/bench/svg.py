@@ -1,7 +1,9 @@
-"""The figures as a picture: one panel per row, a bar per system, on a log scale."""
+"""The figures as a picture: one panel per row, a bar per system, on a log scale; for light and for dark pages."""
 
 import math
+import textwrap
 from html import escape
+from typing import NamedTuple
 
 from . import report
 
@@ -9,11 +11,24 @@ WIDTH, MARGIN, GAP = 1360, 32, 24
 PANEL = (WIDTH - 2 * MARGIN - GAP) / 2
 HEAD, FOOT, PANEL_HEAD, LINE, BAR, PAD = 116, 40, 50, 25, 15, 18
 LABELS, FIGURES = 176, 190
-INK, SOFT, GRID, OURS, OTHERS = "#1b1f24", "#59636e", "#e3e7eb", "#0072b2", "#e69f00"
+
+
+class Colours(NamedTuple):
+    page: str
+    panel: str
+    ink: str
+    soft: str
+    grid: str
+    ours: str
+    others: str
+
+
+LIGHT = Colours("#f4f6f8", "#ffffff", "#1b1f24", "#59636e", "#e3e7eb", "#0072b2", "#e69f00")
+DARK = Colours("#0d1117", "#161b22", "#e6edf3", "#9198a1", "#2b323b", "#56b4e9", "#c98500")
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 
 
-def text(x, y, size, words, colour=INK, weight="normal", anchor="start"):
+def text(x, y, size, words, colour, weight="normal", anchor="start"):
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{colour}" font-weight="{weight}" '
         f'text-anchor="{anchor}">{escape(words)}</text>'
@@ -33,12 +48,12 @@ def height(figures):
     return PANEL_HEAD + LINE * len(keys(figures)) + PAD
 
 
-def panel(figures, x, y):
+def panel(figures, x, y, colours):
     row = figures.row
-    parts = [rect(x, y, PANEL, height(figures), "#ffffff", 8)]
-    parts.append(text(x + PAD, y + 24, 14.5, row.title, weight="bold"))
+    parts = [rect(x, y, PANEL, height(figures), colours.panel, 8)]
+    parts.append(text(x + PAD, y + 24, 14.5, row.title, colours.ink, "bold"))
     better = "less is better" if row.less_is_better else "more is better"
-    parts.append(text(x + PAD, y + 41, 12, f"{row.unit}, {better}", SOFT))
+    parts.append(text(x + PAD, y + 41, 12, f"{row.unit}, {better}", colours.soft))
     medians = [value for value in figures.medians().values() if value > 0]
     low = 10 ** math.floor(math.log10(min(medians))) if medians else 1
     high = 10 ** math.ceil(math.log10(max(medians))) if medians else 10
@@ -47,49 +62,52 @@ def panel(figures, x, y):
     top, bottom = y + PANEL_HEAD, y + height(figures) - PAD / 2
     for power in range(int(span) + 1):
         at = left + room * power / span
-        parts.append(f'<line x1="{at:.1f}" y1="{top}" x2="{at:.1f}" y2="{bottom}" stroke="{GRID}"/>')
+        parts.append(f'<line x1="{at:.1f}" y1="{top}" x2="{at:.1f}" y2="{bottom}" stroke="{colours.grid}"/>')
     ours = figures.median("arenite")
     for place, key in enumerate(keys(figures)):
         at = top + LINE * place
         median = figures.median(key)
-        ink = OURS if key == "arenite" else OTHERS
+        bar = colours.ours if key == "arenite" else colours.others
         weight = "bold" if key == "arenite" else "normal"
-        parts.append(text(left - 10, at + 13, 13, report.name_of(key), INK, weight, "end"))
+        parts.append(text(left - 10, at + 13, 13, report.name_of(key), colours.ink, weight, "end"))
         words = report.number(median)
         end = left
         if median:
             end += max(2.0, room * math.log10(median / low) / span)
-            parts.append(rect(left, at + 1, end - left, BAR, ink, 2))
+            parts.append(rect(left, at + 1, end - left, BAR, bar, 2))
         if key != "arenite" and (than := report.factor(row, ours, median)):
-            words += f"  {than}"
+            words += f" · {than}"
         elif median is None or row.name in ("crash", "orphans"):
-            words = f"{words}  {figures.notes.get(key, '')}".strip()
-        parts.append(text(end + 8, at + 13, 12.5, words[:60], INK, weight))
+            words = " · ".join(filter(None, (words, figures.notes.get(key))))
+        parts.append(text(end + 8, at + 13, 12.5, words[:60], colours.ink, weight))
     return "\n".join(parts)
 
 
-def draw(all_figures, machine):
-    """A complete SVG file."""
-    columns = [0.0, 0.0]
+def draw(all_figures, machine, colours=LIGHT):
+    """A complete SVG file. Up to three rows are below each other, and more in two columns."""
+    shown = [figures for figures in all_figures if keys(figures)]
+    columns = [0.0, 0.0] if len(shown) > 3 else [0.0]
     body = []
-    for figures in all_figures:
-        if not keys(figures):
-            continue
+    for figures in shown:
         column = columns.index(min(columns))
-        body.append(panel(figures, MARGIN + column * (PANEL + GAP), HEAD + columns[column]))
+        body.append(panel(figures, MARGIN + column * (PANEL + GAP), HEAD + columns[column], colours))
         columns[column] += height(figures) + GAP
+    width = 2 * MARGIN + len(columns) * (PANEL + GAP) - GAP
     whole = HEAD + max(columns) + FOOT - GAP
-    last = "Medians of samples taken in turns by “python -m arenite.bench”. Faster and slower: than arenite. "
-    last += "Log scale: each grid line is ten times the one before."
+    words = "Medians of samples taken in turns by “python -m arenite.bench”. Faster and slower: than arenite. "
+    words += "Log scale: each grid line is ten times the one before."
+    last = textwrap.wrap(words, int(width / 6.6))
+    whole += 15 * (len(last) - 1)
+    described = textwrap.wrap(report.describe(machine), int(width / 7.6))[:2]
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {whole:.0f}" width="{WIDTH}" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {whole:.0f}" width="{width:.0f}" '
             f'height="{whole:.0f}" font-family="{FONT}" role="img" aria-label="arenite beside other Python pools">',
-            rect(0, 0, WIDTH, whole, "#f4f6f8"),
-            text(MARGIN, 46, 24, "arenite beside other Python pools", weight="bold"),
-            text(MARGIN, 72, 13, report.describe(machine)[:190], SOFT),
+            rect(0, 0, width, whole, colours.page),
+            text(MARGIN, 46, 24, "arenite beside other Python pools", colours.ink, "bold"),
+            *(text(MARGIN, 72 + 17 * n, 13, line, colours.soft) for n, line in enumerate(described)),
             *body,
-            text(MARGIN, whole - 14, 11.5, last, SOFT),
+            *(text(MARGIN, whole - 14 - 15 * n, 11.5, line, colours.soft) for n, line in enumerate(reversed(last))),
             "</svg>\n",
         ]
     )
