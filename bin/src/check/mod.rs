@@ -72,10 +72,10 @@ fn check(args: &CheckArgs, stop: &Stop, printer: &mut Printer) -> Result<u8, Ref
         }
         items.retain(|item| item.is_in_shard);
         printer.planned(items.len());
-        match batch::ready(&items) {
-            0 => batch::list(&items, printer),
-            ready => {
-                let started = early.or_start(ready);
+        match items.iter().any(|item| item.ready().is_some()) {
+            false => batch::list(&items, printer),
+            true => {
+                let started = early.or_start(&items);
                 let mut pool = match started {
                     Ok(pool) => pool,
                     Err(why) => return Err(Refusal { items, why }),

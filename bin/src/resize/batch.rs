@@ -10,7 +10,7 @@ use arenite::Array;
 use super::fault::Fault;
 use super::files::{identity, location};
 use super::made::Made;
-use super::plan::{Item, Task};
+use super::plan::Item;
 use super::pool::{EnginePool, Settings};
 use super::printer::{Outcome, Printer};
 use super::runner;
@@ -70,15 +70,6 @@ pub(crate) fn in_the_way(settings: &Settings, items: &[Item]) -> Option<String> 
     })
 }
 
-/// The number of items that need work.
-pub(crate) fn ready(items: &[Item]) -> usize {
-    items.iter().filter(|item| is_ready(item).is_some()).count()
-}
-
-fn is_ready(item: &Item) -> Option<&Task> {
-    item.task.as_ref().ok().filter(|task| task.fresh.is_none())
-}
-
 /// Works on all items that need it, and lists all. `settle` makes an outcome of what became of the item with this index.
 pub(crate) fn work(
     pool: &mut EnginePool<'_>,
@@ -96,12 +87,12 @@ pub(crate) fn work(
         printer.warn(&format!("not enforced by this Linux: {part}"));
     }
     stop.begin_work(printer.is_quiet(), printer.can_resume());
-    printer.work(ready(items) as u64);
+    printer.work(items.iter().filter_map(Item::ready).count() as u64);
     let mut listing = InOrder::new(items);
     let feed = items
         .iter()
         .enumerate()
-        .filter_map(|(index, item)| Some((index, item.input.as_path(), is_ready(item)?)));
+        .filter_map(|(index, item)| Some((index, item.input.as_path(), item.ready()?)));
     let may_begin = || stop.code().is_none();
     // A break ends the run: the rest stays pending.
     let _ = runner::run(pool, feed, may_begin, |index, result| {
@@ -142,7 +133,7 @@ impl<'a> InOrder<'a> {
         printer.decided(&self.items[index], &outcome);
         self.ended.insert(index, outcome);
         while let Some(item) = self.items.get(self.next)
-            && (self.ended.contains_key(&self.next) || is_ready(item).is_none())
+            && (self.ended.contains_key(&self.next) || item.ready().is_none())
         {
             self.list(item, printer);
         }

@@ -86,7 +86,7 @@ fn resize(options: &Options, stop: &Stop, printer: &mut Printer) -> Result<u8, R
             printer.end("dry-run");
             return Ok(printer.code());
         }
-        let start = |pictures| early.or_start(pictures);
+        let start = || early.or_start(&items);
         let done = work(options, start, &items, protected, stop, printer);
         done.map_err(|why| Refusal { items, why })
     })
@@ -212,16 +212,15 @@ fn mark_fresh(items: &mut [Item], out: &Path, options: &str) {
 
 fn work<'a>(
     options: &Options,
-    start: impl FnOnce(usize) -> Result<EnginePool<'a>, String>,
+    start: impl FnOnce() -> Result<EnginePool<'a>, String>,
     items: &[Item],
     protected: Protected,
     stop: &Stop,
     printer: &mut Printer,
 ) -> Result<u8, String> {
     let out = options.out.as_path();
-    let ready = batch::ready(items);
     // Without work nothing is written, and the folder need neither exist nor be writable.
-    if ready > 0 {
+    if items.iter().any(|item| item.ready().is_some()) {
         let mut folder = OutFolder::create(out, stop)?;
         let tasks = || items.iter().filter_map(|item| item.task.as_ref().ok());
         let kept = tasks().filter_map(|task| task.fresh.as_deref()).flatten();
@@ -232,7 +231,7 @@ fn work<'a>(
             options.fingerprint.clone(),
             stop,
         ));
-        let mut pool = start(ready).inspect_err(|_| folder.unmake())?;
+        let mut pool = start().inspect_err(|_| folder.unmake())?;
         folder.protect(protected);
         let extra = options.engine.extra_files();
         folder.protect(extra.filter_map(|(_, file)| identity(file)));

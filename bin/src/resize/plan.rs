@@ -24,6 +24,13 @@ pub(crate) struct Item {
     pub task: Result<Task, Fault>,
 }
 
+impl Item {
+    /// The task, if it needs work.
+    pub(crate) fn ready(&self) -> Option<&Task> {
+        self.task.as_ref().ok().filter(|task| task.fresh.is_none())
+    }
+}
+
 /// A result to make, or several from one picture.
 #[derive(Debug)]
 pub(crate) struct Task {
@@ -34,6 +41,8 @@ pub(crate) struct Task {
     pub output: PathBuf,
     /// The name that depends on the sides of a result, if it does.
     pub several: Option<Name>,
+    /// The format of the input when it was found.
+    pub source: Format,
     /// The format to write, or that of the input if nothing is written.
     pub format: Format,
     /// The input when it was found.
@@ -201,6 +210,7 @@ pub(crate) fn plan(
                     output: naming.out.join(&relative),
                     relative,
                     several: name.has_sides().then_some(name),
+                    source: found,
                     format,
                     stamp,
                     fresh: None,
@@ -292,6 +302,7 @@ pub(crate) fn without_results(inputs: Vec<Input>, shard: Option<&Shard>) -> Vec<
             relative: PathBuf::new(),
             output: PathBuf::new(),
             several: None,
+            source: format,
             format,
             stamp,
             fresh: None,

@@ -19,7 +19,7 @@ use arenite_image::{
 
 use super::fault::Fault;
 use super::made::{Encoded, Made, Warning};
-use super::plan::Task;
+use super::plan::{Item, Task};
 use super::printer::Purpose;
 use super::progress::{Messages, print_aside};
 use super::runner::{Ended, Pool, Refused};
@@ -217,21 +217,28 @@ fn returned(error: &Returned) -> Fault {
 }
 
 impl<'a> Makers<'a> {
-    /// Starts this number of workers.
+    /// Starts this number of workers. In a sandbox they can decode HEIC only if `may_need_hevc`.
     ///
     /// # Errors
     ///
     /// A sentence that says what to do.
-    pub(crate) fn start(settings: &'a Settings, workers: usize) -> Result<Makers<'a>, String> {
+    pub(crate) fn start(
+        settings: &'a Settings,
+        workers: usize,
+        may_need_hevc: bool,
+    ) -> Result<Makers<'a>, String> {
         let mut builder = Engine::builder()
             .workers(workers)
             .memory_limit(settings.memory_limit)
             // All retries happen, even where the engine would quarantine the job sooner.
             .quarantine_after(settings.most_retries.saturating_add(1).max(5))
             .sandbox(settings.sandbox)
-            // A sandbox is closed afterwards. Where there is no decoder of HEIC, pictures of that format are errors.
-            .on_worker_start(|| drop(arenite_image::heic_decoder()))
             .label(settings.purpose.name());
+        if may_need_hevc && settings.sandbox != Sandbox::Off {
+            // The sandbox is closed afterwards; without a sandbox, the first picture that needs the decoder loads it. Where
+            // there is none, such pictures are errors.
+            builder = builder.on_worker_start(|| drop(arenite_image::heic_decoder()));
+        }
         let messages = match settings.drops_messages {
             true => Some(Messages::print()?),
             false => None,
@@ -331,12 +338,13 @@ impl<'a> EnginePool<'a> {
         settings: &'a Settings,
         make: &'a Make,
         workers: usize,
+        may_need_hevc: bool,
     ) -> Result<EnginePool<'a>, String> {
         Ok(EnginePool {
             jobs: as_completed([]),
             pictures: HashMap::new(),
             in_flight_bytes: 0,
-            makers: Makers::start(settings, workers)?,
+            makers: Makers::start(settings, workers, may_need_hevc)?,
             make,
         })
     }
@@ -384,7 +392,7 @@ impl<'scope> Early<'scope> {
         now: bool,
         threads: &'scope Scope<'scope, 'env>,
     ) -> Early<'scope> {
-        let start = move || EnginePool::start(settings, make, settings.workers);
+        let start = move || EnginePool::start(settings, make, settings.workers, true);
         let thread = std::thread::Builder::new().name("start".into());
         // Without a thread for it the pool starts later.
         let started = now.then(|| thread.spawn_scoped(threads, start).ok());
@@ -395,19 +403,23 @@ impl<'scope> Early<'scope> {
         }
     }
 
-    /// The pool that has started, or one that starts now with at most one worker per picture.
+    /// The pool that has started, or one that starts now for these items, with at most one worker per picture.
     ///
     /// # Errors
     ///
     /// A sentence that says what to do.
-    pub(crate) fn or_start(self, pictures: usize) -> Result<EnginePool<'scope>, String> {
+    pub(crate) fn or_start(self, items: &[Item]) -> Result<EnginePool<'scope>, String> {
         match self.started {
             Some(started) => started
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
             None => {
-                let workers = self.settings.workers.min(pictures);
-                EnginePool::start(self.settings, self.make, workers)
+                let ready = || items.iter().filter_map(Item::ready);
+                let workers = self.settings.workers.min(ready().count());
+                // AVIF is the same container.
+                let may_need_hevc =
+                    ready().any(|task| matches!(task.source, Format::Heic | Format::Avif));
+                EnginePool::start(self.settings, self.make, workers, may_need_hevc)
             }
         }
     }

@@ -538,6 +538,7 @@ mod tests {
             relative: name.to_owned(),
             output: name.to_owned(),
             several: None,
+            source: Format::Jpeg,
             format: Format::Jpeg,
             stamp: *input,
             fresh: None,

@@ -145,6 +145,7 @@ mod tests {
                 relative: path.clone(),
                 output: path.clone(),
                 several: None,
+                source: Format::Jpeg,
                 format: Format::Jpeg,
                 stamp: Stamp::default(),
                 fresh: None,

@@ -56,7 +56,7 @@ pub(super) fn run(args: &ResizeArgs, stop: &Stop, printer: &mut Printer) -> Resu
         Some(folder) => Some(Bounds::create(folder, Missing::IsCreated, &mut writer)?),
         None => None,
     };
-    let makers = Makers::start(&options.engine, options.engine.workers)?;
+    let makers = Makers::start(&options.engine, options.engine.workers, true)?;
     for part in makers.missing_protection() {
         printer.warn(&format!("not enforced by this Linux: {part}"));
     }
@@ -180,6 +180,7 @@ impl Callers<'_> {
             output,
             relative,
             several: several.filter(Name::has_sides),
+            source: found,
             format,
             stamp,
             fresh: None,
