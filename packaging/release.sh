@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes what is published: wheels of the package `arenite` and of the command (`arenite-cli`) for x86_64 and aarch64, their source
 # archives, and the crates. `packaging/release.sh FOLDER [x86_64 | aarch64 | source]…` makes all, or these. Needs Linux, rustup's Rust
-# with both targets (`rustup target add aarch64-unknown-linux-gnu`), and Python 3.11 or newer with pip.
+# with both targets (`rustup target add aarch64-unknown-linux-gnu`), Python 3.11 or newer with pip, and nasm.
 #
 # Wheels run with glibc 2.17, which zig links against. Their line tables are in files beside them, `*.debug`; the names of functions
 # that crash reports show stay inside.
@@ -10,6 +10,8 @@ cd "$(dirname "$0")/.."
 out=$(realpath -m "${1:?the folder for what is made}")
 shift
 mkdir -p "$out"
+# Without it, JPEG is decoded and encoded at half the speed.
+command -v nasm >/dev/null || { echo "release.sh: no nasm; install it" >&2; exit 1; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
