@@ -13,12 +13,13 @@ use arenite_image::ResizeSpec;
 
 pub(crate) use args::CheckArgs;
 
-use crate::resize::batch::{self, Refusal};
-use crate::resize::inputs::{self, Request};
-use crate::resize::plan;
-use crate::resize::pool::{Early, Make};
-use crate::resize::printer::{Outcome, Printer, Purpose};
-use crate::resize::stop::Stop;
+use crate::batch::inputs::{self, Request};
+use crate::batch::outcome::Outcome;
+use crate::batch::plan;
+use crate::batch::pool::{Early, Make};
+use crate::batch::printer::{Printer, Purpose};
+use crate::batch::stop::Stop;
+use crate::batch::{self, Refusal};
 
 /// Runs the command and returns its exit code.
 pub(crate) fn run(args: &CheckArgs) -> ExitCode {

@@ -1,28 +1,11 @@
 //! `arenite resize`: finds the inputs, names all results, then makes them.
 
 mod args;
-pub(crate) mod batch;
-pub(crate) mod exclude;
-mod fault;
-mod files;
-pub(crate) mod inputs;
 mod jobs;
-mod kind;
 mod leftovers;
-mod made;
 mod options;
 pub(crate) mod output;
-mod pattern;
-pub(crate) mod plan;
-pub(crate) mod pool;
-pub(crate) mod printer;
-mod progress;
 mod record;
-pub(crate) mod run_args;
-mod runner;
-mod shard;
-pub(crate) mod stop;
-mod template;
 
 use std::collections::HashSet;
 use std::io;
@@ -32,20 +15,18 @@ use std::process::ExitCode;
 use std::thread;
 
 pub(crate) use args::ResizeArgs;
-use batch::Refusal;
-use fault::{Fault, is_broken_link};
-use files::identity;
-use inputs::Request;
-use made::Made;
 use options::Options;
 use output::{OutFolder, Output, WriteFault};
-use plan::{Item, Naming, Written};
-use pool::{Early, EnginePool, Settings};
-use printer::{Outcome, Printer, Purpose};
 use record::{Fingerprint, Recorder, Records};
-use stop::Stop;
 
-use crate::folder::{Folder, Identity};
+use crate::batch::inputs::{self, Request};
+use crate::batch::outcome::{Fault, Made, Outcome, Written, is_broken_link};
+use crate::batch::plan::{self, Item, Naming};
+use crate::batch::pool::{Early, EnginePool, Settings};
+use crate::batch::printer::{Printer, Purpose};
+use crate::batch::stop::Stop;
+use crate::batch::{self, Refusal};
+use crate::folder::{Folder, Identity, identity};
 use crate::text::{reason, show_path};
 
 /// Conflicts that are printed; further ones are only counted.
@@ -79,7 +60,7 @@ fn resize(options: &Options, stop: &Stop, printer: &mut Printer) -> Result<u8, R
         }
         if options.dry_run {
             for item in &items {
-                let outcome = Outcome::unworked(item, Outcome::Planned);
+                let outcome = item.unworked(Outcome::Planned);
                 printer.decided(item, &outcome);
                 printer.list(item, &outcome);
             }

@@ -1,4 +1,18 @@
-//! Works through a list of pictures, and lists their outcomes in the order of the inputs.
+//! What `resize` and `check` share: finds pictures, works through the list of them on an engine, and lists their outcomes in
+//! the order of the inputs.
+
+pub(crate) mod inputs;
+pub(crate) mod kind;
+pub(crate) mod outcome;
+pub(crate) mod pattern;
+pub(crate) mod plan;
+pub(crate) mod pool;
+pub(crate) mod printer;
+mod progress;
+pub(crate) mod run_args;
+pub(crate) mod shard;
+pub(crate) mod stop;
+pub(crate) mod template;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -7,15 +21,14 @@ use std::process::ExitCode;
 
 use arenite::Array;
 
-use super::fault::Fault;
-use super::files::{identity, location};
-use super::made::Made;
-use super::plan::Item;
-use super::pool::{EnginePool, Settings};
-use super::printer::{Outcome, Printer};
-use super::runner;
-use super::stop::{self, Stop};
+use outcome::{Fault, Made, Outcome};
+use plan::Item;
+use pool::{EnginePool, Settings};
+use printer::Printer;
+use stop::Stop;
+
 use crate::exit::USAGE;
+use crate::folder::{identity, location};
 use crate::text::show_path;
 
 /// The run ended before any work.
@@ -95,7 +108,7 @@ pub(crate) fn work(
         .filter_map(|(index, item)| Some((index, item.input.as_path(), item.ready()?)));
     let may_begin = || stop.code().is_none();
     // A break ends the run: the rest stays pending.
-    let _ = runner::run(pool, feed, may_begin, |index, result| {
+    let _ = pool.run(feed, may_begin, |index, result| {
         let (outcome, flow) = settle(index, result, printer);
         listing.ended(index, outcome, printer);
         flow
@@ -148,7 +161,7 @@ impl<'a> InOrder<'a> {
 
     fn list(&mut self, item: &Item, printer: &mut Printer) {
         let outcome = self.ended.remove(&self.next).unwrap_or_else(|| {
-            let outcome = Outcome::unworked(item, Outcome::Pending);
+            let outcome = item.unworked(Outcome::Pending);
             printer.decided(item, &outcome);
             outcome
         });

@@ -12,13 +12,13 @@ use arenite_image::{FailOn, ResizeSpec};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
 
-use super::exclude::Exclusion;
-use super::files::{identity, location};
 use super::kind::Raw;
+use super::pattern::Exclusion;
 use super::pool::Settings;
 use super::printer::{Purpose, Style};
 use super::shard::{Asked, Shard};
 use crate::choice::{Choice, wants_color};
+use crate::folder::{identity, location};
 use crate::units;
 
 /// The variable that stands for `--workers`.
