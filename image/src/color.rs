@@ -14,6 +14,7 @@ use moxcms::{
     MatrixCoefficients, ProfileText, TransferCharacteristics, TransformExecutor, TransformOptions,
 };
 
+use super::hdr::Hdr;
 use super::pixels::{Color, Pixels, Samples};
 
 /// Converts samples to sRGB; returns whether it has.
@@ -120,6 +121,38 @@ pub(super) fn is_profile_of(icc: &[u8], color: Color) -> bool {
         Some(b"RGB ") => matches!(color, Color::Rgb | Color::Rgba | Color::YCbCr),
         Some(b"CMYK") => color == Color::Cmyk,
         _ => false,
+    }
+}
+
+/// How pixels of this colour model are coded, if their profile says by code points (tag `cicp`, with all numbers in use)
+/// that they are of high dynamic range. Curves and tables beside such a tag hold another program's tone mapping.
+pub(super) fn hdr_of_profile(icc: &[u8], color: Color) -> Option<Hdr> {
+    const TAGS: usize = 128;
+    const ENTRY: usize = 12;
+    let word = |at: usize| Some(u32::from_be_bytes(*icc.get(at..)?.first_chunk()?));
+    if !is_profile_of(icc, color) {
+        return None;
+    }
+    let count = (word(TAGS)? as usize).min(icc.len() / ENTRY);
+    let mut entries = (0..count).map(|number| TAGS + 4 + number * ENTRY);
+    let entry = entries.find(|&at| word(at) == Some(u32::from_be_bytes(*b"cicp")))?;
+    let tag = icc.get(word(entry + 4)? as usize..)?;
+    match *tag.first_chunk::<12>()? {
+        [
+            b'c',
+            b'i',
+            b'c',
+            b'p',
+            _,
+            _,
+            _,
+            _,
+            primaries,
+            transfer,
+            0,
+            1,
+        ] => Hdr::of_code_points(primaries, transfer),
+        _ => None,
     }
 }
 

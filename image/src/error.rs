@@ -6,7 +6,9 @@ use arenite::KernelError;
 
 use super::format::Format;
 
-/// Why a picture could not be decoded, resized or encoded. Each variant displays as a sentence that names the cause.
+/// Why a picture could not be decoded, resized or encoded. Each variant displays as a sentence that names the cause, and
+/// what to change; `{:#}` leaves out the advice to raise a limit of [`ResizeSpec`](crate::ResizeSpec), for programs that
+/// have other names for it.
 ///
 /// A kernel that returns it in an [`arenite::Typed`] gives it back to the caller as a value.
 #[derive(Clone, PartialEq, Eq)]
@@ -135,21 +137,18 @@ impl fmt::Display for ImageError {
                 limit,
             } => write!(
                 f,
-                "{width}x{height} is {} pixels, more than the limit of {limit}; \
-                 if you trust the file, raise max_pixels",
+                "{width}x{height} is {} pixels, more than the limit of {limit}",
                 u64::from(*width) * u64::from(*height)
             ),
             Self::TooManyBytes { bytes, limit } => write!(
                 f,
-                "its pixels, or resizing them, would take {}, more than the limit of {}; \
-                 if you trust the file, raise max_bytes",
+                "its pixels, or resizing them, would take {}, more than the limit of {}",
                 size(*bytes),
                 size(*limit)
             ),
             Self::Bomb { bytes, file, limit } => write!(
                 f,
-                "a file of {} that decodes to {} of pixels, more than {limit} times as much, is not a photo; \
-                 if you trust the file, raise max_ratio",
+                "a file of {} that decodes to {} of pixels, more than {limit} times as much, is not a photo",
                 size(*file),
                 size(*bytes)
             ),
@@ -169,24 +168,30 @@ impl fmt::Display for ImageError {
                 limit,
             } => write!(
                 f,
-                "the result would be {width}x{height}, {} pixels, more than the limit of {limit}; \
-                 ask for a smaller size, or raise max_pixels",
+                "the result would be {width}x{height}, {} pixels, more than the limit of {limit}",
                 u64::from(*width) * u64::from(*height)
             ),
             Self::NotAnOutput { format } => write!(
                 f,
                 "{format} is read but not written; choose jpeg, png, webp or avif"
             ),
-            Self::OutOfMemory { bytes: 0 } => {
-                f.write_str("no memory for its pixels; give more memory")
+            Self::OutOfMemory { bytes: 0 } => f.write_str("no memory for its pixels"),
+            Self::OutOfMemory { bytes } => {
+                write!(f, "no memory for {} of pixels", size(*bytes))
             }
-            Self::OutOfMemory { bytes } => write!(
-                f,
-                "no memory for {} of pixels; give more memory",
-                size(*bytes)
-            ),
             Self::Encode { format, reason } => write!(f, "could not encode {format}: {reason}"),
             Self::BadRequest { reason } => f.write_str(reason),
+        }?;
+        match self {
+            _ if f.alternate() => Ok(()),
+            Self::TooManyPixels { .. } => f.write_str("; if you trust the file, raise max_pixels"),
+            Self::TooManyBytes { .. } => f.write_str("; if you trust the file, raise max_bytes"),
+            Self::Bomb { .. } => f.write_str("; if you trust the file, raise max_ratio"),
+            Self::OutputTooManyPixels { .. } => {
+                f.write_str("; ask for a smaller size, or raise max_pixels")
+            }
+            Self::OutOfMemory { .. } => f.write_str("; give more memory"),
+            _ => Ok(()),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Decoded pictures with their metadata: EXIF, XMP and colour profile.
 
-use super::color::{CURVE_OF_SRGB, fault_of_profile, profile_of_code_points, to_srgb};
+use super::color::{
+    CURVE_OF_SRGB, fault_of_profile, hdr_of_profile, profile_of_code_points, to_srgb, without_ycbcr,
+};
 use super::damage::Found;
 use super::error::ImageError;
 use super::exif;
@@ -195,9 +197,14 @@ impl Metadata {
     /// Converts pixels to sRGB, by what describes their colours, which is removed.
     pub(super) fn apply_colors(&mut self, pixels: Pixels) -> Pixels {
         let icc = self.icc.take();
-        let Some(hdr) = self.hdr.take() else {
+        let in_profile = || {
+            icc.as_deref()
+                .and_then(|icc| hdr_of_profile(icc, pixels.color))
+        };
+        let Some(hdr) = self.hdr.take().or_else(in_profile) else {
             return to_srgb(pixels, icc.as_deref());
         };
+        let pixels = without_ycbcr(pixels);
         let is_grey = matches!(pixels.color, Color::Gray | Color::GrayAlpha);
         let icc = profile_of_code_points(hdr.primaries, CURVE_OF_SRGB, is_grey);
         to_srgb(hdr.tone_mapped(pixels), icc.as_deref())

@@ -174,6 +174,36 @@ impl Pixels {
         })
     }
 
+    /// Scales samples of narrow range to all numbers: those of black and white are 16 and 235 in 8 bits, and 256 times that
+    /// in 16 (H.273). Alpha has all numbers already.
+    pub(super) fn from_narrow_range(mut self) -> Self {
+        const BLACK: f32 = 16.0;
+        const WHITE: f32 = 235.0;
+        let channels = self.color.channels();
+        let colors = channels - usize::from(self.color.has_alpha());
+        // `unit` is what a step of 8 bits is.
+        let scaled = |sample: f32, unit: f32, most: f32| {
+            (((sample / unit - BLACK) / (WHITE - BLACK)).clamp(0.0, 1.0) * most).round()
+        };
+        match &mut self.samples {
+            Samples::Eight(samples) => {
+                for pixel in samples.chunks_exact_mut(channels) {
+                    let pixel = pixel[..colors].iter_mut();
+                    pixel.for_each(|sample| *sample = scaled((*sample).into(), 1.0, 255.0) as u8);
+                }
+            }
+            Samples::Sixteen(samples) => {
+                for pixel in samples.chunks_exact_mut(channels) {
+                    let pixel = pixel[..colors].iter_mut();
+                    pixel.for_each(|sample| {
+                        *sample = scaled((*sample).into(), 256.0, 65_535.0) as u16
+                    });
+                }
+            }
+        }
+        self
+    }
+
     /// Rounds to eight bits per sample.
     pub(super) fn into_eight_bits(self) -> Self {
         let samples = match self.samples {

@@ -68,6 +68,9 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         color,
         samples,
     };
+    if has_narrow_range(reader.info()) {
+        pixels = pixels.from_narrow_range();
+    }
     let damage = match error.map(translate) {
         Some(error) if done < all => {
             // An interlaced picture is coarse everywhere instead, unless its first pass is incomplete.
@@ -197,6 +200,15 @@ fn xmp(reader: &Reader<File<'_>>) -> Option<Vec<u8>> {
         .iter()
         .find(|text| text.keyword == "XML:com.adobe.xmp")?;
     Some(text.get_text().ok()?.into_bytes())
+}
+
+/// Whether the numbers of the pixels are those of video. Fewer than 8 bits have no narrow range; a palette has 8.
+fn has_narrow_range(info: &png::Info<'_>) -> bool {
+    let has_range = info.color_type == ColorType::Indexed
+        || matches!(info.bit_depth, BitDepth::Eight | BitDepth::Sixteen);
+    let points = info.coding_independent_code_points.filter(|_| has_range);
+    points
+        .is_some_and(|points| points.matrix_coefficients == 0 && !points.is_video_full_range_image)
 }
 
 /// How the pixels are coded, if they are of high dynamic range.
@@ -385,6 +397,10 @@ pub(super) fn animation<'a>(
             height: info.height,
             color,
             samples: Samples::Eight(samples[..info.buffer_size()].to_vec()),
+        };
+        let pixels = match has_narrow_range(reader.info()) {
+            true => pixels.from_narrow_range(),
+            false => pixels,
         };
         let drawn = pixels.into_rgb().with_alpha();
         let disposal = match frame.dispose_op {

@@ -16,6 +16,8 @@ pub fn heads(file: &[u8]) -> Vec<Range<usize>> {
         [0x89, b'P', b'N', b'G', ..] => png(file),
         [b'G', b'I', b'F', ..] => gif(file),
         [b'I', b'I', 42, 0, ..] => tiff(file),
+        // The place of the preview is at the end.
+        [b'F', b'U', b'J', b'I', ..] => Some(vec![0..file.len().min(100)]),
         [b'B', b'M', ..] => bmp(file),
         [b'R', b'I', b'F', b'F', ..] => webp(file),
         [_, _, _, _, b'f', b't', b'y', b'p', ..] => avif(file),

@@ -29,7 +29,7 @@ fn pictures_with_each_bit_of_the_header_flipped() {
 /// The flipped bits include the fields with the size of a picture, wherever the format keeps them.
 #[test]
 fn heads_contain_the_size_fields() {
-    let mut formats = [0; 11];
+    let mut formats = [0; 12];
     for (name, seed) in seeds() {
         let heads = heads(&seed);
         assert_ne!(
@@ -47,6 +47,7 @@ fn heads_contain_the_size_fields() {
             "jpeg cmyk" => (12u16, 10u16),
             "pnm plain" => (2, 1),
             "png palette" | "png interlaced" | "bmp runs" => (8, 8),
+            "tiff tiles predicted" => (29, 21),
             _ => (20, 14),
         };
         let long = |side: u16| u32::from(side);
@@ -92,6 +93,9 @@ fn heads_contain_the_size_fields() {
                 10,
                 [long(width).to_be_bytes(), long(height).to_be_bytes()].concat(),
             ),
+            // The place of the preview.
+            0 if name == "raw boxes" => (6, b"co64\0\0\0\0\0\0\0\x01".to_vec()),
+            b'F' => (11, 100u32.to_be_bytes().to_vec()),
             // A box with the size of each picture in the file, which has several.
             0 => (6, b"ispe\0\0\0\0".to_vec()),
             _ => (
@@ -113,7 +117,11 @@ fn pictures_in_a_random_stretch() {
 
 #[test]
 fn seeds_are_pictures() {
+    let reads_heic = arenite_image::heic_decoder().is_ok();
     for (name, seed) in seeds() {
+        if name.starts_with("heic") && !reads_heic {
+            continue;
+        }
         let spec = arenite_image::ResizeSpec::new("16".parse().unwrap());
         if let Err(error) = arenite_image::resize_encoded(&seed, &spec) {
             panic!("{name}: {error}");

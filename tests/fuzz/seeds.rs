@@ -11,7 +11,7 @@ use crate::driver::Seed;
 /// A picture of another writer, from the tests of `arenite-image`.
 macro_rules! kept {
     ($name:literal) => {
-        include_bytes!(concat!("../../image/src/tests/pictures/", $name, ".avif")).to_vec()
+        include_bytes!(concat!("../../image/src/tests/pictures/", $name)).to_vec()
     };
 }
 
@@ -59,11 +59,86 @@ pub fn seeds() -> Vec<Seed> {
         ("qoi", written(&alpha, ImageFormat::Qoi)),
         ("tga", written(&alpha, ImageFormat::Tga)),
         ("ico", written(&alpha, ImageFormat::Ico)),
-        ("avif", kept!("avif_420_8_full")),
-        ("avif alpha", kept!("avif_alpha_multiplied_10")),
-        ("avif grid", kept!("avif_grid_alpha")),
-        ("avif grain", kept!("avif_grain")),
+        ("avif", kept!("avif_420_8_full.avif")),
+        ("avif alpha", kept!("avif_alpha_multiplied_10.avif")),
+        ("avif grid", kept!("avif_grid_alpha.avif")),
+        ("avif grain", kept!("avif_grain.avif")),
+        ("heic", kept!("heic_420_8.heic")),
+        ("heic alpha", kept!("heic_alpha.heic")),
+        ("heic thumbnail", kept!("heic_thumbnail.heic")),
+        (
+            "png hdr",
+            with_code_points(&written(&deep, ImageFormat::Png), [9, 16, 0, 1]),
+        ),
+        (
+            "png narrow",
+            with_code_points(&written(&rgb, ImageFormat::Png), [1, 13, 0, 0]),
+        ),
+        ("raw directories", raw_directories(&jpeg(&rgb, false))),
+        ("raw boxes", raw_boxes(&jpeg(&rgb, false))),
+        ("raw header", raw_header(&jpeg(&rgb, false))),
+        (
+            "tiff tiles predicted",
+            kept!("tiff_rgb8_tiles_zlib_predicted.tif"),
+        ),
     ]
+}
+
+// ---- Raw files with a preview ------------------------------------------------------------------
+
+/// As DNG: a strip in a directory of TIFF.
+fn raw_directories(preview: &[u8]) -> Vec<u8> {
+    // Type LONG, one value.
+    let entries = [
+        (0x100, 20),
+        (0x101, 14),
+        (0x111, 8 + 2 + 6 * 12 + 4),
+        (0x112, 6),
+        (0x117, preview.len() as u32),
+        (0xc612, 1),
+    ];
+    let mut file = b"II*\0\x08\0\0\0\x06\0".to_vec();
+    for (tag, value) in entries {
+        file.extend(u16::to_le_bytes(tag));
+        file.extend([4, 0, 1, 0, 0, 0]);
+        file.extend(u32::to_le_bytes(value));
+    }
+    file.extend([0; 4]);
+    file.extend(preview);
+    file
+}
+
+/// As CR3: the sample of a track.
+fn raw_boxes(preview: &[u8]) -> Vec<u8> {
+    let boxed = |kind: &[u8; 4], content: &[u8]| {
+        [&(content.len() as u32 + 8).to_be_bytes()[..], kind, content].concat()
+    };
+    let head = boxed(b"ftyp", b"crx \0\0\0\x01crx isom");
+    let tracks = |place: u32| {
+        let len = (preview.len() as u32).to_be_bytes();
+        let size = boxed(b"stsz", &[&[0; 8][..], &[0, 0, 0, 1], &len].concat());
+        let place = [
+            &[0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0][..],
+            &place.to_be_bytes(),
+        ]
+        .concat();
+        let table = boxed(b"stbl", &[size, boxed(b"co64", &place)].concat());
+        let track = boxed(b"trak", &boxed(b"mdia", &boxed(b"minf", &table)));
+        boxed(b"moov", &track)
+    };
+    let place = head.len() + tracks(0).len() + 8;
+    [head, tracks(place as u32), boxed(b"mdat", preview)].concat()
+}
+
+/// As RAF: the place and the length in the header.
+fn raw_header(preview: &[u8]) -> Vec<u8> {
+    let mut file = b"FUJIFILMCCD-RAW 0201".to_vec();
+    file.resize(84, 0);
+    file.extend(100u32.to_be_bytes());
+    file.extend((preview.len() as u32).to_be_bytes());
+    file.resize(100, 0);
+    file.extend(preview);
+    file
 }
 
 pub fn written(picture: &DynamicImage, format: ImageFormat) -> Vec<u8> {
@@ -200,6 +275,12 @@ pub fn mend_png(file: &mut [u8]) {
         place.copy_from_slice(&sum.to_be_bytes());
         at = body.end + 4;
     }
+}
+
+/// The file with code points (H.273) right after its header.
+fn with_code_points(file: &[u8], points: [u8; 4]) -> Vec<u8> {
+    let (header, rest) = file.split_at(PNG.len() + 25);
+    [header, &chunk(b"cICP", &points), rest].concat()
 }
 
 fn adler32(bytes: &[u8]) -> u32 {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Args, ValueHint};
 
-use crate::resize::run_args::RunArgs;
+use crate::batch::run_args::RunArgs;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -13,12 +13,13 @@ use arenite_image::ResizeSpec;
 
 pub(crate) use args::CheckArgs;
 
-use crate::resize::batch::{self, Refusal};
-use crate::resize::inputs::{self, Request};
-use crate::resize::plan;
-use crate::resize::pool::{Early, Make};
-use crate::resize::printer::{Outcome, Printer, Purpose};
-use crate::resize::stop::Stop;
+use crate::batch::inputs::{self, Request};
+use crate::batch::outcome::Outcome;
+use crate::batch::plan;
+use crate::batch::pool::{Early, Make};
+use crate::batch::printer::{Printer, Purpose};
+use crate::batch::stop::Stop;
+use crate::batch::{self, Refusal};
 
 /// Runs the command and returns its exit code.
 pub(crate) fn run(args: &CheckArgs) -> ExitCode {
@@ -72,10 +73,10 @@ fn check(args: &CheckArgs, stop: &Stop, printer: &mut Printer) -> Result<u8, Ref
         }
         items.retain(|item| item.is_in_shard);
         printer.planned(items.len());
-        match batch::ready(&items) {
-            0 => batch::list(&items, printer),
-            ready => {
-                let started = early.or_start(ready);
+        match items.iter().any(|item| item.ready().is_some()) {
+            false => batch::list(&items, printer),
+            true => {
+                let started = early.or_start(&items);
                 let mut pool = match started {
                     Ok(pool) => pool,
                     Err(why) => return Err(Refusal { items, why }),

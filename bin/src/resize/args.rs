@@ -8,8 +8,8 @@ use arenite_image::{Filter, Fit, Format, Palette, Position, Size};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueHint};
 
-use super::run_args::RunArgs;
-use super::template::Template;
+use crate::batch::run_args::RunArgs;
+use crate::batch::template::Template;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -510,8 +510,8 @@ mod tests {
 
     use std::time::Duration;
 
-    use super::super::run_args::LockDown;
     use super::*;
+    use crate::batch::run_args::LockDown;
     use crate::cli::{Cli, Command};
 
     fn parse(line: &str) -> Result<Box<ResizeArgs>, clap::Error> {

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::OFlag;
 
-use super::shard::Shard;
+use crate::batch::shard::Shard;
 use crate::folder::{Entry, Folder};
 
 /// Far longer than the writing of a file takes: an hour, in nanoseconds.

@@ -1,28 +1,11 @@
 //! `arenite resize`: finds the inputs, names all results, then makes them.
 
 mod args;
-pub(crate) mod batch;
-pub(crate) mod exclude;
-mod fault;
-mod files;
-pub(crate) mod inputs;
 mod jobs;
-mod kind;
 mod leftovers;
-mod made;
 mod options;
 pub(crate) mod output;
-mod pattern;
-pub(crate) mod plan;
-pub(crate) mod pool;
-pub(crate) mod printer;
-mod progress;
 mod record;
-pub(crate) mod run_args;
-mod runner;
-mod shard;
-pub(crate) mod stop;
-mod template;
 
 use std::collections::HashSet;
 use std::io;
@@ -32,20 +15,18 @@ use std::process::ExitCode;
 use std::thread;
 
 pub(crate) use args::ResizeArgs;
-use batch::Refusal;
-use fault::{Fault, is_broken_link};
-use files::identity;
-use inputs::Request;
-use made::Made;
 use options::Options;
 use output::{OutFolder, Output, WriteFault};
-use plan::{Item, Naming, Written};
-use pool::{Early, EnginePool, Settings};
-use printer::{Outcome, Printer, Purpose};
 use record::{Fingerprint, Recorder, Records};
-use stop::Stop;
 
-use crate::folder::{Folder, Identity};
+use crate::batch::inputs::{self, Request};
+use crate::batch::outcome::{Fault, Made, Outcome, Written, is_broken_link};
+use crate::batch::plan::{self, Item, Naming};
+use crate::batch::pool::{Early, EnginePool, Settings};
+use crate::batch::printer::{Printer, Purpose};
+use crate::batch::stop::Stop;
+use crate::batch::{self, Refusal};
+use crate::folder::{Folder, Identity, identity};
 use crate::text::{reason, show_path};
 
 /// Conflicts that are printed; further ones are only counted.
@@ -79,14 +60,14 @@ fn resize(options: &Options, stop: &Stop, printer: &mut Printer) -> Result<u8, R
         }
         if options.dry_run {
             for item in &items {
-                let outcome = Outcome::unworked(item, Outcome::Planned);
+                let outcome = item.unworked(Outcome::Planned);
                 printer.decided(item, &outcome);
                 printer.list(item, &outcome);
             }
             printer.end("dry-run");
             return Ok(printer.code());
         }
-        let start = |pictures| early.or_start(pictures);
+        let start = || early.or_start(&items);
         let done = work(options, start, &items, protected, stop, printer);
         done.map_err(|why| Refusal { items, why })
     })
@@ -212,16 +193,15 @@ fn mark_fresh(items: &mut [Item], out: &Path, options: &str) {
 
 fn work<'a>(
     options: &Options,
-    start: impl FnOnce(usize) -> Result<EnginePool<'a>, String>,
+    start: impl FnOnce() -> Result<EnginePool<'a>, String>,
     items: &[Item],
     protected: Protected,
     stop: &Stop,
     printer: &mut Printer,
 ) -> Result<u8, String> {
     let out = options.out.as_path();
-    let ready = batch::ready(items);
     // Without work nothing is written, and the folder need neither exist nor be writable.
-    if ready > 0 {
+    if items.iter().any(|item| item.ready().is_some()) {
         let mut folder = OutFolder::create(out, stop)?;
         let tasks = || items.iter().filter_map(|item| item.task.as_ref().ok());
         let kept = tasks().filter_map(|task| task.fresh.as_deref()).flatten();
@@ -232,7 +212,7 @@ fn work<'a>(
             options.fingerprint.clone(),
             stop,
         ));
-        let mut pool = start(ready).inspect_err(|_| folder.unmake())?;
+        let mut pool = start().inspect_err(|_| folder.unmake())?;
         folder.protect(protected);
         let extra = options.engine.extra_files();
         folder.protect(extra.filter_map(|(_, file)| identity(file)));

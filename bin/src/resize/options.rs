@@ -9,13 +9,13 @@ use std::path::PathBuf;
 use arenite_image::{Fit, Format, Margins, Palette, Position, ResizeSpec, Size, When};
 
 use super::args::{Background, ResizeArgs};
-use super::exclude::Exclusion;
-use super::kind::Raw;
-use super::pool::{MOST_SIZES, Make, Settings};
-use super::printer::Purpose;
-use super::run_args::MOST_RETRIES;
-use super::shard::Shard;
-use super::template::Template;
+use crate::batch::kind::Raw;
+use crate::batch::pattern::Exclusion;
+use crate::batch::pool::{MOST_SIZES, Make, Settings};
+use crate::batch::printer::Purpose;
+use crate::batch::run_args::MOST_RETRIES;
+use crate::batch::shard::Shard;
+use crate::batch::template::Template;
 
 /// A checked command line.
 #[derive(Debug)]

@@ -15,12 +15,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::OFlag;
 
-use super::fault::Fault;
-use super::files::{Stamp, identity};
 use super::leftovers;
 use super::record::{self, Own};
-use super::stop::Stop;
-use crate::folder::{Entry, Folder, Identity, Temporary};
+use crate::batch::outcome::Fault;
+use crate::batch::stop::Stop;
+use crate::folder::{Entry, Folder, Identity, Stamp, Temporary, identity};
 use crate::text::{reason, show_path};
 use crate::units::show_bytes;
 

@@ -34,12 +34,12 @@ use std::sync::Arc;
 
 use nix::fcntl::OFlag;
 
-use super::files::Stamp;
 use super::leftovers;
-use super::plan::{Task, Written};
-use super::shard::Shard;
-use super::stop::Stop;
-use crate::folder::{Entry, Folder, Temporary};
+use crate::batch::outcome::Written;
+use crate::batch::plan::Task;
+use crate::batch::shard::Shard;
+use crate::batch::stop::Stop;
+use crate::folder::{Entry, Folder, Stamp, Temporary};
 
 /// The record's name in the output folder, without that of a shard.
 pub(crate) const NAME: &str = ".arenite-resize";
@@ -516,8 +516,8 @@ mod tests {
 
     use arenite_image::Format;
 
-    use super::super::template::Template;
     use super::*;
+    use crate::batch::template::Template;
 
     const OPTIONS: &str = "1 size=224x224";
 
@@ -538,6 +538,7 @@ mod tests {
             relative: name.to_owned(),
             output: name.to_owned(),
             several: None,
+            source: Format::Jpeg,
             format: Format::Jpeg,
             stamp: *input,
             fresh: None,

@@ -12,9 +12,9 @@ use clap::{Args, ValueEnum};
 
 use super::table::objects;
 use super::{Failure, StoreName, print, print_json, width};
+use crate::batch::stop::Stop;
 use crate::folder::Folder;
 use crate::resize::output::{NotPut, Writer};
-use crate::resize::stop::Stop;
 use crate::text::show_path;
 
 /// Put a file into a store as a named object

@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use super::page::{Address, Page};
 use super::{Failure, default_name, print_json};
+use crate::batch::stop::end_signals;
 use crate::exit::USAGE;
-use crate::resize::stop::end_signals;
 use crate::text::show_path;
 use crate::units::{bytes, duration, show_bytes};
 

@@ -171,3 +171,80 @@ fn with_metadata_pixels_and_their_code_points_stay() {
         }
     }
 }
+
+/// H.273: black is 16 and white 235, times 256 in 16 bits. Alpha has all numbers.
+#[test]
+fn narrow_range_is_expanded() {
+    for is_deep in [false, true] {
+        let (unit, most) = if is_deep {
+            (256.0, 65_535.0)
+        } else {
+            (1.0, 255.0)
+        };
+        let codes: Vec<f64> = (0..=255).map(f64::from).collect();
+        let stored = codes.iter().flat_map(|code| [code * unit; 4]);
+        let pixels = Pixels {
+            width: 256,
+            height: 1,
+            color: Color::Rgba,
+            samples: match is_deep {
+                true => Samples::Sixteen(stored.map(|code| code as u16).collect()),
+                false => Samples::Eight(stored.map(|code| code as u8).collect()),
+            },
+        };
+        let mut file = tagged(&pixels, 9, PQ);
+        let at = file.windows(4).position(|part| part == b"cICP").unwrap();
+        // The curve of sRGB, in its primaries, so that the numbers stay.
+        file[at + 4..at + 8].copy_from_slice(&[1, 13, 0, 0]);
+        let sum = crate::meta::crc32(&file[at..at + 8]).to_be_bytes();
+        file[at + 8..at + 12].copy_from_slice(&sum);
+        let seen: Vec<f64> = match decode(&file).unwrap().samples {
+            Samples::Eight(samples) => samples.into_iter().map(f64::from).collect(),
+            Samples::Sixteen(samples) => samples.into_iter().map(f64::from).collect(),
+        };
+        for (code, seen) in codes.iter().zip(seen.chunks_exact(4)) {
+            let level = ((code - 16.0) / 219.0).clamp(0.0, 1.0) * most;
+            let step = most / 255.0 * 0.51;
+            assert!(
+                seen[..3].iter().all(|part| (part - level).abs() <= step),
+                "{code} is {seen:?}"
+            );
+            assert_eq!(seen[3], code * unit);
+        }
+    }
+}
+
+#[test]
+fn code_points_in_a_profile_count_like_those_of_a_file() {
+    use moxcms::{CicpColorPrimaries, CicpProfile, MatrixCoefficients, TransferCharacteristics};
+    let codes: Vec<f64> = (0..=100).map(|part| f64::from(part) / 100.0).collect();
+    let pixels = grey(&codes, true);
+    for (transfer, curve) in [
+        (PQ, TransferCharacteristics::Smpte2084),
+        (HLG, TransferCharacteristics::Hlg),
+    ] {
+        let mut profile = crate::color::from_code_points(9, 13).unwrap();
+        profile.cicp = Some(CicpProfile {
+            color_primaries: CicpColorPrimaries::Bt2020,
+            transfer_characteristics: curve,
+            matrix_coefficients: MatrixCoefficients::Identity,
+            full_range: true,
+        });
+        let metadata = Metadata {
+            icc: Some(profile.encode().unwrap()),
+            ..Metadata::default()
+        };
+        let in_profile =
+            |format| encode::encode(&pixels, format, Encoding::new(100), Some(&metadata));
+        let file = in_profile(Format::Png).unwrap();
+        assert_eq!(levels(&file), levels(&tagged(&pixels, 9, transfer)));
+        // Kept, it stays beside the same pixels.
+        let keep = ResizeSpec {
+            keep_metadata: true,
+            ..ResizeSpec::full_size()
+        };
+        let kept = rendered(&file, &keep).unwrap();
+        assert_eq!(kept.frames[0].pixels, pixels);
+        assert_eq!(kept.metadata.icc, metadata.icc);
+    }
+}

@@ -7,7 +7,7 @@ use super::super::format::Format;
 use super::super::jpeg;
 use super::directory::Directory;
 use super::fax::{self, Fax};
-use super::tag;
+use super::{lzw, tag};
 
 /// The compression of a picture.
 #[derive(Debug)]
@@ -147,27 +147,30 @@ fn read(from: impl Read, shape: Shape, out: &mut Vec<u8>) -> bool {
 fn lzw(data: &[u8], most: usize) -> (Vec<u8>, Option<ImageError>) {
     // Files of early writers have the bits in the other order, and begin with a clear code in it.
     let is_early = matches!(data, [0, second, ..] if second & 1 != 0);
-    let mut decoder = match is_early {
-        true => weezl::decode::Decoder::new(weezl::BitOrder::Lsb, 8),
-        false => weezl::decode::Decoder::with_tiff_size_switch(weezl::BitOrder::Msb, 8),
-    };
     let mut out = vec![0; most];
+    let (written, is_valid) = match is_early {
+        true => early_lzw(data, &mut out),
+        false => lzw::decode(data, &mut out),
+    };
+    out.truncate(written);
+    let invalid = || ImageError::corrupt(Format::Tiff, "its pixels hold an invalid code");
+    (out, (!is_valid).then(invalid))
+}
+
+/// Returns the number of bytes written, and whether all codes were valid.
+fn early_lzw(data: &[u8], out: &mut [u8]) -> (usize, bool) {
+    let mut decoder = weezl::decode::Decoder::new(weezl::BitOrder::Lsb, 8);
     let (mut read, mut written) = (0, 0);
-    while written < most {
+    while written < out.len() {
         let step = decoder.decode_bytes(&data[read..], &mut out[written..]);
         (read, written) = (read + step.consumed_in, written + step.consumed_out);
         match step.status {
             Ok(weezl::LzwStatus::Ok) => {}
             Ok(weezl::LzwStatus::Done | weezl::LzwStatus::NoProgress) => break,
-            Err(_) => {
-                out.truncate(written);
-                let reason = "its pixels hold an invalid code";
-                return (out, Some(ImageError::corrupt(Format::Tiff, reason)));
-            }
+            Err(_) => return (written, false),
         }
     }
-    out.truncate(written);
-    (out, None)
+    (written, true)
 }
 
 /// Expands runs: a count, and one byte to repeat or several to copy.

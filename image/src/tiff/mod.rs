@@ -9,6 +9,7 @@ mod codec;
 mod directory;
 mod fax;
 mod layout;
+mod lzw;
 mod samples;
 
 use super::color;
@@ -280,6 +281,25 @@ impl Channels<'_> {
         let count = self.wanted.len();
         let is_index = matches!(layout.model, Model::Palette(_));
         let plain = layout.row.kind == Kind::Unsigned;
+        if plain && count == layout.row.step {
+            // All samples in their order.
+            let (first, all) = (first * count, columns * count);
+            match (&mut self.samples, layout.row.bits) {
+                (Samples::Eight(samples), 8) => {
+                    return samples[first..][..all].copy_from_slice(&row[..all]);
+                }
+                (Samples::Sixteen(samples), 16) => {
+                    let words = samples[first..][..all]
+                        .iter_mut()
+                        .zip(row.as_chunks::<2>().0);
+                    return match layout.row.is_big_endian {
+                        true => words.for_each(|(to, &from)| *to = u16::from_be_bytes(from)),
+                        false => words.for_each(|(to, &from)| *to = u16::from_le_bytes(from)),
+                    };
+                }
+                _ => {}
+            }
+        }
         for (channel, &sample) in self.wanted.iter().enumerate() {
             let offset = match layout.is_planar {
                 true if sample != plane => continue,

@@ -36,6 +36,20 @@ impl Row {
         let bytes = self.bits / 8;
         match predictor {
             Predictor::None => {}
+            Predictor::Horizontal if bytes == 1 => {
+                let sum = |[one]: [u8; 1], [other]: [u8; 1]| [one.wrapping_add(other)];
+                self.sum_words(row, sum);
+            }
+            Predictor::Horizontal if bytes == 2 && self.is_big_endian => {
+                let sum =
+                    |one, other| u16::from_be_bytes(one).wrapping_add(u16::from_be_bytes(other));
+                self.sum_words(row, |one, other| sum(one, other).to_be_bytes());
+            }
+            Predictor::Horizontal if bytes == 2 => {
+                let sum =
+                    |one, other| u16::from_le_bytes(one).wrapping_add(u16::from_le_bytes(other));
+                self.sum_words(row, |one, other| sum(one, other).to_le_bytes());
+            }
             Predictor::Horizontal => {
                 let whole = row.len() / bytes * bytes;
                 for at in (self.step * bytes..whole).step_by(bytes) {
@@ -69,6 +83,25 @@ impl Row {
                         };
                         *to = sorted[weight * count + index];
                     }
+                }
+            }
+        }
+    }
+
+    /// Adds to each sample the one before it of the same channel. The usual numbers of channels have sums in registers.
+    fn sum_words<const BYTES: usize>(
+        &self,
+        row: &mut [u8],
+        sum: impl Fn([u8; BYTES], [u8; BYTES]) -> [u8; BYTES],
+    ) {
+        let words = row.as_chunks_mut::<BYTES>().0;
+        match self.step {
+            1 => sum_pixels::<1, BYTES>(words, sum),
+            3 => sum_pixels::<3, BYTES>(words, sum),
+            4 => sum_pixels::<4, BYTES>(words, sum),
+            step => {
+                for at in step..words.len() {
+                    words[at] = sum(words[at], words[at - step]);
                 }
             }
         }
@@ -126,6 +159,19 @@ impl Row {
                 // What is no number is black.
                 if number > 0.0 { number.min(1.0) } else { 0.0 }
             }
+        }
+    }
+}
+
+fn sum_pixels<const STEP: usize, const BYTES: usize>(
+    words: &mut [[u8; BYTES]],
+    sum: impl Fn([u8; BYTES], [u8; BYTES]) -> [u8; BYTES],
+) {
+    let mut before = [[0; BYTES]; STEP];
+    for pixel in words.as_chunks_mut::<STEP>().0 {
+        for (word, before) in pixel.iter_mut().zip(&mut before) {
+            *before = sum(*word, *before);
+            *word = *before;
         }
     }
 }

@@ -12,13 +12,13 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::super::args::{self, Background, QUALITY, ResizeArgs};
-use super::super::fault::Fault;
-use super::super::kind::Kind;
 use super::super::options;
-use super::super::pool::Make;
-use super::super::run_args::{MOST_RETRIES, RunArgs};
-use super::super::template::Template;
 use super::feed::LONGEST_LINE;
+use crate::batch::kind::Kind;
+use crate::batch::outcome::Fault;
+use crate::batch::pool::Make;
+use crate::batch::run_args::{MOST_RETRIES, RunArgs};
+use crate::batch::template::Template;
 use crate::units;
 
 /// What a line asks for.

@@ -31,22 +31,21 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::args::ResizeArgs;
-use super::fault::Fault;
-use super::files::{Stamp, identity};
-use super::inputs;
 use super::options::JobsOptions;
 use super::output::{self, Bounds, Missing, Output, Writer};
-use super::plan::{Item, Task, Written};
-use super::pool::{self, Makers};
-use super::printer::{FileLine, Outcome, Printer};
-use super::runner::Refused;
-use super::stop::Stop;
-use super::template::Name;
-use crate::folder::{Entry, Identity};
-use crate::text::{json_line, reason, show_path};
 use feed::{Feed, Line};
 use job::{Asked, Job};
 use room::Room;
+
+use crate::batch::inputs;
+use crate::batch::outcome::{Fault, Outcome, Written};
+use crate::batch::plan::{Item, Task};
+use crate::batch::pool::{self, Makers, Refused};
+use crate::batch::printer::{FileLine, Printer};
+use crate::batch::stop::Stop;
+use crate::batch::template::Name;
+use crate::folder::{Entry, Identity, Stamp, identity};
+use crate::text::{json_line, reason, show_path};
 
 /// Answers jobs until stdin ends; returns the exit code, or why nothing was started.
 pub(super) fn run(args: &ResizeArgs, stop: &Stop, printer: &mut Printer) -> Result<u8, String> {
@@ -56,7 +55,7 @@ pub(super) fn run(args: &ResizeArgs, stop: &Stop, printer: &mut Printer) -> Resu
         Some(folder) => Some(Bounds::create(folder, Missing::IsCreated, &mut writer)?),
         None => None,
     };
-    let makers = Makers::start(&options.engine, options.engine.workers)?;
+    let makers = Makers::start(&options.engine, options.engine.workers, true)?;
     for part in makers.missing_protection() {
         printer.warn(&format!("not enforced by this Linux: {part}"));
     }
@@ -180,6 +179,7 @@ impl Callers<'_> {
             output,
             relative,
             several: several.filter(Name::has_sides),
+            source: found,
             format,
             stamp,
             fresh: None,

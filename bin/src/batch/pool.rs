@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
@@ -17,12 +18,10 @@ use arenite_image::{
     Damage, Format, ImageError, Output, ResizeSpec, Size, check, resize_encoded_sizes,
 };
 
-use super::fault::Fault;
-use super::made::{Encoded, Made, Warning};
-use super::plan::Task;
+use super::outcome::{Encoded, Fault, Made, Warning};
+use super::plan::{Item, Task};
 use super::printer::Purpose;
 use super::progress::{Messages, print_aside};
-use super::runner::{Ended, Pool, Refused};
 use crate::text::{one_line, reason, show_path};
 use crate::units::show_bytes;
 
@@ -67,6 +66,15 @@ pub(crate) struct Settings {
     pub trace: Option<PathBuf>,
     /// File for the report.
     pub report: Option<PathBuf>,
+}
+
+/// Why a job was not started.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// No room now; there may be when a running job has finished.
+    Full(Fault),
+    /// This input cannot be processed.
+    Failed(Fault),
 }
 
 /// An engine whose workers make pictures.
@@ -176,16 +184,17 @@ impl PictureError {
 
     /// The sentence for people. Its advice names a flag of the command in place of a field of [`ResizeSpec`].
     fn text(&self) -> String {
-        let (field, flag) = match self.0 {
-            ImageError::TooManyPixels { .. } | ImageError::OutputTooManyPixels { .. } => {
-                ("max_pixels", "--max-pixels")
+        let advice = match self.0 {
+            ImageError::TooManyPixels { .. } => "if you trust the file, raise --max-pixels",
+            ImageError::OutputTooManyPixels { .. } => {
+                "ask for a smaller size, or raise --max-pixels"
             }
-            ImageError::TooManyBytes { .. } => ("max_bytes", "--memory-limit"),
-            ImageError::Bomb { .. } => ("max_ratio", "--max-ratio"),
-            ImageError::OutOfMemory { .. } => ("give more memory", "raise --memory-limit"),
+            ImageError::TooManyBytes { .. } => "if you trust the file, raise --memory-limit",
+            ImageError::Bomb { .. } => "if you trust the file, raise --max-ratio",
+            ImageError::OutOfMemory { .. } => "raise --memory-limit",
             _ => return self.0.to_string(),
         };
-        self.0.to_string().replace(field, flag)
+        format!("{:#}; {advice}", self.0)
     }
 }
 
@@ -217,21 +226,28 @@ fn returned(error: &Returned) -> Fault {
 }
 
 impl<'a> Makers<'a> {
-    /// Starts this number of workers.
+    /// Starts this number of workers. In a sandbox they can decode HEIC only if `may_need_hevc`.
     ///
     /// # Errors
     ///
     /// A sentence that says what to do.
-    pub(crate) fn start(settings: &'a Settings, workers: usize) -> Result<Makers<'a>, String> {
+    pub(crate) fn start(
+        settings: &'a Settings,
+        workers: usize,
+        may_need_hevc: bool,
+    ) -> Result<Makers<'a>, String> {
         let mut builder = Engine::builder()
             .workers(workers)
             .memory_limit(settings.memory_limit)
             // All retries happen, even where the engine would quarantine the job sooner.
             .quarantine_after(settings.most_retries.saturating_add(1).max(5))
             .sandbox(settings.sandbox)
-            // A sandbox is closed afterwards. Where there is no decoder of HEIC, pictures of that format are errors.
-            .on_worker_start(|| drop(arenite_image::heic_decoder()))
             .label(settings.purpose.name());
+        if may_need_hevc && settings.sandbox != Sandbox::Off {
+            // The sandbox is closed afterwards; without a sandbox, the first picture that needs the decoder loads it. Where
+            // there is none, such pictures are errors.
+            builder = builder.on_worker_start(|| drop(arenite_image::heic_decoder()));
+        }
         let messages = match settings.drops_messages {
             true => Some(Messages::print()?),
             false => None,
@@ -331,12 +347,13 @@ impl<'a> EnginePool<'a> {
         settings: &'a Settings,
         make: &'a Make,
         workers: usize,
+        may_need_hevc: bool,
     ) -> Result<EnginePool<'a>, String> {
         Ok(EnginePool {
             jobs: as_completed([]),
             pictures: HashMap::new(),
             in_flight_bytes: 0,
-            makers: Makers::start(settings, workers)?,
+            makers: Makers::start(settings, workers, may_need_hevc)?,
             make,
         })
     }
@@ -384,7 +401,7 @@ impl<'scope> Early<'scope> {
         now: bool,
         threads: &'scope Scope<'scope, 'env>,
     ) -> Early<'scope> {
-        let start = move || EnginePool::start(settings, make, settings.workers);
+        let start = move || EnginePool::start(settings, make, settings.workers, true);
         let thread = std::thread::Builder::new().name("start".into());
         // Without a thread for it the pool starts later.
         let started = now.then(|| thread.spawn_scoped(threads, start).ok());
@@ -395,19 +412,23 @@ impl<'scope> Early<'scope> {
         }
     }
 
-    /// The pool that has started, or one that starts now with at most one worker per picture.
+    /// The pool that has started, or one that starts now for these items, with at most one worker per picture.
     ///
     /// # Errors
     ///
     /// A sentence that says what to do.
-    pub(crate) fn or_start(self, pictures: usize) -> Result<EnginePool<'scope>, String> {
+    pub(crate) fn or_start(self, items: &[Item]) -> Result<EnginePool<'scope>, String> {
         match self.started {
             Some(started) => started
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
             None => {
-                let workers = self.settings.workers.min(pictures);
-                EnginePool::start(self.settings, self.make, workers)
+                let ready = || items.iter().filter_map(Item::ready);
+                let workers = self.settings.workers.min(ready().count());
+                // AVIF is the same container.
+                let may_need_hevc =
+                    ready().any(|task| matches!(task.source, Format::Heic | Format::Avif));
+                EnginePool::start(self.settings, self.make, workers, may_need_hevc)
             }
         }
     }
@@ -421,14 +442,43 @@ fn with_fewer_workers(mut error: String, workers: usize) -> String {
     error
 }
 
-impl Pool for EnginePool<'_> {
-    type Bytes = Array<u8>;
-
-    fn depth(&self) -> usize {
-        self.makers.depth()
+impl EnginePool<'_> {
+    /// Runs the jobs of `feed`, at most [`depth`](Makers::depth) at a time, and passes each result to `done` as soon as it
+    /// is ready: a slow picture does not delay the others. Ends when `feed` ends or `may_begin` returns `false` and all
+    /// jobs in flight have ended; or at once when `done` breaks, which leaves the jobs in flight in the pool.
+    pub(crate) fn run<'t>(
+        &mut self,
+        mut feed: impl Iterator<Item = (usize, &'t Path, &'t Task)>,
+        may_begin: impl Fn() -> bool,
+        mut done: impl FnMut(usize, Result<Made<Array<u8>>, Fault>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let mut waiting = None;
+        loop {
+            while self.pictures.len() < self.makers.depth() && may_begin() {
+                let Some((index, path, task)) = waiting.take().or_else(|| feed.next()) else {
+                    break;
+                };
+                match self.begin(index, path, task) {
+                    Ok(()) => {}
+                    Err(Refused::Full(_)) if !self.pictures.is_empty() => {
+                        waiting = Some((index, path, task));
+                        break;
+                    }
+                    Err(Refused::Full(fault) | Refused::Failed(fault)) => done(index, Err(fault))?,
+                }
+            }
+            let Some((job, result)) = self.jobs.next() else {
+                return ControlFlow::Continue(());
+            };
+            let picture = self.pictures.remove(&job);
+            let (index, len) = picture.expect("each job was noted when it was started");
+            self.in_flight_bytes -= len;
+            done(index, made(result))?;
+        }
     }
 
-    fn start(&mut self, index: usize, path: &Path, task: &Task) -> Result<(), Refused> {
+    /// Reads the file and starts its job under this index.
+    fn begin(&mut self, index: usize, path: &Path, task: &Task) -> Result<(), Refused> {
         let budget = self.makers.budget;
         if self.in_flight_bytes > 0 && self.in_flight_bytes + task.stamp.len > budget {
             let text = format!(
@@ -442,14 +492,6 @@ impl Pool for EnginePool<'_> {
         self.pictures.insert(job, (index, len));
         self.in_flight_bytes += len;
         Ok(())
-    }
-
-    fn finish(&mut self) -> Option<Ended<Array<u8>>> {
-        let (job, result) = self.jobs.next()?;
-        let picture = self.pictures.remove(&job);
-        let (index, len) = picture.expect("each job was noted when it was started");
-        self.in_flight_bytes -= len;
-        Some((index, made(result)))
     }
 }
 

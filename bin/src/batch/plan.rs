@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 
 use arenite_image::Format;
 
-use super::fault::Fault;
-use super::files::{Stamp, identity, is_same};
 use super::inputs::Input;
-use super::made::Encoded;
+use super::outcome::{Encoded, Fault, Outcome, Written};
 use super::shard::Shard;
 use super::template::{Name, Template};
+use crate::folder::{Stamp, identity, is_same};
 use crate::text::show_path;
 
 /// An input with its task, in the order of the inputs.
@@ -22,6 +21,22 @@ pub(crate) struct Item {
     /// Whether it is in the share of this run: see `--shard`.
     pub is_in_shard: bool,
     pub task: Result<Task, Fault>,
+}
+
+impl Item {
+    /// The task, if it needs work.
+    pub(crate) fn ready(&self) -> Option<&Task> {
+        self.task.as_ref().ok().filter(|task| task.fresh.is_none())
+    }
+
+    /// The outcome of an item that is not worked on; `ready` if it needs work.
+    pub(crate) fn unworked(&self, ready: Outcome) -> Outcome {
+        match &self.task {
+            Err(fault) => Outcome::Failed(fault.clone()),
+            Ok(task) if task.fresh.is_some() => Outcome::Fresh,
+            Ok(_) => ready,
+        }
+    }
 }
 
 /// A result to make, or several from one picture.
@@ -34,24 +49,14 @@ pub(crate) struct Task {
     pub output: PathBuf,
     /// The name that depends on the sides of a result, if it does.
     pub several: Option<Name>,
+    /// The format of the input when it was found.
+    pub source: Format,
     /// The format to write, or that of the input if nothing is written.
     pub format: Format,
     /// The input when it was found.
     pub stamp: Stamp,
     /// The existing results, if `--resume` found them up to date.
     pub fresh: Option<Vec<Written>>,
-}
-
-/// A result that exists: this run has written it, or an earlier one.
-#[derive(Clone, Debug)]
-pub(crate) struct Written {
-    /// Its path below the output folder.
-    pub relative: PathBuf,
-    /// Its path with the output folder.
-    pub output: PathBuf,
-    pub stamp: Stamp,
-    /// Width and height in pixels, if they are known.
-    pub sides: Option<[u32; 2]>,
 }
 
 impl Task {
@@ -201,6 +206,7 @@ pub(crate) fn plan(
                     output: naming.out.join(&relative),
                     relative,
                     several: name.has_sides().then_some(name),
+                    source: found,
                     format,
                     stamp,
                     fresh: None,
@@ -292,6 +298,7 @@ pub(crate) fn without_results(inputs: Vec<Input>, shard: Option<&Shard>) -> Vec<
             relative: PathBuf::new(),
             output: PathBuf::new(),
             several: None,
+            source: format,
             format,
             stamp,
             fresh: None,

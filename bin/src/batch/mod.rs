@@ -1,4 +1,18 @@
-//! Works through a list of pictures, and lists their outcomes in the order of the inputs.
+//! What `resize` and `check` share: finds pictures, works through the list of them on an engine, and lists their outcomes in
+//! the order of the inputs.
+
+pub(crate) mod inputs;
+pub(crate) mod kind;
+pub(crate) mod outcome;
+pub(crate) mod pattern;
+pub(crate) mod plan;
+pub(crate) mod pool;
+pub(crate) mod printer;
+mod progress;
+pub(crate) mod run_args;
+pub(crate) mod shard;
+pub(crate) mod stop;
+pub(crate) mod template;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -7,15 +21,14 @@ use std::process::ExitCode;
 
 use arenite::Array;
 
-use super::fault::Fault;
-use super::files::{identity, location};
-use super::made::Made;
-use super::plan::{Item, Task};
-use super::pool::{EnginePool, Settings};
-use super::printer::{Outcome, Printer};
-use super::runner;
-use super::stop::{self, Stop};
+use outcome::{Fault, Made, Outcome};
+use plan::Item;
+use pool::{EnginePool, Settings};
+use printer::Printer;
+use stop::Stop;
+
 use crate::exit::USAGE;
+use crate::folder::{identity, location};
 use crate::text::show_path;
 
 /// The run ended before any work.
@@ -70,15 +83,6 @@ pub(crate) fn in_the_way(settings: &Settings, items: &[Item]) -> Option<String> 
     })
 }
 
-/// The number of items that need work.
-pub(crate) fn ready(items: &[Item]) -> usize {
-    items.iter().filter(|item| is_ready(item).is_some()).count()
-}
-
-fn is_ready(item: &Item) -> Option<&Task> {
-    item.task.as_ref().ok().filter(|task| task.fresh.is_none())
-}
-
 /// Works on all items that need it, and lists all. `settle` makes an outcome of what became of the item with this index.
 pub(crate) fn work(
     pool: &mut EnginePool<'_>,
@@ -96,15 +100,15 @@ pub(crate) fn work(
         printer.warn(&format!("not enforced by this Linux: {part}"));
     }
     stop.begin_work(printer.is_quiet(), printer.can_resume());
-    printer.work(ready(items) as u64);
+    printer.work(items.iter().filter_map(Item::ready).count() as u64);
     let mut listing = InOrder::new(items);
     let feed = items
         .iter()
         .enumerate()
-        .filter_map(|(index, item)| Some((index, item.input.as_path(), is_ready(item)?)));
+        .filter_map(|(index, item)| Some((index, item.input.as_path(), item.ready()?)));
     let may_begin = || stop.code().is_none();
     // A break ends the run: the rest stays pending.
-    let _ = runner::run(pool, feed, may_begin, |index, result| {
+    let _ = pool.run(feed, may_begin, |index, result| {
         let (outcome, flow) = settle(index, result, printer);
         listing.ended(index, outcome, printer);
         flow
@@ -142,7 +146,7 @@ impl<'a> InOrder<'a> {
         printer.decided(&self.items[index], &outcome);
         self.ended.insert(index, outcome);
         while let Some(item) = self.items.get(self.next)
-            && (self.ended.contains_key(&self.next) || is_ready(item).is_none())
+            && (self.ended.contains_key(&self.next) || item.ready().is_none())
         {
             self.list(item, printer);
         }
@@ -157,7 +161,7 @@ impl<'a> InOrder<'a> {
 
     fn list(&mut self, item: &Item, printer: &mut Printer) {
         let outcome = self.ended.remove(&self.next).unwrap_or_else(|| {
-            let outcome = Outcome::unworked(item, Outcome::Pending);
+            let outcome = item.unworked(Outcome::Pending);
             printer.decided(item, &outcome);
             outcome
         });

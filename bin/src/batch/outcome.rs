@@ -1,14 +1,78 @@
-//! The failure of one input.
+//! What becomes of one input: what a job made of it, or its failure.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use arenite::engine::Crash;
 use arenite_image::ImageError;
 
+use crate::folder::Stamp;
 use crate::text::{one_line, reason};
+
+/// The outcome of one input.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Written {
+        results: Vec<Written>,
+        took: Duration,
+        warning: Option<Warning>,
+    },
+    /// Checked: its damage, if any, is none that counts.
+    Whole {
+        /// Width and height in pixels.
+        sides: [u32; 2],
+        took: Duration,
+        warning: Option<Warning>,
+    },
+    /// Would be written without `--dry-run`.
+    Planned,
+    /// `--resume` found its results up to date.
+    Fresh,
+    Failed(Fault),
+    /// Not begun when the run was stopped or refused.
+    Pending,
+}
+
+/// A result that exists: this run has written it, or an earlier one.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    /// Its path below the output folder.
+    pub relative: PathBuf,
+    /// Its path with the output folder.
+    pub output: PathBuf,
+    pub stamp: Stamp,
+    /// Width and height in pixels, if they are known.
+    pub sides: Option<[u32; 2]>,
+}
+
+/// What a job has made: the results of a picture, the time it took, and what was wrong with the input.
+#[derive(Debug)]
+pub(crate) struct Made<B> {
+    /// In the order of the sizes, with different sides each.
+    pub results: Vec<Encoded<B>>,
+    pub took: Duration,
+    pub warning: Option<Warning>,
+}
+
+/// An encoded result.
+#[derive(Debug)]
+pub(crate) struct Encoded<B> {
+    pub bytes: B,
+    /// Width and height in pixels.
+    pub sides: [u32; 2],
+}
+
+/// Damage of an input that was written all the same.
+#[derive(Debug)]
+pub(crate) struct Warning {
+    /// One line, without the input's name.
+    pub text: String,
+    /// The share of its pixels that are missing, 0 to 1.
+    pub missing: f64,
+}
 
 /// The failure of one input: a word for programs and a sentence for people.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,13 +12,13 @@ use arenite_image::{FailOn, ResizeSpec};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
 
-use super::exclude::Exclusion;
-use super::files::{identity, location};
 use super::kind::Raw;
+use super::pattern::Exclusion;
 use super::pool::Settings;
 use super::printer::{Purpose, Style};
 use super::shard::{Asked, Shard};
 use crate::choice::{Choice, wants_color};
+use crate::folder::{identity, location};
 use crate::units;
 
 /// The variable that stands for `--workers`.
@@ -271,12 +271,16 @@ impl Settings {
     }
 
     /// Whether the workers should start while the inputs are still being searched for: there is work for all of them as
-    /// far as the command line tells, and no file of their own could overwrite an input.
+    /// far as the command line tells, no file of their own could overwrite an input, and no sandbox makes a library out of
+    /// reach that perhaps no input needs.
     pub(crate) fn starts_early(&self, inputs: &[OsString], shard: Option<&Shard>) -> bool {
         let shards = shard.map_or(1, Shard::count);
         let has_enough = inputs.len() / shards >= self.workers
             || inputs.iter().any(|input| Path::new(input).is_dir());
-        has_enough && self.workers <= cores() && self.extra_files().next().is_none()
+        has_enough
+            && self.workers <= cores()
+            && self.extra_files().next().is_none()
+            && self.sandbox == Sandbox::Off
     }
 }
 

@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 use arenite::engine::{Crash, CrashFrame, CrashedAccess};
 use serde::Serialize;
 
-use super::fault::Fault;
 use super::inputs::Found;
-use super::made::Warning;
-use super::plan::{Item, Written};
+use super::outcome::{Fault, Outcome, Written};
+use super::plan::Item;
 use super::progress::{Progress, rate_text};
 use super::shard::Shard;
 use crate::choice::Choice;
@@ -35,41 +34,6 @@ impl Purpose {
         match self {
             Purpose::Resize => "resize",
             Purpose::Check => "check",
-        }
-    }
-}
-
-/// The outcome of one input.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    Written {
-        results: Vec<Written>,
-        took: Duration,
-        warning: Option<Warning>,
-    },
-    /// Checked: its damage, if any, is none that counts.
-    Whole {
-        /// Width and height in pixels.
-        sides: [u32; 2],
-        took: Duration,
-        warning: Option<Warning>,
-    },
-    /// Would be written without `--dry-run`.
-    Planned,
-    /// `--resume` found its results up to date.
-    Fresh,
-    Failed(Fault),
-    /// Not begun when the run was stopped or refused.
-    Pending,
-}
-
-impl Outcome {
-    /// The outcome of an item that is not worked on; `ready` if it needs work.
-    pub(crate) fn unworked(item: &Item, ready: Outcome) -> Outcome {
-        match &item.task {
-            Err(fault) => Outcome::Failed(fault.clone()),
-            Ok(task) if task.fresh.is_some() => Outcome::Fresh,
-            Ok(_) => ready,
         }
     }
 }
@@ -381,7 +345,7 @@ impl Printer {
         }
         self.planned(items.len());
         for item in items {
-            let outcome = Outcome::unworked(item, Outcome::Pending);
+            let outcome = item.unworked(Outcome::Pending);
             self.count(item, &outcome);
             self.print_json(&self.line(item, &outcome));
         }

@@ -28,11 +28,10 @@ use std::path::{Component, Path, PathBuf, absolute};
 use arenite_image::{Format, PROBE_BYTES};
 use walkdir::{DirEntry, WalkDir};
 
-use super::exclude::{Exclusion, is_foreign_folder};
-use super::fault::Fault;
-use super::files::{Stamp, identity, location};
 use super::kind::{Kind, Raw};
-use super::pattern::{Glob, foreign, is_hidden, is_pattern};
+use super::outcome::Fault;
+use super::pattern::{Exclusion, Glob, foreign, is_foreign_folder, is_hidden, is_pattern};
+use crate::folder::{Stamp, identity, location};
 use crate::text::{reason, show_path};
 
 /// A picture, or a file that was expected to be one.
