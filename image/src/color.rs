@@ -124,8 +124,8 @@ pub(super) fn is_profile_of(icc: &[u8], color: Color) -> bool {
     }
 }
 
-/// How pixels of this colour model are coded, if their profile says by code points (tag `cicp`, with all numbers in use)
-/// that they are of high dynamic range. Curves and tables beside such a tag hold another program's tone mapping.
+/// How pixels of this colour model are coded, if their profile says by code points (tag `cicp`, with all numbers in
+/// use) that they are of high dynamic range. Curves and tables beside such a tag hold another program's tone mapping.
 pub(super) fn hdr_of_profile(icc: &[u8], color: Color) -> Option<Hdr> {
     const TAGS: usize = 128;
     const ENTRY: usize = 12;

@@ -6,9 +6,9 @@ use arenite::KernelError;
 
 use super::format::Format;
 
-/// Why a picture could not be decoded, resized or encoded. Each variant displays as a sentence that names the cause, and
-/// what to change; `{:#}` leaves out the advice to raise a limit of [`ResizeSpec`](crate::ResizeSpec), for programs that
-/// have other names for it.
+/// Why a picture could not be decoded, resized or encoded. Each variant displays as a sentence that names the cause,
+/// and what to change; `{:#}` leaves out the advice to raise a limit of [`ResizeSpec`](crate::ResizeSpec), for programs
+/// that have other names for it.
 ///
 /// A kernel that returns it in an [`arenite::Typed`] gives it back to the caller as a value.
 #[derive(Clone, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! What `resize` and `check` share: finds pictures, works through the list of them on an engine, and lists their outcomes in
-//! the order of the inputs.
+//! What `resize` and `check` share: finds pictures, works through the list of them on an engine, and lists their
+//! outcomes in the order of the inputs.
 
 pub(crate) mod inputs;
 pub(crate) mod kind;
@@ -83,7 +83,8 @@ pub(crate) fn in_the_way(settings: &Settings, items: &[Item]) -> Option<String> 
     })
 }
 
-/// Works on all items that need it, and lists all. `settle` makes an outcome of what became of the item with this index.
+/// Works on all items that need it, and lists all. `settle` makes an outcome of what became of the item with this
+/// index.
 pub(crate) fn work(
     pool: &mut EnginePool<'_>,
     items: &[Item],

@@ -101,8 +101,8 @@ pub(crate) struct EnginePool<'a> {
     make: &'a Make,
 }
 
-/// The encoded results, the width and height of each, the microseconds they took, and a warning about the input with the
-/// share of its pixels that are missing.
+/// The encoded results, the width and height of each, the microseconds they took, and a warning about the input with
+/// the share of its pixels that are missing.
 pub(crate) type Reply = (
     Vec<Array<u8>>,
     [[u32; 2]; MOST_SIZES],
@@ -110,7 +110,8 @@ pub(crate) type Reply = (
     Option<(String, f64)>,
 );
 
-/// The kernel. Takes an encoded picture, and sizes separated by blanks. Of results with equal sides it returns the first.
+/// The kernel. Takes an encoded picture, and sizes separated by blanks. Of results with equal sides it returns the
+/// first.
 fn resize_file(
     file: &Array<u8>,
     spec: ResizeSpec,
@@ -244,8 +245,8 @@ impl<'a> Makers<'a> {
             .sandbox(settings.sandbox)
             .label(settings.purpose.name());
         if may_need_hevc && settings.sandbox != Sandbox::Off {
-            // The sandbox is closed afterwards; without a sandbox, the first picture that needs the decoder loads it. Where
-            // there is none, such pictures are errors.
+            // The sandbox is closed afterwards; without a sandbox, the first picture that needs the decoder loads it.
+            // Where there is none, such pictures are errors.
             builder = builder.on_worker_start(|| drop(arenite_image::heic_decoder()));
         }
         let messages = match settings.drops_messages {
@@ -443,9 +444,9 @@ fn with_fewer_workers(mut error: String, workers: usize) -> String {
 }
 
 impl EnginePool<'_> {
-    /// Runs the jobs of `feed`, at most [`depth`](Makers::depth) at a time, and passes each result to `done` as soon as it
-    /// is ready: a slow picture does not delay the others. Ends when `feed` ends or `may_begin` returns `false` and all
-    /// jobs in flight have ended; or at once when `done` breaks, which leaves the jobs in flight in the pool.
+    /// Runs the jobs of `feed`, at most [`depth`](Makers::depth) at a time, and passes each result to `done` as soon as
+    /// it is ready: a slow picture does not delay the others. Ends when `feed` ends or `may_begin` returns `false` and
+    /// all jobs in flight have ended; or at once when `done` breaks, which leaves the jobs in flight in the pool.
     pub(crate) fn run<'t>(
         &mut self,
         mut feed: impl Iterator<Item = (usize, &'t Path, &'t Task)>,

@@ -291,8 +291,8 @@ impl Printer {
         }
     }
 
-    /// Prints a path, for a program its raw bytes, on a terminal no control characters; and what is wrong with the file,
-    /// unless only names are wanted.
+    /// Prints a path, for a program its raw bytes, on a terminal no control characters; and what is wrong with the
+    /// file, unless only names are wanted.
     fn print_path(&mut self, path: &Path, reason: Option<&Fault>) {
         if self.style.print0 {
             let name = [path.as_os_str().as_bytes(), b"\0"].concat();

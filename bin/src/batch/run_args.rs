@@ -271,8 +271,8 @@ impl Settings {
     }
 
     /// Whether the workers should start while the inputs are still being searched for: there is work for all of them as
-    /// far as the command line tells, no file of their own could overwrite an input, and no sandbox makes a library out of
-    /// reach that perhaps no input needs.
+    /// far as the command line tells, no file of their own could overwrite an input, and no sandbox makes a library out
+    /// of reach that perhaps no input needs.
     pub(crate) fn starts_early(&self, inputs: &[OsString], shard: Option<&Shard>) -> bool {
         let shards = shard.map_or(1, Shard::count);
         let has_enough = inputs.len() / shards >= self.workers

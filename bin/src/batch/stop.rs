@@ -138,9 +138,9 @@ impl Stop {
         self.code()
     }
 
-    /// Runs `make`, which creates a temporary file, then `write`, which fills it, then `place`, which renames or removes
-    /// it; removes it after an error. An end at once removes the file: it holds the lock under which files are created
-    /// and renamed, so it finds the file or prevents it.
+    /// Runs `make`, which creates a temporary file, then `write`, which fills it, then `place`, which renames or
+    /// removes it; removes it after an error. An end at once removes the file: it holds the lock under which files are
+    /// created and renamed, so it finds the file or prevents it.
     pub(crate) fn guarding<W, T, E: From<io::Error>>(
         &self,
         make: impl FnOnce() -> io::Result<(Temporary, File)>,

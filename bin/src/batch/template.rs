@@ -135,8 +135,8 @@ impl Template {
         self.0.contains(&Part::Height)
     }
 
-    /// This template with the whole name of the input, in the place of its stem if it has that, and with the extension of
-    /// `format`, if there is one: it tells the inputs of a folder apart.
+    /// This template with the whole name of the input, in the place of its stem if it has that, and with the extension
+    /// of `format`, if there is one: it tells the inputs of a folder apart.
     pub(crate) fn with_whole_names(&self, format: Option<Format>) -> Template {
         let named = [Part::Stem, Part::Name];
         let missing = match self.0.iter().any(|part| named.contains(part)) {

@@ -1,8 +1,8 @@
 //! A folder held open. What lies below it is reached from its descriptor, and never through a link.
 //!
 //! Another program may rename folders and put links in their places at any moment. Each system call that takes a path
-//! looks the path up again, while a descriptor stays with its folder. So whoever checks a path and then writes to it may
-//! write elsewhere; whoever opens a folder, checks what was opened, and names single files in it does not.
+//! looks the path up again, while a descriptor stays with its folder. So whoever checks a path and then writes to it
+//! may write elsewhere; whoever opens a folder, checks what was opened, and names single files in it does not.
 //!
 //! Links in the path of [`Folder::open`] are followed: the user has written that path.
 
@@ -298,8 +298,8 @@ impl Temporary {
         let _ = self.folder.rename_by(name, &self.name, how);
     }
 
-    /// [`place`](Self::place) on file systems such as those of NFS, which know only the plain rename: what is replaced is
-    /// judged only before.
+    /// [`place`](Self::place) on file systems such as those of NFS, which know only the plain rename: what is replaced
+    /// is judged only before.
     fn place_plainly<E: From<io::Error>>(
         &self,
         name: &OsStr,

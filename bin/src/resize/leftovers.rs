@@ -49,8 +49,8 @@ pub(crate) fn claim(file: &File) {
     let _ = file.try_lock();
 }
 
-/// Whether results may not have this name, however a file system spells it: names that begin so are those of records and
-/// temporary files. Some file systems ignore case, and characters that are not shown.
+/// Whether results may not have this name, however a file system spells it: names that begin so are those of records
+/// and temporary files. Some file systems ignore case, and characters that are not shown.
 pub(crate) fn is_reserved(name: &OsStr) -> bool {
     let text = name.to_string_lossy();
     // Folds to an s.

@@ -1,6 +1,6 @@
 //! The record of what arenite has made, for `--resume` and to leave other files alone: a hidden text file,
-//! `.arenite-resize`, in the output folder. A shard has its own, `.arenite-resize-<number>-of-<count>`, because machines
-//! that append to one file of a network folder overwrite each other's lines. All of them are read.
+//! `.arenite-resize`, in the output folder. A shard has its own, `.arenite-resize-<number>-of-<count>`, because
+//! machines that append to one file of a network folder overwrite each other's lines. All of them are read.
 //!
 //! A run appends a line per result after the result has its final name, and changes nothing else. A run that ends at
 //! any moment loses at most the line of one result, which is then made again. Invalid lines are skipped. Two runs into
@@ -17,9 +17,10 @@
 //! `{width}` and `{height}` still in it. Times are nanoseconds since 1970. In paths, `%`, control characters and bytes
 //! that are not UTF-8 are written as `%xx`.
 //!
-//! A result is *fresh*, and skipped, if its last line in any record has the same options, the result still has the length and time in
-//! that line (it has not been written since), and so has the input (it is not another file moved there). Which of the
-//! two is older does not matter: a camera's clock may be ahead. Results of one line are fresh together.
+//! A result is *fresh*, and skipped, if its last line in any record has the same options, the result still has the
+//! length and time in that line (it has not been written since), and so has the input (it is not another file moved
+//! there). Which of the two is older does not matter: a camera's clock may be ahead. Results of one line are fresh
+//! together.
 //!
 //! A file is arenite's [`Own`], which later results may replace, if any line has its path, length and time.
 

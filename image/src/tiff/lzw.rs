@@ -1,7 +1,7 @@
 //! LZW as TIFF has it: codes of 9 to 12 bits, the highest bit first, each width one code early.
 //!
-//! A string of the table is part of the output already: that of the code before, and the byte after it. So the table holds
-//! places of the output.
+//! A string of the table is part of the output already: that of the code before, and the byte after it. So the table
+//! holds places of the output.
 
 const CLEAR: usize = 256;
 const END: usize = 257;
@@ -28,8 +28,8 @@ impl Place {
     }
 }
 
-/// Decodes until `out` is full, or the data or its codes end. Returns the number of bytes written, and whether all codes
-/// were in the table.
+/// Decodes until `out` is full, or the data or its codes end. Returns the number of bytes written, and whether all
+/// codes were in the table.
 pub(super) fn decode(mut data: &[u8], out: &mut [u8]) -> (usize, bool) {
     // Not an array, which would be filled first: most strips are short.
     let mut table = Vec::with_capacity(MOST_CODES);
