@@ -176,7 +176,7 @@ impl Pixels {
 
     /// Scales samples of narrow range to all numbers: those of black and white are 16 and 235 in 8 bits, and 256 times
     /// that in 16 (H.273). Alpha has all numbers already.
-    pub(super) fn from_narrow_range(mut self) -> Self {
+    pub(super) fn widened(mut self) -> Self {
         const BLACK: f32 = 16.0;
         const WHITE: f32 = 235.0;
         let channels = self.color.channels();

@@ -69,7 +69,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         samples,
     };
     if has_narrow_range(reader.info()) {
-        pixels = pixels.from_narrow_range();
+        pixels = pixels.widened();
     }
     let damage = match error.map(translate) {
         Some(error) if done < all => {
@@ -399,7 +399,7 @@ pub(super) fn animation<'a>(
             samples: Samples::Eight(samples[..info.buffer_size()].to_vec()),
         };
         let pixels = match has_narrow_range(reader.info()) {
-            true => pixels.from_narrow_range(),
+            true => pixels.widened(),
             false => pixels,
         };
         let drawn = pixels.into_rgb().with_alpha();

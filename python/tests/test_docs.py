@@ -111,7 +111,7 @@ REPOSITORY = "https://github.com/arenite/arenite/blob/main/"
 GUIDES = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "llms.txt", "python/README.md", *GUIDES])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/llms.txt", "python/README.md", *GUIDES])
 def test_links_to_files_lead_somewhere(page):
     links = re.findall(r"\]\(([^)\s]+)\)", prose(ROOT / page))
     assert links or page in GUIDES

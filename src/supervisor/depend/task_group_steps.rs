@@ -353,7 +353,8 @@ impl EngineState {
             return 1;
         };
         let next = of.sent.len().min(from + MOST_CANCELLED);
-        for id in of.sent[from..next].to_vec() {
+        let sent = of.sent[from..next].to_vec();
+        for id in sent {
             let Some(record) = self.records.find(id) else {
                 continue;
             };
