@@ -6,7 +6,8 @@ use smallvec::SmallVec;
 
 use super::error::{Because, Crash, Failed, JobError, JobErrorKind, LostJobs, WorkerExit};
 use super::lane::NO_RECORD;
-use super::record::{JobId, Outcome, Owner, Stage};
+use super::owner::Owner;
+use super::record::{JobId, Outcome, Stage};
 use super::reply::{Read, Unreadable, read_guarded};
 use super::shared::Supervisor;
 use super::state::EngineState;

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::depend::CancelMode;
 use super::error::JobErrorKind;
-use super::groups::Group;
-use super::record::{JobId, Owner, Stage};
+use super::owner::{Group, Owner};
+use super::record::{JobId, Stage};
 use super::shared::Supervisor;
 use super::state::EngineState;
 use super::timers::Timer;

@@ -11,9 +11,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::depend::CancelMode;
 use super::error::{JobErrorKind, JobLimit};
 use super::lane::{Alarm, Clock};
 use super::state::EngineState;
+use super::timers::Timer;
 use crate::sys::clock;
 
 /// How often a lane is drained again because a job behind the one in question says that it runs. With an honest worker
@@ -114,6 +116,35 @@ impl EngineState {
         self.recheck_admission(now);
         self.end_leavers(now);
         self.end_drain(now);
+    }
+
+    /// Does what the timers say.
+    pub(super) fn run_due(&mut self, now: Instant) {
+        let due = self.timers.take_due(now);
+        // First, because others may cancel such a job.
+        self.begin_attempts(due.iter().filter_map(|&(_, timer)| match timer {
+            Timer::Attempt(index) => Some(index),
+            _ => None,
+        }));
+        for (at, timer) in due {
+            match timer {
+                Timer::Attempt(_) => {}
+                Timer::ActorStart(index) => self.end_actor_pause(index, at),
+                Timer::Scope(group) => {
+                    // Ends may be drained in between, but no record is removed: jobs of a scope are never detached, and
+                    // only their scope takes them.
+                    for id in self.records.open_of(|owner| owner.is_in(group)) {
+                        self.kill(id);
+                    }
+                }
+                Timer::TaskGroup { task_group, serial } => {
+                    if self.graphs.is_task_group(task_group, serial) {
+                        let why = JobErrorKind::Cancelled;
+                        self.cancel_task_group(task_group, why, CancelMode::Kill);
+                    }
+                }
+            }
+        }
     }
 
     /// Closes the engine now if draining has had its time.

@@ -2,15 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::record::Owner;
-
-/// The jobs of one scope.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Group {
-    number: u32,
-    /// The failure of one job does not cancel the others.
-    pub(super) collects: bool,
-}
+use super::owner::{Group, Owner};
 
 /// The groups of an engine.
 #[derive(Debug, Default)]

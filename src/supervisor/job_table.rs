@@ -1,6 +1,7 @@
 //! The job table: a record for each job whose answer has not been taken.
 
-use super::record::{JobId, Owner, Record, Stage};
+use super::owner::Owner;
+use super::record::{JobId, Record, Stage};
 
 /// Records lie in a slab and are reused. An id carries the record's generation, so that an old id is recognized.
 #[derive(Debug, Default)]

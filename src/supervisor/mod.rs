@@ -39,6 +39,7 @@ mod monitor;
 mod notice;
 mod options;
 mod output;
+mod owner;
 mod pending_batch;
 mod place;
 mod policy;
@@ -88,7 +89,6 @@ pub use error::{
     JobErrorKind, JobLimit, Rejection, WorkerExit,
 };
 pub(crate) use error::{Because, Failed};
-pub(crate) use groups::Group;
 pub(crate) use kernels::bytes_to_expect;
 pub(crate) use lifecycle::Closing;
 pub use limiter::{Limiter, LimiterBuilder};
@@ -96,8 +96,9 @@ pub(crate) use limiter::{Permit, PermitSource};
 pub use options::{AtMostOnce, Backoff, JobOptions, Permits, Priority, Retried};
 pub(crate) use output::Sink;
 pub use output::{LogLevel, LogLine, LogSource};
+pub(crate) use owner::{Group, Owner};
 pub(crate) use pending_batch::{PendingBatch, PendingCalls};
-pub(crate) use record::{JobId, Owner};
+pub(crate) use record::JobId;
 pub(crate) use reply::Read;
 pub(crate) use settings::{
     MemorySettings, ProgramSpec, QUARANTINE_AFTER, Settings, StartError, WorkerEntry,

@@ -6,10 +6,9 @@ use smallvec::SmallVec;
 
 use crate::kernel::wire::{Leases, ReceivedArray};
 use crate::link::{INLINE_WORDS, NOTICE};
-use crate::supervisor::actor::Role;
 use crate::supervisor::error::JobError;
-use crate::supervisor::groups::Group;
 use crate::supervisor::options::Priority;
+use crate::supervisor::owner::Owner;
 use crate::supervisor::policy::Policy;
 use crate::sync::FIRST_COUNT;
 
@@ -34,76 +33,6 @@ impl JobId {
         index: u32::MAX,
         generation: 0,
     };
-}
-
-/// What the end of a job is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Owner {
-    /// Nothing: no handle is left. The record goes with the end.
-    None,
-    /// A handle takes the answer, or the graph or task group that has processed the end.
-    Handle,
-    /// A scope takes the answer. Unless it `is_wanted`, the scope asks only for the end, and not for the value.
-    Scope { group: Group, is_wanted: bool },
-    /// A graph is notified.
-    Unit { graph: u32, unit: u32 },
-    /// A task group is notified.
-    Task { task_group: u32, task: u32 },
-    /// An actor is notified, unless a handle takes the answer of the call.
-    Actor { actor: u32, role: Role },
-}
-
-impl Owner {
-    /// The owner of a job of a scope.
-    pub(crate) fn scope(group: Group) -> Self {
-        Self::Scope {
-            group,
-            is_wanted: true,
-        }
-    }
-
-    /// Whether the job belongs to a scope with this group.
-    pub(super) fn is_in(self, of: Group) -> bool {
-        matches!(self, Self::Scope { group, .. } if group == of)
-    }
-
-    /// Whether a handle will take the answer.
-    #[inline]
-    pub(super) fn has_handle(self) -> bool {
-        matches!(
-            self,
-            Self::Handle
-                | Self::Scope { .. }
-                | Self::Actor {
-                    role: Role::Call { has_handle: true },
-                    ..
-                }
-        )
-    }
-
-    /// The actor that the job belongs to.
-    #[inline]
-    pub(super) fn actor(self) -> Option<u32> {
-        match self {
-            Self::Actor { actor, .. } => Some(actor),
-            _ => None,
-        }
-    }
-
-    /// The same without a handle.
-    pub(super) fn without_handle(self) -> Self {
-        match self {
-            Self::Actor {
-                actor,
-                role: Role::Call { .. },
-            } => Self::Actor {
-                actor,
-                role: Role::Call { has_handle: false },
-            },
-            Self::Handle | Self::Scope { .. } => Self::None,
-            other => other,
-        }
-    }
 }
 
 /// Where a job is.

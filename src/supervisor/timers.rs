@@ -3,10 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::depend::CancelMode;
-use super::error::JobErrorKind;
-use super::groups::Group;
-use super::state::EngineState;
+use super::owner::Group;
 use crate::sys::clock::postponed;
 
 /// What is done when its time has come.
@@ -80,43 +77,13 @@ impl Timers {
         timers.any(|(_, timer)| matches!(timer, Timer::ActorStart(_)))
     }
 
-    fn take_due(&mut self, now: Instant) -> Vec<(Instant, Timer)> {
+    /// Takes what is due, in the order of time.
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<(Instant, Timer)> {
         let mut due = Vec::new();
         while let Some(&(at, timer)) = self.0.first().filter(|&&(at, _)| at <= now) {
             self.0.remove(&(at, timer));
             due.push((at, timer));
         }
         due
-    }
-}
-
-impl EngineState {
-    /// Does what is due.
-    pub(super) fn run_due(&mut self, now: Instant) {
-        let due = self.timers.take_due(now);
-        // First, because others may cancel such a job.
-        self.begin_attempts(due.iter().filter_map(|&(_, timer)| match timer {
-            Timer::Attempt(index) => Some(index),
-            _ => None,
-        }));
-        for (at, timer) in due {
-            match timer {
-                Timer::Attempt(_) => {}
-                Timer::ActorStart(index) => self.end_actor_pause(index, at),
-                Timer::Scope(group) => {
-                    // Ends may be drained in between, but no record is removed: jobs of a scope are never detached, and
-                    // only their scope takes them.
-                    for id in self.records.open_of(|owner| owner.is_in(group)) {
-                        self.kill(id);
-                    }
-                }
-                Timer::TaskGroup { task_group, serial } => {
-                    if self.graphs.is_task_group(task_group, serial) {
-                        let why = JobErrorKind::Cancelled;
-                        self.cancel_task_group(task_group, why, CancelMode::Kill);
-                    }
-                }
-            }
-        }
     }
 }

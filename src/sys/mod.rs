@@ -46,6 +46,8 @@ pub use error::{Error, Result};
 pub use map::{HUGE, Map, PAGE, Prot, mapped_file, page_size};
 pub use process::effective_user;
 pub use random::random;
+#[cfg(test)]
+pub use segment::memfd_create;
 pub use segment::{Access, Segment, SegmentStat};
 
 // Short paths for tests.

@@ -287,7 +287,7 @@ impl Segment {
 }
 
 /// The system call, because the function of this name is in glibc 2.27 and newer.
-fn memfd_create(label: &str, flags: MFdFlags) -> nix::Result<OwnedFd> {
+pub fn memfd_create(label: &str, flags: MFdFlags) -> nix::Result<OwnedFd> {
     let label = CString::new(label).map_err(|_| Errno::EINVAL)?;
     // SAFETY: reads a string that ends with a zero byte, and returns a number.
     let call = || unsafe { libc::syscall(libc::SYS_memfd_create, label.as_ptr(), flags.bits()) };

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::MFdFlags;
 use nix::sys::stat::Mode;
 use serde_json::Value;
 
@@ -369,8 +370,8 @@ fn a_full_disk_ends_the_writing_with_an_error() {
 
 /// A trace whose events go into memory.
 fn into_memory() -> (File, TraceOwner) {
-    let segment = crate::sys::Segment::create_memfd("events", true).unwrap();
-    let memory = File::from(std::os::fd::OwnedFd::from(segment));
+    let flags = MFdFlags::MFD_ALLOW_SEALING;
+    let memory = File::from(crate::sys::memfd_create("events", flags).unwrap());
     let events = format!("/proc/self/fd/{}", memory.as_raw_fd());
     let tracer = start(TraceConfig {
         events: Some(events.into()),

@@ -153,7 +153,7 @@ Sizes:
 --jobs -:
   For a server that starts arenite once and keeps it. A job is one line:
     {\"id\": 7, \"in\": \"up/a.jpg\", \"out\": \"thumbs/a.webp\", \"size\": 224}
-  in and out are needed; id is a string or a whole number. size may
+  in and out are needed; id is a string or a number of your choice. size may
   be a list; out is then a template as of --name, of a whole path. The rest
   has the names and values of the options size, fit, position, no-enlarge,
   format, first-frame, filter, linear, quality, lossless, progressive,

@@ -4,17 +4,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::state::{
-    Actor, ActorId, ActorPlan, ActorStage, ActorStatus, Checkpoints, LOOK_EVERY, Role,
-};
+use super::state::{Actor, ActorId, ActorPlan, ActorStage, ActorStatus, Checkpoints, LOOK_EVERY};
 use crate::kernel::KernelInfo;
 use crate::kernel::wire::{ArgWriter, Lease};
 use crate::link::fence_after_queueing;
 use crate::supervisor::admission::LineTicket;
 use crate::supervisor::error::{JobErrorKind, Rejection};
 use crate::supervisor::options::JobOptions;
+use crate::supervisor::owner::{Owner, Role};
 use crate::supervisor::queue::Queue;
-use crate::supervisor::record::{JobId, Owner};
+use crate::supervisor::record::JobId;
 use crate::supervisor::shared::Supervisor;
 use crate::supervisor::state::EngineState;
 use crate::sync::FIRST_COUNT;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::state::{Actor, ActorId, ActorStage, Role, UnderWay};
+use super::state::{Actor, ActorId, ActorStage, UnderWay};
 use crate::arena::Offset;
 use crate::kernel::KernelInfo;
 use crate::kernel::actor;
@@ -11,7 +11,7 @@ use crate::link::NOTICE;
 use crate::supervisor::error::JobErrorKind;
 use crate::supervisor::lane::DEPTH_NS;
 use crate::supervisor::lane::{Lane, NO_RECORD};
-use crate::supervisor::record::Owner;
+use crate::supervisor::owner::{Owner, Role};
 use crate::supervisor::state::EngineState;
 
 /// A lane with less backlog than this is expected to have room soon. An actor waits for such a lane, so that states

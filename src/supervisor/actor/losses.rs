@@ -2,13 +2,14 @@
 
 use smallvec::SmallVec;
 
-use super::state::{ActorStage, Checkpoint, Role};
+use super::state::{ActorStage, Checkpoint};
 use crate::kernel::Receiving;
 use crate::kernel::wire::{ReplyReader, WordReader};
 use crate::supervisor::error::{FailedDependency, JobErrorKind, WorkerExit};
 use crate::supervisor::lifecycle::Closing;
+use crate::supervisor::owner::{Owner, Role};
 use crate::supervisor::policy::ends_worker;
-use crate::supervisor::record::{Outcome, Owner};
+use crate::supervisor::record::Outcome;
 use crate::supervisor::state::EngineState;
 
 impl EngineState {

@@ -99,18 +99,6 @@ pub(super) enum ActorStage {
     Free,
 }
 
-/// What a job does for its actor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    Start,
-    Call {
-        /// A handle takes the answer.
-        has_handle: bool,
-    },
-    Save,
-    End,
-}
-
 /// A saved state.
 #[derive(Debug)]
 pub(super) struct Checkpoint {

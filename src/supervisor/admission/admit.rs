@@ -7,7 +7,8 @@ use super::state::{Admitted, JOB_OVERHEAD, LineTicket, RefusedBy, exclusive_byte
 use crate::kernel::KernelInfo;
 use crate::kernel::wire::ArgWriter;
 use crate::supervisor::options::JobOptions;
-use crate::supervisor::record::{JobId, Owner, Stage};
+use crate::supervisor::owner::Owner;
+use crate::supervisor::record::{JobId, Stage};
 use crate::supervisor::shared::{Locked, Supervisor};
 use crate::supervisor::state::EngineState;
 use crate::supervisor::waiting::LOOK_AGAIN;

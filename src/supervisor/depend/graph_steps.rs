@@ -11,7 +11,8 @@ use super::limits::{MOST_ENDS, WINDOW};
 use crate::link::{Ask, NOTICE, fence_after_queueing};
 use crate::supervisor::error::{JobError, JobErrorKind};
 use crate::supervisor::lane::{Lane, NO_RECORD};
-use crate::supervisor::record::{JobId, Outcome, Owner, Stage};
+use crate::supervisor::owner::Owner;
+use crate::supervisor::record::{JobId, Outcome, Stage};
 use crate::supervisor::reply::Read;
 use crate::supervisor::state::EngineState;
 

@@ -12,7 +12,8 @@ use crate::link::{CANCEL, NOTICE, STAMPED};
 use crate::supervisor::error::{Because, JobErrorKind, JobLimit, Rejection, WorkerExit};
 use crate::supervisor::job_table::JobTable;
 use crate::supervisor::options::JobOptions;
-use crate::supervisor::record::{JobId, Outcome, Owner, Stage};
+use crate::supervisor::owner::Owner;
+use crate::supervisor::record::{JobId, Outcome, Stage};
 use crate::supervisor::state::EngineState;
 use crate::supervisor::timers::Timer;
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::kernel::wire::ArgWriter;
 use crate::supervisor::JobOptions;
 use crate::supervisor::fixture::{fixture, kernel};
-use crate::supervisor::record::Owner;
+use crate::supervisor::owner::Owner;
 use proptest::prelude::*;
 
 thread_local! {

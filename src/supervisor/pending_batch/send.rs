@@ -6,7 +6,7 @@ use super::calls::{PendingBatch, PendingCalls};
 use crate::kernel::KernelInfo;
 use crate::kernel::wire::ArgWriter;
 use crate::supervisor::options::JobOptions;
-use crate::supervisor::record::Owner;
+use crate::supervisor::owner::Owner;
 use crate::supervisor::shared::Supervisor;
 use crate::supervisor::state::EngineState;
 
