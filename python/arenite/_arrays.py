@@ -87,10 +87,10 @@ class _Sealed:
         self._arena = arena
         self.alloc = arena.alloc
 
-    def find(self, address: int, nbytes: int) -> Any:
+    def find(self, address: int, nbytes: int, writable: bool = False) -> Any:
         if self._arena.find(address, nbytes, True) is not None:
             return None
-        return self._arena.find(address, nbytes)
+        return self._arena.find(address, nbytes, writable)
 
     def find_object(self, value: Any) -> Any:
         found = self._arena.find_object(value)

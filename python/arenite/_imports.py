@@ -25,7 +25,7 @@ _read = 0
 #: The number of loaded modules at the last look, and their names.
 _count = 0
 _names: set[str] = set()
-#: A task has begun. `_importing` is held while this module imports another one before that.
+#: The first task has begun. `_importing` is held while this module imports others before that.
 _is_used = False
 _importing = allocate_lock()
 
@@ -50,9 +50,10 @@ def begin(path: str, waits: bool) -> None:
         os.close(file)
         return
     _file = file
-    _catch_up()
-    _names.update(sys.modules)
-    _count = len(sys.modules)
+    with _importing:
+        _catch_up()
+        _names.update(sys.modules)
+        _count = len(sys.modules)
     if waits:
         import threading
 
@@ -60,11 +61,13 @@ def begin(path: str, waits: bool) -> None:
 
 
 def end() -> None:
-    """Before a task: the thread of this module imports nothing more. Two threads that import modules which import each other
-    may each wait for the other."""
+    """Before a task: imports what is missing before the first one, and nothing more after that. Two threads that import modules
+    which import each other may each wait for the other."""
     global _is_used
     if not _is_used:
         with _importing:
+            if not _is_used and _file >= 0:
+                _catch_up()
             _is_used = True
 
 
@@ -86,28 +89,31 @@ def _is_found(module: Any) -> bool:
 
 
 def _catch_up() -> None:
-    global _read
-    data = os.pread(_file, max(0, os.fstat(_file).st_size - _read), _read)
+    """Imports what is new in the file."""
+    global _read, _count
+    try:
+        data = os.pread(_file, max(0, os.fstat(_file).st_size - _read), _read)
+    except OSError:
+        return  # A sandbox may refuse it.
+    if not data:
+        return
     # Another worker may be writing.
     whole = data[: data.rfind(b"\n") + 1]
     _read += len(whole)
     for name in whole.decode().splitlines():
-        with _importing:
-            if _is_used:
-                return
-            try:
-                __import__(name)
-            except BaseException:
-                pass  # The task that imports it says why.
+        try:
+            __import__(name)
+        except BaseException:
+            pass  # The task that imports it says why.
+    _names.update(sys.modules)
+    _count = len(sys.modules)
 
 
 def _wait() -> None:
-    global _count
     import threading
 
     pause = threading.Event()
     while not _is_used and not pause.wait(_PAUSE):
-        if os.fstat(_file).st_size > _read:
-            _catch_up()
-            _names.update(sys.modules)
-            _count = len(sys.modules)
+        with _importing:
+            if not _is_used:
+                _catch_up()
