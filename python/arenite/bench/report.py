@@ -68,7 +68,7 @@ def table(figures, medians):
     row = figures.row
     lines = [f"{row.title} ({row.unit}, {'less' if row.less_is_better else 'more'} is better)  [{row.name}]"]
     ours = figures.median("arenite")
-    for key in sorted({*figures.samples, *figures.notes}, key=lambda key: key != "arenite"):
+    for key in sorted({*figures.samples, *figures.notes}, key=lambda key: (key != "arenite", key)):
         median = figures.median(key)
         note = figures.notes.get(key, "")
         low_high = ""

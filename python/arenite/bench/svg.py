@@ -41,7 +41,7 @@ def rect(x, y, width, height, colour, radius=0):
 
 def keys(figures):
     order = {*figures.samples, *(key for key, note in figures.notes.items() if note)}
-    return sorted(order, key=lambda key: (key != "arenite", figures.median(key) is None, figures.median(key) or 0))
+    return sorted(order, key=lambda key: (key != "arenite", figures.median(key) is None, figures.median(key) or 0, key))
 
 
 def height(figures):
