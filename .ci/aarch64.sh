@@ -114,7 +114,7 @@ arm_run() {
     arm_compiler
     arm_system
     local system=$scratch/system example wheel built=target/aarch64/aarch64-unknown-linux-gnu/debug
-    export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_STRIP=symbols
+    export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_STRIP=debuginfo
     cp -a "$arm/system" "$system"
     mkdir -p "$system"/{proc,sys,dev,tmp,run,arenite/package}
     cp "$(arm_cargo test --no-run -p arenite --lib --features ndarray,sandbox,points 2>&1 | tee >(cat >&2) |
