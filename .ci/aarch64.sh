@@ -117,7 +117,8 @@ arm_run() {
     export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_STRIP=debuginfo
     cp -a "$arm/system" "$system"
     mkdir -p "$system"/{proc,sys,dev,tmp,run,arenite/package}
-    cp "$(arm_cargo test --no-run -p arenite --lib --features ndarray,sandbox,points 2>&1 | tee >(cat >&2) |
+    # Without `points`: an emulated core takes longer under the engine's lock than that allows.
+    cp "$(arm_cargo test --no-run -p arenite --lib --features ndarray,sandbox 2>&1 | tee >(cat >&2) |
         sed -nE 's,.*unittests src/lib\.rs \((.*)\)$,\1,p')" "$system/arenite/unit-tests"
     for example in square kmeans sort actor; do
         arm_cargo build -p arenite --features sandbox --example "$example"
