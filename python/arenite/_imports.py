@@ -61,8 +61,8 @@ def begin(path: str, waits: bool) -> None:
 
 
 def end() -> None:
-    """Before a task: imports what is missing before the first one, and nothing more after that. Two threads that import modules
-    which import each other may each wait for the other."""
+    """Before a task: imports what is missing before the first one, and nothing more after that. Two threads that import
+    modules which import each other may each wait for the other."""
     global _is_used
     if not _is_used:
         with _importing:

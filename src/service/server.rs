@@ -198,7 +198,13 @@ impl Service {
                 max_running,
                 submits_at_once,
                 closer: Closer::start()?,
-                crew: Mutex::new(Crew::new()),
+                crew: Mutex::new(Crew {
+                    desk: Some(Desk {
+                        door: Door::new(),
+                        bytes: vec![0; MAX_PACKET],
+                    }),
+                    ..Crew::default()
+                }),
                 changed: Condvar::new(),
             },
         })
@@ -252,7 +258,7 @@ struct Server {
 }
 
 /// What the threads do.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Crew {
     /// What a thread needs to lead. Taken by the thread that leads.
     desk: Option<Desk>,
@@ -268,22 +274,6 @@ struct Desk {
     door: Door,
     /// For packets.
     bytes: Vec<u8>,
-}
-
-impl Crew {
-    fn new() -> Self {
-        let desk = Desk {
-            door: Door::new(),
-            bytes: vec![0; MAX_PACKET],
-        };
-        Self {
-            desk: Some(desk),
-            running: 0,
-            idle: 0,
-            is_stopped: false,
-            error: None,
-        }
-    }
 }
 
 impl Serving {

@@ -122,10 +122,7 @@ impl EngineState {
     pub(super) fn run_due(&mut self, now: Instant) {
         let due = self.timers.take_due(now);
         // First, because others may cancel such a job.
-        self.begin_attempts(due.iter().filter_map(|&(_, timer)| match timer {
-            Timer::Attempt(index) => Some(index),
-            _ => None,
-        }));
+        self.begin_attempts(due.iter().filter_map(|(_, timer)| timer.attempt()));
         for (at, timer) in due {
             match timer {
                 Timer::Attempt(_) => {}

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use crate::sys::clock;
 
-/// The longest that one thread may work with the lock held. The goal is a millisecond. In a whole run of the suites, in this hardly
-/// optimized build beside twenty other programs, some hundred of many millions of times are above it: the start of an actor
-/// with a megabyte of arguments and the recovery from the end of a worker take up to 30 ms; a recursion with a hundred
-/// thousand open jobs takes 110 ms when the table of jobs, whose size doubles, moves. The rest is for machines that give
-/// this one no core for a while, which counts as work.
+/// The longest that one thread may work with the lock held. The goal is a millisecond. In a whole run of the suites, in
+/// this hardly optimized build beside twenty other programs, some hundred of many millions of times are above it: the
+/// start of an actor with a megabyte of arguments and the recovery from the end of a worker take up to 30 ms; a
+/// recursion with a hundred thousand open jobs takes 110 ms, probably when the table of jobs, whose size doubles, moves.
+/// The rest is for machines that give this one no core for a while, which counts as work.
 const LONGEST: Duration = Duration::from_millis(300);
 
 thread_local! {

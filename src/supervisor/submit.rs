@@ -62,8 +62,8 @@ impl EngineState {
         (id, refusal.or_else(|| self.refusal(kernel, owner)))
     }
 
-    /// Places a job whose record is filled, or queues the job, or answers the refusal. Jobs of actors go where their state
-    /// is instead: [`call_actor`](Self::call_actor).
+    /// Places a job whose record is filled, or queues the job, or answers the refusal. Jobs of actors go where their
+    /// state is instead: [`call_actor`](Self::call_actor).
     #[inline]
     pub(super) fn enter(
         &mut self,

@@ -20,6 +20,14 @@ pub(super) enum Timer {
 }
 
 impl Timer {
+    /// The record of the job that makes its next attempt.
+    pub(super) fn attempt(self) -> Option<u32> {
+        match self {
+            Self::Attempt(index) => Some(index),
+            _ => None,
+        }
+    }
+
     /// Whether jobs are lost at that time.
     fn is_end(self) -> bool {
         matches!(self, Self::Scope(_) | Self::TaskGroup { .. })
@@ -65,10 +73,7 @@ impl Timers {
 
     /// The records of jobs that wait for their next attempt, by its time.
     pub(super) fn attempts(&self) -> impl Iterator<Item = u32> {
-        self.0.iter().filter_map(|&(_, timer)| match timer {
-            Timer::Attempt(index) => Some(index),
-            _ => None,
-        })
+        self.0.iter().filter_map(|(_, timer)| timer.attempt())
     }
 
     /// Whether an actor waits for its next start.

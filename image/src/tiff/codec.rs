@@ -149,7 +149,11 @@ fn lzw(data: &[u8], most: usize) -> (Vec<u8>, Option<ImageError>) {
     let is_early = matches!(data, [0, second, ..] if second & 1 != 0);
     let mut out = vec![0; most];
     let (written, is_valid) = match is_early {
-        true => early_lzw(data, &mut out),
+        true => by_weezl(
+            weezl::decode::Decoder::new(weezl::BitOrder::Lsb, 8),
+            data,
+            &mut out,
+        ),
         false => lzw::decode(data, &mut out),
     };
     out.truncate(written);
@@ -158,8 +162,11 @@ fn lzw(data: &[u8], most: usize) -> (Vec<u8>, Option<ImageError>) {
 }
 
 /// Returns the number of bytes written, and whether all codes were valid.
-fn early_lzw(data: &[u8], out: &mut [u8]) -> (usize, bool) {
-    let mut decoder = weezl::decode::Decoder::new(weezl::BitOrder::Lsb, 8);
+pub(super) fn by_weezl(
+    mut decoder: weezl::decode::Decoder,
+    data: &[u8],
+    out: &mut [u8],
+) -> (usize, bool) {
     let (mut read, mut written) = (0, 0);
     while written < out.len() {
         let step = decoder.decode_bytes(&data[read..], &mut out[written..]);
