@@ -239,7 +239,7 @@ impl Supervisor {
     pub(crate) fn end_group(&self, group: Group) {
         let mut state = self.lock();
         if state.groups.remove(group) {
-            state.timers.forget(Timer::Scope(group));
+            state.timers.forget_end(Timer::Scope(group));
         }
     }
 }

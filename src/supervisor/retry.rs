@@ -69,7 +69,7 @@ impl EngineState {
     pub(super) fn end_pause(&mut self, index: u32) {
         let policy = &mut self.records.at(index).policy;
         if let Some(due) = policy.as_mut().and_then(|policy| policy.due.take()) {
-            self.timers.remove(due, Timer::Attempt(index));
+            self.timers.remove_start(due, Timer::Attempt(index));
         }
     }
 

@@ -119,7 +119,7 @@ impl EngineState {
             && !self.has_uncopied()
             && !self.has_queued()
             && self.permit_waiters.is_empty()
-            && !self.timers.has_starts()
+            && !self.timers.has_actor_starts()
             && !self.graphs.has_pending_work()
     }
 

@@ -36,59 +36,85 @@ impl Timer {
 
 /// All timers of an engine, by time.
 #[derive(Debug, Default)]
-pub(super) struct Timers(BTreeSet<(Instant, Timer)>);
+pub(super) struct Timers {
+    /// Starts of attempts and actors.
+    starts: BTreeSet<(Instant, Timer)>,
+    /// Times at which jobs are lost, each less than it is by `delay`.
+    ends: BTreeSet<(Instant, Timer)>,
+    /// The sum of what [`postpone_ends`](Self::postpone_ends) was called with: there may be very many ends.
+    delay: Duration,
+}
 
 impl Timers {
     pub(super) fn add(&mut self, due: Instant, timer: Timer) {
-        self.0.insert((due, timer));
+        if timer.is_end() {
+            self.ends.insert((self.without_delay(due), timer));
+        } else {
+            self.starts.insert((due, timer));
+        }
     }
 
-    pub(super) fn remove(&mut self, due: Instant, timer: Timer) {
-        self.0.remove(&(due, timer));
+    fn without_delay(&self, due: Instant) -> Instant {
+        // What is due was added later than the first delay began.
+        due.checked_sub(self.delay).unwrap_or(due)
     }
 
-    /// Removes a timer whose time is not known.
-    pub(super) fn forget(&mut self, timer: Timer) {
-        self.0.retain(|&(_, other)| other != timer);
+    /// Removes the start of an attempt or an actor.
+    pub(super) fn remove_start(&mut self, due: Instant, timer: Timer) {
+        self.starts.remove(&(due, timer));
+    }
+
+    /// Removes an end, whose time is not known.
+    pub(super) fn forget_end(&mut self, timer: Timer) {
+        self.ends.retain(|&(_, other)| other != timer);
+    }
+
+    fn first_end(&self) -> Option<Instant> {
+        let &(due, _) = self.ends.first()?;
+        Some(postponed(due, self.delay))
     }
 
     /// When something is due next.
     pub(super) fn first(&self) -> Option<Instant> {
-        self.0.first().map(|&(due, _)| due)
+        let start = self.starts.first().map(|&(due, _)| due);
+        start.into_iter().chain(self.first_end()).min()
     }
 
     /// Whether jobs are lost at some time.
     pub(super) fn has_ends(&self) -> bool {
-        self.0.iter().any(|(_, timer)| timer.is_end())
+        !self.ends.is_empty()
     }
 
     /// Delays everything by which jobs are lost.
     pub(super) fn postpone_ends(&mut self, by: Duration) {
-        let later = |(due, timer): (Instant, Timer)| match timer.is_end() {
-            true => (postponed(due, by), timer),
-            false => (due, timer),
-        };
-        self.0 = std::mem::take(&mut self.0).into_iter().map(later).collect();
+        self.delay += by;
     }
 
     /// The records of jobs that wait for their next attempt, by its time.
     pub(super) fn attempts(&self) -> impl Iterator<Item = u32> {
-        self.0.iter().filter_map(|(_, timer)| timer.attempt())
+        self.starts.iter().filter_map(|(_, timer)| timer.attempt())
     }
 
     /// Whether an actor waits for its next start.
-    pub(super) fn has_starts(&self) -> bool {
-        let mut timers = self.0.iter();
+    pub(super) fn has_actor_starts(&self) -> bool {
+        let mut timers = self.starts.iter();
         timers.any(|(_, timer)| matches!(timer, Timer::ActorStart(_)))
     }
 
-    /// Takes what is due, in the order of time.
+    /// Takes what is due: ends, then starts, each in the order of time. The time of an end is without the delay.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<(Instant, Timer)> {
-        let mut due = Vec::new();
-        while let Some(&(at, timer)) = self.0.first().filter(|&&(at, _)| at <= now) {
-            self.0.remove(&(at, timer));
-            due.push((at, timer));
-        }
-        due
+        let ended = self.without_delay(now);
+        let ends = take_until(&mut self.ends, ended);
+        ends.chain(take_until(&mut self.starts, now)).collect()
     }
+}
+
+fn take_until(
+    timers: &mut BTreeSet<(Instant, Timer)>,
+    now: Instant,
+) -> impl Iterator<Item = (Instant, Timer)> {
+    std::iter::from_fn(move || {
+        timers.first().filter(|&&(due, _)| due <= now)?;
+        timers.pop_first()
+    })
 }

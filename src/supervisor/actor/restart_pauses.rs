@@ -36,7 +36,7 @@ impl EngineState {
     /// Cancels the scheduled restart.
     pub(super) fn end_pause_of_actor(&mut self, index: u32) {
         if let Some(due) = self.actor(index).due.take() {
-            self.timers.remove(due, Timer::ActorStart(index));
+            self.timers.remove_start(due, Timer::ActorStart(index));
         }
     }
 

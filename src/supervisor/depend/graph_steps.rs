@@ -56,11 +56,17 @@ impl EngineState {
             ..self.graphs.last
         };
         let record = self.records.at(index);
+        let fails_group = matches!(
+            (record.owner, &outcome),
+            (Owner::Task { .. }, Outcome::Failed(_))
+        );
         record.stage = Stage::Answered;
         record.outcome = Some(outcome);
-        self.graphs
-            .ends
-            .push_back(EndNotice::Job { record: index, end });
+        let notice = EndNotice::Job { record: index, end };
+        match fails_group {
+            true => self.graphs.ends.push_front(notice),
+            false => self.graphs.ends.push_back(notice),
+        }
         crate::sync::point!("unit.answered");
     }
 

@@ -19,6 +19,8 @@ pub(super) enum HeldBack {
 pub(in crate::supervisor) struct Graphs {
     pub(super) runs: Vec<Option<Box<GraphRun>>>,
     pub(super) free: Vec<u32>,
+    /// Failed tasks and cancels of task groups are in front. Otherwise a deep recursion would grow at its lower end as
+    /// fast as a cancel comes down to it.
     pub(super) ends: VecDeque<EndNotice>,
     /// A thread processes `ends`.
     pub(super) is_processing: bool,

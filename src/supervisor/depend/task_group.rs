@@ -29,6 +29,8 @@ pub(super) struct TaskGroup {
     pub(super) done: usize,
     /// Why there will be no value.
     pub(super) failed: Option<Because>,
+    /// Of a failed group: the strongest way in which its jobs were cancelled.
+    pub(super) cancel_mode: Option<CancelMode>,
     /// Of a failed group: the number of jobs in `sent` that were cancelled or removed.
     pub(super) cancelled: usize,
     /// Ticket in admission's line.
@@ -94,8 +96,8 @@ impl TaskGroups {
     }
 }
 
-/// How the sent jobs of a group are cancelled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the sent jobs of a group are cancelled, the strongest way last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::supervisor) enum CancelMode {
     /// Ask them to stop.
     Ask,

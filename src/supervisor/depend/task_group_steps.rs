@@ -157,6 +157,7 @@ impl EngineState {
             open: 0,
             done: 0,
             failed: None,
+            cancel_mode: None,
             cancelled: 0,
             ticket,
         });
@@ -323,6 +324,11 @@ impl EngineState {
             task_groups.open -= (of.reply.tasks.len() - of.sent.len()) as u64;
             of.reply.clear();
         }
+        if of.cancel_mode >= Some(how) {
+            // Its jobs were cancelled so before. Each group of a deep recursion would do it again for all below.
+            return;
+        }
+        of.cancel_mode = Some(how);
         let serial = of.serial;
         if how == CancelMode::AskThenKill
             && of.open > 0
@@ -332,7 +338,7 @@ impl EngineState {
                 .add(due, Timer::TaskGroup { task_group, serial });
             self.monitor.call_before(due);
         }
-        self.graphs.ends.push_back(EndNotice::Cancel {
+        self.graphs.ends.push_front(EndNotice::Cancel {
             task_group,
             serial,
             how,
@@ -364,6 +370,11 @@ impl EngineState {
                 Stage::Answered if record.owner == Owner::Handle => self.records.remove(id.index),
                 Stage::Answered => {}
                 Stage::Spawned { task_group } => {
+                    // The outer group kills its jobs, with those below, when the grace period is over.
+                    let how = match how {
+                        CancelMode::AskThenKill => CancelMode::Ask,
+                        how => how,
+                    };
                     self.cancel_task_group(task_group, JobErrorKind::Cancelled, how);
                 }
                 _ if how == CancelMode::Kill => self.kill(id),
@@ -375,7 +386,7 @@ impl EngineState {
             return next - from;
         };
         of.cancelled = of.cancelled.max(next);
-        ends.push_back(if next == of.sent.len() {
+        ends.push_front(if next == of.sent.len() {
             EndNotice::Advance { task_group }
         } else {
             EndNotice::Cancel {
