@@ -87,7 +87,7 @@ impl Timers {
 
     /// Delays everything by which jobs are lost.
     pub(super) fn postpone_ends(&mut self, by: Duration) {
-        self.delay += by;
+        self.delay = self.delay.saturating_add(by);
     }
 
     /// The records of jobs that wait for their next attempt, by its time.
