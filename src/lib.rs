@@ -62,12 +62,13 @@
 //!
 //! | to | see |
 //! |---|---|
-//! | start an engine | [`init`], [`Engine::builder`]; in tests [`test_workers!`] |
+//! | start an engine | [`init`], [`Engine::builder`]; in tests [`test_workers!`], in a library [`auto_init!`] |
 //! | start workers from another program, for kernels in a shared object | [`Builder::worker_program`], [`run_worker`] |
 //! | bring data in | [`Engine::from_slice`], [`Engine::read_file`], [`Engine::read_npy`], [`Engine::zeros`] |
 //! | run one job | [`Engine::submit`]; with options, or several kernels on one worker: [`Engine::job`] |
 //! | run many | [`Engine::map`] in order; [`unordered`](engine::Map::unordered) or [`as_completed`] as they end |
 //! | limit a job's time, retry it, start it first | [`JobOptions`], of jobs, maps, scopes, nodes and stages |
+//! | let `?` take every error | [`Error`] |
 //! | learn why a job failed | [`JobError`], [`JobErrorKind`]; a kernel's own error type: [`Typed`], [`KernelError`] |
 //! | learn what failed, with its arguments | [`Map::report`](engine::Map::report), [`DeadLetter`]; stop or continue: [`OnFailure`] |
 //! | wait for one of many jobs, or for all | [`wait_any`], [`wait_all`] |
@@ -189,15 +190,16 @@ pub use exports::*;
 #[cfg(not(arenite_loom))]
 mod exports {
     pub use crate::arena::{ArenaFull, Backing};
-    pub use crate::array::{Array, ArrayMut, Element, Shape, TileMut};
+    pub use crate::array::{Array, ArrayIndex, ArrayMut, Element, NotExclusive, Shape, TileMut};
     #[doc(hidden)]
     pub use crate::control::lock_socket_names;
+    pub use crate::engine::par::{Par, ParMut};
     pub use crate::engine::{
         Actor, ActorNameError, ActorStatus, Backoff, BuildError, Builder, Canceller, DeadLetter,
-        Engine, FailedDependency, Graph, GraphError, Guard, InputError, Job, JobError,
-        JobErrorKind, JobLimit, JobOptions, Limiter, Node, OnFailure, Priority, Progress, Refused,
-        RefusedBy, Rejection, Report, Scope, Spawn, Stats, Trace, WorkerExit, as_completed, call,
-        par, shard, stream, wait_all, wait_any,
+        Engine, Error, FailedDependency, Graph, GraphError, Guard, InputError, Job, JobBuilder,
+        JobError, JobErrorKind, JobLimit, JobOptions, Limiter, Map, Node, OnFailure, Priority,
+        Progress, Refused, RefusedBy, Rejection, Report, Scope, Spawn, Stats, Trace, WorkerExit,
+        as_completed, call, par, shard, stream, wait_all, wait_any,
     };
     #[cfg(feature = "sandbox")]
     pub use crate::engine::{Sandbox, SandboxReport};

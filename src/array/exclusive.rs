@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use super::lane::{LaneChunkOwner, LaneCount, LaneTicket};
 use super::memory::{self, AllocError, Content, ExclusiveMemory};
-use super::sealed::{check_reshape, debug};
+use super::sealed::check_reshape;
+use super::show::debug;
 use super::{Array, BadReshape, Element, Shape, TileMut, TilesMut};
 use crate::arena::{Arena, ArenaFull, Block, BlockPlacement, Extent, Offset};
 use crate::sys::PAGE;
@@ -83,6 +84,18 @@ impl<T: Element> ArrayMut<T> {
     #[track_caller]
     pub fn from_slice(elements: &[T]) -> ArrayMut<T> {
         or_panic(ArrayMut::try_from_slice(elements))
+    }
+
+    /// Copies `elements`, in row-major order, into an array of this shape.
+    ///
+    /// # Panics
+    ///
+    /// Like [`Array::from_vec`].
+    #[track_caller]
+    pub fn from_vec(elements: impl AsRef<[T]>, shape: impl Into<Shape>) -> ArrayMut<T> {
+        let (elements, shape) = (elements.as_ref(), shape.into());
+        check_count(elements.len(), shape);
+        ArrayMut::from_slice(elements).with_shape(shape)
     }
 
     /// Like [`from_slice`](ArrayMut::from_slice), but returns an error if there is no memory.
@@ -378,6 +391,55 @@ impl<T: Element> ArrayMut<T> {
         TilesMut::new(self, rows)
     }
 
+    /// Splits the array along its leading axis into `n` tiles, whose numbers of rows differ by at most one, larger tiles
+    /// first. There are fewer if the array has fewer rows.
+    ///
+    /// # Panics
+    ///
+    /// If `n` is 0.
+    ///
+    /// ```
+    /// # use arenite::array::ArrayMut;
+    /// let mut out = ArrayMut::<u32>::zeros(7);
+    /// for (number, mut tile) in out.partitions_mut(3).enumerate() {
+    ///     tile.fill(number as u32);
+    /// }
+    /// assert_eq!(out[..], [0, 0, 0, 1, 1, 2, 2]);
+    /// ```
+    #[track_caller]
+    pub fn partitions_mut(&mut self, n: usize) -> impl ExactSizeIterator<Item = TileMut<'_, T>> {
+        assert!(n > 0, "an array in 0 parts");
+        let (rows, n) = (self.shape.rows(), n.min(self.shape.rows()));
+        let end_of = move |part: usize| part * (rows / n) + part.min(rows % n);
+        let mut tiles = self.tiles_mut(rows.max(1));
+        (0..n).map(move |part| tiles.at(end_of(part)..end_of(part + 1)))
+    }
+
+    /// Splits the array along its leading axis in front of each of these rows, as `numpy.split` does. A tile between
+    /// equal numbers has no rows.
+    ///
+    /// # Panics
+    ///
+    /// If the numbers fall, or one is above `shape().rows()`.
+    ///
+    /// ```
+    /// # use arenite::array::ArrayMut;
+    /// let mut out = ArrayMut::<u32>::zeros([10, 2]);
+    /// let [head, body, tail] = out.split_rows_mut([1, 8]).try_into().unwrap();
+    /// assert_eq!((head.rows(), body.rows(), tail.rows()), (0..1, 1..8, 8..10));
+    /// ```
+    #[track_caller]
+    pub fn split_rows_mut(&mut self, at: impl AsRef<[usize]>) -> Vec<TileMut<'_, T>> {
+        let rows = self.shape.rows();
+        let mut tiles = self.tiles_mut(rows.max(1));
+        let starts = [0].into_iter().chain(at.as_ref().iter().copied());
+        let ends = at.as_ref().iter().copied().chain([rows]);
+        starts
+            .zip(ends)
+            .map(|(start, end)| tiles.at(start..end))
+            .collect()
+    }
+
     /// # Safety
     ///
     /// `fill` gets memory for the shape's elements, with content `content`, that nothing else accesses. After it
@@ -596,6 +658,14 @@ impl<T: Element> From<ArrayMut<T>> for Array<T> {
     }
 }
 
+/// Collects an array of one axis.
+impl<T: Element> FromIterator<T> for ArrayMut<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(elements: I) -> ArrayMut<T> {
+        let elements: Vec<T> = elements.into_iter().collect();
+        ArrayMut::from_slice(&elements)
+    }
+}
+
 impl<'a, T: Element> IntoIterator for &'a ArrayMut<T> {
     type Item = &'a T;
     type IntoIter = std::slice::Iter<'a, T>;
@@ -625,7 +695,7 @@ impl<T: Element + Eq> Eq for ArrayMut<T> {}
 
 impl<T: Element> fmt::Debug for ArrayMut<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        debug::<T>(f, "ArrayMut", self.shape, &self.location())
+        debug(f, "ArrayMut", self.shape, self)
     }
 }
 
@@ -636,6 +706,17 @@ fn or_panic<T>(made: Result<T, ArenaFull>) -> T {
         Ok(made) => made,
         Err(full) => std::panic::panic_any(full),
     }
+}
+
+/// # Panics
+///
+/// If this number of elements is not that of the shape.
+#[track_caller]
+pub(crate) fn check_count(elements: usize, shape: Shape) {
+    assert!(
+        shape.len() == Some(elements),
+        "{elements} elements for an array of shape {shape}"
+    );
 }
 
 fn row_range(shape: Shape, index: usize) -> std::ops::Range<usize> {

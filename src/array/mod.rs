@@ -49,6 +49,7 @@
 #[cfg(test)]
 mod block_tests;
 mod exclusive;
+mod index;
 pub(crate) mod lane;
 mod memory;
 #[cfg(feature = "store")]
@@ -60,19 +61,22 @@ mod partitions;
 mod sealed;
 mod sealed_file;
 mod shape;
+mod show;
 #[cfg(test)]
 mod tests;
 mod tile;
 
 pub use exclusive::ArrayMut;
 pub(crate) use exclusive::ArrayMutLocation;
+pub(crate) use exclusive::check_count;
+pub use index::ArrayIndex;
 pub(crate) use lane::{LaneChunk, LaneCount, LaneMemory};
 pub(crate) use memory::AllocError;
 #[cfg(feature = "store")]
 pub(crate) use memory_file::MemoryFile;
 pub use partitions::Partitions;
-pub use sealed::Array;
 pub(crate) use sealed::ArrayLocation;
+pub use sealed::{Array, NotExclusive};
 pub(crate) use sealed_file::{FileName, MapError, SealedFile};
 pub use shape::{BadRank, BadReshape, MAX_DIMS, Shape};
 pub use tile::{TileMut, TilesMut};
@@ -99,6 +103,12 @@ pub use tile::{TileMut, TilesMut};
 ///
 /// let wide = arenite::array::Array::<Wide>::zeros(1);
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an element of an array",
+    label = "not plain data of any bit pattern",
+    note = "elements are numbers, arrays of numbers, and types of your own that derive `bytemuck::Pod`",
+    note = "for `bool` use `u8`; for texts, one `u8` array of all texts and one `usize` array of their ends"
+)]
 pub trait Element: bytemuck::Pod + Send + Sync + 'static {}
 
 impl<T: bytemuck::Pod + Send + Sync + 'static> Element for T {}

@@ -1,11 +1,15 @@
 //! Conversions to and from `ndarray`.
 
+use std::sync::{Mutex, PoisonError};
+
 use ndarray::{
-    ArrayBase, ArrayViewD, ArrayViewMutD, Data, Dimension, Ix0, Ix1, Ix2, Ix3, Ix4, Ix5, Ix6, IxDyn,
+    ArrayBase, ArrayViewD, ArrayViewMutD, Axis, Data, Dimension, Ix0, Ix1, Ix2, Ix3, Ix4, Ix5, Ix6,
+    IxDyn,
 };
 
 use super::shape::BadRank;
 use super::{Array, ArrayMut, Element, Shape, TileMut};
+use crate::sys::limits::cores;
 
 const FITS: &str = "the shape was checked when the array was made";
 
@@ -60,11 +64,41 @@ impl<T: Element> TileMut<'_, T> {
     }
 }
 
-/// Writes the elements in row-major order, regardless of the order of `from`, into a slice of the same length.
-pub(crate) fn write<T: Element, S: Data<Elem = T>, D: Dimension>(
+/// From this size on several threads copy: most of the time goes into new pages.
+const SHARED_FROM: usize = 16 << 20;
+
+/// Writes the elements in row-major order, regardless of the order of `from`, into a slice of the same length. For the
+/// program: a large array is written by several threads, which a sandboxed worker may not start.
+pub(crate) fn write_by_threads<T: Element, S: Data<Elem = T>, D: Dimension>(
     from: &ArrayBase<S, D>,
     to: &mut [T],
 ) {
+    let from = from.view().into_dyn();
+    let rows = from.shape().first().copied().unwrap_or(1);
+    if size_of_val(to) < SHARED_FROM || rows < 2 {
+        return write(&from, to);
+    }
+    let threads = cores().min(8);
+    let rows_each = rows.div_ceil(4 * threads);
+    let parts = to.chunks_mut(rows_each * (to.len() / rows));
+    let parts = Mutex::new(from.axis_chunks_iter(Axis(0), rows_each).zip(parts));
+    let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        while let Some((from, to)) = next() {
+            write(&from, to);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            // Without another thread this one does it all.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+        }
+        work();
+    });
+}
+
+/// Writes the elements in row-major order, regardless of the order of `from`, into a slice of the same length.
+fn write<T: Element, S: Data<Elem = T>, D: Dimension>(from: &ArrayBase<S, D>, to: &mut [T]) {
     match from.as_slice() {
         Some(elements) => to.copy_from_slice(elements),
         None => to.iter_mut().zip(from).for_each(|(to, from)| *to = *from),
@@ -125,5 +159,34 @@ pub(crate) fn shape_of(dims: &[usize]) -> Result<Shape, BadRank> {
     match dims {
         [] => Ok(Shape::from(1)),
         dims => Shape::try_from(dims),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_threads_write_a_large_view_as_one_does() {
+        let (rows, columns) = (3 * 1024 + 7, 1024 + 5);
+        let table =
+            ndarray::Array2::from_shape_fn((rows, columns), |(y, x)| (y * columns + x) as u64);
+        assert!(rows * columns * 8 > SHARED_FROM);
+        let mut written = vec![0; rows * columns];
+        write_by_threads(&table, &mut written);
+        assert!(
+            written
+                .iter()
+                .enumerate()
+                .all(|(i, &value)| value == i as u64)
+        );
+        write_by_threads(&table.t(), &mut written);
+        let transposed = |i: usize| (i % rows * columns + i / rows) as u64;
+        assert!(
+            written
+                .iter()
+                .enumerate()
+                .all(|(i, &value)| value == transposed(i))
+        );
     }
 }

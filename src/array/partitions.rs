@@ -101,6 +101,10 @@ mod tests {
                 .filter(|&rows| rows > 0)
                 .collect();
             prop_assert_eq!(sizes, expected);
+            let mut own = table.copy();
+            let exclusive = own.partitions_mut(n).map(|part| (part.rows().len(), part.to_vec()));
+            let expected = parts.clone().map(|part| (part.shape().rows(), part.to_vec()));
+            prop_assert_eq!(exclusive.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
             let joined: Vec<u32> = parts.flat_map(|part| part.to_vec()).collect();
             prop_assert_eq!(&joined[..], &table[..]);
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::lane::{LaneCount, LaneTicket};
 use super::memory::{self, SealedMemory};
 use super::sealed_file::SealedFile;
+use super::show::debug;
 use super::{ArrayMut, BadReshape, Element, Shape};
 use crate::arena::{ArenaFull, Block, Extent, Offset};
 
@@ -65,6 +66,22 @@ impl<T: Element> Array<T> {
     #[track_caller]
     pub fn from_slice(elements: &[T]) -> Array<T> {
         ArrayMut::from_slice(elements).seal()
+    }
+
+    /// Copies `elements`, in row-major order, into an array of this shape.
+    ///
+    /// ```
+    /// # use arenite::Array;
+    /// let table = Array::from_vec(vec![1, 2, 3, 4, 5, 6], [2, 3]);
+    /// assert_eq!(table[[1, 0]], 4);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the number of elements is not that of the shape, or there is no memory (inside a kernel, in the arena).
+    #[track_caller]
+    pub fn from_vec(elements: impl AsRef<[T]>, shape: impl Into<Shape>) -> Array<T> {
+        ArrayMut::from_vec(elements, shape).seal()
     }
 
     /// Like [`from_slice`](Array::from_slice), but returns an error if there is no memory.
@@ -191,7 +208,7 @@ impl<T: Element> Array<T> {
     ///
     /// # Errors
     ///
-    /// The array itself, if there are other handles, or its memory cannot be written here (a kernel's input, or a
+    /// [`NotExclusive`], which has the array, if there are other handles, or its memory cannot be written here (a kernel's input, or a
     /// mapped file). In a worker also if any part of the array was returned, passed to a spawned job, or saved in a
     /// checkpoint: other processes may read it. [`copy`](Array::copy) it then.
     ///
@@ -199,13 +216,13 @@ impl<T: Element> Array<T> {
     /// # use arenite::array::Array;
     /// let a = Array::from_slice(&[1, 2, 3]);
     /// let clone = a.clone();
-    /// let a = a.try_into_mut().expect_err("there is a clone");
+    /// let a = a.try_into_mut().expect_err("there is a clone").into_array();
     /// drop(clone);
     /// let mut a = a.try_into_mut().expect("it is the only handle");
     /// a[0] = 7;
     /// assert_eq!(a.seal()[..], [7, 2, 3]);
     /// ```
-    pub fn try_into_mut(self) -> Result<ArrayMut<T>, Array<T>> {
+    pub fn try_into_mut(self) -> Result<ArrayMut<T>, NotExclusive<T>> {
         let Array {
             first,
             shape,
@@ -215,13 +232,13 @@ impl<T: Element> Array<T> {
         } = self;
         match memory.try_unseal() {
             Ok(memory) => Ok(ArrayMut::assemble(first, shape, len, memory)),
-            Err(memory) => Err(Array {
+            Err(memory) => Err(NotExclusive(Array {
                 first,
                 shape,
                 len,
                 memory,
                 element,
-            }),
+            })),
         }
     }
 
@@ -411,6 +428,42 @@ impl<T: Element> Deref for Array<T> {
     }
 }
 
+/// An array that cannot become writable: see [`Array::try_into_mut`]. It dereferences to the array.
+pub struct NotExclusive<T: Element>(Array<T>);
+
+impl<T: Element> NotExclusive<T> {
+    /// Returns the array as it was.
+    pub fn into_array(self) -> Array<T> {
+        self.0
+    }
+}
+
+impl<T: Element> Deref for NotExclusive<T> {
+    type Target = Array<T>;
+
+    fn deref(&self) -> &Array<T> {
+        &self.0
+    }
+}
+
+impl<T: Element> fmt::Display for NotExclusive<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shape = self.0.shape;
+        write!(
+            f,
+            "an array of shape {shape} has other handles, or its memory is read-only here: change a copy (`Array::copy`)"
+        )
+    }
+}
+
+impl<T: Element> fmt::Debug for NotExclusive<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("NotExclusive").field(&self.0).finish()
+    }
+}
+
+impl<T: Element> std::error::Error for NotExclusive<T> {}
+
 impl<T: Element> AsRef<[T]> for Array<T> {
     fn as_ref(&self) -> &[T] {
         self
@@ -423,6 +476,19 @@ impl<T: Element> Clone for Array<T> {
             memory: self.memory.clone(),
             ..*self
         }
+    }
+}
+
+/// Collects an array of one axis.
+///
+/// ```
+/// # use arenite::Array;
+/// let squares: Array<u64> = (1..4).map(|x| x * x).collect();
+/// assert_eq!(squares[..], [1, 4, 9]);
+/// ```
+impl<T: Element> FromIterator<T> for Array<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(elements: I) -> Array<T> {
+        ArrayMut::from_iter(elements).seal()
     }
 }
 
@@ -446,22 +512,8 @@ impl<T: Element + Eq> Eq for Array<T> {}
 
 impl<T: Element> fmt::Debug for Array<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        debug::<T>(f, "Array", self.shape, &self.location())
+        debug(f, "Array", self.shape, self)
     }
-}
-
-/// Prints an array without its elements, which may take a gigabyte.
-pub(super) fn debug<T>(
-    f: &mut fmt::Formatter<'_>,
-    name: &str,
-    shape: Shape,
-    location: &dyn fmt::Debug,
-) -> fmt::Result {
-    f.debug_struct(name)
-        .field("element", &format_args!("{}", std::any::type_name::<T>()))
-        .field("shape", &format_args!("{shape}"))
-        .field("location", location)
-        .finish()
 }
 
 pub(super) fn check_reshape<T>(from: Shape, to: Shape) -> Result<Shape, BadReshape> {

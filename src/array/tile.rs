@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 
 use super::memory;
-use super::sealed::debug;
+use super::show::debug;
 use super::{ArrayMut, ArrayMutLocation, Element, Shape};
 
 /// An exclusive part of an [`ArrayMut`] along its leading axis, from [`ArrayMut::tiles_mut`].
@@ -113,7 +113,7 @@ impl<T: Element> AsMut<[T]> for TileMut<'_, T> {
 
 impl<T: Element> fmt::Debug for TileMut<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        debug::<T>(f, "TileMut", self.shape, &self.location)
+        debug(f, "TileMut", self.shape, self)
     }
 }
 

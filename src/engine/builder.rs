@@ -12,7 +12,9 @@ use super::{Sandbox, SandboxReport};
 use crate::arena::{Arena, ArenaError, Backing, Spec, SystemInfo};
 use crate::control::{HandshakeError, OnStart};
 use crate::kernel::wire::ArgWriter;
-use crate::kernel::{Args, CallWriter, Kernel, KernelInfo, Params, Reply, Single, to_offset};
+use crate::kernel::{
+    Args, CallWriter, Kernel, KernelInfo, Params, Reply, Single, captures_nothing, to_offset,
+};
 use crate::link::control_bytes;
 use crate::supervisor::{
     self, LogLine, MemorySettings, ProgramSpec, QUARANTINE_AFTER, Settings, Sink, StartError,
@@ -413,6 +415,7 @@ impl Builder {
     where
         F: Kernel<(), ()>,
     {
+        const { captures_nothing::<F>() };
         self.on_worker_start_with(start, ())
     }
 
@@ -448,6 +451,7 @@ impl Builder {
         P: Params,
         R: Reply<Out = ()>,
     {
+        const { captures_nothing::<F>() };
         const { assert!(!R::SPAWNS, "on_worker_start cannot spawn jobs") };
         // A name for its type: it has no bytes.
         let _ = start;
@@ -508,6 +512,7 @@ impl Builder {
     where
         F: Kernel<(), ()>,
     {
+        const { captures_nothing::<F>() };
         // A name for its type: it has no bytes.
         let _ = before;
         self.retain = Some(KernelInfo::of::<Single<F, (), ()>>());

@@ -1,12 +1,15 @@
-//! Errors of building an engine: [`BuildError`].
+//! Errors of building an engine: [`BuildError`]; and any error of this crate: [`Error`].
 
 use std::fmt;
 
 #[cfg(feature = "sandbox")]
 use super::SandboxReport;
-use super::TraceError;
 use super::limits::{MAX_LANES, MAX_WORKERS};
-use crate::arena::ArenaError;
+use super::stream::StreamError;
+use super::{ActorNameError, GraphError, InputError, JobError, TraceError};
+use crate::arena::{ArenaError, ArenaFull};
+use crate::array::npy::NpyError;
+use crate::array::{BadRank, BadReshape};
 use crate::sys::debug_as_text;
 
 /// An engine could not be built.
@@ -97,3 +100,66 @@ impl fmt::Display for BuildError {
 impl std::error::Error for BuildError {}
 
 debug_as_text!(BuildError);
+
+macro_rules! any_error {
+    ($($variant:ident($error:ty), $doc:literal;)+) => {
+        /// Any error of this crate, for functions that build an engine, make arrays and wait for jobs. The sentence it
+        /// displays is that of the error in it.
+        ///
+        /// ```
+        /// use arenite::Engine;
+        ///
+        /// fn total(engine: &Engine) -> Result<u64, arenite::Error> {
+        ///     let numbers = engine.from_iter(0..1000_u64)?;
+        ///     Ok(engine.submit(|numbers: &[u64]| numbers.iter().sum::<u64>(), (&numbers,)).wait()?)
+        /// }
+        ///
+        /// # let engine = Engine::inline();
+        /// assert_eq!(total(&engine)?, 499_500);
+        /// # Ok::<(), arenite::Error>(())
+        /// ```
+        #[derive(Debug)]
+        #[non_exhaustive]
+        pub enum Error {
+            $(#[doc = $doc] $variant($error),)+
+        }
+
+        impl fmt::Display for Error {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$variant(error) => error.fmt(f),)+
+                }
+            }
+        }
+
+        impl std::error::Error for Error {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                match self {
+                    $(Self::$variant(error) => error.source(),)+
+                }
+            }
+        }
+
+        $(impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::$variant(error)
+            }
+        })+
+    };
+}
+
+any_error! {
+    Build(BuildError), "An engine could not be built.";
+    ArenaFull(ArenaFull), "There is no room for an array.";
+    Job(JobError), "A job failed.";
+    Input(InputError), "A file or a foreign array could not be brought in.";
+    Npy(NpyError), "A file is not the `.npy` array that was asked for.";
+    Rank(BadRank), "Too many axes.";
+    Reshape(BadReshape), "Another number of elements.";
+    Graph(GraphError), "A graph cannot run.";
+    Stream(StreamError), "A stream ended early.";
+    ActorName(ActorNameError), "An actor's name is taken or unknown.";
+    Trace(TraceError), "A trace cannot be written.";
+    Io(std::io::Error), "A file cannot be read or written.";
+    Other(Box<dyn std::error::Error + Send + Sync>), "Of a module above this one: a store, a service, a table.";
+}

@@ -10,7 +10,7 @@ use crate::arena::{ArenaFull, BlockPlacement, default_capacity};
 #[cfg(feature = "ndarray")]
 use crate::array::nd;
 use crate::array::npy::{self, NpyError};
-use crate::array::{AllocError, Array, ArrayMut, BadRank, Element, Shape};
+use crate::array::{AllocError, Array, ArrayMut, BadRank, Element, Shape, check_count};
 use crate::sys::debug_as_text;
 
 /// A file could not be read into the arena.
@@ -144,6 +144,57 @@ impl Engine {
         self.fill(elements.len().into(), |to| to.copy_from_slice(elements))
     }
 
+    /// Copies `elements`, in row-major order, into a sealed array of this shape in the arena.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let table = engine.from_vec(vec![1, 2, 3, 4, 5, 6], [2, 3])?;
+    /// assert_eq!(table[[1, 0]], 4);
+    /// # Ok::<(), arenite::ArenaFull>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ArenaFull`] when there is no room for it.
+    ///
+    /// # Panics
+    /// If the number of elements is not that of the shape.
+    #[allow(
+        clippy::wrong_self_convention,
+        reason = "`engine.from_vec` reads as `Array::from_vec` does"
+    )]
+    #[track_caller]
+    pub fn from_vec<T: Element>(
+        &self,
+        elements: impl AsRef<[T]>,
+        shape: impl Into<Shape>,
+    ) -> Result<Array<T>, ArenaFull> {
+        let (elements, shape) = (elements.as_ref(), shape.into());
+        check_count(elements.len(), shape);
+        self.fill(shape, |to| to.copy_from_slice(elements))
+    }
+
+    /// Collects a sealed array with one axis in the arena.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let squares = engine.from_iter((1..4).map(|x: u64| x * x))?;
+    /// assert_eq!(squares[..], [1, 4, 9]);
+    /// # Ok::<(), arenite::ArenaFull>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ArenaFull`] when there is no room for it.
+    #[allow(
+        clippy::wrong_self_convention,
+        reason = "`engine.from_iter` reads as `Array::from_iter` does"
+    )]
+    pub fn from_iter<T: Element>(
+        &self,
+        elements: impl IntoIterator<Item = T>,
+    ) -> Result<Array<T>, ArenaFull> {
+        self.from_slice(&elements.into_iter().collect::<Vec<T>>())
+    }
+
     /// Makes a sealed array in the arena. Each element is `f` of its flat, row-major index.
     ///
     /// ```
@@ -227,7 +278,7 @@ impl Engine {
         D: ndarray::Dimension,
     {
         let shape = nd::shape_of(from.shape()).map_err(InputError::BadRank)?;
-        Ok(self.fill(shape, |to| nd::write(from, to))?)
+        Ok(self.fill(shape, |to| nd::write_by_threads(from, to))?)
     }
 
     /// Reads the bytes of a file directly into an array with one axis in the arena.

@@ -45,7 +45,7 @@ pub use actor::{Actor, ActorBuilder, ActorNameError, Calling};
 pub use builder::{Builder, Guard};
 pub use canceller::Canceller;
 pub use completed::{AsCompleted, CompletedStream, as_completed, wait_all, wait_any};
-pub use error::BuildError;
+pub use error::{BuildError, Error};
 pub use failure::{DeadLetter, JobFailure, Report};
 pub use graph::{
     Graph, GraphError, Input, Inputs, Node, NodeBuilder, Plan, Running, Targets, Wanted,
@@ -65,7 +65,7 @@ pub use spawn::{Call, Spawn, SpawnInput, SpawnInputs, call};
 pub use submitting::Submitting;
 pub use worker_program::WorkerProgram;
 
-use crate::kernel::{Args, Kernel, Params, Reply, Single};
+use crate::kernel::{Args, Kernel, Params, Reply, Single, captures_nothing};
 use crate::supervisor::{Closing, Supervisor};
 use seeds::Seeds;
 
@@ -214,6 +214,7 @@ impl Engine {
         P: Params,
         R: Reply,
     {
+        const { captures_nothing::<F>() };
         // Only its type is used: it has no bytes.
         let _ = kernel;
         match &self.backend {
@@ -236,6 +237,7 @@ impl Engine {
         P: Params,
         R: Reply,
     {
+        const { captures_nothing::<F>() };
         // Only its type is used: it has no bytes.
         let _ = kernel;
         JobBuilder::first(self, args)

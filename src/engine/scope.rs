@@ -12,7 +12,7 @@ use super::seeds::Series;
 use super::{Backend, Canceller, Engine, JobError, JobErrorKind};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
-    Args, CallWriter, Kernel, KernelInfo, Key, Params, Reply, Single, kernel_name,
+    Args, CallWriter, Kernel, KernelInfo, Key, Params, Reply, Single, captures_nothing, kernel_name,
 };
 use crate::supervisor::{Failed, Flight, Group, JobId, JobOptions, Owner, Read, Supervisor};
 
@@ -302,6 +302,7 @@ impl<'env> Scope<'env> {
         P: Params,
         R: Reply,
     {
+        const { captures_nothing::<F>() };
         self.job(kernel, args).submit()
     }
 
@@ -326,6 +327,7 @@ impl<'env> Scope<'env> {
         P: Params,
         R: Reply,
     {
+        const { captures_nothing::<F>() };
         let index = self.jobs.replace(self.jobs.get() + 1);
         let call = match &self.engine.backend {
             Backend::Inline => {

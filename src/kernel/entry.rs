@@ -55,8 +55,9 @@ use super::wire::{ReplyWriter, WordReader};
     message = "`{Self}` is not a kernel",
     label = "cannot be run by a worker",
     note = "a kernel is a function, or a closure that captures nothing, of up to 8 parameters",
-    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str` (and no `String`), `&Bytes`, numbers, `bool`, `char`, `[S; N]`, your own `impl arenite::Scalar`",
+    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str` (and no `String`), `&Bytes`, numbers, `bool`, `char`, `[S; N]`, tuples of up to 4 of these, your own `impl arenite::Scalar`",
     note = "replies: `()`, `Array<T>`, `Vec<Array<T>>` (and no other `Vec`: `Array::from_slice(&values)`), `ArrayMut<T>`, `String`, `Bytes`, `Option`, tuples of up to 4, numbers, `bool`, `char`, your own `impl arenite::Scalar`, and `Result` of these with an error that can be displayed",
+    note = "instead of other types: `&str` for a `String` or a `Path`; `&[T]`, passed as `engine.from_slice(&values)?`, for a `Vec<T>`; a number (`as_secs_f64()`) for a `Duration`; a number that stands for none, or an empty array, for an `Option`; `&Bytes` with their encoded form for maps and types of serde; elements `u8` for `bool`",
     note = "parameters borrow only for the job (no `&'static`), and the result borrows nothing"
 )]
 pub trait Kernel<P: Params, R>: Copy + Send + 'static {
@@ -343,14 +344,18 @@ fn called_function(name: &str) -> Option<&str> {
     Some(&function[..end])
 }
 
+/// Fails to compile for a type that has bytes. Every public function that takes a kernel asserts it first, in a `const`
+/// block: rustc then names the line of the program that calls it.
+pub(crate) const fn captures_nothing<F>() {
+    assert!(
+        size_of::<F>() == 0,
+        "a kernel must capture nothing: pass what it needs as an argument (`(x, &table)`, `.with(x)`), and functions by name, not as `fn` pointers"
+    );
+}
+
 /// Returns the value of a zero-sized type of which the program had a value: how a worker makes a kernel from its type.
 pub(crate) fn zst_value<F: Copy + 'static>() -> F {
-    const {
-        assert!(
-            size_of::<F>() == 0,
-            "a kernel must capture nothing: pass what it needs as an argument, and functions by name, not as `fn` pointers"
-        );
-    }
+    const { captures_nothing::<F>() };
     // SAFETY: `F` has no bytes (asserted), so all its values are the same; the program had a value of it, which is
     // `Copy`, so another may exist. It may have had it in another process, in which more was initialised than in this
     // one: the docs of `Kernel` warn against closures that capture a token for that, which cannot be detected.

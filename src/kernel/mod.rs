@@ -52,8 +52,8 @@ pub use reply::Value;
 
 pub(crate) use arity::for_each_arity;
 pub(crate) use entry::{
-    Chain, ErrorCheck, KernelInfo, Single, SplitArgs, from_offset, kernel_name, to_offset,
-    zst_value,
+    Chain, ErrorCheck, KernelInfo, Single, SplitArgs, captures_nothing, from_offset, kernel_name,
+    to_offset, zst_value,
 };
 pub(crate) use error::MAX_ERROR_BYTES;
 pub(crate) use extra::{Extra, ExtraArg, Nothing};

@@ -21,8 +21,8 @@ pub(crate) mod sealed {
 }
 
 /// What a kernel may take: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`,
-/// `&str`, [`&Bytes`](super::Bytes), every [`Scalar`], and with the feature `tables` `&Part`. Sealed: only the kernel
-/// of a job can reach what is lent to it.
+/// `&str`, [`&Bytes`](super::Bytes), every [`Scalar`], tuples of two to four of these, and with the feature `tables`
+/// `&Part`. Sealed: only the kernel of a job can reach what is lent to it.
 ///
 /// ```compile_fail,E0061
 /// use arenite::array::ArrayMut;
@@ -36,7 +36,8 @@ pub(crate) mod sealed {
 #[diagnostic::on_unimplemented(
     message = "a kernel cannot take a parameter of type `{Self}`",
     label = "not a kernel parameter",
-    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, `&Bytes`, numbers, `bool`, `char`, `[S; N]`, and your own `impl arenite::Scalar`"
+    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, `&Bytes`, numbers, `bool`, `char`, `[S; N]`, tuples of up to 4 of these, and your own `impl arenite::Scalar`",
+    note = "instead of other types: `&str` for a `String` or a `Path`; `&[T]`, passed as `engine.from_slice(&values)?`, for a `Vec<T>`; a number (`as_secs_f64()`) for a `Duration`; a number that stands for none, or an empty array, for an `Option`; `&Bytes` with their encoded form for maps and types of serde; elements `u8` for `bool`"
 )]
 pub trait Param: sealed::Sealed {
     /// The parameter as the kernel sees it while one job runs.
@@ -96,6 +97,7 @@ pub struct HostRef<'a>(pub(crate) &'a dyn Host);
 /// | [`raw::Buffers<'_>`](super::raw::Buffers) | `Vec<raw::Buffer>`, for bindings of other languages |
 /// | `&Bytes` | `Bytes`, `Vec<u8>`, references to these, `&[u8]`, `&[u8; N]` |
 /// | a [`Scalar`] | the same |
+/// | a tuple of two to four of these | a tuple of their arguments |
 ///
 /// An `Array<T>` is in the arena of the job's engine, or from a store (`arenite::store`, with the feature `store`).
 #[diagnostic::on_unimplemented(
@@ -531,6 +533,46 @@ impl<'env, S: Scalar> Arg<'env, S> for S {
     }
 }
 impl<S: Scalar> RetrySafe for S {}
+
+macro_rules! tuples {
+    ($(($($p:ident $a:ident $x:ident),+))+) => {$(
+        impl<$($p: Param),+> sealed::Sealed for ($($p,)+) {}
+        impl<$($p: Param),+> Param for ($($p,)+) {
+            type At<'j> = ($($p::At<'j>,)+);
+            type Held = ($($p::Held,)+);
+            #[inline]
+            fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, BadArgument> {
+                Ok(($($p::receive(words, host)?,)+))
+            }
+            #[inline]
+            fn at<'j>(($($x,)+): &'j mut Self::Held, key: Key) -> Self::At<'j> {
+                ($($p::at($x, key),)+)
+            }
+        }
+
+        impl<'env, $($p: Param, $a: Arg<'env, $p>),+> Arg<'env, ($($p,)+)> for ($($a,)+) {
+            #[inline]
+            fn send(self, call: &mut CallWriter) {
+                let ($($x,)+) = self;
+                $($x.send(call);)+
+            }
+            #[inline]
+            fn hold(self) -> ($($p::Held,)+) {
+                let ($($x,)+) = self;
+                ($($x.hold(),)+)
+            }
+            fn held(&self) -> u64 {
+                let ($($x,)+) = self;
+                [$($x.held()),+].into_iter().fold(0, u64::saturating_add)
+            }
+        }
+    )+};
+}
+tuples! {
+    (P A p, Q B q)
+    (P A p, Q B q, R C r)
+    (P A p, Q B q, R C r, S D s)
+}
 
 /// Reads a scalar and checks that its bytes are a valid value.
 #[inline]

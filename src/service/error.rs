@@ -198,6 +198,12 @@ impl fmt::Display for ServiceError {
 
 debug_as_text!(ServiceError);
 
+impl From<ServiceError> for crate::Error {
+    fn from(error: ServiceError) -> Self {
+        Self::Other(Box::new(error))
+    }
+}
+
 impl std::error::Error for ServiceError {}
 
 #[cfg(test)]

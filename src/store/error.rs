@@ -103,4 +103,10 @@ impl fmt::Display for StoreError {
 
 debug_as_text!(StoreError);
 
+impl From<StoreError> for crate::Error {
+    fn from(error: StoreError) -> Self {
+        Self::Other(Box::new(error))
+    }
+}
+
 impl std::error::Error for StoreError {}

@@ -212,6 +212,12 @@ fn write_path(f: &mut fmt::Formatter<'_>, path: &Path) -> fmt::Result {
 
 debug_as_text!(TableError);
 
+impl From<TableError> for crate::Error {
+    fn from(error: TableError) -> Self {
+        Self::Other(Box::new(error))
+    }
+}
+
 impl std::error::Error for TableError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0.kind {

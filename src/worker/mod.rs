@@ -234,10 +234,52 @@ pub(crate) fn full_from_words(words: [u64; REFUSAL_WORDS]) -> ArenaFull {
     bytemuck::cast(words)
 }
 
-/// Lets the `#[test]` functions of a crate start engines. Call it once, at the top level of the test crate.
+/// Calls [`init`] before `main`. Call it once, at the top level of a program, or of a library whose users need not know
+/// of arenite: their programs, tests and doctests then start workers without a line of their own.
 ///
-/// A test binary has no `main` in which [`init`] could be called. This macro registers a function that runs before
-/// `main` and calls `init`.
+/// ```
+/// // In the library.
+/// arenite::auto_init!();
+///
+/// pub fn total(numbers: &[f64]) -> Result<f64, arenite::Error> {
+///     let engine = arenite::Engine::builder().workers(1).build()?;
+///     let numbers = engine.from_slice(numbers)?;
+///     Ok(engine.submit(|numbers: &[f64]| numbers.iter().sum::<f64>(), (&numbers,)).wait()?)
+/// }
+///
+/// # fn main() {
+/// // In a program that uses it.
+/// assert_eq!(total(&[0.5, 1.5]).unwrap(), 2.0);
+/// # }
+/// ```
+///
+/// # Limits
+///
+/// - A worker is the program started again, and ends inside this call: nothing of `main` runs there, and neither does
+///   what other libraries register to run before `main`, if the linker has put it behind this call.
+/// - A library that is loaded while the program runs (`dlopen`, a Python module) comes too late: its engines need a
+///   [worker program](crate::Builder::worker_program).
+/// - The linker must take the object file with the call. It does for a library of the program's dependencies; with
+///   linkers or flags of your own, check that an engine can be built.
+/// - Any number of libraries of one program may call it.
+#[macro_export]
+macro_rules! auto_init {
+    () => {
+        const _: () = {
+            extern "C" fn arenite_start() {
+                $crate::init();
+            }
+            // SAFETY: the section holds pointers to functions that are called once before `main`, with arguments that
+            // this function ignores. `init` relies on nothing that `main` sets up.
+            #[used]
+            #[unsafe(link_section = ".init_array")]
+            static ARENITE_START: extern "C" fn() = arenite_start;
+        };
+    };
+}
+
+/// Lets the `#[test]` functions of a crate start engines: [`auto_init!`](crate::auto_init) for a test binary, which has
+/// no `main` in which [`init`] could be called. Call it once, at the top level of the test crate.
 ///
 /// ```
 /// arenite::test_workers!();
@@ -250,15 +292,6 @@ pub(crate) fn full_from_words(words: [u64; REFUSAL_WORDS]) -> ArenaFull {
 #[macro_export]
 macro_rules! test_workers {
     () => {
-        const _: () = {
-            extern "C" fn arenite_start() {
-                $crate::init();
-            }
-            // SAFETY: the section holds pointers to functions that are called once before `main`, with arguments that
-            // this function ignores. `init` relies on nothing that `main` sets up.
-            #[used]
-            #[unsafe(link_section = ".init_array")]
-            static ARENITE_START: extern "C" fn() = arenite_start;
-        };
+        $crate::auto_init!();
     };
 }

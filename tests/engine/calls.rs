@@ -28,6 +28,7 @@ tests![
     a_list_of_too_many_arrays,
     options,
     tuples,
+    tuples_as_arguments,
     results,
     an_invalid_bit_pattern_is_refused,
 ];
@@ -761,6 +762,41 @@ fn results() {
 }
 
 /// A `bool` of 2 is an error, not undefined behaviour.
+fn tuples_as_arguments() {
+    fn area((width, height): (u32, u32), scale: f64) -> f64 {
+        f64::from(width * height) * scale
+    }
+    fn all(parts: (&Array<u16>, &str, (char, bool), ArrayMut<u8>)) -> (u64, String, ArrayMut<u8>) {
+        let (array, text, (letter, is_upper), mut own) = parts;
+        own[0] = 9;
+        let letter = if is_upper {
+            letter.to_ascii_uppercase()
+        } else {
+            letter
+        };
+        (
+            array.iter().map(|&x| u64::from(x)).sum(),
+            format!("{text}{letter}"),
+            own,
+        )
+    }
+    let lab = Lab::new(1);
+    let array = lab.from_iter([1, 2, 3_u16]).unwrap();
+    for engine in [&*lab, &Engine::inline()] {
+        let job = engine.job(area, ((3, 4), 0.5)).retries(1).submit();
+        assert_eq!(job.wait().unwrap(), 6.0);
+        let own = engine.zeros(2).unwrap();
+        let array = engine.import(&array).unwrap();
+        let (sum, text, own) = engine
+            .submit(all, ((&array, "a", ('b', true), own),))
+            .wait()
+            .unwrap();
+        assert_eq!((sum, text.as_str(), &own[..]), (6, "aB", &[9, 0][..]));
+    }
+    drop(array);
+    lab.assert_in_use(0);
+}
+
 fn an_invalid_bit_pattern_is_refused() {
     #[derive(Clone, Copy, Debug, NoUninit, CheckedBitPattern)]
     #[repr(C)]

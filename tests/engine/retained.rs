@@ -75,7 +75,10 @@ fn an_input_is_retained_until_it_is_dropped() {
         let values = lab.from_slice(&vec![1u8; len]).unwrap();
         lab.submit(keep, (&values,)).wait().unwrap();
         assert!(retained(&lab) >= len as u64);
-        let values = values.try_into_mut().expect_err("a worker reads it");
+        let values = values
+            .try_into_mut()
+            .expect_err("a worker reads it")
+            .into_array();
         drop(values);
         assert!(retained(&lab) >= len as u64);
         assert!(lab.stats().arena.in_use >= len as u64);
@@ -177,7 +180,7 @@ fn a_result_can_be_retained_too() {
         let made = lab.submit(make, (len,)).wait().unwrap();
         let part = lab.submit(same, (&made,)).wait().unwrap();
         assert_eq!((made[0], part.len()), (2, len - 1));
-        let made = made.try_into_mut().unwrap_err();
+        let made = made.try_into_mut().unwrap_err().into_array();
         drop((made, part));
         assert_eq!(lab.submit(sum, ()).wait().unwrap(), 4 * len as u64);
         lab.submit(forget, ()).wait().unwrap();
@@ -252,7 +255,7 @@ fn an_array_that_was_moved_into_the_job_is_readable() {
             5 * len as u64
         );
         let sealed = lab.submit(keep_sealed, (other,)).wait().unwrap();
-        let sealed = sealed.try_into_mut().unwrap_err();
+        let sealed = sealed.try_into_mut().unwrap_err().into_array();
         assert!(sealed.iter().all(|&x| x == 9));
         drop(sealed);
         assert_eq!(lab.submit(sum, ()).wait().unwrap(), 9 * len as u64);

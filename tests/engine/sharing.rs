@@ -56,7 +56,7 @@ fn write_to_all(value: u8) -> usize {
             written += 1;
             array.seal()
         }
-        Err(array) => array,
+        Err(shared) => shared.into_array(),
     });
     *KEPT.lock().unwrap() = changed.collect();
     written
@@ -150,7 +150,10 @@ fn what_was_retained_first_and_returned_later_stays_as_it_is() {
         lab.submit(given, (&input,)).wait().unwrap();
         assert_eq!(lab.submit(write_to_all, (99,)).wait().unwrap(), 0);
         assert!(are_all(&input, 3));
-        let input = input.try_into_mut().expect_err("a worker retains it");
+        let input = input
+            .try_into_mut()
+            .expect_err("a worker retains it")
+            .into_array();
         lab.submit(forget, ()).wait().unwrap();
         input.try_into_mut().expect("it is the only handle");
     }

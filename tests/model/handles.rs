@@ -93,8 +93,8 @@ impl Arrays {
                 self.put_own(number, own);
                 true
             }
-            Err(sealed) => {
-                self.put(number, sealed);
+            Err(shared) => {
+                self.put(number, shared.into_array());
                 false
             }
         }
@@ -176,7 +176,7 @@ fn write_to_left(value: u8) {
                 values.fill(value);
                 array.seal()
             }
-            Err(array) => array,
+            Err(shared) => shared.into_array(),
         };
         left.push((array, values));
     }
@@ -396,7 +396,7 @@ impl<'a> Run<'a> {
                         values.fill(value);
                         Handle::Own(own)
                     }
-                    Err(array) => Handle::Sealed(array),
+                    Err(shared) => Handle::Sealed(shared.into_array()),
                 },
             },
         };

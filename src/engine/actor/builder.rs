@@ -13,7 +13,7 @@ use crate::kernel::actor::{End, Restore, Save, Start};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
     Arg, Args, CallWriter, Failure, Initial, Kernel, KernelInfo, Key, Method, MethodParams, Params,
-    Reply, RetrySafe, SplitFirst,
+    Reply, RetrySafe, SplitFirst, captures_nothing,
 };
 use crate::supervisor::{ActorPlan, CheckpointPlan};
 
@@ -82,6 +82,7 @@ impl Engine {
         O: Initial<S>,
         S: Send + 'static,
     {
+        const { captures_nothing::<F>() };
         // Only its type is used: it has no bytes.
         let _ = init;
         ActorBuilder {

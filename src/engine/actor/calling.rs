@@ -11,7 +11,7 @@ use super::{Actor, ActorLocation, call_inline, within, written};
 use crate::engine::Job;
 use crate::engine::submitting::Entering;
 use crate::kernel::actor::Call;
-use crate::kernel::{Args, CallWriter, KernelInfo, Method, MethodParams, Reply};
+use crate::kernel::{Args, CallWriter, KernelInfo, Method, MethodParams, Reply, captures_nothing};
 use crate::supervisor::{ActorId, JobOptions, Read};
 
 /// A call that waits to be admitted: see [`Actor::call_async`]. It holds a handle to its actor until then. Dropping it
@@ -74,6 +74,7 @@ impl<S: Send + 'static> Actor<S> {
         P: MethodParams,
         R: Reply,
     {
+        const { captures_nothing::<F>() };
         self.send_async(method, args, JobOptions::default())
     }
 
@@ -91,6 +92,7 @@ impl<S: Send + 'static> Actor<S> {
         P: MethodParams,
         R: Reply,
     {
+        const { captures_nothing::<F>() };
         self.send_async(method, args, within(limit))
     }
 

@@ -14,7 +14,9 @@ use super::seeds::Seeds;
 use super::{ActorStatus, Engine, Job, JobErrorKind, Rejection};
 use crate::kernel::actor::Call;
 use crate::kernel::wire::ArgWriter;
-use crate::kernel::{Args, CallWriter, KernelInfo, Key, Method, MethodParams, Params, Reply};
+use crate::kernel::{
+    Args, CallWriter, KernelInfo, Key, Method, MethodParams, Params, Reply, captures_nothing,
+};
 use crate::supervisor::{ActorId, Failed, JobOptions, Supervisor};
 use crate::sys::debug_as_text;
 
@@ -149,6 +151,7 @@ impl<S: Send + 'static> Actor<S> {
         P: MethodParams,
         R: Reply,
     {
+        const { captures_nothing::<F>() };
         self.send(method, args, None)
     }
 
@@ -162,6 +165,7 @@ impl<S: Send + 'static> Actor<S> {
         P: MethodParams,
         R: Reply,
     {
+        const { captures_nothing::<F>() };
         self.send(method, args, Some(&within(limit)))
     }
 

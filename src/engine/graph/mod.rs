@@ -29,7 +29,7 @@ use plan::{Jobs, NONE, Sketch, sources};
 use running::InlineRun;
 
 use super::{Engine, OnFailure};
-use crate::kernel::{Kernel, OwnedParam, OwnedParams, Reply};
+use crate::kernel::{Kernel, OwnedParam, OwnedParams, Reply, captures_nothing};
 use crate::supervisor::{GraphPlan, JobOptions, Read};
 use crate::sys::HUGE;
 
@@ -186,6 +186,7 @@ impl Graph {
         P: OwnedParams,
         R: Reply,
     {
+        const { captures_nothing::<F>() };
         // Only its type is needed: a kernel has no bytes.
         let _ = kernel;
         let mut wiring = Wiring {
@@ -236,6 +237,7 @@ impl Graph {
         R: Reply,
         Node<R::Out>: Input<P>,
     {
+        const { captures_nothing::<F>() };
         let mut row: Vec<_> = nodes.into_iter().collect();
         while row.len() > 1 {
             let mut above = Vec::with_capacity(row.len().div_ceil(2));
@@ -279,6 +281,7 @@ impl Graph {
         P: OwnedParams,
         R: Reply,
     {
+        const { captures_nothing::<F>() };
         let node = self.add(kernel, inputs);
         NodeBuilder::new(self, node)
     }

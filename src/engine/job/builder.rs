@@ -10,7 +10,7 @@ use crate::engine::{DeadLetter, Engine, JobFailure};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
     Accepts, Arg, Args, CallWriter, Chain, Kernel, KernelInfo, Program, Reply, RetrySafe,
-    SplitFirst,
+    SplitFirst, captures_nothing,
 };
 use crate::supervisor::{
     AtMostOnce, JobError, JobOptions, Owner, PermitSource, Permits, RefusedBy, Retried,
@@ -108,7 +108,7 @@ impl<'e, G: Program, A, M> JobBuilder<'e, G, A, M> {
         R: Reply,
         <G::Reply as Reply>::Out: Arg<'static, Q::First>,
     {
-        // Only its type is needed: a kernel has no bytes.
+        const { captures_nothing::<H>() };
         let _ = kernel;
         JobBuilder {
             engine: self.engine,

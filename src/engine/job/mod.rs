@@ -33,6 +33,7 @@ pub struct Job<R, E: JobFailure = JobError> {
     state: State<R>,
     /// What is kept of the arguments until the job has ended.
     retained: Option<E::Retained>,
+    kills_on_drop: bool,
 }
 
 /// Ends a job by force from another thread.
@@ -128,6 +129,7 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
                 read,
             },
             retained: Some(retained),
+            kills_on_drop: false,
         }
     }
 
@@ -136,6 +138,7 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         Self {
             state: State::Ended(Box::new(result)),
             retained: Some(retained),
+            kills_on_drop: false,
         }
     }
 
@@ -402,6 +405,31 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         }
     }
 
+    /// Ends the job by [force](Job::kill) when this handle is dropped before the job has ended, as it is in a future that
+    /// loses a race. Otherwise a dropped handle only [asks](Job::cancel) a running job to end.
+    ///
+    /// ```standalone_crate
+    /// use std::time::Duration;
+    ///
+    /// fn hang() {
+    ///     loop {
+    ///         std::hint::spin_loop();
+    ///     }
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = arenite::Engine::builder().workers(1).build()?;
+    /// let mut job = engine.submit(hang, ()).kill_on_drop();
+    /// assert!(job.wait_timeout(Duration::from_millis(50)).is_none());
+    /// drop(job);
+    /// assert_eq!(engine.submit(|| 42, ()).wait()?, 42);
+    /// # Ok::<(), arenite::Error>(())
+    /// ```
+    pub fn kill_on_drop(mut self) -> Self {
+        self.kills_on_drop = true;
+        self
+    }
+
     /// What ends the job from another thread while this one waits for it. `None` for a job that ran on this thread.
     #[cfg(feature = "store")]
     pub(crate) fn killer(&self) -> Option<Killer> {
@@ -454,6 +482,9 @@ impl<R: Send + 'static, E: JobFailure> Future for Job<R, E> {
 impl<R, E: JobFailure> Drop for Job<R, E> {
     fn drop(&mut self) {
         if let State::Sent { shared, id, .. } = &self.state {
+            if self.kills_on_drop && !shared.is_copy() {
+                shared.kill(*id);
+            }
             shared.abandon(*id);
         }
     }

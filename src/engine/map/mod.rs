@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::job::{option_setters, run_inline};
 use super::seeds::Series;
 use super::{DeadLetter, Engine, JobError, JobFailure, Report};
-use crate::kernel::{Args, Kernel, KernelInfo, Key, Params, Reply, Single};
+use crate::kernel::{Args, Kernel, KernelInfo, Key, Params, Reply, Single, captures_nothing};
 use crate::supervisor::{JobOptions, ResultKey};
 pub(super) use feed::{Calls, IN_A_ROW};
 use feed::{Feed, MapPlan};
@@ -100,6 +100,7 @@ impl Engine {
         P: Params,
         R: Reply,
     {
+        const { captures_nothing::<F>() };
         // Only its type is needed: a kernel has no bytes.
         let _ = kernel;
         let calls = Calls {

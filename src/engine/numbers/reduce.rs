@@ -13,7 +13,9 @@ use super::super::seeds::Series;
 use super::super::{Engine, Job, JobError, Par};
 use super::chunks;
 use crate::array::{Array, Element};
-use crate::kernel::{Arg, Args, Kernel, KernelInfo, Key, Leaves, Param, Reply, Single};
+use crate::kernel::{
+    Arg, Args, Kernel, KernelInfo, Key, Leaves, Param, Reply, Single, captures_nothing,
+};
 use crate::kernel::{SplitFirst, Subtree, Top, node, zst_value};
 
 /// Longest run of chunks, about: long compared to the cost of a job, about 20 µs.
@@ -80,6 +82,7 @@ impl<T: Element> Par<'_, T> {
         S: Reply<Out = R::Out>,
         R::Out: Arg<'static, X> + Arg<'static, Y> + Send + 'static,
     {
+        const { captures_nothing::<F>() };
         let (engine, a) = (self.engine, self.array);
         // Only its type is needed: a kernel has no bytes.
         let _ = kernel;

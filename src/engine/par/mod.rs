@@ -27,7 +27,7 @@ pub use functions::{ApplyMutWith, ApplyWith, MapWith};
 
 use super::{Engine, JobError, Report};
 use crate::array::{Array, ArrayMut, Element};
-use crate::kernel::{Arg, Nothing, Param};
+use crate::kernel::{Arg, Nothing, Param, captures_nothing};
 use chunks::{ApplyEach, ChangeEach, MapEach, Work};
 use functions::{ApplyEachWith, ChangeEachWith, MapEachWith};
 
@@ -207,6 +207,7 @@ impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
         F: Fn(T) -> U + Copy + Send + 'static,
     {
         // Only its type is needed, here and below: it has no bytes.
+        const { captures_nothing::<F>() };
         let _ = f;
         self.elements::<U, Nothing, MapEach<F>>(Nothing)
     }
@@ -235,6 +236,7 @@ impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
         U: Element,
         F: Fn(&[T], &mut [U]) + Copy + Send + 'static,
     {
+        const { captures_nothing::<F>() };
         let _ = f;
         self.chunks::<U, Nothing, ApplyEach<F>>(Nothing)
     }
@@ -252,6 +254,7 @@ impl<T: Element, A, O: Outcome> Par<'_, T, With<A>, O> {
         A: for<'e> Arg<'e, P> + Clone,
         F: MapWith<T, U, P>,
     {
+        const { captures_nothing::<F>() };
         let _ = f;
         let (engine, array, With(with)) = (self.engine, self.array, self.with);
         let par = engine.par(array).outcome::<O>();
@@ -281,6 +284,7 @@ impl<T: Element, A, O: Outcome> Par<'_, T, With<A>, O> {
         A: for<'e> Arg<'e, P> + Clone,
         F: ApplyWith<T, U, P>,
     {
+        const { captures_nothing::<F>() };
         let _ = f;
         let (engine, array, With(with)) = (self.engine, self.array, self.with);
         let par = engine.par(array).outcome::<O>();
@@ -377,6 +381,7 @@ impl<'a, T: Element> ParMut<'a, T> {
     where
         F: Fn(&mut [T]) + Copy + Send + 'static,
     {
+        const { captures_nothing::<F>() };
         let _ = f;
         self.engine
             .change::<T, Nothing, ChangeEach<F>>(self.array, Nothing)
@@ -394,6 +399,7 @@ impl<T: Element, A> ParMut<'_, T, With<A>> {
         A: for<'e> Arg<'e, P> + Clone,
         F: ApplyMutWith<T, P>,
     {
+        const { captures_nothing::<F>() };
         let _ = f;
         self.engine
             .change::<T, P, ChangeEachWith<F>>(self.array, self.with.0)

@@ -14,7 +14,8 @@ use crate::engine::JobError;
 use crate::engine::job::run_inline;
 use crate::kernel::{
     AnyValue, Args, BadReply, Failure, Giving, Kernel, Key, OwnedParams, Receiving, Reply,
-    Returned, Sending, SpawnKernel, Spawning, Unfolded, reply_sealed, spawning, zst_value,
+    Returned, Sending, SpawnKernel, Spawning, Unfolded, captures_nothing, reply_sealed, spawning,
+    zst_value,
 };
 
 /// What a kernel returns to spawn jobs: a value, or jobs to run first and a kernel that continues with their values.
@@ -150,6 +151,7 @@ impl<R: Reply> Spawn<R> {
         C: Reply<Out = R::Out>,
         I: SpawnInputs<P>,
     {
+        const { captures_nothing::<F>() };
         // Only its type is used: it has no bytes.
         let _ = kernel;
         let mut children = Children(Vec::new());
@@ -211,6 +213,7 @@ where
     P: OwnedParams,
     R: Reply,
 {
+    const { captures_nothing::<F>() };
     // Only its type is used: it has no bytes.
     let _ = kernel;
     Call {

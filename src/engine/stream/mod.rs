@@ -63,7 +63,7 @@ use stage::{CallFn, Stage, StageOptions, Started};
 pub use window::{Fixed, Merging, Window, WindowItems, Windowed, Windows};
 
 use super::{Engine, OnFailure};
-use crate::kernel::{Arg, Args, Kernel, Reply, SplitArgs, SplitFirst};
+use crate::kernel::{Arg, Args, Kernel, Reply, SplitArgs, SplitFirst, captures_nothing};
 use crate::supervisor::JobOptions;
 
 /// Default bound on items in flight: at least this, and four for each worker.
@@ -380,6 +380,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         A: Args<'static, Q::Rest> + Clone + 'a,
         R: Reply + 'a,
     {
+        const { captures_nothing::<F>() };
         let call: CallFn<'a, T, (), R::Out> = Box::new(move |engine, item, settings| {
             let job = engine.job(kernel, SplitArgs(item, args.clone()));
             ((), Started::new(job, settings))
@@ -414,6 +415,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         K: 'a,
         R: Reply + 'a,
     {
+        const { captures_nothing::<F>() };
         let call: CallFn<'a, T, K, R::Out> = Box::new(move |engine, item, settings| {
             let (kept, args) = split(item);
             (kept, Started::new(engine.job(kernel, args), settings))

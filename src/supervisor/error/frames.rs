@@ -14,6 +14,8 @@ const SHOWN: usize = 3;
 const BEGINNINGS: [&str; 2] = ["arenite_runs_kernel", "__rust_begin_short_backtrace"];
 /// The file that calls kernels.
 const CALLER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/kernel/entry.rs");
+/// Where the source of this library is.
+const ENGINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/");
 /// Where the source of the standard library is.
 const STANDARD: [&str; 2] = ["/rustc/", "/rustlib/src/rust/library/"];
 /// Beginnings of names of the standard library, and functions with which a process ends itself.
@@ -56,13 +58,14 @@ impl CrashFrame {
         self.symbol.file.as_deref()
     }
 
-    /// Whether it is no part of the standard library, and does more than end the process.
+    /// Whether it is no part of the standard library or this one, and does more than end the process.
     fn is_own(&self) -> bool {
         let file = self.file().unwrap_or_default();
         self.function().is_some_and(|function| {
             !ENDS.contains(&function)
                 && !MACHINERY.iter().any(|name| function.starts_with(name))
                 && !STANDARD.iter().any(|part| file.contains(part))
+                && !file.starts_with(ENGINE)
         })
     }
 

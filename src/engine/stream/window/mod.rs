@@ -24,7 +24,9 @@ use super::{AfterStage, Stream};
 use crate::arena::ArenaFull;
 use crate::array::{Array, Element};
 use crate::engine::{Engine, Job, JobErrorKind, JobLimit};
-use crate::kernel::{Arg, Args, Kernel, Key, Param, Reply, SplitArgs, SplitFirst, kernel_name};
+use crate::kernel::{
+    Arg, Args, Kernel, Key, Param, Reply, SplitArgs, SplitFirst, captures_nothing, kernel_name,
+};
 use crate::supervisor::Failed;
 
 /// Default bound on the items in open windows.
@@ -182,6 +184,7 @@ where
         A: Args<'static, Q::Rest> + Clone + 'a,
         R: Reply + 'a,
     {
+        const { captures_nothing::<F>() };
         let call: CallFn<'a, Window<K, Vec<T>>, Window<K, ()>, R::Out> =
             Box::new(move |engine, window, settings| {
                 let job = match T::gather(window.value, engine, Key::new()) {
