@@ -106,6 +106,7 @@
 //! # Layers
 //!
 //! The crate is built in layers: a module uses only modules above it in this list (`tests/layers.rs` checks it).
+//! `src/README.md` follows a job through them.
 //!
 //! | layer | what it is |
 //! |---|---|

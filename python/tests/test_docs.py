@@ -111,16 +111,32 @@ REPOSITORY = "https://github.com/arenite/arenite/blob/main/"
 GUIDES = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/llms.txt", "python/README.md", *GUIDES])
+SOURCES = [ROOT / name for name in ["src", "image", "bin", "tests"]]
+READMES = sorted(str(page.relative_to(ROOT)) for folder in SOURCES for page in folder.rglob("README.md"))
+
+
+@pytest.mark.parametrize("page", [*READMES, *(page for page in GUIDES if "design" in page)])
+def test_source_files_that_a_page_names_exist(page):
+    names = {path.name for folder in SOURCES for path in folder.rglob("*.rs")}
+    for name in re.findall(r"`([\w/]+\.rs)`", prose(ROOT / page)):
+        places = [(ROOT / page).parent / name, ROOT / name, ROOT / "src" / name]
+        assert any(place.exists() for place in places) or "/" not in name and name in names, f"{page}: {name}"
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/llms.txt", "python/README.md", *READMES, *GUIDES]
+)
 def test_links_to_files_lead_somewhere(page):
     links = re.findall(r"\]\(([^)\s]+)\)", prose(ROOT / page))
-    assert links or page in GUIDES
+    assert links or page in GUIDES or page in READMES
     for link in links:
         # The page of the package is read at PyPI, too.
         own = link.removeprefix(REPOSITORY)
         folder = (ROOT / page).parent if own == link else ROOT
         if "://" in own:
             continue
+        if "::" in own:
+            continue  # a name for rustdoc, which checks it
         path, _, anchor = own.partition("#")
         target = folder / path if path else ROOT / page
         assert target.exists(), f"{page}: {link}"

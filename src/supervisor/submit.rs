@@ -19,6 +19,14 @@ use crate::link::{INLINE_WORDS, NOTICE, SPILLED, STAMPED, fence_after_queueing};
 /// Jobs that are queued between two looks at what lanes have finished.
 const LOOK_EVERY: usize = 32;
 
+/// Why a job cannot be taken, if so. It is boxed because the path of each job that is taken moves it.
+pub(super) type Refusal = Option<Box<JobErrorKind>>;
+
+#[cold]
+pub(super) fn refuse(why: JobErrorKind) -> Refusal {
+    Some(Box::new(why))
+}
+
 impl EngineState {
     /// Takes a job of a handle or of a scope.
     #[inline]
@@ -43,7 +51,7 @@ impl EngineState {
         call: &mut ArgWriter,
         owner: Owner,
         options: Option<&JobOptions>,
-    ) -> (JobId, Option<JobErrorKind>) {
+    ) -> (JobId, Refusal) {
         if call.seed == 0 && owner.has_handle() {
             call.seed = self.records.next_seed();
         }
@@ -65,14 +73,9 @@ impl EngineState {
     /// Places a job whose record is filled, or queues the job, or answers the refusal. Jobs of actors go where their
     /// state is instead: [`call_actor`](Self::call_actor).
     #[inline]
-    pub(super) fn enter(
-        &mut self,
-        index: u32,
-        refusal: Option<JobErrorKind>,
-        options: Option<&JobOptions>,
-    ) {
+    pub(super) fn enter(&mut self, index: u32, refusal: Refusal, options: Option<&JobOptions>) {
         if let Some(why) = refusal {
-            return self.fail(index, why, None, Vec::new());
+            return self.fail(index, *why, None, Vec::new());
         }
         if options.is_some_and(|options| self.is_delayed(index, options)) {
             // It is answered, or its limiter decides when it continues.
@@ -144,7 +147,7 @@ impl EngineState {
 
     /// Moves the call of a job into its record. Returns the answer if the call cannot be made.
     #[inline(always)]
-    pub(super) fn write_call(&mut self, index: u32, call: &mut ArgWriter) -> Option<JobErrorKind> {
+    pub(super) fn write_call(&mut self, index: u32, call: &mut ArgWriter) -> Refusal {
         if call.has_files() {
             // Calls that the engine makes for graphs; others had it done without the lock.
             let alloc = |len| self.arena.alloc(0, len, BlockPlacement::Packed);
@@ -159,7 +162,7 @@ impl EngineState {
 
     /// The same for a call that is traced or longer than a record.
     #[cold]
-    fn fill_specially(&mut self, index: u32, call: &mut ArgWriter) -> Option<JobErrorKind> {
+    fn fill_specially(&mut self, index: u32, call: &mut ArgWriter) -> Refusal {
         if let Some(trace) = &mut self.trace {
             trace.submitted(index, call);
         }
@@ -199,9 +202,9 @@ impl EngineState {
     }
 
     #[inline]
-    pub(super) fn refusal(&mut self, kernel: u32, owner: Owner) -> Option<JobErrorKind> {
+    pub(super) fn refusal(&mut self, kernel: u32, owner: Owner) -> Refusal {
         if self.groups.refuses(owner) {
-            return Some(JobErrorKind::Cancelled);
+            return refuse(JobErrorKind::Cancelled);
         }
         let closed = match owner {
             // Graphs and spawned jobs that were begun are finished, unless everything ends now.
@@ -209,22 +212,21 @@ impl EngineState {
             _ => self.lifecycle.closing() != Closing::No,
         };
         if closed {
-            return Some(JobErrorKind::ShutDown);
+            return refuse(JobErrorKind::ShutDown);
         }
         self.cannot_run(kernel)
     }
 
     /// Why no worker can run this kernel: none is left, or the kernel is not part of the program.
     #[inline]
-    pub(super) fn cannot_run(&mut self, kernel: u32) -> Option<JobErrorKind> {
+    pub(super) fn cannot_run(&mut self, kernel: u32) -> Refusal {
         if let Some(why) = self.lifecycle.broken() {
-            return Some(JobErrorKind::NoWorkers(why.clone()));
+            return refuse(JobErrorKind::NoWorkers(why.clone()));
         }
-        self.kernels
-            .get(kernel)
-            .offset
-            .is_none()
-            .then_some(JobErrorKind::Rejected(Rejection::ForeignKernel))
+        if self.kernels.get(kernel).offset.is_none() {
+            return refuse(JobErrorKind::Rejected(Rejection::ForeignKernel));
+        }
+        None
     }
 }
 
@@ -335,14 +337,14 @@ fn fill_inline(record: &mut Record, call: &mut ArgWriter) {
 }
 
 #[inline]
-fn refusal_of(call: &ArgWriter, sandboxed: bool) -> Option<JobErrorKind> {
+fn refusal_of(call: &ArgWriter, sandboxed: bool) -> Refusal {
     if call.exclusive && sandboxed {
-        return Some(JobErrorKind::Rejected(Rejection::Lending));
+        return refuse(JobErrorKind::Rejected(Rejection::Lending));
     }
     if call.foreign {
-        return Some(JobErrorKind::Rejected(Rejection::ForeignArray));
+        return refuse(JobErrorKind::Rejected(Rejection::ForeignArray));
     }
-    call.full.map(JobErrorKind::from)
+    call.full.and_then(|full| refuse(full.into()))
 }
 
 #[cold]
@@ -351,12 +353,12 @@ fn fill_long(
     call: &mut ArgWriter,
     arena: &Arc<Arena>,
     sandboxed: bool,
-) -> Option<JobErrorKind> {
+) -> Refusal {
     // The calls that the engine makes for graphs and spawned jobs were not spilled before the lock was taken.
     let spilled = call.spilled.take();
     let block = match spilled.unwrap_or_else(|| arena.alloc_words(call.words())) {
         Ok(block) => block,
-        Err(full) => return Some(JobErrorKind::Limit(JobLimit::Arena(full))),
+        Err(full) => return refuse(full.into()),
     };
     let extent = block.extent();
     record.payload[0] = bytemuck::cast(extent.at);

@@ -16,6 +16,7 @@ use crate::supervisor::queue::Queue;
 use crate::supervisor::record::JobId;
 use crate::supervisor::shared::Supervisor;
 use crate::supervisor::state::EngineState;
+use crate::supervisor::submit::refuse;
 use crate::sync::FIRST_COUNT;
 
 impl EngineState {
@@ -28,7 +29,7 @@ impl EngineState {
             Some(JobErrorKind::Rejected(Rejection::Lending))
         } else {
             let refusal = plan.args.full.map(JobErrorKind::from);
-            refusal.or_else(|| self.refusal(start, Owner::None))
+            refusal.or_else(|| self.refusal(start, Owner::None).map(|why| *why))
         };
         let checkpoints = plan.checkpoints.map(|plan| {
             Box::new(Checkpoints {
@@ -131,13 +132,13 @@ impl EngineState {
         }
         let refusal = refusal.or_else(|| match self.find_actor(id) {
             Some(actor) if !actor.is_ending => match &actor.stage {
-                ActorStage::Lost(why) => Some(why.clone()),
+                ActorStage::Lost(why) => refuse(why.clone()),
                 _ => None,
             },
-            _ => Some(JobErrorKind::Rejected(Rejection::ActorEnded)),
+            _ => refuse(JobErrorKind::Rejected(Rejection::ActorEnded)),
         });
         if let Some(why) = refusal {
-            self.fail(job.index, why, None, Vec::new());
+            self.fail(job.index, *why, None, Vec::new());
             return job;
         }
         if options.is_some_and(|options| self.is_too_late(job.index, options)) {

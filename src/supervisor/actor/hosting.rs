@@ -205,7 +205,7 @@ impl EngineState {
         let goes_on =
             |why: &JobErrorKind| matches!(why, JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_));
         match refusal.filter(|why| !goes_on(why)) {
-            Some(why) => self.fail(job.index, why, None, Vec::new()),
+            Some(why) => self.fail(job.index, *why, None, Vec::new()),
             None => self.put(job.index, lane),
         }
     }

@@ -15,6 +15,7 @@ use crate::supervisor::options::JobOptions;
 use crate::supervisor::owner::Owner;
 use crate::supervisor::record::{JobId, Outcome, Stage};
 use crate::supervisor::state::EngineState;
+use crate::supervisor::submit::{Refusal, refuse};
 use crate::supervisor::timers::Timer;
 
 impl EngineState {
@@ -417,12 +418,7 @@ pub(super) fn depth_below(enclosing_group: Option<(&TaskGroup, bool)>) -> u32 {
     })
 }
 /// Writes the call of a task. Returns the answer of the task if it cannot be written.
-fn load(
-    of: &mut TaskGroup,
-    task: usize,
-    call: &mut ArgWriter,
-    records: &mut JobTable,
-) -> Option<JobErrorKind> {
+fn load(of: &mut TaskGroup, task: usize, call: &mut ArgWriter, records: &mut JobTable) -> Refusal {
     // Takes the children's values out of their records, and removes the records.
     let mut values = Vec::new();
     if task == of.children() {
@@ -442,8 +438,8 @@ fn load(
     });
     match loaded {
         Ok(()) => None,
-        Err(Unloaded::Full(full)) => Some(JobErrorKind::Limit(JobLimit::Arena(full))),
-        Err(Unloaded::Malformed) => Some(JobErrorKind::Lost(WorkerExit::Protocol(
+        Err(Unloaded::Full(full)) => refuse(JobErrorKind::Limit(JobLimit::Arena(full))),
+        Err(Unloaded::Malformed) => refuse(JobErrorKind::Lost(WorkerExit::Protocol(
             "a call without its values".into(),
         ))),
     }
