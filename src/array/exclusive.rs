@@ -193,6 +193,19 @@ impl<T: Element> ArrayMut<T> {
         Ok(ArrayMut::assemble(first, shape, len, memory))
     }
 
+    /// Creates a one-dimensional array in private memory, also in a kernel, from the bytes of its elements. `None` if they
+    /// are not whole elements, or there is no memory.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<ArrayMut<T>> {
+        let len = bytes.len().checked_div(size_of::<T>()).unwrap_or(0);
+        if len * size_of::<T>() != bytes.len() {
+            return None;
+        }
+        let (ptr, memory) = memory::copied_privately(bytes)?;
+        // The memory holds initialised bytes, which are valid elements: T is Pod.
+        let first = memory::first_element(ptr, bytes.len());
+        Some(ArrayMut::assemble(first, len.into(), len, memory))
+    }
+
     /// Creates an array whose element number `i`, in row-major order, is `f(i)`.
     ///
     /// # Panics

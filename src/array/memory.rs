@@ -267,6 +267,17 @@ pub(super) fn allocate(
     Ok((chunk.ptr, memory))
 }
 
+/// Copies `bytes` into private memory, also on the thread of a lane. `None` if the system has none.
+pub(super) fn copied_privately(bytes: &[u8]) -> Option<(NonNull<u8>, ExclusiveMemory)> {
+    let heap = Heap::new(bytes.len(), Content::None)?;
+    // SAFETY: the heap has at least that many bytes at its start, to which nothing else refers yet.
+    unsafe {
+        heap.start
+            .copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
+    }
+    Some((heap.start, ExclusiveMemory::Private(heap)))
+}
+
 /// The pointer to the first element of an array of `bytes` bytes: `ptr`, or a dangling aligned address if `bytes` is 0.
 ///
 /// # Panics

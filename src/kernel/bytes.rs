@@ -120,10 +120,11 @@ macro_rules! byte_arguments {
                 self.len() as u64
             }
         }
-        impl$(<const $n: usize>)? RetrySafe for $arg {}
     )* };
 }
 byte_arguments!(Bytes &Bytes Vec<u8> &Vec<u8> &[u8] const N &[u8; N]);
+impl RetrySafe for Bytes {}
+impl RetrySafe for &Bytes {}
 
 impl Value for Bytes {
     type Out = Bytes;

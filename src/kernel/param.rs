@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::failure::BadArgument;
 use super::host::Host;
 use super::scalar::Scalar;
-use super::wire::{ArgWriter, FILE_REGION, Lease, Malformed, WordReader};
+use super::wire::{ArgWriter, FILE_REGION, INLINE_REGION, Lease, Malformed, WordReader};
 use crate::arena::{Block, Extent, Offset, PAGE};
 use crate::array::{
     Array, ArrayLocation, ArrayMut, ArrayMutLocation, Element, LaneCount, Shape, TileMut,
@@ -37,7 +37,7 @@ pub(crate) mod sealed {
     message = "a kernel cannot take a parameter of type `{Self}`",
     label = "not a kernel parameter",
     note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, `&Bytes`, numbers, `bool`, `char`, `[S; N]`, tuples of up to 4 of these, and your own `impl arenite::Scalar`",
-    note = "instead of other types: `&str` for a `String` or a `Path`; `&[T]`, passed as `engine.from_slice(&values)?`, for a `Vec<T>`; a number (`as_secs_f64()`) for a `Duration`; a number that stands for none, or an empty array, for an `Option`; `&Bytes` with their encoded form for maps and types of serde; elements `u8` for `bool`"
+    note = "instead of other types: `&str` for a `String` or a `Path`; `&[T]` for a `Vec<T>` (pass the `Vec`, or an array, which is not copied); a number (`as_secs_f64()`) for a `Duration`; a number that stands for none, or an empty array, for an `Option`; `&Bytes` with their encoded form for maps and types of serde; elements `u8` for `bool`"
 )]
 pub trait Param: sealed::Sealed {
     /// The parameter as the kernel sees it while one job runs.
@@ -90,6 +90,7 @@ pub struct HostRef<'a>(pub(crate) &'a dyn Host);
 /// | parameter | arguments |
 /// |---|---|
 /// | `&Array<T>`, `&[T]` | `&Array<T>`, `Array<T>` |
+/// | `&[T]` | also `Vec<T>`, `&[T]`, `[T; N]` and references to these: copied with the call, as text is |
 /// | `&[Array<T>]` | `Vec<Array<T>>`, `&Vec<Array<T>>`, `&[Array<T>]` |
 /// | `ArrayMut<T>` | `ArrayMut<T>` |
 /// | `TileMut<'_, T>`, `&mut [T]` | `&mut ArrayMut<T>`, `TileMut<'_, T>`, in a scope |
@@ -103,7 +104,7 @@ pub struct HostRef<'a>(pub(crate) &'a dyn Host);
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be passed for the kernel's parameter `{P}`",
     label = "not an argument for `{P}`",
-    note = "pass `&Array<T>` or `Array<T>` for `&Array<T>` and `&[T]`; `ArrayMut<T>` for `ArrayMut<T>`; a tile or `&mut ArrayMut<T>`, in a scope, for `TileMut<'_, T>` and `&mut [T]`; the same type for numbers"
+    note = "pass `&Array<T>` or `Array<T>` for `&Array<T>` and `&[T]`; for `&[T]` also a `Vec<T>` or a slice, which is copied; `ArrayMut<T>` for `ArrayMut<T>`; a tile or `&mut ArrayMut<T>`, in a scope, for `TileMut<'_, T>` and `&mut [T]`; the same type for numbers"
 )]
 pub trait Arg<'env, P: Param> {
     #[doc(hidden)]
@@ -135,11 +136,21 @@ pub(super) fn receive_array<T: Element>(
     host: &HostRef<'_>,
 ) -> Result<Array<T>, BadArgument> {
     let at = words.0.offset()?;
-    if at.region() == FILE_REGION {
-        return receive_file(at.offset(), words, host);
+    match at.region() {
+        FILE_REGION => return receive_file(at.offset(), words, host),
+        INLINE_REGION => return receive_inline(words),
+        _ => {}
     }
     let (extent, shape) = read_shape::<T>(at, words)?;
     array_at(extent, shape, host)
+}
+
+/// Reads an array whose bytes are in the call.
+#[cold]
+fn receive_inline<T: Element>(words: &mut Words<'_>) -> Result<Array<T>, BadArgument> {
+    let len = usize::try_from(words.0.word()?).map_err(|_| Malformed)?;
+    let array = ArrayMut::from_bytes(words.0.bytes(len)?).ok_or(Malformed)?;
+    Ok(array.seal())
 }
 
 /// Reads an array at `skip` in a sealed file, or the copy of one.
@@ -268,6 +279,27 @@ macro_rules! read_only_arguments {
 read_only_arguments!(&Array<T> &[T]);
 impl<T: Element> RetrySafe for &Array<T> {}
 impl<T: Element> RetrySafe for Array<T> {}
+
+macro_rules! list_arguments {
+    ($($(const $n:ident)? $arg:ty)*) => { $(
+        impl<'env, T: Element $(, const $n: usize)?> Arg<'env, &[T]> for $arg {
+            fn send(self, call: &mut CallWriter) {
+                call.0.array_inline(bytemuck::cast_slice(&self[..]));
+            }
+            fn hold(self) -> Array<T> {
+                Array::from_slice(&self[..])
+            }
+            fn held(&self) -> u64 {
+                size_of_val(&self[..]) as u64
+            }
+        }
+    )* };
+}
+list_arguments!(Vec<T> &Vec<T> &[T] const N [T; N] const N &[T; N]);
+impl<T: Element> RetrySafe for Vec<T> {}
+impl<T: Element> RetrySafe for &Vec<T> {}
+impl<T: Element> RetrySafe for &[T] {}
+impl<T: Element, const N: usize> RetrySafe for &[T; N] {}
 
 /// Returns the array of this shape at `extent`, which moved into the job and whose length matches the shape.
 pub(super) fn array_mut_at<T: Element>(

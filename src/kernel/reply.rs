@@ -22,7 +22,7 @@ use crate::array::{Array, ArrayMut, Element, LaneCount, MAX_DIMS, Shape};
 pub(crate) type AnyValue = Box<dyn Any + Send>;
 
 /// What a kernel may return: `()`, [`Scalar`]s, `Array<T>`, `Vec<Array<T>>`, `ArrayMut<T>`, `String`,
-/// [`Bytes`](super::Bytes), `Option`s and tuples of up to four of these, `Result<T, E>`, and
+/// [`Bytes`](super::Bytes), `Vec`s of scalars, `Option`s and tuples of up to four of these, `Result<T, E>`, and
 /// [`Spawn`](crate::engine::Spawn), which stands for the value of its continuation. Sealed.
 ///
 /// Arrays are not copied: the caller receives a handle on the memory that the kernel filled. A value may have up to 4096
@@ -31,13 +31,13 @@ pub(crate) type AnyValue = Box<dyn Any + Send>;
 /// An `Err` fails the job with [`Returned`](crate::engine::JobErrorKind::Returned). A [`Typed<E>`](Typed) arrives as a
 /// value; any other `E` that can be displayed arrives as its text, of which a worker sends the first 16 KiB.
 ///
-/// The `String`s and `Bytes` of a value may have 64 MiB in total, in every engine; with more the job fails with
-/// [`Returned`](crate::engine::JobErrorKind::Returned). Return longer text as an array of its bytes:
+/// `String`s, `Bytes` and `Vec`s of scalars are copied. Those of a value may have 64 MiB in total, in every engine; with
+/// more the job fails with [`Returned`](crate::engine::JobErrorKind::Returned). Return more as an array:
 /// `Array::from_slice(text.as_bytes())`.
 #[diagnostic::on_unimplemented(
     message = "a kernel cannot return `{Self}`",
     label = "not something that a kernel can return",
-    note = "replies: `()`, `Array<T>`, `Vec<Array<T>>`, `ArrayMut<T>`, `String`, `Bytes`, `Option`, tuples of up to 4, numbers, `bool`, `char`, your own `impl arenite::Scalar`, `Result` of these, and `Spawn`",
+    note = "replies: `()`, `Array<T>`, `Vec<Array<T>>`, `ArrayMut<T>`, `String`, `Bytes`, `Vec` of numbers, `Option`, tuples of up to 4, numbers, `bool`, `char`, your own `impl arenite::Scalar`, `Result` of these, and `Spawn`",
     note = "for a closure that never returns, write what it would return: `|| -> () {{ std::process::abort() }}`"
 )]
 pub trait Reply: reply_sealed::Sealed {
@@ -145,7 +145,7 @@ fn check_size<V: Value>(value: V) -> Result<V, Failure> {
 fn too_long(text: usize, arrays: usize) -> Failure {
     let why = if text > MAX_TEXT {
         format!(
-            "it returned {text} bytes of text; the limit is {MAX_TEXT}: return an array of its bytes"
+            "it returned {text} bytes of texts and lists; the limit is {MAX_TEXT}: return an array"
         )
     } else {
         format!(
@@ -314,6 +314,37 @@ impl<T: Element> Value for Array<T> {
     #[inline]
     fn arrays(&self) -> usize {
         1
+    }
+}
+
+/// Values without bytes are counted by the word that says how many there are.
+impl<S: Scalar> Value for Vec<S> {
+    type Out = Vec<S>;
+    fn send(self, reply: &mut Sending<'_>) -> Result<(), ArenaFull> {
+        reply.writer.word(self.len() as u64);
+        reply.writer.bytes(bytemuck::cast_slice(&self));
+        Ok(())
+    }
+    fn receive(reply: &mut Receiving<'_>) -> Result<Vec<S>, BadReply> {
+        let count = usize::try_from(reply.0.words.word()?).map_err(|_| BadReply)?;
+        let len = count.checked_mul(size_of::<S>().max(1));
+        let len = len.filter(|&len| len <= MAX_TEXT).ok_or(BadReply)?;
+        if size_of::<S>() == 0 {
+            return (0..count)
+                .map(|_| Ok(read_scalar(&mut reply.0.words)?))
+                .collect();
+        }
+        let bytes = reply.0.words.bytes(len)?;
+        let values = bytes.chunks_exact(size_of::<S>());
+        values
+            .map(|value| bytemuck::checked::try_pod_read_unaligned(value).map_err(|_| BadReply))
+            .collect()
+    }
+    fn into_value(self) -> Vec<S> {
+        self
+    }
+    fn text(&self) -> usize {
+        self.len() * size_of::<S>().max(1)
     }
 }
 

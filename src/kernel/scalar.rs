@@ -21,10 +21,9 @@ use bytemuck::{CheckedBitPattern, NoUninit};
     message = "`{Self}` cannot be an argument or a reply of a kernel",
     label = "not something that travels between processes",
     note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, `&Bytes`, numbers, `bool`, `char`, `[S; N]`",
-    note = "replies: `()`, `Array<T>`, `Vec<Array<T>>`, `ArrayMut<T>`, `String`, `Bytes`, `Option`, tuples of up to 4, numbers, and `Result` of these",
+    note = "replies: `()`, `Array<T>`, `Vec<Array<T>>`, `Vec` of numbers, `ArrayMut<T>`, `String`, `Bytes`, `Option`, tuples of up to 4, numbers, and `Result` of these",
     note = "a closure that never returns says what it would return: `|| -> () {{ std::process::abort() }}`",
-    note = "return the content of a `Vec` or a slice as an array: `Array::from_slice(&values)`",
-    note = "instead of other types: `&str` for a `String` or a `Path`; `&[T]`, passed as `engine.from_slice(&values)?`, for a `Vec<T>`; a number (`as_secs_f64()`) for a `Duration`; a number that stands for none, or an empty array, for an `Option`; `&Bytes` with their encoded form for maps and types of serde; elements `u8` for `bool`",
+    note = "instead of other types: `&str` for a `String` or a `Path`; `&[T]` for a `Vec<T>` (pass the `Vec`, or an array, which is not copied); a number (`as_secs_f64()`) for a `Duration`; a number that stands for none, or an empty array, for an `Option`; `&Bytes` with their encoded form for maps and types of serde; elements `u8` for `bool`",
     note = "for a plain `#[repr(C)]` type of your own: derive `bytemuck::NoUninit` and `bytemuck::CheckedBitPattern`, then implement `arenite::Scalar`, which has no methods"
 )]
 pub trait Scalar: NoUninit + CheckedBitPattern + Send + Sync + 'static {}

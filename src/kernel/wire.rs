@@ -64,6 +64,9 @@ pub(crate) type Leases = SmallVec<[Lease; 2]>;
 /// after the offset name the file: descriptor, device, inode. Or they are [`COPIED`], the offset of a copy in the arena,
 /// and 0. The shape comes last.
 pub(crate) const FILE_REGION: u16 = u16::MAX;
+/// In the words of a call, the region of an array whose bytes follow: their number, then the bytes. No arena has one of
+/// this number either.
+pub(crate) const INLINE_REGION: u16 = u16::MAX - 1;
 /// In place of the descriptor of a sealed file: it was copied. No descriptor has this number.
 pub(crate) const COPIED: u64 = u64::MAX;
 
@@ -214,6 +217,13 @@ impl ArgWriter {
     pub(crate) fn array(&mut self, extent: Extent, shape: &Shape) {
         self.word(bytemuck::cast(extent.at));
         write_shape(shape, |word| self.word(word));
+    }
+
+    /// Writes the bytes of an array into the call itself.
+    pub(crate) fn array_inline(&mut self, bytes: &[u8]) {
+        self.word(bytemuck::cast(Offset::new(INLINE_REGION, 0)));
+        self.word(bytes.len() as u64);
+        self.bytes(bytes);
     }
 
     /// Writes an array of `len` bytes at `skip` in a sealed file.

@@ -24,6 +24,7 @@ tests![
     a_reply_made_on_another_thread,
     long_replies,
     a_text_that_is_too_long,
+    lists_of_plain_values,
     lists_of_arrays,
     a_list_of_too_many_arrays,
     options,
@@ -290,7 +291,7 @@ fn runs_of_bytes() {
     lab.assert_in_use(0);
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, NoUninit, CheckedBitPattern)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, NoUninit, CheckedBitPattern)]
 #[repr(C)]
 struct Limits {
     low: f64,
@@ -549,6 +550,58 @@ fn squares(count: usize) -> Vec<Array<u32>> {
     (0..count)
         .map(|n| Array::from_fn([n, 2], |i| (i * n) as u32))
         .collect()
+}
+
+fn lists_of_plain_values() {
+    fn sum(values: &[u32], more: &[[u8; 3]]) -> u64 {
+        let more = more.iter().flatten().map(|&x| u64::from(x));
+        values.iter().map(|&x| u64::from(x)).chain(more).sum()
+    }
+    fn count(n: u32) -> (Vec<u32>, Vec<char>, Option<Vec<Limits>>) {
+        let limits = |count| Limits {
+            count,
+            ..Limits::default()
+        };
+        (
+            (0..n).collect(),
+            vec!['ä'; n as usize],
+            Some((0..n).map(limits).collect()),
+        )
+    }
+    fn bytes(len: usize) -> Vec<u8> {
+        vec![7; len]
+    }
+    let lab = Lab::with(1, |builder| builder.capacity(512 << 20));
+    let long: Vec<u32> = (0..100_000).collect();
+    let of_long = long.iter().map(|&x| u64::from(x)).sum::<u64>();
+    for engine in [&*lab, &Engine::inline()] {
+        let sums = [
+            engine.submit(sum, (vec![1, 2], [[3, 4, 5]])),
+            engine.submit(sum, (&[1, 2], &vec![[3, 4, 5]])),
+            engine.submit(sum, (&[1, 2][..], vec![[3, 4, 5]])),
+            engine.job(sum, (vec![15], [])).retries(1).submit(),
+        ];
+        for job in sums {
+            assert_eq!(job.wait().unwrap(), 15);
+        }
+        assert_eq!(engine.submit(sum, (&long, &[])).wait().unwrap(), of_long);
+        for n in [0, 1, 50_000] {
+            let (numbers, letters, limits) = engine.submit(count, (n,)).wait().unwrap();
+            assert!(numbers.into_iter().eq(0..n));
+            assert!(letters.len() == n as usize && letters.iter().all(|&c| c == 'ä'));
+            assert!(limits.unwrap().iter().map(|limits| limits.count).eq(0..n));
+        }
+        assert_eq!(
+            engine.submit(bytes, (64 << 20,)).wait().unwrap().len(),
+            64 << 20
+        );
+        let error = engine.submit(bytes, ((64 << 20) + 1,)).wait().unwrap_err();
+        assert!(
+            matches!(error.kind(), JobErrorKind::Returned(_)),
+            "{error:?}"
+        );
+    }
+    lab.assert_in_use(0);
 }
 
 fn lists_of_arrays() {

@@ -103,6 +103,7 @@ proptest! {
         prop_assert!(bytes.is_err() || words[0] == bytes.unwrap().len() as u64);
         let _ = receives::<(Bytes, Option<Vec<Array<u8>>>)>(&words, Vec::new());
         let _ = receives::<Option<(String, Option<i8>)>>(&words, Vec::new());
+        let _ = receives::<(Vec<char>, Vec<u16>)>(&words, Vec::new());
         let _ = receives::<Result<(u8, String, bool, [u32; 3]), String>>(&words, Vec::new());
         // An array that was not sent is rejected, whatever its shape.
         prop_assert!(receives::<Array<u8>>(&words, Vec::new()).is_err());
