@@ -241,8 +241,8 @@ class TableError(Exception):
     bytes: range | None = None
     #: The row group of a Parquet file, or None.
     row_group: int | None = None
-    #: The row of the file, from 1 on, without the header. None if no row is to blame, or if the rows before its part are
-    #: not known because the file cannot be read twice: the text then has the row of the part.
+    #: The row of the file, from 1 on, without the header. None if no row is to blame, or if the rows before its part
+    #: are not known because the file cannot be read twice: the text then has the row of the part.
     row: int | None = None
     #: The name of the column, or None.
     column: str | None = None

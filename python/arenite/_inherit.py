@@ -1,5 +1,5 @@
-"""Objects of `multiprocessing` that its pools pass to workers by inheritance: locks, events, conditions, barriers, queues,
-shared values and arrays, in `initializer` and `initargs`.
+"""Objects of `multiprocessing` that its pools pass to workers by inheritance: locks, events, conditions, barriers,
+queues, shared values and arrays, in `initializer` and `initargs`.
 
 Workers inherit nothing: they are other programs, and each one, also a replacement, unpickles the initializer. So the
 program serves what the objects consist of, for as long as the executor exists:
@@ -7,8 +7,8 @@ program serves what the objects consist of, for as long as the executor exists:
 - **Descriptors**, of pipes and of shared memory: a worker gets a duplicate, as often as it asks.
 - **Semaphores with a name** (of a `spawn` context) are opened by it.
 - **Semaphores without one** (of a `fork` context, the default on Linux before Python 3.14) exist only in memory of the
-  program. There, a thread for each thread of a worker acquires and releases them on its behalf. If the worker ends while
-  it holds a lock, the lock is released.
+  program. There, a thread for each thread of a worker acquires and releases them on its behalf. If the worker ends
+  while it holds a lock, the lock is released.
 
 A request is one packet: operation, number of the object, timeout in seconds. Who does not send the key first is hung up
 on.
@@ -190,8 +190,8 @@ class _Spawning:
 
 @contextlib.contextmanager
 def passing() -> Iterator[Callable[[], Server | None]]:
-    """While an initializer is pickled: lets objects of `multiprocessing` be pickled, as while it starts a process. Gives
-    what returns the server that workers need, or None if they need none."""
+    """While an initializer is pickled: lets objects of `multiprocessing` be pickled, as while it starts a process.
+    Gives what returns the server that workers need, or None if they need none."""
     from multiprocessing import context
 
     server, before = Server(), context.get_spawning_popen()

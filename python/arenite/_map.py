@@ -265,8 +265,8 @@ class Results(Generic[T]):
         return self._submit_alone(packing, error)
 
     def _submit_alone(self, packing: _packing.Packing, error: Exception | None) -> bool:
-        """Submits the arguments that cannot be part of a packet as a task; `error`: because they cannot be pickled. Returns
-        false if they have to wait."""
+        """Submits the arguments that cannot be part of a packet as a task; `error`: because they cannot be pickled.
+        Returns false if they have to wait."""
         # What comes before them.
         packing.feed(all_of_it=True)
         outcome: Task | BaseException

@@ -1,10 +1,10 @@
 """Short calls of a map in packets: what `Results` sends where each call could be a task of its own.
 
-How long calls take is measured, from the first ones, which are sent alone. Packets take a few milliseconds. The worker of
-a packet writes what each call gives into a journal, which is shared memory (`src/packet`). So what calls have given
-outlives their worker, and a call is known to have begun or not. If a worker dies, the call that ran has failed, and those
-that had not begun are sent again. The same is done with the rest of a packet that takes longer than it should: the program
-closes its journal, so that no further call begins.
+How long calls take is measured, from the first ones, which are sent alone. Packets take a few milliseconds. The worker
+of a packet writes what each call gives into a journal, which is shared memory (`src/packet`). So what calls have given
+outlives their worker, and a call is known to have begun or not. If a worker dies, the call that ran has failed, and
+those that had not begun are sent again. The same is done with the rest of a packet that takes longer than it should:
+the program closes its journal, so that no further call begins.
 
 Whoever takes results sends the next packets, and the dispatcher does so too, while no one takes any.
 """
@@ -83,8 +83,8 @@ class Pace:
 
     @property
     def late(self) -> float:
-        """Seconds that a packet may take longer because other programs have the cores, which is no reason to take its rest
-        back."""
+        """Seconds that a packet may take longer because other programs have the cores, which is no reason to take its
+        rest back."""
         return max(self._late, default=0.0)
 
     @property
@@ -361,7 +361,8 @@ class Packing:
         if begun >= len(packet) or now - entry.seen_at <= STUCK + late and now - entry.began <= _LATE + late:
             return
         self.take_back(entry, ceil((len(packet) - begun) / (2 * self._executor._slots)) or 1)
-        # What comes later and has not begun is sent again behind it, so that no call overtakes one that is to end before.
+        # What comes later and has not begun is sent again behind it, so that no call overtakes one that is to end
+        # before.
         for other in tuple(self.open):
             is_later = other.first > entry.first and other.tasks and other.limit is None
             if is_later and other.journal is not None and not other.journal.begun:

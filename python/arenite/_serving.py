@@ -176,8 +176,8 @@ class Serving:
             self._thread.join()
 
     def wait(self) -> None:
-        """Wait until the service is closed. Ctrl-C closes it, and so does SIGTERM, which then ends the program unless that
-        handles the signal."""
+        """Wait until the service is closed. Ctrl-C closes it, and so does SIGTERM, which then ends the program unless
+        that handles the signal."""
         is_main = threading.current_thread() is threading.main_thread()
         handles = is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         if handles:
@@ -383,8 +383,8 @@ class Serving:
         self._answer_error(client, call.id, "cancelled", "the client cancelled the call")
 
     def _take_turns(self) -> None:
-        """Gives the executor the next calls, of each client one in turn. A few more than it runs, so that no worker waits
-        for this thread."""
+        """Gives the executor the next calls, of each client one in turn. A few more than it runs, so that no worker
+        waits for this thread."""
         while self._turns and len(self._running) < 2 * self._executor._slots:
             client = self._turns.popleft()
             call = client.queued.popleft()

@@ -47,7 +47,8 @@ _private_results = False
 #: Whether private memory has a limit.
 _memory_limit = 0
 _is_sandboxed = False
-#: Pickles what the program gets: a value, the arena for what goes beside it, and whether the program gets private copies.
+#: Pickles what the program gets: a value, the arena for what goes beside it, and whether the program gets private
+#: copies.
 _dump: Callable[..., tuple[bytes, list[Any], int]] = _pickle.dump
 
 
@@ -133,8 +134,8 @@ def enter_thread() -> None:
 
 
 def end() -> None:
-    """Does what Python does at its end: waits for threads, runs exit handlers, and writes what files have buffered. This
-    process ends without the rest, which frees objects."""
+    """Does what Python does at its end: waits for threads, runs exit handlers, and writes what files have buffered.
+    This process ends without the rest, which frees objects."""
     if _is_sandboxed:
         return
     threading: Any = sys.modules.get("threading")
@@ -276,10 +277,10 @@ def _run_many(function: bytes, arguments: Any, kind: int, buffers: list[Any]) ->
 
 
 def _run_packet(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
-    """Runs the calls of a packet. Returns as the value the seconds that they took, those that other programs had the core
-    meanwhile, their number, and what the last one gave if that is not in the journal: the pickle of its value, whose buffers
-    are those of the reply, or the text and the pickle of its exception. Without a journal, an exception is that of the
-    task."""
+    """Runs the calls of a packet. Returns as the value the seconds that they took, those that other programs had the
+    core meanwhile, their number, and what the last one gave if that is not in the journal: the pickle of its value,
+    whose buffers are those of the reply, or the text and the pickle of its exception. Without a journal, an exception
+    is that of the task."""
     call, make = _pickle.open_function(function, kind, buffers, _private, _functions)
     if make is not None:
         call = make() if kind & _pickle.SHARED else _Again(make)
@@ -459,7 +460,8 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def load_error(data: bytes, load: Callable[..., Any]) -> BaseException:
-    """Makes the exception of a task again, in the program. Its cause is the traceback in the worker. `load` unpickles."""
+    """Makes the exception of a task again, in the program. Its cause is the traceback in the worker. `load`
+    unpickles."""
     from ._errors import RemoteError, RemoteTraceback
 
     made: Any = None

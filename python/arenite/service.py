@@ -112,10 +112,11 @@ class Service:
 
         Arguments and results are None, numbers, text, bytes, numpy arrays (what has `__array__` becomes one), and lists
         and dictionaries of these. Arguments may have names, except `deadline`. An array is copied once, into the memory
-        that the service maps. `deadline`: seconds that the call may run. Callbacks of the future must not wait for other calls.
+        that the service maps. `deadline`: seconds that the call may run. Callbacks of the future must not wait for
+        other calls.
 
-        The future fails with `arenite.WorkerDied`, `DeadlineExceeded`, `MemoryLimitExceeded`, `ArenaFull`, `NotRunning`,
-        or `ServiceError`, whose `code` says what happened, such as "panicked" for an exception.
+        The future fails with `arenite.WorkerDied`, `DeadlineExceeded`, `MemoryLimitExceeded`, `ArenaFull`,
+        `NotRunning`, or `ServiceError`, whose `code` says what happened, such as "panicked" for an exception.
         """
         id = next(self._ids)
         message = {"op": "call", "id": id, "kernel": kernel}

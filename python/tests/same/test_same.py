@@ -1,6 +1,7 @@
 """Programs give on arenite what they give on the pools of the standard library, and on loky.
 
-Each script of this folder has many programs, which one process runs on one of these. A run of the tests draws some of them.
+Each script of this folder has many programs, which one process runs on one of these. A run of the tests draws some of
+them.
 """
 
 import collections
