@@ -140,8 +140,8 @@ class Executor(BaseExecutor):
         ends, by a crash, a deadline, a cancellation or to be recycled, one of them takes its place at once, and another
         is started behind it. Tasks never run in more than `max_workers` processes. Each spare takes the memory of an
         idle worker: 6 MB, or 13 MB with numpy, and what `initializer` loads.
-    :param initializer: Called with `initargs` in each worker before its first task. If it raises, the tasks fail with
-        `StartFailed`.
+    :param initializer: Called with `initargs` in each worker before its first task. If it raises, tasks that were
+        submitted fail with `StartFailed`, and `submit` and `map` raise it.
     :param memory_limit: The most private memory of a worker, in bytes or as "1GiB". A task that asks for more fails
         with `MemoryLimitExceeded`. Arrays in the arena do not count.
     :param max_arena_per_worker: The most that a worker may hold of the arena while its tasks make results, in bytes, as
@@ -365,6 +365,7 @@ class Executor(BaseExecutor):
             self._raise_closed()
         if self._inline:
             return _inline.call(fn, args, kwargs)  # type: ignore[arg-type]
+        self._check_workers()
         engine, private = self._engine, self._private
         is_pickled = False
         used: list[int] = []
@@ -461,6 +462,7 @@ class Executor(BaseExecutor):
             return iter(())
         if self._inline:
             return _inline.map_calls(fn, iterables)
+        self._check_workers()
         from ._map import Results
 
         named = configured._named(name or _name(fn))
@@ -758,6 +760,12 @@ class Executor(BaseExecutor):
     def _check_open(self) -> None:
         if self._is_closed:
             self._raise_closed()
+
+    def _check_workers(self) -> None:
+        if (why := self._engine.broken) is not None:
+            from ._broken import start_failed
+
+            raise start_failed(f"no worker can be started any more: {why}")
 
     def _raise_closed(self) -> None:
         if self._refusal is not None:

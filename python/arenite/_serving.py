@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 from . import _pickle, store
 from ._arenite import __version__
+from ._broken import StartFailed, WorkerDied
 from ._claim import Claim
-from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, RemoteTraceback, StartFailed, WorkerDied
+from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, RemoteTraceback
 from ._future import Future, failed
 from ._packets import LIMITS, MAX_FILES, MAX_PACKET, DoesNotFit, close, decode, pack, receive, send, to_json
 

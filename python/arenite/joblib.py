@@ -38,8 +38,9 @@ from joblib import cpu_count, parallel_config, register_parallel_backend
 from joblib.parallel import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend
 
 from . import _arenite, _dispatch, _pickle
+from ._broken import WorkerDied
 from ._copies import Copies
-from ._errors import DeadlineExceeded, MemoryLimitExceeded, WorkerDied
+from ._errors import DeadlineExceeded, MemoryLimitExceeded
 from ._executor import Configured, Executor
 from ._map import Results, _failure
 from ._packing import Pace

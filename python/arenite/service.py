@@ -32,7 +32,7 @@ from concurrent.futures import Future as BaseFuture
 from typing import Any
 
 from . import store
-from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, WorkerDied, shown
+from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, shown
 from ._packets import LIMITS, close, decode, pack, receive, send, to_json
 
 _PROTOCOL = 1
@@ -379,6 +379,8 @@ def _failure(answer: dict[str, Any], deadline: float | None) -> BaseException:
     code, message = answer["error"], shown(answer["message"])
     error: Any
     if code in ("crashed", "exited", "quarantined"):
+        from ._broken import WorkerDied
+
         error = WorkerDied(message, signal=answer.get("signal"), exit_code=answer.get("code"))
     elif code == "timeout":
         error = DeadlineExceeded(message, deadline=deadline)
