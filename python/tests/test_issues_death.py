@@ -257,6 +257,9 @@ def test_memory_limit_reaches_the_user_through_dask():
             distributed.Client(cluster) as client,
         ):
             with dask.annotate(executor="arenite"):
+                # What Dask loads for the report of an exception, it cannot load without memory.
+                with harness.waiting("Dask's first answer"), pytest.raises(ValueError, match="invalid literal"):
+                    client.submit(int, "no number").result()
                 future = client.submit(append_for_ever)
             with harness.waiting("Dask's answer"), pytest.raises(MemoryError):
                 future.result()
