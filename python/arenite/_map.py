@@ -345,7 +345,9 @@ class Results(Generic[T]):
                 while True:
                     if not self._values:
                         self._advance()
-                    piece = self._values if self._is_whole else _pieces(self._values)
+                    whole, given = self._is_whole, self._values
+                    # A value that was given is the caller's alone.
+                    piece = map(deque.popleft, itertools.repeat(given, len(given))) if whole else _pieces(given)
                     values: deque[Any] = deque()
                     # No call: see `_send`.
                     self._values = values
