@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 #: Tasks in flight of a map whose input has a length. Beyond that, items wait until results are taken.
 _MOST_SIZED = 1 << 16
+#: The same of calls that are sent in packets.
+_MOST_PACKED = 1 << 18
 #: Tasks in flight of a map whose input may be endless: at first for each task that can run, and at most.
 _FIRST_WINDOW = 4
 _MOST_UNSIZED = 4096
@@ -120,7 +122,7 @@ class Results(Generic[T]):
         if buffersize is not None:
             self._window = buffersize
         elif self._is_sized:
-            self._window = _MOST_SIZED
+            self._window = _MOST_SIZED if self._packing is None else _MOST_PACKED
         else:
             self._window = _FIRST_WINDOW * executor._slots
         self._kind = _pickle.POSITIONAL

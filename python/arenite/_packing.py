@@ -34,7 +34,7 @@ _TARGET = 0.004
 #: Seconds from which on a call is sent alone: the rest of its task costs a hundredth of that.
 _LONG = 0.0005
 #: The most calls of a packet.
-_MOST_CALLS = 4096
+_MOST_CALLS = 8192
 #: Calls that are measured before packets are made.
 _MEASURED = 3
 #: Seconds without the begin of a call, and seconds of a packet, after which its rest is taken back.
@@ -48,7 +48,7 @@ _TEND = 0.004
 #: Tasks for each thread of a worker that are looked at together.
 _MOST_LOOKS = 8
 #: Bytes of a journal, and the part of the arena that the journals of a map may take.
-_JOURNAL = 64 << 10
+_JOURNAL = 128 << 10
 _PART = 16
 #: The longest pickle of arguments that is part of a packet, and the most buffers beside it.
 _LONGEST, _MOST_BUFFERS = 8 << 10, 64

@@ -571,7 +571,10 @@ impl Engine {
         if self.shared.is_foreign() {
             return None;
         }
-        self.shared.with(|engine| Ok(engine.broken())).ok().flatten()
+        self.shared
+            .with(|engine| Ok(engine.broken()))
+            .ok()
+            .flatten()
     }
 
     /// Whether it belongs to a process that this one was forked from.
