@@ -34,8 +34,8 @@ impl<'py> Filters<'py> {
         })
     }
 
-    /// Whether a call has changed them: a filter is added at the end or moved to the front, all are removed, or the list is
-    /// another one.
+    /// Whether a call has changed them: a filter is added at the end or moved to the front, all are removed, or the list
+    /// is another one.
     fn have_changed(&self) -> PyResult<bool> {
         let now = self.warnings.get_item(intern!(self.list.py(), "filters"))?;
         if !now.is_some_and(|now| now.is(&self.list)) || self.list.len() != self.len {
@@ -136,8 +136,8 @@ pub fn run_packet<'py>(
     let begin = Instant::now();
     let mut flushed = Duration::ZERO;
     let mut now = Duration::ZERO;
-    // The call after which the clock is read next, which takes a tenth of a shortest one, and how many calls there are from
-    // one reading to the next.
+    // The call after which the clock is read next, which takes a tenth of a shortest one, and how many calls there are
+    // from one reading to the next.
     let (mut timed, mut untimed) = (1, 1);
     while !reader.left.is_empty() && tail.is_none() {
         if writer.as_ref().is_some_and(|writer| !writer.begin()) {
