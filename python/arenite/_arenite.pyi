@@ -75,8 +75,8 @@ class Snapshot:
 class Watch:
     def __new__(
         cls,
-        items: list[tuple[dict[str, Any], str, Any]],
-        absent: list[tuple[dict[str, Any], str]],
+        items: list[tuple[dict[Any, Any], Any, Any]],
+        absent: list[tuple[dict[Any, Any], Any]],
         attributes: list[tuple[Any, str, Any]],
         mappings: list[tuple[Any, list[Any]]],
     ) -> Watch: ...
