@@ -12,7 +12,8 @@ Any other program::
     future = photos.submit("blur", image, 2.0, deadline=5)
 
 This file is a client of the protocol in docs/service-protocol.md, and `_serving.py` a server, both in plain Python. A
-client needs the standard library, numpy for arrays, and of this package `store.py`, `_errors.py` and `_packets.py`.
+client needs the standard library, numpy for arrays, and of this package `store.py`, `_errors.py`, `_broken.py` and
+`_packets.py`.
 """
 
 from __future__ import annotations
