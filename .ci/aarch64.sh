@@ -1,9 +1,10 @@
-# How arenite is compiled for aarch64 and run on a Linux of that kind, on any machine with Debian's packages. Source it after lib.sh.
-# Everything is kept in the user's cache folder: about 700 MB.
+# How arenite is compiled for aarch64 and run on a Linux of that kind, on any machine with Debian's packages. Source it
+# after lib.sh. Everything is kept in the user's cache folder: about 700 MB.
 
 arm=${XDG_CACHE_HOME:-$HOME/.cache}/arenite-ci/aarch64
 
-# [root=FOLDER] debian PACKAGE…: unpacks packages of Debian into $arm/root or this folder. Their index is kept apart from that of this machine.
+# [root=FOLDER] debian PACKAGE…: unpacks packages of Debian into $arm/root or this folder. Their index is kept apart
+# from that of this machine.
 debian() {
     local root=${root:-$arm/root}
     mkdir -p "$arm/apt/lists/partial" "$arm/apt/archives/partial" "$root" "$scratch/debs"
@@ -131,8 +132,8 @@ arm_run() {
     cp .ci/aarch64-init "$system/init"
     chmod +x "$system/init" "$system/arenite/arenite"
     python3 .ci/initramfs.py "$system" "$scratch/initramfs"
-    # Emulated cores take turns in earnest: what depends on the order of memory accesses is seen here. Most of the emulator's time
-    # would be spent on signatures of pointers (`pauth`).
+    # Emulated cores take turns in earnest: what depends on the order of memory accesses is seen here. Most of the
+    # emulator's time would be spent on signatures of pointers (`pauth`).
     timeout 3000 qemu-system-aarch64 -M virt -cpu max,pauth=off -smp 4 -m 4096 -nic none -nographic -no-reboot -kernel "$arm/linux" \
         -initrd "$scratch/initramfs" -append "console=ttyAMA0 panic=-1 quiet" | tee "$scratch/aarch64.log"
     grep -q '^all of it passed' "$scratch/aarch64.log" || failed "aarch64"

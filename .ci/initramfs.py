@@ -14,7 +14,8 @@ def pad(data: bytes) -> bytes:
 
 def write(out: IO[bytes], number: int, name: str, mode: int, data: bytes = b"", device: int = 0) -> None:
     path = name.encode() + b"\0"
-    # Inode, mode, user, group, links, time, length, device (2), device of a special file (2), length of the name, checksum.
+    # Inode, mode, user, group, links, time, length, device (2), device of a special file (2), length of the name,
+    # checksum.
     fields = (number, mode, 0, 0, 1, 0, len(data), 0, 0, os.major(device), os.minor(device), len(path), 0)
     out.write(pad(b"070701" + b"".join(b"%08x" % field for field in fields) + path) + pad(data))
 

@@ -7,8 +7,8 @@ export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}" CARGO_TERM_PROGRESS_WHEN=ne
 # Nothing is compiled twice in a run.
 export CARGO_INCREMENTAL=0
 
-# Crates of tables come with a `rust-toolchain.toml`, which the `rustc` of rustup obeys while it compiles them unless this
-# is set. rustup sets it when it starts cargo; a cargo that was started otherwise does not.
+# Crates of tables come with a `rust-toolchain.toml`, which the `rustc` of rustup obeys while it compiles them unless
+# this is set. rustup sets it when it starts cargo; a cargo that was started otherwise does not.
 if [ -z "${RUSTUP_TOOLCHAIN:-}" ] && command -v rustup >/dev/null; then
     RUSTUP_TOOLCHAIN=$(rustup show active-toolchain | cut -d" " -f1)
     export RUSTUP_TOOLCHAIN
@@ -69,7 +69,8 @@ readme() {
     grep -m1 -F -- "$1" README.md || failed "README.md has no line with: $1"
 }
 
-# Runs tests, counts them, and runs each failed one once more. What fails only once is listed at the end, to be looked at.
+# Runs tests, counts them, and runs each failed one once more. What fails only once is listed at the end, to be looked
+# at.
 counted() {
     python3 .ci/tests.py "$scratch/unstable" "$@"
 }
@@ -91,8 +92,8 @@ may_everything() {
 }
 if may_everything; then export ARENITE_MUST_TRY=1; fi
 
-# `compile_fail` examples have to fail with the error code that they name, which stable rustdoc checks only with RUSTC_BOOTSTRAP. A
-# wrapper sets it for rustdoc alone: crates would be compiled again if it were set for all.
+# `compile_fail` examples have to fail with the error code that they name, which stable rustdoc checks only with
+# RUSTC_BOOTSTRAP. A wrapper sets it for rustdoc alone: crates would be compiled again if it were set for all.
 checking_rustdoc() {
     export RUSTDOC=$scratch/rustdoc
     printf '#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec rustdoc "$@"\n' >"$RUSTDOC"
@@ -124,7 +125,8 @@ loom() {
     counted cargo test --release -p arenite --lib --no-default-features link::loom
 }
 
-# unprivileged [FILTER…]: runs unit tests of the library as a user without privileges: root ignores file modes and limits.
+# unprivileged [FILTER…]: runs unit tests of the library as a user without privileges: root ignores file modes and
+# limits.
 unprivileged() {
     local program
     program=$(cargo test --workspace --all-features --lib --no-run 2>&1 |
@@ -148,8 +150,9 @@ wheel() {
         --wheel-dir "$scratch/wheels" ./python
 }
 
-# pytest_with PYTHON EXTRAS PACKAGES ARGUMENT…: installs the wheel with these extras, and packages, into a fresh environment and runs
-# tests there. Files of tests run beside each other, since tests wait for processes half of their time.
+# pytest_with PYTHON EXTRAS PACKAGES ARGUMENT…: installs the wheel with these extras, and packages, into a fresh
+# environment and runs tests there. Files of tests run beside each other, since tests wait for processes half of their
+# time.
 pytest_with() {
     local interpreter=$1 extras=$2 packages venv
     read -ra packages <<<"$3"

@@ -2,9 +2,9 @@
 
     tests.py UNSTABLE COMMAND…
 
-COMMAND is `cargo test …` or `python -m pytest …`. A shared machine may stall a process for seconds, which no time limit of a test
-can allow for: a test that fails is run once more on its own. If it passes then, its name is appended to the file UNSTABLE;
-otherwise this program fails. It fails, too, if COMMAND ran no test.
+COMMAND is `cargo test …` or `python -m pytest …`. A shared machine may stall a process for seconds, which no time limit
+of a test can allow for: a test that fails is run once more on its own. If it passes then, its name is appended to the
+file UNSTABLE; otherwise this program fails. It fails, too, if COMMAND ran no test.
 """
 
 import os

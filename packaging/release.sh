@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes what is published: wheels of the package `arenite` and of the command (`arenite-cli`) for x86_64 and aarch64, the package's
-# source archive, and the crates. `packaging/release.sh FOLDER [x86_64 | aarch64 | source]…` makes all, or these. Needs Linux, Rust with
-# the standard libraries of both (`rustup target add aarch64-unknown-linux-gnu`; RUSTC may name another compiler), Python 3.11 or
-# newer with pip, and nasm.
+# Makes what is published: wheels of the package `arenite` and of the command (`arenite-cli`) for x86_64 and aarch64,
+# the package's source archive, and the crates. `packaging/release.sh FOLDER [x86_64 | aarch64 | source]…` makes all, or
+# these. Needs Linux, Rust with the standard libraries of both (`rustup target add aarch64-unknown-linux-gnu`; RUSTC may
+# name another compiler), Python 3.11 or newer with pip, and nasm.
 #
-# Wheels run with glibc 2.17, which zig links against. Their line tables are in files beside them, `*.debug`; the names of functions
-# that crash reports show stay inside.
+# Wheels run with glibc 2.17, which zig links against. Their line tables are in files beside them, `*.debug`; the names
+# of functions that crash reports show stay inside.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$(realpath -m "${1:?the folder for what is made}")

@@ -2,8 +2,8 @@
 
     python examples/python/thumbnails.py samples thumbs
 
-A photo that crashes the decoder, takes longer than ten seconds or asks for too much memory costs one line of the report.
-Needs Pillow.
+A photo that crashes the decoder, takes longer than ten seconds or asks for too much memory costs one line of the
+report. Needs Pillow.
 """
 
 import sys

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ._arrays import full as full
     from ._arrays import mut as mut
     from ._arrays import zeros as zeros
+    from ._broken import StartFailed as StartFailed
+    from ._broken import WorkerDied as WorkerDied
     from ._errors import ArenaFull as ArenaFull
     from ._errors import Cancelled as Cancelled
     from ._errors import Crash as Crash
@@ -31,9 +33,7 @@ if TYPE_CHECKING:
     from ._errors import DeadlineExceeded as DeadlineExceeded
     from ._errors import MemoryLimitExceeded as MemoryLimitExceeded
     from ._errors import RemoteError as RemoteError
-    from ._errors import StartFailed as StartFailed
     from ._errors import TableError as TableError
-    from ._errors import WorkerDied as WorkerDied
     from ._executor import Executor as Executor
     from ._executor import cancelled as cancelled
     from ._future import Future as Future
@@ -68,12 +68,12 @@ _HOMES = {
     "Pool": "_pool",
     "RemoteError": "_errors",
     "Scan": "tables",
-    "StartFailed": "_errors",
+    "StartFailed": "_broken",
     "Stats": "_stats",
     "Table": "tables",
     "TableError": "_errors",
     "Worker": "_identity",
-    "WorkerDied": "_errors",
+    "WorkerDied": "_broken",
     "__version__": "_arenite",
     "apply": "tables",
     "array": "_arrays",

@@ -32,8 +32,8 @@ class Calls(Generic[Object]):
         return self._method(name)
 
     def __getitem__(self, method: Callable[Concatenate[Object, P], T]) -> Callable[P, Future[T]]:
-        """The method of the object that this method of its class is: `counter[Counter.total]` is `counter.total`, and type
-        checkers know its arguments and its result."""
+        """The method of the object that this method of its class is: `counter[Counter.total]` is `counter.total`, and
+        type checkers know its arguments and its result."""
         name = _name_in(self._of()._class, method)
         if name is None:
             raise TypeError(f"a method of the class is needed between the brackets, not {method!r}")

@@ -75,8 +75,8 @@ class Snapshot:
 class Watch:
     def __new__(
         cls,
-        items: list[tuple[dict[str, Any], str, Any]],
-        absent: list[tuple[dict[str, Any], str]],
+        items: list[tuple[dict[Any, Any], Any, Any]],
+        absent: list[tuple[dict[Any, Any], Any]],
         attributes: list[tuple[Any, str, Any]],
         mappings: list[tuple[Any, list[Any]]],
     ) -> Watch: ...
@@ -223,6 +223,8 @@ class Engine:
     def loans(self) -> int: ...
     @property
     def is_foreign(self) -> bool: ...
+    @property
+    def broken(self) -> str | None: ...
     def submit(
         self,
         function: bytes,

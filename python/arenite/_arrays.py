@@ -39,8 +39,8 @@ class Mut:
 def mut(array: NDArray[Scalar]) -> NDArray[Scalar]:
     """Lends an array to one task, which writes to it in place.
 
-    Any number of tasks may write to one array at the same time, as long as their slices do not overlap: overlapping ones
-    are refused.
+    Any number of tasks may write to one array at the same time, as long as their slices do not overlap: overlapping
+    ones are refused.
 
     >>> import arenite
     >>> def fill(row, value):

@@ -6,6 +6,7 @@ once.
 
 from __future__ import annotations
 
+import copyreg
 import dis
 import functools
 import marshal
@@ -271,6 +272,8 @@ def attributes_of_class(cls: type) -> dict[str, Any]:
         found[name] = value
     if members is not None:
         found["_member_state_"] = [(name, _state_of(member)) for name, member in members.items()]
+    if cls in copyreg.dispatch_table:
+        found[_mirror.COPYREG] = copyreg.dispatch_table[cls]
     return found
 
 

@@ -20,49 +20,43 @@ Address = tuple[str, bytes]
 _open: set[Receiver] = set()
 
 
-class Receiver:
+class Listener:
     """Listens for the workers of an executor, and has a thread for each."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> None:
         self._name = name
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener = socket.socket(socket.AF_UNIX, kind)
         # Without a name in a folder: gone with this process.
         self._path = f"\0arenite-{os.getpid()}-{os.urandom(8).hex()}"
         self._listener.bind(self._path)
-        self._listener.listen(128)
         self.address: Address = (self._path[1:], os.urandom(_KEY_BYTES))
+        self._accepting: _native.Thread | None = None
         self._threads: list[_native.Thread] = []
         #: A child made by `fork()` has the same socket, and must leave it to its parent.
         self._process = os.getpid()
-        self._is_stopping = self._is_stopped = False
+        self._is_stopping = False
+
+    def start(self) -> None:
+        """Lets workers connect."""
         try:
-            self._accepting = _native.Thread(self._accept, name)
+            self._listener.listen(128)
+            self._accepting = _native.Thread(self._accept, self._name)
         except BaseException:
             self._listener.close()
             raise
-        _open.add(self)
 
     def stop(self) -> None:
         """No worker can connect any more. Those that are connected go on."""
         if self._process != os.getpid() or self._is_stopping:
             return
         self._is_stopping = True
+        if self._accepting is None:
+            self._listener.close()
+            return
         # Behind all workers that have connected, and were not accepted so far.
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as last, contextlib.suppress(OSError):
+        with socket.socket(socket.AF_UNIX, self._listener.type) as last, contextlib.suppress(OSError):
             last.bind(f"{self._path}-last")
             last.connect(self._path)
-
-    def close(self) -> None:
-        """Waits for what workers that have ended have sent."""
-        if self._process != os.getpid():
-            return
-        self.stop()
-        if not self._accepting.is_current():
-            _native.wait(self._accepting, _LAST)
-        for thread in self._threads:
-            if not thread.is_current():
-                _native.wait(thread, _LAST)
-        _open.discard(self)
 
     def receive(self, connection: socket.socket) -> None:
         """Takes what a worker sends, until it ends."""
@@ -85,12 +79,6 @@ class Receiver:
                     connection.close()
                     continue
                 self._threads = [*(other for other in self._threads if other.is_alive()), thread]
-        self._is_stopped = True
-        self._forget()
-
-    def _forget(self) -> None:
-        if self._is_stopped and all(thread.is_current() or not thread.is_alive() for thread in self._threads):
-            _open.discard(self)
 
     def _serve(self, connection: socket.socket) -> None:
         with connection:
@@ -100,7 +88,42 @@ class Receiver:
                     self.receive(connection)
             except OSError:
                 pass  # It has ended.
+
+
+class Receiver(Listener):
+    """Takes what workers send also after the end of their executor, and of the main file."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._is_stopped = False
+        self.start()
+        _open.add(self)
+
+    def close(self) -> None:
+        """Waits for what workers that have ended have sent."""
+        if self._process != os.getpid():
+            return
+        self.stop()
+        if self._accepting is not None and not self._accepting.is_current():
+            # First of all: it adds to the others.
+            _native.wait(self._accepting, _LAST)
+        for thread in self._threads:
+            if not thread.is_current():
+                _native.wait(thread, _LAST)
+        _open.discard(self)
+
+    def _accept(self) -> None:
+        super()._accept()
+        self._is_stopped = True
         self._forget()
+
+    def _serve(self, connection: socket.socket) -> None:
+        super()._serve(connection)
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._is_stopped and all(thread.is_current() or not thread.is_alive() for thread in self._threads):
+            _open.discard(self)
 
 
 def close_all() -> None:
@@ -109,9 +132,9 @@ def close_all() -> None:
         receiver.close()
 
 
-def connect(address: Address) -> socket.socket:
-    """In a worker: connects to the receiver."""
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def connect(address: Address, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+    """In a worker: connects to the listener."""
+    made = socket.socket(socket.AF_UNIX, kind)
     try:
         made.connect("\0" + address[0])
         made.sendall(address[1])

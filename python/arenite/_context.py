@@ -106,8 +106,8 @@ def split(function: bytes) -> bytes:
 
 
 def begin(new_path: list[Any] | None, new_filters: list[Any]) -> None:
-    """Takes over what the program had when the executor was made. Nothing of this process is its own so far. Without a path,
-    this process keeps its own."""
+    """Takes over what the program had when the executor was made. Nothing of this process is its own so far. Without a
+    path, this process keeps its own."""
     global _path, _given
     # Then there are filters.
     import warnings  # noqa: F401
@@ -151,8 +151,8 @@ def _filter(action: str, message: Any, category: tuple[str, str], module: Any, l
 
 
 def merged(current: Any, previous: list[Any], given: list[Any]) -> list[Any]:
-    """Returns what is given, with the entries of `current` that come neither from it nor from `previous`: in front of it
-    those that are in front of all these, and behind it the others."""
+    """Returns what is given, with the entries of `current` that come neither from it nor from `previous`: in front of
+    it those that are in front of all these, and behind it the others."""
     front: list[Any] = []
     back: list[Any] = []
     own = front

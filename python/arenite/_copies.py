@@ -1,7 +1,7 @@
 """Arrays that were copied into the arena, and are passed to other tasks too without another copy.
 
-An executor does so with read-only arrays that are the same, byte for byte, while a task that takes the copy has not ended.
-joblib does so with all large ones, for one call of `Parallel`.
+An executor does so with read-only arrays that are the same, byte for byte, while a task that takes the copy has not
+ended. joblib does so with all large ones, for one call of `Parallel`.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class Copies:
         used.clear()
 
     def free(self) -> None:
-        """Frees the memory of arrays that no open task takes. Called before another array is copied, and not earlier: the
-        next task, which is about to be sent, may take the same array."""
+        """Frees the memory of arrays that no open task takes. Called before another array is copied, and not earlier:
+        the next task, which is about to be sent, may take the same array."""
         held, self._held = self._held, []
         for future, used in held:
             if (one := future()) is not None and not one.done():

@@ -9,6 +9,7 @@ version, and leaves the rest as its tasks have made it.
 from __future__ import annotations
 
 import contextvars
+import copyreg
 import itertools
 import linecache
 import pickle
@@ -141,8 +142,8 @@ class _Watched:
     """What has to be as it was for a bundle to be current."""
 
     def __init__(self) -> None:
-        self._items: list[tuple[dict[str, Any], str, Any]] = []
-        self._absent: list[tuple[dict[str, Any], str]] = []
+        self._items: list[tuple[dict[Any, Any], Any, Any]] = []
+        self._absent: list[tuple[dict[Any, Any], Any]] = []
         self._attributes: list[tuple[Any, str, Any]] = []
         self._mappings: list[tuple[Any, list[Any]]] = []
         #: Whose objects may have other contents.
@@ -167,6 +168,11 @@ class _Watched:
                 self.add_mapping(obj.registry)  # type: ignore[attr-defined]
         elif isinstance(obj, type):
             self.add_mapping(vars(obj))
+            reducers: dict[Any, Any] = copyreg.dispatch_table
+            if obj in reducers:
+                self._items.append((reducers, obj, reducers[obj]))
+            else:
+                self._absent.append((reducers, obj))
 
     def add_mapping(self, mapping: Any) -> None:
         self._mappings.append((mapping, list(mapping.values())))

@@ -72,8 +72,8 @@ def token() -> int:
 
 
 def arm(future: Armed, task: Task, token: int) -> bool:
-    """Lets the dispatcher finish the future when its task has ended. Returns true if it has already, and the caller has to
-    finish it."""
+    """Lets the dispatcher finish the future when its task has ended. Returns true if it has already, and the caller has
+    to finish it."""
     _armed[token] = future
     # A task that ends meanwhile may be reported as well.
     return task.arm(token) and _armed.pop(token, None) is not None

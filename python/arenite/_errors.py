@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import BrokenExecutor, CancelledError
+from concurrent.futures import CancelledError
 from typing import Any, NamedTuple
 
 Cancelled = CancelledError
@@ -112,33 +112,6 @@ class _Failure:
         self.deaths = failure["deaths"]
 
 
-class WorkerDied(_Failure, RuntimeError):
-    """The worker process ended while it ran the task. It was replaced, and other tasks go on.
-
-    >>> import arenite, os
-    >>> with arenite.Executor(1) as ex:
-    ...     try:
-    ...         ex.submit(os._exit, 3).result()
-    ...     except arenite.WorkerDied as died:
-    ...         print(died.exit_code, died.signal)
-    3 None
-    """
-
-    #: The signal that ended the process, or None.
-    signal: int | None = None
-    #: The code that the process exited with, or None.
-    exit_code: int | None = None
-    #: What the process recorded of its crash. None if it did not crash or the task is not to blame.
-    crash: Crash | None = None
-
-    def __init__(self, message: str = "the worker died", *, signal: int | None = None, exit_code: int | None = None) -> None:
-        super().__init__(message)
-        self.signal = signal
-        self.exit_code = exit_code
-        self.last_words = []
-        self.deaths = []
-
-
 class DeadlineExceeded(_Failure, TimeoutError):
     """The task ran longer than its deadline. Its worker was killed and replaced."""
 
@@ -188,15 +161,6 @@ class ArenaFull(_Failure, MemoryError):
         self.deaths = []
 
 
-class StartFailed(_Failure, BrokenExecutor):
-    """No worker can be started: the message says why. An initializer that raises is such a reason."""
-
-    def __init__(self, message: str = "no worker can be started") -> None:
-        super().__init__(message)
-        self.last_words = []
-        self.deaths = []
-
-
 #: What to do where nothing can be started any more.
 MANY_PROCESSES = "no more processes or threads can be started: raise the limit of this user (ulimit -u)"
 
@@ -207,21 +171,17 @@ def from_failure(failure: dict[str, Any]) -> BaseException:
     error: Any
     if kind == "deadline":
         error = DeadlineExceeded(text, deadline=failure["limit"])
-    elif kind in ("memory", "oom"):
-        error = MemoryLimitExceeded(text, limit=failure.get("limit"))
+    elif kind == "memory":
+        error = MemoryLimitExceeded(text, limit=failure["limit"])
     elif kind == "arena":
         numbers = ("requested", "free", "capacity", "largest_free", "worker_share")
         error = ArenaFull(text, **{name: failure[name] for name in numbers})
-    elif kind == "start":
-        # What Linux says where a user has as many processes and threads as the limit allows.
-        error = StartFailed(f"{text} ({MANY_PROCESSES})" if "EAGAIN" in text else text)
     elif kind in ("cancelled", "shutdown"):
         return Cancelled(text)
-    elif kind in ("died", "quarantined"):
-        error = WorkerDied(text, signal=failure.get("signal"), exit_code=failure.get("exit_code"))
-        if crash := failure["crash"]:
-            frames = [CrashFrame(**frame) for frame in crash["frames"]]
-            error.crash = Crash(**{**crash, "frames": frames})
+    elif kind in ("start", "oom", "died", "quarantined"):
+        from . import _broken
+
+        error = _broken.from_failure(failure)
     else:
         return RuntimeError(text)
     error._describe(failure)
@@ -241,8 +201,8 @@ class TableError(Exception):
     bytes: range | None = None
     #: The row group of a Parquet file, or None.
     row_group: int | None = None
-    #: The row of the file, from 1 on, without the header. None if no row is to blame, or if the rows before its part are
-    #: not known because the file cannot be read twice: the text then has the row of the part.
+    #: The row of the file, from 1 on, without the header. None if no row is to blame, or if the rows before its part
+    #: are not known because the file cannot be read twice: the text then has the row of the part.
     row: int | None = None
     #: The name of the column, or None.
     column: str | None = None

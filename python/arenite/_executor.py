@@ -125,8 +125,8 @@ class Configured(Settings):
 class Executor(BaseExecutor):
     """A `concurrent.futures.Executor` whose workers are processes that share arrays with this one.
 
-    No `if __name__ == "__main__"` is needed: workers never run the main file. Functions and classes of `__main__` and of
-    notebooks are sent with the globals that they name, once for each version; those of other modules are imported.
+    No `if __name__ == "__main__"` is needed: workers never run the main file. Functions and classes of `__main__` and
+    of notebooks are sent with the globals that they name, once for each version; those of other modules are imported.
 
     >>> import arenite
     >>> with arenite.Executor(max_workers=2) as ex:
@@ -140,30 +140,30 @@ class Executor(BaseExecutor):
         ends, by a crash, a deadline, a cancellation or to be recycled, one of them takes its place at once, and another
         is started behind it. Tasks never run in more than `max_workers` processes. Each spare takes the memory of an
         idle worker: 6 MB, or 13 MB with numpy, and what `initializer` loads.
-    :param initializer: Called with `initargs` in each worker before its first task. If it raises, the tasks fail with
-        `StartFailed`.
-    :param memory_limit: The most private memory of a worker, in bytes or as "1GiB". A task that asks for more fails with
-        `MemoryLimitExceeded`. Arrays in the arena do not count.
+    :param initializer: Called with `initargs` in each worker before its first task. If it raises, tasks that were
+        submitted fail with `StartFailed`, and `submit` and `map` raise it.
+    :param memory_limit: The most private memory of a worker, in bytes or as "1GiB". A task that asks for more fails
+        with `MemoryLimitExceeded`. Arrays in the arena do not count.
     :param max_arena_per_worker: The most that a worker may hold of the arena while its tasks make results, in bytes, as
-        "1GiB", or as a fraction of `capacity` such as 0.5. A task that needs more fails with `ArenaFull`. By default one
-        worker may take what leaves the others a share.
+        "1GiB", or as a fraction of `capacity` such as 0.5. A task that needs more fails with `ArenaFull`. By default
+        one worker may take what leaves the others a share.
     :param capacity: The bytes that arrays and results may take together; by default half of the available memory.
     :param preload: Names of modules that a worker imports before it is ready, such as "numpy".
     :param recycle_after: Replaces each worker after this number of tasks.
     :param recycle_above: Replaces a worker that has more private memory than this after a task.
     :param sandbox: "strict", or True, takes workers the right to open files and sockets, and to start or touch other
-        processes. Modules that tasks import have to be named in `preload`; numpy is, if the program has imported it. Tasks
-        return numbers, text, arrays and containers of these, which are copied; `mut()` is refused. "required" raises
-        OSError where Linux lacks a part of the sandbox.
+        processes. Modules that tasks import have to be named in `preload`; numpy is, if the program has imported it.
+        Tasks return numbers, text, arrays and containers of these, which are copied; `mut()` is refused. "required"
+        raises OSError where Linux lacks a part of the sandbox.
     :param lanes: Threads of each worker that run tasks at the same time: for tasks that wait.
     :param writable: "copy" gives tasks private copies of the arrays in their arguments, and the program private copies
         of the arrays in results, instead of read-only views of the arena; "results" only the latter.
     :param cancel_running: Whether `Future.cancel()` and `shutdown(cancel_futures=True)` end tasks that run.
     :param output: What happens to lines that tasks print: "labelled" prints them to `sys.stdout` and `sys.stderr` with
         the number of the worker, "plain" as they are; None drops them.
-    :param logging: "forward" sends records that tasks make with the module `logging` to the handlers of this process, from
-        the levels on that loggers have here now; "auto" does so if there are handlers here, and `initializer` makes none
-        in the worker; with None workers have a `logging` of their own. A sandbox sends none.
+    :param logging: "forward" sends records that tasks make with the module `logging` to the handlers of this process,
+        from the levels on that loggers have here now; "auto" does so if there are handlers here, and `initializer`
+        makes none in the worker; with None workers have a `logging` of their own. A sandbox sends none.
     :param label: The name of workers in process lists and of their lines.
     :param env: Variables that workers have in addition to those of this process.
     :param python: The interpreter that workers run, by default `sys.executable`.
@@ -341,11 +341,11 @@ class Executor(BaseExecutor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submits a task: the call `fn(*args, **kwargs)` in a worker. Returns its future.
 
-        Where the arena has no room for its arguments, this waits until tasks have ended; not on an event loop, and not if
-        none ends within a minute: then the future fails with `ArenaFull`.
+        Where the arena has no room for its arguments, this waits until tasks have ended; not on an event loop, and not
+        if none ends within a minute: then the future fails with `ArenaFull`.
 
-        Arguments that cannot be pickled make the future fail. Raises RuntimeError after `shutdown`, and ValueError if what
-        `arenite.mut` lends to the task is lent already, overlaps another argument, or goes to a task with retries.
+        Arguments that cannot be pickled make the future fail. Raises RuntimeError after `shutdown`, and ValueError if
+        what `arenite.mut` lends to the task is lent already, overlaps another argument, or goes to a task with retries.
         """
         return self._submit(self._plain, fn, args, kwargs)
 
@@ -365,6 +365,7 @@ class Executor(BaseExecutor):
             self._raise_closed()
         if self._inline:
             return _inline.call(fn, args, kwargs)  # type: ignore[arg-type]
+        self._check_workers()
         engine, private = self._engine, self._private
         is_pickled = False
         used: list[int] = []
@@ -429,12 +430,14 @@ class Executor(BaseExecutor):
 
         :param timeout: Seconds from this call on after which `TimeoutError` is raised and all tasks that are left are
             cancelled, as `Future.cancel()` does it.
-        :param chunksize: Calls that are sent as one task. If its worker dies, all calls of a chunk fail. By default short
-            calls are sent in packets whose size follows from measured times, and the death of a worker costs one call.
+        :param chunksize: Calls that are sent as one task. If its worker dies, all calls of a chunk fail. By default
+            short calls are sent in packets whose size follows from measured times, and the death of a worker costs one
+            call.
         :param progress: Shows a progress bar if tqdm is installed; text is its title.
 
         The exception of a call is raised where its result would be. Asking for the next result goes on after it. Ctrl-C
-        while a result is waited for ends the map: tasks that have not begun are cancelled, and those that run are ended.
+        while a result is waited for ends the map: tasks that have not begun are cancelled, and those that run are
+        ended.
         """
         return self._map(self._plain, fn, iterables, timeout, chunksize, buffersize, progress)
 
@@ -459,6 +462,7 @@ class Executor(BaseExecutor):
             return iter(())
         if self._inline:
             return _inline.map_calls(fn, iterables)
+        self._check_workers()
         from ._map import Results
 
         named = configured._named(name or _name(fn))
@@ -488,8 +492,8 @@ class Executor(BaseExecutor):
         ...     type(hung.exception()).__name__
         'DeadlineExceeded'
 
-        :param deadline: Seconds that each attempt may run, from when all that it refers to is imported. Then its worker is
-            killed and replaced.
+        :param deadline: Seconds that each attempt may run, from when all that it refers to is imported. Then its worker
+            is killed and replaced.
         :param retries: How often a task runs again after the death of its worker or its deadline.
         :param retry_errors: Whether it also runs again after an exception: True, or a tuple of classes of exceptions.
         :param backoff: Seconds of the first and of the longest pause between attempts. They double in between.
@@ -519,8 +523,8 @@ class Executor(BaseExecutor):
         [1, 2, 4, 8]
 
         The first exception of a task cancels the other tasks, and is raised at the end of the block as it is, so that
-        `except ValueError` works as it does around `result()`; exceptions of others stay in their futures. An exception of
-        the block cancels all tasks, too. Ctrl-C ends all tasks, also those that run.
+        `except ValueError` works as it does around `result()`; exceptions of others stay in their futures. An exception
+        of the block cancels all tasks, too. Ctrl-C ends all tasks, also those that run.
         """
         from ._scope import Scope
 
@@ -538,8 +542,8 @@ class Executor(BaseExecutor):
         [('a', 3)]
 
         A method returns a `Future`. Calls run one after the other, in the order in which they were made; an exception
-        leaves the object as it is. Several actors may share a worker, and other tasks run between their calls. Arrays of the
-        arena in the arguments may stay in the object without a copy.
+        leaves the object as it is. Several actors may share a worker, and other tasks run between their calls. Arrays
+        of the arena in the arguments may stay in the object without a copy.
 
         Type checkers know the arguments and the result of a method that is named by its class:
         `counter[collections.Counter.most_common](1)` is the same call as above.
@@ -568,8 +572,8 @@ class Executor(BaseExecutor):
         ...         example.kernels, example.call("add", 1, 2)
         ({'add': '(a, b)'}, 3)
 
-        Functions take and return None, numbers, text, bytes, numpy arrays and lists of these. They are pickled now: what
-        they refer to is that of now.
+        Functions take and return None, numbers, text, bytes, numpy arrays and lists of these. They are pickled now:
+        what they refer to is that of now.
 
         :param name: 1 to 64 letters, digits, "-", "_" and ".", or the path of a socket.
         :param max_calls: How many calls of one client may wait and run.
@@ -756,6 +760,12 @@ class Executor(BaseExecutor):
     def _check_open(self) -> None:
         if self._is_closed:
             self._raise_closed()
+
+    def _check_workers(self) -> None:
+        if (why := self._engine.broken) is not None:
+            from ._broken import start_failed
+
+            raise start_failed(f"no worker can be started any more: {why}")
 
     def _raise_closed(self) -> None:
         if self._refusal is not None:

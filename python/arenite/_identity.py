@@ -10,7 +10,8 @@ from . import _arenite
 class Worker(NamedTuple):
     """A worker of an executor: what `arenite.worker()` returns."""
 
-    #: From 0. Below `max_workers`, or with spares below `max_workers + spares`; no two workers have the same at one time.
+    #: From 0. Below `max_workers`, or with spares below `max_workers + spares`; no two workers have the same at one
+    #: time.
     number: int
     #: The number of processes that the worker had before this one: 0 until it was replaced.
     generation: int

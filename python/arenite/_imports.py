@@ -1,5 +1,5 @@
-"""What workers have imported, so that a worker that replaces another one imports it before its first task, and no deadline
-of a task pays for that.
+"""What workers have imported, so that a worker that replaces another one imports it before its first task, and no
+deadline of a task pays for that.
 
 The names are in a memory file of the program, which workers open by its descriptor there. A worker appends what a task
 that has ended well has imported: what ends a process when it is imported is never in the list.

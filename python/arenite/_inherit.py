@@ -1,5 +1,5 @@
-"""Objects of `multiprocessing` that its pools pass to workers by inheritance: locks, events, conditions, barriers, queues,
-shared values and arrays, in `initializer` and `initargs`.
+"""Objects of `multiprocessing` that its pools pass to workers by inheritance: locks, events, conditions, barriers,
+queues, shared values and arrays, in `initializer` and `initargs`.
 
 Workers inherit nothing: they are other programs, and each one, also a replacement, unpickles the initializer. So the
 program serves what the objects consist of, for as long as the executor exists:
@@ -7,8 +7,8 @@ program serves what the objects consist of, for as long as the executor exists:
 - **Descriptors**, of pipes and of shared memory: a worker gets a duplicate, as often as it asks.
 - **Semaphores with a name** (of a `spawn` context) are opened by it.
 - **Semaphores without one** (of a `fork` context, the default on Linux before Python 3.14) exist only in memory of the
-  program. There, a thread for each thread of a worker acquires and releases them on its behalf. If the worker ends while
-  it holds a lock, the lock is released.
+  program. There, a thread for each thread of a worker acquires and releases them on its behalf. If the worker ends
+  while it holds a lock, the lock is released.
 
 A request is one packet: operation, number of the object, timeout in seconds. Who does not send the key first is hung up
 on.
@@ -24,10 +24,10 @@ import struct
 import sys
 import threading
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import _arenite, _native
+from . import _arenite, _channel
+from ._channel import Address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _REQUEST = struct.Struct("<BId")
 _ANSWER = struct.Struct("<bi")
 _FD, _ACQUIRE, _RELEASE, _VALUE = range(4)
-_KEY_BYTES = 32
 #: `kind` of a semaphore that counts the acquisitions of its owner, as in `multiprocessing.synchronize`.
 _RECURSIVE = 0
 #: Instead of a timeout: for ever.
@@ -43,47 +42,30 @@ _NO_LIMIT = -1.0
 #: Seconds after which a thread that waits looks whether its worker still exists.
 _SLICE = 0.2
 
-Address = tuple[str, bytes]
-
 
 # ---- in the program
 
 
-class Server:
+class Server(_channel.Listener):
     """What the initializer of an executor refers to, for its workers."""
 
     def __init__(self) -> None:
+        super().__init__("arenite-inherit", socket.SOCK_SEQPACKET)
         #: By number: a descriptor, or an object with a semaphore.
         self._served: list[Any] = []
         #: The connection whose thread holds a lock, by the lock's number.
         self._owners: dict[int, socket.socket] = {}
         self._lock = threading.Lock()
-        self._is_started = False
-        self._process = os.getpid()
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # Without a name in a folder: gone with this process.
-        self._listener.bind(f"\0arenite-{os.getpid()}-{os.urandom(8).hex()}")
-        self.address: Address = (self._listener.getsockname()[1:].decode(), os.urandom(_KEY_BYTES))
 
     def is_needed(self) -> bool:
         return bool(self._served)
-
-    def start(self) -> None:
-        self._listener.listen(128)
-        self._is_started = True
-        _native.Thread(self._accept, "arenite-inherit")
 
     def close(self) -> None:
         """No worker gets anything more. Those that are connected go on."""
         if self._process != os.getpid():
             # In a child made by `fork()`: all of it is the parent's.
             return
-        if self._is_started:
-            # Its thread closes it, so that the number is not of another file while that still listens.
-            with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
-        else:
-            self._listener.close()
+        self.stop()
         for number, served in enumerate(self._served):
             if isinstance(served, int):
                 self._served[number] = None
@@ -101,25 +83,12 @@ class Server:
             return _open_semaphore, (type(lock), own.kind, own.maxvalue, own.name)
         return _reach_semaphore, (type(lock), own.kind, own.maxvalue, self.address, self.add(lock))
 
-    def _accept(self) -> None:
-        with self._listener:
-            self._listen()
-
-    def _listen(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            _native.Thread(partial(self._serve, connection), "arenite-inherited")
-
-    def _serve(self, connection: socket.socket) -> None:
+    def receive(self, connection: socket.socket) -> None:
         try:
-            if connection.recv(_KEY_BYTES) == self.address[1]:
-                while request := connection.recv(_REQUEST.size):
-                    self._answer(connection, *_REQUEST.unpack(request))
-        except (OSError, LookupError, TypeError):
-            pass  # It has ended, or the executor.
+            while request := connection.recv(_REQUEST.size):
+                self._answer(connection, *_REQUEST.unpack(request))
+        except (LookupError, TypeError):
+            pass  # The executor has ended.
         finally:
             with self._lock:
                 held = [number for number, owner in self._owners.items() if owner is connection]
@@ -128,7 +97,6 @@ class Server:
             for number in held:
                 with contextlib.suppress(ValueError, AssertionError):
                     self._served[number].release()
-            connection.close()
 
     def _answer(self, connection: socket.socket, operation: int, number: int, timeout: float) -> None:
         # Kept while it is used, also if the executor ends meanwhile.
@@ -190,8 +158,8 @@ class _Spawning:
 
 @contextlib.contextmanager
 def passing() -> Iterator[Callable[[], Server | None]]:
-    """While an initializer is pickled: lets objects of `multiprocessing` be pickled, as while it starts a process. Gives
-    what returns the server that workers need, or None if they need none."""
+    """While an initializer is pickled: lets objects of `multiprocessing` be pickled, as while it starts a process.
+    Gives what returns the server that workers need, or None if they need none."""
     from multiprocessing import context
 
     server, before = Server(), context.get_spawning_popen()
@@ -282,16 +250,12 @@ def _connection(address: Address) -> socket.socket:
     name = f"{os.getpid()} {address[0]}"
     found = known.get(name)
     if found is None:
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            made.connect("\0" + address[0])
-            made.send(address[1])
+            found = known[name] = _channel.connect(address, socket.SOCK_SEQPACKET)
         except OSError as error:
-            made.close()
             raise RuntimeError(
                 "the program has ended its executor, and with it what its initializer refers to"
             ) from error
-        found = known[name] = made
     return found
 
 

@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 #: Tasks in flight of a map whose input has a length. Beyond that, items wait until results are taken.
 _MOST_SIZED = 1 << 16
+#: The same of calls that are sent in packets.
+_MOST_PACKED = 1 << 18
 #: Tasks in flight of a map whose input may be endless: at first for each task that can run, and at most.
 _FIRST_WINDOW = 4
 _MOST_UNSIZED = 4096
@@ -120,7 +122,7 @@ class Results(Generic[T]):
         if buffersize is not None:
             self._window = buffersize
         elif self._is_sized:
-            self._window = _MOST_SIZED
+            self._window = _MOST_SIZED if self._packing is None else _MOST_PACKED
         else:
             self._window = _FIRST_WINDOW * executor._slots
         self._kind = _pickle.POSITIONAL
@@ -265,8 +267,8 @@ class Results(Generic[T]):
         return self._submit_alone(packing, error)
 
     def _submit_alone(self, packing: _packing.Packing, error: Exception | None) -> bool:
-        """Submits the arguments that cannot be part of a packet as a task; `error`: because they cannot be pickled. Returns
-        false if they have to wait."""
+        """Submits the arguments that cannot be part of a packet as a task; `error`: because they cannot be pickled.
+        Returns false if they have to wait."""
         # What comes before them.
         packing.feed(all_of_it=True)
         outcome: Task | BaseException
@@ -345,7 +347,9 @@ class Results(Generic[T]):
                 while True:
                     if not self._values:
                         self._advance()
-                    piece = self._values if self._is_whole else _pieces(self._values)
+                    whole, given = self._is_whole, self._values
+                    # A value that was given is the caller's alone.
+                    piece = map(deque.popleft, itertools.repeat(given, len(given))) if whole else _pieces(given)
                     values: deque[Any] = deque()
                     # No call: see `_send`.
                     self._values = values

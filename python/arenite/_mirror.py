@@ -213,10 +213,20 @@ def _is_hooked(base: type) -> bool:
     return "__init_subclass__" in vars(base) and (base in _tracked or base in _sent_classes)
 
 
+#: The name of what `copyreg` has for a class, among its attributes.
+COPYREG = "__copyreg__"
+
+
 def set_attribute(cls: type, name: str, value: Any) -> None:
     if name == "_abc_impl":
         for subclass in value:
             cls.register(subclass)  # type: ignore[attr-defined]
+    elif name == COPYREG:
+        import copyreg
+
+        copyreg.dispatch_table.pop(cls, None)
+        if not is_removed(value):
+            copyreg.pickle(cls, value)
     elif is_removed(value):
         if name in vars(cls):
             delattr(cls, name)

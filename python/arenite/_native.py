@@ -1,7 +1,8 @@
 """Threads beside gevent and eventlet, which put theirs in the place of Python's.
 
-The dispatcher waits outside of Python, so it has to be a thread of the operating system in any case. A thread that waits
-for a task must not stop the loop on which all others run: it looks again and again, and sleeps as the library has it.
+The dispatcher waits outside of Python, so it has to be a thread of the operating system in any case. A thread that
+waits for a task must not stop the loop on which all others run: it looks again and again, and sleeps as the library has
+it.
 """
 
 from __future__ import annotations

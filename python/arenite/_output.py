@@ -1,8 +1,8 @@
 """What workers print with `output="plain"`: byte for byte, in whole lines of any length.
 
-A worker writes into pipes of its own, in the place of those of the engine, which limits lines and rates. A thread of the
-program reads them and writes to `sys.stdout` and `sys.stderr`. It never drops anything: if it is slower than the worker,
-the pipe is full, and the worker waits.
+A worker writes into pipes of its own, in the place of those of the engine, which limits lines and rates. A thread of
+the program reads them and writes to `sys.stdout` and `sys.stderr`. It never drops anything: if it is slower than the
+worker, the pipe is full, and the worker waits.
 
 `_print` is the worker's side. Of the error output, only that of Python takes this way. What native code writes, and the
 traceback of a crash, goes to the engine, which takes the cause of a death from it.

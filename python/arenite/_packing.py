@@ -1,10 +1,10 @@
 """Short calls of a map in packets: what `Results` sends where each call could be a task of its own.
 
-How long calls take is measured, from the first ones, which are sent alone. Packets take a few milliseconds. The worker of
-a packet writes what each call gives into a journal, which is shared memory (`src/packet`). So what calls have given
-outlives their worker, and a call is known to have begun or not. If a worker dies, the call that ran has failed, and those
-that had not begun are sent again. The same is done with the rest of a packet that takes longer than it should: the program
-closes its journal, so that no further call begins.
+How long calls take is measured, from the first ones, which are sent alone. Packets take a few milliseconds. The worker
+of a packet writes what each call gives into a journal, which is shared memory (`src/packet`). So what calls have given
+outlives their worker, and a call is known to have begun or not. If a worker dies, the call that ran has failed, and
+those that had not begun are sent again. The same is done with the rest of a packet that takes longer than it should:
+the program closes its journal, so that no further call begins.
 
 Whoever takes results sends the next packets, and the dispatcher does so too, while no one takes any.
 """
@@ -34,7 +34,7 @@ _TARGET = 0.004
 #: Seconds from which on a call is sent alone: the rest of its task costs a hundredth of that.
 _LONG = 0.0005
 #: The most calls of a packet.
-_MOST_CALLS = 4096
+_MOST_CALLS = 8192
 #: Calls that are measured before packets are made.
 _MEASURED = 3
 #: Seconds without the begin of a call, and seconds of a packet, after which its rest is taken back.
@@ -48,7 +48,7 @@ _TEND = 0.004
 #: Tasks for each thread of a worker that are looked at together.
 _MOST_LOOKS = 8
 #: Bytes of a journal, and the part of the arena that the journals of a map may take.
-_JOURNAL = 64 << 10
+_JOURNAL = 128 << 10
 _PART = 16
 #: The longest pickle of arguments that is part of a packet, and the most buffers beside it.
 _LONGEST, _MOST_BUFFERS = 8 << 10, 64
@@ -83,8 +83,8 @@ class Pace:
 
     @property
     def late(self) -> float:
-        """Seconds that a packet may take longer because other programs have the cores, which is no reason to take its rest
-        back."""
+        """Seconds that a packet may take longer because other programs have the cores, which is no reason to take its
+        rest back."""
         return max(self._late, default=0.0)
 
     @property
@@ -361,7 +361,8 @@ class Packing:
         if begun >= len(packet) or now - entry.seen_at <= STUCK + late and now - entry.began <= _LATE + late:
             return
         self.take_back(entry, ceil((len(packet) - begun) / (2 * self._executor._slots)) or 1)
-        # What comes later and has not begun is sent again behind it, so that no call overtakes one that is to end before.
+        # What comes later and has not begun is sent again behind it, so that no call overtakes one that is to end
+        # before.
         for other in tuple(self.open):
             is_later = other.first > entry.first and other.tasks and other.limit is None
             if is_later and other.journal is not None and not other.journal.begun:

@@ -48,7 +48,8 @@ _SMALL = 64 << 10
 
 #: The pickle of the arguments is a tuple of positional ones, without keyword arguments.
 POSITIONAL = 1
-#: In the place of the function's pickle are its digest and the number of its buffers, which come first, after the pickle.
+#: In the place of the function's pickle are its digest and the number of its buffers, which come first, after the
+#: pickle.
 FUNCTION_IN_BUFFER = 2
 #: The pickle of the arguments is a sequence of single arguments: one call for each.
 MANY = 4
@@ -60,8 +61,8 @@ DEFINITIONS = 16
 NAMED = 32
 #: A worker may keep the function: nothing that it holds can change.
 KEPT = 64
-#: The arguments are a packet of calls, which gives what `_worker.run_packet` says. Its journal is the first buffer of the
-#: arguments. (`_context` has the bits in between.)
+#: The arguments are a packet of calls, which gives what `_worker.run_packet` says. Its journal is the first buffer of
+#: the arguments. (`_context` has the bits in between.)
 PACKED = 512
 JOURNALED = 1024
 #: The calls of a packet may share their function, although it travels by value.
@@ -77,11 +78,11 @@ _PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None)})
 _NUMERIC = frozenset("?bBhHiIlLqQefdgFDGSUMm")
 
 class Beside:
-    """What goes beside a pickle: buffers in the arena. Apart from the pickler, which would refer to itself otherwise and
-    keep everything until the next collection of cycles."""
+    """What goes beside a pickle: buffers in the arena. Apart from the pickler, which would refer to itself otherwise
+    and keep everything until the next collection of cycles."""
 
-    #: How many buffers may go beside a pickle, if there is a limit: that of results, which workers set. Further ones stay
-    #: inside of the pickle, small ones before.
+    #: How many buffers may go beside a pickle, if there is a limit: that of results, which workers set. Further ones
+    #: stay inside of the pickle, small ones before.
     most: int | None = None
 
     def __init__(self, arena: Arena | None, private: bool) -> None:

@@ -142,7 +142,8 @@ class Calls(Results[T]):
             return False
 
     def next(self, timeout: float | None = None) -> T:
-        """Returns the next result. Waits at most `timeout` seconds for it, then raises `multiprocessing.TimeoutError`."""
+        """Returns the next result. Waits at most `timeout` seconds for it, then raises
+        `multiprocessing.TimeoutError`."""
         self._timeout = timeout
         self._until = None if timeout is None else monotonic() + timeout
         try:
@@ -327,14 +328,14 @@ class Pool:
     :param options: Keyword options of `Executor`, such as `memory_limit`, `preload` or `output`. `writable` is "copy"
         unless it is given: calls may change their arguments, and the program their results.
 
-    No `if __name__ == "__main__"` is needed, and lambdas and functions of notebooks can be called. Large arrays among the
-    arguments travel in shared memory, and each call gets a copy of its own; with `writable=None` they are read-only
+    No `if __name__ == "__main__"` is needed, and lambdas and functions of notebooks can be called. Large arrays among
+    the arguments travel in shared memory, and each call gets a copy of its own; with `writable=None` they are read-only
     there, and not copied if they are in shared memory already (`executor.share`).
 
     The death of a worker costs the call that it ran, and the pool goes on: `apply` and `get` raise `WorkerDied`, `imap`
     and `imap_unordered` raise it in the place of that result and continue after it. `map` and `starmap` wait until all
-    tasks have ended, and then raise the first exception in the order of the input. With a `chunksize`, all calls of a chunk
-    fail with their worker.
+    tasks have ended, and then raise the first exception in the order of the input. With a `chunksize`, all calls of a
+    chunk fail with their worker.
 
     Results of calls that `terminate()` ends raise `CancelledError` instead of never coming.
     """
@@ -396,7 +397,8 @@ class Pool:
         ...     result.wait(60)
         (3, 1)
 
-        :param callback: Called with the value in the dispatcher thread, before `get()` returns. It should not take long.
+        :param callback: Called with the value in the dispatcher thread, before `get()` returns. It should not take
+            long.
         :param error_callback: Called with the exception.
         """
         self._check_running()
@@ -412,7 +414,8 @@ class Pool:
         [0, 1, 4, 9, 16]
 
         :param chunksize: Calls that are sent as one task, and fail with its worker. By default short calls are sent in
-            packets, and the death of a worker costs one call; with `maxtasksperchild` it is a quarter of each worker's share.
+            packets, and the death of a worker costs one call; with `maxtasksperchild` it is a quarter of each worker's
+            share.
         """
         return self._listed(Calls, func, iterable, chunksize).collect()
 

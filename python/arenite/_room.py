@@ -1,5 +1,5 @@
-"""What `submit` does when the arena has no room for its arguments: it waits until tasks have ended, as the bounded queue
-of other pools makes it wait."""
+"""What `submit` does when the arena has no room for its arguments: it waits until tasks have ended, as the bounded
+queue of other pools makes it wait."""
 
 from __future__ import annotations
 

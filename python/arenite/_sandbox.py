@@ -1,8 +1,8 @@
 """How a worker prepares itself for the sandbox.
 
-The engine protects the program, with seccomp and Landlock, against native code too. This module helps honest code: modules
-that import others when they are first used do so before, and what Python code cannot do raises an exception that says
-so, instead of ending the worker or being reported as "No module named".
+The engine protects the program, with seccomp and Landlock, against native code too. This module helps honest code:
+modules that import others when they are first used do so before, and what Python code cannot do raises an exception
+that says so, instead of ending the worker or being reported as "No module named".
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _PARTS = {
     "PIL": "ExifTags Image ImageFile ImageOps",
 }
 
-#: Audit events of Python that are refused, and what the message says of the sandbox. Without it, seccomp ends the worker or
-#: returns an error without a reason.
+#: Audit events of Python that are refused, and what the message says of the sandbox. Without it, seccomp ends the
+#: worker or returns an error without a reason.
 _REFUSED = {
     "open": "opens no files",
     "os.listdir": "reads no folders",

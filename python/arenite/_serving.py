@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 from . import _pickle, store
 from ._arenite import __version__
+from ._broken import StartFailed, WorkerDied
 from ._claim import Claim
-from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, RemoteTraceback, StartFailed, WorkerDied
+from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, RemoteTraceback
 from ._future import Future, failed
 from ._packets import LIMITS, MAX_FILES, MAX_PACKET, DoesNotFit, close, decode, pack, receive, send, to_json
 
@@ -176,8 +177,8 @@ class Serving:
             self._thread.join()
 
     def wait(self) -> None:
-        """Wait until the service is closed. Ctrl-C closes it, and so does SIGTERM, which then ends the program unless that
-        handles the signal."""
+        """Wait until the service is closed. Ctrl-C closes it, and so does SIGTERM, which then ends the program unless
+        that handles the signal."""
         is_main = threading.current_thread() is threading.main_thread()
         handles = is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         if handles:
@@ -383,8 +384,8 @@ class Serving:
         self._answer_error(client, call.id, "cancelled", "the client cancelled the call")
 
     def _take_turns(self) -> None:
-        """Gives the executor the next calls, of each client one in turn. A few more than it runs, so that no worker waits
-        for this thread."""
+        """Gives the executor the next calls, of each client one in turn. A few more than it runs, so that no worker
+        waits for this thread."""
         while self._turns and len(self._running) < 2 * self._executor._slots:
             client = self._turns.popleft()
             call = client.queued.popleft()

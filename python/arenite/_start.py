@@ -70,11 +70,11 @@ _PLAIN_BEGINNINGS = ("LC_", "MALLOC_", "PYTHON", "ARENITE_", "_PYI_")
 
 
 def freeze_support() -> None:
-    """Lets a program that is frozen by PyInstaller run its workers: they are the program itself, which this call makes a
-    worker.
+    """Lets a program that is frozen by PyInstaller run its workers: they are the program itself, which this call makes
+    a worker.
 
-    Call it first in the main program, before the work and what reads the command line. It does nothing in programs that are
-    not frozen.
+    Call it first in the main program, before the work and what reads the command line. It does nothing in programs that
+    are not frozen.
 
     >>> import arenite
     >>> if __name__ == "__main__":
@@ -140,8 +140,8 @@ def environment(
     """Returns the environment of a worker: this process's, with a fair share of the cores for libraries that start
     threads, and what the user sets.
 
-    In a sandbox only what the loader, the C library and Python read, without secrets of the program; and libraries start
-    no threads, which the sandbox could not bind."""
+    In a sandbox only what the loader, the C library and Python read, without secrets of the program; and libraries
+    start no threads, which the sandbox could not bind."""
     if sandboxed:
         made = {name: value for name, value in os.environ.items() if name in _PLAIN or name.startswith(_PLAIN_BEGINNINGS)}
         made.update(dict.fromkeys(_THREADS, "1"))
@@ -177,9 +177,9 @@ def setup(
     imports: tuple[str, bool] | None,
     python: str | None,
 ) -> tuple[bytes, _inherit.Server | None]:
-    """Returns what `_worker.start` is told, and the server that the initializer needs. `log`: how records are forwarded;
-    `output`: where prints go, if not where the engine has them; `imports`: where the names of modules are, and whether
-    workers go on looking there."""
+    """Returns what `_worker.start` is told, and the server that the initializer needs. `log`: how records are
+    forwarded; `output`: where prints go, if not where the engine has them; `imports`: where the names of modules are,
+    and whether workers go on looking there."""
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
     first = defined = server = None

@@ -5,6 +5,7 @@ Imports little: a worker is ready when this module is loaded, and each task brin
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import sys
@@ -46,8 +47,12 @@ _private = False
 _private_results = False
 #: Whether private memory has a limit.
 _memory_limit = 0
+#: Memory that is given up where a task has used all the rest, for its report.
+_reserve: bytes | None = None
+_RESERVED = 2 << 20
 _is_sandboxed = False
-#: Pickles what the program gets: a value, the arena for what goes beside it, and whether the program gets private copies.
+#: Pickles what the program gets: a value, the arena for what goes beside it, and whether the program gets private
+#: copies.
 _dump: Callable[..., tuple[bytes, list[Any], int]] = _pickle.dump
 
 
@@ -108,8 +113,24 @@ def start(setup: bytes) -> str | None:
         sys.stderr.write(text)
         flush()
         return f"its initializer raised {type(error).__name__}: {error}\n{text}"
+    if _memory_limit:
+        # For the report of a task that leaves no memory to load them.
+        import traceback
+
+        from . import _errors  # noqa: F401
+
+        _renew_reserve()
     flush()
     return None
+
+
+def _renew_reserve() -> None:
+    global _reserve
+    try:
+        # Zeros that no one reads take no pages.
+        _reserve = bytes(_RESERVED)
+    except MemoryError:
+        pass
 
 
 def _forward_log(*how: Any) -> None:
@@ -133,8 +154,8 @@ def enter_thread() -> None:
 
 
 def end() -> None:
-    """Does what Python does at its end: waits for threads, runs exit handlers, and writes what files have buffered. This
-    process ends without the rest, which frees objects."""
+    """Does what Python does at its end: waits for threads, runs exit handlers, and writes what files have buffered.
+    This process ends without the rest, which frees objects."""
     if _is_sandboxed:
         return
     threading: Any = sys.modules.get("threading")
@@ -154,11 +175,17 @@ def _run_exit_handlers() -> None:
 
 
 def _flush_files() -> None:
-    import gc
     import io
 
-    for found in gc.get_objects():
-        if isinstance(found, (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)):
+    try:
+        objects = gc.get_objects()
+    except MemoryError:
+        # Of a task, in cycles.
+        gc.collect()
+        objects = gc.get_objects()
+    for found in objects:
+        # Not `isinstance`, which asks the object for its class: that may be code of the program, which loads modules.
+        if issubclass(type(found), (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)):
             try:
                 if not found.closed and found.writable():
                     found.flush()
@@ -171,8 +198,8 @@ def flush() -> None:
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except (AttributeError, OSError, ValueError):
-        pass  # The task has closed or replaced them.
+    except (AttributeError, MemoryError, OSError, ValueError):
+        pass  # The task has closed or replaced them, or uses all memory.
 
 
 def run(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
@@ -196,6 +223,8 @@ def run(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple
         _imports.note()
         return _dump_value(value)
     except BaseException as error:
+        # There may be no memory to pickle it.
+        value = None
         return _dump_error(error)
     finally:
         flush()
@@ -237,6 +266,7 @@ def call_actor(actor: Any, method: bytes, arguments: Any, kind: int, buffers: li
         del actor, positional, named
         return _dump_value(value)
     except BaseException as error:
+        value = None
         return _dump_error(error)
     finally:
         flush()
@@ -276,10 +306,10 @@ def _run_many(function: bytes, arguments: Any, kind: int, buffers: list[Any]) ->
 
 
 def _run_packet(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
-    """Runs the calls of a packet. Returns as the value the seconds that they took, those that other programs had the core
-    meanwhile, their number, and what the last one gave if that is not in the journal: the pickle of its value, whose buffers
-    are those of the reply, or the text and the pickle of its exception. Without a journal, an exception is that of the
-    task."""
+    """Runs the calls of a packet. Returns as the value the seconds that they took, those that other programs had the
+    core meanwhile, their number, and what the last one gave if that is not in the journal: the pickle of its value,
+    whose buffers are those of the reply, or the text and the pickle of its exception. Without a journal, an exception
+    is that of the task."""
     call, make = _pickle.open_function(function, kind, buffers, _private, _functions)
     if make is not None:
         call = make() if kind & _pickle.SHARED else _Again(make)
@@ -356,13 +386,20 @@ def _dump_error_of_call(error: BaseException) -> tuple[str, bytes]:
 
 def _dump_error(error: BaseException, has_own_frame: bool = True) -> tuple[str, bytes]:
     """Returns the text of an exception, and a pickle from which it can be made again."""
+    global _reserve
+    if isinstance(error, MemoryError):
+        # First of all: there may be none left.
+        _reserve = None
     if isinstance(error, StopIteration):
         # Raised where a result is asked for, it would end the loop there without a word.
         error = stopped(error)
-    # Frames hold what the task has made. First of all: there may be no memory left for anything else.
+    # Frames hold what the task has made.
     chain = _chain(error)
     for one in chain:
         _clear_frames(one)
+    if isinstance(error, MemoryError):
+        # A value that holds an exception of its function, as that of Dask, holds the frames, and these hold the value.
+        gc.collect()
     import traceback
 
     from ._errors import ArenaFull, MemoryLimitExceeded
@@ -394,6 +431,8 @@ def _dump_error(error: BaseException, has_own_frame: bool = True) -> tuple[str, 
     except Exception:
         message = "its message cannot be made"
     whole = pickle.dumps((data, name, message[:_LONGEST_TEXT], trace[-_LONGEST_TEXT:]), 5)
+    if _memory_limit and _reserve is None:
+        _renew_reserve()
     return text[:_LONGEST_TEXT], whole
 
 
@@ -459,7 +498,8 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def load_error(data: bytes, load: Callable[..., Any]) -> BaseException:
-    """Makes the exception of a task again, in the program. Its cause is the traceback in the worker. `load` unpickles."""
+    """Makes the exception of a task again, in the program. Its cause is the traceback in the worker. `load`
+    unpickles."""
     from ._errors import RemoteError, RemoteTraceback
 
     made: Any = None

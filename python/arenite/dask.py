@@ -42,8 +42,8 @@ class ArenitePlugin(WorkerPlugin):  # type: ignore[misc]
 
     :param default: Whether tasks without an annotation run there too.
     :param options: Options of `Executor`, such as `memory_limit`, and those of `Executor.options`: `deadline`,
-        `retries`, `retry_errors`, `backoff` and `priority`. There are as many worker processes as the Dask worker has threads,
-        unless `max_workers` says otherwise.
+        `retries`, `retry_errors`, `backoff` and `priority`. There are as many worker processes as the Dask worker has
+        threads, unless `max_workers` says otherwise.
     """
 
     name = "arenite"

@@ -14,8 +14,8 @@ It takes the place of joblib's default backend, loky: workers start once and ser
 - Such an array is copied into shared memory once for each call of `Parallel`, however many tasks it is passed to. No
   file is written. Its memory is free when the call ends.
 - A worker that dies costs one task, also where joblib hands over several quick ones together. `Parallel` raises
-  `WorkerDied` for it, whose notes name the task; with `errors="return"` the exception takes the place of the result and the
-  other tasks go on. The worker is replaced, and the next call works.
+  `WorkerDied` for it, whose notes name the task; with `errors="return"` the exception takes the place of the result and
+  the other tasks go on. The worker is replaced, and the next call works.
 - When a call ends early, by an exception, its timeout, Ctrl-C or because its generator is dropped, tasks that run are
   ended with their workers.
 """
@@ -38,8 +38,9 @@ from joblib import cpu_count, parallel_config, register_parallel_backend
 from joblib.parallel import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend
 
 from . import _arenite, _dispatch, _pickle
+from ._broken import WorkerDied
 from ._copies import Copies
-from ._errors import DeadlineExceeded, MemoryLimitExceeded, WorkerDied
+from ._errors import DeadlineExceeded, MemoryLimitExceeded
 from ._executor import Configured, Executor
 from ._map import Results, _failure
 from ._packing import Pace
@@ -170,8 +171,8 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         return size
 
     def submit(self, func: Any, callback: Callable[[Any], object] | None = None) -> _Batch | _PackedBatch:
-        """Sends a batch of calls. They are one task if the user has set `batch_size`. Otherwise quick calls of one function
-        are sent in packets, and others as a task each."""
+        """Sends a batch of calls. They are one task if the user has set `batch_size`. Otherwise quick calls of one
+        function are sent in packets, and others as a task each."""
         if self._shared is None:
             raise RuntimeError("this call of Parallel has ended")
         items, executor = func.items, self._shared.executor

@@ -12,7 +12,8 @@ Any other program::
     future = photos.submit("blur", image, 2.0, deadline=5)
 
 This file is a client of the protocol in docs/service-protocol.md, and `_serving.py` a server, both in plain Python. A
-client needs the standard library, numpy for arrays, and of this package `store.py`, `_errors.py` and `_packets.py`.
+client needs the standard library, numpy for arrays, and of this package `store.py`, `_errors.py`, `_broken.py` and
+`_packets.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from concurrent.futures import Future as BaseFuture
 from typing import Any
 
 from . import store
-from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, WorkerDied, shown
+from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, shown
 from ._packets import LIMITS, close, decode, pack, receive, send, to_json
 
 _PROTOCOL = 1
@@ -112,10 +113,11 @@ class Service:
 
         Arguments and results are None, numbers, text, bytes, numpy arrays (what has `__array__` becomes one), and lists
         and dictionaries of these. Arguments may have names, except `deadline`. An array is copied once, into the memory
-        that the service maps. `deadline`: seconds that the call may run. Callbacks of the future must not wait for other calls.
+        that the service maps. `deadline`: seconds that the call may run. Callbacks of the future must not wait for
+        other calls.
 
-        The future fails with `arenite.WorkerDied`, `DeadlineExceeded`, `MemoryLimitExceeded`, `ArenaFull`, `NotRunning`,
-        or `ServiceError`, whose `code` says what happened, such as "panicked" for an exception.
+        The future fails with `arenite.WorkerDied`, `DeadlineExceeded`, `MemoryLimitExceeded`, `ArenaFull`,
+        `NotRunning`, or `ServiceError`, whose `code` says what happened, such as "panicked" for an exception.
         """
         id = next(self._ids)
         message = {"op": "call", "id": id, "kernel": kernel}
@@ -378,6 +380,8 @@ def _failure(answer: dict[str, Any], deadline: float | None) -> BaseException:
     code, message = answer["error"], shown(answer["message"])
     error: Any
     if code in ("crashed", "exited", "quarantined"):
+        from ._broken import WorkerDied
+
         error = WorkerDied(message, signal=answer.get("signal"), exit_code=answer.get("code"))
     elif code == "timeout":
         error = DeadlineExceeded(message, deadline=deadline)

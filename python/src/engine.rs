@@ -564,6 +564,19 @@ impl Engine {
         Ok(self.shared.with(|engine| Ok(py.detach(|| engine.trim())))?)
     }
 
+    /// Why no worker can be started any more, if so.
+    #[getter]
+    fn broken(&self) -> Option<String> {
+        // The locks of another process may be held by threads that are not in this one.
+        if self.shared.is_foreign() {
+            return None;
+        }
+        self.shared
+            .with(|engine| Ok(engine.broken()))
+            .ok()
+            .flatten()
+    }
+
     /// Whether it belongs to a process that this one was forked from.
     #[getter]
     fn is_foreign(&self) -> bool {

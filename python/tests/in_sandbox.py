@@ -271,7 +271,8 @@ def taken_over(what):
 
 
 def one_array_often(count):
-    """From now on, replies of this worker are an array of 8 MiB that many times, for each of which it sends a buffer."""
+    """From now on, replies of this worker are an array of 8 MiB that many times, for each of which it sends a
+    buffer."""
     from arenite import _worker
 
     def text(content):

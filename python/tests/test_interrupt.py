@@ -29,7 +29,8 @@ BEGUN = """
         raise Stopped
 
     def interrupt(number):
-        # The standard library cancels nothing if the exception comes before all tasks are submitted: after the first results.
+        # The standard library cancels nothing if the exception comes before all tasks are submitted: after the first
+        # results.
         while begun() < (3 if sys.argv[1] == "stdlib" else 2):
             time.sleep(0.005)
         os.kill(os.getpid(), number)

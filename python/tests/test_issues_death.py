@@ -200,6 +200,31 @@ def test_initializer_that_fails(how):
     assert said in str(caught.value)
 
 
+def test_a_death_after_the_end_of_the_main_file():
+    """Modules that want to be called at the exit can no longer be imported, and that of `BrokenProcessPool` is one."""
+    end = harness.script(
+        """
+        import os, sys, threading
+        import arenite
+
+        def die(read):
+            os.read(read, 1)
+            os._exit(3)
+
+        def report(future):
+            print(type(future.exception()).__name__)
+
+        read, write = os.pipe()
+        ex = arenite.Executor(1)
+        assert "concurrent.futures.process" not in sys.modules
+        path = f"/proc/{os.getpid()}/fd/{read}"
+        ex.submit(lambda: die(os.open(path, os.O_RDONLY))).add_done_callback(report)
+        threading._register_atexit(os.write, write, b"!")
+        """
+    )
+    assert end.ok().out == "WorkerDied\n"
+
+
 @pytest.mark.parametrize("append", [append_for_ever, append_small_for_ever])
 def test_endless_append_meets_the_memory_limit(append):
     """uqfoundation/pathos#265: a task that eats all memory takes the machine with it."""
@@ -232,6 +257,9 @@ def test_memory_limit_reaches_the_user_through_dask():
             distributed.Client(cluster) as client,
         ):
             with dask.annotate(executor="arenite"):
+                # What Dask loads for the report of an exception, it cannot load without memory.
+                with harness.waiting("Dask's first answer"), pytest.raises(ValueError, match="invalid literal"):
+                    client.submit(int, "no number").result()
                 future = client.submit(append_for_ever)
             with harness.waiting("Dask's answer"), pytest.raises(MemoryError):
                 future.result()

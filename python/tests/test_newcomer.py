@@ -1,4 +1,5 @@
-"""What people stumble over first: retries by class, calls of actors, names without libraries, texts, odd environments."""
+"""What people stumble over first: retries by class, calls of actors, names without libraries, texts, odd
+environments."""
 
 import concurrent.futures
 import os

@@ -4,6 +4,7 @@ import itertools
 import multiprocessing
 import os
 import time
+import weakref
 
 import harness
 import pytest
@@ -274,6 +275,22 @@ def test_arrays_and_what_is_lent_arrive(ex):
 
     assert list(ex.map(fill, map(arenite.mut, out), range(600))) == [None] * 600
     assert (out == np.arange(600)[:, None]).all()
+
+
+def holder(n):
+    return Held()
+
+
+class Held:
+    pass
+
+
+@pytest.mark.parametrize("options", [{}, {"chunksize": 1}, {"chunksize": 5}])
+def test_a_value_that_was_given_is_the_callers_alone(ex, options):
+    for value in ex.map(holder, range(20), **options):
+        reference = weakref.ref(value)
+        del value
+        assert reference() is None
 
 
 def test_prints_and_warnings_are_those_of_calls(tmp_path):

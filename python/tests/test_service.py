@@ -952,7 +952,7 @@ PLAIN = """
 def test_a_client_needs_no_extension(serving: Any, tmp_path: Path) -> None:
     copy = tmp_path / "arenite"
     copy.mkdir()
-    for file in ("__init__.py", "_errors.py", "_packets.py", "service.py", "store.py"):
+    for file in ("__init__.py", "_broken.py", "_errors.py", "_packets.py", "service.py", "store.py"):
         shutil.copy(Path(arenite.__file__).parent / file, copy)
     ran = harness.script(PLAIN, tmp_path, serving.address, env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert ran.ok().out == "done\n"

@@ -29,8 +29,8 @@ arenite.dask.Worker
 arenite.joblib.AreniteBackend
 """
 
-#: A user's program. Lines that end in `# error: CODE` have to be refused by mypy with that code, and by pyright; all others
-#: have to be accepted.
+#: A user's program. Lines that end in `# error: CODE` have to be refused by mypy with that code, and by pyright; all
+#: others have to be accepted.
 USE = '''
 from collections import Counter
 from collections.abc import Iterator

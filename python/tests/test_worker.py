@@ -12,6 +12,7 @@ import harness
 import pytest
 
 import arenite
+from arenite import _start
 
 END = """
     import atexit, os, sys, threading, time
@@ -247,6 +248,21 @@ def test_a_frozen_program_is_told_what_to_pass(monkeypatch):
         arenite.Executor(1)
     with arenite.Executor(1, python=sys.executable) as ex:
         assert ex.submit(abs, -1).result() == 1
+
+
+@pytest.mark.parametrize("sandboxed", [False, True])
+def test_a_frozen_program_keeps_its_libraries_to_itself(monkeypatch, sandboxed):
+    """PyInstaller's loader sets the variable, and keeps what it was, if it was set."""
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/bundle")
+    monkeypatch.delenv("LD_LIBRARY_PATH_ORIG", raising=False)
+
+    def path(python):
+        return dict(_start.environment(1, None, sandboxed, python)).get("LD_LIBRARY_PATH")
+
+    assert (path(None), path("python3")) == ("/bundle", None)
+    monkeypatch.setenv("LD_LIBRARY_PATH_ORIG", "/mine")
+    assert (path(None), path("python3")) == ("/bundle", "/mine")
 
 
 GEVENT = """

@@ -282,6 +282,14 @@ impl Engine {
         }
     }
 
+    /// Why no worker can be started any more, if so. Every job fails with [`NoWorkers`](JobErrorKind::NoWorkers) then.
+    pub fn broken(&self) -> Option<String> {
+        match &self.backend {
+            Backend::Workers(workers) => workers.shared.broken(),
+            Backend::Inline => None,
+        }
+    }
+
     /// Returns committed memory that no array holds to Linux at once, instead of after some seconds. Returns the number
     /// of bytes.
     pub fn trim(&self) -> u64 {

@@ -47,6 +47,11 @@ impl EngineState {
 }
 
 impl Supervisor {
+    /// Why no job can run any more, if so.
+    pub(crate) fn broken(&self) -> Option<String> {
+        self.lock().lifecycle.broken().cloned()
+    }
+
     /// The statistics at this moment.
     pub(crate) fn stats(&self) -> Stats {
         let arena = self.arena.stats();

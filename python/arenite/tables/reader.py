@@ -103,8 +103,8 @@ def _starts(plan: Plan, call: shared.Caller) -> Iterator[tuple[Task | TableError
 
 
 def _widened(plan: Plan, wider: Any, task: Task) -> Any:
-    """The schema that fits this part, too; None if its values fit the types that it was read with, so that no other types
-    help. `wider`: what other parts need, whose widening may be enough for this one."""
+    """The schema that fits this part, too; None if its values fit the types that it was read with, so that no other
+    types help. `wider`: what other parts need, whose widening may be enough for this one."""
     call = shared.Caller(shared.urgent(plan.tasks), Infer(plan.spec, None), "infer")
     try:
         found = plan.columns_in(plan.reply(call(*task.place), task.origin), task.origin)

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyModule, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use super::damaged;
 use super::journal::{LONGEST_RECORD, Writer};
@@ -16,38 +16,34 @@ const FLUSHED: Duration = Duration::from_micros(3);
 
 /// The filters of warnings as a call finds them.
 struct Filters<'py> {
-    warnings: Bound<'py, PyModule>,
+    warnings: Bound<'py, PyDict>,
     list: Bound<'py, PyList>,
     len: usize,
-    ends: Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)>,
+    first: Option<Bound<'py, PyAny>>,
 }
 
 impl<'py> Filters<'py> {
     fn new(py: Python<'py>) -> PyResult<Self> {
         let warnings = py.import("warnings")?;
         let list: Bound<'py, PyList> = warnings.getattr(intern!(py, "filters"))?.cast_into()?;
-        let len = list.len();
-        let last = len.checked_sub(1);
         Ok(Self {
-            ends: last.and_then(|last| Some((list.get_item(0).ok()?, list.get_item(last).ok()?))),
-            warnings,
+            warnings: warnings.dict(),
+            len: list.len(),
+            first: list.get_item(0).ok(),
             list,
-            len,
         })
     }
 
-    /// Whether a call has changed them: filters are added at the ends, all are removed, or the list is another one.
+    /// Whether a call has changed them: a filter is added at the end or moved to the front, all are removed, or the list
+    /// is another one.
     fn have_changed(&self) -> PyResult<bool> {
-        let now = self.warnings.getattr(intern!(self.list.py(), "filters"))?;
-        if !now.is(&self.list) || self.list.len() != self.len {
+        let now = self.warnings.get_item(intern!(self.list.py(), "filters"))?;
+        if !now.is_some_and(|now| now.is(&self.list)) || self.list.len() != self.len {
             return Ok(true);
         }
-        Ok(match &self.ends {
+        Ok(match &self.first {
+            Some(first) => !self.list.get_item(0)?.is(first),
             None => false,
-            Some((first, last)) => {
-                let last_now = self.list.get_item(self.len - 1)?;
-                !self.list.get_item(0)?.is(first) || !last_now.is(last)
-            }
         })
     }
 }
@@ -140,6 +136,9 @@ pub fn run_packet<'py>(
     let begin = Instant::now();
     let mut flushed = Duration::ZERO;
     let mut now = Duration::ZERO;
+    // The call after which the clock is read next, which takes a tenth of a shortest one, and how many calls there are
+    // from one reading to the next.
+    let (mut timed, mut untimed) = (1, 1);
     while !reader.left.is_empty() && tail.is_none() {
         if writer.as_ref().is_some_and(|writer| !writer.begin()) {
             break;
@@ -177,10 +176,19 @@ pub fn run_packet<'py>(
                 }
             }
         };
-        now = begin.elapsed();
-        if now >= flushed + FLUSHED || matches!(given, Given::Value(_) | Given::Raised(_)) {
-            flush.call0()?;
-            flushed = now;
+        let is_last = matches!(given, Given::Value(_) | Given::Raised(_));
+        if calls == timed || is_last {
+            let before = std::mem::replace(&mut now, begin.elapsed());
+            untimed = if now < before + FLUSHED / 4 {
+                2 * untimed
+            } else {
+                1
+            };
+            timed = calls + untimed;
+            if now >= flushed + FLUSHED || is_last {
+                flush.call0()?;
+                flushed = now;
+            }
         }
         match given {
             Given::Record => {
@@ -192,5 +200,5 @@ pub fn run_packet<'py>(
             Given::Value(dumped) | Given::Raised(dumped) => tail = Some(dumped),
         }
     }
-    Ok((now.as_secs_f64(), calls, tail))
+    Ok((begin.elapsed().as_secs_f64(), calls, tail))
 }

@@ -10,7 +10,7 @@ use super::values::{dump_simple, form, is_simple, write_pickle, write_plain};
 use crate::buffer::Buffer;
 
 /// Bytes of a packet's arguments from which on it takes no further call.
-const LONGEST_PACKET: u32 = 48 << 10;
+const LONGEST_PACKET: u32 = 112 << 10;
 /// The longest arguments of a call that are numbers, text and containers of these.
 const LONGEST_CALL: usize = 8 << 10;
 /// Buffers from which on it takes none.

@@ -20,7 +20,7 @@ tests = suite.Suite(path)
 PRIVATE = "looks into private attributes of ProcessPoolExecutor; see test_adapted.py"
 #: Tests that cannot apply, and why.
 NOT_APPLICABLE = {
-    "FailingInitializer.test_initializer": "expects BrokenExecutor for all later tasks; see test_adapted.py",
+    "FailingInitializer.test_initializer": PRIVATE,
     "ProcessPoolShutdown.test_processes_terminate": PRIVATE,
     "ProcessPoolShutdown.test_context_manager_shutdown": PRIVATE,
     "ProcessPoolShutdown.test_del_shutdown": PRIVATE,

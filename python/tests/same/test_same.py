@@ -1,6 +1,7 @@
 """Programs give on arenite what they give on the pools of the standard library, and on loky.
 
-Each script of this folder has many programs, which one process runs on one of these. A run of the tests draws some of them.
+Each script of this folder has many programs, which one process runs on one of these. A run of the tests draws some of
+them.
 """
 
 import collections
@@ -21,7 +22,7 @@ sys.path.insert(0, str(HERE))
 
 import backends  # noqa: E402
 
-SCRIPTS = {"callables": (), "values": ("numpy", "pandas")}
+SCRIPTS = {"broken": (), "callables": (), "values": ("numpy", "pandas")}
 #: Seconds for all programs of a script.
 PATIENCE = 300
 

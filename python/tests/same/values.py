@@ -5,6 +5,7 @@ import asyncio
 import collections
 import concurrent.futures
 import copy
+import copyreg
 import dataclasses
 import datetime
 import decimal
@@ -126,6 +127,21 @@ class Reduced:
         return f"Reduced({self.x})"
 
 
+class Registered:
+    def __init__(self, x):
+        self.x = x
+
+    def __repr__(self):
+        return f"Registered({self.x})"
+
+
+def reduce_registered(value):
+    return Registered, (value.x + 1,)
+
+
+copyreg.pickle(Registered, reduce_registered)
+
+
 class New:
     def __new__(cls, x):
         made = super().__new__(cls)
@@ -199,6 +215,7 @@ def everything():
         "dataclass": Reading(1, [2]), "frozen dataclass": Frozen(1), "enumeration": Color.RED, "flags": Rights(3),
         "text with attributes": Text("a", "b"), "list with attributes": Items([1]), "dict with a method": Table(a=1),
         "object with a state": Stated(), "object with a reduction": Reduced(3), "object with arguments": New(4),
+        "object of a registered class": Registered(5),
         "object of itself": Linked(), "objects twice": (lambda one: [one, one])(Plain(1)),
         "bound method": Plain(1).__repr__,
         "error": ValueError("a", 1), "error of the program": failure(), "error with a cause": failure(KeyError(1)),

@@ -1,8 +1,8 @@
 """Pickles as a worker could send them that hostile code has taken over: programs of allowed opcodes that fit together,
 with numbers at the limits of each type, values in many places, deep ones, and keys that collide.
 
-`python plain_pickles.py SEED FIRST LAST MARK` reads those of these numbers, within limits of memory, stack and time. The
-number under way is in the file MARK.
+`python plain_pickles.py SEED FIRST LAST MARK` reads those of these numbers, within limits of memory, stack and time.
+The number under way is in the file MARK.
 """
 
 import io

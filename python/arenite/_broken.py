@@ -1,0 +1,82 @@
+"""Failures of workers. They are what `ProcessPoolExecutor` raises then, so that a program that catches that catches
+these.
+
+They are apart from the other exceptions since their base is in a module whose import takes longer than that of this
+package.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import BrokenExecutor
+from typing import TYPE_CHECKING, Any
+
+from ._errors import MANY_PROCESSES, Crash, CrashFrame, MemoryLimitExceeded, _Failure
+
+if TYPE_CHECKING:
+    from concurrent.futures.process import BrokenProcessPool
+else:
+    try:
+        from concurrent.futures.process import BrokenProcessPool
+    except RuntimeError:
+        # The interpreter ends, and the program, which has not imported the module, cannot catch its exception either.
+        BrokenProcessPool = BrokenExecutor
+
+
+class WorkerDied(_Failure, BrokenProcessPool):
+    """The worker process ended while it ran the task. It was replaced, and other tasks go on.
+
+    >>> import arenite, os
+    >>> with arenite.Executor(1) as ex:
+    ...     try:
+    ...         ex.submit(os._exit, 3).result()
+    ...     except arenite.WorkerDied as died:
+    ...         print(died.exit_code, died.signal)
+    3 None
+    """
+
+    #: The signal that ended the process, or None.
+    signal: int | None = None
+    #: The code that the process exited with, or None.
+    exit_code: int | None = None
+    #: What the process recorded of its crash. None if it did not crash or the task is not to blame.
+    crash: Crash | None = None
+
+    def __init__(self, message: str = "the worker died", *, signal: int | None = None, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.signal = signal
+        self.exit_code = exit_code
+        self.last_words = []
+        self.deaths = []
+
+
+class KilledForMemory(MemoryLimitExceeded, BrokenProcessPool):
+    """Linux has killed the worker, because the machine or its container was out of memory."""
+
+
+class StartFailed(_Failure, BrokenProcessPool):
+    """No worker can be started: the message says why. An initializer that raises is such a reason."""
+
+    def __init__(self, message: str = "no worker can be started") -> None:
+        super().__init__(message)
+        self.last_words = []
+        self.deaths = []
+
+
+def start_failed(why: str) -> StartFailed:
+    """Returns the exception for a reason why no worker can be started, as the engine has it."""
+    # What Linux says where a user has as many processes and threads as the limit allows.
+    return StartFailed(f"{why} ({MANY_PROCESSES})" if "EAGAIN" in why else why)
+
+
+def from_failure(failure: dict[str, Any]) -> WorkerDied | KilledForMemory | StartFailed:
+    """Returns the exception for a failure that ended a worker, as the extension describes it."""
+    kind, text = failure["kind"], failure["text"]
+    if kind == "start":
+        return start_failed(text)
+    if kind == "oom":
+        return KilledForMemory(text)
+    error = WorkerDied(text, signal=failure.get("signal"), exit_code=failure.get("exit_code"))
+    if crash := failure["crash"]:
+        frames = [CrashFrame(**frame) for frame in crash["frames"]]
+        error.crash = Crash(**{**crash, "frames": frames})
+    return error
