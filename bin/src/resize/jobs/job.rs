@@ -13,14 +13,13 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::super::args::{self, Background, QUALITY, ResizeArgs};
-use super::super::options;
 use super::feed::LONGEST_LINE;
-use crate::batch::kind::Kind;
-use crate::batch::outcome::Fault;
+use crate::batch::Fault;
+use crate::batch::inputs::Kind;
+use crate::batch::plan::Template;
 use crate::batch::pool::Make;
 use crate::batch::run_args::{MOST_RETRIES, RunArgs};
-use crate::batch::template::Template;
-use crate::units;
+use crate::text;
 
 /// What a line asks for.
 #[derive(Debug)]
@@ -151,7 +150,7 @@ fn read(
     let template = match output.to_str() {
         Some(text) if is_list || args.size.len() > 1 => {
             let template = text.parse().map_err(|why| format!("out: {why}"))?;
-            options::check_names(&args, &template).map_err(|why| format!("out: {why}"))?;
+            args::check_names(&args, &template).map_err(|why| format!("out: {why}"))?;
             Some(template)
         }
         _ => None,
@@ -160,7 +159,7 @@ fn read(
         format: format(args.format, &output)?,
         output,
         template,
-        make: options::make(&args)?,
+        make: args::make(&args)?,
         overwrite: args.overwrite,
         preserve_times: args.preserve_times,
     })
@@ -334,11 +333,11 @@ fn background<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Background>, 
 }
 
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    by(from, units::duration)
+    by(from, text::duration)
 }
 
 fn pixels<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
-    by(from, units::pixels)
+    by(from, text::pixels)
 }
 
 #[cfg(test)]
@@ -347,7 +346,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::{Cli, Command};
+    use crate::{Cli, Command};
 
     fn job(flags: &str, line: &str) -> Job {
         let words = ["arenite", "resize", "--jobs", "-"];

@@ -30,45 +30,44 @@ use std::thread::{self, Builder};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::args::ResizeArgs;
-use super::options::JobsOptions;
+use super::args::{self, ResizeArgs};
 use super::output::{self, Bounds, Missing, Output, Writer};
 use feed::{Feed, Line};
 use job::{Asked, Job};
 use room::Room;
 
 use crate::batch::inputs;
-use crate::batch::outcome::{Fault, Outcome, Written};
+use crate::batch::plan::Name;
 use crate::batch::plan::{Item, Task};
 use crate::batch::pool::{self, Makers, Refused};
 use crate::batch::printer::{FileLine, Printer};
 use crate::batch::stop::Stop;
-use crate::batch::template::Name;
+use crate::batch::{Fault, Outcome, Written};
 use crate::folder::{Entry, Identity, Stamp, identity};
 use crate::text::{json_line, reason, show_path};
 
 /// Answers jobs until stdin ends; returns the exit code, or why nothing was started.
 pub(super) fn run(args: &ResizeArgs, stop: &Stop, printer: &mut Printer) -> Result<u8, String> {
-    let options = JobsOptions::from_args(args)?;
+    let engine = args::settings_of_jobs(args)?;
     let mut writer = Writer::new(stop);
-    let bounds = match &options.out {
+    let bounds = match &args.out {
         Some(folder) => Some(Bounds::create(folder, Missing::IsCreated, &mut writer)?),
         None => None,
     };
-    let makers = Makers::start(&options.engine, options.engine.workers, true)?;
+    let makers = Makers::start(&engine, engine.workers, true)?;
     for part in makers.missing_protection() {
         printer.warn(&format!("not enforced by this Linux: {part}"));
     }
     let callers = Callers {
         room: Room::new(makers.budget()),
         makers,
-        root: options.out.as_deref(),
+        root: args.out.as_deref(),
         output: Mutex::new(Writing {
             bounds,
             writer,
             made: HashMap::new(),
         }),
-        defaults: &options.defaults,
+        defaults: args,
         stop,
     };
     let feed = Arc::new(Feed::default());
