@@ -242,8 +242,10 @@ impl Callers<'_> {
 
     /// Writes a result whose job has this input.
     fn write(&self, relative: &Path, input: &Stamp, wanted: Output<'_>) -> Result<Stamp, Fault> {
-        let Some(name) = relative.file_name() else {
-            return Err(Fault::new("write", "not written: out names no file"));
+        // A template may end with a part that is empty for this input.
+        let Some(name) = job::file_name(relative) else {
+            let text = format!("not written: {} is a folder", show_path(relative));
+            return Err(Fault::new("write", text));
         };
         let folder = relative.parent().unwrap_or(Path::new(""));
         // Between the look at the name and this, another program may have linked it to the input.
