@@ -1,25 +1,99 @@
 //! The `arenite` command line: parses, plans, calls the library, prints.
+//!
+//! # From `arenite resize photos -s 224 -o out` to a written file
+//! 1. `main.rs` parses the words by the flags of `resize/args/mod.rs` and, for those that `check` has too,
+//!    `batch/run_args.rs`. Numbers with units are read in `text.rs`.
+//! 2. `resize/mod.rs` is the command. It listens to signals (`batch/stop.rs`) and checks the flags (`Options` in
+//!    `resize/args/mod.rs`).
+//! 3. `batch/inputs.rs` finds the pictures, and `batch/plan.rs` names their results.
+//! 4. `batch/mod.rs` works through the list: `batch/pool.rs` has the engine, reads files and starts jobs.
+//! 5. `resize/output.rs` writes a result below the output folder, which `folder/mod.rs` holds open.
+//!
+//! Afterwards `resize/record.rs` notes the result for `--resume`, and `batch/printer.rs` prints its path.
 
 #![forbid(unsafe_code)]
 
 mod batch;
 mod check;
-mod choice;
-mod cli;
 mod doctor;
-mod exit;
 mod folder;
 mod generate;
 mod resize;
 mod store;
 mod text;
-mod units;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use cli::{Cli, Command};
+use check::CheckArgs;
+use doctor::DoctorArgs;
+use generate::What;
+use resize::ResizeArgs;
+use store::StoreCommand;
+
+/// The exit code of a wrong command line, or of a set-up that failed.
+pub(crate) const USAGE: u8 = 2;
+
+const ABOUT: &str = "Image and array work in isolated worker processes, on shared memory";
+
+const EXAMPLES: &str = "\
+Examples:
+  arenite resize photos --size 224 --out thumbs
+  arenite check photos
+  arenite resize --help
+  arenite doctor
+  arenite serve --capacity 20GiB
+  arenite put prices prices.npy
+  arenite call photos brighten @photo.npy 10 -o bright.npy
+
+Exit codes: 0 all done, 1 some inputs failed (each named) or trouble found
+(doctor), 2 wrong usage or set-up, 130, 143 or 129 ended by SIGINT,
+SIGTERM or SIGHUP.";
+
+const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    env!("ARENITE_COMMIT"),
+    "\n",
+    env!("ARENITE_PROFILE"),
+    " build for ",
+    env!("ARENITE_TARGET"),
+    "\nlicense: ",
+    env!("CARGO_PKG_LICENSE")
+);
+
+/// The arguments of `arenite`.
+#[derive(Debug, Parser)]
+#[command(name = "arenite", version, long_version = LONG_VERSION, about = ABOUT, after_help = EXAMPLES)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    /// Print a manual page or a shell completion script and exit
+    #[arg(
+        long,
+        value_name = "WHAT",
+        global = true,
+        exclusive = true,
+        hide_short_help = true
+    )]
+    pub generate: Option<What>,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    // The descriptions are those of the arguments: a doc comment here would replace their long text.
+    Resize(Box<ResizeArgs>),
+    Check(Box<CheckArgs>),
+    Doctor(DoctorArgs),
+    #[command(flatten)]
+    Store(StoreCommand),
+}
 
 fn main() -> ExitCode {
     // First: a worker never returns from here.
@@ -41,6 +115,16 @@ fn main() -> ExitCode {
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Store(command)) => store::run(&command),
         // Without any argument clap prints the help itself; this is left for `arenite --`.
-        None => ExitCode::from(exit::USAGE),
+        None => ExitCode::from(USAGE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
     }
 }

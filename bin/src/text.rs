@@ -1,9 +1,13 @@
-//! Text for people: errors, paths and other strings as parts of a line.
+//! Text for people and by people: errors, paths and other strings as parts of a line, numbers with units, and when to
+//! use colours.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
+use clap::ValueEnum;
 use serde::Serialize;
 
 /// The system's message in lower case, without the number that `io::Error` appends.
@@ -77,6 +81,156 @@ pub(crate) fn one_line(text: &str) -> String {
     joined
 }
 
+// ---- Numbers with units -------------------------------------------------------------------------
+
+const TOO_SMALL: &str = "it must be more than 0";
+
+/// A count of bytes: `1048576`, `64K`, `512MiB`, `4G` count in 1024s, `4GB` in 1000s.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let (number, unit) = split(positive(text)?);
+    let factor: u64 = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        _ => return Err(format!("'{unit}' is not a unit; write 512MiB, 4G or 4GB")),
+    };
+    scaled(number, factor)
+}
+
+/// A count of pixels: `1000000`, `128M`, `1.5G`, in 1000s.
+pub(crate) fn pixels(text: &str) -> Result<u64, String> {
+    let (number, unit) = split(positive(text)?);
+    let factor: u64 = match unit.to_ascii_lowercase().as_str() {
+        "" => 1,
+        "k" => 1_000,
+        "m" | "mp" => 1_000_000,
+        "g" | "gp" => 1_000_000_000,
+        _ => return Err(format!("'{unit}' is not a unit; write 128M or 128000000")),
+    };
+    scaled(number, factor)
+}
+
+/// A duration: `30s`, `500ms`, `1.5m`, `1h30m`; a number alone counts seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let mut rest = positive(text)?.trim();
+    let mut nanos: u128 = 0;
+    loop {
+        let (number, after) = split(rest);
+        let end = after
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(after.len());
+        let (unit, next) = (after[..end].trim(), after[end..].trim_start());
+        let factor: u64 = match unit.to_ascii_lowercase().as_str() {
+            "ms" => 1_000_000,
+            "s" | "sec" => 1_000_000_000,
+            // A number without a unit must be the only one.
+            "" if nanos == 0 && next.is_empty() => 1_000_000_000,
+            "m" | "min" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            _ => {
+                return Err(format!(
+                    "'{unit}' is not a unit of time; write 30s, 500ms or 2m"
+                ));
+            }
+        };
+        nanos += u128::from(scaled(number, factor)?);
+        rest = next;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    match u64::try_from(nanos / 1_000_000) {
+        Ok(0) => Err("it must be at least a millisecond".to_owned()),
+        Ok(millis) => Ok(Duration::from_millis(millis)),
+        Err(_) => Err("it is too long".to_owned()),
+    }
+}
+
+/// Formats a number of bytes: `812 B`, `1.4 MiB`.
+pub(crate) fn show_bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// Rejects a minus sign, which would otherwise be read as a unit.
+fn positive(text: &str) -> Result<&str, String> {
+    match text.trim_start().starts_with('-') {
+        true => Err(TOO_SMALL.to_owned()),
+        false => Ok(text),
+    }
+}
+
+fn split(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let end = text
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .unwrap_or(text.len());
+    (&text[..end], text[end..].trim_start())
+}
+
+/// Multiplies exactly, except that fractions are rounded down.
+fn scaled(number: &str, factor: u64) -> Result<u64, String> {
+    let value = match number.split_once('.') {
+        None => number
+            .parse::<u64>()
+            .ok()
+            .and_then(|n| n.checked_mul(factor)),
+        Some(_) => number
+            .parse::<f64>()
+            .ok()
+            .map(|n| n * factor as f64)
+            .filter(|n| *n < u64::MAX as f64)
+            .map(|n| n as u64),
+    };
+    match value {
+        Some(0) => Err(TOO_SMALL.to_owned()),
+        Some(value) => Ok(value),
+        None => Err("a number is missing or too large".to_owned()),
+    }
+}
+
+// ---- Colours and progress -----------------------------------------------------------------------
+
+/// When to show progress or colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Choice {
+    /// On a terminal
+    Auto,
+    /// Everywhere
+    Always,
+    /// Nowhere
+    Never,
+}
+
+/// Whether `--color` means colours on this stream.
+pub(crate) fn wants_color(choice: Choice, terminal: bool) -> bool {
+    let unset = |name: &str| std::env::var_os(name).is_none_or(|value| value.is_empty());
+    match choice {
+        Choice::Always => true,
+        Choice::Never => false,
+        Choice::Auto => {
+            terminal
+                && unset("NO_COLOR")
+                && std::env::var_os("TERM").as_deref() != Some(OsStr::new("dumb"))
+        }
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
@@ -121,5 +275,59 @@ mod tests {
         ] {
             assert_eq!(show_path(Path::new(path)), shown);
         }
+    }
+
+    #[test]
+    fn bytes_parse_in_binary_and_decimal_units() {
+        assert_eq!(bytes("4096"), Ok(4096));
+        assert_eq!(bytes("1GiB"), Ok(1 << 30));
+        assert_eq!(bytes("1g"), Ok(1 << 30));
+        assert_eq!(bytes("1.5 MiB"), Ok(3 << 19));
+        assert_eq!(bytes("2GB"), Ok(2_000_000_000));
+    }
+
+    #[test]
+    fn pixels_parse_in_decimal_units() {
+        assert_eq!(pixels("128M"), Ok(128_000_000));
+        assert_eq!(pixels("10"), Ok(10));
+    }
+
+    #[test]
+    fn invalid_numbers_are_rejected() {
+        for wrong in ["", "G", "-1", "1X", "0", "99999999999G", "1..2M", "1e9"] {
+            assert!(bytes(wrong).is_err(), "{wrong:?}");
+            assert!(pixels(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn durations_have_units_and_add_up() {
+        let of = |text| duration(text).map(|time| time.as_millis());
+        assert_eq!(of("30s"), Ok(30_000));
+        assert_eq!(of("30"), Ok(30_000));
+        assert_eq!(of(" 500 ms "), Ok(500));
+        assert_eq!(of("1.5m"), Ok(90_000));
+        assert_eq!(of("1h30m"), Ok(5_400_000));
+        assert_eq!(of("2 min 5 s"), Ok(125_000));
+        for wrong in [
+            "",
+            "s",
+            "-1s",
+            "0",
+            "0.1ms",
+            "5 weeks",
+            "1s2",
+            "1e3s",
+            "99999999999h",
+            "1..5s",
+        ] {
+            assert!(duration(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_shown_in_one_unit() {
+        assert_eq!(show_bytes(812), "812 B");
+        assert_eq!(show_bytes(1_468_006), "1.4 MiB");
     }
 }

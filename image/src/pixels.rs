@@ -91,6 +91,25 @@ pub struct Pixels {
     pub samples: Samples,
 }
 
+/// Divides the samples of each pixel by its last one, as a share of `most`. Invisible pixels have no colour to recover.
+pub(super) fn divide_by_last<T: Copy + Into<u64> + TryFrom<u64>>(
+    samples: &mut [T],
+    channels: usize,
+    most: T,
+) {
+    for pixel in samples.chunks_exact_mut(channels) {
+        let Some((alpha, colors)) = pixel.split_last_mut() else {
+            continue;
+        };
+        let (alpha, full): (u64, u64) = ((*alpha).into(), most.into());
+        for color in colors.iter_mut().filter(|_| alpha > 0) {
+            let value: u64 = (*color).into();
+            let value = ((value * full + alpha / 2) / alpha).min(full);
+            *color = T::try_from(value).unwrap_or(most);
+        }
+    }
+}
+
 /// Allocates a zeroed buffer of `len` samples, or returns `OutOfMemory`.
 pub(super) fn buffer<T: Copy + Default>(len: usize) -> Result<Vec<T>, ImageError> {
     let mut samples = Vec::new();
@@ -127,6 +146,38 @@ impl Pixels {
             Samples::Eight(samples) => samples.len() as u64,
             Samples::Sixteen(samples) => size_of_val(&samples[..]) as u64,
         }
+    }
+
+    /// This picture with the rows of another one below it, which has the same width, colour model and depth.
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub(super) fn followed_by(mut self, below: Self) -> Result<Self, ImageError> {
+        fn append<T: Copy>(samples: &mut Vec<T>, below: &[T]) -> Result<(), ImageError> {
+            let bytes = size_of_val(below) as u64;
+            let more = samples.try_reserve_exact(below.len());
+            more.map_err(|_| ImageError::OutOfMemory { bytes })?;
+            samples.extend_from_slice(below);
+            Ok(())
+        }
+        match (&mut self.samples, &below.samples) {
+            (Samples::Eight(samples), Samples::Eight(below)) => append(samples, below)?,
+            (Samples::Sixteen(samples), Samples::Sixteen(below)) => append(samples, below)?,
+            _ => {}
+        }
+        self.height += below.height;
+        Ok(self)
+    }
+
+    /// This picture without its first rows.
+    pub(super) fn without_rows(mut self, count: u32) -> Self {
+        let samples = count as usize * self.width as usize * self.color.channels();
+        match &mut self.samples {
+            Samples::Eight(all) => drop(all.drain(..samples)),
+            Samples::Sixteen(all) => drop(all.drain(..samples)),
+        }
+        self.height -= count;
+        self
     }
 
     /// The samples of a picture with 8 bits per sample; none of another.
@@ -266,26 +317,13 @@ impl Pixels {
 
     /// Takes alpha out of colours that were multiplied by it.
     pub(super) fn divide_by_alpha(&mut self) {
-        fn divide<T: Copy + Into<u64> + TryFrom<u64>>(samples: &mut [T], channels: usize, most: T) {
-            for pixel in samples.chunks_exact_mut(channels) {
-                let Some((alpha, colors)) = pixel.split_last_mut() else {
-                    continue;
-                };
-                let (alpha, full): (u64, u64) = ((*alpha).into(), most.into());
-                for color in colors.iter_mut().filter(|_| alpha > 0) {
-                    let value: u64 = (*color).into();
-                    let value = ((value * full + alpha / 2) / alpha).min(full);
-                    *color = T::try_from(value).unwrap_or(most);
-                }
-            }
-        }
         let channels = self.color.channels();
         if !self.color.has_alpha() {
             return;
         }
         match &mut self.samples {
-            Samples::Eight(samples) => divide(samples, channels, u8::MAX),
-            Samples::Sixteen(samples) => divide(samples, channels, u16::MAX),
+            Samples::Eight(samples) => divide_by_last(samples, channels, u8::MAX),
+            Samples::Sixteen(samples) => divide_by_last(samples, channels, u16::MAX),
         }
     }
 

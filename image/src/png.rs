@@ -62,15 +62,13 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     if let Samples::Sixteen(samples) = &mut samples {
         samples.iter_mut().for_each(|s| *s = u16::from_be(*s));
     }
-    let mut pixels = Pixels {
+    let pixels = Pixels {
         width,
         height,
         color,
         samples,
     };
-    if has_narrow_range(reader.info()) {
-        pixels = pixels.widened();
-    }
+    let mut pixels = in_full_range(pixels, reader.info());
     let damage = match error.map(translate) {
         Some(error) if done < all => {
             // An interlaced picture is coarse everywhere instead, unless its first pass is incomplete.
@@ -202,13 +200,21 @@ fn xmp(reader: &Reader<File<'_>>) -> Option<Vec<u8>> {
     Some(text.get_text().ok()?.into_bytes())
 }
 
-/// Whether the numbers of the pixels are those of video. Fewer than 8 bits have no narrow range; a palette has 8.
-fn has_narrow_range(info: &png::Info<'_>) -> bool {
+/// The pixels of a picture or frame, scaled to all numbers if theirs are those of video. Fewer than 8 bits have no
+/// narrow range; a palette has 8.
+fn in_full_range(pixels: Pixels, info: &png::Info<'_>) -> Pixels {
     let has_range = info.color_type == ColorType::Indexed
         || matches!(info.bit_depth, BitDepth::Eight | BitDepth::Sixteen);
-    let points = info.coding_independent_code_points.filter(|_| has_range);
-    points
-        .is_some_and(|points| points.matrix_coefficients == 0 && !points.is_video_full_range_image)
+    match info.coding_independent_code_points {
+        Some(points)
+            if has_range
+                && points.matrix_coefficients == 0
+                && !points.is_video_full_range_image =>
+        {
+            pixels.widened()
+        }
+        _ => pixels,
+    }
 }
 
 /// How the pixels are coded, if they are of high dynamic range.
@@ -398,11 +404,8 @@ pub(super) fn animation<'a>(
             color,
             samples: Samples::Eight(samples[..info.buffer_size()].to_vec()),
         };
-        let pixels = match has_narrow_range(reader.info()) {
-            true => pixels.widened(),
-            false => pixels,
-        };
-        let drawn = pixels.into_rgb().with_alpha();
+        let drawn = in_full_range(pixels, reader.info());
+        let drawn = drawn.into_rgb().with_alpha();
         let disposal = match frame.dispose_op {
             DisposeOp::None => Disposal::Keep,
             DisposeOp::Background => Disposal::Clear,

@@ -8,8 +8,9 @@ use arenite_resample::{
 };
 
 use super::error::ImageError;
-use super::meta::{Chroma, Levels};
+use super::meta::{Chroma, Levels, Request, StoredPlan};
 use super::pixels::{Color, Pixels, Samples, buffer};
+use super::position::Position;
 use super::size::Region;
 use super::spec::{Filter, ResizeSpec};
 
@@ -256,6 +257,131 @@ pub(super) fn resize(
         color,
         samples,
     })
+}
+
+/// A picture that is resized while its rows are decoded: the filter needs only some of them at a time.
+pub(super) struct Bands {
+    plan: StoredPlan,
+    filter: Filter,
+    max_bytes: u64,
+    /// Rows of the picture.
+    height: u32,
+    /// Rows of the picture on either side of a point that the filter reads there.
+    reach: f64,
+    /// Rows to add at a time.
+    step: usize,
+    /// The last rows that were added, from `first` on: those that are still needed.
+    rows: Option<Pixels>,
+    first: u32,
+    /// The rows of the result so far.
+    done: Option<Pixels>,
+}
+
+impl Bands {
+    /// The bytes of rows that are added at a time, or more.
+    const BYTES: u64 = 4 << 20;
+    /// The bytes of a picture from which on bands pay.
+    const WORTHWHILE: u64 = 32 << 20;
+
+    /// `None` if the picture is small, if all its pixels are needed at once, or if the filter reads most rows for each
+    /// row of the result. `row` are the bytes of a row.
+    pub(super) fn for_request(
+        request: Request<'_>,
+        plans: &[StoredPlan],
+        (width, height): (u32, u32),
+        row: u64,
+    ) -> Option<Self> {
+        let spec = request.spec;
+        let &[plan] = plans else { return None };
+        let needs_all = spec.linear || spec.position == Position::Attention;
+        let shrinks = 2 * u64::from(plan.width) * u64::from(plan.height)
+            <= u64::from(width) * u64::from(height);
+        if needs_all || !shrinks || row * u64::from(height) < Self::WORTHWHILE {
+            return None;
+        }
+        let scale = plan.region.height / f64::from(plan.height);
+        // The longest filters have three lobes.
+        let reach = 3.0 * scale.max(1.0) + 2.0;
+        let step = (Self::BYTES / row.max(1)).max(reach as u64 + 1);
+        (3.0 * reach < f64::from(height) && step < u64::from(height) / 2).then(|| Bands {
+            plan,
+            filter: spec.filter,
+            max_bytes: spec.max_bytes,
+            height,
+            reach,
+            step: step as usize,
+            rows: None,
+            first: 0,
+            done: None,
+        })
+    }
+
+    /// The number of rows to add at a time.
+    pub(super) fn rows(&self) -> usize {
+        self.step
+    }
+
+    /// Adds the next rows, all of one colour model and depth, and resizes what is complete.
+    pub(super) fn add(&mut self, next: Pixels) -> Result<(), ImageError> {
+        let rows = match self.rows.take() {
+            None => next,
+            Some(rows) => rows.followed_by(next)?,
+        };
+        let (plan, region) = (self.plan, self.plan.region);
+        let end = self.first + rows.height;
+        let scale = region.height / f64::from(plan.height);
+        let at = |row: u32| region.top + f64::from(row) * scale;
+        let done = self.done.as_ref().map_or(0, |done| done.height);
+        let is_complete =
+            |row: &u32| end == self.height || at(row + 1) + self.reach <= f64::from(end);
+        let until = (done..plan.height).take_while(is_complete).count() as u32 + done;
+        if until > done {
+            let top = (at(done) - f64::from(self.first)).max(0.0);
+            let height = at(until) - at(done);
+            let part = Region {
+                top,
+                // At the last row, rounding must not lead out of the picture.
+                height: height.min(f64::from(rows.height) - top),
+                ..region
+            };
+            let size = (plan.width, until - done);
+            let part = resize(&rows, part, size, self.filter, self.max_bytes)?;
+            self.done = Some(match self.done.take() {
+                None => part,
+                Some(done) => done.followed_by(part)?,
+            });
+        }
+        let first = match until == plan.height {
+            // The rest of the picture is cut off.
+            true => end,
+            false => ((at(until) - self.reach).max(0.0) as u32).clamp(self.first, end),
+        };
+        self.rows = Some(rows.without_rows(first - self.first));
+        self.first = first;
+        Ok(())
+    }
+
+    /// The result, and the plan that leaves it as it is.
+    ///
+    /// # Errors
+    /// `BadRequest` if rows are missing.
+    pub(super) fn finish(self) -> Result<(Pixels, Vec<StoredPlan>), ImageError> {
+        let done = self.done.filter(|done| done.height == self.plan.height);
+        let pixels = done.ok_or_else(|| ImageError::BadRequest {
+            reason: "rows of the picture are missing".to_owned(),
+        })?;
+        let whole = Region {
+            left: 0.0,
+            top: 0.0,
+            width: f64::from(pixels.width),
+            height: f64::from(pixels.height),
+        };
+        let plan = StoredPlan {
+            region: whole,
+            ..self.plan
+        };
+        Ok((pixels, vec![plan]))
+    }
 }
 
 /// Adds chroma to a resized luma: `region` of it, resized to the sides of the luma.

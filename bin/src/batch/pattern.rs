@@ -14,6 +14,7 @@ use std::path::{Component, Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
 
+use super::inputs::is_hidden;
 use crate::text::show_path;
 
 const OPTIONS: MatchOptions = MatchOptions {
@@ -177,10 +178,6 @@ pub(crate) fn is_pattern(text: &OsStr) -> bool {
         .any(|byte| matches!(byte, b'*' | b'?' | b'['))
 }
 
-pub(crate) fn is_hidden(name: &OsStr) -> bool {
-    name.as_bytes().starts_with(b".")
-}
-
 /// A name as text. Each byte that is not UTF-8 becomes one character, so that `?` matches it.
 fn text(name: &OsStr) -> Cow<'_, str> {
     if let Some(text) = name.to_str() {
@@ -208,17 +205,6 @@ pub(crate) struct Exclusion {
     /// Whether it ends with a slash.
     folders_only: bool,
 }
-
-/// Folders of thumbnails, waste and the like, which are left out of other folders. Hidden ones are anyway.
-const FOREIGN: [&str; 7] = [
-    "@eaDir",
-    "@Recycle",
-    "#recycle",
-    "$RECYCLE.BIN",
-    "System Volume Information",
-    "lost+found",
-    "__MACOSX",
-];
 
 /// Hidden names match too.
 const EXCLUSION_OPTIONS: MatchOptions = MatchOptions {
@@ -265,12 +251,6 @@ impl Exclusion {
         let mut ways = plain.ancestors().enumerate();
         ways.any(|(depth, way)| self.matches(way, is_folder || depth > 0))
     }
-}
-
-/// Whether a folder of this name is left out of other folders.
-pub(crate) fn is_foreign_folder(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default();
-    FOREIGN.iter().any(|foreign| name == *foreign)
 }
 
 #[cfg(test)]

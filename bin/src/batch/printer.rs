@@ -11,13 +11,11 @@ use arenite::engine::{Crash, CrashFrame, CrashedAccess};
 use serde::Serialize;
 
 use super::inputs::Found;
-use super::outcome::{Fault, Outcome, Written};
 use super::plan::Item;
 use super::progress::{Progress, rate_text};
 use super::shard::Shard;
-use crate::choice::Choice;
-use crate::text::{json_line, one_line, reason, show_path};
-use crate::units::show_bytes;
+use super::{Fault, Outcome, Written};
+use crate::text::{Choice, json_line, one_line, reason, show_bytes, show_path};
 
 /// What a run is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use crate::choice::Choice;
-use crate::text::reason;
+use crate::text::{Choice, reason};
 
 /// The bar on the screen, for other threads that print.
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);

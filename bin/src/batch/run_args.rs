@@ -8,18 +8,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use arenite::Sandbox;
-use arenite_image::{FailOn, ResizeSpec};
+use arenite_image::{FailOn, ResizeSpec, Size};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
 
-use super::kind::Raw;
+use super::inputs::Raw;
 use super::pattern::Exclusion;
-use super::pool::Settings;
+use super::pool::{Make, Settings};
 use super::printer::{Purpose, Style};
 use super::shard::{Asked, Shard};
-use crate::choice::{Choice, wants_color};
 use crate::folder::{identity, location};
-use crate::units;
+use crate::text::{self, Choice, wants_color};
 
 /// The variable that stands for `--workers`.
 const WORKERS: &str = "ARENITE_WORKERS";
@@ -64,7 +63,7 @@ pub(crate) struct RunArgs {
     pub workers: Option<u16>,
 
     /// Shared memory for files being processed, such as 512MiB [default: half of the available memory]
-    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = units::bytes, help_heading = "Run")]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = text::bytes, help_heading = "Run")]
     pub capacity: Option<u64>,
 
     /// Private memory of each worker, at least 8MiB
@@ -95,7 +94,7 @@ pub(crate) struct RunArgs {
         long,
         value_name = "TIME",
         allow_negative_numbers = true,
-        value_parser = units::duration,
+        value_parser = text::duration,
         help_heading = "Run"
     )]
     pub timeout: Option<Duration>,
@@ -116,7 +115,7 @@ pub(crate) struct RunArgs {
         long,
         value_name = "PIXELS",
         allow_negative_numbers = true,
-        value_parser = units::pixels,
+        value_parser = text::pixels,
         default_value = "400M",
         help_heading = "Run"
     )]
@@ -225,6 +224,22 @@ impl RunArgs {
         self.shard.map(|asked| asked.resolve(variable)).transpose()
     }
 
+    /// What to make of each picture within the limits of these flags.
+    pub(crate) fn make(&self, spec: ResizeSpec, sizes: Vec<Size>) -> Make {
+        Make {
+            spec: ResizeSpec {
+                max_pixels: self.max_pixels,
+                max_bytes: self.memory_limit,
+                max_ratio: self.max_ratio,
+                fail_on: self.fail_on,
+                ..spec
+            },
+            sizes,
+            timeout: self.timeout,
+            retries: self.retries,
+        }
+    }
+
     fn check_files(&self) -> Result<(), String> {
         if let (Some(trace), Some(report)) = (&self.trace, &self.report)
             && (location(trace) == location(report)
@@ -328,7 +343,7 @@ fn workers(text: &str) -> Result<u16, String> {
 const LEAST_MEMORY: u64 = 8 << 20;
 
 fn private_memory(text: &str) -> Result<u64, String> {
-    match units::bytes(text)? {
+    match text::bytes(text)? {
         bytes @ LEAST_MEMORY.. => Ok(bytes),
         _ => Err("a worker needs at least 8MiB".to_owned()),
     }

@@ -4,7 +4,6 @@
 
 mod args;
 
-use std::io;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::thread;
@@ -13,13 +12,12 @@ use arenite_image::ResizeSpec;
 
 pub(crate) use args::CheckArgs;
 
-use crate::batch::inputs::{self, Request};
-use crate::batch::outcome::Outcome;
+use crate::batch::inputs::Request;
 use crate::batch::plan;
-use crate::batch::pool::{Early, Make};
+use crate::batch::pool::Early;
 use crate::batch::printer::{Printer, Purpose};
 use crate::batch::stop::Stop;
-use crate::batch::{self, Refusal};
+use crate::batch::{self, Outcome, Refusal};
 
 /// Runs the command and returns its exit code.
 pub(crate) fn run(args: &CheckArgs) -> ExitCode {
@@ -34,24 +32,10 @@ fn check(args: &CheckArgs, stop: &Stop, printer: &mut Printer) -> Result<u8, Ref
     let settings = args.run.settings(&args.inputs, Purpose::Check)?;
     let shard = args.run.shard()?;
     let shard = shard.as_ref();
-    let make = Make {
-        spec: ResizeSpec {
-            max_pixels: args.run.max_pixels,
-            max_bytes: args.run.memory_limit,
-            max_ratio: args.run.max_ratio,
-            fail_on: args.run.fail_on,
-            ..ResizeSpec::full_size()
-        },
-        sizes: Vec::new(),
-        timeout: args.run.timeout,
-        retries: args.run.retries,
-    };
+    let make = args.run.make(ResizeSpec::full_size(), Vec::new());
     thread::scope(|threads| {
         let now = settings.starts_early(&args.inputs, shard);
         let early = Early::begin(&settings, &make, now, threads);
-        if let Some(shard) = shard {
-            printer.shard(shard);
-        }
         let request = Request {
             inputs: &args.inputs,
             null: args.null,
@@ -60,12 +44,7 @@ fn check(args: &CheckArgs, stop: &Stop, printer: &mut Printer) -> Result<u8, Ref
             raw: args.run.raw,
             out: None,
         };
-        let found = inputs::find(&request, &mut io::stdin().lock());
-        let found = found.map_err(|error| error.to_string())?;
-        printer.begin(&found);
-        if let Some(note) = found.raw_note() {
-            printer.note(&note);
-        }
+        let found = batch::find(&request, shard, printer)?;
         let nothing = found.nothing_found();
         let mut items = plan::without_results(found.inputs, shard);
         if let Some(why) = nothing.or_else(|| batch::in_the_way(&settings, &items)) {

@@ -4,8 +4,7 @@ use arenite::platform::descriptors_for;
 
 use super::finding::{Finding, Level};
 use super::machine::{Feature, Machine, Need};
-use crate::text::show_path;
-use crate::units::show_bytes;
+use crate::text::{show_bytes, show_path};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;

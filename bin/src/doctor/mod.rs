@@ -16,8 +16,7 @@ use arenite::platform::{self, SegmentName};
 use arenite::{Builder, Engine, Sandbox};
 use clap::Args;
 
-use crate::choice::{Choice, wants_color};
-use crate::text::{print, reason};
+use crate::text::{Choice, print, reason, wants_color};
 use finding::{Finding, Level, Report};
 
 const DETAILS: &str = "\

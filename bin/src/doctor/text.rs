@@ -8,7 +8,7 @@ use arenite::platform::SegmentName;
 
 use super::finding::{Finding, Level, Report};
 use super::machine::Room;
-use crate::units::show_bytes;
+use crate::text::show_bytes;
 
 /// Cells of a bar.
 const BAR: usize = 40;

@@ -5,8 +5,15 @@
 //! may write elsewhere; whoever opens a folder, checks what was opened, and names single files in it does not.
 //!
 //! Links in the path of [`Folder::open`] are followed: the user has written that path.
+//!
+//! A file gets its content under a temporary name and is then renamed. Killed runs leave such files behind; later runs
+//! remove them. A run holds a `flock` on each temporary file until the file is renamed or removed. A file counts as left
+//! behind if it has such a name, has not been written to for an hour, and is not locked. The lock alone does not
+//! suffice: there is a moment before it is taken, and some file systems keep locks to one machine. Process numbers in
+//! names decide nothing, because containers may share a folder. On a file system without locks nothing is removed.
 
 use std::ffi::{CStr, OsStr, OsString};
+use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,6 +21,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -36,6 +44,9 @@ pub(crate) struct Folder {
 /// What a name in a folder stands for: a file, a folder, a link itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry(FileStat);
+
+/// Far longer than the writing of a file takes: an hour, in nanoseconds.
+const OLD: i128 = 60 * 60 * 1_000_000_000;
 
 /// Device and inode: equal for all names of one file.
 pub(crate) type Identity = (u64, u64);
@@ -204,6 +215,36 @@ impl Folder {
             UnlinkatFlags::NoRemoveDir,
         )?)
     }
+
+    /// Removes temporary files that killed runs have left behind, as far as permissions allow.
+    pub(crate) fn remove_leftovers(&self) {
+        for name in self.names(Temporary::is_name).unwrap_or_default() {
+            self.remove_if_left(&name);
+        }
+    }
+
+    fn remove_if_left(&self, name: &OsStr) -> Option<()> {
+        self.entry(name).ok().filter(Entry::is_old)?;
+        // Some file systems lock only files opened for writing.
+        let file = self.open_file(name, OFlag::O_RDWR).ok()?;
+        file.try_lock().ok()?;
+        // The opened and locked file may have been renamed since.
+        let locked = Entry::of(&file).ok().filter(Entry::is_old)?.identity();
+        let same = self
+            .entry(name)
+            .is_ok_and(|entry| entry.identity() == locked);
+        same.then(|| self.remove(name).ok()).flatten()
+    }
+}
+
+/// Whether results may not have this name, however a file system spells it: names that begin so are those of records
+/// and temporary files. Some file systems ignore case, and characters that are not shown.
+pub(crate) fn is_reserved(name: &OsStr) -> bool {
+    let text = name.to_string_lossy();
+    // Folds to an s.
+    let plain = text.chars().map(|c| if c == '\u{17f}' { 's' } else { c });
+    let plain: String = plain.filter(char::is_ascii).collect();
+    plain.to_ascii_lowercase().starts_with(".arenite-")
 }
 
 /// A file that this program has created under a temporary name.
@@ -215,7 +256,27 @@ pub(crate) struct Temporary {
 }
 
 impl Temporary {
-    /// Creates the file and opens it with this access. Its mode is that of any new file, subject to the umask.
+    /// The name of a temporary file of this program; `what` is a number, or begins with [`RECORD`](Self::RECORD).
+    pub(crate) fn name(what: impl fmt::Display) -> String {
+        format!(".arenite-{}-{what}.tmp", std::process::id())
+    }
+
+    /// Marks the temporary file of the record among those of results.
+    pub(crate) const RECORD: &str = "record";
+
+    fn is_name(name: &str) -> bool {
+        let numbers = name
+            .strip_prefix(".arenite-")
+            .and_then(|rest| rest.strip_suffix(".tmp"));
+        let parts = numbers.and_then(|numbers| numbers.split_once('-'));
+        let digits =
+            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        parts.is_some_and(|(process, what)| {
+            digits(process) && (digits(what) || what.starts_with(Temporary::RECORD))
+        })
+    }
+
+    /// Creates the file, opens it with this access and locks it. Its mode is that of any new file, subject to the umask.
     pub(crate) fn create(
         folder: &Arc<Folder>,
         name: &str,
@@ -224,14 +285,16 @@ impl Temporary {
         let name = OsString::from(name);
         let flags = access | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::from_bits_truncate(0o666);
-        let file = openat(&folder.fd, single(&name)?, flags, mode)?;
-        let identity = Entry(fstat(&file)?).identity();
+        let file = File::from(openat(&folder.fd, single(&name)?, flags, mode)?);
+        // On a file system without locks `remove_leftovers` gets no lock either.
+        let _ = file.try_lock();
+        let identity = Entry::of(&file)?.identity();
         let temporary = Temporary {
             folder: Arc::clone(folder),
             name,
             identity,
         };
-        Ok((temporary, file.into()))
+        Ok((temporary, file))
     }
 
     /// Removes the file if it still has its temporary name.
@@ -365,6 +428,13 @@ impl Entry {
     /// The time of the last change, in nanoseconds since 1970.
     pub(crate) fn modified(&self) -> i128 {
         i128::from(self.0.st_mtime) * 1_000_000_000 + i128::from(self.0.st_mtime_nsec)
+    }
+
+    /// Whether it has not been written to for an hour.
+    fn is_old(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+        let now = now.and_then(|now| i128::try_from(now.as_nanos()).ok());
+        now.is_some_and(|now| now - self.modified() > OLD)
     }
 }
 

@@ -208,3 +208,22 @@ fn a_plain_rename_replaces_what_may_be_replaced() {
         0
     );
 }
+
+#[test]
+fn names_of_own_files_are_reserved_in_any_spelling() {
+    let own = [
+        ".arenite-resize",
+        ".arenite-resize-1-of-2",
+        ".Arenite-Resize",
+        ".arenite-re\u{17f}ize",
+        ".aren\u{ad}ite-resize",
+        &Temporary::name(2),
+        &Temporary::name(Temporary::RECORD),
+    ];
+    for name in own {
+        assert!(is_reserved(OsStr::new(name)), "{name}");
+    }
+    for name in ["arenite-resize", ".arenite", "a.arenite-1-1.tmp", ".jpg"] {
+        assert!(!is_reserved(OsStr::new(name)), "{name}");
+    }
+}

@@ -2,30 +2,26 @@
 
 mod args;
 mod jobs;
-mod leftovers;
-mod options;
 pub(crate) mod output;
 mod record;
 
 use std::collections::HashSet;
-use std::io;
 use std::ops::{ControlFlow, Deref};
 use std::path::{Path, absolute};
 use std::process::ExitCode;
 use std::thread;
 
+use args::Options;
 pub(crate) use args::ResizeArgs;
-use options::Options;
 use output::{OutFolder, Output, WriteFault};
 use record::{Fingerprint, Recorder, Records};
 
-use crate::batch::inputs::{self, Request};
-use crate::batch::outcome::{Fault, Made, Outcome, Written, is_broken_link};
+use crate::batch::inputs::Request;
 use crate::batch::plan::{self, Item, Naming};
 use crate::batch::pool::{Early, EnginePool, Settings};
 use crate::batch::printer::{Printer, Purpose};
 use crate::batch::stop::Stop;
-use crate::batch::{self, Refusal};
+use crate::batch::{self, Fault, Made, Outcome, Refusal, Written, is_broken_link};
 use crate::folder::{Folder, Identity, identity};
 use crate::text::{reason, show_path};
 
@@ -46,7 +42,7 @@ pub(crate) fn run(args: &ResizeArgs) -> ExitCode {
 }
 
 /// Returns the exit code, or why nothing was started.
-fn resize(options: &Options, stop: &Stop, printer: &mut Printer) -> Result<u8, Refusal> {
+fn resize(options: &Options<'_>, stop: &Stop, printer: &mut Printer) -> Result<u8, Refusal> {
     thread::scope(|threads| {
         let early = Early::begin(
             &options.engine,
@@ -55,10 +51,10 @@ fn resize(options: &Options, stop: &Stop, printer: &mut Printer) -> Result<u8, R
             threads,
         );
         let (mut items, protected) = prepare(options, printer)?;
-        if options.resume {
-            mark_fresh(&mut items, &options.out, &options.fingerprint);
+        if options.args.resume {
+            mark_fresh(&mut items, options.out, &options.fingerprint);
         }
-        if options.dry_run {
+        if options.args.dry_run {
             for item in &items {
                 let outcome = item.unworked(Outcome::Planned);
                 printer.decided(item, &outcome);
@@ -78,8 +74,11 @@ type Protected = HashSet<Identity>;
 
 /// Finds all inputs and names all results; afterwards only the work itself can fail. Returns what this run makes, and
 /// the inputs of all shards.
-fn prepare(options: &Options, printer: &mut Printer) -> Result<(Vec<Item>, Protected), Refusal> {
-    let out = options.out.as_path();
+fn prepare(
+    options: &Options<'_>,
+    printer: &mut Printer,
+) -> Result<(Vec<Item>, Protected), Refusal> {
+    let out = options.out;
     if out.exists() && !out.is_dir() {
         return Err(format!(
             "{}: the output folder is a file; give another --out",
@@ -97,29 +96,15 @@ fn prepare(options: &Options, printer: &mut Printer) -> Result<(Vec<Item>, Prote
         let why = "the output folder cannot be used";
         return Err(format!("{out}: {why}: {link} is a link whose target is missing").into());
     }
-    if let Some(shard) = &options.shard {
-        printer.shard(shard);
-    }
     let request = Request {
-        inputs: &options.inputs,
-        null: options.null,
-        base: options.base.as_deref(),
-        exclude: &options.exclude,
-        raw: options.raw,
+        inputs: &options.args.inputs,
+        null: options.args.null,
+        base: options.args.base.as_deref(),
+        exclude: &options.args.run.exclude,
+        raw: options.args.run.raw,
         out: Some(out),
     };
-    let found =
-        inputs::find(&request, &mut io::stdin().lock()).map_err(|error| error.to_string())?;
-    printer.begin(&found);
-    if let Some(folder) = &found.left_out {
-        printer.note(&format!(
-            "{}: skipped: it is the output folder",
-            show_path(folder)
-        ));
-    }
-    if let Some(note) = found.raw_note() {
-        printer.note(&note);
-    }
+    let found = batch::find(&request, options.shard.as_ref(), printer)?;
     let nothing = found.nothing_found();
     let naming = Naming {
         out,
@@ -192,14 +177,14 @@ fn mark_fresh(items: &mut [Item], out: &Path, options: &str) {
 }
 
 fn work<'a>(
-    options: &Options,
+    options: &Options<'_>,
     start: impl FnOnce() -> Result<EnginePool<'a>, String>,
     items: &[Item],
     protected: Protected,
     stop: &Stop,
     printer: &mut Printer,
 ) -> Result<u8, String> {
-    let out = options.out.as_path();
+    let out = options.out;
     // Without work nothing is written, and the folder need neither exist nor be writable.
     if items.iter().any(|item| item.ready().is_some()) {
         let mut folder = OutFolder::create(out, stop)?;
@@ -233,7 +218,7 @@ fn work<'a>(
         });
     } else {
         if let Ok(out) = Folder::open(out) {
-            leftovers::remove(&out);
+            out.remove_leftovers();
         }
         batch::list(items, printer);
     }
@@ -245,7 +230,7 @@ fn settle<B: Deref<Target = [u8]>>(
     item: &Item,
     result: Result<Made<B>, Fault>,
     folder: &mut OutFolder,
-    options: &Options,
+    options: &Options<'_>,
 ) -> (Result<Outcome, Fault>, ControlFlow<()>) {
     let go_on = ControlFlow::Continue(());
     let (made, task) = match (result, &item.task) {
@@ -261,8 +246,8 @@ fn settle<B: Deref<Target = [u8]>>(
     for (relative, result) in named {
         let output = Output {
             bytes: &result.bytes,
-            overwrite: options.overwrite,
-            modified: options.preserve_times.then_some(task.stamp.modified),
+            overwrite: options.args.overwrite,
+            modified: options.args.preserve_times.then_some(task.stamp.modified),
         };
         match folder.write(&relative, output) {
             Ok(stamp) => results.push(Written {

@@ -15,13 +15,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::OFlag;
 
-use super::leftovers;
 use super::record::{self, Own};
-use crate::batch::outcome::Fault;
+use crate::batch::Fault;
 use crate::batch::stop::Stop;
-use crate::folder::{Entry, Folder, Identity, Stamp, Temporary, identity};
-use crate::text::{reason, show_path};
-use crate::units::show_bytes;
+use crate::folder::{Entry, Folder, Identity, Stamp, Temporary, identity, is_reserved};
+use crate::text::{reason, show_bytes, show_path};
 
 /// Writes files atomically.
 #[derive(Debug)]
@@ -218,7 +216,7 @@ impl Writer {
             let text = "not written: arenite keeps such names for its own files; change the name";
             Fault::new("name-conflict", text)
         };
-        if leftovers::is_reserved(name) {
+        if is_reserved(name) {
             return Err(own().into());
         }
         // It is judged again after it has lost its name, from which its content was read.
@@ -304,16 +302,12 @@ impl Writer {
         let count = &mut self.count;
         let make = || loop {
             *count += 1;
-            let name = leftovers::name(std::process::id(), *count);
+            let name = Temporary::name(*count);
             match Temporary::create(folder, &name, OFlag::O_WRONLY) {
                 // Left behind by a killed program with the same process number.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 made => return made,
             }
-        };
-        let write = |file: File| {
-            leftovers::claim(&file);
-            write(file)
         };
         self.stop.guarding(make, write, place)
     }
@@ -360,7 +354,7 @@ impl Bounds {
             Err(NotPut::Refused(fault)) => return Err(fault.text),
             Ok(()) => {}
         }
-        leftovers::remove(&bounds.root);
+        bounds.root.remove_leftovers();
         Ok(bounds)
     }
 
@@ -395,7 +389,7 @@ impl Bounds {
         }
         let folder = Arc::new(self.root.create_below(relative).map_err(failed)?);
         if self.swept.insert(relative.to_owned()) {
-            leftovers::remove(&folder);
+            folder.remove_leftovers();
         }
         if self.held.len() == HELD {
             self.held.remove(0);
@@ -662,11 +656,11 @@ mod tests {
         let count = || fs::read_dir(folder.path()).unwrap().count();
         let write = |file: File| {
             file.set_modified(long_ago)?;
-            leftovers::remove(&root);
+            root.remove_leftovers();
             let kept = count();
             // The state after its writer was killed.
             drop(file);
-            leftovers::remove(&root);
+            root.remove_leftovers();
             Ok((kept, count()))
         };
         let counts = out

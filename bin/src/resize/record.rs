@@ -35,8 +35,7 @@ use std::sync::Arc;
 
 use nix::fcntl::OFlag;
 
-use super::leftovers;
-use crate::batch::outcome::Written;
+use crate::batch::Written;
 use crate::batch::plan::Task;
 use crate::batch::shard::Shard;
 use crate::batch::stop::Stop;
@@ -232,7 +231,8 @@ impl Recorder {
         Recorder {
             folder: Arc::clone(out),
             name: format!("{NAME}{}", Shard::suffix(shard)).into(),
-            temporary: leftovers::record_name(std::process::id(), shard),
+            // Shards may run in containers, as processes of one number.
+            temporary: Temporary::name(format!("{}{}", Temporary::RECORD, Shard::suffix(shard))),
             options,
             fingerprint,
             stop: stop.clone(),
@@ -342,7 +342,6 @@ impl Recorder {
             Temporary::create(&self.folder, &self.temporary, access)
         };
         let write = |mut file: File| {
-            leftovers::claim(&file);
             if let Some(mode) = mode {
                 // Other users of the folder may read it.
                 file.set_permissions(mode)?;
@@ -518,7 +517,7 @@ mod tests {
     use arenite_image::Format;
 
     use super::*;
-    use crate::batch::template::Template;
+    use crate::batch::plan::Template;
 
     const OPTIONS: &str = "1 size=224x224";
 

@@ -14,9 +14,9 @@ use serde_json::json;
 use super::client::write_file;
 use super::table::{kernels, running};
 use super::{Failure, StoreName, print, print_json, width};
-use crate::exit::USAGE;
+use crate::USAGE;
+use crate::text;
 use crate::text::{one_line, reason, show_path};
-use crate::units;
 
 /// Call a kernel of a service
 ///
@@ -50,7 +50,7 @@ pub(crate) struct CallArgs {
     out: Vec<PathBuf>,
 
     /// How long the call may run, such as 20s; then its worker is killed
-    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", value_parser = text::duration)]
     timeout: Option<Duration>,
 
     #[command(flatten)]

@@ -13,10 +13,9 @@ use serde::Serialize;
 
 use super::page::{Address, Page};
 use super::{Failure, default_name, print_json};
+use crate::USAGE;
 use crate::batch::stop::end_signals;
-use crate::exit::USAGE;
-use crate::text::show_path;
-use crate::units::{bytes, duration, show_bytes};
+use crate::text::{bytes, duration, show_bytes, show_path};
 
 const DETAILS: &str = "\
 The server stays in the foreground; end it with Ctrl-C, SIGTERM or

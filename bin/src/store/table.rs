@@ -3,8 +3,7 @@
 use arenite::service::KernelInfo;
 use arenite::store::{Client, Object};
 
-use crate::text::show_name;
-use crate::units::show_bytes;
+use crate::text::{show_bytes, show_name};
 
 /// Blanks between columns.
 const GAP: usize = 2;

@@ -17,9 +17,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use super::client::now;
 use super::table::{age, clients, cut, objects};
 use super::{Failure, StoreName, print, print_json};
-use crate::choice::{Choice, wants_color};
-use crate::text::show_name;
-use crate::units::{duration, show_bytes};
+use crate::text::{Choice, duration, show_bytes, show_name, wants_color};
 
 const DETAILS: &str = "\
 Objects are sorted by size; q or Ctrl-C quits. Where stdout is no terminal, and

@@ -368,7 +368,6 @@ fn a_job_cannot_name_the_record_or_a_temporary_file() {
     let own = [
         ".arenite-resize",
         "./.arenite-resize",
-        ".arenite-resize/",
         "sub/.arenite-resize",
         ".arenite-resize-1-of-2",
         ".ARENITE-resize",

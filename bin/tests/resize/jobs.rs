@@ -231,6 +231,11 @@ fn a_bad_line_is_an_answer_and_the_next_one_is_done() {
             "size: ",
         ),
         (
+            r#"{"id": 6, "in": "a.jpg", "out": "sub/", "size": 8}"#.into(),
+            json!(6),
+            "sub/ is a folder; add the name of the file",
+        ),
+        (
             r#"{"in": "a\ud800.jpg", "id": "half", "out": "b.jpg", "size": 8}"#.into(),
             json!("half"),
             "hex escape",

@@ -114,6 +114,85 @@ fn a_torn_jpeg_inside_a_tiff_is_an_error() {
 }
 
 #[test]
+fn a_large_tiff_is_resized_while_it_is_read_as_if_it_were_whole() {
+    let colors = waves(4001, 2903);
+    let alpha = RgbaImage::from_fn(2900, 3000, |x, y| {
+        let color = colors.get_pixel(x, y % 2900);
+        Rgba([color[0], color[1], color[2], (x + y) as u8])
+    });
+    let deep = ImageBuffer::from_fn(2404, 2410, |x, y| {
+        let color = colors.get_pixel(x, y);
+        image::Rgb([0, 1, 2].map(|at| u16::from(color[at]) * 257))
+    });
+    let cover = ResizeSpec {
+        fit: Fit::Cover,
+        position: Position::Top,
+        ..spec("301x97")
+    };
+    let nearest = ResizeSpec {
+        filter: Filter::Nearest,
+        ..spec("100x100")
+    };
+    let specs = [spec("224x224"), spec("1000x"), cover, nearest];
+    for (picture, specs) in [
+        (DynamicImage::ImageRgb8(colors), &specs[..]),
+        (DynamicImage::ImageRgba8(alpha), &specs[..1]),
+        (DynamicImage::ImageRgb16(deep), &specs[..1]),
+    ] {
+        let [strips, whole] =
+            [ImageFormat::Tiff, ImageFormat::Png].map(|format| written(&picture, format));
+        for spec in specs {
+            let [strips, whole] =
+                [&strips, &whole].map(|file| resize_to_pixels(file, spec).unwrap());
+            assert_eq!((strips.width, strips.height), (whole.width, whole.height));
+            let worst = match (&strips.samples, &whole.samples) {
+                (Samples::Eight(one), Samples::Eight(other)) => {
+                    let pairs = one.iter().zip(other);
+                    pairs.map(|(a, b)| u16::from(a.abs_diff(*b))).max()
+                }
+                (Samples::Sixteen(one), Samples::Sixteen(other)) => {
+                    one.iter().zip(other).map(|(a, b)| a.abs_diff(*b)).max()
+                }
+                _ => None,
+            };
+            assert!(worst.is_some_and(|worst| worst <= 1), "{worst:?}, {spec:?}");
+        }
+    }
+}
+
+#[test]
+fn missing_strips_of_a_large_tiff_show_the_background() {
+    let picture = DynamicImage::ImageLuma8(GrayImage::new(6000, 6000));
+    let mut file = written(&picture, ImageFormat::Tiff);
+    let reader = std::io::Cursor::new(&file);
+    let mut reader = ::tiff::decoder::Decoder::new(reader).unwrap();
+    let places = reader
+        .get_tag_u32_vec(::tiff::tags::Tag::StripOffsets)
+        .unwrap();
+    let rows = reader.get_tag_u32(::tiff::tags::Tag::RowsPerStrip).unwrap();
+    // The places of the first two strips, of which the second one is then beyond the file.
+    let table = [places[0], places[1]].map(u32::to_le_bytes).concat();
+    let at = file.windows(8).rposition(|window| window == table).unwrap();
+    file[at + 4..at + 8].copy_from_slice(&u32::MAX.to_le_bytes());
+    let spec = ResizeSpec {
+        fail_on: FailOn::None,
+        ..spec("60x60")
+    };
+    let damage = resize_encoded(&file, &spec).unwrap().damage.unwrap();
+    assert_eq!(damage.missing, u64::from(rows) * 6000);
+    let Samples::Eight(samples) = resize_to_pixels(&file, &spec).unwrap().samples else {
+        panic!("it has 8 bits");
+    };
+    let column: Vec<u8> = samples.chunks(60).map(|row| row[30]).collect();
+    let middle = (rows + rows / 2) as usize / 100;
+    assert_eq!(
+        (column[0], column[middle], column[59]),
+        (0, 255, 0),
+        "{column:?}"
+    );
+}
+
+#[test]
 fn fits_work_with_odd_sides() {
     let file = jpeg(&quarters(301, 203));
     for (fit, sides) in [

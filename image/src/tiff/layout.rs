@@ -314,6 +314,12 @@ impl<'a> Layout<'a> {
             .collect()
     }
 
+    /// Bytes of a row of the picture, as it is decoded.
+    pub(super) fn row_bytes(&self) -> u64 {
+        let channels = self.color().channels().max(self.wanted().len());
+        self.width as u64 * channels as u64 * if self.is_deep() { 2 } else { 1 }
+    }
+
     /// Whether the samples need 16 bits.
     pub(super) const fn is_deep(&self) -> bool {
         self.row.bits > 8

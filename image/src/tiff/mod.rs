@@ -12,12 +12,15 @@ mod layout;
 mod lzw;
 mod samples;
 
+use std::ops::Range;
+
 use super::color;
 use super::damage::{FailOn, Found, Loss};
 use super::error::ImageError;
 use super::format::Format;
 use super::meta::{Decoded, Metadata, Request};
-use super::pixels::{Color, Orientation, Pixels, Samples, buffer, narrow};
+use super::pixels::{Color, Orientation, Pixels, Samples, buffer, divide_by_last, narrow};
+use super::resample::Bands;
 pub(super) use codec::Shape;
 pub(super) use directory::Directory;
 use layout::{Layout, Model};
@@ -99,11 +102,9 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     let sides = (layout.width as u32, layout.height as u32);
     spec.check_source(sides, format)?;
     let wanted = layout.wanted();
-    let count = layout.width as u64 * layout.height as u64;
-    let depth = if layout.is_deep() { 2 } else { 1 };
     // The pixels, and the strip or tile that is being decoded.
     spec.admit(
-        count * layout.color().channels().max(wanted.len()) as u64 * depth,
+        layout.row_bytes().saturating_mul(layout.height as u64),
         input.len() as u64,
     )?;
     spec.admit(layout.shape(0).bytes as u64, input.len() as u64)?;
@@ -125,49 +126,48 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     let orientation = orientation.unwrap_or(Orientation::NoTransforms);
     let plans = request.plans(sides, orientation, format)?;
 
-    let len = count as usize * wanted.len();
     let mut channels = Channels {
+        file: input,
         layout: &layout,
         wanted: &wanted,
         levels: layout.levels(),
+        fail_on: spec.fail_on,
+        top: 0,
+        samples: Samples::Eight(Vec::new()),
         is_cut: false,
-        samples: match layout.is_deep() {
-            true => Samples::Sixteen(buffer(len)?),
-            false => Samples::Eight(buffer(len)?),
-        },
+        missing: Vec::new(),
+        first: None,
     };
-    let mut missing = Vec::new();
-    let mut first = None;
-    let (across, down) = layout.parts();
     let planes = if layout.is_planar { layout.samples } else { 1 };
-    for plane in (0..planes).filter(|plane| planes == 1 || wanted.contains(plane)) {
-        for number in 0..across * down {
-            let (left, top) = (
-                number % across * layout.part.0,
-                number / across * layout.part.1,
-            );
-            let all = plane * across * down + number;
-            let (rows, error) = channels.read(input, all, (left, top), plane)?;
-            let Some(error) = error else { continue };
-            if spec.fail_on >= FailOn::Error {
-                return Err(error);
-            }
-            let bottom = layout.height.min(top + layout.part.1);
-            missing.push((left, top + rows.min(bottom - top), bottom));
-            first.get_or_insert(error);
+    let mut lost = 0;
+    // The pixels of these rows of strips or tiles.
+    let mut band = |rows: Range<usize>| -> Result<Pixels, ImageError> {
+        let samples = channels.read(rows)?;
+        let mut pixels = converted(samples, &layout, &directory, icc)?;
+        let is_divided = matches!(
+            layout.model,
+            Model::Palette(_) | Model::Cmyk | Model::Lab { .. }
+        );
+        if layout.multiplies() && !is_divided {
+            pixels.divide_by_alpha();
         }
-    }
-    let is_cut = channels.is_cut;
-    let samples = channels.samples;
-    let mut pixels = converted(samples, &layout, &directory, icc)?;
-    let is_divided = matches!(
-        layout.model,
-        Model::Palette(_) | Model::Cmyk | Model::Lab { .. }
-    );
-    if layout.multiplies() && !is_divided {
-        pixels = divided_by_alpha(pixels);
-    }
-    let lost = fill(&mut pixels, &missing, layout.part.0, spec.background) / planes as u64;
+        let missing = &channels.missing;
+        lost += fill(&mut pixels, missing, layout.part.0, spec.background);
+        Ok(pixels)
+    };
+    let down = layout.parts().1;
+    let (pixels, plans) = match Bands::for_request(request, &plans, sides, layout.row_bytes()) {
+        Some(mut bands) => {
+            let step = bands.rows().div_ceil(layout.part.1);
+            for first in (0..down).step_by(step) {
+                bands.add(band(first..down.min(first + step))?)?;
+            }
+            bands.finish()?
+        }
+        None => (band(0..down)?, plans),
+    };
+    let lost = lost / planes as u64;
+    let Channels { is_cut, first, .. } = channels;
     let damage = match first {
         Some(error) => {
             let loss = Loss::Pixels(lost.max(1));
@@ -194,25 +194,70 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     })
 }
 
-/// The wanted samples of all pixels, interleaved.
+/// The wanted samples of rows of strips or tiles, interleaved.
 struct Channels<'a> {
+    file: &'a [u8],
     layout: &'a Layout<'a>,
     wanted: &'a [usize],
     /// What a sample of up to 8 bits becomes.
     levels: Vec<u8>,
+    fail_on: FailOn,
+    /// The first row of `samples`.
+    top: usize,
+    samples: Samples,
     /// Whether a strip or tile ends beyond the file, with all its pixels.
     is_cut: bool,
-    samples: Samples,
+    /// What is missing of `samples`: left side, first and last row of each part.
+    missing: Vec<(usize, usize, usize)>,
+    /// Why the first missing pixels are missing.
+    first: Option<ImageError>,
 }
 
 impl Channels<'_> {
+    /// Decodes these rows of strips or tiles.
+    fn read(&mut self, rows: Range<usize>) -> Result<Samples, ImageError> {
+        let layout = self.layout;
+        let (across, down) = layout.parts();
+        self.top = rows.start * layout.part.1;
+        let end = layout.height.min(rows.end.saturating_mul(layout.part.1));
+        let len = (end - self.top) * layout.width * self.wanted.len();
+        self.samples = match layout.is_deep() {
+            true => Samples::Sixteen(buffer(len)?),
+            false => Samples::Eight(buffer(len)?),
+        };
+        self.missing.clear();
+        let planes = if layout.is_planar { layout.samples } else { 1 };
+        for plane in (0..planes).filter(|plane| planes == 1 || self.wanted.contains(plane)) {
+            for number in rows.start * across..rows.end * across {
+                let (left, top) = (
+                    number % across * layout.part.0,
+                    number / across * layout.part.1,
+                );
+                let all = plane * across * down + number;
+                let (whole, error) = self.read_part(all, (left, top), plane)?;
+                let Some(error) = error else { continue };
+                if self.fail_on >= FailOn::Error {
+                    return Err(error);
+                }
+                let bottom = layout.height.min(top + layout.part.1);
+                let first = top + whole.min(bottom - top);
+                self.missing
+                    .push((left, first - self.top, bottom - self.top));
+                self.first.get_or_insert(error);
+            }
+        }
+        Ok(std::mem::replace(
+            &mut self.samples,
+            Samples::Eight(Vec::new()),
+        ))
+    }
+
     /// Decodes a strip or tile. Returns the number of whole rows, and why some are missing.
     ///
     /// # Errors
     /// `UnsupportedVariety` and `OutOfMemory`: others of its strips would fail too.
-    fn read(
+    fn read_part(
         &mut self,
-        file: &[u8],
         number: usize,
         (left, top): (usize, usize),
         plane: usize,
@@ -222,7 +267,7 @@ impl Channels<'_> {
         let truncated = || ImageError::Truncated {
             format: Format::Tiff,
         };
-        let (data, is_cut) = layout.data(file, number);
+        let (data, is_cut) = layout.data(self.file, number);
         let Some(data) = data else {
             return Ok((0, is_cut.then(truncated)));
         };
@@ -255,7 +300,7 @@ impl Channels<'_> {
             .enumerate()
         {
             layout.row.unpredict(row, layout.predictor);
-            let first = (top + index) * layout.width + left;
+            let first = (top - self.top + index) * layout.width + left;
             self.store(row, first, columns, plane);
             done += 1;
         }
@@ -356,7 +401,7 @@ fn spread(units: &[u8], shape: Shape, (across, down): (usize, usize)) -> Vec<u8>
     out
 }
 
-/// Converts the colour model. Alpha stays the last sample.
+/// Converts the colour model of whole rows. Alpha stays the last sample.
 fn converted(
     samples: Samples,
     layout: &Layout<'_>,
@@ -365,6 +410,10 @@ fn converted(
 ) -> Result<Pixels, ImageError> {
     let color = layout.color();
     let stride = layout.wanted().len();
+    let count = match &samples {
+        Samples::Eight(samples) => samples.len() / stride,
+        Samples::Sixteen(samples) => samples.len() / stride,
+    };
     let samples = match (&layout.model, samples) {
         (Model::Grey { is_inverted: true }, Samples::Eight(mut samples)) => {
             let pixels = samples.chunks_exact_mut(stride);
@@ -377,7 +426,6 @@ fn converted(
             Samples::Sixteen(samples)
         }
         (Model::Palette(colors), samples) => {
-            let count = layout.width * layout.height;
             let mut out: Vec<u8> = buffer(count * color.channels())?;
             let most = layout.row.most();
             // Indices are not scaled, and neither is alpha beside them.
@@ -409,7 +457,13 @@ fn converted(
                 Samples::Eight(samples) => samples,
                 Samples::Sixteen(_) => Vec::new(),
             };
-            Samples::Eight(inks_to_rgb(samples, layout, icc, (Samples::Eight, eight)))
+            Samples::Eight(inks_to_rgb(
+                samples,
+                layout,
+                icc,
+                u8::MAX,
+                (Samples::Eight, eight),
+            ))
         }
         (Model::Cmyk, Samples::Sixteen(samples)) if layout.alpha.is_some() => {
             let sixteen = |samples: Samples| match samples {
@@ -420,6 +474,7 @@ fn converted(
                 samples,
                 layout,
                 icc,
+                u16::MAX,
                 (Samples::Sixteen, sixteen),
             ))
         }
@@ -471,7 +526,7 @@ fn converted(
     };
     Ok(Pixels {
         width: layout.width as u32,
-        height: layout.height as u32,
+        height: (count / layout.width) as u32,
         color,
         samples,
     })
@@ -481,10 +536,11 @@ fn converted(
 type Wrapping<T> = (fn(Vec<T>) -> Samples, fn(Samples) -> Vec<T>);
 
 /// Converts inks with alpha to RGB with alpha, in place: later code has at most four channels.
-fn inks_to_rgb<T: Copy + Default + Into<u32> + TryFrom<u32>>(
+fn inks_to_rgb<T: Copy + Into<u64> + TryFrom<u64>>(
     mut samples: Vec<T>,
     layout: &Layout<'_>,
     icc: Option<&[u8]>,
+    most: T,
     (wrap, unwrap): Wrapping<T>,
 ) -> Vec<T> {
     /// Pixels that are converted at a time.
@@ -492,12 +548,7 @@ fn inks_to_rgb<T: Copy + Default + Into<u32> + TryFrom<u32>>(
     const INKS: usize = 4;
     let count = samples.len() / (INKS + 1);
     if layout.multiplies() {
-        let most = u32::MAX >> (32 - 8 * size_of::<T>());
-        for pixel in samples.chunks_exact_mut(INKS + 1) {
-            divide(pixel, most, |divided| {
-                T::try_from(divided).unwrap_or_default()
-            });
-        }
+        divide_by_last(&mut samples, INKS + 1, most);
     }
     for first in (0..count).step_by(BAND) {
         let band = BAND.min(count - first);
@@ -586,43 +637,6 @@ fn fill(
         count += (right - left) as u64 * (bottom - top) as u64;
     }
     count
-}
-
-/// Undoes the multiplication of colours by alpha, as the code after a decoder expects.
-fn divided_by_alpha(mut pixels: Pixels) -> Pixels {
-    let channels = pixels.color.channels();
-    if pixels.color.has_alpha() {
-        match &mut pixels.samples {
-            Samples::Eight(samples) => {
-                for pixel in samples.chunks_exact_mut(channels) {
-                    divide(pixel, u8::MAX.into(), |divided| divided as u8);
-                }
-            }
-            Samples::Sixteen(samples) => {
-                for pixel in samples.chunks_exact_mut(channels) {
-                    divide(pixel, u16::MAX.into(), |divided| divided as u16);
-                }
-            }
-        }
-    }
-    pixels
-}
-
-fn divide<T: Copy + Into<u32>>(pixel: &mut [T], full: u32, narrow: fn(u32) -> T) {
-    let Some((alpha, colors)) = pixel.split_last_mut() else {
-        return;
-    };
-    let alpha: u32 = (*alpha).into();
-    // Invisible pixels have no colour to recover.
-    if alpha == 0 || alpha == full {
-        return;
-    }
-    for color in colors {
-        let multiplied: u32 = (*color).into();
-        let divided =
-            (u64::from(multiplied) * u64::from(full) + u64::from(alpha / 2)) / u64::from(alpha);
-        *color = narrow(divided.min(full.into()) as u32);
-    }
 }
 
 #[cfg(test)]

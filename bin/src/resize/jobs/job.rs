@@ -1,5 +1,6 @@
 //! A job: one line of JSON.
 
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -13,14 +14,13 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::super::args::{self, Background, QUALITY, ResizeArgs};
-use super::super::options;
 use super::feed::LONGEST_LINE;
-use crate::batch::kind::Kind;
-use crate::batch::outcome::Fault;
+use crate::batch::Fault;
+use crate::batch::inputs::Kind;
+use crate::batch::plan::Template;
 use crate::batch::pool::Make;
 use crate::batch::run_args::{MOST_RETRIES, RunArgs};
-use crate::batch::template::Template;
-use crate::units;
+use crate::text::{self, show_path};
 
 /// What a line asks for.
 #[derive(Debug)]
@@ -151,7 +151,7 @@ fn read(
     let template = match output.to_str() {
         Some(text) if is_list || args.size.len() > 1 => {
             let template = text.parse().map_err(|why| format!("out: {why}"))?;
-            options::check_names(&args, &template).map_err(|why| format!("out: {why}"))?;
+            args::check_names(&args, &template).map_err(|why| format!("out: {why}"))?;
             Some(template)
         }
         _ => None,
@@ -160,7 +160,7 @@ fn read(
         format: format(args.format, &output)?,
         output,
         template,
-        make: options::make(&args)?,
+        make: args::make(&args)?,
         overwrite: args.overwrite,
         preserve_times: args.preserve_times,
     })
@@ -217,7 +217,14 @@ fn path(fields: &mut Map<String, Value>, name: &str) -> Result<PathBuf, String> 
     }
 }
 
-/// Refuses what no file system takes: making thousands of folders would hold up other jobs.
+/// The name at the end of a path; `None` if the path ends like that of a folder, which [`Path::file_name`] overlooks.
+pub(super) fn file_name(path: &Path) -> Option<&OsStr> {
+    let bytes = path.as_os_str().as_bytes();
+    let is_folder = bytes.ends_with(b"/") || bytes.ends_with(b"/.");
+    path.file_name().filter(|_| !is_folder)
+}
+
+/// Refuses what names no file, and what no file system takes: making thousands of folders would hold up other jobs.
 fn check_output(output: &Path) -> Result<(), String> {
     /// Linux takes paths of 4095 bytes.
     const LONGEST: usize = 4095;
@@ -226,6 +233,12 @@ fn check_output(output: &Path) -> Result<(), String> {
     if bytes.len() > LONGEST || output.components().count() > DEEPEST + 1 {
         return Err(format!(
             "out: longer than {LONGEST} bytes, or in more than {DEEPEST} folders"
+        ));
+    }
+    if file_name(output).is_none() {
+        return Err(format!(
+            "out: {} is a folder; add the name of the file",
+            show_path(output)
         ));
     }
     Ok(())
@@ -334,11 +347,11 @@ fn background<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Background>, 
 }
 
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    by(from, units::duration)
+    by(from, text::duration)
 }
 
 fn pixels<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
-    by(from, units::pixels)
+    by(from, text::pixels)
 }
 
 #[cfg(test)]
@@ -347,7 +360,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::{Cli, Command};
+    use crate::{Cli, Command};
 
     fn job(flags: &str, line: &str) -> Job {
         let words = ["arenite", "resize", "--jobs", "-"];
@@ -415,6 +428,14 @@ mod tests {
             (
                 &format!(r#""in": "a", "out": "{}""#, "d".repeat(4096)),
                 "longer than 4095 bytes",
+            ),
+            (r#""in": "a", "out": "d/""#, "d/ is a folder; add the name"),
+            (r#""in": "a", "out": "d/.""#, "d/. is a folder"),
+            (r#""in": "a", "out": "d/..""#, "d/.. is a folder"),
+            (r#""in": "a", "out": "/""#, "/ is a folder"),
+            (
+                r#""in": "a", "out": "{stem}/", "size": [5]"#,
+                "{stem}/ is a folder",
             ),
             (r#""in": "a", "out": "b", "size": []"#, "at least one"),
             (r#""in": "a", "out": "b", "size": [5, null]"#, "a size is"),

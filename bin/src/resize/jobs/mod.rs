@@ -30,45 +30,44 @@ use std::thread::{self, Builder};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::args::ResizeArgs;
-use super::options::JobsOptions;
+use super::args::{self, ResizeArgs};
 use super::output::{self, Bounds, Missing, Output, Writer};
 use feed::{Feed, Line};
 use job::{Asked, Job};
 use room::Room;
 
 use crate::batch::inputs;
-use crate::batch::outcome::{Fault, Outcome, Written};
+use crate::batch::plan::Name;
 use crate::batch::plan::{Item, Task};
 use crate::batch::pool::{self, Makers, Refused};
 use crate::batch::printer::{FileLine, Printer};
 use crate::batch::stop::Stop;
-use crate::batch::template::Name;
+use crate::batch::{Fault, Outcome, Written};
 use crate::folder::{Entry, Identity, Stamp, identity};
 use crate::text::{json_line, reason, show_path};
 
 /// Answers jobs until stdin ends; returns the exit code, or why nothing was started.
 pub(super) fn run(args: &ResizeArgs, stop: &Stop, printer: &mut Printer) -> Result<u8, String> {
-    let options = JobsOptions::from_args(args)?;
+    let engine = args::settings_of_jobs(args)?;
     let mut writer = Writer::new(stop);
-    let bounds = match &options.out {
+    let bounds = match &args.out {
         Some(folder) => Some(Bounds::create(folder, Missing::IsCreated, &mut writer)?),
         None => None,
     };
-    let makers = Makers::start(&options.engine, options.engine.workers, true)?;
+    let makers = Makers::start(&engine, engine.workers, true)?;
     for part in makers.missing_protection() {
         printer.warn(&format!("not enforced by this Linux: {part}"));
     }
     let callers = Callers {
         room: Room::new(makers.budget()),
         makers,
-        root: options.out.as_deref(),
+        root: args.out.as_deref(),
         output: Mutex::new(Writing {
             bounds,
             writer,
             made: HashMap::new(),
         }),
-        defaults: &options.defaults,
+        defaults: args,
         stop,
     };
     let feed = Arc::new(Feed::default());
@@ -243,8 +242,10 @@ impl Callers<'_> {
 
     /// Writes a result whose job has this input.
     fn write(&self, relative: &Path, input: &Stamp, wanted: Output<'_>) -> Result<Stamp, Fault> {
-        let Some(name) = relative.file_name() else {
-            return Err(Fault::new("write", "not written: out names no file"));
+        // A template may end with a part that is empty for this input.
+        let Some(name) = job::file_name(relative) else {
+            let text = format!("not written: {} is a folder", show_path(relative));
+            return Err(Fault::new("write", text));
         };
         let folder = relative.parent().unwrap_or(Path::new(""));
         // Between the look at the name and this, another program may have linked it to the input.
