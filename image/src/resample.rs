@@ -303,7 +303,7 @@ impl Bands {
         // The longest filters have three lobes.
         let reach = 3.0 * scale.max(1.0) + 2.0;
         let step = (Self::BYTES / row.max(1)).max(reach as u64 + 1);
-        (3.0 * reach < f64::from(height) && step < u64::from(height) / 2).then(|| Bands {
+        (3.0 * reach < f64::from(height) && step < u64::from(height) / 2).then_some(Bands {
             plan,
             filter: spec.filter,
             max_bytes: spec.max_bytes,

@@ -568,8 +568,8 @@ fn lists_of_plain_values() {
             Some((0..n).map(limits).collect()),
         )
     }
-    fn bytes(len: usize) -> Vec<u8> {
-        vec![7; len]
+    fn kibibytes(count: usize) -> Vec<[u64; 128]> {
+        vec![[7; 128]; count]
     }
     let lab = Lab::with(1, |builder| builder.capacity(512 << 20));
     let long: Vec<u32> = (0..100_000).collect();
