@@ -609,7 +609,7 @@ pub(crate) enum Raw {
 }
 
 impl Kind {
-    /// Decides by the first [`PROBE_BYTES`](arenite_image::PROBE_BYTES) bytes. The name matters only where they are
+    /// Decides by the first [`PROBE_BYTES`] bytes. The name matters only where they are
     /// ambiguous: most camera raw files begin like TIFF, with a thumbnail in the place of the picture, and TGA has no
     /// signature.
     pub(crate) fn of(path: &Path, head: &[u8]) -> Kind {
