@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Command, ValueEnum};
 use clap_complete::Shell;
 
-use crate::USAGE;
+use crate::text::USAGE;
 use crate::text::{print, reason};
 
 /// What `--generate` prints.

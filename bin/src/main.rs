@@ -31,9 +31,7 @@ use doctor::DoctorArgs;
 use generate::What;
 use resize::ResizeArgs;
 use store::StoreCommand;
-
-/// The exit code of a wrong command line, or of a set-up that failed.
-pub(crate) const USAGE: u8 = 2;
+use text::USAGE;
 
 const ABOUT: &str = "Image and array work in isolated worker processes, on shared memory";
 

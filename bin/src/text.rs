@@ -10,6 +10,9 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::Serialize;
 
+/// The exit code of a wrong command line, or of a set-up that failed.
+pub(crate) const USAGE: u8 = 2;
+
 /// The system's message in lower case, without the number that `io::Error` appends.
 pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();

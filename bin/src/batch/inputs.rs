@@ -29,8 +29,8 @@ use arenite_image::{Format, PROBE_BYTES, probe, readable_format};
 use clap::ValueEnum;
 use walkdir::{DirEntry, WalkDir};
 
-use super::Fault;
-use super::pattern::{Exclusion, Glob, foreign, is_pattern};
+use super::outcome::Fault;
+use super::pattern::{Exclusion, Glob, foreign, is_hidden, is_pattern};
 use crate::folder::{Stamp, identity, location};
 use crate::text::{reason, show_path};
 
@@ -474,10 +474,6 @@ const FOREIGN: [&str; 7] = [
 fn is_foreign_folder(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default();
     FOREIGN.iter().any(|foreign| name == *foreign)
-}
-
-pub(crate) fn is_hidden(name: &OsStr) -> bool {
-    name.as_bytes().starts_with(b".")
 }
 
 /// The format of one file, and its stamp.

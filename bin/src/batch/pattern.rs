@@ -14,7 +14,6 @@ use std::path::{Component, Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
 
-use super::inputs::is_hidden;
 use crate::text::show_path;
 
 const OPTIONS: MatchOptions = MatchOptions {
@@ -251,6 +250,11 @@ impl Exclusion {
         let mut ways = plain.ancestors().enumerate();
         ways.any(|(depth, way)| self.matches(way, is_folder || depth > 0))
     }
+}
+
+/// Whether a name begins with a dot.
+pub(super) fn is_hidden(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b".")
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use std::str::FromStr;
 use arenite_image::Format;
 
 use super::inputs::{Input, Kind};
+use super::outcome::{Encoded, Fault, Outcome, Written};
 use super::shard::Shard;
-use super::{Encoded, Fault, Outcome, Written};
 use crate::folder::{Stamp, identity, is_same};
 use crate::text::show_path;
 

@@ -18,10 +18,10 @@ use arenite_image::{
     Damage, Format, ImageError, Output, ResizeSpec, Size, check, resize_encoded_sizes,
 };
 
+use super::outcome::{Encoded, Fault, Made, Warning};
 use super::plan::{Item, Task};
 use super::printer::Purpose;
 use super::progress::{Messages, print_aside};
-use super::{Encoded, Fault, Made, Warning};
 use crate::text::{one_line, reason, show_bytes, show_path};
 
 /// Jobs in flight per worker: one runs, one waits. A third made small pictures 1 % faster and photos 2 % slower,

@@ -11,10 +11,10 @@ use arenite::engine::{Crash, CrashFrame, CrashedAccess};
 use serde::Serialize;
 
 use super::inputs::Found;
+use super::outcome::{Fault, Outcome, Written};
 use super::plan::Item;
 use super::progress::{Progress, rate_text};
 use super::shard::Shard;
-use super::{Fault, Outcome, Written};
 use crate::text::{Choice, json_line, one_line, reason, show_bytes, show_path};
 
 /// What a run is for.

@@ -14,8 +14,8 @@ use serde_json::json;
 use super::client::write_file;
 use super::table::{kernels, running};
 use super::{Failure, StoreName, print, print_json, width};
-use crate::USAGE;
 use crate::text;
+use crate::text::USAGE;
 use crate::text::{one_line, reason, show_path};
 
 /// Call a kernel of a service

@@ -130,7 +130,7 @@ pub(super) fn get(args: &GetArgs) -> Result<(), Failure> {
     if to_stdout && (args.json || io::stdout().is_terminal()) {
         return Err(Failure {
             message: "the object would be written to the terminal, or among the JSON; name a file with --out".to_owned(),
-            code: crate::USAGE,
+            code: crate::text::USAGE,
         });
     }
     let (object, bytes) = args.store.connect()?.get_bytes(&args.object)?;

@@ -14,7 +14,7 @@ use arenite::store::{Store, StoreError, StoreErrorKind, connect};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::USAGE;
+use crate::text::USAGE;
 use crate::text::{json_line, one_line, reason};
 
 /// The server and its clients.

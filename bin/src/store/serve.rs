@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use super::page::{Address, Page};
 use super::{Failure, default_name, print_json};
-use crate::USAGE;
 use crate::batch::stop::end_signals;
+use crate::text::USAGE;
 use crate::text::{bytes, duration, show_bytes, show_path};
 
 const DETAILS: &str = "\
