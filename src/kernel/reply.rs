@@ -25,14 +25,14 @@ pub(crate) type AnyValue = Box<dyn Any + Send>;
 /// [`Bytes`](super::Bytes), `Vec`s of scalars, `Option`s and tuples of up to four of these, `Result<T, E>`, and
 /// [`Spawn`](crate::engine::Spawn), which stands for the value of its continuation. Sealed.
 ///
-/// Arrays are not copied: the caller receives a handle on the memory that the kernel filled. A value may have up to 4096
-/// arrays; with more the job fails with [`Returned`](crate::engine::JobErrorKind::Returned).
+/// Arrays are not copied: the caller receives a handle on the memory that the kernel filled. A value may have up to
+/// 4096 arrays; with more the job fails with [`Returned`](crate::engine::JobErrorKind::Returned).
 ///
 /// An `Err` fails the job with [`Returned`](crate::engine::JobErrorKind::Returned). A [`Typed<E>`](Typed) arrives as a
 /// value; any other `E` that can be displayed arrives as its text, of which a worker sends the first 16 KiB.
 ///
-/// `String`s, `Bytes` and `Vec`s of scalars are copied. Those of a value may have 64 MiB in total, in every engine; with
-/// more the job fails with [`Returned`](crate::engine::JobErrorKind::Returned). Return more as an array:
+/// `String`s, `Bytes` and `Vec`s of scalars are copied. Those of a value may have 64 MiB in total, in every engine;
+/// with more the job fails with [`Returned`](crate::engine::JobErrorKind::Returned). Return more as an array:
 /// `Array::from_slice(text.as_bytes())`.
 #[diagnostic::on_unimplemented(
     message = "a kernel cannot return `{Self}`",
@@ -251,13 +251,13 @@ impl Value for String {
 }
 
 /// Copies an array that is not in the lane's memory (made on another thread or lane, or a mapped file), or may not be
-/// sent from there, into memory of this job. Forms no reference to the elements: those of a [raw](super::raw) buffer may
-/// change meanwhile.
+/// sent from there, into memory of this job. Forms no reference to the elements: those of a [raw](super::raw) buffer
+/// may change meanwhile.
 fn into_lane<T: Element>(array: &Array<T>, host: &dyn Host) -> Result<Extent, ArenaFull> {
     let bytes = array.len() * size_of::<T>();
     let chunk = host.alloc(bytes)?;
-    // SAFETY: the handle keeps that many bytes mapped at its address. The chunk was just granted to this job and is long
-    // enough; it overlaps neither other memory of this job nor that of another one.
+    // SAFETY: the handle keeps that many bytes mapped at its address. The chunk was just granted to this job and is
+    // long enough; it overlaps neither other memory of this job nor that of another one.
     unsafe {
         chunk
             .ptr
@@ -317,7 +317,6 @@ impl<T: Element> Value for Array<T> {
     }
 }
 
-/// Values without bytes are counted by the word that says how many there are.
 impl<S: Scalar> Value for Vec<S> {
     type Out = Vec<S>;
     fn send(self, reply: &mut Sending<'_>) -> Result<(), ArenaFull> {
@@ -327,15 +326,12 @@ impl<S: Scalar> Value for Vec<S> {
     }
     fn receive(reply: &mut Receiving<'_>) -> Result<Vec<S>, BadReply> {
         let count = usize::try_from(reply.0.words.word()?).map_err(|_| BadReply)?;
-        let len = count.checked_mul(size_of::<S>().max(1));
-        let len = len.filter(|&len| len <= MAX_TEXT).ok_or(BadReply)?;
-        if size_of::<S>() == 0 {
-            return (0..count)
-                .map(|_| Ok(read_scalar(&mut reply.0.words)?))
-                .collect();
-        }
-        let bytes = reply.0.words.bytes(len)?;
-        let values = bytes.chunks_exact(size_of::<S>());
+        let size = size_of::<S>();
+        // Values without bytes count as one byte each: nothing else bounds their number.
+        let len = count.checked_mul(size.max(1));
+        len.filter(|&len| len <= MAX_TEXT).ok_or(BadReply)?;
+        let bytes = reply.0.words.bytes(count * size)?;
+        let values = (0..count).map(|at| &bytes[at * size..][..size]);
         values
             .map(|value| bytemuck::checked::try_pod_read_unaligned(value).map_err(|_| BadReply))
             .collect()

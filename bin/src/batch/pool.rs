@@ -102,12 +102,7 @@ pub(crate) struct EnginePool<'a> {
 
 /// The encoded results, the width and height of each, the microseconds they took, and a warning about the input with
 /// the share of its pixels that are missing.
-pub(crate) type Reply = (
-    Vec<Array<u8>>,
-    [[u32; 2]; MOST_SIZES],
-    u64,
-    Option<(String, f64)>,
-);
+pub(crate) type Reply = (Vec<Array<u8>>, Vec<[u32; 2]>, u64, Option<(String, f64)>);
 
 /// The kernel. Takes an encoded picture, and sizes separated by blanks. Of results with equal sides it returns the
 /// first.
@@ -122,13 +117,11 @@ fn resize_file(
     let pictures = resize_encoded_sizes(file, &spec, &sizes).map_err(PictureError)?;
     let damage = pictures.first().and_then(|picture| picture.damage.clone());
     let mut files = Vec::with_capacity(pictures.len());
-    let mut all_sides = [[0; 2]; MOST_SIZES];
+    let mut all_sides = Vec::with_capacity(pictures.len());
     for picture in pictures {
         let sides = [picture.width, picture.height];
-        if !all_sides[..files.len()].contains(&sides)
-            && let Some(free) = all_sides.get_mut(files.len())
-        {
-            *free = sides;
+        if !all_sides.contains(&sides) {
+            all_sides.push(sides);
             files.push(Array::from_slice(&picture.bytes));
         }
     }
@@ -140,8 +133,7 @@ fn resize_file(
 fn check_file(file: &Array<u8>, spec: ResizeSpec) -> Result<Reply, Typed<PictureError>> {
     let start = Instant::now();
     let checked = check(file, &spec).map_err(PictureError)?;
-    let mut sides = [[0; 2]; MOST_SIZES];
-    sides[0] = [checked.width, checked.height];
+    let sides = vec![[checked.width, checked.height]];
     let took = start.elapsed().as_micros() as u64;
     Ok((
         vec![Array::from_slice(&[])],
