@@ -177,7 +177,7 @@ def setup(
     imports: tuple[str, bool] | None,
     python: str | None,
 ) -> tuple[bytes, _inherit.Server | None]:
-    """Returns what `_worker.start` is told, and the server that the initializer needs. `log`: how records are
+    """Returns the arguments of `_worker.start`, pickled, and the server that the initializer needs. `log`: how records are
     forwarded; `output`: where prints go, if not where the engine has them; `imports`: where the names of modules are,
     and whether workers go on looking there."""
     if initializer is not None and not callable(initializer):

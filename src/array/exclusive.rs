@@ -193,8 +193,8 @@ impl<T: Element> ArrayMut<T> {
         Ok(ArrayMut::assemble(first, shape, len, memory))
     }
 
-    /// Creates a one-dimensional array in private memory, also in a kernel, from the bytes of its elements. `None` if they
-    /// are not whole elements, or there is no memory.
+    /// Creates a one-dimensional array in private memory, also in a kernel, from the bytes of its elements. `None` if
+    /// they are not whole elements, or there is no memory.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<ArrayMut<T>> {
         let len = bytes.len().checked_div(size_of::<T>()).unwrap_or(0);
         if len * size_of::<T>() != bytes.len() {
@@ -404,8 +404,8 @@ impl<T: Element> ArrayMut<T> {
         TilesMut::new(self, rows)
     }
 
-    /// Splits the array along its leading axis into `n` tiles, whose numbers of rows differ by at most one, larger tiles
-    /// first. There are fewer if the array has fewer rows.
+    /// Splits the array along its leading axis into `n` tiles, whose numbers of rows differ by at most one, larger
+    /// tiles first. There are fewer if the array has fewer rows.
     ///
     /// # Panics
     ///
@@ -721,9 +721,7 @@ fn or_panic<T>(made: Result<T, ArenaFull>) -> T {
     }
 }
 
-/// # Panics
-///
-/// If this number of elements is not that of the shape.
+/// Asserts that this is the number of elements of the shape.
 #[track_caller]
 pub(crate) fn check_count(elements: usize, shape: Shape) {
     assert!(

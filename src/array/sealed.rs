@@ -35,8 +35,8 @@ pub struct Array<T: Element> {
 }
 
 // SAFETY: the handle gives shared access to elements that are Send + Sync. The memory behind it is counted by atomics
-// and stays sealed (no process writes it) while the handle lives: the supervisor counts the handles of all processes, and
-// a worker, which does not, never unseals what it has published.
+// and stays sealed (no process writes it) while the handle lives: the supervisor counts the handles of all processes,
+// and a worker, which does not, never unseals what it has published.
 unsafe impl<T: Element> Send for Array<T> {}
 // SAFETY: as above.
 unsafe impl<T: Element> Sync for Array<T> {}
@@ -208,9 +208,9 @@ impl<T: Element> Array<T> {
     ///
     /// # Errors
     ///
-    /// [`NotExclusive`], which has the array, if there are other handles, or its memory cannot be written here (a kernel's input, or a
-    /// mapped file). In a worker also if any part of the array was returned, passed to a spawned job, or saved in a
-    /// checkpoint: other processes may read it. [`copy`](Array::copy) it then.
+    /// [`NotExclusive`], which has the array, if there are other handles, or its memory cannot be written here (a
+    /// kernel's input, or a mapped file). In a worker also if any part of the array was returned, passed to a spawned
+    /// job, or saved in a checkpoint: other processes may read it. [`copy`](Array::copy) it then.
     ///
     /// ```
     /// # use arenite::array::Array;

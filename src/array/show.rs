@@ -11,8 +11,8 @@ const ALL: usize = 1000;
 const EDGE: usize = 3;
 
 /// Writes `Array<u8> 2x3 [[1, 2, 3], [4, 5, 6]]`: type, shape, and the elements if they are numbers. Of more than a
-/// thousand elements it shows the ends of each axis, as numpy does. `{:#?}` writes a line for each row, and formats such
-/// as `{:.3?}` and `{:x?}` hold for the elements.
+/// thousand elements it shows the ends of each axis, as numpy does. `{:#?}` writes a line for each row, and formats
+/// such as `{:.3?}` and `{:x?}` hold for the elements.
 pub(super) fn debug<T: Element>(
     f: &mut fmt::Formatter<'_>,
     name: &str,

@@ -11,8 +11,8 @@ use crate::sys::clock;
 /// The longest that one thread may work with the lock held. The goal is a millisecond. In a whole run of the suites, in
 /// this hardly optimized build beside twenty other programs, some hundred of many millions of times are above it: the
 /// start of an actor with a megabyte of arguments and the recovery from the end of a worker take up to 30 ms; a
-/// recursion with a hundred thousand open jobs up to 100 ms, in calls of `free` that merge all small blocks freed before.
-/// The rest is for machines that give this one no core for a while, which counts as work.
+/// recursion with a hundred thousand open jobs up to 100 ms, in calls of `free` that merge all small blocks freed
+/// before. The rest is for machines that give this one no core for a while, which counts as work.
 const LONGEST: Duration = Duration::from_millis(300);
 
 thread_local! {

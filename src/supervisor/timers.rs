@@ -101,7 +101,8 @@ impl Timers {
         timers.any(|(_, timer)| matches!(timer, Timer::ActorStart(_)))
     }
 
-    /// Takes what is due: ends, then starts, each in the order of time. The time of an end is without the delay.
+    /// Takes what is due: ends, then starts, each in the order of time. With a start comes its time; ends come with
+    /// theirs less the delay.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<(Instant, Timer)> {
         let ended = self.without_delay(now);
         let ends = take_until(&mut self.ends, ended);

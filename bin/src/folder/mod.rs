@@ -7,8 +7,8 @@
 //! Links in the path of [`Folder::open`] are followed: the user has written that path.
 //!
 //! A file gets its content under a temporary name and is then renamed. Killed runs leave such files behind; later runs
-//! remove them. A run holds a `flock` on each temporary file until the file is renamed or removed. A file counts as left
-//! behind if it has such a name, has not been written to for an hour, and is not locked. The lock alone does not
+//! remove them. A run holds a `flock` on each temporary file until the file is renamed or removed. A file counts as
+//! left behind if it has such a name, has not been written to for an hour, and is not locked. The lock alone does not
 //! suffice: there is a moment before it is taken, and some file systems keep locks to one machine. Process numbers in
 //! names decide nothing, because containers may share a folder. On a file system without locks nothing is removed.
 
@@ -276,7 +276,8 @@ impl Temporary {
         })
     }
 
-    /// Creates the file, opens it with this access and locks it. Its mode is that of any new file, subject to the umask.
+    /// Creates the file, opens it with this access and locks it. Its mode is that of any new file, subject to the
+    /// umask.
     pub(crate) fn create(
         folder: &Arc<Folder>,
         name: &str,

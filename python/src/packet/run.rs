@@ -11,7 +11,8 @@ use super::journal::{LONGEST_RECORD, Writer};
 use super::values::{Read, Reader, dump_simple, form, is_simple, write_pickle, write_plain};
 use crate::buffer::Buffer;
 
-/// What a call has printed is written within this time, and not after each call, which would take longer than a short one.
+/// What a call has printed is written within this time, and not after each call, which would take longer than a short
+/// one.
 const FLUSHED: Duration = Duration::from_micros(3);
 
 /// The filters of warnings as a call finds them.
@@ -34,8 +35,8 @@ impl<'py> Filters<'py> {
         })
     }
 
-    /// Whether a call has changed them: a filter is added at the end or moved to the front, all are removed, or the list
-    /// is another one.
+    /// Whether a call has changed them: a filter is added at the end or moved to the front, all are removed, or the
+    /// list is another one.
     fn have_changed(&self) -> PyResult<bool> {
         let now = self.warnings.get_item(intern!(self.list.py(), "filters"))?;
         if !now.is_some_and(|now| now.is(&self.list)) || self.list.len() != self.len {

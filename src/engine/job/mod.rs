@@ -275,8 +275,8 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         }
     }
 
-    /// Whether a worker runs the job at this moment. False while it waits for a worker or for its next attempt, and after
-    /// its end.
+    /// Whether a worker runs the job at this moment. False while it waits for a worker or for its next attempt, and
+    /// after its end.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;
@@ -304,8 +304,8 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         }
     }
 
-    /// Asks for `waker` to be called when the job has ended. Returns true if it has ended already: then the waker is not
-    /// called.
+    /// Asks for `waker` to be called when the job has ended. Returns true if it has ended already: then the waker is
+    /// not called.
     ///
     /// This takes neither the value nor the handle: for programs whose event loop is not made of futures, and for
     /// bindings to other languages. It replaces the waker that an earlier call or poll has left; threads that wait for
@@ -405,8 +405,8 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         }
     }
 
-    /// Ends the job by [force](Job::kill) when this handle is dropped before the job has ended, as it is in a future that
-    /// loses a race. Otherwise a dropped handle only [asks](Job::cancel) a running job to end.
+    /// Ends the job by [force](Job::kill) when this handle is dropped before the job has ended, as it is in a future
+    /// that loses a race. Otherwise a dropped handle only [asks](Job::cancel) a running job to end.
     ///
     /// ```standalone_crate
     /// use std::time::Duration;

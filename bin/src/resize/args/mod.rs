@@ -1,8 +1,8 @@
 //! The command line of `arenite resize`: each flag with its help, what it contradicts, what it makes of a picture, and
 //! whether `--resume` compares it.
 //!
-//! A new option is a field of [`ResizeArgs`], a line in [`spec`], a word in [`fingerprint`] if it changes results, and a
-//! paragraph in `help.txt` if its line of help is not enough.
+//! A new option is a field of [`ResizeArgs`], a line in [`spec`], a word in [`fingerprint`] if it changes results, and
+//! a paragraph in `help.txt` if its line of help is not enough.
 
 use std::ffi::OsString;
 use std::ops::RangeInclusive;

@@ -166,8 +166,8 @@ fn read(
     })
 }
 
-/// Whether the number that is the `id` of this line has no more digits than a float keeps. With more, two jobs could get
-/// one id.
+/// Whether the number that is the `id` of this line has no more digits than a float keeps. With more, two jobs could
+/// get one id.
 fn is_exact(text: &[u8]) -> bool {
     let Ok(RawId { id }) = serde_json::from_slice(text) else {
         return false;
