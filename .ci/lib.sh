@@ -23,6 +23,8 @@ behind=()
 cleanup() {
     local group
     for group in "${behind[@]}"; do kill -- "-$group" 2>/dev/null || true; done
+    # What they write to the folder ends first.
+    wait "${behind[@]}" 2>/dev/null || true
     rm -rf "$scratch"
 }
 trap cleanup EXIT
