@@ -2,16 +2,19 @@
 
     tests.py UNSTABLE COMMAND…
 
-COMMAND is `cargo test …` or `python -m pytest …`. A shared machine may stall a process for seconds, which no time limit
+COMMAND is `cargo test …` or `python -m pytest …`. All tests of the workspace run as two commands beside each other: the
+suites of `tests/`, which wait for processes most of their time, and the rest, which computes. A shared machine may stall a process for seconds, which no time limit
 of a test can allow for: a test that fails is run once more on its own. If it passes then, its name is appended to the
 file UNSTABLE; otherwise this program fails. It fails, too, if COMMAND ran no test.
 """
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import threading
 import time
 
 unstable, *command = sys.argv[1:]
@@ -24,12 +27,11 @@ passed = ignored = suites = 0
 failed = []
 
 
-def run(words):
+def run(words, show=print):
     """Runs a command, passes its output on, and yields it line by line; returns its exit code."""
     child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     for line in child.stdout:
-        sys.stdout.write(line)
-        sys.stdout.flush()
+        show(line.rstrip("\n"), flush=True)
         yield re.sub(r"\x1b\[[0-9;]*m", "", line.rstrip("\n"))
     return child.wait()
 
@@ -47,19 +49,59 @@ def selection(running):
     return ["--example" if "/examples/" in program else "--test", name]
 
 
+def sides():
+    """Returns the commands that run beside each other, each a list of commands one after the other."""
+    workspace, selected = "--workspace" in command, {"--lib", "--test", "--bins", "--doc", "-p", "--"} & set(command)
+    if not workspace or selected:
+        return [[command]]
+    described = subprocess.run(["cargo", "metadata", "--no-deps", "--format-version=1"], capture_output=True, check=True)
+    suites, rest = [], []
+    for package in json.loads(described.stdout)["packages"]:
+        of = suites if package["name"] == "arenite-tests" else rest
+        for target in package["targets"]:
+            if target["kind"] == ["test"] and target["test"]:
+                of += ["--test", target["name"]]
+    names = [name for name in suites + rest if name != "--test"]
+    if len(set(names)) < len(names):
+        sys.exit(f"two programs with tests have one name: {sorted(names)}")
+    others = ["--lib", "--bins", "--examples", *rest]
+    return [[arguments(command, *suites)], [arguments(command, *others), arguments(command, "--doc")]]
+
+
 def cargo():
     """Runs all tests of cargo, and notes what failed."""
+    codes = []
+
+    def side(commands):
+        for words in commands:
+            codes.append(cargo_command(words))
+
+    threads = [threading.Thread(target=side, args=(commands,)) for commands in sides()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return max(codes)
+
+
+printing = threading.Lock()
+
+
+def cargo_command(words):
+    """Runs one command of cargo. The output of each program is shown when the program has ended."""
     global passed, ignored, suites
-    where, began = [], time.monotonic()
+    where, began, shown = [], time.monotonic(), []
 
     def finish():
-        nonlocal began
-        if where:
-            times.append((time.monotonic() - began, " ".join(where)))
-        began = time.monotonic()
+        nonlocal began, shown
+        with printing:
+            print("\n".join(shown), flush=True)
+            if where:
+                times.append((time.monotonic() - began, " ".join(where)))
+        began, shown = time.monotonic(), []
 
     is_listed = False
-    output = run(arguments(command, "--no-fail-fast"))
+    output = run(arguments(words, "--no-fail-fast"), lambda line, flush: shown.append(line))
     while True:
         try:
             line = next(output)
@@ -79,9 +121,10 @@ def cargo():
             if not any(selected == where for selected, _ in failed):
                 failed.append((where, None))
         elif text.startswith("test result: "):
-            suites += 1
-            passed += sum(int(n) for n in re.findall(r"(\d+) passed", text))
-            ignored += sum(int(n) for n in re.findall(r"(\d+) ignored", text))
+            with printing:
+                suites += 1
+                passed += sum(int(n) for n in re.findall(r"(\d+) passed", text))
+                ignored += sum(int(n) for n in re.findall(r"(\d+) ignored", text))
 
 
 def arguments(words, *more):

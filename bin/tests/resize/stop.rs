@@ -14,7 +14,7 @@ const PICTURES: usize = 150;
 /// Enough work that a signal after the first result arrives long before the last result.
 fn world() -> World {
     let world = World::new();
-    world.file("p/000.jpg", &jpeg(2400, 1800));
+    world.file("p/000.jpg", &jpeg(1200, 900));
     for index in 1..PICTURES {
         fs::hard_link(
             world.path("p/000.jpg"),

@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -67,12 +67,25 @@ pub fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
     bytes.into_inner()
 }
 
+/// A file of such a picture. Large ones take seconds, so each is made once.
+fn file_of(width: u32, height: u32, format: ImageFormat) -> Vec<u8> {
+    static MADE: Mutex<Vec<((u32, u32, ImageFormat), Vec<u8>)>> = Mutex::new(Vec::new());
+    let key = (width, height, format);
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, file)) = made.iter().find(|(other, _)| *other == key) {
+        return file.clone();
+    }
+    let file = encoded(&picture(width, height), format);
+    made.push((key, file.clone()));
+    file
+}
+
 pub fn jpeg(width: u32, height: u32) -> Vec<u8> {
-    encoded(&picture(width, height), ImageFormat::Jpeg)
+    file_of(width, height, ImageFormat::Jpeg)
 }
 
 pub fn png(width: u32, height: u32) -> Vec<u8> {
-    encoded(&picture(width, height), ImageFormat::Png)
+    file_of(width, height, ImageFormat::Png)
 }
 
 /// A JPEG with an EXIF block that contains only an orientation.
