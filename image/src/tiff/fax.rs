@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 
 use fax::maps::{Mode, black, mode, white};
-use fax::{BitReader, ByteReader, slice_reader};
+use fax::{BitReader, ByteReader};
 
 /// The coding of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,10 +21,15 @@ pub(super) enum Fax {
 const END_OF_LINE: u16 = 1;
 const END_BITS: u8 = 12;
 
+/// Follows the data, because the tables of codes look past the last code. No end of line starts with ones.
+const PADDING: [u8; 2] = [0xff; 2];
+const PADDING_BITS: u8 = 16;
+
 /// Decodes up to `rows` rows of `width` pixels; set bits are black runs. Returns fewer rows if the data end or, except
 /// in Group 3, are invalid.
 pub(super) fn decode(data: &[u8], width: usize, rows: usize, fax: Fax) -> Vec<u8> {
-    let mut bits = slice_reader(data);
+    let padded = data.iter().chain(&PADDING).copied().map(Ok);
+    let Ok(mut bits) = ByteReader::<_>::new(padded);
     let mut out = Vec::with_capacity(width.div_ceil(8) * rows);
     // The changes of colour in the row above; the first is to black.
     let mut above = Vec::new();
@@ -58,6 +63,10 @@ pub(super) fn decode(data: &[u8], width: usize, rows: usize, fax: Fax) -> Vec<u8
             Fax::Group4 => changes(&mut bits, width, &above),
         };
         let Some(row) = row else { break };
+        if bits.peek(PADDING_BITS).is_none() {
+            // Its last code is cut off.
+            break;
+        }
         paint(&row, width, &mut out);
         above = row;
     }
