@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from ._future import Future as Future
     from ._identity import Worker as Worker
     from ._identity import worker as worker
+    from ._isolated import Report as Report
+    from ._isolated import isolated as isolated
     from ._limiter import Limiter as Limiter
     from ._pool import Pool as Pool
     from ._start import freeze_support as freeze_support
@@ -67,6 +69,7 @@ _HOMES = {
     "MemoryLimitExceeded": "_errors",
     "Pool": "_pool",
     "RemoteError": "_errors",
+    "Report": "_isolated",
     "Scan": "tables",
     "StartFailed": "_broken",
     "Stats": "_stats",
@@ -82,6 +85,7 @@ _HOMES = {
     "empty": "_arrays",
     "freeze_support": "_start",
     "full": "_arrays",
+    "isolated": "_isolated",
     "mut": "_arrays",
     "read_csv": "tables",
     "read_json": "tables",
@@ -107,6 +111,7 @@ __all__ = [
     "MemoryLimitExceeded",
     "Pool",
     "RemoteError",
+    "Report",
     "Scan",
     "StartFailed",
     "Stats",
@@ -122,6 +127,7 @@ __all__ = [
     "empty",
     "freeze_support",
     "full",
+    "isolated",
     "mut",
     "read_csv",
     "read_json",

@@ -60,6 +60,10 @@ def nothing_left(request, watchdog):
         harness.all_ready(executor)
     children, names, opened = harness.children(), harness.shared_memory(), kinds()
     yield
+    # Their executors end with the program otherwise.
+    if isolated := sys.modules.get("arenite._isolated"):
+        while isolated._executors:
+            isolated._executors.popitem()[1].shutdown()
     if request.node.get_closest_marker("leaves"):
         return
 

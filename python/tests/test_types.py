@@ -76,6 +76,22 @@ def price(batch: Any, tax: float) -> dict[str, list[float]]:
     return {"gross": [1 + tax]}
 
 
+@arenite.isolated(deadline=5, memory_limit="1GiB", sandbox="strict", preload=["numpy"])
+def halves(values: list[int], *, more: int = 0) -> list[float]:
+    return [value / 2 + more for value in values]
+
+
+async def later() -> list[float]:
+    await halves.aio(["1"])  # error: list-item
+    return await halves.aio([1], more=2)
+
+
+assert_type(halves([1]), list[float])
+assert_type(halves.report([1]).ok, bool)
+assert_type(arenite.isolated(halves.__wrapped__)(), Any)
+halves(1)  # error: arg-type
+halves([1], least=1)  # error: call-arg
+
 photo = np.zeros((2, 2), np.uint8)
 with arenite.Executor(max_workers=2, memory_limit="1GiB", preload=["numpy"]) as ex:
     assert_type(ex, arenite.Executor)
