@@ -64,7 +64,6 @@ mod shape;
 mod show;
 #[cfg(test)]
 mod tests;
-pub(crate) mod threads;
 mod tile;
 
 pub use exclusive::ArrayMut;

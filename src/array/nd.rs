@@ -1,13 +1,15 @@
 //! Conversions to and from `ndarray`.
 
+use std::sync::{Mutex, PoisonError};
+
 use ndarray::{
     ArrayBase, ArrayViewD, ArrayViewMutD, Axis, Data, Dimension, Ix0, Ix1, Ix2, Ix3, Ix4, Ix5, Ix6,
     IxDyn,
 };
 
 use super::shape::BadRank;
-use super::threads::{SHARED_FROM, by_threads, thread_count};
 use super::{Array, ArrayMut, Element, Shape, TileMut};
+use crate::sys::limits::cores;
 
 const FITS: &str = "the shape was checked when the array was made";
 
@@ -62,6 +64,9 @@ impl<T: Element> TileMut<'_, T> {
     }
 }
 
+/// From this size on several threads copy: most of the time goes into new pages.
+const SHARED_FROM: usize = 16 << 20;
+
 /// Writes the elements in row-major order, regardless of the order of `from`, into a slice of the same length. For the
 /// program: a large array is written by several threads, which a sandboxed worker may not start.
 pub(crate) fn write_by_threads<T: Element, S: Data<Elem = T>, D: Dimension>(
@@ -73,10 +78,23 @@ pub(crate) fn write_by_threads<T: Element, S: Data<Elem = T>, D: Dimension>(
     if size_of_val(to) < SHARED_FROM || rows < 2 {
         return write(&from, to);
     }
-    let rows_each = rows.div_ceil(4 * thread_count());
+    let threads = cores().min(8);
+    let rows_each = rows.div_ceil(4 * threads);
     let parts = to.chunks_mut(rows_each * (to.len() / rows));
-    let parts = from.axis_chunks_iter(Axis(0), rows_each).zip(parts);
-    by_threads(parts, |(from, to)| write(&from, to));
+    let parts = Mutex::new(from.axis_chunks_iter(Axis(0), rows_each).zip(parts));
+    let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        while let Some((from, to)) = next() {
+            write(&from, to);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            // Without another thread this one does it all.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+        }
+        work();
+    });
 }
 
 /// Writes the elements in row-major order, regardless of the order of `from`, into a slice of the same length.

@@ -10,7 +10,6 @@ use crate::arena::{ArenaFull, BlockPlacement, default_capacity};
 #[cfg(feature = "ndarray")]
 use crate::array::nd;
 use crate::array::npy::{self, NpyError};
-use crate::array::threads::copy_by_threads;
 use crate::array::{AllocError, Array, ArrayMut, BadRank, Element, Shape, check_count};
 use crate::sys::debug_as_text;
 
@@ -142,7 +141,7 @@ impl Engine {
         reason = "`engine.from_slice` reads as `Array::from_slice` does"
     )]
     pub fn from_slice<T: Element>(&self, elements: &[T]) -> Result<Array<T>, ArenaFull> {
-        self.fill(elements.len().into(), |to| self.copy(elements, to))
+        self.fill(elements.len().into(), |to| to.copy_from_slice(elements))
     }
 
     /// Copies `elements`, in row-major order, into a sealed array of this shape in the arena.
@@ -171,7 +170,7 @@ impl Engine {
     ) -> Result<Array<T>, ArenaFull> {
         let (elements, shape) = (elements.as_ref(), shape.into());
         check_count(elements.len(), shape);
-        self.fill(shape, |to| self.copy(elements, to))
+        self.fill(shape, |to| to.copy_from_slice(elements))
     }
 
     /// Collects a sealed array with one axis in the arena.
@@ -246,7 +245,7 @@ impl Engine {
     /// # Errors
     /// [`ArenaFull`] when there is no room for it.
     pub fn import<T: Element>(&self, array: &Array<T>) -> Result<Array<T>, ArenaFull> {
-        self.fill(array.shape(), |to| self.copy(array, to))
+        self.fill(array.shape(), |to| to.copy_from_slice(array))
     }
 
     /// Copies an `ndarray`, or a view of one, into the arena in row-major order. One without dimensions gets the shape
@@ -280,6 +279,7 @@ impl Engine {
     {
         let shape = nd::shape_of(from.shape()).map_err(InputError::BadRank)?;
         Ok(self.fill(shape, |to| match &self.backend {
+            // It may be in a sandboxed worker, which must not start threads.
             Backend::Inline => nd::write(from, to),
             Backend::Workers(_) => nd::write_by_threads(from, to),
         })?)
@@ -393,15 +393,6 @@ impl Engine {
         let mut array = self.exclusive(shape, BlockPlacement::Packed)?;
         fill(&mut array);
         Ok(array.seal())
-    }
-
-    /// Copies elements into an array of the engine. An inline engine may be in a sandboxed worker, which must not start
-    /// threads.
-    fn copy<T: Element>(&self, from: &[T], to: &mut [T]) {
-        match &self.backend {
-            Backend::Inline => to.copy_from_slice(from),
-            Backend::Workers(_) => copy_by_threads(from, to),
-        }
     }
 
     /// Allocates an array for the content of a file, whose claimed length may exceed the memory.

@@ -199,7 +199,7 @@ impl Grants {
                         None => {
                             fresh.push(Fresh {
                                 chunk: array.chunk,
-                                block: Arc::new(self.carve(&mut pieces, array.chunk)?),
+                                block: Arc::new(Self::carve(&mut pieces, array.chunk)?),
                                 viewed: 0,
                             });
                             if is_long {
@@ -270,13 +270,10 @@ impl Grants {
     }
 
     /// Splits a chunk off the used pieces.
-    fn carve(&self, pieces: &mut Pieces, chunk: Extent) -> Result<Block, String> {
+    fn carve(pieces: &mut Pieces, chunk: Extent) -> Result<Block, String> {
         let bad = || format!("an array at {chunk:?}, which was not granted");
         let unit = BlockPlacement::Packed.unit(chunk.len);
         let held = chunk.len.checked_next_multiple_of(unit).ok_or_else(bad)?;
-        if chunk.at.region() != self.region {
-            return Err(bad());
-        }
         let extent = Extent {
             at: chunk.at,
             len: held,

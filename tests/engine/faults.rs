@@ -31,6 +31,7 @@ tests![
     descriptors_closed_by_a_kernel,
     a_kernel_that_forks,
     a_process_that_a_kernel_forks_may_exit,
+    what_a_dead_worker_wrote_is_in_no_zeros,
 ];
 
 /// The job fails, its worker is replaced, and the engine continues.
@@ -615,6 +616,27 @@ fn descriptors_closed_by_a_kernel() {
         let _ = job.wait();
         lab.replace(0);
         assert_eq!(lab.submit(|| 5u8, ()).wait().unwrap(), 5);
+    }
+    lab.assert_in_use(0);
+}
+
+fn what_a_dead_worker_wrote_is_in_no_zeros() {
+    fn scribble(len: usize) {
+        let mut values = ArrayMut::<u8>::uninit(len);
+        values.fill(0xa5);
+        black_box(&mut values);
+        std::process::abort();
+    }
+    let zeros = |len: usize| Array::<u8>::zeros(len);
+    let lab = Lab::new(1);
+    for len in [100, 5000, 1 << 16, 1 << 20, 5 << 20] {
+        // Memory is granted ahead for what a kernel has made before.
+        drop(lab.submit(zeros, (len,)).wait().unwrap());
+        lab.failure_of(lab.submit(scribble, (len,)));
+        for _ in 0..3 {
+            let values = lab.submit(zeros, (len,)).wait().unwrap();
+            assert!(values.iter().all(|&value| value == 0), "{len} bytes");
+        }
     }
     lab.assert_in_use(0);
 }

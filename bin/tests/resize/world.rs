@@ -5,13 +5,14 @@ mod asked;
 #[path = "../../../tests/common/lab/mod.rs"]
 mod lab;
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{Cursor, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{LazyLock, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -69,15 +70,12 @@ pub fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
 
 /// A file of such a picture. Large ones take seconds, so each is made once.
 fn file_of(width: u32, height: u32, format: ImageFormat) -> Vec<u8> {
-    static MADE: Mutex<Vec<((u32, u32, ImageFormat), Vec<u8>)>> = Mutex::new(Vec::new());
-    let key = (width, height, format);
+    type Files = HashMap<(u32, u32, ImageFormat), Vec<u8>>;
+    static MADE: LazyLock<Mutex<Files>> = LazyLock::new(Mutex::default);
     let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, file)) = made.iter().find(|(other, _)| *other == key) {
-        return file.clone();
-    }
-    let file = encoded(&picture(width, height), format);
-    made.push((key, file.clone()));
-    file
+    let file = made.entry((width, height, format));
+    file.or_insert_with(|| encoded(&picture(width, height), format))
+        .clone()
 }
 
 pub fn jpeg(width: u32, height: u32) -> Vec<u8> {

@@ -27,6 +27,11 @@ enum Event {
         lane: usize,
         says_so: bool,
     },
+    /// The worker of a running job is killed for it, and another job is cancelled before that worker is gone.
+    Kill {
+        lane: usize,
+        cancelled: usize,
+    },
     /// A lane without a worker gets one.
     Revive(usize),
     /// The handle of this job is dropped.
@@ -44,6 +49,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => Just(Event::EvenOut),
         3 => (lane.clone(), any::<bool>())
             .prop_map(|(lane, says_so)| Event::Die { lane, says_so }),
+        2 => (lane.clone(), any::<usize>())
+            .prop_map(|(lane, cancelled)| Event::Kill { lane, cancelled }),
         3 => lane.prop_map(Event::Revive),
         1 => any::<usize>().prop_map(Event::Abandon),
     ];
@@ -59,6 +66,7 @@ enum Stand {
     Failed,
     /// It ran when its worker died.
     Lost,
+    Cancelled,
 }
 
 #[derive(Debug)]
@@ -179,6 +187,31 @@ impl World {
         die(&self.shared, worker);
     }
 
+    fn kill(&mut self, lane: usize, cancelled: usize) {
+        // What has ended by now has its value.
+        self.look();
+        let others = self.beside(lane).filter(|&other| other != lane);
+        let are_alone = others
+            .map(|other| self.running(other))
+            .all(|job| job.is_none());
+        let running = self.running(lane).filter(|_| are_alone);
+        let Some((job, id)) = running.and_then(|job| Some((job, self.jobs[&job].id?))) else {
+            return;
+        };
+        let mut state = self.shared.lock();
+        state.condemn(lane, id.index, JobErrorKind::Cancelled);
+        self.shared.unlock(state);
+        self.stands(job, Stand::Cancelled);
+        let waiting = self.jobs.iter();
+        let mut waiting = waiting.filter(|(_, known)| known.stand == Stand::Waits);
+        let count = waiting.clone().count().max(1);
+        if let Some((&job, &Known { id: Some(id), .. })) = waiting.nth(cancelled % count) {
+            self.shared.cancel(id);
+            self.stands(job, Stand::Cancelled);
+        }
+        self.die(lane, false);
+    }
+
     fn revive(&mut self, lane: usize) {
         if self.consumers[lane].is_some() {
             return;
@@ -229,6 +262,7 @@ impl World {
                 Stand::Done => Some("value"),
                 Stand::Failed => Some("failed"),
                 Stand::Lost => Some("SIGKILL"),
+                Stand::Cancelled => Some("cancelled"),
             };
             match (&said, expected) {
                 (None, None) => continue,
@@ -295,6 +329,11 @@ proptest! {
                     world.look();
                     world.check().map(|()| false)
                 }
+                Event::Kill { lane, cancelled } => {
+                    world.kill(lane, cancelled);
+                    world.look();
+                    world.check().map(|()| false)
+                }
                 Event::Revive(lane) => { world.revive(lane); Ok(false) }
                 Event::Abandon(n) => { world.abandon(n); Ok(false) }
             };
@@ -323,4 +362,21 @@ proptest! {
         prop_assert_eq!((stats.open, stats.queued, stats.untaken), (0, 0, 0));
         prop_assert!(world.jobs.values().all(|known| known.stand != Stand::Waits), "{:?}", world.jobs);
     }
+}
+
+/// A worker may have written anywhere in its region, also where nothing was granted.
+#[test]
+fn what_a_dead_worker_may_have_written_counts_as_no_zeros() {
+    let (shared, _consumers) = fixture(1, 1);
+    let region = shared.lock().lanes[0].region();
+    let beyond = Extent {
+        at: Offset::new(region, 1 << 20),
+        len: 100_000,
+    };
+    let beyond = shared.arena.pointer(beyond).unwrap();
+    // SAFETY: no other process maps this arena.
+    unsafe { beyond.write_bytes(0x41, 100_000) };
+    die(&shared, 0);
+    let block = shared.arena.grant(region, 3 << 19, true).unwrap();
+    assert!(!block.is_fresh());
 }

@@ -26,6 +26,7 @@ tests![
     a_detached_job_ends_at_its_deadline,
     an_engine_with_running_clocks_can_be_dropped,
     a_deadline_of_zero_affects_no_other_job,
+    a_job_may_take_nearly_all_its_time,
 ];
 
 const SHORT: Duration = Duration::from_millis(30);
@@ -466,4 +467,21 @@ fn a_deadline_of_zero_affects_no_other_job() {
     assert_eq!(lab.stats().restarts(), 0);
     let len = list.call(|list: &mut Vec<u64>| list.len() as u64, ());
     assert_eq!(len.wait().unwrap(), 1);
+}
+
+fn a_job_may_take_nearly_all_its_time() {
+    fn work(for_ms: u64) -> u64 {
+        std::thread::sleep(Duration::from_millis(for_ms));
+        for_ms
+    }
+    let lab = Lab::new(1);
+    // Twice: when the clock is set for the second, that of the first may run.
+    let jobs = [1200, 1100].map(|for_ms| {
+        let job = lab.job(work, (for_ms,));
+        (for_ms, job.deadline(Duration::from_secs(8)).submit())
+    });
+    for (for_ms, job) in jobs {
+        assert_eq!(job.wait().unwrap(), for_ms);
+    }
+    assert_eq!(lab.stats().restarts(), 0);
 }

@@ -21,6 +21,7 @@ tests![
     admission_delays_spawned_jobs_without_deadlock,
     an_unpolled_future_does_not_hold_up_a_graph,
     a_stopped_graph_frees_the_inputs_of_nodes_that_will_not_run,
+    a_failed_node_frees_the_inputs_of_its_dependents,
 ];
 
 fn a_wide_graph_has_few_records() {
@@ -282,5 +283,27 @@ fn an_unpolled_future_does_not_hold_up_a_graph() {
     wait_until("its job has run", || diary.numbers() == [2]);
     running.wait().unwrap();
     drop(first);
+    lab.assert_in_use(0);
+}
+
+fn a_failed_node_frees_the_inputs_of_its_dependents() {
+    fn fails() -> Result<u8, String> {
+        Err("of course".into())
+    }
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let mut graph = Graph::new();
+    let large = graph.add(block_of, (2 * MIB, 1));
+    let failed = graph.add(fails, ());
+    let lost = graph.add(|a: &[u8], b: u8| a[0] + b, (&large, &failed));
+    let held = graph.add(|gate: &str| pass(gate), (&gate.path(),));
+    let running = graph.run(&lab, (&lost, &held)).unwrap();
+    wait_until("only the job that is held has a record", || {
+        let progress = running.progress();
+        (progress.done, progress.failed) == (1, 1) && lab.stats().untaken == 1
+    });
+    gate.open();
+    let (lost, held) = running.results();
+    assert!(lost.is_err() && held.is_ok());
     lab.assert_in_use(0);
 }
