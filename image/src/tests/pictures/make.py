@@ -214,13 +214,16 @@ def tiffs():
             keep(f"tiff_{what}_{name}_reversed.tif", reversed_bits(file.getvalue()), shown)
     tile = dict(tile=(16, 16))
     tiff("tiff_big_bigtiff", RGB, RGB, bigtiff=True, byteorder=">", **tile)
-    for name in ("group3", "group4", "tiff_ccitt"):
+    # The data of the short ones end with a code that is shorter than what tables of codes look at.
+    for kind, bits in (("", BITS), ("_short", BITS[:2, :12])):
+        bits = bits * 255
+        for name in ("group3", "group4", "tiff_ccitt"):
+            file = io.BytesIO()
+            Image.fromarray(bits).convert("1").save(file, "TIFF", compression=name)
+            keep(f"tiff_{name}{kind}.tif", file.getvalue(), bits)
         file = io.BytesIO()
-        Image.fromarray(BITS * 255).convert("1").save(file, "TIFF", compression=name)
-        keep(f"tiff_{name}.tif", file.getvalue(), BITS * 255)
-    file = io.BytesIO()
-    Image.fromarray(BITS * 255).convert("1").save(file, "TIFF", compression="group3", tiffinfo={292: 1})
-    keep("tiff_group3_2d.tif", file.getvalue(), BITS * 255)
+        Image.fromarray(bits).convert("1").save(file, "TIFF", compression="group3", tiffinfo={292: 1})
+        keep(f"tiff_group3_2d{kind}.tif", file.getvalue(), bits)
     smooth = np.dstack([X * 8, Y * 12, (X + Y) * 5]).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(smooth).save(file, "TIFF", compression="jpeg", quality=95)
