@@ -369,6 +369,7 @@ proptest! {
 fn what_a_dead_worker_may_have_written_counts_as_no_zeros() {
     let (shared, _consumers) = fixture(1, 1);
     let region = shared.lock().lanes[0].region();
+    let _granted = shared.arena.grant(region, 64 << 10, false).unwrap();
     let beyond = Extent {
         at: Offset::new(region, 1 << 20),
         len: 100_000,
