@@ -29,6 +29,8 @@ _Kind = tuple[int | None, str | None, tuple[str, ...]]
 #: The executor of each kind, made at the first call. It ends with the interpreter.
 _executors: dict[_Kind, Executor] = {}
 _lock = threading.Lock()
+#: The options of each deadline. Functions do not hold them, because these are no pickles.
+_deadlines: dict[float | None, Settings] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class Isolated(Protocol[P, Out]):
 def isolated(fn: Callable[P, T], /) -> Isolated[P, T]: ...
 @overload
 def isolated(
+    fn: None = None,
+    /,
     *,
     deadline: float | None = None,
     memory_limit: int | str | None = None,
@@ -170,9 +174,11 @@ def _submit(
     return _executor(kind)._submit(_settings(deadline), fn, args, kwargs)
 
 
-@functools.lru_cache(maxsize=64)
 def _settings(deadline: float | None) -> Settings:
-    return Settings({"deadline": deadline})
+    known = _deadlines.get(deadline)
+    if known is None:
+        known = _deadlines[deadline] = Settings({"deadline": deadline})
+    return known
 
 
 def _executor(kind: _Kind) -> Executor:
