@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from .tables import scan_csv as scan_csv
     from .tables import scan_json as scan_json
     from .tables import scan_parquet as scan_parquet
+    from .tables.table import table as table
 
 _HOMES = {
     "Actor": "_actor",
@@ -94,6 +95,7 @@ _HOMES = {
     "scan_json": "tables",
     "scan_parquet": "tables",
     "service": "service",
+    "table": "tables.table",
     "worker": "_identity",
     "zeros": "_arrays",
 }
@@ -136,6 +138,7 @@ __all__ = [
     "scan_json",
     "scan_parquet",
     "service",
+    "table",
     "worker",
     "zeros",
 ]
@@ -164,7 +167,7 @@ def _missing(name: str, error: ImportError) -> Any:
     """In the place of what needs a library that is not installed: says so when it is called. So `help(arenite)`,
     `hasattr` and `from arenite import *` work without the library."""
     text = f"arenite.{name} needs {error.name}, which is not installed: pip install {error.name}"
-    if _HOMES[name] == "tables":
+    if _HOMES[name].startswith("tables"):
         # Which says what these need.
         text = f"arenite.{name}: {error}"
 

@@ -229,7 +229,7 @@ def test_a_cell_that_does_not_fit(tmp_path, any_executor):
         with pytest.raises(arenite.TableError) as raised:
             arenite.read_csv(path, part_bytes=part_bytes, executor=any_executor)
         error = raised.value
-        assert str(error).startswith(f'{path}, row 1500, column "price": "n/a" is not double; pass schema='), error
+        assert str(error).startswith(f'{path}, row 1500, column "price": "n/a" is not double; pass types= or schema='), error
         assert (error.file, error.row, error.column) == (str(path), 1500, "price")
         assert error.bytes.start < path.read_bytes().index(b"n/a") < error.bytes.stop
     table = arenite.read_csv(path, widen=True, part_bytes=5000, executor=any_executor)
@@ -294,7 +294,7 @@ def test_json_that_does_not_fit(tmp_path, executor):
     with pytest.raises(arenite.TableError, match='row 1501, column "n": .*changed from number to string'):
         arenite.read_json(path, part_bytes=1000, widen=True, executor=executor)
     path.write_text('{"n": 1}\n' * 1500 + '{"n": 1.5}\n')
-    with pytest.raises(arenite.TableError, match='row 1501, column "n": .*; pass schema='):
+    with pytest.raises(arenite.TableError, match='row 1501, column "n": .*; pass types= or schema='):
         arenite.read_json(path, part_bytes=1000, executor=executor)
     assert arenite.read_json(path, widen=True, executor=executor).schema.field("n").type == pa.float64()
     path.write_text('{"n": 1}\n' * 1500 + '{"n": 1, "m": 2}\n')
@@ -929,3 +929,99 @@ def test_several_parts_widen_one_column(tmp_path, workers):
     assert [str(field.type) for field in table.schema] == ["double", "string"]
     assert table["n"].to_pylist()[2000:2002] == [2000.5, 2001.0]
     assert table["s"].to_pylist()[-1] == "0x"
+
+
+def frames():
+    """The same rows as pandas, polars, pyarrow and a dict hold them."""
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    columns = {"name": ["a", None, "c"], "price": [1.5, 2.0, None]}
+    arrow = pa.table(columns)
+    return columns, [columns, arrow, arrow.to_batches()[0], pandas.DataFrame(columns), polars.DataFrame(columns)]
+
+
+def test_what_was_in_memory_becomes_a_table(executor):
+    columns, frames_of = frames()
+    for frame in frames_of:
+        table = arenite.table(frame, executor=executor)
+        assert table.to_pyarrow().to_pydict() == columns, type(frame)
+    large = pa.table({"n": np.arange(3_000_000), "text": pa.array(["x"] * 3_000_000)})
+    table = arenite.table(large, executor=executor)
+    assert len(table.parts) > 4 and table.to_pyarrow().equals(large)
+    assert table.map_batches(lambda batch: {"rows": [batch.num_rows]}).to_pyarrow()["rows"].to_pylist() == [
+        part.num_rows for part in table.parts
+    ]
+    assert len(arenite.table(large.slice(0, 0), executor=executor)) == 0
+    with pytest.raises(TypeError, match="not list"):
+        arenite.table([1, 2], executor=executor)
+
+
+def test_some_columns_get_types(tmp_path, any_executor):
+    (tmp_path / "a.csv").write_text("id,price,day\n1,2,2024-01-02\n" + "2,3,2024-01-03\n" * 2000 + "3,2.5,x\n")
+    source = tmp_path / "a.csv"
+    types_of = {"price": "float64", "day": str, "id": np.int16}
+    table = arenite.read_csv(source, types=types_of, executor=any_executor)
+    expected = csv.read_csv(source, convert_options=csv.ConvertOptions(column_types={"price": pa.float64(), "day": pa.string(), "id": pa.int16()}))
+    assert table.to_pyarrow().equals(expected) and table.schema.names == ["id", "price", "day"]
+    scanned = arenite.scan_csv(source, types=types_of, executor=any_executor)
+    assert scanned.schema == table.schema and sum(batch.num_rows for batch in scanned) == len(table)
+    # Such a type stays, also where others are widened.
+    with pytest.raises(arenite.TableError, match='column "price": "2.5" is not int64'):
+        arenite.read_csv(source, types={"price": pa.int64()}, widen=True, executor=any_executor)
+    widened = arenite.read_csv(source, types={"price": "float64"}, widen=True, executor=any_executor)
+    assert widened.schema.field("day").type == pa.string() and widened.schema.field("price").type == pa.float64()
+    (tmp_path / "a.jsonl").write_text('{"n": 1}\n{"n": 2}\n')
+    assert arenite.read_json(tmp_path / "a.jsonl", types={"n": "double"}, executor=any_executor).schema.types == [pa.float64()]
+    pq.write_table(pa.table({"n": [1, 2]}), tmp_path / "a.parquet")
+    assert arenite.read_parquet(tmp_path / "a.parquet", types={"n": "int8"}, executor=any_executor).schema.types == [pa.int8()]
+    with pytest.raises(ValueError, match="types has the column 'prize', and the files have 'id', 'price', 'day'"):
+        arenite.read_csv(source, types={"prize": "int8"}, executor=any_executor)
+    with pytest.raises(ValueError, match="'int9' is no type of pyarrow or numpy"):
+        arenite.read_csv(source, types={"id": "int9"}, executor=any_executor)
+
+
+def test_tables_and_scans_are_written_as_parquet(tmp_path, any_executor):
+    lines = [f"{n},{n / 7},\"row\n{n}\"" for n in range(20_000)]
+    (tmp_path / "a.csv").write_text("id,part,text\n" + "\n".join(lines) + "\n")
+    (tmp_path / "b.csv").write_text("id,part,text\n")
+    expected = csv.read_csv(tmp_path / "a.csv", parse_options=csv.ParseOptions(newlines_in_values=True))
+    scan = arenite.scan_csv([tmp_path / "a.csv", tmp_path / "b.csv"], part_bytes=50_000, executor=any_executor)
+    files = scan.write_parquet(tmp_path / "new" / "scan")
+    assert len(files) > 5 and sorted((tmp_path / "new" / "scan").iterdir()) == files
+    # Another reader, and their names are their order.
+    assert pq.read_table(tmp_path / "new" / "scan").equals(expected)
+    table = arenite.read_csv(tmp_path / "a.csv", part_bytes=50_000, executor=any_executor)
+    files = table.write_parquet(tmp_path / "table", compression="zstd")
+    assert [pq.read_metadata(file).num_rows for file in files] == [part.num_rows for part in table.parts]
+    assert pq.read_metadata(files[0]).row_group(0).column(0).compression == "ZSTD"
+    assert pq.read_table(tmp_path / "table").equals(expected)
+    assert arenite.read_parquet(tmp_path / "table", executor=any_executor).to_pyarrow().equals(expected)
+    # Nothing is replaced, and a folder has parts of one table only.
+    for write in (scan.write_parquet, table.write_parquet):
+        with pytest.raises(arenite.TableError, match="parts of another table are in this folder"):
+            write(tmp_path / "table")
+    with pytest.raises(ValueError, match="no compression 'zip'"):
+        table.write_parquet(tmp_path / "zip", compression="zip")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(arenite.TableError, match="cannot write it: File exists"):
+        table.write_parquet(tmp_path / "file")
+    # Without rows there are columns.
+    [empty] = arenite.scan_csv(tmp_path / "b.csv", executor=any_executor).write_parquet(tmp_path / "empty")
+    assert pq.read_table(empty).schema.names == ["id", "part", "text"]
+
+
+def test_a_part_that_cannot_be_read_ends_the_writing_behind_those_before_it(tmp_path, executor):
+    (tmp_path / "a.csv").write_text("n\n" + "1\n" * 30_000 + "x\n" + "1\n" * 30_000)
+    scan = arenite.scan_csv(tmp_path, part_bytes=10_000, executor=executor)
+    with pytest.raises(arenite.TableError, match="row 30001"):
+        scan.write_parquet(tmp_path / "out")
+    written = sorted((tmp_path / "out").iterdir())
+    assert written and sum(pq.read_metadata(file).num_rows for file in written) <= 30_000
+    assert all(file.name == f"part-{number:05}.parquet" for number, file in enumerate(written))
+
+
+def test_a_sandboxed_worker_encodes(tmp_path):
+    (tmp_path / "a.csv").write_text("n\n1\n2\n")
+    with arenite.Executor(1, sandbox=True, preload="arenite.tables") as sandboxed:
+        arenite.scan_csv(tmp_path / "a.csv", executor=sandboxed).write_parquet(tmp_path / "scan")
+        arenite.table({"n": [1, 2]}, executor=sandboxed).write_parquet(tmp_path / "table")
+    assert pq.read_table(tmp_path / "scan")["n"].to_pylist() == pq.read_table(tmp_path / "table")["n"].to_pylist() == [1, 2]

@@ -20,6 +20,8 @@ except ImportError as _missing:
         name=_missing.name,
     ) from _missing
 
+# A worker in a sandbox imports nothing later.
+from . import write as write
 from .column import apply as apply
 from .reader import Scan as Scan
 from .reader import make_plan, read_all
@@ -28,6 +30,7 @@ from .table import Table as Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any, Literal
 
     from .._executor import Configured, Executor
@@ -40,6 +43,7 @@ def read_csv(
     delimiter: str = ",",
     header: bool = True,
     schema: Any = None,
+    types: Mapping[str, Any] | None = None,
     widen: bool = False,
     by_name: bool = False,
     file_column: str | None = None,
@@ -67,6 +71,7 @@ def read_csv(
         `schema`.
     :param schema: The columns and their types, a `pyarrow.Schema`. By default they are inferred from the first 1,000
         rows (at most 1 MiB) of the first file that has any, and a later value that does not fit is an error.
+    :param types: The types of some columns, such as `{"price": "float64"}`: types of pyarrow or numpy, or their names.
     :param widen: Whether a value that does not fit its type changes the type of the column instead: an integer to a
         float, then to text. The files are read again then.
     :param by_name: Whether columns are matched by name: the table has those of all files, and null where a file has
@@ -83,8 +88,8 @@ def read_csv(
     Raises TableError, which names file, row and column.
     """
     plan = make_plan(
-        source, "csv", executor, delimiter=delimiter, header=header, schema=schema, widen=widen, by_name=by_name,
-        file_column=file_column, part_bytes=part_bytes,
+        source, "csv", executor, delimiter=delimiter, header=header, schema=schema, types=types, widen=widen,
+        by_name=by_name, file_column=file_column, part_bytes=part_bytes,
     )  # fmt: skip
     return read_all(plan, errors, progress)
 
@@ -93,6 +98,7 @@ def read_json(
     source: Sources,
     *,
     schema: Any = None,
+    types: Mapping[str, Any] | None = None,
     widen: bool = False,
     by_name: bool = False,
     file_column: str | None = None,
@@ -107,7 +113,7 @@ def read_json(
     like times: `schema` says otherwise.
     """
     plan = make_plan(
-        source, "json", executor, schema=schema, widen=widen, by_name=by_name, file_column=file_column,
+        source, "json", executor, schema=schema, types=types, widen=widen, by_name=by_name, file_column=file_column,
         part_bytes=part_bytes,
     )  # fmt: skip
     return read_all(plan, errors, progress)
@@ -117,6 +123,7 @@ def read_parquet(
     source: Sources,
     *,
     schema: Any = None,
+    types: Mapping[str, Any] | None = None,
     widen: bool = False,
     by_name: bool = False,
     file_column: str | None = None,
@@ -129,7 +136,9 @@ def read_parquet(
     :param schema: The columns and their types, to which values are converted, instead of those of the files.
     :param widen: Whether a column may have other types in other files: its type is one that fits all.
     """
-    plan = make_plan(source, "parquet", executor, schema=schema, widen=widen, by_name=by_name, file_column=file_column)
+    plan = make_plan(
+        source, "parquet", executor, schema=schema, types=types, widen=widen, by_name=by_name, file_column=file_column
+    )
     return read_all(plan, errors, progress)
 
 
@@ -139,6 +148,7 @@ def scan_csv(
     delimiter: str = ",",
     header: bool = True,
     schema: Any = None,
+    types: Mapping[str, Any] | None = None,
     by_name: bool = False,
     file_column: str | None = None,
     part_bytes: int | None = None,
@@ -150,7 +160,7 @@ def scan_csv(
     There is no `widen`, because that may need all rows.
     """
     plan = make_plan(
-        source, "csv", executor, delimiter=delimiter, header=header, schema=schema, by_name=by_name,
+        source, "csv", executor, delimiter=delimiter, header=header, schema=schema, types=types, by_name=by_name,
         file_column=file_column, part_bytes=part_bytes,
     )  # fmt: skip
     return Scan(plan, progress)
@@ -160,6 +170,7 @@ def scan_json(
     source: Sources,
     *,
     schema: Any = None,
+    types: Mapping[str, Any] | None = None,
     by_name: bool = False,
     file_column: str | None = None,
     part_bytes: int | None = None,
@@ -168,8 +179,9 @@ def scan_json(
 ) -> Scan:
     """Prepares to read files with one JSON object per line part by part, as `scan_csv` does CSV."""
     plan = make_plan(
-        source, "json", executor, schema=schema, by_name=by_name, file_column=file_column, part_bytes=part_bytes
-    )
+        source, "json", executor, schema=schema, types=types, by_name=by_name, file_column=file_column,
+        part_bytes=part_bytes,
+    )  # fmt: skip
     return Scan(plan, progress)
 
 
@@ -177,11 +189,12 @@ def scan_parquet(
     source: Sources,
     *,
     schema: Any = None,
+    types: Mapping[str, Any] | None = None,
     by_name: bool = False,
     file_column: str | None = None,
     progress: bool | str = False,
     executor: Executor | Configured | None = None,
 ) -> Scan:
     """Prepares to read the row groups of Parquet files one by one, as `scan_csv` does the parts of CSV files."""
-    plan = make_plan(source, "parquet", executor, schema=schema, by_name=by_name, file_column=file_column)
+    plan = make_plan(source, "parquet", executor, schema=schema, types=types, by_name=by_name, file_column=file_column)
     return Scan(plan, progress)

@@ -138,8 +138,8 @@ class Columns:
                 except UnicodeDecodeError:
                     return Fault("the text is not UTF-8", row=row, column=field.name)
                 return Fault(
-                    f"{shown_cell} is not {field.type}; pass schema=, or widen=True, which chooses a type that fits "
-                    "all rows",
+                    f"{shown_cell} is not {field.type}; pass types= or schema=, or widen=True, which chooses a type that "
+                    "fits all rows",
                     row=row,
                     column=field.name,
                     is_of_type=True,

@@ -67,7 +67,7 @@ def _diagnose(data: bytes, table: Any, error: Exception) -> Fault:
     error = why(low, high) or error
     if _is_object(lines[low]):
         column, words = _of_column(lines[low], table, _words(error))
-        text = f"{words}; pass schema=, or widen=True, which chooses one that fits all rows"
+        text = f"{words}; pass types= or schema=, or widen=True, which chooses one that fits all rows"
         return Fault(text, row=low + 1, column=column, is_of_type=True)
     return Fault(f"no JSON object in one line: {_words(error)}", row=low + 1)
 

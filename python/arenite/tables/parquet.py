@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy
 import pyarrow
 import pyarrow.parquet
 
+from .. import _arrays
 from .fault import Fault
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
@@ -53,3 +56,14 @@ def read(path: str, data: Any, group: int, table: Any) -> list[Any]:
         except pyarrow.ArrowException as error:
             raise Fault(str(error), column=field.name) from None
     return pyarrow.Table.from_arrays(columns, schema=table).to_batches()  # type: ignore[no-any-return]
+
+
+def encode(schema: Any, batches: list[Any], compression: str, empty: Callable[..., Any] = _arrays.empty) -> Any:
+    """The file with these rows, in memory that `empty` makes: in a task the arena."""
+    sink = pyarrow.BufferOutputStream()
+    table = pyarrow.Table.from_batches(batches, schema=schema)
+    pyarrow.parquet.write_table(table, sink, compression=compression)
+    encoded = numpy.frombuffer(sink.getvalue(), "u1")
+    data = empty(len(encoded), "u1")
+    data[:] = encoded
+    return data

@@ -16,11 +16,11 @@ from .feed import Feed
 from .part import Origin
 from .read import SAMPLED_ROWS, CountRows, Describe, Infer, Place, Spec, Survey, schema_with_file
 from .run import in_order
-from .schema import Differs, duplicate, merge, same_columns
+from .schema import Differs, duplicate, merge, same_columns, type_of, typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from .._executor import Configured
 
@@ -49,10 +49,13 @@ class Plan:
         *,
         tasks: Configured,
         schema: Any = None,
+        types: Mapping[str, Any] | None = None,
         widen: bool = False,
         part_bytes: int | None = None,
     ) -> None:
         self.files, self.spec, self.tasks, self.widen = files, spec, tasks, widen
+        #: The types that the caller gives some columns.
+        self.types = {name: type_of(kind) for name, kind in (types or {}).items()}
         #: The bytes of each file, 0 for a pipe.
         self.lens = [os.path.getsize(file) if os.path.isfile(file) else 0 for file in files]
         #: Parts in flight: one for each worker, and one that waits for it.
@@ -66,7 +69,7 @@ class Plan:
         else:
             found = self._infer() if schema is None else None
         #: The columns without that for the file.
-        self.schema = found if schema is None else schema
+        self.schema = typed(found if schema is None else schema, self.types)
         if spec.file_column is not None and spec.file_column in self.schema.names:
             text = f"the files have a column {shown(spec.file_column)} themselves"
             raise TableError.at(text, file=self.files[0])
@@ -142,8 +145,8 @@ class Plan:
             return merge(known, found, self.widen)
         except Differs as differs:
             text = (
-                f"it is {differs.found} in this file and {differs.known} in those before; pass schema=, or widen=True, "
-                "which chooses a type"
+                f"it is {differs.found} in this file and {differs.known} in those before; pass types= or schema=, or "
+                "widen=True, which chooses a type"
             )
             raise TableError.at(text, file=file, column=differs.column) from None
 

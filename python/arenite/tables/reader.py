@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import numpy
 import pyarrow
 
 from .._errors import TableError
-from . import part, shared
+from . import parquet, part, shared
 from .plan import Plan, Rows, Task
 from .read import Infer, Read, ReadThenApply, Spec
 from .run import Bar, in_order
-from .schema import merge, same_columns, widen_by_position
+from .schema import merge, same_columns, typed, widen_by_position
 from .sources import files
 from .table import Collector, Table, check_errors, closing, received
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import os
+    import pathlib
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any, Literal, Protocol, TypeVar, TypeVarTuple, overload
 
     from .._executor import Configured, Executor
@@ -40,6 +43,7 @@ def make_plan(
     by_name: bool = False,
     file_column: str | None = None,
     schema: Any = None,
+    types: Mapping[str, Any] | None = None,
     widen: bool = False,
     part_bytes: int | None = None,
 ) -> Plan:
@@ -53,7 +57,7 @@ def make_plan(
         schema = pyarrow.schema(schema)
     spec = Spec(format, ord(delimiter), header and format == "csv", by_name, file_column)
     tasks = shared.configured(executor)
-    return Plan(files(sources), spec, tasks=tasks, schema=schema, widen=widen, part_bytes=part_bytes)
+    return Plan(files(sources), spec, tasks=tasks, schema=schema, types=types, widen=widen, part_bytes=part_bytes)
 
 
 def read_all(plan: Plan, errors: Literal["raise", "report"], progress: bool | str) -> Table:
@@ -119,8 +123,8 @@ def _widened(plan: Plan, wider: Any, task: Task) -> Any:
 def _merged(plan: Plan, known: Any, found: Any) -> Any:
     """The schema whose columns hold the values of both; None if the parser cannot read them so."""
     if plan.spec.format != "json" and not plan.spec.by_name:
-        return widen_by_position(known, found)
-    merged = merge(known, found, True)
+        return typed(widen_by_position(known, found), plan.types)
+    merged = typed(merge(known, found, True), plan.types)
     if plan.spec.format == "json" and any(_is_made_text(field, merged) for field in known):
         # The parser makes no text of anything else.
         return None
@@ -181,6 +185,40 @@ class Scan:
         Dropping the iterator ends the tasks in flight.
         """
         return self._run(function, arguments)
+
+    def write_parquet(self, folder: str | os.PathLike[str], *, compression: str = "snappy") -> list[pathlib.Path]:
+        """Writes each part as a Parquet file, in the task that reads it: `part-00000.parquet` and so on, in order.
+        Returns the files. So files of any size become Parquet, with the memory of a few parts.
+
+        A part that cannot be read raises `TableError`, and the files of the parts before it are there. Otherwise like
+        `Table.write_parquet`.
+        """
+        from . import write
+
+        plan = self._plan
+        target, rows = write.Folder(folder, compression), Rows(plan)
+        work = write.ReadAndEncode(Read(plan.spec, plan.schema), compression)
+        call = shared.Caller(plan.tasks, work, "write_parquet")
+        bar = Bar(self._progress, sum(plan.lens))
+
+        def value(task: Task | TableError, future: Any) -> Any:
+            if isinstance(task, TableError):
+                raise task
+            reply = plan.reply(future, task.origin, count=lambda: rows.before(task))
+            if type(reply) is not tuple or len(reply) != 2 or type(reply[0]) is not int:
+                raise TableError.at("its worker has sent no file", origin=task.origin)
+            rows.add(task, reply[0])
+            bar.show(task.read)
+            return None if reply[1] is None else write.checked(reply[1], task.origin)
+
+        try:
+            written = write.write_all(target, in_order(_starts(plan, call), plan.ahead), value)
+            if not written:
+                target.write(parquet.encode(plan.columns(), [], compression, numpy.empty))
+            bar.close(True)
+            return written
+        finally:
+            bar.close(False)
 
     def _run(self, function: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> Iterator[Any]:
         return Results(self._plan, function, arguments, self._progress)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy
 import pyarrow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
 _UNITS = ("s", "ms", "us", "ns")
@@ -65,6 +67,27 @@ def widen_by_position(known: Any, found: Any) -> Any:
         pyarrow.field(before.name, widest(before.type, field.type)) for before, field in zip(known, found, strict=True)
     ]
     return pyarrow.schema(fields, known.metadata)
+
+
+def type_of(kind: Any) -> Any:
+    """The type of Arrow that a user names: itself, its name, or a type of numpy or Python."""
+    if isinstance(kind, pyarrow.DataType):
+        return kind
+    if kind is str:
+        return pyarrow.string()
+    try:
+        return pyarrow.type_for_alias(kind) if isinstance(kind, str) else pyarrow.from_numpy_dtype(numpy.dtype(kind))
+    except (ValueError, TypeError, pyarrow.ArrowException) as error:
+        raise ValueError(f"{kind!r} is no type of pyarrow or numpy: {error}") from None
+
+
+def typed(schema: Any, types: Mapping[str, Any]) -> Any:
+    """The schema with these types for some of its columns."""
+    for name in types:
+        if name not in schema.names:
+            raise ValueError(f"types has the column {name!r}, and the files have {', '.join(map(repr, schema.names))}")
+    fields = [field.with_type(types[field.name]) if field.name in types else field for field in schema]
+    return pyarrow.schema(fields, schema.metadata)
 
 
 def with_types(schema: Any, change: Any) -> Any:

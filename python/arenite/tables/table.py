@@ -12,6 +12,8 @@ from .run import Bar, in_order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
+    import pathlib
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any, Literal
 
@@ -126,6 +128,36 @@ class Table:
         """The rows as a stream of Arrow's C interface, without a copy."""
         return self.to_pyarrow().__arrow_c_stream__(requested_schema)
 
+    def write_parquet(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        compression: str = "snappy",
+        executor: Executor | Configured | None = None,
+    ) -> list[pathlib.Path]:
+        """Writes each part as a Parquet file, encoded by the workers: `part-00000.parquet` and so on. Returns these.
+
+        Creates the folder. A file appears under its name when it is complete. A folder that has such files already is
+        an error, and nothing in it is replaced.
+
+        :param compression: A codec of Parquet, or "none".
+        :param executor: The executor whose workers encode, or what its `options` return. By default that of this table.
+
+        >>> import arenite, pathlib, tempfile
+        >>> with arenite.Executor(2) as ex, tempfile.TemporaryDirectory() as folder:
+        ...     files = arenite.table({"n": [1, 2, 3]}, executor=ex).write_parquet(f"{folder}/out")
+        ...     [file.name for file in files], len(arenite.read_parquet(f"{folder}/out", executor=ex))
+        (['part-00000.parquet'], 3)
+        """
+        from . import write
+
+        target = write.Folder(folder, compression)
+        tasks = shared.configured(executor or self._tasks)
+        call = shared.Caller(tasks, write.Encode(compression), "write_parquet")
+        parts = [one for one in self._parts if one.num_rows] or [self._no_rows()]
+        flights = in_order(((one, call(one.data)) for one in parts), 2 * shared.workers(tasks))
+        return write.write_all(target, flights, lambda one, future: write.encoded(future, one.origin))
+
     def map_batches(
         self,
         function: Callable[..., Any],
@@ -180,6 +212,40 @@ class Table:
     def __repr__(self) -> str:
         failed = f", {len(self._failures)} failed" if self._failures else ""
         return f"<arenite.Table: {len(self)} rows in {len(self._parts)} parts{failed}; {schema.columns(self._schema)}>"
+
+
+#: About the bytes of a part of a table that was in memory before.
+_PART = 8 << 20
+
+
+def table(data: Any, *, executor: Executor | Configured | None = None) -> Table:
+    """Copies a table into shared memory, in parts for the workers: a data frame of pandas or polars, a table or batch
+    of pyarrow, a dict of columns, or what else has `__arrow_c_stream__`.
+
+    >>> import arenite
+    >>> with arenite.Executor(2) as ex:
+    ...     table = arenite.table({"n": [1, 2, 3]}, executor=ex)
+    ...     squares = table.map_batches(lambda batch: {"square": [n.as_py() ** 2 for n in batch["n"]]})
+    ...     squares.to_pyarrow()["square"].to_pylist()
+    [1, 4, 9]
+
+    The index of a pandas data frame is left out: `frame.reset_index()` makes columns of it.
+
+    :param executor: The executor whose workers use the table, or what its `options` return. By default all calls share
+        one, with a worker for each core, that ends with the program.
+    """
+    found = part.batches_of(data)
+    if found is None:
+        raise TypeError(
+            f"table() takes a data frame, a table of pyarrow or a dict of columns, not {type(data).__name__}"
+        )
+    tasks = shared.configured(executor)
+    # Enough for all workers, and none so large that its memory is missed.
+    count = max(-(-found.nbytes // _PART), min(4 * shared.workers(tasks), found.nbytes >> 20), 1)
+    size = max(1, -(-found.num_rows // count))
+    pieces = [found.slice(start, size) for start in range(0, found.num_rows, size)]
+    made = (part.write(found.schema, piece.to_batches(), tasks._executor.empty) for piece in pieces)
+    return Table(found.schema, [Part(data) for data in made], executor=tasks)
 
 
 def received(data: Any, origin: Origin | None, tasks: Configured) -> Part:
