@@ -415,7 +415,10 @@ fn figures_that_cannot_be_written_are_exit_code_1() {
 fn a_user_without_privileges_measures_the_memory_of_workers() {
     let world = World::new();
     let program = world.path("arenite-bench");
-    std::fs::copy(PROGRAM, &program).unwrap();
+    // By another program: a child that another test starts meanwhile would have the file open for writing, and a file that
+    // is open so cannot be started.
+    let copied = Command::new("cp").arg(PROGRAM).arg(&program).status();
+    assert!(copied.unwrap().success());
     world.mode("", 0o777);
     let mut command = Command::new(&program);
     if std::fs::metadata("/proc/self").unwrap().uid() == 0 {

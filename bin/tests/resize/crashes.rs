@@ -41,7 +41,11 @@ fn crashed(world: &World, flags: &str) -> Run {
     world.file("large.png", &png(6000, 4000));
     let command = world.command(&format!("large.png -s 8 -o out -j 1 --json {flags}"));
     let program = world.path("arenite");
-    fs::copy(command.get_program(), &program).unwrap();
+    // By another program: a child that a test beside this one starts meanwhile would have the file open for writing, and
+    // a file that is open so cannot be started.
+    let mut copy = Command::new("cp");
+    let copied = copy.arg(command.get_program()).arg(&program).status();
+    assert!(copied.unwrap().success());
     let mut copy = Command::new(&program);
     copy.args(command.get_args())
         .current_dir(command.get_current_dir().unwrap())
