@@ -329,6 +329,10 @@ class Executor(BaseExecutor):
         self._definitions.engine = self._engine
         self._capacity = self._engine.capacity
         _executors.add(self)
+        if "IPython" in sys.modules:
+            from . import _notebook
+
+            _notebook.follow_cells(_executors)
 
     def _end_with(self, close: Callable[..., object], *arguments: Any) -> None:
         """Has this called when the executor has ended, or is dropped."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import sys
 import threading
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from . import _arenite
-from ._executor import Executor, Settings
+from ._executor import _LEAST_MEMORY, Executor, Settings
 from ._sizes import parse
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from ._future import Future
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
+S = TypeVar("S")
 T = TypeVar("T")
 Out = TypeVar("Out", covariant=True)
 
@@ -54,6 +58,7 @@ class Isolated(Protocol[P, Out]):
     """A function that runs in a worker: what `isolated` returns."""
 
     __name__: str
+    __qualname__: str
     __wrapped__: Callable[..., Any]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Out:
@@ -64,6 +69,13 @@ class Isolated(Protocol[P, Out]):
 
     def report(self, *args: P.args, **kwargs: P.kwargs) -> Report[Any]:
         """Calls the function in a worker, waits, and returns how the call ended instead of raising."""
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Isolated[P, Out]: ...
+    @overload
+    def __get__(
+        self: Isolated[Concatenate[S, Q], Out], instance: S, owner: type | None = None
+    ) -> Callable[Q, Out]: ...
 
 
 @overload
@@ -105,13 +117,15 @@ def isolated(
     time as there are cores. Arguments and results are copies. In a worker, the function runs where it is called.
 
     `await function.aio(…)` is the call for asyncio, and `function.report(…)` returns a `Report` with `value`, `error`
-    and `seconds` instead of raising. `function.__wrapped__` is the function itself.
+    and `seconds` instead of raising; of a method, `Class.method.report(object, …)`. `function.__wrapped__` is the
+    function itself.
 
-    All functions with equal `memory_limit`, `sandbox` and `preload` share workers, which start at the first call and end
-    with the program.
+    All functions with equal `memory_limit`, `sandbox` and `preload` share workers, which start at the first call, in the
+    environment and the folder of then, and end with the program. The program waits for calls of other threads at its
+    end, so give a function that may hang a deadline.
 
     :param deadline: Seconds that a call may run, from when all that it refers to is imported.
-    :param memory_limit: The most private memory of the process, in bytes or as "1GiB".
+    :param memory_limit: The most private memory of the process, in bytes or as "1GiB". Its copies of arrays count.
     :param sandbox: "strict", or True, takes the process the right to open files and sockets, and to start or touch other
         processes: see `Executor`. The function's own module is imported before; others have to be named in `preload`.
         "required" raises OSError where Linux lacks a part of the sandbox.
@@ -121,27 +135,32 @@ def isolated(
         raise TypeError(f"preload must be a list of names, not the text {preload!r}")
     if sandbox not in (False, True, "strict", "required"):
         raise ValueError(f'sandbox must be False, True, "strict" or "required", not {sandbox!r}')
-    mode = "strict" if sandbox is True else sandbox or None
-    limit = parse("memory_limit", memory_limit, 0)
+    mode = ("strict" if sandbox == 1 else cast("str", sandbox)) if sandbox else None
+    limit = parse("memory_limit", memory_limit, _LEAST_MEMORY)
     modules = set(preload)
     _settings(deadline)
 
     def decorate(fn: Callable[..., Any]) -> Any:
-        if inspect.iscoroutinefunction(fn) or inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-            raise TypeError(f"{fn.__qualname__} is no plain function: what it returns cannot leave its process")
-        home = {fn.__module__} - {"__main__"} if mode is not None else set()
+        name = getattr(fn, "__qualname__", repr(fn))
+        if not callable(fn):
+            hint = ": put @arenite.isolated below it" if isinstance(fn, (property, classmethod)) else ""
+            raise TypeError(f"{name} cannot be called{hint}")
+        inner = inspect.unwrap(fn.func if isinstance(fn, functools.partial) else fn)
+        if inspect.iscoroutinefunction(inner) or inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+            raise TypeError(f"{name} is no plain function: what it returns cannot leave its process")
+        home = {fn.__module__} if mode is not None and _is_importable(getattr(fn, "__module__", None)) else set()
         return _wrapper(fn, (limit, mode, tuple(sorted(modules | home))), deadline)
 
     return decorate if fn is None else decorate(fn)
 
 
 def _wrapper(fn: Callable[..., Any], kind: _Kind, deadline: float | None) -> Isolated[..., Any]:
-    # These functions are sent to workers where the program's own functions name them. So they hold nothing but this.
+    # Workers get this function, which is what its name stands for, and find it as any other. So it holds nothing more.
     @functools.wraps(fn)
     def call(*args: Any, **kwargs: Any) -> Any:
         if _arenite.is_worker():
             return fn(*args, **kwargs)
-        future = _submit(fn, kind, deadline, args, kwargs)
+        future = _submit(call, kind, deadline, args, kwargs)
         try:
             return future.result()
         finally:
@@ -149,13 +168,15 @@ def _wrapper(fn: Callable[..., Any], kind: _Kind, deadline: float | None) -> Iso
             future.cancel()
 
     async def aio(*args: Any, **kwargs: Any) -> Any:
+        """Calls the function in a worker. Cancelling the awaiting task ends the call and its worker."""
         if _arenite.is_worker():
             return fn(*args, **kwargs)
         from asyncio import wrap_future
 
-        return await wrap_future(_submit(fn, kind, deadline, args, kwargs))
+        return await wrap_future(_submit(call, kind, deadline, args, kwargs))
 
     def report(*args: Any, **kwargs: Any) -> Report[Any]:
+        """Calls the function in a worker, waits, and returns how the call ended instead of raising."""
         began = perf_counter()
         try:
             value, error = call(*args, **kwargs), None
@@ -164,7 +185,9 @@ def _wrapper(fn: Callable[..., Any], kind: _Kind, deadline: float | None) -> Iso
         return Report(value, error, perf_counter() - began)
 
     wrapped = cast("Any", call)
-    wrapped.aio, wrapped.report = aio, report
+    for one in (aio, report):
+        one.__qualname__ = f"{getattr(call, '__qualname__', '')}.{one.__name__}"
+        setattr(wrapped, one.__name__, one)
     return cast("Isolated[..., Any]", wrapped)
 
 
@@ -184,6 +207,10 @@ def _settings(deadline: float | None) -> Settings:
 def _executor(kind: _Kind) -> Executor:
     with _lock:
         executor = _executors.get(kind)
+        if executor is not None and not executor._is_closed and executor._engine.broken is not None:
+            # A worker could not start. What kept it from that may be mended.
+            executor.shutdown(wait=False)
+            executor = None
         if executor is None:
             limit, mode, modules = kind
             executor = _executors[kind] = Executor(
@@ -195,6 +222,20 @@ def _executor(kind: _Kind) -> Executor:
                 label="isolated",
             )
     return executor
+
+
+def _is_importable(name: str | None) -> bool:
+    """Whether a worker finds this module by its name, and not another one."""
+    module = sys.modules.get(name or "")
+    if name is None or module is None or name == "__main__":
+        return False
+    path, spec, parts = None, None, name.split(".")
+    for count in range(1, len(parts) + 1):
+        spec = PathFinder.find_spec(".".join(parts[:count]), path)
+        if spec is None:
+            return name in sys.builtin_module_names
+        path = spec.submodule_search_locations
+    return spec is not None and spec.origin == getattr(module, "__file__", None)
 
 
 def _after_fork() -> None:

@@ -197,7 +197,8 @@ def setup(
     names = [preload] if isinstance(preload, str) else list(preload)
     if sandboxed:
         # What restores arrays, and exceptions where Dask is loaded, which come as arguments: a task cannot import it.
-        names[:0] = [name for name in ("numpy", "tblib.pickling_support") if name in sys.modules]
+        loaded = ("numpy", "tblib.pickling_support", "arenite._isolated")
+        names[:0] = ["arenite._identity", *(name for name in loaded if name in sys.modules)]
     given = {
         # The modules of a frozen program are in an archive that other interpreters do not read.
         "path": None if python is not None and is_frozen() else _context.path(),

@@ -407,6 +407,8 @@ def _dump_error(error: BaseException, has_own_frame: bool = True) -> tuple[str, 
     if error.__traceback__ is not None and has_own_frame:
         # The frames of this module are of no interest.
         error.__traceback__ = error.__traceback__.tb_next or error.__traceback__
+    while (trace_ := error.__traceback__) is not None and trace_.tb_next is not None and _is_of_wrapper(trace_):
+        error.__traceback__ = trace_.tb_next
     if not _private and any(_is_read_only(one) for one in chain):
         error.add_note(_NOTE)
     trace = "".join(traceback.format_exception(error))
@@ -433,7 +435,13 @@ def _dump_error(error: BaseException, has_own_frame: bool = True) -> tuple[str, 
     whole = pickle.dumps((data, name, message[:_LONGEST_TEXT], trace[-_LONGEST_TEXT:]), 5)
     if _memory_limit and _reserve is None:
         _renew_reserve()
-    return text[:_LONGEST_TEXT], whole
+    # Texts of Python may have what no other text has.
+    return text[:_LONGEST_TEXT].encode(errors="backslashreplace").decode(), whole
+
+
+def _is_of_wrapper(trace: Any) -> bool:
+    """Whether this frame is of what `isolated` makes, which is of no interest either."""
+    return bool(trace.tb_frame.f_globals.get("__name__") == "arenite._isolated")
 
 
 def _is_read_only(error: BaseException) -> bool:

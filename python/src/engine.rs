@@ -564,6 +564,16 @@ impl Engine {
         Ok(self.shared.with(|engine| Ok(py.detach(|| engine.trim())))?)
     }
 
+    /// Waits until what tasks have printed so far is reported.
+    fn flush_logs(&self, py: Python<'_>) -> PyResult<()> {
+        self.check_process()?;
+        let flush = |engine: &arenite::Engine| {
+            py.detach(|| engine.flush_logs());
+            Ok(())
+        };
+        Ok(self.shared.with(flush)?)
+    }
+
     /// Why no worker can be started any more, if so.
     #[getter]
     fn broken(&self) -> Option<String> {

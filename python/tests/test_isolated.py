@@ -2,9 +2,13 @@
 
 import asyncio
 import concurrent.futures
+import functools
+import importlib
 import os
 import signal
+import sys
 import threading
+import traceback
 
 import arenite
 import harness
@@ -31,6 +35,17 @@ def careful(how):
     return fold([1], start=2)[1], os.getpid()
 
 
+MISSING = object()
+CACHE = {}
+
+
+@arenite.isolated
+def given(value=MISSING, log=threading.Lock()):
+    """What it refers to is that of its module: a default is the same object, and what it keeps stays."""
+    CACHE[value is MISSING] = CACHE.get(value is MISSING, 0) + 1
+    return value is not MISSING, CACHE[value is MISSING]
+
+
 class Page:
     def __init__(self, text):
         self.text = text
@@ -50,9 +65,52 @@ def test_a_call_is_the_function_in_another_process():
     assert page.words(least=3) == Page.words.__wrapped__(page, least=3) == ["page", "words"]
     with pytest.raises(TypeError, match="missing 1 required positional argument"):
         fold()
+    assert Page.words.report(page, 3).value == ["page", "words"]
+    # Definitions travel by name.
+    assert {given()[0], given.__wrapped__()[0]} == {False} and given(1)[0]
+    assert max(given()[1] for _ in range(50)) > 10
     # A lambda, and a function of a function with what it refers to.
     offset = 10
     assert arenite.isolated(lambda n: n + offset)(5) == 15
+
+
+def test_an_error_has_the_frames_of_the_function():
+    with pytest.raises(KeyError) as caught:
+        careful("raise")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "in careful" in shown and shown.count("arenite/_isolated.py") == 1, shown
+
+    def surrogate():
+        raise ValueError("name \udcff")
+
+    with pytest.raises(ValueError) as caught:
+        arenite.isolated(surrogate)()
+    assert caught.value.args == ("name \udcff",)
+
+
+def test_a_reloaded_module_counts(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = tmp_path / "reloaded_by_test.py"
+    source = "import arenite\nCONSTANT = {}\n@arenite.isolated\ndef constant(): return CONSTANT\n"
+    module.write_text(source.format(1))
+    imported = importlib.import_module("reloaded_by_test")
+    try:
+        assert imported.constant() == 1
+        module.write_text(source.format(22222))
+        importlib.reload(imported)
+        assert imported.constant() == imported.constant.__wrapped__() == 22222
+    finally:
+        del sys.modules["reloaded_by_test"]
+
+
+def test_a_start_that_failed_is_tried_again(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    needed = tmp_path / "needed_by_test.py"
+    needed.write_text("x = = 1\n")
+    name = arenite.isolated(preload=["needed_by_test"])(lambda: __import__("needed_by_test").x)
+    assert type(name.report().error) is arenite.StartFailed
+    needed.write_text("x = 1\n")
+    assert name() == 1
 
 
 def test_failures_cost_one_call():
@@ -110,6 +168,26 @@ def test_a_sandbox_imports_the_module_of_the_function():
     assert seen("text") == "text and a sandbox"
     with pytest.raises(PermissionError):
         seen("open")
+    # In the main program, and in a module that a worker cannot import.
+    ran = harness.script(
+        """
+        import types, arenite
+
+        @arenite.isolated(sandbox="strict")
+        def factorial(n):
+            return 1 if n < 2 else n * factorial(n - 1)
+
+        class Page:
+            @arenite.isolated(sandbox="strict")
+            def number(self):
+                return arenite.worker().number >= 0
+
+        made = types.ModuleType("made")
+        exec("import arenite\\n@arenite.isolated(sandbox='strict')\\ndef one(): return 1", made.__dict__)
+        print(factorial(5), Page().number(), made.one())
+        """
+    )
+    assert ran.out == "120 True 1\n", ran
 
 
 def in_sandbox(what):
@@ -170,9 +248,12 @@ def test_wrong_use_is_refused_where_it_is_written():
     def generator():
         yield
 
-    for function in (coroutine, generator):
+    for function in (coroutine, generator, functools.partial(generator)):
         with pytest.raises(TypeError, match="is no plain function"):
             arenite.isolated(function)
+    for other in (3, property(len), classmethod(len)):
+        with pytest.raises(TypeError, match="cannot be called"):
+            arenite.isolated(other)
     with pytest.raises(TypeError, match="preload must be a list"):
         arenite.isolated(preload="numpy")
     with pytest.raises(ValueError, match="sandbox must be"):
@@ -181,6 +262,8 @@ def test_wrong_use_is_refused_where_it_is_written():
         arenite.isolated(deadline=-1)
     with pytest.raises(ValueError, match="memory_limit"):
         arenite.isolated(memory_limit="much")
+    with pytest.raises(ValueError, match="memory_limit"):
+        arenite.isolated(memory_limit=10)
 
 
 def test_a_call_after_the_interpreter_has_ended_its_executors_is_refused():

@@ -86,6 +86,15 @@ async def later() -> list[float]:
     return await halves.aio([1], more=2)
 
 
+class Page:
+    @arenite.isolated
+    def words(self, least: int = 0) -> list[str]:
+        return []
+
+
+assert_type(Page().words(least=2), list[str])
+assert_type(Page.words(Page()), list[str])
+Page().words("2")  # error: arg-type
 assert_type(halves([1]), list[float])
 assert_type(halves.report([1]).ok, bool)
 assert_type(arenite.isolated(halves.__wrapped__)(), Any)
