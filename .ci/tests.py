@@ -59,7 +59,8 @@ def sides():
     for package in json.loads(described.stdout)["packages"]:
         of = suites if package["name"] == "arenite-tests" else rest
         for target in package["targets"]:
-            if target["kind"] == ["test"] and target["test"]:
+            is_built = "--all-features" in command or not target.get("required-features")
+            if target["kind"] == ["test"] and target["test"] and is_built:
                 of += ["--test", target["name"]]
     names = [name for name in suites + rest if name != "--test"]
     if len(set(names)) < len(names):
