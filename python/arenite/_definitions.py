@@ -21,7 +21,7 @@ from contextlib import suppress
 from io import BytesIO
 from operator import is_
 from types import FunctionType, MethodType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _by_value, _mirror, _pickle
 from ._arenite import Snapshot, Watch
@@ -91,6 +91,13 @@ class _Part:
             with suppress(TypeError):
                 self.value = weakref.ref(value, owner.forgetting(self))
         self.items = Snapshot.of(value) if type(value) in (list, dict) else None
+
+
+class _Late(NamedTuple):
+    """What an attribute was that is a global, or holds some, and the versions of these."""
+
+    value: Any
+    versions: list[int | None]
 
 
 class _Definition:
@@ -236,6 +243,8 @@ _RECREATED: dict[type, Callable[[Any, Any], Any]] = {
     type(threading.RLock()): lambda *_: (threading.RLock, ()),
     threading.local: lambda *_: (threading.local, ()),
     contextvars.ContextVar: _reduce_context_variable,
+    # A sentinel: the same for all that refer to it.
+    object: lambda pickler, obj: (_mirror.sentinel, (pickler.owner.sentinel(obj),)),
 }
 _BY_IDENTITY = {ModuleType, *_RECREATED}
 
@@ -246,6 +255,8 @@ _STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__"
 
 class _Pickler(_pickle.Pickler):
     """What picklers of definitions have in common."""
+
+    owner: Definitions
 
     def reducer_override(self, obj: Any) -> Any:
         reduce = _RECREATED.get(type(obj))
@@ -262,6 +273,7 @@ class _Pickler(_pickle.Pickler):
 class _Printer(_Pickler):
     def __init__(self, file: BytesIO, owner: Definitions) -> None:
         super().__init__(file, _Prints(owner))
+        self.owner = owner
 
     def without_name(self, obj: Any, reduce: Callable[[_pickle.Pickler, Any], Any]) -> Any:
         # The pickle of code differs from one time to the next.
@@ -356,6 +368,8 @@ class _Definer(_Pickler):
         self._shared: dict[str, dict[int, Key]] = {}
         self._bound: set[Key] = set()
         self._key: Key | None = None
+        #: Attributes of definitions that are globals too, or hold some: they come when these are bound.
+        self._late: list[tuple[Any, _Part | None, str, Any, list[Key]]] = []
 
     def define(self, roots: frozenset[Key]) -> None:
         """Pickles records of these names, and of all that they refer to."""
@@ -375,6 +389,7 @@ class _Definer(_Pickler):
                     self.names |= found
                 else:
                     self._define_global((home, name), roots)
+        self._define_late()
         for name in self.sources:
             known = linecache.cache.get(name)
             # Of a cell in a notebook: no file has it.
@@ -407,6 +422,40 @@ class _Definer(_Pickler):
         elif key in roots and isinstance(_space(home).get(name), FunctionType):
             self._needed |= self.names - before
         self.watched.add_global(_space(home), name, owner.part_of(key))
+
+    def _delay_defaults(self, function: FunctionType, state: dict[str, Any]) -> None:
+        """Leaves defaults of a function inside of another object for later if they are globals."""
+        if not function.__module__ or _pickle.is_importable(function.__module__):
+            return
+        for name in ("__defaults__", "__kwdefaults__"):
+            keys = self._globals_in(function, name, state.get(name))
+            if keys and all(map(self.owner.is_sendable, keys)):
+                self.names.update(keys)
+                self._late.append((function, None, name, state.pop(name), keys))
+
+    def _define_late(self) -> None:
+        """Pickles attributes that are globals too: in the worker they are its globals."""
+        for obj, part, name, value, keys in self._late:
+            self._key = obj.__module__, ""
+            if part is None:
+                self.write((0, 0, False, None, "", (obj, [(None, 0, name, value)])))
+                continue
+            held = [self.owner.part_of(key) for key in keys]
+            known = _Late(value, [None if one is None else one.version for one in held])
+            before = part.value
+            if type(before) is not _Late or before.value is not value or before.versions != known.versions:
+                part.value, part.version = known, part.version + 1
+            self.versions[part.number] = part.version
+            self.write((0, 0, False, None, "", (obj, [(part.number, part.version, name, value)])))
+
+    def _globals_in(self, obj: Any, name: str, value: Any) -> list[Key]:
+        """The globals that an attribute of a definition is, or that the defaults of a function are."""
+        if name == "__defaults__":
+            held = value or ()
+        else:
+            held = (value or {}).values() if name == "__kwdefaults__" else (value,)
+        shared = self.shared_in(obj.__module__)
+        return [shared[id(one)] for one in held if id(one) in shared]
 
     def write(self, record: tuple[Any, ...]) -> None:
         self.dump(record)
@@ -477,7 +526,10 @@ class _Definer(_Pickler):
 
     def without_name(self, obj: Any, reduce: Callable[[_pickle.Pickler, Any], Any]) -> Any:
         if not isinstance(obj, type):
-            return reduce(self, obj)
+            reduced = reduce(self, obj)
+            if type(obj) is FunctionType:
+                self._delay_defaults(obj, reduced[2])
+            return reduced
         # A class that tasks get by value, too.
         definition = self.owner.definition(obj)
         self.watched.add_definition(obj)
@@ -488,7 +540,7 @@ class _Definer(_Pickler):
 
     def _parts(self, definition: _Definition, values: dict[str, Any], by_identity: bool) -> list[tuple[Any, ...]]:
         """The parts of a definition, with their versions. What they hold is compared for data of classes only."""
-        known, owner = definition.parts, self.owner
+        known, owner, obj = definition.parts, self.owner, definition.object()
         parts = []
         for name in [*values, *(name for name in known if name not in values)]:
             value = values.get(name, _ABSENT)
@@ -497,6 +549,13 @@ class _Definer(_Pickler):
                 part = known[name] = _Part(next(owner.numbers))
             if value is _ABSENT:
                 value = _mirror.REMOVED
+            elif (keys := self._globals_in(obj, name, value)) and (
+                type(part.value) is _Late or all(map(owner.is_sendable, keys))
+            ):
+                self.names.update(keys)
+                self._late.append((obj, part, name, value, keys))
+                parts.append((part.number, 0, name, _mirror.LATE))
+                continue
             if by_identity or name.startswith("_") and name.endswith("_"):
                 if part.value is not value and (type(value) is not tuple or part.value != value):
                     part.value, part.version = value, part.version + 1
@@ -527,6 +586,10 @@ class Definitions:
         self.functions: dict[Any, _pickle.Function] = {}
         self.numbers = itertools.count(1)
         self._bindings: dict[Key, _Part] = {}
+        #: Globals of which it is being found out whether they can be sent.
+        self._tried: set[Key] = set()
+        #: Sentinels by their identity, with the number of each.
+        self._sentinels: dict[int, tuple[object, int]] = {}
         self._definitions: dict[int, _Definition] = {}
         self._bundles: dict[frozenset[Key], Bundle] = {}
         self._copies: dict[int, _Copy] = {}
@@ -677,13 +740,26 @@ class Definitions:
             known = self._definitions[key] = _Definition(obj, next(self.numbers), forgotten)
         return known
 
+    def sentinel(self, obj: object) -> int:
+        """Returns the number of a sentinel."""
+        known = self._sentinels.get(id(obj))
+        if known is None:
+            known = self._sentinels[id(obj)] = obj, next(self.numbers)
+        return known[1]
+
     def is_sendable(self, key: Key) -> bool:
         """Whether a global can be sent."""
+        if key in self._tried:
+            # It holds itself.
+            return True
+        self._tried.add(key)
         try:
             # Apart from the others, whose pickle an exception would spoil.
             self.bind(_Definer(BytesIO(), _Copies(self), self), key)
         except Exception:
             return False
+        finally:
+            self._tried.discard(key)
         return True
 
     def reload(self, definer: _Definer, name: str) -> None:

@@ -29,6 +29,10 @@ else:
 REMOVED = "arenite:removed"
 
 
+#: In the place of an attribute that holds a global, which comes behind it.
+LATE = "arenite:late"
+
+
 def is_removed(value: Any) -> bool:
     return type(value) is str and value == REMOVED
 
@@ -108,6 +112,15 @@ def clear_main() -> None:
 
 
 _started_by: ModuleType | None = None
+
+
+#: Objects of the program that are nothing but themselves, by number.
+_sentinels: dict[int, object] = {}
+
+
+def sentinel(number: int) -> object:
+    """Returns this worker's own one."""
+    return _sentinels.setdefault(number, object())
 
 
 # ---- functions
@@ -411,6 +424,9 @@ def _set(part: int, version: int, is_first: bool, home: str | None, name: str, v
     if home is None and isinstance(value, list):
         set_source(name, value)
         return
+    if home is None and isinstance(value, tuple):
+        _set_parts(*value)
+        return
     if home is None:
         _reload(name, value)
     else:
@@ -479,11 +495,18 @@ def fill_definition(made: Any, state: tuple[int, Callable[[Any, Any], None] | No
         _fresh.discard(number)
         if fill is not None:
             fill(made, content)
+    _set_parts(made, parts, is_fresh)
+
+
+def _set_parts(made: Any, parts: list[Any], is_fresh: bool = False) -> None:
     for part, version, name, value in parts:
-        if not is_fresh and _versions.get(part) == version:
-            continue
-        _set_part(made, name, value)
-        set_version(part, version)
+        if type(value) is str and value == LATE:
+            if is_fresh:
+                _versions.pop(part, None)
+        elif is_fresh or part is None or _versions.get(part) != version:
+            _set_part(made, name, value)
+            if part is not None:
+                set_version(part, version)
 
 
 def _set_part(made: Any, name: str, value: Any) -> None:

@@ -29,6 +29,83 @@ MEMORY = weakref.WeakValueDictionary()
 RANDOM = random.Random(5)
 
 
+#: One object for defaults, globals and attributes of classes, whatever is used first.
+ABSENT = object()
+
+
+def is_absent(x, y=ABSENT):
+    return y is ABSENT, x
+
+
+def default_is_absent(x):
+    return only_default(x) is ABSENT
+
+
+def only_default(x, y=ABSENT):
+    return y
+
+
+class Nothing:
+    pass
+
+
+NOTHING = Nothing()
+LOGGED = [0]
+SECTIONS = {"log": LOGGED}
+
+
+class Keeps:
+    absent, nothing, log = ABSENT, NOTHING, LOGGED
+
+    def has(self, x, y=ABSENT, *, z=NOTHING):
+        return self.absent is ABSENT and y is self.absent, self.nothing is NOTHING and z is self.nothing, x
+
+
+def is_nothing(x, y=NOTHING):
+    return y is NOTHING, x
+
+
+def is_nothing_too(x, *, y=NOTHING, log=LOGGED):
+    return y is NOTHING, log is LOGGED, Keeps.log is LOGGED, SECTIONS["log"] is LOGGED
+
+
+def wrapped(function):
+    @functools.wraps(function)
+    def call(x):
+        return function(x)
+
+    return call
+
+
+@wrapped
+def is_nothing_inside(x, y=NOTHING, *, z=ABSENT):
+    return y is NOTHING, z is ABSENT
+
+
+@functools.lru_cache
+def is_nothing_cached(x, y=NOTHING):
+    return y is NOTHING
+
+
+def looks_inside(x):
+    return is_nothing_inside(x), is_nothing_cached(x)
+
+
+class Tree:
+    root = None
+
+    def is_root(self, x):
+        return self.root is ROOT, ROOT.root is ROOT
+
+
+Tree.root = ROOT = Tree()
+
+
+def logs(x, log=LOGGED):
+    log.append(x)
+    return LOGGED[-1] == x, len(LOGGED) == len(log) == len(Keeps.log)
+
+
 class Missing:
     def __reduce__(self):
         return "MISSING"
@@ -504,8 +581,11 @@ BY_NAME = {
     **{one.__name__: (one, False) for one in (
         plus, minus, table, nested, handled, locked, waits, context, weak, is_missing, number, by_name_of_global,
         through_main, recursive, even, odd, annotated, uses_cache, fails, fails_sometimes, fails_from, fails_in_group,
-        exits, takes_two,
+        exits, takes_two, is_absent, default_is_absent, is_nothing, is_nothing_too, logs,
+        is_nothing_inside, looks_inside,
     )},
+    "sentinel of a class": (Keeps().has, False),
+    "tree whose root is a global": (Tree().is_root, False),
     **{one.__name__: (one, True) for one in (
         decorated, accumulates, counts, remembers, sets_global, draws, sets_local,
     )},
