@@ -449,13 +449,18 @@ class _Definer(_Pickler):
             self.write((0, 0, False, None, "", (obj, [(part.number, part.version, name, value)])))
 
     def _globals_in(self, obj: Any, name: str, value: Any) -> list[Key]:
-        """The globals that an attribute of a definition is, or that the defaults of a function are."""
-        if name == "__defaults__":
-            held = value or ()
-        else:
-            held = (value or {}).values() if name == "__kwdefaults__" else (value,)
+        """The globals that an attribute of a definition is, or that the defaults of a function are or hold."""
         shared = self.shared_in(obj.__module__)
-        return [shared[id(one)] for one in held if id(one) in shared]
+        if name not in ("__defaults__", "__kwdefaults__"):
+            return [shared[id(value)]] if id(value) in shared else []
+        finder = _Finder(shared, ("", ""), self.owner)
+        for one in value.values() if isinstance(value, dict) else value or ():
+            if id(one) in shared:
+                finder.found.add(shared[id(one)])
+            elif type(one) in (list, dict, tuple, set, frozenset):
+                with suppress(Exception):
+                    finder.dump(one)
+        return sorted(finder.found)
 
     def write(self, record: tuple[Any, ...]) -> None:
         self.dump(record)

@@ -87,8 +87,12 @@ def is_nothing_cached(x, y=NOTHING):
     return y is NOTHING
 
 
+def holds_nothing(x, held={"nothing": NOTHING, "more": [(NOTHING,)]}, *, others=(LOGGED, ABSENT)):
+    return held["nothing"] is NOTHING, held["more"][0][0] is NOTHING, others[0] is LOGGED, others[1] is ABSENT
+
+
 def looks_inside(x):
-    return is_nothing_inside(x), is_nothing_cached(x)
+    return is_nothing_inside(x), is_nothing_cached(x), holds_nothing(x)
 
 
 class Tree:
@@ -582,7 +586,7 @@ BY_NAME = {
         plus, minus, table, nested, handled, locked, waits, context, weak, is_missing, number, by_name_of_global,
         through_main, recursive, even, odd, annotated, uses_cache, fails, fails_sometimes, fails_from, fails_in_group,
         exits, takes_two, is_absent, default_is_absent, is_nothing, is_nothing_too, logs,
-        is_nothing_inside, looks_inside,
+        is_nothing_inside, looks_inside, holds_nothing,
     )},
     "sentinel of a class": (Keeps().has, False),
     "tree whose root is a global": (Tree().is_root, False),
