@@ -2,10 +2,11 @@
 
     tests.py UNSTABLE COMMAND…
 
-COMMAND is `cargo test …` or `python -m pytest …`. All tests of the workspace run as two commands beside each other: the
-suites of `tests/`, which wait for processes most of their time, and the rest, which computes. A shared machine may stall a process for seconds, which no time limit
-of a test can allow for: a test that fails is run once more on its own. If it passes then, its name is appended to the
-file UNSTABLE; otherwise this program fails. It fails, too, if COMMAND ran no test.
+COMMAND is `cargo test …` or `python -m pytest …`. All tests of the workspace run as two commands beside each other:
+the suites of `tests/`, which wait for processes most of their time, and the rest, which computes. A shared machine may
+stall a process for seconds, which no time limit of a test can allow for: a test that fails is run once more on its own.
+If it passes then, its name is appended to the file UNSTABLE; otherwise this program fails. It fails, too, if COMMAND
+ran no test.
 """
 
 import json
@@ -54,7 +55,8 @@ def sides():
     workspace, selected = "--workspace" in command, {"--lib", "--test", "--bins", "--doc", "-p", "--"} & set(command)
     if not workspace or selected:
         return [[command]]
-    described = subprocess.run(["cargo", "metadata", "--no-deps", "--format-version=1"], capture_output=True, check=True)
+    words = ["cargo", "metadata", "--no-deps", "--format-version=1"]
+    described = subprocess.run(words, capture_output=True, check=True)
     suites, rest = [], []
     for package in json.loads(described.stdout)["packages"]:
         of = suites if package["name"] == "arenite-tests" else rest

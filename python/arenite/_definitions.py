@@ -436,25 +436,27 @@ class _Definer(_Pickler):
     def _define_late(self) -> None:
         """Pickles attributes that are globals too: in the worker they are its globals."""
         for obj, part, name, value, keys in self._late:
+            number, version = None, 0
+            if part is not None:
+                held = [self.owner.part_of(key) for key in keys]
+                known = _Late(value, [None if one is None else one.version for one in held])
+                before = part.value
+                if type(before) is not _Late or before.value is not value or before.versions != known.versions:
+                    part.value, part.version = known, part.version + 1
+                number, version = part.number, part.version
+                self.versions[number] = version
             self._key = obj.__module__, ""
-            if part is None:
-                self.write((0, 0, False, None, "", (obj, [(None, 0, name, value)])))
-                continue
-            held = [self.owner.part_of(key) for key in keys]
-            known = _Late(value, [None if one is None else one.version for one in held])
-            before = part.value
-            if type(before) is not _Late or before.value is not value or before.versions != known.versions:
-                part.value, part.version = known, part.version + 1
-            self.versions[part.number] = part.version
-            self.write((0, 0, False, None, "", (obj, [(part.number, part.version, name, value)])))
+            self.write((0, 0, False, None, "", (obj, [(number, version, name, value)])))
 
     def _globals_in(self, obj: Any, name: str, value: Any) -> list[Key]:
         """The globals that an attribute of a definition is, or that the defaults of a function are or hold."""
         shared = self.shared_in(obj.__module__)
         if name not in ("__defaults__", "__kwdefaults__"):
             return [shared[id(value)]] if id(value) in shared else []
+        if not value:
+            return []
         finder = _Finder(shared, ("", ""), self.owner)
-        for one in value.values() if isinstance(value, dict) else value or ():
+        for one in value.values() if isinstance(value, dict) else value:
             if id(one) in shared:
                 finder.found.add(shared[id(one)])
             elif type(one) in (list, dict, tuple, set, frozenset):

@@ -208,15 +208,13 @@ class Executor(BaseExecutor):
             recycle_after = count("recycle_after", recycle_after, least=1)
         if writable not in (None, "copy", "results"):
             raise ValueError(f'writable must be None, "copy" or "results", not {writable!r}')
-        if sandbox not in (False, True, "strict", "required"):
-            raise ValueError(f'sandbox must be False, True, "strict" or "required", not {sandbox!r}')
+        mode = sandbox_mode(sandbox)
         if logging not in (None, "auto", "forward"):
             raise ValueError(f'logging must be None, "auto" or "forward", not {logging!r}')
         if logging == "forward" and sandbox:
             raise ValueError("a sandbox sends no records: logging='forward' needs workers that may open sockets")
         if sandbox and max_workers == 0:
             raise ValueError("a sandbox needs workers: max_workers=0 runs tasks in this process")
-        mode = "strict" if sandbox is True else sandbox or None
         self._max_workers = max_workers
         self._slots = max(1, max_workers) * lanes
         self._private = writable == "copy"
@@ -777,6 +775,15 @@ class Executor(BaseExecutor):
         if _is_exiting:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         raise RuntimeError("cannot schedule new futures after shutdown")
+
+
+def sandbox_mode(sandbox: Any) -> str | None:
+    """Checks what the caller says of a sandbox. Returns "strict", "required" or None."""
+    if sandbox not in (False, True, "strict", "required"):
+        raise ValueError(f'sandbox must be False, True, "strict" or "required", not {sandbox!r}')
+    if not sandbox:
+        return None
+    return "required" if sandbox == "required" else "strict"
 
 
 def cancelled() -> bool:

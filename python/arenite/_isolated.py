@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from . import _arenite
-from ._executor import _LEAST_MEMORY, Executor, Settings
+from ._executor import _LEAST_MEMORY, Executor, Settings, sandbox_mode
 from ._sizes import parse
 
 if TYPE_CHECKING:
@@ -133,9 +133,7 @@ def isolated(
     """
     if isinstance(preload, str):
         raise TypeError(f"preload must be a list of names, not the text {preload!r}")
-    if sandbox not in (False, True, "strict", "required"):
-        raise ValueError(f'sandbox must be False, True, "strict" or "required", not {sandbox!r}')
-    mode = ("strict" if sandbox == 1 else cast("str", sandbox)) if sandbox else None
+    mode = sandbox_mode(sandbox)
     limit = parse("memory_limit", memory_limit, _LEAST_MEMORY)
     modules = set(preload)
     _settings(deadline)
@@ -146,7 +144,8 @@ def isolated(
             hint = ": put @arenite.isolated below it" if isinstance(fn, (property, classmethod)) else ""
             raise TypeError(f"{name} cannot be called{hint}")
         inner = inspect.unwrap(fn.func if isinstance(fn, functools.partial) else fn)
-        if inspect.iscoroutinefunction(inner) or inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+        kinds = inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction
+        if any(is_kind(inner) for is_kind in kinds):
             raise TypeError(f"{name} is no plain function: what it returns cannot leave its process")
         home = {fn.__module__} if mode is not None and _is_importable(getattr(fn, "__module__", None)) else set()
         return _wrapper(fn, (limit, mode, tuple(sorted(modules | home))), deadline)
@@ -164,7 +163,7 @@ def _wrapper(fn: Callable[..., Any], kind: _Kind, deadline: float | None) -> Iso
         try:
             return future.result()
         finally:
-            # After Ctrl-C nobody waits for it.
+            # After Ctrl-C, no thread waits for it.
             future.cancel()
 
     async def aio(*args: Any, **kwargs: Any) -> Any:

@@ -407,8 +407,8 @@ def _dump_error(error: BaseException, has_own_frame: bool = True) -> tuple[str, 
     if error.__traceback__ is not None and has_own_frame:
         # The frames of this module are of no interest.
         error.__traceback__ = error.__traceback__.tb_next or error.__traceback__
-    while (trace_ := error.__traceback__) is not None and trace_.tb_next is not None and _is_of_wrapper(trace_):
-        error.__traceback__ = trace_.tb_next
+    while (first := error.__traceback__) is not None and first.tb_next is not None and _is_of_wrapper(first):
+        error.__traceback__ = first.tb_next
     if not _private and any(_is_read_only(one) for one in chain):
         error.add_note(_NOTE)
     trace = "".join(traceback.format_exception(error))

@@ -960,7 +960,8 @@ def test_some_columns_get_types(tmp_path, any_executor):
     source = tmp_path / "a.csv"
     types_of = {"price": "float64", "day": str, "id": np.int16}
     table = arenite.read_csv(source, types=types_of, executor=any_executor)
-    expected = csv.read_csv(source, convert_options=csv.ConvertOptions(column_types={"price": pa.float64(), "day": pa.string(), "id": pa.int16()}))
+    column_types = {"price": pa.float64(), "day": pa.string(), "id": pa.int16()}
+    expected = csv.read_csv(source, convert_options=csv.ConvertOptions(column_types=column_types))
     assert table.to_pyarrow().equals(expected) and table.schema.names == ["id", "price", "day"]
     scanned = arenite.scan_csv(source, types=types_of, executor=any_executor)
     assert scanned.schema == table.schema and sum(batch.num_rows for batch in scanned) == len(table)

@@ -211,14 +211,15 @@ class Scan:
             bar.show(task.read)
             return None if reply[1] is None else write.checked(reply[1], task.origin)
 
+        is_whole = False
         try:
             written = write.write_all(target, in_order(_starts(plan, call), plan.ahead), value)
             if not written:
                 target.write(parquet.encode(plan.columns(), [], compression, numpy.empty))
-            bar.close(True)
+            is_whole = True
             return written
         finally:
-            bar.close(False)
+            bar.close(is_whole)
 
     def _run(self, function: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> Iterator[Any]:
         return Results(self._plan, function, arguments, self._progress)
