@@ -95,7 +95,7 @@
 //! | divide files between machines | [`shard`] |
 //! | split an array into parts | [`Array::partitions`] |
 //! | read and write `.npy` | [`array::npy`] |
-//! | read CSV, JSON and Parquet files into tables, and run kernels on their parts | `tables` (feature `tables`) |
+//! | read CSV, JSON and Parquet files into tables, and run kernels on their parts | the crate `arenite-tables` |
 //! | share arrays by name with other programs | `store` (feature `store`) |
 //! | let other programs call kernels | `service` (feature `store`) |
 //! | decode, resize and encode pictures | the crate `arenite-image` |
@@ -122,7 +122,6 @@
 //! | `supervisor` | queue, policies, monitor, recovery |
 //! | `engine` | the public API: [`engine`] |
 //! | `platform` | what this system offers an engine: [`platform`] |
-//! | `tables` | files as rows and columns, in parts |
 //! | `store` | named objects for all programs of a user |
 //! | `service` | kernels that other programs of a user call |
 //!
@@ -131,7 +130,6 @@
 //! - `ndarray` (default): arrays as views of [`ndarray`](https://docs.rs/ndarray), and arrays from them.
 //! - `sandbox`: workers without rights, `Builder::sandbox`.
 //! - `store`: named arrays that all programs of a user can map, module `store`; kernels that they can call, `service`.
-//! - `tables`: CSV, JSON and Parquet files as tables, module `tables`. It doubles the number of crates.
 //! - `tracing`: events of the [`tracing`](https://docs.rs/tracing) crate in kernels arrive at [`Builder::on_log`] with
 //!   level and target, and at the program's subscriber, if there is one, as events of the target `arenite::worker`.
 //!   Spans stay in the worker.
@@ -175,9 +173,6 @@ mod supervisor;
 mod sync;
 #[cfg(not(arenite_loom))]
 mod sys;
-#[cfg(all(feature = "tables", not(arenite_loom)))]
-#[forbid(unsafe_code)]
-pub mod tables;
 #[cfg(not(arenite_loom))]
 #[forbid(unsafe_code)]
 mod trace;
@@ -230,9 +225,6 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guide.md")]
 struct Guide;
-#[cfg(all(doctest, feature = "tables"))]
-#[doc = include_str!("../docs/tables.md")]
-struct Tables;
 #[cfg(all(doctest, feature = "store"))]
 #[doc = include_str!("../docs/store.md")]
 struct StoreGuide;

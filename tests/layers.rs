@@ -14,7 +14,7 @@ use std::fs;
 use source_tree::{Tree, collect, root};
 
 /// The layers of `src/`, lowest first: each may use those before it.
-const LAYERS: [&str; 15] = [
+const LAYERS: [&str; 14] = [
     "sync",
     "sys",
     "arena",
@@ -27,7 +27,6 @@ const LAYERS: [&str; 15] = [
     "supervisor",
     "engine",
     "platform",
-    "tables",
     "store",
     "service",
 ];
@@ -83,7 +82,9 @@ fn only_one_file_sends_signals() {
 #[test]
 fn no_file_is_longer_than_900_lines() {
     let mut files = BTreeMap::new();
-    for folder in ["src", "image", "bin", "benches", "tests", "examples"] {
+    for folder in [
+        "src", "image", "tables", "bin", "benches", "tests", "examples",
+    ] {
         collect(&root().join(folder), &mut files);
     }
     assert!(files.len() > 300, "only {} files were found", files.len());

@@ -14,7 +14,7 @@ const SUITES: [(&str, &str); 14] = [
     ("store", "tests/store"),
     ("fuzz", "tests/fuzz"),
     ("tables", "tests/tables"),
-    ("tables-lib", "src/tables/tests"),
+    ("tables-lib", "tables/src/tests"),
     ("layers", "tests/layers.rs"),
     ("resize", "bin/tests/resize"),
     ("doctor", "bin/tests/doctor.rs"),

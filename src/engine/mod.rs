@@ -398,6 +398,11 @@ impl Engine {
         }
     }
 
+    /// Whether workers are [sandboxed](Builder::sandbox), and can open no files.
+    pub fn is_sandboxed(&self) -> bool {
+        self.shared().is_some_and(|shared| shared.is_sandboxed())
+    }
+
     /// How many jobs run at the same time at most: one on each lane of each worker.
     #[cfg(feature = "store")]
     pub(crate) fn max_running(&self) -> usize {

@@ -168,7 +168,7 @@ for_each_arity!(impl_split_first);
 
 /// Arguments in two parts: the first, and a tuple of the others.
 #[derive(Clone, Copy, Debug)]
-pub struct SplitArgs<First, Rest>(pub(crate) First, pub(crate) Rest);
+pub struct SplitArgs<First, Rest>(pub First, pub Rest);
 
 impl<'env, P, First, Rest> Args<'env, P> for SplitArgs<First, Rest>
 where

@@ -11,8 +11,6 @@
 pub(crate) mod actor;
 mod arity;
 mod bytes;
-#[cfg(feature = "tables")]
-pub(crate) mod delegate;
 mod entry;
 mod error;
 mod extra;
@@ -20,6 +18,7 @@ mod failure;
 mod host;
 mod list;
 mod names;
+mod newtype;
 mod owned;
 mod param;
 pub mod raw;
@@ -37,6 +36,8 @@ pub use actor::Method;
 pub use bytes::Bytes;
 pub use entry::{Args, Kernel, Params};
 pub use error::{KernelError, Returned, Typed};
+#[doc(hidden)]
+pub use newtype::__private;
 pub use owned::{OwnedParam, OwnedParams};
 pub use param::{Arg, Param, RetrySafe};
 pub use reply::Reply;
@@ -46,14 +47,14 @@ pub use scalar::Scalar;
 #[doc(hidden)]
 pub use actor::{ByMut, ByRef, Initial, MethodParams};
 #[doc(hidden)]
-pub use entry::{Accepts, Program, SplitFirst};
+pub use entry::{Accepts, Program, SplitArgs, SplitFirst};
 #[doc(hidden)]
 pub use reply::Value;
 
 pub(crate) use arity::for_each_arity;
 pub(crate) use entry::{
-    Chain, ErrorCheck, KernelInfo, Single, SplitArgs, captures_nothing, from_offset, kernel_name,
-    to_offset, zst_value,
+    Chain, ErrorCheck, KernelInfo, Single, captures_nothing, from_offset, kernel_name, to_offset,
+    zst_value,
 };
 pub(crate) use error::MAX_ERROR_BYTES;
 pub(crate) use extra::{Extra, ExtraArg, Nothing};

@@ -14,7 +14,8 @@ use crate::array::{
     Array, ArrayLocation, ArrayMut, ArrayMutLocation, Element, LaneCount, Shape, TileMut,
 };
 
-pub(crate) mod sealed {
+#[doc(hidden)]
+pub mod sealed {
     /// Keeps programs from adding parameters of their own.
     #[allow(unnameable_types, reason = "sealed on purpose")]
     pub trait Sealed {}

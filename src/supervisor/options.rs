@@ -307,6 +307,12 @@ impl<M> JobOptions<M> {
         self
     }
 
+    /// The same options in the mode of jobs that may be retried: for code that takes options of either mode for
+    /// arguments that its jobs only read.
+    pub fn retriable(self) -> JobOptions<Retried> {
+        self.with_mode()
+    }
+
     /// The same options in another mode. Only for callers that know the arguments to permit it.
     pub(crate) fn with_mode<N>(self) -> JobOptions<N> {
         JobOptions {

@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
-use arenite::tables::arrow::array::cast::AsArray;
-use arenite::tables::arrow::array::types::Int64Type;
-use arenite::tables::arrow::schema::ArrowError;
-use arenite::tables::{Part, PartReport, Reader, Table, TableError, TableErrorKind};
 use arenite::{Engine, JobErrorKind, JobOptions, WorkerExit};
+use arenite_tables::arrow::array::cast::AsArray;
+use arenite_tables::arrow::array::types::Int64Type;
+use arenite_tables::arrow::schema::ArrowError;
+use arenite_tables::{Part, PartReport, Reader, Table, TableError, TableErrorKind, Tables};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::{csv, engine, numbers, sum};
 
-const READ: &str = "tables::kernels::read";
-const SURVEY: &str = "tables::kernels::survey";
+const READ: &str = "arenite_tables::kernels::read";
+const SURVEY: &str = "arenite_tables::kernels::survey";
 const ROWS: i64 = 30_000;
 const PART: usize = 40_000;
 /// Reads until a worker has died where it should.

@@ -5,12 +5,12 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use arenite::tables::Part;
-use arenite::tables::arrow::array::cast::AsArray;
-use arenite::tables::arrow::array::types::Int64Type;
-use arenite::tables::arrow::array::{Array as _, Int64Array, RecordBatch};
-use arenite::tables::arrow::schema::ArrowError;
 use arenite::{Array, Engine};
+use arenite_tables::arrow::array::cast::AsArray;
+use arenite_tables::arrow::array::types::Int64Type;
+use arenite_tables::arrow::array::{Array as _, Int64Array, RecordBatch};
+use arenite_tables::arrow::schema::ArrowError;
+use arenite_tables::{Part, Tables};
 
 use crate::{csv, engine, numbers, sum};
 

@@ -4,11 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use arenite::Engine;
-use arenite::tables::arrow::array::RecordBatch;
-use arenite::tables::arrow::array::cast::AsArray;
-use arenite::tables::arrow::array::types::Int64Type;
-use arenite::tables::arrow::schema::ArrowError;
-use arenite::tables::{Part, Table};
+use arenite_tables::arrow::array::RecordBatch;
+use arenite_tables::arrow::array::cast::AsArray;
+use arenite_tables::arrow::array::types::Int64Type;
+use arenite_tables::arrow::schema::ArrowError;
+use arenite_tables::{Part, Table};
 
 mod deaths;
 mod files;

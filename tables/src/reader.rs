@@ -15,10 +15,10 @@ use super::schema::merge;
 use super::sources::Sources;
 use super::table::{PartReport, Table};
 use super::tasks::{Task, Tasks};
-use crate::array::Array;
-use crate::engine::{Engine, JobOptions};
-use crate::kernel::{Arg, Args, Bytes, Kernel, Reply, RetrySafe, SplitArgs, SplitFirst};
-use crate::supervisor::{Permits, Retried};
+use arenite::Array;
+use arenite::engine::{Engine, JobOptions};
+use arenite::engine::{Permits, Retried};
+use arenite::kernel::{Arg, Args, Bytes, Kernel, Reply, RetrySafe, SplitArgs, SplitFirst};
 
 /// Bytes of a part, if files are large.
 const PART: u64 = 32 << 20;
@@ -27,14 +27,16 @@ const SMALL_PART: u64 = 1 << 20;
 /// Parts for each worker, of files that are neither.
 const PARTS_PER_WORKER: u64 = 4;
 
-impl Engine {
+/// What an [`Engine`] does with tables.
+pub trait Tables {
     /// Reads CSV files into a table. `from` is a file, a folder, a pattern or a list of these.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
     /// # let folder = tempfile::tempdir()?;
     /// # let data = folder.path().to_str().unwrap();
-    /// use arenite::tables::arrow::array::{cast::AsArray, types::Float64Type};
+    /// use arenite_tables::Tables;
+    /// use arenite_tables::arrow::array::{cast::AsArray, types::Float64Type};
     ///
     /// std::fs::write(format!("{data}/a.csv"), "name,price\napple,1.5\n\"pear,\nripe\",2\n")?;
     /// std::fs::write(format!("{data}/b.csv"), "name,price\nplum,\n")?;
@@ -54,52 +56,41 @@ impl Engine {
     ///
     /// # Errors
     /// The first [`TableError`]: it names file, row and column. [`Reader::report`] keeps the other parts.
-    pub fn read_csv(&self, from: impl Into<Sources>) -> Result<Table, TableError> {
-        self.csv(from).read()
-    }
+    fn read_csv(&self, from: impl Into<Sources>) -> Result<Table, TableError>;
 
     /// Reads files with one JSON object per line into a table, as [`read_csv`](Self::read_csv) does CSV.
     ///
     /// # Errors
     /// The first [`TableError`]. A field that the schema lacks is an error, too, so that nothing is left out.
-    pub fn read_json(&self, from: impl Into<Sources>) -> Result<Table, TableError> {
-        self.json(from).read()
-    }
+    fn read_json(&self, from: impl Into<Sources>) -> Result<Table, TableError>;
 
     /// Reads Parquet files into a table, as [`read_csv`](Self::read_csv) does CSV. Each row group is a part.
     ///
     /// # Errors
     /// The first [`TableError`].
-    pub fn read_parquet(&self, from: impl Into<Sources>) -> Result<Table, TableError> {
-        self.parquet(from).read()
-    }
+    fn read_parquet(&self, from: impl Into<Sources>) -> Result<Table, TableError>;
 
     /// Reads CSV files with options, or part by part.
-    pub fn csv(&self, from: impl Into<Sources>) -> Reader<'_> {
-        Reader::new(self, Format::Csv, from.into())
-    }
+    fn csv(&self, from: impl Into<Sources>) -> Reader<'_>;
 
     /// Reads files with one JSON object per line, with options or part by part.
-    pub fn json(&self, from: impl Into<Sources>) -> Reader<'_> {
-        Reader::new(self, Format::Json, from.into())
-    }
+    fn json(&self, from: impl Into<Sources>) -> Reader<'_>;
 
     /// Reads Parquet files with options, or part by part.
-    pub fn parquet(&self, from: impl Into<Sources>) -> Reader<'_> {
-        Reader::new(self, Format::Parquet, from.into())
-    }
+    fn parquet(&self, from: impl Into<Sources>) -> Reader<'_>;
 
     /// Runs a kernel on each part of a table. Its first parameter is the `&Part`, and `rest` is passed to each job
     /// behind it: an array there is broadcast, without a copy.
     ///
     /// ```
+    /// # use arenite_tables::Tables;
     /// # let engine = arenite::Engine::inline();
     /// # let folder = tempfile::tempdir()?;
     /// # let data = folder.path().join("a.csv");
     /// use arenite::Array;
-    /// use arenite::tables::Part;
-    /// use arenite::tables::arrow::array::{cast::AsArray, types::Int64Type};
-    /// use arenite::tables::arrow::schema::ArrowError;
+    /// use arenite_tables::Part;
+    /// use arenite_tables::arrow::array::{cast::AsArray, types::Int64Type};
+    /// use arenite_tables::arrow::schema::ArrowError;
     ///
     /// fn total(part: &Part, prices: &Array<f64>) -> Result<f64, ArrowError> {
     ///     let mut sum = 0.0;
@@ -117,7 +108,46 @@ impl Engine {
     /// assert_eq!(totals, [2.0]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn map_partitions<'e, F, B, Q, R>(
+    fn map_partitions<'e, F, B, Q, R>(
+        &'e self,
+        table: &Table,
+        kernel: F,
+        rest: B,
+    ) -> PartMap<'e, R::Out>
+    where
+        F: Kernel<Q, R>,
+        Q: SplitFirst + 'static,
+        Part: Arg<'static, Q::First>,
+        B: Args<'static, Q::Rest> + RetrySafe + Clone + Send + 'e,
+        R: Reply + 'static;
+}
+
+impl Tables for Engine {
+    fn read_csv(&self, from: impl Into<Sources>) -> Result<Table, TableError> {
+        self.csv(from).read()
+    }
+
+    fn read_json(&self, from: impl Into<Sources>) -> Result<Table, TableError> {
+        self.json(from).read()
+    }
+
+    fn read_parquet(&self, from: impl Into<Sources>) -> Result<Table, TableError> {
+        self.parquet(from).read()
+    }
+
+    fn csv(&self, from: impl Into<Sources>) -> Reader<'_> {
+        Reader::new(self, Format::Csv, from.into())
+    }
+
+    fn json(&self, from: impl Into<Sources>) -> Reader<'_> {
+        Reader::new(self, Format::Json, from.into())
+    }
+
+    fn parquet(&self, from: impl Into<Sources>) -> Reader<'_> {
+        Reader::new(self, Format::Parquet, from.into())
+    }
+
+    fn map_partitions<'e, F, B, Q, R>(
         &'e self,
         table: &Table,
         kernel: F,
@@ -257,7 +287,7 @@ impl<'e> Reader<'e> {
     where
         Part: Permits<M>,
     {
-        self.options = options.clone().with_mode();
+        self.options = options.clone().retriable();
         self
     }
 
@@ -267,6 +297,7 @@ impl<'e> Reader<'e> {
     /// again, it begins anew.
     ///
     /// ```
+    /// # use arenite_tables::Tables;
     /// # let engine = arenite::Engine::inline();
     /// # let folder = tempfile::tempdir()?;
     /// # let data = folder.path().to_str().unwrap();
@@ -299,6 +330,7 @@ impl<'e> Reader<'e> {
     /// Reads all parts, and returns a table of those that succeeded, and what failed.
     ///
     /// ```
+    /// # use arenite_tables::Tables;
     /// # let engine = arenite::Engine::inline();
     /// # let folder = tempfile::tempdir()?;
     /// # let data = folder.path().to_str().unwrap();
@@ -560,12 +592,13 @@ fn start_reads<'e>(plan: &Arc<Plan<'e>>, schema: &SchemaRef) -> Box<Start<'e, Pa
 /// Files whose parts are read when a kernel needs them: see [`Reader::scan`].
 ///
 /// ```
+/// # use arenite_tables::Tables;
 /// # let engine = arenite::Engine::inline();
 /// # let folder = tempfile::tempdir()?;
 /// # let data = folder.path().to_str().unwrap();
-/// use arenite::tables::Part;
-/// use arenite::tables::arrow::array::{cast::AsArray, types::Int64Type};
-/// use arenite::tables::arrow::schema::ArrowError;
+/// use arenite_tables::Part;
+/// use arenite_tables::arrow::array::{cast::AsArray, types::Int64Type};
+/// use arenite_tables::arrow::schema::ArrowError;
 ///
 /// fn sum(part: &Part) -> Result<i64, ArrowError> {
 ///     let batches = part.batches()?;
@@ -594,6 +627,7 @@ impl<'e> Scan<'e> {
     /// Reads the parts, a bounded number ahead of the one that is asked for.
     ///
     /// ```
+    /// # use arenite_tables::Tables;
     /// # let engine = arenite::Engine::inline();
     /// # let folder = tempfile::tempdir()?;
     /// # let data = folder.path().join("a.json");
@@ -612,7 +646,7 @@ impl<'e> Scan<'e> {
         parts.options(&self.options)
     }
 
-    /// Runs a kernel on each part, in the job that reads it, as [`Engine::map_partitions`] does on those of a table.
+    /// Runs a kernel on each part, in the job that reads it, as [`Tables::map_partitions`] does on those of a table.
     /// A part that dies in its parser or in the kernel costs no other.
     pub fn map_partitions<F, B, Q, R>(self, kernel: F, rest: B) -> PartMap<'e, R::Out>
     where

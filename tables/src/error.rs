@@ -8,11 +8,10 @@ use std::sync::Arc;
 
 use arrow_schema::ArrowError;
 
-use crate::arena::ArenaFull;
-use crate::engine::JobError;
-use crate::kernel::KernelError;
-use crate::sys::debug_as_text;
-use crate::trace::escape::escape_text;
+use arenite::ArenaFull;
+use arenite::engine::JobError;
+use arenite::escape_text;
+use arenite::kernel::KernelError;
 
 /// Where the rows of a part come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,9 +209,13 @@ fn write_path(f: &mut fmt::Formatter<'_>, path: &Path) -> fmt::Result {
     write!(f, "{}", escape_text(&path.to_string_lossy()))
 }
 
-debug_as_text!(TableError);
+impl fmt::Debug for TableError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
-impl From<TableError> for crate::Error {
+impl From<TableError> for arenite::Error {
     fn from(error: TableError) -> Self {
         Self::Other(Box::new(error))
     }

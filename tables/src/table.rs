@@ -11,8 +11,8 @@ use super::part::Part;
 
 /// Rows and columns in shared memory: parts of one schema, each an array with an Arrow stream.
 ///
-/// A clone is another handle to the same parts. [`Engine::read_csv`](crate::Engine::read_csv) and its siblings read
-/// tables, [`Engine::map_partitions`](crate::Engine::map_partitions) runs a kernel on each part.
+/// A clone is another handle to the same parts. [`Engine::read_csv`](crate::Tables::read_csv) and its siblings read
+/// tables, [`Engine::map_partitions`](crate::Tables::map_partitions) runs a kernel on each part.
 #[derive(Clone)]
 pub struct Table {
     /// Known without parts if a schema was.

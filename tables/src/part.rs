@@ -10,12 +10,7 @@ use arrow_ipc::writer::StreamWriter;
 use arrow_ipc::{MessageHeader, root_as_message};
 use arrow_schema::{ArrowError, SchemaRef};
 
-use crate::arena::ArenaFull;
-use crate::array::Array;
-use crate::kernel::delegate::{
-    BadArgument, BadReply, CallWriter, HostRef, Key, Receiving, Sending, Value, Words, sealed,
-};
-use crate::kernel::{Arg, Param, RetrySafe};
+use arenite::Array;
 
 /// Some rows of a table: an [`Array<u8>`] that holds an Arrow IPC stream, a parameter and a result of kernels.
 ///
@@ -23,9 +18,9 @@ use crate::kernel::{Arg, Param, RetrySafe};
 /// any array does, and other libraries read its bytes.
 ///
 /// ```
-/// use arenite::tables::Part;
-/// use arenite::tables::arrow::array::{Float64Array, RecordBatch, cast::AsArray, types::Float64Type};
-/// use arenite::tables::arrow::schema::ArrowError;
+/// use arenite_tables::Part;
+/// use arenite_tables::arrow::array::{Float64Array, RecordBatch, cast::AsArray, types::Float64Type};
+/// use arenite_tables::arrow::schema::ArrowError;
 ///
 /// // A kernel.
 /// fn double(part: &Part) -> Result<Part, ArrowError> {
@@ -103,7 +98,7 @@ impl Part {
         })
     }
 
-    /// The stream as bytes, for other libraries and for [`Engine::submit`](crate::Engine::submit).
+    /// The stream as bytes, for other libraries and for [`Engine::submit`](arenite::Engine::submit).
     pub fn as_array(&self) -> &Array<u8> {
         &self.stream
     }
@@ -165,6 +160,12 @@ fn check_buffers(batch: arrow_ipc::RecordBatch<'_>, body: i64) -> Result<(), Arr
     Ok(())
 }
 
+impl AsRef<Array<u8>> for Part {
+    fn as_ref(&self) -> &Array<u8> {
+        &self.stream
+    }
+}
+
 impl From<Part> for Array<u8> {
     fn from(part: Part) -> Self {
         part.stream
@@ -185,55 +186,4 @@ impl fmt::Debug for Part {
 }
 
 // To the engine, a part is its array.
-
-impl sealed::Sealed for &Part {}
-impl Param for &Part {
-    type At<'j> = &'j Part;
-    type Held = Part;
-    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Part, BadArgument> {
-        <&Array<u8> as Param>::receive(words, host).map(Part::from)
-    }
-    fn at(held: &mut Part, _: Key) -> &Part {
-        held
-    }
-}
-
-impl<'env> Arg<'env, &Part> for Part {
-    fn send(self, call: &mut CallWriter) {
-        Arg::<&Array<u8>>::send(self.stream, call);
-    }
-    fn hold(self) -> Part {
-        self
-    }
-    fn held(&self) -> u64 {
-        Arg::<&Array<u8>>::held(&self.stream)
-    }
-}
-
-impl<'env> Arg<'env, &Part> for &Part {
-    fn send(self, call: &mut CallWriter) {
-        Arg::<&Array<u8>>::send(&self.stream, call);
-    }
-    fn hold(self) -> Part {
-        self.clone()
-    }
-}
-
-impl RetrySafe for Part {}
-impl RetrySafe for &Part {}
-
-impl Value for Part {
-    type Out = Part;
-    fn send(self, reply: &mut Sending<'_>) -> Result<(), ArenaFull> {
-        Value::send(self.stream, reply)
-    }
-    fn receive(reply: &mut Receiving<'_>) -> Result<Part, BadReply> {
-        <Array<u8> as Value>::receive(reply).map(Part::from)
-    }
-    fn into_value(self) -> Part {
-        self
-    }
-    fn arrays(&self) -> usize {
-        1
-    }
-}
+arenite::newtype!(Part, Array<u8>);

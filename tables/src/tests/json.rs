@@ -3,8 +3,8 @@
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 
 use super::{Data, names, rows, text, types};
-use crate::Engine;
-use crate::tables::TableError;
+use crate::{TableError, Tables};
+use arenite::Engine;
 
 /// A file whose types are inferred from 1,000 rows of `first`; `last` follows.
 fn file(first: &str, last: &str) -> Data {

@@ -22,13 +22,15 @@
 //! Workers open the files. Pipes and compressed files are read by this process from their beginning, and so are all
 //! files if the workers are sandboxed, because these cannot open any: they get the bytes as arrays, and parse them.
 //!
-//! [`Engine::read_csv`]: crate::Engine::read_csv
-//! [`Engine::read_json`]: crate::Engine::read_json
-//! [`Engine::read_parquet`]: crate::Engine::read_parquet
-//! [`Engine::csv`]: crate::Engine::csv
-//! [`Engine::json`]: crate::Engine::json
-//! [`Engine::parquet`]: crate::Engine::parquet
-//! [`Engine::map_partitions`]: crate::Engine::map_partitions
+//! [`Engine::read_csv`]: Tables::read_csv
+//! [`Engine::read_json`]: Tables::read_json
+//! [`Engine::read_parquet`]: Tables::read_parquet
+//! [`Engine::csv`]: Tables::csv
+//! [`Engine::json`]: Tables::json
+//! [`Engine::parquet`]: Tables::parquet
+//! [`Engine::map_partitions`]: Tables::map_partitions
+
+#![forbid(unsafe_code)]
 
 mod csv;
 mod cut;
@@ -51,7 +53,7 @@ mod write;
 
 pub use error::{Origin, TableError, TableErrorKind};
 pub use part::Part;
-pub use reader::{Reader, Scan};
+pub use reader::{Reader, Scan, Tables};
 pub use run::PartMap;
 pub use sources::Sources;
 pub use table::{PartReport, Table};
@@ -61,3 +63,11 @@ pub mod arrow {
     pub use arrow_array as array;
     pub use arrow_schema as schema;
 }
+
+// The programs in README.md and docs/tables.md are doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/tables.md")]
+struct Guide;

@@ -14,7 +14,7 @@ use parquet::file::reader::ChunkReader;
 use super::csv::batch_rows;
 use super::error::Fault;
 use super::part::Part;
-use crate::array::Array;
+use arenite::Array;
 
 /// The schema of a file, and the rows of each row group.
 pub(super) fn describe(path: &Path, data: &Array<u8>) -> Result<(Schema, Vec<u64>), Fault> {

@@ -15,9 +15,9 @@ use super::feed::Feed;
 use super::kernels::{self, Format, NOWHERE, Spec};
 use super::plan::{Plan, failed, path_bytes};
 use super::run::essential;
-use crate::array::Array;
-use crate::engine::Job;
-use crate::kernel::Bytes;
+use arenite::Array;
+use arenite::engine::Job;
+use arenite::kernel::Bytes;
 
 /// A part to be read.
 #[derive(Clone)]

@@ -13,8 +13,8 @@ use proptest::prelude::*;
 use super::cut::{Records, State, scan};
 use super::error::Fault;
 use super::*;
-use crate::Engine;
-use crate::kernel::KernelError;
+use arenite::Engine;
+use arenite::kernel::KernelError;
 
 mod json;
 
@@ -597,7 +597,7 @@ fn a_cut_gzip_file_gives_its_rows_and_an_error() {
 fn no_text_of_a_table_acts_on_a_terminal() {
     let engine = Engine::inline();
     let bad = "\u{1b}[2J\u{9b}\u{202e}";
-    let acts = |text: String| text.contains(|each| each != '\n' && crate::needs_escape(each));
+    let acts = |text: String| text.contains(|each| each != '\n' && arenite::needs_escape(each));
     // Names of files and columns, and values.
     let data = Data::of([(&format!("{bad}.csv")[..], b"n\n1\n2\n")]);
     let number = Schema::new(vec![Field::new(bad, DataType::Int64, true)]);

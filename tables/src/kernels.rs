@@ -14,8 +14,8 @@ use super::cut::{Records, State, scan};
 use super::error::Fault;
 use super::part::Part;
 use super::{csv, json, parquet};
-use crate::array::Array;
-use crate::kernel::{Bytes, Scalar, Typed};
+use arenite::Array;
+use arenite::kernel::{Bytes, Scalar, Typed};
 
 /// Rows that a schema is inferred from.
 pub(super) const SAMPLED_ROWS: usize = 1000;

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use super::error::TableError;
 use super::parquet::encode;
+use super::reader::Tables;
 use super::table::Table;
-use crate::engine::Engine;
+use arenite::engine::Engine;
 
 impl Table {
     /// Writes each part as an Arrow stream: `part-00000.arrows` and so on, which other libraries map or read. Creates
@@ -31,6 +32,7 @@ impl Table {
     /// by Snappy. Otherwise like [`write_ipc`](Self::write_ipc).
     ///
     /// ```
+    /// # use arenite_tables::Tables;
     /// # let engine = arenite::Engine::inline();
     /// # let folder = tempfile::tempdir()?;
     /// # let (data, out) = (folder.path().join("a.csv"), folder.path().join("out"));

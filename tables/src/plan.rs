@@ -15,9 +15,9 @@ use super::kernels::{self, Format, SAMPLED_ROWS, Spec};
 use super::part::Part;
 use super::run::essential;
 use super::schema::{duplicate, merge};
-use crate::array::Array;
-use crate::engine::{Engine, InputError, JobError};
-use crate::kernel::Bytes;
+use arenite::Array;
+use arenite::engine::{Engine, InputError, JobError};
+use arenite::kernel::Bytes;
 
 /// The most that is read of a file to infer its schema.
 const SAMPLE: usize = 1 << 20;
@@ -82,9 +82,7 @@ impl Plan<'_> {
 
     /// Whether workers may open files.
     pub(super) fn is_sandboxed(&self) -> bool {
-        self.engine
-            .shared()
-            .is_some_and(|shared| shared.is_sandboxed())
+        self.engine.is_sandboxed()
     }
 
     fn opened(&self) -> MutexGuard<'_, HashMap<usize, Feed>> {
@@ -292,7 +290,7 @@ impl Plan<'_> {
             InputError::Io { error, .. } => TableError::of_file(file, error),
             InputError::ArenaFull(full) => TableError::of_file(file, full),
             InputError::Npy { error, .. } => TableError::of_file(file, io::Error::other(error)),
-            InputError::BadRank(rank) => TableError::of_file(file, io::Error::other(rank)),
+            other => TableError::of_file(file, io::Error::other(other)),
         })
     }
 

@@ -1,4 +1,4 @@
-//! A table of many files, enriched part by part: `cargo run --release --features tables --example partitions [FOLDER]`.
+//! A table of many files, enriched part by part: `cargo run --release -p arenite-tables --example partitions [FOLDER]`.
 //!
 //! Writes sales of a year as CSV files, one a month; the notes in them have line breaks. Then it looks up the price of
 //! each sale in an array that all workers share, in two ways: on a table in memory, and on files that may be larger
@@ -10,12 +10,12 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use arenite::tables::Part;
-use arenite::tables::arrow::array::cast::AsArray;
-use arenite::tables::arrow::array::types::{Float64Type, Int64Type};
-use arenite::tables::arrow::array::{Float64Array, RecordBatch};
-use arenite::tables::arrow::schema::{ArrowError, DataType, Field, Schema};
 use arenite::{Array, Engine};
+use arenite_tables::arrow::array::cast::AsArray;
+use arenite_tables::arrow::array::types::{Float64Type, Int64Type};
+use arenite_tables::arrow::array::{Float64Array, RecordBatch};
+use arenite_tables::arrow::schema::{ArrowError, DataType, Field, Schema};
+use arenite_tables::{Part, Tables};
 
 const MONTHS: usize = 12;
 const SALES: usize = 20_000;

@@ -9,9 +9,9 @@ use super::kernels::{self, Spec};
 use super::part::Part;
 use super::table::{PartReport, Table};
 use super::tasks::Task;
-use crate::engine::{Engine, Job, JobOptions, Priority};
-use crate::kernel::Bytes;
-use crate::supervisor::{Permits, Retried};
+use arenite::engine::{Engine, Job, JobOptions, Priority};
+use arenite::engine::{Permits, Retried};
+use arenite::kernel::Bytes;
 
 /// The results of a kernel on the parts of a table, in order: an iterator.
 ///
@@ -82,7 +82,7 @@ impl<'e, R: Send + 'static> PartMap<'e, R> {
     where
         Part: Permits<M>,
     {
-        self.options = options.clone().with_mode();
+        self.options = options.clone().retriable();
         self
     }
 
