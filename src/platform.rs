@@ -86,7 +86,7 @@ pub fn memory(root: &Path) -> Option<Memory> {
 
 /// The number of file descriptors that an engine with this number of workers needs.
 pub const fn descriptors_for(workers: u64) -> u64 {
-    supervisor::descriptors_for(workers)
+    supervisor::descriptors_for(workers, false)
 }
 
 /// The folder in which a socket is made, for microseconds, through which a worker connects to its program. Usually

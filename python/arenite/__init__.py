@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ._pool import Pool as Pool
     from ._start import freeze_support as freeze_support
     from ._stats import Stats as Stats
+    from ._template import before_fork as before_fork
     from .store import connect as connect
     from .tables import Scan as Scan
     from .tables import Table as Table
@@ -81,6 +82,7 @@ _HOMES = {
     "__version__": "_arenite",
     "apply": "tables",
     "array": "_arrays",
+    "before_fork": "_template",
     "cancelled": "_executor",
     "connect": "store",
     "empty": "_arrays",
@@ -124,6 +126,7 @@ __all__ = [
     "__version__",
     "apply",
     "array",
+    "before_fork",
     "cancelled",
     "connect",
     "empty",

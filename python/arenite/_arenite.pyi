@@ -211,6 +211,7 @@ class Engine:
         environment: list[tuple[str, str]],
         identity: bytes,
         setup: bytes,
+        template: bytes | None,
         output: int,
         trace: str | PathLike[str] | None,
         report: str | PathLike[str] | None,

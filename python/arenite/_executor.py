@@ -149,6 +149,10 @@ class Executor(BaseExecutor):
         one worker may take what leaves the others a share.
     :param capacity: The bytes that arrays and results may take together; by default half of the available memory.
     :param preload: Names of modules that a worker imports before it is ready, such as "numpy".
+    :param template: Starts one process that imports the modules of `preload`, and numpy if the program has it, and calls
+        what `before_fork` marks. Workers are copies of it: a start takes milliseconds, and what was loaded is in memory
+        once. What is loaded must not start threads or leave files open; then, and where it fails, workers are started
+        one by one, and a line says why.
     :param recycle_after: Replaces each worker after this number of tasks.
     :param recycle_above: Replaces a worker that has more private memory than this after a task.
     :param sandbox: "strict", or True, takes workers the right to open files and sockets, and to start or touch other
@@ -184,6 +188,7 @@ class Executor(BaseExecutor):
         max_arena_per_worker: int | float | str | None = None,
         capacity: int | str | None = None,
         preload: Iterable[str] = (),
+        template: bool = False,
         recycle_after: int | None = None,
         recycle_above: int | str | None = None,
         sandbox: bool | Literal["strict", "required"] = False,
@@ -294,6 +299,11 @@ class Executor(BaseExecutor):
             )
             if server is not None:
                 self._end_with(server.close)
+            loaded = None
+            if template:
+                from . import _template
+
+                loaded = _template.setup(self._definitions, preload, mode is not None)
             self._output = _dispatch.register(_printer(output, label))
             self._engine = _arenite.Engine(
                 workers=max_workers,
@@ -312,6 +322,7 @@ class Executor(BaseExecutor):
                 environment=_start.environment(max_workers, env, mode is not None, python),
                 identity=_start.identity(),
                 setup=setup,
+                template=loaded,
                 output=self._output,
                 trace=trace,
                 report=report,

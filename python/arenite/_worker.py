@@ -56,13 +56,52 @@ _is_sandboxed = False
 _dump: Callable[..., tuple[bytes, list[Any], int]] = _pickle.dump
 
 
+#: This process is a template, or a copy of one.
+_is_loaded = False
+
+
+def load(setup: bytes) -> str | None:
+    """Makes this process a template: loads what all workers need. Returns why that has failed, or None."""
+    global _is_loaded
+    _is_loaded = True
+    _mirror.clear_main()
+    given = pickle.loads(setup)
+    sys.argv[:] = given["argv"]
+    _context.begin(given["path"], given["filters"])
+    try:
+        for name in given["preload"]:
+            __import__(name)
+        if given["definitions"] is not None:
+            _mirror.apply(given["definitions"], [], False)
+        if given["calls"] is not None:
+            for function in pickle.loads(given["calls"])[0]:
+                function()
+    except BaseException as error:
+        import traceback
+
+        return "".join(traceback.format_exception(error))
+    # Collections of the copies do not write to what is there by now, which they share.
+    gc.collect()
+    gc.freeze()
+    return None
+
+
+def renew() -> None:
+    """In a copy of a template, whose random numbers would be those of all other copies. `random` does it by itself."""
+    for name, seed in (("numpy.random", "seed"), ("torch", "seed")):
+        module = sys.modules.get(name)
+        if module is not None:
+            getattr(module, seed)()
+
+
 def start(setup: bytes) -> str | None:
     """Prepares this process. Returns why it cannot serve as a worker, or None."""
     global _arena, _private, _private_results, _memory_limit, _is_sandboxed, _dump
     import faulthandler
 
     _mirror.started = time.monotonic()
-    _mirror.clear_main()
+    if not _is_loaded:
+        _mirror.clear_main()
     given = pickle.loads(setup)
     if given["hash_seed"] is None:
         # That of this process is made up: programs that tasks start have one of their own.

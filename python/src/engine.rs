@@ -285,11 +285,12 @@ impl Engine {
     /// Builds an engine. Returns before its workers are ready.
     ///
     /// `program`: the interpreter; `identity`: what a worker has to have in common with this process; `setup`: the
-    /// pickle that `arenite._worker.start` gets; `output`: the number with which `next_events` returns printed lines.
+    /// pickle that `arenite._worker.start` gets; `template`: that of `arenite._worker.load`; `output`: the number with which `next_events` returns printed lines.
     #[new]
     #[pyo3(signature = (
         *, workers, spares, lanes, capacity, memory_limit, max_arena, max_arena_fraction, recycle_after, recycle_above,
-        sandbox, label, program, arguments, environment, identity, setup, output, trace, report, seed, start_timeout,
+        sandbox, label, program, arguments, environment, identity, setup, template, output, trace, report, seed,
+        start_timeout,
     ))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn new(
@@ -310,6 +311,7 @@ impl Engine {
         environment: Vec<(OsString, OsString)>,
         identity: Vec<u8>,
         setup: Vec<u8>,
+        template: Option<Vec<u8>>,
         output: u64,
         trace: Option<PathBuf>,
         report: Option<PathBuf>,
@@ -322,10 +324,13 @@ impl Engine {
                  the task, or submit from the program",
             ));
         }
-        let program = WorkerProgram::new(program)
+        let mut program = WorkerProgram::new(program)
             .args(arguments)
             .env(environment)
             .identity(identity);
+        if let Some(setup) = template {
+            program = program.template(setup);
+        }
         let mut builder = arenite::Engine::builder()
             .workers(workers)
             .spares(spares)

@@ -207,11 +207,68 @@ fn keep_thread_state() {
     }
 }
 
-/// Serves as a worker of the executor that started this process. Never returns.
+/// Serves as a worker of the executor that started this process, or as the template of its workers. Never returns.
 #[pyfunction]
 pub fn run_worker(py: Python<'_>, identity: Vec<u8>) {
     set_worker();
-    py.detach(|| arenite::run_worker(&identity));
+    py.detach(|| arenite::run_worker_from_template(&identity, &Interpreter::default()));
+}
+
+/// The interpreter of a template. It is copied with the lock held, and does before and after that what `os.fork` does.
+#[derive(Default)]
+struct Interpreter {
+    held: Cell<Option<ffi::PyGILState_STATE>>,
+}
+
+impl Interpreter {
+    fn release(&self) {
+        if let Some(held) = self.held.take() {
+            // SAFETY: ends the call of `before_copy` on this thread.
+            unsafe { ffi::PyGILState_Release(held) };
+        }
+    }
+}
+
+impl arenite::Template for Interpreter {
+    fn load(&self, setup: &[u8]) -> Result<(), String> {
+        keep_thread_state();
+        let failed = Python::attach(|py| {
+            let load = py.import("arenite._worker")?.getattr("load")?;
+            load.call1((PyBytes::new(py, setup),))?
+                .extract::<Option<String>>()
+        });
+        match failed {
+            Ok(None) => Ok(()),
+            Ok(Some(why)) => Err(why),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn before_copy(&self) {
+        // SAFETY: the interpreter is initialised, and this is its main thread, which takes the lock, and holds it until
+        // `release`.
+        unsafe {
+            self.held.set(Some(ffi::PyGILState_Ensure()));
+            ffi::PyOS_BeforeFork();
+        }
+    }
+
+    fn after_copy(&self) {
+        // SAFETY: after `before_copy`, in the process that was copied.
+        unsafe { ffi::PyOS_AfterFork_Parent() };
+        self.release();
+    }
+
+    fn in_copy(&self) {
+        // SAFETY: after `before_copy`, in the copy.
+        unsafe { ffi::PyOS_AfterFork_Child() };
+        self.release();
+        // A failure leaves the numbers as they are.
+        let _ = Python::attach(|py| {
+            let renewed = py.import("arenite._worker")?.call_method0("renew");
+            renewed.map(drop)
+        });
+    }
 }
 
 /// Whether the running task was cancelled and should end soon.

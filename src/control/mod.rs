@@ -28,6 +28,7 @@
 
 mod folder;
 mod left_behind;
+pub(crate) mod template;
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

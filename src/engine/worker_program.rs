@@ -18,6 +18,7 @@ pub struct WorkerProgram {
     args: Vec<OsString>,
     env: Option<Vec<(OsString, OsString)>>,
     identity: Vec<u8>,
+    template: Option<Vec<u8>>,
 }
 
 impl WorkerProgram {
@@ -30,6 +31,7 @@ impl WorkerProgram {
             args: Vec::new(),
             env: None,
             identity: Vec::new(),
+            template: None,
         }
     }
 
@@ -61,6 +63,49 @@ impl WorkerProgram {
         self
     }
 
+    /// Has workers copied from one process of the program, the template, which has loaded `setup` by
+    /// [`Template::load`](crate::Template::load): a copy takes milliseconds, and shares the memory of what was loaded until
+    /// it writes there. The program calls [`run_worker_from_template`](crate::run_worker_from_template).
+    ///
+    /// A template that cannot be copied, because loading fails, takes too long, or leaves threads or open files behind, is a
+    /// notice in the [log](super::Builder::on_log), and workers are started one by one. So they are with a C library other
+    /// than glibc. One that ends later is started again.
+    ///
+    /// Limits and the sandbox apply to the copies, and not to the template, which runs no job.
+    ///
+    /// ```standalone_crate
+    /// use std::sync::OnceLock;
+    ///
+    /// use arenite::engine::WorkerProgram;
+    /// use arenite::{Engine, Template};
+    ///
+    /// static WORDS: OnceLock<Vec<String>> = OnceLock::new();
+    ///
+    /// struct Dictionary;
+    ///
+    /// impl Template for Dictionary {
+    ///     fn load(&self, setup: &[u8]) -> Result<(), String> {
+    ///         let words = String::from_utf8_lossy(setup).into_owned(); // or what takes longer
+    ///         WORDS.set(words.split(' ').map(str::to_owned).collect()).map_err(|_| "loaded twice".into())
+    ///     }
+    /// }
+    ///
+    /// if std::env::args().nth(1).as_deref() == Some("--worker") {
+    ///     arenite::run_worker_from_template(b"", &Dictionary);
+    /// }
+    /// let program = WorkerProgram::new(std::env::current_exe()?)
+    ///     .args(["--worker"])
+    ///     .template("three short words");
+    /// let engine = Engine::builder().workers(2).worker_program(program).build()?;
+    /// let count = engine.submit(|| WORDS.get().map_or(0, Vec::len) as u64, ()).wait()?;
+    /// assert_eq!(count, 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn template(mut self, setup: impl Into<Vec<u8>>) -> Self {
+        self.template = Some(setup.into());
+        self
+    }
+
     /// What is started, with the environment and the working directory that this process has now.
     pub(super) fn resolve(self, sandboxed: bool) -> Result<ProgramSpec, BuildError> {
         let file = std::path::absolute(&self.path).map_err(|error| {
@@ -83,11 +128,9 @@ impl WorkerProgram {
             environment,
         )
         .map_err(BuildError::System)?;
-        Ok(ProgramSpec::new(
-            program,
-            self.identity,
-            WorkerEntry::RunWorker,
-        ))
+        let mut program = ProgramSpec::new(program, self.identity, WorkerEntry::RunWorker);
+        program.template = self.template.map(Into::into);
+        Ok(program)
     }
 }
 

@@ -63,6 +63,7 @@ mod stats;
 mod submit;
 mod suspicion;
 mod take_back;
+mod template;
 #[cfg(test)]
 #[allow(
     unsafe_code,

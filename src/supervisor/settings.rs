@@ -1,6 +1,7 @@
 //! What an engine is started with.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::output::Sink;
@@ -74,13 +75,19 @@ pub(crate) struct ProgramSpec {
     pub(crate) id: ProgramId,
     /// How such a process becomes a worker.
     pub(crate) entry: WorkerEntry,
+    /// What a process of it loads, of which workers are copies; `None`: each is started by itself.
+    pub(crate) template: Option<Arc<[u8]>>,
 }
 
 impl ProgramSpec {
     /// A program that contains the same build of this crate, and that compares equal by `identity`.
     pub(crate) fn new(program: Program, identity: Vec<u8>, entry: WorkerEntry) -> Self {
-        let id = ProgramId::of(identity);
-        Self { program, id, entry }
+        Self {
+            program,
+            id: ProgramId::of(identity),
+            entry,
+            template: None,
+        }
     }
 }
 
@@ -139,10 +146,11 @@ pub(crate) enum StartError {
 }
 
 /// Descriptors that an engine has to find free: its own, and for each worker a pidfd, an eventfd, two pipes, and five more
-/// while it starts. Above all of these lie the numbers under which a worker receives those of the arena, with a region
+/// while it starts; a template has six. Above all of these lie the numbers under which a worker receives those of the arena, with a region
 /// for each worker.
-pub(crate) const fn descriptors_for(workers: u64) -> u64 {
-    let own = workers.saturating_mul(9).saturating_add(7);
+pub(crate) const fn descriptors_for(workers: u64, has_template: bool) -> u64 {
+    let template = if has_template { 6 } else { 0 };
+    let own = workers.saturating_mul(9).saturating_add(7 + template);
     let arena = workers.saturating_add(2);
     own.saturating_add(arena).saturating_add(4)
 }

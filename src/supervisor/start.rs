@@ -25,8 +25,11 @@ pub(crate) fn start(
     tracer: Option<TraceOwner>,
 ) -> Result<(Arc<Supervisor>, JoinHandle<()>), StartError> {
     let workers = settings.workers;
-    crate::sys::limits::room_for_descriptors(descriptors_for(workers.into()))
-        .map_err(StartError::System)?;
+    crate::sys::limits::room_for_descriptors(descriptors_for(
+        workers.into(),
+        settings.program.template.is_some(),
+    ))
+    .map_err(StartError::System)?;
     let cells: Vec<_> = (0..usize::from(workers) * usize::from(settings.lanes))
         .map(|lane| Arc::new(LinkCells::in_arena(&arena, lane)))
         .collect();

@@ -8,6 +8,7 @@ use std::thread;
 
 use super::settings::StartError;
 use super::shared::Supervisor;
+use super::template::Templates;
 use super::worker::{Process, Refusal, Status};
 use crate::control::{HandshakeError, LaneStart, Server, Welcome};
 use crate::sync::FIRST_COUNT;
@@ -59,12 +60,13 @@ pub(super) struct Started {
 }
 
 impl Supervisor {
-    /// Starts the process of a worker. Only on the monitor thread: Linux ends a worker when the *thread* that started
+    /// Starts the process of a worker, as a copy of the template if there is one. Only on the monitor thread: Linux ends a worker when the *thread* that started
     /// it ends. Also returns the pipes of its stdout and stderr.
     pub(super) fn spawn_worker(
         &self,
         index: usize,
         watch: &WatchPipe,
+        template: &mut Templates,
     ) -> Result<(Started, [OwnedFd; 2]), StartError> {
         let system = StartError::System;
         // The program may have closed them since the engine was built.
@@ -116,11 +118,17 @@ impl Supervisor {
             parent: std::process::id() as i32,
             first_fd,
             fds: fds.len(),
+            is_template: false,
         };
-        let variables = [(MARK, mark.to_string())];
         let program = &self.settings.program.program;
-        let pid =
-            process::spawn(program, &variables, &fds, first_fd, Some(standard)).map_err(system)?;
+        let pid = match template.copy(&mark, standard, &fds) {
+            Some(pid) => pid,
+            None => {
+                let variables = [(MARK, mark.to_string())];
+                process::spawn(program, &variables, &fds, first_fd, Some(standard))
+                    .map_err(system)?
+            }
+        };
         // Closes what only the worker needs before its pidfd is opened, so that a number is free for it however few
         // there are.
         let (stdout, stderr) = (stdout.into_read(), stderr.into_read());

@@ -23,7 +23,10 @@ pub mod inject;
 pub mod limits;
 mod map;
 pub mod oom;
-#[cfg(feature = "store")]
+#[cfg_attr(
+    not(feature = "store"),
+    allow(dead_code, reason = "the store uses all of it")
+)]
 pub mod packet;
 pub mod pipe;
 pub mod probe;

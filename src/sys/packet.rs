@@ -13,6 +13,7 @@ use nix::sys::socket::sockopt::{self, PeerCredentials, ReceiveTimeout, SendTimeo
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr,
     accept4, bind, connect, getsockname, getsockopt, listen, sendmsg, setsockopt, shutdown, socket,
+    socketpair,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -121,6 +122,23 @@ impl PacketSocket {
         let address = UnixAddr::new(path).map_err(error)?;
         retry(|| connect(socket.fd.as_raw_fd(), &address)).map_err(error)?;
         Ok(socket)
+    }
+
+    /// Two ends of a connection. Calls of the first that wait for longer than `patience` fail with `EAGAIN`.
+    pub fn pair(patience: Duration) -> Result<(PacketSocket, PacketSocket)> {
+        let error = |errno| Error::new("socketpair", errno, "two Unix packet sockets");
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (first, second) = allowed()
+            .and_then(|()| socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags))
+            .map_err(error)?;
+        let limit = TimeVal::milliseconds(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
+        setsockopt(&first, SendTimeout, &limit).map_err(error)?;
+        setsockopt(&first, ReceiveTimeout, &limit).map_err(error)?;
+        let above = super::pipe::above_standard;
+        Ok((
+            PacketSocket { fd: above(first)? },
+            PacketSocket { fd: above(second)? },
+        ))
     }
 
     /// Lets receiving wait for as long as nothing comes. Sending keeps its limit.
@@ -246,6 +264,13 @@ impl PacketSocket {
             fds,
             is_cut: message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0,
         })
+    }
+}
+
+impl From<OwnedFd> for PacketSocket {
+    /// For a descriptor that this process was started with.
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
     }
 }
 

@@ -704,6 +704,123 @@ pub fn adopt_inherited(first: RawFd, count: usize, close_others: bool) -> Result
     numbers.iter().map(adopt).collect()
 }
 
+/// Lets the copy of a process that [`fork_sibling`] has made have the descriptors of a process that [`spawn`] has just
+/// started: `standard` as stdin, stdout and stderr, `fds`, and no others.
+///
+/// Nothing in the copy may own another descriptor.
+pub fn adopt_in_copy(standard: &[OwnedFd], fds: &[OwnedFd]) -> Result<()> {
+    for (fd, number) in standard.iter().zip(0..) {
+        retry(|| {
+            // SAFETY: dup2 takes numbers only. No value owns numbers 0 to 2, which are open in a process of `spawn`.
+            Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number) })
+        })
+        .map_err(|errno| Error::new("dup2", errno, format!("descriptor {number}")))?;
+    }
+    let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    close_all_except(&numbers)
+}
+
+/// The number of threads of this process.
+pub fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+}
+
+/// Descriptors that this process has open above 2, with what they refer to, except `known`.
+pub fn descriptors_except(known: &[RawFd]) -> Vec<String> {
+    let entries = std::fs::read_dir(OWN_DESCRIPTORS).into_iter().flatten();
+    let others = entries.flatten().filter_map(|entry| {
+        let number: RawFd = entry.file_name().to_str()?.parse().ok()?;
+        let file = std::fs::read_link(entry.path()).ok()?;
+        (number > 2 && !known.contains(&number)).then(|| file.display().to_string())
+    });
+    // The one that reads the folder.
+    let own = format!("/proc/{}/fd", std::process::id());
+    others.filter(|file| *file != own).collect()
+}
+
+/// Copies this process, whose only thread this is, as `fork` does, but as another child of its own parent. Returns the
+/// number of the copy, and `None` in the copy.
+///
+/// Handlers of `pthread_atfork` do not run. What the C library keeps about the thread is renewed.
+///
+/// # Errors
+/// `ENOTSUP` with a C library that keeps more than that: glibc before 2.25, and others.
+pub fn fork_sibling() -> Result<Option<Pid>> {
+    let error = |errno| Error::new("clone", errno, "a copy of this process");
+    /// From Linux' include/uapi/linux/prctl.h.
+    const PR_GET_TID_ADDRESS: i32 = 40;
+    let mut thread: *const libc::pid_t = std::ptr::null();
+    // SAFETY: writes an address to the variable.
+    Errno::result(unsafe { libc::prctl(PR_GET_TID_ADDRESS, &raw mut thread) }).map_err(error)?;
+    // SAFETY: the C library of this process has told Linux this address, where it keeps the number of its first thread.
+    let is_kept = !thread.is_null() && unsafe { *thread } == nix::unistd::gettid().as_raw();
+    if !is_kept || !keeps_no_process_number() {
+        return Err(error(Errno::ENOTSUP));
+    }
+    let (mut robust, mut robust_len) = (std::ptr::null::<libc::c_void>(), 0_usize);
+    // SAFETY: writes an address and a length to the variables.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_get_robust_list,
+            0,
+            &raw mut robust,
+            &raw mut robust_len,
+        )
+    };
+    Errno::result(answer).map_err(error)?;
+    let flags = libc::CLONE_PARENT | libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
+    // The last two arguments, for a new thread and for the number of the copy's thread, have their places changed.
+    #[cfg(target_arch = "x86_64")]
+    let last = (thread, std::ptr::null::<libc::c_void>());
+    #[cfg(not(target_arch = "x86_64"))]
+    let last = (std::ptr::null::<libc::c_void>(), thread);
+    allowed().map_err(error)?;
+    // SAFETY: without CLONE_VM the copy has memory of its own, as after `fork`, and goes on from here on the same stack.
+    // Linux writes the number of its thread where the C library keeps it.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_clone,
+            (flags | libc::SIGCHLD) as libc::c_ulong,
+            0_usize,
+            0_usize,
+            last.0,
+            last.1,
+        )
+    };
+    let pid = Errno::result(answer).map_err(error)?;
+    if pid != 0 {
+        return Ok(Some(Pid::from_raw(pid as i32)));
+    }
+    // SAFETY: the list of the process that was copied, at the same address in this one. If it fails, a mutex that other
+    // processes share stays locked when this process ends.
+    unsafe { libc::syscall(libc::SYS_set_robust_list, robust, robust_len) };
+    Ok(None)
+}
+
+/// Whether `getpid` asks Linux.
+#[cfg(target_env = "gnu")]
+fn keeps_no_process_number() -> bool {
+    // SAFETY: returns a constant string.
+    let version = unsafe { std::ffi::CStr::from_ptr(libc::gnu_get_libc_version()) };
+    let version = version.to_str().ok().and_then(|text| {
+        let (major, minor) = text.split_once('.')?;
+        let minor = minor.split('.').next()?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    });
+    version >= Some((2_u32, 25_u32))
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn keeps_no_process_number() -> bool {
+    false
+}
+
+/// Makes this process the leader of a group of its own.
+pub fn lead_group() -> Result<()> {
+    nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0))
+        .map_err(|errno| Error::new("setpgid", errno, "this process"))
+}
+
 /// Removes a variable from the environment and returns its value.
 ///
 /// For the start of a process, while no other thread uses the environment.

@@ -75,7 +75,6 @@ impl Segment {
     }
 
     /// Writes `bytes` from offset `at` on.
-    #[cfg(feature = "store")]
     pub fn write_at(&self, bytes: &[u8], at: i64) -> Result<()> {
         let mut done = 0;
         while done < bytes.len() {

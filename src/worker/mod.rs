@@ -18,6 +18,7 @@ mod scratch;
 #[cfg(feature = "sandbox")]
 mod stacks;
 mod start;
+mod template;
 
 #[cfg(test)]
 #[path = "../../tests/support/hostile_arguments.rs"]
@@ -33,6 +34,7 @@ pub(crate) use rng::{InlineJobGuard, enter_inline_job, for_each_element, inline_
 pub use rng::{JobRng, rng};
 pub use scratch::{Scratch, scratch, scratch_for};
 pub(crate) use start::Mark;
+pub use template::Template;
 
 use crate::arena::ArenaFull;
 use crate::link::REFUSAL_WORDS;
@@ -148,7 +150,7 @@ fn set_identity(welcome: &crate::control::Welcome) {
 /// so.
 pub fn init() {
     if let Some(mark) = crate::sys::process::take_env(MARK) {
-        become_worker(&mark, None);
+        become_worker(&mark, None, None);
     }
     INITIALISED.store(true, Ordering::Relaxed);
 }
@@ -180,8 +182,18 @@ pub fn init() {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn run_worker(identity: &[u8]) -> ! {
+    run(identity, None)
+}
+
+/// Does what [`run_worker`] does, for a program that can also be the
+/// [template](crate::engine::WorkerProgram::template) that workers are copied from.
+pub fn run_worker_from_template(identity: &[u8], template: &dyn Template) -> ! {
+    run(identity, Some(template))
+}
+
+fn run(identity: &[u8], template: Option<&dyn Template>) -> ! {
     match crate::sys::process::take_env(MARK) {
-        Some(mark) => become_worker(&mark, Some(identity)),
+        Some(mark) => become_worker(&mark, Some(identity), template),
         None => {
             start::report(
                 "no engine has started this process: it runs a worker program, which engines start on their own",
@@ -192,9 +204,9 @@ pub fn run_worker(identity: &[u8]) -> ! {
 }
 
 /// `identity`: that of a worker program; `None` for a copy of the program that calls `init`.
-fn become_worker(mark: &str, identity: Option<&[u8]>) -> ! {
+fn become_worker(mark: &str, identity: Option<&[u8]>, template: Option<&dyn Template>) -> ! {
     WORKER.store(true, Ordering::Relaxed);
-    start::main(mark, identity)
+    start::main(mark, identity, template)
 }
 
 /// Whether `init` has been called in this process.

@@ -12,6 +12,7 @@ use super::lane::{Lane, WorkerContext};
 use super::pages::Pages;
 #[cfg(feature = "sandbox")]
 use super::sandbox;
+use super::template::{self, Template};
 use super::{EXIT_CANNOT_START, EXIT_LANE_PANICKED, output, panics};
 use crate::arena::{AttachSpec, View};
 use crate::control::{Client, LaneStart, OnStart, ProgramId, Welcome};
@@ -31,17 +32,24 @@ pub(crate) struct Mark {
     pub(crate) first_fd: RawFd,
     /// The number of inherited descriptors.
     pub(crate) fds: usize,
+    /// The process is to be the template of workers. It inherits the watch pipe and a socket.
+    pub(crate) is_template: bool,
 }
 
 impl std::fmt::Display for Mark {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}:{}", self.parent, self.first_fd, self.fds)
+        let kind = if self.is_template { ":template" } else { "" };
+        write!(f, "{}:{}:{}{kind}", self.parent, self.first_fd, self.fds)
     }
 }
 
 impl std::str::FromStr for Mark {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
+        let (text, is_template) = match text.strip_suffix(":template") {
+            Some(rest) => (rest, true),
+            None => (text, false),
+        };
         let mut parts = text.splitn(3, ':');
         let mut next = || {
             parts
@@ -59,13 +67,25 @@ impl std::str::FromStr for Mark {
             parent,
             first_fd,
             fds,
+            is_template,
         })
     }
 }
 
-/// Runs a worker until it stops.
-pub(super) fn main(mark: &str, identity: Option<&[u8]>) -> ! {
-    let run = |mark: Mark| start_and_run(&mark, identity);
+/// Runs a worker until it stops; first in a template, if the mark says so.
+pub(super) fn main(mark: &str, identity: Option<&[u8]>, template: Option<&dyn Template>) -> ! {
+    let run = |mark: Mark| {
+        match (mark.is_template, template) {
+        (false, _) => start_and_run(&mark, identity, None),
+        (true, Some(template)) => {
+            let (mark, fds) = template::serve(&mark, template)?;
+            start_and_run(&mark, identity, Some(fds))
+        }
+        (true, None) => Err(
+            "the worker program is to be a template: it has to call arenite::run_worker_from_template".into(),
+        ),
+    }
+    };
     let code = match mark.parse::<Mark>().and_then(run) {
         Ok(()) => 0,
         Err(why) => {
@@ -88,7 +108,13 @@ pub(super) fn report(why: &str) {
 }
 
 /// Starts, runs jobs and stops. An error with an empty text has already been reported, or has no receiver.
-fn start_and_run(mark: &Mark, identity: Option<&[u8]>) -> Result<(), String> {
+///
+/// `adopted`: the descriptors of a copy of a template, which has no others.
+fn start_and_run(
+    mark: &Mark,
+    identity: Option<&[u8]>,
+    adopted: Option<Vec<OwnedFd>>,
+) -> Result<(), String> {
     let text = |error: crate::sys::Error| error.to_string();
     inject::arm_worker();
     crate::sync::point!("attach.marked");
@@ -97,11 +123,7 @@ fn start_and_run(mark: &Mark, identity: Option<&[u8]>) -> Result<(), String> {
     if bound {
         process::set_pdeathsig(Signal::SIGKILL).map_err(text)?;
         if process::getppid().as_raw() != mark.parent {
-            return Err(format!(
-                "process {}, which has started it, is not its parent: either that process has ended, or the worker \
-                 program starts another process, instead of running the worker in its own (a script must use `exec`)",
-                mark.parent
-            ));
+            return Err(not_the_parent(mark.parent));
         }
     }
     crate::sync::point!("attach.bound");
@@ -111,8 +133,10 @@ fn start_and_run(mark: &Mark, identity: Option<&[u8]>) -> Result<(), String> {
         None => process::threads_with_descriptors(mark.first_fd, mark.fds),
         Some(_) => 0,
     };
-    let inherited =
-        process::adopt_inherited(mark.first_fd, mark.fds, threads == 0).map_err(text)?;
+    let inherited = match adopted {
+        Some(fds) => fds,
+        None => process::adopt_inherited(mark.first_fd, mark.fds, threads == 0).map_err(text)?,
+    };
     crate::sync::point!("attach.adopted");
     // 4. Signals and output.
     process::ignore_group_signals().map_err(text)?;
@@ -172,6 +196,14 @@ fn start_and_run(mark: &Mark, identity: Option<&[u8]>) -> Result<(), String> {
             Err(String::new())
         }
     }
+}
+
+/// Why a process cannot serve this supervisor.
+pub(super) fn not_the_parent(parent: i32) -> String {
+    format!(
+        "process {parent}, which has started it, is not its parent: either that process has ended, or the worker program \
+         starts another process, instead of running the worker in its own (a script must use `exec`)"
+    )
 }
 
 /// Descriptors that a worker keeps open.

@@ -40,6 +40,7 @@ mod sharing;
 mod spares;
 mod starts;
 mod storms;
+mod template;
 mod watch;
 mod worker_program;
 
@@ -47,6 +48,7 @@ fn main() {
     // A program that forgot `init()` is one of the scenarios.
     lifecycle::before_init();
     starts::before_init();
+    template::before_init();
     worker_program::before_init();
     arenite::init();
     folders::without_proc();
@@ -95,6 +97,7 @@ fn main() {
         storms::tests(),
         starts::tests(),
         watch::tests(),
+        template::tests(),
         worker_program::tests(),
     ];
     harness::run(tests.into_iter().flatten().collect()).exit();

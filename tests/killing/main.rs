@@ -23,6 +23,7 @@ mod stopped;
 mod strict;
 mod sums;
 mod supervisors;
+mod template;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
+    template::before_init();
     arenite::init();
     // Some tests kill a supervisor, which is this program in another role.
     harness::programs::play(programs::ROLES);
@@ -51,6 +53,7 @@ fn main() {
         stopped::trials(),
         strict::trials(),
         supervisors::trials(),
+        template::trials(),
         orphans::tests(),
     ];
     let conclusion = harness::run(drawn(tests.into_iter().flatten().collect()));

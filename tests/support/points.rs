@@ -38,6 +38,8 @@ pub enum Side {
     Store,
     /// A program that serves kernels.
     Service,
+    /// A process that workers are copied from, and its copies before they are workers.
+    Template,
 }
 
 /// A named place between two steps.
@@ -57,12 +59,14 @@ impl Point {
 }
 
 macro_rules! points {
-    (worker: $($worker:literal)* supervisor: $($supervisor:literal)* store: $($store:literal)* service: $($service:literal)*) => {
+    (worker: $($worker:literal)* supervisor: $($supervisor:literal)* store: $($store:literal)* service: $($service:literal)*
+     template: $($template:literal)*) => {
         &[
             $(Point { name: $worker, side: Side::Worker },)*
             $(Point { name: $supervisor, side: Side::Supervisor },)*
             $(Point { name: $store, side: Side::Store },)*
             $(Point { name: $service, side: Side::Service },)*
+            $(Point { name: $template, side: Side::Template },)*
         ]
     };
 }
@@ -144,6 +148,11 @@ pub const POINTS: &[Point] = points! {
     service:
         // A call.
         "service.received" "service.queued" "service.submitted" "service.ended" "service.sent"
+    template:
+        // Its start.
+        "template.started" "template.loaded"
+        // A copy.
+        "template.asked" "template.copied" "copied.said" "copied.adopted"
 };
 
 /// The index of a point on the board. A name that is not listed does not compile.

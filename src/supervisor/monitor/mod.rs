@@ -6,6 +6,7 @@
 mod ends;
 mod memory_requests;
 mod starts;
+mod template;
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use crate::supervisor::output::last_words::LastWords;
 use crate::supervisor::output::streams::{OutputStreams, STDERR, STDOUT};
 use crate::supervisor::pending_batch::BETWEEN_LOOKS;
 use crate::supervisor::shared::Supervisor;
+use crate::supervisor::template::Templates;
 use crate::supervisor::worker::{Process, Worker};
 use crate::sync::FIRST_COUNT;
 use crate::sys::clock;
@@ -44,6 +46,7 @@ const LISTEN_EVERY: u32 = 64;
 
 const MONITOR_EVENT: u64 = u64::MAX;
 const WORKER_EVENT: u64 = 1 << 32;
+const TEMPLATE: u64 = u64::MAX - 1;
 
 thread_local! {
     static IS_HERE: Cell<bool> = const { Cell::new(false) };
@@ -109,6 +112,8 @@ pub(in crate::supervisor) struct Monitor {
     handshakes: HashMap<usize, Receiver<()>>,
     /// Workers that are starting, and when they have to be ready.
     starting: HashMap<usize, Instant>,
+    /// What workers are copied from.
+    template: Templates,
     /// How much memory there is, and how much each worker has taken.
     memory: MemoryWatch,
     /// When to look next at memory that no block holds. `None`: there is none.
@@ -124,6 +129,7 @@ impl Monitor {
             kills: OomKills::new(&shared.settings.memory.root, workers),
             memory: MemoryWatch::new(shared.settings.memory.root.clone(), workers),
             unused_look: None,
+            template: Templates::new(&shared.settings.program),
             shared,
             poller,
             pipe,
@@ -192,6 +198,7 @@ impl Monitor {
         let mut hasty = 0u32;
         loop {
             self.start_absent();
+            self.look_at_template();
             self.end_overdue();
             self.look_at_memory();
             let progress = self.serve();
@@ -284,6 +291,7 @@ impl Monitor {
     fn postpone(&mut self, by: Duration) {
         let ends = self.starting.values_mut().chain(&mut self.stopping);
         ends.for_each(|at| *at = clock::postponed(*at, by));
+        self.template.postpone(by);
         self.shared.lock().postpone(by);
     }
 
@@ -291,7 +299,10 @@ impl Monitor {
     fn next_time(&self) -> Option<Duration> {
         let mut state = self.shared.lock();
         let now = Instant::now();
-        let starts = state.next_start(now);
+        let starts = match self.template.is_loading() {
+            true => self.template.until(),
+            false => state.next_start(now),
+        };
         let tick = state.monitor.ticks().then(|| now + TICK);
         let unsent =
             (!state.pending_batches.is_empty()).then_some(self.looked_at_unsent + BETWEEN_LOOKS);
@@ -309,7 +320,10 @@ impl Monitor {
             .chain(state.next_timer())
             .chain(self.outputs.due())
             .min();
-        let clocks = state.has_clocks() || !self.starting.is_empty() || self.stopping.is_some();
+        let clocks = state.has_clocks()
+            || !self.starting.is_empty()
+            || self.stopping.is_some()
+            || self.template.is_loading();
         let next = next.map(|at| if clocks { at.min(now + BEAT) } else { at });
         state.monitor.sleeps_until(next);
         next.map(|at| at.saturating_duration_since(now))
@@ -319,6 +333,10 @@ impl Monitor {
     fn handle(&mut self, token: u64) {
         if token == MONITOR_EVENT {
             let _ = self.shared.monitor_event().clear();
+            return;
+        }
+        if token == TEMPLATE {
+            self.hear_template();
             return;
         }
         let index = (token & (WORKER_EVENT - 1)) as usize;

@@ -17,21 +17,27 @@ impl Monitor {
     pub(super) fn start_absent(&mut self) {
         let now = Instant::now();
         let absent = self.shared.lock().to_start(now);
-        if absent.is_empty() {
+        if absent.is_empty() || !self.may_start(now) {
             return;
         }
         let _slice = ShortSlice::begin();
         // All processes first: their programs are loaded while the handshakes are prepared.
         let started: Vec<_> = absent
             .iter()
-            .filter_map(|&index| match self.shared.spawn_worker(index, &self.pipe) {
-                Ok((started, pipes)) => Some((index, started, pipes)),
-                Err(error) => {
-                    self.cannot_start(index, error);
-                    None
+            .filter_map(|&index| {
+                let started = self
+                    .shared
+                    .spawn_worker(index, &self.pipe, &mut self.template);
+                match started {
+                    Ok((started, pipes)) => Some((index, started, pipes)),
+                    Err(error) => {
+                        self.cannot_start(index, error);
+                        None
+                    }
                 }
             })
             .collect();
+        self.end_silent_template();
         for (index, started, pipes) in started {
             let watched = self.watch(index);
             let watched =

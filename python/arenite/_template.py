@@ -1,0 +1,64 @@
+"""The template of workers: `before_fork`, and what the process loads that workers are copied from."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import _context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ._definitions import Definitions
+
+F = TypeVar("F", bound="Callable[[], object]")
+
+#: Functions that templates call, in the order in which they were marked.
+_marked: list[Callable[[], object]] = []
+
+
+def before_fork(function: F) -> F:
+    """Marks a function without parameters that the template of an executor calls before workers are copied from it: to
+    load what all workers need, and only read.
+
+    It concerns executors with `template=True` that are made afterwards. What it sets as globals is there in tasks.
+
+    >>> import arenite
+    >>> words = None
+    >>> @arenite.before_fork
+    ... def load_words():
+    ...     global words
+    ...     words = ["or", "what", "takes", "longer"]
+    >>> def count():
+    ...     return len(words)
+    >>> with arenite.Executor(2, template=True) as ex:
+    ...     ex.submit(count).result()
+    4
+    """
+    if not callable(function):
+        raise TypeError("before_fork marks a function")
+    _marked.append(function)
+    return function
+
+
+def setup(definitions: Definitions, preload: Iterable[str], sandboxed: bool) -> bytes:
+    """Returns the arguments of `_worker.load`, pickled."""
+    calls = defined = None
+    if _marked:
+        calls, _, _, names = definitions.dump((tuple(_marked), ()), False)
+        if names:
+            defined = definitions.of_setup(names)
+    names = [preload] if isinstance(preload, str) else list(preload)
+    # What tasks restore arrays with.
+    names += [name for name in ("numpy",) if name in sys.modules]
+    given: dict[str, Any] = {
+        "path": _context.path(),
+        "filters": _context.filters(),
+        "argv": sys.argv[:1] if sandboxed else list(sys.argv),
+        "preload": names,
+        "definitions": defined,
+        "calls": calls,
+    }
+    return pickle.dumps(given, 5)

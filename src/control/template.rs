@@ -1,0 +1,254 @@
+//! What a supervisor and the template of its workers say to each other, over a pair of packet sockets.
+//!
+//! The supervisor sends the setup, and then a request for each worker: its [`Mark`](crate::worker) and the descriptors
+//! that a process started by itself would inherit. The template says once that it is ready, or why it is none. Each copy
+//! that it makes says its own process number before anything else, and then so does the template: the supervisor knows
+//! of every copy, whichever of the two ends.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use crate::sys::packet::PacketSocket;
+use crate::sys::{self, Segment};
+
+/// Descriptors of a request in front of those that a worker adopts: its stdin, stdout and stderr.
+pub(crate) const STANDARD: usize = 3;
+/// Most descriptors that a packet takes.
+pub(crate) const MAX_FDS: usize = 250;
+/// The longest packet in bytes; longer reasons are cut.
+const LONGEST: usize = 16 << 10;
+
+/// What a template or its copy says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// It has loaded what workers need.
+    Ready,
+    /// It cannot be copied, for this reason.
+    Unfit(String),
+    /// The process of this number is the copy for this request.
+    Copied { request: u64, pid: i32 },
+    /// There is no copy for this request.
+    Failed { request: u64, why: String },
+}
+
+impl Said {
+    fn to_text(&self) -> String {
+        match self {
+            Self::Ready => "ready".into(),
+            Self::Unfit(why) => format!("unfit {why}"),
+            Self::Copied { request, pid } => format!("copied {request} {pid}"),
+            Self::Failed { request, why } => format!("failed {request} {why}"),
+        }
+    }
+
+    fn of_text(text: &str) -> Option<Self> {
+        let (kind, rest) = text.split_once(' ').unwrap_or((text, ""));
+        Some(match kind {
+            "ready" => Self::Ready,
+            "unfit" => Self::Unfit(rest.into()),
+            "copied" => {
+                let (request, pid) = rest.split_once(' ')?;
+                Self::Copied {
+                    request: request.parse().ok()?,
+                    pid: pid.parse().ok().filter(|pid| *pid > 0)?,
+                }
+            }
+            "failed" => {
+                let (request, why) = rest.split_once(' ')?;
+                Self::Failed {
+                    request: request.parse().ok()?,
+                    why: why.into(),
+                }
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// The supervisor's end.
+#[derive(Debug)]
+pub(crate) struct TemplateSocket {
+    socket: PacketSocket,
+    requests: u64,
+}
+
+impl TemplateSocket {
+    /// A pair: this end, and the one that the template inherits. Sending to a template that does not read fails after
+    /// `patience`.
+    pub(crate) fn pair(patience: Duration) -> sys::Result<(Self, PacketSocket)> {
+        let (socket, theirs) = PacketSocket::pair(patience)?;
+        Ok((
+            Self {
+                socket,
+                requests: 0,
+            },
+            theirs,
+        ))
+    }
+
+    /// Sends what the template is to load.
+    pub(crate) fn send_setup(&self, setup: &[u8]) -> sys::Result<()> {
+        let file = Segment::create_memfd("arenite-template", false)?;
+        file.set_len(setup.len() as u64)?;
+        file.write_at(setup, 0)?;
+        self.socket.send(b"setup", &[file.as_fd()])
+    }
+
+    /// Asks for a copy that becomes the worker of this mark. Returns the number of the request.
+    pub(crate) fn ask(&mut self, mark: &str, fds: &[BorrowedFd<'_>]) -> sys::Result<u64> {
+        self.requests += 1;
+        let text = format!("{} {mark}", self.requests);
+        self.socket.send(text.as_bytes(), fds)?;
+        Ok(self.requests)
+    }
+
+    /// The next word; `None` if there will be none. Waits for at most the patience of the pair.
+    pub(crate) fn hear(&self) -> sys::Result<Option<Said>> {
+        loop {
+            let mut bytes = [0; LONGEST];
+            let packet = self.socket.receive(&mut bytes)?;
+            if packet.len == 0 {
+                return Ok(None);
+            }
+            let text = String::from_utf8_lossy(&bytes[..packet.len]);
+            // What makes no sense is ignored, as if it had not been said.
+            if let Some(said) = Said::of_text(&text) {
+                return Ok(Some(said));
+            }
+        }
+    }
+}
+
+impl AsFd for TemplateSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// The template's end.
+#[derive(Debug)]
+pub(crate) struct SupervisorSocket(PacketSocket);
+
+/// A request to become a worker.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) number: u64,
+    pub(crate) mark: String,
+    /// Standard descriptors first.
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+impl SupervisorSocket {
+    pub(crate) fn of(fd: OwnedFd) -> Self {
+        Self(PacketSocket::from(fd))
+    }
+
+    /// Takes what is to be loaded.
+    pub(crate) fn setup(&self) -> Result<Vec<u8>, String> {
+        let mut bytes = [0; LONGEST];
+        let packet = self
+            .0
+            .receive(&mut bytes)
+            .map_err(|error| error.to_string())?;
+        let file = packet.fds.into_iter().next().ok_or("without a setup")?;
+        let file = Segment::from_fd(file);
+        let read = || {
+            let len = file.stat()?.len;
+            let mut setup = vec![0; usize::try_from(len).unwrap_or(0)];
+            let mut done = 0;
+            while done < setup.len() {
+                match file.read_at(&mut setup[done..], done as i64)? {
+                    0 => break,
+                    more => done += more,
+                }
+            }
+            setup.truncate(done);
+            Ok(setup)
+        };
+        read().map_err(|error: sys::Error| error.to_string())
+    }
+
+    /// Waits for the next request; `None` when the supervisor has gone.
+    pub(crate) fn request(&self) -> sys::Result<Option<Request>> {
+        let mut bytes = [0; LONGEST];
+        let packet = self.0.receive(&mut bytes)?;
+        let text = String::from_utf8_lossy(&bytes[..packet.len]);
+        let Some((number, mark)) = text.split_once(' ') else {
+            return Ok(None);
+        };
+        let number = number.parse().ok();
+        let fds = packet.fds;
+        Ok(number
+            .filter(|_| !packet.is_cut && fds.len() > STANDARD)
+            .map(|number| Request {
+                number,
+                mark: mark.to_owned(),
+                fds,
+            }))
+    }
+
+    pub(crate) fn say(&self, said: &Said) -> sys::Result<()> {
+        let mut text = said.to_text();
+        let cut = (0..=LONGEST / 2)
+            .rev()
+            .find(|at| text.is_char_boundary(*at));
+        text.truncate(cut.unwrap_or(0).max(1).min(text.len()));
+        self.0.send(text.as_bytes(), &[])
+    }
+}
+
+impl AsFd for SupervisorSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn what_is_said_is_heard() {
+        let (ours, theirs) = TemplateSocket::pair(Duration::from_secs(10)).unwrap();
+        let theirs = SupervisorSocket(theirs);
+        ours.send_setup(&[7; 100_000]).unwrap();
+        assert_eq!(theirs.setup().unwrap(), [7; 100_000]);
+        let long = Said::Unfit("ä".repeat(LONGEST));
+        let all = [
+            Said::Ready,
+            Said::Unfit("2 threads, and more words".into()),
+            Said::Copied {
+                request: 3,
+                pid: 1234,
+            },
+            Said::Failed {
+                request: u64::MAX,
+                why: "no memory".into(),
+            },
+        ];
+        for said in all {
+            theirs.say(&said).unwrap();
+            assert_eq!(ours.hear().unwrap(), Some(said));
+        }
+        theirs.say(&long).unwrap();
+        assert!(matches!(ours.hear().unwrap(), Some(Said::Unfit(why)) if why.starts_with("ää")));
+        drop(theirs);
+        assert_eq!(ours.hear().unwrap(), None);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_not_heard() {
+        for text in [
+            "",
+            "read",
+            "copied 1",
+            "copied 1 -4",
+            "copied x 1",
+            "failed 1",
+        ] {
+            assert_eq!(Said::of_text(text), None, "{text:?}");
+        }
+    }
+}

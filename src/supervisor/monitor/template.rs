@@ -1,0 +1,82 @@
+//! The template that workers are copied from: when it is started, and what its end means.
+
+use std::time::Instant;
+
+use super::{Monitor, TEMPLATE};
+use crate::supervisor::output::{LogLevel, LogLine, LogSource};
+use crate::supervisor::template::Change;
+use crate::trace::escape;
+
+impl Monitor {
+    /// Whether workers can be started now. Starts the template if there is to be one.
+    pub(super) fn may_start(&mut self, now: Instant) -> bool {
+        if self.template.is_absent() {
+            let until = now.checked_add(self.shared.settings.start_timeout);
+            let change = self
+                .template
+                .begin(&self.shared.settings.program, &self.pipe, until);
+            self.template_changed(change);
+            self.watch_template();
+        }
+        !self.template.is_loading()
+    }
+
+    /// Polls the template.
+    fn watch_template(&mut self) {
+        let Some(descriptors) = self.template.descriptors() else {
+            return;
+        };
+        // Without it, the limit of the start ends its loading.
+        for fd in descriptors {
+            let _ = self.poller.add(fd, TEMPLATE);
+        }
+    }
+
+    fn forget_template(&self) {
+        for fd in self.template.descriptors().into_iter().flatten() {
+            let _ = self.poller.remove(fd);
+        }
+    }
+
+    /// The template has said something, or has ended.
+    pub(super) fn hear_template(&mut self) {
+        self.forget_template();
+        let change = self.template.hear();
+        self.watch_template();
+        self.template_changed(change);
+    }
+
+    /// Gives up a template that takes too long.
+    pub(super) fn look_at_template(&mut self) {
+        if self.template.until().is_none() {
+            return;
+        }
+        let limit = self.shared.settings.start_timeout;
+        let change = self.template.look(Instant::now(), limit);
+        self.template_changed(change);
+    }
+
+    /// Ends a template that has not answered a request.
+    pub(super) fn end_silent_template(&mut self) {
+        let change = self.template.end_silent();
+        self.template_changed(change);
+    }
+
+    fn template_changed(&self, change: Change) {
+        let Change::GivenUp(why) = change else {
+            return;
+        };
+        self.shared.log.push([LogLine {
+            label: self.shared.settings.label.as_str().into(),
+            worker: 0,
+            job: None,
+            source: LogSource::Notice,
+            level: Some(LogLevel::Warn),
+            target: None,
+            text: format!(
+                "workers are started one by one, without a template: {}",
+                escape::escape_text(&why)
+            ),
+        }]);
+    }
+}

@@ -1,0 +1,155 @@
+//! A process that workers are copied from: it has loaded what all of them need.
+//!
+//! It is started as a worker is, but loads, and then makes copies of itself when the supervisor asks. A copy is another
+//! child of the supervisor, and goes on as a worker that was started by itself does. The template has one thread, and no
+//! descriptors but those of the supervisor: both would be lost, or shared, in its copies.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use nix::sys::signal::Signal;
+
+use super::start::{self, Mark};
+use crate::control::template::{Request, STANDARD, Said, SupervisorSocket};
+use crate::sys::process;
+
+/// What the program of [`WorkerProgram::template`](crate::engine::WorkerProgram::template) does in the process that workers
+/// are copied from.
+pub trait Template {
+    /// Loads what all workers need. An error, or a thread or an open file that is left, is why workers are started one by
+    /// one instead.
+    fn load(&self, setup: &[u8]) -> Result<(), String>;
+
+    /// Called before each copy is made.
+    fn before_copy(&self) {}
+
+    /// Called after a copy was made, in this process.
+    fn after_copy(&self) {}
+
+    /// Called first in the copy, before it becomes a worker.
+    fn in_copy(&self) {}
+}
+
+/// Loads, and makes copies until the supervisor has gone. Returns in each copy, with its mark and its descriptors.
+pub(super) fn serve(
+    mark: &Mark,
+    template: &dyn Template,
+) -> Result<(Mark, Vec<std::os::fd::OwnedFd>), String> {
+    let text = |error: crate::sys::Error| error.to_string();
+    let bound = !crate::sync::orphans_live();
+    if bound {
+        process::set_pdeathsig(Signal::SIGKILL).map_err(text)?;
+        if process::getppid().as_raw() != mark.parent {
+            return Err(start::not_the_parent(mark.parent));
+        }
+    }
+    let inherited = process::adopt_inherited(mark.first_fd, mark.fds, true).map_err(text)?;
+    process::ignore_group_signals().map_err(text)?;
+    let mut inherited = inherited.into_iter();
+    let mut next = || inherited.next().ok_or("descriptors are missing");
+    let (watch, socket) = (next()?, next()?);
+    let watched = match bound {
+        true => Some(process::kill_me_on_hangup(watch.as_fd()).map_err(text)?),
+        false => None,
+    };
+    drop(watch);
+    process::set_name("template");
+    let supervisor = SupervisorSocket::of(socket);
+    crate::sync::point!("template.started");
+    let setup = supervisor.setup()?;
+    let loaded = catch_unwind(AssertUnwindSafe(|| template.load(&setup)))
+        .unwrap_or_else(|_| Err("loading has panicked".into()));
+    drop(setup);
+    crate::sync::point!("template.loaded");
+    let known = [
+        Some(supervisor.as_fd().as_raw_fd()),
+        watched.as_ref().map(AsRawFd::as_raw_fd),
+    ];
+    let fit = loaded.and_then(|()| fitness(&known.into_iter().flatten().collect::<Vec<_>>()));
+    if let Err(why) = fit {
+        supervisor.say(&Said::Unfit(why)).map_err(text)?;
+        process::exit_now(0);
+    }
+    supervisor.say(&Said::Ready).map_err(text)?;
+    loop {
+        let Some(request) = supervisor.request().map_err(text)? else {
+            process::exit_now(0);
+        };
+        crate::sync::point!("template.asked");
+        let Request { number, .. } = request;
+        template.before_copy();
+        let copied = process::fork_sibling();
+        match copied {
+            Ok(None) => {
+                // None of its values own descriptors that the copy keeps: those are closed by their numbers.
+                std::mem::forget(watched);
+                return begin_copy(supervisor, request, template);
+            }
+            Ok(Some(pid)) => {
+                crate::sync::point!("template.copied");
+                template.after_copy();
+                let pid = pid.as_raw();
+                let said = Said::Copied {
+                    request: number,
+                    pid,
+                };
+                supervisor.say(&said).map_err(text)?;
+            }
+            Err(error) => {
+                template.after_copy();
+                let why = error.to_string();
+                let said = Said::Failed {
+                    request: number,
+                    why,
+                };
+                supervisor.say(&said).map_err(text)?;
+            }
+        }
+    }
+}
+
+/// Why a process in this state cannot be copied.
+fn fitness(known: &[i32]) -> Result<(), String> {
+    let threads = process::threads();
+    if threads > 1 {
+        return Err(format!(
+            "what it has loaded has started {} more threads, which its copies would lack",
+            threads - 1
+        ));
+    }
+    let files = process::descriptors_except(known);
+    if let Some(first) = files.first() {
+        return Err(format!(
+            "what it has loaded has left {} files open, which its copies would share: {first}, for example",
+            files.len()
+        ));
+    }
+    Ok(())
+}
+
+/// In a copy.
+fn begin_copy(
+    supervisor: SupervisorSocket,
+    request: Request,
+    template: &dyn Template,
+) -> Result<(Mark, Vec<std::os::fd::OwnedFd>), String> {
+    let text = |error: crate::sys::Error| error.to_string();
+    // Before anyone knows it, so that a signal to the template's group does not reach it.
+    process::lead_group().map_err(text)?;
+    let said = Said::Copied {
+        request: request.number,
+        pid: std::process::id() as i32,
+    };
+    supervisor.say(&said).map_err(text)?;
+    crate::sync::point!("copied.said");
+    let mut standard = request.fds;
+    let fds = standard.split_off(STANDARD);
+    // Its number is closed below.
+    std::mem::forget(supervisor);
+    process::adopt_in_copy(&standard, &fds).map_err(text)?;
+    std::mem::forget(standard);
+    let mark = request.mark.parse()?;
+    template.in_copy();
+    crate::sync::point!("copied.adopted");
+    Ok((mark, fds))
+}

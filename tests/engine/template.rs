@@ -1,0 +1,248 @@
+//! Workers that are copied from a template.
+
+use std::fs::File;
+use std::sync::OnceLock;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arenite::engine::{Builder, LogLine, LogSource, WorkerProgram};
+use arenite::{Engine, JobErrorKind, Sandbox, Template, WorkerExit};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{Lab, case, children, step, tests, wait_until};
+
+tests![
+    workers_are_copies_of_one_process,
+    a_worker_that_dies_is_copied_again,
+    limits_and_the_sandbox_are_those_of_the_copy,
+    many_workers_with_many_lanes_are_copies,
+    a_template_that_cannot_be_copied_is_a_notice,
+    a_template_that_dies_is_started_again,
+    a_template_that_keeps_dying_is_given_up,
+    a_template_that_is_stopped_is_replaced,
+    an_engine_that_ends_while_its_template_loads,
+];
+
+/// The first argument of a template, and the program of its workers.
+const RUN: &str = "--template";
+
+/// Called in `main`, before `init`.
+pub fn before_init() {
+    if std::env::args().nth(1).as_deref() == Some(RUN) {
+        arenite::run_worker_from_template(b"", &Loader);
+    }
+}
+
+/// What this process, or the one that it is a copy of, has loaded, and its number then.
+static LOADED: OnceLock<(String, u32)> = OnceLock::new();
+static KEPT: Mutex<Option<File>> = Mutex::new(None);
+
+struct Loader;
+
+impl Template for Loader {
+    fn load(&self, setup: &[u8]) -> Result<(), String> {
+        let setup = String::from_utf8_lossy(setup).into_owned();
+        let hang = || {
+            loop {
+                std::thread::park();
+            }
+        };
+        match setup.as_str() {
+            "error" => return Err("there is no \u{1b}dictionary".into()),
+            "panic" => panic!("the dictionary is empty"),
+            "abort" => std::process::abort(),
+            "thread" => drop(std::thread::spawn(hang)),
+            "file" => *KEPT.lock().unwrap() = Some(File::open("/proc/self/stat").unwrap()),
+            "hang" => hang(),
+            _ => {}
+        }
+        let _ = LOADED.set((setup, std::process::id()));
+        Ok(())
+    }
+}
+
+fn loaded() -> String {
+    LOADED
+        .get()
+        .map_or_else(String::new, |(setup, _)| setup.clone())
+}
+
+/// The number of the process that has loaded; 0 if none has.
+fn loader() -> u32 {
+    LOADED.get().map_or(0, |(_, pid)| *pid)
+}
+
+fn own_number() -> u32 {
+    std::process::id()
+}
+
+fn builder(setup: &str) -> Builder {
+    let program = WorkerProgram::new(std::env::current_exe().unwrap())
+        .args([RUN])
+        .template(setup);
+    Engine::builder()
+        .workers(2)
+        .capacity(64 << 20)
+        .worker_program(program)
+}
+
+/// The template from which the worker of the next job was copied.
+fn template_of(lab: &Lab) -> i32 {
+    lab.submit(loader, ()).wait().unwrap() as i32
+}
+
+fn workers_are_copies_of_one_process() {
+    let lab = Lab::of(builder("three short words").build().unwrap());
+    assert_eq!(lab.submit(loaded, ()).wait().unwrap(), "three short words");
+    let template = template_of(&lab);
+    assert!(template > 0);
+    assert_ne!(lab.submit(own_number, ()).wait().unwrap() as i32, template);
+    // All of them are children of this process.
+    let mut expected = vec![lab.pid(0), lab.pid(1), template];
+    expected.sort_unstable();
+    let mut found = children();
+    found.sort_unstable();
+    assert_eq!(found, expected);
+    let values = lab.from_slice(&[1.5, 2.0]).unwrap();
+    let sum = lab.submit(|values: &[f64]| values.iter().sum::<f64>(), (&values,));
+    assert_eq!(sum.wait().unwrap(), 3.5);
+    drop(values);
+    lab.into_inner().shutdown();
+    assert_eq!(children(), [0_i32; 0]);
+}
+
+fn a_worker_that_dies_is_copied_again() {
+    let lab = Lab::of(builder("x").workers(1).build().unwrap());
+    let template = template_of(&lab);
+    for _ in 0..3 {
+        let error = lab
+            .submit(|| -> () { std::process::abort() }, ())
+            .wait()
+            .unwrap_err();
+        let aborted = JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGABRT as i32));
+        assert_eq!(*error.kind(), aborted);
+        assert_eq!(template_of(&lab), template);
+    }
+    lab.replace(0);
+    assert_eq!(template_of(&lab), template);
+}
+
+fn limits_and_the_sandbox_are_those_of_the_copy() {
+    let with_limit = builder("x")
+        .memory_limit(256 << 20)
+        .sandbox(Sandbox::Strict);
+    let lab = Lab::of(with_limit.build().unwrap());
+    assert!(template_of(&lab) > 0);
+    let opens = || File::open("/etc/passwd").is_ok();
+    assert!(!lab.submit(opens, ()).wait().unwrap());
+    let fills = || vec![1_u8; 512 << 20].len() as u64;
+    let error = lab.submit(fills, ()).wait().unwrap_err();
+    assert!(matches!(error.kind(), JobErrorKind::Limit(_)), "{error}");
+    assert!(template_of(&lab) > 0);
+}
+
+fn many_workers_with_many_lanes_are_copies() {
+    let lab = Lab::of(builder("x").workers(12).lanes(3).build().unwrap());
+    let jobs: Vec<_> = (0..200).map(|_| lab.submit(loader, ())).collect();
+    let found: Vec<u32> = jobs.into_iter().map(|job| job.wait().unwrap()).collect();
+    assert!(found[0] > 0 && found.iter().all(|pid| *pid == found[0]));
+}
+
+/// Builds an engine with this setup, whose workers are no copies. Returns the notice about that.
+fn notice(setup: &str, change: impl FnOnce(Builder) -> Builder) -> String {
+    case(setup);
+    let lines: Arc<Mutex<Vec<LogLine>>> = Arc::default();
+    let sink = Arc::clone(&lines);
+    let log = move |line: &LogLine| sink.lock().unwrap().push(line.clone());
+    let lab = Lab::of(change(builder(setup)).on_log(log).build().unwrap());
+    assert_eq!(template_of(&lab), 0, "{setup}");
+    let error = lab
+        .submit(|| -> () { std::process::abort() }, ())
+        .wait()
+        .unwrap_err();
+    assert!(matches!(error.kind(), JobErrorKind::Lost(_)), "{error}");
+    assert_eq!(template_of(&lab), 0, "{setup}");
+    lab.into_inner().shutdown();
+    assert_eq!(children(), [0_i32; 0]);
+    let lines = lines.lock().unwrap();
+    let notices = lines.iter().filter(|line| line.source == LogSource::Notice);
+    let [notice] = &notices.collect::<Vec<_>>()[..] else {
+        panic!("{lines:?}");
+    };
+    notice.text.clone()
+}
+
+fn a_template_that_cannot_be_copied_is_a_notice() {
+    let expected = [
+        ("error", "there is no \\u{1b}dictionary"),
+        ("panic", "loading has panicked"),
+        ("abort", "it has ended while it was loading (signal 6)"),
+        ("thread", "has started 1 more threads"),
+        (
+            "file",
+            "has left 1 files open, which its copies would share: /proc/",
+        ),
+    ];
+    for (setup, words) in expected {
+        let text = notice(setup, |builder| builder);
+        assert!(text.contains(words), "{text}");
+        assert!(text.starts_with("workers are started one by one"), "{text}");
+    }
+    // Workers that are started by themselves get the time again.
+    let text = notice("hang", |builder| {
+        builder.start_timeout(Duration::from_secs(5))
+    });
+    assert!(text.contains("it was not ready after 5s"), "{text}");
+}
+
+/// Kills a template, and waits until it is gone.
+fn kill_template(template: i32) {
+    kill(Pid::from_raw(template), Signal::SIGKILL).unwrap();
+    wait_until("the template is gone", || !children().contains(&template));
+}
+
+fn a_template_that_dies_is_started_again() {
+    let lab = Lab::of(builder("x").workers(1).build().unwrap());
+    let template = template_of(&lab);
+    let worker = lab.pid(0);
+    kill_template(template);
+    // Its copies live on.
+    assert_eq!(lab.submit(own_number, ()).wait().unwrap() as i32, worker);
+    lab.replace(0);
+    let next = template_of(&lab);
+    assert!(next > 0 && next != template);
+}
+
+fn a_template_that_keeps_dying_is_given_up() {
+    let lab = Lab::of(builder("x").workers(1).build().unwrap());
+    for round in 0..3 {
+        step(format!("template {round}"));
+        let template = template_of(&lab);
+        assert!(template > 0);
+        kill_template(template);
+        lab.replace(0);
+    }
+    assert_eq!(template_of(&lab), 0);
+}
+
+fn a_template_that_is_stopped_is_replaced() {
+    let lab = Lab::of(builder("x").workers(1).build().unwrap());
+    let template = template_of(&lab);
+    kill(Pid::from_raw(template), Signal::SIGSTOP).unwrap();
+    lab.replace(0);
+    // Started by itself, or copied from another one.
+    assert_ne!(template_of(&lab), template);
+    wait_until("the template is gone", || !children().contains(&template));
+    lab.replace(0);
+    assert!(template_of(&lab) > 0);
+}
+
+fn an_engine_that_ends_while_its_template_loads() {
+    let engine = builder("hang").start_in_background().build().unwrap();
+    let job = engine.submit(loader, ());
+    drop(engine);
+    let error = job.wait().unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::ShutDown);
+    assert_eq!(children(), [0_i32; 0]);
+}
