@@ -105,14 +105,15 @@ def split(function: bytes) -> bytes:
     return function[end:]
 
 
-def begin(new_path: list[Any] | None, new_filters: list[Any]) -> None:
-    """Takes over what the program had when the executor was made. Nothing of this process is its own so far. Without a
-    path, this process keeps its own."""
+def begin(new_path: list[Any] | None, new_filters: list[Any], is_copy: bool = False) -> None:
+    """Takes over what the program had when the executor was made. Nothing of this process is its own so far, unless it
+    is a copy of a template. Without a path, this process keeps its own."""
     global _path, _given
     # Then there are filters.
     import warnings  # noqa: F401
 
-    _path, _given = None if new_path is None else sys.path[:], _filters()[:]
+    if not is_copy:
+        _path, _given = None if new_path is None else sys.path[:], _filters()[:]
     _apply(new_path, new_filters)
 
 

@@ -194,18 +194,13 @@ def setup(
             if names_used:
                 defined = definitions.of_setup(names_used)
             server = needed()
-    names = [preload] if isinstance(preload, str) else list(preload)
-    if sandboxed:
-        # What restores arrays, and exceptions where Dask is loaded, which come as arguments: a task cannot import it.
-        loaded = ("numpy", "tblib.pickling_support", "arenite._isolated")
-        names[:0] = ["arenite._identity", *(name for name in loaded if name in sys.modules)]
     given = {
         # The modules of a frozen program are in an archive that other interpreters do not read.
         "path": None if python is not None and is_frozen() else _context.path(),
         # Arguments of the program may be secrets.
         "argv": sys.argv[:1] if sandboxed else list(sys.argv),
         "filters": _context.filters(),
-        "preload": names,
+        "preload": modules(preload, sandboxed),
         "definitions": defined,
         "initializer": first,
         "private": private,
@@ -219,6 +214,16 @@ def setup(
         "imports": imports,
     }
     return pickle.dumps(given, 5), server
+
+
+def modules(preload: Iterable[str], sandboxed: bool) -> list[str]:
+    """Returns the names of the modules that a worker imports before it is ready."""
+    names = [preload] if isinstance(preload, str) else list(preload)
+    if sandboxed:
+        # What restores arrays, and exceptions where Dask is loaded, which come as arguments: a task cannot import it.
+        loaded = ("numpy", "tblib.pickling_support", "arenite._isolated")
+        names[:0] = ["arenite._identity", *(name for name in loaded if name in sys.modules)]
+    return names
 
 
 def _key() -> bytes | None:

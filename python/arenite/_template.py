@@ -6,7 +6,7 @@ import pickle
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import _context
+from . import _context, _start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -50,9 +50,7 @@ def setup(definitions: Definitions, preload: Iterable[str], sandboxed: bool) -> 
         calls, _, _, names = definitions.dump((tuple(_marked), ()), False)
         if names:
             defined = definitions.of_setup(names)
-    names = [preload] if isinstance(preload, str) else list(preload)
-    # What tasks restore arrays with.
-    names += [name for name in ("numpy",) if name in sys.modules]
+    names = [*_start.modules(preload, sandboxed), *(name for name in ("numpy",) if name in sys.modules)]
     given: dict[str, Any] = {
         "path": _context.path(),
         "filters": _context.filters(),
@@ -60,5 +58,6 @@ def setup(definitions: Definitions, preload: Iterable[str], sandboxed: bool) -> 
         "preload": names,
         "definitions": defined,
         "calls": calls,
+        "sandboxed": sandboxed,
     }
     return pickle.dumps(given, 5)

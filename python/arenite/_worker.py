@@ -76,10 +76,16 @@ def load(setup: bytes) -> str | None:
         if given["calls"] is not None:
             for function in pickle.loads(given["calls"])[0]:
                 function()
+        if given["sandboxed"]:
+            from . import _sandbox
+
+            _sandbox.prepare()
     except BaseException as error:
         import traceback
 
         return "".join(traceback.format_exception(error))
+    # Otherwise each copy would write it.
+    flush()
     # Collections of the copies do not write to what is there by now, which they share.
     gc.collect()
     gc.freeze()
@@ -87,7 +93,21 @@ def load(setup: bytes) -> str | None:
 
 
 def renew() -> None:
-    """In a copy of a template, whose random numbers would be those of all other copies. `random` does it by itself."""
+    """In a copy of a template: makes streams for its own output, which is of another kind, and begins random numbers
+    anew, which would be those of all other copies. `random` does that by itself."""
+    import io
+
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        before: Any = getattr(sys, f"__{name}__")
+        raw = io.FileIO(number, "w", closefd=False)
+        raw.name = f"<{name}>"
+        stream = io.TextIOWrapper(
+            io.BufferedWriter(raw), before.encoding, before.errors, "\n", before.line_buffering, before.write_through
+        )
+        stream.mode = "w"
+        if getattr(sys, name) is before:
+            setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
     for name, seed in (("numpy.random", "seed"), ("torch", "seed")):
         module = sys.modules.get(name)
         if module is not None:
@@ -124,7 +144,7 @@ def start(setup: bytes) -> str | None:
     _private_results = given["private_results"]
     _memory_limit = given["memory_limit"]
     _is_sandboxed = given["sandboxed"]
-    _context.begin(given["path"], given["filters"])
+    _context.begin(given["path"], given["filters"], _is_loaded)
     if not _is_sandboxed:
         _process.name_process(given["key"])
     try:

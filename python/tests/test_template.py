@@ -137,13 +137,16 @@ def test_copies_are_like_workers_that_were_started(options):
     """
     told = []
     for how in ("template", "started!"):
-        ran = harness.script(script, how)
+        ran = harness.script(script, how, env={**os.environ, "PYTHONHASHSEED": "7"})
         assert ran.code == 0, ran
         told.append(json.loads(ran.out))
     copied, started = told
     for facts in told:
-        facts["argv"].pop()
+        # The folder of the script, and how it was called.
+        del facts["argv"], facts["path"][0]
         facts["parent"] = facts["parent"] > 0
+        # Threads of a library that a copy starts when it needs them, and how it became a worker.
+        del facts["threads"], facts["env"]["ARENITE_WORKER"]
     assert copied == started
 
 
@@ -155,8 +158,8 @@ def test_exit_handlers_of_what_was_loaded_run_in_each_worker(tmp_path):
         import arenite, os, sys
         sys.path.insert(0, {str(tmp_path)!r})
         with arenite.Executor(2, template=True, preload=["ending"], output="plain") as ex:
-            pids = {{worker.pid for worker in ex.stats().workers}} if False else set(ex.map(lambda _: os.getpid(), range(50), chunksize=1))
-        print(len(pids))
+            while not all(worker.ready for worker in ex.stats().workers):
+                pass
     """
     ran = harness.script(script)
     assert ran.out.count("the end of") == 2, ran
@@ -214,7 +217,7 @@ def test_crash_reports_name_functions_of_copies():
     with arenite.Executor(1, template=True, preload=["ctypes"]) as ex:
         with pytest.raises(arenite.WorkerDied) as died:
             ex.submit(crash).result()
-    assert any("crash" in frame.function for frame in died.value.crash.frames), died.value
+    assert any("string_at" in (frame.function or "") for frame in died.value.crash.frames), died.value.crash
 
 
 def crash():

@@ -334,7 +334,9 @@ impl Template {
         };
         self.unanswered.swap_remove(at);
         // A child of this process that no one else knows of.
-        if let Ok(copy) = PidFd::open(Pid::from_raw(*pid)) {
+        if let Ok(copy) = PidFd::open(Pid::from_raw(*pid))
+            && copy.is_unreaped()
+        {
             let _ = copy.kill_group(Signal::SIGKILL);
             let _ = copy.wait_exit();
         }

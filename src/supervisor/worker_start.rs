@@ -121,7 +121,9 @@ impl Supervisor {
             is_template: false,
         };
         let program = &self.settings.program.program;
-        let pid = match template.copy(&mark, standard, &fds) {
+        let copied = template.copy(&mark, standard, &fds);
+        let is_copy = copied.is_some();
+        let pid = match copied {
             Some(pid) => pid,
             None => {
                 let variables = [(MARK, mark.to_string())];
@@ -136,6 +138,12 @@ impl Supervisor {
         // Without a pidfd the worker cannot be watched. It ends when its handshake has no peer.
         crate::sync::point!("spawn.started");
         let pidfd = match PidFd::open(pid) {
+            // A template that names another process would have this one killed.
+            Ok(pidfd) if is_copy && !pidfd.is_unreaped() => {
+                let errno = nix::errno::Errno::ECHILD;
+                let what = format!("process {pid}, which a template named");
+                return Err(system(crate::sys::Error::new("waitid", errno, what)));
+            }
             Ok(pidfd) => pidfd,
             Err(error) => {
                 drop(server);

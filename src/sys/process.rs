@@ -121,8 +121,8 @@ impl PidFd {
         self.kill(signal)
     }
 
-    /// Whether the process has not been reaped, so that its number is no other process's.
-    fn is_unreaped(&self) -> bool {
+    /// Whether the process is a child of this one and has not been reaped, so that its number is no other process's.
+    pub fn is_unreaped(&self) -> bool {
         let unreaped = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         retry(|| waitid(Id::PIDFd(self.fd.as_fd()), unreaped)).is_ok()
     }
@@ -718,6 +718,18 @@ pub fn adopt_in_copy(standard: &[OwnedFd], fds: &[OwnedFd]) -> Result<()> {
     }
     let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     close_all_except(&numbers)
+}
+
+/// Lets libraries do what they have registered to be done before a fork, as those of linear algebra do, which end their
+/// threads and start others when they are needed: forks, and ends the copy at once.
+pub fn prepare_libraries_for_fork() {
+    // SAFETY: the copy does nothing but to end; its exit handlers do not run.
+    match unsafe { libc::fork() } {
+        0 => exit_now(0),
+        copy if copy > 0 => reap(Pid::from_raw(copy)),
+        // Without memory for a copy, threads of libraries are found afterwards.
+        _ => {}
+    }
 }
 
 /// The number of threads of this process.

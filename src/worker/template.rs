@@ -60,6 +60,7 @@ pub(super) fn serve(
     let loaded = catch_unwind(AssertUnwindSafe(|| template.load(&setup)))
         .unwrap_or_else(|_| Err("loading has panicked".into()));
     drop(setup);
+    process::prepare_libraries_for_fork();
     crate::sync::point!("template.loaded");
     let known = [
         Some(supervisor.as_fd().as_raw_fd()),
