@@ -23,19 +23,16 @@ def before_fork(function: F) -> F:
     """Marks a function without parameters that the template of an executor calls before workers are copied from it: to
     load what all workers need, and only read.
 
-    It concerns executors with `template=True` that are made afterwards. What it sets as globals is there in tasks.
+    It concerns executors with `template=True` that are made afterwards. What it sets as globals of its module is there in
+    tasks.
 
     >>> import arenite
-    >>> words = None
     >>> @arenite.before_fork
-    ... def load_words():
-    ...     global words
-    ...     words = ["or", "what", "takes", "longer"]
-    >>> def count():
-    ...     return len(words)
+    ... def load():
+    ...     import decimal  # or what takes longer
     >>> with arenite.Executor(2, template=True) as ex:
-    ...     ex.submit(count).result()
-    4
+    ...     ex.submit(pow, 2, 10).result()
+    1024
     """
     if not callable(function):
         raise TypeError("before_fork marks a function")
@@ -47,9 +44,9 @@ def setup(definitions: Definitions, preload: Iterable[str], sandboxed: bool) -> 
     """Returns the arguments of `_worker.load`, pickled."""
     calls = defined = None
     if _marked:
-        calls, _, _, names = definitions.dump((tuple(_marked), ()), False)
-        if names:
-            defined = definitions.of_setup(names)
+        calls, _, _, used = definitions.dump((tuple(_marked), ()), False)
+        if used:
+            defined = definitions.of_setup(used)
     names = [*_start.modules(preload, sandboxed), *(name for name in ("numpy",) if name in sys.modules)]
     given: dict[str, Any] = {
         "path": _context.path(),

@@ -104,7 +104,7 @@ def renew() -> None:
         stream = io.TextIOWrapper(
             io.BufferedWriter(raw), before.encoding, before.errors, "\n", before.line_buffering, before.write_through
         )
-        stream.mode = "w"
+        stream.mode = "w"  # type: ignore[misc]
         if getattr(sys, name) is before:
             setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
