@@ -1,6 +1,6 @@
 //! Damaged pictures.
 
-use crate::driver::{Case, Driver, bits_of};
+use crate::driver::{Case, Driver, Seed, bits_of};
 use crate::heads::{USUAL, heads};
 use crate::seeds::{mend_png, seeds};
 use crate::targets::resize_input;
@@ -110,9 +110,26 @@ fn heads_contain_the_size_fields() {
     assert!(formats.iter().all(|&count| count > 0), "{formats:?}");
 }
 
+/// The small files of other writers among the tests of `arenite-image`.
+fn kept() -> Vec<Seed> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../image/src/tests/pictures");
+    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+    let files = entries.filter_map(|entry| {
+        let name = entry.file_name().into_string().unwrap();
+        let is_seed = entry.metadata().unwrap().len() < 8 << 10 && name.matches('.').count() == 1;
+        is_seed.then(|| (&*name.leak(), std::fs::read(entry.path()).unwrap()))
+    });
+    files.collect()
+}
+
 #[test]
 fn pictures_in_a_random_stretch() {
-    Driver::new(resize_input).random_stretch(5_000, &seeds(), mend_png);
+    let mut seeds = seeds();
+    if let Ok(only) = std::env::var("ARENITE_FUZZ_ONLY") {
+        seeds.extend(kept());
+        seeds.retain(|(name, _)| only.split(',').any(|word| name.starts_with(word)));
+    }
+    Driver::new(resize_input).random_stretch(5_000, &seeds, mend_png);
 }
 
 #[test]
