@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import json
 import pkgutil
 import re
 import subprocess
@@ -67,6 +68,44 @@ def test_a_recipe_is_a_script(recipe):
 
 def test_there_are_ten_recipes():
     assert len(RECIPES) == 10
+
+
+NOTEBOOKS = sorted((ROOT / "examples/notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_its_recipe(path):
+    """Its title, text and code are those of the recipe; cells with the tag `not-in-recipe` add to it. It has been run."""
+    first, *cells = json.loads(path.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    text = "".join(first["source"])
+    [recipe] = [recipe for recipe in RECIPES if text.startswith(f"# {recipe.partition(chr(10))[0]}\n")]
+    prose, source = re.fullmatch(r".*?\n\n(.*?)\n\n```python\n(.*?)```\n.*", recipe, re.DOTALL).groups()
+    assert prose in text
+    of_recipe = ["".join(cell["source"]) for cell in code if "not-in-recipe" not in cell["metadata"].get("tags", [])]
+    assert [line for cell in of_recipe for line in cell.splitlines() if line] == [line for line in source.splitlines() if line]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert outputs and all(output["output_type"] != "error" for output in outputs)
+    assert path.stat().st_size < 20_000
+
+
+@pytest.mark.leaves("sockets of the notebook's client")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path, tmp_path):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    if path.stem == "large_csv":
+        pytest.importorskip("pyarrow")
+    before = set(harness.children())
+    notebook = nbformat.read(path, 4)
+    with harness.waiting("a notebook to run"):
+        nbclient.NotebookClient(notebook, timeout=None, kernel_name="python3").execute(cwd=str(tmp_path))
+    harness.until(lambda: set(harness.children()) <= before, "the kernel and its workers to end")
+
+
+def test_there_are_three_notebooks():
+    assert len(NOTEBOOKS) == 3
 
 
 def test_a_wrong_line_of_a_page_would_be_found():
