@@ -17,8 +17,7 @@ if [ ! "$venv/complete" -nt "$site/requirements.txt" ]; then
     "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$site/requirements.txt"
     touch "$venv/complete"
 fi
-# (Without the advertisement of a successor.)
-export PYTHONDONTWRITEBYTECODE=1 NO_MKDOCS_2_WARNING=1
+export PYTHONDONTWRITEBYTECODE=1 NO_MKDOCS_2_WARNING=1  # The latter hides an advertisement.
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

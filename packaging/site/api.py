@@ -13,14 +13,14 @@ import pdoc
 import pdoc.render
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGE = ROOT / "python"
 #: What programs import beside the package, and its public names where a module does not hide others.
-MODULES = {"arenite.dask": ["ArenitePlugin"], "arenite.joblib": ["shutdown"], "arenite.store": None, "arenite.tables": None}
+MODULES = {"arenite.dask": ["ArenitePlugin"], "arenite.joblib": ["shutdown"], "arenite.store": []}
+MODULES["arenite.tables"] = ["Part", "Scan", "Table"]
 
 
 def stub():
     """The extension as its stub describes it. Annotations of stubs may name what comes later."""
-    path = PACKAGE / "arenite/_arenite.pyi"
+    path = ROOT / "python/arenite/_arenite.pyi"
     module = types.ModuleType("arenite._arenite")
     module.__file__ = str(path)
     exec(compile(path.read_text(), path, "exec", __future__.annotations.compiler_flag), module.__dict__)
@@ -29,7 +29,7 @@ def stub():
 
 
 def main(folder):
-    sys.path.insert(0, str(PACKAGE))
+    sys.path.insert(0, str(ROOT / "python"))
     sys.modules["arenite._arenite"] = stub()
     import arenite
 
@@ -41,10 +41,7 @@ def main(folder):
     # Of types that exist only for type checkers, the text is shown.
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", "Error parsing type annotation")
-    pdoc.render.configure(
-        template_directory=Path(__file__).with_name("pdoc"),
-        footer_text=f"arenite {arenite.__version__}",
-    )
+    pdoc.render.configure(template_directory=Path(__file__).with_name("pdoc"), footer_text=f"arenite {arenite.__version__}")
     pdoc.pdoc("arenite", *MODULES, output_directory=Path(folder))
 
 

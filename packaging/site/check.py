@@ -12,10 +12,8 @@ SETTINGS = dict(re.findall(r"^(\w+_url): (.+)$", Path(__file__).with_name("mkdoc
 #: Where the site will be.
 URL = SETTINGS["site_url"]
 REPOSITORY = re.compile(re.escape(SETTINGS["repo_url"]) + "/(?:blob|tree)/main/([^#?]*)")
-#: Attributes whose target a browser loads with the page.
-LOADED = {("img", "src"), ("script", "src"), ("iframe", "src"), ("source", "src"), ("video", "src"), ("object", "data")}
-#: Relations of <link> that load nothing.
-NOT_LOADED = {"canonical", "alternate", "next", "prev", "edit", "author", "license"}
+#: Relations of <link> that load nothing; what other elements than <a> refer to is loaded with the page.
+NOT_LOADED = {"canonical", "alternate", "next", "prev"}
 
 
 class Page(HTMLParser):
@@ -32,8 +30,7 @@ class Page(HTMLParser):
         if tag == "meta" and of.get("http-equiv", "").lower() == "refresh":
             self.links.append((of["content"].partition("url=")[2].strip("'\""), False))
         for name in {"href", "src", "data"} & of.keys():
-            loads = (tag, name) in LOADED or tag == "link" and not NOT_LOADED & set(of.get("rel", "").split())
-            self.links.append((of[name], loads))
+            self.links.append((of[name], tag != "a" and not NOT_LOADED & set(of.get("rel", "").split())))
 
     handle_startendtag = handle_starttag
 
@@ -64,8 +61,7 @@ def fault(folder, pages, here, target, loads, without):
         of_repository = REPOSITORY.match(absolute)
         if of_repository and not (ROOT / unquote(of_repository[1])).exists():
             return "not in the repository"
-        is_here = urlsplit(absolute)[:2] == urlsplit(URL)[:2]
-        return "outside of the site" if is_here else None
+        return "outside of the site" if urlsplit(absolute)[:2] == urlsplit(URL)[:2] else None
     inside = unquote(urlsplit(absolute).path.removeprefix(urlsplit(URL).path))
     if inside.startswith(without):
         return None

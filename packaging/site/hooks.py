@@ -18,9 +18,12 @@ OUTSIDE = {
     "weakness.md": "SECURITY.md",
 }
 #: What is shown for a file or folder of the repository. Others of docs/ have the page of their name.
-PAGES = {source: page for page, source in OUTSIDE.items()} | {"docs/design": "design/index.md"}
-#: Pages that other programs make, by their section of the navigation.
-API = {"Python": "python-api/arenite.html", "Rust": "rust/arenite/index.html"}
+PAGES = {source: page for page, source in OUTSIDE.items()} | {"docs/design": "contributing.md"}
+#: Further entries of the navigation, by their sections: a part of a page, and pages that other programs make.
+ENTRIES = {
+    "Python": {"Tables": "tables.html#python", "API": "python-api/arenite.html"},
+    "Rust": {"API": "rust/arenite/index.html", "API of arenite-image": "rust/arenite_image/index.html"},
+}
 #: Blocks of code, code, and the targets of links, which are the only group.
 LINKS = re.compile(r"^ *```.*?^ *```|`[^`]+`|\]\(([^)\s]+)\)", re.MULTILINE | re.DOTALL)
 #: A line of index.md that stands for a part of another file.
@@ -30,7 +33,6 @@ PART = re.compile(r"^( *)\{(\S+) (\w+)\}$", re.MULTILINE)
 def on_files(files, config):
     for page, source in OUTSIDE.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text()))
-    files.append(File.generated(config, "design/index.md", content=overview(ROOT / "docs/design")))
     files.remove(files.get_file_from_path("llms.txt"))
     text = mapped((ROOT / "docs/llms.txt").read_text(), "docs/llms.txt", "llms.txt", config).replace(".md)", ".html)")
     files.append(File.generated(config, "llms.txt", content=text, inclusion=InclusionLevel.NOT_IN_NAV))
@@ -39,26 +41,32 @@ def on_files(files, config):
 
 def on_nav(nav, config, files):
     for section in nav.items:
-        if section.title in API:
-            link = Link("API", API[section.title])
-            link.parent = section
-            section.children.append(link)
+        for title, page in ENTRIES.get(section.title, {}).items():
+            section.children.append(Link(title, page))
+            section.children[-1].parent = section
     return nav
 
 
 def on_page_markdown(markdown, page, config, files):
     own = page.file.src_uri
+    # Searches find what users read first.
+    page.meta["search"] = {"boost": 0.3 if own.startswith(("design/", "changelog", "contributing")) else 1}
     if own == "index.md":
         markdown = PART.sub(lambda place: part(*place.groups(), config), markdown)
     markdown = mapped(markdown, OUTSIDE.get(own, f"docs/{own}"), own, config)
     return "\n".join(shown(markdown))
 
 
-def overview(folder):
-    """A page that lists those of a folder."""
-    titles = {page.name: page.read_text().partition("\n")[0].removeprefix("# ") for page in sorted(folder.glob("*.md"))}
-    lines = ["# Design", "How arenite works inside: reasons, measurements, and what was tried and dropped.", ""]
-    return "\n".join(lines + [f"- [{title}]({name})" for name, title in titles.items()])
+def on_page_content(html, page, config, files):
+    """Lets long code in cells of tables be broken at dots and brackets, and long names at each word; nowhere else."""
+
+    def breakable(code):
+        text = re.sub(r"\w{25,}", lambda name: name[0].replace("_", "_<wbr>"), code[0])
+        return re.sub(r"(?<=[\w);])(?=\.[a-z])|(?<=[(:])(?=\w)", "<wbr>", text)
+
+    pieces = re.split(r"(<td.*?</td>)", html, flags=re.DOTALL)
+    pieces[1::2] = [re.sub(r"(?<=<code>)[^<]+", breakable, cell) for cell in pieces[1::2]]
+    return "".join(pieces)
 
 
 def part(indent, source, kind, config):
@@ -103,4 +111,6 @@ def shown(markdown):
             continue
         elif not is_code:
             line = re.sub(r"^ {2,3}(?=\S)", "    ", line)
+            # In tables, GitHub also wants pipes in code escaped.
+            line = re.sub(r"`[^`]+`", lambda code: code[0].replace(r"\|", "|"), line) if line.startswith("|") else line
         yield line
