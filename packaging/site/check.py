@@ -36,7 +36,7 @@ class Page(HTMLParser):
 
 
 def main(folder, *without):
-    folder, dead, links = Path(folder), [], 0
+    folder, dead, links = Path(folder), {}, 0
     pages = {path: Page(path.read_text()) for path in folder.rglob("*.html")}
     found = {path: page.links for path, page in pages.items()}
     for path in folder.rglob("*.css"):
@@ -46,8 +46,8 @@ def main(folder, *without):
         for target, loads in targets:
             links += 1
             if why := fault(folder, pages, here, target, loads, without):
-                dead.append(f"{path.relative_to(folder)}: {target}: {why}")
-    print("\n".join(dict.fromkeys(dead)), file=sys.stderr, end="\n" if dead else "")
+                dead[f"{path.relative_to(folder)}: {target}: {why}"] = None
+    print("\n".join(dead), file=sys.stderr, end="\n" if dead else "")
     print(f"{len(pages)} pages, {links} links, {len(dead)} dead")
     return bool(dead) or not pages
 
