@@ -30,6 +30,7 @@ else
     RUSTDOCFLAGS="-D warnings" cargo doc --quiet --target-dir "$kept" --no-deps --lib -p arenite -p arenite-image \
         --features arenite/sandbox,arenite/store,arenite/tables,arenite/tracing
     cp -r "$kept/doc" "$work/site/rust"
+    echo '<meta http-equiv="refresh" content="0; url=arenite/index.html">' >"$work/site/rust/index.html"
 fi
 "$venv/bin/python" "$site/check.py" "$work/site" "${without[@]}"
 rm -rf "$out"
