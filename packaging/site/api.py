@@ -41,7 +41,8 @@ def main(folder):
     # Of types that exist only for type checkers, the text is shown.
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", "Error parsing type annotation")
-    pdoc.render.configure(template_directory=Path(__file__).with_name("pdoc"), footer_text=f"arenite {arenite.__version__}")
+    footer = f"arenite {arenite.__version__}"
+    pdoc.render.configure(template_directory=Path(__file__).with_name("pdoc"), footer_text=footer)
     pdoc.pdoc("arenite", *MODULES, output_directory=Path(folder))
 
 

@@ -1,5 +1,5 @@
-"""Follows every link of a built site: `check.py FOLDER [WITHOUT…]`, with folders in it that are not built. Names each link
-to a page, file or anchor that does not exist, and whatever a page would load from another server."""
+"""Follows every link of a built site: `check.py FOLDER [WITHOUT…]`, with folders in it that are not built. Names each
+link to a page, file or anchor that does not exist, and whatever a page would load from another server."""
 
 import re
 import sys
@@ -14,7 +14,7 @@ URL = SETTINGS["site_url"]
 REPOSITORY = re.compile(re.escape(SETTINGS["repo_url"]) + "/(?:blob|tree)/main/([^#?]*)")
 #: Relations of <link> that load nothing; what other elements than <a> refer to is loaded with the page.
 NOT_LOADED = {"canonical", "alternate", "next", "prev"}
-#: Dead links that rustdoc makes, which itself checks those of doc comments: to hidden items, and from texts of other crates.
+#: Dead links that rustdoc makes to hidden items, and takes from texts of other crates. It checks those of this one.
 OF_RUSTDOC = re.compile(r".*trait\.\w+\.(html|js)(#(tymethod|associatedtype)\.\w+)?|dispatcher#.*|\w+::\w+")
 
 

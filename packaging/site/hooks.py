@@ -20,10 +20,8 @@ OUTSIDE = {
 #: What is shown for a file or folder of the repository. Others of docs/ have the page of their name.
 PAGES = {source: page for page, source in OUTSIDE.items()} | {"docs/design": "contributing.md"}
 #: Further entries of the navigation, by their sections: a part of a page, and pages that other programs make.
-ENTRIES = {
-    "Python": {"Tables": "tables.html#python", "API": "python-api/arenite.html"},
-    "Rust": {"API": "rust/arenite/index.html", "API of arenite-image": "rust/arenite_image/index.html"},
-}
+ENTRIES = {"Python": {"Tables": "tables.html#python", "API": "python-api/arenite.html"}}
+ENTRIES["Rust"] = {"API": "rust/arenite/index.html"}
 #: Blocks of code, code, and the targets of links, which are the only group.
 LINKS = re.compile(r"^ *```.*?^ *```|`[^`]+`|\]\(([^)\s]+)\)", re.MULTILINE | re.DOTALL)
 #: A line of index.md that stands for a part of another file.
@@ -111,6 +109,6 @@ def shown(markdown):
             continue
         elif not is_code:
             line = re.sub(r"^ {2,3}(?=\S)", "    ", line)
-            # In tables, GitHub also wants pipes in code escaped.
-            line = re.sub(r"`[^`]+`", lambda code: code[0].replace(r"\|", "|"), line) if line.startswith("|") else line
+            if line.startswith("|"):  # In tables, GitHub also wants pipes in code escaped.
+                line = re.sub(r"`[^`]+`", lambda code: code[0].replace(r"\|", "|"), line)
         yield line

@@ -76,13 +76,13 @@ assert len(NOTEBOOKS) == 3
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_its_recipe(path):
-    """Its title, text and code are those of the recipe; cells with the tag `not-in-recipe` add to it. It has been run."""
+    """Its title, text and code are those of the recipe; cells tagged `not-in-recipe` add to it. It has been run."""
     first, *cells = json.loads(path.read_text())["cells"]
     text, code = "".join(first["source"]), [cell for cell in cells if cell["cell_type"] == "code"]
     [recipe] = [recipe for recipe in RECIPES if text.startswith(f"# {recipe.splitlines()[0]}\n")]
     prose, source = re.fullmatch(r".*?\n\n(.*?)\n\n```python\n(.*?)```\n.*", recipe, re.DOTALL).groups()
     assert prose in text
-    taken = "\n".join("".join(cell["source"]) for cell in code if "not-in-recipe" not in cell["metadata"].get("tags", []))
+    taken = "\n".join("".join(cell["source"]) for cell in code if cell["metadata"].get("tags") != ["not-in-recipe"])
     assert list(filter(None, taken.splitlines())) == list(filter(None, source.splitlines()))
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     assert {output["output_type"] for cell in code for output in cell["outputs"]} <= {"stream", "execute_result"}
