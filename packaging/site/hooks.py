@@ -98,7 +98,7 @@ def target(link, source, own, config):
 
 
 def shown(markdown):
-    """The lines of a page. Of code, the language and what rustdoc shows; items of lists indented as mkdocs reads them."""
+    """The lines of a page: code as rustdoc shows it, without its options, and lists indented as mkdocs reads them."""
     is_code = is_rust = False
     for line in markdown.splitlines():
         if line.lstrip().startswith("```"):
