@@ -1,11 +1,11 @@
 """Kernels as a service: functions of one program that others of the same user call, with arrays in shared memory.
 
-A program that serves::
+A program that serves:
 
     with arenite.Executor() as ex, ex.serve("photos", {"blur": blur, "mean": numpy.mean}) as serving:
         serving.wait()
 
-Any other program::
+Any other program:
 
     photos = arenite.service.connect("photos")
     blurred = photos.call("blur", image, 2.0)      # a numpy array, mapped; read-only

@@ -1,6 +1,6 @@
 """Named objects in shared memory, for all programs of a user on one machine: a client of `arenite serve`.
 
-With a server that runs::
+With a server that runs:
 
     store = arenite.connect("main")
     store["prices"] = numpy.arange(1e6)            # copied in once; replaces what has the name

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import json
 import pkgutil
 import re
 import subprocess
@@ -67,6 +68,36 @@ def test_a_recipe_is_a_script(recipe):
 
 def test_there_are_ten_recipes():
     assert len(RECIPES) == 10
+
+
+NOTEBOOKS = sorted((ROOT / "examples/notebooks").glob("*.ipynb"))
+assert len(NOTEBOOKS) == 3
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_its_recipe(path):
+    """Its title, text and code are those of the recipe; cells tagged `not-in-recipe` add to it. It has been run."""
+    first, *cells = json.loads(path.read_text())["cells"]
+    text, code = "".join(first["source"]), [cell for cell in cells if cell["cell_type"] == "code"]
+    [recipe] = [recipe for recipe in RECIPES if text.startswith(f"# {recipe.splitlines()[0]}\n")]
+    prose, source = re.fullmatch(r".*?\n\n(.*?)\n\n```python\n(.*?)```\n.*", recipe, re.DOTALL).groups()
+    assert prose in text
+    taken = "\n".join("".join(cell["source"]) for cell in code if cell["metadata"].get("tags") != ["not-in-recipe"])
+    assert list(filter(None, taken.splitlines())) == list(filter(None, source.splitlines()))
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    assert {output["output_type"] for cell in code for output in cell["outputs"]} <= {"stream", "execute_result"}
+
+
+@pytest.mark.leaves("sockets of the notebook's client")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path, tmp_path):
+    nbformat, nbclient, _ = map(pytest.importorskip, ["nbformat", "nbclient", "ipykernel"])
+    if path.stem == "large_csv":
+        pytest.importorskip("pyarrow")
+    before = set(harness.children())
+    with harness.waiting("a notebook to run"):
+        nbclient.NotebookClient(nbformat.read(path, 4), timeout=None).execute(cwd=str(tmp_path))
+    harness.until(lambda: set(harness.children()) <= before, "the kernel and its workers to end")
 
 
 def test_a_wrong_line_of_a_page_would_be_found():
