@@ -1,16 +1,18 @@
-//! JPEG XL, by the `jxl-oxide` crate: the first frame, upright as its header says.
+//! JPEG XL, by the `jxl` crate: the first frame, upright as its header says.
 
 use std::io::Read;
 
 use brotli_decompressor::Decompressor;
-use jxl_oxide::image::ExtraChannelType;
-use jxl_oxide::{
-    AllocTracker, EnumColourEncoding, InitializeResult, JxlImage, PixelFormat, RenderingIntent,
+use jxl::api::{
+    Endianness, Event, ExtraChannel, JxlBasicInfo, JxlColorEncoding, JxlColorProfile, JxlColorType,
+    JxlDataFormat, JxlDecoder, JxlDecoderOptions, JxlOutputBuffer, JxlPixelFormat, JxlPrimaries,
+    JxlTransferFunction, ProfileLevel,
 };
 
 use super::damage::Found;
 use super::error::ImageError;
 use super::format::Format;
+use super::hdr::Hdr;
 use super::meta::{Decoded, Metadata, Request};
 use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
 use super::spec::{ResizeSpec, SPARE_BYTES};
@@ -18,8 +20,8 @@ use super::spec::{ResizeSpec, SPARE_BYTES};
 /// Decodes a picture, or the first frame of an animation.
 pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
     let spec = request.spec;
-    let image = open(input, spec)?;
-    let sides = (image.width(), image.height());
+    let mut opened = Opened::new(input, spec)?;
+    let sides = (opened.width, opened.height);
     let plain = |kind| boxes(input).find(|(found, ..)| *found == kind);
     let mut exif = plain(*b"Exif").and_then(|(_, content, _)| exif_of(content));
     let mut xmp = plain(*b"xml ").map(|(_, content, _)| content.to_vec());
@@ -38,17 +40,23 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
             }
         }
     }
+    let profile = opened.decoder.output_color_profile();
+    let hdr = profile.and_then(hdr_of);
+    let icc = match hdr {
+        Some(_) => None,
+        None => profile.and_then(|profile| Some(profile.try_as_icc()?.into_owned())),
+    };
     let metadata = Metadata {
         exif,
         xmp,
-        icc: Some(image.rendered_icc()),
-        hdr: None,
+        icc,
+        hdr,
     };
     // That of EXIF is for the decoders of other formats.
     let orientation = Orientation::NoTransforms;
     let plans = request.plans(sides, orientation, Format::JpegXl)?;
     Ok(Decoded {
-        pixels: pixels(&image)?,
+        pixels: opened.pixels()?,
         chroma: None,
         plans,
         orientation,
@@ -58,50 +66,159 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     })
 }
 
-/// Reads the headers, and checks them against the limits of `spec`.
-fn open(input: &[u8], spec: &ResizeSpec) -> Result<JxlImage, ImageError> {
-    let format = Format::JpegXl;
-    // The decoder has pixels in 32 bits, several times.
-    let most = spec.max_bytes.saturating_mul(4).saturating_add(SPARE_BYTES);
-    let tracker = AllocTracker::with_limit(usize::try_from(most).unwrap_or(usize::MAX));
-    let mut reader = JxlImage::builder().alloc_tracker(tracker).build_uninit();
-    let mut parts = without_compressed_boxes(input).into_iter();
-    let mut image = loop {
-        let part = parts.next().ok_or(ImageError::Truncated { format })?;
-        reader.feed_bytes(part).map_err(translate)?;
-        match reader.try_init().map_err(translate)? {
-            InitializeResult::NeedMoreData(more) => reader = more,
-            InitializeResult::Initialized(image) => break image,
-        }
-    };
-    spec.check_source((image.width(), image.height()), format)?;
-    let channels = image.pixel_format().channels() as u64;
-    let pixels = u64::from(image.width()) * u64::from(image.height());
-    spec.admit(
-        pixels * channels * bytes_of_sample(&image),
-        input.len() as u64,
-    )?;
-    for part in parts {
-        image.feed_bytes(part).map_err(translate)?;
-    }
-    if !image.is_loading_done() {
-        return Err(ImageError::Truncated { format });
-    }
-    image.finalize().map_err(translate)?;
-    if image.hdr_type().is_some() {
-        image.request_color_encoding(EnumColourEncoding::srgb(RenderingIntent::Relative));
-    }
-    Ok(image)
+/// A picture whose headers were read.
+struct Opened<'a> {
+    decoder: JxlDecoder,
+    rest: &'a [u8],
+    width: u32,
+    height: u32,
+    color: Color,
+    /// More than 8 bits become 16.
+    is_deep: bool,
+    /// Colours are multiplied by alpha.
+    is_multiplied: bool,
 }
 
-/// The file without metadata that is compressed, of which a few bytes may become gigabytes, and without what a JPEG
-/// that it was made from had besides the pixels.
-fn without_compressed_boxes(file: &[u8]) -> Vec<&[u8]> {
-    if file.starts_with(&[0xff, 0x0a]) {
-        return vec![file];
+impl<'a> Opened<'a> {
+    /// Reads the headers, and checks them against the limits of `spec`.
+    fn new(input: &'a [u8], spec: &ResizeSpec) -> Result<Self, ImageError> {
+        let format = Format::JpegXl;
+        let mut options = JxlDecoderOptions::default();
+        options.max_profile_level = ProfileLevel::Main10;
+        // The decoder has up to 32 bits of each.
+        let most = spec.max_bytes.saturating_add(SPARE_BYTES);
+        options.sample_limit = Some(usize::try_from(most).unwrap_or(usize::MAX));
+        let (mut decoder, mut rest) = (JxlDecoder::new(options), input);
+        match decoder.process(&mut rest, None, None).map_err(translate)? {
+            Event::BasicInfo => {}
+            _ => return Err(ImageError::Truncated { format }),
+        }
+        let info = decoder.basic_info().cloned();
+        let info = info.ok_or(ImageError::Truncated { format })?;
+        let profile = decoder.embedded_color_profile();
+        let has = |kind| {
+            info.extra_channels
+                .iter()
+                .any(|channel| channel.ec_type == kind)
+        };
+        if profile.is_some_and(JxlColorProfile::is_cmyk) || has(ExtraChannel::Black) {
+            return Err(ImageError::variety(format, "inks"));
+        }
+        let is_grey = profile.is_some_and(|profile| profile.channels() == 1);
+        let (color, color_type) = match (is_grey, has(ExtraChannel::Alpha)) {
+            (true, false) => (Color::Gray, JxlColorType::Grayscale),
+            (true, true) => (Color::GrayAlpha, JxlColorType::GrayscaleAlpha),
+            (false, false) => (Color::Rgb, JxlColorType::Rgb),
+            (false, true) => (Color::Rgba, JxlColorType::Rgba),
+        };
+        let (width, height) = sides(&info)?;
+        spec.check_source((width, height), format)?;
+        let is_deep = info.bit_depth.bits_per_sample() > 8;
+        let samples = u64::from(width) * u64::from(height) * color.channels() as u64;
+        spec.admit(samples * (1 + u64::from(is_deep)), input.len() as u64)?;
+        let data = match is_deep {
+            false => JxlDataFormat::U8 { bit_depth: 8 },
+            true => JxlDataFormat::U16 {
+                endianness: Endianness::native(),
+                bit_depth: 16,
+            },
+        };
+        let pixel_format = JxlPixelFormat {
+            color_type,
+            color_data_format: Some(data),
+            extra_channel_format: vec![None; info.extra_channels.len()],
+        };
+        decoder.set_pixel_format(pixel_format).map_err(translate)?;
+        Ok(Self {
+            decoder,
+            rest,
+            width,
+            height,
+            color,
+            is_deep,
+            is_multiplied: info
+                .extra_channels
+                .iter()
+                .find(|channel| channel.ec_type == ExtraChannel::Alpha)
+                .is_some_and(|channel| channel.alpha_associated),
+        })
     }
-    let parts = boxes(file).filter(|(kind, ..)| !matches!(kind, b"brob" | b"jbrd"));
-    parts.map(|(.., whole)| whole).collect()
+
+    /// Decodes the first frame.
+    fn pixels(&mut self) -> Result<Pixels, ImageError> {
+        let len = self.width as usize * self.height as usize * self.color.channels();
+        let samples = match self.is_deep {
+            false => {
+                let mut samples: Vec<u8> = buffer(len)?;
+                self.fill(&mut samples)?;
+                Samples::Eight(samples)
+            }
+            true => {
+                let mut samples: Vec<u16> = buffer(len)?;
+                self.fill(bytemuck::cast_slice_mut(&mut samples))?;
+                Samples::Sixteen(samples)
+            }
+        };
+        let mut pixels = Pixels {
+            width: self.width,
+            height: self.height,
+            color: self.color,
+            samples,
+        };
+        if self.is_multiplied {
+            pixels.divide_by_alpha();
+        }
+        Ok(pixels)
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), ImageError> {
+        let rows = self.height as usize;
+        let row = bytes.len() / rows;
+        loop {
+            let mut buffers = [JxlOutputBuffer::new(bytes, rows, row)];
+            let event = self
+                .decoder
+                .process(&mut self.rest, Some(&mut buffers), None);
+            match event.map_err(translate)? {
+                Event::FrameComplete { .. } => return Ok(()),
+                Event::NeedMoreInput { .. } | Event::Complete => {
+                    let format = Format::JpegXl;
+                    return Err(ImageError::Truncated { format });
+                }
+                Event::BasicInfo | Event::FrameHeader => {}
+            }
+        }
+    }
+}
+
+/// Width and height, of which neither is 0.
+fn sides(info: &JxlBasicInfo) -> Result<(u32, u32), ImageError> {
+    let (width, height) = info.size;
+    match (u32::try_from(width), u32::try_from(height)) {
+        (Ok(width @ 1..), Ok(height @ 1..)) => Ok((width, height)),
+        _ => Err(ImageError::corrupt(Format::JpegXl, "it has no pixels")),
+    }
+}
+
+/// How pixels in these colours are coded if they are of high dynamic range.
+fn hdr_of(profile: &JxlColorProfile) -> Option<Hdr> {
+    let transfer = match profile.transfer_function()? {
+        JxlTransferFunction::PQ => 16,
+        JxlTransferFunction::HLG => 18,
+        _ => return None,
+    };
+    // By their numbers in H.273. Others are rare, and not far from those of BT.2020.
+    let primaries = match profile {
+        JxlColorProfile::Simple(JxlColorEncoding::RgbColorSpace { primaries, .. }) => {
+            match primaries {
+                JxlPrimaries::SRGB => 1,
+                JxlPrimaries::P3 => 12,
+                JxlPrimaries::BT2100 | JxlPrimaries::Chromaticities { .. } => 9,
+            }
+        }
+        _ => 1,
+    };
+    Hdr::of_code_points(primaries, transfer)
 }
 
 /// A box of a container: its kind, its content, and all of its bytes.
@@ -164,73 +281,15 @@ fn exif_of(content: &[u8]) -> Option<Vec<u8>> {
     Some(exif.to_vec())
 }
 
-/// Bytes of a sample: more than 8 bits become 16.
-fn bytes_of_sample(image: &JxlImage) -> u64 {
-    match image.image_header().metadata.bit_depth.bits_per_sample() {
-        ..=8 => 1,
-        _ => 2,
-    }
-}
-
-/// Decodes the first frame.
-fn pixels(image: &JxlImage) -> Result<Pixels, ImageError> {
-    let format = Format::JpegXl;
-    let color = match image.pixel_format() {
-        PixelFormat::Gray => Color::Gray,
-        PixelFormat::Graya => Color::GrayAlpha,
-        PixelFormat::Rgb => Color::Rgb,
-        PixelFormat::Rgba => Color::Rgba,
-        PixelFormat::Cmyk | PixelFormat::Cmyka => return Err(ImageError::variety(format, "inks")),
-    };
-    let render = image.render_frame(0).map_err(translate)?;
-    let metadata = &image.image_header().metadata;
-    let mut stream = render.stream();
-    let (width, height) = (stream.width(), stream.height());
-    if stream.channels() as usize != color.channels() {
-        return Err(ImageError::corrupt(
-            format,
-            "it has other channels than its header says",
-        ));
-    }
-    let len = width as usize * height as usize * color.channels();
-    let samples = match bytes_of_sample(image) {
-        1 => {
-            let mut samples: Vec<u8> = buffer(len)?;
-            stream.write_to_buffer(&mut samples);
-            Samples::Eight(samples)
-        }
-        _ => {
-            let mut samples: Vec<u16> = buffer(len)?;
-            stream.write_to_buffer(&mut samples);
-            Samples::Sixteen(samples)
-        }
-    };
-    let is_multiplied = metadata.ec_info.iter().any(|channel| {
-        matches!(
-            channel.ty,
-            ExtraChannelType::Alpha {
-                alpha_associated: true
-            }
-        )
-    });
-    let mut pixels = Pixels {
-        width,
-        height,
-        color,
-        samples,
-    };
-    if is_multiplied {
-        pixels.divide_by_alpha();
-    }
-    Ok(pixels)
-}
-
 /// Rewords an error of the decoder.
-fn translate(error: Box<dyn std::error::Error + Send + Sync>) -> ImageError {
-    let (format, text) = (Format::JpegXl, error.to_string());
-    let mut causes = std::iter::successors(Some(&*error as &dyn std::error::Error), |e| e.source());
-    match causes.any(|cause| cause.to_string().contains("failed to allocate")) {
-        true => ImageError::variety(format, "it needs more memory than is allowed"),
-        false => ImageError::corrupt(format, text),
+fn translate(error: jxl::error::Error) -> ImageError {
+    let format = Format::JpegXl;
+    match error {
+        jxl::error::Error::OutOfMemory(_)
+        | jxl::error::Error::ImageOutOfMemory(..)
+        | jxl::error::Error::ImageSizeTooLarge(..) => {
+            ImageError::variety(format, "it needs more memory than is allowed")
+        }
+        error => ImageError::corrupt(format, error.to_string()),
     }
 }
