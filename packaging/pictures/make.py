@@ -150,7 +150,7 @@ def page():
 
 def top():
     with world():
-        terminal = Terminal(92, 20, folder, ENVIRONMENT)
+        terminal = Terminal(92, 16, folder, ENVIRONMENT)
         terminal.run("arenite top", last=2)
     save("top.svg", terminal.picture("arenite top: memory, objects and clients of a store").encode())
 

@@ -118,12 +118,17 @@ class Terminal:
                     raise TimeoutError(f"not done after {patience} s: {words}")
                 if not select.select([ours], [], [], 0.05)[0]:
                     continue
+                # What follows at once belongs to the same picture: a bar that makes room for a line comes back.
+                data, is_open = b"", True
                 try:
-                    data = os.read(ours, 65536)
+                    while not data or len(data) < 65536 and select.select([ours], [], [], 0.005)[0]:
+                        data += os.read(ours, 65536)
                 except OSError:  # the last process has closed the terminal
-                    break
+                    is_open = False
                 self.now = start + time.monotonic() - begin
                 self.feed(data)
+                if not is_open:
+                    break
             return child.wait()
         finally:
             if child.poll() is None:
