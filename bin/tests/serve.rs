@@ -530,6 +530,29 @@ fn top_shows_one_view_where_there_is_no_terminal() {
     assert_eq!(view["clients"].as_array().unwrap().len(), 1);
 }
 
+#[test]
+fn top_shows_the_memory_of_removed_objects_in_a_line_of_its_own() {
+    let world = World::new();
+    let _serving = world.serve("--capacity 1M");
+    world.npy("a.npy", &Array::from_slice(&[1.0; 10_000]));
+    world.run("put large a.npy");
+    let socket = world.0.path().join("arenite/main.sock");
+    let store = arenite::store::connect(socket.to_str().unwrap()).unwrap();
+    let held = store.get::<f32>("large").unwrap();
+    world.run("rm large");
+    let view = world.run("top");
+    let lines: Vec<&str> = view.lines().collect();
+    assert_eq!(
+        lines[1..4],
+        [
+            "memory [#...................] 39.1 KiB of 1.0 MiB (4 %)",
+            "       39.1 KiB of removed objects, in use",
+            ""
+        ]
+    );
+    drop(held);
+}
+
 /// A terminal by `script`, in which `q` is typed.
 #[test]
 fn top_is_live_on_a_terminal_and_q_quits() {

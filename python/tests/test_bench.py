@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -68,6 +69,17 @@ def test_a_quick_run_as_table_json_and_chart(tmp_path):
     again = bench("--from", str(tmp_path / "figures.json"), "--svg", str(tmp_path / "chart.svg"))
     assert again == table and drawn == [(tmp_path / name).read_text() for name in ("chart.svg", "chart-dark.svg")]
     assert svg.DARK.page in drawn[1] and not any(colour in drawn[1] for colour in svg.LIGHT)
+
+
+def test_a_crash_costs_arenite_one_result_and_threads_all():
+    with harness.waiting("100 tasks of which one crashes, in two systems"):
+        text = bench("--quick", "--rows", "crash-results", "--systems", "arenite,threads", "--json", "-")
+    [row] = json.loads(text)["rows"]
+    assert {key: system["samples"] for key, system in row["systems"].items()} == {
+        "arenite": [99] * 3,
+        "threads": [0] * 3,
+    }
+    assert row["notes"] == {"arenite": "1 error", "threads": "the program dies (SIGSEGV)"}
 
 
 def figures_of_store_rows(*names, **environment):
@@ -212,6 +224,38 @@ def test_the_chart_is_whole_without_figures():
     crash.notes = {"arenite": "99 results, 1 errors", "ppe": "50 results, 50 errors", "pool": "99 results, <1> hang"}
     drawn = "".join(xml.etree.ElementTree.fromstring(svg.draw([crash], machine)).itertext())
     assert "50 results, 50 errors" in drawn and "<1> hang" in drawn
+
+
+def bars(figures, is_linear):
+    """The lengths of the bars, from the first one down."""
+    drawn = svg.panel(figures, 0, 0, svg.LIGHT, is_linear)
+    return [float(width) for width in re.findall(rf'width="([\d.]+)" height="{svg.BAR}\.0"', drawn)]
+
+
+def test_linear_bars_begin_at_zero():
+    figures = figures_of(rows.RoundTrip(), arenite=10, pool=100, threads=1000)
+    ours, pool, threads = bars(figures, True)
+    assert (pool / threads, ours / threads) == pytest.approx((0.1, 0.01), abs=0.001)
+    ours, pool, threads = bars(figures, False)
+    assert (pool / threads, ours) == (pytest.approx(0.5, abs=0.001), 2.0)
+    # Counts of a whole have no other scale; one that is zero has no bar.
+    crash = figures_of(rows.CrashResults(), arenite=99, ppe=49.5, threads=0)
+    for is_linear in (True, False):
+        ours, ppe = bars(crash, is_linear)
+        assert ppe / ours == pytest.approx(0.5, abs=0.001)
+    assert svg.keys(crash) == ["arenite", "ppe", "threads"]
+    machine = report.machine()
+    drawn = [svg.draw([figures, crash], machine, is_linear=is_linear) for is_linear in (False, True)]
+    assert ["Log" in chart for chart in drawn] == [True, False]
+
+
+def test_the_charts_of_the_readmes_are_of_the_figures_beside_them():
+    pictures = Path(__file__).parents[2] / "docs/pictures"
+    machine, figures = report.from_json(json.loads((pictures / "bench.json").read_text()))
+    assert machine["date"] and machine["packages"]["arenite"]
+    # `packaging/pictures.sh chart` draws them again.
+    for name, colours in (("bench.svg", svg.LIGHT), ("bench-dark.svg", svg.DARK)):
+        assert (pictures / name).read_text() == svg.draw(figures, machine, colours, is_linear=True)
 
 
 def test_work_is_what_its_name_says():

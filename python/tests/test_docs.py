@@ -137,6 +137,8 @@ def test_public_names_are_documented():
 
 
 REPOSITORY = "https://github.com/arenite/arenite/blob/main/"
+#: Where pages that are read elsewhere have their pictures.
+RAW = "https://raw.githubusercontent.com/arenite/arenite/main/"
 
 
 GUIDES = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))
@@ -159,10 +161,14 @@ def test_source_files_that_a_page_names_exist(page):
 )
 def test_links_to_files_lead_somewhere(page):
     links = re.findall(r"\]\(([^)\s]+)\)", prose(ROOT / page))
+    pictures = re.findall(r"src(?:set)?=\"([^\"]+)\"", prose(ROOT / page))
+    for picture in pictures:
+        file = ROOT / picture.removeprefix(RAW) if picture.startswith(RAW) else (ROOT / page).parent / picture
+        assert file.is_file(), f"{page}: {picture}"
     assert links or page in GUIDES or page in READMES
     for link in links:
         # The page of the package is read at PyPI, too.
-        own = link.removeprefix(REPOSITORY)
+        own = link.removeprefix(REPOSITORY).removeprefix(RAW)
         folder = (ROOT / page).parent if own == link else ROOT
         if "://" in own:
             continue
@@ -172,6 +178,12 @@ def test_links_to_files_lead_somewhere(page):
         target = folder / path if path else ROOT / page
         assert target.exists(), f"{page}: {link}"
         assert not anchor or anchor in headings(target), f"{page}: {link}"
+
+
+def test_a_page_of_the_package_has_no_picture_that_only_a_clone_has():
+    text = (ROOT / "python/README.md").read_text()
+    pictures = re.findall(r"src(?:set)?=\"([^\"]+)\"|!\[[^]]*\]\(([^)]+)\)", text)
+    assert pictures and all("".join(picture).startswith(RAW) for picture in pictures)
 
 
 def prose(page):

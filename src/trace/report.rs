@@ -163,7 +163,7 @@ fn incidents(page: &mut String, title: &str, incidents: &Incidents) {
         let _ = writeln!(page, "<p>The first {} of them.</p>", incidents.list.len());
     }
     page.push_str(
-        "<div class=\"wide\"><table>\n<tr><th>at</th><th class=\"text\">what</th><th class=\"text\">why</th></tr>\n",
+        "<div class=\"wide\"><table class=\"incidents\">\n<tr><th>at</th><th class=\"text\">what</th><th class=\"text\">why</th></tr>\n",
     );
     for incident in &incidents.list {
         let _ = writeln!(

@@ -103,14 +103,13 @@ fn axis(page: &mut String, summary: &Summary, bottom: f64) {
 
 /// Returns 1, 2 or 5 times a power of ten, such that there are five to twelve ticks.
 fn round_step(end: u64) -> u64 {
-    let rough = (end / 6).max(1);
-    let power = 10u64.pow(rough.ilog10());
+    let least = end.div_ceil(12).max(1);
+    let power = 10u64.pow(least.ilog10());
     [1, 2, 5]
         .into_iter()
         .map(|step| step * power)
-        .rev()
-        .find(|step| *step <= rough)
-        .unwrap_or(power)
+        .find(|step| *step >= least)
+        .unwrap_or(10 * power)
 }
 
 /// The number of steps up to the end.
@@ -185,9 +184,10 @@ mod tests {
 
     #[test]
     fn ticks_are_round_and_few() {
-        for end in [1, 7, 1_000, 123_456_789, u64::MAX / 2] {
+        for end in [1, 7, 283, 1_000, 4_940, 123_456_789, u64::MAX / 2] {
             let step = round_step(end);
             assert!(end / step <= 12, "{end}: {}", end / step);
+            assert!(end < 5 || end / step >= 4, "{end}: {}", end / step);
             let mut digits = step;
             while digits.is_multiple_of(10) {
                 digits /= 10;

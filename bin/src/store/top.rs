@@ -77,12 +77,8 @@ impl View {
             count(info.clients, "client")
         );
         let share = info.used as f64 / info.capacity.max(1) as f64;
-        let retained = match info.retained {
-            0 => String::new(),
-            bytes => format!(", {} of removed objects in use", show_bytes(bytes)),
-        };
         let memory = format!(
-            "memory {} {} of {} ({:.0} %){retained}",
+            "memory {} {} of {} ({:.0} %)",
             bar(share),
             show_bytes(info.used),
             show_bytes(info.capacity),
@@ -100,9 +96,18 @@ impl View {
             Style::new()
         };
         let painted = |style: Style, line: &str| format!("{style}{}{style:#}\n", cut(line, width));
-        let mut text = painted(bold, &heading) + &painted(style, &memory) + "\n";
+        let mut text = painted(bold, &heading) + &painted(style, &memory);
+        if info.retained > 0 {
+            let retained = format!(
+                "       {} of removed objects, in use",
+                show_bytes(info.retained)
+            );
+            text += &painted(Style::new(), &retained);
+        }
+        text.push('\n');
         // The clients get what the objects leave, but at least a third.
-        let lines = height.map(|height| height.saturating_sub(6));
+        let above = text.lines().count() + 3;
+        let lines = height.map(|height| height.saturating_sub(above));
         let client_table = clients(&self.clients, width);
         let object_table = objects(&self.objects, now, width);
         let most = lines.map(|lines| lines - (lines / 3).min(client_table.lines().count()));

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use arenite::Array;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use serde_json::json;
 
 use crate::world::{World, status, until};
 
@@ -78,6 +79,9 @@ fn a_browser_shows_the_store_and_its_services() {
     // The same twice: each look shows both, and no more.
     let failure = reported["failures"][0].clone();
     reported["failures"].as_array_mut().unwrap().push(failure);
+    reported["kernels"].as_array_mut().unwrap().push(json!({
+        "name": "crash", "signature": "()", "queued": 0, "running": 0, "done": 0, "failed": 2, "seconds": 0.0,
+    }));
     world.service("blur", &reported);
     let _hung = world.hung_service("hung");
     let store = world.store();
@@ -121,6 +125,8 @@ fn a_browser_shows_the_store_and_its_services() {
         assert!(dom.contains(part), "{what}: {part} is not in\n{dom}");
     }
     assert_eq!(dom.matches("it read a null pointer").count(), 2, "{dom}");
+    // A kernel that only crashes has no mean time.
+    assert!(!dom.contains("0.00 µs"), "{dom}");
     assert!(!dom.contains(serving.token()), "the token is in no element");
 }
 

@@ -30,6 +30,7 @@ def parse(arguments):
     parser.add_argument("--quick", action="store_true", help="three turns each, and without the rows on 1 GiB")
     parser.add_argument("--json", metavar="FILE", help="write all samples; - is the output, in the place of the table")
     parser.add_argument("--svg", metavar="FILE.svg", help="draw a chart, and FILE-dark.svg for dark pages")
+    parser.add_argument("--linear", action="store_true", help="draw bars from zero, not on a log scale")
     parser.add_argument("--from", dest="source", metavar="FILE", help="take the figures from a file that --json wrote")
     parser.add_argument("--list", action="store_true", help="list rows and systems, and measure nothing")
     return parser.parse_args(arguments)
@@ -84,7 +85,7 @@ def main(arguments=None):
     if options.svg:
         for name, colours in ((options.svg, svg.LIGHT), (options.svg.removesuffix(".svg") + "-dark.svg", svg.DARK)):
             with open(name, "w") as file:
-                file.write(svg.draw(all_figures, machine, colours))
+                file.write(svg.draw(all_figures, machine, colours, options.linear))
 
 
 if __name__ == "__main__":

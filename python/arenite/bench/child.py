@@ -14,6 +14,8 @@ from . import systems, work
 MARK = "ARENITE_BENCH_MARK"
 #: Seconds after which a result that does not come counts as hanging.
 HANGS = 3
+#: What a program that crashes ends with, and its name.
+DEADLY = {-number: number.name for number in (signal.SIGABRT, signal.SIGBUS, signal.SIGSEGV)}
 
 
 def run(row, key, workers):
@@ -39,6 +41,8 @@ def run(row, key, workers):
                 # Also if it hangs when it ends.
                 if line.startswith("["):
                     return json.loads(line)
+            if row == "crash-results" and code in DEADLY:
+                return 0, f"the program dies ({DEADLY[code]})"
             return None, f"exit code {code}: {(read(err) or ['no word'])[-1][:80]}"
         finally:
             process.kill()
@@ -98,11 +102,14 @@ def start(system, workers):
     return running, figure, ""
 
 
-def crash(system, workers):
-    """Results and errors of 100 tasks of which one crashes, and how long after its error the next result came."""
+def crashed(system, workers, task):
+    """Runs 100 tasks of which one crashes.
+
+    Returns how long after its error the next result came, and the numbers of results, errors and tasks without an end.
+    """
     running = system(workers)
     running.call(work.noop)
-    tasks = [running.submit(work.crash_at_fifty, number) for number in range(100)]
+    tasks = [running.submit(task, number) for number in range(100)]
     results = errors = hanging = 0
     figure = None
 
@@ -129,8 +136,22 @@ def crash(system, workers):
     for number in range(100):
         if number != 50:
             answer(number)
+    return running, figure, (results, errors, hanging)
+
+
+def crash(system, workers):
+    running, figure, (results, errors, hanging) = crashed(system, workers, work.crash_at_fifty)
     note = f"{results} results, {errors} errors" + (f", {hanging} hang" if hanging else "")
     return running, figure, note
+
+
+def crash_results(system, workers):
+    running, next_result, (results, errors, hanging) = crashed(system, workers, work.crash_at_fifty_later)
+    if errors > 1 and next_result is None:
+        return running, results, "the pool is broken"
+    errors = f"{errors} error{'s' * (errors != 1)}" if errors else ""
+    hanging = f"{hanging} never end{'s' * (hanging == 1)}" if hanging else ""
+    return running, results, ", ".join(filter(None, (errors, hanging)))
 
 
 def be_killed(system, workers):
@@ -152,7 +173,7 @@ def main():
     system.load()
     if row == "orphans":
         be_killed(system, workers)
-    running, figure, note = {"start": start, "crash": crash}[row](system, workers)
+    running, figure, note = {"start": start, "crash": crash, "crash-results": crash_results}[row](system, workers)
     print(json.dumps([figure, note]), flush=True)
     running.close()
 

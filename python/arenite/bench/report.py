@@ -1,5 +1,6 @@
 """The figures as a table for people and as JSON."""
 
+import datetime
 import importlib.metadata
 import os
 import platform
@@ -36,9 +37,11 @@ def machine():
         except importlib.metadata.PackageNotFoundError:
             pass
     return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "processor": model,
         "cores": os.cpu_count(),
-        "linux": platform.release(),
+        # Without what a distribution or a cloud appends.
+        "linux": platform.release().partition("-")[0],
         "python": sys.version.split()[0],
         "packages": versions,
     }
@@ -46,15 +49,15 @@ def machine():
 
 def describe(machine):
     packages = ", ".join(f"{package} {version}" for package, version in machine["packages"].items())
-    return (
-        f"{machine['processor']}, {machine['cores']} cores, Linux {machine['linux']}, Python {machine['python']}; "
-        f"{packages}"
-    )
+    linux, python = machine["linux"], machine["python"]
+    words = [machine["processor"], f"{machine['cores']} cores", f"Linux {linux}", f"Python {python}"]
+    words += filter(None, [machine.get("date")])
+    return f"{', '.join(words)}; {packages}"
 
 
 def factor(row, ours, theirs):
     """How other systems compare with arenite, in words."""
-    if not ours or not theirs:
+    if not ours or not theirs or row.whole:
         return ""
     ratio = theirs / ours if row.less_is_better else ours / theirs
     if 0.95 <= ratio <= 1.05:

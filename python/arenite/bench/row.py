@@ -27,6 +27,8 @@ class Row:
 
     name = title = unit = None
     less_is_better = True
+    #: The most that a figure can be, where figures are counts of it: charts draw them from zero to this.
+    whole = None
     rounds = 9
     #: Systems that cannot do this work, or are not measured because it would say nothing.
     without = ()

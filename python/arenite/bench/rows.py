@@ -356,6 +356,13 @@ class Crash(InChild):
     rounds = 3
 
 
+class CrashResults(InChild):
+    name, title, unit = "crash-results", "one of 100 tasks crashes: results of the others", "results"
+    less_is_better, whole = False, 99
+    goals = [Goal(">=", 99)]
+    rounds = 3
+
+
 class Orphans(InChild):
     name, title, unit = "orphans", "processes left a second after the parent was killed", "processes"
     without = ("threads",)
@@ -388,6 +395,7 @@ ALL = {
         *store_rows.ROWS,
         Start,
         Crash,
+        CrashResults,
         Orphans,
     )
 }

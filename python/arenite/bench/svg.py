@@ -1,4 +1,4 @@
-"""The figures as a picture: one panel per row, a bar per system, on a log scale; for light and for dark pages."""
+"""The figures as a picture: one panel per row, a bar per system; for light and for dark pages."""
 
 import math
 import textwrap
@@ -41,27 +41,48 @@ def rect(x, y, width, height, colour, radius=0):
 
 def keys(figures):
     order = {*figures.samples, *(key for key, note in figures.notes.items() if note)}
-    return sorted(order, key=lambda key: (key != "arenite", figures.median(key) is None, figures.median(key) or 0, key))
+    sign = 1 if figures.row.less_is_better else -1
+
+    def best_first(key):
+        median = figures.median(key)
+        return key != "arenite", median is None, sign * (median or 0), key
+
+    return sorted(order, key=best_first)
 
 
 def height(figures):
     return PANEL_HEAD + LINE * len(keys(figures)) + PAD
 
 
-def panel(figures, x, y, colours):
-    row = figures.row
+class Scale:
+    """Where a figure ends on its axis, as a share of the axis, and where the grid lines are."""
+
+    def __init__(self, figures, is_linear):
+        medians = [value for value in figures.medians().values() if value > 0]
+        self.is_linear = is_linear or figures.row.whole is not None
+        if self.is_linear:
+            self.low, self.high = 0, figures.row.whole or max(medians, default=1)
+            self.lines = [0]
+        else:
+            self.low = 10 ** math.floor(math.log10(min(medians))) if medians else 1
+            self.high = 10 ** math.ceil(math.log10(max(medians))) if medians else 10
+            self.span = max(math.log10(self.high / self.low), 1)
+            self.lines = [power / self.span for power in range(int(self.span) + 1)]
+
+    def share(self, figure):
+        return figure / self.high if self.is_linear else math.log10(figure / self.low) / self.span
+
+
+def panel(figures, x, y, colours, is_linear=False):
+    row, scale = figures.row, Scale(figures, is_linear)
     parts = [rect(x, y, PANEL, height(figures), colours.panel, 8)]
     parts.append(text(x + PAD, y + 24, 14.5, row.title, colours.ink, "bold"))
     better = "less is better" if row.less_is_better else "more is better"
     parts.append(text(x + PAD, y + 41, 12, f"{row.unit}, {better}", colours.soft))
-    medians = [value for value in figures.medians().values() if value > 0]
-    low = 10 ** math.floor(math.log10(min(medians))) if medians else 1
-    high = 10 ** math.ceil(math.log10(max(medians))) if medians else 10
-    span = max(math.log10(high / low), 1)
     left, room = x + PAD + LABELS, PANEL - 2 * PAD - LABELS - FIGURES
     top, bottom = y + PANEL_HEAD, y + height(figures) - PAD / 2
-    for power in range(int(span) + 1):
-        at = left + room * power / span
+    for share in scale.lines:
+        at = left + room * share
         parts.append(f'<line x1="{at:.1f}" y1="{top}" x2="{at:.1f}" y2="{bottom}" stroke="{colours.grid}"/>')
     ours = figures.median("arenite")
     for place, key in enumerate(keys(figures)):
@@ -73,29 +94,33 @@ def panel(figures, x, y, colours):
         words = report.number(median)
         end = left
         if median:
-            end += max(2.0, room * math.log10(median / low) / span)
+            end += max(2.0, room * scale.share(median))
             parts.append(rect(left, at + 1, end - left, BAR, bar, 2))
         if key != "arenite" and (than := report.factor(row, ours, median)):
             words += f" · {than}"
-        elif median is None or row.name in ("crash", "orphans"):
+        elif median is None or row.name in ("crash", "crash-results", "orphans"):
             words = " · ".join(filter(None, (words, figures.notes.get(key))))
         parts.append(text(end + 8, at + 13, 12.5, words[:60], colours.ink, weight))
     return "\n".join(parts)
 
 
-def draw(all_figures, machine, colours=LIGHT):
-    """A complete SVG file. Up to three rows are below each other, and more in two columns."""
+def draw(all_figures, machine, colours=LIGHT, is_linear=False):
+    """A complete SVG file. Up to three rows are below each other, and more in two columns.
+
+    Bars are on a log scale unless `is_linear`; figures that are counts of a whole are never.
+    """
     shown = [figures for figures in all_figures if keys(figures)]
     columns = [0.0, 0.0] if len(shown) > 3 else [0.0]
     body = []
     for figures in shown:
         column = columns.index(min(columns))
-        body.append(panel(figures, MARGIN + column * (PANEL + GAP), HEAD + columns[column], colours))
+        body.append(panel(figures, MARGIN + column * (PANEL + GAP), HEAD + columns[column], colours, is_linear))
         columns[column] += height(figures) + GAP
     width = 2 * MARGIN + len(columns) * (PANEL + GAP) - GAP
     whole = HEAD + max(columns) + FOOT - GAP
     words = "Medians of samples taken in turns by “python -m arenite.bench”. Faster and slower: than arenite. "
-    words += "Log scale: each grid line is ten times the one before."
+    if not all(Scale(figures, is_linear).is_linear for figures in shown):
+        words += "Log scale: each grid line is ten times the one before."
     last = textwrap.wrap(words, int(width / 6.6))
     whole += 15 * (len(last) - 1)
     described = textwrap.wrap(report.describe(machine), int(width / 7.6))[:2]

@@ -1,6 +1,7 @@
 """What the workers of every system run. Imports nothing heavy: processes that only run no-ops stay small."""
 
 import os
+import time
 
 
 def noop(_=None):
@@ -51,6 +52,12 @@ def crash_at_fifty(number):
         faulthandler.disable()
         ctypes.string_at(0)
     return number
+
+
+def crash_at_fifty_later(number):
+    """A task of 10 ms: those behind it have not run when it crashes."""
+    time.sleep(0.01)
+    return crash_at_fifty(number)
 
 
 def worker(_=None):
