@@ -246,6 +246,10 @@ class Executor(BaseExecutor):
         self._packs = mode is None and recycle_after is None
         self._inline = max_workers == 0
         if self._inline:
+            if template:
+                from . import _template
+
+                _template.call_marked()
             if initializer is not None:
                 initializer(*initargs)
             return
@@ -293,17 +297,17 @@ class Executor(BaseExecutor):
                 file = _imports.make()
                 self._end_with(os.close, file)
                 imports = f"/proc/{os.getpid()}/fd/{file}", spares > 0
-            setup, server = _start.setup(
-                self._definitions, initializer, initargs, preload, self._private, self._private_results, limit,
-                mode is not None, env, log, plain, imports, python,
-            )
-            if server is not None:
-                self._end_with(server.close)
             loaded = None
             if template:
                 from . import _template
 
                 loaded = _template.setup(self._definitions, preload, mode is not None)
+            setup, server = _start.setup(
+                self._definitions, initializer, initargs, preload, self._private, self._private_results, limit,
+                mode is not None, env, log, plain, imports, python, loaded,
+            )
+            if server is not None:
+                self._end_with(server.close)
             self._output = _dispatch.register(_printer(output, label))
             self._engine = _arenite.Engine(
                 workers=max_workers,
@@ -319,7 +323,7 @@ class Executor(BaseExecutor):
                 label=label,
                 program=_start.interpreter(python),
                 arguments=_start.arguments(python),
-                environment=_start.environment(max_workers, env, mode is not None, python),
+                environment=_start.environment(max_workers, env, mode is not None, python, template),
                 identity=_start.identity(),
                 setup=setup,
                 template=loaded,

@@ -135,7 +135,11 @@ def arguments(python: str | None) -> list[str]:
 
 
 def environment(
-    workers: int, given: Mapping[str, str] | None, sandboxed: bool, python: str | None = None
+    workers: int,
+    given: Mapping[str, str] | None,
+    sandboxed: bool,
+    python: str | None = None,
+    has_template: bool = False,
 ) -> list[tuple[str, str]]:
     """Returns the environment of a worker: this process's, with a fair share of the cores for libraries that start
     threads, and what the user sets.
@@ -145,12 +149,14 @@ def environment(
     if sandboxed:
         made = {name: value for name, value in os.environ.items() if name in _PLAIN or name.startswith(_PLAIN_BEGINNINGS)}
         made.update(dict.fromkeys(_THREADS, "1"))
-        # The allocator of pyarrow.
-        made["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
     else:
         cores = len(os.sched_getaffinity(0))
         made = dict.fromkeys(_THREADS, str(max(1, cores // max(1, workers))))
         made.update(os.environ)
+    if sandboxed or has_template:
+        # The allocators of pyarrow and polars start threads.
+        for name in ("JE_ARROW_MALLOC_CONF", "_RJEM_MALLOC_CONF"):
+            made.setdefault(name, "background_thread:false")
     if python is not None and is_frozen():
         # That of the program is where its libraries are.
         made.pop("LD_LIBRARY_PATH", "")
@@ -176,10 +182,11 @@ def setup(
     output: tuple[str, bytes] | None,
     imports: tuple[str, bool] | None,
     python: str | None,
+    template: bytes | None,
 ) -> tuple[bytes, _inherit.Server | None]:
     """Returns the arguments of `_worker.start`, pickled, and the server that the initializer needs. `log`: how records are
     forwarded; `output`: where prints go, if not where the engine has them; `imports`: where the names of modules are,
-    and whether workers go on looking there."""
+    and whether workers go on looking there; `template`: what their template has got."""
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
     first = defined = server = None
@@ -212,6 +219,8 @@ def setup(
         "log": log,
         "output": output,
         "imports": imports,
+        # For workers that are started by themselves.
+        "template": template,
     }
     return pickle.dumps(given, 5), server
 

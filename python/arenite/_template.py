@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[[], object]")
 
+#: Flags of functions whose call runs nothing: generators and coroutines, also both.
+_NEVER_RUN = 0x20 | 0x80 | 0x200
 #: Functions that templates call, in the order in which they were marked.
 _marked: list[Callable[[], object]] = []
 
@@ -34,10 +36,21 @@ def before_fork(function: F) -> F:
     ...     ex.submit(pow, 2, 10).result()
     1024
     """
-    if not callable(function):
-        raise TypeError("before_fork marks a function")
+    code = getattr(function, "__code__", None)
+    if not callable(function) or code is not None and code.co_flags & _NEVER_RUN:
+        raise TypeError(f"before_fork marks a plain function, which is called, not {function!r}")
+    if code is not None and code.co_argcount > len(getattr(function, "__defaults__", None) or ()) + hasattr(
+        function, "__self__"
+    ):
+        raise TypeError(f"before_fork marks a function without parameters, and {function!r} has some")
     _marked.append(function)
     return function
+
+
+def call_marked() -> None:
+    """Does in this process what a template does, for an executor without workers."""
+    for function in _marked:
+        function()
 
 
 def setup(definitions: Definitions, preload: Iterable[str], sandboxed: bool) -> bytes:

@@ -58,24 +58,32 @@ _dump: Callable[..., tuple[bytes, list[Any], int]] = _pickle.dump
 
 #: This process is a template, or a copy of one.
 _is_loaded = False
+#: What code that a template has loaded asks to be called at exit: that of the template, not of its copies.
+_exit_handlers: list[Callable[..., object]] = []
 
 
 def load(setup: bytes) -> str | None:
     """Makes this process a template: loads what all workers need. Returns why that has failed, or None."""
     global _is_loaded
+    import atexit
+
     _is_loaded = True
     _mirror.clear_main()
     given = pickle.loads(setup)
     sys.argv[:] = given["argv"]
+    _set_streams()
     _context.begin(given["path"], given["filters"])
+    register = atexit.register
+
+    def noting(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        _exit_handlers.append(function)
+        return register(function, *args, **kwargs)
+
+    atexit.register = noting  # type: ignore[assignment]
     try:
         for name in given["preload"]:
             __import__(name)
-        if given["definitions"] is not None:
-            _mirror.apply(given["definitions"], [], False)
-        if given["calls"] is not None:
-            for function in pickle.loads(given["calls"])[0]:
-                function()
+        _call_marked(given)
         if given["sandboxed"]:
             from . import _sandbox
 
@@ -83,7 +91,9 @@ def load(setup: bytes) -> str | None:
     except BaseException as error:
         import traceback
 
-        return "".join(traceback.format_exception(error))
+        return "".join(traceback.format_exception_only(error)).strip()[:1000]
+    finally:
+        atexit.register = register
     # Otherwise each copy would write it.
     flush()
     # Collections of the copies do not write to what is there by now, which they share.
@@ -92,22 +102,36 @@ def load(setup: bytes) -> str | None:
     return None
 
 
-def renew() -> None:
-    """In a copy of a template: makes streams for its own output, which is of another kind, and begins random numbers
-    anew, which would be those of all other copies. `random` does that by itself."""
-    import io
+def _call_marked(given: dict[str, Any]) -> None:
+    """Calls what `before_fork` marks."""
+    if given["definitions"] is not None:
+        _mirror.apply(given["definitions"], [], False)
+    if given["calls"] is not None:
+        for function in pickle.loads(given["calls"])[0]:
+            function()
 
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        before: Any = getattr(sys, f"__{name}__")
-        raw = io.FileIO(number, "w", closefd=False)
-        raw.name = f"<{name}>"
-        stream = io.TextIOWrapper(
-            io.BufferedWriter(raw), before.encoding, before.errors, "\n", before.line_buffering, before.write_through
-        )
-        stream.mode = "w"  # type: ignore[misc]
-        if getattr(sys, name) is before:
-            setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
+
+def _set_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # A pipe is block-buffered; lines are to appear at once.
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def renew() -> None:
+    """In a copy of a template: leaves exit handlers to that, and begins random numbers anew, which would be those of
+    all other copies. `random` does it by itself."""
+    import atexit
+
+    for function in _exit_handlers:
+        atexit.unregister(function)
+    weakref = sys.modules.get("weakref")
+    if weakref is not None:
+        for info in weakref.finalize._registry.values():
+            info.atexit = False
+    threading: Any = sys.modules.get("threading")
+    if threading is not None:
+        # Python before 3.13 keeps that of the process that was copied.
+        threading.main_thread()._set_native_id()
     for name, seed in (("numpy.random", "seed"), ("torch", "seed")):
         module = sys.modules.get(name)
         if module is not None:
@@ -129,9 +153,8 @@ def start(setup: bytes) -> str | None:
     else:
         os.environ["PYTHONHASHSEED"] = given["hash_seed"]
     sys.argv[:] = given["argv"]
-    for stream in (sys.stdout, sys.stderr):
-        # A pipe is block-buffered; lines are to appear at once.
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    if not _is_loaded:
+        _set_streams()
     if given["output"] is not None:
         from . import _print
 
@@ -150,6 +173,9 @@ def start(setup: bytes) -> str | None:
     try:
         for name in given["preload"]:
             __import__(name)
+        if given["template"] is not None and not _is_loaded:
+            # There is none that could be copied.
+            _call_marked(pickle.loads(given["template"]))
         if given["definitions"] is not None:
             _mirror.apply(given["definitions"], [], _private)
         if given["initializer"] is not None:

@@ -259,6 +259,10 @@ impl arenite::Template for Interpreter {
         self.release();
     }
 
+    fn at_end(&self) {
+        end_worker();
+    }
+
     fn in_copy(&self) {
         // SAFETY: after `before_copy`, in the copy.
         unsafe { ffi::PyOS_AfterFork_Child() };

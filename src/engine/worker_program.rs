@@ -69,7 +69,7 @@ impl WorkerProgram {
     ///
     /// A template that cannot be copied, because loading fails, takes too long, or leaves threads or open files behind, is a
     /// notice in the [log](super::Builder::on_log), and workers are started one by one. So they are with a C library other
-    /// than glibc, and in an engine of more than 240 workers. A template that ends later is started again.
+    /// than glibc, in an engine of more than 240 workers, and while a template that has ended is started again.
     ///
     /// Limits and the sandbox apply to the copies, and not to the template, which runs no job.
     ///

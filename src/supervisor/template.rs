@@ -14,7 +14,9 @@ use crate::sys::process::{self, Exit, PidFd, WatchPipe};
 use crate::worker::{MARK, Mark};
 
 /// How long the monitor waits for a copy. Linux makes one in milliseconds.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a template may take to end by itself when the engine has ended.
+const GRACE: Duration = Duration::from_millis(500);
 /// After this many templates have ended without being asked to, there is no other.
 const MAX_ENDS: u32 = 3;
 
@@ -25,6 +27,8 @@ pub(super) struct Templates {
     now: Now,
     /// Templates that have ended without being asked to.
     ends: u32,
+    /// There was a template. While another one loads, workers are started by themselves.
+    had_one: bool,
 }
 
 #[derive(Debug)]
@@ -58,12 +62,13 @@ impl Templates {
             },
             setup,
             ends: 0,
+            had_one: false,
         }
     }
 
-    /// Whether a template is loading, so that workers have to wait.
-    pub(super) fn is_loading(&self) -> bool {
-        matches!(self.now, Now::Loading(..))
+    /// Whether workers have to wait for the template, which is loading.
+    pub(super) fn is_awaited(&self) -> bool {
+        matches!(self.now, Now::Loading(..)) && !self.had_one
     }
 
     /// When loading takes too long.
@@ -114,6 +119,7 @@ impl Templates {
         match std::mem::replace(&mut self.now, Now::GivenUp) {
             Now::Loading(template, until) => match template.socket.hear() {
                 Ok(Some(Said::Ready)) => {
+                    self.had_one = true;
                     self.now = Now::Ready(template);
                     Change::Settled
                 }
@@ -165,13 +171,13 @@ impl Templates {
         }
     }
 
-    /// Makes a copy that becomes the worker of this mark. `None`: it has to be started by itself.
+    /// Makes a copy that becomes the worker of this mark, a child of this process. `None`: it has to be started by itself.
     pub(super) fn copy(
         &mut self,
         mark: &Mark,
         standard: [BorrowedFd<'_>; STANDARD],
         fds: &[BorrowedFd<'_>],
-    ) -> Option<Pid> {
+    ) -> Option<PidFd> {
         let Now::Ready(template) = &mut self.now else {
             return None;
         };
@@ -186,7 +192,7 @@ impl Templates {
     /// Whether the last copy was not made because the template does not answer, so that it is to be ended.
     pub(super) fn end_silent(&mut self) -> Change {
         match std::mem::replace(&mut self.now, Now::GivenUp) {
-            Now::Ready(template) if template.is_silent => self.lose(template),
+            Now::Ready(template) if template.failure.is_some() => self.lose(template),
             other => {
                 self.now = other;
                 Change::Nothing
@@ -195,10 +201,15 @@ impl Templates {
     }
 
     fn lose(&mut self, template: Template) -> Change {
+        let failure = template.failure;
         let exit = template.end();
         self.ends += 1;
         if self.ends >= MAX_ENDS {
-            return self.give_up(format!("it has ended {} times ({})", self.ends, text(exit)));
+            let why = failure.map_or_else(|| text(exit), str::to_owned);
+            return self.give_up(format!(
+                "it has ended or failed {} times ({why})",
+                self.ends
+            ));
         }
         self.now = Now::Absent;
         Change::Settled
@@ -212,10 +223,10 @@ impl Templates {
 
 impl Drop for Templates {
     fn drop(&mut self) {
-        if let Now::Loading(template, _) | Now::Ready(template) =
-            std::mem::replace(&mut self.now, Now::GivenUp)
-        {
-            template.end();
+        match std::mem::replace(&mut self.now, Now::GivenUp) {
+            Now::Loading(template, _) => drop(template.end()),
+            Now::Ready(template) => template.end_by_itself(),
+            Now::Absent | Now::GivenUp => {}
         }
     }
 }
@@ -235,8 +246,8 @@ struct Template {
     socket: TemplateSocket,
     /// Requests without an answer, which there may be copies for.
     unanswered: Vec<u64>,
-    /// It has not answered in time.
-    is_silent: bool,
+    /// Why it is not asked again.
+    failure: Option<&'static str>,
 }
 
 impl Template {
@@ -266,7 +277,7 @@ impl Template {
                 process,
                 socket,
                 unanswered: Vec::new(),
-                is_silent: false,
+                failure: None,
             }),
             Err(error) => {
                 // It ends when its socket has no peer.
@@ -277,22 +288,28 @@ impl Template {
         }
     }
 
-    fn copy(&mut self, mark: &str, fds: &[BorrowedFd<'_>]) -> Option<Pid> {
+    fn copy(&mut self, mark: &str, fds: &[BorrowedFd<'_>]) -> Option<PidFd> {
         let Ok(asked) = self.socket.ask(mark, fds) else {
-            self.is_silent = true;
+            self.failure = Some("it takes no request");
             return None;
         };
         loop {
             match self.socket.hear() {
                 Ok(Some(Said::Copied { request, pid })) if request == asked => {
-                    return Some(Pid::from_raw(pid));
+                    let copy = PidFd::open(Pid::from_raw(pid)).ok();
+                    // One that names another process would have that one killed.
+                    let copy = copy.filter(PidFd::is_unreaped);
+                    if copy.is_none() {
+                        self.failure = Some("it has named a process that is not its copy");
+                    }
+                    return copy;
                 }
                 Ok(Some(Said::Failed { request, .. })) if request == asked => return None,
                 // Of a copy whose number this process knew from its template, or the other way round.
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => {
                     self.unanswered.push(asked);
-                    self.is_silent = true;
+                    self.failure = Some("it did not answer in time");
                     return None;
                 }
             }
@@ -309,6 +326,21 @@ impl Template {
             // Its end may be what the monitor has noticed: then the socket says so as soon as no copy holds it.
             Ok(None) | Err(_) => false,
         }
+    }
+
+    /// Lets the template end by itself.
+    fn end_by_itself(self) {
+        let Self {
+            process, socket, ..
+        } = self;
+        drop(socket);
+        let _ = crate::sys::event::Poller::new().and_then(|poller| {
+            poller.add(process.as_fd(), 0)?;
+            poller.wait(Some(GRACE))
+        });
+        // Also what it has left behind. It has not been reaped, so its number is no other process's.
+        let _ = process.kill_group(Signal::SIGKILL);
+        let _ = process.wait_exit();
     }
 
     /// Ends the template, and copies that it has made for a request which this process no longer waits for.

@@ -121,10 +121,9 @@ impl Supervisor {
             is_template: false,
         };
         let program = &self.settings.program.program;
-        let copied = template.copy(&mark, standard, &fds);
-        let is_copy = copied.is_some();
-        let pid = match copied {
-            Some(pid) => pid,
+        let copy = template.copy(&mark, standard, &fds);
+        let pid = match &copy {
+            Some(copy) => copy.pid(),
             None => {
                 let variables = [(MARK, mark.to_string())];
                 process::spawn(program, &variables, &fds, first_fd, Some(standard))
@@ -137,13 +136,7 @@ impl Supervisor {
         drop(nothing);
         // Without a pidfd the worker cannot be watched. It ends when its handshake has no peer.
         crate::sync::point!("spawn.started");
-        let pidfd = match PidFd::open(pid) {
-            // A template that names another process would have this one killed.
-            Ok(pidfd) if is_copy && !pidfd.is_unreaped() => {
-                let errno = nix::errno::Errno::ECHILD;
-                let what = format!("process {pid}, which a template named");
-                return Err(system(crate::sys::Error::new("waitid", errno, what)));
-            }
+        let pidfd = match copy.map_or_else(|| PidFd::open(pid), Ok) {
             Ok(pidfd) => pidfd,
             Err(error) => {
                 drop(server);

@@ -732,9 +732,16 @@ pub fn prepare_libraries_for_fork() {
     }
 }
 
-/// The number of threads of this process.
-pub fn threads() -> usize {
-    std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+/// The names of the other threads of this process.
+pub fn other_threads() -> Vec<String> {
+    let own = nix::unistd::gettid().to_string();
+    let entries = std::fs::read_dir("/proc/self/task").into_iter().flatten();
+    let others = entries.flatten().filter(|entry| *entry.file_name() != *own);
+    let name = |entry: std::fs::DirEntry| {
+        let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        name.trim_end().to_owned()
+    };
+    others.map(name).collect()
 }
 
 /// Descriptors that this process has open above 2, with what they refer to, except `known`.

@@ -28,6 +28,9 @@ pub trait Template {
 
     /// Called first in the copy, before it becomes a worker.
     fn in_copy(&self) {}
+
+    /// Called when the engine has ended and no copy is needed any more, for at most half a second.
+    fn at_end(&self) {}
 }
 
 /// Loads, and makes copies until the supervisor has gone. Returns in each copy, with its mark and its descriptors.
@@ -74,6 +77,8 @@ pub(super) fn serve(
     supervisor.say(&Said::Ready).map_err(text)?;
     loop {
         let Some(request) = supervisor.request().map_err(text)? else {
+            // A panic here changes nothing.
+            let _ = catch_unwind(AssertUnwindSafe(|| template.at_end()));
             process::exit_now(0);
         };
         crate::sync::point!("template.asked");
@@ -111,21 +116,32 @@ pub(super) fn serve(
 
 /// Why a process in this state cannot be copied.
 fn fitness(known: &[i32]) -> Result<(), String> {
-    let threads = process::threads();
-    if threads > 1 {
+    let threads = process::other_threads();
+    if !threads.is_empty() {
         return Err(format!(
-            "what it has loaded has started {} more threads, which its copies would lack",
-            threads - 1
+            "what it has loaded has started threads, which copies would lack: {}",
+            some_of(&threads)
         ));
     }
     let files = process::descriptors_except(known);
-    if let Some(first) = files.first() {
+    if !files.is_empty() {
         return Err(format!(
-            "what it has loaded has left {} files open, which its copies would share: {first}, for example",
-            files.len()
+            "what it has loaded has left files open, which copies would share: {}",
+            some_of(&files)
         ));
     }
     Ok(())
+}
+
+/// The first names, and how many more there are.
+fn some_of(names: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let shown = names.iter().take(SHOWN).map(String::as_str);
+    let text = shown.collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => text,
+        more => format!("{text}, and {more} more"),
+    }
 }
 
 /// In a copy.

@@ -89,6 +89,8 @@ pub(in crate::supervisor) fn spawn(shared: Arc<Supervisor>) -> crate::sys::Resul
 pub(in crate::supervisor) struct Monitor {
     shared: Arc<Supervisor>,
     poller: Poller,
+    /// What workers are copied from. Dropped before the pipe, whose end kills it.
+    template: Templates,
     pipe: WatchPipe,
     /// Number of sleeps.
     epoch: u32,
@@ -112,8 +114,6 @@ pub(in crate::supervisor) struct Monitor {
     handshakes: HashMap<usize, Receiver<()>>,
     /// Workers that are starting, and when they have to be ready.
     starting: HashMap<usize, Instant>,
-    /// What workers are copied from.
-    template: Templates,
     /// How much memory there is, and how much each worker has taken.
     memory: MemoryWatch,
     /// When to look next at memory that no block holds. `None`: there is none.
@@ -299,8 +299,8 @@ impl Monitor {
     fn next_time(&self) -> Option<Duration> {
         let mut state = self.shared.lock();
         let now = Instant::now();
-        let starts = match self.template.is_loading() {
-            true => self.template.until(),
+        let starts = match self.template.is_awaited() {
+            true => None,
             false => state.next_start(now),
         };
         let tick = state.monitor.ticks().then(|| now + TICK);
@@ -311,6 +311,7 @@ impl Monitor {
             .into_iter()
             .chain(starting)
             .chain(self.stopping)
+            .chain(self.template.until())
             .chain(tick);
         let times = times
             .chain(self.memory.next())
@@ -323,7 +324,7 @@ impl Monitor {
         let clocks = state.has_clocks()
             || !self.starting.is_empty()
             || self.stopping.is_some()
-            || self.template.is_loading();
+            || self.template.until().is_some();
         let next = next.map(|at| if clocks { at.min(now + BEAT) } else { at });
         state.monitor.sleeps_until(next);
         next.map(|at| at.saturating_duration_since(now))

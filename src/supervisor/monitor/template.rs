@@ -18,7 +18,7 @@ impl Monitor {
             self.template_changed(change);
             self.watch_template();
         }
-        !self.template.is_loading()
+        !self.template.is_awaited()
     }
 
     /// Polls the template.
@@ -44,6 +44,8 @@ impl Monitor {
         let change = self.template.hear();
         self.watch_template();
         self.template_changed(change);
+        // Another one loads until a worker is missing.
+        self.may_start(Instant::now());
     }
 
     /// Gives up a template that takes too long.
