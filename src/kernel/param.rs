@@ -22,8 +22,8 @@ pub mod sealed {
 }
 
 /// What a kernel may take: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`,
-/// `&str`, [`&Bytes`](super::Bytes), every [`Scalar`], tuples of two to four of these, and with the feature `tables`
-/// `&Part`. Sealed: only the kernel of a job can reach what is lent to it.
+/// `&str`, [`&Bytes`](super::Bytes), every [`Scalar`], tuples of two to four of these, and references to types
+/// of the program that are one array ([`newtype!`](crate::newtype)). Sealed: only the kernel of a job can reach what is lent to it.
 ///
 /// ```compile_fail,E0061
 /// use arenite::array::ArrayMut;

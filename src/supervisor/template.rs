@@ -42,15 +42,8 @@ enum Now {
     GivenUp,
 }
 
-/// What a step with the template has shown.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Change {
-    Nothing,
-    /// Workers can be started.
-    Settled,
-    /// There will be no template, for this reason.
-    GivenUp(String),
-}
+/// Why there will be no template from now on, if so.
+pub(super) type GivenUp = Option<String>;
 
 impl Templates {
     pub(super) fn new(program: &ProgramSpec) -> Self {
@@ -100,14 +93,14 @@ impl Templates {
         program: &ProgramSpec,
         watch: &WatchPipe,
         until: Option<Instant>,
-    ) -> Change {
+    ) -> GivenUp {
         let Some(setup) = &self.setup else {
-            return Change::Nothing;
+            return None;
         };
         match Template::start(program, watch, setup) {
             Ok(template) => {
                 self.now = Now::Loading(template, until);
-                Change::Nothing
+                None
             }
             Err(error) => self.give_up(format!("it cannot be started: {error}")),
         }
@@ -115,13 +108,13 @@ impl Templates {
 
     /// Hears what the template says, or notices its end. The caller no longer polls its descriptors if it is another one
     /// or none afterwards.
-    pub(super) fn hear(&mut self) -> Change {
+    pub(super) fn hear(&mut self) -> GivenUp {
         match std::mem::replace(&mut self.now, Now::GivenUp) {
             Now::Loading(template, until) => match template.socket.hear() {
                 Ok(Some(Said::Ready)) => {
                     self.had_one = true;
                     self.now = Now::Ready(template);
-                    Change::Settled
+                    None
                 }
                 Ok(Some(Said::Unfit(why))) => {
                     template.end();
@@ -129,7 +122,7 @@ impl Templates {
                 }
                 Ok(Some(_)) => {
                     self.now = Now::Loading(template, until);
-                    Change::Nothing
+                    None
                 }
                 Ok(None) | Err(_) => {
                     let exit = template.end();
@@ -142,21 +135,21 @@ impl Templates {
             Now::Ready(mut template) => match template.hear_late() {
                 true => {
                     self.now = Now::Ready(template);
-                    Change::Nothing
+                    None
                 }
                 false => self.lose(template),
             },
             other => {
                 self.now = other;
-                Change::Nothing
+                None
             }
         }
     }
 
     /// Gives up a template that is still loading at this time.
-    pub(super) fn look(&mut self, now: Instant, limit: Duration) -> Change {
+    pub(super) fn look(&mut self, now: Instant, limit: Duration) -> GivenUp {
         if self.until().is_none_or(|until| now < until) {
-            return Change::Nothing;
+            return None;
         }
         if let Now::Loading(template, _) = std::mem::replace(&mut self.now, Now::GivenUp) {
             template.end();
@@ -190,17 +183,17 @@ impl Templates {
     }
 
     /// Whether the last copy was not made because the template does not answer, so that it is to be ended.
-    pub(super) fn end_silent(&mut self) -> Change {
+    pub(super) fn end_silent(&mut self) -> GivenUp {
         match std::mem::replace(&mut self.now, Now::GivenUp) {
             Now::Ready(template) if template.failure.is_some() => self.lose(template),
             other => {
                 self.now = other;
-                Change::Nothing
+                None
             }
         }
     }
 
-    fn lose(&mut self, template: Template) -> Change {
+    fn lose(&mut self, template: Template) -> GivenUp {
         let failure = template.failure;
         let exit = template.end();
         self.ends += 1;
@@ -212,12 +205,12 @@ impl Templates {
             ));
         }
         self.now = Now::Absent;
-        Change::Settled
+        None
     }
 
-    fn give_up(&mut self, why: String) -> Change {
+    fn give_up(&mut self, why: String) -> GivenUp {
         self.now = Now::GivenUp;
-        Change::GivenUp(why)
+        Some(why)
     }
 }
 

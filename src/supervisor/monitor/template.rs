@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Monitor, TEMPLATE};
 use crate::supervisor::output::{LogLevel, LogLine, LogSource};
-use crate::supervisor::template::Change;
+use crate::supervisor::template::GivenUp;
 use crate::trace::escape;
 
 impl Monitor {
@@ -12,10 +12,10 @@ impl Monitor {
     pub(super) fn may_start(&mut self, now: Instant) -> bool {
         if self.template.is_absent() {
             let until = now.checked_add(self.shared.settings.start_timeout);
-            let change = self
+            let given_up = self
                 .template
                 .begin(&self.shared.settings.program, &self.pipe, until);
-            self.template_changed(change);
+            self.report_given_up(given_up);
             self.watch_template();
         }
         !self.template.is_awaited()
@@ -41,9 +41,9 @@ impl Monitor {
     /// The template has said something, or has ended.
     pub(super) fn hear_template(&mut self) {
         self.forget_template();
-        let change = self.template.hear();
+        let given_up = self.template.hear();
         self.watch_template();
-        self.template_changed(change);
+        self.report_given_up(given_up);
         // Another one loads until a worker is missing.
         self.may_start(Instant::now());
     }
@@ -54,18 +54,19 @@ impl Monitor {
             return;
         }
         let limit = self.shared.settings.start_timeout;
-        let change = self.template.look(Instant::now(), limit);
-        self.template_changed(change);
+        let given_up = self.template.look(Instant::now(), limit);
+        self.report_given_up(given_up);
     }
 
     /// Ends a template that has not answered a request.
     pub(super) fn end_silent_template(&mut self) {
-        let change = self.template.end_silent();
-        self.template_changed(change);
+        let given_up = self.template.end_silent();
+        self.report_given_up(given_up);
     }
 
-    fn template_changed(&self, change: Change) {
-        let Change::GivenUp(why) = change else {
+    /// Says why there will be no template, if so.
+    fn report_given_up(&self, why: GivenUp) {
+        let Some(why) = why else {
             return;
         };
         self.shared.log.push([LogLine {
