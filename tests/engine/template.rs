@@ -19,6 +19,7 @@ tests![
     many_workers_with_many_lanes_are_copies,
     a_template_that_cannot_be_copied_is_a_notice,
     a_template_that_dies_is_started_again,
+    workers_do_not_wait_for_another_template,
     a_template_that_keeps_dying_is_given_up,
     a_template_that_is_stopped_is_replaced,
     an_engine_that_ends_while_its_template_loads,
@@ -55,6 +56,12 @@ impl Template for Loader {
             "thread" => drop(std::thread::spawn(hang)),
             "file" => *KEPT.lock().unwrap() = Some(File::open("/proc/self/stat").unwrap()),
             "hang" => hang(),
+            // Only the first one is ready.
+            path if path.starts_with('/') => {
+                if File::create_new(path).is_err() {
+                    hang();
+                }
+            }
             _ => {}
         }
         let _ = LOADED.set((setup, std::process::id()));
@@ -222,6 +229,22 @@ fn await_copy(lab: &Lab) -> i32 {
             template => return template,
         }
     }
+}
+
+fn workers_do_not_wait_for_another_template() {
+    let folder = tempfile::tempdir().unwrap();
+    let marker = folder.path().join("loaded");
+    // Longer than this test may wait.
+    let builder = builder(marker.to_str().unwrap()).workers(1);
+    let lab = Lab::of(
+        builder
+            .start_timeout(Duration::from_secs(3600))
+            .build()
+            .unwrap(),
+    );
+    kill_template(template_of(&lab));
+    lab.replace(0);
+    assert_eq!(template_of(&lab), 0);
 }
 
 fn a_template_that_keeps_dying_is_given_up() {
