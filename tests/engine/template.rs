@@ -57,11 +57,7 @@ impl Template for Loader {
             "file" => *KEPT.lock().unwrap() = Some(File::open("/proc/self/stat").unwrap()),
             "hang" => hang(),
             // Only the first one is ready.
-            path if path.starts_with('/') => {
-                if File::create_new(path).is_err() {
-                    hang();
-                }
-            }
+            path if path.starts_with('/') && File::create_new(path).is_err() => hang(),
             _ => {}
         }
         let _ = LOADED.set((setup, std::process::id()));
