@@ -22,8 +22,8 @@ PAGES = {source: page for page, source in OUTSIDE.items()} | {"docs/design": "co
 #: Further entries of the navigation, by their sections: a part of a page, and pages that other programs make.
 ENTRIES = {"Python": {"Tables": "tables.html#python", "API": "python-api/arenite.html"}}
 ENTRIES["Rust"] = {"API": "rust/arenite/index.html"}
-#: Blocks of code, code, and the targets of links, which are the only group.
-LINKS = re.compile(r"^ *```.*?^ *```|`[^`]+`|\]\(([^)\s]+)\)", re.MULTILINE | re.DOTALL)
+#: Blocks of code, code, and links and pictures: what comes before the target, and the target.
+LINKS = re.compile(r"^ *```.*?^ *```|`[^`]+`|(\]\(|\bsrc(?:set)?=\")([^)\s\"]+)", re.MULTILINE | re.DOTALL)
 #: A line of index.md that stands for a part of another file.
 PART = re.compile(r"^( *)\{(\S+) (\w+)\}$", re.MULTILINE)
 
@@ -76,21 +76,22 @@ def part(indent, source, kind, config):
 
 def mapped(text, source, own, config):
     """The text of a file with links to pages of the site where there is one, and to the repository otherwise."""
-    return LINKS.sub(lambda link: f"]({target(link[1], source, own, config)})" if link[1] else link[0], text)
+    return LINKS.sub(lambda link: link[1] + target(link[2], source, own, config) if link[1] else link[0], text)
 
 
 def target(link, source, own, config):
     path, hash, anchor = link.partition("#")
     of_repository = f"{config.repo_url}/blob/main/"
-    if path.startswith(of_repository):
-        path = path.removeprefix(of_repository)
+    raw = config.repo_url.replace("//github.com", "//raw.githubusercontent.com") + "/main/"
+    if path.startswith((of_repository, raw)):
+        path = path.removeprefix(of_repository).removeprefix(raw)
     elif not path or "://" in path:
         return link
     else:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
     if not (ROOT / path).exists():
         return link  # mkdocs says so.
-    page = PAGES.get(path) or re.sub(r"^docs/(.*\.md)$", r"\1", path)
+    page = PAGES.get(path) or re.sub(r"^docs/(.*\.md|pictures/.*)$", r"\1", path)
     if page != path:
         return posixpath.relpath(page, posixpath.dirname(own)) + hash + anchor
     kind = "tree" if (ROOT / path).is_dir() else "blob"
