@@ -74,17 +74,15 @@ impl std::str::FromStr for Mark {
 
 /// Runs a worker until it stops; first in a template, if the mark says so.
 pub(super) fn main(mark: &str, identity: Option<&[u8]>, template: Option<&dyn Template>) -> ! {
-    let run = |mark: Mark| {
-        match (mark.is_template, template) {
+    let run = |mark: Mark| match (mark.is_template, template) {
         (false, _) => start_and_run(&mark, identity, None),
         (true, Some(template)) => {
             let (mark, fds) = template::serve(&mark, template)?;
             start_and_run(&mark, identity, Some(fds))
         }
-        (true, None) => Err(
-            "the worker program is to be a template: it has to call arenite::run_worker_from_template".into(),
-        ),
-    }
+        (true, None) => Err("the worker program is to be a template: it has to call \
+             arenite::run_worker_from_template"
+            .into()),
     };
     let code = match mark.parse::<Mark>().and_then(run) {
         Ok(()) => 0,
@@ -119,13 +117,7 @@ fn start_and_run(
     inject::arm_worker();
     crate::sync::point!("attach.marked");
     // 2. Bind this process to the life of the supervisor.
-    let bound = !crate::sync::orphans_live();
-    if bound {
-        process::set_pdeathsig(Signal::SIGKILL).map_err(text)?;
-        if process::getppid().as_raw() != mark.parent {
-            return Err(not_the_parent(mark.parent));
-        }
-    }
+    let bound = bind(mark.parent)?;
     crate::sync::point!("attach.bound");
     // 3. Close all other descriptors, unless threads use them: then there will be no worker. A worker program knows
     // which threads it starts.
@@ -198,12 +190,21 @@ fn start_and_run(
     }
 }
 
-/// Why a process cannot serve this supervisor.
-pub(super) fn not_the_parent(parent: i32) -> String {
-    format!(
-        "process {parent}, which has started it, is not its parent: either that process has ended, or the worker program \
-         starts another process, instead of running the worker in its own (a script must use `exec`)"
-    )
+/// Has this process end with its supervisor. Returns whether it does: not in tests in which orphans live.
+pub(super) fn bind(parent: i32) -> Result<bool, String> {
+    let text = |error: crate::sys::Error| error.to_string();
+    let bound = !crate::sync::orphans_live();
+    if bound {
+        process::set_pdeathsig(Signal::SIGKILL).map_err(text)?;
+        if process::getppid().as_raw() != parent {
+            return Err(format!(
+                "process {parent}, which has started it, is not its parent: either that process has ended, or the \
+                 worker program starts another process, instead of running the worker in its own (a script must use \
+                 `exec`)"
+            ));
+        }
+    }
+    Ok(bound)
 }
 
 /// Descriptors that a worker keeps open.

@@ -7,8 +7,6 @@
 use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use nix::sys::signal::Signal;
-
 use super::start::{self, Mark};
 use crate::control::template::{Request, STANDARD, Said, SupervisorSocket};
 use crate::sys::process;
@@ -39,13 +37,7 @@ pub(super) fn serve(
     template: &dyn Template,
 ) -> Result<(Mark, Vec<std::os::fd::OwnedFd>), String> {
     let text = |error: crate::sys::Error| error.to_string();
-    let bound = !crate::sync::orphans_live();
-    if bound {
-        process::set_pdeathsig(Signal::SIGKILL).map_err(text)?;
-        if process::getppid().as_raw() != mark.parent {
-            return Err(start::not_the_parent(mark.parent));
-        }
-    }
+    let bound = start::bind(mark.parent)?;
     let inherited = process::adopt_inherited(mark.first_fd, mark.fds, true).map_err(text)?;
     process::ignore_group_signals().map_err(text)?;
     let mut inherited = inherited.into_iter();
@@ -82,10 +74,9 @@ pub(super) fn serve(
             process::exit_now(0);
         };
         crate::sync::point!("template.asked");
-        let Request { number, .. } = request;
+        let number = request.number;
         template.before_copy();
-        let copied = process::fork_sibling();
-        match copied {
+        let said = match process::fork_sibling() {
             Ok(None) => {
                 // None of its values own descriptors that the copy keeps: those are closed by their numbers.
                 std::mem::forget(watched);
@@ -93,24 +84,18 @@ pub(super) fn serve(
             }
             Ok(Some(pid)) => {
                 crate::sync::point!("template.copied");
-                template.after_copy();
-                let pid = pid.as_raw();
-                let said = Said::Copied {
+                Said::Copied {
                     request: number,
-                    pid,
-                };
-                supervisor.say(&said).map_err(text)?;
+                    pid: pid.as_raw(),
+                }
             }
-            Err(error) => {
-                template.after_copy();
-                let why = error.to_string();
-                let said = Said::Failed {
-                    request: number,
-                    why,
-                };
-                supervisor.say(&said).map_err(text)?;
-            }
-        }
+            Err(error) => Said::Failed {
+                request: number,
+                why: error.to_string(),
+            },
+        };
+        template.after_copy();
+        supervisor.say(&said).map_err(text)?;
     }
 }
 
