@@ -223,7 +223,7 @@ impl Arena {
             };
             let region = Region::new(segment, resolved.reservation, index)?;
             if !spec.in_core_dumps {
-                region.map.exclude_from_core_dumps()?;
+                region.map.exclude_from_core_dumps(0..region.map.len())?;
             }
             regions.push(region);
             crate::sync::point!("create.region_mapped");

@@ -44,10 +44,13 @@
 //! - *lent tile, lent bytes* (in a kernel): lent to this job alone until it ends;
 //! - *loan* (in a kernel that runs inline): the lender of the memory guarantees it ([`raw`](crate::raw));
 //! - *sealed file*: a memory file that no process can write or truncate any more (`store`);
+//! - *snapshot*: a part of the memory file of a [`CowHeap`], which this process alone could write, and writes privately
+//!   from then on;
 //! - *mapped file*: the caller that maps it guarantees that the file does not change ([`npy::map`]).
 
 #[cfg(test)]
 mod block_tests;
+mod cow_heap;
 mod exclusive;
 mod index;
 pub(crate) mod lane;
@@ -66,6 +69,7 @@ mod show;
 mod tests;
 mod tile;
 
+pub use cow_heap::CowHeap;
 pub use exclusive::ArrayMut;
 pub(crate) use exclusive::ArrayMutLocation;
 pub(crate) use exclusive::check_count;

@@ -19,14 +19,17 @@ use super::{Array, Element, Shape};
 use crate::arena::Block;
 #[cfg(feature = "store")]
 use crate::sys::Access;
-use crate::sys::{self, HUGE, Map, Prot, Segment};
+use crate::sys::{self, HUGE, Map, PAGE, Prot, Segment};
 
 /// A memory file that no process can write, grow or truncate any more, mapped for reading.
 pub(crate) struct SealedFile {
     /// `None` if it has no bytes.
-    map: Option<Map>,
-    /// The descriptor through which workers open it. `None`: their jobs get a copy.
-    segment: Option<Segment>,
+    map: Option<Arc<Map>>,
+    /// Where the map begins in the file.
+    start: u64,
+    /// The descriptor through which workers open it; in a worker, its own of a file of which it maps parts. `None`: jobs
+    /// get a copy.
+    segment: Option<Arc<Segment>>,
     /// Device and inode.
     identity: (u64, u64),
     /// Copies of parts of it in arenas, each with its first byte in the file, as long as jobs have them.
@@ -51,8 +54,8 @@ pub(crate) enum OpenError {
     System(sys::Error),
     /// The descriptor refers to another file.
     Another(FileName),
-    /// It can still be written or truncated.
-    NotSealed,
+    /// It can still be truncated.
+    MayShrink,
 }
 
 impl From<sys::Error> for OpenError {
@@ -66,7 +69,7 @@ impl fmt::Display for OpenError {
         match self {
             Self::System(error) => error.fmt(f),
             Self::Another(name) => write!(f, "descriptor {} is another file", name.fd),
-            Self::NotSealed => f.write_str("it is not sealed"),
+            Self::MayShrink => f.write_str("it can be truncated"),
         }
     }
 }
@@ -102,31 +105,92 @@ impl SealedFile {
         let is_offered =
             stat.len > SMALL && !sys::limits::is_short_of_descriptors(segment.as_raw_fd());
         Ok(SealedFile {
-            map,
-            segment: is_offered.then_some(segment),
+            map: map.map(Arc::new),
+            segment: is_offered.then(|| Arc::new(segment)),
             identity: stat.identity,
+            start: 0,
             copies: Mutex::default(),
             keep: Box::new(keep),
         })
     }
 
-    /// In a worker: maps a file of the supervisor.
+    /// A part of a memory file that no process writes while `keep` lives: of a [`CowHeap`](super::CowHeap). `map` maps
+    /// all of the file for reading.
+    pub(super) fn part(
+        map: Arc<Map>,
+        segment: Arc<Segment>,
+        identity: (u64, u64),
+        keep: impl Send + Sync + UnwindSafe + RefUnwindSafe + 'static,
+    ) -> SealedFile {
+        SealedFile {
+            map: Some(map),
+            segment: Some(segment),
+            identity,
+            start: 0,
+            copies: Mutex::default(),
+            keep: Box::new(keep),
+        }
+    }
+
+    /// In a worker: opens a file of the supervisor, and maps it if all of it is final. Parts of others, which the
+    /// supervisor says are final as long as a job has them, are mapped by [`window`](Self::window).
     pub(crate) fn open(supervisor: Pid, name: FileName) -> Result<SealedFile, OpenError> {
         let segment = Segment::open_in_process(supervisor, name.fd)?;
         let stat = segment.stat()?;
         if stat.identity != name.identity {
             return Err(OpenError::Another(name));
         }
-        if !segment.is_sealed()? {
-            return Err(OpenError::NotSealed);
+        if !segment.keeps_length()? {
+            return Err(OpenError::MayShrink);
         }
+        let (map, segment) = match segment.is_sealed()? {
+            true => (map(&segment, stat.len)?, None),
+            false => (None, Some(Arc::new(segment))),
+        };
         Ok(SealedFile {
-            map: map(&segment, stat.len)?,
-            segment: None,
+            map: map.map(Arc::new),
+            start: 0,
+            segment,
             identity: stat.identity,
             copies: Mutex::default(),
             keep: Box::new(()),
         })
+    }
+
+    /// In a worker: maps these bytes, if this is a file of which parts are final.
+    pub(crate) fn window(&self, (skip, len): (u64, u64)) -> sys::Result<Option<SealedFile>> {
+        let Some(segment) = &self.segment else {
+            return Ok(None);
+        };
+        let unit = if len >= HUGE as u64 { HUGE } else { PAGE } as u64;
+        let start = skip / unit * unit;
+        let len = usize::try_from(len + (skip - start)).unwrap_or(usize::MAX);
+        let map = Map::new(segment, start, len.max(1), Prot::Read, unit == HUGE as u64)?;
+        Ok(Some(SealedFile {
+            map: Some(Arc::new(map)),
+            start,
+            segment: Some(Arc::clone(segment)),
+            identity: self.identity,
+            copies: Mutex::default(),
+            keep: Box::new(()),
+        }))
+    }
+
+    /// In a worker: makes what a window shows a copy. The job that has it has not been answered.
+    pub(crate) fn detach(&self) -> sys::Result<()> {
+        match (&self.map, &self.segment) {
+            (Some(map), Some(segment)) => map.detach(segment, self.start),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this is a window of these bytes of a file.
+    pub(crate) fn is_window(&self, identity: (u64, u64), (skip, len): (u64, u64)) -> bool {
+        let end = |map: &Arc<Map>| self.start + map.len() as u64;
+        self.segment.is_some()
+            && self.identity == identity
+            && skip >= self.start
+            && self.map.as_ref().is_some_and(|map| skip + len == end(map))
     }
 
     /// How workers find it, if its descriptor is open.
@@ -138,6 +202,11 @@ impl SealedFile {
         })
     }
 
+    /// Whether all of the file is final, in a worker.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.segment.is_none()
+    }
+
     /// Device and inode. No other file has them while this value lives.
     pub(crate) fn identity(&self) -> (u64, u64) {
         self.identity
@@ -145,9 +214,10 @@ impl SealedFile {
 
     /// Where the byte at this address is in the file. 0 for an array without bytes, which has no position.
     pub(super) fn skip(&self, first: NonNull<u8>, bytes: usize) -> u64 {
-        let base = self.map.as_ref().filter(|_| bytes > 0).map(Map::base);
+        let base = self.map.as_ref().filter(|_| bytes > 0);
+        let base = base.map(|map| map.base());
         base.map_or(0, |base| {
-            (first.as_ptr().addr() - base.as_ptr().addr()) as u64
+            self.start + (first.as_ptr().addr() - base.as_ptr().addr()) as u64
         })
     }
 
@@ -192,7 +262,7 @@ impl SealedFile {
     fn at(&self, skip: u64, len: usize) -> Option<NonNull<u8>> {
         match &self.map {
             _ if len == 0 => Some(NonNull::dangling()),
-            Some(map) => map.at(usize::try_from(skip).ok()?, len),
+            Some(map) => map.at(usize::try_from(skip.checked_sub(self.start)?).ok()?, len),
             None => None,
         }
     }
@@ -201,7 +271,7 @@ impl SealedFile {
 impl fmt::Debug for SealedFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SealedFile")
-            .field("bytes", &self.map.as_ref().map_or(0, Map::len))
+            .field("bytes", &self.map.as_ref().map_or(0, |map| map.len()))
             .field("name", &self.name())
             .finish_non_exhaustive()
     }
@@ -248,7 +318,7 @@ impl<T: Element> Array<T> {
         let ArrayLocation::File(file, 0) = self.location() else {
             return None;
         };
-        let bytes = file.map.as_ref().map_or(0, Map::len);
+        let bytes = file.map.as_ref().map_or(0, |map| map.len());
         let segment = file.segment.as_ref()?;
         (bytes == size_of_val::<[T]>(self))
             .then(|| Segment::reopen(segment.as_raw_fd(), Access::ReadOnly).ok())

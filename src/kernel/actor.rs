@@ -262,8 +262,8 @@ unsafe impl Host for ActorHost<'_> {
             "an actor cannot retain an array that others will change".into(),
         ))
     }
-    fn open_file(&self, name: FileName) -> Result<Arc<SealedFile>, BadArgument> {
-        self.host.open_file(name)
+    fn open_file(&self, name: FileName, bytes: (u64, u64)) -> Result<Arc<SealedFile>, BadArgument> {
+        self.host.open_file(name, bytes)
     }
     fn count(&self) -> &'static LaneCount {
         self.count

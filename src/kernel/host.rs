@@ -23,8 +23,9 @@ pub(crate) unsafe trait Host {
     /// Returns the address of an array that the job changes, writable until the job ends. Also opens `behind` bytes of
     /// whole pages behind its own, which belong to no other array.
     fn lend(&self, extent: Extent, behind: u64) -> Result<NonNull<u8>, Unreachable>;
-    /// Maps a sealed memory file of the supervisor.
-    fn open_file(&self, name: FileName) -> Result<Arc<SealedFile>, BadArgument>;
+    /// Maps a sealed memory file of the supervisor, or these bytes (the first one, and their number) of a file of which
+    /// parts are final as long as a job has them.
+    fn open_file(&self, name: FileName, bytes: (u64, u64)) -> Result<Arc<SealedFile>, BadArgument>;
     /// Returns the counter of this lane's array handles.
     fn count(&self) -> &'static LaneCount;
     /// Returns the counter for the handles of an array that was just read or lent.

@@ -164,8 +164,8 @@ fn receive_file<T: Element>(
     match words.0.file()? {
         Ok(name) => {
             let shape = words.0.shape()?;
-            shape.bytes::<T>().ok_or(Malformed)?;
-            let file = host.0.open_file(name)?;
+            let bytes = shape.bytes::<T>().ok_or(Malformed)? as u64;
+            let file = host.0.open_file(name, (skip, bytes))?;
             Ok(Array::in_file(file, skip, shape).ok_or(Malformed)?)
         }
         Err(copy) => {

@@ -61,6 +61,7 @@ use super::param::{
     send_array, window_at,
 };
 use super::wire::{Lease, Malformed};
+pub use crate::array::CowHeap;
 use crate::array::{Array, ArrayLocation, ArrayMut, MapError, Shape};
 use crate::sys::Segment;
 

@@ -12,6 +12,16 @@ static FORKS: AtomicU32 = AtomicU32::new(0);
 /// Called first in each forked copy.
 static FIRST: OnceLock<fn()> = OnceLock::new();
 
+/// Called before each fork, and after it in both processes, with whether this is the copy.
+static AROUND: OnceLock<(fn(), fn(bool))> = OnceLock::new();
+
+/// From now on `before` is called before each `fork`, and `after` behind it in both processes, with whether the calling
+/// one is the copy. Only the first registration counts.
+pub fn run_around_forks(before: fn(), after: fn(bool)) {
+    let _ = OwnerProcess::current();
+    let _ = AROUND.set((before, after));
+}
+
 /// From now on each copy that `fork` makes of this process calls `first` before anything else. Copies made by the bare
 /// system call do not. Only the first registration counts.
 ///
@@ -68,12 +78,18 @@ fn wrong_process() -> ! {
 
 /// Runs before a fork.
 extern "C" fn prepare() {
+    if let Some((before, _)) = AROUND.get() {
+        before();
+    }
     super::process::hold_signals_for_fork();
 }
 
 /// Runs after a fork in the process that was copied.
 extern "C" fn after() {
     super::process::release_signals_after_fork();
+    if let Some((_, after)) = AROUND.get() {
+        after(false);
+    }
 }
 
 /// Runs in a forked copy before anything else.
@@ -86,5 +102,8 @@ extern "C" fn count() {
     super::process::restore_signals_in_fork();
     if let Some(first) = FIRST.get() {
         first();
+    }
+    if let Some((_, after)) = AROUND.get() {
+        after(true);
     }
 }

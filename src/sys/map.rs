@@ -227,29 +227,29 @@ impl Map {
 
     /// Excludes this map from forked copies of this process: touching it there is SIGSEGV.
     pub fn exclude_from_forks(&self) -> Result<()> {
-        let what = || format!("a map of {} bytes", self.len);
-        allowed().map_err(|errno| Error::new("madvise(DONTFORK)", errno, what()))?;
-        // SAFETY: the range is the whole of this live map; nothing changes in this process.
-        let answer =
-            unsafe { libc::madvise(self.base.as_ptr().cast(), self.len, libc::MADV_DONTFORK) };
-        if answer == 0 {
-            Ok(())
-        } else {
-            Err(Error::last("madvise(DONTFORK)", what()))
-        }
+        self.advise(0..self.len, libc::MADV_DONTFORK, "madvise(DONTFORK)")
     }
 
-    /// Excludes this map from core dumps of this process.
-    pub fn exclude_from_core_dumps(&self) -> Result<()> {
+    /// Excludes `range` (a multiple of the page size at both ends, or all) from core dumps of this process.
+    pub fn exclude_from_core_dumps(&self, range: Range<usize>) -> Result<()> {
+        self.advise(range, libc::MADV_DONTDUMP, "madvise(DONTDUMP)")
+    }
+
+    /// Advises Linux, or sets a property, without changing content or addresses.
+    fn advise(&self, range: Range<usize>, advice: i32, call: &'static str) -> Result<()> {
         let error = |errno| {
-            let what = format!("a map of {} bytes", self.len);
-            Error::new("madvise(DONTDUMP)", errno, what)
+            let what = format!("bytes {} to {} of a map", range.start, range.end);
+            Error::new(call, errno, what)
         };
+        if range.is_empty() {
+            return Ok(());
+        }
+        let address = self
+            .at(range.start, range.len())
+            .ok_or_else(|| error(Errno::ENOMEM))?;
         allowed()
-            // SAFETY: the range is the whole of this live map; its content and its protection stay.
-            .map(|()| unsafe {
-                libc::madvise(self.base.as_ptr().cast(), self.len, libc::MADV_DONTDUMP)
-            })
+            // SAFETY: the range is inside this live map; callers pass advice that keeps content and protection.
+            .map(|()| unsafe { libc::madvise(address.as_ptr().cast(), range.len(), advice) })
             .and_then(Errno::result)
             .map(drop)
             .map_err(error)
@@ -279,25 +279,102 @@ impl Map {
         }
     }
 
+    /// Makes `range` (a multiple of the page size at both ends) this process's own: it keeps its content, but from now on
+    /// what is written here changes a copy of the page, and no other map. With `shared` this ends: the copies are
+    /// dropped, and `range` shows the segment again.
+    ///
+    /// `segment` must be this map's, which was mapped for reading and writing from its first byte on. Threads that
+    /// access `range` meanwhile see the content before or after.
+    pub fn set_shared(&self, range: Range<usize>, segment: &Segment, shared: bool) -> Result<()> {
+        let kind = if shared {
+            libc::MAP_SHARED
+        } else {
+            libc::MAP_PRIVATE
+        };
+        let at = range.start as u64;
+        self.replace(range, Prot::ReadWrite, kind, Some((segment, at)))
+    }
+
+    /// Makes this map a copy: it keeps its content and its rights to read, and shows no later change of `segment`, which
+    /// it maps from `offset` on. Nothing may change it meanwhile.
+    pub fn detach(&self, segment: &Segment, offset: u64) -> Result<()> {
+        let all = 0..self.len.next_multiple_of(PAGE);
+        self.replace(
+            all.clone(),
+            Prot::ReadWrite,
+            libc::MAP_PRIVATE,
+            Some((segment, offset)),
+        )?;
+        for page in all.clone().step_by(PAGE) {
+            // SAFETY: a byte of a page of this live map, which was just mapped for writing. The write changes nothing.
+            unsafe {
+                let byte = self.base.add(page).as_ptr();
+                byte.write_volatile(byte.read_volatile());
+            }
+        }
+        self.protect(0..self.len, Prot::Read)
+    }
+
+    /// Unmaps `range` (a multiple of the page size at both ends), whose addresses stay reserved. The caller has no
+    /// pointer left that it uses.
+    pub fn release(&self, range: Range<usize>) -> Result<()> {
+        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        self.replace(range, Prot::None, kind, None)
+    }
+
+    /// Maps something else at `range`: bytes of a segment from an offset on, or nothing.
+    fn replace(
+        &self,
+        range: Range<usize>,
+        prot: Prot,
+        kind: i32,
+        segment: Option<(&Segment, u64)>,
+    ) -> Result<()> {
+        let error = |errno| {
+            let what = format!("bytes {} to {} of a map", range.start, range.end);
+            Error::new("mmap", errno, what)
+        };
+        let padded = self.len.next_multiple_of(PAGE);
+        if range.end > padded || range.start > range.end {
+            return Err(error(Errno::ENOMEM));
+        }
+        // SAFETY: inside the map, whose last page is mapped whole.
+        let address = unsafe { self.base.add(range.start) };
+        let (fd, offset) = segment.map_or((-1, 0), |(segment, at)| (segment.as_raw_fd(), at));
+        allowed().map_err(error)?;
+        // SAFETY: the range is inside this live map (checked above), so MAP_FIXED replaces only pages of ours. Linux
+        // refuses before it unmaps anything: nothing is accounted for (`MAP_NORESERVE`).
+        let mapped = unsafe {
+            libc::mmap(
+                address.as_ptr().cast(),
+                range.len(),
+                prot.flags(),
+                kind | libc::MAP_FIXED | libc::MAP_NORESERVE,
+                fd,
+                offset as libc::off_t,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            Err(error(Errno::last()))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether the first access to a chunk of `range` shall allocate a huge page, where Linux does so for shared memory.
+    pub fn advise_huge(&self, range: Range<usize>, huge: bool) -> Result<()> {
+        if huge {
+            self.advise(range, libc::MADV_HUGEPAGE, "madvise(HUGEPAGE)")
+        } else {
+            self.advise(range, libc::MADV_NOHUGEPAGE, "madvise(NOHUGEPAGE)")
+        }
+    }
+
     /// Asks Linux to turn the 2 MiB chunks of `range` into huge pages now. Content is kept; best effort.
     pub fn collapse(&self, range: Range<usize>) -> Result<()> {
         /// From Linux' include/uapi/asm-generic/mman-common.h, 6.1 and later.
         const MADV_COLLAPSE: i32 = 25;
-        let what = || format!("bytes {} to {} of a map", range.start, range.end);
-        if range.is_empty() {
-            return Ok(());
-        }
-        let address = self
-            .at(range.start, range.len())
-            .ok_or_else(|| Error::new("madvise(COLLAPSE)", Errno::ENOMEM, what()))?;
-        allowed().map_err(|errno| Error::new("madvise(COLLAPSE)", errno, what()))?;
-        // SAFETY: the range is inside this live map; collapsing keeps content and addresses.
-        let answer = unsafe { libc::madvise(address.as_ptr().cast(), range.len(), MADV_COLLAPSE) };
-        if answer == 0 {
-            Ok(())
-        } else {
-            Err(Error::last("madvise(COLLAPSE)", what()))
-        }
+        self.advise(range, MADV_COLLAPSE, "madvise(COLLAPSE)")
     }
 }
 

@@ -145,6 +145,13 @@ impl Segment {
             .map_err(|errno| Error::new("fcntl(F_GET_SEALS)", errno, "a segment"))
     }
 
+    /// Whether no process can make it shorter. `EINVAL` if this is no memory file.
+    pub fn keeps_length(&self) -> Result<bool> {
+        retry(|| fcntl(&self.fd, FcntlArg::F_GET_SEALS))
+            .map(|seals| SealFlag::from_bits_truncate(seals).contains(SealFlag::F_SEAL_SHRINK))
+            .map_err(|errno| Error::new("fcntl(F_GET_SEALS)", errno, "a segment"))
+    }
+
     const FINAL: SealFlag = SealFlag::F_SEAL_WRITE
         .union(SealFlag::F_SEAL_GROW)
         .union(SealFlag::F_SEAL_SHRINK);

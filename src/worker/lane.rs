@@ -167,7 +167,7 @@ pub(super) struct Lane {
     /// Extents that the running job reads, which may not be lent as well.
     read: RefCell<Vec<Extent>>,
     /// The sealed files that its last jobs took.
-    files: MappedFiles,
+    pub(super) files: MappedFiles,
 }
 
 /// The answer of a job, before it is written into its slot.
@@ -393,6 +393,10 @@ impl Lane {
         if live_handles != 0 {
             // Before pages are closed: a fault of a thread that still holds the handles would hide the cause.
             self.exit_escaped(live_handles, clock::monotonic_ns().saturating_sub(started));
+        }
+        if self.files.detach_escaped().is_err() {
+            // No memory for copies of what is left of parts of files.
+            self.exit_escaped(1, clock::monotonic_ns().saturating_sub(started));
         }
         left
     }
@@ -722,8 +726,8 @@ unsafe impl Host for Lane {
         Ok(ptr)
     }
 
-    fn open_file(&self, name: FileName) -> Result<Arc<SealedFile>, BadArgument> {
-        self.files.open(name)
+    fn open_file(&self, name: FileName, bytes: (u64, u64)) -> Result<Arc<SealedFile>, BadArgument> {
+        self.files.open(name, bytes)
     }
 
     fn count(&self) -> &'static LaneCount {

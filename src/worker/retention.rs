@@ -202,7 +202,7 @@ fn address(count: &LaneCount) -> usize {
 impl Lane {
     /// After a job: the arrays that it has left behind, in a lane that may retain them.
     pub(super) fn arrays_left(&'static self, retention: &Retention) -> LeftBehind {
-        if retention.live() == 0 {
+        if retention.live() == 0 && !self.files.has_escaped() {
             return retention.take_left();
         }
         self.run_before_retaining(retention.before);

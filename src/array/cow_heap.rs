@@ -1,0 +1,696 @@
+//! Memory for the arrays of another language, of which jobs read snapshots: [`CowHeap`].
+//!
+//! A heap consists of *regions*: memory files, each mapped twice, for writing (where its blocks are) and for reading. A
+//! block begins at a chunk of 2 MiB and no other block is in its chunks.
+//!
+//! | state of a block | the map for writing | the file |
+//! |---|---|---|
+//! | shared | shows the file | changes with each write |
+//! | private, from its first snapshot on | shows the file, and copies of the pages that were written since | does not change |
+//! | free | is shared again | may be reused once no snapshot is left |
+//!
+//! A private block never becomes shared again while it is in use: a thread that writes to it meanwhile would lose what
+//! it wrote. A snapshot of a block with pages that were written since is refused; the caller copies them.
+//!
+//! A copy of the process that `fork` makes must not write to the file. So all blocks become private before each fork,
+//! and their regions are *retired*: no block of them is reused, because the copy reads the file as long as it lives.
+//! Both processes allocate in regions of their own from then on. Copies made by the bare system call share the blocks
+//! that are not private.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use super::sealed_file::SealedFile;
+use super::{Array, Shape};
+use crate::sys::written::Written;
+use crate::sys::{self, HUGE, Map, Prot, Segment, fork, limits};
+
+/// Freed memory is returned to Linux after this time, by the next call.
+const KEEP_FREE: Duration = Duration::from_secs(5);
+/// Up to this size, memory that was freed is cleared for zeros, as glibc does. More is left to Linux, which clears a page
+/// when it is used.
+const CLEARED: usize = 32 << 20;
+/// Private blocks at a time. Each is a map of its own, of which Linux gives a process 65,530.
+const MOST_PRIVATE: usize = 16 << 10;
+
+/// Memory for the allocator of another language. Its blocks are ordinary memory for that language; at any time a job
+/// can be given a [`snapshot`](Self::snapshot) of bytes of a block, without a copy, and the language may go on writing.
+///
+/// ```
+/// let heap = arenite::raw::CowHeap::new("numbers")?;
+/// let block = heap.alloc(4 << 20, true).ok_or("no memory")?;
+/// // SAFETY: the block was just allocated, and is used by this thread alone.
+/// unsafe { block.write(7) };
+/// let snapshot = heap.snapshot(block.addr().get(), 4 << 20).ok_or("written since the last one")?;
+/// // SAFETY: as above.
+/// unsafe { block.write(8) };
+/// assert_eq!(snapshot[0], 7);
+/// // SAFETY: no pointer to the block is used from here on.
+/// unsafe { heap.free(block) };
+/// assert_eq!(snapshot[0], 7, "a snapshot keeps its memory");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct CowHeap {
+    label: String,
+    /// The bytes of each region.
+    len: usize,
+    /// Freed bytes that are kept for reuse, at most.
+    most_free: usize,
+    /// The addresses of all regions lie between these.
+    lowest: AtomicUsize,
+    highest: AtomicUsize,
+    state: Mutex<State>,
+    /// Blocks whose snapshot is gone. Apart from the state: a snapshot may end where no system call may be made.
+    ended: Mutex<Vec<(u64, usize)>>,
+}
+
+#[derive(Default)]
+struct State {
+    regions: Vec<Region>,
+    /// The number of the next region.
+    next: u64,
+    written: Option<Written>,
+    /// The number of private blocks.
+    private: usize,
+    /// Freed bytes that have their memory still.
+    free: usize,
+}
+
+struct Region {
+    number: u64,
+    segment: Arc<Segment>,
+    /// Device and inode.
+    identity: (u64, u64),
+    /// Where the blocks are.
+    write: Arc<Map>,
+    /// Where snapshots are.
+    read: Arc<Map>,
+    is_retired: bool,
+    /// Blocks by their first chunk.
+    blocks: BTreeMap<usize, Block>,
+    /// Chunks without a block and without memory: the first of a run, and how many.
+    unused: BTreeMap<usize, usize>,
+    /// Chunks of freed blocks that have their memory still, in the order in which they were freed.
+    free: Vec<Free>,
+}
+
+struct Block {
+    chunks: usize,
+    /// The bytes that were asked for.
+    len: usize,
+    is_private: bool,
+    /// The allocator of the language has it.
+    is_owned: bool,
+    /// Snapshots that have not ended.
+    snapshots: usize,
+    /// The one that further calls share.
+    last: Weak<SealedFile>,
+}
+
+struct Free {
+    first: usize,
+    chunks: usize,
+    since: Instant,
+}
+
+/// Ends a snapshot when it is dropped.
+struct Snapshot {
+    heap: &'static CowHeap,
+    region: u64,
+    block: usize,
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        lock(&self.heap.ended).push((self.region, self.block));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The bytes of these chunks.
+fn bytes(first: usize, chunks: usize) -> Range<usize> {
+    first * HUGE..(first + chunks) * HUGE
+}
+
+/// The part of a block that is worth huge pages.
+fn huge_part(len: usize) -> usize {
+    let rest = len % HUGE;
+    if rest >= HUGE / 4 * 3 {
+        len.next_multiple_of(HUGE)
+    } else {
+        len - rest
+    }
+}
+
+impl CowHeap {
+    /// Creates a heap, which is never freed: its blocks may outlive everything. `label` is what `/proc/*/maps` calls its
+    /// memory. No memory is allocated yet.
+    ///
+    /// # Errors
+    ///
+    /// Linux has no memory files, accounts for each page before it is used (`vm.overcommit_memory=2`), or limits the
+    /// address space of this process (`RLIMIT_AS`).
+    pub fn new(label: &str) -> std::io::Result<&'static CowHeap> {
+        let unsupported = |why| std::io::Error::new(std::io::ErrorKind::Unsupported, why);
+        if limits::address_space_limit().is_some() {
+            return Err(unsupported(
+                "the address space of this process is limited (ulimit -v)",
+            ));
+        }
+        let policy = std::fs::read("/proc/sys/vm/overcommit_memory").unwrap_or_default();
+        if policy.starts_with(b"2") {
+            return Err(unsupported("vm.overcommit_memory is 2"));
+        }
+        let memory = limits::memory_available(Path::new("/"))
+            .limit
+            .clamp(1 << 30, 1 << 38) as usize;
+        let len = (4 * memory).next_multiple_of(HUGE);
+        let len =
+            limits::file_size_limit().map_or(len, |most| (most as usize / HUGE * HUGE).min(len));
+        let heap = CowHeap {
+            label: label.to_owned(),
+            len,
+            most_free: (memory / 16).clamp(64 << 20, 1 << 30),
+            lowest: AtomicUsize::new(usize::MAX),
+            highest: AtomicUsize::new(0),
+            state: Mutex::default(),
+            ended: Mutex::default(),
+        };
+        let mut state = lock(&heap.state);
+        heap.add_region(&mut state)?;
+        drop(state);
+        let heap: &'static CowHeap = Box::leak(Box::new(heap));
+        static REGISTERED: Once = Once::new();
+        REGISTERED.call_once(|| fork::run_around_forks(before_fork, after_fork));
+        lock(&HEAPS).push(heap);
+        Ok(heap)
+    }
+
+    /// Allocates a block of `len` bytes, aligned to 2 MiB. `zeroed`: all of them are zero; others are unspecified, and
+    /// initialised. `None` if there is no room.
+    pub fn alloc(&self, len: usize, zeroed: bool) -> Option<NonNull<u8>> {
+        let chunks = len.max(1).div_ceil(HUGE);
+        let mut state = lock(&self.state);
+        self.tidy(&mut state);
+        if state.regions.iter().all(|region| region.is_retired) {
+            self.add_region(&mut state).ok()?;
+        }
+        let State { regions, free, .. } = &mut *state;
+        let region = regions.iter_mut().find(|region| !region.is_retired)?;
+        let may_be_warm = !zeroed || len <= CLEARED;
+        let warm = region
+            .free
+            .iter()
+            .rposition(|run| may_be_warm && run.chunks == chunks);
+        let first = match warm {
+            Some(at) => {
+                *free -= chunks * HUGE;
+                region.free.remove(at).first
+            }
+            None => match region.take(chunks) {
+                Some(first) => first,
+                None => {
+                    region.return_free(free, 0, None);
+                    region.take(chunks)?
+                }
+            },
+        };
+        let block = Block {
+            chunks,
+            len,
+            is_private: false,
+            is_owned: true,
+            snapshots: 0,
+            last: Weak::new(),
+        };
+        region.blocks.insert(first, block);
+        let (write, segment) = (Arc::clone(&region.write), Arc::clone(&region.segment));
+        drop(state);
+        if warm.is_none() {
+            let all = bytes(first, chunks);
+            let huge = all.start..all.start + huge_part(len);
+            // Advice: either may fail.
+            let _ = write.advise_huge(huge.clone(), true);
+            let _ = write.advise_huge(huge.end..all.end, false);
+            if !zeroed && !faults_are_huge() {
+                populate(&write, &segment, huge);
+            }
+        }
+        let block = write.at(first * HUGE, chunks * HUGE)?;
+        if warm.is_some() && zeroed {
+            // SAFETY: `len` bytes of the chunks, which were just taken for this block: no other code has their address,
+            // no snapshot of them is left, and no other process writes them.
+            unsafe { block.write_bytes(0, len) };
+        }
+        Some(block)
+    }
+
+    /// Changes the number of bytes of a block without moving it. Returns false if that is not possible.
+    ///
+    /// # Safety
+    ///
+    /// `block` is what [`alloc`](Self::alloc) returned, and bytes beyond `len` are not used afterwards.
+    pub unsafe fn resize(&self, block: NonNull<u8>, len: usize) -> bool {
+        let mut state = lock(&self.state);
+        let Some((region, first)) = state.find(block.addr().get()) else {
+            return false;
+        };
+        let region = &mut state.regions[region];
+        let Some(block) = region.blocks.get(&first) else {
+            return false;
+        };
+        let (chunks, is_private) = (block.chunks, block.is_private);
+        let needed = len.max(1).div_ceil(HUGE);
+        let fits = needed <= chunks && (needed > chunks / 2 || chunks == 1)
+            || needed > chunks && region.extend(first + chunks, needed - chunks, is_private);
+        if fits && let Some(block) = region.blocks.get_mut(&first) {
+            block.len = len;
+            block.chunks = chunks.max(needed);
+        }
+        fits
+    }
+
+    /// Frees a block. Its memory is reused when no snapshot of it is left. Returns false if no block begins here.
+    ///
+    /// # Safety
+    ///
+    /// If `block` is what [`alloc`](Self::alloc) returned, no pointer to the block is used afterwards.
+    pub unsafe fn free(&self, block: NonNull<u8>) -> bool {
+        let address = block.addr().get();
+        if !self.may_contain(address) {
+            return false;
+        }
+        let mut state = lock(&self.state);
+        self.tidy(&mut state);
+        let Some((region, first)) = state.find(address) else {
+            return false;
+        };
+        if let Some(block) = state.regions[region].blocks.get_mut(&first) {
+            block.is_owned = false;
+        }
+        self.recycle(&mut state, region, first);
+        true
+    }
+
+    /// Whether this address may be in a block of this heap: false if it certainly is not.
+    #[inline]
+    pub fn may_contain(&self, address: usize) -> bool {
+        // Relaxed: a block is passed between threads by means that order this too.
+        address >= self.lowest.load(Ordering::Relaxed)
+            && address < self.highest.load(Ordering::Relaxed)
+    }
+
+    /// The number of bytes of the block that begins at this address, if there is one.
+    pub fn len_of(&self, address: usize) -> Option<usize> {
+        if !self.may_contain(address) {
+            return None;
+        }
+        let state = lock(&self.state);
+        let (region, first) = state.find(address)?;
+        let region = &state.regions[region];
+        let begin = region.write.base().addr().get() + first * HUGE;
+        (begin == address).then(|| region.blocks[&first].len)
+    }
+
+    /// The `len` bytes at this address as they are now: what is written to the block from here on changes copies of the
+    /// pages. `None` if they are not in a block, or some of them were written since its first snapshot: copy them then.
+    ///
+    /// A thread that writes meanwhile changes the snapshot or not, page by page.
+    pub fn snapshot(&'static self, address: usize, len: usize) -> Option<Array<u8>> {
+        if !self.may_contain(address) {
+            return None;
+        }
+        let mut state = lock(&self.state);
+        self.tidy(&mut state);
+        let (region, first) = state.find(address)?;
+        let State {
+            regions,
+            written,
+            private,
+            ..
+        } = &mut *state;
+        let region = &mut regions[region];
+        let begin = region.write.base().addr().get() + first * HUGE;
+        let block = region.blocks.get_mut(&first)?;
+        let skip = address - begin;
+        if !block.is_owned || len > block.len.checked_sub(skip)? {
+            return None;
+        }
+        if block.is_private {
+            let pages = match written {
+                Some(pages) => pages,
+                None => written.insert(Written::open().ok()?),
+            };
+            if pages.is_any(address..address + len).unwrap_or(true) {
+                return None;
+            }
+        } else if *private < MOST_PRIVATE {
+            let all = bytes(first, block.chunks);
+            region.write.set_shared(all, &region.segment, false).ok()?;
+            block.is_private = true;
+            *private += 1;
+        } else {
+            return None;
+        }
+        let file = match block.last.upgrade() {
+            Some(file) => file,
+            None => {
+                let keep = Snapshot {
+                    heap: self,
+                    region: region.number,
+                    block: first,
+                };
+                let file = SealedFile::part(
+                    Arc::clone(&region.read),
+                    Arc::clone(&region.segment),
+                    region.identity,
+                    keep,
+                );
+                let file = Arc::new(file);
+                block.snapshots += 1;
+                block.last = Arc::downgrade(&file);
+                file
+            }
+        };
+        drop(state);
+        Array::in_file(file, (first * HUGE + skip) as u64, Shape::from(len))
+    }
+
+    /// Returns the memory of freed blocks to Linux.
+    pub fn trim(&self) {
+        let mut state = lock(&self.state);
+        self.tidy(&mut state);
+        let State { regions, free, .. } = &mut *state;
+        for region in regions {
+            region.return_free(free, 0, None);
+        }
+    }
+
+    /// The number of bytes in blocks, and of freed ones that have their memory still.
+    pub fn in_use(&self) -> (usize, usize) {
+        let mut state = lock(&self.state);
+        self.tidy(&mut state);
+        let blocks = state
+            .regions
+            .iter()
+            .flat_map(|region| region.blocks.values());
+        (blocks.map(|block| block.len).sum(), state.free)
+    }
+
+    fn add_region(&self, state: &mut State) -> sys::Result<()> {
+        let segment = Segment::create_memfd(&self.label, true)?;
+        segment.set_len(self.len as u64)?;
+        let write = Map::new(&segment, 0, self.len, Prot::ReadWrite, true)?;
+        let read = Map::new(&segment, 0, self.len, Prot::Read, true)?;
+        // As all other memory of arrays.
+        write.exclude_from_core_dumps(0..self.len)?;
+        read.exclude_from_core_dumps(0..self.len)?;
+        let begin = write.base().addr().get();
+        // Relaxed: see `may_contain`.
+        self.lowest.fetch_min(begin, Ordering::Relaxed);
+        self.highest.fetch_max(begin + self.len, Ordering::Relaxed);
+        state.regions.push(Region {
+            number: state.next,
+            identity: segment.stat()?.identity,
+            segment: Arc::new(segment),
+            write: Arc::new(write),
+            read: Arc::new(read),
+            is_retired: false,
+            blocks: BTreeMap::new(),
+            unused: BTreeMap::from([(0, self.len / HUGE)]),
+            free: Vec::new(),
+        });
+        state.next += 1;
+        Ok(())
+    }
+
+    /// Ends snapshots that are gone, and returns memory that was freed a while ago.
+    fn tidy(&self, state: &mut State) {
+        let ended = std::mem::take(&mut *lock(&self.ended));
+        for (number, first) in ended {
+            let Some(region) = state
+                .regions
+                .iter()
+                .position(|region| region.number == number)
+            else {
+                continue;
+            };
+            if let Some(block) = state.regions[region].blocks.get_mut(&first) {
+                block.snapshots -= 1;
+            }
+            self.recycle(state, region, first);
+        }
+        let State { regions, free, .. } = state;
+        if let Some(region) = regions.iter_mut().find(|region| !region.is_retired)
+            && let Some(oldest) = region.free.first()
+        {
+            let now = Instant::now();
+            let is_old = now.duration_since(oldest.since) > KEEP_FREE;
+            if is_old || *free > self.most_free {
+                region.return_free(free, self.most_free, now.checked_sub(KEEP_FREE));
+            }
+        }
+    }
+
+    /// A block was freed, or a snapshot has ended: makes the chunks free once both is the case.
+    fn recycle(&self, state: &mut State, index: usize, first: usize) {
+        let region = &mut state.regions[index];
+        let Some(block) = region.blocks.get(&first) else {
+            return;
+        };
+        if block.is_owned || block.snapshots > 0 && !region.is_retired {
+            return;
+        }
+        let (chunks, is_private) = (block.chunks, block.is_private);
+        let all = bytes(first, chunks);
+        if region.is_retired {
+            // A copy of this process may read the file.
+            let _ = region.write.release(all);
+        } else if is_private && region.share(all).is_err() {
+            // The next call tries again.
+            lock(&self.ended).push((region.number, first));
+            if let Some(block) = region.blocks.get_mut(&first) {
+                block.snapshots += 1;
+            }
+            return;
+        }
+        region.blocks.remove(&first);
+        state.private -= usize::from(is_private);
+        if region.is_retired {
+            if region.blocks.is_empty() {
+                state.regions.remove(index);
+            }
+            return;
+        }
+        region.free.push(Free {
+            first,
+            chunks,
+            since: Instant::now(),
+        });
+        state.free += chunks * HUGE;
+        if state.free > self.most_free {
+            region.return_free(&mut state.free, self.most_free, None);
+        }
+    }
+}
+
+impl State {
+    /// The region and the first chunk of the block that has this address.
+    fn find(&self, address: usize) -> Option<(usize, usize)> {
+        self.regions.iter().enumerate().find_map(|(index, region)| {
+            let begin = region.write.base().addr().get();
+            let at = address
+                .checked_sub(begin)
+                .filter(|at| *at < region.write.len())?;
+            let (&first, block) = region.blocks.range(..=at / HUGE).next_back()?;
+            (at < (first + block.chunks) * HUGE).then_some((index, first))
+        })
+    }
+}
+
+impl Region {
+    /// Takes this many chunks without memory: the first run that has as many.
+    fn take(&mut self, chunks: usize) -> Option<usize> {
+        let (&first, &run) = self.unused.iter().find(|&(_, &run)| run >= chunks)?;
+        self.unused.remove(&first);
+        if run > chunks {
+            self.unused.insert(first + chunks, run - chunks);
+        }
+        Some(first)
+    }
+
+    /// Takes the chunks behind a block for it, if they have no block and no memory.
+    fn extend(&mut self, first: usize, chunks: usize, is_private: bool) -> bool {
+        let Some(&run) = self.unused.get(&first).filter(|run| **run >= chunks) else {
+            return false;
+        };
+        let all = bytes(first, chunks);
+        if self.is_retired
+            || is_private
+                && self
+                    .write
+                    .set_shared(all.clone(), &self.segment, false)
+                    .is_err()
+        {
+            return false;
+        }
+        let _ = self.write.advise_huge(all, true);
+        self.unused.remove(&first);
+        if run > chunks {
+            self.unused.insert(first + chunks, run - chunks);
+        }
+        true
+    }
+
+    /// Makes chunks of a private block shared again.
+    fn share(&self, range: Range<usize>) -> sys::Result<()> {
+        self.write.set_shared(range.clone(), &self.segment, true)?;
+        self.write.exclude_from_core_dumps(range)
+    }
+
+    /// Returns memory of freed blocks, oldest first, until at most `most` bytes are left, and all that was freed before
+    /// `until`.
+    fn return_free(&mut self, free: &mut usize, most: usize, until: Option<Instant>) {
+        let mut count = 0;
+        for run in &self.free {
+            if *free <= most && until.is_none_or(|until| run.since >= until) {
+                break;
+            }
+            let all = bytes(run.first, run.chunks);
+            // Fails for want of nothing. What stays is not lost: the chunks are not zero, and not taken.
+            let is_returned = self.segment.punch(all.start as u64..all.end as u64).is_ok();
+            *free -= all.len();
+            count += 1;
+            if is_returned {
+                join(&mut self.unused, run.first, run.chunks);
+            }
+        }
+        self.free.drain(..count);
+    }
+}
+
+/// Adds a run of chunks, as one with its neighbours.
+fn join(unused: &mut BTreeMap<usize, usize>, mut first: usize, mut chunks: usize) {
+    if let Some((&before, &run)) = unused.range(..first).next_back()
+        && before + run == first
+    {
+        first = before;
+        chunks += run;
+    }
+    if let Some(run) = unused.remove(&(first + chunks)) {
+        chunks += run;
+    }
+    unused.insert(first, chunks);
+}
+
+/// Allocates huge pages. Where Linux has none to give, each page is allocated when it is used.
+fn populate(write: &Map, segment: &Segment, range: Range<usize>) {
+    for chunk in range.step_by(HUGE) {
+        // One page, from which Linux makes a huge one.
+        if segment.allocate(chunk as u64..chunk as u64 + 1).is_err()
+            || write.collapse(chunk..chunk + HUGE).is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// Whether Linux makes huge pages of shared memory at the first access, where this is advised.
+fn faults_are_huge() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+        let setting = setting.unwrap_or_default();
+        ["[always]", "[within_size]", "[advise]", "[force]"]
+            .iter()
+            .any(|one| setting.contains(one))
+    })
+}
+
+/// All heaps of this process.
+static HEAPS: Mutex<Vec<&'static CowHeap>> = Mutex::new(Vec::new());
+
+thread_local! {
+    /// The locks of all heaps, while this thread forks.
+    static HELD: RefCell<Vec<(MutexGuard<'static, State>, MutexGuard<'static, Vec<(u64, usize)>>)>> =
+        const { RefCell::new(Vec::new()) };
+}
+
+/// Makes all blocks private.
+fn before_fork() {
+    let heaps = lock(&HEAPS).clone();
+    for heap in heaps {
+        let mut state = lock(&heap.state);
+        heap.tidy(&mut state);
+        let State {
+            regions,
+            private,
+            free,
+            ..
+        } = &mut *state;
+        for region in regions.iter_mut().filter(|region| !region.is_retired) {
+            region.return_free(free, 0, None);
+            for (&first, block) in &mut region.blocks {
+                let all = bytes(first, block.chunks);
+                if !block.is_private && region.write.set_shared(all, &region.segment, false).is_ok()
+                {
+                    block.is_private = true;
+                    *private += 1;
+                }
+            }
+            region.is_retired = true;
+        }
+        regions.retain(|region| !region.blocks.is_empty());
+        let ended = lock(&heap.ended);
+        HELD.with_borrow_mut(|held| held.push((state, ended)));
+    }
+}
+
+fn after_fork(is_copy: bool) {
+    for (mut state, _) in HELD.take() {
+        if !is_copy {
+            continue;
+        }
+        // That of the other process.
+        state.written = None;
+        let State {
+            regions, private, ..
+        } = &mut *state;
+        for region in regions {
+            for (&first, block) in region
+                .blocks
+                .iter_mut()
+                .filter(|(_, block)| !block.is_private)
+            {
+                // `before_fork` has failed: what this process writes must not reach the other.
+                let all = bytes(first, block.chunks);
+                if region.write.set_shared(all, &region.segment, false).is_ok() {
+                    block.is_private = true;
+                    *private += 1;
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for CowHeap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CowHeap")
+            .field("label", &self.label)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "cow_heap_tests.rs"]
+mod tests;

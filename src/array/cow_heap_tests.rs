@@ -1,0 +1,250 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+
+const MIB: usize = 1 << 20;
+
+/// A block as the allocator of another language has it.
+struct Owned {
+    heap: &'static CowHeap,
+    at: NonNull<u8>,
+    len: usize,
+}
+
+impl Owned {
+    fn new(heap: &'static CowHeap, len: usize, zeroed: bool) -> Owned {
+        let at = heap.alloc(len, zeroed).unwrap();
+        Owned { heap, at, len }
+    }
+
+    fn write(&self, at: usize, value: u8) {
+        assert!(at < self.len);
+        // SAFETY: within the block, which this thread alone has.
+        unsafe { self.at.add(at).write_volatile(value) };
+    }
+
+    fn read(&self, at: usize) -> u8 {
+        assert!(at < self.len);
+        // SAFETY: as above.
+        unsafe { self.at.add(at).read_volatile() }
+    }
+
+    fn snapshot(&self, range: Range<usize>) -> Option<Array<u8>> {
+        self.heap
+            .snapshot(self.at.addr().get() + range.start, range.len())
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // SAFETY: not used afterwards.
+        unsafe { self.heap.free(self.at) };
+    }
+}
+
+/// Numbers that look random.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+}
+
+#[test]
+fn a_snapshot_stays_as_it_was() {
+    let heap = CowHeap::new("test").unwrap();
+    let block = Owned::new(heap, 5 * MIB, true);
+    block.write(4 * MIB, 1);
+    let first = block.snapshot(MIB..5 * MIB).unwrap();
+    let again = block.snapshot(0..5 * MIB).unwrap();
+    block.write(4 * MIB, 2);
+    assert_eq!(
+        (first[3 * MIB], again[4 * MIB], block.read(4 * MIB)),
+        (1, 1, 2)
+    );
+    assert_eq!(first.len(), 4 * MIB);
+    // What was written is not in the file; the rest is.
+    assert!(block.snapshot(0..5 * MIB).is_none());
+    assert_eq!(block.snapshot(0..MIB).unwrap()[0], 0);
+    assert!(
+        block.snapshot(MIB..5 * MIB + 1).is_none(),
+        "beyond the block"
+    );
+    drop(block);
+    assert_eq!((first[3 * MIB], again[4 * MIB]), (1, 1));
+    // Not reused while there are snapshots.
+    let other = Owned::new(heap, 5 * MIB, false);
+    (0..5 * MIB).step_by(4096).for_each(|at| other.write(at, 9));
+    assert_eq!((first[3 * MIB], again[0]), (1, 0));
+}
+
+#[test]
+fn memory_is_reused_and_returned() {
+    let heap = CowHeap::new("test").unwrap();
+    let block = Owned::new(heap, 3 * MIB, false);
+    let first = block.at;
+    block.write(0, 1);
+    let snapshot = block.snapshot(0..1).unwrap();
+    drop(block);
+    assert_eq!(heap.in_use(), (3 * MIB, 0), "the snapshot has it");
+    drop(snapshot);
+    assert_eq!(heap.in_use(), (0, 4 * MIB));
+    let block = Owned::new(heap, 4 * MIB, false);
+    assert_eq!(block.at, first);
+    block.write(0, 2);
+    assert_eq!(block.snapshot(0..1).unwrap()[..], [2], "shared again");
+    drop(block);
+    let zeros = Owned::new(heap, 4 * MIB, true);
+    assert!((0..4 * MIB).all(|at| zeros.read(at) == 0));
+    drop(zeros);
+    heap.trim();
+    assert_eq!(heap.in_use(), (0, 0));
+    let zeros = Owned::new(heap, 4 * MIB, true);
+    assert!((0..4 * MIB).step_by(64).all(|at| zeros.read(at) == 0));
+}
+
+#[test]
+fn a_block_is_resized_in_place() {
+    let heap = CowHeap::new("test").unwrap();
+    let block = heap.alloc(3 * MIB, false).unwrap();
+    let next = Owned::new(heap, MIB, false);
+    let address = block.addr().get();
+    // SAFETY: the block is used by this thread alone, until it is freed.
+    unsafe {
+        assert!(heap.resize(block, 4 * MIB));
+        assert_eq!(heap.len_of(address), Some(4 * MIB));
+        assert!(
+            !heap.resize(block, 4 * MIB + 1),
+            "the next chunk has a block"
+        );
+        assert!(!heap.resize(block, MIB), "too much would be left");
+        drop(next);
+        heap.trim();
+        block.write(7);
+        let snapshot = heap.snapshot(address, 4 * MIB).unwrap();
+        assert!(heap.resize(block, 9 * MIB), "into chunks without memory");
+        block.add(9 * MIB - 1).write(8);
+        assert_eq!((snapshot[0], snapshot.len()), (7, 4 * MIB));
+        assert!(heap.snapshot(address, 9 * MIB).is_none());
+        assert_eq!(heap.len_of(address + 1), None);
+        heap.free(block);
+    }
+    assert_eq!(heap.len_of(address), None);
+}
+
+/// Random blocks, writes and snapshots in four threads, beside plain vectors.
+#[test]
+fn random_programs_equal_plain_memory() {
+    let heap = CowHeap::new("test").unwrap();
+    let steps = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for seed in 1..=4 {
+            let steps = &steps;
+            scope.spawn(move || {
+                let mut random = Random(seed * 0x9e37_79b9);
+                let mut blocks: Vec<(Owned, BTreeMap<usize, u8>)> = Vec::new();
+                let mut snapshots: Vec<(Array<u8>, BTreeMap<usize, u8>)> = Vec::new();
+                while steps.fetch_add(1, Ordering::Relaxed) < 20_000 {
+                    match random.below(16) {
+                        0 if blocks.len() < 8 => {
+                            let len = 1 + random.below(6 * MIB);
+                            // Others have unspecified content: all that is looked at is written first.
+                            blocks.push((Owned::new(heap, len, true), BTreeMap::new()));
+                        }
+                        1 if !blocks.is_empty() => {
+                            blocks.swap_remove(random.below(blocks.len()));
+                        }
+                        2 if !snapshots.is_empty() => {
+                            snapshots.swap_remove(random.below(snapshots.len()));
+                        }
+                        3..=5 if !blocks.is_empty() && snapshots.len() < 20 => {
+                            let (block, content) = &blocks[random.below(blocks.len())];
+                            if let Some(array) = block.snapshot(0..block.len) {
+                                snapshots.push((array, content.clone()));
+                            }
+                        }
+                        6..=11 if !blocks.is_empty() => {
+                            let at = random.below(blocks.len());
+                            let (block, content) = &mut blocks[at];
+                            let place = random.below(block.len);
+                            let value = random.below(256) as u8;
+                            block.write(place, value);
+                            content.insert(place, value);
+                        }
+                        12 if random.below(50) == 0 => heap.trim(),
+                        _ => {}
+                    }
+                    let looked = random.below(64);
+                    if let Some((block, content)) = blocks.get(looked) {
+                        assert!(content.iter().all(|(at, value)| block.read(*at) == *value));
+                        let place = random.below(block.len);
+                        assert_eq!(block.read(place), content.get(&place).copied().unwrap_or(0));
+                    }
+                    if let Some((array, content)) = snapshots.get(looked) {
+                        assert!(content.iter().all(|(at, value)| array[*at] == *value));
+                    }
+                }
+            });
+        }
+    });
+    heap.trim();
+    assert_eq!(heap.in_use(), (0, 0));
+}
+
+/// After a fork, neither process sees what the other writes, and snapshots stay.
+#[test]
+fn a_forked_copy_has_its_own_memory() {
+    let heap = CowHeap::new("test").unwrap();
+    let block = Owned::new(heap, 4 * MIB, true);
+    block.write(0, 1);
+    let snapshot = block.snapshot(0..4 * MIB).unwrap();
+    let other = Owned::new(heap, 2 * MIB, true);
+    other.write(0, 1);
+    let (mut here, mut there) = std::os::unix::net::UnixStream::pair().unwrap();
+    let exchange = |stream: &mut std::os::unix::net::UnixStream, word: u8| {
+        use std::io::{Read, Write};
+        stream.write_all(&[word]).unwrap();
+        let mut got = [0];
+        stream.read_exact(&mut got).unwrap();
+        got[0]
+    };
+    // SAFETY: the copy only uses memory and a socket, and ends without running anything of the test harness.
+    let copy = unsafe { libc::fork() };
+    assert!(copy >= 0);
+    if copy == 0 {
+        let passed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            other.write(0, 2);
+            block.write(1, 2);
+            exchange(&mut there, 0);
+            assert_eq!((other.read(0), other.read(1)), (2, 0));
+            assert_eq!((block.read(0), block.read(1), snapshot[0]), (1, 2, 1));
+            // In memory of its own.
+            let new = Owned::new(heap, 2 * MIB, true);
+            new.write(0, 3);
+            assert_eq!(new.snapshot(0..1).unwrap()[..], [3]);
+            assert_eq!(other.snapshot(4096..4097).unwrap()[..], [0]);
+            drop(new);
+            exchange(&mut there, 0);
+        }));
+        // SAFETY: ends the copy at once.
+        unsafe { libc::_exit(i32::from(passed.is_err())) };
+    }
+    other.write(1, 4);
+    exchange(&mut here, 0);
+    assert_eq!((other.read(0), other.read(1), block.read(1)), (1, 4, 0));
+    // Freed here, while the copy reads it.
+    drop(other);
+    let new = Owned::new(heap, 2 * MIB, false);
+    (0..2 * MIB).step_by(4096).for_each(|at| new.write(at, 7));
+    exchange(&mut here, 0);
+    let mut status = 0;
+    // SAFETY: waits for the copy made above.
+    assert_eq!(unsafe { libc::waitpid(copy, &raw mut status, 0) }, copy);
+    assert_eq!(status, 0);
+    drop(block);
+    assert_eq!(snapshot[0], 1);
+}
