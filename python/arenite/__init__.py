@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ._arrays import array as array
     from ._arrays import empty as empty
     from ._arrays import full as full
+    from ._arrays import install as install
     from ._arrays import mut as mut
     from ._arrays import zeros as zeros
     from ._broken import StartFailed as StartFailed
@@ -88,6 +89,7 @@ _HOMES = {
     "empty": "_arrays",
     "freeze_support": "_start",
     "full": "_arrays",
+    "install": "_arrays",
     "isolated": "_isolated",
     "mut": "_arrays",
     "read_csv": "tables",
@@ -132,6 +134,7 @@ __all__ = [
     "empty",
     "freeze_support",
     "full",
+    "install",
     "isolated",
     "mut",
     "read_csv",

@@ -116,6 +116,11 @@ class Beside:
         assert self.most is not None
         return len(self.buffers) >= (self.most // 4 if nbytes < _SMALL else self.most)
 
+    def snapshot(self, address: int, nbytes: int) -> Buffer | None:
+        """Returns memory that numpy has made where tasks read snapshots, as it is now: see `_arrays.install`."""
+        take: Callable[[int, int], Buffer | None] | None = getattr(self.arena, "snapshot", None)
+        return None if take is None else take(address, nbytes)
+
     def reduce_array(self, array: Any) -> Any:
         """Reduces an array: to the memory that it views."""
         dtype, arena = array.dtype, self.arena
@@ -126,6 +131,8 @@ class Beside:
         kind = dtype.str if dtype.char in _NUMERIC and dtype.names is None and not dtype.metadata else dtype
         is_full = self.most is not None and self._is_full(array.nbytes)
         found = None if is_full else arena.find(low, high - low)
+        if found is None and array.nbytes >= _SMALL and high - low <= 2 * array.nbytes and not is_full:
+            found = self.snapshot(low, high - low)
         order = "C" if array.flags.c_contiguous or not array.flags.f_contiguous else "F"
         if found is not None:
             start = array.__array_interface__["data"][0] - low

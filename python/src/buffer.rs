@@ -15,8 +15,8 @@ use pyo3::prelude::*;
 
 /// The arena of a worker's task; engines count from 1.
 pub const TASK: u64 = 0;
-/// Not an arena: sealed memory files, which the workers of any engine map unless they are sandboxed.
-const FILE: u64 = u64::MAX;
+/// Not an arena: sealed memory files and snapshots, which the workers of any engine map unless they are sandboxed.
+pub const FILE: u64 = u64::MAX;
 
 /// The number of memory handles in this process.
 static LIVE: AtomicUsize = AtomicUsize::new(0);

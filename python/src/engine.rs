@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::actor::{Actor, State, start_actor};
-use crate::buffer::{Buffer, Memory};
+use crate::buffer::{Buffer, FILE, Memory};
 use crate::events::push_line;
 use crate::failure::describe_full;
 use crate::loans::Loans;
@@ -494,6 +494,16 @@ impl Engine {
             self.shared.maps_files,
             writable,
         )
+    }
+
+    /// The `nbytes` bytes at this address as they are now, if numpy has made them where tasks read snapshots, workers map
+    /// them, and they were not written since an earlier snapshot.
+    fn snapshot(&self, py: Python<'_>, address: usize, nbytes: usize) -> Option<Buffer> {
+        if !self.shared.maps_files {
+            return None;
+        }
+        let array = py.detach(|| crate::numpy_memory::snapshot(address, nbytes))?;
+        Some(Buffer::whole(Memory::new(array, FILE, false)))
     }
 
     /// The same for the bytes of an object with a buffer.

@@ -17,6 +17,7 @@ mod engine;
 mod events;
 mod failure;
 mod loans;
+mod numpy_memory;
 mod options;
 mod packet;
 mod plain;
@@ -40,6 +41,8 @@ mod _arenite {
     use crate::events::next_events;
     #[pymodule_export]
     use crate::failure::escape;
+    #[pymodule_export]
+    use crate::numpy_memory::{install, numpy_memory};
     #[pymodule_export]
     use crate::options::{Limiter, Options};
     #[pymodule_export]
