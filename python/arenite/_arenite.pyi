@@ -15,6 +15,7 @@ __all__ = [
     "Limiter",
     "Options",
     "Packet",
+    "PrivateBuffer",
     "Snapshot",
     "Stock",
     "Task",
@@ -24,12 +25,14 @@ __all__ = [
     "after_fork",
     "begin_timed",
     "escape",
+    "install",
     "is_cancelled",
     "is_worker",
     "join_all",
     "load_plain",
     "map_file",
     "next_events",
+    "numpy_memory",
     "report",
     "run_packet",
     "run_worker",
@@ -50,7 +53,7 @@ def load_plain(
     buffered: int,
     makers: dict[tuple[str, str], tuple[Callable[..., Any], str | None]],
 ) -> Any: ...
-def install() -> None: ...
+def install(on: bool = True) -> None: ...
 def map_file(fd: int) -> Buffer: ...
 def next_events(timeout: float) -> tuple[list[int], list[tuple[int, str, int, str]]]: ...
 def numpy_memory() -> tuple[int, int]: ...
@@ -93,6 +96,7 @@ class Buffer:
     @property
     def readonly(self) -> bool: ...
     def lend(self) -> Buffer: ...
+    def private_copy(self) -> PrivateBuffer | None: ...
     @property
     def lent(self) -> bool: ...
     def __len__(self) -> int: ...
@@ -191,6 +195,10 @@ class Actor:
 @final
 class Closing:
     def wait(self, timeout: float | None = None) -> bool: ...
+
+@final
+class PrivateBuffer:
+    def __buffer__(self, flags: int, /) -> memoryview: ...
 
 @final
 class Engine:

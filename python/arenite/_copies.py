@@ -119,7 +119,7 @@ def _layout(array: Any) -> tuple[Any, ...]:
     return array.__array_interface__["data"], array.shape, array.strides, array.dtype
 
 
-class Beside(_pickle.Beside):
+class Beside(_pickle.Arguments):
     """Takes the arrays of one task of an executor."""
 
     def __init__(self, arena: _pickle.Arena | None, private: bool, copies: Copies, used: list[int]) -> None:

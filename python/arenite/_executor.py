@@ -160,8 +160,9 @@ class Executor(BaseExecutor):
         Tasks return numbers, text, arrays and containers of these, which are copied; `mut()` is refused. "required"
         raises OSError where Linux lacks a part of the sandbox.
     :param lanes: Threads of each worker that run tasks at the same time: for tasks that wait.
-    :param writable: "copy" gives tasks private copies of the arrays in their arguments, and the program private copies
-        of the arrays in results, instead of read-only views of the arena; "results" only the latter.
+    :param writable: "copy" gives tasks shared arrays too as their own (what they write, no one else sees), and the
+        program private copies of the arrays in results, instead of read-only views of the arena; "results" only the
+        latter. Other arrays among the arguments are the task's own in any case.
     :param cancel_running: Whether `Future.cancel()` and `shutdown(cancel_futures=True)` end tasks that run.
     :param output: What happens to lines that tasks print: "labelled" prints them to `sys.stdout` and `sys.stderr` with
         the number of the worker, "plain" as they are; None drops them.

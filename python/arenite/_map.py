@@ -50,7 +50,7 @@ class Results(Generic[T]):
     #: Whether an item of the input is an argument, and not a tuple of all.
     _takes_single = True
     #: Takes the arrays of arguments that are sent in packets.
-    _beside: Callable[..., _pickle.Beside] = _pickle.Beside
+    _beside: Callable[..., _pickle.Beside] = _pickle.Arguments
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from weakref import ref
 
 from . import _mirror
-from ._arenite import Buffer
+from ._arenite import Buffer, PrivateBuffer
 
 # A worker imports this before its first task: `typing` and `pickle`, with all they import, take a fifth of its start.
 TYPE_CHECKING = False
@@ -85,6 +85,9 @@ class Beside:
     #: stay inside of the pickle, small ones before.
     most: int | None = None
 
+    #: Whether the receiver may write to arrays whose memory is not shared on purpose.
+    gives = False
+
     def __init__(self, arena: Arena | None, private: bool) -> None:
         self.arena = arena
         self.private = private
@@ -131,12 +134,13 @@ class Beside:
         kind = dtype.str if dtype.char in _NUMERIC and dtype.names is None and not dtype.metadata else dtype
         is_full = self.most is not None and self._is_full(array.nbytes)
         found = None if is_full else arena.find(low, high - low)
+        restore: Any = _restore_view if found is not None or not self.gives else _restore_own
         if found is None and array.nbytes >= _SMALL and high - low <= 2 * array.nbytes and not is_full:
             found = self.snapshot(low, high - low)
         order = "C" if array.flags.c_contiguous or not array.flags.f_contiguous else "F"
         if found is not None:
             start = array.__array_interface__["data"][0] - low
-            return _restore_view, (pickle.PickleBuffer(found), kind, shape, strides, start)
+            return restore, (pickle.PickleBuffer(found), kind, shape, strides, start)
         if array.nbytes < OUT_OF_BAND or self.private:
             # A copy anyway, so it is writable, as with every other pool.
             return _restore_small, (bytearray(array.tobytes(order)), kind, shape, order)
@@ -148,7 +152,13 @@ class Beside:
         copy: Any = numpy.ndarray(shape, dtype, buffer=found, order=order)  # type: ignore[arg-type]
         numpy.copyto(copy, array)
         self.copied += array.nbytes
-        return _restore_view, (pickle.PickleBuffer(found), kind, shape, copy.strides, 0)
+        return restore, (pickle.PickleBuffer(found), kind, shape, copy.strides, 0)
+
+
+class Arguments(Beside):
+    """Takes the arrays of a call. The task may write to its own, as with every other pool."""
+
+    gives = True
 
 
 def is_same(array: Any, copy: Any) -> bool:
@@ -417,10 +427,23 @@ def _extent(array: Any) -> tuple[int, int]:
 def _restore_view(buffer: Any, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], start: int) -> Any:
     import numpy
 
-    if type(buffer) is memoryview and type(buffer.obj) is bytearray:
+    if type(buffer) is memoryview and type(buffer.obj) in (bytearray, PrivateBuffer):
         # A private copy of memory that cannot be written where it comes from.
         buffer = buffer.obj
     return numpy.ndarray(shape, dtype, buffer=buffer, offset=start, strides=strides)
+
+
+def _restore_own(buffer: Any, *layout: Any) -> Any:
+    """Restores an array that the task may write to. In a sandbox, and without room, it is read-only from 64 KiB on."""
+    if type(buffer) is Buffer and buffer.readonly:
+        buffer = _private(buffer) or buffer
+    return _restore_view(buffer, *layout)
+
+
+def _private(buffer: Buffer) -> bytearray | PrivateBuffer | None:
+    """Returns a copy that is this task's own. From 64 KiB on, pages are copied when they are written; None where that is
+    not possible."""
+    return bytearray(buffer) if buffer.nbytes < _SMALL else buffer.private_copy()
 
 
 def _restore_small(data: Any, dtype: Any, shape: tuple[int, ...], order: str) -> Any:
@@ -559,7 +582,7 @@ class Function:
         return Function(*self.own, 0, self.names | names, definitions)
 
     def call(
-        self, call: Any, kind: int, private: bool, beside: Callable[[Arena | None, bool], Beside] = Beside
+        self, call: Any, kind: int, private: bool, beside: Callable[[Arena | None, bool], Beside] = Arguments
     ) -> tuple[bytes, bytes, int, list[Buffer], int]:
         """Pickles the arguments of a call. Returns what is sent: head, pickle, kind and buffers; and the number of
         bytes that were copied."""
@@ -692,7 +715,12 @@ def load(data: Any, buffers: Sequence[Any], private: bool = False) -> Any:
 def own(buffers: Sequence[Any], private: bool) -> Sequence[Any]:
     """Returns the buffers, or `private` copies of those that are read-only."""
     if private and buffers:
-        return [buffer if type(buffer) is Buffer and not buffer.readonly else bytearray(buffer) for buffer in buffers]
+        return [
+            buffer
+            if type(buffer) is Buffer and not buffer.readonly
+            else (type(buffer) is Buffer and _private(buffer)) or bytearray(buffer)
+            for buffer in buffers
+        ]
     return buffers
 
 

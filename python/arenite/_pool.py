@@ -329,8 +329,8 @@ class Pool:
         unless it is given: calls may change their arguments, and the program their results.
 
     No `if __name__ == "__main__"` is needed, and lambdas and functions of notebooks can be called. Large arrays among
-    the arguments travel in shared memory, and each call gets a copy of its own; with `writable=None` they are read-only
-    there, and not copied if they are in shared memory already (`executor.share`).
+    the arguments travel in shared memory, and each call gets a copy of its own, of which only pages that it writes are
+    copied.
 
     The death of a worker costs the call that it ran, and the pool goes on: `apply` and `get` raise `WorkerDied`, `imap`
     and `imap_unordered` raise it in the place of that result and continue after it. `map` and `starmap` wait until all

@@ -7,7 +7,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use arenite::{Array, ArrayMut};
+use arenite::{Array, ArrayMut, raw};
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
@@ -285,6 +285,14 @@ impl Buffer {
         !self.memory.writable
     }
 
+    /// In a task: the same bytes, to be changed by this task alone. `None` where that is not possible.
+    fn private_copy(&self) -> Option<PrivateBuffer> {
+        let copy = raw::PrivateCopy::of(&self.array())?;
+        // Relaxed: read by the thread that runs the job.
+        LIVE.fetch_add(1, Ordering::Relaxed);
+        Some(PrivateBuffer(copy))
+    }
+
     /// Whether it is to be lent for writing.
     #[getter]
     fn lent(&self) -> bool {
@@ -328,22 +336,74 @@ impl Buffer {
     ) -> PyResult<()> {
         let this = slf.get();
         let first = this.memory.array.as_ptr().wrapping_add(this.start);
-        let readonly = c_int::from(!this.memory.writable);
+        let readonly = !this.memory.writable;
         // SAFETY: the interpreter passes a valid view. The bytes stay mapped while the view holds a reference to this
-        // object, whose handle keeps their block or lease. They are writable in this process where `readonly` is 0.
-        let code = unsafe {
-            ffi::PyBuffer_FillInfo(
+        // object, whose handle keeps their block or lease. They are writable in this process unless `readonly`.
+        unsafe {
+            fill(
                 view,
-                slf.as_ptr(),
-                first.cast_mut().cast(),
-                this.len.cast_signed(),
+                slf.as_any(),
+                first.cast_mut(),
+                this.len,
                 readonly,
                 flags,
             )
-        };
-        match code {
-            0 => Ok(()),
-            _ => Err(PyErr::fetch(slf.py())),
         }
+    }
+}
+
+/// Fills a view of these bytes of an object.
+///
+/// # Safety
+///
+/// `view` is valid. The bytes can be read as long as the object lives, and written unless `readonly`.
+unsafe fn fill(
+    view: *mut ffi::Py_buffer,
+    object: &Bound<'_, PyAny>,
+    first: *mut u8,
+    len: usize,
+    readonly: bool,
+    flags: c_int,
+) -> PyResult<()> {
+    // SAFETY: promised by the caller.
+    let code = unsafe {
+        ffi::PyBuffer_FillInfo(
+            view,
+            object.as_ptr(),
+            first.cast(),
+            len.cast_signed(),
+            c_int::from(readonly),
+            flags,
+        )
+    };
+    match code {
+        0 => Ok(()),
+        _ => Err(PyErr::fetch(object.py())),
+    }
+}
+
+/// Bytes of an argument that its task may change for itself.
+#[pyclass(frozen, module = "arenite._arenite")]
+pub struct PrivateBuffer(Arc<raw::PrivateCopy>);
+
+impl Drop for PrivateBuffer {
+    fn drop(&mut self) {
+        LIVE.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[pymethods]
+impl PrivateBuffer {
+    /// # Safety
+    ///
+    /// Called by the interpreter, with a view to fill.
+    unsafe fn __getbuffer__(
+        slf: Bound<'_, Self>,
+        view: *mut ffi::Py_buffer,
+        flags: c_int,
+    ) -> PyResult<()> {
+        let copy = &slf.get().0;
+        // SAFETY: the interpreter passes a valid view. The bytes may be read and written as long as this object lives.
+        unsafe { fill(view, slf.as_any(), copy.as_ptr(), copy.len(), false, flags) }
     }
 }

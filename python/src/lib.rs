@@ -34,7 +34,7 @@ mod _arenite {
     #[pymodule_export]
     use crate::actor::Actor;
     #[pymodule_export]
-    use crate::buffer::{Buffer, map_file};
+    use crate::buffer::{Buffer, PrivateBuffer, map_file};
     #[pymodule_export]
     use crate::engine::{Closing, Engine, join_all};
     #[pymodule_export]

@@ -6,6 +6,7 @@
 
 use std::ffi::{c_char, c_void};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use arenite::raw::CowHeap;
@@ -17,6 +18,8 @@ use crate::process::is_worker;
 
 /// Smaller arrays stay where they are.
 const LARGE: usize = 1 << 20;
+/// The same, or more than any array has while nothing new is to be made here.
+static FROM: AtomicUsize = AtomicUsize::new(LARGE);
 
 /// About the largest piece of memory that changes when glibc takes memory from Linux, and returns it.
 const ADAPTED: usize = 31 << 20;
@@ -60,7 +63,8 @@ fn installed() -> &'static Installed {
 
 unsafe extern "C" fn malloc(_: *mut c_void, size: usize) -> *mut c_void {
     let Installed { heap, before } = installed();
-    if size >= LARGE
+    // Relaxed: a switch.
+    if size >= FROM.load(Ordering::Relaxed)
         && let Some(block) = heap.alloc(size, false)
     {
         return block.as_ptr().cast();
@@ -72,7 +76,7 @@ unsafe extern "C" fn malloc(_: *mut c_void, size: usize) -> *mut c_void {
 unsafe extern "C" fn calloc(_: *mut c_void, count: usize, size: usize) -> *mut c_void {
     let Installed { heap, before } = installed();
     if let Some(all) = count.checked_mul(size)
-        && all >= LARGE
+        && all >= FROM.load(Ordering::Relaxed)
         && let Some(block) = heap.alloc(all, true)
     {
         return block.as_ptr().cast();
@@ -113,11 +117,17 @@ unsafe extern "C" fn free(_: *mut c_void, at: *mut c_void, size: usize) {
     }
 }
 
-/// Lets numpy make large arrays in memory of which tasks read snapshots, from now on. Does nothing in a worker.
+/// Lets numpy make large arrays in memory of which tasks read snapshots, from now on, or where it made them before. Does
+/// nothing in a worker.
 #[pyfunction]
-pub fn install(py: Python<'_>) -> PyResult<()> {
+#[pyo3(signature = (on=true))]
+pub fn install(py: Python<'_>, on: bool) -> PyResult<()> {
     static ONCE: Mutex<()> = Mutex::new(());
-    if is_worker() || INSTALLED.get().is_some() {
+    if is_worker() {
+        return Ok(());
+    }
+    FROM.store(if on { LARGE } else { usize::MAX }, Ordering::Relaxed);
+    if !on || INSTALLED.get().is_some() {
         return Ok(());
     }
     let unknown = || PyRuntimeError::new_err("this numpy has no data handler that arenite knows");

@@ -49,6 +49,8 @@ def kinds():
     channel = sys.modules.get("arenite._channel")
     printed = {pipe for receiver in list(channel._open) for pipe in getattr(receiver, "pipes", ())} if channel else set()
     opened = [of for number, of in harness.descriptors().items() if number not in printed]
+    # What `arenite.install()` has opened stays as long as the process.
+    opened = [of for of in opened if "arenite-numpy" not in of and not of.endswith("/pagemap")]
     return collections.Counter(re.sub(r"\[\d+\]|[0-9a-f]{16}", "", of) for of in opened)
 
 
@@ -60,6 +62,9 @@ def nothing_left(request, watchdog):
         harness.all_ready(executor)
     children, names, opened = harness.children(), harness.shared_memory(), kinds()
     yield
+    if extension := sys.modules.get("arenite._arenite"):
+        # What a test has made of numpy is not for others.
+        extension.install(False)
     # Their executors end with the program otherwise.
     if isolated := sys.modules.get("arenite._isolated"):
         while isolated._executors:

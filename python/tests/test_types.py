@@ -22,6 +22,7 @@ CONFIG = Path(__file__).parents[1] / "pyproject.toml"
 ALLOWED = """
 # Made of a slot; visible from 3.12 on.
 arenite._arenite.Buffer.__buffer__
+arenite._arenite.PrivateBuffer.__buffer__
 # Classes that are made when they are first needed.
 arenite._pickle.*
 # Of libraries without types.

@@ -302,6 +302,21 @@ impl View {
         })
     }
 
+    /// Calls `map` with the segment of an extent and the place of its first byte there. `None` if the extent does not
+    /// exist, or once descriptors are closed.
+    pub fn with_segment<T>(
+        &self,
+        extent: Extent,
+        map: impl FnOnce(&Segment, u64) -> T,
+    ) -> Option<T> {
+        let (region, range) = self.resolve(extent).ok()?;
+        let segment = region.segment.read();
+        let segment = segment.unwrap_or_else(PoisonError::into_inner);
+        segment
+            .as_ref()
+            .map(|segment| map(segment, range.start as u64))
+    }
+
     /// Where this address is, if in a map of the arena. Async-signal-safe.
     pub fn locate(&self, address: usize) -> Option<Located> {
         let inside = |map: &Map| {

@@ -620,10 +620,15 @@ fn faults_are_huge() -> bool {
 /// All heaps of this process.
 static HEAPS: Mutex<Vec<&'static CowHeap>> = Mutex::new(Vec::new());
 
+/// Those of one heap.
+struct Locks {
+    state: MutexGuard<'static, State>,
+    _ended: MutexGuard<'static, Vec<(u64, usize)>>,
+}
+
 thread_local! {
     /// The locks of all heaps, while this thread forks.
-    static HELD: RefCell<Vec<(MutexGuard<'static, State>, MutexGuard<'static, Vec<(u64, usize)>>)>> =
-        const { RefCell::new(Vec::new()) };
+    static HELD: RefCell<Vec<Locks>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Makes all blocks private.
@@ -651,13 +656,13 @@ fn before_fork() {
             region.is_retired = true;
         }
         regions.retain(|region| !region.blocks.is_empty());
-        let ended = lock(&heap.ended);
-        HELD.with_borrow_mut(|held| held.push((state, ended)));
+        let _ended = lock(&heap.ended);
+        HELD.with_borrow_mut(|held| held.push(Locks { state, _ended }));
     }
 }
 
 fn after_fork(is_copy: bool) {
-    for (mut state, _) in HELD.take() {
+    for Locks { mut state, .. } in HELD.take() {
         if !is_copy {
             continue;
         }
@@ -692,5 +697,6 @@ impl fmt::Debug for CowHeap {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 #[path = "cow_heap_tests.rs"]
 mod tests;

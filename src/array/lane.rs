@@ -18,8 +18,10 @@ use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use super::{ArrayLocation, PrivateCopy};
 use crate::arena::{ArenaFull, BlockPlacement, Extent, Offset};
 
 /// Memory for the fresh arrays of a lane's running job.
@@ -37,6 +39,12 @@ pub(crate) unsafe trait LaneMemory {
     /// result. The newest chunk can be rolled back, others wait for the end of the job. Only called on a thread for
     /// which this lane is set. A chunk of an earlier job, which the lane retains, may come back too.
     fn release(&self, chunk: (Offset, u64));
+
+    /// Maps bytes of an array of the running job, which may be changed for this process alone; `None` if that is not
+    /// possible. What has handles when the job has ended becomes a copy.
+    fn private_copy(&self, _of: ArrayLocation<'_>, _len: usize) -> Option<Arc<PrivateCopy>> {
+        None
+    }
 
     /// The counter for the handles of a chunk that was just allocated; `None`: the counter of the lane.
     fn count_of(&self, _chunk: Extent) -> Option<&'static LaneCount> {

@@ -61,6 +61,7 @@ mod memory_file;
 pub(crate) mod nd;
 pub mod npy;
 mod partitions;
+mod private_copy;
 mod sealed;
 mod sealed_file;
 mod shape;
@@ -79,6 +80,7 @@ pub(crate) use memory::AllocError;
 #[cfg(feature = "store")]
 pub(crate) use memory_file::MemoryFile;
 pub use partitions::Partitions;
+pub use private_copy::PrivateCopy;
 pub(crate) use sealed::ArrayLocation;
 pub use sealed::{Array, NotExclusive};
 pub(crate) use sealed_file::{FileName, MapError, SealedFile};

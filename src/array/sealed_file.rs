@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use super::memory::{self, Keeper, SealedMemory};
 #[cfg(feature = "store")]
 use super::sealed::ArrayLocation;
-use super::{Array, Element, Shape};
+use super::{Array, Element, PrivateCopy, Shape};
 use crate::arena::Block;
 #[cfg(feature = "store")]
 use crate::sys::Access;
@@ -174,6 +174,11 @@ impl SealedFile {
             copies: Mutex::default(),
             keep: Box::new(()),
         }))
+    }
+
+    /// In a worker: maps these bytes of a window for a job that may change them for itself.
+    pub(crate) fn private_copy(&self, skip: u64, len: usize) -> Option<PrivateCopy> {
+        PrivateCopy::map(self.segment.as_ref()?, skip, len).ok()
     }
 
     /// In a worker: makes what a window shows a copy. The job that has it has not been answered.

@@ -61,8 +61,8 @@ use super::param::{
     send_array, window_at,
 };
 use super::wire::{Lease, Malformed};
-pub use crate::array::CowHeap;
 use crate::array::{Array, ArrayLocation, ArrayMut, MapError, Shape};
+pub use crate::array::{CowHeap, PrivateCopy};
 use crate::sys::Segment;
 
 /// Maps a sealed memory file (`memfd_create`) as an array of its bytes, which jobs of any engine take without a copy.

@@ -12,14 +12,19 @@ static FORKS: AtomicU32 = AtomicU32::new(0);
 /// Called first in each forked copy.
 static FIRST: OnceLock<fn()> = OnceLock::new();
 
-/// Called before each fork, and after it in both processes, with whether this is the copy.
-static AROUND: OnceLock<(fn(), fn(bool))> = OnceLock::new();
+/// Called before each fork, and after it in both processes.
+static AROUND: OnceLock<Around> = OnceLock::new();
+
+struct Around {
+    before: fn(),
+    after: fn(bool),
+}
 
 /// From now on `before` is called before each `fork`, and `after` behind it in both processes, with whether the calling
 /// one is the copy. Only the first registration counts.
 pub fn run_around_forks(before: fn(), after: fn(bool)) {
     let _ = OwnerProcess::current();
-    let _ = AROUND.set((before, after));
+    let _ = AROUND.set(Around { before, after });
 }
 
 /// From now on each copy that `fork` makes of this process calls `first` before anything else. Copies made by the bare
@@ -78,8 +83,8 @@ fn wrong_process() -> ! {
 
 /// Runs before a fork.
 extern "C" fn prepare() {
-    if let Some((before, _)) = AROUND.get() {
-        before();
+    if let Some(around) = AROUND.get() {
+        (around.before)();
     }
     super::process::hold_signals_for_fork();
 }
@@ -87,8 +92,8 @@ extern "C" fn prepare() {
 /// Runs after a fork in the process that was copied.
 extern "C" fn after() {
     super::process::release_signals_after_fork();
-    if let Some((_, after)) = AROUND.get() {
-        after(false);
+    if let Some(around) = AROUND.get() {
+        (around.after)(false);
     }
 }
 
@@ -103,7 +108,7 @@ extern "C" fn count() {
     if let Some(first) = FIRST.get() {
         first();
     }
-    if let Some((_, after)) = AROUND.get() {
-        after(true);
+    if let Some(around) = AROUND.get() {
+        (around.after)(true);
     }
 }

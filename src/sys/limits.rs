@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -382,6 +383,40 @@ pub fn set_data_limit(bytes: u64) -> Result<()> {
     set_soft(Resource::RLIMIT_DATA, "RLIMIT_DATA", bytes, |_, hard| hard)
 }
 
+/// Room for private memory beyond `RLIMIT_DATA`, as long as this value lives.
+#[derive(Debug)]
+pub struct DataRoom(u64);
+
+/// Held while the limit is changed.
+static DATA_LIMIT: Mutex<()> = Mutex::new(());
+
+impl DataRoom {
+    /// Raises the soft limit of this process by `bytes`, or as far as the hard one allows.
+    pub fn new(bytes: u64) -> DataRoom {
+        let _held = DATA_LIMIT.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(soft) = limit(Resource::RLIMIT_DATA) else {
+            return DataRoom(0);
+        };
+        let more = |soft: u64, hard: u64| hard.min(soft.saturating_add(bytes));
+        match set_soft(Resource::RLIMIT_DATA, "RLIMIT_DATA", u64::MAX, more) {
+            Ok(()) => DataRoom(limit(Resource::RLIMIT_DATA).map_or(0, |now| now - soft)),
+            Err(_) => DataRoom(0),
+        }
+    }
+}
+
+impl Drop for DataRoom {
+    fn drop(&mut self) {
+        if self.0 > 0 {
+            let _held = DATA_LIMIT.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(soft) = limit(Resource::RLIMIT_DATA) {
+                // Lowering a soft limit is always allowed.
+                let _ = set_data_limit(soft.saturating_sub(self.0));
+            }
+        }
+    }
+}
+
 /// Forbids core dumps of this process by its soft `RLIMIT_CORE`. Not 0, which a program that collects dumps through a
 /// pipe does not get to see: Linux starts none for 1, and writes no file of one byte.
 pub fn forbid_core_dumps() -> Result<()> {
@@ -413,7 +448,12 @@ pub fn set_address_limit(more: u64) -> Result<()> {
 }
 
 /// Sets a soft limit, capped by `most(soft, hard)`.
-fn set_soft(resource: Resource, name: &str, bytes: u64, most: fn(u64, u64) -> u64) -> Result<()> {
+fn set_soft(
+    resource: Resource,
+    name: &str,
+    bytes: u64,
+    most: impl Fn(u64, u64) -> u64,
+) -> Result<()> {
     let error = |call, errno| Error::new(call, errno, format!("{name} to {bytes} bytes"));
     let (soft, hard) = getrlimit(resource).map_err(|errno| error("getrlimit", errno))?;
     allowed()

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 use nix::errno::Errno;
@@ -295,24 +296,41 @@ impl Map {
         self.replace(range, Prot::ReadWrite, kind, Some((segment, at)))
     }
 
-    /// Makes this map a copy: it keeps its content and its rights to read, and shows no later change of `segment`, which
-    /// it maps from `offset` on. Nothing may change it meanwhile.
-    pub fn detach(&self, segment: &Segment, offset: u64) -> Result<()> {
+    /// Maps `len` bytes of `segment` from `offset` (a multiple of the page size) for reading and writing: what is written
+    /// changes copies of the pages. From 2 MiB on aligned to 2 MiB.
+    pub fn new_private(segment: &Segment, offset: u64, len: usize) -> Result<Map> {
+        let map = Map::new(segment, offset, len, Prot::Read, len >= HUGE)?;
+        map.make_private(segment, offset)?;
+        Ok(map)
+    }
+
+    fn make_private(&self, segment: &Segment, offset: u64) -> Result<()> {
         let all = 0..self.len.next_multiple_of(PAGE);
         self.replace(
-            all.clone(),
+            all,
             Prot::ReadWrite,
             libc::MAP_PRIVATE,
             Some((segment, offset)),
-        )?;
-        for page in all.clone().step_by(PAGE) {
-            // SAFETY: a byte of a page of this live map, which was just mapped for writing. The write changes nothing.
-            unsafe {
-                let byte = self.base.add(page).as_ptr();
-                byte.write_volatile(byte.read_volatile());
-            }
-        }
+        )
+    }
+
+    /// Makes this map a copy: it keeps its content and its rights to read, and shows no later change of `segment`, which
+    /// it maps from `offset` on. Nothing may change it meanwhile.
+    pub fn detach(&self, segment: &Segment, offset: u64) -> Result<()> {
+        self.make_private(segment, offset)?;
+        self.copy_pages();
         self.protect(0..self.len, Prot::Read)
+    }
+
+    /// Copies all pages of a map that is private and may be written. Other threads may write to them meanwhile.
+    pub fn copy_pages(&self) {
+        for page in (0..self.len).step_by(PAGE) {
+            // SAFETY: a byte of a page of this live map, which is mapped for writing.
+            let byte = unsafe { AtomicU8::from_ptr(self.base.add(page).as_ptr()) };
+            let value = byte.load(Ordering::Relaxed);
+            // A write in any case. If it fails, another thread has written there.
+            let _ = byte.compare_exchange(value, value, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 
     /// Unmaps `range` (a multiple of the page size at both ends), whose addresses stay reserved. The caller has no

@@ -139,6 +139,7 @@ impl Written {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
     use crate::sys::{HUGE, Map, Prot, Segment};
@@ -150,35 +151,30 @@ mod tests {
         let map = Map::new(&segment, 0, HUGE, Prot::ReadWrite, true).unwrap();
         let other = Map::new(&segment, 0, HUGE, Prot::Read, true).unwrap();
         let written = Written::open().unwrap();
-        let first = map.base().as_ptr();
-        let all = first.addr()..first.addr() + HUGE;
+        let all = map.base().addr().get()..map.base().addr().get() + HUGE;
         let seen = |range: Range<usize>| {
             let pages = range.start / PAGE * PAGE..range.end.next_multiple_of(PAGE);
             let read = written.read(pages).unwrap();
             assert_eq!(written.is_any(range).unwrap(), read);
             read
         };
-        // SAFETY: all accesses are to bytes of the two maps, in this thread.
-        let (at, at_other) = unsafe { (first.add(3 * PAGE), other.base().as_ptr().add(3 * PAGE)) };
+        let (at, at_other) = (map.at(3 * PAGE, 1).unwrap(), other.at(3 * PAGE, 1).unwrap());
+        // SAFETY: bytes of the two maps, which this thread alone has.
+        let write = |value: u8| unsafe { at.write_volatile(value) };
         // SAFETY: as above.
-        unsafe { at.write_volatile(1) };
+        let both = || unsafe { (at.read_volatile(), at_other.read_volatile()) };
+        write(1);
         map.set_shared(0..HUGE, &segment, false).unwrap();
-        // SAFETY: as above.
-        assert_eq!(unsafe { at.read_volatile() }, 1);
+        assert_eq!(both(), (1, 1));
         assert!(!seen(all.clone()), "only read");
-        // SAFETY: as above.
-        unsafe { at.write_volatile(2) };
+        write(2);
         assert!(seen(all.clone()));
-        assert!(seen(at.addr()..at.addr() + 1));
-        assert!(!seen(all.start..at.addr()));
-        // SAFETY: as above.
-        assert_eq!(
-            unsafe { (at.read_volatile(), at_other.read_volatile()) },
-            (2, 1)
-        );
+        let at = at.addr().get();
+        assert!(seen(at..at + 1));
+        assert!(!seen(all.start..at));
+        assert_eq!(both(), (2, 1));
         map.set_shared(0..HUGE, &segment, true).unwrap();
         assert!(!seen(all));
-        // SAFETY: as above.
-        assert_eq!(unsafe { at.read_volatile() }, 1);
+        assert_eq!(both(), (1, 1));
     }
 }

@@ -1,9 +1,9 @@
 //! Memory files of the supervisor that jobs of a lane take, mapped.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use crate::array::{FileName, SealedFile};
+use crate::array::{FileName, PrivateCopy, SealedFile};
 use crate::kernel::BadArgument;
 use crate::sys::{self, process::getppid};
 
@@ -21,6 +21,8 @@ pub(super) struct MappedFiles {
     source: RefCell<Option<Arc<SealedFile>>>,
     /// The parts that the running job has.
     windows: RefCell<Vec<Arc<SealedFile>>>,
+    /// Private copies of arrays that the running job has made.
+    private: RefCell<Vec<Weak<PrivateCopy>>>,
 }
 
 impl MappedFiles {
@@ -74,8 +76,26 @@ impl MappedFiles {
         }
     }
 
-    /// After a job, before it is answered: whether there are handles to parts of files that it had.
+    /// The running job has made a private copy.
+    pub(super) fn note_private(&self, copy: &Arc<PrivateCopy>) {
+        let mut private = self.private.borrow_mut();
+        // A job that makes many drops most of them.
+        if private.len() == private.capacity() {
+            private.retain(|copy| copy.strong_count() > 0);
+        }
+        private.push(Arc::downgrade(copy));
+    }
+
+    /// After a job, before it is answered: whether there are handles to parts of files that it had, or to private copies.
     pub(super) fn has_escaped(&self) -> bool {
+        if self
+            .private
+            .borrow()
+            .iter()
+            .any(|copy| copy.strong_count() > 0)
+        {
+            return true;
+        }
         // Each is here and in `maps`, unless it was removed there for others.
         let windows = self.windows.borrow();
         windows
@@ -83,8 +103,19 @@ impl MappedFiles {
             .any(|window| is_escaped(window, &windows, &self.maps.borrow()))
     }
 
-    /// The same: makes those parts copies, which no other job is given, and forgets which ones the job had.
+    /// The same: makes these copies of all bytes, which no other job is given, and forgets which ones the job had.
     pub(super) fn detach_escaped(&self) -> sys::Result<()> {
+        for copy in self
+            .private
+            .borrow_mut()
+            .drain(..)
+            .filter_map(|copy| copy.upgrade())
+        {
+            copy.detach();
+        }
+        if self.windows.borrow().is_empty() {
+            return Ok(());
+        }
         let windows = self.windows.take();
         let mut maps = self.maps.borrow_mut();
         for window in &windows {

@@ -2,14 +2,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::lane::Lane;
 use super::pages::GrantId;
 use super::retention::{CountedArray, RetainedPages};
 use crate::arena::{ArenaFull, BlockPlacement, Extent, FreeRanges, LARGE, Offset, PAGE};
-use crate::array::{LaneChunk, LaneCount, LaneMemory};
+use crate::array::{ArrayLocation, LaneChunk, LaneCount, LaneMemory, PrivateCopy};
 use crate::link::{AllocAnswer, Granted};
-use crate::sys::clock;
+use crate::sys::{Segment, clock};
 
 /// The bump allocator of a lane.
 #[derive(Debug)]
@@ -300,6 +301,20 @@ unsafe impl LaneMemory for Lane {
             // A grant consists of whole pages, which leaves room to align the first chunk.
             self.refill_cold(len)?;
         }
+    }
+
+    fn private_copy(&self, of: ArrayLocation<'_>, len: usize) -> Option<Arc<PrivateCopy>> {
+        let copy = match of {
+            ArrayLocation::Lane(extent) => {
+                let map = |segment: &Segment, at| PrivateCopy::map(segment, at, len).ok();
+                self.worker.view.with_segment(extent, map)?
+            }
+            ArrayLocation::File(file, skip) => file.private_copy(skip, len),
+            _ => None,
+        };
+        let copy = Arc::new(copy?);
+        self.files.note_private(&copy);
+        Some(copy)
     }
 
     fn count_of(&self, chunk: Extent) -> Option<&'static LaneCount> {

@@ -108,6 +108,22 @@ class ResizeCopied(Resize):
         return self.run(system, self.photos)
 
 
+class Born:
+    """Its arrays are made by numpy after `arenite.install()`: nothing else about the programs changes."""
+
+    def prepare(self):
+        from arenite import _arenite
+
+        _arenite.install()
+        super().prepare()
+        _arenite.install(False)
+
+
+class ResizeBorn(Born, ResizeCopied):
+    name, title = "resize-born", "64 photos of 10 MB to 224×224, made by numpy after arenite.install()"
+    goals = [Goal("<=", 1.3, "threads"), Goal("<=", 0.1, "pool")]
+
+
 class Touch(Row):
     unit, needs, long = "ms", ("numpy",), True
     rounds = 3
@@ -145,6 +161,11 @@ class TouchCopied(Touch):
 
     def sample(self, system):
         return self.run(system, self.array)
+
+
+class TouchBorn(Born, TouchCopied):
+    name, title = "touch-born", "1 GiB made by numpy after arenite.install(), to a worker, a byte of each page read"
+    goals = [Goal("<=", 1.5, "arenite", "touch-resident")]
 
 
 class SquareList(Row):
@@ -379,8 +400,10 @@ ALL = {
         MapChunks,
         ResizeResident,
         ResizeCopied,
+        ResizeBorn,
         TouchResident,
         TouchCopied,
+        TouchBorn,
         SquareList,
         SquareArray,
         JoblibShared,

@@ -1,0 +1,145 @@
+"""Tasks that write to their arguments. The oracle is the same function with a copy that pickle makes."""
+
+import hashlib
+import os
+import pickle
+import random
+
+import arenite
+import numpy
+import pytest
+
+KEPT = []
+
+
+def digest(array):
+    return array.dtype.str, array.shape, hashlib.blake2b(numpy.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def change(seed, arrays):
+    """Writes to some of them in some way, and returns what they are then, and one of them."""
+    draw = random.Random(seed)
+    for array in arrays:
+        match draw.randrange(5):
+            case 0:
+                array[...] = 7
+            case 1:
+                array.sort(axis=0)
+            case 2:
+                array[draw.randrange(len(array)) :] += 1
+            case 3:
+                array.reshape(-1, order="A")[:: draw.choice((1, 1000))] = 3
+    return [digest(array) for array in arrays], draw.choice(arrays)
+
+
+def changed(seed, array):
+    return change(seed, [array])[0]
+
+
+def made(draw):
+    """An array of any size and layout."""
+    count = int(2 ** draw.uniform(8, 21))
+    array = numpy.random.default_rng(draw.randrange(1 << 32)).integers(0, 100, count).astype(draw.choice(("u1", "f4", "i8")))
+    match draw.randrange(5):
+        case 0:
+            return array[: count // 4 * 4].reshape(-1, 4)
+        case 1:
+            return numpy.asfortranarray(array[: count // 4 * 4].reshape(4, -1))
+        case 2:
+            return array[draw.randrange(count // 2) :]
+        case 3:
+            array.flags.writeable = draw.random() < 0.5
+    return array
+
+
+@pytest.mark.parametrize("way", ["submit", "map", "packets"])
+def test_programs_equal_pickling(way):
+    draw = random.Random(f"{os.environ['ARENITE_SEED']} {way}")
+    with arenite.Executor(2) as ex:
+        for _ in range(15):
+            calls = [(draw.random(), [made(draw) for _ in range(draw.randrange(1, 4))]) for _ in range(8)]
+            for _, arrays in calls:
+                if draw.random() < 0.3:
+                    # The same one twice is one array in the task, and another view of it is another.
+                    arrays += [arrays[0], arrays[0][:]]
+            before = [[digest(array) for array in arrays] for _, arrays in calls]
+            expected = [change(*pickle.loads(pickle.dumps(call))) for call in calls]
+            if way == "submit":
+                found = [task.result() for task in [ex.submit(change, *call) for call in calls]]
+            else:
+                found = list(ex.map(change, *zip(*calls, strict=True), chunksize=1 if way == "map" else None))
+            for (seen, back), (digests, array) in zip(found, expected, strict=True):
+                assert seen == digests and digest(back) == digest(array)
+            # Nobody else sees it.
+            assert [[digest(array) for array in arrays] for _, arrays in calls] == before
+
+
+def keep(array):
+    array[0] += 1
+    KEPT.append(array)
+
+
+def look():
+    first, second = KEPT
+    first[1] = 5
+    return [digest(array) for array in KEPT], numpy.shares_memory(first, second)
+
+
+def test_what_a_task_keeps_stays_its_own():
+    array = numpy.arange(300_000)
+    with arenite.Executor(1) as ex:
+        for _ in range(2):
+            ex.submit(keep, array).result()
+            array[:] = 9
+            # Takes the place in the arena that is free now.
+            [ex.submit(digest, numpy.full(300_000, number)).result() for number in range(5)]
+        first, second = numpy.arange(300_000), numpy.full(300_000, 9)
+        first[:2], second[0] = (1, 5), 10
+        assert ex.submit(look).result() == ([digest(first), digest(second)], False)
+
+
+def test_a_shared_copy_of_read_only_arrays_is_not_changed():
+    table = numpy.arange(100_000.0)
+    table.flags.writeable = False
+    with arenite.Executor(2) as ex:
+        tasks = [ex.submit(changed, seed, table) for seed in range(20)]
+        expected = [changed(seed, pickle.loads(pickle.dumps(table))) for seed in range(20)]
+        assert [task.result() for task in tasks] == expected
+        assert ex.stats().bytes_copied < 5 * table.nbytes
+
+
+def test_what_was_shared_on_purpose_stays_read_only():
+    with arenite.Executor(1) as ex:
+        for array in (ex.share(numpy.ones(100_000)), ex.zeros(100_000)):
+            assert isinstance(ex.submit(change, 1, [array]).exception(), ValueError)
+
+
+class Counter:
+    def __init__(self, array):
+        self.array = array
+
+    def add(self, other):
+        other *= 2
+        self.array += other
+        return float(self.array.sum())
+
+
+def test_objects_of_actors_write_to_what_they_were_given():
+    ones = numpy.ones(100_000)
+    with arenite.Executor(1) as ex:
+        counter = ex.actor(Counter, ones)
+        assert [counter.add(ones).result() for _ in range(3)] == [300_000.0, 500_000.0, 700_000.0]
+        assert ones.sum() == 100_000
+
+
+def fill(array, more):
+    array[:] = 2
+    return float(array.sum()), numpy.ones(more, numpy.uint8).nbytes
+
+
+def test_arguments_are_not_part_of_the_memory_limit():
+    large = numpy.ones(60 << 20, numpy.uint8)
+    with arenite.Executor(1, memory_limit="400MiB") as ex:
+        for _ in range(10):
+            assert ex.submit(fill, large, 200 << 20).result() == (2 * large.size, 200 << 20)
+        assert isinstance(ex.submit(fill, large, 500 << 20).exception(), arenite.MemoryLimitExceeded)
