@@ -342,7 +342,7 @@ def test_small_arrays_are_writable(executor):
 def test_errors_about_read_only_arrays_say_what_to_do(executor):
     np = pytest.importorskip("numpy")
     large = np.zeros(1000)
-    error = executor.submit(fill, large).exception()
+    error = executor.submit(fill, executor.share(large)).exception()
     assert type(error) is ValueError and "read-only" in str(error)
     assert any('writable="copy"' in note for note in error.__notes__)
     with arenite.Pool(1) as pool:

@@ -81,6 +81,8 @@ struct State {
     private: usize,
     /// Freed bytes that have their memory still.
     free: usize,
+    /// No freed memory is to be returned before this time.
+    look: Option<Instant>,
 }
 
 struct Region {
@@ -97,8 +99,8 @@ struct Region {
     blocks: BTreeMap<usize, Block>,
     /// Chunks without a block and without memory: the first of a run, and how many.
     unused: BTreeMap<usize, usize>,
-    /// Chunks of freed blocks that have their memory still, in the order in which they were freed.
-    free: Vec<Free>,
+    /// Chunks of freed blocks that have their memory still: by the first of a run, how many, and since when.
+    free: BTreeMap<usize, (usize, Instant)>,
 }
 
 struct Block {
@@ -112,12 +114,6 @@ struct Block {
     snapshots: usize,
     /// The one that further calls share.
     last: Weak<SealedFile>,
-}
-
-struct Free {
-    first: usize,
-    chunks: usize,
-    since: Instant,
 }
 
 /// Ends a snapshot when it is dropped.
@@ -207,15 +203,13 @@ impl CowHeap {
         }
         let State { regions, free, .. } = &mut *state;
         let region = regions.iter_mut().find(|region| !region.is_retired)?;
-        let may_be_warm = !zeroed || len <= CLEARED;
-        let warm = region
-            .free
-            .iter()
-            .rposition(|run| may_be_warm && run.chunks == chunks);
+        let warm = (!zeroed || len <= CLEARED)
+            .then(|| region.take_free(chunks))
+            .flatten();
         let first = match warm {
-            Some(at) => {
+            Some(first) => {
                 *free -= chunks * HUGE;
-                region.free.remove(at).first
+                first
             }
             None => match region.take(chunks) {
                 Some(first) => first,
@@ -271,13 +265,19 @@ impl CowHeap {
         };
         let (chunks, is_private) = (block.chunks, block.is_private);
         let needed = len.max(1).div_ceil(HUGE);
-        let fits = needed <= chunks && (needed > chunks / 2 || chunks == 1)
-            || needed > chunks && region.extend(first + chunks, needed - chunks, is_private);
-        if fits && let Some(block) = region.blocks.get_mut(&first) {
+        let more = needed.saturating_sub(chunks);
+        let was_free = match more {
+            0 => (needed > chunks / 2 || chunks == 1).then_some(0),
+            _ => region.extend(first + chunks, more, is_private),
+        };
+        if let Some(block) = region.blocks.get_mut(&first)
+            && let Some(was_free) = was_free
+        {
             block.len = len;
-            block.chunks = chunks.max(needed);
+            block.chunks += more;
+            state.free -= was_free * HUGE;
         }
-        fits
+        was_free.is_some()
     }
 
     /// Frees a block. Its memory is reused when no snapshot of it is left. Returns false if no block begins here.
@@ -428,7 +428,7 @@ impl CowHeap {
             is_retired: false,
             blocks: BTreeMap::new(),
             unused: BTreeMap::from([(0, self.len / HUGE)]),
-            free: Vec::new(),
+            free: BTreeMap::new(),
         });
         state.next += 1;
         Ok(())
@@ -450,15 +450,19 @@ impl CowHeap {
             }
             self.recycle(state, region, first);
         }
-        let State { regions, free, .. } = state;
-        if let Some(region) = regions.iter_mut().find(|region| !region.is_retired)
-            && let Some(oldest) = region.free.first()
+        let State {
+            regions,
+            free,
+            look,
+            ..
+        } = state;
+        let now = Instant::now();
+        if look.take_if(|look| *look <= now).is_some()
+            && let Some(region) = regions.iter_mut().find(|region| !region.is_retired)
         {
-            let now = Instant::now();
-            let is_old = now.duration_since(oldest.since) > KEEP_FREE;
-            if is_old || *free > self.most_free {
-                region.return_free(free, self.most_free, now.checked_sub(KEEP_FREE));
-            }
+            region.return_free(free, self.most_free, now.checked_sub(KEEP_FREE));
+            let oldest = region.free.values().map(|(_, since)| *since).min();
+            *look = oldest.map(|since| since + KEEP_FREE);
         }
     }
 
@@ -492,11 +496,9 @@ impl CowHeap {
             }
             return;
         }
-        region.free.push(Free {
-            first,
-            chunks,
-            since: Instant::now(),
-        });
+        let now = Instant::now();
+        region.add_free(first, chunks, now);
+        state.look.get_or_insert(now + KEEP_FREE);
         state.free += chunks * HUGE;
         if state.free > self.most_free {
             region.return_free(&mut state.free, self.most_free, None);
@@ -529,11 +531,16 @@ impl Region {
         Some(first)
     }
 
-    /// Takes the chunks behind a block for it, if they have no block and no memory.
-    fn extend(&mut self, first: usize, chunks: usize, is_private: bool) -> bool {
-        let Some(&run) = self.unused.get(&first).filter(|run| **run >= chunks) else {
-            return false;
-        };
+    /// Takes the chunks behind a block for it, if they have no block. Returns how many had their memory still.
+    fn extend(&mut self, first: usize, chunks: usize, is_private: bool) -> Option<usize> {
+        let end = first + chunks;
+        let mut at = first;
+        while at < end {
+            at += match (self.free.get(&at), self.unused.get(&at)) {
+                (Some((run, _)), _) | (None, Some(run)) => run,
+                (None, None) => return None,
+            };
+        }
         let all = bytes(first, chunks);
         if self.is_retired
             || is_private
@@ -542,14 +549,25 @@ impl Region {
                     .set_shared(all.clone(), &self.segment, false)
                     .is_err()
         {
-            return false;
+            return None;
         }
+        // Advice.
         let _ = self.write.advise_huge(all, true);
-        self.unused.remove(&first);
-        if run > chunks {
-            self.unused.insert(first + chunks, run - chunks);
+        let (mut at, mut was_free) = (first, 0);
+        while at < end {
+            if let Some(&(run, _)) = self.free.get(&at) {
+                let taken = run.min(end - at);
+                self.take_front(at, taken);
+                was_free += taken;
+                at += taken;
+            } else if let Some(run) = self.unused.remove(&at) {
+                if run > end - at {
+                    self.unused.insert(end, run - (end - at));
+                }
+                at += run;
+            }
         }
-        true
+        Some(was_free)
     }
 
     /// Makes chunks of a private block shared again.
@@ -558,24 +576,66 @@ impl Region {
         self.write.exclude_from_core_dumps(range)
     }
 
+    /// Takes this many chunks that have their memory still, from the shortest run that has as many.
+    fn take_free(&mut self, chunks: usize) -> Option<usize> {
+        let fits = self.free.iter().filter(|(_, (run, _))| *run >= chunks);
+        let (&first, _) = fits.min_by_key(|(_, (run, _))| *run)?;
+        self.take_front(first, chunks);
+        Some(first)
+    }
+
+    /// Takes the first chunks of a run that has its memory still.
+    fn take_front(&mut self, first: usize, chunks: usize) {
+        if let Some((run, since)) = self.free.remove(&first)
+            && run > chunks
+        {
+            self.free.insert(first + chunks, (run - chunks, since));
+        }
+    }
+
+    /// Adds a run that has its memory still, as one with its neighbours.
+    fn add_free(&mut self, mut first: usize, mut chunks: usize, since: Instant) {
+        if let Some((&before, &(run, _))) = self.free.range(..first).next_back()
+            && before + run == first
+        {
+            first = before;
+            chunks += run;
+        }
+        if let Some((run, _)) = self.free.remove(&(first + chunks)) {
+            chunks += run;
+        }
+        self.free.insert(first, (chunks, since));
+    }
+
     /// Returns memory of freed blocks, oldest first, until at most `most` bytes are left, and all that was freed before
     /// `until`.
     fn return_free(&mut self, free: &mut usize, most: usize, until: Option<Instant>) {
-        let mut count = 0;
-        for run in &self.free {
-            if *free <= most && until.is_none_or(|until| run.since >= until) {
+        let mut runs: Vec<_> = self
+            .free
+            .iter()
+            .map(|(first, (chunks, since))| (*since, *first, *chunks))
+            .collect();
+        runs.sort_unstable();
+        for (since, first, chunks) in runs {
+            if *free <= most && until.is_none_or(|until| since >= until) {
                 break;
             }
-            let all = bytes(run.first, run.chunks);
-            // Fails for want of nothing. What stays is not lost: the chunks are not zero, and not taken.
-            let is_returned = self.segment.punch(all.start as u64..all.end as u64).is_ok();
+            self.free.remove(&first);
+            // Of a long run, no more than is too much.
+            let returned = match until {
+                Some(until) if since < until => chunks,
+                _ => chunks.min((*free - most).div_ceil(HUGE)),
+            };
+            if returned < chunks {
+                self.free.insert(first, (chunks - returned, since));
+            }
+            let all = bytes(first + chunks - returned, returned);
             *free -= all.len();
-            count += 1;
-            if is_returned {
-                join(&mut self.unused, run.first, run.chunks);
+            // Where that fails, the chunks are not zero: they are not used again.
+            if self.segment.punch(all.start as u64..all.end as u64).is_ok() {
+                join(&mut self.unused, first + chunks - returned, returned);
             }
         }
-        self.free.drain(..count);
     }
 }
 
