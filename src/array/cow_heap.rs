@@ -295,9 +295,11 @@ impl CowHeap {
         let Some((region, first)) = state.find(address) else {
             return false;
         };
-        if let Some(block) = state.regions[region].blocks.get_mut(&first) {
-            block.is_owned = false;
-        }
+        let blocks = &mut state.regions[region].blocks;
+        let Some(block) = blocks.get_mut(&first).filter(|block| block.is_owned) else {
+            return false;
+        };
+        block.is_owned = false;
         self.recycle(&mut state, region, first);
         true
     }
@@ -319,7 +321,8 @@ impl CowHeap {
         let (region, first) = state.find(address)?;
         let region = &state.regions[region];
         let begin = region.write.base().addr().get() + first * HUGE;
-        (begin == address).then(|| region.blocks[&first].len)
+        let block = region.blocks.get(&first).filter(|block| block.is_owned)?;
+        (begin == address).then_some(block.len)
     }
 
     /// The `len` bytes at this address as they are now: what is written to the block from here on changes copies of the

@@ -57,7 +57,7 @@ impl MappedFiles {
         let supervisor = getppid();
         let refused = |error: &dyn std::fmt::Display| {
             BadArgument::NoFile(format!(
-                "this worker cannot open an array of a store, which is descriptor {} of process {supervisor}: {error}; \
+                "this worker cannot open the memory of an argument, which is descriptor {} of process {supervisor}: {error}; \
                  copy it into the engine with engine.import(&array)",
                 name.fd
             ))

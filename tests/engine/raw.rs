@@ -1,9 +1,9 @@
 //! Buffers of bytes for bindings of other languages: read or changed in place by address.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use arenite::raw::{Buffer, Buffers, Received};
+use arenite::raw::{Buffer, Buffers, CowHeap, PrivateCopy, Received};
 use arenite::{Array, Backoff, Bytes, Engine, JobErrorKind, Rejection, Sandbox, WorkerExit};
 
 use crate::harness::{Dice, Gate, Lab, pass, step, tests, wait_until};
@@ -23,6 +23,8 @@ tests![
     buffers_of_another_engine_are_refused,
     a_received_buffer_escapes_like_an_array,
     memory_may_change_while_handles_exist,
+    private_copies_are_changed_for_their_job_alone_and_stay,
+    snapshots_do_not_change_and_what_is_kept_of_them_stays,
 ];
 
 /// Lends bytes to a job.
@@ -472,4 +474,152 @@ fn memory_may_change_while_handles_exist() {
     unsafe { array.as_ptr().cast_mut().write_volatile(9) };
     step("the job to see the byte");
     job.wait().unwrap();
+}
+
+fn arrays(buffers: Buffers<'_>) -> impl Iterator<Item = Array<u8>> {
+    buffers.map(|buffer| match buffer {
+        Received::Read(array) => array,
+        Received::Write(_) => panic!("it is not lent"),
+    })
+}
+
+/// The first byte, one in the middle and the last one, of memory at this address.
+fn look(at: *const u8, len: usize) -> Vec<u8> {
+    let places = [0, len / 2, len - 1];
+    // SAFETY: callers pass memory of `len` bytes, which nothing else changes meanwhile.
+    places
+        .map(|place| unsafe { at.add(place).read_volatile() })
+        .to_vec()
+}
+
+/// In an engine that lets jobs leave handles behind, and in one that does not: a private copy is no handle.
+fn private_copies_are_changed_for_their_job_alone_and_stay() {
+    static COPIES: Mutex<Vec<Arc<PrivateCopy>>> = Mutex::new(Vec::new());
+    fn change(buffers: Buffers<'_>, keeps: u8) -> Vec<u8> {
+        let mut seen = Vec::new();
+        for array in arrays(buffers) {
+            let copy = PrivateCopy::of(&array).unwrap();
+            assert_eq!(copy.len(), array.len());
+            // SAFETY: the byte in the middle of a copy that this job alone has.
+            unsafe { copy.as_ptr().add(copy.len() / 2).write_volatile(9) };
+            seen.extend(look(copy.as_ptr(), copy.len()));
+            seen.extend(look(array.as_ptr(), array.len()));
+            if keeps == 1 {
+                COPIES.lock().unwrap().push(copy);
+            }
+        }
+        seen
+    }
+    fn kept() -> Vec<u8> {
+        let copies = COPIES.lock().unwrap();
+        let seen = copies.iter().map(|copy| look(copy.as_ptr(), copy.len()));
+        seen.collect::<Vec<_>>().concat()
+    }
+    for lab in [
+        Lab::new(1),
+        Lab::with(1, |builder| builder.retain_escaped(|| {})),
+    ] {
+        let mut expected = Vec::new();
+        for len in [1 << 10, 70_000, 5 << 20] {
+            let array = lab.from_slice(&vec![1u8; len]).unwrap();
+            for keeps in [0, 1, 0] {
+                // Also of a part, and twice of the same bytes.
+                let parts = [array.clone(), array.rows(len / 3..), array.clone()];
+                let buffers = Vec::from(parts.map(Buffer::read));
+                let seen = lab.submit(change, (buffers, keeps)).wait().unwrap();
+                assert_eq!(seen, [1, 9, 1, 1, 1, 1].repeat(3));
+            }
+            expected.extend([1, 9, 1].repeat(3));
+            assert!(array.iter().all(|&x| x == 1));
+            drop(array);
+            // The memory is free, and others write there.
+            let others: Vec<_> = (0..3)
+                .map(|_| lab.from_slice(&vec![5u8; len]).unwrap())
+                .collect();
+            assert_eq!(lab.submit(kept, ()).wait().unwrap(), expected);
+            drop(others);
+        }
+        assert_eq!(lab.stats().restarts(), 0);
+        lab.assert_in_use(0);
+    }
+    assert!(PrivateCopy::of(&Array::from_slice(&[1u8; 100])).is_none());
+}
+
+fn snapshots_do_not_change_and_what_is_kept_of_them_stays() {
+    static SNAPSHOTS: Mutex<Vec<Array<u8>>> = Mutex::new(Vec::new());
+    fn see(gate: &str, buffers: Buffers<'_>, keeps: u8) -> Vec<u8> {
+        pass(gate);
+        let mut seen = Vec::new();
+        for array in arrays(buffers) {
+            seen.extend(look(array.as_ptr(), array.len()));
+            if keeps == 1 {
+                SNAPSHOTS.lock().unwrap().push(array);
+            }
+        }
+        seen
+    }
+    fn kept() -> Vec<u8> {
+        let arrays = SNAPSHOTS.lock().unwrap();
+        let seen = arrays.iter().map(|array| look(array.as_ptr(), array.len()));
+        seen.collect::<Vec<_>>().concat()
+    }
+    const LEN: usize = 5 << 20;
+    let heap = CowHeap::new("snapshots").unwrap();
+    for lab in [
+        Lab::new(1),
+        Lab::with(1, |builder| builder.retain_escaped(|| {})),
+    ] {
+        let mut expected = Vec::new();
+        for round in 1..=6u8 {
+            let block = heap.alloc(LEN, false).unwrap();
+            // SAFETY: this thread alone has the block, until it is freed.
+            let fill = |value: u8| unsafe { block.as_ptr().write_bytes(value, LEN) };
+            fill(round);
+            let snapshot = heap.snapshot(block.addr().get(), LEN).unwrap();
+            let part = heap.snapshot(block.addr().get() + 100, 70_000).unwrap();
+            let gate = Gate::new();
+            let buffers = vec![Buffer::read(snapshot), Buffer::read(part)];
+            let job = lab.submit(see, (gate.path(), buffers, u8::from(round % 2 == 0)));
+            let held = gate.meet();
+            fill(100);
+            // SAFETY: not used from here on.
+            assert!(unsafe { heap.free(block) });
+            // The job still has it.
+            let other = heap.alloc(LEN, false).unwrap();
+            // SAFETY: as for the first block.
+            unsafe {
+                other.as_ptr().write_bytes(200, LEN);
+                assert!(heap.free(other));
+            }
+            drop(held);
+            step("the job to read its snapshots");
+            assert_eq!(job.wait().unwrap(), [round; 6]);
+            if round % 2 == 0 {
+                expected.extend([round; 6]);
+            }
+            wait_until("the memory is free", || heap.in_use().0 == 0);
+            // In its place.
+            let other = heap.alloc(LEN, false).unwrap();
+            // SAFETY: as for the first block.
+            unsafe {
+                other.as_ptr().write_bytes(201, LEN);
+                assert!(heap.free(other));
+            }
+            assert_eq!(lab.submit(kept, ()).wait().unwrap(), expected);
+        }
+        assert_eq!(lab.stats().restarts(), 0);
+        lab.assert_in_use(0);
+    }
+    // A worker in a sandbox gets a copy.
+    let lab = Lab::with(1, |builder| builder.sandbox(Sandbox::Strict));
+    let block = heap.alloc(LEN, true).unwrap();
+    let snapshot = heap.snapshot(block.addr().get(), LEN).unwrap();
+    assert_eq!(
+        lab.submit(run, (vec![Buffer::read(snapshot)], 1))
+            .wait()
+            .unwrap(),
+        0
+    );
+    // SAFETY: not used from here on.
+    assert!(unsafe { heap.free(block) });
 }
