@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Makes what is published: wheels of the package `arenite` and of the command (`arenite-cli`) for x86_64 and aarch64,
-# the package's source archive, and the crates. `packaging/release.sh FOLDER [x86_64 | aarch64 | source]…` makes all, or
-# these. Needs Linux, Rust with the standard libraries of both (`rustup target add aarch64-unknown-linux-gnu`; RUSTC may
-# name another compiler), Python 3.11 or newer with pip, and nasm.
+# the package's source archive, and the crates.
+# `packaging/release.sh FOLDER [x86_64 | aarch64 | source]…` makes all, or these. Needs Linux, Rust with the standard
+# libraries of both (`rustup target add aarch64-unknown-linux-gnu`; RUSTC may name another compiler), Python 3.11 or
+# newer with pip, and nasm.
 #
 # Wheels run with glibc 2.17, which zig links against. Their line tables are in files beside them, `*.debug`; the names
 # of functions that crash reports show stay inside.
@@ -16,7 +17,7 @@ command -v nasm >/dev/null || { echo "release.sh: no nasm; install it" >&2; exit
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check 'maturin[zig]>=1.16,<2' auditwheel wheel
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check 'maturin[zig]>=1.16,<2' auditwheel wheel zopfli
 export PATH=$work/venv/bin:$PATH CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target/released}
 
 # Rust's own objcopy, for files of any processor.
@@ -69,6 +70,9 @@ wheels() {
 # Source archives and crates. Crates of one workspace depend on each other, so they are packaged together.
 sources() {
     (cd python && maturin sdist --out "$out")
+    local archive
+    archive=$(ls "$out"/arenite-*.tar.gz)
+    python packaging/repack.py "$archive"
     cargo package --quiet --workspace --exclude arenite-python --exclude arenite-bench --exclude arenite-tests --exclude arenite-tests-object --no-verify
     cp "$CARGO_TARGET_DIR"/package/*.crate "$out/"
 }
