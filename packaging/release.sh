@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes what is published: wheels of the package `arenite` and of the command (`arenite-cli`) for x86_64 and aarch64,
-# the package's source archive, and the crates.
+# the package's source archive, its recipe for conda-forge, and the crates.
 # `packaging/release.sh FOLDER [x86_64 | aarch64 | source]…` makes all, or these. Needs Linux, Rust with the standard
 # libraries of both (`rustup target add aarch64-unknown-linux-gnu`; RUSTC may name another compiler), Python 3.11 or
 # newer with pip, and nasm.
@@ -70,9 +70,15 @@ wheels() {
 # Source archives and crates. Crates of one workspace depend on each other, so they are packaged together.
 sources() {
     (cd python && maturin sdist --out "$out")
-    local archive
+    local archive version
     archive=$(ls "$out"/arenite-*.tar.gz)
     python packaging/repack.py "$archive"
+    # The recipe for conda-forge, of this archive.
+    version=${archive##*/arenite-}
+    mkdir -p "$out/conda"
+    cp packaging/conda/conda_build_config.yaml "$out/conda/"
+    sed -e "s/^  version: .*/  version: \"${version%.tar.gz}\"/" -e "s/^  sha256: .*/  sha256: $(sha256sum <"$archive" | cut -d' ' -f1)/" \
+        packaging/conda/recipe.yaml >"$out/conda/recipe.yaml"
     cargo package --quiet --workspace --exclude arenite-python --exclude arenite-bench --exclude arenite-tests --exclude arenite-tests-object --no-verify
     cp "$CARGO_TARGET_DIR"/package/*.crate "$out/"
 }
