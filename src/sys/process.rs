@@ -766,14 +766,7 @@ pub fn descriptors_except(known: &[RawFd]) -> Vec<String> {
 /// `ENOTSUP` with a C library that keeps more than that: glibc before 2.25, and others.
 pub fn fork_sibling() -> Result<Option<Pid>> {
     let error = |errno| Error::new("clone", errno, "a copy of this process");
-    /// From Linux' include/uapi/linux/prctl.h.
-    const PR_GET_TID_ADDRESS: i32 = 40;
-    let mut thread: *const libc::pid_t = std::ptr::null();
-    // SAFETY: writes an address to the variable.
-    Errno::result(unsafe { libc::prctl(PR_GET_TID_ADDRESS, &raw mut thread) }).map_err(error)?;
-    // SAFETY: the C library of this process has told Linux this address, where it keeps the number of its first thread.
-    let is_kept = !thread.is_null() && unsafe { *thread } == nix::unistd::gettid().as_raw();
-    if !is_kept || !keeps_no_process_number() {
+    if !keeps_no_process_number() {
         return Err(error(Errno::ENOTSUP));
     }
     let (mut robust, mut robust_len) = (std::ptr::null::<libc::c_void>(), 0_usize);
@@ -787,6 +780,7 @@ pub fn fork_sibling() -> Result<Option<Pid>> {
         )
     };
     Errno::result(answer).map_err(error)?;
+    let thread = thread_number(robust.cast()).ok_or_else(|| error(Errno::ENOTSUP))?;
     let flags = libc::CLONE_PARENT | libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
     // The last two arguments, for a new thread and for the number of the copy's thread, have their places changed.
     #[cfg(target_arch = "x86_64")]
@@ -814,6 +808,24 @@ pub fn fork_sibling() -> Result<Option<Pid>> {
     // processes share stays locked when this process ends.
     unsafe { libc::syscall(libc::SYS_set_robust_list, robust, robust_len) };
     Ok(None)
+}
+
+/// Where the C library keeps the number of this thread, the first one of this process. `robust` is its list of robust
+/// mutexes.
+fn thread_number(robust: *const libc::pid_t) -> Option<*const libc::pid_t> {
+    /// From Linux' include/uapi/linux/prctl.h.
+    const PR_GET_TID_ADDRESS: i32 = 40;
+    let mut cleared: *const libc::pid_t = std::ptr::null();
+    // SAFETY: writes an address to the variable.
+    Errno::result(unsafe { libc::prctl(PR_GET_TID_ADDRESS, &raw mut cleared) }).ok()?;
+    // Linux clears the number when the thread ends, but from glibc 2.43 on it clears a state beside it. The number is two
+    // pointers before the list.
+    let before = (!robust.is_null()).then(|| robust.wrapping_byte_sub(2 * size_of::<usize>()));
+    let places = [(!cleared.is_null()).then_some(cleared), before];
+    let number = nix::unistd::gettid().as_raw();
+    // SAFETY: the C library of this process has told Linux both addresses, which are in its description of the thread.
+    let is_number = |place: &*const libc::pid_t| unsafe { **place } == number;
+    places.into_iter().flatten().find(is_number)
 }
 
 /// Whether `getpid` asks Linux.
