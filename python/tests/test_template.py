@@ -273,7 +273,9 @@ def test_crash_reports_name_functions_of_copies():
     with arenite.Executor(1, template=True, preload=["ctypes"]) as ex:
         with pytest.raises(arenite.WorkerDied) as died:
             ex.submit(crash).result()
-    assert any("string_at" in (frame.function or "") for frame in died.value.crash.frames), died.value.crash
+    functions = [frame.function or "" for frame in died.value.crash.frames]
+    # Distributions strip the names of static functions, such as `string_at`, from the module `ctypes`.
+    assert any("string_at" in function or "ffi_call" in function for function in functions), died.value.crash
 
 
 def crash():

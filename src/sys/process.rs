@@ -705,10 +705,11 @@ pub fn adopt_inherited(first: RawFd, count: usize, close_others: bool) -> Result
 }
 
 /// Lets the copy of a process that [`fork_sibling`] has made have the descriptors of a process that [`spawn`] has just
-/// started: `standard` as stdin, stdout and stderr, `fds`, and no others.
+/// started: `standard` as stdin, stdout and stderr, `fds`, and no others but `shared`, which it has in common with that
+/// process.
 ///
 /// Nothing in the copy may own another descriptor.
-pub fn adopt_in_copy(standard: &[OwnedFd], fds: &[OwnedFd]) -> Result<()> {
+pub fn adopt_in_copy(standard: &[OwnedFd], fds: &[OwnedFd], shared: &[RawFd]) -> Result<()> {
     for (fd, number) in standard.iter().zip(0..) {
         retry(|| {
             // SAFETY: dup2 takes numbers only. No value owns numbers 0 to 2, which are open in a process of `spawn`.
@@ -716,7 +717,8 @@ pub fn adopt_in_copy(standard: &[OwnedFd], fds: &[OwnedFd]) -> Result<()> {
         })
         .map_err(|errno| Error::new("dup2", errno, format!("descriptor {number}")))?;
     }
-    let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let adopted = fds.iter().map(AsRawFd::as_raw_fd);
+    let numbers: Vec<RawFd> = adopted.chain(shared.iter().copied()).collect();
     close_all_except(&numbers)
 }
 
@@ -744,17 +746,41 @@ pub fn other_threads() -> Vec<String> {
     others.map(name).collect()
 }
 
-/// Descriptors that this process has open above 2, with what they refer to, except `known`.
-pub fn descriptors_except(known: &[RawFd]) -> Vec<String> {
-    let entries = std::fs::read_dir(OWN_DESCRIPTORS).into_iter().flatten();
-    let others = entries.flatten().filter_map(|entry| {
-        let number: RawFd = entry.file_name().to_str()?.parse().ok()?;
-        let file = std::fs::read_link(entry.path()).ok()?;
-        (number > 2 && !known.contains(&number)).then(|| file.display().to_string())
-    });
+/// Files that a process has open.
+#[derive(Debug, Default)]
+pub struct OpenFiles {
+    /// Descriptors for reading of files whose code is mapped.
+    pub code: Vec<RawFd>,
+    /// What the others refer to.
+    pub others: Vec<String>,
+}
+
+/// What this process has open, except descriptors 0 to 2 and `known`.
+pub fn open_files(known: &[RawFd]) -> OpenFiles {
+    let maps = std::fs::read("/proc/self/maps").unwrap_or_default();
+    let lines = maps.split_inclusive(|&byte| byte == b'\n');
+    let is_code = |line: &&[u8]| line.windows(6).any(|part| part == b" r-xp ");
+    let code = super::code_maps::parse(&lines.filter(is_code).collect::<Vec<_>>().concat());
     // The one that reads the folder.
     let own = format!("/proc/{}/fd", std::process::id());
-    others.filter(|file| *file != own).collect()
+    let entries = std::fs::read_dir(OWN_DESCRIPTORS).into_iter().flatten();
+    let open = entries.flatten().filter_map(|entry| {
+        let number: RawFd = entry.file_name().to_str()?.parse().ok()?;
+        let file = std::fs::read_link(entry.path()).ok()?;
+        (number > 2 && !known.contains(&number)).then_some((number, file))
+    });
+    let mut files = OpenFiles::default();
+    for (number, file) in open.filter(|(_, file)| file.as_os_str() != &*own) {
+        // SAFETY: fcntl with F_GETFL takes numbers only.
+        let mode = unsafe { libc::fcntl(number, libc::F_GETFL) };
+        let is_for_reading = mode >= 0 && mode & libc::O_ACCMODE == libc::O_RDONLY;
+        if is_for_reading && code.iter().any(|map| map.path == file) {
+            files.code.push(number);
+        } else {
+            files.others.push(file.display().to_string());
+        }
+    }
+    files
 }
 
 /// Copies this process, whose only thread this is, as `fork` does, but as another child of its own parent. Returns the

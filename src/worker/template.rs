@@ -2,9 +2,10 @@
 //!
 //! It is started as a worker is, but loads, and then makes copies of itself when the supervisor asks. A copy is another
 //! child of the supervisor, and goes on as a worker that was started by itself does. The template has one thread, and no
-//! descriptors but those of the supervisor: both would be lost, or shared, in its copies.
+//! descriptors but those of the supervisor: both would be lost, or shared, in its copies. Files whose code it has mapped
+//! may be shared.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::start::{self, Mark};
@@ -62,10 +63,13 @@ pub(super) fn serve(
         watched.as_ref().map(AsRawFd::as_raw_fd),
     ];
     let fit = loaded.and_then(|()| fitness(&known.into_iter().flatten().collect::<Vec<_>>()));
-    if let Err(why) = fit {
-        supervisor.say(&Said::Unfit(why)).map_err(text)?;
-        process::exit_now(0);
-    }
+    let shared = match fit {
+        Ok(shared) => shared,
+        Err(why) => {
+            supervisor.say(&Said::Unfit(why)).map_err(text)?;
+            process::exit_now(0);
+        }
+    };
     supervisor.say(&Said::Ready).map_err(text)?;
     loop {
         let Some(request) = supervisor.request().map_err(text)? else {
@@ -80,7 +84,7 @@ pub(super) fn serve(
             Ok(None) => {
                 // None of its values own descriptors that the copy keeps: those are closed by their numbers.
                 std::mem::forget(watched);
-                return begin_copy(supervisor, request, template);
+                return begin_copy(supervisor, request, &shared, template);
             }
             Ok(Some(pid)) => {
                 crate::sync::point!("template.copied");
@@ -99,8 +103,9 @@ pub(super) fn serve(
     }
 }
 
-/// Why a process in this state cannot be copied.
-fn fitness(known: &[i32]) -> Result<(), String> {
+/// Why a process in this state cannot be copied, or the descriptors that it may share with its copies: of files whose
+/// code is mapped. libffi, for one, keeps its own open, to map its code again.
+fn fitness(known: &[RawFd]) -> Result<Vec<RawFd>, String> {
     let threads = process::other_threads();
     if !threads.is_empty() {
         return Err(format!(
@@ -108,14 +113,14 @@ fn fitness(known: &[i32]) -> Result<(), String> {
             some_of(&threads)
         ));
     }
-    let files = process::descriptors_except(known);
-    if !files.is_empty() {
+    let files = process::open_files(known);
+    if !files.others.is_empty() {
         return Err(format!(
             "what it has loaded has left files open, which copies would share: {}",
-            some_of(&files)
+            some_of(&files.others)
         ));
     }
-    Ok(())
+    Ok(files.code)
 }
 
 /// The first names, and how many more there are.
@@ -133,6 +138,7 @@ fn some_of(names: &[String]) -> String {
 fn begin_copy(
     supervisor: SupervisorSocket,
     request: Request,
+    shared: &[RawFd],
     template: &dyn Template,
 ) -> Result<(Mark, Vec<std::os::fd::OwnedFd>), String> {
     let text = |error: crate::sys::Error| error.to_string();
@@ -148,7 +154,7 @@ fn begin_copy(
     let fds = standard.split_off(STANDARD);
     // Its number is closed below.
     std::mem::forget(supervisor);
-    process::adopt_in_copy(&standard, &fds).map_err(text)?;
+    process::adopt_in_copy(&standard, &fds, shared).map_err(text)?;
     std::mem::forget(standard);
     let mark = request.mark.parse()?;
     template.in_copy();

@@ -1,6 +1,7 @@
 //! Workers that are copied from a template.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,6 +19,7 @@ tests![
     limits_and_the_sandbox_are_those_of_the_copy,
     many_workers_with_many_lanes_are_copies,
     a_template_that_cannot_be_copied_is_a_notice,
+    code_that_a_template_has_open_stays_open_in_copies,
     a_template_that_dies_is_started_again,
     workers_do_not_wait_for_another_template,
     a_template_that_keeps_dying_is_given_up,
@@ -55,6 +57,7 @@ impl Template for Loader {
             "abort" => std::process::abort(),
             "thread" => drop(std::thread::spawn(hang)),
             "file" => *KEPT.lock().unwrap() = Some(File::open("/proc/self/stat").unwrap()),
+            "code" => *KEPT.lock().unwrap() = Some(File::open("/proc/self/exe").unwrap()),
             "hang" => hang(),
             // Only the first one is ready.
             path if path.starts_with('/') && File::create_new(path).is_err() => hang(),
@@ -197,6 +200,18 @@ fn a_template_that_cannot_be_copied_is_a_notice() {
         builder.start_timeout(Duration::from_secs(5))
     });
     assert!(text.contains("it was not ready after 5s"), "{text}");
+}
+
+fn code_that_a_template_has_open_stays_open_in_copies() {
+    let lab = Lab::of(builder("code").build().unwrap());
+    assert!(template_of(&lab) > 0);
+    let is_program = || {
+        let kept = KEPT.lock().unwrap();
+        let kept = kept.as_ref().unwrap().metadata().unwrap();
+        let program = std::fs::metadata("/proc/self/exe").unwrap();
+        (kept.dev(), kept.ino()) == (program.dev(), program.ino())
+    };
+    assert!(lab.submit(is_program, ()).wait().unwrap());
 }
 
 /// Kills a template, and waits until it is gone.
