@@ -288,7 +288,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(10_000))]
+        #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(10_000)))]
 
         /// Any content of a recorder reads as text not longer than the recorder, and the next worker finds it empty.
         #[test]

@@ -136,7 +136,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases((crate::sys::asked::cases(10_000) / 5).max(1)))]
 
     /// Admission agrees with the model: in order, as many as fit, and always at least one.
     #[test]

@@ -278,7 +278,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(ProptestConfig::with_cases((crate::sys::asked::cases(10_000) / 10).max(1)))]
 
     /// The limits hold, callers take turns, and a waiter that may be called is called.
     #[test]

@@ -376,7 +376,7 @@ fn a_held_pipe_of_a_dead_worker_blocks_nothing() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(10_000))]
+    #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(10_000)))]
 
     /// For any bytes in the pipes, the lines are escaped and bounded, and name no job that was not submitted.
     #[test]
