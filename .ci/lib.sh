@@ -152,17 +152,17 @@ wheel() {
         --wheel-dir "$scratch/wheels" ./python
 }
 
-# pytest_with PYTHON EXTRAS PACKAGES ARGUMENT…: installs the wheel with these extras, and packages, into a fresh
-# environment and runs tests there. Files of tests run beside each other, since tests wait for processes half of their
-# time.
+# [within=(COMMAND…)] pytest_with PYTHON EXTRAS PACKAGES ARGUMENT…: installs the wheel with these extras, and packages,
+# into a fresh environment and runs tests there, by a command that runs others. Files of tests run beside each other,
+# since tests wait for processes half of their time.
 pytest_with() {
     local interpreter=$1 extras=$2 packages venv
     read -ra packages <<<"$3"
     shift 3
     venv=$(mktemp -d "$scratch/venv.XXXXXX")
-    "$interpreter" -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check "$(ls "$scratch"/wheels/arenite-*.whl)$extras" "${packages[@]}"
-    counted "$venv/bin/python" -m pytest -q -n4 --dist=loadfile --durations=5 -o cache_dir="$venv/cache" "$@"
+    "${within[@]}" "$interpreter" -m venv "$venv"
+    "${within[@]}" "$venv/bin/pip" install --quiet --disable-pip-version-check "$(ls "$scratch"/wheels/arenite-*.whl)$extras" "${packages[@]}"
+    counted "${within[@]}" "$venv/bin/python" -m pytest -q -n4 --dist=loadfile --durations=5 -o cache_dir="$venv/cache" "$@"
 }
 
 CARGO_DENY=0.20.2

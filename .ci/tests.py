@@ -172,8 +172,9 @@ def pytest():
 def again_pytest(name):
     """Runs a failed test of pytest once more; returns whether it passes."""
     # The folders that were named go, because a test in them is named now; so does what runs tests beside each other.
-    words = [word for word in command if not os.path.exists(word) or word == command[0]]
-    words = [word for word in words if not re.match(r"-n\d|--dist=", word)]
+    begin = command.index("pytest") + 1
+    words = [word for word in command[begin:] if not os.path.exists(word) and not re.match(r"-n\d|--dist=", word)]
+    words = [*command[:begin], *words]
     print(f"\n==== FAILED ONCE, tried again: {name}", flush=True)
     return subprocess.run([*words, name]).returncode == 0
 
