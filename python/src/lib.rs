@@ -29,7 +29,8 @@ mod worker;
 use pyo3::prelude::*;
 
 /// The engine of the package `arenite`. Not part of its public API.
-#[pymodule]
+// The package has never run without the GIL: a free-threaded Python takes it when it imports this.
+#[pymodule(gil_used = true)]
 mod _arenite {
     #[pymodule_export]
     use crate::actor::Actor;
