@@ -844,10 +844,10 @@ fn thread_number(robust: *const libc::pid_t) -> Option<*const libc::pid_t> {
     let mut cleared: *const libc::pid_t = std::ptr::null();
     // SAFETY: writes an address to the variable.
     Errno::result(unsafe { libc::prctl(PR_GET_TID_ADDRESS, &raw mut cleared) }).ok()?;
-    // Linux clears the number when the thread ends, but from glibc 2.43 on it clears a state beside it. The number is two
-    // pointers before the list.
+    // Linux clears the number when the thread ends, but from glibc 2.43 on it clears a state beside it, whose value may
+    // be the number of a process, too. The number is two pointers before the list: look there first.
     let before = (!robust.is_null()).then(|| robust.wrapping_byte_sub(2 * size_of::<usize>()));
-    let places = [(!cleared.is_null()).then_some(cleared), before];
+    let places = [before, (!cleared.is_null()).then_some(cleared)];
     let number = nix::unistd::gettid().as_raw();
     // SAFETY: the C library of this process has told Linux both addresses, which are in its description of the thread.
     let is_number = |place: &*const libc::pid_t| unsafe { **place } == number;
