@@ -564,7 +564,7 @@ fn snapshots_do_not_change_and_what_is_kept_of_them_stays() {
         seen.collect::<Vec<_>>().concat()
     }
     const LEN: usize = 5 << 20;
-    let heap = CowHeap::new("snapshots").unwrap();
+    let heap = CowHeap::new("heap-snapshots").unwrap();
     for lab in [
         Lab::new(1),
         Lab::with(1, |builder| builder.retain_escaped(|| {})),
