@@ -67,8 +67,8 @@ pub struct Map {
 enum Unmap {
     /// By `memmap2`: an ordinary map.
     Plain { _raw: MmapRaw },
-    /// By [`Map::drop`]: aligned to 2 MiB, which `memmap2` cannot do.
-    Aligned,
+    /// By [`Map::drop`]: aligned to 2 MiB, or private, which `memmap2` does not do.
+    Whole,
 }
 
 // SAFETY: a Map is an address range and hands out raw pointers only. Mapping, protecting and unmapping may happen on
@@ -95,7 +95,7 @@ impl Map {
         }
         allowed().map_err(|errno| Error::new("mmap", errno, what()))?;
         if aligned_2m || prot == Prot::None {
-            return Map::aligned(segment, offset, len, prot);
+            return Map::aligned(segment, offset, len, prot, libc::MAP_SHARED);
         }
         let mut options = MmapOptions::new();
         options.offset(offset).len(len);
@@ -116,7 +116,7 @@ impl Map {
         })
     }
 
-    fn aligned(segment: &Segment, offset: u64, len: usize, prot: Prot) -> Result<Map> {
+    fn aligned(segment: &Segment, offset: u64, len: usize, prot: Prot, kind: i32) -> Result<Map> {
         let what = || format!("{len} bytes at {offset} of a segment, aligned to 2 MiB");
         let fail = |errno| Error::new("mmap", errno, what());
         let offset = i64::try_from(offset).map_err(|_| fail(Errno::EOVERFLOW))?;
@@ -150,7 +150,7 @@ impl Map {
                     base as *mut libc::c_void,
                     padded,
                     prot.flags(),
-                    libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE,
+                    kind | libc::MAP_FIXED | libc::MAP_NORESERVE,
                     segment.as_raw_fd(),
                     offset,
                 )
@@ -180,7 +180,7 @@ impl Map {
         Ok(Map {
             base,
             len,
-            unmap: Unmap::Aligned,
+            unmap: Unmap::Whole,
         })
     }
 
@@ -299,9 +299,34 @@ impl Map {
     /// Maps `len` bytes of `segment` from `offset` (a multiple of the page size) for reading and writing: what is written
     /// changes copies of the pages. From 2 MiB on aligned to 2 MiB.
     pub fn new_private(segment: &Segment, offset: u64, len: usize) -> Result<Map> {
-        let map = Map::new(segment, offset, len, Prot::Read, len >= HUGE)?;
-        map.make_private(segment, offset)?;
-        Ok(map)
+        if len >= HUGE {
+            return Map::aligned(segment, offset, len, Prot::ReadWrite, libc::MAP_PRIVATE);
+        }
+        let error = |errno| {
+            let what = format!("{len} bytes at {offset} of a segment, privately");
+            Error::new("mmap", errno, what)
+        };
+        allowed().map_err(error)?;
+        // SAFETY: at an address that Linux chooses, this replaces nothing.
+        let mapped = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                Prot::ReadWrite.flags(),
+                libc::MAP_PRIVATE | libc::MAP_NORESERVE,
+                segment.as_raw_fd(),
+                offset as libc::off_t,
+            )
+        };
+        let base = match mapped {
+            libc::MAP_FAILED => None,
+            mapped => NonNull::new(mapped.cast()),
+        };
+        Ok(Map {
+            base: base.ok_or_else(|| error(Errno::last()))?,
+            len,
+            unmap: Unmap::Whole,
+        })
     }
 
     fn make_private(&self, segment: &Segment, offset: u64) -> Result<()> {
@@ -398,9 +423,9 @@ impl Map {
 
 impl Drop for Map {
     fn drop(&mut self) {
-        if matches!(self.unmap, Unmap::Aligned) {
+        if matches!(self.unmap, Unmap::Whole) {
             let padded = self.len.next_multiple_of(PAGE);
-            // SAFETY: the range was mapped by `aligned` and is unmapped only here; every holder of a pointer into it
+            // SAFETY: the range was mapped by `aligned` or `new_private` and is unmapped only here; every holder of a pointer into it
             // also holds the value that owns this map.
             unsafe { libc::munmap(self.base.as_ptr().cast(), padded) };
         }
