@@ -74,7 +74,7 @@ impl EngineState {
             end,
         } = value;
         self.uncopied.taken -= 1;
-        self.graphs.resume_end(end);
+        self.runs.resume_end(end);
         match result {
             Ok(()) => {
                 self.answer_unpacked(record, (lane, generation), &reply, unpacked, end.took_ns)
@@ -86,7 +86,7 @@ impl EngineState {
         }
         // Inputs are freed only here: the value may have taken some of them over.
         drop(leases);
-        if self.graphs.has_pending_work() {
+        if self.runs.has_pending_work() {
             self.process_ends();
         }
         self.call_if_drained();
@@ -102,7 +102,7 @@ impl EngineState {
     ) {
         let kernel = self.records.at(record).kernel;
         self.kernels.get(kernel).learn(took_ns, bytes, true);
-        self.graphs.note_shares(None);
+        self.runs.note_shares(None);
         let full = JobErrorKind::Limit(JobLimit::Arena(full));
         self.fail(record, full, Some(worker), Vec::new());
     }

@@ -134,10 +134,10 @@ impl EngineState {
                         self.kill(id);
                     }
                 }
-                Timer::TaskGroup { task_group, serial } => {
-                    if self.graphs.is_task_group(task_group, serial) {
+                Timer::Run { run, serial } => {
+                    if self.runs.has(run, serial) {
                         let why = JobErrorKind::Cancelled;
-                        self.cancel_task_group(task_group, why, CancelMode::Kill);
+                        self.cancel_run(run, why, CancelMode::Kill);
                     }
                 }
             }

@@ -92,7 +92,7 @@ impl EngineState {
             if !self.lanes[index].is_ready() {
                 self.expect_end(self.lanes.worker_of(index));
             }
-            if self.graphs.has_pending_work() {
+            if self.runs.has_pending_work() {
                 self.process_ends();
             }
             self.call_if_drained();
@@ -174,7 +174,7 @@ impl EngineState {
         }
         self.lanes[lane_index].count_job();
         self.lanes.left();
-        self.graphs.begin_end(lane_index as u32, took_ns);
+        self.runs.begin_end(lane_index as u32, took_ns);
         let traced = self.records.at(index).is_traced();
         if traced {
             self.trace_run(lane_index, position, index);
@@ -266,7 +266,7 @@ impl EngineState {
                     reply,
                     unpacked,
                     leases,
-                    end: self.graphs.pause_end(),
+                    end: self.runs.pause_end(),
                 });
                 return self.notice_behind(lane_index, index);
             }
@@ -275,7 +275,7 @@ impl EngineState {
             }
         }
         if let Some(why) = why {
-            self.graphs.note_bytes(bytes);
+            self.runs.note_bytes(bytes);
             self.kernels.get(kernel).learn(took_ns, bytes, failed);
             let rows = lent(&leases);
             // For another attempt, if there is one.
@@ -330,7 +330,7 @@ impl EngineState {
             true => failed_step(reply.kind, words),
             false => u32::MAX,
         };
-        self.graphs.note_step(step);
+        self.runs.note_step(step);
         match reply.kind {
             _ if failed => {}
             kind::VALUE => {}
@@ -339,7 +339,7 @@ impl EngineState {
                 if !self.kernels.get(kernel).is_chain() {
                     return Err("the times of a chain from a job that is none".into());
                 }
-                self.graphs.note_shares(unpacked.take_shares(reply)?);
+                self.runs.note_shares(unpacked.take_shares(reply)?);
             }
             other => return Err(format!("a value of kind {other}")),
         }
@@ -355,7 +355,7 @@ impl EngineState {
         unpacked: Unpacked,
         took_ns: u64,
     ) {
-        self.graphs.note_bytes(unpacked.bytes);
+        self.runs.note_bytes(unpacked.bytes);
         let kernel = self.records.at(index).kernel;
         self.kernels
             .get(kernel)

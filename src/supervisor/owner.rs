@@ -25,14 +25,12 @@ pub(crate) enum Role {
 pub(crate) enum Owner {
     /// Nothing: no handle is left. The record goes with the end.
     None,
-    /// A handle takes the answer, or the graph or task group that has processed the end.
+    /// A handle takes the answer, or the run that has processed the end.
     Handle,
     /// A scope takes the answer. Unless it `is_wanted`, the scope asks only for the end, and not for the value.
     Scope { group: Group, is_wanted: bool },
-    /// A graph is notified.
-    Unit { graph: u32, unit: u32 },
-    /// A task group is notified.
-    Task { task_group: u32, task: u32 },
+    /// A run is notified.
+    Unit { run: u32, unit: u32 },
     /// An actor is notified, unless a handle takes the answer of the call.
     Actor { actor: u32, role: Role },
 }

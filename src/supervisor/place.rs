@@ -229,7 +229,7 @@ impl EngineState {
 
     /// Places queued jobs as far as they fit.
     pub(super) fn refill(&mut self) {
-        if self.graphs.has_pending_work() {
+        if self.runs.has_pending_work() {
             self.process_ends();
         }
         if self.scheduler.is_low_on_memory() {

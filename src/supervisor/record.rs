@@ -48,9 +48,9 @@ pub(super) enum Stage {
     },
     /// An attempt has failed, and the pause before the next is not over; or the job waits for its limiter.
     Waiting,
-    /// It has spawned jobs, and is answered when those are: see [`TaskGroups`](super::depend).
+    /// It has spawned jobs, and is answered when their run is over.
     Spawned {
-        task_group: u32,
+        run: u32,
     },
     /// Ended with a value that the monitor copies to where no worker can write.
     #[cfg(feature = "sandbox")]

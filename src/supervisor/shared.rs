@@ -152,9 +152,9 @@ impl Supervisor {
     /// at a time, so that other threads need not wait for all.
     #[inline]
     pub(super) fn unlock<'a>(&'a self, mut state: Locked<'a>) {
-        while state.graphs.has_unhandled_ends() {
+        while state.runs.has_unhandled_ends() {
             state.refill();
-            if state.graphs.has_unhandled_ends() {
+            if state.runs.has_unhandled_ends() {
                 drop(state);
                 state = self.lock();
             }

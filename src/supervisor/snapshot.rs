@@ -86,7 +86,7 @@ impl Supervisor {
             workers: workers.collect(),
             kernels: state.kernel_stats().0,
             queued: state.queue.len() + state.actors.waiting_calls(),
-            waiting: state.timers.attempts().count() + state.jobs_waiting_for_spawned(),
+            waiting: state.timers.attempts().count() + state.runs.waiting_parents(),
             limited: state.permit_waiters.len(),
             open: state.lanes.open(),
             untaken: state.records.live(),
@@ -107,7 +107,7 @@ impl Supervisor {
         state.refill();
         let (kernels, running) = state.kernel_stats();
         let queued = (state.queue.len() + state.actors.waiting_calls()) as u64;
-        let waiting = (state.timers.attempts().count() + state.jobs_waiting_for_spawned()) as u64;
+        let waiting = (state.timers.attempts().count() + state.runs.waiting_parents()) as u64;
         let limited = state.permit_waiters.len() as u64;
         let open = state.lanes.open() as u64;
         let awaiting_exit = state.awaiting_exit() as u64;
@@ -115,7 +115,7 @@ impl Supervisor {
         let (failed, cancelled) = (state.counts.failed(), state.counts.cancelled());
         let mut progress = Progress {
             submitted: state.records.submitted(),
-            planned: state.graphs.planned() as u64,
+            planned: state.runs.planned() as u64,
             queued,
             waiting,
             limited,

@@ -8,7 +8,7 @@ use super::config::Config;
 #[cfg(feature = "sandbox")]
 use super::copy_out::Uncopieds;
 use super::counts::JobCounts;
-use super::depend::Graphs;
+use super::depend::Runs;
 use super::groups::Groups;
 use super::job_table::JobTable;
 use super::kernels::Kernels;
@@ -56,7 +56,7 @@ pub(super) struct EngineState {
     /// States that stay in their workers, and the calls that only those workers can run.
     pub(super) actors: Actors,
     /// Jobs that wait for other jobs.
-    pub(super) graphs: Graphs,
+    pub(super) runs: Runs,
     /// The ceiling on bytes in flight, if there is one.
     pub(super) admission: Option<Box<Admission>>,
     /// Calls of maps that the monitor sends while their iterators run.
@@ -95,7 +95,7 @@ impl EngineState {
             timers: Timers::default(),
             permit_waiters: WaitingJobs::default(),
             actors: Actors::default(),
-            graphs: Graphs::default(),
+            runs: Runs::default(),
             admission: None,
             pending_batches: PendingBatches::default(),
             suspicion: Suspicion::default(),
@@ -120,7 +120,7 @@ impl EngineState {
             && !self.has_queued()
             && self.permit_waiters.is_empty()
             && !self.timers.has_actor_starts()
-            && !self.graphs.has_pending_work()
+            && !self.runs.has_pending_work()
     }
 
     /// Whether values wait for the monitor to copy them.

@@ -83,9 +83,9 @@ impl EngineState {
         }
         let overtakes = self.scheduler.has_priorities() && self.overtake(index);
         let owner = self.records.look(index).owner;
-        if matches!(owner, Owner::Unit { .. } | Owner::Task { .. }) {
+        if let Owner::Unit { run, .. } = owner {
             if overtakes || !self.queue.is_clear() || !self.place(index) {
-                self.enqueue_dependent(index, owner);
+                self.enqueue_unit(index, run);
             }
         } else if overtakes {
             self.enqueue(index);
@@ -104,15 +104,16 @@ impl EngineState {
         }
     }
 
-    /// Queues a job of a graph or task group. [`process_ends`](Self::process_ends) tells the lanes.
-    fn enqueue_dependent(&mut self, index: u32, owner: Owner) {
+    /// Queues a unit of a run. [`process_ends`](Self::process_ends) notifies the lanes.
+    fn enqueue_unit(&mut self, index: u32, run: u32) {
         let record = self.records.at(index);
-        match owner {
+        if self.runs.is_spawned(run) {
             // In front of all others: what was begun ends before more is begun, so few jobs wait at any time.
-            Owner::Task { .. } => self.queue.push_front(index, record),
-            _ => self.queue.push_back(index, record),
+            self.queue.push_front(index, record);
+        } else {
+            self.queue.push_back(index, record);
         }
-        self.graphs.has_queued = true;
+        self.runs.has_queued = true;
     }
 
     /// Sets the options of a job in its record.
@@ -208,7 +209,7 @@ impl EngineState {
         }
         let closed = match owner {
             // Graphs and spawned jobs that were begun are finished, unless everything ends now.
-            Owner::Unit { .. } | Owner::Task { .. } => self.lifecycle.closes_now(),
+            Owner::Unit { .. } => self.lifecycle.closes_now(),
             _ => self.lifecycle.closing() != Closing::No,
         };
         if closed {

@@ -15,8 +15,8 @@ pub(super) enum Timer {
     ActorStart(u32),
     /// Workers that still run a job of this cancelled scope are killed.
     Scope(Group),
-    /// The same for a task group. Another group with this index has another serial number.
-    TaskGroup { task_group: u32, serial: u64 },
+    /// The same for a cancelled run. Another run with this index has another serial number.
+    Run { run: u32, serial: u64 },
 }
 
 impl Timer {
@@ -30,7 +30,7 @@ impl Timer {
 
     /// Whether jobs are lost at that time.
     fn is_end(self) -> bool {
-        matches!(self, Self::Scope(_) | Self::TaskGroup { .. })
+        matches!(self, Self::Scope(_) | Self::Run { .. })
     }
 }
 

@@ -139,7 +139,7 @@ pub const POINTS: &[Point] = points! {
         "actor.entered" "actor.started" "actor.ready" "call.retained" "call.posted" "save.posted"
         "save.taken" "actor.gone" "actor.lost" "actor.ending" "actor.removed"
         // Spawned jobs.
-        "task_group.begun" "task_group.recorded" "task_group.sent" "task_group.continued" "task_group.broken"
+        "tasks.begun" "tasks.continued" "tasks.cancelled"
         // The engine's end.
         "stop.requested" "stop.ended" "stop.unnamed"
     store:

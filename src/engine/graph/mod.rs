@@ -30,7 +30,7 @@ use running::InlineRun;
 
 use super::{Engine, OnFailure};
 use crate::kernel::{Kernel, OwnedParam, OwnedParams, Reply, captures_nothing};
-use crate::supervisor::{GraphPlan, JobOptions, Read};
+use crate::supervisor::{Calls, JobOptions, Read, RunPlan};
 use crate::sys::HUGE;
 
 /// A task graph: jobs that take each other's values, described before any of them runs.
@@ -474,7 +474,7 @@ impl Graph {
             .max(HUGE as u64)
             .saturating_mul(shared.active_workers() as u64);
         let limit = room.saturating_sub(ahead).max(jobs.peak);
-        let plan = GraphPlan {
+        let plan = RunPlan {
             ceiling: (jobs.total > limit).then_some(limit),
             stops: self.on_failure == OnFailure::Stop,
             units: jobs.units,
@@ -484,9 +484,9 @@ impl Graph {
             kernels: self.columns.kernels.clone(),
             dependents: jobs.dependents,
             sources: jobs.sources,
-            options: self.options,
+            options: self.options.into_iter().map(Arc::new).collect(),
             names: self.names,
-            calls: Box::new(self.columns),
+            calls: Calls::Nodes(Box::new(self.columns)),
         };
         let graph = shared.start_graph(plan);
         Ok(Running::sent(shared, graph, wanted, picture))

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use super::{GraphError, Meta};
-use crate::supervisor::{GraphPlan, GraphUnit};
+use crate::supervisor::{RunPlan, RunUnit};
 
 /// Most nodes of a fused chain. Chains are bounded so that other jobs get the worker.
 const LONGEST: usize = 1024;
@@ -29,7 +29,7 @@ pub(super) struct Sketch<'g> {
 /// Jobs, in an order in which they could run one after the other.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
-    pub(super) units: Vec<GraphUnit>,
+    pub(super) units: Vec<RunUnit>,
     pub(super) nodes: Vec<u32>,
     pub(super) unit_of: Vec<u32>,
     pub(super) dependents: Vec<u32>,
@@ -42,13 +42,13 @@ pub(super) struct Jobs {
 
 impl Jobs {
     /// The nodes of a unit, in the order of execution.
-    pub(super) fn nodes_of(&self, unit: &GraphUnit) -> &[u32] {
+    pub(super) fn nodes_of(&self, unit: &RunUnit) -> &[u32] {
         &self.nodes[unit.first as usize..(unit.first + unit.count) as usize]
     }
 
     /// The units that wait for a unit.
     pub(super) fn dependents_of(&self, unit: usize) -> &[u32] {
-        &self.dependents[GraphPlan::dependents_among(&self.units, &self.dependents, unit as u32)]
+        &self.dependents[RunPlan::dependents_among(&self.units, &self.dependents, unit as u32)]
     }
 }
 
@@ -201,14 +201,14 @@ impl Sketch<'_> {
                 last = node;
                 node = next[node as usize];
             }
-            jobs.units.push(GraphUnit {
+            jobs.units.push(RunUnit {
                 first,
                 count: jobs.nodes.len() as u32 - first,
                 uses: uses[last as usize],
                 options: self.nodes[head as usize].options,
                 is_requested: wanted[last as usize],
                 bytes,
-                ..GraphUnit::default()
+                ..RunUnit::default()
             });
         }
         self.connect(&mut jobs, befores);

@@ -65,7 +65,7 @@ impl EngineState {
     ) -> Result<u64, RefusedBy> {
         let bytes = self.weight(kernel, held);
         let all = self.admits_all();
-        let begun = self.graphs.first_held_back();
+        let begun = self.runs.first_held_back();
         let Some(admission) = &mut self.admission else {
             return Ok(bytes);
         };

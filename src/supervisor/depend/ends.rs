@@ -1,6 +1,6 @@
 //! Ends of jobs that other jobs wait for.
 
-use super::task_group::CancelMode;
+use super::run::CancelMode;
 use crate::kernel::Shares;
 
 /// What is still to be done for jobs that wait for others.
@@ -8,14 +8,13 @@ use crate::kernel::Shares;
 pub(super) enum EndNotice {
     /// The job with this record has ended.
     Job { record: u32, end: JobEnd },
-    /// A task group may send more tasks, or has ended.
-    Advance { task_group: u32 },
-    /// The jobs that a task group has sent are to be cancelled, from this one on.
+    /// A run may send more units, or has ended.
+    Advance { run: u32 },
+    /// The units of a run are to be cancelled.
     Cancel {
-        task_group: u32,
+        run: u32,
         serial: u64,
         how: CancelMode,
-        from: usize,
     },
 }
 

@@ -6,9 +6,7 @@ use crate::link::SLOTS;
 pub(crate) const MAX_SPAWN_DEPTH: u32 = 10_000;
 /// Most spawned jobs that have not ended.
 pub(crate) const MAX_OPEN_TASKS: u64 = 1 << 18;
-/// Most jobs of one graph or task group with a record and no answer: enough for every worker.
+/// Most jobs of one run with a record and no answer: enough for every worker.
 pub(super) const WINDOW: usize = 2 * SLOTS;
 /// Most ends that are processed before the lock is released for other threads.
 pub(super) const MOST_ENDS: usize = 128;
-/// Most jobs of a cancelled task group that are cancelled at once.
-pub(super) const MOST_CANCELLED: usize = 64;

@@ -41,7 +41,7 @@ pub(super) struct SpawnedTask {
 
 /// A checked reply that spawns jobs.
 #[derive(Debug)]
-pub(super) struct SpawnReply {
+pub(crate) struct SpawnReply {
     words: Vec<u64>,
     arrays: Vec<Option<ReceivedArray>>,
     pub(super) kernels: Vec<NamedKernel>,
@@ -50,8 +50,8 @@ pub(super) struct SpawnReply {
 }
 
 /// The value of a child: words and arrays.
-pub(super) struct ChildValue<'a> {
-    pub(super) words: &'a [u64],
+pub(super) struct ChildValue {
+    pub(super) words: Vec<u64>,
     pub(super) arrays: smallvec::SmallVec<[ReceivedArray; 1]>,
 }
 
@@ -87,11 +87,11 @@ impl SpawnReply {
     }
 
     /// Writes the call of a task. `child` returns the value of the next child each time.
-    pub(super) fn load<'a>(
+    pub(super) fn load(
         &mut self,
         task: usize,
         call: &mut ArgWriter,
-        mut child: impl FnMut() -> Option<ChildValue<'a>>,
+        mut child: impl FnMut() -> Option<ChildValue>,
     ) -> Result<(), Unloaded> {
         let SpawnedTask {
             arguments,
@@ -140,12 +140,6 @@ impl SpawnReply {
             }
             _ => {}
         }
-    }
-
-    /// Frees what tasks that will never run would have needed.
-    pub(super) fn clear(&mut self) {
-        self.arrays.clear();
-        self.words = Vec::new();
     }
 }
 

@@ -3,7 +3,8 @@
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::graph_run::{GraphPlan, GraphProgress, NodeFate};
+use super::plan::RunPlan;
+use super::run::{GraphProgress, NodeFate};
 use crate::link::{Ask, NOTICE};
 use crate::supervisor::error::JobError;
 use crate::supervisor::reply::Read;
@@ -14,7 +15,7 @@ use crate::supervisor::waiting::wakers::drop_waker;
 
 impl Supervisor {
     /// Takes over a graph. It runs until it is dropped, or until the end of each requested unit is known.
-    pub(crate) fn start_graph(&self, plan: GraphPlan) -> u32 {
+    pub(crate) fn start_graph(&self, plan: RunPlan) -> u32 {
         let mut state = self.lock();
         let graph = state.start_graph(plan);
         self.unlock(state);
@@ -31,18 +32,18 @@ impl Supervisor {
     pub(crate) fn wait_graph(&self, graph: u32, limit: Option<Duration>) -> bool {
         let until = limit.and_then(|limit| Instant::now().checked_add(limit));
         let mut state = self.lock();
-        state.run_of(graph).driving_threads += 1;
+        state.runs.get(graph).driving_threads += 1;
         loop {
             state.drain_busy();
             state.refill();
-            if state.run_of(graph).undecided == 0 {
-                state.run_of(graph).driving_threads -= 1;
+            if state.runs.get(graph).undecided == 0 {
+                state.runs.get(graph).driving_threads -= 1;
                 self.unlock(state);
                 return true;
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
-                state.run_of(graph).driving_threads -= 1;
+                state.runs.get(graph).driving_threads -= 1;
                 state.leave_to_monitor(graph);
                 self.unlock(state);
                 return false;
@@ -65,10 +66,10 @@ impl Supervisor {
                 }
             }
             // Otherwise the monitor continues the graph, and wakes this thread when it is over.
-            state.run_of(graph).driving_threads -= 1;
+            state.runs.get(graph).driving_threads -= 1;
             state.leave_to_monitor(graph);
-            let held_back = state.graphs.first_held_back().is_some();
-            let run = state.run_of(graph);
+            let held_back = state.runs.first_held_back().is_some();
+            let run = state.runs.get(graph);
             if run.undecided == 0 {
                 self.unlock(state);
                 return true;
@@ -85,7 +86,7 @@ impl Supervisor {
             };
             spot.sleep(ticket, limit);
             state = self.lock();
-            state.run_of(graph).driving_threads += 1;
+            state.runs.get(graph).driving_threads += 1;
         }
     }
 
@@ -95,7 +96,7 @@ impl Supervisor {
         let mut state = self.lock();
         state.drain_busy();
         state.refill();
-        let run = state.run_of(graph);
+        let run = state.runs.get(graph);
         let over = run.undecided == 0;
         if !over {
             std::mem::swap(&mut run.waker, &mut waker);
@@ -117,7 +118,7 @@ impl Supervisor {
     /// How each node of a graph ran.
     pub(crate) fn fates(&self, graph: u32) -> Vec<NodeFate> {
         let mut state = self.lock();
-        let run = state.run_of(graph);
+        let run = state.runs.get(graph);
         let nodes = 0..run.plan.unit_of.len() as u32;
         let fates = nodes.map(|node| run.fate(node)).collect();
         self.unlock(state);
@@ -130,7 +131,7 @@ impl Supervisor {
         // Processes ended jobs first.
         state.drain_busy();
         state.refill();
-        let progress = state.run_of(graph).progress;
+        let progress = state.runs.get(graph).progress;
         self.unlock(state);
         progress
     }

@@ -167,7 +167,7 @@ impl Monitor {
     fn end_without_poller(&self, why: &str) {
         {
             let mut state = self.shared.lock();
-            state.graphs.reset_after_panic();
+            state.runs.reset_after_panic();
             state.give_up(why);
             self.shared.unlock(state);
         }

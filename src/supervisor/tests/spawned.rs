@@ -56,7 +56,7 @@ fn children_run_and_the_last_one_answers() {
     assert_eq!(consumers[0].next(), Next::Run);
     spawn(&mut consumers[0], &list());
     assert!(take(&shared, id).is_none());
-    assert_eq!(shared.lock().jobs_waiting_for_spawned(), 1);
+    assert_eq!(shared.lock().runs.waiting_parents(), 1);
     assert_eq!(consumers[0].next(), Next::Run);
     let child = consumers[0].call();
     assert_eq!(child.args[..child.len as usize], [1, 1 << 32, 5]);
@@ -69,10 +69,7 @@ fn children_run_and_the_last_one_answers() {
     consumers[0].finish(false, 10, Some(&value(&[7])));
     assert_eq!(take(&shared, id).unwrap().unwrap(), 7);
     let state = shared.lock();
-    assert_eq!(
-        (state.records.live(), state.jobs_waiting_for_spawned()),
-        (0, 0)
-    );
+    assert_eq!((state.records.live(), state.runs.waiting_parents()), (0, 0));
     assert_eq!(state.records.submitted(), 3);
 }
 
@@ -87,7 +84,7 @@ fn waiting_for_any_ends_with_a_job_behind_one_that_spawned() {
     assert_eq!(consumers[0].next(), Next::Run);
     spawn(&mut consumers[0], &list());
     shared.stats();
-    assert_eq!(shared.lock().jobs_waiting_for_spawned(), 1);
+    assert_eq!(shared.lock().runs.waiting_parents(), 1);
     shared.cells[0].hub().arm(2);
     assert_eq!(consumers[0].next(), Next::Run);
     assert!(consumers[0].finish(false, 10, None), "the monitor is rung");
@@ -118,14 +115,14 @@ fn a_job_that_has_spawned_counts_no_bytes() {
     state.drain(0);
     // The last one continues with others, and its record is removed.
     assert_eq!(consumers[0].next(), Next::Run);
-    let is_task = |owner| matches!(owner, Owner::Task { .. });
+    let is_task = |owner| matches!(owner, Owner::Unit { .. });
     let mut open = state.records.open_of(is_task).into_iter();
     let last = open.find(|&other| other != id).unwrap();
     let entry = state.admit_begun(kernel, 1).unwrap();
     spawn(&mut consumers[0], &words);
     state.drain(0);
     state.charge_admitted(last, entry);
-    assert_eq!(state.jobs_waiting_for_spawned(), 1);
+    assert_eq!(state.runs.waiting_parents(), 1);
     shared.unlock(state);
     // The child of the new group is cancelled with it.
     shared.abandon(id);
@@ -251,10 +248,7 @@ fn wrong_spawn_lists_are_refused() {
                 run += 1;
             }
             let state = shared.lock();
-            assert_eq!(
-                (state.records.live(), state.jobs_waiting_for_spawned()),
-                (0, 0)
-            );
+            assert_eq!((state.records.live(), state.runs.waiting_parents()), (0, 0));
         }
     }
     assert!(refused > 60 && run > 10, "{refused} refused, {run} run");

@@ -120,7 +120,7 @@ fn check(words: &[u64], arrays: usize) -> bool {
         let mut child = || {
             children = children.checked_sub(1).filter(|_| is_last)?;
             Some(ChildValue {
-                words: &[7],
+                words: vec![7],
                 arrays: smallvec::SmallVec::new(),
             })
         };
@@ -159,7 +159,7 @@ fn words_of_sent_tasks_are_freed() {
         let mut call = ArgWriter::new(0);
         let child = || {
             Some(ChildValue {
-                words: &[7],
+                words: vec![7],
                 arrays: smallvec::SmallVec::new(),
             })
         };

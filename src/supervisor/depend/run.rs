@@ -1,19 +1,21 @@
-//! A graph as it is handed over, and the state of its run.
-//!
-//! A *unit* is one job of a graph: a node, or a chain of nodes.
+//! The state of a run: of a graph, or of the tasks that a job has spawned.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
 use super::ends::JobEnd;
+use super::limits::WINDOW;
+use super::plan::{Calls, NodeCalls, RunPlan, RunUnit};
+use super::spawn_reply::{ChildValue, SpawnReply, Unloaded};
 use crate::kernel::wire::{ArgWriter, ReceivedArray, ReplyReader, WordReader};
 use crate::kernel::{
-    CallWriter, ChainWriter, Ended, Forward, KernelInfo, Loading, MAX_SHARES, NodeKernel,
-    Receiving, Shares, to_offset,
+    CallWriter, ChainWriter, Ended, Forward, KernelInfo, Loading, MAX_SHARES, Receiving, Shares,
+    seed_of_task, to_offset,
 };
-use crate::supervisor::error::{Failed, JobError};
+use crate::supervisor::error::{Because, Failed, JobError, JobErrorKind, JobLimit, WorkerExit};
 use crate::supervisor::job_table::JobTable;
 use crate::supervisor::kernels::Kernels;
 use crate::supervisor::lane::NO_RECORD;
@@ -21,107 +23,9 @@ use crate::supervisor::options::JobOptions;
 use crate::supervisor::record::JobId;
 use crate::supervisor::reply::{Unreadable, read_guarded};
 
-/// Writes the arguments of a graph's nodes.
-pub(crate) trait NodeCalls: Send {
-    /// Writes the call of a node. Called once per node.
-    fn load(&mut self, node: u32, loading: &mut Loading<'_>);
-}
-
-/// One job of a graph: a node, or a chain of nodes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct GraphUnit {
-    /// Its nodes are `count` entries of [`GraphPlan::nodes`] from here on.
-    pub(crate) first: u32,
-    pub(crate) count: u32,
-    /// Start of its part of [`GraphPlan::dependents`].
-    pub(crate) dependents: u32,
-    /// Start of its part of [`GraphPlan::sources`].
-    pub(crate) sources: u32,
-    /// Number of units that it waits for and that have not ended.
-    pub(crate) waits: u32,
-    /// Number of times that its value is still taken, by other units and by the caller.
-    pub(crate) uses: u32,
-    /// Index into [`GraphPlan::options`], from 1; 0 for none.
-    pub(crate) options: u32,
-    /// Length of the longest path from a unit without sources.
-    pub(crate) level: u32,
-    /// The caller asked for its value.
-    pub(crate) is_requested: bool,
-    /// Bytes of its value, where they are declared.
-    pub(crate) bytes: u64,
-}
-
-/// A graph as it is handed over. Units are in topological order.
-pub(crate) struct GraphPlan {
-    pub(crate) units: Vec<GraphUnit>,
-    /// Node numbers, unit by unit.
-    pub(crate) nodes: Vec<u32>,
-    /// By node: its unit, or [`u32::MAX`] if the node is not needed.
-    pub(crate) unit_of: Vec<u32>,
-    /// By node: index into `kernels`.
-    pub(crate) kernel_of: Vec<u32>,
-    pub(crate) kernels: Vec<NodeKernel>,
-    /// Units that wait for each unit, unit by unit.
-    pub(crate) dependents: Vec<u32>,
-    /// Units whose value each unit takes, unit by unit.
-    pub(crate) sources: Vec<u32>,
-    pub(crate) options: Vec<JobOptions>,
-    /// Names of nodes that have one.
-    pub(crate) names: HashMap<u32, String>,
-    /// Limit on the bytes of all values. Units start in order, as long as their values fit.
-    pub(crate) ceiling: Option<u64>,
-    /// Whether the first failure stops the graph.
-    pub(crate) stops: bool,
-    pub(crate) calls: Box<dyn NodeCalls>,
-}
-
-impl GraphPlan {
-    fn part(all: &[u32], from: u32, next: Option<u32>) -> std::ops::Range<usize> {
-        from as usize..next.map_or(all.len(), |next| next as usize)
-    }
-
-    pub(super) fn dependents_of(&self, unit: u32) -> std::ops::Range<usize> {
-        Self::dependents_among(&self.units, &self.dependents, unit)
-    }
-
-    /// Returns which part of `dependents` belongs to `unit`.
-    pub(crate) fn dependents_among(
-        units: &[GraphUnit],
-        dependents: &[u32],
-        unit: u32,
-    ) -> std::ops::Range<usize> {
-        let next = units.get(unit as usize + 1);
-        let from = units[unit as usize].dependents;
-        Self::part(dependents, from, next.map(|unit| unit.dependents))
-    }
-
-    pub(super) fn sources_of(&self, unit: u32) -> std::ops::Range<usize> {
-        let next = self.units.get(unit as usize + 1);
-        let from = self.units[unit as usize].sources;
-        Self::part(&self.sources, from, next.map(|unit| unit.sources))
-    }
-
-    /// The options of a unit's job.
-    pub(super) fn options_of(&self, unit: u32) -> Option<&JobOptions> {
-        let number = self.units[unit as usize].options as usize;
-        number.checked_sub(1).map(|at| &self.options[at])
-    }
-
-    /// The kernel of a node.
-    fn kernel(&self, node: u32) -> &NodeKernel {
-        &self.kernels[self.kernel_of[node as usize] as usize]
-    }
-
-    /// The name of a node in messages.
-    fn name(&self, node: u32) -> String {
-        let name = self.names.get(&node);
-        name.map_or_else(|| format!("node {node}"), |name| format!("node {name:?}"))
-    }
-}
-
 /// Progress of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum GraphUnitStage {
+pub(super) enum UnitStage {
     /// Waits for other units, or to be sent.
     Waiting,
     /// Has a record and no answer.
@@ -130,19 +34,19 @@ pub(super) enum GraphUnitStage {
     Done,
     /// Gave no value, because this unit failed: itself, or one that it depends on.
     Failed(u32),
-    /// Gave no value, because the graph stopped at a failure.
+    /// Gave no value, because the run stopped at a failure, or was cancelled.
     Stopped,
 }
 
-impl GraphUnitStage {
+impl UnitStage {
     pub(super) fn has_failed(self) -> bool {
         matches!(self, Self::Failed(_) | Self::Stopped)
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct GraphUnitState {
-    pub(super) stage: GraphUnitStage,
+pub(super) struct UnitState {
+    pub(super) stage: UnitStage,
     pub(super) record: JobId,
     /// Its job number.
     pub(super) job: u64,
@@ -150,15 +54,46 @@ pub(super) struct GraphUnitState {
     pub(super) worker: u32,
 }
 
-/// The run of a graph.
-pub(in crate::supervisor) struct GraphRun {
-    pub(super) plan: GraphPlan,
-    pub(super) states: Vec<GraphUnitState>,
-    /// Units ready to be sent. The highest level mark_sent first, so that values are taken before others are made; then, or
-    /// with a ceiling, the lowest number.
+/// The job that a run answers with the value of its last unit: it has spawned the units.
+#[derive(Debug)]
+pub(super) struct Parent {
+    pub(super) record: u32,
+    /// Number of jobs that wait for each other, down to this run.
+    pub(super) depth: u32,
+    /// Seed of the tasks' random numbers.
+    pub(super) seed: u64,
+    pub(super) options: Option<Arc<JobOptions>>,
+    /// Number of tasks that have not ended, and may still be sent if they were not.
+    pub(super) open: u64,
+    /// Why there will be no value.
+    pub(super) failure: Option<Because>,
+}
+
+/// How the sent jobs of a run are cancelled, the strongest way last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::supervisor) enum CancelMode {
+    /// Ask them to stop.
+    Ask,
+    /// Ask them to stop, and kill their workers after the grace period.
+    AskThenKill,
+    /// Kill their workers.
+    Kill,
+}
+
+/// The run of units, some of which wait for others.
+pub(in crate::supervisor) struct Run {
+    /// Distinguishes runs that use the same index one after the other.
+    pub(super) serial: u64,
+    pub(super) plan: RunPlan,
+    /// Of tasks. A graph has none: its handle takes the values.
+    pub(super) parent: Option<Parent>,
+    pub(super) states: Vec<UnitState>,
+    /// Units ready to be sent. The one of the highest level is sent first, so that values are taken before others are
+    /// made; then, or with a ceiling, the one with the lowest number.
     pub(super) ready: BinaryHeap<(u32, Reverse<u32>)>,
     /// By the plan's kernels: the index of the kernel, and the offset of its step function.
     pub(super) kernels: Vec<(u32, u64)>,
+    /// The kernel of chains.
     pub(super) chain: u32,
     /// Its ticket in admission's line.
     pub(super) ticket: u64,
@@ -174,7 +109,9 @@ pub(in crate::supervisor) struct GraphRun {
     pub(super) errors: HashMap<u32, (u32, JobError)>,
     /// How the time of short chains is divided among their nodes, by unit.
     shares: HashMap<u32, Shares>,
-    /// The unit whose failure stopped the graph.
+    /// Of a run that has stopped: the strongest way in which its jobs were cancelled.
+    pub(super) stopped: Option<CancelMode>,
+    /// The unit whose failure stopped the run.
     pub(super) stopped_at: Option<u32>,
     /// With a ceiling: the next unit, the bytes of values that exist or are being made, and the number of ends of users
     /// after which each unit's value is free.
@@ -186,13 +123,11 @@ pub(in crate::supervisor) struct GraphRun {
     /// A thread sleeps until the graph is over.
     pub(super) parked: bool,
     pub(super) waker: Option<Waker>,
-    pub(super) call: CallWriter,
-    pub(super) link: ChainWriter,
 }
 
-impl std::fmt::Debug for GraphRun {
+impl std::fmt::Debug for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GraphRun")
+        f.debug_struct("Run")
             .field("units", &self.states.len())
             .field("ready", &self.ready.len())
             .field("sent", &self.sent)
@@ -201,31 +136,46 @@ impl std::fmt::Debug for GraphRun {
     }
 }
 
-/// The values of a run's units, for the nodes that take them.
-pub(super) struct Values<'a> {
-    records: &'a mut JobTable,
-    plan: &'a mut GraphPlan,
-    states: &'a [GraphUnitState],
-    bad: Option<UnreadableSource>,
+/// Where calls are written before they are moved into records.
+#[derive(Debug)]
+pub(super) struct Writers {
+    pub(super) call: CallWriter,
+    link: ChainWriter,
 }
 
-/// A unit whose value cannot be read.
-pub(super) struct UnreadableSource {
-    pub(super) unit: u32,
-    pub(super) why: Unreadable,
+impl Writers {
+    pub(super) fn new(arena: u64) -> Self {
+        Self {
+            call: CallWriter(ArgWriter::new(arena)),
+            link: ChainWriter::new(arena),
+        }
+    }
+}
+
+/// Why the call of a unit cannot be written.
+pub(super) enum NoCall {
+    /// The value of this unit cannot be read.
+    Unreadable {
+        unit: u32,
+        why: Unreadable,
+    },
+    Refused(JobErrorKind),
+}
+
+/// The values of a run's units, for the nodes that take them.
+struct Values<'a> {
+    records: &'a mut JobTable,
+    plan: &'a mut RunPlan,
+    states: &'a [UnitState],
+    bad: Option<NoCall>,
 }
 
 impl Values<'_> {
     /// Counts one use of the value of this unit, and removes its record after the last.
-    pub(super) fn used(
-        records: &mut JobTable,
-        plan: &mut GraphPlan,
-        states: &[GraphUnitState],
-        unit: u32,
-    ) {
+    fn used(records: &mut JobTable, plan: &mut RunPlan, states: &[UnitState], unit: u32) {
         let uses = &mut plan.units[unit as usize].uses;
         *uses -= 1;
-        if *uses == 0 && states[unit as usize].stage == GraphUnitStage::Done {
+        if *uses == 0 && states[unit as usize].stage == UnitStage::Done {
             records.remove(states[unit as usize].record.index);
             crate::sync::point!("unit.freed");
         }
@@ -245,7 +195,7 @@ impl Ended for Values<'_> {
         let arrays = arrays.into_iter();
         let mut reply = Receiving(ReplyReader { words, arrays });
         if let Err(why) = read_guarded(|| forward(&mut reply, call)) {
-            self.bad = Some(UnreadableSource { unit, why });
+            self.bad = Some(NoCall::Unreadable { unit, why });
             return false;
         }
         Self::used(self.records, self.plan, self.states, unit);
@@ -301,25 +251,40 @@ impl GraphProgress {
     }
 }
 
-impl GraphRun {
-    pub(super) fn new(plan: GraphPlan, all: &mut Kernels, arena: u64, ticket: u64) -> Self {
+impl Run {
+    pub(super) fn of_graph(plan: RunPlan, all: &mut Kernels, ticket: u64) -> Self {
         let kernels = plan.kernels.iter().map(|kernel| {
             let step = to_offset(kernel.step).unwrap_or_default();
             (all.index(&kernel.info), step)
         });
         let kernels = kernels.collect();
-        let waiting = GraphUnitState {
-            stage: GraphUnitStage::Waiting,
+        let chain = all.index(&KernelInfo::of_chain());
+        Self::new(plan, kernels, chain, ticket)
+    }
+
+    /// The run of the tasks that `parent` has spawned.
+    pub(super) fn of_tasks(plan: RunPlan, kernels: &[u32], ticket: u64, parent: Parent) -> Self {
+        let kernels = kernels.iter().map(|&kernel| (kernel, 0)).collect();
+        let mut run = Self::new(plan, kernels, NO_RECORD, ticket);
+        run.parent = Some(parent);
+        run
+    }
+
+    fn new(plan: RunPlan, kernels: Vec<(u32, u64)>, chain: u32, ticket: u64) -> Self {
+        let waiting = UnitState {
+            stage: UnitStage::Waiting,
             record: JobId::NONE,
             job: 0,
             took_ns: 0,
             worker: NO_RECORD,
         };
         let mut run = Self {
+            serial: 0,
+            parent: None,
             states: vec![waiting; plan.units.len()],
             ready: BinaryHeap::new(),
             kernels,
-            chain: all.index(&KernelInfo::of_chain()),
+            chain,
             ticket,
             waiting: plan.units.len(),
             sent: 0,
@@ -330,6 +295,7 @@ impl GraphRun {
             undecided: plan.units.iter().filter(|unit| unit.is_requested).count(),
             errors: HashMap::new(),
             shares: HashMap::new(),
+            stopped: None,
             stopped_at: None,
             next: 0,
             held: 0,
@@ -337,8 +303,6 @@ impl GraphRun {
             driving_threads: 0,
             parked: false,
             waker: None,
-            call: CallWriter(ArgWriter::new(arena)),
-            link: ChainWriter::new(arena),
             plan,
         };
         if run.plan.ceiling.is_some() {
@@ -355,7 +319,18 @@ impl GraphRun {
         run
     }
 
-    pub(super) fn make_ready(&mut self, unit: u32) {
+    /// Whether no further unit is sent: the run has stopped, or the end of each requested unit is known. Values of a
+    /// graph are being taken then.
+    fn is_closed(&self) -> bool {
+        self.undecided == 0 || self.stopped.is_some()
+    }
+
+    /// Whether the value of this unit is that of the parent.
+    pub(super) fn is_last(&self, unit: u32) -> bool {
+        self.parent.is_some() && unit as usize + 1 == self.states.len()
+    }
+
+    fn make_ready(&mut self, unit: u32) {
         let level = match self.plan.ceiling {
             None => self.plan.units[unit as usize].level,
             Some(_) => 0,
@@ -365,9 +340,12 @@ impl GraphRun {
 
     /// Returns the next unit that may be sent. It stays the first of `ready` until [`mark_sent`](Self::mark_sent) is called.
     pub(super) fn next_ready(&mut self) -> Option<u32> {
+        if self.is_closed() || self.sent >= WINDOW {
+            return None;
+        }
         loop {
             let &(_, Reverse(unit)) = self.ready.peek()?;
-            if self.states[unit as usize].stage != GraphUnitStage::Waiting {
+            if self.states[unit as usize].stage != UnitStage::Waiting {
                 self.ready.pop();
                 continue;
             }
@@ -396,18 +374,15 @@ impl GraphRun {
 
     /// The kernel of a unit's job.
     pub(super) fn kernel(&self, unit: u32) -> u32 {
-        let GraphUnit { first, count, .. } = self.plan.units[unit as usize];
-        if count > 1 {
-            return self.chain;
+        match self.plan.units[unit as usize].count {
+            1 => self.kernel_of_step(unit, 0),
+            _ => self.chain,
         }
-        let node = self.plan.nodes[first as usize];
-        self.kernels[self.plan.kernel_of[node as usize] as usize].0
     }
 
     /// The kernel of a node in the chain of a unit.
     pub(super) fn kernel_of_step(&self, unit: u32, step: u32) -> u32 {
-        let GraphUnit { first, count, .. } = self.plan.units[unit as usize];
-        let node = self.plan.nodes[(first + step.min(count - 1)) as usize];
+        let node = self.plan.node_at(unit, step);
         self.kernels[self.plan.kernel_of[node as usize] as usize].0
     }
 
@@ -435,20 +410,39 @@ impl GraphRun {
         all.get(kernel).count_node(rest, end.bytes, failed);
     }
 
-    /// Writes the call of a unit. Returns the source whose value cannot be read, if there is one.
-    pub(super) fn load(&mut self, unit: u32, records: &mut JobTable) -> Option<UnreadableSource> {
+    /// Writes the call of a unit.
+    pub(super) fn load(
+        &mut self,
+        unit: u32,
+        records: &mut JobTable,
+        to: &mut Writers,
+    ) -> Result<(), NoCall> {
+        to.call.0.reset();
+        // Taken out while the rest of the plan is read.
+        let mut calls = std::mem::replace(&mut self.plan.calls, Calls::None);
+        let loaded = match &mut calls {
+            Calls::Nodes(nodes) => self.load_nodes(unit, nodes.as_mut(), records, to),
+            Calls::Tasks(reply) => self.load_task(unit, reply, records, &mut to.call.0),
+            Calls::None => unreachable!("units are sent while their calls are there"),
+        };
+        self.plan.calls = calls;
+        loaded
+    }
+
+    fn load_nodes(
+        &mut self,
+        unit: u32,
+        calls: &mut dyn NodeCalls,
+        records: &mut JobTable,
+        Writers { call, link }: &mut Writers,
+    ) -> Result<(), NoCall> {
         let Self {
             plan,
             states,
-            call,
-            link,
             kernels,
             ..
         } = self;
-        let GraphUnit { first, count, .. } = plan.units[unit as usize];
-        call.0.reset();
-        // Taken out while the rest of the plan is read.
-        let mut calls = std::mem::replace(&mut plan.calls, Box::new(NoNodeCalls));
+        let RunUnit { first, count, .. } = plan.units[unit as usize];
         let mut values = Values {
             records,
             plan,
@@ -484,13 +478,45 @@ impl GraphRun {
                 before = Some(node);
             }
         }
-        let bad = values.bad;
-        plan.calls = calls;
-        bad
+        values.bad.map_or(Ok(()), Err)
+    }
+
+    /// Writes the call of a task. The last one takes the values of all others.
+    fn load_task(
+        &mut self,
+        unit: u32,
+        reply: &mut SpawnReply,
+        records: &mut JobTable,
+        call: &mut ArgWriter,
+    ) -> Result<(), NoCall> {
+        let mut values = Vec::new();
+        for at in self.plan.sources_of(unit) {
+            let source = self.plan.sources[at];
+            let record = records.get(self.states[source as usize].record);
+            values.push(ChildValue {
+                words: record.value().to_vec(),
+                arrays: std::mem::take(&mut record.arrays),
+            });
+            Values::used(records, &mut self.plan, &self.states, source);
+        }
+        call.seed = self
+            .parent
+            .as_ref()
+            .map_or(0, |parent| seed_of_task(parent.seed, u64::from(unit)));
+        let mut values = values.into_iter();
+        let loaded = reply.load(unit as usize, call, || values.next());
+        loaded.map_err(|why| {
+            NoCall::Refused(match why {
+                Unloaded::Full(full) => JobErrorKind::Limit(JobLimit::Arena(full)),
+                Unloaded::Malformed => {
+                    JobErrorKind::Lost(WorkerExit::Protocol("a call without its values".into()))
+                }
+            })
+        })
     }
 
     pub(super) fn sent_as(&mut self, unit: u32, record: JobId, job: u64) {
-        self.move_to(unit, GraphUnitStage::Sent);
+        self.move_to(unit, UnitStage::Sent);
         let state = &mut self.states[unit as usize];
         state.record = record;
         state.job = job;
@@ -498,35 +524,53 @@ impl GraphRun {
     }
 
     /// Moves a unit to another stage, for the first time.
-    pub(super) fn move_to(&mut self, unit: u32, to: GraphUnitStage) {
+    fn move_to(&mut self, unit: u32, to: UnitStage) {
         let stage = &mut self.states[unit as usize].stage;
-        self.waiting -= usize::from(*stage == GraphUnitStage::Waiting);
+        self.waiting -= usize::from(*stage == UnitStage::Waiting);
         *stage = to;
         let nodes = self.plan.units[unit as usize].count as usize;
         match to {
-            GraphUnitStage::Waiting | GraphUnitStage::Sent => {}
-            GraphUnitStage::Done => self.progress.done += nodes,
-            GraphUnitStage::Failed(root) if root == unit => self.progress.failed += nodes,
-            GraphUnitStage::Failed(_) | GraphUnitStage::Stopped => self.progress.skipped += nodes,
+            UnitStage::Waiting | UnitStage::Sent => {}
+            UnitStage::Done => self.progress.done += nodes,
+            UnitStage::Failed(root) if root == unit => self.progress.failed += nodes,
+            UnitStage::Failed(_) | UnitStage::Stopped => self.progress.skipped += nodes,
         }
     }
 
-    /// Marks a unit as stopped with the graph.
+    /// Marks a unit as stopped with the run.
     pub(super) fn stop(&mut self, unit: u32) {
-        self.move_to(unit, GraphUnitStage::Stopped);
+        self.move_to(unit, UnitStage::Stopped);
         self.undecided -= usize::from(self.plan.units[unit as usize].is_requested);
     }
 
+    /// Stops all units that were not sent.
+    pub(super) fn stop_unsent(&mut self, records: &mut JobTable) {
+        for unit in 0..self.states.len() as u32 {
+            if self.states[unit as usize].stage == UnitStage::Waiting {
+                self.stop(unit);
+                self.drop_claims(unit, records);
+            }
+        }
+    }
+
+    /// The jobs of units that were sent and have not ended.
+    pub(super) fn sent_jobs(&self) -> impl Iterator<Item = JobId> {
+        let states = self.states.iter();
+        let sent = states.filter(|state| state.stage == UnitStage::Sent);
+        sent.map(|state| state.record)
+    }
+
     /// Gives up the unit's claims on values of other units.
-    pub(super) fn drop_claims(&mut self, unit: u32, records: &mut JobTable) {
+    fn drop_claims(&mut self, unit: u32, records: &mut JobTable) {
         for at in self.plan.sources_of(unit) {
             let source = self.plan.sources[at];
             Values::used(records, &mut self.plan, &self.states, source);
         }
     }
 
-    pub(super) fn done(&mut self, unit: u32, end: &JobEnd, worker: u32) {
-        self.move_to(unit, GraphUnitStage::Done);
+    /// A unit gave a value: makes dependents ready.
+    pub(super) fn done(&mut self, unit: u32, end: &JobEnd, worker: u32, records: &mut JobTable) {
+        self.move_to(unit, UnitStage::Done);
         let state = &mut self.states[unit as usize];
         state.took_ns = end.took_ns;
         state.worker = worker;
@@ -536,10 +580,47 @@ impl GraphRun {
         {
             self.shares.insert(unit, shares);
         }
+        if self.plan.units[unit as usize].uses == 0 {
+            records.remove(self.states[unit as usize].record.index);
+            crate::sync::point!("unit.freed");
+        }
+        self.undecided -= usize::from(self.plan.units[unit as usize].is_requested);
+        for at in self.plan.dependents_of(unit) {
+            let dependent = self.plan.dependents[at];
+            let waits = &mut self.plan.units[dependent as usize].waits;
+            *waits -= 1;
+            if *waits == 0 && self.states[dependent as usize].stage == UnitStage::Waiting {
+                self.make_ready(dependent);
+                crate::sync::point!("unit.released");
+            }
+        }
+        self.release_sources(unit);
+    }
+
+    /// A unit gave no value: fails all that depend on it.
+    pub(super) fn fail(&mut self, unit: u32, error: (u32, JobError), records: &mut JobTable) {
+        self.errors.insert(unit, error);
+        self.move_to(unit, UnitStage::Failed(unit));
+        self.release_sources(unit);
+        let mut lost = vec![unit];
+        while let Some(failed) = lost.pop() {
+            self.undecided -= usize::from(self.plan.units[failed as usize].is_requested);
+            for at in self.plan.dependents_of(failed) {
+                let dependent = self.plan.dependents[at];
+                if self.states[dependent as usize].stage != UnitStage::Waiting {
+                    continue;
+                }
+                self.move_to(dependent, UnitStage::Failed(unit));
+                self.drop_claims(dependent, records);
+                self.release_sources(dependent);
+                lost.push(dependent);
+            }
+        }
+        crate::sync::point!("unit.failed");
     }
 
     /// With a ceiling: the unit has ended; subtracts values that have no further user.
-    pub(super) fn release_sources(&mut self, unit: u32) {
+    fn release_sources(&mut self, unit: u32) {
         if self.plan.ceiling.is_none() {
             return;
         }
@@ -548,7 +629,7 @@ impl GraphRun {
             let source = self.plan.sources[at] as usize;
             self.ends_left[source] -= 1;
             let free = self.ends_left[source] == 0 && !self.plan.units[source].is_requested;
-            if free && self.states[source].stage == GraphUnitStage::Done {
+            if free && self.states[source].stage == UnitStage::Done {
                 self.held -= self.plan.units[source].bytes;
             }
         }
@@ -562,9 +643,8 @@ impl GraphRun {
 
     /// The node of a unit that failed, and its error.
     pub(super) fn blame(&self, unit: u32, error: &JobError, step: u32) -> (u32, JobError) {
-        let GraphUnit { first, count, .. } = self.plan.units[unit as usize];
-        let node = self.plan.nodes[(first + step.min(count - 1)) as usize];
-        if count == 1 {
+        let node = self.plan.node_at(unit, step);
+        if self.plan.units[unit as usize].count == 1 {
             return (node, error.clone());
         }
         (node, error.of_kernel(self.plan.kernel(node).info.name))
@@ -594,9 +674,10 @@ impl GraphRun {
     }
 
     fn last_kernel(&self, unit: u32) -> &'static str {
-        let GraphUnit { first, count, .. } = self.plan.units[unit as usize];
-        let last = self.plan.nodes[(first + count - 1) as usize];
-        self.plan.kernel(last).info.name
+        self.plan
+            .kernel(self.plan.node_at(unit, u32::MAX))
+            .info
+            .name
     }
 
     /// Number of jobs that it will still send. None once the end of each requested unit is known.
@@ -611,9 +692,9 @@ impl GraphRun {
             return NodeFate::Open;
         };
         match state.stage {
-            GraphUnitStage::Waiting | GraphUnitStage::Sent => NodeFate::Open,
+            UnitStage::Waiting | UnitStage::Sent => NodeFate::Open,
             _ if state.worker != NO_RECORD => {
-                let GraphUnit { first, count, .. } = self.plan.units[unit as usize];
+                let RunUnit { first, count, .. } = self.plan.units[unit as usize];
                 let nodes = &self.plan.nodes[first as usize..(first + count) as usize];
                 let own = self.shares.get(&unit).and_then(|shares| {
                     let step = nodes.iter().position(|&other| other == node)?;
@@ -625,18 +706,9 @@ impl GraphRun {
                     with: own.map_or(count - 1, |_| 0),
                 }
             }
-            GraphUnitStage::Failed(root) if root == unit => NodeFate::Failed,
-            GraphUnitStage::Failed(_) | GraphUnitStage::Stopped => NodeFate::Skipped,
-            GraphUnitStage::Done => NodeFate::Open,
+            UnitStage::Failed(root) if root == unit => NodeFate::Failed,
+            UnitStage::Failed(_) | UnitStage::Stopped => NodeFate::Skipped,
+            UnitStage::Done => NodeFate::Open,
         }
-    }
-}
-
-/// Placeholder for the calls of a plan while one of them is written.
-struct NoNodeCalls;
-
-impl NodeCalls for NoNodeCalls {
-    fn load(&mut self, _: u32, _: &mut Loading<'_>) {
-        unreachable!("one call is written at a time");
     }
 }

@@ -1,0 +1,171 @@
+//! What a run is to do: its units, what each waits for, and their arguments.
+//!
+//! A *unit* is one job of a run: a node of a graph, a chain of nodes, or a task that a job has spawned.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::spawn_reply::SpawnReply;
+use crate::kernel::{Loading, NodeKernel};
+use crate::supervisor::options::JobOptions;
+
+/// Writes the arguments of a graph's nodes.
+pub(crate) trait NodeCalls: Send {
+    /// Writes the call of a node. Called once per node.
+    fn load(&mut self, node: u32, loading: &mut Loading<'_>);
+}
+
+/// Where the arguments of the units are.
+pub(crate) enum Calls {
+    /// In a graph, by node.
+    Nodes(Box<dyn NodeCalls>),
+    /// In the reply of a job that has spawned others, by unit.
+    Tasks(SpawnReply),
+    /// Nowhere: no further unit is sent, or a call is being written.
+    None,
+}
+
+/// One job of a run. A task counts as one node.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RunUnit {
+    /// Its nodes are `count` entries of [`RunPlan::nodes`] from here on.
+    pub(crate) first: u32,
+    pub(crate) count: u32,
+    /// Start of its part of [`RunPlan::dependents`].
+    pub(crate) dependents: u32,
+    /// Start of its part of [`RunPlan::sources`].
+    pub(crate) sources: u32,
+    /// Number of units that it waits for and that have not ended.
+    pub(crate) waits: u32,
+    /// Number of times that its value is still taken, by other units and by the caller.
+    pub(crate) uses: u32,
+    /// Index into [`RunPlan::options`], from 1; 0 for none.
+    pub(crate) options: u32,
+    /// Length of the longest path from a unit without sources.
+    pub(crate) level: u32,
+    /// The caller asked for its value.
+    pub(crate) is_requested: bool,
+    /// Bytes of its value, where they are declared.
+    pub(crate) bytes: u64,
+}
+
+/// A graph as it is handed over, or the tasks of a job. Units are in topological order.
+pub(crate) struct RunPlan {
+    pub(crate) units: Vec<RunUnit>,
+    /// Node numbers, unit by unit.
+    pub(crate) nodes: Vec<u32>,
+    /// By node of a graph: its unit, or [`u32::MAX`] if the node is not needed.
+    pub(crate) unit_of: Vec<u32>,
+    /// By node: index into `kernels`.
+    pub(crate) kernel_of: Vec<u32>,
+    /// Empty for tasks, whose workers have named their kernels.
+    pub(crate) kernels: Vec<NodeKernel>,
+    /// Units that wait for each unit, unit by unit.
+    pub(crate) dependents: Vec<u32>,
+    /// Units whose value each unit takes, unit by unit.
+    pub(crate) sources: Vec<u32>,
+    pub(crate) options: Vec<Arc<JobOptions>>,
+    /// Names of nodes that have one.
+    pub(crate) names: HashMap<u32, String>,
+    /// Limit on the bytes of all values. Units start in order, as long as their values fit.
+    pub(crate) ceiling: Option<u64>,
+    /// Whether the first failure stops the run.
+    pub(crate) stops: bool,
+    pub(crate) calls: Calls,
+}
+
+impl RunPlan {
+    /// The tasks of a job: the last one waits for all others, and takes their values.
+    pub(super) fn of_tasks(reply: SpawnReply, options: Option<&Arc<JobOptions>>) -> Self {
+        let mut listed = Vec::new();
+        let mut list = |options: Arc<JobOptions>| {
+            options.if_set()?;
+            listed.push(options);
+            Some(listed.len() as u32)
+        };
+        let several = options.and_then(|options| list(Arc::clone(options)));
+        // The arguments that a task changes exist only once.
+        let once = options.and_then(|options| {
+            let options = JobOptions::clone(options);
+            list(Arc::new(JobOptions {
+                retries: 0,
+                ..options
+            }))
+        });
+        let last = reply.tasks.len() as u32 - 1;
+        let units = reply.tasks.iter().zip(0..).map(|(task, unit)| RunUnit {
+            first: unit,
+            count: 1,
+            dependents: unit,
+            sources: 0,
+            waits: if unit == last { last } else { 0 },
+            uses: 1,
+            options: if task.moved { once } else { several }.unwrap_or(0),
+            level: u32::from(unit == last),
+            is_requested: unit == last,
+            bytes: 0,
+        });
+        Self {
+            units: units.collect(),
+            nodes: (0..=last).collect(),
+            unit_of: Vec::new(),
+            kernel_of: reply.tasks.iter().map(|task| task.kernel).collect(),
+            kernels: Vec::new(),
+            dependents: vec![last; last as usize],
+            sources: (0..last).collect(),
+            options: listed,
+            names: HashMap::new(),
+            ceiling: None,
+            stops: true,
+            calls: Calls::Tasks(reply),
+        }
+    }
+
+    fn part(all: &[u32], from: u32, next: Option<u32>) -> std::ops::Range<usize> {
+        from as usize..next.map_or(all.len(), |next| next as usize)
+    }
+
+    pub(super) fn dependents_of(&self, unit: u32) -> std::ops::Range<usize> {
+        Self::dependents_among(&self.units, &self.dependents, unit)
+    }
+
+    /// Returns which part of `dependents` belongs to `unit`.
+    pub(crate) fn dependents_among(
+        units: &[RunUnit],
+        dependents: &[u32],
+        unit: u32,
+    ) -> std::ops::Range<usize> {
+        let next = units.get(unit as usize + 1);
+        let from = units[unit as usize].dependents;
+        Self::part(dependents, from, next.map(|unit| unit.dependents))
+    }
+
+    pub(super) fn sources_of(&self, unit: u32) -> std::ops::Range<usize> {
+        let next = self.units.get(unit as usize + 1);
+        let from = self.units[unit as usize].sources;
+        Self::part(&self.sources, from, next.map(|unit| unit.sources))
+    }
+
+    /// A node of a unit: of a chain, the one at this step, or the last.
+    pub(super) fn node_at(&self, unit: u32, step: u32) -> u32 {
+        let RunUnit { first, count, .. } = self.units[unit as usize];
+        self.nodes[(first + step.min(count - 1)) as usize]
+    }
+
+    /// The options of a unit's job.
+    pub(super) fn options_of(&self, unit: u32) -> Option<&Arc<JobOptions>> {
+        let number = self.units[unit as usize].options as usize;
+        number.checked_sub(1).map(|at| &self.options[at])
+    }
+
+    /// The kernel of a node of a graph.
+    pub(super) fn kernel(&self, node: u32) -> &NodeKernel {
+        &self.kernels[self.kernel_of[node as usize] as usize]
+    }
+
+    /// The name of a node in messages.
+    pub(super) fn name(&self, node: u32) -> String {
+        let name = self.names.get(&node);
+        name.map_or_else(|| format!("node {node}"), |name| format!("node {name:?}"))
+    }
+}

@@ -1,0 +1,184 @@
+//! All runs of an engine.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::ends::{EndNotice, JobEnd};
+use super::plan::Calls;
+use super::run::{Run, Writers};
+use crate::kernel::Shares;
+
+/// All runs of an engine.
+#[derive(Debug, Default)]
+pub(in crate::supervisor) struct Runs {
+    all: Vec<Option<Box<Run>>>,
+    free: Vec<u32>,
+    /// The number of runs so far.
+    serial: u64,
+    /// Number of spawned jobs that have not ended.
+    open_tasks: u64,
+    /// Failed tasks and cancels of runs are in front. Otherwise a deep recursion would grow at its lower end as fast as
+    /// a cancel comes down to it.
+    pub(super) ends: VecDeque<EndNotice>,
+    /// A thread processes `ends`.
+    pub(super) is_processing: bool,
+    /// A unit went to the queue.
+    pub(in crate::supervisor) has_queued: bool,
+    /// Runs that admission holds back, by ticket.
+    pub(super) held_back: BTreeSet<(u64, u32)>,
+    /// Set when a job is drained, in case it is a unit.
+    pub(super) last: JobEnd,
+    /// Taken while a call is written.
+    pub(super) writers: Option<Box<Writers>>,
+}
+
+impl Runs {
+    /// Adds a run, to be sent when ends are processed: the caller may be in the middle of a change.
+    pub(super) fn add(&mut self, mut run: Run) -> u32 {
+        self.serial += 1;
+        run.serial = self.serial;
+        self.open_tasks += run.parent.as_ref().map_or(0, |parent| parent.open);
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.all.push(None);
+            self.all.len() as u32 - 1
+        });
+        self.all[index as usize] = Some(Box::new(run));
+        self.ends.push_back(EndNotice::Advance { run: index });
+        index
+    }
+
+    pub(super) fn look(&self, index: u32) -> Option<&Run> {
+        self.all.get(index as usize)?.as_deref()
+    }
+
+    pub(super) fn find(&mut self, index: u32) -> Option<&mut Run> {
+        self.all.get_mut(index as usize)?.as_deref_mut()
+    }
+
+    /// A run with a handle, or with units that have not ended.
+    pub(super) fn get(&mut self, index: u32) -> &mut Run {
+        self.find(index)
+            .expect("a run lasts as long as its units and its handle")
+    }
+
+    /// The run with this index, if it still has this serial number.
+    pub(in crate::supervisor) fn has(&self, index: u32, serial: u64) -> bool {
+        self.look(index).is_some_and(|run| run.serial == serial)
+    }
+
+    /// Whether the units of a run were spawned.
+    pub(in crate::supervisor) fn is_spawned(&self, index: u32) -> bool {
+        self.look(index).is_some_and(|run| run.parent.is_some())
+    }
+
+    /// Removes a run. Tasks that it may still have sent are not open any more.
+    pub(super) fn remove(&mut self, index: u32) -> Option<Box<Run>> {
+        let run = self.all.get_mut(index as usize)?.take()?;
+        self.free.push(index);
+        self.open_tasks -= run.parent.as_ref().map_or(0, |parent| parent.open);
+        Some(run)
+    }
+
+    /// A unit of a run has ended.
+    pub(super) fn count_end(&mut self, index: u32) {
+        let run = self.get(index);
+        run.sent -= 1;
+        if let Some(parent) = &mut run.parent {
+            parent.open -= 1;
+            self.open_tasks -= 1;
+        }
+    }
+
+    /// The tasks of a run that were not sent never will be.
+    pub(super) fn forget_unsent(&mut self, index: u32) {
+        let run = self.get(index);
+        if let Some(parent) = &mut run.parent {
+            run.plan.calls = Calls::None;
+            let unsent = parent.open - run.sent as u64;
+            parent.open -= unsent;
+            self.open_tasks -= unsent;
+        }
+    }
+
+    /// Number of spawned jobs that have not ended.
+    pub(super) fn open_tasks(&self) -> u64 {
+        self.open_tasks
+    }
+
+    /// Number of jobs that wait for jobs that they spawned.
+    pub(in crate::supervisor) fn waiting_parents(&self) -> usize {
+        let runs = self.all.iter().flatten();
+        runs.filter(|run| run.parent.is_some()).count()
+    }
+
+    /// Begins the end of a job that was drained from this lane.
+    #[inline]
+    pub(in crate::supervisor) fn begin_end(&mut self, lane: u32, took_ns: u64) {
+        self.last = JobEnd {
+            took_ns,
+            lane,
+            ..JobEnd::default()
+        };
+    }
+
+    /// What was noted of the end that [`begin_end`](Self::begin_end) began, to continue it later.
+    #[cfg(feature = "sandbox")]
+    pub(in crate::supervisor) fn pause_end(&self) -> JobEnd {
+        self.last
+    }
+
+    /// Continues an end.
+    #[cfg(feature = "sandbox")]
+    pub(in crate::supervisor) fn resume_end(&mut self, end: JobEnd) {
+        self.last = end;
+    }
+
+    /// Notes the bytes of fresh arrays in its value.
+    pub(in crate::supervisor) fn note_bytes(&mut self, bytes: u64) {
+        self.last.bytes = bytes;
+    }
+
+    /// Notes which node of a failed chain failed.
+    pub(in crate::supervisor) fn note_step(&mut self, step: u32) {
+        self.last.step = step;
+    }
+
+    /// Notes how the time of a chain is divided among its nodes.
+    pub(in crate::supervisor) fn note_shares(&mut self, shares: Option<Shares>) {
+        self.last.shares = shares;
+    }
+
+    /// The noted shares of the last job.
+    #[cfg(test)]
+    pub(in crate::supervisor) fn last_shares(&self) -> Option<Shares> {
+        self.last.shares
+    }
+
+    /// Whether ends wait to be processed, and no thread does so.
+    #[inline]
+    pub(in crate::supervisor) fn has_unhandled_ends(&self) -> bool {
+        !self.ends.is_empty() && !self.is_processing
+    }
+
+    /// Allows ends to be processed again after a panic interrupted it.
+    pub(in crate::supervisor) fn reset_after_panic(&mut self) {
+        self.is_processing = false;
+    }
+
+    /// Number of jobs that running graphs have not sent yet.
+    pub(in crate::supervisor) fn planned(&self) -> usize {
+        let runs = self.all.iter().flatten();
+        let graphs = runs.filter(|run| run.parent.is_none());
+        graphs.map(|run| run.planned()).sum()
+    }
+
+    /// Whether there are ends to process or held-back work to try.
+    #[inline]
+    pub(in crate::supervisor) fn has_pending_work(&self) -> bool {
+        !self.ends.is_empty() || !self.held_back.is_empty()
+    }
+
+    /// The ticket of the first run that is held back.
+    pub(in crate::supervisor) fn first_held_back(&self) -> Option<u64> {
+        self.held_back.first().map(|&(ticket, _)| ticket)
+    }
+}

@@ -1,0 +1,178 @@
+//! Jobs that spawn others: reads their replies, begins the runs of their tasks, and answers them.
+
+use std::sync::Arc;
+
+use super::ends::JobEnd;
+use super::limits::{MAX_OPEN_TASKS, MAX_SPAWN_DEPTH};
+use super::plan::RunPlan;
+use super::run::{Parent, Run};
+use super::spawn_reply::SpawnReply;
+use crate::kernel::wire::Leases;
+use crate::link::{CANCEL, STAMPED};
+use crate::supervisor::error::{JobErrorKind, JobLimit, Rejection, WorkerExit};
+use crate::supervisor::owner::Owner;
+use crate::supervisor::record::{Outcome, Stage};
+use crate::supervisor::state::EngineState;
+
+/// The tasks of a reply and their kernels, or why they are refused.
+type Spawned = Result<(SpawnReply, Vec<u32>), JobErrorKind>;
+
+impl EngineState {
+    /// Handles the end of a job that spawned others.
+    #[cold]
+    pub(in crate::supervisor) fn ended_with_spawn(
+        &mut self,
+        lane: usize,
+        index: u32,
+        took_ns: u64,
+    ) {
+        let record = self.records.at(index);
+        let leases = std::mem::take(&mut record.leases);
+        let kernel = record.kernel;
+        match self.read_spawn(lane, index, &leases) {
+            Err(what) => {
+                self.records.at(index).leases = leases;
+                self.lanes[lane].uncount_job();
+                self.condemn(lane, index, JobErrorKind::Lost(WorkerExit::Protocol(what)));
+            }
+            Ok((spawned, bytes)) => {
+                self.kernels.get(kernel).learn(took_ns, bytes, false);
+                let record = self.records.at(index);
+                if record.is_traced() {
+                    self.trace_value(index, bytes);
+                    // Further events are those of the spawned jobs.
+                    self.records.at(index).form &= !STAMPED;
+                }
+                // The tasks have leases of their own.
+                drop(leases);
+                match spawned {
+                    Err(why) => self.fail(index, why, None, Vec::new()),
+                    Ok((reply, kernels)) => self.start_tasks(index, reply, &kernels),
+                }
+            }
+        }
+    }
+
+    /// Reads the reply of a job that spawns. Returns its tasks, or why they are refused, and the bytes of its arrays.
+    ///
+    /// # Errors
+    /// What is wrong with the reply.
+    fn read_spawn(
+        &mut self,
+        lane: usize,
+        index: u32,
+        leases: &Leases,
+    ) -> Result<(Spawned, u64), String> {
+        let reply = self.reply;
+        let unpacked = self.unpack(lane, &reply, leases, false)?;
+        let record = self.records.look(index);
+        let (kernel, of_actor) = (record.kernel, record.owner.actor().is_some());
+        if of_actor || !self.kernels.get(kernel).spawns {
+            return Err("spawned jobs from a kernel that does not spawn".into());
+        }
+        let bytes = unpacked.bytes;
+        if self.config.is_sandboxed() {
+            return Ok((Err(JobErrorKind::Rejected(Rejection::Spawning)), bytes));
+        }
+        let (words, arrays) = unpacked.into_words(&reply);
+        // Before anything of the claimed size is built.
+        if let Some(why) = self.too_many(index, SpawnReply::tasks_in(&words)) {
+            return Ok((Err(why), bytes));
+        }
+        let reply = SpawnReply::read(words, arrays)?;
+        let worker = self.lanes.worker_of(lane);
+        let kernels = reply.kernels.iter();
+        let kernels = kernels.map(|reply| self.kernels.spawned(reply, worker));
+        let kernels = kernels.collect::<Option<Vec<u32>>>();
+        let kernels = kernels.ok_or("more kernels than a program can have")?;
+        Ok((Ok((reply, kernels)), bytes))
+    }
+
+    /// The run of tasks that a job belongs to, its parent, and whether the job is the last task: the run continues with
+    /// what the last task spawns.
+    fn enclosing(&self, index: u32) -> Option<(&Run, &Parent, bool)> {
+        let Owner::Unit { run, unit } = self.records.look(index).owner else {
+            return None;
+        };
+        let run = self.runs.look(run)?;
+        Some((run, run.parent.as_ref()?, run.is_last(unit)))
+    }
+
+    /// The depth of tasks that a job spawns.
+    fn depth_below(&self, index: u32) -> u32 {
+        let enclosing = self.enclosing(index);
+        enclosing.map_or(1, |(_, parent, is_last)| parent.depth + u32::from(!is_last))
+    }
+
+    /// Why a job may not spawn this number of tasks.
+    fn too_many(&self, index: u32, tasks: u64) -> Option<JobErrorKind> {
+        let depth = self.depth_below(index);
+        let open = self.runs.open_tasks() + tasks;
+        (depth > MAX_SPAWN_DEPTH || open > MAX_OPEN_TASKS)
+            .then_some(JobErrorKind::Limit(JobLimit::Spawned { depth, open }))
+    }
+
+    /// Begins the run of the tasks that a job has spawned.
+    fn start_tasks(&mut self, index: u32, reply: SpawnReply, kernels: &[u32]) {
+        let depth = self.depth_below(index);
+        let record = self.records.look(index);
+        let (seed, owner) = (record.seed, record.owner);
+        let enclosing = self.enclosing(index);
+        let has_stopped = enclosing.is_some_and(|(run, ..)| run.stopped.is_some());
+        if has_stopped || record.requests & CANCEL != 0 {
+            return self.fail(index, JobErrorKind::Cancelled, None, Vec::new());
+        }
+        let options = match enclosing {
+            // The options of the parent: this task's own may be without retries.
+            Some((_, parent, _)) => parent.options.clone(),
+            None => {
+                let policy = record.policy.as_ref();
+                policy.map(|policy| Arc::new(policy.options.clone()))
+            }
+        };
+        let ticket = enclosing.map(|(run, ..)| run.ticket);
+        let parent = enclosing.and_then(|(_, parent, is_last)| is_last.then_some(parent.record));
+        // Returns permit and admission charge while the job waits: its tasks may need them.
+        self.discharge(index);
+        if parent.is_some()
+            && let Owner::Unit { run, .. } = owner
+        {
+            // The new run answers the same parent. So a loop of these does not grow.
+            self.runs.remove(run);
+            self.records.remove(index);
+        }
+        let record = parent.unwrap_or(index);
+        let ticket = ticket.unwrap_or_else(|| self.draw_admission_ticket());
+        let open = reply.tasks.len() as u64;
+        let plan = RunPlan::of_tasks(reply, options.as_ref());
+        let parent = Parent {
+            record,
+            depth,
+            seed,
+            options,
+            open,
+            failure: None,
+        };
+        let run = self.runs.add(Run::of_tasks(plan, kernels, ticket, parent));
+        self.records.at(record).stage = Stage::Spawned { run };
+        crate::sync::point!("tasks.begun");
+    }
+
+    /// Answers the parent with the value of the last task, which has this record.
+    pub(super) fn finish_tasks(&mut self, number: u32, index: u32, end: JobEnd) {
+        crate::sync::point!("tasks.continued");
+        let parent = self.runs.remove(number).and_then(|run| run.parent);
+        let parent = parent.expect("tasks have a parent").record;
+        let last = self.records.at(index);
+        let outcome = last.outcome.take().unwrap_or(Outcome::Bare);
+        let arrays = std::mem::take(&mut last.arrays);
+        let (payload, answered_by) = (last.payload, last.answered_by);
+        self.records.remove(index);
+        let record = self.records.at(parent);
+        record.payload = payload;
+        record.arrays = arrays;
+        record.answered_by = answered_by;
+        self.runs.last = end;
+        self.answer(parent, outcome);
+    }
+}

@@ -1,0 +1,485 @@
+//! Runs units: sends what is ready, processes ends, and cancels.
+
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Waker;
+use std::time::Instant;
+
+use super::ends::{EndNotice, JobEnd};
+use super::limits::MOST_ENDS;
+use super::plan::RunPlan;
+use super::run::{CancelMode, NoCall, Run, UnitStage, Writers};
+use crate::link::{NOTICE, fence_after_queueing};
+use crate::supervisor::error::{Because, JobError, JobErrorKind};
+use crate::supervisor::lane::{Lane, NO_RECORD};
+use crate::supervisor::owner::Owner;
+use crate::supervisor::record::{JobId, Outcome, Stage};
+use crate::supervisor::reply::Read;
+use crate::supervisor::state::EngineState;
+use crate::supervisor::submit::refuse;
+use crate::supervisor::timers::Timer;
+
+impl EngineState {
+    /// Takes over a graph and sends its first jobs.
+    pub(super) fn start_graph(&mut self, plan: RunPlan) -> u32 {
+        let ticket = self.draw_admission_ticket();
+        let graph = self
+            .runs
+            .add(Run::of_graph(plan, &mut self.kernels, ticket));
+        self.monitor.watch_memory();
+        // Also processes jobs that are refused at once.
+        self.process_ends();
+        crate::sync::point!("graph.taken_over");
+        graph
+    }
+
+    /// Keeps the answer of a unit's job in its record, and appends the end.
+    pub(in crate::supervisor) fn unit_ended(&mut self, index: u32, outcome: Outcome) {
+        self.discharge(index);
+        let stage = self.records.at(index).stage;
+        let step = match &outcome {
+            Outcome::Failed(error) => self.step_of(error, stage),
+            _ => 0,
+        };
+        let end = JobEnd {
+            step,
+            ..self.runs.last
+        };
+        let record = self.records.at(index);
+        let fails_task = matches!((record.owner, &outcome), (Owner::Unit { run, .. }, Outcome::Failed(_))
+            if self.runs.is_spawned(run));
+        record.stage = Stage::Answered;
+        record.outcome = Some(outcome);
+        let notice = EndNotice::Job { record: index, end };
+        match fails_task {
+            true => self.runs.ends.push_front(notice),
+            false => self.runs.ends.push_back(notice),
+        }
+        crate::sync::point!("unit.answered");
+    }
+
+    /// The kernel of the chain's node that a lane runs, as its worker reports it; `None` if the job is no chain.
+    pub(in crate::supervisor) fn running_node(&self, lane: &Lane, record: u32) -> Option<u32> {
+        // Relaxed: a name for statistics, which may be old.
+        let step = lane.producer.cells().noted_step();
+        self.node_at_step(record, step)
+    }
+
+    /// The kernel of a job; of a chain, that of the node at this step.
+    pub(in crate::supervisor) fn kernel_at_step(&self, record: u32, step: u32) -> u32 {
+        let node = self.node_at_step(record, step);
+        node.unwrap_or_else(|| self.records.look(record).kernel)
+    }
+
+    /// The kernel of the node at this step of a chain; `None` if the job is no chain.
+    fn node_at_step(&self, record: u32, step: u32) -> Option<u32> {
+        let record = self.records.look(record);
+        let Owner::Unit { run, unit } = record.owner else {
+            return None;
+        };
+        let run = self.runs.look(run)?;
+        (run.chain == record.kernel).then(|| run.kernel_of_step(unit, step))
+    }
+
+    /// The node that a failed chain had reached.
+    pub(super) fn step_of(&self, error: &JobError, stage: Stage) -> u32 {
+        match stage {
+            _ if ended_in_worker(error) => self.runs.last.step,
+            Stage::Placed { link, .. } => {
+                let reply = self.lanes[link as usize].producer.cells().reply();
+                // Relaxed: read after the worker's end, or for a name only.
+                reply.step.load(Ordering::Relaxed)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Processes ends: marks dependents ready and sends them. Of very many, leaves some to
+    /// [`unlock`](crate::supervisor::shared::Supervisor::unlock), which releases the lock in between.
+    pub(in crate::supervisor) fn process_ends(&mut self) {
+        if std::mem::replace(&mut self.runs.is_processing, true) {
+            return;
+        }
+        let mut left = MOST_ENDS;
+        loop {
+            while left > 0
+                && let Some(notice) = self.runs.ends.pop_front()
+            {
+                left = left.saturating_sub(self.handle_end(notice));
+            }
+            self.retry_held_back();
+            if std::mem::take(&mut self.runs.has_queued) {
+                // Jobs went to the queue: lanes have to know, and may have run dry meanwhile.
+                self.monitor.watch_memory();
+                self.update_flags();
+                fence_after_queueing();
+                self.drain_busy();
+                self.refill();
+            }
+            if self.runs.ends.is_empty() || left == 0 {
+                break;
+            }
+        }
+        self.runs.is_processing = false;
+    }
+
+    /// Processes ends until there are none.
+    pub(in crate::supervisor) fn process_all_ends(&mut self) {
+        self.process_ends();
+        while self.runs.has_unhandled_ends() {
+            self.process_ends();
+        }
+    }
+
+    /// Tries again what admission holds back, by ticket.
+    pub(super) fn retry_held_back(&mut self) {
+        let first = self.runs.first_held_back();
+        let mut after = None;
+        while let Some(&(ticket, held)) = match after {
+            None => self.runs.held_back.first(),
+            Some(after) => {
+                let behind = (Bound::Excluded(after), Bound::Unbounded);
+                self.runs.held_back.range(behind).next()
+            }
+        } {
+            after = Some((ticket, held));
+            // It enters itself again if it is still held back.
+            self.runs.held_back.remove(&(ticket, held));
+            self.advance(held);
+            if self.runs.held_back.contains(&(ticket, held)) {
+                // No later ticket is admitted before it.
+                break;
+            }
+        }
+        if first != self.runs.first_held_back() {
+            // Jobs may have waited in the line behind it.
+            self.notify_admission_line();
+        }
+    }
+
+    /// Notes a run that admission holds back, to be tried again when a job ends.
+    fn hold_back(&mut self, ticket: u64, run: u32) {
+        self.runs.held_back.insert((ticket, run));
+        self.monitor.watch_memory();
+        if !self.request_next_ends() {
+            // A job has ended meanwhile, without a notice.
+            self.monitor.look_again();
+        }
+    }
+
+    /// Processes ends and held-back work after an action that may have ended jobs.
+    pub(in crate::supervisor) fn settle_dependents(&mut self) {
+        if self.runs.has_pending_work() {
+            self.refill();
+        }
+    }
+
+    /// Returns the number of jobs that it looked at.
+    fn handle_end(&mut self, notice: EndNotice) -> usize {
+        match notice {
+            EndNotice::Advance { run } => self.advance(run),
+            EndNotice::Cancel { run, serial, how } if self.runs.has(run, serial) => {
+                return self.cancel_units(run, how);
+            }
+            EndNotice::Cancel { .. } => {}
+            EndNotice::Job { record, end } => match self.records.look(record).owner {
+                Owner::Unit { run, unit } => self.handle_unit_end(record, run, unit, end),
+                owner => unreachable!("the end of a job that no run waits for: {owner:?}"),
+            },
+        }
+        1
+    }
+
+    fn handle_unit_end(&mut self, index: u32, number: u32, unit: u32, end: JobEnd) {
+        self.runs.count_end(number);
+        let run = self.runs.get(number);
+        let record = self.records.at(index);
+        record.owner = Owner::Handle;
+        if let Some(Outcome::Failed(error)) = &record.outcome {
+            if ended_in_worker(error) {
+                run.count_nodes(unit, &end, true, &mut self.kernels);
+            }
+            let stops = run.plan.stops && run.stopped.is_none();
+            let is_stopped = run.stopped.is_some() && *error.kind() == JobErrorKind::Cancelled;
+            let why = error.of_child();
+            let error = run.blame(unit, error, end.step);
+            self.records.remove(index);
+            if is_stopped {
+                run.stop(unit);
+            } else {
+                run.fail(unit, error, &mut self.records);
+            }
+            if stops {
+                run.stopped_at = Some(unit);
+                let how = match run.parent {
+                    Some(_) => CancelMode::AskThenKill,
+                    None => CancelMode::Ask,
+                };
+                self.cancel_run(number, why, how);
+            }
+        } else {
+            run.count_nodes(unit, &end, false, &mut self.kernels);
+            let worker = self.lanes.worker_of(end.lane as usize);
+            run.done(unit, &end, worker as u32, &mut self.records);
+            if run.is_last(unit) && run.stopped.is_none() {
+                return self.finish_tasks(number, index, end);
+            }
+        }
+        self.advance(number);
+    }
+
+    /// Sends ready units. Of a run that is over, notifies what waits for it.
+    pub(super) fn advance(&mut self, number: u32) {
+        self.send_ready(number);
+        let Some(run) = self.runs.find(number) else {
+            return;
+        };
+        let sent = run.sent;
+        if let Some(parent) = &mut run.parent {
+            if let Some(why) = parent.failure.take_if(|_| sent == 0) {
+                let parent = parent.record;
+                self.remove_run(number);
+                self.fail(parent, why, None, Vec::new());
+            }
+        } else if run.undecided == 0 {
+            self.waiters.call(run.waker.take());
+            if std::mem::take(&mut run.parked) {
+                self.waiters.notify(number);
+            }
+            crate::sync::point!("graph.over");
+        }
+    }
+
+    /// Sends ready units, as far as window, ceiling and admission allow.
+    fn send_ready(&mut self, number: u32) {
+        while let Some(run) = self.runs.find(number)
+            && let Some(unit) = run.next_ready()
+        {
+            let (kernel, ticket) = (run.kernel(unit), run.ticket);
+            let admitted = if self.admission.is_some() {
+                let Some(admitted) = self.admit_begun(kernel, ticket) else {
+                    return self.hold_back(ticket, number);
+                };
+                Some(admitted)
+            } else {
+                None
+            };
+            let id = self.send_unit(number, unit, kernel);
+            if let Some(admitted) = admitted {
+                self.charge_admitted(id, admitted);
+            }
+        }
+    }
+
+    /// Writes the call of a unit into a record, and places it.
+    fn send_unit(&mut self, number: u32, unit: u32, kernel: u32) -> JobId {
+        let writers = self.runs.writers.take();
+        let mut writers = writers.unwrap_or_else(|| Box::new(Writers::new(self.arena.id())));
+        let run = self.runs.get(number);
+        run.mark_sent(unit);
+        let options = run.plan.options_of(unit).map(Arc::clone);
+        let options = options.as_deref();
+        let loaded = run.load(unit, &mut self.records, &mut writers);
+        crate::sync::point!("unit.forwarded");
+        let owner = Owner::Unit { run: number, unit };
+        let (id, refusal) = self.enter_record(kernel, &mut writers.call.0, owner, options);
+        self.runs.writers = Some(writers);
+        let run = self.runs.get(number);
+        let record = self.records.get(id);
+        if run.driving_threads == 0 {
+            record.requests |= NOTICE;
+        }
+        run.sent_as(unit, id, record.job);
+        crate::sync::point!("unit.recorded");
+        if self.trace.is_some() {
+            self.trace_sources(number, unit);
+        }
+        match loaded {
+            Ok(()) => self.enter(id.index, refusal, options),
+            Err(NoCall::Refused(why)) => self.enter(id.index, refuse(why), options),
+            Err(NoCall::Unreadable { unit, why }) => {
+                let source = self.runs.get(number).states[unit as usize].record.index;
+                let error = self.not_read(source, why);
+                self.count_failed(id.index, error.kind(), None);
+                self.answer(id.index, Outcome::Failed(error));
+            }
+        }
+        crate::sync::point!("unit.placed");
+        id
+    }
+
+    /// Stops a run, and discards what was not sent. What was sent is cancelled as `how` says when ends are processed.
+    pub(in crate::supervisor) fn cancel_run(
+        &mut self,
+        number: u32,
+        why: impl Into<Because>,
+        how: CancelMode,
+    ) {
+        let run = self.runs.get(number);
+        let serial = run.serial;
+        if run.stopped >= Some(how) {
+            // Its jobs were cancelled so before. Each run of a deep recursion would do it again for all below.
+            return;
+        }
+        if run.stopped.replace(how).is_none() {
+            if let Some(parent) = &mut run.parent {
+                parent.failure = Some(why.into());
+            }
+            self.runs.forget_unsent(number);
+        }
+        if how == CancelMode::AskThenKill
+            && self.runs.get(number).sent > 0
+            && let Some(due) = Instant::now().checked_add(self.config.grace())
+        {
+            let timer = Timer::Run {
+                run: number,
+                serial,
+            };
+            self.timers.add(due, timer);
+            self.monitor.call_before(due);
+        }
+        let run = number;
+        let notice = EndNotice::Cancel { run, serial, how };
+        self.runs.ends.push_front(notice);
+        crate::sync::point!("tasks.cancelled");
+    }
+
+    /// Cancels the units of a run that has stopped. Returns the number of jobs that it looked at.
+    fn cancel_units(&mut self, number: u32, how: CancelMode) -> usize {
+        let run = self.runs.get(number);
+        run.stop_unsent(&mut self.records);
+        let sent: Vec<_> = run.sent_jobs().collect();
+        for &id in &sent {
+            let Some(record) = self.records.find(id) else {
+                continue;
+            };
+            match record.stage {
+                Stage::Answered => {}
+                Stage::Spawned { run } => {
+                    // The outer run kills its jobs, with those below, when the grace period is over.
+                    let how = match how {
+                        CancelMode::AskThenKill => CancelMode::Ask,
+                        how => how,
+                    };
+                    self.cancel_run(run, JobErrorKind::Cancelled, how);
+                }
+                _ if how == CancelMode::Kill => self.kill(id),
+                _ => self.cancel(id),
+            }
+        }
+        self.advance(number);
+        1 + sent.len()
+    }
+
+    /// Cancels the tasks of a job that has spawned others. Returns false if it has not.
+    pub(in crate::supervisor) fn cancel_spawned(&mut self, id: JobId, how: CancelMode) -> bool {
+        let Stage::Spawned { run } = self.records.get(id).stage else {
+            return false;
+        };
+        self.cancel_run(run, JobErrorKind::Cancelled, how);
+        true
+    }
+
+    /// Removes a run, with the values that no unit has taken.
+    fn remove_run(&mut self, number: u32) -> Option<Box<Run>> {
+        let run = self.runs.remove(number)?;
+        let done = run.states.iter();
+        for state in done.filter(|state| state.stage == UnitStage::Done) {
+            if self.records.find(state.record).is_some() {
+                self.records.remove(state.record.index);
+            }
+        }
+        Some(run)
+    }
+
+    /// Reports to the trace which units' values a unit takes, or which job has spawned it.
+    #[cold]
+    fn trace_sources(&self, number: u32, unit: u32) {
+        let Some(run) = self.runs.look(number) else {
+            return;
+        };
+        let job = |unit: u32| run.states[unit as usize].job;
+        for at in run.plan.sources_of(unit) {
+            self.trace_depends(job(run.plan.sources[at]), job(unit));
+        }
+        if let Some(parent) = run.parent.as_ref().filter(|_| !run.is_last(unit)) {
+            self.trace_depends(self.records.look(parent.record).job, job(unit));
+        }
+    }
+
+    /// Requests notice of the end of each job of this graph, so that the monitor continues it.
+    pub(super) fn leave_to_monitor(&mut self, graph: u32) {
+        let sent: Vec<_> = self.runs.get(graph).sent_jobs().collect();
+        // Jobs that are over are found below.
+        sent.into_iter().for_each(|id| self.want_notice(id));
+        self.drain_busy();
+        self.refill();
+    }
+
+    /// The lane and position where the next end may be seen, and the expected time of that job.
+    pub(super) fn next_end(&mut self) -> Option<(usize, u64, u32)> {
+        let lane = [self.lanes.recent()].into_iter().chain(0..self.lanes.len());
+        for index in lane {
+            let lane = &self.lanes[index];
+            if lane.is_idle() || lane.is_condemned() {
+                continue;
+            }
+            let mut open = lane.producer.open_positions();
+            let oldest = open.find(|&position| lane.record_at(position) != NO_RECORD);
+            if let Some(position) = oldest {
+                let kernel = self.records.look(lane.record_at(position)).kernel;
+                return Some((index, position, self.kernels.get(kernel).expected_ns));
+            }
+        }
+        None
+    }
+
+    /// Takes the value of a node, or the reason why there is none.
+    pub(super) fn take_node<R>(
+        &mut self,
+        graph: u32,
+        node: u32,
+        read: Read<R>,
+    ) -> Result<R, JobError> {
+        let run = self.runs.get(graph);
+        let unit = run.plan.unit_of[node as usize];
+        let state = run.states[unit as usize];
+        match state.stage {
+            UnitStage::Done => {
+                // The record goes with the value, although units that will never run still count as users.
+                run.plan.units[unit as usize].uses -= 1;
+                run.states[unit as usize].stage = UnitStage::Failed(unit);
+                let taken = self.try_take(state.record, read);
+                taken.expect("a unit that is done has its answer in its record")
+            }
+            UnitStage::Failed(root) => match run.error_of(root) {
+                (failed, error) if *failed == node => Err(error.clone()),
+                // Another node failed, perhaps of the same chain.
+                _ => Err(run.error_of_dependent(unit, root)),
+            },
+            UnitStage::Stopped => Err(run.error_of_stopped(unit)),
+            UnitStage::Waiting | UnitStage::Sent => {
+                unreachable!("values are taken when it is known how all end")
+            }
+        }
+    }
+
+    /// Drops a graph: what has not begun never will, and what runs is abandoned.
+    pub(super) fn drop_graph(&mut self, graph: u32) -> (Option<Box<Run>>, Vec<Waker>) {
+        self.process_all_ends();
+        let run = self.remove_run(graph);
+        let mut wakers = Vec::new();
+        for id in run.iter().flat_map(|run| run.sent_jobs()) {
+            self.records.get(id).owner = Owner::None;
+            wakers.extend(self.abandon(id));
+        }
+        crate::sync::point!("graph.dropped");
+        (run, wakers)
+    }
+}
+
+/// Whether the error was returned by a call that ended, not by the loss of one.
+pub(super) fn ended_in_worker(error: &JobError) -> bool {
+    error.kind().ended_in_worker() && error.worker().is_some()
+}
