@@ -89,7 +89,8 @@ impl Supervisor {
             waiting: state.timers.attempts().count() + state.runs.waiting_parents(),
             limited: state.permit_waiters.len(),
             open: state.lanes.open(),
-            untaken: state.records.live(),
+            // A graph has a record of its own.
+            untaken: state.records.live() - state.runs.graph_count(),
             memory_short: state.scheduler.is_low_on_memory(),
             admitted: state
                 .admission

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
+use std::iter::once;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,7 +17,7 @@ use super::plan::Jobs;
 use crate::engine::JobError;
 use crate::kernel::NodeValues;
 use crate::supervisor::{
-    Failed, GraphProgress, JobOptions, NodeFate, PermitSource, Read, Supervisor,
+    Failed, GraphId, GraphProgress, JobOptions, NodeFate, PermitSource, Read, Supervisor,
 };
 
 /// A running graph: see [`Graph::run`](super::Graph::run).
@@ -31,7 +32,10 @@ pub struct Running<W: Wanted> {
 }
 
 enum State {
-    Sent { shared: Arc<Supervisor>, graph: u32 },
+    Sent {
+        shared: Arc<Supervisor>,
+        graph: GraphId,
+    },
     Inline(InlineRun),
 }
 
@@ -245,7 +249,7 @@ impl Source<'_> {
 impl<W: Wanted> Running<W> {
     pub(super) fn sent(
         shared: &Arc<Supervisor>,
-        graph: u32,
+        graph: GraphId,
         wanted: W,
         picture: Arc<Picture>,
     ) -> Self {
@@ -388,7 +392,7 @@ impl<W: Wanted> Running<W> {
 
     fn await_end(&self, limit: Option<Duration>) -> bool {
         match &self.state {
-            State::Sent { shared, graph } => shared.wait_graph(*graph, limit),
+            State::Sent { shared, graph } => shared.wait_until_done(graph.job, limit),
             State::Inline(_) => true,
         }
     }
@@ -408,7 +412,7 @@ impl<W: Wanted> Future for Running<W> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let State::Sent { shared, graph } = &self.state
-            && shared.poll_graph(*graph, context).is_pending()
+            && shared.poll_any(once(graph.job), context.waker()).is_none()
         {
             return Poll::Pending;
         }

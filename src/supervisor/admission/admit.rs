@@ -130,7 +130,7 @@ impl EngineState {
             .map(Admitted)
     }
 
-    /// Draws the ticket of a graph or task group that begins now, see [`EngineState::admit_begun`].
+    /// Draws the ticket of a run that begins now, see [`EngineState::admit_begun`].
     pub(in crate::supervisor) fn draw_admission_ticket(&mut self) -> u64 {
         let line = self.admission.as_mut();
         line.map_or(0, |line| line.draw_ticket())
@@ -144,7 +144,7 @@ impl EngineState {
     /// Charges an admitted job to its record.
     pub(in crate::supervisor) fn charge_admitted(&mut self, id: JobId, Admitted(bytes): Admitted) {
         // It may have ended while it was posted: then it is answered, or waits for what it spawned, or its record is
-        // gone because another task group took its place.
+        // gone because another run took its place.
         let record = self.records.find(id);
         let record = record
             .filter(|record| !matches!(record.stage, Stage::Answered | Stage::Spawned { .. }));
@@ -210,7 +210,7 @@ impl EngineState {
             && admission.take_due_recheck(now)
         {
             self.notify_admission_line();
-            // A graph or task group may have waited behind it.
+            // A run may have waited behind it.
             self.settle_dependents();
         }
     }

@@ -1,4 +1,4 @@
-//! Jobs that depend on other jobs: graphs and spawned tasks. See `docs/design/dependent-jobs.md`.
+//! Jobs that depend on other jobs: the runs of graphs and of spawned tasks. See `docs/design/dependent-jobs.md`.
 
 mod ends;
 pub(super) mod limits;
@@ -17,3 +17,4 @@ pub(super) use run::CancelMode;
 pub use run::GraphProgress;
 pub(crate) use run::NodeFate;
 pub(super) use runs::Runs;
+pub(crate) use steps::GraphId;

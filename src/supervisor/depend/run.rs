@@ -3,7 +3,6 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::Duration;
 
 use super::ends::JobEnd;
@@ -54,10 +53,9 @@ pub(super) struct UnitState {
     pub(super) worker: u32,
 }
 
-/// The job that a run answers with the value of its last unit: it has spawned the units.
+/// What a run of tasks has in addition. The job that has spawned the tasks gets the value of the last one.
 #[derive(Debug)]
-pub(super) struct Parent {
-    pub(super) record: u32,
+pub(super) struct Spawned {
     /// Number of jobs that wait for each other, down to this run.
     pub(super) depth: u32,
     /// Seed of the tasks' random numbers.
@@ -85,15 +83,17 @@ pub(in crate::supervisor) struct Run {
     /// Distinguishes runs that use the same index one after the other.
     pub(super) serial: u64,
     pub(super) plan: RunPlan,
-    /// Of tasks. A graph has none: its handle takes the values.
-    pub(super) parent: Option<Parent>,
+    /// The record that is answered when the run is over: that of the job that has spawned the units, or of the graph.
+    pub(super) parent: u32,
+    /// Of tasks.
+    pub(super) spawned: Option<Spawned>,
     pub(super) states: Vec<UnitState>,
     /// Units ready to be sent. The one of the highest level is sent first, so that values are taken before others are
     /// made; then, or with a ceiling, the one with the lowest number.
     pub(super) ready: BinaryHeap<(u32, Reverse<u32>)>,
     /// By the plan's kernels: the index of the kernel, and the offset of its step function.
     pub(super) kernels: Vec<(u32, u64)>,
-    /// The kernel of chains.
+    /// The kernel of chains in a graph.
     pub(super) chain: u32,
     /// Its ticket in admission's line.
     pub(super) ticket: u64,
@@ -120,9 +120,6 @@ pub(in crate::supervisor) struct Run {
     pub(super) ends_left: Vec<u32>,
     /// Number of threads that drive the graph: they drain, and send what is ready.
     pub(super) driving_threads: u32,
-    /// A thread sleeps until the graph is over.
-    pub(super) parked: bool,
-    pub(super) waker: Option<Waker>,
 }
 
 impl std::fmt::Debug for Run {
@@ -252,25 +249,27 @@ impl GraphProgress {
 }
 
 impl Run {
-    pub(super) fn of_graph(plan: RunPlan, all: &mut Kernels, ticket: u64) -> Self {
+    /// The run of a graph.
+    pub(super) fn of_graph(plan: RunPlan, all: &mut Kernels, ticket: u64, parent: u32) -> Self {
         let kernels = plan.kernels.iter().map(|kernel| {
             let step = to_offset(kernel.step).unwrap_or_default();
             (all.index(&kernel.info), step)
         });
         let kernels = kernels.collect();
         let chain = all.index(&KernelInfo::of_chain());
-        Self::new(plan, kernels, chain, ticket)
+        Self {
+            chain,
+            ..Self::new(plan, kernels, ticket, parent, None)
+        }
     }
 
-    /// The run of the tasks that `parent` has spawned.
-    pub(super) fn of_tasks(plan: RunPlan, kernels: &[u32], ticket: u64, parent: Parent) -> Self {
-        let kernels = kernels.iter().map(|&kernel| (kernel, 0)).collect();
-        let mut run = Self::new(plan, kernels, NO_RECORD, ticket);
-        run.parent = Some(parent);
-        run
-    }
-
-    fn new(plan: RunPlan, kernels: Vec<(u32, u64)>, chain: u32, ticket: u64) -> Self {
+    pub(super) fn new(
+        plan: RunPlan,
+        kernels: Vec<(u32, u64)>,
+        ticket: u64,
+        parent: u32,
+        spawned: Option<Spawned>,
+    ) -> Self {
         let waiting = UnitState {
             stage: UnitStage::Waiting,
             record: JobId::NONE,
@@ -280,11 +279,12 @@ impl Run {
         };
         let mut run = Self {
             serial: 0,
-            parent: None,
+            parent,
+            spawned,
             states: vec![waiting; plan.units.len()],
             ready: BinaryHeap::new(),
             kernels,
-            chain,
+            chain: NO_RECORD,
             ticket,
             waiting: plan.units.len(),
             sent: 0,
@@ -301,8 +301,6 @@ impl Run {
             held: 0,
             ends_left: Vec::new(),
             driving_threads: 0,
-            parked: false,
-            waker: None,
             plan,
         };
         if run.plan.ceiling.is_some() {
@@ -327,7 +325,7 @@ impl Run {
 
     /// Whether the value of this unit is that of the parent.
     pub(super) fn is_last(&self, unit: u32) -> bool {
-        self.parent.is_some() && unit as usize + 1 == self.states.len()
+        self.spawned.is_some() && unit as usize + 1 == self.states.len()
     }
 
     fn make_ready(&mut self, unit: u32) {
@@ -500,9 +498,9 @@ impl Run {
             Values::used(records, &mut self.plan, &self.states, source);
         }
         call.seed = self
-            .parent
+            .spawned
             .as_ref()
-            .map_or(0, |parent| seed_of_task(parent.seed, u64::from(unit)));
+            .map_or(0, |spawned| seed_of_task(spawned.seed, u64::from(unit)));
         let mut values = values.into_iter();
         let loaded = reply.load(unit as usize, call, || values.next());
         loaded.map_err(|why| {

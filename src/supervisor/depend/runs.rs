@@ -36,7 +36,7 @@ impl Runs {
     pub(super) fn add(&mut self, mut run: Run) -> u32 {
         self.serial += 1;
         run.serial = self.serial;
-        self.open_tasks += run.parent.as_ref().map_or(0, |parent| parent.open);
+        self.open_tasks += run.spawned.as_ref().map_or(0, |spawned| spawned.open);
         let index = self.free.pop().unwrap_or_else(|| {
             self.all.push(None);
             self.all.len() as u32 - 1
@@ -67,14 +67,14 @@ impl Runs {
 
     /// Whether the units of a run were spawned.
     pub(in crate::supervisor) fn is_spawned(&self, index: u32) -> bool {
-        self.look(index).is_some_and(|run| run.parent.is_some())
+        self.look(index).is_some_and(|run| run.spawned.is_some())
     }
 
     /// Removes a run. Tasks that it may still have sent are not open any more.
     pub(super) fn remove(&mut self, index: u32) -> Option<Box<Run>> {
         let run = self.all.get_mut(index as usize)?.take()?;
         self.free.push(index);
-        self.open_tasks -= run.parent.as_ref().map_or(0, |parent| parent.open);
+        self.open_tasks -= run.spawned.as_ref().map_or(0, |spawned| spawned.open);
         Some(run)
     }
 
@@ -82,8 +82,8 @@ impl Runs {
     pub(super) fn count_end(&mut self, index: u32) {
         let run = self.get(index);
         run.sent -= 1;
-        if let Some(parent) = &mut run.parent {
-            parent.open -= 1;
+        if let Some(spawned) = &mut run.spawned {
+            spawned.open -= 1;
             self.open_tasks -= 1;
         }
     }
@@ -91,10 +91,10 @@ impl Runs {
     /// The tasks of a run that were not sent never will be.
     pub(super) fn forget_unsent(&mut self, index: u32) {
         let run = self.get(index);
-        if let Some(parent) = &mut run.parent {
+        if let Some(spawned) = &mut run.spawned {
             run.plan.calls = Calls::None;
-            let unsent = parent.open - run.sent as u64;
-            parent.open -= unsent;
+            let unsent = spawned.open - run.sent as u64;
+            spawned.open -= unsent;
             self.open_tasks -= unsent;
         }
     }
@@ -104,10 +104,19 @@ impl Runs {
         self.open_tasks
     }
 
+    fn graphs(&self) -> impl Iterator<Item = &Run> {
+        let runs = self.all.iter().flatten().map(Box::as_ref);
+        runs.filter(|run| run.spawned.is_none())
+    }
+
+    /// Number of graphs.
+    pub(in crate::supervisor) fn graph_count(&self) -> usize {
+        self.graphs().count()
+    }
+
     /// Number of jobs that wait for jobs that they spawned.
     pub(in crate::supervisor) fn waiting_parents(&self) -> usize {
-        let runs = self.all.iter().flatten();
-        runs.filter(|run| run.parent.is_some()).count()
+        self.all.len() - self.free.len() - self.graph_count()
     }
 
     /// Begins the end of a job that was drained from this lane.
@@ -166,9 +175,7 @@ impl Runs {
 
     /// Number of jobs that running graphs have not sent yet.
     pub(in crate::supervisor) fn planned(&self) -> usize {
-        let runs = self.all.iter().flatten();
-        let graphs = runs.filter(|run| run.parent.is_none());
-        graphs.map(|run| run.planned()).sum()
+        self.graphs().map(Run::planned).sum()
     }
 
     /// Whether there are ends to process or held-back work to try.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::ends::JobEnd;
 use super::limits::{MAX_OPEN_TASKS, MAX_SPAWN_DEPTH};
 use super::plan::RunPlan;
-use super::run::{Parent, Run};
+use super::run::{Run, Spawned};
 use super::spawn_reply::SpawnReply;
 use crate::kernel::wire::Leases;
 use crate::link::{CANCEL, STAMPED};
@@ -15,7 +15,7 @@ use crate::supervisor::record::{Outcome, Stage};
 use crate::supervisor::state::EngineState;
 
 /// The tasks of a reply and their kernels, or why they are refused.
-type Spawned = Result<(SpawnReply, Vec<u32>), JobErrorKind>;
+type Tasks = Result<(SpawnReply, Vec<(u32, u64)>), JobErrorKind>;
 
 impl EngineState {
     /// Handles the end of a job that spawned others.
@@ -47,7 +47,7 @@ impl EngineState {
                 drop(leases);
                 match spawned {
                     Err(why) => self.fail(index, why, None, Vec::new()),
-                    Ok((reply, kernels)) => self.start_tasks(index, reply, &kernels),
+                    Ok((reply, kernels)) => self.start_tasks(index, reply, kernels),
                 }
             }
         }
@@ -62,7 +62,7 @@ impl EngineState {
         lane: usize,
         index: u32,
         leases: &Leases,
-    ) -> Result<(Spawned, u64), String> {
+    ) -> Result<(Tasks, u64), String> {
         let reply = self.reply;
         let unpacked = self.unpack(lane, &reply, leases, false)?;
         let record = self.records.look(index);
@@ -79,29 +79,32 @@ impl EngineState {
         if let Some(why) = self.too_many(index, SpawnReply::tasks_in(&words)) {
             return Ok((Err(why), bytes));
         }
-        let reply = SpawnReply::read(words, arrays)?;
+        let mut reply = SpawnReply::read(words, arrays)?;
         let worker = self.lanes.worker_of(lane);
-        let kernels = reply.kernels.iter();
-        let kernels = kernels.map(|reply| self.kernels.spawned(reply, worker));
-        let kernels = kernels.collect::<Option<Vec<u32>>>();
+        let kernels = std::mem::take(&mut reply.kernels).into_iter();
+        // The steps of chains are not needed.
+        let kernels = kernels.map(|named| Some((self.kernels.spawned(&named, worker)?, 0)));
+        let kernels = kernels.collect::<Option<Vec<_>>>();
         let kernels = kernels.ok_or("more kernels than a program can have")?;
         Ok((Ok((reply, kernels)), bytes))
     }
 
-    /// The run of tasks that a job belongs to, its parent, and whether the job is the last task: the run continues with
-    /// what the last task spawns.
-    fn enclosing(&self, index: u32) -> Option<(&Run, &Parent, bool)> {
+    /// The run of tasks that a job belongs to, and whether the job is the last task: the run continues with what the
+    /// last task spawns.
+    fn enclosing(&self, index: u32) -> Option<(&Run, &Spawned, bool)> {
         let Owner::Unit { run, unit } = self.records.look(index).owner else {
             return None;
         };
         let run = self.runs.look(run)?;
-        Some((run, run.parent.as_ref()?, run.is_last(unit)))
+        Some((run, run.spawned.as_ref()?, run.is_last(unit)))
     }
 
     /// The depth of tasks that a job spawns.
     fn depth_below(&self, index: u32) -> u32 {
         let enclosing = self.enclosing(index);
-        enclosing.map_or(1, |(_, parent, is_last)| parent.depth + u32::from(!is_last))
+        enclosing.map_or(1, |(_, spawned, is_last)| {
+            spawned.depth + u32::from(!is_last)
+        })
     }
 
     /// Why a job may not spawn this number of tasks.
@@ -113,7 +116,7 @@ impl EngineState {
     }
 
     /// Begins the run of the tasks that a job has spawned.
-    fn start_tasks(&mut self, index: u32, reply: SpawnReply, kernels: &[u32]) {
+    fn start_tasks(&mut self, index: u32, reply: SpawnReply, kernels: Vec<(u32, u64)>) {
         let depth = self.depth_below(index);
         let record = self.records.look(index);
         let (seed, owner) = (record.seed, record.owner);
@@ -122,16 +125,16 @@ impl EngineState {
         if has_stopped || record.requests & CANCEL != 0 {
             return self.fail(index, JobErrorKind::Cancelled, None, Vec::new());
         }
-        let options = match enclosing {
+        let own = record.policy.as_ref();
+        let (ticket, options, parent) = match enclosing {
+            None => (None, own.map(|own| Arc::new(own.options.clone())), None),
             // The options of the parent: this task's own may be without retries.
-            Some((_, parent, _)) => parent.options.clone(),
-            None => {
-                let policy = record.policy.as_ref();
-                policy.map(|policy| Arc::new(policy.options.clone()))
-            }
+            Some((run, spawned, is_last)) => (
+                Some(run.ticket),
+                spawned.options.clone(),
+                is_last.then_some(run.parent),
+            ),
         };
-        let ticket = enclosing.map(|(run, ..)| run.ticket);
-        let parent = enclosing.and_then(|(_, parent, is_last)| is_last.then_some(parent.record));
         // Returns permit and admission charge while the job waits: its tasks may need them.
         self.discharge(index);
         if parent.is_some()
@@ -141,28 +144,28 @@ impl EngineState {
             self.runs.remove(run);
             self.records.remove(index);
         }
-        let record = parent.unwrap_or(index);
+        let parent = parent.unwrap_or(index);
         let ticket = ticket.unwrap_or_else(|| self.draw_admission_ticket());
         let open = reply.tasks.len() as u64;
         let plan = RunPlan::of_tasks(reply, options.as_ref());
-        let parent = Parent {
-            record,
+        let spawned = Spawned {
             depth,
             seed,
             options,
             open,
             failure: None,
         };
-        let run = self.runs.add(Run::of_tasks(plan, kernels, ticket, parent));
-        self.records.at(record).stage = Stage::Spawned { run };
+        let run = Run::new(plan, kernels, ticket, parent, Some(spawned));
+        let run = self.runs.add(run);
+        self.records.at(parent).stage = Stage::Spawned { run };
         crate::sync::point!("tasks.begun");
     }
 
     /// Answers the parent with the value of the last task, which has this record.
     pub(super) fn finish_tasks(&mut self, number: u32, index: u32, end: JobEnd) {
         crate::sync::point!("tasks.continued");
-        let parent = self.runs.remove(number).and_then(|run| run.parent);
-        let parent = parent.expect("tasks have a parent").record;
+        let parent = self.runs.get(number).parent;
+        self.runs.remove(number);
         let last = self.records.at(index);
         let outcome = last.outcome.take().unwrap_or(Outcome::Bare);
         let arrays = std::mem::take(&mut last.arrays);

@@ -1,6 +1,5 @@
 //! Runs units: sends what is ready, processes ends, and cancels.
 
-use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
@@ -12,26 +11,40 @@ use super::plan::RunPlan;
 use super::run::{CancelMode, NoCall, Run, UnitStage, Writers};
 use crate::link::{NOTICE, fence_after_queueing};
 use crate::supervisor::error::{Because, JobError, JobErrorKind};
-use crate::supervisor::lane::{Lane, NO_RECORD};
+use crate::supervisor::lane::Lane;
 use crate::supervisor::owner::Owner;
 use crate::supervisor::record::{JobId, Outcome, Stage};
 use crate::supervisor::reply::Read;
 use crate::supervisor::state::EngineState;
 use crate::supervisor::submit::refuse;
 use crate::supervisor::timers::Timer;
+use crate::supervisor::waiting::job::SPIN_BELOW_NS;
+
+/// A graph that runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GraphId {
+    /// The record that is answered when the end of each requested unit is known. The values stay with the units.
+    pub(crate) job: JobId,
+    pub(super) run: u32,
+}
 
 impl EngineState {
     /// Takes over a graph and sends its first jobs.
-    pub(super) fn start_graph(&mut self, plan: RunPlan) -> u32 {
+    pub(super) fn start_graph(&mut self, plan: RunPlan) -> GraphId {
         let ticket = self.draw_admission_ticket();
-        let graph = self
-            .runs
-            .add(Run::of_graph(plan, &mut self.kernels, ticket));
+        let (job, _) = self.records.add_uncounted();
+        let run = Run::of_graph(plan, &mut self.kernels, ticket, job.index);
+        let chain = run.chain;
+        let run = self.runs.add(run);
+        let record = self.records.at(job.index);
+        record.stage = Stage::Spawned { run };
+        record.owner = Owner::Handle;
+        record.kernel = chain;
         self.monitor.watch_memory();
         // Also processes jobs that are refused at once.
         self.process_ends();
         crate::sync::point!("graph.taken_over");
-        graph
+        GraphId { job, run }
     }
 
     /// Keeps the answer of a unit's job in its record, and appends the end.
@@ -135,20 +148,10 @@ impl EngineState {
     /// Tries again what admission holds back, by ticket.
     pub(super) fn retry_held_back(&mut self) {
         let first = self.runs.first_held_back();
-        let mut after = None;
-        while let Some(&(ticket, held)) = match after {
-            None => self.runs.held_back.first(),
-            Some(after) => {
-                let behind = (Bound::Excluded(after), Bound::Unbounded);
-                self.runs.held_back.range(behind).next()
-            }
-        } {
-            after = Some((ticket, held));
-            // It enters itself again if it is still held back.
-            self.runs.held_back.remove(&(ticket, held));
-            self.advance(held);
-            if self.runs.held_back.contains(&(ticket, held)) {
-                // No later ticket is admitted before it.
+        while let Some(held) = self.runs.held_back.pop_first() {
+            // It enters itself again if it is still held back. Then no later ticket is admitted before it.
+            self.advance(held.1);
+            if self.runs.held_back.contains(&held) {
                 break;
             }
         }
@@ -212,7 +215,7 @@ impl EngineState {
             }
             if stops {
                 run.stopped_at = Some(unit);
-                let how = match run.parent {
+                let how = match run.spawned {
                     Some(_) => CancelMode::AskThenKill,
                     None => CancelMode::Ask,
                 };
@@ -229,24 +232,21 @@ impl EngineState {
         self.advance(number);
     }
 
-    /// Sends ready units. Of a run that is over, notifies what waits for it.
+    /// Sends ready units. Answers the parent of a run that is over.
     pub(super) fn advance(&mut self, number: u32) {
         self.send_ready(number);
         let Some(run) = self.runs.find(number) else {
             return;
         };
-        let sent = run.sent;
-        if let Some(parent) = &mut run.parent {
-            if let Some(why) = parent.failure.take_if(|_| sent == 0) {
-                let parent = parent.record;
+        let (parent, sent) = (run.parent, run.sent);
+        if let Some(spawned) = &mut run.spawned {
+            if let Some(why) = spawned.failure.take_if(|_| sent == 0) {
                 self.remove_run(number);
                 self.fail(parent, why, None, Vec::new());
             }
-        } else if run.undecided == 0 {
-            self.waiters.call(run.waker.take());
-            if std::mem::take(&mut run.parked) {
-                self.waiters.notify(number);
-            }
+        } else if run.undecided == 0 && self.records.at(parent).is_open() {
+            // The values are taken from the records of the units.
+            self.answer(parent, Outcome::Bare);
             crate::sync::point!("graph.over");
         }
     }
@@ -323,8 +323,8 @@ impl EngineState {
             return;
         }
         if run.stopped.replace(how).is_none() {
-            if let Some(parent) = &mut run.parent {
-                parent.failure = Some(why.into());
+            if let Some(spawned) = &mut run.spawned {
+                spawned.failure = Some(why.into());
             }
             self.runs.forget_unsent(number);
         }
@@ -403,8 +403,8 @@ impl EngineState {
         for at in run.plan.sources_of(unit) {
             self.trace_depends(job(run.plan.sources[at]), job(unit));
         }
-        if let Some(parent) = run.parent.as_ref().filter(|_| !run.is_last(unit)) {
-            self.trace_depends(self.records.look(parent.record).job, job(unit));
+        if run.spawned.is_some() && !run.is_last(unit) {
+            self.trace_depends(self.records.look(run.parent).job, job(unit));
         }
     }
 
@@ -417,22 +417,21 @@ impl EngineState {
         self.refill();
     }
 
-    /// The lane and position where the next end may be seen, and the expected time of that job.
-    pub(super) fn next_end(&mut self) -> Option<(usize, u64, u32)> {
+    /// The lane and position where the next end may be seen, if it is expected soon.
+    pub(super) fn next_end(&mut self) -> Option<(usize, u64)> {
         let lane = [self.lanes.recent()].into_iter().chain(0..self.lanes.len());
-        for index in lane {
+        let mut oldest = lane.filter_map(|index| {
             let lane = &self.lanes[index];
-            if lane.is_idle() || lane.is_condemned() {
-                continue;
-            }
-            let mut open = lane.producer.open_positions();
-            let oldest = open.find(|&position| lane.record_at(position) != NO_RECORD);
-            if let Some(position) = oldest {
-                let kernel = self.records.look(lane.record_at(position)).kernel;
-                return Some((index, position, self.kernels.get(kernel).expected_ns));
-            }
-        }
-        None
+            let position = lane.held().next().filter(|_| !lane.is_condemned())?;
+            Some((index, position))
+        });
+        let (index, position) = oldest.next()?;
+        let kernel = self
+            .records
+            .look(self.lanes[index].record_at(position))
+            .kernel;
+        let is_soon = self.kernels.get(kernel).expected_ns < SPIN_BELOW_NS;
+        is_soon.then_some((index, position))
     }
 
     /// Takes the value of a node, or the reason why there is none.
@@ -466,10 +465,11 @@ impl EngineState {
     }
 
     /// Drops a graph: what has not begun never will, and what runs is abandoned.
-    pub(super) fn drop_graph(&mut self, graph: u32) -> (Option<Box<Run>>, Vec<Waker>) {
+    pub(super) fn drop_graph(&mut self, graph: GraphId) -> (Option<Box<Run>>, Vec<Waker>) {
         self.process_all_ends();
-        let run = self.remove_run(graph);
-        let mut wakers = Vec::new();
+        let mut wakers = Vec::from_iter(self.records.get(graph.job).waker.take());
+        self.records.remove(graph.job.index);
+        let run = self.remove_run(graph.run);
         for id in run.iter().flat_map(|run| run.sent_jobs()) {
             self.records.get(id).owner = Owner::None;
             wakers.extend(self.abandon(id));

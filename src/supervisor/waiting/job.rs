@@ -92,10 +92,13 @@ impl Supervisor {
                 self.unlock(state);
                 return Some(taken);
             }
-            if let Stage::Placed { link, .. } = state.records.get(id).stage {
-                state.drain(link as usize);
-            } else {
-                state.drain_busy();
+            let stage = state.records.get(id).stage;
+            match stage {
+                Stage::Placed { link, .. } => state.drain(link as usize),
+                Stage::Spawned { run } if !state.runs.is_spawned(run) => {
+                    state = self.drive(state, run, until);
+                }
+                _ => state.drain_busy(),
             }
             if state.has_queued() {
                 state.refill();
@@ -136,8 +139,10 @@ impl Supervisor {
                 state.monitor.watch_memory();
                 let spot = self.parking.of(id.index);
                 let ticket = spot.ticket();
+                let is_held_back = state.runs.first_held_back().is_some();
                 self.unlock(state);
-                spot.sleep(ticket, left);
+                let again = is_held_back.then_some(LOOK_AGAIN);
+                spot.sleep(ticket, again.into_iter().chain(left).min());
             }
         }
     }
