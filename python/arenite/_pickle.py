@@ -135,7 +135,8 @@ class Beside:
         is_full = self.most is not None and self._is_full(array.nbytes)
         found = None if is_full else arena.find(low, high - low)
         restore: Any = _restore_view if found is not None or not self.gives else _restore_own
-        if found is None and array.nbytes >= _SMALL and high - low <= 2 * array.nbytes and not is_full:
+        # Others are copied, as by every pool: without gaps, and no element lies where another one does.
+        if found is None and array.nbytes >= _SMALL and array.flags.forc and array.flags.aligned and not is_full:
             found = self.snapshot(low, high - low)
         order = "C" if array.flags.c_contiguous or not array.flags.f_contiguous else "F"
         if found is not None:

@@ -166,6 +166,93 @@ def test_a_fork_copies_memory_as_ever():
     assert done.out.splitlines() == ["1 0 4194304 [0 2] [0 2] (4194304,)", "True True", "True 0"]
 
 
+def test_forks_leave_nothing():
+    done = run("""
+        import resource
+
+        def opened():
+            return len(os.listdir("/proc/self/fd"))
+
+        kept = [numpy.ones(MIB)]
+        large = numpy.ones(50 * MIB)
+        before = opened()
+        for _ in range(100):
+            kept.append(numpy.ones(MIB, numpy.uint8))
+            copy = os.fork()
+            if copy == 0:
+                os._exit(int(kept[-1].sum() + kept[0].sum() != 2 * MIB))
+            assert os.waitpid(copy, 0)[1] == 0
+        del large
+        later = numpy.ones(MIB)
+        fields = dict(line.split(":", 1) for line in open("/proc/self/smaps_rollup").readlines()[1:])
+        print(opened() - before <= 2, int(fields["Pss"].split()[0]) < 300 * 1024)
+    """)
+    assert done.out.split() == ["True", "True"]
+
+
+def test_a_fork_with_little_room_and_after_descriptors_were_closed():
+    done = run("""
+        import resource
+
+        def of_a_fork():
+            copy = os.fork()
+            if copy == 0:
+                array[:] = 2
+                os._exit(0)
+            os.waitpid(copy, 0)
+            return int(array.min()), int(array.max()), int(other.max())
+
+        array, other = numpy.full(4 * MIB, 1, numpy.uint8), numpy.full(60 * MIB, 1, numpy.uint8)
+        resource.setrlimit(resource.RLIMIT_DATA, (50 * MIB, resource.RLIM_INFINITY))
+        print(of_a_fork(), resource.getrlimit(resource.RLIMIT_DATA)[0] // MIB)
+        resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        array = numpy.full(4 * MIB, 1, numpy.uint8)
+        os.closerange(3, 1000)
+        with open("/tmp/" + str(os.getpid()), "w+b") as file:
+            os.unlink(file.name)
+            file.write(b"J" * 10 * MIB)
+            more = [os.dup(file.fileno()) for _ in range(20)]
+            print(of_a_fork())
+            with arenite.Executor(1) as ex:
+                print(ex.submit(digest, array).result() == digest(array))
+            del other, array
+            new = numpy.full(4 * MIB, 3, numpy.uint8)
+            file.seek(0)
+            print(set(file.read()) == {ord("J")}, new.min(), new.max())
+    """)
+    assert done.out.splitlines() == ["(1, 1, 1) 50", "(1, 1, 1)", "True", "True 3 3"]
+
+
+def test_a_process_that_a_task_forks_keeps_its_memory():
+    done = run("""
+        import multiprocessing
+
+        def look(array, pipe):
+            pipe.recv()
+            pipe.send(set(array.tolist()))
+
+        def begin(array):
+            global kept
+            here, there = multiprocessing.Pipe()
+            process = multiprocessing.get_context("fork").Process(target=look, args=(array, there))
+            process.start()
+            kept = process, here
+
+        def end():
+            kept[1].send(None)
+            return kept[1].recv(), kept[0].join()
+
+        with arenite.Executor(1) as ex:
+            array = numpy.full(4 * MIB, 7, numpy.uint8)
+            ex.submit(begin, array).result()
+            del array
+            for _ in range(4):
+                ex.submit(len, numpy.full(4 * MIB, 9, numpy.uint8)).result()
+            print(ex.submit(end).result()[0])
+    """)
+    assert done.out.strip() == "{7}"
+
+
 def test_pools_of_forked_processes():
     done = run("""
         import multiprocessing
@@ -182,6 +269,22 @@ def test_pools_of_forked_processes():
     """)
     rest = (1 << 20) * ((1 << 20) - 1) // 2
     assert done.out.strip() == f"{[(1 << 20, number, rest) for number in (1, 2, 3)]} 0"
+
+
+def test_elements_in_one_place_are_apart_in_a_task():
+    done = run("""
+        def change(array):
+            array[0] += 1
+            return array[:, 0].tolist()
+
+        row = numpy.arange(MIB // 4, dtype=float)
+        views = numpy.broadcast_to(row, (3, len(row))), numpy.lib.stride_tricks.sliding_window_view(row, 4)
+        with arenite.Executor(1) as ex:
+            for view in views:
+                found = ex.submit(change, view).result()
+                print(found[:3], change(numpy.ascontiguousarray(view).copy())[:3])
+    """)
+    assert done.out.splitlines() == ["[1.0, 0.0, 0.0] [1.0, 0.0, 0.0]", "[1.0, 1.0, 2.0] [1.0, 1.0, 2.0]"]
 
 
 def test_shared_arrays_are_snapshots_too():
@@ -334,6 +437,18 @@ def test_in_a_task_it_does_nothing_and_limits_are_named():
             print(error)
     """)
     assert "ulimit -v" in refused.out
+    refused = harness.script("""
+        import resource
+
+        import arenite
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        try:
+            arenite.install()
+        except OSError as error:
+            print(error)
+    """)
+    assert "ulimit -f" in refused.out
 
 
 def test_numpy_is_imported_by_it():

@@ -27,16 +27,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+
 use super::sealed_file::SealedFile;
 use super::{Array, Shape};
 use crate::sys::written::Written;
-use crate::sys::{self, HUGE, Map, Prot, Segment, fork, limits};
+use crate::sys::{self, Access, HUGE, Map, Prot, Segment, fork, limits};
 
 /// Freed memory is returned to Linux after this time, by the next call.
 const KEEP_FREE: Duration = Duration::from_secs(5);
 /// Up to this size, memory that was freed is cleared for zeros, as glibc does. More is left to Linux, which clears a page
 /// when it is used.
-const CLEARED: usize = 32 << 20;
+const CLEARED: usize = 16 << 20;
 /// Private blocks at a time. Each is a map of its own, of which Linux gives a process 65,530.
 const MOST_PRIVATE: usize = 16 << 10;
 
@@ -61,6 +63,8 @@ pub struct CowHeap {
     label: String,
     /// The bytes of each region.
     len: usize,
+    /// The memory of this machine, or of its container.
+    memory: usize,
     /// Freed bytes that are kept for reuse, at most.
     most_free: usize,
     /// The addresses of all regions lie between these.
@@ -83,6 +87,10 @@ struct State {
     free: usize,
     /// No freed memory is to be returned before this time.
     look: Option<Instant>,
+    /// The bytes of all blocks, in whole chunks.
+    held: usize,
+    /// No huge pages are allocated ahead before this time, and how long the next pause is.
+    pause: Option<(Instant, Duration)>,
 }
 
 struct Region {
@@ -95,6 +103,10 @@ struct Region {
     /// Where snapshots are.
     read: Arc<Map>,
     is_retired: bool,
+    /// It belongs to the process that this one was forked from, or nothing is known about its file.
+    is_lost: bool,
+    /// Chunks that were freed while the region was retired: the first of a run, and how many.
+    gone: Vec<(usize, usize)>,
     /// Blocks by their first chunk.
     blocks: BTreeMap<usize, Block>,
     /// Chunks without a block and without memory: the first of a run, and how many.
@@ -173,9 +185,13 @@ impl CowHeap {
         let len = (4 * memory).next_multiple_of(HUGE);
         let len =
             limits::file_size_limit().map_or(len, |most| (most as usize / HUGE * HUGE).min(len));
+        if len == 0 {
+            return Err(unsupported("the length of files is limited (ulimit -f)"));
+        }
         let heap = CowHeap {
             label: label.to_owned(),
             len,
+            memory,
             most_free: (memory / 16).clamp(64 << 20, 1 << 30),
             lowest: AtomicUsize::new(usize::MAX),
             highest: AtomicUsize::new(0),
@@ -196,12 +212,22 @@ impl CowHeap {
     /// initialised. `None` if there is no room.
     pub fn alloc(&self, len: usize, zeroed: bool) -> Option<NonNull<u8>> {
         let chunks = len.max(1).div_ceil(HUGE);
+        if len > self.memory {
+            return None;
+        }
         let mut state = lock(&self.state);
         self.tidy(&mut state);
+        state.regions.iter_mut().for_each(Region::check);
         if state.regions.iter().all(|region| region.is_retired) {
             self.add_region(&mut state).ok()?;
         }
-        let State { regions, free, .. } = &mut *state;
+        let goes_ahead = !zeroed && self.goes_ahead(&state, len);
+        let State {
+            regions,
+            free,
+            held,
+            ..
+        } = &mut *state;
         let region = regions.iter_mut().find(|region| !region.is_retired)?;
         let warm = (!zeroed || len <= CLEARED)
             .then(|| region.take_free(chunks))
@@ -228,25 +254,54 @@ impl CowHeap {
             last: Weak::new(),
         };
         region.blocks.insert(first, block);
+        *held += chunks * HUGE;
         let (write, segment) = (Arc::clone(&region.write), Arc::clone(&region.segment));
         drop(state);
+        let block = write.at(first * HUGE, chunks * HUGE)?;
         if warm.is_none() {
             let all = bytes(first, chunks);
             let huge = all.start..all.start + huge_part(len);
             // Advice: either may fail.
             let _ = write.advise_huge(huge.clone(), true);
             let _ = write.advise_huge(huge.end..all.end, false);
-            if !zeroed && !faults_are_huge() {
-                populate(&write, &segment, huge);
+            if goes_ahead {
+                self.populate(&write, &segment, huge);
             }
-        }
-        let block = write.at(first * HUGE, chunks * HUGE)?;
-        if warm.is_some() && zeroed {
+        } else if zeroed {
             // SAFETY: `len` bytes of the chunks, which were just taken for this block: no other code has their address,
             // no snapshot of them is left, and no other process writes them.
             unsafe { block.write_bytes(0, len) };
         }
         Some(block)
+    }
+
+    /// Whether huge pages of a new block are allocated ahead: where Linux does not make them when they are used, and what
+    /// is never used cannot take too much of the memory.
+    fn goes_ahead(&self, state: &State, len: usize) -> bool {
+        !faults_are_huge()
+            && len <= self.most_free
+            && state.held + len <= self.memory / 4
+            && state.pause.is_none_or(|(until, _)| until <= Instant::now())
+    }
+
+    /// Allocates huge pages. Where Linux has none to give, or takes long, each page is allocated when it is used, and so
+    /// are those of the next blocks for a while.
+    fn populate(&self, write: &Map, segment: &Segment, range: Range<usize>) {
+        /// Linux clears a huge page in a tenth of this time, unless it has to make one.
+        const SLOW: Duration = Duration::from_millis(2);
+        const PAUSES: Range<Duration> = Duration::from_millis(100)..Duration::from_secs(5);
+        let begin = Instant::now();
+        for (count, chunk) in range.step_by(HUGE).enumerate() {
+            // One page, from which Linux makes a huge one.
+            let is_made = segment.allocate(chunk as u64..chunk as u64 + 1).is_ok()
+                && write.collapse(chunk..chunk + HUGE).is_ok();
+            if !is_made || begin.elapsed() > SLOW * (count as u32 + 4) {
+                let mut state = lock(&self.state);
+                let pause = state.pause.map_or(PAUSES.start, |(_, pause)| pause);
+                state.pause = Some((Instant::now() + pause, (2 * pause).min(PAUSES.end)));
+                return;
+            }
+        }
     }
 
     /// Changes the number of bytes of a block without moving it. Returns false if that is not possible.
@@ -256,10 +311,10 @@ impl CowHeap {
     /// `block` is what [`alloc`](Self::alloc) returned, and bytes beyond `len` are not used afterwards.
     pub unsafe fn resize(&self, block: NonNull<u8>, len: usize) -> bool {
         let mut state = lock(&self.state);
-        let Some((region, first)) = state.find(block.addr().get()) else {
+        let Some((index, first)) = state.find(block.addr().get()) else {
             return false;
         };
-        let region = &mut state.regions[region];
+        let region = &mut state.regions[index];
         let Some(block) = region.blocks.get(&first) else {
             return false;
         };
@@ -276,6 +331,13 @@ impl CowHeap {
             block.len = len;
             block.chunks += more;
             state.free -= was_free * HUGE;
+            state.held += more * HUGE;
+            let region = &state.regions[index];
+            if more > 0 && was_free == 0 && !is_private && self.goes_ahead(&state, len) {
+                let (write, segment) = (Arc::clone(&region.write), Arc::clone(&region.segment));
+                drop(state);
+                self.populate(&write, &segment, bytes(first + chunks, more));
+            }
         }
         was_free.is_some()
     }
@@ -349,6 +411,7 @@ impl CowHeap {
         if !block.is_owned || len > block.len.checked_sub(skip)? {
             return None;
         }
+        is_file(&region.segment, region.identity).ok()?;
         if block.is_private {
             let pages = match written {
                 Some(pages) => pages,
@@ -429,6 +492,8 @@ impl CowHeap {
             write: Arc::new(write),
             read: Arc::new(read),
             is_retired: false,
+            is_lost: false,
+            gone: Vec::new(),
             blocks: BTreeMap::new(),
             unused: BTreeMap::from([(0, self.len / HUGE)]),
             free: BTreeMap::new(),
@@ -460,12 +525,15 @@ impl CowHeap {
             ..
         } = state;
         let now = Instant::now();
-        if look.take_if(|look| *look <= now).is_some()
-            && let Some(region) = regions.iter_mut().find(|region| !region.is_retired)
-        {
-            region.return_free(free, self.most_free, now.checked_sub(KEEP_FREE));
-            let oldest = region.free.values().map(|(_, since)| *since).min();
-            *look = oldest.map(|since| since + KEEP_FREE);
+        if look.take_if(|look| *look <= now).is_some() {
+            for region in regions.iter_mut() {
+                region.return_free(free, self.most_free, now.checked_sub(KEEP_FREE));
+            }
+            let runs = regions.iter().flat_map(|region| region.free.values());
+            *look = runs
+                .map(|(_, since)| *since)
+                .min()
+                .map(|since| since + KEEP_FREE);
         }
     }
 
@@ -475,15 +543,16 @@ impl CowHeap {
         let Some(block) = region.blocks.get(&first) else {
             return;
         };
-        if block.is_owned || block.snapshots > 0 && !region.is_retired {
+        if block.is_owned || block.snapshots > 0 {
             return;
         }
         let (chunks, is_private) = (block.chunks, block.is_private);
-        let all = bytes(first, chunks);
+        region.check();
         if region.is_retired {
             // A copy of this process may read the file.
-            let _ = region.write.release(all);
-        } else if is_private && region.share(all).is_err() {
+            let _ = region.write.release(bytes(first, chunks));
+            region.gone.push((first, chunks));
+        } else if is_private && region.share(bytes(first, chunks)).is_err() {
             // The next call tries again.
             lock(&self.ended).push((region.number, first));
             if let Some(block) = region.blocks.get_mut(&first) {
@@ -493,6 +562,7 @@ impl CowHeap {
         }
         region.blocks.remove(&first);
         state.private -= usize::from(is_private);
+        state.held -= chunks * HUGE;
         if region.is_retired {
             if region.blocks.is_empty() {
                 state.regions.remove(index);
@@ -545,13 +615,7 @@ impl Region {
             };
         }
         let all = bytes(first, chunks);
-        if self.is_retired
-            || is_private
-                && self
-                    .write
-                    .set_shared(all.clone(), &self.segment, false)
-                    .is_err()
-        {
+        if self.is_retired || is_private && self.make_private(all.clone(), false).is_err() {
             return None;
         }
         // Advice.
@@ -573,8 +637,64 @@ impl Region {
         Some(was_free)
     }
 
+    /// Retires the region if code of the program has closed its descriptor, as daemons do. Otherwise ends its retirement
+    /// once no copy of this process is left that reads the file.
+    fn check(&mut self) {
+        if is_file(&self.segment, self.identity).is_err() {
+            self.is_retired = true;
+            self.is_lost = true;
+        }
+        if !self.is_retired || self.is_lost || self.segment.is_held().unwrap_or(true) {
+            return;
+        }
+        self.is_retired = false;
+        for (first, chunks) in std::mem::take(&mut self.gone) {
+            let all = bytes(first, chunks);
+            // What fails is not used again.
+            if self.segment.punch(all.start as u64..all.end as u64).is_ok()
+                && self.share(all).is_ok()
+            {
+                join(&mut self.unused, first, chunks);
+            }
+        }
+    }
+
+    /// Makes a block private. `copies`: also where only a copy helps.
+    fn make_private(&self, range: Range<usize>, copies: bool) -> sys::Result<()> {
+        let map = || {
+            is_file(&self.segment, self.identity)?;
+            self.write.set_shared(range.clone(), &self.segment, false)
+        };
+        let made = map().or_else(|_| {
+            // Linux refuses also where the limit was lowered below what there is.
+            let _room = limits::DataRoom::new(u64::MAX);
+            map()
+        });
+        match made {
+            Err(_) if copies => self.write.copy_in_place(range),
+            made => made,
+        }
+    }
+
+    /// Makes those blocks private that are not.
+    fn make_all_private(&mut self, private: &mut usize) {
+        let shared = self.blocks.iter().filter(|(_, block)| !block.is_private);
+        let shared: Vec<_> = shared
+            .map(|(first, block)| (*first, block.chunks))
+            .collect();
+        for (first, chunks) in shared {
+            if self.make_private(bytes(first, chunks), true).is_ok()
+                && let Some(block) = self.blocks.get_mut(&first)
+            {
+                block.is_private = true;
+                *private += 1;
+            }
+        }
+    }
+
     /// Makes chunks of a private block shared again.
     fn share(&self, range: Range<usize>) -> sys::Result<()> {
+        is_file(&self.segment, self.identity)?;
         self.write.set_shared(range.clone(), &self.segment, true)?;
         self.write.exclude_from_core_dumps(range)
     }
@@ -613,6 +733,9 @@ impl Region {
     /// Returns memory of freed blocks, oldest first, until at most `most` bytes are left, and all that was freed before
     /// `until`.
     fn return_free(&mut self, free: &mut usize, most: usize, until: Option<Instant>) {
+        if is_file(&self.segment, self.identity).is_err() {
+            return;
+        }
         let mut runs: Vec<_> = self
             .free
             .iter()
@@ -642,6 +765,15 @@ impl Region {
     }
 }
 
+impl Drop for Region {
+    fn drop(&mut self) {
+        if is_file(&self.segment, self.identity).is_err() {
+            // It is not this region's descriptor that would be closed.
+            std::mem::forget(Arc::clone(&self.segment));
+        }
+    }
+}
+
 /// Adds a run of chunks, as one with its neighbours.
 fn join(unused: &mut BTreeMap<usize, usize>, mut first: usize, mut chunks: usize) {
     if let Some((&before, &run)) = unused.range(..first).next_back()
@@ -656,15 +788,16 @@ fn join(unused: &mut BTreeMap<usize, usize>, mut first: usize, mut chunks: usize
     unused.insert(first, chunks);
 }
 
-/// Allocates huge pages. Where Linux has none to give, each page is allocated when it is used.
-fn populate(write: &Map, segment: &Segment, range: Range<usize>) {
-    for chunk in range.step_by(HUGE) {
-        // One page, from which Linux makes a huge one.
-        if segment.allocate(chunk as u64..chunk as u64 + 1).is_err()
-            || write.collapse(chunk..chunk + HUGE).is_err()
-        {
-            return;
-        }
+/// Checks that a descriptor still refers to the file of a region. Programs that close all descriptors close this one too,
+/// and its number may be that of another file by now.
+fn is_file(segment: &Segment, identity: (u64, u64)) -> sys::Result<()> {
+    match segment.stat()?.identity == identity {
+        true => Ok(()),
+        false => Err(sys::Error::new(
+            "fstat",
+            Errno::EBADF,
+            "the memory file of a heap, whose descriptor was closed",
+        )),
     }
 }
 
@@ -683,10 +816,11 @@ fn faults_are_huge() -> bool {
 /// All heaps of this process.
 static HEAPS: Mutex<Vec<&'static CowHeap>> = Mutex::new(Vec::new());
 
-/// Those of one heap.
+/// Those of one heap, and what holds the files of its regions as long as the copy lives.
 struct Locks {
     state: MutexGuard<'static, State>,
     _ended: MutexGuard<'static, Vec<(u64, usize)>>,
+    holders: Vec<Segment>,
 }
 
 thread_local! {
@@ -706,46 +840,58 @@ fn before_fork() {
             free,
             ..
         } = &mut *state;
-        for region in regions.iter_mut().filter(|region| !region.is_retired) {
+        let mut holders = Vec::new();
+        for region in regions.iter_mut() {
+            region.check();
             region.return_free(free, 0, None);
-            for (&first, block) in &mut region.blocks {
-                let all = bytes(first, block.chunks);
-                if !block.is_private && region.write.set_shared(all, &region.segment, false).is_ok()
-                {
-                    block.is_private = true;
-                    *private += 1;
-                }
-            }
+            region.make_all_private(private);
             region.is_retired = true;
+            if region.is_lost {
+                continue;
+            }
+            let holder = Segment::reopen(region.segment.as_raw_fd(), Access::ReadOnly);
+            match holder.and_then(|holder| holder.hold().map(|()| holder)) {
+                Ok(holder) => holders.push(holder),
+                // Then it is never known whether the copy lives.
+                Err(_) => region.is_lost = true,
+            }
         }
         regions.retain(|region| !region.blocks.is_empty());
         let _ended = lock(&heap.ended);
-        HELD.with_borrow_mut(|held| held.push(Locks { state, _ended }));
+        HELD.with_borrow_mut(|held| {
+            held.push(Locks {
+                state,
+                _ended,
+                holders,
+            });
+        });
     }
 }
 
 fn after_fork(is_copy: bool) {
-    for Locks { mut state, .. } in HELD.take() {
+    for Locks {
+        mut state, holders, ..
+    } in HELD.take()
+    {
         if !is_copy {
             continue;
         }
+        // They tell the other process that this one lives.
+        std::mem::forget(holders);
         // That of the other process.
         state.written = None;
         let State {
             regions, private, ..
         } = &mut *state;
         for region in regions {
-            for (&first, block) in region
-                .blocks
-                .iter_mut()
-                .filter(|(_, block)| !block.is_private)
-            {
-                // `before_fork` has failed: what this process writes must not reach the other.
-                let all = bytes(first, block.chunks);
-                if region.write.set_shared(all, &region.segment, false).is_ok() {
-                    block.is_private = true;
-                    *private += 1;
-                }
+            region.is_lost = true;
+            region.make_all_private(private);
+            if region.blocks.values().any(|block| !block.is_private) {
+                // What this process writes would reach the other.
+                eprintln!(
+                    "arenite: this copy made by fork() cannot have memory of its own for its arrays"
+                );
+                std::process::abort();
             }
         }
     }

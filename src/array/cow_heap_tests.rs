@@ -1,8 +1,18 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{RwLock, RwLockReadGuard};
 
 use super::*;
 
 const MIB: usize = 1 << 20;
+
+/// A fork changes the heaps of all tests.
+static FORKS: RwLock<()> = RwLock::new(());
+
+/// A heap, and what keeps it from forks.
+fn heap() -> (&'static CowHeap, RwLockReadGuard<'static, ()>) {
+    let guard = FORKS.read().unwrap_or_else(PoisonError::into_inner);
+    (CowHeap::new("test").unwrap(), guard)
+}
 
 /// A block as the allocator of another language has it.
 struct Owned {
@@ -56,7 +66,7 @@ impl Random {
 
 #[test]
 fn a_snapshot_stays_as_it_was() {
-    let heap = CowHeap::new("test").unwrap();
+    let (heap, _guard) = heap();
     let block = Owned::new(heap, 5 * MIB, true);
     block.write(4 * MIB, 1);
     let first = block.snapshot(MIB..5 * MIB).unwrap();
@@ -84,7 +94,7 @@ fn a_snapshot_stays_as_it_was() {
 
 #[test]
 fn memory_is_reused_and_returned() {
-    let heap = CowHeap::new("test").unwrap();
+    let (heap, _guard) = heap();
     let block = Owned::new(heap, 3 * MIB, false);
     let first = block.at;
     block.write(0, 1);
@@ -109,7 +119,7 @@ fn memory_is_reused_and_returned() {
 
 #[test]
 fn a_block_is_resized_in_place() {
-    let heap = CowHeap::new("test").unwrap();
+    let (heap, _guard) = heap();
     let block = heap.alloc(3 * MIB, false).unwrap();
     let next = Owned::new(heap, MIB, false);
     let address = block.addr().get();
@@ -139,7 +149,7 @@ fn a_block_is_resized_in_place() {
 /// Random blocks, writes and snapshots in four threads, beside plain vectors.
 #[test]
 fn random_programs_equal_plain_memory() {
-    let heap = CowHeap::new("test").unwrap();
+    let (heap, _guard) = heap();
     let steps = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for seed in 1..=4 {
@@ -198,6 +208,7 @@ fn random_programs_equal_plain_memory() {
 /// After a fork, neither process sees what the other writes, and snapshots stay.
 #[test]
 fn a_forked_copy_has_its_own_memory() {
+    let _guard = FORKS.write().unwrap_or_else(PoisonError::into_inner);
     let heap = CowHeap::new("test").unwrap();
     let block = Owned::new(heap, 4 * MIB, true);
     block.write(0, 1);
@@ -247,4 +258,20 @@ fn a_forked_copy_has_its_own_memory() {
     assert_eq!(status, 0);
     drop(block);
     assert_eq!(snapshot[0], 1);
+    // Nobody reads the file any more: what was freed in it is zero, and is used again.
+    drop((snapshot, new));
+    let blocks: Vec<_> = (0..4).map(|_| Owned::new(heap, 2 * MIB, true)).collect();
+    assert!(
+        blocks
+            .iter()
+            .all(|block| (0..2 * MIB).all(|at| block.read(at) == 0))
+    );
+    assert_eq!(
+        lock(&heap.state)
+            .regions
+            .iter()
+            .filter(|region| region.is_retired)
+            .count(),
+        0
+    );
 }

@@ -1,12 +1,13 @@
 //! Bytes of an array that a job may change for itself: [`PrivateCopy`].
 
+use std::cell::RefCell;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
 use super::Array;
 use super::lane::CurrentLane;
 use crate::sys::limits::DataRoom;
-use crate::sys::{self, HUGE, Map, PAGE, Segment};
+use crate::sys::{self, HUGE, Map, PAGE, Segment, fork};
 
 /// The bytes of an array of a job, for code that writes to them: no one else sees that. Only pages that are written are
 /// copied.
@@ -73,6 +74,20 @@ impl PrivateCopy {
         })
     }
 
+    /// The same, known to forks: a copy of this process reads the bytes as long as it lives.
+    pub(crate) fn listed(self) -> Arc<PrivateCopy> {
+        static REGISTERED: Once = Once::new();
+        REGISTERED.call_once(|| fork::run_around_forks(before_fork, after_fork));
+        let copy = Arc::new(self);
+        let mut all = all();
+        // A task that makes many drops most of them.
+        if all.len() == all.capacity() {
+            all.retain(|copy| copy.strong_count() > 0);
+        }
+        all.push(Arc::downgrade(&copy));
+        copy
+    }
+
     /// The first byte. All of them may be read and written as long as this value lives.
     pub fn as_ptr(&self) -> *mut u8 {
         self.map.base().as_ptr().wrapping_add(self.skip)
@@ -88,6 +103,30 @@ impl PrivateCopy {
     pub(crate) fn detach(&self) {
         self.map.copy_pages();
     }
+}
+
+/// All private copies of this process.
+static ALL: Mutex<Vec<Weak<PrivateCopy>>> = Mutex::new(Vec::new());
+
+thread_local! {
+    /// The lock, while this thread forks.
+    static HELD: RefCell<Option<MutexGuard<'static, Vec<Weak<PrivateCopy>>>>> = const { RefCell::new(None) };
+}
+
+fn all() -> MutexGuard<'static, Vec<Weak<PrivateCopy>>> {
+    ALL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn before_fork() {
+    let all = all();
+    for copy in all.iter().filter_map(Weak::upgrade) {
+        copy.detach();
+    }
+    HELD.with_borrow_mut(|held| *held = Some(all));
+}
+
+fn after_fork(_is_copy: bool) {
+    HELD.take();
 }
 
 impl fmt::Debug for PrivateCopy {

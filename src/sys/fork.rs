@@ -3,8 +3,9 @@
 //! A forked copy has the memory, the descriptors and one of the threads, but neither the child processes nor the file
 //! locks. What it did with an engine would happen unknown to the process that owns the engine.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Once, OnceLock};
+use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
 
 /// Number of forks between this process and the first one that called [`OwnerProcess::current`].
 static FORKS: AtomicU32 = AtomicU32::new(0);
@@ -13,7 +14,7 @@ static FORKS: AtomicU32 = AtomicU32::new(0);
 static FIRST: OnceLock<fn()> = OnceLock::new();
 
 /// Called before each fork, and after it in both processes.
-static AROUND: OnceLock<Around> = OnceLock::new();
+static AROUND: Mutex<Vec<Around>> = Mutex::new(Vec::new());
 
 struct Around {
     before: fn(),
@@ -21,10 +22,31 @@ struct Around {
 }
 
 /// From now on `before` is called before each `fork`, and `after` behind it in both processes, with whether the calling
-/// one is the copy. Only the first registration counts.
+/// one is the copy.
 pub fn run_around_forks(before: fn(), after: fn(bool)) {
     let _ = OwnerProcess::current();
-    let _ = AROUND.set(Around { before, after });
+    around().push(Around { before, after });
+}
+
+fn around() -> MutexGuard<'static, Vec<Around>> {
+    AROUND.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+thread_local! {
+    /// The lock, while this thread forks: the copy takes it over.
+    static HELD: RefCell<Option<MutexGuard<'static, Vec<Around>>>> = const { RefCell::new(None) };
+}
+
+fn before_fork() {
+    let around = around();
+    around.iter().for_each(|one| (one.before)());
+    HELD.with_borrow_mut(|held| *held = Some(around));
+}
+
+fn after_fork(is_copy: bool) {
+    if let Some(around) = HELD.take() {
+        around.iter().rev().for_each(|one| (one.after)(is_copy));
+    }
 }
 
 /// From now on each copy that `fork` makes of this process calls `first` before anything else. Copies made by the bare
@@ -83,18 +105,14 @@ fn wrong_process() -> ! {
 
 /// Runs before a fork.
 extern "C" fn prepare() {
-    if let Some(around) = AROUND.get() {
-        (around.before)();
-    }
+    before_fork();
     super::process::hold_signals_for_fork();
 }
 
 /// Runs after a fork in the process that was copied.
 extern "C" fn after() {
     super::process::release_signals_after_fork();
-    if let Some(around) = AROUND.get() {
-        (around.after)(false);
-    }
+    after_fork(false);
 }
 
 /// Runs in a forked copy before anything else.
@@ -108,7 +126,5 @@ extern "C" fn count() {
     if let Some(first) = FIRST.get() {
         first();
     }
-    if let Some(around) = AROUND.get() {
-        (around.after)(true);
-    }
+    after_fork(true);
 }

@@ -385,7 +385,15 @@ pub fn set_data_limit(bytes: u64) -> Result<()> {
 
 /// Room for private memory beyond `RLIMIT_DATA`, as long as this value lives.
 #[derive(Debug)]
-pub struct DataRoom(u64);
+pub struct DataRoom(Option<Raised>);
+
+#[derive(Debug)]
+enum Raised {
+    /// By so many bytes.
+    By(u64),
+    /// To no limit at all, from this one.
+    From(u64),
+}
 
 /// Held while the limit is changed.
 static DATA_LIMIT: Mutex<()> = Mutex::new(());
@@ -394,26 +402,32 @@ impl DataRoom {
     /// Raises the soft limit of this process by `bytes`, or as far as the hard one allows.
     pub fn new(bytes: u64) -> DataRoom {
         let _held = DATA_LIMIT.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(soft) = limit(Resource::RLIMIT_DATA) else {
-            return DataRoom(0);
+        let Some(before) = limit(Resource::RLIMIT_DATA) else {
+            return DataRoom(None);
         };
         let more = |soft: u64, hard: u64| hard.min(soft.saturating_add(bytes));
-        match set_soft(Resource::RLIMIT_DATA, "RLIMIT_DATA", u64::MAX, more) {
-            Ok(()) => DataRoom(limit(Resource::RLIMIT_DATA).map_or(0, |now| now - soft)),
-            Err(_) => DataRoom(0),
+        if set_soft(Resource::RLIMIT_DATA, "RLIMIT_DATA", u64::MAX, more).is_err() {
+            return DataRoom(None);
         }
+        DataRoom(Some(match limit(Resource::RLIMIT_DATA) {
+            Some(now) => Raised::By(now - before),
+            None => Raised::From(before),
+        }))
     }
 }
 
 impl Drop for DataRoom {
     fn drop(&mut self) {
-        if self.0 > 0 {
-            let _held = DATA_LIMIT.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(soft) = limit(Resource::RLIMIT_DATA) {
-                // Lowering a soft limit is always allowed.
-                let _ = set_data_limit(soft.saturating_sub(self.0));
-            }
-        }
+        let Some(raised) = self.0.take() else { return };
+        let _held = DATA_LIMIT.lock().unwrap_or_else(PoisonError::into_inner);
+        let limit = match (raised, limit(Resource::RLIMIT_DATA)) {
+            (Raised::By(bytes), Some(now)) => now.saturating_sub(bytes),
+            (Raised::From(before), None) => before,
+            // Others have set it since.
+            _ => return,
+        };
+        // Lowering a soft limit is always allowed.
+        let _ = set_data_limit(limit);
     }
 }
 

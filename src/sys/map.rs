@@ -358,6 +358,42 @@ impl Map {
         }
     }
 
+    /// The same without the segment: replaces `range` by a copy in memory of this process. What other threads write
+    /// meanwhile may be lost.
+    pub fn copy_in_place(&self, range: Range<usize>) -> Result<()> {
+        let error = |errno| {
+            let what = format!("bytes {} to {} of a map, copied", range.start, range.end);
+            Error::new("mremap", errno, what)
+        };
+        let address = self
+            .at(range.start, range.len())
+            .ok_or_else(|| error(Errno::ENOMEM))?;
+        allowed().map_err(error)?;
+        // SAFETY: the new map is at an address that Linux chooses, is as long as the range, and known to no other code;
+        // then it replaces pages of this live map (checked by `at`).
+        let moved = unsafe {
+            let copy = libc::mmap(
+                std::ptr::null_mut(),
+                range.len(),
+                Prot::ReadWrite.flags(),
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            );
+            if copy == libc::MAP_FAILED {
+                return Err(error(Errno::last()));
+            }
+            std::ptr::copy_nonoverlapping(address.as_ptr(), copy.cast(), range.len());
+            let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+            libc::mremap(copy, range.len(), range.len(), flags, address.as_ptr())
+        };
+        if moved == libc::MAP_FAILED {
+            Err(error(Errno::last()))
+        } else {
+            Ok(())
+        }
+    }
+
     /// Unmaps `range` (a multiple of the page size at both ends), whose addresses stay reserved. The caller has no
     /// pointer left that it uses.
     pub fn release(&self, range: Range<usize>) -> Result<()> {

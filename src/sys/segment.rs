@@ -281,6 +281,20 @@ impl Segment {
         Ok(!free)
     }
 
+    /// Marks the file as used as long as this description is open, in whatever process: see [`is_held`](Self::is_held).
+    pub fn hold(&self) -> Result<()> {
+        self.flock(libc::LOCK_SH | libc::LOCK_NB).map(drop)
+    }
+
+    /// Whether another description [holds](Self::hold) the file.
+    pub fn is_held(&self) -> Result<bool> {
+        let free = self.try_lock()?;
+        if free {
+            self.flock(libc::LOCK_UN)?;
+        }
+        Ok(!free)
+    }
+
     fn flock(&self, operation: i32) -> Result<bool> {
         // SAFETY: flock takes numbers only; the descriptor stays open while `self` lives.
         let call = || unsafe { libc::flock(self.fd.as_raw_fd(), operation) };

@@ -312,7 +312,7 @@ unsafe impl LaneMemory for Lane {
             ArrayLocation::File(file, skip) => file.private_copy(skip, len),
             _ => None,
         };
-        let copy = Arc::new(copy?);
+        let copy = copy?.listed();
         self.files.note_private(&copy);
         Some(copy)
     }
