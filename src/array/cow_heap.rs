@@ -91,6 +91,8 @@ struct State {
     held: usize,
     /// No huge pages are allocated ahead before this time, and how long the next pause is.
     pause: Option<(Instant, Duration)>,
+    /// The time that huge pages have taken beyond what is fair.
+    debt: Duration,
 }
 
 struct Region {
@@ -284,24 +286,40 @@ impl CowHeap {
             && state.pause.is_none_or(|(until, _)| until <= Instant::now())
     }
 
-    /// Allocates huge pages. Where Linux has none to give, or takes long, each page is allocated when it is used, and so
-    /// are those of the next blocks for a while.
+    /// Allocates huge pages. Where Linux has none to give, or has taken long for many of them, each page is allocated when
+    /// it is used, and so are those of the next blocks for a while.
     fn populate(&self, write: &Map, segment: &Segment, range: Range<usize>) {
-        /// Linux clears a huge page in a tenth of this time, unless it has to make one.
-        const SLOW: Duration = Duration::from_millis(2);
+        /// Linux may be busy with a page of a chunk for a moment.
+        const TRIES: usize = 4;
+        /// What a huge page may cost. It saves about as much.
+        const FAIR: Duration = Duration::from_micros(300);
+        /// Memory that a virtual machine has not used for a while takes long in any case.
+        const MOST_DEBT: Duration = Duration::from_millis(500);
         const PAUSES: Range<Duration> = Duration::from_millis(100)..Duration::from_secs(5);
-        let begin = Instant::now();
-        for (count, chunk) in range.step_by(HUGE).enumerate() {
-            // One page, from which Linux makes a huge one.
-            let is_made = segment.allocate(chunk as u64..chunk as u64 + 1).is_ok()
-                && write.collapse(chunk..chunk + HUGE).is_ok();
-            if !is_made || begin.elapsed() > SLOW * (count as u32 + 4) {
+        /// Each call waits for all cores once.
+        const AT_ONCE: usize = 32 * HUGE;
+        let mut last = Instant::now();
+        let mut debt = lock(&self.state).debt;
+        for start in range.clone().step_by(AT_ONCE) {
+            let part = start..range.end.min(start + AT_ONCE);
+            let chunks = part.clone().step_by(HUGE);
+            // One page of each, from which Linux makes a huge one.
+            let is_made = chunks
+                .clone()
+                .all(|chunk| segment.allocate(chunk as u64..chunk as u64 + 1).is_ok())
+                && (0..TRIES).any(|_| write.collapse(part.clone()).is_ok());
+            let now = Instant::now();
+            debt = (debt + (now - last)).saturating_sub(FAIR * (2 + chunks.len() as u32));
+            last = now;
+            if !is_made || debt > MOST_DEBT {
                 let mut state = lock(&self.state);
                 let pause = state.pause.map_or(PAUSES.start, |(_, pause)| pause);
-                state.pause = Some((Instant::now() + pause, (2 * pause).min(PAUSES.end)));
+                state.pause = Some((now + pause, (2 * pause).min(PAUSES.end)));
+                state.debt = MOST_DEBT - MOST_DEBT / 4;
                 return;
             }
         }
+        lock(&self.state).debt = debt;
     }
 
     /// Changes the number of bytes of a block without moving it. Returns false if that is not possible.
