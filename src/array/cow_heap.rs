@@ -17,14 +17,15 @@
 //! Both processes allocate in regions of their own from then on. Copies made by the bare system call share the blocks
 //! that are not private.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
+mod forks;
+
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -32,7 +33,7 @@ use nix::errno::Errno;
 use super::sealed_file::SealedFile;
 use super::{Array, Shape};
 use crate::sys::written::Written;
-use crate::sys::{self, Access, HUGE, Map, Prot, Segment, fork, limits};
+use crate::sys::{self, HUGE, Map, Prot, Segment, limits};
 
 /// Freed memory is returned to Linux after this time, by the next call.
 const KEEP_FREE: Duration = Duration::from_secs(5);
@@ -204,9 +205,7 @@ impl CowHeap {
         heap.add_region(&mut state)?;
         drop(state);
         let heap: &'static CowHeap = Box::leak(Box::new(heap));
-        static REGISTERED: Once = Once::new();
-        REGISTERED.call_once(|| fork::run_around_forks(before_fork, after_fork));
-        lock(&HEAPS).push(heap);
+        forks::register(heap);
         Ok(heap)
     }
 
@@ -831,90 +830,6 @@ fn faults_are_huge() -> bool {
     })
 }
 
-/// All heaps of this process.
-static HEAPS: Mutex<Vec<&'static CowHeap>> = Mutex::new(Vec::new());
-
-/// Those of one heap, and what holds the files of its regions as long as the copy lives.
-struct Locks {
-    state: MutexGuard<'static, State>,
-    _ended: MutexGuard<'static, Vec<(u64, usize)>>,
-    holders: Vec<Segment>,
-}
-
-thread_local! {
-    /// The locks of all heaps, while this thread forks.
-    static HELD: RefCell<Vec<Locks>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Makes all blocks private.
-fn before_fork() {
-    let heaps = lock(&HEAPS).clone();
-    for heap in heaps {
-        let mut state = lock(&heap.state);
-        heap.tidy(&mut state);
-        let State {
-            regions,
-            private,
-            free,
-            ..
-        } = &mut *state;
-        let mut holders = Vec::new();
-        for region in regions.iter_mut() {
-            region.check();
-            region.return_free(free, 0, None);
-            region.make_all_private(private);
-            region.is_retired = true;
-            if region.is_lost {
-                continue;
-            }
-            let holder = Segment::reopen(region.segment.as_raw_fd(), Access::ReadOnly);
-            match holder.and_then(|holder| holder.hold().map(|()| holder)) {
-                Ok(holder) => holders.push(holder),
-                // Then it is never known whether the copy lives.
-                Err(_) => region.is_lost = true,
-            }
-        }
-        regions.retain(|region| !region.blocks.is_empty());
-        let _ended = lock(&heap.ended);
-        HELD.with_borrow_mut(|held| {
-            held.push(Locks {
-                state,
-                _ended,
-                holders,
-            });
-        });
-    }
-}
-
-fn after_fork(is_copy: bool) {
-    for Locks {
-        mut state, holders, ..
-    } in HELD.take()
-    {
-        if !is_copy {
-            continue;
-        }
-        // They tell the other process that this one lives.
-        std::mem::forget(holders);
-        // That of the other process.
-        state.written = None;
-        let State {
-            regions, private, ..
-        } = &mut *state;
-        for region in regions {
-            region.is_lost = true;
-            region.make_all_private(private);
-            if region.blocks.values().any(|block| !block.is_private) {
-                // What this process writes would reach the other.
-                eprintln!(
-                    "arenite: this copy made by fork() cannot have memory of its own for its arrays"
-                );
-                std::process::abort();
-            }
-        }
-    }
-}
-
 impl fmt::Debug for CowHeap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CowHeap")
@@ -925,5 +840,4 @@ impl fmt::Debug for CowHeap {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
-#[path = "cow_heap_tests.rs"]
 mod tests;

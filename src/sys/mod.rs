@@ -10,6 +10,7 @@ pub mod abort;
 pub(crate) mod asked;
 pub mod clock;
 pub mod code_maps;
+pub mod copy;
 pub mod cores;
 pub mod crash;
 mod error;

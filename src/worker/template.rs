@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::start::{self, Mark};
 use crate::control::template::{Request, STANDARD, Said, SupervisorSocket};
-use crate::sys::process;
+use crate::sys::{copy, process};
 
 /// What the program of [`WorkerProgram::template`](crate::engine::WorkerProgram::template) does in the process that workers
 /// are copied from.
@@ -56,7 +56,7 @@ pub(super) fn serve(
     let loaded = catch_unwind(AssertUnwindSafe(|| template.load(&setup)))
         .unwrap_or_else(|_| Err("loading has panicked".into()));
     drop(setup);
-    process::prepare_libraries_for_fork();
+    copy::prepare_libraries_for_fork();
     crate::sync::point!("template.loaded");
     let known = [
         Some(supervisor.as_fd().as_raw_fd()),
@@ -80,7 +80,7 @@ pub(super) fn serve(
         crate::sync::point!("template.asked");
         let number = request.number;
         template.before_copy();
-        let said = match process::fork_sibling() {
+        let said = match copy::fork_sibling() {
             Ok(None) => {
                 // None of its values own descriptors that the copy keeps: those are closed by their numbers.
                 std::mem::forget(watched);
@@ -106,14 +106,14 @@ pub(super) fn serve(
 /// Why a process in this state cannot be copied, or the descriptors that it may share with its copies: of files whose
 /// code is mapped. libffi, for one, keeps its own open, to map its code again.
 fn fitness(known: &[RawFd]) -> Result<Vec<RawFd>, String> {
-    let threads = process::other_threads();
+    let threads = copy::other_threads();
     if !threads.is_empty() {
         return Err(format!(
             "what it has loaded has started threads, which copies would lack: {}",
             some_of(&threads)
         ));
     }
-    let files = process::open_files(known);
+    let files = copy::open_files(known);
     if !files.others.is_empty() {
         return Err(format!(
             "what it has loaded has left files open, which copies would share: {}",
@@ -154,7 +154,7 @@ fn begin_copy(
     let fds = standard.split_off(STANDARD);
     // Its number is closed below.
     std::mem::forget(supervisor);
-    process::adopt_in_copy(&standard, &fds, shared).map_err(text)?;
+    copy::adopt_in_copy(&standard, &fds, shared).map_err(text)?;
     std::mem::forget(standard);
     let mark = request.mark.parse()?;
     template.in_copy();

@@ -1,0 +1,98 @@
+//! What happens to heaps before and after a fork.
+
+use std::cell::RefCell;
+use std::sync::{Mutex, MutexGuard, Once};
+
+use super::{CowHeap, State, lock};
+use crate::sys::{Access, Segment, fork};
+
+/// From now on, neither side of a fork sees what the other writes to blocks of this heap.
+pub(super) fn register(heap: &'static CowHeap) {
+    static REGISTERED: Once = Once::new();
+    REGISTERED.call_once(|| fork::run_around_forks(before_fork, after_fork));
+    lock(&HEAPS).push(heap);
+}
+
+/// All heaps of this process.
+static HEAPS: Mutex<Vec<&'static CowHeap>> = Mutex::new(Vec::new());
+
+/// Those of one heap, and what holds the files of its regions as long as the copy lives.
+struct Locks {
+    state: MutexGuard<'static, State>,
+    _ended: MutexGuard<'static, Vec<(u64, usize)>>,
+    holders: Vec<Segment>,
+}
+
+thread_local! {
+    /// The locks of all heaps, while this thread forks.
+    static HELD: RefCell<Vec<Locks>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Makes all blocks private.
+fn before_fork() {
+    let heaps = lock(&HEAPS).clone();
+    for heap in heaps {
+        let mut state = lock(&heap.state);
+        heap.tidy(&mut state);
+        let State {
+            regions,
+            private,
+            free,
+            ..
+        } = &mut *state;
+        let mut holders = Vec::new();
+        for region in regions.iter_mut() {
+            region.check();
+            region.return_free(free, 0, None);
+            region.make_all_private(private);
+            region.is_retired = true;
+            if region.is_lost {
+                continue;
+            }
+            let holder = Segment::reopen(region.segment.as_raw_fd(), Access::ReadOnly);
+            match holder.and_then(|holder| holder.hold().map(|()| holder)) {
+                Ok(holder) => holders.push(holder),
+                // Then it is never known whether the copy lives.
+                Err(_) => region.is_lost = true,
+            }
+        }
+        regions.retain(|region| !region.blocks.is_empty());
+        let _ended = lock(&heap.ended);
+        HELD.with_borrow_mut(|held| {
+            held.push(Locks {
+                state,
+                _ended,
+                holders,
+            });
+        });
+    }
+}
+
+fn after_fork(is_copy: bool) {
+    for Locks {
+        mut state, holders, ..
+    } in HELD.take()
+    {
+        if !is_copy {
+            continue;
+        }
+        // They tell the other process that this one lives.
+        std::mem::forget(holders);
+        // That of the other process.
+        state.written = None;
+        let State {
+            regions, private, ..
+        } = &mut *state;
+        for region in regions {
+            region.is_lost = true;
+            region.make_all_private(private);
+            if region.blocks.values().any(|block| !block.is_private) {
+                // What this process writes would reach the other.
+                eprintln!(
+                    "arenite: this copy made by fork() cannot have memory of its own for its arrays"
+                );
+                std::process::abort();
+            }
+        }
+    }
+}
