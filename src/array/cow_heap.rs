@@ -293,7 +293,7 @@ impl CowHeap {
         /// What a huge page may cost. It saves about as much.
         const FAIR: Duration = Duration::from_micros(300);
         /// Memory that a virtual machine has not used for a while takes long in any case.
-        const MOST_DEBT: Duration = Duration::from_millis(500);
+        const MOST_DEBT: Duration = Duration::from_secs(2);
         const PAUSES: Range<Duration> = Duration::from_millis(100)..Duration::from_secs(5);
         /// Each call waits for all cores once.
         const AT_ONCE: usize = 32 * HUGE;
