@@ -46,6 +46,9 @@ OUT_OF_BAND = 4096
 #: Below this size, buffers stay inside of a pickle that has a quarter of the buffers that it may have.
 _SMALL = 64 << 10
 
+#: Below this size, copying an argument costs less than a map of its own.
+_COPIED = 256 << 10
+
 #: The pickle of the arguments is a tuple of positional ones, without keyword arguments.
 POSITIONAL = 1
 #: In the place of the function's pickle are its digest and the number of its buffers, which come first, after the
@@ -435,16 +438,16 @@ def _restore_view(buffer: Any, dtype: Any, shape: tuple[int, ...], strides: tupl
 
 
 def _restore_own(buffer: Any, *layout: Any) -> Any:
-    """Restores an array that the task may write to. In a sandbox, and without room, it is read-only from 64 KiB on."""
+    """Restores an array that the task may write to. In a sandbox it is read-only from 256 KiB on."""
     if type(buffer) is Buffer and buffer.readonly:
         buffer = _private(buffer) or buffer
     return _restore_view(buffer, *layout)
 
 
 def _private(buffer: Buffer) -> bytearray | PrivateBuffer | None:
-    """Returns a copy that is this task's own. From 64 KiB on, pages are copied when they are written; None where that is
+    """Returns a copy that is this task's own. From 256 KiB on, pages are copied when they are written; None where that is
     not possible."""
-    return bytearray(buffer) if buffer.nbytes < _SMALL else buffer.private_copy()
+    return bytearray(buffer) if buffer.nbytes < _COPIED else buffer.private_copy()
 
 
 def _restore_small(data: Any, dtype: Any, shape: tuple[int, ...], order: str) -> Any:
