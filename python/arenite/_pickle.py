@@ -445,8 +445,8 @@ def _restore_own(buffer: Any, *layout: Any) -> Any:
 
 
 def _private(buffer: Buffer) -> bytearray | PrivateBuffer | None:
-    """Returns a copy that is this task's own. From 256 KiB on, pages are copied when they are written; None where that is
-    not possible."""
+    """Returns a copy that is this task's own. From 256 KiB on, pages are copied when they are written; None where that
+    is not possible."""
     return bytearray(buffer) if buffer.nbytes < _COPIED else buffer.private_copy()
 
 

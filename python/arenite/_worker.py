@@ -33,8 +33,8 @@ _LONGEST_TEXT = 128 << 10
 #: What an exception about arrays that cannot be written says, and what to do.
 _READ_ONLY = ("read-only", "readonly", "WRITEABLE")
 _NOTE = (
-    "Shared arrays, and arrays in globals and closures, are read-only in tasks of arenite: copy what the task changes, or "
-    'make the executor with writable="copy".'
+    "Shared arrays, and arrays in globals and closures, are read-only in tasks of arenite: copy what the task changes, "
+    'or make the executor with writable="copy".'
 )
 
 #: The most buffers of a result: the engine takes 4096, of which one may be the pickle.

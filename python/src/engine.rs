@@ -496,8 +496,8 @@ impl Engine {
         )
     }
 
-    /// The `nbytes` bytes at this address as they are now, if numpy has made them where tasks read snapshots, workers map
-    /// them, and they were not written since an earlier snapshot.
+    /// The `nbytes` bytes at this address as they are now, if numpy has made them where tasks read snapshots, workers
+    /// map them, and they were not written since an earlier snapshot.
     fn snapshot(&self, py: Python<'_>, address: usize, nbytes: usize) -> Option<Buffer> {
         if !self.shared.maps_files {
             return None;

@@ -117,8 +117,8 @@ unsafe extern "C" fn free(_: *mut c_void, at: *mut c_void, size: usize) {
     }
 }
 
-/// Lets numpy make large arrays in memory of which tasks read snapshots, from now on, or where it made them before. Does
-/// nothing in a worker.
+/// Lets numpy make large arrays in memory of which tasks read snapshots, from now on, or where it made them before.
+/// Does nothing in a worker.
 #[pyfunction]
 #[pyo3(signature = (on=true))]
 pub fn install(py: Python<'_>, on: bool) -> PyResult<()> {
@@ -135,8 +135,8 @@ pub fn install(py: Python<'_>, on: bool) -> PyResult<()> {
         .import("numpy._core._multiarray_umath")
         .or_else(|_| py.import("numpy.core._multiarray_umath"))?;
     let table = module.getattr("_ARRAY_API")?;
-    // SAFETY: the capsule's pointer is numpy's table of functions and variables. Entry 306 is the address of the variable
-    // `PyDataMem_DefaultHandler` in all versions that have it (1.22 and newer), a capsule with a handler.
+    // SAFETY: the capsule's pointer is numpy's table of functions and variables. Entry 306 is the address of the
+    // variable `PyDataMem_DefaultHandler` in all versions that have it (1.22 and newer), a capsule with a handler.
     let handler = unsafe {
         let api = ffi::PyCapsule_GetPointer(table.as_ptr(), std::ptr::null()).cast::<*mut c_void>();
         if api.is_null() {

@@ -425,30 +425,19 @@ def test_in_a_task_it_does_nothing_and_limits_are_named():
             print(ex.submit(again).result())
     """)
     assert done.out.strip() == f"{(float(1 << 20), (0, 0))}".replace("1048576.0", "np.float64(1048576.0)")
-    refused = harness.script("""
-        import resource
+    for limit, size, name in (("RLIMIT_AS", 1 << 40, "ulimit -v"), ("RLIMIT_FSIZE", 1 << 20, "ulimit -f")):
+        refused = harness.script(f"""
+            import resource
 
-        import arenite
+            import arenite
 
-        resource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))
-        try:
-            arenite.install()
-        except OSError as error:
-            print(error)
-    """)
-    assert "ulimit -v" in refused.out
-    refused = harness.script("""
-        import resource
-
-        import arenite
-
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-        try:
-            arenite.install()
-        except OSError as error:
-            print(error)
-    """)
-    assert "ulimit -f" in refused.out
+            resource.setrlimit(resource.{limit}, ({size}, {size}))
+            try:
+                arenite.install()
+            except OSError as error:
+                print(error)
+        """)
+        assert name in refused.out
 
 
 def test_numpy_is_imported_by_it():

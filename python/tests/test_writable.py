@@ -70,7 +70,7 @@ def test_programs_equal_pickling(way):
                 found = list(ex.map(change, *zip(*calls, strict=True), chunksize=1 if way == "map" else None))
             for (seen, back), (digests, array) in zip(found, expected, strict=True):
                 assert seen == digests and digest(back) == digest(array)
-            # Nobody else sees it.
+            # The program does not see it.
             assert [[digest(array) for array in arrays] for _, arrays in calls] == before
 
 

@@ -37,8 +37,8 @@ use crate::sys::{self, HUGE, Map, Prot, Segment, limits};
 
 /// Freed memory is returned to Linux after this time, by the next call.
 const KEEP_FREE: Duration = Duration::from_secs(5);
-/// Up to this size, memory that was freed is cleared for zeros, as glibc does. More is left to Linux, which clears a page
-/// when it is used.
+/// Up to this size, memory that was freed is cleared for zeros, as glibc does. More is left to Linux, which clears a
+/// page when it is used.
 const CLEARED: usize = 16 << 20;
 /// Private blocks at a time. Each is a map of its own, of which Linux gives a process 65,530.
 const MOST_PRIVATE: usize = 16 << 10;
@@ -112,11 +112,14 @@ struct Region {
     gone: Vec<(usize, usize)>,
     /// Blocks by their first chunk.
     blocks: BTreeMap<usize, Block>,
-    /// Chunks without a block and without memory: the first of a run, and how many.
-    unused: BTreeMap<usize, usize>,
-    /// Chunks of freed blocks that have their memory still: by the first of a run, how many, and since when.
-    free: BTreeMap<usize, (usize, Instant)>,
+    /// Chunks without a block and without memory.
+    unused: Runs<()>,
+    /// Chunks of freed blocks that have their memory still, and since when they are free.
+    free: Runs<Instant>,
 }
+
+/// Runs of chunks, no two of which touch: by the first chunk, how many, and what is known of them.
+type Runs<T> = BTreeMap<usize, (usize, T)>;
 
 struct Block {
     chunks: usize,
@@ -164,8 +167,8 @@ fn huge_part(len: usize) -> usize {
 }
 
 impl CowHeap {
-    /// Creates a heap, which is never freed: its blocks may outlive everything. `label` is what `/proc/*/maps` calls its
-    /// memory. No memory is allocated yet.
+    /// Creates a heap, which is never freed: its blocks may outlive everything. `label` is what `/proc/*/maps` calls
+    /// its memory. No memory is allocated yet.
     ///
     /// # Errors
     ///
@@ -276,8 +279,8 @@ impl CowHeap {
         Some(block)
     }
 
-    /// Whether huge pages of a new block are allocated ahead: where Linux does not make them when they are used, and what
-    /// is never used cannot take too much of the memory.
+    /// Whether huge pages of a new block are allocated ahead: where Linux does not make them when they are used, and
+    /// what is never used cannot take too much of the memory.
     fn goes_ahead(&self, state: &State, len: usize) -> bool {
         !faults_are_huge()
             && len <= self.most_free
@@ -285,8 +288,8 @@ impl CowHeap {
             && state.pause.is_none_or(|(until, _)| until <= Instant::now())
     }
 
-    /// Allocates huge pages. Where Linux has none to give, or has taken long for many of them, each page is allocated when
-    /// it is used, and so are those of the next blocks for a while.
+    /// Allocates huge pages. Where Linux has none to give, or has taken long for many of them, each page is allocated
+    /// when it is used, and so are those of the next blocks for a while.
     fn populate(&self, write: &Map, segment: &Segment, range: Range<usize>) {
         /// Linux may be busy with a page of a chunk for a moment.
         const TRIES: usize = 4;
@@ -512,7 +515,7 @@ impl CowHeap {
             is_lost: false,
             gone: Vec::new(),
             blocks: BTreeMap::new(),
-            unused: BTreeMap::from([(0, self.len / HUGE)]),
+            unused: BTreeMap::from([(0, (self.len / HUGE, ()))]),
             free: BTreeMap::new(),
         });
         state.next += 1;
@@ -587,7 +590,7 @@ impl CowHeap {
             return;
         }
         let now = Instant::now();
-        region.add_free(first, chunks, now);
+        join(&mut region.free, first, chunks, now);
         state.look.get_or_insert(now + KEEP_FREE);
         state.free += chunks * HUGE;
         if state.free > self.most_free {
@@ -613,11 +616,9 @@ impl State {
 impl Region {
     /// Takes this many chunks without memory: the first run that has as many.
     fn take(&mut self, chunks: usize) -> Option<usize> {
-        let (&first, &run) = self.unused.iter().find(|&(_, &run)| run >= chunks)?;
-        self.unused.remove(&first);
-        if run > chunks {
-            self.unused.insert(first + chunks, run - chunks);
-        }
+        let mut runs = self.unused.iter();
+        let (&first, _) = runs.find(|(_, (run, ()))| *run >= chunks)?;
+        take_front(&mut self.unused, first, chunks);
         Some(first)
     }
 
@@ -627,7 +628,7 @@ impl Region {
         let mut at = first;
         while at < end {
             at += match (self.free.get(&at), self.unused.get(&at)) {
-                (Some((run, _)), _) | (None, Some(run)) => run,
+                (Some((run, _)), _) | (None, Some((run, ()))) => run,
                 (None, None) => return None,
             };
         }
@@ -641,21 +642,20 @@ impl Region {
         while at < end {
             if let Some(&(run, _)) = self.free.get(&at) {
                 let taken = run.min(end - at);
-                self.take_front(at, taken);
+                take_front(&mut self.free, at, taken);
                 was_free += taken;
                 at += taken;
-            } else if let Some(run) = self.unused.remove(&at) {
-                if run > end - at {
-                    self.unused.insert(end, run - (end - at));
-                }
-                at += run;
+            } else if let Some(&(run, ())) = self.unused.get(&at) {
+                let taken = run.min(end - at);
+                take_front(&mut self.unused, at, taken);
+                at += taken;
             }
         }
         Some(was_free)
     }
 
-    /// Retires the region if code of the program has closed its descriptor, as daemons do. Otherwise ends its retirement
-    /// once no copy of this process is left that reads the file.
+    /// Retires the region if code of the program has closed its descriptor, as daemons do. Otherwise ends its
+    /// retirement once no copy of this process is left that reads the file.
     fn check(&mut self) {
         if is_file(&self.segment, self.identity).is_err() {
             self.is_retired = true;
@@ -671,7 +671,7 @@ impl Region {
             if self.segment.punch(all.start as u64..all.end as u64).is_ok()
                 && self.share(all).is_ok()
             {
-                join(&mut self.unused, first, chunks);
+                join(&mut self.unused, first, chunks, ());
             }
         }
     }
@@ -720,31 +720,8 @@ impl Region {
     fn take_free(&mut self, chunks: usize) -> Option<usize> {
         let fits = self.free.iter().filter(|(_, (run, _))| *run >= chunks);
         let (&first, _) = fits.min_by_key(|(_, (run, _))| *run)?;
-        self.take_front(first, chunks);
+        take_front(&mut self.free, first, chunks);
         Some(first)
-    }
-
-    /// Takes the first chunks of a run that has its memory still.
-    fn take_front(&mut self, first: usize, chunks: usize) {
-        if let Some((run, since)) = self.free.remove(&first)
-            && run > chunks
-        {
-            self.free.insert(first + chunks, (run - chunks, since));
-        }
-    }
-
-    /// Adds a run that has its memory still, as one with its neighbours.
-    fn add_free(&mut self, mut first: usize, mut chunks: usize, since: Instant) {
-        if let Some((&before, &(run, _))) = self.free.range(..first).next_back()
-            && before + run == first
-        {
-            first = before;
-            chunks += run;
-        }
-        if let Some((run, _)) = self.free.remove(&(first + chunks)) {
-            chunks += run;
-        }
-        self.free.insert(first, (chunks, since));
     }
 
     /// Returns memory of freed blocks, oldest first, until at most `most` bytes are left, and all that was freed before
@@ -776,7 +753,7 @@ impl Region {
             *free -= all.len();
             // Where that fails, the chunks are not zero: they are not used again.
             if self.segment.punch(all.start as u64..all.end as u64).is_ok() {
-                join(&mut self.unused, first + chunks - returned, returned);
+                join(&mut self.unused, first + chunks - returned, returned, ());
             }
         }
     }
@@ -791,22 +768,31 @@ impl Drop for Region {
     }
 }
 
-/// Adds a run of chunks, as one with its neighbours.
-fn join(unused: &mut BTreeMap<usize, usize>, mut first: usize, mut chunks: usize) {
-    if let Some((&before, &run)) = unused.range(..first).next_back()
+/// Takes the first chunks of the run that begins here.
+fn take_front<T>(runs: &mut Runs<T>, first: usize, chunks: usize) {
+    if let Some((run, known)) = runs.remove(&first)
+        && run > chunks
+    {
+        runs.insert(first + chunks, (run - chunks, known));
+    }
+}
+
+/// Adds a run, as one with its neighbours.
+fn join<T>(runs: &mut Runs<T>, mut first: usize, mut chunks: usize, known: T) {
+    if let Some((&before, &(run, _))) = runs.range(..first).next_back()
         && before + run == first
     {
         first = before;
         chunks += run;
     }
-    if let Some(run) = unused.remove(&(first + chunks)) {
+    if let Some((run, _)) = runs.remove(&(first + chunks)) {
         chunks += run;
     }
-    unused.insert(first, chunks);
+    runs.insert(first, (chunks, known));
 }
 
-/// Checks that a descriptor still refers to the file of a region. Programs that close all descriptors close this one too,
-/// and its number may be that of another file by now.
+/// Checks that a descriptor still refers to the file of a region. Programs that close all descriptors close this one
+/// too, and its number may be that of another file by now.
 fn is_file(segment: &Segment, identity: (u64, u64)) -> sys::Result<()> {
     match segment.stat()?.identity == identity {
         true => Ok(()),

@@ -27,8 +27,8 @@ pub(crate) struct SealedFile {
     map: Option<Arc<Map>>,
     /// Where the map begins in the file.
     start: u64,
-    /// The descriptor through which workers open it; in a worker, its own of a file of which it maps parts. `None`: jobs
-    /// get a copy.
+    /// The descriptor through which workers open it; in a worker, its own of a file of which it maps parts. `None`:
+    /// jobs get a copy.
     segment: Option<Arc<Segment>>,
     /// Device and inode.
     identity: (u64, u64),

@@ -9,9 +9,9 @@ use super::error::{Error, Result, retry};
 use super::inject::allowed;
 use super::process::{OWN_DESCRIPTORS, close_all_except, exit_now, reap};
 
-/// Lets the copy of a process that [`fork_sibling`] has made have the descriptors of a process that [`spawn`](super::process::spawn) has just
-/// started: `standard` as stdin, stdout and stderr, `fds`, and no others but `shared`, which it has in common with that
-/// process.
+/// Lets the copy of a process that [`fork_sibling`] has made have the descriptors of a process that
+/// [`spawn`](super::process::spawn) has just started: `standard` as stdin, stdout and stderr, `fds`, and no others but
+/// `shared`, which it has in common with that process.
 ///
 /// Nothing in the copy may own another descriptor.
 pub fn adopt_in_copy(standard: &[OwnedFd], fds: &[OwnedFd], shared: &[RawFd]) -> Result<()> {
@@ -119,8 +119,8 @@ pub fn fork_sibling() -> Result<Option<Pid>> {
     #[cfg(not(target_arch = "x86_64"))]
     let last = (std::ptr::null::<libc::c_void>(), thread);
     allowed().map_err(error)?;
-    // SAFETY: without CLONE_VM the copy has memory of its own, as after `fork`, and goes on from here on the same stack.
-    // Linux writes the number of its thread where the C library keeps it.
+    // SAFETY: without CLONE_VM the copy has memory of its own, as after `fork`, and goes on from here on the same
+    // stack. Linux writes the number of its thread where the C library keeps it.
     let answer = unsafe {
         libc::syscall(
             libc::SYS_clone,

@@ -280,8 +280,8 @@ impl Map {
         }
     }
 
-    /// Makes `range` (a multiple of the page size at both ends) this process's own: it keeps its content, but from now on
-    /// what is written here changes a copy of the page, and no other map. With `shared` this ends: the copies are
+    /// Makes `range` (a multiple of the page size at both ends) this process's own: it keeps its content, but from now
+    /// on what is written here changes a copy of the page, and no other map. With `shared` this ends: the copies are
     /// dropped, and `range` shows the segment again.
     ///
     /// `segment` must be this map's, which was mapped for reading and writing from its first byte on. Threads that
@@ -296,8 +296,8 @@ impl Map {
         self.replace(range, Prot::ReadWrite, kind, Some((segment, at)))
     }
 
-    /// Maps `len` bytes of `segment` from `offset` (a multiple of the page size) for reading and writing: what is written
-    /// changes copies of the pages. From 2 MiB on aligned to 2 MiB.
+    /// Maps `len` bytes of `segment` from `offset` (a multiple of the page size) for reading and writing: what is
+    /// written changes copies of the pages. From 2 MiB on aligned to 2 MiB.
     pub fn new_private(segment: &Segment, offset: u64, len: usize) -> Result<Map> {
         if len >= HUGE {
             return Map::aligned(segment, offset, len, Prot::ReadWrite, libc::MAP_PRIVATE);
@@ -329,20 +329,16 @@ impl Map {
         })
     }
 
-    fn make_private(&self, segment: &Segment, offset: u64) -> Result<()> {
+    /// Makes this map a copy: it keeps its content and its rights to read, and shows no later change of `segment`,
+    /// which it maps from `offset` on. Nothing may change it meanwhile.
+    pub fn detach(&self, segment: &Segment, offset: u64) -> Result<()> {
         let all = 0..self.len.next_multiple_of(PAGE);
         self.replace(
             all,
             Prot::ReadWrite,
             libc::MAP_PRIVATE,
             Some((segment, offset)),
-        )
-    }
-
-    /// Makes this map a copy: it keeps its content and its rights to read, and shows no later change of `segment`, which
-    /// it maps from `offset` on. Nothing may change it meanwhile.
-    pub fn detach(&self, segment: &Segment, offset: u64) -> Result<()> {
-        self.make_private(segment, offset)?;
+        )?;
         self.copy_pages();
         self.protect(0..self.len, Prot::Read)
     }
@@ -358,8 +354,8 @@ impl Map {
         }
     }
 
-    /// The same without the segment: replaces `range` by a copy in memory of this process. What other threads write
-    /// meanwhile may be lost.
+    /// Replaces `range` (a multiple of the page size at both ends) by a copy in memory of this process, without the
+    /// segment. What other threads write meanwhile may be lost.
     pub fn copy_in_place(&self, range: Range<usize>) -> Result<()> {
         let error = |errno| {
             let what = format!("bytes {} to {} of a map, copied", range.start, range.end);
@@ -440,7 +436,8 @@ impl Map {
         }
     }
 
-    /// Whether the first access to a chunk of `range` shall allocate a huge page, where Linux does so for shared memory.
+    /// Whether the first access to a chunk of `range` shall allocate a huge page, where Linux does so for shared
+    /// memory.
     pub fn advise_huge(&self, range: Range<usize>, huge: bool) -> Result<()> {
         if huge {
             self.advise(range, libc::MADV_HUGEPAGE, "madvise(HUGEPAGE)")
@@ -461,8 +458,8 @@ impl Drop for Map {
     fn drop(&mut self) {
         if matches!(self.unmap, Unmap::Whole) {
             let padded = self.len.next_multiple_of(PAGE);
-            // SAFETY: the range was mapped by `aligned` or `new_private` and is unmapped only here; every holder of a pointer into it
-            // also holds the value that owns this map.
+            // SAFETY: the range was mapped by `aligned` or `new_private` and is unmapped only here; every holder of a
+            // pointer into it also holds the value that owns this map.
             unsafe { libc::munmap(self.base.as_ptr().cast(), padded) };
         }
     }

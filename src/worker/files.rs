@@ -11,8 +11,8 @@ use crate::sys::{self, process::getppid};
 const RETAINED: usize = 16;
 
 /// The files that the last jobs of a lane took, and parts of files that are not sealed, so that jobs that follow each
-/// other map them once. The lane forgets sealed files before it sleeps: memory of an object that was removed is free once
-/// no job uses it.
+/// other map them once. The lane forgets sealed files before it sleeps: memory of an object that was removed is free
+/// once no job uses it.
 #[derive(Debug, Default)]
 pub(super) struct MappedFiles {
     /// The last one was used last.
@@ -86,7 +86,8 @@ impl MappedFiles {
         private.push(Arc::downgrade(copy));
     }
 
-    /// After a job, before it is answered: whether there are handles to parts of files that it had, or to private copies.
+    /// After a job, before it is answered: whether there are handles to parts of files that it had, or to private
+    /// copies.
     pub(super) fn has_escaped(&self) -> bool {
         if self
             .private
