@@ -115,7 +115,6 @@ arm_run() {
     arm_compiler
     arm_system
     local system=$scratch/system example wheel built=target/aarch64/aarch64-unknown-linux-gnu/debug
-    export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_STRIP=debuginfo
     cp -a "$arm/system" "$system"
     mkdir -p "$system"/{proc,sys,dev,tmp,run,arenite/package}
     # Without `points`: an emulated core takes longer under the engine's lock than that allows.
@@ -129,6 +128,9 @@ arm_run() {
     for wheel in "$scratch"/wheels/*.whl; do python3 -m zipfile -e "$wheel" "$system/arenite/package"; done
     mv "$system"/arenite/package/arenite_cli-*.data/scripts/arenite "$system/arenite/"
     cp -r samples "$system/arenite/"
+    # Where a unit test looks for it.
+    mkdir -p "$system$PWD/tests/fuzz"
+    cp -r tests/fuzz/corpus "$system$PWD/tests/fuzz/"
     cp .ci/aarch64-init "$system/init"
     chmod +x "$system/init" "$system/arenite/arenite"
     python3 .ci/initramfs.py "$system" "$scratch/initramfs"
