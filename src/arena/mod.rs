@@ -572,6 +572,15 @@ impl Arena {
             .expect("a block is inside its region")
     }
 
+    /// Calls `map` with the segment of an extent and the place of its first byte there.
+    pub(crate) fn with_segment<T>(
+        &self,
+        extent: Extent,
+        map: impl FnOnce(&Segment, u64) -> T,
+    ) -> T {
+        map(&self.region(extent.at.region()).segment, extent.at.offset())
+    }
+
     /// The address of `extent` in this process, if all of it has been committed at some time.
     ///
     /// The caller must not read through it while another process may write there.

@@ -81,7 +81,6 @@ struct State {
     regions: Vec<Region>,
     /// The number of the next region.
     next: u64,
-    written: Option<Written>,
     /// The number of private blocks.
     private: usize,
     /// Freed bytes that have their memory still.
@@ -419,10 +418,7 @@ impl CowHeap {
         self.tidy(&mut state);
         let (region, first) = state.find(address)?;
         let State {
-            regions,
-            written,
-            private,
-            ..
+            regions, private, ..
         } = &mut *state;
         let region = &mut regions[region];
         let begin = region.write.base().addr().get() + first * HUGE;
@@ -433,10 +429,7 @@ impl CowHeap {
         }
         is_file(&region.segment, region.identity).ok()?;
         if block.is_private {
-            let pages = match written {
-                Some(pages) => pages,
-                None => written.insert(Written::open().ok()?),
-            };
+            let pages = Written::of_this_process().ok()?;
             if pages.is_any(address..address + len).unwrap_or(true) {
                 return None;
             }

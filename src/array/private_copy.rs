@@ -1,18 +1,26 @@
-//! Bytes of an array that a job may change for itself: [`PrivateCopy`].
+//! Bytes of an array that one process may change for itself: [`PrivateCopy`].
 
 use std::cell::RefCell;
 use std::fmt;
+use std::mem;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
-use super::Array;
 use super::lane::CurrentLane;
+use super::{Array, ArrayLocation};
 use crate::sys::limits::DataRoom;
-use crate::sys::{self, HUGE, Map, PAGE, Segment, fork};
+use crate::sys::written::Written;
+use crate::sys::{self, Access, HUGE, Map, PAGE, Segment, fork};
 
-/// The bytes of an array of a job, for code that writes to them: no one else sees that. Only pages that are written are
-/// copied.
+/// The most private copies that the program has at a time. Each is a map of its own, of which Linux gives a process
+/// 65,530.
+const MOST: usize = 16 << 10;
+
+/// The bytes of an array, for code that writes to them: no one else sees that. Only pages that are written are copied.
 ///
-/// In a worker without a sandbox, on the thread of the job. Handles that outlive the job make it a copy of all bytes.
+/// In a worker without a sandbox, on the thread of a job: handles that outlive the job make it a copy of all bytes. And
+/// in the program, of an array of an engine, which lives as long as the copy.
 ///
 /// ```
 /// use arenite::raw::{Buffers, PrivateCopy, Received};
@@ -44,19 +52,30 @@ pub struct PrivateCopy {
     map: Map,
     skip: usize,
     len: usize,
+    /// In the program: where the pages come from that are not written.
+    source: Option<(Array<u8>, Counted)>,
     /// A limit of private memory is for what the job allocates. Dropped after the map.
     _room: DataRoom,
 }
 
 impl PrivateCopy {
-    /// Maps the bytes of an array of the running job. `None` outside of a job, in a sandbox, and for arrays of a store.
+    /// Maps the bytes of an array of the running job, or of an engine of this program. `None` for other arrays, in a
+    /// sandbox, for arrays of a store, and where there is no room for one more map.
     pub fn of(array: &Array<u8>) -> Option<Arc<PrivateCopy>> {
         if array.is_empty() {
             return None;
         }
-        CurrentLane::get()?
-            .memory
-            .private_copy(array.location(), array.len())
+        if let Some(lane) = CurrentLane::get() {
+            return lane.memory.private_copy(array.location(), array.len());
+        }
+        let ArrayLocation::Block(block, extent) = array.location() else {
+            return None;
+        };
+        let counted = Counted::new()?;
+        let map = |segment: &Segment, at| PrivateCopy::map(segment, at, array.len());
+        let copy = block.arena().with_segment(extent, map).ok()?;
+        let source = Some((array.clone(), counted));
+        Some(PrivateCopy { source, ..copy }.listed())
     }
 
     /// Maps `len` bytes of a segment, from this one on.
@@ -70,6 +89,7 @@ impl PrivateCopy {
             map: Map::new_private(segment, start, skip + len)?,
             skip,
             len,
+            source: None,
             _room: room,
         })
     }
@@ -80,11 +100,14 @@ impl PrivateCopy {
         REGISTERED.call_once(|| fork::run_around_forks(before_fork, after_fork));
         let copy = Arc::new(self);
         let mut all = all();
+        let ended = all.take_ended();
         // A task that makes many drops most of them.
-        if all.len() == all.capacity() {
-            all.retain(|copy| copy.strong_count() > 0);
+        if all.copies.len() == all.copies.capacity() {
+            all.copies.retain(|copy| copy.strong_count() > 0);
         }
-        all.push(Arc::downgrade(&copy));
+        all.copies.push(Arc::downgrade(&copy));
+        drop(all);
+        drop(ended);
         copy
     }
 
@@ -99,34 +122,133 @@ impl PrivateCopy {
         self.len
     }
 
+    /// Whether some of these bytes were written since they were mapped, or may have been. Those in the same pages count
+    /// too.
+    ///
+    /// # Panics
+    ///
+    /// If the range is not within the bytes.
+    pub fn is_written(&self, range: Range<usize>) -> bool {
+        assert!(range.start <= range.end && range.end <= self.len);
+        let first = self.as_ptr().addr();
+        let pages = first + range.start..first + range.end;
+        Written::of_this_process()
+            .and_then(|written| written.is_any(pages))
+            .unwrap_or(true)
+    }
+
     /// Copies all pages: from here on the segment may change. Other threads may write to them meanwhile.
     pub(crate) fn detach(&self) {
         self.map.copy_pages();
     }
 }
 
-/// All private copies of this process.
-static ALL: Mutex<Vec<Weak<PrivateCopy>>> = Mutex::new(Vec::new());
+/// One private copy of the program.
+struct Counted;
 
-thread_local! {
-    /// The lock, while this thread forks.
-    static HELD: RefCell<Option<MutexGuard<'static, Vec<Weak<PrivateCopy>>>>> = const { RefCell::new(None) };
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+impl Counted {
+    fn new() -> Option<Counted> {
+        // Relaxed: only the number counts.
+        let more = |count| (count < MOST).then_some(count + 1);
+        COUNT
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()
+            .map(|_| Counted)
+    }
 }
 
-fn all() -> MutexGuard<'static, Vec<Weak<PrivateCopy>>> {
+impl Drop for Counted {
+    fn drop(&mut self) {
+        COUNT.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// All private copies of this process.
+struct All {
+    copies: Vec<Weak<PrivateCopy>>,
+    /// What copies of this process read that `fork` has made.
+    forked: Vec<Forked>,
+}
+
+/// Arrays that a forked copy of this process reads.
+struct Forked {
+    /// The forked copy [holds](Segment::hold) it as long as it lives and executes no other program. `None`: nothing is
+    /// known of that.
+    life: Option<Segment>,
+    arrays: Vec<Array<u8>>,
+}
+
+impl All {
+    /// The arrays of forked copies that have ended.
+    fn take_ended(&mut self) -> Vec<Array<u8>> {
+        let mut ended = Vec::new();
+        self.forked.retain_mut(|forked| {
+            let life = forked.life.as_ref();
+            let lives = life.is_none_or(|life| life.is_held().unwrap_or(true));
+            if !lives {
+                ended.append(&mut forked.arrays);
+            }
+            lives
+        });
+        ended
+    }
+}
+
+static ALL: Mutex<All> = Mutex::new(All {
+    copies: Vec::new(),
+    forked: Vec::new(),
+});
+
+/// The lock, while a thread forks, and what the forked copy is to hold.
+type Held = (MutexGuard<'static, All>, Option<Segment>);
+
+thread_local! {
+    static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
+}
+
+fn all() -> MutexGuard<'static, All> {
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn before_fork() {
-    let all = all();
-    for copy in all.iter().filter_map(Weak::upgrade) {
-        copy.detach();
+    let mut all = all();
+    let ended = all.take_ended();
+    let mut arrays = Vec::new();
+    for copy in all.copies.iter().filter_map(Weak::upgrade) {
+        match &copy.source {
+            Some((array, _)) => arrays.push(array.clone()),
+            None => copy.detach(),
+        }
     }
-    HELD.with_borrow_mut(|held| *held = Some(all));
+    let mut holder = None;
+    if !arrays.is_empty() {
+        let (life, held) = life().ok().unzip();
+        all.forked.push(Forked { life, arrays });
+        holder = held;
+    }
+    drop(ended);
+    HELD.with_borrow_mut(|held| *held = Some((all, holder)));
 }
 
-fn after_fork(_is_copy: bool) {
-    HELD.take();
+/// A file, and a description of it that holds the file.
+fn life() -> sys::Result<(Segment, Segment)> {
+    let life = Segment::create_memfd("arenite-fork", false)?;
+    let holder = Segment::reopen(life.as_raw_fd(), Access::ReadOnly)?;
+    holder.hold()?;
+    Ok((life, holder))
+}
+
+fn after_fork(is_copy: bool) {
+    let Some((all, holder)) = HELD.take() else {
+        return;
+    };
+    drop(all);
+    if is_copy {
+        // Closed when this process ends or executes a program.
+        mem::forget(holder);
+    }
 }
 
 impl fmt::Debug for PrivateCopy {

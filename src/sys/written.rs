@@ -5,14 +5,16 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
 
 use super::error::{Error, Result};
+use super::fork::OwnerProcess;
 use super::inject::allowed;
 use super::map::PAGE;
 
-/// The page table of this process, as Linux shows it. A copy made by `fork` opens its own.
+/// The page table of this process, as Linux shows it.
 #[derive(Debug)]
 pub struct Written {
     map: File,
@@ -47,8 +49,24 @@ struct Found {
 }
 
 impl Written {
-    /// Opens the page table of the calling process.
-    pub fn open() -> Result<Written> {
+    /// The page table of the calling process, which is opened once.
+    pub fn of_this_process() -> Result<Arc<Written>> {
+        static OPEN: Mutex<Option<(OwnerProcess, Arc<Written>)>> = Mutex::new(None);
+        // In a forked copy, a thread that does not exist there may hold the lock.
+        let Ok(mut open) = OPEN.try_lock() else {
+            return Written::open().map(Arc::new);
+        };
+        match &*open {
+            Some((process, written)) if process.is_current() => Ok(Arc::clone(written)),
+            _ => {
+                let written = Arc::new(Written::open()?);
+                *open = Some((OwnerProcess::current(), Arc::clone(&written)));
+                Ok(written)
+            }
+        }
+    }
+
+    fn open() -> Result<Written> {
         let error = |errno| Error::new("open", errno, "/proc/self/pagemap");
         allowed().map_err(error)?;
         let map = File::open("/proc/self/pagemap")

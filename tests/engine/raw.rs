@@ -24,6 +24,7 @@ tests![
     a_received_buffer_escapes_like_an_array,
     memory_may_change_while_handles_exist,
     private_copies_are_changed_for_their_job_alone_and_stay,
+    private_copies_of_the_program_keep_their_memory_and_are_counted,
     snapshots_do_not_change_and_what_is_kept_of_them_stays,
 ];
 
@@ -543,6 +544,40 @@ fn private_copies_are_changed_for_their_job_alone_and_stay() {
         lab.assert_in_use(0);
     }
     assert!(PrivateCopy::of(&Array::from_slice(&[1u8; 100])).is_none());
+}
+
+fn private_copies_of_the_program_keep_their_memory_and_are_counted() {
+    let lab = Lab::new(1);
+    for len in [1 << 10, 70_000, 5 << 20] {
+        let array = lab.from_slice(&vec![1u8; len]).unwrap();
+        let (copy, part) = (
+            PrivateCopy::of(&array).unwrap(),
+            PrivateCopy::of(&array.rows(len / 3..)).unwrap(),
+        );
+        assert!(!copy.is_written(0..len) && !copy.is_written(len..len));
+        // SAFETY: the last byte of a copy that this thread alone has.
+        unsafe { copy.as_ptr().add(len - 1).write_volatile(9) };
+        assert!(copy.is_written(len - 1..len) && copy.is_written(0..len));
+        // Another page.
+        assert_eq!(copy.is_written(0..1), len < 1 << 16);
+        assert!(!part.is_written(0..part.len()));
+        assert!(array.iter().all(|&x| x == 1));
+        drop(array);
+        // The memory is not free.
+        let others: Vec<_> = (0..3)
+            .map(|_| lab.from_slice(&vec![5u8; len]).unwrap())
+            .collect();
+        assert_eq!(look(copy.as_ptr(), len), [1, 1, 9]);
+        assert_eq!(look(part.as_ptr(), part.len()), [1, 1, 1]);
+        drop(others);
+    }
+    lab.assert_in_use(0);
+    // A program may not use up all of the maps that Linux gives it.
+    let array = lab.from_slice(&[1u8; 4096]).unwrap();
+    let mut copies: Vec<_> = std::iter::from_fn(|| PrivateCopy::of(&array)).collect();
+    assert_eq!(copies.len(), 16 << 10);
+    copies.pop();
+    assert!(PrivateCopy::of(&array).is_some());
 }
 
 fn snapshots_do_not_change_and_what_is_kept_of_them_stays() {

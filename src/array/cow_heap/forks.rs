@@ -78,8 +78,6 @@ fn after_fork(is_copy: bool) {
         }
         // They tell the other process that this one lives.
         std::mem::forget(holders);
-        // That of the other process.
-        state.written = None;
         let State {
             regions, private, ..
         } = &mut *state;
