@@ -160,9 +160,9 @@ class Executor(BaseExecutor):
         Tasks return numbers, text, arrays and containers of these, which are copied; `mut()` is refused. "required"
         raises OSError where Linux lacks a part of the sandbox.
     :param lanes: Threads of each worker that run tasks at the same time: for tasks that wait.
-    :param writable: "copy" gives tasks shared arrays too as their own (what they write, no one else sees), and the
-        program private copies of the arrays in results, instead of read-only views of the arena; "results" only the
-        latter. Other arrays among the arguments are the task's own in any case.
+    :param writable: "results": the program may write to the arrays in results, which copies the pages that it writes.
+        "copy" gives tasks shared arrays too as their own: what they write, no one else sees. With None, results of
+        4 KiB and more are read-only views of the arena. Other arrays among the arguments are the task's own in any case.
     :param cancel_running: Whether `Future.cancel()` and `shutdown(cancel_futures=True)` end tasks that run.
     :param output: What happens to lines that tasks print: "labelled" prints them to `sys.stdout` and `sys.stderr` with
         the number of the worker, "plain" as they are; None drops them.
@@ -194,7 +194,7 @@ class Executor(BaseExecutor):
         recycle_above: int | str | None = None,
         sandbox: bool | Literal["strict", "required"] = False,
         lanes: int = 1,
-        writable: Literal["copy", "results"] | None = None,
+        writable: Literal["copy", "results"] | None = "results",
         cancel_running: bool = True,
         output: Output = "labelled",
         logging: Literal["auto", "forward"] | None = "auto",
@@ -304,7 +304,7 @@ class Executor(BaseExecutor):
 
                 loaded = _template.setup(self._definitions, preload, mode is not None)
             setup, server = _start.setup(
-                self._definitions, initializer, initargs, preload, self._private, self._private_results, limit,
+                self._definitions, initializer, initargs, preload, self._private, limit,
                 mode is not None, env, log, plain, imports, python, loaded,
             )
             if server is not None:

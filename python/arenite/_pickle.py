@@ -46,8 +46,8 @@ OUT_OF_BAND = 4096
 #: Below this size, buffers stay inside of a pickle that has a quarter of the buffers that it may have.
 _SMALL = 64 << 10
 
-#: Below this size, copying an argument costs less than a map of its own.
-_COPIED = 256 << 10
+#: Below this size, copying an array costs less than a map of its own.
+COPIED = 256 << 10
 
 #: The pickle of the arguments is a tuple of positional ones, without keyword arguments.
 POSITIONAL = 1
@@ -137,7 +137,8 @@ class Beside:
         kind = dtype.str if dtype.char in _NUMERIC and dtype.names is None and not dtype.metadata else dtype
         is_full = self.most is not None and self._is_full(array.nbytes)
         found = None if is_full else arena.find(low, high - low)
-        restore: Any = _restore_view if found is not None or not self.gives else _restore_own
+        is_shared = found is not None and not found.of_private
+        restore: Any = _restore_view if is_shared or not self.gives else _restore_own
         # Others are copied, as by every pool: without gaps, and no element lies where another one does.
         if found is None and array.nbytes >= _SMALL and array.flags.forc and array.flags.aligned and not is_full:
             found = self.snapshot(low, high - low)
@@ -145,11 +146,9 @@ class Beside:
         if found is not None:
             start = array.__array_interface__["data"][0] - low
             return restore, (pickle.PickleBuffer(found), kind, shape, strides, start)
-        if array.nbytes < OUT_OF_BAND or self.private:
+        if array.nbytes < OUT_OF_BAND or self.private or is_full:
             # A copy anyway, so it is writable, as with every other pool.
             return _restore_small, (bytearray(array.tobytes(order)), kind, shape, order)
-        if is_full:
-            return _restore_small, (array.tobytes(order), kind, shape, order)
         import numpy
 
         found = arena.alloc(array.nbytes)
@@ -447,7 +446,7 @@ def _restore_own(buffer: Any, *layout: Any) -> Any:
 def _private(buffer: Buffer) -> bytearray | PrivateBuffer | None:
     """Returns a copy that is this task's own. From 256 KiB on, pages are copied when they are written; None where that
     is not possible."""
-    return bytearray(buffer) if buffer.nbytes < _COPIED else buffer.private_copy()
+    return bytearray(buffer) if buffer.nbytes < COPIED else buffer.private_copy()
 
 
 def _restore_small(data: Any, dtype: Any, shape: tuple[int, ...], order: str) -> Any:
@@ -712,7 +711,8 @@ def _is_global(function: Any) -> bool:
 
 
 def load(data: Any, buffers: Sequence[Any], private: bool = False) -> Any:
-    """Returns the value of a pickle. `private`: with memory of its own instead of views of the arena."""
+    """Returns the value of a pickle. `private`: with memory of its own instead of views of the arena. Of a result, pages
+    are copied when they are written."""
     return pickle.loads(data, buffers=own(buffers, private))
 
 

@@ -18,7 +18,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from . import _errors, _pickle
-from ._arenite import Buffer, escape, load_plain
+from ._arenite import Buffer, PrivateBuffer, escape, load_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,7 +111,12 @@ def dump(value: Any, arena: _pickle.Arena | None, private: bool = False) -> tupl
 
 def load(data: Any, buffers: Sequence[Buffer] = (), private: bool = False) -> Any:
     """Returns the value of a pickle that a sandboxed worker has sent."""
-    return load_plain(data, list(buffers), _distinct(buffers), _PRIVATE_MAKERS if private else _MAKERS)
+    distinct = _distinct(buffers)
+    if not private:
+        return load_plain(data, list(buffers), distinct, _MAKERS)
+    # One for each buffer, since any number of arrays may name it.
+    own = [buffer.nbytes >= _pickle.COPIED and buffer.private_copy() or buffer for buffer in buffers]
+    return load_plain(data, own, distinct, _PRIVATE_MAKERS)
 
 
 def _distinct(buffers: Sequence[Buffer]) -> int:
@@ -267,16 +272,18 @@ def _array(data: Any, description: Any, shape: Any, order: Any, strides: Any = N
     import numpy
 
     # An array keeps the address of its data: that must not be able to grow.
-    if type(data) is not bytes and type(data) is not Buffer:
+    if type(data) not in (bytes, Buffer, PrivateBuffer):
         raise _refused("an array without data")
     dtype, count = _dtype(description), _count(shape)
     if count * dtype.itemsize > len(data) or count > max(len(data), _MOST_EMPTY):
         raise _refused(f"an array of {count} elements of {dtype.itemsize} bytes for {len(data)} bytes of data")
-    memory: Any = bytearray(data) if type(data) is bytes else data
     if order is not None:
-        return numpy.ndarray(shape, dtype, buffer=memory, order=order)
-    _check_strides(shape, strides, start, dtype.itemsize, len(data))
-    return numpy.ndarray(shape, dtype, buffer=memory, offset=start, strides=strides)
+        array: Any = numpy.ndarray(shape, dtype, buffer=data, order=order)
+    else:
+        _check_strides(shape, strides, start, dtype.itemsize, len(data))
+        array = numpy.ndarray(shape, dtype, buffer=data, offset=start, strides=strides)
+    # Its memory is its own, and counted.
+    return array.copy("A") if type(data) is bytes else array
 
 
 def _check_strides(shape: tuple[int, ...], strides: Any, start: Any, itemsize: int, nbytes: int) -> None:
@@ -294,8 +301,9 @@ def _check_strides(shape: tuple[int, ...], strides: Any, start: Any, itemsize: i
         raise _refused("an array with elements outside of its data")
 
 
-def _private_array(*arguments: Any) -> Any:
-    return _array(*arguments).copy("A")
+def _private_array(data: Any, *layout: Any) -> Any:
+    array = _array(data, *layout)
+    return array.copy("A") if type(data) is Buffer else array
 
 
 def _scalar(data: Any, description: Any) -> Any:

@@ -43,8 +43,6 @@ _MOST_BUFFERS = 4000
 _arena: _arenite.TaskArena | None = None
 #: Whether tasks get private copies of their arguments.
 _private = False
-#: Whether the program gets private copies of what they return.
-_private_results = False
 #: Whether private memory has a limit.
 _memory_limit = 0
 #: Memory that is given up where a task has used all the rest, for its report.
@@ -140,7 +138,7 @@ def renew() -> None:
 
 def start(setup: bytes) -> str | None:
     """Prepares this process. Returns why it cannot serve as a worker, or None."""
-    global _arena, _private, _private_results, _memory_limit, _is_sandboxed, _dump
+    global _arena, _private, _memory_limit, _is_sandboxed, _dump
     import faulthandler
 
     _mirror.started = time.monotonic()
@@ -164,7 +162,6 @@ def start(setup: bytes) -> str | None:
     _arena = _arenite.TaskArena()
     _pickle.Beside.most = _MOST_BUFFERS
     _private = given["private"]
-    _private_results = given["private_results"]
     _memory_limit = given["memory_limit"]
     _is_sandboxed = given["sandboxed"]
     _context.begin(given["path"], given["filters"], _is_loaded)
@@ -319,7 +316,7 @@ def _dump_value(value: Any) -> tuple[Any, ...]:
     plain = _pickle.dump_plain(value)
     if plain is not None:
         return plain, None, 0
-    return _dump(value, _arena, _private_results)
+    return _dump(value, _arena)
 
 
 def start_actor(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:

@@ -146,7 +146,6 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         preload = options.get("preload", ())
         options["preload"] = [__name__, *([preload] if isinstance(preload, str) else preload)]
         options.setdefault("output", "plain")
-        options.setdefault("writable", "results")
         self._arrays = Arrays(None if mode is None else max_nbytes, mode != "r", not options.get("sandbox"))
         self._has_large = False
         self._pace = Pace()

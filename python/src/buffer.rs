@@ -32,10 +32,18 @@ struct Known {
     len: usize,
     arena: u64,
     memory: Weak<Memory>,
+    /// The address is that of a private copy of this memory, from this byte on.
+    private: Option<(Weak<raw::PrivateCopy>, usize)>,
 }
 
 fn known() -> MutexGuard<'static, BTreeMap<(usize, u64), Known>> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A key of [`KNOWN`] for this address.
+fn key(first: *const u8) -> (usize, u64) {
+    // Relaxed: only uniqueness counts.
+    (first.addr(), NEXT_KEY.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A handle to memory of an arena, shared by all buffers that view it.
@@ -45,6 +53,7 @@ fn known() -> MutexGuard<'static, BTreeMap<(usize, u64), Known>> {
 pub struct Memory {
     array: Array<u8>,
     len: usize,
+    arena: u64,
     key: (usize, u64),
     writable: bool,
 }
@@ -52,12 +61,13 @@ pub struct Memory {
 impl Memory {
     /// Registers an array of an arena, to be found by its address. `writable`: Python may write to it.
     pub fn new(array: Array<u8>, arena: u64, writable: bool) -> Arc<Self> {
-        let memory = Self::unlisted(array, writable);
+        let memory = Self::unlisted(array, arena, writable);
         if memory.len > 0 {
             let entry = Known {
                 len: memory.len,
                 arena,
                 memory: Arc::downgrade(&memory),
+                private: None,
             };
             known().insert(memory.key, entry);
         }
@@ -65,21 +75,18 @@ impl Memory {
     }
 
     /// The same for memory that is not found by its address: what is lent to a task, and may not be part of its result.
-    pub fn unlisted(array: Array<u8>, writable: bool) -> Arc<Self> {
+    pub fn unlisted(array: Array<u8>, arena: u64, writable: bool) -> Arc<Self> {
         let len = array.shape().dims().iter().product();
         let array = array
             .reshape([len])
             .unwrap_or_else(|error| unreachable!("the number of elements is the same: {error}"));
-        let key = (
-            array.as_ptr().addr(),
-            // Relaxed: only uniqueness counts.
-            NEXT_KEY.fetch_add(1, Ordering::Relaxed),
-        );
+        let key = key(array.as_ptr());
         // Relaxed: read by the thread that runs the job.
         LIVE.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
             array,
             len,
+            arena,
             key,
             writable,
         })
@@ -165,6 +172,8 @@ pub struct Buffer {
     len: usize,
     /// Passed to a task, it is lent for writing.
     lent: bool,
+    /// It was found by the address of a private copy.
+    of_private: bool,
 }
 
 impl Buffer {
@@ -176,11 +185,13 @@ impl Buffer {
             start: 0,
             len,
             lent: false,
+            of_private: false,
         }
     }
 
     /// The `len` bytes at this address, if they are known to lie in this arena; with `files` also in a sealed memory
-    /// file. With `writable` a read-only handle to them does not count.
+    /// file. With `writable` a read-only handle to them does not count. In a private copy that was not written, they are
+    /// those that it was made of.
     pub fn find(
         address: usize,
         len: usize,
@@ -201,15 +212,24 @@ impl Buffer {
                 .then(|| entry.memory.upgrade())
                 .flatten()
                 .filter(|memory| memory.writable || !writable)
-                .map(|memory| (start, memory))
+                .map(|memory| (start, memory, entry.private.clone()))
         });
         drop(known);
-        let (start, memory) = found?;
+        let (start, memory, private) = found?;
+        let mut at = address - start;
+        let of_private = private.is_some();
+        if let Some((copy, skip)) = private {
+            if copy.upgrade()?.is_written(at..at + len) {
+                return None;
+            }
+            at += skip;
+        }
         Some(Self {
             memory,
-            start: address - start,
+            start: at,
             len,
             lent: false,
+            of_private,
         })
     }
 
@@ -285,12 +305,31 @@ impl Buffer {
         !self.memory.writable
     }
 
-    /// In a task: the same bytes, to be changed by this task alone. `None` where that is not possible.
+    /// The same bytes, to be changed by this process alone, in a task or in the program. `None` where that is not
+    /// possible.
     fn private_copy(&self) -> Option<PrivateBuffer> {
         let copy = raw::PrivateCopy::of(&self.array())?;
         // Relaxed: read by the thread that runs the job.
         LIVE.fetch_add(1, Ordering::Relaxed);
-        Some(PrivateBuffer(copy))
+        // A task returns a copy.
+        let source = (self.memory.arena != TASK).then(|| {
+            let key = key(copy.as_ptr());
+            let entry = Known {
+                len: self.len,
+                arena: self.memory.arena,
+                memory: Arc::downgrade(&self.memory),
+                private: Some((Arc::downgrade(&copy), self.start)),
+            };
+            known().insert(key, entry);
+            (Arc::clone(&self.memory), key)
+        });
+        Some(PrivateBuffer { copy, source })
+    }
+
+    /// Whether it was found by the address of a private copy: a task may write to its own.
+    #[getter]
+    fn of_private(&self) -> bool {
+        self.of_private
     }
 
     /// Whether it is to be lent for writing.
@@ -382,12 +421,19 @@ unsafe fn fill(
     }
 }
 
-/// Bytes of an argument that its task may change for itself.
+/// Bytes of an argument that its task may change for itself, or of a result, for the program.
 #[pyclass(frozen, module = "arenite._arenite")]
-pub struct PrivateBuffer(Arc<raw::PrivateCopy>);
+pub struct PrivateBuffer {
+    copy: Arc<raw::PrivateCopy>,
+    /// The memory of the result, and where this copy of it is known.
+    source: Option<(Arc<Memory>, (usize, u64))>,
+}
 
 impl Drop for PrivateBuffer {
     fn drop(&mut self) {
+        if let Some((_, key)) = &self.source {
+            known().remove(key);
+        }
         LIVE.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -402,8 +448,12 @@ impl PrivateBuffer {
         view: *mut ffi::Py_buffer,
         flags: c_int,
     ) -> PyResult<()> {
-        let copy = &slf.get().0;
+        let copy = &slf.get().copy;
         // SAFETY: the interpreter passes a valid view. The bytes may be read and written as long as this object lives.
         unsafe { fill(view, slf.as_any(), copy.as_ptr(), copy.len(), false, flags) }
+    }
+
+    fn __len__(&self) -> usize {
+        self.copy.len()
     }
 }

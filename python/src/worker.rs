@@ -120,7 +120,7 @@ impl<'py> Received<'py> {
         let received = buffers.map(|received| {
             let memory = match received {
                 raw::Received::Read(array) => Memory::new(array, TASK, false),
-                raw::Received::Write(array) => Memory::unlisted(array.seal(), true),
+                raw::Received::Write(array) => Memory::unlisted(array.seal(), TASK, true),
             };
             Bound::new(py, Buffer::whole(memory))
         });

@@ -270,19 +270,19 @@ def taken_over(what):
 # ---- one array many times
 
 
-def one_array_often(count):
-    """From now on, replies of this worker are an array of 8 MiB that many times, for each of which it sends a
-    buffer."""
+def one_array_often(total, nbytes):
+    """From now on, replies of this worker are one array as often as makes so many bytes in all, with a buffer for each
+    time."""
     from arenite import _worker
 
     def text(content):
         return b"X" + len(content).to_bytes(4, "little") + content.encode()
 
     def dump(value, arena, private=False):
-        buffer = arena.alloc(8 << 20)
-        shape = b"J" + (8 << 20).to_bytes(4, "little") + b"\x85"
+        buffer, count = arena.alloc(nbytes), min(4000, max(1, total // nbytes))
+        shape = b"J" + nbytes.to_bytes(4, "little") + b"\x85"
         array = text("arenite._plain") + text("_array") + b"\x93(\x97" + text("|u1") + shape + text("C") + b"tR"
         return b"\x80\x05(" + array * count + b"t.", [buffer] * count, 0
 
     _worker._dump = dump
-    return [count]
+    return [total]

@@ -63,7 +63,10 @@ def test_shared_arrays_and_results_are_not_copied_by_the_task(ex):
     before = ex.stats().bytes_copied
     doubled = ex.submit(in_sandbox.double_in_arena, shared).result()
     assert ex.stats().bytes_copied == before
-    assert doubled[-1] == 199_998 and not doubled.flags.writeable
+    assert doubled[-1] == 199_998 and doubled.flags.writeable
+    # Nor by the program.
+    assert ex.submit(in_sandbox.double_in_arena, doubled).result()[-1] == 399_996
+    assert ex.stats().bytes_copied == before
     assert [int(part.sum()) for part in ex.map(in_sandbox.double, [shared[:3], shared[::50_000]])] == [6, 100_000]
 
 
@@ -471,14 +474,18 @@ def test_costly_pickles_are_refused(what):
     assert not isinstance(caught.value, (MemoryError, RecursionError, SystemError))
 
 
-def test_one_array_many_times_is_one():
-    """With private results, each reference to an array becomes a copy."""
-    with arenite.Executor(1, sandbox="strict", preload=["in_sandbox"], writable="copy") as private:
-        private.submit(in_sandbox.one_array_often, 4).result()
+@pytest.mark.parametrize("nbytes", [200_000, 8 << 20])
+def test_one_array_many_times_is_one(nbytes):
+    """Each reference to a small array becomes a copy; pages of a large one become copies when they are written."""
+    with arenite.Executor(1, sandbox="strict", preload=["in_sandbox"]) as ex:
+        ex.submit(in_sandbox.one_array_often, 4, nbytes).result()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        error = private.submit(in_sandbox.one_array_often, 2000).exception()
-        assert "bytes of memory" in str(error), error
-        # 2,000 copies of 8 MiB would be 16 GB.
+        many = ex.submit(in_sandbox.one_array_often, 16 << 30, nbytes)
+        # Copies would take 16 GB.
+        if nbytes < 1 << 20:
+            assert "bytes of memory" in str(many.exception()), many
+        else:
+            assert {array.nbytes for array in many.result()} == {nbytes}
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 2 << 20
 
 

@@ -143,3 +143,106 @@ def test_arguments_are_not_part_of_the_memory_limit():
         for _ in range(10):
             assert ex.submit(fill, large, 200 << 20).result() == (2 * large.size, 200 << 20)
         assert isinstance(ex.submit(fill, large, 500 << 20).exception(), arenite.MemoryLimitExceeded)
+
+
+def count_up(array, number):
+    if not array.flags.writeable:
+        # A large one in a sandbox.
+        array = array.copy()
+    array[number % len(array)] += 1
+    return array
+
+
+def total(array):
+    return int(array.sum(dtype="i8"))
+
+
+@pytest.mark.parametrize("sandbox", [False, True])
+def test_programs_that_write_to_results_equal_pickling(sandbox):
+    """Results, parts and copies of them go back to tasks of two executors, before and after the program has written to
+    them. The oracle is the same with copies that pickle makes."""
+    draw = random.Random(f"{os.environ['ARENITE_SEED']} results {sandbox}")
+    options = {"sandbox": sandbox, "preload": ["test_writable"]} if sandbox else {}
+    with arenite.Executor(2, **options) as first, arenite.Executor(1, **options) as second:
+        #: What the program has, and what it had with copies.
+        pairs = [(array, array.copy()) for array in (numpy.arange(100_000), numpy.ones(1 << 20, "u1"))]
+        for step in range(120):
+            ex, (array, model) = draw.choice((first, second)), draw.choice(pairs)
+            match draw.randrange(6):
+                case 0:
+                    at = draw.randrange(len(array))
+                    array[at:] = model[at:] = step % 100
+                case 1:
+                    assert ex.submit(total, array).result() == total(model)
+                case 2:
+                    start, step = draw.randrange(len(array)), draw.choice((1, 1, 7))
+                    part = slice(start, None, step)
+                    assert ex.submit(total, array[part]).result() == total(model[part])
+                case 3:
+                    # A change after the call is not seen.
+                    future = ex.submit(total, array)
+                    expected = total(model)
+                    array[0] = model[0] = step % 50
+                    assert future.result() == expected
+                case _:
+                    made = ex.submit(count_up, array[draw.randrange(len(array) // 2) :], 3)
+                    result = made.result()
+                    assert result.flags.writeable
+                    expected = pickle.loads(pickle.dumps(model[-len(result) :]))
+                    pairs.append((result, count_up(expected, 3)))
+                    if len(pairs) > 6:
+                        pairs.pop(draw.randrange(len(pairs)))
+            for array, model in pairs:
+                assert (array == model).all(), step
+
+
+def test_a_result_is_passed_on_without_a_copy_until_it_is_written():
+    with arenite.Executor(2) as ex:
+        result = ex.submit(numpy.ones, 1 << 20).result()
+        # A page of an array that is written is the program's own, and only that.
+        before = ex.stats().bytes_copied
+        assert [ex.submit(total, part).result() for part in (result, result[::2], result[1000:])] == [
+            1 << 20,
+            1 << 19,
+            (1 << 20) - 1000,
+        ]
+        assert ex.stats().bytes_copied == before
+        result[-1] = 5
+        assert ex.submit(total, result[: 1 << 19]).result() == 1 << 19
+        assert ex.stats().bytes_copied == before
+        assert ex.submit(total, result).result() == (1 << 20) + 4
+        assert ex.stats().bytes_copied == before + result.nbytes
+
+
+def test_results_in_forked_copies():
+    """A forked copy has results as they were, whatever the parent frees and makes since."""
+    with arenite.Executor(1) as ex:
+        for _ in range(3):
+            results = [ex.submit(numpy.full, 1 << 18, number).result() for number in range(4)]
+            results[0][0] = 9
+            expected = [digest(result) for result in results]
+            (from_parent, to_child), (from_child, to_parent) = os.pipe(), os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.read(from_parent, 1)
+                is_same = [digest(result) for result in results] == expected
+                for result in results:
+                    result[...] = 7
+                os.write(to_parent, b"%d" % is_same)
+                os.read(from_parent, 1)
+                os._exit(0)
+            kept = results.pop()
+            results.clear()
+            others = [ex.submit(numpy.full, 1 << 18, 99).result() for _ in range(8)]
+            os.write(to_child, b"1")
+            assert os.read(from_child, 1) == b"1"
+            assert digest(kept) == expected[3] and all((other == 99).all() for other in others)
+            os.write(to_child, b"1")
+            os.waitpid(child, 0)
+            for end in (from_parent, to_child, from_child, to_parent):
+                os.close(end)
+        used = ex.stats().used_bytes
+        del kept, others
+        # What the copies had is free again.
+        ex.submit(numpy.zeros, 1 << 18).result()
+        assert ex.stats().used_bytes < used - 8 * (2 << 20)

@@ -16,7 +16,7 @@ use pyo3::types::{
     PyString, PyTuple,
 };
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, PrivateBuffer};
 use keys::{Keys, Probing};
 use limits::{LONGEST_INT, Limits, Refusal, Step, beyond, damaged, unpickling_error};
 use opcode::{self as op, Follows, follows};
@@ -482,7 +482,10 @@ impl<'py> Reader<'_, 'py> {
             op::READONLY_BUFFER => {
                 let item = self.pop()?;
                 let view = PyMemoryView::from(&item.object)?;
-                if view.getattr("readonly")?.is_truthy()? {
+                // What is private to the program cannot be written where it comes from.
+                if item.object.is_instance_of::<PrivateBuffer>()
+                    || view.getattr("readonly")?.is_truthy()?
+                {
                     return self.push_item(item);
                 }
                 self.push(view.call_method0("toreadonly")?, 200, 1)
