@@ -131,8 +131,8 @@ def share(arena: _arenite.Engine, value: Any, count: Any) -> Any:
     sealed = _Sealed(arena)
     if type(value) is numpy.ndarray and not value.dtype.hasobject and value.nbytes:
         address = value.__array_interface__["data"][0]
-        if value.flags.c_contiguous and sealed.find(address, value.nbytes) is not None:
-            shared = value.view()
+        if value.flags.c_contiguous and (found := sealed.find(address, value.nbytes)) is not None:
+            shared = numpy.ndarray(value.shape, value.dtype, buffer=found) if found.of_private else value.view()
         elif value.flags.c_contiguous and (taken := arena.snapshot(address, value.nbytes)) is not None:
             shared = numpy.ndarray(value.shape, value.dtype, buffer=taken)  # type: ignore[arg-type]
         elif value.nbytes < PACKED:

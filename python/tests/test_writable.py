@@ -246,3 +246,17 @@ def test_results_in_forked_copies():
         # What the copies had is free again.
         ex.submit(numpy.zeros, 1 << 18).result()
         assert ex.stats().used_bytes < used - 8 * (2 << 20)
+
+
+def test_a_shared_result_is_what_it_was():
+    with arenite.Executor(1) as ex:
+        result = ex.submit(numpy.ones, 1 << 20).result()
+        before = ex.stats().bytes_copied
+        shared, both = ex.share(result), ex.share({"a": result, "b": result[::3]})
+        assert ex.stats().bytes_copied == before
+        result[:] = 5
+        for array in (shared, both["a"], both["b"]):
+            assert not array.flags.writeable and (array == 1).all()
+            assert ex.submit(total, array).result() == array.size
+        # What was written is copied.
+        assert ex.submit(total, ex.share(result)).result() == 5 << 20

@@ -77,4 +77,7 @@ class Caller:
             self._function = pickled
 
     def __call__(self, *arguments: Any) -> Future[Any]:
-        return self._tasks._executor._submit(self._tasks, self._function, arguments, {}, self._name)
+        future = self._tasks._executor._submit(self._tasks, self._function, arguments, {}, self._name)
+        # Arrow reads parts where they lie, and writes to none.
+        future._private = False
+        return future
