@@ -13,8 +13,9 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
 use crate::board::{board, points};
-use crate::harness::{Invariant, Lab, children, named, step, wait_until};
+use crate::harness::{Gate, Invariant, Lab, children, named, pass, step, wait_until};
 use crate::passings::{Nth, Saw, each};
+use crate::programs;
 use crate::scene::{self, begin};
 use crate::workers::{Passings, passed};
 
@@ -200,6 +201,10 @@ impl List {
 
     fn abort(&mut self) {
         std::process::abort();
+    }
+
+    fn pass(&mut self, gate: &str) {
+        pass(gate);
     }
 }
 
@@ -465,6 +470,18 @@ pub fn live() {
     wait_until("there are checkpoints", || {
         actors[0].status().checkpoints > 0
     });
+    // More calls than a lane takes in advance.
+    let (gate, board) = (Gate::new(), programs::board());
+    let before = board.passed("call.retained");
+    let held = actors[0].call(List::pass, (&gate.path(),));
+    let mut calls = Vec::new();
+    while board.passed("call.retained") == before {
+        assert!(calls.len() < 10_000, "no call waits for room");
+        calls.push(actors[0].call(List::push, (1,)));
+    }
+    gate.open();
+    held.wait().unwrap();
+    assert!(calls.into_iter().all(|call| call.wait().is_ok()));
     let error = actors[0].call(List::abort, ()).wait().unwrap_err();
     assert!(error.to_string().contains("SIGABRT"), "{error}");
     wait_until("one has gone on, and one is lost", || {

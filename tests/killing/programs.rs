@@ -269,7 +269,8 @@ fn await_passing(point: &str, before: u64) {
     wait_until(point, || board().passed(point) > before);
 }
 
-fn board() -> Board {
+/// The board of this program.
+pub fn board() -> Board {
     Board::open(std::env::var_os(VARIABLE).unwrap().as_ref()).unwrap()
 }
 
