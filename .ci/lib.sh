@@ -6,6 +6,8 @@ export RUST_BACKTRACE=0
 export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}" CARGO_TERM_PROGRESS_WHEN=never
 # Nothing is compiled twice in a run.
 export CARGO_INCREMENTAL=0
+# Suites run beside each other and beside release builds, on machines that others share. A hang is one after two minutes, too.
+export ARENITE_TEST_PATIENCE="${ARENITE_TEST_PATIENCE:-120}"
 
 # Crates of tables come with a `rust-toolchain.toml`, which the `rustc` of rustup obeys while it compiles them unless
 # this is set. rustup sets it when it starts cargo; a cargo that was started otherwise does not.
