@@ -163,6 +163,8 @@ class Executor(BaseExecutor):
     :param writable: "results": the program may write to the arrays in results, which copies the pages that it writes.
         "copy" gives tasks shared arrays too as their own: what they write, no one else sees. With None, results of
         4 KiB and more are read-only views of the arena. Other arrays among the arguments are the task's own in any case.
+    :param arrays: "shared" calls `arenite.install()`: from now on, large arrays that numpy makes in this process reach tasks
+        without a copy.
     :param cancel_running: Whether `Future.cancel()` and `shutdown(cancel_futures=True)` end tasks that run.
     :param output: What happens to lines that tasks print: "labelled" prints them to `sys.stdout` and `sys.stderr` with
         the number of the worker, "plain" as they are; None drops them.
@@ -195,6 +197,7 @@ class Executor(BaseExecutor):
         sandbox: bool | Literal["strict", "required"] = False,
         lanes: int = 1,
         writable: Literal["copy", "results"] | None = "results",
+        arrays: Literal["shared"] | None = None,
         cancel_running: bool = True,
         output: Output = "labelled",
         logging: Literal["auto", "forward"] | None = "auto",
@@ -214,6 +217,8 @@ class Executor(BaseExecutor):
             recycle_after = count("recycle_after", recycle_after, least=1)
         if writable not in (None, "copy", "results"):
             raise ValueError(f'writable must be None, "copy" or "results", not {writable!r}')
+        if arrays not in (None, "shared"):
+            raise ValueError(f'arrays must be None or "shared", not {arrays!r}')
         mode = sandbox_mode(sandbox)
         if logging not in (None, "auto", "forward"):
             raise ValueError(f'logging must be None, "auto" or "forward", not {logging!r}')
@@ -221,6 +226,10 @@ class Executor(BaseExecutor):
             raise ValueError("a sandbox sends no records: logging='forward' needs workers that may open sockets")
         if sandbox and max_workers == 0:
             raise ValueError("a sandbox needs workers: max_workers=0 runs tasks in this process")
+        if arrays == "shared":
+            from . import _arrays
+
+            _arrays.install()
         self._max_workers = max_workers
         self._slots = max(1, max_workers) * lanes
         self._private = writable == "copy"

@@ -26,6 +26,7 @@ class PoolOptions(TypedDict, total=False):
     sandbox: bool | Literal["strict", "required"]
     lanes: int
     writable: Literal["copy", "results"] | None
+    arrays: Literal["shared"] | None
     cancel_running: bool
     output: Literal["labelled", "plain"] | None
     logging: Literal["auto", "forward"] | None

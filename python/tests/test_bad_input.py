@@ -38,6 +38,7 @@ def executor():
         ({"max_workers": -1}, ValueError, "max_workers must be at least 0"),
         ({"lanes": 0}, ValueError, "lanes must be at least 1"),
         ({"recycle_after": 0}, ValueError, "recycle_after must be at least 1"),
+        ({"arrays": "yes"}, ValueError, "arrays must be None or \"shared\""),
         ({"writable": "yes"}, ValueError, "writable must be None, \"copy\""),
         ({"output": "red"}, ValueError, "output must be \"labelled\""),
         ({"initializer": 3}, TypeError, "initializer must be a callable"),
