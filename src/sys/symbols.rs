@@ -9,10 +9,12 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use addr2line::gimli::{self, EndianSlice, RunTimeEndian, SectionId};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, ReadCache, SymbolKind};
 
 /// Largest file that is read.
@@ -119,18 +121,20 @@ fn open(path: &Path) -> Option<(File, Content)> {
         Ok(own) if is_own(&own) => program,
         _ => path,
     };
-    // Opening a device may have effects, so what it is comes first.
-    let open = |path: &Path, flags: i32| {
-        let mut options = OpenOptions::new();
-        options.read(true).custom_flags(flags).open(path).ok()
-    };
-    let place = open(path, libc::O_PATH)?;
+    // Opening a device may have effects, so what it is comes first. Not by `OpenOptions`, which drop `O_PATH` on musl.
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let place = File::from(nix::fcntl::open(path, flags, Mode::empty()).ok()?);
     let meta = place.metadata().ok()?;
     if !meta.is_file() || meta.len() > LARGEST {
         return None;
     }
-    let by_number = PathBuf::from(format!("/proc/self/fd/{}", place.as_raw_fd()));
-    let mut file = open(&by_number, libc::O_NONBLOCK)?;
+    let by_number = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(by_number)
+        .ok()?;
     let mut magic = [0; 4];
     file.read_exact(&mut magic).ok()?;
     let content = (
