@@ -1,6 +1,7 @@
 //! How much freed memory the C library's allocator retains.
 
 /// glibc's default `M_MMAP_THRESHOLD` in bytes: larger blocks get a mapping of their own.
+#[cfg(target_env = "gnu")]
 const MAPPED: u64 = 128 << 10;
 
 /// Makes the allocator retain up to `bytes` of freed memory at the end of its heap, and serve blocks of up to half of
