@@ -419,7 +419,12 @@ fn entry<G: Program>(
 impl KernelInfo {
     /// Replaces the entry by one outside this image, which must not be called.
     pub(crate) fn of_a_library(self) -> Self {
-        let elsewhere = libc::getpid as *const ();
+        // A static program has the code of all its libraries in its own image.
+        let elsewhere = if cfg!(target_feature = "crt-static") {
+            std::ptr::without_provenance(1)
+        } else {
+            libc::getpid as *const ()
+        };
         // SAFETY: function pointers have the same layout, and this one is never called.
         let entry = unsafe { std::mem::transmute::<*const (), Entry>(elsewhere) };
         Self { entry, ..self }

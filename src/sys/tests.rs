@@ -76,7 +76,8 @@ fn act(role: &str) -> i32 {
             for signal in GROUP_SIGNALS {
                 nix::sys::signal::raise(signal).unwrap();
             }
-            assert_eq!(std::env::args().next().as_deref(), Some("arenite-worker"));
+            // Before `main`, `std::env::args` has them with glibc only.
+            assert_eq!(fs::read("/proc/self/cmdline").unwrap(), b"arenite-worker\0");
             set_pdeathsig(Signal::SIGKILL).unwrap();
             set_dumpable(false).unwrap();
             nix::unistd::write(&other, getppid().to_string().as_bytes()).unwrap();
