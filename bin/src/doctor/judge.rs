@@ -99,6 +99,11 @@ impl Machine {
                 format!("libde265 {version}"),
                 "resize and check read HEIC, the format of phones, with it",
             ),
+            None if cfg!(target_feature = "crt-static") => Finding::fine(
+                "heic",
+                "this command is linked statically",
+                "resize and check cannot read HEIC, the format of phones, without libde265; the command for glibc loads it",
+            ),
             None => Finding::fine(
                 "heic",
                 "libde265 is not installed",
