@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Makes what is published: wheels of the package `arenite` and of the command (`arenite-cli`) for x86_64 and aarch64,
-# the package's source archive, its recipe for conda-forge, and the crates.
-# `packaging/release.sh FOLDER [x86_64 | aarch64 | source]…` makes all, or these. Needs Linux, Rust with the standard
-# libraries of both (`rustup target add aarch64-unknown-linux-gnu`; RUSTC may name another compiler), Python 3.11 or
-# newer with pip, and nasm.
+# a static command for any Linux on x86_64 (`musl`), the package's source archive, its recipe for conda-forge, and the
+# crates. `packaging/release.sh FOLDER [x86_64 | aarch64 | musl | source]…` makes all, or these. Needs Linux, Rust with the
+# standard libraries (`rustup target add aarch64-unknown-linux-gnu x86_64-unknown-linux-musl`; RUSTC may name another
+# compiler), Python 3.11 or newer with pip, and nasm.
 #
-# Wheels run with glibc 2.17, which zig links against. Their line tables are in files beside them, `*.debug`; the names
-# of functions that crash reports show stay inside.
+# Wheels run with glibc 2.17, which zig links against; `musl` is a wheel too, of the command alone. Their line tables are in
+# files beside them, `*.debug`; the names of functions that crash reports show stay inside.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$(realpath -m "${1:?the folder for what is made}")
@@ -42,28 +42,29 @@ separate() {
     python -m wheel pack --dest-dir "$out" "$unpacked"/*
 }
 
-# wheels PROCESSOR: both wheels for it, checked.
+# wheels TARGET PLATFORM PROJECT…: the wheels of these folders for Rust's target, checked.
 wheels() {
-    local project wheel library
-    library=$("${RUSTC:-rustc}" --print target-libdir --target "$1-unknown-linux-gnu")
+    local target=$1 platform=$2 project wheel library
+    shift 2
+    library=$("${RUSTC:-rustc}" --print target-libdir --target "$target")
     compgen -G "$library/libstd-*.rlib" >/dev/null || {
-        echo "release.sh: no standard library in $library: run \`rustup target add $1-unknown-linux-gnu\`" >&2
+        echo "release.sh: no standard library in $library: run \`rustup target add $target\`" >&2
         exit 1
     }
     rm -rf "$work/made"
-    for project in python packaging/cli; do
+    for project in "$@"; do
         (
             cd "$project"
-            maturin build --quiet --release --zig --target "$1-unknown-linux-gnu" --compatibility manylinux_2_17 --out "$work/made"
+            maturin build --quiet --release --zig --target "$target" --compatibility "$platform" --out "$work/made"
         )
     done
     for wheel in "$work/made"/*.whl; do
         mv "$wheel" "$out/"
         wheel=$out/$(basename "$wheel")
         separate "$wheel"
-        # Fails where a symbol is newer than the wheel's name promises.
+        # Fails where a symbol is newer than the wheel's name promises, or comes from a library that is not everywhere.
         auditwheel show "$wheel" | tee "$work/audit"
-        grep -q "manylinux_2_17_$1" "$work/audit" || { echo "release.sh: $wheel needs a newer glibc than 2.17" >&2; exit 1; }
+        grep -q "${platform}_${target%%-*}" "$work/audit" || { echo "release.sh: $wheel needs more than $platform has" >&2; exit 1; }
     done
 }
 
@@ -83,12 +84,13 @@ sources() {
     cp "$CARGO_TARGET_DIR"/package/*.crate "$out/"
 }
 
-[ $# -gt 0 ] || set -- x86_64 aarch64 source
+[ $# -gt 0 ] || set -- x86_64 aarch64 musl source
 export CARGO_TARGET_DIR=$(realpath -m "$CARGO_TARGET_DIR")
 for what in "$@"; do
     case $what in
         source) sources ;;
-        x86_64 | aarch64) wheels "$what" ;;
+        x86_64 | aarch64) wheels "$what-unknown-linux-gnu" manylinux_2_17 python packaging/cli ;;
+        musl) wheels x86_64-unknown-linux-musl musllinux_1_2 packaging/cli ;;
         *) echo "release.sh: not known: $what" >&2; exit 2 ;;
     esac
 done
