@@ -722,10 +722,16 @@ def own(buffers: Sequence[Any], private: bool) -> Sequence[Any]:
         return [
             buffer
             if type(buffer) is Buffer and not buffer.readonly
-            else (type(buffer) is Buffer and _private(buffer)) or bytearray(buffer)
+            else (type(buffer) is Buffer and _private_view(buffer)) or bytearray(buffer)
             for buffer in buffers
         ]
     return buffers
+
+
+def _private_view(buffer: Buffer) -> bytearray | memoryview | None:
+    """A private copy, for whatever keeps the buffer that it is restored with."""
+    copy = _private(buffer)
+    return memoryview(copy) if type(copy) is PrivateBuffer else copy
 
 
 #: Whether a worker can import a module, by its name.

@@ -308,15 +308,20 @@ impl Buffer {
     /// The same bytes, to be changed by this process alone, in a task or in the program. `None` where that is not
     /// possible.
     fn private_copy(&self) -> Option<PrivateBuffer> {
+        let (arena, addresses) = (self.memory.arena, self.addresses());
+        // What the program can write has to be copied.
+        if arena != TASK && Self::find(addresses.start, self.len, arena, false, true).is_some() {
+            return None;
+        }
         let copy = raw::PrivateCopy::of(&self.array())?;
         // Relaxed: read by the thread that runs the job.
         LIVE.fetch_add(1, Ordering::Relaxed);
         // A task returns a copy.
-        let source = (self.memory.arena != TASK).then(|| {
+        let source = (arena != TASK).then(|| {
             let key = key(copy.as_ptr());
             let entry = Known {
                 len: self.len,
-                arena: self.memory.arena,
+                arena,
                 memory: Arc::downgrade(&self.memory),
                 private: Some((Arc::downgrade(&copy), self.start)),
             };

@@ -124,6 +124,8 @@ impl Shared {
         &self,
         with: impl FnOnce(&arenite::Engine) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
+        // The arena may have room for what comes.
+        raw::PrivateCopy::free_ended();
         let engine = loop {
             match self.engine.try_read() {
                 Ok(engine) => break engine,

@@ -6,6 +6,7 @@ import pickle
 import random
 
 import arenite
+import harness
 import numpy
 import pytest
 
@@ -260,3 +261,62 @@ def test_a_shared_result_is_what_it_was():
             assert ex.submit(total, array).result() == array.size
         # What was written is copied.
         assert ex.submit(total, ex.share(result)).result() == 5 << 20
+
+
+def test_a_result_of_memory_that_the_program_can_write_is_a_copy():
+    for nbytes in (1000, 100_000, 4 << 20):
+        with arenite.Executor(1) as ex:
+            array = ex.zeros((2, nbytes), "u1")
+            whole = ex.submit(total_and, array).result()[1]
+            row = ex.submit(total_and, array[1]).result()[1]
+            array[:] = 1
+            whole[0, 0] = row[0] = 5
+            assert whole.sum() == row.sum() == 5 and array.sum() == 2 * nbytes
+            assert ex.submit(total, row).result() == 5
+
+
+def total_and(array):
+    return total(array), array
+
+
+def test_limits_of_the_program_are_its_own():
+    done = harness.script("""
+        import resource, arenite, numpy
+        with arenite.Executor(1) as ex:
+            _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+            resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, hard))
+            results = [ex.submit(numpy.ones, 8 << 20).result() for _ in range(3)]
+            print(resource.getrlimit(resource.RLIMIT_DATA)[0] >> 20)
+            resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, hard))
+            del results
+            print(resource.getrlimit(resource.RLIMIT_DATA)[0] >> 20)
+    """).ok()
+    assert done.out == "4096\n2048\n"
+
+
+def test_memory_is_free_after_a_forked_copy():
+    with arenite.Executor(1, capacity="16MiB") as ex:
+        result = ex.submit(numpy.ones, 10 << 20, "u1").result()
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        del result
+        os.waitpid(child, 0)
+        assert ex.submit(numpy.ones, 10 << 20, "u1").result().all()
+
+
+def test_another_file_in_the_place_of_the_page_table():
+    """As a program has that closes descriptors which are not its own."""
+    done = harness.script("""
+        import os, arenite, numpy
+        with arenite.Executor(1) as ex:
+            result = ex.submit(numpy.ones, 4 << 20, "u1").result()
+            ex.submit(numpy.sum, result).result()
+            for fd in os.listdir("/proc/self/fd"):
+                if os.path.exists(f"/proc/self/fd/{fd}") and os.readlink(f"/proc/self/fd/{fd}").endswith("/pagemap"):
+                    os.dup2(os.open("/dev/zero", os.O_RDONLY), int(fd))
+                    print("replaced")
+            result[:] = 7
+            print(ex.submit(numpy.sum, result).result())
+    """).ok()
+    assert done.out == f"replaced\n{7 * (4 << 20)}\n"

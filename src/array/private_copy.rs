@@ -55,7 +55,7 @@ pub struct PrivateCopy {
     /// In the program: where the pages come from that are not written.
     source: Option<(Array<u8>, Counted)>,
     /// A limit of private memory is for what the job allocates. Dropped after the map.
-    _room: DataRoom,
+    _room: Option<DataRoom>,
 }
 
 impl PrivateCopy {
@@ -71,27 +71,46 @@ impl PrivateCopy {
         let ArrayLocation::Block(block, extent) = array.location() else {
             return None;
         };
-        let counted = Counted::new()?;
-        let map = |segment: &Segment, at| PrivateCopy::map(segment, at, array.len());
+        let source = Some((array.clone(), Counted::new()?));
+        let map = |segment: &Segment, at| PrivateCopy::new(segment, at, array.len(), source);
         let copy = block.arena().with_segment(extent, map).ok()?;
-        let source = Some((array.clone(), counted));
-        Some(PrivateCopy { source, ..copy }.listed())
+        Some(copy.listed())
     }
 
-    /// Maps `len` bytes of a segment, from this one on.
+    /// In a worker: maps `len` bytes of a segment, from this one on.
     pub(crate) fn map(segment: &Segment, at: u64, len: usize) -> sys::Result<PrivateCopy> {
+        PrivateCopy::new(segment, at, len, None)
+    }
+
+    fn new(
+        segment: &Segment,
+        at: u64,
+        len: usize,
+        source: Option<(Array<u8>, Counted)>,
+    ) -> sys::Result<PrivateCopy> {
         // So that huge pages of the segment are mapped as such.
         let unit = if len >= HUGE { HUGE } else { PAGE } as u64;
         let start = at / unit * unit;
         let skip = (at - start) as usize;
-        let room = DataRoom::new((skip + len).next_multiple_of(PAGE) as u64);
+        // The limit of a program is its own.
+        let is_of_a_job = source.is_none();
+        let room = is_of_a_job.then(|| DataRoom::new((skip + len).next_multiple_of(PAGE) as u64));
         Ok(PrivateCopy {
             map: Map::new_private(segment, start, skip + len)?,
             skip,
             len,
-            source: None,
+            source,
             _room: room,
         })
+    }
+
+    /// In the program: frees what forked copies of it have kept that have ended. Otherwise the next private copy does.
+    pub fn free_ended() {
+        // Relaxed: what this misses, the next call frees.
+        if FORKED.load(Ordering::Relaxed) > 0 {
+            let ended = all().take_ended();
+            drop(ended);
+        }
     }
 
     /// The same, known to forks: a copy of this process reads the bytes as long as it lives.
@@ -165,6 +184,9 @@ impl Drop for Counted {
     }
 }
 
+/// The number of [`All::forked`].
+static FORKED: AtomicUsize = AtomicUsize::new(0);
+
 /// All private copies of this process.
 struct All {
     copies: Vec<Weak<PrivateCopy>>,
@@ -192,6 +214,7 @@ impl All {
             }
             lives
         });
+        FORKED.store(self.forked.len(), Ordering::Relaxed);
         ended
     }
 }
@@ -226,6 +249,7 @@ fn before_fork() {
     if !arrays.is_empty() {
         let (life, held) = life().ok().unzip();
         all.forked.push(Forked { life, arrays });
+        FORKED.store(all.forked.len(), Ordering::Relaxed);
         holder = held;
     }
     drop(ended);
@@ -241,11 +265,13 @@ fn life() -> sys::Result<(Segment, Segment)> {
 }
 
 fn after_fork(is_copy: bool) {
-    let Some((all, holder)) = HELD.take() else {
+    let Some((mut all, holder)) = HELD.take() else {
         return;
     };
-    drop(all);
     if is_copy {
+        // Those are for the other process to free.
+        all.forked.clear();
+        FORKED.store(0, Ordering::Relaxed);
         // Closed when this process ends or executes a program.
         mem::forget(holder);
     }

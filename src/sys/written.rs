@@ -1,9 +1,10 @@
 //! Which pages of a private map this process has written: [`Written`].
 
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -18,6 +19,8 @@ use super::map::PAGE;
 #[derive(Debug)]
 pub struct Written {
     map: File,
+    /// Device and inode: a program that closes all descriptors gives this one to another file.
+    identity: (u64, u64),
     /// Linux has no `PAGEMAP_SCAN` (before 6.7).
     has_no_scan: AtomicBool,
 }
@@ -48,6 +51,15 @@ struct Found {
     categories: u64,
 }
 
+fn number(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+fn identity(file: &File) -> nix::Result<(u64, u64)> {
+    let meta = file.metadata().map_err(|why| number(&why))?;
+    Ok((meta.dev(), meta.ino()))
+}
+
 impl Written {
     /// The page table of the calling process, which is opened once.
     pub fn of_this_process() -> Result<Arc<Written>> {
@@ -69,10 +81,11 @@ impl Written {
     fn open() -> Result<Written> {
         let error = |errno| Error::new("open", errno, "/proc/self/pagemap");
         allowed().map_err(error)?;
-        let map = File::open("/proc/self/pagemap")
-            .map_err(|why| error(Errno::from_raw(why.raw_os_error().unwrap_or(libc::EIO))))?;
+        let map = File::open("/proc/self/pagemap").map_err(|why| error(number(&why)))?;
+        let identity = identity(&map).map_err(error)?;
         Ok(Written {
             map,
+            identity,
             has_no_scan: AtomicBool::new(false),
         })
     }
@@ -80,6 +93,9 @@ impl Written {
     /// Whether a page of these addresses, which map a segment privately, is a copy that a write to it has made.
     pub fn is_any(&self, addresses: Range<usize>) -> Result<bool> {
         let pages = addresses.start / PAGE * PAGE..addresses.end.next_multiple_of(PAGE);
+        if identity(&self.map) != Ok(self.identity) {
+            return Err(Error::new("fstat", Errno::EBADF, "/proc/self/pagemap"));
+        }
         if !self.has_no_scan.load(Ordering::Relaxed) {
             match self.scan(&pages) {
                 Err(error) if matches!(error.errno(), Errno::ENOTTY | Errno::EINVAL) => {
@@ -142,7 +158,7 @@ impl Written {
             allowed().map_err(error)?;
             self.map
                 .read_exact_at(bytes, (first / PAGE * 8) as u64)
-                .map_err(|why| error(Errno::from_raw(why.raw_os_error().unwrap_or(libc::EIO))))?;
+                .map_err(|why| error(number(&why)))?;
             let (words, _) = bytes.as_chunks();
             let is_own = |word: &[u8; 8]| {
                 let word = u64::from_ne_bytes(*word);
