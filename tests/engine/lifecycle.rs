@@ -733,7 +733,8 @@ fn bombarded() {
                         let _ = kill(Pid::from_raw(worker), signal);
                     }
                 }
-                thread::yield_now();
+                // The engine needs the processor as well.
+                thread::park_timeout(Duration::from_micros(200));
             }
         });
         // Also when this panics: the scope waits for the other thread.
