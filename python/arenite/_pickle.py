@@ -717,11 +717,11 @@ def load(data: Any, buffers: Sequence[Any], private: bool = False) -> Any:
 
 
 def own(buffers: Sequence[Any], private: bool) -> Sequence[Any]:
-    """Returns the buffers, or `private` copies of those that are read-only."""
+    """Returns the buffers, or `private` copies of those that this process cannot write to."""
     if private and buffers:
         return [
             buffer
-            if type(buffer) is Buffer and not buffer.readonly
+            if type(buffer) is Buffer and buffer.lendable
             else (type(buffer) is Buffer and _private_view(buffer)) or bytearray(buffer)
             for buffer in buffers
         ]

@@ -115,7 +115,9 @@ def load(data: Any, buffers: Sequence[Buffer] = (), private: bool = False) -> An
     if not private:
         return load_plain(data, list(buffers), distinct, _MAKERS)
     # One for each buffer, since any number of arrays may name it.
-    own = [buffer.nbytes >= _pickle.COPIED and buffer.private_copy() or buffer for buffer in buffers]
+    own = [
+        buffer.nbytes >= _pickle.COPIED and not buffer.lendable and buffer.private_copy() or buffer for buffer in buffers
+    ]
     return load_plain(data, own, distinct, _PRIVATE_MAKERS)
 
 
@@ -303,7 +305,7 @@ def _check_strides(shape: tuple[int, ...], strides: Any, start: Any, itemsize: i
 
 def _private_array(data: Any, *layout: Any) -> Any:
     array = _array(data, *layout)
-    return array.copy("A") if type(data) is Buffer else array
+    return array.copy("A") if type(data) is Buffer and not data.lendable else array
 
 
 def _scalar(data: Any, description: Any) -> Any:

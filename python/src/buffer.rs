@@ -308,11 +308,7 @@ impl Buffer {
     /// The same bytes, to be changed by this process alone, in a task or in the program. `None` where that is not
     /// possible.
     fn private_copy(&self) -> Option<PrivateBuffer> {
-        let (arena, addresses) = (self.memory.arena, self.addresses());
-        // What the program can write has to be copied.
-        if arena != TASK && Self::find(addresses.start, self.len, arena, false, true).is_some() {
-            return None;
-        }
+        let arena = self.memory.arena;
         let copy = raw::PrivateCopy::of(&self.array())?;
         // Relaxed: read by the thread that runs the job.
         LIVE.fetch_add(1, Ordering::Relaxed);
@@ -329,6 +325,14 @@ impl Buffer {
             (Arc::clone(&self.memory), key)
         });
         Some(PrivateBuffer { copy, source })
+    }
+
+    /// Whether this process can write to these bytes, by this handle or another one.
+    #[getter]
+    fn lendable(&self) -> bool {
+        let address = self.addresses().start;
+        self.memory.writable
+            || Self::find(address, self.len, self.memory.arena, false, true).is_some()
     }
 
     /// Whether it was found by the address of a private copy: a task may write to its own.

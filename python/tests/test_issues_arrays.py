@@ -96,7 +96,7 @@ def test_a_shared_array_stays_read_only():
 
 
 def test_an_array_can_be_lent_however_often_tasks_have_returned_it():
-    with arenite.Executor(1, writable=None) as ex:
+    with arenite.Executor(1) as ex:
         out = ex.zeros(1000)
         results = [ex.submit(lambda whole: whole, out).result() for _ in range(100)]
         ex.submit(lambda whole: whole.fill(1), arenite.mut(out)).result()

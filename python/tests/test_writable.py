@@ -263,16 +263,21 @@ def test_a_shared_result_is_what_it_was():
         assert ex.submit(total, ex.share(result)).result() == 5 << 20
 
 
-def test_a_result_of_memory_that_the_program_can_write_is_a_copy():
-    for nbytes in (1000, 100_000, 4 << 20):
-        with arenite.Executor(1) as ex:
+@pytest.mark.parametrize("sandbox", [False, True])
+def test_a_result_of_memory_that_the_program_can_write_is_that_memory(sandbox):
+    """What `zeros` has made stays shared, whole."""
+    options = {"sandbox": sandbox, "preload": ["test_writable"]} if sandbox else {}
+    for nbytes in (10_000, 100_000, 4 << 20):
+        with arenite.Executor(1, **options) as ex:
             array = ex.zeros((2, nbytes), "u1")
             whole = ex.submit(total_and, array).result()[1]
             row = ex.submit(total_and, array[1]).result()[1]
             array[:] = 1
-            whole[0, 0] = row[0] = 5
-            assert whole.sum() == row.sum() == 5 and array.sum() == 2 * nbytes
-            assert ex.submit(total, row).result() == 5
+            assert whole.all() and row.all() and not whole.flags.writeable and not row.flags.writeable
+            assert ex.submit(total, row).result() == nbytes
+            del array
+            # Nothing can write to it any more.
+            assert ex.submit(total_and, whole).result()[1].flags.writeable
 
 
 def total_and(array):
@@ -320,3 +325,15 @@ def test_another_file_in_the_place_of_the_page_table():
             print(ex.submit(numpy.sum, result).result())
     """).ok()
     assert done.out == f"replaced\n{7 * (4 << 20)}\n"
+
+
+def test_what_is_lent_stays_lent_beside_copies():
+    with arenite.Executor(1, writable="copy") as ex:
+        out, shared = ex.zeros(1 << 20), ex.share(numpy.ones(1 << 20))
+        ex.submit(add_into, arenite.mut(out), shared).result()
+        assert (out == 3).all() and (shared == 1).all()
+
+
+def add_into(out, array):
+    array += 1
+    out += array + 1
