@@ -162,9 +162,10 @@ class Executor(BaseExecutor):
     :param lanes: Threads of each worker that run tasks at the same time: for tasks that wait.
     :param writable: "results": the program may write to the arrays in results, which copies the pages that it writes.
         "copy" gives tasks shared arrays too as their own: what they write, no one else sees. With None, results of
-        4 KiB and more are read-only views of the arena. Other arrays among the arguments are the task's own in any case.
-    :param arrays: "shared" calls `arenite.install()`: from now on, large arrays that numpy makes in this process reach tasks
-        without a copy.
+        4 KiB and more are read-only views of the arena. Other arrays among the arguments are the task's own in any
+        case.
+    :param arrays: "shared" calls `arenite.install()`: from now on, large arrays that numpy makes in this process reach
+        tasks without a copy.
     :param cancel_running: Whether `Future.cancel()` and `shutdown(cancel_futures=True)` end tasks that run.
     :param output: What happens to lines that tasks print: "labelled" prints them to `sys.stdout` and `sys.stderr` with
         the number of the worker, "plain" as they are; None drops them.

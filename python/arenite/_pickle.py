@@ -444,7 +444,7 @@ def _restore_own(buffer: Any, *layout: Any) -> Any:
 
 
 def _private(buffer: Buffer) -> bytearray | PrivateBuffer | None:
-    """Returns a copy that is this task's own. From 256 KiB on, pages are copied when they are written; None where that
+    """Returns a copy that is this process's own. From 256 KiB on, pages are copied when they are written; None where that
     is not possible."""
     return bytearray(buffer) if buffer.nbytes < COPIED else buffer.private_copy()
 
@@ -711,8 +711,8 @@ def _is_global(function: Any) -> bool:
 
 
 def load(data: Any, buffers: Sequence[Any], private: bool = False) -> Any:
-    """Returns the value of a pickle. `private`: with memory of its own instead of views of the arena. Of a result, pages
-    are copied when they are written."""
+    """Returns the value of a pickle. `private`: with memory of its own instead of views of the arena. From 256 KiB on,
+    pages are copied when they are written."""
     return pickle.loads(data, buffers=own(buffers, private))
 
 

@@ -271,8 +271,8 @@ def taken_over(what):
 
 
 def one_array_often(total, nbytes):
-    """From now on, replies of this worker are one array as often as makes so many bytes in all, with a buffer for each
-    time."""
+    """From now on, each reply of this worker has one array of `nbytes` bytes so often that all have `total` bytes, and
+    has a buffer for each time."""
     from arenite import _worker
 
     def text(content):
