@@ -117,16 +117,14 @@ impl PrivateCopy {
     pub(crate) fn listed(self) -> Arc<PrivateCopy> {
         static REGISTERED: Once = Once::new();
         REGISTERED.call_once(|| fork::run_around_forks(before_fork, after_fork));
+        PrivateCopy::free_ended();
         let copy = Arc::new(self);
         let mut all = all();
-        let ended = all.take_ended();
         // A task that makes many drops most of them.
         if all.copies.len() == all.copies.capacity() {
             all.copies.retain(|copy| copy.strong_count() > 0);
         }
         all.copies.push(Arc::downgrade(&copy));
-        drop(all);
-        drop(ended);
         copy
     }
 
