@@ -58,16 +58,13 @@ impl EngineState {
 
     /// A job leaves the queue without being placed. The caller changes its stage.
     fn unqueue(&mut self, index: u32) {
-        if let Some(actor) = self.records.look(index).owner.actor() {
-            return self.unqueue_call(actor, index);
-        }
         self.queue.give_up(index, &self.records);
-        if self.scheduler.reserved().is_some() && !self.queue.has_exclusive() {
-            self.unreserve();
+        if self.lanes.reserved().is_some() && !self.queue.has_exclusive() {
+            self.lanes.unreserve();
             // Others may have waited for that worker.
             self.monitor.call();
         }
-        if self.queue.is_empty() {
+        if self.queue.unbound() == 0 {
             self.update_flags();
         }
     }

@@ -37,7 +37,7 @@ impl EngineState {
             self.monitor.look_again();
         }
         match clock {
-            Clock::NotNeeded => self.end_exclusive(index),
+            Clock::NotNeeded => self.lanes.end_exclusive(index),
             Clock::Unchanged => {}
             Clock::Starts(position) => self.start_clock(index, position),
         }

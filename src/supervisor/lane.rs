@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::actor::HostedActors;
 use super::grants::{Grants, Taken};
+use super::job_table::JobTable;
 use super::retained::RetainedArrays;
 use crate::arena::{Arena, Block};
 use crate::kernel::wire::{Lease, SentArray};
@@ -81,8 +81,8 @@ pub(super) struct Lane {
     share: u64,
     /// The first position that may not be posted now: `last`, or 0 while nothing may.
     until: u64,
-    /// The actors whose states are here; `None` for no actors.
-    hosted: Option<Box<HostedActors>>,
+    /// Number of actors that have their state here.
+    actors: usize,
     /// Nothing may be posted, because memory is short.
     is_held: bool,
     /// Nothing may be posted in any lane of the worker, because one job has the worker to itself, or is going to.
@@ -111,7 +111,7 @@ impl Lane {
             last: u64::MAX,
             share: u64::MAX,
             until: u64::MAX,
-            hosted: None,
+            actors: 0,
             is_held: false,
             is_exclusive: false,
         }
@@ -178,6 +178,13 @@ impl Lane {
     pub(super) fn held(&self) -> impl DoubleEndedIterator<Item = u64> {
         let open = self.producer.open_positions();
         open.filter(|&position| self.record_at(position) != NO_RECORD)
+    }
+
+    /// The positions of the jobs that may as well run in another lane: all but those of actors.
+    pub(super) fn movable(&self, records: &JobTable) -> impl DoubleEndedIterator<Item = u64> {
+        let is_free = |record| records.look(record).owner.actor().is_none();
+        self.held()
+            .filter(move |&position| is_free(self.record_at(position)))
     }
 
     /// Whether there is an open job at this position.
@@ -502,29 +509,17 @@ impl Lane {
 
     /// Number of actors that have their state here.
     pub(super) fn actors(&self) -> usize {
-        self.hosted.as_ref().map_or(0, |hosted| hosted.count())
+        self.actors
     }
 
-    /// Whether an actor waits for room in this lane.
-    #[inline]
-    pub(super) fn is_wanted(&self) -> bool {
-        let hosted = self.hosted.as_ref();
-        hosted.is_some_and(|hosted| hosted.has_turns())
+    /// Only for [`Lanes::host`](super::lanes::Lanes::host).
+    pub(super) fn count_actor(&mut self) {
+        self.actors += 1;
     }
 
-    /// The actors whose states are here, if there are any.
-    pub(super) fn hosted_mut(&mut self) -> Option<&mut HostedActors> {
-        self.hosted.as_deref_mut()
-    }
-
-    /// The same, for an actor that comes.
-    pub(super) fn host(&mut self) -> &mut HostedActors {
-        self.hosted.get_or_insert_default()
-    }
-
-    /// The last actor has left.
-    pub(super) fn drop_hosted(&mut self) {
-        self.hosted = None;
+    /// Only for [`Lanes::unhost`](super::lanes::Lanes::unhost).
+    pub(super) fn uncount_actor(&mut self) {
+        self.actors -= 1;
     }
 
     // ---- the end of a generation ------------------------------------------------------------

@@ -4,7 +4,12 @@ use std::iter::StepBy;
 use std::ops::{Index, IndexMut, Range};
 use std::slice;
 
-use super::lane::Lane;
+use super::job_table::JobTable;
+use super::lane::{DEPTH_NS, Lane};
+
+/// A lane with less backlog than this is expected to have room soon. An actor waits for such a lane, so that states
+/// made at the same time are spread.
+const SOON_NS: u64 = 40 * DEPTH_NS;
 
 /// All lanes. Lane `n` is one of worker `n` modulo the number of workers, so lanes taken in order are spread over the
 /// workers.
@@ -24,6 +29,8 @@ pub(super) struct Lanes {
     open: usize,
     /// Lanes that take jobs.
     ready: usize,
+    /// The worker that is kept free for the first exclusive job that waits.
+    reserved: Option<usize>,
 }
 
 impl Lanes {
@@ -38,6 +45,7 @@ impl Lanes {
             recent: 0,
             open: 0,
             ready: 0,
+            reserved: None,
         }
     }
 
@@ -169,6 +177,11 @@ impl Lanes {
         }
     }
 
+    /// Whether nothing may be posted for want of memory.
+    pub(super) fn set_held(&mut self, held: bool) {
+        self.lanes.iter_mut().for_each(|lane| lane.set_held(held));
+    }
+
     /// Wakes the workers of lanes that have got jobs, where they sleep.
     #[inline]
     pub(super) fn ring_posted(&mut self) {
@@ -180,6 +193,138 @@ impl Lanes {
                 self.lanes[word * 64 + bit].producer.ring_posted();
                 crate::sync::point!("submit.rung");
             }
+        }
+    }
+}
+
+/// Exclusive jobs: those with a deadline, in an engine with several lanes per worker. At its deadline such a job costs its
+/// worker, so nothing else runs there: the job is placed in a worker without open jobs, and nothing else is placed there
+/// until it ends. If no worker is free the job waits, and one worker is reserved for it while the others continue. Since
+/// the job may cost the states of actors in its worker, a worker without actors is preferred.
+impl Lanes {
+    /// The worker that is kept free for the first exclusive job that waits.
+    pub(super) fn reserved(&self) -> Option<usize> {
+        self.reserved
+    }
+
+    fn is_exclusive(&self, worker: usize) -> bool {
+        // All lanes of a worker have the same value.
+        self.lanes[worker].is_exclusive()
+    }
+
+    fn set_exclusive(&mut self, worker: usize, exclusive: bool) {
+        for lane in self.of_worker(worker) {
+            self.lanes[lane].set_exclusive(exclusive);
+        }
+    }
+
+    /// Chooses a lane of a worker without open jobs. The caller posts an exclusive job there.
+    pub(super) fn choose_exclusive(&mut self) -> Option<usize> {
+        let reserved = self.reserved;
+        let free = |&worker: &usize| {
+            self.lanes[worker].is_ready()
+                && (!self.is_exclusive(worker) || reserved == Some(worker))
+                && self
+                    .of_worker(worker)
+                    .all(|lane| self.lanes[lane].is_idle())
+        };
+        let key = |&worker: &usize| (self.actors_of(worker) > 0, reserved != Some(worker));
+        let worker = (0..self.workers).filter(free).min_by_key(key)?;
+        if reserved == Some(worker) {
+            self.unreserve();
+        }
+        let mut lanes = self.of_worker(worker);
+        lanes.find(|&lane| self.lanes[lane].room() > 0)
+    }
+
+    /// An exclusive job was posted in this lane.
+    pub(super) fn begin_exclusive(&mut self, lane: usize) {
+        self.set_exclusive(self.worker_of(lane), true);
+    }
+
+    /// This lane has no job with a deadline any more: an exclusive job has ended.
+    pub(super) fn end_exclusive(&mut self, lane: usize) {
+        let worker = self.worker_of(lane);
+        if self.is_exclusive(worker) && self.reserved != Some(worker) {
+            self.set_exclusive(worker, false);
+        }
+    }
+
+    /// The worker is gone, and with it its reservation.
+    pub(super) fn forget_exclusive(&mut self, worker: usize) {
+        self.set_exclusive(worker, false);
+        self.reserved.take_if(|reserved| *reserved == worker);
+    }
+
+    /// Reserves a worker, unless one is: keeps it free of new jobs. Prefers a worker without actors, which could get no
+    /// calls meanwhile, and then the one with the fewest jobs. The caller takes back what the worker that is returned has
+    /// not begun.
+    pub(super) fn reserve(&mut self) -> Option<usize> {
+        if let Some(worker) = self.reserved {
+            if self.lanes[worker].is_ready() {
+                return None;
+            }
+            self.unreserve();
+        }
+        let may = |&worker: &usize| self.lanes[worker].is_ready() && !self.is_exclusive(worker);
+        let key = |&worker: &usize| {
+            let lanes = self.of_worker(worker);
+            let jobs: usize = lanes.map(|lane| self.lanes[lane].producer.open()).sum();
+            (self.actors_of(worker) > 0, jobs)
+        };
+        self.reserved = (0..self.workers).filter(may).min_by_key(key);
+        self.set_exclusive(self.reserved?, true);
+        self.reserved
+    }
+
+    /// Ends the reservation of a worker: no job waits for it any more.
+    pub(super) fn unreserve(&mut self) {
+        if let Some(worker) = self.reserved.take() {
+            self.set_exclusive(worker, false);
+        }
+    }
+}
+
+/// The states of actors.
+impl Lanes {
+    /// The number of actors that have their state in this worker.
+    pub(super) fn actors_of(&self, worker: usize) -> usize {
+        let lanes = self.of_worker(worker);
+        lanes.map(|lane| self.lanes[lane].actors()).sum()
+    }
+
+    /// Chooses the lane for one more actor: the one with the fewest actors, then the one whose worker has the fewest,
+    /// then one without ordinary jobs, whose duration is unknown. Only lanes that have room now or are expected to have
+    /// it soon count; returns `None` if the best one has no room yet.
+    pub(super) fn choose_for_actor(&self, records: &JobTable) -> Option<usize> {
+        let lanes = self.lanes.iter().enumerate();
+        let soon = |lane: &Lane| lane.is_ready() && lane.room() > 0 && lane.backlog_ns() <= SOON_NS;
+        let may = lanes.filter(|(_, lane)| lane.fits(0) || soon(lane));
+        let best = may.min_by_key(|(index, lane)| {
+            let beside = self.actors_of(self.worker_of(*index));
+            let has_jobs = lane.movable(records).next().is_some();
+            (lane.actors(), beside, has_jobs, *index)
+        });
+        let (index, lane) = best?;
+        lane.fits(0).then_some(index)
+    }
+
+    /// Counts one more actor of this lane. Its worker is not recycled while it hosts any.
+    pub(super) fn host(&mut self, lane: usize) {
+        self.lanes[lane].count_actor();
+        self.set_stays(self.worker_of(lane), true);
+    }
+
+    /// Counts one actor less.
+    pub(super) fn unhost(&mut self, lane: usize) {
+        self.lanes[lane].uncount_actor();
+        let worker = self.worker_of(lane);
+        self.set_stays(worker, self.actors_of(worker) > 0);
+    }
+
+    fn set_stays(&mut self, worker: usize, stays: bool) {
+        for lane in self.of_worker(worker) {
+            self.lanes[lane].set_stays(stays);
         }
     }
 }

@@ -85,7 +85,7 @@ impl MemoryWatch {
         let unseen = state.config.recycles_by_size()
             && seen.any(|(worker, &seen)| state.jobs_of(worker) != seen);
         let watches = state.lanes.open() > 0
-            || state.has_queued()
+            || state.queue.has_work()
             || state.scheduler.is_low_on_memory()
             || unseen;
         state.monitor.set_watches_memory(watches);
@@ -145,7 +145,7 @@ impl MemoryWatch {
                     let seen = std::mem::replace(&mut self.seen[*index], jobs);
                     let worked = jobs > seen && state.jobs_of_generation(*index) > 0;
                     // What a worker holds for actors is no leak, and would be lost.
-                    worked && worker.status() == Status::Ready && worker.actors() == 0
+                    worked && worker.status() == Status::Ready && state.lanes.actors_of(*index) == 0
                 })
                 .filter_map(|(index, worker)| {
                     Some((index, worker.generation(), worker.pid())).filter(|&(_, _, pid)| pid != 0)
@@ -173,8 +173,8 @@ impl EngineState {
     /// Retires a worker that was found too large in this generation, without the lock: an actor may have started there
     /// since.
     pub(super) fn retire_grown(&mut self, worker: usize, generation: u32) {
-        let found = &self.workers[worker];
-        if found.generation() == generation && found.actors() == 0 {
+        let is_same = self.workers[worker].generation() == generation;
+        if is_same && self.lanes.actors_of(worker) == 0 {
             self.retire(worker);
         }
     }
@@ -184,36 +184,11 @@ impl EngineState {
         if !self.scheduler.set_low_on_memory(low) {
             return;
         }
-        self.lanes.iter_mut().for_each(|lane| lane.set_held(low));
+        self.lanes.set_held(low);
         if low {
             self.reclaim(0..self.lanes.len());
         }
         self.refill();
-    }
-
-    /// While memory is short: places the oldest job if none runs.
-    #[cold]
-    pub(super) fn refill_one_at_a_time(&mut self) {
-        if self.lanes.open() > 0 {
-            return;
-        }
-        if self.actors.take_first_turn() || self.queue.is_empty() && self.actors.has_listed() {
-            self.lanes.iter_mut().for_each(|lane| lane.set_held(false));
-            self.feed_actors(1);
-            self.lanes.iter_mut().for_each(|lane| lane.set_held(true));
-            return;
-        }
-        let Some(index) = self.queue.pop_any(&self.records) else {
-            return;
-        };
-        self.lanes.iter_mut().for_each(|lane| lane.set_held(false));
-        if !self.place_popped(index) {
-            self.queue.push_front(index, self.records.at(index));
-        }
-        self.lanes.iter_mut().for_each(|lane| lane.set_held(true));
-        if self.queue.is_empty() {
-            self.update_flags();
-        }
     }
 }
 

@@ -16,7 +16,6 @@ mod deadline;
 mod depend;
 mod drain;
 mod error;
-mod exclusive;
 mod exit_causes;
 mod failed_reply;
 #[cfg(any(test, feature = "points"))]

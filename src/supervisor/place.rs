@@ -1,8 +1,9 @@
 //! Which lane gets which job, and when: placing, refilling, evening out.
 
 use super::grants::Grants;
-use super::lane::{Lane, NO_RECORD};
+use super::lane::Lane;
 use super::lifecycle::Closing;
+use super::queue::Constraint;
 use super::record::Stage;
 use super::state::EngineState;
 use crate::link::{BACKLOG, Call, LOW_SHIFT, NOTICE, SLOTS, SPILLED, SPIN, STEALABLE, STOP};
@@ -22,13 +23,17 @@ impl EngineState {
     /// Posts the job of a record, if a lane should have it. Returns whether it was posted.
     #[inline]
     pub(super) fn place(&mut self, index: u32) -> bool {
+        // Exclusive jobs that wait came before.
+        let must_wait = self.records.at(index).is_exclusive() && self.queue.has_exclusive();
+        !must_wait && self.place_first(index)
+    }
+
+    /// The same for a job that no other precedes.
+    #[inline]
+    fn place_first(&mut self, index: u32) -> bool {
         let record = self.records.at(index);
         let chosen = if record.is_exclusive() {
-            // Exclusive jobs that wait came before.
-            match self.queue.has_exclusive() {
-                true => None,
-                false => self.choose_for_exclusive(),
-            }
+            self.lanes.choose_exclusive()
         } else {
             let expected = self.kernels.get(record.kernel).expected_ns;
             self.choose(expected)
@@ -38,6 +43,20 @@ impl EngineState {
         };
         self.put(index, chosen);
         true
+    }
+
+    /// Takes the next job with this constraint from the queue and places it. Returns whether it did; otherwise the job
+    /// stays the next.
+    #[inline]
+    fn place_next(&mut self, constraint: Constraint) -> bool {
+        let Some(index) = self.queue.next_for(constraint, &self.records) else {
+            return false;
+        };
+        let is_placed = self.place_first(index);
+        if !is_placed {
+            self.queue.push_front(index, self.records.at(index));
+        }
+        is_placed
     }
 
     /// Grants memory ahead, unless the lane's worker would hold more than its share: then it requests what it needs.
@@ -135,7 +154,7 @@ impl EngineState {
         // A full link of tiny jobs is no reason to wake another worker: it is emptied sooner than that, unless one of
         // the jobs turned out to be long.
         let recent = &self.lanes[self.lanes.recent()];
-        let queued = self.queue.len() as u64 * u64::from(expected_ns);
+        let queued = self.queue.unbound() as u64 * u64::from(expected_ns);
         if recent.is_ready()
             && recent.producer.free_slots() == 0
             && recent.backlog_ns() + queued < 4 * WAKE_NS
@@ -202,7 +221,7 @@ impl EngineState {
     /// Sets the flags of a lane after its situation changed.
     #[inline]
     pub(super) fn flag(&mut self, index: usize) {
-        let more = self.has_queued();
+        let more = self.queue.has_work();
         let spare = self.lanes.open() > self.lanes.ready();
         let spin = self.config.may_spin() && index == self.lanes.recent();
         let lane = &mut self.lanes[index];
@@ -235,32 +254,67 @@ impl EngineState {
         if self.scheduler.is_low_on_memory() {
             return self.refill_one_at_a_time();
         }
-        // Exclusive jobs and all others take turns. Otherwise an exclusive job would wait for the last of the others.
-        let exclusive_last = self.scheduler.exclusive_goes_last();
+        let exclusive_last = self.queue.exclusive_goes_last();
         if self.queue.has_exclusive() && !exclusive_last {
             self.place_exclusive(true);
         }
-        let actors_first = self.actors.take_first_turn();
+        let actors_first = self.queue.take_actors_first();
         if actors_first {
             self.feed_actors(usize::MAX);
         }
-        let before = self.queue.is_empty();
-        while let Some(index) = self.queue.pop(&self.records) {
-            if !self.place(index) {
-                self.queue.push_front(index, self.records.at(index));
-                break;
-            }
-        }
-        if before != self.queue.is_empty() {
+        let before = self.queue.unbound() == 0;
+        while self.place_next(Constraint::Any) {}
+        if before != (self.queue.unbound() == 0) {
             self.update_flags();
         }
-        if !actors_first && self.actors.has_listed() {
+        if !actors_first && self.queue.has_actors() {
             self.feed_actors(usize::MAX);
         }
         if exclusive_last {
-            self.scheduler.set_placed_exclusive(false);
+            self.queue.set_exclusive_last(false);
             // No worker is reserved yet: the jobs that were placed just now would be taken back.
             self.place_exclusive(false);
+        }
+    }
+
+    /// While memory is short: places the oldest job if none runs.
+    #[cold]
+    fn refill_one_at_a_time(&mut self) {
+        if self.lanes.open() > 0 {
+            return;
+        }
+        let is_empty = self.queue.unbound() == 0;
+        let actors = self.queue.take_actors_first() || is_empty && self.queue.has_actors();
+        if is_empty && !actors {
+            return;
+        }
+        self.lanes.set_held(false);
+        if actors {
+            self.feed_actors(1);
+        } else {
+            let constraint = match self.queue.has_exclusive() {
+                true => Constraint::WholeWorker,
+                false => Constraint::Any,
+            };
+            self.place_next(constraint);
+        }
+        self.lanes.set_held(true);
+        if !is_empty && self.queue.unbound() == 0 {
+            self.update_flags();
+        }
+    }
+
+    /// Places exclusive jobs that wait, as far as there are workers for them. If `reserve`, keeps a worker free for the
+    /// first of the others, and takes back what that worker has not begun.
+    #[cold]
+    fn place_exclusive(&mut self, reserve: bool) {
+        while self.place_next(Constraint::WholeWorker) {
+            self.queue.set_exclusive_last(true);
+        }
+        if !self.queue.has_exclusive() {
+            self.lanes.unreserve();
+        } else if reserve && let Some(worker) = self.lanes.reserve() {
+            self.reclaim(self.lanes.of_worker(worker));
         }
     }
 
@@ -273,7 +327,7 @@ impl EngineState {
             self.lanes[lane].add_timed(position);
             self.watch(lane);
             if self.records.at(index).is_exclusive() {
-                self.begin_exclusive(lane);
+                self.lanes.begin_exclusive(lane);
             }
         }
     }
@@ -287,7 +341,7 @@ impl EngineState {
             .filter(|lane| lane.is_ready() && lane.is_idle() && lane.room() > 0)
             .count();
         let mut waiting = false;
-        let passed_by = self.actor_could_start_elsewhere();
+        let passed_by = self.an_actor_is_passed_by();
         for index in 0..self.lanes.len() {
             let behind = idle > 0 && self.has_movable(index);
             let lane = &mut self.lanes[index];
@@ -315,28 +369,20 @@ impl EngineState {
         if !lane.is_ready() || lane.producer.open() < 2 {
             return false;
         }
-        lane.actors() == 0 || {
-            let mut ahead = lane.producer.open_positions().skip(1);
-            ahead.any(|position| {
-                let record = lane.record_at(position);
-                record != NO_RECORD && self.records.look(record).owner.actor().is_none()
-            })
-        }
+        let first = lane.producer.open_positions().start;
+        let mut movable = lane.movable(&self.records);
+        lane.actors() == 0 || movable.any(|position| position != first)
     }
 
     /// Takes back a fair share of the jobs that a lane has not begun, newest first.
     fn share_out(&mut self, index: usize, idle: usize) {
         let lane = &self.lanes[index];
         // Retracted slots do not count: the worker has only not skipped them yet.
-        let mut live: Vec<(u64, u32)> = lane
-            .held()
-            .map(|position| (position, lane.record_at(position)))
-            .collect();
-        let ahead = live.len().saturating_sub(1);
-        // Calls of actors stay where the state is.
-        live.retain(|&(_, record)| self.records.look(record).owner.actor().is_none());
+        let ahead = lane.held().count().saturating_sub(1);
         let share = (ahead * idle).div_ceil(idle + 1);
-        for (position, record) in live.into_iter().rev().take(share) {
+        let newest = lane.movable(&self.records).rev().take(share);
+        for position in newest.collect::<Vec<_>>() {
+            let record = self.lanes[index].record_at(position);
             if !self.take_back(index, position) {
                 break;
             }

@@ -9,6 +9,7 @@ use super::error::{JobErrorKind, WorkerExit};
 use super::exit_causes::before_ready;
 use super::lane::NO_RECORD;
 use super::output::last_words::LastWords;
+use super::queue::Constraint;
 use super::shared::Supervisor;
 use super::state::EngineState;
 use super::suspicion::{EXPLAINED, UNEXPLAINED};
@@ -207,7 +208,8 @@ impl EngineState {
                     continue;
                 }
                 if untouched {
-                    self.actor_job_retracted(record, position);
+                    let owner = self.records.look(record).owner;
+                    self.actors.retracted(owner, position);
                     back.push(record);
                 } else {
                     ran.push((lane_index, record));
@@ -243,8 +245,8 @@ impl EngineState {
     /// Charges a job for a death of its worker in front of which it was. Returns whether that happened too often.
     fn is_suspect(&mut self, record: u32, weight: u32) -> bool {
         // Each start of an actor counts as another job.
-        let actor = self.started_actor(record);
-        let job = actor.unwrap_or_else(|| self.records.look(record).job);
+        let record = self.records.look(record);
+        let job = self.actors.started_by(record.owner).unwrap_or(record.job);
         let most = 4 * self.lanes.len();
         self.suspicion.charge(job, weight, most)
     }
@@ -380,8 +382,10 @@ impl EngineState {
         // First: whatever leaves a line or returns a permit may let other jobs into the queue.
         self.fail_permit_waiters(why);
         // One by one: the failure of one may cancel others of its group.
-        while let Some(record) = self.queue.pop_any(&self.records) {
-            self.fail(record, why.clone(), None, Vec::new());
+        for constraint in [Constraint::WholeWorker, Constraint::Any] {
+            while let Some(record) = self.queue.next_for(constraint, &self.records) {
+                self.fail(record, why.clone(), None, Vec::new());
+            }
         }
         self.lose_all_actors(why);
         self.fail_waiting(why);

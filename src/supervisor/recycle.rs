@@ -20,7 +20,7 @@ impl EngineState {
             self.lanes[lane].begin_generation(share);
         }
         self.workers[worker].begin_generation();
-        self.forget_exclusive(worker);
+        self.lanes.forget_exclusive(worker);
     }
 
     /// Jobs that the present generation of this worker has finished.

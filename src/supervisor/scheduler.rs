@@ -5,10 +5,6 @@ use super::options::Priority;
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Scheduler {
-    /// The worker that is kept free for the first job that waits for a worker of its own.
-    reserved: Option<usize>,
-    /// The job that was placed last of those that waited was one for a worker of its own: others go first next time.
-    placed_exclusive: bool,
     /// Some job had a priority other than the usual one.
     has_priorities: bool,
     /// The monitor places jobs and no thread submits: sleeping workers may be woken for tiny jobs too.
@@ -18,32 +14,6 @@ pub(super) struct Scheduler {
 }
 
 impl Scheduler {
-    pub(super) fn reserved(&self) -> Option<usize> {
-        self.reserved
-    }
-
-    /// Keeps a worker free.
-    pub(super) fn reserve(&mut self, worker: usize) {
-        self.reserved = Some(worker);
-    }
-
-    /// Keeps no worker free any more. Returns which was.
-    pub(super) fn unreserve(&mut self) -> Option<usize> {
-        self.reserved.take()
-    }
-
-    /// Whether jobs that share a worker go before those that want one of their own: they take turns, since otherwise
-    /// those would wait for the last of these.
-    #[inline]
-    pub(super) fn exclusive_goes_last(&self) -> bool {
-        self.placed_exclusive
-    }
-
-    /// A job got a worker of its own, or it is the turn of those again.
-    pub(super) fn set_placed_exclusive(&mut self, placed: bool) {
-        self.placed_exclusive = placed;
-    }
-
     /// A job of this priority was submitted.
     pub(super) fn saw(&mut self, priority: Priority) {
         self.has_priorities |= priority != Priority::Normal;

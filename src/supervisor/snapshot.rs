@@ -85,7 +85,7 @@ impl Supervisor {
             arena,
             workers: workers.collect(),
             kernels: state.kernel_stats().0,
-            queued: state.queue.len() + state.actors.waiting_calls(),
+            queued: state.queue.len(),
             waiting: state.timers.attempts().count() + state.runs.waiting_parents(),
             limited: state.permit_waiters.len(),
             open: state.lanes.open(),
@@ -107,7 +107,7 @@ impl Supervisor {
         state.drain_busy();
         state.refill();
         let (kernels, running) = state.kernel_stats();
-        let queued = (state.queue.len() + state.actors.waiting_calls()) as u64;
+        let queued = state.queue.len() as u64;
         let waiting = (state.timers.attempts().count() + state.runs.waiting_parents()) as u64;
         let limited = state.permit_waiters.len() as u64;
         let open = state.lanes.open() as u64;

@@ -47,13 +47,13 @@ pub(super) struct EngineState {
     pub(super) workers: Vec<Worker>,
     pub(super) lanes: Lanes,
     pub(super) scheduler: Scheduler,
-    /// Jobs that no lane has.
+    /// What waits for a lane.
     pub(super) queue: Queue,
     /// What is due at a certain time: among others the next attempts of jobs.
     pub(super) timers: Timers,
     /// Jobs that wait for a permit of their limiter.
     pub(super) permit_waiters: WaitingJobs,
-    /// States that stay in their workers, and the calls that only those workers can run.
+    /// States that stay in their workers.
     pub(super) actors: Actors,
     /// Jobs that wait for other jobs.
     pub(super) runs: Runs,
@@ -79,6 +79,7 @@ impl EngineState {
         workers: usize,
         config: Config,
     ) -> Self {
+        let queue = Queue::new(lanes.len());
         Self {
             arena,
             config,
@@ -91,7 +92,7 @@ impl EngineState {
             workers: (0..workers).map(|_| Worker::new()).collect(),
             lanes: Lanes::new(lanes, workers),
             scheduler: Scheduler::default(),
-            queue: Queue::default(),
+            queue,
             timers: Timers::default(),
             permit_waiters: WaitingJobs::default(),
             actors: Actors::default(),
@@ -117,7 +118,7 @@ impl EngineState {
         self.lifecycle.closing() == Closing::Drain
             && self.lanes.open() == 0
             && !self.has_uncopied()
-            && !self.has_queued()
+            && !self.queue.has_work()
             && self.permit_waiters.is_empty()
             && !self.timers.has_actor_starts()
             && !self.runs.has_pending_work()
@@ -131,11 +132,6 @@ impl EngineState {
         false
     }
 
-    /// Whether there are jobs that no lane has, or actors for which a lane has something to do.
-    pub(super) fn has_queued(&self) -> bool {
-        !self.queue.is_empty() || self.actors.has_listed()
-    }
-
     pub(super) fn call_if_drained(&mut self) {
         if self.is_drained() {
             self.monitor.call();
@@ -147,7 +143,7 @@ impl EngineState {
         let asked_for = match self.lifecycle.closing() {
             Closing::No => true,
             Closing::Drain => {
-                self.lanes.open() + self.permit_waiters.len() > 0 || self.has_queued()
+                self.lanes.open() + self.permit_waiters.len() > 0 || self.queue.has_work()
             }
             Closing::Now => false,
         };

@@ -21,7 +21,8 @@ impl EngineState {
             Retract::Taken { wake } => {
                 let record = lane.take(position);
                 self.lanes.left();
-                self.actor_job_retracted(record, position);
+                let owner = self.records.look(record).owner;
+                self.actors.retracted(owner, position);
                 let lane = &mut self.lanes[link];
                 crate::sync::point!("retract.taken");
                 if wake {

@@ -76,8 +76,6 @@ pub(super) struct Worker {
     restarts: u64,
     /// Processes that were replaced without having failed.
     recycled: u64,
-    /// Actors whose states are in its lanes.
-    actors: usize,
     /// It is asked to end, to be replaced.
     is_retiring: bool,
     /// When it is killed unless it has ended, once it has nothing left to do.
@@ -105,7 +103,6 @@ impl Worker {
             last_words: LastWords::default(),
             restarts: 0,
             recycled: 0,
-            actors: 0,
             is_retiring: false,
             ends_by: None,
             jobs_at_death: 0,
@@ -290,24 +287,5 @@ impl Worker {
     /// Whether the time to end is over. True once.
     pub(super) fn is_overdue(&mut self, now: Instant) -> bool {
         self.ends_by.take_if(|at| *at <= now).is_some()
-    }
-
-    // ---- actors -----------------------------------------------------------------------------
-
-    /// Number of actors whose states are in its lanes.
-    pub(super) fn actors(&self) -> usize {
-        self.actors
-    }
-
-    /// One more actor has its state here. Returns whether it is the first.
-    pub(super) fn add_actor(&mut self) -> bool {
-        self.actors += 1;
-        self.actors == 1
-    }
-
-    /// The state of an actor is gone. Returns whether it was the last.
-    pub(super) fn remove_actor(&mut self) -> bool {
-        self.actors -= 1;
-        self.actors == 0
     }
 }

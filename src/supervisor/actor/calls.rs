@@ -12,7 +12,6 @@ use crate::supervisor::admission::LineTicket;
 use crate::supervisor::error::{JobErrorKind, Rejection};
 use crate::supervisor::options::JobOptions;
 use crate::supervisor::owner::{Owner, Role};
-use crate::supervisor::queue::Queue;
 use crate::supervisor::record::JobId;
 use crate::supervisor::shared::Supervisor;
 use crate::supervisor::state::EngineState;
@@ -55,7 +54,6 @@ impl EngineState {
         let actor = Actor {
             generation: FIRST_COUNT,
             stage: ActorStage::Unplaced,
-            calls: Queue::default(),
             start: plan.start,
             end: plan.end,
             start_words,
@@ -65,7 +63,6 @@ impl EngineState {
             restored: None,
             checkpoints,
             posted: 0,
-            is_listed: false,
             is_ending: false,
             restarts: 0,
             dead_starts: 0,
@@ -73,33 +70,17 @@ impl EngineState {
             due: None,
             forgotten: 0,
         };
-        let index = match self.actors.free.pop() {
-            Some(index) => {
-                let generation = self.actor(index).generation;
-                *self.actor(index) = Actor {
-                    generation,
-                    ..actor
-                };
-                index
-            }
-            None => {
-                self.actors.table.push(actor);
-                let index = self.actors.table.len() - 1;
-                u32::try_from(index).expect("fewer than 2^32 actors at once")
-            }
-        };
+        let id = self.actors.add(actor);
+        self.queue.add_actor(id.index);
         match refusal {
-            Some(why) => self.lose_actor(index, why),
+            Some(why) => self.lose_actor(id.index, why),
             None => {
-                self.list_actor(index);
+                self.actors.list(id.index, &mut self.queue);
                 crate::sync::point!("actor.entered");
                 self.refill();
             }
         }
-        ActorId {
-            index,
-            generation: self.actor(index).generation,
-        }
+        id
     }
 
     /// Takes a call. It is posted, held in the actor's queue, or refused with an answer.
@@ -110,27 +91,26 @@ impl EngineState {
         call: &mut ArgWriter,
         options: Option<&JobOptions>,
     ) -> JobId {
-        let known = self.find_actor(id).is_some();
-        if known {
-            // The reply may return memory that the state holds.
-            let given = &self.actors.table[id.index as usize].start_blocks;
-            call.leases.extend(given.iter().cloned().map(Lease::Shared));
-        }
-        // The index of an actor that has ended may belong to another one by now.
         let kernel = self.kernels.index(info);
-        let owner = match known {
-            true => Owner::Actor {
-                actor: id.index,
-                role: Role::Call { has_handle: true },
-            },
-            false => Owner::Handle,
+        let owner = match self.actors.find(id) {
+            Some(actor) => {
+                // The reply may return memory that the state holds.
+                let given = actor.start_blocks.iter().cloned();
+                call.leases.extend(given.map(Lease::Shared));
+                Owner::Actor {
+                    actor: id.index,
+                    role: Role::Call { has_handle: true },
+                }
+            }
+            // The index of an actor that has ended may belong to another one by now.
+            None => Owner::Handle,
         };
         let (job, refusal) = self.enter_record(kernel, call, owner, options);
         if let Some(policy) = &mut self.records.get(job).policy {
             // The call can only run where the state is, even beside other jobs.
             policy.is_exclusive = false;
         }
-        let refusal = refusal.or_else(|| match self.find_actor(id) {
+        let refusal = refusal.or_else(|| match self.actors.find(id) {
             Some(actor) if !actor.is_ending => match &actor.stage {
                 ActorStage::Lost(why) => refuse(why.clone()),
                 _ => None,
@@ -144,18 +124,15 @@ impl EngineState {
         if options.is_some_and(|options| self.is_too_late(job.index, options)) {
             return job;
         }
-        let actor = &mut self.actors.table[id.index as usize];
         let record = self.records.look(job.index);
         let expected = self.kernels.get(record.kernel).expected_ns;
-        match actor.stage {
+        match self.actors.get(id.index).stage {
             ActorStage::Hosted { lane }
-                if actor.calls.is_empty()
-                    && !actor.is_listed
-                    && self.lanes[lane].fits(expected) =>
+                if !self.queue.has_waiting(id.index) && self.lanes[lane].fits(expected) =>
             {
                 self.post_call(id.index, job.index, lane);
-                if self.actor(id.index).save_is_due() {
-                    self.list_actor(id.index);
+                if self.actors.get(id.index).save_is_due() {
+                    self.actors.list(id.index, &mut self.queue);
                     self.feed_actor_lane(lane, 1);
                 }
             }
@@ -166,7 +143,7 @@ impl EngineState {
 
     #[inline]
     pub(super) fn post_call(&mut self, index: u32, record: u32, lane: usize) {
-        let actor = &mut self.actors.table[index as usize];
+        let actor = self.actors.get(index);
         actor.posted += 1;
         // Leased here, not when the call was submitted: a requeued call may meet another generation of the state.
         if let Some(block) = &actor.restored {
@@ -185,11 +162,10 @@ impl EngineState {
     #[cold]
     pub(super) fn keep_call(&mut self, index: u32, record: u32) {
         self.monitor.watch_memory();
-        let actor = &mut self.actors.table[index as usize];
-        actor.calls.push_back(record, self.records.look(record));
-        let (lane, calls) = (actor.lane(), actor.calls.len());
-        self.actors.waiting_calls += 1;
-        self.list_actor(index);
+        self.queue.push_back(record, self.records.look(record));
+        let lane = self.actors.get(index).lane();
+        let calls = self.queue.calls_of(index);
+        self.actors.list(index, &mut self.queue);
         crate::sync::point!("call.retained");
         // Flags are set: the lane rings before it runs dry.
         if calls > 1 && !calls.is_multiple_of(LOOK_EVERY) {
@@ -205,43 +181,26 @@ impl EngineState {
 
     /// Ends an actor whose handle was dropped: its state is dropped after the calls submitted so far.
     pub(in crate::supervisor) fn end_actor(&mut self, id: ActorId) {
-        let Some(actor) = self.find_actor(id) else {
+        let Some(actor) = self.actors.find(id) else {
             return;
         };
         actor.is_ending = true;
         match actor.stage {
             ActorStage::Lost(_) => self.remove_actor(id.index),
-            ActorStage::Unplaced if actor.calls.is_empty() => self.remove_actor(id.index),
+            ActorStage::Unplaced if self.queue.calls_of(id.index) == 0 => {
+                self.remove_actor(id.index);
+            }
             _ => {
-                self.list_actor(id.index);
+                self.actors.list(id.index, &mut self.queue);
                 self.refill();
             }
         }
     }
 
-    /// Removes the actor from the list of those that wait for a lane.
-    pub(super) fn unlist_unplaced(&mut self, index: u32) {
-        let actor = self.actor(index);
-        if actor.is_listed && matches!(actor.stage, ActorStage::Unplaced) {
-            actor.is_listed = false;
-            self.actors.unplaced.retain(|&other| other != index);
-            self.actors.listed_count -= 1;
-        }
-    }
-
     pub(super) fn remove_actor(&mut self, index: u32) {
-        self.unlist_unplaced(index);
-        self.end_pause_of_actor(index);
-        let actor = self.actor(index);
-        actor.is_listed = false;
-        actor.generation = actor.generation.wrapping_add(1);
-        actor.stage = ActorStage::Free;
-        actor.start_blocks.clear();
-        actor.start_files.clear();
-        actor.restored = None;
-        actor.start_words = [].into();
-        actor.checkpoints = None;
-        self.actors.free.push(index);
+        self.queue.unlist(index);
+        self.actors.end_pause(index, &mut self.timers);
+        self.actors.remove(index);
         crate::sync::point!("actor.removed");
         self.call_if_drained();
     }
@@ -252,7 +211,8 @@ impl EngineState {
         self.drain_busy();
         self.refill();
         let workers = self.workers.len();
-        let actor = self.find_actor(id)?;
+        let waiting = self.queue.calls_of(id.index);
+        let actor = self.actors.find(id)?;
         let checkpoints = actor.checkpoints.as_ref();
         Some(ActorStatus {
             worker: match actor.stage {
@@ -263,7 +223,7 @@ impl EngineState {
                 ActorStage::Lost(why) => Some(why.clone()),
                 _ => None,
             },
-            waiting: actor.calls.len(),
+            waiting,
             restarts: actor.restarts,
             forgotten: actor.forgotten,
             checkpoints: checkpoints.map_or(0, |checkpoints| checkpoints.made),

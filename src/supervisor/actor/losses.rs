@@ -9,6 +9,7 @@ use crate::supervisor::error::{FailedDependency, JobErrorKind, WorkerExit};
 use crate::supervisor::lifecycle::Closing;
 use crate::supervisor::owner::{Owner, Role};
 use crate::supervisor::policy::ends_worker;
+use crate::supervisor::queue::Constraint;
 use crate::supervisor::record::Outcome;
 use crate::supervisor::state::EngineState;
 
@@ -35,18 +36,18 @@ impl EngineState {
                 self.start_of_actor_failed(index, error.kind())
             }
             (Role::Start, _) => {
-                let actor = self.actor(index);
+                let actor = self.actors.get(index);
                 actor.dead_starts = 0;
                 actor.full_starts = 0;
                 if let ActorStage::Starting { lane } = actor.stage {
                     actor.stage = ActorStage::Hosted { lane };
                     crate::sync::point!("actor.ready");
-                    self.list_actor(index);
+                    self.actors.list(index, &mut self.queue);
                     self.flag(lane);
                 }
             }
             (Role::Save, outcome) => {
-                let actor = self.actor(index);
+                let actor = self.actors.get(index);
                 let posted = actor.posted;
                 let Some(checkpoints) = &mut actor.checkpoints else {
                     return;
@@ -79,14 +80,14 @@ impl EngineState {
                         checkpoints.failed += 1;
                         checkpoints.failed_at = call_count.unwrap_or(posted);
                         if call_count.is_some_and(|call_count| call_count < posted) {
-                            self.list_actor(index);
+                            self.actors.list(index, &mut self.queue);
                         }
                     }
                 }
             }
             (Role::End, _) => {
-                if let ActorStage::Ending { lane } = self.actor(index).stage {
-                    self.unhost_actor(lane);
+                if let ActorStage::Ending { lane } = self.actors.get(index).stage {
+                    self.lanes.unhost(lane);
                     self.remove_actor(index);
                 }
             }
@@ -97,11 +98,11 @@ impl EngineState {
 
     /// Handles a start that gave no state.
     pub(super) fn start_of_actor_failed(&mut self, index: u32, why: &JobErrorKind) {
-        if let Some(lane) = self.actor(index).lane() {
-            self.unhost_actor(lane);
+        if let Some(lane) = self.actors.get(index).lane() {
+            self.lanes.unhost(lane);
         }
         let most = self.config.quarantine_after();
-        let actor = self.actor(index);
+        let actor = self.actors.get(index);
         // The start may have killed its worker, or not. An actor with checkpoints may cost as many workers as a job
         // with retries.
         let dead = ends_worker(why) && actor.checkpoints.is_some();
@@ -110,10 +111,10 @@ impl EngineState {
         let innocent = matches!(why, JobErrorKind::Lost(WorkerExit::OtherJob { .. }));
         if innocent || dead && actor.dead_starts < most {
             actor.unplace();
-            return self.list_actor(index);
+            return self.actors.list(index, &mut self.queue);
         }
         if self.pause_restart(index, why) {
-            self.actor(index).stage = ActorStage::Unplaced;
+            self.actors.get(index).stage = ActorStage::Unplaced;
             return;
         }
         self.lose_actor(index, lost(why.clone(), 0, false));
@@ -121,22 +122,16 @@ impl EngineState {
 
     /// Gives up an actor: answers all its waiting calls.
     pub(super) fn lose_actor(&mut self, index: u32, why: JobErrorKind) {
-        self.end_pause_of_actor(index);
-        let actor = &mut self.actors.table[index as usize];
+        self.actors.end_pause(index, &mut self.timers);
+        let actor = self.actors.get(index);
         actor.stage = ActorStage::Lost(why.clone());
-        actor.start_blocks.clear();
-        actor.start_files.clear();
-        actor.restored = None;
-        actor.start_words = [].into();
+        actor.forget_start();
         if let Some(checkpoints) = &mut actor.checkpoints {
             checkpoints.last = None;
         }
-        while let Some(record) = self.actors.table[index as usize].calls.pop(&self.records) {
-            self.actors.waiting_calls -= 1;
-            self.fail(record, why.clone(), None, Vec::new());
-        }
+        self.fail_calls(index, &why);
         crate::sync::point!("actor.lost");
-        if self.actor(index).is_ending {
+        if self.actors.get(index).is_ending {
             self.remove_actor(index);
         }
         self.call_if_drained();
@@ -144,44 +139,12 @@ impl EngineState {
 
     /// Gives up actors without state and without waiting calls, because a closing engine takes no more calls.
     pub(in crate::supervisor) fn lose_idle_actors(&mut self) {
-        for index in 0..self.actors.table.len() as u32 {
-            let actor = self.actor(index);
-            if matches!(actor.stage, ActorStage::Unplaced) && actor.calls.is_empty() {
-                self.unlist_unplaced(index);
+        for index in self.actors.indices() {
+            let is_idle = self.queue.calls_of(index) == 0;
+            if is_idle && matches!(self.actors.get(index).stage, ActorStage::Unplaced) {
+                self.queue.unlist(index);
                 self.lose_actor(index, JobErrorKind::ShutDown);
             }
-        }
-    }
-
-    /// Updates the accounting of an actor whose job was retracted from this position before it began.
-    #[inline]
-    pub(in crate::supervisor) fn actor_job_retracted(&mut self, record: u32, position: u64) {
-        if let Owner::Actor { actor, role } = self.records.look(record).owner {
-            self.call_retracted(actor, role, position);
-        }
-    }
-
-    #[cold]
-    pub(super) fn call_retracted(&mut self, index: u32, role: Role, position: u64) {
-        match role {
-            Role::Call { .. } => {
-                let actor = self.actor(index);
-                actor.posted -= 1;
-                // Saves posted behind the call contain one call less.
-                let under_way = actor
-                    .checkpoints
-                    .iter_mut()
-                    .flat_map(|all| &mut all.under_way);
-                for made in under_way.filter(|made| made.position > position) {
-                    made.call_count -= 1;
-                }
-            }
-            Role::Save => {
-                if let Some(checkpoints) = &mut self.actor(index).checkpoints {
-                    checkpoints.under_way.pop_back();
-                }
-            }
-            Role::Start | Role::End => {}
         }
     }
 
@@ -192,53 +155,40 @@ impl EngineState {
             return;
         };
         if matches!(role, Role::Call { .. }) {
-            let actor = &mut self.actors.table[index as usize];
-            actor.calls.push_front(record, self.records.look(record));
-            self.actors.waiting_calls += 1;
-            return self.list_actor(index);
+            self.queue.push_front(record, self.records.look(record));
+            return self.actors.list(index, &mut self.queue);
         }
         // Jobs that the engine runs for the actor are made again.
         self.remove_unrun(record);
-        let actor = self.actor(index);
+        let actor = self.actors.get(index);
         match (role, actor.lane()) {
             (Role::Start, Some(lane)) => {
                 actor.unplace();
-                self.unhost_actor(lane);
+                self.lanes.unhost(lane);
             }
             (Role::End, Some(lane)) => actor.stage = ActorStage::Hosted { lane },
             _ => {}
         }
-        self.list_actor(index);
-    }
-
-    /// Removes a call that no lane has. The caller updates its record.
-    pub(in crate::supervisor) fn unqueue_call(&mut self, index: u32, record: u32) {
-        let actor = &mut self.actors.table[index as usize];
-        actor.calls.give_up(record, &self.records);
-        self.actors.waiting_calls -= 1;
+        self.actors.list(index, &mut self.queue);
     }
 
     /// Gives up all actors for this reason.
     pub(in crate::supervisor) fn lose_all_actors(&mut self, why: &JobErrorKind) {
-        for index in std::mem::take(&mut self.actors.unplaced) {
-            self.actor(index).is_listed = false;
-            self.actors.listed_count -= 1;
-        }
-        for index in 0..self.actors.table.len() as u32 {
-            match self.actor(index).stage {
+        self.queue.unlist_all(Constraint::Host);
+        for index in self.actors.indices() {
+            match self.actors.get(index).stage {
                 // Jobs that a lane has are answered when its worker is gone.
                 ActorStage::Unplaced => self.lose_actor(index, why.clone()),
                 ActorStage::Hosted { .. } | ActorStage::Starting { .. } => {
-                    self.fail_kept_calls(index, why)
+                    self.fail_calls(index, why);
                 }
                 ActorStage::Ending { .. } | ActorStage::Lost(_) | ActorStage::Free => {}
             }
         }
     }
 
-    pub(super) fn fail_kept_calls(&mut self, index: u32, why: &JobErrorKind) {
-        while let Some(record) = self.actors.table[index as usize].calls.pop(&self.records) {
-            self.actors.waiting_calls -= 1;
+    fn fail_calls(&mut self, index: u32, why: &JobErrorKind) {
+        while let Some(record) = self.queue.next_call(index, &self.records) {
             self.fail(record, why.clone(), None, Vec::new());
         }
     }
@@ -266,23 +216,18 @@ impl EngineState {
             }
         }
         for lane in self.lanes.of_worker(worker) {
-            let hosted = self.lanes[lane].hosted_mut();
-            let turns = hosted.map(|hosted| std::mem::take(&mut hosted.turns));
-            for index in turns.unwrap_or_default() {
-                self.actor(index).is_listed = false;
-                self.actors.listed_count -= 1;
-            }
+            self.queue.unlist_all(Constraint::Lane(lane));
         }
-        for index in 0..self.actors.table.len() as u32 {
+        for index in self.actors.indices() {
             let workers = self.workers.len();
-            match self.actor(index).stage {
+            match self.actors.get(index).stage {
                 ActorStage::Hosted { lane } if lane % workers == worker => {
                     let own: Vec<_> = calls.extract_if(.., |(of, _, _)| *of == index).collect();
                     self.restart_or_lose_actor(index, lane, own, fault);
                 }
                 // The state was dropped with its process.
                 ActorStage::Ending { lane } if lane % workers == worker => {
-                    self.unhost_actor(lane);
+                    self.lanes.unhost(lane);
                     self.remove_actor(index);
                 }
                 _ => {}
@@ -301,7 +246,7 @@ impl EngineState {
         calls: Vec<(u32, u32, JobErrorKind)>,
         fault: &JobErrorKind,
     ) {
-        self.unhost_actor(lane);
+        self.lanes.unhost(lane);
         let worker = self.lanes.worker_of(lane);
         let cause = calls.first().map_or(fault, |(_, _, why)| why).clone();
         // A closing engine does not restart actors.
@@ -309,9 +254,9 @@ impl EngineState {
             || self.lifecycle.closes_now()
             || self.lifecycle.broken().is_some();
         // No call is left, and none can come.
-        let idle = self.lifecycle.closing() == Closing::Drain && self.actor(index).calls.is_empty();
-        let closing = closing || idle;
-        let actor = self.actor(index);
+        let has_calls = self.queue.calls_of(index) > 0;
+        let closing = closing || self.lifecycle.closing() == Closing::Drain && !has_calls;
+        let actor = self.actors.get(index);
         let held = actor
             .checkpoints
             .as_ref()
@@ -324,7 +269,7 @@ impl EngineState {
         for (_, record, _) in calls {
             self.fail_running(worker, record, why.clone());
         }
-        let actor = self.actor(index);
+        let actor = self.actors.get(index);
         if !restarts {
             let why = if closing { JobErrorKind::ShutDown } else { why };
             return self.lose_actor(index, why);
@@ -332,10 +277,10 @@ impl EngineState {
         actor.unplace();
         actor.restarts += 1;
         crate::sync::point!("actor.gone");
-        if actor.is_ending && actor.calls.is_empty() {
+        if actor.is_ending && self.queue.calls_of(index) == 0 {
             return self.remove_actor(index);
         }
-        self.list_actor(index);
+        self.actors.list(index, &mut self.queue);
     }
 }
 

@@ -7,5 +7,5 @@ mod restart_pauses;
 mod state;
 
 pub use state::ActorStatus;
+pub(super) use state::Actors;
 pub(crate) use state::{ActorId, ActorPlan, CheckpointPlan};
-pub(super) use state::{Actors, HostedActors};

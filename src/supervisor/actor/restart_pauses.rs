@@ -16,7 +16,7 @@ impl EngineState {
     /// Schedules another try if the start failed for a reason that may pass. Returns whether it did.
     pub(super) fn pause_restart(&mut self, index: u32, why: &JobErrorKind) -> bool {
         let closing = self.lifecycle.closes_now() || self.lifecycle.broken().is_some();
-        let actor = self.actor(index);
+        let actor = self.actors.get(index);
         // The caller of a first start can free memory and call `actor` again; nothing is lost.
         let is_full = matches!(
             why,
@@ -33,18 +33,11 @@ impl EngineState {
         true
     }
 
-    /// Cancels the scheduled restart.
-    pub(super) fn end_pause_of_actor(&mut self, index: u32) {
-        if let Some(due) = self.actor(index).due.take() {
-            self.timers.remove_start(due, Timer::ActorStart(index));
-        }
-    }
-
     /// Lists an actor whose pause is over. Not if the pause was ended before that time.
     pub(in crate::supervisor) fn end_actor_pause(&mut self, index: u32, due: Instant) {
-        if self.actor(index).due == Some(due) {
-            self.end_pause_of_actor(index);
-            self.list_actor(index);
+        if self.actors.get(index).due == Some(due) {
+            self.actors.end_pause(index, &mut self.timers);
+            self.actors.list(index, &mut self.queue);
         }
     }
 }

@@ -11,7 +11,9 @@ use crate::array::SealedFile;
 use crate::kernel::wire::{ArgWriter, ReceivedArray};
 use crate::kernel::{KernelInfo, Receiving, actor};
 use crate::supervisor::error::JobErrorKind;
-use crate::supervisor::queue::Queue;
+use crate::supervisor::owner::{Owner, Role};
+use crate::supervisor::queue::{Constraint, Queue};
+use crate::supervisor::timers::{Timer, Timers};
 
 /// Number of waiting calls after which the lane is drained again.
 pub(super) const LOOK_EVERY: usize = 32;
@@ -153,8 +155,6 @@ impl Checkpoints {
 pub(super) struct Actor {
     pub(super) generation: u32,
     pub(super) stage: ActorStage,
-    /// Calls that no lane has yet.
-    pub(super) calls: Queue,
     pub(super) start: KernelInfo,
     pub(super) end: KernelInfo,
     /// Arguments of the start, without the key.
@@ -170,8 +170,6 @@ pub(super) struct Actor {
     pub(super) checkpoints: Option<Box<Checkpoints>>,
     /// Calls posted in this generation, minus those retracted.
     pub(super) posted: u64,
-    /// Listed in `Actors::unplaced` or in its lane's `turns`: there is work to post for it.
-    pub(super) is_listed: bool,
     /// The handle was dropped: no further call will come.
     pub(super) is_ending: bool,
     pub(super) restarts: u64,
@@ -186,6 +184,30 @@ pub(super) struct Actor {
 }
 
 impl Actor {
+    /// Forgets what only another start needs.
+    pub(super) fn forget_start(&mut self) {
+        self.start_blocks.clear();
+        self.start_files.clear();
+        self.restored = None;
+        self.start_words = [].into();
+    }
+
+    #[cold]
+    fn retracted(&mut self, role: Role, position: u64) {
+        match (role, &mut self.checkpoints) {
+            (Role::Call { .. }, checkpoints) => {
+                self.posted -= 1;
+                // Saves posted behind the call contain one call less.
+                let under_way = checkpoints.iter_mut().flat_map(|all| &mut all.under_way);
+                for made in under_way.filter(|made| made.position > position) {
+                    made.call_count -= 1;
+                }
+            }
+            (Role::Save, Some(checkpoints)) => _ = checkpoints.under_way.pop_back(),
+            (Role::Save | Role::Start | Role::End, _) => {}
+        }
+    }
+
     /// Discards the state; another one is to be made.
     pub(super) fn unplace(&mut self) {
         self.stage = ActorStage::Unplaced;
@@ -195,20 +217,6 @@ impl Actor {
     pub(super) fn save_is_due(&self) -> bool {
         let checkpoints = self.checkpoints.as_ref();
         checkpoints.is_some_and(|checkpoints| checkpoints.are_due(self.posted))
-    }
-
-    /// Whether there is work to post for the actor, now or once a lane hosts it.
-    pub(super) fn has_work(&self) -> bool {
-        match self.stage {
-            ActorStage::Unplaced => self.due.is_none(),
-            ActorStage::Hosted { .. } => {
-                !self.calls.is_empty() || self.save_is_due() || self.is_ending
-            }
-            ActorStage::Starting { .. }
-            | ActorStage::Ending { .. }
-            | ActorStage::Lost(_)
-            | ActorStage::Free => false,
-        }
     }
 
     pub(super) fn lane(&self) -> Option<usize> {
@@ -224,54 +232,99 @@ impl Actor {
 /// All actors of an engine.
 #[derive(Debug, Default)]
 pub(in crate::supervisor) struct Actors {
-    pub(super) table: Vec<Actor>,
-    pub(super) free: Vec<u32>,
-    /// Actors that wait for a lane.
-    pub(super) unplaced: VecDeque<u32>,
-    /// Number of actors with `is_listed` set.
-    pub(super) listed_count: usize,
-    /// Calls that no lane has yet.
-    pub(super) waiting_calls: usize,
-    /// Whether actors were placed before ordinary jobs the last time; they take turns.
-    pub(super) turn: bool,
+    table: Vec<Actor>,
+    free: Vec<u32>,
 }
 
 impl Actors {
-    /// Whether there is work to post for some actor, once there is room.
-    pub(in crate::supervisor) fn has_listed(&self) -> bool {
-        self.listed_count > 0
+    /// Adds an actor under an index that is free.
+    pub(super) fn add(&mut self, actor: Actor) -> ActorId {
+        let index = self.free.pop().unwrap_or(self.table.len() as u32);
+        match self.table.get_mut(index as usize) {
+            Some(free) => {
+                let generation = free.generation;
+                *free = Actor {
+                    generation,
+                    ..actor
+                };
+            }
+            None => self.table.push(actor),
+        }
+        let generation = self.get(index).generation;
+        ActorId { index, generation }
     }
 
-    /// Number of calls that no lane has yet.
-    pub(in crate::supervisor) fn waiting_calls(&self) -> usize {
-        self.waiting_calls
+    /// Frees the index of an actor.
+    pub(super) fn remove(&mut self, index: u32) {
+        let actor = self.get(index);
+        actor.generation = actor.generation.wrapping_add(1);
+        actor.stage = ActorStage::Free;
+        actor.forget_start();
+        actor.checkpoints = None;
+        self.free.push(index);
     }
 
-    /// Whether actors are placed before ordinary jobs this time. Alternates with each call.
-    pub(in crate::supervisor) fn take_first_turn(&mut self) -> bool {
-        self.turn = !self.turn;
-        self.turn && self.listed_count > 0
-    }
-}
-
-/// What a lane keeps about the actors that it hosts.
-#[derive(Debug, Default)]
-pub(in crate::supervisor) struct HostedActors {
-    /// Number of actors.
-    pub(super) count: usize,
-    /// Actors with work to post, served in turn.
-    pub(super) turns: VecDeque<u32>,
-}
-
-impl HostedActors {
-    /// Number of actors.
-    pub(in crate::supervisor) fn count(&self) -> usize {
-        self.count
+    pub(super) fn get(&mut self, index: u32) -> &mut Actor {
+        &mut self.table[index as usize]
     }
 
-    /// Whether one of the actors has work to post.
+    pub(super) fn find(&mut self, id: ActorId) -> Option<&mut Actor> {
+        let actor = self.table.get_mut(id.index as usize)?;
+        let known = actor.generation == id.generation && !matches!(actor.stage, ActorStage::Free);
+        known.then_some(actor)
+    }
+
+    /// The indices of all actors, present or past.
+    pub(super) fn indices(&self) -> std::ops::Range<u32> {
+        0..self.table.len() as u32
+    }
+
+    /// Where a job of the actor may be posted now, if there is one.
+    pub(super) fn wants(&self, index: u32, queue: &Queue) -> Option<Constraint> {
+        let actor = &self.table[index as usize];
+        match actor.stage {
+            ActorStage::Unplaced if actor.due.is_none() => Some(Constraint::Host),
+            ActorStage::Hosted { lane }
+                if queue.calls_of(index) > 0 || actor.save_is_due() || actor.is_ending =>
+            {
+                Some(Constraint::Lane(lane))
+            }
+            _ => None,
+        }
+    }
+
+    /// Lets an actor wait for its turn if there is something to post for it.
+    pub(super) fn list(&self, index: u32, queue: &mut Queue) {
+        if let Some(constraint) = self.wants(index, queue) {
+            queue.list(index, constraint);
+        }
+    }
+
+    /// Cancels the scheduled restart.
+    pub(super) fn end_pause(&mut self, index: u32, timers: &mut Timers) {
+        if let Some(due) = self.get(index).due.take() {
+            timers.remove_start(due, Timer::ActorStart(index));
+        }
+    }
+
+    /// If this job starts an actor: a number that identifies the actor among all actors and jobs.
+    pub(in crate::supervisor) fn started_by(&self, owner: Owner) -> Option<u64> {
+        let Owner::Actor {
+            actor: index,
+            role: Role::Start,
+        } = owner
+        else {
+            return None;
+        };
+        let generation = self.table[index as usize].generation;
+        Some(u64::MAX - actor::key(index, generation))
+    }
+
+    /// Updates the accounting of an actor whose job was retracted from this position before it began.
     #[inline]
-    pub(in crate::supervisor) fn has_turns(&self) -> bool {
-        !self.turns.is_empty()
+    pub(in crate::supervisor) fn retracted(&mut self, owner: Owner, position: u64) {
+        if let Owner::Actor { actor, role } = owner {
+            self.get(actor).retracted(role, position);
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::supervisor::error::Death;
 use crate::supervisor::lifecycle::Closing;
 use crate::supervisor::monitor::{Monitor, idle};
 use crate::supervisor::policy::{After, Policy};
+use crate::supervisor::queue::Constraint;
 use crate::sys::clock;
 use crate::sys::process::Exit;
 
@@ -505,7 +506,7 @@ fn dropped_jobs_leave_no_entries_in_the_queue() {
         assert_eq!(state.queue.len(), 9_999 - n);
         assert!(state.queue.entries() <= 2 * state.queue.len() + 64);
     }
-    assert!(shared.lock().queue.is_empty());
+    assert!(shared.lock().queue.len() == 0);
 }
 
 #[test]
@@ -518,7 +519,7 @@ fn an_entry_of_a_removed_job_is_not_that_of_the_next() {
     assert_eq!(gone.index, second.index);
     let mut state = shared.lock();
     let state = &mut *state;
-    let order = [(); 3].map(|()| state.queue.pop(&state.records));
+    let order = [(); 3].map(|()| state.queue.next_for(Constraint::Any, &state.records));
     assert_eq!(order, [Some(first.index), Some(second.index), None]);
     assert_eq!(state.queue.len(), 0);
 }

@@ -86,7 +86,7 @@ impl Supervisor {
             let mut state = self.lock();
             if let Some(taken) = try_take(&mut state) {
                 // This thread was woken by a worker, and the monitor was not: so this thread refills the lanes.
-                if state.has_queued() {
+                if state.queue.has_work() {
                     state.refill();
                 }
                 self.unlock(state);
@@ -100,7 +100,7 @@ impl Supervisor {
                 }
                 _ => state.drain_busy(),
             }
-            if state.has_queued() {
+            if state.queue.has_work() {
                 state.refill();
             }
             if let Some(taken) = try_take(&mut state) {
