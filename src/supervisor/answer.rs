@@ -220,7 +220,13 @@ impl EngineState {
     pub(super) fn count_failed(&mut self, index: u32, kind: &JobErrorKind, crash: Option<&Crash>) {
         self.counts.count(kind);
         if self.records.at(index).is_traced() {
-            self.trace_failed(index, kind, crash, false);
+            self.trace.failed(
+                index,
+                &self.records,
+                &mut self.kernels,
+                kind,
+                (crash, false),
+            );
         }
     }
 

@@ -4,7 +4,8 @@
 //! that the shares of the others do not need. `Builder::max_arena_per_worker` replaces that by a fixed limit. Published
 //! results belong to the program: they count for no worker, and leave less to share.
 
-use super::state::EngineState;
+use super::config::Config;
+use super::lanes::Lanes;
 use crate::arena::{Arena, ArenaFull};
 
 /// The shares of all workers together are this part of what they hold and what is free, so that a single large result
@@ -30,26 +31,32 @@ impl OverShare {
     }
 }
 
-impl EngineState {
+impl Lanes {
     /// Refuses a grant of `bytes` to a lane whose worker would hold more of the arena than it may.
     ///
     /// Memory that is not free at all is refused by the arena, which has the better numbers.
     #[cold]
-    pub(super) fn check_arena_share(&self, lane: usize, bytes: u64) -> Result<(), OverShare> {
-        let worker = self.lanes.worker_of(lane);
-        let capacity = self.arena.capacity();
-        let free = capacity.saturating_sub(self.arena.in_use());
+    pub(super) fn check_share(
+        &self,
+        lane: usize,
+        bytes: u64,
+        arena: &Arena,
+        config: &Config,
+    ) -> Result<(), OverShare> {
+        let worker = self.worker_of(lane);
+        let capacity = arena.capacity();
+        let free = capacity.saturating_sub(arena.in_use());
         let held = self.arena_held_by(worker);
-        let limit = match self.config.max_arena_per_worker() {
+        let limit = match config.max_arena_per_worker() {
             Some(limit) => limit,
             None => {
-                let workers = self.config.active_workers() as u64;
+                let workers = config.active_workers() as u64;
                 let shares_of = |bytes: u64| bytes / ALL_SHARES / workers * (workers - 1);
                 // Whatever they hold now.
                 if bytes <= free.saturating_sub(shares_of(capacity)) {
                     return Ok(());
                 }
-                let others = (0..self.workers.len()).filter(|&other| other != worker);
+                let others = (0..self.workers()).filter(|&other| other != worker);
                 let held_by_others: Vec<u64> =
                     others.map(|other| self.arena_held_by(other)).collect();
                 let shared = free + held + held_by_others.iter().sum::<u64>();
@@ -70,7 +77,7 @@ impl EngineState {
 
     fn over_share(&self, lane: usize, limit: u64, held: u64) -> OverShare {
         OverShare {
-            region: self.lanes[lane].region(),
+            region: self[lane].region(),
             limit,
             held,
         }
@@ -78,27 +85,33 @@ impl EngineState {
 
     /// Refuses memory that would be granted ahead to a lane.
     #[cold]
-    pub(super) fn check_arena_ahead(&self, lane: usize, bytes: u64) -> Result<(), OverShare> {
-        if let Some(limit) = self.config.max_arena_per_worker() {
-            let lanes = self.lanes.of_worker(self.lanes.worker_of(lane));
-            let ahead: u64 = lanes.map(|lane| self.lanes[lane].grants().ahead()).sum();
+    pub(super) fn check_ahead(
+        &self,
+        lane: usize,
+        bytes: u64,
+        arena: &Arena,
+        config: &Config,
+    ) -> Result<(), OverShare> {
+        if let Some(limit) = config.max_arena_per_worker() {
+            let lanes = self.of_worker(self.worker_of(lane));
+            let ahead: u64 = lanes.map(|lane| self[lane].grants().ahead()).sum();
             if ahead.saturating_add(bytes) > limit / UNUSED {
                 return Err(self.over_share(lane, limit / UNUSED, ahead));
             }
         }
-        self.check_arena_share(lane, bytes)
+        self.check_share(lane, bytes, arena, config)
     }
 
     /// The most bytes to grant at once if less was requested.
-    pub(super) fn most_granted_at_once(&self) -> u64 {
-        let most = (8 << 20) / self.lanes.per_worker() as u64;
-        let limit = self.config.max_arena_per_worker();
+    pub(super) fn most_granted_at_once(&self, config: &Config) -> u64 {
+        let most = (8 << 20) / self.per_worker() as u64;
+        let limit = config.max_arena_per_worker();
         limit.map_or(most, |limit| most.min(limit / UNUSED))
     }
 
     /// Bytes of the arena that a worker was granted and has not published, or retains.
     fn arena_held_by(&self, worker: usize) -> u64 {
-        let lanes = self.lanes.of_worker(worker).map(|lane| &self.lanes[lane]);
+        let lanes = self.of_worker(worker).map(|lane| &self[lane]);
         lanes
             .map(|lane| lane.grants().held() + lane.retained().bytes())
             .sum()

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::admission::exclusive_bytes;
 use super::answer::TakenAnswer;
 use super::error::JobError;
 use super::lane::DEPTH_NS;
@@ -131,13 +132,14 @@ impl Supervisor {
         // would be woken.
         state.drain_busy();
         state.refill();
+        let index = state.kernels.index(kernel);
         for call in calls {
             let submit = |state: &mut EngineState, call: &mut ArgWriter| {
                 state.submit(kernel, call, Owner::Handle, options)
             };
             let id = if state.admission.is_none() {
                 submit(&mut state, &mut call.0)
-            } else if let Some(entry) = state.try_admit(kernel, &call.0) {
+            } else if let Ok(entry) = { state.admit(index, exclusive_bytes(&call.0), None) } {
                 let (entered, id) = self.submit_with_admission(state, &mut call.0, entry, submit);
                 state = entered;
                 id

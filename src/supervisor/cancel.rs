@@ -56,6 +56,20 @@ impl EngineState {
         waker
     }
 
+    /// Removes an unbegun job whose handle was dropped, without an answer.
+    pub(super) fn remove_unrun(&mut self, index: u32) {
+        debug_assert!(self.records.look(index).stage != Stage::Answered);
+        self.counts.count(&JobErrorKind::Cancelled);
+        if self.records.look(index).is_traced() {
+            let (records, kernels) = (&self.records, &mut self.kernels);
+            let why = JobErrorKind::Cancelled;
+            self.trace
+                .failed(index, records, kernels, &why, (None, false));
+        }
+        self.discharge(index);
+        self.records.remove(index);
+    }
+
     /// A job leaves the queue without being placed. The caller changes its stage.
     fn unqueue(&mut self, index: u32) {
         self.queue.give_up(index, &self.records);

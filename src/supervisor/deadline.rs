@@ -16,6 +16,7 @@ use super::error::{JobErrorKind, JobLimit};
 use super::lane::{Alarm, Clock};
 use super::state::EngineState;
 use super::timers::Timer;
+use super::worker::Worker;
 use crate::sys::clock;
 
 /// How often a lane is drained again because a job behind the one in question says that it runs. With an honest worker
@@ -66,7 +67,7 @@ impl EngineState {
     pub(super) fn has_clocks(&self) -> bool {
         self.lanes.iter().any(|lane| lane.alarm().is_some())
             || self.timers.has_ends()
-            || self.leavers_due().is_some()
+            || self.workers.iter().any(|worker| worker.ends_by().is_some())
             || self.lifecycle.drains_until().is_some()
     }
 
@@ -85,14 +86,13 @@ impl EngineState {
     /// When the monitor has to do something next because of the time.
     pub(super) fn next_timer(&self) -> Option<Instant> {
         let alarms = self.lanes.iter().filter_map(|lane| lane.alarm());
-        let lines = self
-            .permit_due()
-            .into_iter()
-            .chain(self.next_admission_check());
+        let admission = self.admission.as_ref();
+        let recheck = admission.and_then(|admission| admission.recheck_at());
+        let lines = self.permit_waiters.due().into_iter().chain(recheck);
         let times = alarms.map(|alarm| alarm.at).chain(self.timers.first());
         times
             .chain(lines)
-            .chain(self.leavers_due())
+            .chain(self.workers.iter().filter_map(Worker::ends_by))
             .chain(self.lifecycle.drains_until())
             .min()
     }
@@ -114,8 +114,16 @@ impl EngineState {
         }
         self.run_due(now);
         self.recheck_admission(now);
-        self.end_leavers(now);
-        self.end_drain(now);
+        // They were asked to end and have not: they are stopped, or taken over by a job.
+        for worker in &mut self.workers {
+            if worker.is_overdue(now) {
+                worker.kill();
+            }
+        }
+        let is_drained = self.is_drained();
+        if self.lifecycle.end_drain(now, is_drained) {
+            self.monitor.look_again();
+        }
     }
 
     /// Does what the timers say.
@@ -141,14 +149,6 @@ impl EngineState {
                     }
                 }
             }
-        }
-    }
-
-    /// Closes the engine now if draining has had its time.
-    fn end_drain(&mut self, now: Instant) {
-        let is_drained = self.is_drained();
-        if self.lifecycle.end_drain(now, is_drained) {
-            self.monitor.look_again();
         }
     }
 

@@ -77,8 +77,9 @@ impl EngineState {
         }
         if self.lanes[index].is_idle() {
             self.lanes.set_idle(index);
-            if self.lanes[index].has_served() {
-                self.retire_if_served(index);
+            let worker = self.lanes.worker_of(index);
+            if self.lanes[index].has_served() && self.lanes.have_served(worker) {
+                self.retire(worker);
             }
         }
         if any {
@@ -177,11 +178,11 @@ impl EngineState {
         self.runs.begin_end(lane_index as u32, took_ns);
         let traced = self.records.at(index).is_traced();
         if traced {
-            self.trace_run(lane_index, position, index);
+            self.trace.ran(&self.lanes, lane_index, position, index);
         }
         if is_empty {
             if traced {
-                self.trace_value(index, 0);
+                self.trace.value(index, &self.records, &mut self.kernels, 0);
             }
             let generation = self.lanes[lane_index].generation();
             let record = self.records.at(index);
@@ -213,7 +214,7 @@ impl EngineState {
         record.leases.clear();
         self.kernels.get(kernel).learn(took_ns, 0, false);
         if traced {
-            self.trace_value(index, 0);
+            self.trace.value(index, &self.records, &mut self.kernels, 0);
         }
         self.answer_inline(index, len as u32);
     }
@@ -233,7 +234,7 @@ impl EngineState {
         }
         if reply.kind == kind::SPAWN && !failed {
             self.ended_with_spawn(lane_index, index, took_ns);
-            return self.notice_behind(lane_index, index);
+            return self.lanes.notice_behind(lane_index, index, &self.records);
         }
         let leases = std::mem::take(&mut self.records.at(index).leases);
         #[cfg_attr(not(feature = "sandbox"), allow(unused_mut, reason = "for copying"))]
@@ -268,7 +269,7 @@ impl EngineState {
                     leases,
                     end: self.runs.pause_end(),
                 });
-                return self.notice_behind(lane_index, index);
+                return self.lanes.notice_behind(lane_index, index, &self.records);
             }
             if let Err(full) = copy_out(&self.arena, unpacked.blocks(), &leases) {
                 return self.not_copied(index, worker, full, (took_ns, bytes));
@@ -281,7 +282,7 @@ impl EngineState {
             // For another attempt, if there is one.
             self.records.at(index).leases = leases;
             self.attempt_failed(index, why, Some(worker), rows);
-            self.notice_behind(lane_index, index);
+            self.lanes.notice_behind(lane_index, index, &self.records);
         } else {
             let sender = (lane_index, self.lanes[lane_index].generation());
             self.answer_unpacked(index, sender, &reply, unpacked, took_ns);
@@ -361,7 +362,8 @@ impl EngineState {
             .get(kernel)
             .learn(took_ns, unpacked.bytes, false);
         if self.records.at(index).is_traced() {
-            self.trace_value(index, unpacked.bytes);
+            self.trace
+                .value(index, &self.records, &mut self.kernels, unpacked.bytes);
         }
         let skip = unpacked.skip;
         let record = self.records.at(index);

@@ -105,7 +105,8 @@ pub(super) fn with_lanes(
         workers.into(),
         Config::new(&plain),
     );
-    state.set_cores(2);
+    let lanes = state.active_lanes();
+    state.config.set_cores(2, lanes);
     state.lifecycle.set_started();
     for worker in 0..ready {
         state.set_status(worker, Status::Ready);

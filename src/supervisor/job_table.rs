@@ -1,7 +1,7 @@
 //! The job table: a record for each job whose answer has not been taken.
 
 use super::owner::Owner;
-use super::record::{JobId, Record, Stage};
+use super::record::{AWAITED, JobId, Record, Stage};
 
 /// Records lie in a slab and are reused. An id carries the record's generation, so that an old id is recognized.
 #[derive(Debug, Default)]
@@ -105,6 +105,13 @@ impl JobTable {
     pub(super) fn is_open(&self, id: JobId) -> bool {
         let record = self.records.get(id.index as usize);
         record.is_some_and(|record| record.generation == id.generation() && record.is_open())
+    }
+
+    /// No thread sleeps for any of these jobs any more.
+    pub(super) fn await_no_more(&mut self, ids: impl Iterator<Item = JobId>) {
+        for id in ids {
+            self.get(id).requests &= !AWAITED;
+        }
     }
 
     /// Frees the record of a job: its answer was taken, or no handle will take it.

@@ -78,6 +78,11 @@ impl Lanes {
         lane % self.workers
     }
 
+    /// Number of workers.
+    pub(super) fn workers(&self) -> usize {
+        self.workers
+    }
+
     /// Lanes of each worker.
     pub(super) fn per_worker(&self) -> usize {
         self.lanes.len() / self.workers
@@ -175,6 +180,43 @@ impl Lanes {
             let was = self.lanes[lane].set_ready(ready);
             self.ready = self.ready + usize::from(ready) - usize::from(was);
         }
+    }
+
+    /// Jobs finished by all generations of this worker.
+    pub(super) fn jobs_of(&self, worker: usize) -> u64 {
+        let lanes = self.of_worker(worker);
+        lanes.map(|lane| self.lanes[lane].jobs()).sum()
+    }
+
+    /// Jobs finished by the present generation of this worker.
+    pub(super) fn jobs_of_generation(&self, worker: usize) -> u64 {
+        let jobs = |lane: usize| self.lanes[lane].jobs_of_generation();
+        self.of_worker(worker).map(jobs).sum()
+    }
+
+    /// Begins the next generation of a worker, which may have this number of jobs, in equal shares for its lanes.
+    pub(super) fn begin_generation(&mut self, worker: usize, jobs: u64) {
+        let lanes = self.per_worker() as u64;
+        for (number, lane) in (0..).zip(self.of_worker(worker)) {
+            let share = match jobs {
+                u64::MAX => u64::MAX,
+                jobs => jobs / lanes + u64::from(number < jobs % lanes),
+            };
+            self.lanes[lane].begin_generation(share);
+        }
+        self.forget_exclusive(worker);
+    }
+
+    /// Whether all lanes of a worker have had their jobs, and ended them.
+    pub(super) fn have_served(&self, worker: usize) -> bool {
+        let mut lanes = self.of_worker(worker);
+        lanes.all(|lane| self.lanes[lane].has_served())
+    }
+
+    /// Whether the job of this record is in a lane.
+    pub(super) fn hold(&self, record: u32) -> bool {
+        let holds = |lane: &Lane| lane.held().any(|at| lane.record_at(at) == record);
+        self.lanes.iter().any(holds)
     }
 
     /// Whether nothing may be posted for want of memory.

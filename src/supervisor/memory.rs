@@ -83,7 +83,7 @@ impl MemoryWatch {
         // The last job may have ended after the look: then there is one more, to see what the job left.
         let mut seen = self.seen.iter().enumerate();
         let unseen = state.config.recycles_by_size()
-            && seen.any(|(worker, &seen)| state.jobs_of(worker) != seen);
+            && seen.any(|(worker, &seen)| state.lanes.jobs_of(worker) != seen);
         let watches = state.lanes.open() > 0
             || state.queue.has_work()
             || state.scheduler.is_low_on_memory()
@@ -141,9 +141,9 @@ impl MemoryWatch {
             let workers = state.workers.iter().enumerate();
             workers
                 .filter(|(index, worker)| {
-                    let jobs = state.jobs_of(*index);
+                    let jobs = state.lanes.jobs_of(*index);
                     let seen = std::mem::replace(&mut self.seen[*index], jobs);
-                    let worked = jobs > seen && state.jobs_of_generation(*index) > 0;
+                    let worked = jobs > seen && state.lanes.jobs_of_generation(*index) > 0;
                     // What a worker holds for actors is no leak, and would be lost.
                     worked && worker.status() == Status::Ready && state.lanes.actors_of(*index) == 0
                 })

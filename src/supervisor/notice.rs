@@ -3,15 +3,16 @@
 //!
 //! A request comes too late if the job has ended already. Then the caller drains the lane before it sleeps.
 
+use super::job_table::JobTable;
 use super::lane::NO_RECORD;
-use super::record::{AWAITED, JobId, Stage};
-use super::state::EngineState;
+use super::lanes::Lanes;
+use super::record::{JobId, Stage};
 use crate::link::{Ask, NOTICE};
 
-impl EngineState {
+impl Lanes {
     /// Requests notice of the end of all open jobs. A lane ends its jobs in order, so its newest job is enough.
     pub(super) fn want_end_of_all(&mut self) {
-        for lane in self.lanes.iter_mut() {
+        for lane in self.iter_mut() {
             let newest = lane.held().next_back();
             if let Some(position) = newest {
                 // Ended already: the monitor drains before it blocks.
@@ -21,19 +22,19 @@ impl EngineState {
     }
 
     /// Requests notice of the end of a job for a thread or future that does not wait on its state word.
-    pub(super) fn want_notice(&mut self, id: JobId) {
-        let record = self.records.get(id);
+    pub(super) fn want_notice(&mut self, id: JobId, records: &mut JobTable) {
+        let record = records.get(id);
         record.requests |= NOTICE;
         if let Stage::Placed { link, position } = record.stage {
             // Ended already: the caller drains before it sleeps.
-            let _: Ask = self.lanes[link as usize].ask(position, NOTICE);
+            let _: Ask = self[link as usize].ask(position, NOTICE);
         }
     }
 
     /// Requests notice of the next end of a job in each lane, for callers that wait for admission. Returns false if a
     /// job has ended meanwhile.
     pub(super) fn request_next_ends(&mut self) -> bool {
-        self.lanes.iter_mut().all(|lane| {
+        self.iter_mut().all(|lane| {
             // What a condemned lane says counts no more. Its jobs end with its worker, of which all waiters are
             // notified.
             if lane.is_condemned() {
@@ -46,17 +47,18 @@ impl EngineState {
 
     /// Where the first end among these jobs may be seen, by lane and position. A lane ends its jobs in order, so the
     /// oldest of them in each lane is enough, unless its end is no answer: see
-    /// [`notice_behind`](EngineState::notice_behind). A job that is placed later is posted with the request
+    /// [`notice_behind`](Lanes::notice_behind). A job that is placed later is posted with the request
     /// `waits_for`. The oldest call of an actor counts apart: it stays where it is when the jobs before it are moved to
     /// a lane without work.
     pub(super) fn first_ends(
-        &mut self,
+        &self,
         ids: impl Iterator<Item = JobId>,
+        records: &mut JobTable,
         waits_for: u32,
     ) -> Vec<(usize, u64)> {
-        let mut oldest = vec![[None; 2]; self.lanes.len()];
+        let mut oldest = vec![[None; 2]; self.len()];
         for id in ids {
-            let record = self.records.get(id);
+            let record = records.get(id);
             record.requests |= waits_for;
             if let Stage::Placed { link, position } = record.stage {
                 let stays = record.owner.actor().is_some();
@@ -73,18 +75,11 @@ impl EngineState {
             .collect()
     }
 
-    /// No thread sleeps for any of these jobs any more.
-    pub(super) fn await_no_more(&mut self, ids: impl Iterator<Item = JobId>) {
-        for id in ids {
-            self.records.get(id).requests &= !AWAITED;
-        }
-    }
-
     /// Passes a request for notice on to the jobs behind this one, if its end in this lane was no answer: it waits for
     /// its next attempt, for jobs that it has spawned, or for a copy. A thread that waits for the first of several jobs has not
     /// been woken by it, and has not requested the ends of those behind it.
-    pub(super) fn notice_behind(&mut self, lane: usize, index: u32) {
-        let record = self.records.look(index);
+    pub(super) fn notice_behind(&mut self, lane: usize, index: u32, records: &JobTable) {
+        let record = records.look(index);
         let goes_on = match record.stage {
             Stage::Waiting | Stage::Spawned { .. } => true,
             #[cfg(feature = "sandbox")]
@@ -94,10 +89,10 @@ impl EngineState {
         if !goes_on || !record.is_noticed() {
             return;
         }
-        let lane = &mut self.lanes[lane];
+        let lane = &mut self[lane];
         for position in lane.producer.open_positions() {
             let behind = lane.record_at(position);
-            if behind != NO_RECORD && self.records.look(behind).is_noticed() {
+            if behind != NO_RECORD && records.look(behind).is_noticed() {
                 // Ended already: the drain that is under way finds it.
                 let _: Ask = lane.ask(position, NOTICE);
             }

@@ -62,7 +62,11 @@ impl EngineState {
     /// Grants memory ahead, unless the lane's worker would hold more than its share: then it requests what it needs.
     #[cold]
     fn top_up(&mut self, lane: usize, len: u64) {
-        if self.check_arena_ahead(lane, len).is_ok() {
+        if self
+            .lanes
+            .check_ahead(lane, len, &self.arena, &self.config)
+            .is_ok()
+        {
             let call = self.lanes[lane].top_up(&self.arena, len);
             self.monitor.call_if(call);
         }
@@ -88,7 +92,7 @@ impl EngineState {
             if record.form & SPILLED != 0 {
                 words = 2;
             }
-            if let Some(trace) = &mut self.trace {
+            if let Some(trace) = self.trace.get() {
                 trace.placed(index);
             }
         }

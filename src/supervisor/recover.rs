@@ -54,7 +54,12 @@ impl Supervisor {
         }
         crate::sync::point!("recover.drained");
         let was_starting = state.workers[index].status() == Status::Starting;
-        state.trace_gone(index, &cause);
+        state.trace.gone(
+            index,
+            &state.workers[index],
+            state.lifecycle.closing(),
+            &cause,
+        );
         // Jobs that it had not begun go back to the queue, oldest first. Jobs that it ran have failed.
         let parts = state.take_all_back(index, cause.clone(), culprit_lane);
         crate::sync::point!("recover.classified");
@@ -72,7 +77,7 @@ impl Supervisor {
             state.lanes[lane].reset();
         }
         crate::sync::point!("recover.restarted");
-        let jobs = state.jobs_of(index);
+        let jobs = state.lanes.jobs_of(index);
         let worker = &mut state.workers[index];
         worker.take_process();
         let words = std::mem::take(worker.last_words_mut());
@@ -112,7 +117,10 @@ impl Supervisor {
         if let Some(why) = damage.or_else(|| state.lifecycle.broken().cloned()) {
             state.give_up(&why);
         }
-        state.begin_generation(index, &self.settings.memory.recycling);
+        state
+            .lanes
+            .begin_generation(index, self.settings.memory.recycling.jobs);
+        state.workers[index].begin_generation();
         state.update_flags();
         state.refill();
         state.waiters.notify_start();
@@ -202,7 +210,7 @@ impl EngineState {
                     && !broke_protocol
                     && !(std::mem::take(&mut in_front) && self.is_suspect(record, weight));
                 if !untouched && self.records.at(record).is_traced() {
-                    self.trace_run(lane_index, position, record);
+                    self.trace.ran(&self.lanes, lane_index, position, record);
                 }
                 if kill_reasons.iter().any(|&(blamed, _)| blamed == record) {
                     continue;
@@ -304,7 +312,9 @@ impl EngineState {
         for (_, record) in ran {
             if self.may_run_again_after_loss(record) {
                 if self.records.at(record).is_traced() {
-                    self.trace_failed(record, &lost, None, true);
+                    let (records, kernels) = (&self.records, &mut self.kernels);
+                    self.trace
+                        .failed(record, records, kernels, &lost, (None, true));
                 }
                 self.requeue(record);
                 self.notify_moved(record);
@@ -389,7 +399,9 @@ impl EngineState {
         }
         self.lose_all_actors(why);
         self.fail_waiting(why);
-        self.admit_all();
+        let admission = self.admission.iter_mut();
+        self.waiters
+            .call(admission.flat_map(|all| all.take_wakers()));
         self.update_flags();
     }
 }

@@ -90,7 +90,8 @@ impl Supervisor {
         // No further attempts from here on.
         state.fail_waiting(&JobErrorKind::ShutDown);
         state.lose_idle_actors();
-        state.admit_all();
+        let wakers = state.admission.as_mut().map(|all| all.take_wakers());
+        state.waiters.call(wakers.into_iter().flatten());
         // What waited behind them may be admitted.
         state.settle_dependents();
         self.unlock(state);

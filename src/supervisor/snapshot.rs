@@ -24,26 +24,6 @@ impl EngineState {
         }
         (self.kernels.merged(stats), running)
     }
-
-    /// Jobs that have left their lanes and are answered when the exit of their worker is confirmed.
-    fn awaiting_exit(&self) -> usize {
-        let of = |worker: &Worker| {
-            let reasons = worker.kill_reasons().iter().map(|&(record, _)| record);
-            let awaiting_exit =
-                reasons.filter(|&record| record != NO_RECORD && !self.holds(record));
-            awaiting_exit.count()
-        };
-        self.workers.iter().map(of).sum()
-    }
-
-    /// Whether the job of this record is in a lane.
-    fn holds(&self, record: u32) -> bool {
-        let mut lanes = self.lanes.iter();
-        lanes.any(|lane| {
-            lane.held()
-                .any(|position| lane.record_at(position) == record)
-        })
-    }
 }
 
 impl Supervisor {
@@ -62,7 +42,7 @@ impl Supervisor {
             pid: worker.pid(),
             ready: worker.status() == Status::Ready,
             spare: worker.status() == Status::Spare,
-            jobs: state.jobs_of(index),
+            jobs: state.lanes.jobs_of(index),
             open: state
                 .lanes
                 .of_worker(index)
@@ -111,7 +91,11 @@ impl Supervisor {
         let waiting = (state.timers.attempts().count() + state.runs.waiting_parents()) as u64;
         let limited = state.permit_waiters.len() as u64;
         let open = state.lanes.open() as u64;
-        let awaiting_exit = state.awaiting_exit() as u64;
+        // Jobs that have left their lanes and are answered when the exit of their worker is confirmed.
+        let reasons = state.workers.iter().flat_map(Worker::kill_reasons);
+        let awaiting_exit = reasons
+            .filter(|&&(record, _)| record != NO_RECORD && !state.lanes.hold(record))
+            .count() as u64;
         let ended = state.records.submitted() - queued - waiting - limited - open - awaiting_exit;
         let (failed, cancelled) = (state.counts.failed(), state.counts.cancelled());
         let mut progress = Progress {

@@ -38,7 +38,7 @@ pub(crate) fn start(
     let (of_arena, of_parking) = (Arc::clone(&arena), Arc::clone(&parking));
     let mut state = state_of(of_arena, of_parking, &cells, &settings);
     if let Some(tracer) = &tracer {
-        state.begin_trace(Arc::clone(&tracer.0));
+        state.trace.begin(Arc::clone(&tracer.0), &state.lanes);
     }
     let event = Arc::new(EventFd::new().map_err(StartError::System)?);
     let shared = Supervisor::new(arena, cells, parking, event, state, settings, tracer);
@@ -46,7 +46,10 @@ pub(crate) fn start(
     let monitor = monitor::spawn(Arc::clone(&shared)).map_err(StartError::System)?;
     // While the programs of the workers are loaded.
     let cores = shared.cores();
-    shared.lock().set_cores(cores);
+    let mut state = shared.lock();
+    let lanes = state.active_lanes();
+    state.config.set_cores(cores, lanes);
+    drop(state);
     if shared.settings.sweep {
         crate::control::sweep_once();
     }
@@ -88,7 +91,8 @@ fn state_of(
     let workers = settings.workers.into();
     let mut state = EngineState::new(arena, parking, lanes, workers, Config::new(settings));
     for worker in 0..workers {
-        state.begin_generation(worker, recycling);
+        state.lanes.begin_generation(worker, recycling.jobs);
+        state.workers[worker].begin_generation();
     }
     state.admission = (*admission > 0).then(|| Box::new(Admission::new(*admission)));
     state

@@ -22,7 +22,7 @@ use super::scheduler::Scheduler;
 use super::signals::MonitorSignals;
 use super::suspicion::Suspicion;
 use super::timers::Timers;
-use super::trace::Tracing;
+use super::trace::Trace;
 use super::waiting::parking::Parking;
 use super::waiting::waiters::Waiters;
 use super::worker::{Status, Worker};
@@ -63,7 +63,7 @@ pub(super) struct EngineState {
     pub(super) pending_batches: PendingBatches,
     pub(super) suspicion: Suspicion,
     pub(super) counts: JobCounts,
-    pub(super) trace: Option<Box<Tracing>>,
+    pub(super) trace: Trace,
     /// Values that the monitor is to copy.
     #[cfg(feature = "sandbox")]
     pub(super) uncopied: Uncopieds,
@@ -101,16 +101,11 @@ impl EngineState {
             pending_batches: PendingBatches::default(),
             suspicion: Suspicion::default(),
             counts: JobCounts::default(),
-            trace: None,
+            trace: Trace::default(),
             #[cfg(feature = "sandbox")]
             uncopied: Uncopieds::default(),
             reply: Reply::default(),
         }
-    }
-
-    /// Sets how many cores the process may run on, before there is a job.
-    pub(super) fn set_cores(&mut self, cores: usize) {
-        self.config.set_cores(cores, self.active_lanes());
     }
 
     /// Whether the engine closes by [`Closing::Drain`] and everything is done.
@@ -170,13 +165,5 @@ impl EngineState {
             self.lanes[lane].set_generation(generation);
         }
         generation
-    }
-
-    /// Jobs finished by all generations of this worker.
-    pub(super) fn jobs_of(&self, worker: usize) -> u64 {
-        self.lanes
-            .of_worker(worker)
-            .map(|lane| self.lanes[lane].jobs())
-            .sum()
     }
 }

@@ -154,7 +154,7 @@ impl EngineState {
             let alloc = |len| self.arena.alloc(0, len, BlockPlacement::Packed);
             call.copy_files(must_copy_files(self.config.is_sandboxed()), alloc);
         }
-        let form = if self.trace.is_some() { STAMPED } else { 0 };
+        let form = if self.trace.is_on() { STAMPED } else { 0 };
         if fill(self.records.at(index), call, form) {
             return refusal_of(call, self.config.is_sandboxed());
         }
@@ -164,7 +164,7 @@ impl EngineState {
     /// The same for a call that is traced or longer than a record.
     #[cold]
     fn fill_specially(&mut self, index: u32, call: &mut ArgWriter) -> Refusal {
-        if let Some(trace) = &mut self.trace {
+        if let Some(trace) = self.trace.get() {
             trace.submitted(index, call);
         }
         let record = self.records.at(index);

@@ -161,7 +161,9 @@ impl Supervisor {
             event,
             handshake: server.handshake_socket(),
         });
-        state.trace_spawned(index);
+        if let Some(trace) = state.trace.get() {
+            trace.spawned(index);
+        }
         let started = Started {
             worker: index,
             generation,
@@ -238,7 +240,10 @@ impl Supervisor {
         worker.has_started();
         worker.set_code(code.map(Arc::from));
         state.set_status(index, Status::Spare);
-        state.trace_ready(index);
+        let pid = state.workers[index].pid();
+        if let Some(trace) = state.trace.get() {
+            trace.ready(index, pid);
+        }
         // A later failure to start is one of many attempts. An engine that starts in the foreground has started when all
         // workers that may be active are ready at one time.
         if self.settings.in_background || state.lanes.ready() == state.active_lanes() {

@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::state::{Admitted, JOB_OVERHEAD, LineTicket, RefusedBy, exclusive_bytes};
+use super::state::{Admitted, LineTicket, RefusedBy, exclusive_bytes};
 use crate::kernel::KernelInfo;
 use crate::kernel::wire::ArgWriter;
 use crate::supervisor::options::JobOptions;
@@ -14,62 +14,23 @@ use crate::supervisor::state::EngineState;
 use crate::supervisor::waiting::LOOK_AGAIN;
 
 impl EngineState {
-    /// Bytes that a job of this kernel counts for, with `held` bytes of arguments of its own.
+    /// Admits a job of this kernel with `held` bytes of arguments of its own, unless it would have to wait.
     ///
-    /// A kernel that has never ended a job may return any amount. Until then each job counts for a lane's share of the
-    /// ceiling, so that each lane gets one; or for twice its own bytes, if that is more.
-    fn weight(&mut self, kernel: u32, held: u64) -> u64 {
-        let limit = self
-            .admission
-            .as_ref()
-            .map_or(0, |admission| admission.limit());
-        let share = limit / self.active_lanes() as u64;
-        let own = held.saturating_add(JOB_OVERHEAD);
-        let kernel = self.kernels.get(kernel);
-        match kernel.calls {
-            0 => share.max(own.saturating_mul(2)),
-            _ => own.saturating_add(kernel.expected_bytes),
-        }
-    }
-
-    /// Admits a job if possible, and returns its weight.
-    fn admit(
-        &mut self,
-        info: &KernelInfo,
-        held: u64,
-        ticket: Option<u64>,
-    ) -> Result<u64, RefusedBy> {
-        let kernel = self.kernels.index(info);
-        self.admit_kernel(kernel, held, ticket)
-    }
-
-    /// Like `admit`, but drains and tries again before it refuses.
-    fn admit_or_drain(
-        &mut self,
-        info: &KernelInfo,
-        held: u64,
-        ticket: Option<u64>,
-    ) -> Result<u64, RefusedBy> {
-        self.admit(info, held, ticket).or_else(|_| {
-            self.drain_busy();
-            self.refill();
-            self.admit(info, held, ticket)
-        })
-    }
-
-    fn admit_kernel(
+    /// A job of a graph, or a spawned one, precedes all tickets drawn after the graph, or after the job that spawned it, so
+    /// what was begun ends before more is begun.
+    pub(in crate::supervisor) fn admit(
         &mut self,
         kernel: u32,
         held: u64,
         ticket: Option<u64>,
-    ) -> Result<u64, RefusedBy> {
-        let bytes = self.weight(kernel, held);
-        let all = self.admits_all();
-        let begun = self.runs.first_held_back();
+    ) -> Result<Admitted, RefusedBy> {
+        let lanes = self.active_lanes();
         let Some(admission) = &mut self.admission else {
-            return Ok(bytes);
+            return Ok(Admitted(0));
         };
-        if !all && !admission.may_admit(bytes, ticket, begun) {
+        let bytes = admission.weight(self.kernels.get(kernel), held, lanes);
+        let begun = self.runs.first_held_back();
+        if !self.lifecycle.is_over() && !admission.may_admit(bytes, ticket, begun) {
             return Err(RefusedBy::Admission {
                 bytes,
                 in_flight: admission.bytes(),
@@ -82,21 +43,24 @@ impl EngineState {
         }
         admission.reserve(bytes);
         crate::sync::point!("admit.entered");
-        Ok(bytes)
+        Ok(Admitted(bytes))
     }
 
-    /// Admits a call of a map, unless it would have to wait.
-    pub(in crate::supervisor) fn try_admit(
+    /// Like `admit`, but drains and tries again before it refuses.
+    fn admit_or_drain(
         &mut self,
-        info: &KernelInfo,
-        call: &ArgWriter,
-    ) -> Option<Admitted> {
-        self.admit(info, exclusive_bytes(call), None)
-            .ok()
-            .map(Admitted)
+        kernel: u32,
+        held: u64,
+        ticket: Option<u64>,
+    ) -> Result<Admitted, RefusedBy> {
+        self.admit(kernel, held, ticket).or_else(|_| {
+            self.drain_busy();
+            self.refill();
+            self.admit(kernel, held, ticket)
+        })
     }
 
-    /// Like `try_admit`, or joins the line. For a caller that tries again on its own: others wait behind it until it is
+    /// Like `admit`, or joins the line. For a caller that tries again on its own: others wait behind it until it is
     /// admitted or leaves.
     pub(in crate::supervisor) fn admit_or_join(
         &mut self,
@@ -104,10 +68,11 @@ impl EngineState {
         call: &ArgWriter,
         line: &mut LineTicket,
     ) -> Option<Admitted> {
-        match self.admit_or_drain(info, exclusive_bytes(call), line.0) {
-            Ok(bytes) => {
+        let kernel = self.kernels.index(info);
+        match self.admit_or_drain(kernel, exclusive_bytes(call), line.0) {
+            Ok(admitted) => {
                 line.0 = None;
-                Some(Admitted(bytes))
+                Some(admitted)
             }
             Err(_) => {
                 if let Some(admission) = &mut self.admission {
@@ -116,29 +81,6 @@ impl EngineState {
                 None
             }
         }
-    }
-
-    /// Admits a job of a graph, or a spawned one, unless it would have to wait. It precedes all tickets drawn after the
-    /// graph, or after the job that spawned it, so what was begun ends before more is begun.
-    pub(in crate::supervisor) fn admit_begun(
-        &mut self,
-        kernel: u32,
-        ticket: u64,
-    ) -> Option<Admitted> {
-        self.admit_kernel(kernel, 0, Some(ticket))
-            .ok()
-            .map(Admitted)
-    }
-
-    /// Draws the ticket of a run that begins now, see [`EngineState::admit_begun`].
-    pub(in crate::supervisor) fn draw_admission_ticket(&mut self) -> u64 {
-        let line = self.admission.as_mut();
-        line.map_or(0, |line| line.draw_ticket())
-    }
-
-    /// Whether admission is open to all, because the engine closes or has given up.
-    fn admits_all(&self) -> bool {
-        self.lifecycle.is_over()
     }
 
     /// Charges an admitted job to its record.
@@ -189,21 +131,6 @@ impl EngineState {
         }
     }
 
-    /// Admits all waiting callers, to get their answers.
-    pub(in crate::supervisor) fn admit_all(&mut self) {
-        let Some(admission) = &mut self.admission else {
-            return;
-        };
-        self.waiters.call(admission.take_wakers());
-    }
-
-    /// When the first in the line, a future, is woken again (what woke it may depend on a worker), or is passed over.
-    pub(in crate::supervisor) fn next_admission_check(&self) -> Option<Instant> {
-        self.admission
-            .as_ref()
-            .and_then(|admission| admission.recheck_at())
-    }
-
     /// Wakes the first in the line when it is time, or passes it over.
     pub(in crate::supervisor) fn recheck_admission(&mut self, now: Instant) {
         if let Some(admission) = &mut self.admission
@@ -217,22 +144,23 @@ impl EngineState {
 }
 
 impl Supervisor {
-    /// Blocks until the call is admitted. Returns its weight.
+    /// Blocks until the call is admitted.
     fn await_admission<'a>(
         &'a self,
         mut state: Locked<'a>,
         info: &KernelInfo,
         held: u64,
-    ) -> (Locked<'a>, u64) {
+    ) -> (Locked<'a>, Admitted) {
         let mut ticket = None;
+        let kernel = state.kernels.index(info);
         loop {
-            if let Ok(bytes) = state.admit_or_drain(info, held, ticket) {
-                return (state, bytes);
+            if let Ok(admitted) = state.admit_or_drain(kernel, held, ticket) {
+                return (state, admitted);
             }
             if let Some(admission) = &mut state.admission {
                 ticket.get_or_insert_with(|| admission.join());
             }
-            if !state.request_next_ends() {
+            if !state.lanes.request_next_ends() {
                 continue;
             }
             state.monitor.watch_memory();
@@ -288,15 +216,16 @@ impl Supervisor {
             .0
             .zip(admission)
             .map(|(ticket, line)| line.look_again(ticket));
+        let kernel = state.kernels.index(info);
         let entry = loop {
             state.drain_busy();
             state.refill();
-            if let Ok(bytes) = state.admit(info, held, line.0) {
+            if let Ok(admitted) = state.admit(kernel, held, line.0) {
                 line.0 = None;
                 state.notify_admission_line();
-                break Poll::Ready(Admitted(bytes));
+                break Poll::Ready(admitted);
             }
-            if !state.request_next_ends() {
+            if !state.lanes.request_next_ends() {
                 continue;
             }
             state.monitor.watch_memory();
@@ -345,8 +274,8 @@ impl Supervisor {
         call: &mut ArgWriter,
         submit: impl FnOnce(&mut EngineState, &mut ArgWriter) -> JobId,
     ) -> (Locked<'a>, JobId) {
-        let (state, bytes) = self.await_admission(state, info, exclusive_bytes(call));
-        self.submit_with_admission(state, call, Admitted(bytes), submit)
+        let (state, admitted) = self.await_admission(state, info, exclusive_bytes(call));
+        self.submit_with_admission(state, call, admitted, submit)
     }
 
     /// Submits an admitted job.
@@ -375,10 +304,11 @@ impl Supervisor {
         let mut state = self.lock();
         state.drain_busy();
         state.refill();
-        let entry = if state.scheduler.is_low_on_memory() && !state.admits_all() {
+        let entry = if state.scheduler.is_low_on_memory() && !state.lifecycle.is_over() {
             Err(RefusedBy::MemoryShort)
         } else {
-            state.admit(info, held, None).map(Admitted)
+            let kernel = state.kernels.index(info);
+            state.admit(kernel, held, None)
         };
         self.unlock(state);
         entry

@@ -11,10 +11,11 @@ use std::time::Instant;
 
 use crate::kernel::wire::{ArgWriter, Lease};
 use crate::link::INLINE_WORDS;
+use crate::supervisor::kernels::KernelStats;
 use crate::supervisor::waiting::LOOK_AGAIN;
 
 /// Bytes that each job counts for beside its arrays: record and slot. Not 0, so that the end of each job is noticed.
-pub(super) const JOB_OVERHEAD: u64 = 512;
+const JOB_OVERHEAD: u64 = 512;
 
 /// State of admission by bytes. A job counts from its admission until it is answered or given up.
 #[derive(Debug)]
@@ -60,6 +61,18 @@ impl Admission {
     /// Bytes of the jobs in flight.
     pub(in crate::supervisor) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Bytes that a job of this kernel counts for, with `held` bytes of arguments of its own.
+    ///
+    /// A kernel that has never ended a job may return any amount. Until then each job counts for a lane's share of the
+    /// ceiling, so that each lane gets one; or for twice its own bytes, if that is more.
+    pub(super) fn weight(&self, kernel: &KernelStats, held: u64, lanes: usize) -> u64 {
+        let own = held.saturating_add(JOB_OVERHEAD);
+        match kernel.calls {
+            0 => (self.limit / lanes as u64).max(own.saturating_mul(2)),
+            _ => own.saturating_add(kernel.expected_bytes),
+        }
     }
 
     /// Draws a ticket behind all earlier ones.
@@ -111,7 +124,7 @@ impl Admission {
     }
 
     /// When [`take_due_recheck`](Self::take_due_recheck) has something to do.
-    pub(super) fn recheck_at(&self) -> Option<Instant> {
+    pub(in crate::supervisor) fn recheck_at(&self) -> Option<Instant> {
         self.recheck_at
     }
 
@@ -130,7 +143,7 @@ impl Admission {
     }
 
     /// Takes the wakers of all futures in the line.
-    pub(super) fn take_wakers(&mut self) -> Vec<Waker> {
+    pub(in crate::supervisor) fn take_wakers(&mut self) -> Vec<Waker> {
         let mut wakers = Vec::new();
         for entry in self.line.values_mut() {
             if matches!(entry, LineEntry::Asleep(_))

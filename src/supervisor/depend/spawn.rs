@@ -39,7 +39,8 @@ impl EngineState {
                 self.kernels.get(kernel).learn(took_ns, bytes, false);
                 let record = self.records.at(index);
                 if record.is_traced() {
-                    self.trace_value(index, bytes);
+                    self.trace
+                        .value(index, &self.records, &mut self.kernels, bytes);
                     // Further events are those of the spawned jobs.
                     self.records.at(index).form &= !STAMPED;
                 }
@@ -145,7 +146,8 @@ impl EngineState {
             self.records.remove(index);
         }
         let parent = parent.unwrap_or(index);
-        let ticket = ticket.unwrap_or_else(|| self.draw_admission_ticket());
+        let ticket =
+            ticket.unwrap_or_else(|| self.admission.as_mut().map_or(0, |line| line.draw_ticket()));
         let open = reply.tasks.len() as u64;
         let plan = RunPlan::of_tasks(reply, options.as_ref());
         let spawned = Spawned {

@@ -31,7 +31,7 @@ pub(crate) struct GraphId {
 impl EngineState {
     /// Takes over a graph and sends its first jobs.
     pub(super) fn start_graph(&mut self, plan: RunPlan) -> GraphId {
-        let ticket = self.draw_admission_ticket();
+        let ticket = self.admission.as_mut().map_or(0, |line| line.draw_ticket());
         let (job, _) = self.records.add_uncounted();
         let run = Run::of_graph(plan, &mut self.kernels, ticket, job.index);
         let chain = run.chain;
@@ -165,7 +165,7 @@ impl EngineState {
     fn hold_back(&mut self, ticket: u64, run: u32) {
         self.runs.held_back.insert((ticket, run));
         self.monitor.watch_memory();
-        if !self.request_next_ends() {
+        if !self.lanes.request_next_ends() {
             // A job has ended meanwhile, without a notice.
             self.monitor.look_again();
         }
@@ -258,7 +258,7 @@ impl EngineState {
         {
             let (kernel, ticket) = (run.kernel(unit), run.ticket);
             let admitted = if self.admission.is_some() {
-                let Some(admitted) = self.admit_begun(kernel, ticket) else {
+                let Some(admitted) = self.admit(kernel, 0, Some(ticket)).ok() else {
                     return self.hold_back(ticket, number);
                 };
                 Some(admitted)
@@ -292,7 +292,7 @@ impl EngineState {
         }
         run.sent_as(unit, id, record.job);
         crate::sync::point!("unit.recorded");
-        if self.trace.is_some() {
+        if self.trace.is_on() {
             self.trace_sources(number, unit);
         }
         match loaded {
@@ -401,10 +401,11 @@ impl EngineState {
         };
         let job = |unit: u32| run.states[unit as usize].job;
         for at in run.plan.sources_of(unit) {
-            self.trace_depends(job(run.plan.sources[at]), job(unit));
+            self.trace.depends(job(run.plan.sources[at]), job(unit));
         }
         if run.spawned.is_some() && !run.is_last(unit) {
-            self.trace_depends(self.records.look(run.parent).job, job(unit));
+            self.trace
+                .depends(self.records.look(run.parent).job, job(unit));
         }
     }
 
@@ -412,7 +413,9 @@ impl EngineState {
     pub(super) fn leave_to_monitor(&mut self, graph: u32) {
         let sent: Vec<_> = self.runs.get(graph).sent_jobs().collect();
         // Jobs that are over are found below.
-        sent.into_iter().for_each(|id| self.want_notice(id));
+        for id in sent {
+            self.lanes.want_notice(id, &mut self.records);
+        }
         self.drain_busy();
         self.refill();
     }

@@ -1,7 +1,6 @@
 //! Jobs of an engine that request permits, wait for them and return them.
 
 use std::task::Waker;
-use std::time::Instant;
 
 use super::handle::PermitSource;
 use super::waiting_jobs::PermitStage;
@@ -53,7 +52,7 @@ impl EngineState {
 
     /// Schedules a look of the monitor when the next permit may become available.
     fn schedule_permit_check(&mut self) {
-        if let Some(due) = self.permit_due() {
+        if let Some(due) = self.permit_waiters.due() {
             self.monitor.call_before(due);
         }
     }
@@ -121,11 +120,6 @@ impl EngineState {
         // The thread that holds the lock may refill; otherwise the monitor does.
         self.monitor.call();
         self.update_flags();
-    }
-
-    /// When the monitor has to watch the clock for a waiting job.
-    pub(in crate::supervisor) fn permit_due(&self) -> Option<Instant> {
-        self.permit_waiters.due()
     }
 
     /// Answers all jobs that wait for a permit.

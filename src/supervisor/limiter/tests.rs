@@ -410,7 +410,7 @@ fn a_job_touches_no_limiter_but_its_own() {
         count(&mut || drop(permit.take()));
         count(&mut || shared.lock().run_timers());
         assert_eq!(waiting(), hosts);
-        let first = shared.lock().permit_due();
+        let first = shared.lock().permit_waiters.due();
         let dues = limiters.iter().filter_map(Limiter::due);
         assert_eq!(first, dues.map(|(_, due)| due).min(), "{hosts}");
         counts

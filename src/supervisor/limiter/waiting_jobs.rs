@@ -53,7 +53,7 @@ impl WaitingJobs {
     }
 
     /// The next time at which a permit may become available.
-    pub(super) fn due(&self) -> Option<Instant> {
+    pub(in crate::supervisor) fn due(&self) -> Option<Instant> {
         self.due.first().map(|&(due, _)| due)
     }
 

@@ -107,7 +107,7 @@ impl Monitor {
                     && state.lifecycle.broken().is_none() =>
             {
                 // No other thread may be waiting for the jobs.
-                state.want_end_of_all();
+                state.lanes.want_end_of_all();
                 return false;
             }
             Closing::Drain => {}

@@ -4,6 +4,7 @@ use super::Monitor;
 use crate::arena::ArenaFull;
 use crate::link::AllocRequest;
 use crate::supervisor::grants::HUGE;
+use crate::supervisor::state::EngineState;
 use crate::sys::clock;
 
 impl Monitor {
@@ -15,7 +16,7 @@ impl Monitor {
             let state = self.shared.lock();
             (
                 state.lanes[index].region(),
-                state.check_arena_ahead(index, bytes),
+                state.lanes.check_ahead(index, bytes, arena, &state.config),
             )
         };
         let block = share
@@ -45,9 +46,13 @@ impl Monitor {
         let (region, generous, shares) = {
             let state = self.shared.lock();
             let lane = &state.lanes[index];
-            let generous = (lane.grants().last() * 2).min(state.most_granted_at_once());
+            let generous =
+                (lane.grants().last() * 2).min(state.lanes.most_granted_at_once(&state.config));
             let generous = bytes.max(generous);
-            let shares = [generous, bytes].map(|len| state.check_arena_share(index, len));
+            let shares = [generous, bytes].map(|len| {
+                let lanes = &state.lanes;
+                lanes.check_share(index, len, &self.shared.arena, &state.config)
+            });
             (lane.region(), generous, shares)
         };
         let arena = &self.shared.arena;
@@ -81,7 +86,8 @@ impl Monitor {
         let (given, now) = (refusal.is_none(), clock::monotonic_ns());
         lane.producer
             .answer_alloc(request, refusal.map(crate::worker::full_to_words));
-        state.trace_granted(index, bytes, given, now);
+        let EngineState { trace, lanes, .. } = &mut *state;
+        trace.granted(lanes, index, bytes, given, now);
         crate::sync::point!("grant.answered");
         self.shared.unlock(state);
     }

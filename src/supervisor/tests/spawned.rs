@@ -97,7 +97,7 @@ fn a_job_that_has_spawned_counts_no_bytes() {
     let mut state = shared.lock();
     state.admission = Some(Box::new(Admission::new(1 << 20)));
     let kernel = state.kernels.index(&spawning());
-    let entry = state.admit_begun(kernel, 1).unwrap();
+    let entry = state.admit(kernel, 0, Some(1)).unwrap();
     let mut call = ArgWriter::new(shared.arena.id());
     let id = state.submit(&spawning(), &mut call, Owner::Handle, None);
     assert_eq!(consumers[0].next(), Next::Run);
@@ -118,7 +118,7 @@ fn a_job_that_has_spawned_counts_no_bytes() {
     let is_task = |owner| matches!(owner, Owner::Unit { .. });
     let mut open = state.records.open_of(is_task).into_iter();
     let last = open.find(|&other| other != id).unwrap();
-    let entry = state.admit_begun(kernel, 1).unwrap();
+    let entry = state.admit(kernel, 0, Some(1)).unwrap();
     spawn(&mut consumers[0], &words);
     state.drain(0);
     state.charge_admitted(last, entry);

@@ -27,7 +27,10 @@ impl World {
             attempts: 1000,
         };
         let owner = Tracer::start(plan, "test").unwrap();
-        shared.lock().begin_trace(Arc::clone(&owner.0));
+        let mut locked = shared.lock();
+        let state = &mut *locked;
+        state.trace.begin(Arc::clone(&owner.0), &state.lanes);
+        drop(locked);
         Self {
             shared,
             consumers,
@@ -53,7 +56,7 @@ impl World {
     }
 
     fn events(&self) -> Vec<Value> {
-        let tracer = self.shared.lock().trace.as_ref().unwrap().tracer();
+        let tracer = self.shared.lock().trace.get().unwrap().tracer();
         tracer.flush().unwrap();
         let text = std::fs::read_to_string(self.folder.path().join("events.json")).unwrap();
         let whole: Value = serde_json::from_str(&text).unwrap();
@@ -106,7 +109,8 @@ fn memory_waits_in_the_trace_are_bounded() {
         let wanted_at = want(monotonic_ns());
         world.consumers[0].request_alloc(4096, wanted_at);
         let at = monotonic_ns();
-        world.shared.lock().trace_granted(0, 4096, true, at);
+        let state = &mut *world.shared.lock();
+        state.trace.granted(&state.lanes, 0, 4096, true, at);
         said.push((wanted_at, at));
     }
     let events = world.events();
@@ -135,7 +139,7 @@ fn memory_waits_in_the_trace_are_bounded() {
 #[test]
 fn a_dependency_is_an_arrow() {
     let mut world = World::new();
-    world.shared.lock().trace_depends(1, 2);
+    world.shared.lock().trace.depends(1, 2);
     let job = |world: &mut World| {
         let now = monotonic_ns();
         world.run(Some(now), Some(now));

@@ -48,7 +48,8 @@ fn a_worker_takes_no_times_without_a_trace() {
 fn looks_at_the_clock(tracer: Option<TraceOwner>) -> u64 {
     let (shared, mut consumers) = fixture(1, 1);
     if let Some(owner) = &tracer {
-        shared.lock().begin_trace(Arc::clone(&owner.0));
+        let state = &mut *shared.lock();
+        state.trace.begin(Arc::clone(&owner.0), &state.lanes);
     }
     let before = clock::reads();
     for n in 0..JOBS {

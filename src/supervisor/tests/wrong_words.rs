@@ -28,7 +28,7 @@ fn full(jobs: usize) -> (Arc<Supervisor>, Vec<JobId>) {
     let mut state = shared.lock();
     state.admission = Some(Box::new(Admission::new(1)));
     let kernel = state.kernels.index(&kernel());
-    let entry = state.admit_begun(kernel, 1).unwrap();
+    let entry = state.admit(kernel, 0, Some(1)).unwrap();
     state.charge_admitted(all[jobs - 1], entry);
     shared.unlock(state);
     (shared, all)

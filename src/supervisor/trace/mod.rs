@@ -11,7 +11,7 @@ use std::fmt::{self, Write as _};
 use super::error::JobErrorKind;
 use crate::worker::panics::TEXT_LIMIT;
 
-pub(super) use state::Tracing;
+pub(super) use report::Trace;
 
 /// The sentence of an error, truncated to the limit of a text. Sentences may contain others and escapes; a trace keeps
 /// many of them, and those about workers are formatted with the lock held.

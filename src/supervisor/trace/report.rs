@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use super::Tracing;
 use super::sentence;
+use super::state::Tracing;
 use crate::supervisor::error::{Crash, JobErrorKind, WorkerExit};
+use crate::supervisor::job_table::JobTable;
+use crate::supervisor::kernels::Kernels;
+use crate::supervisor::lanes::Lanes;
 use crate::supervisor::lifecycle::Closing;
-use crate::supervisor::record::Stage;
-use crate::supervisor::state::EngineState;
+use crate::supervisor::worker::Worker;
 use crate::sys::clock::monotonic_ns;
 use crate::trace::{AttemptEnd, Describe, Event, LaneId, Tracer};
 
@@ -22,129 +24,140 @@ impl Describe for Crash {
     }
 }
 
-impl EngineState {
+/// The trace of an engine, if it has one.
+#[derive(Debug, Default)]
+pub(in crate::supervisor) struct Trace(Option<Box<Tracing>>);
+
+impl Trace {
     /// Starts tracing jobs.
-    pub(in crate::supervisor) fn begin_trace(&mut self, tracer: Arc<Tracer>) {
-        self.trace = Some(Box::new(Tracing::new(
-            tracer,
-            self.workers.len(),
-            self.lanes.len(),
-        )));
+    pub(in crate::supervisor) fn begin(&mut self, tracer: Arc<Tracer>, lanes: &Lanes) {
+        let tracing = Tracing::new(tracer, lanes.workers(), lanes.len());
+        self.0 = Some(Box::new(tracing));
     }
 
-    /// Removes an unbegun job whose handle was dropped, without an answer.
-    pub(in crate::supervisor) fn remove_unrun(&mut self, index: u32) {
-        debug_assert!(self.records.look(index).stage != Stage::Answered);
-        self.counts.count(&JobErrorKind::Cancelled);
-        if self.records.look(index).is_traced() {
-            self.trace_failed(index, &JobErrorKind::Cancelled, None, false);
-        }
-        self.discharge(index);
-        self.records.remove(index);
+    #[inline]
+    pub(in crate::supervisor) fn get(&mut self) -> Option<&mut Tracing> {
+        self.0.as_deref_mut()
+    }
+
+    #[inline]
+    pub(in crate::supervisor) fn is_on(&self) -> bool {
+        self.0.is_some()
     }
 
     /// Reports that the process of a worker is gone. Called before its jobs are requeued or answered.
-    pub(in crate::supervisor) fn trace_gone(&self, worker: usize, cause: &JobErrorKind) {
-        let Some(trace) = &self.trace else { return };
-        let gone = &self.workers[worker];
+    pub(in crate::supervisor) fn gone(
+        &self,
+        index: usize,
+        gone: &Worker,
+        closing: Closing,
+        cause: &JobErrorKind,
+    ) {
+        let Some(trace) = &self.0 else { return };
         let retired = gone.is_retiring() && *cause == JobErrorKind::Lost(WorkerExit::Code(Some(0)));
-        let meant = retired || self.lifecycle.closing() != Closing::No;
+        let meant = retired || closing != Closing::No;
         // The worker was killed by the supervisor: the kill reason says why.
         let why = gone.kill_reasons().first().map_or(cause, |(_, why)| why);
         trace.send(Event::Exited {
-            worker: worker as u32,
+            worker: index as u32,
             at: monotonic_ns(),
             why: (!meant).then(|| sentence(why)),
         });
     }
 
-    fn place_of(&self, lane: usize) -> LaneId {
-        LaneId {
-            worker: self.lanes.worker_of(lane) as u32,
-            lane: (lane / self.workers.len()) as u32,
-        }
-    }
-
     /// Reports that job `to` needs the value of job `from`, by job number, in either order of their ends.
-    pub(in crate::supervisor) fn trace_depends(&self, from: u64, to: u64) {
-        if let Some(trace) = &self.trace {
+    pub(in crate::supervisor) fn depends(&self, from: u64, to: u64) {
+        if let Some(trace) = &self.0 {
             trace.send(Event::Depends { from, to });
         }
     }
 
     /// Notes a run that is over, because the job ended or its worker did. Called before the end is reported.
     #[cold]
-    pub(in crate::supervisor) fn trace_run(&mut self, lane: usize, position: u64, index: u32) {
-        let stamps = self.lanes[lane].producer.stamps(position);
-        let place = self.place_of(lane);
-        if let Some(trace) = &mut self.trace {
-            trace.ran(index, lane, place, stamps);
+    pub(in crate::supervisor) fn ran(
+        &mut self,
+        lanes: &Lanes,
+        lane: usize,
+        position: u64,
+        index: u32,
+    ) {
+        if let Some(trace) = self.get() {
+            let stamps = lanes[lane].producer.stamps(position);
+            trace.ran(index, lane, place_of(lanes, lane), stamps);
         }
     }
 
-    /// Reports that a traced job gave a value, with this number of bytes of fresh arrays.
+    /// Reports that an attempt of a traced job gave a value, with this number of bytes of fresh arrays.
     #[cold]
-    pub(in crate::supervisor) fn trace_value(&mut self, index: u32, bytes: u64) {
-        self.trace_end(index, bytes, AttemptEnd::Value);
+    pub(in crate::supervisor) fn value(
+        &mut self,
+        index: u32,
+        records: &JobTable,
+        kernels: &mut Kernels,
+        bytes: u64,
+    ) {
+        self.ended(index, records, kernels, bytes, AttemptEnd::Value);
     }
 
     /// Reports that an attempt gave no value.
     #[cold]
-    pub(in crate::supervisor) fn trace_failed(
+    pub(in crate::supervisor) fn failed(
         &mut self,
         index: u32,
+        records: &JobTable,
+        kernels: &mut Kernels,
         why: &JobErrorKind,
-        crash: Option<&Crash>,
-        again: bool,
+        (crash, is_retried): (Option<&Crash>, bool),
     ) {
-        let has_run = self
-            .trace
-            .as_ref()
-            .is_some_and(|trace| trace.has_run(index));
+        let has_run = self.get().is_some_and(|trace| trace.has_run(index));
         let end = if *why == JobErrorKind::Cancelled && !has_run {
             AttemptEnd::Cancelled
         } else {
             AttemptEnd::Failed {
                 why: sentence(why),
                 crash: crash.map(|crash| Arc::new(crash.clone()) as Arc<dyn Describe>),
-                is_retried: again,
+                is_retried,
             }
         };
-        self.trace_end(index, 0, end);
+        self.ended(index, records, kernels, 0, end);
     }
 
-    fn trace_end(&mut self, index: u32, bytes_out: u64, end: AttemptEnd) {
-        let Some(trace) = &mut self.trace else { return };
-        let record = self.records.at(index);
-        let kernel = self.kernels.get(record.kernel).name;
+    fn ended(
+        &mut self,
+        index: u32,
+        records: &JobTable,
+        kernels: &mut Kernels,
+        bytes_out: u64,
+        end: AttemptEnd,
+    ) {
+        let Some(trace) = self.get() else { return };
+        let record = records.look(index);
+        let kernel = kernels.get(record.kernel).name;
         trace.ended(index, record, kernel, bytes_out, end);
-    }
-
-    pub(in crate::supervisor) fn trace_spawned(&mut self, worker: usize) {
-        if let Some(trace) = &mut self.trace {
-            trace.spawned(worker);
-        }
-    }
-
-    pub(in crate::supervisor) fn trace_ready(&self, worker: usize) {
-        let Some(trace) = &self.trace else { return };
-        trace.ready(worker, self.workers[worker].pid());
     }
 
     /// Reports the answer to a lane's request for output memory.
     ///
     /// `at`: a time before the answer, since the lane continues then.
-    pub(in crate::supervisor) fn trace_granted(
+    pub(in crate::supervisor) fn granted(
         &mut self,
+        lanes: &Lanes,
         lane: usize,
         bytes: u64,
         given: bool,
         at: u64,
     ) {
-        let requested_at = self.lanes[lane].producer.alloc_requested_at();
-        let (place, worker) = (self.place_of(lane), self.lanes.worker_of(lane));
-        if let Some(trace) = &mut self.trace {
+        let requested_at = lanes[lane].producer.alloc_requested_at();
+        let (place, worker) = (place_of(lanes, lane), lanes.worker_of(lane));
+        if let Some(trace) = self.get() {
             trace.granted(lane, worker, place, requested_at, at, (bytes, given));
         }
+    }
+}
+
+fn place_of(lanes: &Lanes, lane: usize) -> LaneId {
+    LaneId {
+        worker: lanes.worker_of(lane) as u32,
+        lane: (lane / lanes.workers()) as u32,
     }
 }

@@ -39,7 +39,7 @@ impl Supervisor {
         let mut state = self.lock();
         if words.is_some() {
             // The thread is awake: a job that is placed now has a word on which it will sleep.
-            state.await_no_more(ids.clone());
+            state.records.await_no_more(ids.clone());
         }
         let mut ended = state.look_for_end(ids.clone());
         if ended.is_none() {
@@ -47,9 +47,10 @@ impl Supervisor {
                 std::mem::swap(&mut state.records.get(id).waker, waker);
             }
             let waits_for = if words.is_some() { AWAITED } else { NOTICE };
-            for (lane, position) in state.first_ends(ids.clone(), waits_for) {
+            let EngineState { lanes, records, .. } = &mut *state;
+            for (lane, position) in lanes.first_ends(ids.clone(), records, waits_for) {
                 // Ended already: found below.
-                let lane_of = &mut state.lanes[lane];
+                let lane_of = &mut lanes[lane];
                 match &mut words {
                     Some(words) if words.has_room() => {
                         if let Ask::Set(value) = lane_of.ask(position, WAITER) {
@@ -64,7 +65,7 @@ impl Supervisor {
             // Finds what ended before the request.
             ended = state.look_for_end(ids.clone());
             if ended.is_some() {
-                state.await_no_more(ids.clone());
+                state.records.await_no_more(ids.clone());
             }
         }
         self.unlock(state);
@@ -114,7 +115,7 @@ impl Supervisor {
             self.poll_any_with(ids.clone(), waker, Some(words), &mut Vec::new())
         });
         if ended.is_none() {
-            self.lock().await_no_more(ids);
+            self.lock().records.await_no_more(ids);
         }
         ended
     }

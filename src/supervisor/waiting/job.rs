@@ -134,8 +134,9 @@ impl Supervisor {
                     self.learn_from_wait(link as usize, start);
                 }
             } else {
-                state.records.get(id).parked = true;
-                state.want_notice(id);
+                let EngineState { lanes, records, .. } = &mut *state;
+                records.get(id).parked = true;
+                lanes.want_notice(id, records);
                 state.monitor.watch_memory();
                 let spot = self.parking.of(id.index);
                 let ticket = spot.ticket();
@@ -215,8 +216,9 @@ impl Supervisor {
         let mut state = self.lock();
         let mut taken = state.take(id, read);
         if taken.is_none() {
-            std::mem::swap(&mut state.records.get(id).waker, &mut waker);
-            state.want_notice(id);
+            let EngineState { lanes, records, .. } = &mut *state;
+            std::mem::swap(&mut records.get(id).waker, &mut waker);
+            lanes.want_notice(id, records);
             state.monitor.watch_memory();
             // Finds what ended before the request for notice.
             state.drain_busy();
