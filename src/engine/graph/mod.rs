@@ -25,12 +25,12 @@ use column::Columns;
 use input::{PassedArray, TargetList};
 use order::Order;
 use picture::Picture;
-use plan::{Jobs, NONE, Sketch, sources};
+use plan::{NONE, Sketch, sources};
 use running::InlineRun;
 
 use super::{Engine, OnFailure};
 use crate::kernel::{Kernel, OwnedParam, OwnedParams, Reply, captures_nothing};
-use crate::supervisor::{Calls, JobOptions, Read, RunPlan};
+use crate::supervisor::{Calls, JobOptions, Jobs, Read, RunPlan};
 use crate::sys::HUGE;
 
 /// A task graph: jobs that take each other's values, described before any of them runs.
@@ -477,13 +477,9 @@ impl Graph {
         let plan = RunPlan {
             ceiling: (jobs.total > limit).then_some(limit),
             stops: self.on_failure == OnFailure::Stop,
-            units: jobs.units,
-            nodes: jobs.nodes,
-            unit_of: jobs.unit_of,
+            jobs,
             kernel_of: picture.kernel_of.clone(),
             kernels: self.columns.kernels.clone(),
-            dependents: jobs.dependents,
-            sources: jobs.sources,
             options: self.options.into_iter().map(Arc::new).collect(),
             names: self.names,
             calls: Calls::Nodes(Box::new(self.columns)),

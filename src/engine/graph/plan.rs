@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use super::{GraphError, Meta};
-use crate::supervisor::{RunPlan, RunUnit};
+use crate::supervisor::{Jobs, RunUnit};
 
 /// Most nodes of a fused chain. Chains are bounded so that other jobs get the worker.
 const LONGEST: usize = 1024;
@@ -24,32 +24,6 @@ pub(super) struct Sketch<'g> {
     pub(super) bytes: &'g HashMap<u32, u64>,
     /// Whether chains become one job.
     pub(super) fuse: bool,
-}
-
-/// Jobs, in an order in which they could run one after the other.
-#[derive(Debug, Default)]
-pub(super) struct Jobs {
-    pub(super) units: Vec<RunUnit>,
-    pub(super) nodes: Vec<u32>,
-    pub(super) unit_of: Vec<u32>,
-    pub(super) dependents: Vec<u32>,
-    pub(super) sources: Vec<u32>,
-    /// The most bytes of values at one time if they run in this order.
-    pub(super) peak: u64,
-    /// Bytes of all values together.
-    pub(super) total: u64,
-}
-
-impl Jobs {
-    /// The nodes of a unit, in the order of execution.
-    pub(super) fn nodes_of(&self, unit: &RunUnit) -> &[u32] {
-        &self.nodes[unit.first as usize..(unit.first + unit.count) as usize]
-    }
-
-    /// The units that wait for a unit.
-    pub(super) fn dependents_of(&self, unit: usize) -> &[u32] {
-        &self.dependents[RunPlan::dependents_among(&self.units, &self.dependents, unit as u32)]
-    }
 }
 
 /// The nodes whose value a node takes.
@@ -263,14 +237,11 @@ impl Sketch<'_> {
         let mut live = 0u64;
         for at in 0..jobs.units.len() {
             let unit = jobs.units[at];
-            let range = unit.first as usize..(unit.first + unit.count) as usize;
-            let last = self.bytes(jobs.nodes[range.end - 1]);
-            let all = jobs.nodes[range].iter().map(|&node| self.bytes(node));
+            let all = jobs.nodes_of(&unit).iter().map(|&node| self.bytes(node));
+            let last = all.clone().next_back().unwrap_or(0);
             jobs.total = all.fold(jobs.total, u64::saturating_add);
             jobs.peak = jobs.peak.max(live.saturating_add(unit.bytes));
-            let next = jobs.units.get(at + 1).map(|unit| unit.sources as usize);
-            let to = next.unwrap_or(jobs.sources.len());
-            for &source in &jobs.sources[unit.sources as usize..to] {
+            for &source in &jobs.sources[jobs.sources_of(at as u32)] {
                 let source = source as usize;
                 uses[source] -= 1;
                 if uses[source] == 0 {

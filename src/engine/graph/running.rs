@@ -13,11 +13,10 @@ use std::time::{Duration, Instant};
 use super::column::Columns;
 use super::input::Wanted;
 use super::picture::Picture;
-use super::plan::Jobs;
 use crate::engine::JobError;
 use crate::kernel::NodeValues;
 use crate::supervisor::{
-    Failed, GraphId, GraphProgress, JobOptions, NodeFate, PermitSource, Read, Supervisor,
+    Failed, GraphId, GraphProgress, JobOptions, Jobs, NodeFate, PermitSource, Read, Supervisor,
 };
 
 /// A running graph: see [`Graph::run`](super::Graph::run).
@@ -174,7 +173,8 @@ impl InlineRun {
         self.open -= usize::from(jobs.units[unit].is_requested);
         let mut lost = vec![unit];
         while let Some(failed) = lost.pop() {
-            for &dependent in jobs.dependents_of(failed) {
+            for at in jobs.dependents_of(failed as u32) {
+                let dependent = jobs.dependents[at];
                 let unit = &jobs.units[dependent as usize];
                 let nodes = jobs.nodes_of(unit);
                 if self.errors[nodes[0] as usize].is_some() {

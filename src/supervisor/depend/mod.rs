@@ -12,7 +12,7 @@ mod waiting;
 
 #[cfg(feature = "sandbox")]
 pub(super) use ends::JobEnd;
-pub(crate) use plan::{Calls, NodeCalls, RunPlan, RunUnit};
+pub(crate) use plan::{Calls, Jobs, NodeCalls, RunPlan, RunUnit};
 pub(super) use run::CancelMode;
 pub use run::GraphProgress;
 pub(crate) use run::NodeFate;

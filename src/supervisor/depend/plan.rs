@@ -3,6 +3,7 @@
 //! A *unit* is one job of a run: a node of a graph, a chain of nodes, or a task that a job has spawned.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::spawn_reply::SpawnReply;
@@ -28,12 +29,12 @@ pub(crate) enum Calls {
 /// One job of a run. A task counts as one node.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RunUnit {
-    /// Its nodes are `count` entries of [`RunPlan::nodes`] from here on.
+    /// Its nodes are `count` entries of [`Jobs::nodes`] from here on.
     pub(crate) first: u32,
     pub(crate) count: u32,
-    /// Start of its part of [`RunPlan::dependents`].
+    /// Start of its part of [`Jobs::dependents`].
     pub(crate) dependents: u32,
-    /// Start of its part of [`RunPlan::sources`].
+    /// Start of its part of [`Jobs::sources`].
     pub(crate) sources: u32,
     /// Number of units that it waits for and that have not ended.
     pub(crate) waits: u32,
@@ -49,21 +50,61 @@ pub(crate) struct RunUnit {
     pub(crate) bytes: u64,
 }
 
-/// A graph as it is handed over, or the tasks of a job. Units are in topological order.
-pub(crate) struct RunPlan {
+/// The jobs of a run, in an order in which they could run one after the other, and what they wait for.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs {
     pub(crate) units: Vec<RunUnit>,
     /// Node numbers, unit by unit.
     pub(crate) nodes: Vec<u32>,
     /// By node of a graph: its unit, or [`u32::MAX`] if the node is not needed.
     pub(crate) unit_of: Vec<u32>,
-    /// By node: index into `kernels`.
-    pub(crate) kernel_of: Vec<u32>,
-    /// Empty for tasks, whose workers have named their kernels.
-    pub(crate) kernels: Vec<NodeKernel>,
     /// Units that wait for each unit, unit by unit.
     pub(crate) dependents: Vec<u32>,
     /// Units whose value each unit takes, unit by unit.
     pub(crate) sources: Vec<u32>,
+    /// The most bytes of values at one time if they run in this order.
+    pub(crate) peak: u64,
+    /// Bytes of all values together.
+    pub(crate) total: u64,
+}
+
+impl Jobs {
+    /// The nodes of a unit, in the order of execution.
+    pub(crate) fn nodes_of(&self, unit: &RunUnit) -> &[u32] {
+        &self.nodes[unit.first as usize..(unit.first + unit.count) as usize]
+    }
+
+    /// Which part of `dependents` belongs to `unit`.
+    pub(crate) fn dependents_of(&self, unit: u32) -> Range<usize> {
+        let of = |unit: &RunUnit| unit.dependents as usize;
+        self.part(unit, of, self.dependents.len())
+    }
+
+    /// Which part of `sources` belongs to `unit`.
+    pub(crate) fn sources_of(&self, unit: u32) -> Range<usize> {
+        let of = |unit: &RunUnit| unit.sources as usize;
+        self.part(unit, of, self.sources.len())
+    }
+
+    fn part(&self, unit: u32, from: impl Fn(&RunUnit) -> usize, end: usize) -> Range<usize> {
+        let unit = unit as usize;
+        from(&self.units[unit])..self.units.get(unit + 1).map_or(end, from)
+    }
+
+    /// A node of a unit: of a chain, the one at this step, or the last.
+    pub(super) fn node_at(&self, unit: u32, step: u32) -> u32 {
+        let RunUnit { first, count, .. } = self.units[unit as usize];
+        self.nodes[(first + step.min(count - 1)) as usize]
+    }
+}
+
+/// A graph as it is handed over, or the tasks of a job.
+pub(crate) struct RunPlan {
+    pub(crate) jobs: Jobs,
+    /// By node: index into `kernels`.
+    pub(crate) kernel_of: Vec<u32>,
+    /// Empty for tasks, whose workers have named their kernels.
+    pub(crate) kernels: Vec<NodeKernel>,
     pub(crate) options: Vec<Arc<JobOptions>>,
     /// Names of nodes that have one.
     pub(crate) names: HashMap<u32, String>,
@@ -106,13 +147,15 @@ impl RunPlan {
             bytes: 0,
         });
         Self {
-            units: units.collect(),
-            nodes: (0..=last).collect(),
-            unit_of: Vec::new(),
+            jobs: Jobs {
+                units: units.collect(),
+                nodes: (0..=last).collect(),
+                dependents: vec![last; last as usize],
+                sources: (0..last).collect(),
+                ..Jobs::default()
+            },
             kernel_of: reply.tasks.iter().map(|task| task.kernel).collect(),
             kernels: Vec::new(),
-            dependents: vec![last; last as usize],
-            sources: (0..last).collect(),
             options: listed,
             names: HashMap::new(),
             ceiling: None,
@@ -121,40 +164,9 @@ impl RunPlan {
         }
     }
 
-    fn part(all: &[u32], from: u32, next: Option<u32>) -> std::ops::Range<usize> {
-        from as usize..next.map_or(all.len(), |next| next as usize)
-    }
-
-    pub(super) fn dependents_of(&self, unit: u32) -> std::ops::Range<usize> {
-        Self::dependents_among(&self.units, &self.dependents, unit)
-    }
-
-    /// Returns which part of `dependents` belongs to `unit`.
-    pub(crate) fn dependents_among(
-        units: &[RunUnit],
-        dependents: &[u32],
-        unit: u32,
-    ) -> std::ops::Range<usize> {
-        let next = units.get(unit as usize + 1);
-        let from = units[unit as usize].dependents;
-        Self::part(dependents, from, next.map(|unit| unit.dependents))
-    }
-
-    pub(super) fn sources_of(&self, unit: u32) -> std::ops::Range<usize> {
-        let next = self.units.get(unit as usize + 1);
-        let from = self.units[unit as usize].sources;
-        Self::part(&self.sources, from, next.map(|unit| unit.sources))
-    }
-
-    /// A node of a unit: of a chain, the one at this step, or the last.
-    pub(super) fn node_at(&self, unit: u32, step: u32) -> u32 {
-        let RunUnit { first, count, .. } = self.units[unit as usize];
-        self.nodes[(first + step.min(count - 1)) as usize]
-    }
-
     /// The options of a unit's job.
     pub(super) fn options_of(&self, unit: u32) -> Option<&Arc<JobOptions>> {
-        let number = self.units[unit as usize].options as usize;
+        let number = self.jobs.units[unit as usize].options as usize;
         number.checked_sub(1).map(|at| &self.options[at])
     }
 

@@ -170,7 +170,7 @@ struct Values<'a> {
 impl Values<'_> {
     /// Counts one use of the value of this unit, and removes its record after the last.
     fn used(records: &mut JobTable, plan: &mut RunPlan, states: &[UnitState], unit: u32) {
-        let uses = &mut plan.units[unit as usize].uses;
+        let uses = &mut plan.jobs.units[unit as usize].uses;
         *uses -= 1;
         if *uses == 0 && states[unit as usize].stage == UnitStage::Done {
             records.remove(states[unit as usize].record.index);
@@ -181,9 +181,9 @@ impl Values<'_> {
 
 impl Ended for Values<'_> {
     fn forward(&mut self, node: u32, forward: Forward, call: &mut CallWriter) -> bool {
-        let unit = self.plan.unit_of[node as usize];
+        let unit = self.plan.jobs.unit_of[node as usize];
         let record = self.records.get(self.states[unit as usize].record);
-        let last = self.plan.units[unit as usize].uses == 1;
+        let last = self.plan.jobs.units[unit as usize].uses == 1;
         let arrays = match (record.arrays.is_empty(), last) {
             (true, _) | (_, true) => std::mem::take(&mut record.arrays),
             (false, false) => record.arrays.iter().map(ReceivedArray::share).collect(),
@@ -281,18 +281,23 @@ impl Run {
             serial: 0,
             parent,
             spawned,
-            states: vec![waiting; plan.units.len()],
+            states: vec![waiting; plan.jobs.units.len()],
             ready: BinaryHeap::new(),
             kernels,
             chain: NO_RECORD,
             ticket,
-            waiting: plan.units.len(),
+            waiting: plan.jobs.units.len(),
             sent: 0,
             progress: GraphProgress {
-                nodes: plan.nodes.len(),
+                nodes: plan.jobs.nodes.len(),
                 ..GraphProgress::default()
             },
-            undecided: plan.units.iter().filter(|unit| unit.is_requested).count(),
+            undecided: plan
+                .jobs
+                .units
+                .iter()
+                .filter(|unit| unit.is_requested)
+                .count(),
             errors: HashMap::new(),
             shares: HashMap::new(),
             stopped: None,
@@ -304,13 +309,13 @@ impl Run {
             plan,
         };
         if run.plan.ceiling.is_some() {
-            run.ends_left = vec![0; run.plan.units.len()];
-            for &source in &run.plan.sources {
+            run.ends_left = vec![0; run.plan.jobs.units.len()];
+            for &source in &run.plan.jobs.sources {
                 run.ends_left[source as usize] += 1;
             }
         }
-        for unit in 0..run.plan.units.len() as u32 {
-            if run.plan.units[unit as usize].waits == 0 {
+        for unit in 0..run.plan.jobs.units.len() as u32 {
+            if run.plan.jobs.units[unit as usize].waits == 0 {
                 run.make_ready(unit);
             }
         }
@@ -330,7 +335,7 @@ impl Run {
 
     fn make_ready(&mut self, unit: u32) {
         let level = match self.plan.ceiling {
-            None => self.plan.units[unit as usize].level,
+            None => self.plan.jobs.units[unit as usize].level,
             Some(_) => 0,
         };
         self.ready.push((level, Reverse(unit)));
@@ -355,7 +360,7 @@ impl Run {
             while self.states[self.next as usize].stage.has_failed() {
                 self.next += 1;
             }
-            let bytes = self.plan.units[unit as usize].bytes;
+            let bytes = self.plan.jobs.units[unit as usize].bytes;
             let fits = self.held.saturating_add(bytes) <= ceiling || self.sent == 0;
             return (unit == self.next && fits).then_some(unit);
         }
@@ -366,13 +371,13 @@ impl Run {
         self.ready.pop();
         if self.plan.ceiling.is_some() {
             self.next += 1;
-            self.held += self.plan.units[unit as usize].bytes;
+            self.held += self.plan.jobs.units[unit as usize].bytes;
         }
     }
 
     /// The kernel of a unit's job.
     pub(super) fn kernel(&self, unit: u32) -> u32 {
-        match self.plan.units[unit as usize].count {
+        match self.plan.jobs.units[unit as usize].count {
             1 => self.kernel_of_step(unit, 0),
             _ => self.chain,
         }
@@ -380,14 +385,14 @@ impl Run {
 
     /// The kernel of a node in the chain of a unit.
     pub(super) fn kernel_of_step(&self, unit: u32, step: u32) -> u32 {
-        let node = self.plan.node_at(unit, step);
+        let node = self.plan.jobs.node_at(unit, step);
         self.kernels[self.plan.kernel_of[node as usize] as usize].0
     }
 
     /// Counts the nodes of a chain that ran in the statistics of their kernels. Where only the whole was measured, as
     /// for one that failed, each node counts for an equal part.
     pub(super) fn count_nodes(&self, unit: u32, end: &JobEnd, failed: bool, all: &mut Kernels) {
-        let count = self.plan.units[unit as usize].count;
+        let count = self.plan.jobs.units[unit as usize].count;
         if count == 1 {
             return;
         }
@@ -440,7 +445,7 @@ impl Run {
             kernels,
             ..
         } = self;
-        let RunUnit { first, count, .. } = plan.units[unit as usize];
+        let RunUnit { first, count, .. } = plan.jobs.units[unit as usize];
         let mut values = Values {
             records,
             plan,
@@ -448,7 +453,7 @@ impl Run {
             bad: None,
         };
         if count == 1 {
-            let node = values.plan.nodes[first as usize];
+            let node = values.plan.jobs.nodes[first as usize];
             let mut loading = Loading {
                 call,
                 ended: &mut values,
@@ -461,7 +466,7 @@ impl Run {
             ChainWriter::begin(call, count);
             let mut before = None;
             for at in 0..count {
-                let node = values.plan.nodes[(first + at) as usize];
+                let node = values.plan.jobs.nodes[(first + at) as usize];
                 let mut loading = Loading {
                     call: &mut link.node,
                     ended: &mut values,
@@ -488,8 +493,8 @@ impl Run {
         call: &mut ArgWriter,
     ) -> Result<(), NoCall> {
         let mut values = Vec::new();
-        for at in self.plan.sources_of(unit) {
-            let source = self.plan.sources[at];
+        for at in self.plan.jobs.sources_of(unit) {
+            let source = self.plan.jobs.sources[at];
             let record = records.get(self.states[source as usize].record);
             values.push(ChildValue {
                 words: record.value().to_vec(),
@@ -526,7 +531,7 @@ impl Run {
         let stage = &mut self.states[unit as usize].stage;
         self.waiting -= usize::from(*stage == UnitStage::Waiting);
         *stage = to;
-        let nodes = self.plan.units[unit as usize].count as usize;
+        let nodes = self.plan.jobs.units[unit as usize].count as usize;
         match to {
             UnitStage::Waiting | UnitStage::Sent => {}
             UnitStage::Done => self.progress.done += nodes,
@@ -538,7 +543,7 @@ impl Run {
     /// Marks a unit as stopped with the run.
     pub(super) fn stop(&mut self, unit: u32) {
         self.move_to(unit, UnitStage::Stopped);
-        self.undecided -= usize::from(self.plan.units[unit as usize].is_requested);
+        self.undecided -= usize::from(self.plan.jobs.units[unit as usize].is_requested);
     }
 
     /// Stops all units that were not sent.
@@ -560,8 +565,8 @@ impl Run {
 
     /// Gives up the unit's claims on values of other units.
     fn drop_claims(&mut self, unit: u32, records: &mut JobTable) {
-        for at in self.plan.sources_of(unit) {
-            let source = self.plan.sources[at];
+        for at in self.plan.jobs.sources_of(unit) {
+            let source = self.plan.jobs.sources[at];
             Values::used(records, &mut self.plan, &self.states, source);
         }
     }
@@ -574,18 +579,18 @@ impl Run {
         state.worker = worker;
         // The time of each node is known only for short chains.
         if let Some(shares) = end.shares
-            && (2..=MAX_SHARES).contains(&self.plan.units[unit as usize].count)
+            && (2..=MAX_SHARES).contains(&self.plan.jobs.units[unit as usize].count)
         {
             self.shares.insert(unit, shares);
         }
-        if self.plan.units[unit as usize].uses == 0 {
+        if self.plan.jobs.units[unit as usize].uses == 0 {
             records.remove(self.states[unit as usize].record.index);
             crate::sync::point!("unit.freed");
         }
-        self.undecided -= usize::from(self.plan.units[unit as usize].is_requested);
-        for at in self.plan.dependents_of(unit) {
-            let dependent = self.plan.dependents[at];
-            let waits = &mut self.plan.units[dependent as usize].waits;
+        self.undecided -= usize::from(self.plan.jobs.units[unit as usize].is_requested);
+        for at in self.plan.jobs.dependents_of(unit) {
+            let dependent = self.plan.jobs.dependents[at];
+            let waits = &mut self.plan.jobs.units[dependent as usize].waits;
             *waits -= 1;
             if *waits == 0 && self.states[dependent as usize].stage == UnitStage::Waiting {
                 self.make_ready(dependent);
@@ -602,9 +607,9 @@ impl Run {
         self.release_sources(unit);
         let mut lost = vec![unit];
         while let Some(failed) = lost.pop() {
-            self.undecided -= usize::from(self.plan.units[failed as usize].is_requested);
-            for at in self.plan.dependents_of(failed) {
-                let dependent = self.plan.dependents[at];
+            self.undecided -= usize::from(self.plan.jobs.units[failed as usize].is_requested);
+            for at in self.plan.jobs.dependents_of(failed) {
+                let dependent = self.plan.jobs.dependents[at];
                 if self.states[dependent as usize].stage != UnitStage::Waiting {
                     continue;
                 }
@@ -622,27 +627,27 @@ impl Run {
         if self.plan.ceiling.is_none() {
             return;
         }
-        let sources = self.plan.sources_of(unit);
+        let sources = self.plan.jobs.sources_of(unit);
         for at in sources {
-            let source = self.plan.sources[at] as usize;
+            let source = self.plan.jobs.sources[at] as usize;
             self.ends_left[source] -= 1;
-            let free = self.ends_left[source] == 0 && !self.plan.units[source].is_requested;
+            let free = self.ends_left[source] == 0 && !self.plan.jobs.units[source].is_requested;
             if free && self.states[source].stage == UnitStage::Done {
-                self.held -= self.plan.units[source].bytes;
+                self.held -= self.plan.jobs.units[source].bytes;
             }
         }
         let failed = self.states[unit as usize].stage.has_failed();
         let is_unused =
-            self.ends_left[unit as usize] == 0 && !self.plan.units[unit as usize].is_requested;
+            self.ends_left[unit as usize] == 0 && !self.plan.jobs.units[unit as usize].is_requested;
         if unit < self.next && (failed || is_unused) {
-            self.held -= self.plan.units[unit as usize].bytes;
+            self.held -= self.plan.jobs.units[unit as usize].bytes;
         }
     }
 
     /// The node of a unit that failed, and its error.
     pub(super) fn blame(&self, unit: u32, error: &JobError, step: u32) -> (u32, JobError) {
-        let node = self.plan.node_at(unit, step);
-        if self.plan.units[unit as usize].count == 1 {
+        let node = self.plan.jobs.node_at(unit, step);
+        if self.plan.jobs.units[unit as usize].count == 1 {
             return (node, error.clone());
         }
         (node, error.of_kernel(self.plan.kernel(node).info.name))
@@ -673,7 +678,7 @@ impl Run {
 
     fn last_kernel(&self, unit: u32) -> &'static str {
         self.plan
-            .kernel(self.plan.node_at(unit, u32::MAX))
+            .kernel(self.plan.jobs.node_at(unit, u32::MAX))
             .info
             .name
     }
@@ -685,15 +690,15 @@ impl Run {
 
     /// How a node ran.
     pub(super) fn fate(&self, node: u32) -> NodeFate {
-        let unit = self.plan.unit_of[node as usize];
+        let unit = self.plan.jobs.unit_of[node as usize];
         let Some(state) = self.states.get(unit as usize) else {
             return NodeFate::Open;
         };
         match state.stage {
             UnitStage::Waiting | UnitStage::Sent => NodeFate::Open,
             _ if state.worker != NO_RECORD => {
-                let RunUnit { first, count, .. } = self.plan.units[unit as usize];
-                let nodes = &self.plan.nodes[first as usize..(first + count) as usize];
+                let of = &self.plan.jobs.units[unit as usize];
+                let (nodes, count) = (self.plan.jobs.nodes_of(of), of.count);
                 let own = self.shares.get(&unit).and_then(|shares| {
                     let step = nodes.iter().position(|&other| other == node)?;
                     shares.of_nodes(count, state.took_ns).nth(step)

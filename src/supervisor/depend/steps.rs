@@ -400,8 +400,9 @@ impl EngineState {
             return;
         };
         let job = |unit: u32| run.states[unit as usize].job;
-        for at in run.plan.sources_of(unit) {
-            self.trace.depends(job(run.plan.sources[at]), job(unit));
+        for at in run.plan.jobs.sources_of(unit) {
+            self.trace
+                .depends(job(run.plan.jobs.sources[at]), job(unit));
         }
         if run.spawned.is_some() && !run.is_last(unit) {
             self.trace
@@ -445,12 +446,12 @@ impl EngineState {
         read: Read<R>,
     ) -> Result<R, JobError> {
         let run = self.runs.get(graph);
-        let unit = run.plan.unit_of[node as usize];
+        let unit = run.plan.jobs.unit_of[node as usize];
         let state = run.states[unit as usize];
         match state.stage {
             UnitStage::Done => {
                 // The record goes with the value, although units that will never run still count as users.
-                run.plan.units[unit as usize].uses -= 1;
+                run.plan.jobs.units[unit as usize].uses -= 1;
                 run.states[unit as usize].stage = UnitStage::Failed(unit);
                 let taken = self.try_take(state.record, read);
                 taken.expect("a unit that is done has its answer in its record")

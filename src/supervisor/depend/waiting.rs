@@ -83,7 +83,7 @@ impl Supervisor {
     pub(crate) fn fates(&self, graph: GraphId) -> Vec<NodeFate> {
         let mut state = self.lock();
         let run = state.runs.get(graph.run);
-        let nodes = 0..run.plan.unit_of.len() as u32;
+        let nodes = 0..run.plan.jobs.unit_of.len() as u32;
         let fates = nodes.map(|node| run.fate(node)).collect();
         self.unlock(state);
         fates
