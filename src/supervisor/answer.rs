@@ -174,7 +174,9 @@ impl EngineState {
         let why = why.into();
         let kind = &why.kind;
         // Needs the leases.
-        let crash = self.crash_of(index, worker, kind);
+        let killed = worker.map(|worker| &self.workers[worker as usize]);
+        let record = self.records.look(index);
+        let crash = record.crash(killed, &self.arena, kind);
         self.count_failed(index, kind, crash.as_ref());
         let record = self.records.at(index);
         record.leases.clear();
@@ -193,12 +195,9 @@ impl EngineState {
         };
         let cancels = fails_together.filter(|_| *kind != JobErrorKind::Cancelled);
         let name = self.kernels.get(record.kernel).name;
-        let last_words = self.last_words(index, worker);
-        let lost_jobs = worker.map_or_else(LostJobs::default, |worker| {
-            self.workers[worker as usize]
-                .last_words()
-                .lost_jobs(job, kind)
-        });
+        let words = worker.map(|worker| self.workers[worker as usize].last_words());
+        let last_words = words.map_or_else(Vec::new, |words| words.of(job));
+        let lost_jobs = words.map_or_else(LostJobs::default, |words| words.lost_jobs(job, kind));
         let error = Failed {
             attempt: u32::from(self.records.look(index).attempt),
             worker,
@@ -228,13 +227,6 @@ impl EngineState {
                 (crash, false),
             );
         }
-    }
-
-    /// What the worker printed last in this job, if it died while running it.
-    pub(super) fn last_words(&self, index: u32, worker: Option<u32>) -> Vec<String> {
-        let job = self.records.look(index).job;
-        let words = worker.map(|worker| self.workers[worker as usize].last_words().of(job));
-        words.unwrap_or_default()
     }
 
     /// Takes the answer of a job, if it is there. Reads also values that could be read without the lock.
@@ -293,14 +285,6 @@ impl EngineState {
         Box::new(unread)
     }
 
-    /// The error for a reply that the job's kernel cannot have sent. The worker is killed.
-    #[cold]
-    fn unreadable(&mut self, index: u32) -> JobError {
-        let sender = self.records.at(index).answered_by;
-        self.condemn_sender(sender);
-        self.failed_here(index, malformed())
-    }
-
     /// Kills the worker that sent a malformed reply, unless its process has ended already.
     fn condemn_sender(&mut self, (lane, generation): (u32, u32)) {
         let lane = lane as usize;
@@ -314,7 +298,11 @@ impl EngineState {
     #[cold]
     pub(super) fn not_read(&mut self, index: u32, why: Unreadable) -> JobError {
         match why {
-            Unreadable::Malformed => self.unreadable(index),
+            Unreadable::Malformed => {
+                let sender = self.records.at(index).answered_by;
+                self.condemn_sender(sender);
+                self.failed_here(index, malformed())
+            }
             Unreadable::CheckPanicked(kind) => self.failed_here(index, kind),
         }
     }

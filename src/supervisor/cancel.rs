@@ -34,7 +34,7 @@ impl EngineState {
                 self.remove_unrun(id.index);
             }
             Stage::Waiting => {
-                self.end_pause(id.index);
+                self.timers.end_pause(self.records.at(id.index), id.index);
                 self.remove_unrun(id.index);
             }
             Stage::Placed { link, position } => {
@@ -129,7 +129,7 @@ impl EngineState {
             #[cfg(feature = "sandbox")]
             Stage::Copying => return None,
             Stage::Queued => self.unqueue(id.index),
-            Stage::Waiting => self.end_pause(id.index),
+            Stage::Waiting => self.timers.end_pause(self.records.at(id.index), id.index),
             Stage::Placed { link, position } => {
                 let link = link as usize;
                 if !self.take_back(link, position) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::depend::JobEnd;
 use super::drain::Unpacked;
 use super::error::{JobErrorKind, JobLimit};
-use super::record::Stage;
+use super::record::{Record, Stage};
 use super::shared::Supervisor;
 use super::state::EngineState;
 use crate::arena::{Arena, ArenaFull, Block};
@@ -47,14 +47,15 @@ impl Uncopieds {
     }
 }
 
-impl EngineState {
-    /// Whether the monitor copies these bytes, the value of a job with this record. What the engine itself asked of an
-    /// actor is copied at once, because the order of such ends counts.
-    pub(super) fn is_copied_later(&self, record: u32, bytes: u64) -> bool {
-        let record = self.records.look(record);
-        bytes > SMALL && (record.owner.has_handle() || record.owner.actor().is_none())
+impl Record {
+    /// Whether the monitor copies these bytes, the value of the job. What the engine itself asked of an actor is copied at
+    /// once, because the order of such ends counts.
+    pub(super) fn is_copied_later(&self, bytes: u64) -> bool {
+        bytes > SMALL && (self.owner.has_handle() || self.owner.actor().is_none())
     }
+}
 
+impl EngineState {
     /// Leaves a value to the monitor.
     pub(super) fn copy_later(&mut self, value: Uncopied) {
         self.records.at(value.record).stage = Stage::Copying;

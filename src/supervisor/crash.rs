@@ -5,7 +5,9 @@
 
 use super::error::{Crash, CrashClass, JobErrorKind, Stack, fatal_signal};
 use super::output::last_words::LastWords;
-use super::state::EngineState;
+use super::record::Record;
+use super::worker::Worker;
+use crate::arena::Arena;
 use crate::kernel::wire::Lease;
 use crate::link::SPILLED;
 use crate::sys::crash::{Area, Located, MemoryAccess, NotedCrash};
@@ -29,28 +31,28 @@ const BUS_ADRERR: i32 = 2;
 const FPE_INTDIV: i32 = 1;
 const FPE_INTOVF: i32 = 2;
 
-impl EngineState {
+impl Record {
     /// How the worker crashed that ran this job, if the job ended for that.
-    pub(super) fn crash_of(
+    pub(super) fn crash(
         &self,
-        index: u32,
-        worker: Option<u32>,
+        worker: Option<&Worker>,
+        arena: &Arena,
         kind: &JobErrorKind,
     ) -> Option<Crash> {
         let signal = fatal_signal(kind)?;
-        let noted = self.workers[worker? as usize].last_words().crash.as_ref()?;
+        let noted = worker?.last_words().crash.as_ref()?;
         if noted.signal != signal {
             return None;
         }
         let class = match noted.located {
-            Some(located) => self.class_in_arena(index, located),
+            Some(located) => self.class_in_arena(arena, located),
             None => class_outside(noted),
         };
         Some(crash(noted, class))
     }
 
     /// What is at this place of the arena, for this job.
-    fn class_in_arena(&self, index: u32, located: Located) -> CrashClass {
+    fn class_in_arena(&self, arena: &Arena, located: Located) -> CrashClass {
         let Located {
             area,
             region,
@@ -59,8 +61,7 @@ impl EngineState {
         if area == Area::Control {
             return CrashClass::Records;
         }
-        let record = self.records.look(index);
-        for (at, lease) in record.leases.iter().enumerate() {
+        for (at, lease) in self.leases.iter().enumerate() {
             let (Lease::Shared(block) | Lease::Owned(block) | Lease::Loan { block, .. }) = lease
             else {
                 continue;
@@ -74,7 +75,7 @@ impl EngineState {
                 continue;
             }
             // The block with the words of the call comes last.
-            if record.form & SPILLED != 0 && at + 1 == record.leases.len() {
+            if self.form & SPILLED != 0 && at + 1 == self.leases.len() {
                 return CrashClass::Arguments;
             }
             return CrashClass::Input {
@@ -83,7 +84,7 @@ impl EngineState {
                 len: extent.len,
             };
         }
-        match self.arena.is_free(region, offset) {
+        match arena.is_free(region, offset) {
             true => CrashClass::Unused { region, offset },
             false => CrashClass::Published { region, offset },
         }

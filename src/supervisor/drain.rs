@@ -1,21 +1,26 @@
 //! Taking what lanes have finished: replies become answers.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 #[cfg(feature = "sandbox")]
 use super::copy_out::{Uncopied, copy_out};
 use super::error::{JobErrorKind, WorkerExit};
 use super::failed_reply::{failed_step, failure};
-use super::lane::NO_RECORD;
+use super::lane::{Lane, NO_RECORD};
 use super::record::Outcome;
 use super::reply::{Unreadable, read_guarded};
 use super::state::EngineState;
 use super::worker::Status;
+use crate::arena::Arena;
 use crate::kernel::wire::{
     EXTENT_WORDS, Lease, Leases, MAX_REPLY_WORDS, ReceivedArray, SENT_WORDS, SentArray, WordReader,
 };
 use crate::kernel::{MAX_ARRAYS, SHARE_WORDS, Shares};
 use crate::link::{CANCEL, Drained, INLINE_WORDS, MAX_RETAINED, NO_GRANT, Reply, kind};
+
+/// Words that are copied with the lock held.
+const SHORT: u32 = (64 << 10) / 8;
 
 impl EngineState {
     /// Drains all lanes that have work or retain arrays.
@@ -259,7 +264,8 @@ impl EngineState {
         #[cfg(feature = "sandbox")]
         // A failure keeps no array.
         if self.config.is_sandboxed() && why.is_none() {
-            if self.is_copied_later(index, unpacked.bytes_to_copy()) {
+            let record = self.records.look(index);
+            if record.is_copied_later(unpacked.bytes_to_copy()) {
                 self.copy_later(Uncopied {
                     record: index,
                     lane: lane_index,
@@ -303,14 +309,21 @@ impl EngineState {
         failed: bool,
         leases: &[Lease],
     ) -> Result<(Unpacked, Option<JobErrorKind>), String> {
-        let stays = !failed && reply.kind == kind::VALUE && self.is_read_later(index, reply);
+        // Then its words stay in the arena until a handle takes them, who reads them without the lock. What the engine
+        // itself reads is read at once.
+        let is_long = reply.spilled && reply.len > SHORT;
+        let has_handle = self.records.look(index).owner.has_handle();
+        let stays = !failed && reply.kind == kind::VALUE && is_long && has_handle;
         let mut unpacked = self.unpack(lane, reply, leases, stays)?;
         let words = unpacked.words(reply);
         let mut why = failed.then(|| failure(reply.kind, words)).transpose()?;
         if let Some(JobErrorKind::Returned(returned)) = &why
             && returned.encoded().is_some()
         {
-            let kernel = self.kernel_at_step(index, failed_step(reply.kind, words));
+            let record = self.records.look(index);
+            let kernel = self
+                .runs
+                .kernel_at_step(record, failed_step(reply.kind, words));
             // A kernel that a worker has named is not known here: `value` checks the bytes where they are read.
             if let Some(check) = self.kernels.get(kernel).check_error {
                 match read_guarded(|| check(returned)) {
@@ -388,15 +401,6 @@ impl EngineState {
         self.answer(index, outcome);
     }
 
-    /// Whether the words of this value stay in the arena until a handle takes them, who then reads them without the
-    /// lock. What the engine itself reads is read at once.
-    fn is_read_later(&self, index: u32, reply: &Reply) -> bool {
-        /// Words that are copied with the lock held.
-        const SHORT: u32 = (64 << 10) / 8;
-        let record = self.records.look(index);
-        reply.spilled && reply.len > SHORT && record.owner.has_handle()
-    }
-
     /// Takes over what a reply sends. `stays`: its words stay in the arena, but for those that describe arrays.
     ///
     /// # Errors
@@ -423,7 +427,8 @@ impl EngineState {
             .filter(|&retained| retained <= most_retained)
             .ok_or_else(|| format!("a reply that retains {} arrays", reply.retained))?;
         let skip = arrays * SENT_WORDS + retained * EXTENT_WORDS;
-        let mut unpacked = self.unpack_all(lane, reply, leases, (arrays, skip), stays)?;
+        let sent = (arrays, skip);
+        let mut unpacked = self.lanes[lane].unpack(&self.arena, reply, leases, sent, stays)?;
         if retained > 0 {
             let left = unpacked.arrays.drain(arrays..).map(|array| array.block);
             let lane_state = &mut self.lanes[lane];
@@ -432,80 +437,6 @@ impl EngineState {
             crate::sync::point!("retain.recorded");
         }
         Ok(unpacked)
-    }
-
-    /// The same. The last of the arrays are those that the lane retains.
-    fn unpack_all(
-        &mut self,
-        lane: usize,
-        reply: &Reply,
-        leases: &[Lease],
-        (arrays, skip): (usize, usize),
-        stays: bool,
-    ) -> Result<Unpacked, String> {
-        let lane = &mut self.lanes[lane];
-        if !reply.spilled {
-            let words = reply
-                .words
-                .get(..reply.len as usize)
-                .filter(|words| words.len() >= skip)
-                .ok_or("a reply longer than its slot")?;
-            let sent = read_sent(&words[..skip], arrays)?;
-            let taken = lane.receive(&self.arena, reply, &sent, leases)?;
-            return Ok(Unpacked {
-                arrays: taken.arrays,
-                long: None,
-                in_arena: None,
-                skip,
-                bytes: taken.bytes,
-            });
-        }
-        // The words lie in a block of their own, the first of what the job sends. The arrays that they name come out of
-        // the same grants, so both are taken at once.
-        let at = bytemuck::cast::<u64, crate::arena::Offset>(reply.words[0]);
-        let extent = crate::arena::Extent {
-            at,
-            len: reply.words[1],
-        };
-        if extent.len != u64::from(reply.len) * 8 || reply.len as usize > MAX_REPLY_WORDS {
-            return Err(format!(
-                "a reply of {} words in {} bytes",
-                reply.len, extent.len
-            ));
-        }
-        // Only memory that was granted is read: a page without memory behind it would kill this process.
-        if !lane.grants().contain(extent) {
-            return Err(format!("a reply at {extent:?}, which was not granted"));
-        }
-        let len = match stays {
-            true => skip,
-            false => reply.len as usize,
-        };
-        if skip > reply.len as usize {
-            return Err("a reply shorter than its arrays".into());
-        }
-        let copied = crate::arena::Extent {
-            len: len as u64 * 8,
-            ..extent
-        };
-        let words = self
-            .arena
-            .copy_words(copied)
-            .map_err(|error| error.to_string())?;
-        let mut sent = read_sent(&words[..skip], arrays)?;
-        sent.push(SentArray {
-            chunk: extent,
-            view: extent,
-        });
-        let mut taken = lane.receive(&self.arena, reply, &sent, leases)?;
-        let block = taken.arrays.pop();
-        Ok(Unpacked {
-            arrays: taken.arrays,
-            long: (!stays).then_some(words),
-            in_arena: block.filter(|_| stays),
-            skip,
-            bytes: taken.bytes,
-        })
     }
 
     /// Kills a worker because of the job of this record, which is answered when the exit is confirmed.
@@ -533,6 +464,80 @@ impl EngineState {
         self.workers[index].kill();
         crate::sync::point!("judge.killed");
         self.monitor.call();
+    }
+}
+
+impl Lane {
+    /// Takes over what a reply sends. The last of the arrays are those that the lane retains.
+    fn unpack(
+        &mut self,
+        arena: &Arc<Arena>,
+        reply: &Reply,
+        leases: &[Lease],
+        (arrays, skip): (usize, usize),
+        stays: bool,
+    ) -> Result<Unpacked, String> {
+        if !reply.spilled {
+            let words = reply
+                .words
+                .get(..reply.len as usize)
+                .filter(|words| words.len() >= skip)
+                .ok_or("a reply longer than its slot")?;
+            let sent = read_sent(&words[..skip], arrays)?;
+            let taken = self.receive(arena, reply, &sent, leases)?;
+            return Ok(Unpacked {
+                arrays: taken.arrays,
+                long: None,
+                in_arena: None,
+                skip,
+                bytes: taken.bytes,
+            });
+        }
+        // The words lie in a block of their own, the first of what the job sends. The arrays that they name come out of
+        // the same grants, so both are taken at once.
+        let at = bytemuck::cast::<u64, crate::arena::Offset>(reply.words[0]);
+        let extent = crate::arena::Extent {
+            at,
+            len: reply.words[1],
+        };
+        if extent.len != u64::from(reply.len) * 8 || reply.len as usize > MAX_REPLY_WORDS {
+            return Err(format!(
+                "a reply of {} words in {} bytes",
+                reply.len, extent.len
+            ));
+        }
+        // Only memory that was granted is read: a page without memory behind it would kill this process.
+        if !self.grants().contain(extent) {
+            return Err(format!("a reply at {extent:?}, which was not granted"));
+        }
+        let len = match stays {
+            true => skip,
+            false => reply.len as usize,
+        };
+        if skip > reply.len as usize {
+            return Err("a reply shorter than its arrays".into());
+        }
+        let copied = crate::arena::Extent {
+            len: len as u64 * 8,
+            ..extent
+        };
+        let words = arena
+            .copy_words(copied)
+            .map_err(|error| error.to_string())?;
+        let mut sent = read_sent(&words[..skip], arrays)?;
+        sent.push(SentArray {
+            chunk: extent,
+            view: extent,
+        });
+        let mut taken = self.receive(arena, reply, &sent, leases)?;
+        let block = taken.arrays.pop();
+        Ok(Unpacked {
+            arrays: taken.arrays,
+            long: (!stays).then_some(words),
+            in_arena: block.filter(|_| stays),
+            skip,
+            bytes: taken.bytes,
+        })
     }
 }
 

@@ -187,6 +187,21 @@ impl Lane {
             .filter(move |&position| is_free(self.record_at(position)))
     }
 
+    /// Whether the lane holds a job ahead that may run elsewhere.
+    pub(super) fn has_movable(&self, records: &JobTable) -> bool {
+        if !self.is_ready || self.producer.open() < 2 {
+            return false;
+        }
+        let first = self.producer.open_positions().start;
+        self.actors == 0 || self.movable(records).any(|position| position != first)
+    }
+
+    /// The newest job that has begun, as the worker reports it.
+    pub(super) fn begun(&self) -> Option<u64> {
+        let mut newest_first = self.held().rev();
+        newest_first.find(|&position| !self.producer.is_queued(position))
+    }
+
     /// Whether there is an open job at this position.
     pub(super) fn holds(&self, position: u64) -> bool {
         self.producer.open_positions().contains(&position) && self.record_at(position) != NO_RECORD

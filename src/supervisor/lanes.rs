@@ -182,6 +182,16 @@ impl Lanes {
         }
     }
 
+    /// The lane and position of a job that is the oldest of its lane: in the lane that got work last, if there is one.
+    pub(super) fn oldest(&self) -> Option<(usize, u64)> {
+        let mut lanes = [self.recent].into_iter().chain(0..self.len());
+        lanes.find_map(|index| {
+            let lane = &self.lanes[index];
+            let position = lane.held().next().filter(|_| !lane.is_condemned())?;
+            Some((index, position))
+        })
+    }
+
     /// Jobs finished by all generations of this worker.
     pub(super) fn jobs_of(&self, worker: usize) -> u64 {
         let lanes = self.of_worker(worker);

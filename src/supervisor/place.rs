@@ -1,7 +1,9 @@
 //! Which lane gets which job, and when: placing, refilling, evening out.
 
+use super::config::Config;
 use super::grants::Grants;
 use super::lane::Lane;
+use super::lanes::Lanes;
 use super::lifecycle::Closing;
 use super::queue::Constraint;
 use super::record::Stage;
@@ -18,6 +20,98 @@ const SHORT_NS: u32 = 100_000;
 const TICK_NS: u32 = 1_000_000;
 /// Jobs posted between two looks at what a busy lane has finished.
 const DRAIN_EVERY: u64 = 32;
+
+impl Lanes {
+    /// Chooses the lane for a job of this length: the one that got work last, while its backlog is worth less than a
+    /// wake-up; else one without work; else the one with the shortest backlog.
+    #[inline]
+    pub(super) fn choose(
+        &self,
+        expected_ns: u32,
+        queued: usize,
+        submitter_is_idle: bool,
+        config: &Config,
+    ) -> Option<usize> {
+        let recent = &self[self.recent()];
+        let fits = |lane: &Lane| lane.fits(expected_ns);
+        let behind = recent.backlog_ns() + u64::from(expected_ns);
+        if fits(recent) && (recent.is_idle() || behind <= WAKE_NS) {
+            return Some(self.recent());
+        }
+        self.choose_slow(&fits, expected_ns, queued, submitter_is_idle, config)
+    }
+
+    #[cold]
+    fn choose_slow(
+        &self,
+        fits: &impl Fn(&Lane) -> bool,
+        expected_ns: u32,
+        queued: usize,
+        submitter_is_idle: bool,
+        config: &Config,
+    ) -> Option<usize> {
+        // A full link of tiny jobs is no reason to wake another worker: it is emptied sooner than that, unless one of
+        // the jobs turned out to be long.
+        let recent = &self[self.recent()];
+        let queued = queued as u64 * u64::from(expected_ns);
+        if recent.is_ready()
+            && recent.producer.free_slots() == 0
+            && recent.backlog_ns() + queued < 4 * WAKE_NS
+            && !recent.stands_still()
+        {
+            return None;
+        }
+        // The submitting thread needs a core too. While it streams tiny jobs through one lane, one more worker than
+        // there are spare cores would only take turns with it. When it stops, the lane runs low and rings the monitor,
+        // which places jobs without this restriction.
+        let open = recent.producer.open() as u64;
+        let streams = recent.is_ready()
+            && recent.backlog_ns() < open * u64::from(TINY_NS)
+            && !recent.stands_still();
+        let crowded = streams
+            && expected_ns < TINY_NS
+            && !submitter_is_idle
+            && self.busy() + 1 >= config.cores();
+        let free = |lane: &&Lane| lane.is_idle() && fits(lane) && !crowded;
+        let awake = |lane: &&Lane| !lane.producer.seems_asleep();
+        let position = |wanted: &dyn Fn(&&Lane) -> bool| self.iter().position(|lane| wanted(&lane));
+        let shortest = |wanted: &dyn Fn(&Lane) -> bool| {
+            let lanes = self.iter().enumerate();
+            let busy = |lane: &Lane| fits(lane) && !lane.is_idle() && wanted(lane);
+            lanes
+                .filter(|(_, lane)| busy(lane))
+                .min_by_key(|(_, lane)| lane.backlog_ns())
+                .map(|(index, _)| index)
+        };
+        // One lane per worker is enough for jobs that are known to be short: more would wake threads that only take
+        // turns.
+        if config.lanes_share_regions()
+            && expected_ns < SHORT_NS
+            && self.busy() >= config.active_workers()
+            && let Some(busy) = shortest(&|lane| !lane.stands_still())
+        {
+            return Some(busy);
+        }
+        let found = match config.lanes_share_regions() {
+            true => self.spread(&|lane| free(&lane)),
+            false => position(&|lane| free(lane) && awake(lane)).or_else(|| position(&free)),
+        };
+        found.or_else(|| shortest(&|_| true))
+    }
+
+    /// Chooses a free lane of the worker that has the fewest busy ones. Takes the first of its lanes: the others may
+    /// never have slept, and would not be faster.
+    fn spread(&self, free: &dyn Fn(&Lane) -> bool) -> Option<usize> {
+        let workers = 0..self.workers();
+        let best = workers.filter_map(|worker| {
+            let lanes = || self.of_worker(worker).map(|lane| (lane, &self[lane]));
+            let (first, _) = lanes().find(|(_, lane)| free(lane))?;
+            let busy = lanes().filter(|(_, lane)| !lane.is_idle()).count();
+            Some((busy, first))
+        });
+        best.min().map(|(_, lane)| lane)
+    }
+}
 
 impl EngineState {
     /// Posts the job of a record, if a lane should have it. Returns whether it was posted.
@@ -36,7 +130,10 @@ impl EngineState {
             self.lanes.choose_exclusive()
         } else {
             let expected = self.kernels.get(record.kernel).expected_ns;
-            self.choose(expected)
+            let queued = self.queue.unbound();
+            let is_watched = self.scheduler.submitter_is_idle();
+            self.lanes
+                .choose(expected, queued, is_watched, &self.config)
         };
         let Some(chosen) = chosen else {
             return false;
@@ -138,88 +235,6 @@ impl EngineState {
         if position.is_multiple_of(DRAIN_EVERY) && self.lanes[chosen].producer.open() > SLOTS / 4 {
             self.drain(chosen);
         }
-    }
-
-    /// Chooses the lane for a job of this length: the one that got work last, while its backlog is worth less than a
-    /// wake-up; else one without work; else the one with the shortest backlog.
-    #[inline]
-    fn choose(&self, expected_ns: u32) -> Option<usize> {
-        let recent = &self.lanes[self.lanes.recent()];
-        let fits = |lane: &Lane| lane.fits(expected_ns);
-        let behind = recent.backlog_ns() + u64::from(expected_ns);
-        if fits(recent) && (recent.is_idle() || behind <= WAKE_NS) {
-            return Some(self.lanes.recent());
-        }
-        self.choose_slow(&fits, expected_ns)
-    }
-
-    #[cold]
-    fn choose_slow(&self, fits: &impl Fn(&Lane) -> bool, expected_ns: u32) -> Option<usize> {
-        // A full link of tiny jobs is no reason to wake another worker: it is emptied sooner than that, unless one of
-        // the jobs turned out to be long.
-        let recent = &self.lanes[self.lanes.recent()];
-        let queued = self.queue.unbound() as u64 * u64::from(expected_ns);
-        if recent.is_ready()
-            && recent.producer.free_slots() == 0
-            && recent.backlog_ns() + queued < 4 * WAKE_NS
-            && !recent.stands_still()
-        {
-            return None;
-        }
-        // The submitting thread needs a core too. While it streams tiny jobs through one lane, one more worker than
-        // there are spare cores would only take turns with it. When it stops, the lane runs low and rings the monitor,
-        // which places jobs without this restriction.
-        let open = recent.producer.open() as u64;
-        let streams = recent.is_ready()
-            && recent.backlog_ns() < open * u64::from(TINY_NS)
-            && !recent.stands_still();
-        let crowded = streams
-            && expected_ns < TINY_NS
-            && !self.scheduler.submitter_is_idle()
-            && self.lanes.busy() + 1 >= self.config.cores();
-        let free = |lane: &&Lane| lane.is_idle() && fits(lane) && !crowded;
-        let awake = |lane: &&Lane| !lane.producer.seems_asleep();
-        let position =
-            |wanted: &dyn Fn(&&Lane) -> bool| self.lanes.iter().position(|lane| wanted(&lane));
-        let shortest = |wanted: &dyn Fn(&Lane) -> bool| {
-            let lanes = self.lanes.iter().enumerate();
-            let busy = |lane: &Lane| fits(lane) && !lane.is_idle() && wanted(lane);
-            lanes
-                .filter(|(_, lane)| busy(lane))
-                .min_by_key(|(_, lane)| lane.backlog_ns())
-                .map(|(index, _)| index)
-        };
-        // One lane per worker is enough for jobs that are known to be short: more would wake threads that only take
-        // turns.
-        if self.config.lanes_share_regions()
-            && expected_ns < SHORT_NS
-            && self.lanes.busy() >= self.config.active_workers()
-            && let Some(busy) = shortest(&|lane| !lane.stands_still())
-        {
-            return Some(busy);
-        }
-        let found = match self.config.lanes_share_regions() {
-            true => self.spread(&|lane| free(&lane)),
-            false => position(&|lane| free(lane) && awake(lane)).or_else(|| position(&free)),
-        };
-        found.or_else(|| shortest(&|_| true))
-    }
-
-    /// Chooses a free lane of the worker that has the fewest busy ones. Takes the first of its lanes: the others may
-    /// never have slept, and would not be faster.
-    fn spread(&self, free: &dyn Fn(&Lane) -> bool) -> Option<usize> {
-        let workers = 0..self.workers.len();
-        let best = workers.filter_map(|worker| {
-            let lanes = || {
-                self.lanes
-                    .of_worker(worker)
-                    .map(|lane| (lane, &self.lanes[lane]))
-            };
-            let (first, _) = lanes().find(|(_, lane)| free(lane))?;
-            let busy = lanes().filter(|(_, lane)| !lane.is_idle()).count();
-            Some((busy, first))
-        });
-        best.min().map(|(_, lane)| lane)
     }
 
     /// Sets the flags of a lane after its situation changed.
@@ -347,7 +362,7 @@ impl EngineState {
         let mut waiting = false;
         let passed_by = self.an_actor_is_passed_by();
         for index in 0..self.lanes.len() {
-            let behind = idle > 0 && self.has_movable(index);
+            let behind = idle > 0 && self.lanes[index].has_movable(&self.records);
             let lane = &mut self.lanes[index];
             let awaited = passed_by && lane.is_ready() && !lane.is_idle();
             if !behind && !awaited {
@@ -365,17 +380,6 @@ impl EngineState {
         self.refill();
         // Lanes that got nothing have to know as well that others have jobs to spare.
         self.update_flags();
-    }
-
-    /// Whether a lane holds a job ahead that may run elsewhere.
-    fn has_movable(&self, index: usize) -> bool {
-        let lane = &self.lanes[index];
-        if !lane.is_ready() || lane.producer.open() < 2 {
-            return false;
-        }
-        let first = lane.producer.open_positions().start;
-        let mut movable = lane.movable(&self.records);
-        lane.actors() == 0 || movable.any(|position| position != first)
     }
 
     /// Takes back a fair share of the jobs that a lane has not begun, newest first.

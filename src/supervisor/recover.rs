@@ -186,7 +186,7 @@ impl EngineState {
         let weight = match self
             .lanes
             .of_worker(index)
-            .all(|lane| self.begun(lane).is_none())
+            .all(|lane| self.lanes[lane].begun().is_none())
         {
             true => UNEXPLAINED,
             false => EXPLAINED,
@@ -194,7 +194,7 @@ impl EngineState {
         let mut back = Vec::new();
         let mut ran = Vec::new();
         for lane_index in self.lanes.of_worker(index) {
-            let begun = self.begun(lane_index);
+            let begun = self.lanes[lane_index].begun();
             let mut in_front = begun.is_none() && kill_reasons.is_empty();
             for position in self.lanes[lane_index].producer.open_positions() {
                 let record = self.lanes[lane_index].take(position);
@@ -241,13 +241,6 @@ impl EngineState {
         // As its worker reports it: one of its own lanes.
         let culprit_lane = culprit_lane.and_then(|number| self.lanes.of_worker(index).nth(number));
         self.answer_running(index, kill_reasons, ran, cause, culprit_lane)
-    }
-
-    /// The newest job of this lane that has begun, as its worker reports it.
-    fn begun(&self, lane: usize) -> Option<u64> {
-        let lane = &self.lanes[lane];
-        let mut newest_first = lane.held().rev();
-        newest_first.find(|&position| !lane.producer.is_queued(position))
     }
 
     /// Charges a job for a death of its worker in front of which it was. Returns whether that happened too often.

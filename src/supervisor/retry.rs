@@ -22,9 +22,10 @@ impl EngineState {
         let closing = self.lifecycle.is_over();
         let quarantine_after = self.config.quarantine_after();
         if self.records.at(index).policy.is_some() {
-            let crash = self.crash_of(index, worker, &why);
-            let words = self.last_words(index, worker);
-            let record = self.records.at(index);
+            let record = self.records.look(index);
+            let killed = worker.map(|worker| &self.workers[worker as usize]);
+            let crash = record.crash(killed, &self.arena, &why);
+            let words = killed.map_or_else(Vec::new, |worker| worker.last_words().of(record.job));
             let (traced, job) = (record.is_traced(), record.job);
             let traced = traced.then(|| crash.clone());
             let death = Death::new(why.clone(), worker, words, crash);
@@ -67,17 +68,11 @@ impl EngineState {
         crate::sync::point!("retry.reported");
     }
 
-    /// Ends the wait of a job for its next attempt.
-    pub(super) fn end_pause(&mut self, index: u32) {
-        let policy = &mut self.records.at(index).policy;
-        if let Some(due) = policy.as_mut().and_then(|policy| policy.due.take()) {
-            self.timers.remove_start(due, Timer::Attempt(index));
-        }
-    }
-
     /// Queues jobs whose pause is over. `over` has the one first that has waited longest.
     pub(super) fn begin_attempts(&mut self, over: impl Iterator<Item = u32>) {
-        let over: Vec<_> = over.inspect(|&index| self.end_pause(index)).collect();
+        let over: Vec<_> = over
+            .inspect(|&index| self.timers.end_pause(self.records.at(index), index))
+            .collect();
         if over.is_empty() {
             return;
         }
@@ -96,7 +91,7 @@ impl EngineState {
     pub(super) fn fail_waiting(&mut self, why: &JobErrorKind) {
         while let Some(index) = { self.timers.attempts().next() } {
             // The failure of one may cancel others of its group.
-            self.end_pause(index);
+            self.timers.end_pause(self.records.at(index), index);
             self.fail(index, why.clone(), None, Vec::new());
         }
     }

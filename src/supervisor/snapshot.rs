@@ -17,9 +17,9 @@ impl EngineState {
             let mut open = lane.producer.open_positions().map(|at| lane.record_at(at));
             if let Some(oldest) = open.find(|&record| record != NO_RECORD) {
                 running += 1;
-                let kernel = self.records.look(oldest).kernel;
-                let node = self.running_node(lane, oldest);
-                stats[node.unwrap_or(kernel) as usize].running += 1;
+                let record = self.records.look(oldest);
+                let node = self.runs.running_node(lane, record);
+                stats[node.unwrap_or(record.kernel) as usize].running += 1;
             }
         }
         (self.kernels.merged(stats), running)

@@ -77,7 +77,9 @@ impl EngineState {
         if let Some(why) = refusal {
             return self.fail(index, *why, None, Vec::new());
         }
-        if options.is_some_and(|options| self.is_delayed(index, options)) {
+        if let Some(options) = options
+            && (self.is_too_late(index, options) || self.wait_for_permit(index))
+        {
             // It is answered, or its limiter decides when it continues.
             return;
         }
@@ -128,12 +130,6 @@ impl EngineState {
             self.monitor.watch_memory();
         }
         self.scheduler.saw(options.priority);
-    }
-
-    /// Handles what may keep a job from being placed at once: it is answered because its deadline is zero, or it waits
-    /// for its limiter. Returns whether one of them applies.
-    pub(super) fn is_delayed(&mut self, index: u32, options: &JobOptions) -> bool {
-        self.is_too_late(index, options) || self.wait_for_permit(index)
     }
 
     /// Answers a job whose deadline is zero: no worker has to be killed for it. Returns whether it did.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::owner::Group;
+use super::record::Record;
 use crate::sys::clock::postponed;
 
 /// What is done when its time has come.
@@ -62,6 +63,14 @@ impl Timers {
     /// Removes the start of an attempt or an actor.
     pub(super) fn remove_start(&mut self, due: Instant, timer: Timer) {
         self.starts.remove(&(due, timer));
+    }
+
+    /// Ends the wait of a job for its next attempt.
+    pub(super) fn end_pause(&mut self, record: &mut Record, index: u32) {
+        let policy = record.policy.as_mut();
+        if let Some(due) = policy.and_then(|policy| policy.due.take()) {
+            self.remove_start(due, Timer::Attempt(index));
+        }
     }
 
     /// Removes an end, whose time is not known.

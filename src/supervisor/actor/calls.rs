@@ -206,32 +206,6 @@ impl EngineState {
     }
 }
 
-impl EngineState {
-    fn status_of_actor(&mut self, id: ActorId) -> Option<ActorStatus> {
-        self.drain_busy();
-        self.refill();
-        let workers = self.workers.len();
-        let waiting = self.queue.calls_of(id.index);
-        let actor = self.actors.find(id)?;
-        let checkpoints = actor.checkpoints.as_ref();
-        Some(ActorStatus {
-            worker: match actor.stage {
-                ActorStage::Hosted { lane } => Some((lane % workers) as u32),
-                _ => None,
-            },
-            lost: match &actor.stage {
-                ActorStage::Lost(why) => Some(why.clone()),
-                _ => None,
-            },
-            waiting,
-            restarts: actor.restarts,
-            forgotten: actor.forgotten,
-            checkpoints: checkpoints.map_or(0, |checkpoints| checkpoints.made),
-            failed_checkpoints: checkpoints.map_or(0, |checkpoints| checkpoints.failed),
-        })
-    }
-}
-
 impl Supervisor {
     /// See [`EngineState::new_actor`].
     pub(crate) fn new_actor(&self, mut plan: ActorPlan) -> ActorId {
@@ -296,9 +270,30 @@ impl Supervisor {
     }
 
     /// Returns the state of an actor; `None` if it has ended.
-    pub(crate) fn status_of_actor(&self, actor: ActorId) -> Option<ActorStatus> {
+    pub(crate) fn status_of_actor(&self, id: ActorId) -> Option<ActorStatus> {
         let mut state = self.lock();
-        let status = state.status_of_actor(actor);
+        state.drain_busy();
+        state.refill();
+        let workers = state.workers.len();
+        let EngineState { actors, queue, .. } = &mut *state;
+        let status = actors.find(id).map(|actor| {
+            let checkpoints = actor.checkpoints.as_ref();
+            ActorStatus {
+                worker: match actor.stage {
+                    ActorStage::Hosted { lane } => Some((lane % workers) as u32),
+                    _ => None,
+                },
+                lost: match &actor.stage {
+                    ActorStage::Lost(why) => Some(why.clone()),
+                    _ => None,
+                },
+                waiting: queue.calls_of(id.index),
+                restarts: actor.restarts,
+                forgotten: actor.forgotten,
+                checkpoints: checkpoints.map_or(0, |checkpoints| checkpoints.made),
+                failed_checkpoints: checkpoints.map_or(0, |checkpoints| checkpoints.failed),
+            }
+        });
         self.unlock(state);
         status
     }

@@ -3,9 +3,16 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::ends::{EndNotice, JobEnd};
+use super::limits::{MAX_OPEN_TASKS, MAX_SPAWN_DEPTH};
 use super::plan::Calls;
-use super::run::{Run, Writers};
+use super::run::{Run, Spawned, UnitStage, Writers};
 use crate::kernel::Shares;
+use crate::supervisor::error::{JobErrorKind, JobLimit};
+use crate::supervisor::job_table::JobTable;
+use crate::supervisor::lane::Lane;
+use crate::supervisor::owner::Owner;
+use crate::supervisor::record::Record;
+use crate::supervisor::trace::Trace;
 
 /// All runs of an engine.
 #[derive(Debug, Default)]
@@ -78,6 +85,81 @@ impl Runs {
         Some(run)
     }
 
+    /// Removes a run, with the values that no unit has taken.
+    pub(super) fn remove_with_values(
+        &mut self,
+        index: u32,
+        records: &mut JobTable,
+    ) -> Option<Box<Run>> {
+        let run = self.remove(index)?;
+        let done = run.states.iter();
+        for state in done.filter(|state| state.stage == UnitStage::Done) {
+            if records.find(state.record).is_some() {
+                records.remove(state.record.index);
+            }
+        }
+        Some(run)
+    }
+
+    /// The run of tasks that a job of this owner belongs to, and whether the job is the last task: the run continues with
+    /// what the last task spawns.
+    pub(super) fn enclosing(&self, owner: Owner) -> Option<(&Run, &Spawned, bool)> {
+        let Owner::Unit { run, unit } = owner else {
+            return None;
+        };
+        let run = self.look(run)?;
+        Some((run, run.spawned.as_ref()?, run.is_last(unit)))
+    }
+
+    /// The depth of tasks that a job of this owner spawns.
+    pub(super) fn depth_below(&self, owner: Owner) -> u32 {
+        let enclosing = self.enclosing(owner);
+        enclosing.map_or(1, |(_, spawned, is_last)| {
+            spawned.depth + u32::from(!is_last)
+        })
+    }
+
+    /// Why a job of this owner may not spawn this number of tasks.
+    pub(super) fn too_many(&self, owner: Owner, tasks: u64) -> Option<JobErrorKind> {
+        let depth = self.depth_below(owner);
+        let open = self.open_tasks + tasks;
+        (depth > MAX_SPAWN_DEPTH || open > MAX_OPEN_TASKS)
+            .then_some(JobErrorKind::Limit(JobLimit::Spawned { depth, open }))
+    }
+
+    /// The kernel of the chain's node that a lane runs, as its worker reports it; `None` if the job is no chain.
+    pub(in crate::supervisor) fn running_node(&self, lane: &Lane, record: &Record) -> Option<u32> {
+        // Relaxed: a name for statistics, which may be old.
+        self.node_at_step(record, lane.producer.cells().noted_step())
+    }
+
+    /// The kernel of a job; of a chain, that of the node at this step.
+    pub(in crate::supervisor) fn kernel_at_step(&self, record: &Record, step: u32) -> u32 {
+        self.node_at_step(record, step).unwrap_or(record.kernel)
+    }
+
+    /// The kernel of the node at this step of a chain; `None` if the job is no chain.
+    fn node_at_step(&self, record: &Record, step: u32) -> Option<u32> {
+        let Owner::Unit { run, unit } = record.owner else {
+            return None;
+        };
+        let run = self.look(run)?;
+        (run.chain == record.kernel).then(|| run.kernel_of_step(unit, step))
+    }
+
+    /// Reports to the trace which units' values a unit takes, or which job has spawned it.
+    #[cold]
+    pub(super) fn trace_sources(&self, index: u32, unit: u32, records: &JobTable, trace: &Trace) {
+        let Some(run) = self.look(index) else { return };
+        let job = |unit: u32| run.states[unit as usize].job;
+        for at in run.plan.jobs.sources_of(unit) {
+            trace.depends(job(run.plan.jobs.sources[at]), job(unit));
+        }
+        if run.spawned.is_some() && !run.is_last(unit) {
+            trace.depends(records.look(run.parent).job, job(unit));
+        }
+    }
+
     /// A unit of a run has ended.
     pub(super) fn count_end(&mut self, index: u32) {
         let run = self.get(index);
@@ -97,11 +179,6 @@ impl Runs {
             spawned.open -= unsent;
             self.open_tasks -= unsent;
         }
-    }
-
-    /// Number of spawned jobs that have not ended.
-    pub(super) fn open_tasks(&self) -> u64 {
-        self.open_tasks
     }
 
     fn graphs(&self) -> impl Iterator<Item = &Run> {

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use super::ends::JobEnd;
-use super::limits::{MAX_OPEN_TASKS, MAX_SPAWN_DEPTH};
 use super::plan::RunPlan;
 use super::run::{Run, Spawned};
 use super::spawn_reply::SpawnReply;
 use crate::kernel::wire::Leases;
 use crate::link::{CANCEL, STAMPED};
-use crate::supervisor::error::{JobErrorKind, JobLimit, Rejection, WorkerExit};
+use crate::supervisor::error::{JobErrorKind, Rejection, WorkerExit};
 use crate::supervisor::owner::Owner;
 use crate::supervisor::record::{Outcome, Stage};
 use crate::supervisor::state::EngineState;
@@ -67,8 +66,8 @@ impl EngineState {
         let reply = self.reply;
         let unpacked = self.unpack(lane, &reply, leases, false)?;
         let record = self.records.look(index);
-        let (kernel, of_actor) = (record.kernel, record.owner.actor().is_some());
-        if of_actor || !self.kernels.get(kernel).spawns {
+        let (kernel, owner) = (record.kernel, record.owner);
+        if owner.actor().is_some() || !self.kernels.get(kernel).spawns {
             return Err("spawned jobs from a kernel that does not spawn".into());
         }
         let bytes = unpacked.bytes;
@@ -77,7 +76,7 @@ impl EngineState {
         }
         let (words, arrays) = unpacked.into_words(&reply);
         // Before anything of the claimed size is built.
-        if let Some(why) = self.too_many(index, SpawnReply::tasks_in(&words)) {
+        if let Some(why) = self.runs.too_many(owner, SpawnReply::tasks_in(&words)) {
             return Ok((Err(why), bytes));
         }
         let mut reply = SpawnReply::read(words, arrays)?;
@@ -90,38 +89,12 @@ impl EngineState {
         Ok((Ok((reply, kernels)), bytes))
     }
 
-    /// The run of tasks that a job belongs to, and whether the job is the last task: the run continues with what the
-    /// last task spawns.
-    fn enclosing(&self, index: u32) -> Option<(&Run, &Spawned, bool)> {
-        let Owner::Unit { run, unit } = self.records.look(index).owner else {
-            return None;
-        };
-        let run = self.runs.look(run)?;
-        Some((run, run.spawned.as_ref()?, run.is_last(unit)))
-    }
-
-    /// The depth of tasks that a job spawns.
-    fn depth_below(&self, index: u32) -> u32 {
-        let enclosing = self.enclosing(index);
-        enclosing.map_or(1, |(_, spawned, is_last)| {
-            spawned.depth + u32::from(!is_last)
-        })
-    }
-
-    /// Why a job may not spawn this number of tasks.
-    fn too_many(&self, index: u32, tasks: u64) -> Option<JobErrorKind> {
-        let depth = self.depth_below(index);
-        let open = self.runs.open_tasks() + tasks;
-        (depth > MAX_SPAWN_DEPTH || open > MAX_OPEN_TASKS)
-            .then_some(JobErrorKind::Limit(JobLimit::Spawned { depth, open }))
-    }
-
     /// Begins the run of the tasks that a job has spawned.
     fn start_tasks(&mut self, index: u32, reply: SpawnReply, kernels: Vec<(u32, u64)>) {
-        let depth = self.depth_below(index);
         let record = self.records.look(index);
         let (seed, owner) = (record.seed, record.owner);
-        let enclosing = self.enclosing(index);
+        let depth = self.runs.depth_below(owner);
+        let enclosing = self.runs.enclosing(owner);
         let has_stopped = enclosing.is_some_and(|(run, ..)| run.stopped.is_some());
         if has_stopped || record.requests & CANCEL != 0 {
             return self.fail(index, JobErrorKind::Cancelled, None, Vec::new());

@@ -11,14 +11,12 @@ use super::plan::RunPlan;
 use super::run::{CancelMode, NoCall, Run, UnitStage, Writers};
 use crate::link::{NOTICE, fence_after_queueing};
 use crate::supervisor::error::{Because, JobError, JobErrorKind};
-use crate::supervisor::lane::Lane;
 use crate::supervisor::owner::Owner;
 use crate::supervisor::record::{JobId, Outcome, Stage};
 use crate::supervisor::reply::Read;
 use crate::supervisor::state::EngineState;
 use crate::supervisor::submit::refuse;
 use crate::supervisor::timers::Timer;
-use crate::supervisor::waiting::job::SPIN_BELOW_NS;
 
 /// A graph that runs.
 #[derive(Clone, Copy, Debug)]
@@ -70,29 +68,6 @@ impl EngineState {
             false => self.runs.ends.push_back(notice),
         }
         crate::sync::point!("unit.answered");
-    }
-
-    /// The kernel of the chain's node that a lane runs, as its worker reports it; `None` if the job is no chain.
-    pub(in crate::supervisor) fn running_node(&self, lane: &Lane, record: u32) -> Option<u32> {
-        // Relaxed: a name for statistics, which may be old.
-        let step = lane.producer.cells().noted_step();
-        self.node_at_step(record, step)
-    }
-
-    /// The kernel of a job; of a chain, that of the node at this step.
-    pub(in crate::supervisor) fn kernel_at_step(&self, record: u32, step: u32) -> u32 {
-        let node = self.node_at_step(record, step);
-        node.unwrap_or_else(|| self.records.look(record).kernel)
-    }
-
-    /// The kernel of the node at this step of a chain; `None` if the job is no chain.
-    fn node_at_step(&self, record: u32, step: u32) -> Option<u32> {
-        let record = self.records.look(record);
-        let Owner::Unit { run, unit } = record.owner else {
-            return None;
-        };
-        let run = self.runs.look(run)?;
-        (run.chain == record.kernel).then(|| run.kernel_of_step(unit, step))
     }
 
     /// The node that a failed chain had reached.
@@ -241,7 +216,7 @@ impl EngineState {
         let (parent, sent) = (run.parent, run.sent);
         if let Some(spawned) = &mut run.spawned {
             if let Some(why) = spawned.failure.take_if(|_| sent == 0) {
-                self.remove_run(number);
+                self.runs.remove_with_values(number, &mut self.records);
                 self.fail(parent, why, None, Vec::new());
             }
         } else if run.undecided == 0 && self.records.at(parent).is_open() {
@@ -293,7 +268,8 @@ impl EngineState {
         run.sent_as(unit, id, record.job);
         crate::sync::point!("unit.recorded");
         if self.trace.is_on() {
-            self.trace_sources(number, unit);
+            let (records, trace) = (&self.records, &self.trace);
+            self.runs.trace_sources(number, unit, records, trace);
         }
         match loaded {
             Ok(()) => self.enter(id.index, refusal, options),
@@ -381,35 +357,6 @@ impl EngineState {
         true
     }
 
-    /// Removes a run, with the values that no unit has taken.
-    fn remove_run(&mut self, number: u32) -> Option<Box<Run>> {
-        let run = self.runs.remove(number)?;
-        let done = run.states.iter();
-        for state in done.filter(|state| state.stage == UnitStage::Done) {
-            if self.records.find(state.record).is_some() {
-                self.records.remove(state.record.index);
-            }
-        }
-        Some(run)
-    }
-
-    /// Reports to the trace which units' values a unit takes, or which job has spawned it.
-    #[cold]
-    fn trace_sources(&self, number: u32, unit: u32) {
-        let Some(run) = self.runs.look(number) else {
-            return;
-        };
-        let job = |unit: u32| run.states[unit as usize].job;
-        for at in run.plan.jobs.sources_of(unit) {
-            self.trace
-                .depends(job(run.plan.jobs.sources[at]), job(unit));
-        }
-        if run.spawned.is_some() && !run.is_last(unit) {
-            self.trace
-                .depends(self.records.look(run.parent).job, job(unit));
-        }
-    }
-
     /// Requests notice of the end of each job of this graph, so that the monitor continues it.
     pub(super) fn leave_to_monitor(&mut self, graph: u32) {
         let sent: Vec<_> = self.runs.get(graph).sent_jobs().collect();
@@ -419,23 +366,6 @@ impl EngineState {
         }
         self.drain_busy();
         self.refill();
-    }
-
-    /// The lane and position where the next end may be seen, if it is expected soon.
-    pub(super) fn next_end(&mut self) -> Option<(usize, u64)> {
-        let lane = [self.lanes.recent()].into_iter().chain(0..self.lanes.len());
-        let mut oldest = lane.filter_map(|index| {
-            let lane = &self.lanes[index];
-            let position = lane.held().next().filter(|_| !lane.is_condemned())?;
-            Some((index, position))
-        });
-        let (index, position) = oldest.next()?;
-        let kernel = self
-            .records
-            .look(self.lanes[index].record_at(position))
-            .kernel;
-        let is_soon = self.kernels.get(kernel).expected_ns < SPIN_BELOW_NS;
-        is_soon.then_some((index, position))
     }
 
     /// Takes the value of a node, or the reason why there is none.
@@ -473,7 +403,7 @@ impl EngineState {
         self.process_all_ends();
         let mut wakers = Vec::from_iter(self.records.get(graph.job).waker.take());
         self.records.remove(graph.job.index);
-        let run = self.remove_run(graph.run);
+        let run = self.runs.remove_with_values(graph.run, &mut self.records);
         for id in run.iter().flat_map(|run| run.sent_jobs()) {
             self.records.get(id).owner = Owner::None;
             wakers.extend(self.abandon(id));

@@ -9,6 +9,7 @@ use crate::link::{Ask, NOTICE};
 use crate::supervisor::error::JobError;
 use crate::supervisor::reply::Read;
 use crate::supervisor::shared::{Locked, Supervisor};
+use crate::supervisor::waiting::job::SPIN_BELOW_NS;
 use crate::supervisor::waiting::wakers::drop_waker;
 
 impl Supervisor {
@@ -45,10 +46,15 @@ impl Supervisor {
             }
             let is_late = until.is_some_and(|until| until <= Instant::now());
             let may_spin = !is_late && state.lanes.busy() < self.cores();
-            let next = state.next_end().filter(|_| may_spin);
-            let Some((lane, position)) = next else {
+            // Where the next end may be seen, if it is expected soon.
+            let Some((lane, position)) = state.lanes.oldest().filter(|_| may_spin) else {
                 break;
             };
+            let record = state.lanes[lane].record_at(position);
+            let kernel = state.records.look(record).kernel;
+            if state.kernels.get(kernel).expected_ns >= SPIN_BELOW_NS {
+                break;
+            }
             self.unlock(state);
             let ended = self.spin(lane, position, Instant::now());
             state = self.lock();
