@@ -270,7 +270,7 @@ impl EngineState {
     #[cold]
     fn take_unread(&mut self, index: u32) -> Box<Unread> {
         // Until it is known whether it can be read.
-        let error = self.failed_here(index, malformed());
+        let error = failed_here(self, index, malformed());
         let record = self.records.at(index);
         let Some(Outcome::InArena(words)) = record.outcome.take() else {
             unreachable!("the caller has seen it")
@@ -301,26 +301,26 @@ impl EngineState {
             Unreadable::Malformed => {
                 let sender = self.records.at(index).answered_by;
                 self.condemn_sender(sender);
-                self.failed_here(index, malformed())
+                failed_here(self, index, malformed())
             }
-            Unreadable::CheckPanicked(kind) => self.failed_here(index, kind),
+            Unreadable::CheckPanicked(kind) => failed_here(self, index, kind),
         }
     }
+}
 
-    /// The error for an answer that has arrived and cannot be taken.
-    #[cold]
-    fn failed_here(&mut self, index: u32, kind: JobErrorKind) -> JobError {
-        let lane = self.records.at(index).answered_by.0 as usize;
-        let worker = (lane < self.lanes.len()).then(|| self.lanes.worker_of(lane) as u32);
-        let record = self.records.at(index);
-        let name = self.kernels.get(record.kernel).name;
-        let policy = record.policy.as_ref();
-        let failed = Failed {
-            label: policy.and_then(|policy| policy.options.label.clone()),
-            attempt: u32::from(record.attempt),
-            worker,
-            ..Failed::new(kind, name, record.job)
-        };
-        failed.into()
-    }
+/// The error for an answer that has arrived and cannot be taken.
+#[cold]
+fn failed_here(state: &mut EngineState, index: u32, kind: JobErrorKind) -> JobError {
+    let lane = state.records.at(index).answered_by.0 as usize;
+    let worker = (lane < state.lanes.len()).then(|| state.lanes.worker_of(lane) as u32);
+    let record = state.records.at(index);
+    let name = state.kernels.get(record.kernel).name;
+    let policy = record.policy.as_ref();
+    let failed = Failed {
+        label: policy.and_then(|policy| policy.options.label.clone()),
+        attempt: u32::from(record.attempt),
+        worker,
+        ..Failed::new(kind, name, record.job)
+    };
+    failed.into()
 }

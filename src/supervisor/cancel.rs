@@ -83,20 +83,6 @@ impl EngineState {
         }
     }
 
-    /// Detaches a job: it runs although no handle will take its answer. The caller drops the waker.
-    #[must_use]
-    pub(super) fn detach(&mut self, id: JobId) -> Option<Waker> {
-        let record = self.records.get(id);
-        let waker = record.waker.take();
-        if record.stage == Stage::Answered {
-            self.records.remove(id.index);
-        } else {
-            record.owner = record.owner.without_handle();
-            self.monitor.watch_memory();
-        }
-        waker
-    }
-
     /// Cancels a job that has not begun: it answers `Cancelled`. A job that runs gets the flag.
     pub(super) fn cancel(&mut self, id: JobId) {
         if self.cancel_spawned(id, CancelMode::Ask) {
@@ -192,10 +178,17 @@ impl Supervisor {
         self.unlock(state);
     }
 
-    /// See [`EngineState::detach`].
+    /// Detaches a job: it runs although no handle will take its answer.
     pub(crate) fn detach(&self, id: JobId) {
         let mut state = self.lock();
-        let waker = state.detach(id);
+        let record = state.records.get(id);
+        let waker = record.waker.take();
+        if record.stage == Stage::Answered {
+            state.records.remove(id.index);
+        } else {
+            record.owner = record.owner.without_handle();
+            state.monitor.watch_memory();
+        }
         self.unlock(state);
         drop(waker);
     }

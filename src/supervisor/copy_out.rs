@@ -42,27 +42,25 @@ pub(super) struct Uncopieds {
 }
 
 impl Uncopieds {
+    /// Leaves a value to the monitor, which the caller calls.
+    pub(super) fn add(&mut self, value: Uncopied) {
+        self.waiting.push(value);
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.taken == 0
     }
 }
 
 impl Record {
-    /// Whether the monitor copies these bytes, the value of the job. What the engine itself asked of an actor is copied at
-    /// once, because the order of such ends counts.
+    /// Whether the monitor copies these bytes, the value of the job. What the engine itself asked of an actor is copied
+    /// at once, because the order of such ends counts.
     pub(super) fn is_copied_later(&self, bytes: u64) -> bool {
         bytes > SMALL && (self.owner.has_handle() || self.owner.actor().is_none())
     }
 }
 
 impl EngineState {
-    /// Leaves a value to the monitor.
-    pub(super) fn copy_later(&mut self, value: Uncopied) {
-        self.records.at(value.record).stage = Stage::Copying;
-        self.uncopied.waiting.push(value);
-        self.monitor.call();
-    }
-
     /// Answers a job whose value the monitor has copied, or could not copy.
     fn copied(&mut self, value: Uncopied, result: Result<(), ArenaFull>) {
         let Uncopied {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::depend::CancelMode;
 use super::error::{JobErrorKind, JobLimit};
-use super::lane::{Alarm, Clock};
+use super::lane::{Alarm, Clock, Lane};
 use super::state::EngineState;
 use super::timers::Timer;
 use super::worker::Worker;
@@ -24,6 +24,30 @@ use crate::sys::clock;
 const LOOKS: usize = 3;
 /// How often it is looked whether a job has begun whose time before does not count.
 const LOOK_FOR_BEGIN: Duration = Duration::from_millis(10);
+
+impl Lane {
+    /// The deadline of a job whose time before [`begin_timed`](crate::begin_timed) does not count, if that is not over:
+    /// the time of another look while it has not begun. The worker says when that was, so there is a limit, after which
+    /// the job is over whatever it says.
+    fn due_after_loading(
+        &self,
+        alarm: Alarm,
+        job: u64,
+        limit: Duration,
+        most: Duration,
+        now: Instant,
+    ) -> Option<Instant> {
+        let due = match self.producer.timed_since(alarm.position, job) {
+            Some(began) => {
+                let ago = Duration::from_nanos(clock::monotonic_ns().saturating_sub(began));
+                now.checked_sub(ago)?.checked_add(limit)?
+            }
+            None => now + LOOK_FOR_BEGIN,
+        };
+        let last = alarm.since.checked_add(most)?.checked_add(limit)?;
+        (due > now && now < last).then_some(due.min(last))
+    }
+}
 
 impl EngineState {
     /// Starts the clock of the lane's oldest job, if that has a deadline, and requests notice of the end of the job
@@ -40,26 +64,24 @@ impl EngineState {
         match clock {
             Clock::NotNeeded => self.lanes.end_exclusive(index),
             Clock::Unchanged => {}
-            Clock::Starts(position) => self.start_clock(index, position),
-        }
-    }
-
-    fn start_clock(&mut self, index: usize, position: u64) {
-        let record = self.lanes[index].record_at(position);
-        let policy = &self.records.at(record).policy;
-        let limit = policy.as_ref().and_then(|policy| policy.options.deadline);
-        // A limit beyond the range of the clock is none.
-        let since = Instant::now();
-        let at = limit.and_then(|limit| since.checked_add(limit));
-        self.lanes[index].set_alarm(at.map(|at| Alarm {
-            position,
-            at,
-            since,
-        }));
-        if let Some(at) = at {
-            crate::sync::point!("deadline.set");
-            self.monitor.call_before(at);
-            crate::sync::point!("deadline.started");
+            Clock::Starts(position) => {
+                let record = lane.record_at(position);
+                let policy = &self.records.at(record).policy;
+                let limit = policy.as_ref().and_then(|policy| policy.options.deadline);
+                // A limit beyond the range of the clock is none.
+                let since = Instant::now();
+                let at = limit.and_then(|limit| since.checked_add(limit));
+                lane.set_alarm(at.map(|at| Alarm {
+                    position,
+                    at,
+                    since,
+                }));
+                if let Some(at) = at {
+                    crate::sync::point!("deadline.set");
+                    self.monitor.call_before(at);
+                    crate::sync::point!("deadline.started");
+                }
+            }
         }
     }
 
@@ -134,7 +156,10 @@ impl EngineState {
         for (at, timer) in due {
             match timer {
                 Timer::Attempt(_) => {}
-                Timer::ActorStart(index) => self.end_actor_pause(index, at),
+                Timer::ActorStart(index) => {
+                    self.actors
+                        .resume(index, at, &mut self.timers, &mut self.queue);
+                }
                 Timer::Scope(group) => {
                     // Ends may be drained in between, but no record is removed: jobs of a scope are never detached, and
                     // only their scope takes them.
@@ -162,13 +187,14 @@ impl EngineState {
         };
         crate::sync::point!("judge.due");
         let record = self.lanes[index].record_at(alarm.position);
-        let policy = &self.records.at(record).policy;
+        let record = self.records.look(record);
+        let (job, policy) = (record.job, &record.policy);
         let options = policy.as_ref().map(|policy| &policy.options);
         let limit = options.and_then(|options| options.deadline);
         let limit = limit.unwrap_or_default();
         let loading = options.and_then(|options| options.loading);
-        if let Some(at) =
-            loading.and_then(|most| self.due_after_loading(index, alarm, limit, most, now))
+        if let Some(at) = loading
+            .and_then(|most| self.lanes[index].due_after_loading(alarm, job, limit, most, now))
         {
             self.lanes[index].set_alarm(Some(Alarm { at, ..alarm }));
             self.monitor.call_before(at);
@@ -179,31 +205,6 @@ impl EngineState {
             alarm.position,
             JobErrorKind::Limit(JobLimit::Deadline { limit }),
         );
-    }
-
-    /// The deadline of a job whose time before [`begin_timed`](crate::begin_timed) does not count, if that is not over:
-    /// the time of another look while it has not begun. The worker says when that was, so there is a limit, after which
-    /// the job is over whatever it says.
-    fn due_after_loading(
-        &mut self,
-        index: usize,
-        alarm: Alarm,
-        limit: Duration,
-        most: Duration,
-        now: Instant,
-    ) -> Option<Instant> {
-        let record = self.lanes[index].record_at(alarm.position);
-        let job = self.records.at(record).job;
-        let producer = &self.lanes[index].producer;
-        let due = match producer.timed_since(alarm.position, job) {
-            Some(began) => {
-                let ago = Duration::from_nanos(clock::monotonic_ns().saturating_sub(began));
-                now.checked_sub(ago)?.checked_add(limit)?
-            }
-            None => now + LOOK_FOR_BEGIN,
-        };
-        let last = alarm.since.checked_add(most)?.checked_add(limit)?;
-        (due > now && now < last).then_some(due.min(last))
     }
 
     /// Kills the worker that has this job, unless the job is over. The jobs behind it run elsewhere.

@@ -3,12 +3,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::config::Config;
 #[cfg(feature = "sandbox")]
 use super::copy_out::{Uncopied, copy_out};
 use super::error::{JobErrorKind, WorkerExit};
 use super::failed_reply::{failed_step, failure};
 use super::lane::{Lane, NO_RECORD};
+use super::lanes::Lanes;
 use super::record::Outcome;
+#[cfg(feature = "sandbox")]
+use super::record::Stage;
 use super::reply::{Unreadable, read_guarded};
 use super::state::EngineState;
 use super::worker::Status;
@@ -50,7 +54,14 @@ impl EngineState {
                 Drained::Nothing => break,
                 Drained::Skipped { position } => {
                     any = true;
-                    self.skipped(index, position);
+                    // The job there must have been taken back.
+                    let record = self.lanes[index].take(position);
+                    if record != NO_RECORD {
+                        self.lanes.left();
+                        let why = "a job was skipped that was not taken back";
+                        let why = JobErrorKind::Lost(WorkerExit::Protocol(why.into()));
+                        self.condemn(index, record, why);
+                    }
                 }
                 Drained::Ended {
                     position,
@@ -74,11 +85,23 @@ impl EngineState {
                 }
             }
         }
-        if let Some(upto) = released {
-            self.take_releases(index, upto);
+        if let Some(upto) = released
+            && let Some(why) = self.lanes.take_releases(index, upto, &self.arena)
+        {
+            let why = JobErrorKind::Lost(WorkerExit::Protocol(why));
+            self.condemn(index, NO_RECORD, why);
         }
-        if let Some(position) = self.lanes[index].take_said_over() {
-            self.must_be_over(index, position);
+        // A request found the end of this job in its state word. A worker ends jobs in order, so this drain has found it,
+        // or the worker lied.
+        let lane = &mut self.lanes[index];
+        if let Some(position) = lane.take_said_over()
+            && !lane.is_condemned()
+            && lane.holds(position)
+        {
+            let record = lane.record_at(position);
+            let why = "a job that had not come to its end, or not in its turn, was said to be over";
+            let why = JobErrorKind::Lost(WorkerExit::Protocol(why.into()));
+            self.condemn(index, record, why);
         }
         if self.lanes[index].is_idle() {
             self.lanes.set_idle(index);
@@ -102,60 +125,6 @@ impl EngineState {
                 self.process_ends();
             }
             self.call_if_drained();
-        }
-    }
-
-    /// Frees retained arrays that no handle refers to any more, up to this number of reports, which was read before the
-    /// lane was drained.
-    fn take_releases(&mut self, index: usize, upto: u32) {
-        let lane = &mut self.lanes[index];
-        if lane.is_condemned() {
-            return;
-        }
-        let arena = &self.arena;
-        let mut wrong = None;
-        let (producer, retained) = lane.link_and_retained();
-        let is_in_range =
-            producer.take_releases(upto, |number| match retained.release(arena, number) {
-                Ok(freed) => drop(freed),
-                Err(why) => wrong = Some(why),
-            });
-        if !is_in_range {
-            wrong = Some(format!("{upto} releases, more than there is room for"));
-        }
-        self.lanes.note_retaining(index);
-        crate::sync::point!("release.freed");
-        if let Some(why) = wrong {
-            let why = JobErrorKind::Lost(WorkerExit::Protocol(why));
-            self.condemn(index, NO_RECORD, why);
-        }
-    }
-
-    /// A request found the end of this job in its state word. A worker ends jobs in order, so the drain that has just
-    /// been done has found it, or the worker lied.
-    #[cold]
-    fn must_be_over(&mut self, index: usize, position: u64) {
-        let lane = &self.lanes[index];
-        if !lane.is_condemned() && lane.holds(position) {
-            let record = lane.record_at(position);
-            let why = "a job that had not come to its end, or not in its turn, was said to be over";
-            self.condemn(
-                index,
-                record,
-                JobErrorKind::Lost(WorkerExit::Protocol(why.into())),
-            );
-        }
-    }
-
-    /// The worker reports that it skipped a slot. The job there must have been taken back.
-    fn skipped(&mut self, lane: usize, position: u64) {
-        let record = self.lanes[lane].take(position);
-        if record != NO_RECORD {
-            self.lanes.left();
-            let why = JobErrorKind::Lost(WorkerExit::Protocol(
-                "a job was skipped that was not taken back".into(),
-            ));
-            self.condemn(lane, record, why);
         }
     }
 
@@ -266,7 +235,9 @@ impl EngineState {
         if self.config.is_sandboxed() && why.is_none() {
             let record = self.records.look(index);
             if record.is_copied_later(unpacked.bytes_to_copy()) {
-                self.copy_later(Uncopied {
+                self.records.at(index).stage = Stage::Copying;
+                self.monitor.call();
+                self.uncopied.add(Uncopied {
                     record: index,
                     lane: lane_index,
                     generation: self.lanes[lane_index].generation(),
@@ -314,7 +285,9 @@ impl EngineState {
         let is_long = reply.spilled && reply.len > SHORT;
         let has_handle = self.records.look(index).owner.has_handle();
         let stays = !failed && reply.kind == kind::VALUE && is_long && has_handle;
-        let mut unpacked = self.unpack(lane, reply, leases, stays)?;
+        let mut unpacked =
+            self.lanes
+                .unpack(lane, (&self.arena, &self.config), reply, leases, stays)?;
         let words = unpacked.words(reply);
         let mut why = failed.then(|| failure(reply.kind, words)).transpose()?;
         if let Some(JobErrorKind::Returned(returned)) = &why
@@ -401,44 +374,6 @@ impl EngineState {
         self.answer(index, outcome);
     }
 
-    /// Takes over what a reply sends. `stays`: its words stay in the arena, but for those that describe arrays.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with the reply.
-    pub(super) fn unpack(
-        &mut self,
-        lane: usize,
-        reply: &Reply,
-        leases: &[Lease],
-        stays: bool,
-    ) -> Result<Unpacked, String> {
-        let arrays = usize::from(reply.arrays);
-        if arrays > MAX_ARRAYS {
-            return Err(format!("a reply of {arrays} arrays"));
-        }
-        let most_retained = if self.config.retains() {
-            MAX_RETAINED
-        } else {
-            0
-        };
-        let retained = usize::try_from(reply.retained)
-            .ok()
-            .filter(|&retained| retained <= most_retained)
-            .ok_or_else(|| format!("a reply that retains {} arrays", reply.retained))?;
-        let skip = arrays * SENT_WORDS + retained * EXTENT_WORDS;
-        let sent = (arrays, skip);
-        let mut unpacked = self.lanes[lane].unpack(&self.arena, reply, leases, sent, stays)?;
-        if retained > 0 {
-            let left = unpacked.arrays.drain(arrays..).map(|array| array.block);
-            let lane_state = &mut self.lanes[lane];
-            lane_state.retained_mut().add(&self.arena, left, leases)?;
-            self.lanes.note_retaining(lane);
-            crate::sync::point!("retain.recorded");
-        }
-        Ok(unpacked)
-    }
-
     /// Kills a worker because of the job of this record, which is answered when the exit is confirmed.
     pub(super) fn condemn(&mut self, lane: usize, record: u32, why: JobErrorKind) {
         let index = self.lanes.worker_of(lane);
@@ -467,9 +402,68 @@ impl EngineState {
     }
 }
 
+impl Lanes {
+    /// Frees retained arrays that no handle refers to any more, up to this number of reports, which was read before the
+    /// lane was drained. Returns what is wrong with the reports, if so.
+    fn take_releases(&mut self, index: usize, upto: u32, arena: &Arena) -> Option<String> {
+        let lane = &mut self[index];
+        if lane.is_condemned() {
+            return None;
+        }
+        let mut wrong = None;
+        let (producer, retained) = lane.link_and_retained();
+        let is_in_range =
+            producer.take_releases(upto, |number| match retained.release(arena, number) {
+                Ok(freed) => drop(freed),
+                Err(why) => wrong = Some(why),
+            });
+        if !is_in_range {
+            wrong = Some(format!("{upto} releases, more than there is room for"));
+        }
+        self.note_retaining(index);
+        crate::sync::point!("release.freed");
+        wrong
+    }
+
+    /// Takes over what a reply sends. `stays`: its words stay in the arena, but for those that describe arrays.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the reply.
+    pub(super) fn unpack(
+        &mut self,
+        lane: usize,
+        (arena, config): (&Arc<Arena>, &Config),
+        reply: &Reply,
+        leases: &[Lease],
+        stays: bool,
+    ) -> Result<Unpacked, String> {
+        let arrays = usize::from(reply.arrays);
+        if arrays > MAX_ARRAYS {
+            return Err(format!("a reply of {arrays} arrays"));
+        }
+        let most_retained = if config.retains() { MAX_RETAINED } else { 0 };
+        let retained = usize::try_from(reply.retained)
+            .ok()
+            .filter(|&retained| retained <= most_retained)
+            .ok_or_else(|| format!("a reply that retains {} arrays", reply.retained))?;
+        let skip = arrays * SENT_WORDS + retained * EXTENT_WORDS;
+        let sent = (arrays, skip);
+        let mut unpacked = self[lane].unpack_all(arena, reply, leases, sent, stays)?;
+        if retained > 0 {
+            let left = unpacked.arrays.drain(arrays..).map(|array| array.block);
+            let lane_state = &mut self[lane];
+            lane_state.retained_mut().add(arena, left, leases)?;
+            self.note_retaining(lane);
+            crate::sync::point!("retain.recorded");
+        }
+        Ok(unpacked)
+    }
+}
+
 impl Lane {
     /// Takes over what a reply sends. The last of the arrays are those that the lane retains.
-    fn unpack(
+    fn unpack_all(
         &mut self,
         arena: &Arc<Arena>,
         reply: &Reply,

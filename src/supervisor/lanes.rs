@@ -361,6 +361,12 @@ impl Lanes {
         lane.fits(0).then_some(index)
     }
 
+    /// Whether an actor that waits would wait for the lane with the fewest actors although another lane has room. The
+    /// monitor then checks whether the wait takes longer than expected.
+    pub(super) fn pass_an_actor_by(&self, records: &JobTable) -> bool {
+        self.lanes.iter().any(|lane| lane.fits(0)) && self.choose_for_actor(records).is_none()
+    }
+
     /// Counts one more actor of this lane. Its worker is not recycled while it hosts any.
     pub(super) fn host(&mut self, lane: usize) {
         self.lanes[lane].count_actor();

@@ -156,19 +156,6 @@ impl EngineState {
         is_placed
     }
 
-    /// Grants memory ahead, unless the lane's worker would hold more than its share: then it requests what it needs.
-    #[cold]
-    fn top_up(&mut self, lane: usize, len: u64) {
-        if self
-            .lanes
-            .check_ahead(lane, len, &self.arena, &self.config)
-            .is_ok()
-        {
-            let call = self.lanes[lane].top_up(&self.arena, len);
-            self.monitor.call_if(call);
-        }
-    }
-
     /// Posts the job of a record in this lane, which has room.
     #[inline]
     pub(super) fn put(&mut self, index: u32, chosen: usize) {
@@ -180,7 +167,12 @@ impl EngineState {
         if bytes > 0 {
             let shared = self.config.lanes_share_regions();
             if self.lanes[chosen].is_short_of(bytes, shared) {
-                self.top_up(chosen, Grants::len_ahead(bytes, shared));
+                // Unless the worker would hold more than its share: then it requests what it needs.
+                let len = Grants::len_ahead(bytes, shared);
+                let (lanes, arena) = (&mut self.lanes, &self.arena);
+                if lanes.check_ahead(chosen, len, arena, &self.config).is_ok() {
+                    self.monitor.call_if(lanes[chosen].top_up(arena, len));
+                }
             }
         }
         let record = self.records.at(index);
@@ -360,7 +352,7 @@ impl EngineState {
             .filter(|lane| lane.is_ready() && lane.is_idle() && lane.room() > 0)
             .count();
         let mut waiting = false;
-        let passed_by = self.an_actor_is_passed_by();
+        let passed_by = self.queue.waits_for_host() && self.lanes.pass_an_actor_by(&self.records);
         for index in 0..self.lanes.len() {
             let behind = idle > 0 && self.lanes[index].has_movable(&self.records);
             let lane = &mut self.lanes[index];

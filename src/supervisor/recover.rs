@@ -208,7 +208,12 @@ impl EngineState {
                 let untouched = lane.producer.is_queued(position)
                     && begun.is_none_or(|begun| begun < position)
                     && !broke_protocol
-                    && !(std::mem::take(&mut in_front) && self.is_suspect(record, weight));
+                    && !(std::mem::take(&mut in_front) && {
+                        // Each start of an actor counts as another job.
+                        let record = self.records.look(record);
+                        let job = self.actors.started_by(record.owner).unwrap_or(record.job);
+                        self.suspicion.charge(job, weight, 4 * self.lanes.len())
+                    });
                 if !untouched && self.records.at(record).is_traced() {
                     self.trace.ran(&self.lanes, lane_index, position, record);
                 }
@@ -235,21 +240,12 @@ impl EngineState {
                 self.fail(record, JobErrorKind::Cancelled, None, Vec::new());
             } else {
                 self.requeue(record);
-                self.notify_moved(record);
+                self.waiters.notify_moved(self.records.look(record), record);
             }
         }
         // As its worker reports it: one of its own lanes.
         let culprit_lane = culprit_lane.and_then(|number| self.lanes.of_worker(index).nth(number));
         self.answer_running(index, kill_reasons, ran, cause, culprit_lane)
-    }
-
-    /// Charges a job for a death of its worker in front of which it was. Returns whether that happened too often.
-    fn is_suspect(&mut self, record: u32, weight: u32) -> bool {
-        // Each start of an actor counts as another job.
-        let record = self.records.look(record);
-        let job = self.actors.started_by(record.owner).unwrap_or(record.job);
-        let most = 4 * self.lanes.len();
-        self.suspicion.charge(job, weight, most)
     }
 
     /// Answers what ran when the worker died: the culprit with the cause, the others with the culprit's name. If the
@@ -290,7 +286,11 @@ impl EngineState {
             return if is_own_death { WHOLE } else { KILLED };
         };
         self.workers[index].last_words_mut().ran(jobs, true);
-        let lost = self.lost_with(*first, why);
+        // What jobs answer that are lost because of this one.
+        let lost = JobErrorKind::Lost(WorkerExit::OtherJob {
+            job: (*first != NO_RECORD).then(|| self.records.look(*first).job),
+            cause: Box::new(why.clone()),
+        });
         let parts = match why {
             JobErrorKind::Cancelled => 0,
             _ => WHOLE,
@@ -303,14 +303,18 @@ impl EngineState {
             }
         }
         for (_, record) in ran {
-            if self.may_run_again_after_loss(record) {
+            // It may have begun, and its worker died of something else.
+            let open = !self.lifecycle.closes_now();
+            let most = self.config.quarantine_after();
+            let policy = self.records.at(record).policy.as_mut();
+            if open && policy.is_some_and(|policy| policy.may_run_again_after_loss(most)) {
                 if self.records.at(record).is_traced() {
                     let (records, kernels) = (&self.records, &mut self.kernels);
                     self.trace
                         .failed(record, records, kernels, &lost, (None, true));
                 }
                 self.requeue(record);
-                self.notify_moved(record);
+                self.waiters.notify_moved(self.records.look(record), record);
             } else {
                 self.fail_unless_call(index, record, lost.clone(), &mut calls);
             }
@@ -332,26 +336,6 @@ impl EngineState {
         } else {
             self.fail_running(worker, record, why);
         }
-    }
-
-    /// What jobs answer that are lost because of this one.
-    fn lost_with(&self, record: u32, why: &JobErrorKind) -> JobErrorKind {
-        let job = match record {
-            NO_RECORD => None,
-            record => Some(self.records.look(record).job),
-        };
-        JobErrorKind::Lost(WorkerExit::OtherJob {
-            job,
-            cause: Box::new(why.clone()),
-        })
-    }
-
-    /// Whether a job that may have begun goes back to the queue, because its worker died of something else.
-    fn may_run_again_after_loss(&mut self, record: u32) -> bool {
-        let open = !self.lifecycle.closes_now();
-        let quarantine_after = self.config.quarantine_after();
-        let policy = self.records.at(record).policy.as_mut();
-        open && policy.is_some_and(|policy| policy.may_run_again_after_loss(quarantine_after))
     }
 
     pub(super) fn fail_running(&mut self, worker: usize, record: u32, why: JobErrorKind) {

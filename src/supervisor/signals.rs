@@ -32,6 +32,13 @@ impl MonitorSignals {
     }
 
     /// Rings the monitor if it would sleep longer than until `at`.
+    pub(super) fn call_at(&mut self, at: Option<Instant>) {
+        if let Some(at) = at {
+            self.call_before(at);
+        }
+    }
+
+    /// Calls the monitor, unless it wakes before that time anyway.
     pub(super) fn call_before(&mut self, at: Instant) {
         if self.wakes_at.is_none_or(|wakes_at| at < wakes_at) {
             self.calls = true;

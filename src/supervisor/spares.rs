@@ -6,20 +6,9 @@
 use std::time::Instant;
 
 use super::state::EngineState;
-use super::worker::Status;
+use super::worker::{Status, missing, with_status};
 
 impl EngineState {
-    /// Makes spares ready, as long as fewer workers are active than may be.
-    pub(super) fn activate_spares(&mut self) {
-        while self.missing() > 0 {
-            let spare = self.with_status(Status::Spare).next();
-            let Some(spare) = spare else { return };
-            self.workers[spare].move_to(Status::Ready);
-            self.lanes.set_ready(spare, true);
-            crate::sync::point!("spawn.activated");
-        }
-    }
-
     /// The workers that are to be started now: those that are missing among the active ones; and the spares, once none
     /// of those is missing.
     pub(super) fn to_start(&self, now: Instant) -> Vec<usize> {
@@ -49,25 +38,12 @@ impl EngineState {
             Status::Absent { not_before } => Some((index, not_before)),
             _ => None,
         });
-        let most = match self.missing() {
+        let most = match missing(&self.workers, self.config.active_workers()) {
             _ if !self.needs_workers() => 0,
             0 => usize::MAX,
-            missing => missing.saturating_sub(self.with_status(Status::Starting).count()),
+            missing => missing.saturating_sub(with_status(&self.workers, Status::Starting).count()),
         };
         (absent, most)
-    }
-
-    /// Number of workers that may be active and are not.
-    fn missing(&self) -> usize {
-        let active =
-            self.with_status(Status::Ready).count() + self.with_status(Status::Leaving).count();
-        self.config.active_workers().saturating_sub(active)
-    }
-
-    fn with_status(&self, status: Status) -> impl Iterator<Item = usize> {
-        let workers = self.workers.iter().enumerate();
-        let with = workers.filter(move |(_, worker)| worker.status() == status);
-        with.map(|(index, _)| index)
     }
 }
 

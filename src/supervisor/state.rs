@@ -25,7 +25,7 @@ use super::timers::Timers;
 use super::trace::Trace;
 use super::waiting::parking::Parking;
 use super::waiting::waiters::Waiters;
-use super::worker::{Status, Worker};
+use super::worker::{Status, Worker, missing, with_status};
 use crate::arena::Arena;
 use crate::link::Reply;
 
@@ -155,7 +155,13 @@ impl EngineState {
     pub(super) fn set_status(&mut self, worker: usize, status: Status) {
         self.workers[worker].move_to(status);
         self.lanes.set_ready(worker, status == Status::Ready);
-        self.activate_spares();
+        while missing(&self.workers, self.config.active_workers()) > 0
+            && let Some(spare) = { with_status(&self.workers, Status::Spare).next() }
+        {
+            self.workers[spare].move_to(Status::Ready);
+            self.lanes.set_ready(spare, true);
+            crate::sync::point!("spawn.activated");
+        }
     }
 
     /// Begins the next generation of a worker: reports about earlier processes are ignored from now on.

@@ -87,7 +87,15 @@ impl EngineState {
         let owner = self.records.look(index).owner;
         if let Owner::Unit { run, .. } = owner {
             if overtakes || !self.queue.is_clear() || !self.place(index) {
-                self.enqueue_unit(index, run);
+                let record = self.records.at(index);
+                if self.runs.is_spawned(run) {
+                    // In front of all others: what was begun ends before more is begun, so few jobs wait at any time.
+                    self.queue.push_front(index, record);
+                } else {
+                    self.queue.push_back(index, record);
+                }
+                // `process_ends` notifies the lanes.
+                self.runs.has_queued = true;
             }
         } else if overtakes {
             self.enqueue(index);
@@ -104,18 +112,6 @@ impl EngineState {
                 self.refill();
             }
         }
-    }
-
-    /// Queues a unit of a run. [`process_ends`](Self::process_ends) notifies the lanes.
-    fn enqueue_unit(&mut self, index: u32, run: u32) {
-        let record = self.records.at(index);
-        if self.runs.is_spawned(run) {
-            // In front of all others: what was begun ends before more is begun, so few jobs wait at any time.
-            self.queue.push_front(index, record);
-        } else {
-            self.queue.push_back(index, record);
-        }
-        self.runs.has_queued = true;
     }
 
     /// Sets the options of a job in its record.

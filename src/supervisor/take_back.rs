@@ -81,7 +81,7 @@ impl EngineState {
         back.sort_unstable_by_key(|&record| self.records.at(record).job);
         for record in back.into_iter().rev() {
             self.requeue(record);
-            self.notify_moved(record);
+            self.waiters.notify_moved(self.records.look(record), record);
         }
         self.update_flags();
     }
@@ -123,12 +123,5 @@ impl EngineState {
             return self.requeue_call(index);
         }
         self.queue.push_front(index, record);
-    }
-
-    /// Wakes threads that sleep until this job leaves its last position.
-    pub(super) fn notify_moved(&mut self, record: u32) {
-        if self.records.at(record).parked {
-            self.waiters.notify(record);
-        }
     }
 }

@@ -289,3 +289,16 @@ impl Worker {
         self.ends_by.take_if(|at| *at <= now).is_some()
     }
 }
+
+/// The workers with this status.
+pub(super) fn with_status(workers: &[Worker], status: Status) -> impl Iterator<Item = usize> {
+    let workers = workers.iter().enumerate();
+    let with = workers.filter(move |(_, worker)| worker.status() == status);
+    with.map(|(index, _)| index)
+}
+
+/// Number of workers that are not active, of `most` that may be.
+pub(super) fn missing(workers: &[Worker], most: usize) -> usize {
+    let count = |status| with_status(workers, status).count();
+    most.saturating_sub(count(Status::Ready) + count(Status::Leaving))
+}

@@ -19,70 +19,6 @@ use crate::supervisor::submit::refuse;
 use crate::sync::FIRST_COUNT;
 
 impl EngineState {
-    /// Creates an actor, which starts once a lane has room. `start_words`: the words of its arguments.
-    pub(super) fn new_actor(&mut self, plan: ActorPlan, start_words: Arc<[u64]>) -> ActorId {
-        let start = self.kernels.index(&plan.start);
-        let refusal = if plan.args.foreign {
-            Some(JobErrorKind::Rejected(Rejection::ForeignArray))
-        } else if plan.args.exclusive {
-            Some(JobErrorKind::Rejected(Rejection::Lending))
-        } else {
-            let refusal = plan.args.full.map(JobErrorKind::from);
-            refusal.or_else(|| self.refusal(start, Owner::None).map(|why| *why))
-        };
-        let checkpoints = plan.checkpoints.map(|plan| {
-            Box::new(Checkpoints {
-                plan,
-                last: None,
-                call_count: 0,
-                under_way: VecDeque::new(),
-                failed_at: 0,
-                made: 0,
-                failed: 0,
-            })
-        });
-        let given = plan.args.leases.iter().filter_map(|lease| match lease {
-            Lease::Shared(block) => Some(Arc::clone(block)),
-            // Only what a start reads: others are refused, if not by type.
-            Lease::Owned(_) | Lease::Lent(_) | Lease::Loan { .. } | Lease::File(_) => None,
-        });
-        let files = plan.args.leases.iter().filter_map(|lease| match lease {
-            Lease::File(file) => Some(Arc::clone(file)),
-            _ => None,
-        });
-        let seed = self.records.next_seed();
-        let actor = Actor {
-            generation: FIRST_COUNT,
-            stage: ActorStage::Unplaced,
-            start: plan.start,
-            end: plan.end,
-            start_words,
-            seed,
-            start_blocks: given.collect(),
-            start_files: files.collect(),
-            restored: None,
-            checkpoints,
-            posted: 0,
-            is_ending: false,
-            restarts: 0,
-            dead_starts: 0,
-            full_starts: 0,
-            due: None,
-            forgotten: 0,
-        };
-        let id = self.actors.add(actor);
-        self.queue.add_actor(id.index);
-        match refusal {
-            Some(why) => self.lose_actor(id.index, why),
-            None => {
-                self.actors.list(id.index, &mut self.queue);
-                crate::sync::point!("actor.entered");
-                self.refill();
-            }
-        }
-        id
-    }
-
     /// Takes a call. It is posted, held in the actor's queue, or refused with an answer.
     pub(super) fn call_actor(
         &mut self,
@@ -179,24 +115,6 @@ impl EngineState {
         self.refill();
     }
 
-    /// Ends an actor whose handle was dropped: its state is dropped after the calls submitted so far.
-    pub(in crate::supervisor) fn end_actor(&mut self, id: ActorId) {
-        let Some(actor) = self.actors.find(id) else {
-            return;
-        };
-        actor.is_ending = true;
-        match actor.stage {
-            ActorStage::Lost(_) => self.remove_actor(id.index),
-            ActorStage::Unplaced if self.queue.calls_of(id.index) == 0 => {
-                self.remove_actor(id.index);
-            }
-            _ => {
-                self.actors.list(id.index, &mut self.queue);
-                self.refill();
-            }
-        }
-    }
-
     pub(super) fn remove_actor(&mut self, index: u32) {
         self.queue.unlist(index);
         self.actors.end_pause(index, &mut self.timers);
@@ -207,14 +125,73 @@ impl EngineState {
 }
 
 impl Supervisor {
-    /// See [`EngineState::new_actor`].
+    /// Creates an actor, which starts once a lane has room.
     pub(crate) fn new_actor(&self, mut plan: ActorPlan) -> ActorId {
         self.copy_files(&mut plan.args);
         // They may be long, so they are not copied under the lock.
         let start_words = plan.args.words().into();
-        let mut state = self.lock();
-        let id = state.new_actor(plan, start_words);
-        self.unlock(state);
+        let mut locked = self.lock();
+        let state = &mut *locked;
+        let start = state.kernels.index(&plan.start);
+        let refusal = if plan.args.foreign {
+            Some(JobErrorKind::Rejected(Rejection::ForeignArray))
+        } else if plan.args.exclusive {
+            Some(JobErrorKind::Rejected(Rejection::Lending))
+        } else {
+            let refusal = plan.args.full.map(JobErrorKind::from);
+            refusal.or_else(|| state.refusal(start, Owner::None).map(|why| *why))
+        };
+        let checkpoints = plan.checkpoints.map(|plan| {
+            Box::new(Checkpoints {
+                plan,
+                last: None,
+                call_count: 0,
+                under_way: VecDeque::new(),
+                failed_at: 0,
+                made: 0,
+                failed: 0,
+            })
+        });
+        let given = plan.args.leases.iter().filter_map(|lease| match lease {
+            Lease::Shared(block) => Some(Arc::clone(block)),
+            // Only what a start reads: others are refused, if not by type.
+            Lease::Owned(_) | Lease::Lent(_) | Lease::Loan { .. } | Lease::File(_) => None,
+        });
+        let files = plan.args.leases.iter().filter_map(|lease| match lease {
+            Lease::File(file) => Some(Arc::clone(file)),
+            _ => None,
+        });
+        let seed = state.records.next_seed();
+        let actor = Actor {
+            generation: FIRST_COUNT,
+            stage: ActorStage::Unplaced,
+            start: plan.start,
+            end: plan.end,
+            start_words,
+            seed,
+            start_blocks: given.collect(),
+            start_files: files.collect(),
+            restored: None,
+            checkpoints,
+            posted: 0,
+            is_ending: false,
+            restarts: 0,
+            dead_starts: 0,
+            full_starts: 0,
+            due: None,
+            forgotten: 0,
+        };
+        let id = state.actors.add(actor);
+        state.queue.add_actor(id.index);
+        match refusal {
+            Some(why) => state.lose_actor(id.index, why),
+            None => {
+                state.actors.list(id.index, &mut state.queue);
+                crate::sync::point!("actor.entered");
+                state.refill();
+            }
+        }
+        self.unlock(locked);
         id
     }
 
@@ -259,14 +236,28 @@ impl Supervisor {
         self.poll_submit(kernel, call, line, context, submit)
     }
 
-    /// See [`EngineState::end_actor`].
-    pub(crate) fn end_actor(&self, actor: ActorId) {
+    /// Ends an actor whose handle was dropped: its state is dropped after the calls submitted so far.
+    pub(crate) fn end_actor(&self, id: ActorId) {
         if self.is_copy() {
             return;
         }
-        let mut state = self.lock();
-        state.end_actor(actor);
-        self.unlock(state);
+        let mut locked = self.lock();
+        let state = &mut *locked;
+        let Some(actor) = state.actors.find(id) else {
+            return self.unlock(locked);
+        };
+        actor.is_ending = true;
+        match actor.stage {
+            ActorStage::Lost(_) => state.remove_actor(id.index),
+            ActorStage::Unplaced if state.queue.calls_of(id.index) == 0 => {
+                state.remove_actor(id.index);
+            }
+            _ => {
+                state.actors.list(id.index, &mut state.queue);
+                state.refill();
+            }
+        }
+        self.unlock(locked);
     }
 
     /// Returns the state of an actor; `None` if it has ended.

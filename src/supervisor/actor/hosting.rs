@@ -20,7 +20,7 @@ impl EngineState {
         let mut left = most;
         while left > 0 && self.queue.waits_for_host() {
             let Some(lane) = self.lanes.choose_for_actor(&self.records) else {
-                if !self.monitor.ticks() && self.an_actor_is_passed_by() {
+                if !self.monitor.ticks() && self.lanes.pass_an_actor_by(&self.records) {
                     self.monitor.start_ticking();
                 }
                 break;
@@ -49,7 +49,17 @@ impl EngineState {
         {
             let fits = self.lanes[lane].fits(0);
             if fits && self.actors.wants(index, &self.queue).is_some() {
-                self.take_turn(index, lane);
+                let actor = self.actors.get(index);
+                if actor.save_is_due() {
+                    self.save_actor(index, lane);
+                } else if let Some(record) = self.queue.next_call(index, &self.records) {
+                    self.post_call(index, record, lane);
+                } else if actor.is_ending {
+                    actor.stage = ActorStage::Ending { lane };
+                    let end = actor.end;
+                    self.post_engine_job(index, lane, Role::End, &end, [&[], &[]]);
+                    crate::sync::point!("actor.ending");
+                }
                 placed += 1;
             }
             self.actors.list(index, &mut self.queue);
@@ -59,28 +69,6 @@ impl EngineState {
         }
         self.flag(lane);
         placed
-    }
-
-    fn take_turn(&mut self, index: u32, lane: usize) {
-        let actor = self.actors.get(index);
-        if actor.save_is_due() {
-            self.save_actor(index, lane);
-        } else if let Some(record) = self.queue.next_call(index, &self.records) {
-            self.post_call(index, record, lane);
-        } else if actor.is_ending {
-            actor.stage = ActorStage::Ending { lane };
-            let end = actor.end;
-            self.post_engine_job(index, lane, Role::End, &end, [&[], &[]]);
-            crate::sync::point!("actor.ending");
-        }
-    }
-
-    /// Whether an actor waits for the lane with the fewest actors although another lane has room. The monitor then
-    /// checks whether the wait takes longer than expected.
-    pub(in crate::supervisor) fn an_actor_is_passed_by(&self) -> bool {
-        self.queue.waits_for_host()
-            && self.lanes.iter().any(|lane| lane.fits(0))
-            && self.lanes.choose_for_actor(&self.records).is_none()
     }
 
     pub(super) fn start_actor(&mut self, index: u32, lane: usize) {

@@ -32,12 +32,4 @@ impl EngineState {
         self.monitor.call_before(due);
         true
     }
-
-    /// Lists an actor whose pause is over. Not if the pause was ended before that time.
-    pub(in crate::supervisor) fn end_actor_pause(&mut self, index: u32, due: Instant) {
-        if self.actors.get(index).due == Some(due) {
-            self.actors.end_pause(index, &mut self.timers);
-            self.actors.list(index, &mut self.queue);
-        }
-    }
 }

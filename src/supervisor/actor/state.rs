@@ -300,6 +300,20 @@ impl Actors {
         }
     }
 
+    /// Lets an actor wait for a lane again whose pause is over. Not if the pause was ended before that time.
+    pub(in crate::supervisor) fn resume(
+        &mut self,
+        index: u32,
+        due: Instant,
+        timers: &mut Timers,
+        queue: &mut Queue,
+    ) {
+        if self.get(index).due == Some(due) {
+            self.end_pause(index, timers);
+            self.list(index, queue);
+        }
+    }
+
     /// Cancels the scheduled restart.
     pub(super) fn end_pause(&mut self, index: u32, timers: &mut Timers) {
         if let Some(due) = self.get(index).due.take() {

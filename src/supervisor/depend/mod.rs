@@ -17,4 +17,4 @@ pub(super) use run::CancelMode;
 pub use run::GraphProgress;
 pub(crate) use run::NodeFate;
 pub(super) use runs::Runs;
-pub(crate) use steps::GraphId;
+pub(crate) use waiting::GraphId;

@@ -64,7 +64,9 @@ impl EngineState {
         leases: &Leases,
     ) -> Result<(Tasks, u64), String> {
         let reply = self.reply;
-        let unpacked = self.unpack(lane, &reply, leases, false)?;
+        let unpacked =
+            self.lanes
+                .unpack(lane, (&self.arena, &self.config), &reply, leases, false)?;
         let record = self.records.look(index);
         let (kernel, owner) = (record.kernel, record.owner);
         if owner.actor().is_some() || !self.kernels.get(kernel).spawns {

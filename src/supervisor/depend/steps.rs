@@ -2,49 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Waker;
 use std::time::Instant;
 
 use super::ends::{EndNotice, JobEnd};
 use super::limits::MOST_ENDS;
-use super::plan::RunPlan;
-use super::run::{CancelMode, NoCall, Run, UnitStage, Writers};
+use super::run::{CancelMode, NoCall, Writers};
 use crate::link::{NOTICE, fence_after_queueing};
 use crate::supervisor::error::{Because, JobError, JobErrorKind};
 use crate::supervisor::owner::Owner;
 use crate::supervisor::record::{JobId, Outcome, Stage};
-use crate::supervisor::reply::Read;
 use crate::supervisor::state::EngineState;
 use crate::supervisor::submit::refuse;
 use crate::supervisor::timers::Timer;
 
-/// A graph that runs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct GraphId {
-    /// The record that is answered when the end of each requested unit is known. The values stay with the units.
-    pub(crate) job: JobId,
-    pub(super) run: u32,
-}
-
 impl EngineState {
-    /// Takes over a graph and sends its first jobs.
-    pub(super) fn start_graph(&mut self, plan: RunPlan) -> GraphId {
-        let ticket = self.admission.as_mut().map_or(0, |line| line.draw_ticket());
-        let (job, _) = self.records.add_uncounted();
-        let run = Run::of_graph(plan, &mut self.kernels, ticket, job.index);
-        let chain = run.chain;
-        let run = self.runs.add(run);
-        let record = self.records.at(job.index);
-        record.stage = Stage::Spawned { run };
-        record.owner = Owner::Handle;
-        record.kernel = chain;
-        self.monitor.watch_memory();
-        // Also processes jobs that are refused at once.
-        self.process_ends();
-        crate::sync::point!("graph.taken_over");
-        GraphId { job, run }
-    }
-
     /// Keeps the answer of a unit's job in its record, and appends the end.
     pub(in crate::supervisor) fn unit_ended(&mut self, index: u32, outcome: Outcome) {
         self.discharge(index);
@@ -136,16 +107,6 @@ impl EngineState {
         }
     }
 
-    /// Notes a run that admission holds back, to be tried again when a job ends.
-    fn hold_back(&mut self, ticket: u64, run: u32) {
-        self.runs.held_back.insert((ticket, run));
-        self.monitor.watch_memory();
-        if !self.lanes.request_next_ends() {
-            // A job has ended meanwhile, without a notice.
-            self.monitor.look_again();
-        }
-    }
-
     /// Processes ends and held-back work after an action that may have ended jobs.
     pub(in crate::supervisor) fn settle_dependents(&mut self) {
         if self.runs.has_pending_work() {
@@ -234,7 +195,14 @@ impl EngineState {
             let (kernel, ticket) = (run.kernel(unit), run.ticket);
             let admitted = if self.admission.is_some() {
                 let Some(admitted) = self.admit(kernel, 0, Some(ticket)).ok() else {
-                    return self.hold_back(ticket, number);
+                    // To be tried again when a job ends.
+                    self.runs.held_back.insert((ticket, number));
+                    self.monitor.watch_memory();
+                    if !self.lanes.request_next_ends() {
+                        // A job has ended meanwhile, without a notice.
+                        self.monitor.look_again();
+                    }
+                    return;
                 };
                 Some(admitted)
             } else {
@@ -355,61 +323,6 @@ impl EngineState {
         };
         self.cancel_run(run, JobErrorKind::Cancelled, how);
         true
-    }
-
-    /// Requests notice of the end of each job of this graph, so that the monitor continues it.
-    pub(super) fn leave_to_monitor(&mut self, graph: u32) {
-        let sent: Vec<_> = self.runs.get(graph).sent_jobs().collect();
-        // Jobs that are over are found below.
-        for id in sent {
-            self.lanes.want_notice(id, &mut self.records);
-        }
-        self.drain_busy();
-        self.refill();
-    }
-
-    /// Takes the value of a node, or the reason why there is none.
-    pub(super) fn take_node<R>(
-        &mut self,
-        graph: u32,
-        node: u32,
-        read: Read<R>,
-    ) -> Result<R, JobError> {
-        let run = self.runs.get(graph);
-        let unit = run.plan.jobs.unit_of[node as usize];
-        let state = run.states[unit as usize];
-        match state.stage {
-            UnitStage::Done => {
-                // The record goes with the value, although units that will never run still count as users.
-                run.plan.jobs.units[unit as usize].uses -= 1;
-                run.states[unit as usize].stage = UnitStage::Failed(unit);
-                let taken = self.try_take(state.record, read);
-                taken.expect("a unit that is done has its answer in its record")
-            }
-            UnitStage::Failed(root) => match run.error_of(root) {
-                (failed, error) if *failed == node => Err(error.clone()),
-                // Another node failed, perhaps of the same chain.
-                _ => Err(run.error_of_dependent(unit, root)),
-            },
-            UnitStage::Stopped => Err(run.error_of_stopped(unit)),
-            UnitStage::Waiting | UnitStage::Sent => {
-                unreachable!("values are taken when it is known how all end")
-            }
-        }
-    }
-
-    /// Drops a graph: what has not begun never will, and what runs is abandoned.
-    pub(super) fn drop_graph(&mut self, graph: GraphId) -> (Option<Box<Run>>, Vec<Waker>) {
-        self.process_all_ends();
-        let mut wakers = Vec::from_iter(self.records.get(graph.job).waker.take());
-        self.records.remove(graph.job.index);
-        let run = self.runs.remove_with_values(graph.run, &mut self.records);
-        for id in run.iter().flat_map(|run| run.sent_jobs()) {
-            self.records.get(id).owner = Owner::None;
-            wakers.extend(self.abandon(id));
-        }
-        crate::sync::point!("graph.dropped");
-        (run, wakers)
     }
 }
 

@@ -3,22 +3,48 @@
 use std::time::Instant;
 
 use super::plan::RunPlan;
-use super::run::{GraphProgress, NodeFate};
-use super::steps::GraphId;
+use super::run::{GraphProgress, NodeFate, Run, UnitStage};
 use crate::link::{Ask, NOTICE};
 use crate::supervisor::error::JobError;
+use crate::supervisor::owner::Owner;
+use crate::supervisor::record::{JobId, Stage};
 use crate::supervisor::reply::Read;
 use crate::supervisor::shared::{Locked, Supervisor};
+use crate::supervisor::state::EngineState;
 use crate::supervisor::waiting::job::SPIN_BELOW_NS;
 use crate::supervisor::waiting::wakers::drop_waker;
+
+/// A graph that runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GraphId {
+    /// The record that is answered when the end of each requested unit is known. The values stay with the units.
+    pub(crate) job: JobId,
+    pub(super) run: u32,
+}
 
 impl Supervisor {
     /// Takes over a graph. It runs until it is dropped, or until the end of each requested unit is known.
     pub(crate) fn start_graph(&self, plan: RunPlan) -> GraphId {
-        let mut state = self.lock();
-        let graph = state.start_graph(plan);
-        self.unlock(state);
-        graph
+        let mut locked = self.lock();
+        let state = &mut *locked;
+        let ticket = state
+            .admission
+            .as_mut()
+            .map_or(0, |line| line.draw_ticket());
+        let (job, _) = state.records.add_uncounted();
+        let run = Run::of_graph(plan, &mut state.kernels, ticket, job.index);
+        let chain = run.chain;
+        let run = state.runs.add(run);
+        let record = state.records.at(job.index);
+        record.stage = Stage::Spawned { run };
+        record.owner = Owner::Handle;
+        record.kernel = chain;
+        state.monitor.watch_memory();
+        // Also processes jobs that are refused at once.
+        state.process_ends();
+        crate::sync::point!("graph.taken_over");
+        self.unlock(locked);
+        GraphId { job, run }
     }
 
     /// Bytes that values of a graph may take: the free memory of the arena.
@@ -68,7 +94,14 @@ impl Supervisor {
             }
         }
         state.runs.get(graph).driving_threads -= 1;
-        state.leave_to_monitor(graph);
+        // The monitor continues the run when one of these jobs ends. Jobs that are over are found below.
+        let sent: Vec<_> = state.runs.get(graph).sent_jobs().collect();
+        for id in sent {
+            let EngineState { lanes, records, .. } = &mut *state;
+            lanes.want_notice(id, records);
+        }
+        state.drain_busy();
+        state.refill();
         state
     }
 
@@ -80,7 +113,27 @@ impl Supervisor {
         read: Read<R>,
     ) -> Result<R, JobError> {
         let mut state = self.lock();
-        let taken = state.take_node(graph.run, node, read);
+        let run = state.runs.get(graph.run);
+        let unit = run.plan.jobs.unit_of[node as usize];
+        let unit_state = run.states[unit as usize];
+        let taken = match unit_state.stage {
+            UnitStage::Done => {
+                // The record goes with the value, although units that will never run still count as users.
+                run.plan.jobs.units[unit as usize].uses -= 1;
+                run.states[unit as usize].stage = UnitStage::Failed(unit);
+                let taken = state.try_take(unit_state.record, read);
+                taken.expect("a unit that is done has its answer in its record")
+            }
+            UnitStage::Failed(root) => match run.error_of(root) {
+                (failed, error) if *failed == node => Err(error.clone()),
+                // Another node failed, perhaps of the same chain.
+                _ => Err(run.error_of_dependent(unit, root)),
+            },
+            UnitStage::Stopped => Err(run.error_of_stopped(unit)),
+            UnitStage::Waiting | UnitStage::Sent => {
+                unreachable!("values are taken when it is known how all end")
+            }
+        };
         self.unlock(state);
         taken
     }
@@ -111,11 +164,22 @@ impl Supervisor {
         if self.is_copy() {
             return;
         }
-        let mut state = self.lock();
-        // Freed outside the lock, with the arguments of what was not sent.
-        let (_run, wakers) = state.drop_graph(graph);
+        let mut locked = self.lock();
+        let state = &mut *locked;
+        // What has not begun never will, and what runs is abandoned. The run is freed outside the lock, with the arguments
+        // of what was not sent.
+        state.process_all_ends();
+        let mut wakers = Vec::from_iter(state.records.get(graph.job).waker.take());
+        state.records.remove(graph.job.index);
+        let run = state.runs.remove_with_values(graph.run, &mut state.records);
+        for id in run.iter().flat_map(|run| run.sent_jobs()) {
+            state.records.get(id).owner = Owner::None;
+            wakers.extend(state.abandon(id));
+        }
+        crate::sync::point!("graph.dropped");
         state.refill();
-        self.unlock(state);
+        self.unlock(locked);
+        drop(run);
         wakers.into_iter().for_each(|waker| drop_waker(Some(waker)));
     }
 }

@@ -1,7 +1,5 @@
 //! Jobs of an engine that request permits, wait for them and return them.
 
-use std::task::Waker;
-
 use super::handle::PermitSource;
 use super::waiting_jobs::PermitStage;
 use crate::link::NOTICE;
@@ -46,15 +44,8 @@ impl EngineState {
         self.permit_waiters.look_at_clock(address);
         crate::sync::point!("limit.waits");
         self.monitor.watch_memory();
-        self.schedule_permit_check();
+        self.monitor.call_at(self.permit_waiters.due());
         true
-    }
-
-    /// Schedules a look of the monitor when the next permit may become available.
-    fn schedule_permit_check(&mut self) {
-        if let Some(due) = self.permit_waiters.due() {
-            self.monitor.call_before(due);
-        }
     }
 
     /// Returns the permit of this job, or its place in the queue.
@@ -76,10 +67,11 @@ impl EngineState {
             }
         };
         crate::sync::point!("limit.given_back");
-        self.notify_others(address, wakers);
+        let others = self.permit_waiters.others(address, wakers);
+        self.waiters.call(others);
         self.queue_called_jobs(address);
         // The new first waiter may have to watch the clock.
-        self.schedule_permit_check();
+        self.monitor.call_at(self.permit_waiters.due());
     }
 
     /// Calls waiters of the limiters that woke this engine, or whose time has come.
@@ -89,17 +81,10 @@ impl EngineState {
                 continue;
             };
             let wakers = limiter.call();
-            self.notify_others(address, wakers);
+            let others = self.permit_waiters.others(address, wakers);
+            self.waiters.call(others);
             self.queue_called_jobs(address);
         }
-    }
-
-    fn notify_others(&mut self, address: usize, wakers: Vec<Waker>) {
-        let own = self.permit_waiters.own_waker(address);
-        let others = wakers
-            .into_iter()
-            .filter(|waker| own.is_none_or(|own| !waker.will_wake(own)));
-        self.waiters.call(others);
     }
 
     /// Queues the jobs that this limiter has called.

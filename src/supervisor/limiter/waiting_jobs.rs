@@ -62,9 +62,12 @@ impl WaitingJobs {
         self.lines.get(&address).map(|line| &line.limiter)
     }
 
-    /// The waker that this engine's jobs leave at the limiter.
-    pub(super) fn own_waker(&self, address: usize) -> Option<&Waker> {
-        self.lines.get(&address).map(|line| &line.waker)
+    /// Those of a limiter's wakers that are not of this engine.
+    pub(super) fn others(&self, address: usize, mut wakers: Vec<Waker>) -> Vec<Waker> {
+        if let Some(line) = self.lines.get(&address) {
+            wakers.retain(|waker| !waker.will_wake(&line.waker));
+        }
+        wakers
     }
 
     /// The record of some waiting job.

@@ -352,7 +352,14 @@ impl Worker {
             leases.extend(kept.first().map(|block| Lease::Owned(Arc::clone(block))));
             let reported = self.report(plan, &model, &inputs);
             let expected = model.classify(&arena, &reported, &inputs);
-            match (state.unpack(0, &reported, &leases, false), expected) {
+            let EngineState {
+                lanes,
+                arena: own,
+                config,
+                ..
+            } = &mut *state;
+            let unpacked = lanes.unpack(0, (&*own, &*config), &reported, &leases, false);
+            match (unpacked, expected) {
                 (Err(_), None) => {
                     refused += 1;
                     check_accounting(&arena, &state.lanes[0], &kept, &[&input, &lent])?;

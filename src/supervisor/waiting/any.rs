@@ -41,7 +41,7 @@ impl Supervisor {
             // The thread is awake: a job that is placed now has a word on which it will sleep.
             state.records.await_no_more(ids.clone());
         }
-        let mut ended = state.look_for_end(ids.clone());
+        let mut ended = look_for_end(&mut state, ids.clone());
         if ended.is_none() {
             for (id, waker) in ids.clone().zip(&mut wakers) {
                 std::mem::swap(&mut state.records.get(id).waker, waker);
@@ -63,7 +63,7 @@ impl Supervisor {
             }
             state.monitor.watch_memory();
             // Finds what ended before the request.
-            ended = state.look_for_end(ids.clone());
+            ended = look_for_end(&mut state, ids.clone());
             if ended.is_some() {
                 state.records.await_no_more(ids.clone());
             }
@@ -101,7 +101,7 @@ impl Supervisor {
     /// The index of a job that has ended, without waiting.
     pub(crate) fn look_any(&self, ids: impl Iterator<Item = JobId>) -> Option<usize> {
         let mut state = self.lock();
-        let ended = state.look_for_end(ids);
+        let ended = look_for_end(&mut state, ids);
         self.unlock(state);
         ended
     }
@@ -121,11 +121,9 @@ impl Supervisor {
     }
 }
 
-impl EngineState {
-    /// Drains the lanes, and looks for a job that has ended.
-    fn look_for_end(&mut self, mut ids: impl Iterator<Item = JobId>) -> Option<usize> {
-        self.drain_busy();
-        self.refill();
-        ids.position(|id| self.records.get(id).stage == Stage::Answered)
-    }
+/// Drains the lanes, and looks for a job that has ended.
+fn look_for_end(state: &mut EngineState, mut ids: impl Iterator<Item = JobId>) -> Option<usize> {
+    state.drain_busy();
+    state.refill();
+    ids.position(|id| state.records.get(id).stage == Stage::Answered)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::parking::Parking;
+use crate::supervisor::record::Record;
 
 /// Wakes threads that are parked, at once, and collects wakers, which are foreign code and called when the lock is
 /// released.
@@ -24,6 +25,13 @@ impl Waiters {
     /// Wakes threads that wait for the job of this record, or for the graph of this number.
     pub(in crate::supervisor) fn notify(&self, index: u32) {
         self.parking.of(index).notify();
+    }
+
+    /// Wakes threads that sleep until this job leaves its last position.
+    pub(in crate::supervisor) fn notify_moved(&self, record: &Record, index: u32) {
+        if record.parked {
+            self.notify(index);
+        }
     }
 
     /// Wakes threads that wait for the engine's start.
