@@ -6,20 +6,22 @@
 //! | state of a block | the map for writing | the file |
 //! |---|---|---|
 //! | shared | shows the file | changes with each write |
-//! | private, from its first snapshot on | shows the file, and copies of the pages that were written since | does not change |
+//! | private, from its first snapshot on | shows the file, and copies of the pages that were written since | changes when a snapshot is taken, and no other is left |
 //! | free | is shared again | may be reused once no snapshot is left |
 //!
 //! A private block never becomes shared again while it is in use: a thread that writes to it meanwhile would lose what
-//! it wrote. A snapshot of a block with pages that were written since is refused; the caller copies them.
+//! it wrote. What was written since the last snapshot is copied into the *image*, which the next snapshot shows: see
+//! `image.rs`.
 //!
 //! A copy of the process that `fork` makes must not write to the file. So all blocks become private before each fork,
 //! and their regions are *retired*: no block of them is reused, because the copy reads the file as long as it lives.
 //! Both processes allocate in regions of their own from then on. Copies made by the bare system call share the blocks
 //! that are not private.
 
-use std::collections::BTreeMap;
 mod forks;
+mod image;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
@@ -29,6 +31,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+
+use image::{Habit, Image};
 
 use super::sealed_file::SealedFile;
 use super::{Array, Shape};
@@ -51,7 +55,7 @@ const MOST_PRIVATE: usize = 16 << 10;
 /// let block = heap.alloc(4 << 20, true).ok_or("no memory")?;
 /// // SAFETY: the block was just allocated, and is used by this thread alone.
 /// unsafe { block.write(7) };
-/// let snapshot = heap.snapshot(block.addr().get(), 4 << 20).ok_or("written since the last one")?;
+/// let snapshot = heap.snapshot(block.addr().get(), 4 << 20).ok_or("to be copied")?;
 /// // SAFETY: as above.
 /// unsafe { block.write(8) };
 /// assert_eq!(snapshot[0], 7);
@@ -117,6 +121,9 @@ struct Region {
     free: Runs<Instant>,
 }
 
+/// A block: the number of its region, and its first chunk.
+type Place = (u64, usize);
+
 /// Runs of chunks, no two of which touch: by the first chunk, how many, and what is known of them.
 type Runs<T> = BTreeMap<usize, (usize, T)>;
 
@@ -131,6 +138,21 @@ struct Block {
     snapshots: usize,
     /// The one that further calls share.
     last: Weak<SealedFile>,
+    image: Image,
+    habit: Habit,
+}
+
+/// Chunks that were just taken for a block.
+struct NewBlock {
+    region: u64,
+    write: Arc<Map>,
+    segment: Arc<Segment>,
+    first: usize,
+    chunks: usize,
+    /// The chunks have their memory still, with what it had.
+    is_warm: bool,
+    /// Huge pages are to be allocated ahead.
+    goes_ahead: bool,
 }
 
 /// Ends a snapshot when it is dropped.
@@ -214,23 +236,37 @@ impl CowHeap {
     /// Allocates a block of `len` bytes, aligned to 2 MiB. `zeroed`: all of them are zero; others are unspecified, and
     /// initialised. `None` if there is no room.
     pub fn alloc(&self, len: usize, zeroed: bool) -> Option<NonNull<u8>> {
+        let mut state = lock(&self.state);
+        self.tidy(&mut state);
+        let new = self.add_block(&mut state, len, zeroed)?;
+        drop(state);
+        self.prepare(&new, len);
+        let block = new.write.at(new.first * HUGE, new.chunks * HUGE)?;
+        if new.is_warm && zeroed {
+            // SAFETY: `len` bytes of the chunks, which were just taken for this block: no other code has their address,
+            // no snapshot of them is left, and no other process writes them.
+            unsafe { block.write_bytes(0, len) };
+        }
+        Some(block)
+    }
+
+    /// Takes chunks for a block.
+    fn add_block(&self, state: &mut State, len: usize, zeroed: bool) -> Option<NewBlock> {
         let chunks = len.max(1).div_ceil(HUGE);
         if len > self.memory {
             return None;
         }
-        let mut state = lock(&self.state);
-        self.tidy(&mut state);
         state.regions.iter_mut().for_each(Region::check);
         if state.regions.iter().all(|region| region.is_retired) {
-            self.add_region(&mut state).ok()?;
+            self.add_region(state).ok()?;
         }
-        let goes_ahead = !zeroed && self.goes_ahead(&state, len);
+        let goes_ahead = !zeroed && self.goes_ahead(state, len);
         let State {
             regions,
             free,
             held,
             ..
-        } = &mut *state;
+        } = state;
         let region = regions.iter_mut().find(|region| !region.is_retired)?;
         let warm = (!zeroed || len <= CLEARED)
             .then(|| region.take_free(chunks))
@@ -255,27 +291,34 @@ impl CowHeap {
             is_owned: true,
             snapshots: 0,
             last: Weak::new(),
+            image: Image::Own,
+            habit: Habit::default(),
         };
         region.blocks.insert(first, block);
         *held += chunks * HUGE;
-        let (write, segment) = (Arc::clone(&region.write), Arc::clone(&region.segment));
-        drop(state);
-        let block = write.at(first * HUGE, chunks * HUGE)?;
-        if warm.is_none() {
-            let all = bytes(first, chunks);
+        Some(NewBlock {
+            region: region.number,
+            write: Arc::clone(&region.write),
+            segment: Arc::clone(&region.segment),
+            first,
+            chunks,
+            is_warm: warm.is_some(),
+            goes_ahead,
+        })
+    }
+
+    /// Asks Linux for huge pages, unless the block has its memory already.
+    fn prepare(&self, new: &NewBlock, len: usize) {
+        if !new.is_warm {
+            let all = bytes(new.first, new.chunks);
             let huge = all.start..all.start + huge_part(len);
             // Advice: either may fail.
-            let _ = write.advise_huge(huge.clone(), true);
-            let _ = write.advise_huge(huge.end..all.end, false);
-            if goes_ahead {
-                self.populate(&write, &segment, huge);
+            let _ = new.write.advise_huge(huge.clone(), true);
+            let _ = new.write.advise_huge(huge.end..all.end, false);
+            if new.goes_ahead {
+                self.populate(&new.write, &new.segment, huge);
             }
-        } else if zeroed {
-            // SAFETY: `len` bytes of the chunks, which were just taken for this block: no other code has their address,
-            // no snapshot of them is left, and no other process writes them.
-            unsafe { block.write_bytes(0, len) };
         }
-        Some(block)
     }
 
     /// Whether huge pages of a new block are allocated ahead: where Linux does not make them when they are used, and
@@ -381,7 +424,9 @@ impl CowHeap {
             return false;
         };
         block.is_owned = false;
+        let image = std::mem::take(&mut block.image);
         self.recycle(&mut state, region, first);
+        self.release(&mut state, image);
         true
     }
 
@@ -407,20 +452,21 @@ impl CowHeap {
     }
 
     /// The `len` bytes at this address as they are now: what is written to the block from here on changes copies of the
-    /// pages. `None` if they are not in a block, or some of them were written since its first snapshot: copy them then.
+    /// pages. `None` if they are not in a block, or a copy by the caller costs less: when bytes that were written since
+    /// the last snapshot would have to be copied with many others, or are written again before each snapshot.
     ///
-    /// A thread that writes meanwhile changes the snapshot or not, page by page.
+    /// A thread that writes meanwhile changes the snapshot or not, byte by byte.
     pub fn snapshot(&'static self, address: usize, len: usize) -> Option<Array<u8>> {
         if !self.may_contain(address) {
             return None;
         }
         let mut state = lock(&self.state);
         self.tidy(&mut state);
-        let (region, first) = state.find(address)?;
+        let (index, first) = state.find(address)?;
         let State {
             regions, private, ..
         } = &mut *state;
-        let region = &mut regions[region];
+        let region = &mut regions[index];
         let begin = region.write.base().addr().get() + first * HUGE;
         let block = region.blocks.get_mut(&first)?;
         let skip = address - begin;
@@ -428,36 +474,35 @@ impl CowHeap {
             return None;
         }
         is_file(&region.segment, region.identity).ok()?;
-        if block.is_private {
-            let pages = Written::of_this_process().ok()?;
-            if pages.is_any(address..address + len).unwrap_or(true) {
+        let place = (region.number, first);
+        if !block.is_private {
+            if *private == MOST_PRIVATE {
                 return None;
             }
-        } else if *private < MOST_PRIVATE {
             let all = bytes(first, block.chunks);
             region.write.set_shared(all, &region.segment, false).ok()?;
             block.is_private = true;
             *private += 1;
-        } else {
-            return None;
+        } else if !state.is_current(place, skip..skip + len)? {
+            state = self.renew(state, place, skip..skip + len)?;
         }
-        let file = match block.last.upgrade() {
+        let (number, first) = state.image_of(place)?;
+        let region = state.region(number)?;
+        is_file(&region.segment, region.identity).ok()?;
+        let (read, segment) = (Arc::clone(&region.read), Arc::clone(&region.segment));
+        let identity = region.identity;
+        let image = state.block((number, first))?;
+        let file = match image.last.upgrade() {
             Some(file) => file,
             None => {
                 let keep = Snapshot {
                     heap: self,
-                    region: region.number,
+                    region: number,
                     block: first,
                 };
-                let file = SealedFile::part(
-                    Arc::clone(&region.read),
-                    Arc::clone(&region.segment),
-                    region.identity,
-                    keep,
-                );
-                let file = Arc::new(file);
-                block.snapshots += 1;
-                block.last = Arc::downgrade(&file);
+                let file = Arc::new(SealedFile::part(read, segment, identity, keep));
+                image.snapshots += 1;
+                image.last = Arc::downgrade(&file);
                 file
             }
         };
@@ -519,11 +564,7 @@ impl CowHeap {
     fn tidy(&self, state: &mut State) {
         let ended = std::mem::take(&mut *lock(&self.ended));
         for (number, first) in ended {
-            let Some(region) = state
-                .regions
-                .iter()
-                .position(|region| region.number == number)
-            else {
+            let Some(region) = state.index_of(number) else {
                 continue;
             };
             if let Some(block) = state.regions[region].blocks.get_mut(&first) {
@@ -593,6 +634,20 @@ impl CowHeap {
 }
 
 impl State {
+    fn index_of(&self, number: u64) -> Option<usize> {
+        self.regions
+            .iter()
+            .position(|region| region.number == number)
+    }
+
+    fn region(&mut self, number: u64) -> Option<&mut Region> {
+        self.index_of(number).map(|index| &mut self.regions[index])
+    }
+
+    fn block(&mut self, (region, first): Place) -> Option<&mut Block> {
+        self.region(region)?.blocks.get_mut(&first)
+    }
+
     /// The region and the first chunk of the block that has this address.
     fn find(&self, address: usize) -> Option<(usize, usize)> {
         self.regions.iter().enumerate().find_map(|(index, region)| {

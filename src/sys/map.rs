@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use memmap2::{MmapOptions, MmapRaw};
 use nix::errno::Errno;
 
-use super::error::{Error, Result};
+use super::error::{Error, Result, retry};
 use super::inject::allowed;
 use super::segment::Segment;
 
@@ -395,6 +395,40 @@ impl Map {
     pub fn release(&self, range: Range<usize>) -> Result<()> {
         let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         self.replace(range, Prot::None, kind, None)
+    }
+
+    /// Writes bytes of this map to `segment`, from `at` on. If another thread changes the bytes meanwhile, some of them
+    /// are written as they were, and others as they are then.
+    pub fn store(&self, range: Range<usize>, segment: &Segment, mut at: u64) -> Result<()> {
+        let error = |errno| {
+            let what = format!("bytes {} to {} of a map", range.start, range.end);
+            Error::new("pwrite", errno, what)
+        };
+        let mut rest = range.clone();
+        while !rest.is_empty() {
+            let from = self
+                .at(rest.start, rest.len())
+                .ok_or_else(|| error(Errno::EFAULT))?;
+            let written = retry(|| {
+                // SAFETY: inside this live map (checked by `at`), of which Linux reads the bytes.
+                Errno::result(unsafe {
+                    libc::pwrite(
+                        segment.as_raw_fd(),
+                        from.as_ptr().cast(),
+                        rest.len(),
+                        at as libc::off_t,
+                    )
+                })
+            });
+            match written.map_err(error)? {
+                0 => return Err(error(Errno::ENOSPC)),
+                written => {
+                    rest.start += written as usize;
+                    at += written as u64;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Maps something else at `range`: bytes of a segment from an offset on, or nothing.

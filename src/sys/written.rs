@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use nix::errno::Errno;
 
@@ -23,7 +23,18 @@ pub struct Written {
     identity: (u64, u64),
     /// Linux has no `PAGEMAP_SCAN` (before 6.7).
     has_no_scan: AtomicBool,
+    /// A `userfaultfd` that protects pages against writing and lets each write pass, with its device and inode. `None`
+    /// where Linux has none, or does not allow it.
+    protection: OnceLock<Option<(File, (u64, u64))>>,
 }
+
+/// `_IOWR(kind, number, T)`.
+const fn read_write<T>(kind: u64, number: u64) -> u64 {
+    3 << 30 | (size_of::<T>() as u64) << 16 | kind << 8 | number
+}
+
+/// The kind of all requests of `userfaultfd`, and its version.
+const UFFD: u64 = 0xaa;
 
 /// The argument of `PAGEMAP_SCAN`, from Linux' include/uapi/linux/fs.h.
 #[repr(C)]
@@ -49,6 +60,46 @@ struct Found {
     start: u64,
     end: u64,
     categories: u64,
+}
+
+/// Which pages a scan protects against writing.
+#[derive(Clone, Copy, PartialEq)]
+enum Protect {
+    No,
+    Found,
+}
+
+/// Opens a `userfaultfd` whose protected pages may be written at once, after which they are not protected any more.
+fn protection() -> nix::Result<(File, (u64, u64))> {
+    /// The argument of `UFFDIO_API`.
+    #[repr(C)]
+    struct Api {
+        version: u64,
+        features: u64,
+        requests: u64,
+    }
+    const API: u64 = read_write::<Api>(UFFD, 0x3f);
+    const WP_ASYNC: u64 = 1 << 15;
+    /// Linux allows only this to programs without rights. It has no meaning for writes that pass at once.
+    const USER_MODE_ONLY: i32 = 1;
+    allowed()?;
+    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | USER_MODE_ONLY;
+    // SAFETY: takes a number, and makes a descriptor.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_userfaultfd, flags) })?;
+    // SAFETY: the descriptor was just made, and no other code knows it.
+    let file = File::from(unsafe { OwnedFd::from_raw_fd(fd as i32) });
+    let mut api = Api {
+        version: UFFD,
+        features: WP_ASYNC,
+        requests: 0,
+    };
+    allowed()?;
+    // SAFETY: reads and writes the value above, whose layout is that of Linux.
+    Errno::result(unsafe {
+        libc::ioctl(file.as_raw_fd(), API as _, std::ptr::from_mut(&mut api))
+    })?;
+    let identity = identity(&file)?;
+    Ok((file, identity))
 }
 
 fn number(error: &io::Error) -> Errno {
@@ -78,7 +129,7 @@ impl Written {
         }
     }
 
-    fn open() -> Result<Written> {
+    pub(crate) fn open() -> Result<Written> {
         let error = |errno| Error::new("open", errno, "/proc/self/pagemap");
         allowed().map_err(error)?;
         let map = File::open("/proc/self/pagemap").map_err(|why| error(number(&why)))?;
@@ -87,17 +138,18 @@ impl Written {
             map,
             identity,
             has_no_scan: AtomicBool::new(false),
+            protection: OnceLock::new(),
         })
     }
 
-    /// Whether a page of these addresses, which map a segment privately, is a copy that a write to it has made.
+    /// Whether a page of these addresses, which map a segment privately, is a copy that a write to it has made, and was
+    /// written since the last [`take`](Self::take).
     pub fn is_any(&self, addresses: Range<usize>) -> Result<bool> {
         let pages = addresses.start / PAGE * PAGE..addresses.end.next_multiple_of(PAGE);
-        if identity(&self.map) != Ok(self.identity) {
-            return Err(Error::new("fstat", Errno::EBADF, "/proc/self/pagemap"));
-        }
+        self.check()?;
         if !self.has_no_scan.load(Ordering::Relaxed) {
-            match self.scan(&pages) {
+            let found = self.scan(&pages, Protect::No, &mut [Found::default()]);
+            match found.map(|(ranges, _)| ranges > 0) {
                 Err(error) if matches!(error.errno(), Errno::ENOTTY | Errno::EINVAL) => {
                     // Relaxed: another thread finds out by itself.
                     self.has_no_scan.store(true, Ordering::Relaxed);
@@ -108,31 +160,117 @@ impl Written {
         self.read(pages)
     }
 
-    fn scan(&self, pages: &Range<usize>) -> Result<bool> {
-        /// `_IOWR('f', 16, struct pm_scan_arg)`.
-        const PAGEMAP_SCAN: u64 =
-            3 << 30 | (size_of::<Scan>() as u64) << 16 | (b'f' as u64) << 8 | 16;
+    /// Prepares [`take`](Self::take) for these addresses. Returns false where Linux has no asynchronous write
+    /// protection (before 6.7), or does not allow it.
+    pub fn track(&self, addresses: Range<usize>) -> bool {
+        /// The argument of `UFFDIO_REGISTER`.
+        #[repr(C)]
+        struct Register {
+            start: u64,
+            len: u64,
+            mode: u64,
+            requests: u64,
+        }
+        const REGISTER: u64 = read_write::<Register>(UFFD, 0);
+        const MODE_PROTECT: u64 = 1 << 1;
+        let Some((file, known)) = self.protection.get_or_init(|| protection().ok()) else {
+            return false;
+        };
+        if identity(file) != Ok(*known) || allowed().is_err() {
+            return false;
+        }
+        let start = addresses.start / PAGE * PAGE;
+        let mut register = Register {
+            start: start as u64,
+            len: (addresses.end.next_multiple_of(PAGE) - start) as u64,
+            mode: MODE_PROTECT,
+            requests: 0,
+        };
+        // SAFETY: reads and writes the value above, whose layout is that of Linux. No access to the pages is refused.
+        let answer = unsafe {
+            libc::ioctl(
+                file.as_raw_fd(),
+                REGISTER as _,
+                std::ptr::from_mut(&mut register),
+            )
+        };
+        answer == 0
+    }
+
+    /// Calls `each` with all runs of pages that [`is_any`](Self::is_any) finds. They count as not written from then on,
+    /// until they are written again: a write during the call to `each` is one. All addresses are
+    /// [tracked](Self::track).
+    ///
+    /// # Errors
+    ///
+    /// It is not known which pages count as not written.
+    pub fn take(&self, addresses: Range<usize>, mut each: impl FnMut(Range<usize>)) -> Result<()> {
+        let mut pages = addresses.start / PAGE * PAGE..addresses.end.next_multiple_of(PAGE);
+        let mut found = [const {
+            Found {
+                start: 0,
+                end: 0,
+                categories: 0,
+            }
+        }; 256];
+        while !pages.is_empty() {
+            self.check()?;
+            let (ranges, end) = self.scan(&pages, Protect::Found, &mut found)?;
+            for found in &found[..ranges] {
+                each(found.start as usize..found.end as usize);
+            }
+            pages.start = if ranges < found.len() { pages.end } else { end };
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        match identity(&self.map) == Ok(self.identity) {
+            true => Ok(()),
+            false => Err(Error::new("fstat", Errno::EBADF, "/proc/self/pagemap")),
+        }
+    }
+
+    /// Finds written pages. Returns the number of ranges, and where the search ended.
+    fn scan(
+        &self,
+        pages: &Range<usize>,
+        protect: Protect,
+        found: &mut [Found],
+    ) -> Result<(usize, usize)> {
+        const PAGEMAP_SCAN: u64 = read_write::<Scan>(b'f' as u64, 16);
+        /// `PM_SCAN_WP_MATCHING`, and `PM_SCAN_CHECK_WPASYNC`: `EPERM` where a page cannot be protected.
+        const PROTECTS: u64 = 1 << 0 | 1 << 1;
+        const IS_WRITTEN: u64 = 1 << 1;
         const IS_FILE: u64 = 1 << 2;
         const IS_PRESENT: u64 = 1 << 3;
         const IS_SWAPPED: u64 = 1 << 4;
-        let mut found = Found::default();
         let mut scan = Scan {
             size: size_of::<Scan>() as u64,
-            flags: 0,
+            flags: if protect == Protect::Found {
+                PROTECTS
+            } else {
+                0
+            },
             start: pages.start as u64,
             end: pages.end as u64,
             walk_end: 0,
-            found: std::ptr::from_mut(&mut found).addr() as u64,
-            most_found: 1,
-            most_pages: 1,
+            found: found.as_mut_ptr().addr() as u64,
+            most_found: found.len() as u64,
+            most_pages: if protect == Protect::Found {
+                0
+            } else {
+                found.len() as u64
+            },
             inverted: IS_FILE,
-            all_of: IS_FILE,
+            all_of: IS_FILE | IS_WRITTEN,
             any_of: IS_PRESENT | IS_SWAPPED,
             returned: IS_PRESENT,
         };
         let error = |errno| Error::new("ioctl(PAGEMAP_SCAN)", errno, "/proc/self/pagemap");
         allowed().map_err(error)?;
-        // SAFETY: reads and writes the two values above, whose layout is that of Linux, and no memory of the pages.
+        // SAFETY: reads and writes the value above and `found`, whose layouts are those of Linux, and no memory of the
+        // pages.
         let answer = unsafe {
             libc::ioctl(
                 self.map.as_raw_fd(),
@@ -141,7 +279,7 @@ impl Written {
             )
         };
         Errno::result(answer)
-            .map(|ranges| ranges > 0)
+            .map(|ranges| (ranges as usize, scan.walk_end as usize))
             .map_err(error)
     }
 
@@ -210,5 +348,50 @@ mod tests {
         map.set_shared(0..HUGE, &segment, true).unwrap();
         assert!(!seen(all));
         assert_eq!(both(), (1, 1));
+    }
+
+    #[test]
+    fn a_page_that_was_taken_is_found_once_it_is_written_again() {
+        const PAGES: usize = 2000;
+        let segment = Segment::create_memfd("written", true).unwrap();
+        segment.set_len((PAGES * PAGE) as u64).unwrap();
+        let map = Map::new(&segment, 0, PAGES * PAGE, Prot::ReadWrite, true).unwrap();
+        map.set_shared(0..PAGES * PAGE, &segment, false).unwrap();
+        let written = Written::open().unwrap();
+        let begin = map.base().addr().get();
+        let all = begin..begin + PAGES * PAGE;
+        if !written.track(all.clone()) {
+            assert!(protection().is_err() || written.has_no_scan.load(Ordering::Relaxed));
+            return;
+        }
+        // SAFETY: bytes of the map, which this thread alone has.
+        let write = |page: usize| unsafe { map.at(page * PAGE, 1).unwrap().write_volatile(1) };
+        let take = |from: usize| {
+            let mut pages = Vec::new();
+            let from = begin + from * PAGE..all.end;
+            let each = |run: Range<usize>| {
+                pages.extend(run.step_by(PAGE).map(|address| (address - begin) / PAGE));
+            };
+            written.take(from, each).unwrap();
+            pages
+        };
+        // More runs than one call returns.
+        let odd: Vec<usize> = (1..PAGES).step_by(2).collect();
+        odd.iter().for_each(|page| write(*page));
+        assert_eq!(take(PAGES / 2), odd[PAGES / 4..]);
+        assert_eq!(take(0), odd[..PAGES / 4]);
+        assert!(!written.is_any(all.clone()).unwrap());
+        assert!(take(0).is_empty());
+        write(7);
+        write(8);
+        assert!(written.is_any(all.clone()).unwrap());
+        assert_eq!(take(0), [7, 8]);
+        // A map over it is another.
+        map.set_shared(0..PAGES * PAGE, &segment, false).unwrap();
+        write(3);
+        assert!(written.is_any(all.clone()).unwrap());
+        assert!(written.take(all.clone(), |_| ()).is_err(), "not tracked");
+        assert!(written.track(all.clone()));
+        assert_eq!(take(0), [3]);
     }
 }

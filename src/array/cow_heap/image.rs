@@ -1,0 +1,204 @@
+//! Where snapshots of a private block have its bytes: [`Image`].
+
+use std::ops::Range;
+use std::sync::{Arc, MutexGuard, Weak};
+
+use super::{Block, CowHeap, Place, State, bytes, lock};
+use crate::sys::written::Written;
+use crate::sys::{HUGE, Segment};
+
+/// A smaller part of a block than this one is copied by the caller, instead of all of the block into an image.
+const LEAST_PART: usize = 4;
+/// A new image is made as long as at most this part of the memory is in blocks.
+const MOST_HELD: usize = 4;
+/// Written bytes are copied by the caller for at most this number of snapshots, before an image is tried again.
+const MOST_SKIPPED: u32 = 64;
+
+/// The chunks whose file has the bytes of a private block, except those that were written since the last snapshot.
+///
+/// A page of the block differs from the image only if [`Written::is_any`] finds it. It does not count as written from
+/// the moment on when [`Written::take`] has found it, and is copied into the image behind that: what a thread writes
+/// meanwhile is found by the next snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) enum Image {
+    /// Those of the block itself.
+    #[default]
+    Own,
+    /// Those of a block that only snapshots read.
+    Other(Place),
+    /// No image has all bytes.
+    Stale,
+}
+
+/// What snapshots of a block have cost.
+#[derive(Debug, Default)]
+pub(super) struct Habit {
+    /// A thread copies bytes into the image. Other snapshots are refused meanwhile.
+    is_busy: bool,
+    /// A snapshot has found the image current since bytes were copied into it.
+    is_reused: bool,
+    /// How often most of the block was written again before a second snapshot, without a break.
+    rewritten: u32,
+    /// The number of next snapshots of written bytes that are refused.
+    skip: u32,
+}
+
+impl Habit {
+    /// Counts written bytes that were copied into the image.
+    fn copied(&mut self, is_most: bool) {
+        self.rewritten = match is_most && !self.is_reused {
+            true => (self.rewritten + 1).min(MOST_SKIPPED.ilog2()),
+            false => 0,
+        };
+        self.skip = (1 << self.rewritten) - 1;
+        self.is_reused = false;
+    }
+}
+
+impl State {
+    /// Whether the image has these bytes of a block as they are now. `None`: another thread copies them into it.
+    pub(super) fn is_current(&mut self, place: Place, range: Range<usize>) -> Option<bool> {
+        let block = self.block(place)?;
+        if block.habit.is_busy {
+            return None;
+        }
+        let image = block.image;
+        let is_in_image = match image {
+            Image::Own => true,
+            Image::Other(other) => range.end <= self.block(other)?.len,
+            Image::Stale => false,
+        };
+        let begin = self.address(place)?;
+        let addresses = begin + range.start..begin + range.end;
+        let is_current = is_in_image
+            && Written::of_this_process()
+                .and_then(|pages| pages.is_any(addresses))
+                .is_ok_and(|is_written| !is_written);
+        self.block(place)?.habit.is_reused |= is_current;
+        Some(is_current)
+    }
+
+    /// The chunks that have the bytes of this block.
+    pub(super) fn image_of(&mut self, place: Place) -> Option<Place> {
+        match self.block(place)?.image {
+            Image::Own => Some(place),
+            Image::Other(other) => Some(other),
+            Image::Stale => None,
+        }
+    }
+
+    fn address(&mut self, (region, first): Place) -> Option<usize> {
+        let region = self.region(region)?;
+        Some(region.write.base().addr().get() + first * HUGE)
+    }
+
+    /// The image of a block, if no process reads it: then it may change.
+    fn unread_image(&mut self, place: Place) -> Option<Place> {
+        let image = self.image_of(place)?;
+        let region = self.region(image.0)?;
+        region.check();
+        // A copy of this process reads the pages that it has not written.
+        let is_read = region.is_retired || region.is_lost;
+        (!is_read && self.block(image)?.snapshots == 0).then_some(image)
+    }
+}
+
+impl CowHeap {
+    /// Copies what was written to a private block into its image, or all of it into a new one if snapshots read that
+    /// one. `None` if the caller had better copy the range.
+    pub(super) fn renew<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        place: Place,
+        range: Range<usize>,
+    ) -> Option<MutexGuard<'a, State>> {
+        let block = state.block(place)?;
+        let (len, all) = (block.len, bytes(place.1, block.chunks));
+        if block.habit.skip > 0 {
+            block.habit.skip -= 1;
+            return None;
+        }
+        let is_most = range.len() >= len / LEAST_PART;
+        let write = Arc::clone(&state.region(place.0)?.write);
+        let base = write.base().addr().get();
+        let pages = Written::of_this_process().ok()?;
+        if !pages.track(base + all.start..base + all.end) {
+            return None;
+        }
+        let mut copied = 0;
+        let store = |run: Range<usize>, image: Place, segment: &Segment| {
+            let at = image.1 * HUGE + run.start - all.start;
+            write.store(run, segment, at as u64)
+        };
+        if let Some(image) = state.unread_image(place)
+            && state.block(image)?.len >= range.end
+        {
+            // As much as the image has.
+            let end = state.block(image)?.len.min(len);
+            let part = if is_most { 0..end } else { range };
+            let segment = Arc::clone(&state.region(image.0)?.segment);
+            let begin = base + all.start;
+            // No fork may happen meanwhile: a copy of this process would read the pages that it has not written.
+            let mut stored = Ok(());
+            let taken = pages.take(begin + part.start..begin + part.end, |run| {
+                let run = run.start - base..(run.end - base).min(all.start + end);
+                copied += run.len();
+                if stored.is_ok() {
+                    stored = store(run, image, &segment);
+                }
+            });
+            let is_made = taken.is_ok() && stored.is_ok();
+            state.block(place)?.habit.copied(copied > len / 2);
+            if !is_made {
+                // Pages may count as not written that the image does not have.
+                let block = state.block(place)?;
+                let image = std::mem::replace(&mut block.image, Image::Stale);
+                self.release(&mut state, image);
+            }
+            return is_made.then_some(state);
+        }
+
+        if !is_most || state.held + len > self.memory / MOST_HELD {
+            return None;
+        }
+        let new = self.add_block(&mut state, len, false)?;
+        state.block(place)?.habit.is_busy = true;
+        drop(state);
+        self.prepare(&new, len);
+        let image = (new.region, new.first);
+        let is_made = pages
+            .take(base + all.start..base + all.end, |run| copied += run.len())
+            .and_then(|()| store(all.start..all.start + len, image, &new.segment))
+            .is_ok();
+
+        let mut state = lock(&self.state);
+        let block = state.block(place)?;
+        block.habit.is_busy = false;
+        block.habit.copied(copied > len / 2);
+        let after = match is_made {
+            true => Image::Other(image),
+            false => Image::Stale,
+        };
+        let before = std::mem::replace(&mut block.image, after);
+        self.release(&mut state, before);
+        if !is_made {
+            self.release(&mut state, Image::Other(image));
+        }
+        is_made.then_some(state)
+    }
+
+    /// No block has this image any more.
+    pub(super) fn release(&self, state: &mut State, image: Image) {
+        let Image::Other(place) = image else {
+            return;
+        };
+        if let Some(index) = state.index_of(place.0)
+            && let Some(Block { is_owned, last, .. }) =
+                state.regions[index].blocks.get_mut(&place.1)
+        {
+            *is_owned = false;
+            *last = Weak::new();
+            self.recycle(state, index, place.1);
+        }
+    }
+}
