@@ -29,7 +29,7 @@ def install() -> None:
 
     Call it before the arrays are made. An executor then passes such an array as it is at that moment: what the program
     writes to it afterwards, the task does not see, as with a pickle. Nothing is copied but pages that are written while
-    tasks may read them. An array that was written after it was passed is copied when it is passed again.
+    tasks may read them. Of an array that is passed again, what was written since is copied; before Linux 6.7, all of it.
 
     >>> import arenite, numpy
     >>> arenite.install()

@@ -498,13 +498,14 @@ impl Engine {
         )
     }
 
-    /// The `nbytes` bytes at this address as they are now, if numpy has made them where tasks read snapshots, workers
-    /// map them, and they were not written since an earlier snapshot.
+    /// The `nbytes` bytes at this address as they are now, if numpy has made them where tasks read snapshots, and workers
+    /// map them. `None` also if a copy by the caller costs less. Counts what was copied.
     fn snapshot(&self, py: Python<'_>, address: usize, nbytes: usize) -> Option<Buffer> {
         if !self.shared.maps_files {
             return None;
         }
-        let array = py.detach(|| crate::numpy_memory::snapshot(address, nbytes))?;
+        let (array, copied) = py.detach(|| crate::numpy_memory::snapshot(address, nbytes))?;
+        self.shared.count_copied(copied as u64);
         Some(Buffer::whole(Memory::new(array, FILE, false)))
     }
 

@@ -177,8 +177,9 @@ pub fn install(py: Python<'_>, on: bool) -> PyResult<()> {
     Ok(())
 }
 
-/// The bytes at this address as they are now, if numpy has made them here and no byte was changed since the last time.
-pub fn snapshot(address: usize, len: usize) -> Option<arenite::Array<u8>> {
+/// The bytes at this address as they are now, if numpy has made them here, and the number of those that were copied
+/// because they were written since the last time. `None` also if a copy by the caller costs less.
+pub fn snapshot(address: usize, len: usize) -> Option<(arenite::Array<u8>, usize)> {
     INSTALLED.get()?.heap.snapshot(address, len)
 }
 

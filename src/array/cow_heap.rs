@@ -55,10 +55,10 @@ const MOST_PRIVATE: usize = 16 << 10;
 /// let block = heap.alloc(4 << 20, true).ok_or("no memory")?;
 /// // SAFETY: the block was just allocated, and is used by this thread alone.
 /// unsafe { block.write(7) };
-/// let snapshot = heap.snapshot(block.addr().get(), 4 << 20).ok_or("to be copied")?;
+/// let (snapshot, copied) = heap.snapshot(block.addr().get(), 4 << 20).ok_or("to be copied")?;
 /// // SAFETY: as above.
 /// unsafe { block.write(8) };
-/// assert_eq!(snapshot[0], 7);
+/// assert_eq!((snapshot[0], copied), (7, 0));
 /// // SAFETY: no pointer to the block is used from here on.
 /// unsafe { heap.free(block) };
 /// assert_eq!(snapshot[0], 7, "a snapshot keeps its memory");
@@ -455,8 +455,9 @@ impl CowHeap {
     /// pages. `None` if they are not in a block, or a copy by the caller costs less: when bytes that were written since
     /// the last snapshot would have to be copied with many others, or are written again before each snapshot.
     ///
-    /// A thread that writes meanwhile changes the snapshot or not, byte by byte.
-    pub fn snapshot(&'static self, address: usize, len: usize) -> Option<Array<u8>> {
+    /// Also returns the number of bytes that were copied. A thread that writes meanwhile changes the snapshot or not,
+    /// byte by byte.
+    pub fn snapshot(&'static self, address: usize, len: usize) -> Option<(Array<u8>, usize)> {
         if !self.may_contain(address) {
             return None;
         }
@@ -475,6 +476,7 @@ impl CowHeap {
         }
         is_file(&region.segment, region.identity).ok()?;
         let place = (region.number, first);
+        let mut copied = 0;
         if !block.is_private {
             if *private == MOST_PRIVATE {
                 return None;
@@ -484,7 +486,7 @@ impl CowHeap {
             block.is_private = true;
             *private += 1;
         } else if !state.is_current(place, skip..skip + len)? {
-            state = self.renew(state, place, skip..skip + len)?;
+            (state, copied) = self.renew(state, place, skip..skip + len)?;
         }
         let (number, first) = state.image_of(place)?;
         let region = state.region(number)?;
@@ -507,7 +509,8 @@ impl CowHeap {
             }
         };
         drop(state);
-        Array::in_file(file, (first * HUGE + skip) as u64, Shape::from(len))
+        let array = Array::in_file(file, (first * HUGE + skip) as u64, Shape::from(len))?;
+        Some((array, copied))
     }
 
     /// Returns the memory of freed blocks to Linux.

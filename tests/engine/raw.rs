@@ -610,15 +610,19 @@ fn snapshots_do_not_change_and_what_is_kept_of_them_stays() {
             // SAFETY: this thread alone has the block, until it is freed.
             let fill = |value: u8| unsafe { block.as_ptr().write_bytes(value, LEN) };
             fill(round);
-            let snapshot = heap.snapshot(block.addr().get(), LEN).unwrap();
-            let part = heap.snapshot(block.addr().get() + 100, 70_000).unwrap();
+            let (snapshot, _) = heap.snapshot(block.addr().get(), LEN).unwrap();
+            let (part, _) = heap.snapshot(block.addr().get() + 100, 70_000).unwrap();
             let gate = Gate::new();
             let buffers = vec![Buffer::read(snapshot), Buffer::read(part)];
             let job = lab.submit(see, (gate.path(), buffers, u8::from(round % 2 == 0)));
             let held = gate.meet();
             fill(100);
-            // SAFETY: not used from here on.
-            assert!(unsafe { heap.free(block) });
+            // SAFETY: not used from here on, unless it is written once more.
+            let free = || assert!(unsafe { heap.free(block) });
+            let is_written_again = round > 3;
+            if !is_written_again {
+                free();
+            }
             // The job still has it.
             let other = heap.alloc(LEN, false).unwrap();
             // SAFETY: as for the first block.
@@ -631,6 +635,16 @@ fn snapshots_do_not_change_and_what_is_kept_of_them_stays() {
             assert_eq!(job.wait().unwrap(), [round; 6]);
             if round % 2 == 0 {
                 expected.extend([round; 6]);
+            }
+            if is_written_again {
+                // Passed again, with what was written since.
+                for value in [101, 102] {
+                    fill(value);
+                    let again = heap.snapshot(block.addr().get(), LEN);
+                    assert!(again.is_none_or(|(again, _)| again[LEN - 1] == value));
+                    assert_eq!(lab.submit(kept, ()).wait().unwrap(), expected);
+                }
+                free();
             }
             wait_until("the memory is free", || heap.in_use().0 == 0);
             // In its place.
@@ -648,7 +662,7 @@ fn snapshots_do_not_change_and_what_is_kept_of_them_stays() {
     // A worker in a sandbox gets a copy.
     let lab = Lab::with(1, |builder| builder.sandbox(Sandbox::Strict));
     let block = heap.alloc(LEN, true).unwrap();
-    let snapshot = heap.snapshot(block.addr().get(), LEN).unwrap();
+    let (snapshot, _) = heap.snapshot(block.addr().get(), LEN).unwrap();
     assert_eq!(
         lab.submit(run, (vec![Buffer::read(snapshot)], 1))
             .wait()

@@ -7,12 +7,13 @@ use super::{Block, CowHeap, Place, State, bytes, lock};
 use crate::sys::written::Written;
 use crate::sys::{HUGE, Segment};
 
-/// A smaller part of a block than this one is copied by the caller, instead of all of the block into an image.
+/// A smaller part of a block than this one is copied by the caller, instead of all of the block into an image. Of a larger
+/// part, copies by the caller cost less than a fault for each page that is written again.
 const LEAST_PART: usize = 4;
 /// A new image is made as long as at most this part of the memory is in blocks.
 const MOST_HELD: usize = 4;
 /// Written bytes are copied by the caller for at most this number of snapshots, before an image is tried again.
-const MOST_SKIPPED: u32 = 64;
+const MOST_REFUSED: u32 = 64;
 
 /// The chunks whose file has the bytes of a private block, except those that were written since the last snapshot.
 ///
@@ -37,20 +38,21 @@ pub(super) struct Habit {
     is_busy: bool,
     /// A snapshot has found the image current since bytes were copied into it.
     is_reused: bool,
-    /// How often most of the block was written again before a second snapshot, without a break.
-    rewritten: u32,
-    /// The number of next snapshots of written bytes that are refused.
+    /// The number of snapshots of written bytes that were refused last, because much of the block had been written
+    /// again before a second snapshot.
+    refused: u32,
+    /// The number of those that will still be refused.
     skip: u32,
 }
 
 impl Habit {
     /// Counts written bytes that were copied into the image.
-    fn copied(&mut self, is_most: bool) {
-        self.rewritten = match is_most && !self.is_reused {
-            true => (self.rewritten + 1).min(MOST_SKIPPED.ilog2()),
+    fn copied(&mut self, is_much: bool) {
+        self.skip = match is_much && !self.is_reused {
+            true => (4 * self.refused.max(1)).min(MOST_REFUSED),
             false => 0,
         };
-        self.skip = (1 << self.rewritten) - 1;
+        self.refused = self.skip;
         self.is_reused = false;
     }
 }
@@ -105,27 +107,27 @@ impl State {
 
 impl CowHeap {
     /// Copies what was written to a private block into its image, or all of it into a new one if snapshots read that
-    /// one. `None` if the caller had better copy the range.
+    /// one. Returns the number of copied bytes; `None` if the caller had better copy the range.
     pub(super) fn renew<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
         place: Place,
         range: Range<usize>,
-    ) -> Option<MutexGuard<'a, State>> {
+    ) -> Option<(MutexGuard<'a, State>, usize)> {
         let block = state.block(place)?;
         let (len, all) = (block.len, bytes(place.1, block.chunks));
         if block.habit.skip > 0 {
             block.habit.skip -= 1;
             return None;
         }
-        let is_most = range.len() >= len / LEAST_PART;
+        let is_much = range.len() >= len / LEAST_PART;
         let write = Arc::clone(&state.region(place.0)?.write);
         let base = write.base().addr().get();
         let pages = Written::of_this_process().ok()?;
         if !pages.track(base + all.start..base + all.end) {
             return None;
         }
-        let mut copied = 0;
+        let mut written = 0;
         let store = |run: Range<usize>, image: Place, segment: &Segment| {
             let at = image.1 * HUGE + run.start - all.start;
             write.store(run, segment, at as u64)
@@ -135,30 +137,30 @@ impl CowHeap {
         {
             // As much as the image has.
             let end = state.block(image)?.len.min(len);
-            let part = if is_most { 0..end } else { range };
+            let part = if is_much { 0..end } else { range };
             let segment = Arc::clone(&state.region(image.0)?.segment);
             let begin = base + all.start;
             // No fork may happen meanwhile: a copy of this process would read the pages that it has not written.
             let mut stored = Ok(());
             let taken = pages.take(begin + part.start..begin + part.end, |run| {
                 let run = run.start - base..(run.end - base).min(all.start + end);
-                copied += run.len();
+                written += run.len();
                 if stored.is_ok() {
                     stored = store(run, image, &segment);
                 }
             });
             let is_made = taken.is_ok() && stored.is_ok();
-            state.block(place)?.habit.copied(copied > len / 2);
+            state.block(place)?.habit.copied(written > len / LEAST_PART);
             if !is_made {
                 // Pages may count as not written that the image does not have.
                 let block = state.block(place)?;
                 let image = std::mem::replace(&mut block.image, Image::Stale);
                 self.release(&mut state, image);
             }
-            return is_made.then_some(state);
+            return is_made.then_some((state, written));
         }
 
-        if !is_most || state.held + len > self.memory / MOST_HELD {
+        if !is_much || state.held + len > self.memory / MOST_HELD {
             return None;
         }
         let new = self.add_block(&mut state, len, false)?;
@@ -167,14 +169,14 @@ impl CowHeap {
         self.prepare(&new, len);
         let image = (new.region, new.first);
         let is_made = pages
-            .take(base + all.start..base + all.end, |run| copied += run.len())
+            .take(base + all.start..base + all.end, |run| written += run.len())
             .and_then(|()| store(all.start..all.start + len, image, &new.segment))
             .is_ok();
 
         let mut state = lock(&self.state);
         let block = state.block(place)?;
         block.habit.is_busy = false;
-        block.habit.copied(copied > len / 2);
+        block.habit.copied(written > len / LEAST_PART);
         let after = match is_made {
             true => Image::Other(image),
             false => Image::Stale,
@@ -184,7 +186,7 @@ impl CowHeap {
         if !is_made {
             self.release(&mut state, Image::Other(image));
         }
-        is_made.then_some(state)
+        is_made.then_some((state, len))
     }
 
     /// No block has this image any more.

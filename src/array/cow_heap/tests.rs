@@ -40,6 +40,11 @@ impl Owned {
     }
 
     fn snapshot(&self, range: Range<usize>) -> Option<Array<u8>> {
+        self.counted(range).map(|(snapshot, _)| snapshot)
+    }
+
+    /// Also returns the number of bytes that were copied.
+    fn counted(&self, range: Range<usize>) -> Option<(Array<u8>, usize)> {
         self.heap
             .snapshot(self.at.addr().get() + range.start, range.len())
     }
@@ -118,7 +123,8 @@ fn what_was_written_is_copied_once() {
         assert!(snapshot().is_none());
         return;
     }
-    let second = snapshot().unwrap();
+    let (second, copied) = block.counted(0..8 * MIB).unwrap();
+    assert_eq!(copied, 4096);
     assert_eq!(
         (second.as_ptr(), second[5 * MIB]),
         (place, 1),
@@ -226,13 +232,15 @@ fn a_block_is_resized_in_place() {
         drop(next);
         heap.trim();
         block.write(7);
-        let snapshot = heap.snapshot(address, 4 * MIB).unwrap();
+        let (snapshot, _) = heap.snapshot(address, 4 * MIB).unwrap();
         assert!(heap.resize(block, 9 * MIB), "into chunks without memory");
         block.add(9 * MIB - 1).write(8);
         assert_eq!((snapshot[0], snapshot.len()), (7, 4 * MIB));
         let snapshot = heap.snapshot(address, 9 * MIB);
         assert_eq!(snapshot.is_some(), finds_writes());
-        assert!(snapshot.is_none_or(|snapshot| (snapshot[0], snapshot[9 * MIB - 1]) == (7, 8)));
+        assert!(
+            snapshot.is_none_or(|(snapshot, _)| (snapshot[0], snapshot[9 * MIB - 1]) == (7, 8))
+        );
         assert_eq!(heap.len_of(address + 1), None);
         heap.free(block);
     }
@@ -315,6 +323,9 @@ fn a_forked_copy_has_its_own_memory() {
     let snapshot = block.snapshot(0..4 * MIB).unwrap();
     let other = Owned::new(heap, 2 * MIB, true);
     other.write(0, 1);
+    let third = Owned::new(heap, 2 * MIB, true);
+    third.write(0, 1);
+    assert_eq!(third.snapshot(0..2 * MIB).unwrap()[0], 1);
     let (mut here, mut there) = std::os::unix::net::UnixStream::pair().unwrap();
     let exchange = |stream: &mut std::os::unix::net::UnixStream, word: u8| {
         use std::io::{Read, Write};
@@ -333,6 +344,11 @@ fn a_forked_copy_has_its_own_memory() {
             exchange(&mut there, 0);
             assert_eq!((other.read(0), other.read(1)), (2, 0));
             assert_eq!((block.read(0), block.read(1), snapshot[0]), (1, 2, 1));
+            assert_eq!((third.read(0), third.read(MIB)), (1, 0));
+            third.write(2 * MIB - 1, 6);
+            let changed = third.snapshot(0..2 * MIB);
+            assert_eq!(changed.is_some(), finds_writes());
+            assert!(changed.is_none_or(|changed| (changed[0], changed[2 * MIB - 1]) == (1, 6)));
             // In memory of its own.
             let new = Owned::new(heap, 2 * MIB, true);
             new.write(0, 3);
@@ -345,7 +361,12 @@ fn a_forked_copy_has_its_own_memory() {
         unsafe { libc::_exit(i32::from(passed.is_err())) };
     }
     other.write(1, 4);
+    third.write(MIB, 5);
+    let changed = third.snapshot(0..2 * MIB);
+    assert_eq!(changed.is_some(), finds_writes());
+    assert!(changed.is_none_or(|changed| (changed[0], changed[MIB]) == (1, 5)));
     exchange(&mut here, 0);
+    drop(third);
     assert_eq!((other.read(0), other.read(1), block.read(1)), (1, 4, 0));
     // Freed here, while the copy reads it.
     drop(other);
