@@ -55,17 +55,33 @@ def test_arrays_of_ordinary_code_are_passed_as_they_are_and_not_copied():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_programs_equal_pickling(seed):
-    """Random programs of making, writing, passing and freeing, in two threads with an executor each."""
+    """Random programs of making, writing, passing and freeing, in two threads with an executor each. Some tasks keep
+    their arrays, and some end their worker."""
     run(
         """
         import threading
 
         seed = sys.argv[1]
-        steps = 150
+        steps = 200
+        kept = []
+
+        def keep(array):
+            kept.append((array, digest(array)))
+            del kept[:-3]
+            return all(digest(array) == was for array, was in kept) and kept[-1][1]
+
+        def die(array):
+            os.kill(os.getpid(), 9)
 
         def main(number, ex):
             random_ = random.Random(f"{seed} {number}")
             arrays, sent = [], []
+
+            def check(task, expected):
+                if expected is None:
+                    assert isinstance(task.exception(), arenite.WorkerDied), (seed, number, task)
+                else:
+                    assert task.result() == expected, (seed, number)
 
             def make():
                 count = random_.randrange(MIB // 16, 3 * MIB // 8)
@@ -110,15 +126,15 @@ def test_random_programs_equal_pickling(seed):
                         array = array.view()
                         array.flags.writeable = False
                     expected = digest(pickle.loads(pickle.dumps(array)))
-                    sent.append((ex.submit(digest, array), expected))
+                    function = random_.choice([digest] * 8 + [keep, keep, die])
+                    sent.append((ex.submit(function, array), None if function is die else expected))
                     if random_.random() < 0.5:
                         array = None
                 else:
                     while len(sent) > 3:
-                        task, expected = sent.pop(random_.randrange(len(sent)))
-                        assert task.result() == expected, (seed, number)
+                        check(*sent.pop(random_.randrange(len(sent))))
             for task, expected in sent:
-                assert task.result() == expected, (seed, number)
+                check(task, expected)
 
         failed = []
 
