@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ._arenite import numpy_memory
+
 
 @dataclass(frozen=True)
 class WorkerStats:
@@ -19,6 +21,9 @@ class WorkerStats:
     recycled: int
     #: Bytes of the arena that its tasks keep, in caches for example.
     kept_bytes: int
+    #: Bytes of memory that are its process's own: what it has loaded, what tasks allocate, and the pages that they
+    #: write of their arguments. 0 without a process.
+    private_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,9 @@ class Stats:
     #: Bytes that were copied into the arena: by `share`, for arguments that were elsewhere, and for results that their
     #: tasks did not make with `arenite.empty`.
     bytes_copied: int = 0
+    #: Bytes of all arrays that numpy has made in shared memory after `install`, and of the copies of those that were
+    #: passed and written. They are not in the arena, and the same for all executors of the program.
+    numpy_bytes: int = 0
     submitted: int = 0
     queued: int = 0
     running: int = 0
@@ -63,6 +71,17 @@ class Stats:
 
 def from_dict(stats: dict[str, Any]) -> Stats:
     """Makes statistics of what the extension returns."""
-    workers = tuple(WorkerStats(**worker) for worker in stats.pop("workers"))
+    workers = tuple(
+        WorkerStats(**worker, private_bytes=_private_bytes(worker["pid"])) for worker in stats.pop("workers")
+    )
     functions = tuple(FunctionStats(**function) for function in stats.pop("functions"))
-    return Stats(**stats, workers=workers, functions=functions)
+    return Stats(**stats, numpy_bytes=numpy_memory()[0], workers=workers, functions=functions)
+
+
+def _private_bytes(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
+            line = next((line for line in status if line.startswith("RssAnon:")), "0 0")
+    except OSError:
+        return 0
+    return int(line.split()[1]) << 10

@@ -320,6 +320,39 @@ def test_shared_arrays_are_snapshots_too():
     assert done.out.splitlines() == ["False True True", "0", "refused", "1.0 True"]
 
 
+def test_private_memory_is_in_the_figures():
+    """The oracle for the worker is what the task itself reads from Linux."""
+    run("""
+        kept = []
+
+        def own():
+            with open("/proc/self/smaps_rollup") as rollup:
+                return next(int(line.split()[1]) << 10 for line in rollup if line.startswith("Anonymous:"))
+
+        def keep(array, change):
+            if change:
+                array[:] = 2
+                kept.append(array)
+            return own()
+
+        array = numpy.ones(8 * MIB)
+        with arenite.Executor(1) as ex:
+            for change in (False, True):
+                expected = ex.submit(keep, array, change).result()
+                [worker] = ex.stats().workers
+                assert abs(worker.private_bytes - expected) < 4 * MIB, (worker, expected)
+            assert ex.submit(own).result() > array.nbytes
+            assert ex.stats().numpy_bytes == array.nbytes
+            held = arenite.Executor(1)
+            sent = held.submit(keep, array, True)
+            array[0] = 3
+            again = held.submit(keep, array, True)
+            assert held.stats().numpy_bytes in (array.nbytes, 2 * array.nbytes)
+            sent.result(), again.result()
+            held.shutdown()
+    """)
+
+
 def test_sandboxed_workers_and_private_arguments_get_copies():
     done = run("""
         def change(array):
