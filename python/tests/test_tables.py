@@ -810,6 +810,105 @@ def test_apply_to_polars(executor):
     assert isinstance(made, polars.Series) and made.to_list() == [1, -1, 3] and made.name == "text"
 
 
+PANDAS_ROWS = [
+    lambda row: row["a"] + row["b"],
+    lambda row: row["text"],
+    lambda row: (row["a"], row["text"]),
+    lambda row: row[["a", "b"]] * 2,
+    lambda row: None if row["a"] > 500 else row["b"],
+]
+PANDAS_GROUPS = [
+    len,
+    lambda group: group["b"].sum(),
+    lambda group: group[["b"]].mean(),
+    lambda group: group.head(2),
+    lambda group: group.assign(rank=group["b"].rank()),
+    lambda group: "x" * len(group),
+]
+
+
+def frame_data(count):
+    random_ = random.Random(f"{os.environ['ARENITE_SEED']} {count}")
+    return {
+        "a": [random_.randrange(1000) for _ in range(count)],
+        "b": [random_.random() for _ in range(count)],
+        "key": [random_.choice([None, "x", "y", "z", "zz", "q" * random_.randrange(9)]) for _ in range(count)],
+        "text": [str(random_.randrange(50)) for _ in range(count)],
+    }
+
+
+@pytest.mark.parametrize("count", [0, 1, 3000])
+def test_apply_to_frames_of_pandas(executor, count):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(frame_data(count), index=range(7, 7 + count))
+    if count == 0:
+        frame = frame.astype({"a": "int64", "b": "float64"})
+    equal = {pandas.Series: pandas.testing.assert_series_equal, pandas.DataFrame: pandas.testing.assert_frame_equal}
+    before = frame.copy(deep=True)
+    for function in PANDAS_ROWS:
+        made, wanted = arenite.apply(frame, function, executor=executor), frame.apply(function, axis=1)
+        equal[type(wanted)](made, wanted)
+    for by in ("key", ["text", "key"], "a"):
+        for function in PANDAS_GROUPS:
+            made = arenite.apply(frame, function, by=by, executor=executor)
+            wanted = frame.groupby(by, observed=True).apply(function)
+            equal[type(wanted)](made, wanted)
+    frame["key"] = frame["key"].astype("category")
+    made = arenite.apply(frame, lambda group, more: len(group) + more, 5, by="key", executor=executor)
+    wanted = frame.groupby("key", observed=True).apply(lambda group: len(group) + 5)
+    equal[type(wanted)](made, wanted)
+    pandas.testing.assert_frame_equal(frame.drop(columns="key"), before.drop(columns="key"))
+
+
+def test_apply_to_frames_of_polars():
+    """A program of its own: polars keeps threads and descriptors."""
+    pytest.importorskip("polars")
+    harness.script(
+        f"""
+        import random
+
+        import arenite
+        import polars
+        from polars.testing import assert_frame_equal
+
+        random_ = random.Random({os.environ["ARENITE_SEED"]!r})
+        with arenite.Executor(2) as ex:
+            for count in (1, 3000):
+                frame = polars.DataFrame({{
+                    "a": [random_.randrange(1000) for _ in range(count)],
+                    "b": [random_.random() for _ in range(count)],
+                    "key": [random_.choice([None, "x", "y", "q" * random_.randrange(9)]) for _ in range(count)],
+                }})
+                for function in (lambda row: row[0] + row[1], lambda row: (row[2], row[0]), lambda row: str(row[2])):
+                    assert_frame_equal(arenite.apply(frame, function, executor=ex), frame.map_rows(function))
+                for function in (lambda group: group.head(2), lambda group: group.select(polars.col("b").sum())):
+                    for by in ("key", ["a", "key"]):
+                        made = arenite.apply(frame, function, by=by, executor=ex)
+                        assert_frame_equal(made, frame.group_by(by, maintain_order=True).map_groups(function))
+                made = arenite.apply(frame, lambda row, more: row[0] + more, 5, executor=ex)
+                assert_frame_equal(made, frame.map_rows(lambda row: row[0] + 5))
+                assert arenite.table(frame, executor=ex).to_polars().equals(frame)
+        """
+    ).ok()
+
+
+def test_apply_to_frames_says_what_is_wrong(executor):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": range(1000), "key": [n // 10 for n in range(1000)]})
+    with pytest.raises(ZeroDivisionError) as raised:
+        arenite.apply(frame, lambda row: 1 // int(row["a"] - 700), executor=executor)
+    assert "rows 512..768 of the data frame" in raised.value.__notes__[-1]
+    with pytest.raises(ZeroDivisionError) as raised:
+        arenite.apply(frame, lambda group: 1 // int(group["a"].iloc[0] - 700), by="key", executor=executor)
+    assert "of groups " in raised.value.__notes__[-1]
+    with pytest.raises(KeyError, match="other"):
+        arenite.apply(frame, len, by="other", executor=executor)
+    with pytest.raises(TypeError, match="by= is for data frames"):
+        arenite.apply(frame["a"], len, by="key", executor=executor)
+    with pytest.raises(TypeError, match="type= is for columns"):
+        arenite.apply(frame, len, type=pa.int64(), executor=executor)
+
+
 # ---- the process
 
 

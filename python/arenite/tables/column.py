@@ -1,4 +1,4 @@
-"""A function on each value of a column: `apply`."""
+"""A function on each value of a column, or each row or group of a data frame: `apply`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import pyarrow
 
 from .._errors import TableError
-from . import part, shared
+from . import frame, part, shared
 from .run import in_order
 from .table import closing, received
 
@@ -40,14 +40,16 @@ class Each:
 
 
 def apply(
-    series: Any,
+    data: Any,
     function: Callable[..., Any],
     *arguments: Any,
+    by: Any = None,
     type: Any = None,
     executor: Executor | Configured | None = None,
 ) -> Any:
-    """Calls `function(value, *arguments)` with each value of a column, in the workers. Returns the results as a
-    column of the same kind: a pandas or polars Series, an Array or a ChunkedArray of pyarrow.
+    """Calls `function(value, *arguments)` with each value of a column, or each row or group of a data frame, in the
+    workers. Returns the results as a column of the same kind: a pandas or polars Series, an Array or a ChunkedArray of
+    pyarrow; of a data frame, what its library returns.
 
     >>> import arenite, pyarrow
     >>> with arenite.Executor(2) as ex:
@@ -57,13 +59,30 @@ def apply(
     Values are Python objects: numbers, text, dates, lists, dicts; a missing one is None. The column is copied once,
     into shared memory. pandas keeps name and index.
 
+    | data frame | the same by its library |
+    |---|---|
+    | of pandas | `frame.apply(function, axis=1)` |
+    | of pandas, with `by` | `frame.groupby(by, observed=True).apply(function)` |
+    | of polars | `frame.map_rows(function)` |
+    | of polars, with `by` | `frame.group_by(by, maintain_order=True).map_groups(function)` |
+
+    The library works in the workers, on pieces of the frame: what a function returns has to be of the same form for
+    all rows or groups.
+
+    :param by: The column, or the list of columns, whose values make groups of the rows of a data frame.
     :param type: The type of the results, a `pyarrow.DataType`. By default that of the values which the function
         returns.
     :param executor: The executor whose workers run it, or what its `options` return. By default all calls share one.
 
     The first exception of the function is raised, with a note that names the rows of its chunk; so is `WorkerDied`.
     """
-    values, rebuild = _to_arrow(series)
+    if frame.is_frame(data):
+        if type is not None:
+            raise TypeError("type= is for columns: the library of a data frame decides about types")
+        return frame.apply(data, function, arguments, by, shared.configured(executor))
+    if by is not None:
+        raise TypeError("by= is for data frames")
+    values, rebuild = _to_arrow(data)
     tasks = shared.configured(executor)
     count = len(values)
     workers = shared.workers(tasks)
@@ -126,4 +145,7 @@ def _to_arrow(series: Any) -> tuple[Any, Callable[[Any], Any]]:
         return values if isinstance(values, pyarrow.ChunkedArray) else pyarrow.chunked_array([values]), to_pandas
     if polars is not None and isinstance(series, polars.Series):
         return pyarrow.chunked_array([series.to_arrow()]), lambda made: polars.Series(series.name, made)
-    raise TypeError(f"apply() takes a pandas or polars Series or an array of pyarrow, not {series.__class__.__name__}")
+    raise TypeError(
+        "apply() takes a pandas or polars Series or data frame, or an array of pyarrow, "
+        f"not {series.__class__.__name__}"
+    )

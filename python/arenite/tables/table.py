@@ -124,6 +124,12 @@ class Table:
         """The rows as a `pandas.DataFrame`. `options` are those of `pyarrow.Table.to_pandas`."""
         return self.to_pyarrow().to_pandas(**options)
 
+    def to_polars(self) -> Any:
+        """The rows as a `polars.DataFrame`, in place where polars has Arrow's format."""
+        import polars
+
+        return polars.DataFrame(self.to_pyarrow())
+
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """The rows as a stream of Arrow's C interface, without a copy."""
         return self.to_pyarrow().__arrow_c_stream__(requested_schema)

@@ -1,0 +1,129 @@
+"""A function on each row or group of a data frame of pandas or polars: `apply`."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy
+
+from . import shared
+from .run import in_order
+from .table import closing
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from .._executor import Configured
+
+#: Pieces for each worker, and the fewest rows of a piece.
+_PIECES_PER_WORKER, _LEAST_PIECE = 4, 256
+
+
+def is_frame(data: Any) -> bool:
+    """Whether this is a data frame of pandas or polars."""
+    return any(
+        (library := sys.modules.get(name)) is not None and isinstance(data, library.DataFrame)
+        for name in ("pandas", "polars")
+    )
+
+
+class Pandas:
+    """Does with a piece of a data frame what pandas does with a whole one."""
+
+    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...], by: Any) -> None:
+        self.function, self.arguments, self.by = function, arguments, by
+
+    def __call__(self, piece: Any) -> Any:
+        if self.by is None:
+            return piece.apply(self.function, axis=1, args=self.arguments)
+        return piece.groupby(self.by, observed=True).apply(self.function, *self.arguments)
+
+    def pieces(self, frame: Any, most: int) -> Iterator[tuple[str, Any]]:
+        """The pieces, with what they are called."""
+        if self.by is None:
+            yield from _rows(len(frame), most, lambda start, end: frame.iloc[start:end])
+            return
+        # A row without a key is in no group.
+        numbers = frame.groupby(self.by, observed=True).ngroup().fillna(-1).to_numpy("int64")
+        order = numpy.argsort(numbers, kind="stable")
+        order = order[numbers[order] >= 0]
+        ends = numpy.cumsum(numpy.bincount(numbers[order]))
+        if len(ends) == 0:
+            yield "no groups", frame
+            return
+        size = max(_LEAST_PIECE, -(-len(order) // most))
+        first = start = 0
+        while start < len(order):
+            last = min(int(numpy.searchsorted(ends, start + size)), len(ends) - 1)
+            yield f"groups {first}..{last + 1}", frame.take(order[start : ends[last]])
+            first, start = last + 1, int(ends[last])
+
+    @staticmethod
+    def join(made: list[Any]) -> Any:
+        return sys.modules["pandas"].concat(made)
+
+
+class Polars:
+    """The same for polars. Arrow's tables of the same memory are passed."""
+
+    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...], by: Any) -> None:
+        self.function, self.arguments, self.by = function, arguments, by
+
+    def __call__(self, piece: Any) -> Any:
+        import polars
+
+        frame = polars.from_arrow(piece)
+        function, arguments = self.function, self.arguments
+        if self.by is None:
+            made = frame.map_rows(lambda row: function(row, *arguments))  # type: ignore[union-attr]
+        else:
+            groups = frame.group_by(self.by, maintain_order=True)  # type: ignore[union-attr]
+            made = groups.map_groups(lambda group: function(group, *arguments))
+        return made.to_arrow()
+
+    def pieces(self, frame: Any, most: int) -> Iterator[tuple[str, Any]]:
+        if self.by is None:
+            yield from _rows(len(frame), most, lambda start, end: frame[start:end].to_arrow())
+            return
+        size = max(_LEAST_PIECE, -(-len(frame) // most))
+        groups = frame.partition_by(self.by, maintain_order=True)
+        first = rows = 0
+        for last, group in enumerate(groups):
+            rows += len(group)
+            if rows >= size or last + 1 == len(groups):
+                piece = sys.modules["polars"].concat(groups[first : last + 1])
+                yield f"groups {first}..{last + 1}", piece.to_arrow()
+                first, rows = last + 1, 0
+        if not groups:
+            yield "no groups", frame.to_arrow()
+
+    @staticmethod
+    def join(made: list[Any]) -> Any:
+        polars = sys.modules["polars"]
+        return polars.concat([polars.from_arrow(table) for table in made], how="vertical_relaxed")
+
+
+def _rows(count: int, most: int, cut: Callable[[int, int], Any]) -> Iterator[tuple[str, Any]]:
+    size = max(_LEAST_PIECE, -(-count // most))
+    for start in range(0, max(count, 1), size):
+        end = min(start + size, count)
+        yield f"rows {start}..{end}", cut(start, end)
+
+
+def apply(frame: Any, function: Callable[..., Any], arguments: tuple[Any, ...], by: Any, tasks: Configured) -> Any:
+    """See `column.apply`."""
+    is_polars = type(frame).__module__.partition(".")[0] == "polars"
+    one = (Polars if is_polars else Pandas)(function, arguments, by)
+    workers = shared.workers(tasks)
+    call = shared.Caller(tasks, one, getattr(function, "__qualname__", "apply"))
+    pieces = one.pieces(frame, _PIECES_PER_WORKER * workers)
+    made = []
+    for name, future in closing(in_order(((name, call(piece)) for name, piece in pieces), 2 * workers)):
+        try:
+            made.append(future.result())
+        except Exception as error:
+            error.add_note(f"It is of {name} of the data frame that apply() was given")
+            raise
+    return one.join(made)
