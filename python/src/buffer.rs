@@ -31,13 +31,38 @@ const LOOK_BACK: usize = 64;
 struct Known {
     len: usize,
     arena: u64,
-    memory: Weak<Memory>,
-    /// The address is that of a private copy of this memory, from this byte on.
-    private: Option<(Weak<raw::PrivateCopy>, usize)>,
+    bytes: Bytes,
+}
+
+/// What has an address.
+#[derive(Clone)]
+enum Bytes {
+    Memory(Weak<Memory>),
+    /// A private copy of memory of the arena.
+    Private(Weak<raw::PrivateCopy>),
 }
 
 fn known() -> MutexGuard<'static, BTreeMap<(usize, u64), Known>> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where an entry begins that has these bytes, its arena, and what it is.
+fn look_up(
+    address: usize,
+    len: usize,
+    is_right: impl Fn(&Known) -> bool,
+) -> Option<(usize, u64, Bytes)> {
+    let known = known();
+    let (mut place, mut places) = (None, 0);
+    let before = known.range(..=(address, u64::MAX)).rev();
+    let mut before = before.take_while(|((start, _), _)| {
+        places += usize::from(place.replace(*start) != Some(*start));
+        places <= LOOK_BACK
+    });
+    before.find_map(|(&(start, _), entry)| {
+        let fits = address - start <= entry.len && len <= entry.len - (address - start);
+        (fits && is_right(entry)).then(|| (start, entry.arena, entry.bytes.clone()))
+    })
 }
 
 /// A key of [`KNOWN`] for this address.
@@ -66,8 +91,7 @@ impl Memory {
             let entry = Known {
                 len: memory.len,
                 arena,
-                memory: Arc::downgrade(&memory),
-                private: None,
+                bytes: Bytes::Memory(Arc::downgrade(&memory)),
             };
             known().insert(memory.key, entry);
         }
@@ -199,38 +223,52 @@ impl Buffer {
         files: bool,
         writable: bool,
     ) -> Option<Self> {
-        let known = known();
-        let (mut place, mut places) = (None, 0);
-        let before = known.range(..=(address, u64::MAX)).rev();
-        let mut before = before.take_while(|((start, _), _)| {
-            places += usize::from(place.replace(*start) != Some(*start));
-            places <= LOOK_BACK
-        });
-        let found = before.find_map(|(&(start, _), entry)| {
-            let fits = address - start <= entry.len && len <= entry.len - (address - start);
-            (fits && (entry.arena == arena || files && entry.arena == FILE))
-                .then(|| entry.memory.upgrade())
-                .flatten()
-                .filter(|memory| memory.writable || !writable)
-                .map(|memory| (start, memory, entry.private.clone()))
-        });
-        drop(known);
-        let (start, memory, private) = found?;
-        let mut at = address - start;
-        let of_private = private.is_some();
-        if let Some((copy, skip)) = private {
-            if copy.upgrade()?.is_written(at..at + len) {
-                return None;
+        let is_right = |found: u64| found == arena || files && found == FILE;
+        let (start, arena, bytes) = look_up(address, len, |entry| {
+            is_right(entry.arena)
+                && match &entry.bytes {
+                    Bytes::Memory(memory) => memory
+                        .upgrade()
+                        .is_some_and(|memory| memory.writable || !writable),
+                    Bytes::Private(_) => !writable,
+                }
+        })?;
+        let at = address - start;
+        match bytes {
+            Bytes::Memory(memory) => Some(Self {
+                memory: memory.upgrade()?,
+                start: at,
+                len,
+                lent: false,
+                of_private: false,
+            }),
+            Bytes::Private(copy) => {
+                let array = copy.upgrade()?.unwritten(at..at + len)?;
+                Some(Self::of_private_copy(array, arena))
             }
-            at += skip;
         }
-        Some(Self {
-            memory,
-            start: at,
-            len,
-            lent: false,
-            of_private,
-        })
+    }
+
+    /// The `len` bytes at this address as they are now, if they lie in a private copy of memory of this arena, and the
+    /// number of bytes that were copied because they were written. `None` also if a copy by the caller costs less.
+    pub fn snapshot(address: usize, len: usize, arena: u64) -> Option<(Self, usize)> {
+        let is_private = |entry: &Known| matches!(entry.bytes, Bytes::Private(_));
+        let (start, arena, bytes) = look_up(address, len, |entry| {
+            entry.arena == arena && is_private(entry)
+        })?;
+        let Bytes::Private(copy) = bytes else {
+            return None;
+        };
+        let at = address - start;
+        let (array, copied) = copy.upgrade()?.snapshot(at..at + len)?;
+        Some((Self::of_private_copy(array, arena), copied))
+    }
+
+    fn of_private_copy(array: Array<u8>, arena: u64) -> Self {
+        Self {
+            of_private: true,
+            ..Self::whole(Memory::unlisted(array, arena, false))
+        }
     }
 
     /// The same for the bytes of any object with a buffer.
@@ -313,18 +351,17 @@ impl Buffer {
         // Relaxed: read by the thread that runs the job.
         LIVE.fetch_add(1, Ordering::Relaxed);
         // A task returns a copy.
-        let source = (arena != TASK).then(|| {
+        let key = (arena != TASK).then(|| {
             let key = key(copy.as_ptr());
             let entry = Known {
                 len: self.len,
                 arena,
-                memory: Arc::downgrade(&self.memory),
-                private: Some((Arc::downgrade(&copy), self.start)),
+                bytes: Bytes::Private(Arc::downgrade(&copy)),
             };
             known().insert(key, entry);
-            (Arc::clone(&self.memory), key)
+            key
         });
-        Some(PrivateBuffer { copy, source })
+        Some(PrivateBuffer { copy, key })
     }
 
     /// Whether this process can write to these bytes, by this handle or another one.
@@ -434,13 +471,13 @@ unsafe fn fill(
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct PrivateBuffer {
     copy: Arc<raw::PrivateCopy>,
-    /// The memory of the result, and where this copy of it is known.
-    source: Option<(Arc<Memory>, (usize, u64))>,
+    /// In the program: where it is known.
+    key: Option<(usize, u64)>,
 }
 
 impl Drop for PrivateBuffer {
     fn drop(&mut self) {
-        if let Some((_, key)) = &self.source {
+        if let Some(key) = &self.key {
             known().remove(key);
         }
         LIVE.fetch_sub(1, Ordering::Relaxed);

@@ -498,9 +498,15 @@ impl Engine {
         )
     }
 
-    /// The `nbytes` bytes at this address as they are now, if numpy has made them where tasks read snapshots, and workers
-    /// map them. `None` also if a copy by the caller costs less. Counts what was copied.
+    /// The `nbytes` bytes at this address as they are now, if they lie in a result that is written privately, or numpy
+    /// has made them where tasks read snapshots, and workers map them. `None` also if a copy by the caller costs less.
+    /// Counts what was copied.
     fn snapshot(&self, py: Python<'_>, address: usize, nbytes: usize) -> Option<Buffer> {
+        let arena = self.shared.id;
+        if let Some((buffer, copied)) = py.detach(|| Buffer::snapshot(address, nbytes, arena)) {
+            self.shared.count_copied(copied as u64);
+            return Some(buffer);
+        }
         if !self.shared.maps_files {
             return None;
         }

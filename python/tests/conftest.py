@@ -49,8 +49,9 @@ def kinds():
     channel = sys.modules.get("arenite._channel")
     printed = {pipe for receiver in list(channel._open) for pipe in getattr(receiver, "pipes", ())} if channel else set()
     opened = [of for number, of in harness.descriptors().items() if number not in printed]
-    # What `arenite.install()` has opened stays as long as the process.
-    opened = [of for of in opened if "arenite-numpy" not in of and not of.endswith("/pagemap")]
+    # What `arenite.install()` and results have opened stays as long as the process.
+    lasting = ("arenite-numpy", "/pagemap", "[userfaultfd]")
+    opened = [of for of in opened if not any(part in of for part in lasting)]
     return collections.Counter(re.sub(r"\[\d+\]|[0-9a-f]{16}", "", of) for of in opened)
 
 

@@ -32,11 +32,11 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use image::{Habit, Image};
+use image::Image;
 
+use super::habit::Habit;
 use super::sealed_file::SealedFile;
 use super::{Array, Shape};
-use crate::sys::written::Written;
 use crate::sys::{self, HUGE, Map, Prot, Segment, limits};
 
 /// Freed memory is returned to Linux after this time, by the next call.
@@ -140,6 +140,8 @@ struct Block {
     last: Weak<SealedFile>,
     image: Image,
     habit: Habit,
+    /// A thread makes a new image. Other snapshots are refused meanwhile.
+    is_busy: bool,
 }
 
 /// Chunks that were just taken for a block.
@@ -293,6 +295,7 @@ impl CowHeap {
             last: Weak::new(),
             image: Image::Own,
             habit: Habit::default(),
+            is_busy: false,
         };
         region.blocks.insert(first, block);
         *held += chunks * HUGE;

@@ -52,6 +52,7 @@
 mod block_tests;
 mod cow_heap;
 mod exclusive;
+mod habit;
 mod index;
 pub(crate) mod lane;
 mod memory;

@@ -7,8 +7,10 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
+use super::habit::{Habit, LEAST_PART};
 use super::lane::CurrentLane;
 use super::{Array, ArrayLocation};
+use crate::sys::fork::OwnerProcess;
 use crate::sys::limits::DataRoom;
 use crate::sys::written::Written;
 use crate::sys::{self, Access, HUGE, Map, PAGE, Segment, fork};
@@ -53,7 +55,7 @@ pub struct PrivateCopy {
     skip: usize,
     len: usize,
     /// In the program: where the pages come from that are not written.
-    source: Option<(Array<u8>, Counted)>,
+    source: Option<Mutex<Source>>,
     /// A limit of private memory is for what the job allocates. Dropped after the map.
     _room: Option<DataRoom>,
 }
@@ -71,8 +73,14 @@ impl PrivateCopy {
         let ArrayLocation::Block(block, extent) = array.location() else {
             return None;
         };
-        let source = Some((array.clone(), Counted::new()?));
-        let map = |segment: &Segment, at| PrivateCopy::new(segment, at, array.len(), source);
+        let source = Source {
+            array: Some(array.clone()),
+            is_stale: false,
+            habit: Habit::default(),
+            process: OwnerProcess::current(),
+            _counted: Counted::new()?,
+        };
+        let map = |segment: &Segment, at| PrivateCopy::new(segment, at, array.len(), Some(source));
         let copy = block.arena().with_segment(extent, map).ok()?;
         Some(copy.listed())
     }
@@ -86,7 +94,7 @@ impl PrivateCopy {
         segment: &Segment,
         at: u64,
         len: usize,
-        source: Option<(Array<u8>, Counted)>,
+        source: Option<Source>,
     ) -> sys::Result<PrivateCopy> {
         // So that huge pages of the segment are mapped as such.
         let unit = if len >= HUGE { HUGE } else { PAGE } as u64;
@@ -99,7 +107,7 @@ impl PrivateCopy {
             map: Map::new_private(segment, start, skip + len)?,
             skip,
             len,
-            source,
+            source: source.map(Mutex::new),
             _room: room,
         })
     }
@@ -139,25 +147,98 @@ impl PrivateCopy {
         self.len
     }
 
-    /// Whether some of these bytes were written since they were mapped, or may have been. Those in the same pages count
-    /// too.
+    /// In the program: these bytes of the array that was copied, if they were not written, which is looked up by pages.
     ///
     /// # Panics
     ///
     /// If the range is not within the bytes.
-    pub fn is_written(&self, range: Range<usize>) -> bool {
+    pub fn unwritten(&self, range: Range<usize>) -> Option<Array<u8>> {
         assert!(range.start <= range.end && range.end <= self.len);
+        let mut source = self.source()?;
+        let array = source.array.as_ref()?.rows(range.clone());
+        let is_written = Written::of_this_process()
+            .and_then(|written| written.is_any(self.addresses(range)))
+            .unwrap_or(true);
+        source.habit.reused_if(!is_written).then_some(array)
+    }
+
+    /// The same also for bytes that were written: they are copied into the array, if all other handles to it are gone.
+    /// Also returns the number of bytes that were copied. `None` if a copy by the caller costs less, or is the only way.
+    ///
+    /// Other threads may write to the bytes meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// If the range is not within the bytes.
+    pub fn snapshot(&self, range: Range<usize>) -> Option<(Array<u8>, usize)> {
+        if let Some(array) = self.unwritten(range.clone()) {
+            return Some((array, 0));
+        }
+        let mut source = self.source()?;
+        if source.habit.refuses() || !source.process.is_current() {
+            return None;
+        }
+        let pages = Written::of_this_process().ok()?;
+        if !pages.track(self.addresses(0..self.len)) {
+            return None;
+        }
+        let mut array = match source.array.take()?.try_into_mut() {
+            Ok(array) => array,
+            Err(shared) => {
+                source.array = Some(shared.into_array());
+                return None;
+            }
+        };
+        let is_much = range.len() >= self.len / LEAST_PART;
+        let part = if is_much { 0..self.len } else { range.clone() };
         let first = self.as_ptr().addr();
-        let pages = first + range.start..first + range.end;
-        Written::of_this_process()
-            .and_then(|written| written.is_any(pages))
-            .unwrap_or(true)
+        let mut copied = 0;
+        let taken = pages.take(self.addresses(part), |run| {
+            // The first and the last page may have bytes of others.
+            let start = run.start.saturating_sub(first);
+            let end = (run.end - first).min(self.len);
+            copied += end - start;
+            // SAFETY: within both, which are apart: the map has pages of its own where the array has its block. No
+            // other process reads the block (there is no other handle), and other threads of this process may write to
+            // the map only: each byte is copied as it was or as it is then.
+            unsafe {
+                let to = array.as_mut_ptr().add(start);
+                to.copy_from_nonoverlapping(self.as_ptr().add(start), end - start);
+            }
+        });
+        source.habit.copied(copied, self.len);
+        source.is_stale = taken.is_err();
+        let array = source.array.insert(array.seal()).rows(range);
+        taken.is_ok().then_some((array, copied))
+    }
+
+    /// `None` in a worker, and while another thread has it, which may be one of the process that this one was forked
+    /// from.
+    fn source(&self) -> Option<MutexGuard<'_, Source>> {
+        let source = self.source.as_ref()?.try_lock().ok()?;
+        (!source.is_stale).then_some(source)
+    }
+
+    fn addresses(&self, range: Range<usize>) -> Range<usize> {
+        let first = self.as_ptr().addr();
+        first + range.start..first + range.end
     }
 
     /// Copies all pages: from here on the segment may change. Other threads may write to them meanwhile.
     pub(crate) fn detach(&self) {
         self.map.copy_pages();
     }
+}
+
+/// What a private copy of the program was made of.
+struct Source {
+    /// Always there while the lock is free.
+    array: Option<Array<u8>>,
+    /// Pages may count as not written that were not copied into the array.
+    is_stale: bool,
+    habit: Habit,
+    process: OwnerProcess,
+    _counted: Counted,
 }
 
 /// One private copy of the program.
@@ -239,7 +320,11 @@ fn before_fork() {
     let mut arrays = Vec::new();
     for copy in all.copies.iter().filter_map(Weak::upgrade) {
         match &copy.source {
-            Some((array, _)) => arrays.push(array.clone()),
+            // No thread copies into the array from here on, because there is another handle to it.
+            Some(source) => {
+                let source = source.lock().unwrap_or_else(PoisonError::into_inner);
+                arrays.extend(source.array.clone());
+            }
             None => copy.detach(),
         }
     }

@@ -25,6 +25,7 @@ tests![
     memory_may_change_while_handles_exist,
     private_copies_are_changed_for_their_job_alone_and_stay,
     private_copies_of_the_program_keep_their_memory_and_are_counted,
+    what_was_written_to_a_private_copy_is_passed,
     snapshots_do_not_change_and_what_is_kept_of_them_stays,
 ];
 
@@ -554,13 +555,15 @@ fn private_copies_of_the_program_keep_their_memory_and_are_counted() {
             PrivateCopy::of(&array).unwrap(),
             PrivateCopy::of(&array.rows(len / 3..)).unwrap(),
         );
-        assert!(!copy.is_written(0..len) && !copy.is_written(len..len));
+        let is_written = |range| copy.unwritten(range).is_none();
+        assert!(!is_written(0..len) && !is_written(len..len));
         // SAFETY: the last byte of a copy that this thread alone has.
         unsafe { copy.as_ptr().add(len - 1).write_volatile(9) };
-        assert!(copy.is_written(len - 1..len) && copy.is_written(0..len));
+        assert!(is_written(len - 1..len) && is_written(0..len));
         // Another page.
-        assert_eq!(copy.is_written(0..1), len < 1 << 16);
-        assert!(!part.is_written(0..part.len()));
+        assert_eq!(is_written(0..1), len < 1 << 16);
+        assert_eq!(part.unwritten(0..part.len()).unwrap()[..], array[len / 3..]);
+        assert!(copy.snapshot(0..len).is_none(), "there are other handles");
         assert!(array.iter().all(|&x| x == 1));
         drop(array);
         // The memory is not free.
@@ -578,6 +581,48 @@ fn private_copies_of_the_program_keep_their_memory_and_are_counted() {
     assert_eq!(copies.len(), 16 << 10);
     copies.pop();
     assert!(PrivateCopy::of(&array).is_some());
+}
+
+fn what_was_written_to_a_private_copy_is_passed() {
+    let lab = Lab::new(1);
+    for len in [70_000, 5 << 20] {
+        // Its first and last pages have other arrays too.
+        let mut arrays: Vec<_> = (0..3u8)
+            .map(|n| lab.from_slice(&vec![n; len + usize::from(n)]).unwrap())
+            .collect();
+        let copy = PrivateCopy::of(&arrays[1]).unwrap();
+        let len = copy.len();
+        drop(arrays.remove(1));
+        // SAFETY: a byte of the copy, which this thread alone has.
+        let write = |at: usize, value: u8| unsafe { copy.as_ptr().add(at).write_volatile(value) };
+        write(0, 7);
+        write(len - 1, 8);
+        let Some((first, copied)) = copy.snapshot(0..len) else {
+            // Linux finds no writes, or does not allow it.
+            continue;
+        };
+        assert!((2..=8192).contains(&copied), "{copied}");
+        let seen = |array: &Array<u8>| {
+            let job = lab.submit(run, (vec![Buffer::read(array.clone())], 0));
+            job.wait().unwrap();
+            look(array.as_ptr(), len)
+        };
+        assert_eq!(seen(&first), [7, 1, 8]);
+        write(len / 2, 9);
+        assert!(copy.snapshot(0..len).is_none(), "the first one is read");
+        assert_eq!(copy.unwritten(0..1).unwrap()[..], [7]);
+        assert_eq!(look(first.as_ptr(), len), [7, 1, 8]);
+        drop(first);
+        wait_until("no job has it", || copy.snapshot(0..len).is_some());
+        assert_eq!(seen(&copy.unwritten(0..len).unwrap()), [7, 9, 8]);
+        assert!(
+            arrays
+                .iter()
+                .zip([0, 2])
+                .all(|(array, n)| array.iter().all(|&x| x == n))
+        );
+    }
+    lab.assert_in_use(0);
 }
 
 fn snapshots_do_not_change_and_what_is_kept_of_them_stays() {

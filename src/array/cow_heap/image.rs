@@ -4,17 +4,12 @@ use std::ops::Range;
 use std::sync::{Arc, MutexGuard, Weak};
 
 use super::{Block, CowHeap, Place, State, bytes, lock};
+use crate::array::habit::LEAST_PART;
 use crate::sys::written::Written;
 use crate::sys::{HUGE, Segment};
 
-/// A smaller part of a block than this one is copied by the caller, instead of all of the block into an image. Of a larger
-/// part, copies by the caller cost less than a fault for each page that is written again.
-const LEAST_PART: usize = 4;
 /// A new image is made as long as at most this part of the memory is in blocks.
 const MOST_HELD: usize = 4;
-/// Written bytes are copied by the caller for at most this number of snapshots, before an image is tried again.
-const MOST_REFUSED: u32 = 64;
-
 /// The chunks whose file has the bytes of a private block, except those that were written since the last snapshot.
 ///
 /// A page of the block differs from the image only if [`Written::is_any`] finds it. It does not count as written from
@@ -31,37 +26,11 @@ pub(super) enum Image {
     Stale,
 }
 
-/// What snapshots of a block have cost.
-#[derive(Debug, Default)]
-pub(super) struct Habit {
-    /// A thread copies bytes into the image. Other snapshots are refused meanwhile.
-    is_busy: bool,
-    /// A snapshot has found the image current since bytes were copied into it.
-    is_reused: bool,
-    /// The number of snapshots of written bytes that were refused last, because much of the block had been written
-    /// again before a second snapshot.
-    refused: u32,
-    /// The number of those that will still be refused.
-    skip: u32,
-}
-
-impl Habit {
-    /// Counts written bytes that were copied into the image.
-    fn copied(&mut self, is_much: bool) {
-        self.skip = match is_much && !self.is_reused {
-            true => (4 * self.refused.max(1)).min(MOST_REFUSED),
-            false => 0,
-        };
-        self.refused = self.skip;
-        self.is_reused = false;
-    }
-}
-
 impl State {
     /// Whether the image has these bytes of a block as they are now. `None`: another thread copies them into it.
     pub(super) fn is_current(&mut self, place: Place, range: Range<usize>) -> Option<bool> {
         let block = self.block(place)?;
-        if block.habit.is_busy {
+        if block.is_busy {
             return None;
         }
         let image = block.image;
@@ -76,8 +45,7 @@ impl State {
             && Written::of_this_process()
                 .and_then(|pages| pages.is_any(addresses))
                 .is_ok_and(|is_written| !is_written);
-        self.block(place)?.habit.is_reused |= is_current;
-        Some(is_current)
+        Some(self.block(place)?.habit.reused_if(is_current))
     }
 
     /// The chunks that have the bytes of this block.
@@ -116,10 +84,10 @@ impl CowHeap {
     ) -> Option<(MutexGuard<'a, State>, usize)> {
         let block = state.block(place)?;
         let (len, all) = (block.len, bytes(place.1, block.chunks));
-        if block.habit.skip > 0 {
-            block.habit.skip -= 1;
+        if block.habit.refuses() {
             return None;
         }
+        // Less is copied by the caller, if all of the block would have to be copied into a new image.
         let is_much = range.len() >= len / LEAST_PART;
         let write = Arc::clone(&state.region(place.0)?.write);
         let base = write.base().addr().get();
@@ -150,7 +118,7 @@ impl CowHeap {
                 }
             });
             let is_made = taken.is_ok() && stored.is_ok();
-            state.block(place)?.habit.copied(written > len / LEAST_PART);
+            state.block(place)?.habit.copied(written, len);
             if !is_made {
                 // Pages may count as not written that the image does not have.
                 let block = state.block(place)?;
@@ -164,7 +132,7 @@ impl CowHeap {
             return None;
         }
         let new = self.add_block(&mut state, len, false)?;
-        state.block(place)?.habit.is_busy = true;
+        state.block(place)?.is_busy = true;
         drop(state);
         self.prepare(&new, len);
         let image = (new.region, new.first);
@@ -175,8 +143,8 @@ impl CowHeap {
 
         let mut state = lock(&self.state);
         let block = state.block(place)?;
-        block.habit.is_busy = false;
-        block.habit.copied(written > len / LEAST_PART);
+        block.is_busy = false;
+        block.habit.copied(written, len);
         let after = match is_made {
             true => Image::Other(image),
             false => Image::Stale,

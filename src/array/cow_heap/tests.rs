@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{RwLock, RwLockReadGuard};
 
 use super::*;
+use crate::sys::written::Written;
 
 const MIB: usize = 1 << 20;
 

@@ -208,7 +208,8 @@ fn descriptors() -> BTreeSet<(u32, String)> {
     // The descriptor that reads this folder.
     found.retain(|(_, target)| !target.ends_with("/fd"));
     // A `CowHeap` is never freed, nor is what it has opened.
-    found.retain(|(_, target)| !target.contains("memfd:heap-") && !target.ends_with("/pagemap"));
+    let lasting = ["memfd:heap-", "/pagemap", "[userfaultfd]"];
+    found.retain(|(_, target)| !lasting.iter().any(|part| target.contains(part)));
     found
 }
 
