@@ -10,6 +10,7 @@ use crate::sys::{HUGE, Segment};
 
 /// A new image is made as long as at most this part of the memory is in blocks.
 const MOST_HELD: usize = 4;
+
 /// The chunks whose file has the bytes of a private block, except those that were written since the last snapshot.
 ///
 /// A page of the block differs from the image only if [`Written::is_any`] finds it. It does not count as written from
