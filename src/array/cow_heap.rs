@@ -30,7 +30,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 
 use image::Image;
 
@@ -477,7 +476,7 @@ impl CowHeap {
         if !block.is_owned || len > block.len.checked_sub(skip)? {
             return None;
         }
-        is_file(&region.segment, region.identity).ok()?;
+        region.segment.check().ok()?;
         let place = (region.number, first);
         let mut copied = 0;
         if !block.is_private {
@@ -490,10 +489,12 @@ impl CowHeap {
             *private += 1;
         } else if !state.is_current(place, skip..skip + len)? {
             (state, copied) = self.renew(state, place, skip..skip + len)?;
+            // Another thread may have freed it meanwhile.
+            state.block(place).filter(|block| block.is_owned)?;
         }
         let (number, first) = state.image_of(place)?;
         let region = state.region(number)?;
-        is_file(&region.segment, region.identity).ok()?;
+        region.segment.check().ok()?;
         let (read, segment) = (Arc::clone(&region.read), Arc::clone(&region.segment));
         let identity = region.identity;
         let image = state.block((number, first))?;
@@ -711,7 +712,7 @@ impl Region {
     /// Retires the region if code of the program has closed its descriptor, as daemons do. Otherwise ends its
     /// retirement once no copy of this process is left that reads the file.
     fn check(&mut self) {
-        if is_file(&self.segment, self.identity).is_err() {
+        if self.segment.check().is_err() {
             self.is_retired = true;
             self.is_lost = true;
         }
@@ -733,7 +734,7 @@ impl Region {
     /// Makes a block private. `copies`: also where only a copy helps.
     fn make_private(&self, range: Range<usize>, copies: bool) -> sys::Result<()> {
         let map = || {
-            is_file(&self.segment, self.identity)?;
+            self.segment.check()?;
             self.write.set_shared(range.clone(), &self.segment, false)
         };
         let made = map().or_else(|_| {
@@ -765,7 +766,7 @@ impl Region {
 
     /// Makes chunks of a private block shared again.
     fn share(&self, range: Range<usize>) -> sys::Result<()> {
-        is_file(&self.segment, self.identity)?;
+        self.segment.check()?;
         self.write.set_shared(range.clone(), &self.segment, true)?;
         self.write.exclude_from_core_dumps(range)
     }
@@ -781,7 +782,7 @@ impl Region {
     /// Returns memory of freed blocks, oldest first, until at most `most` bytes are left, and all that was freed before
     /// `until`.
     fn return_free(&mut self, free: &mut usize, most: usize, until: Option<Instant>) {
-        if is_file(&self.segment, self.identity).is_err() {
+        if self.segment.check().is_err() {
             return;
         }
         let mut runs: Vec<_> = self
@@ -813,15 +814,6 @@ impl Region {
     }
 }
 
-impl Drop for Region {
-    fn drop(&mut self) {
-        if is_file(&self.segment, self.identity).is_err() {
-            // It is not this region's descriptor that would be closed.
-            std::mem::forget(Arc::clone(&self.segment));
-        }
-    }
-}
-
 /// Takes the first chunks of the run that begins here.
 fn take_front<T>(runs: &mut Runs<T>, first: usize, chunks: usize) {
     if let Some((run, known)) = runs.remove(&first)
@@ -843,19 +835,6 @@ fn join<T>(runs: &mut Runs<T>, mut first: usize, mut chunks: usize, known: T) {
         chunks += run;
     }
     runs.insert(first, (chunks, known));
-}
-
-/// Checks that a descriptor still refers to the file of a region. Programs that close all descriptors close this one
-/// too, and its number may be that of another file by now.
-fn is_file(segment: &Segment, identity: (u64, u64)) -> sys::Result<()> {
-    match segment.stat()?.identity == identity {
-        true => Ok(()),
-        false => Err(sys::Error::new(
-            "fstat",
-            Errno::EBADF,
-            "the memory file of a heap, whose descriptor was closed",
-        )),
-    }
 }
 
 /// Whether Linux makes huge pages of shared memory at the first access, where this is advised.

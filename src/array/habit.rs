@@ -3,7 +3,10 @@
 /// Written bytes are copied as a whole for at most this number of calls, before they are looked for again.
 const MOST_REFUSED: u32 = 64;
 
-/// Of a larger part, a copy of the array costs less than a fault for each page that is written again.
+/// Of a larger part of an array, a copy of all of it costs less than a fault for each page that is written again.
+const MUCH: usize = 8;
+
+/// Of a smaller part of an array, the caller's copy costs less than a copy of all of it.
 pub(super) const LEAST_PART: usize = 4;
 
 /// What it has cost to pass an array that the program writes.
@@ -34,7 +37,7 @@ impl Habit {
 
     /// Counts `written` bytes of `len` that were copied.
     pub(super) fn copied(&mut self, written: usize, len: usize) {
-        self.left = match written > len / LEAST_PART && !self.is_reused {
+        self.left = match written > len / MUCH && !self.is_reused {
             true => (4 * self.refused.max(1)).min(MOST_REFUSED),
             false => 0,
         };

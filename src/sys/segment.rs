@@ -1,6 +1,7 @@
 //! Shared-memory segments: in-memory files with or without a name.
 
 use std::ffi::CString;
+use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, SystemTime};
@@ -52,17 +53,59 @@ pub struct SegmentStat {
 }
 
 /// A shared-memory segment with an owned, close-on-exec descriptor.
+///
+/// Programs that close all descriptors, as daemons do, close this one too, and its number may be that of a file of the
+/// program by then. So nothing is written to, cut off or closed that is not the segment.
 #[derive(Debug)]
 pub struct Segment {
-    fd: OwnedFd,
+    fd: ManuallyDrop<OwnedFd>,
+    /// Device and inode.
+    identity: Option<(u64, u64)>,
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        if self.check().is_ok() {
+            // SAFETY: the descriptor is used neither by this value again nor by others, which borrow it from here.
+            unsafe { ManuallyDrop::drop(&mut self.fd) };
+        }
+    }
+}
+
+fn identity(fd: impl AsFd) -> Option<(u64, u64)> {
+    let stat = fstat(fd).ok()?;
+    Some((stat.st_dev, stat.st_ino))
 }
 
 impl Segment {
+    fn new(fd: OwnedFd) -> Segment {
+        Segment {
+            identity: identity(&fd),
+            fd: ManuallyDrop::new(fd),
+        }
+    }
+
+    /// Checks that the descriptor still refers to the segment.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`: code of this process has closed it.
+    pub fn check(&self) -> Result<()> {
+        match identity(&*self.fd) == self.identity {
+            true => Ok(()),
+            false => Err(Error::new(
+                "fstat",
+                Errno::EBADF,
+                "a segment, whose descriptor was closed",
+            )),
+        }
+    }
+
     /// Creates the segment `name` (such as `/arenite-0-ab12`) exclusively, with mode 0600 and no bytes.
     pub fn create_named(name: &str) -> Result<Segment> {
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDWR | OFlag::O_CLOEXEC;
         retry(|| shm_open(name, flags, Mode::S_IRUSR | Mode::S_IWUSR))
-            .map(|fd| Segment { fd })
+            .map(Segment::new)
             .map_err(|errno| Error::new("shm_open", errno, format!("the new segment {name}")))
     }
 
@@ -70,17 +113,18 @@ impl Segment {
     ///
     /// Unlike reading a map, this cannot raise SIGBUS when another process truncates the segment.
     pub fn read_at(&self, bytes: &mut [u8], at: i64) -> Result<usize> {
-        retry(|| nix::sys::uio::pread(&self.fd, bytes, at))
+        retry(|| nix::sys::uio::pread(&*self.fd, bytes, at))
             .map_err(|errno| Error::new("pread", errno, "a segment"))
     }
 
     /// Writes `bytes` from offset `at` on.
     pub fn write_at(&self, bytes: &[u8], at: i64) -> Result<()> {
+        self.check()?;
         let mut done = 0;
         while done < bytes.len() {
             let rest = &bytes[done..];
             done += without_file_size_signal(|| {
-                retry(|| nix::sys::uio::pwrite(&self.fd, rest, at + done as i64))
+                retry(|| nix::sys::uio::pwrite(&*self.fd, rest, at + done as i64))
             })
             .map_err(|errno| Error::new("pwrite", errno, "a segment"))?;
         }
@@ -97,7 +141,7 @@ impl Segment {
         let fd = retry(|| shm_open(name, flags, Mode::empty())).map_err(error)?;
         let stat = retry(|| fstat(&fd)).map_err(error)?;
         match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
-            SFlag::S_IFREG => Ok(Segment { fd }),
+            SFlag::S_IFREG => Ok(Segment::new(fd)),
             _ => Err(error(Errno::EINVAL)),
         }
     }
@@ -113,10 +157,10 @@ impl Segment {
         let fd = memfd_create(label, flags).map_err(|errno| {
             Error::new("memfd_create", errno, format!("the segment \"{label}\""))
         })?;
-        let segment = Segment { fd };
+        let segment = Segment::new(fd);
         if sealed {
             let seals = SealFlag::F_SEAL_SHRINK;
-            retry(|| fcntl(&segment.fd, FcntlArg::F_ADD_SEALS(seals))).map_err(|errno| {
+            retry(|| fcntl(&*segment.fd, FcntlArg::F_ADD_SEALS(seals))).map_err(|errno| {
                 Error::new(
                     "fcntl(F_ADD_SEALS)",
                     errno,
@@ -133,21 +177,21 @@ impl Segment {
     #[cfg(feature = "store")]
     pub fn seal(&self) -> Result<()> {
         let seals = Segment::FINAL | SealFlag::F_SEAL_SEAL;
-        retry(|| fcntl(&self.fd, FcntlArg::F_ADD_SEALS(seals)))
+        retry(|| fcntl(&*self.fd, FcntlArg::F_ADD_SEALS(seals)))
             .map(|_| ())
             .map_err(|errno| Error::new("fcntl(F_ADD_SEALS)", errno, "a segment"))
     }
 
     /// Whether content and length are final. `EINVAL` if this is no memory file.
     pub fn is_sealed(&self) -> Result<bool> {
-        retry(|| fcntl(&self.fd, FcntlArg::F_GET_SEALS))
+        retry(|| fcntl(&*self.fd, FcntlArg::F_GET_SEALS))
             .map(|seals| SealFlag::from_bits_truncate(seals).contains(Segment::FINAL))
             .map_err(|errno| Error::new("fcntl(F_GET_SEALS)", errno, "a segment"))
     }
 
     /// Whether no process can make it shorter. `EINVAL` if this is no memory file.
     pub fn keeps_length(&self) -> Result<bool> {
-        retry(|| fcntl(&self.fd, FcntlArg::F_GET_SEALS))
+        retry(|| fcntl(&*self.fd, FcntlArg::F_GET_SEALS))
             .map(|seals| SealFlag::from_bits_truncate(seals).contains(SealFlag::F_SEAL_SHRINK))
             .map_err(|errno| Error::new("fcntl(F_GET_SEALS)", errno, "a segment"))
     }
@@ -164,7 +208,7 @@ impl Segment {
 
     /// Takes ownership of a descriptor of a segment.
     pub fn from_fd(fd: OwnedFd) -> Segment {
-        Segment { fd }
+        Segment::new(fd)
     }
 
     /// Opens the segment behind `fd` again, as a new description with its own rights and locks.
@@ -173,7 +217,7 @@ impl Segment {
         // A lease that another process holds on the file is an error, not a wait.
         let flags = access.flag() | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         retry(|| nix::fcntl::open(path.as_str(), flags, Mode::empty()))
-            .map(|fd| Segment { fd })
+            .map(Segment::new)
             .map_err(|errno| Error::new("open", errno, path.clone()))
     }
 
@@ -186,7 +230,7 @@ impl Segment {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         allowed()
             .and_then(|()| retry(|| nix::fcntl::open(path.as_str(), flags, Mode::empty())))
-            .map(|fd| Segment { fd })
+            .map(Segment::new)
             .map_err(|errno| Error::new("open", errno, path.clone()))
     }
 
@@ -202,10 +246,11 @@ impl Segment {
 
     /// Sets the length in bytes. New bytes read as zeros and have no memory yet.
     pub fn set_len(&self, len: u64) -> Result<()> {
+        self.check()?;
         let what = || format!("a segment to {len} bytes");
         let signed =
             i64::try_from(len).map_err(|_| Error::new("ftruncate", Errno::EFBIG, what()))?;
-        without_file_size_signal(|| retry(|| nix::unistd::ftruncate(&self.fd, signed)))
+        without_file_size_signal(|| retry(|| nix::unistd::ftruncate(&*self.fd, signed)))
             .map_err(|errno| Error::new("ftruncate", errno, what()))
     }
 
@@ -232,6 +277,7 @@ impl Segment {
         if range.is_empty() {
             return Ok(());
         }
+        self.check()?;
         let error = |errno| {
             Error::new(
                 call,
@@ -241,13 +287,14 @@ impl Segment {
         };
         let start = i64::try_from(range.start).map_err(|_| error(Errno::EFBIG))?;
         let len = i64::try_from(range.end - range.start).map_err(|_| error(Errno::EFBIG))?;
-        without_file_size_signal(|| retry(|| fallocate(&self.fd, flags, start, len))).map_err(error)
+        without_file_size_signal(|| retry(|| fallocate(&*self.fd, flags, start, len)))
+            .map_err(error)
     }
 
     /// Length, memory and names at this moment.
     pub fn stat(&self) -> Result<SegmentStat> {
         let stat =
-            retry(|| fstat(&self.fd)).map_err(|errno| Error::new("fstat", errno, "a segment"))?;
+            retry(|| fstat(&*self.fd)).map_err(|errno| Error::new("fstat", errno, "a segment"))?;
         Ok(SegmentStat {
             len: u64::try_from(stat.st_size).unwrap_or(0),
             // POSIX counts st_blocks in units of 512 bytes, independent of the file system's block size.
@@ -330,13 +377,15 @@ impl AsRawFd for Segment {
 
 impl From<OwnedFd> for Segment {
     fn from(fd: OwnedFd) -> Segment {
-        Segment { fd }
+        Segment::new(fd)
     }
 }
 
 impl From<Segment> for OwnedFd {
     fn from(segment: Segment) -> OwnedFd {
-        segment.fd
+        let mut segment = ManuallyDrop::new(segment);
+        // SAFETY: the segment is not used, and not dropped, from here on.
+        unsafe { ManuallyDrop::take(&mut segment.fd) }
     }
 }
 
@@ -349,6 +398,41 @@ impl Segment {
     pub unsafe fn from_raw_fd(fd: RawFd) -> Segment {
         // SAFETY: the caller hands over an inherited descriptor that nothing else in this process owns.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Segment { fd }
+        Segment::new(fd)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use std::io::{Read, Seek, Write};
+
+    use super::*;
+
+    #[test]
+    fn a_file_of_the_program_that_has_its_number_is_left_alone() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 10_000]).unwrap();
+        let segment = Segment::create_memfd("closed", false).unwrap();
+        segment.set_len(8192).unwrap();
+        let number = segment.as_raw_fd();
+        // SAFETY: the number is that of the segment. What replaces it is closed below.
+        let replaced = unsafe { libc::dup2(file.as_raw_fd(), number) };
+        assert_eq!(replaced, number);
+        for refused in [
+            segment.punch(0..8192),
+            segment.allocate(0..8192),
+            segment.set_len(8192),
+            segment.write_at(&[1], 0),
+        ] {
+            assert_eq!(refused.unwrap_err().errno(), Errno::EBADF);
+        }
+        drop(segment);
+        // SAFETY: the descriptor that was made above, unless it was closed with the segment.
+        assert_eq!(unsafe { libc::close(number) }, 0);
+        let mut content = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut content).unwrap();
+        assert!(content == [7; 10_000]);
     }
 }

@@ -83,6 +83,9 @@ fn after_fork(is_copy: bool) {
         } = &mut *state;
         for region in regions {
             region.is_lost = true;
+            // The thread that makes an image is not in this process.
+            let blocks = region.blocks.values_mut();
+            blocks.for_each(|block| block.is_busy = false);
             region.make_all_private(private);
             if region.blocks.values().any(|block| !block.is_private) {
                 // What this process writes would reach the other.

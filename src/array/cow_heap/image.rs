@@ -133,7 +133,10 @@ impl CowHeap {
             return None;
         }
         let new = self.add_block(&mut state, len, false)?;
-        state.block(place)?.is_busy = true;
+        let block = state.block(place)?;
+        block.is_busy = true;
+        // Code of the program that frees the block meanwhile is wrong, and must not harm other blocks.
+        block.snapshots += 1;
         drop(state);
         self.prepare(&new, len);
         let image = (new.region, new.first);
@@ -145,17 +148,21 @@ impl CowHeap {
         let mut state = lock(&self.state);
         let block = state.block(place)?;
         block.is_busy = false;
+        block.snapshots -= 1;
         block.habit.copied(written, len);
-        let after = match is_made {
+        let is_used = is_made && block.is_owned;
+        let after = match is_used {
             true => Image::Other(image),
             false => Image::Stale,
         };
         let before = std::mem::replace(&mut block.image, after);
         self.release(&mut state, before);
-        if !is_made {
+        if !is_used {
             self.release(&mut state, Image::Other(image));
+            let index = state.index_of(place.0)?;
+            self.recycle(&mut state, index, place.1);
         }
-        is_made.then_some((state, len))
+        is_used.then_some((state, len))
     }
 
     /// No block has this image any more.
