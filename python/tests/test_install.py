@@ -371,13 +371,23 @@ def test_sandboxed_workers_and_private_arguments_get_copies():
 def test_memory_is_freed_when_tasks_have_ended_and_died():
     done = run("""
         import gc
+        import tempfile
+
+        gate = tempfile.mkdtemp() + "/gate"
+        os.mkfifo(gate)
+
+        def after(function, array):
+            open(gate).close()
+            return function(array)
 
         with arenite.Executor(2) as ex:
             for function in (numpy.sum, lambda array: os._exit(3)):
                 array = numpy.ones(2 * MIB)
-                task = ex.submit(function, array)
+                task = ex.submit(after, function, array)
                 del array
-                print(_arenite.numpy_memory()[0] // MIB, task.exception() is not None)
+                held = _arenite.numpy_memory()[0] // MIB
+                open(gate, "w").close()
+                print(held, task.exception() is not None)
                 del task
                 gc.collect()
                 # A task's memory is given up when its end is noticed.
