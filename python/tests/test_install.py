@@ -371,9 +371,8 @@ def test_sandboxed_workers_and_private_arguments_get_copies():
 def test_memory_is_freed_when_tasks_have_ended_and_died():
     done = run("""
         import gc
-        import tempfile
 
-        gate = tempfile.mkdtemp() + "/gate"
+        gate = f"{os.path.dirname(__file__)}/gate"
         os.mkfifo(gate)
 
         def after(function, array):
