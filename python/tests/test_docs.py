@@ -21,7 +21,7 @@ MODULES = [
     if not module.name.startswith("arenite.bench") and module.name != "arenite._arenite"
 ]
 #: What the code of a page imports and need not be installed.
-NEEDS = {"docs/python.md": ["joblib", "pyarrow"], "docs/asyncio.md": ["anyio"], "docs/beyond-one-machine.md": ["distributed"], "docs/tables.md": ["pandas", "pyarrow"]}
+NEEDS = {"docs/python.md": ["joblib"], "docs/asyncio.md": ["anyio"], "docs/beyond-one-machine.md": ["distributed"], "docs/tables.md": ["pandas", "pyarrow"]}
 #: Modules that import what need not be installed.
 OPTIONAL = {"arenite.dask": "distributed", "arenite.joblib": "joblib"}
 OPTIONAL |= {name: "pyarrow" for name in MODULES if name.startswith("arenite.tables")}
