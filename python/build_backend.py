@@ -1,4 +1,4 @@
-"""The build backend (PEP 517): maturin, after a look at what it needs.
+"""The build backend (PEP 517): maturin, after a check of its requirements.
 
 Without `cargo`, maturin would download a compiler, and end with a traceback where it cannot.
 """
@@ -18,7 +18,7 @@ from maturin import (  # noqa: F401
 
 
 def _check():
-    """Ends the build with words for the user, which pip prints."""
+    """Ends the build with a message for the user, which pip prints."""
     if sys.platform != "linux":
         sys.exit(f"arenite runs on Linux, not on {sys.platform}.")
     if shutil.which("cargo"):

@@ -2,7 +2,7 @@
 //!
 //! A panic, a stray write, an `abort()` in a C library or a malicious input file ends one job with an error that says
 //! what happened. The program, its other jobs and their data continue. Threads cannot do that, and pools that copy
-//! their data between processes are slower: here, arrays are neither copied nor serialised. They are in memory that all
+//! their data between processes are slower. Here arrays are neither copied nor serialised: they are in memory that all
 //! processes have mapped, and a job travels as a descriptor of 128 bytes. Only the results of sandboxed workers
 //! (`Builder::sandbox`) are copied.
 //!
@@ -137,9 +137,8 @@
 //!
 //! # Platform
 //!
-//! Linux 5.10 or newer on x86_64 or aarch64, with pages of 4 KiB. What came later is used where it is there
-//! ([`platform::features`]). Tests run on Linux 6.18, and behind a system
-//! call filter that answers as 5.10 does.
+//! Linux 5.10 or newer on x86_64 or aarch64, with pages of 4 KiB. Newer features of Linux are used if they exist
+//! ([`platform::features`]). Tests run on Linux 6.18, and with a system call filter that makes it behave like 5.10.
 
 // Loom models check `link` and `sync` alone: with `--cfg arenite_loom` every other module is empty, and nothing is
 // exported.

@@ -1,4 +1,4 @@
-//! What this system offers an engine, measured the way the engine does it.
+//! What this system offers an engine, measured in the same way as the engine does.
 //!
 //! For programs that report on a machine before they start an engine on it. `arenite doctor` is such a program: it
 //! judges these facts and says what to do about them.
@@ -31,10 +31,11 @@ use crate::{control, supervisor};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Feature {
-    /// Its name in the manual pages: `pidfd`, `close_range`, `memfd`, `MADV_COLLAPSE`, `futex_waitv`, `seccomp`,
-    /// `Landlock` or `mseal`.
+    /// The name of the feature in the manual pages: `pidfd`, `close_range`, `memfd`, `MADV_COLLAPSE`, `futex_waitv`,
+    /// `seccomp`, `Landlock` or `mseal`.
     pub name: &'static str,
-    /// `Ok` if it works, with a detail such as its version or an empty text; `Err` with the reason if it does not.
+    /// `Ok` if the feature works, with a detail such as its version or an empty text. `Err` with the reason if it does
+    /// not.
     pub state: Result<String, String>,
 }
 
@@ -76,9 +77,10 @@ fn reason(error: &sys::Error) -> String {
     error.errno().desc().to_lowercase()
 }
 
-/// The memory of the machine or of its container, whichever is less. `root` is the folder that has `proc` and `sys`: `/`.
+/// The memory of the machine or of its container, whichever is less. `root` is the folder that contains `proc` and
+/// `sys`: `/`.
 ///
-/// `None` where neither says how much that is.
+/// `None` if neither has a readable size.
 pub fn memory(root: &Path) -> Option<Memory> {
     let memory = limits::memory_available(root);
     (memory.limit != limits::UNKNOWN_MEMORY).then_some(memory)
@@ -89,7 +91,7 @@ pub const fn descriptors_for(workers: u64) -> u64 {
     supervisor::descriptors_for(workers, false)
 }
 
-/// The folder in which a socket is made, for microseconds, through which a worker connects to its program. Usually
+/// The folder in which a worker's socket is made, for microseconds, until the worker is connected. Usually
 /// [`std::env::temp_dir`].
 ///
 /// # Errors

@@ -1,7 +1,8 @@
-//! Atomics, fences and cells, switchable to loom's, and named kill points ([`point!`]).
+//! Atomics, fences and cells that loom can replace by its own, and named kill points ([`point!`]).
 //!
-//! Protocol code (the link layer) takes its atomics from here: a build with `--cfg arenite_loom` swaps in loom's, and
-//! the models in `link/loom.rs` explore every order of their accesses. The rest of the crate uses `std` directly.
+//! Protocol code (the link layer) takes its atomics from here. A build with `--cfg arenite_loom` replaces them by those
+//! of loom, and the models in `link/loom.rs` explore every order of their accesses. The rest of the crate uses `std`
+//! directly.
 
 #[cfg(all(feature = "points", not(arenite_loom)))]
 #[path = "../tests/support/points.rs"]
@@ -34,7 +35,7 @@ pub(crate) mod death {
 
     struct Died;
 
-    /// Runs `f` up to the `point`-th kill point, counted from 1. Returns `None` if it was reached.
+    /// Runs `f` up to the `point`-th kill point, counted from 1. Returns `None` if `f` reached that point.
     pub(crate) fn at<T>(point: u32, f: impl FnOnce() -> T) -> Option<T> {
         LEFT.with(|left| left.set(point));
         let ended = catch_unwind(AssertUnwindSafe(f));
@@ -58,8 +59,8 @@ pub(crate) mod death {
     }
 }
 
-/// Where counters begin that may wrap. In builds for tests that is shortly before their end, so that all suites pass over
-/// it.
+/// The first value of counters that may wrap. In test builds it is shortly before the end, so that all suites cover the
+/// wrap.
 #[cfg(not(arenite_loom))]
 pub(crate) const FIRST_COUNT: u32 = if cfg!(any(test, feature = "points")) {
     u32::MAX - 3
@@ -67,7 +68,7 @@ pub(crate) const FIRST_COUNT: u32 = if cfg!(any(test, feature = "points")) {
     0
 };
 
-/// Whether workers survive the death of their supervisor. Only tests ask for that.
+/// Whether workers survive the death of their supervisor. Only tests request that.
 #[cfg(not(arenite_loom))]
 pub(crate) fn orphans_live() -> bool {
     #[cfg(feature = "points")]
@@ -82,9 +83,10 @@ pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(arenite_loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-/// Memory that one side writes and the other reads, at times that the protocol keeps apart.
+/// Memory that one side writes and the other reads, at different times, which the protocol separates.
 ///
-/// loom's cell checks at each access that the two never overlap; the real one is `UnsafeCell` with the same interface.
+/// loom's cell checks at each access that two accesses never overlap. The real cell is an `UnsafeCell` with the same
+/// interface.
 #[derive(Debug)]
 #[repr(transparent)]
 pub(crate) struct Cell<T>(

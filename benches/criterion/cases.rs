@@ -1,12 +1,12 @@
 //! The cases under Criterion, as a guard against regressions.
 //!
-//! One group per case, one function per system: `cargo bench -p arenite-bench -- noop-rtt-hot` measures one case and compares it
-//! with the last run. Engines, pools and processes are started once per system, outside the timed part. Systems that lack
-//! something on this machine are reported and left out.
+//! One group per case, one function per system: `cargo bench -p arenite-bench -- noop-rtt-hot` measures one case and
+//! compares it with the last run. Engines, pools and processes are started once per system, outside the timed part.
+//! Systems that lack something on this machine are reported and left out.
 //!
-//! Cases about whole programs, processor time or memory are measured by the program `arenite-bench` only. Take ratios from that
-//! program too: only there do the systems of a case take turns. In place of `resize-12mp`, `thumbnail-12mp` measures the work on
-//! one photo.
+//! Cases about whole programs, processor time or memory are measured by the program `arenite-bench` only. Use its
+//! ratios, too: only there the systems of a case take turns. `thumbnail-12mp` replaces `resize-12mp` here, and measures
+//! the work on one photo.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Worker processes of the baselines: this program again, with a marker in the environment.
 //!
-//! A child is killed when its parent ends: it sets `PR_SET_PDEATHSIG`, then checks that the parent has not ended before.
-//! Dropping a [`Child`] kills it and waits for it. The signal is sent when the *thread* that started the child ends, so
-//! baselines are started on a thread that outlives them.
+//! A child is killed when its parent ends: it sets `PR_SET_PDEATHSIG`, then checks that the parent has not ended
+//! before. Dropping a [`Child`] kills it and waits for it. Linux sends the signal when the *thread* that started the
+//! child ends, so baselines are started on a thread that outlives them.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -16,10 +16,10 @@ use nix::unistd::{getpid, getppid};
 
 use super::{BenchError, hog, ipc, page, program, service, spawn, stream};
 
-/// The environment variable that marks a baseline's worker: process id of the parent, role, arguments of the role.
+/// The environment variable that marks a baseline's worker. Its value: process id of the parent, role, arguments.
 pub(super) const MARKER: &str = "ARENITE_BASELINE";
 
-/// What a marked process does.
+/// The work of a marked process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// Answers on a shared page (descriptor 0), pinned to a core, spinning or sleeping.
@@ -30,7 +30,7 @@ pub(super) enum Role {
     Ipc { server: String },
     /// Writes one byte to descriptor 1 and ends.
     OneByte,
-    /// Resizes a folder of photos with rayon, as its arguments say.
+    /// Resizes a folder of photos with rayon, according to its arguments.
     Photos,
     /// Executes the program that its arguments name.
     Program,
@@ -117,7 +117,7 @@ fn run(marker: &str) -> Result<(), BenchError> {
     }
 }
 
-/// A running worker of a baseline; killed and waited for on drop.
+/// A running worker of a baseline. Dropping it kills it and waits for it.
 #[derive(Debug)]
 pub(super) struct Child {
     process: std::process::Child,
@@ -125,7 +125,7 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts this program again in `role`, with these as descriptors 0 and 1.
+    /// Starts this program again in `role`, with `input` and `output` as descriptors 0 and 1.
     pub(super) fn start(
         system: &'static str,
         role: &Role,
@@ -166,7 +166,7 @@ impl Child {
         Ok(Self { process, system })
     }
 
-    /// Waits for the child, which has to end with success.
+    /// Waits for the child, which must end successfully.
     pub(super) fn wait_for_success(&mut self) -> Result<(), BenchError> {
         let status = self
             .process
@@ -182,9 +182,9 @@ impl Child {
         }
     }
 
-    /// Returns the error for a child that does not answer; it says whether the child has ended.
+    /// Returns the error for a child that does not answer, which says whether the child has ended.
     pub(super) fn unresponsive(&mut self) -> BenchError {
-        // A closed pipe is noticed a moment before the exit.
+        // The closed pipe is noticed a moment before the exit.
         let patience = Instant::now() + Duration::from_millis(200);
         let mut what = "does not answer".to_owned();
         while Instant::now() < patience {
@@ -205,7 +205,7 @@ impl Child {
         !matches!(self.process.try_wait(), Ok(None))
     }
 
-    /// Its process id.
+    /// The process id of the child.
     pub(super) fn id(&self) -> u32 {
         self.process.id()
     }
@@ -213,7 +213,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Both fail only where the process is already gone and waited for.
+        // Both fail only if the process has ended and was waited for.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -1,15 +1,15 @@
-//! Why a system of a case could not be measured.
+//! The reasons why a system of a case could not be measured.
 
 use std::{fmt, io};
 
-/// Why a system could not be measured.
+/// The reason why a system could not be measured.
 #[non_exhaustive]
 pub enum BenchError {
     /// A system call or a library failed.
     Io {
-        /// What was being done.
+        /// The action that failed.
         what: String,
-        /// The error it returned.
+        /// The error of the call.
         source: io::Error,
     },
     /// A baseline's process ended or stopped answering.
@@ -19,13 +19,13 @@ pub enum BenchError {
         /// What was observed, as the end of a sentence.
         what: String,
     },
-    /// This machine lacks something that the system needs; the case runs without it.
+    /// This machine lacks something that the system needs. The case runs without the system.
     Missing(String),
     /// A system computed a wrong result.
     WrongResult {
         /// The result, or its checksum.
         got: u64,
-        /// The right one.
+        /// The right result.
         expected: u64,
     },
     /// An error of the engine, as text.
@@ -33,7 +33,7 @@ pub enum BenchError {
 }
 
 impl BenchError {
-    /// Adds to an error of the operating system what was being done.
+    /// Adds the action that failed to an error of the operating system.
     pub(crate) fn io(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self::Io {
             what: what.into(),
@@ -44,7 +44,7 @@ impl BenchError {
     /// Compares a result or checksum with the right one.
     ///
     /// # Errors
-    /// [`BenchError::WrongResult`] where they differ.
+    /// [`BenchError::WrongResult`] if they differ.
     pub fn expect(got: u64, expected: u64) -> Result<(), Self> {
         if got == expected {
             Ok(())
@@ -68,7 +68,7 @@ impl fmt::Display for BenchError {
     }
 }
 
-// `fn main() -> Result<(), BenchError>` and `unwrap` print `Debug`: a sentence is worth more than field names there.
+// `fn main() -> Result<(), BenchError>` and `unwrap` print `Debug`, where a sentence is more useful than field names.
 impl fmt::Debug for BenchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -1,4 +1,4 @@
-//! Other programs that use the processor all the time.
+//! Programs that use the processor all the time.
 
 use std::hint::black_box;
 use std::io::{Read, Write};
@@ -6,15 +6,15 @@ use std::io::{Read, Write};
 use super::BenchError;
 use super::child::{Child, Role};
 
-/// Running hogs, two for each core; killed and waited for on drop.
+/// Running hogs, two for each core. Dropping them kills them and waits for them.
 #[derive(Debug)]
 pub(super) struct Hogs {
-    /// Only held: dropping kills them.
+    /// Only stored: dropping the children kills them.
     _children: Vec<Child>,
 }
 
 impl Hogs {
-    /// Starts hogs with this nice value. Returns when all run.
+    /// Starts hogs with this nice value. Returns when all are running.
     pub(super) fn start(nice: i32) -> Result<Self, BenchError> {
         let cores = std::thread::available_parallelism()
             .map_err(|error| BenchError::io("count the cores", error))?;
@@ -36,7 +36,7 @@ impl Hogs {
     }
 }
 
-/// A hog: writes one byte, then burns until it is killed.
+/// The hog's process: writes one byte, then uses the processor until it is killed.
 pub(super) fn burn(nice: i32) -> Result<(), BenchError> {
     rustix::process::nice(nice).map_err(|error| BenchError::io("change the nice value", error))?;
     let mut out = std::io::stdout();

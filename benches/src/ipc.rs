@@ -1,5 +1,5 @@
 //! Processes that answer over `ipc-channel`, used as in its documentation: typed messages, byte channels, and
-//! [`IpcSharedMemory`] where the bytes are in shared memory already.
+//! [`IpcSharedMemory`] for bytes that are already in shared memory.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -42,10 +42,10 @@ impl IpcPeer {
         let failed = |error| BenchError::io("make an ipc-channel server", error);
         let (server, name) = IpcOneShotServer::<Hello>::new().map_err(failed)?;
         let mut child = Child::start(system, &Role::Ipc { server: name }, None, None)?;
-        // `accept` has no time limit; a child that ends before it connects must not hang the benchmark.
+        // `accept` has no time limit. If the child ends before it connects, the benchmark must not hang.
         let (arrived, arrival) = mpsc::channel();
         std::thread::spawn(move || {
-            // Fails if the other side has given up.
+            // Fails if the other side has stopped waiting.
             let _ = arrived.send(server.accept());
         });
         let hello = loop {
@@ -82,7 +82,7 @@ impl IpcPeer {
         BenchError::expect(self.receive()?, work::noop(x))
     }
 
-    /// Sends `bytes` through the byte channel; returns the result of reading them.
+    /// Sends `bytes` through the byte channel. Returns the result of reading them.
     pub(super) fn hand_over_bytes(&mut self, bytes: &[u8], sum: bool) -> Result<u64, BenchError> {
         self.send(Request::Bytes { sum })?;
         self.bytes
@@ -91,7 +91,7 @@ impl IpcPeer {
         self.receive()
     }
 
-    /// Sends a handle of `memory`; returns the result of reading it.
+    /// Sends a handle of `memory`. Returns the result of reading it.
     pub(super) fn hand_over_shared(
         &mut self,
         memory: &IpcSharedMemory,

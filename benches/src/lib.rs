@@ -1,16 +1,17 @@
-//! What the engine is compared with: sockets, pipes, futexes, other crates.
+//! The systems that the engine is compared with: sockets, pipes, futexes, other crates.
 //!
 //! A *baseline* does the same work by other means, as well as those means allow: a bare ping-pong over a shared page, a
-//! pool of processes behind Unix sockets, rayon on the same data. [`cases::all`] lists them beside the engine, case by
-//! case. The program `arenite-bench` and the Criterion benches both run that list, so that a figure has one definition.
+//! pool of processes connected by Unix sockets, rayon on the same data. [`cases::all`] lists the baselines and the
+//! engine, case by case. The program `arenite-bench` and the Criterion benches both run that list, so that a figure has
+//! one definition.
 //!
 //! The worker processes of the baselines are this program, started again with a marker in the environment. So [`init`]
-//! has to be called at the very beginning of `main`, directly after [`arenite::init`].
+//! must be called at the very beginning of `main`, directly after [`arenite::init`].
 //!
-//! Three rules hold for every case. Systems of one case take turns, one sample each, so that noise affects all alike.
-//! Every sample starts with untimed operations of its own, so that no worker is measured before it is fully awake; the
-//! exceptions are whole programs, first-time operations, idle time and memory. And a baseline that spins sleeps while
-//! another system is measured.
+//! Three rules apply to every case. Systems of a case are sampled in turns, so that noise affects all alike. Every
+//! sample starts with untimed operations, so that no worker is measured before it is fully awake; the exceptions are
+//! whole programs, first-time operations, idle time and memory. And a baseline that spins sleeps while another system
+//! is measured.
 
 #![deny(unsafe_code)]
 
@@ -31,10 +32,10 @@ pub mod work;
 
 pub use error::BenchError;
 
-/// Turns this process into a baseline's worker if it was started as one; such a process never returns from here.
+/// Turns this process into a baseline's worker if it was started as one. In such a process this function never returns.
 ///
 /// Call it in `main` after [`arenite::init`] and before anything else. In an ordinary process it only prepares
-/// `procspawn`, which re-executes the program too and recognises its own processes by its own marker.
+/// `procspawn`, which executes the program again too, and recognises its own processes by its own marker.
 pub fn init() {
     child::become_worker_if_marked();
     procspawn::init();

@@ -1,4 +1,4 @@
-//! What the baselines and the runner need of Linux: cores, processor time, and memory that is free.
+//! Functions of Linux for the baselines and the runner: cores, processor time, and free memory.
 
 use std::fs;
 use std::path::Path;
@@ -33,7 +33,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // Linux returned this very set; failing to restore it could only cost speed.
+        // Linux has returned this set, so it accepts it. If restoring fails, that only costs speed.
         let _ = sched_setaffinity(THIS_THREAD, &self.before);
     }
 }
@@ -70,7 +70,7 @@ pub(crate) fn cpu_time(pid: i32) -> Result<Duration, BenchError> {
 }
 
 /// Returns the bytes of memory that only process `pid` has: the touched parts of its heap and stacks. Shared memory and
-/// file pages do not count. `None` once the process is gone.
+/// file pages do not count. `None` if the process has ended.
 pub(crate) fn private_memory(pid: i32) -> Option<u64> {
     // Not `smaps_rollup`, which only a debugger may read.
     let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
@@ -80,7 +80,7 @@ pub(crate) fn private_memory(pid: i32) -> Option<u64> {
     Some(resident.saturating_sub(shared).saturating_mul(page))
 }
 
-/// Returns the bytes of memory that are free, the limits of containers included. `root` is `/` outside of tests.
+/// Returns the bytes of memory that are free, including the limits of containers. `root` is `/` except in tests.
 pub(crate) fn free_memory(root: &Path) -> u64 {
     let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
     let meminfo = read(&root.join("proc/meminfo"));
@@ -93,14 +93,14 @@ pub(crate) fn free_memory(root: &Path) -> u64 {
         .fold(machine, u64::min)
 }
 
-/// The folder of a memory control group, and which interface it has.
+/// The folder of a memory control group, and the version of its interface.
 struct MemoryGroup {
     folder: std::path::PathBuf,
     is_version_2: bool,
 }
 
 impl MemoryGroup {
-    /// Returns the bytes that this group may still use, where it has a limit. Page cache counts as free: Linux drops it
+    /// Returns the bytes that this group may still use, if it has a limit. Page cache counts as free: Linux drops it
     /// before it refuses memory.
     fn free(&self) -> Option<u64> {
         let (limit, usage, caches) = match self.is_version_2 {
@@ -116,7 +116,7 @@ impl MemoryGroup {
             ),
         };
         let read = |file: &str| fs::read_to_string(self.folder.join(file)).ok();
-        // Version 2 says "max" where there is no limit, which does not parse; version 1 says almost 2^63.
+        // If there is no limit, version 2 says "max", which does not parse; version 1 says almost 2^63.
         let limit: u64 = read(limit)?.trim().parse().ok()?;
         let used: u64 = read(usage)?.trim().parse().ok()?;
         let stat = read("memory.stat").unwrap_or_default();
@@ -140,8 +140,8 @@ fn levels(root: &Path, line: &str) -> Vec<MemoryGroup> {
         }
         false => return Vec::new(),
     };
-    // A container often sees its own group mounted as the root while the path is the host's: folders that do not exist
-    // have no limit, and the mount point itself is always read.
+    // In a container the group's own folder is often mounted as the root, while the path is the host's. A folder that
+    // does not exist has no limit, and the mount point itself is always read.
     Path::new(path.trim_start_matches('/'))
         .ancestors()
         .map(|level| MemoryGroup {

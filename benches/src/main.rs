@@ -1,4 +1,4 @@
-//! `arenite-bench`: the engine beside other ways to do the same work, measured in turns.
+//! `arenite-bench`: measures the engine and other ways to do the same work, in turns.
 //!
 //! The cases and the systems come from this package's library ([`arenite_bench::cases`]).
 
@@ -71,7 +71,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    // First of all: in a worker of the engine or of a baseline neither returns.
+    // These come first: in a worker of the engine or of a baseline they do not return.
     arenite::init();
     arenite_bench::init();
 
@@ -111,7 +111,7 @@ fn run(args: &Args) -> io::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    // A picture that cannot be written should be known before minutes of measuring, not after.
+    // If the picture cannot be written, the user should know before minutes of measuring.
     if let Some(path) = &args.svg
         && let Err(error) = may_be_written(path)
     {
@@ -155,12 +155,12 @@ fn run(args: &Args) -> io::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-/// Whether a file can be written, which is as it was afterwards: a bench that is interrupted costs no picture.
+/// Whether a file can be written. Does not change the file, so that an interrupted run does not lose a picture.
 fn may_be_written(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
-    // A pipe is written once, and what a link leads to is made then.
+    // A pipe is written only once, and the target of a link is created later.
     if path.symlink_metadata().is_ok_and(|there| !there.is_file()) {
         return Ok(());
     }
@@ -177,7 +177,8 @@ fn cannot_write(path: &Path, error: &io::Error) -> String {
     format!("cannot write {}: {}", path.display(), reason(error))
 }
 
-/// The cases asked for: by exact name, otherwise by how the name starts. In a quick run those that take long have to be named.
+/// The cases that were asked for, by exact name or by the beginning of their names. In a quick run, long cases must be
+/// named.
 fn choose(all: Vec<Case>, only: &[String], quick: bool) -> Result<Vec<Case>, String> {
     let short = |case: &Case| case.quick || !quick;
     if only.is_empty() {
@@ -209,7 +210,7 @@ fn choose(all: Vec<Case>, only: &[String], quick: bool) -> Result<Vec<Case>, Str
         .collect())
 }
 
-/// Linux's words, without the number that `io::Error` appends.
+/// The message of Linux, without the number that `io::Error` appends.
 fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {

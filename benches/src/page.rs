@@ -1,9 +1,9 @@
 //! Bare ping-pong between two processes over one shared page: the cost of a round trip without an engine.
 //!
-//! The asking side stores its argument, then the request number. The answering side reads a new number, stores the result, then
-//! the same number as reply. *Spinning* sides poll; *sleeping* sides wait on a futex and wake each other. Between two
-//! samples a spinning answerer is parked: it reads [`PARKED`] and sleeps until the next number, so that it takes no core from
-//! other systems.
+//! The asking side stores its argument, then the request number. The answering side reads a new number, stores the
+//! result, then the same number as reply. *Spinning* sides poll; *sleeping* sides wait on a futex and wake each other.
+//! Between two samples a spinning answerer is parked: it reads [`PARKED`] and sleeps until the next number, so that it
+//! takes no core from other systems.
 
 use std::hint::spin_loop;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,12 +20,12 @@ use super::child::{Child, Role};
 use super::linux::{Pinned, two_cores};
 use super::{BenchError, work};
 
-/// The request number of a parked answerer; no request has it.
+/// The request number that parks an answerer. No request has it.
 const PARKED: u32 = 0;
-/// How long a round trip may take before the other side counts as ended.
+/// The time limit for a round trip, after which the other side counts as ended.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The memory that the two processes share: only atomics, each word in a pair of cache lines of its own.
+/// The memory that the two processes share. Only atomics, each in a separate pair of cache lines.
 #[repr(C, align(4096))]
 #[derive(Debug)]
 struct PageCells {
@@ -46,7 +46,7 @@ struct Line<T>(T);
 const _: () = assert!(size_of::<PageCells>() == work::PAGE);
 const _: () = assert!(align_of::<PageCells>() == work::PAGE);
 
-/// One mapped page that another process maps as well.
+/// One page that another process maps too.
 #[derive(Debug)]
 struct SharedPage {
     map: MmapRaw,
@@ -65,7 +65,7 @@ impl SharedPage {
     fn open(memory: OwnedFd) -> Result<Self, BenchError> {
         let map = MmapRaw::map_raw(&memory)
             .map_err(|error| BenchError::io("map a shared page", error))?;
-        // The other side sized it, and `cells` reads all of it.
+        // The other side has set the size, and `cells` refers to the whole page.
         BenchError::expect(map.len() as u64, work::PAGE as u64)?;
         Ok(Self { map, memory })
     }
@@ -82,14 +82,14 @@ impl SharedPage {
         reason = "a page that another process writes is a raw pointer"
     )]
     fn cells(&self) -> &PageCells {
-        // SAFETY: the map is one page, page-aligned, and lives as long as `self`. Only these two processes hold
+        // SAFETY: the map is one page, page-aligned, and lives as long as `self`. Only these two processes have
         // descriptors of the memory, and neither shrinks it. Every bit pattern is a valid `PageCells`, and the other
         // process accesses it through atomics only.
         unsafe { &*self.map.as_ptr().cast::<PageCells>() }
     }
 }
 
-/// Sleeps while `word` holds `expected`. May return early: the caller reads the word again.
+/// Sleeps while `word` has the value `expected`. May return early: the caller reads the word again.
 fn sleep(word: &AtomicU32, expected: u32, timeout: Option<Duration>) {
     let timeout = timeout.map(|timeout| futex::Timespec {
         tv_sec: timeout.as_secs().cast_signed(),
@@ -99,12 +99,12 @@ fn sleep(word: &AtomicU32, expected: u32, timeout: Option<Duration>) {
     let _ = futex::wait(word, futex::Flags::empty(), expected, timeout.as_ref());
 }
 
-/// Wakes the process that sleeps on `word`, if it does.
+/// Wakes the process that sleeps on `word`, if any.
 fn wake(word: &AtomicU32) {
     let _ = futex::wake(word, futex::Flags::empty(), 1);
 }
 
-/// On which cores the two sides run, and how they wait.
+/// The cores of the two sides, and how they wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Placement {
     /// Two cores, both spinning.
@@ -173,7 +173,7 @@ impl PagePeer {
         Ok(taken)
     }
 
-    /// Makes `times` round trips, each after a pause; returns the time of each.
+    /// Makes `times` round trips, each after a pause. Returns the time of each.
     pub(super) fn after_pauses(
         &mut self,
         times: u64,

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::BenchError;
 use super::work::Random;
 
-/// The photos are cut from these.
+/// The pictures from which the photos are cut.
 const SAMPLES: [&[u8]; 5] = [
     include_bytes!("../../samples/astronaut.jpg"),
     include_bytes!("../../samples/chelsea.jpg"),
@@ -22,15 +22,15 @@ const SAMPLES: [&[u8]; 5] = [
     include_bytes!("../../samples/rocket.jpg"),
     include_bytes!("../../samples/seeding.jpg"),
 ];
-/// Prefix of a folder's name. The process id of its owner follows, as information only: ids are reused, and each container has
-/// its own. A lock says whether the folder is in use.
+/// Prefix of a folder's name. The process id of its owner follows, only as information: ids are reused, and each
+/// container has its own. A lock says whether the folder is in use.
 const PREFIX: &str = "arenite-bench-";
 
-/// A temporary folder, removed with its contents on drop.
+/// A temporary folder. Dropping it removes it with its contents.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    /// Locked while the folder is in use. Linux releases the lock however the process ends.
+    /// Locked while the folder is in use. Linux releases the lock, however the process ends.
     _lock: File,
 }
 
@@ -50,7 +50,7 @@ impl Folder {
         let mut path = first.to_owned();
         for number in 2_u32.. {
             match fs::create_dir(&path) {
-                // Until it is locked, another process may sweep it.
+                // Until the folder is locked, another process may remove it.
                 Ok(()) => {
                     if let Some(lock) = lock(&path) {
                         return Ok(Self { path, _lock: lock });
@@ -65,12 +65,12 @@ impl Folder {
         Err(io::ErrorKind::AlreadyExists.into())
     }
 
-    /// Returns its path.
+    /// Returns the path of the folder.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Returns its files, sorted by name.
+    /// Returns the files of the folder, sorted by name.
     pub(super) fn files(&self) -> Result<Vec<PathBuf>, BenchError> {
         files(&self.path)
     }
@@ -78,7 +78,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // A later run sweeps what cannot be removed now.
+        // If it cannot be removed now, a later run removes it.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
@@ -107,9 +107,9 @@ fn sweep(parent: &Path) {
     };
     for entry in entries.flatten() {
         let is_ours = entry.file_name().to_str().is_some_and(is_name);
-        // Locked during the removal, so that no other process takes it for a new one.
+        // Locked during the removal, so that no other process reuses it as a new folder.
         if is_ours && let Some(_lock) = lock(&entry.path()) {
-            // Fails for the folder of another user.
+            // Fails if another user owns the folder.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -125,7 +125,7 @@ fn is_name(name: &str) -> bool {
     })
 }
 
-/// Locks a folder. `None` if it is locked, or if its path leads to another folder or to none by then.
+/// Locks a folder. `None` if it is locked already, or if its path refers to no folder or another one by then.
 fn lock(path: &Path) -> Option<File> {
     let folder = OpenOptions::new()
         .read(true)
@@ -140,13 +140,13 @@ fn lock(path: &Path) -> Option<File> {
 
 /// Width and height of the photos of `resize-12mp`.
 pub const LARGE: (u32, u32) = (4000, 3000);
-/// Number of samples: this many photos with consecutive numbers come from different ones.
+/// The number of samples: this number of photos with consecutive numbers come from different samples.
 pub const KINDS: u64 = SAMPLES.len() as u64;
 
-/// Returns a photo as a JPEG: the one with this number in every folder of photos of this size.
+/// Returns the photo with this number as a JPEG. It is the same in every folder of photos of this size.
 ///
 /// # Errors
-/// Only if a sample in this program is not a valid picture.
+/// If a sample in this program is not a valid picture.
 pub fn nth(number: u64, size: (u32, u32)) -> Result<Vec<u8>, BenchError> {
     let sample = decode(SAMPLES[(number % KINDS) as usize])?;
     photo(&sample, number, size, Format::Jpeg)
@@ -234,7 +234,7 @@ fn photo(
         .crop(left, top, part_width, part_height);
     resize(&mut Resizer::new(), &source, &mut target, &options).map_err(|error| failed(&error))?;
 
-    // Brightness changes by at most 7, by small steps more often than by large ones.
+    // Brightness changes by at most 7; small changes are more frequent than large ones.
     for pixels in rgb.chunks_mut(3 * 8) {
         let noise = random.next_u64().to_le_bytes();
         for (pixel, noise) in pixels.chunks_mut(3).zip(noise) {

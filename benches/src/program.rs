@@ -30,11 +30,11 @@ pub(super) fn is_installed(name: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }
 
-/// Runs the command lines at the same time. Each is executed by a child of this process that dies with it. `out` has to contain
-/// `expected` pictures afterwards, whose longer side is [`work::THUMB_EDGE`].
+/// Runs the command lines at the same time. Each is executed by a child of this process that ends with it. Afterwards
+/// `out` must contain `expected` pictures whose longer side is [`work::THUMB_EDGE`].
 ///
-/// Samples the memory of the programs if `watched`, and reports 0 otherwise: sampling slows them down, those of several processes
-/// most.
+/// If `watched`, samples the memory of the programs; otherwise reports 0. Sampling slows the programs down, most of all
+/// if they are several processes.
 pub(super) fn run(
     system: &'static str,
     role: &Role,
@@ -49,8 +49,8 @@ pub(super) fn run(
         .map(|line| Child::start_with(system, role, line))
         .collect::<Result<Vec<_>, _>>()?;
     let roots: Vec<u32> = children.iter().map(Child::id).collect();
-    // Often enough to see the decoding of a photo, rarely enough not to disturb it. A short run gets about as many samples as a
-    // long one, or its peak would be missed more often.
+    // Often enough to see the decoding of a photo, rarely enough not to disturb it. A short run gets about the same
+    // number of samples as a long one; otherwise its peak would be missed more often.
     let pause = Duration::from_millis(if expected < 100 { 1 } else { 10 });
     let mut wait = || {
         children.iter_mut().try_for_each(Child::wait_for_success)?;
@@ -82,7 +82,7 @@ pub(super) fn run(
     })
 }
 
-/// Runs `work` and samples the memory of `roots` meanwhile; returns its result and the peak.
+/// Runs `work` and samples the memory of `roots` meanwhile. Returns its result and the peak.
 pub(super) fn peak_while<R>(roots: &[u32], pause: Duration, work: impl FnOnce() -> R) -> (R, u64) {
     /// Ends the sampling, also after a panic.
     struct Done<'a>(&'a AtomicBool);
@@ -101,7 +101,7 @@ pub(super) fn peak_while<R>(roots: &[u32], pause: Duration, work: impl FnOnce() 
     })
 }
 
-/// Samples [`memory_of`] `roots` until `done`; returns the peak.
+/// Samples [`memory_of`] `roots` until `done`. Returns the peak.
 fn peak_memory(roots: &[u32], pause: Duration, done: &AtomicBool) -> u64 {
     let mut peak = 0;
     while !done.load(Relaxed) {
@@ -113,8 +113,8 @@ fn peak_memory(roots: &[u32], pause: Duration, done: &AtomicBool) -> u64 {
 
 /// Returns the bytes of memory that processes and all their descendants use now.
 ///
-/// Counts the anonymous pages of each process, and each shared-memory object that any of them has open once, with the pages
-/// that it occupies. Pages of program files do not count.
+/// Counts the anonymous pages of each process, and once each shared-memory object that any of them has open, with the
+/// pages that it occupies. Pages of program files do not count.
 pub(super) fn memory_of(roots: &[u32]) -> u64 {
     let mut pids = roots.to_vec();
     let mut next = 0;
@@ -177,8 +177,8 @@ fn shared_objects(pid: u32) -> Vec<((u64, u64), u64)> {
         .collect()
 }
 
-/// The process of the rayon baseline, with the arguments threads, size, input and output folder: a parallel loop over the
-/// function that the engine's workers call.
+/// The process of the rayon baseline, with the arguments threads, size, input and output folder: a parallel loop over
+/// the function that the engine's workers call.
 pub(super) fn resize_in_threads() -> Result<(), BenchError> {
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     let bad = || BenchError::Missing("the process of rayon has wrong arguments".to_owned());
@@ -215,13 +215,13 @@ pub(super) fn resize_in_threads() -> Result<(), BenchError> {
     })
 }
 
-/// Executes another program, whose command line the arguments are.
+/// Executes another program. Its command line is in the arguments.
 pub(super) fn become_program() -> Result<(), BenchError> {
     let mut words = std::env::args_os().skip(1);
     let program = words
         .next()
         .ok_or_else(|| BenchError::Missing("no program is named".to_owned()))?;
-    // The parent-death signal survives `exec`. The marker must not.
+    // The parent-death signal survives `exec`. The marker must not be passed on.
     let error = Command::new(&program).args(words).env_remove(MARKER).exec();
     Err(BenchError::io(
         format!("start {}", program.display()),

@@ -9,10 +9,10 @@ use arenite::service::{Client, Service, connect};
 use super::child::{Child, Role};
 use super::{BenchError, work};
 
-/// A service in a process of its own, and a client of it.
+/// A service in a separate process, and a client of it.
 pub(super) struct ServicePeer {
     pub client: Client,
-    // Ends before its socket is removed.
+    // Dropped before the socket is removed.
     _child: Child,
     _socket: Socket,
 }
@@ -21,7 +21,7 @@ struct Socket(PathBuf);
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // Left by the service, which is killed.
+        // The service leaves the file, because it is killed.
         let _ = std::fs::remove_file(&self.0);
         let mut lock = self.0.clone().into_os_string();
         lock.push(".lock");

@@ -1,4 +1,4 @@
-//! Starts processes: bare ones of this program, and the pool of `procspawn`.
+//! Starts processes: bare processes of this program, and the pool of `procspawn`.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::child::{Child, Role};
 use super::{BenchError, work};
 
-/// Starts `workers` bare processes; returns the time until each has written one byte.
+/// Starts `workers` bare processes. Returns the time until each has written one byte.
 pub(super) fn bare(workers: usize) -> Result<Duration, BenchError> {
     let start = Instant::now();
     let mut children = Vec::with_capacity(workers);
@@ -32,7 +32,7 @@ pub(super) fn answer_one_byte() -> Result<(), BenchError> {
         .map_err(|error| BenchError::io("write one byte", error))
 }
 
-/// Starts a pool of `procspawn` and runs a function in it; returns the time to its result.
+/// Starts a pool of `procspawn` and runs a function in it. Returns the time to its result.
 pub(super) fn procspawn_pool(workers: usize) -> Result<Duration, BenchError> {
     let failed = |error: procspawn::SpawnError| BenchError::Peer {
         system: "procspawn".to_owned(),

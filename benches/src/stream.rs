@@ -1,7 +1,7 @@
 //! Processes that answer over a Unix socket or a pair of pipes, written by hand for speed.
 //!
-//! A message is a header of 64 bytes, then its payload. A header is one `write`. The answering side reads all bytes that have
-//! arrived into a buffer, and payloads directly into memory that is reused.
+//! A message is a header of 64 bytes, then its payload. A header is one `write`. The answering side reads all bytes
+//! that have arrived into a buffer, and payloads directly into memory that is reused.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
@@ -26,7 +26,7 @@ pub(super) mod task {
     pub(crate) const TOUCH: u64 = 1;
     /// Read all of the payload.
     pub(crate) const SUM: u64 = 2;
-    /// Shrink the payload, a picture, and send back the small one as payload.
+    /// Shrink the payload, a picture, and return the small picture as payload.
     pub(crate) const SHRINK: u64 = 3;
     /// Spin for the number of turns in each word of the payload.
     pub(crate) const SPIN: u64 = 4;
@@ -36,13 +36,13 @@ pub(super) mod task {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub(super) struct Header {
-    /// One of [`task`].
+    /// A constant of [`task`].
     pub(super) task: u64,
-    /// Bytes of payload that follow.
+    /// The number of bytes of payload that follow.
     pub(super) len: u64,
     /// Argument or result of the task.
     pub(super) value: u64,
-    /// Padding to the size of a small job's arguments.
+    /// Pads the header to the size of a small job's arguments.
     rest: [u64; 5],
 }
 
@@ -106,7 +106,7 @@ impl StreamPeer {
                 let (input, to) = std::io::pipe().map_err(failed)?;
                 let (from, output) = std::io::pipe().map_err(failed)?;
                 for end in [to.as_fd(), output.as_fd()] {
-                    // Fails at the user's limit of pipe memory; pipes of 64 KiB still work.
+                    // Fails at the user's limit of pipe memory. Pipes of 64 KiB still work.
                     let _ = fcntl(end, FcntlArg::F_SETPIPE_SZ(KERNEL_BUFFER as i32));
                 }
                 (from.into(), to.into(), input.into(), output.into())

@@ -1,4 +1,4 @@
-//! The work: plain functions on slices, the same for every system of a case.
+//! The work: plain functions on slices. Every system of a case does the same work.
 
 use std::cell::RefCell;
 use std::hint::black_box;
@@ -55,9 +55,9 @@ fn first_word(bytes: &[u8]) -> u64 {
     u64::from_ne_bytes(word)
 }
 
-/// Adds up numbers in the order of `Engine::sum`, so that results agree to the bit: blocks of 512 numbers are the leaves
-/// of a tree whose left half is the largest power of two below the number of blocks; within a block, 16 accumulators take
-/// turns.
+/// Adds up numbers in the order of `Engine::sum`, so that results are equal bit by bit. Blocks of 512 numbers are the
+/// leaves of a tree whose left half is the largest power of two below the number of blocks. Within a block, 16
+/// accumulators are used in turns.
 #[must_use]
 pub fn pairwise_sum(numbers: &[f32]) -> f32 {
     const BLOCK: usize = 512;
@@ -91,7 +91,8 @@ pub fn pairwise_sum(numbers: &[f32]) -> f32 {
 pub const DIMENSIONS: usize = 16;
 /// Number of centres in the case `kmeans`.
 pub const GROUPS: usize = 8;
-/// The centres of a round, ordered by dimension and then by group, so that vector instructions compare all groups at once.
+/// The centres of a round, ordered by dimension and then by group, so that vector instructions compare all groups at
+/// once.
 pub const CENTRES: [f32; DIMENSIONS * GROUPS] = centres();
 /// For each group, the sum of its points and their number.
 pub type Sums = [f64; GROUPS * (DIMENSIONS + 1)];
@@ -148,7 +149,7 @@ pub fn square(x: &[i64], out: &mut [i64]) {
 
 /// Shrinks an RGB picture of [`IMAGE_WIDTH`] × [`IMAGE_HEIGHT`] to 224×224 into `out` by averaging areas.
 ///
-/// Averaging is the fastest real algorithm for this, so the time to move the pixels shows.
+/// Averaging is the fastest real algorithm for this, so the time to move the pixels is visible.
 ///
 /// # Panics
 /// If the slices are not as long as pictures of these sizes.
@@ -167,7 +168,7 @@ pub fn shrink(pixels: &[u8], out: &mut [u8]) {
     });
 }
 
-/// Spins for this number of turns: the same work on every call, not the same time.
+/// Spins for this number of turns: each call does the same work, in whatever time.
 pub fn spin(turns: u64) -> u64 {
     let mut x = black_box(turns);
     for _ in 0..turns {
@@ -176,8 +177,8 @@ pub fn spin(turns: u64) -> u64 {
     black_box(x)
 }
 
-/// Returns how many turns of [`spin`] take a microsecond on this machine: the maximum of several measurements, taken once in a
-/// program, so that all systems of a case have the same work.
+/// Returns the number of turns of [`spin`] that take a microsecond on this machine: the maximum of several
+/// measurements, made once per program, so that all systems of a case have the same work.
 #[must_use]
 pub fn turns_per_microsecond() -> f64 {
     const TURNS: u64 = 1_000_000;

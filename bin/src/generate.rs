@@ -22,7 +22,7 @@ pub(crate) enum What {
     CompleteFish,
 }
 
-/// Prints `what` for the command line `whole`; a manual page is that of `subcommand`, if there is one.
+/// Prints `what` for the whole command line. A manual page is that of `subcommand`, if given.
 pub(crate) fn run(what: What, mut whole: Command, subcommand: Option<&str>) -> ExitCode {
     let mut text = Vec::new();
     let mut complete = |shell| {
@@ -45,19 +45,19 @@ pub(crate) fn run(what: What, mut whole: Command, subcommand: Option<&str>) -> E
 }
 
 fn manual(whole: Command, subcommand: Option<&str>, out: &mut Vec<u8>) -> io::Result<()> {
-    // Each command has a page; `help` has none.
+    // Each command has a page, except `help`.
     let mut root = whole.disable_help_subcommand(true);
     root.build();
     let command = match subcommand.and_then(|name| root.find_subcommand(name)) {
-        // The name by which `man arenite-resize` finds it.
+        // `man arenite-resize` finds the page by this name.
         Some(command) => {
-            // Leaked, because clap takes names of the program's lifetime, and the program ends after this.
+            // Leaked, because clap requires a `'static` name. The program ends after this.
             let name: &'static str = format!("arenite-{}", command.get_name()).leak();
             command.clone().name(name).display_name(name)
         }
         None => root,
     };
-    // Otherwise the page would have the names of arguments hidden from the short help, without their descriptions.
+    // Otherwise the page would have arguments that are hidden from the short help, without their descriptions.
     let command = command.mut_args(|arg| arg.hide_short_help(false));
     clap_mangen::Man::new(command).render(out)
 }

@@ -94,7 +94,7 @@ pub(crate) enum Command {
 }
 
 fn main() -> ExitCode {
-    // First: a worker never returns from here.
+    // This must come first: in a worker it never returns.
     arenite::init();
 
     let matches = Cli::command().get_matches();
@@ -102,7 +102,7 @@ fn main() -> ExitCode {
         Some((name, args)) => (Some(name), args),
         None => (None, &matches),
     };
-    // Before the arguments are read: it excludes even those that a command needs.
+    // Checked before the arguments are parsed, because it excludes even arguments that a command requires.
     if let Some(what) = args.get_one("generate") {
         return generate::run(*what, Cli::command(), name);
     }
@@ -112,7 +112,7 @@ fn main() -> ExitCode {
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Store(command)) => store::run(&command),
-        // Without any argument clap prints the help itself; this is left for `arenite --`.
+        // Without any argument clap prints the help itself. This is only reached with `arenite --`.
         None => ExitCode::from(USAGE),
     }
 }

@@ -1,5 +1,5 @@
-//! Text for people and by people: errors, paths and other strings as parts of a line, numbers with units, and when to
-//! use colours.
+//! Text for and from users: errors, paths and other strings as parts of a line, numbers with units, and when to use
+//! colours.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// The exit code of a wrong command line, or of a set-up that failed.
+/// The exit code for a wrong command line, or a set-up that failed.
 pub(crate) const USAGE: u8 = 2;
 
 /// The system's message in lower case, without the number that `io::Error` appends.
@@ -22,7 +22,7 @@ pub(crate) fn reason(error: &io::Error) -> String {
     }
 }
 
-/// Writes results to stdout. A reader that stops early, such as `head`, is no failure.
+/// Writes results to stdout. If a reader such as `head` stops early, that is no failure.
 pub(crate) fn print(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -31,13 +31,14 @@ pub(crate) fn print(bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// A value as a line of JSON. What a terminal would act on is escaped in it: a reader of JSON gets the same value.
+/// A value as a line of JSON. Characters that have an effect on a terminal are escaped; a reader of JSON gets the same
+/// value.
 pub(crate) fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
     let plain = serde_json::to_string(value)?;
     let mut line = String::with_capacity(plain.len() + 1);
     for each in plain.chars() {
         match arenite::needs_escape(each) {
-            // All of these have four digits, and are in texts: there are no line breaks between values.
+            // All these characters have four digits and are inside texts: there are no line breaks between values.
             true => write!(line, "\\u{:04x}", u32::from(each)).unwrap_or_default(),
             false => line.push(each),
         }
@@ -51,23 +52,23 @@ pub(crate) fn show_path(path: &Path) -> String {
     show_name(&path.to_string_lossy())
 }
 
-/// A name as part of a line: quoted and escaped where a terminal would act on it, or where it starts or ends with a
-/// blank.
+/// A name as part of a line. It is quoted and escaped if it contains a character that has an effect on a terminal, or
+/// if it starts or ends with a blank.
 pub(crate) fn show_name(text: &str) -> String {
     if text.is_empty() || text.trim() != text || text.contains(is_hidden) {
-        // Escapes all that `is_hidden` names, and quotes.
+        // This escapes all characters for which `is_hidden` is true, and quotes.
         format!("{text:?}")
     } else {
         text.to_owned()
     }
 }
 
-/// Whether a line shows something else than the character.
+/// Whether a line would not show the character itself.
 fn is_hidden(each: char) -> bool {
     each == '\t' || arenite::needs_escape(each)
 }
 
-/// Joins lines by `; ` and escapes control characters: each failure is reported on one line.
+/// Joins lines with `; ` and escapes control characters, so that each failure is reported on one line.
 pub(crate) fn one_line(text: &str) -> String {
     let lines: Vec<&str> = text
         .lines()
@@ -88,7 +89,7 @@ pub(crate) fn one_line(text: &str) -> String {
 
 const TOO_SMALL: &str = "it must be more than 0";
 
-/// A count of bytes: `1048576`, `64K`, `512MiB`, `4G` count in 1024s, `4GB` in 1000s.
+/// Parses a number of bytes: `1048576`, `64K`, `512MiB`, `4G` count in 1024s, `4GB` in 1000s.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let (number, unit) = split(positive(text)?);
     let factor: u64 = match unit.to_ascii_lowercase().as_str() {
@@ -106,7 +107,7 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     scaled(number, factor)
 }
 
-/// A count of pixels: `1000000`, `128M`, `1.5G`, in 1000s.
+/// Parses a number of pixels: `1000000`, `128M`, `1.5G`, in 1000s.
 pub(crate) fn pixels(text: &str) -> Result<u64, String> {
     let (number, unit) = split(positive(text)?);
     let factor: u64 = match unit.to_ascii_lowercase().as_str() {
@@ -119,7 +120,7 @@ pub(crate) fn pixels(text: &str) -> Result<u64, String> {
     scaled(number, factor)
 }
 
-/// A duration: `30s`, `500ms`, `1.5m`, `1h30m`; a number alone counts seconds.
+/// Parses a duration: `30s`, `500ms`, `1.5m`, `1h30m`. A number alone counts seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let mut rest = positive(text)?.trim();
     let mut nanos: u128 = 0;
@@ -132,7 +133,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         let factor: u64 = match unit.to_ascii_lowercase().as_str() {
             "ms" => 1_000_000,
             "s" | "sec" => 1_000_000_000,
-            // A number without a unit must be the only one.
+            // A number without a unit is allowed only on its own.
             "" if nanos == 0 && next.is_empty() => 1_000_000_000,
             "m" | "min" => 60_000_000_000,
             "h" => 3_600_000_000_000,
@@ -186,7 +187,7 @@ fn split(text: &str) -> (&str, &str) {
     (&text[..end], text[end..].trim_start())
 }
 
-/// Multiplies exactly, except that fractions are rounded down.
+/// Multiplies exactly, but rounds fractions of the result down.
 fn scaled(number: &str, factor: u64) -> Result<u64, String> {
     let value = match number.split_once('.') {
         None => number
@@ -220,7 +221,7 @@ pub(crate) enum Choice {
     Never,
 }
 
-/// Whether `--color` means colours on this stream.
+/// Whether to use colours on this stream, according to `--color`.
 pub(crate) fn wants_color(choice: Choice, terminal: bool) -> bool {
     let unset = |name: &str| std::env::var_os(name).is_none_or(|value| value.is_empty());
     match choice {

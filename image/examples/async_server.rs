@@ -98,7 +98,7 @@ impl Service {
         let answer = match job.await.await {
             Ok(picture) => (200, picture.to_vec()),
             Err(error) => {
-                // What the kernel returned is a value of its type.
+                // The error that the kernel has returned is a value of its type.
                 let status = match (error.returned(), error.kind()) {
                     (Some(ImageError::TooManyPixels { .. } | ImageError::Bomb { .. }), _) => 413,
                     (Some(_), _) => 422,

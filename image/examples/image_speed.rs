@@ -67,8 +67,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Three sizes of one decode, against the largest alone and against three runs. Rounds alternate; medians, with the
-/// smallest and the largest ratio.
+/// Compares three sizes from one decode with the largest size alone, and with three runs. Rounds alternate. Prints
+/// medians, with the smallest and the largest ratio.
 fn sizes(photo: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
     let sizes: [Size; 3] = ["320x".parse()?, "640x".parse()?, "1280x".parse()?];
     let time = |sizes: &[Size]| {

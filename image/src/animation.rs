@@ -1,7 +1,7 @@
-//! Animations: the frames of a file as they are shown, and files of resized frames.
+//! Animations: decoding the frames of a file as they are displayed, and writing files of resized frames.
 //!
-//! Frames are decoded and resized one after the other, so that only one is in memory at full size. A written frame
-//! covers the part of the picture that differs from the frame before.
+//! Frames are decoded and resized one after the other, so that only one of them is in memory at full size. A written
+//! frame covers only the part of the picture that differs from the previous frame.
 
 use ::png::{BitDepth, BlendOp, ColorType, DisposeOp, Info};
 
@@ -15,23 +15,23 @@ use super::pixels::{Color, Pixels, Samples, buffer};
 use super::spec::ResizeSpec;
 use super::{gif, png, webp};
 
-/// A picture, or one of an animation.
+/// A picture, or one frame of an animation.
 pub(super) struct Frame {
     pub(super) pixels: Pixels,
-    /// How long it is shown, in milliseconds; 0 for a still picture.
+    /// The time for which the frame is displayed, in milliseconds; 0 for a still picture.
     pub(super) millis: u32,
 }
 
-/// The frames of a file, one after the other.
+/// The frames of a file, as an iterator.
 pub(super) struct Animation<'a> {
-    /// Ends after damage.
+    /// The iterator ends after damage.
     pub(super) frames: Box<dyn Iterator<Item = Result<Frame, Found>> + 'a>,
-    /// How often it is shown; 0 is without end.
+    /// How often the animation is displayed; 0 for endless repetition.
     pub(super) plays: u32,
 }
 
 impl<'a> Animation<'a> {
-    /// `next` decodes one frame after the other; `None` is the end.
+    /// `next` decodes the next frame, and returns `None` after the last.
     pub(super) fn new(
         plays: u32,
         mut next: impl FnMut() -> Result<Option<Frame>, Found> + 'a,
@@ -52,8 +52,8 @@ impl<'a> Animation<'a> {
     }
 }
 
-/// Opens the animation in a file whose first picture has been decoded. `None` if the file has one picture, and for PNG
-/// with 16 bits per sample or interlaced, of which only the first is read.
+/// Opens the animation in a file whose first picture has been decoded. `None` if the file has one picture. Also `None`
+/// for PNG with 16 bits per sample and for interlaced PNG, of which only the first picture is read.
 pub(super) fn open<'a>(
     input: &'a [u8],
     format: Format,
@@ -77,17 +77,17 @@ pub(super) struct Screen<'a> {
     height: u32,
     pixels: Vec<u8>,
     undo: Undo,
-    /// The bytes of all frames so far, as they are shown.
+    /// The number of bytes of all frames so far, in the form in which they are displayed.
     total: u64,
 }
 
-/// What happens to a frame before the next one is drawn.
+/// What happens to the area of a frame before the next frame is drawn.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Disposal {
     Keep,
-    /// Its area becomes transparent.
+    /// The area becomes transparent.
     Clear,
-    /// Its area becomes what it was before.
+    /// The area gets the content that it had before the frame.
     Restore,
 }
 
@@ -125,10 +125,10 @@ impl<'a> Screen<'a> {
         Ok(screen)
     }
 
-    /// Checks the limits of `spec` before a frame of these sides is decoded. Returns its size in bytes.
+    /// Checks the limits of `spec` before a frame with these sides is decoded. Returns its size in bytes.
     pub(super) fn admit(&mut self, sides: (u32, u32)) -> Result<usize, ImageError> {
-        /// Frames may show this many times the memory of a picture, however small the file: the limit is that of a
-        /// bomb, which would take minutes.
+        /// Maximum memory of all frames together, as a multiple of that of one picture. A small file may announce any
+        /// number of frames: more than this is a decompression bomb, which would take minutes.
         const FRAMES: u64 = 16;
         let size = |(width, height)| u64::from(width) * u64::from(height) * PIXEL as u64;
         let bytes = size(sides);
@@ -147,7 +147,8 @@ impl<'a> Screen<'a> {
         usize::try_from(bytes).map_err(|_| ImageError::OutOfMemory { bytes })
     }
 
-    /// Draws a frame of RGBA, as far as it lies on the screen: over what is there, or in its place.
+    /// Draws the part of an RGBA frame that lies on the screen. If `is_over`, blends it over the content; otherwise
+    /// replaces the content.
     pub(super) fn draw(&mut self, area: Area, frame: &[u8], is_over: bool, disposal: Disposal) {
         match std::mem::replace(&mut self.undo, Undo::Nothing) {
             Undo::Nothing => {}
@@ -171,7 +172,7 @@ impl<'a> Screen<'a> {
         }
     }
 
-    /// The screen as a frame.
+    /// The content of the screen as a frame.
     pub(super) fn frame(&self, millis: u32) -> Frame {
         let pixels = Pixels {
             width: self.width,
@@ -185,7 +186,7 @@ impl<'a> Screen<'a> {
         }
     }
 
-    /// The rows of an area, as far as they are on the screen.
+    /// The rows of the part of an area that lies on the screen.
     fn rows(&mut self, area: Area) -> impl Iterator<Item = &mut [u8]> {
         let width = self.width as usize;
         let right = area.right.min(width);
@@ -196,7 +197,7 @@ impl<'a> Screen<'a> {
     }
 }
 
-/// A pixel over another.
+/// Blends the pixel `above` over the pixel `below`.
 fn over(above: [u8; PIXEL], below: [u8; PIXEL]) -> [u8; PIXEL] {
     match (above[3], below[3]) {
         (u8::MAX, _) => above,
@@ -204,7 +205,7 @@ fn over(above: [u8; PIXEL], below: [u8; PIXEL]) -> [u8; PIXEL] {
         (_, 0) => above,
         (alpha, under) => {
             let (alpha, full) = (u32::from(alpha), 255);
-            // What the lower one adds, in steps of 255 squared.
+            // The part of the lower pixel in the sum, in steps of 255 squared.
             let rest = u32::from(under) * (full - alpha);
             let sum = alpha * full + rest;
             let mix = |at: usize| {
@@ -243,9 +244,9 @@ pub(super) fn encode(
     }
 }
 
-/// A frame to write: the part of it that differs from the one before.
+/// A frame to write: the part that differs from the previous frame.
 pub(super) struct Change {
-    /// The offset in the picture, both numbers even, as WebP needs them.
+    /// The position of the part in the picture. Both numbers are even, as WebP requires.
     pub(super) left: u32,
     pub(super) top: u32,
     pub(super) pixels: Pixels,
@@ -263,19 +264,20 @@ impl Change {
     }
 }
 
-/// Pixels that are the same as in the frame before, beside pixels that are not.
+/// How to write pixels that have not changed, inside the area of pixels that have.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unchanged {
-    /// They are repeated.
+    /// The pixels are written again.
     Repeated,
-    /// They are transparent. The frames are RGBA.
+    /// The pixels become transparent. Requires RGBA frames.
     Transparent,
 }
 
 /// The longest time of a frame: GIF and PNG count hundredths of a second in 16 bits.
 const MOST_MILLIS: u32 = u16::MAX as u32 * 10;
 
-/// What changes from frame to frame. The first is whole; one that equals its predecessor only prolongs it.
+/// The changes from frame to frame. The first is the whole frame. A frame that equals the previous one only prolongs
+/// it.
 pub(super) fn changes(frames: &[Frame], unchanged: Unchanged) -> Vec<Change> {
     let mut changes: Vec<Change> = Vec::with_capacity(frames.len());
     let mut before: Option<&Pixels> = None;
@@ -326,7 +328,8 @@ impl Area {
         }
     }
 
-    /// The smallest area outside of which two pictures are equal, with an even offset; `None` if they are equal.
+    /// The smallest area that contains all differences between two pictures, at an even position. `None` if they are
+    /// equal.
     fn of_difference(one: &Pixels, other: &Pixels) -> Option<Area> {
         let channels = one.color.channels();
         let width = one.width as usize;
@@ -358,7 +361,7 @@ impl Area {
         })
     }
 
-    /// This part of a picture of 8 bits per sample.
+    /// The part of a picture with 8 bits per sample that this area covers.
     fn of(&self, pixels: &Pixels) -> Pixels {
         let channels = pixels.color.channels();
         let samples = pixels.eight_bits();

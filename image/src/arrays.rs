@@ -6,7 +6,7 @@ use crate::error::ImageError;
 use crate::pixels::{Color, Pixels, Samples, buffer, narrow};
 
 impl Pixels {
-    /// Copies the samples to an array of height × width × channels, 8 bits each; 16 bits are rounded to 8. Inside a
+    /// Copies the samples to an array of height × width × channels, 8 bits each. 16 bits are rounded to 8. Inside a
     /// kernel the array is in the arena, so that returning it copies nothing.
     ///
     /// ```
@@ -29,7 +29,7 @@ impl Pixels {
     /// ```
     ///
     /// # Errors
-    /// [`ArenaFull`], inside a kernel.
+    /// [`ArenaFull`], only inside a kernel.
     ///
     /// # Panics
     /// If the number of samples does not match the sides, which is impossible for decoded pixels.

@@ -1,8 +1,8 @@
-//! Where the interest of a picture lies, for [`Position::Attention`](super::Position::Attention).
+//! Finds the interesting part of a picture, for [`Position::Attention`](super::Position::Attention).
 //!
-//! As in libvips, interest is the sum of edges, saturation and the colour of skin, on a small copy of the picture. A
-//! crop slides along one side only: the scores are added up across the other side, and the window with the largest mean
-//! is chosen, in which the middle counts most.
+//! As in libvips, interest is the sum of edges, saturation and similarity to the colour of skin, on a small copy of the
+//! picture. A crop can move along one side only. The scores are added up across the other side, and the window with the
+//! largest mean is chosen; the middle of the window has the largest weight.
 
 use super::color::without_ycbcr;
 use super::error::ImageError;
@@ -12,12 +12,12 @@ use super::resample::{resize, with_chroma};
 use super::size::Region;
 use super::spec::Filter;
 
-/// The longest side of the small copy.
+/// The longest side of the small copy, in pixels.
 const SIDE: f64 = 128.0;
-/// The windows that are compared on each side of the middle one.
+/// The number of windows that are compared on each side of the middle one.
 const STEPS: u32 = 50;
 
-/// Moves the regions of plans to where the interest lies, as far as they are parts of the picture.
+/// Moves the regions of plans to the interesting part, if they cover only a part of the picture.
 pub(super) fn aim(
     pixels: &Pixels,
     mut chroma: Option<&mut Chroma>,
@@ -29,7 +29,7 @@ pub(super) fn aim(
     let mut interest = None;
     for (index, plan) in plans.iter_mut().enumerate() {
         let free = (width - plan.region.width, height - plan.region.height);
-        // Less than a pixel is left by rounding.
+        // Less than a pixel is a rounding error: there is nothing to move.
         if free.0 < 1.0 && free.1 < 1.0 {
             continue;
         }
@@ -49,7 +49,7 @@ pub(super) fn aim(
             plan.region.top = start(&interest.rows, free.1, height).min(free.1);
         }
         if was.width == f64::from(plan.width) && was.height == f64::from(plan.height) {
-            // Not scaled: whole pixels are copied.
+            // The region is not scaled: move it to whole pixels, which are copied.
             plan.region.left = plan.region.left.floor();
             plan.region.top = plan.region.top.floor();
         }
@@ -99,7 +99,7 @@ struct Interest {
 }
 
 impl Interest {
-    /// That of 8-bit RGB, with or without alpha.
+    /// The interest of a picture in 8-bit RGB, with or without alpha.
     fn of(small: &Pixels) -> Self {
         let (width, height) = (small.width as usize, small.height as usize);
         let mut interest = Self {
@@ -142,7 +142,7 @@ fn luma(pixel: &[u8]) -> f64 {
     0.299 * red + 0.587 * green + 0.114 * blue
 }
 
-/// Up to 80. Dark pixels have none: there it is noise.
+/// The score for saturation, up to 80. Dark pixels score 0: their saturation is noise.
 fn saturation(pixel: &[u8]) -> f64 {
     const DARK: f64 = 30.0;
     let parts = parts(pixel);
@@ -154,8 +154,8 @@ fn saturation(pixel: &[u8]) -> f64 {
     }
 }
 
-/// Up to 120, by the distance of the shares of red and green from those of skin, which differ little between people:
-/// it is light in which they differ.
+/// The score for the colour of skin, up to 120. It compares the shares of red and green, which differ little between
+/// people, whose skin differs in lightness.
 fn skin(pixel: &[u8]) -> f64 {
     const SHARES: [f64; 2] = [0.44, 0.31];
     const REACH: f64 = 0.07;
@@ -170,8 +170,8 @@ fn skin(pixel: &[u8]) -> f64 {
     120.0 * (1.0 - distance / REACH).max(0.0)
 }
 
-/// The start of the best window, which has this share of all scores, as a share of the whole; of equal ones that closest
-/// to the middle.
+/// The start of the best window, as a fraction of the whole. The window has the fraction `share` of all scores. Of
+/// windows with equal scores, the one closest to the middle.
 fn best(scores: &[f64], share: f64) -> f64 {
     let free = 1.0 - share;
     let middle = free / 2.0;
@@ -180,7 +180,7 @@ fn best(scores: &[f64], share: f64) -> f64 {
         let offset = middle * f64::from(step) / f64::from(STEPS);
         for start in [middle - offset, middle + offset] {
             let score = mean(scores, start, share);
-            // Noise does not decide.
+            // A difference this small is noise.
             if score > best.1 * 1.001 {
                 best = (start, score);
             }
@@ -189,7 +189,7 @@ fn best(scores: &[f64], share: f64) -> f64 {
     best.0
 }
 
-/// The mean of the scores of a window. Its ends weigh a quarter of its middle.
+/// The weighted mean of the scores of a window: the weight at its ends is a quarter of that in its middle.
 fn mean(scores: &[f64], start: f64, share: f64) -> f64 {
     let count = scores.len() as f64;
     let (start, end) = (start * count, (start + share) * count);
@@ -197,7 +197,7 @@ fn mean(scores: &[f64], start: f64, share: f64) -> f64 {
     for (index, score) in scores.iter().enumerate() {
         let (left, right) = ((index as f64).max(start), (index as f64 + 1.0).min(end));
         if left < right {
-            // -1 to 1 in the window.
+            // The position in the window, from -1 to 1.
             let at = (left + right - start - end) / (end - start);
             let weight = (right - left) * (1.0 - 0.75 * at * at);
             sum += weight * score;

@@ -6,21 +6,21 @@ use super::format::Format;
 use super::meta::{Decoded, Request};
 use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
 
-/// Bytes of the first header; the second one begins with its length.
+/// Length of the first header. The second header begins with its own length.
 const FIRST: usize = 14;
-/// Lengths of second headers: of OS/2 1, of Windows 3, and with masks of three and four channels.
+/// Lengths of second headers: OS/2 1, Windows 3, and those with masks for three and for four channels.
 const OS2_1: usize = 12;
 const WINDOWS_3: usize = 40;
 const WITH_MASKS: usize = 52;
 const WITH_ALPHA: usize = 56;
 const OS2_2: usize = 64;
 
-/// How pixels are stored.
+/// How the pixels are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Storage {
-    /// Rows, each filled up to 4 bytes.
+    /// As rows, each padded to a multiple of 4 bytes.
     Rows,
-    /// Runs of pixels of this many bits.
+    /// As runs of pixels with this number of bits.
     Runs,
 }
 
@@ -31,7 +31,7 @@ struct Header {
     is_top_down: bool,
     bits: usize,
     storage: Storage,
-    /// Bits of red, green, blue and alpha in a pixel of 16 or 32 bits.
+    /// The bits of red, green, blue and alpha in a pixel of 16 or 32 bits.
     masks: [u32; 4],
     palette: Vec<[u8; 3]>,
     /// Offset of the pixels.
@@ -56,7 +56,7 @@ impl Header {
         let pixels = field(10, 4)?;
         let len = field(FIRST, 4)?;
         let is_old = len == OS2_1;
-        // A side of four bytes is signed; rows from top to bottom have a negative height.
+        // Sides of four bytes are signed. A negative height means that rows are stored from top to bottom.
         let (width, height, rest) = if is_old {
             (
                 field(FIRST + 4, 2)? as i32,
@@ -102,7 +102,7 @@ impl Header {
             16 => [0x7c00, 0x3e0, 0x1f, 0],
             _ => [0xff_0000, 0xff00, 0xff, 0],
         };
-        // Masks follow the oldest header with them, and are part of later ones.
+        // With the oldest header, masks follow it; in later headers they are included.
         let mut end = FIRST + len;
         if matches!(compression, 3 | 6) {
             let has_alpha = has(WITH_ALPHA) || compression == 6;
@@ -141,7 +141,7 @@ impl Header {
         })
     }
 
-    /// The row of the picture that is stored at this place.
+    /// The row of the picture that is stored at index `place`.
     const fn row(&self, place: usize) -> usize {
         match self.is_top_down {
             true => place,
@@ -207,7 +207,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     ))
 }
 
-/// Reads rows; returns the number of those that the file lacks, if any.
+/// Reads rows. Returns the number of rows that the file lacks, if any.
 fn read_rows(header: &Header, data: &[u8], samples: &mut [u8], channels: usize) -> Option<usize> {
     let wide = header.width * channels;
     // The last row needs no padding.
@@ -254,7 +254,7 @@ fn read_rows(header: &Header, data: &[u8], samples: &mut [u8], channels: usize) 
             }
         }
     }
-    // Writers that leave alpha at 0 everywhere mean none.
+    // A file whose alpha is 0 everywhere was written without alpha.
     if channels == 4 && is_invisible {
         samples
             .as_chunks_mut::<4>()
@@ -265,7 +265,7 @@ fn read_rows(header: &Header, data: &[u8], samples: &mut [u8], channels: usize) 
     None
 }
 
-/// The bits of a mask, scaled to 8 bits.
+/// The bits of a mask in a pixel, scaled to 8 bits.
 fn masked(pixel: u32, mask: u32) -> u8 {
     if mask == 0 {
         return 0;
@@ -275,8 +275,8 @@ fn masked(pixel: u32, mask: u32) -> u8 {
     ((u64::from((pixel & mask) >> shift) * 255 + most / 2) / most) as u8
 }
 
-/// Reads runs. Pixels that are skipped, or come after an early end, are transparent with the first colour, as browsers
-/// show them. Returns the number of rows that a torn file lacks.
+/// Reads runs. Pixels that are skipped, or come after an early end, are transparent with the first colour, as in
+/// browsers. Returns the number of rows that a truncated file lacks.
 fn read_runs(header: &Header, data: &[u8], samples: &mut [u8]) -> Option<usize> {
     let [r, g, b] = header.color(0);
     samples
@@ -287,7 +287,7 @@ fn read_runs(header: &Header, data: &[u8], samples: &mut [u8]) -> Option<usize> 
     let (width, height) = (header.width, header.height);
     let mut data = data.iter().copied();
     let (mut x, mut y) = (0, 0);
-    // Bytes that a pixel is read from; pixels of 4 bits come in pairs.
+    // The number of bytes that one read consumes; pixels of 4 bits come in pairs.
     let size = if header.bits == 24 { 3 } else { 1 };
     while y < height {
         let lacking = Some(height - y);

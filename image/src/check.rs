@@ -1,4 +1,4 @@
-//! Checking: a picture is decoded, and nothing is made of it.
+//! Checking a picture: it is decoded, and the pixels are dropped.
 
 use super::damage::{Damage, Found};
 use super::error::ImageError;
@@ -23,12 +23,12 @@ pub struct Checked {
     pub damage: Option<Damage>,
 }
 
-/// Decodes one picture to find out whether it is whole. Of `spec`, the limits and `fail_on` count.
+/// Decodes one picture to find out whether it is complete. Uses only the limits and `fail_on` of `spec`.
 ///
-/// All pixels are decoded, those of JPEG only as far as damage shows, which is faster than [`decode`]. Of several
-/// pictures in a TIFF the first is decoded, of an animation all. [`ImageError::proves_damage`] separates broken files
-/// from those that cannot be judged. Damage around the pixels of a JPEG that is whole otherwise is looked for at
-/// [`FailOn::Warning`](super::FailOn::Warning) only.
+/// All pixels are decoded; in a JPEG only as far as needed to find damage, which is faster than [`decode`]. If a TIFF
+/// has several pictures, the first is decoded; in an animation, all frames are. [`ImageError::proves_damage`] separates
+/// broken files from files that could not be checked. In a JPEG that is complete otherwise, damage outside the pixels
+/// is only searched for at [`FailOn::Warning`](super::FailOn::Warning).
 ///
 /// ```
 /// use arenite_image::{ResizeSpec, check};
@@ -42,16 +42,16 @@ pub struct Checked {
 /// ```
 ///
 /// # Errors
-/// [`ImageError`]: the damage, or why the picture was not decoded.
+/// [`ImageError`]: the damage, or the reason why the picture was not decoded.
 ///
 /// # Panics
-/// If a decoder does. That is a mistake of the decoder, and says nothing about the file: [`decode`] and its siblings
-/// return it as an error, here it stays apart from damage. A worker process turns it into the failure of a job.
+/// If a decoder panics. That is a bug of the decoder and says nothing about the file. [`decode`] and similar functions
+/// return it as an error; here it is kept separate from damage. In a worker process it becomes the failure of the job.
 ///
 /// [`decode`]: super::decode
 pub fn check(input: &[u8], spec: &ResizeSpec) -> Result<Checked, ImageError> {
     let format = format_of(input)?;
-    // The smallest scale of a JPEG: its codes are read all the same.
+    // The smallest scale of a JPEG: all its codes are still read.
     let smallest = ResizeSpec::new(Size::new(1, 1, When::Always));
     let spec = ResizeSpec {
         max_pixels: spec.max_pixels,
@@ -93,7 +93,7 @@ pub fn check(input: &[u8], spec: &ResizeSpec) -> Result<Checked, ImageError> {
     })
 }
 
-/// Leaves the memory of the pixels to the next picture.
+/// Keeps the memory of the pixels for the next picture.
 fn keep_buffers(decoded: Decoded) {
     if let Samples::Eight(bytes) = decoded.pixels.samples {
         resample::keep_buffer(bytes);

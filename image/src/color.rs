@@ -1,8 +1,8 @@
 //! Colour conversion: YCbCr to RGB, profiles and inks to sRGB.
 //!
-//! Pixels are converted after resizing, when they are few. Each thread caches the transform of its last profile: photos
-//! of a folder mostly share one. moxcms makes the transform, or Little CMS, for kinds of profiles that moxcms rejects:
-//! grey with L*a*b* or with tables, tables of unequal sides, headers of old and new versions.
+//! Pixels are converted after resizing, when there are few. Each thread caches the transform of its last profile:
+//! photos in a folder mostly share one profile. moxcms makes the transform. If it rejects the kind of profile, Little
+//! CMS does: grey with L*a*b* or with tables, tables of unequal sides, headers of old and new versions.
 
 use std::cell::RefCell;
 use std::panic::catch_unwind;
@@ -17,15 +17,15 @@ use moxcms::{
 use super::hdr::Hdr;
 use super::pixels::{Color, Pixels, Samples};
 
-/// Converts samples to sRGB; returns whether it has.
+/// Converts samples to sRGB. Returns whether it succeeded.
 type Transform<T> = Rc<dyn Fn(&[T], &mut [T]) -> bool>;
 
 /// The transforms of a profile.
 #[derive(Clone)]
 struct Converter {
-    /// Whether it changes no colour visibly: most photos are sRGB.
+    /// Whether the conversion changes no colour visibly: most photos are sRGB.
     is_identity: bool,
-    /// Whether its results are grey, as those of most profiles of grey are. Others tint.
+    /// Whether the results are grey. Some profiles for grey tint.
     is_grey: bool,
     eight: Transform<u8>,
     sixteen: Transform<u16>,
@@ -41,9 +41,9 @@ thread_local! {
     static LAST: RefCell<Option<Cached>> = const { RefCell::new(None) };
 }
 
-/// Converts pixels to sRGB by their profile. Without a profile that can be applied they count as sRGB. Grey stays grey
-/// unless the profile tints it, and YCbCr stays YCbCr if there is nothing to convert. Inks always become RGB; without a
-/// profile, by multiplication.
+/// Converts pixels to sRGB by their profile. If there is no profile that can be applied, they count as sRGB. Grey stays
+/// grey unless the profile tints it, and YCbCr stays YCbCr if there is nothing to convert. Inks always become RGB;
+/// without a profile, by multiplication.
 pub(super) fn to_srgb(pixels: Pixels, icc: Option<&[u8]>) -> Pixels {
     let converter = icc.and_then(|icc| converter_for(icc, pixels.color));
     match converter {
@@ -53,7 +53,8 @@ pub(super) fn to_srgb(pixels: Pixels, icc: Option<&[u8]>) -> Pixels {
     }
 }
 
-/// Why a profile cannot be applied to pixels of this colour model, if so. One of RGB can be applied to grey.
+/// The reason why a profile cannot be applied to pixels of this colour model, if any. A profile for RGB can be applied
+/// to grey.
 pub(super) fn fault_of_profile(icc: &[u8], color: Color) -> Option<String> {
     if converter_for(icc, color).is_some() {
         return None;
@@ -68,7 +69,7 @@ pub(super) fn fault_of_profile(icc: &[u8], color: Color) -> Option<String> {
     })
 }
 
-/// Converts CIE L*a*b*, whose white is that of sRGB, to sRGB.
+/// Converts CIE L*a*b* with the white point of sRGB to sRGB.
 pub(super) fn from_lab([level, a, b]: [f32; 3]) -> [u8; 3] {
     const WHITE: [f32; 3] = [0.950_47, 1.0, 1.088_83];
     let y = (level + 16.0) / 116.0;
@@ -93,7 +94,7 @@ pub(super) fn from_lab([level, a, b]: [f32; 3]) -> [u8; 3] {
     })
 }
 
-/// The samples of a pixel that shows this background: transparent where there is alpha.
+/// The samples of a pixel in this background colour; transparent if the colour model has alpha.
 pub(super) fn background_of(color: Color, [r, g, b]: [u8; 3]) -> Vec<u8> {
     let (red, green, blue) = (f32::from(r), f32::from(g), f32::from(b));
     let luma = (0.299 * red + 0.587 * green + 0.114 * blue).round() as u8;
@@ -114,7 +115,7 @@ pub(super) fn background_of(color: Color, [r, g, b]: [u8; 3]) -> Vec<u8> {
     }
 }
 
-/// Whether a profile is for pixels of this colour model, by the colour space in its header.
+/// Whether a profile is for pixels of this colour model, according to the colour space in its header.
 pub(super) fn is_profile_of(icc: &[u8], color: Color) -> bool {
     match icc.get(16..20) {
         Some(b"GRAY") => matches!(color, Color::Gray | Color::GrayAlpha),
@@ -124,8 +125,8 @@ pub(super) fn is_profile_of(icc: &[u8], color: Color) -> bool {
     }
 }
 
-/// How pixels of this colour model are coded, if their profile says by code points (tag `cicp`, with all numbers in
-/// use) that they are of high dynamic range. Curves and tables beside such a tag hold another program's tone mapping.
+/// The HDR coding of pixels with this colour model, if their profile has code points for it (tag `cicp`, full range).
+/// Curves and tables in such a profile contain another program's tone mapping.
 pub(super) fn hdr_of_profile(icc: &[u8], color: Color) -> Option<Hdr> {
     const TAGS: usize = 128;
     const ENTRY: usize = 12;
@@ -159,7 +160,7 @@ pub(super) fn hdr_of_profile(icc: &[u8], color: Color) -> Option<Hdr> {
 /// The number of the curve of sRGB in H.273.
 pub(super) const CURVE_OF_SRGB: u8 = 13;
 
-/// The profile of code points (H.273). Not those of HDR, which need tone mapping.
+/// The profile for code points (H.273). `None` for HDR, which needs tone mapping.
 pub(super) fn from_code_points(primaries: u8, transfer: u8) -> Option<ColorProfile> {
     let curve = TransferCharacteristics::try_from(transfer).ok()?;
     let is_hdr = matches!(
@@ -170,7 +171,7 @@ pub(super) fn from_code_points(primaries: u8, transfer: u8) -> Option<ColorProfi
         return None;
     }
     let mut profile = ColorProfile::new_srgb();
-    // Set by the update, which also returns `false` when it has worked.
+    // The update sets the curves. It also returns `false` after it has worked.
     profile.red_trc = None;
     let _ = profile.update_rgb_colorimetry_from_cicp(CicpProfile {
         color_primaries: primaries.try_into().ok()?,
@@ -181,7 +182,8 @@ pub(super) fn from_code_points(primaries: u8, transfer: u8) -> Option<ColorProfi
     profile.red_trc.is_some().then_some(profile)
 }
 
-/// The bytes of the profile of code points, of which those that are not specified are those of sRGB; `None` is sRGB.
+/// The bytes of the profile for code points; code points that are not specified count as those of sRGB. `None` for
+/// sRGB.
 pub(super) fn profile_of_code_points(
     primaries: u8,
     transfer: u8,
@@ -207,7 +209,7 @@ pub(super) fn profile_of_code_points(
     }
 }
 
-/// What programs call the colours of code points.
+/// The common name of the colours of code points.
 pub(super) fn name_of(primaries: u8, transfer: u8) -> String {
     let primaries = match primaries {
         1 if transfer == CURVE_OF_SRGB => return "sRGB".to_owned(),
@@ -237,7 +239,7 @@ pub(super) fn name_of(primaries: u8, transfer: u8) -> String {
     format!("{primaries}, {curve}")
 }
 
-/// The bytes of a profile, with a name; for grey, of one with its curve.
+/// The bytes of a profile with a name. If `is_grey`, of a profile for grey with the same curve.
 pub(super) fn encoded(mut profile: ColorProfile, name: &str, is_grey: bool) -> Option<Vec<u8>> {
     profile.cicp = None;
     if is_grey {
@@ -313,7 +315,7 @@ impl Converter {
         (self.eight)(&levels, &mut shown) && shown.chunks_exact(width).all(is_near)
     }
 
-    /// Tries a coarse grid of colours: a difference of one step of 256 is rounding.
+    /// Tests a coarse grid of colours. A difference of one step of 256 counts as rounding.
     fn changes_at_most_one_step(&self, color: Color) -> bool {
         const STEPS: [u8; 6] = [0, 51, 102, 153, 204, 255];
         let mut probe = Vec::new();
@@ -341,9 +343,9 @@ impl Converter {
     }
 }
 
-/// The transforms of moxcms for a profile, or else those of Little CMS.
+/// The transforms of moxcms for a profile, or otherwise those of Little CMS.
 fn transforms(icc: &[u8], color: Color) -> Option<(Transform<u8>, Transform<u16>)> {
-    // It should not panic, but a profile has a hundred kinds of tags.
+    // It should not panic, but profiles have a hundred kinds of tags.
     let first = catch_unwind(|| by_moxcms(icc, color)).unwrap_or(None);
     first.or_else(|| by_lcms(icc, color))
 }
@@ -364,7 +366,7 @@ fn by_moxcms(icc: &[u8], color: Color) -> Option<(Transform<u8>, Transform<u16>)
         (DataColorSpace::Rgb, Color::Rgba) => Layout::Rgba,
         (DataColorSpace::Gray, Color::Gray) => Layout::Gray,
         (DataColorSpace::Gray, Color::GrayAlpha) => Layout::GrayAlpha,
-        // moxcms takes the four channels of CMYK as if they were RGBA.
+        // moxcms takes the four channels of CMYK in the layout of RGBA.
         (DataColorSpace::Cmyk, Color::Cmyk) => Layout::Rgba,
         _ => return None,
     };
@@ -380,7 +382,7 @@ fn by_moxcms(icc: &[u8], color: Color) -> Option<(Transform<u8>, Transform<u16>)
     Some((checked(&eight.ok()?), checked(&sixteen.ok()?)))
 }
 
-/// Whether a table has sides of different lengths, which moxcms takes for each other.
+/// Whether a table has sides of different lengths, which moxcms confuses.
 fn has_unequal_table(profile: &ColorProfile) -> bool {
     let tables = [
         &profile.lut_a_to_b_perceptual,
@@ -417,7 +419,7 @@ fn by_lcms(icc: &[u8], color: Color) -> Option<(Transform<u8>, Transform<u16>)> 
     };
     let (profile, srgb) = (Profile::new_icc(icc).ok()?, Profile::new_srgb());
     let transform = |from, into| -> Option<LcmsTransform<u8, u8>> {
-        // The second where there are no tables for the first.
+        // The second intent is for profiles that have no tables for the first.
         let mut intents = [Intent::Perceptual, Intent::RelativeColorimetric].into_iter();
         intents.find_map(|intent| {
             let flags = Flags::COPY_ALPHA;
@@ -439,7 +441,7 @@ fn by_lcms(icc: &[u8], color: Color) -> Option<(Transform<u8>, Transform<u16>)> 
     ))
 }
 
-/// A transform of RGB, or RGBA, for grey.
+/// Makes a transform for grey from one for RGB or RGBA.
 fn of_grey<T: Copy + 'static>(rgb: Transform<T>, color: Color) -> Transform<T> {
     Rc::new(move |from, into| {
         let pixels: Vec<T> = match color.has_alpha() {
@@ -500,7 +502,7 @@ fn back_to_grey<T: Copy>(samples: Vec<T>, color: Color, width: usize) -> Vec<T> 
     }
 }
 
-/// Converts 8-bit YCbCr to RGB, in libjpeg's arithmetic (jdcolor.c). Other pixels stay as they are.
+/// Converts 8-bit YCbCr to RGB, with the arithmetic of libjpeg (jdcolor.c). Other pixels do not change.
 pub(super) fn without_ycbcr(mut pixels: Pixels) -> Pixels {
     if pixels.color == Color::YCbCr
         && let Samples::Eight(samples) = &mut pixels.samples
@@ -530,8 +532,8 @@ fn clamped(sample: i32) -> u8 {
     sample.clamp(0, 255) as u8
 }
 
-/// Converts inks without a profile: each ink absorbs its share of the light that black leaves. Other pixels stay as
-/// they are.
+/// Converts inks without a profile: each ink absorbs its share of the light that black leaves. Other pixels do not
+/// change.
 fn inks_multiplied(pixels: Pixels) -> Pixels {
     if pixels.color != Color::Cmyk {
         return pixels;

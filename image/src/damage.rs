@@ -7,8 +7,8 @@ use bytemuck::{CheckedBitPattern, NoUninit};
 use super::error::ImageError;
 use super::pixels::{Pixels, Samples};
 
-/// The damage from which on a picture is an error, in the words of libvips and sharp. Each level includes the ones
-/// before it.
+/// The lowest level of damage that is an error, in the terms of libvips and sharp. Each level includes the levels above
+/// it in this list.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, NoUninit, CheckedBitPattern,
 )]
@@ -21,7 +21,7 @@ pub enum FailOn {
     /// Pixels that are missing or wrong for any other reason. The default.
     #[default]
     Error = 2,
-    /// Damage that costs no pixel too, such as a missing end or a colour profile that cannot be applied.
+    /// Damage that costs no pixel, such as a missing end or a colour profile that cannot be applied.
     Warning = 3,
 }
 
@@ -43,23 +43,23 @@ impl FromStr for FailOn {
     }
 }
 
-/// Damage of a file whose picture was decoded all the same.
+/// Damage of a file whose picture was decoded in spite of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Damage {
-    /// The number of pixels of the source that are missing; they show the background. 0 if the damage is around the
-    /// pixels, or if the picture is only coarser than it was.
+    /// The number of missing pixels of the source, which show the background. 0 if the damage is outside the pixels, or
+    /// if the picture is only coarser than the original.
     pub missing: u64,
-    /// The number of pixels of the source.
+    /// The total number of pixels of the source.
     pub pixels: u64,
-    /// What is wrong, a sentence.
+    /// A sentence that describes the damage.
     pub text: String,
 }
 
 /// What damage costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Loss {
-    /// Nothing: the damage is around the pixels.
+    /// Nothing: the damage is outside the pixels.
     Nothing,
     /// This number of pixels.
     Pixels(u64),
@@ -73,12 +73,12 @@ pub(super) enum Loss {
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) loss: Loss,
-    /// The error that it is under a strict policy.
+    /// The error that the damage is if the policy counts it as one.
     pub(super) error: ImageError,
 }
 
 impl Damage {
-    /// This damage and then another of the same file.
+    /// Combines this damage with other damage of the same file.
     pub(super) fn and(self, other: Self) -> Self {
         let own = self.text.strip_suffix(NO_PIXEL);
         let own = own.unwrap_or(&self.text).trim_end_matches("; ");
@@ -90,7 +90,7 @@ impl Damage {
     }
 }
 
-/// How the text about damage around the pixels ends.
+/// The end of the text about damage outside the pixels.
 const NO_PIXEL: &str = "no pixel is missing";
 
 impl Found {
@@ -105,10 +105,10 @@ impl Found {
         Self { loss, error }
     }
 
-    /// Applies the policy to a picture of this number of pixels.
+    /// Applies the policy to a picture with this number of pixels.
     ///
     /// # Errors
-    /// The error, if the policy counts the damage as one, or if it costs pixels because of a limit.
+    /// The error, if the policy counts the damage as one, or if a limit caused the loss of pixels.
     pub(super) fn judge(self, fail_on: FailOn, pixels: u64) -> Result<Damage, ImageError> {
         let level = match (self.loss, &self.error) {
             (Loss::Nothing, _) => FailOn::Warning,
@@ -137,7 +137,7 @@ impl Found {
     }
 }
 
-/// Fills the rows from `from` on with a background: transparent where the pixels have alpha.
+/// Fills the rows from `from` on with a background; transparent if the pixels have alpha.
 pub(super) fn fill_rows(pixels: &mut Pixels, from: usize, background: [u8; 3]) {
     let color = super::color::background_of(pixels.color, background);
     let start = from * pixels.width as usize * color.len();

@@ -43,7 +43,7 @@ impl Encoding {
         }
     }
 
-    /// With the palette decided for a result of this file.
+    /// The options for a result of the file `input`, with the decision whether it gets a palette.
     pub(super) fn after(self, input: &[u8]) -> Self {
         let has_palette = match probe(input) {
             Some(Format::Gif) => true,
@@ -73,8 +73,8 @@ pub(super) fn is_grey([red, green, blue]: [u8; 3]) -> bool {
     red == green && green == blue
 }
 
-/// Converts pixels to what the encoder of `format` takes: JPEG takes 8 bits without alpha, and YCbCr; WebP and GIF take
-/// 8 bits and no grey; AVIF takes no grey; PNG takes everything but YCbCr.
+/// Converts pixels to the form that the encoder of `format` takes. JPEG: 8 bits without alpha, or YCbCr. WebP and GIF:
+/// 8 bits, no grey. AVIF: no grey. PNG: everything except YCbCr.
 pub(super) fn prepared(pixels: Pixels, format: Format, how: Encoding) -> Pixels {
     let pixels = match how.makes_rgb(pixels.color, format) {
         true => pixels.into_rgb(),
@@ -104,10 +104,10 @@ pub(super) fn encode(
     }
 }
 
-/// The largest mean squared difference of a palette to its picture that is not seen: 42 dB.
+/// The largest mean squared error at which a palette looks like its picture: 42 dB.
 pub(super) const INVISIBLE: f64 = 4.1;
 
-/// Encodes PNG, with a palette where `how` wants one.
+/// Encodes PNG, with a palette if `how` says so.
 fn palette_png(
     pixels: &Pixels,
     how: Encoding,
@@ -160,7 +160,7 @@ fn indexed_png(
     info.bit_depth = depth;
     let colors = indexed.colors.iter();
     info.palette = Some(colors.flat_map(|color| color[..3].to_vec()).collect());
-    // Opaque colours are the last ones, and need no alpha.
+    // Opaque colours come last and need no alpha.
     let alphas = indexed.colors.iter().map(|color| color[3]);
     let alphas: Vec<u8> = alphas.take_while(|&alpha| alpha != u8::MAX).collect();
     info.trns = (!alphas.is_empty()).then_some(alphas.into());
@@ -173,11 +173,11 @@ fn indexed_png(
             places.fold(0, |byte, (index, place)| byte | index << (8 - bits * place))
         }));
     }
-    // Differences of indices mean nothing.
+    // No filter: differences of indices have no meaning.
     write_png(info, Filter::NoFilter, &rows, metadata)
 }
 
-/// Writes a PNG of rows without gaps, with metadata if given.
+/// Writes a PNG of rows without padding, with metadata if given.
 fn write_png<'a>(
     mut info: Info<'a>,
     filter: Filter,

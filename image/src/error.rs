@@ -6,11 +6,11 @@ use arenite::KernelError;
 
 use super::format::Format;
 
-/// Why a picture could not be decoded, resized or encoded. Each variant displays as a sentence that names the cause,
-/// and what to change; `{:#}` leaves out the advice to raise a limit of [`ResizeSpec`](crate::ResizeSpec), for programs
-/// that have other names for it.
+/// The reason why a picture could not be decoded, resized or encoded. Each variant displays as a sentence that names
+/// the cause, and what to change. `{:#}` leaves out the advice to raise a limit of [`ResizeSpec`](crate::ResizeSpec),
+/// for programs in which that limit has another name.
 ///
-/// A kernel that returns it in an [`arenite::Typed`] gives it back to the caller as a value.
+/// A kernel that returns it in an [`arenite::Typed`] passes it to its caller as a value.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ImageError {
@@ -19,18 +19,18 @@ pub enum ImageError {
         /// The format's name.
         format: &'static str,
     },
-    /// The format is supported, but not this variety of it (arithmetic coding, 12 bits, …).
+    /// The format is supported, but this variety of it is not (arithmetic coding, 12 bits, …).
     UnsupportedVariety {
-        /// The format the file has.
+        /// The format of the file.
         format: Format,
-        /// The decoder's message about it.
+        /// The decoder's message.
         reason: String,
     },
     /// The first bytes belong to no known picture format.
     NotAnImage,
     /// The file ends before the picture does. No partial picture is returned.
     Truncated {
-        /// The format the file has.
+        /// The format of the file.
         format: Format,
     },
     /// The decoder found invalid data.
@@ -49,7 +49,7 @@ pub enum ImageError {
         /// The limit in pixels.
         limit: u64,
     },
-    /// The pixels announced by the header, or resizing them, would take more bytes than allowed; no memory was
+    /// The pixels that the header announces, or resizing them, would need more bytes than allowed; no memory was
     /// allocated for them.
     TooManyBytes {
         /// The bytes needed.
@@ -57,7 +57,8 @@ pub enum ImageError {
         /// The limit in bytes.
         limit: u64,
     },
-    /// The header announces far more pixels than a photo of this length holds; no memory was allocated for them.
+    /// The header announces far more pixels than a photo in a file of this length has; no memory was allocated for
+    /// them.
     Bomb {
         /// Bytes that the pixels would take.
         bytes: u64,
@@ -204,7 +205,7 @@ impl fmt::Debug for ImageError {
     }
 }
 
-/// The encoding: the number of the variant, the number of the format, three numbers, and a text.
+/// Encodes the number of the variant, the number of the format, three numbers, and a text.
 impl KernelError for ImageError {
     fn to_bytes(&self) -> Vec<u8> {
         let (variant, format, numbers, text) = self.parts();
@@ -225,8 +226,8 @@ impl KernelError for ImageError {
 }
 
 impl ImageError {
-    /// Whether the file is broken: it ends early, or its content is not what its format prescribes. Other errors are
-    /// about limits, memory, and what is supported; they say nothing about the file.
+    /// Whether the file is broken: it ends early, or its content violates its format. Other errors are about limits,
+    /// memory, and missing support; they say nothing about the file.
     pub const fn proves_damage(&self) -> bool {
         matches!(
             self,
@@ -234,7 +235,7 @@ impl ImageError {
         )
     }
 
-    /// A `Corrupt` error with a decoder's message, on one line and without a final stop.
+    /// A `Corrupt` error with a decoder's message, on one line and without a final full stop.
     pub(super) fn corrupt(format: Format, reason: impl fmt::Display) -> Self {
         let reason = one_line(reason);
         Self::Corrupt { format, reason }
@@ -246,7 +247,7 @@ impl ImageError {
         Self::UnsupportedVariety { format, reason }
     }
 
-    /// The same error about a file of this format.
+    /// The same error, for a file of this format.
     pub(super) fn with_format(mut self, of: Format) -> Self {
         if let Self::UnsupportedVariety { format, .. }
         | Self::Truncated { format }
@@ -350,10 +351,10 @@ impl ImageError {
     }
 }
 
-/// The longest message of a decoder, in bytes: some contain whole tables of the file.
+/// The maximum length of a decoder's message, in bytes: some contain whole tables of the file.
 const LONGEST_MESSAGE: usize = 400;
 
-/// Bytes for a reader: `1.5 GiB`.
+/// A number of bytes as text, such as `1.5 GiB`.
 fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
     let mut unit = "B";

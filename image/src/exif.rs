@@ -1,7 +1,7 @@
 //! Updates EXIF to a resized picture.
 //!
-//! EXIF is a TIFF without pixels: a list of entries of 12 bytes that points to a second list with the camera's data,
-//! and to a third with a thumbnail. Existing entries are changed in place; invalid data is left as it is.
+//! EXIF is a TIFF without pixels: a list of entries of 12 bytes that refers to a second list with the camera's data,
+//! and to a third with a thumbnail. Existing entries are changed in place; invalid data is left unchanged.
 
 use std::ops::Range;
 
@@ -28,14 +28,14 @@ const NEXT: usize = 4;
 /// Byte order and offset of the first list.
 const HEADER: Range<usize> = 0..8;
 
-/// Whether data begin as EXIF does: with an order of bytes and the number of TIFF.
+/// Whether data begins like EXIF: with a byte order and the number of TIFF.
 pub(super) fn begins_as_exif(exif: &[u8]) -> bool {
     exif.starts_with(b"II*\0") || exif.starts_with(b"MM\0*")
 }
 
-/// The orientation in the first list: 1 to 8. Writers use every type of whole numbers for it.
+/// The orientation in the first list: 1 to 8. Programs write it with every type of whole number.
 pub(super) fn orientation(exif: &[u8]) -> Option<u8> {
-    // `Tiff` may change the data, which is a few kilobytes.
+    // A copy, since `Tiff` may change the data. It has only a few kilobytes.
     let mut exif = exif.to_vec();
     let tiff = Tiff::new(&mut exif)?;
     let entry = tiff.find(tiff.long(4)?, tag::ORIENTATION)?;
@@ -45,7 +45,7 @@ pub(super) fn orientation(exif: &[u8]) -> Option<u8> {
         .filter(|number| (1..=8).contains(number))
 }
 
-/// Sets the orientation in the first list to "upright"; returns whether there is one.
+/// Sets the orientation in the first list to "upright". Returns whether the list has one.
 pub(super) fn make_upright(exif: &mut Vec<u8>) -> bool {
     let Some(tiff) = Tiff::new(exif) else {
         return false;
@@ -61,7 +61,7 @@ pub(super) fn make_upright(exif: &mut Vec<u8>) -> bool {
     value.map(|value| value.copy_from_slice(&upright)).is_some()
 }
 
-/// Sets the sides to those of the result, and removes the thumbnail, which shows the original.
+/// Sets the sides to those of the result. Removes the thumbnail, which shows the original picture.
 pub(super) fn describe(exif: &mut Vec<u8>, (width, height): (u32, u32)) {
     let Some(mut tiff) = Tiff::new(exif) else {
         return;
@@ -83,7 +83,7 @@ struct Tiff<'a> {
 }
 
 impl<'a> Tiff<'a> {
-    /// `None` if the data do not begin as EXIF does.
+    /// `None` if the data does not begin like EXIF.
     fn new(exif: &'a mut Vec<u8>) -> Option<Self> {
         let is_big_endian = match exif.get(..4) {
             Some(b"II*\0") => false,
@@ -96,7 +96,7 @@ impl<'a> Tiff<'a> {
         })
     }
 
-    /// The number in an entry of any type of whole numbers.
+    /// The value of an entry, of any type of whole number.
     fn whole_number(&self, entry: usize) -> Option<usize> {
         match self.short(entry + 2)? {
             BYTE | SIGNED_BYTE => self.exif.get(entry + 8).copied().map(usize::from),
@@ -122,7 +122,7 @@ impl<'a> Tiff<'a> {
         } as usize)
     }
 
-    /// Offsets of the entries of a list, as far as the data reach.
+    /// The offsets of the entries of a list, as far as the data reaches.
     fn entries(&self, list: usize) -> impl Iterator<Item = usize> + use<> {
         let count = self.short(list).map_or(0, usize::from);
         let room = self.exif.len().saturating_sub(list + COUNT) / ENTRY;
@@ -138,7 +138,7 @@ impl<'a> Tiff<'a> {
         self.numbers(entry, 1).first().copied()
     }
 
-    /// The values of an entry of at most `most` numbers; none otherwise.
+    /// The values of an entry; empty if there are more than `most`.
     fn numbers(&self, entry: usize, most: usize) -> Vec<usize> {
         let all = || {
             let (kind, count) = (self.short(entry + 2)?, self.long(entry + 4)?);
@@ -158,7 +158,7 @@ impl<'a> Tiff<'a> {
         all().unwrap_or_default()
     }
 
-    /// Replaces the number in an entry, if the entry exists and holds one.
+    /// Replaces the number in an entry, if the entry exists and has one number.
     fn set(&mut self, list: usize, tag: u16, number: u32) {
         let Some(entry) = self.find(list, tag) else {
             return;
@@ -186,7 +186,7 @@ impl<'a> Tiff<'a> {
         }
     }
 
-    /// Removes the list that follows the first one, and all data that belong to it alone.
+    /// Removes the list that follows the first list, and all data that belongs to it alone.
     fn drop_thumbnail(&mut self, first: usize) {
         let Some(own) = self.extent(first) else {
             return;
@@ -220,25 +220,25 @@ impl<'a> Tiff<'a> {
         self.exif[link..link + NEXT].fill(0);
         for part in merged(parts) {
             self.exif[part.clone()].fill(0);
-            // Zeros at the end are dropped; no later part follows.
+            // Zeros at the end are dropped: no other data follows.
             if part.end == self.exif.len() {
                 self.exif.truncate(part.start);
             }
         }
     }
 
-    /// The bytes of a list, if it is complete.
+    /// The byte range of a list, if it is complete.
     fn extent(&self, list: usize) -> Option<Range<usize>> {
         let count = usize::from(self.short(list)?);
         let end = list + COUNT + count * ENTRY + NEXT;
         (end <= self.exif.len()).then_some(list..end)
     }
 
-    /// The bytes that stay: the header, the first list, the lists that it points to, and their values.
+    /// The bytes that stay: the header, the first list, the lists to which it refers, and their values.
     fn kept(&self, first: Range<usize>) -> Vec<Range<usize>> {
         let mut lists = vec![first];
         for tag in [tag::EXIF, tag::GPS, tag::INTEROPERABILITY] {
-            // The camera's list points to the last one.
+            // The second list refers to the last.
             let named = lists.iter().find_map(|list| self.find(list.start, tag));
             let place = named.and_then(|at| self.number(at));
             lists.extend(place.and_then(|place| self.extent(place)));
@@ -252,7 +252,7 @@ impl<'a> Tiff<'a> {
         kept
     }
 
-    /// The bytes of a value that is stored outside its entry.
+    /// The byte range of a value that is stored outside its entry.
     fn far_value(&self, entry: usize) -> Option<Range<usize>> {
         let size = match self.short(entry + 2)? {
             SHORT | SIGNED_SHORT => 2,
@@ -266,8 +266,8 @@ impl<'a> Tiff<'a> {
     }
 }
 
-/// Merges ranges that touch or overlap, sorts them, and drops empty ones. A file may name the same bytes in every
-/// entry; a pass over the result visits each byte once.
+/// Sorts ranges, merges those that touch or overlap, and drops empty ranges. In a file every entry may refer to the
+/// same bytes; a pass over the result visits each byte once.
 fn merged(mut parts: Vec<Range<usize>>) -> Vec<Range<usize>> {
     parts.retain(|part| !part.is_empty());
     parts.sort_unstable_by_key(|part| part.start);
@@ -281,7 +281,7 @@ fn merged(mut parts: Vec<Range<usize>>) -> Vec<Range<usize>> {
     parts
 }
 
-/// The most strips of a thumbnail that are removed.
+/// The maximum number of strips of a thumbnail that are removed.
 const MOST_STRIPS: usize = 1024;
 /// Types of values: one, two and four bytes.
 const BYTE: u16 = 1;

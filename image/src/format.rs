@@ -7,7 +7,7 @@ use bytemuck::{CheckedBitPattern, NoUninit};
 
 use super::ico;
 
-/// The number of leading bytes of a file that [`probe`] looks at. A shorter file is passed whole.
+/// The number of leading bytes of a file that [`probe`] needs. Pass a shorter file as a whole.
 pub const PROBE_BYTES: usize = 256;
 
 /// A picture format.
@@ -27,9 +27,9 @@ pub enum Format {
     Tiff = 5,
     /// BMP. Read only.
     Bmp = 6,
-    /// HEIC or HEIF. Read through libde265, where the system has it: [`heic_decoder`](crate::heic_decoder).
+    /// HEIC or HEIF. Read by libde265, if the system has it: [`heic_decoder`](crate::heic_decoder).
     Heic = 7,
-    /// AVIF; of an animation the still picture that the file has beside it.
+    /// AVIF. In an animation, the still picture that the file also contains.
     Avif = 8,
     /// JPEG XL; the first frame of an animation. Read only.
     JpegXl = 9,
@@ -43,7 +43,7 @@ pub enum Format {
     Tga = 13,
     /// ICO, the largest picture. Read only.
     Ico = 14,
-    /// Photoshop: recognized so that the error can name it, like all that follow.
+    /// Photoshop: recognized so that the error can name it. The formats that follow are too.
     Psd = 15,
     /// PCX.
     Pcx = 16,
@@ -65,8 +65,7 @@ pub enum Format {
     Xcf = 24,
     /// JPEG XR.
     JpegXr = 25,
-    /// Raw files of cameras whose previews are read: NEF, CR2, CR3, ARW, DNG, RAF, RW2 and ORF. Unlike the others above,
-    /// it is read only.
+    /// Raw files of cameras whose previews are read: NEF, CR2, CR3, ARW, DNG, RAF, RW2 and ORF. Read only.
     CameraRaw = 26,
     /// Other raw files of cameras.
     OtherRaw = 27,
@@ -145,7 +144,7 @@ impl Format {
         }
     }
 
-    /// Whether this crate decodes it.
+    /// Whether this crate decodes the format.
     pub const fn is_readable(self) -> bool {
         match self {
             Self::Jpeg2000 => false,
@@ -154,7 +153,7 @@ impl Format {
         }
     }
 
-    /// Whether this crate encodes it.
+    /// Whether this crate encodes the format.
     pub const fn is_writable(self) -> bool {
         matches!(
             self,
@@ -162,13 +161,13 @@ impl Format {
         )
     }
 
-    /// Whether a file can be an animation.
+    /// Whether a file of the format can be an animation.
     pub(super) const fn is_animated(self) -> bool {
         matches!(self, Self::Png | Self::WebP | Self::Gif)
     }
 
-    /// The default output format: the same, JPEG for photos of HEIC and raw files of cameras, or PNG for others that are only
-    /// decoded.
+    /// The default output format for an input of this format: the same; JPEG for HEIC and raw files of cameras; PNG for
+    /// other formats that are only decoded.
     pub const fn default_output(self) -> Self {
         match self {
             Self::Heic | Self::CameraRaw => Self::Jpeg,
@@ -177,8 +176,8 @@ impl Format {
         }
     }
 
-    /// The format that a file's extension stands for (without dot, in any case), supported or not. It tells whether a
-    /// file is *meant* to be a picture; the content decides which format it has.
+    /// The format that a file's extension stands for (without dot, in any case), supported or not. The extension says
+    /// whether a file is *meant* to be a picture; the content decides which format it has.
     ///
     /// ```
     /// use arenite_image::Format;
@@ -232,7 +231,7 @@ impl Format {
             ("wdp", Format::JpegXr),
             ("hdp", Format::JpegXr),
         ];
-        // Not "hdr" and "raw", which other files have too.
+        // Not "hdr" and "raw", which are also extensions of other files.
         const RAW: [&str; 8] = ["arw", "cr2", "cr3", "dng", "nef", "orf", "raf", "rw2"];
         const OTHER_RAW: [&str; 19] = [
             "3fr", "crw", "dcr", "erf", "fff", "gpr", "iiq", "k25", "kdc", "mef", "mos", "mrw",
@@ -273,9 +272,9 @@ impl FromStr for Format {
     }
 }
 
-/// Returns the format of a file by its first bytes ([`PROBE_BYTES`] suffice); `None` if they are not those of a
-/// picture. Formats for which [`Format::is_readable`] is false are recognized too. TGA is not, which has no signature,
-/// nor are raw files of cameras that begin like TIFF.
+/// Returns the format of a file by its first bytes ([`PROBE_BYTES`] suffice). `None` if they are not those of a
+/// picture. Also recognizes formats for which [`Format::is_readable`] is false. Does not recognize TGA, which has no
+/// signature, and raw files of cameras that begin like TIFF.
 ///
 /// ```
 /// use arenite_image::{probe, Format};
@@ -377,7 +376,7 @@ fn is_eps(first_line: &[u8]) -> bool {
     first_line.windows(5).any(|part| part == b"EPSF-")
 }
 
-/// A file whose first element is `svg`, as far as its first bytes go.
+/// Whether the first element of the file is `svg`, as far as `head` shows it.
 fn is_svg(head: &[u8]) -> bool {
     let text = head
         .strip_prefix(b"\xef\xbb\xbf")
@@ -390,7 +389,8 @@ fn is_svg(head: &[u8]) -> bool {
             .any(|part| part == b"<svg" || part == b" svg")
 }
 
-/// A letter and a digit also start ordinary text: what follows must be a header of Netpbm.
+/// Whether the file is of Netpbm. Ordinary text may also start with a letter and a digit, so the rest of the header is
+/// checked.
 fn is_pnm(head: &[u8]) -> bool {
     let [b'P', kind @ b'1'..=b'7', blank, rest @ ..] = head else {
         return false;
@@ -413,7 +413,8 @@ fn is_pnm(head: &[u8]) -> bool {
     }
 }
 
-/// Checks the size of the second header too, which has few valid values: `BM` alone also starts ordinary text.
+/// Whether the file is a BMP. Ordinary text may also start with `BM`, so the size of the second header, which has few
+/// valid values, is checked.
 fn is_bmp(head: &[u8]) -> bool {
     head.starts_with(b"BM")
         && head
@@ -423,7 +424,7 @@ fn is_bmp(head: &[u8]) -> bool {
             .is_some_and(|size| matches!(size, 12 | 16 | 40 | 52 | 56 | 64 | 108 | 124))
 }
 
-/// Recognizes HEIC and AVIF, which are brands of one container, by the main and the compatible brands.
+/// Recognizes HEIC and AVIF, which have the same container, by the main and the compatible brands.
 fn isobmff(head: &[u8]) -> Option<Format> {
     if head.get(4..8) != Some(b"ftyp") {
         return None;

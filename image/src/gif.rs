@@ -1,4 +1,4 @@
-//! GIF, by the `gif` crate: frames on a screen that is large enough for the first one.
+//! GIF, by the `gif` crate: frames on a screen that is at least as large as the first frame.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -20,7 +20,8 @@ use super::spec::ResizeSpec;
 /// Bytes of a pixel.
 const PIXEL: usize = 4;
 
-/// Decodes the first frame. A screen that is smaller than the frame, or has no size, grows to it, as in browsers.
+/// Decodes the first frame. If the screen is smaller than the frame, or has no size, it grows to the frame, as in
+/// browsers.
 pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
     let spec = request.spec;
     let format = Format::Gif;
@@ -58,7 +59,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     let mut shown = buffer::<u8>(area(across, down) as usize * PIXEL)?;
     let mut damage = None;
     if let Err(error) = decoder.read_into_buffer(&mut shown) {
-        // Pixels that were not reached are transparent, and so is what a frame leaves free.
+        // Pixels that were not decoded are transparent, like pixels that a frame leaves free.
         let missing = shown.as_chunks::<PIXEL>().0.iter().rev();
         let missing = missing.take_while(|pixel| **pixel == [0; PIXEL]).count();
         let loss = Loss::Pixels(missing.max(1) as u64);
@@ -94,7 +95,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     })
 }
 
-/// The frames of a file with more than one, or with damage after the first.
+/// The frames of a file with more than one frame, or with damage after the first.
 pub(super) fn animation<'a>(
     input: &'a [u8],
     spec: &'a ResizeSpec,
@@ -109,7 +110,7 @@ pub(super) fn animation<'a>(
     }
     let plays = match decoder.repeat() {
         Repeat::Infinite => 0,
-        // It says how often the animation starts again.
+        // GIF stores how often the animation starts again.
         Repeat::Finite(again) => u32::from(again) + 1,
     };
     let mut options = DecodeOptions::new();
@@ -158,7 +159,7 @@ pub(super) fn animation<'a>(
     Ok(Some(Animation::new(plays, next)))
 }
 
-/// Whether a file that ends early has all its frames.
+/// Whether a file that ends early contains all frames.
 fn lacks_only_its_end(file: &[u8]) -> bool {
     let mut options = DecodeOptions::new();
     options.skip_frame_decoding(true);
@@ -173,10 +174,10 @@ fn lacks_only_its_end(file: &[u8]) -> bool {
     }
 }
 
-/// GIF counts time in hundredths of a second: this many milliseconds.
+/// The number of milliseconds in a hundredth of a second, the unit of time in GIF.
 const HUNDREDTH: u64 = 10;
 
-/// Alpha from which on a pixel is opaque: GIF has no half-transparent ones.
+/// The lowest alpha of a pixel that becomes opaque: GIF has no half-transparent pixels.
 const OPAQUE: u8 = 128;
 
 /// Encodes a picture of 8-bit RGB or RGBA.
@@ -188,14 +189,14 @@ pub(super) fn encode_still(pixels: &Pixels) -> Result<Vec<u8>, ImageError> {
     encode(vec![still], 1)
 }
 
-/// Encodes frames of 8-bit RGB or RGBA. Each has the 256 colours that fit it best.
+/// Encodes frames of 8-bit RGB or RGBA. Each frame gets the 256 colours that fit it best.
 pub(super) fn encode(frames: Vec<Frame>, plays: u32) -> Result<Vec<u8>, ImageError> {
     let failed = |reason: String| ImageError::Encode {
         format: Format::Gif,
         reason,
     };
     let frames: Vec<Frame> = frames.into_iter().map(without_half_alpha).collect();
-    // A frame can hide what is below it, and cannot make it transparent again.
+    // A frame can cover earlier pixels, but cannot make them transparent again.
     let clears = frames
         .windows(2)
         .any(|pair| becomes_transparent(&pair[0].pixels, &pair[1].pixels));
@@ -213,7 +214,7 @@ pub(super) fn encode(frames: Vec<Frame>, plays: u32) -> Result<Vec<u8>, ImageErr
     let mut encoder = Encoder::new(&mut out, width, height, &[]).map_err(written)?;
     let repeat = match plays {
         0 => Some(Repeat::Infinite),
-        // Without a number it is shown once.
+        // Without a number the animation is displayed once.
         1 => None,
         plays => Some(Repeat::Finite(short(plays - 1))),
     };
@@ -225,7 +226,7 @@ pub(super) fn encode(frames: Vec<Frame>, plays: u32) -> Result<Vec<u8>, ImageErr
         let pixels = &change.pixels;
         let indexed =
             indexed(pixels, clears).ok_or_else(|| failed("it has no 8-bit colours".to_owned()))?;
-        // Rounded in sum, so that long animations keep their length.
+        // Rounded as a running sum, so that long animations keep their total time.
         let hundredths = |millis: u64| (millis + HUNDREDTH / 2) / HUNDREDTH;
         let start = hundredths(time);
         time += u64::from(change.millis);
@@ -256,8 +257,8 @@ pub(super) fn encode(frames: Vec<Frame>, plays: u32) -> Result<Vec<u8>, ImageErr
     Ok(out)
 }
 
-/// The colours of a frame: its own, or those that fit best, which are mixed where that would be seen. A transparent one
-/// is the first. A frame that is cleared has one in any case: most decoders clear to it, and without it to a colour.
+/// The colours of a frame: its own, or those that fit best, mixed where the difference would be visible. A transparent
+/// colour comes first. A frame that is cleared always has one: most decoders clear to it, and without it to a colour.
 fn indexed(pixels: &Pixels, is_cleared: bool) -> Option<Indexed> {
     let mut indexed = match Indexed::exact(pixels) {
         Some(exact) if !is_cleared || exact.colors.len() < MOST || has_transparent(&exact) => exact,
@@ -274,13 +275,13 @@ fn has_transparent(indexed: &Indexed) -> bool {
     indexed.colors.first().is_some_and(|color| color[3] == 0)
 }
 
-/// The picture with the colours that fit best, at most this many.
+/// The picture with at most `most` colours, those that fit best.
 fn nearest(pixels: &Pixels, most: usize) -> Option<Indexed> {
     let mut indexed = Indexed::nearest(pixels, most)?;
     if indexed.error > INVISIBLE {
         indexed = indexed.dithered(pixels);
     }
-    // A mean of opaque and transparent pixels.
+    // Colours that are means of opaque and transparent pixels become transparent.
     let clear = indexed
         .colors
         .iter()
@@ -320,7 +321,7 @@ fn becomes_transparent(one: &Pixels, next: &Pixels) -> bool {
     pairs.any(|(one, next): (&[u8; PIXEL], &[u8; PIXEL])| one[3] > 0 && next[3] == 0)
 }
 
-/// Rewords an error of the decoder.
+/// Converts an error of the decoder.
 fn translate(error: DecodingError) -> ImageError {
     let format = Format::Gif;
     match error {

@@ -1,18 +1,18 @@
-//! High dynamic range: pixels coded by PQ or HLG (ITU-R BT.2100) are shown on a display whose white has 203 nits.
+//! High dynamic range: pixels coded by PQ or HLG (ITU-R BT.2100) are converted for a display whose white has 203 nits.
 //!
-//! The curve is that of ITU-R BT.2390 (section 5.4), from a display of 1000 nits to one of 203 nits, which is the white
-//! of graphics in BT.2408. Up to 93 nits it changes nothing; it applies to the brightest channel of a pixel, so that
-//! hues stay.
+//! The curve is that of ITU-R BT.2390 (section 5.4), from a display of 1000 nits to a display of 203 nits, the white of
+//! graphics in BT.2408. Up to 93 nits it changes nothing. It is applied to the brightest channel of a pixel, so that
+//! hues do not change.
 
 use super::pixels::{Color, Pixels, Samples};
 
-/// The brightest light that is told apart, and the white that it becomes, in nits.
+/// The light, in nits, that becomes `WHITE`. Brighter light becomes `WHITE`, too.
 const PEAK: f32 = 1000.0;
 const WHITE: f32 = 203.0;
-/// The part of each channel in luminance, with the primaries of BT.2020.
+/// The weight of each channel in luminance, with the primaries of BT.2020.
 const LUMINANCE: [f32; 3] = [0.2627, 0.6780, 0.0593];
 
-/// How pixels of high dynamic range are coded: the primaries by their number in H.273, and the curve.
+/// The coding of pixels of high dynamic range: the primaries by their number in H.273, and the curve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Hdr {
     pub(super) primaries: u8,
@@ -26,7 +26,7 @@ enum Curve {
 }
 
 impl Hdr {
-    /// `None` for other curves.
+    /// `None` if the curve is neither PQ nor HLG.
     pub(super) const fn of_code_points(primaries: u8, transfer: u8) -> Option<Self> {
         let curve = match transfer {
             16 => Curve::Pq,
@@ -41,7 +41,7 @@ impl Hdr {
         self.curve as u8
     }
 
-    /// The pixels with the curve of sRGB, in the same primaries. They are grey or RGB.
+    /// Converts the pixels to the curve of sRGB, with the same primaries. They must be grey or RGB.
     pub(super) fn tone_mapped(self, mut pixels: Pixels) -> Pixels {
         let color = pixels.color;
         match &mut pixels.samples {
@@ -88,7 +88,7 @@ impl Hdr {
         }
     }
 
-    /// The light of a code between 0 and 1: in nits for PQ, of the scene for HLG.
+    /// The light of a code between 0 and 1: in nits for PQ, relative to the scene for HLG.
     fn light(self, code: f32) -> f32 {
         match self.curve {
             Curve::Pq => from_pq(code),
@@ -105,7 +105,7 @@ impl Hdr {
     }
 }
 
-/// The light, in nits, that a display of 203 nits shows in place of this.
+/// The light, in nits, that a display of 203 nits shows instead.
 fn shown(nits: f32) -> f32 {
     let peak = to_pq(PEAK);
     let (code, most) = ((to_pq(nits) / peak).min(1.0), to_pq(WHITE) / peak);

@@ -14,7 +14,8 @@ const FORMAT: Format = Format::Ico;
 const HEADER: usize = 6;
 const ENTRY: usize = 16;
 
-/// The first header of a BMP, which icons leave out, and the second one of Windows 3 and with masks of four channels.
+/// The first header of a BMP, which icons leave out. Then the second headers of Windows 3, and with masks of four
+/// channels.
 const FILE_HEADER: usize = 14;
 const WINDOWS_3: usize = 40;
 const WITH_ALPHA: usize = 56;
@@ -44,7 +45,8 @@ impl Entry {
     }
 }
 
-/// Whether a file with the four bytes of an icon begins with the entry of one: they are no signature on their own.
+/// Whether a file that begins with the four bytes of an icon continues with a valid entry: these bytes are also common
+/// in other files.
 pub(super) fn is_header(head: &[u8]) -> bool {
     let rest = head.strip_prefix(b"\0\0\x01\0").unwrap_or_default();
     let Some((count, rest)) = rest.split_first_chunk::<2>() else {
@@ -63,7 +65,7 @@ pub(super) fn is_header(head: &[u8]) -> bool {
         && entry.offset >= HEADER + count * ENTRY
 }
 
-/// Decodes the picture of the most pixels; of several, that of the most bits.
+/// Decodes the picture with the most pixels. If there are several, the one with the most bits.
 pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
     let truncated = ImageError::Truncated { format: FORMAT };
     let count = input.get(4..HEADER).unwrap_or(&[0, 0]);
@@ -85,7 +87,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     Ok(decoded.map_err(of_icon)?.with_damage(of_icon))
 }
 
-/// An error about the picture in an icon, as one about the icon.
+/// Converts an error about the picture in an icon to one about the icon.
 fn of_icon(error: ImageError) -> ImageError {
     match error {
         ImageError::Truncated { .. } => ImageError::Truncated { format: FORMAT },
@@ -99,7 +101,7 @@ fn of_icon(error: ImageError) -> ImageError {
     }
 }
 
-/// Decodes a BMP of twice the height: rows of colours, then rows of bits, of which 1 is transparent.
+/// Decodes a BMP of twice the height: rows of colours, then rows of bits. A bit of 1 is transparent.
 fn decode_bmp(data: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
     let truncated = || ImageError::Truncated { format: FORMAT };
     let header = data.first_chunk::<WINDOWS_3>().ok_or_else(truncated)?;
@@ -141,7 +143,7 @@ fn decode_bmp(data: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> 
     let alphas = stored.as_chunks::<4>().0.iter().map(|pixel| pixel[3]);
     let has_alpha = bits == 32 && alphas.into_iter().any(|alpha| alpha > 0);
 
-    // The same pixels as a file, with a mask for alpha where there is some.
+    // The same pixels as a file; with a mask for alpha if there is any.
     let second = if has_alpha { WITH_ALPHA } else { WINDOWS_3 };
     let offset = (FILE_HEADER + second + colors.len()) as u32;
     let mut file = b"BM\0\0\0\0\0\0\0\0".to_vec();
@@ -165,7 +167,7 @@ fn decode_bmp(data: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> 
     }
 }
 
-/// Makes the pixels transparent whose bits are set. A mask that is missing hides nothing.
+/// Makes pixels transparent whose bits are set. A missing mask hides nothing.
 fn with_mask(decoded: Decoded, mask: &[u8], is_top_down: bool) -> Result<Decoded, ImageError> {
     let (wide, rows) = (
         decoded.pixels.width as usize,

@@ -1,4 +1,4 @@
-//! JPEG XL, by the `jxl` crate: the first frame, upright as its header says.
+//! JPEG XL, by the `jxl` crate: the first frame, in the orientation that the header specifies.
 
 use std::io::Read;
 
@@ -52,7 +52,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         icc,
         hdr,
     };
-    // That of EXIF is for the decoders of other formats.
+    // The decoder has applied the orientation of the header. That in EXIF is for other formats.
     let orientation = Orientation::NoTransforms;
     let plans = request.plans(sides, orientation, Format::JpegXl)?;
     Ok(Decoded {
@@ -73,9 +73,9 @@ struct Opened<'a> {
     width: u32,
     height: u32,
     color: Color,
-    /// More than 8 bits become 16.
+    /// Whether the pixels have more than 8 bits, and become 16.
     is_deep: bool,
-    /// Colours are multiplied by alpha.
+    /// Whether colours are multiplied by alpha.
     is_multiplied: bool,
 }
 
@@ -85,7 +85,7 @@ impl<'a> Opened<'a> {
         let format = Format::JpegXl;
         let mut options = JxlDecoderOptions::default();
         options.max_profile_level = ProfileLevel::Main10;
-        // The decoder has up to 32 bits of each.
+        // The decoder uses up to 32 bits for each sample.
         let most = spec.max_bytes.saturating_add(SPARE_BYTES);
         options.sample_limit = Some(usize::try_from(most).unwrap_or(usize::MAX));
         let (mut decoder, mut rest) = (JxlDecoder::new(options), input);
@@ -191,7 +191,7 @@ impl<'a> Opened<'a> {
     }
 }
 
-/// Width and height, of which neither is 0.
+/// Width and height. An error if one of them is 0.
 fn sides(info: &JxlBasicInfo) -> Result<(u32, u32), ImageError> {
     let (width, height) = info.size;
     match (u32::try_from(width), u32::try_from(height)) {
@@ -200,14 +200,14 @@ fn sides(info: &JxlBasicInfo) -> Result<(u32, u32), ImageError> {
     }
 }
 
-/// How pixels in these colours are coded if they are of high dynamic range.
+/// The coding of pixels with these colours, if they are of high dynamic range.
 fn hdr_of(profile: &JxlColorProfile) -> Option<Hdr> {
     let transfer = match profile.transfer_function()? {
         JxlTransferFunction::PQ => 16,
         JxlTransferFunction::HLG => 18,
         _ => return None,
     };
-    // By their numbers in H.273. Others are rare, and not far from those of BT.2020.
+    // By their numbers in H.273. Other primaries are rare, and close to those of BT.2020.
     let primaries = match profile {
         JxlColorProfile::Simple(JxlColorEncoding::RgbColorSpace { primaries, .. }) => {
             match primaries {
@@ -221,10 +221,10 @@ fn hdr_of(profile: &JxlColorProfile) -> Option<Hdr> {
     Hdr::of_code_points(primaries, transfer)
 }
 
-/// A box of a container: its kind, its content, and all of its bytes.
+/// A box of a container: its kind, its content, and all its bytes.
 type Part<'a> = ([u8; 4], &'a [u8], &'a [u8]);
 
-/// The boxes of a container; none of a bare codestream.
+/// The boxes of a container; empty for a bare codestream.
 fn boxes(file: &[u8]) -> impl Iterator<Item = Part<'_>> {
     let mut rest = match file.starts_with(&[0xff, 0x0a]) {
         true => &[][..],
@@ -253,13 +253,13 @@ fn compressed((kind, content, _): Part<'_>) -> Option<([u8; 4], &[u8])> {
     (kind == *b"brob").then_some((*inner, data))
 }
 
-/// The most bytes of metadata that a compressed box may expand to.
+/// The maximum number of bytes of metadata in a compressed box, after decompression.
 const MOST_METADATA: u64 = 16 << 20;
 
-/// Expands the content of a compressed box; an error is what is wrong.
+/// Decompresses the content of a compressed box. The error is a text for the user.
 fn expanded(data: &[u8]) -> Result<Vec<u8>, &'static str> {
     let wrong = "its metadata is compressed wrongly, and is left out";
-    // A window of up to a gigabyte, which the format does not have, and the decoder allocates.
+    // A window of up to a gigabyte: the format has none, but the decoder would allocate it.
     if data.first().is_none_or(|first| first & 0x7f == 0x11) {
         return Err(wrong);
     }
@@ -281,7 +281,7 @@ fn exif_of(content: &[u8]) -> Option<Vec<u8>> {
     Some(exif.to_vec())
 }
 
-/// Rewords an error of the decoder.
+/// Converts an error of the decoder.
 fn translate(error: jxl::error::Error) -> ImageError {
     let format = Format::JpegXl;
     match error {

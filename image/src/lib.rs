@@ -21,53 +21,54 @@
 //! ```
 //!
 //! # What happens to a picture
-//! 1. The first bytes decide the format. Formats that are not decoded, such as JPEG 2000, are rejected by name. HEIC is decoded by
-//!    libde265, if the system has it.
+//! 1. The first bytes decide the format. Formats that are not decoded, such as JPEG 2000, are rejected by name. HEIC is
+//!    decoded by libde265, if the system has it.
 //! 2. The header is read. A picture of more than `max_pixels` is rejected before memory is allocated for it.
 //! 3. The picture is decoded. JPEG is scaled during decoding, to no less than twice the target on each side, except for
-//!    the filters `Box` and `Nearest` and in linear light; other formats are decoded at full size. Of several sizes the
-//!    largest counts. Of a raw file of a camera the largest preview in JPEG is decoded. Of a TIFF with several pages, and
-//!    of animated JPEG XL and AVIF, the first is used.
-//! 4. It is resized, with colours weighted by alpha, in the stored numbers or in linear light
-//!    ([`ResizeSpec::linear`]), and *then* turned by its EXIF orientation and converted to sRGB:
-//!    both are cheap on a small picture. Margins are added last.
-//! 5. It is encoded: as JPEG with 4:2:0 chroma, baseline or progressive; as PNG; as WebP, lossy or lossless; as GIF;
-//!    or as AVIF with chroma at full size.
-//! 6. Of an animation (GIF, WebP, PNG of 8 bits that is not interlaced) each frame takes these steps, and is written as
-//!    the part of it that changes. JPEG and AVIF show the first.
+//!    the filters `Box` and `Nearest` and in linear light; other formats are decoded at full size. If there are several
+//!    target sizes, the largest decides. In a raw file of a camera the largest preview in JPEG is decoded; in a TIFF
+//!    with several pages, and in animated JPEG XL and AVIF, the first picture.
+//! 4. It is resized, with colours weighted by alpha, in the stored numbers or in linear light ([`ResizeSpec::linear`]),
+//!    and *then* turned by its EXIF orientation and converted to sRGB: both are cheap on a small picture. Margins are
+//!    added last.
+//! 5. It is encoded: as JPEG with 4:2:0 chroma, baseline or progressive; as PNG; as WebP, lossy or lossless; as GIF; or
+//!    as AVIF with chroma at full size.
+//! 6. In an animation (GIF, WebP, PNG of 8 bits that is not interlaced) each frame takes these steps. Only the part of
+//!    a frame that changes is written. JPEG and AVIF contain the first frame.
 //!
 //! # Decisions
 //! - **Profiles** are applied and dropped: pixels become sRGB, which viewers assume without a profile, and a profile
 //!   may be larger than the thumbnail. With `keep_metadata` the pixels keep their colours and the profile is kept
-//!   (except for CMYK, and for grey in WebP and AVIF, which become sRGB). One that cannot be applied is
-//!   [damage](ResizeSpec::fail_on) around the pixels.
+//!   (except for CMYK, and for grey in WebP and AVIF, which become sRGB). A profile that cannot be applied is
+//!   [damage](ResizeSpec::fail_on) outside the pixels.
 //! - **HDR**: PQ and HLG in AVIF and PNG (cICP) become sRGB by the curve of BT.2390 for a white of 203 nits, up to 1000
 //!   nits. With `keep_metadata`, pixels and code points stay in PNG and AVIF, unless there are margins.
-//! - **Truncated and corrupt files are errors** by default, even where libjpeg would fill the gap with grey: a torn
-//!   thumbnail looks finished. Damage that costs no pixel is not: a missing end, wrong restart markers.
-//!   [`ResizeSpec::fail_on`] moves the limit, and [`Encoded::damage`] says what was wrong.
+//! - **Truncated and corrupt files are errors** by default, even if libjpeg would fill the gap with grey: a truncated
+//!   thumbnail would look complete. Damage that costs no pixel is no error: a missing end, wrong restart markers.
+//!   [`ResizeSpec::fail_on`] changes this, and [`Encoded::damage`] describes the damage.
 //! - **16 bits** stay 16 bits from PNG or TIFF to PNG, and so do 10 and 12 bits of AVIF; JPEG, WebP and AVIF are
 //!   written with 8. A CMYK profile is applied to the upper 8.
 //! - **Alpha** is kept in PNG, WebP and AVIF, and rounded to none or all in GIF. In JPEG, transparent parts show
 //!   `background`, which is white by default. Margins of [`Fit::Pad`] show it too, or are transparent: see [`Margins`].
-//!   A GIF without transparent pixels has no alpha; a WebP animation whose first frame does not cover the canvas has it.
-//! - **Grey** stays grey in JPEG and PNG, except over a coloured background; WebP, GIF and AVIF have no grey
-//!   when they are written.
-//! - **GIF** has 256 colours per frame: those that fit best, mixed (dithered) where that would be seen otherwise.
-//!   Frames of an animation keep their time, and the whole its number of repetitions.
+//!   A GIF without transparent pixels has no alpha; a WebP animation has alpha if its first frame does not cover the
+//!   canvas.
+//! - **Grey** stays grey in JPEG and PNG, except over a coloured background. WebP, GIF and AVIF are never written as
+//!   grey.
+//! - **GIF** has 256 colours per frame: those that fit best, mixed (dithered) if the difference would be visible.
+//!   Frames of an animation keep their time, and the animation its number of repetitions.
 //! - **CMYK** (and YCCK) JPEGs and CMYK TIFFs become RGB, by their profile if they have one. Inks in JPEG are inverted,
 //!   as Adobe's programs and all others store them. TIFFs of all colour models keep their alpha.
-//! - **AVIF** is turned as its container says; an orientation in its EXIF does not count. Of an animation the still
-//!   picture beside it is used, which is its first frame as a rule.
+//! - **AVIF** is turned as its container says; an orientation in its EXIF is ignored. In an animation the separate
+//!   still picture is used, which is usually the first frame.
 //! - **Profiles of PNG** are also made from cICP (as those of AVIF), and from gAMA with cHRM; a gAMA of 1/2.2 alone
 //!   counts as sRGB.
-//! - **Palettes** of PNG and GIF stay palettes in PNG where that is exact or looks the same: see [`Palette`].
-//! - **Metadata**: none without `keep_metadata`. With it, EXIF (orientation reset, sides updated, thumbnail removed),
-//!   XMP (orientation reset) and the profile are kept in JPEG, PNG, WebP and AVIF. Nothing else is: no IPTC (APP13 of
-//!   JPEG), no comments, no PNG texts, no extended XMP (which spans segments), nothing in XMP about other parts of the
-//!   file (gain maps, motion photos, thumbnails), and in JPEG no EXIF or XMP longer than a segment (64 KiB), which is a
-//!   warning, as is EXIF that begins like something else. The tags of a TIFF are both its EXIF and the description of
-//!   its pixels: none of them is kept.
+//! - **Palettes** of PNG and GIF stay palettes in PNG if the result is exact or looks the same: see [`Palette`].
+//! - **Metadata** is dropped without `keep_metadata`. With it, EXIF (orientation reset, sides updated, thumbnail
+//!   removed), XMP (orientation reset) and the profile are kept in JPEG, PNG, WebP and AVIF. Everything else is
+//!   dropped: IPTC (APP13 of JPEG), comments, PNG texts, extended XMP (which spans segments), and XMP about other parts
+//!   of the file (gain maps, motion photos, thumbnails). In JPEG, EXIF or XMP longer than a segment (64 KiB) is dropped
+//!   with a warning; so is EXIF that does not begin like EXIF. The tags of a TIFF are both its EXIF and the description
+//!   of its pixels: none of them is kept.
 #![deny(unsafe_code)]
 
 mod animation;
@@ -134,7 +135,7 @@ use pixels::Orientation;
 pub struct Encoded {
     /// The content of the file.
     pub bytes: Vec<u8>,
-    /// Its format: JPEG, PNG, WebP, GIF or AVIF.
+    /// The format of the file: JPEG, PNG, WebP, GIF or AVIF.
     pub format: Format,
     /// Width in pixels.
     pub width: u32,
@@ -144,10 +145,10 @@ pub struct Encoded {
     pub damage: Option<Damage>,
 }
 
-/// Decodes, resizes and encodes one picture; see the [module](self) for the steps.
+/// Decodes, resizes and encodes one picture. See the [module](self) for the steps.
 ///
 /// # Errors
-/// [`ImageError`], whatever the file contains: this function does not panic on broken input.
+/// [`ImageError`]. This function does not panic on broken input.
 pub fn resize_encoded(input: &[u8], spec: &ResizeSpec) -> Result<Encoded, ImageError> {
     let mut encoded = resize_encoded_sizes(input, spec, &[spec.size])?;
     // One size has one result.
@@ -156,7 +157,7 @@ pub fn resize_encoded(input: &[u8], spec: &ResizeSpec) -> Result<Encoded, ImageE
 
 /// Loads the decoder of HEIC, libde265 of the system, and returns its version.
 ///
-/// The first picture loads it otherwise, which a sandbox forbids: workers call this at their start.
+/// Otherwise the first picture loads it, which a sandbox forbids: workers call this at their start.
 ///
 /// ```
 /// # arenite::init();
@@ -167,17 +168,17 @@ pub fn resize_encoded(input: &[u8], spec: &ResizeSpec) -> Result<Encoded, ImageE
 /// ```
 ///
 /// # Errors
-/// [`ImageError::UnsupportedVariety`], with the packages that have the library, if it is not here.
+/// [`ImageError::UnsupportedVariety`], with the packages that contain the library, if the system lacks it.
 pub fn heic_decoder() -> Result<String, ImageError> {
     avif::hevc_version()
 }
 
-/// Decodes one picture once, and resizes and encodes it to several sizes, in their order: what `srcset` of a web page
-/// needs. `sizes` replace the size of `spec`. A large JPEG takes little longer than to the largest of them alone.
+/// Decodes one picture once, and resizes and encodes it to several sizes, in their order, as `srcset` of a web page
+/// needs. `sizes` replace the size of `spec`. For a large JPEG this takes little longer than the largest size alone.
 ///
-/// The largest result is that of [`resize_encoded`], byte for byte. Smaller ones are made from it, or from the same
-/// pixels, and differ from those of a run of their own by at most two levels in the mean. Sizes that lead to the same
-/// sides, as when the picture is smaller and may not be enlarged, have equal results.
+/// The largest result equals that of [`resize_encoded`], byte for byte. Smaller results are made from it, or from the
+/// same pixels, and differ from separate results by at most two levels in the mean. Sizes that lead to the same sides,
+/// for example if the picture is smaller and may not be enlarged, have equal results.
 ///
 /// ```
 /// use arenite_image::{resize_encoded_sizes, ResizeSpec, Size};
@@ -190,7 +191,7 @@ pub fn heic_decoder() -> Result<String, ImageError> {
 /// ```
 ///
 /// # Errors
-/// As for [`resize_encoded`], if one of the sizes has them; `BadRequest` without sizes.
+/// The errors of [`resize_encoded`], for any of the sizes; `BadRequest` without sizes.
 pub fn resize_encoded_sizes(
     input: &[u8],
     spec: &ResizeSpec,
@@ -225,7 +226,7 @@ pub fn resize_encoded_sizes(
 /// Decodes and resizes one picture to the pixels that [`resize_encoded`] would encode.
 ///
 /// # Errors
-/// As for [`resize_encoded`].
+/// The errors of [`resize_encoded`].
 pub fn resize_to_pixels(input: &[u8], spec: &ResizeSpec) -> Result<Pixels, ImageError> {
     let mut pixels = resize_sizes_to_pixels(input, spec, &[spec.size])?;
     // One size has one result.
@@ -235,7 +236,7 @@ pub fn resize_to_pixels(input: &[u8], spec: &ResizeSpec) -> Result<Pixels, Image
 /// Decodes one picture once, and resizes it to the pixels that [`resize_encoded_sizes`] would encode.
 ///
 /// # Errors
-/// As for [`resize_encoded_sizes`].
+/// The errors of [`resize_encoded_sizes`].
 pub fn resize_sizes_to_pixels(
     input: &[u8],
     spec: &ResizeSpec,
@@ -254,7 +255,7 @@ pub fn resize_sizes_to_pixels(
     Ok(for_sizes(pixels, of_sizes))
 }
 
-/// The result of each size; `of_sizes` are their indices.
+/// The result of each size. `of_sizes` has the index of its result.
 fn for_sizes<T: Clone>(results: Vec<T>, of_sizes: Vec<usize>) -> Vec<T> {
     match results.len() == of_sizes.len() {
         true => results,
@@ -275,14 +276,14 @@ fn for_sizes<T: Clone>(results: Vec<T>, of_sizes: Vec<usize>) -> Vec<T> {
 /// ```
 ///
 /// # Errors
-/// As for [`resize_encoded`].
+/// The errors of [`resize_encoded`].
 #[doc(alias("imread", "imdecode"))]
 pub fn decode(input: &[u8]) -> Result<Pixels, ImageError> {
     resize_to_pixels(input, &ResizeSpec::full_size())
 }
 
 /// Encodes sRGB pixels as JPEG, PNG, WebP, GIF or AVIF. `quality` of JPEG, WebP and AVIF is 1 to 100; other numbers are
-/// clamped. Pixels that the format cannot hold are converted, see the [decisions](self#decisions).
+/// clamped. Pixels that the format does not support are converted, see the [decisions](self#decisions).
 ///
 /// ```
 /// use arenite_image::{decode, encode, Format};
@@ -294,7 +295,7 @@ pub fn decode(input: &[u8]) -> Result<Pixels, ImageError> {
 ///
 /// # Errors
 /// `NotAnOutput` for another format; `BadRequest` if the number of samples does not match the sides, or a side is 0;
-/// `OutputTooLarge` if the format cannot hold the sides; `Encode`.
+/// `OutputTooLarge` if the format does not support the sides; `Encode`.
 #[doc(alias("imwrite", "imencode"))]
 pub fn encode(pixels: Pixels, format: Format, quality: u8) -> Result<Vec<u8>, ImageError> {
     pixels.check()?;
@@ -304,8 +305,8 @@ pub fn encode(pixels: Pixels, format: Format, quality: u8) -> Result<Vec<u8>, Im
     encode::encode(&encode::prepared(pixels, format, how), format, how, None)
 }
 
-/// Returns the format of a decodable file by its first bytes. What has no signature, and begins with plausible fields of
-/// a TGA, is one.
+/// Returns the format of a decodable file by its first bytes. A file that has no signature, and begins with plausible
+/// fields of a TGA, counts as TGA.
 ///
 /// # Errors
 /// `NotAnImage` and `Unsupported`.
@@ -320,7 +321,7 @@ pub fn readable_format(head: &[u8]) -> Result<Format, ImageError> {
     }
 }
 
-/// The format of a whole file: raw files of cameras may begin like TIFF.
+/// The format of a whole file. Distinguishes raw files of cameras that begin like TIFF.
 fn format_of(input: &[u8]) -> Result<Format, ImageError> {
     match readable_format(input)? {
         Format::Tiff if raw::is_tiff(input) => Ok(Format::CameraRaw),
@@ -328,11 +329,11 @@ fn format_of(input: &[u8]) -> Result<Format, ImageError> {
     }
 }
 
-/// A picture on its way from decoder to encoder.
+/// A picture between decoder and encoder.
 struct Rendered {
-    /// At least one; more of an animation.
+    /// At least one frame; more for an animation.
     frames: Vec<Frame>,
-    /// How often an animation is shown; 0 is without end.
+    /// How often an animation is displayed; 0 for endless repetition.
     plays: u32,
     metadata: Metadata,
     format: Format,
@@ -348,7 +349,7 @@ fn render(input: &[u8], request: Request<'_>) -> Result<AllRendered, ImageError>
         let reason = "at least one size is needed".to_owned();
         return Err(ImageError::BadRequest { reason });
     }
-    // Decoders return errors. If one panics all the same, the picture counts as corrupt.
+    // Decoders return errors. If a decoder panics in spite of that, the picture counts as corrupt.
     let work = || render_unguarded(input, from, request);
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
         let text = payload
@@ -401,7 +402,7 @@ fn decode_for(
     Ok((decoded, damage))
 }
 
-/// Applies the policy to damage of a file with these sides, and adds it to other damage.
+/// Applies the policy to damage of a file with these sides, and adds it to earlier damage.
 fn add_damage(
     damage: &mut Option<Damage>,
     found: Found,
@@ -447,7 +448,8 @@ fn render_unguarded(
     let results = |mut pixels: Pixels, chroma: Option<Chroma>, spec: &ResizeSpec| {
         let mut metadata = metadata.clone();
         if spec.linear {
-            // The curve of sRGB is that of sRGB only.
+            // Linear light uses the curve of sRGB, so convert to sRGB first, unless colours are kept. CMYK is always
+            // converted.
             if !spec.keep_metadata || pixels.color == Color::Cmyk {
                 pixels = metadata.apply_colors(pixels);
             }
@@ -484,7 +486,7 @@ fn render_unguarded(
         let found = Found::around(ImageError::BadRequest { reason });
         add_damage(&mut damage, found, spec, full)?;
     }
-    // A first frame that lacks pixels stays alone.
+    // If the first frame lacks pixels, no other frames are added.
     let is_whole = damage.as_ref().is_none_or(|damage| damage.missing == 0);
     if request.animates
         && into.is_animated()
@@ -499,7 +501,7 @@ fn render_unguarded(
     Ok((rendered, of_sizes))
 }
 
-/// Adds the frames of an animation to the results of its first one. Returns the damage that ends them, if any.
+/// Adds the other frames of an animation to the results of the first. Returns the damage that ends them, if any.
 fn add_frames(
     input: &[u8],
     (from, spec): (Format, &ResizeSpec),
@@ -512,7 +514,7 @@ fn add_frames(
         Ok(None) => return Ok(None),
         Err(error) => return Ok(Some(Found::later(error))),
     };
-    // All frames have the margins of the first.
+    // All frames have the margins of the first frame.
     let margins = match spec.margins {
         Margins::Auto if first.has_alpha() => Margins::Transparent,
         Margins::Auto => Margins::Background,
@@ -526,7 +528,7 @@ fn add_frames(
             Ok(frame) => frame,
             Err(found) => return Ok(Some(found)),
         };
-        // Its profile is one of grey.
+        // The profile of the result is for grey.
         let pixels = match is_grey {
             true => frame.pixels.into_grey(),
             false => frame.pixels,
@@ -534,11 +536,11 @@ fn add_frames(
         let made = results(pixels, None, &of_frames)?;
         for (rendered, (pixels, _)) in rendered.iter_mut().zip(made) {
             rendered.plays = animation.plays;
-            // Writing them takes as much once more.
+            // Writing the frames takes the same amount again.
             bytes += 2 * pixels.bytes();
             let millis = frame.millis;
             match number {
-                // The same picture, with its time.
+                // The first frame equals the picture made before, but has a time.
                 0 => rendered.frames[0] = Frame { pixels, millis },
                 _ => rendered.frames.push(Frame { pixels, millis }),
             }
@@ -553,7 +555,7 @@ fn add_frames(
     Ok(None)
 }
 
-/// Leaves the first of equal plans; returns for each plan before the index of its equal.
+/// Removes repeated plans. Returns for each original plan the index of the equal plan that is left.
 fn drop_repetitions(plans: &mut Vec<StoredPlan>, chroma: Option<&mut Chroma>) -> Vec<usize> {
     let mut different: Vec<usize> = Vec::new();
     let mut indices = Vec::with_capacity(plans.len());
@@ -571,7 +573,7 @@ fn drop_repetitions(plans: &mut Vec<StoredPlan>, chroma: Option<&mut Chroma>) ->
     indices
 }
 
-/// Converts resized pixels to what is encoded, with margins. Of the metadata, the profile is applied or checked.
+/// Converts resized pixels to the form that is encoded, with margins. Applies or checks the profile in the metadata.
 fn finish(
     upright: Pixels,
     padding: Padding,
@@ -580,7 +582,8 @@ fn finish(
 ) -> Result<(Pixels, Metadata), ImageError> {
     let into = spec.output.format_for(from);
     let how = Encoding::of(spec);
-    // A profile describes its pixels: it is applied when inks or grey become RGB. GIF holds none.
+    // A profile describes its pixels, so it is applied when inks or grey become RGB, and for GIF, which has no
+    // profiles.
     let cannot_stay = |icc: &Vec<u8>| {
         let is_too_long = into == Format::Jpeg && icc.len() > jpeg::LONGEST_PROFILE;
         is_too_long || !color::is_profile_of(icc, upright.color)

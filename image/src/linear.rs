@@ -1,5 +1,5 @@
-//! Resizing in linear light: the mean of light, not of stored numbers, which stand for its logarithm more or less. A
-//! fine pattern of black and white becomes the grey that it looks like from afar.
+//! Resizing in linear light: averages light instead of stored numbers, which are roughly the logarithm of light. A fine
+//! pattern of black and white becomes the grey that it looks like from afar.
 
 use std::sync::LazyLock;
 
@@ -15,7 +15,7 @@ static LIGHT_OF_SIXTEEN: LazyLock<Vec<u16>> = LazyLock::new(|| table(1 << 16, li
 /// The 16-bit sample of each amount of light.
 static SAMPLE_OF_LIGHT: LazyLock<Vec<u16>> = LazyLock::new(|| table(1 << 16, sample));
 
-/// The values of a function from 0 to 1 onto 0 to 1 at this number of points.
+/// A table with the values of `value` at `len` points from 0 to 1. Its results are from 0 to 1 too.
 fn table(len: usize, value: fn(f64) -> f64) -> Vec<u16> {
     let last = (len - 1) as f64;
     let at = |index| (value(index as f64 / last) * 65_535.0).round() as u16;
@@ -36,8 +36,8 @@ fn sample(light: f64) -> f64 {
     }
 }
 
-/// The light of each sample of grey or RGB, with or without alpha, which count as samples of sRGB. Needs two bytes per
-/// sample of the source besides.
+/// Converts samples of grey or RGB, with or without alpha, to light. They count as samples of sRGB. Needs two more
+/// bytes per sample of the source.
 pub(super) fn to_light(pixels: Pixels, max_bytes: u64) -> Result<Pixels, ImageError> {
     let color = pixels.color;
     let samples = match pixels.samples {
@@ -69,7 +69,7 @@ pub(super) fn to_light(pixels: Pixels, max_bytes: u64) -> Result<Pixels, ImageEr
     })
 }
 
-/// The samples of resized light, rounded to 8 bits if the picture had 8.
+/// Converts resized light to samples, rounded to 8 bits if the picture had 8.
 pub(super) fn from_light(mut pixels: Pixels, is_eight: bool) -> Pixels {
     if let Samples::Sixteen(samples) = &mut pixels.samples {
         convert(pixels.color, samples, &SAMPLE_OF_LIGHT);
@@ -81,7 +81,7 @@ pub(super) fn from_light(mut pixels: Pixels, is_eight: bool) -> Pixels {
     pixels
 }
 
-/// Sets the alpha of each pixel to the value for its index.
+/// Sets the alpha of each pixel to `value` of its index.
 fn each_alpha(color: Color, samples: &mut [u16], value: impl Fn(usize) -> u16) {
     if color.has_alpha() {
         let channels = color.channels();
@@ -91,7 +91,7 @@ fn each_alpha(color: Color, samples: &mut [u16], value: impl Fn(usize) -> u16) {
     }
 }
 
-/// Converts all samples but alpha.
+/// Converts all samples except alpha.
 fn convert(color: Color, samples: &mut [u16], table: &[u16]) {
     let channels = color.channels();
     let colors = channels - usize::from(color.has_alpha());

@@ -18,7 +18,7 @@ use super::xmp;
 #[derive(Debug)]
 pub(super) struct Decoded {
     pub(super) pixels: Pixels,
-    /// Chroma, if `pixels` are only the luma.
+    /// Chroma, if `pixels` contain only luma.
     pub(super) chroma: Option<Chroma>,
     /// How to resize `pixels`, for each size of the request.
     pub(super) plans: Vec<StoredPlan>,
@@ -31,7 +31,7 @@ pub(super) struct Decoded {
 }
 
 impl Decoded {
-    /// A picture of a format that has no metadata.
+    /// A picture in a format that has no metadata.
     pub(super) fn without_metadata(
         pixels: Pixels,
         plans: Vec<StoredPlan>,
@@ -50,7 +50,7 @@ impl Decoded {
         }
     }
 
-    /// The same with its damage reworded, as that of the file around the picture.
+    /// The same picture, with its damage reworded as damage of the file that contains the picture.
     pub(super) fn with_damage(self, reword: impl FnOnce(ImageError) -> ImageError) -> Self {
         let damage = self.damage.map(|found| Found {
             error: reword(found.error),
@@ -60,43 +60,43 @@ impl Decoded {
     }
 }
 
-/// The chroma planes of a picture, with at most as many pixels as the luma.
+/// The chroma planes of a picture, with at most as many pixels as luma.
 #[derive(Debug)]
 pub(super) struct Chroma {
     pub(super) width: u32,
     pub(super) height: u32,
     /// Cb and Cr of each pixel; 128 is no difference.
     pub(super) pairs: Vec<u8>,
-    /// How the numbers of chroma and luma are scaled.
+    /// The ranges of the values of chroma and luma.
     pub(super) levels: Levels,
     /// The part of the picture that becomes the result, for each size of the request.
     pub(super) regions: Vec<Region>,
 }
 
-/// How luma and chroma are stored in a byte.
+/// The ranges of luma and chroma in a byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Levels {
-    /// All 256 numbers are used, as in [`Color::YCbCr`](super::pixels::Color::YCbCr).
+    /// All 256 values are used, as in [`Color::YCbCr`](super::pixels::Color::YCbCr).
     Full,
     /// Luma of 16 to 235 and chroma of 16 to 240, as in video.
     Video,
 }
 
-/// What to make of one decoded picture: a result per size.
+/// What to make of one decoded picture: a result for each size.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request<'a> {
-    /// Everything but the size.
+    /// The settings except for the size.
     pub(super) spec: &'a ResizeSpec,
     pub(super) sizes: &'a [Size],
-    /// Whether all frames of an animation are wanted.
+    /// Whether the result contains all frames of an animation.
     pub(super) animates: bool,
 }
 
 impl Request<'_> {
-    /// The plan of each size for a picture of these stored sides.
+    /// The plan of each size for a picture with these stored sides.
     ///
     /// # Errors
-    /// Those of [`ResizeSpec::plan`], if one of the sizes has them.
+    /// The errors of [`ResizeSpec::plan`], for any of the sizes.
     pub(super) fn plans(
         &self,
         sides: (u32, u32),
@@ -110,22 +110,22 @@ impl Request<'_> {
         self.sizes.iter().map(plan).collect()
     }
 
-    /// Whether exact pixels at full size are needed: the result of these filters must match other programs to the bit,
-    /// and a scaled decode averages stored numbers, not light.
+    /// Whether exact pixels at full size are needed: the results of these filters must equal those of other programs
+    /// bit by bit, and a scaled decode averages stored numbers instead of light.
     pub(super) fn needs_exact_pixels(&self) -> bool {
         self.spec.linear || matches!(self.spec.filter, Filter::Box | Filter::Nearest)
     }
 
-    /// Whether luma and chroma become RGB after the filter. Both steps are linear, so their order only affects
-    /// rounding; after the filter there are fewer pixels to convert than these, and a JPEG output needs no conversion.
+    /// Whether luma and chroma are converted to RGB after filtering. Both steps are linear, so their order only affects
+    /// rounding. After filtering there are fewer pixels to convert than `pixels`, and JPEG output needs no conversion.
     pub(super) fn converts_late(&self, plans: &[StoredPlan], pixels: u64) -> bool {
         let area = |plan: &StoredPlan| u64::from(plan.width) * u64::from(plan.height);
         !self.needs_exact_pixels() && plans.iter().all(|plan| area(plan) <= pixels / 2)
     }
 }
 
-/// The sides after a reduced decode are at least this multiple of the output's: against a full decode, the samples keep
-/// an SSIM of at least 0.997 and 46 dB.
+/// The minimum ratio of the sides after a reduced decode to those of the output: compared with a full decode, the
+/// samples then have an SSIM of at least 0.997 and 46 dB.
 pub(super) const SPARE: f64 = 2.0;
 
 /// A [`Plan`](super::size::Plan) for the pixels in stored orientation.
@@ -139,7 +139,7 @@ pub(super) struct StoredPlan {
 }
 
 impl StoredPlan {
-    /// The plan for pixels of these stored sides, which a viewer turns by `orientation`.
+    /// The plan for pixels with these stored sides, which a viewer turns by `orientation`.
     pub(super) fn new(
         spec: &ResizeSpec,
         (width, height): (u32, u32),
@@ -169,8 +169,8 @@ impl StoredPlan {
             && self.region.height * scale >= SPARE * f64::from(self.height)
     }
 
-    /// The plan for the same picture, decoded at `scale` to these sides. A last row or column from a partly filled
-    /// block is left out.
+    /// The plan for the same picture, decoded at `scale` to these sides. Leaves out a last row or column that comes
+    /// from a block filled in part.
     pub(super) fn scaled(self, scale: f64, (width, height): (u32, u32)) -> Self {
         if scale == 1.0 {
             return self;
@@ -182,19 +182,19 @@ impl StoredPlan {
     }
 }
 
-/// EXIF, XMP and what describes the colours, without their containers' headers.
+/// EXIF, XMP and the description of the colours, without the headers of their containers.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Metadata {
     /// The TIFF structure, which starts with `II` or `MM`.
     pub(super) exif: Option<Vec<u8>>,
     pub(super) xmp: Option<Vec<u8>>,
     pub(super) icc: Option<Vec<u8>>,
-    /// How the pixels are coded if they are of high dynamic range; without a profile.
+    /// The coding of the pixels, if they are of high dynamic range and have no profile.
     pub(super) hdr: Option<Hdr>,
 }
 
 impl Metadata {
-    /// Converts pixels to sRGB, by what describes their colours, which is removed.
+    /// Converts pixels to sRGB by the description of their colours, and removes it.
     pub(super) fn apply_colors(&mut self, pixels: Pixels) -> Pixels {
         let icc = self.icc.take();
         let in_profile = || {
@@ -210,8 +210,8 @@ impl Metadata {
         to_srgb(hdr.tone_mapped(pixels), icc.as_deref())
     }
 
-    /// What is wrong with it for pixels of this colour model: the profile, and what is `kept`, of which it removes EXIF
-    /// that other programs reject.
+    /// The faults of the metadata for pixels of this colour model: of the profile, and, if `keeps`, of what is kept.
+    /// Removes EXIF that other programs would reject.
     pub(super) fn faults(&mut self, color: Color, keeps: bool) -> Vec<String> {
         let mut faults = Vec::new();
         faults.extend(
@@ -236,13 +236,13 @@ impl Metadata {
             .unwrap_or(Orientation::NoTransforms)
     }
 
-    /// Updates the metadata to a result of these sides. Orientations become "upright" if one of them was applied, which
-    /// may be that of EXIF or that of TIFF (`turned`). An orientation in XMP alone is not applied, and stays.
+    /// Updates the metadata for a result with these sides. If an orientation was applied, of EXIF or of TIFF
+    /// (`turned`), all orientations become "upright". An orientation that is only in XMP is not applied and stays.
     pub(super) fn describe(&mut self, sides: (u32, u32), turned: bool) {
         let mut is_applied = turned;
         if let Some(exif) = &mut self.exif {
             exif::describe(exif, sides);
-            // One that exists has been applied.
+            // The orientation in EXIF, if there is one, has been applied.
             is_applied |= exif::make_upright(exif);
         }
         self.xmp = self.xmp.take().and_then(xmp::without_other_parts);
@@ -263,7 +263,7 @@ impl Metadata {
     }
 }
 
-/// EXIF without the name that some formats put before it.
+/// EXIF without the prefix that some formats put before it.
 pub(super) fn without_prefix(exif: Vec<u8>) -> Vec<u8> {
     match exif.strip_prefix(b"Exif\0\0") {
         Some(inner) => inner.to_vec(),
@@ -275,8 +275,8 @@ fn position(text: &[u8], name: &[u8]) -> Option<usize> {
     text.windows(name.len()).position(|window| window == name)
 }
 
-/// Inserts into a PNG, right after the header, what its encoder does not write: XMP, as a text chunk with the standard
-/// keyword, and the code points of high dynamic range.
+/// Inserts into a PNG, directly after the header, what its encoder does not write: XMP, as a text chunk with the
+/// standard keyword, and the code points of high dynamic range.
 pub(super) fn complete_png(png: &mut Vec<u8>, metadata: &Metadata) {
     /// Signature and header chunk: length, name, 13 bytes, checksum.
     const AFTER_HEADER: usize = 8 + 4 + 4 + 13 + 4;
@@ -289,7 +289,7 @@ pub(super) fn complete_png(png: &mut Vec<u8>, metadata: &Metadata) {
         png.splice(AFTER_HEADER..AFTER_HEADER, whole);
     };
     if let Some(xmp) = &metadata.xmp {
-        // Keyword; then not compressed, method 0, no language, no translated keyword.
+        // Keyword; not compressed, method 0, no language, no translated keyword.
         add(&[b"iTXtXML:com.adobe.xmp\0\0\0\0\0", &xmp[..]].concat());
     }
     if let Some(hdr) = metadata.hdr {
@@ -298,7 +298,7 @@ pub(super) fn complete_png(png: &mut Vec<u8>, metadata: &Metadata) {
     }
 }
 
-/// The checksum of a PNG chunk, without a table: chunks have a few kilobytes at most.
+/// The checksum of a PNG chunk. Computed without a table, since chunks have a few kilobytes at most.
 pub(super) fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |sum, &byte| {
         (0..8).fold(sum ^ u32::from(byte), |sum, _| {

@@ -10,16 +10,16 @@ use super::pixels::{Color, Pixels, Samples, buffer};
 use super::position::Position;
 use super::spec::ResizeSpec;
 
-/// What the margins of [`Fit::Pad`](super::Fit::Pad) show.
+/// The content of the margins of [`Fit::Pad`](super::Fit::Pad).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, NoUninit, CheckedBitPattern)]
 #[repr(u8)]
 pub enum Margins {
-    /// The background; they are transparent around a picture with transparency, where the output's format has it.
+    /// The background. Around a picture with transparency, transparent, if the output's format supports it.
     #[default]
     Auto = 0,
     /// The background, around every picture.
     Background = 1,
-    /// They are transparent around every picture, which gets transparency for it. The background in JPEG.
+    /// Transparent, around every picture, which gets an alpha channel. In JPEG the background.
     Transparent = 2,
 }
 
@@ -37,7 +37,8 @@ pub struct Padding {
 }
 
 impl Padding {
-    /// The margins of a picture of `inner` pixels at a position in a box of `outer`; none if it does not fit inside.
+    /// The margins of a picture with sides `inner` at a position in a box with sides `outer`. None if it does not fit
+    /// inside.
     pub(super) fn new(inner: (u32, u32), outer: (u32, u32), position: Position) -> Self {
         let (Some(across), Some(down)) =
             (outer.0.checked_sub(inner.0), outer.1.checked_sub(inner.1))
@@ -71,7 +72,7 @@ impl Padding {
         !self.is_empty() && has_grey && is_visible && !is_grey(spec.background)
     }
 
-    /// Surrounds pixels that are ready for the encoder of `into`.
+    /// Adds the margins to pixels that are ready for the encoder of `into`.
     pub(super) fn around(
         self,
         pixels: Pixels,

@@ -1,4 +1,5 @@
-//! Pictures of at most 256 colours, for PNG: exactly where a picture has no more, otherwise the colours that fit best.
+//! Pictures with a palette of at most 256 colours, for PNG: exact if the picture has no more, otherwise with the
+//! colours that fit best.
 
 use std::ops::{Add, Mul};
 use std::str::FromStr;
@@ -14,7 +15,7 @@ pub enum Palette {
     /// If the input has a palette (PNG, GIF) and the result has at most 256 colours, or looks the same with 256.
     #[default]
     Auto = 0,
-    /// Always, except for 16 bits per sample and grey. Where 256 colours do not suffice, they are mixed (dithered).
+    /// Always, except for 16 bits per sample and for grey. If 256 colours do not suffice, they are mixed (dithered).
     Always = 1,
     /// Never.
     Never = 2,
@@ -35,13 +36,13 @@ impl FromStr for Palette {
     }
 }
 
-/// The most colours of a palette.
+/// The maximum number of colours of a palette.
 pub(super) const MOST: usize = 256;
 
 /// Red, green, blue, alpha.
 type Rgba = [u8; 4];
 
-/// A colour with red, green and blue weighted by alpha: differences of what cannot be seen do not count.
+/// A colour whose red, green and blue are weighted by alpha, so that invisible differences do not count.
 type Weighted = [f32; 4];
 
 /// A picture with a palette.
@@ -51,21 +52,21 @@ pub(super) struct Indexed {
     pub(super) colors: Vec<Rgba>,
     /// The index of each pixel.
     pub(super) indices: Vec<u8>,
-    /// The mean of the squared differences to the picture, per colour channel, in steps of 255.
+    /// The mean squared difference from the picture, per colour channel, in steps of 255.
     pub(super) error: f64,
 }
 
 impl Indexed {
-    /// The picture with its own colours; `None` if it has more than 256, or is not 8-bit RGB or RGBA.
+    /// The picture with its own colours. `None` if it has more than 256, or is not 8-bit RGB or RGBA.
     pub(super) fn exact(pixels: &Pixels) -> Option<Self> {
-        /// Slots of a hash table: few collisions with 256 entries.
+        /// The number of slots of a hash table: few collisions with 256 entries.
         const SLOTS: usize = 1024;
         let mut slots = [(0u32, 0u16); SLOTS];
         let mut colors: Vec<Rgba> = Vec::new();
         let mut indices = Vec::with_capacity(pixels.width as usize * pixels.height as usize);
         for color in colors_of(pixels)? {
             let key = u32::from_ne_bytes(color);
-            // A slot holds the index plus one; 0 is free.
+            // A slot contains the index plus one; 0 means free.
             let mut at = (key.wrapping_mul(0x9e37_79b1) >> 22) as usize;
             let index = loop {
                 match slots[at] {
@@ -89,7 +90,7 @@ impl Indexed {
         Some(exact.sorted())
     }
 
-    /// The picture with the colours that fit best, at most this many; `None` if it is not 8-bit RGB or RGBA.
+    /// The picture with at most `most` colours, those that fit best. `None` if it is not 8-bit RGB or RGBA.
     pub(super) fn nearest(pixels: &Pixels, most: usize) -> Option<Self> {
         let mut keyed: Vec<u64> = colors_of(pixels)?
             .zip(0u64..)
@@ -119,7 +120,8 @@ impl Indexed {
         Some(nearest.sorted())
     }
 
-    /// The picture with the same colours, whose differences are passed on to the next pixels (Floyd and Steinberg).
+    /// The picture with the same colours, where each pixel's difference is passed on to the next pixels (Floyd and
+    /// Steinberg).
     pub(super) fn dithered(self, pixels: &Pixels) -> Self {
         let Some(colors) = colors_of(pixels) else {
             return self;
@@ -127,7 +129,7 @@ impl Indexed {
         let width = pixels.width as usize;
         let targets = Targets::new(&self.colors);
         let mut indices = Vec::with_capacity(self.indices.len());
-        // Differences for this row and the next, with a column more at each side.
+        // Differences for this row and the next, with one more column on each side.
         let mut rows = [vec![[0.0f32; 4]; width + 2], vec![[0.0f32; 4]; width + 2]];
         for (at, color) in colors.enumerate() {
             let x = at % width + 1;
@@ -152,7 +154,7 @@ impl Indexed {
         Self { indices, ..self }
     }
 
-    /// With transparent colours first, so that only they need an alpha in the file, then by brightness.
+    /// Sorts the colours: transparent colours first, since only they need an alpha in the file, then by brightness.
     fn sorted(self) -> Self {
         let luma = |[r, g, b, a]: Rgba| {
             let luma = 2 * u32::from(r) + 5 * u32::from(g) + u32::from(b);
@@ -173,7 +175,7 @@ impl Indexed {
     }
 }
 
-/// The colours of 8-bit RGB or RGBA; all that is fully transparent is one colour.
+/// The colours of 8-bit RGB or RGBA. All fully transparent pixels have the same colour.
 fn colors_of(pixels: &Pixels) -> Option<impl Iterator<Item = Rgba>> {
     let Samples::Eight(samples) = &pixels.samples else {
         return None;
@@ -197,7 +199,7 @@ fn weighted([r, g, b, a]: Rgba) -> Weighted {
     [r, g, b, alpha]
 }
 
-/// Adds a multiple.
+/// Adds a multiple of `other` to `one`.
 fn plus<T: Copy + Mul<Output = T> + Add<Output = T>>(
     one: [T; 4],
     other: [T; 4],
@@ -212,16 +214,16 @@ fn unweighted([r, g, b, a]: Weighted) -> Rgba {
     [r, g, b, a.round() as u8]
 }
 
-/// Colours to choose a palette from, each with its number of pixels.
+/// A colour from which a palette is chosen, with its number of pixels.
 struct Sample {
     color: Weighted,
     count: f32,
 }
 
-/// More colours than this are merged with their neighbours first.
+/// If there are more colours than this, similar ones are merged first.
 const MOST_SAMPLES: usize = 1 << 15;
 
-/// The distinct colours; if they are very many, the means of similar ones.
+/// The distinct colours. If there are too many, the means of similar colours.
 fn samples(counts: impl Iterator<Item = (Rgba, usize)> + Clone) -> Vec<Sample> {
     let sample = |(color, count): (Rgba, usize)| Sample {
         color: weighted(color),
@@ -249,13 +251,13 @@ fn samples(counts: impl Iterator<Item = (Rgba, usize)> + Clone) -> Vec<Sample> {
     .collect()
 }
 
-/// A group of colours that becomes one of the palette.
+/// A group of colours that becomes one colour of the palette.
 struct Group {
-    /// Its samples: a range of all.
+    /// The samples of the group: a range of all samples.
     start: usize,
     end: usize,
     mean: Weighted,
-    /// The channel in which it is widest, and the sum of the squared differences in it.
+    /// The channel with the largest spread, and the sum of the squared differences in it.
     axis: usize,
     spread: f32,
 }
@@ -294,10 +296,10 @@ impl Group {
     }
 }
 
-/// Chooses at most this many colours: splits the widest group at its mean until there are enough, then moves each
-/// colour to the mean of the samples that it is nearest to.
+/// Chooses at most `most` colours: splits the group with the largest spread at its mean until there are enough groups,
+/// then moves each colour to the mean of the samples that are nearest to it.
 fn chosen(mut samples: Vec<Sample>, most: usize) -> Vec<Rgba> {
-    /// Rounds of moving. The first two are most of the gain.
+    /// The number of rounds of moving. The first two have most of the effect.
     const ROUNDS: usize = 3;
     let mut groups = vec![Group::new(&samples, 0, samples.len())];
     while groups.len() < most {
@@ -316,7 +318,7 @@ fn chosen(mut samples: Vec<Sample>, most: usize) -> Vec<Rgba> {
         groups.push(Group::new(&samples, middle, end));
     }
     let mut means: Vec<Weighted> = groups.iter().map(|group| group.mean).collect();
-    // The most frequent colour of each group.
+    // Find the most frequent colour of each group.
     let mut main: Vec<(f32, Weighted)> = Vec::new();
     let mut totals: Vec<f32> = Vec::new();
     for _ in 0..ROUNDS {
@@ -340,7 +342,7 @@ fn chosen(mut samples: Vec<Sample>, most: usize) -> Vec<Rgba> {
             }
         }
     }
-    // A colour that most pixels of a group have stays exact: backgrounds, and lines.
+    // If most pixels of a group have the same colour, it stays exact: backgrounds and lines.
     let exact = |((mean, (count, color)), total): ((&Weighted, &(f32, Weighted)), &f32)| match count
         * 2.0
         >= *total
@@ -357,7 +359,7 @@ fn chosen(mut samples: Vec<Sample>, most: usize) -> Vec<Rgba> {
 
 /// The colours of a palette, sorted for a fast search.
 struct Targets {
-    /// By the sum of red, green and blue, with their indices in the palette.
+    /// The colours, sorted by the sum of red, green and blue, with their indices in the palette.
     sorted: Vec<(f32, Weighted, u8)>,
 }
 
@@ -393,7 +395,7 @@ impl Targets {
                 true => (gaps.0, sides.0.next()),
                 false => (gaps.1, sides.1.next()),
             };
-            // A distance is at least the difference of the sums, divided by the root of 3.
+            // A distance is at least the difference of the sums divided by the root of 3, so the search can stop.
             let Some((_, other, index)) = next.filter(|_| gap * gap < 3.0 * best.1) else {
                 return best;
             };

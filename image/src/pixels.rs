@@ -14,10 +14,10 @@ pub enum Color {
     Rgb,
     /// Red, green, blue, alpha.
     Rgba,
-    /// Four inks; 0 is no ink. Only between a decoder and the conversion to RGB.
+    /// Four inks; 0 is no ink. Used only between a decoder and the conversion to RGB.
     Cmyk,
-    /// Luma and two colour differences, as in JFIF; 128 is no difference. Only between a decoder and the conversion to
-    /// RGB or the JPEG encoder.
+    /// Luma and two colour differences, as in JFIF; 128 is no difference. Used only between a decoder and the
+    /// conversion to RGB or the JPEG encoder.
     YCbCr,
 }
 
@@ -38,7 +38,7 @@ impl Color {
     }
 }
 
-/// How the stored pixels are turned to be shown: flipped, then turned clockwise, or only one of both.
+/// How the stored pixels are displayed: flipped, then turned clockwise, or only one of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Orientation {
     NoTransforms,
@@ -91,7 +91,7 @@ pub struct Pixels {
     pub samples: Samples,
 }
 
-/// Divides the samples of each pixel by its last one, as a share of `most`. Invisible pixels have no colour to recover.
+/// Divides the samples of each pixel by its last sample, as a fraction of `most`. Invisible pixels do not change.
 pub(super) fn divide_by_last<T: Copy + Into<u64> + TryFrom<u64>>(
     samples: &mut [T],
     channels: usize,
@@ -148,7 +148,7 @@ impl Pixels {
         }
     }
 
-    /// This picture with the rows of another one below it, which has the same width, colour model and depth.
+    /// This picture with the rows of `below` added below it. Both must have the same width, colour model and depth.
     ///
     /// # Errors
     /// `OutOfMemory`.
@@ -169,7 +169,7 @@ impl Pixels {
         Ok(self)
     }
 
-    /// This picture without its first rows.
+    /// This picture without its first `count` rows.
     pub(super) fn without_rows(mut self, count: u32) -> Self {
         let samples = count as usize * self.width as usize * self.color.channels();
         match &mut self.samples {
@@ -180,7 +180,7 @@ impl Pixels {
         self
     }
 
-    /// The samples of a picture with 8 bits per sample; none of another.
+    /// The samples of a picture with 8 bits per sample; empty for other pictures.
     pub(super) fn eight_bits(&self) -> &[u8] {
         match &self.samples {
             Samples::Eight(samples) => samples,
@@ -188,7 +188,7 @@ impl Pixels {
         }
     }
 
-    /// Makes pixels of 8-bit RGBA transparent that are equal in `other`.
+    /// Makes each pixel transparent that equals the pixel of `other` at its place. Both pictures have 8-bit RGBA.
     pub(super) fn hide_equal(&mut self, other: &Pixels) {
         if let Samples::Eight(samples) = &mut self.samples {
             let pixels = samples.as_chunks_mut::<4>().0.iter_mut();
@@ -225,14 +225,14 @@ impl Pixels {
         })
     }
 
-    /// Scales samples of narrow range to all numbers: those of black and white are 16 and 235 in 8 bits, and 256 times
-    /// that in 16 (H.273). Alpha has all numbers already.
+    /// Scales samples of narrow range to full range. In narrow range, black and white are 16 and 235 in 8 bits, and 256
+    /// times that in 16 bits (H.273). Alpha has full range already.
     pub(super) fn widened(mut self) -> Self {
         const BLACK: f32 = 16.0;
         const WHITE: f32 = 235.0;
         let channels = self.color.channels();
         let colors = channels - usize::from(self.color.has_alpha());
-        // `unit` is what a step of 8 bits is.
+        // `unit` is the size of a step of 8 bits.
         let scaled = |sample: f32, unit: f32, most: f32| {
             (((sample / unit - BLACK) / (WHITE - BLACK)).clamp(0.0, 1.0) * most).round()
         };
@@ -267,8 +267,8 @@ impl Pixels {
         }
     }
 
-    /// Blends pixels with alpha over a colour, to eight bits without alpha; grey pixels use its first number. Pixels
-    /// without alpha stay as they are.
+    /// Blends pixels with alpha over a colour, to eight bits without alpha. Grey pixels use the first number of the
+    /// colour. Pixels without alpha do not change.
     pub(super) fn flattened_over(self, background: [u8; 3]) -> Self {
         let color = match self.color {
             Color::GrayAlpha => Color::Gray,
@@ -315,7 +315,7 @@ impl Pixels {
         self
     }
 
-    /// Takes alpha out of colours that were multiplied by it.
+    /// Divides colours by alpha, by which they were multiplied.
     pub(super) fn divide_by_alpha(&mut self) {
         let channels = self.color.channels();
         if !self.color.has_alpha() {
@@ -346,7 +346,7 @@ impl Pixels {
         }
     }
 
-    /// Adds opaque alpha where there is none.
+    /// Adds an opaque alpha channel if there is none.
     pub(super) fn with_alpha(self) -> Self {
         let (color, channels) = match self.color {
             Color::Gray => (Color::GrayAlpha, &[0, OPAQUE][..]),
@@ -356,7 +356,7 @@ impl Pixels {
         self.rearranged(color, channels)
     }
 
-    /// Pixels of another colour model, whose channels are these of the pixels, or [`OPAQUE`].
+    /// Pixels of another colour model. `channels` are the indices of its channels in the present pixels, or [`OPAQUE`].
     fn rearranged(self, color: Color, channels: &[usize]) -> Self {
         fn pick<T: Copy>(samples: &[T], own: usize, channels: &[usize], opaque: T) -> Vec<T> {
             let mut out = Vec::with_capacity(samples.len() / own * channels.len());
@@ -379,7 +379,7 @@ impl Pixels {
     }
 }
 
-/// A channel that no pixel has: full alpha.
+/// The index of a channel that no pixel has: full alpha.
 const OPAQUE: usize = usize::MAX;
 
 /// Scales 16 bits to 8, rounded.
@@ -412,7 +412,7 @@ fn turn<T: Copy + Default>(
     };
     for y in 0..out_height {
         for x in 0..out_width {
-            // The stored position of the pixel shown at (x, y).
+            // The stored position of the pixel that is displayed at (x, y).
             let (from_x, from_y) = match orientation {
                 Orientation::NoTransforms => (x, y),
                 Orientation::FlipHorizontal => (width - 1 - x, y),

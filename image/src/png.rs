@@ -1,6 +1,6 @@
-//! Decoding of PNG, by the `png` crate, with what it does not do: the sides are checked before it allocates a row, the
-//! rows of a damaged file are kept, unused bits of a transparent grey are masked, and the chunks about colour other
-//! than a profile become one.
+//! Decoding of PNG, by the `png` crate, with what that crate lacks: the sides are checked before a row is allocated,
+//! the rows of a damaged file are kept, unused bits of a transparent grey are masked, and the chunks about colour other
+//! than a profile are converted to one.
 
 use std::borrow::Cow;
 use std::io::{Cursor, ErrorKind};
@@ -25,7 +25,7 @@ type File<'a> = Cursor<&'a [u8]>;
 /// Decodes the picture that is not part of an animation, or its first frame.
 pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
     let spec = request.spec;
-    // Before the decoder: it allocates rows for these sides at once.
+    // Checked before the decoder runs, which allocates rows for these sides at once.
     if let Some(sides) = announced(input) {
         spec.check_source(sides, Format::Png)?;
     }
@@ -46,7 +46,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     let plans = request.plans((width, height), orientation, Format::Png)?;
 
     let len = usize::try_from(bytes).map_err(|_| ImageError::OutOfMemory { bytes })?;
-    // Fewer pixels first, as in an interlaced file, only where some may be missing.
+    // Only if pixels may be missing, first decode fewer pixels, as the passes of an interlaced file allow.
     let is_coarse = is_interlaced && spec.fail_on < FailOn::Error;
     let mut samples = match is_deep {
         true => Samples::Sixteen(buffer(len / 2)?),
@@ -95,7 +95,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     })
 }
 
-/// A decoder that has read everything before the pixels.
+/// Opens a decoder, which reads everything before the pixels.
 fn open<T: AsRef<[u8]>>(input: T) -> Result<Reader<Cursor<T>>, DecodingError> {
     // A profile is decompressed with the header, before the size of the pixels is known.
     let limits = png::Limits {
@@ -122,7 +122,7 @@ fn output_of<T: AsRef<[u8]>>(reader: &Reader<Cursor<T>>) -> Result<(Color, bool)
     Ok((color, depth == BitDepth::Sixteen))
 }
 
-/// Reads rows up to the end or an error. Returns the number of pixels read; an error after the last one concerns the
+/// Reads rows up to the end or an error. Returns the number of pixels read. An error after the last pixel concerns the
 /// rest of the file.
 fn read_rows(
     reader: &mut Reader<File<'_>>,
@@ -168,7 +168,7 @@ fn read_rows(
 fn metadata(reader: &Reader<File<'_>>, input: &[u8], color: Color) -> Metadata {
     let is_grey = matches!(color, Color::Gray | Color::GrayAlpha);
     let hdr = hdr(reader.info());
-    // Unreadable metadata is ignored: the pixels matter.
+    // Unreadable metadata is ignored: it must not prevent decoding.
     let mut metadata = Metadata {
         exif: exif(reader),
         xmp: xmp(reader),
@@ -200,8 +200,8 @@ fn xmp(reader: &Reader<File<'_>>) -> Option<Vec<u8>> {
     Some(text.get_text().ok()?.into_bytes())
 }
 
-/// The pixels of a picture or frame, scaled to all numbers if theirs are those of video. Fewer than 8 bits have no
-/// narrow range; a palette has 8.
+/// Scales the pixels of a picture or frame to full range, if they have the narrow range of video. Pixels of fewer than
+/// 8 bits have no narrow range; a palette has 8 bits.
 fn in_full_range(pixels: Pixels, info: &png::Info<'_>) -> Pixels {
     let has_range = info.color_type == ColorType::Indexed
         || matches!(info.bit_depth, BitDepth::Eight | BitDepth::Sixteen);
@@ -217,14 +217,14 @@ fn in_full_range(pixels: Pixels, info: &png::Info<'_>) -> Pixels {
     }
 }
 
-/// How the pixels are coded, if they are of high dynamic range.
+/// The coding of the pixels, if they are of high dynamic range.
 fn hdr(info: &png::Info<'_>) -> Option<Hdr> {
     let points = info.coding_independent_code_points?;
     let hdr = Hdr::of_code_points(points.color_primaries, points.transfer_function);
     hdr.filter(|_| points.matrix_coefficients == 0)
 }
 
-/// The profile of the pixels. The first of cICP, iCCP, sRGB, and gAMA with cHRM counts; `None` is sRGB.
+/// The profile of the pixels: from the first of cICP, iCCP, sRGB, and gAMA with cHRM that exists. `None` for sRGB.
 fn profile(info: &png::Info<'_>, is_grey: bool) -> Option<Vec<u8>> {
     if let Some(points) = &info.coding_independent_code_points
         && points.matrix_coefficients == 0
@@ -240,7 +240,7 @@ fn profile(info: &png::Info<'_>, is_grey: bool) -> Option<Vec<u8>> {
         return None;
     }
     let gamma = info.gama_chunk.map(|gamma| gamma.into_scaled());
-    // What writers note for sRGB.
+    // The gamma that programs write for sRGB.
     const LIKE_SRGB: u32 = 45_455;
     let curve = match gamma {
         None | Some(0 | LIKE_SRGB) => None,
@@ -251,7 +251,7 @@ fn profile(info: &png::Info<'_>, is_grey: bool) -> Option<Vec<u8>> {
             Chromaticity::new(x.into_value(), y.into_value())
         };
         let all = [chosen.red, chosen.green, chosen.blue, chosen.white].map(point);
-        // A triangle of three colours with a white.
+        // The three colours must form a triangle that can contain the white point.
         let is_sane = all.iter().all(|point| point.y > 0.0 && point.x >= 0.0);
         let [red, green, blue, white] = all;
         is_sane.then_some((ColorPrimaries { red, green, blue }, white))
@@ -278,7 +278,7 @@ fn set_curve(profile: &mut ColorProfile, curve: ToneReprCurve) {
     profile.blue_trc = Some(curve);
 }
 
-/// Clears the bits beyond the depth of a transparent grey, which do not count; `None` if there are none.
+/// Clears the bits of a transparent grey beyond its depth, which have no meaning. `None` if no such bits are set.
 fn with_masked_transparency(file: &[u8]) -> Option<Vec<u8>> {
     // Depth and colour type follow the sides.
     let (&depth, &kind) = (file.get(24)?, file.get(25)?);
@@ -306,7 +306,7 @@ fn with_masked_transparency(file: &[u8]) -> Option<Vec<u8>> {
     Some(masked)
 }
 
-/// Rewords an error of the decoder.
+/// Converts an error of the decoder.
 fn translate(error: DecodingError) -> ImageError {
     let format = Format::Png;
     let error = match error {
@@ -361,7 +361,7 @@ pub(super) fn has_palette(file: &[u8]) -> bool {
     file.get(25) == Some(&3)
 }
 
-/// Whether a file is an animation that is read: 16 bits per sample, and interlaced ones, are not.
+/// Whether a file is an animation that can be read: not with 16 bits per sample, and not interlaced.
 fn is_animated(file: &[u8]) -> bool {
     let mut before_pixels = chunks(file).take_while(|(kind, ..)| kind != b"IDAT");
     let is_read = file.get(24) != Some(&16) && file.get(28) == Some(&0);
@@ -384,9 +384,9 @@ pub(super) fn animation<'a>(
     let sides = reader.info().size();
     let mut screen = Screen::new(sides, (input, Format::Png), spec)?;
     let (color, _) = output_of(&reader)?;
-    // The decoder wants room for the whole picture, whatever the frame.
+    // The decoder requires a buffer for the whole picture, whatever the size of the frame is.
     let mut samples: Vec<u8> = buffer(reader.output_buffer_size().unwrap_or(0))?;
-    // A picture that is not part of the animation is in front.
+    // A picture that is not part of the animation precedes it.
     let mut is_before_first = reader.info().frame_control.is_none();
     let mut left = control.num_frames;
     let present = frames_present(input);
@@ -418,7 +418,7 @@ pub(super) fn animation<'a>(
             frame.blend_op == BlendOp::Over,
             disposal,
         );
-        // Rounded in sum, so that long animations keep their length.
+        // Rounded as a running sum, so that long animations keep their total time.
         let per_second = if frame.delay_den == 0 {
             100
         } else {
@@ -444,7 +444,7 @@ pub(super) fn animation<'a>(
     Ok((control.num_frames > 1).then(|| Animation::new(control.num_plays, next)))
 }
 
-/// The number of frames that have pixels, in a file that has its end.
+/// The number of frames that have pixels, in a file that is complete.
 fn frames_present(file: &[u8]) -> Option<u32> {
     let (mut count, mut has_header) = (0, false);
     for (kind, ..) in chunks(file) {
@@ -459,10 +459,10 @@ fn frames_present(file: &[u8]) -> Option<u32> {
 }
 
 const SIGNATURE: usize = 8;
-/// Bytes of a chunk besides its data: length, kind and checksum.
+/// The number of bytes of a chunk in addition to its data: length, kind and checksum.
 const OVERHEAD: usize = 4 + 4 + 4;
 
-/// The chunks: kind, length of the data by the header, and the bytes of the chunk that exist.
+/// The chunks: kind, length of the data according to the header, and the bytes of the chunk that exist.
 fn chunks(file: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
     let mut rest = file.get(SIGNATURE..).unwrap_or_default();
     std::iter::from_fn(move || {
@@ -498,7 +498,7 @@ pub(super) fn check_palette(file: &[u8]) -> Result<(), ImageError> {
     Ok(())
 }
 
-/// Returns a PNG of one pixel with the EXIF and XMP that `file` has after its pixels, where the decoder does not look;
+/// Returns a PNG of one pixel with the EXIF and XMP that `file` has after its pixels, where the decoder does not look.
 /// `None` if there are none.
 pub(super) fn metadata_after_pixels(file: &[u8]) -> Option<Vec<u8>> {
     let whole = |&(kind, len, whole): &([u8; 4], usize, &[u8])| {

@@ -1,5 +1,5 @@
-//! Decoding of Netpbm's formats: PBM, PGM and PPM, plain and binary, and PAM, with up to 16 bits per sample. Of several
-//! pictures in a file the first.
+//! Decoding of Netpbm's formats: PBM, PGM and PPM, plain and binary, and PAM, with up to 16 bits per sample. If a file
+//! contains several pictures, decodes the first.
 
 use super::damage::{Found, Loss, fill_rows};
 use super::error::ImageError;
@@ -12,15 +12,15 @@ const FORMAT: Format = Format::Pnm;
 /// How samples are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Storage {
-    /// Digits, apart by blanks.
+    /// As decimal numbers, separated by blanks.
     Plain,
-    /// Digits 0 and 1, with or without blanks; 1 is black.
+    /// As digits 0 and 1, with or without blanks; 1 is black.
     PlainBits,
-    /// Rows of bits, each filled up to a byte; 1 is black.
+    /// As rows of bits, each padded to whole bytes; 1 is black.
     Bits,
-    /// A byte each.
+    /// As one byte each.
     Bytes,
-    /// Two bytes each, the upper one first.
+    /// As two bytes each, the more significant first.
     Words,
 }
 
@@ -29,14 +29,14 @@ struct Header {
     width: u32,
     height: u32,
     color: Color,
-    /// The number of the brightest sample.
+    /// The value of the brightest sample.
     most: u32,
     storage: Storage,
     /// Offset of the pixels.
     pixels: usize,
 }
 
-/// Reads words of a header and numbers of a plain picture.
+/// Reads the words of a header and the numbers of a plain picture.
 #[derive(Debug)]
 struct Words<'a> {
     file: &'a [u8],
@@ -59,7 +59,7 @@ impl<'a> Words<'a> {
         &rest[..len]
     }
 
-    /// Goes to the first byte that is neither blank nor in a comment.
+    /// Skips blanks and comments.
     fn skip_blanks(&mut self) -> Option<()> {
         loop {
             match self.file.get(self.at)? {
@@ -82,7 +82,7 @@ impl<'a> Words<'a> {
     /// A number in digits.
     ///
     /// # Errors
-    /// `Truncated` at the end of the file, `Corrupt` for anything else.
+    /// `Truncated` at the end of the file, `Corrupt` if no number follows.
     fn number(&mut self) -> Result<u32, ImageError> {
         let word = self
             .word()
@@ -223,10 +223,10 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     ))
 }
 
-/// Reads all samples, and scales them to the numbers up to `white`.
+/// Reads all samples, and scales them so that the brightest is `white`.
 ///
 /// # Errors
-/// The number of samples read, and why they are not all.
+/// The number of samples that were read, and the reason why the others were not.
 fn read<T>(
     header: &Header,
     file: &[u8],

@@ -1,11 +1,12 @@
-//! Where a picture lies in its box.
+//! The position of a picture in its box.
 
 use std::str::FromStr;
 
 use bytemuck::{CheckedBitPattern, NoUninit};
 
-/// Which part of the upright picture [`Fit::Cover`](super::Fit::Cover) shows: the side or corner at which nothing is
-/// cut off, or the part of the most interest. Where [`Fit::Pad`](super::Fit::Pad) puts the picture: the side or corner without a margin.
+/// The part of the upright picture that [`Fit::Cover`](super::Fit::Cover) shows: the side or corner at which nothing is
+/// cut off, or the most interesting part. And the place where [`Fit::Pad`](super::Fit::Pad) puts the picture: the side
+/// or corner without a margin.
 ///
 /// ```
 /// use arenite_image::Position;
@@ -34,7 +35,7 @@ pub enum Position {
     Left = 7,
     /// The upper left corner.
     TopLeft = 8,
-    /// Where the interest lies, by edges, saturation and the colour of skin. The middle, for `Fit::Pad`.
+    /// The most interesting part, judged by edges, saturation and the colour of skin. For `Fit::Pad` the middle.
     Attention = 9,
 }
 
@@ -69,7 +70,7 @@ impl Position {
         }
     }
 
-    /// How much of the free space lies to the left, and above: 0, 1 or 2 halves of it.
+    /// The fractions of the free space to the left and above, in halves: 0, 1 or 2.
     pub(super) const fn halves(self) -> (u8, u8) {
         let left = match self {
             Self::TopLeft | Self::Left | Self::BottomLeft => 0,

@@ -1,14 +1,14 @@
-//! Raw files of cameras: the largest preview in JPEG that the camera, or a converter, has put there.
+//! Raw files of cameras: decodes the largest preview in JPEG that the camera or a converter has stored.
 //!
 //! | file | previews |
 //! |---|---|
-//! | NEF, CR2, ARW, DNG | in the directories of a TIFF: all that follow each other, and those below them |
+//! | NEF, CR2, ARW, DNG | in the directories of a TIFF: those in a chain, and those nested in them |
 //! | RW2 | the same, or the value of a tag |
-//! | ORF | the same, or where the notes of Olympus say |
-//! | RAF | where the header says |
+//! | ORF | the same, or at the place that the notes of Olympus name |
+//! | RAF | at the place that the header names |
 //! | CR3 | the samples of its tracks |
 //!
-//! The preview is turned as its own EXIF says, or else as the raw file does.
+//! The preview is turned by the orientation in its own EXIF, or otherwise by that of the raw file.
 
 use super::avif::Reader;
 use super::error::ImageError;
@@ -20,9 +20,9 @@ use super::tiff::Directory;
 
 const FORMAT: Format = Format::CameraRaw;
 
-/// Directories of a TIFF that are read: no camera writes as many.
+/// The maximum number of TIFF directories that are read. Cameras write fewer.
 const MOST_DIRECTORIES: usize = 64;
-/// Boxes that lie in each other, at most.
+/// The maximum depth of nested boxes.
 const MOST_DEPTH: usize = 8;
 
 /// Tags of directories.
@@ -37,16 +37,16 @@ mod tag {
     pub(super) const EXIF: u16 = 0x8769;
     pub(super) const NOTES: u16 = 0x927c;
     pub(super) const DNG: u16 = 0xc612;
-    /// Of Panasonic: the whole JPEG.
+    /// A tag of Panasonic: the whole JPEG.
     pub(super) const WHOLE_JPEG: u16 = 0x002e;
-    /// Of Olympus: a directory with the place of the preview.
+    /// A tag of Olympus: a directory with the place of the preview.
     pub(super) const CAMERA: u16 = 0x2020;
     pub(super) const PREVIEW: u16 = 0x0101;
     pub(super) const PREVIEW_BYTES: u16 = 0x0102;
 }
 
-/// Whether a file that begins like TIFF is a raw file: its first directory says so, or describes a small picture beside
-/// a larger one.
+/// Whether a file that begins like TIFF is a raw file: its first directory says so, or describes a small picture while
+/// another directory describes a larger one.
 pub(super) fn is_tiff(file: &[u8]) -> bool {
     if file.get(8..10) == Some(b"CR") {
         return true;
@@ -87,7 +87,7 @@ pub(super) fn decode(file: &[u8], request: Request<'_>) -> Result<Decoded, Image
     Ok(decoded.map_err(of_raw)?.with_damage(of_raw))
 }
 
-/// An error about a preview, as one about the raw file.
+/// Converts an error about a preview to one about the raw file.
 fn of_raw(error: ImageError) -> ImageError {
     match error {
         ImageError::Truncated { .. } => ImageError::Truncated { format: FORMAT },
@@ -98,11 +98,11 @@ fn of_raw(error: ImageError) -> ImageError {
     }
 }
 
-/// A JPEG with an orientation in EXIF.
+/// A copy of a JPEG with an orientation in EXIF.
 fn with_orientation(jpeg: &[u8], number: u8) -> Vec<u8> {
     let exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0";
     let mut turned = b"\xff\xd8\xff\xe1".to_vec();
-    // With the number, two bytes that fill the value, and the end of the list.
+    // Followed by the number, two bytes of padding, and the end of the list.
     turned.extend((exif.len() as u16 + 2 + 7).to_be_bytes());
     turned.extend(exif);
     turned.extend([number, 0, 0, 0, 0, 0, 0]);
@@ -110,17 +110,17 @@ fn with_orientation(jpeg: &[u8], number: u8) -> Vec<u8> {
     turned
 }
 
-/// The best of the previews that have been found.
+/// The best preview that has been found.
 #[derive(Debug, Default)]
 struct Previews<'a> {
-    /// With its pixels.
+    /// The largest preview, with its number of pixels.
     largest: Option<(u64, &'a [u8])>,
-    /// That of the raw file, as a number of EXIF.
+    /// The orientation of the raw file, as a number of EXIF.
     orientation: Option<u8>,
 }
 
 impl<'a> Previews<'a> {
-    /// Takes what lies at an offset, if it is a JPEG that can be decoded.
+    /// Considers the bytes at an offset, if they are a JPEG that can be decoded.
     fn add(&mut self, file: &'a [u8], offset: Option<usize>, len: Option<usize>) {
         let (Some(offset), Some(len)) = (offset, len) else {
             return;
@@ -136,7 +136,7 @@ impl<'a> Previews<'a> {
         }
     }
 
-    /// Takes those of all directories.
+    /// Considers the previews in all directories.
     fn add_directories(&mut self, file: &'a [u8]) {
         let is_big_endian = file.starts_with(b"MM");
         let start = file.get(4..8).unwrap_or_default().iter();
@@ -185,7 +185,7 @@ impl<'a> Previews<'a> {
         }
     }
 
-    /// Takes the preview of Olympus. Its offsets count from the notes on, and may lead out of them.
+    /// Considers the preview of Olympus. Its offsets count from the start of the notes, and may be beyond their end.
     fn add_notes(&mut self, file: &'a [u8], notes: &[u8]) {
         let (order, start) = match notes {
             [b'O', b'L', b'Y', b'M', b'P', b'U', b'S', 0, order, ..] => (order, 12),
@@ -221,7 +221,7 @@ impl<'a> Previews<'a> {
         }
     }
 
-    /// Takes the samples of tracks, and the orientation of Canon.
+    /// Considers the samples of tracks, and reads the orientation of Canon.
     fn add_boxes(&mut self, file: &'a [u8], boxes: &'a [u8], depth: usize) {
         let (mut offset, mut len) = (None, None);
         let mut boxes = Reader::new(boxes);
@@ -232,11 +232,11 @@ impl<'a> Previews<'a> {
                 Some(u32::from_be_bytes(bytes) as usize)
             };
             match &found.kind {
-                // The last one is a number before the preview.
+                // The last kind is a number that precedes the preview.
                 b"moov" | b"trak" | b"mdia" | b"minf" | b"stbl" | b"\0\0\0\x01" if depth > 0 => {
                     self.add_boxes(file, content, depth - 1);
                 }
-                // The first 16 bytes name the box.
+                // The first 16 bytes identify the box.
                 b"uuid" if depth > 0 => {
                     let inner = content.get(16..).unwrap_or_default();
                     self.add_boxes(file, inner, depth - 1);

@@ -14,7 +14,7 @@ use super::position::Position;
 use super::size::Region;
 use super::spec::{Filter, ResizeSpec};
 
-/// Buffers kept from picture to picture, so that their pages are already mapped.
+/// Buffers that are kept from picture to picture, so that their pages stay mapped.
 #[derive(Default)]
 struct Scratch {
     resizer: Resizer,
@@ -22,23 +22,23 @@ struct Scratch {
     decoded: [Vec<u8>; 2],
 }
 
-/// Larger buffers are freed: after one huge picture a worker must not hold its memory. 12 megapixels, scaled during
+/// Larger buffers are freed, so that a worker does not keep the memory of a huge picture. 12 megapixels, scaled during
 /// decoding, stay well below.
 const KEEP_BYTES: usize = 16 << 20;
 
-/// The most pixels of a row or column that may become one, with 8 bits per sample. Weights have 21 binary places: with
-/// more pixels their sum would be off by a grey level, and with a million each weight would be 0.
+/// The maximum number of pixels of a row or column that may become one, with 8 bits per sample. Weights have 21 binary
+/// places: with more pixels their sum would be off by a grey level, and with a million each weight would be 0.
 const MOST_TO_ONE: f64 = 8192.0;
 
-/// The most bytes of weights per pixel of a row or column: those of three lobes in 64 and again in 32 bits, plus the
-/// bounds of each output pixel.
+/// The maximum number of bytes of weights per pixel of a row or column: the weights of three lobes in 64 and again in
+/// 32 bits, plus the bounds of each output pixel.
 const WEIGHTS: u64 = 96;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Returns a buffer of `len` bytes of unspecified content, one of this thread's if possible. Return it to
+/// Returns a buffer of `len` bytes with unspecified content, if possible one of this thread's. Give it back with
 /// [`keep_buffer`].
 pub(super) fn take_buffer(len: usize) -> Result<Vec<u8>, ImageError> {
     let kept = SCRATCH.with_borrow_mut(|scratch| {
@@ -47,7 +47,7 @@ pub(super) fn take_buffer(len: usize) -> Result<Vec<u8>, ImageError> {
     });
     match kept {
         Some(mut bytes) => {
-            // Within the capacity, and writes only bytes beyond the last length.
+            // Within the capacity. Writes only the bytes beyond the last length.
             bytes.resize(len, 0);
             Ok(bytes)
         }
@@ -99,10 +99,10 @@ pub fn resize_pixels(
     Ok(out)
 }
 
-/// Like [`resize_pixels`], into a buffer of the caller: a kernel writes directly into its result.
+/// Like [`resize_pixels`], but writes to a buffer of the caller, such as a kernel's result.
 ///
 /// # Errors
-/// As for [`resize_pixels`]; also `BadRequest` if `out` does not have the length of the result.
+/// The errors of [`resize_pixels`]; also `BadRequest` if `out` does not have the length of the result.
 pub fn resize_pixels_into(
     pixels: &[u8],
     size: (u32, u32),
@@ -164,8 +164,8 @@ fn byte_len((width, height): (u32, u32), channels: u8) -> Result<usize, ImageErr
     }
 }
 
-/// Rejects resizing that would be wrong, or need far more memory than the pixels: there are weights for each pixel of a
-/// row and a column, and an intermediate picture with the width of one side and the height of the other.
+/// Rejects resizing that would be inaccurate, or need far more memory than the pixels: there are weights for each pixel
+/// of a row and of a column, and an intermediate picture with the width of one side and the height of the other.
 fn check(
     from: usize,
     into: usize,
@@ -205,7 +205,7 @@ fn check(
     Ok(())
 }
 
-/// Resizes `region` of `source`, which is inside it, to `width * height` pixels, with at most `max_bytes` of extra
+/// Resizes `region`, which must be inside `source`, to `width * height` pixels. Uses at most `max_bytes` of extra
 /// memory.
 pub(super) fn resize(
     source: &Pixels,
@@ -259,32 +259,32 @@ pub(super) fn resize(
     })
 }
 
-/// A picture that is resized while its rows are decoded: the filter needs only some of them at a time.
+/// A picture that is resized while its rows are decoded: the filter needs only some rows at a time.
 pub(super) struct Bands {
     plan: StoredPlan,
     filter: Filter,
     max_bytes: u64,
-    /// Rows of the picture.
+    /// The number of rows of the picture.
     height: u32,
-    /// Rows of the picture on either side of a point that the filter reads there.
+    /// The number of rows of the picture on either side of a point that the filter reads for it.
     reach: f64,
-    /// Rows to add at a time.
+    /// The number of rows to add at a time.
     step: usize,
-    /// The last rows that were added, from `first` on: those that are still needed.
+    /// The rows that are still needed, from row `first` on.
     rows: Option<Pixels>,
     first: u32,
-    /// The rows of the result so far.
+    /// The rows of the result that are finished.
     done: Option<Pixels>,
 }
 
 impl Bands {
-    /// The bytes of rows that are added at a time, or more.
+    /// The minimum number of bytes of rows that are added at a time.
     const BYTES: u64 = 4 << 20;
-    /// The bytes of a picture from which on bands pay.
+    /// The minimum size of a picture in bytes at which bands pay.
     const WORTHWHILE: u64 = 32 << 20;
 
     /// `None` if the picture is small, if all its pixels are needed at once, or if the filter reads most rows for each
-    /// row of the result. `row` are the bytes of a row.
+    /// row of the result. `row` is the number of bytes of a row.
     pub(super) fn for_request(
         request: Request<'_>,
         plans: &[StoredPlan],
@@ -321,7 +321,7 @@ impl Bands {
         self.step
     }
 
-    /// Adds the next rows, all of one colour model and depth, and resizes what is complete.
+    /// Adds the next rows, all of one colour model and depth, and resizes the part that is complete.
     pub(super) fn add(&mut self, next: Pixels) -> Result<(), ImageError> {
         let rows = match self.rows.take() {
             None => next,
@@ -340,7 +340,7 @@ impl Bands {
             let height = at(until) - at(done);
             let part = Region {
                 top,
-                // At the last row, rounding must not lead out of the picture.
+                // At the last row, rounding must not exceed the picture.
                 height: height.min(f64::from(rows.height) - top),
                 ..region
             };
@@ -352,7 +352,7 @@ impl Bands {
             });
         }
         let first = match until == plan.height {
-            // The rest of the picture is cut off.
+            // No more rows of the result follow: the rest of the picture is not needed.
             true => end,
             false => ((at(until) - self.reach).max(0.0) as u32).clamp(self.first, end),
         };
@@ -361,7 +361,7 @@ impl Bands {
         Ok(())
     }
 
-    /// The result, and the plan that leaves it as it is.
+    /// The result, and a plan that does not change it.
     ///
     /// # Errors
     /// `BadRequest` if rows are missing.
@@ -384,7 +384,7 @@ impl Bands {
     }
 }
 
-/// Adds chroma to a resized luma: `region` of it, resized to the sides of the luma.
+/// Adds chroma to a resized luma: `region` of chroma, resized to the sides of luma.
 pub(super) fn with_chroma(
     luma: Pixels,
     chroma: &Chroma,
@@ -425,13 +425,13 @@ pub(super) fn with_chroma(
     })
 }
 
-/// A number of video, of which `range` steps from `start` on are used, as one of the 255 steps around `center`.
+/// Converts a value of video, which uses `range` steps from `start` on, to one that uses 255 steps around `center`.
 fn stretched(level: u8, (start, range): (i32, i32), center: i32) -> u8 {
     let steps = ((i32::from(level) - start) * 255 * 2 + range).div_euclid(2 * range);
     (steps + center).clamp(0, 255) as u8
 }
 
-/// Whether all pixels are opaque: weighting by alpha would copy the source needlessly.
+/// Whether all pixels are opaque. If so, weighting by alpha would copy the source for nothing.
 fn is_opaque<const CHANNELS: usize, T: PartialEq>(samples: &[T], full: T) -> bool {
     let (pixels, _) = samples.as_chunks::<CHANNELS>();
     // No early exit inside a block, so that the compiler vectorizes it.

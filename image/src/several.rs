@@ -1,9 +1,9 @@
 //! Several sizes of one decoded picture.
 //!
-//! The largest result is made from the pixels of the decoder, as if it were the only one. A smaller one is made from the
-//! next larger result that has [`SPARE`] times its sides: filtering all pixels of the decoder again would take several
-//! times as long. Only for Lanczos, because two passes of a softer filter blur more than one, and not with alpha, because
-//! it is cut off where the filter overshoots.
+//! The largest result is made from the decoder's pixels, as if it were the only one. A smaller result is made from the
+//! next larger result that has [`SPARE`] times its sides: filtering all pixels again would take several times as long.
+//! This is only done for Lanczos, because two passes of a softer filter blur more than one; and not with alpha, because
+//! alpha is clamped where the filter overshoots.
 
 use super::error::ImageError;
 use super::linear;
@@ -13,8 +13,8 @@ use super::resample::{keep_buffer, resize, with_chroma};
 use super::size::Region;
 use super::spec::{Filter, ResizeSpec};
 
-/// Resizes a decoded picture by each plan; `chroma` has a region for each. Returns the results in the order of the
-/// plans. For linear light the picture is grey or RGB, with or without alpha.
+/// Resizes a decoded picture by each plan. `chroma` has a region for each plan. Returns the results in the order of the
+/// plans. For linear light the picture must be grey or RGB, with or without alpha.
 pub(super) fn resize_each(
     mut pixels: Pixels,
     chroma: Option<Chroma>,
@@ -68,14 +68,14 @@ pub(super) fn resize_each(
     Ok(results.into_iter().map(|(_, small)| small).collect())
 }
 
-/// Whether two regions are one, up to rounding.
+/// Whether two regions are equal, up to rounding.
 fn shows_same(one: Region, other: Region) -> bool {
     let parts = |region: Region| [region.left, region.top, region.width, region.height];
     let is_near = |(a, b): (f64, f64)| (a - b).abs() < 1e-3;
     parts(one).into_iter().zip(parts(other)).all(is_near)
 }
 
-/// Whether a result has enough pixels for a smaller one.
+/// Whether a result has enough pixels to make a smaller one from it.
 fn has_spare(larger: &Pixels, plan: &StoredPlan) -> bool {
     f64::from(larger.width) >= SPARE * f64::from(plan.width)
         && f64::from(larger.height) >= SPARE * f64::from(plan.height)

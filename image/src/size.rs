@@ -79,17 +79,17 @@ pub struct Size {
     /// When to resize at all.
     pub when: When,
     zero: u8,
-    /// Tenths of a percent of the picture's own sides, which replace the box and the fit; 0 for a box.
+    /// Tenths of a percent of the picture's own sides, used instead of the box and the fit; 0 for a box.
     pub per_mille: u16,
 }
 
-/// The longest side of a target: the limit of JPEG.
+/// The maximum side of a target: the limit of JPEG.
 const LONGEST: u32 = 65_535;
-/// The largest percentage, in tenths.
+/// The maximum percentage, in tenths.
 const MOST_PER_MILLE: u16 = 10_000;
 
 impl Size {
-    /// A box of these sides in pixels; 0 for a side that follows from the other.
+    /// A box with these sides in pixels; 0 for a side that follows from the other.
     pub const fn new(width: u32, height: u32, when: When) -> Self {
         Self {
             width,
@@ -100,7 +100,8 @@ impl Size {
         }
     }
 
-    /// A share of the picture's own sides, in tenths of a percent. `When::Force` is `When::Always` here.
+    /// A percentage of the picture's own sides, in tenths of a percent. `When::Force` is the same as `When::Always`
+    /// here.
     pub const fn percent(tenths: u16, when: When) -> Self {
         Self {
             per_mille: tenths,
@@ -185,7 +186,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// How one picture is resized: the part of the source that is shown, its sides after scaling, and margins.
+/// How one picture is resized: the visible part of the source, its sides after scaling, and margins.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Plan {
     /// Width of the scaled picture in pixels, at least 1.
@@ -212,7 +213,8 @@ pub struct Region {
 }
 
 impl Region {
-    /// The stored part of a picture with these stored sides that a viewer, who turns it by `orientation`, sees here.
+    /// The stored part of a picture with these stored sides that appears as this region to a viewer, who turns it by
+    /// `orientation`.
     pub(super) fn stored(self, (width, height): (u32, u32), orientation: Orientation) -> Self {
         use Orientation::*;
         let (width, height) = (f64::from(width), f64::from(height));
@@ -225,7 +227,7 @@ impl Region {
             },
             false => self,
         };
-        // Rounded, the far edge may lie a little outside.
+        // Because of rounding, the far edge may be slightly outside.
         if matches!(
             orientation,
             FlipHorizontal | Rotate180 | Rotate270 | Rotate270FlipH
@@ -243,7 +245,7 @@ impl Region {
         stored
     }
 
-    /// The same part of the picture scaled by `scale` (across, down), which then has these sides.
+    /// The same part of the picture after it was scaled by `scale` (across, down) to these sides.
     pub(super) fn scaled(self, scale: (f64, f64), (width, height): (u32, u32)) -> Self {
         let (left, top) = (self.left * scale.0, self.top * scale.1);
         Self {
@@ -257,7 +259,8 @@ impl Region {
 
 impl Plan {
     /// Plans the resizing of a picture whose sides are `source` (width, height, with its orientation applied). The
-    /// position matters to `Fit::Cover` and `Fit::Pad`. With `enlarge: false` no side is stretched, whatever `size.when` says.
+    /// position is used for `Fit::Cover` and `Fit::Pad`. With `enlarge: false` no side is stretched, whatever
+    /// `size.when` says.
     ///
     /// ```
     /// use arenite_image::{Fit, Plan, Position, Size, When};
@@ -325,7 +328,7 @@ impl Plan {
         (left + self.width + right, top + self.height + bottom)
     }
 
-    /// The whole picture, with both sides scaled.
+    /// The whole picture, with both sides scaled by the same factor.
     fn scaled(self, per_mille: u16, allowed: Directions) -> Self {
         if !allowed.permit(f64::from(per_mille) / 1000.0) {
             return self;
@@ -343,7 +346,7 @@ impl Plan {
 
     /// The whole picture, each side scaled independently.
     fn filling(self, size: Size, allowed: Directions) -> Self {
-        // A missing side stays as it is, and each side is limited on its own.
+        // A missing side does not change, and each side is limited separately.
         let side = |own: u32, wanted: u32| match wanted {
             0 => own,
             _ if allowed.permit(f64::from(wanted) / f64::from(own)) => wanted,
@@ -370,7 +373,7 @@ impl Plan {
         if !allowed.permit(scale) {
             return self;
         }
-        // The deciding side is exact; only the other is rounded.
+        // The deciding side is exact; only the other side is rounded.
         let side = |own: u32, wanted: u32, own_scale: Option<f64>| {
             if own_scale == Some(scale) {
                 wanted
@@ -386,17 +389,17 @@ impl Plan {
         }
     }
 
-    /// A part of the picture, filling the box if it is large enough.
+    /// A part of the picture that fills the box if the picture is large enough.
     fn covering(self, size: Size, position: Position, allowed: Directions) -> Self {
         let (width, height) = (f64::from(self.width), f64::from(self.height));
         let x = f64::from(size.width) / width;
         let scale = x.max(f64::from(size.height) / height);
-        // Larger than the box, and shrinking is off: neither scaled nor cropped.
+        // The picture is larger than the box and must not shrink: neither scaled nor cropped.
         if scale < 1.0 && !allowed.shrink {
             return self;
         }
-        // Too small to cover the box, and enlarging is off: cropped to the box, not scaled.
-        // A fraction, so that the deciding side is exact.
+        // Too small to cover the box and must not be enlarged: cropped to the box, not scaled. The scale is a fraction,
+        // so that the deciding side is exact.
         let (to, from) = match (allowed.permit(scale), x == scale) {
             (false, _) => (1.0, 1.0),
             (true, true) => (f64::from(size.width), width),
@@ -411,7 +414,7 @@ impl Plan {
         let mut left = (width - region_width) * f64::from(before) / 2.0;
         let mut top = (height - region_height) * f64::from(above) / 2.0;
         if to == from {
-            // Not scaled: cropped at whole pixels, which are copied unchanged.
+            // Not scaled: cropped at whole pixels, which are copied without change.
             (left, top) = (left.floor(), top.floor());
         }
         Self {

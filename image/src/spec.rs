@@ -12,7 +12,7 @@ use super::palette::Palette;
 use super::position::Position;
 use super::size::{Fit, Plan, Size, When};
 
-/// Bytes that a decoder may allocate besides the pixels: palettes, profiles, rows.
+/// The number of bytes that a decoder may allocate in addition to the pixels: for palettes, profiles, rows.
 pub(super) const SPARE_BYTES: u64 = 64 << 20;
 
 /// The resampling filter.
@@ -117,10 +117,10 @@ impl TryFrom<Format> for Output {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, NoUninit, CheckedBitPattern)]
 #[repr(C)]
 pub struct ResizeSpec {
-    /// The largest picture to decode, in pixels; larger ones are rejected by their header.
+    /// The maximum number of pixels of a picture. Larger pictures are rejected by their header.
     pub max_pixels: u64,
-    /// The most bytes that decoding may use for pixels, and resizing in addition; pictures that need more are rejected
-    /// by their header.
+    /// The maximum number of bytes that decoding may use for pixels, and resizing in addition. Pictures that need more
+    /// are rejected by their header.
     pub max_bytes: u64,
     /// The target size.
     pub size: Size,
@@ -134,32 +134,31 @@ pub struct ResizeSpec {
     pub output: Output,
     /// Quality of JPEG, lossy WebP and AVIF output, 1 to 100; other numbers are clamped.
     pub quality: u8,
-    /// Whether EXIF (with its orientation reset), XMP and the colour profile are kept; of TIFF only the latter two.
-    /// Nothing else is kept: no IPTC, comments or extended XMP.
+    /// Whether EXIF (with its orientation reset), XMP and the colour profile are kept; for TIFF only XMP and the
+    /// profile. Nothing else is kept: no IPTC, comments or extended XMP.
     pub keep_metadata: bool,
-    /// Whether WebP is lossless. PNG always is, JPEG and AVIF never.
+    /// Whether WebP is lossless. PNG is always lossless, JPEG and AVIF never.
     pub lossless: bool,
-    /// Whether JPEG is progressive: half as slow again, and about 1 % smaller (on the samples).
+    /// Whether JPEG is progressive: takes half as long again, and is about 1 % smaller (on the samples).
     pub progressive: bool,
-    /// The background of missing pixels, of transparent parts in JPEG, and of margins: red, green, blue. White by
-    /// default.
+    /// The colour of missing pixels, of transparent parts in JPEG, and of margins: red, green, blue. White by default.
     pub background: [u8; 3],
-    /// The damage from which on a picture is an error.
+    /// The lowest level of damage that is an error.
     pub fail_on: FailOn,
-    /// The part of the picture that `Fit::Cover` shows, and where `Fit::Pad` puts it.
+    /// The part of the picture that `Fit::Cover` shows, and the place where `Fit::Pad` puts the picture.
     pub position: Position,
-    /// What the margins of `Fit::Pad` show.
+    /// The content of the margins of `Fit::Pad`.
     pub margins: Margins,
-    /// Whether to resize in linear light: pixels are weighted by the light they stand for, so that fine patterns, stars
-    /// and lights at night keep their brightness. Slower, most of all for JPEG, which is decoded at full size.
+    /// Whether to resize in linear light: pixels are weighted by the light that they stand for, so that fine patterns,
+    /// stars and lights at night keep their brightness. Slower, especially for JPEG, which is decoded at full size.
     pub linear: bool,
     /// When PNG is written with a palette.
     pub palette: Palette,
-    /// The most bytes of pixels per byte of the file, applied from 64 MiB of pixels on: a larger picture that is better
-    /// compressed is a decompression bomb, not a photo.
+    /// The maximum number of bytes of pixels per byte of the file, if there are more than 64 MiB of pixels: a larger
+    /// picture that is compressed better is a decompression bomb, not a photo.
     pub max_ratio: u32,
-    /// Whether the result is still: the first frame of an animation. Otherwise all frames are written, if the output's
-    /// format has animations (GIF, WebP, PNG).
+    /// Whether the result of an animation is a still picture, the first frame. Otherwise all frames are written, if the
+    /// output's format has animations (GIF, WebP, PNG).
     pub first_frame: bool,
     /// Reserved for later fields; write `..ResizeSpec::new(size)`.
     #[doc(hidden)]
@@ -172,13 +171,13 @@ impl arenite::Scalar for ResizeSpec {}
 
 impl ResizeSpec {
     /// The default of [`max_pixels`](Self::max_pixels): 400 million, twice the pixels of the largest phones. Below it
-    /// [`max_bytes`](Self::max_bytes) decides: a JPEG that shrinks needs few.
+    /// [`max_bytes`](Self::max_bytes) decides: a JPEG that shrinks needs few bytes.
     pub const MAX_PIXELS: u64 = 400_000_000;
     /// The default of [`max_bytes`](Self::max_bytes): 1 GiB.
     pub const MAX_BYTES: u64 = 1 << 30;
     /// The default of [`max_ratio`](Self::max_ratio). PNG and GIF cannot reach it; flat colours in WebP can.
     pub const MAX_RATIO: u32 = 4096;
-    /// Bytes of pixels that are always harmless to decode.
+    /// The number of bytes of pixels that are always allowed, whatever the ratio is.
     pub(super) const HARMLESS: u64 = 64 << 20;
     /// The default of [`quality`](Self::quality).
     pub const QUALITY: u8 = 80;
@@ -246,11 +245,11 @@ impl ResizeSpec {
         Ok(())
     }
 
-    /// The plan for a picture of these sides, with its orientation applied.
+    /// The plan for a picture with these sides, with its orientation applied.
     ///
     /// # Errors
     /// `Corrupt` if the source has no pixels, `TooManyPixels` if it exceeds `max_pixels`, `OutputTooManyPixels` if the
-    /// output does, `OutputTooLarge` if the output format cannot hold it.
+    /// output does, `OutputTooLarge` if the output format does not support its sides.
     pub fn plan(&self, width: u32, height: u32, format: Format) -> Result<Plan, ImageError> {
         self.check_source((width, height), format)?;
         let plan = Plan::new(
@@ -293,7 +292,7 @@ impl ResizeSpec {
     }
 }
 
-/// Returns `OutputTooLarge` if the format cannot hold these sides.
+/// Returns `OutputTooLarge` if the format does not support these sides.
 pub(super) fn check_sides((width, height): (u32, u32), format: Format) -> Result<(), ImageError> {
     let limit = longest_side(format);
     if width > limit || height > limit {
@@ -307,7 +306,7 @@ pub(super) fn check_sides((width, height): (u32, u32), format: Format) -> Result
     Ok(())
 }
 
-/// The longest side that an output format can hold, in pixels.
+/// The maximum side of an output format, in pixels.
 const fn longest_side(format: Format) -> u32 {
     match format {
         Format::Jpeg => 65_500,

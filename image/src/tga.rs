@@ -1,7 +1,7 @@
 //! Decoding of TGA: palettes, grey and colours, with and without run lengths, from any corner.
 //!
-//! A TGA has no signature. [`is_header`] finds the fields of its header plausible; a file that begins with the signature
-//! of another format is none.
+//! A TGA has no signature. [`is_header`] checks that the fields of its header are plausible. A file that begins with
+//! the signature of another format is not a TGA.
 
 use super::damage::{Found, Loss, fill_rows};
 use super::error::ImageError;
@@ -14,7 +14,7 @@ const FORMAT: Format = Format::Tga;
 /// Bytes of the header.
 const HEADER: usize = 18;
 
-/// What a stored pixel is.
+/// The meaning of a stored pixel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// The number of a colour in the palette.
@@ -29,28 +29,28 @@ struct Header {
     has_runs: bool,
     width: u32,
     height: u32,
-    /// Bits of a pixel.
+    /// The number of bits of a pixel.
     bits: u8,
     orientation: Orientation,
     /// Whether the header announces alpha.
     has_alpha: bool,
-    /// The number of the first colour of the palette.
+    /// The number that the first colour of the palette has.
     first: usize,
-    /// Bits of a colour of the palette.
+    /// The number of bits of a colour in the palette.
     color_bits: u8,
-    /// Colours of the palette.
+    /// The number of colours in the palette.
     colors: usize,
     /// Offset of the palette.
     palette: usize,
 }
 
-/// Whether a file may begin so.
+/// Whether a file may begin with these bytes.
 pub(super) fn is_header(head: &[u8]) -> bool {
     Header::read(head).is_some()
 }
 
 impl Header {
-    /// `None` if a field has a value that no writer gives it.
+    /// `None` if a field has a value that no program writes.
     fn read(file: &[u8]) -> Option<Self> {
         let header = file.first_chunk::<HEADER>()?;
         let word = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
@@ -126,7 +126,7 @@ impl Header {
     }
 }
 
-/// A stored colour as red, green, blue and alpha.
+/// Converts a stored colour to red, green, blue and alpha.
 fn rgba(stored: &[u8]) -> [u8; 4] {
     match *stored {
         [low, high] => {
@@ -187,7 +187,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
             done
         }
     };
-    // Writers that leave alpha at 0 everywhere mean none.
+    // A file whose alpha is 0 everywhere was written without alpha.
     if color.has_alpha()
         && samples
             .chunks_exact(channels)
@@ -219,7 +219,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     ))
 }
 
-/// Reads packets, each a run of one pixel or a number of different ones; returns the number of pixels.
+/// Reads packets: each is a run of one pixel, or a number of different pixels. Returns the number of pixels.
 fn read_runs<'a>(
     mut data: &[u8],
     bytes: usize,

@@ -1,7 +1,7 @@
-//! XMP without what it says about other parts of its file: gain maps, motion photos, further pictures, thumbnails. They
-//! are not in a result.
+//! Removes from XMP the descriptions of other parts of its file: gain maps, motion photos, further pictures,
+//! thumbnails. Results do not contain those parts.
 
-/// Namespaces that are about other parts only, and the prefixes that files use for them, also without a declaration.
+/// Namespaces that only describe other parts, and the prefixes that files use for them even without a declaration.
 const OTHER_PARTS: [&str; 8] = [
     "http://ns.adobe.com/hdr-gain-map/1.0/",
     "hdrgm",
@@ -12,7 +12,7 @@ const OTHER_PARTS: [&str; 8] = [
     "http://ns.adobe.com/xap/1.0/g/img/",
     "xapGImg",
 ];
-/// Beginnings of names in other namespaces.
+/// Beginnings of names in other namespaces that describe other parts.
 const PROPERTIES: [([&str; 2], &[&str]); 2] = [
     (
         ["http://ns.google.com/photos/1.0/camera/", "GCamera"],
@@ -21,7 +21,7 @@ const PROPERTIES: [([&str; 2], &[&str]); 2] = [
     (["http://ns.adobe.com/xap/1.0/", "xmp"], &["Thumbnails"]),
 ];
 
-/// XMP without elements and attributes about other parts of the file. `None` if it cannot be taken apart.
+/// XMP without elements and attributes about other parts of the file. `None` if it cannot be parsed.
 pub(super) fn without_other_parts(xmp: Vec<u8>) -> Option<Vec<u8>> {
     let Ok(text) = str::from_utf8(&xmp) else {
         return Some(xmp);
@@ -36,7 +36,7 @@ pub(super) fn without_other_parts(xmp: Vec<u8>) -> Option<Vec<u8>> {
     let spaces = Spaces::of(text);
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;
-    // Elements around, from the first that is left out.
+    // The number of open elements, counted from the first that is left out.
     let mut left_out = 0usize;
     while let Some(start) = rest.find('<') {
         let (before, from) = rest.split_at(start);
@@ -63,7 +63,7 @@ pub(super) fn without_other_parts(xmp: Vec<u8>) -> Option<Vec<u8>> {
     (left_out == 0).then(|| kept.into_bytes())
 }
 
-/// The length of a tag, a comment or an instruction at the start of a text.
+/// The length of the tag, comment or instruction at the start of a text.
 fn markup_len(text: &str) -> Option<usize> {
     for (start, end) in [("<!--", "-->"), ("<![CDATA[", "]]>"), ("<?", "?>")] {
         if let Some(inner) = text.strip_prefix(start) {
@@ -121,7 +121,7 @@ impl<'a> Spaces<'a> {
         OTHER_PARTS.contains(&space) || PROPERTIES.iter().any(is_property)
     }
 
-    /// Adds a start tag, without attributes about other parts.
+    /// Appends a start tag without its attributes about other parts.
     fn push_element(&self, tag: &str, kept: &mut String) -> Option<()> {
         let (start, mut rest) = tag.split_at(1 + name_of(tag).len());
         kept.push_str(start);

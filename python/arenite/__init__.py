@@ -11,7 +11,7 @@ loads only what its tasks need.
 
 from __future__ import annotations
 
-# The constant of `typing`, whose import takes longer than a worker's other imports of this package.
+# The constant of `typing`: importing `typing` takes longer than all other imports of a worker.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
@@ -150,7 +150,7 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # Type checkers know what there is from the imports above.
+if not TYPE_CHECKING:  # Type checkers read the imports above.
 
     def __getattr__(name: str) -> Any:
         from importlib import import_module
@@ -170,11 +170,11 @@ if not TYPE_CHECKING:  # Type checkers know what there is from the imports above
 
 
 def _missing(name: str, error: ImportError) -> Any:
-    """In the place of what needs a library that is not installed: says so when it is called. So `help(arenite)`,
-    `hasattr` and `from arenite import *` work without the library."""
+    """Raises the error of a missing library when called: stands in for a name that needs the library, so that
+    `help(arenite)`, `hasattr` and `from arenite import *` work without it."""
     text = f"arenite.{name} needs {error.name}, which is not installed: pip install {error.name}"
     if _HOMES[name].startswith("tables"):
-        # Which says what these need.
+        # The text names the missing library.
         text = f"arenite.{name}: {error}"
 
     def missing(*_: Any, **__: Any) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Objects that stay in a worker: `Actor`."""
+"""Objects that live in one worker: `Actor`."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Calls(Generic[Object]):
         return self._method(name)
 
     def __getitem__(self, method: Callable[Concatenate[Object, P], T]) -> Callable[P, Future[T]]:
-        """The method of the object that this method of its class is: `counter[Counter.total]` is `counter.total`, and
-        type checkers know its arguments and its result."""
+        """Returns the method of the object for a method of its class: `counter[Counter.total]` is `counter.total`, with
+        argument and result types for type checkers."""
         name = _name_in(self._of()._class, method)
         if name is None:
             raise TypeError(f"a method of the class is needed between the brackets, not {method!r}")
@@ -53,15 +53,15 @@ class Calls(Generic[Object]):
 class Actor(Calls[Object]):
     """An object that stays in one worker: see `Executor.actor`.
 
-    Each attribute whose name does not begin with an underscore is a method of the object, which returns a `Future`. So
-    does calling the actor, if the object can be called. `options` is a method of the actor.
+    Each attribute whose name does not begin with an underscore is a method of the object, and returns a `Future`.
+    Calling the actor calls the object, and also returns a `Future`. `options` is a method of the actor.
     """
 
     def __init__(self, executor: Executor, cls: Callable[..., Object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._executor = executor
         self._name = getattr(cls, "__qualname__", type(cls).__qualname__)
         self._class = cls if isinstance(cls, type) else None
-        #: The actor; with `max_workers=0` a future of the object.
+        #: The handle of the actor; with `max_workers=0`, a future of the object.
         self._actor: _arenite.Actor | Future[Any] | None
         if executor._inline:
             self._actor = _inline.call(cls, args, kwargs)
@@ -82,7 +82,7 @@ class Actor(Calls[Object]):
         ...     counter.options(deadline=5).total().result()
         3
 
-        :param deadline: Seconds that a call may run. Then the worker is killed, and the object is lost.
+        :param deadline: The seconds that a call may run. After them the worker is killed, and the object is lost.
         """
         return Limited(self, deadline)
 
@@ -113,7 +113,7 @@ class Actor(Calls[Object]):
         engine, private = executor._engine, executor._private
         is_pickled = False
         try:
-            # In the place of a function is the name of the method.
+            # The function of the call is the name of the method.
             method = _pickle.Function(name.encode(), 0, [], 0, frozenset(), executor._definitions)
             head, kind, buffers = method.head, 0 if kwargs else _pickle.POSITIONAL, method.buffers
             plain = None if kwargs else _pickle.dump_plain(args)
@@ -126,7 +126,7 @@ class Actor(Calls[Object]):
         except Exception as error:
             executor._check_open()
             if engine.is_foreign or is_pickled and isinstance(error, ValueError):
-                raise  # What is lent to it is not free.
+                raise  # Memory that the call lends is lent already, or overlaps.
             return failed(error)
         return Future(task, executor._private_results, executor._cancel_running, executor._load)
 
@@ -161,7 +161,7 @@ class Limited(Calls[Object]):
 
 
 def _name_in(cls: type | None, method: Any) -> str | None:
-    """The name that a class has for one of its methods. Where that is not known, the method's own."""
+    """Returns the name by which a class has a method; the method's own name if the class does not have it."""
     for base in cls.__mro__ if cls is not None else ():
         for name, value in vars(base).items():
             if value is method:
@@ -170,10 +170,10 @@ def _name_in(cls: type | None, method: Any) -> str | None:
 
 
 def _may_have(cls: type, name: str) -> bool:
-    """Whether objects of a class may have an attribute: the class has it, or any of its methods names it, which may set
-    it."""
+    """Whether objects of a class may have an attribute: the class has it, or a method of the class names it and so may
+    set it."""
     if name == "__call__":
-        # That of the class itself makes objects.
+        # The `__call__` of a class itself creates objects.
         return any("__call__" in vars(base) or "__getattr__" in vars(base) for base in cls.__mro__)
     if hasattr(cls, name) or hasattr(cls, "__getattr__"):
         return True
@@ -188,7 +188,7 @@ def _may_have(cls: type, name: str) -> bool:
 
 
 def _names(code: Any, name: str) -> bool:
-    """Whether code sets or reads an attribute of this name, or takes attributes by a name that it computes."""
+    """Whether code sets or reads an attribute with this name, or computes names of attributes."""
     if name in code.co_names or name in code.co_consts or {"setattr", "__dict__", "vars"} & {*code.co_names}:
         return True
     return any(_names(inner, name) for inner in code.co_consts if hasattr(inner, "co_names"))

@@ -1,7 +1,7 @@
-"""Arrays in shared memory: in the program by the methods of an executor, in a task by the functions of this module.
+"""Arrays in shared memory. The program makes them by methods of an executor, a task by the functions of this module.
 
-In a task, an array that these functions make is returned without a copy. Outside of tasks they make ordinary arrays, so
-that the functions that use them can be called and tested like any other.
+A task returns an array of these functions without a copy. Outside of tasks the functions make ordinary arrays, so that
+functions that use them can be called and tested like any other.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 Shape = int | tuple[int, ...]
 Scalar = TypeVar("Scalar", bound=numpy.generic)
 
-#: Read-only arrays below this size lie side by side in the arena, others on pages of their own.
+#: Read-only arrays below this size share pages of the arena. Larger arrays have separate pages.
 PACKED = 64 << 10
 
 
 def install() -> None:
-    """From now on, numpy makes arrays of 1 MiB and more in memory that tasks read without a copy.
+    """From now on, numpy places arrays of 1 MiB and more in memory that tasks read without a copy.
 
-    Call it before the arrays are made. An executor then passes such an array as it is at that moment: what the program
-    writes to it afterwards, the task does not see, as with a pickle. Nothing is copied but pages that are written while
-    tasks may read them. Of an array that is passed again, what was written since is copied; before Linux 6.7, all of it.
+    Call it before the arrays are made. An executor then passes such an array by a snapshot: as with a pickle, the task
+    does not see what the program writes afterwards. Only pages that are written while tasks may read them are copied.
+    If the array was written when it is passed again, the written pages are copied; before Linux 6.7, all of the array.
 
     >>> import arenite, numpy
     >>> arenite.install()
@@ -40,14 +40,13 @@ def install() -> None:
     ...     int(total.result()), ex.stats().bytes_copied
     (1000000, 0)
 
-    It holds for all threads of this process and for copies that `os.fork` makes of it, as long as they live, and for
-    everything that makes arrays by numpy: `numpy.load`, `cv2.imread`, data frames of pandas. Sandboxed workers get
-    copies. In a task it does nothing.
+    This applies to all threads of this process, to its copies by `os.fork`, and to everything that makes arrays by
+    numpy: `numpy.load`, `cv2.imread`, data frames of pandas. Sandboxed workers get copies. In a task this does nothing.
 
-    Freed memory stays with the process, at most a sixteenth of the machine's and 1 GiB; from 5 seconds on, it goes back
-    to Linux when numpy makes or frees the next large array.
+    The process reuses freed memory, at most a sixteenth of the machine's memory and 1 GiB. Memory that is unused for 5
+    seconds goes back to Linux when numpy makes or frees the next large array.
 
-    Raises OSError where memory cannot be shared so: `ulimit -v`, or `vm.overcommit_memory=2`.
+    Raises OSError if memory cannot be shared in this way: `ulimit -v`, or `vm.overcommit_memory=2`.
     """
     _arenite.install()
 
@@ -67,8 +66,8 @@ class Mut:
 def mut(array: NDArray[Scalar]) -> NDArray[Scalar]:
     """Lends an array to one task, which writes to it in place.
 
-    Any number of tasks may write to one array at the same time, as long as their slices do not overlap: overlapping
-    ones are refused.
+    Several tasks may write to one array at the same time if their slices do not overlap. Overlapping slices are
+    refused.
 
     >>> import arenite
     >>> def fill(row, value):
@@ -81,7 +80,7 @@ def mut(array: NDArray[Scalar]) -> NDArray[Scalar]:
     [[0, 0], [1, 1], [2, 2]]
 
     Raises ValueError for an array that is not contiguous: pass whole rows of it. Do not touch the slice before its task
-    has ended. A task that is killed leaves it partly written.
+    has ended. A task that is killed leaves the slice partly written.
     """
     if not isinstance(array, numpy.ndarray):
         raise TypeError(f"mut() takes an array, not {type(array).__name__}")
@@ -91,7 +90,7 @@ def mut(array: NDArray[Scalar]) -> NDArray[Scalar]:
         raise ValueError("mut() takes a contiguous array: whole rows, not columns or steps")
     if not array.flags.writeable:
         raise ValueError("mut() takes a writable array: this one is read-only, as what share() and tasks return")
-    # The task gets an array.
+    # The task gets an array: type checkers see its type.
     return Mut(array)  # type: ignore[return-value]
 
 
@@ -100,7 +99,7 @@ def make(arena: _pickle.Arena, shape: Shape, dtype: DTypeLike, order: Any, zeroe
     kind = numpy.dtype(dtype)
     if kind.hasobject:
         raise TypeError(f"an array of {kind} cannot be in shared memory: it holds Python objects")
-    # What numpy makes of the shape, and its errors for bad ones, without memory.
+    # Applies numpy's rules for shapes, with numpy's errors for bad shapes, without allocating memory.
     model: NDArray[Any] = numpy.broadcast_to(numpy.empty((), kind), shape)
     if model.nbytes == 0:
         return numpy.empty(shape, kind, order)
@@ -109,7 +108,7 @@ def make(arena: _pickle.Arena, shape: Shape, dtype: DTypeLike, order: Any, zeroe
 
 
 class _Sealed:
-    """An arena in which only memory is found that nothing can write."""
+    """An arena whose `find` returns read-only memory only."""
 
     def __init__(self, arena: _arenite.Engine) -> None:
         self._arena = arena
@@ -126,8 +125,8 @@ class _Sealed:
 
 
 def share(arena: _arenite.Engine, value: Any, count: Any) -> Any:
-    """Returns the value with its memory in the arena, read-only: a copy, unless nothing can write where the value lies.
-    `count` is told how many bytes were copied."""
+    """Returns the value with read-only memory in the arena. Copies the memory, unless it is already read-only there.
+    `count`: adds a number of copied bytes to the statistics."""
     sealed = _Sealed(arena)
     if type(value) is numpy.ndarray and not value.dtype.hasobject and value.nbytes:
         address = value.__array_interface__["data"][0]
@@ -136,26 +135,26 @@ def share(arena: _arenite.Engine, value: Any, count: Any) -> Any:
         elif value.flags.c_contiguous and (taken := arena.snapshot(address, value.nbytes)) is not None:
             shared = numpy.ndarray(value.shape, value.dtype, buffer=taken)  # type: ignore[arg-type]
         elif value.nbytes < PACKED:
-            # It is never lent, so it needs no pages of its own. This counts the copy.
+            # The array is never lent, so it needs no separate pages. `copy` counts the bytes.
             buffer: Any = arena.copy(value.tobytes())
             shared = numpy.ndarray(value.shape, value.dtype, buffer=buffer)
         else:
             written: Any = arena.alloc(value.nbytes)
             numpy.copyto(numpy.ndarray(value.shape, value.dtype, buffer=written), value)
-            # Of the buffer that was written, an array could be made writable again.
+            # An array over the writable buffer could be made writable again.
             shared = numpy.ndarray(value.shape, value.dtype, buffer=arena.read_only(written))  # type: ignore[arg-type]
             count(value.nbytes)
         shared.flags.writeable = False
         return shared
     data, buffers, copied = _pickle.dump(value, sealed)
     count(copied)
-    # Of the buffers that were written, arrays could be made writable again.
+    # Arrays over the writable buffers could be made writable again.
     views = [memoryview(arena.read_only(buffer)) for buffer in buffers]
     return _pickle.load(data, views)
 
 
 def _arena() -> _pickle.Arena | None:
-    """The arena of the running task, if this is one."""
+    """Returns the arena of the running task; None outside of tasks."""
     return _arenite.TaskArena() if _arenite.is_worker() else None
 
 

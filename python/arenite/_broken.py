@@ -1,8 +1,7 @@
-"""Failures of workers. They are what `ProcessPoolExecutor` raises then, so that a program that catches that catches
-these.
+"""Failures of workers. Their base class is the exception of `ProcessPoolExecutor`, for programs that catch it.
 
-They are apart from the other exceptions since their base is in a module whose import takes longer than that of this
-package.
+This module is separate from the other exceptions because importing the base class takes longer than importing the rest
+of this package.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ else:
     try:
         from concurrent.futures.process import BrokenProcessPool
     except RuntimeError:
-        # The interpreter ends, and the program, which has not imported the module, cannot catch its exception either.
+        # At the end of the interpreter the module cannot be imported. The program has not imported it either, so cannot
+        # catch its exception.
         BrokenProcessPool = BrokenExecutor
 
 
@@ -63,13 +63,13 @@ class StartFailed(_Failure, BrokenProcessPool):
 
 
 def start_failed(why: str) -> StartFailed:
-    """Returns the exception for a reason why no worker can be started, as the engine has it."""
-    # What Linux says where a user has as many processes and threads as the limit allows.
+    """Returns the exception for a reason of the engine why no worker can start."""
+    # Linux reports this error at the user's limit of processes and threads.
     return StartFailed(f"{why} ({MANY_PROCESSES})" if "EAGAIN" in why else why)
 
 
 def from_failure(failure: dict[str, Any]) -> WorkerDied | KilledForMemory | StartFailed:
-    """Returns the exception for a failure that ended a worker, as the extension describes it."""
+    """Returns the exception for a failure that ended a worker. `failure`: the dictionary of the extension."""
     kind, text = failure["kind"], failure["text"]
     if kind == "start":
         return start_failed(text)

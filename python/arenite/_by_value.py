@@ -1,7 +1,6 @@
-"""How functions, classes and what they are made of are pickled by value: `_mirror` makes them again.
+"""Pickles functions and classes by value, with the objects that they consist of. `_mirror` creates them from that.
 
-Used for functions and classes that have no name of their own in a module, and for definitions, which a worker gets
-once.
+This is used for functions and classes that no module has by name, and for definitions, which a worker gets once.
 """
 
 from __future__ import annotations
@@ -35,15 +34,15 @@ if TYPE_CHECKING:
 
 
 class Names(NamedTuple):
-    """What the code of a function, with that of functions and classes in it, refers to by name."""
+    """The names that the code of a function refers to, with the code of its inner functions and classes."""
 
     #: Globals and builtins.
     globals: frozenset[str]
     #: Attributes and everything else.
     others: frozenset[str]
-    #: It sets variables of an enclosing function.
+    #: Whether the code sets variables of an enclosing function.
     sets_cells: bool
-    #: It may look up any global.
+    #: Whether the code may look up any global.
     is_open: bool
 
 
@@ -51,7 +50,7 @@ _OF_GLOBALS = {"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "LOA
 #: Functions that look up globals by names that are not in the code.
 _OPEN = {"globals", "eval", "exec"}
 _OF_CELLS = {"STORE_DEREF", "DELETE_DEREF"}
-#: By the identity of the code, as long as it exists.
+#: By the identity of a code object that exists.
 _names: dict[int, tuple[weakref.ref[CodeType], Names]] = {}
 
 
@@ -80,9 +79,9 @@ def names_of(code: CodeType) -> Names:
     return names
 
 
-# ---- what can change
+# ---- objects that can change
 
-#: What cannot.
+#: Types whose objects cannot change.
 _ATOMS = {int, float, complex, bool, str, bytes, type(None), range, type(Ellipsis), type(NotImplemented)}
 
 
@@ -103,7 +102,7 @@ def is_constant(value: Any, inside: tuple[Any, ...] = ()) -> bool:
     if kind is FunctionType:
         if _pickle.is_reachable(value, value.__module__, value.__qualname__):
             return True
-        # One that refers to itself may keep something in an attribute.
+        # A function that refers to itself may store something in an attribute.
         return not any(value is one for one in inside) and is_constant_function(value, inside)
     if kind is BuiltinFunctionType:
         return type(value.__self__) in (ModuleType, type(None))
@@ -129,14 +128,14 @@ def contents(function: FunctionType) -> Iterator[tuple[CellType, Any]]:
         try:
             yield cell, cell.cell_contents
         except ValueError:
-            pass  # It is empty.
+            pass  # The cell is empty.
 
 
 # ---- functions
 
 
 def _home(space: dict[str, Any], copies: bool) -> tuple[str, bool] | None:
-    """The name of the module with these globals, and whether it is mirrored; None if the globals are copied."""
+    """Returns the name of the module with these globals, and whether it is mirrored; None if the globals are copied."""
     name = space.get("__name__")
     module = sys.modules.get(name) if type(name) is str else None
     if module is None or vars(module) is not space:
@@ -154,7 +153,7 @@ def reduce_function(pickler: _pickle.Pickler, function: FunctionType) -> Any:
 
 
 def parts_of_function(pickler: _pickle.Pickler, function: FunctionType) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What makes a function, and what fills it, without its defaults and attributes."""
+    """Returns the arguments that create a function, and its state, without its defaults and attributes."""
     code, space = function.__code__, function.__globals__
     names = names_of(code)
     state: dict[str, Any] = {"__qualname__": function.__qualname__, "__module__": function.__module__}
@@ -169,7 +168,7 @@ def parts_of_function(pickler: _pickle.Pickler, function: FunctionType) -> tuple
     home: Any = _home(space, pickler.copies_globals)
     used = names.globals & space.keys()
     if home is None or not (home[1] or _needs_module(home[0], [space[name] for name in used])):
-        # Without its module, which need not be in the worker.
+        # The function is sent without its module, which the worker may not have.
         state["globals"] = {name: space[name] for name in sorted(used)}
         home = pickler.space_of(space), False
     elif home[1]:
@@ -180,7 +179,7 @@ def parts_of_function(pickler: _pickle.Pickler, function: FunctionType) -> tuple
 
 
 def _needs_module(home: str, values: list[Any]) -> bool:
-    """Whether a function needs its module for these globals: not for what others define."""
+    """Whether a function needs its module for these globals: not if other modules define them."""
     for value in values:
         if type(value) is ModuleType:
             continue
@@ -192,7 +191,7 @@ def _needs_module(home: str, values: list[Any]) -> bool:
 
 
 def _submodules(names: Names, values: list[Any]) -> list[str]:
-    """Modules that the code reaches as attributes of packages, as in `xml.dom.minidom`."""
+    """Returns the modules that the code reads as attributes of packages, as in `xml.dom.minidom`."""
     packages = [value for value in values if type(value) is ModuleType and hasattr(value, "__path__")]
     found = []
     for package in packages:
@@ -205,10 +204,10 @@ def _submodules(names: Names, values: list[Any]) -> list[str]:
 
 
 def _annotations(function: FunctionType | type) -> dict[str, Any]:
-    """The annotations of a function, as far as they can be pickled: few need them."""
+    """Returns the annotations of a function that can be pickled: few tasks need them."""
     try:
         given = function.__annotations__
-    except Exception:  # Names that do not exist, from Python 3.14 on.
+    except Exception:  # From Python 3.14 on, a name may not exist.
         return {}
     return {name: value for name, value in given.items() if type(value) in _ATOMS or _can_pickle(value)}
 
@@ -222,15 +221,15 @@ def _can_pickle(value: Any) -> bool:
 
 
 def reduce_code(_: _pickle.Pickler, code: CodeType) -> Any:
-    # With the name of its file and its lines, for tracebacks. Both sides have the same version of Python.
+    # The code contains its file name and line numbers, for tracebacks. Both sides have the same version of Python.
     return _mirror.make_code, (marshal.dumps(code),)
 
 
 # ---- classes
 
-#: Attributes that decide how a class is made.
+#: Attributes that determine how a class is created.
 _OF_BODY = ("__module__", "__qualname__", "__slots__", "__doc__", "__orig_bases__")
-#: All that is there when a class is made.
+#: Attributes that a new class has.
 _OF_CREATION = {*_OF_BODY, "__dict__", "__weakref__", "__classdictcell__"}
 
 
@@ -240,7 +239,7 @@ def reduce_class(_: _pickle.Pickler, cls: type) -> Any:
 
 
 def how_of_class(cls: type) -> tuple[Any, ...]:
-    """What `_mirror.make_class` takes."""
+    """Returns the arguments of `_mirror.make_class`."""
     space = vars(cls)
     body = {name: space[name] for name in _OF_BODY if name in space}
     body.setdefault("__qualname__", cls.__qualname__)
@@ -278,7 +277,7 @@ def attributes_of_class(cls: type) -> dict[str, Any]:
 
 
 def _is_of_user(name: str, value: Any) -> bool:
-    """Whether an attribute of an enumeration is not made when the enumeration is."""
+    """Whether the user has defined an attribute of an enumeration, rather than the enumeration's creation."""
     if name in ("__new__", "_new_member_", "__annotations__"):
         return False
     if isinstance(value, (FunctionType, classmethod, staticmethod, property)):
@@ -293,7 +292,7 @@ def _state_of(member: Any) -> dict[str, Any]:
 #: Types of the interpreter that have no name among the builtins.
 _OF_TYPES = {value: name for name, value in vars(types).items() if isinstance(value, type)}
 for _unnamed in (type(None), type(NotImplemented), type(Ellipsis)):
-    # The pickler knows them.
+    # The pickler handles these types itself.
     _OF_TYPES.pop(_unnamed, None)
 
 
@@ -302,7 +301,7 @@ def reduce_builtin(cls: type) -> Any:
     return NotImplemented if name is None else (_mirror.find_in, ("types", name))
 
 
-# ---- what functions and classes are made of
+# ---- parts of functions and classes
 
 
 def _reduce_module(pickler: _pickle.Pickler, module: ModuleType) -> Any:
@@ -355,13 +354,13 @@ def reduce_singledispatch(_: _pickle.Pickler, function: Any) -> Any:
 
 
 def _reduce_method(_: _pickle.Pickler, method: MethodType) -> Any:
-    # By its name, as pickle does it, unless its class has it under another one.
+    # By its name, as pickle does, unless its class has the method under another name.
     if getattr(method.__self__, method.__func__.__name__, None) == method:
         return NotImplemented
     return MethodType, (method.__func__, method.__self__)
 
 
-#: By type. They get the pickler and the object.
+#: Reducers by the type of the object. Arguments: the pickler and the object.
 _REDUCERS: dict[type, Callable[[_pickle.Pickler, Any], Any]] = {
     CodeType: reduce_code,
     CellType: lambda _, cell: (_mirror.make_cell, ()),
@@ -381,7 +380,7 @@ _REDUCERS: dict[type, Callable[[_pickle.Pickler, Any], Any]] = {
     weakref.WeakValueDictionary: lambda _, made: (weakref.WeakValueDictionary, (dict(made.items()),)),
 }
 _pickle.reducers.update(_REDUCERS)
-#: Objects that pickle by name, and how their definitions do, by type.
+#: Reducers of definitions, by type, for objects that pickle by name.
 NAMED: dict[type, Callable[[_pickle.Pickler, Any], Any]] = {type(functools.lru_cache(len)): _reduce_lru_cache}
 
 
@@ -399,7 +398,7 @@ def reduce_named(pickler: _pickle.Pickler, obj: Any) -> Any:
     return _mirror.make_new, (kind,), obj.__getstate__(), None, None, _mirror.fill_new
 
 
-#: The markers of `dataclasses`, which are compared by identity, by their types.
+#: The markers of `dataclasses` by the names of their types. `dataclasses` compares markers by identity.
 _MARKERS = {
     "_MISSING_TYPE": "MISSING",
     "_KW_ONLY_TYPE": "KW_ONLY",
@@ -408,7 +407,7 @@ _MARKERS = {
 
 
 def reduce_marker(obj: Any) -> Any:
-    """Reduces a marker of `dataclasses`, or a copy of it that another pickler has made."""
+    """Reduces a marker of `dataclasses`, or a copy of a marker that another pickler has made."""
     kind = type(obj).__name__
     name = obj.name if kind == "_FIELD_BASE" else _MARKERS.get(kind)
     return NotImplemented if name is None else (_mirror.find_in, ("dataclasses", name))

@@ -1,5 +1,4 @@
-"""Sockets over which workers send to the program what does not belong to one task: what they print, and records of
-`logging`."""
+"""Sockets by which workers send data to the program outside of results: printed output, and records of `logging`."""
 
 from __future__ import annotations
 
@@ -11,28 +10,28 @@ from functools import partial
 from . import _native
 
 _KEY_BYTES = 32
-#: Seconds that the end of an executor waits for what workers that have ended have sent.
+#: The seconds that the end of an executor waits for data of ended workers.
 _LAST = 5.0
 
 Address = tuple[str, bytes]
 
-#: Those that may still receive something: also of executors that were dropped, whose tasks go on.
+#: Receivers that may still get data. The tasks of a dropped executor go on, so its receiver is here too.
 _open: set[Receiver] = set()
 
 
 class Listener:
-    """Listens for the workers of an executor, and has a thread for each."""
+    """Accepts connections of an executor's workers, with a thread for each worker."""
 
     def __init__(self, name: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> None:
         self._name = name
         self._listener = socket.socket(socket.AF_UNIX, kind)
-        # Without a name in a folder: gone with this process.
+        # An abstract address: it needs no file, and ends with this process.
         self._path = f"\0arenite-{os.getpid()}-{os.urandom(8).hex()}"
         self._listener.bind(self._path)
         self.address: Address = (self._path[1:], os.urandom(_KEY_BYTES))
         self._accepting: _native.Thread | None = None
         self._threads: list[_native.Thread] = []
-        #: A child made by `fork()` has the same socket, and must leave it to its parent.
+        #: The process that owns the socket. A child made by `fork()` has a copy of the socket, and must not use it.
         self._process = os.getpid()
         self._is_stopping = False
 
@@ -46,20 +45,20 @@ class Listener:
             raise
 
     def stop(self) -> None:
-        """No worker can connect any more. Those that are connected go on."""
+        """Stops accepting workers. Open connections remain."""
         if self._process != os.getpid() or self._is_stopping:
             return
         self._is_stopping = True
         if self._accepting is None:
             self._listener.close()
             return
-        # Behind all workers that have connected, and were not accepted so far.
+        # This connection comes after all connections that are not accepted yet.
         with socket.socket(socket.AF_UNIX, self._listener.type) as last, contextlib.suppress(OSError):
             last.bind(f"{self._path}-last")
             last.connect(self._path)
 
     def receive(self, connection: socket.socket) -> None:
-        """Takes what a worker sends, until it ends."""
+        """Receives the data of a worker until the worker ends."""
         raise NotImplementedError
 
     def _accept(self) -> None:
@@ -75,7 +74,7 @@ class Listener:
                 try:
                     thread = _native.Thread(partial(self._serve, connection), self._name)
                 except RuntimeError:
-                    # No thread can be started now: the worker goes on without it.
+                    # No thread can start now: the worker goes on without a receiver.
                     connection.close()
                     continue
                 self._threads = [*(other for other in self._threads if other.is_alive()), thread]
@@ -83,15 +82,15 @@ class Listener:
     def _serve(self, connection: socket.socket) -> None:
         with connection:
             try:
-                # One that does not know the key is of another program.
+                # A process that does not know the key is not a worker.
                 if connection.recv(_KEY_BYTES, socket.MSG_WAITALL) == self.address[1]:
                     self.receive(connection)
             except OSError:
-                pass  # It has ended.
+                pass  # The worker has ended.
 
 
 class Receiver(Listener):
-    """Takes what workers send also after the end of their executor, and of the main file."""
+    """Receives data of workers also after the end of their executor, and of the main file."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -100,12 +99,12 @@ class Receiver(Listener):
         _open.add(self)
 
     def close(self) -> None:
-        """Waits for what workers that have ended have sent."""
+        """Waits for the data of ended workers."""
         if self._process != os.getpid():
             return
         self.stop()
         if self._accepting is not None and not self._accepting.is_current():
-            # First of all: it adds to the others.
+            # The accepting thread ends first, because it adds to the other threads.
             _native.wait(self._accepting, _LAST)
         for thread in self._threads:
             if not thread.is_current():
@@ -127,7 +126,7 @@ class Receiver(Listener):
 
 
 def close_all() -> None:
-    """Waits for what workers have sent that have all ended: the interpreter ends."""
+    """Waits for the data of all workers, which have ended. Called at the end of the interpreter."""
     for receiver in list(_open):
         receiver.close()
 

@@ -1,4 +1,4 @@
-"""The right to serve a name, as `src/store/place.rs` has it for stores: `Claim`."""
+"""The right to serve a name: `Claim`. `src/store/place.rs` implements the same protocol for stores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .service import AlreadyRunning, ServiceError
 
 
 class Claim:
-    """The right to serve a name. Held by a lock, which Linux releases however the process ends."""
+    """The right to serve a name. A file lock protects it, which Linux releases whenever the process ends."""
 
     def __init__(self, name: str) -> None:
         if "/" not in name and not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}", name):
@@ -36,7 +36,8 @@ class Claim:
                     fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     raise self._taken(name) from None
-                # A server that ends removes its file before it releases the lock.
+                # A server removes its file before it releases the lock: this lock is valid only if the file still
+                # exists.
                 if _inode(self._lock_path) == held.st_ino:
                     self._remove_stale(name)
                     return
@@ -46,7 +47,7 @@ class Claim:
             os.close(self._lock)
 
     def _remove_stale(self, name: str) -> None:
-        """Removes the socket that a killed server left."""
+        """Removes the socket of a killed server."""
         try:
             found = os.lstat(self.path)
         except FileNotFoundError:
@@ -58,7 +59,7 @@ class Claim:
         except (OSError, store.OtherUser):
             os.unlink(self.path)
         else:
-            # Its lock was removed by another program.
+            # Another program has removed the lock file.
             raise self._taken(name)
 
     def _taken(self, name: str) -> AlreadyRunning:
@@ -80,7 +81,8 @@ class Claim:
         return listener
 
     def release(self) -> None:
-        # In this order: clients see no server before another one can claim the name. Only what this one made.
+        # Removes the socket before the lock is released: no client finds a server after another process has claimed the
+        # name. Removes the socket only if this server has created it.
         with contextlib.suppress(OSError):
             if self._socket is not None and _inode(self.path) == self._socket:
                 os.unlink(self.path)
@@ -89,7 +91,7 @@ class Claim:
         self.forget()
 
     def forget(self) -> None:
-        """Closes the lock's file, whose lock stays if a process that this one was forked from has it."""
+        """Closes the lock's file. If a process that this one was forked from has the file open, it keeps the lock."""
         os.close(self._lock)
 
 

@@ -1,9 +1,9 @@
-"""What workers take over from the program at any time: the search path and the filters of warnings.
+"""State of the program that workers follow: the search path and the warning filters.
 
-Workers get both when they start. Once the program has changed one of them, each call is preceded by what holds now: the
-length of its pickle and the pickle. A worker that has it already compares bytes and does nothing.
+Workers get both when they start. After the program has changed one of them, each call is preceded by the current state:
+the length of a pickle, and the pickle. A worker that has this state compares bytes and does nothing.
 
-What a worker has added of its own, in its initializer or by an import, remains: see `merged`.
+Entries that a worker has added itself, in its initializer or by an import, remain: see `merged`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 else:
     import _pickle as pickle
 
-#: A bit of the kind of a call, beside those of `_pickle`: see above.
+#: A bit of a call's kind, in addition to those of `_pickle`: the state precedes the call.
 PRECEDED = 128
-#: A bit of the kind of a call that has a deadline, whose clock starts when all that the call needs is loaded.
+#: A bit of a call's kind: the call has a deadline, whose clock starts after everything that the call needs is loaded.
 TIMED = 256
 _LENGTH = 4
 
@@ -30,12 +30,12 @@ _LENGTH = 4
 
 
 def path() -> list[Any]:
-    """The search path. Absolute: workers start later too, and the working directory may be another one then."""
+    """Returns the search path with absolute entries: a later worker may start in another working directory."""
     return [os.path.abspath(entry) if isinstance(entry, str) else entry for entry in sys.path]
 
 
 def filters() -> list[Any]:
-    """The filters of warnings, with the names of their categories, which a worker may not have imported."""
+    """Returns the warning filters, with the names of their categories: a worker may not have imported the classes."""
     return [
         (action, message, (category.__module__, category.__qualname__), module, line)
         for action, message, category, module, line in _filters()
@@ -49,7 +49,7 @@ def _filters() -> list[Any]:
 
 
 class Sent:
-    """What the workers of an executor have got."""
+    """The state that the workers of an executor have got."""
 
     __slots__ = ("_filters", "_path", "_prefix")
 
@@ -59,7 +59,8 @@ class Sent:
         self._prefix = b""
 
     def before(self, head: bytes, kind: int) -> tuple[bytes, int]:
-        """Puts what has changed since the executor was made before the head of a call. Returns head and kind."""
+        """Adds the state before the head of a call if it has changed since the executor was made. Returns head and
+        kind."""
         # Entries are compared by identity first, so this takes a tenth of a microsecond.
         if sys.path != self._path or _filters() != self._filters:
             self._path, self._filters = sys.path[:], _filters()[:]
@@ -72,7 +73,7 @@ class Sent:
 
 
 class _Named(type):
-    """The class of a category that is known by its name: the worker may import it later, or never."""
+    """The class of a category that is known by name: the worker may import the category later, or never."""
 
     def __subclasscheck__(cls, other: type) -> bool:
         return any((base.__module__, base.__qualname__) == (cls.__module__, cls.__qualname__) for base in other.__mro__)
@@ -86,15 +87,15 @@ class _Named(type):
 
 
 _applied = b""
-#: The program's. None: this process does not follow it.
+#: The search path of the program; None if this process does not follow it.
 _path: list[Any] | None = []
 _given: list[Any] = []
-#: The filters as this module has set them.
+#: The filters that this module has set.
 _set: list[Any] = []
 
 
 def split(function: bytes) -> bytes:
-    """Applies what precedes a call, and returns the rest."""
+    """Applies the state that precedes a call, and returns the rest."""
     global _applied
     end = _LENGTH + int.from_bytes(function[:_LENGTH], "little")
     prefix = function[:end]
@@ -106,10 +107,10 @@ def split(function: bytes) -> bytes:
 
 
 def begin(new_path: list[Any] | None, new_filters: list[Any], is_copy: bool = False) -> None:
-    """Takes over what the program had when the executor was made. Nothing of this process is its own so far, unless it
-    is a copy of a template. Without a path, this process keeps its own."""
+    """Applies the state that the program had when the executor was made. This process has no entries of its own yet,
+    unless it is a copy of a template. Without a path, this process does not follow the program's path."""
     global _path, _given
-    # Then there are filters.
+    # With this import, the process has filters.
     import warnings  # noqa: F401
 
     if not is_copy:
@@ -128,7 +129,7 @@ def _apply(new_path: list[Any] | None, new_filters: list[Any]) -> None:
 
 
 def renew() -> None:
-    """Puts the program's filters into their order again, if an import has added filters of its own or moved these."""
+    """Restores the order of the program's filters if an import has added or moved filters."""
     if _given and _filters() != _set:
         _set_filters(_given)
 
@@ -152,8 +153,8 @@ def _filter(action: str, message: Any, category: tuple[str, str], module: Any, l
 
 
 def merged(current: Any, previous: list[Any], given: list[Any]) -> list[Any]:
-    """Returns what is given, with the entries of `current` that come neither from it nor from `previous`: in front of
-    it those that are in front of all these, and behind it the others."""
+    """Returns `given` with the additional entries of `current`, which are in neither `given` nor `previous`. Additional
+    entries in front of all others stay in front; the rest follow `given`."""
     front: list[Any] = []
     back: list[Any] = []
     own = front

@@ -1,9 +1,9 @@
-"""What an executor has sent of the program's own modules: `Definitions`, and `Bundle`, what goes with tasks.
+"""The parts of the program's own modules that an executor has sent: `Definitions`; `Bundle`, which goes with tasks.
 
 A *binding* is a global of such a module. A *definition* is a function, class or other object that is pickled by its
 name; its *parts* are attributes. Each binding and each part has a version, which grows when the program has changed it
-since it was sent. A bundle has all that a task needs, with the versions: the worker sets what it has not got in that
-version, and leaves the rest as its tasks have made it.
+after sending it. A bundle has everything that a task needs, with versions. The worker sets the bindings and parts that
+it does not have in this version; the others keep the state that tasks of the worker have given them.
 """
 
 from __future__ import annotations
@@ -33,39 +33,39 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str]
 
-#: Bundles up to this length go with each task, longer ones are in the arena.
+#: A bundle up to this length goes with each task. A longer bundle is in the arena.
 _SHORT = 1024
-#: How many bundles are kept.
+#: The number of bundles that are stored.
 _MOST_BUNDLES = 128
 
 _ABSENT = object()
 
 
 def _held(function: FunctionType) -> list[Any]:
-    """What a function refers to, apart from globals."""
+    """Returns the objects that a function refers to, apart from globals."""
     held: list[Any] = [function.__code__, function.__defaults__, function.__kwdefaults__, function.__name__]
     return held + [content for _, content in _by_value.contents(function)]
 
 
 class _Part:
-    """A binding, or an attribute of a definition: what was sent last."""
+    """A binding, or an attribute of a definition, as it was last sent."""
 
     __slots__ = ("number", "version", "value", "print", "items", "place")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.version = 0
-        #: What it was; of an object that may change, a weak reference, so that the program can free its memory.
+        #: The object that was sent; if it may change, a weak reference to it, so that the program can free its memory.
         self.value: Any = _ABSENT
-        #: The globals and the name of a binding to such an object.
+        #: For a binding to such an object: the globals, and the name in them.
         self.place: tuple[dict[str, Any], str] | None = None
-        #: The pickle of what it was, if it may change without becoming another object.
+        #: The pickle of the object that was sent, if it may change without becoming another object.
         self.print: bytes | None = None
-        #: What it held, if it is a plain container.
+        #: The items of the object that was sent, if it is a plain container.
         self.items: Snapshot | None = None
 
     def has_changed(self, owner: Definitions) -> bool:
-        """Whether its object is another one, or has other contents than what was sent."""
+        """Whether the object was replaced, or has other contents than when it was sent."""
         if self.items is not None and self.items.is_current():
             return False
         value = self.value() if type(self.value) is weakref.ref else self.value
@@ -74,7 +74,7 @@ class _Part:
         return _print(value, owner)[0] != self.print
 
     def update(self, value: Any, owner: Definitions) -> None:
-        """Starts another version if the value is not what was sent."""
+        """Starts another version if the value is not the one that was sent."""
         made = None
         if _is_fixed(value):
             # Equal numbers may be of different types, or differ in their sign.
@@ -94,7 +94,7 @@ class _Part:
 
 
 class _Late(NamedTuple):
-    """What an attribute was that is a global, or holds some, and the versions of these."""
+    """The value of an attribute that is a global or contains globals, and the versions of these globals."""
 
     value: Any
     versions: list[int | None]
@@ -115,7 +115,7 @@ class _Definition:
 
 
 class Bundle:
-    """Definitions for tasks."""
+    """The definitions that a task needs."""
 
     __slots__ = ("_prefix", "_buffers", "_owner", "_parts", "_watch")
 
@@ -124,11 +124,11 @@ class Bundle:
         self._buffers = buffers
         self._watch = watched.watch()
         self._parts = watched.parts
-        # Kept by it: a cycle would keep the workers of an executor that the program has dropped.
+        # A weak reference: a cycle would keep the workers of a dropped executor.
         self._owner = weakref.ref(owner)
 
     def is_current(self) -> bool:
-        """Whether the program has changed nothing of it."""
+        """Whether the program has changed no part of the bundle since it was made."""
         owner = self._owner()
         if owner is None or not self._watch.is_current():
             return False
@@ -141,19 +141,19 @@ class Bundle:
         return any(one is part for one in self._parts)
 
     def before(self, head: bytes, kind: int, buffers: list[Buffer]) -> tuple[bytes, int, list[Buffer]]:
-        """Puts it before the head and the buffers of a task."""
+        """Adds the bundle before the head and the buffers of a task."""
         return self._prefix + head, kind | _pickle.DEFINITIONS, [*self._buffers, *buffers]
 
 
 class _Watched:
-    """What has to be as it was for a bundle to be current."""
+    """The objects that must be unchanged for a bundle to be current."""
 
     def __init__(self) -> None:
         self._items: list[tuple[dict[Any, Any], Any, Any]] = []
         self._absent: list[tuple[dict[Any, Any], Any]] = []
         self._attributes: list[tuple[Any, str, Any]] = []
         self._mappings: list[tuple[Any, list[Any]]] = []
-        #: Whose objects may have other contents.
+        #: The parts whose objects may have changed their contents.
         self.parts: list[_Part] = []
 
     def watch(self) -> Watch:
@@ -193,12 +193,12 @@ class _Watched:
             self._attributes.append((module, "__spec__", module.__spec__))
 
 
-#: Attributes of functions that are compared, besides those that users set.
+#: Attributes of functions that are compared, in addition to those that users set.
 _OF_FUNCTION = ("__code__", "__defaults__", "__kwdefaults__")
 
 
 def _is_fixed(value: Any) -> bool:
-    """Whether a value is compared by its identity: it cannot change, or what a task changes of it stays there."""
+    """Whether a value is compared by identity: it cannot change, or the worker keeps its tasks' changes of it."""
     kind = type(value)
     if _by_value.is_atom(value) or kind in _BY_IDENTITY or isinstance(value, (type, FunctionType)):
         return True
@@ -209,7 +209,8 @@ def _is_fixed(value: Any) -> bool:
 
 
 def _print(value: Any, owner: Definitions) -> tuple[bytes, set[Key]]:
-    """A pickle that is the same as long as the value is, and what it refers to in the program's modules."""
+    """Returns a pickle that is equal as long as the value is, and the names in the program's modules that it refers
+    to."""
     file = BytesIO()
     printer = _Printer(file, owner)
     printer.dump(value)
@@ -237,24 +238,24 @@ def _reduce_context_variable(_: Any, variable: contextvars.ContextVar[Any]) -> A
     return _mirror.make_context_variable, (variable.name, default)
 
 
-#: Objects that each worker has its own of, as if it had run the program's main file.
+#: Objects that each worker creates for itself, as if it had run the program's main file.
 _RECREATED: dict[type, Callable[[Any, Any], Any]] = {
     type(threading.Lock()): lambda *_: (threading.Lock, ()),
     type(threading.RLock()): lambda *_: (threading.RLock, ()),
     threading.local: lambda *_: (threading.local, ()),
     contextvars.ContextVar: _reduce_context_variable,
-    # A sentinel: the same for all that refer to it.
+    # A sentinel: the worker has one object for all references to it.
     object: lambda pickler, obj: (_mirror.sentinel, (pickler.owner.sentinel(obj),)),
 }
 _BY_IDENTITY = {ModuleType, *_RECREATED}
 
 
-#: Those of this process, which are those of the worker there.
+#: Attributes of `sys` that refer to the streams of each process.
 _STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
 
 
 class _Pickler(_pickle.Pickler):
-    """What picklers of definitions have in common."""
+    """The base of all picklers of definitions."""
 
     owner: Definitions
 
@@ -276,12 +277,12 @@ class _Printer(_Pickler):
         self.owner = owner
 
     def without_name(self, obj: Any, reduce: Callable[[_pickle.Pickler, Any], Any]) -> Any:
-        # The pickle of code differs from one time to the next.
+        # The pickle of a code object is not reproducible.
         return _serial, (_serial(obj),)
 
 
 class _Finder(_Printer):
-    """Finds other globals that a global holds."""
+    """Finds the globals that a global contains."""
 
     def __init__(self, shared: dict[int, Key], key: Key, owner: Definitions) -> None:
         super().__init__(BytesIO(), owner)
@@ -297,7 +298,7 @@ class _Finder(_Printer):
 
 
 class _Prints(_pickle.Beside):
-    """In the place of large arrays: which of their copies in the arena they are equal to."""
+    """Replaces each large array by the identity of an equal copy in the arena."""
 
     def __init__(self, owner: Definitions) -> None:
         super().__init__(None, False)
@@ -311,9 +312,9 @@ class _Prints(_pickle.Beside):
 
 
 class _Copies(_pickle.Beside):
-    """Puts large arrays into the arena, once as long as they do not change."""
+    """Puts large arrays into the arena. An array that has not changed is not copied again."""
 
-    #: A worker keeps what globals hold, and the engine a note of each.
+    #: The limit of copies: workers keep the arrays in globals, and the engine has an entry for each.
     most = 4000
 
     def __init__(self, owner: Definitions) -> None:
@@ -339,12 +340,12 @@ class _Copy:
         self.serial = next(_next_serial)
 
     def is_of(self, array: Any) -> bool:
-        """Whether the array is the one that was copied, with the same contents."""
+        """Whether this is a copy of `array`, with the contents that the array has now."""
         return self.source() is array and _pickle.is_same(array, self.array)
 
 
 class _Definer(_Pickler):
-    """Pickles definitions: each once, where a record refers to it first."""
+    """Pickles definitions, each of them where a record first refers to it."""
 
     def __init__(self, file: BytesIO, beside: _pickle.Beside, owner: Definitions) -> None:
         super().__init__(file, beside)
@@ -353,29 +354,31 @@ class _Definer(_Pickler):
         self.versions: dict[int, int] = {}
         self.watched = _Watched()
         self.sources: set[str] = set()
-        #: How many records were pickled.
+        #: The number of records pickled.
         self.count = 0
-        #: Globals that cannot be pickled, and why.
+        #: The globals that cannot be pickled, each with the reason.
         self.unsent: dict[Key, Exception] = {}
-        #: What the function itself refers to: if it cannot be sent, that is an error now, and else when it is used.
+        #: The names that the function itself refers to. If one cannot be sent, submitting fails. For other names, only
+        #: their use fails.
         self._needed: set[Key] = set()
-        #: What may not be needed: left out if it cannot be sent.
+        #: Names that the task may not need. One that cannot be sent is left out.
         self._optional: set[Key] = set()
         self._done: set[Key] = set()
-        #: Globals that may change, with the others of them that they hold.
+        #: Globals that may change, each with the other such globals that it contains.
         self._objects: dict[Key, set[Key]] = {}
-        #: The same by the identity of their objects, in each module.
+        #: The keys of these globals by the identity of their objects, for each module.
         self._shared: dict[str, dict[int, Key]] = {}
         self._bound: set[Key] = set()
         self._key: Key | None = None
-        #: Attributes of definitions that are globals too, or hold some: they come when these are bound.
+        #: Attributes of definitions that are globals or contain globals. They are pickled after these globals are
+        #: bound.
         self._late: list[tuple[Any, _Part | None, str, Any, list[Key]]] = []
 
     def define(self, roots: frozenset[Key]) -> None:
-        """Pickles records of these names, and of all that they refer to."""
+        """Pickles records of these names, and of everything that they refer to."""
         self.names |= roots
         self._needed |= roots
-        # Objects come last: code that makes them again in the worker may use all that they refer to.
+        # Objects come last: creating them in the worker may use everything that they refer to.
         while left := sorted(self.names - self._done - self._objects.keys()) or _in_order(self._objects, self._done):
             for home, name in left:
                 if home and name != "*" and self._is_for_later((home, name)):
@@ -392,12 +395,12 @@ class _Definer(_Pickler):
         self._define_late()
         for name in self.sources:
             known = linecache.cache.get(name)
-            # Of a cell in a notebook: no file has it.
+            # The definition is from a notebook cell: no file contains it.
             if known is not None and len(known) == 4 and known[1] is None:
                 self.write((0, 0, False, None, name, list(known[2])))
 
     def _is_for_later(self, key: Key) -> bool:
-        """Whether a global is an object that was not seen before. Adds what it refers to."""
+        """Whether a global is an object that is pickled later. Adds the names that it refers to."""
         home, name = key
         value = _space(home).get(name)
         if key in self._objects or _is_fixed(value):
@@ -424,7 +427,7 @@ class _Definer(_Pickler):
         self.watched.add_global(_space(home), name, owner.part_of(key))
 
     def _delay_defaults(self, function: FunctionType, state: dict[str, Any]) -> None:
-        """Leaves defaults of a function inside of another object for later if they are globals."""
+        """Removes those defaults from the state of a function that are globals: they are sent later."""
         if not function.__module__ or _pickle.is_importable(function.__module__):
             return
         for name in ("__defaults__", "__kwdefaults__"):
@@ -434,7 +437,7 @@ class _Definer(_Pickler):
                 self._late.append((function, None, name, state.pop(name), keys))
 
     def _define_late(self) -> None:
-        """Pickles attributes that are globals too: in the worker they are its globals."""
+        """Pickles attributes that are globals too, so that they refer to the globals of the worker."""
         for obj, part, name, value, keys in self._late:
             number, version = None, 0
             if part is not None:
@@ -449,7 +452,7 @@ class _Definer(_Pickler):
             self.write((0, 0, False, None, "", (obj, [(number, version, name, value)])))
 
     def _globals_in(self, obj: Any, name: str, value: Any) -> list[Key]:
-        """The globals that an attribute of a definition is, or that the defaults of a function are or hold."""
+        """Returns the globals that an attribute is or, for a function, that its defaults are or contain."""
         shared = self.shared_in(obj.__module__)
         if name not in ("__defaults__", "__kwdefaults__"):
             return [shared[id(value)]] if id(value) in shared else []
@@ -469,14 +472,14 @@ class _Definer(_Pickler):
         self.count += 1
 
     def shared_in(self, home: str) -> dict[int, Key]:
-        """The globals of a module that may change, by the identity of their objects."""
+        """Returns the globals of a module that may change, by the identity of their objects."""
         if home not in self._shared:
             found = ((value, name) for name, value in _space(home).items() if not _is_fixed(value))
             self._shared[home] = {id(value): (home, name) for value, name in found if not name.startswith("__")}
         return self._shared[home]
 
     def bind(self, key: Key, record: tuple[Any, ...]) -> None:
-        """Pickles a global. What other globals it holds are those of the worker."""
+        """Pickles a global. Other globals that it contains refer to the globals of the worker."""
         self._key = key
         self.write(record)
         self._bound.add(key)
@@ -487,7 +490,7 @@ class _Definer(_Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is MethodType:
-            # Not by its name: a class that is being made has no attributes yet.
+            # A class under construction has no attributes, so its methods cannot be found by name.
             return MethodType, (obj.__func__, obj.__self__)
         return super().reducer_override(obj)
 
@@ -537,7 +540,7 @@ class _Definer(_Pickler):
             if type(obj) is FunctionType:
                 self._delay_defaults(obj, reduced[2])
             return reduced
-        # A class that tasks get by value, too.
+        # Tasks may also get this class by value.
         definition = self.owner.definition(obj)
         self.watched.add_definition(obj)
         how = definition.number, _mirror.make_tracked, (_mirror.track(obj), *_by_value.how_of_class(obj))
@@ -546,7 +549,8 @@ class _Definer(_Pickler):
         return _mirror.define_object, how, state, None, None, _mirror.fill_definition
 
     def _parts(self, definition: _Definition, values: dict[str, Any], by_identity: bool) -> list[tuple[Any, ...]]:
-        """The parts of a definition, with their versions. What they hold is compared for data of classes only."""
+        """Returns the parts of a definition with their versions. Compares the contents of parts for data of classes
+        only."""
         known, owner, obj = definition.parts, self.owner, definition.object()
         parts = []
         for name in [*values, *(name for name in known if name not in values)]:
@@ -583,33 +587,34 @@ class _Definer(_Pickler):
 
 
 class Definitions:
-    """What the workers of an executor were sent, and how values are pickled for them."""
+    """The state that the workers of an executor have got, and the pickling of values for these workers."""
 
     def __init__(self, is_sandboxed: bool = False) -> None:
         self.engine: Engine | None = None
         #: A sandboxed worker imports no modules.
         self.copies_globals = is_sandboxed
-        #: Functions that are found by name.
+        #: Functions that are pickled by name.
         self.functions: dict[Any, _pickle.Function] = {}
         self.numbers = itertools.count(1)
         self._bindings: dict[Key, _Part] = {}
-        #: Globals of which it is being found out whether they can be sent.
+        #: Globals for which `is_sendable` is being computed.
         self._tried: set[Key] = set()
         #: Sentinels by their identity, with the number of each.
         self._sentinels: dict[int, tuple[object, int]] = {}
         self._definitions: dict[int, _Definition] = {}
         self._bundles: dict[frozenset[Key], Bundle] = {}
         self._copies: dict[int, _Copy] = {}
-        #: Functions that travel by value, by their identity: what they hold, and their pickles.
+        #: Functions that are pickled by value, by identity: the objects that they refer to, and their pickles.
         self._constants: dict[int, tuple[weakref.ref[FunctionType], list[Any], _pickle.Function]] = {}
-        #: The functions of the last pickle, for errors.
+        #: The functions of the last pickle, for error messages.
         self._users: dict[Key, str] = {}
         self._lock = threading.RLock()
 
     def dump(
         self, value: Any, private: bool, beside: Callable[..., _pickle.Beside] = _pickle.Beside
     ) -> tuple[bytes, list[Buffer], int, set[Key]]:
-        """Pickles a value. Returns what `_pickle.dump` does, and what it refers to in the program's modules."""
+        """Pickles a value. Returns the result of `_pickle.dump`, and the names in the program's modules that it refers
+        to."""
         file, taken = BytesIO(), beside(self.engine, private)
         pickler = _pickle.Pickler(file, taken)
         pickler.copies_globals = self.copies_globals
@@ -618,19 +623,19 @@ class Definitions:
         return file.getvalue(), taken.buffers, taken.copied, pickler.names
 
     def constant(self, function: FunctionType) -> _pickle.Function | None:
-        """Returns what was kept of a function that travels by value, if it is still that."""
+        """Returns the recorded pickle of a function that is sent by value, if it is still valid."""
         known = self._constants.get(id(function))
         if known is None or known[0]() is not function or not all(map(is_, known[1], _held(function))):
             return None
         return known[2] if known[2].is_current() else None
 
     def keep(self, function: FunctionType, made: _pickle.Function) -> None:
-        """Keeps the pickle of a function that holds nothing that can change, as long as the function exists."""
+        """Records the pickle of a function that refers to nothing that can change, as long as the function exists."""
         key, constants = id(function), self._constants
         constants[key] = weakref.ref(function, lambda _: constants.pop(key, None)), _held(function), made
 
     def refer(self, function: Any, names: set[Key]) -> None:
-        """Adds what a function that is found by name refers to."""
+        """Adds the names that a function refers to, if the function is pickled by name."""
         pickler = _pickle.Pickler(BytesIO(), _pickle.Beside(None, False))
         pickler.by_name(function, function.__module__, function.__qualname__)
         names |= pickler.names
@@ -640,8 +645,8 @@ class Definitions:
         return self.engine.copy(data)
 
     def copy_of(self, array: Any) -> _Copy | None:
-        """Returns the copy of an array in the arena, which is made if there is none, or if the array has changed. None
-        if it is to be pickled."""
+        """Returns the copy of an array in the arena. Makes a copy if none exists or the array has changed. Returns None
+        if the array is to be pickled."""
         key, copies = id(array), self._copies
         known = copies.get(key)
         if known is not None and known.is_of(array):
@@ -656,7 +661,7 @@ class Definitions:
         return made
 
     def bundle(self, names: Iterable[Key]) -> Bundle:
-        """Returns the definitions that these names need."""
+        """Returns the bundle of definitions that these names need."""
         key = frozenset(names)
         known = self._bundles.get(key)
         if known is not None and known.is_current():
@@ -676,20 +681,20 @@ class Definitions:
             return made
 
     def of_setup(self, names: Iterable[Key]) -> bytes:
-        """Returns the definitions that an initializer needs, before there is an engine."""
+        """Returns the definitions that an initializer needs. No engine exists yet."""
         versions, _, data, _ = self._define(frozenset(names))
         head = pickle.dumps(versions, 5)
         return len(head).to_bytes(4, "little") + head + data
 
     def _define(self, names: frozenset[Key]) -> tuple[Any, _Watched, bytes, _pickle.Beside]:
-        """Pickles the definitions of these names, and of all that they refer to."""
+        """Pickles the definitions of these names, and of everything that they refer to."""
         file, beside = BytesIO(), _Copies(self)
         definer = _Definer(file, beside, self)
         definer.define(names)
         return (definer.versions, definer.count), definer.watched, file.getvalue(), beside
 
     def bind(self, definer: _Definer, key: Key) -> None:
-        """Pickles a binding, unless it never existed."""
+        """Pickles a binding, unless the global never existed."""
         home, name = key
         part = self._bindings.get(key)
         value = _space(home).get(name, _mirror.REMOVED)
@@ -713,14 +718,14 @@ class Definitions:
         return self._bindings.get(key)
 
     def update(self, part: _Part, value: Any, what: str) -> None:
-        """Starts another version of a part if its value has changed. `what` names it in errors."""
+        """Starts another version of a part if its value has changed. `what`: the name of the part in error messages."""
         try:
             part.update(value, self)
         except Exception as error:
             raise _named(error, what) from error
 
     def forgetting(self, part: _Part) -> Callable[[Any], None]:
-        """Returns what is called when the object of a part does not exist any more: nobody needs its bundles."""
+        """Returns the callback for the end of a part's object: it removes the bundles with the object."""
         owner = weakref.ref(self)
 
         def forget(_: Any) -> None:
@@ -735,7 +740,7 @@ class Definitions:
         return forget
 
     def definition(self, obj: Any) -> _Definition:
-        """Returns what is known of a function, class or other object that is found by name."""
+        """Returns the record of a function, class or other object that is pickled by name."""
         key = id(obj)
         known = self._definitions.get(key)
         if known is None or known.object() is not obj:
@@ -757,11 +762,11 @@ class Definitions:
     def is_sendable(self, key: Key) -> bool:
         """Whether a global can be sent."""
         if key in self._tried:
-            # It holds itself.
+            # The global contains itself.
             return True
         self._tried.add(key)
         try:
-            # Apart from the others, whose pickle an exception would spoil.
+            # In a separate pickler: an exception would spoil the pickle of the others.
             self.bind(_Definer(BytesIO(), _Copies(self), self), key)
         except Exception:
             return False
@@ -770,7 +775,7 @@ class Definitions:
         return True
 
     def reload(self, definer: _Definer, name: str) -> None:
-        """Pickles that the program has loaded a module again."""
+        """Pickles the information that the program has reloaded a module."""
         part = self._bindings.get(("", name))
         if part is None:
             part = self._bindings["", name] = _Part(next(self.numbers))
@@ -785,7 +790,7 @@ class Definitions:
 
 
 def _in_order(objects: dict[Key, set[Key]], done: set[Key]) -> list[Key]:
-    """Globals that are not done yet, each after those that it holds."""
+    """Returns the globals that are not done yet, each after those that it contains."""
     ordered: dict[Key, None] = {}
 
     def add(key: Key, inside: tuple[Key, ...]) -> None:
@@ -799,7 +804,7 @@ def _in_order(objects: dict[Key, set[Key]], done: set[Key]) -> list[Key]:
     return list(ordered)
 
 
-#: Modules that the program has loaded again: with which specification, and when that was seen.
+#: Modules that the program has reloaded: the specification, and the time when the reload was noticed.
 _loaded_again: dict[str, tuple[Any, float]] = {}
 
 
@@ -809,8 +814,8 @@ def _space(home: str) -> dict[str, Any]:
 
 
 def _named(error: Exception, what: str) -> Exception:
-    """An exception of pickling that names the object."""
+    """Returns an exception of pickling that names the object."""
     if isinstance(error.__cause__, Exception) and str(error).endswith(str(error.__cause__)):
-        return error  # By an inner one.
+        return error  # An inner pickler has named it.
     kind = type(error) if type(error) in (TypeError, pickle.PicklingError, AttributeError, ValueError) else TypeError
     return kind(f"{what}: {error}")

@@ -1,7 +1,7 @@
-"""The dispatcher: one thread that is told which armed futures have ended, and prints what tasks print.
+"""The dispatcher: a thread that finishes armed futures when their tasks have ended, and prints the output of tasks.
 
-It exists from the first executor on and ends before the interpreter does. Threads of the engine report to it through a
-queue, and never wait for the interpreter.
+It starts with the first executor and ends before the interpreter. Threads of the engine report to it through a queue,
+and never wait for the interpreter.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ if TYPE_CHECKING:
 
 
 class Armed(Protocol):
-    """What is told that its task has ended: a future, for example."""
+    """An object that is notified of its task's end, such as a future."""
 
     def _finish(self) -> None: ...
 
 
 class Tended(Protocol):
-    """What has to be looked after: calls that are sent in packets."""
+    """An object that needs regular calls, such as calls that are sent in packets."""
 
     def tend(self) -> None: ...
 
 
-#: Armed futures by their token. They are kept until they have ended: their callbacks have to run.
+#: The armed objects by token. Each stays here until its task has ended, because its callbacks must run.
 _armed: dict[int, Armed] = {}
 _tokens = itertools.count(1)
-#: Events that threads wait for: all that was reported before is done.
+#: Events that threads wait for: everything that was reported earlier has been processed.
 _marks: dict[int, _native.Mark] = {}
-#: What is tended again and again, by its identity, and the seconds in between.
+#: The tended objects, by identity, and the seconds between two calls.
 _tended: dict[int, ref[Tended]] = {}
 _TICK = 0.005
-#: What takes the lines of an executor's workers: stream ("stdout", "stderr" or "notice"), worker and text.
+#: The consumers of output lines. Arguments: stream ("stdout", "stderr" or "notice"), worker and text.
 _outputs: dict[int, Callable[[str, int, str], None]] = {}
-#: Reentrant, for a signal handler that makes an executor.
+#: Reentrant, because a signal handler may make an executor.
 _lock = threading.RLock()
 _thread: _native.Thread | None = None
 _stopped = False
 
 
 def register(output: Callable[[str, int, str], None]) -> int:
-    """Starts the dispatcher. Returns the number with which an engine sends lines to `output`."""
+    """Starts the dispatcher. Returns a number; an engine that is given this number sends lines to `output`."""
     global _thread
     number = next(_tokens)
     with _lock:
@@ -61,7 +61,7 @@ def register(output: Callable[[str, int, str], None]) -> int:
 
 
 def unregister(number: int) -> None:
-    """The workers of this output have ended."""
+    """Removes an output, whose workers have ended."""
     drain()
     _outputs.pop(number, None)
 
@@ -72,25 +72,25 @@ def token() -> int:
 
 
 def arm(future: Armed, task: Task, token: int) -> bool:
-    """Lets the dispatcher finish the future when its task has ended. Returns true if it has already, and the caller has
-    to finish it."""
+    """Lets the dispatcher finish the future when its task has ended. Returns true if the task has ended already; then
+    the caller must finish the future."""
     _armed[token] = future
-    # A task that ends meanwhile may be reported as well.
+    # The dispatcher may have got the report of a task that has just ended.
     return task.arm(token) and _armed.pop(token, None) is not None
 
 
 def tend(what: Tended) -> None:
-    """Has this tended by the dispatcher from now on."""
+    """Adds an object that the dispatcher tends."""
     if id(what) not in _tended:
         key, is_first = id(what), not _tended
         _tended[key] = ref(what, lambda _: _tended.pop(key, None))
         if is_first:
-            # No one waits for this token.
+            # The token belongs to no object: it only wakes the dispatcher.
             _arenite.report(token())
 
 
 def leave(what: Tended) -> None:
-    """It needs that no more."""
+    """Removes an object that the dispatcher tends."""
     _tended.pop(id(what), None)
 
 
@@ -100,7 +100,7 @@ def is_current() -> bool:
 
 
 def drain() -> None:
-    """Waits until everything that was reported so far is done, unless this is the dispatcher itself."""
+    """Waits until everything reported so far is processed. In the dispatcher itself this returns at once."""
     thread = _thread
     if thread is None or not thread.is_alive() or thread.is_current():
         return
@@ -146,7 +146,7 @@ def _run() -> None:
 
 
 def _guarded(function: Callable[..., None], *arguments: Any) -> None:
-    """Calls a function of the user or of a future: an exception must not end the dispatcher."""
+    """Calls a function of the user or of a future. An exception must not end the dispatcher."""
     try:
         function(*arguments)
     except BaseException:
@@ -157,7 +157,7 @@ def _guarded(function: Callable[..., None], *arguments: Any) -> None:
 
 
 def _after_fork() -> None:
-    """In a child: the dispatcher's thread and all engines are the parent's."""
+    """Runs in a child made by `fork()`. The parent owns the dispatcher's thread and all engines."""
     global _thread, _lock
     _arenite.after_fork()
     _armed.clear()

@@ -1,4 +1,4 @@
-"""Why a task gave no value: the exceptions of this package."""
+"""The exceptions of this package."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 Cancelled = CancelledError
 
-#: Characters on which a terminal acts, as `needs_escape` of the crate has them, and what is shown.
+#: Characters that control a terminal, as in `needs_escape` of the crate, and their escapes.
 _ACTING = [*range(9), *range(11, 32), *range(127, 160), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), 0xFEFF]
 _SHOWN = {code: f"\\u{{{code:x}}}" for code in [*_ACTING, *range(0x2066, 0x206A)]}
 
 
 def shown(text: str) -> str:
-    """A text of which nothing makes a terminal do anything."""
+    """Escapes the characters of a text that control a terminal."""
     return text.translate(_SHOWN)
 
 
@@ -32,7 +32,7 @@ class RemoteTraceback(Exception):
 class RemoteError(Exception):
     """An exception of a task that could not be sent as it is: its type's name, its message and its traceback.
 
-    It stands for exceptions that cannot be pickled, or not be made again from their pickle.
+    It stands for exceptions that cannot be pickled or unpickled.
     """
 
     def __init__(self, message: str, type_name: str = "", traceback: str = "") -> None:
@@ -42,16 +42,16 @@ class RemoteError(Exception):
 
 
 class CrashFrame(NamedTuple):
-    """A function in the stack of a crash. What is not known is None."""
+    """A function in the stack of a crash. Unknown fields are None."""
 
-    #: Its name, as the compiler of C or Rust has it.
+    #: Its name, in the notation of C or Rust.
     function: str | None
     #: The source file and the line, if the module has debug information.
     file: str | None
     line: int | None
     #: The program or library.
     module: str | None
-    #: Of the instruction, in the worker.
+    #: The address of the instruction, in the worker.
     address: int
 
     def __str__(self) -> str:
@@ -60,30 +60,30 @@ class CrashFrame(NamedTuple):
 
 
 class Crash(NamedTuple):
-    """How a worker crashed, as it recorded it: the signal, the address, what was there, and the stack of native code.
+    """How a worker crashed, as recorded by the worker: the signal, the address, its memory, and the native stack.
 
     The Python functions are in `last_words`.
     """
 
-    #: What it was: "null", "input" (a write to an array that the task was given to read), "arguments", "published"
-    #: (a write to another array), "unused" (memory of the arena without an array), "records", "stack-overflow",
+    #: The kind of crash: "null", "input" (a write to an array among the task's arguments), "arguments", "published" (a
+    #: write to another array), "unused" (memory of the arena without an array), "records", "stack-overflow",
     #: "unmapped", "protected", "impossible" (an address that no program can have), "beyond-file" (of a file that was
     #: truncated), "hardware", "instruction", "division", "arithmetic", "abort", "raised" or "unknown".
     kind: str
-    #: The signal and what happened, as a sentence.
+    #: The signal and the event, as a sentence.
     text: str
     signal: int
-    #: The address that could not be accessed, if it is about one.
+    #: The address whose access failed, or None.
     address: int | None
     #: "read", "write", "execute" or None.
     access: str | None
-    #: Of "input": which of the arrays in the arguments, from 1.
+    #: For "input": the number of the array in the arguments, from 1.
     array: int | None
-    #: The byte in that array, or of "published" and "unused" in the region of the arena.
+    #: For "input": the byte in the array. For "published" and "unused": the byte in the region of the arena.
     offset: int | None
-    #: The innermost first.
+    #: The frames of the stack, innermost first.
     frames: list[CrashFrame]
-    #: How many frames are left out in the middle of a deep stack.
+    #: The number of frames that are left out in the middle of a deep stack.
     omitted: int
 
     def __str__(self) -> str:
@@ -91,13 +91,13 @@ class Crash(NamedTuple):
 
 
 class _Failure:
-    """What all failures of the engine have in common."""
+    """The base of all failures of the engine."""
 
     #: The label that the task was given, or None.
     label: str | None = None
     #: The number of the worker that ran the task, or None.
     worker: int | None = None
-    #: How often the task was tried.
+    #: The number of attempts.
     attempts: int = 1
     #: What the worker printed last before it died, oldest line first.
     last_words: list[str]
@@ -137,7 +137,7 @@ class MemoryLimitExceeded(_Failure, MemoryError):
 class ArenaFull(_Failure, MemoryError):
     """The arena has no room for an array. Drop arrays, or make the executor with a larger `capacity`.
 
-    With `worker_share` there is room, but not for this worker: raise `max_arena_per_worker`.
+    With `worker_share`, the arena has room, but this worker has reached its limit: raise `max_arena_per_worker`.
     """
 
     def __init__(
@@ -155,18 +155,18 @@ class ArenaFull(_Failure, MemoryError):
         self.free = free
         self.capacity = capacity
         self.largest_free = largest_free
-        #: The bytes that one worker may hold of the arena, if that was the limit.
+        #: The limit of bytes in the arena for one worker, if the task has reached it.
         self.worker_share = worker_share
         self.last_words = []
         self.deaths = []
 
 
-#: What to do where nothing can be started any more.
+#: Advice for errors at the limit of processes and threads.
 MANY_PROCESSES = "no more processes or threads can be started: raise the limit of this user (ulimit -u)"
 
 
 def from_failure(failure: dict[str, Any]) -> BaseException:
-    """Returns the exception for a failure of the engine, as the extension describes it."""
+    """Returns the exception for a failure of the engine. `failure`: the dictionary of the extension."""
     kind, text = failure["kind"], failure["text"]
     error: Any
     if kind == "deadline":
@@ -189,24 +189,24 @@ def from_failure(failure: dict[str, Any]) -> BaseException:
 
 
 class TableError(Exception):
-    """A table could not be read or changed: which file and part, which row and column, and why.
+    """A table could not be read or changed. The error names the file and part, the row and column, and the reason.
 
-    The text names all of it: `data/b.csv, row 1048, column "price": "n/a" is not double; …`. The exception of a
+    The text contains all of these: `data/b.csv, row 1048, column "price": "n/a" is not double; …`. The exception of a
     function, or `WorkerDied`, is its `__cause__`.
     """
 
     #: The file, or None.
     file: str | None = None
-    #: The bytes of the file that the part is read from, or None; of a compressed file, those of its content.
+    #: The bytes of the file that contain the part, or None. For a compressed file, the bytes of its content.
     bytes: range | None = None
     #: The row group of a Parquet file, or None.
     row_group: int | None = None
-    #: The row of the file, from 1 on, without the header. None if no row is to blame, or if the rows before its part
-    #: are not known because the file cannot be read twice: the text then has the row of the part.
+    #: The row of the file, from 1, without the header. None if no row is to blame, or if the number of rows before the
+    #: part is unknown because the file cannot be read twice: then the text names the row in the part.
     row: int | None = None
     #: The name of the column, or None.
     column: str | None = None
-    #: Whether another schema could read the part.
+    #: Whether the part could be read with another schema.
     _is_of_type = False
 
     @classmethod
@@ -220,8 +220,8 @@ class TableError(Exception):
         row_of_part: int | None = None,
         column: str | None = None,
     ) -> TableError:
-        """The error of a place. `origin` is an `Origin` of tables."""
-        # The row says where.
+        """Returns the error for a place in a table. `origin`: an `Origin` of tables."""
+        # The row identifies the place.
         where = [file or (origin.file if row is not None else str(origin))] if file or origin else []
         if row is not None:
             where.append(f"row {row}")
@@ -229,7 +229,7 @@ class TableError(Exception):
             where.append(f"row {row_of_part} of these")
         if column is not None:
             where.append(f'column "{column}"')
-        # Names and values may have any characters, also those that a worker in a sandbox has sent.
+        # Names and values may contain any characters, also from a sandboxed worker.
         error = cls(shown(f"{', '.join(where)}: {text}" if where else text))
         error.file = file or (origin.file if origin else None)
         if origin:

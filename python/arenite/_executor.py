@@ -39,36 +39,37 @@ T = TypeVar("T")
 #: Executors that end before the interpreter does.
 _executors: WeakSet[Executor] = WeakSet()
 _is_exiting = False
-#: Names of functions whose options an executor keeps.
+#: The number of function names for which an executor stores options.
 _MOST_NAMES = 1024
-#: What an interpreter that has done nothing yet needs is about half of this.
+#: About twice the memory of an interpreter that has done nothing yet.
 _LEAST_MEMORY = 16 << 20
 #: The first piece of the arena that a worker gets.
 _LEAST_ARENA = 64 << 10
 #: Seconds that running tasks have to end after `shutdown(cancel_futures=True)`.
 _GRACE = 0.15
-#: Seconds that killed workers have to be gone.
+#: The seconds that killed workers may take to end.
 _LAST = 2.0
 
 Output = Literal["labelled", "plain"] | None
 
 
 class Settings:
-    """Options for tasks, without the executor: one that refers to its own settings would be a reference cycle."""
+    """Options for tasks, without the executor: an executor that refers to its own settings would be a reference
+    cycle."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._settings = settings
         self._is_timed = settings.get("deadline") is not None
-        #: The classes of exceptions after which a task runs again, if not after all or none.
+        #: The classes of exceptions that are retried; empty if all or none are.
         self._retried: tuple[type[BaseException], ...] = ()
         if not isinstance(retried := settings.get("retry_errors", False), bool):
             self._retried = kinds = retried if isinstance(retried, tuple) else (retried,)
             if not kinds or not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
                 raise TypeError(f"retry_errors must be True, False or a tuple of exception classes, not {retried!r}")
-        #: Whether several calls may be one task: nothing that is asked for is about a single task.
+        #: Whether several calls may be sent as one task: no option applies to a single call.
         self._packs = not (self._is_timed or settings.get("retries") or settings.get("limit") is not None)
         self._by_name: dict[str, _arenite.Options] = {}
-        # Checks the settings now, where they are written.
+        # Raises errors of the settings now, in the caller that wrote them.
         self._named("")
 
     def _named(self, name: str) -> _arenite.Options:
@@ -110,7 +111,7 @@ class Configured(Settings):
     ) -> Iterator[T]:
         """Submits a task for each item, with these options: see `Executor.map`.
 
-        With a deadline, retries or a limit each item is a task of its own, whatever the `chunksize`.
+        With a deadline, retries or a limit, each item is a separate task, whatever the `chunksize`.
         """
         _check_chunksize(chunksize)
         if not self._packs:
@@ -137,48 +138,49 @@ class Executor(BaseExecutor):
     :param max_workers: The number of worker processes, by default one for each core. 0 runs tasks in this process, in
         the thread that submits them: for debugging.
     :param spares: The number of idle processes that are ready, with `initializer` and `preload` done. When a worker
-        ends, by a crash, a deadline, a cancellation or to be recycled, one of them takes its place at once, and another
-        is started behind it. Tasks never run in more than `max_workers` processes. Each spare takes the memory of an
-        idle worker: 6 MB, or 13 MB with numpy, and what `initializer` loads.
-    :param initializer: Called with `initargs` in each worker before its first task. If it raises, tasks that were
-        submitted fail with `StartFailed`, and `submit` and `map` raise it.
-    :param memory_limit: The most private memory of a worker, in bytes or as "1GiB". A task that asks for more fails
+        ends, by a crash, a deadline, a cancellation or to be recycled, a spare replaces it at once, and a new spare is
+        started. Tasks never run in more than `max_workers` processes. Each spare takes the memory of an idle worker: 6
+        MB, or 13 MB with numpy, and the memory that `initializer` takes.
+    :param initializer: Called with `initargs` in each worker before its first task. If it raises, submitted tasks fail
+        with `StartFailed`, and `submit` and `map` raise `StartFailed`.
+    :param memory_limit: The limit of private memory of a worker, in bytes or as "1GiB". A task that asks for more fails
         with `MemoryLimitExceeded`. Arrays in the arena do not count.
-    :param max_arena_per_worker: The most that a worker may hold of the arena while its tasks make results, in bytes, as
-        "1GiB", or as a fraction of `capacity` such as 0.5. A task that needs more fails with `ArenaFull`. By default
-        one worker may take what leaves the others a share.
+    :param max_arena_per_worker: The limit of arena memory that one worker may use for results of its tasks, in bytes,
+        as "1GiB", or as a fraction of `capacity` such as 0.5. A task that needs more fails with `ArenaFull`. By
+        default, the limit of one worker leaves a share for the others.
     :param capacity: The bytes that arrays and results may take together; by default half of the available memory.
     :param preload: Names of modules that a worker imports before it is ready, such as "numpy".
-    :param template: Starts one process that imports the modules of `preload`, and numpy if the program has it, and calls
-        what `before_fork` marks. Workers are copies of it: a start takes milliseconds, and what was loaded is in memory
-        once. What is loaded must not start threads or leave files open; then, and where it fails, workers are started
-        one by one, and a line says why.
+    :param template: Starts one process, which imports the modules of `preload`, and numpy if the program has imported
+        it, and calls the functions marked by `before_fork`. Workers are copies of this process: a start takes
+        milliseconds, and loaded data is in memory once. Loading must not start threads or leave files open. If it does,
+        or fails, workers are started one by one, and a printed line gives the reason.
     :param recycle_after: Replaces each worker after this number of tasks.
     :param recycle_above: Replaces a worker that has more private memory than this after a task.
-    :param sandbox: "strict", or True, takes workers the right to open files and sockets, and to start or touch other
-        processes. Modules that tasks import have to be named in `preload`; numpy is, if the program has imported it.
+    :param sandbox: "strict", or True, denies workers the right to open files and sockets, and to start or touch other
+        processes. Modules that tasks import must be named in `preload`; numpy is added if the program has imported it.
         Tasks return numbers, text, arrays and containers of these, which are copied; `mut()` is refused. "required"
-        raises OSError where Linux lacks a part of the sandbox.
-    :param lanes: Threads of each worker that run tasks at the same time: for tasks that wait.
-    :param writable: "results": the program may write to the arrays in results, which copies the pages that it writes.
-        "copy" gives tasks shared arrays too as their own: what they write, no one else sees. With None, results of
-        4 KiB and more are read-only views of the arena. Other arrays among the arguments are the task's own in any
-        case.
+        raises OSError if Linux lacks a part of the sandbox.
+    :param lanes: The number of threads of each worker that run tasks at the same time: for tasks that wait.
+    :param writable: "results": the program may write to arrays in results; pages that it writes are copied. "copy" also
+        gives tasks private copies of shared arrays, so that no other process sees what a task writes. With None,
+        results of 4 KiB and more are read-only views of the arena. Arguments that are not in shared memory are always
+        private to their task.
     :param arrays: "shared" calls `arenite.install()`: from now on, large arrays that numpy makes in this process reach
         tasks without a copy.
     :param cancel_running: Whether `Future.cancel()` and `shutdown(cancel_futures=True)` end tasks that run.
     :param output: What happens to lines that tasks print: "labelled" prints them to `sys.stdout` and `sys.stderr` with
         the number of the worker, "plain" as they are; None drops them.
     :param logging: "forward" sends records that tasks make with the module `logging` to the handlers of this process,
-        from the levels on that loggers have here now; "auto" does so if there are handlers here, and `initializer`
-        makes none in the worker; with None workers have a `logging` of their own. A sandbox sends none.
+        at the levels that loggers have in this process now. "auto" does so if this process has handlers, and
+        `initializer` adds none in the worker. With None, workers use their own `logging`. Sandboxed workers send no
+        records.
     :param label: The name of workers in process lists and of their lines.
     :param env: Variables that workers have in addition to those of this process.
     :param python: The interpreter that workers run, by default `sys.executable`.
     :param trace: A file for events of all tasks, which https://ui.perfetto.dev shows.
     :param report: A file for a page about all tasks.
     :param seed: The seed of random numbers that the engine draws.
-    :param start_timeout: Seconds that a worker may take to start.
+    :param start_timeout: The seconds that a worker may take to start.
     """
 
     def __init__(
@@ -247,13 +249,14 @@ class Executor(BaseExecutor):
         self._plain = Settings({})
         #: Arrays of arguments that were copied into the arena.
         self._copies = _copies.Copies()
-        #: What workers send to beside results.
+        #: Receivers of the data that workers send outside of results.
         self._receivers: list[_channel.Receiver] = []
-        #: What ends with the workers.
+        #: Finalizers that run at the end of the workers.
         self._closers: list[finalize[..., Executor]] = []
-        #: Why this executor takes no tasks, if it was made in a worker.
+        #: If the executor was made in a worker: the reason why it refuses tasks.
         self._refusal: str | None = None
-        #: Whether short calls of a map may be one task: a sandbox lends no memory, and tasks are counted.
+        #: Whether short calls of a map may be sent as one task: not in a sandbox, which lends no memory, nor if tasks
+        #: are counted.
         self._packs = mode is None and recycle_after is None
         self._inline = max_workers == 0
         if self._inline:
@@ -265,7 +268,7 @@ class Executor(BaseExecutor):
                 initializer(*initargs)
             return
         if _arenite.is_worker():
-            # Not an error yet: a module that has an executor as a global can have functions that are tasks.
+            # Not an error yet: a module with an executor as a global may also define functions that are tasks.
             self._is_closed, self._refusal = True, _refusal()
             return
         limit = parse("memory_limit", memory_limit, _LEAST_MEMORY) or 0
@@ -279,7 +282,7 @@ class Executor(BaseExecutor):
             self._load = _plain.load
         from ._definitions import Definitions
 
-        #: What the workers get of the program's own modules.
+        #: The parts of the program's own modules that the workers get.
         self._definitions = Definitions(mode is not None)
         self._sent = _context.Sent()
         try:
@@ -359,7 +362,7 @@ class Executor(BaseExecutor):
             _notebook.follow_cells(_executors)
 
     def _end_with(self, close: Callable[..., object], *arguments: Any) -> None:
-        """Has this called when the executor has ended, or is dropped."""
+        """Calls `close` when the executor has ended or is dropped."""
         closer = finalize(self, close, *arguments)
         closer.atexit = False
         self._closers.append(closer)
@@ -369,11 +372,12 @@ class Executor(BaseExecutor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submits a task: the call `fn(*args, **kwargs)` in a worker. Returns its future.
 
-        Where the arena has no room for its arguments, this waits until tasks have ended; not on an event loop, and not
-        if none ends within a minute: then the future fails with `ArenaFull`.
+        If the arena has no room for the arguments, waits until tasks have ended. On an event loop, and if no task ends
+        within a minute, the future fails with `ArenaFull` instead.
 
         Arguments that cannot be pickled make the future fail. Raises RuntimeError after `shutdown`, and ValueError if
-        what `arenite.mut` lends to the task is lent already, overlaps another argument, or goes to a task with retries.
+        memory that `arenite.mut` lends to the task is lent already, overlaps another argument, or goes to a task with
+        retries.
         """
         return self._submit(self._plain, fn, args, kwargs)
 
@@ -387,8 +391,8 @@ class Executor(BaseExecutor):
         beside: Callable[..., _pickle.Beside] | None = None,
         waits: bool = True,
     ) -> Future[T]:
-        """Submits a call. For a function that is pickled already, `name` is its name in statistics. `beside` takes the
-        arrays of the arguments. `waits`: until the arena has room for these."""
+        """Submits a call. `name`: the name in statistics, for a function that is pickled already. `beside`: replaces
+        the arrays of the arguments. `waits`: waits until the arena has room for the arguments."""
         if self._is_closed:
             self._raise_closed()
         if self._inline:
@@ -423,7 +427,7 @@ class Executor(BaseExecutor):
             if self._is_closed:
                 self._raise_closed()
             if engine.is_foreign or is_pickled and isinstance(error, ValueError):
-                raise  # What is lent to it is not free.
+                raise  # Memory that the call lends is lent already, or overlaps.
             if not isinstance(error, ArenaFull) or not waits:
                 return failed(error)
             full = error
@@ -433,7 +437,7 @@ class Executor(BaseExecutor):
                 self._copies.hold(made, used)
             return made
         function = buffers = others = None  # type: ignore[assignment]
-        # Its frames hold what was copied before there was no more room.
+        # The frames of the traceback refer to data that was copied before the arena was full.
         while _room.wait(self, full.with_traceback(None)):
             future: Future[T] = self._submit(configured, fn, args, kwargs, name, beside, waits=False)
             if not isinstance(future._exception, ArenaFull):
@@ -452,20 +456,19 @@ class Executor(BaseExecutor):
     ) -> Iterator[T]:
         """Calls `fn` with the items of the iterables. Returns an iterator over the results in their order.
 
-        Items are submitted at once if the iterables have a length, as far as the arena has room for their arguments. Of
-        other iterables, which may be endless, items are pulled as workers need them; `buffersize` sets how many results
-        may be ahead of the one that is asked for.
+        If the iterables have a length, items are submitted at once, as far as the arena has room for their arguments.
+        Items of other iterables, which may be endless, are pulled as workers need them; `buffersize` is the number of
+        results that may be ahead of the caller.
 
         :param timeout: Seconds from this call on after which `TimeoutError` is raised and all tasks that are left are
             cancelled, as `Future.cancel()` does it.
         :param chunksize: Calls that are sent as one task. If its worker dies, all calls of a chunk fail. By default
             short calls are sent in packets whose size follows from measured times, and the death of a worker costs one
             call.
-        :param progress: Shows a progress bar if tqdm is installed; text is its title.
+        :param progress: Whether a progress bar is shown, if tqdm is installed. A text is its title.
 
-        The exception of a call is raised where its result would be. Asking for the next result goes on after it. Ctrl-C
-        while a result is waited for ends the map: tasks that have not begun are cancelled, and those that run are
-        ended.
+        The exception of a call is raised in place of its result; the following `next` returns the result after it.
+        Ctrl-C while `next` waits ends the map: it cancels tasks that have not begun, and ends running tasks.
         """
         return self._map(self._plain, fn, iterables, timeout, chunksize, buffersize, progress)
 
@@ -560,7 +563,7 @@ class Executor(BaseExecutor):
         return Scope(self)
 
     def actor(self, cls: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Actor[T]:
-        """Makes the object `cls(*args, **kwargs)` in a worker, where it stays. Returns an actor, which has its methods.
+        """Makes the object `cls(*args, **kwargs)` in a worker, where it stays. Returns an actor with its methods.
 
         >>> import arenite, collections
         >>> with arenite.Executor(2) as ex:
@@ -576,10 +579,10 @@ class Executor(BaseExecutor):
         Type checkers know the arguments and the result of a method that is named by its class:
         `counter[collections.Counter.most_common](1)` is the same call as above.
 
-        If `cls` raises, each call does. If the worker dies, the object is lost: the call that ran, and all calls
-        after it, raise `WorkerDied` or what else the cause was. No call runs twice. A task that is cancelled or exceeds
-        its deadline ends its worker too: use an executor of its own where actors must not share this fate. Workers with
-        actors are not recycled.
+        If `cls` raises, each call raises the same. If the worker dies, the object is lost: the call that ran, and all
+        later calls, raise `WorkerDied` or the exception of the cause. No call runs twice. A task that is cancelled or
+        exceeds its deadline also ends its worker, with the actors in it: use a separate executor for actors that must
+        not be lost in this way. Workers with actors are not recycled.
 
         The actor ends with the last reference to it, or with its `with` block, after the calls made so far.
         """
@@ -591,8 +594,9 @@ class Executor(BaseExecutor):
     def serve(self, name: str, kernels: Mapping[str, Callable[..., Any]], /, *, max_calls: int = 64) -> Serving:
         """Serves functions under a name to other programs of this user, which call them with `arenite.service.connect`.
 
-        Returns at once: a thread of its own answers clients, and workers of this executor run the calls, of each
-        client one in turn. Ends with `close()` of what it returns, its `with` block, or the executor.
+        Returns at once: a separate thread answers clients, and workers of this executor run the calls, one of each
+        client in turn. The service ends with `close()` of the returned object, with its `with` block, or with the
+        executor.
 
         >>> import arenite, os
         >>> with arenite.Executor(1) as ex, ex.serve(f"example-{os.getpid()}", {"add": lambda a, b: a + b}) as serving:
@@ -600,11 +604,11 @@ class Executor(BaseExecutor):
         ...         example.kernels, example.call("add", 1, 2)
         ({'add': '(a, b)'}, 3)
 
-        Functions take and return None, numbers, text, bytes, numpy arrays and lists of these. They are pickled now:
-        what they refer to is that of now.
+        Functions take and return None, numbers, text, bytes, numpy arrays and lists of these. They are pickled now, with
+        the current values of the objects that they refer to.
 
         :param name: 1 to 64 letters, digits, "-", "_" and ".", or the path of a socket.
-        :param max_calls: How many calls of one client may wait and run.
+        :param max_calls: The number of calls of one client that may wait and run.
 
         Raises `arenite.service.AlreadyRunning` if another program serves the name.
         """
@@ -712,7 +716,7 @@ class Executor(BaseExecutor):
         return _stats.from_dict(self._engine.stats())
 
     def trim(self) -> int:
-        """Returns memory of the arena that no array holds to Linux at once, instead of after some seconds.
+        """Returns unused memory of the arena to Linux at once, instead of after some seconds.
 
         Returns the number of bytes.
         """
@@ -730,7 +734,7 @@ class Executor(BaseExecutor):
         self._shutdown(wait, cancel_futures, _GRACE if self._cancel_running else None)
 
     def _shutdown(self, wait: bool, cancel: bool, grace: float | None) -> None:
-        # No lock: in a child made by fork() it may be held by a thread that does not exist there.
+        # Without the lock: in a child made by `fork()`, it may belong to a thread that does not exist there.
         self._is_closed = True
         for serving in list(self._servings):
             serving.close()
@@ -755,7 +759,7 @@ class Executor(BaseExecutor):
                 for closer in self._closers:
                     closer()
         except BaseException:
-            # Ctrl-C: nothing is to go on.
+            # Ctrl-C ends everything.
             self._engine.cancel_all(True)
             if self._closing is not None:
                 self._closing.wait(_LAST)
@@ -804,7 +808,7 @@ class Executor(BaseExecutor):
 
 
 def sandbox_mode(sandbox: Any) -> str | None:
-    """Checks what the caller says of a sandbox. Returns "strict", "required" or None."""
+    """Checks the argument `sandbox`. Returns "strict", "required" or None."""
     if sandbox not in (False, True, "strict", "required"):
         raise ValueError(f'sandbox must be False, True, "strict" or "required", not {sandbox!r}')
     if not sandbox:
@@ -821,7 +825,7 @@ def cancelled() -> bool:
 
 
 def _refusal() -> str:
-    """Why an executor that is made in a worker takes no tasks: names the module that makes it."""
+    """Returns the reason why an executor in a worker refuses tasks: names the module that makes the executor."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__package__") == __package__:
         frame = frame.f_back
@@ -833,7 +837,7 @@ def _refusal() -> str:
 
 
 def _name(function: Any) -> str:
-    """The name of a function in statistics, traces and reports."""
+    """Returns the name of a function in statistics, traces and reports."""
     name = getattr(function, "__qualname__", None)
     return name if isinstance(name, str) else type(function).__qualname__
 
@@ -844,7 +848,7 @@ def _check_chunksize(chunksize: int | None) -> None:
 
 
 def _printer(output: Output | Callable[[str, int, str], None], label: str) -> Callable[[str, int, str], None]:
-    """Returns what prints the lines of workers."""
+    """Returns the function that prints the lines of workers."""
     if callable(output):
         return output
     if output not in ("labelled", "plain", None):
@@ -863,10 +867,11 @@ def _printer(output: Output | Callable[[str, int, str], None], label: str) -> Ca
 
 
 def _at_exit() -> None:
-    """Finishes what was submitted, as the executors of the standard library do, before the interpreter goes."""
+    """Finishes all submitted tasks before the interpreter ends, as the executors of the standard library do."""
     global _is_exiting
     _is_exiting = True
-    # After Ctrl-C has ended the program, nobody waits for its tasks. In an interactive session it may be long ago.
+    # After Ctrl-C has ended the program, nobody waits for its tasks. In an interactive session that is no reason to
+    # end.
     interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt and not hasattr(sys, "ps1")
     try:
         for executor in list(_executors):

@@ -28,26 +28,25 @@ T = TypeVar("T")
 
 #: The reply of a task that was cancelled.
 _CANCELLED = {"kind": "cancelled"}
-#: The states in which a future has its outcome.
+#: The states of a future that has its outcome.
 _ENDED = (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED)
 
 
 class Future(BaseFuture[T]):
     """A `concurrent.futures.Future` whose `cancel()` ends running work.
 
-    A future costs little until more is asked of it than its result: `result()` and `exception()` wait for the task in
-    the calling thread. Only a future with callbacks, or one that is passed to `wait()`, `as_completed()` or
-    `asyncio.wrap_future()`, is *armed*: it gets its condition, and the dispatcher thread is told when its task has
-    ended. The value is unpickled by the first thread that asks for it.
+    A future is cheap: `result()` and `exception()` wait for the task in the calling thread. A future with callbacks, or
+    one that is passed to `wait()`, `as_completed()` or `asyncio.wrap_future()`, is *armed*: it gets a condition, and
+    the dispatcher thread finishes it when its task has ended. The first thread that asks for the value unpickles it.
     """
 
     _task: Task | None
     _reply: Any
     _private: bool
     _cancel_running: bool
-    #: Unpickles what the worker has sent.
+    #: Unpickles data of the worker.
     _load: Callable[..., Any]
-    #: Those who waited for the outcome were told.
+    #: Whether the threads that wait for the outcome were notified.
     _is_notified = False
 
     def __init__(
@@ -57,7 +56,7 @@ class Future(BaseFuture[T]):
         cancel_running: bool = True,
         load: Callable[..., Any] = _pickle.load,
     ) -> None:
-        # Not `super().__init__()`: that makes a condition, which few futures need. See `__getattr__`.
+        # Does not call `super().__init__()`, which makes a condition that few futures need. See `__getattr__`.
         self._state = PENDING
         self._task = task
         self._reply = None
@@ -68,11 +67,11 @@ class Future(BaseFuture[T]):
         self._load = load
 
     def __getattr__(self, name: str) -> Any:
-        """Makes what a future needs when someone other than `result()` waits for it."""
+        """Makes the attributes of an armed future when code other than `result()` uses them."""
         own = self.__dict__
         if name == "_condition":
-            # In this order: Ctrl-C in between leaves a future that is told of its end, and no condition that nobody
-            # will notify.
+            # Arms the future first: Ctrl-C in between leaves an armed future without a condition, not a condition that
+            # nobody notifies.
             self._arm()
             return own.setdefault("_condition", threading.Condition())
         if name in ("_waiters", "_done_callbacks"):
@@ -80,11 +79,11 @@ class Future(BaseFuture[T]):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:
-        # Not that of the base class, which makes a condition.
+        # Not `__repr__` of the base class, which makes a condition.
         try:
             is_done, is_running = self.done(), self.running()
         except RuntimeError:
-            # In a child made by fork().
+            # This is a child made by `fork()`.
             is_done = is_running = False
         if not is_done:
             state = "running" if is_running else "pending"
@@ -107,22 +106,22 @@ class Future(BaseFuture[T]):
         task = self._task
         if task is None or self._state in _ENDED:
             return
-        # Always the same token: of two threads that arm it, or after Ctrl-C, none leaves an entry behind.
+        # Always the same token: if two threads arm the future, or after Ctrl-C, no entry remains in the dispatcher.
         token = self.__dict__.setdefault("_token", _dispatch.token())
         if _dispatch.arm(self, task, token):
             self._finish()
 
     def _finish(self) -> None:
-        """Takes the outcome of the task, which has ended. What it says is not unpickled here."""
+        """Takes the outcome of the task, which has ended, without unpickling it."""
         task = self._task
         reply = None if task is None else task.take()
         if reply is None:
-            return  # Another thread has it.
+            return  # Another thread has the reply.
         self._settle(reply)
 
     def _settle(self, reply: Any) -> None:
-        """Sets the outcome, and tells everyone who waits for it, once. May be called again with the same reply: where
-        Ctrl-C has ended the first call, the second one goes on."""
+        """Sets the outcome and notifies everyone who waits for it, once. May be called again with the same reply: if
+        Ctrl-C has interrupted the first call, the second call completes it."""
         if type(reply) is dict and reply["kind"] in ("cancelled", "shutdown"):
             state = CANCELLED_AND_NOTIFIED
         else:
@@ -134,7 +133,7 @@ class Future(BaseFuture[T]):
             if "_condition" not in self.__dict__:
                 self._task = None
                 return
-            # Another thread has made it meanwhile, and may have seen the old state.
+            # Another thread has made the condition meanwhile, and may have read the old state.
         with self._condition:
             if self._is_notified:
                 return
@@ -143,7 +142,7 @@ class Future(BaseFuture[T]):
                 self._state = state
             for waiter in self._waiters:
                 if state == FINISHED:
-                    # `wait(return_when=FIRST_EXCEPTION)` has to know which of the two it is.
+                    # `wait(return_when=FIRST_EXCEPTION)` distinguishes results and exceptions.
                     if self._has_failed():
                         waiter.add_exception(self)
                     else:
@@ -156,14 +155,14 @@ class Future(BaseFuture[T]):
         self._invoke_callbacks()  # type: ignore[attr-defined]
 
     def _has_failed(self) -> bool:
-        """Whether the outcome is an exception, as far as that is known without unpickling a value."""
+        """Whether the outcome is an exception. Unpickles the outcome only if that is needed to know."""
         if type(self._load) is Load:
-            # The value may be one.
+            # The pickle may contain an exception.
             self._decode()
         return type(self._reply) is dict or self._exception is not None
 
     def _decode(self) -> None:
-        """Unpickles the outcome, once it is needed."""
+        """Unpickles the outcome when it is first needed."""
         reply = self._reply
         if reply is None:
             return
@@ -174,10 +173,10 @@ class Future(BaseFuture[T]):
             try:
                 value = self._load(reply[0], reply[1], self._private)
             except KeyboardInterrupt:
-                raise  # It is not the outcome, which can still be asked for.
+                raise  # Ctrl-C is not the outcome, which can still be asked for.
             except BaseException as failed:
                 error = failed
-        # Two threads may do this at the same time; the first one's objects count.
+        # Two threads may unpickle at the same time: the objects of the first one are used.
         value, error = self.__dict__.setdefault("_outcome", (value, error))
         self._result, self._exception = value, error
         self._reply = None
@@ -191,7 +190,7 @@ class Future(BaseFuture[T]):
             begin = monotonic() if timeout is not None else 0.0
             if not _native.wait(task, timeout):
                 raise TimeoutError
-            # Callbacks run in the dispatcher: this thread may hold a lock that they need.
+            # The dispatcher runs callbacks: this thread may have a lock that they need.
             if "_condition" not in self.__dict__ or _dispatch.is_current():
                 self._finish()
             if self._state in _ENDED:
@@ -219,7 +218,7 @@ class Future(BaseFuture[T]):
                 raise self._exception
             return self._result  # type: ignore[return-value]
         finally:
-            # Breaks the cycle of the exception, its traceback and this frame.
+            # Breaks the reference cycle of the exception, its traceback and this frame.
             self = None  # type: ignore[assignment]
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -254,18 +253,18 @@ class Future(BaseFuture[T]):
     def cancel(self) -> bool:
         """Ends the task. Returns False if it has ended already.
 
-        A task that runs is ended by killing its worker, which is replaced; what it was writing stays as it is. With
-        `Executor(cancel_running=False)` such a task goes on, and this returns False, as in the standard library.
+        A running task is ended by killing its worker, which is replaced; memory that the task was writing stays as it
+        is. With `Executor(cancel_running=False)` the task goes on, and this returns False, as in the standard library.
         """
         if self._state in _ENDED:
             return self._state != FINISHED
         task = self._task
         if task is None:
-            # Another thread sets the outcome, or no executor made this future.
+            # Another thread sets the outcome, or the future was not made by an executor.
             return self._reply is None and super().cancel()
         task.cancel()
         if task.done():
-            # It had ended before, or never began.
+            # The task had ended already, or never began.
             self._finish()
             if self._state in _ENDED:
                 return self._state != FINISHED
@@ -281,7 +280,7 @@ class Future(BaseFuture[T]):
 
 
 def error_of(failure: dict[str, Any], load: Callable[..., Any]) -> BaseException:
-    """Returns the exception of a task that gave no value. `load` unpickles what the worker has sent."""
+    """Returns the exception of a task that has failed. `load`: unpickles data of the worker."""
     add_words = getattr(load, "add_words", None)
     if add_words is not None and failure["kind"] not in ("raised", "cancelled", "shutdown"):
         add_words(failure)
@@ -293,7 +292,7 @@ def error_of(failure: dict[str, Any], load: Callable[..., Any]) -> BaseException
 
 
 def succeeded(value: T) -> Future[T]:
-    """Returns a future that has its value."""
+    """Returns a future that has this value."""
     future: Future[T] = Future(None)
     future._result = value
     future._state = FINISHED

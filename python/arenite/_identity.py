@@ -1,4 +1,4 @@
-"""Which worker this process is: `worker`."""
+"""The identity of the worker in this process: `worker`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from . import _arenite
 class Worker(NamedTuple):
     """A worker of an executor: what `arenite.worker()` returns."""
 
-    #: From 0. Below `max_workers`, or with spares below `max_workers + spares`; no two workers have the same at one
-    #: time.
+    #: From 0; below `max_workers` or, with spares, below `max_workers + spares`. Unique among the workers at any time.
     number: int
-    #: The number of processes that the worker had before this one: 0 until it was replaced.
+    #: The number of earlier processes of this worker: 0 until it was replaced.
     generation: int
     #: The `label` of its executor.
     label: str
 
 
 def worker() -> Worker | None:
-    """In a task: which worker runs it, to choose a GPU, a port or a folder. In the program None.
+    """Returns the worker that runs the calling task, to choose a GPU, a port or a folder. Returns None in the program.
 
     >>> import arenite
     >>> with arenite.Executor(1, label="resize") as ex:

@@ -1,8 +1,8 @@
-"""What workers have imported, so that a worker that replaces another one imports it before its first task, and no
-deadline of a task pays for that.
+"""The modules that workers have imported. A new worker imports them before its first task, so that the deadline of a
+task does not include the time of imports.
 
-The names are in a memory file of the program, which workers open by its descriptor there. A worker appends what a task
-that has ended well has imported: what ends a process when it is imported is never in the list.
+The names are in a memory file of the program, which workers open by its descriptor there. A worker appends the imports
+of a task that has succeeded: so a module that ends the process when it is imported is never in the file.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-#: Seconds between two looks of a worker that has had no task.
+#: The seconds between two reads of the file by a worker without a task.
 _PAUSE = 0.1
 
 _file = -1
-#: How much of the file was read.
+#: The number of bytes read from the file.
 _read = 0
-#: The number of loaded modules at the last look, and their names.
+#: The number of loaded modules at the last check, and their names.
 _count = 0
 _names: set[str] = set()
-#: The first task has begun. `_importing` is held while this module imports others before that.
+#: Whether the first task has begun. The lock is `_importing`; imports before the first task happen under it.
 _is_used = False
 _importing = allocate_lock()
 
@@ -34,18 +34,18 @@ _NAME = "arenite-imports"
 
 
 def make() -> int:
-    """In the program: makes the file."""
+    """Makes the file, in the program."""
     return os.memfd_create(_NAME, os.MFD_CLOEXEC)
 
 
 def begin(path: str, waits: bool) -> None:
-    """In a worker: imports what others have. `waits`: goes on doing so, until it gets a task."""
+    """Imports the modules in the file, in a worker. `waits`: repeats this until the worker gets a task."""
     global _file, _count
     try:
         file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
-        return  # The program may not show it.
-    # If the executor has been dropped, the number may be that of another file of the program.
+        return  # This process may not open descriptors of the program.
+    # After the executor was dropped, the descriptor may be that of another file of the program.
     if not os.readlink(f"/proc/self/fd/{file}").startswith(f"/memfd:{_NAME} "):
         os.close(file)
         return
@@ -61,8 +61,8 @@ def begin(path: str, waits: bool) -> None:
 
 
 def end() -> None:
-    """Before a task: imports what is missing before the first one, and nothing more after that. Two threads that import
-    modules which import each other may each wait for the other."""
+    """Called before a task: imports missing modules before the first task, and none after that. Two threads that import
+    modules which import each other may deadlock."""
     global _is_used
     if not _is_used:
         with _importing:
@@ -72,7 +72,7 @@ def end() -> None:
 
 
 def note() -> None:
-    """After a task that has ended well."""
+    """Called after a task that has succeeded: appends its imports to the file."""
     global _count
     if _file < 0 or len(sys.modules) == _count:
         return
@@ -89,22 +89,22 @@ def _is_found(module: Any) -> bool:
 
 
 def _catch_up() -> None:
-    """Imports what is new in the file."""
+    """Imports modules that were added to the file."""
     global _read, _count
     try:
         data = os.pread(_file, max(0, os.fstat(_file).st_size - _read), _read)
     except OSError:
-        return  # A sandbox may refuse it.
+        return  # A sandbox may refuse the call.
     if not data:
         return
-    # Another worker may be writing.
+    # Another worker may be writing: ignores an incomplete line.
     whole = data[: data.rfind(b"\n") + 1]
     _read += len(whole)
     for name in whole.decode().splitlines():
         try:
             __import__(name)
         except BaseException:
-            pass  # The task that imports it says why.
+            pass  # A task that imports the module gets the error.
     _names.update(sys.modules)
     _count = len(sys.modules)
 

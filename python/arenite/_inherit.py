@@ -1,17 +1,17 @@
 """Objects of `multiprocessing` that its pools pass to workers by inheritance: locks, events, conditions, barriers,
 queues, shared values and arrays, in `initializer` and `initargs`.
 
-Workers inherit nothing: they are other programs, and each one, also a replacement, unpickles the initializer. So the
-program serves what the objects consist of, for as long as the executor exists:
+Workers inherit nothing: they run another program, and each worker and replacement unpickles the initializer. So the
+program serves the parts of these objects as long as the executor exists:
 
-- **Descriptors**, of pipes and of shared memory: a worker gets a duplicate, as often as it asks.
-- **Semaphores with a name** (of a `spawn` context) are opened by it.
-- **Semaphores without one** (of a `fork` context, the default on Linux before Python 3.14) exist only in memory of the
-  program. There, a thread for each thread of a worker acquires and releases them on its behalf. If the worker ends
-  while it holds a lock, the lock is released.
+- **Descriptors** of pipes and of shared memory: a worker gets a duplicate for each request.
+- **Semaphores with a name** (of a `spawn` context): the worker opens them.
+- **Semaphores without a name** (of a `fork` context, the default on Linux before Python 3.14) exist only in memory of
+  the program. For each thread of a worker, a thread of the program acquires and releases them. If the worker ends while
+  it has a lock, the lock is released.
 
-A request is one packet: operation, number of the object, timeout in seconds. Who does not send the key first is hung up
-on.
+A request is one packet: operation, number of the object, timeout in seconds. A connection that does not begin with the
+key is closed.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 _REQUEST = struct.Struct("<BId")
 _ANSWER = struct.Struct("<bi")
 _FD, _ACQUIRE, _RELEASE, _VALUE = range(4)
-#: `kind` of a semaphore that counts the acquisitions of its owner, as in `multiprocessing.synchronize`.
+#: The `kind` of a semaphore that counts the acquisitions of its owner, as in `multiprocessing.synchronize`.
 _RECURSIVE = 0
-#: Instead of a timeout: for ever.
+#: A timeout that means no limit.
 _NO_LIMIT = -1.0
-#: Seconds after which a thread that waits looks whether its worker still exists.
+#: The seconds between two checks of a waiting thread whether its worker still exists.
 _SLICE = 0.2
 
 
@@ -47,13 +47,13 @@ _SLICE = 0.2
 
 
 class Server(_channel.Listener):
-    """What the initializer of an executor refers to, for its workers."""
+    """Serves the objects that the initializer of an executor refers to."""
 
     def __init__(self) -> None:
         super().__init__("arenite-inherit", socket.SOCK_SEQPACKET)
         #: By number: a descriptor, or an object with a semaphore.
         self._served: list[Any] = []
-        #: The connection whose thread holds a lock, by the lock's number.
+        #: By the number of a lock: the connection whose thread has the lock.
         self._owners: dict[int, socket.socket] = {}
         self._lock = threading.Lock()
 
@@ -61,9 +61,9 @@ class Server(_channel.Listener):
         return bool(self._served)
 
     def close(self) -> None:
-        """No worker gets anything more. Those that are connected go on."""
+        """Stops serving new workers. Open connections remain."""
         if self._process != os.getpid():
-            # In a child made by `fork()`: all of it is the parent's.
+            # This is a child made by `fork()`: the parent owns the server.
             return
         self.stop()
         for number, served in enumerate(self._served):
@@ -78,7 +78,7 @@ class Server(_channel.Listener):
     def reduce_semaphore(self, lock: Any) -> Any:
         own = lock._semlock
         if own.name is not None:
-            # Kept: with the object goes the name.
+            # Kept alive: the name of the semaphore is removed with the object.
             self.add(lock)
             return _open_semaphore, (type(lock), own.kind, own.maxvalue, own.name)
         return _reach_semaphore, (type(lock), own.kind, own.maxvalue, self.address, self.add(lock))
@@ -99,7 +99,7 @@ class Server(_channel.Listener):
                     self._served[number].release()
 
     def _answer(self, connection: socket.socket, operation: int, number: int, timeout: float) -> None:
-        # Kept while it is used, also if the executor ends meanwhile.
+        # Kept alive during the request, also if the executor ends meanwhile.
         served = self._served[number]
         if operation == _FD:
             socket.send_fds(connection, [_ANSWER.pack(1, 0)], [served])
@@ -132,7 +132,7 @@ class Server(_channel.Listener):
 
     @staticmethod
     def _acquire(connection: socket.socket, served: Any, timeout: float) -> bool:
-        """Acquires a semaphore for a worker. Raises OSError if that ends meanwhile."""
+        """Acquires a semaphore for a worker. Raises OSError if the worker ends meanwhile."""
         until = math.inf if timeout == _NO_LIMIT else time.monotonic() + timeout
         while not served.acquire(True, max(0.0, min(_SLICE, until - time.monotonic()))):
             if time.monotonic() >= until:
@@ -144,7 +144,7 @@ class Server(_channel.Listener):
 
 
 class _Spawning:
-    """In the place of the process that `multiprocessing` starts, while the initializer is pickled for it."""
+    """Stands for the process that `multiprocessing` starts, while the initializer is pickled."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -158,8 +158,8 @@ class _Spawning:
 
 @contextlib.contextmanager
 def passing() -> Iterator[Callable[[], Server | None]]:
-    """While an initializer is pickled: lets objects of `multiprocessing` be pickled, as while it starts a process.
-    Gives what returns the server that workers need, or None if they need none."""
+    """A context in which objects of `multiprocessing` can be pickled, as while it starts a process. Its value is a
+    function that returns the server that workers need, or None if they need none."""
     from multiprocessing import context
 
     server, before = Server(), context.get_spawning_popen()
@@ -178,7 +178,7 @@ def passing() -> Iterator[Callable[[], Server | None]]:
 
 
 def reduce(obj: Any) -> Any:
-    """Reduces what `multiprocessing` can send. Returns NotImplemented for everything else."""
+    """Reduces the types that `multiprocessing` can send. Returns NotImplemented for others."""
     kind = type(obj)
     synchronize: Any = sys.modules.get("multiprocessing.synchronize")
     if synchronize is not None and isinstance(obj, synchronize.SemLock):
@@ -196,7 +196,8 @@ def reduce(obj: Any) -> Any:
     return _authenticated, (bytes(current_process().authkey), function, arguments)
 
 
-#: Methods and partial objects, which need no help; `torch` would pass files that nobody deletes.
+#: Modules whose reducers are not used: methods and partial objects need none. `torch` would pass files that nobody
+#: deletes.
 _LEFT = {"builtins", "functools"}
 
 
@@ -204,7 +205,7 @@ _LEFT = {"builtins", "functools"}
 
 
 def _authenticated(key: bytes, function: Any, arguments: Any) -> Any:
-    """Restores an object for which a process that has this key is asked."""
+    """Restores an object by asking a process that has this key."""
     from multiprocessing.process import current_process
 
     process = current_process()
@@ -213,7 +214,7 @@ def _authenticated(key: bytes, function: Any, arguments: Any) -> Any:
         return function(*arguments)
     process.authkey = key
     if _arenite.is_worker():
-        # From now on others accept what it sends.
+        # From now on other processes accept data of this process.
         return function(*arguments)
     try:
         return function(*arguments)
@@ -231,7 +232,7 @@ class Descriptor:
         return Descriptor, (self._address, self._number)
 
     def detach(self) -> int:
-        """Returns a duplicate."""
+        """Returns a duplicate of the descriptor in this process."""
         connection = _connection(self._address)
         connection.send(_REQUEST.pack(_FD, self._number, 0))
         _, fds, _, _ = socket.recv_fds(connection, _ANSWER.size, 1, socket.MSG_CMSG_CLOEXEC)
@@ -244,9 +245,9 @@ _local = threading.local()
 
 
 def _connection(address: Address) -> socket.socket:
-    """The connection of this thread. A process that a task has forked needs one of its own."""
+    """Returns the connection of this thread. A process that a task has forked needs another connection."""
     known: dict[Any, socket.socket] = _local.__dict__
-    # Not the address alone: see above.
+    # The process is part of the key, because a forked process has a copy of the table.
     name = f"{os.getpid()} {address[0]}"
     found = known.get(name)
     if found is None:
@@ -286,7 +287,7 @@ class Semaphore:
     def __init__(self, kind: int, maxvalue: int, address: Address, number: int) -> None:
         self.kind, self.maxvalue = kind, maxvalue
         self._address, self._number = address, number
-        #: How often this process has acquired it, and the thread that did it last.
+        #: The number of acquisitions by this process, and the thread of the last one.
         self._held, self._owner = 0, 0
 
     def _ask(self, operation: int, timeout: float = 0.0) -> tuple[int, int]:
@@ -319,7 +320,7 @@ class Semaphore:
             if self._held > 1:
                 self._held -= 1
                 return
-        # Before: another thread of this process may have it as soon as it is free.
+        # Before the release: another thread of this process may acquire the semaphore as soon as it is free.
         self._held -= 1
         if not self._ask(_RELEASE)[0]:
             self._held += 1

@@ -1,4 +1,4 @@
-"""Tasks that run in this process: what `Executor(max_workers=0)` does."""
+"""Runs tasks in this process, for `Executor(max_workers=0)`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def call(fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[T]:
-    """Calls the function now. Returns a future that has ended."""
+    """Calls the function now. Returns a future with the outcome."""
     try:
         value = fn(*map(_unwrap, args), **{name: _unwrap(value) for name, value in kwargs.items()})
     except (KeyboardInterrupt, SystemExit):
@@ -29,20 +29,20 @@ def call(fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def map_calls(fn: Callable[..., T], iterables: tuple[Iterable[Any], ...]) -> Iterator[T]:
-    """Calls the function with the items, when its results are asked for."""
+    """Calls the function with each item when its result is asked for."""
 
     def call(*args: Any) -> T:
         try:
             return fn(*args)
         except StopIteration as error:
-            # It would be taken for the end of the items.
+            # A StopIteration would end the iterator.
             raise stopped(error) from error
 
     return map(call, *iterables)
 
 
 def _unwrap(value: Any) -> Any:
-    """The array of a `mut()`."""
+    """Returns the array of a `mut()`; other values as they are."""
     kind = type(value)
     return value.array if kind.__module__ == "arenite._arrays" and kind.__name__ == "Mut" else value
 

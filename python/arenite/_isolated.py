@@ -1,4 +1,4 @@
-"""Functions that run in processes of their own kind: `isolated`."""
+"""Functions that run in separate processes: `isolated`."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ S = TypeVar("S")
 T = TypeVar("T")
 Out = TypeVar("Out", covariant=True)
 
-#: What workers of an executor have in common: a limit of memory, a sandbox, modules.
+#: The settings that workers of an executor share: memory limit, sandbox, modules.
 _Kind = tuple[int | None, str | None, tuple[str, ...]]
 
 #: The executor of each kind, made at the first call. It ends with the interpreter.
 _executors: dict[_Kind, Executor] = {}
 _lock = threading.Lock()
-#: The options of each deadline. Functions do not hold them, because these are no pickles.
+#: The options for each deadline. Functions do not refer to options, because options cannot be pickled.
 _deadlines: dict[float | None, Settings] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Report(Generic[T]):
-    """How a call of an isolated function ended: what `report` returns."""
+    """The outcome of a call of an isolated function: the type that `report` returns."""
 
-    #: What the function returned; None if it did not.
+    #: The return value of the function; None if it raised.
     value: T | None
-    #: What the call would have raised, or None.
+    #: The exception that the call would have raised, or None.
     error: Exception | None
     #: From the call to its end, in seconds.
     seconds: float
@@ -68,7 +68,7 @@ class Isolated(Protocol[P, Out]):
         """Calls the function in a worker. Cancelling the awaiting task ends the call and its worker."""
 
     def report(self, *args: P.args, **kwargs: P.kwargs) -> Report[Any]:
-        """Calls the function in a worker, waits, and returns how the call ended instead of raising."""
+        """Calls the function in a worker and waits. Returns the outcome instead of raising."""
 
     @overload
     def __get__(self, instance: None, owner: type) -> Isolated[P, Out]: ...
@@ -99,7 +99,7 @@ def isolated(
     sandbox: bool | Literal["strict", "required"] = False,
     preload: Iterable[str] = (),
 ) -> Any:
-    """Makes a function run in a worker process at each call, so that a crash, a hang or a leak costs only that call.
+    """Runs each call of a function in a worker process, so that a crash, a hang or a leak costs only that call.
 
     >>> import arenite, os
     >>> @arenite.isolated(deadline=5, memory_limit="1GiB")
@@ -113,22 +113,22 @@ def isolated(
     'WorkerDied'
 
     The call raises what the function raises, `WorkerDied` if the process ends, `DeadlineExceeded` or
-    `MemoryLimitExceeded`. Threads may call it at the same time: each call runs in a worker of its own, as many at a
-    time as there are cores. Arguments and results are copies. In a worker, the function runs where it is called.
+    `MemoryLimitExceeded`. Several threads may call the function at the same time: each call has a worker, and as many
+    calls run as there are cores. Arguments and results are copied. A call in a worker runs the function in this worker.
 
-    `await function.aio(…)` is the call for asyncio, and `function.report(…)` returns a `Report` with `value`, `error`
-    and `seconds` instead of raising; of a method, `Class.method.report(object, …)`. `function.__wrapped__` is the
-    function itself.
+    `await function.aio(…)` is the call for asyncio. `function.report(…)` returns a `Report` with `value`, `error` and
+    `seconds` instead of raising; for a method, `Class.method.report(object, …)`. `function.__wrapped__` is the original
+    function.
 
-    All functions with equal `memory_limit`, `sandbox` and `preload` share workers, which start at the first call, in the
-    environment and the folder of then, and end with the program. The program waits for calls of other threads at its
-    end, so give a function that may hang a deadline.
+    All functions with equal `memory_limit`, `sandbox` and `preload` share workers. These start at the first call, with
+    the environment and the working directory at that time, and end with the program. The program waits at its end for
+    calls of other threads, so give a function that may hang a deadline.
 
-    :param deadline: Seconds that a call may run, from when all that it refers to is imported.
-    :param memory_limit: The most private memory of the process, in bytes or as "1GiB". Its copies of arrays count.
-    :param sandbox: "strict", or True, takes the process the right to open files and sockets, and to start or touch other
-        processes: see `Executor`. The function's own module is imported before; others have to be named in `preload`.
-        "required" raises OSError where Linux lacks a part of the sandbox.
+    :param deadline: The seconds that a call may run, from when everything that it refers to is imported.
+    :param memory_limit: The limit of private memory of the process, in bytes or as "1GiB". Copies of arrays count.
+    :param sandbox: "strict", or True, denies the process the right to open files and sockets, and to start or touch
+        other processes: see `Executor`. The module of the function is imported first; other modules must be named in
+        `preload`. "required" raises OSError if Linux lacks a part of the sandbox.
     :param preload: Names of modules that a worker imports before its first call.
     """
     if isinstance(preload, str):
@@ -154,7 +154,8 @@ def isolated(
 
 
 def _wrapper(fn: Callable[..., Any], kind: _Kind, deadline: float | None) -> Isolated[..., Any]:
-    # Workers get this function, which is what its name stands for, and find it as any other. So it holds nothing more.
+    # A worker gets this function like any other, by the name of `fn`. So the closure refers only to `fn`, `kind` and
+    # `deadline`.
     @functools.wraps(fn)
     def call(*args: Any, **kwargs: Any) -> Any:
         if _arenite.is_worker():
@@ -163,7 +164,7 @@ def _wrapper(fn: Callable[..., Any], kind: _Kind, deadline: float | None) -> Iso
         try:
             return future.result()
         finally:
-            # After Ctrl-C, no thread waits for it.
+            # After Ctrl-C, no thread waits for the call.
             future.cancel()
 
     async def aio(*args: Any, **kwargs: Any) -> Any:
@@ -175,7 +176,7 @@ def _wrapper(fn: Callable[..., Any], kind: _Kind, deadline: float | None) -> Iso
         return await wrap_future(_submit(call, kind, deadline, args, kwargs))
 
     def report(*args: Any, **kwargs: Any) -> Report[Any]:
-        """Calls the function in a worker, waits, and returns how the call ended instead of raising."""
+        """Calls the function in a worker and waits. Returns the outcome instead of raising."""
         began = perf_counter()
         try:
             value, error = call(*args, **kwargs), None
@@ -207,7 +208,7 @@ def _executor(kind: _Kind) -> Executor:
     with _lock:
         executor = _executors.get(kind)
         if executor is not None and not executor._is_closed and executor._engine.broken is not None:
-            # A worker could not start. What kept it from that may be mended.
+            # A worker could not start. The cause may be mended before the next call.
             executor.shutdown(wait=False)
             executor = None
         if executor is None:
@@ -224,7 +225,7 @@ def _executor(kind: _Kind) -> Executor:
 
 
 def _is_importable(name: str | None) -> bool:
-    """Whether a worker finds this module by its name, and not another one."""
+    """Whether a worker finds this module, and not another one, by its name."""
     module = sys.modules.get(name or "")
     if name is None or module is None or name == "__main__":
         return False
@@ -238,7 +239,7 @@ def _is_importable(name: str | None) -> bool:
 
 
 def _after_fork() -> None:
-    """The workers are those of the parent, and another thread may have held the lock."""
+    """Runs in a child made by `fork()`: the parent owns the workers, and one of its threads may have had the lock."""
     global _executors, _lock
     _executors, _lock = {}, threading.Lock()
 

@@ -8,8 +8,8 @@ from . import _arenite
 class Limiter:
     """Limits how many tasks run at a time, how many start per second, or both: see `Executor.options(limit=…)`.
 
-    One limiter may be used for any number of functions and executors of this process, which share it. Tasks wait for
-    their turn in the engine; threads that submit take turns. A task that is tried again asks again.
+    Any number of functions and executors of this process may share one limiter. Tasks wait in the engine, and threads
+    that submit take turns. Each attempt of a task needs a permit.
 
     >>> import arenite
     >>> polite = arenite.Limiter(at_once=2, per_second=1000)
@@ -17,9 +17,9 @@ class Limiter:
     ...     list(ex.options(limit=polite).map(abs, [-1, 2, -3]))
     [1, 2, 3]
 
-    :param at_once: The most tasks that run at a time.
-    :param per_second: The most tasks that start per second, evenly spaced. It may be a fraction: 0.1 is one in ten
-        seconds.
+    :param at_once: The number of tasks that may run at a time.
+    :param per_second: The number of tasks that may start per second, evenly spaced. It may be a fraction: 0.1 is one
+        task in ten seconds.
     """
 
     def __init__(self, at_once: int | None = None, per_second: float | None = None) -> None:
@@ -34,7 +34,7 @@ class Limiter:
 
     @property
     def running(self) -> int:
-        """The number of tasks that have a permit: that run, or are about to."""
+        """The number of tasks with a permit: running, or about to run."""
         return self._limiter.running
 
     @property

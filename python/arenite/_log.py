@@ -1,8 +1,8 @@
-"""Records of `logging` that tasks make: they go to the handlers of the program.
+"""Forwards records of `logging` from tasks to the handlers of the program.
 
-A worker has one handler, at its root logger, which sends each record to the program over a socket. There, a thread for
-each worker hands it to the logger of the same name. Levels are those that the program had when it made the executor, so
-that what it does not want is not sent.
+A worker has one handler, at its root logger, which sends each record to the program over a socket. In the program, a
+thread for each worker passes the record to the logger of the same name. Workers have the levels of the program when it
+made the executor, so they do not send records that the program would drop.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def is_configured() -> bool:
 
 
 def levels() -> dict[str, int]:
-    """The levels that loggers of the program have of their own, by name; that of the root has an empty one."""
+    """Returns the levels that were set for loggers of the program, by name; the name of the root logger is empty."""
     loggers: Any = logging.root.manager.loggerDict
     found = {name: level for name, logger in loggers.items() if (level := getattr(logger, "level", logging.NOTSET))}
     return {"": logging.root.level, **found}
 
 
 class Receiver(_channel.Receiver):
-    """Takes the records of an executor's workers."""
+    """Receives the records of an executor's workers."""
 
     def __init__(self) -> None:
         super().__init__("arenite-log")
@@ -71,7 +71,8 @@ class Forward(logging.Handler):
             self.handleError(record)
 
     def _prepared(self, record: logging.LogRecord) -> dict[str, Any]:
-        """What a record says, without objects that cannot be pickled, or whose classes the program does not have."""
+        """Returns the fields of a record without objects that cannot be pickled, or whose classes the program may not
+        have."""
         said = dict(record.__dict__)
         text = record.getMessage()
         if record.exc_info and not record.exc_text:
@@ -80,26 +81,26 @@ class Forward(logging.Handler):
         try:
             pickle.dumps(said, 5)
         except Exception:
-            # What `extra` has added.
+            # Fields that `extra` has added.
             plain = (int, float, type(None))
             said = {name: value if isinstance(value, plain) else str(value) for name, value in said.items()}
             said.update(args=None, exc_info=None)
         return said
 
     def _connected(self) -> socket.socket:
-        # A process that a task has forked needs a connection of its own.
+        # A process that a task has forked needs another connection.
         if self._socket is None or self._process != os.getpid():
             self._socket, self._process = _channel.connect(self._address), os.getpid()
         return self._socket
 
 
 def install(address: _channel.Address, given: dict[str, int], only_if_bare: bool) -> None:
-    """In a worker: has its records forwarded. `only_if_bare`: unless its root logger has a handler."""
+    """Forwards the records of this worker. `only_if_bare`: does nothing if the root logger has a handler."""
     if only_if_bare and logging.root.handlers:
         return
     for name, level in given.items():
         logger = logging.getLogger(name) if name else logging.root
         if logger.level in (logging.NOTSET, logging.WARNING if not name else logging.NOTSET):
-            # Nothing in the worker has set it.
+            # No code of the worker has set the level.
             logger.setLevel(level)
     logging.root.addHandler(Forward(address))

@@ -1,4 +1,4 @@
-"""Many calls of one function: what `Executor.map` returns."""
+"""The results of many calls of one function, as `Executor.map` returns them."""
 
 from __future__ import annotations
 
@@ -24,32 +24,33 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Tasks in flight of a map whose input has a length. Beyond that, items wait until results are taken.
+#: The number of tasks in flight for an input with a length. Further items wait until results are taken.
 _MOST_SIZED = 1 << 16
-#: The same of calls that are sent in packets.
+#: The number of calls in flight that are sent in packets.
 _MOST_PACKED = 1 << 18
-#: Tasks in flight of a map whose input may be endless: at first for each task that can run, and at most.
+#: The number of tasks in flight for an input that may be endless: at first for each task that can run, and at most.
 _FIRST_WINDOW = 4
 _MOST_UNSIZED = 4096
-#: Items that are taken from the input before the first of them are sent, if the last ones took this many seconds.
+#: The number of items that are taken from the input before sending, if the previous ones took at most this many
+#: seconds.
 _MOST_PULLED, _QUICK_PULL = 4096, 0.001
-#: The part of the arena that copies of arguments of one map may take.
+#: The part of the arena for copies of the arguments of one map, as a divisor.
 _PART = 4
 
 
 class Results(Generic[T]):
     """The results of a map, in the order of its items.
 
-    An exception of one task is raised where its result would be; the next call of `next` goes on with the result after
-    it. Dropping the iterator cancels the tasks that have not begun. So does Ctrl-C while a result is waited for, which
-    also ends the tasks that run; nothing comes after it.
+    The exception of a task is raised in place of its result; the following `next` returns the result after it. Dropping
+    the iterator cancels the tasks that have not begun. Ctrl-C while `next` waits also ends running tasks, and ends the
+    iteration.
     """
 
     #: Whether Ctrl-C, or an exception of another signal handler, ends the map.
     _ends_when_interrupted = True
-    #: Whether an item of the input is an argument, and not a tuple of all.
+    #: Whether an item of the input is the only argument of a call, rather than a tuple of all arguments.
     _takes_single = True
-    #: Takes the arrays of arguments that are sent in packets.
+    #: Makes the object that replaces arrays in arguments that are sent in packets.
     _beside: Callable[..., _pickle.Beside] = _pickle.Arguments
 
     def __init__(
@@ -66,7 +67,7 @@ class Results(Generic[T]):
         packs: bool = False,
         pace: _packing.Pace | None = None,
     ) -> None:
-        """`packs`: without a `chunksize`, short calls may be sent in packets. `pace`: how long they take."""
+        """`packs`: without a `chunksize`, short calls may be sent in packets. `pace`: the measured time of calls."""
         self._executor = executor
         self._engine = executor._engine
         self._private = executor._private
@@ -82,39 +83,39 @@ class Results(Generic[T]):
             self._function = _pickle.pickle_function(function, executor._definitions, self._private)
             self._engine.count_copied(self._function.copied)
         self._chunksize = chunksize or 1
-        #: Sends short calls in packets, if they may be.
+        #: Sends short calls in packets, if that is allowed.
         self._packing: _packing.Packing | None = None
         if packs and chunksize is None:
             pace = pace or _packing.Pace()
             is_single = len(iterables) == 1 and self._takes_single
             self._packing = _packing.Packing(executor, self._function, options, more, pace, is_single, self._beside)
-        #: Tasks in flight, in order; with packets they are in `line`.
+        #: Tasks in flight, in order; calls in packets are in `line` of `_packing`.
         self._flying: deque[_Entry] = deque()
-        #: Items that are taken from the input at a time.
+        #: The number of items that are taken from the input at a time.
         self._most_pulled = 1
-        #: With packets: values that were taken, and the bytes that were copied for their calls.
+        #: With packets: the number of values that were taken, and the bytes that were copied for their calls.
         self._given = self._given_bytes = 0
-        #: Values of a task that were not given yet.
+        #: Values of a task that the caller has not got yet.
         self._values: deque[Any] = deque()
-        #: Bytes that were copied for the tasks in flight.
+        #: The bytes that were copied for the tasks in flight.
         self._bytes = 0
         self._most_bytes = executor._capacity // _PART
-        #: Arguments of the next task, if they were taken from the input.
+        #: The arguments of the next task, after they were taken from the input.
         self._held: Any = None
-        #: The task of those arguments, once it was submitted, and the bytes that were copied for it.
+        #: The task with these arguments after it was submitted, and the bytes that were copied for it.
         self._sent: list[Task] = []
         self._copied = 0
-        #: Held while tasks are submitted.
+        #: Locked while tasks are submitted.
         self._lock = threading.RLock()
-        #: Held while a result is taken, also while a thread waits for it.
+        #: Locked while a result is taken, also while a thread waits for the result.
         self._taking = threading.RLock()
-        #: The tasks that have ended, where results come in that order.
+        #: If results come in the order of their ends: the tasks that have ended.
         self._landed: deque[_Entry] | None = None
         self._is_cut = False
-        #: The executor was shut down with results left.
+        #: Whether the executor was shut down before all results were taken.
         self._is_cancelled = False
         self._exact = buffersize is not None
-        #: No failure is among the values.
+        #: Whether `_values` contains no failure.
         self._is_whole = False
         lengths = [len(items) for items in iterables if isinstance(items, Sized)]
         self._is_sized = len(lengths) == len(iterables)
@@ -132,12 +133,12 @@ class Results(Generic[T]):
         try:
             self._fill()
         except BaseException:
-            # No caller has this object, but the traceback does.
+            # No caller has this object, but the traceback refers to it.
             self.close()
             raise
 
     def _tasks(self, iterables: tuple[Iterable[Any], ...]) -> Iterator[Any]:
-        """Returns the arguments of each task, and sets of which kind they are."""
+        """Returns the arguments of each task, and sets the kind of the arguments."""
         if self._chunksize > 1 and len(iterables) == 1:
             self._kind = _pickle.MANY
             return _Chunks(iterables[0], self._chunksize)
@@ -150,7 +151,7 @@ class Results(Generic[T]):
         return _Chunks(calls, self._chunksize)
 
     def _constant(self, items: Iterable[Any]) -> Iterable[Any]:
-        """Puts the array of an `itertools.repeat` into the arena once."""
+        """Replaces the array of an `itertools.repeat` by one copy in the arena."""
         if type(items) is itertools.repeat:
             value = next(items, None)
             if type(value).__module__ == "numpy" and type(value).__name__ == "ndarray":
@@ -160,7 +161,7 @@ class Results(Generic[T]):
         return items
 
     def _fill(self) -> None:
-        """Submits items until enough are in flight."""
+        """Submits items until the window is full."""
         if self._packing is not None:
             self._fill_packing(self._packing)
             return
@@ -170,7 +171,7 @@ class Results(Generic[T]):
                     return
 
     def _submit_next(self, waits: bool = True) -> bool:
-        """Submits the next item. Returns false if there is none, or it has to wait until the arena has room."""
+        """Submits the next item. Returns false if there is none, or if it must wait for room in the arena."""
         if self._held is None and not self._pull():
             return False
         calls = len(self._held) if self._chunksize > 1 else 1
@@ -186,7 +187,7 @@ class Results(Generic[T]):
         except Exception as error:
             self._copied, outcome = 0, error
         entry = _Entry(outcome, self._copied, calls)
-        # No call from here on: see `_send`.
+        # No function calls from here on: see `_send`.
         self._flying += (entry,)
         self._bytes += entry.copied
         self._held = None
@@ -194,9 +195,9 @@ class Results(Generic[T]):
         return True
 
     def _pull(self) -> bool:
-        """Takes the arguments of the next task from the input. Returns whether there were any."""
+        """Takes the arguments of the next task from the input. Returns false at its end."""
         if self._items is not None:
-            # Not `next`: see `_send`.
+            # Does not call `next`: see `_send`.
             for self._held in self._items:
                 return True
             self._items = None
@@ -205,10 +206,9 @@ class Results(Generic[T]):
     def _send(self, item: Any) -> None:
         """Submits a task for these arguments.
 
-        The interpreter raises `KeyboardInterrupt` after calls of functions, and not between other steps. So whatever a
-        call returns has to be recorded by that call or by the next steps without another one: an item that was pulled
-        in `_held`, a task that was sent in `_sent`, a result in `_values`. Asking for the next result then goes on
-        where Ctrl-C came.
+        The interpreter raises `KeyboardInterrupt` only after calls of functions. So the result of a call must be
+        recorded by that call, or by following steps without a call: an item that was pulled in `_held`, a task that was
+        sent in `_sent`, a result in `_values`. Then `next` can continue where Ctrl-C came.
         """
         function, engine = self._function, self._engine
         data = None if self._chunksize > 1 else _pickle.dump_plain(item)
@@ -223,7 +223,7 @@ class Results(Generic[T]):
         self._sent.extend(map(engine.submit, *call))
 
     def _fill_packing(self, packing: _packing.Packing) -> None:
-        """Takes items from the input until enough are in flight."""
+        """Takes items from the input until the window is full."""
         with self._lock:
             while self._items is not None or packing.stock.held is not None:
                 ahead = self._ahead(packing)
@@ -234,22 +234,22 @@ class Results(Generic[T]):
                 begin = monotonic()
                 if not self._pull_packing(packing, min(room, self._most_pulled)):
                     return
-                # More at a time of an input that does not wait.
+                # Takes more items at a time from an input that does not wait.
                 most = 2 * self._most_pulled if monotonic() - begin < _QUICK_PULL else self._most_pulled // 4
                 self._most_pulled = max(1, min(most, _MOST_PULLED))
                 packing.feed()
 
     def _ahead(self, packing: _packing.Packing) -> int:
-        """How many items were taken from the input whose results were not given."""
+        """Returns the number of items that were taken from the input and whose results were not taken."""
         return packing.stock.pulled - self._given + (len(self._values) if self._exact else 0)
 
     def _pull_packing(self, packing: _packing.Packing, most: int) -> bool:
-        """Takes items from the input. Returns false if they have to wait until the arena has room."""
+        """Takes items from the input. Returns false if they must wait for room in the arena."""
         stock = packing.stock
         error: Exception | None = None
         packing.is_pulling = True
         if not self._is_sized:
-            # Has the dispatcher send what comes, should the input wait.
+            # Lets the dispatcher send calls if the input waits.
             packing.feed()
         try:
             packing.window = self._window
@@ -267,9 +267,9 @@ class Results(Generic[T]):
         return self._submit_alone(packing, error)
 
     def _submit_alone(self, packing: _packing.Packing, error: Exception | None) -> bool:
-        """Submits the arguments that cannot be part of a packet as a task; `error`: because they cannot be pickled.
-        Returns false if they have to wait."""
-        # What comes before them.
+        """Submits the arguments that cannot be part of a packet as a task. `error`: the reason if they cannot be
+        pickled. Returns false if they must wait."""
+        # Sends the earlier calls.
         packing.feed(all_of_it=True)
         outcome: Task | BaseException
         if error is None and not self._sent:
@@ -287,7 +287,7 @@ class Results(Generic[T]):
         else:
             outcome, copied = error, 0
         entry = _Entry(outcome, copied, 1)
-        # No call but the last one: see `_send`.
+        # The last call of a function: see `_send`.
         packing.line += (entry,)
         self._bytes += entry.copied
         self._sent = []
@@ -308,14 +308,14 @@ class Results(Generic[T]):
                 if isinstance(interrupt, Exception):
                     raise
                 self._interrupt()
-                # The traceback must not hold what the caller has dropped.
+                # The traceback must not keep objects that the caller has dropped.
                 _clear(interrupt)
                 self = None  # type: ignore[assignment]
                 raise
             values = self._values
             value = values[0]
             error = None if self._is_whole else _failure(value)
-            # No call up to the end: see `_send`. Another thread may have taken it.
+            # No function calls up to the end: see `_send`. Another thread may have taken the value.
             if values and values[0] is value:
                 del values[0]
                 if error is None:
@@ -328,14 +328,15 @@ class Results(Generic[T]):
     def flat(self) -> Iterator[T]:
         """Returns the results of a map in chunks."""
         pieces = self._pieces()
-        # Up to where an exception does not end the iteration.
+        # The iteration starts at a point where an exception does not end it.
         next(pieces)
         flat = Flat.from_iterable(pieces)
         flat._results = self  # type: ignore[attr-defined]
         return flat
 
     def _pieces(self) -> Iterator[Iterable[T]]:
-        """The results in pieces, after an empty one. An exception does not end the iteration: it is in a piece, too."""
+        """Yields the results in pieces, after an empty piece. An exception is part of a piece, so it does not end the
+        iteration."""
         error: BaseException | None = None
         while True:
             try:
@@ -348,22 +349,22 @@ class Results(Generic[T]):
                     if not self._values:
                         self._advance()
                     whole, given = self._is_whole, self._values
-                    # A value that was given is the caller's alone.
+                    # Removes each value from the piece, so that only the caller refers to it.
                     piece = map(deque.popleft, itertools.repeat(given, len(given))) if whole else _pieces(given)
                     values: deque[Any] = deque()
-                    # No call: see `_send`.
+                    # No function call: see `_send`.
                     self._values = values
                     yield piece
             except (StopIteration, GeneratorExit):
                 return
             except BaseException as raised:
-                # Ctrl-C, too: it has to be raised by a piece.
+                # Also for Ctrl-C: a piece raises it.
                 error = raised
                 if not isinstance(raised, Exception):
                     self._interrupt()
 
     def _advance_packing(self, packing: _packing.Packing) -> None:
-        """Takes what calls have given, unless there are values left."""
+        """Takes results of calls, unless values are left."""
         with self._taking:
             if self._values:
                 return
@@ -372,7 +373,7 @@ class Results(Generic[T]):
                 if not self._exact and not self._is_sized and packing.is_starving():
                     self._window = min(2 * self._window, _MOST_UNSIZED)
                 self._fill()
-            # Another thread may close this meanwhile.
+            # Another thread may close the map meanwhile.
             line = packing.line
             entry = self._next_packing(packing)
             if entry is None:
@@ -384,7 +385,7 @@ class Results(Generic[T]):
             else:
                 is_whole, values, mark = packing.values(entry, _Failed, self._failed_call)
             count, copied = len(values), entry.copied
-            # No call up to `spend`: see `_send`.
+            # No function calls up to `spend`: see `_send`.
             self._is_whole = is_whole
             self._values += values
             self._given += count
@@ -400,7 +401,7 @@ class Results(Generic[T]):
             self._bar.update(count)
 
     def _next_packing(self, packing: _packing.Packing) -> Any:
-        """Waits for the next calls that end. Returns None if there are none."""
+        """Waits for the next calls that end. Returns None if no calls are left."""
         while True:
             packing.feed()
             entry = packing.first()
@@ -412,7 +413,7 @@ class Results(Generic[T]):
                 return entry
             if packing.is_ready(entry):
                 return entry
-            # Meanwhile others may have to be taken back, or sent.
+            # Meanwhile other packets may have to be taken back or sent.
             left = self._left()
             pause = _packing.STUCK if packing.is_busy() else left
             if left is not None and pause is not None:
@@ -428,7 +429,7 @@ class Results(Generic[T]):
         return _Failed(make=partial(load_error, pickle, self._load))
 
     def _advance(self) -> None:
-        """Takes the outcome of the next task, unless there are values left."""
+        """Takes the outcome of the next task, unless values are left."""
         if self._packing is not None:
             self._advance_packing(self._packing)
             return
@@ -439,13 +440,13 @@ class Results(Generic[T]):
                 if self._flying and not self._exact and not self._is_sized and self._is_starving():
                     self._window = min(2 * self._window, _MOST_UNSIZED)
                 self._fill()
-            # Another thread may close this meanwhile.
+            # Another thread may close the map meanwhile.
             flying, landed = self._flying, self._landed
             entry = self._next()
             if entry is None:
                 raise self._end()
             is_whole, values = self._outcome(entry)
-            # No call up to the last line: see `_send`.
+            # No function calls up to the last line: see `_send`.
             self._is_whole = is_whole
             self._values += values
             self._bytes -= entry.copied
@@ -458,7 +459,7 @@ class Results(Generic[T]):
             self._bar.update(len(values))
 
     def _end(self) -> BaseException:
-        """What is raised when there are no more results."""
+        """Returns the exception to raise when no results are left."""
         if self._bar is not None:
             self._bar.close()
         if self._is_cancelled:
@@ -471,7 +472,7 @@ class Results(Generic[T]):
         return StopIteration()
 
     def _next(self) -> _Entry | None:
-        """Waits for the next task that ends. Returns None if there is none."""
+        """Waits for the next task that ends. Returns None if no task is left."""
         if not self._flying:
             return None
         entry = self._flying[0]
@@ -480,7 +481,7 @@ class Results(Generic[T]):
         return entry
 
     def _wait(self, task: Task, timeout: float | None) -> bool:
-        """Waits for the end of a task. An exception comes from a signal handler."""
+        """Waits for the end of a task. Exceptions come from signal handlers only."""
         try:
             return _native.wait(task, timeout)
         except Exception:
@@ -488,14 +489,15 @@ class Results(Generic[T]):
             raise
 
     def _interrupt(self) -> None:
-        """Ends the map, because whoever waits for a result was interrupted."""
+        """Ends the map after a signal handler has interrupted a wait for a result."""
         if self._ends_when_interrupted:
             self.close(self._executor._cancel_running)
             if self._bar is not None:
                 self._bar.close()
 
     def _outcome(self, entry: _Entry) -> tuple[bool, list[Any]]:
-        """Returns whether all calls of a task gave a value, and the values, with failures in the places of others."""
+        """Returns whether all calls of a task have succeeded, and their values, with failures in place of missing
+        values."""
         task = entry.task
         error: BaseException
         if isinstance(task, BaseException):
@@ -507,7 +509,7 @@ class Results(Generic[T]):
         try:
             value = self._load(reply[0], reply[1], self._private_results)
             if self._chunksize == 1:
-                # An exception after which the task was not to run again.
+                # The class of the exception is not to be retried.
                 return (False, [self._failed(value)]) if type(value) is Raised else (True, [value])
             is_whole, values = value
             if type(values) is not list or len(values) != entry.calls:
@@ -522,27 +524,27 @@ class Results(Generic[T]):
         return _Failed(make=partial(load_error, raised.pickle, self._load))
 
     def _left(self) -> float | None:
-        """Seconds until the timeout."""
+        """Returns the seconds until the timeout."""
         return None if self._until is None else max(0.0, self._until - monotonic())
 
     def _late(self) -> TimeoutError:
-        # Nothing comes after it, as in the standard library.
+        # No results come after the timeout, as in the standard library.
         self.close(self._executor._cancel_running)
         return TimeoutError(f"the results of the map did not come within {self._timeout} s")
 
     def _is_starving(self) -> bool:
-        """Whether the workers have nothing to do because results are taken as fast as they come."""
+        """Whether the workers are idle because results are taken as fast as they come."""
         last = self._flying[-1].task
         return isinstance(last, BaseException) or last.done()
 
     def _has_input(self) -> bool:
-        """Whether items are left that were not taken from the input."""
+        """Whether items are left in the input."""
         is_held = self._held if self._packing is None else self._packing.stock.held
         return self._items is not None or is_held is not None
 
     def _submit_rest(self, has_end: bool = False, waits: bool = False) -> None:
-        """Submits all items that are left, before the executor ends. An input without a length may be endless: it is
-        not asked for more, unless it is said to have an end. `waits`: until no packet has to be sent again."""
+        """Submits all items that are left, before the executor ends. Does not read an input without a length, which may
+        be endless, unless `has_end` is true. `waits`: waits until no packet must be sent again."""
         with self._lock:
             if not self._is_sized and not has_end:
                 self._is_cut = self._items is not None
@@ -555,7 +557,7 @@ class Results(Generic[T]):
                 return
             while self._items is not None or self._held is not None:
                 if not self._submit_next() and self._held is not None:
-                    # Without room: when the tasks in flight have ended, their arguments are free.
+                    # The arena is full. The end of the tasks in flight frees their arguments.
                     for entry in tuple(self._flying):
                         if not isinstance(entry.task, BaseException):
                             entry.task.wait(None)
@@ -565,7 +567,7 @@ class Results(Generic[T]):
         while self._items is not None or packing.stock.held is not None:
             self._fill_packing(packing)
             if packing.stock.held is not None or self._items is not None:
-                # Without room: when the tasks in flight have ended, their arguments are free.
+                # The arena is full. The end of the tasks in flight frees their arguments.
                 packing.wait_for_all()
                 for entry in tuple(packing.line):
                     if type(entry) is _Entry and not isinstance(entry.task, BaseException):
@@ -577,14 +579,14 @@ class Results(Generic[T]):
         packing.send_alone()
 
     def close(self, kill: bool = False) -> None:
-        """Cancels the tasks that have not begun, and with `kill` ends those that run. There are no results after it."""
+        """Cancels the tasks that have not begun, and with `kill` ends running tasks. No further results come."""
         with self._lock:
             self._items = self._held = None
             left: list[Any] = [*self._sent, *(entry.task for entry in tuple(self._flying))]
             if self._packing is not None:
                 left += self._packing.close()
             tasks: list[Task] = [task for task in left if not isinstance(task, BaseException)]
-            # All of them before the first worker is ended: it must not begin another one.
+            # Cancels all tasks before it ends the first worker, which must not begin another task.
             for task in tasks:
                 task.cancel()
             for task in tasks:
@@ -606,14 +608,14 @@ class Results(Generic[T]):
 
 
 class Flat(itertools.chain[T]):
-    """The results of a map whose calls are sent several together."""
+    """The results of a map whose tasks consist of several calls."""
 
     _results: Results[T]
 
     def close(self) -> None:
-        """Does what that of `Results` does."""
+        """Closes the `Results`."""
         self._results.close()
-        # What was taken and not given.
+        # Drops values that were taken and not returned.
         while True:
             try:
                 next(self)
@@ -631,7 +633,7 @@ class _Entry:
     def __init__(self, task: Task | BaseException, copied: int, calls: int) -> None:
         #: The task, or the exception if none could be made.
         self.task = task
-        #: Bytes that were copied for it.
+        #: The bytes that were copied for it.
         self.copied = copied
         #: Number of its calls.
         self.calls = calls
@@ -640,13 +642,13 @@ class _Entry:
 
 
 class _Failed:
-    """In the place of a value: the failure of a task."""
+    """The failure of a task, in place of a value."""
 
     __slots__ = ("_error", "_make")
 
     def __init__(self, error: BaseException | None = None, make: Callable[[], BaseException] = RuntimeError) -> None:
         self._error = stopped(error) if isinstance(error, StopIteration) else error
-        #: Makes the exception when it is asked for: those of many calls would take much memory at once.
+        #: Makes the exception when it is needed: the exceptions of many calls would take much memory.
         self._make = make
 
     @property
@@ -657,16 +659,16 @@ class _Failed:
 
 
 def _pieces(values: deque[Any]) -> Iterator[Any]:
-    """The values of a chunk, some of which are missing. An exception does not end the iteration."""
+    """Yields the values of a chunk, in which some are missing. An exception does not end the iteration."""
     return map(_give, itertools.repeat(values))
 
 
 def _give(values: deque[Any]) -> Any:
-    """Takes the first value, or raises the failure in its place."""
+    """Takes the first value. Raises the failure in its place, if it is one."""
     if not values:
         raise StopIteration
     error = _failure(values[0])
-    # No call: see `Results._send`.
+    # No function call: see `Results._send`.
     if error is None:
         value = values[0]
         del values[0]
@@ -679,7 +681,8 @@ def _give(values: deque[Any]) -> Any:
 
 
 def _clear(error: BaseException) -> None:
-    """Drops the variables of the frames of this package that have ended: all of the traceback but the first one."""
+    """Drops the variables of all frames in the traceback except the first one. The frames are of this package and have
+    ended."""
     trace = error.__traceback__.tb_next if error.__traceback__ is not None else None
     while trace is not None:
         if trace.tb_frame.f_globals.get("__package__") == __package__:
@@ -688,7 +691,7 @@ def _clear(error: BaseException) -> None:
 
 
 def _failure(value: Any) -> BaseException | None:
-    """The exception that is in the place of a value."""
+    """Returns the exception in place of a value; None for a value."""
     return value.error if type(value) is _Failed else None
 
 
@@ -701,10 +704,10 @@ def _is_finite(items: Any) -> bool:
 
 
 class _Chunks:
-    """The items in lists of this size, or in slices of a sequence. An exception of the input loses none."""
+    """The items in lists of this size, or in slices of a sequence. An exception of the input loses no items."""
 
     def __init__(self, items: Iterable[Any], size: int) -> None:
-        #: A slice of a range has no items, whatever its length.
+        #: A slice of a range takes no memory for its items.
         self._whole: Any = items if type(items) in (range, list, tuple) else None
         self._at = 0
         self._left = iter(()) if self._whole is not None else iter(items)
@@ -719,7 +722,7 @@ class _Chunks:
             chunk = self._whole[self._at : self._at + self._size]
             if not chunk:
                 raise StopIteration
-            # No call, here and below: see `Results._send`.
+            # No function call, here and below: see `Results._send`.
             self._at += self._size
             return chunk
         chunk = self._next
@@ -731,7 +734,7 @@ class _Chunks:
 
 
 def _bar(progress: Any, total: int | None, **options: Any) -> Any:
-    """A progress bar, if one is asked for and tqdm is installed."""
+    """Returns a progress bar if `progress` asks for one and tqdm is installed."""
     if not progress:
         return None
     try:

@@ -1,8 +1,8 @@
-"""The mirror: what a worker has of the program's modules that it cannot import, `__main__` above all.
+"""The mirror: the worker's version of modules of the program that it cannot import, above all `__main__`.
 
-A worker has a module of the same name for each of them. The program fills it with *definitions*: functions, classes
-and other globals, as `_definitions` sends them, once per worker and version. This module makes functions and classes
-again, in workers from definitions, and on both sides from what was pickled by value.
+A worker has a module of the same name for each of these. The program fills the module with *definitions*: functions,
+classes and other globals, which `_definitions` sends once per worker and version. This module creates functions and
+classes: in workers from definitions, and on both sides from objects that were pickled by value.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ else:
     import _pickle as pickle
     import _thread as threading
 
-#: In the place of a global or an attribute that was removed.
+#: Stands for a global or an attribute that was removed.
 REMOVED = "arenite:removed"
 
 
-#: In the place of an attribute that holds a global, which comes behind it.
+#: Stands for an attribute that contains a global. The attribute follows later.
 LATE = "arenite:late"
 
 
@@ -52,7 +52,7 @@ _Refusing: Any = type("_Refusing", (), {f"__{name}__": _fail for name in _USES})
 
 
 class Unsent(_Refusing):  # type: ignore[misc]
-    """In the place of a global or an attribute that cannot be sent: raises the error wherever it is used."""
+    """Stands for a global or an attribute that cannot be sent. Each use raises the error."""
 
     def __init__(self, message: str) -> None:
         self._message = message
@@ -63,7 +63,7 @@ class Unsent(_Refusing):  # type: ignore[misc]
         return _fail(self)
 
     def __reduce__(self) -> Any:
-        # A task may not return it.
+        # In a worker this raises: a task may not return it.
         return _fail(self) if _is_worker else (Unsent, (self._message,))
 
 
@@ -71,7 +71,7 @@ class Unsent(_Refusing):  # type: ignore[misc]
 
 
 def module(name: str) -> ModuleType:
-    """Returns a module of the program: in a worker the mirror of it, which is made empty."""
+    """Returns a module of the program. In a worker this is the mirror of the module, which starts empty."""
     found = sys.modules.get(name)
     if found is None:
         if not _is_worker:
@@ -82,7 +82,7 @@ def module(name: str) -> ModuleType:
 
 def _new_module(name: str) -> ModuleType:
     made = ModuleType(name)
-    # The program's count, as far as tasks use them.
+    # Tasks see the values of the program if they use them.
     for default in ("__doc__", "__loader__", "__package__"):
         delattr(made, default)
     vars(made)["__builtins__"] = __builtins__
@@ -95,18 +95,18 @@ def import_module(name: str) -> ModuleType:
 
 
 def namespace(home: str | dict[str, Any], is_mirrored: bool) -> dict[str, Any]:
-    """Returns the globals of a function that is made here: those of its module, or those that came with it."""
+    """Returns the globals of a function that is created here: of its module, or those that were sent with it."""
     if isinstance(home, dict):
-        # The thread of a lane may have none.
+        # The thread of a lane may have no builtins.
         home.setdefault("__builtins__", __builtins__)
         return home
     return vars(module(home) if is_mirrored else import_module(home))
 
 
 def clear_main() -> None:
-    """Gives this worker an empty `__main__`, in the place of the one that has started it."""
+    """Replaces the `__main__` of this worker by an empty module."""
     global _started_by
-    # It has to stay: its code runs.
+    # The old module stays, because its code runs.
     _started_by = sys.modules["__main__"]
     sys.modules["__main__"] = _new_module("__main__")
 
@@ -114,12 +114,12 @@ def clear_main() -> None:
 _started_by: ModuleType | None = None
 
 
-#: Objects of the program that are nothing but themselves, by number.
+#: Sentinels: objects of the program that have nothing but an identity, by number.
 _sentinels: dict[int, object] = {}
 
 
 def sentinel(number: int) -> object:
-    """Returns this worker's own one."""
+    """Returns this worker's object for a sentinel."""
     return _sentinels.setdefault(number, object())
 
 
@@ -134,12 +134,13 @@ def make_code(data: bytes) -> CodeType:
 def make_function(
     code: CodeType, home: str | dict[str, Any], is_mirrored: bool, name: str, cells: tuple[CellType, ...]
 ) -> FunctionType:
-    """Makes a function that `fill_function` fills. `home` is the name of the module that has its globals, or these."""
+    """Makes a function, which `fill_function` fills later. `home`: the name of the module with its globals, or the
+    globals."""
     return FunctionType(code, namespace(home, is_mirrored), name, None, cells or None)
 
 
 def fill_function(function: FunctionType, state: dict[str, Any]) -> None:
-    """Gives a function what refers to other objects, perhaps to itself."""
+    """Sets the parts of a function that refer to other objects, perhaps to the function."""
     for cell, content in state.pop("cells", ()):
         cell.cell_contents = content
     for name in state.pop("imports", ()):
@@ -155,15 +156,15 @@ def make_cell() -> CellType:
 
 # ---- classes that are pickled by value
 
-#: Classes that travel by value, by the name that they have in all processes.
+#: Classes that are pickled by value, by their common name in all processes.
 _classes: WeakValueDictionary[str, type] = WeakValueDictionary()
 _tracked: WeakKeyDictionary[type, str] = WeakKeyDictionary()
-#: Those of them that were made here from a pickle, and not yet filled.
+#: Classes that were made here from a pickle and are not filled yet.
 _unfilled: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
 def track(cls: type) -> str:
-    """Returns the name of a class that travels by value."""
+    """Returns the name of a class that is pickled by value."""
     name = _tracked.get(cls)
     if name is None:
         import uuid
@@ -174,7 +175,7 @@ def track(cls: type) -> str:
 
 
 def make_tracked(name: str, *how: Any) -> type:
-    """Returns the class of this name, which is made if it is not here yet."""
+    """Returns the class with this name. Makes the class if it does not exist here."""
     found = _classes.get(name)
     if found is None:
         found = make_class(*how)
@@ -185,16 +186,16 @@ def make_tracked(name: str, *how: Any) -> type:
 
 
 def fill_tracked(cls: type, attributes: dict[str, Any]) -> None:
-    """Gives a class its attributes. A class of this program stays as it is, whatever a worker has made of its own."""
+    """Sets the attributes of a class. Does not change a class that was defined in this process."""
     if _unfilled.pop(cls, False) or _is_worker:
         for name, value in attributes.items():
             set_attribute(cls, name, value)
 
 
 def make_class(meta: type, name: str, bases: tuple[type, ...], body: dict[str, Any], members: Any) -> type:
-    """Makes a class without its attributes, except for those in `body`, which decide how its instances are made.
-    `members` are the names and values of an enumeration."""
-    # What a base does with its subclasses was done in the program, and is among what is sent.
+    """Makes a class with only those attributes, in `body`, that determine how instances are created. `members`: the
+    names and values of an enumeration."""
+    # The program has run the `__init_subclass__` of each base, and has sent its effects.
     hooks = [(base, vars(base)["__init_subclass__"]) for base in _lineage(bases) if _is_hooked(base)]
     for base, _ in hooks:
         type.__delattr__(base, "__init_subclass__")
@@ -207,7 +208,7 @@ def make_class(meta: type, name: str, bases: tuple[type, ...], body: dict[str, A
             made: type = meta(name, bases, filled)
             return made
         if isinstance(meta, type) and meta.__name__ == "_TypedDictMeta":
-            # Its metaclass takes no base but its own.
+            # The metaclass takes no base but its own.
             own: Any = super(meta, meta)
             return own.__new__(meta, name, (dict,), body)  # type: ignore[no-any-return]
         made = meta(name, bases, body)
@@ -222,11 +223,11 @@ def _lineage(bases: Iterable[type]) -> list[type]:
 
 
 def _is_hooked(base: type) -> bool:
-    """Whether a class that was sent does something with its subclasses."""
+    """Whether a class that was sent has an `__init_subclass__`."""
     return "__init_subclass__" in vars(base) and (base in _tracked or base in _sent_classes)
 
 
-#: The name of what `copyreg` has for a class, among its attributes.
+#: The attribute name for the reducer that `copyreg` has for a class.
 COPYREG = "__copyreg__"
 
 
@@ -247,7 +248,7 @@ def set_attribute(cls: type, name: str, value: Any) -> None:
         for member, state in value:
             vars(vars(cls)["_member_map_"][member]).update(state)
     else:
-        # Not by a metaclass that checks what is set.
+        # Avoids a metaclass that checks assignments.
         type.__setattr__(cls, name, value)
 
 
@@ -275,7 +276,7 @@ def fill_singledispatch(function: Any, state: tuple[Iterable[Any], dict[str, Any
 def make_type_variable(kind: str, home: str, name: str, constraints: Any, options: dict[str, Any]) -> Any:
     import typing
 
-    # Its module is that of the code that makes it.
+    # `typing` takes the module from the globals of the calling code.
     made = "make(name, *constraints, **options)"
     space = {"__name__": home, "make": getattr(typing, kind)}
     return eval(made, space, {"name": name, "constraints": constraints, "options": options})
@@ -316,7 +317,7 @@ def make_new(cls: Any) -> Any:
 
 
 def fill_new(made: Any, state: Any) -> None:
-    """What unpickling does with the state of an object."""
+    """Applies the state of an object as unpickling does."""
     fill = getattr(made, "__setstate__", None)
     if fill is not None:
         fill(state)
@@ -332,40 +333,40 @@ def fill_new(made: Any, state: Any) -> None:
 
 # ---- definitions, in a worker
 
-#: The version of each part of the definitions that this worker has.
+#: The version of each part of the definitions in this worker.
 _versions: dict[int, int] = {}
 #: Functions and classes of the mirror, by the number that the program has given them.
 _objects: WeakValueDictionary[int, Any] = WeakValueDictionary()
-#: The same for objects without weak references.
+#: Functions and classes, likewise, whose objects have no weak references.
 _strong: dict[int, Any] = {}
-#: Those that are made and not filled yet.
+#: The numbers of objects that were made and are not filled yet.
 _fresh: set[int] = set()
 _sent_classes: WeakKeyDictionary[type, int] = WeakKeyDictionary()
-#: Bundles that this worker has loaded, by their number: the versions of their parts, and the count of changes at which
-#: these were the worker's.
+#: Bundles that this worker has loaded, by number: the versions of their parts, and the value of `_changes` at which the
+#: worker had these versions.
 _bundles: dict[bytes, tuple[dict[int, int], int]] = {}
 _changes = 0
 _MOST_BUNDLES = 512
-#: Heads of tasks, as they were read: the number, the count of buffers, the definitions and the rest.
+#: Heads of tasks that were parsed: the bundle's number, the number of its buffers, the definitions and the rest.
 _heads: dict[bytes, tuple[bytes, int, bytes, bytes]] = {}
-#: Tasks of several lanes may bring definitions at the same time.
+#: Locked while definitions are applied: tasks of several lanes may bring definitions at the same time.
 _lock = threading.RLock()
-#: Seconds since the start of the machine when this worker started.
+#: The seconds between the start of the machine and the start of this worker.
 started = 0.0
 
-#: A bundle's number, how many buffers belong to it, and how long it is, if it is not in a buffer.
+#: The bytes of a bundle's number, of the number of its buffers, and of its length if it is not in a buffer.
 _NUMBER, _COUNT, _LENGTH = 8, 4, 4
 HEADER = _NUMBER + _COUNT + _LENGTH
 
 
 def header(number: int, buffers: int, length: int) -> bytes:
-    """What precedes a bundle in the head of a task."""
+    """Returns the header of a bundle in the head of a task."""
     parts = (number, _NUMBER), (buffers, _COUNT), (length, _LENGTH)
     return b"".join(value.to_bytes(size, "little") for value, size in parts)
 
 
 def define(head: bytes, buffers: list[Any], private: bool) -> bytes:
-    """Takes the definitions out of the head of a task and its buffers, and applies them. Returns the rest."""
+    """Applies the definitions in the head of a task, and removes them from head and buffers. Returns the rest."""
     parsed = _heads.get(head)
     if parsed is None:
         end = HEADER + int.from_bytes(head[_NUMBER + _COUNT : HEADER], "little")
@@ -403,7 +404,7 @@ def apply(data: Any, buffers: list[Any], private: bool) -> dict[int, int]:
     content = memoryview(data)
     size = int.from_bytes(content[:4], "little")
     versions, count = pickle.loads(content[4 : 4 + size])
-    # One unpickler, so that what several records refer to is one object.
+    # One unpickler for all records, so that they share objects.
     unpickler = _Unpickler(BytesIO(content[4 + size :]), buffers=_pickle.own(buffers, private))
     for _ in range(count):
         _set(*unpickler.load())
@@ -412,13 +413,13 @@ def apply(data: Any, buffers: list[Any], private: bool) -> dict[int, int]:
 
 class _Unpickler(pickle.Unpickler):
     def persistent_load(self, key: tuple[str, str]) -> Any:
-        """Returns another global, which what is loaded holds."""
+        """Returns another global to which a pickled object refers."""
         home, name = key
         return vars(module(home))[name]
 
 
 def _set(part: int, version: int, is_first: bool, home: str | None, name: str, value: Any) -> None:
-    """Sets a global of the mirror, unless this worker has the version of it."""
+    """Sets a global of the mirror, unless this worker has this version already."""
     if _versions.get(part) == version:
         return
     if home is None and isinstance(value, list):
@@ -435,7 +436,7 @@ def _set(part: int, version: int, is_first: bool, home: str | None, name: str, v
             globals_.pop(name, None)
         elif not (is_first and part not in _versions and name in globals_):
             globals_[name] = value
-        # Otherwise code of this worker has set it, and the program has not since.
+        # Otherwise code of this worker has set the global, and the program has not changed it since.
     set_version(part, version)
 
 
@@ -446,7 +447,7 @@ def set_version(part: int, version: int) -> None:
 
 
 def _reload(name: str, since: float) -> None:
-    """Loads a module again that the program has loaded again, if this worker may have its old code."""
+    """Reloads a module that the program has reloaded, if this worker may have its old code."""
     found = sys.modules.get(name)
     if found is not None and started < since:
         import importlib
@@ -488,7 +489,7 @@ def define_object(number: int, make: Callable[..., Any], arguments: tuple[Any, .
 
 
 def fill_definition(made: Any, state: tuple[int, Callable[[Any, Any], None] | None, Any, list[Any]]) -> None:
-    """Fills what was made just now, and sets the parts of which this worker has another version."""
+    """Fills an object that was just made, and sets the parts of which this worker has another version."""
     number, fill, content, parts = state
     is_fresh = number in _fresh or isinstance(made, type) and _unfilled.pop(made, False)
     if is_fresh:
@@ -523,7 +524,7 @@ def _set_part(made: Any, name: str, value: Any) -> None:
 
 
 def set_source(name: str, lines: list[str]) -> None:
-    """Gives tracebacks the source of a notebook's cell."""
+    """Lets tracebacks show the source of a notebook's cell."""
     import linecache
 
     linecache.cache[name] = sum(map(len, lines)), None, lines, name

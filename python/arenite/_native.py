@@ -1,8 +1,7 @@
-"""Threads beside gevent and eventlet, which put theirs in the place of Python's.
+"""Threads of the operating system, also under gevent and eventlet, which replace Python's threads.
 
-The dispatcher waits outside of Python, so it has to be a thread of the operating system in any case. A thread that
-waits for a task must not stop the loop on which all others run: it looks again and again, and sleeps as the library has
-it.
+The dispatcher waits outside of Python, so it must be a thread of the operating system. A green thread that waits for a
+task must not block the loop that runs all others: it polls, and sleeps by the library's `sleep`.
 """
 
 from __future__ import annotations
@@ -15,19 +14,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Seconds between two looks: at first, and at most.
+#: The seconds between two polls: at first, and at most.
 _PAUSE = 0.0002
 _LONGEST_PAUSE = 0.01
 
 
 class Waitable(Protocol):
-    """What ends: a task, or an engine."""
+    """An object that ends: a task, or an engine."""
 
     def wait(self, timeout: float | None = None) -> bool: ...
 
 
 def original(name: str) -> Any:
-    """What module `_thread` has under a name; None unless a library has replaced it."""
+    """Returns the original of a function in the module `_thread`; None unless a library has replaced it."""
     gevent: Any = sys.modules.get("gevent.monkey")
     if gevent is not None and gevent.is_module_patched("threading"):
         return gevent.get_original("_thread", name)
@@ -38,7 +37,7 @@ def original(name: str) -> Any:
 
 
 def wait(what: Waitable, timeout: float | None) -> bool:
-    """Waits until it has ended, at most `timeout` seconds. Returns whether it has."""
+    """Waits until `what` has ended, at most `timeout` seconds. Returns whether it has ended."""
     if not is_replaced:
         return what.wait(timeout)
     until = None if timeout is None else time.monotonic() + timeout
@@ -51,7 +50,7 @@ def wait(what: Waitable, timeout: float | None) -> bool:
     return True
 
 
-#: Whether a library has replaced threads. Known when the dispatcher starts.
+#: Whether a library has replaced threads. Set when the dispatcher starts.
 is_replaced = False
 
 
@@ -89,14 +88,14 @@ class Thread:
         return self._thread is threading.current_thread()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits for its end."""
+        """Waits until the thread has ended."""
         if self._thread is not None:
             self._thread.join(timeout)
         return not self.is_alive()
 
 
 class Mark:
-    """Is set once, by another thread."""
+    """An event that another thread sets once."""
 
     def __init__(self) -> None:
         self._is_set = False

@@ -1,4 +1,4 @@
-"""Notebooks: what tasks print appears below the cell that has run them."""
+"""Notebooks: the output of tasks appears below the cell that has run them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _shell: Any = None
 
 
 def follow_cells(executors: Iterable[Executor]) -> None:
-    """Has the end of each cell wait for what tasks have printed so far."""
+    """Makes the end of each cell wait for the output of tasks so far."""
     global _shell
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None

@@ -1,11 +1,11 @@
-"""What workers print with `output="plain"`: byte for byte, in whole lines of any length.
+"""Forwards the output of workers with `output="plain"`: byte for byte, in whole lines of any length.
 
-A worker writes into pipes of its own, in the place of those of the engine, which limits lines and rates. A thread of
-the program reads them and writes to `sys.stdout` and `sys.stderr`. It never drops anything: if it is slower than the
-worker, the pipe is full, and the worker waits.
+A worker writes into separate pipes instead of the engine's pipes, which limit lines and rates. A thread of the program
+reads the pipes and writes to `sys.stdout` and `sys.stderr`. It drops nothing: if it is slower than the worker, the pipe
+becomes full, and the worker waits.
 
-`_print` is the worker's side. Of the error output, only that of Python takes this way. What native code writes, and the
-traceback of a crash, goes to the engine, which takes the cause of a death from it.
+`_print` is the worker's side. Only Python's error output uses the separate pipe. The error output of native code, and
+the traceback of a crash, go to the engine, which reads the cause of a death from them.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 
 _NUMBER = struct.Struct("<I")
 _CHUNK = 64 << 10
-#: Lines that are kept for the error of a worker that dies, and characters of each.
+#: The number of lines that are stored for the error of a worker that dies, and the characters of each.
 _WORDS, _LONGEST = 16, 600
-#: Seconds that the last words of a worker may take to arrive after its death.
+#: The seconds for which the last words of a worker are awaited after its death.
 _LAST = 0.5
 
 
 class Receiver(_channel.Receiver):
-    """Writes what the workers of an executor print."""
+    """Writes the output of an executor's workers."""
 
     def __init__(self) -> None:
-        #: The last lines of workers that have ended, by number; those that still print are not among them.
+        #: The last lines of ended workers, by number. Workers that still print have no entry.
         self._words: dict[int, list[str]] = {}
         self._open: set[int] = set()
-        #: What workers print into.
+        #: The inodes of pipes that workers print into.
         self.pipes: set[int] = set()
-        #: Whole lines are written at a time.
+        #: Locked while whole lines are written.
         self._writing = threading.Lock()
         super().__init__("arenite-output")
 
@@ -53,7 +53,7 @@ class Receiver(_channel.Receiver):
             return
         (worker,) = _NUMBER.unpack(data)
         self._open.add(worker)
-        # It waits until its pipes have a reader.
+        # The worker waits for this byte: now its pipes have a reader.
         connection.sendall(b"!")
         words: collections.deque[str] = collections.deque(maxlen=_WORDS)
         left = {pipe: bytearray() for pipe in pipes}
@@ -64,7 +64,7 @@ class Receiver(_channel.Receiver):
                 for key, _ in selector.select():
                     pipe = key.fd
                     chunk = os.read(pipe, _CHUNK)
-                    # Searched once, however long the line is. A progress bar ends in the other way.
+                    # Searches each byte once, however long the line is. Lines of a progress bar end with "\r".
                     end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r") if key.data == "stderr" else -1) + 1
                     if end or not chunk:
                         whole = bytes(left[pipe] + chunk[:end])
@@ -89,17 +89,17 @@ class Receiver(_channel.Receiver):
             try:
                 buffer = getattr(stream, "buffer", None)
                 if buffer is None:
-                    # Of a notebook, which takes text.
+                    # The stream of a notebook takes text.
                     stream.write(data.decode(errors="backslashreplace"))
                 else:
                     stream.flush()
                     buffer.write(data)
                 stream.flush()
             except Exception:
-                pass  # It is closed, or code of the program: the worker must not wait for ever.
+                pass  # A closed stream, or an error of the program's stream: the worker must not wait for ever.
 
     def words(self, worker: int | None) -> list[str]:
-        """What a worker that has died printed last."""
+        """Returns the last lines that a dead worker has printed."""
         until = time.monotonic() + _LAST
         while worker in self._open and time.monotonic() < until:
             time.sleep(0.005)
@@ -107,7 +107,7 @@ class Receiver(_channel.Receiver):
 
 
 class Load:
-    """Unpickles what workers send, and knows what those that have died printed."""
+    """Unpickles data of workers, and knows the last words of dead workers."""
 
     def __init__(self, load: Callable[..., Any], receiver: Receiver) -> None:
         self._load, self._receiver = load, receiver
@@ -116,6 +116,6 @@ class Load:
         return self._load(data, buffers, private)
 
     def add_words(self, failure: dict[str, Any]) -> None:
-        """Adds what the worker printed to what its engine knows of that."""
+        """Adds the lines that the worker has printed to the failure."""
         printed = self._receiver.words(failure["worker"])
         failure["last_words"] = [*printed, *failure["last_words"]][-_WORDS:] if printed else failure["last_words"]

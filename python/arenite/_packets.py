@@ -1,4 +1,4 @@
-"""The packets of a service: values in JSON and memory files, as docs/service-protocol.md has them."""
+"""The packets of a service: values as JSON and memory files, see docs/service-protocol.md."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from . import store
 
 MAX_PACKET = 64 << 10
 MAX_FILES = 200
-#: As many as Linux sends with a packet: none is lost without a notice.
+#: The number of files that Linux sends with a packet. With more, some would be lost without a notice.
 _MOST_FILES = 253
-#: Bytes up to which content is copied instead of mapped: it takes no descriptor then.
+#: The bytes up to which content is copied instead of mapped: copied content takes no descriptor.
 _SMALL = 64 << 10
-#: Bytes of a text in a packet; a longer one travels as a file. The second number is for packets that are too long with
-#: the first, with which the answers to all calls that a client may have open fit the buffer of its socket.
+#: The bytes of a text in a packet; a longer text is sent as a file. The second limit is for packets that are too long
+#: with the first. With it, the answers to all calls that a client may have open fit into the buffer of its socket.
 _SHORT_TEXTS = (1024, 64)
 _MAX_DIMS = 64
 _SIZES = {"|b1": 1, "|i1": 1, "|u1": 1, "<i2": 2, "<u2": 2, "<f2": 2, "<i4": 4, "<u4": 4, "<f4": 4}
 _SIZES |= {"<i8": 8, "<u8": 8, "<f8": 8, "<c8": 8, "<c16": 16}
 _FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-#: Errors of a process that has no descriptors, no memory, or no room in sockets left.
+#: Errors of a process without descriptors, memory, or room in sockets.
 LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ETOOMANYREFS, errno.ENOBUFS)
 
 
 class DoesNotFit(ValueError):
-    """Values need a longer packet, or more files, than there may be."""
+    """Values that need a longer packet, or more files, than allowed."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -39,13 +39,13 @@ class DoesNotFit(ValueError):
 
 
 class _Files(list[int]):
-    """The files of a packet. A value may have one array or list thousands of times: what cannot fit is not made."""
+    """The files of a packet. A value may refer to one array thousands of times: checks limits before files are made."""
 
     def __init__(self, most: int | None) -> None:
         super().__init__()
-        #: Bytes that they may have.
+        #: The bytes that further files may have.
         self._left = most
-        #: Values that are in lists.
+        #: The number of values in lists.
         self._listed = 0
 
     def make_room(self, nbytes: int) -> None:
@@ -65,7 +65,7 @@ class _Files(list[int]):
 
 
 def encode(value: Any, files: _Files, longest: int) -> Any:
-    """A value as JSON has it. Adds the files that go with it, which the caller closes."""
+    """Returns the JSON form of a value. Adds the files of the value to `files`; the caller closes them."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -116,7 +116,7 @@ def _encode_array(value: Any, files: _Files, longest: int) -> Any:
         with store._map_new(file, array.nbytes) as mapped:
             target: Any = numpy.frombuffer(mapped, dtype).reshape(array.shape)
             numpy.copyto(target, array)
-            # Nothing may refer to what is unmapped.
+            # No object may refer to memory that is unmapped.
             del target
     store._seal(file)
     return {"kind": "array", "dtype": dtype.str, "shape": list(array.shape)}
@@ -138,7 +138,8 @@ def _file_of(content: memoryview) -> int:
 
 
 def pack(message: dict[str, Any], member: str, value: Any, most: int | None = None) -> tuple[bytes, list[int]]:
-    """A packet whose member is the value, and its files, which the caller closes. `most`: bytes of all files."""
+    """Returns a packet with a value as this member, and its files, which the caller closes. `most`: bytes of all
+    files."""
     for longest in _SHORT_TEXTS:
         files = _Files(most)
         try:
@@ -165,7 +166,7 @@ def close(files: list[int]) -> None:
 
 
 def decode(value: Any, files: Iterator[int], of_bytes: Callable[[memoryview], Any]) -> Any:
-    """The value of what JSON has. Raises ValueError for what is none."""
+    """Returns the value of its JSON form. Raises ValueError if it has none."""
     if isinstance(value, list):
         return [decode(item, files, of_bytes) for item in value]
     if not isinstance(value, dict):
@@ -200,7 +201,7 @@ def decode(value: Any, files: Iterator[int], of_bytes: Callable[[memoryview], An
 
 
 def _content(file: int, length: int | None) -> memoryview:
-    """The bytes of a file that was received: copied if they are few, otherwise mapped."""
+    """Returns the content of a received file: copies it if it is small, otherwise maps it."""
     try:
         sealed = store._is_sealed(file)
     except OSError:
@@ -222,11 +223,11 @@ def _content(file: int, length: int | None) -> memoryview:
 
 
 def receive(connection: socket.socket) -> tuple[bytes, list[int], int]:
-    """The next packet, empty at the end, with its files, which the caller closes, and flags."""
+    """Returns the next packet (empty at the end), its files, which the caller closes, and flags."""
     try:
         data, files, flags, _ = socket.recv_fds(connection, MAX_PACKET, _MOST_FILES, socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
-        # What the other end had sent before comes after this error.
+        # Data that the other end has sent before the error can still be received.
         data, files, flags, _ = socket.recv_fds(connection, MAX_PACKET, _MOST_FILES, socket.MSG_CMSG_CLOEXEC)
     return data, files, flags
 

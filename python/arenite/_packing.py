@@ -1,12 +1,12 @@
-"""Short calls of a map in packets: what `Results` sends where each call could be a task of its own.
+"""Sends short calls of a map in packets, for `Results`, if each call could be a separate task.
 
-How long calls take is measured, from the first ones, which are sent alone. Packets take a few milliseconds. The worker
-of a packet writes what each call gives into a journal, which is shared memory (`src/packet`). So what calls have given
-outlives their worker, and a call is known to have begun or not. If a worker dies, the call that ran has failed, and
-those that had not begun are sent again. The same is done with the rest of a packet that takes longer than it should:
-the program closes its journal, so that no further call begins.
+The first calls are sent alone, to measure the time of a call. A packet takes a few milliseconds. The worker of a packet
+writes the result of each call into a journal, which is shared memory (`src/packet`). So results outlive the worker, and
+the program knows which calls have begun. If a worker dies, the call that ran fails, and the calls that had not begun
+are sent again. The program also sends the rest of a packet again if the packet takes too long: it closes the journal,
+so that no further call of the packet begins.
 
-Whoever takes results sends the next packets, and the dispatcher does so too, while no one takes any.
+A thread that takes results sends the next packets. While no thread takes results, the dispatcher sends them.
 """
 
 from __future__ import annotations
@@ -29,67 +29,68 @@ if TYPE_CHECKING:
     from ._arenite import Options, Packet, Task
     from ._executor import Executor
 
-#: Seconds that a packet is to take.
+#: The intended seconds of a packet.
 _TARGET = 0.004
-#: Seconds from which on a call is sent alone: the rest of its task costs a hundredth of that.
+#: The seconds from which on a call is sent alone: then the overhead of a task is a hundredth of the call.
 _LONG = 0.0005
-#: The most calls of a packet.
+#: The largest number of calls in a packet.
 _MOST_CALLS = 8192
-#: Calls that are measured before packets are made.
+#: The number of calls that are measured before packets are made.
 _MEASURED = 3
-#: Seconds without the begin of a call, and seconds of a packet, after which its rest is taken back.
+#: The rest of a packet is taken back after this many seconds without the begin of a call, and after this many seconds.
 STUCK, _LATE = 0.02, 0.05
-#: Seconds of work that are sent ahead for each thread of a worker; packets: at least, and at most.
+#: The seconds of work that are sent ahead for each thread of a worker; and the smallest and largest number of packets.
 _AHEAD, _LEAST_AHEAD, _MOST_AHEAD = 0.02, 3, 16
-#: Packets that say how long other programs keep workers from their cores, and the longest time that is taken for that.
+#: The number of packets that measure how long other programs use the workers' cores, and the longest time considered.
 _LATE_PACKETS, _LATEST = 16, 0.5
-#: Seconds after which the dispatcher does what no one has done meanwhile.
+#: The seconds after which the dispatcher replaces a thread that takes no results.
 _TEND = 0.004
-#: Tasks for each thread of a worker that are looked at together.
+#: The number of tasks for each thread of a worker that are checked together.
 _MOST_LOOKS = 8
-#: Bytes of a journal, and the part of the arena that the journals of a map may take.
+#: The bytes of a journal, and the part of the arena for the journals of a map, as a divisor.
 _JOURNAL = 128 << 10
 _PART = 16
-#: The longest pickle of arguments that is part of a packet, and the most buffers beside it.
+#: The longest pickle of arguments in a packet, and the largest number of its buffers.
 _LONGEST, _MOST_BUFFERS = 8 << 10, 64
-#: Failures of a task before its first call that are those of all its calls.
+#: The kinds of a failure before the first call that apply to all calls of the task.
 _OF_ALL = ("cancelled", "shutdown", "start", "raised", "rejected")
 
 
 class Pace:
-    """How long the calls of a function take."""
+    """The measured time of a function's calls."""
 
     def __init__(self) -> None:
-        #: Seconds for each call, of the last packets.
+        #: The seconds per call in the last packets.
         self._last: deque[float] = deque(maxlen=_MEASURED)
         self._late: deque[float] = deque(maxlen=_LATE_PACKETS)
         self._most = _MOST_CALLS
 
     def note(self, seconds: float, late: float, calls: int, of: int) -> None:
-        """A packet has ended after this number `of` its calls, while other programs had the core for `late` seconds."""
+        """Records that a packet with `of` calls has ended after `calls` calls, while other programs had the core for
+        `late` seconds."""
         self._last.append(seconds / calls)
         self._late.append(min(2 * late, _LATEST))
         if calls == of > 1:
             self._most = min(2 * self._most, _MOST_CALLS)
         elif calls < of and seconds < _TARGET:
-            # Its journal was full, or a value is too long for it.
+            # The journal was full, or a value was too long for it.
             self._most = max(calls, self._most // 4)
 
     @property
     def time(self) -> float | None:
-        """Seconds that a call takes, once that is known: the shortest of the last times, since the first calls load
-        modules."""
+        """Returns the seconds of a call, or None before they are known: the shortest of the last times, because the
+        first calls load modules."""
         return min(self._last) if len(self._last) == _MEASURED else None
 
     @property
     def late(self) -> float:
-        """Seconds that a packet may take longer because other programs have the cores, which is no reason to take its
-        rest back."""
+        """Returns the seconds by which a packet may be late because other programs use the cores. Its rest is not taken
+        back for that."""
         return max(self._late, default=0.0)
 
     @property
     def size(self) -> int:
-        """How many calls a packet is to have: 0 while that is not known."""
+        """Returns the number of calls for a packet; 0 while it is not known."""
         time = self.time
         if time is None:
             return 0
@@ -107,27 +108,28 @@ class Entry:
     def __init__(self, first: int, *packets: Packet) -> None:
         #: The number of its first call.
         self.first = first
-        #: The packet, once it is known, and its task, once it was sent: lists that one call fills. See `Results._send`.
+        #: The packet after it was taken, and its task after it was sent: lists that one call fills. See
+        #: `Results._send`.
         self.packets: list[Packet] = list(packets)
         self.tasks: list[Task] = []
         self.journal: Journal | None = None
-        #: Why it could not be sent.
+        #: The reason why the packet could not be sent.
         self.error: BaseException | None = None
-        #: The number of its calls, once the task has ended; the others are in `rest`.
+        #: After the task has ended, the number of the entry's calls; further calls are in `rest`.
         self.calls: int | None = None
         #: The number of calls that had begun when the journal was closed.
         self.limit: int | None = None
-        #: What its task has sent; and the pickle and the buffers of the last value, if that is not in the journal.
+        #: The reply of the task; and the pickle and buffers of the last value, if it is not in the journal.
         self.reply: Any = None
         self.tail: Any = None
-        #: The number of values that were given, and where the next one is in the journal. All were given: `is_spent`.
+        #: The number of values that were taken, and the offset of the next value in the journal.
         self.taken = self.at = 0
         self.is_spent = False
-        #: What follows in the order of the items.
+        #: The entries that follow in the order of the items.
         self.rest: list[Entry] = []
-        #: The number of calls that had begun at the last look, and when that was new.
+        #: The number of calls that had begun at the last check, and the time when this number was first seen.
         self.seen, self.seen_at = 0, 0.0
-        #: When the first one was seen.
+        #: The time when the first call was seen to have begun.
         self.began = 0.0
         #: Whether its end is reported.
         self.is_armed = False
@@ -138,16 +140,16 @@ class Entry:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it was not sent."""
+        """Whether the packet was not sent yet."""
         return not self.tasks and self.error is None and bool(self.packets)
 
     @property
     def copied(self) -> int:
-        """Bytes that were copied for the calls that are not in `rest`."""
+        """The bytes that were copied for the calls that are not in `rest`."""
         return sum(one.copied for one in self.packets) - sum(one.packets[0].copied for one in self.rest)
 
     def has_more(self) -> bool:
-        """Whether calls have given something that was not taken."""
+        """Whether results were not taken yet."""
         return self.journal is not None and self.journal.done > self.taken
 
     @property
@@ -172,7 +174,8 @@ class Packing:
         is_single: bool,
         beside: Callable[..., _pickle.Beside] = _pickle.Beside,
     ) -> None:
-        """`is_single`: each item of the input is the one argument of a call, and not a tuple of all."""
+        """`is_single`: whether each item of the input is the only argument of a call, rather than a tuple of all
+        arguments."""
         self._executor = executor
         self._engine = executor._engine
         self._function = function
@@ -180,39 +183,39 @@ class Packing:
         self._kind = kind | _pickle.PACKED
         self._beside = beside
         self.pace = pace
-        #: Calls that were not sent.
+        #: The calls that were not sent.
         self.stock = Stock(is_single)
-        #: Entries whose end is to be noticed: they wait, or are measured, or may have a rest.
+        #: Entries whose end must be noticed: they wait, are measured, or may have a rest.
         self.open: list[Entry] = []
-        #: Held while they change. Never while code of the program runs.
+        #: Locked while entries change, and never while code of the program runs.
         self.lock = (_native.original("RLock") or threading.RLock)()
-        #: All entries in the order of the items, but those in the rest of others.
+        #: All entries in the order of the items, except those in the `rest` of others.
         self.line: deque[Any] = deque()
         self._free: list[Journal] = []
         self._most_journals = executor._capacity // _PART // _JOURNAL
         self._journals = 0
-        #: What was pickled for arguments that cannot be part of a packet.
+        #: The pickled arguments that cannot be part of a packet.
         self.alone: Any = None
         #: Called with each entry that was sent.
         self.when_sent: Callable[[Entry], object] | None = None
-        #: When `feed` was called last.
+        #: The time of the last call of `feed`.
         self._fed = 0.0
         #: The number of calls that were taken from the stock.
         self._taken = 0
-        #: Entries were added that are to be sent.
+        #: Whether entries to send were added.
         self._was_split = False
-        #: How many calls may be in flight, and whether there may be more of them than those in the stock.
+        #: The number of calls that may be in flight, and whether the input may have more calls than the stock.
         self.window = 1 << 30
         self.has_input = True
-        #: Items are being taken from the input, which may wait for what calls do.
+        #: Whether items are being taken from the input, which may wait for the effects of calls.
         self.is_pulling = False
-        #: All calls are to be sent as tasks of their own, since the executor ends.
+        #: Whether all calls are sent as separate tasks, because the executor ends.
         self.is_last = False
 
     # ---- the input
 
     def dump(self, item: Any) -> tuple[bytes, list[Any], int] | None:
-        """Pickles arguments. Returns None if they have to be sent alone: as `alone`."""
+        """Pickles arguments. Returns None if they must be sent alone; then `alone` has the pickle."""
         definitions = self._executor._definitions
         data, buffers, copied, names = definitions.dump(item, self._executor._private, self._beside)
         self._engine.count_copied(copied)
@@ -224,7 +227,7 @@ class Packing:
         return data, buffers, copied + len(data)
 
     def call_alone(self) -> tuple[Any, ...]:
-        """What is submitted for the arguments that were pickled last."""
+        """Returns the arguments of `submit` for the call that was pickled last."""
         data, buffers, _ = self.alone
         return self._call(data, self._kind & ~_pickle.PACKED | _pickle.POSITIONAL, buffers)
 
@@ -236,7 +239,7 @@ class Packing:
     # ---- sending
 
     def feed(self, all_of_it: bool = False) -> None:
-        """Notices what has ended, and sends what is to be sent next. `all_of_it`: nothing stays in the stock."""
+        """Processes ended tasks, and sends the next packets. `all_of_it`: sends the whole stock."""
         with self.lock:
             self._fed = now = monotonic()
             busy = 0
@@ -246,13 +249,13 @@ class Packing:
                 elif entry.has_ended:
                     self.settle(entry)
                 elif (busy := busy + 1) > _MOST_LOOKS * self._executor._slots:
-                    # Tasks end about in the order in which they were sent.
+                    # Tasks end approximately in the order in which they were sent.
                     break
                 elif entry.journal is not None and entry.limit is None:
                     self._look(entry, now)
             if self._was_split:
                 self._was_split = False
-                # In the order of the items: a call may wait until the results before it were taken.
+                # In the order of the items: a call may wait until earlier results are taken.
                 for entry in sorted(self.open, key=_first):
                     if entry.is_waiting:
                         self._send(entry)
@@ -263,7 +266,7 @@ class Packing:
                         break
                     size = max(1, self.pace.size)
                 entry = Entry(self._taken)
-                # No call: an interrupt leaves an entry without calls.
+                # No function call: an interrupt leaves an entry without calls.
                 self.line += (entry,)
                 entry.packets.extend(map(self.stock.take, (size,)))
                 self._taken += len(entry.packets[0])
@@ -276,8 +279,8 @@ class Packing:
                 _dispatch.leave(self)
 
     def tend(self) -> None:
-        """The same, called by the dispatcher again and again, as long as there is something to do, unless whoever takes
-        results has just done it."""
+        """Calls `feed` from the dispatcher while work remains, unless a thread that takes results has just called
+        it."""
         if monotonic() - self._fed >= _TEND and self.lock.acquire(blocking=False):
             try:
                 self.feed()
@@ -285,7 +288,7 @@ class Packing:
                 self.lock.release()
 
     def _next_size(self) -> int:
-        """How many calls are to be sent now; 0 to wait."""
+        """Returns the number of calls to send now; 0 to wait."""
         slots, stock, size = self._executor._slots, len(self.stock), self.pace.size
         if self.is_last or size == 1:
             return 1
@@ -296,7 +299,7 @@ class Packing:
         if len(self.open) >= ahead * slots:
             return 0
         if self.has_input and (stock >= size or len(self.open) >= 2 * slots):
-            # If there are too few, more will come, and the workers are busy.
+            # With too few calls it waits: more will come, and the workers are busy.
             return size if stock >= size else 0
         return min(size, max(size // 16, ceil(stock / (2 * slots)), 1))
 
@@ -311,7 +314,7 @@ class Packing:
                     entry.journal = self._new_journal()
                 own = [entry.journal.open(), *own]
             except ArenaFull:
-                # Each call as a task of its own.
+                # Sends each call as a separate task.
                 self._split(entry, 0, 1)
                 entry.is_spent = True
                 return
@@ -334,9 +337,9 @@ class Packing:
         return journal
 
     def _split(self, entry: Entry, first: int, most: int) -> None:
-        """The calls of an entry have ended up to `first`. Makes the others entries of at most `most` calls."""
+        """Ends an entry at the call `first`, and makes entries of at most `most` calls from the rest."""
         rest = self._rest(entry, first, most)
-        # No call: see `Results._send`.
+        # No function call: see `Results._send`.
         entry.calls = first
         entry.rest = rest
         self.open += rest
@@ -347,7 +350,7 @@ class Packing:
         return [Entry(entry.first + first + number * most, packet) for number, packet in enumerate(packets)]
 
     def _look(self, entry: Entry, now: float) -> None:
-        """Takes back what a packet has not begun, if one of its calls takes long, or all of them."""
+        """Takes back calls of a packet that have not begun, if one of its calls, or the packet, takes long."""
         journal, packet = entry.journal, entry.packets[0]
         assert journal is not None
         begun = journal.begun
@@ -361,19 +364,19 @@ class Packing:
         if begun >= len(packet) or now - entry.seen_at <= STUCK + late and now - entry.began <= _LATE + late:
             return
         self.take_back(entry, ceil((len(packet) - begun) / (2 * self._executor._slots)) or 1)
-        # What comes later and has not begun is sent again behind it, so that no call overtakes one that is to end
-        # before.
+        # Later packets that have not begun are sent again after this rest, so that no call overtakes one that is to end
+        # earlier.
         for other in tuple(self.open):
             is_later = other.first > entry.first and other.tasks and other.limit is None
             if is_later and other.journal is not None and not other.journal.begun:
                 self.take_back(other, len(other.packets[0]))
 
     def take_back(self, entry: Entry, most: int) -> None:
-        """Lets no further call of a packet begin. The others are sent in packets of at most `most`."""
+        """Prevents further calls of a packet from beginning. Sends its rest in packets of at most `most` calls."""
         assert entry.journal is not None
         limit = min(entry.journal.close(), len(entry.packets[0]))
         rest = self._rest(entry, limit, most)
-        # No call: see `Results._send`.
+        # No function call: see `Results._send`.
         entry.limit = limit
         entry.rest = rest
         self.open += rest
@@ -382,7 +385,7 @@ class Packing:
     # ---- outcomes
 
     def settle(self, entry: Entry) -> None:
-        """Takes the reply of a task that has ended, once."""
+        """Takes the reply of a task that has ended. Does nothing if it was taken."""
         with self.lock:
             if entry.calls is None and entry.packets:
                 self._settle(entry)
@@ -402,7 +405,7 @@ class Packing:
                 if calls:
                     self.pace.note(took, late, calls, count)
             except Exception as error:
-                # Of a worker whose memory is damaged.
+                # The worker has damaged its memory.
                 entry.error, entry.calls = error, count
                 return
             if tail is not None:
@@ -414,7 +417,7 @@ class Packing:
             if not begun and reply["kind"] in _OF_ALL:
                 calls = count
             else:
-                # At least one of them, so that this ends where each attempt fails before the first call.
+                # Counts at least one call, so that attempts end if each fails before its first call.
                 calls = max(begun, done, 1)
         entry.reply = reply
         if entry.limit is None and calls < len(packet):
@@ -424,7 +427,7 @@ class Packing:
             entry.calls = calls
 
     def is_ready(self, entry: Entry) -> bool:
-        """Whether the task of an entry has ended. Sends it if that was not done."""
+        """Whether the task of an entry has ended. Sends the entry if it was not sent."""
         if entry.is_waiting:
             with self.lock:
                 self._send(entry)
@@ -434,11 +437,11 @@ class Packing:
         return True
 
     def is_busy(self) -> bool:
-        """Whether something is to be done before the first task ends."""
+        """Whether work must be done before the first task ends."""
         return bool(self.open or len(self.stock))
 
     def is_starving(self) -> bool:
-        """Whether the workers have nothing to do because results are taken as fast as they come."""
+        """Whether the workers are idle because results are taken as fast as they come."""
         last = self.line[-1] if self.line else None
         if len(self.stock) or self.open:
             return False
@@ -447,11 +450,11 @@ class Packing:
         return last.has_ended
 
     def is_open(self) -> bool:
-        """Whether there are calls that were not given."""
+        """Whether results of calls are left."""
         return bool(len(self.stock)) or self.stock.held is not None or self.first() is not None
 
     def first(self) -> Any:
-        """The first entry whose values were not all given, or a task that was sent alone; None if there is none."""
+        """Returns the first entry with values left, or a task that was sent alone; None if there is none."""
         with self.lock:
             while self.line:
                 entry, line = self.line[0], None
@@ -466,9 +469,9 @@ class Packing:
             return None
 
     def values(self, entry: Entry, failed: type[Any], make: Callable[[bytes], Any]) -> tuple[bool, list[Any], Any]:
-        """What calls of an entry have given since the last time: whether that is a value for each call, the values, and
-        what is to be written into `taken`, `at` and `is_spent` when they are given. `failed` is the class of what is in
-        the place of a failure, and `make` makes it from the pickle of an exception."""
+        """Returns the results of an entry's calls since the last time: whether all calls have succeeded, the values,
+        and the new `taken`, `at` and `is_spent`. `failed`: the class of objects in place of failures; `make` makes such
+        an object from the pickle of an exception."""
         journal, calls = entry.journal, entry.calls
         load, private = self._executor._load, self._executor._private_results
 
@@ -503,7 +506,7 @@ class Packing:
         return whole, values, (taken, at, calls is not None)
 
     def spend(self, entry: Entry) -> None:
-        """All values of an entry were given."""
+        """Marks an entry whose values were all taken."""
         journal, entry.journal = entry.journal, None
         if journal is not None:
             self._free.append(journal)
@@ -511,7 +514,7 @@ class Packing:
     # ---- the end
 
     def close(self) -> list[Task]:
-        """Lets no further call begin. Returns the tasks of all that was sent."""
+        """Prevents further calls from beginning. Returns the tasks of all entries that were sent."""
         with self.lock:
             self.stock.clear()
             entries = {id(entry): entry for entry in (*self.line, *self.open)}.values()
@@ -527,7 +530,7 @@ class Packing:
             return tasks
 
     def wait_for_all(self) -> None:
-        """Sends everything, and waits until nothing may have to be sent again."""
+        """Sends everything, and waits until no packet may have to be sent again."""
         while True:
             self.feed()
             with self.lock:
@@ -539,7 +542,7 @@ class Packing:
                 _native.wait(task, STUCK)
 
     def send_alone(self) -> None:
-        """Sends all that has not begun as tasks of their own: the executor ends, and nothing can be sent again."""
+        """Sends all calls that have not begun as separate tasks: the executor ends, and no call can be sent again."""
         with self.lock:
             self.is_last = True
             for entry in tuple(self.open):
@@ -548,6 +551,6 @@ class Packing:
             self.feed(all_of_it=True)
 
     def free(self) -> None:
-        """Frees the journals that no task has."""
+        """Frees the journals that no task uses."""
         self._journals -= len(self._free)
         self._free.clear()

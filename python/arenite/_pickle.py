@@ -1,12 +1,12 @@
-"""How calls and results become bytes, and memory of the arena.
+"""Encodes calls and results as bytes and memory of the arena.
 
-A value is pickled with protocol 5. What is large goes beside the pickle as a list of buffers in the arena: memory that
-lies there already is found by its address, whatever object holds it, and is passed without a copy; other buffers of
-4 KiB and more are copied in once.
+A value is pickled with protocol 5. Large data is not part of the pickle, but of a list of buffers in the arena. Memory
+that is in the arena already is found by its address, whatever object refers to it, and is passed without a copy. Other
+buffers of 4 KiB and more are copied into the arena once.
 
-Data is pickled by value, and what a module of the program defines by name: where a worker cannot import that module, as
-`__main__` and what a notebook defines, `_definitions` sends the definitions apart. Functions and classes without such a
-name, lambdas and closures for example, are pickled by value, as `_by_value` does it.
+Data is pickled by value. Objects that a module of the program defines are pickled by name; if a worker cannot import
+that module, such as `__main__` or a notebook, `_definitions` sends the definitions separately. Functions and classes
+without such a name, such as lambdas and closures, are pickled by value: see `_by_value`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from weakref import ref
 from . import _mirror
 from ._arenite import Buffer, PrivateBuffer
 
-# A worker imports this before its first task: `typing` and `pickle`, with all they import, take a fifth of its start.
+# A worker imports this before its first task: `typing` and `pickle`, with their imports, take a fifth of its start.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import pickle
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ._definitions import Bundle, Definitions
 
     class Arena(Protocol):
-        """Where large buffers go: the arena of an engine, or of the running task."""
+        """The arena of an engine or of the running task, for large buffers."""
 
         def alloc(self, nbytes: int, zeroed: bool = False) -> Buffer: ...
         def find(self, address: int, nbytes: int, writable: bool = False) -> Buffer | None: ...
@@ -40,55 +40,55 @@ if TYPE_CHECKING:
 else:
     import _pickle as pickle
 
-#: Buffers from this size on do not travel inside the pickle.
+#: The size from which on a buffer is not part of the pickle.
 OUT_OF_BAND = 4096
 
-#: Below this size, buffers stay inside of a pickle that has a quarter of the buffers that it may have.
+#: After a quarter of the allowed buffers, buffers below this size are part of the pickle.
 _SMALL = 64 << 10
 
-#: Below this size, copying an array costs less than a map of its own.
+#: Below this size, copying an array costs less than mapping it.
 COPIED = 256 << 10
 
-#: The pickle of the arguments is a tuple of positional ones, without keyword arguments.
+#: The pickle of the arguments is a tuple of positional arguments, without keyword arguments.
 POSITIONAL = 1
-#: In the place of the function's pickle are its digest and the number of its buffers, which come first, after the
-#: pickle.
+#: Instead of the function's pickle, the call has its digest and the number of its buffers. The buffers begin with the
+#: function's pickle and its buffers.
 FUNCTION_IN_BUFFER = 2
-#: The pickle of the arguments is a sequence of single arguments: one call for each.
+#: The pickle of the arguments is a sequence of single arguments, one for each call.
 MANY = 4
-#: The same with a tuple of arguments for each call.
+#: The pickle of the arguments is a sequence of argument tuples, one for each call.
 MANY_TUPLES = 8
-#: Definitions come first, before the function's pickle and among the buffers: see `_mirror.define`.
+#: Definitions precede the function's pickle, and their buffers come first: see `_mirror.define`.
 DEFINITIONS = 16
-#: In the place of the function's pickle are the names of its module and of itself.
+#: Instead of the function's pickle, the call has the names of its module and of itself.
 NAMED = 32
-#: A worker may keep the function: nothing that it holds can change.
+#: A worker may keep the function: no object that it refers to can change.
 KEPT = 64
-#: The arguments are a packet of calls, which gives what `_worker.run_packet` says. Its journal is the first buffer of
-#: the arguments. (`_context` has the bits in between.)
+#: The arguments are a packet of calls, for `_worker.run_packet`. Its journal is the first buffer of the arguments.
+#: (`_context` defines the bits in between.)
 PACKED = 512
 JOURNALED = 1024
-#: The calls of a packet may share their function, although it travels by value.
+#: The calls of a packet may share their function, although it is pickled by value.
 SHARED = 2048
-#: A pickle of a function up to this length goes with each call.
+#: The longest pickle of a function that is part of each call.
 _SHORT_FUNCTION = 1024
 _DIGEST = 16
 
-#: What the C pickler handles by itself.
+#: Types that the C pickler handles alone.
 _PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None)})
 
-#: Characters of the numpy types that their `str` identifies.
+#: The characters of numpy types that `str` identifies.
 _NUMERIC = frozenset("?bBhHiIlLqQefdgFDGSUMm")
 
 class Beside:
-    """What goes beside a pickle: buffers in the arena. Apart from the pickler, which would refer to itself otherwise
+    """The buffers of a pickle, in the arena. Separate from the pickler: otherwise the pickler would refer to itself,
     and keep everything until the next collection of cycles."""
 
-    #: How many buffers may go beside a pickle, if there is a limit: that of results, which workers set. Further ones
-    #: stay inside of the pickle, small ones before.
+    #: The largest number of buffers; None without a limit. Workers set it for results. Further buffers are part of the
+    #: pickle; small ones before the limit.
     most: int | None = None
 
-    #: Whether the receiver may write to arrays whose memory is not shared on purpose.
+    #: Whether the receiver may write to arrays whose memory was not shared on purpose.
     gives = False
 
     def __init__(self, arena: Arena | None, private: bool) -> None:
@@ -98,7 +98,7 @@ class Beside:
         self.copied = 0
 
     def take(self, view: pickle.PickleBuffer) -> bool:
-        """Takes a buffer out of the pickle. Returns true if it is to stay inside."""
+        """Takes a buffer out of the pickle. Returns true if the buffer remains part of the pickle."""
         if self.arena is None:
             return True
         raw = view.raw()
@@ -123,12 +123,12 @@ class Beside:
         return len(self.buffers) >= (self.most // 4 if nbytes < _SMALL else self.most)
 
     def snapshot(self, address: int, nbytes: int) -> Buffer | None:
-        """Returns memory that numpy has made where tasks read snapshots, as it is now: see `_arrays.install`."""
+        """Returns a snapshot of memory that numpy has placed where tasks read snapshots: see `_arrays.install`."""
         take: Callable[[int, int], Buffer | None] | None = getattr(self.arena, "snapshot", None)
         return None if take is None else take(address, nbytes)
 
     def reduce_array(self, array: Any) -> Any:
-        """Reduces an array: to the memory that it views."""
+        """Reduces an array to a view of its memory."""
         dtype, arena = array.dtype, self.arena
         if dtype.hasobject or array.nbytes == 0 or arena is None or type(array).__name__ != "ndarray":
             return NotImplemented
@@ -139,7 +139,7 @@ class Beside:
         found = None if is_full else arena.find(low, high - low)
         is_shared = found is not None and not found.of_private
         restore: Any = _restore_view if is_shared or not self.gives else _restore_own
-        # Others are copied, as by every pool: without gaps, and no element lies where another one does.
+        # Other arrays are copied, as by every pool: without gaps, and with no overlapping elements.
         if found is None and array.nbytes >= _SMALL and array.flags.forc and array.flags.aligned and not is_full:
             found = self.snapshot(low, high - low)
         order = "C" if array.flags.c_contiguous or not array.flags.f_contiguous else "F"
@@ -147,7 +147,7 @@ class Beside:
             start = array.__array_interface__["data"][0] - low
             return restore, (pickle.PickleBuffer(found), kind, shape, strides, start)
         if array.nbytes < OUT_OF_BAND or self.private or is_full:
-            # A copy anyway, so it is writable, as with every other pool.
+            # The array is copied anyway, so the copy is writable, as with every other pool.
             return _restore_small, (bytearray(array.tobytes(order)), kind, shape, order)
         import numpy
 
@@ -159,14 +159,14 @@ class Beside:
 
 
 class Arguments(Beside):
-    """Takes the arrays of a call. The task may write to its own, as with every other pool."""
+    """Replaces the arrays of a call. The task may write to its copies, as with every other pool."""
 
     gives = True
 
 
 def is_same(array: Any, copy: Any) -> bool:
-    """Whether a copy of an array has the same type, shape and bytes. What is not a number is equal to nothing, so the
-    elements are not compared."""
+    """Whether a copy of an array has the same type, shape and bytes. Does not compare elements, because NaN is not
+    equal to itself."""
     import numpy
 
     if (array.dtype, array.shape) != (copy.dtype, copy.shape):
@@ -176,24 +176,24 @@ def is_same(array: Any, copy: Any) -> bool:
     if array.flags.c_contiguous and copy.flags.c_contiguous:
         kind = numpy.uint64 if array.nbytes % 8 == 0 else numpy.uint8
         array, copy = array.reshape(-1).view(kind), copy.reshape(-1).view(kind)
-        # A part at a time: one that was changed is often so at its beginning.
+        # Compares a part at a time: a change is often at the beginning.
         return all(numpy.array_equal(array[at : at + _PART], copy[at : at + _PART]) for at in range(0, len(array), _PART))
     return bool(array.tobytes() == copy.tobytes())
 
 
-#: Elements that are compared at a time.
+#: The number of elements that are compared at a time.
 _PART = 1 << 16
-#: Packages whose types are looked at each time.
+#: Packages whose types are checked each time.
 _WATCHED = {"numpy", "torch", "arenite", "multiprocessing"}
-#: Types of which nothing but their own way to be pickled is needed. Few of them, since types would live as long.
+#: Types without special handling. Their number is limited, because the table keeps them alive.
 _simple: dict[type, bool] = {}
 _MOST_SIMPLE = 1024
-#: How many types `multiprocessing` had reducers for when these were looked at.
+#: The number of types for which `multiprocessing` had reducers at the last check.
 _reducers_of_others = 0
 
 
 def _look_for_reducers() -> None:
-    """Looks at all types again if `multiprocessing` has reducers for more of them, its own or registered ones."""
+    """Checks all types again if the number of `multiprocessing` reducers, built-in or registered, has grown."""
     global _reducers_of_others
     reduction: Any = sys.modules.get("multiprocessing.reduction")
     if reduction is not None and len(reduction.ForkingPickler._extra_reducers) != _reducers_of_others:
@@ -202,19 +202,19 @@ def _look_for_reducers() -> None:
 
 
 class Pickler(pickle.Pickler):
-    """Pickles data by value, and functions and classes by name if they are found by it."""
+    """Pickles data by value, and functions and classes by name if their name leads to them."""
 
-    #: Functions whose module the receiver could import come with copies of the globals that they name.
+    #: Whether functions of importable modules are sent with copies of the globals that they name.
     copies_globals = False
 
     def __init__(self, file: BytesIO, beside: Beside) -> None:
         super().__init__(file, 5, buffer_callback=beside.take)
         _look_for_reducers()
         self.beside = beside
-        #: What the pickle refers to in modules that the receiver cannot import, by module and name. In the place of a
-        #: module is "" before the name of a module that was loaded again.
+        #: The names in modules that the receiver cannot import, by module and name. For a reloaded module the pair is
+        #: "" and the name of the module.
         self.names: set[tuple[str, str]] = set()
-        #: The functions that refer to them.
+        #: The functions that refer to these names.
         self.users: dict[tuple[str, str], str] = {}
         self._spaces: dict[int, dict[str, Any]] = {}
 
@@ -239,10 +239,10 @@ class Pickler(pickle.Pickler):
             _simple[kind] = True
         return reduced
 
-    # ---- what `_definitions` does in another way
+    # ---- steps that `_definitions` overrides
 
     def by_name(self, obj: Any, module: str, name: str) -> Any:
-        """Reduces what is found under this name."""
+        """Reduces an object that this name leads to."""
         if is_importable(module):
             self.note_module(module)
         else:
@@ -250,20 +250,20 @@ class Pickler(pickle.Pickler):
         return NotImplemented if isinstance(obj, (FunctionType, type)) else name
 
     def without_name(self, obj: Any, reduce: Callable[[Pickler, Any], Any]) -> Any:
-        """Reduces a function or a class that is not found by name."""
+        """Reduces a function or a class that has no name."""
         return reduce(self, obj)
 
-    # ---- what an object refers to
+    # ---- references of an object
 
     def note_module(self, name: str) -> None:
-        """The pickle refers to a module that the receiver imports."""
+        """Records a reference to a module that the receiver imports."""
         module = sys.modules.get(name)
         spec = getattr(module, "__spec__", None)
         if _specs.setdefault(name, spec) is not spec:
             self.names.add(("", name))
 
     def refer(self, function: FunctionType, home: str, names: Names) -> None:
-        """A function refers to these names, and its globals are those of a module of the program."""
+        """Records that a function refers to these names, with globals of a module of the program."""
         space = function.__globals__
         for name in names.globals:
             if name in space or not hasattr(builtins, name):
@@ -273,30 +273,31 @@ class Pickler(pickle.Pickler):
                 if isinstance(value, ModuleType):
                     self.refer_module(value, names)
         if space.get("__package__"):
-            # For imports relative to it.
+            # Relative imports need it.
             self.names.add((home, "__package__"))
         if names.is_open:
-            # It may look up any of them.
+            # The function may look up any global.
             self.names.add((home, "*"))
         if "__main__" in names.others and (main := sys.modules.get("__main__")):
             self.refer_module(main, names)
 
     def refer_module(self, module: ModuleType, names: Names | None = None) -> None:
-        """The pickle refers to a module, and to these names in it; without them, to all."""
+        """Records a reference to a module, and to these names in it; without names, to all of them."""
         name = module.__name__
         if name in sys.modules and is_importable(name):
             return
         if sys.modules.get(name) is not module:
             unlisted[name] = module
         if names is None:
-            # Unless code has said which.
+            # Skipped if code has named the attributes.
             if not any(home == name for home, _ in self.names):
                 self.names.add((name, "*"))
         else:
             self.names.update((name, one) for one in names.others if one in vars(module))
 
     def space_of(self, space: dict[str, Any]) -> dict[str, Any]:
-        """Returns the globals that functions of this pickle get in the place of these: the same for each of them."""
+        """Returns the globals for functions of this pickle that have these globals: the same object for each of
+        them."""
         known = self._spaces.get(id(space))
         if known is None:
             known = self._spaces[id(space)] = {
@@ -309,7 +310,7 @@ class Pickler(pickle.Pickler):
     def reduce_function(self, function: FunctionType) -> Any:
         module, name = function.__module__, function.__qualname__
         if module == _mirror.__name__:
-            return NotImplemented  # What makes functions and classes again.
+            return NotImplemented  # Workers have this module: pickle refers to the function by name.
         if is_reachable(function, module, name):
             return self.by_name(function, module, name)
         _by_value = by_value()
@@ -330,7 +331,7 @@ class Pickler(pickle.Pickler):
         return self.without_name(cls, by_value().reduce_class)
 
     def _reduce_other(self, kind: type, obj: Any) -> Any:
-        """Reduces an object of a type without a way of this package. Of a type that pickles by name, notes the name."""
+        """Reduces an object whose type needs no special handling. If the type pickles by name, records the name."""
         module = kind.__module__
         if module == "dataclasses" or kind.__name__ in _BY_VALUE:
             _by_value = by_value()
@@ -345,7 +346,7 @@ class Pickler(pickle.Pickler):
             ways: Any = kind
             if ways.__reduce_ex__ is object.__reduce_ex__ and ways.__reduce__ is object.__reduce__:
                 return NotImplemented
-        # As the pickler would, which does not say what comes.
+        # Reduces it as the pickler would: the pickler does not show the reduced value.
         reduced = own(obj) if own is not None else obj.__reduce_ex__(5)
         if type(reduced) is str:
             return self._reduce_named(obj, reduced)
@@ -385,7 +386,7 @@ class Pickler(pickle.Pickler):
             return NotImplemented
         try:
             return _restore_tensor, (tensor.numpy(),)
-        except TypeError:  # A type of elements that numpy does not have.
+        except TypeError:  # numpy lacks this type of elements.
             return NotImplemented
 
     def _reduce_mut(self, mut: Any) -> Any:
@@ -394,7 +395,7 @@ class Pickler(pickle.Pickler):
         if arena is None:
             raise TypeError("mut() is an argument of tasks, not of an initializer")
         low, high = _extent(array)
-        # There may be read-only handles to the same memory: of tasks that have returned it.
+        # Read-only handles to the same memory may exist, for tasks that have returned it: searches for writable memory.
         found = arena.find(low, high - low, True)
         if found is None:
             raise ValueError(
@@ -407,7 +408,7 @@ _inherit: Any = None
 
 
 def _reduce_inherited(obj: Any) -> Any:
-    """Reduces objects of `multiprocessing`, and what it has reducers for."""
+    """Reduces objects of `multiprocessing`, and types for which it has reducers."""
     global _inherit
     if _inherit is None:
         from . import _inherit as module
@@ -417,7 +418,7 @@ def _reduce_inherited(obj: Any) -> Any:
 
 
 def _extent(array: Any) -> tuple[int, int]:
-    """Returns the addresses of the first byte of an array and behind its last one."""
+    """Returns the addresses of the first byte of an array and of the byte after its last one."""
     low = high = array.__array_interface__["data"][0]
     for count, stride in zip(array.shape, array.strides, strict=True):
         if stride < 0:
@@ -431,21 +432,21 @@ def _restore_view(buffer: Any, dtype: Any, shape: tuple[int, ...], strides: tupl
     import numpy
 
     if type(buffer) is memoryview and type(buffer.obj) in (bytearray, PrivateBuffer):
-        # A private copy of memory that cannot be written where it comes from.
+        # The view is read-only because the sender could not write to the memory. The private copy can be written.
         buffer = buffer.obj
     return numpy.ndarray(shape, dtype, buffer=buffer, offset=start, strides=strides)
 
 
 def _restore_own(buffer: Any, *layout: Any) -> Any:
-    """Restores an array that the task may write to. In a sandbox it is read-only from 256 KiB on."""
+    """Restores an array that the task may write to. In a sandbox, an array of 256 KiB or more is read-only."""
     if type(buffer) is Buffer and buffer.readonly:
         buffer = _private(buffer) or buffer
     return _restore_view(buffer, *layout)
 
 
 def _private(buffer: Buffer) -> bytearray | PrivateBuffer | None:
-    """Returns a copy that is this process's own. From 256 KiB on, pages are copied when they are written; None where that
-    is not possible."""
+    """Returns a private copy. From 256 KiB on, each page is copied when it is written; None if the system cannot do
+    that."""
     return bytearray(buffer) if buffer.nbytes < COPIED else buffer.private_copy()
 
 
@@ -475,20 +476,20 @@ def _restore_tensor(array: Any) -> Any:
     import torch
 
     with warnings.catch_warnings():
-        # Tensors know no read-only memory; a write ends the worker.
+        # torch has no read-only tensors. A write ends the worker.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
         return torch.from_numpy(array)
 
 
-#: Modules that are not in `sys.modules`, by their names.
+#: Modules that are not in `sys.modules`, by name.
 unlisted: dict[str, ModuleType] = {}
-#: How objects of some types are pickled by value; empty until `_by_value` is loaded.
+#: Reducers that pickle by value, by type; empty until `_by_value` is loaded.
 reducers: dict[type, Callable[[Pickler, Any], Any]] = {}
 _by_value_module: Any = None
 
 
 def by_value() -> Any:
-    """The module that pickles by value. Few workers need it."""
+    """Returns the module `_by_value`. Few workers need it."""
     global _by_value_module
     if _by_value_module is None:
         from . import _by_value as _by_value_module
@@ -502,12 +503,12 @@ _BY_VALUE = frozenset(
     "WeakKeyDictionary WeakSet WeakValueDictionary cached_property cell classmethod code dict_items dict_keys "
     "dict_values mappingproxy memoryview method module property staticmethod".split()
 )
-#: The specification that each module had when a pickle referred to it first. Loading it again makes another one.
+#: The specification of each module when a pickle first referred to it. A reload makes another specification.
 _specs: dict[str, Any] = {}
 
 
 def is_reachable(obj: Any, module: str | None, name: str) -> bool:
-    """Whether an object is found under this name in this module."""
+    """Whether this name in this module leads to the object."""
     found: Any = sys.modules.get(module) if module else None
     if found is None or "<" in name:
         return False
@@ -519,10 +520,10 @@ def is_reachable(obj: Any, module: str | None, name: str) -> bool:
 def dump(
     value: Any, arena: Arena | None, private: bool = False, beside: Callable[[Arena | None, bool], Beside] = Beside
 ) -> tuple[bytes, list[Buffer], int]:
-    """Pickles a value. Returns the pickle, the buffers beside it, and the number of bytes copied into the arena.
+    """Pickles a value. Returns the pickle, its buffers, and the number of bytes copied into the arena.
 
-    Without an arena everything is inside the pickle. `private`: the receiver gets memory of its own to write to.
-    `beside` makes what takes the arrays.
+    Without an arena, all data is part of the pickle. `private`: the receiver may write to its copies. `beside`: makes
+    the object that takes the arrays.
     """
     file, taken = BytesIO(), beside(arena, private)
     Pickler(file, taken).dump(value)
@@ -530,7 +531,7 @@ def dump(
 
 
 def dump_plain(value: Any) -> bytes | None:
-    """Pickles numbers, text, None and tuples of these; returns None for everything else."""
+    """Pickles numbers, text, None and tuples of these. Returns None for other values."""
     kind = type(value)
     if kind is tuple:
         for item in value:
@@ -542,7 +543,7 @@ def dump_plain(value: Any) -> bytes | None:
 
 
 class Function:
-    """A pickled function: what goes with each call of it."""
+    """A pickled function: the part of a call that is the same for all its calls."""
 
     __slots__ = ("head", "kind", "buffers", "copied", "names", "own", "_bundle", "_definitions")
 
@@ -555,40 +556,40 @@ class Function:
         names: frozenset[tuple[str, str]],
         definitions: Definitions,
     ) -> None:
-        #: What a call is sent with.
+        #: The head, the kind and the buffers of a call.
         self.head = data
         self.kind = kind
         self.buffers = buffers
-        #: How many bytes were copied for it.
+        #: The number of bytes that were copied for it.
         self.copied = copied
-        #: What it refers to in the program's modules.
+        #: The names in the program's modules that it refers to.
         self.names = names
-        #: The same without definitions.
+        #: Head, kind and buffers without definitions.
         self.own = data, kind, buffers
         self._bundle: Bundle | None = None
-        # They keep it, and the executor keeps them.
+        # The definitions refer to this object, and the executor refers to the definitions.
         self._definitions = ref(definitions)
         if names:
             self._bundle = definitions.bundle(names)
             self.head, self.kind, self.buffers = self._bundle.before(*self.own)
 
     def is_current(self) -> bool:
-        """Whether what it refers to is still what was sent last."""
+        """Whether the objects that it refers to are unchanged since they were last sent."""
         return self._bundle is None or self._bundle.is_current()
 
     def holds(self, part: Any) -> bool:
-        """Whether its definitions have this part."""
+        """Whether its definitions contain this part."""
         return self._bundle is not None and self._bundle.holds(part)
 
     def referring_to(self, names: set[tuple[str, str]], definitions: Definitions) -> Function:
-        """The same function, for arguments that refer to these names."""
+        """Returns this function for a call whose arguments refer to these names."""
         return Function(*self.own, 0, self.names | names, definitions)
 
     def call(
         self, call: Any, kind: int, private: bool, beside: Callable[[Arena | None, bool], Beside] = Arguments
     ) -> tuple[bytes, bytes, int, list[Buffer], int]:
-        """Pickles the arguments of a call. Returns what is sent: head, pickle, kind and buffers; and the number of
-        bytes that were copied."""
+        """Pickles the arguments of a call. Returns head, pickle, kind and buffers of the call, and the number of bytes
+        copied."""
         definitions = self._definitions()
         if definitions is None:
             raise RuntimeError("the executor of this function is gone")
@@ -605,8 +606,8 @@ def pickle_function(
     private: bool,
     beside: Callable[[Arena | None, bool], Beside] = Beside,
 ) -> Function:
-    """Pickles a function for any number of calls. A long pickle is put into the arena once. One that is found by name
-    is pickled once, others each time, since what they hold may have changed."""
+    """Pickles a function for any number of calls. Puts a long pickle into the arena once. A function with a name is
+    pickled once; another function each time, because the objects that it refers to may have changed."""
     is_plain = type(function) in (FunctionType, BuiltinFunctionType, type)
     if is_plain:
         known = definitions.functions.get(function)
@@ -639,13 +640,13 @@ def pickle_function(
     return made
 
 
-#: How many functions an executor keeps the names of.
+#: The number of functions for which an executor stores names.
 _MOST_FUNCTIONS = 1024
 
 
 def unpickle_function(head: bytes, kind: int, buffers: list[Any], private: bool, known: dict[bytes, Any]) -> Any:
-    """Returns the function of a call, and takes what belongs to it out of the buffers. `known` has functions that
-    cannot change, and where others are found by name."""
+    """Returns the function of a call, and removes its buffers from `buffers`. `known`: functions that cannot change,
+    and the places of functions with a name."""
     function, make = open_function(head, kind, buffers, private, known)
     return function if make is None else make()
 
@@ -653,7 +654,8 @@ def unpickle_function(head: bytes, kind: int, buffers: list[Any], private: bool,
 def open_function(
     head: bytes, kind: int, buffers: list[Any], private: bool, known: dict[bytes, Any]
 ) -> tuple[Any, Callable[[], Any] | None]:
-    """The same for any number of calls: returns the function, or what makes it for each of them."""
+    """Like `unpickle_function`, for any number of calls. Returns the function, or a factory that makes it for each
+    call."""
     if kind & DEFINITIONS:
         head = _mirror.define(head, buffers, private)
     if kind & NAMED:
@@ -661,7 +663,7 @@ def open_function(
         if place is None:
             module, _, name = head.decode().partition(":")
             place = module, name.split(".")
-            # Waits for another lane that imports it at this moment.
+            # Waits for another lane that imports the module now.
             __import__(module)
             _keep(known, head, place)
         return _find(*place), None
@@ -687,7 +689,7 @@ def _keep(known: dict[bytes, Any], head: bytes, value: Any) -> None:
 
 
 def _find(module: str, names: list[str]) -> Any:
-    """Finds a function by name each time: its module may have been loaded again, or may have replaced it."""
+    """Finds a function by name at each call: its module may have been reloaded, or may have replaced the function."""
     found: Any = sys.modules.get(module)
     if found is None:
         __import__(module)
@@ -700,19 +702,19 @@ def _find(module: str, names: list[str]) -> Any:
     return found
 
 
-#: How many functions a worker keeps.
+#: The number of functions that a worker stores.
 _MOST_KNOWN = 256
 
 
 def _is_global(function: Any) -> bool:
-    """Whether a function is what its module has under its name."""
+    """Whether the function's name in its module leads to the function."""
     module = sys.modules.get(function.__module__ or "")
     return module is not None and getattr(module, function.__qualname__, None) is function
 
 
 def load(data: Any, buffers: Sequence[Any], private: bool = False) -> Any:
-    """Returns the value of a pickle. `private`: with memory of its own instead of views of the arena. From 256 KiB on,
-    pages are copied when they are written."""
+    """Returns the value of a pickle. `private`: with private copies instead of views of the arena. From 256 KiB on,
+    each page is copied when it is written."""
     return pickle.loads(data, buffers=own(buffers, private))
 
 
@@ -729,7 +731,7 @@ def own(buffers: Sequence[Any], private: bool) -> Sequence[Any]:
 
 
 def _private_view(buffer: Buffer) -> bytearray | memoryview | None:
-    """A private copy, for whatever keeps the buffer that it is restored with."""
+    """Returns a private copy, for objects that keep the buffer from which they are restored."""
     copy = _private(buffer)
     return memoryview(copy) if type(copy) is PrivateBuffer else copy
 
@@ -739,7 +741,7 @@ _importable: dict[str | None, bool] = {"builtins": True, "__main__": False, "__m
 
 
 def is_importable(name: str | None) -> bool:
-    """Whether a worker finds the module of this name where this process has it from."""
+    """Whether a worker finds the module with this name in the place from where this process has loaded it."""
     known = _importable.get(name)
     if known is None:
         known = _importable[name] = name is None or _is_found(name)
@@ -749,7 +751,7 @@ def is_importable(name: str | None) -> bool:
 def _is_found(name: str) -> bool:
     module = sys.modules.get(name)
     if module is None:
-        # Not a module: the pickler says what is wrong.
+        # The entry is not a module: the pickler reports the error.
         return True
     ours = getattr(module, "__spec__", None)
     if ours is None:
@@ -761,7 +763,7 @@ def _is_found(name: str) -> bool:
             return False
         path = getattr(sys.modules.get(parent), "__path__", None)
         if path is None:
-            # A module that its parent makes, as `os.path`.
+            # The parent package makes this module, such as `os.path`.
             return parent in sys.modules
     for finder in sys.meta_path:
         find = getattr(finder, "find_spec", None)
@@ -771,5 +773,5 @@ def _is_found(name: str) -> bool:
             continue
         if spec is not None:
             return ours.origin is None or spec.origin is None or ours.origin == spec.origin
-    # Extension modules may make others without a finder; those of a package that is found come with it.
+    # An extension module may make further modules without a finder. They exist in the worker if their package is found.
     return bool(parent) and path is None

@@ -1,8 +1,8 @@
-"""What a sandboxed task may return: plain values.
+"""The plain values that a sandboxed task may return.
 
-Its worker may run hostile code, and a pickle can call anything. So the worker pickles numbers, text, bytes, containers,
-dates and arrays only, and the program reads nothing else: the extension checks opcodes and limits (`load_plain`), and
-what it calls are the functions at the end of this module. These make no object whose size comes from a number.
+The worker may run hostile code, and a pickle can call any function. So the worker pickles only numbers, text, bytes,
+containers, dates and arrays, and the program reads only these: the extension checks opcodes and limits (`load_plain`),
+and calls only the functions at the end of this module. These create no object whose size is given by a number.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ._arenite import Buffer, PrivateBuffer, escape, load_plain
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-#: Attributes of exceptions that are sent.
+#: The attributes of exceptions that are sent.
 _ATTRIBUTES = ("__notes__", "name", "limit", "requested", "free", "capacity", "largest_free")
 
 
@@ -38,10 +38,10 @@ class _PlainPickler(pickle.Pickler):
             return self._reduce_numpy(obj)
         if isinstance(obj, BaseException):
             return _reduce_exception(obj)
-        # The object itself, or what makes it.
+        # The object, or the function that creates it.
         called = obj if isinstance(obj, (type, FunctionType)) else kind
         if (called.__module__, called.__qualname__) in _MAKERS:
-            # Before Python 3.12 its pickle is text, with a number of any length in it.
+            # Before Python 3.12, the pickle of a fraction is text, which contains numbers of any length.
             return (kind, (obj.numerator, obj.denominator)) if kind.__name__ == "Fraction" else NotImplemented
         name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
         raise TypeError(
@@ -56,8 +56,8 @@ class _PlainPickler(pickle.Pickler):
             if obj.size:
                 low, high = _pickle._extent(obj)
                 if obj.nbytes > high - low:
-                    # Elements that share memory, as in the result of `broadcast_to`: the program takes no array that is
-                    # longer than its data.
+                    # The elements share memory, as in the result of `broadcast_to`: the program refuses arrays that are
+                    # longer than their data.
                     obj = obj.copy()
             reduced = self.beside.reduce_array(obj)
             if reduced is NotImplemented:
@@ -79,7 +79,7 @@ class _PlainPickler(pickle.Pickler):
 
 
 def _description(dtype: Any) -> Any:
-    """A type of elements as text and lists."""
+    """Returns a type of elements as text and lists."""
     from numpy.lib.format import dtype_to_descr
 
     return dtype_to_descr(dtype)
@@ -98,12 +98,12 @@ def _reduce_exception(error: BaseException) -> Any:
 def _exception_type(module: Any, name: Any) -> Any:
     home = {"builtins": builtins, "arenite._errors": _errors}.get(module)
     found = vars(home).get(name) if home is not None else None
-    # Not `SystemExit` and the like: the program must not end because a task says so.
+    # Not `SystemExit` and the like: a task must not be able to end the program.
     return found if isinstance(found, type) and issubclass(found, Exception) else None
 
 
 def dump(value: Any, arena: _pickle.Arena | None, private: bool = False) -> tuple[bytes, list[Any], int]:
-    """Pickles a plain value, as `_pickle.dump` does others. Raises TypeError for all others."""
+    """Pickles a plain value, like `_pickle.dump`. Raises TypeError for other values."""
     file, beside = io.BytesIO(), _pickle.Beside(arena, private)
     _PlainPickler(file, beside).dump(value)
     return file.getvalue(), beside.buffers, beside.copied
@@ -114,7 +114,7 @@ def load(data: Any, buffers: Sequence[Buffer] = (), private: bool = False) -> An
     distinct = _distinct(buffers)
     if not private:
         return load_plain(data, list(buffers), distinct, _MAKERS)
-    # One for each buffer, since any number of arrays may name it.
+    # One copy for each buffer, because any number of arrays may refer to it.
     own = [
         buffer.nbytes >= _pickle.COPIED and not buffer.lendable and buffer.private_copy() or buffer for buffer in buffers
     ]
@@ -122,7 +122,7 @@ def load(data: Any, buffers: Sequence[Buffer] = (), private: bool = False) -> An
 
 
 def _distinct(buffers: Sequence[Buffer]) -> int:
-    """The bytes of all buffers. Those that several have, count once: thousands may be of the same memory."""
+    """Returns the number of distinct bytes in all buffers: thousands of buffers may share memory."""
     count = end = 0
     for begin, nbytes in sorted((buffer.address, buffer.nbytes) for buffer in buffers):
         count += max(0, begin + nbytes - max(begin, end))
@@ -130,7 +130,7 @@ def _distinct(buffers: Sequence[Buffer]) -> int:
     return count
 
 
-# ---- what makes objects in the program: for any arguments, since hostile code chooses them
+# ---- functions that create objects in the program; hostile code may choose their arguments
 
 
 def _refused(what: str) -> pickle.UnpicklingError:
@@ -141,15 +141,15 @@ def _are(kinds: Any, *values: Any) -> bool:
     return all(type(value) in kinds for value in values)
 
 
-#: Bits of the parts of a range or a fraction: dividing them takes the square of it.
+#: The bits of a number in a range or a fraction. Dividing such numbers takes time quadratic in their length.
 _LONGEST = 1 << 14
-#: A part of a date.
+#: The largest part of a date.
 _LARGEST = 1 << 40
-#: Elements of an array whose elements take no memory.
+#: The number of elements of an array whose elements take no memory.
 _MOST_EMPTY = 1 << 16
-#: Lines and columns of a syntax error.
+#: The largest line and column of a syntax error.
 _MOST_COLUMNS = 1 << 20
-#: A type of elements other than a structure, as `numpy.dtype.str` is.
+#: A type of elements other than a structure, in the form of `numpy.dtype.str`.
 _TYPE = re.compile(r"[<>|=]?[biufcSUVmM][0-9]{0,9}(\[[0-9]{0,9}[A-Za-zμ]{1,7}(/[0-9]{1,9})?\])?").fullmatch
 
 
@@ -171,8 +171,8 @@ def _counter(counts: Any = None) -> Counter[Any]:
     counter: Counter[Any] = Counter()
     if type(counts) is not dict:
         raise _refused("a Counter of something else than a dictionary")
-    # One by one, as the dictionary was filled. `update` would copy it into a table of another size, for which the time
-    # that its keys take was not found out.
+    # Adds the keys one by one, as the checked dictionary was filled. `update` would use a table of another size, for
+    # which the time of insertions was not checked.
     for key, count in counts.items():
         counter[key] = count
     return counter
@@ -189,7 +189,7 @@ def _deque(items: Any = (), maxlen: Any = None) -> deque[Any]:
 
 
 def _of_date(kind: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns what makes a date or time of its pickled state."""
+    """Returns the function that makes a date or time from its pickled state."""
 
     def make(*arguments: Any) -> Any:
         for argument in arguments:
@@ -246,7 +246,8 @@ def _dtype(description: Any) -> Any:
 
 
 def _check_type(description: Any) -> None:
-    """Refuses what `numpy.dtype` would read as more than one type. The reader limits how deep and long it is."""
+    """Refuses a description that `numpy.dtype` would read as more than one type. The reader limits its depth and
+    length."""
     if type(description) is str:
         if not _TYPE(description):
             raise _refused(f"an array of the type {description!r:.50}")
@@ -262,7 +263,7 @@ def _check_type(description: Any) -> None:
 
 
 def _count(shape: Any) -> int:
-    """The number of elements of an array of this shape."""
+    """Returns the number of elements of an array with this shape."""
     if type(shape) is not tuple or len(shape) > 64 or not _are((int,), *shape):
         raise _refused("an array without a shape")
     if any(not 0 <= extent < 1 << 63 for extent in shape):
@@ -273,7 +274,7 @@ def _count(shape: Any) -> int:
 def _array(data: Any, description: Any, shape: Any, order: Any, strides: Any = None, start: Any = 0) -> Any:
     import numpy
 
-    # An array keeps the address of its data: that must not be able to grow.
+    # An array refers to the address of its data, so the data must not be able to grow.
     if type(data) not in (bytes, Buffer, PrivateBuffer):
         raise _refused("an array without data")
     dtype, count = _dtype(description), _count(shape)
@@ -284,12 +285,12 @@ def _array(data: Any, description: Any, shape: Any, order: Any, strides: Any = N
     else:
         _check_strides(shape, strides, start, dtype.itemsize, len(data))
         array = numpy.ndarray(shape, dtype, buffer=data, offset=start, strides=strides)
-    # Its memory is its own, and counted.
+    # The array owns its memory, which is counted.
     return array.copy("A") if type(data) is bytes else array
 
 
 def _check_strides(shape: tuple[int, ...], strides: Any, start: Any, itemsize: int, nbytes: int) -> None:
-    """Refuses elements outside of the data. numpy does so too, with numbers that wrap around at 64 bits."""
+    """Refuses elements outside of the data. numpy's own check computes with numbers that wrap around at 64 bits."""
     if type(strides) is not tuple or len(strides) != len(shape) or not _are((int,), start, *strides):
         raise _refused("an array whose elements have no places")
     first = last = start
@@ -298,7 +299,7 @@ def _check_strides(shape: tuple[int, ...], strides: Any, start: Any, itemsize: i
             first += stride * (extent - 1)
         elif extent > 1:
             last += stride * (extent - 1)
-    # A stride that leads nowhere may be that of a larger array.
+    # The stride of an axis with one element may be that of a larger array.
     if first < 0 or last + itemsize > nbytes or any(abs(stride) >= 1 << 60 for stride in strides):
         raise _refused("an array with elements outside of its data")
 
@@ -330,7 +331,7 @@ def _exception(module: Any, name: Any, arguments: Any, attributes: Any) -> Any:
 
 
 def _check_exception(kind: type[Exception], arguments: tuple[Any, ...]) -> None:
-    """Refuses arguments with which an exception takes more memory when it is shown than when it is made."""
+    """Refuses arguments for which showing the exception takes more memory than creating it."""
     if issubclass(kind, UnicodeError) and kind is not UnicodeError:
         *_, text, start, end, _ = arguments
         is_of_text = isinstance(text, (str, bytes)) and _are((int,), start, end)
@@ -340,17 +341,17 @@ def _check_exception(kind: type[Exception], arguments: tuple[Any, ...]) -> None:
         _, place = arguments
         if type(place) is not tuple:
             raise _refused("a syntax error without a place")
-        # The line, the columns, and the line of the end. A traceback marks the columns.
+        # The line, the columns, and the last line. A traceback marks the columns.
         numbers = [part for part in place if type(part) is int]
         if not all(-1 <= number <= _MOST_COLUMNS for number in numbers):
             raise _refused("a syntax error at a place that no file has")
 
 
 def _shown(kind: type[Exception], arguments: tuple[Any, ...]) -> Exception:
-    """Returns an exception of which nothing that is shown has control characters."""
+    """Returns an exception whose texts contain no control characters."""
     has_place = issubclass(kind, SyntaxError) and len(arguments) > 1
     if has_place:
-        # A traceback shows the parts of a place as they are. By a seventh part, that of Python 3.14 opens its file.
+        # A traceback shows these parts unchanged. A seventh part would make Python 3.14 open a file.
         arguments = (arguments[0], arguments[1][:6])
     error = kind(*arguments)
     if not has_place and _is_escaped(error):
@@ -359,27 +360,27 @@ def _shown(kind: type[Exception], arguments: tuple[Any, ...]) -> Exception:
 
 
 def _escaped(argument: Any) -> Any:
-    """An argument of an exception, or its text without control characters."""
+    """Returns an argument of an exception, or its text without control characters."""
     if isinstance(argument, str):
-        # Not of a subclass, such as numpy's.
+        # Not a subclass, such as numpy's.
         return escape(argument)
     if type(argument) is tuple:
         return tuple(map(_escaped, argument))
-    # The name of a time zone and the only element of an array are shown as they are.
+    # The text of the value contains the name of a time zone, or the only element of an array, unchanged.
     return argument if _is_escaped(argument) else escape(str(argument))
 
 
 def _is_escaped(value: Any) -> bool:
-    """Whether the text of a value has no control characters."""
+    """Whether the text of a value contains no control characters."""
     try:
         text = str(value)
     except Exception:
-        return True  # Showing it says that it cannot be shown.
+        return True  # A traceback then prints that the value cannot be shown.
     return text == escape(text)
 
 
-#: What a pickle may call, by module and name: a function here in the place of what the worker names, and how its
-#: objects are filled.
+#: The functions that a pickle may call, by module and name: the function here that replaces the named one, and how the
+#: created object is filled.
 _MAKERS: dict[tuple[str, str], tuple[Callable[..., Any], str | None]] = {
     ("builtins", "complex"): (_complex, None),
     ("builtins", "range"): (_range, None),
@@ -399,5 +400,5 @@ _MAKERS: dict[tuple[str, str], tuple[Callable[..., Any], str | None]] = {
     ("arenite._plain", "_scalar"): (_scalar, None),
     ("arenite._worker", "Raised"): (_raised, None),
 }
-#: The same, with arrays that have their own memory.
+#: The same functions, except that arrays own their memory.
 _PRIVATE_MAKERS = {**_MAKERS, ("arenite._plain", "_array"): (_private_array, None)}

@@ -1,4 +1,4 @@
-"""The pool: `Pool`, the part of `multiprocessing.Pool` that people use, on an executor."""
+"""The pool: `Pool`, the commonly used part of `multiprocessing.Pool`, on an executor."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _RUN, _CLOSE, _TERMINATE = "RUN", "CLOSE", "TERMINATE"
 
 
 class PoolTimeout(multiprocessing.TimeoutError, TimeoutError):
-    """A result did not come in time: what `multiprocessing` raises, which is also the `TimeoutError` of Python."""
+    """A result did not come in time. It is both the exception of `multiprocessing` and Python's `TimeoutError`."""
 
 
 class AsyncResult(Generic[T]):
@@ -53,7 +53,7 @@ class AsyncResult(Generic[T]):
         self._future = future
         self._callback = callback
         self._error_callback = error_callback
-        #: Set when the callback has returned; None without callbacks.
+        #: An event that is set after the callback has returned; None without callbacks.
         self._called: threading.Event | None = None
         if callback is not None or error_callback is not None:
             self._called = threading.Event()
@@ -62,7 +62,7 @@ class AsyncResult(Generic[T]):
     def _call(self, future: BaseFuture[T]) -> None:
         assert self._called is not None
         try:
-            # Nothing is called for what a `terminate()` ended, as with multiprocessing.
+            # As with `multiprocessing`, calls that `terminate()` has ended have no callback.
             if not future.cancelled():
                 error = future.exception()
                 if error is None:
@@ -91,10 +91,10 @@ class AsyncResult(Generic[T]):
         self._wait(timeout)
 
     def get(self, timeout: float | None = None) -> T:
-        """Returns the value, or raises the exception of the call. Waits at most `timeout` seconds for it, then raises
+        """Returns the value, or raises the exception of the call. Waits at most `timeout` seconds, then raises
         `multiprocessing.TimeoutError`; the call goes on.
 
-        Raises `CancelledError` if `terminate()` ended the call.
+        Raises `CancelledError` if `terminate()` has ended the call.
         """
         if not self._wait(timeout):
             raise PoolTimeout(f"the result did not come within {timeout} s")
@@ -112,9 +112,9 @@ class AsyncResult(Generic[T]):
 
 
 class Calls(Results[T]):
-    """The results of `Pool.imap`, in the order of the input. An exception of the input ends it in its place.
+    """The results of `Pool.imap`, in the order of the input. An exception of the input is raised after earlier results.
 
-    As with multiprocessing, asking for the next result goes on where Ctrl-C came.
+    As with `multiprocessing`, `next` continues after Ctrl-C.
     """
 
     _ends_when_interrupted = False
@@ -124,7 +124,7 @@ class Calls(Results[T]):
             return super()._pull()
         except Exception as error:
             entry = _Entry(error, 0, 1)
-            # No call: see `Results._send`.
+            # No function call: see `Results._send`.
             self._flying += (entry,)
             self._items = None
             return False
@@ -135,15 +135,14 @@ class Calls(Results[T]):
         except Exception as error:
             packing.feed(all_of_it=True)
             entry = _Entry(error, 0, 1)
-            # No call but the last one: see `Results._send`.
+            # The last call of a function: see `Results._send`.
             packing.line += (entry,)
             self._items = None
             packing.stock.release()
             return False
 
     def next(self, timeout: float | None = None) -> T:
-        """Returns the next result. Waits at most `timeout` seconds for it, then raises
-        `multiprocessing.TimeoutError`."""
+        """Returns the next result. Waits at most `timeout` seconds, then raises `multiprocessing.TimeoutError`."""
         self._timeout = timeout
         self._until = None if timeout is None else monotonic() + timeout
         try:
@@ -157,7 +156,7 @@ class Calls(Results[T]):
         return PoolTimeout(f"the result did not come within {self._timeout} s")
 
     def collect(self) -> list[T]:
-        """Waits for all results. Then returns them, or raises the first exception in the order of the input."""
+        """Waits for all results. Returns them, or raises the first exception in the order of the input."""
         values: list[T] = []
         error: BaseException | None = None
         while True:
@@ -186,7 +185,7 @@ class Calls(Results[T]):
 
 
 class StarCalls(Calls[T]):
-    """The results of calls whose arguments come as tuples."""
+    """The results of calls with tuples of arguments."""
 
     _takes_single = False
 
@@ -203,7 +202,7 @@ class UnorderedCalls(Calls[T]):
     _landed: deque[_Entry]
 
     def _tasks(self, iterables: tuple[Iterable[Any], ...]) -> Iterator[Any]:
-        # Before the first task is submitted.
+        # Set before the first task is submitted.
         self._landed = deque()
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
         if self._packing is not None:
@@ -228,7 +227,7 @@ class UnorderedCalls(Calls[T]):
             self._arm_all()
 
     def _arm_all(self) -> None:
-        """Has the ends of all tasks in flight reported. Those for which that was done come before the others."""
+        """Reports the ends of all tasks in flight. Tasks whose end is reported already precede the others."""
         with self._lock:
             others = [*itertools.takewhile(lambda entry: not entry.is_armed, reversed(self._flying))]
             for entry in reversed(others):
@@ -258,7 +257,7 @@ class UnorderedCalls(Calls[T]):
             except queue.Empty:
                 if left is not None and left <= _packing.STUCK:
                     raise self._late() from None
-                # After Ctrl-C some may not be armed.
+                # After Ctrl-C some tasks may not be armed.
                 for entry in (*packing.open, *line):
                     if not entry.is_armed and entry.task is not None:
                         _arm(landed, self._wakes, entry)
@@ -266,21 +265,21 @@ class UnorderedCalls(Calls[T]):
                         return entry
 
     def _is_left(self, entry: Any, line: deque[Any]) -> bool:
-        """Whether the outcome of an entry that has landed was not taken. It may land twice."""
+        """Whether the outcome of a landed entry was not taken. An entry may land twice."""
         return entry in line if type(entry) is _Entry else not entry.is_spent
 
     def _next(self) -> _Entry | None:
-        # After Ctrl-C some may not be armed.
+        # After Ctrl-C some tasks may not be armed.
         self._arm_all()
         landed = self._landed
         while True:
-            # One that was armed twice, or before a termination, is not in flight any more.
+            # An entry that was armed twice, or before a termination, is not in flight any more.
             while landed and landed[0] not in self._flying:
                 landed.popleft()
             if landed:
                 with contextlib.suppress(queue.Empty):
                     self._wakes.get_nowait()
-                # Near the front of those in flight: tasks end about in the order in which they were submitted.
+                # Searches from the front: tasks end approximately in the order in which they were submitted.
                 return landed[0]
             if not self._flying:
                 return None
@@ -291,7 +290,7 @@ class UnorderedCalls(Calls[T]):
 
 
 def _arm(landed: deque[Any], wakes: queue.SimpleQueue[None], entry: Any) -> None:
-    """Has the end of a task reported."""
+    """Reports the end of a task."""
     landing, task = _Landing(entry, landed, wakes), entry.task
     if task is None or isinstance(task, BaseException) or _dispatch.arm(landing, task, _dispatch.token()):
         landing._finish()
@@ -299,7 +298,7 @@ def _arm(landed: deque[Any], wakes: queue.SimpleQueue[None], entry: Any) -> None
 
 
 class _Landing:
-    """Takes a task to the results that wait for it, when it has ended."""
+    """Appends a task to `landed` when it has ended."""
 
     __slots__ = ("_entry", "_landed", "_wakes")
 
@@ -325,17 +324,17 @@ class Pool:
     :param initializer: Called with `initargs` in each worker before its first call. If it raises, calls fail with
         `StartFailed`.
     :param maxtasksperchild: Replaces each worker after this number of tasks: of chunks, for `map`.
-    :param options: Keyword options of `Executor`, such as `memory_limit`, `preload` or `output`. `writable` is "copy"
-        unless it is given: calls may change their arguments, and the program their results.
+    :param options: Keyword options of `Executor`, such as `memory_limit`, `preload` or `output`. The default of
+        `writable` is "copy": calls may change their arguments, and the program their results.
 
-    No `if __name__ == "__main__"` is needed, and lambdas and functions of notebooks can be called. Large arrays among
-    the arguments travel in shared memory, and each call gets a copy of its own, of which only pages that it writes are
+    No `if __name__ == "__main__"` is needed, and lambdas and functions of notebooks can be called. Large arguments are
+    passed in shared memory. Each call gets a private copy of them, for which only pages that the call writes are
     copied.
 
-    The death of a worker costs the call that it ran, and the pool goes on: `apply` and `get` raise `WorkerDied`, `imap`
-    and `imap_unordered` raise it in the place of that result and continue after it. `map` and `starmap` wait until all
-    tasks have ended, and then raise the first exception in the order of the input. With a `chunksize`, all calls of a
-    chunk fail with their worker.
+    The death of a worker costs the call that it ran, and the pool goes on: `apply` and `get` raise `WorkerDied`; `imap`
+    and `imap_unordered` raise it in place of the result, and continue. `map` and `starmap` wait until all tasks have
+    ended, and then raise the first exception in the order of the input. With a `chunksize`, all calls of a chunk fail
+    with their worker.
 
     Results of calls that `terminate()` ends raise `CancelledError` instead of never coming.
     """
@@ -364,7 +363,7 @@ class Pool:
         options.setdefault("writable", "copy")
         self.executor = Executor(processes, initializer=initializer, initargs=tuple(initargs), **options)
         self._processes = processes
-        #: Threads that wait for the results of `map_async`.
+        #: The threads that wait for results of `map_async`.
         self._threads: list[threading.Thread] = []
         self._state = _RUN
         _pools.add(self)
@@ -397,8 +396,8 @@ class Pool:
         ...     result.wait(60)
         (3, 1)
 
-        :param callback: Called with the value in the dispatcher thread, before `get()` returns. It should not take
-            long.
+        :param callback: Called with the value in the dispatcher thread, before `get()` returns. It should return
+            quickly.
         :param error_callback: Called with the exception.
         """
         self._check_running()
@@ -413,9 +412,9 @@ class Pool:
         ...     pool.map(lambda n: n * n, range(5))
         [0, 1, 4, 9, 16]
 
-        :param chunksize: Calls that are sent as one task, and fail with its worker. By default short calls are sent in
-            packets, and the death of a worker costs one call; with `maxtasksperchild` it is a quarter of each worker's
-            share.
+        :param chunksize: The number of calls that are sent as one task, and fail with its worker. By default short
+            calls are sent in packets, and the death of a worker costs one call; with `maxtasksperchild`, the default is
+            a quarter of each worker's share.
         """
         return self._listed(Calls, func, iterable, chunksize).collect()
 
@@ -431,7 +430,7 @@ class Pool:
         callback: Callable[[list[T]], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> AsyncResult[list[T]]:
-        """Like `map`, but returns at once. Callbacks are called in a thread of this call, before `get()` returns."""
+        """Like `map`, but returns at once. A separate thread runs the callbacks, before `get()` returns."""
         return self._in_background(self._listed(Calls, func, iterable, chunksize), callback, error_callback)
 
     def starmap_async(
@@ -508,7 +507,7 @@ class Pool:
     # ---- the end
 
     def close(self) -> None:
-        """Ends the pool when all calls that were made have ended. No call can be made from now on."""
+        """Ends the pool when all calls made so far have ended. No further calls can be made."""
         if self._state != _RUN:
             return
         self._state = _CLOSE
@@ -523,16 +522,16 @@ class Pool:
             self.executor.shutdown(wait=False)
 
     def terminate(self) -> None:
-        """Ends the pool and all its calls now: workers that run one are killed."""
+        """Ends the pool and all its calls now. Workers that run a call are killed."""
         if self._state != _TERMINATE and "executor" in self.__dict__:
             self._state = _TERMINATE
             self.executor._shutdown(True, True, 0.0)
             self._join_threads()
 
     def join(self) -> None:
-        """Waits until the workers have ended. Requires `close` or `terminate` before.
+        """Waits until the workers have ended. Requires an earlier `close` or `terminate`.
 
-        Input of `imap` that was not pulled so far is used up first.
+        Before that, reads the rest of the input of `imap`.
         """
         if self._state == _RUN:
             raise ValueError("Pool is still running")
@@ -563,14 +562,14 @@ class Pool:
 
 
 def _close(executor: Executor, busy: list[_packing.Packing]) -> None:
-    """Ends an executor when all calls were sent, in a thread of its own."""
+    """Ends an executor after all calls were sent, in a separate thread."""
     for packing in busy:
         packing.wait_for_all()
     executor.shutdown(wait=False)
 
 
 def _collect(results: Calls[T], future: BaseFuture[list[T]]) -> None:
-    """Waits for the results of a map, in a thread of its own."""
+    """Waits for the results of a map, in a separate thread."""
     try:
         values = results.collect()
     except Cancelled:
@@ -583,7 +582,7 @@ def _collect(results: Calls[T], future: BaseFuture[list[T]]) -> None:
 
 
 def _at_exit() -> None:
-    """Ends all pools, as multiprocessing does."""
+    """Ends all pools, as `multiprocessing` does."""
     for pool in list(_pools):
         pool.terminate()
 

@@ -1,4 +1,4 @@
-"""A worker's side of `_output`: prints into pipes of its own, whose other ends the program gets."""
+"""The worker's side of `_output`: prints into pipes that the program reads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 from . import _arenite
 
-# A worker imports this before its first task: see `_pickle`. The module `socket` takes a third of its start.
+# A worker imports this before its first task: see `_pickle`. Importing `socket` takes a third of a worker's start.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
@@ -16,7 +16,8 @@ else:
 
 
 def redirect(address: tuple[str, bytes]) -> None:
-    """Has this process print into pipes of its own. Without a program that takes them, the engine has the output."""
+    """Redirects the output of this process to new pipes. If the program does not read them, the engine gets the
+    output."""
     identity = _arenite.worker_identity()
     if identity is None:
         return
@@ -36,7 +37,7 @@ def redirect(address: tuple[str, bytes]) -> None:
 
 
 def _send(address: tuple[str, bytes], number: int, ends: tuple[int, int]) -> bool:
-    """Sends the ends of the pipes that are to be read. Returns whether the program reads them."""
+    """Sends the read ends of the pipes. Returns whether the program reads them."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.connect("\0" + address[0])

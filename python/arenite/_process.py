@@ -1,4 +1,4 @@
-"""What `multiprocessing` says of a worker, and what is to happen once a module is imported."""
+"""The identity of a worker in `multiprocessing`, and hooks that run after the import of a module."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 def name_process(key: bytes | None) -> None:
-    """In a worker: has `multiprocessing.current_process()` say which one this is, once that is imported. `key`: what
-    processes of the program authenticate each other with."""
+    """Sets the name and number of this worker in `multiprocessing.current_process()` after `multiprocessing` is
+    imported. `key`: the key by which processes of the program authenticate each other."""
 
     def change(module: ModuleType) -> None:
         own = _arenite.worker_identity()
         if own is None:
             return
         number, _, label = own
-        # As pools number them, for programs that read the number from it.
+        # The number has the form of a pool's processes, for programs that read it from the identity.
         current: Any = module._current_process  # type: ignore[attr-defined]
         current._identity = (number + 1,)
         current._name = f"{label}-{number + 1}"
@@ -41,7 +41,7 @@ def name_process(key: bytes | None) -> None:
 
 
 def after_import(name: str, call: Callable[[ModuleType], None]) -> None:
-    """Calls `call` with a module once it is imported; now, if it is."""
+    """Calls `call` with a module after its import, or now if it is imported already."""
     module = sys.modules.get(name)
     if module is not None:
         call(module)
@@ -60,7 +60,7 @@ class _AfterImport:
         found = (finder.find_spec(name, path, target) for finder in sys.meta_path if hasattr(finder, "find_spec"))
         spec = next((spec for spec in found if spec is not None), None)
         loader: Any = spec and spec.loader
-        # A class is the loader of all frozen modules.
+        # The loader of a frozen module is a class.
         if loader is None or isinstance(loader, type):
             return spec
         execute, call = loader.exec_module, self._call

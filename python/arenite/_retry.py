@@ -1,7 +1,7 @@
-"""Retries after exceptions of some classes only: what `options(retry_errors=(ConnectionError,))` does.
+"""Retries after exceptions of some classes only, for `options(retry_errors=(ConnectionError,))`.
 
-The engine runs a task again that has failed. An exception of another class comes back as a value, so that the task has
-not failed for the engine, and is raised in the program.
+The engine retries every task that fails. So an exception of another class is returned as a value, for the engine a
+success, and is raised in the program.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Chosen:
-    """A function that raises exceptions of these classes, and returns others."""
+    """A function that raises exceptions of these classes, and returns other exceptions."""
 
     def __init__(self, function: Callable[..., Any], kinds: tuple[type[BaseException], ...]) -> None:
         self.function, self.kinds = function, kinds
@@ -30,7 +30,7 @@ class Chosen:
 
 
 class Load:
-    """Unpickles what a worker has sent, and raises the exception that it returned."""
+    """Unpickles data of a worker, and raises an exception that was returned as a value."""
 
     def __init__(self, load: Callable[..., Any]) -> None:
         self._load = load

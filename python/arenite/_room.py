@@ -1,5 +1,5 @@
-"""What `submit` does when the arena has no room for its arguments: it waits until tasks have ended, as the bounded
-queue of other pools makes it wait."""
+"""Makes `submit` wait while the arena has no room for its arguments, like the bounded queue of other pools, until tasks
+have ended."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from ._errors import ArenaFull
     from ._executor import Executor
 
-#: Seconds without the end of any task after which there is no hope.
+#: The seconds without the end of any task after which waiting is given up.
 _LONGEST = 60.0
-#: Seconds between two looks: at first, and at most.
+#: The seconds between two polls: at first, and at most.
 _PAUSE, _LONGEST_PAUSE = 0.0005, 0.02
 
 
 def wait(executor: Executor, full: ArenaFull) -> bool:
-    """Waits until a task has ended. Returns false if none does, or this thread must not wait."""
+    """Waits until a task has ended. Returns false if no task ends, or this thread must not wait."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None and asyncio._get_running_loop() is not None:
         return False
@@ -35,7 +35,7 @@ def wait(executor: Executor, full: ArenaFull) -> bool:
         if ended != before:
             return True
         if not stats["running"] and not stats["queued"]:
-            # The last one may have ended between the failure and the first look.
+            # The last task may have ended between the failure and the first poll.
             return False
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
@@ -43,7 +43,7 @@ def wait(executor: Executor, full: ArenaFull) -> bool:
 
 
 def advise(full: ArenaFull) -> ArenaFull:
-    """Adds to the message what to do."""
+    """Adds advice to the message."""
     if full.args and isinstance(full.args[0], str) and "ex.share" not in full.args[0]:
         full.args = (f"{full.args[0]}; pass an array that goes to many tasks as ex.share(x), which copies it once",)
     return full

@@ -1,8 +1,8 @@
-"""How a worker prepares itself for the sandbox.
+"""Prepares a worker for its sandbox.
 
-The engine protects the program, with seccomp and Landlock, against native code too. This module helps honest code:
-modules that import others when they are first used do so before, and what Python code cannot do raises an exception
-that says so, instead of ending the worker or being reported as "No module named".
+The engine protects the program by seccomp and Landlock, also against native code. This module helps honest code: it
+imports in advance the modules that others import when they are first used, and it makes refused actions of Python code
+raise an exception with the reason, instead of ending the worker or raising "No module named".
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Modules that functions of the standard library and of this package import when they are first called, and those that
-#: the code of tasks expects to find.
+#: Modules that functions of the standard library and of this package import when they are first called, and modules
+#: that tasks usually have.
 _MODULES = (
     "arenite._errors arenite._plain base64 bisect collections copy csv dataclasses datetime decimal enum "
     "fractions functools hashlib heapq io itertools json linecache math operator queue random re resource secrets statistics "
     "string struct textwrap threading time traceback types typing uuid zlib _strptime"
 )
 _ENCODINGS = "ascii cp1252 idna latin_1 raw_unicode_escape unicode_escape utf_8_sig utf_16 utf_16_be utf_16_le utf_32"
-#: Parts that modules import when they are first used, if the module is loaded.
+#: For each module: parts that it imports when they are first used. They are imported in advance if it is loaded.
 _PARTS = {
     "numpy": "fft lib.format linalg ma random strings",
     "PIL": "ExifTags Image ImageFile ImageOps",
 }
 
-#: Audit events of Python that are refused, and what the message says of the sandbox. Without it, seccomp ends the
-#: worker or returns an error without a reason.
+#: Audit events of Python that are refused, and the sandbox's part of the message. Without this, seccomp ends the worker
+#: or returns an error without a reason.
 _REFUSED = {
     "open": "opens no files",
     "os.listdir": "reads no folders",
@@ -64,7 +64,7 @@ _REFUSED = {
 
 
 class _Finder:
-    """In the place of the search path: names the module that is missing."""
+    """Replaces the finders of the search path: raises an error that names the missing module."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: Any = None) -> None:
@@ -81,18 +81,18 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         return
     first = arguments[0] if arguments else None
     if event == "ctypes.dlopen" and not first:
-        return  # What is loaded already.
+        return  # The program itself, which is loaded already.
     if event == "os.kill" and first == os.getpid():
         return
     what = event.removesuffix(".__new__")
-    # Numbers are descriptors, and addresses are of no interest.
+    # Numbers are descriptors. Addresses are not shown.
     named = first if isinstance(first, (str, bytes, os.PathLike)) else None
     text = f"the sandbox of this worker {refused} ({what})"
     raise PermissionError(errno.EACCES, text) if named is None else PermissionError(errno.EACCES, text, named)
 
 
 def prepare() -> None:
-    """Loads what tasks may need. The last thing that opens files."""
+    """Loads what tasks may need. This is the last step that opens files."""
     for name in _MODULES.split():
         importlib.import_module(name)
     for name in _ENCODINGS.split():
@@ -103,19 +103,19 @@ def prepare() -> None:
                 try:
                     importlib.import_module(f"{module}.{part}")
                 except ModuleNotFoundError:
-                    pass  # Another version has it elsewhere.
+                    pass  # Another version has the module elsewhere.
     if "numpy" in sys.modules:
         importlib.import_module("arenite._arrays")
     image = sys.modules.get("PIL.Image")
     if image is not None:
         image.init()  # type: ignore[attr-defined]
-    # The time zone, which is in a file.
+    # Reads the time zone from its file.
     import time
 
     time.localtime()
 
 
 def close() -> None:
-    """Makes Python code that uses what the sandbox refuses raise an exception from now on."""
+    """From now on, Python code that does what the sandbox refuses gets an exception."""
     sys.meta_path[:] = [BuiltinImporter, FrozenImporter, _Finder]
     sys.addaudithook(_audit)

@@ -42,12 +42,12 @@ class Scope:
             self._open.add(future)
         future.add_done_callback(self._end)  # type: ignore[arg-type]
         if self._failed is not None and self._failed is not future:
-            # It failed meanwhile.
+            # A task of the scope has failed meanwhile.
             future.cancel()
         return future
 
     def _end(self, future: Future[Any]) -> None:
-        """A task has ended. Its value is not unpickled here: this may be the dispatcher."""
+        """Called when a task has ended. Does not unpickle its value, because this may be the dispatcher."""
         with self._lock:
             self._open.discard(future)
             if self._failed is not None or future._state != FINISHED or not future._has_failed():
@@ -60,7 +60,7 @@ class Scope:
             rest = list(self._open)
         for future in rest:
             if kill:
-                # Also with `cancel_running=False`.
+                # Ends running tasks also with `cancel_running=False`.
                 future._cancel_running = True
             future.cancel()
 
@@ -72,7 +72,7 @@ class Scope:
                 return
             future._wait(None)
             with self._lock:
-                # Its callback may be about to do this.
+                # The callback of the future may be about to do this.
                 self._open.discard(future)
                 if self._failed is None and future._state == FINISHED and future._has_failed():
                     self._failed = future
@@ -97,7 +97,7 @@ class Scope:
         failed = self._failed
         if failed is None or not (error is None or isinstance(error, Cancelled)):
             return
-        # What the block got from the cancelled ones says less.
+        # Raises the error of the failed task. An error of the block comes from a cancelled future, and explains less.
         first = failed.exception()
         if first is None:
             return

@@ -1,7 +1,7 @@
 """The server of a service: `Serving`, which `Executor.serve` returns.
 
-One thread answers all clients, and never waits for one. A client that does not read is disconnected when its answers no
-longer fit the socket's buffer; a hang-up, which Linux reports however a client ends, ends its calls.
+One thread answers all clients, and never waits for a client. A client that does not read is disconnected when its
+answers no longer fit into the socket's buffer. When Linux reports the end of a client, the client's calls are ended.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     from ._executor import Executor
 
 _PROTOCOL = 1
-#: Failures that `status` lists.
+#: The number of failures that `status` lists.
 _MOST_FAILURES = 16
 #: The longest deadline in seconds.
 _LONGEST = 1e9
 
 
 class _Terminated(BaseException):
-    """SIGTERM while `wait` waits."""
+    """Raised by SIGTERM in `wait`."""
 
 
 def _terminate(*_: object) -> None:
@@ -59,7 +59,7 @@ class _Kernel:
         with contextlib.suppress(ValueError, TypeError):
             self.signature = inspect.signature(function)
         self.text = _text_of(self.signature)
-        # Once, and not for each call: what a function refers to is that of now.
+        # Pickled once, not for each call: a function refers to the objects of this moment.
         self.function: Any = function
         if not executor._inline:
             self.function = _pickle.pickle_function(function, executor._definitions, executor._private)
@@ -91,7 +91,7 @@ class _Call:
         self.args = args
         self.kwargs = kwargs
         self.deadline = deadline
-        #: Once the executor has it.
+        #: The future, after the executor has the call.
         self.future: Future[Any] | None = None
 
 
@@ -101,9 +101,9 @@ class _Client:
         self.socket = connection
         self.pid = pid
         self.program = _program_of(pid)
-        #: Calls that are open, by the client's number.
+        #: The open calls by the client's number.
         self.calls: dict[int, _Call] = {}
-        #: Those that the executor does not have yet.
+        #: The calls that were not passed to the executor yet.
         self.queued: collections.deque[_Call] = collections.deque()
         self.done = 0
 
@@ -117,7 +117,7 @@ def _program_of(pid: int) -> str:
 
 
 class Serving:
-    """Functions that are served under a name, by a thread of its own: what `Executor.serve` returns."""
+    """Functions that are served under a name, by a separate thread: the type that `Executor.serve` returns."""
 
     def __init__(
         self, executor: Executor, name: str, kernels: Mapping[str, Callable[..., Any]], max_calls: int
@@ -126,7 +126,7 @@ class Serving:
         self.name = name
         self._executor = executor
         self._max_calls = max_calls
-        #: Bytes that the arrays of a value may take. What a worker sends lies in the arena.
+        #: The limit of bytes in arrays of a value: results are in the arena.
         self._most = None if executor._inline else executor._engine.capacity
         self._started = time.time()
         self._kernels = {kernel: _Kernel(kernel, function, executor) for kernel, function in kernels.items()}
@@ -137,9 +137,9 @@ class Serving:
             raise ValueError(f"the names and signatures of the kernels do not fit a packet of {MAX_PACKET} bytes")
         self._clients: dict[int, _Client] = {}
         self._ids = itertools.count(1)
-        #: Clients with calls that wait, the next one first.
+        #: Clients with waiting calls, in the order of their turns.
         self._turns: collections.deque[_Client] = collections.deque()
-        #: Calls that the executor has.
+        #: The calls that the executor has.
         self._running: set[_Call] = set()
         self._failures: collections.deque[dict[str, Any]] = collections.deque(maxlen=_MOST_FAILURES)
         #: Calls that have ended in the executor.
@@ -147,7 +147,8 @@ class Serving:
         self._is_stopping = False
         #: Set when the thread has nothing left to do.
         self._over = threading.Event()
-        #: Descriptors for a thread of its own to close: with those of clients that may take as long as they like.
+        #: Descriptors that another thread closes: closing those in a client's packets may take as long as the client
+        #: likes.
         self._closing: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._wake_lock = threading.Lock()
         self._claim = Claim(name)
@@ -155,7 +156,7 @@ class Serving:
         self.address = self._claim.path
         try:
             self._listener = self._claim.listen()
-            #: Given up for a moment to refuse a client when there is no other descriptor.
+            #: A descriptor that is closed to accept, and refuse, a client when no other descriptor is free.
             self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
             self._wake_file = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             self._selector = selectors.DefaultSelector()
@@ -169,7 +170,7 @@ class Serving:
         self._thread.start()
 
     def close(self) -> None:
-        """End the service: its name is free, and calls that run are cancelled. The executor goes on."""
+        """End the service: frees its name and cancels running calls. The executor goes on."""
         self._is_stopping = True
         self._wake()
         if threading.current_thread() is not self._thread:
@@ -177,14 +178,14 @@ class Serving:
             self._thread.join()
 
     def wait(self) -> None:
-        """Wait until the service is closed. Ctrl-C closes it, and so does SIGTERM, which then ends the program unless
-        that handles the signal."""
+        """Wait until the service is closed. Ctrl-C and SIGTERM close it. SIGTERM then ends the program, unless the
+        program handles the signal."""
         is_main = threading.current_thread() is threading.main_thread()
         handles = is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         if handles:
             signal.signal(signal.SIGTERM, _terminate)
         try:
-            # Not `join`: where a signal ends that, Python takes the thread for ended.
+            # Not `join`: if a signal interrupts `join`, Python regards the thread as ended.
             self._over.wait()
         except KeyboardInterrupt:
             self.close()
@@ -211,7 +212,7 @@ class Serving:
             if self._wake_file >= 0:
                 os.eventfd_write(self._wake_file, 1)
 
-    # What follows runs on the service's thread.
+    # The following methods run on the service's thread.
 
     def _run(self) -> None:
         closer = threading.Thread(target=self._close_files, name="arenite-closer", daemon=True)
@@ -247,7 +248,7 @@ class Serving:
                 self._refuse()
             return
         connection.setblocking(False)
-        # The folder lets no other user in; this holds if its mode was changed.
+        # The folder admits no other user. This check is for a folder whose mode was changed.
         pid, user = store._peer(connection)
         if user != os.geteuid():
             connection.close()
@@ -323,7 +324,7 @@ class Serving:
         if type(id) is not int:
             return self._answer_error(client, None, "bad_request", "a call has a number as its id")
         if id in client.calls:
-            # Without the id, which would be taken for the answer of the other call.
+            # Without the id: otherwise the client would take it for the answer of the open call.
             return self._answer_error(client, None, "bad_request", f"the call {id} is open")
         refuse = functools.partial(self._answer_error, client, id)
         if not isinstance(name, str) or not isinstance(args, list):
@@ -359,7 +360,7 @@ class Serving:
             return refuse("bad_argument", f"{name}{kernel.text}: {error}")
         except (OSError, MemoryError) as error:
             return refuse("limit", f"in the service: {error}")
-        # They are memory files, whose end takes no time.
+        # The files are memory files, which close quickly.
         close(files)
         files.clear()
         call = client.calls[id] = _Call(client, id, kernel, args, kwargs, deadline)
@@ -371,10 +372,10 @@ class Serving:
     def _cancel(self, client: _Client, id: Any) -> None:
         call = client.calls.get(id) if type(id) is int else None
         if call is None:
-            # It was answered meanwhile.
+            # The call was answered meanwhile.
             return
         if call.future is not None:
-            # Answered when it has ended.
+            # The call is answered when it has ended.
             call.future.cancel()
             return
         client.queued.remove(call)
@@ -384,8 +385,8 @@ class Serving:
         self._answer_error(client, call.id, "cancelled", "the client cancelled the call")
 
     def _take_turns(self) -> None:
-        """Gives the executor the next calls, of each client one in turn. A few more than it runs, so that no worker
-        waits for this thread."""
+        """Passes the next calls to the executor, one of each client in turn. Passes a few more calls than run at a
+        time, so that no worker waits for this thread."""
         while self._turns and len(self._running) < 2 * self._executor._slots:
             client = self._turns.popleft()
             call = client.queued.popleft()
@@ -400,21 +401,21 @@ class Serving:
             options = executor._plain if call.deadline is None else executor.options(deadline=call.deadline)
             future = executor._submit(options, call.kernel.function, args, kwargs, self._label(call.kernel))
         except Exception as error:
-            # It was shut down.
+            # The executor was shut down.
             future = failed(StartFailed(str(error)))
         call.future = future
         self._running.add(call)
         future.add_done_callback(functools.partial(self._notify, call))
 
     def _notify(self, call: _Call, _: Future[Any]) -> None:
-        """Called on any thread when the executor has the outcome of a call."""
+        """Called on any thread when a call has ended in the executor."""
         self._ended.append(call)
         self._wake()
 
     def _finish(self, call: _Call) -> None:
         """Answers a call that has ended."""
         client, kernel, future = call.client, call.kernel, call.future
-        # Its callback refers to the call: the value would stay until the next collection of cycles.
+        # The future's callback refers to the call: this cycle would keep the value until the next collection.
         call.future = None
         self._running.discard(call)
         is_gone = client.id not in self._clients
@@ -434,7 +435,7 @@ class Serving:
             except (DoesNotFit, OSError, MemoryError) as problem:
                 failure = {"error": "limit", "message": f"the value of {kernel.name}: {problem}"}
             except Exception as problem:
-                # Of whatever type: it is asked for its array.
+                # Encoding calls methods of the value, which may raise any exception.
                 failure = {"error": "returned", "message": f"{kernel.name} returned a bad value: {_words(problem)}"}
         client.done += 1
         if failure is None:
@@ -460,15 +461,15 @@ class Serving:
             if files and error.errno in LIMITS:
                 self._answer_error(client, id, "limit", f"the files of the value cannot be sent: {error.strerror}")
             else:
-                # A full buffer too: the client does not read.
+                # Includes a full buffer: the client does not read.
                 self._disconnect(client)
 
     def _disconnect(self, client: _Client) -> None:
-        """Ends a connection, the client's calls that wait, and those that run."""
+        """Ends a connection, with the client's waiting and running calls."""
         if self._clients.pop(client.id, None) is None:
             return
         self._selector.unregister(client.socket)
-        # With descriptors in packets that were not read.
+        # Another thread closes the socket, which contains the descriptors of unread packets.
         self._closing.put(client.socket.detach())
         if client.queued:
             client.queued.clear()
@@ -479,7 +480,7 @@ class Serving:
                 call.future.cancel()
 
     def _label(self, kernel: _Kernel) -> str:
-        """The name of a kernel's calls in statistics, traces and reports."""
+        """Returns the name of a kernel's calls in statistics, traces and reports."""
         return f"{os.path.basename(self.name).removesuffix('.sock')}.{kernel.name}"
 
     def _describe(self) -> dict[str, Any]:
@@ -499,12 +500,12 @@ class Serving:
         stats = self._executor.stats()
         seconds = {function.name: function.seconds for function in stats.functions}
         queued = collections.Counter(call.kernel.name for client in self._clients.values() for call in client.queued)
-        # The executor has some that no worker has begun.
+        # The executor has calls that no worker has begun.
         begun = [call for call in self._running if call.future is not None and call.future.running()]
         queued.update(call.kernel.name for call in self._running if call not in begun)
         running = collections.Counter(call.kernel.name for call in begun)
         by_client = collections.Counter(call.client.id for call in begun)
-        # Which worker has which call is known if all of them are idle, or all busy, and those with the same kernel.
+        # The worker of a call is known if all workers are idle, or all are busy with calls of one kernel.
         active = "idle" if not stats.running else "busy" if stats.running >= self._executor._slots else None
         same = next(iter(running)) if active == "busy" and len(running) == 1 and len(begun) == stats.running else None
         status: dict[str, Any] = {
@@ -548,13 +549,13 @@ class Serving:
             "failures": list(self._failures),
         }
         while len(packet := to_json(status, "replace")) > MAX_PACKET:
-            # What is oldest, and what is longest.
+            # Removes the older half of the longest list.
             longest = max(("failures", "clients", "workers", "kernels"), key=lambda part: len(str(status[part])))
             status[longest] = status[longest][len(status[longest]) // 2 + 1 :]
         return packet
 
     def _after_fork(self) -> None:
-        """In a child that was forked: the service is the parent's, and ends with it."""
+        """Called in a forked child: the parent owns the service and ends it."""
         if self._wake_file < 0:
             return
         self._wake_lock = threading.Lock()
@@ -576,7 +577,7 @@ def _no_constant(name: str) -> Any:
 
 
 def _describe_error(error: BaseException) -> dict[str, Any]:
-    """The members of an answer about a call that failed."""
+    """Returns the members of an answer for a call that has failed."""
     about: dict[str, Any] = {"message": _words(error)[:2000]}
     cause = error.__cause__
     if isinstance(error, MemoryLimitExceeded):
@@ -608,8 +609,8 @@ def _describe_error(error: BaseException) -> dict[str, Any]:
 
 
 def _words(error: BaseException, is_whole: bool = False) -> str:
-    """What an exception of a kernel says. It may be of any type, and its text may fail. `is_whole`: with its type, as a
-    traceback ends."""
+    """Returns the text of a kernel's exception, which may be of any class; its `__str__` may fail. `is_whole`: with its
+    class, like the end of a traceback."""
     try:
         return "".join(traceback.format_exception_only(type(error), error)).strip() if is_whole else str(error)
     except Exception:

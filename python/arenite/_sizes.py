@@ -1,4 +1,4 @@
-"""Numbers that users write: counts, and sizes in bytes, which may be text such as "1.5GiB"."""
+"""Numbers from users: counts, and sizes in bytes, which may be text such as "1.5GiB"."""
 
 from __future__ import annotations
 

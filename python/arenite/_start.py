@@ -1,4 +1,4 @@
-"""How a worker is started: the interpreter, its arguments, and what it is told."""
+"""The start of a worker: the interpreter, its arguments, and its data."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from ._definitions import Definitions
 
-#: Loads the extension and its package from where this process has them, whatever the search path finds first, and runs
-#: tasks. All that these need is found by the search path of this process, which arrives as data. `importlib.util` would
-#: make modules in fewer words, but takes a quarter of a worker's start.
+#: Loads the package and its extension from their places in this process, whatever the search path contains, and runs
+#: tasks. Their imports use the search path of this process, which is part of the data. `importlib.util` would make this
+#: program shorter, but importing it takes a quarter of a worker's start.
 _PROGRAM = """\
 import sys
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
@@ -35,7 +35,8 @@ spec.loader.exec_module(package)
 module.run_worker(f'{{sys.implementation.cache_tag}} {{sys.version.split()[0]}}'.encode())
 """
 
-#: The same for an interpreter that finds the package by itself, for programs whose modules are in an archive.
+#: The program for another interpreter, which finds the package itself, if the modules of this program are in an
+#: archive.
 _PROGRAM_OF_OTHERS = """\
 import sys
 import arenite._arenite as module
@@ -44,12 +45,12 @@ if module.__version__ != {version!r}:
 module.run_worker(f'{{sys.implementation.cache_tag}} {{sys.version.split()[0]}}'.encode())
 """
 
-#: The argument with which a frozen program becomes a worker.
+#: The argument that makes a frozen program a worker.
 _WORKER = "--arenite-worker"
-#: Whether this process has called `freeze_support`, and so would its copies.
+#: Whether this process has called `freeze_support`; then its workers will call it, too.
 _has_support = False
 
-#: What libraries of linear algebra read to decide how many threads they start in each process.
+#: Variables in which libraries of linear algebra read the number of threads to start in each process.
 _THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -60,21 +61,21 @@ _THREADS = (
     "NUMBA_NUM_THREADS",
 )
 
-#: The seed of hashes of text in all workers of this process, which would have one each otherwise. That of this process
-#: cannot be found out, unless it was set.
+#: The seed of text hashes in all workers of this process, which would otherwise have different seeds. The seed of this
+#: process is unknown, unless it was set.
 _HASH_SEED = str(int.from_bytes(os.urandom(4), "little"))
 
-#: Variables that sandboxed workers get, if the program has them, and how the names of others begin.
+#: Variables that sandboxed workers get, and prefixes of further ones.
 _PLAIN = {"PATH", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH", "GLIBC_TUNABLES"}
 _PLAIN_BEGINNINGS = ("LC_", "MALLOC_", "PYTHON", "ARENITE_", "_PYI_")
 
 
 def freeze_support() -> None:
-    """Lets a program that is frozen by PyInstaller run its workers: they are the program itself, which this call makes
-    a worker.
+    """Lets a program that is frozen by PyInstaller run workers. The workers are processes of the program itself, which
+    this call turns into workers.
 
-    Call it first in the main program, before the work and what reads the command line. It does nothing in programs that
-    are not frozen.
+    Call it first in the main program, before other work and before the command line is read. It does nothing in
+    programs that are not frozen.
 
     >>> import arenite
     >>> if __name__ == "__main__":
@@ -84,7 +85,7 @@ def freeze_support() -> None:
     if not is_frozen():
         return
     if sys.argv[1:] == [_WORKER]:
-        # The extension imports it. PyInstaller has to see that.
+        # The extension imports this module. The import is here so that PyInstaller finds it.
         from . import _worker  # noqa: F401
 
         _arenite.run_worker(identity())
@@ -115,8 +116,8 @@ def interpreter(python: str | None) -> str:
 
 
 def identity() -> bytes:
-    """What a worker has to have in common with this process, which it makes in the same way: byte code and pickles are
-    exchanged."""
+    """Returns what a worker must have in common with this process, because both exchange byte code and pickles. The
+    worker computes the same value."""
     return f"{sys.implementation.cache_tag} {sys.version.split()[0]}".encode()
 
 
@@ -141,11 +142,11 @@ def environment(
     python: str | None = None,
     has_template: bool = False,
 ) -> list[tuple[str, str]]:
-    """Returns the environment of a worker: this process's, with a fair share of the cores for libraries that start
-    threads, and what the user sets.
+    """Returns the environment of a worker: the environment of this process, a fair share of the cores for libraries
+    that start threads, and variables that the user sets.
 
-    In a sandbox only what the loader, the C library and Python read, without secrets of the program; and libraries
-    start no threads, which the sandbox could not bind."""
+    A sandboxed worker gets only variables of the loader, the C library and Python, without secrets of the program; its
+    libraries start no threads, because the sandbox could not confine them."""
     if sandboxed:
         made = {name: value for name, value in os.environ.items() if name in _PLAIN or name.startswith(_PLAIN_BEGINNINGS)}
         made.update(dict.fromkeys(_THREADS, "1"))
@@ -158,7 +159,7 @@ def environment(
         for name in ("JE_ARROW_MALLOC_CONF", "_RJEM_MALLOC_CONF"):
             made.setdefault(name, "background_thread:false")
     if python is not None and is_frozen():
-        # That of the program is where its libraries are.
+        # The program's value points to its own libraries.
         made.pop("LD_LIBRARY_PATH", "")
         if "LD_LIBRARY_PATH_ORIG" in os.environ:
             made["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH_ORIG"]
@@ -183,9 +184,9 @@ def setup(
     python: str | None,
     template: bytes | None,
 ) -> tuple[bytes, _inherit.Server | None]:
-    """Returns the arguments of `_worker.start`, pickled, and the server that the initializer needs. `log`: how records are
-    forwarded; `output`: where prints go, if not where the engine has them; `imports`: where the names of modules are,
-    and whether workers go on looking there; `template`: what their template has got."""
+    """Returns the pickled arguments of `_worker.start`, and the server that the initializer needs. `log`: how records
+    are forwarded; `output`: where output goes, None for the engine; `imports`: the file with the names of modules, and
+    whether workers keep reading it; `template`: the arguments of the template."""
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
     first = defined = server = None
@@ -201,7 +202,7 @@ def setup(
                 defined = definitions.of_setup(names_used)
             server = needed()
     given = {
-        # The modules of a frozen program are in an archive that other interpreters do not read.
+        # The modules of a frozen program are in an archive that other interpreters cannot read.
         "path": None if python is not None and is_frozen() else _context.path(),
         # Arguments of the program may be secrets.
         "argv": sys.argv[:1] if sandboxed else list(sys.argv),
@@ -217,7 +218,7 @@ def setup(
         "log": log,
         "output": output,
         "imports": imports,
-        # For workers that are started by themselves.
+        # For workers that are not copied from a template.
         "template": template,
     }
     return pickle.dumps(given, 5), server
@@ -227,13 +228,14 @@ def modules(preload: Iterable[str], sandboxed: bool) -> list[str]:
     """Returns the names of the modules that a worker imports before it is ready."""
     names = [preload] if isinstance(preload, str) else list(preload)
     if sandboxed:
-        # What restores arrays, and exceptions where Dask is loaded, which come as arguments: a task cannot import it.
+        # Modules that restore arguments: arrays and, if Dask is loaded, exceptions. A sandboxed task cannot import
+        # them.
         loaded = ("numpy", "tblib.pickling_support", "arenite._isolated")
         names[:0] = ["arenite._identity", *(name for name in loaded if name in sys.modules)]
     return names
 
 
 def _key() -> bytes | None:
-    """What processes of this program authenticate each other with, if it uses `multiprocessing`."""
+    """Returns the key by which processes of this program authenticate each other, if it uses `multiprocessing`."""
     process: Any = sys.modules.get("multiprocessing.process")
     return None if process is None else bytes(process.current_process().authkey)

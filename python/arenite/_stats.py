@@ -10,16 +10,16 @@ from ._arenite import numpy_memory
 
 @dataclass(frozen=True)
 class WorkerStats:
-    """One worker: its process now, and what its processes have done so far."""
+    """One worker: its current process, and totals of all its processes."""
 
     pid: int
     ready: bool
-    #: Whether it gets no task until another worker has ended: see `Executor(spares=...)`.
+    #: Whether it is a spare, which gets tasks only after another worker has ended: see `Executor(spares=...)`.
     spare: bool
     tasks: int
     restarts: int
     recycled: int
-    #: Bytes of the arena that its tasks keep, in caches for example.
+    #: The bytes of the arena that its tasks have stored, in caches for example.
     kept_bytes: int
     #: Bytes of memory that are its process's own: what it has loaded, what tasks allocate, and the pages that they
     #: write of their arguments. 0 without a process.
@@ -28,7 +28,7 @@ class WorkerStats:
 
 @dataclass(frozen=True)
 class FunctionStats:
-    """One function: all calls that have ended."""
+    """One function: totals of all calls that have ended."""
 
     name: str
     calls: int
@@ -39,18 +39,18 @@ class FunctionStats:
 
 @dataclass(frozen=True)
 class Stats:
-    """An executor at one moment: see `Executor.stats`."""
+    """The state of an executor at one moment: see `Executor.stats`."""
 
-    #: Bytes that all arrays and results together may take.
+    #: The limit of the bytes in all arrays and results together.
     capacity: int = 0
     #: Bytes of the arena that are backed by memory.
     committed_bytes: int = 0
-    #: Bytes of the arena that arrays and results take.
+    #: Bytes of the arena in arrays and results.
     used_bytes: int = 0
-    #: Bytes of the arena that tasks keep in their workers.
+    #: Bytes of the arena that tasks have stored in their workers.
     kept_bytes: int = 0
-    #: Bytes that were copied into the arena: by `share`, for arguments that were elsewhere, and for results that their
-    #: tasks did not make with `arenite.empty`.
+    #: Bytes that were copied into the arena: by `share`, for arguments outside of the arena, and for results that tasks
+    #: did not make with `arenite.empty`.
     bytes_copied: int = 0
     #: Bytes of all arrays that numpy has made in shared memory after `install`, and of the copies of those that were
     #: passed and written. They are not in the arena, and the same for all executors of the program.
@@ -61,9 +61,9 @@ class Stats:
     done: int = 0
     failed: int = 0
     cancelled: int = 0
-    #: How often a worker died and was replaced.
+    #: The number of times that a worker died and was replaced.
     restarts: int = 0
-    #: How often a worker was replaced because of `recycle_after` or `recycle_above`.
+    #: The number of times that a worker was replaced because of `recycle_after` or `recycle_above`.
     recycled: int = 0
     workers: tuple[WorkerStats, ...] = ()
     functions: tuple[FunctionStats, ...] = field(default=(), repr=False)

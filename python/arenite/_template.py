@@ -1,4 +1,4 @@
-"""The template of workers: `before_fork`, and what the process loads that workers are copied from."""
+"""The template, a process from which workers are copied: `before_fork`, and the modules that it loads."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[[], object]")
 
-#: Flags of functions whose call runs nothing: generators and coroutines, also both.
+#: Flags of functions whose call runs no code of the body: generators, coroutines, asynchronous generators.
 _NEVER_RUN = 0x20 | 0x80 | 0x200
-#: Functions that templates call, in the order in which they were marked.
+#: The functions that templates call, in the order in which they were marked.
 _marked: list[Callable[[], object]] = []
 
 
 def before_fork(function: F) -> F:
-    """Marks a function without parameters that the template of an executor calls before workers are copied from it: to
-    load what all workers need, and only read.
+    """Marks a function without parameters. The template of an executor calls it before workers are copied, to load data
+    that all workers need and only read.
 
-    It concerns executors with `template=True` that are made afterwards. What it sets as globals of its module is there in
-    tasks.
+    This applies to executors with `template=True` that are made later. Tasks see the globals that the function sets in
+    its module.
 
     >>> import arenite
     >>> @arenite.before_fork
@@ -48,13 +48,13 @@ def before_fork(function: F) -> F:
 
 
 def call_marked() -> None:
-    """Does in this process what a template does, for an executor without workers."""
+    """Calls the marked functions in this process, for an executor without workers."""
     for function in _marked:
         function()
 
 
 def setup(definitions: Definitions, preload: Iterable[str], sandboxed: bool) -> bytes:
-    """Returns the arguments of `_worker.load`, pickled."""
+    """Returns the pickled arguments of `_worker.load`."""
     calls = defined = None
     if _marked:
         calls, _, _, used = definitions.dump((tuple(_marked), ()), False)

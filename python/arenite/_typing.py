@@ -10,7 +10,7 @@ import numpy
 
 Scalar = TypeVar("Scalar", bound=numpy.generic)
 
-#: What says which elements an array has, where that is a class of numpy.
+#: The type of an array's elements, as a class of numpy.
 Kind = type[Scalar] | numpy.dtype[Scalar]
 
 

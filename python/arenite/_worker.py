@@ -1,6 +1,6 @@
-"""What runs in a worker: its start, and one task after the other.
+"""The program of a worker: its start, and one task after the other.
 
-Imports little: a worker is ready when this module is loaded, and each task brings what it needs.
+Imports little: a worker is ready when this module is loaded, and tasks import what they need.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ if TYPE_CHECKING:
 else:
     import _pickle as pickle
 
-#: Functions that this worker has loaded, by their pickle or its digest, and where it finds others.
+#: Functions that this worker has loaded, by their pickle or its digest, and the places of functions with a name.
 _functions: dict[bytes, Any] = {}
-#: The largest pickle of an exception that travels as it is; a larger one is compressed.
+#: The largest pickle of an exception that is sent unchanged. A larger pickle is compressed.
 _LARGEST_ERROR = 6 << 20
-#: Seconds after which a packet begins no further call. The program ends it earlier, unless it is stopped.
+#: The seconds after which a packet begins no further call. The program closes the journal earlier, unless it is
+#: stopped.
 _LONGEST_PACKET = 1.0
-#: The longest message and traceback of an exception in words.
+#: The largest message and traceback of an exception that is sent as text.
 _LONGEST_TEXT = 128 << 10
 
-#: What an exception about arrays that cannot be written says, and what to do.
+#: Words in messages about read-only arrays, and the advice that is added.
 _READ_ONLY = ("read-only", "readonly", "WRITEABLE")
 _NOTE = (
     "Shared arrays, and arrays in globals and closures, are read-only in tasks of arenite: copy what the task changes, "
     'or make the executor with writable="copy".'
 )
 
-#: The most buffers of a result: the engine takes 4096, of which one may be the pickle.
+#: The largest number of buffers in a result: the engine allows 4096, and one of them may be the pickle.
 _MOST_BUFFERS = 4000
 
 _arena: _arenite.TaskArena | None = None
@@ -45,23 +46,23 @@ _arena: _arenite.TaskArena | None = None
 _private = False
 #: Whether private memory has a limit.
 _memory_limit = 0
-#: Memory that is given up where a task has used all the rest, for its report.
+#: Memory that is freed for the report when a task has used all other memory.
 _reserve: bytes | None = None
 _RESERVED = 2 << 20
 _is_sandboxed = False
-#: Pickles what the program gets: a value, the arena for what goes beside it, and whether the program gets private
+#: Pickles values for the program. Arguments: a value, the arena for its buffers, and whether the program gets private
 #: copies.
 _dump: Callable[..., tuple[bytes, list[Any], int]] = _pickle.dump
 
 
-#: This process is a template, or a copy of one.
+#: Whether this process is a template or a copy of one.
 _is_loaded = False
-#: What code that a template has loaded asks to be called at exit: that of the template, not of its copies.
+#: Exit handlers that code of the template has registered. They run in the template, not in its copies.
 _exit_handlers: list[Callable[..., object]] = []
 
 
 def load(setup: bytes) -> str | None:
-    """Makes this process a template: loads what all workers need. Returns why that has failed, or None."""
+    """Makes this process a template: loads the modules and data for all workers. Returns the error, or None."""
     global _is_loaded
     import atexit
 
@@ -92,16 +93,16 @@ def load(setup: bytes) -> str | None:
         return "".join(traceback.format_exception_only(error)).strip()[:1000]
     finally:
         atexit.register = register
-    # Otherwise each copy would write it.
+    # Otherwise each copy would write the buffered output.
     flush()
-    # Collections of the copies do not write to what is there by now, which they share.
+    # Freezes existing objects: collections in copies do not write to them, so their pages remain shared.
     gc.collect()
     gc.freeze()
     return None
 
 
 def _call_marked(given: dict[str, Any]) -> None:
-    """Calls what `before_fork` marks."""
+    """Calls the functions that `before_fork` has marked."""
     if given["definitions"] is not None:
         _mirror.apply(given["definitions"], [], False)
     if given["calls"] is not None:
@@ -111,13 +112,13 @@ def _call_marked(given: dict[str, Any]) -> None:
 
 def _set_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
-        # A pipe is block-buffered; lines are to appear at once.
+        # A pipe is block-buffered, but lines should appear at once.
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def renew() -> None:
-    """In a copy of a template: leaves exit handlers to that, and begins random numbers anew, which would be those of
-    all other copies. `random` does it by itself."""
+    """In a copy of a template: drops exit handlers, which the template runs, and reseeds random number generators,
+    which would be equal in all copies. `random` reseeds itself."""
     import atexit
 
     for function in _exit_handlers:
@@ -128,7 +129,7 @@ def renew() -> None:
             info.atexit = False
     threading: Any = sys.modules.get("threading")
     if threading is not None:
-        # Python before 3.13 keeps that of the process that was copied.
+        # Before Python 3.13, the id remains that of the copied process.
         threading.main_thread()._set_native_id()
     for name, seed in (("numpy.random", "seed"), ("torch", "seed")):
         module = sys.modules.get(name)
@@ -137,7 +138,7 @@ def renew() -> None:
 
 
 def start(setup: bytes) -> str | None:
-    """Prepares this process. Returns why it cannot serve as a worker, or None."""
+    """Prepares this process. Returns the reason why it cannot be a worker, or None."""
     global _arena, _private, _memory_limit, _is_sandboxed, _dump
     import faulthandler
 
@@ -146,7 +147,7 @@ def start(setup: bytes) -> str | None:
         _mirror.clear_main()
     given = pickle.loads(setup)
     if given["hash_seed"] is None:
-        # That of this process is made up: programs that tasks start have one of their own.
+        # Processes that tasks start choose their own seed: this process has an invented one.
         os.environ.pop("PYTHONHASHSEED", None)
     else:
         os.environ["PYTHONHASHSEED"] = given["hash_seed"]
@@ -157,7 +158,7 @@ def start(setup: bytes) -> str | None:
         from . import _print
 
         _print.redirect(given["output"])
-    # Not `sys.stderr`: the engine is to get it.
+    # Descriptor 2, not `sys.stderr`: the engine reads the traceback.
     faulthandler.enable(2)
     _arena = _arenite.TaskArena()
     _pickle.Beside.most = _MOST_BUFFERS
@@ -171,7 +172,7 @@ def start(setup: bytes) -> str | None:
         for name in given["preload"]:
             __import__(name)
         if given["template"] is not None and not _is_loaded:
-            # There is none that could be copied.
+            # This worker is not copied from a template, so it does the template's work.
             _call_marked(pickle.loads(given["template"]))
         if given["definitions"] is not None:
             _mirror.apply(given["definitions"], [], _private)
@@ -196,7 +197,7 @@ def start(setup: bytes) -> str | None:
         flush()
         return f"its initializer raised {type(error).__name__}: {error}\n{text}"
     if _memory_limit:
-        # For the report of a task that leaves no memory to load them.
+        # Imported now for the report of a task that leaves no memory for imports.
         import traceback
 
         from . import _errors  # noqa: F401
@@ -209,14 +210,14 @@ def start(setup: bytes) -> str | None:
 def _renew_reserve() -> None:
     global _reserve
     try:
-        # Zeros that no one reads take no pages.
+        # The reserve consists of zeros that are not read, so it takes no pages.
         _reserve = bytes(_RESERVED)
     except MemoryError:
         pass
 
 
 def _forward_log(*how: Any) -> None:
-    """Has records of `logging` sent to the program, once a task imports it."""
+    """Forwards records of `logging` to the program, after a task has imported it."""
 
     def install(_: object) -> None:
         from . import _log
@@ -227,7 +228,7 @@ def _forward_log(*how: Any) -> None:
 
 
 def enter_thread() -> None:
-    """Does in a thread that the engine has made what Python does in those that it makes."""
+    """Does in a thread of the engine what Python does in its own threads."""
     threading = sys.modules.get("threading")
     for name, begin in (("_trace_hook", sys.settrace), ("_profile_hook", sys.setprofile)):
         hook = getattr(threading, name, None)
@@ -236,8 +237,8 @@ def enter_thread() -> None:
 
 
 def end() -> None:
-    """Does what Python does at its end: waits for threads, runs exit handlers, and writes what files have buffered.
-    This process ends without the rest, which frees objects."""
+    """Does what Python does at its end: waits for threads, runs exit handlers, and flushes files. The process then ends
+    without freeing objects."""
     if _is_sandboxed:
         return
     threading: Any = sys.modules.get("threading")
@@ -262,11 +263,11 @@ def _flush_files() -> None:
     try:
         objects = gc.get_objects()
     except MemoryError:
-        # Of a task, in cycles.
+        # Objects of a task, in cycles.
         gc.collect()
         objects = gc.get_objects()
     for found in objects:
-        # Not `isinstance`, which asks the object for its class: that may be code of the program, which loads modules.
+        # Not `isinstance`, which reads `__class__`: that may run code of the program, which loads modules.
         if issubclass(type(found), (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)):
             try:
                 if not found.closed and found.writable():
@@ -276,7 +277,7 @@ def _flush_files() -> None:
 
 
 def flush() -> None:
-    """Writes what the task has printed, so that it is attributed to the task."""
+    """Flushes the output of the task, so that it is attributed to the task."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -285,8 +286,8 @@ def flush() -> None:
 
 
 def run(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
-    """Runs one task. Returns the pickle of its value with the buffers beside it and the number of bytes that were
-    copied; or the text of its exception and a pickle of it."""
+    """Runs one task. Returns the pickle of its value, its buffers and the number of bytes copied; or the text and the
+    pickle of its exception."""
     try:
         _imports.end()
         if kind & _context.PRECEDED:
@@ -305,7 +306,7 @@ def run(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple
         _imports.note()
         return _dump_value(value)
     except BaseException as error:
-        # There may be no memory to pickle it.
+        # The memory may not suffice to pickle the value.
         value = None
         return _dump_error(error)
     finally:
@@ -320,7 +321,7 @@ def _dump_value(value: Any) -> tuple[Any, ...]:
 
 
 def start_actor(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
-    """Makes the object of an actor. Returns it alone, or the text of the exception and a pickle of it."""
+    """Makes the object of an actor. Returns a tuple of the object, or the text and the pickle of the exception."""
     try:
         _imports.end()
         if kind & _context.PRECEDED:
@@ -334,7 +335,7 @@ def start_actor(function: bytes, arguments: Any, kind: int, buffers: list[Any]) 
 
 
 def call_actor(actor: Any, method: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
-    """Calls a method of an actor. Returns what `run` does."""
+    """Calls a method of an actor. Returns the same as `run`."""
     try:
         if kind & _context.PRECEDED:
             method = _context.split(method)
@@ -364,8 +365,8 @@ def _load_call(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -
 
 
 def _run_many(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[bool, list[Any]]:
-    """Calls one function many times. Returns whether all calls have a value, and the values, with `Raised` in the place
-    of those that are missing."""
+    """Calls one function many times. Returns whether all calls have succeeded, and their values, with `Raised` in place
+    of missing values."""
     call = _pickle.unpickle_function(function, kind, buffers, _private, _functions)
     items = _pickle.load(arguments, buffers, _private)
     _context.renew()
@@ -376,11 +377,11 @@ def _run_many(function: bytes, arguments: Any, kind: int, buffers: list[Any]) ->
     is_whole = True
     while True:
         try:
-            # What was called before an exception stays in the list.
+            # The values of calls before an exception stay in the list.
             values.extend(map(call, left) if kind & _pickle.MANY else itertools.starmap(call, left))
             if len(values) == count:
                 return is_whole, values
-            # The list takes it for the end of the items.
+            # `extend` takes a StopIteration of a call for the end of its input.
             raise StopIteration
         except BaseException as error:
             is_whole = False
@@ -388,10 +389,10 @@ def _run_many(function: bytes, arguments: Any, kind: int, buffers: list[Any]) ->
 
 
 def _run_packet(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
-    """Runs the calls of a packet. Returns as the value the seconds that they took, those that other programs had the
-    core meanwhile, their number, and what the last one gave if that is not in the journal: the pickle of its value,
-    whose buffers are those of the reply, or the text and the pickle of its exception. Without a journal, an exception
-    is that of the task."""
+    """Runs the calls of a packet. Returns as the value: the seconds taken, the seconds during which other programs had
+    the core, the number of calls and, if the last result is not in the journal, the pickle of its value, whose buffers
+    are those of the reply, or the text and the pickle of its exception. Without a journal, an exception fails the
+    task."""
     call, make = _pickle.open_function(function, kind, buffers, _private, _functions)
     if make is not None:
         call = make() if kind & _pickle.SHARED else _Again(make)
@@ -401,7 +402,7 @@ def _run_packet(function: bytes, arguments: Any, kind: int, buffers: list[Any]) 
     with call._arenite_around() if kind & _pickle.SHARED else _Nothing():
         waits, begin = _waits(), time.thread_time()
         took, count, last = _arenite.run_packet(call, arguments, journal, buffers, _LONGEST_PACKET, _HOOKS)
-        # Calls that waited for nothing took their processor time.
+        # The calls did not block, so without other programs they would have taken their processor time only.
         late = 0.0 if _waits() != waits else max(0.0, took - (time.thread_time() - begin))
     _imports.note()
     if last is not None and len(last) == 3:
@@ -413,14 +414,14 @@ def _run_packet(function: bytes, arguments: Any, kind: int, buffers: list[Any]) 
 
 
 def _waits() -> int:
-    """How often this thread has waited for something other than a core."""
+    """Returns how often this thread has blocked, rather than waited for a core."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
 class _Again:
-    """A function that is made again for each call, which may change what it holds."""
+    """A function that is unpickled again for each call, because calls may change the objects that it refers to."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
@@ -430,7 +431,7 @@ class _Again:
 
 
 class _Nothing:
-    """What is around the calls of a function that asks for nothing."""
+    """The context of calls without `_arenite_around`."""
 
     def __enter__(self) -> None: ...
 
@@ -438,7 +439,7 @@ class _Nothing:
 
 
 class Raised:
-    """In the place of a value: the exception that a call raised."""
+    """An exception of a call, in place of its value."""
 
     __slots__ = ("pickle", "text")
 
@@ -455,39 +456,39 @@ def _load_arguments(data: bytes, buffers: list[Any]) -> Any:
 
 
 def _dump_error_of_call(error: BaseException) -> tuple[str, bytes]:
-    """The same for an exception whose traceback begins with the function that was called."""
+    """Like `_dump_error`, for an exception whose traceback begins with the called function."""
     trace = error.__traceback__
     if trace is not None:
         return _dump_error(error, trace.tb_frame.f_code is _Again.__call__.__code__)
     try:
-        # The function is native: there is a frame as if it was called here.
+        # The called function is native: adds a frame, as if it was called here.
         raise error
     except BaseException as raised:
         return _dump_error(raised)
 
 
 def _dump_error(error: BaseException, has_own_frame: bool = True) -> tuple[str, bytes]:
-    """Returns the text of an exception, and a pickle from which it can be made again."""
+    """Returns the text of an exception, and a pickle of it."""
     global _reserve
     if isinstance(error, MemoryError):
-        # First of all: there may be none left.
+        # Freed first: no other memory may be left.
         _reserve = None
     if isinstance(error, StopIteration):
-        # Raised where a result is asked for, it would end the loop there without a word.
+        # A StopIteration would silently end the loop that asks for the result.
         error = stopped(error)
-    # Frames hold what the task has made.
+    # The frames refer to objects that the task has made.
     chain = _chain(error)
     for one in chain:
         _clear_frames(one)
     if isinstance(error, MemoryError):
-        # A value that holds an exception of its function, as that of Dask, holds the frames, and these hold the value.
+        # A value that refers to an exception of its function, such as Dask's, forms a cycle with the frames.
         gc.collect()
     import traceback
 
     from ._errors import ArenaFull, MemoryLimitExceeded
 
     if error.__traceback__ is not None and has_own_frame:
-        # The frames of this module are of no interest.
+        # Removes the frames of this module.
         error.__traceback__ = error.__traceback__.tb_next or error.__traceback__
     while (first := error.__traceback__) is not None and first.tb_next is not None and _is_of_wrapper(first):
         error.__traceback__ = first.tb_next
@@ -517,12 +518,12 @@ def _dump_error(error: BaseException, has_own_frame: bool = True) -> tuple[str, 
     whole = pickle.dumps((data, name, message[:_LONGEST_TEXT], trace[-_LONGEST_TEXT:]), 5)
     if _memory_limit and _reserve is None:
         _renew_reserve()
-    # Texts of Python may have what no other text has.
+    # Texts of Python may contain lone surrogates.
     return text[:_LONGEST_TEXT].encode(errors="backslashreplace").decode(), whole
 
 
 def _is_of_wrapper(trace: Any) -> bool:
-    """Whether this frame is of what `isolated` makes, which is of no interest either."""
+    """Whether the frame belongs to the wrapper that `isolated` makes."""
     return bool(trace.tb_frame.f_globals.get("__name__") == "arenite._isolated")
 
 
@@ -535,7 +536,7 @@ def _is_read_only(error: BaseException) -> bool:
 
 
 class _Compressed:
-    """Unpickles as what was compressed."""
+    """An object whose pickle is compressed, and unpickles as the original object."""
 
     def __init__(self, packed: bytes) -> None:
         self.packed = packed
@@ -547,7 +548,7 @@ class _Compressed:
 
 
 def _compressed(data: bytes) -> _Compressed | None:
-    """A long pickle of an exception. Not in a sandbox, for which the program decompresses nothing."""
+    """Compresses a long pickle of an exception. Not in a sandbox: the program decompresses nothing from it."""
     if _dump is not _pickle.dump:
         return None
     import zlib
@@ -557,7 +558,7 @@ def _compressed(data: bytes) -> _Compressed | None:
 
 
 def stopped(error: StopIteration) -> RuntimeError:
-    """The exception in the place of a StopIteration, as Python raises it for that of a generator."""
+    """Returns the RuntimeError that replaces a StopIteration, as Python raises it for a generator."""
     instead = RuntimeError("generator raised StopIteration").with_traceback(error.__traceback__)
     instead.__cause__ = error
     return instead
@@ -569,12 +570,12 @@ def _clear_frames(error: BaseException) -> None:
         try:
             frame.tb_frame.clear()
         except RuntimeError:
-            pass  # It is still running.
+            pass  # The frame is still running.
         frame = frame.tb_next
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """The exception and all that it refers to."""
+    """Returns the exception, and all exceptions that it refers to."""
     found: list[BaseException] = []
     left: list[BaseException | None] = [error]
     while left:
@@ -588,14 +589,13 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def load_error(data: bytes, load: Callable[..., Any]) -> BaseException:
-    """Makes the exception of a task again, in the program. Its cause is the traceback in the worker. `load`
-    unpickles."""
+    """Unpickles the exception of a task in the program. Its cause is the traceback of the worker. `load`: unpickles."""
     from ._errors import RemoteError, RemoteTraceback
 
     made: Any = None
     try:
         stored, *texts = load(data, ())
-        # They are shown: nothing in them may act on a terminal.
+        # These texts are shown: escapes characters that would control a terminal.
         name, message, trace = map(_arenite.escape, texts)
     except Exception as error:
         return RemoteError(f"the exception of the task cannot be read: {error!r}")
@@ -603,7 +603,7 @@ def load_error(data: bytes, load: Callable[..., Any]) -> BaseException:
         try:
             made = load(stored, ())
         except KeyboardInterrupt:
-            # Ctrl-C at this moment.
+            # Ctrl-C has come at this moment.
             raise
         except BaseException:
             made = None

@@ -10,10 +10,10 @@
 ...         client.submit(pow, 2, 10).result()
 1024
 
-Dask decides where a task runs; on that machine it runs in a process of its own. A task that segfaults, hangs or asks
-for too much memory fails alone: no worker of Dask is lost, and no other task runs again. A task that is cancelled, or
-whose result nobody wants any more, is ended. Tasks of a worker pass arrays to each other without a copy; what another
-machine needs is sent there as a value, by Dask.
+Dask decides on which machine a task runs. There the task runs in a separate process: a task that segfaults, hangs or
+asks for too much memory fails alone. No worker of Dask is lost, and no other task runs again. A task that is cancelled,
+or whose result nobody needs any more, is ended. Tasks of a worker pass arrays to each other without a copy; Dask sends
+values to other machines.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
     from distributed import Worker
 
-#: Options of tasks; all others are those of the executor.
+#: Options of tasks. All other options belong to the executor.
 _OF_TASKS = ("deadline", "retries", "retry_errors", "backoff", "priority")
 
 
 class ArenitePlugin(WorkerPlugin):  # type: ignore[misc]
     """Gives each Dask worker an `arenite.Executor`, which tasks choose with `dask.annotate(executor="arenite")`.
 
-    :param default: Whether tasks without an annotation run there too.
+    :param default: Whether tasks without an annotation also run there.
     :param options: Options of `Executor`, such as `memory_limit`, and those of `Executor.options`: `deadline`,
         `retries`, `retry_errors`, `backoff` and `priority`. There are as many worker processes as the Dask worker has
         threads, unless `max_workers` says otherwise.
@@ -55,8 +55,8 @@ class ArenitePlugin(WorkerPlugin):  # type: ignore[misc]
         self.options = options
 
     def setup(self, worker: Worker) -> None:
-        """Starts the processes, when the plugin comes to a worker."""
-        # What runs a task is imported before a task can run into its deadline.
+        """Starts the processes when the plugin is registered at a worker."""
+        # The module that runs tasks is imported before a task's deadline begins.
         preload = self.options.get("preload", ())
         preload = ["distributed.worker", *([preload] if isinstance(preload, str) else preload)]
         options = {"max_workers": worker.state.nthreads, **self.options, "preload": preload}
@@ -68,17 +68,17 @@ class ArenitePlugin(WorkerPlugin):  # type: ignore[misc]
             worker.executors["default"] = self.executor
 
     def transition(self, key: Any, start: str, finish: str, **_: Any) -> None:
-        """Ends a task that runs and whose result is not wanted any more. Dask itself lets it go on to its end."""
+        """Ends a running task whose result is not needed any more. Without this, Dask would let it run to its end."""
         if start in ("executing", "long-running") and finish == "released":
             self.executor.end(key)
 
     async def teardown(self, worker: Worker) -> None:
-        """Ends the processes, when the plugin or the worker goes."""
+        """Ends the processes when the plugin is removed or the worker closes."""
         if worker.executors.pop("arenite", None) is None:
             return
         if self.default:
             worker.executors["default"] = self.before
-        # A worker that closes does not wait for its tasks: they run elsewhere.
+        # A worker that closes does not wait for its tasks: Dask runs them elsewhere.
         is_closing = worker.status in (Status.closing, Status.closed, Status.failed)
         await asyncio.to_thread(self.executor.shutdown, cancel_futures=is_closing)
 
@@ -91,17 +91,17 @@ class TaskExecutor(Executor):
     def __init__(self, worker: Worker, **options: Any) -> None:
         super().__init__(**options)
         self._worker = worker
-        #: The tasks that run, by their keys.
+        #: The running tasks by key.
         self._running: dict[Any, Future[Any]] = {}
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-        # Dask's call for a task: its name is in errors and statistics.
+        # Dask's call for a task: the key names it in errors and statistics.
         key = getattr(args[0], "key", None) if args else None
         if key is None:
             return self._submit(self.configured, fn, args, kwargs)
         outcome: Future[Any] = Future()
         if getattr(self._worker.state.tasks.get(key), "state", None) == "cancelled":
-            # Before it could begin.
+            # The task was cancelled before it began.
             outcome.set_result(_rescheduled(fn))
             return outcome
         task = self._submit(self.configured, fn, args, kwargs, key_split(key))
@@ -110,7 +110,7 @@ class TaskExecutor(Executor):
         return outcome
 
     def _ended(self, key: Any, fn: Any, outcome: Future[Any], task: Future[Any]) -> None:
-        # Dask starts a task again when it has this outcome, and not before.
+        # Dask does not start a task again before it has this outcome.
         self._running.pop(key, None)
         if task.cancelled():
             outcome.set_result(_rescheduled(fn))
@@ -127,8 +127,8 @@ class TaskExecutor(Executor):
 
 
 def _rescheduled(fn: Callable[..., Any]) -> Any:
-    """The outcome of a task that raised `distributed.Reschedule`. Dask drops it, or where the task is wanted again
-    meanwhile, runs it anew. `fn` is Dask's function that runs a task."""
+    """Returns the outcome of a task that raised `distributed.Reschedule`. Dask drops the outcome, or runs the task
+    again if the result was requested meanwhile. `fn`: Dask's function that runs a task."""
     return fn(_reschedule, {}, 0.0)
 
 

@@ -8,15 +8,15 @@ backend "arenite".
 [0, 1, 4, 9]
 >>> arenite.joblib.shutdown()                            # otherwise the workers wait for the next call
 
-It takes the place of joblib's default backend, loky: workers start once and serve later calls, arrays from `max_nbytes`
-(1 MB) on are shared and read-only in tasks, smaller ones are private copies, and results are private. What differs:
+It replaces joblib's default backend, loky. Workers start once and serve later calls. Arrays from `max_nbytes` (1 MB) on
+are shared and read-only in tasks; smaller arrays are private copies, and results are private. The differences are:
 
-- Such an array is copied into shared memory once for each call of `Parallel`, however many tasks it is passed to. No
-  file is written. Its memory is free when the call ends.
-- A worker that dies costs one task, also where joblib hands over several quick ones together. `Parallel` raises
-  `WorkerDied` for it, whose notes name the task; with `errors="return"` the exception takes the place of the result and
-  the other tasks go on. The worker is replaced, and the next call works.
-- When a call ends early, by an exception, its timeout, Ctrl-C or because its generator is dropped, tasks that run are
+- A shared array is copied once for each call of `Parallel`, however many tasks it is passed to. No file is written. The
+  memory is freed when the call ends.
+- A worker that dies costs one task, also if joblib submits several quick tasks together. `Parallel` raises
+  `WorkerDied`, whose notes name the task; with `errors="return"` the exception replaces the result and the other tasks
+  go on. The worker is replaced, and the next call works.
+- When a call ends early, by an exception, its timeout, Ctrl-C or because its generator is dropped, running tasks are
   ended with their workers.
 """
 
@@ -54,32 +54,32 @@ if TYPE_CHECKING:
 if not hasattr(ParallelBackendBase, "submit"):
     raise ImportError("arenite.joblib needs joblib 1.5 or newer: pip install --upgrade joblib")
 
-#: Options of tasks; all others are those of the executor.
+#: Options of tasks. All other options belong to the executor.
 _OF_TASKS = ("deadline", "retries", "retry_errors", "backoff", "priority", "limit")
-#: What joblib passes to every backend, and what has no meaning here.
+#: Options that joblib passes to every backend, and that this backend ignores.
 _UNUSED = ("context", "prefer", "require", "temp_folder", "verbose")
-#: Options that a call in this process does not have.
+#: Options that a call in this process ignores.
 _ISOLATING = ("deadline", "memory_limit", "retries", "sandbox")
-#: Arrays from this size on are shared, as joblib has it by default.
+#: The size from which on arrays are shared, the default of joblib.
 _MAX_NBYTES = 1 << 20
-#: The part of the arena from which on joblib hands tasks over one by one.
+#: The part of the arena, as a divisor, from which on joblib submits tasks one by one.
 _PART = 8
-#: How many functions of a call are pickled only once.
+#: The number of functions of a call that are pickled only once.
 _MOST_FUNCTIONS = 64
-#: Seconds after which workers that no call uses end, as loky's do.
+#: The seconds after which unused workers end, as in loky.
 _IDLE_TIMEOUT = 300.0
 
 
 class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
     """The backend "arenite" of `joblib.Parallel`.
 
-    Options go to `joblib.parallel_config(backend="arenite", …)` or to `Parallel(backend="arenite", …)`: those of
-    `Executor`, such as `memory_limit`, and those of `Executor.options`: `deadline`, `retries`, `retry_errors`,
-    `backoff`, `priority` and `limit`. Without `n_jobs`, there is a worker for each core.
+    Options are passed to `joblib.parallel_config(backend="arenite", …)` or to `Parallel(backend="arenite", …)`: options
+    of `Executor`, such as `memory_limit`, and of `Executor.options`: `deadline`, `retries`, `retry_errors`, `backoff`,
+    `priority` and `limit`. Without `n_jobs`, there is a worker for each core.
 
-    :param errors: "return" gives the exception of a task in the place of its result; with "raise" `Parallel` raises the
-        first one, and all results are lost.
-    :param idle_worker_timeout: Seconds after which workers end that no call uses.
+    :param errors: "return" returns the exception of a task in place of its result; with "raise", `Parallel` raises the
+        first exception, and all results are lost.
+    :param idle_worker_timeout: The seconds after which unused workers end.
     """
 
     supports_retrieve_callback = True
@@ -95,7 +95,7 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         self._tasks: Configured
         self._arrays = Arrays()
         self._returns_errors = False
-        #: Tasks have large arrays of their own.
+        #: Whether tasks have large arrays that they do not share.
         self._has_large = False
         #: Batches that have not ended.
         self._open: set[_Batch | _PackedBatch] = set()
@@ -116,10 +116,10 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         return n_jobs if n_jobs > 0 else max(1, int(cpu_count()) + 1 + n_jobs)
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **given: Any) -> int:
-        """Gets the workers for a `Parallel`. Returns their number."""
+        """Acquires the workers for a `Parallel`. Returns their number."""
         if self.parallel is None:
-            # One backend serves every `Parallel` inside a `parallel_config`, several of them at the same time, and is
-            # not told for which one it is called. Each gets its own.
+            # One backend serves every `Parallel` inside a `parallel_config`, several of them at the same time, and does
+            # not know which of them calls it. So each `Parallel` gets its own backend.
             own = type(self)(self.nesting_level, self.inner_max_num_threads, **self.backend_kwargs)
             own.parallel = weakref.proxy(parallel)
             raise FallbackToBackend(own)
@@ -142,7 +142,7 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         max_nbytes, mode = options.pop("max_nbytes", _MAX_NBYTES), options.pop("mmap_mode", "r")
         idle_timeout = options.pop("idle_worker_timeout", _IDLE_TIMEOUT)
         options["env"] = {**self._prepare_worker_env(n_jobs), **(options.get("env") or {})}
-        # Before a task can run into its deadline or memory limit.
+        # Imported before the deadline or memory limit of a task applies.
         preload = options.get("preload", ())
         options["preload"] = [__name__, *([preload] if isinstance(preload, str) else preload)]
         options.setdefault("output", "plain")
@@ -158,10 +158,10 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         return n_jobs
 
     def compute_batch_size(self) -> int:
-        """Returns how many calls joblib is to hand over together, where the user leaves that to the backend: more than
-        one if they are quick."""
+        """Returns the number of calls that joblib submits together if the user leaves that to the backend: more than
+        one for quick calls."""
         size: int = super().compute_batch_size()
-        # A timeout is that of one task, and arguments of tasks that wait must not fill the memory.
+        # A timeout applies to a single task, and the arguments of waiting tasks must not fill the memory.
         if size > 1 and self._shared is not None:
             executor = self._shared.executor
             is_filling = executor._engine.stats()["used_bytes"] > executor._capacity // _PART
@@ -170,8 +170,8 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         return size
 
     def submit(self, func: Any, callback: Callable[[Any], object] | None = None) -> _Batch | _PackedBatch:
-        """Sends a batch of calls. They are one task if the user has set `batch_size`. Otherwise quick calls of one
-        function are sent in packets, and others as a task each."""
+        """Submits a batch of calls. They are one task if the user has set `batch_size`. Otherwise quick calls of one
+        function are sent in packets, and other calls as separate tasks."""
         if self._shared is None:
             raise RuntimeError("this call of Parallel has ended")
         items, executor = func.items, self._shared.executor
@@ -186,14 +186,14 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         self._open.add(batch)
         for calls in tasks:
             batch.futures.append(self._send(calls, func, executor, beside))
-        # Not an array or two that all calls share.
+        # More than the one or two arrays that all calls share.
         self._has_large |= min(len(tasks), self._arrays.added - before) > 2
         if callback is not None:
             batch.when_ended(callback)
         return batch
 
     def _packs(self, items: list[Any]) -> bool:
-        """Whether calls that joblib has put together are sent in packets: quick ones of one function."""
+        """Whether calls that joblib has batched are sent in packets: quick calls of one function."""
         assert self._shared is not None
         function = items[0][0]
         return (
@@ -202,7 +202,7 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             and self._shared.executor._packs
             and self._tasks._packs
             and type(function) in (FunctionType, BuiltinFunctionType)
-            # What holds nothing, so that calls of a packet may share it.
+            # The function refers to no objects, so calls of a packet may share it.
             and _pickle._is_global(function)
             and all(item[0] is function for item in items)
         )
@@ -219,7 +219,7 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         try:
             call = self._arrays.function(type(one), function, lambda: self._pickle(one, executor, lasting))
         except Exception:
-            return None  # The same exception is that of a future.
+            return None  # A future raises the same exception.
         first = self.parallel.n_dispatched_tasks - len(items)
         batch = _PackedBatch(items, first, partial(self._arrays.release, used), callback)
         self._open.add(batch)
@@ -230,7 +230,7 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
     def _send(
         self, calls: list[Any], func: Any, executor: Executor, beside: Callable[..., _Beside]
     ) -> Future[Any]:
-        """Sends calls as one task."""
+        """Submits calls as one task."""
         function, args, kwargs = calls[0]
         one: Any
         if len(calls) == 1:
@@ -241,12 +241,12 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             args, kwargs = tuple(item[1:] for item in calls) if is_one else (), {}
         call: Any = None
         if one is not func and type(function) in (FunctionType, BuiltinFunctionType):
-            # Its arrays go with each task of the call.
+            # Each task of the call uses the arrays of the function.
             lasting = partial(_Beside, arrays=self._arrays, used=None)
             try:
                 call = self._arrays.function(type(one), function, lambda: self._pickle(one, executor, lasting))
             except Exception:
-                pass  # The same exception is that of the future.
+                pass  # The future raises the same exception.
         if call is None:
             call, args = _call, (one, *args)
         return executor._submit(self._tasks, call, args, kwargs, _name(function), beside)
@@ -279,19 +279,19 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         return results
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Ends the tasks of the call, also those that run. The workers that run them are replaced."""
+        """Ends all tasks of the call, also the running ones. Their workers are replaced."""
         with self.parallel._lock:
-            # A task is submitted under this lock, unless the call is being aborted.
+            # Tasks are submitted under this lock, and not while the call is being aborted.
             rest, self._open = self._open, set()
         for batch in rest:
             batch.cancel()
 
     def stop_call(self) -> None:
-        """The call has ended: frees the memory of its arrays."""
+        """Called at the end of the call: frees the memory of its arrays."""
         self._arrays.clear()
 
     def terminate(self) -> None:
-        """Leaves the workers to later calls."""
+        """Releases the workers for later calls."""
         shared, self._shared = self._shared, None
         self._arrays.clear()
         self._open.clear()
@@ -301,12 +301,13 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
 
 
 def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Runs a function that is pickled with its arguments, in a worker."""
+    """Runs, in a worker, a function that is pickled with its arguments."""
     return function(*args, **kwargs)
 
 
 class _Function:
-    """The function of a call without its arguments. Called with them, it does what joblib's batch of that call does."""
+    """The function of a call without its arguments. Called with arguments, it does what joblib's batch of the call
+    does."""
 
     def __init__(self, function: Callable[..., Any], backend: Any, n_jobs: int | None) -> None:
         self.function = function
@@ -319,7 +320,7 @@ class _Function:
 
 
 class _InPacket(_Function):
-    """The same for calls that are sent in packets: joblib's settings are made once for each packet."""
+    """Like `_Function`, for calls in packets: applies joblib's settings once for each packet."""
 
     def _arenite_around(self) -> Any:
         return parallel_config(backend=self.backend, n_jobs=self.n_jobs)
@@ -329,14 +330,14 @@ class _InPacket(_Function):
 
 
 class _InPacketNamed(_InPacket):
-    """The same of calls that have arguments with names."""
+    """Like `_InPacket`, for calls with keyword arguments."""
 
     def __call__(self, args: Any, kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
 
 
 class _Functions(_Function):
-    """The same of several calls of one function."""
+    """Like `_Function`, for several calls of one function."""
 
     def __call__(self, *calls: Any) -> list[Any]:
         with parallel_config(backend=self.backend, n_jobs=self.n_jobs):
@@ -344,13 +345,13 @@ class _Functions(_Function):
 
 
 def _name(function: Any) -> str:
-    """The name of the function that a task calls, also where scikit-learn has wrapped it."""
+    """Returns the name of the function that a task calls, also if scikit-learn has wrapped it."""
     name = getattr(function, "__qualname__", None)
     return name if isinstance(name, str) else type(function).__qualname__
 
 
 class _Batch:
-    """Calls that joblib has handed over together, and their tasks."""
+    """Calls that joblib has submitted together, and their tasks."""
 
     def __init__(self, tasks: list[list[Any]], first: int, release: Callable[[], None]) -> None:
         #: Called when all tasks have ended.
@@ -369,7 +370,7 @@ class _Batch:
         self._left.pop().add_done_callback(self._one_ended)
 
     def _one_ended(self, _: object) -> None:
-        # One future is armed at a time: most of the others have ended with it.
+        # Arms one future at a time: when it ends, most of the others have ended, too.
         while self._left:
             future = self._left.pop()
             if not future.done():
@@ -377,7 +378,7 @@ class _Batch:
                 return
         self._callback(self)
         self._release()
-        # They refer to this batch.
+        # Futures and tasks refer to this batch.
         self.futures, self.tasks = [], []
 
     def outcomes(self) -> Iterator[tuple[int, BaseException | None, list[Any]]]:
@@ -387,17 +388,17 @@ class _Batch:
             yield (number, None, future.result()) if error is None else (number, error, [])
 
     def cancel(self) -> None:
-        """Ends the tasks, also those that run."""
+        """Ends all tasks, also the running ones."""
         for future in self.futures:
             future.cancel()
 
     def describe(self, number: int) -> str:
-        """Which task of the call it was, in words."""
+        """Describes the place of a task in the call."""
         return _describe(self.tasks, self.first, number)
 
 
 def _describe(tasks: list[list[Any]], first: int, number: int) -> str:
-    """Which task of a call of `Parallel` it was, in words. `first`: the number of the first call of these tasks."""
+    """Describes the place of a task in a call of `Parallel`. `first`: the number of the first call of these tasks."""
     calls = tasks[number]
     first += sum(map(len, tasks[:number]))
     function, args, kwargs = calls[0]
@@ -410,7 +411,7 @@ def _describe(tasks: list[list[Any]], first: int, number: int) -> str:
 
 
 class _PackedBatch:
-    """Calls that joblib has handed over together, and that are sent in packets."""
+    """Calls that joblib has submitted together, and that are sent in packets."""
 
     def __init__(self, items: list[Any], first: int, release: Callable[[], None], callback: Any) -> None:
         #: Called when all calls have ended.
@@ -418,37 +419,37 @@ class _PackedBatch:
         self.tasks = [[item] for item in items]
         self.first = first
         self._calls: _Calls | None = None
-        #: Tasks that were sent, and that have ended. Several threads append to them.
+        #: The tasks that were sent, and the tasks that have ended. Several threads append to these lists.
         self._sent: list[None] = []
         self._ended: list[None] = []
-        #: Taken once, by the thread that reports the end.
+        #: Acquired once, by the thread that reports the end.
         self._report = threading.Lock()
 
     def send(self, calls: _Calls) -> None:
-        """The calls are being sent."""
+        """Called when the calls begin to be sent."""
         self._calls = calls
         self._step()
 
     def when_sent(self, entry: Any) -> None:
-        """A task was sent."""
+        """Called when a task was sent."""
         self._sent.append(None)
         task = entry.task
         if task is None or _dispatch.arm(self, task, _dispatch.token()):
             self._finish()
 
     def _finish(self) -> None:
-        """A task has ended."""
+        """Called when a task has ended."""
         self._ended.append(None)
         self._step()
 
     def _step(self) -> None:
-        """Sends the next ones, or reports the end."""
+        """Sends the next calls, or reports the end."""
         calls = self._calls
         if calls is None:
             return  # Called again by `send`.
         calls.fill()
         if calls.has_input() and len(self._ended) == len(self._sent):
-            # What has ended has made room, or there will never be any.
+            # The end of tasks has made room, or there will never be room.
             calls.packing.is_last = True
             calls.fill()
         if calls.is_sent() and len(self._ended) == len(self._sent) and self._report.acquire(blocking=False):
@@ -457,20 +458,20 @@ class _PackedBatch:
             self._release()
 
     def outcomes(self) -> Iterator[tuple[int, BaseException | None, list[Any]]]:
-        """The number and the exception of a call, or the values from that call on."""
+        """Yields for each failed call its number and exception, and for other calls the values from a number on."""
         calls, self._calls = self._calls, None
         assert calls is not None
         yield from calls.outcomes()
         self.tasks = []
 
     def cancel(self) -> None:
-        """Ends the calls, also those that run."""
+        """Ends all calls, also the running ones."""
         calls, self._calls = self._calls, None
         if calls is not None:
             calls.close(kill=True)
 
     def describe(self, number: int) -> str:
-        """Which call it was, in words."""
+        """Describes the place of a call."""
         return _describe(self.tasks, self.first, number)
 
 
@@ -491,7 +492,7 @@ class _Calls(Results[Any]):
         assert self._packing is not None
         self.packing = self._packing
         self.packing.when_sent = self._batch.when_sent
-        # All of it is sent: results are taken at the end.
+        # Sends all calls: results are taken at the end.
         self._window = 1 << 62
         return iter(iterables[0])
 
@@ -499,11 +500,11 @@ class _Calls(Results[Any]):
         return self._items is not None or self.packing.stock.held is not None
 
     def is_sent(self) -> bool:
-        """Whether every call was sent, and none has to be sent again."""
+        """Whether all calls were sent, and none must be sent again."""
         return not (self.has_input() or self.packing.is_busy())
 
     def fill(self) -> None:
-        """Sends what can be sent."""
+        """Sends calls as far as possible."""
         self._fill()
         self.packing.feed()
 
@@ -528,7 +529,7 @@ class _Calls(Results[Any]):
 
 
 class Arrays(Copies):
-    """How the arrays of one call of `Parallel` travel."""
+    """Passes the arrays of one call of `Parallel`."""
 
     lasts = True
 
@@ -536,13 +537,13 @@ class Arrays(Copies):
         self, max_nbytes: int | None = _MAX_NBYTES, is_private: bool = False, opens_files: bool = True
     ) -> None:
         super().__init__()
-        #: From this size on they are shared; None: never.
+        #: The size from which on arrays are shared; infinite if none is.
         self.max_nbytes = float("inf") if max_nbytes is None else max_nbytes
-        #: Tasks get private copies of those that are shared.
+        #: Whether tasks get private copies of shared arrays.
         self.is_private = is_private
-        #: Workers may open files.
+        #: Whether workers may open files.
         self.opens_files = opens_files
-        #: Functions that are pickled.
+        #: The pickled functions.
         self._functions: dict[Any, _pickle.Function] = {}
 
     def clear(self) -> None:
@@ -551,7 +552,7 @@ class Arrays(Copies):
         self._functions.clear()
 
     def function(self, kind: type[Any], function: Any, pickle: Callable[[], _pickle.Function]) -> _pickle.Function:
-        """Returns the pickle of a function, which is made once for each kind."""
+        """Returns the pickle of a function. Makes it once for each kind."""
         known = self._functions.get((kind, function))
         if known is None:
             if len(self._functions) >= _MOST_FUNCTIONS:
@@ -571,7 +572,7 @@ class _Beside(_pickle.Beside):
 
     def take(self, view: pickle.PickleBuffer) -> bool:
         raw = view.raw()
-        # In the pickle they are copied into memory of the task.
+        # Buffers that are part of the pickle are copied into memory of the task.
         return super().take(view) if type(raw.obj) is _arenite.Buffer or raw.nbytes >= self.arrays.max_nbytes else True
 
     def reduce_array(self, array: Any) -> Any:
@@ -579,7 +580,7 @@ class _Beside(_pickle.Beside):
         if arrays.opens_files and (mapped := _mapped(array)) is not None:
             return mapped
         is_small = array.nbytes < arrays.max_nbytes
-        # One that the program cannot write is read-only for tasks too.
+        # An array that the program cannot write is read-only for tasks, too.
         self.private = is_small and array.flags.writeable
         if is_small:
             return _copied(super().reduce_array(array), array)
@@ -596,7 +597,7 @@ class _Beside(_pickle.Beside):
 
 
 def _copied(reduced: Any, array: Any) -> Any:
-    """What gives the task a private copy of an array instead of a view."""
+    """Returns a reduction that gives the task a private copy of an array instead of a view."""
     if reduced is NotImplemented or reduced[0] is not _pickle._restore_view or not array.flags.writeable:
         return reduced
     return _restore_copy, reduced[1]
@@ -607,7 +608,7 @@ def _restore_copy(*view: Any) -> Any:
 
 
 def _mapped(array: Any) -> Any:
-    """What maps the file of an array in a worker, if it views a file: `numpy.memmap`, or part of one."""
+    """Returns a reduction that maps the file of an array in a worker, if it is a `numpy.memmap` or a part of one."""
     import numpy
 
     root: Any = None
@@ -635,7 +636,7 @@ def _restore_map(
 
     mapped: Any = numpy.memmap(path, numpy.uint8, mode, first, (size,))
     view: Any = numpy.ndarray.__new__(numpy.memmap, shape, dtype, mapped, start, strides)
-    # What `numpy.memmap.__array_finalize__` copies for other views.
+    # `numpy.memmap.__array_finalize__` copies these attributes for other views.
     view._mmap, view.filename, view.offset, view.mode = mapped._mmap, mapped.filename, first + start, mapped.mode
     return view
 
@@ -649,7 +650,7 @@ class _SharedExecutor:
     def __init__(self, options: dict[str, Any]) -> None:
         self.options = options
         self.executor = Executor(**options)
-        #: Calls that use it.
+        #: The number of calls that use it.
         self.users = 0
         self.idle_timeout = _IDLE_TIMEOUT
         self.idle_since = 0.0
@@ -664,13 +665,13 @@ class _SharedExecutor:
 #: The executor of the last call. Reentrant: a generator that is dropped releases it, wherever that happens.
 _current: _SharedExecutor | None = None
 _lock = threading.RLock()
-#: Ends it when it is idle; set to go off at a time.
+#: Ends the idle executor, at the time `_due`.
 _timer: threading.Timer | None = None
 _due = 0.0
 
 
 def _acquire(options: dict[str, Any], idle_timeout: float) -> _SharedExecutor:
-    """Returns an executor with these options: that of the last call, or a new one."""
+    """Returns an executor with these options: the executor of the last call, or a new one."""
     global _current
     with _lock:
         before = _current
@@ -685,7 +686,7 @@ def _acquire(options: dict[str, Any], idle_timeout: float) -> _SharedExecutor:
 
 
 def _release(shared: _SharedExecutor) -> None:
-    """A call does not need the executor any more."""
+    """Releases the executor at the end of a call."""
     with _lock:
         shared.users -= 1
         if shared.users:
@@ -699,7 +700,7 @@ def _release(shared: _SharedExecutor) -> None:
 
 
 def shutdown(wait: bool = True) -> None:
-    """Ends the workers that wait for the next call, which will start others. `wait`: returns when they are gone."""
+    """Ends the workers that wait for the next call, which will start new ones. `wait`: waits until they have ended."""
     global _current, _timer
     with _lock:
         shared, _current = _current, None
@@ -722,15 +723,15 @@ def _wait_for_idleness(seconds: float) -> None:
 
 
 def _end_idle() -> None:
-    """Ends the executor if no call has used it for its time."""
+    """Ends the executor if no call has used it for its idle timeout."""
     global _current, _timer
     with _lock:
         if _timer is not threading.current_thread():
-            return  # Another one waits.
+            return  # Another timer waits.
         _timer = None
         shared = _current
         if shared is None or shared.users:
-            return  # Its release starts the next timer.
+            return  # The end of the call starts the next timer.
         left = shared.idle_since + shared.idle_timeout - monotonic()
         if left > 0:
             _wait_for_idleness(left)
@@ -740,7 +741,7 @@ def _end_idle() -> None:
 
 
 def _after_fork() -> None:
-    """In a child: the executor is the parent's."""
+    """Called in a child made by `fork()`: the parent owns the executor."""
     global _current, _lock, _timer
     _current = _timer = None
     _lock = threading.RLock()

@@ -1,4 +1,4 @@
-"""Kernels as a service: functions of one program that others of the same user call, with arrays in shared memory.
+"""Services: functions of one program that other programs of the same user call, with arrays in shared memory.
 
 A program that serves:
 
@@ -11,9 +11,9 @@ Any other program:
     blurred = photos.call("blur", image, 2.0)      # a numpy array, mapped; read-only
     future = photos.submit("blur", image, 2.0, deadline=5)
 
-This file is a client of the protocol in docs/service-protocol.md, and `_serving.py` a server, both in plain Python. A
-client needs the standard library, numpy for arrays, and of this package `store.py`, `_errors.py`, `_broken.py` and
-`_packets.py`.
+This file is a client of the protocol in docs/service-protocol.md, and `_serving.py` is a server. Both are plain Python.
+A client needs the standard library, numpy for arrays, and `store.py`, `_errors.py`, `_broken.py` and `_packets.py` of
+this package.
 """
 
 from __future__ import annotations
@@ -40,33 +40,35 @@ _PROTOCOL = 1
 
 
 class ServiceError(Exception):
-    """A call to a service failed. The message says why; `code` is that of the protocol, such as "panicked"."""
+    """A call to a service failed. The message gives the reason; `code` is the code of the protocol, such as
+    "panicked"."""
 
     def __init__(self, message: str, code: str = "other") -> None:
         super().__init__(shown(message))
-        #: What failed: "panicked" (the kernel raised an exception), "no_kernel", "bad_argument", "returned", "limit", …
+        #: The kind of failure: "panicked" (the kernel raised an exception), "no_kernel", "bad_argument", "returned",
+        #: "limit", …
         self.code = code
-        #: How often the call was tried.
+        #: The number of attempts.
         self.attempts = 1
         #: What the worker printed last, oldest line first.
         self.last_words: list[str] = []
 
 
 class NotRunning(ServiceError, ConnectionError):
-    """No service of this name runs, or it ended: all open calls have failed. Arrays from it remain usable."""
+    """No service with this name runs, or it has ended: all open calls have failed. Its arrays remain usable."""
 
 
 class AlreadyRunning(ServiceError):
-    """A service or a store of this name runs."""
+    """A service or a store with this name runs already."""
 
 
 def connect(name: str) -> Service:
-    """Connect to the service of this name, or to the socket at a path."""
+    """Connect to the service with this name, or to the socket at a path."""
     return Service(name)
 
 
 class Future(BaseFuture[Any]):
-    """A call of a service: a `concurrent.futures.Future` whose `cancel()` also ends a call that runs."""
+    """A call of a service: a `concurrent.futures.Future` whose `cancel()` also ends a running call."""
 
     def __init__(self, service: Service, connection: _Connection, id: int, deadline: float | None) -> None:
         super().__init__()
@@ -76,11 +78,11 @@ class Future(BaseFuture[Any]):
         self._deadline = deadline
 
     def cancel(self) -> bool:
-        """End the call, also one that runs: its worker is killed. Returns False if it was answered already."""
+        """End the call. If it runs, its worker is killed. Returns False if the call was answered already."""
         if not self._connection.forget(self._id, self):
             return self.cancelled()
         super().cancel()
-        # Those that wait in `concurrent.futures.wait` are notified by this.
+        # Notifies threads in `concurrent.futures.wait`.
         self.set_running_or_notify_cancel()
         with contextlib.suppress(OSError):
             self._connection.send(to_json({"op": "cancel", "id": self._id}))
@@ -88,9 +90,10 @@ class Future(BaseFuture[Any]):
 
 
 class Service:
-    """The kernels of a service. Threads may share it. A forked process connects anew; open calls are its parent's.
+    """The kernels of a service. Threads may share it. A forked process opens a new connection; open calls belong to its
+    parent.
 
-    A connection that is lost is made again by the next call.
+    After a connection is lost, the next call opens it again.
     """
 
     def __init__(self, name: str) -> None:
@@ -109,15 +112,15 @@ class Service:
         return {kernel["name"]: kernel["signature"] for kernel in self._connected().info["kernels"]}
 
     def submit(self, kernel: str, /, *args: Any, deadline: float | None = None, **kwargs: Any) -> Future:
-        """Call a kernel, and return the call's future. Waits while as many calls are open as the service admits.
+        """Call a kernel, and return the call's future. Waits while the number of open calls is at the service's limit.
 
-        Arguments and results are None, numbers, text, bytes, numpy arrays (what has `__array__` becomes one), and lists
-        and dictionaries of these. Arguments may have names, except `deadline`. An array is copied once, into the memory
-        that the service maps. `deadline`: seconds that the call may run. Callbacks of the future must not wait for
-        other calls.
+        Arguments and results are None, numbers, text, bytes, numpy arrays (objects with `__array__` are converted), and
+        lists and dictionaries of these. Arguments may be passed by keyword, except for the name `deadline`. An array is
+        copied once, into memory that the service maps. `deadline`: the seconds that the call may run. Callbacks of the
+        future must not wait for other calls.
 
         The future fails with `arenite.WorkerDied`, `DeadlineExceeded`, `MemoryLimitExceeded`, `ArenaFull`,
-        `NotRunning`, or `ServiceError`, whose `code` says what happened, such as "panicked" for an exception.
+        `NotRunning`, or `ServiceError`, whose `code` names the kind of failure, such as "panicked" for an exception.
         """
         id = next(self._ids)
         message = {"op": "call", "id": id, "kernel": kernel}
@@ -132,7 +135,7 @@ class Service:
             while True:
                 connection = self._connected()
                 future = Future(self, connection, id, deadline)
-                # Otherwise the service ended before the packet was sent.
+                # Otherwise the service has ended before the packet was sent.
                 if connection.call(id, future, packet, files):
                     return future
         finally:
@@ -152,15 +155,15 @@ class Service:
             del future
 
     def info(self) -> dict[str, Any]:
-        """The service: name, pid, version, started, max_calls and kernels."""
+        """Information on the service: name, pid, version, started, max_calls and kernels."""
         return self._connected().ask({"op": "info"})
 
     def status(self) -> dict[str, Any]:
-        """As `info`, with workers, clients, memory, the last failures, and numbers of calls for each kernel."""
+        """Like `info`, with workers, clients, memory, the last failures, and the numbers of calls of each kernel."""
         return self._connected().ask({"op": "status"})
 
     def close(self) -> None:
-        """Close the connection: calls that are open fail. The next call opens it again."""
+        """Close the connection. Open calls fail. The next call opens the connection again."""
         with self._lock:
             connection, self._connection = self._connection, None
         if connection is not None:
@@ -191,7 +194,7 @@ class Service:
             return self._connection
 
     def _after_fork(self) -> None:
-        """Begins without a connection in a forked process: the parent's stays the parent's."""
+        """Starts without a connection in a forked process, whose parent owns the open one."""
         self._lock = threading.Lock()
         if self._finalizer is not None:
             self._finalizer.detach()
@@ -201,7 +204,7 @@ class Service:
 
 
 class _Connection:
-    """A connection, the calls that are open on it, and the thread that receives their answers."""
+    """A connection, its open calls, and the thread that receives the answers."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -218,10 +221,10 @@ class _Connection:
             self.socket.close()
             raise
         self.is_lost = False
-        #: Guards the calls. A call that was cancelled has no future, but is open until it is answered.
+        #: Guards the calls. A cancelled call has no future, but remains open until it is answered.
         self._changed = threading.Condition()
         self._calls: dict[int, Future | None] = {}
-        #: Guards the socket for sending, and the order of the questions.
+        #: Guards sending on the socket, and the order of the questions.
         self._sending = threading.Lock()
         self._questions: collections.deque[BaseFuture[dict[str, Any]]] = collections.deque()
         self.thread = threading.Thread(target=self._run, name=f"arenite-service-{name}", daemon=True)
@@ -233,7 +236,7 @@ class _Connection:
     def _greet(self) -> dict[str, Any]:
         data = b""
         try:
-            # A service that refuses this client has said why before it hung up.
+            # A service that refuses this client has sent its reason before it closed the connection.
             with contextlib.suppress(BrokenPipeError):
                 send(self.socket, to_json({"op": "info"}), [])
             data, files, _ = receive(self.socket)
@@ -260,7 +263,7 @@ class _Connection:
             raise RuntimeError("a callback of a service's future must not wait for an answer")
 
     def call(self, id: int, future: Future, packet: bytes, files: list[int]) -> bool:
-        """Sends a call. Returns False if the service has ended before."""
+        """Sends a call. Returns False if the service has ended before the call was sent."""
         with self._changed:
             while len(self._calls) >= self.info["max_calls"] and not self.is_lost:
                 if threading.current_thread() is self.thread:
@@ -293,7 +296,7 @@ class _Connection:
             send(self.socket, packet, files or [])
 
     def forget(self, id: int, future: Future) -> bool:
-        """Takes the future of an open call, whose answer will be dropped."""
+        """Removes the future of an open call. The answer of the call will be dropped."""
         with self._changed:
             if self._calls.get(id) is not future:
                 return False
@@ -308,7 +311,7 @@ class _Connection:
                 raise self._gone()
             self._questions.append(answer)
             try:
-                # If it has hung up, all questions fail.
+                # If the service has closed the connection, all questions fail.
                 with contextlib.suppress(BrokenPipeError):
                     send(self.socket, to_json(question), [])
             except BaseException:
@@ -337,7 +340,7 @@ class _Connection:
                 future.set_exception(self._gone())
 
     def _receive(self) -> bool:
-        """Receives an answer. In a function of its own, which keeps nothing of it."""
+        """Receives an answer. A separate function, so that no variable keeps the answer alive."""
         try:
             data, files, flags = receive(self.socket)
         except OSError:
@@ -376,7 +379,7 @@ class _Connection:
 
 
 def _failure(answer: dict[str, Any], deadline: float | None) -> BaseException:
-    """The exception of an answer."""
+    """Returns the exception for an answer."""
     code, message = answer["error"], shown(answer["message"])
     error: Any
     if code in ("crashed", "exited", "quarantined"):

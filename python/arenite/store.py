@@ -1,15 +1,15 @@
 """Named objects in shared memory, for all programs of a user on one machine: a client of `arenite serve`.
 
-With a server that runs:
+While a server runs:
 
     store = arenite.connect("main")
     store["prices"] = numpy.arange(1e6)            # copied in once; replaces what has the name
     arenite.connect("main")["prices"].mean()       # another program: mapped, not copied; read-only
 
-Tasks of an executor take what comes out of a store without a copy: their workers map it as well.
+Tasks of an executor take objects of a store without a copy: their workers map these objects, too.
 
-This file needs nothing but Python's standard library, and numpy or pyarrow for objects of theirs: it is a complete
-client of the protocol in docs/store-protocol.md. Only executors need the rest of the package.
+This file needs only the standard library of Python, and numpy or pyarrow for their objects: it is a complete client of
+the protocol in docs/store-protocol.md. Only executors need the rest of the package.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
 
 
 class StoreError(Exception):
-    """A call to a store failed. The message says why, and what to do."""
+    """A call to a store failed. The message gives the reason, and advice."""
 
 
 class NotRunning(StoreError, ConnectionError):
-    """No server of this name runs, or it ended. Arrays from it remain usable."""
+    """No server with this name runs, or it has ended. Its arrays remain usable."""
 
 
 class NoObject(StoreError, KeyError):
-    """There is no object of this name."""
+    """No object has this name."""
 
     def __str__(self) -> str:
-        # That of KeyError quotes its argument.
+        # `KeyError.__str__` would quote the message.
         return Exception.__str__(self)
 
 
 class ObjectExists(StoreError):
-    """There is an object of this name already."""
+    """An object has this name already."""
 
 
 class StoreFull(StoreError, MemoryError):
-    """The store has no room: `requested`, `free` and `capacity` say how much, in bytes."""
+    """The store has no room: see `requested`, `free` and `capacity`, in bytes."""
 
     def __init__(self, message: str, requested: int = 0, free: int = 0, capacity: int = 0) -> None:
         super().__init__(message)
@@ -75,22 +75,22 @@ _stores: weakref.WeakValueDictionary[int, Store] = weakref.WeakValueDictionary()
 
 
 def connect(name: str = "main") -> Store:
-    """Connect to the store of this name, or to the socket at a path."""
+    """Connect to the store with this name, or to the socket at a path."""
     return Store(name)
 
 
 class Store(MutableMapping[str, Any]):
     """A store, as a mapping of names to objects.
 
-    What comes out is mapped and read-only: numpy arrays, `pyarrow.Table`s, or `memoryview`s of bytes. It remains usable
-    after its removal and after the server's end. Threads may share a store; a forked process connects by itself.
+    Values are mapped and read-only: numpy arrays, `pyarrow.Table`s, or `memoryview`s of bytes. They remain usable after
+    their removal and after the server's end. Threads may share a store; a forked process opens a new connection.
     """
 
     def __init__(self, name: str) -> None:
         #: The store's name.
         self.name = name
         self._socket: socket.socket | None = None
-        #: Leases that the server is to be told the end of.
+        #: Leases whose end was not reported to the server yet.
         self._ended: collections.deque[tuple[int, socket.socket | None]] = collections.deque()
         self._after_fork()
         _stores[id(self)] = self
@@ -139,11 +139,11 @@ class Store(MutableMapping[str, Any]):
         return count
 
     def put(self, name: str, value: Any, *, replace: bool = False) -> dict[str, Any]:
-        """Copy a value into the store under this name, and return what `objects` says of it.
+        """Copy a value into the store under this name. Return its entry in `objects`.
 
-        A numpy array (and what has its interface) becomes an array; what has `__arrow_c_stream__` (a pyarrow or polars
-        table) an Arrow stream; bytes and what has a buffer of bytes, bytes. Raise `ObjectExists` if the name is taken,
-        unless `replace`.
+        A numpy array (or an object with its interface) is stored as an array, an object with `__arrow_c_stream__` (a
+        table of pyarrow or polars) as an Arrow stream, and an object with a buffer of bytes as bytes. Raise
+        `ObjectExists` if the name is taken, unless `replace`.
         """
         if hasattr(value, "__arrow_c_stream__"):
             return self._put_arrow(name, value, replace)
@@ -160,7 +160,7 @@ class Store(MutableMapping[str, Any]):
         return draft.publish(name, replace=replace)
 
     def draft(self, shape: int | tuple[int, ...], dtype: Any = "<f8") -> Draft:
-        """Begin an array: memory that only this process has until it is published. Fill `draft.array`."""
+        """Begin an array in memory that only this process can access until it is published. Fill `draft.array`."""
         import numpy
 
         dtype = numpy.dtype(dtype).newbyteorder("<")
@@ -171,7 +171,7 @@ class Store(MutableMapping[str, Any]):
         return Draft(self, kind, prod(extents) * dtype.itemsize)
 
     def objects(self) -> list[dict[str, Any]]:
-        """All objects, by name: name, kind, dtype, shape, bytes, created, leases, pid and program of the maker."""
+        """All objects, by name: name, kind, dtype, shape, bytes, created, leases, pid and program of the creator."""
         found: list[dict[str, Any]] = []
         while True:
             page, _ = self._ask({"op": "ls", "after": found[-1]["name"] if found else ""})
@@ -180,23 +180,24 @@ class Store(MutableMapping[str, Any]):
                 return found
 
     def info(self) -> dict[str, Any]:
-        """The store as a whole: name, pid, capacity, used and retained bytes, objects, clients, protocol, version."""
+        """Information on the store: name, pid, capacity, used and retained bytes, objects, clients, protocol,
+        version."""
         return self._ask({"op": "info"})[0]
 
     def stop(self) -> None:
-        """End the server. Arrays from it remain usable."""
+        """End the server. Its arrays remain usable."""
         self._ask({"op": "stop"})
 
     def __reduce__(self) -> tuple[Any, ...]:
         return connect, (self.name,)
 
     def _after_fork(self) -> None:
-        """Begins without a connection. In a forked process, the parent's stays the parent's."""
+        """Starts without a connection in a forked process, whose parent owns the open one."""
         self._lock = threading.Lock()
         self._disconnect()
 
     def close(self) -> None:
-        """Close the connection; the next call opens it again. What was mapped remains usable."""
+        """Close the connection. The next call opens it again. Mapped objects remain usable."""
         with self._lock:
             self._disconnect()
 
@@ -207,7 +208,7 @@ class Store(MutableMapping[str, Any]):
         import pyarrow
 
         table = pyarrow.table(value)
-        # Its length first, so that the stream is written once, into the object.
+        # Computes the length first, so that the stream is written once, directly into the object.
         sink = pyarrow.MockOutputStream()
         with pyarrow.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
@@ -219,19 +220,19 @@ class Store(MutableMapping[str, Any]):
         return draft.publish(name, replace=replace)
 
     def _ask(self, request: dict[str, Any], file: int | None = None) -> tuple[dict[str, Any], int | None]:
-        """Sends a request, and returns its answer with the descriptor that came with it."""
+        """Sends a request. Returns the answer, and the descriptor that came with the answer."""
         text = json.dumps(request).encode()
         with self._lock:
             connection = self._connection()
             try:
-                # A server that refuses this client has said why before it hung up.
+                # A server that refuses this client has sent its reason before it closed the connection.
                 with contextlib.suppress(BrokenPipeError):
                     self._end_leases(0)
                     socket.send_fds(connection, [text], [] if file is None else [file])
                 try:
                     data, files, _, _ = socket.recv_fds(connection, _MAX_PACKET, 4, socket.MSG_CMSG_CLOEXEC)
                 except ConnectionResetError:
-                    # What the server had sent before comes after this error.
+                    # Data that the server has sent before the error can still be received.
                     data, files, _, _ = socket.recv_fds(connection, _MAX_PACKET, 4, socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
                 self._disconnect()
@@ -239,7 +240,7 @@ class Store(MutableMapping[str, Any]):
             except ConnectionError:
                 data, files = b"", []
             except BaseException:
-                # The answer would be taken for that of the next request.
+                # Disconnects: otherwise the answer would be taken for the answer of the next request.
                 self._disconnect()
                 raise
             if not data:
@@ -251,10 +252,10 @@ class Store(MutableMapping[str, Any]):
         return answer, files[0] if files else None
 
     def _release(self, id: int, connection: socket.socket | None) -> None:
-        """Ends a lease, when what was mapped is gone."""
+        """Ends a lease after its mapping is gone."""
         self._ended.append((id, connection))
-        # Called by the garbage collector at any moment, perhaps in a thread that holds the lock: then the next request
-        # does it.
+        # The garbage collector may call this at any moment, also in a thread that has the lock: then the next request
+        # reports the end.
         if self._lock.acquire(blocking=False):
             try:
                 self._end_leases(socket.MSG_DONTWAIT)
@@ -264,7 +265,7 @@ class Store(MutableMapping[str, Any]):
                 self._lock.release()
 
     def _end_leases(self, flags: int) -> None:
-        """Tells the server. Those of an earlier connection ended with it."""
+        """Reports ended leases to the server. Leases of an earlier connection have ended with it."""
         while self._ended:
             id, connection = self._ended[0]
             if connection is not None and connection is self._socket:
@@ -307,18 +308,18 @@ class Draft:
         self._file = _memory_file()
         self._close = weakref.finalize(self, os.close, self._file)
         self._mapped = _map_new(self._file, length) if length else None
-        #: The bytes, zeros at first.
+        #: The bytes; zeros at first.
         self.memory = memoryview(bytearray() if self._mapped is None else self._mapped)
-        #: The array, if it is one.
+        #: The array, if the object is an array.
         self.array: Any = None
         if kind["kind"] == "array":
             self.array = _array(self.memory, kind["dtype"], kind["shape"])
 
     def publish(self, name: str, *, replace: bool = False) -> dict[str, Any]:
-        """Make it the object of this name, which no process can change any more. Copies nothing.
+        """Make it the object with this name. No process can change it any more. Copies nothing.
 
-        References to `array` and `memory`, and to parts of them, must be gone. What failed for its name or for want of
-        room can be published again.
+        References to `array` and `memory`, and to parts of them, must not exist any more. If publishing fails for the
+        name or for lack of room, it can be repeated.
         """
         self.array = None
         self.memory.release()
@@ -342,7 +343,8 @@ class OtherUser(Exception):
 
 
 def _dial(path: str) -> socket.socket:
-    """Connects to the server at a path, which has to be of this user. Calls that wait for too long fail with EAGAIN."""
+    """Connects to the server at a path, which must belong to this user. Calls that wait for too long fail with
+    EAGAIN."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
@@ -358,7 +360,7 @@ def _dial(path: str) -> socket.socket:
 
 
 def _peer(connection: socket.socket) -> tuple[int, int]:
-    """The process and the user at the other end."""
+    """Returns the process and the user at the other end."""
     pid, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return pid, user
 
@@ -368,17 +370,17 @@ def _memory_file() -> int:
 
 
 def _map_new(file: int, length: int) -> mmap.mmap:
-    """A new memory file, mapped for writing."""
-    # With memory for all of it: a lack is an error here, and no SIGBUS later.
+    """Returns a new memory file, mapped for writing."""
+    # Allocates all memory now: a lack is an error here, not a later SIGBUS.
     os.posix_fallocate(file, 0, length)
     mapped = mmap.mmap(file, length, mmap.MAP_SHARED)
-    # A forked process would keep it mapped for writing, which prevents sealing.
+    # The mapping of a forked process would be writable, which would prevent sealing.
     mapped.madvise(mmap.MADV_DONTFORK)
     return mapped
 
 
 def _seal(file: int) -> None:
-    """Makes a memory file unchangeable. It must not be mapped for writing any more."""
+    """Makes a memory file immutable. No writable mapping of the file may exist."""
     fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_SEAL)
 
 
@@ -388,16 +390,16 @@ def _is_sealed(file: int) -> bool:
 
 def _map_sealed(file: int, length: int) -> Any:
     if map_file is not None:
-        # Known to executors, which pass it to their tasks.
+        # Executors know this mapping, and pass it to their tasks.
         return map_file(file)
     if sys.version_info >= (3, 13):
         return mmap.mmap(file, length, mmap.MAP_SHARED, mmap.PROT_READ, trackfd=False)
-    # Keeps a descriptor of its own.
+    # The mapping has its own descriptor.
     return mmap.mmap(file, length, mmap.MAP_SHARED, mmap.PROT_READ)
 
 
 def _map(name: str, file: int | None, length: int) -> Any:
-    """A received object, or None if it has no bytes."""
+    """Returns a received object; None if it has no bytes."""
     if file is None:
         raise StoreError("the descriptor did not arrive; raise the limit on open files (ulimit -n)")
     if not _is_sealed(file) or os.fstat(file).st_size != length:

@@ -1,4 +1,4 @@
-//! Actors: Python objects that stay in one worker, [`Actor`].
+//! Python objects that live in one worker: [`Actor`].
 
 use std::mem::ManuallyDrop;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -26,7 +26,7 @@ static CALL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 pub struct State(Option<Py<PyAny>>);
 
 impl Drop for State {
-    /// Drops the object with the interpreter attached: its `__del__` runs now, and its memory is free.
+    /// Drops the object with the interpreter attached, so that its `__del__` runs and its memory is freed now.
     fn drop(&mut self) {
         Python::attach(|_| drop(self.0.take()));
     }
@@ -70,10 +70,10 @@ fn call_actor(
 
 /// An object in a worker, whose methods are called one after the other.
 ///
-/// The actor ends with this, when the calls made before have ended.
+/// Dropping the handle ends the actor after the calls that were submitted earlier.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct Actor {
-    /// Empty after `stop`.
+    /// `None` after `stop`.
     handle: RwLock<Option<ManuallyDrop<arenite::Actor<State>>>>,
     shared: Arc<Shared>,
 }
@@ -89,7 +89,7 @@ impl Actor {
 
 #[pymethods]
 impl Actor {
-    /// Calls a method, after all calls that were made before. `deadline`: the seconds that it may run.
+    /// Calls a method after all calls that were made earlier. `deadline`: the seconds that the call may run.
     #[pyo3(signature = (method, arguments, kind, buffers=None, deadline=None))]
     fn call(
         &self,
@@ -112,7 +112,7 @@ impl Actor {
             kind,
             buffers: buffers.unwrap_or_default(),
         };
-        // Not under the lock: sending lets other threads run Python, which may stop the actor.
+        // Submits without the lock: other threads run Python meanwhile, and may stop the actor.
         let handle = {
             let handle = self.handle.read().unwrap_or_else(PoisonError::into_inner);
             handle.as_deref().cloned()
@@ -126,13 +126,13 @@ impl Actor {
         })
     }
 
-    /// Ends the actor when the calls made so far have ended. Its object is dropped in its worker.
+    /// Ends the actor after the calls made so far. The worker drops the object.
     fn stop(&self) {
         let mut handle = self.handle.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(handle) = handle.take()
             && !self.shared.is_foreign()
         {
-            // In a child made by `fork()` it belongs to the parent.
+            // The parent owns the actor: this process is a child made by `fork()`.
             drop(ManuallyDrop::into_inner(handle));
         }
     }

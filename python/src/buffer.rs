@@ -1,4 +1,4 @@
-//! Memory of the arena as Python sees it: [`Buffer`], and how memory is recognised by its address.
+//! Buffers over memory of the arena: [`Buffer`], and the search for memory by its address.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_int;
@@ -13,19 +13,19 @@ use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-/// The arena of a worker's task; engines count from 1.
+/// The arena of the task that this worker runs. The numbers of engines start at 1.
 pub const TASK: u64 = 0;
-/// Not an arena: sealed memory files and snapshots, which the workers of any engine map unless they are sandboxed.
+/// Memory outside arenas: sealed memory files and snapshots. Workers of every engine map them, except sandboxed ones.
 pub const FILE: u64 = u64::MAX;
 
 /// The number of memory handles in this process.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static NEXT_KEY: AtomicU64 = AtomicU64::new(0);
-/// Memory by its address.
+/// The known memory by its address.
 static KNOWN: Mutex<BTreeMap<(usize, u64), Known>> = Mutex::new(BTreeMap::new());
 
-/// How many places before an address are looked at where memory begins. Blocks are disjoint, so the first one decides,
-/// unless there are handles to parts of a block.
+/// The number of start addresses below an address that a search visits. Blocks are disjoint, so the first start address
+/// decides, unless handles to parts of a block exist.
 const LOOK_BACK: usize = 64;
 
 struct Known {
@@ -65,7 +65,7 @@ fn look_up(
     })
 }
 
-/// A key of [`KNOWN`] for this address.
+/// Returns a new key of [`KNOWN`] for an address.
 fn key(first: *const u8) -> (usize, u64) {
     // Relaxed: only uniqueness counts.
     (first.addr(), NEXT_KEY.fetch_add(1, Ordering::Relaxed))
@@ -73,8 +73,8 @@ fn key(first: *const u8) -> (usize, u64) {
 
 /// A handle to memory of an arena, shared by all buffers that view it.
 ///
-/// No Rust reference is made to bytes that are writable: Python code may write to them, in this process or in a task that
-/// they are lent to.
+/// Writable bytes never have a Rust reference: Python code may write them, in this process or in a task that borrows
+/// them.
 pub struct Memory {
     array: Array<u8>,
     len: usize,
@@ -84,7 +84,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Registers an array of an arena, to be found by its address. `writable`: Python may write to it.
+    /// Registers an array of an arena by its address. `writable`: whether Python may write to the array.
     pub fn new(array: Array<u8>, arena: u64, writable: bool) -> Arc<Self> {
         let memory = Self::unlisted(array, arena, writable);
         if memory.len > 0 {
@@ -98,7 +98,8 @@ impl Memory {
         memory
     }
 
-    /// The same for memory that is not found by its address: what is lent to a task, and may not be part of its result.
+    /// Like [`new`](Self::new), but a search by address does not find the memory: it is lent to a task, and must not
+    /// become part of the task's result.
     pub fn unlisted(array: Array<u8>, arena: u64, writable: bool) -> Arc<Self> {
         let len = array.shape().dims().iter().product();
         let array = array
@@ -120,13 +121,13 @@ impl Memory {
         self.array.rows(range)
     }
 
-    /// A copy of these bytes in memory of its own. Forms no reference to them: Python code may write meanwhile.
+    /// Copies bytes into new memory, without a Rust reference to them: Python code may write them meanwhile.
     fn copy(&self, range: Range<usize>) -> Array<u8> {
-        // Without room it panics with `ArenaFull`, which reaches the program as the failure of the task.
+        // In a full arena this panics with `ArenaFull`, which the program gets as the failure of the task.
         let mut copy = ArrayMut::<u8>::uninit(range.len());
         let from = self.part(range);
-        // SAFETY: `from` keeps that many bytes mapped at its address. The copy has as many, was just made in this
-        // process, and is known to no other code.
+        // SAFETY: `from` keeps `range.len()` bytes mapped at its address. The copy has the same length; this function
+        // has just allocated it, and no other code has its address.
         unsafe {
             copy.as_mut_ptr()
                 .copy_from_nonoverlapping(from.as_ptr(), from.len());
@@ -135,19 +136,19 @@ impl Memory {
     }
 }
 
-/// Bytes that a task returns.
+/// A range of bytes in the result of a task.
 pub struct ReturnedBytes {
     memory: Arc<Memory>,
     range: Range<usize>,
 }
 
-/// Takes what a task returns out of the reach of its code: what the program gets, no code of this process can write to.
-/// Also returns the number of bytes that were copied.
+/// Makes returned memory read-only for this process, or copies it. Returns the arrays, and the number of bytes copied.
 ///
-/// Memory that the task has made stays writable for whatever still refers to it: an array or a view in a cache, a
-/// `memoryview`, an object in a reference cycle. All of these hold its handle, so there are more handles than those of
-/// `returned`, and the program gets a copy, one for all parts of the same memory. The caller has dropped the Python
-/// objects that `returned` comes from, and has the interpreter attached, so that no handle is made meanwhile.
+/// Python code may still refer to memory that the task has allocated, and could write to it: by an array or a view in a
+/// cache, a `memoryview`, an object in a reference cycle. Each of these has a handle to the memory, so the memory has
+/// more handles than `returned` contains. Then the program gets one copy for all returned parts of this memory. The
+/// caller has dropped the Python objects that `returned` was made from, and has the interpreter attached, so that no
+/// other thread makes a handle meanwhile.
 pub fn publish(returned: Vec<ReturnedBytes>) -> (Vec<Array<u8>>, u64) {
     let mut memories: HashMap<*const Memory, (usize, Range<usize>)> = HashMap::new();
     for ReturnedBytes { memory, range } in &returned {
@@ -181,27 +182,27 @@ impl Drop for Memory {
     }
 }
 
-/// The number of memory handles that Python objects of this process hold.
+/// Returns the number of memory handles that Python objects of this process own.
 pub fn live() -> usize {
     LIVE.load(Ordering::Relaxed)
 }
 
-/// Bytes in shared memory, for `memoryview`, `numpy.frombuffer` and everything else that takes a buffer.
+/// Bytes in shared memory, for `memoryview`, `numpy.frombuffer` and every other consumer of buffers.
 ///
-/// The memory is free when the last buffer, view or array over it is gone. There is no way to close it before.
+/// The memory is freed with the last buffer, view or array over it, and cannot be freed earlier.
 #[pyclass(frozen, weakref, module = "arenite._arenite")]
 pub struct Buffer {
     memory: Arc<Memory>,
     start: usize,
     len: usize,
-    /// Passed to a task, it is lent for writing.
+    /// Whether a task that gets this buffer may write to the memory.
     lent: bool,
-    /// It was found by the address of a private copy.
+    /// Whether [`find`](Self::find) was called with an address in a private copy.
     of_private: bool,
 }
 
 impl Buffer {
-    /// All of this memory.
+    /// Returns a buffer of all bytes of a memory handle.
     pub fn whole(memory: Arc<Memory>) -> Self {
         let len = memory.len;
         Self {
@@ -213,9 +214,9 @@ impl Buffer {
         }
     }
 
-    /// The `len` bytes at this address, if they are known to lie in this arena; with `files` also in a sealed memory
-    /// file. With `writable` a read-only handle to them does not count. In a private copy that was not written, they are
-    /// those that it was made of.
+    /// Returns the `len` bytes at an address if they belong to `arena` or, with `files`, to a sealed memory file. With
+    /// `writable`, ignores read-only handles. If the address belongs to a private copy whose bytes were not written,
+    /// returns the original of these bytes.
     pub fn find(
         address: usize,
         len: usize,
@@ -271,7 +272,7 @@ impl Buffer {
         }
     }
 
-    /// The same for the bytes of any object with a buffer.
+    /// Like [`find`](Self::find), for the bytes of an object with a contiguous buffer.
     pub fn find_object(object: &Bound<'_, PyAny>, arena: u64, files: bool) -> Option<Self> {
         let buffer = PyUntypedBuffer::get(object).ok()?;
         if !buffer.is_c_contiguous() && !buffer.is_fortran_contiguous() {
@@ -281,7 +282,7 @@ impl Buffer {
         Self::find(address, buffer.len_bytes(), arena, files, false)
     }
 
-    /// These bytes, as a part of what a task returns.
+    /// Returns these bytes as a part of a task's result.
     pub fn returned(&self) -> ReturnedBytes {
         ReturnedBytes {
             memory: Arc::clone(&self.memory),
@@ -289,12 +290,13 @@ impl Buffer {
         }
     }
 
-    /// A handle to exactly these bytes.
+    /// Returns a handle to exactly these bytes.
     pub fn array(&self) -> Array<u8> {
         self.memory.part(self.start..self.start + self.len)
     }
 
-    /// The same, if Python cannot write to them: their content may be referred to.
+    /// Like [`array`](Self::array), but returns `None` if Python can write to the bytes: a job may refer to read-only
+    /// content only.
     pub fn sealed(&self) -> Option<Array<u8>> {
         (!self.memory.writable).then(|| self.array())
     }
@@ -307,17 +309,17 @@ impl Buffer {
         self.lent
     }
 
-    /// The addresses of these bytes.
+    /// Returns the address range of these bytes.
     pub fn addresses(&self) -> Range<usize> {
         let first = self.memory.key.0 + self.start;
         first..first + self.len
     }
 }
 
-/// Maps a sealed memory file, of which the caller keeps the descriptor.
+/// Maps a sealed memory file. The caller owns the descriptor.
 #[pyfunction]
 pub fn map_file(fd: RawFd) -> PyResult<Buffer> {
-    // SAFETY: the caller has the descriptor open until this returns.
+    // SAFETY: the caller keeps the descriptor open until this function returns.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     let array = arenite::raw::map_sealed(fd.try_clone_to_owned()?)?;
     Ok(Buffer::whole(Memory::new(array, FILE, false)))
@@ -337,14 +339,14 @@ impl Buffer {
         self.len
     }
 
-    /// Whether views of it are read-only.
+    /// Whether views of this buffer are read-only.
     #[getter]
     fn readonly(&self) -> bool {
         !self.memory.writable
     }
 
-    /// The same bytes, to be changed by this process alone, in a task or in the program. `None` where that is not
-    /// possible.
+    /// Returns a private copy of these bytes, which only this process can change, in a task or in the program; `None`
+    /// if the system cannot make one.
     fn private_copy(&self) -> Option<PrivateBuffer> {
         let arena = self.memory.arena;
         let copy = raw::PrivateCopy::of(&self.array())?;
@@ -364,7 +366,7 @@ impl Buffer {
         Some(PrivateBuffer { copy, key })
     }
 
-    /// Whether this process can write to these bytes, by this handle or another one.
+    /// Whether this process can write to these bytes, through this handle or another one.
     #[getter]
     fn lendable(&self) -> bool {
         let address = self.addresses().start;
@@ -372,19 +374,19 @@ impl Buffer {
             || Self::find(address, self.len, self.memory.arena, false, true).is_some()
     }
 
-    /// Whether it was found by the address of a private copy: a task may write to its own.
+    /// Whether this buffer was found by an address in a private copy. A task may write to its private copy.
     #[getter]
     fn of_private(&self) -> bool {
         self.of_private
     }
 
-    /// Whether it is to be lent for writing.
+    /// Whether this buffer is lent to its task for writing.
     #[getter]
     fn lent(&self) -> bool {
         self.lent
     }
 
-    /// The same bytes, to be lent to one task for writing.
+    /// Returns a buffer of the same bytes that is lent for writing to one task.
     pub fn lend(&self) -> PyResult<Self> {
         if !self.memory.writable {
             return Err(PyValueError::new_err(
@@ -413,7 +415,7 @@ impl Buffer {
 
     /// # Safety
     ///
-    /// Called by the interpreter, with a view to fill.
+    /// The interpreter calls this, with a view to fill.
     unsafe fn __getbuffer__(
         slf: Bound<'_, Self>,
         view: *mut ffi::Py_buffer,
@@ -422,8 +424,8 @@ impl Buffer {
         let this = slf.get();
         let first = this.memory.array.as_ptr().wrapping_add(this.start);
         let readonly = !this.memory.writable;
-        // SAFETY: the interpreter passes a valid view. The bytes stay mapped while the view holds a reference to this
-        // object, whose handle keeps their block or lease. They are writable in this process unless `readonly`.
+        // SAFETY: the interpreter passes a valid view. The view refers to this object, whose handle keeps the block or
+        // lease of the bytes, so they stay mapped. This process may write to the bytes unless `readonly` is set.
         unsafe {
             fill(
                 view,
@@ -437,11 +439,11 @@ impl Buffer {
     }
 }
 
-/// Fills a view of these bytes of an object.
+/// Fills a view with the bytes of an object.
 ///
 /// # Safety
 ///
-/// `view` is valid. The bytes can be read as long as the object lives, and written unless `readonly`.
+/// `view` is valid. The bytes are readable as long as the object lives, and writable unless `readonly` is set.
 unsafe fn fill(
     view: *mut ffi::Py_buffer,
     object: &Bound<'_, PyAny>,
@@ -450,7 +452,7 @@ unsafe fn fill(
     readonly: bool,
     flags: c_int,
 ) -> PyResult<()> {
-    // SAFETY: promised by the caller.
+    // SAFETY: the caller promises this.
     let code = unsafe {
         ffi::PyBuffer_FillInfo(
             view,
@@ -467,7 +469,7 @@ unsafe fn fill(
     }
 }
 
-/// Bytes of an argument that its task may change for itself, or of a result, for the program.
+/// A private copy: an argument that its task may change, or a result that the program may change.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct PrivateBuffer {
     copy: Arc<raw::PrivateCopy>,
@@ -488,14 +490,15 @@ impl Drop for PrivateBuffer {
 impl PrivateBuffer {
     /// # Safety
     ///
-    /// Called by the interpreter, with a view to fill.
+    /// The interpreter calls this, with a view to fill.
     unsafe fn __getbuffer__(
         slf: Bound<'_, Self>,
         view: *mut ffi::Py_buffer,
         flags: c_int,
     ) -> PyResult<()> {
         let copy = &slf.get().copy;
-        // SAFETY: the interpreter passes a valid view. The bytes may be read and written as long as this object lives.
+        // SAFETY: the interpreter passes a valid view. This process may read and write the copy as long as this object
+        // lives.
         unsafe { fill(view, slf.as_any(), copy.as_ptr(), copy.len(), false, flags) }
     }
 

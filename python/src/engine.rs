@@ -23,18 +23,18 @@ use crate::process::{forked, generation, is_worker};
 use crate::task::{Pending, Reply, Task};
 use crate::worker::{Head, collect, run_task, start_worker};
 
-/// A pickle longer than this travels in memory of the arena.
+/// The longest pickle that travels in a message. A longer one is copied into the arena.
 pub const LONGEST_INLINE: usize = 64 << 10;
-/// The arena that an executor's memory belongs to is named by this.
+/// The id of the next executor's arena.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-/// Engines that finish their tasks in the background.
+/// Engines that were closed and still finish their tasks.
 static CLOSING: Mutex<Vec<Arc<Closed>>> = Mutex::new(Vec::new());
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A call as Python makes it: the pickles of a function and of its arguments, and the memory that they refer to.
+/// A call from Python: the pickles of a function and of its arguments, and the memory that the arguments refer to.
 pub struct Sent<'a, 'py> {
     pub function: &'a [u8],
     pub arguments: &'a [u8],
@@ -42,10 +42,10 @@ pub struct Sent<'a, 'py> {
     pub buffers: Vec<PyRef<'py, Buffer>>,
 }
 
-/// The same as a kernel takes it.
+/// A call in the form that a kernel takes.
 pub type Packed = (Vec<u8>, Vec<raw::Buffer>);
 
-/// Why a call was not made. Becomes an exception only after the engine was released: that runs code of Python.
+/// Why a call was refused. The conversion to an exception runs Python code, so the caller releases the engine first.
 pub enum Refusal {
     IsShutDown,
     Full(ArenaFull),
@@ -64,12 +64,12 @@ impl From<Refusal> for PyErr {
     }
 }
 
-/// What an engine's tasks share with it.
+/// The state that an engine shares with its tasks.
 pub struct Shared {
     id: u64,
-    /// The process that it belongs to.
+    /// The [`generation`] of the process that created the engine.
     process: u64,
-    /// Whether workers map sealed memory files; sandboxed ones do not.
+    /// Whether workers map sealed memory files. Sandboxed workers do not.
     maps_files: bool,
     engine: RwLock<Option<arenite::Engine>>,
     tasks: Mutex<Tasks>,
@@ -77,12 +77,12 @@ pub struct Shared {
     copied: AtomicU64,
 }
 
-/// The tasks whose replies were not taken.
+/// The tasks whose replies were not taken yet.
 #[derive(Default)]
 struct Tasks {
     next: u64,
     open: HashMap<u64, Arc<Pending>>,
-    /// When there are as many, those that ended without a reader are removed.
+    /// The number of open tasks at which ended tasks without a reader are removed.
     look_at: usize,
 }
 
@@ -103,12 +103,12 @@ impl Shared {
         self.id
     }
 
-    /// Whether it belongs to a process that this one was forked from.
+    /// Whether the engine belongs to a process that this process was forked from.
     pub fn is_foreign(&self) -> bool {
         self.process != generation()
     }
 
-    /// The reply of a task is taken, or no one will.
+    /// Removes a task whose reply was taken or will not be taken.
     pub fn forget(&self, number: u64) {
         let removed = lock(&self.tasks).open.remove(&number);
         drop(removed);
@@ -119,18 +119,18 @@ impl Shared {
         self.copied.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Calls `with` with the engine, unless it was shut down.
+    /// Calls `with` with the engine; fails if the engine was shut down.
     fn with<T>(
         &self,
         with: impl FnOnce(&arenite::Engine) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
-        // The arena may have room for what comes.
+        // Frees memory of the arena that the call may need.
         raw::PrivateCopy::free_ended();
         let engine = loop {
             match self.engine.try_read() {
                 Ok(engine) => break engine,
                 Err(TryLockError::Poisoned(engine)) => break engine.into_inner(),
-                // A thread is about to take the engine, once others let go of it. These may need the interpreter.
+                // Another thread waits for the write lock, and threads with a read lock may need the interpreter.
                 Err(TryLockError::WouldBlock) => {
                     Python::attach(|py| py.detach(std::thread::yield_now));
                 }
@@ -142,10 +142,10 @@ impl Shared {
         }
     }
 
-    /// Ends all tasks that have not begun; with `kill` also those that run.
+    /// Ends all tasks that have not begun and, with `kill`, also the running ones.
     fn end_all(&self, kill: bool) {
         let open: Vec<_> = lock(&self.tasks).open.values().map(Arc::clone).collect();
-        // What has not begun goes first, so that no worker takes it when a running one is killed.
+        // Ends waiting tasks first: otherwise a worker could start one when its running task is killed.
         for pending in &open {
             pending.end(false);
         }
@@ -156,14 +156,14 @@ impl Shared {
         }
     }
 
-    /// The engine has ended: nothing of it is needed any more.
+    /// Frees what the ended engine needed.
     fn settle(&self) {
         *lock(&self.loans) = Loans::default();
         let open: Vec<_> = lock(&self.tasks).open.values().map(Arc::clone).collect();
         open.iter().for_each(|pending| pending.settle());
     }
 
-    /// Copies the arguments of a call into the arena if they are long.
+    /// Copies the arguments of a call into the arena if they are longer than [`LONGEST_INLINE`].
     fn copy_long(
         &self,
         py: Python<'_>,
@@ -176,7 +176,7 @@ impl Shared {
         self.copy_in(py, engine, sent.arguments).map(Some)
     }
 
-    /// Writes a call as a kernel takes it. `long`: its arguments, if they are in the arena.
+    /// Encodes a call for a kernel. `long`: the arguments, if they are in the arena.
     fn pack(sent: &Sent<'_, '_>, long: Option<arenite::Array<u8>>) -> Packed {
         let mut head = Head {
             kind: sent.kind,
@@ -190,8 +190,8 @@ impl Shared {
         let long = long.map(raw::Buffer::read);
         let buffers = sent.buffers.iter().map(|buffer| {
             if buffer.is_lent() {
-                // SAFETY: no Rust reference to these bytes exists (see `Memory`), and no other task has a loan of any of
-                // them: `send` has called `Loans::check`, and holds the lock until this loan is entered.
+                // SAFETY: no Rust reference to these bytes exists (see `Memory`). No other task has a loan that
+                // overlaps them: `send` has called `Loans::check`, and keeps the lock until it has entered this loan.
                 unsafe { raw::Buffer::write(buffer.array()) }
             } else {
                 raw::Buffer::read(buffer.array())
@@ -200,7 +200,7 @@ impl Shared {
         (head.write(), long.into_iter().chain(buffers).collect())
     }
 
-    /// Sends a call by `submit`, as a task.
+    /// Sends a call as a task, by `submit`.
     pub fn send(
         self: &Arc<Self>,
         py: Python<'_>,
@@ -208,7 +208,7 @@ impl Shared {
         submit: impl FnOnce(&arenite::Engine, Packed) -> arenite::Job<Reply>,
     ) -> PyResult<Task> {
         self.with(|engine| {
-            // Before the lock: it lets other threads run Python.
+            // Copies without the lock: other threads run Python meanwhile.
             let long = self.copy_long(py, engine, sent)?;
             let (lent, read): (Vec<_>, Vec<_>) =
                 sent.buffers.iter().partition(|buffer| buffer.is_lent());
@@ -231,7 +231,7 @@ impl Shared {
         .map_err(PyErr::from)
     }
 
-    /// Starts an actor, whose object the call makes. Nothing may be lent to it.
+    /// Starts an actor. The call creates its object, and must not borrow memory.
     pub fn start(&self, py: Python<'_>, sent: &Sent<'_, '_>) -> PyResult<arenite::Actor<State>> {
         if sent.buffers.iter().any(|buffer| buffer.is_lent()) {
             return Err(PyValueError::new_err(
@@ -256,7 +256,7 @@ impl Shared {
             .map_err(Refusal::Full)
     }
 
-    /// Waits until no thread uses the engine, without the interpreter: such a thread may need it.
+    /// Waits until no thread uses the engine, and takes it. Detaches the interpreter, which such a thread may need.
     fn take_engine(&self) -> Option<arenite::Engine> {
         let take = || {
             let mut engine = self.engine.write().unwrap_or_else(PoisonError::into_inner);
@@ -266,7 +266,7 @@ impl Shared {
     }
 }
 
-/// Workers and the arena that they share.
+/// Workers and their shared arena.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct Engine {
     shared: Arc<Shared>,
@@ -284,10 +284,11 @@ impl Engine {
 
 #[pymethods]
 impl Engine {
-    /// Builds an engine. Returns before its workers are ready.
+    /// Builds an engine. Returns without waiting for its workers.
     ///
-    /// `program`: the interpreter; `identity`: what a worker has to have in common with this process; `setup`: the
-    /// pickle that `arenite._worker.start` gets; `template`: that of `arenite._worker.load`; `output`: the number with which `next_events` returns printed lines.
+    /// `program`: the interpreter; `identity`: what a worker must have in common with this process; `setup` and
+    /// `template`: the pickles for `arenite._worker.start` and `arenite._worker.load`; `output`: the number that
+    /// `next_events` returns with each printed line.
     #[new]
     #[pyo3(signature = (
         *, workers, spares, lanes, capacity, memory_limit, max_arena, max_arena_fraction, recycle_after, recycle_above,
@@ -346,7 +347,7 @@ impl Engine {
             .on_worker_start_with(start_worker, (setup,))
             .start_in_background()
             .retain_escaped(collect)
-            // Exit handlers and threads of tasks have this long.
+            // The time for exit handlers and threads of tasks.
             .grace(Duration::from_secs(10))
             .on_log(move |line| push_line(output, line));
         builder = builder.sandbox(match sandbox {
@@ -394,8 +395,8 @@ impl Engine {
         })
     }
 
-    /// Submits a task: `function` and `arguments` are pickles, `buffers` the memory that `arguments` refers to, in
-    /// order. `kind`: see `arenite._pickle`.
+    /// Submits a task: `function` and `arguments` are pickles; `buffers` is the memory that `arguments` refers to, in
+    /// the order of the references. `kind`: see `arenite._pickle`.
     #[pyo3(signature = (function, arguments, kind, buffers=None, options=None))]
     fn submit(
         &self,
@@ -429,7 +430,7 @@ impl Engine {
         })
     }
 
-    /// Starts an actor: `function` makes its object. The other parameters are those of `submit`.
+    /// Starts an actor: `function` creates its object. The other parameters are as for `submit`.
     #[pyo3(signature = (function, arguments, kind, buffers=None))]
     fn actor(
         &self,
@@ -450,7 +451,7 @@ impl Engine {
         Ok(Actor::new(handle, Arc::clone(&self.shared)))
     }
 
-    /// Allocates memory in the arena, writable for this process and readable for tasks.
+    /// Allocates memory in the arena that this process can write and tasks can read.
     #[pyo3(signature = (nbytes, zeroed=false))]
     fn alloc(&self, py: Python<'_>, nbytes: usize, zeroed: bool) -> PyResult<Buffer> {
         self.check_process()?;
@@ -480,13 +481,13 @@ impl Engine {
         Ok(Buffer::whole(Memory::new(array, self.shared.id, false)))
     }
 
-    /// Another buffer of the same memory, through which nothing writes.
+    /// Returns a read-only buffer of the same memory.
     fn read_only(&self, buffer: &Buffer) -> Buffer {
         Buffer::whole(Memory::new(buffer.array(), self.shared.id, false))
     }
 
-    /// The `nbytes` bytes at this address as a buffer, if they lie in this engine's arena, or in a file that its workers
-    /// map.
+    /// Returns the `nbytes` bytes at an address as a buffer, if they belong to this engine's arena or to a file that
+    /// its workers map.
     #[pyo3(signature = (address, nbytes, writable=false))]
     fn find(&self, address: usize, nbytes: usize, writable: bool) -> Option<Buffer> {
         Buffer::find(
@@ -515,7 +516,7 @@ impl Engine {
         Some(Buffer::whole(Memory::new(array, FILE, false)))
     }
 
-    /// The same for the bytes of an object with a buffer.
+    /// Like `find`, for the bytes of an object with a buffer.
     fn find_object(&self, object: &Bound<'_, PyAny>) -> Option<Buffer> {
         Buffer::find_object(object, self.shared.id, self.shared.maps_files)
     }
@@ -525,7 +526,7 @@ impl Engine {
         self.shared.count_copied(bytes);
     }
 
-    /// Statistics as nested dictionaries.
+    /// Returns the statistics as nested dictionaries.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.check_process()?;
         let (stats, progress) = self
@@ -575,20 +576,20 @@ impl Engine {
         Ok(all)
     }
 
-    /// Ends all tasks that have not begun; with `kill` also those that run.
+    /// Ends all tasks that have not begun and, with `kill`, also the running ones.
     fn cancel_all(&self, py: Python<'_>, kill: bool) {
         if !self.shared.is_foreign() {
             py.detach(|| self.shared.end_all(kill));
         }
     }
 
-    /// Returns memory that is committed and unused to the system.
+    /// Returns committed memory that is unused to the system.
     fn trim(&self, py: Python<'_>) -> PyResult<u64> {
         self.check_process()?;
         Ok(self.shared.with(|engine| Ok(py.detach(|| engine.trim())))?)
     }
 
-    /// Waits until what tasks have printed so far is reported.
+    /// Waits until the output of tasks so far was reported.
     fn flush_logs(&self, py: Python<'_>) -> PyResult<()> {
         self.check_process()?;
         let flush = |engine: &arenite::Engine| {
@@ -598,10 +599,10 @@ impl Engine {
         Ok(self.shared.with(flush)?)
     }
 
-    /// Why no worker can be started any more, if so.
+    /// Returns the reason why the engine can start no worker any more; `None` if it can.
     #[getter]
     fn broken(&self) -> Option<String> {
-        // The locks of another process may be held by threads that are not in this one.
+        // The fork may have copied a lock in its locked state; its owner does not exist in this process.
         if self.shared.is_foreign() {
             return None;
         }
@@ -611,13 +612,13 @@ impl Engine {
             .flatten()
     }
 
-    /// Whether it belongs to a process that this one was forked from.
+    /// Whether the engine belongs to a process that this process was forked from.
     #[getter]
     fn is_foreign(&self) -> bool {
         self.shared.is_foreign()
     }
 
-    /// The bytes that all arrays and results may take together.
+    /// The limit of the bytes in all arrays and results together.
     #[getter]
     fn capacity(&self) -> PyResult<u64> {
         Ok(self
@@ -625,14 +626,14 @@ impl Engine {
             .with(|engine| Ok(engine.stats().arena.capacity))?)
     }
 
-    /// Number of loans whose end was not noticed yet.
+    /// The number of loans that were not removed yet.
     #[getter]
     fn loans(&self) -> usize {
         lock(&self.shared.loans).len()
     }
 
-    /// Finishes all tasks in the background and ends the workers. `None` if that was asked for before. `grace`: seconds
-    /// after which tasks that still run are ended.
+    /// Finishes all tasks in the background, then ends the workers. Returns `None` if the engine was closed earlier.
+    /// `grace`: the seconds after which tasks that still run are killed.
     #[pyo3(signature = (grace=None))]
     fn close(&self, grace: Option<f64>) -> PyResult<Option<Closing>> {
         self.check_process()?;
@@ -659,17 +660,17 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         if self.shared.is_foreign() {
-            // It belongs to the parent, a thread of which may have held any of its locks at the fork.
+            // The parent owns the engine. A thread of the parent may have had any of its locks at the fork.
             std::mem::forget(Arc::clone(&self.shared));
         } else if let Some(engine) = self.shared.take_engine() {
-            // No call uses the engine: it would hold a reference to this object. As with the executors of the standard
-            // library, tasks that were submitted are finished.
+            // No call uses the engine: it would have a reference to this object. Submitted tasks are finished, as
+            // executors of the standard library do.
             let _ = close(engine, Arc::clone(&self.shared));
         }
     }
 }
 
-/// An engine that finishes its tasks.
+/// The progress of closing an engine.
 struct Closed {
     is_done: Mutex<bool>,
     done: Condvar,
@@ -684,7 +685,8 @@ impl Closed {
     }
 }
 
-/// Reports the end of an engine, also if its thread cannot be started or panics: the end of the interpreter waits for it.
+/// Reports the end of an engine when dropped, also if its thread could not start or has panicked: the interpreter waits
+/// for this report at its end.
 struct ReportEnd(Arc<Closed>);
 
 impl Drop for ReportEnd {
@@ -694,7 +696,7 @@ impl Drop for ReportEnd {
     }
 }
 
-/// Shuts an engine down on a thread of its own.
+/// Shuts an engine down on a new thread.
 fn close(engine: arenite::Engine, shared: Arc<Shared>) -> PyResult<Closing> {
     let closed = Arc::new(Closed {
         is_done: Mutex::new(false),
@@ -714,7 +716,7 @@ fn close(engine: arenite::Engine, shared: Arc<Shared>) -> PyResult<Closing> {
     Ok(Closing { closed })
 }
 
-/// The end of an engine, to wait for.
+/// A handle that waits for the end of an engine.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct Closing {
     closed: Arc<Closed>,
@@ -722,7 +724,7 @@ pub struct Closing {
 
 #[pymethods]
 impl Closing {
-    /// Waits until the engine has ended, at most `timeout` seconds. Returns whether it has. Signals are handled.
+    /// Waits until the engine has ended, at most `timeout` seconds. Returns whether it has ended. Handles signals.
     #[pyo3(signature = (timeout=None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         wait_closed(py, &self.closed, timeout)
@@ -755,15 +757,15 @@ pub fn join_all(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// In a child made by `fork()`: forgets the engines of the parent.
+/// Forgets the engines of the parent, in a child made by `fork()`.
 pub fn forget_closing() {
-    // The lock may have been held by a thread that does not exist here.
+    // A thread of the parent, which does not exist here, may have had the lock at the fork.
     if let Ok(mut closing) = CLOSING.try_lock() {
         std::mem::forget(std::mem::take(&mut *closing));
     }
 }
 
-/// The exception for memory that the arena does not have: `arenite.ArenaFull`.
+/// Returns `arenite.ArenaFull`, the exception for an allocation that did not fit into the arena.
 pub fn arena_full(py: Python<'_>, full: &ArenaFull) -> PyErr {
     let raise = || {
         let numbers = PyDict::new(py);

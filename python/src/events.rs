@@ -1,6 +1,6 @@
-//! What threads of the engine report to Python: jobs that have ended, and lines that tasks have printed.
+//! Events that threads of the engine report to Python: ended jobs, and lines that tasks have printed.
 //!
-//! They push to one queue and never wait for the interpreter. One Python thread takes everything that has arrived.
+//! These threads push to one queue and never wait for the interpreter. One Python thread empties the queue.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
@@ -11,8 +11,8 @@ use pyo3::prelude::*;
 
 use crate::process::generation;
 
-/// One for this process, and others for children that `os.fork()` makes: in a child, a thread that does not exist there
-/// may hold the lock of its parent's.
+/// The queue of this process, and queues for its children by `os.fork()`: in a child, the lock of the parent's queue
+/// may be locked by a thread that does not exist there.
 static QUEUES: [Queue; 8] = [const { Queue::new() }; 8];
 
 struct Queue {
@@ -37,9 +37,9 @@ impl Queue {
 }
 
 struct Events {
-    /// Tokens of tasks that have ended.
+    /// Tokens of ended tasks.
     ended: Vec<u64>,
-    /// With the number of the output of their engine.
+    /// Printed lines, each with the output number of its engine.
     lines: Vec<(u64, LogLine)>,
 }
 
@@ -47,7 +47,7 @@ fn queue() -> &'static Queue {
     &QUEUES[generation() as usize % QUEUES.len()]
 }
 
-/// Reports a token: of a task that has ended, or of another event that Python knows.
+/// Reports the token of an ended task, or of another event that Python knows.
 pub fn push_token(token: u64) {
     let queue = queue();
     queue.lock().ended.push(token);
@@ -61,7 +61,7 @@ pub fn push_line(output: u64, line: &LogLine) {
     queue.arrived.notify_one();
 }
 
-/// Wakes Python for a task.
+/// A waker that reports the token of a task.
 pub struct TokenWaker(pub u64);
 
 impl Wake for TokenWaker {
@@ -70,11 +70,10 @@ impl Wake for TokenWaker {
     }
 }
 
-/// A line that a task printed: number of the output, source, worker, text.
+/// A line that a task has printed: output number, source, worker, text.
 type Line = (u64, String, u32, String);
 
-/// Waits, at most `timeout` seconds, until something has happened. Returns the tokens of the tasks that have ended, and
-/// the lines that were printed.
+/// Waits until an event arrives, at most `timeout` seconds. Returns the tokens of ended tasks, and the printed lines.
 #[pyfunction]
 pub fn next_events(py: Python<'_>, timeout: f64) -> (Vec<u64>, Vec<Line>) {
     let (ended, lines) = py.detach(|| {

@@ -9,7 +9,7 @@ use arenite::{
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
-/// The exception that a task raised: how it reads, and its pickle.
+/// The exception that a task has raised: its text, and its pickle.
 pub struct TaskError {
     pub text: String,
     pub pickle: Vec<u8>,
@@ -40,8 +40,7 @@ impl KernelError for TaskError {
     }
 }
 
-/// Returns a text of which nothing makes a terminal do anything: with escapes for control characters, and for halves of
-/// surrogate pairs.
+/// Escapes control characters, so that the text cannot control a terminal, and lone surrogates.
 #[pyfunction]
 pub fn escape(text: &Bound<'_, PyString>) -> PyResult<String> {
     let text = match text.to_str() {
@@ -54,7 +53,7 @@ pub fn escape(text: &Bound<'_, PyString>) -> PyResult<String> {
     Ok(arenite::escape_text(&text).to_string())
 }
 
-/// The error of a job as a dictionary: `kind` says which of the other keys there are.
+/// Describes the error of a job as a dictionary. The value of `kind` determines its other keys.
 pub fn describe<'py>(py: Python<'py>, error: &JobError) -> PyResult<Bound<'py, PyDict>> {
     let failure = PyDict::new(py);
     describe_kind(&failure, error.kind())?;
@@ -67,7 +66,7 @@ pub fn describe<'py>(py: Python<'py>, error: &JobError) -> PyResult<Bound<'py, P
     let deaths = error.deaths().iter().map(ToString::to_string);
     failure.set_item("deaths", deaths.collect::<Vec<_>>())?;
     let crash = match error.kind() {
-        // It fails for the cause of its last attempt.
+        // A quarantined job fails for the cause of its last attempt.
         JobErrorKind::Limit(JobLimit::Quarantined { .. }) => {
             error.deaths().last().and_then(Death::crash)
         }
@@ -78,7 +77,7 @@ pub fn describe<'py>(py: Python<'py>, error: &JobError) -> PyResult<Bound<'py, P
     Ok(failure)
 }
 
-/// A crash, as the arguments of the class for one in Python.
+/// Describes a crash as the arguments of the Python class `Crash`.
 fn describe_crash<'py>(py: Python<'py>, crash: &Crash) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     let (array, offset) = match *crash.class() {
@@ -89,7 +88,7 @@ fn describe_crash<'py>(py: Python<'py>, crash: &Crash) -> PyResult<Bound<'py, Py
         _ => (None, None),
     };
     dict.set_item("kind", crash.class().name())?;
-    // Names of functions and files are what a worker has left.
+    // The worker, which is not trusted, has written the names of functions and files.
     let shown = |text: &str| arenite::escape_text(text).to_string();
     dict.set_item("text", shown(&crash.what()))?;
     dict.set_item("signal", crash.signal())?;
@@ -152,7 +151,7 @@ fn describe_kind(failure: &Bound<'_, PyDict>, kind: &JobErrorKind) -> PyResult<(
                 failure.set_item("forgotten", forgotten)?;
                 failure.set_item("restarted", restarted)?;
                 if matches!(failed.cause(), JobErrorKind::Cancelled) {
-                    // Another call was ended with the actor's worker. This one was not cancelled: it is lost.
+                    // The actor's worker was killed to end another call. This call was not cancelled: it is lost.
                     return failure.set_item("kind", "died");
                 }
             }
@@ -183,7 +182,7 @@ fn describe_exit(failure: &Bound<'_, PyDict>, exit: &WorkerExit) -> PyResult<&'s
     Ok("died")
 }
 
-/// Adds the numbers of a full arena.
+/// Adds the numbers of an [`ArenaFull`].
 pub fn describe_full(failure: &Bound<'_, PyDict>, full: &ArenaFull) -> PyResult<()> {
     failure.set_item("requested", full.requested)?;
     failure.set_item("free", full.free)?;

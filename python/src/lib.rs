@@ -1,10 +1,11 @@
 //! The extension module of the Python package `arenite`.
 //!
-//! It gives Python the engine and nothing else: jobs as `Task`s, memory of the arena as `Buffer`s, and in a worker the one
-//! kernel that calls into Python. How calls become bytes, what a future is and when a worker ends is decided in Python.
+//! The module gives Python the engine and nothing else: jobs as `Task`s, memory of the arena as `Buffer`s and, in a
+//! worker, the one kernel that calls into Python. Python code defines the encoding of calls, futures, and the end of
+//! workers.
 //!
-//! Threads of the engine never wait for the interpreter: wakers and log lines go through the queue of `events`, which one
-//! Python thread empties.
+//! Threads of the engine never wait for the interpreter: wakers and log lines go through the queue of `events`, which
+//! one Python thread empties.
 
 #![allow(
     missing_debug_implementations,
@@ -29,7 +30,7 @@ mod worker;
 use pyo3::prelude::*;
 
 /// The engine of the package `arenite`. Not part of its public API.
-// The package has never run without the GIL: a free-threaded Python takes it when it imports this.
+// A free-threaded Python enables the GIL when it imports this module: the package was not tested without the GIL.
 #[pymodule(gil_used = true)]
 mod _arenite {
     #[pymodule_export]

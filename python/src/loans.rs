@@ -5,17 +5,17 @@ use std::sync::{Arc, Weak};
 
 use crate::task::Pending;
 
-/// Memory that is lent for writing, with the task that has it, whose reply this does not hold. Loans whose task has ended
-/// are removed once there are twice as many as were open at the last look, so their number is bounded by that of open
-/// tasks.
+/// The memory that is lent for writing, each range with the task that borrows it. The table does not keep the reply of
+/// a task alive. It removes loans of ended tasks whenever it has twice as many entries as remained after the last
+/// removal, so its length is bounded by the number of open tasks.
 #[derive(Default)]
 pub struct Loans {
     all: Vec<(Range<usize>, Weak<Pending>)>,
-    /// When there are as many, those that are over are removed.
+    /// The number of loans at which those of ended tasks are removed.
     look_at: usize,
 }
 
-/// As many loans are no reason to look.
+/// The smallest number of loans at which a removal pays.
 const FEW: usize = 64;
 
 impl Loans {
@@ -23,12 +23,12 @@ impl Loans {
         self.all.len()
     }
 
-    /// Refuses memory for a new task of which a part is lent already. `wanted`: what is to be lent to it; `read`: what it
-    /// reads.
+    /// Refuses a new task if its memory overlaps a loan. `wanted`: the memory that the task borrows; `read`: the memory
+    /// that it reads.
     ///
     /// # Errors
     ///
-    /// What overlaps, and what to do.
+    /// Describes the overlap, and how to avoid it.
     pub fn check(
         &mut self,
         wanted: &[Range<usize>],
@@ -64,7 +64,7 @@ impl Loans {
         Ok(())
     }
 
-    /// These were lent to a task.
+    /// Enters memory that was lent to a task.
     pub fn add(&mut self, lent: Vec<Range<usize>>, task: &Arc<Pending>) {
         let entries = lent.into_iter().map(|range| (range, Arc::downgrade(task)));
         self.all.extend(entries);

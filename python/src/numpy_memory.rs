@@ -1,8 +1,8 @@
-//! numpy's allocator: large arrays of the program are born in memory of which tasks read snapshots.
+//! An allocator for numpy: it places large arrays of the program in memory whose snapshots tasks can read.
 //!
-//! numpy takes the memory of arrays from four functions in its default handler (NEP 49). `install` replaces these in
-//! place. `PyDataMem_SetHandler` would be per context, and threads start with a context of their own. Arrays that were
-//! made before are freed by the functions that made them, which an address tells.
+//! numpy allocates the memory of arrays by four functions of its default handler (NEP 49). `install` replaces these
+//! functions in place: `PyDataMem_SetHandler` would act on one context, and each thread starts with a new context. The
+//! address of an array tells which allocator must free it, so older arrays are still freed by numpy's functions.
 
 use std::ffi::{c_char, c_void};
 use std::ptr::NonNull;
@@ -16,12 +16,12 @@ use pyo3::prelude::*;
 
 use crate::process::is_worker;
 
-/// Smaller arrays stay where they are.
+/// The smallest array, in bytes, that is placed in shared memory.
 const LARGE: usize = 1 << 20;
-/// The same, or more than any array has while nothing new is to be made here.
+/// The smallest array that is placed in shared memory now: [`LARGE`], or `usize::MAX` while the allocator is off.
 static FROM: AtomicUsize = AtomicUsize::new(LARGE);
 
-/// About the largest piece of memory that changes when glibc takes memory from Linux, and returns it.
+/// About the largest size at which glibc adapts its threshold for taking memory from Linux by `mmap`.
 const ADAPTED: usize = 31 << 20;
 
 /// `PyDataMemAllocator` of numpy's `ndarraytypes.h`.
@@ -45,31 +45,31 @@ struct Handler {
 
 struct Installed {
     heap: &'static CowHeap,
-    /// numpy's own functions.
+    /// The functions that numpy had before the installation.
     before: Functions,
 }
 
-// SAFETY: the context is numpy's, which passes it from any thread; nothing here looks behind the pointer.
+// SAFETY: the context is numpy's: numpy passes it from any thread, and this module does not read the memory behind it.
 unsafe impl Send for Installed {}
-// SAFETY: as above.
+// SAFETY: as for `Send`.
 unsafe impl Sync for Installed {}
 
 static INSTALLED: OnceLock<Installed> = OnceLock::new();
 
-/// What was installed before numpy could call any of the functions below.
+/// Returns the installed allocator. `install` sets it before numpy can call the functions below.
 fn installed() -> &'static Installed {
     INSTALLED.get().unwrap_or_else(|| std::process::abort())
 }
 
 unsafe extern "C" fn malloc(_: *mut c_void, size: usize) -> *mut c_void {
     let Installed { heap, before } = installed();
-    // Relaxed: a switch.
+    // Relaxed: no other data depends on the switch.
     if size >= FROM.load(Ordering::Relaxed)
         && let Some(block) = heap.alloc(size, false)
     {
         return block.as_ptr().cast();
     }
-    // SAFETY: numpy's own function, with its context.
+    // SAFETY: this calls numpy's own function with its own context.
     unsafe { (before.malloc)(before.context, size) }
 }
 
@@ -81,7 +81,7 @@ unsafe extern "C" fn calloc(_: *mut c_void, count: usize, size: usize) -> *mut c
     {
         return block.as_ptr().cast();
     }
-    // SAFETY: as above.
+    // SAFETY: this calls numpy's own function with its own context.
     unsafe { (before.calloc)(before.context, count, size) }
 }
 
@@ -89,17 +89,18 @@ unsafe extern "C" fn realloc(context: *mut c_void, old: *mut c_void, size: usize
     let Installed { heap, before } = installed();
     let known = NonNull::new(old.cast::<u8>());
     let Some((block, len)) = known.and_then(|at| Some((at, heap.len_of(at.addr().get())?))) else {
-        // SAFETY: numpy's own function, which has allocated this, with its context.
+        // SAFETY: this calls numpy's own function, which has allocated the block, with its own context.
         return unsafe { (before.realloc)(before.context, old, size) };
     };
-    // SAFETY: a block of the heap, which numpy gives up for what is returned.
+    // SAFETY: `block` belongs to the heap. numpy passes it for reallocation, and uses only the returned block
+    // afterwards.
     unsafe {
         if heap.resize(block, size) {
             return old;
         }
         let new = malloc(context, size);
         if let Some(new) = NonNull::new(new.cast::<u8>()) {
-            // Both have as many bytes, and the new one was just made.
+            // Both blocks have at least this length, and only this function has the address of `new`.
             new.copy_from_nonoverlapping(block, len.min(size));
             heap.free(block);
         }
@@ -109,7 +110,7 @@ unsafe extern "C" fn realloc(context: *mut c_void, old: *mut c_void, size: usize
 
 unsafe extern "C" fn free(_: *mut c_void, at: *mut c_void, size: usize) {
     let Installed { heap, before } = installed();
-    // SAFETY: numpy does not use it any more. What is not of the heap is of numpy's own functions.
+    // SAFETY: numpy does not use the block any more. A block outside the heap was allocated by numpy's own functions.
     unsafe {
         if !NonNull::new(at.cast::<u8>()).is_some_and(|block| heap.free(block)) {
             (before.free)(before.context, at, size);
@@ -117,8 +118,7 @@ unsafe extern "C" fn free(_: *mut c_void, at: *mut c_void, size: usize) {
     }
 }
 
-/// Lets numpy make large arrays in memory of which tasks read snapshots, from now on, or where it made them before.
-/// Does nothing in a worker.
+/// Turns the placement of large arrays in shared memory on or off for later allocations. Does nothing in a worker.
 #[pyfunction]
 #[pyo3(signature = (on=true))]
 pub fn install(py: Python<'_>, on: bool) -> PyResult<()> {
@@ -135,8 +135,8 @@ pub fn install(py: Python<'_>, on: bool) -> PyResult<()> {
         .import("numpy._core._multiarray_umath")
         .or_else(|_| py.import("numpy.core._multiarray_umath"))?;
     let table = module.getattr("_ARRAY_API")?;
-    // SAFETY: the capsule's pointer is numpy's table of functions and variables. Entry 306 is the address of the
-    // variable `PyDataMem_DefaultHandler` in all versions that have it (1.22 and newer), a capsule with a handler.
+    // SAFETY: the capsule contains numpy's table of functions and variables. In all versions that have
+    // `PyDataMem_DefaultHandler` (1.22 and newer), entry 306 is the address of this variable: a capsule with a handler.
     let handler = unsafe {
         let api = ffi::PyCapsule_GetPointer(table.as_ptr(), std::ptr::null()).cast::<*mut c_void>();
         if api.is_null() {
@@ -149,9 +149,10 @@ pub fn install(py: Python<'_>, on: bool) -> PyResult<()> {
         ffi::PyCapsule_GetPointer(*default, c"mem_handler".as_ptr()).cast::<Handler>()
     };
     let _once = ONCE.lock().unwrap_or_else(PoisonError::into_inner);
-    // SAFETY: a handler of numpy, which lives as long as the process. Its version is read before what depends on it.
-    // Other threads may call its functions meanwhile: each of the four is a word, both the old and the new ones accept
-    // what the other has allocated if it comes later, and the new ones find what was installed.
+    // SAFETY: the handler is numpy's and lives as long as the process. Its version is checked before the fields that
+    // depend on it are read. Other threads may call its functions meanwhile: each of the four is one word. numpy's
+    // functions and the new ones accept each other's blocks in the order of the writes below, and the new ones find the
+    // installed allocator.
     unsafe {
         if (*handler).version != 1 {
             return Err(unknown());
@@ -162,12 +163,13 @@ pub fn install(py: Python<'_>, on: bool) -> PyResult<()> {
             ))
         })?;
         let before = (*handler).functions;
-        // Freeing a large array tells glibc to keep more memory for small ones, and from now on none comes to it.
+        // Freeing a large array raises glibc's threshold, so that it reuses memory for smaller arrays. From now on
+        // glibc gets no large array, so this raises the threshold once.
         let large = (before.malloc)(before.context, ADAPTED);
         (before.free)(before.context, large, ADAPTED);
         if INSTALLED.set(Installed { heap, before }).is_ok() {
             let functions = &raw mut (*handler).functions;
-            // First what frees: a block is only made behind it.
+            // Installs the freeing functions first: no block of the heap exists before they are in place.
             (&raw mut (*functions).free).write_volatile(free);
             (&raw mut (*functions).realloc).write_volatile(realloc);
             (&raw mut (*functions).calloc).write_volatile(calloc);
@@ -183,7 +185,7 @@ pub fn snapshot(address: usize, len: usize) -> Option<(arenite::Array<u8>, usize
     INSTALLED.get()?.heap.snapshot(address, len)
 }
 
-/// The number of bytes in arrays that numpy has made in shared memory, and of freed ones that are kept for reuse.
+/// Returns the number of bytes in numpy's arrays in shared memory, and in freed blocks that are reused.
 #[pyfunction]
 pub fn numpy_memory() -> (usize, usize) {
     INSTALLED

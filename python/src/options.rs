@@ -7,20 +7,20 @@ use arenite::{JobOptions, Priority};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-/// How long imports of a task may take before its deadline begins.
+/// The time that imports of a task may take; its deadline begins afterwards.
 const LOADING: Duration = Duration::from_secs(60);
 
-/// How a task runs. Immutable, and shared by any number of tasks.
+/// How a task runs. Immutable; any number of tasks share it.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct Options {
     pub job: JobOptions<Retried>,
-    /// How often it may be tried again.
+    /// The number of further attempts.
     pub retries: u32,
 }
 
 #[pymethods]
 impl Options {
-    /// `priority`: below 0 low, 0 normal, above 0 high. `backoff`: seconds of the first and of the longest pause.
+    /// `priority`: below 0 low, 0 normal, above 0 high. `backoff`: the seconds of the first and of the longest pause.
     #[new]
     #[pyo3(signature = (*, name=None, deadline=None, retries=0, retry_errors=false, backoff=None, priority=0, label=None, limit=None))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
@@ -67,7 +67,7 @@ impl Options {
     }
 }
 
-/// A limit of how many tasks run at a time, and how many start per second. Shared by all executors of this process.
+/// Limits the number of tasks that run at a time, and of starts per second, for all executors of this process.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct Limiter {
     limiter: arenite::Limiter,
@@ -75,7 +75,7 @@ pub struct Limiter {
 
 #[pymethods]
 impl Limiter {
-    /// `at_once`: at least 1. `between`: seconds between the starts of two tasks, at least a nanosecond.
+    /// `at_once`: at least 1. `between`: the seconds between the starts of two tasks, at least a nanosecond.
     #[new]
     #[pyo3(signature = (at_once=None, between=None))]
     fn new(at_once: Option<u32>, between: Option<f64>) -> PyResult<Self> {
@@ -92,7 +92,7 @@ impl Limiter {
         })
     }
 
-    /// The number of tasks that have a permit: that run, or are about to.
+    /// The number of tasks with a permit: running, or about to run.
     #[getter]
     fn running(&self) -> usize {
         self.limiter.given()
@@ -105,7 +105,7 @@ impl Limiter {
     }
 }
 
-/// Seconds as a duration.
+/// Converts seconds to a duration.
 pub fn duration(what: &str, seconds: f64) -> PyResult<Duration> {
     Duration::try_from_secs_f64(seconds).map_err(|_| {
         PyValueError::new_err(format!(

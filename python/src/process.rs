@@ -1,16 +1,16 @@
-//! What kind of process this is: the program, a child that it made by `fork()`, or a worker.
+//! The role of this process: the program, a child made by `fork()`, or a worker.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-/// The number of `os.fork()` calls between the process that loaded this module and this one.
+/// The number of calls of `os.fork()` between the process that loaded this module and this process.
 static FORKS: AtomicU64 = AtomicU64::new(0);
-/// Set before a worker takes its first job.
+/// Whether this process is a worker. Set before its first job.
 static WORKER: AtomicBool = AtomicBool::new(false);
 
-/// Marks this process as a child made by `os.fork()`: engines of its parent are of no use here.
+/// Marks this process as a child made by `os.fork()`, which cannot use its parent's engines.
 #[pyfunction]
 pub fn after_fork() {
     // Relaxed: there is only one thread.
@@ -28,12 +28,12 @@ pub fn set_worker() {
     WORKER.store(true, Ordering::Relaxed);
 }
 
-/// Names this process among those that come from each other by `os.fork()`.
+/// Returns a number that identifies this process among its ancestors by `os.fork()`.
 pub fn generation() -> u64 {
     FORKS.load(Ordering::Relaxed)
 }
 
-/// The error of using an executor of the parent.
+/// Returns the error for using an executor of the parent.
 pub fn forked() -> PyErr {
     PyRuntimeError::new_err(
         "this executor belongs to the process that made it, and this process is a child made by fork(): make an \

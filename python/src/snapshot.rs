@@ -1,4 +1,4 @@
-//! What the program has sent to workers, to find out whether it has changed since: [`Snapshot`] and [`Watch`].
+//! Detects changes of objects that the program has sent to workers: [`Snapshot`] and [`Watch`].
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -7,33 +7,33 @@ use pyo3::types::{
     PyTuple,
 };
 
-/// How deep containers may lie in each other.
+/// The deepest nesting of containers.
 const DEEPEST: u32 = 16;
 
-/// The items of a list or dictionary at one time, by their identity, and those of lists and dictionaries in it.
+/// The items of a list or dictionary at one time, by identity, and the items of its nested lists and dictionaries.
 ///
-/// Nothing else that can change is among them, so a container that matches has the same contents.
+/// No other item can change, so a container that matches has the same contents.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct Snapshot(Held);
 
-/// An object that was held, and what it held. The reference keeps its address from becoming that of another object.
+/// An object and its items at one time. The reference keeps the object's address in use.
 struct Held {
     object: Py<PyAny>,
     items: Items,
 }
 
 enum Items {
-    /// The object cannot change.
+    /// An object that cannot change.
     None,
     List(Vec<Held>),
-    /// Of a list whose items cannot change.
+    /// The items of a list; none of them can change.
     Fixed(Vec<Py<PyAny>>),
-    /// Keys and values, in their order.
+    /// The keys and values of a dictionary, in their order.
     Dict(Vec<(Held, Held)>),
 }
 
 impl Held {
-    /// `None` if the object can change, and is no list or dictionary.
+    /// Returns `None` if the object can change, and is neither a list nor a dictionary.
     fn new(object: &Bound<'_, PyAny>, depth: u32) -> Option<Self> {
         let items = if depth > DEEPEST {
             return None;
@@ -58,11 +58,12 @@ impl Held {
         Some(Self { object, items })
     }
 
-    /// Whether an object is this one, with the same items.
+    /// Whether `object` is the recorded object, with the same items.
     ///
     /// # Safety
     ///
-    /// The interpreter is attached, and `object` is a reference of it. It is compared before it is used.
+    /// The interpreter is attached. `object` is a pointer to an object or to freed memory: it is dereferenced only if
+    /// it is equal to the recorded pointer.
     unsafe fn matches(&self, object: *mut ffi::PyObject) -> bool {
         if object != self.object.as_ptr() {
             return false;
@@ -70,8 +71,8 @@ impl Held {
         match &self.items {
             Items::None => true,
             Items::List(items) => {
-                // SAFETY: the object is the list that this was made of, since it has lived all the time. No Python code
-                // runs between its length and its items, which are borrowed.
+                // SAFETY: the object is the recorded list, which `self` has kept alive. The items are borrowed; no
+                // Python code runs between reading the length and reading them.
                 unsafe {
                     ffi::PyList_Size(object) == items.len() as isize
                         && items.iter().enumerate().all(|(index, held)| {
@@ -92,7 +93,7 @@ impl Held {
                 let mut next = items.iter();
                 let mut position = 0;
                 let (mut key, mut value) = (std::ptr::null_mut(), std::ptr::null_mut());
-                // SAFETY: as above, with a dictionary.
+                // SAFETY: as above, for a dictionary.
                 unsafe {
                     ffi::PyDict_Size(object) == items.len() as isize
                         && std::iter::from_fn(|| {
@@ -136,13 +137,13 @@ fn is_fixed(object: &Bound<'_, PyAny>, depth: u32) -> bool {
 
 #[pymethods]
 impl Snapshot {
-    /// The items of a list or dictionary now; `None` if something else among them could change.
+    /// Records the items of a list or dictionary now; returns `None` if it contains another object that can change.
     #[staticmethod]
     fn of(object: &Bound<'_, PyAny>) -> Option<Self> {
         Held::new(object, 0).map(Self)
     }
 
-    /// Whether the container has the same items.
+    /// Whether the container still has the same items.
     fn is_current(&self, py: Python<'_>) -> bool {
         let object = self.0.object.bind(py);
         // SAFETY: the interpreter is attached, and the reference lives as long as `self`.
@@ -150,7 +151,7 @@ impl Snapshot {
     }
 }
 
-/// Objects that have to be where they were: globals, attributes of functions, and all attributes of classes.
+/// The values of variables when they were recorded: globals, attributes of functions, and all attributes of classes.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct Watch {
     items: Vec<(Py<PyDict>, Py<PyAny>, Py<PyAny>)>,
@@ -161,7 +162,7 @@ pub struct Watch {
 
 #[pymethods]
 impl Watch {
-    /// `items`: dictionaries, keys and values; `absent`: dictionaries and keys that they do not have; `attributes`:
+    /// `items`: dictionaries, keys and values; `absent`: dictionaries and keys that they do not contain; `attributes`:
     /// objects, names and values; `mappings`: mappings with all their values, in order.
     #[new]
     fn new(
@@ -178,7 +179,7 @@ impl Watch {
         }
     }
 
-    /// Whether each object is still there.
+    /// Whether each variable still has its value.
     fn is_current(&self, py: Python<'_>) -> PyResult<bool> {
         for (dict, key, value) in &self.items {
             let found = dict.bind(py).get_item(key)?;

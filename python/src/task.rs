@@ -17,29 +17,29 @@ use crate::failure::describe;
 use crate::options::duration;
 use crate::process::forked;
 
-/// What a task sends back: whether its pickle is the first of the arrays, and how many bytes were copied; the pickle,
-/// if it is short; and the memory that it refers to.
+/// The reply of a task: a word with [`PICKLE_IN_ARRAY`] and the number of copied bytes; the pickle, if it is short; and
+/// the memory that the pickle refers to.
 pub type Reply = (u64, Bytes, Vec<Array<u8>>);
 type Job = arenite::Job<Reply>;
 
-/// In the first word of a reply: the pickle is the first of its arrays. The other bits count copied bytes.
+/// In the first word of a reply: the pickle is the first of the arrays. The other bits count copied bytes.
 pub const PICKLE_IN_ARRAY: u64 = 1 << 63;
 
-/// How often a thread that waits lets Python handle signals.
+/// The interval at which a waiting thread handles signals.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// Where the reply of a task is.
+/// The place of a task's reply.
 enum Slot {
     /// In the engine, now or later.
     Sent(Job),
-    /// Here: the engine has ended.
+    /// In this process: the engine has ended.
     Ended(Box<Result<Reply, JobError>>),
-    /// It was taken.
+    /// The reply was taken.
     Taken,
 }
 
 impl Slot {
-    /// Takes the reply of a job that has ended.
+    /// Takes the reply if the job has ended.
     fn take(&mut self) -> Option<Result<Reply, JobError>> {
         match std::mem::replace(self, Self::Taken) {
             Self::Sent(mut job) => job.wait_timeout(Duration::ZERO),
@@ -51,12 +51,12 @@ impl Slot {
 
 /// The job of a task, until its reply is taken.
 pub struct Pending {
-    /// Threads that wait for the job share the lock. It is taken for writing only when the job has ended, so that they
-    /// leave at once.
+    /// Threads that wait for the job share the lock. A writer takes it only after the job has ended, when these threads
+    /// release it at once.
     slot: RwLock<Slot>,
-    /// The reply was taken, or given up.
+    /// Whether the reply was taken or discarded.
     taken: AtomicBool,
-    /// No one will take the reply. The task may still go on.
+    /// Whether the reply will not be taken. The task may still run.
     forgotten: AtomicBool,
 }
 
@@ -73,7 +73,7 @@ impl Pending {
         self.slot.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the reply of a job that has ended.
+    /// Takes the reply if the job has ended.
     fn take(&self) -> Option<Result<Reply, JobError>> {
         self.write().take()
     }
@@ -82,12 +82,11 @@ impl Pending {
         self.slot.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the reply out of an engine that has ended, so that the engine's memory is not held by what was not asked
-    /// for.
+    /// Moves the reply out of an engine that has ended, so that an unread reply does not keep the engine's memory.
     pub fn settle(&self) {
-        // One lock for both steps: a thread that takes the reply finds it in one place or the other.
+        // One lock for both steps: a thread that takes the reply finds it in the engine or in the slot.
         let mut slot = self.write();
-        // Relaxed: seen when the handle is dropped otherwise.
+        // Relaxed: a reply that is stored nevertheless is dropped with the handle.
         let is_forgotten = self.forgotten.load(Ordering::Relaxed);
         if let Some(result) = slot.take().filter(|_| !is_forgotten) {
             *slot = Slot::Ended(Box::new(result));
@@ -109,7 +108,7 @@ impl Pending {
         }
     }
 
-    /// Ends the job unless it has ended. `kill`: also if it runs.
+    /// Ends the job unless it has ended. Without `kill`, a running job goes on.
     pub fn end(&self, kill: bool) {
         if let Slot::Sent(job) = &*self.read() {
             if kill {
@@ -120,22 +119,22 @@ impl Pending {
         }
     }
 
-    /// Whether the job has ended and no one will take its reply.
+    /// Whether the job has ended and its reply will not be taken.
     pub fn is_over(&self) -> bool {
-        // Relaxed: seen at a later look otherwise.
+        // Relaxed: a later call sees the flag.
         self.forgotten.load(Ordering::Relaxed) && self.is_done()
     }
 }
 
 /// A submitted task.
 ///
-/// Dropping it lets the task run: its result is dropped when it has ended.
+/// Dropping the handle lets the task run; its result is dropped at its end.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct Task {
     number: u64,
     pending: Arc<Pending>,
     shared: Arc<Shared>,
-    /// The reply, once it was taken or given up. It stays here, so that Ctrl-C right after `take` loses nothing.
+    /// The reply after it was taken or discarded. It stays here, so that an interrupt right after `take` loses nothing.
     reply: PyOnceLock<Py<PyAny>>,
 }
 
@@ -149,7 +148,7 @@ impl Task {
         }
     }
 
-    /// The job, unless it belongs to a process that this one was forked from: its engine is not here.
+    /// Returns the job; fails if it belongs to a process that this process was forked from, whose engine is not here.
     fn pending(&self) -> PyResult<&Pending> {
         if self.shared.is_foreign() {
             Err(forked())
@@ -158,7 +157,7 @@ impl Task {
         }
     }
 
-    /// Takes the reply of a task that has ended, as `take` returns it.
+    /// Takes the reply of an ended task, in the form that `take` returns.
     fn take_once<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let pending = self.pending()?;
         if !pending.is_done() || pending.taken.swap(true, Ordering::AcqRel) {
@@ -173,7 +172,7 @@ impl Task {
             Ok(reply) => reply,
             Err(error) => return Ok(Some(describe(py, &error)?.into_any())),
         };
-        // What was copied lies in the arrays. The worker may say anything else.
+        // The copied bytes are part of the arrays. The worker is not trusted to report a number within this limit.
         let bytes: usize = arrays.iter().map(|array| array.len()).sum();
         let copied = (flags & !PICKLE_IN_ARRAY).min(bytes as u64);
         self.shared.count_copied(copied);
@@ -193,13 +192,13 @@ impl Task {
 
 #[pymethods]
 impl Task {
-    /// Waits until the task has ended, at most `timeout` seconds. Returns whether it has. Other threads run meanwhile,
-    /// and signals are handled.
+    /// Waits until the task has ended, at most `timeout` seconds. Returns whether it has ended. Other threads run
+    /// meanwhile, and signals are handled.
     #[pyo3(signature = (timeout=None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let pending = self.pending()?;
         let limit = timeout.map(|seconds| duration("timeout", seconds.max(0.0)));
-        // A limit beyond the range of the clock is none.
+        // A time beyond the range of the clock means no limit.
         let until = limit
             .transpose()?
             .and_then(|limit| Instant::now().checked_add(limit));
@@ -221,8 +220,8 @@ impl Task {
         Ok(self.pending()?.is_done())
     }
 
-    /// Reports `token` by `next_events` when the task has ended. Returns true if it has already; then nothing is
-    /// reported.
+    /// Arranges that `next_events` returns `token` when the task has ended. Returns true if the task has ended already;
+    /// then `token` is not reported.
     fn arm(&self, token: u64) -> PyResult<bool> {
         let waker = Waker::from(Arc::new(TokenWaker(token)));
         Ok(match &*self.pending()?.read() {
@@ -231,8 +230,9 @@ impl Task {
         })
     }
 
-    /// What the task has sent back: the pickle and the buffers of its value, or a dictionary that describes its failure;
-    /// each time the same object. `None` if it has not ended, or another thread takes the reply at this moment.
+    /// Returns the reply of the task: the pickle and the buffers of its value, or a dictionary that describes its
+    /// failure. Further calls return the same object. Returns `None` if the task has not ended, or while another thread
+    /// takes the reply.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         if let Some(reply) = self.reply.get(py) {
             return Ok(Some(reply.bind(py).clone()));
@@ -244,13 +244,13 @@ impl Task {
         Ok(reply)
     }
 
-    /// Gives the reply up: the task may go on, and `take` returns `reply` from now on. Returns whether there was a reply
-    /// to give up.
+    /// Discards the reply: the task may go on, and `take` returns `reply` from now on. Returns false if the reply was
+    /// taken or discarded earlier.
     fn discard(&self, py: Python<'_>, reply: Py<PyAny>) -> bool {
         let first = !self.pending.taken.swap(true, Ordering::AcqRel);
         if first {
             let _ = self.reply.set(py, reply);
-            // Relaxed: seen at a later look otherwise.
+            // Relaxed: a later call of `is_over` sees the flag.
             self.pending.forgotten.store(true, Ordering::Relaxed);
         }
         first
@@ -261,14 +261,14 @@ impl Task {
         Ok(matches!(&*self.pending()?.read(), Slot::Sent(job) if job.is_running()))
     }
 
-    /// Ends the task unless it has begun. In a child made by `fork()` this does nothing, as `kill`.
+    /// Ends the task unless it has begun. Does nothing in a child made by `fork()`; `kill` neither.
     fn cancel(&self) {
         if let Ok(pending) = self.pending() {
             pending.end(false);
         }
     }
 
-    /// Ends the task; if it runs, by killing its worker.
+    /// Ends the task. If it runs, kills its worker.
     fn kill(&self) {
         if let Ok(pending) = self.pending() {
             pending.end(true);
@@ -279,12 +279,12 @@ impl Task {
 impl Drop for Task {
     fn drop(&mut self) {
         if self.shared.is_foreign() {
-            // The job, and the engine that it points to, are the parent's.
+            // The parent owns the job and its engine.
             std::mem::forget((Arc::clone(&self.pending), Arc::clone(&self.shared)));
         } else if self.pending.is_done() {
             self.shared.forget(self.number);
         } else {
-            // It stays in the engine's table, so that it can still be cancelled.
+            // The job stays in the engine's table, so that it can still be cancelled.
             self.pending.forgotten.store(true, Ordering::Relaxed);
         }
     }

@@ -1,4 +1,4 @@
-//! The worker's side: the kernel that runs tasks.
+//! The kernel that runs tasks in a worker.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use crate::task::{PICKLE_IN_ARRAY, Reply};
 /// `arenite._worker.run`.
 static RUN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// The words of a call: two bytes of flags, the length of the function's pickle, that pickle, and that of the arguments.
+/// The first bytes of a call: flags, the length of the function's pickle, this pickle, and the arguments' pickle.
 pub struct Head<'a> {
     pub kind: u16,
     pub function: &'a [u8],
@@ -27,7 +27,7 @@ pub struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// The arguments are the first of the buffers.
+    /// Flag: the arguments' pickle is the first of the buffers.
     pub const ARGUMENTS_IN_BUFFER: u16 = 1 << 15;
     const LEN: usize = 6;
 
@@ -52,7 +52,7 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Runs in each worker before its first task. An error is the reason why the worker cannot start.
+/// Runs in each worker before its first task. An error describes why the worker cannot start.
 pub fn start_worker(setup: &Bytes) -> Result<(), String> {
     arenite::at_worker_end(end_worker);
     keep_thread_state();
@@ -69,7 +69,7 @@ pub fn start_worker(setup: &Bytes) -> Result<(), String> {
     }
 }
 
-/// Runs when this worker has run its last task: calls `arenite._worker.end`.
+/// Runs after the last task of this worker: calls `arenite._worker.end`.
 fn end_worker() {
     Python::attach(|py| {
         let end = py
@@ -90,7 +90,7 @@ pub fn run_task(head: &Bytes, buffers: raw::Buffers<'_>) -> Result<Reply, Typed<
     })
 }
 
-/// Calls Python. What is raised there, outside of the task's own code, is the failure of the task.
+/// Calls into Python. An exception outside the task's own code becomes the failure of the task.
 pub fn guarded<T>(
     call: impl FnOnce(Python<'_>) -> PyResult<Result<T, Typed<TaskError>>>,
 ) -> Result<T, Typed<TaskError>> {
@@ -105,7 +105,7 @@ pub fn guarded<T>(
     })
 }
 
-/// A call that has arrived, for Python. All of it has to be gone when the kernel returns.
+/// A received call, as Python objects. The kernel drops all of them before it returns.
 pub struct Received<'py> {
     pub function: Bound<'py, PyBytes>,
     pub arguments: Bound<'py, PyAny>,
@@ -139,7 +139,7 @@ impl<'py> Received<'py> {
     }
 }
 
-/// The reply of a task, from what `arenite._worker` has returned.
+/// Makes the reply of a task from the return value of `arenite._worker`.
 pub fn answer(answer: Bound<'_, PyAny>) -> PyResult<Result<Reply, Typed<TaskError>>> {
     let answer = answer.cast_into::<PyTuple>()?;
     if answer.len() == 2 {
@@ -150,13 +150,13 @@ pub fn answer(answer: Bound<'_, PyAny>) -> PyResult<Result<Reply, Typed<TaskErro
         answer.extract()?;
     let buffers = buffers.unwrap_or_default();
     let returned = buffers.iter().map(|buffer| buffer.returned()).collect();
-    // The value was dropped when Python returned; these are the last objects that do not belong to the task's code.
+    // Python has dropped the value; the task's code does not have these last objects.
     drop((answer, buffers));
     let (mut arrays, copied_here) = publish(returned);
     let copied = copied + copied_here;
     let pickle = pickle.as_bytes();
     Ok(Ok(if pickle.len() > LONGEST_INLINE {
-        // Without room it panics with `ArenaFull`, which reaches the program as the failure of the task.
+        // In a full arena this panics with `ArenaFull`, which the program gets as the failure of the task.
         arrays.insert(0, Array::from_slice(pickle));
         (copied | PICKLE_IN_ARRAY, Bytes::from(Vec::new()), arrays)
     } else {
@@ -164,8 +164,8 @@ pub fn answer(answer: Bound<'_, PyAny>) -> PyResult<Result<Reply, Typed<TaskErro
     }))
 }
 
-/// Runs in a worker after a task of which handles to memory are left: in cycles, which are collected, or kept by the
-/// task's code, in a cache for example. When collections find nothing, they become rare.
+/// Collects garbage after a task that leaves handles to memory. Cycles with handles are collected; handles that the
+/// task's code has stored, in a cache for example, remain. After collections that free nothing, skips further ones.
 pub fn collect() {
     static SKIP: AtomicUsize = AtomicUsize::new(0);
     static IN_VAIN: AtomicUsize = AtomicUsize::new(0);
@@ -185,20 +185,20 @@ pub fn collect() {
     }
 }
 
-/// Keeps the interpreter's state of this thread between tasks: making one takes microseconds, and `threading.local`
-/// would forget.
+/// Preserves the interpreter's thread state between tasks. Creating a state takes microseconds, and a new one would
+/// have an empty `threading.local`.
 fn keep_thread_state() {
     thread_local! {
         static KEPT: Cell<bool> = const { Cell::new(false) };
     }
     if !KEPT.replace(true) {
-        // SAFETY: the interpreter is initialised: this module was imported by it. The state that is made or found here
+        // SAFETY: the interpreter is initialised: it has imported this module. The state that is created or found here
         // is never released: it lives as long as the lane's thread, which ends with the process.
         unsafe {
             ffi::PyGILState_Ensure();
             ffi::PyEval_SaveThread();
         }
-        // What a thread that Python starts does for `threading.settrace`. A failure costs a trace.
+        // Python does this in its own threads, for `threading.settrace`. A failure costs only a trace.
         let _ = Python::attach(|py| {
             py.import("arenite._worker")?
                 .call_method0("enter_thread")
@@ -207,14 +207,14 @@ fn keep_thread_state() {
     }
 }
 
-/// Serves as a worker of the executor that started this process, or as the template of its workers. Never returns.
+/// Runs this process as a worker of the executor that started it, or as the template of its workers. Never returns.
 #[pyfunction]
 pub fn run_worker(py: Python<'_>, identity: Vec<u8>) {
     set_worker();
     py.detach(|| arenite::run_worker_from_template(&identity, &Interpreter::default()));
 }
 
-/// The interpreter of a template. It is copied with the lock held, and does before and after that what `os.fork` does.
+/// The interpreter of a template. The template is copied with the GIL locked, between the steps of `os.fork`.
 #[derive(Default)]
 struct Interpreter {
     held: Cell<Option<ffi::PyGILState_STATE>>,
@@ -223,7 +223,7 @@ struct Interpreter {
 impl Interpreter {
     fn release(&self) {
         if let Some(held) = self.held.take() {
-            // SAFETY: ends the call of `before_copy` on this thread.
+            // SAFETY: this ends the call in `before_copy` on the same thread.
             unsafe { ffi::PyGILState_Release(held) };
         }
     }
@@ -245,8 +245,7 @@ impl arenite::Template for Interpreter {
     }
 
     fn before_copy(&self) {
-        // SAFETY: the interpreter is initialised, and this is its main thread, which takes the lock, and holds it until
-        // `release`.
+        // SAFETY: the interpreter is initialised. This is its main thread, which takes the lock until `release`.
         unsafe {
             self.held.set(Some(ffi::PyGILState_Ensure()));
             ffi::PyOS_BeforeFork();
@@ -254,7 +253,7 @@ impl arenite::Template for Interpreter {
     }
 
     fn after_copy(&self) {
-        // SAFETY: after `before_copy`, in the process that was copied.
+        // SAFETY: `before_copy` was called, and this is the process that was copied.
         unsafe { ffi::PyOS_AfterFork_Parent() };
         self.release();
     }
@@ -264,10 +263,10 @@ impl arenite::Template for Interpreter {
     }
 
     fn in_copy(&self) {
-        // SAFETY: after `before_copy`, in the copy.
+        // SAFETY: `before_copy` was called, and this process is the copy.
         unsafe { ffi::PyOS_AfterFork_Child() };
         self.release();
-        // A failure leaves the numbers as they are.
+        // If this fails, exit handlers and random number generators stay as they are.
         let _ = Python::attach(|py| {
             let renewed = py.import("arenite._worker")?.call_method0("renew");
             renewed.map(drop)
@@ -281,7 +280,7 @@ pub fn is_cancelled() -> bool {
     arenite::cancelled()
 }
 
-/// The number of this worker, the number of processes that it had before, and the label of its executor; `None` in the
+/// The number of this worker, the number of its earlier processes, and the label of its executor; `None` in the
 /// program.
 #[pyfunction]
 pub fn worker_identity() -> Option<(u32, u32, &'static str)> {
@@ -293,13 +292,13 @@ pub fn worker_identity() -> Option<(u32, u32, &'static str)> {
     ))
 }
 
-/// Starts the clock of the running task's deadline: all that its function needs is loaded.
+/// Starts the clock of the running task's deadline, after everything that its function needs was loaded.
 #[pyfunction]
 pub fn begin_timed() {
     arenite::begin_timed();
 }
 
-/// The arena as a running task sees it.
+/// The arena of the running task.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct TaskArena;
 
@@ -314,7 +313,7 @@ impl TaskArena {
         }
     }
 
-    /// Allocates memory of the arena in a task.
+    /// Allocates memory in the arena, for the running task.
     #[pyo3(signature = (nbytes, zeroed=false))]
     fn alloc(&self, py: Python<'_>, nbytes: usize, zeroed: bool) -> PyResult<Buffer> {
         let array = if zeroed {
@@ -326,14 +325,14 @@ impl TaskArena {
         Ok(Buffer::whole(Memory::new(array, TASK, true)))
     }
 
-    /// The `nbytes` bytes at this address as a buffer, if they lie in memory that the task has; with `writable` only if
-    /// it has made that memory.
+    /// Returns the `nbytes` bytes at an address as a buffer, if the task has this memory. With `writable`, only if the
+    /// task has allocated it.
     #[pyo3(signature = (address, nbytes, writable=false))]
     fn find(&self, address: usize, nbytes: usize, writable: bool) -> Option<Buffer> {
         Buffer::find(address, nbytes, TASK, false, writable)
     }
 
-    /// The same for the bytes of an object with a buffer.
+    /// Like `find`, for the bytes of an object with a buffer.
     fn find_object(&self, object: &Bound<'_, PyAny>) -> Option<Buffer> {
         Buffer::find_object(object, TASK, false)
     }

@@ -10,13 +10,13 @@ use super::offset::{Extent, Offset};
 
 /// An owned extent of an arena; dropping it frees exactly that extent.
 ///
-/// A block says who owns memory, not who may read or write it: while a worker has it as a grant, or as an array lent to
-/// a job, no other process accesses it.
+/// A block says who owns memory, not who may read or write it. While a worker has the block as a grant, or has an array
+/// in it lent to a job, no other process accesses the block's memory.
 pub struct Block {
     arena: Arc<Arena>,
     at: Offset,
     len: u64,
-    /// Bytes counted for it: at least `len`, a multiple of the quantum, 0 for an empty block.
+    /// Bytes that the block occupies: at least `len`, a multiple of the quantum; 0 for an empty block.
     held: u64,
     fresh: bool,
 }
@@ -32,7 +32,7 @@ impl Block {
         }
     }
 
-    /// Its location and the number of bytes asked for.
+    /// The location of the block and the number of bytes requested.
     pub fn extent(&self) -> Extent {
         Extent {
             at: self.at,
@@ -40,7 +40,7 @@ impl Block {
         }
     }
 
-    /// Number of bytes asked for.
+    /// The number of bytes requested.
     #[cfg(any(test, feature = "sandbox"))]
     pub fn len(&self) -> u64 {
         self.len
@@ -51,13 +51,13 @@ impl Block {
         self.len == 0
     }
 
-    /// Bytes that it occupies: its length with padding.
+    /// The number of bytes that the block occupies: its length with padding.
     pub fn held(&self) -> u64 {
         self.held
     }
 
-    /// Bytes of whole pages that the block holds after the pages of `extent`, if `extent` reaches the block's end;
-    /// otherwise 0.
+    /// The number of bytes, in whole pages, between the last page of `extent` and the end of the block, if `extent` and
+    /// the padding after it reach the end; otherwise 0.
     pub(crate) fn spare_bytes_after(&self, extent: Extent) -> u64 {
         if extent.at.region() != self.at.region() || extent.len == 0 {
             return 0;
@@ -70,33 +70,33 @@ impl Block {
         held.saturating_sub(end.next_multiple_of(PAGE)) / PAGE * PAGE
     }
 
-    /// Its first byte in this process, aligned to at least 64 bytes. The caller must not read through it while another
-    /// process may write there.
+    /// The address of the first byte in this process, aligned to at least 64 bytes. The caller must not read through it
+    /// while another process may write there.
     pub fn as_ptr(&self) -> NonNull<u8> {
         self.arena.address(self.at)
     }
 
-    /// The [id](Arena::id) of its arena.
+    /// The [id](Arena::id) of the arena that the block belongs to.
     pub fn arena_id(&self) -> u64 {
         self.arena.id()
     }
 
-    /// Its arena.
+    /// The arena that the block belongs to.
     pub fn arena(&self) -> &Arc<Arena> {
         &self.arena
     }
 
-    /// Whether all of it was known to be zero when it was allocated.
+    /// Whether all bytes of the block were known to be zero when it was allocated.
     pub fn is_fresh(&self) -> bool {
         self.fresh
     }
 
-    /// Splits the block: it keeps the bytes before `at`, and the returned block owns those from `at` on, padding
-    /// included.
+    /// Splits the block at byte `at`: `self` keeps the bytes below `at`, and the returned block owns the rest with the
+    /// padding.
     ///
     /// # Panics
     ///
-    /// If `at` is not a multiple of 64, or is beyond what the block holds.
+    /// If `at` is not a multiple of 64, or is above [`held`](Block::held).
     #[must_use = "the part split off is freed when it is dropped"]
     pub fn split_off(&mut self, at: u64) -> Block {
         assert!(

@@ -12,31 +12,31 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How long a reading of the system's memory is used.
+/// Maximum age of a cached reading of the system's memory.
 const MAX_AGE: Duration = Duration::from_millis(100);
 
-/// Memory that is never committed, in bytes, so that the rest of the system can continue; an eighth of what is
-/// available if that is less.
+/// Bytes of the available memory that are never committed, so that the rest of the system can continue. If an eighth of
+/// the available memory is less, the reserve is that eighth.
 const RESERVE: u64 = 48 << 20;
 
-/// Lower bound of that reserve; a sixteenth of the total if that is less. With nothing left, the next worker that
-/// starts would make Linux kill a process.
+/// Lower bound of the reserve in bytes. If a sixteenth of the total memory is less, the bound is that sixteenth.
+/// Without a reserve, the next worker that starts would make Linux kill a process.
 const MIN_RESERVE: u64 = 8 << 20;
 
-/// Bytes that may still be committed.
+/// Limits what an arena commits: by its capacity, and by the memory of the system.
 #[derive(Debug)]
 pub(super) struct Budget {
     capacity: u64,
     committed: AtomicU64,
     memory: Mutex<Allowance>,
-    /// As [`Spec::root`](super::Spec::root).
+    /// See [`Spec::root`](super::Spec::root).
     root: PathBuf,
     pub(super) collapse: CollapsePolicy,
 }
 
 #[derive(Debug)]
 struct Allowance {
-    /// Bytes that may still be committed.
+    /// Bytes of the system's memory that may still be committed, according to the last reading.
     bytes: u64,
     read_at: Instant,
     /// Bytes claimed but perhaps not yet visible in the system's numbers.
@@ -54,8 +54,8 @@ impl Allowance {
         allowance
     }
 
-    /// Updates from the system's numbers. Part of what is in progress may be counted twice; the next update corrects
-    /// that.
+    /// Sets `bytes` from a new reading of the system's memory. A commit in progress may be counted twice, in
+    /// `in_progress` and in the reading; the next call corrects that.
     fn renew(&mut self, memory: &Memory) {
         let least = MIN_RESERVE.min(memory.limit / 16);
         let reserve = RESERVE.min(memory.available / 8).max(least);
@@ -65,7 +65,8 @@ impl Allowance {
     }
 }
 
-/// Bytes that count as committed while they are being committed. Returned on drop, unless confirmed.
+/// Bytes counted as committed while a commit is in progress. Drop returns them to the budget, unless `confirm` was
+/// called.
 #[derive(Debug)]
 #[must_use]
 pub(super) struct BudgetClaim<'a> {
@@ -74,7 +75,7 @@ pub(super) struct BudgetClaim<'a> {
 }
 
 impl BudgetClaim<'_> {
-    /// They are committed now, and visible in the system's numbers.
+    /// Records that the bytes are committed, and visible in the system's numbers.
     pub(super) fn confirm(self) {
         lock(&self.budget.memory).in_progress -= self.bytes;
         std::mem::forget(self);
@@ -89,7 +90,7 @@ impl Drop for BudgetClaim<'_> {
 }
 
 impl Budget {
-    /// `memory` is the system's current memory.
+    /// `memory` is a current reading of the system's memory.
     pub(super) fn new(capacity: u64, memory: &Memory, root: &Path) -> Budget {
         Budget {
             capacity,
@@ -134,18 +135,19 @@ impl Budget {
         })
     }
 
-    /// Whether the capacity, rather than the system's memory, has no room for `bytes` more.
+    /// Returns true if the capacity has no room for `bytes` more, whatever memory the system has.
     pub(super) fn is_too_small_for(&self, bytes: u64) -> bool {
         let sum = self.committed().checked_add(bytes);
         sum.is_none_or(|sum| sum > self.capacity)
     }
 
-    /// Returns committed bytes.
+    /// Returns `bytes` committed bytes to the budget.
     pub(super) fn give(&self, bytes: u64) {
         self.committed.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Claims memory of the machine and the container: segments beyond that would invoke the OOM killer.
+    /// Claims `bytes` of the memory of the machine and the container, and returns whether there was room. Committing
+    /// more than that would invoke the OOM killer.
     fn memory_for(&self, bytes: u64) -> bool {
         let mut allowance = lock(&self.memory);
         if (allowance.read_at.elapsed() > MAX_AGE || allowance.bytes < bytes)
@@ -175,12 +177,12 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 
 /// Decides when to try huge pages, from what they have cost so far.
 ///
-/// A good collapse takes an eighth of the time of 512 small pages. A slow one means that free memory is fragmented, or
-/// that the machine's host has taken it back. It is an investment: the next commit of that memory is a good one. So the
-/// time that good collapses save is credit for slow ones: all together cost no more than small pages would have, except
-/// for an initial credit of 100 ms. When the credit is spent, and after a failure, collapsing pauses for 10 ms, doubled
-/// after each further one up to 320 ms. A good collapse ends the pause, and so does a trim, which returns whole chunks
-/// to Linux.
+/// A good collapse takes an eighth of the time of 512 small pages. A slow collapse means that free memory is
+/// fragmented, or that the machine's host has taken it back; the next commit of the same memory is fast again. So the
+/// time that good collapses save is credit for slow ones: all collapses together cost no more than small pages would
+/// have, except for an initial credit of 100 ms. When the credit is spent, and after a failure, collapsing pauses for
+/// 10 ms; each further failure doubles the pause, up to 320 ms. A good collapse ends the pause, and so does a trim,
+/// which returns whole chunks to Linux.
 #[derive(Debug)]
 pub(super) struct CollapsePolicy {
     pace: Mutex<Pace>,

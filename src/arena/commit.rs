@@ -12,23 +12,23 @@ use super::layout::{CHUNK, GRANULE, PAGE};
 use super::region::{Region, chunks_of, inside, runs, touched, within};
 use crate::sys;
 
-/// A chunk of which at least this many granules (1 MiB) are needed at once becomes a huge page immediately.
+/// If at least this number of granules of a chunk (1 MiB) is needed at once, the chunk becomes a huge page immediately.
 const HUGE_MIN_NEED: u32 = 16;
-/// A chunk with at least this many granules of small pages (256 KiB) becomes a huge page when it needs more.
+/// If a chunk has at least this number of granules of small pages (256 KiB) and needs more, it becomes a huge page.
 const HUGE_MIN_HAVE: u32 = 4;
-/// With more than this many granules of small pages, copying them costs more than a huge page saves.
+/// If a chunk has more than this number of granules of small pages, copying them costs more than a huge page saves.
 const HUGE_MAX_COPY: u32 = 8;
 /// Maximum number of empty chunks collapsed by one call. Linux begins each call by asking every core to drain its page
 /// caches, which takes milliseconds when cores are busy.
 const MAX_RUN: usize = 16;
-/// From this number of runs on (64 MiB), several threads collapse them.
+/// From this number of runs on (64 MiB), several threads share the work.
 const PARALLEL_RUNS: usize = 2;
-/// Maximum number of these threads, including the caller.
+/// Maximum number of threads that collapse, including the caller.
 const MAX_THREADS: usize = 4;
-/// How often a collapse that returns `EAGAIN` is tried.
+/// Maximum number of tries of a collapse that returns `EAGAIN`.
 const COLLAPSE_TRIES: u32 = 3;
 
-/// There is no memory to commit.
+/// The error of [`Region::commit`]: the budget or the system has no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OutOfMemory;
 
@@ -73,9 +73,9 @@ impl Region {
         Ok(())
     }
 
-    /// Makes huge pages of the empty chunks of a large range with several threads: most of a collapse is clearing, and
-    /// one core clears less than memory bandwidth allows. What fails is left unchanged, for one thread that finds out
-    /// where.
+    /// Makes huge pages of the empty chunks of a large range, with several threads: a collapse spends most of its time
+    /// clearing memory, and one core does not use the full memory bandwidth. Chunks that fail stay as they were; the
+    /// caller then fills them one by one.
     fn fill_in_parallel(&self, range: &Range<u64>, budget: &Budget) {
         let chunks = chunks_of(range);
         if chunks.len() < PARALLEL_RUNS * MAX_RUN || !budget.collapse.is_worth_trying() {
@@ -130,7 +130,8 @@ impl Region {
             .count()
     }
 
-    /// Makes huge pages of `count` empty chunks with one call, or changes nothing. `threads` do this in parallel.
+    /// Makes huge pages of `count` empty chunks with one call, or changes nothing. `threads` is the number of threads
+    /// that call this in parallel.
     fn fill_run(&self, first: usize, count: usize, threads: u32, budget: &Budget) -> bool {
         let total = count as u64 * CHUNK;
         if !budget.collapse.is_worth_trying() {
@@ -151,7 +152,7 @@ impl Region {
             if worked {
                 self.note_committed(index, u32::MAX, true);
             } else {
-                // Linux does not report how far it came; trying chunk by chunk finds out.
+                // Linux does not report how many chunks succeeded. The caller finds out by trying chunk by chunk.
                 self.punch(index, u32::MAX);
             }
         }
@@ -188,7 +189,7 @@ impl Region {
             .and_then(|()| self.allocate(index, need));
         crate::sync::point!("commit.allocated");
         if done.is_err() {
-            // Part of it may be allocated; uncounted memory must not stay.
+            // Part of the range may be allocated; memory that is not counted must not stay.
             self.punch(index, need);
             return Err(OutOfMemory);
         }
@@ -208,8 +209,9 @@ impl Region {
         if self.collapse(index, 1, 1, budget) {
             return Ok(true);
         }
-        // Whatever the reason: fallocate decides whether there is room. Only for what has no memory yet: a fallocate
-        // that fails frees every untouched page of its range, even pages allocated by an earlier one.
+        // The reason of the failure does not matter: fallocate decides whether there is room. Allocate only granules
+        // without memory: a fallocate that fails frees every untouched page of its range, even pages that an earlier
+        // call has allocated.
         let filled = self.allocate(index, !have);
         if filled.is_err() {
             self.punch(index, !have);
@@ -231,17 +233,17 @@ impl Region {
             break;
         }
         crate::sync::point!("commit.collapsed");
-        // Parallel collapses share the memory bandwidth: divide, to compare with one that has it alone.
+        // Parallel collapses share the memory bandwidth: divide, to compare with a collapse that runs alone.
         let took = began.elapsed() / threads;
         budget.collapse.learn(took, count as u32, worked);
         worked
     }
 
-    /// Allocates memory for granules of a chunk. On `ENOSPC`, frees pages that readers of holes left, and tries once
+    /// Allocates memory for granules of a chunk. On `ENOSPC`, frees stray pages (see `punch_strays`) and tries once
     /// more.
     ///
-    /// The second try covers all granules: those allocated by the first are not accounted for yet, so they are freed as
-    /// strays.
+    /// The second try covers all granules: `punch_strays` also frees the granules that the first try allocated, which
+    /// are not accounted for yet.
     fn allocate(&self, index: usize, mask: u32) -> sys::Result<()> {
         let all = || runs(index, mask).try_for_each(|run| self.segment.allocate(run));
         match all() {
@@ -259,8 +261,8 @@ impl Region {
         }
     }
 
-    /// Frees memory that is not accounted for: reading a hole allocates a page of zeros. The caller holds
-    /// `commit_lock`. Returns the number of bytes freed.
+    /// Frees pages that the accounting does not count: reading a hole of the file allocates a page of zeros. The caller
+    /// holds `commit_lock`. Returns the number of bytes freed.
     pub(super) fn punch_strays(&self) -> u64 {
         let Ok(before) = self.segment.stat() else {
             return 0;
@@ -284,10 +286,10 @@ impl Region {
         before.blocks.saturating_sub(after)
     }
 
-    /// Frees memory that no block holds, until `want` bytes are free or all is. Returns the number of bytes.
+    /// Frees memory that no block occupies, until `want` bytes are freed or none is left. Returns the number of bytes.
     ///
-    /// Frees whole chunks, and granules of small pages; with `split_huge` also parts of huge pages, which then become
-    /// small pages.
+    /// Frees whole chunks, and granules of small pages. With `split_huge` it also frees parts of huge pages, whose rest
+    /// then consists of small pages.
     pub(super) fn trim(&self, split_huge: bool, want: u64, budget: &Budget) -> u64 {
         let _committing = lock(&self.commit_lock);
         let mut gained = self.punch_strays();
@@ -297,7 +299,7 @@ impl Region {
             if gained >= want {
                 break;
             }
-            // Owning the range while it is punched keeps it from being allocated meanwhile.
+            // Taking the range keeps other threads from allocating it while it is punched.
             if !lock(&self.accounting).free.take_exact(start, len) {
                 continue;
             }
@@ -323,7 +325,8 @@ impl Region {
         gained
     }
 
-    /// Frees memory of a free range, at least `want` bytes or all. From its end: blocks are taken from its start.
+    /// Frees at least `want` bytes of a free range, or all of it. Starts at its end, because blocks are taken from its
+    /// start.
     fn punch_free(&self, range: Range<u64>, split_huge: bool, want: u64, budget: &Budget) -> u64 {
         let mut gained = 0;
         for index in chunks_of(&range).rev() {
@@ -338,7 +341,7 @@ impl Region {
                 continue;
             }
             let zeros_generation = lock(&self.accounting).zeros_generation;
-            // Of a whole chunk also uncounted memory: a hostile writer can open its whole region.
+            // Punch even the uncounted granules of a whole chunk: a hostile writer can write to its whole region.
             let holes = if whole { !chunk.committed } else { 0 };
             let mut punched = 0;
             for run in runs(index, mask | holes) {
@@ -347,7 +350,7 @@ impl Region {
                 }
             }
             let mut accounting = lock(&self.accounting);
-            // If the writer was lost meanwhile, it may have written here again.
+            // If `forget_zeros` was called meanwhile, the writer may have written here again.
             let is_zero = punched == u32::MAX && accounting.zeros_generation == zeros_generation;
             let chunk = &mut accounting.chunks[index];
             punched &= chunk.committed;

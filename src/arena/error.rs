@@ -21,49 +21,51 @@ pub struct ArenaFull {
     pub free: u64,
     /// Maximum size of the arena.
     pub capacity: u64,
-    /// The largest free run in the region of the request, or what the worker may still take if that is less.
+    /// The largest free run in the region of the request. For a worker with a lower limit: the bytes it may still
+    /// allocate.
     pub largest_free: u64,
-    /// What the system has left: space in `/dev/shm`, or memory where segments have no names.
+    /// Bytes that the system has left: space in `/dev/shm`, or memory if segments have no names.
     pub shm_free: u64,
-    /// Bytes that workers retain for arrays that jobs have left behind, if the engine
+    /// Bytes that workers retain for arrays that outlive their jobs, if the engine
     /// [allows](crate::engine::Builder::retain_escaped) that.
     pub retained: u64,
-    /// What `shm_free` refers to: one of the codes below; above [`SHARE`](Self::SHARE), the bytes that a worker may
-    /// hold.
+    /// What `shm_free` refers to, and which limit was reached: one of the codes below. For `SHARE` the higher bits are
+    /// the bytes that a worker may hold.
     pub(crate) source: u64,
 }
 
 const _: () = assert!(size_of::<ArenaFull>() == 56 && align_of::<ArenaFull>() == 8);
 
 impl ArenaFull {
-    /// `shm_free` is the machine's.
+    /// The `source` if `shm_free` is memory of the machine.
     pub(crate) const MACHINE: u64 = 0;
-    /// `shm_free` is the container's.
+    /// The `source` if `shm_free` is memory of the container.
     pub(crate) const CONTAINER: u64 = 1;
-    /// `shm_free` is the file system's at `/dev/shm`.
+    /// The `source` if `shm_free` is space of the file system at `/dev/shm`.
     pub(crate) const FILE_SYSTEM: u64 = 2;
-    /// As `MACHINE`; but the arena's own capacity had no room, although this much is free in it.
+    /// The `source` if the limit was the arena's capacity; `shm_free` is memory of the machine, which is free.
     pub(crate) const ARENA: u64 = 3;
-    /// As `MACHINE`; there was no arena, and the memory would have been private.
+    /// The `source` if the request was for private memory, without an arena; `shm_free` is memory of the machine.
     pub(crate) const PROCESS: u64 = 4;
 
-    /// As `MACHINE`; but the worker would hold more than it may. The bits above this code are that limit in bytes.
+    /// The low bits of `source` if the limit of the worker was reached; `shm_free` is memory of the machine. The bits
+    /// above are the limit in bytes.
     const SHARE: u64 = 5;
     const SHARE_SHIFT: u32 = 8;
 
-    /// The source of a refusal to a worker that may hold this much.
+    /// The `source` for an allocation that would bring a worker above its limit of `limit` bytes.
     pub(crate) fn share(limit: u64) -> u64 {
         Self::SHARE | limit.min(u64::MAX >> Self::SHARE_SHIFT) << Self::SHARE_SHIFT
     }
 
-    /// How many bytes of the arena one worker may hold, if that was the limit: the arena has room, but not for this
-    /// worker. See [`Builder::max_arena_per_worker`](crate::engine::Builder::max_arena_per_worker).
+    /// The number of bytes of the arena that one worker may hold, if this limit was reached: the arena has room, but
+    /// not for this worker. See [`Builder::max_arena_per_worker`](crate::engine::Builder::max_arena_per_worker).
     pub fn worker_share(&self) -> Option<u64> {
         let code = self.source & ((1 << Self::SHARE_SHIFT) - 1);
         (code == Self::SHARE).then_some(self.source >> Self::SHARE_SHIFT)
     }
 
-    /// A failed allocation of private memory.
+    /// The error for a failed allocation of `requested` bytes of private memory.
     pub(crate) fn private(requested: u64) -> ArenaFull {
         let memory = sys::limits::memory_available(Path::new("/"));
         ArenaFull {
@@ -77,10 +79,10 @@ impl ArenaFull {
         }
     }
 
-    /// The limit of the system that was reached, or `None` if it was the arena's own capacity or the
-    /// [share](ArenaFull::worker_share) of a worker. The capacity can be used
-    /// up although [`largest_free`](ArenaFull::largest_free) reports room: it limits committed memory, which grows by
-    /// at least 64 KiB at a time, so small arrays scattered over many places take up more of it than they hold.
+    /// The limit of the system that was reached. `None` if the arena's own capacity or the
+    /// [share](ArenaFull::worker_share) of a worker was reached. The capacity can be used up although
+    /// [`largest_free`](ArenaFull::largest_free) reports room: it limits committed memory, which grows by at least 64
+    /// KiB at a time, so small arrays in many places commit more memory than they occupy.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;
@@ -94,7 +96,7 @@ impl ArenaFull {
     pub fn limit(&self) -> Option<SystemLimit> {
         let fits = self.requested <= self.largest_free.min(self.free).min(self.capacity);
         match self.source {
-            // The machine has the memory, but this process may not use it.
+            // The machine has the memory, but a limit of this process forbids to use it.
             Self::PROCESS if fits => Some(SystemLimit::AddressSpace),
             Self::PROCESS => Some(SystemLimit::Machine),
             Self::ARENA => None,
@@ -251,7 +253,7 @@ pub enum ArenaError {
     Truncated {
         /// Which segment.
         segment: String,
-        /// Its length in bytes.
+        /// The length of the segment in bytes.
         len: u64,
         /// The length according to its header.
         expected: u64,

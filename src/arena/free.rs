@@ -9,7 +9,7 @@ use super::layout::QUANTUM;
 /// Bins per power of two; sizes within a bin differ by at most 3 %.
 const STEPS: u64 = 32;
 const STEP_BITS: u32 = STEPS.trailing_zeros();
-/// Larger than any region.
+/// Upper bound of the length of a range: longer than any region.
 const LONGEST: u64 = 1 << 48;
 /// Enough bins for lengths up to `LONGEST` in quanta of 64 bytes.
 const BINS: usize = ((LONGEST.trailing_zeros() - 6 - STEP_BITS) as usize + 2) * STEPS as usize;
@@ -18,7 +18,8 @@ const WORDS: usize = BINS.div_ceil(64);
 const MAX_SCANNED: usize = 12;
 const NONE: u32 = u32::MAX;
 
-/// Hashes offsets, which are multiples of 64 from this module: one multiplication spreads them well enough.
+/// Hashes offsets. All keys come from this module and are multiples of 64, so one multiplication spreads them well
+/// enough.
 #[derive(Default)]
 struct OffsetHasher(u64);
 
@@ -51,9 +52,9 @@ struct Node {
 
 /// The free ranges of a region of `limit` bytes.
 ///
-/// Everything from `top` on is free and in no bin: it was never handed out, or has come back. Below it, free ranges are
-/// maximal (no two touch each other or `top`), unless merging was bounded. Lengths and starts are multiples of
-/// [`QUANTUM`].
+/// Everything from `top` on is free and in no bin. Below `top`, free ranges are maximal: no two of them touch each
+/// other or `top`, unless [`give_within`](FreeRanges::give_within) bounded the merging. Lengths and starts are
+/// multiples of [`QUANTUM`].
 #[derive(Debug)]
 pub(crate) struct FreeRanges {
     nodes: Vec<Node>,
@@ -67,7 +68,7 @@ pub(crate) struct FreeRanges {
     limit: u64,
 }
 
-/// The bin of a range of `len` bytes. Larger ranges are never in a lower bin.
+/// The index of the bin for ranges of `len` bytes. It never falls as `len` grows.
 fn bin(len: u64) -> usize {
     let units = len / QUANTUM;
     if units < STEPS {
@@ -79,7 +80,7 @@ fn bin(len: u64) -> usize {
 }
 
 impl FreeRanges {
-    /// `limit` bytes, all free.
+    /// Ranges of a region of `limit` bytes, all free.
     pub(super) fn new(limit: u64) -> FreeRanges {
         FreeRanges {
             nodes: Vec::new(),
@@ -94,19 +95,19 @@ impl FreeRanges {
         }
     }
 
-    /// The largest possible region, all taken; ranges become free when they are given.
+    /// Ranges of a region of the maximum size, all taken. [`give_within`](FreeRanges::give_within) frees some.
     pub(crate) fn all_taken() -> FreeRanges {
         let mut ranges = FreeRanges::new(LONGEST);
         ranges.top = LONGEST;
         ranges
     }
 
-    /// Free bytes below the top.
+    /// The number of free bytes below the top.
     pub(crate) fn holes(&self) -> u64 {
         self.holes
     }
 
-    /// The longest free range below the top.
+    /// The length of the longest free range below the top.
     pub(super) fn largest_hole(&self) -> u64 {
         let Some(bin) = self.last_bin() else {
             return 0;
@@ -114,12 +115,12 @@ impl FreeRanges {
         self.list(bin).map(|(_, node)| node.len).max().unwrap_or(0)
     }
 
-    /// The longest free range, including that above the top.
+    /// The length of the longest free range, including the range above the top.
     pub(super) fn largest(&self) -> u64 {
         self.largest_hole().max(self.limit - self.top)
     }
 
-    /// Whether this byte is above everything that was taken.
+    /// Whether the byte at `at` is at the top or above, and therefore free.
     pub(super) fn is_beyond(&self, at: u64) -> bool {
         at >= self.top
     }
@@ -135,11 +136,11 @@ impl FreeRanges {
             .collect()
     }
 
-    /// Takes `len` bytes at a multiple of `align`. Returns where they start.
+    /// Takes `len` bytes at a multiple of `align`. Returns their start.
     pub(super) fn take(&mut self, len: u64, align: u64) -> Option<u64> {
         let index = self.find(len, align, MAX_SCANNED).or_else(|| {
             let start = self.top.checked_next_multiple_of(align)?;
-            // Only if there is no room above the top: scan every range that could fit, however long that takes.
+            // Only if there is no room above the top: scan every range that could fit, however many there are.
             (start.checked_add(len)? > self.limit).then(|| self.find(len, align, usize::MAX))?
         });
         match index {
@@ -154,7 +155,7 @@ impl FreeRanges {
         Some(self.carve(index, len, align))
     }
 
-    /// Takes `len` bytes from this range, which fits. Returns where they start.
+    /// Takes `len` bytes from the range at `index`, which is known to fit. Returns their start.
     fn carve(&mut self, index: u32, len: u64, align: u64) -> u64 {
         let Node {
             start, len: had, ..
@@ -194,7 +195,7 @@ impl FreeRanges {
         }
     }
 
-    /// Takes the free range that ends at `end`. Returns where it starts.
+    /// Takes the free range that ends at `end`. Returns its start.
     pub(crate) fn take_before(&mut self, end: u64) -> Option<u64> {
         let index = *self.by_end.get(&end)?;
         let start = self.nodes[index as usize].start;
@@ -211,7 +212,7 @@ impl FreeRanges {
         }
     }
 
-    /// Takes everything from the top up to `to`. Returns start and length of the range.
+    /// Takes everything from the top up to `to`. Returns the start and the length.
     pub(super) fn take_up_to(&mut self, to: u64) -> Option<(u64, u64)> {
         if to <= self.top || to > self.limit {
             return None;
@@ -224,12 +225,12 @@ impl FreeRanges {
     ///
     /// # Panics
     ///
-    /// If part of it is already free, as far as that is visible at its ends: the accounting is wrong.
+    /// If part of it is already free, which shows that the accounting is wrong. Only its ends are checked.
     pub(super) fn give(&mut self, start: u64, len: u64) {
         self.give_within(start, len, 0..self.limit);
     }
 
-    /// The same, but merges nothing outside `bounds`.
+    /// Like [`give`](Self::give), but merges nothing outside `bounds`.
     ///
     /// # Panics
     ///
@@ -261,7 +262,7 @@ impl FreeRanges {
         }
     }
 
-    /// The smallest fit among the first `look` ranges of the first bin that has a fit.
+    /// Returns the smallest range that fits, of the first `look` ranges of the first bin with one that fits.
     fn find(&self, len: u64, align: u64, look: usize) -> Option<u32> {
         let mut from = bin(len);
         while let Some(bin) = self.next_bin(from) {

@@ -11,16 +11,16 @@ use crate::sys::{self, Segment};
 
 /// Alignment and padding of blocks in bytes: a cache line.
 pub(crate) const QUANTUM: u64 = 64;
-/// The unit of mappings and of blocks that are lent or published, in bytes.
+/// The unit, in bytes, of mappings and of blocks that are lent or published.
 pub(crate) const PAGE: u64 = sys::PAGE as u64;
-/// Blocks of this length in bytes or more own whole pages.
+/// Blocks of at least this number of bytes have whole pages of their own.
 pub(crate) const LARGE: u64 = 64 << 10;
 /// The unit of committing huge pages, in bytes.
 pub(super) const CHUNK: u64 = sys::HUGE as u64;
 /// The unit of committing small pages, in bytes.
 pub(super) const GRANULE: u64 = 64 << 10;
 
-/// Bytes of the control segment before the part of the links.
+/// Length in bytes of the header, after which the part of the links begins in the control segment.
 pub(crate) const HEADER_LEN: u64 = PAGE;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"arenite\x01");
@@ -42,7 +42,7 @@ pub(super) struct Layout {
     pub capacity: u64,
     /// Number of regions: one for the supervisor and one per worker.
     pub regions: u32,
-    /// Process id of the supervisor, for people; never used to decide liveness.
+    /// Process id of the supervisor, shown to users; never used to decide whether it lives.
     pub pid: u32,
 }
 

@@ -51,10 +51,10 @@ use crate::sys::{self, Segment};
 /// How a block is aligned and padded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BlockPlacement {
-    /// To 64 bytes, next to other blocks; from 64 KiB on like [`BlockPlacement::Pages`].
+    /// To 64 bytes, next to other blocks. Blocks of at least 64 KiB are placed as by [`BlockPlacement::Pages`].
     #[default]
     Packed,
-    /// To pages, which hold nothing else: required for blocks that are lent to workers.
+    /// To pages that no other block shares: required for blocks that are lent to workers.
     Pages,
 }
 
@@ -74,9 +74,9 @@ impl BlockPlacement {
 struct BlockSpec {
     /// Alignment and padding in bytes.
     unit: u64,
-    /// Its memory may consist of huge pages.
+    /// Whether the block's memory may consist of huge pages.
     huge: bool,
-    /// It may be lent to workers.
+    /// Whether the block may be lent to workers.
     lent: bool,
 }
 
@@ -90,8 +90,8 @@ impl BlockSpec {
     }
 
     /// The size of a large block that needs `needed` bytes. Opening part of a huge page to a worker permanently splits
-    /// its mapping into small pages, so a block that may be lent gets the rest of its last huge page, unless that is
-    /// more than an eighth of it.
+    /// its mapping into small pages. So a block that may be lent includes the rest of its last huge page, unless the
+    /// rest is more than an eighth of the block.
     fn len_for(self, needed: u64) -> u64 {
         let whole = needed.next_multiple_of(CHUNK);
         if self.lent && whole - needed <= needed / 8 {
@@ -104,7 +104,7 @@ impl BlockSpec {
 
 /// Shared memory in regions, one per writing process: the supervisor's handle.
 ///
-/// Each block holds the arena, so memory stays mapped as long as it is used. The name does not: see [`Arena::retire`].
+/// Each block holds the arena, so memory stays mapped as long as a block exists. For the name see [`Arena::retire`].
 #[derive(Debug)]
 pub struct Arena {
     id: u64,
@@ -115,35 +115,36 @@ pub struct Arena {
     memory: u64,
     backing: Backing,
     in_use: AtomicU64,
-    /// Bytes that workers retain for arrays that jobs have left behind.
+    /// Bytes that workers retain for arrays that outlive their jobs.
     retained: AtomicU64,
     high_water: AtomicU64,
     unused: UnusedNote,
 }
 
-/// The control segment in messages.
+/// What messages call the control segment.
 const CONTROL: &str = "the control segment";
 
 impl Arena {
     /// Creates an arena with `spec.writers + 1` regions. Only the control segment is committed.
     ///
-    /// Leaves no name behind, unless `spec.name` asks for one. Writes the header; [`Arena::set_ready`] declares it
-    /// valid once the links are laid out too.
+    /// No name remains in `/dev/shm`, unless `spec.name` asks for one. Writes the header; [`Arena::set_ready`] declares
+    /// it valid once the links are laid out too.
     ///
     /// # Errors
     ///
-    /// [`ArenaError::TooLarge`] if a limit of the system is below the capacity; it names the limit and the remedy.
+    /// [`ArenaError::TooLarge`] if a limit of the system is below the capacity; the error names the limit and the
+    /// remedy.
     /// [`ArenaError::NameTaken`] and [`ArenaError::BadName`]; [`ArenaError::System`] if a system call fails.
     #[cfg(any(test, feature = "points"))]
     pub fn create(spec: &Spec) -> Result<Arc<Arena>, ArenaError> {
         Arena::create_in(&SystemInfo::read(&spec.root), spec)
     }
 
-    /// The same, with system limits that the caller has read already.
+    /// Like [`create`](Arena::create), with limits of the system that the caller has read already.
     pub(crate) fn create_in(system: &SystemInfo, spec: &Spec) -> Result<Arc<Arena>, ArenaError> {
         let resolved = spec.resolve(system)?;
         open_closed_standard().map_err(ArenaError::System)?;
-        // Removes what killed programs left: segments killed between naming and unlinking, and kept names.
+        // Killed programs leave names: of segments not unlinked yet, and names that were kept.
         if spec.sweep {
             sweep();
         }
@@ -161,7 +162,7 @@ impl Arena {
         }
     }
 
-    /// Describes memory that another process has taken away from a segment, if any is missing.
+    /// Describes memory that another process has removed from a segment, if any is missing.
     pub(crate) fn damage(&self) -> Option<String> {
         let control = self.control.missing();
         let regions = self.regions.iter().zip(0..);
@@ -177,7 +178,7 @@ impl Arena {
         Some(missing.describe(&what))
     }
 
-    /// The same for the control segment alone, with a single system call.
+    /// Like [`damage`](Arena::damage) for the control segment alone, with a single system call.
     pub(crate) fn control_damage(&self) -> Option<String> {
         Some(self.control.missing()?.describe(CONTROL))
     }
@@ -193,7 +194,7 @@ impl Arena {
         let control = if named || name.is_some() {
             ControlSegment::named(name, resolved.control_len)?
         } else if spec.backing == Backing::Auto
-            // Its few pages are committed now or not at all, so it does not matter if /dev/shm fills up later.
+            // Its few pages are committed now or not at all, so it does not matter whether /dev/shm fills up later.
             && let Ok(control) = ControlSegment::named(None, resolved.control_len)
         {
             control
@@ -209,8 +210,8 @@ impl Arena {
             regions: resolved.regions.into(),
             pid: std::process::id(),
         };
-        // SAFETY: the control segment is mapped writable and wholly committed; none of its descriptors has left this
-        // function, and readers of a kept name wait for the ready word.
+        // SAFETY: the control segment is mapped writable and wholly committed. No other process has its descriptor yet;
+        // a process that opens a kept name only reads, and only after the ready word is stored.
         unsafe { layout::write(control.base(), &layout) };
         crate::sync::point!("create.header");
 
@@ -247,7 +248,7 @@ impl Arena {
         self.id
     }
 
-    /// What its segments are made of; never [`Backing::Auto`].
+    /// The kind of segment that the arena uses; never [`Backing::Auto`].
     #[cfg(test)]
     pub fn backing(&self) -> Backing {
         self.backing
@@ -289,12 +290,12 @@ impl Arena {
         crate::sync::point!("create.ready");
     }
 
-    /// Removes the name, if one was kept. Blocks may live on.
+    /// Removes the name from `/dev/shm`, if one was kept. Blocks stay valid.
     pub fn retire(&self) {
         self.control.remove_name();
     }
 
-    /// Allocates `len` committed bytes of `region`, with unspecified content. A `len` of 0 gives an empty block.
+    /// Allocates `len` committed bytes of `region`, with unspecified content. If `len` is 0, the block is empty.
     ///
     /// # Errors
     ///
@@ -312,7 +313,7 @@ impl Arena {
         self.place(region, len, BlockSpec::of(placement, len), None)
     }
 
-    /// Like [`Arena::alloc`], filled with zeros. Freshly committed memory is not written again.
+    /// Like [`Arena::alloc`], but filled with zeros. Memory that was just committed is zero already and is not written.
     ///
     /// # Errors
     ///
@@ -338,8 +339,8 @@ impl Arena {
         Ok(block)
     }
 
-    /// Allocates whole pages of `region` for a worker to allocate in. Without `huge`, commits exactly these as small
-    /// pages.
+    /// Allocates whole pages of `region` that a worker then allocates its results in. Without `huge`, commits exactly
+    /// these pages, as small pages.
     ///
     /// # Errors
     ///
@@ -359,8 +360,8 @@ impl Arena {
         self.place(region, padded, spec, None)
     }
 
-    /// Like [`Arena::grant`], but only from memory that is already committed, which takes no time. `None` if there is
-    /// none.
+    /// Like [`Arena::grant`], but only from memory that is already committed, which needs no system call. Returns
+    /// `None` if no such memory is free.
     pub(crate) fn grant_committed(self: &Arc<Self>, region: u16, len: u64) -> Option<Block> {
         let held = len.checked_next_multiple_of(PAGE)?;
         let in_use = self.in_use.load(Ordering::Relaxed);
@@ -375,14 +376,14 @@ impl Arena {
         Some(Block::new(Arc::clone(self), at, held, held, reserved.fresh))
     }
 
-    /// Forgets which bytes of a region are known to be zero. Called when the process that wrote it is gone and before
-    /// the next one gets a grant: a hostile process can open its whole region and write anywhere, even where nothing
-    /// was granted.
+    /// Marks every byte of a region as possibly nonzero. Called when the process that wrote the region is gone and
+    /// before the next process gets a grant: a hostile process can open its whole region and write anywhere, even where
+    /// nothing was granted.
     pub(crate) fn forget_zeros(&self, region: u16) {
         lock(&self.region(region).accounting).forget_zeros();
     }
 
-    /// Whether this byte of a region belongs to no block.
+    /// Whether the byte at `at` of a region belongs to no block.
     pub(crate) fn is_free(&self, region: u16, at: u64) -> bool {
         let Some(region) = self.regions.get(usize::from(region)) else {
             return true;
@@ -392,7 +393,7 @@ impl Arena {
         accounting.free.is_beyond(at) || accounting.free.ranges().into_iter().any(has)
     }
 
-    /// Bytes held by blocks.
+    /// The number of bytes that blocks occupy.
     pub(crate) fn in_use(&self) -> u64 {
         self.in_use.load(Ordering::Relaxed)
     }
@@ -404,7 +405,7 @@ impl Arena {
         spec: BlockSpec,
         mut stale: Option<&mut Vec<std::ops::Range<u64>>>,
     ) -> Result<Block, ArenaFull> {
-        // A forked copy would allocate memory that the original process also allocates.
+        // A forked copy of the process would allocate the same memory as the original.
         self.control.process.assert_current();
         let target = self.region(region);
         if len == 0 {
@@ -416,10 +417,10 @@ impl Arena {
             .filter(|&needed| needed <= self.capacity())
             .ok_or_else(|| self.full(region, len))?;
         let mut is_capacity_bound = false;
-        // On failure free memory is taken back: first where that costs nothing, then everywhere.
+        // On failure, reclaim free memory and try again: first whole chunks, then parts of huge pages too.
         for attempt in 0..3 {
             // Large blocks start at a huge page if possible: every process then maps them with huge pages, and opening
-            // part of them to a worker need not split any.
+            // part of a block to a worker need not split any.
             let (align, mut held) = match attempt == 0 && needed >= 2 * CHUNK {
                 true => (CHUNK, spec.len_for(needed)),
                 false => (spec.unit, needed),
@@ -442,7 +443,7 @@ impl Arena {
                 committed,
             }) = reserved
             else {
-                // A trim in progress holds free ranges back: wait for it, then try again.
+                // A trim in progress has taken free ranges out: wait until it ends, then try again.
                 drop(lock(&target.commit_lock));
                 continue;
             };
@@ -475,7 +476,8 @@ impl Arena {
         Err(full)
     }
 
-    /// Blocks other threads that need to commit memory of this region, as a commit does.
+    /// Locks `commit_lock` of a region: until the guard is dropped, other threads that need to commit memory there
+    /// wait.
     #[cfg(test)]
     pub(crate) fn hold_commit_lock(&self, region: u16) -> std::sync::MutexGuard<'_, ()> {
         lock(&self.region(region).commit_lock)
@@ -489,14 +491,14 @@ impl Arena {
         }
     }
 
-    /// A lane that retained `before` bytes for arrays that jobs have left behind retains `now` bytes.
+    /// Records that a lane retains `now` bytes for arrays that outlive their jobs, where it retained `before` bytes.
     pub(crate) fn note_retained(&self, before: u64, now: u64) {
-        // Relaxed: a number for messages. Wraps for a lane that retains less than before.
+        // Relaxed: a number for messages. The difference wraps if `now` is less than `before`.
         self.retained
             .fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
     }
 
-    /// The error for a worker that would hold more than `limit` bytes with `requested` more, and holds `held`.
+    /// The error for an allocation of `requested` bytes by a worker that holds `held` bytes and may hold `limit`.
     pub(crate) fn over_share(
         &self,
         region: u16,
@@ -547,7 +549,7 @@ impl Arena {
     }
 
     fn release(&self, at: Offset, held: u64) {
-        // In a forked copy, locks may be held by threads that do not exist there.
+        // In a forked copy, a lock may be held by a thread that does not exist there.
         if !self.control.process.is_current() {
             return;
         }
@@ -563,7 +565,7 @@ impl Arena {
         }
     }
 
-    /// The address of an offset inside a block, which is inside its region.
+    /// The address of an offset of a block. The offset is known to be within its region.
     fn address(&self, at: Offset) -> NonNull<u8> {
         let region = self.region(at.region());
         region
@@ -572,7 +574,7 @@ impl Arena {
             .expect("a block is inside its region")
     }
 
-    /// Calls `map` with the segment of an extent and the place of its first byte there.
+    /// Calls `map` with the segment of an extent and the position of the extent's first byte in it.
     pub(crate) fn with_segment<T>(
         &self,
         extent: Extent,
@@ -581,7 +583,7 @@ impl Arena {
         map(&self.region(extent.at.region()).segment, extent.at.offset())
     }
 
-    /// The address of `extent` in this process, if all of it has been committed at some time.
+    /// The address of `extent` in this process, if the whole extent was committed at some time.
     ///
     /// The caller must not read through it while another process may write there.
     ///
@@ -638,7 +640,8 @@ impl Arena {
         stats
     }
 
-    /// Returns memory that no block holds to the system. Returns the number of bytes. The content of blocks is kept.
+    /// Returns memory that no block occupies to the system. The content of blocks does not change. Returns the number
+    /// of bytes.
     pub fn trim(&self) -> u64 {
         self.reclaim(false, u64::MAX)
     }

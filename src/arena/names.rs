@@ -18,10 +18,10 @@ use crate::sys::limits::without_file_size_signal;
 use crate::sys::truncation::{self, Watched};
 use crate::sys::{self, Access, Map, Prot, Segment};
 
-/// How often creating a name is tried before it counts as an error.
+/// Maximum number of tries to create a name.
 const ATTEMPTS: u32 = 100;
 
-/// How often a name must be found locked before it counts as taken.
+/// A name counts as taken if it was found locked this number of times.
 const LOCK_CHECKS: u32 = 30;
 const LOCK_CHECK_PAUSE: Duration = Duration::from_millis(1);
 
@@ -34,7 +34,7 @@ const CHOSEN_SUFFIX: &str = ".kept";
 
 /// The segment name of an arena with a chosen name.
 fn chosen_segment(name: &str) -> String {
-    // The suffix contains a dot, which keeps it apart from random names.
+    // Random names contain no dot, so they never equal this name.
     format!("{}{name}{CHOSEN_SUFFIX}", prefix())
 }
 
@@ -46,7 +46,7 @@ pub struct ControlSegment {
     len: u64,
     segment: Segment,
     name: Mutex<Option<String>>,
-    /// The process that created it, and that alone removes its name.
+    /// The process that created the segment. No other process removes its name.
     pub(super) process: OwnerProcess,
 }
 
@@ -55,8 +55,8 @@ enum Mapping {
     Plain(Map),
 }
 
-// SAFETY: both variants are an address range that is unmapped on drop. ControlSegment hands out its raw start only, and
-// accesses there follow the rules of the link layer.
+// SAFETY: both variants own an address range that they unmap when dropped. ControlSegment hands out only its start as a
+// raw pointer; accesses through it follow the rules of the link layer.
 unsafe impl Send for ControlSegment {}
 // SAFETY: as above; `&ControlSegment` gives access to nothing of the Shmem but its address.
 unsafe impl Sync for ControlSegment {}
@@ -72,7 +72,7 @@ impl std::fmt::Debug for ControlSegment {
 }
 
 impl ControlSegment {
-    /// Creates one without a name.
+    /// Creates a control segment without a name.
     pub(super) fn anonymous(len: u64, sealed: bool) -> Result<ControlSegment, ArenaError> {
         let segment = Segment::create_memfd("arenite-control", sealed)?;
         segment.set_len(len)?;
@@ -89,10 +89,10 @@ impl ControlSegment {
         })
     }
 
-    /// Creates one in `/dev/shm`. Its name is kept only if the user chose one.
+    /// Creates a control segment in `/dev/shm`. Its name is kept only if the user chose one.
     ///
-    /// Creates the name exclusively, locks it, and checks that the name still exists; starts again if a sweep came
-    /// between.
+    /// Creates the name exclusively, locks the file, and checks that the name still exists. If a sweep has removed the
+    /// name meanwhile, starts again.
     pub(super) fn named(name: Option<&str>, len: u64) -> Result<ControlSegment, ArenaError> {
         let mut checks = 0;
         for _ in 0..ATTEMPTS {
@@ -124,14 +124,14 @@ impl ControlSegment {
                 Err(error) => return Err(shmem_error(&error, &full).into()),
             };
             crate::sync::point!("create.named");
-            // From here on this module removes the name: the crate would remove whatever has the name then.
+            // From here on this module removes the name: the crate would remove it even if another file has it by then.
             shmem.set_owner(false);
             let base = NonNull::new(shmem.as_ptr());
             let segment = match adopt(&full, base) {
                 Ok(Some(segment)) => segment,
                 other => {
-                    // No other program uses a random name: if only another holder of the lock came between, the name
-                    // must not stay. Nor must a name that could not even be opened, which no sweep could open either.
+                    // No other program uses a random name: if only a sweep or a listing had the lock meanwhile, the
+                    // name must not stay. Nor must a name that could not even be opened: no sweep could open it either.
                     let failed = other.is_err() && is_at(&full, base);
                     if name.is_none() || failed {
                         let _ = Segment::unlink(&full);
@@ -153,7 +153,7 @@ impl ControlSegment {
                 name: Mutex::new(Some(full)),
                 process: OwnerProcess::current(),
             };
-            // Errors from here on remove the name by dropping `control`.
+            // If a call below fails, dropping `control` removes the name.
             control.segment.allocate(0..len)?;
             crate::sync::point!("create.sized");
             if name.is_none() {
@@ -166,7 +166,7 @@ impl ControlSegment {
         Err(sys::Error::new("shm_open", Errno::EAGAIN, "a new control segment").into())
     }
 
-    /// The first byte. The header page is written; the rest, from [`ControlSegment::body`] on, belongs to the links.
+    /// The first byte. The header page comes first; the rest, from [`ControlSegment::body`] on, belongs to the links.
     pub fn base(&self) -> NonNull<u8> {
         match &self.mapping {
             Mapping::Named(shmem) => {
@@ -187,12 +187,12 @@ impl ControlSegment {
         unsafe { self.base().add(HEADER_LEN as usize) }
     }
 
-    /// The descriptor.
+    /// The descriptor of the segment.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.segment.as_fd()
     }
 
-    /// What another process has taken away from the segment.
+    /// What another process has removed from the segment, if anything.
     pub(super) fn missing(&self) -> Option<Missing> {
         let stat = self.segment.stat().ok()?;
         let is_truncated = stat.len < self.len;
@@ -212,11 +212,11 @@ impl ControlSegment {
         let Some(name) = lock(&self.name).take() else {
             return;
         };
-        // Only the holder of the lock removes a name, so the name is ours, unless someone removed it by hand and
-        // another program chose it since. The check needs no descriptor: there may be none left.
+        // Only the holder of the lock removes a name, so the name is ours, unless a user removed it by hand and another
+        // program chose it since. The check needs no descriptor: the process may have none left.
         let found = std::fs::symlink_metadata(format!("/dev/shm{name}"));
         let found = found.map(|found| (found.dev(), found.ino()));
-        // A name that stays would block others, so each of these calls is retried once.
+        // A name that stays would block other programs, so each of these calls is retried once.
         let ours = self.segment.stat().or_else(|_| self.segment.stat());
         let ours = ours.map(|stat| stat.identity);
         let chosen = name.ends_with(CHOSEN_SUFFIX);
@@ -233,8 +233,8 @@ impl Drop for ControlSegment {
     }
 }
 
-/// Opens and locks the control segment that was just created as `name` and mapped at `base`. `None` if a sweep came
-/// between.
+/// Opens and locks the control segment that was just created as `name` and mapped at `base`. `None` if a sweep has
+/// removed it meanwhile.
 fn adopt(name: &str, base: Option<NonNull<u8>>) -> sys::Result<Option<Segment>> {
     let segment = Segment::open_named(name, Access::ReadWrite)?;
     let locked = segment.try_lock()?;
@@ -266,7 +266,7 @@ fn shmem_error(error: &ShmemError, name: &str) -> sys::Error {
 
 /// Removes `name` if no live process holds its lock. Returns whether it is gone.
 ///
-/// The lock is held while the name is removed, and a process that locks a file whose name is gone starts again. Without
+/// The lock is held while the name is removed; a process that locks a file whose name is gone creates it again. Without
 /// this order a sweep would remove segments that have just been created.
 fn remove_if_stale(name: &str) -> sys::Result<bool> {
     let segment = match Segment::open_named(name, Access::ReadWrite) {
@@ -276,7 +276,7 @@ fn remove_if_stale(name: &str) -> sys::Result<bool> {
     };
     let stat = segment.stat()?;
     if stat.uid != sys::effective_user() {
-        // Another user has taken the name; not even root removes it.
+        // Another user owns the segment; not even root removes it.
         let what = format!("the segment {name}, which belongs to user {}", stat.uid);
         return Err(sys::Error::new("shm_open", Errno::EPERM, what));
     }
@@ -310,8 +310,8 @@ fn names() -> Vec<String> {
 
 /// Removes what this user's arenas left in `/dev/shm` when their programs were killed. Returns the names removed.
 ///
-/// Never removes a live arena: its program holds a lock that Linux releases only when the program ends. Skips what
-/// cannot be opened.
+/// Never removes a live arena: its program holds a lock that Linux releases only when the program ends. Skips segments
+/// that cannot be opened.
 pub fn sweep() -> Vec<String> {
     names()
         .into_iter()
@@ -324,11 +324,11 @@ pub fn sweep() -> Vec<String> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NamedArena {
-    /// The name that its program chose.
+    /// The name that the program chose for the arena.
     pub name: String,
-    /// Whether its program is alive.
+    /// Whether the program of the arena is alive.
     pub live: bool,
-    /// Process id of its program, if the header is readable.
+    /// Process id of the arena's program, if the header is readable.
     pub pid: Option<u32>,
     /// Capacity in bytes, if the header is readable.
     pub capacity: Option<u64>,
@@ -371,24 +371,24 @@ pub struct SegmentName {
     pub segment: String,
     /// The arena's name, if its program chose one.
     pub arena: Option<String>,
-    /// Whether its program is alive. [`sweep`] removes the names of dead ones.
+    /// Whether the arena's program is alive. If not, [`sweep`] removes the name.
     pub live: bool,
-    /// Bytes of memory allocated to it.
+    /// Bytes of memory allocated to the segment.
     pub bytes: u64,
-    /// Time since it was created, according to the system clock.
+    /// Time since the segment was created, according to the system clock.
     pub age: Duration,
 }
 
-/// All names of this user's arenas in `/dev/shm`, sorted. Skips segments that cannot be opened, and those of other
+/// All names of this user's arenas in `/dev/shm`, sorted. Skips segments that cannot be opened or belong to other
 /// users.
 ///
-/// May contain names that are being created or removed at this moment.
+/// May contain names that another process is creating or removing.
 pub fn segments() -> Vec<SegmentName> {
     let prefix = prefix();
     let look = |segment: String| {
         let open = Segment::open_named(&segment, Access::ReadOnly).ok()?;
         let stat = open.stat().ok()?;
-        // Removed since it was listed, or created by another user.
+        // It was removed after it was listed, or another user has created it.
         if stat.nlink == 0 || stat.uid != sys::effective_user() {
             return None;
         }
@@ -430,7 +430,7 @@ pub(super) fn region_segment(id: u64, index: u16) -> sys::Result<Segment> {
     let segment = Segment::create_named(&name)?;
     crate::sync::point!("create.region_named");
     match Segment::unlink(&name).or_else(|_| Segment::unlink(&name)) {
-        // A sweep has already removed it.
+        // ENOENT: a sweep has already removed the name.
         Err(error) if error.errno() != Errno::ENOENT => Err(error),
         _ => {
             crate::sync::point!("create.region_unnamed");

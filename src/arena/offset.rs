@@ -6,10 +6,10 @@ use super::layout::PAGE;
 use crate::sys::debug_as_text;
 use bytemuck::{Pod, Zeroable};
 
-/// Bits of an [`Offset`] that hold the byte offset; the rest is the region.
+/// The number of low bits of an [`Offset`] that hold the byte offset. The bits above hold the region.
 const BYTE_BITS: u32 = 48;
 
-/// A location in an arena: a region and a byte in it. Unlike an address it means the same in every process.
+/// A location in an arena: a region and a byte in it. Unlike an address, it means the same in every process.
 #[repr(transparent)]
 #[derive(Copy, Clone, Pod, Zeroable, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset(u64);
@@ -20,7 +20,7 @@ impl Offset {
     /// Upper bound of the size of a region in bytes.
     pub const MAX_REGION_LEN: u64 = 1 << BYTE_BITS;
 
-    /// Byte `offset` of `region`.
+    /// The location of byte `offset` of `region`.
     ///
     /// # Panics
     ///
@@ -69,13 +69,14 @@ pub struct Extent {
 const _: () = assert!(size_of::<Extent>() == 16);
 
 impl Extent {
-    /// The offset of the first byte after it, or `None` if it exceeds the maximum size of a region.
+    /// The offset of the first byte after the extent, or `None` if it exceeds the maximum size of a region.
     pub fn end(&self) -> Option<u64> {
         let end = self.at.offset().checked_add(self.len)?;
         (end <= Offset::MAX_REGION_LEN).then_some(end)
     }
 
-    /// Extends it to the end of its last page and by `behind` bytes of whole pages. Unchanged if `behind` is 0.
+    /// Extends the extent to the end of its last page, and then by `behind` bytes, which are whole pages. If `behind`
+    /// is 0, the extent does not change.
     pub(crate) fn extended_by_pages(&self, behind: u64) -> Extent {
         let whole = |end: u64| end.next_multiple_of(PAGE).saturating_add(behind);
         match self.end().filter(|_| behind > 0) {
@@ -87,7 +88,7 @@ impl Extent {
         }
     }
 
-    /// Whether the two share a byte.
+    /// Whether the two extents have a byte in common.
     pub(crate) fn overlaps(&self, other: &Extent) -> bool {
         let begins_in = |inner: &Extent, outer: &Extent| {
             let skip = inner.at.offset().checked_sub(outer.at.offset());
@@ -105,7 +106,7 @@ impl Extent {
 pub struct BadOffset {
     /// The extent.
     pub extent: Extent,
-    /// Committed bytes of its region; 0 if the region does not exist.
+    /// Committed bytes of the extent's region; 0 if the region does not exist.
     pub committed: u64,
 }
 

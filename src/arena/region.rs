@@ -12,14 +12,14 @@ use super::layout::{CHUNK, GRANULE};
 use crate::sys::truncation::{self, Watched};
 use crate::sys::{self, Map, Prot, Segment};
 
-/// State of 2 MiB of a region.
+/// The state of a chunk: 2 MiB of a region.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Chunk {
-    /// One bit per 64 KiB granule that is committed.
+    /// One bit for each granule (64 KiB); set if the granule is committed.
     pub(super) committed: u32,
-    /// Bytes of the chunk below this offset were handed out since they were last committed; the rest is zero.
+    /// Bytes of the chunk below this offset may have been written since they were committed. Bytes from it on are zero.
     pub(super) fresh_from: u32,
-    /// The chunk is one huge page.
+    /// Whether the chunk is one huge page.
     pub(super) huge: bool,
 }
 
@@ -29,11 +29,11 @@ pub(super) struct RegionAccounting {
     pub(super) free: FreeRanges,
     pub(super) chunks: Vec<Chunk>,
     pub(super) in_use: u64,
-    /// The most of them at one time since [`Arena::return_unused`](super::Arena::return_unused) last looked.
+    /// Maximum of `in_use` since [`Arena::return_unused`](super::Arena::return_unused) last reset it.
     pub(super) peak: u64,
     pub(super) blocks: u64,
-    /// How often [`RegionAccounting::forget_zeros`] was called: code that has just made zeros detects whether they still
-    /// count.
+    /// The number of calls of [`RegionAccounting::forget_zeros`]. A thread that punches memory compares it before and
+    /// after: if it differs, the memory does not count as zero.
     pub(super) zeros_generation: u64,
 }
 
@@ -41,9 +41,9 @@ pub(super) struct RegionAccounting {
 #[derive(Debug)]
 pub(super) struct Reserved {
     pub(super) start: u64,
-    /// Not handed out since it was committed, so it is zero.
+    /// Whether the range is known to be zero: no block had it since it was committed.
     pub(super) fresh: bool,
-    /// Every page of it is committed.
+    /// Whether every page of the range is committed.
     pub(super) committed: bool,
 }
 
@@ -101,7 +101,7 @@ impl RegionAccounting {
         }
     }
 
-    /// Takes `len` bytes at a multiple of `align`. Adds the parts that are not known to be zero to `stale`.
+    /// Takes `len` bytes at a multiple of `align`. Adds the parts that may be nonzero to `stale`.
     pub(super) fn reserve(
         &mut self,
         len: u64,
@@ -112,8 +112,8 @@ impl RegionAccounting {
         Some(self.record(start, len, stale))
     }
 
-    /// Takes `len` bytes at a multiple of `align` if the first free range is committed there; otherwise changes
-    /// nothing.
+    /// Takes `len` bytes at a multiple of `align`, if the range that [`reserve`](Self::reserve) would take is
+    /// committed. Otherwise changes nothing and returns `None`.
     pub(super) fn reserve_committed(&mut self, len: u64, align: u64) -> Option<Reserved> {
         let start = self.free.take(len, align)?;
         let range = start..start + len;
@@ -128,7 +128,7 @@ impl RegionAccounting {
         Some(self.record(start, len, None))
     }
 
-    /// Records a range that was taken.
+    /// Updates the accounting for a range that was taken from `free`.
     fn record(
         &mut self,
         start: u64,
@@ -165,7 +165,7 @@ impl RegionAccounting {
         reserved
     }
 
-    /// Forgets which bytes of the region are zero; memory committed later is.
+    /// Marks all committed memory of the region as possibly nonzero. Memory committed later is zero again.
     pub(super) fn forget_zeros(&mut self) {
         self.zeros_generation += 1;
         for chunk in &mut self.chunks {
@@ -180,7 +180,7 @@ impl RegionAccounting {
         self.blocks -= 1;
     }
 
-    /// Bytes that a commit of `range` adds to those committed already.
+    /// The number of bytes that a commit of `range` would add to the committed bytes.
     pub(super) fn uncommitted(&self, range: &Range<u64>) -> u64 {
         let of = |index: usize| {
             let have = self.chunks.get(index).map_or(0, |chunk| chunk.committed);
@@ -190,7 +190,7 @@ impl RegionAccounting {
         chunks_of(range).map(of).sum()
     }
 
-    /// Committed bytes.
+    /// The number of committed bytes.
     pub(super) fn committed(&self) -> u64 {
         self.chunks
             .iter()
@@ -199,18 +199,18 @@ impl RegionAccounting {
     }
 }
 
-/// Memory that another process has taken away from a segment.
+/// Describes memory that another process has removed from a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Missing {
-    /// Length is missing (truncated), rather than memory (hole-punched).
+    /// Whether the segment is too short (truncated). Otherwise memory is missing (holes were punched).
     pub(super) is_truncated: bool,
-    /// Bytes that are left.
+    /// The length of the segment, or the bytes of memory it has, in bytes.
     pub(super) left: u64,
     pub(super) expected: u64,
 }
 
 impl Missing {
-    /// Describes it for people.
+    /// A sentence about the damage. `what` names the segment.
     pub(super) fn describe(&self, what: &str) -> String {
         let Self {
             is_truncated,
@@ -239,7 +239,7 @@ pub(super) struct Region {
     /// Declared before the map, so that it is dropped first.
     _watched: Watched,
     pub(super) map: Map,
-    /// Length of the segment in bytes; everything that was ever committed is below it.
+    /// Length of the segment in bytes. All memory that was ever committed is below it.
     pub(super) len: AtomicU64,
     pub(super) accounting: Mutex<RegionAccounting>,
     pub(super) commit_lock: Mutex<()>,
@@ -262,8 +262,8 @@ impl Region {
         })
     }
 
-    /// Compares the segment's length and memory with the accounting. Returns what is missing; `None` also while a
-    /// commit changes both.
+    /// Compares the segment's length and memory with the accounting. Returns what is missing; `None` if nothing is, or
+    /// while a commit changes the segment.
     pub(super) fn missing(&self) -> Option<Missing> {
         let _committing = self.commit_lock.try_lock().ok()?;
         let len = self.len();
@@ -283,7 +283,7 @@ impl Region {
         self.len.load(Ordering::Acquire)
     }
 
-    /// Makes the segment at least `len` bytes long. An error if another process has truncated it: content that is gone
+    /// Makes the segment at least `len` bytes long. Fails if another process has truncated the segment: lost content
     /// must not read as zeros. The caller holds `commit_lock`.
     pub(super) fn grow(&self, len: u64) -> sys::Result<()> {
         if self.segment.stat()?.len < self.len() {

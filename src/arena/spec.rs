@@ -11,8 +11,7 @@ use crate::sys::{self, limits};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Backing {
-    /// `Memfd` for arrays, so that it does not matter what other programs do in `/dev/shm`; `Named` where memory files
-    /// are forbidden.
+    /// `Memfd` for arrays, so that other programs in `/dev/shm` do not matter. If memory files are forbidden, `Named`.
     #[default]
     Auto,
     /// POSIX shared memory in `/dev/shm`, limited by its size. Names are removed at once.
@@ -26,18 +25,17 @@ pub enum Backing {
 /// Settings of [`Arena::create`](super::Arena::create).
 #[derive(Debug, Clone)]
 pub struct Spec {
-    /// Keeps the control segment under this name, for other programs: 1 to 100 letters, digits, `-`, `_`.
+    /// The name under which other programs find the control segment: 1 to 100 letters, digits, `-`, `_`.
     pub name: Option<String>,
     /// Bytes that all regions together may commit, rounded up to 64 KiB. See [`default_capacity`].
     pub capacity: u64,
     /// Number of workers. Region 0 belongs to the supervisor, region `k` to worker `k`.
     pub writers: u16,
     /// What the segments are made of.
-    /// What segments are made of.
     pub backing: Backing,
     /// Bytes of the control segment after its header page.
     pub control_len: u64,
-    /// Whether to first remove names that dead programs left in `/dev/shm`, independent of `backing`.
+    /// Whether to first remove names that killed programs left in `/dev/shm`. Does not depend on `backing`.
     pub sweep: bool,
     /// Whether core dumps of this process contain the regions.
     pub in_core_dumps: bool,
@@ -70,10 +68,10 @@ fn half_of(memory: &limits::Memory) -> u64 {
     (memory.available / 2).max(CHUNK) / CHUNK * CHUNK
 }
 
-/// Address space that the regions of one process may take together, in bytes: half of what x86_64 has.
+/// Maximum address space of all regions of one process together, in bytes: half of what x86_64 has.
 const ADDRESSES: u64 = 1 << 46;
 
-/// Limits and memory of the system; a value, so that decisions can be tested.
+/// Limits and memory of the system, as a value, so that tests can supply others.
 #[derive(Debug, Clone)]
 pub(crate) struct SystemInfo {
     pub(super) shm: Result<limits::Space, sys::Error>,
@@ -84,7 +82,7 @@ pub(crate) struct SystemInfo {
 }
 
 impl SystemInfo {
-    /// Reads them. `root` as in [`Spec::root`].
+    /// Reads the limits and the memory. For `root` see [`Spec::root`].
     pub(crate) fn read(root: &Path) -> SystemInfo {
         SystemInfo {
             shm: limits::shm_space(Path::new("/dev/shm")),
@@ -101,7 +99,7 @@ impl SystemInfo {
     }
 }
 
-/// Settings with everything decided.
+/// A [`Spec`] after all defaults were decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ResolvedSpec {
     pub(super) capacity: u64,
@@ -173,9 +171,9 @@ impl Spec {
             (Backing::Named, Err(error)) => return Err(ArenaError::System(error.clone())),
             (backing, _) => backing,
         };
-        // Rounded to the unit of commits, since a partial unit could not be used. This may exceed a limit by that part,
-        // which matters less than refusing a capacity that equals the limit; each commit checks the system's memory
-        // anyway.
+        // Rounded up to the unit of commits, since a partial unit could not be used. The result may exceed a limit by
+        // less than one unit. To refuse a capacity that equals the limit would be worse, and each commit checks the
+        // system's memory anyway.
         let capacity = capacity
             .checked_next_multiple_of(GRANULE)
             .unwrap_or(capacity);

@@ -8,14 +8,14 @@ pub struct ArenaStats {
     pub capacity: u64,
     /// Bytes backed by memory.
     pub committed: u64,
-    /// Bytes held by blocks, padding included.
+    /// Bytes that blocks occupy, padding included.
     pub in_use: u64,
     /// Maximum of `in_use` so far.
     pub high_water: u64,
     /// The longest free run in any region, committed or not.
     pub largest_free: u64,
-    /// The fraction of the free memory between blocks, over all regions, that is not in its largest piece: 0 if it is
-    /// in one piece, towards 1 if it is in many.
+    /// How scattered the free memory between blocks is, over all regions: 0 if it is in one piece, towards 1 if it is
+    /// in many. Computed as the fraction that is not in the largest piece.
     pub fragmentation: f64,
     /// Number of blocks.
     pub blocks: u64,

@@ -6,7 +6,7 @@ use super::{Arena, BadOffset, Block, BlockPlacement, Extent, View};
 use crate::arena::ArenaFull;
 
 impl Arena {
-    /// Allocates a block of region 0 with a copy of these words.
+    /// Allocates a block of region 0 with a copy of `words`.
     ///
     /// # Errors
     ///
@@ -32,9 +32,9 @@ impl Arena {
     #[cfg(feature = "sandbox")]
     pub(crate) fn alloc_copy(self: &Arc<Self>, of: &Block) -> Result<Block, ArenaFull> {
         let block = self.alloc(0, of.len(), BlockPlacement::Packed)?;
-        // SAFETY: the block was just allocated and is known to no other code; both have this length and stay mapped
-        // while they live. A worker that writes to what it has published changes the copied bytes, but no memory behind
-        // a reference.
+        // SAFETY: the block was just allocated, so no other code and no worker has its location. Both blocks have
+        // `of.len()` bytes and stay mapped while they live. A worker that has published `of` may write to it meanwhile;
+        // then the copied bytes are unspecified, but no reference to them exists.
         unsafe {
             block
                 .as_ptr()

@@ -1,4 +1,4 @@
-//! Returning memory that no block has held for a while: see "Memory without use" in README.md.
+//! Returning memory that no block has occupied for a while: see "Memory without use" in README.md.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -8,35 +8,35 @@ use super::budget::lock;
 use super::layout::CHUNK;
 use crate::sys::event::EventFd;
 
-/// Whether there is memory to look at, and who does that.
+/// Whether [`Arena::return_unused`] may have something to return, and how its caller is notified.
 #[derive(Debug, Default)]
 pub(super) struct UnusedNote {
     is_set: AtomicBool,
-    /// Signalled when the note is set.
+    /// Signalled when `is_set` becomes true.
     reader: OnceLock<Arc<EventFd>>,
 }
 
 impl UnusedNote {
     #[cold]
     fn set(&self) {
-        // Relaxed: guards no memory. Whoever finds it set by another thread relies on that thread's signal.
+        // Relaxed: guards no memory. If another thread has set it, that thread signals the reader.
         if !self.is_set.swap(true, Ordering::Relaxed)
             && let Some(reader) = self.reader.get()
         {
-            // Fails only for a bad descriptor, and this one is open as long as `self`.
+            // Fails only for a bad descriptor, and this descriptor stays open as long as `self` lives.
             let _ = reader.ring();
         }
     }
 }
 
 impl Arena {
-    /// From now on signals `reader` when there is memory without use: see [`Arena::has_unused`].
+    /// Signals `reader` from now on whenever there is memory without use: see [`Arena::has_unused`].
     pub(crate) fn signal_unused(&self, reader: &Arc<EventFd>) {
         // An arena has one engine, which has one monitor.
         let _ = self.unused.reader.set(Arc::clone(reader));
     }
 
-    /// Called when `in_use` bytes are left in blocks.
+    /// Sets the note if at least a chunk is committed beyond the `in_use` bytes that blocks occupy.
     #[inline]
     pub(super) fn note_unused(&self, in_use: u64) {
         if self.budget.committed().saturating_sub(in_use) >= CHUNK
@@ -46,16 +46,17 @@ impl Arena {
         }
     }
 
-    /// Whether at least a chunk is committed beyond what blocks hold, which [`Arena::return_unused`] may return.
+    /// Whether at least a chunk is committed that no block occupies, so that [`Arena::return_unused`] may return
+    /// memory.
     pub(crate) fn has_unused(&self) -> bool {
         self.unused.is_set.load(Ordering::Relaxed)
     }
 
-    /// Returns to the system what no block has held since the call before: in each region the committed bytes beyond
-    /// the most that were in use at one time since then. Returns whether another call may return more; otherwise the
-    /// next release of a block sets the note again.
+    /// Returns memory to the system that no block has occupied since the previous call: in each region, the committed
+    /// bytes beyond the maximum in use since then. Returns true if another call may return more memory. If false, the
+    /// next release of a block may set the note again.
     pub(crate) fn return_unused(&self) -> bool {
-        // First: a block that is released from here on sets it again.
+        // Reset the note first: a block that is released from here on sets it again.
         self.unused.is_set.store(false, Ordering::Relaxed);
         let mut may_return_more = false;
         for region in &self.regions {

@@ -16,7 +16,7 @@ use super::offset::{BadOffset, Extent};
 use crate::sys::crash::{Area, Located};
 use crate::sys::{self, Access, Map, Prot, Segment};
 
-/// What a worker needs to attach.
+/// Parameters of [`View::attach`].
 #[derive(Debug)]
 pub struct AttachSpec {
     /// Inherited descriptors in the order of [`Arena::descriptors`](super::Arena::descriptors).
@@ -29,13 +29,13 @@ pub struct AttachSpec {
     pub lend: bool,
 }
 
-/// The arena in a worker: every region is readable, the worker's own writable where it is open.
+/// The arena in a worker: every region is readable; the worker's own is also writable where it is open.
 #[derive(Debug)]
 pub struct View {
     layout: Layout,
     own: u16,
     control: Map,
-    /// Writable; `None` once the worker has mapped its half of its links.
+    /// A writable descriptor; `None` once the worker has mapped its half of its links.
     control_rw: Mutex<Option<Segment>>,
     regions: Vec<MappedRegion>,
 }
@@ -46,15 +46,15 @@ struct MappedRegion {
     /// Read-only, to query the current length of the segment. `None` once descriptors are closed.
     segment: RwLock<Option<Segment>>,
     known_len: AtomicU64,
-    /// Writable description for `lend_map`, if arrays may be lent.
+    /// A writable descriptor, from which `lend_map` is made; `None` if arrays may not be lent.
     lendable: Mutex<Option<Segment>>,
     lend_map: OnceLock<Map>,
 }
 
-/// The view that forked copies of this process read.
+/// The view that [`map_in_fork`] maps in forked copies of this process.
 static FORK_VIEW: OnceLock<&'static View> = OnceLock::new();
 
-/// Runs in a forked copy before anything else. What cannot be mapped is missing there.
+/// Runs in a forked copy before any other code. If a map fails, that part is not mapped in the copy.
 fn map_in_fork() {
     if let Some(view) = FORK_VIEW.get() {
         view.map_in_fork();
@@ -65,9 +65,9 @@ impl View {
     /// Attaches to an arena: maps everything, and closes inherited descriptors that are no longer needed.
     ///
     /// Other regions are mapped from a read-only description opened here, so their maps can never become writable. The
-    /// worker's own region is mapped from the inherited one, closed for writing until [`View::open_own`]. The control
-    /// segment is opened again even for writing: a map of the inherited description would keep the supervisor's lock
-    /// alive.
+    /// worker's own region is mapped from the inherited description, closed for writing until [`View::open_own`]. The
+    /// control segment is opened again even for writing: a map of the inherited description would keep the supervisor's
+    /// lock alive.
     ///
     /// # Errors
     ///
@@ -124,7 +124,7 @@ impl View {
             let source = if mine { &writable } else { &segment };
             let map = Map::new(source, 0, len, Prot::Read, true)?;
             if mine {
-                // A forked copy could write after the end of the job.
+                // Not in forked copies: a copy could write after the end of the job.
                 map.exclude_from_forks()?;
             }
             regions.push(MappedRegion {
@@ -201,8 +201,8 @@ impl View {
         lock(&self.control_rw).take();
     }
 
-    /// Closes every descriptor; maps stay. Afterwards lengths are bounded by the reservation alone, and arrays can be
-    /// lent only from regions that were lent from before.
+    /// Closes every descriptor; maps stay. Afterwards only the reservation bounds lengths, and arrays can be lent only
+    /// from regions from which an array was lent before.
     pub fn close_descriptors(&self) {
         self.close_control();
         for region in &self.regions {
@@ -215,9 +215,8 @@ impl View {
         }
     }
 
-    /// Makes what this process can write readable in forked copies of it, at the same addresses: depending on who made
-    /// it, an array that a kernel was given may be there. Copies can write no part of the arena. Only the first call
-    /// has an effect.
+    /// Makes memory that this process can write readable in its forked copies, at the same addresses: arrays that a
+    /// kernel was given may be there. The copies can write no part of the arena. Only the first call has an effect.
     pub fn keep_readable_in_forks(&'static self) {
         let _ = FORK_VIEW.set(self);
         sys::fork::run_first_in_forks(map_in_fork);
@@ -225,7 +224,7 @@ impl View {
 
     fn map_in_fork(&self) {
         for (index, region) in self.regions.iter().enumerate() {
-            // A thread that does not exist here may have been closing it.
+            // A thread that does not exist in this copy may hold the lock for writing.
             let Ok(segment) = region.segment.try_read() else {
                 continue;
             };
@@ -248,7 +247,7 @@ impl View {
     pub fn seal(&self) -> sys::Result<()> {
         self.control.seal()?;
         for (index, region) in self.regions.iter().enumerate() {
-            // The own region is opened and closed by `mprotect` as grants come and go.
+            // `mprotect` opens and closes the worker's own region as grants come and go.
             if index != usize::from(self.own) {
                 region.map.seal()?;
             }
@@ -289,7 +288,8 @@ impl View {
         Ok((region, extent.at.offset() as usize..end as usize))
     }
 
-    /// The address of `extent` in this process, for reading, and in the own region also for writing where it is open.
+    /// The address of `extent` in this process: for reading, and where the worker's own region is open also for
+    /// writing.
     ///
     /// # Errors
     ///
@@ -302,8 +302,8 @@ impl View {
         })
     }
 
-    /// Calls `map` with the segment of an extent and the place of its first byte there. `None` if the extent does not
-    /// exist, or once descriptors are closed.
+    /// Calls `map` with the segment of an extent and the position of the extent's first byte in it. Returns `None` if
+    /// the extent does not exist, or after the descriptors were closed.
     pub fn with_segment<T>(
         &self,
         extent: Extent,
@@ -317,7 +317,7 @@ impl View {
             .map(|segment| map(segment, range.start as u64))
     }
 
-    /// Where this address is, if in a map of the arena. Async-signal-safe.
+    /// The location of `address`, if it is in a map of the arena. Async-signal-safe.
     pub fn locate(&self, address: usize) -> Option<Located> {
         let inside = |map: &Map| {
             let at = address.checked_sub(map.base().as_ptr().addr())?;
@@ -341,7 +341,7 @@ impl View {
         })
     }
 
-    /// Opens bytes of the own region for writing, rounded outward to whole pages.
+    /// Opens bytes of the worker's own region for writing, rounded outward to whole pages.
     ///
     /// # Errors
     ///
@@ -352,7 +352,7 @@ impl View {
         self.protect_own(start..end, Prot::ReadWrite)
     }
 
-    /// Closes bytes of the own region for writing: the pages that are wholly inside `range`.
+    /// Closes bytes of the worker's own region for writing: the pages that are wholly inside `range`.
     ///
     /// # Errors
     ///
@@ -368,15 +368,15 @@ impl View {
         map.protect(range.start as usize..range.end as usize, prot)
     }
 
-    /// Opens whole pages of another region for writing, in a second map that is otherwise closed. Returns the first
-    /// byte there.
+    /// Opens whole pages of another region for writing, in a second map of that region. Returns the address of the
+    /// first byte there.
     ///
-    /// An extent of the own region is opened in place. An empty extent opens nothing.
+    /// An extent of the worker's own region is opened in place. An empty extent opens nothing.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the extent is outside the arena, `EPERM` if arrays must not be lent to this worker, and the error of
-    /// a system call that fails.
+    /// `EINVAL` if the extent is outside the arena, `EPERM` if arrays may not be lent to this worker, and the error of
+    /// a failed system call.
     pub fn lend_open(&self, extent: Extent) -> sys::Result<NonNull<u8>> {
         let (map, range) = self.lent(extent)?;
         if !range.is_empty() {
@@ -395,7 +395,7 @@ impl View {
         self.lend_protect(extent, Prot::None)
     }
 
-    /// Closes what [`View::lend_open`] opened for writing, and leaves it readable there.
+    /// Closes for writing what [`View::lend_open`] opened, but leaves it readable there.
     ///
     /// # Errors
     ///
@@ -406,11 +406,11 @@ impl View {
 
     fn lend_protect(&self, extent: Extent, prot: Prot) -> sys::Result<()> {
         let (map, range) = self.lent(extent)?;
-        // The page around an empty extent may hold what the worker writes next.
+        // The page around an empty extent may contain what the worker writes next.
         if range.is_empty() {
             return Ok(());
         }
-        // The only map of the own region stays readable.
+        // The worker's own region has no second map, so it stays readable.
         let is_own = extent.at.region() == self.own;
         map.protect(pages(&range), if is_own { Prot::Read } else { prot })
     }
@@ -430,7 +430,7 @@ impl View {
             .as_ref()
             .ok_or_else(|| lend_error(extent, Errno::EPERM))?;
         let map = Map::new(segment, 0, region.map.len(), Prot::None, true)?;
-        // For the same reason as the own region.
+        // Not in forked copies: a copy could write after the end of the job.
         map.exclude_from_forks()?;
         // If another thread was faster, this map is dropped.
         Ok((region.lend_map.get_or_init(|| map), range))

@@ -1,7 +1,7 @@
-//! Memory for the arrays of another language, of which jobs read snapshots: [`CowHeap`].
+//! Memory for the arrays of another language, with snapshots of it for jobs: [`CowHeap`].
 //!
-//! A heap consists of *regions*: memory files, each mapped twice, for writing (where its blocks are) and for reading. A
-//! block begins at a chunk of 2 MiB and no other block is in its chunks.
+//! A heap consists of *regions*. A region is a memory file that is mapped twice: for writing, where the program uses
+//! its blocks, and for reading. A block begins at a chunk of 2 MiB, and its chunks contain no other block.
 //!
 //! | state of a block | the map for writing | the file |
 //! |---|---|---|
@@ -13,10 +13,10 @@
 //! it wrote. What was written since the last snapshot is copied into the *image*, which the next snapshot shows: see
 //! `image.rs`.
 //!
-//! A copy of the process that `fork` makes must not write to the file. So all blocks become private before each fork,
-//! and their regions are *retired*: no block of them is reused, because the copy reads the file as long as it lives.
-//! Both processes allocate in regions of their own from then on. Copies made by the bare system call share the blocks
-//! that are not private.
+//! A process made by `fork` must not write to the file. So all blocks become private before each fork, and their
+//! regions are *retired*: none of their blocks is reused, because the forked process reads the file as long as it
+//! lives. From then on both processes allocate in regions of their own. A process made by the bare system call, without
+//! `fork`, shares all blocks that are not private.
 
 mod forks;
 mod image;
@@ -30,7 +30,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-
 use image::Image;
 
 use super::habit::Habit;
@@ -38,16 +37,16 @@ use super::sealed_file::SealedFile;
 use super::{Array, Shape};
 use crate::sys::{self, HUGE, Map, Prot, Segment, limits};
 
-/// Freed memory is returned to Linux after this time, by the next call.
+/// Freed memory is returned to Linux by the first call after this time.
 const KEEP_FREE: Duration = Duration::from_secs(5);
-/// Up to this size, memory that was freed is cleared for zeros, as glibc does. More is left to Linux, which clears a
-/// page when it is used.
+/// Maximum size in bytes at which freed memory is cleared for a request for zeros, as glibc does. Larger blocks are
+/// allocated anew: Linux clears each page when it is first used.
 const CLEARED: usize = 16 << 20;
-/// Private blocks at a time. Each is a map of its own, of which Linux gives a process 65,530.
+/// Maximum number of private blocks at a time. Each is a map of its own; Linux allows a process 65,530 maps.
 const MOST_PRIVATE: usize = 16 << 10;
 
-/// Memory for the allocator of another language. Its blocks are ordinary memory for that language; at any time a job
-/// can be given a [`snapshot`](Self::snapshot) of bytes of a block, without a copy, and the language may go on writing.
+/// Memory for the allocator of another language. To the language, blocks are ordinary memory. At any time a job can be
+/// given a [`snapshot`](Self::snapshot) of bytes of a block, without a copy, while the language goes on writing.
 ///
 /// ```
 /// let heap = arenite::raw::CowHeap::new("numbers")?;
@@ -65,17 +64,18 @@ const MOST_PRIVATE: usize = 16 << 10;
 /// ```
 pub struct CowHeap {
     label: String,
-    /// The bytes of each region.
+    /// The length of each region in bytes.
     len: usize,
-    /// The memory of this machine, or of its container.
+    /// The memory of this machine, or of its container, in bytes.
     memory: usize,
-    /// Freed bytes that are kept for reuse, at most.
+    /// Maximum number of freed bytes that are kept for reuse.
     most_free: usize,
-    /// The addresses of all regions lie between these.
+    /// Lower bound of the addresses of all regions; `highest` is the upper bound.
     lowest: AtomicUsize,
     highest: AtomicUsize,
     state: Mutex<State>,
-    /// Blocks whose snapshot is gone. Apart from the state: a snapshot may end where no system call may be made.
+    /// Region number and first chunk of each snapshot that has ended and is not counted yet. Has a mutex of its own,
+    /// because a snapshot may end where no system call may be made.
     ended: Mutex<Vec<(u64, usize)>>,
 }
 
@@ -86,56 +86,57 @@ struct State {
     next: u64,
     /// The number of private blocks.
     private: usize,
-    /// Freed bytes that have their memory still.
+    /// The number of freed bytes that still have memory.
     free: usize,
-    /// No freed memory is to be returned before this time.
+    /// The next time at which freed memory may be old enough to be returned. `None` if no freed memory is left.
     look: Option<Instant>,
-    /// The bytes of all blocks, in whole chunks.
+    /// The number of bytes of all blocks, in whole chunks.
     held: usize,
-    /// No huge pages are allocated ahead before this time, and how long the next pause is.
+    /// The time before which no huge pages are allocated ahead, and the length of the next pause.
     pause: Option<(Instant, Duration)>,
-    /// The time that huge pages have taken beyond what is fair.
+    /// The time that allocating huge pages took beyond `FAIR`.
     debt: Duration,
 }
 
 struct Region {
     number: u64,
     segment: Arc<Segment>,
-    /// Device and inode.
+    /// Device and inode of the memory file.
     identity: (u64, u64),
-    /// Where the blocks are.
+    /// The map for writing, which contains the blocks.
     write: Arc<Map>,
-    /// Where snapshots are.
+    /// The map for reading, which snapshots use.
     read: Arc<Map>,
     is_retired: bool,
-    /// It belongs to the process that this one was forked from, or nothing is known about its file.
+    /// Whether it is unknown which processes have the file: the process inherited the region by `fork`, or the
+    /// descriptor of the file was closed. A lost region stays retired.
     is_lost: bool,
-    /// Chunks that were freed while the region was retired: the first of a run, and how many.
+    /// Runs of chunks that were freed while the region was retired: first chunk and number of chunks.
     gone: Vec<(usize, usize)>,
-    /// Blocks by their first chunk.
+    /// The blocks, by their first chunk.
     blocks: BTreeMap<usize, Block>,
-    /// Chunks without a block and without memory.
+    /// Runs of chunks that have no block and no memory.
     unused: Runs<()>,
-    /// Chunks of freed blocks that have their memory still, and since when they are free.
+    /// Runs of chunks of freed blocks that still have memory, each with the time when it was freed.
     free: Runs<Instant>,
 }
 
 /// A block: the number of its region, and its first chunk.
 type Place = (u64, usize);
 
-/// Runs of chunks, no two of which touch: by the first chunk, how many, and what is known of them.
+/// Runs of chunks, no two of which touch. Maps the first chunk to the number of chunks and to data about the run.
 type Runs<T> = BTreeMap<usize, (usize, T)>;
 
 struct Block {
     chunks: usize,
-    /// The bytes that were asked for.
+    /// The number of bytes requested.
     len: usize,
     is_private: bool,
-    /// The allocator of the language has it.
+    /// Whether the allocator of the language has the block: it has not freed it.
     is_owned: bool,
-    /// Snapshots that have not ended.
+    /// The number of snapshots that have not ended.
     snapshots: usize,
-    /// The one that further calls share.
+    /// The file of the last snapshot, which further calls share.
     last: Weak<SealedFile>,
     image: Image,
     habit: Habit,
@@ -156,7 +157,7 @@ struct NewBlock {
     goes_ahead: bool,
 }
 
-/// Ends a snapshot when it is dropped.
+/// Dropped with the last handle to a snapshot. Records that the snapshot has ended.
 struct Snapshot {
     heap: &'static CowHeap,
     region: u64,
@@ -173,12 +174,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The bytes of these chunks.
+/// The byte range of `chunks` chunks from chunk `first` on.
 fn bytes(first: usize, chunks: usize) -> Range<usize> {
     first * HUGE..(first + chunks) * HUGE
 }
 
-/// The part of a block that is worth huge pages.
+/// The length of the first part of a block of `len` bytes for which huge pages pay.
 fn huge_part(len: usize) -> usize {
     let rest = len % HUGE;
     if rest >= HUGE / 4 * 3 {
@@ -189,12 +190,12 @@ fn huge_part(len: usize) -> usize {
 }
 
 impl CowHeap {
-    /// Creates a heap, which is never freed: its blocks may outlive everything. `label` is what `/proc/*/maps` calls
-    /// its memory. No memory is allocated yet.
+    /// Creates a heap. It is never freed, because its blocks may be used until the program ends. `label` is the name of
+    /// its memory in `/proc/*/maps`. No memory is allocated yet.
     ///
     /// # Errors
     ///
-    /// Linux has no memory files, accounts for each page before it is used (`vm.overcommit_memory=2`), or limits the
+    /// If Linux has no memory files, accounts for each page before it is used (`vm.overcommit_memory=2`), or limits the
     /// address space of this process (`RLIMIT_AS`).
     pub fn new(label: &str) -> std::io::Result<&'static CowHeap> {
         let unsupported = |why| std::io::Error::new(std::io::ErrorKind::Unsupported, why);
@@ -234,8 +235,8 @@ impl CowHeap {
         Ok(heap)
     }
 
-    /// Allocates a block of `len` bytes, aligned to 2 MiB. `zeroed`: all of them are zero; others are unspecified, and
-    /// initialised. `None` if there is no room.
+    /// Allocates a block of `len` bytes, aligned to 2 MiB. If `zeroed`, all bytes are zero; otherwise they are
+    /// initialised, but unspecified. Returns `None` if there is no room.
     pub fn alloc(&self, len: usize, zeroed: bool) -> Option<NonNull<u8>> {
         let mut state = lock(&self.state);
         self.tidy(&mut state);
@@ -323,8 +324,8 @@ impl CowHeap {
         }
     }
 
-    /// Whether huge pages of a new block are allocated ahead: where Linux does not make them when they are used, and
-    /// what is never used cannot take too much of the memory.
+    /// Whether to allocate huge pages for a new block of `len` bytes ahead. False if Linux makes huge pages at the
+    /// first access, or if pages that are never used could take too much of the memory.
     fn goes_ahead(&self, state: &State, len: usize) -> bool {
         !faults_are_huge()
             && len <= self.most_free
@@ -332,24 +333,24 @@ impl CowHeap {
             && state.pause.is_none_or(|(until, _)| until <= Instant::now())
     }
 
-    /// Allocates huge pages. Where Linux has none to give, or has taken long for many of them, each page is allocated
-    /// when it is used, and so are those of the next blocks for a while.
+    /// Allocates huge pages for `range`. If Linux has none, or the calls take too long, stops, and starts a pause:
+    /// during the pause pages of this block and of the next are allocated at their first access.
     fn populate(&self, write: &Map, segment: &Segment, range: Range<usize>) {
-        /// Linux may be busy with a page of a chunk for a moment.
+        /// A collapse may fail because Linux is using a page of the chunk for a moment.
         const TRIES: usize = 4;
-        /// What a huge page may cost. It saves about as much.
+        /// The time that a huge page may cost, which is about the time that it saves.
         const FAIR: Duration = Duration::from_micros(300);
-        /// Memory that a virtual machine has not used for a while takes long in any case.
+        /// Large, because the first use of memory of a virtual machine takes long with small pages too.
         const MOST_DEBT: Duration = Duration::from_secs(2);
         const PAUSES: Range<Duration> = Duration::from_millis(100)..Duration::from_secs(5);
-        /// Each call waits for all cores once.
+        /// The number of bytes that one call collapses. Each call waits for all cores once.
         const AT_ONCE: usize = 32 * HUGE;
         let mut last = Instant::now();
         let mut debt = lock(&self.state).debt;
         for start in range.clone().step_by(AT_ONCE) {
             let part = start..range.end.min(start + AT_ONCE);
             let chunks = part.clone().step_by(HUGE);
-            // One page of each, from which Linux makes a huge one.
+            // Allocate one page of each chunk, from which Linux makes a huge page.
             let is_made = chunks
                 .clone()
                 .all(|chunk| segment.allocate(chunk as u64..chunk as u64 + 1).is_ok())
@@ -368,7 +369,7 @@ impl CowHeap {
         lock(&self.state).debt = debt;
     }
 
-    /// Changes the number of bytes of a block without moving it. Returns false if that is not possible.
+    /// Changes the length of a block in bytes without moving it. Returns false if that is not possible.
     ///
     /// # Safety
     ///
@@ -406,7 +407,7 @@ impl CowHeap {
         was_free.is_some()
     }
 
-    /// Frees a block. Its memory is reused when no snapshot of it is left. Returns false if no block begins here.
+    /// Frees a block. Its memory is reused once no snapshot of it is left. Returns false if no block begins at `block`.
     ///
     /// # Safety
     ///
@@ -432,15 +433,15 @@ impl CowHeap {
         true
     }
 
-    /// Whether this address may be in a block of this heap: false if it certainly is not.
+    /// Returns false if `address` is certainly not in a block of this heap.
     #[inline]
     pub fn may_contain(&self, address: usize) -> bool {
-        // Relaxed: a block is passed between threads by means that order this too.
+        // Relaxed: the means by which threads pass the address of a block to each other order these stores too.
         address >= self.lowest.load(Ordering::Relaxed)
             && address < self.highest.load(Ordering::Relaxed)
     }
 
-    /// The number of bytes of the block that begins at this address, if there is one.
+    /// The length in bytes of the block that begins at `address`, if there is such a block.
     pub fn len_of(&self, address: usize) -> Option<usize> {
         if !self.may_contain(address) {
             return None;
@@ -527,7 +528,7 @@ impl CowHeap {
         }
     }
 
-    /// The number of bytes in blocks, and of freed ones that have their memory still.
+    /// The number of bytes in blocks, and the number of freed bytes that still have memory.
     pub fn in_use(&self) -> (usize, usize) {
         let mut state = lock(&self.state);
         self.tidy(&mut state);
@@ -543,7 +544,7 @@ impl CowHeap {
         segment.set_len(self.len as u64)?;
         let write = Map::new(&segment, 0, self.len, Prot::ReadWrite, true)?;
         let read = Map::new(&segment, 0, self.len, Prot::Read, true)?;
-        // As all other memory of arrays.
+        // Core dumps contain no memory of arrays.
         write.exclude_from_core_dumps(0..self.len)?;
         read.exclude_from_core_dumps(0..self.len)?;
         let begin = write.base().addr().get();
@@ -567,7 +568,7 @@ impl CowHeap {
         Ok(())
     }
 
-    /// Ends snapshots that are gone, and returns memory that was freed a while ago.
+    /// Counts the snapshots that have ended, and returns memory that was freed more than [`KEEP_FREE`] ago.
     fn tidy(&self, state: &mut State) {
         let ended = std::mem::take(&mut *lock(&self.ended));
         for (number, first) in ended {
@@ -598,7 +599,7 @@ impl CowHeap {
         }
     }
 
-    /// A block was freed, or a snapshot has ended: makes the chunks free once both is the case.
+    /// Called when a block was freed, and when a snapshot of it has ended. When both is true, makes its chunks free.
     fn recycle(&self, state: &mut State, index: usize, first: usize) {
         let region = &mut state.regions[index];
         let Some(block) = region.blocks.get(&first) else {
@@ -610,7 +611,7 @@ impl CowHeap {
         let (chunks, is_private) = (block.chunks, block.is_private);
         region.check();
         if region.is_retired {
-            // A copy of this process may read the file.
+            // A forked copy of this process may read the file, so the chunks are not reused.
             let _ = region.write.release(bytes(first, chunks));
             region.gone.push((first, chunks));
         } else if is_private && region.share(bytes(first, chunks)).is_err() {
@@ -655,7 +656,7 @@ impl State {
         self.region(region)?.blocks.get_mut(&first)
     }
 
-    /// The region and the first chunk of the block that has this address.
+    /// The index of the region that contains `address`, and the first chunk of the block there.
     fn find(&self, address: usize) -> Option<(usize, usize)> {
         self.regions.iter().enumerate().find_map(|(index, region)| {
             let begin = region.write.base().addr().get();
@@ -669,7 +670,7 @@ impl State {
 }
 
 impl Region {
-    /// Takes this many chunks without memory: the first run that has as many.
+    /// Takes `chunks` chunks that have no memory, from the first run that is long enough. Returns the first chunk.
     fn take(&mut self, chunks: usize) -> Option<usize> {
         let mut runs = self.unused.iter();
         let (&first, _) = runs.find(|(_, (run, ()))| *run >= chunks)?;
@@ -677,7 +678,8 @@ impl Region {
         Some(first)
     }
 
-    /// Takes the chunks behind a block for it, if they have no block. Returns how many had their memory still.
+    /// Takes the `chunks` chunks from `first` on, which follow a block, to extend the block. Returns the number of
+    /// chunks that still had memory, or `None` if one of the chunks belongs to a block.
     fn extend(&mut self, first: usize, chunks: usize, is_private: bool) -> Option<usize> {
         let end = first + chunks;
         let mut at = first;
@@ -691,7 +693,7 @@ impl Region {
         if self.is_retired || is_private && self.make_private(all.clone(), false).is_err() {
             return None;
         }
-        // Advice.
+        // Only advice.
         let _ = self.write.advise_huge(all, true);
         let (mut at, mut was_free) = (first, 0);
         while at < end {
@@ -709,8 +711,8 @@ impl Region {
         Some(was_free)
     }
 
-    /// Retires the region if code of the program has closed its descriptor, as daemons do. Otherwise ends its
-    /// retirement once no copy of this process is left that reads the file.
+    /// Retires the region permanently if code of the program has closed its descriptor, as daemons do. Otherwise ends
+    /// its retirement if no forked copy of this process that reads the file is left.
     fn check(&mut self) {
         if self.segment.check().is_err() {
             self.is_retired = true;
@@ -722,7 +724,7 @@ impl Region {
         self.is_retired = false;
         for (first, chunks) in std::mem::take(&mut self.gone) {
             let all = bytes(first, chunks);
-            // What fails is not used again.
+            // If a call fails, the chunks are not used again.
             if self.segment.punch(all.start as u64..all.end as u64).is_ok()
                 && self.share(all).is_ok()
             {
@@ -731,14 +733,15 @@ impl Region {
         }
     }
 
-    /// Makes a block private. `copies`: also where only a copy helps.
+    /// Makes a block private by mapping it again. If that fails and `copies` is set, copies all its pages.
     fn make_private(&self, range: Range<usize>, copies: bool) -> sys::Result<()> {
         let map = || {
             self.segment.check()?;
             self.write.set_shared(range.clone(), &self.segment, false)
         };
         let made = map().or_else(|_| {
-            // Linux refuses also where the limit was lowered below what there is.
+            // Linux also refuses if the limit of private memory was lowered below what the process has: raise it, try
+            // again.
             let _room = limits::DataRoom::new(u64::MAX);
             map()
         });
@@ -748,7 +751,7 @@ impl Region {
         }
     }
 
-    /// Makes those blocks private that are not.
+    /// Makes all shared blocks of the region private.
     fn make_all_private(&mut self, private: &mut usize) {
         let shared = self.blocks.iter().filter(|(_, block)| !block.is_private);
         let shared: Vec<_> = shared
@@ -764,14 +767,15 @@ impl Region {
         }
     }
 
-    /// Makes chunks of a private block shared again.
+    /// Maps chunks of a private block shared again.
     fn share(&self, range: Range<usize>) -> sys::Result<()> {
         self.segment.check()?;
         self.write.set_shared(range.clone(), &self.segment, true)?;
         self.write.exclude_from_core_dumps(range)
     }
 
-    /// Takes this many chunks that have their memory still, from the shortest run that has as many.
+    /// Takes `chunks` chunks that still have memory, from the shortest run that is long enough. Returns the first
+    /// chunk.
     fn take_free(&mut self, chunks: usize) -> Option<usize> {
         let fits = self.free.iter().filter(|(_, (run, _))| *run >= chunks);
         let (&first, _) = fits.min_by_key(|(_, (run, _))| *run)?;
@@ -779,8 +783,8 @@ impl Region {
         Some(first)
     }
 
-    /// Returns memory of freed blocks, oldest first, until at most `most` bytes are left, and all that was freed before
-    /// `until`.
+    /// Returns memory of freed blocks to Linux, oldest first: all that was freed before `until`, and more until at most
+    /// `most` bytes are left.
     fn return_free(&mut self, free: &mut usize, most: usize, until: Option<Instant>) {
         if self.segment.check().is_err() {
             return;
@@ -796,7 +800,7 @@ impl Region {
                 break;
             }
             self.free.remove(&first);
-            // Of a long run, no more than is too much.
+            // Return no more of a long run than is above `most`.
             let returned = match until {
                 Some(until) if since < until => chunks,
                 _ => chunks.min((*free - most).div_ceil(HUGE)),
@@ -806,7 +810,7 @@ impl Region {
             }
             let all = bytes(first + chunks - returned, returned);
             *free -= all.len();
-            // Where that fails, the chunks are not zero: they are not used again.
+            // If punching fails, the chunks may not be zero: they are not used again.
             if self.segment.punch(all.start as u64..all.end as u64).is_ok() {
                 join(&mut self.unused, first + chunks - returned, returned, ());
             }
@@ -814,7 +818,7 @@ impl Region {
     }
 }
 
-/// Takes the first chunks of the run that begins here.
+/// Takes the first `chunks` chunks of the run that begins at `first`.
 fn take_front<T>(runs: &mut Runs<T>, first: usize, chunks: usize) {
     if let Some((run, known)) = runs.remove(&first)
         && run > chunks
@@ -823,7 +827,7 @@ fn take_front<T>(runs: &mut Runs<T>, first: usize, chunks: usize) {
     }
 }
 
-/// Adds a run, as one with its neighbours.
+/// Adds a run, merged with the runs next to it.
 fn join<T>(runs: &mut Runs<T>, mut first: usize, mut chunks: usize, known: T) {
     if let Some((&before, &(run, _))) = runs.range(..first).next_back()
         && before + run == first

@@ -34,8 +34,8 @@ pub struct ArrayMut<T: Element> {
     element: PhantomData<T>,
 }
 
-// SAFETY: the handle is the only access to its elements, which are Send. The owner of the memory is Send too: a lane's
-// chunk goes back to its lane only on the lane's own thread.
+// SAFETY: the handle is the only access to its elements, which are Send. The owner of the memory is Send too: a chunk
+// is returned to its lane only on the lane's own thread.
 unsafe impl<T: Element> Send for ArrayMut<T> {}
 // SAFETY: `&ArrayMut` only reads elements, which are Sync.
 unsafe impl<T: Element> Sync for ArrayMut<T> {}
@@ -52,7 +52,7 @@ pub(crate) enum ArrayMutLocation<'a> {
 }
 
 impl ArrayMutLocation<'_> {
-    /// Whether the block shares its pages with nothing else.
+    /// Whether no other block shares pages with this one.
     pub(crate) fn owns_pages(self) -> bool {
         match self {
             ArrayMutLocation::Block(block, _) => {
@@ -63,7 +63,7 @@ impl ArrayMutLocation<'_> {
         }
     }
 
-    /// The location of the `bytes` bytes from `skip` on.
+    /// The location of `bytes` bytes that begin `skip` bytes further on.
     pub(super) fn part(self, skip: usize, bytes: usize) -> Self {
         let part = |whole: Extent| memory::extent(memory::advance(whole.at, skip), bytes);
         match self {
@@ -104,8 +104,8 @@ impl<T: Element> ArrayMut<T> {
     ///
     /// [`ArenaFull`] if there is no memory for the copy (inside a kernel, in the arena).
     pub fn try_from_slice(elements: &[T]) -> Result<ArrayMut<T>, ArenaFull> {
-        // SAFETY: `fill` gets room for the elements of the slice, in memory that nothing else accesses yet, and writes
-        // all of them.
+        // SAFETY: `fill` gets memory for the elements of the slice, which nothing else accesses yet, and writes all of
+        // them.
         unsafe {
             ArrayMut::build(elements.len().into(), Content::None, |first| {
                 first.copy_from_nonoverlapping(NonNull::from(elements).cast(), elements.len());
@@ -140,8 +140,8 @@ impl<T: Element> ArrayMut<T> {
 
     /// Creates an array with *unspecified* elements, for code that writes every element.
     ///
-    /// Saves the pass over the memory with which [`zeros`](ArrayMut::zeros) clears what was in use before. Elements
-    /// that are not written are part of the result, and may differ from run to run.
+    /// Saves the time in which [`zeros`](ArrayMut::zeros) clears memory that was used before. Elements that the code
+    /// does not write have any value, and may differ from run to run.
     ///
     /// ```
     /// use arenite::{Array, ArrayMut};
@@ -183,7 +183,8 @@ impl<T: Element> ArrayMut<T> {
         unsafe { ArrayMut::build(shape.into(), Content::Any, |_| {}) }
     }
 
-    /// The same for a shape read from a file: a lack of memory of either kind is an error.
+    /// Creates an array with unspecified elements, for a shape read from a file: both kinds of lack of memory are
+    /// errors.
     pub(crate) fn to_read(shape: Shape) -> Result<ArrayMut<T>, AllocError> {
         let bytes = memory::bytes_of::<T>(&shape);
         // The memory holds initialised bytes, which are valid elements: T is Pod.
@@ -267,7 +268,7 @@ impl<T: Element> ArrayMut<T> {
         self.len == 0
     }
 
-    /// The address of the first element. Unlike that of a slice, this call forms no reference to the elements: see
+    /// The address of the first element. Does not form a reference to the elements, as `array[..].as_ptr()` does: see
     /// [`Array::as_ptr`].
     #[inline]
     pub fn as_ptr(&self) -> *const T {
@@ -316,7 +317,7 @@ impl<T: Element> ArrayMut<T> {
     /// assert_eq!(out[..], [0, 1, 2]);
     /// ```
     pub fn as_tile_mut(&mut self) -> TileMut<'_, T> {
-        // Without memory for whole pages it stays where it is, and lending it reports the error.
+        // Without memory for pages of its own the array stays where it is; lending it reports the error.
         let _ = self.own_pages();
         let shape = self.shape;
         let location = self.location();
@@ -399,7 +400,7 @@ impl<T: Element> ArrayMut<T> {
     /// tile[0] = first;
     /// ```
     pub fn tiles_mut(&mut self, rows: usize) -> TilesMut<'_, T> {
-        // Without memory for whole pages it stays where it is, and lending it reports the error.
+        // Without memory for pages of its own the array stays where it is; lending it reports the error.
         let _ = self.own_pages();
         TilesMut::new(self, rows)
     }
@@ -428,12 +429,12 @@ impl<T: Element> ArrayMut<T> {
         (0..n).map(move |part| tiles.at(end_of(part)..end_of(part + 1)))
     }
 
-    /// Splits the array along its leading axis in front of each of these rows, as `numpy.split` does. A tile between
-    /// equal numbers has no rows.
+    /// Splits the array along its leading axis before each row in `at`, as `numpy.split` does. Two equal numbers give a
+    /// tile without rows.
     ///
     /// # Panics
     ///
-    /// If the numbers fall, or one is above `shape().rows()`.
+    /// If a number is below the previous one, or above `shape().rows()`.
     ///
     /// ```
     /// # use arenite::array::ArrayMut;
@@ -497,7 +498,7 @@ impl<T: Element> ArrayMut<T> {
         ArrayMut { shape, ..self }
     }
 
-    /// The first element and the location, from which tiles are made.
+    /// The address of the first element and the location, from which tiles are made.
     pub(super) fn parts_mut(&mut self) -> (NonNull<T>, ArrayMutLocation<'_>) {
         (self.first, self.location())
     }
@@ -505,8 +506,8 @@ impl<T: Element> ArrayMut<T> {
 
 /// Hooks for the layers that move arrays between processes.
 impl<T: Element> ArrayMut<T> {
-    /// Makes sure that the array shares its pages with nothing else, so that it can be opened to a worker: moves a
-    /// small array of the arena to pages of its own.
+    /// Moves a small array of the arena to pages that nothing else shares, so that they can be opened to a worker.
+    /// Arrays that already have such pages do not move.
     pub(crate) fn own_pages(&mut self) -> Result<(), ArenaFull> {
         let ExclusiveMemory::Block { block, at } = &self.memory else {
             return Ok(());
@@ -517,8 +518,8 @@ impl<T: Element> ArrayMut<T> {
         self.move_to(Arc::clone(block.arena()))
     }
 
-    /// Makes sure that the array can move into a job: like [`own_pages`](ArrayMut::own_pages), and moves a sub-array
-    /// that became the only handle to its block to a block of its own.
+    /// Like [`own_pages`](ArrayMut::own_pages), and also moves a sub-array that became the only handle to its block to
+    /// a block of its own: afterwards the array can move into a job.
     pub(crate) fn own_block(&mut self) -> Result<(), ArenaFull> {
         match &self.memory {
             ExclusiveMemory::Block { block, at } if *at != block.extent().at => {
@@ -539,7 +540,7 @@ impl<T: Element> ArrayMut<T> {
 
     /// Creates an exclusive array of `shape`, `skip` bytes into `block`.
     ///
-    /// The caller guarantees that no other process reads or writes the block while the array has it, as for
+    /// The caller guarantees that no other process reads or writes the block while the array has it: see
     /// [`Array::from_block`].
     ///
     /// # Panics
@@ -558,12 +559,12 @@ impl<T: Element> ArrayMut<T> {
         )
     }
 
-    /// Returns the block, whose first bytes are the elements, so that it can move into a job.
+    /// Returns the block, which begins with the elements, so that it can move into a job.
     ///
     /// # Errors
     ///
-    /// The array itself, if it does not start a block: it is not in the arena, or was a sub-array that became the only
-    /// handle to its block.
+    /// The array itself, if it is not at the start of a block: it is not in the arena, or it was a sub-array that
+    /// became the only handle to its block.
     #[allow(
         clippy::result_large_err,
         reason = "the array itself goes back, to be copied instead"
@@ -577,15 +578,16 @@ impl<T: Element> ArrayMut<T> {
         }
     }
 
-    /// Creates the handle of an array that was moved into the job running on the lane of `count`: `shape` at `ptr`,
-    /// which is `at` in the arena. The handle is counted; dropping it returns nothing to the lane.
+    /// Creates the handle of an array that was moved into the job that runs on the lane of `count`. The array has
+    /// `shape`, is at `ptr` in this process, and at `at` in the arena. The handle is counted; dropping it frees
+    /// nothing.
     ///
     /// # Safety
     ///
-    /// Until the count is 0 after the end of the job, or this process ends, the elements stay mapped and readable at
-    /// `ptr`. Until the job ends they are writable, and no other process and no other handle reads or writes them: they
-    /// are lent to this job. Both hold as long as there are handles if the array moved into the job and no part of it
-    /// was sent; otherwise no reference to the elements of an `ArrayMut` is formed after the end of the job.
+    /// The elements stay mapped and readable at `ptr` until `count` is 0 after the end of the job, or this process
+    /// ends. Until the job ends they are writable, and lent to this job: no other process and no other handle reads or
+    /// writes them. The second condition holds as long as there are handles if the array moved into the job and no part
+    /// of it was sent; otherwise no reference to the elements of an `ArrayMut` is formed after the end of the job.
     ///
     /// # Panics
     ///
@@ -623,7 +625,7 @@ impl<T: Element> ArrayMut<T> {
     pub(crate) fn location(&self) -> ArrayMutLocation<'_> {
         let bytes = self.len * size_of::<T>();
         match &self.memory {
-            // What was lent cannot be passed on to a job.
+            // An array that was lent to a kernel cannot be passed on to a job: it counts as private.
             ExclusiveMemory::Private(_) | ExclusiveMemory::Loan(_) => ArrayMutLocation::Private,
             ExclusiveMemory::Block { block, at } => {
                 ArrayMutLocation::Block(block, memory::extent(*at, bytes))
@@ -638,10 +640,10 @@ impl<T: Element> Deref for ArrayMut<T> {
 
     fn deref(&self) -> &[T] {
         // SAFETY: an exclusive array: `len` initialised elements stay mapped at `first` while the handle lives, and no
-        // other process writes them. Private: not mapped elsewhere. Block: held by this process alone, in no job and in
-        // no worker that retains it. Lane: granted to this lane alone and never published, or lent to this job alone,
-        // or moved into a job of this process, which sent no part of it. Loan: guaranteed by the caller of
-        // `from_loan`.
+        // other process writes them. Private: no other process maps the heap. Block: this process alone has the block;
+        // no job and no retaining worker has it. Lane: granted to this lane alone and never published, lent to this job
+        // alone, or moved into a job of this process, which sent no part of it. Loan: the caller of `from_loan`
+        // guarantees it.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
 }
@@ -671,7 +673,7 @@ impl<T: Element> From<ArrayMut<T>> for Array<T> {
     }
 }
 
-/// Collects an array of one axis.
+/// Collects the elements into a one-dimensional array.
 impl<T: Element> FromIterator<T> for ArrayMut<T> {
     fn from_iter<I: IntoIterator<Item = T>>(elements: I) -> ArrayMut<T> {
         let elements: Vec<T> = elements.into_iter().collect();
@@ -712,7 +714,7 @@ impl<T: Element> fmt::Debug for ArrayMut<T> {
     }
 }
 
-/// Panics with the error itself as payload, so that the `catch_unwind` around a kernel reports it with its numbers.
+/// Panics with the error itself as payload: the `catch_unwind` guard of a kernel then reports its numbers.
 #[track_caller]
 fn or_panic<T>(made: Result<T, ArenaFull>) -> T {
     match made {
@@ -721,7 +723,7 @@ fn or_panic<T>(made: Result<T, ArenaFull>) -> T {
     }
 }
 
-/// Asserts that this is the number of elements of the shape.
+/// Panics unless `elements` is the number of elements of `shape`.
 #[track_caller]
 pub(crate) fn check_count(elements: usize, shape: Shape) {
     assert!(

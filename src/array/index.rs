@@ -11,8 +11,8 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// What stands in the brackets of `array[…]`: a flat, row-major number or range of elements as for a slice, or
-/// `[row, column, …]` with one number for each axis.
+/// An index of an array, as in `array[…]`: a flat, row-major number or range of elements, as for a slice, or `[row,
+/// column, …]` with one number for each axis.
 ///
 /// ```
 /// use arenite::ArrayMut;
@@ -32,7 +32,7 @@ mod sealed {
     note = "an element is `a[i]` with a `usize`, or `a[[row, column]]` with one `usize` for each axis; a part is `a[from..to]`"
 )]
 pub trait ArrayIndex<T>: sealed::Sealed {
-    /// An element or a slice.
+    /// The result of indexing: an element or a slice.
     type Output: ?Sized;
     #[doc(hidden)]
     fn of(self, elements: &[T], shape: Shape) -> &Self::Output;

@@ -1,9 +1,10 @@
-//! The hook through which a worker's lane provides memory for the arrays of the kernel that runs on it.
+//! The interface through which a worker's lane provides memory for the arrays of the kernel that runs on it.
 //!
 //! While a job runs, a lane is set for its thread ([`enter`]). Constructors then allocate from the lane, and each
 //! handle to an array of the job (parameters, clones, sub-arrays, fresh arrays) is counted in the lane's [`LaneCount`].
-//! If the count is not 0 when the job has ended, a handle has escaped, and the worker must exit before that memory is
-//! reused. A lane that retains such arrays counts the handles of each array on their own ([`LaneCount::of_array`]).
+//! If the count is not 0 when the job has ended, a handle has escaped. Then the worker must exit before the memory is
+//! reused, unless the lane retains escaped arrays. A lane that retains arrays counts the handles of each array
+//! separately ([`LaneCount::of_array`]).
 //!
 //! | field | writer | reader | protection |
 //! |---|---|---|---|
@@ -12,7 +13,7 @@
 //! | `LaneChunkOwner::published` | a thread with a handle | the thread with the last one | ordered by their `Arc` |
 //! | `CURRENT` | the lane's thread, around a job | the lane's thread | thread-local |
 //!
-//! Accesses through a handle happen before the count shows that it is gone.
+//! Each access through a handle happens before the count no longer includes the handle.
 
 use std::cell::Cell;
 use std::fmt;
@@ -24,29 +25,29 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::{ArrayLocation, PrivateCopy};
 use crate::arena::{ArenaFull, BlockPlacement, Extent, Offset};
 
-/// Memory for the fresh arrays of a lane's running job.
+/// The allocator of a lane, for the arrays of its running job.
 ///
 /// # Safety
 ///
 /// A chunk returned by `alloc` has at least `len` bytes, is initialised, aligned to 64 bytes, readable and writable by
-/// this process. It is neither handed out again nor taken away until it is released, or the job has ended with no
-/// handle alive. If `fresh` is set its content is zero. No other process writes to it in that time.
+/// this process. If `fresh` is set, its content is zero. Until the chunk is released, or the job has ended and no
+/// handle is alive, the lane neither hands it out again nor takes it away, and no other process writes to it.
 pub(crate) unsafe trait LaneMemory {
     /// Allocates a chunk of `len` bytes; 0 is allowed.
     fn alloc(&self, len: usize, placement: BlockPlacement) -> Result<LaneChunk, ArenaFull>;
 
-    /// Releases a chunk (its start and the requested length): its last handle is gone, and it is not part of the
-    /// result. The newest chunk can be rolled back, others wait for the end of the job. Only called on a thread for
-    /// which this lane is set. A chunk of an earlier job, which the lane retains, may come back too.
+    /// Releases a chunk, given by its start and the requested length: its last handle is gone, and it is not part of
+    /// the result. The newest chunk can be rolled back; others become free at the end of the job. Only called on a
+    /// thread for which this lane is set. The chunk may belong to an earlier job, for which the lane retained it.
     fn release(&self, chunk: (Offset, u64));
 
-    /// Maps bytes of an array of the running job, which may be changed for this process alone; `None` if that is not
-    /// possible. What has handles when the job has ended becomes a copy.
+    /// Maps bytes of an array of the running job, so that this process alone may change them. Returns `None` if that is
+    /// not possible. If handles to the map exist when the job has ended, its bytes are copied.
     fn private_copy(&self, _of: ArrayLocation<'_>, _len: usize) -> Option<Arc<PrivateCopy>> {
         None
     }
 
-    /// The counter for the handles of a chunk that was just allocated; `None`: the counter of the lane.
+    /// The counter for the handles of a chunk that was just allocated. `None` for the counter of the lane.
     fn count_of(&self, _chunk: Extent) -> Option<&'static LaneCount> {
         None
     }
@@ -55,19 +56,19 @@ pub(crate) unsafe trait LaneMemory {
 /// A chunk from [`LaneMemory::alloc`].
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct LaneChunk {
-    /// Its address in this process.
+    /// The address of the chunk in this process.
     pub(crate) ptr: NonNull<u8>,
-    /// Its location in the arena.
+    /// The location of the chunk in the arena.
     pub(crate) at: Offset,
-    /// The content is known to be zero.
+    /// Whether the content is known to be zero.
     pub(crate) fresh: bool,
 }
 
-/// Number of live handles: to arrays of the lane's current job, or to one of its arrays.
+/// The number of live handles: to all arrays of a lane, or to one array.
 #[derive(Debug, Default)]
 pub(crate) struct LaneCount {
     live: AtomicUsize,
-    /// For the handles of one array: the counter of its lane.
+    /// In the counter of one array: the counter of its lane. `None` in the counter of a lane.
     lane: Option<&'static LaneCount>,
 }
 
@@ -79,7 +80,7 @@ impl LaneCount {
         }
     }
 
-    /// A counter for the handles of one array at a time, in the lane whose counter is `lane`.
+    /// Creates a counter for the handles of one array at a time. `lane` is the counter of its lane.
     pub(crate) const fn of_array(lane: &'static LaneCount) -> LaneCount {
         LaneCount {
             live: AtomicUsize::new(0),
@@ -87,29 +88,29 @@ impl LaneCount {
         }
     }
 
-    /// Whether this is the counter `lane` of a lane, or that of an array there.
+    /// Whether this counter is `lane`, or the counter of an array of that lane.
     pub(crate) fn is_of(&self, lane: &LaneCount) -> bool {
         std::ptr::eq(self, lane) || self.lane.is_some_and(|own| std::ptr::eq(own, lane))
     }
 
-    /// Number of live handles.
-    // Acquire: "handle is gone", pairs with `LaneTicket::drop`: at 0, nothing is accessed through any of them any more.
+    /// The number of live handles.
+    // Acquire: "handle is gone", pairs with `LaneTicket::drop`. At 0, every access through a handle has happened.
     pub(crate) fn live(&self) -> usize {
         self.live.load(Ordering::Acquire)
     }
 }
 
-/// One counted handle. Forgetting it keeps the count above 0, as intended.
+/// Counts one handle until it is dropped. If it is forgotten, the count stays above 0, as intended.
 pub(super) struct LaneTicket(&'static LaneCount);
 
 impl LaneTicket {
     pub(super) fn new(count: &'static LaneCount) -> LaneTicket {
-        // Relaxed: a new handle is made by the lane itself, or from one that keeps the count above 0.
+        // Relaxed: the lane itself makes the first handle; others are made from a handle that keeps the count above 0.
         count.live.fetch_add(1, Ordering::Relaxed);
         LaneTicket(count)
     }
 
-    /// The counter.
+    /// The counter that includes this handle.
     pub(super) fn count(&self) -> &'static LaneCount {
         self.0
     }
@@ -128,23 +129,23 @@ impl Drop for LaneTicket {
     }
 }
 
-/// Counts a handle that can never be dropped: the count stays above 0.
+/// Counts a handle that is never dropped: the count stays above 0.
 pub(crate) fn leak_handle(count: &'static LaneCount) {
     std::mem::forget(LaneTicket::new(count));
 }
 
 /// Owner of a piece of lane memory: a fresh chunk, or a window onto an array that was moved into the job.
 pub(super) struct LaneChunkOwner {
-    /// The arguments of `release`; `None` for a window, which the lane does not take back.
+    /// The arguments of [`LaneMemory::release`]. `None` for a window: dropping it releases nothing.
     fresh: Option<(Offset, u64)>,
-    /// Sent in a reply, whole or in part: other processes may have handles to it. The chunk stays when the handles of
-    /// this process are gone, and is never written again.
+    /// Whether the chunk or a part of it was sent in a reply: other processes may have handles to it. A published chunk
+    /// is not released when the handles of this process are gone, and is never written again.
     published: AtomicBool,
     count: &'static LaneCount,
 }
 
 impl LaneChunkOwner {
-    /// Owns `chunk`, for which `len` bytes were requested.
+    /// Makes the owner of `chunk`, for which `len` bytes were requested.
     pub(super) fn fresh(chunk: LaneChunk, len: u64, count: &'static LaneCount) -> LaneChunkOwner {
         LaneChunkOwner {
             fresh: Some((chunk.at, len)),
@@ -153,7 +154,7 @@ impl LaneChunkOwner {
         }
     }
 
-    /// Owns memory that was lent to the job.
+    /// Makes the owner of memory that was lent to the job. Dropping this owner releases nothing.
     pub(super) fn window(count: &'static LaneCount) -> LaneChunkOwner {
         LaneChunkOwner {
             fresh: None,
@@ -168,12 +169,12 @@ impl LaneChunkOwner {
     }
 
     pub(super) fn publish(&self) {
-        // Relaxed: the owner of the last handle reads it, after the handle through which this is called is gone. Both
-        // are in the same thread, or ordered by the Arc around it.
+        // Relaxed: only the owner of the last handle reads it, after the handle used here is gone. Both are on the same
+        // thread, or ordered by the Arc around `self`.
         self.published.store(true, Ordering::Relaxed);
     }
 
-    /// Whether other processes may have handles. To be called by the owner of the last handle of this process.
+    /// Whether other processes may have handles. Only the owner of the last handle of this process may call this.
     pub(super) fn is_published(&self) -> bool {
         // Relaxed: see `publish`.
         self.published.load(Ordering::Relaxed)
@@ -186,7 +187,7 @@ impl Drop for LaneChunkOwner {
         if *self.published.get_mut() {
             return;
         }
-        // On another thread the lane's allocator is out of reach; the chunk then waits for the end of the job.
+        // On another thread the lane's allocator is out of reach; the chunk then becomes free at the end of the job.
         if let Some(lane) = CurrentLane::get()
             && self.count.is_of(lane.count)
         {
@@ -213,7 +214,7 @@ pub(super) struct CurrentLane {
 impl CurrentLane {
     /// The lane of the job that runs on this thread, if any.
     pub(super) fn get() -> Option<CurrentLane> {
-        // While the thread is torn down the lane is gone, but handles in other thread-locals may still be dropped.
+        // While the thread ends, `CURRENT` is destroyed, but other thread-locals may still drop handles.
         CURRENT.try_with(Cell::get).ok().flatten()
     }
 }

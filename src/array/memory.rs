@@ -1,4 +1,4 @@
-//! Owners of the memory behind a handle, and the source of fresh memory.
+//! Owners of the memory of handles, and the allocation of fresh memory.
 
 use std::alloc::{self, Layout};
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -10,26 +10,26 @@ use super::lane::{CurrentLane, LaneChunkOwner, LaneTicket};
 use super::sealed_file::SealedFile;
 use crate::arena::{ArenaFull, Block, BlockPlacement, Extent, Offset};
 
-/// Alignment of every array in bytes. Sub-arrays start at a multiple of their row.
+/// Alignment of every array in bytes. A sub-array starts at a multiple of its row length instead.
 pub(super) const ALIGN: usize = 64;
 
-/// Private memory.
+/// An allocation of private memory.
 pub(super) struct Heap {
     start: NonNull<u8>,
     base: NonNull<u8>,
     layout: Layout,
 }
 
-// SAFETY: a Heap owns its allocation alone and hands out only the address; the handle around it decides who may read or
-// write through it.
+// SAFETY: a Heap owns its allocation alone, in memory of this process, and hands out only the address. The handle that
+// owns the Heap decides which thread may read or write through the address.
 unsafe impl Send for Heap {}
 // SAFETY: as above; `&Heap` gives access to no byte.
 unsafe impl Sync for Heap {}
 
-/// Required content of fresh memory.
+/// The content that fresh memory must have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Content {
-    /// None: it is written before it is read, and may be uninitialised.
+    /// Any, even uninitialised: the caller writes all of it before reading it.
     None,
     /// Zeros.
     Zeros,
@@ -40,13 +40,13 @@ pub(super) enum Content {
 impl Heap {
     /// The allocation for `bytes` bytes, or `None` if it does not fit the address space.
     fn layout(bytes: usize, content: Content) -> Option<Layout> {
-        // The system's pages are zero, so zeros are the cheapest initialised bytes.
+        // Pages from Linux are zero, so zeros are the cheapest initialised bytes.
         let zeroed = content != Content::None;
         let (size, align) = match (bytes, zeroed) {
-            // Nothing to allocate.
+            // No memory to allocate.
             (0, _) => (0, ALIGN),
-            // At this alignment the allocator uses zero pages of the system unchanged; at a larger one it clears them
-            // itself. So the array is aligned within a larger allocation.
+            // At this alignment the allocator returns zero pages of Linux unchanged; at a larger alignment it clears
+            // them itself. So allocate more, and align the array within the allocation.
             (_, true) => (bytes.saturating_add(ALIGN), 16),
             (_, false) => (bytes, ALIGN),
         };
@@ -73,8 +73,8 @@ impl Heap {
             }
         };
         let base = NonNull::new(base)?;
-        // SAFETY: `align_offset` is below ALIGN, by which a zeroed allocation is larger than requested; an allocation
-        // made with that alignment has offset 0.
+        // SAFETY: a zeroed allocation is ALIGN bytes larger than requested, and `align_offset` is below ALIGN. Another
+        // allocation has that alignment, so the offset is 0.
         let start = unsafe { base.add(base.align_offset(ALIGN)) };
         Some(Heap {
             start,
@@ -101,10 +101,10 @@ pub(super) enum ExclusiveMemory {
     Private(Heap),
     Block {
         block: Block,
-        /// Start of the array.
+        /// The location of the array's first byte.
         at: Offset,
     },
-    // Dropped in this order: the chunk is returned before the count shows that the handle is gone.
+    // Fields are dropped in this order: the chunk is returned before the count no longer includes the handle.
     Lane {
         owner: LaneChunkOwner,
         at: Offset,
@@ -116,34 +116,34 @@ pub(super) enum ExclusiveMemory {
     Loan(SealedMemory),
 }
 
-/// Keeps memory mapped until it is dropped.
+/// A value that keeps memory mapped until it is dropped.
 pub(super) trait Keeper: Send + Sync + UnwindSafe + RefUnwindSafe {}
 
 impl<T: Send + Sync + UnwindSafe + RefUnwindSafe> Keeper for T {}
 
-/// Owner of the memory of a sealed handle; a clone is another handle to the same memory.
+/// Owner of the memory of a sealed handle. A clone is another handle to the same memory.
 #[derive(Clone)]
 pub(super) enum SealedMemory {
     Private(Arc<Heap>),
-    /// A file that its mapper guarantees not to change.
+    /// A file that is guaranteed not to change by the code that mapped it.
     Mapped(#[allow(dead_code, reason = "keeps the file mapped")] Arc<dyn Keeper>),
     /// A sealed memory file.
     File(Arc<SealedFile>),
     Block {
         block: Arc<Block>,
-        /// Start of the array.
+        /// The location of the array's first byte.
         at: Offset,
     },
-    // Dropped in this order, as above.
+    // Fields are dropped in this order: see `ExclusiveMemory::Lane`.
     Lane {
-        /// `None` for a parameter: the supervisor holds its lease.
+        /// `None` for a parameter, for which the supervisor has a lease.
         owner: Option<Arc<LaneChunkOwner>>,
         at: Offset,
         ticket: LaneTicket,
     },
 }
 
-// The handles are Send and Sync despite their raw pointer; the owners of the memory must be so too.
+// Handles are Send and Sync despite their raw pointer, so the owners of the memory must be too.
 const _: () = {
     const fn send_and_sync<T: Send + Sync>() {}
     send_and_sync::<ExclusiveMemory>();
@@ -169,7 +169,7 @@ impl ExclusiveMemory {
 }
 
 impl SealedMemory {
-    /// Another handle to the same memory, for an array that starts `skip` bytes further on.
+    /// The owner for another handle to the same memory, for an array that starts `skip` bytes further on.
     pub(super) fn advanced(&self, skip: usize) -> SealedMemory {
         let mut shared = self.clone();
         match &mut shared {
@@ -181,11 +181,11 @@ impl SealedMemory {
         shared
     }
 
-    /// Makes the owner exclusive, if no other handle exists in any process and the memory is writable here.
+    /// Makes the owner exclusive, if no other handle exists in any process and this process may write the memory.
     ///
-    /// A count of this process alone decides where no other process can have a handle (private memory), and where this
-    /// process counts for all of them: in the supervisor, the leases of jobs and of lanes are handles to the block. A
-    /// lane knows nothing of handles elsewhere, so a chunk of which it has sent any part stays sealed.
+    /// The reference count of this process decides if no other process can have a handle (private memory), and if the
+    /// count includes other processes: in the supervisor, a lease of a job or of a lane is a handle to the block. A
+    /// lane does not know the handles of other processes, so a chunk stays sealed once any part of it was sent.
     pub(super) fn try_unseal(self) -> Result<ExclusiveMemory, SealedMemory> {
         match self {
             SealedMemory::Private(heap) => Arc::try_unwrap(heap)
@@ -200,7 +200,8 @@ impl SealedMemory {
                 at,
                 ticket,
             } => match Arc::try_unwrap(owner) {
-                // Only looked at now: another handle may have published it until it was gone.
+                // Check only now, as the last owner: until another handle was gone, its thread may have published the
+                // chunk.
                 Ok(owner) if !owner.is_published() => {
                     Ok(ExclusiveMemory::Lane { owner, at, ticket })
                 }
@@ -238,7 +239,7 @@ impl From<AllocError> for ArenaFull {
     }
 }
 
-/// Allocates `bytes` bytes: from the lane if a kernel runs on this thread, otherwise privately.
+/// Allocates `bytes` bytes: from the lane if a kernel runs on this thread, otherwise from private memory.
 pub(super) fn allocate(
     bytes: usize,
     content: Content,
@@ -255,8 +256,8 @@ pub(super) fn allocate(
     let count = memory.count_of(extent(chunk.at, bytes)).unwrap_or(count);
     let owner = LaneChunkOwner::fresh(chunk, bytes as u64, count);
     if content == Content::Zeros && !chunk.fresh {
-        // SAFETY: `LaneMemory::alloc` gave this process write access to at least `bytes` bytes at `ptr`, and no other
-        // handle to the chunk exists yet.
+        // SAFETY: `LaneMemory::alloc` returned at least `bytes` bytes at `ptr` that no other process writes. No handle
+        // to the chunk exists yet in this process.
         unsafe { chunk.ptr.write_bytes(0, bytes) }
     }
     let memory = ExclusiveMemory::Lane {
@@ -267,10 +268,10 @@ pub(super) fn allocate(
     Ok((chunk.ptr, memory))
 }
 
-/// Copies `bytes` into private memory, also on the thread of a lane. `None` if the system has none.
+/// Copies `bytes` into private memory, also on the thread of a lane. `None` if the system has no memory.
 pub(super) fn copied_privately(bytes: &[u8]) -> Option<(NonNull<u8>, ExclusiveMemory)> {
     let heap = Heap::new(bytes.len(), Content::None)?;
-    // SAFETY: the heap has at least that many bytes at its start, to which nothing else refers yet.
+    // SAFETY: the heap was just allocated with at least `bytes.len()` bytes, and no other code has its address.
     unsafe {
         heap.start
             .copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
@@ -296,7 +297,7 @@ pub(super) fn first_element<T>(ptr: NonNull<u8>, bytes: usize) -> NonNull<T> {
     first
 }
 
-/// Size in bytes of an array of `T`.
+/// The size in bytes of an array of `T`.
 ///
 /// # Panics
 ///
@@ -311,7 +312,7 @@ pub(super) fn bytes_of<T>(shape: &Shape) -> usize {
     }
 }
 
-/// Number of elements of a shape whose size is known to fit.
+/// The number of elements of a shape that is known to fit the address space.
 pub(super) fn len_of(shape: &Shape) -> usize {
     match shape.len() {
         Some(len) => len,
@@ -319,8 +320,8 @@ pub(super) fn len_of(shape: &Shape) -> usize {
     }
 }
 
-/// The pointer and arena offset of an array of `bytes` bytes at `skip` in a block, or `None` if it is not within the
-/// block.
+/// The address and the location of an array of `bytes` bytes that begins `skip` bytes into `block`. `None` if the array
+/// is not within the block.
 pub(super) fn in_block(block: &Block, skip: u64, bytes: usize) -> Option<(NonNull<u8>, Offset)> {
     let extent = block.extent();
     if skip.checked_add(bytes as u64)? > extent.len {

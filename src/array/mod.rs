@@ -30,23 +30,23 @@
 //!
 //! # Where references come from
 //!
-//! A `&[T]` or `&mut [T]` exists only while no other process may write the memory behind it. Each kind of handle stands
-//! for a state in which that holds:
+//! A `&[T]` or `&mut [T]` exists only while no other process may write the elements. Each kind of handle stands for a
+//! state in which that is true:
 //!
 //! - *private*: no other process maps the memory;
-//! - *owned block* (`ArrayMut` in the supervisor): this process holds the block alone, and no job has it;
+//! - *owned block* (`ArrayMut` in the supervisor): this process alone has the block, and no job has it;
 //! - *sealed block* (`Array` in the supervisor): no process writes it until the last handle, including leases of
 //!   running jobs, is gone;
-//! - *parameter* (in a kernel): the supervisor holds a lease for the job, during which no process writes;
+//! - *parameter* (in a kernel): the supervisor has a lease for the job; during the lease no process writes;
 //! - *fresh chunk, moved window* (in a kernel): granted to this lane alone, or moved into its job. Once any part of it
-//!   is *published* (sent in a reply), no handle to it becomes exclusive again: the supervisor counts the handles in
-//!   other processes, which a lane does not know;
+//!   is *published* (sent in a reply), no handle to it becomes exclusive again: the lane does not know the handles in
+//!   other processes, which the supervisor counts;
 //! - *lent tile, lent bytes* (in a kernel): lent to this job alone until it ends;
-//! - *loan* (in a kernel that runs inline): the lender of the memory guarantees it ([`raw`](crate::raw));
+//! - *loan* (in a kernel that runs inline): the code that lent the memory guarantees it ([`raw`](crate::raw));
 //! - *sealed file*: a memory file that no process can write or truncate any more (`store`);
-//! - *snapshot*: a part of the memory file of a [`CowHeap`], which this process alone could write, and writes privately
-//!   from then on;
-//! - *mapped file*: the caller that maps it guarantees that the file does not change ([`npy::map`]).
+//! - *snapshot*: a part of the memory file of a [`CowHeap`]. Only this process could write to the file, and from the
+//!   snapshot on it writes to private copies of pages instead;
+//! - *mapped file*: the code that maps the file guarantees that it does not change ([`npy::map`]).
 
 #[cfg(test)]
 mod block_tests;

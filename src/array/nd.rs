@@ -64,11 +64,11 @@ impl<T: Element> TileMut<'_, T> {
     }
 }
 
-/// From this size on several threads copy: most of the time goes into new pages.
+/// From this number of bytes on several threads copy: most of the time goes into page faults.
 const SHARED_FROM: usize = 16 << 20;
 
-/// Writes the elements in row-major order, regardless of the order of `from`, into a slice of the same length. For the
-/// program: a large array is written by several threads, which a sandboxed worker may not start.
+/// Writes the elements in row-major order, regardless of the order of `from`, into a slice of the same length. Several
+/// threads write a large array, so call this only in the program: a sandboxed worker may not start threads.
 pub(crate) fn write_by_threads<T: Element, S: Data<Elem = T>, D: Dimension>(
     from: &ArrayBase<S, D>,
     to: &mut [T],
@@ -90,7 +90,7 @@ pub(crate) fn write_by_threads<T: Element, S: Data<Elem = T>, D: Dimension>(
     };
     std::thread::scope(|scope| {
         for _ in 1..threads {
-            // Without another thread this one does it all.
+            // If no thread can be started, this one copies everything.
             let _ = std::thread::Builder::new().spawn_scoped(scope, work);
         }
         work();
@@ -157,7 +157,7 @@ impl<T: Element, S: Data<Elem = T>> TryFrom<ArrayBase<S, IxDyn>> for Array<T> {
     }
 }
 
-/// The shape of an `ndarray`. An array without dimensions has the shape 1.
+/// Converts the extents of an `ndarray` to a shape. No dimensions give the shape 1.
 pub(crate) fn shape_of(dims: &[usize]) -> Result<Shape, BadRank> {
     match dims {
         [] => Ok(Shape::from(1)),

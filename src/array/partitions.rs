@@ -6,8 +6,8 @@ use std::iter::FusedIterator;
 use super::{Array, Element};
 
 impl<T: Element> Array<T> {
-    /// Splits the array along the leading axis into `n` parts, in order and without copying: each is a handle to the
-    /// same memory.
+    /// Splits the array along the leading axis into `n` parts, in order and without copying: each part is a handle to
+    /// the same memory.
     ///
     /// Row counts differ by at most one, larger parts first. No part is empty, so there are fewer than `n` if the array
     /// has fewer rows.
@@ -45,7 +45,7 @@ impl<T: Element> Array<T> {
 #[must_use = "iterators are lazy"]
 #[derive(Clone)]
 pub struct Partitions<T: Element> {
-    /// The rows that no part has taken yet.
+    /// The rows that are in no part yet.
     rest: Array<T>,
     left: usize,
 }
@@ -95,7 +95,7 @@ mod tests {
             let parts = table.partitions(n);
             prop_assert_eq!(parts.len(), n.min(rows));
             let sizes: Vec<usize> = parts.clone().map(|part| part.shape().rows()).collect();
-            // As `numpy.array_split`, without empty parts.
+            // Like `numpy.array_split`, but without empty parts.
             let expected: Vec<usize> = (0..n)
                 .map(|i| rows / n + usize::from(i < rows % n))
                 .filter(|&rows| rows > 0)

@@ -1,4 +1,4 @@
-//! Bytes of an array that one process may change for itself: [`PrivateCopy`].
+//! Copy-on-write maps of arrays, which one process may change for itself: [`PrivateCopy`].
 
 use std::cell::RefCell;
 use std::fmt;
@@ -15,14 +15,15 @@ use crate::sys::limits::DataRoom;
 use crate::sys::written::Written;
 use crate::sys::{self, Access, HUGE, Map, PAGE, Segment, fork};
 
-/// The most private copies that the program has at a time. Each is a map of its own, of which Linux gives a process
-/// 65,530.
+/// Maximum number of private copies in the program at a time. Each is a map of its own; Linux allows a process 65,530
+/// maps.
 const MOST: usize = 16 << 10;
 
-/// The bytes of an array, for code that writes to them: no one else sees that. Only pages that are written are copied.
+/// A copy-on-write map of the bytes of an array. No other code sees what is written to it. Linux copies only the pages
+/// that are written.
 ///
-/// In a worker without a sandbox, on the thread of a job: handles that outlive the job make it a copy of all bytes. And
-/// in the program, of an array of an engine, which lives as long as the copy.
+/// Made in a worker without a sandbox, on the thread of a job: if handles outlive the job, all bytes are copied. Or
+/// made in the program, of an array of an engine, which stays allocated as long as the copy exists.
 ///
 /// ```
 /// use arenite::raw::{Buffers, PrivateCopy, Received};
@@ -54,15 +55,15 @@ pub struct PrivateCopy {
     map: Map,
     skip: usize,
     len: usize,
-    /// In the program: where the pages come from that are not written.
+    /// In the program: the array that pages not written yet are read from.
     source: Option<Mutex<Source>>,
     /// A limit of private memory is for what the job allocates. Dropped after the map.
     _room: Option<DataRoom>,
 }
 
 impl PrivateCopy {
-    /// Maps the bytes of an array of the running job, or of an engine of this program. `None` for other arrays, in a
-    /// sandbox, for arrays of a store, and where there is no room for one more map.
+    /// Maps the bytes of an array of the running job, or of an engine of this program. Returns `None` for other arrays,
+    /// in a sandbox, for arrays of a store, and if no more maps can be made.
     pub fn of(array: &Array<u8>) -> Option<Arc<PrivateCopy>> {
         if array.is_empty() {
             return None;
@@ -85,7 +86,7 @@ impl PrivateCopy {
         Some(copy.listed())
     }
 
-    /// In a worker: maps `len` bytes of a segment, from this one on.
+    /// In a worker: maps `len` bytes of a segment from byte `at` on.
     pub(crate) fn map(segment: &Segment, at: u64, len: usize) -> sys::Result<PrivateCopy> {
         PrivateCopy::new(segment, at, len, None)
     }
@@ -96,11 +97,11 @@ impl PrivateCopy {
         len: usize,
         source: Option<Source>,
     ) -> sys::Result<PrivateCopy> {
-        // So that huge pages of the segment are mapped as such.
+        // Map from a multiple of the page size, so that huge pages of the segment are mapped as huge pages.
         let unit = if len >= HUGE { HUGE } else { PAGE } as u64;
         let start = at / unit * unit;
         let skip = (at - start) as usize;
-        // The limit of a program is its own.
+        // In the program there is no limit of ours to raise.
         let is_of_a_job = source.is_none();
         let room = is_of_a_job.then(|| DataRoom::new((skip + len).next_multiple_of(PAGE) as u64));
         Ok(PrivateCopy {
@@ -112,23 +113,24 @@ impl PrivateCopy {
         })
     }
 
-    /// In the program: frees what forked copies of it have kept that have ended. Otherwise the next private copy does.
+    /// In the program: frees arrays that were kept for forked copies of the program, if these have ended. Otherwise the
+    /// next private copy frees them.
     pub fn free_ended() {
-        // Relaxed: what this misses, the next call frees.
+        // Relaxed: if this misses a change, the next call frees the arrays.
         if FORKED.load(Ordering::Relaxed) > 0 {
             let ended = all().take_ended();
             drop(ended);
         }
     }
 
-    /// The same, known to forks: a copy of this process reads the bytes as long as it lives.
+    /// Registers the copy for forks: its bytes stay valid in a forked process as long as that process lives.
     pub(crate) fn listed(self) -> Arc<PrivateCopy> {
         static REGISTERED: Once = Once::new();
         REGISTERED.call_once(|| fork::run_around_forks(before_fork, after_fork));
         PrivateCopy::free_ended();
         let copy = Arc::new(self);
         let mut all = all();
-        // A task that makes many drops most of them.
+        // A task that makes many copies drops most of them: remove the dropped ones when the list is full.
         if all.copies.len() == all.copies.capacity() {
             all.copies.retain(|copy| copy.strong_count() > 0);
         }
@@ -136,7 +138,7 @@ impl PrivateCopy {
         copy
     }
 
-    /// The first byte. All of them may be read and written as long as this value lives.
+    /// The address of the first byte. All bytes may be read and written as long as this value lives.
     pub fn as_ptr(&self) -> *mut u8 {
         self.map.base().as_ptr().wrapping_add(self.skip)
     }
@@ -224,7 +226,7 @@ impl PrivateCopy {
         first + range.start..first + range.end
     }
 
-    /// Copies all pages: from here on the segment may change. Other threads may write to them meanwhile.
+    /// Copies all pages: afterwards the segment may change. Other threads may write to the copy meanwhile.
     pub(crate) fn detach(&self) {
         self.map.copy_pages();
     }
@@ -241,14 +243,14 @@ struct Source {
     _counted: Counted,
 }
 
-/// One private copy of the program.
+/// Counts one private copy of the program in [`COUNT`], until it is dropped.
 struct Counted;
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 impl Counted {
     fn new() -> Option<Counted> {
-        // Relaxed: only the number counts.
+        // Relaxed: the number guards no other memory.
         let more = |count| (count < MOST).then_some(count + 1);
         COUNT
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
@@ -263,26 +265,26 @@ impl Drop for Counted {
     }
 }
 
-/// The number of [`All::forked`].
+/// The length of [`All::forked`].
 static FORKED: AtomicUsize = AtomicUsize::new(0);
 
 /// All private copies of this process.
 struct All {
     copies: Vec<Weak<PrivateCopy>>,
-    /// What copies of this process read that `fork` has made.
+    /// The arrays that forked copies of this process read.
     forked: Vec<Forked>,
 }
 
-/// Arrays that a forked copy of this process reads.
+/// The arrays that one forked copy of this process reads.
 struct Forked {
-    /// The forked copy [holds](Segment::hold) it as long as it lives and executes no other program. `None`: nothing is
-    /// known of that.
+    /// A file that the forked copy [holds](Segment::hold) as long as it lives and executes no other program. `None` if
+    /// the file could not be made: then the arrays are never freed.
     life: Option<Segment>,
     arrays: Vec<Array<u8>>,
 }
 
 impl All {
-    /// The arrays of forked copies that have ended.
+    /// Removes and returns the arrays of forked copies that have ended.
     fn take_ended(&mut self) -> Vec<Array<u8>> {
         let mut ended = Vec::new();
         self.forked.retain_mut(|forked| {
@@ -303,7 +305,7 @@ static ALL: Mutex<All> = Mutex::new(All {
     forked: Vec::new(),
 });
 
-/// The lock, while a thread forks, and what the forked copy is to hold.
+/// The lock, held while a thread forks, and the descriptor that the forked copy keeps open.
 type Held = (MutexGuard<'static, All>, Option<Segment>);
 
 thread_local! {
@@ -339,7 +341,7 @@ fn before_fork() {
     HELD.with_borrow_mut(|held| *held = Some((all, holder)));
 }
 
-/// A file, and a description of it that holds the file.
+/// Creates a file, and a second description of it that holds it: see [`Forked::life`].
 fn life() -> sys::Result<(Segment, Segment)> {
     let life = Segment::create_memfd("arenite-fork", false)?;
     let holder = Segment::reopen(life.as_raw_fd(), Access::ReadOnly)?;
@@ -352,10 +354,10 @@ fn after_fork(is_copy: bool) {
         return;
     };
     if is_copy {
-        // Those are for the other process to free.
+        // The original process frees these arrays.
         all.forked.clear();
         FORKED.store(0, Ordering::Relaxed);
-        // Closed when this process ends or executes a program.
+        // Linux closes it when this process ends or executes a program.
         mem::forget(holder);
     }
 }

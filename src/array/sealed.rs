@@ -34,11 +34,11 @@ pub struct Array<T: Element> {
     element: PhantomData<T>,
 }
 
-// SAFETY: the handle gives shared access to elements that are Send + Sync. The memory behind it is counted by atomics
-// and stays sealed (no process writes it) while the handle lives: the supervisor counts the handles of all processes,
-// and a worker, which does not, never unseals what it has published.
+// SAFETY: the handle gives shared access to elements that are Send + Sync. Atomics count the handles to their memory,
+// which stays sealed while a handle lives: no process writes it. The supervisor counts the handles of all processes. A
+// worker counts only its own, but never unseals memory that it has published.
 unsafe impl<T: Element> Send for Array<T> {}
-// SAFETY: as above.
+// SAFETY: as for `Send`.
 unsafe impl<T: Element> Sync for Array<T> {}
 
 /// Location of the elements of an [`Array`].
@@ -46,9 +46,9 @@ unsafe impl<T: Element> Sync for Array<T> {}
 pub(crate) enum ArrayLocation<'a> {
     /// This process's heap.
     Private,
-    /// A mapped file that may change.
+    /// A mapped file, which may change.
     Mapped,
-    /// A sealed memory file, and the first byte in it.
+    /// A sealed memory file, and the offset of the array's first byte in it.
     File(&'a Arc<SealedFile>, u64),
     /// An extent of an arena block, in the supervisor.
     Block(&'a Arc<Block>, Extent),
@@ -78,7 +78,7 @@ impl<T: Element> Array<T> {
     ///
     /// # Panics
     ///
-    /// If the number of elements is not that of the shape, or there is no memory (inside a kernel, in the arena).
+    /// If `elements` has another length than the shape, or there is no memory (inside a kernel, in the arena).
     #[track_caller]
     pub fn from_vec(elements: impl AsRef<[T]>, shape: impl Into<Shape>) -> Array<T> {
         ArrayMut::from_vec(elements, shape).seal()
@@ -132,12 +132,11 @@ impl<T: Element> Array<T> {
         self.len == 0
     }
 
-    /// The address of the first element, aligned even if there is none. It is valid for [`len`](Array::len) elements
-    /// while a handle to the array lives.
+    /// The address of the first element. It is aligned even if there are no elements, and valid for [`len`](Array::len)
+    /// elements while a handle to the array lives.
     ///
-    /// Unlike that of a slice (`array[..].as_ptr()`), this call forms no reference to the elements. So a binding of
-    /// another language can hand out the address of memory that the language may change: [`raw`](crate::raw) says what
-    /// else is needed for that.
+    /// Unlike `array[..].as_ptr()`, this call forms no reference to the elements. So a binding of another language can
+    /// hand out the address of memory that the language may change; [`raw`](crate::raw) says what else that requires.
     ///
     /// ```
     /// # use arenite::array::Array;
@@ -208,9 +207,9 @@ impl<T: Element> Array<T> {
     ///
     /// # Errors
     ///
-    /// [`NotExclusive`], which has the array, if there are other handles, or its memory cannot be written here (a
-    /// kernel's input, or a mapped file). In a worker also if any part of the array was returned, passed to a spawned
-    /// job, or saved in a checkpoint: other processes may read it. [`copy`](Array::copy) it then.
+    /// [`NotExclusive`], which contains the array, if there are other handles, or if its memory cannot be written here
+    /// (a kernel's input, or a mapped file). In a worker also if any part of the array was returned, passed to a
+    /// spawned job, or saved in a checkpoint: other processes may read it. Use [`copy`](Array::copy) then.
     ///
     /// ```
     /// # use arenite::array::Array;
@@ -289,7 +288,7 @@ impl<T: Element> Array<T> {
         let skip = skip_rows * row_len;
         debug_assert!(skip + len <= self.len);
         Array {
-            // SAFETY: `skip` elements are at most the `len` elements that this handle keeps alive.
+            // SAFETY: `skip` is at most `len`, the number of elements that this handle keeps mapped.
             first: unsafe { self.first.add(skip) },
             shape,
             len,
@@ -301,11 +300,11 @@ impl<T: Element> Array<T> {
 
 /// Hooks for the layers that move arrays between processes.
 impl<T: Element> Array<T> {
-    /// Creates a sealed array of `shape`, `skip` bytes into `block`.
+    /// Creates a sealed array of `shape` that begins `skip` bytes into `block`.
     ///
     /// A block says who owns memory, not who writes it. The caller guarantees that no process writes the block from now
-    /// on while it lives: it was never granted or lent, or the job that had it has published it and been answered, or
-    /// the exit of the worker that had it is confirmed. The array's references rely on that.
+    /// on while it lives: the block was never granted or lent, or its job has published it and was answered, or the
+    /// exit of the worker that had it is confirmed. The array's references rely on that.
     ///
     /// # Panics
     ///
@@ -324,7 +323,7 @@ impl<T: Element> Array<T> {
         )
     }
 
-    /// Whether an array of `shape`, `skip` bytes into `block`, is within the block and aligned.
+    /// Whether an array of `shape` that begins `skip` bytes into `block` is within the block and aligned.
     pub(crate) fn fits_block(block: &Block, skip: u64, shape: Shape) -> bool {
         shape.bytes::<T>().is_some_and(|bytes| {
             memory::in_block(block, skip, bytes)
@@ -332,13 +331,13 @@ impl<T: Element> Array<T> {
         })
     }
 
-    /// Creates the handle of a parameter of the job running on the lane of `count`: `shape` at `ptr`, which is `at` in
-    /// the arena. The handle is counted.
+    /// Creates the handle of a parameter of the job that runs on the lane of `count`. The array has `shape`, is at
+    /// `ptr` in this process, and at `at` in the arena. The handle is counted.
     ///
     /// # Safety
     ///
-    /// Until the count is 0 after the end of the job, or this process ends, the elements stay mapped and readable at
-    /// `ptr`, and no process writes them: the supervisor holds a lease for this job, or for the lane that retains them.
+    /// The elements stay mapped and readable at `ptr`, and no process writes them, until `count` is 0 after the end of
+    /// the job, or this process ends: the supervisor has a lease for the job, or for the lane that retains them.
     ///
     /// # Panics
     ///
@@ -364,7 +363,7 @@ impl<T: Element> Array<T> {
 
     /// The location of the elements.
     pub(crate) fn location(&self) -> ArrayLocation<'_> {
-        // Not through a slice: see `as_ptr`.
+        // Not through a slice, which would form a reference: see `as_ptr`.
         let bytes = self.len * size_of::<T>();
         match &self.memory {
             SealedMemory::Private(_) => ArrayLocation::Private,
@@ -379,7 +378,7 @@ impl<T: Element> Array<T> {
         }
     }
 
-    /// The chunk that the lane allocated for this array; `None` for parameters, windows and memory elsewhere.
+    /// The chunk that the lane allocated for this array. `None` for parameters, windows and memory outside the lane.
     pub(crate) fn lane_chunk(&self) -> Option<Extent> {
         match &self.memory {
             SealedMemory::Lane {
@@ -389,13 +388,14 @@ impl<T: Element> Array<T> {
         }
     }
 
-    /// Takes the elements as part of the running job's result: the handle no longer counts, and the memory is not
-    /// rolled back. `is_own` tells whether a counter belongs to this job, or to state that stays in its lane.
+    /// Publishes the elements as part of the running job's result and returns their extent. The handle is no longer
+    /// counted, and the memory is not rolled back. `is_own` tells whether a counter belongs to this job, or to state
+    /// that stays in its lane.
     ///
     /// # Errors
     ///
-    /// The array itself, if it is not in a lane, or was handed over by another lane of this process and belongs to
-    /// another job.
+    /// The array itself, if it is not in a lane, or if its counter is not `is_own`: another lane of this process has
+    /// handed it over, and it belongs to another job.
     pub(crate) fn take_lane(
         self,
         is_own: impl FnOnce(&'static LaneCount) -> bool,
@@ -420,15 +420,16 @@ impl<T: Element> Deref for Array<T> {
 
     fn deref(&self) -> &[T] {
         // SAFETY: a sealed array: `len` initialised elements stay mapped at `first` while a handle lives, and no
-        // process writes them. Private: not mapped elsewhere, and an Array hands out no `&mut`. Block: sealed, and not
-        // given to a writer before the last handle or lease is gone. Lane: under a lease of the job or the lane, or
-        // written by this process alone before it was sealed; once published it is not unsealed. File: sealed by
-        // Linux. Mapped: guaranteed by the caller of `npy::map`.
+        // process writes them. Private: no other process maps the heap, and an Array hands out no `&mut`. Block:
+        // sealed, and not given to a process that writes before the last handle or lease is gone. Lane: the supervisor
+        // has a lease for the job or the lane, or this process alone wrote the elements before it sealed them, and does
+        // not unseal what it has published. File: Linux refuses writes to a sealed file; to the file of a snapshot its
+        // heap does not write. Mapped: the caller of `npy::map` guarantees it.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
 }
 
-/// An array that cannot become writable: see [`Array::try_into_mut`]. It dereferences to the array.
+/// The error of [`Array::try_into_mut`]: the array cannot become writable. Dereferences to the array.
 pub struct NotExclusive<T: Element>(Array<T>);
 
 impl<T: Element> NotExclusive<T> {
@@ -479,7 +480,7 @@ impl<T: Element> Clone for Array<T> {
     }
 }
 
-/// Collects an array of one axis.
+/// Collects the elements into a one-dimensional array.
 ///
 /// ```
 /// # use arenite::Array;
@@ -517,7 +518,7 @@ impl<T: Element> fmt::Debug for Array<T> {
 }
 
 pub(super) fn check_reshape<T>(from: Shape, to: Shape) -> Result<Shape, BadReshape> {
-    // `bytes` also refuses an empty shape whose strides cannot be counted.
+    // `bytes` also fails for an empty shape with strides that overflow.
     if to.bytes::<T>().is_some() && from.len() == to.len() {
         Ok(to)
     } else {

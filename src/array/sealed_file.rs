@@ -1,9 +1,9 @@
-//! Sealed memory files, mapped for reading: by the process that has one from a store, and by workers whose jobs take
-//! an array in it.
+//! Sealed memory files, mapped for reading: in the process that got one from a store, and in workers with a job that
+//! takes an array in such a file.
 //!
 //! A worker opens the file through the supervisor's descriptor, `/proc/PID/fd/N`. That descriptor stays open as long as
-//! a handle to the file exists, which includes the lease of each job; the name also has device and inode, so that a
-//! worker never maps another file.
+//! a handle to the file exists; the lease of each job is such a handle. [`FileName`] also has device and inode, so that
+//! a worker never maps another file.
 
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -21,20 +21,22 @@ use crate::arena::Block;
 use crate::sys::Access;
 use crate::sys::{self, HUGE, Map, PAGE, Prot, Segment};
 
-/// A memory file that no process can write, grow or truncate any more, mapped for reading.
+/// A memory file, mapped for reading, that no process can write, grow or truncate any more. Or parts of the file of a
+/// [`CowHeap`](super::CowHeap), which no process writes while a handle to them exists.
 pub(crate) struct SealedFile {
-    /// `None` if it has no bytes.
+    /// `None` if the file has no bytes.
     map: Option<Arc<Map>>,
-    /// Where the map begins in the file.
+    /// The offset of the map in the file.
     start: u64,
-    /// The descriptor through which workers open it; in a worker, its own of a file of which it maps parts. `None`:
-    /// jobs get a copy.
+    /// In the supervisor: the descriptor through which workers open the file; `None` if jobs get a copy. In a worker:
+    /// its own descriptor of a file that it maps in parts; `None` if it maps the whole file.
     segment: Option<Arc<Segment>>,
     /// Device and inode.
     identity: (u64, u64),
-    /// Copies of parts of it in arenas, each with its first byte in the file, as long as jobs have them.
+    /// Copies of parts of the file in arenas, for as long as jobs have them, each with the offset of its first byte in
+    /// the file.
     copies: Mutex<Vec<(u64, Weak<Block>)>>,
-    /// Dropped after the map.
+    /// Keeps the bytes unchanged. Dropped after the map.
     #[allow(dead_code, reason = "for its drop")]
     keep: Box<dyn Keeper>,
 }
@@ -50,11 +52,11 @@ pub(crate) struct FileName {
 /// Why a worker cannot map a file of the supervisor.
 #[derive(Debug)]
 pub(crate) enum OpenError {
-    /// Linux refused.
+    /// The call that failed.
     System(sys::Error),
     /// The descriptor refers to another file.
     Another(FileName),
-    /// It can still be truncated.
+    /// The file can still be truncated.
     MayShrink,
 }
 
@@ -74,14 +76,14 @@ impl fmt::Display for OpenError {
     }
 }
 
-/// Why a memory file is no array.
+/// Why a memory file cannot be mapped as an array.
 #[derive(Debug)]
 pub(crate) enum MapError {
-    /// It can still be written or truncated.
+    /// The file can still be written or truncated.
     NotSealed,
-    /// It has another length than an array of this shape.
+    /// The file has another length than an array of this shape.
     Length { expected: u64, found: u64 },
-    /// Linux refused.
+    /// The call that failed.
     System(sys::Error),
 }
 
@@ -92,16 +94,16 @@ impl From<sys::Error> for MapError {
 }
 
 impl SealedFile {
-    /// Maps a file that the caller has found to be sealed, with its identity and length.
+    /// Maps a file that the caller has found to be sealed. `stat` is its identity and length.
     fn map(
         segment: Segment,
         stat: &sys::SegmentStat,
         keep: impl Send + Sync + UnwindSafe + RefUnwindSafe + 'static,
     ) -> sys::Result<SealedFile> {
-        /// Up to this size a copy for a job costs less than a descriptor.
+        /// Up to this number of bytes, a copy for a job costs less than a descriptor.
         const SMALL: u64 = 64 << 10;
         let map = map(&segment, stat.len)?;
-        // Objects that a program could map before must not fail for want of descriptors.
+        // The program needs descriptors to map further objects: keep none if few are left.
         let is_offered =
             stat.len > SMALL && !sys::limits::is_short_of_descriptors(segment.as_raw_fd());
         Ok(SealedFile {
@@ -114,8 +116,8 @@ impl SealedFile {
         })
     }
 
-    /// A part of a memory file that no process writes while `keep` lives: of a [`CowHeap`](super::CowHeap). `map` maps
-    /// all of the file for reading.
+    /// A file of a [`CowHeap`](super::CowHeap). `map` maps the whole file for reading. No process writes the part for
+    /// which the file is used while `keep` lives.
     pub(super) fn part(
         map: Arc<Map>,
         segment: Arc<Segment>,
@@ -132,8 +134,8 @@ impl SealedFile {
         }
     }
 
-    /// In a worker: opens a file of the supervisor, and maps it if all of it is final. Parts of others, which the
-    /// supervisor says are final as long as a job has them, are mapped by [`window`](Self::window).
+    /// In a worker: opens a file of the supervisor, and maps it if it is sealed. If it is not, [`window`](Self::window)
+    /// maps the parts of which the supervisor says that they do not change while a job has them.
     pub(crate) fn open(supervisor: Pid, name: FileName) -> Result<SealedFile, OpenError> {
         let segment = Segment::open_in_process(supervisor, name.fd)?;
         let stat = segment.stat()?;
@@ -157,7 +159,8 @@ impl SealedFile {
         })
     }
 
-    /// In a worker: maps these bytes, if this is a file of which parts are final.
+    /// In a worker: maps `len` bytes from byte `skip` on, if this is a file that is mapped in parts. `None` for a
+    /// sealed file.
     pub(crate) fn window(&self, (skip, len): (u64, u64)) -> sys::Result<Option<SealedFile>> {
         let Some(segment) = &self.segment else {
             return Ok(None);
@@ -176,12 +179,12 @@ impl SealedFile {
         }))
     }
 
-    /// In a worker: maps these bytes of a window for a job that may change them for itself.
+    /// In a worker: maps bytes of a window for a job that may change them for itself.
     pub(crate) fn private_copy(&self, skip: u64, len: usize) -> Option<PrivateCopy> {
         PrivateCopy::map(self.segment.as_ref()?, skip, len).ok()
     }
 
-    /// In a worker: makes what a window shows a copy. The job that has it has not been answered.
+    /// In a worker: replaces what a window shows by a copy. Called before the job that has the window is answered.
     pub(crate) fn detach(&self) -> sys::Result<()> {
         match (&self.map, &self.segment) {
             (Some(map), Some(segment)) => map.detach(segment, self.start),
@@ -189,7 +192,7 @@ impl SealedFile {
         }
     }
 
-    /// Whether this is a window of these bytes of a file.
+    /// Whether this is a window that covers the `len` bytes from byte `skip` on of the file `identity`.
     pub(crate) fn is_window(&self, identity: (u64, u64), (skip, len): (u64, u64)) -> bool {
         let end = |map: &Arc<Map>| self.start + map.len() as u64;
         self.segment.is_some()
@@ -198,7 +201,7 @@ impl SealedFile {
             && self.map.as_ref().is_some_and(|map| skip + len == end(map))
     }
 
-    /// How workers find it, if its descriptor is open.
+    /// The name by which workers open the file, if the file has a descriptor.
     pub(crate) fn name(&self) -> Option<FileName> {
         let segment = self.segment.as_ref()?;
         Some(FileName {
@@ -207,17 +210,17 @@ impl SealedFile {
         })
     }
 
-    /// Whether all of the file is final, in a worker.
+    /// In a worker: whether the whole file is sealed.
     pub(crate) fn is_sealed(&self) -> bool {
         self.segment.is_none()
     }
 
-    /// Device and inode. No other file has them while this value lives.
+    /// Device and inode of the file. No other file has them while this value lives.
     pub(crate) fn identity(&self) -> (u64, u64) {
         self.identity
     }
 
-    /// Where the byte at this address is in the file. 0 for an array without bytes, which has no position.
+    /// The offset in the file of the byte at `first`. For an array without bytes, which has no position, 0.
     pub(super) fn skip(&self, first: NonNull<u8>, bytes: usize) -> u64 {
         let base = self.map.as_ref().filter(|_| bytes > 0);
         let base = base.map(|map| map.base());
@@ -226,8 +229,8 @@ impl SealedFile {
         })
     }
 
-    /// A copy of `len` bytes from byte `skip` on, in the arena of this number, where `alloc` allocates. Jobs that have
-    /// the same bytes at the same time share it. `None` if there are not that many.
+    /// A copy of `len` bytes from byte `skip` on, in the arena with id `arena`, where `alloc` allocates. Jobs that need
+    /// the same bytes at the same time share the copy. `None` if the file is shorter.
     pub(crate) fn copy_in<E>(
         &self,
         (skip, len): (u64, u64),
@@ -244,13 +247,14 @@ impl SealedFile {
         if let Some(block) = known {
             return Some(Ok(block));
         }
-        // Without the lock: `alloc` may wait for the engine, whose lock a caller of this function may hold.
+        // Without the lock of `copies`: `alloc` may wait for the engine, whose lock a caller of this function may hold.
         let block = match alloc(len) {
             Ok(block) => Arc::new(block),
             Err(full) => return Some(Err(full)),
         };
-        // SAFETY: `at` found the bytes in the map of a file that Linux lets no process write; the block was just
-        // allocated, is known to no other code or process, and has this length.
+        // SAFETY: `at` found the bytes in the map. No process writes them while `self` lives: Linux forbids it for a
+        // sealed file, and a heap does not write to the file of a snapshot. The block was just allocated with this
+        // length, and no other code or process knows it.
         unsafe {
             block
                 .as_ptr()
@@ -263,7 +267,7 @@ impl SealedFile {
         Some(Ok(block))
     }
 
-    /// The address of `len` bytes from byte `skip` on, if there are that many.
+    /// The address of `len` bytes from byte `skip` on, if the map has them all.
     fn at(&self, skip: u64, len: usize) -> Option<NonNull<u8>> {
         match &self.map {
             _ if len == 0 => Some(NonNull::dangling()),
@@ -283,7 +287,7 @@ impl fmt::Debug for SealedFile {
 }
 
 fn map(segment: &Segment, len: u64) -> sys::Result<Option<Map>> {
-    // A length beyond the address space fails in `mmap`.
+    // `mmap` rejects a length beyond the address space.
     let len = usize::try_from(len).unwrap_or(usize::MAX);
     match len {
         0 => Ok(None),
@@ -292,7 +296,8 @@ fn map(segment: &Segment, len: u64) -> sys::Result<Option<Map>> {
 }
 
 impl<T: Element> Array<T> {
-    /// Maps a sealed memory file that holds exactly an array of this shape. `keep` is dropped after the last handle.
+    /// Maps a sealed memory file that contains an array of this shape and nothing else. `keep` is dropped after the
+    /// last handle.
     pub(crate) fn map_sealed(
         segment: Segment,
         shape: Shape,
@@ -317,7 +322,8 @@ impl<T: Element> Array<T> {
         Array::in_file(file, 0, shape).ok_or(wrong)
     }
 
-    /// Another descriptor of the sealed file that has these elements and nothing else, if this process has one.
+    /// A new descriptor of the sealed file that contains these elements and nothing else, if this process has such a
+    /// file.
     #[cfg(feature = "store")]
     pub(crate) fn file_alone(&self) -> Option<Segment> {
         let ArrayLocation::File(file, 0) = self.location() else {
@@ -330,7 +336,7 @@ impl<T: Element> Array<T> {
             .flatten()
     }
 
-    /// The array of this shape at byte `skip` of a file; `None` if it is not within the file, or not aligned.
+    /// The array of this shape at byte `skip` of a file. `None` if it is not within the file, or not aligned.
     pub(crate) fn in_file(file: Arc<SealedFile>, skip: u64, shape: Shape) -> Option<Array<T>> {
         let bytes = shape.bytes::<T>()?;
         let start = file.at(skip, bytes)?;

@@ -24,7 +24,7 @@ pub const MAX_DIMS: usize = 6;
 /// ```
 #[derive(Copy, Clone, PartialEq, Eq, Hash)]
 pub struct Shape {
-    // Axes beyond `rank` hold 1, so that the derived comparison and the products need not check it.
+    // Axes beyond `rank` have extent 1, so that the derived comparison and the products need not check the rank.
     dims: [usize; MAX_DIMS],
     rank: u8,
 }
@@ -45,8 +45,8 @@ impl Shape {
         self.dims[0]
     }
 
-    /// Number of elements, or `None` if the product of the nonzero extents overflows `usize`. (Every stride must be a
-    /// number, even if there are no elements.)
+    /// Number of elements, or `None` if the product of the nonzero extents overflows `usize`: every stride must fit,
+    /// even if there are no elements.
     pub fn len(&self) -> Option<usize> {
         let product = self.nonzero_product()?;
         Some(if self.is_empty() { 0 } else { product })
@@ -106,7 +106,7 @@ impl Shape {
         dims[..given.len()].copy_from_slice(given);
         Shape {
             dims,
-            // At most MAX_DIMS: the slice index above checks that.
+            // At most MAX_DIMS: the slice index above panics otherwise.
             rank: given.len() as u8,
         }
     }

@@ -5,14 +5,14 @@ use std::fmt;
 
 use super::{Element, Shape};
 
-/// Up to this number of elements all are shown.
+/// Arrays with at most this number of elements are shown completely.
 const ALL: usize = 1000;
 /// The number of rows that are shown at each end of a longer axis.
 const EDGE: usize = 3;
 
-/// Writes `Array<u8> 2x3 [[1, 2, 3], [4, 5, 6]]`: type, shape, and the elements if they are numbers. Of more than a
-/// thousand elements it shows the ends of each axis, as numpy does. `{:#?}` writes a line for each row, and formats
-/// such as `{:.3?}` and `{:x?}` hold for the elements.
+/// Writes `Array<u8> 2x3 [[1, 2, 3], [4, 5, 6]]`: type, shape, and the elements if they are numbers. An array of more
+/// than [`ALL`] elements shows the ends of each axis, as numpy does. `{:#?}` writes a line for each row, and formats
+/// such as `{:.3?}` and `{:x?}` apply to the elements.
 pub(super) fn debug<T: Element>(
     f: &mut fmt::Formatter<'_>,
     name: &str,

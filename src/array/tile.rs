@@ -12,8 +12,8 @@ use super::{ArrayMut, ArrayMutLocation, Element, Shape};
 
 /// An exclusive part of an [`ArrayMut`] along its leading axis, from [`ArrayMut::tiles_mut`].
 ///
-/// It is a `&mut [T]` that knows its shape and its rows in the parent. While it is alive the parent is borrowed, and
-/// cannot, for instance, be sealed:
+/// It is a `&mut [T]` that knows its shape and its rows in the parent. While it is alive the parent is borrowed, so
+/// that it cannot be sealed, for example:
 ///
 /// ```compile_fail,E0505
 /// # use arenite::array::ArrayMut;
@@ -53,8 +53,8 @@ impl<'s, T: Element> TileMut<'s, T> {
     ///
     /// # Safety
     ///
-    /// For `'s` the elements stay mapped, readable and writable at `ptr`, and no other process and no other handle
-    /// reads or writes them: they are lent to the running job.
+    /// For `'s` the elements stay mapped, readable and writable at `ptr`. They are lent to the running job: no other
+    /// process and no other handle reads or writes them.
     ///
     /// # Panics
     ///
@@ -86,8 +86,9 @@ impl<T: Element> Deref for TileMut<'_, T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: a tile of an exclusive array that stays mutably borrowed while the tile lives. The tiles of one array
-        // are disjoint, and this tile has not moved into a job (that consumes it), or is what the job got.
+        // SAFETY: a tile of an exclusive array that stays mutably borrowed while the tile lives. The tiles of an array
+        // are disjoint. In the program the tile has not moved into a job, because moving consumes it; in a job it is
+        // lent to that job alone. So no other process writes the elements.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
 }
@@ -124,13 +125,13 @@ pub struct TilesMut<'s, T: Element> {
     row_len: usize,
     /// Rows per tile.
     step: usize,
-    /// Rows that no tile has taken yet.
+    /// Rows that are in no tile yet.
     left: Range<usize>,
     location: ArrayMutLocation<'s>,
     lent: PhantomData<&'s mut [T]>,
 }
 
-// SAFETY: the iterator holds the mutable borrow of the elements it has not handed out, and they are Send.
+// SAFETY: the iterator has the mutable borrow of the elements that are in no tile yet, and they are Send.
 unsafe impl<T: Element> Send for TilesMut<'_, T> {}
 // SAFETY: `&TilesMut` gives access to no element.
 unsafe impl<T: Element> Sync for TilesMut<'_, T> {}
@@ -151,7 +152,7 @@ impl<'s, T: Element> TilesMut<'s, T> {
         }
     }
 
-    /// The tile of `rows`, skipping rows before them. Must not be combined with taking tiles from the end.
+    /// The tile of `rows`; the rows before them get no tile. Must not be combined with taking tiles from the end.
     pub(crate) fn at(&mut self, rows: Range<usize>) -> TileMut<'s, T> {
         let Range { start, end } = rows;
         assert!(

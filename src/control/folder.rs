@@ -1,4 +1,5 @@
-//! The folder in which the channel makes its sockets: for microseconds each, but it has to be writable.
+//! Chooses the folder in which the channel makes its sockets. Each exists for microseconds; the folder must be
+//! writable.
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -7,23 +8,22 @@ use std::sync::Mutex;
 
 use crate::sys;
 
-/// Max bytes of the folder's name: the name of a socket has 108 bytes, including `/.tmpXXXXXX/socket` and the final
-/// zero.
+/// Max length in bytes of the folder's name. The path of a socket has at most 108 bytes, including `/.tmpXXXXXX/socket`
+/// and the final zero.
 const MAX_NAME: usize = 108 - 19 - 1;
 
-/// Where a read-only root file system usually has memory for files.
+/// The file system that usually accepts files if the root file system is read-only.
 const SHARED_MEMORY: &str = "/dev/shm";
 
-/// Returns the folder for sockets. It is the folder for temporary files (`TMPDIR`), if a socket can be made there. If
-/// its name is too long for a socket, it is the same folder by a shorter name; otherwise `XDG_RUNTIME_DIR` or
-/// `/dev/shm`.
+/// Returns the folder for sockets: the folder for temporary files (`TMPDIR`) if a socket can be made there, by a shorter
+/// name if its name is too long for a socket; otherwise `XDG_RUNTIME_DIR` or `/dev/shm`.
 ///
-/// The channel takes the folder of the crate `tempfile`, so another choice than the first holds for all code of this
-/// object that uses that crate. Where it is made, this code could make no file either, or makes it in the same folder.
+/// The channel uses the folder that the crate `tempfile` is set to. So a choice other than the first affects all code
+/// of this object that uses `tempfile`: it could not make files before, or it still makes them in the same folder.
 ///
 /// # Errors
 ///
-/// Why there is none, as a sentence.
+/// The reason why there is no such folder, as a sentence.
 pub(crate) fn choose() -> Result<PathBuf, String> {
     let folder = tempfile::env::temp_dir();
     let Err(why) = check(&folder) else {
@@ -40,14 +40,14 @@ pub(crate) fn choose() -> Result<PathBuf, String> {
         .find(|other| check(other).is_ok());
     match found {
         Some(other) if tempfile::env::override_temp_dir(&other).is_ok() => Ok(other),
-        // Another thread has chosen meanwhile, or what was chosen before is of no use any more.
+        // Another thread has set a folder meanwhile, or the folder set before is not usable any more.
         _ => Some(tempfile::env::temp_dir())
             .filter(|chosen| check(chosen).is_ok())
             .ok_or_else(|| fault(&folder, &why)),
     }
 }
 
-/// Says why no socket can be made in this folder.
+/// The error message for a folder in which no socket can be made.
 pub(super) fn fault(folder: &Path, why: &str) -> String {
     let advice = match sys::image::image().is_program {
         true => "set TMPDIR to a writable folder",
@@ -59,7 +59,7 @@ pub(super) fn fault(folder: &Path, why: &str) -> String {
     )
 }
 
-/// Checks whether a socket can be made in this folder.
+/// Checks that a socket can be made in this folder.
 fn check(folder: &Path) -> Result<(), String> {
     let Some(name) = folder.to_str() else {
         return Err("its name is not UTF-8".into());
@@ -79,8 +79,8 @@ fn check_use(folder: &Path) -> Result<(), String> {
     }
 }
 
-/// Another name of a folder that is of use: that of a descriptor, which stays open. Child processes may use it too
-/// while this process runs. `None` if the folder cannot be opened, or another one was given a name before.
+/// Returns a short name for a folder: `/proc/…` with the number of its descriptor, which stays open. Child processes may
+/// use the name while this process runs. `None` if the folder cannot be opened, or if another folder has such a name.
 fn shorter_name(folder: &Path) -> Option<PathBuf> {
     static OPEN: Mutex<Option<OwnedFd>> = Mutex::new(None);
     check_use(folder).ok()?;

@@ -1,4 +1,4 @@
-//! Peers that are not workers: any bytes that they send to the handshake socket end the handshake with an error.
+//! Tests with peers that are not workers: whatever they send to the handshake socket ends the handshake with an error.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -15,7 +15,7 @@ use super::{Server, Welcome};
 use crate::sys::asked;
 
 fn welcome() -> Welcome {
-    // Never sent.
+    // Not sent in these tests.
     super::tests::welcome()
 }
 
@@ -30,8 +30,8 @@ fn seeded(seed: u64) -> impl FnMut() -> u64 {
     }
 }
 
-/// Packets of a hostile peer: truncated, oversized, or with false lengths. A packet begins with its own length and that
-/// of its message.
+/// Packets of a hostile peer: truncated, oversized, or with wrong lengths. A packet begins with its own length and the
+/// length of its message.
 fn packets(seed: u64) -> Vec<Vec<u8>> {
     let mut next = seeded(seed);
     let count = next() % 4;

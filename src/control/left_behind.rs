@@ -6,20 +6,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Duration;
 
-/// Min age of a removed socket. A younger one may be in use in a container with its own network namespace and the same
-/// folder for temporary files, where it cannot be seen from here. No handshake takes this long.
+/// Min age of a socket that is removed. A younger socket may be in use in a container with its own network namespace
+/// and the same folder for temporary files, which this process cannot see. No handshake takes this long.
 const MIN_AGE: Duration = Duration::from_secs(60);
 
-/// Max entries of the folder that are examined.
+/// Max number of entries of the folder that are examined.
 const MAX_ENTRIES: usize = 4096;
 
-/// Once per program: removes such sockets of this user in the folder for temporary files.
+/// Removes sockets of this user that killed programs have left in the folder for temporary files. Runs once per
+/// program.
 ///
-/// The channel chooses the names, so other programs that use the same channel leave the same. A socket is removed only
-/// if no open socket of the system has its name.
+/// The channel chooses the names of sockets, so sockets of other programs that use the same channel look the same. A
+/// socket is removed only if no open socket of the system has its name.
 pub(crate) fn sweep_once() {
     static ONCE: Once = Once::new();
-    // The first worker has chosen it.
+    // The start of the first worker has set the folder.
     ONCE.call_once(|| sweep(&tempfile::env::temp_dir()));
 }
 
@@ -51,7 +52,7 @@ fn sweep(temporary: &Path) {
     }
 }
 
-/// Returns the socket of a folder that contains nothing else.
+/// Returns the socket in a folder that contains nothing else.
 fn old_socket(folder: &Path) -> Option<PathBuf> {
     let ours = |path: &Path| {
         let meta = fs::symlink_metadata(path).ok()?;

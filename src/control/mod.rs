@@ -11,20 +11,19 @@
 //!                       ◄── Ready { code }, or Failed with the reason
 //! ```
 //!
-//! The channel creates its socket in a folder of its own in the folder for temporary files, or where that is of no use
-//! in another ([`folder`]). Both are removed before the process is started: the process gets a descriptor of the
-//! socket's file (`O_PATH`), through which it connects without a name. So the folder is left behind only if the program
-//! dies in the microseconds between creation and removal. A later program [sweeps](sweep_once) it; code that ends the
+//! The channel creates its socket in a new folder in the folder for temporary files, or, if that is not usable, in
+//! another one ([`folder`]). Socket and folder are removed before the process is started: the process gets a descriptor
+//! of the socket's file (`O_PATH`), through which it connects without a name. So they remain only if the program dies
+//! in the microseconds between creation and removal. A later program [sweeps](sweep_once) them; code that ends the
 //! program waits for the removal ([`lock_socket_names`]). While the socket has a name, no other user may connect,
-//! whatever the umask. So only the worker can connect. This matters because the channel trusts the length at the
-//! beginning of a message, and allocates as much.
+//! whatever the umask is. So only the worker can connect. This matters because the channel trusts the length at the
+//! beginning of a message, and allocates that much memory.
 //!
-//! Before `Ready` a worker runs only code of the program, and has seen no input, so its messages are trusted like
+//! Before `Ready` a worker runs only code of the program and has received no input, so its messages are trusted like
 //! the program. Both ends are dropped afterwards; everything later travels in the link.
 //!
-//! `accept` has no time limit, and panics on a malformed packet. So it runs on a thread of its own
-//! ([`Server::answer`]). If the worker dies before it connects, the monitor connects in its place
-//! ([`HandshakeSocket::release`]).
+//! `accept` has no time limit, and panics on a malformed packet. So it runs on a separate thread ([`Server::answer`]).
+//! If the worker dies before it connects, the monitor connects instead of it ([`HandshakeSocket::release`]).
 
 mod folder;
 mod left_behind;
@@ -58,54 +57,55 @@ enum FromWorker {
         reply: IpcSender<Welcome>,
     },
     Ready {
-        /// The lines of its `/proc/self/maps` with code of files, if it is sandboxed: it can map no other code.
+        /// If the worker is sandboxed, so that it can map no other code: the lines of its `/proc/self/maps` that map
+        /// code of files.
         code: Vec<u8>,
     },
     Failed(String),
 }
 
-/// What must be equal in a worker and its supervisor.
+/// The identity of a program, which must be equal in a worker and its supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProgramId {
     /// The build of the object that contains this crate.
     pub(crate) build_id: Vec<u8>,
-    /// What a worker program says of itself; empty for a copy of this program.
+    /// The identity of a worker program; empty for a copy of this program.
     pub(crate) identity: Vec<u8>,
 }
 
 impl ProgramId {
-    /// That of this process, if it runs a program with this identity.
+    /// The id of this process, if it runs a program with this identity.
     pub(crate) fn of(identity: Vec<u8>) -> Self {
         let build_id = sys::image::image().build_id.as_bytes().to_vec();
         Self { build_id, identity }
     }
 }
 
-/// What a worker needs to attach.
+/// The settings that a worker gets from its supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Welcome {
     /// Number of the worker, from 0.
     pub(crate) worker: u32,
-    /// The number of processes that this worker had before.
+    /// The number of processes that had this worker number before.
     pub(crate) generation: u32,
-    /// Its region; regions up to this engine's number of workers exist.
+    /// The worker's own region. Other regions have the numbers up to the engine's number of workers.
     pub(crate) region: u16,
-    /// Its lanes, at least one.
+    /// The worker's lanes, at least one.
     pub(crate) lanes: Vec<LaneStart>,
-    /// Whether to close pages that the running job does not need.
+    /// Whether to close pages that no running job needs.
     pub(crate) guard: bool,
-    /// Limit on private memory in bytes, 0 for none.
+    /// Limit on private memory in bytes; 0 for none.
     pub(crate) memory_limit: u64,
-    /// Max bytes of freed private memory to retain for later jobs.
+    /// Max number of bytes of freed private memory that the allocator keeps.
     pub(crate) keep_freed: u64,
     /// Whether to enter the sandbox before `Ready`.
     pub(crate) sandboxed: bool,
-    /// The mechanisms of the sandbox that Linux supports here.
+    /// The mechanisms of the sandbox that Linux supports.
     #[cfg(feature = "sandbox")]
     pub(crate) kernel: SandboxFeatures,
     /// The call of `on_worker_start`.
     pub(crate) on_start: Option<OnStart>,
-    /// Entry to run before the worker retains what a job has left behind; `None`: it retains nothing.
+    /// Entry to run before the worker retains arrays of a job; `None` if it retains none.
     pub(crate) retain: Option<u64>,
     /// Level up to which events of the `tracing` crate are sent, 1 for errors to 5 for traces; 0 for none.
     pub(crate) events: u8,
@@ -124,14 +124,14 @@ pub(crate) struct Welcome {
 pub(crate) struct OnStart {
     /// Entry of the kernel.
     pub(crate) entry: u64,
-    /// Its arguments.
+    /// The arguments of the call.
     pub(crate) words: Vec<u64>,
 }
 
 /// The start position of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LaneStart {
-    /// Number of its link.
+    /// Index of the link.
     pub(crate) link: u32,
     /// Number of the next job.
     pub(crate) position: u64,
@@ -139,7 +139,7 @@ pub(crate) struct LaneStart {
     pub(crate) grants: u32,
 }
 
-/// Why a worker did not become ready.
+/// The reason why a worker did not become ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum HandshakeError {
     /// The channel failed.
@@ -176,7 +176,7 @@ impl std::fmt::Display for HandshakeError {
 /// The supervisor's end of a handshake with one worker.
 pub(crate) struct Server {
     server: IpcOneShotServer<FromWorker>,
-    /// The file of its socket, whose name has been removed.
+    /// The file of the socket, whose name has been removed.
     socket: Arc<OwnedFd>,
 }
 
@@ -195,7 +195,7 @@ static SOCKET_NAMES: Mutex<()> = Mutex::new(());
 /// Returns `None` after `timeout`. For code that ends the program at once, such as a signal handler that calls `_exit`.
 #[doc(hidden)]
 pub fn lock_socket_names(timeout: Duration) -> Option<MutexGuard<'static, ()>> {
-    /// A socket has a name for microseconds.
+    /// The pause between two tries: a socket has a name for microseconds.
     const STEP: Duration = Duration::from_micros(100);
     let start = Instant::now();
     loop {
@@ -208,24 +208,25 @@ pub fn lock_socket_names(timeout: Duration) -> Option<MutexGuard<'static, ()>> {
     }
 }
 
-/// Makes the folder for sockets of this time that of all sockets, if this crate is in a shared object. There the
-/// program may change its environment without the lock of Rust's standard library, on another thread than the one that
-/// starts workers. In an executable each socket goes to the folder of its time, see [`folder::choose`].
+/// If this crate is in a shared object: uses the present folder for sockets for all later sockets too. In a shared
+/// object the program may change its environment on another thread without the lock of Rust's standard library. In an
+/// executable the folder is chosen for each socket, see [`folder::choose`].
 ///
-/// For the thread that builds an engine. The first call decides.
+/// Called on the thread that builds an engine. Only the first call has an effect.
 pub(crate) fn pin_socket_folder() {
     if !sys::image::image().is_program {
-        // An error is reported when a worker is started. Fails if the folder is pinned.
+        // An error of `choose` is reported when a worker is started. `override_temp_dir` fails if a folder is set
+        // already.
         let _ = folder::choose().map(|folder| tempfile::env::override_temp_dir(&folder));
     }
 }
 
-/// The name of a socket, in a folder of its own. Dropping it removes both.
+/// The name of a socket, in a folder that contains nothing else. Dropping it removes both.
 struct SocketName(PathBuf);
 
 impl Drop for SocketName {
     fn drop(&mut self) {
-        // On failure the channel removes them when it is dropped.
+        // If this fails, the channel removes them when it is dropped.
         let _ = fs::remove_file(&self.0);
         let _ = self.0.parent().map(fs::remove_dir);
     }
@@ -249,8 +250,8 @@ impl Server {
         let _names = SOCKET_NAMES.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut server, mut name, mut socket) = make()?;
         if !is_private(&socket).map_err(channel)? {
-            // With this umask other users could connect or replace the socket while it has a name. So this one is
-            // discarded, and another is created with a private umask.
+            // With this umask other users could connect to the socket or replace it while it has a name. So discard it,
+            // and create another with a private umask.
             (server, name, socket) = sys::umask::with_private_umask(make).map_err(channel)??;
             if !is_private(&socket).map_err(channel)? {
                 return Err(wrong("other users could connect to it there"));
@@ -269,12 +270,12 @@ impl Server {
         self.socket.as_fd()
     }
 
-    /// A handle to end [`Server::answer`] if the worker dies.
+    /// A handle that ends [`Server::answer`] if the worker dies.
     pub(crate) fn handshake_socket(&self) -> HandshakeSocket {
         HandshakeSocket(Arc::downgrade(&self.socket))
     }
 
-    /// Performs the handshake; returns when the worker is ready or has failed. Blocks until the worker connects or
+    /// Performs the handshake. Returns when the worker is ready or has failed. Blocks until the worker connects, or
     /// [`HandshakeSocket::release`] is called.
     pub(crate) fn answer(
         self,
@@ -295,7 +296,7 @@ impl Server {
         ours: &ProgramId,
         welcome: Welcome,
     ) -> Result<HandshakeDone, HandshakeError> {
-        // A peer that disconnects without a message is a `release`, or a worker that ended.
+        // If a peer disconnects without a message, it was `release`, or a worker that has ended.
         let (receiver, first): (IpcReceiver<FromWorker>, _) =
             server.accept().map_err(receive_error)?;
         let reply = match first {
@@ -343,10 +344,10 @@ pub(crate) struct HandshakeDone {
     _channel: IpcReceiver<FromWorker>,
 }
 
-/// Max attempts to release a waiting [`Server::answer`].
+/// Max number of tries to release a waiting [`Server::answer`].
 const RELEASE_ATTEMPTS: usize = 8;
 
-/// The socket of a [`Server`], as long as it waits.
+/// The socket of a [`Server`] that waits for its worker.
 #[derive(Debug, Clone)]
 pub(crate) struct HandshakeSocket(Weak<OwnedFd>);
 
@@ -360,10 +361,10 @@ impl HandshakeSocket {
         // Not `connect` of the channel, which leaks a descriptor when it fails.
         for _ in 0..RELEASE_ATTEMPTS {
             match sys::socket::connect_and_close(&address(socket.as_fd())) {
-                // Connected, or `answer` has already returned.
+                // Connected, or `answer` has returned already.
                 Ok(()) => return,
                 Err(error) if error.errno() == ECONNREFUSED => return,
-                // Out of descriptors or memory, which the end of other workers frees at this time.
+                // There are no descriptors or no memory; other workers that end will free some.
                 Err(_) => std::thread::yield_now(),
             }
         }
@@ -399,7 +400,7 @@ impl Client {
         Ok((Self { sender }, welcome))
     }
 
-    /// Reports that the worker is ready for jobs, and where code of files is mapped if it is sandboxed.
+    /// Reports that the worker is ready for jobs. `code` is the map of code from files, if it is sandboxed.
     pub(crate) fn ready(self, code: Vec<u8>) -> Result<(), HandshakeError> {
         self.sender
             .send(FromWorker::Ready { code })
@@ -408,7 +409,7 @@ impl Client {
 
     /// Reports why the worker cannot start.
     pub(crate) fn failed(self, why: String) {
-        // If this fails, the supervisor sees the exit.
+        // If this fails, the supervisor notices the exit.
         let _ = self.sender.send(FromWorker::Failed(why));
     }
 }
@@ -417,7 +418,7 @@ fn channel(error: impl std::fmt::Display) -> HandshakeError {
     HandshakeError::Channel(error.to_string())
 }
 
-/// The reason for a failed receive: the other side has ended, unless this process is out of descriptors or memory.
+/// The reason for a failed receive: the other side has ended, or this process has no descriptors or memory left.
 fn receive_error(error: IpcError) -> HandshakeError {
     let out_of_resources = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS];
     let errno = match error {
@@ -443,7 +444,7 @@ fn hex(id: &[u8]) -> String {
         .collect()
 }
 
-/// An identity as text.
+/// The identity as a text for messages.
 fn quoted(identity: &[u8]) -> String {
     const MAX: usize = 80;
     let shown = &identity[..identity.len().min(MAX)];

@@ -1,9 +1,9 @@
-//! What a supervisor and the template of its workers say to each other, over a pair of packet sockets.
+//! The messages between a supervisor and the template of its workers, over a pair of packet sockets.
 //!
 //! The supervisor sends the setup, and then a request for each worker: its [`Mark`](crate::worker) and the descriptors
-//! that a process started by itself would inherit. The template says once that it is ready, or why it is none. Each copy
-//! that it makes says its own process number before anything else, and then so does the template: the supervisor knows
-//! of every copy, whichever of the two ends.
+//! that a process started directly would inherit. The template reports once that it is ready, or why it cannot be
+//! copied. For each copy, first the copy itself and then the template report the copy's process id: the supervisor is
+//! informed of every copy even if one of the two ends.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -11,23 +11,24 @@ use std::time::Duration;
 use crate::sys::packet::PacketSocket;
 use crate::sys::{self, Segment};
 
-/// Descriptors of a request in front of those that a worker adopts: its stdin, stdout and stderr.
+/// The number of descriptors at the beginning of a request that become stdin, stdout and stderr. The worker adopts the
+/// others.
 pub(crate) const STANDARD: usize = 3;
-/// Most descriptors that a packet takes.
+/// Max number of descriptors in a packet.
 pub(crate) const MAX_FDS: usize = 250;
-/// The longest packet in bytes; longer reasons are cut.
+/// Max length of a packet in bytes. Longer reasons are truncated.
 const LONGEST: usize = 16 << 10;
 
-/// What a template or its copy says.
+/// A message of a template or its copy.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Said {
-    /// It has loaded what workers need.
+    /// The template has loaded what workers need.
     Ready,
-    /// It cannot be copied, for this reason.
+    /// The template cannot be copied, for this reason.
     Unfit(String),
-    /// The process of this number is the copy for this request.
+    /// The process `pid` is the copy for this request.
     Copied { request: u64, pid: i32 },
-    /// There is no copy for this request.
+    /// No copy was made for this request, for this reason.
     Failed { request: u64, why: String },
 }
 
@@ -65,7 +66,7 @@ impl Said {
     }
 }
 
-/// The supervisor's end.
+/// The supervisor's end of the pair.
 #[derive(Debug)]
 pub(crate) struct TemplateSocket {
     socket: PacketSocket,
@@ -73,8 +74,8 @@ pub(crate) struct TemplateSocket {
 }
 
 impl TemplateSocket {
-    /// A pair: this end, and the one that the template inherits. Sending to a template that does not read fails after
-    /// `patience`.
+    /// Creates a pair: the supervisor's end, and the end that the template inherits. Sending fails after `patience` if
+    /// the template does not read.
     pub(crate) fn pair(patience: Duration) -> sys::Result<(Self, PacketSocket)> {
         let (socket, theirs) = PacketSocket::pair(patience)?;
         Ok((
@@ -86,7 +87,7 @@ impl TemplateSocket {
         ))
     }
 
-    /// Sends what the template is to load.
+    /// Sends the setup that the template loads.
     pub(crate) fn send_setup(&self, setup: &[u8]) -> sys::Result<()> {
         let file = Segment::create_memfd("arenite-template", false)?;
         file.set_len(setup.len() as u64)?;
@@ -94,7 +95,7 @@ impl TemplateSocket {
         self.socket.send(b"setup", &[file.as_fd()])
     }
 
-    /// Asks for a copy that becomes the worker of this mark. Returns the number of the request.
+    /// Requests a copy that becomes the worker of this mark. Returns the number of the request.
     pub(crate) fn ask(&mut self, mark: &str, fds: &[BorrowedFd<'_>]) -> sys::Result<u64> {
         self.requests += 1;
         let text = format!("{} {mark}", self.requests);
@@ -102,7 +103,7 @@ impl TemplateSocket {
         Ok(self.requests)
     }
 
-    /// The next word; `None` if there will be none. Waits for at most the patience of the pair.
+    /// Waits for the next message, at most for the patience of the pair. `None` if there will be no more.
     pub(crate) fn hear(&self) -> sys::Result<Option<Said>> {
         loop {
             let mut bytes = [0; LONGEST];
@@ -111,7 +112,7 @@ impl TemplateSocket {
                 return Ok(None);
             }
             let text = String::from_utf8_lossy(&bytes[..packet.len]);
-            // What makes no sense is ignored, as if it had not been said.
+            // Text that is no valid message is ignored.
             if let Some(said) = Said::of_text(&text) {
                 return Ok(Some(said));
             }
@@ -125,7 +126,7 @@ impl AsFd for TemplateSocket {
     }
 }
 
-/// The template's end.
+/// The template's end of the pair.
 #[derive(Debug)]
 pub(crate) struct SupervisorSocket(PacketSocket);
 
@@ -134,7 +135,7 @@ pub(crate) struct SupervisorSocket(PacketSocket);
 pub(crate) struct Request {
     pub(crate) number: u64,
     pub(crate) mark: String,
-    /// Standard descriptors first.
+    /// The descriptors, with the standard ones first.
     pub(crate) fds: Vec<OwnedFd>,
 }
 
@@ -143,7 +144,7 @@ impl SupervisorSocket {
         Self(PacketSocket::from(fd))
     }
 
-    /// Takes what is to be loaded.
+    /// Receives the setup to load.
     pub(crate) fn setup(&self) -> Result<Vec<u8>, String> {
         let mut bytes = [0; LONGEST];
         let packet = self
@@ -168,7 +169,7 @@ impl SupervisorSocket {
         read().map_err(|error: sys::Error| error.to_string())
     }
 
-    /// Waits for the next request; `None` when the supervisor has gone.
+    /// Waits for the next request. `None` when the supervisor has ended.
     pub(crate) fn request(&self) -> sys::Result<Option<Request>> {
         let mut bytes = [0; LONGEST];
         let packet = self.0.receive(&mut bytes)?;

@@ -8,13 +8,13 @@
 //! | [`Save`] | key | runs the kernel that makes a checkpoint |
 //! | [`End`] | key | drops the state |
 //!
-//! States are in a table of the lane's thread. A key is an index into it and a generation, so the key of an ended actor
-//! never finds another. The type of the state is checked as well.
+//! States are in a table of the lane's thread. A key is an index into it and a generation, so the key of an actor that
+//! has ended never finds another actor. The type of the state is checked too.
 //!
 //! Arrays among the arguments of the initial kernel may stay in the state. Their handles are counted for the actor, not
-//! for the job, and the supervisor holds the arrays for as long as the state may exist. All other handles belong to the
-//! job. A lane that retains what jobs leave behind makes no such difference: what stays in the state is retained by it,
-//! whichever job was given it.
+//! for the job, and the supervisor leases the arrays for as long as the state may exist. All other handles belong to
+//! the job. A lane that retains escaped arrays makes no such difference: it retains the arrays in a state, whichever
+//! job they came from.
 
 use std::any::{Any, type_name};
 use std::cell::{Cell, RefCell};
@@ -34,7 +34,7 @@ use super::reply::{BadReply, Reply};
 use crate::arena::{ArenaFull, Extent};
 use crate::array::{FileName, LaneChunk, LaneCount, SealedFile, lane};
 
-/// What the initial kernel of an actor may return: the state `S`, or a `Result` with it. Sealed.
+/// The return type of an actor's initial kernel: the state `S`, or a `Result` with it. Sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a state of type `{S}`",
     label = "the initial kernel of an actor returns its state, or a `Result` with it"
@@ -164,32 +164,33 @@ type StateCell = Rc<RefCell<Box<dyn Any>>>;
 struct ActorState {
     key: u64,
     state: StateCell,
-    /// Counts the handles among the initial kernel's arguments.
+    /// Counts the handles to the arrays among the initial kernel's arguments.
     count: &'static LaneCount,
 }
 
 thread_local! {
     /// The actors of this lane, by the index in their keys.
     static STATES: RefCell<Vec<Option<ActorState>>> = const { RefCell::new(Vec::new()) };
-    /// Counters that no actor uses.
+    /// Counters that are free to use for a new actor.
     static COUNTS: RefCell<Vec<&'static LaneCount>> = const { RefCell::new(Vec::new()) };
     /// The counter of the actor that the running job calls.
     static CALLED: Cell<Option<&'static LaneCount>> = const { Cell::new(None) };
 }
 
-/// Removes one of the states of this thread's lane. Called when the process is about to end.
+/// Removes and returns a state of this thread's lane. Called when the process is about to end.
 pub(crate) fn take_state() -> Option<Box<dyn Any>> {
     let take = |entry: Option<ActorState>| Some(Rc::into_inner(entry?.state)?.into_inner());
     STATES.with_borrow_mut(|states| std::iter::from_fn(|| states.pop()).find_map(take))
 }
 
-/// Called when a job begins on this thread: it has called no actor yet.
+/// Called when a job begins on this thread. The job has called no actor yet.
 #[inline]
 pub(crate) fn begin_job() {
     CALLED.set(None);
 }
 
-/// Whether `count` is the counter of the actor that the running job calls. Its arrays may be returned without a copy.
+/// Whether `count` is the counter of the actor that the running job calls. Arrays that it counts may be returned
+/// without a copy.
 pub(super) fn counts_for_actor(count: &'static LaneCount) -> bool {
     CALLED
         .get()
@@ -204,17 +205,17 @@ fn with_entry<R>(key: u64, f: impl FnOnce(&mut Option<ActorState>) -> R) -> Resu
     })
 }
 
-/// The error for a call of an actor that is not here. The supervisor sends calls only to the lane of their actor.
+/// The error for a call whose actor is not in this lane. The supervisor sends calls only to the lane of their actor.
 fn unknown() -> Failure {
     Failure::Rejected(BadArgument::Unreachable(
         "the actor is not in this worker".into(),
     ))
 }
 
-/// The counter of an actor's handles. All of them must be gone when this is dropped.
+/// Owns the counter of an actor's handles. If a handle is left when this is dropped, the job counts as leaking it.
 struct Handles {
     count: &'static LaneCount,
-    /// The running job, which is blamed for a handle that is left.
+    /// The counter of the running job, which is made responsible for a handle that is left.
     job: &'static LaneCount,
 }
 
@@ -244,15 +245,15 @@ impl Drop for Handles {
     }
 }
 
-/// The lane as a host, except that handles are counted for an actor.
+/// The lane as a host, but with a counter for the handles of an actor.
 struct ActorHost<'a> {
     host: &'a dyn Host,
     count: &'static LaneCount,
 }
 
-// SAFETY: memory is that of the lane, under the lane's own promise until the job ends. After that the supervisor holds
-// what the initial kernel may read until the state is dropped or its process has ended, or the lane retains it as long
-// as there are handles; and nothing is lent.
+// SAFETY: the memory is the lane's, so the lane's own guarantee holds until the job ends. After that, the supervisor
+// keeps its lease on arrays that the initial kernel read until the state is dropped or its process has ended, or the
+// lane retains them while handles exist: no process writes them. Nothing is lent.
 unsafe impl Host for ActorHost<'_> {
     fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable> {
         self.host.read(extent)
@@ -286,7 +287,7 @@ fn start<P: Params, O: Initial<S>, S: 'static>(
     make: impl FnOnce(P::Held) -> O,
 ) -> Result<(), Failure> {
     let key = words.0.word()?;
-    // Dropped after everything below, so that it sees all handles gone.
+    // Declared first, so that it is dropped last, when all handles are gone.
     let handles = Handles::new(host.0);
     let host = ActorHost {
         host: host.0,
@@ -312,7 +313,7 @@ fn start<P: Params, O: Initial<S>, S: 'static>(
     Ok(())
 }
 
-/// Returns the state of an actor for the running job, and makes it the actor that this job calls.
+/// Returns the state of an actor for the running job, and records that the job calls this actor.
 fn lend(key: u64) -> Result<StateCell, Failure> {
     let found = with_entry(key, |entry| {
         let actor = entry.as_ref()?;
@@ -415,7 +416,7 @@ impl<S: 'static> Program for End<S> {
         let Some(actor) = with_entry(key, Option::take)? else {
             return Err(unknown());
         };
-        // Dropped after the state, even if that panics when dropped.
+        // Dropped after the state, even if dropping the state panics.
         let _handles = Handles {
             count: actor.count,
             job: host.0.count(),

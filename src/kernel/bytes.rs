@@ -1,4 +1,4 @@
-//! [`Bytes`]: a short run of bytes that travels within a call or a reply.
+//! [`Bytes`]: a short sequence of bytes that travels within a call or a reply.
 
 use std::fmt;
 use std::ops::Deref;
@@ -9,11 +9,11 @@ use super::reply::{BadReply, Receiving, Sending, Value};
 use super::wire::Malformed;
 use crate::arena::ArenaFull;
 
-/// Bytes that travel with a job, as text does: a serialized message, a picture's header, a key.
+/// Bytes that travel with a job: a serialized message, a picture's header, a key.
 ///
 /// A kernel takes `&Bytes` and may return `Bytes`. They are copied into the call and out of the reply, which is faster
-/// than an array up to some 64 KiB; pass more as an [`Array<u8>`](crate::Array), which is not copied. The `Bytes` and
-/// `String`s of a reply may have 64 MiB in total.
+/// than an array up to about 64 KiB. For more bytes use an [`Array<u8>`](crate::Array), which is not copied. The
+/// `Bytes` and `String`s of a reply may have 64 MiB in total.
 ///
 /// ```
 /// use arenite::Bytes;

@@ -1,4 +1,4 @@
-//! The [`Kernel`] trait, and how one is called in another process.
+//! The [`Kernel`] trait, and how a kernel is called in another process.
 
 use std::any::{TypeId, type_name};
 use std::cell::Cell;
@@ -13,8 +13,8 @@ use super::param::{Arg, CallWriter, HostRef, Key, Param, RetrySafe, Words};
 use super::reply::{BadReply, Reply, Sending};
 use super::wire::{ReplyWriter, WordReader};
 
-/// A function, or a closure that captures nothing, that a worker can run. `P` is the tuple of its parameters, `R` what
-/// it returns. Implemented for every such function of 0 to 8 parameters.
+/// A function, or a closure that captures nothing, that a worker can run. `P` is the tuple of its parameters, `R` its
+/// return type. Implemented for every such function of 0 to 8 parameters.
 ///
 /// A kernel borrows its parameters only while its job runs:
 ///
@@ -46,11 +46,10 @@ use super::wire::{ReplyWriter, WordReader};
 /// let job = engine.submit(move |x: u32| x * factor, (2,));
 /// ```
 ///
-/// A worker recreates the kernel from its type alone, in a process in which only the code before [`init`](crate::init)
-/// and [`on_worker_start`](crate::engine::Builder::on_worker_start) has run. So a closure must not capture a zero-sized
-/// token that proves that something was initialised and that unsafe code relies on: the compiler cannot tell such a
-/// value from capturing nothing. Pass what the kernel needs as an argument, and initialise each worker in
-/// `on_worker_start`.
+/// A worker recreates the kernel from its type alone. In its process only the code before [`init`](crate::init) and
+/// [`on_worker_start`](crate::engine::Builder::on_worker_start) has run. So a closure must not capture a zero-sized
+/// token which proves to unsafe code that something was initialised: the compiler cannot tell such a closure from one
+/// that captures nothing. Pass what the kernel needs as an argument, and initialise each worker in `on_worker_start`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a kernel",
     label = "cannot be run by a worker",
@@ -141,7 +140,7 @@ macro_rules! impl_kernel {
 }
 for_each_arity!(impl_kernel);
 
-/// The first parameter of a kernel apart from the others, for chains. Sealed.
+/// Separates the first parameter of a kernel from the others, for chains. Sealed.
 pub trait SplitFirst: Params {
     #[doc(hidden)]
     type First: Param;
@@ -166,7 +165,7 @@ macro_rules! impl_split_first {
 }
 for_each_arity!(impl_split_first);
 
-/// Arguments in two parts: the first, and a tuple of the others.
+/// Arguments in two parts: the first argument, and a tuple of the others.
 #[derive(Clone, Copy, Debug)]
 pub struct SplitArgs<First, Rest>(pub First, pub Rest);
 
@@ -190,7 +189,7 @@ where
 
 impl<First: RetrySafe, Rest: RetrySafe> RetrySafe for SplitArgs<First, Rest> {}
 
-/// What one job runs: a kernel, or a chain of kernels of which each takes the value of the one before. Sealed.
+/// What one job runs: a kernel, or a chain of kernels in which each takes the value of the previous one. Sealed.
 pub trait Program: params_sealed::Sealed {
     #[doc(hidden)]
     type Reply: Reply;
@@ -200,26 +199,26 @@ pub trait Program: params_sealed::Sealed {
     fn name() -> &'static str;
     #[doc(hidden)]
     fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Reply, Failure>;
-    /// Whether one of its kernels can have returned this typed error.
+    /// Checks that one of its kernels can have returned this typed error.
     #[doc(hidden)]
     fn check_error(error: &Returned) -> Result<(), BadReply> {
         Self::Reply::check_error(error)
     }
 }
 
-/// A program that takes the arguments `A`: those of its kernels, nested from the first one on. Sealed.
+/// A program that takes the arguments `A`: the arguments of its kernels, nested from the first kernel on. Sealed.
 pub trait Accepts<A>: Program {
     #[doc(hidden)]
     fn send(args: A, call: &mut CallWriter);
     #[doc(hidden)]
     fn held(args: &A) -> u64;
-    /// Runs the program on the caller's thread; sets `at` to the name of each kernel as it begins.
+    /// Runs the program on the caller's thread. Sets `at` to the name of each kernel before it runs.
     #[doc(hidden)]
     fn run_inline(args: A, at: &Cell<&'static str>)
     -> Result<<Self::Reply as Reply>::Out, Failure>;
 }
 
-/// A program of one kernel.
+/// A program that consists of one kernel.
 #[derive(Debug)]
 pub struct Single<F, P, R>(PhantomData<fn(F, P) -> R>);
 
@@ -311,16 +310,16 @@ where
     }
 }
 
-/// The name of a kernel for messages. For a kernel of this crate that calls a function `f` of the program for each
-/// element or chunk, and so has it in its type as `…Each<f>` or `…EachWith<f>`, this is the name of `f`.
+/// The name of a kernel for messages. A kernel of this crate that calls a function `f` of the program for each element
+/// or chunk has `…Each<f>` or `…EachWith<f>` in its type; its name is that of `f`.
 pub(crate) fn kernel_name<F>() -> &'static str {
     let name = type_name::<F>();
     called_function(name).unwrap_or(name)
 }
 
-/// The function `f` in a type name with `…Each<f>` or `…EachWith<f>`, if it is of a kernel of this crate.
+/// The function `f` in a type name with `…Each<f>` or `…EachWith<f>`, if the type is a kernel of this crate.
 fn called_function(name: &str) -> Option<&str> {
-    // A private module: a type of the program cannot have it in its name.
+    // A private module: no type of a program has it in its name.
     const MODULE: &str = "arenite::engine::par";
     let mut types = name
         .starts_with(MODULE)
@@ -330,7 +329,7 @@ fn called_function(name: &str) -> Option<&str> {
         let calls = each.ends_with("Each") || each.ends_with("EachWith");
         calls.then_some(function)
     })?;
-    // Up to the matching `>`. The one in `fn(_) -> _` closes no bracket.
+    // Find the matching `>`. The `>` of an arrow, as in `fn(_) -> _`, closes no bracket.
     let bytes = function.as_bytes();
     let mut open = 1;
     let end = bytes.iter().enumerate().position(|(at, byte)| {
@@ -344,8 +343,8 @@ fn called_function(name: &str) -> Option<&str> {
     Some(&function[..end])
 }
 
-/// Fails to compile for a type that has bytes. Every public function that takes a kernel asserts it first, in a `const`
-/// block: rustc then names the line of the program that calls it.
+/// Fails to compile if the type has bytes. Every public function that takes a kernel asserts this first, in a `const`
+/// block: rustc then names the line of the program that calls the function.
 pub(crate) const fn captures_nothing<F>() {
     assert!(
         size_of::<F>() == 0,
@@ -353,37 +352,37 @@ pub(crate) const fn captures_nothing<F>() {
     );
 }
 
-/// Returns the value of a zero-sized type of which the program had a value: how a worker makes a kernel from its type.
+/// Returns a value of a zero-sized type. A worker makes a kernel from its type this way; the program had a value of it.
 pub(crate) fn zst_value<F: Copy + 'static>() -> F {
     const { captures_nothing::<F>() };
-    // SAFETY: `F` has no bytes (asserted), so all its values are the same; the program had a value of it, which is
-    // `Copy`, so another may exist. It may have had it in another process, in which more was initialised than in this
-    // one: the docs of `Kernel` warn against closures that capture a token for that, which cannot be detected.
+    // SAFETY: `F` has no bytes (asserted), so all its values are the same. The program had a value of it, which is
+    // `Copy`, so another may exist. The value may depend on initialisation that happened only in the other process: the
+    // docs of `Kernel` warn against closures that capture such a token, which cannot be detected.
     unsafe { NonNull::<F>::dangling().read() }
 }
 
-/// A kernel as a worker calls it: reads the arguments, runs the kernel and writes the reply.
+/// The function that a worker calls for a kernel: it reads the arguments, runs the kernel and writes the reply.
 pub(crate) type Entry =
     for<'a> fn(WordReader<'a>, &'a dyn Host, &'a mut ReplyWriter) -> Result<(), Failure>;
 
 /// What the supervisor knows about a kernel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KernelInfo {
-    /// That of its type.
+    /// The name of the kernel's type.
     pub(crate) name: &'static str,
-    /// The [stored](super::names::stored) name that the program gave this job's kernel, which stands for it in messages
-    /// and statistics.
+    /// The [stored](super::names::stored) name that the program gave the kernel for this job. Messages and statistics
+    /// show it instead of `name`.
     pub(crate) given: Option<&'static str>,
-    /// Its identity. Not the entry: linkers fold functions with equal code.
+    /// The identity of the kernel. Not the entry: linkers merge functions with equal code.
     pub(crate) id: TypeId,
     pub(crate) entry: Entry,
-    /// Whether it may spawn jobs.
+    /// Whether the kernel may spawn jobs.
     pub(crate) spawns: bool,
-    /// Checks a typed error that a worker has sent for it.
+    /// Checks a typed error that a worker has sent for the kernel.
     pub(crate) check_error: ErrorCheck,
 }
 
-/// Whether a kernel can have returned this typed error.
+/// A function that checks whether a kernel can have returned this typed error.
 pub(crate) type ErrorCheck = fn(&Returned) -> Result<(), BadReply>;
 
 impl KernelInfo {
@@ -400,7 +399,7 @@ impl KernelInfo {
         }
     }
 
-    /// The same kernel under the name that the program has given it, if any.
+    /// The same kernel, with the name that the program has given it.
     #[inline]
     pub(crate) fn named(self, given: Option<&'static str>) -> Self {
         Self { given, ..self }
@@ -417,22 +416,22 @@ fn entry<G: Program>(
 
 #[cfg(test)]
 impl KernelInfo {
-    /// Replaces the entry by one outside this image, which must not be called.
+    /// Replaces the entry by the address of a function outside this image. It must not be called.
     pub(crate) fn of_a_library(self) -> Self {
-        // A static program has the code of all its libraries in its own image.
+        // A static program has the code of all its libraries in its own image: use an address that is no function.
         let elsewhere = if cfg!(target_feature = "crt-static") {
             std::ptr::without_provenance(1)
         } else {
             libc::getpid as *const ()
         };
-        // SAFETY: function pointers have the same layout, and this one is never called.
+        // SAFETY: function pointers have the same layout, and this pointer is never called.
         let entry = unsafe { std::mem::transmute::<*const (), Entry>(elsewhere) };
         Self { entry, ..self }
     }
 }
 
-/// Returns the distance of an entry from the start of the image that contains this crate, which is the same in every
-/// process of the same build; `None` for a function of another object.
+/// Returns the distance of an entry from the start of the image that contains this crate. It is the same in every
+/// process of the same build. `None` for a function of another shared object.
 pub(crate) fn to_offset(entry: Entry) -> Option<u64> {
     let image = crate::sys::image::image();
     let address = entry as usize;
@@ -441,13 +440,13 @@ pub(crate) fn to_offset(entry: Entry) -> Option<u64> {
         .then(|| (address - image.base) as u64)
 }
 
-/// Returns the entry at this distance from the start of the image that contains this crate.
+/// Returns the entry at distance `offset` from the start of the image that contains this crate.
 ///
 /// # Safety
 /// `offset` came from [`to_offset`] in a process of the same build.
 pub(crate) unsafe fn from_offset(offset: u64) -> Entry {
     let address = crate::sys::image::image().base + offset as usize;
-    // SAFETY: the address is that of an `Entry` of this build (the caller's promise).
+    // SAFETY: the address is that of an `Entry` of this build: the caller guarantees it.
     unsafe { std::mem::transmute::<*const (), Entry>(address as *const ()) }
 }
 

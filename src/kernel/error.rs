@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use super::scalar::Scalar;
 
-/// The largest encoding of an error, in bytes.
+/// Maximum size of an encoded error, in bytes.
 pub(crate) const MAX_ERROR_BYTES: usize = 8 << 20;
 
 /// An error that travels from a kernel to its caller as a value, in a [`Typed`].
 ///
-/// Every [`Scalar`] that can be displayed is one, so a plain `enum` or a `struct` of numbers needs nothing else. Any
-/// other type says how it is encoded. With `serde`, that is one line for each direction:
+/// Every [`Scalar`] that implements `Display` is a `KernelError`, so a plain `enum` or a `struct` of numbers needs
+/// nothing else. Any other type defines its encoding. With `serde`, that is one line for each direction:
 ///
 /// ```
 /// use std::fmt;
@@ -74,10 +74,11 @@ pub(crate) const MAX_ERROR_BYTES: usize = 8 << 20;
     note = "without `Typed`, any error that can be displayed may be returned; it arrives as its text"
 )]
 pub trait KernelError: Display + Sized + 'static {
-    /// The encoding of this error, of at most 8 MiB.
+    /// Encodes this error in at most 8 MiB.
     fn to_bytes(&self) -> Vec<u8>;
 
-    /// The error that [`to_bytes`](Self::to_bytes) encoded; `None` if these bytes do not encode one.
+    /// Decodes what [`to_bytes`](Self::to_bytes) encoded. Returns `None` if the bytes do not encode an error of this
+    /// type.
     ///
     /// The bytes come from a worker process, which may be broken or hostile: return `None` instead of panicking, and
     /// bound the recursion. This may run while the engine is locked: decode the bytes and do nothing else.
@@ -93,10 +94,10 @@ impl<S: Scalar + Display> KernelError for S {
     }
 }
 
-/// A kernel's error that reaches the caller as a value: return `Result<T, Typed<E>>`, and read it with
-/// [`JobError::returned`](crate::JobError::returned).
+/// A kernel's error that reaches the caller as a value: the kernel returns `Result<T, Typed<E>>`, and the caller reads
+/// the error with [`JobError::returned`](crate::JobError::returned).
 ///
-/// `?` and `.into()` wrap an `E`. An error that is returned without this wrapper arrives as its text.
+/// `?` and `.into()` wrap an `E`. An error that is returned without this wrapper reaches the caller as its text.
 ///
 /// ```
 /// use std::fmt;
@@ -136,8 +137,8 @@ impl<S: Scalar + Display> KernelError for S {
 /// assert_eq!(error.returned(), Some(Unusable::Negative));
 /// ```
 ///
-/// It implements neither `Display` nor `Error`, so that it cannot be taken for an error whose text is sent. The error
-/// inside does: `kernel(x).map_err(|Typed(error)| error)?` where the kernel is called as a function.
+/// `Typed` implements neither `Display` nor `Error`, so that it is not mistaken for an error that is sent as text. The
+/// error inside does: where the kernel is called as a plain function, use `kernel(x).map_err(|Typed(error)| error)?`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Typed<E>(pub E);
 
@@ -155,9 +156,9 @@ impl<E: KernelError> From<E> for Typed<E> {
     }
 }
 
-/// The error that a kernel returned: its text, and its value if it is [`Typed`].
+/// The error that a kernel returned: its text, and its value if it was [`Typed`].
 ///
-/// Two of them are equal if both are.
+/// Two `Returned` are equal if both text and value are.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Returned {
     text: String,
@@ -167,32 +168,32 @@ pub struct Returned {
 /// The value of an error.
 #[derive(Clone, PartialEq, Eq)]
 struct Encoded {
-    /// Names its type, by [`tag_of`].
+    /// Identifies the type of the error, by [`tag_of`].
     tag: u64,
     bytes: Arc<[u8]>,
 }
 
-/// Names a type of this executable.
+/// A number that identifies a type of this executable.
 fn tag_of<E: 'static>() -> u64 {
-    // Without random keys, so it is the same in each process.
+    // `DefaultHasher` has no random keys, so the tag is the same in each process.
     let mut hasher = DefaultHasher::new();
     TypeId::of::<E>().hash(&mut hasher);
     hasher.finish()
 }
 
 impl Returned {
-    /// What the error displays. Workers send the first 16 KiB.
+    /// The text that the error displays. Workers send its first 16 KiB.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The error's value. `None` if it is of another type, or was returned without [`Typed`].
+    /// The value of the error. `None` if it has another type, or was returned without [`Typed`].
     pub fn value<E: KernelError>(&self) -> Option<E> {
         let value = self.value.as_ref()?;
         (value.tag == tag_of::<E>()).then(|| E::from_bytes(&value.bytes))?
     }
 
-    /// Encodes an error. One that cannot be encoded is replaced by a text that says why.
+    /// Encodes an error. If its encoding is too long, or cannot be decoded, keeps only a text that says so.
     pub(crate) fn encode<E: KernelError>(error: &E) -> Self {
         let bytes = error.to_bytes();
         if bytes.len() > MAX_ERROR_BYTES {
@@ -217,7 +218,7 @@ impl Returned {
         }
     }
 
-    /// An error whose parts a worker has sent. Whether they encode a value is not checked.
+    /// An error from parts that a worker has sent. Does not check that they encode a value.
     pub(crate) fn from_parts(text: String, tag: u64, bytes: &[u8]) -> Self {
         let bytes = bytes.into();
         Self {
@@ -226,7 +227,7 @@ impl Returned {
         }
     }
 
-    /// The type's tag and the encoding, if this is a value.
+    /// The type's tag and the encoding, if the error has a value.
     pub(crate) fn encoded(&self) -> Option<(u64, &[u8])> {
         let value = self.value.as_ref()?;
         Some((value.tag, &value.bytes))
@@ -234,14 +235,14 @@ impl Returned {
 }
 
 impl From<String> for Returned {
-    /// An error of which only the text is known.
+    /// An error that has only a text.
     fn from(text: String) -> Self {
         Self { text, value: None }
     }
 }
 
 impl From<&str> for Returned {
-    /// An error of which only the text is known.
+    /// An error that has only a text.
     fn from(text: &str) -> Self {
         text.to_owned().into()
     }

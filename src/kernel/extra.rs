@@ -1,12 +1,13 @@
 //! A parameter of this crate's own kernels whose type the program chooses: [`Extra`].
 //!
 //! A kernel over a whole array calls a function of the program with a chunk and one more argument, some [`Param`] `P`.
-//! The function sees it as `P::At<'j>`, from which `P` cannot be inferred; the wrapper `Extra<'j, P>` names `P`.
+//! The function takes it as `P::At<'j>`, from which the compiler cannot infer `P`. The wrapper `Extra<'j, P>` names
+//! `P`.
 
 use super::failure::BadArgument;
 use super::param::{Arg, CallWriter, HostRef, Key, Param, Words, sealed};
 
-/// The argument that the program passes in addition to the array, as a kernel sees it while a job runs.
+/// The argument that the program passes in addition to the array, in the form in which the kernel takes it.
 #[allow(missing_debug_implementations, reason = "`P::At` may have none")]
 pub struct Extra<'j, P: Param>(pub(crate) P::At<'j>);
 
@@ -38,7 +39,7 @@ impl<'env, P: Param, A: Arg<'env, P>> Arg<'env, Extra<'_, P>> for ExtraArg<A> {
     }
 }
 
-/// No argument in addition to the array.
+/// Stands for the additional argument if there is none.
 #[derive(Clone, Copy, Debug)]
 pub struct Nothing;
 

@@ -11,30 +11,30 @@ use crate::arena::ArenaFull;
 /// Why a kernel produced no value, other than by panicking.
 #[derive(Debug)]
 pub enum Failure {
-    /// A job that it spawned failed. Only for spawns that run inline, on the caller's thread.
+    /// A job that the kernel spawned failed. Only for spawns that run inline, on the caller's thread.
     Spawned(SpawnedFailed),
-    /// Its arguments could not be accepted in this process.
+    /// The arguments could not be accepted in this process.
     Rejected(BadArgument),
-    /// It returned `Err`.
+    /// The kernel returned `Err`.
     Returned(Returned),
-    /// The arena had no room for its result.
+    /// The arena had no room for the result.
     Full(ArenaFull),
-    /// It was cancelled between two of its parts.
+    /// The job was cancelled between two of its parts.
     Cancelled,
 }
 
-/// The error of a spawned job that ran inline. Its type is known to the engine, which created it.
+/// The error of a spawned job that ran inline. The engine that created it knows its type.
 #[derive(Debug)]
 pub struct SpawnedFailed(pub(crate) AnyValue);
 
 /// Why a worker cannot accept the arguments of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadArgument {
-    /// The words do not fit the parameter.
+    /// The words do not match the parameter.
     Malformed,
-    /// The named memory is out of reach.
+    /// The argument refers to memory that this process cannot reach.
     Unreachable(String),
-    /// The system does not let the worker open a file of the program. No fault of either.
+    /// The system does not let the worker open a file of the program. Neither the program nor the worker has a fault.
     NoFile(String),
 }
 

@@ -1,4 +1,4 @@
-//! What a running kernel needs from its lane: [`Host`].
+//! The interface through which a running kernel uses its lane: [`Host`].
 
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -7,24 +7,24 @@ use super::failure::BadArgument;
 use crate::arena::{ArenaFull, Extent};
 use crate::array::{FileName, LaneChunk, LaneCount, SealedFile};
 
-/// An argument names memory that this process cannot reach.
+/// The error for an argument that refers to memory which this process cannot reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unreachable(pub(crate) String);
 
-/// The lane of a worker, as arguments and replies of its kernels use it.
+/// The lane of a worker, for the code that reads the arguments and writes the replies of its kernels.
 ///
 /// # Safety
 /// `read` and `lend` return addresses at which `extent.len` bytes stay mapped and readable until the job has ended and
-/// the counter of their handles is 0. Those of `lend` are writable until the job ends; if `count_of_moved` was called
-/// for them and no part of them was sent, as long as there are handles.
+/// the counter of their handles is 0. Bytes from `lend` are writable until the job ends. If `count_of_moved` was called
+/// for them and no part of them was sent, they are writable as long as there are handles.
 pub(crate) unsafe trait Host {
     /// Returns the address in this process of an array that the job reads.
     fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable>;
-    /// Returns the address of an array that the job changes, writable until the job ends. Also opens `behind` bytes of
-    /// whole pages behind its own, which belong to no other array.
+    /// Returns the address of an array that the job changes, writable until the job ends. Also opens the `behind`
+    /// bytes, in whole pages, that follow it and belong to no other array.
     fn lend(&self, extent: Extent, behind: u64) -> Result<NonNull<u8>, Unreachable>;
-    /// Maps a sealed memory file of the supervisor, or these bytes (the first one, and their number) of a file of which
-    /// parts are final as long as a job has them.
+    /// Maps a sealed memory file of the supervisor. If the file is not sealed as a whole, maps `bytes` (offset and
+    /// length), which do not change while a job has them.
     fn open_file(&self, name: FileName, bytes: (u64, u64)) -> Result<Arc<SealedFile>, BadArgument>;
     /// Returns the counter of this lane's array handles.
     fn count(&self) -> &'static LaneCount;
@@ -32,27 +32,28 @@ pub(crate) unsafe trait Host {
     fn count_of(&self, _extent: Extent) -> &'static LaneCount {
         self.count()
     }
-    /// The same for an array that has moved into the job.
+    /// Like [`count_of`](Host::count_of), for an array that has moved into the job.
     fn count_of_moved(&self, extent: Extent) -> &'static LaneCount {
         self.count_of(extent)
     }
-    /// Whether an earlier job made this chunk, so that the supervisor holds it for the lane.
+    /// Whether an earlier job made this chunk, so that the supervisor has leased it for the lane.
     fn has_retained(&self, _chunk: Extent) -> bool {
         false
     }
-    /// Whether the reply may send an array with this counter as it is: it belongs to the job, or the lane retains it.
+    /// Whether a reply may send an array with this counter without a copy: the array belongs to the job, or the lane
+    /// retains it.
     fn owns(&self, count: &'static LaneCount) -> bool {
         std::ptr::eq(count, self.count())
     }
-    /// Whether the lane retains arrays whose handles outlive their job. It then counts the handles of each array.
+    /// Whether the lane retains arrays whose handles outlive their job. If so, it counts the handles of each array.
     fn retains(&self) -> bool {
         false
     }
-    /// Called by a chain or subtree before each of its nodes, each of which draws its own random numbers. Returns true
-    /// if the job has been cancelled.
+    /// Called by a chain or a subtree before each of its nodes. `seed` is that of the node's random numbers. Returns
+    /// true if the job has been cancelled.
     fn step(&self, _at: u32, _seed: u64) -> bool {
         false
     }
-    /// Allocates output memory.
+    /// Allocates `len` bytes of output memory.
     fn alloc(&self, len: usize) -> Result<LaneChunk, ArenaFull>;
 }

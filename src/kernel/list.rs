@@ -10,7 +10,7 @@ impl<T: Element> Param for &[Array<T>] {
     type Held = Vec<Array<T>>;
     fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Vec<Array<T>>, BadArgument> {
         let count = words.0.word()?;
-        // Each array consumes words of the call, so a false count ends with an error.
+        // Each array consumes words of the call, so a wrong count ends with an error.
         (0..count)
             .map(|_| <&Array<T> as Param>::receive(words, host))
             .collect()

@@ -1,9 +1,9 @@
 //! Kernels: ordinary functions that a worker can run.
 //!
-//! A kernel is a function, or a closure that captures nothing. [`Param`] says what it may take, [`Arg`] what its caller
-//! may pass for that, [`Reply`] what it may return. A call has two tuples, each inferred on its own: the parameters `P`
-//! from the function, the arguments `A` from the call. So `224` becomes the `u32` that the function takes, and an owned
-//! array from an iterator fits a parameter that borrows.
+//! A kernel is a function, or a closure that captures nothing. [`Param`] lists the types that it may take, [`Arg`] the
+//! types that a caller may pass for each, [`Reply`] the types that it may return. A call has two tuples, each inferred
+//! on its own: the parameters `P` from the function, the arguments `A` from the call. So `224` becomes the `u32` that
+//! the function takes, and an owned array from an iterator fits a parameter that borrows.
 //!
 //! A kernel travels to a worker as the distance of its monomorphised entry from the start of the executable. The worker
 //! is the same executable; the handshake compares build ids.
@@ -31,7 +31,7 @@ mod step;
 mod subtree;
 pub(crate) mod wire;
 
-// Traits that a program may name in a bound. The types of their methods are not nameable, which seals them.
+// Traits that a program may name in a bound. The types in their methods cannot be named, which seals the traits.
 pub use actor::Method;
 pub use bytes::Bytes;
 pub use entry::{Args, Kernel, Params};
@@ -43,7 +43,7 @@ pub use param::{Arg, Param, RetrySafe};
 pub use reply::Reply;
 pub use scalar::Scalar;
 
-// Further traits in bounds of public methods, which programs rarely name.
+// Other traits in the bounds of public methods. Programs rarely name them.
 #[doc(hidden)]
 pub use actor::{ByMut, ByRef, Initial, MethodParams};
 #[doc(hidden)]

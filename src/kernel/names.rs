@@ -1,17 +1,17 @@
-//! Names that the program gives to kernels at run time. Kernels have names that last as long as the process, so given
-//! ones are stored once each, in any number of engines, and never freed; their number is bounded.
+//! Names that the program gives to kernels at run time. The name of a kernel has the lifetime `'static`, so each given
+//! name is stored once for all engines and never freed. The number of names is bounded.
 
 use std::collections::HashSet;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use super::NAME_LIMIT;
 
-/// Names of all engines of this process together. Their bytes are bounded by this times [`NAME_LIMIT`].
+/// Maximum number of names of all engines of this process together. Each has at most [`NAME_LIMIT`] bytes.
 const MAX_NAMES: usize = 1 << 16;
 
 static NAMES: LazyLock<Mutex<HashSet<&'static str>>> = LazyLock::new(Mutex::default);
 
-/// Returns the stored name that is equal to this one, up to [`NAME_LIMIT`] bytes; `None` if there are too many names.
+/// Returns the stored copy of a name, up to [`NAME_LIMIT`] bytes. `None` if there are too many names.
 pub(crate) fn stored(name: &str) -> Option<&'static str> {
     store(&NAMES, name, MAX_NAMES)
 }

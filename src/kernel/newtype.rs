@@ -1,9 +1,9 @@
-//! Types of a program that travel as an array of it does: [`newtype!`](crate::newtype).
+//! Types of a program that wrap an array and travel as the array does: [`newtype!`](crate::newtype).
 
-/// Lets a type of yours that is one array travel as that array does: `&Photo` is a parameter of kernels, `Photo` and
-/// `&Photo` are arguments for it, and `Photo` is a value that kernels return. Nothing is copied or checked on the way.
+/// Lets a type of yours that wraps one array travel as the array does: `&Photo` is a parameter of kernels, `Photo` and
+/// `&Photo` are arguments for it, and kernels may return `Photo`. Nothing is copied or checked on the way.
 ///
-/// The type is `Clone`, and converts from the array, into it, and into a reference to it.
+/// The type must be `Clone` and implement conversions from the array, into the array, and into a reference to it.
 ///
 /// ```
 /// use arenite::{Array, Engine};
@@ -110,8 +110,8 @@ macro_rules! newtype {
     };
 }
 
-/// What [`newtype!`](crate::newtype) expands to. Not for programs: an implementation of their own can lend memory to a job
-/// that outlives it.
+/// What [`newtype!`](crate::newtype) expands to. Not for programs: with an implementation of their own they could lend
+/// memory to a job that outlives it.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::kernel::failure::BadArgument;

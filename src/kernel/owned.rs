@@ -12,39 +12,39 @@ use super::step::{Loading, NodeValues, Slot, receive_one};
 use crate::arena::ArenaFull;
 use crate::array::{Array, ArrayMut, Element};
 
-/// A parameter whose argument is not lent: it can wait in a graph, travel in a reply, and be the value of another job.
-/// Sealed, like [`Param`].
+/// A parameter whose argument is not borrowed: the argument can wait in a graph, travel in a reply, and be the value of
+/// another job. Sealed, like [`Param`].
 #[diagnostic::on_unimplemented(
     message = "a node of a graph or a spawned job cannot take a parameter of type `{Self}`",
     note = "lend tiles and `&mut` arrays in a scope; nodes and spawned jobs take `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `&str`, `&Bytes` and scalars"
 )]
 pub trait OwnedParam: Param<Held: Send + 'static> {
-    /// The value of a job that can be passed for this parameter.
+    /// The type of a job's value that can be passed for this parameter.
     type Value: Value<Out = Self::Value> + Send + 'static;
-    /// An argument of a graph's node while it waits.
+    /// The argument of a graph's node while it waits.
     #[doc(hidden)]
     type Slot: Send + 'static;
-    /// Whether the kernel changes it in place.
+    /// Whether the kernel changes the argument in place.
     #[doc(hidden)]
     const MOVED: bool = false;
 
     #[doc(hidden)]
     fn from_value(value: Self::Value) -> Self::Held;
-    /// Writes it as an argument of a job.
+    /// Writes `held` as an argument of a job.
     #[doc(hidden)]
     fn send_held(held: Self::Held, call: &mut CallWriter);
-    /// Another handle on the same value; `None` where there can be only one.
+    /// Another handle to the same value. `None` if there can be only one.
     #[doc(hidden)]
     fn share(value: &Self::Value) -> Option<Self::Value>;
 
-    /// Writes the argument of a node.
+    /// Writes the argument of a graph's node.
     #[doc(hidden)]
     fn load(slot: Self::Slot, index: u32, loading: &mut Loading<'_>);
-    /// The argument of a node that runs inline.
+    /// The argument of a graph's node that runs inline.
     #[doc(hidden)]
     fn take(slot: Self::Slot, values: &mut NodeValues) -> Self::Held;
 
-    /// Writes it into a reply, as an argument of a spawned job.
+    /// Writes `held` into a reply, as an argument of a spawned job.
     #[doc(hidden)]
     fn give(held: Self::Held, giving: &mut Giving<'_, '_>) -> Result<(), ArenaFull>;
     /// Reads an argument of a spawned job.
@@ -57,7 +57,7 @@ pub trait OwnedParam: Param<Held: Send + 'static> {
     }
 }
 
-/// Slots of a parameter that takes one value.
+/// The members of `OwnedParam` for a parameter that takes one value.
 macro_rules! one_slot {
     () => {
         type Slot = Slot<Self::Held>;
@@ -71,7 +71,7 @@ macro_rules! one_slot {
     };
 }
 
-/// What the two parameters that read one array have in common.
+/// The members of `OwnedParam` for the two parameters that read one array.
 macro_rules! one_array {
     () => {
         type Value = Array<T>;
@@ -100,7 +100,7 @@ impl<T: Element> OwnedParam for &Array<T> {
 
 impl<T: Element> OwnedParam for &[T] {
     one_array!();
-    /// Reads an array, or elements each of which is the value of a job.
+    /// Reads an array, or elements that are each the value of a job.
     fn read_given(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Array<T>, BadArgument> {
         let count = words.0.word()?;
         let mut elements = Vec::new();
@@ -126,7 +126,7 @@ impl<T: Element> OwnedParam for &[T] {
     }
 }
 
-/// A list: an array or a job's value for each position. A list of one position may take the value that a chain carries.
+/// A list: for each position an array or a job's value. A list of one position may take the value that a chain carries.
 impl<T: Element> OwnedParam for &[Array<T>] {
     type Value = Array<T>;
     type Slot = Vec<Slot<Array<T>>>;
@@ -140,14 +140,14 @@ impl<T: Element> OwnedParam for &[Array<T>] {
         Some(value.clone())
     }
     fn load(slots: Vec<Slot<Array<T>>>, index: u32, loading: &mut Loading<'_>) {
-        // The next node of a chain takes the value of one node.
+        // Within a chain, only one node can pass its value to the next.
         if let [Slot::Node(node)] = slots[..]
             && loading.before == Some(node)
         {
             loading.mask |= 1 << index;
             return;
         }
-        // The format in which `Arg::send` writes a list: its length, then each array.
+        // The same format as in `Arg::send` for a list: its length, then each array.
         loading.call.0.word(slots.len() as u64);
         for slot in slots {
             loading.slot::<&Array<T>>(slot, index);
@@ -162,7 +162,7 @@ impl<T: Element> OwnedParam for &[Array<T>] {
         held.into_iter().try_for_each(|array| giving.value(array))
     }
     fn read_given(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Vec<Array<T>>, BadArgument> {
-        // Each piece consumes words of the call, so a false count ends with an error.
+        // Each piece consumes words of the call, so a wrong count ends with an error.
         let count = words.0.word()?;
         (0..count)
             .map(|_| Piece::read(&mut words.0)?.array_at(host))
@@ -253,10 +253,10 @@ impl<S: Scalar> OwnedParam for S {
 
 /// The parameters of a kernel that graphs and other kernels can run: a tuple of [`OwnedParam`]s. Sealed.
 pub trait OwnedParams: Params<Held: Send + 'static> {
-    /// How the arguments of a graph's node wait.
+    /// The arguments of a graph's node while they wait.
     #[doc(hidden)]
     type Slots: Send + 'static;
-    /// How the arguments of a spawned job wait.
+    /// The arguments of a spawned job while they wait.
     #[doc(hidden)]
     type Sources: Send + 'static;
     #[doc(hidden)]
@@ -266,7 +266,8 @@ pub trait OwnedParams: Params<Held: Send + 'static> {
     fn load(slots: Self::Slots, loading: &mut Loading<'_>);
     #[doc(hidden)]
     fn take(slots: Self::Slots, values: &mut NodeValues) -> Self::Held;
-    /// Reads the arguments of a node of a chain. Bit `i` of `mask`: parameter `i` takes the value of the node before.
+    /// Reads the arguments of a node of a chain. If bit `i` of `mask` is set, parameter `i` takes the value of the
+    /// previous node.
     #[doc(hidden)]
     fn receive_step(
         mask: u64,
@@ -280,7 +281,7 @@ pub trait OwnedParams: Params<Held: Send + 'static> {
     fn give(sources: Self::Sources, giving: &mut Giving<'_, '_>) -> Result<(), ArenaFull>;
     #[doc(hidden)]
     fn read_given(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, BadArgument>;
-    /// The arguments of a spawned job that runs inline, with the values of its children.
+    /// The arguments of a spawned job that runs inline. `values` are the values of its children.
     #[doc(hidden)]
     fn adopt(sources: Self::Sources, values: &mut dyn Iterator<Item = AnyValue>) -> Self::Held;
 }

@@ -1,4 +1,4 @@
-//! What a kernel may take: [`Param`], and what its caller may pass for it: [`Arg`].
+//! The types that a kernel may take, [`Param`], and those that its caller may pass for them, [`Arg`].
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -16,14 +16,15 @@ use crate::array::{
 
 #[doc(hidden)]
 pub mod sealed {
-    /// Keeps programs from adding parameters of their own.
+    /// Prevents programs from implementing [`Param`](super::Param).
     #[allow(unnameable_types, reason = "sealed on purpose")]
     pub trait Sealed {}
 }
 
-/// What a kernel may take: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`,
-/// `&str`, [`&Bytes`](super::Bytes), every [`Scalar`], tuples of two to four of these, and references to types
-/// of the program that are one array ([`newtype!`](crate::newtype)). Sealed: only the kernel of a job can reach what is lent to it.
+/// A type that a kernel may take: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`,
+/// `&str`, [`&Bytes`](super::Bytes), every [`Scalar`], tuples of two to four of these, and references to types of the
+/// program that wrap one array ([`newtype!`](crate::newtype)). Sealed: only the kernel of a job can reach memory that
+/// is lent to the job.
 ///
 /// ```compile_fail,E0061
 /// use arenite::array::ArrayMut;
@@ -47,13 +48,13 @@ pub trait Param: sealed::Sealed {
     type Held: 'static;
     #[doc(hidden)]
     fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, BadArgument>;
-    /// Requires a [`Key`], so that only this crate calls it: it does so while the job owns the memory, which the types
-    /// do not express.
+    /// Makes the parameter. Requires a [`Key`], so that only this crate calls it: the memory must belong to the running
+    /// job, which the types do not express.
     #[doc(hidden)]
     fn at<'j>(held: &'j mut Self::Held, key: Key) -> Self::At<'j>;
 }
 
-/// Proof that the caller is this crate: programs cannot name or create it.
+/// Proves that the caller is this crate: programs can neither name nor create it.
 #[derive(Clone, Copy, Debug)]
 pub struct Key(());
 
@@ -68,12 +69,12 @@ impl Key {
 #[derive(Debug)]
 pub struct Words<'a>(pub(crate) WordReader<'a>);
 
-/// The lane that a kernel runs on.
+/// The lane on which a kernel runs.
 #[allow(missing_debug_implementations, reason = "hidden")]
 pub struct HostRef<'a>(pub(crate) &'a dyn Host);
 
-/// What the caller may pass for a kernel's parameter `P`, valid for `'env`. Sealed: a type of the program could lend
-/// memory to a job that outlives it.
+/// A type that the caller may pass for a kernel's parameter `P`, valid for `'env`. Sealed: a type of the program could
+/// lend memory to a job that outlives it.
 ///
 /// ```compile_fail,E0603
 /// use arenite::array::ArrayMut;
@@ -101,7 +102,8 @@ pub struct HostRef<'a>(pub(crate) &'a dyn Host);
 /// | a [`Scalar`] | the same |
 /// | a tuple of two to four of these | a tuple of their arguments |
 ///
-/// An `Array<T>` is in the arena of the job's engine, or from a store (`arenite::store`, with the feature `store`).
+/// An `Array<T>` must be in the arena of the job's engine, or from a store (`arenite::store`, with the feature
+/// `store`).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be passed for the kernel's parameter `{P}`",
     label = "not an argument for `{P}`",
@@ -112,7 +114,7 @@ pub trait Arg<'env, P: Param> {
     fn send(self, call: &mut CallWriter);
     #[doc(hidden)]
     fn hold(self) -> P::Held;
-    /// The bytes of memory that dropping this argument frees.
+    /// The number of bytes of memory that are freed when this argument is dropped.
     #[doc(hidden)]
     fn held(&self) -> u64 {
         0
@@ -123,15 +125,15 @@ pub trait Arg<'env, P: Param> {
 #[derive(Debug)]
 pub struct CallWriter(pub(crate) ArgWriter);
 
-/// Arguments that a job does not change in place, so that it can run again with them. Implementing it for other types
-/// has no effect: they cannot be arguments.
+/// Arguments that a job does not change in place, so that the job can run again with them. Implementing this trait for
+/// other types has no effect: they cannot be arguments.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is changed in place, so its job cannot be run again",
     note = "`retries` needs arguments that a job only reads; return a fresh array instead"
 )]
 pub trait RetrySafe {}
 
-/// Reads the array that the next words name.
+/// Reads the array whose location is in the next words.
 pub(super) fn receive_array<T: Element>(
     words: &mut Words<'_>,
     host: &HostRef<'_>,
@@ -154,7 +156,7 @@ fn receive_inline<T: Element>(words: &mut Words<'_>) -> Result<Array<T>, BadArgu
     Ok(array.seal())
 }
 
-/// Reads an array at `skip` in a sealed file, or the copy of one.
+/// Reads an array at offset `skip` of a sealed file, or the copy of such an array.
 #[cold]
 fn receive_file<T: Element>(
     skip: u64,
@@ -175,7 +177,7 @@ fn receive_file<T: Element>(
     }
 }
 
-/// Returns the array of this shape at `extent`, whose length matches the shape.
+/// Returns the array of this shape at `extent`, whose length is known to match the shape.
 pub(super) fn array_at<T: Element>(
     extent: Extent,
     shape: Shape,
@@ -183,8 +185,8 @@ pub(super) fn array_at<T: Element>(
 ) -> Result<Array<T>, BadArgument> {
     let ptr = host.0.read(extent)?;
     check_alignment::<T>(ptr, extent)?;
-    // SAFETY: the supervisor holds a shared lease for this job and for the handles that outlive it, under which no
-    // process writes, and `read` promises that the bytes stay mapped as long.
+    // SAFETY: the supervisor has a shared lease for this job and for handles that outlive it, during which no process
+    // writes the bytes. `read` guarantees that they stay mapped for that time.
     Ok(unsafe { Array::from_lane(ptr, extent.at, shape, host.0.count_of(extent)) })
 }
 
@@ -219,7 +221,7 @@ pub(super) fn send_array<T: Element>(array: &Array<T>, call: &mut CallWriter) {
             call.0.leases.push(Lease::Shared(Arc::clone(block)));
         }
         ArrayLocation::File(file, skip) => {
-            // Not through a slice: a raw buffer is never one.
+            // Not through a slice, which would form a reference: a raw buffer must not.
             let bytes = array.len() * size_of::<T>();
             call.0.file(file, (skip, bytes as u64), &array.shape());
         }
@@ -302,7 +304,7 @@ impl<T: Element> RetrySafe for &Vec<T> {}
 impl<T: Element> RetrySafe for &[T] {}
 impl<T: Element, const N: usize> RetrySafe for &[T; N] {}
 
-/// Returns the array of this shape at `extent`, which moved into the job and whose length matches the shape.
+/// Returns the array of this shape at `extent`, which has moved into the job. Its length is known to match the shape.
 pub(super) fn array_mut_at<T: Element>(
     extent: Extent,
     shape: Shape,
@@ -311,7 +313,7 @@ pub(super) fn array_mut_at<T: Element>(
     window_at(extent, shape, host, host.0.count_of_moved(extent))
 }
 
-/// Returns the array of this shape at `extent`, which is lent to the job and counted by `count`.
+/// Returns the array of this shape at `extent`, which is lent to the job. `count` counts its handles.
 pub(super) fn window_at<T: Element>(
     extent: Extent,
     shape: Shape,
@@ -320,11 +322,10 @@ pub(super) fn window_at<T: Element>(
 ) -> Result<ArrayMut<T>, BadArgument> {
     let ptr = host.0.lend(extent, 0)?;
     check_alignment::<T>(ptr, extent)?;
-    // SAFETY: `lend` promises that the bytes stay mapped while there are handles, and writable until the job ends, or
-    // longer if they moved. Of an array that moved into this job the supervisor has the only other handle, and gives
-    // the bytes to no other process while there are handles here. For bytes that are lent, the caller of
-    // `raw::Buffer::write` promises that nothing else refers to them until the job is answered, and that no reference
-    // is formed later.
+    // SAFETY: `lend` guarantees that the bytes stay mapped while there are handles, and writable until the job ends, or
+    // longer if they moved. If the array moved into this job, the supervisor has the only other handle, and gives the
+    // bytes to no other process while there are handles here. If the bytes are lent, the caller of `raw::Buffer::write`
+    // guarantees that nothing else refers to them until the job is answered, and that no reference is formed later.
     Ok(unsafe { ArrayMut::from_lane_window(ptr, extent.at, shape, count) })
 }
 
@@ -376,7 +377,7 @@ impl<'env, T: Element> Arg<'env, ArrayMut<T>> for ArrayMut<T> {
     }
 }
 
-/// Rows of an array that are lent to a job.
+/// Rows of an array, lent to a job.
 #[derive(Debug)]
 pub struct LentRange<T> {
     first: NonNull<u8>,
@@ -419,9 +420,9 @@ impl<T: Element> LentRange<T> {
         let storage = self
             .at
             .map_or(ArrayMutLocation::Private, ArrayMutLocation::Lane);
-        // SAFETY: in a worker, `lend` opened the pages for this job, and the scope that lent them gives them to no
-        // other job until this one is answered. On an inline engine, the tile that `of_tile` consumed is still borrowed
-        // by the scope for the whole call.
+        // SAFETY: in a worker, `lend` opened the pages for this job, and the scope that lent the rows gives them to no
+        // other job until this one is answered, and does not access them itself. In an inline engine, the scope borrows
+        // the tile that `of_tile` consumed for the whole call.
         unsafe { TileMut::from_parts(self.first, self.shape, self.rows.clone(), storage) }
     }
 }
@@ -455,15 +456,16 @@ impl<T: Element> Param for &mut [T] {
     }
 }
 
-/// Bits of a packed word for the number of a row. They suffice: a row has at least one byte, unless the array is empty.
+/// The number of low bits of a packed word that are the row. A row has at least one byte, unless the array is empty, so
+/// they suffice.
 const ROW_BITS: u32 = 48;
 
-/// Packs the first lent row and the number of pages behind the extent that are opened with it.
+/// Packs the number of the first lent row, and the number of pages after the extent that are opened with it.
 fn pack(row: u64, extent: Extent, block: &Block) -> u64 {
     row | (block.spare_bytes_after(extent) / PAGE) << ROW_BITS
 }
 
-/// Unpacks a word of [`pack`] into the row and bytes.
+/// Unpacks a word of [`pack`] into the row and the number of bytes after the extent.
 fn unpack(word: u64, extent: Extent) -> (u64, u64) {
     if extent.len == 0 {
         return (word, 0);

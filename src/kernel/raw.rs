@@ -6,17 +6,17 @@
 //!
 //! # Memory that another language changes
 //!
-//! A Rust reference to elements promises that nothing changes them as long as it lives. Code of another language knows
-//! no such promise: it may write to an array of this process through an address, also while a job reads it. That is
-//! sound if no reference to the elements exists at that time, in any process. So a binding that lets its language write
-//! to an array
+//! A Rust reference to elements promises that they do not change while it exists. Code of another language makes no
+//! such promise: it may write to an array of this process through an address, even while a job reads it. That is sound
+//! if no reference to the elements exists at that time, in any process. So a binding that lets its language write to an
+//! array
 //!
-//! - never dereferences that array, a clone or a part of it: these calls do not form a reference: `as_ptr`, `len`,
-//!   `is_empty`, `shape`, `rows`, `row`, `reshape`, `clone`, `drop`; and so do those of this module;
-//! - passes it to jobs as a `Buffer` only, whose kernel follows the same rule. A kernel that takes `&[u8]` or
+//! - never dereferences the array, a clone or a part of it. These calls form no reference: `as_ptr`, `len`, `is_empty`,
+//!   `shape`, `rows`, `row`, `reshape`, `clone`, `drop`, and the functions of this module;
+//! - passes it to jobs only as a `Buffer`, to a kernel that follows the same rule. A kernel that takes `&[u8]` or
 //!   `&Array<u8>` reads through references.
 //!
-//! What is read while it changes may be a mixture of old and new bytes.
+//! A job that reads bytes while they change may read a mixture of old and new bytes.
 //!
 //! ```
 //! use arenite::raw::{Buffer, Buffers, Received};
@@ -65,12 +65,14 @@ use crate::array::{Array, ArrayLocation, ArrayMut, MapError, Shape};
 pub use crate::array::{CowHeap, PrivateCopy};
 use crate::sys::Segment;
 
-/// Maps a sealed memory file (`memfd_create`) as an array of its bytes, which jobs of any engine take without a copy.
+/// Maps a sealed memory file (`memfd_create`) as an array of its bytes. Jobs of any engine take the array without a
+/// copy.
 ///
-/// It needs the seals `F_SEAL_WRITE`, `F_SEAL_GROW` and `F_SEAL_SHRINK`: then no process can change it, so references to
-/// its elements are sound. Workers open it through the descriptor of this process, which stays open as long as there are
-/// handles. For files of up to 64 KiB, and when more than half of the descriptors that this process may have
-/// (`RLIMIT_NOFILE`) are open, it is closed at once; jobs then get a copy, and so do those of sandboxed workers.
+/// The file needs the seals `F_SEAL_WRITE`, `F_SEAL_GROW` and `F_SEAL_SHRINK`: then no process can change it, so
+/// references to its elements are sound. Workers open the file through the descriptor of this process, which stays open
+/// while there are handles. The descriptor is closed at once if the file has at most 64 KiB, or if more than half of
+/// the descriptors that this process may have (`RLIMIT_NOFILE`) are open; jobs then get a copy. Jobs of sandboxed
+/// workers always get a copy.
 ///
 /// ```
 /// # use std::{fs::File, io::Write, os::fd::OwnedFd};
@@ -89,7 +91,7 @@ use crate::sys::Segment;
 /// ```
 ///
 /// # Errors
-/// It is no memory file, lacks a seal, or cannot be mapped.
+/// If `file` is no memory file, lacks a seal, or cannot be mapped.
 pub fn map_sealed(file: OwnedFd) -> io::Result<Array<u8>> {
     let refused = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
     let segment = Segment::from(file);
@@ -105,19 +107,19 @@ pub fn map_sealed(file: OwnedFd) -> io::Result<Array<u8>> {
     })
 }
 
-/// Bytes for a job: the elements of an array, which it reads or changes in place.
+/// Bytes for a job: the elements of an array, which the job reads or changes in place.
 #[derive(Debug)]
 pub struct Buffer {
     array: Array<u8>,
     is_lent: bool,
 }
 
-/// How the words of a buffer begin.
+/// First word of a buffer.
 const READ: u64 = 0;
 const WRITE: u64 = 1;
 
 impl Buffer {
-    /// Lets the job read the elements of an array, any part of a larger one included.
+    /// Lets the job read the elements of an array. The array may be any part of a larger one.
     pub fn read(array: Array<u8>) -> Self {
         Self {
             array,
@@ -125,26 +127,26 @@ impl Buffer {
         }
     }
 
-    /// Lends the elements of an array to one job, which changes them in place. They may be any part of a larger array,
-    /// and share a page with others.
+    /// Lends the elements of an array to one job, which changes them in place. The array may be any part of a larger
+    /// one, and may share pages with other parts.
     ///
-    /// The memory stays in use until the job is answered, also if every handle is dropped before. Such a job is never
-    /// run twice, whatever its [options](crate::JobOptions) say, and what it has changed stays if it fails. A sandboxed
-    /// engine refuses it with [`Rejection::Lending`](crate::Rejection::Lending), and so does the start of an actor.
-    /// While it runs, the write protection of its worker is open for the whole pages around the bytes.
+    /// The memory stays in use until the job is answered, even if every handle is dropped before. Such a job never runs
+    /// twice, whatever its [options](crate::JobOptions) are, and changes stay if the job fails. A sandboxed engine
+    /// rejects it with [`Rejection::Lending`](crate::Rejection::Lending), and so does the start of an actor. While the
+    /// job runs, its worker can write to the whole pages around the bytes.
     ///
     /// # Safety
     ///
     /// From the call that submits the job until the job is answered,
     ///
     /// - no reference to these bytes exists, neither in this process nor in another job;
-    /// - no other buffer that a job changes overlaps them, nor another buffer of the same job. The worker refuses the
-    ///   latter; the engine does not compare jobs with each other.
+    /// - no other buffer that a job changes overlaps them, and no other buffer of the same job does. The worker rejects
+    ///   the latter; the engine does not compare jobs with each other.
     ///
-    /// A job whose handle was dropped may still run: then this holds until the engine has ended.
+    /// If the handle of the job was dropped, the job may still run: then this must hold until the engine has ended.
     ///
-    /// The kernel may form references to what it receives only if in this time nothing else reads or writes the bytes
-    /// through an address either.
+    /// The kernel may form references to the bytes that it receives only if nothing else reads or writes them through
+    /// an address in this time.
     pub unsafe fn write(array: Array<u8>) -> Self {
         Self {
             array,
@@ -175,27 +177,27 @@ impl Buffer {
         let Self { array, is_lent } = self;
         match is_lent {
             false => Received::Read(array),
-            // SAFETY: the caller of `write` promises that nothing else refers to the bytes while the kernel runs, which
-            // is called on this thread.
+            // SAFETY: the caller of `write` guarantees that nothing else refers to the bytes while the kernel runs. The
+            // kernel is called inline, on this thread.
             true => Received::Write(unsafe { ArrayMut::from_loan(array) }),
         }
     }
 }
 
-/// A buffer in the kernel: a handle that counts as one of the job, as if the kernel had it as a parameter.
+/// A buffer in the kernel. The handle counts as a handle of the job, like that of any parameter.
 #[derive(Debug)]
 pub enum Received {
     /// Bytes to read.
     Read(Array<u8>),
-    /// Bytes to change in place. They may be part of what the kernel returns, as an [`Array`]
-    /// ([`seal`](ArrayMut::seal)), which is then a handle to the memory that was lent.
+    /// Bytes to change in place. The kernel may return a part of them as an [`Array`] ([`seal`](ArrayMut::seal)), which
+    /// is then a handle to the memory that was lent.
     ///
-    /// A handle that outlives the job, where the engine [allows](crate::engine::Builder::retain_escaped) that, can only be
-    /// read. It shows what others write there later, so no reference may be formed through it.
+    /// A handle that outlives the job, if the engine [allows](crate::engine::Builder::retain_escaped) that, can only be
+    /// read. Other code may write to the memory later, so no reference may be formed through the handle.
     Write(ArrayMut<u8>),
 }
 
-/// The buffers of a job, in the order in which they were passed: a parameter for which the caller passes a
+/// The buffers of a job, in the order in which they were passed. A parameter for which the caller passes a
 /// `Vec<Buffer>`.
 pub struct Buffers<'j>(std::vec::Drain<'j, Received>);
 
@@ -225,7 +227,7 @@ impl Param for Buffers<'_> {
     type Held = Vec<Received>;
     fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Vec<Received>, BadArgument> {
         let count = words.0.word()?;
-        // Each buffer consumes words of the call, so a false count ends with an error.
+        // Each buffer consumes words of the call, so a wrong count ends with an error.
         (0..count).map(|_| receive(words, host)).collect()
     }
     fn at(held: &mut Vec<Received>, _: Key) -> Buffers<'_> {
@@ -258,5 +260,5 @@ impl<'env> Arg<'env, Buffers<'_>> for Vec<Buffer> {
     }
 }
 
-/// A job that changes one of its buffers is tried once: see [`Buffer::write`].
+/// A job that changes one of its buffers is tried only once: see [`Buffer::write`].
 impl RetrySafe for Vec<Buffer> {}

@@ -1,4 +1,4 @@
-//! What a kernel may return: [`Reply`].
+//! The types that a kernel may return: [`Reply`].
 
 use std::any::Any;
 use std::fmt::Display;
@@ -18,21 +18,22 @@ use super::wire::{
 use crate::arena::{ArenaFull, Extent};
 use crate::array::{Array, ArrayMut, Element, LaneCount, MAX_DIMS, Shape};
 
-/// A value whose type only its consumer knows.
+/// A value whose type is known only to the code that takes it.
 pub(crate) type AnyValue = Box<dyn Any + Send>;
 
-/// What a kernel may return: `()`, [`Scalar`]s, `Array<T>`, `Vec<Array<T>>`, `ArrayMut<T>`, `String`,
+/// A type that a kernel may return: `()`, [`Scalar`]s, `Array<T>`, `Vec<Array<T>>`, `ArrayMut<T>`, `String`,
 /// [`Bytes`](super::Bytes), `Vec`s of scalars, `Option`s and tuples of up to four of these, `Result<T, E>`, and
 /// [`Spawn`](crate::engine::Spawn), which stands for the value of its continuation. Sealed.
 ///
-/// Arrays are not copied: the caller receives a handle on the memory that the kernel filled. A value may have up to
+/// Arrays are not copied: the caller receives a handle to the memory that the kernel filled. A value may have up to
 /// 4096 arrays; with more the job fails with [`Returned`](crate::engine::JobErrorKind::Returned).
 ///
-/// An `Err` fails the job with [`Returned`](crate::engine::JobErrorKind::Returned). A [`Typed<E>`](Typed) arrives as a
-/// value; any other `E` that can be displayed arrives as its text, of which a worker sends the first 16 KiB.
+/// An `Err` fails the job with [`Returned`](crate::engine::JobErrorKind::Returned). A [`Typed<E>`](Typed) reaches the
+/// caller as a value. Any other `E` that implements `Display` reaches it as text, of which a worker sends the first 16
+/// KiB.
 ///
-/// `String`s, `Bytes` and `Vec`s of scalars are copied. Those of a value may have 64 MiB in total, in every engine;
-/// with more the job fails with [`Returned`](crate::engine::JobErrorKind::Returned). Return more as an array:
+/// `String`s, `Bytes` and `Vec`s of scalars are copied. Together they may have 64 MiB in one value, in every engine;
+/// with more the job fails with [`Returned`](crate::engine::JobErrorKind::Returned). Return larger data as an array:
 /// `Array::from_slice(text.as_bytes())`.
 #[diagnostic::on_unimplemented(
     message = "a kernel cannot return `{Self}`",
@@ -47,15 +48,15 @@ pub trait Reply: reply_sealed::Sealed {
     fn send(self, reply: &mut Sending<'_>) -> Result<(), Failure>;
     #[doc(hidden)]
     fn receive(reply: &mut Receiving<'_>) -> Result<Self::Out, BadReply>;
-    /// The value for the caller, of a kernel that ran inline; runs spawned jobs first.
+    /// The value for the caller, if the kernel ran inline. Runs spawned jobs first.
     #[doc(hidden)]
     fn into_value(self) -> Result<Self::Out, Failure>;
-    /// Whether a kernel that returns this can have returned this typed error.
+    /// Checks that a kernel with this return type can have returned this typed error.
     #[doc(hidden)]
     fn check_error(_: &Returned) -> Result<(), BadReply> {
         Err(BadReply)
     }
-    /// Whether the reply may be jobs to run instead of a value.
+    /// Whether the reply may consist of jobs to run instead of a value.
     #[doc(hidden)]
     const SPAWNS: bool = false;
     /// Like [`into_value`](Reply::into_value), but returns spawned jobs instead of running them.
@@ -68,12 +69,12 @@ pub trait Reply: reply_sealed::Sealed {
     }
 }
 
-/// What a kernel that ran inline returned.
+/// What a kernel that ran inline returned: see [`Reply::unfold`].
 #[derive(Debug)]
 pub enum Unfolded<V> {
     /// A value.
     Value(V),
-    /// Spawned jobs, as a plan whose type the engine knows.
+    /// Spawned jobs, as a plan. The engine knows its type.
     More(AnyValue),
 }
 
@@ -93,7 +94,7 @@ pub struct Sending<'a> {
 #[derive(Debug)]
 pub struct Receiving<'a>(pub(crate) ReplyReader<'a>);
 
-/// A reply that is no value of its kernel's type.
+/// The error for a reply that is no value of its kernel's return type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadReply;
 
@@ -113,13 +114,13 @@ pub trait Value: Sized {
     fn receive(reply: &mut Receiving<'_>) -> Result<Self::Out, BadReply>;
     #[doc(hidden)]
     fn into_value(self) -> Self::Out;
-    /// The bytes of all its strings.
+    /// The number of bytes of all strings in the value.
     #[doc(hidden)]
     #[inline]
     fn text(&self) -> usize {
         0
     }
-    /// The number of its arrays.
+    /// The number of arrays in the value.
     #[doc(hidden)]
     #[inline]
     fn arrays(&self) -> usize {
@@ -127,12 +128,11 @@ pub trait Value: Sized {
     }
 }
 
-// As many arrays as a value may have fit into a reply beside all the text that it may have: the extents of each, and a
-// shape.
+// The maximum number of arrays, with their extents and shapes, fits into a reply next to the maximum amount of text.
 const _: () = assert!(MAX_ARRAYS * (SENT_WORDS + 1 + MAX_DIMS) < MAX_REPLY_WORDS - MAX_TEXT / 8);
 
 /// Checks the length of a value's text and the number of its arrays. Inline engines check them too, so that a program
-/// that works with one works with all.
+/// that works with an inline engine works with any other.
 #[inline]
 fn check_size<V: Value>(value: V) -> Result<V, Failure> {
     match (value.text(), value.arrays()) {
@@ -195,7 +195,7 @@ macro_rules! results {
         }
     )+ };
 }
-// The two do not overlap, because `Typed` is not `Display`.
+// The two implementations do not overlap, because `Typed` does not implement `Display`.
 results! {
     Display E, |error| error.to_string().into(), |_sent| false;
     KernelError Typed<E>, |error| Returned::encode(&error.0), |sent| sent.value::<E>().is_some();
@@ -250,14 +250,14 @@ impl Value for String {
     }
 }
 
-/// Copies an array that is not in the lane's memory (made on another thread or lane, or a mapped file), or may not be
-/// sent from there, into memory of this job. Forms no reference to the elements: those of a [raw](super::raw) buffer
-/// may change meanwhile.
+/// Copies an array to memory of this job. Needed if the array is not in the lane's memory (it was made on another
+/// thread or lane, or is a mapped file), or may not be sent from there. Forms no reference to the elements: those of a
+/// [raw](super::raw) buffer may change meanwhile.
 fn into_lane<T: Element>(array: &Array<T>, host: &dyn Host) -> Result<Extent, ArenaFull> {
     let bytes = array.len() * size_of::<T>();
     let chunk = host.alloc(bytes)?;
     // SAFETY: the handle keeps that many bytes mapped at its address. The chunk was just granted to this job and is
-    // long enough; it overlaps neither other memory of this job nor that of another one.
+    // long enough; it overlaps no other memory of this job or of another job.
     unsafe {
         chunk
             .ptr
@@ -327,7 +327,7 @@ impl<S: Scalar> Value for Vec<S> {
     fn receive(reply: &mut Receiving<'_>) -> Result<Vec<S>, BadReply> {
         let count = usize::try_from(reply.0.words.word()?).map_err(|_| BadReply)?;
         let size = size_of::<S>();
-        // Values without bytes count as one byte each: nothing else bounds their number.
+        // Values without bytes count as one byte each, since nothing else bounds their number.
         let len = count.checked_mul(size.max(1));
         len.filter(|&len| len <= MAX_TEXT).ok_or(BadReply)?;
         let bytes = reply.0.words.bytes(count * size)?;
@@ -353,7 +353,7 @@ impl<T: Element> Value for Vec<Array<T>> {
     }
     fn receive(reply: &mut Receiving<'_>) -> Result<Vec<Array<T>>, BadReply> {
         let count = reply.0.words.word()?;
-        // Each array consumes words of the reply, so a false count ends with an error.
+        // Each array consumes words of the reply, so a wrong count ends with an error.
         (0..count)
             .map(|_| <Array<T> as Value>::receive(reply))
             .collect()
@@ -374,7 +374,8 @@ impl<T: Element> Value for ArrayMut<T> {
         if !sealed.lane_chunk().is_some_and(is_retained) {
             return Value::send(sealed, reply);
         }
-        // The supervisor holds it for the lane, and could not hand it over as the only handle.
+        // The supervisor has a lease on the array for the lane, so the caller would not get the only handle: send a
+        // copy.
         reply.writer.shape(&sealed.shape());
         let view = into_lane(&sealed, reply.host)?;
         reply.writer.arrays.push(SentArray { chunk: view, view });

@@ -5,8 +5,8 @@ use bytemuck::{CheckedBitPattern, NoUninit};
 /// A plain value that may be an argument or a reply: numbers, `bool`, `char`, arrays of them, and your own `#[repr(C)]`
 /// types.
 ///
-/// It travels between processes as its bytes. Bytes from a worker are checked before they become a value, so an invalid
-/// bit pattern is an error, not undefined behaviour.
+/// A scalar travels between processes as its bytes. Bytes from a worker are checked before they become a value, so an
+/// invalid bit pattern is an error, not undefined behaviour.
 ///
 /// ```
 /// use bytemuck::{CheckedBitPattern, NoUninit};

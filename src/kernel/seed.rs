@@ -1,8 +1,9 @@
-//! Seeds of jobs' random numbers, as far as supervisor and worker both compute them.
+//! The seeds of jobs' random numbers that both the supervisor and the worker compute.
 
-/// Bit in seeds of jobs that belong to a series. Seeds of all other jobs but spawned ones count from 1.
+/// Bit in the seeds of jobs that belong to a series. Seeds of jobs that are neither in a series nor spawned count from
+/// 1.
 const SERIES: u64 = 1 << 63;
-/// Bit in seeds of spawned jobs.
+/// Bit in the seeds of spawned jobs.
 const SPAWNED: u64 = 1 << 62;
 
 /// Returns the seed of job `index` of a series.
@@ -16,7 +17,7 @@ pub(crate) fn seed_of_task(parent: u64, task: u64) -> u64 {
     mixed(mixed(parent) ^ task) >> 2 | SPAWNED
 }
 
-/// Spreads numbers over all 64 bits, injectively (the last step of SplitMix64).
+/// Spreads numbers over all 64 bits; different numbers stay different (the last step of SplitMix64).
 #[inline]
 fn mixed(number: u64) -> u64 {
     let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);

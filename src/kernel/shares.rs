@@ -1,28 +1,29 @@
 //! How the time of a chain is divided among its nodes: measured by the worker, sent as two words of the reply.
 //!
-//! The reply has room for eight shares. Up to eight nodes have one each; in a longer chain, adjacent nodes share one.
-//! The clock is read only between shares, so a long chain of tiny nodes reads it nine times. The shares are left out if
-//! they alone would push a value out of its slot; then the time is divided equally, as for a chain that fails.
+//! The reply has room for eight shares. In a chain of up to eight nodes, each node has its own share; in a longer
+//! chain, adjacent nodes have one together. The clock is read only between shares, so a long chain of tiny nodes reads
+//! it nine times. If the value fits into its slot, but not together with the shares, the shares are left out; the time
+//! is then divided equally, as for a chain that fails.
 
 use super::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS};
 use crate::sys::clock::monotonic_ns;
 
-/// Max shares of a reply.
+/// Max number of shares in a reply.
 pub(crate) const MAX_SHARES: u32 = 8;
-/// Words that the shares take.
+/// The number of words for the shares.
 pub(crate) const SHARE_WORDS: usize = 2;
-/// Shares in a word.
+/// The number of shares in a word.
 const SHARES_PER_WORD: usize = MAX_SHARES as usize / SHARE_WORDS;
 
 /// The worker's half: reads the clock at the end of each share.
 #[derive(Debug)]
 pub(super) struct ShareClock {
     nodes: u32,
-    /// The share that is being measured.
+    /// The index of the share that is being measured.
     share: usize,
-    /// The last node of that share.
+    /// The last node that belongs to this share.
     last: u32,
-    /// When the share began, in nanoseconds.
+    /// The time when the share began, in nanoseconds.
     since: u64,
     spent_ns: [u64; MAX_SHARES as usize],
 }
@@ -50,14 +51,14 @@ impl ShareClock {
         }
     }
 
-    /// Appends the shares to the reply, unless they alone would push it out of its slot.
+    /// Appends the shares to the reply, unless the value fits into a slot only without them.
     pub(super) fn send(&self, reply: &mut ReplyWriter) {
         let words = SENT_WORDS * reply.arrays.len() + reply.words.len();
         if words <= INLINE_WORDS && words + SHARE_WORDS > INLINE_WORDS {
             return;
         }
         let all: u64 = self.spent_ns.iter().sum();
-        // 16 bits each, as a fraction of the whole time, which the link reports.
+        // 16 bits for each share: its fraction of the whole time. The link reports the whole time.
         let part = |&spent: &u64| u128::from(spent) * u128::from(u16::MAX) / u128::from(all.max(1));
         for spent in self.spent_ns.chunks(SHARES_PER_WORD) {
             let spent = spent.iter().rev();
@@ -67,7 +68,7 @@ impl ShareClock {
     }
 }
 
-/// The supervisor's half: the shares that a worker sent. Any words are accepted.
+/// The supervisor's half: the shares that a worker has sent. Any words are valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shares([u16; MAX_SHARES as usize]);
 
@@ -83,7 +84,7 @@ impl Shares {
             .then_some(Self(shares))
     }
 
-    /// Divides the time `took_ns` of all `nodes` nodes among them.
+    /// Divides `took_ns`, the time of all `nodes` nodes, among them.
     pub(crate) fn of_nodes(self, nodes: u32, took_ns: u64) -> impl Iterator<Item = u64> {
         let all: u128 = self.0.iter().map(|&share| u128::from(share)).sum();
         (0..nodes.min(MAX_SHARES)).flat_map(move |share| {
@@ -94,7 +95,7 @@ impl Shares {
     }
 }
 
-/// The first node of a share; for the share after the last, the number of nodes.
+/// The first node of a share. For the share after the last, the number of nodes.
 fn first_of(share: u32, nodes: u32) -> u32 {
     (share * nodes).div_ceil(nodes.clamp(1, MAX_SHARES))
 }

@@ -1,4 +1,4 @@
-//! Kernels that spawn jobs: how the jobs are written into a reply, and how they are called.
+//! Kernels that spawn jobs: the format of the jobs in a reply, and of their calls.
 //!
 //! A reply that spawns is a list of *tasks*: the children, and at the end the continuation, which takes their values:
 //!
@@ -12,9 +12,9 @@
 //! call    = arguments × (number of values, then values × (arrays | words << 32, arrays × (offset, bytes), the words))
 //! ```
 //!
-//! The supervisor knows no types: it checks the numbers, takes the arrays over as from any reply, and writes the call
-//! of a task from the given values and the replies of the children. The worker that runs the task reads each value by
-//! its type and rejects an array whose length does not match its shape.
+//! The supervisor does not know the types of values. It checks the numbers, takes the arrays over as from any reply,
+//! and writes the call of a task from the given values and the replies of the children. The worker that runs the task
+//! reads each value by its type and rejects an array whose length does not match its shape.
 
 use std::any::Any;
 
@@ -30,15 +30,15 @@ use crate::array::{Array, Element, Shape};
 
 /// Max arrays in one reply.
 pub(crate) const MAX_ARRAYS: usize = 4096;
-/// Kind of an argument: its values follow.
+/// Kind of an argument whose values follow.
 pub(crate) const GIVEN: u64 = 0;
-/// Kind of an argument: the values of the next children.
+/// Kind of an argument that consists of the values of the next children.
 pub(crate) const CHILDREN: u64 = 1;
-/// Bit of an argument: its arrays move into the job.
+/// Bit of an argument whose arrays move into the job.
 pub(crate) const MOVED: u64 = 1 << 8;
 /// Bit in the word before a kernel's name: the kernel may spawn jobs itself.
 pub(crate) const SPAWNS: u64 = 1 << 32;
-/// Max bytes of a kernel's name in a reply.
+/// Max length in bytes of a kernel's name in a reply.
 pub(crate) const NAME_LIMIT: usize = 512;
 
 /// Writes the arguments of spawned jobs into a reply.
@@ -46,7 +46,7 @@ pub(crate) const NAME_LIMIT: usize = 512;
 pub struct Giving<'s, 'w>(pub(crate) &'s mut Sending<'w>);
 
 impl Giving<'_, '_> {
-    /// Begins an argument of `values` values, to be written next.
+    /// Begins an argument of `values` values. The caller writes them next.
     pub(super) fn argument(&mut self, values: usize, moved: bool) {
         let moved = if moved { MOVED } else { 0 };
         self.0.writer.word(GIVEN | moved | (values as u64) << 32);
@@ -73,7 +73,7 @@ impl Giving<'_, '_> {
 pub(super) struct Piece<'a> {
     arrays: WordReader<'a>,
     pub(super) words: WordReader<'a>,
-    /// Its number of arrays.
+    /// The number of arrays in the value.
     pub(super) count: u64,
 }
 
@@ -96,7 +96,7 @@ impl<'a> Piece<'a> {
         }
     }
 
-    /// The extent of its only array, if its length matches its shape.
+    /// The extent and the shape of the value's only array, if its length matches the shape.
     pub(super) fn array<T: Element>(&mut self) -> Result<(Extent, Shape), Malformed> {
         let at = self.arrays.offset()?;
         let len = self.arrays.word()?;
@@ -123,12 +123,12 @@ pub(super) fn only<V: 'static>(values: Vec<AnyValue>) -> Option<V> {
     Some(*(value as Box<dyn Any>).downcast().ok()?)
 }
 
-/// Where an argument of a task comes from.
+/// The origin of an argument of a task.
 #[derive(Debug)]
 pub enum Source<H> {
     /// From the kernel that spawns the task.
     Given(H),
-    /// From the next children: the number of values.
+    /// The values of this number of children, the next ones.
     Children(u32),
 }
 
@@ -165,9 +165,9 @@ impl<H> Source<H> {
 /// The kernel of a task.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SpawnKernel {
-    /// The entry for calls of tasks.
+    /// The entry that takes the call of a task.
     entry: Entry,
-    /// For a job of its own.
+    /// The kernel as a job of its own, with the entry for plain calls.
     plain: KernelInfo,
 }
 
@@ -189,7 +189,7 @@ impl SpawnKernel {
     }
 }
 
-/// Runs a task, whose arguments are values, some of them of its children.
+/// Runs a task. Its arguments are values; some of them are those of its children.
 fn task<F, P, R>(
     words: WordReader<'_>,
     host: &dyn Host,
@@ -208,7 +208,7 @@ where
 /// A task that can be written into a reply.
 pub(crate) trait Spawning: Send {
     fn kernel(&self) -> SpawnKernel;
-    /// Its number of arguments.
+    /// The number of the task's arguments.
     fn arguments(&self) -> u32;
     fn give(self: Box<Self>, giving: &mut Giving<'_, '_>) -> Result<(), ArenaFull>;
 }

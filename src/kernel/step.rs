@@ -1,8 +1,8 @@
 //! Kernels as nodes of a graph: arguments that come from other nodes, and chains of nodes that run as one job.
 //!
-//! A node's arguments wait in the program as [`Slot`]s. When its job is sent, each is written like any argument; one
-//! that comes from another node is first read from that node's reply, so it is checked like every value that a worker
-//! sends.
+//! A node's arguments wait in the program as [`Slot`]s. When the node's job is sent, each is written like any argument.
+//! If an argument is the value of another node, it is first read from that node's reply, and so checked like every
+//! value that a worker sends.
 //!
 //! A chain is one call for several nodes. Its words:
 //!
@@ -11,9 +11,9 @@
 //! node  = head, then its arguments
 //! ```
 //!
-//! Bit `i` of the head says that parameter `i` takes the value of the node before; [`LAST`] that the node's own value
-//! is the reply of the chain. Between two nodes the value stays in the worker, unchanged. Two words behind those of the
-//! reply say how the time was divided among the nodes (`shares.rs`).
+//! Bit `i` of the head says that parameter `i` takes the value of the previous node; [`LAST`] says that the node's own
+//! value is the reply of the chain. Between two nodes the value stays in the worker, unchanged. Two words after the
+//! words of the reply say how the time was divided among the nodes (`shares.rs`).
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
@@ -27,7 +27,7 @@ use super::reply::{AnyValue, BadReply, Receiving, Reply, Sending, Value};
 use super::shares::ShareClock;
 use super::wire::{ArgWriter, ReplyWriter, WordReader};
 
-/// An argument of a node while it waits.
+/// The argument of a node while it waits.
 #[derive(Debug)]
 pub enum Slot<H> {
     /// The argument.
@@ -45,16 +45,16 @@ pub(crate) trait Ended {
     fn forward(&mut self, node: u32, forward: Forward, call: &mut CallWriter) -> bool;
 }
 
-/// The call of a node while it is written.
+/// A node's call under construction.
 #[allow(missing_debug_implementations, reason = "hidden")]
 pub struct Loading<'a> {
     pub(crate) call: &'a mut CallWriter,
     pub(crate) ended: &'a mut dyn Ended,
-    /// The node before it in the same chain, whose value never leaves the worker.
+    /// The previous node in the same chain. Its value never leaves the worker.
     pub(crate) before: Option<u32>,
-    /// The parameters that take the value of `before`, as bits.
+    /// Bit `i` is set if parameter `i` takes the value of `before`.
     pub(crate) mask: u64,
-    /// Whether the value of an ended node could not be read.
+    /// Whether the value of a node could not be read from its reply.
     pub(crate) unreadable: bool,
 }
 
@@ -80,12 +80,13 @@ impl Loading<'_> {
 #[allow(missing_debug_implementations, reason = "hidden")]
 pub struct NodeValues {
     pub(crate) values: Vec<Option<AnyValue>>,
-    /// The number of times that each value will still be taken.
+    /// For each value, the number of times that it will still be taken.
     pub(crate) uses: Vec<u32>,
 }
 
 impl NodeValues {
-    /// Takes the value of a node that has ended, or shares it if it will be taken again.
+    /// Takes the value of a node that has ended. If it will be taken again, returns a shared handle and keeps the
+    /// value.
     pub(crate) fn take<V: Send + 'static>(&mut self, node: u32, share: fn(&V) -> Option<V>) -> V {
         let at = node as usize;
         self.uses[at] -= 1;
@@ -110,7 +111,8 @@ impl NodeValues {
 const ENDED: &str = "a node runs after those that it depends on";
 const TYPED: &str = "the value of a node has the type of its reply";
 
-/// Receives parameter `index` of a node of a chain: from `words`, or the value of the node before if its bit is set.
+/// Receives parameter `index` of a node of a chain: the value of the previous node if bit `index` of `mask` is set,
+/// otherwise from `words`.
 #[inline]
 pub(super) fn receive_one<P: OwnedParam>(
     mask: u64,
@@ -127,17 +129,17 @@ pub(super) fn receive_one<P: OwnedParam>(
     Ok(P::from_value(*value))
 }
 
-/// Bit of a node's head: its value is the reply of the chain.
+/// Bit of a node's head: the node's value is the reply of the chain.
 const LAST: u64 = 1 << 63;
 
 thread_local! {
-    /// In a chain that runs on this thread: the value of the node before.
+    /// The value of the previous node, in a chain that runs on this thread.
     static CARRIED: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
-    /// In a chain that runs on this thread: the node that runs, or ran last.
+    /// The node that runs or ran last, in a chain on this thread.
     static AT: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Drops the carried value when a chain ends, also by unwinding.
+/// Drops the value in [`CARRIED`] when a chain ends, also by unwinding.
 struct DropCarried;
 
 impl Drop for DropCarried {
@@ -147,7 +149,7 @@ impl Drop for DropCarried {
     }
 }
 
-/// Returns the node that the job that ended last on this thread had reached, and resets it; 0 unless the job was a
+/// Returns the node that the last job on this thread had reached when it ended, and resets it. 0 unless the job was a
 /// chain.
 pub(crate) fn step_reached() -> u32 {
     AT.replace(0)
@@ -196,7 +198,7 @@ fn chain(
         let offset = words.word()?;
         let len = words.word()?;
         let these = words.split(len as usize)?;
-        // SAFETY: the supervisor wrote the offset of a step of the same build (checked in the handshake).
+        // SAFETY: the supervisor wrote the offset of a step, and is the same build (checked in the handshake).
         let step = unsafe { from_offset(offset) };
         crate::sync::point!("chain.begun");
         step(these, host, writer)?;
@@ -226,7 +228,8 @@ impl ChainWriter {
         call.0.word(u64::from(count));
     }
 
-    /// Appends the node that was written to `call`. `mask`: the parameters that take the value of the node before.
+    /// Appends the node in [`node`](Self::node) to `call`. If bit `i` of `mask` is set, parameter `i` takes the value
+    /// of the previous node.
     pub(crate) fn finish(&mut self, call: &mut CallWriter, step: u64, mask: u64, last: bool) {
         let node = &mut self.node.0;
         let words = node.words();
@@ -242,15 +245,15 @@ impl ChainWriter {
     }
 }
 
-/// The program id of all chains.
+/// Its type id is the program id of all chains.
 enum AnyChain {}
 
 /// A kernel as the node of a graph.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NodeKernel {
-    /// For a job of its own.
+    /// The kernel as a job of its own.
     pub(crate) info: KernelInfo,
-    /// The entry for a step of a chain.
+    /// The entry for the kernel as a step of a chain.
     pub(crate) step: Entry,
 }
 
@@ -278,7 +281,7 @@ impl KernelInfo {
             id: TypeId::of::<AnyChain>(),
             entry: chain,
             spawns: false,
-            // The error is that of one of its nodes.
+            // A chain fails with the error of one of its nodes, whose own check applies.
             check_error: |_| Err(BadReply),
         }
     }

@@ -1,8 +1,8 @@
-//! A subtree of a reduction as one job: one kernel for each of several adjacent chunks, then a second kernel that
+//! A subtree of a reduction as one job: it runs a kernel for each of several adjacent chunks, then a second kernel that
 //! combines two results at a time until one is left.
 //!
-//! A chunk is a *leaf*; the combination of two neighbours is the *node* above them. The random numbers of a node depend
-//! on its position in the whole tree, so they do not depend on how the tree is divided into jobs.
+//! A chunk is a *leaf*; a combination of two neighbours is a *node* above them. The random numbers of a node depend on
+//! its position in the whole tree, and not on how the tree is divided into jobs.
 //!
 //! ```text
 //! call  = leaves, rows of a leaf, number of the first leaf, series, the array, the other arguments
@@ -22,14 +22,14 @@ use super::reply::{BadReply, Receiving, Reply, Sending, reply_sealed};
 use super::seed::seed_in_series;
 use crate::array::{Array, Element};
 
-/// Adjacent leaves, and the other arguments of the kernel.
+/// The arguments of a [`Subtree`]: adjacent leaves, and the other arguments of the kernel.
 #[derive(Debug)]
 pub(crate) struct Leaves<T: Element, A> {
     /// The rows of all leaves.
     pub(crate) rows: Array<T>,
     /// The number of leaves: a power of two.
     pub(crate) count: usize,
-    /// Rows of each leaf; the last leaf of the tree may have fewer.
+    /// The number of rows of each leaf; the last leaf of the tree may have fewer.
     pub(crate) step: usize,
     /// Index of the first leaf in the tree.
     pub(crate) first: usize,
@@ -52,7 +52,7 @@ impl<T: Element, A> Leaves<T, A> {
         self.rest.send(call);
     }
 
-    /// Writes the call of the kernel itself, for a single leaf.
+    /// Writes the call of the kernel itself, for the case of a single leaf.
     pub(crate) fn send_single<P>(self, call: &mut CallWriter)
     where
         P: SplitFirst,
@@ -63,7 +63,7 @@ impl<T: Element, A> Leaves<T, A> {
         self.rest.send(call);
     }
 
-    /// The arguments of the kernel when it runs inline, for a single leaf.
+    /// The arguments of the kernel if it runs inline, for the case of a single leaf.
     pub(crate) fn hold_single<P>(self) -> P::Held
     where
         P: SplitFirst,
@@ -74,12 +74,12 @@ impl<T: Element, A> Leaves<T, A> {
     }
 }
 
-/// The number of a node in its tree. Level 0: the leaf with this index; level `n`: a node above `2^n` leaves.
+/// The number of a node in its tree. On level 0, `index` is that of a leaf; on level `n`, a node is above `2^n` leaves.
 pub(crate) fn node(level: usize, index: usize) -> u64 {
     (level as u64) << 48 | index as u64
 }
 
-/// The program of [`Leaves`].
+/// The program that takes [`Leaves`].
 #[derive(Debug)]
 pub(crate) struct Subtree<T, F, P, R, C, X, Y, S>(Signature<T, F, P, R, C, X, Y, S>);
 type Signature<T, F, P, R, C, X, Y, S> = PhantomData<(fn(T, F, P) -> R, fn(C, X, Y) -> S)>;
@@ -165,7 +165,7 @@ where
             true => Err(Failure::Cancelled),
             false => Ok(()),
         };
-        // Values that wait for their right neighbour: at most one of each level, the lowest last.
+        // Values whose right neighbour is not computed yet: at most one of each level, the lowest level last.
         let mut waiting: Vec<R::Out> = Vec::new();
         for i in 0.. {
             enter(0, first + i)?;

@@ -1,8 +1,7 @@
-//! How arguments and replies are written as words.
+//! The format of arguments and replies: 8-byte words.
 //!
-//! Everything is written in 8-byte words, in the order of the parameters, without names or types: both ends are the
-//! same function of the same executable. A call of up to [`INLINE_WORDS`] words fits into a slot; a longer one goes to
-//! a block.
+//! Words are in the order of the parameters, without names or types: both ends are the same function of the same
+//! executable. A call of up to [`INLINE_WORDS`] words fits into a slot; a longer call goes to a block.
 
 use std::sync::Arc;
 
@@ -11,29 +10,29 @@ use smallvec::SmallVec;
 use crate::arena::{ArenaFull, Block, Extent, Offset};
 use crate::array::{FileName, SealedFile, Shape};
 
-/// The number of words that fit into a slot of a link (`link` asserts that they are equal).
+/// The number of words that fit into a slot of a link. `link` asserts that its own constant is equal.
 pub(crate) const INLINE_WORDS: usize = 12;
 
-/// Max bytes of text in one value, over all its `String`s and `Bytes`. Bounded because text travels in the words of a reply, which
-/// the supervisor copies under its lock.
+/// Max bytes of text in one value, over all its `String`s and `Bytes`. Bounded because text travels in the words of a
+/// reply, which the supervisor copies under its lock.
 pub(crate) const MAX_TEXT: usize = 64 << 20;
 
-/// Max capacity, in words, that a writer retains for its next call.
+/// Max capacity, in words, that a writer keeps for its next call.
 const RETAINED_WORDS: usize = (64 << 10) / 8;
 
-/// Max words of a reply: its text, plus the lengths, shapes and extents of as many arrays as a reply may have.
+/// Max words of a reply: its text, plus the lengths, shapes and extents of the maximum number of arrays.
 pub(crate) const MAX_REPLY_WORDS: usize = MAX_TEXT / 8 + (1 << 16);
 
-/// What a job holds until it is answered.
+/// Memory that a job holds until it is answered.
 #[derive(Debug)]
 pub(crate) enum Lease {
     /// An array that the job reads.
     Shared(Arc<Block>),
     /// An array that moved into the job.
     Owned(Arc<Block>),
-    /// Rows of an array lent by a scope, which keeps it alive. Only used in messages.
+    /// Rows of an array lent by a scope, which keeps the array alive. Only used in messages.
     Lent(std::ops::Range<usize>),
-    /// A sealed memory file that the job reads, whose descriptor workers open.
+    /// A sealed memory file that the job reads. Workers open it through its descriptor.
     File(Arc<SealedFile>),
     /// Bytes that the job changes in place, in a block to which there may be other handles: see
     /// [`raw::Buffer::write`](super::raw::Buffer::write).
@@ -46,7 +45,7 @@ pub(crate) enum Lease {
 }
 
 impl Lease {
-    /// The bytes of the arena that it holds.
+    /// The number of bytes of the arena that the lease holds.
     pub(crate) fn bytes(&self) -> u64 {
         match self {
             Self::Shared(block) | Self::Owned(block) | Self::Loan { block, .. } => {
@@ -57,57 +56,58 @@ impl Lease {
     }
 }
 
-/// The leases of one call: one per array argument, and one for a spilled argument block.
+/// The leases of one call: one for each array argument, and one for a spilled argument block.
 pub(crate) type Leases = SmallVec<[Lease; 2]>;
 
-/// In the words of a call, the region of an array in a sealed memory file: no arena has one of this number. The words
-/// after the offset name the file: descriptor, device, inode. Or they are [`COPIED`], the offset of a copy in the arena,
-/// and 0. The shape comes last.
+/// In a call, the region number of an array in a sealed memory file; no arena has such a region. The words after the
+/// offset name the file: descriptor, device, inode. If the array was copied, they are [`COPIED`], the offset of the
+/// copy in the arena, and 0. The shape comes last.
 pub(crate) const FILE_REGION: u16 = u16::MAX;
-/// In the words of a call, the region of an array whose bytes follow: their number, then the bytes. No arena has one of
-/// this number either.
+/// In a call, the region number of an array whose bytes follow: the number of bytes, then the bytes. No arena has such
+/// a region.
 pub(crate) const INLINE_REGION: u16 = u16::MAX - 1;
-/// In place of the descriptor of a sealed file: it was copied. No descriptor has this number.
+/// In place of the descriptor of a sealed file: the array was copied. No descriptor has this number.
 pub(crate) const COPIED: u64 = u64::MAX;
 
 /// An argument in a sealed memory file.
 #[derive(Clone, Copy, Debug)]
 struct FileArgument {
-    /// The position of its offset among the words.
+    /// The index of the argument's offset among the words.
     word: usize,
-    /// The position of its lease.
+    /// The index of the argument's lease.
     lease: usize,
-    /// Its first byte in the file.
+    /// The offset of the argument's first byte in the file.
     skip: u64,
-    /// Bytes.
+    /// Length in bytes.
     len: u64,
 }
 
 /// Writes the arguments of one call, in the supervisor.
 #[derive(Debug)]
 pub(crate) struct ArgWriter {
-    /// Id of the arena whose arrays are accepted.
+    /// Id of the arena that array arguments must be in.
     arena: u64,
     len: usize,
     inline: [u64; INLINE_WORDS],
-    /// All words, once they no longer fit inline.
+    /// All words, if there are too many for `inline`.
     long: Vec<u64>,
     pub(crate) leases: Leases,
-    /// The arguments that workers open themselves, until [`copy_files`](Self::copy_files) has looked at them.
+    /// The arguments in sealed files that [`copy_files`](Self::copy_files) may have to copy; it empties the list.
     files: SmallVec<[FileArgument; 1]>,
-    /// Whether an argument is in private memory, a mapped file that may change, or another engine.
+    /// Whether an argument is in memory that workers cannot read: private memory, a mapped file that may change, or
+    /// another engine.
     pub(crate) foreign: bool,
-    /// Set if the arena had no room to give a lent array pages of its own.
+    /// Set if a lent array had to move to pages of its own and the arena had no room.
     pub(crate) full: Option<ArenaFull>,
-    /// For a call that is too long for a slot: the block that holds it, or why there is none.
+    /// For a call that is too long for a slot: the block that contains it, or the error if there is none.
     pub(crate) spilled: Option<Result<Block, ArenaFull>>,
     /// Whether an argument is changed in place, so that the job may not run twice.
     pub(crate) exclusive: bool,
-    /// Whether the job may not run twice, whatever its options say: bytes are lent to it for one attempt.
+    /// Whether the job may not run twice, whatever its options are, because bytes are lent to it for one attempt.
     pub(crate) once: bool,
-    /// Seed of the job's random numbers; 0: the next one in the order of submission.
+    /// Seed of the job's random numbers. 0 for the next seed in the order of submission.
     pub(crate) seed: u64,
-    /// The number of handles on each of its arrays that the submitter retains until it is answered.
+    /// The number of handles to each of its arrays that the submitter keeps until the job is answered.
     pub(crate) kept: usize,
 }
 
@@ -226,7 +226,7 @@ impl ArgWriter {
         self.bytes(bytes);
     }
 
-    /// Writes an array of `len` bytes at `skip` in a sealed file.
+    /// Writes an array of `len` bytes at offset `skip` of a sealed file.
     pub(crate) fn file(&mut self, file: &Arc<SealedFile>, (skip, len): (u64, u64), shape: &Shape) {
         self.files.push(FileArgument {
             word: self.len,
@@ -237,7 +237,7 @@ impl ArgWriter {
         self.word(bytemuck::cast(Offset::new(FILE_REGION, skip)));
         let (fd, (device, inode)) = match file.name() {
             Some(name) => (name.fd.into(), name.identity),
-            // To be replaced by a copy.
+            // `copy_files` replaces this by the location of a copy.
             None => (COPIED, (0, 0)),
         };
         self.extend(&[fd, device, inode]);
@@ -245,13 +245,14 @@ impl ArgWriter {
         self.leases.push(Lease::File(Arc::clone(file)));
     }
 
-    /// Whether arguments are in sealed files, and `copy_files` has not been called.
+    /// Whether arguments are in sealed files, and `copy_files` has not been called yet.
     #[inline]
     pub(crate) fn has_files(&self) -> bool {
         !self.files.is_empty()
     }
 
-    /// Replaces arguments in sealed files by copies where `alloc` allocates: those that workers cannot open, or all.
+    /// Replaces arguments in sealed files by copies, which `alloc` allocates: either only those that workers cannot
+    /// open, or all.
     #[cold]
     pub(crate) fn copy_files(
         &mut self,
@@ -313,7 +314,7 @@ impl ArgWriter {
     }
 }
 
-/// Bytes as words, the last one padded with zeros.
+/// Converts bytes to words, the last word padded with zeros.
 #[inline]
 fn words_of(bytes: &[u8]) -> impl ExactSizeIterator<Item = u64> {
     bytes.chunks(8).map(|chunk| match chunk.try_into() {
@@ -343,7 +344,7 @@ fn read_shape(mut word: impl FnMut() -> Result<u64, Malformed>) -> Result<Shape,
     Shape::try_from(&*dims).map_err(|_| Malformed)
 }
 
-/// The words do not match what their reader expects.
+/// The error for words that do not match what their reader expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
@@ -370,7 +371,7 @@ impl<'a> WordReader<'a> {
         Ok(*first)
     }
 
-    /// Reads `len` bytes, as written by `bytes`.
+    /// Reads `len` bytes that [`ArgWriter::bytes`] has written.
     #[inline]
     pub(crate) fn bytes(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
         let count = len.div_ceil(8);
@@ -393,7 +394,7 @@ impl<'a> WordReader<'a> {
         Ok(bytemuck::cast(self.word()?))
     }
 
-    /// Reads what follows the offset of an array in a sealed file: the file, or the offset of a copy.
+    /// Reads the words after the offset of an array in a sealed file: the name of the file, or the offset of a copy.
     pub(crate) fn file(&mut self) -> Result<Result<FileName, Offset>, Malformed> {
         let (fd, first, second) = (self.word()?, self.word()?, self.word()?);
         if fd == COPIED {
@@ -414,15 +415,15 @@ impl<'a> WordReader<'a> {
 /// An array in a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SentArray {
-    /// The whole allocation; equal to `view` for parameters that are sent back.
+    /// The whole allocation. For a parameter that is sent back, the same as `view`.
     pub(crate) chunk: Extent,
     /// The bytes of the array.
     pub(crate) view: Extent,
 }
 
-/// Words of a [`SentArray`].
+/// The number of words of a [`SentArray`].
 pub(crate) const SENT_WORDS: usize = 4;
-/// Words of a retained array.
+/// The number of words of a retained array.
 pub(crate) const EXTENT_WORDS: usize = 2;
 
 impl SentArray {
@@ -465,9 +466,9 @@ pub(crate) struct ReplyWriter {
     pub(crate) arrays: SmallVec<[SentArray; 2]>,
     /// Shapes, scalars, lengths.
     pub(crate) words: SmallVec<[u64; INLINE_WORDS]>,
-    /// Whether it is jobs to run instead of a value: see [`Spawning`](super::Spawning).
+    /// Whether the reply consists of jobs to run instead of a value: see [`Spawning`](super::Spawning).
     pub(crate) spawns: bool,
-    /// Whether the words of the value are followed by how the time was divided among the nodes of a chain.
+    /// Whether the shares of a chain's nodes in its time follow the words of the value.
     pub(crate) timed: bool,
 }
 
@@ -484,7 +485,7 @@ impl ReplyWriter {
         write_shape(shape, |word| self.words.push(word));
     }
 
-    /// Whether there is nothing to send.
+    /// Whether the reply has neither arrays nor words.
     pub(crate) fn is_empty(&self) -> bool {
         self.arrays.is_empty() && self.words.is_empty()
     }
@@ -494,7 +495,7 @@ impl ReplyWriter {
 #[derive(Debug)]
 pub(crate) struct ReceivedArray {
     pub(crate) block: Arc<Block>,
-    /// Bytes between the start of the block and the array.
+    /// The number of bytes between the start of the block and the array.
     pub(crate) skip: u64,
     pub(crate) len: u64,
 }

@@ -7,7 +7,7 @@ use super::cells::{LINK_BYTES, LinkCells, REPLY_AT, link_at};
 use crate::arena::{Arena, ArenaError, HEADER_LEN, View};
 
 impl LinkCells {
-    /// Supervisor: the link of this lane, in an arena whose control segment has
+    /// Supervisor: the link of lane `lane` in the control segment of `arena`, which must have been created with
     /// [`control_bytes`](super::control_bytes) for it.
     pub(crate) fn in_arena(arena: &Arc<Arena>, lane: usize) -> Self {
         let body = arena.control().body();
@@ -16,15 +16,16 @@ impl LinkCells {
             (at + LINK_BYTES) as u64 <= arena.control().len() - HEADER_LEN,
             "no room for lane {lane}"
         );
-        // SAFETY: inside the control segment (asserted), which is committed, initially zero, and mapped as long as the
-        // arena lives; offsets are multiples of pages.
+        // SAFETY: the link is inside the control segment (asserted), which is committed, initially zero, and mapped as
+        // long as the arena lives. Offsets are multiples of pages. The worker accesses the same cells, and uses the
+        // same layout.
         unsafe {
             let (hub, post, reply) = (body, body.add(at), body.add(at + REPLY_AT));
             Self::from_mapped(hub, post, reply, Arc::clone(arena) as _)
         }
     }
 
-    /// Worker: the link of this lane, with the reply half writable and the rest read-only.
+    /// Worker: the link of lane `lane`. The reply half is mapped writable, the rest read-only.
     pub(crate) fn in_view(view: &'static View, lane: usize) -> Result<Self, ArenaError> {
         let at = HEADER_LEN as usize + link_at(lane);
         let writable = (at + REPLY_AT) as u64..(at + LINK_BYTES) as u64;
@@ -38,7 +39,7 @@ impl LinkCells {
             .ok_or_else(absent)?;
         let post = view.control().at(at, REPLY_AT).ok_or_else(absent)?;
         let base = reply.base();
-        // SAFETY: the supervisor, which is of the same build, laid out the link there; the view is never dropped, and
+        // SAFETY: the supervisor is the same executable and laid out the link there. The view is never dropped, and
         // `reply` lives as long as the cells.
         Ok(unsafe { Self::from_mapped(hub, post, base, Arc::new(reply)) })
     }

@@ -12,7 +12,7 @@ use crate::sync::{AtomicU32, AtomicU64, Cell, Ordering, fence, prefetch_read};
 #[cfg(not(arenite_loom))]
 use crate::sys::{abort::AbortNote, crash::CrashNote};
 
-/// Stands for the real type in loom models, which do not use it.
+/// Stands for the real type in loom models, which do not use the note.
 #[cfg(arenite_loom)]
 #[derive(Debug)]
 pub(crate) struct AbortNote;
@@ -26,22 +26,22 @@ impl AbortNote {
     pub(crate) fn clear(&self) {}
 }
 
-/// Slots of a link, and so the most jobs that a lane can hold ahead.
+/// The number of slots of a link: the maximum number of jobs posted to a lane and not drained.
 pub(crate) const SLOTS: usize = 256;
 /// Words of arguments or reply that fit into a slot.
 pub(crate) const INLINE_WORDS: usize = 12;
 /// The number of argument words in the first cache line of a call slot.
 pub(crate) const FIRST_LINE: usize = 4;
-/// Max unread grants of a lane.
+/// Max grants of a lane that it has not read yet.
 pub(crate) const GRANTS: usize = 8;
 /// Words of a refusal (the numbers of an `ArenaFull`).
 pub(crate) const REFUSAL_WORDS: usize = 7;
 /// Max arrays that a lane retains.
 pub(crate) const MAX_RETAINED: usize = 1 << 16;
-/// Max unread reports of released arrays.
+/// Max reports of released arrays that the supervisor has not read yet.
 pub(crate) const RELEASES: usize = if cfg!(arenite_loom) { 2 } else { 32 };
 
-/// Words of the flight recorder's notes: the rest of its page. Loom models do not use them.
+/// The number of words for the flight recorder's notes, which fill the rest of its page. Loom models do not use them.
 pub(crate) const RECORDED: usize = if cfg!(arenite_loom) { 4 } else { 440 };
 
 /// Supervisor → worker: the call of a job. Written while the state word is not live, read from claim to finish.
@@ -50,21 +50,21 @@ pub(crate) const RECORDED: usize = if cfg!(arenite_loom) { 4 } else { 440 };
 pub(crate) struct CallSlot {
     /// Number of the job, for messages.
     pub(crate) job: u64,
-    /// Entry of the kernel, relative to the executable's image.
+    /// Offset of the kernel's entry in the executable's image.
     pub(crate) entry: u64,
-    /// Words of arguments, in `args` or in the block that `args` names.
+    /// The number of argument words, in `args` or in the block that `args` names.
     pub(crate) len: u32,
-    /// [`SPILLED`] and [`STAMPED`].
+    /// The bits [`SPILLED`] and [`STAMPED`].
     pub(crate) form: u32,
     /// Seed of the job's random numbers.
     pub(crate) seed: u64,
-    /// The arguments.
+    /// The arguments, or with [`SPILLED`] the location of the block that contains them.
     pub(crate) args: [u64; INLINE_WORDS],
 }
 
-/// Worker → supervisor: the reply of a job. Written while `Running`, read once after the end.
-/// Word 0 is the head (kind, arrays, spilled, length), word 1 the number of the grant, word 2 the cursor in it, word 3 the
-/// number of arrays that the lane retains.
+/// Worker → supervisor: the reply of a job. Written while `Running`, read once after the end. Word 0 is the head (kind,
+/// arrays, spilled, length). Word 1 is the number of a grant, word 2 the position up to which the grant is used, word 3
+/// the number of arrays that the lane retains.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct ReplySlot {
@@ -75,37 +75,41 @@ pub(crate) struct ReplySlot {
     pub(crate) words: [AtomicU64; INLINE_WORDS],
 }
 
-/// Worker → supervisor, for [`STAMPED`] jobs: when the kernel was entered and left, in monotonic nanoseconds. Written
-/// while `Running`, read once after the end of the job or the exit of its worker. Before, for jobs that are timed from
-/// `begin_timed` on: when that was, and in the place of the end the number of the job; read when its deadline is over.
+/// Worker → supervisor: two times of a job, in monotonic nanoseconds.
+///
+/// For a [`STAMPED`] job: when its kernel was entered and left. Written while `Running`, read once after the end of the
+/// job or the exit of its worker.
+///
+/// For a running job that has called `begin_timed`: the time of the call in `began`, and the number of the job in
+/// `ended`. The supervisor reads them when the job's deadline may be over.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct StampCell {
-    /// Worker, before it enters the kernel.
+    /// Written by the worker before it enters the kernel.
     pub(crate) began: AtomicU64,
-    /// Worker, before finish.
+    /// Written by the worker before `finish`.
     pub(crate) ended: AtomicU64,
 }
 
-/// The state of a slot, with the duration and a reply of one word: all that most jobs need.
+/// The state of a slot, its duration, and a reply of one word, in one place: most jobs need nothing else.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct StateCell {
-    /// Both sides, by transitions.
+    /// Written by both sides, by transitions.
     pub(crate) state: StateWord,
-    /// Worker, before finish: the duration of the job, as packed by `span`.
+    /// Written by the worker before `finish`: the duration of the job, as packed by `span`.
     pub(crate) took: AtomicU32,
-    /// Worker, before finish: a reply of one word.
+    /// Written by the worker before `finish`: a reply of one word.
     pub(crate) word: AtomicU64,
 }
 
-/// A range of the worker's region that is granted to the lane.
+/// A range of the worker's region that is granted to a lane.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct GrantCell {
     /// Byte offset in the region.
     pub(crate) offset: AtomicU64,
-    /// Its bytes; the top bit ([`FRESH`]) says that they are known to be zero.
+    /// Length in bytes. The top bit ([`FRESH`]) says that they are known to be zero.
     pub(crate) len: AtomicU64,
 }
 
@@ -113,10 +117,10 @@ pub(crate) struct GrantCell {
 #[derive(Debug)]
 #[repr(C, align(4096))]
 pub(crate) struct PostHalf<const N: usize> {
-    /// Supervisor: the futex word on which the lane sleeps; changed and woken once per sleep.
+    /// Supervisor: the futex word on which the lane sleeps. It is incremented and woken once for each sleep.
     pub(crate) doorbell: AtomicU32,
-    /// Supervisor: `STOP`, `SPIN`, `BACKLOG`, `STEALABLE`, and from bit [`LOW_SHIFT`] on the low-water mark: a lane
-    /// with `BACKLOG` signals the monitor when it has fewer jobs ahead.
+    /// Supervisor: the bits `STOP`, `SPIN`, `BACKLOG` and `STEALABLE`, and from bit [`LOW_SHIFT`] on the low-water
+    /// mark: a lane with `BACKLOG` signals the monitor when the number of jobs ahead falls below the mark.
     pub(crate) flags: AtomicU32,
     /// Supervisor: the number of grants given; published after the cell (Release).
     pub(crate) granted: AtomicU32,
@@ -124,55 +128,55 @@ pub(crate) struct PostHalf<const N: usize> {
     pub(crate) refused: AtomicU32,
     /// Supervisor: the reason for the last refusal.
     pub(crate) refusal: [AtomicU64; REFUSAL_WORDS],
-    /// Supervisor: the last grants, by number mod [`GRANTS`].
+    /// Supervisor: the last grants. Grant `n` is in cell `n` mod [`GRANTS`].
     pub(crate) grants: [GrantCell; GRANTS],
     /// Supervisor: the number of reports in `releases` read; published after their cells were read (Release).
     pub(crate) releases_taken: AtomicU32,
-    /// Supervisor, by the state word.
+    /// Supervisor, while the state word is not live.
     pub(crate) slots: [Cell<CallSlot>; N],
 }
 
-/// The worker's half.
+/// The worker's half. The supervisor writes only the state words, except after the worker's exit.
 #[derive(Debug)]
 #[repr(C, align(4096))]
 pub(crate) struct ReplyHalf<const N: usize> {
-    /// Worker: number of the current sleep, 0 while awake.
+    /// Worker: the number of the current sleep; 0 while awake.
     pub(crate) asleep: AtomicU32,
     /// Worker: the number of allocation requests made; published after `alloc_bytes` (Release).
     pub(crate) alloc_requests: AtomicU32,
     /// Worker: the bytes of the last allocation request.
     pub(crate) alloc_bytes: AtomicU64,
-    /// Both, by transitions.
+    /// Both sides, by transitions of the state word.
     pub(crate) states: [StateCell; N],
-    /// Worker, by the state word.
+    /// Worker, while the state word says `Running`.
     pub(crate) replies: [ReplySlot; N],
     /// Worker: the number of grants read; published after their cells were read (Release).
     pub(crate) grants_taken: AtomicU32,
     /// Worker, before it exits (Release): the system call that the sandbox denied; read after the exit is confirmed.
     pub(crate) denied: AtomicU32,
-    /// Worker: the node of its chain that the running job has reached (Relaxed). Only used in error messages.
+    /// Worker: the node of its chain that the running job has reached (Relaxed). Only for error messages.
     pub(crate) step: AtomicU32,
-    /// Worker, before it exits, in the link of its first lane (Release): 1 + the index of the lane whose thread ended
-    /// the process; 0 for none. Read after the exit is confirmed.
+    /// Worker, before it exits, in the link of its first lane (Release): 1 + the index of the lane that ended the
+    /// process; 0 for none. Read after the exit is confirmed.
     pub(crate) culprit_lane: AtomicU32,
-    /// Worker: the core on which the lane runs, or that it sleeps; see [`Neighbours`](super::Neighbours).
+    /// Worker: the core on which the lane runs or went to sleep; see [`Neighbours`](super::Neighbours).
     pub(crate) location: AtomicU64,
     /// Worker, once, when it aborts. The supervisor reads and clears it after the exit is confirmed.
     #[cfg(not(arenite_loom))]
     pub(crate) abort: AbortNote,
-    /// Worker, with each allocation request: when it was made, in monotonic nanoseconds.
+    /// Worker, with each allocation request: the time of the request, in monotonic nanoseconds.
     pub(crate) alloc_requested_at: AtomicU64,
     /// Worker: the number of reports in `releases`; published after their cells (Release).
     pub(crate) released: AtomicU32,
     /// Worker: numbers of retained arrays that no handle refers to any more; report `n` is in cell `n` mod
     /// [`RELEASES`].
     pub(crate) releases: [AtomicU64; RELEASES],
-    /// Worker: what it is doing, and its last notes.
+    /// Worker: what the lane is doing, and its last notes.
     pub(crate) recorder: Recorder,
-    /// Worker, for [`STAMPED`] jobs, by the state word. On a page of their own, which is untouched without such jobs.
+    /// Worker, for [`STAMPED`] and timed jobs, while `Running`. On a page of its own, which other jobs do not touch.
     pub(crate) stamps: [StampCell; N],
     /// Worker, when it crashes, in the link of its first lane. The supervisor reads and clears it after the exit is
-    /// confirmed. On pages of its own, which are untouched otherwise.
+    /// confirmed. On pages of its own, which are not touched unless a worker crashes.
     #[cfg(not(arenite_loom))]
     pub(crate) crash: CrashNote,
 }
@@ -181,51 +185,51 @@ pub(crate) struct ReplyHalf<const N: usize> {
 #[derive(Debug)]
 #[repr(C, align(4096))]
 pub(crate) struct Hub {
-    /// Supervisor: number of the monitor's current sleep, 0 while it is awake.
+    /// Supervisor: the number of the monitor's current sleep; 0 while it is awake.
     pub(crate) armed: AtomicU32,
     /// Supervisor: the core of the thread that last waited for an answer or woke a lane. A hint.
     pub(crate) waiter_core: AtomicU32,
 }
 
 impl Hub {
-    /// Announces that the monitor is about to sleep: from here on a worker with a reason signals it, once for each
-    /// number. The monitor must look at everything once more before it sleeps.
+    /// Announces that the monitor is about to sleep. From then on, a worker that has something to report signals it,
+    /// once for each sleep number. The monitor must check all links once more before it sleeps.
     pub(crate) fn arm(&self, sleep: u32) {
         self.armed.store(sleep, Ordering::Relaxed);
         // SeqCst fence: "armed, then looked again", pairs with `Consumer::claim_monitor_signal`.
         fence(Ordering::SeqCst);
     }
 
-    /// Announces that the monitor is awake: it will look at everything before it sleeps again.
+    /// Announces that the monitor is awake. It checks all links before it sleeps again.
     pub(crate) fn disarm(&self) {
         self.armed.store(0, Ordering::Relaxed);
     }
 }
 
-/// Form of a call: `args` holds the region offset and length of a block with the arguments.
+/// Form of a call: `args` names a block that contains the arguments, by offset and length.
 pub(crate) const SPILLED: u32 = 1;
-/// Form of a call: the worker records when the kernel was entered and left.
+/// Form of a call: the worker records the times at which the kernel is entered and left.
 pub(crate) const STAMPED: u32 = 2;
 
-/// Flag of a lane: stop when there is nothing left to run.
+/// Flag of a lane: stop when no posted job is left.
 pub(crate) const STOP: u32 = 1;
-/// Flag of a lane: it may spin for a moment when it runs dry.
+/// Flag of a lane: it may spin for a moment before it sleeps.
 pub(crate) const SPIN: u32 = 2;
-/// Flag of a lane: jobs that it could run are queued in the supervisor.
+/// Flag of a lane: the supervisor has queued jobs that the lane could run.
 pub(crate) const BACKLOG: u32 = 4;
-/// Flag of a lane: other lanes have jobs ahead that it could take over.
+/// Flag of a lane: other lanes have unclaimed jobs that it could take over.
 pub(crate) const STEALABLE: u32 = 8;
-/// The low-water mark begins at this bit of the flags.
+/// The lowest bit of the low-water mark in the flags.
 pub(crate) const LOW_SHIFT: u32 = 16;
 
 /// Top bit of a grant's length: the bytes are known to be zero.
 pub(crate) const FRESH: u64 = 1 << 63;
 
-/// Bytes of one link: both halves.
+/// The size of one link in bytes: both halves.
 pub(crate) const LINK_BYTES: usize = size_of::<PostHalf<SLOTS>>() + size_of::<ReplyHalf<SLOTS>>();
 /// Offset of the reply half in a link.
 pub(crate) const REPLY_AT: usize = size_of::<PostHalf<SLOTS>>();
-/// Bytes of the control segment's body for this many lanes.
+/// The size in bytes of the control segment's body for `lanes` lanes.
 pub(crate) const fn control_bytes(lanes: usize) -> usize {
     size_of::<Hub>() + lanes * LINK_BYTES
 }
@@ -234,7 +238,7 @@ pub(crate) const fn link_at(lane: usize) -> usize {
     size_of::<Hub>() + lane * LINK_BYTES
 }
 
-/// Both halves of a link as mapped by this process, and what keeps them mapped.
+/// Both halves of a link as mapped by this process. Keeps them mapped.
 #[derive(Debug)]
 pub(crate) struct LinkCells<const N: usize = SLOTS> {
     post: NonNull<PostHalf<N>>,
@@ -243,22 +247,22 @@ pub(crate) struct LinkCells<const N: usize = SLOTS> {
     _mapped: Arc<dyn Keep>,
 }
 
-/// An owner of the memory of the cells.
+/// A value that keeps the memory of the cells mapped.
 pub(crate) trait Keep: Send + Sync + std::fmt::Debug {}
 impl<T: Send + Sync + std::fmt::Debug> Keep for T {}
 
-// SAFETY: the cells are atomics, or `Cell`s whose accesses the state word separates; the memory stays mapped as long as
-// `_mapped` lives.
+// SAFETY: the cells are atomics, or `Cell`s whose accesses by the two processes the state word separates. The memory
+// stays mapped as long as `_mapped` lives.
 unsafe impl<const N: usize> Send for LinkCells<N> {}
-// SAFETY: as above.
+// SAFETY: as for `Send`.
 unsafe impl<const N: usize> Sync for LinkCells<N> {}
 
 impl<const N: usize> LinkCells<N> {
-    /// The link whose halves are at these addresses.
+    /// The link with its halves and hub at these addresses.
     ///
     /// # Safety
-    /// The three point to zeroed or live cells of this layout, aligned, and mapped (in a worker: `post` and `hub` may
-    /// be read-only) as long as `mapped` lives.
+    /// The three addresses point to zeroed or live cells of this layout, aligned, and mapped as long as `mapped` lives.
+    /// In a worker, `post` and `hub` may be read-only.
     pub(crate) unsafe fn from_mapped(
         hub: NonNull<u8>,
         post: NonNull<u8>,
@@ -275,19 +279,20 @@ impl<const N: usize> LinkCells<N> {
 
     #[inline]
     pub(crate) fn post(&self) -> &PostHalf<N> {
-        // SAFETY: mapped while `self` lives (`from_mapped`); only atomics and `Cell`s inside.
+        // SAFETY: mapped while `self` lives (`from_mapped`). The other process may write: atomics and `Cell`s allow
+        // that.
         unsafe { self.post.as_ref() }
     }
 
     #[inline]
     pub(crate) fn reply(&self) -> &ReplyHalf<N> {
-        // SAFETY: mapped while `self` lives (`from_mapped`); only atomics inside.
+        // SAFETY: mapped while `self` lives (`from_mapped`). The other process may write: atomics allow that.
         unsafe { self.reply.as_ref() }
     }
 
     #[inline]
     pub(crate) fn hub(&self) -> &Hub {
-        // SAFETY: mapped while `self` lives (`from_mapped`); only atomics inside.
+        // SAFETY: mapped while `self` lives (`from_mapped`). The other process may write: atomics allow that.
         unsafe { self.hub.as_ref() }
     }
 
@@ -403,7 +408,7 @@ impl<const N: usize> LinkCells<N> {
         });
         #[derive(Debug)]
         struct Owned<const N: usize>(*mut PostHalf<N>, *mut ReplyHalf<N>, *mut Hub);
-        // SAFETY: it only holds the addresses, to free them once.
+        // SAFETY: `Owned` only stores the addresses. Its drop frees them, after the last handle to the cells is gone.
         unsafe impl<const N: usize> Send for Owned<N> {}
         // SAFETY: as above.
         unsafe impl<const N: usize> Sync for Owned<N> {}

@@ -11,7 +11,7 @@ use super::state::{Claim, Finished, Generation, ReplyIn};
 use super::{futex, kind, span};
 use crate::sync::{Ordering, fence};
 
-/// Outcome of [`Consumer::next`].
+/// Result of [`Consumer::next`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Next {
@@ -19,11 +19,11 @@ pub(crate) enum Next {
     Run,
     /// No job is posted.
     Empty,
-    /// No job is posted, and none will be.
+    /// No job is posted, and none will be: the lane must stop.
     Stop,
 }
 
-/// A range of the worker's own region to allocate from.
+/// A range of the worker's own region in which the lane may allocate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Granted {
     /// Number of the grant, counted from the creation of the link.
@@ -34,15 +34,15 @@ pub(crate) struct Granted {
     pub(crate) fresh: bool,
 }
 
-/// The answer to an allocation request.
+/// The reply to an allocation request.
 #[derive(Debug)]
 pub(crate) enum AllocAnswer {
     Granted(Granted),
-    /// The arena has no room; the numbers of its `ArenaFull`.
+    /// The arena has no room. The words are the numbers of an `ArenaFull`.
     Refused([u64; REFUSAL_WORDS]),
 }
 
-/// Instead of the number of a grant: the reply reports no use of memory. Grant numbers have 32 bits.
+/// Used instead of a grant number if the reply reports no use of memory. Grant numbers have 32 bits.
 pub(crate) const NO_GRANT: u64 = u64::MAX;
 
 /// A reply to write: head, position in a grant, and the words.
@@ -50,18 +50,18 @@ pub(crate) const NO_GRANT: u64 = u64::MAX;
 pub(crate) struct OutgoingReply<'a> {
     pub(crate) kind: u8,
     pub(crate) arrays: u16,
-    /// Arrays that the lane retains.
+    /// The number of arrays that the lane retains.
     pub(crate) retained: u32,
     pub(crate) spilled: bool,
     pub(crate) len: u32,
-    /// Number of the grant, or [`NO_GRANT`].
+    /// Number of the grant that `cursor` is in, or [`NO_GRANT`].
     pub(crate) grant: u64,
     pub(crate) cursor: u64,
     pub(crate) words: &'a [u64],
 }
 
 impl OutgoingReply<'_> {
-    /// Whether this is a value of one word without a report on memory.
+    /// Whether the reply is a value of one word, and reports no use of memory.
     #[inline]
     fn is_one_word(&self) -> bool {
         self.kind == kind::VALUE
@@ -77,13 +77,13 @@ impl OutgoingReply<'_> {
 #[derive(Debug)]
 pub(crate) struct Consumer<const N: usize = SLOTS> {
     cells: Arc<LinkCells<N>>,
-    /// Number of the next job to look at.
+    /// Number of the next job to claim, or of the claimed job.
     position: u64,
     /// Whether the job at `position` is claimed, until `finish`.
     claimed: bool,
     /// Number of the last sleep.
     sleeps: u32,
-    /// Number of the monitor's last sleep that was signalled.
+    /// The sleep number of the monitor that was signalled last.
     signalled: u32,
     /// The number of grants taken.
     taken: u32,
@@ -91,12 +91,13 @@ pub(crate) struct Consumer<const N: usize = SLOTS> {
     alloc_requests: u32,
     /// The number of released arrays reported.
     released: u32,
-    /// Whether there are more to report than there was room for.
+    /// Whether released arrays are left to report, for which there was no room.
     has_unreported: bool,
 }
 
 impl<const N: usize> Consumer<N> {
-    /// Creates the only consumer of this link. It begins where the producer's posting stopped.
+    /// Creates the only consumer of this link. `position` and `taken` are where the producer's counts of jobs and of
+    /// grants stand.
     pub(crate) fn new(cells: Arc<LinkCells<N>>, position: u64, taken: u32) -> Self {
         Self {
             cells,
@@ -133,7 +134,7 @@ impl<const N: usize> Consumer<N> {
                     self.position += 1;
                 }
                 Claim::Empty => {
-                    // Acquire: pairs with `Producer::set_flags`.
+                    // Acquire: "posted before STOP", pairs with `Producer::set_flags`.
                     let flags = self.cells.post().flags.load(Ordering::Acquire);
                     if flags & STOP == 0 {
                         return Next::Empty;
@@ -153,10 +154,12 @@ impl<const N: usize> Consumer<N> {
         debug_assert!(self.claimed);
         let slot = &self.cells.post().slots[LinkCells::<N>::index(self.position)];
         slot.with(|slot| {
-            // SAFETY: `next` has claimed this job, so the supervisor does not write its slot before `finish`.
+            // SAFETY: `next` has claimed this job, so the supervisor does not write its slot before `finish`. Other
+            // workers map the slot read-only.
             let slot = unsafe { &*slot };
             let mut args = [0; INLINE_WORDS];
-            // Few arguments, the common case, leave the second cache line of the slot on the supervisor's core.
+            // With few arguments, the common case, the second cache line of the slot is not read from the supervisor's
+            // core.
             if slot.len as usize <= FIRST_LINE || slot.form & SPILLED != 0 {
                 args[..FIRST_LINE].copy_from_slice(&slot.args[..FIRST_LINE]);
             } else {
@@ -171,7 +174,7 @@ impl<const N: usize> Consumer<N> {
         self.claimed.then_some(self.position)
     }
 
-    /// Records when the kernel of the claimed job is entered or (`ended`) was left.
+    /// Records the time at which the kernel of the claimed job is entered, or, if `ended`, was left.
     pub(crate) fn stamp(&self, at: u64, ended: bool) {
         let cell = &self.cells.reply().stamps[LinkCells::<N>::index(self.position)];
         let field = if ended { &cell.ended } else { &cell.began };
@@ -179,8 +182,8 @@ impl<const N: usize> Consumer<N> {
         field.store(at, Ordering::Relaxed);
     }
 
-    /// Records when the claimed job begins to be timed, and which job that is: the cell may have the stamps of an older
-    /// one. At the end of a traced job the number is overwritten.
+    /// Records that the claimed job is timed from `at` on. Stores the number of the job too, because the cell may have
+    /// the stamps of an older job. At the end of a traced job its second stamp overwrites the number.
     pub(crate) fn begin_timed(&self, at: u64, job: u64) {
         let cell = &self.cells.reply().stamps[LinkCells::<N>::index(self.position)];
         cell.began.store(at, Ordering::Relaxed);
@@ -241,8 +244,8 @@ impl<const N: usize> Consumer<N> {
         self.must_signal_monitor(notice, woken)
     }
 
-    /// Whether there is a reason to signal the monitor, and it sleeps and was not signalled. A `woken` thread refills
-    /// the lanes itself.
+    /// Whether to signal the monitor: there is a reason, and the monitor sleeps and was not signalled for this sleep.
+    /// If a thread was `woken`, it refills the lanes, which is then no reason.
     #[inline]
     fn must_signal_monitor(&mut self, notice: bool, woken: bool) -> bool {
         let post = self.cells.post();
@@ -251,7 +254,7 @@ impl<const N: usize> Consumer<N> {
         (notice || low && !woken) && self.claim_monitor_signal()
     }
 
-    /// Whether a job is posted `ahead` positions after the current one. A hint.
+    /// Whether the job `ahead` positions after the current one is posted. A hint.
     fn is_posted_ahead(&self, ahead: u64) -> bool {
         let position = self.position + ahead;
         self.cells
@@ -259,8 +262,8 @@ impl<const N: usize> Consumer<N> {
             .is_queued(Generation::of(position, N))
     }
 
-    /// Returns true if the monitor sleeps and this lane has not signalled it for this sleep; the caller must then do
-    /// so.
+    /// Returns true if the monitor sleeps and this lane has not signalled it for this sleep. The caller must then
+    /// signal it.
     pub(crate) fn claim_monitor_signal(&mut self) -> bool {
         // SeqCst fence: "finished, then looked for the sleeping monitor", pairs with `Hub::arm`.
         fence(Ordering::SeqCst);
@@ -272,18 +275,18 @@ impl<const N: usize> Consumer<N> {
         true
     }
 
-    /// The core of the thread that last waited for an answer or woke a lane. A hint.
+    /// The core of the thread that last waited for a reply or woke a lane. A hint.
     pub(crate) fn waiter_core(&self) -> u32 {
         self.cells.hub().waiter_core.load(Ordering::Relaxed)
     }
 
-    /// Whether this lane may spin for a moment.
+    /// Whether this lane may spin for a moment before it sleeps.
     #[inline]
     pub(crate) fn may_spin(&self) -> bool {
         self.cells.post().flags.load(Ordering::Relaxed) & SPIN != 0
     }
 
-    /// Whether there are jobs that this lane could run, queued in the supervisor or posted to other lanes. Called
+    /// Whether other jobs exist that this lane could run: queued in the supervisor, or posted to other lanes. Called
     /// before a sleep.
     pub(crate) fn work_elsewhere(&self) -> bool {
         // SeqCst fence: "finished, then looked for BACKLOG", pairs with `fence_after_queueing`.
@@ -291,17 +294,17 @@ impl<const N: usize> Consumer<N> {
         self.cells.post().flags.load(Ordering::Relaxed) & (BACKLOG | STEALABLE) != 0
     }
 
-    /// Whether `next` would return something other than `Empty`, or pass a retracted job; or there is room to report
-    /// released arrays that found none.
+    /// Whether the lane must not sleep: `next` would not return `Empty` at once, or there is room to report released
+    /// arrays that are left.
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
         self.cells.state(self.position).is_live(self.generation())
-            // Acquire: pairs with `Producer::set_flags`.
+            // Acquire: "posted before STOP", pairs with `Producer::set_flags`.
             || self.cells.post().flags.load(Ordering::Acquire) & STOP != 0
             || self.may_report_more()
     }
 
-    /// Whether there is room to report released arrays that found none.
+    /// Whether released arrays are left to report, and there is room now.
     #[inline]
     pub(crate) fn may_report_more(&self) -> bool {
         self.has_unreported && self.is_release_ring_open()
@@ -313,14 +316,14 @@ impl<const N: usize> Consumer<N> {
         (self.released.wrapping_sub(taken) as usize) < RELEASES
     }
 
-    /// Whether a released array can be reported. If not, the supervisor has to read earlier reports first, and the lane
-    /// does not sleep on once it has.
+    /// Whether there is room to report a released array. If not, remembers that one is left:
+    /// [`has_work`](Self::has_work) returns true once the supervisor has read earlier reports.
     pub(crate) fn has_room_for_release(&mut self) -> bool {
         self.has_unreported = !self.is_release_ring_open();
         !self.has_unreported
     }
 
-    /// Reports that no handle refers to a retained array any more; there is room.
+    /// Reports that no handle to a retained array is left. The caller has checked that there is room.
     pub(crate) fn report_release(&mut self, number: u64) {
         debug_assert!(self.is_release_ring_open());
         let reply = self.cells.reply();
@@ -343,8 +346,8 @@ impl<const N: usize> Consumer<N> {
         self.end_sleep();
     }
 
-    /// Announces a sleep and returns the value of the doorbell to sleep on. The caller must look again before it
-    /// sleeps.
+    /// Announces a sleep and returns the value of the doorbell to sleep on. The caller must check `has_work` again
+    /// before it sleeps.
     fn announce_sleep(&mut self) -> u32 {
         // Acquire: "posted, then rung", pairs with `Producer::ring`.
         let rings = self.cells.post().doorbell.load(Ordering::Acquire);
@@ -377,7 +380,7 @@ impl<const N: usize> Consumer<N> {
         };
         crate::sync::point!("allocate.read");
         self.taken = self.taken.wrapping_add(1);
-        // Release: "grant cell read", pairs with `Producer::grant`, which may fill it again.
+        // Release: "grant cell read", pairs with `Producer::grant`, which may then fill the cell again.
         self.cells
             .reply()
             .grants_taken
@@ -397,7 +400,7 @@ impl<const N: usize> Consumer<N> {
             .store(self.alloc_requests, Ordering::Release);
     }
 
-    /// Sleeps until the allocation request is answered.
+    /// Sleeps until the allocation request is granted or refused.
     pub(crate) fn await_grant(&mut self) -> AllocAnswer {
         loop {
             if let Some(granted) = self.next_grant() {

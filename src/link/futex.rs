@@ -20,8 +20,8 @@ pub(crate) fn wake(word: &AtomicU32) -> usize {
 #[cfg(arenite_loom)]
 pub(crate) use model::{wait, wait_any, wake};
 
-/// A futex as Linux implements it: a list of sleepers behind a lock, under which the word is compared. Only `wake`
-/// wakes, so a lost wake-up in a model ends in a deadlock.
+/// A model of the futex of Linux: a list of sleepers behind a lock, under which the word is compared. Only `wake` wakes
+/// a sleeper, so a lost wake-up in a model ends in a deadlock.
 #[cfg(arenite_loom)]
 mod model {
     use loom::sync::Mutex;
@@ -46,8 +46,8 @@ mod model {
         wait_any(&[(word, seen)]);
     }
 
-    /// Sleeps on all words, like `futex_waitv`. That compares one word after the other, but a wake-up in between makes
-    /// it return as well, so comparing them in one step is equivalent.
+    /// Sleeps on all words, like `futex_waitv`. Linux compares one word after the other, but also returns after a
+    /// wake-up in between, so comparing all words in one step is equivalent.
     pub(crate) fn wait_any(words: &[(&AtomicU32, u32)]) {
         let mut all = sleepers();
         if words

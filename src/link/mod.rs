@@ -43,13 +43,13 @@ pub(crate) mod kind {
     pub(crate) const ESCAPED: u8 = 3;
     /// The numbers of an `ArenaFull`.
     pub(crate) const ARENA_FULL: u8 = 4;
-    /// Arguments that this worker cannot accept.
+    /// The arguments are invalid or refer to memory out of reach.
     pub(crate) const BAD_ARGUMENTS: u8 = 5;
     /// Jobs to run first, and the continuation that takes their values.
     pub(crate) const SPAWN: u8 = 6;
-    /// Nothing: the job was cancelled between two of its parts.
+    /// No words: the job was cancelled between two of its parts.
     pub(crate) const CANCELLED: u8 = 7;
-    /// The value of a chain, and how its time was divided among its nodes.
+    /// The value of a chain, and the shares of its nodes in its time.
     pub(crate) const TIMED: u8 = 8;
     /// The kernel's `Err` as text and as a value.
     pub(crate) const TYPED_ERROR: u8 = 9;

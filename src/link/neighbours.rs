@@ -1,4 +1,4 @@
-//! Where the lanes of an engine run: hints for each other, so that each finds a core of its own.
+//! Hints about where the lanes of an engine run, so that each lane finds a core of its own.
 
 use std::cell::Cell;
 use std::mem::offset_of;
@@ -8,8 +8,9 @@ use super::recorder::{Phase, Recorder};
 use crate::arena::{HEADER_LEN, View};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// Bit of a lane's location: the lane is awake, and the low bits are its core. Otherwise they are the value of the
-/// doorbell when it went to sleep, and the bits from [`CORE_SHIFT`] on are the core where it did.
+/// Bit of a lane's location. If it is set, the lane is awake and the low bits are its core. If not, the lane sleeps:
+/// the low bits are the value of the doorbell when it went to sleep, and the bits from [`CORE_SHIFT`] on are its core
+/// then.
 const AWAKE: u64 = 1 << 32;
 const CORE_SHIFT: u32 = 33;
 
@@ -36,7 +37,7 @@ impl<const N: usize> LinkCells<N> {
         (location & AWAKE != 0).then_some(location as u32)
     }
 
-    /// Supervisor: the core where this lane is or went to sleep. A hint.
+    /// Supervisor: the core on which this lane runs or went to sleep. A hint.
     pub(crate) fn last_core(&self) -> u32 {
         let location = self.reply().location.load(Ordering::Relaxed);
         match location & AWAKE {
@@ -45,7 +46,7 @@ impl<const N: usize> LinkCells<N> {
         }
     }
 
-    /// Worker: publishes that this lane, on `core`, sleeps until its doorbell is rung.
+    /// Worker: publishes that this lane went to sleep on `core`, until its doorbell is rung.
     pub(crate) fn set_asleep(&self, core: u32) {
         let doorbell = self.post().doorbell.load(Ordering::Relaxed);
         let location = u64::from(core) << CORE_SHIFT | u64::from(doorbell);
@@ -62,7 +63,7 @@ impl Hub {
     }
 }
 
-/// The other lanes of an engine, as a worker sees them. Everything may be out of date or wrong.
+/// The other lanes of an engine, as a worker reads them. All values are hints: they may be out of date or wrong.
 #[derive(Debug)]
 pub(crate) struct Neighbours(Vec<Neighbour>);
 
@@ -71,12 +72,12 @@ struct Neighbour {
     location: &'static AtomicU64,
     doorbell: &'static AtomicU32,
     phase: &'static AtomicU64,
-    /// Its phase when it was last looked at.
+    /// The phase at the previous call of `any_waits_for_a_core`.
     seen: Cell<u64>,
 }
 
 impl Neighbours {
-    /// All lanes but `own`.
+    /// The lanes of the engine without the lane `own`.
     pub(crate) fn in_view(view: &'static View, own: usize) -> Self {
         let len = view.control().len() - HEADER_LEN as usize;
         let lanes = len.saturating_sub(size_of::<Hub>()) / LINK_BYTES;
@@ -91,8 +92,9 @@ impl Neighbours {
             let location = word(location, size_of::<u64>())?;
             let phase = word(phase, size_of::<u64>())?;
             let doorbell = word(doorbell, size_of::<u32>())?;
-            // SAFETY: all three are inside the control segment (`at`), where the supervisor, which is of the same
-            // build, laid out atomics. They are only read, as the view is read-only. The view is never dropped.
+            // SAFETY: all three words are inside the control segment (`at`), where the supervisor, the same executable,
+            // laid out atomics. Other processes write them as atomics; this one only reads them. The view is never
+            // dropped.
             Some(unsafe {
                 Neighbour {
                     location: location.cast().as_ref(),
@@ -106,7 +108,7 @@ impl Neighbours {
         Self(others.filter_map(neighbour).collect())
     }
 
-    /// The lanes with these links.
+    /// The lanes of `links`.
     #[cfg(test)]
     pub(crate) fn of<const N: usize>(links: &[&'static LinkCells<N>]) -> Self {
         let neighbour = |cells: &&'static LinkCells<N>| Neighbour {
@@ -132,7 +134,7 @@ impl Neighbours {
     }
 
     /// Whether a lane seems to wait for a core: it was rung and has not woken yet, or it has been between the same two
-    /// jobs since the last call.
+    /// jobs since the previous call.
     pub(crate) fn any_waits_for_a_core(&self) -> bool {
         let waits = |other: &Neighbour| {
             let location = other.location.load(Ordering::Relaxed);
@@ -143,7 +145,7 @@ impl Neighbours {
             let unchanged = other.seen.replace(phase) == phase;
             unchanged && matches!(Phase::of(phase), Phase::Opening(_) | Phase::Publishing(_))
         };
-        // Visits all lanes, also after the first that waits, so that `seen` is updated in each.
+        // Not `any`: `seen` must be updated in every lane.
         self.0.iter().filter(|other| waits(other)).count() > 0
     }
 }

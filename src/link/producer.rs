@@ -14,41 +14,42 @@ use crate::sync::{Ordering, fence};
 pub(crate) struct Call<'a> {
     pub(crate) job: u64,
     pub(crate) entry: u64,
-    /// Words of arguments.
+    /// The number of argument words.
     pub(crate) len: u32,
-    /// `SPILLED`: `words` names a block that holds the arguments. `STAMPED`: see [`Producer::stamps`].
+    /// Bits: with [`SPILLED`](super::cells::SPILLED), `words` names a block that contains the arguments; for
+    /// [`STAMPED`](super::cells::STAMPED) see [`Producer::stamps`].
     pub(crate) form: u32,
     /// Seed of the job's random numbers.
     pub(crate) seed: u64,
-    /// At most [`INLINE_WORDS`].
+    /// At most [`INLINE_WORDS`] words.
     pub(crate) words: &'a [u64],
-    /// Request bits that are set from the start.
+    /// Request bits that the state word has from the start.
     pub(crate) requests: u32,
 }
 
-/// A reply, copied out of shared memory once and not yet checked.
+/// A reply, copied out of shared memory once and not yet checked. Every field is the claim of the worker.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Reply {
     /// A value of [`super::kind`].
     pub(crate) kind: u8,
     /// The number of array descriptors at the beginning of the words.
     pub(crate) arrays: u16,
-    /// Whether the words name a block of the worker's region that holds the reply.
+    /// Whether the words name a block of the worker's region that contains the reply.
     pub(crate) spilled: bool,
-    /// Words of the reply.
+    /// The number of words of the reply.
     pub(crate) len: u32,
     /// Number of the grant that contains `cursor`.
     pub(crate) grant: u64,
-    /// Offset in the worker's region up to which that grant is used.
+    /// Offset in the worker's region up to which the grant is used.
     pub(crate) cursor: u64,
-    /// The number of extents of retained arrays in the words, behind the array descriptors.
+    /// The number of extents of retained arrays, which follow the array descriptors in the words.
     pub(crate) retained: u64,
-    /// The words, or the extent of the block that holds them.
+    /// The words, or the extent of the block that contains them.
     pub(crate) words: [u64; INLINE_WORDS],
 }
 
 impl Reply {
-    /// The reply that is one word, without memory.
+    /// A reply of one word that reports no use of memory.
     #[inline]
     fn of_one(word: u64) -> Self {
         let mut words = [0; INLINE_WORDS];
@@ -71,37 +72,37 @@ impl Reply {
     }
 }
 
-/// Outcome of [`Producer::drain`] for the oldest open job.
+/// Result of [`Producer::drain`] for the oldest open job.
 #[derive(Debug)]
 #[must_use]
 pub(crate) enum Drained {
-    /// It has not ended, or there is none.
+    /// The job has not ended, or no job is open.
     Nothing,
-    /// It has ended.
+    /// The job has ended.
     Ended {
         position: u64,
         failed: bool,
-        /// There is no reply: the reply buffer is unchanged.
+        /// Whether the job has no reply: then the reply buffer is unchanged.
         is_empty: bool,
         took_ns: u64,
     },
-    /// It was retracted (which the caller checks) and the worker has passed it.
+    /// The job was retracted (the caller checks that), and the worker has passed its slot.
     Skipped { position: u64 },
     /// The worker wrote an impossible value.
     Fault(String),
 }
 
-/// Called after the supervisor has queued a job and set `BACKLOG`, before it looks once more for jobs that have ended.
+/// Called after the supervisor has queued a job and set `BACKLOG`, before it drains the lanes once more.
 pub(crate) fn fence_after_queueing() {
-    // SeqCst fence: "BACKLOG set, then looked", pairs with `Consumer::work_elsewhere`. Without it, a lane that ran dry
-    // just before could sleep although the job is queued.
+    // SeqCst fence: "BACKLOG set, then looked", pairs with `Consumer::work_elsewhere`. Without it, a lane that has just
+    // finished its last job could sleep although the job is queued.
     fence(Ordering::SeqCst);
 }
 
 /// A request of a lane for output memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AllocRequest {
-    /// Its number in the lane; the answer names it.
+    /// The number of the request in the lane. A refusal names it.
     number: u32,
     pub(crate) bytes: u64,
 }
@@ -114,11 +115,11 @@ pub(crate) struct Producer<const N: usize = SLOTS> {
     tail: u64,
     /// Number of the oldest job that is not drained.
     head: u64,
-    /// Number of the worker's last sleep that was rung.
+    /// Number of the worker's last sleep for which the doorbell was rung.
     rung: u32,
     /// The number of grants given.
     granted: u32,
-    /// Number of the last allocation request that was answered.
+    /// Number of the last allocation request that was granted or refused.
     answered: u32,
     /// The flags as last written.
     flags: u32,
@@ -141,25 +142,25 @@ impl<const N: usize> Producer<N> {
         }
     }
 
-    /// Begins shortly before positions and grants wrap, instead of at 0, so that suites pass over it. For fresh cells
-    /// without a worker.
+    /// Lets positions and grants begin shortly before they wrap instead of at 0, so that test suites cover the wrap.
+    /// For fresh cells without a worker.
     #[cfg(feature = "points")]
     pub(crate) fn begin_near_wrap(&mut self) {
         self.tail = ((1 << GENERATION_BITS) - 1) * N as u64 - 3;
         self.head = self.tail;
         self.granted = crate::sync::FIRST_COUNT;
-        // Relaxed: the first worker reads them after its spawn.
+        // Relaxed: the first worker reads them after it was spawned.
         let (post, reply) = (self.cells.post(), self.cells.reply());
         post.granted.store(self.granted, Ordering::Relaxed);
         reply.grants_taken.store(self.granted, Ordering::Relaxed);
     }
 
-    /// Number of the next job to post, where a new worker begins.
+    /// Number of the next job to post, from which a new worker begins.
     pub(crate) fn tail(&self) -> u64 {
         self.tail
     }
 
-    /// The number of grants given, where a new worker begins.
+    /// The number of grants given, from which a new worker begins.
     pub(crate) fn granted(&self) -> u32 {
         self.granted
     }
@@ -181,16 +182,17 @@ impl<const N: usize> Producer<N> {
         N - self.open()
     }
 
-    /// Posts a job and returns its position. The worker may be asleep: call [`Producer::ring_posted`] after the last job
-    /// of a batch.
+    /// Posts a job and returns its position. The worker may be asleep: call [`Producer::ring_posted`] after the last
+    /// job of a batch.
     #[inline]
     pub(crate) fn post(&mut self, call: &Call<'_>) -> u64 {
         debug_assert!(self.free_slots() > 0 && call.words.len() <= INLINE_WORDS);
         let position = self.tail;
         let index = LinkCells::<N>::index(position);
         self.cells.post().slots[index].with_mut(|slot| {
-            // SAFETY: this position was drained one lap ago (`free_slots`), so its state word is not live and the
-            // worker does not read the slot before `post` below; there is one producer.
+            // SAFETY: the job that used this slot before is drained (`free_slots`), so its state word is not live and
+            // the worker does not read the slot before `post` below. Workers map it read-only, and there is one
+            // producer.
             unsafe {
                 (*slot).job = call.job;
                 (*slot).entry = call.entry;
@@ -210,7 +212,7 @@ impl<const N: usize> Producer<N> {
         position
     }
 
-    /// Wakes the worker if it sleeps and was not rung for this sleep. Returns whether it did.
+    /// Rings the doorbell if the worker sleeps and was not rung for this sleep. Returns whether it rang.
     #[inline]
     pub(crate) fn ring(&mut self) -> bool {
         // SeqCst fence: "posted, then looked for a sleeper", pairs with `Consumer::announce_sleep`.
@@ -218,8 +220,8 @@ impl<const N: usize> Producer<N> {
         self.ring_early()
     }
 
-    /// Like [`Producer::ring`], for a worker that needs nothing but the jobs posted: not if it has taken all of them and
-    /// sleeps again, as after an early ring.
+    /// Like [`Producer::ring`], but rings only while a posted job is unclaimed. After an early ring the worker may have
+    /// claimed all posted jobs and gone back to sleep; then it need not be woken.
     #[inline]
     pub(crate) fn ring_posted(&mut self) -> bool {
         // SeqCst fence: as in `ring`.
@@ -228,7 +230,7 @@ impl<const N: usize> Producer<N> {
         asleep != 0 && asleep != self.rung && self.has_queued() && self.ring_early()
     }
 
-    /// Whether a posted job has not begun.
+    /// Whether a posted job is unclaimed.
     #[cold]
     fn has_queued(&self) -> bool {
         // Relaxed: posted under the same lock, so no value older than `Queued` is read.
@@ -238,9 +240,9 @@ impl<const N: usize> Producer<N> {
         })
     }
 
-    /// Like [`Producer::ring`] without the fence, which waits until the posted words have left the store buffer: may
-    /// miss a worker that is about to sleep. `ring_posted` must follow, once for many jobs; this lets a worker that
-    /// already sleeps begin sooner.
+    /// Like [`Producer::ring`], but without the fence, which waits until the store buffer is empty. May miss a worker
+    /// that is about to sleep, so `ring_posted` must follow, once for all jobs of a batch. A worker that already sleeps
+    /// begins sooner.
     #[inline]
     pub(crate) fn ring_early(&mut self) -> bool {
         let asleep = self.cells.reply().asleep.load(Ordering::Relaxed);
@@ -256,7 +258,7 @@ impl<const N: usize> Producer<N> {
     fn ring_cold(&self) {
         let doorbell = &self.cells.post().doorbell;
         // Release: "posted, then rung", pairs with the load of the doorbell in `Consumer::sleep`: a worker that sees
-        // this ring sees the posted job and does not sleep. An early ring is the only one for its sleep.
+        // this ring sees the posted job and does not sleep. No second ring follows an early one for the same sleep.
         doorbell.fetch_add(1, Ordering::Release);
         #[cfg(not(arenite_loom))]
         self.cells
@@ -271,7 +273,7 @@ impl<const N: usize> Producer<N> {
         self.cells.reply().asleep.load(Ordering::Relaxed) != 0
     }
 
-    /// Sets the lane's flags; writes only if they change.
+    /// Sets the lane's flags. Writes them only if they differ from the last ones.
     #[inline]
     pub(crate) fn set_flags(&mut self, flags: u32) {
         if flags != self.flags {
@@ -286,7 +288,7 @@ impl<const N: usize> Producer<N> {
         self.flags
     }
 
-    /// Takes the oldest open job if it has ended; fills `reply` if it has one.
+    /// Removes the oldest open job if it has ended. Fills `reply` if the job has a reply.
     #[inline]
     pub(crate) fn drain(&mut self, reply: &mut Reply) -> Drained {
         if self.head == self.tail {
@@ -322,7 +324,7 @@ impl<const N: usize> Producer<N> {
         }
     }
 
-    /// Reads each word once; a worker that writes meanwhile only corrupts the value.
+    /// Copies a reply, reading each word once. A worker that writes meanwhile only makes the copy a wrong value.
     fn copy_reply(&self, index: usize, reply: &mut Reply) {
         let slot = &self.cells.reply().replies[index];
         let head = slot.head.load(Ordering::Relaxed);
@@ -339,8 +341,8 @@ impl<const N: usize> Producer<N> {
         }
     }
 
-    /// When the kernel of this job was entered and left, as claimed by the worker. For `STAMPED` jobs, after the end of
-    /// the job or the exit of its worker. May return the stamps of an older job.
+    /// When the kernel of the job was entered and left, as claimed by the worker. Call it for `STAMPED` jobs only,
+    /// after the end of the job or the exit of its worker. May return the stamps of an older job.
     pub(crate) fn stamps(&self, position: u64) -> (u64, u64) {
         let cell = &self.cells.reply().stamps[LinkCells::<N>::index(position)];
         // Relaxed: the state word was read before, or the worker has exited.
@@ -348,7 +350,8 @@ impl<const N: usize> Producer<N> {
         (began.load(Ordering::Relaxed), ended.load(Ordering::Relaxed))
     }
 
-    /// When this job has begun to be timed, as claimed by the worker, in monotonic nanoseconds. `None` if it has not.
+    /// The time at which the job called `begin_timed`, as claimed by the worker, in monotonic nanoseconds. `None` if it
+    /// has not called it.
     pub(crate) fn timed_since(&self, position: u64, job: u64) -> Option<u64> {
         let cell = &self.cells.reply().stamps[LinkCells::<N>::index(position)];
         // Acquire: "timed", pairs with the store in `Consumer::begin_timed`.
@@ -356,7 +359,7 @@ impl<const N: usize> Producer<N> {
         (of == job).then(|| cell.began.load(Ordering::Relaxed))
     }
 
-    /// When the current allocation request was made, as claimed by the worker.
+    /// The time of the current allocation request, as claimed by the worker.
     pub(crate) fn alloc_requested_at(&self) -> u64 {
         self.cells
             .reply()
@@ -364,22 +367,22 @@ impl<const N: usize> Producer<N> {
             .load(Ordering::Relaxed)
     }
 
-    /// Takes a queued job back.
+    /// Retracts a job that is not claimed.
     pub(crate) fn retract(&mut self, position: u64) -> Retract {
         self.cells
             .state(position)
             .retract(Generation::of(position, N))
     }
 
-    /// Adds a request to a job that has not ended.
+    /// Adds a request bit to a job that has not ended.
     pub(crate) fn ask(&self, position: u64, request: u32) -> Ask {
         self.cells
             .state(position)
             .ask(Generation::of(position, N), request)
     }
 
-    /// Grants output memory to the lane; false if it claims to have [`GRANTS`] unread grants. A false claim only
-    /// corrupts cells that this worker alone reads.
+    /// Grants output memory to the lane. Returns false if it claims to have [`GRANTS`] unread grants. If the claim is
+    /// false, the cells that this call overwrites matter to that worker alone.
     pub(crate) fn grant(&mut self, offset: u64, len: u64, fresh: bool) -> bool {
         // Acquire: "grant cell read", pairs with `Consumer::next_grant`.
         let taken = self.cells.reply().grants_taken.load(Ordering::Acquire);
@@ -411,8 +414,8 @@ impl<const N: usize> Producer<N> {
         })
     }
 
-    /// Marks this request as answered, by a grant before or by this refusal. A later request, of a lane that found
-    /// another grant meanwhile, stays unanswered.
+    /// Marks the request as answered: by an earlier grant, or by this refusal. If the lane has found another grant and
+    /// made a later request meanwhile, that request stays unanswered.
     pub(crate) fn answer_alloc(
         &mut self,
         request: AllocRequest,
@@ -432,15 +435,15 @@ impl<const N: usize> Producer<N> {
         self.ring();
     }
 
-    /// The number of reports of released arrays that the worker claims to have made. Each of them is about an array that
-    /// a reply finished before it retains: drain between this and [`Producer::take_releases`].
+    /// The number of reports of released arrays that the worker claims to have made. A report may concern an array that
+    /// an earlier reply retains, so drain the lane between this call and [`Producer::take_releases`].
     pub(crate) fn released(&self) -> u32 {
         // Acquire: "report filled", pairs with `Consumer::report_release`.
         self.cells.reply().released.load(Ordering::Acquire)
     }
 
-    /// Reads the reports up to this number of them, and wakes the lane if it may wait for room. False if the worker
-    /// claims more than there is room for.
+    /// Reads the reports up to number `upto`, and wakes the lane if it may wait for room. Returns false if the worker
+    /// claims more reports than there are cells.
     pub(crate) fn take_releases(&mut self, upto: u32, mut take: impl FnMut(u64)) -> bool {
         let before = self.releases_taken;
         let unread = upto.wrapping_sub(before) as usize;
@@ -468,19 +471,19 @@ impl<const N: usize> Producer<N> {
         true
     }
 
-    /// Resets the link after the exit of its worker, once every record is updated: threads that sleep on a word of this
-    /// link look at their record again, and the next worker begins at `tail`.
+    /// Resets the link after the exit of its worker, when the record of every job is updated. Threads that sleep on a
+    /// word of this link wake and read their record again. The next worker begins at `tail`.
     pub(crate) fn reset(&mut self) {
-        // Clears and wakes all words, not only the open ones: the worker may have written a job into any of them; a
-        // thread may be about to sleep here with a value that it read before; and the worker may have died between
-        // finishing a job that was then drained and waking its waiter.
+        // Clears and wakes all words, not only those of open jobs: the worker may have written to any of them; a thread
+        // may be about to sleep on a value that it read before; and the worker may have died after it finished a job,
+        // which was then drained, and before it woke the waiter.
         for cell in &self.cells.reply().states {
             cell.state.clear();
             futex::wake(cell.state.as_futex());
         }
         self.head = self.tail;
         let reply = self.cells.reply();
-        // Relaxed: no worker reads this; the next one reads it after its spawn.
+        // Relaxed: no worker runs; the next worker reads them after it was spawned.
         reply.asleep.store(0, Ordering::Relaxed);
         reply.alloc_requests.store(0, Ordering::Relaxed);
         reply.grants_taken.store(self.granted, Ordering::Relaxed);
@@ -501,14 +504,14 @@ impl<const N: usize> Producer<N> {
         self.set_flags(0);
     }
 
-    /// After the exit of the worker: whether it had not begun this job.
+    /// After the exit of the worker: whether the job was still unclaimed.
     pub(crate) fn is_queued(&self, position: u64) -> bool {
         self.cells
             .state(position)
             .is_queued(Generation::of(position, N))
     }
 
-    /// The cells, to sleep on a state word or wake its sleepers.
+    /// The cells, for threads that sleep on a state word or wake its sleepers.
     pub(crate) fn cells(&self) -> &Arc<LinkCells<N>> {
         &self.cells
     }

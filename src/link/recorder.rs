@@ -1,7 +1,7 @@
-//! The flight recorder: what a lane is doing and its last notes, in memory that outlives its process.
+//! The flight recorder: what a lane is doing and its last notes, in memory that outlives the worker's process.
 //!
-//! The worker writes it with stores to cache lines of its own; the supervisor writes it only after the exit is
-//! confirmed. The reader treats every number as the claim of a possibly hostile worker.
+//! The worker writes it, to cache lines that no other thread writes; the supervisor clears it only after the exit is
+//! confirmed. A reader must treat every number as the claim of a possibly hostile worker.
 
 use super::cells::{LinkCells, RECORDED};
 use crate::sync::{AtomicU64, Ordering};
@@ -10,17 +10,17 @@ use crate::sync::{AtomicU64, Ordering};
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct Recorder {
-    /// Worker: the phase in the low byte, its number (a job, or a step of the start) above.
+    /// Worker: the phase in the low byte; above it the number of the job or of the start step.
     pub(crate) now: AtomicU64,
-    /// Worker: the number of words of notes; stored after them (Release).
+    /// Worker: the number of words of notes written so far; stored after them (Release).
     pub(crate) written: AtomicU64,
     /// Worker: the last notes, by word number mod [`RECORDED`]. A note is the number of its job, a space, the text and
     /// a newline, padded with zeros to whole words.
     pub(crate) words: [AtomicU64; RECORDED],
 }
 
-/// The start steps that are recorded, by their numbers in the README of [worker](crate::worker). The link is mapped in
-/// the first of them.
+/// The recorded start steps, by their numbers in the README of [worker](crate::worker). The first of them maps the
+/// link.
 pub(crate) mod steps {
     pub(crate) const MAP: u8 = 7;
     pub(crate) const LIMIT: u8 = 8;
@@ -33,15 +33,15 @@ pub(crate) mod steps {
 /// What a lane is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Its process has not mapped this link yet.
+    /// The lane's process has not mapped this link yet.
     Unknown,
-    /// Executing this start step, one of [`steps`].
+    /// Executing this start step, a number of [`steps`].
     Starting(u8),
     /// Waiting for a job.
     Idle,
     /// Reading the call of this job.
     Opening(u64),
-    /// Running the kernel of this job, including the receipt of its arguments.
+    /// Running the kernel of this job, including the reading of its arguments.
     Running(u64),
     /// Writing the reply of this job.
     Publishing(u64),
@@ -50,7 +50,7 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    /// Packs it into a word. Job numbers are truncated to 56 bits, which no engine reaches.
+    /// Packs the phase into a word. Job numbers are truncated to 56 bits, which no engine reaches.
     #[inline]
     fn word(self) -> u64 {
         match self {
@@ -64,7 +64,7 @@ impl Phase {
         }
     }
 
-    /// Unpacks an arbitrary word.
+    /// Unpacks a phase from any word.
     pub(super) fn of(word: u64) -> Self {
         let number = word >> 8;
         match word as u8 {
@@ -114,27 +114,26 @@ impl<const N: usize> LinkCells<N> {
         now.store(phase.word(), Ordering::Release);
     }
 
-    /// Supervisor: what the lane is doing, as claimed by its worker: a hint while it lives, the final value once its
-    /// exit is confirmed.
+    /// Supervisor: what the lane is doing, as claimed by its worker. A hint while the worker lives; the last value once
+    /// its exit is confirmed.
     pub(crate) fn phase(&self) -> Phase {
         // Acquire: pairs with `set_phase`.
         Phase::of(self.reply().recorder.now.load(Ordering::Acquire))
     }
 
-    /// Worker: the current end of the notes, for [`truncate_notes`](Self::truncate_notes).
+    /// Worker: the current end of the notes, to pass to [`truncate_notes`](Self::truncate_notes).
     pub(crate) fn notes_end(&self) -> u64 {
         self.reply().recorder.written.load(Ordering::Relaxed)
     }
 
-    /// Worker, on its lane's thread: discards the notes written since `end` was returned by
-    /// [`notes_end`](Self::notes_end).
+    /// Worker, on its lane's thread: discards the notes written after [`notes_end`](Self::notes_end) returned `end`.
     pub(crate) fn truncate_notes(&self, end: u64) {
         let recorder = &self.reply().recorder;
         recorder.written.store(end, Ordering::Release);
     }
 
-    /// Worker, on its lane's thread: records a text, line by line, that the supervisor can read after the exit. `job`
-    /// 0: no job.
+    /// Worker, on its lane's thread: records a text, line by line, for the supervisor to read after the exit. `job` is
+    /// 0 outside jobs.
     pub(crate) fn note(&self, job: u64, text: &str) {
         let mut line = String::new();
         for part in text.trim_end_matches('\n').split('\n') {
@@ -158,16 +157,17 @@ impl<const N: usize> LinkCells<N> {
             cell.store(u64::from_le_bytes(word), Ordering::Relaxed);
             at = at.wrapping_add(1);
         }
-        // Release: "note written", pairs with `notes`. The confirmed exit in between is stronger.
+        // Release: "note written", pairs with `notes`. The supervisor reads it after the confirmed exit, which orders
+        // more.
         recorder.written.store(at, Ordering::Release);
     }
 
-    /// Supervisor, after the exit is confirmed: the remaining notes with their jobs, oldest first. Accepts any content;
-    /// the result has at most as many characters as the recorder has bytes.
+    /// Supervisor, after the exit is confirmed: the notes that are left, with their jobs, oldest first. Accepts any
+    /// content. The result has at most as many characters as the recorder has bytes.
     pub(crate) fn notes(&self) -> Vec<(u64, String)> {
         let recorder = &self.reply().recorder;
         let written = recorder.written.load(Ordering::Acquire);
-        // An unfinished note may have overwritten the words a lap before it.
+        // An unfinished note may have overwritten the oldest words.
         const SAFE: u64 = (RECORDED - NOTE_WORDS) as u64;
         let whole = written <= SAFE;
         let count = written.min(SAFE);
@@ -178,7 +178,7 @@ impl<const N: usize> LinkCells<N> {
             bytes.extend(word.to_le_bytes().into_iter().filter(|&byte| byte != 0));
         }
         let text = String::from_utf8_lossy(&bytes);
-        // After a wrap-around the oldest line is incomplete.
+        // If notes were overwritten, the first line may be incomplete.
         let lines = text.lines().skip(usize::from(!whole));
         lines
             .filter_map(|line| line.split_once(' '))

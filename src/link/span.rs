@@ -1,12 +1,12 @@
 //! Durations in nanoseconds as 32 bits, so that state cells stay dense.
 //!
-//! The upper five bits are the shift of the other 27: exact up to 134 ms, then to eight digits, up to nine years. Any
-//! word is a duration below 2⁵⁸ ns.
+//! The upper five bits are the number of bits by which the other 27 are shifted left. Durations up to 134 ms are exact;
+//! longer ones, up to nine years, have eight digits. Any word is a duration below 2⁵⁸ ns.
 
 const DIGITS: u32 = 27;
 const MAX_SHIFT: u32 = (1 << (u32::BITS - DIGITS)) - 1;
 
-/// Packs a duration, rounded down; saturates at the longest one that fits.
+/// Packs a duration, rounded down. A duration that is too long becomes the longest that fits.
 #[inline]
 pub(super) fn pack(ns: u64) -> u32 {
     let shift = (u64::BITS - ns.leading_zeros()).saturating_sub(DIGITS);

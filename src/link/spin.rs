@@ -1,32 +1,33 @@
-//! How long one side of a link spins for the other before it sleeps: [`SpinLimit`].
+//! The time that one side of a link spins for the other before it sleeps: [`SpinLimit`].
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::sys::cores;
 
-/// Longest spin.
+/// Maximum time of a spin.
 const LONGEST_NS: u32 = 50_000;
-/// A limit below this is none.
+/// A limit below this becomes 0: no spin.
 const SHORTEST_NS: u32 = 3_000;
-/// A wait up to this long, including a sleep and its wake-up, might have ended within a spin.
+/// If a wait, including a sleep and its wake-up, took no longer than this, a spin might have been enough.
 const SOON: Duration = Duration::from_micros(200);
-/// Polls between two looks at the clock and at the peer's core: about a microsecond, in which most answers come.
+/// Polls between two reads of the clock and of the peer's core. They take about a microsecond, in which most replies
+/// come.
 const POLLS: u32 = 32;
 
-/// How long the threads of one side of a link spin before they sleep, learned from their last waits. The rules are in
-/// the README, *Spinning*.
+/// The maximum time that the threads of one side of a link spin before they sleep, learned from their last waits. The
+/// rules are in the README, *Spinning*.
 #[derive(Debug)]
 pub(crate) struct SpinLimit(AtomicU32);
 
 impl SpinLimit {
-    /// The longest spin, until a wait teaches otherwise.
+    /// The limit is [`LONGEST_NS`] until waits lower it.
     pub(crate) fn new() -> Self {
         Self(AtomicU32::new(LONGEST_NS))
     }
 
-    /// Polls `ready` until it holds, until the limit has passed since `start`, or until the peer is on this core, which
-    /// it can only use once this thread sleeps. Returns the last answer.
+    /// Polls `ready` until it returns true, until the limit has passed since `start`, or until the peer is on this
+    /// core, where it cannot run before this thread sleeps. Returns the last result of `ready`.
     pub(crate) fn poll(
         &self,
         start: Instant,
@@ -46,15 +47,16 @@ impl SpinLimit {
         }
     }
 
-    /// Whether a thread that has spun since `start` may spin on. `peer_core`: the core of the peer, if that is awake.
+    /// Whether a thread that has spun since `start` should go on. `peer_core` is the core of the peer, if the peer is
+    /// awake.
     pub(crate) fn goes_on(&self, start: Instant, peer_core: Option<u32>) -> bool {
         // Relaxed: a hint, which guards no memory.
         let limit = Duration::from_nanos(self.0.load(Ordering::Relaxed).into());
         start.elapsed() < limit && peer_core != Some(cores::current())
     }
 
-    /// Learns from a wait that [`poll`](Self::poll) did not end: how long it took in all, and the core on which the
-    /// peer last ran.
+    /// Updates the limit after a wait that [`poll`](Self::poll) did not end. `waited` is the time of the whole wait,
+    /// `peer_core` the core on which the peer last ran.
     pub(crate) fn learn(&self, waited: Duration, peer_core: u32) {
         let limit = self.0.load(Ordering::Relaxed);
         let would_pay = waited < SOON && peer_core != cores::current();

@@ -4,25 +4,25 @@
 
 use crate::sync::{AtomicU32, Ordering};
 
-/// A thread of the supervisor sleeps on this word.
+/// A thread of the supervisor sleeps on this word: the worker wakes it at the job's end.
 pub(crate) const WAITER: u32 = 1 << 3;
 /// A future or a set of jobs waits for this job: the worker signals the monitor at its end.
 pub(crate) const NOTICE: u32 = 1 << 4;
-/// The job was cancelled; its kernel may poll this and return early.
+/// The job was cancelled. Its kernel may poll this bit and return early.
 pub(crate) const CANCEL: u32 = 1 << 5;
-/// The job has no reply to read: its value is `()`.
+/// The job has no reply: its value is `()`.
 pub(crate) const EMPTY: u32 = 1 << 6;
-/// The reply of the job is one word, stored beside this one.
+/// The reply of the job is one word, stored next to the state word.
 pub(crate) const ONE_WORD: u32 = 1 << 7;
 
 const PHASE: u32 = 0b111;
 const GENERATION_SHIFT: u32 = 8;
 const REQUESTS: u32 = WAITER | NOTICE | CANCEL;
 
-/// Bits of the lap number in the word.
+/// The number of bits of the lap number in the word.
 pub(crate) const GENERATION_BITS: u32 = 32 - GENERATION_SHIFT;
 
-/// The phase of a job. Fresh memory holds 0, which is no phase.
+/// The phase of a job. Fresh memory contains 0, which is no phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Phase {
@@ -95,14 +95,14 @@ impl std::fmt::Debug for Word {
     }
 }
 
-/// The location of the reply of a job that succeeded.
+/// Where the reply of a successful job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReplyIn {
     /// There is no reply.
     Nothing,
-    /// The state cell holds its only word.
+    /// In the state cell: one word.
     Cell,
-    /// The reply slot.
+    /// In the reply slot.
     Slot,
 }
 
@@ -128,19 +128,19 @@ impl ReplyIn {
     }
 }
 
-/// Outcome of [`StateWord::claim`].
+/// Result of [`StateWord::claim`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Claim {
     /// The job belongs to this worker now: run it.
     Run,
-    /// The supervisor took it back: pass it.
+    /// The supervisor has retracted the job: pass its slot.
     Retracted,
     /// No job is posted yet.
     Empty,
 }
 
-/// The notifications that [`StateWord::finish`] leaves to the worker.
+/// What the worker must do after [`StateWord::finish`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) struct Finished {
@@ -150,42 +150,42 @@ pub(crate) struct Finished {
     pub(crate) notice: bool,
 }
 
-/// Outcome of [`StateWord::retract`].
+/// Result of [`StateWord::retract`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Retract {
     /// The job will not run.
     Taken {
-        /// A thread sleeps on the word.
+        /// Whether a thread sleeps on the word.
         wake: bool,
     },
     /// The job runs, or has ended.
     TooLate,
 }
 
-/// Outcome of [`StateWord::ask`].
+/// Result of [`StateWord::ask`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Ask {
-    /// The bit is set; the new value of the word.
+    /// The bit is set. This is the new value of the word.
     Set(u32),
-    /// The job has left `Queued` and `Running`: look at its record.
+    /// The job is no longer `Queued` or `Running`: read its record.
     Over,
 }
 
-/// State of the supervisor's oldest open slot.
+/// The state of the oldest open job, from [`StateWord::look`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Look {
-    /// Queued, running, or retracted and not yet passed.
+    /// Queued, running, or retracted and not yet passed by the worker.
     Open,
     /// Succeeded.
     Done(ReplyIn),
-    /// Failed; the reply says why.
+    /// Failed. The reply has the reason.
     Failed,
-    /// Retracted and passed.
+    /// Retracted, and passed by the worker.
     Skipped,
-    /// A value that cannot follow from what was posted.
+    /// A value that no transition from the posted word reaches.
     Fault(Word),
 }
 
@@ -200,7 +200,7 @@ impl StateWord {
         Self(AtomicU32::new(0))
     }
 
-    /// The word as a futex, to sleep on and to wake.
+    /// The word as a futex, on which threads sleep.
     #[inline]
     pub(crate) fn as_futex(&self) -> &AtomicU32 {
         &self.0
@@ -243,10 +243,10 @@ impl StateWord {
         }
     }
 
-    /// Worker: skips a retracted job.
+    /// Worker: passes the slot of a retracted job.
     #[inline]
     pub(crate) fn pass(&self, generation: Generation) {
-        // Release: "passed": the worker will not look at this slot again; pairs with `look`.
+        // Release: "passed": the worker does not read this slot again; pairs with `look`.
         self.0.store(
             Word::new(Phase::Skipped, generation, 0).0,
             Ordering::Release,
@@ -255,12 +255,12 @@ impl StateWord {
 
     /// Supervisor, after the exit of the worker: resets the word to its value in fresh memory.
     pub(crate) fn clear(&self) {
-        // Relaxed: only a sleeping thread compares it, with a value that it read before; its record was updated under
-        // the core lock, and the next worker reads the word only after its spawn.
+        // Relaxed: only a sleeping thread compares it, with a value that it read before. Its record was updated under
+        // the core lock, and the next worker reads the word only after it was spawned.
         self.0.store(0, Ordering::Relaxed);
     }
 
-    /// Worker: ends the running job, whose reply is at `reply_in` (always in the slot if it failed).
+    /// Worker: ends the running job. `reply_in` is the location of its reply; that of a failed job is always the slot.
     #[inline]
     pub(crate) fn finish(
         &self,
@@ -278,7 +278,7 @@ impl StateWord {
         }
     }
 
-    /// Supervisor: takes the job back if it has not begun.
+    /// Supervisor: retracts the job if it is not claimed.
     pub(crate) fn retract(&self, generation: Generation) -> Retract {
         let mut seen = Word(self.0.load(Ordering::Relaxed));
         loop {
@@ -304,7 +304,8 @@ impl StateWord {
     /// Supervisor: adds a request bit to a job that has not ended.
     pub(crate) fn ask(&self, generation: Generation, request: u32) -> Ask {
         debug_assert_eq!(request & !REQUESTS, 0);
-        // Acquire: "over", pairs with `finish` and `pass`: a drain after this finds this job and all before it ended.
+        // Acquire: "over", pairs with `finish` and `pass`: a drain after this finds that this job and earlier ones
+        // ended.
         let mut seen = Word(self.0.load(Ordering::Acquire));
         loop {
             if !seen.is(Phase::Queued, generation) && !seen.is(Phase::Running, generation) {
@@ -345,7 +346,7 @@ impl StateWord {
         }
     }
 
-    /// Whether this job is posted and not begun. A hint while the worker lives.
+    /// Whether the job is posted and not claimed. A hint while the worker lives.
     #[inline]
     pub(crate) fn is_queued(&self, generation: Generation) -> bool {
         Word(self.0.load(Ordering::Relaxed)).is(Phase::Queued, generation)
@@ -359,7 +360,7 @@ impl StateWord {
         word.is(Phase::Running, generation) && word.has(CANCEL)
     }
 
-    /// Worker: whether `claim` would find a job, posted or retracted.
+    /// Worker: whether `claim` would find a posted or retracted job.
     #[inline]
     pub(crate) fn is_live(&self, generation: Generation) -> bool {
         // Acquire: pairs with `post`.
@@ -368,7 +369,7 @@ impl StateWord {
     }
 }
 
-/// Whether the state word of the job at this position says queued or running. For threads that spin on the word without
+/// Whether the state word of the job at `position` says queued or running. For threads that spin on the word without
 /// the core lock.
 #[inline]
 pub(crate) fn is_open(word: &AtomicU32, position: u64, slots: usize) -> bool {
@@ -378,7 +379,7 @@ pub(crate) fn is_open(word: &AtomicU32, position: u64, slots: usize) -> bool {
     word.is(Phase::Queued, generation) || word.is(Phase::Running, generation)
 }
 
-/// Whether the state word of the job at this position says running: a hint, which the worker may change at any time.
+/// Whether the state word of the job at `position` says running. A hint: the worker may change it at any time.
 #[inline]
 pub(crate) fn is_running(word: &AtomicU32, position: u64, slots: usize) -> bool {
     // Relaxed: a hint.

@@ -1,8 +1,8 @@
-//! A note about memory that an aborting process leaves behind.
+//! A note about its memory that an aborting process leaves behind.
 //!
 //! A Rust program whose allocation fails aborts, and so do many C libraries; from outside that is a SIGABRT like any
-//! other. The aborting thread knows more: its `errno` holds the last failure, and Linux reports how much of
-//! `RLIMIT_DATA` is used.
+//! other. The aborting thread has more information: its `errno` is that of the last failure, and Linux reports how much
+//! of `RLIMIT_DATA` is used.
 
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
@@ -16,18 +16,18 @@ use super::fork::OwnerProcess;
 #[derive(Debug)]
 #[repr(C)]
 pub struct AbortNote {
-    /// Not 0: the note is written, and the process aborted on its own.
+    /// Nonzero if the note is written: the process aborted on its own.
     is_written: AtomicU32,
     /// `errno` of the aborting thread.
     errno: AtomicU32,
-    /// Private writable memory in bytes, as `RLIMIT_DATA` counts it; 0: could not be read.
+    /// Private writable memory in bytes, as `RLIMIT_DATA` counts it; 0 if it could not be read.
     data: AtomicU64,
 }
 
 /// Content of an [`AbortNote`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Aborted {
-    /// The aborting thread's last failure was for want of memory.
+    /// Whether the aborting thread's last failure was a lack of memory.
     pub no_memory: bool,
     /// Private writable memory at that moment in bytes, if known.
     pub data: Option<u64>,
@@ -44,12 +44,12 @@ impl AbortNote {
         }
     }
 
-    /// Empties the note, for the next process that writes it.
+    /// Empties the note, for the next process that may write it.
     pub fn clear(&self) {
         self.is_written.store(0, Ordering::Relaxed);
     }
 
-    /// The content, if the process aborted on its own.
+    /// The content of the note, if the process aborted on its own.
     pub fn read(&self) -> Option<Aborted> {
         // Acquire: "note written", pairs with `write`.
         if self.is_written.load(Ordering::Acquire) == 0 {
@@ -78,21 +78,22 @@ pub(super) fn forget_note() {
     NOTE.store(std::ptr::null_mut(), Ordering::Relaxed);
 }
 
-/// Makes this process fill `note` when it aborts, from the handler that [`crash`](super::crash) installs. A SIGABRT from
-/// outside leaves no note.
+/// Makes this process fill `note` when it aborts, from the handler that [`crash`](super::crash) installs. A SIGABRT
+/// from outside leaves no note.
 pub fn note_aborts(note: &'static AbortNote) {
-    // Registers the fork handler, which makes copies of this process forget the note.
+    // Registers the fork handler that calls `forget_note` in copies of this process.
     let _ = OwnerProcess::current();
     // Release: "note mapped", pairs with `note_abort`.
     NOTE.store(std::ptr::from_ref(note).cast_mut(), Ordering::Release);
 }
 
-/// Clears this thread's `errno`, so that a later note reports failures from now on only.
+/// Clears this thread's `errno`, so that a later note reports only failures after this call.
 pub fn clear_errno() {
     Errno::clear();
 }
 
-/// Fills the note, if there is one. Called in the signal handler of a thread that has aborted, with its `errno`.
+/// Fills the note, if the process has one. Called in the signal handler of a thread that has aborted, with the thread's
+/// `errno`.
 pub(super) fn note_abort(errno: i32) {
     // Acquire: "note mapped", pairs with `note_aborts`.
     let note = NOTE.load(Ordering::Acquire);
@@ -102,8 +103,8 @@ pub(super) fn note_abort(errno: i32) {
     }
 }
 
-/// `VmData` of this process in bytes, without allocating. Not inlined: its buffer would be part of the stack on which the
-/// stack of any crash is walked.
+/// `VmData` of this process in bytes, without allocating. Not inlined: otherwise its buffer would be part of the
+/// handler's stack frame for every crash.
 #[inline(never)]
 fn private_writable() -> Option<u64> {
     let mut text = [0_u8; 2048];
@@ -123,7 +124,7 @@ fn private_writable() -> Option<u64> {
     kib_after(&text[..len], b"VmData:")?.checked_mul(1024)
 }
 
-/// The number after `name` in lines of the form "name number unit".
+/// The number after `name` in a text with lines of the form "name number unit".
 fn kib_after(text: &[u8], name: &[u8]) -> Option<u64> {
     let line = text
         .split(|&byte| byte == b'\n')

@@ -7,13 +7,13 @@ thread_local! {
     static READS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
-/// How often this thread has called [`monotonic_ns`].
+/// The number of calls of [`monotonic_ns`] on this thread.
 #[cfg(test)]
 pub fn reads() -> u64 {
     READS.get()
 }
 
-/// `now + by`, or about a lifetime from now if that overflows.
+/// `now + by`, or a time far in the future if that overflows.
 pub fn saturating_add(now: Instant, by: Duration) -> Instant {
     now.checked_add(by)
         .unwrap_or_else(|| now + Duration::from_secs(1 << 31))
@@ -24,7 +24,7 @@ pub fn postponed(at: Instant, by: Duration) -> Instant {
     at.checked_add(by).unwrap_or(at)
 }
 
-/// Processor time that this thread has used.
+/// The processor time that this thread has used.
 pub fn thread_cpu_time() -> Duration {
     let time = read(libc::CLOCK_THREAD_CPUTIME_ID);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
@@ -41,7 +41,7 @@ fn read(clock: libc::clockid_t) -> libc::timespec {
     time
 }
 
-/// Nanoseconds of `CLOCK_MONOTONIC`, which all processes of a machine share, so times taken in different processes can
+/// Nanoseconds of `CLOCK_MONOTONIC`. All processes of a machine share the clock, so times from different processes can
 /// be compared.
 #[inline]
 pub fn monotonic_ns() -> u64 {

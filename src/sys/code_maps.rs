@@ -1,25 +1,25 @@
-//! Which file the code at an address comes from: lines of `/proc/self/maps`.
+//! The files that code at an address comes from: lines of `/proc/self/maps`.
 //!
-//! A crashing process copies the lines that matter, without allocating. Its supervisor reads them. A sandboxed one sends
-//! all of them before it sees any input: it cannot map other code later.
+//! A crashing process copies the lines that matter, without allocating; its supervisor reads them. A sandboxed process
+//! sends all lines before it receives any input, since it cannot map other code later.
 
 use std::path::PathBuf;
 
-/// Longest line that is copied: that of a path of 4096 bytes.
+/// Max length of a line that is copied: that of a line with a path of 4096 bytes.
 const LONGEST: usize = 4096 + 128;
-/// What [`for_each_line`] works in.
+/// The working memory of [`for_each_line`].
 pub(super) type Buffer = [u8; LONGEST + 1024];
 
-/// Max bytes of the lines of one process, which travel in one message: those of some 500 libraries.
+/// Max total length of the lines of one process, which travel in one message. Enough for about 500 libraries.
 #[cfg(feature = "sandbox")]
 const ALL: usize = 64 << 10;
 
 /// Code of a file, as mapped in a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CodeMap {
-    /// Its first address.
+    /// The first address of the code.
     pub start: u64,
-    /// The address after its last byte.
+    /// The address after the last byte of the code.
     pub end: u64,
     /// Offset of the first byte in the file.
     pub offset: u64,
@@ -28,13 +28,14 @@ pub struct CodeMap {
 }
 
 impl CodeMap {
-    /// Whether this address is in it, or the first after it: where a call at its end returns to.
+    /// Whether a return address `at` may belong to this code. That includes the first address after it, to which a call
+    /// at its end returns.
     pub(super) fn may_return_to(&self, at: u64) -> bool {
         (self.start..=self.end).contains(&at)
     }
 }
 
-/// The lines of this process with code of files. Lines beyond a limit are left out.
+/// The lines of this process that map code of files. Lines beyond [`ALL`] bytes are left out.
 #[cfg(feature = "sandbox")]
 pub fn of_this_process() -> Vec<u8> {
     let maps = std::fs::read("/proc/self/maps").unwrap_or_default();
@@ -48,10 +49,10 @@ pub fn of_this_process() -> Vec<u8> {
     lines
 }
 
-/// Passes each line of the maps of this process to `on_line`, without allocating. Longer ones are left out.
+/// Passes each line of the maps of this process to `on_line`, without allocating. Lines that are too long are left out.
 pub(super) fn for_each_line(buffer: &mut Buffer, mut on_line: impl FnMut(&[u8])) {
     let (line, read_into) = buffer.split_at_mut(LONGEST);
-    // SAFETY: the path is a C string; async-signal-safe.
+    // SAFETY: the path is a C string, and `open` is async-signal-safe.
     let file = unsafe {
         libc::open(
             c"/proc/self/maps".as_ptr(),
@@ -82,11 +83,11 @@ pub(super) fn for_each_line(buffer: &mut Buffer, mut on_line: impl FnMut(&[u8]))
             len = 0;
         }
     }
-    // SAFETY: closes what was opened here.
+    // SAFETY: closes the descriptor that was opened here.
     unsafe { libc::close(file) };
 }
 
-/// The addresses at the beginning of a line.
+/// The two addresses at the beginning of a line.
 pub(super) fn addresses(line: &[u8]) -> Option<(u64, u64)> {
     let (start, rest) = hexadecimal(line)?;
     let (end, _) = hexadecimal(rest.strip_prefix(b"-")?)?;
@@ -105,13 +106,13 @@ fn hexadecimal(text: &[u8]) -> Option<(u64, &[u8])> {
     Some((value, &text[digits..]))
 }
 
-/// Parses lines: those of files. Accepts any text.
+/// Parses the lines that name a file. Accepts any text.
 pub fn parse(text: &[u8]) -> Vec<CodeMap> {
     let text = String::from_utf8_lossy(text);
     let map = |line: &str| {
         let (start, end) = addresses(line.as_bytes())?;
-        // Addresses, rights, offset, device, inode, and the path, which may contain spaces. Maps of no file may have a
-        // name, in brackets.
+        // Addresses, rights, offset, device, inode, and the path, which may contain spaces. A map without a file may
+        // have a name in brackets.
         let mut fields = line.splitn(6, ' ');
         let offset = fields.nth(2)?;
         let path = fields.nth(2)?.trim_ascii_start();

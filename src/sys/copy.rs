@@ -1,4 +1,4 @@
-//! Copies of a process, made by the bare system call: another child of the parent of the process that is copied.
+//! Copies of a process, made by the bare system call: each is a child of the copied process's parent.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -9,15 +9,15 @@ use super::error::{Error, Result, retry};
 use super::inject::allowed;
 use super::process::{OWN_DESCRIPTORS, close_all_except, exit_now, reap};
 
-/// Lets the copy of a process that [`fork_sibling`] has made have the descriptors of a process that
-/// [`spawn`](super::process::spawn) has just started: `standard` as stdin, stdout and stderr, `fds`, and no others but
-/// `shared`, which it has in common with that process.
+/// In a copy made by [`fork_sibling`]: sets up the descriptors that a process of [`spawn`](super::process::spawn)
+/// starts with: `standard` as stdin, stdout and stderr, and `fds`. Closes all others except `shared`, which the copy
+/// has in common with the copied process.
 ///
-/// Nothing in the copy may own another descriptor.
+/// No value in the copy may own any other descriptor.
 pub fn adopt_in_copy(standard: &[OwnedFd], fds: &[OwnedFd], shared: &[RawFd]) -> Result<()> {
     for (fd, number) in standard.iter().zip(0..) {
         retry(|| {
-            // SAFETY: dup2 takes numbers only. No value owns numbers 0 to 2, which are open in a process of `spawn`.
+            // SAFETY: dup2 takes numbers only. No value owns numbers 0 to 2, which `spawn` has opened.
             Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number) })
         })
         .map_err(|errno| Error::new("dup2", errno, format!("descriptor {number}")))?;
@@ -27,14 +27,14 @@ pub fn adopt_in_copy(standard: &[OwnedFd], fds: &[OwnedFd], shared: &[RawFd]) ->
     close_all_except(&numbers)
 }
 
-/// Lets libraries do what they have registered to be done before a fork, as those of linear algebra do, which end their
-/// threads and start others when they are needed: forks, and ends the copy at once.
+/// Runs the handlers that libraries have registered to run before a fork: forks, and ends the copy at once. Libraries
+/// of linear algebra, for example, end their threads there and start them again when needed.
 pub fn prepare_libraries_for_fork() {
-    // SAFETY: the copy does nothing but to end; its exit handlers do not run.
+    // SAFETY: the copy only ends itself; its exit handlers do not run.
     match unsafe { libc::fork() } {
         0 => exit_now(0),
         copy if copy > 0 => reap(Pid::from_raw(copy)),
-        // Without memory for a copy, threads of libraries are found afterwards.
+        // If there is no memory for a copy, `other_threads` finds the threads of libraries later.
         _ => {}
     }
 }
@@ -51,22 +51,22 @@ pub fn other_threads() -> Vec<String> {
     others.map(name).collect()
 }
 
-/// Files that a process has open.
+/// The open descriptors of a process, by kind.
 #[derive(Debug, Default)]
 pub struct OpenFiles {
-    /// Descriptors for reading of files whose code is mapped.
+    /// Descriptors that are open for reading only, of files whose code is mapped.
     pub code: Vec<RawFd>,
-    /// What the others refer to.
+    /// What the other descriptors refer to, as text.
     pub others: Vec<String>,
 }
 
-/// What this process has open, except descriptors 0 to 2 and `known`.
+/// The open descriptors of this process, except 0 to 2 and `known`.
 pub fn open_files(known: &[RawFd]) -> OpenFiles {
     let maps = std::fs::read("/proc/self/maps").unwrap_or_default();
     let lines = maps.split_inclusive(|&byte| byte == b'\n');
     let is_code = |line: &&[u8]| line.windows(6).any(|part| part == b" r-xp ");
     let code = super::code_maps::parse(&lines.filter(is_code).collect::<Vec<_>>().concat());
-    // The one that reads the folder.
+    // The descriptor through which this function reads the folder.
     let own = format!("/proc/{}/fd", std::process::id());
     let entries = std::fs::read_dir(OWN_DESCRIPTORS).into_iter().flatten();
     let open = entries.flatten().filter_map(|entry| {
@@ -88,20 +88,20 @@ pub fn open_files(known: &[RawFd]) -> OpenFiles {
     files
 }
 
-/// Copies this process, whose only thread this is, as `fork` does, but as another child of its own parent. Returns the
-/// number of the copy, and `None` in the copy.
+/// Copies this process, like `fork`, but the copy is a child of this process's parent. This thread must be the only
+/// one. Returns the process id of the copy, and `None` in the copy.
 ///
-/// Handlers of `pthread_atfork` do not run. What the C library keeps about the thread is renewed.
+/// Handlers of `pthread_atfork` do not run. The C library's data about the thread is updated in the copy.
 ///
 /// # Errors
-/// `ENOTSUP` with a C library that keeps more than that: glibc before 2.25, and others.
+/// `ENOTSUP` if the C library has more data to update: glibc before 2.25, and other C libraries.
 pub fn fork_sibling() -> Result<Option<Pid>> {
     let error = |errno| Error::new("clone", errno, "a copy of this process");
     if !keeps_no_process_number() {
         return Err(error(Errno::ENOTSUP));
     }
     let (mut robust, mut robust_len) = (std::ptr::null::<libc::c_void>(), 0_usize);
-    // SAFETY: writes an address and a length to the variables.
+    // SAFETY: writes an address and a length to the two variables.
     let answer = unsafe {
         libc::syscall(
             libc::SYS_get_robust_list,
@@ -113,14 +113,15 @@ pub fn fork_sibling() -> Result<Option<Pid>> {
     Errno::result(answer).map_err(error)?;
     let thread = thread_number(robust.cast()).ok_or_else(|| error(Errno::ENOTSUP))?;
     let flags = libc::CLONE_PARENT | libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
-    // The last two arguments, for a new thread and for the number of the copy's thread, have their places changed.
+    // The order of the last two arguments, for a new thread and for the address of the thread's id, depends on the
+    // processor.
     #[cfg(target_arch = "x86_64")]
     let last = (thread, std::ptr::null::<libc::c_void>());
     #[cfg(not(target_arch = "x86_64"))]
     let last = (std::ptr::null::<libc::c_void>(), thread);
     allowed().map_err(error)?;
-    // SAFETY: without CLONE_VM the copy has memory of its own, as after `fork`, and goes on from here on the same
-    // stack. Linux writes the number of its thread where the C library keeps it.
+    // SAFETY: without CLONE_VM the copy has memory of its own, as after `fork`, and continues here on the same stack.
+    // Linux writes the id of its thread to the address where the C library stores it.
     let answer = unsafe {
         libc::syscall(
             libc::SYS_clone,
@@ -135,31 +136,32 @@ pub fn fork_sibling() -> Result<Option<Pid>> {
     if pid != 0 {
         return Ok(Some(Pid::from_raw(pid as i32)));
     }
-    // SAFETY: the list of the process that was copied, at the same address in this one. If it fails, a mutex that other
-    // processes share stays locked when this process ends.
+    // SAFETY: the robust list of the copied process, at the same address in this one. If the call fails, a mutex that
+    // is shared with other processes stays locked when this process ends.
     unsafe { libc::syscall(libc::SYS_set_robust_list, robust, robust_len) };
     Ok(None)
 }
 
-/// Where the C library keeps the number of this thread, the first one of this process. `robust` is its list of robust
-/// mutexes.
+/// The address where the C library stores the id of this thread, the first of this process. `robust` is the thread's
+/// list of robust mutexes.
 fn thread_number(robust: *const libc::pid_t) -> Option<*const libc::pid_t> {
     /// From Linux' include/uapi/linux/prctl.h.
     const PR_GET_TID_ADDRESS: i32 = 40;
     let mut cleared: *const libc::pid_t = std::ptr::null();
     // SAFETY: writes an address to the variable.
     Errno::result(unsafe { libc::prctl(PR_GET_TID_ADDRESS, &raw mut cleared) }).ok()?;
-    // Linux clears the number when the thread ends, but from glibc 2.43 on it clears a state beside it, whose value may
-    // be the number of a process, too. The number is two pointers before the list: look there first.
+    // Linux clears the id at this address when the thread ends. But from glibc 2.43 on the address is that of a state,
+    // next to the id, whose value may equal the process id too. The id is two pointers before the list: look there
+    // first.
     let before = (!robust.is_null()).then(|| robust.wrapping_byte_sub(2 * size_of::<usize>()));
     let places = [before, (!cleared.is_null()).then_some(cleared)];
     let number = nix::unistd::gettid().as_raw();
-    // SAFETY: the C library of this process has told Linux both addresses, which are in its description of the thread.
+    // SAFETY: the C library of this process has passed both addresses to Linux; they are in its data about the thread.
     let is_number = |place: &*const libc::pid_t| unsafe { **place } == number;
     places.into_iter().flatten().find(is_number)
 }
 
-/// Whether `getpid` asks Linux.
+/// Whether `getpid` makes a system call, instead of returning a stored number.
 #[cfg(target_env = "gnu")]
 fn keeps_no_process_number() -> bool {
     // SAFETY: returns a constant string.

@@ -6,12 +6,12 @@ use nix::errno::Errno;
 
 use super::inject::allowed;
 
-/// Number of cores that a `cpu_set_t` can name.
+/// The number of cores that a `cpu_set_t` can contain.
 const LIMIT: usize = libc::CPU_SETSIZE as usize;
 
-/// A move or a yield that takes longer has put the thread behind another program, and did not pay.
+/// A move or a yield that takes longer did not pay: the thread had to wait for another program.
 const QUICK_NS: u64 = 300_000;
-/// Max time between two attempts at what did not pay.
+/// Max time between two attempts while attempts do not pay.
 const MAX_INTERVAL_NS: u64 = 1_000_000_000;
 
 /// The core on which the calling thread runs at this moment.
@@ -21,7 +21,7 @@ pub fn current() -> u32 {
     u32::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(u32::MAX)
 }
 
-/// Moves the calling thread off `cores`, once: it may return later. Returns `false` if it may run on no other core.
+/// Moves the calling thread off `cores`. It may return later. Returns `false` if it may run on no other core.
 pub fn leave(cores: impl IntoIterator<Item = u32>) -> bool {
     let before = affinity();
     let mut set = before;
@@ -37,21 +37,20 @@ pub fn leave(cores: impl IntoIterator<Item = u32>) -> bool {
     if others == 0 || set_affinity(&set).is_err() {
         return false;
     }
-    // Restore to all cores, not to `before`: a set that equals what the container allows now would keep the thread
-    // there after the container is allowed more. If the thread itself was restricted to fewer cores, that set is
-    // restored instead.
+    // Restore to all cores, not to `before`: the container may later be allowed more cores, and `before` would exclude
+    // the thread from them. If the thread itself was restricted to fewer cores, restore that.
     let all = set_affinity(&full_set()).map(|()| affinity());
     // SAFETY: both are initialised sets.
     let as_before = all.is_ok_and(|all| unsafe { libc::CPU_EQUAL(&all, &before) });
     if !as_before {
-        // Linux gave out this set, so it accepts it; failing to restore it would only cost speed.
+        // Linux has returned this set, so it accepts it. If restoring fails, that only costs speed.
         let _ = set_affinity(&before);
     }
     true
 }
 
-/// When a thread last attempted something that pays unless other programs are busy, such as a move, and how long it has
-/// to wait for the next time. The interval doubles with each attempt that did not pay. Times are monotonic nanoseconds.
+/// Limits how often a thread attempts something, such as a move, that does not pay while other programs are busy. The
+/// interval between attempts doubles after each attempt that did not pay. Times are monotonic nanoseconds.
 #[derive(Debug)]
 pub struct Attempts {
     min_interval_ns: u64,
@@ -60,7 +59,7 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// The first attempt is due this long after `last`.
+    /// The first attempt is due `min_interval_ns` after `last`.
     pub fn new(min_interval_ns: u64, last: u64) -> Self {
         Self {
             min_interval_ns,
@@ -69,7 +68,7 @@ impl Attempts {
         }
     }
 
-    /// Whether another attempt may be made at this time.
+    /// Whether an attempt is due at the time `now`.
     pub fn is_due(&self, now: u64) -> bool {
         now.saturating_sub(self.last.get()) >= self.interval_ns.get()
     }
@@ -85,7 +84,7 @@ impl Attempts {
         self.last.set(end);
     }
 
-    /// When the last attempt ended.
+    /// The time when the last attempt ended.
     #[cfg(test)]
     pub fn last(&self) -> u64 {
         self.last.get()

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::inject::{interruptible, undisturbed};
 
-/// Makes `{:?}` print the same as `{}`, because `unwrap` and a `main` that returns the error show the former.
+/// Makes `{:?}` print the same as `{}`, because `unwrap` and a `main` that returns the error print `{:?}`.
 macro_rules! debug_as_text {
     ($($error:ty),+ $(,)?) => {
         $(impl ::std::fmt::Debug for $error {
@@ -23,10 +23,10 @@ pub(crate) use debug_as_text;
 /// The result of every wrapper in this layer.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failed system call: its name, its object, and the errno.
+/// A failed system call: its name, its object, and its errno.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Error {
-    /// The system call, as its manual page is named.
+    /// The name of the system call, as in the manual pages.
     pub(crate) call: &'static str,
     /// The reason.
     pub(crate) errno: Errno,
@@ -54,7 +54,7 @@ impl Error {
         self.errno
     }
 
-    /// The reason as a number (`EMFILE`, `ENOMEM`, …), as [`std::io::Error::raw_os_error`] returns it.
+    /// The reason as a number (`EMFILE`, `ENOMEM`, …), like [`std::io::Error::raw_os_error`].
     pub fn raw_os_error(&self) -> i32 {
         self.errno as i32
     }
@@ -74,7 +74,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// What the user can do, where a limit was reached.
+/// What the user can do if a limit was reached.
 fn advice(call: &str, what: &str, errno: Errno) -> &'static str {
     let process = matches!(call, "posix_spawn" | "clone");
     match errno {
@@ -108,12 +108,12 @@ impl From<Error> for std::io::Error {
     }
 }
 
-/// Calls `call` until it returns anything but `EINTR`.
+/// Calls `call` until it returns something other than `EINTR`.
 pub(crate) fn retry<T>(call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     retry_where(interruptible, call)
 }
 
-/// The same, for a call whose other errors carry meaning: injecting one would claim something that Linux did not say.
+/// Like [`retry`], for a call whose other errors have a meaning for its caller: tests do not inject those.
 pub(crate) fn retry_undisturbed<T>(call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     retry_where(undisturbed, call)
 }

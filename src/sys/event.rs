@@ -17,7 +17,7 @@ pub struct EventFd {
 }
 
 impl EventFd {
-    /// Creates one that is not signalled.
+    /// Creates an event descriptor that is not signalled.
     pub fn new() -> Result<EventFd> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         allowed()
@@ -26,15 +26,15 @@ impl EventFd {
             .map_err(|errno| Error::new("eventfd", errno, "an event descriptor"))
     }
 
-    /// Takes ownership of an inherited one.
+    /// Takes ownership of an inherited event descriptor.
     pub fn from_fd(fd: OwnedFd) -> EventFd {
-        // SAFETY: the descriptor is an eventfd that the supervisor made for this process; any other only makes `ring`
-        // fail.
+        // SAFETY: the caller passes ownership of the descriptor. It is an eventfd that the supervisor made for this
+        // process; if it is not, `ring` fails.
         let raw = unsafe { RawEventFd::from_owned_fd(fd) };
         EventFd { raw }
     }
 
-    /// Makes it readable. `EAGAIN` means that the counter is full, and thus readable already.
+    /// Makes the descriptor readable. `EAGAIN` means that the counter is full, and the descriptor readable already.
     pub fn ring(&self) -> Result<()> {
         match retry_undisturbed(|| self.raw.write(1)) {
             Ok(_) | Err(Errno::EAGAIN) => Ok(()),
@@ -42,7 +42,7 @@ impl EventFd {
         }
     }
 
-    /// Makes it unreadable again. Returns whether it was readable.
+    /// Makes the descriptor unreadable again. Returns whether it was readable.
     pub fn clear(&self) -> Result<bool> {
         match retry_undisturbed(|| self.raw.read()) {
             Ok(_) => Ok(true),
@@ -70,7 +70,7 @@ pub struct Poller {
 }
 
 impl Poller {
-    /// Creates one that watches no descriptor.
+    /// Creates a poller that watches no descriptor.
     pub fn new() -> Result<Poller> {
         allowed()
             .and_then(|()| Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC))
@@ -78,7 +78,7 @@ impl Poller {
             .map_err(|errno| Error::new("epoll_create1", errno, "a poller"))
     }
 
-    /// Watches `fd` for input and hang-up until it is removed or closed; [`Poller::wait`] reports it by `token`.
+    /// Watches `fd` for input and hang-up until it is removed or closed. [`Poller::wait`] reports it by `token`.
     pub fn add(&self, fd: BorrowedFd<'_>, token: u64) -> Result<()> {
         allowed()
             .and_then(|()| {
@@ -96,7 +96,7 @@ impl Poller {
     }
 
     /// Waits until a descriptor is ready, at most for `timeout` (rounded up to a millisecond). Returns the tokens of
-    /// those that are.
+    /// the descriptors that are ready.
     ///
     /// An interrupted wait ends early and returns no tokens: callers check their own state after each wait anyway.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<Vec<u64>> {

@@ -1,10 +1,11 @@
-//! A note about which thread ended its process.
+//! A note about which thread has ended its process.
 //!
-//! From outside, a wild access, an abort and a call of `exit` are the end of a process. The thread that caused it
-//! leaves its number in memory that outlives the process, and then dies as it would have.
+//! From outside, a stray memory access, an abort and a call of `exit` are only the end of a process. The thread that
+//! caused it stores its number in memory that outlives the process; then the process ends as it would have.
 //!
-//! `exit` calls the handler registered first after all others. If another thread crashes meanwhile, because those
-//! handlers tore down what it uses, its number is noted instead of that of the thread that called `exit`.
+//! `exit` calls the handler that was registered first after all others. The other handlers may destroy data that
+//! another thread uses. If that thread crashes meanwhile, its number is stored, and not that of the thread that called
+//! `exit`.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
@@ -12,35 +13,35 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use super::error::{Error, Result};
 use super::fork::OwnerProcess;
 
-/// A thread that lives as long as its process: that of a lane.
+/// A thread that lives as long as its process: the thread of a lane.
 ///
-/// Not a thread-local: in a shared library the first access of a thread to one may allocate, which a signal handler must
-/// not.
+/// Not in a thread-local: in a shared library a thread's first access to a thread-local may allocate, which a signal
+/// handler must not.
 #[derive(Debug)]
 pub(super) struct KnownThread {
     id: u32,
-    /// 0: it has none.
+    /// The thread's number from 1; 0 for none.
     number: u32,
-    /// Where its stack began, about.
+    /// The approximate start of the thread's stack.
     pub(super) stack_start: u64,
     next: Option<&'static KnownThread>,
 }
 
-/// The threads that are known, the last first.
+/// The registered threads, the newest first.
 static THREADS: AtomicPtr<KnownThread> = AtomicPtr::new(ptr::null_mut());
 
 /// The note of this process.
 static NOTE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
 
-/// Makes the thread that ends this process store its number in `note`, unless one is stored already: where it calls
-/// `exit`, and where [`crash`](super::crash) handles its signal. A signal from outside, `_exit` and a thread without a
-/// number store nothing.
+/// Makes the thread that ends this process store its number in `note`, unless a number is stored already. A thread does
+/// so when it calls `exit`, and when [`crash`](super::crash) handles its signal. A signal from outside, `_exit` and a
+/// thread without a number store nothing.
 pub fn note_ends(note: &'static AtomicU32) -> Result<()> {
-    // Registers the fork handler, which makes copies of this process forget the note.
+    // Registers the fork handler that calls `forget_note` in copies of this process.
     let _ = OwnerProcess::current();
     // Release: "note mapped", pairs with `note_end`.
     NOTE.store(ptr::from_ref(note).cast_mut(), Ordering::Release);
-    // SAFETY: the handler takes nothing and only stores to an atomic.
+    // SAFETY: the handler takes no arguments and only stores to an atomic.
     if unsafe { libc::atexit(on_exit) } != 0 {
         let errno = nix::errno::Errno::ENOMEM;
         return Err(Error::new("atexit", errno, "a handler for exit"));
@@ -48,7 +49,7 @@ pub fn note_ends(note: &'static AtomicU32) -> Result<()> {
     Ok(())
 }
 
-/// Makes this thread known, with its number from 1, or 0 for none. For threads that live as long as their process.
+/// Registers this thread, with a number from 1, or 0 for none. Only for threads that live as long as their process.
 pub fn know_thread(number: u32) {
     let thread = Box::leak(Box::new(KnownThread {
         id: thread_id(),
@@ -58,7 +59,7 @@ pub fn know_thread(number: u32) {
     }));
     let mut head = THREADS.load(Ordering::Acquire);
     loop {
-        // SAFETY: null, or a thread that was leaked here.
+        // SAFETY: null, or a registered thread, which was leaked.
         thread.next = unsafe { head.as_ref() };
         // Release: "thread known", pairs with `known_thread`.
         let set = THREADS.compare_exchange(
@@ -74,10 +75,10 @@ pub fn know_thread(number: u32) {
     }
 }
 
-/// The thread with this id, if it is known. Async-signal-safe.
+/// The registered thread with this id. Async-signal-safe.
 pub(super) fn known_thread(id: u32) -> Option<&'static KnownThread> {
     // Acquire: "thread known", pairs with `know_thread`.
-    // SAFETY: null, or a thread that was leaked there.
+    // SAFETY: null, or a registered thread, which was leaked.
     let mut next = unsafe { THREADS.load(Ordering::Acquire).as_ref() };
     while let Some(thread) = next {
         if thread.id == id {
@@ -88,14 +89,14 @@ pub(super) fn known_thread(id: u32) -> Option<&'static KnownThread> {
     None
 }
 
-/// Number of this thread in the system. Async-signal-safe.
+/// The thread's id in the system. Async-signal-safe.
 pub(super) fn thread_id() -> u32 {
-    // The function of this name is in glibc 2.30 and newer. The number of a thread fits 32 bits.
+    // The C library has a function for this only from glibc 2.30 on. The id of a thread fits 32 bits.
     // SAFETY: takes nothing and returns a number.
     unsafe { libc::syscall(libc::SYS_gettid) as u32 }
 }
 
-/// An address in the caller's stack frame, about.
+/// The approximate address of the caller's stack frame.
 #[inline(never)]
 pub(super) fn stack_address() -> usize {
     let local = 0_u8;

@@ -1,19 +1,19 @@
-//! Detects that this process is a copy that `fork` made of the process that created something.
+//! Detects in a process made by `fork` that it is a copy of the process that created some value.
 //!
 //! A forked copy has the memory, the descriptors and one of the threads, but neither the child processes nor the file
-//! locks. What it did with an engine would happen unknown to the process that owns the engine.
+//! locks. The process that owns an engine would not know what a copy did with the engine.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
 
-/// Number of forks between this process and the first one that called [`OwnerProcess::current`].
+/// The number of forks between this process and the first process that called [`OwnerProcess::current`].
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
-/// Called first in each forked copy.
+/// Called in each forked copy before any other handler.
 static FIRST: OnceLock<fn()> = OnceLock::new();
 
-/// Called before each fork, and after it in both processes.
+/// Called before each fork, and after the fork in both processes.
 static AROUND: Mutex<Vec<Around>> = Mutex::new(Vec::new());
 
 struct Around {
@@ -21,8 +21,8 @@ struct Around {
     after: fn(bool),
 }
 
-/// From now on `before` is called before each `fork`, and `after` behind it in both processes, with whether the calling
-/// one is the copy.
+/// Registers `before` to be called before each `fork`, and `after` to be called after it in both processes. The
+/// argument of `after` is true in the copy.
 pub fn run_around_forks(before: fn(), after: fn(bool)) {
     let _ = OwnerProcess::current();
     around().push(Around { before, after });
@@ -33,7 +33,7 @@ fn around() -> MutexGuard<'static, Vec<Around>> {
 }
 
 thread_local! {
-    /// The lock, while this thread forks: the copy takes it over.
+    /// The lock on `AROUND`, while this thread forks. The copy inherits it.
     static HELD: RefCell<Option<MutexGuard<'static, Vec<Around>>>> = const { RefCell::new(None) };
 }
 
@@ -49,8 +49,8 @@ fn after_fork(is_copy: bool) {
     }
 }
 
-/// From now on each copy that `fork` makes of this process calls `first` before anything else. Copies made by the bare
-/// system call do not. Only the first registration counts.
+/// Registers `first` to be called in each copy that `fork` makes of this process, before anything else. Copies made by
+/// the bare system call do not call it. Only the first registration has an effect.
 ///
 /// The copy has one thread, and locks may be held by threads that do not exist there.
 pub fn run_first_in_forks(first: fn()) {
@@ -58,7 +58,7 @@ pub fn run_first_in_forks(first: fn()) {
     let _ = FIRST.set(first);
 }
 
-/// The process that created something, as opposed to its forked copies.
+/// Identifies the process that created a value, as opposed to its forked copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnerProcess(u32);
 
@@ -68,23 +68,23 @@ impl OwnerProcess {
         static REGISTERED: Once = Once::new();
         REGISTERED.call_once(|| {
             // SAFETY: the handlers store to atomics and call functions that are safe in the child of a multi-threaded
-            // program. If registering fails for want of memory, copies are not detected; nothing else is lost.
+            // program. If registering fails for lack of memory, copies are not detected, which is the only effect.
             let _ = unsafe { libc::pthread_atfork(Some(prepare), Some(after), Some(count)) };
         });
         Self(FORKS.load(Ordering::Relaxed))
     }
 
-    /// Whether this is the calling process, and not one from which it was forked.
+    /// Whether the calling process is this process, and not a forked copy of it.
     #[inline]
     pub fn is_current(self) -> bool {
-        // Relaxed: only written when a process begins, by its only thread.
+        // Relaxed: written only when a process begins, by its only thread.
         FORKS.load(Ordering::Relaxed) == self.0
     }
 
     /// Rejects a use that a forked copy cannot make.
     ///
     /// # Panics
-    /// In a forked copy of that process.
+    /// In a forked copy of the process.
     #[inline]
     #[track_caller]
     pub fn assert_current(self) {
@@ -103,19 +103,19 @@ fn wrong_process() -> ! {
     )
 }
 
-/// Runs before a fork.
+/// Called before a fork.
 extern "C" fn prepare() {
     before_fork();
     super::process::hold_signals_for_fork();
 }
 
-/// Runs after a fork in the process that was copied.
+/// Called after a fork in the process that was copied.
 extern "C" fn after() {
     super::process::release_signals_after_fork();
     after_fork(false);
 }
 
-/// Runs in a forked copy before anything else.
+/// Called in a forked copy before anything else.
 extern "C" fn count() {
     FORKS.fetch_add(1, Ordering::Relaxed);
     // The notes of a worker are not mapped in its copies.

@@ -1,4 +1,4 @@
-//! Futexes: sleeping until a 32-bit word in memory that processes share, or one of several, changes.
+//! Futexes: sleeping until a 32-bit word in shared memory, or one of several such words, changes.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -7,26 +7,27 @@ use nix::errno::Errno;
 
 use super::clock;
 
-/// Maximum number of words in one [`wait_any`].
+/// Maximum number of words of one [`wait_any`].
 pub const MAX_WORDS: usize = 128;
 /// `FUTEX2_SIZE_U32` without `FUTEX2_PRIVATE`: a 32-bit word in memory that processes may share.
 const SIZE_U32: u32 = 2;
-/// How long [`wait_any`] sleeps on the first word alone where Linux cannot wait on all of them.
+/// The time that [`wait_any`] sleeps on the first word alone if Linux cannot wait on all of them.
 const FALLBACK_WAIT: Duration = Duration::from_millis(1);
 
-/// How a [`wait`] ended.
+/// The result of a [`wait`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a wait may end without a wake: check the word again"]
 pub enum Wait {
     /// Woken by [`wake`], or spuriously: check the word again.
     Woken,
-    /// The word did not hold the expected value: did not sleep.
+    /// The word did not have the expected value: the thread did not sleep.
     Changed,
     /// The timeout has passed.
     TimedOut,
 }
 
-/// Sleeps while `word` holds `expected`, at most for `timeout`. Interrupted sleeps resume with the remaining time.
+/// Sleeps while `word` has the value `expected`, at most for `timeout`. Interrupted sleeps resume with the remaining
+/// time.
 ///
 /// The word may be in a read-only map. Comparing and falling asleep are one atomic step with respect to [`wake`].
 pub fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> Wait {
@@ -34,7 +35,7 @@ pub fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> Wait 
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let spec = left.map(timespec);
-        // SAFETY: FUTEX_WAIT reads the aligned word behind a live reference, and the timespec, which outlives the call.
+        // SAFETY: FUTEX_WAIT reads the aligned word of a live reference, and the timespec, which outlives the call.
         let answer = unsafe {
             libc::syscall(
                 libc::SYS_futex,
@@ -63,12 +64,12 @@ fn timespec(time: Duration) -> libc::timespec {
     }
 }
 
-/// Its address; null for none.
+/// The address of a time; null for `None`.
 fn pointer(time: &Option<libc::timespec>) -> *const libc::timespec {
     time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref)
 }
 
-/// Whether `futex_waitv` is available, once that is known.
+/// Whether `futex_waitv` is available: unknown, yes or no.
 static HAS_WAIT_ANY: AtomicU8 = AtomicU8::new(UNKNOWN);
 const UNKNOWN: u8 = 0;
 const YES: u8 = 1;
@@ -83,7 +84,8 @@ struct Word {
     reserved: u32,
 }
 
-/// Whether a thread can sleep on several words at once: since Linux 5.16, unless a system call filter forbids it.
+/// Whether a thread can sleep on several words at once. Linux supports it from 5.16 on, unless a system call filter
+/// forbids it.
 pub fn has_wait_any() -> bool {
     // Relaxed: the value guards no other memory.
     let known = HAS_WAIT_ANY.load(Ordering::Relaxed);
@@ -91,7 +93,7 @@ pub fn has_wait_any() -> bool {
         return known == YES;
     }
     let has = {
-        // SAFETY: an empty list is refused without reading memory.
+        // SAFETY: Linux rejects an empty list without reading memory.
         let answer = unsafe {
             libc::syscall(
                 libc::SYS_futex_waitv,
@@ -108,7 +110,7 @@ pub fn has_wait_any() -> bool {
     has
 }
 
-/// Like [`wait`], on several words: sleeps while each holds its expected value, until one of them is woken. Requires
+/// Like [`wait`], on several words: sleeps while each has its expected value, until one of them is woken. Requires
 /// [`has_wait_any`].
 ///
 /// # Panics
@@ -129,8 +131,7 @@ pub fn wait_any(words: &[(&AtomicU32, u32)], timeout: Option<Duration>) -> Wait 
         })
         .collect();
     loop {
-        // SAFETY: the call reads the list, the aligned words behind live references and the time, all of which outlive
-        // it.
+        // SAFETY: the call reads the list, the aligned words of live references and the time, all of which outlive it.
         let answer = unsafe {
             libc::syscall(
                 libc::SYS_futex_waitv,
@@ -161,7 +162,7 @@ pub fn wait_any(words: &[(&AtomicU32, u32)], timeout: Option<Duration>) -> Wait 
     }
 }
 
-/// Wakes up to `n` threads that sleep on `word`, in any process. Returns how many were woken.
+/// Wakes up to `n` threads that sleep on `word`, in any process. Returns the number of threads woken.
 pub fn wake(word: &AtomicU32, n: u32) -> usize {
     let n = i32::try_from(n).unwrap_or(i32::MAX);
     // SAFETY: FUTEX_WAKE uses the address of a live reference as a key and accesses no memory.

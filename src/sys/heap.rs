@@ -1,25 +1,24 @@
-//! How much freed memory the C library's allocator retains.
+//! How much freed memory the C library's allocator keeps.
 
-/// glibc's default `M_MMAP_THRESHOLD` in bytes: larger blocks get a mapping of their own.
+/// glibc's default of `M_MMAP_THRESHOLD` in bytes: larger blocks get a map of their own.
 #[cfg(target_env = "gnu")]
 const MAPPED: u64 = 128 << 10;
 
-/// Makes the allocator retain up to `bytes` of freed memory at the end of its heap, and serve blocks of up to half of
-/// that from the heap. If more is free, it returns all of it. Each allocating thread but the first has a heap of its
-/// own.
+/// Makes the allocator keep up to `bytes` of freed memory at the end of its heap, and serve blocks of up to half of
+/// that from the heap. If more memory is free, the allocator returns all of it. Each allocating thread but the first
+/// has a separate heap.
 ///
-/// By default glibc returns the free end of its heap once that exceeds 128 KiB, or twice the largest block ever freed.
-/// A program that allocates the same few buffers repeatedly then has Linux clear and map each of their pages
-/// repeatedly.
+/// By default glibc returns the free end of its heap when it exceeds 128 KiB, or twice the largest block ever freed. If
+/// a program allocates the same few buffers again and again, Linux then clears and maps each of their pages again and
+/// again.
 ///
-/// Does nothing for small values of `bytes`, where the environment configures the allocator, and where the C library is
-/// not glibc.
+/// Does nothing if `bytes` is small, if the environment configures the allocator, and if the C library is not glibc.
 pub fn keep_freed(bytes: u64) {
     #[cfg(target_env = "gnu")]
     if bytes / 2 >= MAPPED && !is_set_up() {
         let keep = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
-        // SAFETY: takes numbers, under the allocator's own lock. A return value of 0 means that the option is unknown:
-        // memory is then returned as before.
+        // SAFETY: takes numbers, under the allocator's own lock. It returns 0 if the option is unknown; then memory is
+        // returned as before.
         unsafe {
             libc::mallopt(libc::M_TRIM_THRESHOLD, keep);
             libc::mallopt(libc::M_MMAP_THRESHOLD, keep / 2);

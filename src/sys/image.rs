@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 /// Identity of an executable or shared object: processes with equal ids have the same code in it.
 ///
-/// The linker's build id; for objects without one, a mix of the file's device, inode, size and modification time.
+/// The linker's build id. For objects without one, a hash of the file's device, inode, size and modification time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BuildId {
     bytes: [u8; 32],
@@ -27,7 +27,7 @@ impl BuildId {
         }
     }
 
-    /// The significant bytes.
+    /// The bytes of the id, without the unused rest of the array.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
@@ -41,16 +41,17 @@ impl std::fmt::Display for BuildId {
     }
 }
 
-/// The executable or shared object of this process that contains this crate, and so every kernel that it may run.
+/// The executable or shared object of this process that contains this crate, and so every kernel that the process may
+/// run.
 #[derive(Debug, Clone)]
 pub struct Image {
-    /// The address that code offsets are relative to; differs between processes.
+    /// The address that code offsets are relative to. It differs between processes.
     pub base: usize,
     /// Address ranges of the object's code.
     pub text: Vec<Range<usize>>,
     /// The build id.
     pub build_id: BuildId,
-    /// Whether it is the main program of this process, not a shared object.
+    /// Whether the object is the main program of this process, not a shared object.
     pub is_program: bool,
 }
 
@@ -61,17 +62,17 @@ impl Image {
     }
 }
 
-/// The object of this process that contains this crate; determined once.
+/// The object of this process that contains this crate. Determined once.
 pub fn image() -> &'static Image {
     static IMAGE: OnceLock<Image> = OnceLock::new();
     IMAGE.get_or_init(|| read((read as fn(usize) -> Image) as usize))
 }
 
-/// The search for an object.
+/// The state of the search for an object.
 struct Search {
-    /// An address in it.
+    /// An address in the object.
     contains: usize,
-    /// The number of objects before it.
+    /// The number of objects that come before it.
     passed: usize,
     base: usize,
     text: Vec<Range<usize>>,
@@ -79,7 +80,7 @@ struct Search {
     path: PathBuf,
 }
 
-/// Reads the object that contains this address.
+/// Reads the object that contains the address `contains`.
 fn read(contains: usize) -> Image {
     let mut search = Search {
         contains,
@@ -90,7 +91,7 @@ fn read(contains: usize) -> Image {
         path: PathBuf::new(),
     };
     // SAFETY: dl_iterate_phdr calls `look` only before it returns, with the address of `search`, which outlives the
-    // call and is not accessed otherwise meanwhile.
+    // call and which no other code accesses meanwhile.
     unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut search).cast()) };
     // The main program comes first.
     let is_program = search.passed == 0;
@@ -112,7 +113,7 @@ type Header = libc::Elf64_Phdr;
 #[cfg(target_pointer_width = "32")]
 type Header = libc::Elf32_Phdr;
 
-/// Reads the object that is searched, and stops the iteration there.
+/// Reads the object if it is the one to find, and then stops the iteration.
 unsafe extern "C" fn look(
     info: *mut libc::dl_phdr_info,
     _size: libc::size_t,
@@ -187,8 +188,8 @@ fn build_id_note(mut notes: &[u8], align: usize) -> Option<Vec<u8>> {
     }
 }
 
-/// Stands in for the build id where the linker wrote none. A file that cannot be examined has an id that no other
-/// process computes.
+/// Replaces the build id of a file that has none. If the file cannot be examined, the id is one that no other process
+/// computes.
 fn file_id(path: &Path) -> BuildId {
     let mut id = [0; 32];
     let Ok(meta) = std::fs::metadata(path) else {

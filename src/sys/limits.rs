@@ -18,11 +18,11 @@ use super::inject::allowed;
 pub struct Space {
     /// Total size.
     pub size: u64,
-    /// What this process may still use.
+    /// Bytes that this process may still use.
     pub free: u64,
 }
 
-/// Space of the file system at `path`, which is `/dev/shm` for named segments.
+/// The space of the file system at `path`, which is `/dev/shm` for named segments.
 pub fn shm_space(path: &Path) -> Result<Space> {
     let stat = retry(|| nix::sys::statvfs::statvfs(path))
         .map_err(|errno| Error::new("statvfs", errno, path.display().to_string()))?;
@@ -40,16 +40,16 @@ pub fn shm_space(path: &Path) -> Result<Space> {
     })
 }
 
-/// Memory available to this process, in bytes: the machine's, or its container's where that is less.
+/// Memory available to this process, in bytes: the machine's, or its container's if that is less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// The total.
+    /// Total memory.
     pub limit: u64,
-    /// Whether `limit` is a container's rather than the machine's.
+    /// Whether `limit` is that of a container, not the machine's.
     pub contained: bool,
-    /// What can be allocated now without swapping.
+    /// Memory that can be allocated now without swapping.
     pub available: u64,
-    /// Whether `available` is what a container leaves, rather than the machine.
+    /// Whether a container, not the machine, limits `available`.
     pub available_contained: bool,
 }
 
@@ -68,11 +68,11 @@ impl Memory {
 
 /// Reads the memory limits from files below `root`, which is `/` except in tests.
 ///
-/// Considers `/proc/meminfo` and every memory control group from this process's own up to the root, of versions 1 and
-/// 2. Page cache that a group can drop counts as available.
+/// Reads `/proc/meminfo` and every memory control group from this process's own up to the root, of versions 1 and 2.
+/// Page cache that a group can drop counts as available.
 ///
-/// Returns `None` while there is no descriptor or no memory to read with: then nothing is known, and the previous
-/// answer still holds.
+/// Returns `None` if there is no descriptor or no memory to read the files with. The caller then uses its previous
+/// result.
 pub fn memory_now(root: &Path) -> Option<Memory> {
     let read = || -> io::Result<Memory> {
         let meminfo = read_file(&root.join("proc/meminfo"))?;
@@ -92,7 +92,7 @@ pub fn memory_now(root: &Path) -> Option<Memory> {
     read().ok()
 }
 
-/// As [`memory_now`], for callers without a previous answer: unknown values are [`UNKNOWN_MEMORY`].
+/// Like [`memory_now`], for callers without a previous result: unknown values are [`UNKNOWN_MEMORY`].
 pub fn memory_available(root: &Path) -> Memory {
     memory_now(root).unwrap_or(Memory {
         limit: UNKNOWN_MEMORY,
@@ -102,17 +102,16 @@ pub fn memory_available(root: &Path) -> Memory {
     })
 }
 
-/// Bytes that hold most files of `/proc` and `/sys` in full.
+/// A length in bytes that most files of `/proc` and `/sys` do not exceed.
 const USUAL_LEN: usize = 4096;
 
-/// Reads a file of `/proc` or `/sys`. A file that does not exist or that this process may not read is empty. An error
-/// means that reading was not possible, which says nothing about the content.
+/// Reads a file of `/proc` or `/sys`. If the file does not exist, or this process may not read it, returns an empty
+/// text. An error means that reading was not possible, and says nothing about the content.
 fn read_file(path: &Path) -> io::Result<String> {
     let cannot_look = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
     let read = || -> io::Result<String> {
         let mut text = String::with_capacity(USUAL_LEN);
-        // `take` hides the size: generated files report 0, which `read_to_string` would trust and then read in small
-        // pieces.
+        // `take` hides the size: generated files report 0, and `read_to_string` would then read in small pieces.
         fs::File::open(path)?
             .take(u64::MAX)
             .read_to_string(&mut text)?;
@@ -137,13 +136,13 @@ pub struct GroupLimit {
     pub group: PathBuf,
     /// Version of control groups, 1 or 2.
     pub version: u8,
-    /// Maximum for all its processes together: bytes, or processes and threads.
+    /// Maximum for all processes of the group together: bytes, or the number of processes and threads.
     pub limit: u64,
-    /// Current usage, without what can be dropped.
+    /// Current usage, without page cache that can be dropped.
     pub used: u64,
 }
 
-/// The memory control group that leaves this process the least, in bytes, if any has a limit. `root` as for
+/// The memory control group that leaves this process the fewest bytes, if any has a limit. For `root` see
 /// `memory_now`.
 pub fn memory_group(root: &Path) -> Option<GroupLimit> {
     let machine = total(&read_file(&root.join("proc/meminfo")).ok()?);
@@ -153,7 +152,7 @@ pub fn memory_group(root: &Path) -> Option<GroupLimit> {
 }
 
 /// The control group that lets this process start the fewest more processes and threads (`pids.max`), if any has a
-/// limit. It also binds root. `root` as for `memory_now`.
+/// limit. It applies to root too. For `root` see `memory_now`.
 pub fn task_group(root: &Path) -> Option<GroupLimit> {
     nearest(groups_of(root, "pids").ok()?, |group| {
         // "max" means no limit, and does not parse as a number.
@@ -179,8 +178,8 @@ fn nearest(
     limits.min_by_key(|found| found.limit.saturating_sub(found.used))
 }
 
-/// Stands for the memory of a machine whose `/proc/meminfo` does not tell. Version 1 of control groups writes almost
-/// 2^63 for "no limit", so this is half of that.
+/// The memory of a machine whose `/proc/meminfo` does not say. Version 1 of control groups writes almost 2^63 for "no
+/// limit", so this is half of that.
 pub const UNKNOWN_MEMORY: u64 = 1 << 62;
 
 /// The machine's memory in bytes.
@@ -188,7 +187,7 @@ fn total(meminfo: &str) -> u64 {
     field(meminfo, "MemTotal:").map_or(UNKNOWN_MEMORY, |kib| kib.saturating_mul(1024))
 }
 
-/// The number after `name` in lines of the form "name value".
+/// The number after `name` in a text with lines of the form "name value".
 fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace();
@@ -199,7 +198,7 @@ fn field(text: &str, name: &str) -> Option<u64> {
 /// A control group.
 pub(super) struct Group {
     pub(super) path: PathBuf,
-    /// Version 2 of the interface, rather than version 1.
+    /// Whether the group has version 2 of the interface, not version 1.
     pub(super) is_v2: bool,
 }
 
@@ -208,9 +207,9 @@ impl Group {
         Ok(read_file(&self.path.join(file))?.trim().parse().ok())
     }
 
-    /// The limit in bytes, and the usage without the page cache, which Linux drops before any process goes without
-    /// memory. `None` if the limit is not below `machine`: it does not bind, and adding up the usage of a group takes
-    /// Linux a while.
+    /// The limit in bytes, and the usage without the page cache, which Linux drops before a process goes without
+    /// memory. `None` if the limit is not below `machine`: then it has no effect, and Linux would take a while to add
+    /// up the usage.
     fn limit_and_use(&self, machine: u64) -> io::Result<Option<(u64, u64)>> {
         let (limit, usage, caches) = if self.is_v2 {
             (
@@ -259,7 +258,7 @@ pub(super) fn groups(root: &Path) -> io::Result<Vec<Group>> {
     groups_of(root, "memory")
 }
 
-/// Every control group of this process that may have `controller`, innermost first.
+/// All control groups of this process that may have `controller`, the innermost first.
 fn groups_of(root: &Path, controller: &str) -> io::Result<Vec<Group>> {
     let first = format!("sys/fs/cgroup/{controller}");
     let text = read_file(&root.join("proc/self/cgroup"))?;
@@ -280,8 +279,8 @@ fn groups_of(root: &Path, controller: &str) -> io::Result<Vec<Group>> {
         };
         for mount in mounts {
             let mount = root.join(mount);
-            // A container often sees its own group mounted as the root while the path is still the host's. Levels that
-            // do not exist read as having no limit, and the mount point itself is always among them.
+            // In a container the group's own folder is often mounted as the root, while the path is still the host's. A
+            // level that does not exist counts as having no limit, and the mount point itself is always read.
             let mut level = Some(Path::new(path.trim_start_matches('/')));
             while let Some(inner) = level {
                 let path = mount.join(inner);
@@ -300,18 +299,18 @@ fn limit(resource: Resource) -> Option<u64> {
     }
 }
 
-/// `RLIMIT_AS` in bytes, if there is one. Reservations count too.
+/// `RLIMIT_AS` in bytes, if it is set. Reserved address space counts too.
 pub fn address_space_limit() -> Option<u64> {
     limit(Resource::RLIMIT_AS)
 }
 
-/// `RLIMIT_FSIZE` in bytes, if there is one. Bounds the length of segments; exceeding it raises SIGXFSZ.
+/// `RLIMIT_FSIZE` in bytes, if it is set. It bounds the length of segments; exceeding it raises SIGXFSZ.
 pub fn file_size_limit() -> Option<u64> {
     limit(Resource::RLIMIT_FSIZE)
 }
 
-/// Runs a call that may exceed `RLIMIT_FSIZE`: it then fails with `EFBIG`, and the SIGXFSZ that comes with that does
-/// not end this process.
+/// Runs a call that may exceed `RLIMIT_FSIZE`. If it does, the call fails with `EFBIG`, and the SIGXFSZ that Linux
+/// sends does not end this process.
 pub fn without_file_size_signal<T>(call: impl FnOnce() -> T) -> T {
     if file_size_limit().is_none() {
         return call();
@@ -333,7 +332,7 @@ pub fn without_file_size_signal<T>(call: impl FnOnce() -> T) -> T {
     let mask = set.thread_swap_mask(SigmaskHow::SIG_BLOCK);
     let answer = call();
     if !before && pending(&set) {
-        // This call caused it: the signal was sent to this thread.
+        // Linux has sent the signal to this thread because of this call.
         let _ = set.wait();
     }
     if let Ok(mask) = mask {
@@ -342,23 +341,23 @@ pub fn without_file_size_signal<T>(call: impl FnOnce() -> T) -> T {
     answer
 }
 
-/// Whether more than half of the descriptors that this process may open are in use, judged by the number of a new one:
-/// descriptors get the lowest free number.
+/// Whether more than half of the descriptors that this process may open are in use. Judged by the number of a new
+/// descriptor, which is the lowest free number.
 pub fn is_short_of_descriptors(new: RawFd) -> bool {
     let new = u64::try_from(new).unwrap_or(0);
     limit(Resource::RLIMIT_NOFILE).is_some_and(|limit| new > limit / 2)
 }
 
-/// Checks that this process may open `more` descriptors; the error names the limit.
+/// Checks that this process may open `more` descriptors. If not, the error names the limit.
 ///
-/// Descriptors get the lowest free number, so the next number is about how many there are.
+/// A new descriptor has the lowest free number, so its number is about the number of open descriptors.
 pub fn room_for_descriptors(more: u64) -> Result<()> {
     let Some(limit) = limit(Resource::RLIMIT_NOFILE) else {
         return Ok(());
     };
     let what = || format!("{more} more descriptors of {limit} in all");
     let error = |errno| Error::new("open", errno, what());
-    // SAFETY: F_DUPFD_CLOEXEC takes numbers; the copy is closed at once.
+    // SAFETY: F_DUPFD_CLOEXEC takes numbers. The copy is closed at once.
     let next = unsafe {
         let copy = libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 0);
         if copy >= 0 {
@@ -369,7 +368,7 @@ pub fn room_for_descriptors(more: u64) -> Result<()> {
     let next = match u64::try_from(next) {
         Ok(next) => next,
         Err(_) if Errno::last() == Errno::EMFILE => return Err(error(Errno::EMFILE)),
-        // Standard input is closed: the number cannot be determined.
+        // Standard input is closed: the next number cannot be determined.
         Err(_) => return Ok(()),
     };
     if next.saturating_add(more) > limit {
@@ -378,28 +377,28 @@ pub fn room_for_descriptors(more: u64) -> Result<()> {
     Ok(())
 }
 
-/// Sets the soft `RLIMIT_DATA` of this process, in bytes: private writable memory; shared maps do not count.
+/// Sets the soft `RLIMIT_DATA` of this process, in bytes. It limits private writable memory, not shared maps.
 pub fn set_data_limit(bytes: u64) -> Result<()> {
     set_soft(Resource::RLIMIT_DATA, "RLIMIT_DATA", bytes, |_, hard| hard)
 }
 
-/// Room for private memory beyond `RLIMIT_DATA`, as long as this value lives.
+/// Allows private memory beyond `RLIMIT_DATA` as long as this value lives.
 #[derive(Debug)]
 pub struct DataRoom(Option<Raised>);
 
 #[derive(Debug)]
 enum Raised {
-    /// By so many bytes.
+    /// By this number of bytes.
     By(u64),
-    /// To no limit at all, from this one.
+    /// From this limit to no limit.
     From(u64),
 }
 
-/// Held while the limit is changed.
+/// Locked while the limit is changed.
 static DATA_LIMIT: Mutex<()> = Mutex::new(());
 
 impl DataRoom {
-    /// Raises the soft limit of this process by `bytes`, or as far as the hard one allows.
+    /// Raises the soft limit of this process by `bytes`, or as far as the hard limit allows.
     pub fn new(bytes: u64) -> DataRoom {
         let _held = DATA_LIMIT.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(before) = limit(Resource::RLIMIT_DATA) else {
@@ -423,7 +422,7 @@ impl Drop for DataRoom {
         let limit = match (raised, limit(Resource::RLIMIT_DATA)) {
             (Raised::By(bytes), Some(now)) => now.saturating_sub(bytes),
             (Raised::From(before), None) => before,
-            // Others have set it since.
+            // Other code has set the limit since.
             _ => return,
         };
         // Lowering a soft limit is always allowed.
@@ -431,21 +430,22 @@ impl Drop for DataRoom {
     }
 }
 
-/// Forbids core dumps of this process by its soft `RLIMIT_CORE`. Not 0, which a program that collects dumps through a
-/// pipe does not get to see: Linux starts none for 1, and writes no file of one byte.
+/// Forbids core dumps of this process by its soft `RLIMIT_CORE`. The limit is 1: Linux then starts no program that
+/// collects dumps through a pipe, which it does for 0, and writes no file of one byte.
 pub fn forbid_core_dumps() -> Result<()> {
     set_soft(Resource::RLIMIT_CORE, "RLIMIT_CORE", 1, |_, hard| hard)
 }
 
-/// Lowers the soft `RLIMIT_STACK` of this process: the stack of the first thread, which does not count as data.
+/// Lowers the soft `RLIMIT_STACK` of this process: the size of the first thread's stack, which `RLIMIT_DATA` does not
+/// count.
 pub fn set_stack_limit(bytes: u64) -> Result<()> {
     set_soft(Resource::RLIMIT_STACK, "RLIMIT_STACK", bytes, |soft, _| {
         soft
     })
 }
 
-/// Limits the soft `RLIMIT_AS` of this process to `more` bytes beyond the addresses it has now. Unlike `RLIMIT_DATA` it
-/// also counts memory that was made read-only.
+/// Limits the soft `RLIMIT_AS` of this process to `more` bytes beyond the address space that it has now. Unlike
+/// `RLIMIT_DATA` it also counts memory that was made read-only.
 #[cfg(feature = "sandbox")]
 pub fn set_address_limit(more: u64) -> Result<()> {
     let what = "/proc/self/statm";
@@ -475,7 +475,7 @@ fn set_soft(
         .map_err(|errno| error("setrlimit", errno))
 }
 
-/// Number of cores that this process may run on, container limits included.
+/// The number of cores that this process may run on, container limits included.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }

@@ -1,4 +1,4 @@
-//! Memory maps of segments as raw memory: this layer never forms a reference into one.
+//! Memory maps of segments as raw memory. This layer never forms a reference into a map.
 
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -33,7 +33,7 @@ pub fn page_size() -> usize {
 /// Access rights of mapped pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prot {
-    /// None: any access is SIGSEGV.
+    /// No access: any access is SIGSEGV.
     None,
     /// Reading.
     Read,
@@ -51,10 +51,10 @@ impl Prot {
     }
 }
 
-/// A shared map of part of a segment; unmapped on drop.
+/// A shared map of a part of a segment. Dropping it unmaps it.
 ///
-/// It only hands out raw pointers. Layers above decide from ownership and leases whether memory may be read or written.
-/// Touching pages beyond the segment's length is SIGBUS.
+/// A map only hands out raw pointers. Layers above decide from ownership and leases whether memory may be read or
+/// written. Touching pages beyond the segment's length is SIGBUS.
 #[derive(Debug)]
 pub struct Map {
     base: NonNull<u8>,
@@ -62,24 +62,24 @@ pub struct Map {
     unmap: Unmap,
 }
 
-/// How the map is unmapped.
+/// The code that unmaps the map.
 #[derive(Debug)]
 enum Unmap {
-    /// By `memmap2`: an ordinary map.
+    /// `memmap2`, for an ordinary map.
     Plain { _raw: MmapRaw },
-    /// By [`Map::drop`]: aligned to 2 MiB, or private, which `memmap2` does not do.
+    /// [`Map::drop`], for a map that is aligned to 2 MiB or private, which `memmap2` does not support.
     Whole,
 }
 
 // SAFETY: a Map is an address range and hands out raw pointers only. Mapping, protecting and unmapping may happen on
 // any thread, and unmapping needs `&mut` (drop).
 unsafe impl Send for Map {}
-// SAFETY: as above; the shared methods are system calls that Linux serialises.
+// SAFETY: as for `Send`; the methods that take `&self` are system calls, which Linux serialises.
 unsafe impl Sync for Map {}
 
 impl Map {
-    /// Maps `len` bytes of `segment` from `offset` (a multiple of the page size); they may extend beyond its present
-    /// length.
+    /// Maps `len` bytes of `segment` from `offset` (a multiple of the page size). The range may extend beyond the
+    /// present length of the segment.
     ///
     /// With `aligned_2m` the base is a multiple of 2 MiB, so that chunks of the segment can be huge pages.
     pub fn new(
@@ -143,8 +143,8 @@ impl Map {
         let start = reserved as usize;
         let base = start.next_multiple_of(HUGE);
         let mapped = match allowed() {
-            // SAFETY: [base, base + padded) is inside the reservation just made, which nothing else knows of, so
-            // MAP_FIXED replaces only pages of ours.
+            // SAFETY: [base, base + padded) is inside the reservation just made, whose address no other code has, so
+            // MAP_FIXED replaces only pages of the reservation.
             Ok(()) => unsafe {
                 libc::mmap(
                     base as *mut libc::c_void,
@@ -172,7 +172,7 @@ impl Map {
             }
         }
         if let Some(error) = failed {
-            // SAFETY: this is the rest of the reservation, of which no pointer was handed out.
+            // SAFETY: this is the rest of the reservation; no pointer into it was handed out.
             unsafe { libc::munmap(base as *mut libc::c_void, padded) };
             return Err(error);
         }
@@ -194,7 +194,7 @@ impl Map {
         self.len
     }
 
-    /// The address of byte `at`, if the `len` bytes from there are inside the map.
+    /// The address of byte `at`, if the `len` bytes from there on are inside the map.
     pub fn at(&self, at: usize, len: usize) -> Option<NonNull<u8>> {
         let end = at.checked_add(len)?;
         if end > self.len {
@@ -226,7 +226,7 @@ impl Map {
         }
     }
 
-    /// Excludes this map from forked copies of this process: touching it there is SIGSEGV.
+    /// Excludes this map from forked copies of this process: there, touching it is SIGSEGV.
     pub fn exclude_from_forks(&self) -> Result<()> {
         self.advise(0..self.len, libc::MADV_DONTFORK, "madvise(DONTFORK)")
     }
@@ -236,7 +236,7 @@ impl Map {
         self.advise(range, libc::MADV_DONTDUMP, "madvise(DONTDUMP)")
     }
 
-    /// Advises Linux, or sets a property, without changing content or addresses.
+    /// Gives Linux advice, or sets a property, that changes neither content nor addresses.
     fn advise(&self, range: Range<usize>, advice: i32, call: &'static str) -> Result<()> {
         let error = |errno| {
             let what = format!("bytes {} to {} of a map", range.start, range.end);
@@ -249,7 +249,7 @@ impl Map {
             .at(range.start, range.len())
             .ok_or_else(|| error(Errno::ENOMEM))?;
         allowed()
-            // SAFETY: the range is inside this live map; callers pass advice that keeps content and protection.
+            // SAFETY: the range is inside this live map; callers pass only advice that keeps content and protection.
             .map(|()| unsafe { libc::madvise(address.as_ptr().cast(), range.len(), advice) })
             .and_then(Errno::result)
             .map(drop)
@@ -257,12 +257,12 @@ impl Map {
     }
 
     /// In a forked copy of a process that called [`Map::exclude_from_forks`]: maps the same bytes of `segment`, which
-    /// must be this map's, at the same addresses, read-only.
+    /// must be the segment of this map, read-only at the same addresses.
     pub fn remap_read_only_in_fork(&self, segment: &Segment) -> Result<()> {
         let what = || format!("a map of {} bytes, in a forked copy", self.len);
         allowed().map_err(|errno| Error::new("mmap", errno, what()))?;
-        // SAFETY: the addresses of this map, which are unmapped here. MAP_FIXED_NOREPLACE fails if anything else is
-        // mapped there.
+        // SAFETY: the addresses of this map, which are not mapped in this process. MAP_FIXED_NOREPLACE fails if
+        // anything else is mapped there.
         let mapped = unsafe {
             libc::mmap(
                 self.base.as_ptr().cast(),
@@ -280,12 +280,12 @@ impl Map {
         }
     }
 
-    /// Makes `range` (a multiple of the page size at both ends) this process's own: it keeps its content, but from now
-    /// on what is written here changes a copy of the page, and no other map. With `shared` this ends: the copies are
-    /// dropped, and `range` shows the segment again.
+    /// Makes `range` (a multiple of the page size at both ends) private to this process. The content stays, but writes
+    /// to it from now on change a copy of the page, and no other map. With `shared`, reverses this: drops the copies,
+    /// and `range` shows the segment again.
     ///
-    /// `segment` must be this map's, which was mapped for reading and writing from its first byte on. Threads that
-    /// access `range` meanwhile see the content before or after.
+    /// `segment` must be the segment of this map, and mapped for reading and writing from its first byte on. Threads
+    /// that access `range` during the call see the content before or after.
     pub fn set_shared(&self, range: Range<usize>, segment: &Segment, shared: bool) -> Result<()> {
         let kind = if shared {
             libc::MAP_SHARED
@@ -296,8 +296,8 @@ impl Map {
         self.replace(range, Prot::ReadWrite, kind, Some((segment, at)))
     }
 
-    /// Maps `len` bytes of `segment` from `offset` (a multiple of the page size) for reading and writing: what is
-    /// written changes copies of the pages. From 2 MiB on aligned to 2 MiB.
+    /// Maps `len` bytes of `segment` from `offset` (a multiple of the page size) for reading and writing. Writes change
+    /// copies of the pages. A map of at least 2 MiB is aligned to 2 MiB.
     pub fn new_private(segment: &Segment, offset: u64, len: usize) -> Result<Map> {
         if len >= HUGE {
             return Map::aligned(segment, offset, len, Prot::ReadWrite, libc::MAP_PRIVATE);
@@ -307,7 +307,7 @@ impl Map {
             Error::new("mmap", errno, what)
         };
         allowed().map_err(error)?;
-        // SAFETY: at an address that Linux chooses, this replaces nothing.
+        // SAFETY: a map at an address that Linux chooses replaces nothing.
         let mapped = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -329,8 +329,8 @@ impl Map {
         })
     }
 
-    /// Makes this map a copy: it keeps its content and its rights to read, and shows no later change of `segment`,
-    /// which it maps from `offset` on. Nothing may change it meanwhile.
+    /// Replaces this map by a copy of its content, which can be read and which later changes of `segment` do not
+    /// affect. The map must show `segment` from `offset` on. Nothing may change the content during the call.
     pub fn detach(&self, segment: &Segment, offset: u64) -> Result<()> {
         let all = 0..self.len.next_multiple_of(PAGE);
         self.replace(
@@ -343,19 +343,20 @@ impl Map {
         self.protect(0..self.len, Prot::Read)
     }
 
-    /// Copies all pages of a map that is private and may be written. Other threads may write to them meanwhile.
+    /// Copies all pages of a map that is private and writable. Other threads may write to them meanwhile.
     pub fn copy_pages(&self) {
         for page in (0..self.len).step_by(PAGE) {
-            // SAFETY: a byte of a page of this live map, which is mapped for writing.
+            // SAFETY: the address of a byte of this live map, which is mapped for writing; other threads of this
+            // process may write it, and atomics allow that.
             let byte = unsafe { AtomicU8::from_ptr(self.base.add(page).as_ptr()) };
             let value = byte.load(Ordering::Relaxed);
-            // A write in any case. If it fails, another thread has written there.
+            // Any write makes Linux copy the page. If the exchange fails, another thread has written.
             let _ = byte.compare_exchange(value, value, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
-    /// Replaces `range` (a multiple of the page size at both ends) by a copy in memory of this process, without the
-    /// segment. What other threads write meanwhile may be lost.
+    /// Replaces `range` (a multiple of the page size at both ends) by a copy of its content in private memory. Writes
+    /// of other threads during the call may be lost.
     pub fn copy_in_place(&self, range: Range<usize>) -> Result<()> {
         let error = |errno| {
             let what = format!("bytes {} to {} of a map, copied", range.start, range.end);
@@ -365,8 +366,8 @@ impl Map {
             .at(range.start, range.len())
             .ok_or_else(|| error(Errno::ENOMEM))?;
         allowed().map_err(error)?;
-        // SAFETY: the new map is at an address that Linux chooses, is as long as the range, and known to no other code;
-        // then it replaces pages of this live map (checked by `at`).
+        // SAFETY: the new map is at an address that Linux chooses, as long as the range, and known to no other code. It
+        // then replaces pages of this live map (checked by `at`).
         let moved = unsafe {
             let copy = libc::mmap(
                 std::ptr::null_mut(),
@@ -390,8 +391,8 @@ impl Map {
         }
     }
 
-    /// Unmaps `range` (a multiple of the page size at both ends), whose addresses stay reserved. The caller has no
-    /// pointer left that it uses.
+    /// Unmaps `range` (a multiple of the page size at both ends). Its addresses stay reserved. The caller must not use
+    /// pointers into it any more.
     pub fn release(&self, range: Range<usize>) -> Result<()> {
         let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         self.replace(range, Prot::None, kind, None)
@@ -447,12 +448,12 @@ impl Map {
         if range.end > padded || range.start > range.end {
             return Err(error(Errno::ENOMEM));
         }
-        // SAFETY: inside the map, whose last page is mapped whole.
+        // SAFETY: the address is inside the map, whose last page is mapped as a whole.
         let address = unsafe { self.base.add(range.start) };
         let (fd, offset) = segment.map_or((-1, 0), |(segment, at)| (segment.as_raw_fd(), at));
         allowed().map_err(error)?;
-        // SAFETY: the range is inside this live map (checked above), so MAP_FIXED replaces only pages of ours. Linux
-        // refuses before it unmaps anything: nothing is accounted for (`MAP_NORESERVE`).
+        // SAFETY: the range is inside this live map (checked above), so MAP_FIXED replaces only pages of this map. If
+        // Linux refuses, it does so before it unmaps anything: with `MAP_NORESERVE` it accounts for nothing.
         let mapped = unsafe {
             libc::mmap(
                 address.as_ptr().cast(),
@@ -470,8 +471,8 @@ impl Map {
         }
     }
 
-    /// Whether the first access to a chunk of `range` shall allocate a huge page, where Linux does so for shared
-    /// memory.
+    /// Advises Linux whether the first access to a chunk of `range` should allocate a huge page. Linux may be
+    /// configured to ignore this for shared memory.
     pub fn advise_huge(&self, range: Range<usize>, huge: bool) -> Result<()> {
         if huge {
             self.advise(range, libc::MADV_HUGEPAGE, "madvise(HUGEPAGE)")
@@ -480,7 +481,7 @@ impl Map {
         }
     }
 
-    /// Asks Linux to turn the 2 MiB chunks of `range` into huge pages now. Content is kept; best effort.
+    /// Asks Linux to turn the 2 MiB chunks of `range` into huge pages now. The content stays. May fail at any time.
     pub fn collapse(&self, range: Range<usize>) -> Result<()> {
         /// From Linux' include/uapi/asm-generic/mman-common.h, 6.1 and later.
         const MADV_COLLAPSE: i32 = 25;
@@ -492,17 +493,17 @@ impl Drop for Map {
     fn drop(&mut self) {
         if matches!(self.unmap, Unmap::Whole) {
             let padded = self.len.next_multiple_of(PAGE);
-            // SAFETY: the range was mapped by `aligned` or `new_private` and is unmapped only here; every holder of a
+            // SAFETY: the range was mapped by `aligned` or `new_private` and is unmapped only here. Code that has a
             // pointer into it also holds the value that owns this map.
             unsafe { libc::munmap(self.base.as_ptr().cast(), padded) };
         }
     }
 }
 
-/// Device and inode of the file mapped at `address`, if any.
+/// Device and inode of the file that is mapped at `address`, if any.
 pub fn mapped_file(address: NonNull<u8>) -> Option<(u64, u64)> {
     let address = address.as_ptr() as usize;
-    // Paths in it need not be UTF-8.
+    // Paths in the file need not be UTF-8.
     let maps = std::fs::read("/proc/self/maps").ok()?;
     String::from_utf8_lossy(&maps).lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace();

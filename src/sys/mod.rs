@@ -1,8 +1,8 @@
-//! Linux as RAII values and typed errors: the one place where the crate makes system calls.
+//! System calls of Linux as RAII values and typed errors. Only this module makes system calls.
 //!
 //! Each wrapper retries `EINTR`, owns what it opened ([`Segment`], [`Map`], [`process::PidFd`], [`event::EventFd`],
-//! [`event::Poller`]) and returns an [`Error`] that names the call, its object and the errno. Nothing in this module
-//! knows about arenas, links or jobs.
+//! [`event::Poller`]) and returns an [`Error`] that names the call, its object and the errno. This module knows nothing
+//! of arenas, links or jobs.
 
 pub mod abort;
 #[cfg(test)]

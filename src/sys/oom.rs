@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use super::limits::groups;
 
-/// Counts the processes that Linux has killed for want of memory.
+/// Counts the processes that Linux has killed for lack of memory.
 ///
-/// A memory control group counts its own members that were killed, whether the group, an ancestor or the machine ran
-/// out of memory. So the innermost group with a counter is read, and the machine's counter only where no group has one.
+/// A memory control group counts its own members that were killed, no matter whether the group, an ancestor or the
+/// machine ran out of memory. So the counter of the innermost group that has one is read. If no group has a counter,
+/// that of the machine is read.
 #[derive(Debug)]
 pub struct OomCounter {
     path: PathBuf,
@@ -31,7 +32,7 @@ impl OomCounter {
             .find(|counter| counter.read().is_some())
     }
 
-    /// Number of processes killed so far.
+    /// The number of processes killed so far.
     pub fn read(&self) -> Option<u64> {
         let text = fs::read_to_string(&self.path).ok()?;
         text.lines().find_map(|line| {
@@ -41,8 +42,8 @@ impl OomCounter {
     }
 }
 
-/// Memory in bytes that only process `pid` has: what it has touched of its heap and stacks. Shared memory and file
-/// pages do not count. `None` once the process is gone.
+/// The number of bytes of memory that only process `pid` has: the pages of its heap and stacks that it has touched.
+/// Shared memory and file pages do not count. `None` if the process has ended.
 pub fn private_memory(root: &Path, pid: u32) -> Option<u64> {
     // Not `smaps_rollup`, which requires the rights of a debugger.
     let text = fs::read_to_string(root.join(format!("proc/{pid}/statm"))).ok()?;

@@ -1,4 +1,4 @@
-//! Unix packet sockets that carry descriptors: what the store's server and clients talk over.
+//! Unix packet sockets that carry descriptors, over which the store's server and its clients communicate.
 
 use std::ffi::OsStr;
 use std::io::IoSlice;
@@ -20,19 +20,20 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use super::error::{Error, Result, retry};
 use super::inject::allowed;
 
-/// Descriptors that a packet may carry (`SCM_MAX_FD`): none is closed by Linux while it is received, which may wait.
+/// Max number of descriptors in a packet (`SCM_MAX_FD`). With room for all of them, Linux closes none while a packet is
+/// received; closing may wait.
 const MAX_FDS: u32 = 253;
-/// Bytes of a control message with that many.
-// SAFETY: it only calculates.
+/// Length in bytes of a control message with `MAX_FDS` descriptors.
+// SAFETY: `CMSG_SPACE` only calculates.
 const CONTROL: usize = unsafe { libc::CMSG_SPACE(MAX_FDS * size_of::<RawFd>() as u32) } as usize;
 
-/// Room for control messages.
+/// Memory for control messages, aligned as Linux requires.
 #[repr(C, align(8))]
 struct Control([u8; CONTROL]);
 const _: () = assert!(align_of::<Control>() >= align_of::<libc::cmsghdr>());
 
-/// One end of a connection that keeps the limits of packets, or a socket that accepts such connections. Its descriptor
-/// is close-on-exec.
+/// One end of a connection that preserves the boundaries of packets, or a socket that accepts such connections. Its
+/// descriptor is close-on-exec.
 #[derive(Debug)]
 pub struct PacketSocket {
     fd: OwnedFd,
@@ -41,9 +42,9 @@ pub struct PacketSocket {
 /// The process at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
-    /// Its process number when it connected or began to listen.
+    /// The process id at the time when it connected or began to listen.
     pub pid: i32,
-    /// Its effective user id then.
+    /// The effective user id at that time.
     pub uid: u32,
 }
 
@@ -52,9 +53,9 @@ pub struct Peer {
 pub struct Packet {
     /// Length in bytes; 0 if the other end is closed.
     pub len: usize,
-    /// The descriptors that came with it.
+    /// The descriptors in the packet.
     pub fds: Vec<OwnedFd>,
-    /// The packet was longer than the buffer, or some of its descriptors could not be received.
+    /// Whether the packet was longer than the buffer, or some of its descriptors could not be received.
     pub is_cut: bool,
 }
 
@@ -82,7 +83,7 @@ impl PacketSocket {
     /// A copy of the descriptor `fd` that this process was started with, if it is a packet socket that listens at
     /// `path`.
     pub fn inherited(fd: RawFd, path: &Path) -> Option<PacketSocket> {
-        // SAFETY: it accesses no memory of this process; a number that is no descriptor is an error.
+        // SAFETY: `fcntl` accesses no memory of this process. A number that is no descriptor is an error.
         let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
         let socket = PacketSocket {
             fd: own(Errno::result(copy).ok()?),
@@ -96,8 +97,8 @@ impl PacketSocket {
         (is_wanted && nonblocking.is_ok()).then_some(socket)
     }
 
-    /// A socket that sends messages to a service manager at `path`, a path or an abstract name that begins with `@`. Sending
-    /// waits for at most `patience`.
+    /// A socket that sends messages to a service manager at `path`: a path, or an abstract name that begins with `@`.
+    /// Sending waits at most for `patience`.
     pub fn notify(path: &OsStr, patience: Duration) -> Result<PacketSocket> {
         let error = |errno| Error::new("connect", errno, path.display().to_string());
         let flags = SockFlag::SOCK_CLOEXEC;
@@ -112,7 +113,7 @@ impl PacketSocket {
         Ok(PacketSocket { fd })
     }
 
-    /// Connects to `path`. Later calls that wait for longer than `patience` fail with `EAGAIN`.
+    /// Connects to `path`. Later calls on the socket fail with `EAGAIN` if they wait longer than `patience`.
     pub fn connect(path: &Path, patience: Duration) -> Result<PacketSocket> {
         let error = |errno| Error::new("connect", errno, path.display().to_string());
         let socket = PacketSocket::new(SockFlag::empty())?;
@@ -124,7 +125,7 @@ impl PacketSocket {
         Ok(socket)
     }
 
-    /// Two ends of a connection. Calls of the first that wait for longer than `patience` fail with `EAGAIN`.
+    /// Two ends of a connection. Calls on the first end fail with `EAGAIN` if they wait longer than `patience`.
     pub fn pair(patience: Duration) -> Result<(PacketSocket, PacketSocket)> {
         let error = |errno| Error::new("socketpair", errno, "two Unix packet sockets");
         let flags = SockFlag::SOCK_CLOEXEC;
@@ -141,7 +142,7 @@ impl PacketSocket {
         ))
     }
 
-    /// Lets receiving wait for as long as nothing comes. Sending keeps its limit.
+    /// Lets `receive` wait without a limit. The limit of `send` stays.
     pub fn wait_forever(&self) -> Result<()> {
         setsockopt(&self.fd, ReceiveTimeout, &TimeVal::milliseconds(0))
             .map_err(|errno| Error::new("setsockopt(SO_RCVTIMEO)", errno, "a connection"))
@@ -149,16 +150,16 @@ impl PacketSocket {
 
     /// Ends the connection, for all threads that use it.
     pub fn close_both_ways(&self) {
-        // It fails only for a connection that has ended.
+        // Fails only if the connection has ended already.
         let _ = shutdown(self.fd.as_raw_fd(), Shutdown::Both);
     }
 
-    /// Accepts the next connection, whose calls never wait. `None` if there is none.
+    /// Accepts the next connection. Calls on it never wait. `None` if no connection is pending.
     pub fn accept(&self) -> Result<Option<PacketSocket>> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         match retry(|| accept4(self.fd.as_raw_fd(), flags)) {
             Ok(fd) => Ok(Some(PacketSocket { fd: own(fd) })),
-            // The last: the client has gone before it was accepted.
+            // ECONNABORTED: the client has closed before it was accepted.
             Err(Errno::EAGAIN | Errno::ECONNABORTED) => Ok(None),
             Err(errno) => Err(Error::new("accept4", errno, "a Unix packet socket")),
         }
@@ -176,12 +177,13 @@ impl PacketSocket {
 
     /// Sends `bytes` as one packet, with copies of `fds`.
     ///
-    /// `EAGAIN` means that the other end does not read: at once if this end never waits, otherwise after its time limit.
+    /// `EAGAIN` means that the other end does not read. If this end never waits, it is returned at once, otherwise
+    /// after the time limit.
     pub fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
         self.send_with(bytes, fds, MsgFlags::empty())
     }
 
-    /// The same without waiting, and without a descriptor.
+    /// Like [`send`](Self::send), but never waits, and sends no descriptors.
     pub fn send_now(&self, bytes: &[u8]) -> Result<()> {
         self.send_with(bytes, &[], MsgFlags::MSG_DONTWAIT)
     }
@@ -209,17 +211,19 @@ impl PacketSocket {
         })
     }
 
-    /// Receives the next packet into `bytes`. `EAGAIN` as for [`PacketSocket::send`].
+    /// Receives the next packet into `bytes`. `EAGAIN` as in [`PacketSocket::send`].
     pub fn receive(&self, bytes: &mut [u8]) -> Result<Packet> {
         let error = |errno| Error::new("recvmsg", errno, "a packet");
         match retry(|| self.receive_once(bytes)) {
-            // The other end has closed before it had read everything. What it had sent comes after this error.
+            // The other end has closed before it had read everything. The packets that it had sent come after this
+            // error.
             Err(Errno::ECONNRESET) => retry(|| self.receive_once(bytes)).map_err(error),
             received => received.map_err(error),
         }
     }
 
-    /// Not by `nix`, which drops the descriptors of a packet of which some could not be received, without closing them.
+    /// Does not use `nix`: if some descriptors of a packet could not be received, it drops the others without closing
+    /// them.
     fn receive_once(&self, bytes: &mut [u8]) -> nix::Result<Packet> {
         let mut control = Control([0; CONTROL]);
         let mut part = libc::iovec {
@@ -232,7 +236,8 @@ impl PacketSocket {
         message.msg_iovlen = 1;
         message.msg_control = (&raw mut control).cast();
         message.msg_controllen = CONTROL as _;
-        // SAFETY: the message points to one part, and to `CONTROL` bytes aligned as `cmsghdr` is; both outlive the call.
+        // SAFETY: the message points to one part, and to `CONTROL` bytes aligned as `cmsghdr` is; both outlive the
+        // call.
         let answer = unsafe {
             libc::recvmsg(
                 self.fd.as_raw_fd(),
@@ -242,10 +247,10 @@ impl PacketSocket {
         };
         let len = usize::try_from(answer).map_err(|_| Errno::last())?;
         let mut fds = Vec::new();
-        // SAFETY: Linux has filled the buffer, of which `msg_controllen` now says how much; the macros stay within.
+        // SAFETY: Linux has filled `msg_controllen` bytes of the buffer; the macros stay within them.
         let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
         while !header.is_null() {
-            // SAFETY: the header, and as many bytes after it as it says, were written by Linux.
+            // SAFETY: Linux has written the header, and after it the number of bytes that the header says.
             unsafe {
                 if ((*header).cmsg_level, (*header).cmsg_type)
                     == (libc::SOL_SOCKET, libc::SCM_RIGHTS)
@@ -268,7 +273,7 @@ impl PacketSocket {
 }
 
 impl From<OwnedFd> for PacketSocket {
-    /// For a descriptor that this process was started with.
+    /// Wraps a descriptor that this process was started with.
     fn from(fd: OwnedFd) -> Self {
         Self { fd }
     }
@@ -280,10 +285,10 @@ impl AsFd for PacketSocket {
     }
 }
 
-/// The descriptor `fd` that this process was started with, of which the caller takes ownership: to be called once for each.
+/// Takes ownership of the descriptor `fd` that this process was started with. May be called once for each descriptor.
 /// `None` if there is no such descriptor.
 pub fn inherited(fd: RawFd) -> Option<OwnedFd> {
-    // SAFETY: it accesses no memory of this process; a number that is no descriptor is an error.
+    // SAFETY: `fcntl` accesses no memory of this process. A number that is no descriptor is an error.
     let set = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     Errno::result(set).ok()?;
     Some(own(fd))
@@ -291,7 +296,7 @@ pub fn inherited(fd: RawFd) -> Option<OwnedFd> {
 
 /// Takes ownership of a descriptor that a system call has just made.
 fn own(fd: RawFd) -> OwnedFd {
-    // SAFETY: `accept4`, `recvmsg` and `fcntl(F_DUPFD_CLOEXEC)` return descriptors that they made for this process in
-    // that very call, so nothing else owns them. One that was inherited is taken once, by the only code that looks for it.
+    // SAFETY: `accept4`, `recvmsg` and `fcntl(F_DUPFD_CLOEXEC)` return descriptors that they have just made for this
+    // process, so nothing else owns them. An inherited descriptor is taken once, by the only code that looks for it.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }

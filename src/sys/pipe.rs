@@ -1,4 +1,4 @@
-//! Pipes for what workers write to stdout and stderr.
+//! Pipes for the stdout and stderr of workers.
 
 use std::ffi::c_int;
 use std::fs::File;
@@ -19,9 +19,9 @@ use super::inject::allowed;
 /// A pipe with a non-blocking read end; both ends are close-on-exec and numbered above 2.
 #[derive(Debug)]
 pub struct OutputPipe {
-    /// Kept by the supervisor.
+    /// The read end, which stays in the supervisor.
     pub read: OwnedFd,
-    /// Inherited by a worker.
+    /// The write end, which a worker inherits.
     pub write: OwnedFd,
 }
 
@@ -30,7 +30,7 @@ pub struct OutputPipe {
 pub enum Found {
     /// This number of bytes was read.
     Bytes(usize),
-    /// Nothing to read now.
+    /// There is nothing to read now.
     Nothing,
     /// Every write end is closed.
     End,
@@ -49,26 +49,26 @@ impl OutputPipe {
         Ok(OutputPipe { read, write })
     }
 
-    /// Returns the read end and closes the write end.
+    /// Closes the write end and returns the read end.
     pub fn into_read(self) -> OwnedFd {
         self.read
     }
 }
 
-/// Opens an existing file that is not a regular one for writing, without waiting: a named pipe that no process has open
-/// for reading is an error (`ENXIO`). Later writes block as usual.
+/// Opens an existing file that is not a regular file for writing, without waiting. If it is a named pipe that no
+/// process has open for reading, that is an error (`ENXIO`). Later writes block as usual.
 pub fn open_to_write(path: &Path) -> Result<File> {
     let what = || path.display().to_string();
     let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
     let file = retry(|| nix::fcntl::open(path, flags, Mode::empty()))
         .map_err(|errno| Error::new("open", errno, what()))?;
-    // Affects this description only: it was opened here.
+    // Affects no other process: this description was opened here.
     fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))
         .map_err(|errno| Error::new("fcntl(F_SETFL)", errno, what()))?;
     Ok(file.into())
 }
 
-/// Opens `/dev/null`, to be a child's stdin.
+/// Opens `/dev/null` for a child's stdin.
 pub fn open_null() -> Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let fd = retry(|| nix::fcntl::open("/dev/null", flags, Mode::empty()))
@@ -77,7 +77,7 @@ pub fn open_null() -> Result<OwnedFd> {
 }
 
 /// Opens `/dev/null` as each of descriptors 0 to 2 that this program has closed. Otherwise the next descriptors opened
-/// would get these numbers, and whatever prints would write into shared memory, or into a pipe whose end kills workers.
+/// would get these numbers, and printing would write into shared memory, or into a pipe whose end kills workers.
 pub fn open_closed_standard() -> Result<()> {
     loop {
         let fd = retry(|| nix::fcntl::open("/dev/null", OFlag::O_RDWR, Mode::empty()))
@@ -98,22 +98,22 @@ pub fn above_standard(fd: OwnedFd) -> Result<OwnedFd> {
     duplicate(fd.as_fd())
 }
 
-/// Another descriptor of the same description, close-on-exec and numbered above 2.
+/// A new descriptor of the same description, close-on-exec and numbered above 2.
 pub fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     let number = allowed()
         .and_then(|()| fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3)))
         .map_err(|errno| Error::new("fcntl(F_DUPFD_CLOEXEC)", errno, "an end of a pipe"))?;
-    // SAFETY: Linux has just made this descriptor for us; nothing else knows its number.
+    // SAFETY: Linux has just made this descriptor for this process, and no other code knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Duplicates this process's stdout (1) or stderr (2).
 pub fn duplicate_standard(number: RawFd) -> Result<OwnedFd> {
-    // SAFETY: borrowed during this call only; a number that is not open makes `fcntl` fail.
+    // SAFETY: borrowed during this call only. If the number is not open, `fcntl` fails.
     duplicate(unsafe { BorrowedFd::borrow_raw(number) })
 }
 
-/// Reads what is available, without waiting.
+/// Reads the available bytes, without waiting.
 pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Found> {
     match retry(|| nix::unistd::read(fd, buffer)) {
         Ok(0) => Ok(Found::End),
@@ -123,7 +123,7 @@ pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Found> {
     }
 }
 
-/// Writes all of `bytes`. Waits for room, also where another process has made the description non-blocking.
+/// Writes all of `bytes`. Waits for room, even if another process has made the description non-blocking.
 pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
     let failed = |errno| Error::new("write", errno, "the output of this worker");
     while !bytes.is_empty() {
@@ -139,10 +139,10 @@ pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Makes Linux send SIGURG to the thread `writer` on every write to this pipe; if `writer` itself writes, before its
-/// `write` returns. [`watch_own_output`] handles that signal.
+/// Makes Linux send SIGURG to the thread `writer` on every write to this pipe. If `writer` itself writes, the signal
+/// arrives before its `write` returns. [`watch_own_output`] handles the signal.
 pub fn signal_writer(read: BorrowedFd<'_>, writer: Pid) -> Result<()> {
-    /// From Linux' include/uapi/asm-generic/fcntl.h; libc names them for some targets only.
+    /// From Linux' include/uapi/asm-generic/fcntl.h; libc defines them for some targets only.
     const F_SETSIG: c_int = 10;
     const F_SETOWN_EX: c_int = 15;
     const F_OWNER_TID: c_int = 0;
@@ -160,7 +160,7 @@ pub fn signal_writer(read: BorrowedFd<'_>, writer: Pid) -> Result<()> {
         Error::new(call, errno, what)
     };
     allowed()
-        // SAFETY: `F_SETOWN_EX` reads a structure of two ints, which lives through the call.
+        // SAFETY: `F_SETOWN_EX` reads a structure of two ints, which outlives the call.
         .map(|()| unsafe { libc::fcntl(read.as_raw_fd(), F_SETOWN_EX, &raw const owner) })
         .and_then(Errno::result)
         .map_err(|errno| failed("fcntl(F_SETOWN_EX)", errno))?;
@@ -184,8 +184,8 @@ extern "C" fn on_output(_signal: c_int) {
     WRITTEN.store(true, Ordering::Relaxed);
 }
 
-/// Makes [`output_was_written`] true whenever this process, or a child of it, writes to a pipe for which the calling
-/// thread was named to [`signal_writer`].
+/// Makes [`output_was_written`] return true whenever this process or a child of it writes to a pipe for which
+/// [`signal_writer`] was called with the calling thread.
 ///
 /// Uses SIGURG, whose default action is to do nothing. Interrupted system calls are restarted.
 pub fn watch_own_output() -> Result<()> {
@@ -212,18 +212,18 @@ pub fn clear_output_written() {
     WRITTEN.store(false, Ordering::Relaxed);
 }
 
-/// Makes the C library buffer stdout by line, as it does on a terminal: text still in a larger buffer would be lost
-/// when the process is killed.
+/// Makes the C library buffer stdout by line, as on a terminal: text in a larger buffer would be lost when the process
+/// is killed.
 pub fn print_line_by_line() {
     unsafe extern "C" {
         static stdout: *mut libc::FILE;
     }
-    // SAFETY: this is the C library's own stream, for which it allocates the buffer; called at the start of the
+    // SAFETY: this is the C library's own stream, for which it allocates the buffer. Called at the start of the
     // process, before anything is printed.
     let _ = unsafe { libc::setvbuf(stdout, std::ptr::null_mut(), libc::_IOLBF, 0) };
 }
 
-/// Flushes the C library's streams; waits for streams that another thread has locked.
+/// Flushes the C library's streams. Waits for streams that another thread has locked.
 pub fn flush_c_streams() {
     // SAFETY: null stands for all streams; the C library locks each of them.
     let _ = unsafe { libc::fflush(std::ptr::null_mut()) };

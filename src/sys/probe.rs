@@ -8,7 +8,7 @@ use super::map::{HUGE, Map, Prot};
 use super::process::PidFd;
 use super::segment::Segment;
 
-/// Whether pidfds and signalling through them work.
+/// Checks that pidfds, and signals through them, work.
 pub fn pidfd() -> Result<()> {
     let own = PidFd::open(Pid::this())?;
     // SAFETY: signal 0 is not delivered, and no memory is read; the descriptor lives through the call.
@@ -24,19 +24,19 @@ pub fn pidfd() -> Result<()> {
     checked("pidfd_send_signal", answer).map(drop)
 }
 
-/// Whether a range of descriptors can be closed with one call.
+/// Checks that a range of descriptors can be closed with one call.
 pub fn close_range() -> Result<()> {
     // SAFETY: no descriptor has this number, so nothing is closed.
     let answer = unsafe { libc::syscall(libc::SYS_close_range, u32::MAX, u32::MAX, 0) };
     checked("close_range", answer).map(drop)
 }
 
-/// Whether memory files exist and can be sealed against truncation.
+/// Checks that memory files exist and can be sealed against truncation.
 pub fn memfd_seals() -> Result<()> {
     Segment::create_memfd("arenite-probe", true).map(drop)
 }
 
-/// Whether 2 MiB of shared memory can be collapsed into a huge page right now.
+/// Checks that 2 MiB of shared memory can be collapsed into a huge page right now.
 pub fn collapse() -> Result<()> {
     let segment = Segment::create_memfd("arenite-probe", false)?;
     let len = HUGE as u64;
@@ -44,7 +44,7 @@ pub fn collapse() -> Result<()> {
     segment.allocate(0..super::map::PAGE as u64)?;
     let map = Map::new(&segment, 0, HUGE, Prot::ReadWrite, true)?;
     let mut answer = map.collapse(0..HUGE);
-    // A busy machine answers "try again".
+    // A busy machine returns EAGAIN.
     for _ in 0..3 {
         match &answer {
             Err(error) if error.errno() == Errno::EAGAIN => answer = map.collapse(0..HUGE),
@@ -54,7 +54,7 @@ pub fn collapse() -> Result<()> {
     answer
 }
 
-/// Whether a thread can sleep on several futex words at once.
+/// Checks that a thread can sleep on several futex words at once.
 pub fn wait_any() -> Result<()> {
     match super::futex::has_wait_any() {
         true => Ok(()),
@@ -80,7 +80,7 @@ pub fn landlock_abi() -> Result<u32> {
     checked("landlock_create_ruleset", answer).map(|abi| u32::try_from(abi).unwrap_or(0))
 }
 
-/// Whether system calls can be filtered so that a forbidden one kills the process.
+/// Checks that system calls can be filtered so that a forbidden call kills the process.
 pub fn seccomp() -> Result<()> {
     const GET_ACTION_AVAIL: u32 = 2;
     let action: u32 = libc::SECCOMP_RET_KILL_PROCESS;
@@ -90,11 +90,11 @@ pub fn seccomp() -> Result<()> {
     checked("seccomp", answer).map(drop)
 }
 
-/// Whether mappings can be sealed against moving and replacing.
+/// Checks that mappings can be sealed against moving and replacing.
 pub fn mseal() -> Result<()> {
-    // The number is the same on every architecture; libc names it for some targets only.
+    // The number is the same on every architecture; libc defines it for some targets only.
     const SYS_MSEAL: libc::c_long = 462;
-    // SAFETY: the range is empty: nothing is sealed.
+    // SAFETY: the range is empty, so nothing is sealed.
     let answer = unsafe { libc::syscall(SYS_MSEAL, 0, 0, 0) };
     checked("mseal", answer).map(drop)
 }

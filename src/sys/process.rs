@@ -25,15 +25,15 @@ use super::inject::allowed;
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// It exited with this code.
+    /// The process exited with this code.
     Code(i32),
-    /// This signal ended it.
+    /// This signal ended the process.
     Signal(i32),
-    /// It is gone, and another part of this program took its exit status.
+    /// The process has ended, and other code of this program has taken its exit status.
     Unknown,
 }
 
-/// A process, identified by a descriptor, so that its number may be reused safely.
+/// A process, identified by a descriptor, which refers to no other process even if the process id is reused.
 #[derive(Debug)]
 pub struct PidFd {
     fd: OwnedFd,
@@ -52,7 +52,7 @@ impl PidFd {
         if fd < 0 {
             return Err(Error::last("pidfd_open", format!("process {pid}")));
         }
-        // SAFETY: Linux has just made this descriptor for us; nothing else knows its number.
+        // SAFETY: Linux has just made this descriptor for this process, and no other code knows its number.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(PidFd { fd, pid })
     }
@@ -64,7 +64,7 @@ impl PidFd {
 
     fn send(&self, signal: Signal, flags: u32) -> nix::Result<()> {
         allowed()?;
-        // SAFETY: pidfd_send_signal with a null siginfo reads no memory; the descriptor is ours.
+        // SAFETY: pidfd_send_signal with a null siginfo reads no memory. `self` owns the descriptor.
         let answer = unsafe {
             libc::syscall(
                 libc::SYS_pidfd_send_signal,
@@ -77,10 +77,11 @@ impl PidFd {
         Errno::result(answer).map(drop)
     }
 
-    /// Sends `signal`. A process that is already gone is not an error.
+    /// Sends `signal`. Does not fail if the process has ended.
     pub fn kill(&self, signal: Signal) -> Result<()> {
         let send = || self.send(signal, 0);
-        // Any other failure is retried once: a process that was not killed would be waited for without end.
+        // Any other failure is retried once: if the process were not killed, this program would wait for it without
+        // end.
         let sent = send().or_else(|errno| match errno {
             Errno::ESRCH => Err(errno),
             _ => send(),
@@ -89,7 +90,7 @@ impl PidFd {
         let by_number = || self.is_unreaped() && nix::sys::signal::kill(self.pid, signal).is_ok();
         match sent {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
-            // A filter refuses the call.
+            // A system call filter forbids the call.
             Err(_) if by_number() => Ok(()),
             Err(errno) => Err(Error::new(
                 "pidfd_send_signal",
@@ -99,29 +100,29 @@ impl PidFd {
         }
     }
 
-    /// Sends `signal` to the process and to all others of the group that it leads. A group that is gone is not an
-    /// error.
+    /// Sends `signal` to the process and to all others of the group that it leads. Does not fail if the group has
+    /// ended.
     ///
-    /// Linux 6.9 finds the group by the descriptor. Before, it is found by its number, which is that of the process and
-    /// belongs to no other as long as the process has not been reaped: if another part of this program has reaped it,
-    /// nothing is sent to the rest of the group.
+    /// From Linux 6.9 on the descriptor identifies the group. Older versions need its number, which is the process id.
+    /// No other process gets that id before the process is reaped. If other code of this program has reaped the
+    /// process, nothing is sent to the rest of the group.
     pub fn kill_group(&self, signal: Signal) -> Result<()> {
         /// From Linux' include/uapi/linux/pidfd.h.
         const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 1 << 2;
         match self.send(signal, PIDFD_SIGNAL_PROCESS_GROUP) {
             Ok(()) | Err(Errno::ESRCH) => return Ok(()),
-            // An older Linux, a filter that refuses the call, or a program of another user in the group.
+            // An older Linux, a filter that forbids the call, or a program of another user in the group.
             Err(_) => {}
         }
         if self.is_unreaped() {
             #[allow(clippy::disallowed_methods, reason = "see `is_unreaped`")]
-            // Fails if no member may be signalled; the process itself is signalled below.
+            // Fails if no member may be signalled. The process itself is signalled below.
             let _ = nix::sys::signal::killpg(self.pid, signal);
         }
         self.kill(signal)
     }
 
-    /// Whether the process is a child of this one and has not been reaped, so that its number is no other process's.
+    /// Whether the process is a child of this process and not reaped yet, so that no other process has its id.
     pub fn is_unreaped(&self) -> bool {
         let unreaped = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         retry(|| waitid(Id::PIDFd(self.fd.as_fd()), unreaped)).is_ok()
@@ -136,13 +137,14 @@ impl PidFd {
         }
     }
 
-    /// Kills what the process has left behind in the group that it led, and reaps it, if it has exited. Does not sleep.
+    /// If the process has exited, kills the processes that are left in the group that it led, and reaps it. Does not
+    /// sleep.
     pub fn try_exit_of_group(&self) -> Result<Option<Exit>> {
         let unreaped = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         if self.status(unreaped)?.is_none() {
             return Ok(None);
         }
-        // Before it is reaped: its number may be used again afterwards. Fails for processes of other users.
+        // Kill before reaping: afterwards the number may be used again. Fails for processes of other users.
         let _ = self.kill_group(Signal::SIGKILL);
         self.try_exit()
     }
@@ -163,7 +165,7 @@ impl PidFd {
             Ok(WaitStatus::Exited(_, code)) => Ok(Some(Exit::Code(code))),
             Ok(WaitStatus::Signaled(_, signal, _)) => Ok(Some(Exit::Signal(signal as i32))),
             Ok(_) => Ok(None),
-            // Another part of this program reaps all children. A pidfd is readable once its process is gone.
+            // Other code of this program reaps all children. A pidfd is readable once its process has ended.
             Err(Errno::ECHILD) => {
                 let timeout = if flags.contains(WaitPidFlag::WNOHANG) {
                     PollTimeout::ZERO
@@ -173,13 +175,13 @@ impl PidFd {
                 Ok((poll_one(self.fd.as_fd(), timeout)? != PollFlags::empty())
                     .then_some(Exit::Unknown))
             }
-            // A signal that nix has no name for (a real-time one).
+            // A signal that nix does not know (a real-time signal).
             Err(Errno::EINVAL) => Ok(Some(Exit::Unknown)),
             Err(errno) => Err(Error::new("waitid", errno, format!("process {}", self.pid))),
         }
     }
 
-    /// The descriptor, readable once the process is gone.
+    /// The descriptor. It is readable once the process has ended.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -191,10 +193,10 @@ impl AsFd for PidFd {
     }
 }
 
-/// Sleeps until the unwatched child `pid` has ended on its own, and reaps it. It is not killed, because by its number
-/// alone it might be another process.
+/// Sleeps until `pid`, a child without a `PidFd`, has ended on its own, and reaps it. Does not kill it: by its id alone
+/// it might be another process.
 pub fn reap(pid: Pid) {
-    // An error means that it is gone and already reaped.
+    // An error means that the process has ended and was reaped already.
     let _ = retry(|| nix::sys::wait::waitid(Id::Pid(pid), WaitPidFlag::WEXITED));
 }
 
@@ -205,7 +207,7 @@ fn poll_one(fd: BorrowedFd<'_>, timeout: PollTimeout) -> Result<PollFlags> {
     Ok(polled[0].revents().unwrap_or(PollFlags::empty()))
 }
 
-/// The first of the consecutive numbers under which [`spawn`] passes `fds` to a child: above all of theirs.
+/// The first of the consecutive numbers as which [`spawn`] passes `fds` to a child: above the numbers of all `fds`.
 pub fn first_target_fd(fds: &[BorrowedFd<'_>]) -> RawFd {
     fds.iter()
         .map(AsRawFd::as_raw_fd)
@@ -219,12 +221,12 @@ pub fn first_target_fd(fds: &[BorrowedFd<'_>]) -> RawFd {
 #[derive(Clone, Debug)]
 pub struct Program {
     file: CString,
-    /// The working directory of this process when this was made; `None` if it must not be opened, so that the program
-    /// starts where this process is then.
+    /// The working directory of this process when the value was made. `None` if this user may not open it: then the
+    /// program starts in the working directory that this process has at the time of the start.
     folder: Option<Arc<OwnedFd>>,
     /// `argv`, which begins with the name of the program.
     arguments: Vec<CString>,
-    /// `NAME=value`.
+    /// The environment variables, as `NAME=value`.
     environment: Vec<CString>,
 }
 
@@ -235,7 +237,7 @@ impl Program {
         Self::in_file(c"/proc/self/exe".into(), arguments, environment)
     }
 
-    /// The program in this file. `arguments` begin with its name.
+    /// The program in `file`. `arguments` begins with its name.
     pub fn in_file(
         file: CString,
         arguments: Vec<CString>,
@@ -250,8 +252,8 @@ impl Program {
     }
 }
 
-/// A descriptor of the working directory, which names it also after it was renamed or removed. `None` if this user must
-/// not enter it.
+/// A descriptor of the working directory, which stays valid if the directory is renamed or removed. `None` if this user
+/// may not enter the directory.
 fn working_folder() -> Result<Option<OwnedFd>> {
     match super::socket::open_folder(Path::new(".")) {
         Ok(folder) => Ok(Some(folder)),
@@ -260,15 +262,16 @@ fn working_folder() -> Result<Option<OwnedFd>> {
     }
 }
 
-/// Adds an action that changes the working directory. The descriptor has to be open when the actions are performed.
+/// Adds an action that changes the working directory. The descriptor must be open when the actions are performed.
 ///
-/// Adds none before glibc 2.29, which lacks such actions: the program starts where this process is then.
+/// Does nothing with glibc before 2.29, which lacks such actions: the program then starts in the working directory that
+/// this process has at the time of the start.
 fn add_fchdir(actions: &mut PosixSpawnFileActions, folder: &OwnedFd) -> nix::Result<()> {
     let Some(add) = addfchdir() else {
         return Ok(());
     };
     // SAFETY: the wrapper is `repr(transparent)` over the structure of the C library, which is initialised and
-    // exclusively borrowed; the call adds a number to it.
+    // exclusively borrowed. The call adds a number to it.
     let error = unsafe { add(std::ptr::from_mut(actions).cast(), folder.as_raw_fd()) };
     match error {
         0 => Ok(()),
@@ -278,14 +281,14 @@ fn add_fchdir(actions: &mut PosixSpawnFileActions, folder: &OwnedFd) -> nix::Res
 
 type AddFchdir = unsafe extern "C" fn(*mut libc::posix_spawn_file_actions_t, RawFd) -> i32;
 
-/// `posix_spawn_file_actions_addfchdir_np`, found at run time: a program that names it would not start where it is
-/// missing.
+/// `posix_spawn_file_actions_addfchdir_np`, looked up at run time: if a program linked to it, it would not start with a
+/// C library that lacks it.
 #[cfg(target_env = "gnu")]
 fn addfchdir() -> Option<AddFchdir> {
     let name = c"posix_spawn_file_actions_addfchdir_np";
     // SAFETY: reads a string that ends with a zero byte.
     let function = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-    // SAFETY: this is its type, and null is `None`.
+    // SAFETY: this is the type of the function, and null is `None`.
     unsafe { std::mem::transmute::<*mut libc::c_void, Option<AddFchdir>>(function) }
 }
 
@@ -294,7 +297,7 @@ fn addfchdir() -> Option<AddFchdir> {
     Some(libc::posix_spawn_file_actions_addfchdir_np)
 }
 
-/// Checks that `/proc` is there, through which workers find their program and open what they inherit.
+/// Checks that `/proc` is mounted: workers find their program there, and open the descriptors that they inherit.
 pub fn check_proc() -> Result<()> {
     let error = |errno| Error::new("access", errno, OWN_DESCRIPTORS);
     retry(|| access(OWN_DESCRIPTORS, AccessFlags::F_OK)).map_err(error)
@@ -302,7 +305,7 @@ pub fn check_proc() -> Result<()> {
 
 pub(super) const OWN_DESCRIPTORS: &str = "/proc/self/fd";
 
-/// The variables of this process's environment whose names `passes` accepts, as [`Program`] takes them.
+/// The environment variables of this process whose names `passes` accepts, in the form that [`Program`] takes.
 pub fn environment(passes: impl Fn(&[u8]) -> bool) -> Vec<CString> {
     std::env::vars_os()
         .filter(|(name, _)| passes(name.as_bytes()))
@@ -314,13 +317,13 @@ pub fn environment(passes: impl Fn(&[u8]) -> bool) -> Vec<CString> {
 }
 
 /// Starts a program in its working directory, with `fds` open as `first_target`, `first_target + 1`, … (see
-/// [`first_target_fd`]). `variables` replace those of the same names in its environment. Does not read the environment
-/// of this process.
+/// [`first_target_fd`]). `variables` replace the variables of the same names in its environment. Does not read the
+/// environment of this process.
 ///
-/// With `standard`, these three descriptors, numbered above 2, become its stdin, stdout and stderr, and count for
-/// [`first_target_fd`] too; otherwise it inherits those of this process. In the child each signal has its default
-/// action, and [`GROUP_SIGNALS`] are blocked until it calls [`ignore_group_signals`]. It leads a process group of its own,
-/// which the programs that it starts belong to: see [`PidFd::kill_group`]. Uses `posix_spawn`, whose cost
+/// With `standard`, its three descriptors, numbered above 2, become stdin, stdout and stderr of the child, and count for
+/// [`first_target_fd`] too. Otherwise the child inherits the streams of this process. Each signal has its default
+/// action, and [`GROUP_SIGNALS`] are blocked until it calls [`ignore_group_signals`]. The child leads a process group
+/// of its own, which includes the programs that it starts: see [`PidFd::kill_group`]. Uses `posix_spawn`, whose cost
 /// does not grow with the memory of this process.
 pub fn spawn(
     program: &Program,
@@ -331,7 +334,7 @@ pub fn spawn(
 ) -> Result<Pid> {
     let error = |errno| Error::new("posix_spawn", errno, program.file.to_string_lossy());
     let mut actions = PosixSpawnFileActions::init().map_err(error)?;
-    // First: later actions may replace its number.
+    // This action comes first: later actions may reuse the number of its descriptor.
     if let Some(folder) = &program.folder {
         add_fchdir(&mut actions, folder).map_err(error)?;
     }
@@ -340,7 +343,7 @@ pub fn spawn(
         actions.add_dup2(fd.as_raw_fd(), target).map_err(error)?;
         target = target.checked_add(1).ok_or_else(|| error(Errno::EBADF))?;
     }
-    // After the others, whose numbers in this process may be 0 to 2.
+    // These come after the actions for `fds`, whose numbers in this process may be 0 to 2.
     for (fd, number) in standard.iter().flatten().zip(0..) {
         actions.add_dup2(fd.as_raw_fd(), number).map_err(error)?;
     }
@@ -352,7 +355,7 @@ pub fn spawn(
                 | PosixSpawnFlags::POSIX_SPAWN_SETPGROUP,
         )
         .map_err(error)?;
-    // Its own number.
+    // 0 stands for the child's own id.
     attributes.set_pgroup(Pid::from_raw(0)).map_err(error)?;
     attributes
         .set_sigmask(&SigSet::from_iter(GROUP_SIGNALS))
@@ -399,8 +402,8 @@ pub fn start_thread<T: Send + 'static>(
     builder.spawn(body)
 }
 
-/// Blocks signals that are sent to this thread or process, which other threads then receive. Signals for the thread's
-/// own actions, such as faults and writes to a closed pipe, are not blocked.
+/// Blocks signals that other processes send, so that other threads receive them. Does not block signals for the
+/// thread's own actions, such as faults and writes to a closed pipe.
 pub fn block_sent_signals() {
     let own = [
         Signal::SIGABRT,
@@ -431,7 +434,7 @@ pub fn start_scoped<'scope, T: Send + 'scope>(
 
 /// Makes Linux send `signal` to this process when the *thread* that started it ends.
 ///
-/// If the parent ended before this call, no signal is sent: compare [`getppid`] with the expected parent afterwards.
+/// If the parent ended before this call, no signal is sent. So compare [`getppid`] with the expected parent afterwards.
 pub fn set_pdeathsig(signal: Signal) -> Result<()> {
     allowed()
         .and_then(|()| nix::sys::prctl::set_pdeathsig(signal))
@@ -443,19 +446,19 @@ pub fn getppid() -> Pid {
     Pid::parent()
 }
 
-/// Allows or forbids core dumps, and debuggers run by the same user.
+/// Allows or forbids core dumps, and debugging by other processes of the same user.
 pub fn set_dumpable(dumpable: bool) -> Result<()> {
     allowed()
         .and_then(|()| nix::sys::prctl::set_dumpable(dumpable))
         .map_err(|errno| Error::new("prctl(SET_DUMPABLE)", errno, "this process"))
 }
 
-/// Whether other processes of this user may look into this one: into `/proc/PID/fd`, for example.
+/// Whether other processes of this user may inspect this one: `/proc/PID/fd`, for example.
 pub fn is_dumpable() -> bool {
     nix::sys::prctl::get_dumpable().unwrap_or(false)
 }
 
-/// Signals that a terminal, a service manager or a closed pipe sends to all processes of a program alike.
+/// Signals that a terminal, a service manager or a closed pipe sends to all processes of a program.
 pub const GROUP_SIGNALS: [Signal; 4] = [
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -463,20 +466,19 @@ pub const GROUP_SIGNALS: [Signal; 4] = [
     Signal::SIGTERM,
 ];
 
-/// Set once this process ignores [`GROUP_SIGNALS`].
+/// Whether this process ignores [`GROUP_SIGNALS`].
 static IGNORES_GROUP_SIGNALS: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn do_nothing(_: libc::c_int) {}
 
 /// Ignores [`GROUP_SIGNALS`] and unblocks all signals. The supervisor decides what group signals mean.
 ///
-/// By a handler that does nothing: programs that this process starts would ignore what it ignores, but a handler is
-/// replaced by the default action there. So they can be ended by SIGTERM. The same holds in forked copies of this
-/// process ([`restore_signals_in_fork`]). Also ignores what would stop this process, which is in the background of its
-/// terminal, when it uses that; programs that it starts get an error from the terminal instead.
+/// Installs a handler that does nothing, since programs that this process starts would inherit ignored signals, whereas
+/// they have the default action for handled ones. So SIGTERM can end them. The same applies to forked copies of this
+/// process ([`restore_signals_in_fork`]). Also ignores the signals that would stop this process for using its terminal
+/// from the background; programs that it starts get an error from the terminal instead.
 ///
-/// For a process started by [`spawn`]. None of these signals can end it from its first instruction on: they are blocked
-/// until this call.
+/// For a process started by [`spawn`], in which these signals are blocked until this call. So they can never end it.
 pub fn ignore_group_signals() -> Result<()> {
     let nothing = SigAction::new(
         SigHandler::Handler(do_nothing),
@@ -501,16 +503,16 @@ pub fn ignore_group_signals() -> Result<()> {
         .map_err(|errno| Error::new("pthread_sigmask", errno, "no signal blocked"))
 }
 
-/// The signals by which processes are ended, which a forked copy does not ignore.
+/// The signals that are sent to end a process, which a forked copy does not ignore.
 const ENDING_SIGNALS: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
 
 thread_local! {
-    /// Which signals this thread blocked before [`hold_signals_for_fork`].
+    /// The signals that this thread had blocked before [`hold_signals_for_fork`].
     static BLOCKED: Cell<Option<SigSet>> = const { Cell::new(None) };
 }
 
-/// Before a process that ignores [`GROUP_SIGNALS`] is forked: blocks those that end the copy, which would lose them until
-/// [`restore_signals_in_fork`]. Its parent may send one as soon as it knows the copy's number.
+/// Called before a process that ignores [`GROUP_SIGNALS`] forks. Blocks the signals that should end the copy: the
+/// parent may send one as soon as it knows the copy's id, and the copy would lose it until [`restore_signals_in_fork`].
 pub fn hold_signals_for_fork() {
     if !IGNORES_GROUP_SIGNALS.load(Ordering::Relaxed) {
         return;
@@ -520,7 +522,7 @@ pub fn hold_signals_for_fork() {
     BLOCKED.set(before.ok());
 }
 
-/// After the fork, in both processes: ends [`hold_signals_for_fork`].
+/// Called after the fork, in both processes: undoes [`hold_signals_for_fork`].
 pub fn release_signals_after_fork() {
     if let Some(before) = BLOCKED.take() {
         // Fails only for a wrong argument.
@@ -528,8 +530,9 @@ pub fn release_signals_after_fork() {
     }
 }
 
-/// In a forked copy of a process that ignores [`GROUP_SIGNALS`]: lets those end the copy by which processes are ended,
-/// also if they were sent since the fork. Others than the ignoring handler stay. A write to a closed pipe stays an error.
+/// In a forked copy of a process that ignores [`GROUP_SIGNALS`]: restores the default action of the signals that end a
+/// process. They also end the copy if they were sent since the fork. Handlers of the program stay. A write to a closed
+/// pipe stays an error.
 pub fn restore_signals_in_fork() {
     if !IGNORES_GROUP_SIGNALS.load(Ordering::Relaxed) {
         return;
@@ -550,7 +553,7 @@ pub fn restore_signals_in_fork() {
 
 /// Closes every descriptor of this process except 0, 1, 2 and `keep`.
 ///
-/// For a process that has just started and has inherited descriptors only.
+/// For a process that has just started and has only inherited descriptors.
 pub fn close_all_except(keep: &[RawFd]) -> Result<()> {
     let mut keep: Vec<u32> = keep
         .iter()
@@ -565,8 +568,8 @@ pub fn close_all_except(keep: &[RawFd]) -> Result<()> {
             return Ok(());
         }
         allowed()
-            // SAFETY: close_range takes numbers only. By calling this at the start of the process, the caller promises
-            // that no value of this process owns a descriptor in the range.
+            // SAFETY: close_range takes numbers only. It is called at the start of the process, when no value of this
+            // process owns a descriptor in the range.
             .map(|()| unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
             .and_then(Errno::result)
             .map(drop)
@@ -582,12 +585,12 @@ pub fn close_all_except(keep: &[RawFd]) -> Result<()> {
     close(first, u32::MAX)
 }
 
-/// A pipe that is never written to. The process with the read end is notified when the last write end is closed.
+/// A pipe to which nothing is written. The process with the read end is notified when the last write end is closed.
 #[derive(Debug)]
 pub struct WatchPipe {
-    /// Inherited by workers.
+    /// The read end, which workers inherit.
     pub read: OwnedFd,
-    /// Kept by the supervisor, never inherited.
+    /// The write end. It stays in the supervisor, and no process inherits it.
     #[allow(dead_code, reason = "kept open: that is all it is for")]
     pub write: OwnedFd,
 }
@@ -602,11 +605,11 @@ impl WatchPipe {
     }
 }
 
-/// Makes Linux kill this process, busy or stopped, when the last write end of the pipe is closed.
+/// Makes Linux kill this process, even if it is busy or stopped, when the last write end of the pipe is closed.
 ///
-/// Sets `O_ASYNC` with SIGKILL as its signal, on a description of the pipe that is opened here: owner and signal belong
-/// to the description, and every worker inherits the same one. The watch ends when the returned descriptor is closed.
-/// If the write end is closed already, this returns `EPIPE`.
+/// Opens a new description of the pipe and sets `O_ASYNC` with SIGKILL as its signal. The description must be new:
+/// owner and signal belong to it, and every worker inherits the same one. The watch ends when the returned descriptor
+/// is closed. Returns `EPIPE` if the write end is closed already.
 pub fn kill_me_on_hangup(inherited: BorrowedFd<'_>) -> Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", inherited.as_raw_fd());
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
@@ -614,7 +617,7 @@ pub fn kill_me_on_hangup(inherited: BorrowedFd<'_>) -> Result<OwnedFd> {
         .map_err(|errno| Error::new("open", errno, path.clone()))?;
     let set = |call, command, value: i32| -> Result<()> {
         allowed().map_err(|errno| Error::new(call, errno, "the watch pipe"))?;
-        // SAFETY: fcntl with these commands takes numbers only; the descriptor is ours.
+        // SAFETY: fcntl with these commands takes numbers only. `own` owns the descriptor.
         if unsafe { libc::fcntl(own.as_raw_fd(), command, value) } < 0 {
             return Err(Error::last(call, "the watch pipe"));
         }
@@ -631,7 +634,7 @@ pub fn kill_me_on_hangup(inherited: BorrowedFd<'_>) -> Result<OwnedFd> {
     let status = OFlag::O_NONBLOCK | OFlag::O_ASYNC;
     retry(|| fcntl(&own, FcntlArg::F_SETFL(status)))
         .map_err(|errno| Error::new("fcntl(O_ASYNC)", errno, "the watch pipe"))?;
-    // If the write end was closed before the watch was armed, no signal is sent. The inherited description reports that
+    // If the write end was closed before the watch began, no signal is sent. The inherited description reports that
     // reliably.
     if poll_one(inherited, PollTimeout::ZERO)?.contains(PollFlags::POLLHUP) {
         return Err(Error::new("poll", Errno::EPIPE, "the watch pipe"));
@@ -644,11 +647,11 @@ pub fn effective_user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
-/// The number of other threads of this process, if it has also opened descriptors of its own, apart from the `count`
-/// from `first` on: closing these would take them away from the threads. Otherwise 0.
+/// The number of other threads of this process, if the process has also opened descriptors other than the `count` from
+/// `first` on: closing those descriptors would take them away from the threads. Otherwise 0.
 ///
-/// For a process that [`spawn`] has started: descriptors that it has opened are close-on-exec, inherited ones cannot
-/// be.
+/// For a process that [`spawn`] has started. Descriptors that the process has opened are close-on-exec; inherited ones
+/// are not.
 pub fn threads_with_descriptors(first: RawFd, count: usize) -> usize {
     let names = |folder: &str| -> Vec<RawFd> {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -673,7 +676,7 @@ pub fn threads_with_descriptors(first: RawFd, count: usize) -> usize {
 /// Takes ownership of the `count` descriptors from `first` on and makes them close-on-exec. With `close_others`, closes
 /// all others except 0, 1 and 2.
 ///
-/// Only once, for a process that [`spawn`] has just started with exactly these.
+/// May be called once, in a process that [`spawn`] has just started with exactly these descriptors.
 pub fn adopt_inherited(first: RawFd, count: usize, close_others: bool) -> Result<Vec<OwnedFd>> {
     static ADOPTED: AtomicBool = AtomicBool::new(false);
     let numbers: Vec<RawFd> = (first..).take(count).collect();
@@ -689,7 +692,8 @@ pub fn adopt_inherited(first: RawFd, count: usize, close_others: bool) -> Result
     }
     let adopt = |&fd: &RawFd| {
         allowed()
-            // `dup2` in the spawn cleared the flag, so programs that this process starts would inherit them.
+            // `dup2` in `spawn` has cleared the flag, so programs that this process starts would inherit the
+            // descriptors.
             // SAFETY: fcntl with F_SETFD takes numbers only; nothing else owns this descriptor.
             .map(|()| unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })
             .and_then(Errno::result)
@@ -712,17 +716,17 @@ pub fn lead_group() -> Result<()> {
 
 /// Removes a variable from the environment and returns its value.
 ///
-/// For the start of a process, while no other thread uses the environment.
+/// Must be called at the start of a process, while no other thread uses the environment.
 pub fn take_env(name: &str) -> Option<String> {
     let value = std::env::var(name).ok()?;
-    // SAFETY: a process with this variable was started by this crate and calls this in `arenite::init`, before any
+    // SAFETY: a process with this variable was started by this crate. It calls this in `arenite::init`, before any
     // other thread exists, or in `arenite::run_worker`, whose caller keeps other threads from the environment.
     unsafe { std::env::remove_var(name) };
     Some(value)
 }
 
-/// Makes SIGSEGV and SIGBUS end this process even if sent from outside: the standard library's handler ignores the
-/// first of those.
+/// Makes SIGSEGV and SIGBUS end this process even if another process sends them: the standard library's handler ignores
+/// the first such signal.
 pub fn reset_fault_handlers() -> Result<()> {
     for fault in [Signal::SIGSEGV, Signal::SIGBUS] {
         allowed()
@@ -733,7 +737,7 @@ pub fn reset_fault_handlers() -> Result<()> {
     Ok(())
 }
 
-/// Sets the name shown in process lists, of which Linux keeps 15 bytes.
+/// Sets the name shown in process lists. Linux keeps its first 15 bytes.
 pub fn set_name(name: &str) {
     if let Ok(name) = CString::new(name) {
         // Fails only for an unreadable pointer.
@@ -741,7 +745,7 @@ pub fn set_name(name: &str) {
     }
 }
 
-/// Called when this process ends by `exit`.
+/// The function to call when this process ends by `exit`.
 static AT_EXIT: OnceLock<fn()> = OnceLock::new();
 
 extern "C" fn on_exit() {
@@ -750,14 +754,14 @@ extern "C" fn on_exit() {
     }
 }
 
-/// From now on `call` is called when this process ends by `exit` or by the end of `main`, also in its forked copies.
-/// Only the first registration counts.
+/// Registers `call` to be called when this process ends by `exit` or by the end of `main`. It is also called in forked
+/// copies. Only the first registration has an effect.
 pub fn call_at_exit(call: fn()) {
     static REGISTERED: Once = Once::new();
     let _ = AT_EXIT.set(call);
     REGISTERED.call_once(|| {
-        // SAFETY: the handler takes nothing and calls a safe function. If registering fails for want of memory, nothing
-        // is called; nothing else is lost.
+        // SAFETY: the handler takes no arguments and calls a safe function. If registering fails for lack of memory,
+        // the function is not called, which is the only effect.
         let _ = unsafe { libc::atexit(on_exit) };
     });
 }

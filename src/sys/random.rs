@@ -4,10 +4,10 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use super::clock;
 
-/// A number that differs from every other call's: in other threads, other programs, and forked copies of this process.
+/// Returns a number that no other call returns: in other threads, other programs, and forked copies of this process.
 pub fn random() -> u64 {
-    // A hasher's keys come from the system's random source once per thread and are then incremented, so a forked copy
-    // continues the same sequence. Hashing the process id and the time makes its numbers differ.
+    // The keys of a hasher come from the system's random source once per thread and are then incremented, so a forked
+    // copy continues the same sequence. Hashing the process id and the time makes its numbers differ.
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u32(std::process::id());
     hasher.write_u64(clock::monotonic_ns());

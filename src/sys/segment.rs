@@ -40,15 +40,15 @@ impl Access {
 pub struct SegmentStat {
     /// Length in bytes, holes included.
     pub len: u64,
-    /// Bytes of memory that are allocated to it.
+    /// Bytes of memory that are allocated to the segment.
     pub blocks: u64,
-    /// Number of names; 0 once it is unlinked.
+    /// Number of names; 0 once the segment is unlinked.
     pub nlink: libc::nlink_t,
-    /// Device and inode; equal for the same file only.
+    /// Device and inode. No two files have the same.
     pub identity: (u64, u64),
     /// Owner's user id.
     pub uid: u32,
-    /// When it was last resized, or written by a system call.
+    /// The time when the segment was last resized, or written by a system call.
     pub modified: SystemTime,
 }
 
@@ -133,7 +133,7 @@ impl Segment {
 
     /// Opens the existing segment `name`.
     ///
-    /// The name may lead to anything: what is not a regular file is refused (`EINVAL`), and opening never waits for a
+    /// The name may refer to any file: if it is not a regular file, this fails with `EINVAL`. Opening never waits for a
     /// pipe.
     pub fn open_named(name: &str, access: Access) -> Result<Segment> {
         let error = |errno| Error::new("shm_open", errno, format!("the segment {name}"));
@@ -171,9 +171,9 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Makes the content and the length of a segment without a name final: no process can write, grow or shrink it.
+    /// Makes content and length of a segment without a name final: no process can write, grow or shrink it any more.
     ///
-    /// `EBUSY` while any process maps it for writing.
+    /// Fails with `EBUSY` while any process maps it for writing.
     #[cfg(feature = "store")]
     pub fn seal(&self) -> Result<()> {
         let seals = Segment::FINAL | SealFlag::F_SEAL_SEAL;
@@ -182,14 +182,14 @@ impl Segment {
             .map_err(|errno| Error::new("fcntl(F_ADD_SEALS)", errno, "a segment"))
     }
 
-    /// Whether content and length are final. `EINVAL` if this is no memory file.
+    /// Whether content and length are final. `EINVAL` if the segment is no memory file.
     pub fn is_sealed(&self) -> Result<bool> {
         retry(|| fcntl(&*self.fd, FcntlArg::F_GET_SEALS))
             .map(|seals| SealFlag::from_bits_truncate(seals).contains(Segment::FINAL))
             .map_err(|errno| Error::new("fcntl(F_GET_SEALS)", errno, "a segment"))
     }
 
-    /// Whether no process can make it shorter. `EINVAL` if this is no memory file.
+    /// Whether no process can make it shorter. `EINVAL` if the segment is no memory file.
     pub fn keeps_length(&self) -> Result<bool> {
         retry(|| fcntl(&*self.fd, FcntlArg::F_GET_SEALS))
             .map(|seals| SealFlag::from_bits_truncate(seals).contains(SealFlag::F_SEAL_SHRINK))
@@ -200,7 +200,7 @@ impl Segment {
         .union(SealFlag::F_SEAL_GROW)
         .union(SealFlag::F_SEAL_SHRINK);
 
-    /// Removes `name`. Processes that have the segment open keep it.
+    /// Removes `name`. Processes that have the segment open can still use it.
     pub fn unlink(name: &str) -> Result<()> {
         retry(|| shm_unlink(name))
             .map_err(|errno| Error::new("shm_unlink", errno, format!("the segment {name}")))
@@ -211,19 +211,19 @@ impl Segment {
         Segment::new(fd)
     }
 
-    /// Opens the segment behind `fd` again, as a new description with its own rights and locks.
+    /// Opens the segment of descriptor `fd` again, as a new description with its own rights and locks.
     pub fn reopen(fd: RawFd, access: Access) -> Result<Segment> {
         let path = format!("/proc/self/fd/{fd}");
-        // A lease that another process holds on the file is an error, not a wait.
+        // If another process has a lease on the file (`F_SETLEASE`), opening fails instead of waiting.
         let flags = access.flag() | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         retry(|| nix::fcntl::open(path.as_str(), flags, Mode::empty()))
             .map(Segment::new)
             .map_err(|errno| Error::new("open", errno, path.clone()))
     }
 
-    /// Opens what descriptor `fd` of another process of this user refers to, for reading.
+    /// Opens the file that descriptor `fd` of another process of this user refers to, for reading.
     ///
-    /// The descriptor may be another one by now, and refer to anything: opening never waits, and the caller compares
+    /// The descriptor may have been reused meanwhile, and refer to any file. Opening never waits; the caller compares
     /// [`SegmentStat::identity`].
     pub fn open_in_process(process: Pid, fd: u32) -> Result<Segment> {
         let path = format!("/proc/{process}/fd/{fd}");
@@ -254,10 +254,10 @@ impl Segment {
             .map_err(|errno| Error::new("ftruncate", errno, what()))
     }
 
-    /// Allocates memory for `range`. Content is kept, and the length does not change: a segment that another process
-    /// has truncated must not read as zeros where it had content.
+    /// Allocates memory for `range`. The content and the length do not change: if another process has truncated the
+    /// segment, lost content must not read as zeros.
     ///
-    /// Where a page fault would later raise SIGBUS for want of memory, this returns `ENOSPC`.
+    /// Returns `ENOSPC` if there is no memory. Without this call, a later page fault would raise SIGBUS then.
     pub fn allocate(&self, range: Range<u64>) -> Result<()> {
         self.fallocate("fallocate", FallocateFlags::FALLOC_FL_KEEP_SIZE, range)
     }
@@ -297,7 +297,7 @@ impl Segment {
             retry(|| fstat(&*self.fd)).map_err(|errno| Error::new("fstat", errno, "a segment"))?;
         Ok(SegmentStat {
             len: u64::try_from(stat.st_size).unwrap_or(0),
-            // POSIX counts st_blocks in units of 512 bytes, independent of the file system's block size.
+            // POSIX counts st_blocks in units of 512 bytes, whatever the block size of the file system is.
             blocks: u64::try_from(stat.st_blocks)
                 .unwrap_or(0)
                 .saturating_mul(512),
@@ -312,14 +312,14 @@ impl Segment {
         })
     }
 
-    /// Takes the exclusive `flock` of this description. Returns `false` if another description holds one.
+    /// Takes the exclusive `flock` of this description. Returns `false` if another description has a lock.
     ///
-    /// Linux releases it when the last descriptor of this description is closed, however the process ends.
+    /// Linux releases the lock when the last descriptor of this description is closed, however the process ends.
     pub fn try_lock(&self) -> Result<bool> {
         self.flock(libc::LOCK_EX | libc::LOCK_NB)
     }
 
-    /// Whether another description holds the exclusive `flock`. Several processes may ask at the same time.
+    /// Whether another description has the exclusive `flock`. Several processes may call this at the same time.
     pub fn is_locked(&self) -> Result<bool> {
         let free = self.flock(libc::LOCK_SH | libc::LOCK_NB)?;
         if free {
@@ -328,7 +328,7 @@ impl Segment {
         Ok(!free)
     }
 
-    /// Marks the file as used as long as this description is open, in whatever process: see [`is_held`](Self::is_held).
+    /// Marks the file as used as long as this description is open, in any process: see [`is_held`](Self::is_held).
     pub fn hold(&self) -> Result<()> {
         self.flock(libc::LOCK_SH | libc::LOCK_NB).map(drop)
     }
@@ -353,13 +353,13 @@ impl Segment {
     }
 }
 
-/// The system call, because the function of this name is in glibc 2.27 and newer.
+/// `memfd_create` by its number, because older versions of glibc than 2.27 lack the function.
 pub fn memfd_create(label: &str, flags: MFdFlags) -> nix::Result<OwnedFd> {
     let label = CString::new(label).map_err(|_| Errno::EINVAL)?;
-    // SAFETY: reads a string that ends with a zero byte, and returns a number.
+    // SAFETY: the call reads a string that ends with a zero byte, and returns a number.
     let call = || unsafe { libc::syscall(libc::SYS_memfd_create, label.as_ptr(), flags.bits()) };
     let fd = retry(|| Errno::result(call()))?;
-    // SAFETY: the call has just opened it. Descriptors fit 32 bits.
+    // SAFETY: the call has just opened the descriptor. Descriptors fit 32 bits.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
@@ -394,7 +394,7 @@ impl Segment {
     ///
     /// # Safety
     ///
-    /// `fd` must be open and not owned by anything else in this process: a descriptor inherited for this purpose.
+    /// `fd` must be open, and no other value in this process may own it: a descriptor inherited for this purpose.
     pub unsafe fn from_raw_fd(fd: RawFd) -> Segment {
         // SAFETY: the caller hands over an inherited descriptor that nothing else in this process owns.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };

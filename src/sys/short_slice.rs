@@ -1,9 +1,9 @@
 //! Short scheduler time slices for a thread that starts processes, so that it gets a core sooner.
 //!
-//! `posix_spawn` sleeps until the new process has released the parent's memory, and the new process wakes it, often on
-//! its own core. The caller then waits there for as long as a program takes to load, while another core is idle.
-//! Measured with two cores: in six of ten starts the second worker began a millisecond after the first, and the first
-//! result came after 2.8 ms instead of 2.0.
+//! `posix_spawn` sleeps until the new process no longer uses the parent's memory. Then the new process wakes the
+//! caller, often on its own core, and the caller waits there until the program is loaded, although another core is
+//! idle. Measured with two cores: in six of ten starts the second worker began a millisecond after the first, and the
+//! first result came after 2.8 ms instead of 2.0.
 
 use nix::errno::Errno;
 
@@ -14,12 +14,11 @@ const SHORT_NS: u64 = 100_000;
 
 /// Gives the calling thread short time slices until dropped, so that it runs before threads that have begun a long
 /// slice.
-///
-/// Works from Linux 6.12 on. On older versions, and for threads with their own scheduling policy or nice value, it does
-/// nothing. Processes and threads that this thread starts have ordinary slices.
+/// Works from Linux 6.12 on. Has no effect on older versions, and for threads with their own scheduling policy or nice
+/// value. Processes and threads that this thread starts have ordinary slices.
 #[derive(Debug)]
 pub struct ShortSlice {
-    /// The attributes to restore. `None`: nothing was changed.
+    /// The attributes to restore; `None` if nothing was changed.
     previous: Option<libc::sched_attr>,
     _not_send: std::marker::PhantomData<*const ()>,
 }
@@ -27,11 +26,11 @@ pub struct ShortSlice {
 impl ShortSlice {
     /// Shortens the slices of the calling thread from now on.
     pub fn begin() -> ShortSlice {
-        // A child would lose a negative nice value together with the slices, because of the flag below.
+        // Because of the flag below a child would lose a negative nice value together with the slices.
         let is_ordinary = |attr: &libc::sched_attr| {
             attr.sched_policy == libc::SCHED_OTHER as u32 && attr.sched_nice >= 0
         };
-        // RESET_ON_FORK gives children ordinary slices. Once set it cannot be cleared without privileges, so restoring
+        // RESET_ON_FORK gives children ordinary slices. Once set, it cannot be cleared without privileges, so restoring
         // keeps it.
         let with_reset = |before: libc::sched_attr| libc::sched_attr {
             sched_flags: before.sched_flags | libc::SCHED_FLAG_RESET_ON_FORK as u64,
@@ -55,7 +54,7 @@ impl ShortSlice {
 impl Drop for ShortSlice {
     fn drop(&mut self) {
         if let Some(previous) = &self.previous {
-            // Linux gave out these attributes, so it accepts them; if it does not, workers lose a little speed.
+            // Linux has returned these attributes, so it accepts them. If it does not, workers lose a little speed.
             let _ = set_attributes(previous);
         }
     }

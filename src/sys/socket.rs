@@ -1,4 +1,4 @@
-//! What the start-up handshake needs of Unix sockets beyond `ipc-channel`.
+//! Functions for Unix sockets that the start-up handshake needs and `ipc-channel` lacks.
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -10,8 +10,8 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use super::error::{Error, Result, retry};
 use super::inject::allowed;
 
-/// Connects to the packet socket `path` and closes the connection at once, which releases a process blocked in `accept`
-/// there.
+/// Connects to the packet socket `path` and closes the connection at once. This ends the `accept` of a process that is
+/// blocked there.
 pub fn connect_and_close(path: &str) -> Result<()> {
     let error = |errno| Error::new("connect", errno, path);
     let kind = SockType::SeqPacket;
@@ -22,7 +22,7 @@ pub fn connect_and_close(path: &str) -> Result<()> {
     retry(|| connect(socket_fd.as_raw_fd(), &address)).map_err(error)
 }
 
-/// Whether `file` is a socket file that no other user except root can connect to.
+/// Whether `file` is a socket file to which no other user except root can connect.
 pub fn is_private(file: BorrowedFd<'_>) -> Result<bool> {
     let stat = retry(|| fstat(file))
         .map_err(|errno| Error::new("fstat", errno, "the file of a socket"))?;
@@ -34,7 +34,7 @@ pub fn is_private(file: BorrowedFd<'_>) -> Result<bool> {
         && !mode.intersects(Mode::S_IWGRP | Mode::S_IWOTH))
 }
 
-/// Opens a folder, only as a name: as `/proc/self/fd/N`.
+/// Opens a folder as a path only, to be used as `/proc/self/fd/N`.
 pub fn open_folder(path: &Path) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let folder = retry(|| open_file(path, flags, Mode::empty()))
@@ -42,7 +42,8 @@ pub fn open_folder(path: &Path) -> Result<OwnedFd> {
     super::pipe::above_standard(folder)
 }
 
-/// Opens the file of a socket, so that it can be connected to without its name, as `/proc/self/fd/N`.
+/// Opens the file of a socket as a path only, so that a process can connect to it as `/proc/self/fd/N`, without its
+/// name.
 pub fn open(path: &Path) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     retry(|| open_file(path, flags, Mode::empty()))

@@ -17,22 +17,22 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, ReadCache, SymbolKind};
 
-/// Largest file that is read.
+/// Max size in bytes of a file that is read.
 const LARGEST: u64 = 1 << 30;
-/// Max symbols in the cache, and addresses without one.
+/// Max number of cached addresses, with and without a symbol.
 const MAX_KNOWN: usize = 4096;
-/// Max units of debug information, one for each source file or part of a crate: parsing takes a kilobyte of memory for
-/// each, of which a file of 12 MB may announce a million. Large programs have some ten thousand.
+/// Max number of units of debug information: a unit is a source file or part of a crate. Parsing takes a kilobyte of
+/// memory for each, and a file of 12 MB may announce a million. Large programs have about ten thousand.
 const MAX_UNITS: usize = 1 << 16;
-/// Max functions that were inlined into each other.
+/// Max number of functions that are inlined into each other.
 const MAX_INLINED: usize = 64;
-/// Max bytes of a name.
+/// Max length in bytes of a name.
 const LONGEST_NAME: usize = 1024;
 
-/// A function at an address, and the line there.
+/// A function at an address, and its source line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Symbol {
-    /// Its name, demangled.
+    /// The name of the function, demangled.
     pub function: Option<String>,
     /// The source file.
     pub file: Option<String>,
@@ -40,12 +40,12 @@ pub struct Symbol {
     pub line: Option<u32>,
 }
 
-/// How many bytes of files may still be read.
+/// The number of bytes of files that may still be read.
 #[derive(Debug)]
 pub struct Budget(Cell<u64>);
 
 impl Budget {
-    /// That of one stack.
+    /// The budget for one stack.
     pub fn new() -> Self {
         Self(Cell::new(LARGEST))
     }
@@ -62,18 +62,18 @@ impl Budget {
     }
 }
 
-/// The content of a file: device, inode, length, and when it was written, in seconds and nanoseconds. A library may have
-/// been built anew.
+/// Identifies the content of a file, since a library may be built again: device, inode, length, and time of the last
+/// write in seconds and nanoseconds.
 type Content = (u64, u64, u64, i64, i64);
 type Known = HashMap<(Content, u64), Arc<[Symbol]>>;
-/// What is known: the same crashes recur, and reading a file is slow.
+/// A cache, because reading a file is slow and the same crashes recur.
 static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
 
-/// The functions at each of these offsets of a file, the innermost first: several where functions were inlined, none
-/// where nothing is known.
+/// The functions at each of these offsets of a file, the innermost first. There are several if functions were inlined,
+/// and none if nothing is known.
 ///
-/// The path may come from a hostile process: only regular ELF files are opened, of them are read only the parts with
-/// names and lines, within the budget, and nothing is mapped, since a mapped file may be truncated.
+/// The path may come from a hostile process. So only regular ELF files are opened, only the parts with names and lines
+/// are read, within the budget, and nothing is mapped, since a mapped file may be truncated.
 pub fn resolve(path: &Path, offsets: &[u64], budget: &Budget) -> Vec<Arc<[Symbol]>> {
     let Some((file, content)) = open(path) else {
         return vec![Arc::default(); offsets.len()];
@@ -84,12 +84,12 @@ pub fn resolve(path: &Path, offsets: &[u64], budget: &Budget) -> Vec<Arc<[Symbol
     };
     let mut found: Vec<_> = offsets.iter().map(known).collect();
     if found.iter().any(Option::is_none) {
-        // The parsers are not trusted with any file.
+        // A panic of the parsers must not propagate: the file may be made to cause one.
         let named = catch_unwind(AssertUnwindSafe(|| name(file, offsets, budget)));
         let mut named = named.ok().flatten().unwrap_or_default();
         named.resize(offsets.len(), Vec::new());
         if budget.left() == 0 {
-            // Another time there may be more.
+            // Not cached: the budget may suffice for more another time.
             return named.into_iter().map(Arc::from).collect();
         }
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,18 +110,19 @@ pub fn resolve(path: &Path, offsets: &[u64], budget: &Budget) -> Vec<Arc<[Symbol
 
 /// Opens a regular ELF file.
 fn open(path: &Path) -> Option<(File, Content)> {
-    // The program that runs, wherever its file is now, and even if it was deleted.
+    // The file of the running program, even if it was moved or deleted.
     let program = Path::new("/proc/self/exe");
     let is_own = |own: &Path| {
         let (own, path) = (own.as_os_str().as_bytes(), path.as_os_str().as_bytes());
-        // The worker may have looked before the file was deleted.
+        // The worker may have read its maps before the file was deleted.
         own == path || own.strip_suffix(b" (deleted)") == Some(path)
     };
     let path = match fs::read_link(program) {
         Ok(own) if is_own(&own) => program,
         _ => path,
     };
-    // Opening a device may have effects, so what it is comes first. Not by `OpenOptions`, which drop `O_PATH` on musl.
+    // Opening a device may have effects, so first open only the path and check its kind. `OpenOptions` drop `O_PATH` on
+    // musl.
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let place = File::from(nix::fcntl::open(path, flags, Mode::empty()).ok()?);
     let meta = place.metadata().ok()?;
@@ -147,7 +148,7 @@ fn open(path: &Path) -> Option<(File, Content)> {
     (magic == *b"\x7fELF").then_some((file, content))
 }
 
-/// A file of which at most as much is read as the budget allows.
+/// A file from which no more is read than the budget allows.
 #[derive(Debug)]
 struct Limited<'a> {
     file: File,
@@ -183,7 +184,7 @@ fn name(file: File, offsets: &[u64], budget: &Budget) -> Option<Vec<Vec<Symbol>>
             _ => Vec::new(),
         })
         .collect();
-    // Without debug information of functions, the symbol table knows the outermost.
+    // Without debug information about functions, the symbol table has the name of the outermost.
     let has_name = |symbols: &[Symbol]| {
         let last = symbols.last();
         last.is_some_and(|last| last.function.is_some())
@@ -207,9 +208,9 @@ fn name(file: File, offsets: &[u64], budget: &Budget) -> Option<Vec<Vec<Symbol>>
     Some(named)
 }
 
-/// The debug information, if there is any that is neither compressed nor too long, nor in too many units.
+/// The debug information, if there is any, and it is neither compressed nor too long, and has not too many units.
 fn lines_of<'a>(object: &ElfFile<'a>, budget: &Budget) -> Option<Lines<'a>> {
-    /// What is needed of it.
+    /// The sections that are needed.
     const WANTED: [SectionId; 11] = [
         SectionId::DebugAbbrev,
         SectionId::DebugAddr,
@@ -234,7 +235,7 @@ fn lines_of<'a>(object: &ElfFile<'a>, budget: &Budget) -> Option<Lines<'a>> {
     };
     let needed = WANTED.iter().filter_map(|&id| Some(find(id)?.size()));
     let needed = needed.fold(0, u64::saturating_add);
-    // The symbol tables need some, too.
+    // The symbol tables need a part of the budget too.
     if needed > budget.left() / 4 * 3 {
         return None;
     }
@@ -244,7 +245,7 @@ fn lines_of<'a>(object: &ElfFile<'a>, budget: &Budget) -> Option<Lines<'a>> {
         Ok(EndianSlice::new(data.unwrap_or_default(), endian))
     };
     let dwarf = gimli::Dwarf::load(section).ok()?;
-    // Only steps from header to header.
+    // Reads only the headers of units.
     let mut units = dwarf.units();
     for number in 0.. {
         match units.next().ok()? {
@@ -256,7 +257,7 @@ fn lines_of<'a>(object: &ElfFile<'a>, budget: &Budget) -> Option<Lines<'a>> {
     addr2line::Context::from_dwarf(dwarf).ok()
 }
 
-/// The address, as its linker sees it, of this byte of the file.
+/// The address that the linker gave to byte `offset` of the file.
 fn address_of(object: &ElfFile<'_>, offset: u64) -> Option<u64> {
     object.segments().find_map(|segment| {
         let (start, len) = segment.file_range();
@@ -265,7 +266,7 @@ fn address_of(object: &ElfFile<'_>, offset: u64) -> Option<u64> {
     })
 }
 
-/// The functions at an address by debug information.
+/// The functions at an address, from debug information.
 fn inlined(lines: &Lines<'_>, address: u64) -> Vec<Symbol> {
     let mut symbols = Vec::new();
     let Ok(mut frames) = lines.find_frames(address).skip_all_loads() else {
@@ -289,9 +290,9 @@ fn inlined(lines: &Lines<'_>, address: u64) -> Vec<Symbol> {
     symbols
 }
 
-/// The functions at these addresses by the symbol tables.
+/// The functions at these addresses, from the symbol tables.
 fn functions_at(object: &ElfFile<'_>, addresses: impl Iterator<Item = u64>) -> Vec<Option<String>> {
-    // The innermost that contains an address, which is the last to begin.
+    // The innermost function that contains an address is the one that begins last.
     let mut found: Vec<_> = addresses.map(|address| (address, None)).collect();
     if found.is_empty() {
         return Vec::new();
@@ -315,7 +316,7 @@ fn functions_at(object: &ElfFile<'_>, addresses: impl Iterator<Item = u64>) -> V
     found.into_iter().map(name).collect()
 }
 
-/// A name that was truncated to a length that can be shown.
+/// A name, truncated to [`LONGEST_NAME`] bytes.
 fn shortened(name: Cow<'_, str>) -> String {
     match name.len() <= LONGEST_NAME {
         true => name.into_owned(),

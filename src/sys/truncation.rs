@@ -1,8 +1,8 @@
-//! Explains the SIGBUS that follows when another process truncates a mapped segment.
+//! Explains a SIGBUS that is caused by the truncation of a mapped segment.
 //!
 //! Any process that may open a segment for writing can truncate it. The next access beyond its end is SIGBUS, anywhere
-//! in the program, and there is no way to continue: data read before may be gone too. The process ends, but a handler
-//! first says why.
+//! in the program, and there is no way to continue: data read before may be lost too. The process ends, but a handler
+//! first prints the reason.
 
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
@@ -13,14 +13,14 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 
 use super::inject::allowed;
 
-/// Number of maps that can be watched at once. A SIGBUS in further ones ends the process unexplained.
+/// Maximum number of maps that can be watched at once. A SIGBUS in any other map ends the process without explanation.
 const SLOTS: usize = 2048;
 
 /// One watched map. Written by the owner of the slot (see [`Watched`]), read by the signal handler.
 struct Slot {
-    /// 0: the slot is not filled.
+    /// 0 while the slot is not filled.
     base: AtomicUsize,
-    /// 0: the slot is free.
+    /// 0 while the slot is free.
     len: AtomicUsize,
     fd: AtomicI32,
     /// 0 for a control segment, 1 for region 0, and so on.
@@ -36,10 +36,10 @@ static MAPS: [Slot; SLOTS] = [const {
     }
 }; SLOTS];
 
-/// The action for SIGBUS that was installed before ours.
+/// The action for SIGBUS that was installed before [`explain`].
 static BEFORE: OnceLock<SigAction> = OnceLock::new();
 
-/// Installs the handler in front of the program's own, once. If that fails, the next watched map tries again.
+/// Installs the handler, once; it calls the program's own handler. If this fails, the next watched map tries again.
 fn explain_once() {
     static INSTALLING: Mutex<()> = Mutex::new(());
     if BEFORE.get().is_some() {
@@ -54,19 +54,19 @@ fn explain_once() {
     // SAFETY: `explain` makes async-signal-safe calls only.
     let before = allowed().and_then(|()| unsafe { sigaction(Signal::SIGBUS, &action) });
     if let Ok(before) = before {
-        // Cannot fail: the lock is held and it was empty.
+        // Cannot fail: the lock is held, and it was empty.
         let _ = BEFORE.set(before);
     }
 }
 
-/// Keeps a map watched until dropped.
+/// Watches a map until dropped.
 #[derive(Debug)]
 pub struct Watched(Option<usize>);
 
-/// Watches a map: an access to it that ends the process is explained on stderr. `region` is `None` for a control
-/// segment.
+/// Watches a map: if an access to it ends the process, the handler prints the reason on stderr. `region` is `None` for
+/// a control segment.
 ///
-/// The first call installs a SIGBUS handler in front of the program's own, to which it passes every other SIGBUS.
+/// The first call installs a SIGBUS handler, which passes every other SIGBUS to the program's own handler.
 pub fn watch(base: NonNull<u8>, len: usize, fd: RawFd, region: Option<u16>) -> Watched {
     explain_once();
     let address = base.as_ptr().expose_provenance();
@@ -140,14 +140,15 @@ extern "C" fn explain(signal: i32, info: *mut libc::siginfo_t, context: *mut lib
     } else if let Some(SigHandler::SigAction(handler)) = before.map(SigAction::handler) {
         return handler(signal, info, context);
     }
-    // Restore the previous action: the access is repeated when this handler returns, and ends the process there.
+    // Restore the previous action: when this handler returns, the access is repeated and the previous action ends the
+    // process.
     if let Some(before) = before {
         // SAFETY: this is the action that the program had installed itself.
         let _ = unsafe { sigaction(Signal::SIGBUS, before) };
     }
 }
 
-/// A line of text built without allocating.
+/// A line of text that is built without allocating.
 struct Text {
     bytes: [u8; 512],
     len: usize,

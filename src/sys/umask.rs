@@ -10,14 +10,14 @@ use super::inject::allowed;
 
 /// Runs `make` with a umask that gives other users no access to the files and folders it creates.
 ///
-/// It runs on a thread with its own umask. Where a container forbids that (`unshare`), the umask of the whole process
-/// changes for that moment, so files that other threads create meanwhile are private as well.
+/// `make` runs on a thread with a umask of its own. If a container forbids that (`unshare`), the umask of the whole
+/// process changes for that moment; files that other threads create meanwhile are private too.
 pub fn with_private_umask<T: Send>(make: impl FnOnce() -> T + Send) -> Result<T> {
     let own = Mode::S_IRWXG | Mode::S_IRWXO;
     thread::scope(|threads| {
         let thread = move || {
             let is_own = allowed()
-                // SAFETY: takes a number; afterwards this thread shares its umask and working directory with no other
+                // SAFETY: takes a number. Afterwards this thread shares its umask and working directory with no other
                 // thread.
                 .map(|()| unsafe { libc::unshare(libc::CLONE_FS) })
                 .and_then(Errno::result)

@@ -1,9 +1,9 @@
-//! The stack of a crashed thread, walked in its signal handler.
+//! Walks the stack of a crashed thread, in its signal handler.
 //!
-//! By the unwind tables, with the unwinder that panics use too. Frame pointers would be simpler to walk, but neither Rust
-//! nor C compilers make them by default. `_Unwind_Backtrace` allocates nothing. It finds the tables without a lock from
-//! glibc 2.35 and GCC 12 on (`_dl_find_object`); older ones take the loader's lock. It trusts the stack: where that is
-//! overwritten, it may crash itself, and then the process ends with what was recorded before.
+//! Uses the unwind tables, with the same unwinder as panics. Frame pointers would be simpler to walk, but neither Rust
+//! nor C compilers make them by default. `_Unwind_Backtrace` allocates nothing. From glibc 2.35 and GCC 12 on it finds
+//! the tables without a lock (`_dl_find_object`); older versions take the loader's lock. The unwinder trusts the stack:
+//! if the stack was overwritten, the unwinder may crash. Then the process ends with the data recorded so far.
 
 use std::ffi::{c_int, c_void};
 use std::ops::ControlFlow;
@@ -27,8 +27,8 @@ pub(super) fn walk<F: FnMut(usize, usize) -> ControlFlow<()>>(mut on_frame: F) {
         context: *mut c_void,
         argument: *mut c_void,
     ) -> c_int {
-        // SAFETY: the argument is the address of `on_frame` below, which nothing else uses meanwhile; the context is that
-        // of the unwinder, which has called this.
+        // SAFETY: the argument is the address of `on_frame` below, which nothing else uses meanwhile; the unwinder
+        // passes its own context.
         let flow = unsafe {
             let on_frame = &mut *argument.cast::<F>();
             on_frame(_Unwind_GetIP(context), _Unwind_GetCFA(context))

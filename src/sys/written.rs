@@ -1,4 +1,4 @@
-//! Which pages of a private map this process has written: [`Written`].
+//! Finds the pages of a private map that this process has written: [`Written`].
 
 use std::fs::File;
 use std::io;
@@ -15,13 +15,14 @@ use super::fork::OwnerProcess;
 use super::inject::allowed;
 use super::map::PAGE;
 
-/// The page table of this process, as Linux shows it.
+/// Access to the page table of this process through `/proc/self/pagemap`.
 #[derive(Debug)]
 pub struct Written {
     map: File,
-    /// Device and inode: a program that closes all descriptors gives this one to another file.
+    /// Device and inode of the file: a program that closes all descriptors may reuse this one's number for another
+    /// file.
     identity: (u64, u64),
-    /// Linux has no `PAGEMAP_SCAN` (before 6.7).
+    /// Whether Linux lacks `PAGEMAP_SCAN` (before 6.7).
     has_no_scan: AtomicBool,
     /// A `userfaultfd` that protects pages against writing and lets each write pass, with its device and inode. `None`
     /// where Linux has none, or does not allow it.
@@ -53,7 +54,7 @@ struct Scan {
     returned: u64,
 }
 
-/// Where pages were found.
+/// A range of pages that the scan has found.
 #[repr(C)]
 #[derive(Default)]
 struct Found {
@@ -112,7 +113,7 @@ fn identity(file: &File) -> nix::Result<(u64, u64)> {
 }
 
 impl Written {
-    /// The page table of the calling process, which is opened once.
+    /// The page table of the calling process. It is opened once.
     pub fn of_this_process() -> Result<Arc<Written>> {
         static OPEN: Mutex<Option<(OwnerProcess, Arc<Written>)>> = Mutex::new(None);
         // In a forked copy, a thread that does not exist there may hold the lock.
@@ -151,7 +152,7 @@ impl Written {
             let found = self.scan(&pages, Protect::No, &mut [Found::default()]);
             match found.map(|(ranges, _)| ranges > 0) {
                 Err(error) if matches!(error.errno(), Errno::ENOTTY | Errno::EINVAL) => {
-                    // Relaxed: another thread finds out by itself.
+                    // Relaxed: another thread finds out on its own.
                     self.has_no_scan.store(true, Ordering::Relaxed);
                 }
                 found => return found,
@@ -283,7 +284,7 @@ impl Written {
             .map_err(error)
     }
 
-    /// The same by reading a word for each page.
+    /// Like the scan, by reading a word for each page.
     fn read(&self, pages: Range<usize>) -> Result<bool> {
         const IS_PRESENT: u64 = 1 << 63;
         const IS_SWAPPED: u64 = 1 << 62;

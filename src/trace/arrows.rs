@@ -1,15 +1,15 @@
 //! Arrows: from the end of a job to the start of a job that needs its value.
 //!
-//! A dependency may be reported before its first job has ended, or after. Arrows of which one end is unknown are
-//! stored, up to a limit; beyond it they are left out and counted.
+//! A dependency may be reported before or after its first job has ended. Arrows with an unknown end are stored up to a
+//! limit; further ones are left out and counted.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::LaneId;
 
-/// Max ends of recent jobs that are remembered for dependencies that are reported later.
+/// Max number of recent jobs whose ends are stored, for dependencies that are reported later.
 const RECENT: usize = 4096;
-/// Max arrows of which an end is missing.
+/// Max number of stored arrows with an unknown end.
 const MAX_WAITING: usize = 1 << 20;
 
 /// One end of an arrow.
@@ -19,23 +19,23 @@ pub(super) struct ArrowEnd {
     pub(super) at: u64,
 }
 
-/// Matches the ends of arrows.
+/// Pairs the ends of arrows.
 #[derive(Debug, Default)]
 pub(super) struct Arrows {
-    /// Jobs that have ended recently, with their ends, by job number mod [`RECENT`].
+    /// Jobs that have ended recently, with their arrow ends, by job number mod [`RECENT`].
     recent: Vec<Option<(u64, ArrowEnd)>>,
-    /// Pairs of a job that has not ended and a job that needs it.
+    /// Pairs of a job that has not ended and a job that needs its value.
     needed: BTreeSet<(u64, u64)>,
     /// The same pairs in reverse order.
     needs: BTreeSet<(u64, u64)>,
-    /// By job that has not begun: the ends of the jobs that it needs.
+    /// For each job that has not begun: the ends of the jobs that it needs.
     ready: HashMap<u64, Vec<ArrowEnd>>,
     /// The total number of ends in `ready`.
     ready_ends: usize,
 }
 
 impl Arrows {
-    /// Stores that job `to` needs job `from`. Returns false at the limit.
+    /// Records that job `to` needs the value of job `from`. Returns false if the limit is reached.
     pub(super) fn depends(&mut self, from: u64, to: u64) -> bool {
         if self.waiting() >= MAX_WAITING {
             return false;
@@ -62,13 +62,13 @@ impl Arrows {
         (of == job).then_some(end)
     }
 
-    /// Called when a job has begun. Returns the starts of its arrows.
+    /// Called when a job has begun. Returns the starts of the arrows that lead to it.
     pub(super) fn began(&mut self, job: u64) -> Vec<ArrowEnd> {
         // Fast path for programs without dependencies.
         if self.waiting() == 0 {
             return Vec::new();
         }
-        // All jobs that it needs have ended; the ends still missing were forgotten.
+        // All jobs that it needs have ended. Ends that are still unknown were dropped from `recent`.
         take(&mut self.needs, &mut self.needed, job);
         let ends = self.ready.remove(&job).unwrap_or_default();
         self.ready_ends -= ends.len();
@@ -94,8 +94,7 @@ impl Arrows {
     }
 }
 
-/// Removes all pairs of this job from both sets, of which the second has the same pairs reversed. Returns the other
-/// jobs.
+/// Removes all pairs of this job from `pairs`, and the reversed pairs from the other set. Returns the other jobs.
 fn take(
     pairs: &mut BTreeSet<(u64, u64)>,
     reversed: &mut BTreeSet<(u64, u64)>,

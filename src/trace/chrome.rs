@@ -1,7 +1,7 @@
 //! The file of events, in the JSON format of Chrome's trace viewer.
 //!
-//! A process of the viewer is a worker, and its threads are lanes; process 1 is the engine, where jobs wait. Runs are
-//! complete events (`X`) on their lane, waits are asynchronous ones (`b`, `e`), since they overlap; dependencies are
+//! A process in the viewer is a worker, and its threads are lanes; process 1 is the engine, where jobs wait. Runs are
+//! complete events (`X`) on their lane. Waits are asynchronous events (`b`, `e`), since they overlap; dependencies are
 //! flows (`s`, `f`), and events without a length are instants (`i`). Times are microseconds since the engine was built.
 
 use std::collections::{BTreeSet, HashMap};
@@ -18,29 +18,30 @@ use super::{Attempt, AttemptEnd, LaneId};
 
 /// The process of the viewer that stands for the engine.
 const ENGINE: u32 = 1;
-/// Bytes that are written at a time. More would be slower per byte on virtual machines: see `docs/design/trace.md`.
+/// The number of bytes that are written at a time. More would be slower per byte on virtual machines: see
+/// `docs/design/trace.md`.
 const BATCH: usize = 60 << 10;
 
-/// Max frames of the stack of a crash.
+/// Max number of stack frames of a crash.
 const MAX_FRAMES: usize = 32;
 
 /// The file of events.
 #[derive(Debug)]
 pub(super) struct ChromeFile {
     file: File,
-    /// Offset of the tail.
+    /// Offset in the file at which the tail begins.
     end: u64,
-    /// The number of dropped events in the tail.
+    /// The number of dropped events in the tail of the file.
     dropped: u64,
     /// The text of the next batch.
     text: String,
-    /// Time 0.
+    /// The time that is 0 in the file.
     start: u64,
     flows: u64,
     memory_waits: u64,
-    /// The texts that all events of a kernel share.
+    /// The texts that all events of a kernel share, by the kernel's name.
     kernels: HashMap<&'static str, Arc<KernelText>>,
-    /// The kernel of the last attempt, usually that of the next one too.
+    /// The kernel of the last attempt, which is usually that of the next attempt too.
     last: Option<Arc<KernelText>>,
     /// Buffer for the id of an attempt.
     id: String,
@@ -48,17 +49,17 @@ pub(super) struct ChromeFile {
     named: BTreeSet<LaneId>,
 }
 
-/// The texts that all events of a kernel share. Appending a piece costs about the same for any length.
+/// The texts that all events of a kernel share. Appending a text costs about the same for any length.
 #[derive(Debug)]
 struct KernelText {
     kernel: &'static str,
-    /// The start event of a wait, up to the time.
+    /// The start event of a wait, up to its time.
     wait_begin: String,
-    /// The end event of a wait, up to the time.
+    /// The end event of a wait, up to its time.
     wait_end: String,
-    /// The event of a run, up to the process.
+    /// The event of a run, up to its process.
     run: String,
-    /// The arguments of a run, from the kernel's full name up to its wait.
+    /// The arguments of a run, from the kernel's full name to the duration of the wait.
     args: String,
 }
 
@@ -80,7 +81,7 @@ impl KernelText {
 
 impl ChromeFile {
     pub(super) fn create(path: &Path, label: &str, start: u64) -> io::Result<Self> {
-        // Checked before opening, which would be visible to a reader, and wait for one.
+        // Checked before opening: opening a pipe would wait for a reader, which would notice it.
         if fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo()) {
             return Err(not_a_file());
         }
@@ -111,7 +112,7 @@ impl ChromeFile {
         }
     }
 
-    /// Whether this path is the same file. False for devices such as `/dev/null`, which may be shared.
+    /// Whether `path` is the same file. False for devices such as `/dev/null`, which may be shared.
     pub(super) fn is_at(&self, path: &Path) -> bool {
         let both = self
             .file
@@ -127,9 +128,10 @@ impl ChromeFile {
         self.text.len() >= BATCH
     }
 
-    /// Writes the text into the file, which is complete afterwards; after an error it is complete without these events.
+    /// Writes the text into the file, which is complete and valid afterwards. After an error the file is valid, without
+    /// these events.
     ///
-    /// `dropped`: the events missing so far; `events`: those that are missing as well if this fails.
+    /// `dropped`: the number of events missing so far; `events`: the number of events in the text.
     pub(super) fn write(&mut self, dropped: u64, events: u64) -> io::Result<()> {
         let len = self.text.len() as u64;
         put_tail(&mut self.text, dropped);
@@ -147,8 +149,8 @@ impl ChromeFile {
     }
 
     /// Writes the tail again after a part of a batch has overwritten it. The disk may be full, so this overwrites
-    /// existing bytes before it truncates the rest; if the new number has too many digits, the tail keeps the previous
-    /// number.
+    /// existing bytes before it truncates the file. If the new number has more digits than fit, the tail keeps the
+    /// previous number.
     fn repair(&mut self, dropped: u64) {
         for dropped in [dropped, self.dropped] {
             let mut tail = String::new();
@@ -183,7 +185,7 @@ impl ChromeFile {
         );
     }
 
-    /// Returns process and thread of a lane in the viewer. Writes its name the first time.
+    /// Returns process and thread of a lane in the viewer. Writes the name of the lane the first time.
     fn lane(&mut self, id: LaneId) -> (u32, u32) {
         let (pid, tid) = (ENGINE + 1 + id.worker, id.lane);
         if self.named.insert(id) {
@@ -206,7 +208,7 @@ impl ChromeFile {
     }
 
     fn kernel_text(&mut self, kernel: &'static str) -> Arc<KernelText> {
-        // Compares the address first, which is fast; another address may still be the same name.
+        // Compares the addresses first, which is fast. Names at different addresses may be equal too.
         match &self.last {
             Some(last) if std::ptr::eq(last.kernel, kernel) => Arc::clone(last),
             _ => {
@@ -363,8 +365,8 @@ impl ChromeFile {
         }
     }
 
-    /// Writes the wait of a lane for memory. As an asynchronous event: it may end after its run, if a grant given ahead
-    /// let the lane continue before the answer.
+    /// Writes the wait of a lane for memory, as an asynchronous event: it may end after the lane's run, if a grant in
+    /// advance lets the lane continue before its request is answered.
     pub(super) fn memory_wait(
         &mut self,
         lane: LaneId,
@@ -388,14 +390,14 @@ impl ChromeFile {
 
 #[cfg(test)]
 impl ChromeFile {
-    /// Simulates a full disk from now on.
+    /// Makes writes fail from now on, as on a full disk.
     pub(super) fn fill_disk(&mut self) {
         let full = OpenOptions::new().write(true).open("/dev/full");
         self.file = full.expect("/dev/full can be opened");
     }
 }
 
-/// The error for a path that is not a file: the tail must be overwritten.
+/// The error for a path that is not a regular file: the tail could not be overwritten there.
 fn not_a_file() -> io::Error {
     io::Error::new(
         io::ErrorKind::NotSeekable,
@@ -403,7 +405,7 @@ fn not_a_file() -> io::Error {
     )
 }
 
-/// Appends the tail, which closes the file.
+/// Appends the tail, which ends the JSON text.
 fn put_tail(text: &mut String, dropped: u64) {
     let _ = write!(
         text,
@@ -412,7 +414,7 @@ fn put_tail(text: &mut String, dropped: u64) {
     );
 }
 
-/// Returns the text as a JSON string.
+/// The text as a JSON string.
 fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
@@ -431,7 +433,7 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// Returns the name of a kernel without its modules: `a::b::shrink<c::Pixel>` becomes `shrink<Pixel>`.
+/// The name of a kernel without its modules: `a::b::shrink<c::Pixel>` becomes `shrink<Pixel>`.
 pub(super) fn short(name: &str) -> String {
     let mut out = String::new();
     let mut word = String::new();
@@ -439,7 +441,7 @@ pub(super) fn short(name: &str) -> String {
     while let Some(c) = rest.next() {
         if c == ':' && rest.peek() == Some(&':') {
             rest.next();
-            // The names of closures and blocks mean little without their function.
+            // Names of closures and blocks mean little without the function that contains them.
             if matches!(rest.peek(), Some('{')) {
                 word.push_str("::");
             } else {

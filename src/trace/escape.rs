@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Write};
 
-/// Displays a text of several lines of which nothing makes a terminal do anything: see [`needs_escape`]. Newlines and
-/// tabs stay. For names and messages that come from files or from other programs.
+/// Displays a text of several lines so that nothing in it has an effect on a terminal: see [`needs_escape`]. Newlines
+/// and tabs stay. For names and messages that come from files or from other programs.
 ///
 /// ```
 /// assert_eq!(arenite::escape_text("red: \x1b[31m").to_string(), r"red: \u{1b}[31m");
@@ -27,8 +27,8 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Whether a terminal would act on the character: control characters but the tab, line separators, and marks that change
-/// the direction of the text around them.
+/// Whether the character has an effect on a terminal: control characters other than the tab, line separators, and marks
+/// that change the direction of the text around them.
 ///
 /// ```
 /// assert!(arenite::needs_escape('\u{202e}') && !arenite::needs_escape('ä'));
@@ -38,8 +38,8 @@ pub fn needs_escape(each: char) -> bool {
         || matches!(each, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{feff}')
 }
 
-/// Escapes one line of at most `limit` bytes. If it was longer, or `cut` bytes were removed before, a mark at the end
-/// counts the missing bytes. Bytes that are not UTF-8 are escaped.
+/// Escapes one line of at most `limit` bytes. If the line was longer, or `cut` bytes were removed before, adds the
+/// number of missing bytes at the end. Bytes that are not UTF-8 are escaped.
 pub(crate) fn escape_line(bytes: &[u8], limit: usize, cut: u64) -> String {
     let mut text = String::with_capacity(bytes.len().min(limit));
     let mut used = 0;

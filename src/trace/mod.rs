@@ -22,7 +22,7 @@ use crate::sys::clock::monotonic_ns;
 use crate::sys::fork::OwnerProcess;
 use writer::Writer;
 
-/// Max events that wait for the writer.
+/// Max number of events that wait for the writer's thread.
 const INBOX_LIMIT: usize = 65_536;
 /// Default limit of attempts in a file.
 pub(crate) const DEFAULT_ATTEMPTS: u64 = 1_000_000;
@@ -46,11 +46,11 @@ pub(crate) struct LaneId {
     pub(crate) lane: u32,
 }
 
-/// A crash. It is described by the writer's thread, since that reads files.
+/// Describes a crash. Called on the writer's thread, since it reads files.
 pub(crate) trait Describe: Debug + Send + Sync {
-    /// The signal and what happened.
+    /// The signal, and the access that failed.
     fn what(&self) -> String;
-    /// The stack, the innermost function first.
+    /// The functions on the stack, the innermost first.
     fn frames(&self) -> Vec<String>;
 }
 
@@ -63,7 +63,7 @@ pub(crate) enum AttemptEnd {
     Failed {
         /// The message of the error.
         why: Box<str>,
-        /// The crash that ended its worker, if that is why.
+        /// The crash that ended the worker, if that is the reason.
         crash: Option<Arc<dyn Describe>>,
         /// Whether the job is retried.
         is_retried: bool,
@@ -76,18 +76,18 @@ pub(crate) struct Attempt {
     pub(crate) job: u64,
     /// The label that the program gave the job.
     pub(crate) label: Option<Arc<str>>,
-    /// The name of its type. Not its address: linkers fold equal functions.
+    /// The name of the kernel's type. Not its address: linkers merge equal functions.
     pub(crate) kernel: &'static str,
     pub(crate) attempt: u16,
-    /// When the wait for this attempt began.
+    /// The time when the wait for this attempt began.
     pub(crate) since: u64,
-    /// The run of its kernel; `None` if no worker began it.
+    /// The run of the kernel; `None` if no worker began it.
     pub(crate) ran: Option<KernelRun>,
-    /// When the supervisor saw its end.
+    /// The time when the supervisor recorded the end.
     pub(crate) over: u64,
-    /// Bytes of its array arguments.
+    /// The number of bytes of the job's array arguments.
     pub(crate) bytes_in: u64,
-    /// Bytes of the arrays that it has made and returned.
+    /// The number of bytes of the arrays that the job has made and returned.
     pub(crate) bytes_out: u64,
     pub(crate) end: AttemptEnd,
 }
@@ -96,7 +96,7 @@ pub(crate) struct Attempt {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KernelRun {
     pub(crate) lane: LaneId,
-    /// When the job was posted to the lane.
+    /// The time when the job was posted to the lane.
     pub(crate) placed: u64,
     pub(crate) began: u64,
     pub(crate) ended: u64,
@@ -134,13 +134,14 @@ pub(crate) enum Event {
     },
 }
 
-/// The number of events in a trace: see [`Engine::write_trace`](crate::Engine::write_trace).
+/// The numbers of events in a trace: see [`Engine::write_trace`](crate::Engine::write_trace).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Traced {
-    /// The attempts in the file of events.
+    /// The number of attempts in the file of events.
     pub attempts: u64,
-    /// The events that are missing in it: beyond the limit, or faster than they could be written.
+    /// The number of events that are missing in the file: they were beyond the limit, or came faster than they could be
+    /// written.
     pub dropped: u64,
 }
 
@@ -154,14 +155,14 @@ impl Drop for TraceOwner {
     }
 }
 
-/// Collects events, and writes them on a thread of its own.
+/// Collects events, and writes them on a separate thread.
 #[derive(Debug)]
 pub(crate) struct Tracer {
     inbox: Mutex<Inbox>,
     changed: Condvar,
     writer: Mutex<Writer>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// The process that owns the files, not a fork of it.
+    /// The process that owns the files. A forked copy must not write them.
     process: OwnerProcess,
 }
 
@@ -169,13 +170,13 @@ pub(crate) struct Tracer {
 struct Inbox {
     events: Vec<Event>,
     dropped: u64,
-    /// Whether the writer's thread waits for the first event.
+    /// Whether the writer's thread waits for an event.
     is_writer_asleep: bool,
     is_closing: bool,
 }
 
 impl Tracer {
-    /// Creates the files, valid and empty, and starts the thread.
+    /// Creates the files, valid and without events, and starts the thread.
     ///
     /// # Errors
     /// The path that cannot be written, and the reason.
@@ -225,7 +226,7 @@ impl Tracer {
         writer.finish()
     }
 
-    /// Writes everything and ends the thread. Later events are dropped.
+    /// Writes all events and ends the thread. Later events are dropped.
     fn close(&self) {
         if !self.process.is_current() {
             return;
@@ -235,7 +236,7 @@ impl Tracer {
         if let Some(thread) = lock(&self.thread).take() {
             // Even if the thread has panicked, the rest is written below.
             let _ = thread.join();
-            // An error is ignored: callers of `flush` have got it.
+            // Errors are ignored here: `flush` returns them to its callers.
             let _ = self.flush();
         }
     }
@@ -248,7 +249,7 @@ impl Tracer {
                 inbox = wait(self.changed.wait(inbox));
             }
             inbox.is_writer_asleep = false;
-            // Collects more events, which usually follow soon.
+            // Wait a little for more events, which usually follow soon.
             let few = |inbox: &mut Inbox| inbox.events.len() < INBOX_LIMIT / 2 && !inbox.is_closing;
             let (inbox, _) = wait(self.changed.wait_timeout_while(inbox, writer::PAUSE, few));
             let is_closing = inbox.is_closing;

@@ -1,4 +1,4 @@
-//! The report: one HTML page that loads nothing else.
+//! The report: one HTML page that loads no other file.
 
 use std::fmt::Write as _;
 
@@ -7,14 +7,14 @@ use super::escape::needs_escape;
 use super::summary::{COLOURS, Histogram, Incident, Incidents, Summary};
 use super::timeline;
 
-/// Max frames of the stack of a crash.
+/// Max number of stack frames of a crash.
 const MAX_FRAMES: usize = 8;
 
-/// What the page says in addition to the figures.
+/// The data of the page other than the figures.
 #[derive(Debug)]
 pub(super) struct ReportHead<'a> {
     pub(super) label: &'a str,
-    /// The number of events that are missing in the figures.
+    /// The number of events that are not in the figures.
     pub(super) lost: u64,
 }
 
@@ -183,7 +183,7 @@ fn incidents(page: &mut String, title: &str, incidents: &Incidents) {
     page.push_str("</table></div></section>\n");
 }
 
-/// What a crash was, and the first frames of its stack.
+/// The description of a crash, and the first frames of its stack.
 fn crash(incident: &Incident) -> String {
     let Some(crash) = &incident.crash else {
         return String::new();

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use super::{Attempt, AttemptEnd, Describe, KernelRun, LaneId};
 
-/// Max failures, and max deaths, whose texts are stored.
+/// Max number of failures, and of deaths, with stored texts.
 const MAX_INCIDENTS: usize = 200;
-/// Max bytes of such a text.
+/// Max length of such a text in bytes.
 const MAX_TEXT: usize = 600;
-/// Max runs that are stored one by one, for the timeline of a short trace.
+/// Max number of runs that are stored one by one, for the timeline of a short trace.
 pub(super) const MAX_RUNS: usize = 3000;
-/// Kernels with a colour of their own; the others share one more.
+/// The number of kernels with a colour of their own. The others share one more colour.
 pub(super) const COLOURS: usize = 7;
-/// Steps of time.
+/// The number of time steps.
 pub(super) const COLUMNS: usize = 1024;
 /// The initial width of a step, in nanoseconds.
 const STEP: u64 = 1 << 12;
@@ -23,17 +23,17 @@ const STEP: u64 = 1 << 12;
 pub(super) struct Summary {
     pub(super) kernels: Vec<KernelFigures>,
     index: HashMap<&'static str, usize>,
-    /// The kernel of the last attempt and its index, usually those of the next one too.
+    /// The kernel of the last attempt and its index. The next attempt usually has the same kernel.
     last: Option<(&'static str, usize)>,
     pub(super) lanes: BTreeMap<LaneId, LaneFigures>,
     /// The number of waiting jobs over time.
     pub(super) waiting: Columns,
-    /// The width of a step.
+    /// The width of a time step in nanoseconds.
     pub(super) step: u64,
-    /// The latest time, from the start.
+    /// The latest time, counted from the start.
     pub(super) end: u64,
     pub(super) runs: Vec<Run>,
-    /// Whether there were more runs than `runs` holds.
+    /// Whether there were more runs than `runs` may contain.
     pub(super) has_more_runs: bool,
     pub(super) failures: Incidents,
     pub(super) deaths: Incidents,
@@ -60,9 +60,9 @@ pub(super) struct KernelFigures {
 pub(super) struct LaneFigures {
     pub(super) jobs: u64,
     pub(super) busy_ns: u64,
-    /// Busy time by colour.
+    /// The busy time in each step, by colour.
     pub(super) busy: BTreeMap<usize, Columns>,
-    /// Times of failures and of deaths of its worker, for the marks in the timeline.
+    /// The times of failures, and of deaths of the lane's worker, for the marks in the timeline.
     pub(super) marks: Vec<u64>,
 }
 
@@ -77,7 +77,7 @@ pub(super) struct Run {
     pub(super) failed: bool,
 }
 
-/// Failures, or deaths: the first ones with details, and the number of all.
+/// Failures, or deaths: the first with details, and the number of all.
 #[derive(Debug, Default)]
 pub(super) struct Incidents {
     pub(super) list: Vec<Incident>,
@@ -87,7 +87,7 @@ pub(super) struct Incidents {
 /// A failed attempt, or a worker that died.
 #[derive(Debug)]
 pub(super) struct Incident {
-    /// Nanoseconds from the start.
+    /// The time in nanoseconds from the start.
     pub(super) at: u64,
     /// For a failure: number, kernel and attempt of the job.
     pub(super) job: Option<(u64, &'static str, u16)>,
@@ -113,7 +113,7 @@ impl Incidents {
 }
 
 impl Summary {
-    /// Adds an attempt, whose times count from the start.
+    /// Adds an attempt. Its times count from the start.
     pub(super) fn attempt(&mut self, attempt: &Attempt) {
         let index = self.kernel(attempt.kernel);
         let kernel = &mut self.kernels[index];
@@ -199,7 +199,7 @@ impl Summary {
     }
 
     fn kernel(&mut self, name: &'static str) -> usize {
-        // Compares the address first, which is fast; another address may still be the same name.
+        // Compares the addresses first, which is fast. Names at different addresses may be equal too.
         if let Some((last, index)) = self.last
             && std::ptr::eq(last, name)
         {
@@ -222,7 +222,7 @@ impl Summary {
         index
     }
 
-    /// Widens the steps until they reach this time.
+    /// Doubles the width of the steps until they include the time `at`.
     pub(super) fn extend_to(&mut self, at: u64) {
         self.end = self.end.max(at);
         self.step = self.step.max(STEP);
@@ -241,12 +241,12 @@ impl Summary {
     }
 }
 
-/// The time that intervals cover in each step. Adding an interval takes constant time, whatever its length.
+/// The time that intervals cover in each step. Adding an interval takes constant time, whatever its length is.
 #[derive(Debug, Default)]
 pub(super) struct Columns {
-    /// Nanoseconds in partially covered steps.
+    /// For each step, nanoseconds of the intervals that cover it in part.
     part: Vec<u64>,
-    /// Differences of the number of intervals that cover a step completely.
+    /// For each step, the change in the number of intervals that cover it completely.
     whole: Vec<i64>,
 }
 
@@ -259,7 +259,8 @@ impl Columns {
             self.part = vec![0; COLUMNS];
             self.whole = vec![0; COLUMNS + 1];
         }
-        // All times are before the end of the last step (`Summary::extend_to`); a later one counts in the last step.
+        // All times are before the end of the last step (`Summary::extend_to`). A later time would count in the last
+        // step.
         let column = |at: u64| ((at / step) as usize).min(COLUMNS - 1);
         let (first, last) = (column(from), column(to));
         if first == last {
@@ -272,7 +273,7 @@ impl Columns {
         self.whole[last] -= 1;
     }
 
-    /// Returns the covered nanoseconds of each step.
+    /// The covered nanoseconds of each step.
     pub(super) fn values(&self, step: u64) -> Vec<u64> {
         let mut covering = 0i64;
         let steps = self.part.iter().zip(&self.whole);
@@ -284,7 +285,7 @@ impl Columns {
             .collect()
     }
 
-    /// Merges pairs of steps.
+    /// Merges each pair of steps into one step of double width.
     fn fold(&mut self, step: u64) {
         if self.part.is_empty() {
             return;
@@ -298,10 +299,10 @@ impl Columns {
     }
 }
 
-/// Log2 of the number of buckets per power of two: values are accurate to 1/32.
+/// Log2 of the number of buckets for each power of two: values are accurate to 1/32.
 const PRECISION: u32 = 5;
 
-/// Durations, for quantiles: exact below 32 ns, within 3 % above.
+/// Counts of durations, for quantiles: exact below 32 ns, within 3 % above.
 #[derive(Debug, Default)]
 pub(super) struct Histogram {
     counts: Vec<u64>,
@@ -318,12 +319,12 @@ impl Histogram {
         }
         self.counts[bucket] += 1;
         self.count += 1;
-        // Waits overlap: those of a thousand jobs overflow 64 bits within a year.
+        // Waits overlap: the waits of a thousand jobs overflow 64 bits within a year.
         self.total = self.total.saturating_add(value);
         self.max = self.max.max(value);
     }
 
-    /// Returns the value that this fraction of all values does not exceed.
+    /// The smallest value that at least this fraction of all values does not exceed.
     pub(super) fn quantile(&self, part: f64) -> u64 {
         let rank = (part * self.count as f64).ceil().max(1.0) as u64;
         let mut seen = 0;

@@ -1,6 +1,6 @@
-//! Appends pieces to a text, faster than the formatter of the standard library, which took most of the time of a trace.
+//! Appends pieces to a text. The formatter of the standard library is slower, and took most of the time of a trace.
 
-/// What can be appended to a text.
+/// A value that can be appended to a text.
 pub(super) trait Piece {
     fn put(self, text: &mut String);
 }

@@ -1,6 +1,6 @@
-//! The timeline of the report: a row per lane, coloured by kernel, below the number of waiting jobs.
+//! The timeline of the report: the number of waiting jobs, and below it a row for each lane, coloured by kernel.
 //!
-//! A trace of few runs shows each run; one of many shows the share of each kernel in each step of time.
+//! If a trace has few runs, each run is drawn. If it has many, the share of each kernel in each time step is drawn.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::chrome::short;
 use super::report::{Count, Time, escaped};
 use super::summary::{COLOURS, COLUMNS, LaneFigures, Summary};
 
-/// Units of the picture: pixels at its natural size.
+/// The width of the picture, in pixels at its natural size.
 const WIDTH: f64 = 1100.0;
 const LEFT: f64 = 118.0;
 const PLOT: f64 = WIDTH - LEFT - 12.0;
@@ -101,7 +101,7 @@ fn axis(page: &mut String, summary: &Summary, bottom: f64) {
     }
 }
 
-/// Returns 1, 2 or 5 times a power of ten, such that there are five to twelve ticks.
+/// Returns the step between ticks: 1, 2 or 5 times a power of ten, so that there are five to twelve ticks.
 fn round_step(end: u64) -> u64 {
     let least = end.div_ceil(12).max(1);
     let power = 10u64.pow(least.ilog10());
@@ -112,7 +112,7 @@ fn round_step(end: u64) -> u64 {
         .unwrap_or(10 * power)
 }
 
-/// The number of steps up to the end.
+/// The number of time steps up to the end.
 fn steps(summary: &Summary) -> usize {
     ((summary.end / summary.step.max(1)) as usize + 1).min(COLUMNS)
 }

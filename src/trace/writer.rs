@@ -1,4 +1,4 @@
-//! Turns events into lines of the file and figures of the report.
+//! Turns events into lines of the events file and figures of the report.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -17,10 +17,10 @@ use super::{Attempt, AttemptEnd, Event, LaneId, TraceConfig, Traced};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::pipe::open_to_write;
 
-/// How long events are collected before they are written.
+/// The time for which events are collected before they are written.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
-/// The limit that an event counts for.
+/// The kind of an event, each with its own limit.
 #[derive(Clone, Copy)]
 enum Kind {
     Attempt,
@@ -31,9 +31,9 @@ enum Kind {
 /// The destination of the report.
 #[derive(Debug)]
 enum Page {
-    /// A file, replaced at each update. The path is absolute, so that the working directory may change.
+    /// A file, replaced at each update. The path is absolute, so that the program may change its working directory.
     File(PathBuf),
-    /// A stream such as a pipe, written once; `None` afterwards.
+    /// A stream such as a pipe, written once; `None` after that.
     Stream(Option<File>),
 }
 
@@ -71,14 +71,14 @@ pub(super) struct Writer {
     arrows: Arrows,
     summary: Summary,
     written: Traced,
-    /// Events in the file other than attempts.
+    /// The number of events in the file other than attempts.
     others: u64,
-    /// Attempts, and other events, up to the last batch.
+    /// The number of attempts, and of other events, in the file up to the last batch.
     in_file: (u64, u64),
-    /// Events that were dropped because the inbox was full.
+    /// The number of events that were dropped because the inbox was full.
     lost: u64,
     error: Option<io::Error>,
-    /// An empty vector to swap with the inbox.
+    /// An empty vector that is swapped with the inbox.
     spare: Vec<Event>,
 }
 
@@ -130,7 +130,7 @@ impl Writer {
         std::mem::take(&mut self.spare)
     }
 
-    /// Writes the collected events. `dropped`: the number of events that were lost meanwhile.
+    /// Writes the collected events. `dropped` is the number of events that were lost meanwhile.
     pub(super) fn write(&mut self, mut events: Vec<Event>, dropped: u64) {
         self.lost += dropped;
         self.written.dropped += dropped;
@@ -144,7 +144,7 @@ impl Writer {
         self.write_batch();
     }
 
-    /// Writes the events added since the last batch into the file.
+    /// Writes the text added since the last batch to the file.
     fn write_batch(&mut self) {
         let before = self.in_file;
         self.in_file = (self.written.attempts, self.others);
@@ -160,8 +160,8 @@ impl Writer {
         }
     }
 
-    /// Returns the file if the limit of this kind permits one more event. Otherwise, also after an error, counts it as
-    /// dropped.
+    /// Returns the file if the limit of this kind permits one more event. Otherwise, or after an error, counts the
+    /// event as dropped.
     fn file_for(&mut self, kind: Kind) -> Option<&mut ChromeFile> {
         let count = match kind {
             Kind::Attempt => &mut self.written.attempts,
@@ -181,7 +181,7 @@ impl Writer {
 
     /// Updates the report.
     pub(super) fn finish(&mut self) -> Result<Traced, (PathBuf, io::Error)> {
-        // Even if the other file has failed.
+        // Updated even if writing the events file has failed.
         let reported = self.report();
         if let Some(error) = &self.error {
             let path = self.config.events.clone().unwrap_or_default();
@@ -202,7 +202,7 @@ impl Writer {
         let page = report::page(&self.summary, &head);
         let written = match destination {
             Page::File(path) => replace(path, &page),
-            // Closed after the page, so that a reader sees its end.
+            // Closed after the page is written, so that a reader notices the end.
             Page::Stream(stream) => match stream.take() {
                 Some(mut stream) => stream.write_all(page.as_bytes()),
                 None => Ok(()),
@@ -269,7 +269,7 @@ impl Writer {
                 }
             }
         }
-        // Without a report the figures, which cost time, are not needed.
+        // Computing the figures costs time, and only the report needs them.
         if self.page.is_none() {
             return;
         }
@@ -285,7 +285,7 @@ impl Writer {
         self.summary.attempt(&attempt);
     }
 
-    /// Returns the arrows that lead to this attempt, and stores the start of those that lead from it.
+    /// Returns the arrows that lead to this attempt, and stores the start of arrows that lead from it.
     fn arrows_of(&mut self, attempt: &Attempt) -> Vec<(ArrowEnd, ArrowEnd)> {
         if matches!(
             attempt.end,
@@ -306,7 +306,7 @@ impl Writer {
         };
         let from = self.arrows.began(attempt.job);
         if matches!(attempt.end, AttemptEnd::Value) {
-            // Inside the run: the viewer attaches an arrow to the event that encloses its time.
+            // The time must be inside the run: the viewer attaches an arrow to the event that encloses its time.
             let at = ran.ended.saturating_sub(1).max(ran.began);
             let lane = ran.lane;
             self.arrows.ended(attempt.job, ArrowEnd { lane, at });
@@ -319,7 +319,7 @@ impl Writer {
 
 #[cfg(test)]
 impl Writer {
-    /// Simulates a full disk from now on.
+    /// Makes writes fail from now on, as on a full disk.
     pub(super) fn fill_disk(&mut self) {
         self.chrome.as_mut().expect("a file of events").fill_disk();
     }
@@ -329,14 +329,14 @@ impl Writer {
     }
 }
 
-/// Replaces the page at `path`; if that fails, the previous page remains.
+/// Replaces the page at `path`. If that fails, the previous page remains.
 fn replace(path: &Path, page: &str) -> io::Result<()> {
     let old = fs::metadata(path);
     if old.as_ref().is_ok_and(|old| !old.is_file()) {
         // It was a file when the trace was created. Opening a pipe would wait for a reader.
         return Err(io::Error::other("it was a file, and no longer is"));
     }
-    // Replaces the target of a link, not the link.
+    // Replaces the target of a symbolic link, not the link.
     let exists = old.is_ok();
     let path = match &old {
         Ok(_) => fs::canonicalize(path)?,
@@ -345,7 +345,7 @@ fn replace(path: &Path, page: &str) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}-{}.part", process::id(), monotonic_ns()));
     let part = path.with_file_name(name);
-    // Whether the file can only be overwritten: its folder is not writable, or it is a mount point.
+    // Whether the file can only be overwritten: its folder is not writable, or the file is a mount point.
     let must_overwrite = |error: &io::Error| {
         use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, ResourceBusy};
         let kind = error.kind();
@@ -362,7 +362,7 @@ fn replace(path: &Path, page: &str) -> io::Result<()> {
         fs::rename(&part, &path)
     });
     if written.is_err() {
-        // The first error is returned.
+        // The first error is returned, not an error of this call.
         let _ = fs::remove_file(&part);
     }
     match written {
@@ -371,7 +371,7 @@ fn replace(path: &Path, page: &str) -> io::Result<()> {
     }
 }
 
-/// The lane at which events of a whole worker are shown.
+/// The lane at which events of a whole worker are drawn.
 fn first_lane(worker: u32) -> LaneId {
     LaneId { worker, lane: 0 }
 }

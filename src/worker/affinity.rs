@@ -1,8 +1,8 @@
-//! Keeps a lane on a core of its own, if there is one for each lane.
+//! Keeps each lane on a core of its own, if there are enough cores.
 //!
-//! A wake-up puts a worker on the core of its waker, or on the one where it slept, if all cores are busy at that
-//! moment; and Linux is slow to separate two threads that sleep now and then. Each can then only run while the other
-//! does not.
+//! Linux puts a worker that wakes up on the core of the thread that woke it, or, if all cores are busy at that moment,
+//! on the core where it slept. It is slow to separate two threads that sleep now and then. Two lanes on one core can
+//! only run in turns.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -13,31 +13,31 @@ use crate::link::{LinkCells, Neighbours};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::cores::{self, Attempts};
 
-/// Min time between two looks at the other lanes, per lane: a look costs both sides a cache line.
+/// Min time between two reads of the other lanes' state, per lane: a read costs both sides a cache line.
 const LOOK_INTERVAL_NS: u64 = 50_000;
 /// Min time between two yields of the core.
 const YIELD_INTERVAL_NS: u64 = 500_000;
 /// Min time on a core before a move.
 const MOVE_INTERVAL_NS: u64 = 100_000;
 
-/// The core affinity of one lane.
+/// Decides when one lane yields its core or moves to another.
 #[derive(Debug)]
 pub(super) struct Affinity {
     cells: Arc<LinkCells>,
-    /// The other lanes, if there may be a core for each.
+    /// The other lanes. `None` if there are fewer cores than lanes.
     neighbours: Option<Neighbours>,
-    /// Min time between two looks at all of them.
+    /// Min time between two reads of all neighbours.
     look_interval_ns: u64,
-    /// When the lane last looked at the others.
+    /// The time of the last read of the neighbours.
     looked: Cell<u64>,
-    /// Yields of its core.
+    /// The times at which the lane yielded its core.
     yields: Attempts,
-    /// Moves to another core.
+    /// The times at which the lane moved to another core.
     moves: Attempts,
 }
 
 impl Affinity {
-    /// For the lane with this link, on its thread.
+    /// For the lane with this link. Called on its thread.
     pub(super) fn new(cells: Arc<LinkCells>, worker: &WorkerContext, link: usize) -> Self {
         let neighbours = Neighbours::in_view(worker.view, link);
         let has_core_for_each = (1..worker.cores).contains(&neighbours.len());
@@ -80,7 +80,7 @@ impl Affinity {
         now.saturating_sub(self.looked.get()) >= self.look_interval_ns
     }
 
-    /// Moves to a core of its own if it shares one with another lane that is awake. Publishes its core.
+    /// Moves to a core of its own if another lane that is awake is on the same core. Publishes the core.
     fn find_own_core(&self, now: u64) {
         self.looked.set(now);
         let Some(neighbours) = &self.neighbours else {
@@ -98,7 +98,7 @@ impl Affinity {
         self.cells.set_core(core);
     }
 
-    /// Called between two jobs. Looks at the other lanes from time to time.
+    /// Called between two jobs. Reads the state of the other lanes from time to time.
     #[inline]
     pub(super) fn between_jobs(&self, now: u64) {
         if self.may_look(now) {
@@ -106,8 +106,9 @@ impl Affinity {
         }
     }
 
-    /// Finds a core of its own. If another lane waits for a core, yields: it may have been woken onto this core, or
-    /// moved here between two jobs, while another core is free, and can only move once it runs.
+    /// Finds a core of its own. If another lane waits for a core, yields: that lane may have been woken on this core,
+    /// or this lane may have been moved here between two jobs. The other lane can move to a free core only once it
+    /// runs.
     #[cold]
     fn look_cold(&self, now: u64) {
         self.find_own_core(now);

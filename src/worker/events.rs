@@ -1,4 +1,4 @@
-//! Sends events of the `tracing` crate in a kernel to the supervisor, as frames.
+//! Sends events of the `tracing` crate from kernels to the supervisor, as frames.
 
 use std::fmt::{self, Debug, Write};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::frame::{EVENT, MAX_CONTENT, event};
 use super::{lane, output};
 use crate::link::LinkCells;
 
-/// Sends events up to a level. Spans are not followed.
+/// A subscriber that sends events up to a level. It ignores spans.
 struct EventSender {
     level: LevelFilter,
     /// The link of the first lane.
@@ -20,8 +20,8 @@ struct EventSender {
     has_one_lane: bool,
 }
 
-/// Sends events up to this level from now on (1: errors, to 5: everything; 0: none). A subscriber that the program has
-/// set in this worker stays.
+/// Sends events up to this level from now on (1: errors, to 5: everything; 0: none). Does not replace a subscriber that
+/// the program has set in this worker.
 pub(super) fn install(level: u8, cells: Arc<LinkCells>, has_one_lane: bool) {
     let level = match level {
         0 => return,
@@ -48,7 +48,7 @@ impl Subscriber for EventSender {
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
-        // No span is enabled. An id may not be zero.
+        // No span is enabled, so the id does not matter. It may not be zero.
         Id::from_u64(1)
     }
 
@@ -67,7 +67,7 @@ impl Subscriber for EventSender {
         let mut text = Text::default();
         what.record(&mut text);
         let fields = std::mem::take(&mut text.fields);
-        // Truncates text that is too long.
+        // Text that is too long is truncated.
         let _ = text.message.write_str(&fields.0);
         let job = lane::current_job(&self.cells, self.has_one_lane);
         let content = event(job, level, what.metadata().target(), &text.message.0);
@@ -79,7 +79,7 @@ impl Subscriber for EventSender {
     fn exit(&self, _: &Id) {}
 }
 
-/// The message, then ` name=value` of each other field.
+/// The text of an event: the message, then ` name=value` for each other field.
 #[derive(Default)]
 struct Text {
     message: Bounded,
@@ -88,7 +88,7 @@ struct Text {
 
 impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        // The only error is that the text is full.
+        // The only possible error is that the text is full.
         let _ = match field.name() {
             "message" => write!(self.message, "{value:?}"),
             name => write!(self.fields, " {name}={value:?}"),
@@ -96,7 +96,7 @@ impl Visit for Text {
     }
 }
 
-/// A text truncated to what fits into a frame.
+/// A text, truncated to the maximum content of a frame.
 #[derive(Default)]
 struct Bounded(String);
 

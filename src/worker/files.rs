@@ -1,4 +1,4 @@
-//! Memory files of the supervisor that jobs of a lane take, mapped.
+//! Maps of the supervisor's memory files that the jobs of a lane take.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
@@ -7,33 +7,33 @@ use crate::array::{FileName, PrivateCopy, SealedFile};
 use crate::kernel::BadArgument;
 use crate::sys::{self, process::getppid};
 
-/// Maps that stay between jobs.
+/// Max number of maps that are kept between jobs.
 const RETAINED: usize = 16;
 
-/// The files that the last jobs of a lane took, and parts of files that are not sealed, so that jobs that follow each
-/// other map them once. The lane forgets sealed files before it sleeps: memory of an object that was removed is free
-/// once no job uses it.
+/// The files that the last jobs of a lane took, and parts of files that are not sealed. They stay mapped, so that
+/// consecutive jobs map a file once. The lane drops sealed files before it sleeps, so that the memory of a removed
+/// object is free once no job uses it.
 #[derive(Debug, Default)]
 pub(super) struct MappedFiles {
-    /// The last one was used last.
+    /// The maps, the most recently used last.
     maps: RefCell<Vec<Arc<SealedFile>>>,
-    /// The file of which parts were mapped last.
+    /// The file whose parts were mapped last.
     source: RefCell<Option<Arc<SealedFile>>>,
-    /// The parts that the running job has.
+    /// The parts of files that the running job has.
     windows: RefCell<Vec<Arc<SealedFile>>>,
     /// Private copies of arrays that the running job has made.
     private: RefCell<Vec<Weak<PrivateCopy>>>,
 }
 
 impl MappedFiles {
-    /// Maps a file, or these bytes of one that is not sealed, unless they still are.
+    /// Maps a file, or the bytes `bytes` of a file that is not sealed, unless they are mapped already.
     pub(super) fn open(
         &self,
         name: FileName,
         bytes: (u64, u64),
     ) -> Result<Arc<SealedFile>, BadArgument> {
         let mut maps = self.maps.borrow_mut();
-        // A file that is mapped exists, so no other one has its identity.
+        // A mapped file exists, so no other file has its identity.
         let known = maps.iter().position(|file| {
             file.is_window(name.identity, bytes)
                 || file.is_sealed() && file.identity() == name.identity
@@ -53,7 +53,7 @@ impl MappedFiles {
     }
 
     fn map(&self, name: FileName, bytes: (u64, u64)) -> Result<Arc<SealedFile>, BadArgument> {
-        // The supervisor started this process, which would have ended with it.
+        // The supervisor started this process, which would have ended with the supervisor.
         let supervisor = getppid();
         let refused = |error: &dyn std::fmt::Display| {
             BadArgument::NoFile(format!(
@@ -76,18 +76,18 @@ impl MappedFiles {
         }
     }
 
-    /// The running job has made a private copy.
+    /// Records that the running job has made a private copy.
     pub(super) fn note_private(&self, copy: &Arc<PrivateCopy>) {
         let mut private = self.private.borrow_mut();
-        // A job that makes many drops most of them.
+        // A job that makes many copies drops most of them: remove the dropped ones when the list is full.
         if private.len() == private.capacity() {
             private.retain(|copy| copy.strong_count() > 0);
         }
         private.push(Arc::downgrade(copy));
     }
 
-    /// After a job, before it is answered: whether there are handles to parts of files that it had, or to private
-    /// copies.
+    /// Called after a job, before its reply. Returns whether handles are left to parts of files that the job had, or to
+    /// its private copies.
     pub(super) fn has_escaped(&self) -> bool {
         if self
             .private
@@ -97,14 +97,15 @@ impl MappedFiles {
         {
             return true;
         }
-        // Each is here and in `maps`, unless it was removed there for others.
+        // Each is in this list and in `maps`, unless `open` has removed it there.
         let windows = self.windows.borrow();
         windows
             .iter()
             .any(|window| is_escaped(window, &windows, &self.maps.borrow()))
     }
 
-    /// The same: makes these copies of all bytes, which no other job is given, and forgets which ones the job had.
+    /// Called after a job, before its reply. Copies all bytes of its private copies, and of the parts of files with
+    /// handles, which are not given to later jobs. Clears the lists of the job.
     pub(super) fn detach_escaped(&self) -> sys::Result<()> {
         for copy in self
             .private
@@ -128,7 +129,7 @@ impl MappedFiles {
         Ok(())
     }
 
-    /// Unmaps all sealed files that no array refers to, and all parts of files but the last.
+    /// Unmaps the sealed files that no array refers to, and all parts of files except the last.
     pub(super) fn clear(&self) {
         let source = self.source.borrow();
         let source = source.as_ref().map(|source| source.identity());
@@ -137,7 +138,7 @@ impl MappedFiles {
     }
 }
 
-/// Whether there are more handles to a part than these lists have.
+/// Whether there are more handles to a part of a file than the lists of the lane have.
 fn is_escaped(
     window: &Arc<SealedFile>,
     windows: &[Arc<SealedFile>],

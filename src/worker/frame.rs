@@ -1,22 +1,22 @@
-//! Frames: messages of a worker to the supervisor between the bytes of its stdout and stderr.
+//! Frames: messages of a worker to the supervisor, in the bytes of its stdout and stderr.
 //!
-//! A frame begins with a mark that occurs in no text (two of its bytes are not valid UTF-8), and is written in one call
+//! A frame begins with a mark that no text contains (two of its bytes are not valid UTF-8). It is written in one call
 //! of at most `PIPE_BUF` bytes, so that output of other threads does not split it.
 
-/// The mark at the beginning of a frame. Its first byte occurs in it only once.
+/// The mark at the beginning of a frame. Its first byte does not occur again in it.
 pub(crate) const MAGIC: [u8; 8] = *b"\x1e\xf5areni\xf5";
-/// Bytes before the content: mark, kind and length.
+/// Length in bytes of the head: mark, kind and length of the content.
 pub(crate) const HEAD: usize = MAGIC.len() + 3;
-/// Max bytes of the content, so that the whole frame is one atomic write.
+/// Max length in bytes of the content, so that the whole frame is one atomic write.
 pub(crate) const MAX_CONTENT: usize = 4096 - HEAD;
 
-/// Kind of a frame: the output since the last boundary belongs to this job (0: to none).
+/// Kind of a frame that says: the output since the last boundary belongs to this job (0: to no job).
 pub(crate) const BOUNDARY: u8 = 1;
-/// Kind of a frame: an event, made by [`event`].
+/// Kind of a frame that contains an event, made by [`event`].
 pub(crate) const EVENT: u8 = 2;
 
-/// Writes the content of an event's frame: the number of its job (8 bytes; 0: none), its level (1 for errors to 5 for
-/// traces), the length of its target, the target, and its text.
+/// Writes the content of an event's frame: the number of its job (8 bytes; 0 for no job), its level (1 for errors to 5
+/// for traces), the length of its target, the target, and its text.
 #[cfg(feature = "tracing")]
 pub(crate) fn event(job: u64, level: u8, target: &str, text: &str) -> Vec<u8> {
     let mut end = target.len().min(255);
@@ -49,8 +49,8 @@ pub(crate) fn frame(kind: u8, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Returns the total length of the frame that begins with these bytes; `None` if there is none or fewer than [`HEAD`]
-/// bytes.
+/// Returns the total length of the frame that begins with `head`. `None` if there are fewer than [`HEAD`] bytes, or
+/// they do not begin a frame.
 pub(crate) fn frame_len(head: &[u8]) -> Option<usize> {
     let low = *head.get(HEAD - 2)?;
     let high = *head.get(HEAD - 1)?;

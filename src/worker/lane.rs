@@ -36,10 +36,10 @@ thread_local! {
 
 /// In a kernel: returns whether the running job has been cancelled.
 ///
-/// A job is cancelled by [`Job::cancel`](crate::Job::cancel), by dropping its handle or that of its graph, map or
-/// stream, by cancelling its scope, or by the failure of a related job: of the same scope, of a graph or map that stops
-/// at the first failure, or of the jobs spawned by one job. A long-running kernel should poll this from time to time,
-/// and return a partial result or an error.
+/// A job is cancelled by [`Job::cancel`](crate::Job::cancel); when its handle, or the handle of its graph, map or
+/// stream is dropped; when its scope is cancelled; and when a related job fails: a job of the same scope, of the same
+/// graph or map if that stops at the first failure, or another job spawned by the same job. A long-running kernel
+/// should poll this from time to time, and return a partial result or an error.
 ///
 /// A call costs a few nanoseconds. Returns false outside a kernel, on threads that a kernel starts, and with
 /// [`Engine::inline`](crate::Engine::inline).
@@ -61,7 +61,7 @@ thread_local! {
 /// # Ok::<(), arenite::JobError>(())
 /// ```
 pub fn cancelled() -> bool {
-    // During the destruction of thread-locals no job runs.
+    // While thread-locals are destroyed, no job runs.
     let lane = LANE.try_with(Cell::get).ok().flatten();
     let is_cancelled = lane.is_some_and(|lane| lane.consumer.borrow().is_cancelled());
     if is_cancelled {
@@ -71,7 +71,7 @@ pub fn cancelled() -> bool {
 }
 
 /// Starts the clock of the running job's [deadline](crate::JobOptions::deadline), if its options have
-/// [`loading`](crate::JobOptions::loading). A second call starts it anew. Does nothing outside of a job.
+/// [`loading`](crate::JobOptions::loading). A second call restarts the clock. Does nothing outside a job.
 pub fn begin_timed() {
     let lane = LANE.try_with(Cell::get).ok().flatten();
     if let Some(lane) = lane {
@@ -82,17 +82,17 @@ pub fn begin_timed() {
     }
 }
 
-/// What all lanes of this worker share. Lives as long as the process.
+/// State that all lanes of this worker share. Never dropped.
 #[derive(Debug)]
 pub(super) struct WorkerContext {
     pub(super) view: &'static View,
     /// The worker's own region.
     pub(super) region: u16,
-    /// Whether pages that the running jobs do not need are closed.
+    /// Whether pages that no running job needs are closed for writing.
     pub(super) guard: bool,
-    /// The pages that lanes need open.
+    /// The pages that lanes need to be open for writing.
     pub(super) pages: Pages,
-    /// Entry of the code that runs before arrays are retained; `None`: nothing is retained.
+    /// Entry of the code that runs before arrays are retained. `None` if arrays are not retained.
     pub(super) retain: Option<u64>,
     /// Whether private memory has a limit.
     pub(super) has_memory_limit: bool,
@@ -112,7 +112,7 @@ pub(super) fn cells_here(first: &LinkCells) -> &LinkCells {
     lane.map_or(first, |lane| &lane.cells)
 }
 
-/// Discards the recorder notes written by this thread's lane since `end`: the reply of the job reports the event
+/// Discards the recorder notes that this thread's lane has written since `end`: the reply of the job reports the event
 /// instead.
 pub(super) fn truncate_notes(end: u64) {
     if let Some(lane) = LANE.try_with(Cell::get).ok().flatten() {
@@ -120,8 +120,8 @@ pub(super) fn truncate_notes(end: u64) {
     }
 }
 
-/// The job that runs on this thread; on a thread without a lane, the job of the only lane, whose link is `first`. 0 for
-/// none.
+/// The number of the job that runs on this thread, or 0. On a thread without a lane, the job of the only lane, whose
+/// link is `first`.
 #[cfg(feature = "tracing")]
 pub(super) fn current_job(first: &LinkCells, has_one_lane: bool) -> u64 {
     let lane = LANE.try_with(Cell::get).ok().flatten();
@@ -131,7 +131,7 @@ pub(super) fn current_job(first: &LinkCells, has_one_lane: bool) -> u64 {
     cells.and_then(|cells| cells.phase().job()).unwrap_or(0)
 }
 
-/// The seed of the run, if this is the thread of a lane.
+/// The seed of the run, if this thread is that of a lane.
 pub(super) fn seed_of_run() -> Option<u64> {
     let lane = LANE.try_with(Cell::get).ok().flatten()?;
     Some(lane.worker.seed)
@@ -142,35 +142,35 @@ pub(super) fn next_rng_seed() -> Option<RngSeed> {
     LANE.try_with(Cell::get).ok().flatten()?.next_rng_seed()
 }
 
-/// One lane of this worker. Lives as long as the process.
+/// One lane of this worker. Never dropped.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) consumer: RefCell<Consumer>,
-    /// For the recorder.
+    /// The cells of the link, for the recorder.
     cells: Arc<LinkCells>,
-    /// Number of the link.
+    /// Index of the link.
     pub(super) link: u32,
     pub(super) worker: &'static WorkerContext,
     pub(super) heap: LaneHeap,
     pub(super) count: &'static LaneCount,
-    /// `None`: a job that leaves handles behind ends the worker.
+    /// `None` if arrays are not retained: then a job whose handles outlive it ends the worker.
     pub(super) retention: Option<Retention>,
-    /// The position of the last job that made generators, and their number.
+    /// The position of the last job that made random number generators, and their number.
     generators: Cell<(u64, GeneratorCount)>,
-    /// The position of the last job that was a chain or a subtree, and the seed of the node that it has reached.
+    /// The position of the last job that was a chain or a subtree, and the seed of the node that the job has reached.
     node_seed: Cell<(u64, u64)>,
     affinity: Affinity,
-    /// How long the lane spins for a job, while it has the permit (`SPIN`).
+    /// The time that the lane spins for a job, while it has permission (`SPIN`).
     spin_limit: SpinLimit,
-    /// Extents opened for the running job.
+    /// Extents opened for writing for the running job.
     lent: RefCell<Vec<Extent>>,
-    /// Extents that the running job reads, which may not be lent as well.
+    /// Extents that the running job reads. They may not be lent to it as well.
     read: RefCell<Vec<Extent>>,
-    /// The sealed files that its last jobs took.
+    /// The sealed files that the last jobs took.
     pub(super) files: MappedFiles,
 }
 
-/// The answer of a job, before it is written into its slot.
+/// The reply of a job, before it is written into its slot.
 struct Answer {
     kind: u8,
     reply: ReplyWriter,
@@ -183,13 +183,13 @@ impl Answer {
             end -= 1;
         }
         let mut reply = ReplyWriter::default();
-        // The length, and above it the node of the chain that failed.
+        // The first word has the length, and in its upper half the node of the chain that failed.
         reply.word(end as u64 | u64::from(step_reached()) << 32);
         reply.bytes(&text.as_bytes()[..end]);
         Self { kind, reply }
     }
 
-    /// The error that a kernel returned.
+    /// The reply for an error that a kernel returned.
     fn returned(returned: &Returned) -> Self {
         let Some((tag, bytes)) = returned.encoded() else {
             return Self::text(kind::RETURNED, returned.text());
@@ -203,7 +203,7 @@ impl Answer {
         }
     }
 
-    /// `step`: the node of the chain that failed, 0 if the job is no chain.
+    /// `step` is the node of the chain that failed; 0 if the job is no chain.
     fn full(full: ArenaFull, step: u32) -> Self {
         let mut reply = ReplyWriter::default();
         super::full_to_words(full)
@@ -246,7 +246,7 @@ impl Lane {
         }
     }
 
-    /// Creates the lane of the calling thread, which lives as long as the process.
+    /// Creates the lane of the calling thread. It is never dropped.
     pub(super) fn begin(
         start: LaneStart,
         cells: Arc<LinkCells>,
@@ -284,10 +284,10 @@ impl Lane {
         }
     }
 
-    /// Drops the remaining states of actors. No job runs, so arrays made now are in private memory.
+    /// Drops the states of actors that are left. No job runs, so arrays made by the drops are in private memory.
     fn drop_states(&self) {
         while let Some(state) = take_state() {
-            // Without a backtrace: the grace period is short.
+            // Without a backtrace, which would use up the short grace period.
             if let Outcome::Panicked(text) = panics::catch_without_backtrace(|| drop(state)) {
                 let (message, location, _) = panics::split(&text);
                 eprintln!(
@@ -336,10 +336,10 @@ impl Lane {
         now
     }
 
-    /// Runs the claimed job and answers it. Returns the time of its end.
+    /// Runs the claimed job and answers it. Returns the time at which it ended.
     fn job(&'static self, started: u64) -> u64 {
         let call = self.consumer.borrow().call();
-        // Threads that outlive their job may have printed since. With several lanes, output cannot be attributed.
+        // Threads that outlive an earlier job may have printed since. With several lanes, output cannot be attributed.
         if self.worker.has_one_lane {
             output::attribute_to(0);
         }
@@ -369,7 +369,7 @@ impl Lane {
         if self.worker.has_one_lane {
             output::attribute_to(call.job);
         }
-        // After the boundary: output found in the pipe from now on is not the job's.
+        // Output found in the pipe after this boundary does not belong to the job.
         self.cells.set_phase(Phase::Publishing(call.job));
         self.report_releases(&mut self.consumer.borrow_mut(), LOOKS_BETWEEN_JOBS, sent);
         self.answer(answer, took, left);
@@ -377,8 +377,8 @@ impl Lane {
         now
     }
 
-    /// The arrays that the job has left behind, if the lane may retain them. Otherwise ends the process if there are
-    /// any.
+    /// The arrays whose handles outlive the job, if the lane may retain them. If it may not and there are such handles,
+    /// ends the process.
     fn left_behind(&'static self, started: u64) -> LeftBehind {
         let (live_handles, left) = match &self.retention {
             None => (self.count.live(), LeftBehind::new()),
@@ -391,17 +391,18 @@ impl Lane {
             }
         };
         if live_handles != 0 {
-            // Before pages are closed: a fault of a thread that still holds the handles would hide the cause.
+            // Exits before pages are closed: otherwise a thread that still has the handles could fault, and its fault
+            // would hide the cause.
             self.exit_escaped(live_handles, clock::monotonic_ns().saturating_sub(started));
         }
         if self.files.detach_escaped().is_err() {
-            // No memory for copies of what is left of parts of files.
+            // There is no memory to copy the parts of files that have handles.
             self.exit_escaped(1, clock::monotonic_ns().saturating_sub(started));
         }
         left
     }
 
-    /// Called from a kernel. Jobs without random numbers pay nothing for them.
+    /// The seed of the next generator of the running job. Computed on demand, so a job without generators pays nothing.
     fn next_rng_seed(&self) -> Option<RngSeed> {
         let consumer = self.consumer.borrow();
         let position = consumer.claimed()?;
@@ -421,7 +422,7 @@ impl Lane {
         })
     }
 
-    /// Records when the kernel is entered or left, if the call asks for it.
+    /// Records the time at which the kernel is entered or left, if the call is `STAMPED`.
     #[inline]
     fn stamp(&self, call: &CallSlot, ended: bool) {
         if call.form & STAMPED != 0 {
@@ -447,11 +448,10 @@ impl Lane {
             .map_err(|error| error.to_string())
     }
 
-    /// Runs a kernel. Returns `None` for a value without words.
+    /// Runs a kernel. Returns `None` if its value has no words.
     fn run_kernel(&'static self, offset: u64, words: &[u64]) -> Option<Answer> {
         #[allow(unsafe_code, reason = "a kernel is called by the offset of its entry")]
-        // SAFETY: the supervisor, which is of the same build (checked in the handshake), computed the offset from an
-        // entry.
+        // SAFETY: the supervisor computed the offset from an entry, and is the same build (checked in the handshake).
         let entry = unsafe { from_offset(offset) };
         let mut reply = ReplyWriter::default();
         let _lane = lane::enter(self, self.count);
@@ -477,12 +477,12 @@ impl Lane {
             Outcome::Returned(Err(Failure::Rejected(why))) => {
                 Some(Answer::text(kind::BAD_ARGUMENTS, &why.to_string()))
             }
-            // Only inline engines run spawned jobs in the process of the kernel.
+            // Not reached: a worker sends spawned jobs to the supervisor, only inline engines run them in place.
             Outcome::Returned(Err(Failure::Spawned(_))) => {
                 Some(Answer::text(kind::RETURNED, "a spawned job failed inline"))
             }
             Outcome::Returned(Err(Failure::Returned(returned))) => Some(
-                // A typed error is never replaced by the refusal that its text contains.
+                // A typed error is not replaced by `ArenaFull`, even if its text contains the message.
                 Some(&returned)
                     .filter(|returned| returned.encoded().is_none())
                     .and_then(|returned| self.full_in(returned.text()))
@@ -496,7 +496,7 @@ impl Lane {
         }
     }
 
-    /// The answer `ArenaFull` if this text contains the message of the lane's last refusal in this job.
+    /// The reply `ArenaFull`, if this text contains the message of the lane's last `ArenaFull` in this job.
     fn full_in(&self, text: &str) -> Option<Answer> {
         let full = self.heap.last_refusal.get()?;
         text.contains(&full.to_string())
@@ -530,7 +530,7 @@ impl Lane {
         if len > INLINE_WORDS {
             match self.spill(&words) {
                 Ok(extent) => spilled = Some(extent),
-                // Without room, a text is truncated to the slot; a value becomes the failure `ArenaFull`.
+                // Without memory, a text is truncated to the slot; a value becomes the failure `ArenaFull`.
                 Err(_)
                     if [kind::RETURNED, kind::PANICKED].contains(&kind)
                         && described < INLINE_WORDS =>
@@ -539,7 +539,7 @@ impl Lane {
                     let step = words[described] >> 32 << 32;
                     words[described] = ((INLINE_WORDS - described - 1) * 8) as u64 | step;
                 }
-                // Without room, more arrays than a slot can name cannot be retained.
+                // Without memory, a reply cannot name more arrays than fit into its slot, so they cannot be retained.
                 Err(_) if [kind::RETURNED, kind::PANICKED, kind::ARENA_FULL].contains(&kind) => {
                     self.exit_escaped(left.len(), took);
                 }
@@ -587,8 +587,8 @@ impl Lane {
         self.signal_if_job_goes_on(kind);
     }
 
-    /// Signals the monitor after the reply of a job that spawns others or may be retried: it has to go on even if no
-    /// thread waits for it.
+    /// Signals the monitor after a reply that spawns jobs or that may lead to a retry: the supervisor must continue
+    /// even if no thread waits for the job.
     fn signal_if_job_goes_on(&self, kind: u8) {
         if [kind::SPAWN, kind::PANICKED].contains(&kind)
             && self.consumer.borrow_mut().claim_monitor_signal()
@@ -597,10 +597,10 @@ impl Lane {
         }
     }
 
-    /// Answers with words that fit into the slot, and without memory.
+    /// Answers with words that fit into the slot, without a block.
     fn answer_inline(&self, kind: u8, words: &[u64], took: u64) {
-        // Reports the position in the grants only if older grants were used up, which the supervisor learns in no other
-        // way. A cursor that is back where the job began needs no report.
+        // Report the position in the grants only if older grants were used up, which the supervisor does not learn
+        // otherwise. If the cursor is back where the job began, no report is needed.
         let moved = self
             .settle(std::iter::empty(), &mut [])
             .filter(|used| used.left_grants);
@@ -637,7 +637,7 @@ impl Lane {
         }
     }
 
-    /// Reports that handles outlived their job and exits, before any of that memory can be reused.
+    /// Reports that handles outlived their job, and exits before the memory of their arrays can be reused.
     fn exit_escaped(&self, live_handles: usize, took: u64) -> ! {
         let answer = OutgoingReply {
             kind: kind::ESCAPED,
@@ -656,12 +656,12 @@ impl Lane {
 
     /// Wakes the monitor.
     pub(super) fn signal_monitor(&self) {
-        // Fails only if the counter is full; then the monitor has an unread signal.
+        // Fails only if the counter is full; then a signal is still unread.
         let _ = self.worker.monitor_event.ring();
     }
 
-    /// Closes what was lent to the job, after its arguments were dropped. What the job has left behind stays readable,
-    /// and writable if it has moved into the job, and the job does not send it.
+    /// Closes memory that was lent to the job, after its arguments were dropped. Arrays in `left` stay readable. They
+    /// also stay writable if they have moved into the job and are not in `sent`.
     pub(super) fn close_lent(&self, sent: &[SentArray], left: &mut [CountedArray]) {
         self.read.borrow_mut().clear();
         let mut lent = self.lent.borrow_mut();
@@ -686,8 +686,8 @@ fn is_failure(kind: u8) -> bool {
     ![kind::VALUE, kind::SPAWN, kind::TIMED].contains(&kind)
 }
 
-/// Checks that an extent that the job changes overlaps none of its others: two such references to one byte would be
-/// undefined behaviour.
+/// Checks that an extent that the job changes overlaps none of its other extents: two references to one byte, one of
+/// them mutable, would be undefined behaviour.
 fn check_disjoint(extent: Extent, others: &[Extent]) -> Result<(), Unreachable> {
     match others.iter().find(|other| other.overlaps(&extent)) {
         None => Ok(()),
@@ -699,9 +699,10 @@ fn check_disjoint(extent: Extent, others: &[Extent]) -> Result<(), Unreachable> 
 }
 
 #[allow(unsafe_code, reason = "the trait is unsafe to implement")]
-// SAFETY: `pointer` and `lend_open` resolve inside mapped regions, which stay mapped until the process ends; lent pages
-// are open until `close_lent` at the end of the job, which leaves those of arrays with handles readable, or writable if
-// they have moved into the job and were not sent, until `report_releases` has found none.
+// SAFETY: `pointer` and `lend_open` return addresses in mapped regions, which stay mapped until the process ends. Lent
+// pages are open until `close_lent` at the end of the job. Of arrays with handles it leaves the pages readable, or
+// writable if the arrays have moved into the job and were not sent, until `report_releases` has found no handle. The
+// supervisor gives no other process the memory before that.
 unsafe impl Host for Lane {
     fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable> {
         let view = self.worker.view;

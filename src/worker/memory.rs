@@ -18,24 +18,25 @@ pub(super) struct Bump {
     grant: Option<Granted>,
     /// The next free byte of the grant, as an offset in the region.
     cursor: u64,
-    /// Offset from which the bytes of a fresh grant have never been written.
+    /// Offset from which on no byte of a fresh grant was ever written.
     untouched: u64,
-    /// The cursor when the job began; `None` if the grant was entered later.
+    /// The cursor when the job began; `None` if the lane has entered the grant after that.
     job_start: Option<u64>,
-    /// Grants that the running job has left.
+    /// The grants that were current earlier in the running job.
     retired: Vec<Retired>,
-    /// Free bytes below the cursor in this job's grants: dropped chunks, alignment, and the ends of retired grants.
+    /// Free bytes below the cursor in the grants of this job: dropped chunks, alignment, and the ends of retired
+    /// grants.
     holes: FreeRanges,
-    /// Whether the job has ended: chunks released now may be part of its reply.
+    /// Whether the job has ended. Chunks released after that may be part of its reply.
     is_job_over: bool,
 }
 
-/// A grant that the running job has left.
+/// A grant that was current earlier in the running job.
 #[derive(Debug)]
 struct Retired {
     grant: Granted,
-    /// The part of it that was free when the job began. The bytes before were sent by other jobs, and may since have
-    /// been freed and granted again, as part of another grant.
+    /// The part of the grant that was free when the job began. The bytes before it were sent by other jobs. They may
+    /// have been freed since, and granted again as part of another grant.
     part: Range<u64>,
 }
 
@@ -54,12 +55,12 @@ impl Default for Bump {
 }
 
 impl Bump {
-    /// Allocates `len` bytes. Returns their offset and whether they are known to be zero; `None` if the grant has no
+    /// Allocates `len` bytes. Returns their offset and whether they are known to be zero. `None` if the grant has no
     /// room.
     fn place(&mut self, len: u64, placement: BlockPlacement) -> Option<(u64, bool)> {
         let grant = self.grant?;
         if len == 0 {
-            // It shares its offset with the next chunk.
+            // An empty chunk has the same offset as the next chunk.
             return Some((self.cursor, true));
         }
         let unit = placement.unit(len);
@@ -81,7 +82,7 @@ impl Bump {
         Some((at, fresh))
     }
 
-    /// The part of the current grant that belongs to the running job.
+    /// The part of the current grant that the running job may use.
     fn job_part(&self, current: Granted) -> Range<u64> {
         self.job_start.unwrap_or(current.offset)..range(current).end
     }
@@ -99,7 +100,7 @@ impl Bump {
         self.is_job_over = false;
     }
 
-    /// Makes `grant` the current one.
+    /// Makes `grant` the current grant, and the rest of the old one a hole.
     fn enter(&mut self, grant: Granted) {
         if let Some(old) = self.grant.replace(grant) {
             let part = self.job_part(old);
@@ -111,12 +112,12 @@ impl Bump {
         self.job_start = None;
     }
 
-    /// Ends the job, which sends these chunks: the cursor goes back to the end of the last one.
+    /// Ends the job: moves the cursor back to the end of the last chunk in `sent`.
     fn end_job(&mut self, region: u16, sent: impl Iterator<Item = Extent>) -> Option<MemoryUse> {
         self.holes.clear();
         self.is_job_over = true;
         let grant = self.grant?;
-        // Parameters that are returned are in other regions, or in chunks that were published earlier.
+        // Parameters that the job returns are in other regions, or in chunks that earlier jobs have published.
         let fresh = self.job_part(grant);
         let end = sent
             .filter(|chunk| chunk.at.region() == region && fresh.contains(&chunk.at.offset()))
@@ -130,8 +131,8 @@ impl Bump {
         })
     }
 
-    /// Frees a chunk. If it is the last one, the cursor goes back, also over a hole before it; otherwise it becomes a
-    /// hole.
+    /// Frees a chunk. If it is the last chunk, moves the cursor back, also over a hole before it. Otherwise makes the
+    /// chunk a hole.
     fn release(&mut self, at: u64, len: u64) {
         if len == 0 || self.is_job_over {
             return;
@@ -142,13 +143,13 @@ impl Bump {
         if let Some(part) = &current
             && at + len == self.cursor
         {
-            // Adjacent holes are merged, so there is at most one before it.
+            // Adjacent holes are merged, so there is at most one directly before the chunk.
             let before = (at > part.start).then(|| self.holes.take_before(at));
             self.cursor = before.flatten().unwrap_or(at);
             return;
         }
         let mut retired = self.retired.iter().map(|retired| &retired.part);
-        // The supervisor accepts no chunk that spans two grants, so holes must not either.
+        // The supervisor accepts no chunk that spans two grants, so a hole must not span two either.
         if let Some(part) = current.or_else(|| retired.find(|part| part.contains(&at)).cloned()) {
             self.holes.give_within(at, len, part);
         }
@@ -159,7 +160,7 @@ fn range(grant: Granted) -> Range<u64> {
     grant.offset..grant.offset + grant.len
 }
 
-/// The bytes that a chunk of `len` bytes takes.
+/// The number of bytes that a chunk of `len` bytes occupies.
 fn padded(len: u64) -> u64 {
     len.next_multiple_of(BlockPlacement::Packed.unit(len))
 }
@@ -171,7 +172,7 @@ pub(super) struct MemoryUse {
     pub(super) grant: u32,
     /// The offset of the next chunk.
     pub(super) cursor: u64,
-    /// Whether the job has left older grants, which must be reported to the supervisor.
+    /// Whether the job has used older grants up, which must be reported to the supervisor.
     pub(super) left_grants: bool,
 }
 
@@ -179,7 +180,7 @@ pub(super) struct MemoryUse {
 #[derive(Debug)]
 pub(super) struct LaneHeap {
     bump: RefCell<Bump>,
-    /// The last refusal of memory in this job.
+    /// The last `ArenaFull` in this job.
     pub(super) last_refusal: Cell<Option<ArenaFull>>,
 }
 
@@ -199,7 +200,7 @@ impl LaneHeap {
 }
 
 impl Lane {
-    /// Ends the job, which sends these chunks and has left these arrays behind: closes pages and moves the cursor.
+    /// Ends the job, with the chunks that it sends and the arrays that are `left`: closes pages and moves the cursor.
     /// Returns `None` if the lane never had a grant.
     pub(super) fn settle(
         &self,
@@ -220,7 +221,7 @@ impl Lane {
         let retired = std::mem::take(&mut bump.retired);
         if self.worker.guard {
             let own = sent.filter(|chunk| chunk.at.region() == self.worker.region);
-            // From this size on a chunk has whole pages of its own, which are closed as soon as it is sent.
+            // A chunk of this size has whole pages of its own, which are closed as soon as it is sent.
             for chunk in own.filter(|chunk| chunk.len >= LARGE) {
                 let at = chunk.at.offset();
                 self.worker
@@ -277,16 +278,16 @@ impl Lane {
 }
 
 #[allow(unsafe_code, reason = "the trait is unsafe to implement")]
-// SAFETY: a chunk is in a grant, which the supervisor gave to this lane only, and which `open_own` made writable until
-// the job is over. It comes from above the cursor, which moves back only over bytes without handles, or from a hole,
-// which has only bytes of this job without handles. `settle` drops all holes, and moves the cursor back only to the end
-// of chunks that were sent, or of which handles are left; those of all others were counted.
+// SAFETY: a chunk is in a grant, which the supervisor gave to this lane only, so no other process writes it, and which
+// `open_own` made writable until the job is over. It comes from above the cursor, which moves back only over bytes
+// without handles, or from a hole, which consists of bytes of this job without handles. `settle` drops all holes, and
+// moves the cursor back only to the end of chunks that were sent or have handles; every other handle was counted.
 unsafe impl LaneMemory for Lane {
     fn alloc(&self, len: usize, placement: BlockPlacement) -> Result<LaneChunk, ArenaFull> {
         let len = len as u64;
         loop {
             let placed = self.heap.bump.borrow_mut().place(len, placement);
-            // An empty array needs no grant.
+            // An array without bytes needs no grant.
             let placed = placed.or((len == 0).then_some((0, true)));
             if let Some((at, fresh)) = placed {
                 crate::sync::point!("allocate.placed");
@@ -298,7 +299,7 @@ unsafe impl LaneMemory for Lane {
                 };
                 return Ok(LaneChunk { ptr, at, fresh });
             }
-            // A grant consists of whole pages, which leaves room to align the first chunk.
+            // A grant consists of whole pages, so there is room to align its first chunk.
             self.refill_cold(len)?;
         }
     }

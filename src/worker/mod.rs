@@ -43,18 +43,18 @@ use crate::link::REFUSAL_WORDS;
 pub(crate) const MARK: &str = "ARENITE_WORKER";
 /// Exit code of a worker that could not start (BSD's `EX_SOFTWARE`).
 pub(crate) const EXIT_CANNOT_START: i32 = 70;
-/// Exit code of a worker whose job left array handles behind.
+/// Exit code of a worker in which array handles outlived their job.
 pub(crate) const EXIT_ESCAPED: i32 = 71;
 /// Exit code of a worker in which a lane panicked outside a kernel.
 const EXIT_LANE_PANICKED: i32 = 72;
 
-/// Whether `init` has been called, so that a copy of this program becomes a worker.
+/// Whether `init` has been called, so that an engine can start copies of this program as workers.
 static INITIALISED: AtomicBool = AtomicBool::new(false);
 /// Whether this process is a worker.
 static WORKER: AtomicBool = AtomicBool::new(false);
 /// Which worker this process is.
 static IDENTITY: OnceLock<WorkerIdentity> = OnceLock::new();
-/// Called when this worker has run its last job.
+/// The function that this worker calls when it has run its last job.
 static AT_END: OnceLock<fn()> = OnceLock::new();
 
 /// Which worker of its engine a process is: what [`worker_identity`] returns.
@@ -63,35 +63,35 @@ static AT_END: OnceLock<fn()> = OnceLock::new();
 pub struct WorkerIdentity {
     /// The number of the worker, from 0: below the number of workers, spares included.
     pub number: u32,
-    /// The number of processes that this worker had before.
+    /// The number of processes that had this worker number before.
     pub generation: u32,
     /// The label of the engine.
     pub label: String,
 }
 
-/// Returns which worker this process is; `None` in the program. From the start of `on_worker_start` on.
+/// Returns which worker this process is. `None` in the program. Available from `on_worker_start` on.
 pub fn worker_identity() -> Option<&'static WorkerIdentity> {
     IDENTITY.get()
 }
 
-/// Has `call` called on the first thread of this worker when all its jobs have ended and it was asked to stop: at the
-/// shutdown of its engine, or to be recycled. A worker that is killed does not call it. The worker is killed if this takes
-/// longer than the grace period ([`Builder::grace`](crate::engine::Builder::grace)).
+/// Registers `call` to run on the first thread of this worker when all its jobs have ended and it is asked to stop: at
+/// the shutdown of its engine, or to be recycled. A worker that is killed does not run it. The worker is killed if the
+/// call takes longer than the grace period ([`Builder::grace`](crate::engine::Builder::grace)).
 ///
-/// The first call counts. In the program this does nothing.
+/// Only the first call has an effect. In the program this does nothing.
 pub fn at_worker_end(call: fn()) {
     let _ = AT_END.set(call);
 }
 
-/// Calls what was to be called at the end.
+/// Runs the function that [`at_worker_end`] has registered.
 fn run_at_end() {
     if let Some(call) = AT_END.get() {
-        // The panic hook has printed the message. The process ends in either case.
+        // The panic hook has printed the message, and the process ends in either case.
         let _ = catch_unwind(AssertUnwindSafe(call));
     }
 }
 
-/// Called once, before code of the program runs.
+/// Sets what [`worker_identity`] returns. Called once, before code of the program runs.
 fn set_identity(welcome: &crate::control::Welcome) {
     let identity = WorkerIdentity {
         number: welcome.worker,
@@ -101,7 +101,7 @@ fn set_identity(welcome: &crate::control::Welcome) {
     let _ = IDENTITY.set(identity);
 }
 
-/// Lets this program be started as its own worker. Call it first in `main`, before any runtime or thread.
+/// Allows engines to start this program as a worker. Call it first in `main`, before any runtime or thread.
 ///
 /// An engine starts copies of the running program. In such a copy `init` never returns: it finds a mark in the
 /// environment and runs jobs instead of the rest of `main`. In the program itself `init` returns at once.
@@ -114,8 +114,8 @@ fn set_identity(welcome: &crate::control::Welcome) {
 ///
 /// # In a library
 ///
-/// A library that uses an engine cannot call `init` for its users: it must come first in *their* `main`. Document this,
-/// re-export `init` (`pub use arenite::init;`), and pass on the error
+/// A library that uses an engine cannot call `init` for its users: it must be the first call in *their* `main`.
+/// Document this, re-export `init` (`pub use arenite::init;`), and pass on the error
 /// [`NotInitialised`](crate::engine::BuildError::NotInitialised). Examples in the docs of the library call it in their
 /// first line, in code blocks marked `standalone_crate`; its tests use [`test_workers!`](crate::test_workers).
 ///
@@ -145,9 +145,9 @@ fn set_identity(welcome: &crate::control::Welcome) {
 /// }
 /// ```
 ///
-/// The same holds for other macros that wrap `main` (`#[async_std::main]`, `#[actix_web::main]`), and for everything
-/// that starts threads. Where threads and their descriptors are there first, building the engine is an error that says
-/// so.
+/// The same applies to other macros that wrap `main` (`#[async_std::main]`, `#[actix_web::main]`), and to everything
+/// that starts threads. If threads with descriptors exist before `init`, building the engine fails with an error that
+/// says so.
 pub fn init() {
     if let Some(mark) = crate::sys::process::take_env(MARK) {
         become_worker(&mark, None, None);
@@ -155,16 +155,18 @@ pub fn init() {
     INITIALISED.store(true, Ordering::Relaxed);
 }
 
-/// Makes this process a worker of the engine that has started it, and runs its jobs. For the program in
+/// Makes this process a worker of the engine that has started it, and runs its jobs. For the program that
+/// [`Builder::worker_program`](crate::engine::Builder::worker_program) names.
 /// [`Builder::worker_program`](crate::engine::Builder::worker_program).
 ///
 /// `identity` must equal that of the [`WorkerProgram`](crate::engine::WorkerProgram); otherwise the worker fails to
-/// start. The file with this crate (the executable or the shared object) must be the one that the engine's process uses.
+/// start. The file that contains this crate (the executable or the shared object) must be the file that the engine's
+/// process uses.
 ///
-/// Call it on the first thread of the process that the engine has started, not of one that this process starts, and
-/// while no other thread uses the environment.
+/// Call it in the process that the engine has started, on its first thread, and while no other thread uses the
+/// environment. Do not call it in a process that this process starts.
 ///
-/// A process that no engine has started exits with 70 and a message on stderr.
+/// If no engine has started the process, it exits with code 70 and a message on stderr.
 ///
 /// ```standalone_crate
 /// use arenite::Engine;
@@ -185,8 +187,8 @@ pub fn run_worker(identity: &[u8]) -> ! {
     run(identity, None)
 }
 
-/// Does what [`run_worker`] does, for a program that can also be the
-/// [template](crate::engine::WorkerProgram::template) that workers are copied from.
+/// Like [`run_worker`], for a program that can also be the [template](crate::engine::WorkerProgram::template) from
+/// which workers are copied.
 pub fn run_worker_from_template(identity: &[u8], template: &dyn Template) -> ! {
     run(identity, Some(template))
 }
@@ -203,7 +205,7 @@ fn run(identity: &[u8], template: Option<&dyn Template>) -> ! {
     }
 }
 
-/// `identity`: that of a worker program; `None` for a copy of the program that calls `init`.
+/// `identity` is that of a worker program; `None` for a copy of the program that calls `init`.
 fn become_worker(mark: &str, identity: Option<&[u8]>, template: Option<&dyn Template>) -> ! {
     WORKER.store(true, Ordering::Relaxed);
     start::main(mark, identity, template)
@@ -219,9 +221,9 @@ pub(crate) fn is_worker() -> bool {
     WORKER.load(Ordering::Relaxed)
 }
 
-/// Whether an engine has started this process as a worker, and it has not become one.
+/// Whether an engine has started this process as a worker, but it has not become a worker.
 pub(crate) fn is_unadopted() -> bool {
-    // Programs that were not started by an engine may find the mark of a worker in an environment that was handed down.
+    // A program that no engine has started may have inherited the mark of a worker in its environment.
     let started_by_parent = || {
         let mark: Mark = std::env::var(MARK).ok()?.parse().ok()?;
         (mark.parent == crate::sys::process::getppid().as_raw()).then_some(())
@@ -246,8 +248,8 @@ pub(crate) fn full_from_words(words: [u64; REFUSAL_WORDS]) -> ArenaFull {
     bytemuck::cast(words)
 }
 
-/// Calls [`init`] before `main`. Call it once, at the top level of a program, or of a library whose users need not know
-/// of arenite: their programs, tests and doctests then start workers without a line of their own.
+/// Calls [`init`] before `main`. Call the macro once, at the top level of a program, or of a library whose users need
+/// not know of arenite: their programs, tests and doctests then start workers without calling `init`.
 ///
 /// ```
 /// // In the library.
@@ -267,13 +269,13 @@ pub(crate) fn full_from_words(words: [u64; REFUSAL_WORDS]) -> ArenaFull {
 ///
 /// # Limits
 ///
-/// - A worker is the program started again, and ends inside this call: nothing of `main` runs there, and neither does
-///   what other libraries register to run before `main`, if the linker has put it behind this call.
-/// - A library that is loaded while the program runs (`dlopen`, a Python module) comes too late: its engines need a
-///   [worker program](crate::Builder::worker_program).
-/// - The linker must take the object file with the call. It does for a library of the program's dependencies; with
-///   linkers or flags of your own, check that an engine can be built.
-/// - Any number of libraries of one program may call it.
+/// - A worker is the program started again, and ends inside this call. So nothing of `main` runs there. Functions that
+///   other libraries register to run before `main` do not run either if the linker has put them after this call.
+/// - In a library that is loaded while the program runs (`dlopen`, a Python module) the call comes too late: its
+///   engines need a [worker program](crate::Builder::worker_program).
+/// - The linker must include the object file that contains the call. It does for a library among the program's
+///   dependencies. If you use another linker or special flags, check that an engine can be built.
+/// - Any number of libraries of one program may call the macro.
 #[macro_export]
 macro_rules! auto_init {
     () => {
@@ -281,8 +283,8 @@ macro_rules! auto_init {
             extern "C" fn arenite_start() {
                 $crate::init();
             }
-            // SAFETY: the section holds pointers to functions that are called once before `main`, with arguments that
-            // this function ignores. `init` relies on nothing that `main` sets up.
+            // SAFETY: the section contains pointers to functions that are called once before `main`, with arguments
+            // that this function ignores. `init` relies on nothing that `main` sets up.
             #[used]
             #[unsafe(link_section = ".init_array")]
             static ARENITE_START: extern "C" fn() = arenite_start;

@@ -1,7 +1,7 @@
-//! Attributes output of a worker to its jobs, by boundaries in the pipes.
+//! Attributes output of a worker to its jobs, with boundaries in the pipes.
 //!
-//! Linux sends this thread a signal when something was written to the pipes ([`pipe::signal_writer`]). Only then is a
-//! boundary written into both at the end of the job; a job that prints nothing pays for one read of a flag.
+//! Linux signals this thread when something was written to the pipes ([`pipe::signal_writer`]). Only then a boundary is
+//! written into both pipes at the end of the job. A job that prints nothing costs one read of a flag.
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::frame;
 use crate::sys::{self, pipe, process};
 
-/// The pipes of stdout and stderr, even after a kernel has replaced these.
+/// The pipes of stdout and stderr. They stay open even if a kernel replaces stdout or stderr.
 static PIPES: OnceLock<[OwnedFd; 2]> = OnceLock::new();
 
 /// Starts to write boundaries. Called once, on the lane's thread.
@@ -20,19 +20,19 @@ pub(super) fn install() -> sys::Result<()> {
     pipe::print_line_by_line();
     let pipes = [pipe::duplicate_standard(1)?, pipe::duplicate_standard(2)?];
     pipe::watch_own_output()?;
-    // It is not set yet: `install` is called once.
+    // Cannot fail: `install` is called once, so it is not set yet.
     let _ = PIPES.set(pipes);
     Ok(())
 }
 
-/// Numbers of the descriptors that boundaries are written to.
+/// The descriptors to which boundaries are written.
 #[cfg(feature = "sandbox")]
 pub(super) fn descriptors() -> impl Iterator<Item = std::os::fd::RawFd> {
     use std::os::fd::AsRawFd;
     PIPES.get().into_iter().flatten().map(AsRawFd::as_raw_fd)
 }
 
-/// Attributes output written since the last call to this job; 0: to none.
+/// Attributes output written since the last call to this job; 0 for no job.
 #[inline]
 pub(super) fn attribute_to(job: u64) {
     if pipe::output_was_written() {
@@ -47,7 +47,7 @@ fn write_boundary(job: u64) {
         // Fails if no process reads the pipe: then the supervisor is dead, and this process ends soon.
         let _ = pipe::write_all(pipe.as_fd(), &boundary);
     }
-    // Writing the boundaries has set the flag as well.
+    // Writing the boundaries has also set the flag.
     pipe::clear_output_written();
 }
 
@@ -60,13 +60,13 @@ pub(super) fn send(kind: u8, content: &[u8]) {
     }
 }
 
-/// How long to wait for a stream that a kernel's thread has locked, or that no process reads.
+/// The time to wait for a stream that a kernel's thread has locked, or that no process reads.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Flushes the buffers of Rust's stdout and of the C library, which the process's exit does not.
+/// Flushes the buffers of Rust's stdout and of the C library, which exiting does not do.
 pub(super) fn flush() {
     let (done, ended) = mpsc::channel::<()>();
-    // On a thread of its own, so that the wait can time out.
+    // On a separate thread, so that the wait can time out.
     let flush = move || {
         let _ = std::io::stdout().flush();
         pipe::flush_c_streams();

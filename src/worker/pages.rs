@@ -1,7 +1,7 @@
-//! The pages of this process that are open for writing, and the lanes that need them.
+//! The pages of this process that are open for writing, and which lanes need them.
 //!
-//! Pages are opened and closed for the whole process, and its lanes write at the same time, so a page is closed only
-//! when no lane needs it. One lock is held while pages change; a job that changes no page does not take it.
+//! Pages are opened and closed for the whole process, while all its lanes run. So a page is closed only when no lane
+//! needs it. One lock is held while pages change; a job that changes no page does not take it.
 
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -13,24 +13,25 @@ use super::retention::RetainedPages;
 use crate::arena::{Extent, Offset, PAGE, View};
 use crate::sys;
 
-/// Ranges of offsets in a region; mostly one.
+/// Ranges of offsets in a region; mostly one range.
 type Ranges = SmallVec<[Range<u64>; 2]>;
 
-/// The ranges that lanes need open.
+/// The ranges that lanes need to be open.
 #[derive(Debug, Default)]
 struct OpenPages {
-    /// In the own region: grants that a lane allocates from, or has left in a job that has not ended.
+    /// In the worker's own region: grants that a lane allocates from, or that the running job of a lane has used up.
     grants: Vec<OpenGrant>,
-    /// Extents that are lent to running jobs, and those that moved into a job and that a lane retains.
+    /// Extents that are lent to running jobs, and extents that moved into a job and that a lane retains.
     lent: Vec<Extent>,
-    /// In the own region: arrays that lanes retain and that were not published.
+    /// In the worker's own region: arrays that lanes retain and that were not published.
     writable: Vec<Extent>,
-    /// Arrays that lanes retain and that were lent to their jobs. Their pages are not open, but readable.
+    /// Arrays that lanes retain and that were lent to their jobs. Their pages are readable, but not open for writing.
     readable: Vec<Extent>,
 }
 
-/// Identifies a grant by the link of its lane and its number there. Its range is not unique: a published and freed part
-/// may be granted again, even as the same range to another lane, before the first lane has left it.
+/// Identifies a grant by the link of its lane and its number in that link. The range of a grant is not unique: a part
+/// that was published and freed may be granted again, even as the same range to another lane, while the first lane
+/// still has its grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct GrantId {
     pub(super) link: u32,
@@ -41,7 +42,7 @@ pub(super) struct GrantId {
 struct OpenGrant {
     id: GrantId,
     whole: Range<u64>,
-    /// `whole` without the published chunks.
+    /// The range `whole` without the published chunks.
     open: Ranges,
 }
 
@@ -49,7 +50,7 @@ struct OpenGrant {
 #[derive(Debug)]
 pub(super) struct Pages {
     view: &'static View,
-    /// Whether pages are closed again.
+    /// Whether pages are closed when no lane needs them.
     guard: bool,
     open: Mutex<OpenPages>,
 }
@@ -64,11 +65,11 @@ impl Pages {
     }
 
     fn lock(&self) -> MutexGuard<'_, OpenPages> {
-        // Poisoning is ignored: no code panics while it is held.
+        // Poisoning is ignored: no code panics while it holds the lock.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a grant for a lane that enters it.
+    /// Opens a grant that has become the current grant of a lane.
     pub(super) fn open_grant(&self, id: GrantId, grant: Range<u64>) -> sys::Result<()> {
         let mut open = self.lock();
         self.view.open_own(grant.clone())?;
@@ -78,7 +79,7 @@ impl Pages {
         Ok(())
     }
 
-    /// Closes a grant that a lane has left, except pages that another lane needs.
+    /// Closes a grant that a lane no longer uses, except pages that another lane needs.
     pub(super) fn close_grant(&self, id: GrantId) {
         if !self.guard {
             return;
@@ -89,22 +90,23 @@ impl Pages {
         }
     }
 
-    /// Closes a published chunk: whole pages that belong to no other array. A chunk that was an argument need not be
-    /// aligned to pages, and is closed already.
+    /// Closes a published chunk: the whole pages that belong to no other array. A chunk that was an argument may not be
+    /// aligned to pages, but is closed already.
     pub(super) fn close_chunk(&self, chunk: Range<u64>) {
         if !self.guard {
             return;
         }
         let mut open = self.lock();
         open.publish(&chunk);
-        // A part of the block of an argument that is sent back may be lent to the job of another lane.
+        // The chunk may be the block of an argument that is sent back, and a part of it lent to the job of another
+        // lane.
         for part in subtract_all(chunk, open.lent_pages(self.view.own())) {
             self.close(part);
         }
     }
 
     fn close(&self, range: Range<u64>) {
-        // On failure the pages stay open; only the guard is weaker.
+        // On failure the pages stay open, which only makes the guard weaker.
         let _ = self.view.close_own(range);
     }
 
@@ -118,7 +120,7 @@ impl Pages {
         Ok(ptr)
     }
 
-    /// Closes an extent that was lent to a job that is over, except pages that are needed otherwise.
+    /// Closes an extent that was lent to a job that has ended, except pages that are needed otherwise.
     pub(super) fn lend_close(&self, extent: Extent) {
         if !self.guard {
             return;
@@ -128,7 +130,7 @@ impl Pages {
         self.close_lent(&open, extent);
     }
 
-    /// Closes the pages of an extent that no job needs, except for reading arrays that lanes retain.
+    /// Closes the pages of an extent that no job needs. Pages of arrays that lanes retain stay readable.
     fn close_lent(&self, open: &OpenPages, extent: Extent) {
         let region = extent.at.region();
         let own = open.needed_own().filter(|_| region == self.view.own());
@@ -151,7 +153,7 @@ impl Pages {
         }
     }
 
-    /// A lane retains an array after its job. To be called before the pages of the job are closed.
+    /// Records that a lane retains an array after its job. Must be called before the pages of the job are closed.
     pub(super) fn retain(&self, extent: Extent, how: RetainedPages) {
         if !self.guard {
             return;
@@ -164,7 +166,7 @@ impl Pages {
         }
     }
 
-    /// No handle refers to a retained array any more.
+    /// Records that no handle to a retained array is left, and closes its pages.
     pub(super) fn release(&self, extent: Extent, how: RetainedPages) {
         if !self.guard {
             return;
@@ -202,7 +204,7 @@ impl OpenPages {
         self.grants.push(OpenGrant { id, whole, open });
     }
 
-    /// Marks the whole pages of a chunk as no longer needed, also for older grants that had freed parts of it.
+    /// Removes the whole pages of a chunk from the ranges that lanes need, also from older grants that include them.
     fn publish(&mut self, chunk: &Range<u64>) {
         let chunk = chunk.start.next_multiple_of(PAGE)..chunk.end / PAGE * PAGE;
         for grant in &mut self.grants {
@@ -210,7 +212,7 @@ impl OpenPages {
         }
     }
 
-    /// Removes a grant, and returns the ranges of it that no lane needs.
+    /// Removes a grant, and returns those of its ranges that no lane needs.
     fn leave(&mut self, id: GrantId, own: u16) -> Ranges {
         let Some(at) = self.grants.iter().position(|held| held.id == id) else {
             return Ranges::new();
@@ -221,14 +223,14 @@ impl OpenPages {
         subtract_all(left, self.needed_own().chain(self.lent_pages(own)))
     }
 
-    /// The pages of a region that are open because they were lent to jobs.
+    /// The pages of a region that are open because they are lent to jobs.
     fn lent_pages(&self, region: u16) -> impl Iterator<Item = Range<u64>> {
         let lent = self.lent.iter();
         lent.filter(move |lent| lent.at.region() == region)
             .map(|lent| pages(*lent))
     }
 
-    /// What lanes need open in the own region, apart from what is lent.
+    /// The ranges of the worker's own region that lanes need, apart from those that are lent.
     fn needed_own(&self) -> impl Iterator<Item = Range<u64>> {
         let retained = self.writable.iter().map(|extent| pages(*extent));
         self.open_grants().chain(retained)
@@ -242,7 +244,7 @@ impl OpenPages {
     }
 }
 
-/// The pages that an extent touches; none for one without bytes.
+/// The pages that an extent touches; an empty range if the extent has no bytes.
 fn pages(extent: Extent) -> Range<u64> {
     let start = extent.at.offset();
     if extent.len == 0 {

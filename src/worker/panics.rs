@@ -1,4 +1,4 @@
-//! The `catch_unwind` guard around a kernel, and the panic hook that records what a panic says.
+//! The `catch_unwind` guard around a kernel, and the panic hook that records message and location of a panic.
 
 use std::any::Any;
 use std::backtrace::Backtrace;
@@ -12,9 +12,9 @@ use crate::arena::ArenaFull;
 use crate::link::LinkCells;
 
 thread_local! {
-    /// Set while a guarded call runs on this thread: whether to capture the backtrace of a panic.
+    /// `Some` while a guarded call runs on this thread: whether to capture the backtrace of a panic.
     static GUARDED: Cell<Option<Capture>> = const { Cell::new(None) };
-    /// The last panic that the hook has seen in the guarded call.
+    /// The last panic in the guarded call that called the hook.
     static LAST_PANIC: RefCell<Option<PanicInfo>> = const { RefCell::new(None) };
     /// The end of the recorder's notes before the first panic of the guarded call.
     static NOTES_END: Cell<Option<u64>> = const { Cell::new(None) };
@@ -27,22 +27,22 @@ enum Capture {
     Nothing,
 }
 
-/// How a guarded call ended.
+/// The result of a guarded call.
 pub(super) enum Outcome<T> {
     Returned(T),
     /// Message, location and backtrace, as [`split`] reads them.
     Panicked(String),
-    /// The panic of an array constructor for which the arena had no room.
+    /// An array constructor panicked because the arena had no room.
     Full(ArenaFull),
 }
 
 /// The message for a panic whose payload is no text.
 const NO_MESSAGE: &str = "a panic without a text";
 
-/// Max bytes of the text of a panic or error that a worker sends, and that the supervisor reads.
+/// Max bytes of the text of a panic or error: workers send no more, and the supervisor reads no more.
 pub(crate) const TEXT_LIMIT: usize = 16 * 1024;
 
-/// Max bytes of a panic message that is sent: leaves room for the backtrace.
+/// Max bytes of a panic message that is sent. The rest of `TEXT_LIMIT` is for the backtrace.
 const MESSAGE_LIMIT: usize = TEXT_LIMIT / 2;
 
 /// Separates location, message and backtrace.
@@ -68,8 +68,8 @@ fn backtrace() -> String {
     kernel_frames(&Backtrace::force_capture().to_string())
 }
 
-/// The text of a backtrace that a worker sent as a list of addresses; `None` if it sent a text. Slow: reads the debug
-/// information of the program.
+/// Converts a backtrace that a worker sent as a list of addresses to text. `None` if the worker sent a text. Slow:
+/// reads the debug information of the program.
 pub(crate) fn named_backtrace(sent: &str) -> Option<String> {
     #[cfg(feature = "sandbox")]
     return super::stacks::resolve(sent).map(|named| kernel_frames(&named));
@@ -88,8 +88,8 @@ pub(crate) fn split(text: &str) -> (&str, &str, &str) {
     (next(), location, next())
 }
 
-/// Installs the panic hook. It stores what a panic in a guarded call says: for the reply of the job, and in the
-/// recorder, in case the panic ends the process before there is a reply. Other panics are printed as before.
+/// Installs the panic hook. For a panic in a guarded call it stores message, location and backtrace: for the reply of
+/// the job, and in the recorder in case the process ends before the reply. Other panics are printed as before.
 pub(super) fn install(cells: Arc<LinkCells>) {
     let previous = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |hook_info| {
@@ -111,7 +111,7 @@ pub(super) fn install(cells: Arc<LinkCells>) {
     }));
 }
 
-/// What a panic says.
+/// Message, location and backtrace of a panic.
 #[derive(Default)]
 struct PanicInfo {
     message: String,
@@ -120,7 +120,7 @@ struct PanicInfo {
 }
 
 impl PanicInfo {
-    /// The text that is sent, for [`split`].
+    /// The text to send, which [`split`] reads.
     fn into_text(self) -> String {
         let end = self.message.floor_char_boundary(MESSAGE_LIMIT);
         let (message, rest) = self.message.split_at(end);
@@ -134,7 +134,7 @@ impl PanicInfo {
     }
 }
 
-/// Describes a panic; `None` for that of an array constructor without room, which the caller gets as an error.
+/// Describes a panic. `None` if an array constructor had no room: the caller of the job gets an error instead.
 fn describe(info: &PanicHookInfo<'_>, capture: Capture) -> Option<PanicInfo> {
     if info.payload().is::<ArenaFull>() {
         return None;
@@ -160,7 +160,7 @@ fn kernel_frames(backtrace: &str) -> String {
         .iter()
         .rposition(machinery)
         .map_or(0, |last| last + 1);
-    // A frame is a line with its name, and perhaps one with its source location.
+    // A frame is a line with its name, and perhaps a line with its source location.
     let frame = |line: &&str| !line.trim_start().starts_with("at ");
     let start = lines[start..end]
         .iter()
@@ -171,7 +171,7 @@ fn kernel_frames(backtrace: &str) -> String {
     part
 }
 
-/// A name to find in backtraces: the frames above it are the kernel's.
+/// A function whose name is found in backtraces: the frames above it are the kernel's.
 #[inline(never)]
 fn arenite_runs_kernel<T>(kernel: impl FnOnce() -> T) -> T {
     let value = kernel();
@@ -180,8 +180,7 @@ fn arenite_runs_kernel<T>(kernel: impl FnOnce() -> T) -> T {
     value
 }
 
-/// Drops the payload of a panic, which runs code of the program that may panic as well; such a panic does not
-/// propagate.
+/// Drops the payload of a panic. The drop runs code of the program, which may panic too; that panic does not propagate.
 pub(crate) fn drop_payload(payload: Box<dyn Any + Send>) {
     if let Err(thrown) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         // Leaked: dropping this payload could panic again.
@@ -207,7 +206,7 @@ fn guarded<T>(capture: Capture, f: impl FnOnce() -> T) -> Outcome<T> {
     match result {
         Ok(value) => Outcome::Returned(value),
         Err(payload) => {
-            // The reply reports this panic. If the process dies later, the cause is another one.
+            // The reply reports this panic. If the process dies later, that has another cause.
             if let Some(end) = NOTES_END.take() {
                 truncate_notes(end);
             }
@@ -222,8 +221,8 @@ fn guarded<T>(capture: Capture, f: impl FnOnce() -> T) -> Outcome<T> {
                     .to_owned(),
             };
             drop_payload(payload);
-            // The last panic that the hook saw may be another one, which the kernel has caught. The hook did not see
-            // this one if it was resumed (`resume_unwind`, as thread pools do), or if the kernel has replaced the hook.
+            // `LAST_PANIC` may be another panic that the kernel has caught. This panic is not there if it was resumed
+            // (`resume_unwind`, as thread pools do), or if the kernel has replaced the hook.
             let info = LAST_PANIC.take().filter(|info| info.message == message);
             let info = info.unwrap_or_else(|| PanicInfo {
                 message,

@@ -1,7 +1,7 @@
-//! Arrays of which handles outlive their job, in a lane that may retain them.
+//! Arrays whose handles outlive their job, in a lane that may retain them.
 //!
-//! Such a lane counts the handles of each array on their own. So of a job that is given many arrays and leaves one
-//! behind, one stays in use.
+//! Such a lane counts the handles of each array separately. So if a job is given many arrays and a handle to one of
+//! them is left, only that array stays in use.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -16,70 +16,71 @@ use crate::kernel::from_offset;
 use crate::kernel::wire::{ReplyWriter, SentArray, WordReader};
 use crate::link::{Consumer, MAX_RETAINED};
 
-/// Retained arrays that are looked at between two jobs, in turn.
+/// Maximum number of retained arrays that are checked between two jobs, in turn.
 pub(super) const LOOKS_BETWEEN_JOBS: usize = 64;
-/// Retained arrays that are looked at before a sleep, in turn.
+/// Maximum number of retained arrays that are checked before a sleep, in turn.
 pub(super) const LOOKS_BEFORE_SLEEP: usize = 1024;
 
-/// An array of a job, and the number of its handles.
+/// An array of a job, and the counter of its handles.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CountedArray {
-    /// The array as it was given to the job, or the chunk that the job allocated.
+    /// The extent of the array that was given to the job, or of the chunk that the job allocated.
     pub(super) extent: Extent,
     count: &'static LaneCount,
     pub(super) pages: RetainedPages,
 }
 
-/// Arrays that a job has left behind.
+/// The arrays whose handles outlive their job.
 pub(super) type LeftBehind = SmallVec<[CountedArray; 2]>;
 
 /// An array that the lane retains.
 #[derive(Debug)]
 struct RetainedArray {
-    /// Both sides count retained arrays in the order in which replies name them.
+    /// The number of the array. The supervisor has the same number: both count retained arrays in the order of the
+    /// replies.
     number: u64,
     array: CountedArray,
 }
 
-/// How the pages of an array that outlives its job differ from those of other arrays without a job.
+/// How the pages of an array that outlives its job differ from other pages that no job needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RetainedPages {
-    /// Not at all.
+    /// The pages do not differ.
     Plain,
-    /// The job had made it and did not send it: they are writable.
+    /// The pages are writable: the job has allocated the array and did not send it.
     Writable,
-    /// It moved into the job, which did not send it: they are writable where it was lent.
+    /// The pages are writable in the map for lent arrays: the array moved into the job, which did not send it.
     Moved,
-    /// It was lent to the job, or moved into it and was sent: they are readable where it was lent.
+    /// The pages are readable in the map for lent arrays: the array was lent to the job, or moved into it and was sent.
     Lent,
 }
 
 impl RetainedPages {
-    /// Whether they are those that were opened for the job.
+    /// Whether the array is in the pages that were opened for the job.
     fn are_lent(self) -> bool {
         matches!(self, Self::Moved | Self::Lent)
     }
 }
 
-/// Arrays of one lane: those of the running job, and those that earlier jobs have left behind.
+/// Arrays of one lane: those of the running job, and those that the lane retains.
 #[derive(Debug)]
 pub(super) struct Retention {
-    /// Entry of the code that runs before anything is retained.
+    /// Entry of the code of the program that runs before anything is retained.
     before: u64,
-    /// The counter of the lane. Here it counts the handles of arrays without bytes, which nothing has to retain.
+    /// The counter of the lane. It counts the handles of arrays without bytes, which need not be retained.
     lane: &'static LaneCount,
     /// Arrays that were given to the running job.
     given: RefCell<Vec<CountedArray>>,
     /// Chunks that the running job has allocated, by their offset in the region.
     made: RefCell<HashMap<u64, CountedArray>>,
     retained: RefCell<Vec<RetainedArray>>,
-    /// Counters, by their addresses, of retained arrays that were lent to their jobs or moved into them.
+    /// The addresses of the counters of retained arrays that were lent to their jobs or moved into them.
     lent: RefCell<HashSet<usize>>,
     /// The number of the next retained array.
     next: Cell<u64>,
-    /// Where in `retained` the next look begins.
+    /// The index in `retained` at which the next check begins.
     look: Cell<usize>,
-    /// Counters that no array uses.
+    /// Counters that are free to use.
     unused: RefCell<Vec<&'static LaneCount>>,
 }
 
@@ -108,7 +109,7 @@ impl Retention {
         }
     }
 
-    /// The counter for the handles of an array that is given to the running job.
+    /// Returns the counter for the handles of an array that is given to the running job.
     pub(super) fn count_given(&self, extent: Extent, pages: RetainedPages) -> &'static LaneCount {
         if extent.len == 0 {
             return self.lane;
@@ -118,7 +119,7 @@ impl Retention {
         array.count
     }
 
-    /// The counter for the handles of a chunk that the running job has allocated.
+    /// Returns the counter for the handles of a chunk that the running job has allocated.
     pub(super) fn count_made(&self, chunk: Extent) -> &'static LaneCount {
         if chunk.len == 0 {
             return self.lane;
@@ -133,13 +134,13 @@ impl Retention {
         self.made.borrow().contains_key(&chunk.at.offset())
     }
 
-    /// The last handle of a chunk is gone. Returns whether the running job has allocated it.
+    /// Called when the last handle to a chunk is dropped. Returns whether the running job has allocated the chunk.
     pub(super) fn release_made(&self, at: Offset) -> bool {
         let Some(array) = self.made.borrow_mut().remove(&at.offset()) else {
             return false;
         };
-        // The handle that is being dropped is still counted. No other refers to the array, so this ends before the lane
-        // looks at the counter as that of another array.
+        // The handle that is being dropped is still counted. It is the last one, so its drop ends before the lane uses
+        // the counter for another array.
         self.unused.borrow_mut().push(array.count);
         true
     }
@@ -150,14 +151,14 @@ impl Retention {
         self.made.borrow().values().for_each(f);
     }
 
-    /// Handles that the running job has left behind.
+    /// The number of handles to arrays of the running job.
     pub(super) fn live(&self) -> usize {
         let mut live = 0;
         self.for_each(|array| live += array.count.live());
         live
     }
 
-    /// Ends the list of the running job's arrays. Returns those of which handles are left.
+    /// Ends the list of the running job's arrays. Returns the arrays that still have handles.
     pub(super) fn take_left(&self) -> LeftBehind {
         let mut left = LeftBehind::new();
         let mut unused = self.unused.borrow_mut();
@@ -172,18 +173,18 @@ impl Retention {
         left
     }
 
-    /// Whether this is the counter of a retained array that was lent to its job or moved into it. Such an array is sent
-    /// as a copy: the supervisor does not know what else happens to its memory.
+    /// Whether `count` is the counter of a retained array that was lent to its job or moved into it. Such an array is
+    /// sent as a copy: the supervisor does not know who else uses its memory.
     pub(super) fn was_lent(&self, count: &LaneCount) -> bool {
         self.lent.borrow().contains(&address(count))
     }
 
-    /// Whether so many more arrays can be retained.
+    /// Whether `more` more arrays can be retained.
     pub(super) fn has_room(&self, more: usize) -> bool {
         self.retained.borrow().len() + more <= MAX_RETAINED
     }
 
-    /// Retains an array that the reply of its job names next.
+    /// Retains an array. The reply of its job must name arrays in the order of these calls.
     pub(super) fn retain(&self, array: CountedArray) {
         let number = self.next.get();
         self.next.set(number + 1);
@@ -200,7 +201,7 @@ fn address(count: &LaneCount) -> usize {
 }
 
 impl Lane {
-    /// After a job: the arrays that it has left behind, in a lane that may retain them.
+    /// Called after a job, in a lane that may retain arrays. Returns the arrays that still have handles.
     pub(super) fn arrays_left(&'static self, retention: &Retention) -> LeftBehind {
         if retention.live() == 0 && !self.files.has_escaped() {
             return retention.take_left();
@@ -210,11 +211,11 @@ impl Lane {
         retention.take_left()
     }
 
-    /// Runs the code of the program that may drop what is not needed.
+    /// Runs the code of the program that may drop handles that are not needed any more.
     #[cold]
     fn run_before_retaining(&'static self, offset: u64) {
         #[allow(unsafe_code, reason = "a kernel is called by the offset of its entry")]
-        // SAFETY: the supervisor, which is of the same build, computed it from an entry.
+        // SAFETY: the supervisor computed the offset from an entry, and is the same build (checked in the handshake).
         let entry = unsafe { from_offset(offset) };
         let mut reply = ReplyWriter::default();
         let run = || entry(WordReader::new(&[]), self, &mut reply);
@@ -224,9 +225,9 @@ impl Lane {
         }
     }
 
-    /// Reports retained arrays to which no handle refers any more, after a look at up to `looks` of them. Returns
-    /// whether there were any. `sent`: what the next reply sends. It may be the last handle to a retained array, which
-    /// the supervisor then has to find when it reads the reply; so the release is reported after that.
+    /// Checks up to `looks` retained arrays, and reports those to which no handle is left. Returns whether there were
+    /// any. `sent` are the arrays of the next reply: a reply may send the last handle to a retained array, which the
+    /// supervisor must still find when it reads the reply. Such an array is reported by a later call.
     pub(super) fn report_releases(
         &self,
         consumer: &mut Consumer,

@@ -14,16 +14,16 @@ use crate::sys::random;
 thread_local! {
     /// The job that runs inline, on this thread of the program.
     static INLINE_JOB: Cell<Option<InlineJob>> = const { Cell::new(None) };
-    /// Whether the creation or drop of a scratch value runs on this thread.
+    /// Whether the creation or the drop of a scratch value runs on this thread.
     static IN_SCRATCH: Cell<bool> = const { Cell::new(false) };
-    /// Set while the job on this thread iterates over the elements of an array.
+    /// `Some` while the job on this thread iterates over the elements of an array.
     static ELEMENTS: Cell<Option<Elements>> = const { Cell::new(None) };
     /// The index of the current element.
     static ELEMENT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The number of generators that a job has made. Those made for scratch values are counted separately, because which
-/// job makes such a value depends on scheduling.
+/// The number of generators that a job has made. Generators for scratch values are counted separately: which job makes
+/// such a value depends on scheduling.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct GeneratorCount {
     own: u64,
@@ -31,7 +31,7 @@ pub(super) struct GeneratorCount {
 }
 
 impl GeneratorCount {
-    /// Counts a generator and returns its stream, which is unique in the job.
+    /// Counts a generator and returns the number of its stream, which is unique in the job.
     pub(super) fn next_stream(&mut self) -> u64 {
         let in_scratch = IN_SCRATCH.try_with(Cell::get).unwrap_or(false);
         let count = if in_scratch {
@@ -45,7 +45,7 @@ impl GeneratorCount {
     }
 }
 
-/// Runs `f`, which creates or drops a scratch value: its generators do not change those of the calling job.
+/// Runs `f`, which creates or drops a scratch value. Generators that it makes do not change those of the calling job.
 pub(super) fn in_scratch<T>(f: impl FnOnce() -> T) -> T {
     let _guard = InScratch::set(true);
     f()
@@ -87,16 +87,16 @@ struct InlineJob {
     generators: GeneratorCount,
 }
 
-/// Elements of an array, each of which draws as if it were a job.
+/// Iteration over an array whose elements draw numbers as if each were a job.
 #[derive(Clone, Copy, Debug)]
 struct Elements {
     series: u64,
-    /// The last element that made a generator, and their number.
+    /// The last element that made a generator, and the number of its generators.
     last: Option<(u64, GeneratorCount)>,
 }
 
-/// Runs `f`, which iterates over elements of an array and stores the index of each in the cell. What an element draws
-/// depends only on the series and its index.
+/// Runs `f`, which iterates over elements of an array and stores the index of each in the cell. The numbers that an
+/// element draws depend only on the series and its index.
 pub(crate) fn for_each_element(series: u64, f: impl FnOnce(&Cell<u64>)) {
     let elements = Elements { series, last: None };
     let _restore = RestoreElements {
@@ -106,7 +106,7 @@ pub(crate) fn for_each_element(series: u64, f: impl FnOnce(&Cell<u64>)) {
     ELEMENT.with(f);
 }
 
-/// Restores the outer elements when dropped.
+/// Restores the previous `ELEMENTS` when dropped.
 #[derive(Debug)]
 struct RestoreElements {
     elements: Option<Elements>,
@@ -145,8 +145,8 @@ impl TryRng for JobRng {
 /// In a kernel: returns a random number generator that belongs to the running job.
 ///
 /// Its numbers depend only on the seed of the run ([`Builder::seed`](crate::engine::Builder::seed)) and on the identity
-/// of the job as the program sees it: not on the number of workers, the worker that runs it, the attempt, or what else
-/// runs. No two jobs of a run draw the same numbers, and neither do two generators of one job.
+/// of the job. They do not depend on the number of workers, the worker that runs the job, the attempt, or other jobs.
+/// No two jobs of a run draw the same numbers, and neither do two generators of one job.
 ///
 /// | job of | identity |
 /// |---|---|
@@ -161,7 +161,7 @@ impl TryRng for JobRng {
 /// | [`Par::map`](crate::par::Par::map) | the number of the call on the engine, and the index of the element |
 ///
 /// [`Par::apply`](crate::par::Par::apply) and [`ParMut::apply`](crate::par::ParMut::apply) divide arrays by the number
-/// of workers, so the numbers of their chunks depend on it. Where that matters, run a kernel over
+/// of workers, so the random numbers in their chunks depend on it. If that matters, run a kernel over
 /// [`Array::partitions`](crate::Array::partitions).
 ///
 /// The generator implements the traits of the crate `rand` 0.10, which draw from ranges and distributions, shuffle and
@@ -187,8 +187,8 @@ impl TryRng for JobRng {
 /// # Ok::<(), arenite::JobError>(())
 /// ```
 ///
-/// Outside a kernel, in `on_worker_start` and on threads that a kernel starts, the generator has a random seed. Pass a
-/// thread a generator made by the kernel.
+/// Outside a kernel, in `on_worker_start` and on threads that a kernel starts, the generator has a random seed. To draw
+/// on a thread, pass it a generator that the kernel has made.
 pub fn rng() -> JobRng {
     let seed = element_seed()
         .or_else(inline_job_seed)
@@ -237,7 +237,7 @@ fn random_seed() -> RngSeed {
     }
 }
 
-/// Makes the job with these seeds the one that runs inline on this thread, until the guard is dropped.
+/// Makes the job with these seeds the inline job of this thread, until the guard is dropped.
 pub(crate) fn enter_inline_job(run: u64, job: u64) -> InlineJobGuard {
     InlineJobGuard {
         outer: INLINE_JOB.replace(Some(InlineJob {
@@ -251,14 +251,14 @@ pub(crate) fn enter_inline_job(run: u64, job: u64) -> InlineJobGuard {
     }
 }
 
-/// The seeds of the run and of the job that runs inline on this thread; random ones if there is none.
+/// The seeds of the run and of the job that runs inline on this thread; random seeds if no job does.
 pub(crate) fn inline_job_seeds() -> (u64, u64) {
     INLINE_JOB
         .get()
         .map_or_else(|| (random(), random()), |inline| (inline.run, inline.job))
 }
 
-/// Restores the outer inline job when dropped.
+/// Restores the previous inline job when dropped.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct InlineJobGuard {

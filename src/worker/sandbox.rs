@@ -1,4 +1,4 @@
-//! Entering the sandbox: step 10 of the start, and the test whether it holds.
+//! Entering the sandbox: step 10 of the start, and a test that the sandbox is effective.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -17,7 +17,7 @@ use crate::sys::{code_maps, process};
 /// The state of a worker before code of the program runs.
 #[derive(Debug)]
 pub(super) struct PreSandbox {
-    /// Its open descriptors.
+    /// The descriptors that are open.
     descriptors: Vec<RawFd>,
     own: OwnFds,
     /// The link in which the number of a denied call is stored.
@@ -41,9 +41,9 @@ impl PreSandbox {
     }
 
     /// Closes the descriptors opened since, drops all rights that a kernel does not need, and tests the result. Returns
-    /// where code of files is mapped, which cannot change any more.
+    /// the map of code from files, which cannot change any more.
     ///
-    /// Everything that `kernel` supports must work: the supervisor reports it as enforced.
+    /// Fails unless every feature in `kernel` works: the supervisor reports them as enforced.
     pub(super) fn enter(&self, view: &View, kernel: SandboxFeatures) -> Result<Vec<u8>, String> {
         let text = |error: crate::sys::Error| error.to_string();
         panics::send_addresses();
@@ -72,7 +72,7 @@ impl PreSandbox {
         let known = |fd: &RawFd| *fd == 0 || *fd == watch || writable.contains(fd);
         let others = self.descriptors.iter().filter(|fd| !known(fd));
         let keep = Keep {
-            // The remaining ones belong to the handshake channel.
+            // The descriptors that are left belong to the handshake channel.
             channel: others.copied().collect(),
             writable,
             unclosable: vec![watch],
@@ -84,7 +84,7 @@ impl PreSandbox {
     }
 }
 
-/// Tests what kernels do: memory and a panic, on two threads; and that a file cannot be opened.
+/// Tests on two threads what kernels must be able to do: use memory, and panic. And that a file cannot be opened.
 fn self_test(kernel: SandboxFeatures) -> Result<(), String> {
     test_thread(kernel)?;
     let second = process::start_thread(thread::Builder::new(), move || test_thread(kernel))
@@ -106,7 +106,7 @@ fn self_test(kernel: SandboxFeatures) -> Result<(), String> {
     Ok(())
 }
 
-/// Tests what every thread of a kernel does.
+/// Tests what every thread of a kernel must be able to do.
 fn test_thread(kernel: SandboxFeatures) -> Result<(), String> {
     if kernel.seccomp {
         let mode = sandbox::mode().map_err(|error| error.to_string())?;
@@ -114,7 +114,7 @@ fn test_thread(kernel: SandboxFeatures) -> Result<(), String> {
             return Err(format!("a thread has seccomp mode {mode}"));
         }
     }
-    // From the heap, as maps of their own, and growing from one into the other.
+    // Allocations from the heap, separate maps, and growth from the first kind to the second.
     for len in [64, 100_000, 1 << 20] {
         let mut bytes = vec![0_u8; len];
         bytes[len - 1] = 1;

@@ -1,4 +1,4 @@
-//! Values that a lane retains from job to job: [`scratch`].
+//! Values that a lane keeps from job to job: [`scratch`].
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
@@ -7,15 +7,15 @@ use std::ops::{Deref, DerefMut};
 
 use super::rng;
 
-/// Max values that a lane retains. Beyond that the least recently used one is dropped.
+/// Max values that a lane keeps. If there are more, the least recently used value is dropped.
 const MAX_VALUES: usize = 64;
 
 thread_local! {
-    /// The values of this thread, the most recently used one last.
+    /// The values of this thread, the most recently used last.
     static SCRATCH: RefCell<Vec<CachedValue>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The type of a value, and its key among those of this type.
+/// The type of a value, and its key among the values of this type.
 type Id = (TypeId, u64);
 
 struct CachedValue {
@@ -23,9 +23,9 @@ struct CachedValue {
     value: Box<dyn Any>,
 }
 
-/// In a kernel: returns a value of type `T` that stays in the worker from job to job. The first job that asks for it
-/// calls `make`; later jobs on the same worker find the value as it was left. Use it for what is slow to make: buffers,
-/// tables, plans, models.
+/// In a kernel: returns a value of type `T` that stays in the worker from job to job. The first job that requests it
+/// calls `make`; later jobs on the same worker get the value as the previous job left it. Use it for values that are
+/// slow to make: buffers, tables, plans, models.
 ///
 /// ```
 /// use arenite::Array;
@@ -52,24 +52,24 @@ struct CachedValue {
 /// ```
 ///
 /// The value is a cache: any worker may run a job, so a result must not depend on the value found. Generators that
-/// `make` gets from [`rng`](crate::rng) do not change those of the job.
+/// `make` gets from [`rng`](crate::rng) do not change the random numbers of the job.
 ///
-/// A worker retains the 64 most recently used values, per [lane](crate::engine::Builder::lanes). They are dropped with
-/// the worker, also when it is [recycled](crate::engine::Builder::recycle_after_jobs). A job that panics while it holds
-/// a value drops it. Values count as private memory ([`memory_limit`](crate::engine::Builder::memory_limit),
+/// A worker keeps the 64 most recently used values, per [lane](crate::engine::Builder::lanes). They are dropped with
+/// the worker, also when it is [recycled](crate::engine::Builder::recycle_after_jobs). If a job panics while it uses a
+/// value, the value is dropped. Values count as private memory ([`memory_limit`](crate::engine::Builder::memory_limit),
 /// [`recycle_above_bytes`](crate::engine::Builder::recycle_above_bytes)).
 ///
 /// A value must not contain arrays: a job whose array handles are alive after its end fails with
-/// [`WorkerExit::Escaped`](crate::WorkerExit::Escaped). There is no need to: a worker has all arrays mapped, so passing one costs
-/// the same for any size.
+/// [`WorkerExit::Escaped`](crate::WorkerExit::Escaped). Pass arrays as arguments instead: a worker has all arrays
+/// mapped, so passing one costs the same for any size.
 ///
 /// Outside a kernel and with an inline engine, values belong to the calling thread until it ends.
 pub fn scratch<T: 'static>(make: impl FnOnce() -> T) -> Scratch<T> {
     scratch_for(0, make)
 }
 
-/// Like [`scratch`], with one value per key, such as a size or the number of a model. Key 0 is that of [`scratch`]
-/// itself.
+/// Like [`scratch`], with one value for each key, such as a size or the number of a model. Key 0 is the key of
+/// [`scratch`].
 ///
 /// ```
 /// fn powers(of: u64, upto: u64) -> u64 {
@@ -103,7 +103,7 @@ fn take(id: Id) -> Option<Box<dyn Any>> {
     SCRATCH.try_with(take).ok().flatten()
 }
 
-/// Stores a value, and returns the one that it replaces, for the caller to drop.
+/// Stores a value. Returns the value that it replaces, for the caller to drop.
 fn put_back(id: Id, value: Box<dyn Any>) -> Option<CachedValue> {
     let put = |values: &RefCell<Vec<CachedValue>>| {
         let mut values = values.borrow_mut();
@@ -113,11 +113,11 @@ fn put_back(id: Id, value: Box<dyn Any>) -> Option<CachedValue> {
         values.push(CachedValue { id, value });
         replaced
     };
-    // During the destruction of thread-locals the value is dropped.
+    // While thread-locals are destroyed, the value is dropped.
     SCRATCH.try_with(put).ok().flatten()
 }
 
-/// A value of [`scratch`], which goes back to the worker when this is dropped.
+/// A value of [`scratch`]. It goes back to the worker when this guard is dropped.
 #[must_use = "an unused value need not be made"]
 pub struct Scratch<T: 'static> {
     id: Id,

@@ -32,7 +32,7 @@ pub(crate) struct Mark {
     pub(crate) first_fd: RawFd,
     /// The number of inherited descriptors.
     pub(crate) fds: usize,
-    /// The process is to be the template of workers. It inherits the watch pipe and a socket.
+    /// Whether the process becomes a template for workers. A template inherits the watch pipe and a socket.
     pub(crate) is_template: bool,
 }
 
@@ -72,7 +72,7 @@ impl std::str::FromStr for Mark {
     }
 }
 
-/// Runs a worker until it stops; first in a template, if the mark says so.
+/// Runs a worker until it stops. If the mark says so, the process is first a template.
 pub(super) fn main(mark: &str, identity: Option<&[u8]>, template: Option<&dyn Template>) -> ! {
     let run = |mark: Mark| match (mark.is_template, template) {
         (false, _) => start_and_run(&mark, identity, None),
@@ -96,7 +96,7 @@ pub(super) fn main(mark: &str, identity: Option<&[u8]>, template: Option<&dyn Te
     process::exit_now(code)
 }
 
-/// Prints why this process cannot be a worker. No process may read its output any more.
+/// Prints why this process cannot be a worker. The print fails if no process reads the output any more.
 pub(super) fn report(why: &str) {
     let _ = writeln!(
         std::io::stderr(),
@@ -105,9 +105,10 @@ pub(super) fn report(why: &str) {
     );
 }
 
-/// Starts, runs jobs and stops. An error with an empty text has already been reported, or has no receiver.
+/// Starts, runs jobs and stops. An error with an empty text need not be reported: it was reported already, or no
+/// process would receive the report.
 ///
-/// `adopted`: the descriptors of a copy of a template, which has no others.
+/// `adopted`: the descriptors of a copy of a template, which has no other descriptors; `None` for other processes.
 fn start_and_run(
     mark: &Mark,
     identity: Option<&[u8]>,
@@ -116,11 +117,11 @@ fn start_and_run(
     let text = |error: crate::sys::Error| error.to_string();
     inject::arm_worker();
     crate::sync::point!("attach.marked");
-    // 2. Bind this process to the life of the supervisor.
+    // 2. Bind the lifetime of this process to that of the supervisor.
     let bound = bind(mark.parent)?;
     crate::sync::point!("attach.bound");
-    // 3. Close all other descriptors, unless threads use them: then there will be no worker. A worker program knows
-    // which threads it starts.
+    // 3. Close all other descriptors. If threads use them, this process does not become a worker. A worker program may
+    // have threads on purpose.
     let threads = match identity {
         None => process::threads_with_descriptors(mark.first_fd, mark.fds),
         Some(_) => 0,
@@ -145,7 +146,7 @@ fn start_and_run(
     if bound {
         let watched = process::kill_me_on_hangup(watch.as_fd()).map_err(text)?;
         own.watch = watched.as_raw_fd();
-        // Never closed: that would end the watch.
+        // Never closed: closing would end the watch.
         std::mem::forget(watched);
     }
     drop(watch);
@@ -190,7 +191,7 @@ fn start_and_run(
     }
 }
 
-/// Has this process end with its supervisor. Returns whether it does: not in tests in which orphans live.
+/// Makes this process end with its supervisor. Returns false in tests that let orphans live.
 pub(super) fn bind(parent: i32) -> Result<bool, String> {
     let text = |error: crate::sys::Error| error.to_string();
     let bound = !crate::sync::orphans_live();
@@ -216,17 +217,17 @@ pub(super) fn bind(parent: i32) -> Result<bool, String> {
 pub(super) struct OwnFds {
     /// Wakes the monitor.
     pub(super) monitor_event: RawFd,
-    /// The watch pipe, which ends this process with the supervisor.
+    /// The watch pipe, which ends this process when the supervisor ends.
     pub(super) watch: RawFd,
 }
 
 /// The lanes of a worker.
 struct Prepared {
-    /// The lane of this thread. The others run already.
+    /// The lane of this thread. The other lanes run already.
     first: &'static Lane,
-    /// Reached by every lane when it has stopped.
+    /// Each lane waits on it when it has stopped.
     stopped: Arc<Barrier>,
-    /// Where code of files is mapped, in a sandbox.
+    /// In a sandbox: the map of code from files.
     code: Vec<u8>,
 }
 
@@ -267,7 +268,7 @@ fn attach(
     #[cfg(not(feature = "sandbox"))]
     let _ = own;
     panics::install(Arc::clone(&cells));
-    // Such a sandbox keeps memory writable.
+    // A sandbox with a memory limit keeps memory writable.
     let guard = welcome.guard && !(welcome.sandboxed && welcome.memory_limit > 0);
     let worker: &'static WorkerContext = Box::leak(Box::new(WorkerContext {
         view,
@@ -288,7 +289,7 @@ fn attach(
         run_on_start(call, lane)?;
     }
     crash::note_crashes_first().map_err(|error| error.to_string())?;
-    // After it, so that a subscriber of the program stays.
+    // Installed after the program's code has run, so that a subscriber of the program stays.
     #[cfg(feature = "tracing")]
     super::events::install(welcome.events, Arc::clone(&cells), has_one_lane);
     // 10. The sandbox.
@@ -359,17 +360,17 @@ fn map(fds: Vec<OwnedFd>, welcome: &Welcome) -> Result<Mapped, String> {
     })
 }
 
-/// Address space that a sandboxed worker with a memory limit may use in addition: what allocators reserve and do not
-/// touch. It bounds the page tables of the worker. Where Linux has no seccomp, hostile code can fill this much, make it
-/// read-only, and is not counted by the memory limit.
+/// Address space that a sandboxed worker with a memory limit may use in addition: memory that allocators reserve and do
+/// not touch. It bounds the page tables of the worker. If Linux has no seccomp, hostile code can fill this much memory
+/// and make it read-only, and the memory limit does not count it.
 #[cfg(feature = "sandbox")]
 const RESERVED_ADDRESSES: u64 = 1 << 30;
-/// What glibc reserves for many allocating threads: eight heaps per core, of 64 MiB each.
+/// Address space that glibc reserves for many allocating threads: eight heaps per core, of 64 MiB each.
 #[cfg(feature = "sandbox")]
 const RESERVED_PER_CORE: u64 = 8 * (64 << 20);
 
-/// Sets the limits of this process, installs the handlers that record its end, and forbids core dumps; in a sandbox
-/// also debuggers.
+/// Sets the limits of this process, installs the handlers that record its end, and forbids core dumps. In a sandbox
+/// also forbids debuggers.
 fn limit(
     welcome: &Welcome,
     cells: &Arc<LinkCells>,
@@ -395,14 +396,14 @@ fn limit(
     if welcome.sandboxed {
         return process::set_dumpable(false).map_err(text);
     }
-    // A core file would have the whole arena, and writing it would delay the report of this worker's end.
+    // A core file would contain the whole arena, and writing it would delay the report of this worker's end.
     crate::sys::limits::forbid_core_dumps().map_err(text)
 }
 
-/// The arena of this process.
+/// The view of the arena in this process.
 static VIEW: OnceLock<&'static View> = OnceLock::new();
 
-/// Finds an address in the arena. Async-signal-safe.
+/// The location of an address in the arena. Async-signal-safe.
 fn locate(address: usize) -> Option<Located> {
     VIEW.get()?.locate(address)
 }
@@ -410,7 +411,7 @@ fn locate(address: usize) -> Option<Located> {
 /// Runs `on_worker_start`.
 fn run_on_start(call: &OnStart, lane: &'static Lane) -> Result<(), String> {
     #[allow(unsafe_code, reason = "a kernel is called by the offset of its entry")]
-    // SAFETY: the supervisor, which is of the same build, computed it from an entry.
+    // SAFETY: the supervisor computed the offset from an entry, and is the same build (checked in the handshake).
     let entry = unsafe { crate::kernel::from_offset(call.entry) };
     let mut reply = ReplyWriter::default();
     match panics::catch_without_backtrace(|| entry(WordReader::new(&call.words), lane, &mut reply))
@@ -428,8 +429,8 @@ fn run_on_start(call: &OnStart, lane: &'static Lane) -> Result<(), String> {
     }
 }
 
-/// Runs a lane on a thread of its own, which never ends: its thread-locals belong to the program, and dropping them
-/// could take any time while other lanes still run jobs.
+/// Runs a lane on a separate thread, which never ends: its thread-locals belong to the program, and dropping them could
+/// take any time while other lanes still run jobs.
 fn start_lane(
     number: u32,
     (start, cells): LaneLink,
@@ -438,13 +439,13 @@ fn start_lane(
 ) -> std::io::Result<()> {
     let run = move || {
         let run = || {
-            // On failure there is no separate signal stack, and a stack overflow ends the process without a lane
-            // number.
+            // On failure there is no separate signal stack; a stack overflow then ends the process without the number
+            // of the lane.
             let _ = crash::prepare_thread();
             fault::know_thread(number);
             Lane::begin(start, cells, worker).run();
         };
-        // A panic here is a defect of this crate. It is reported by the exit code.
+        // A panic here is a defect of this crate. The exit code reports it.
         if catch_unwind(AssertUnwindSafe(run)).is_err() {
             fault::note_end();
             process::exit_now(EXIT_LANE_PANICKED);

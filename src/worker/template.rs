@@ -1,9 +1,9 @@
-//! A process that workers are copied from: it has loaded what all of them need.
+//! A template: a process from which workers are copied, after it has loaded what all workers need.
 //!
-//! It is started as a worker is, but loads, and then makes copies of itself when the supervisor asks. A copy is another
-//! child of the supervisor, and goes on as a worker that was started by itself does. The template has one thread, and no
-//! descriptors but those of the supervisor: both would be lost, or shared, in its copies. Files whose code it has mapped
-//! may be shared.
+//! A template is started like a worker. After loading, it forks a copy of itself whenever the supervisor requests one.
+//! A copy is a child of the supervisor, and continues like a worker that was started directly. The template has one
+//! thread, and no descriptors except those of the supervisor: threads would be missing in the copies, and descriptors
+//! would be shared with them. Only descriptors of files whose code is mapped may be shared.
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,27 +12,27 @@ use super::start::{self, Mark};
 use crate::control::template::{Request, STANDARD, Said, SupervisorSocket};
 use crate::sys::{copy, process};
 
-/// What the program of [`WorkerProgram::template`](crate::engine::WorkerProgram::template) does in the process that workers
-/// are copied from.
+/// The program of [`WorkerProgram::template`](crate::engine::WorkerProgram::template), as it runs in the process from
+/// which workers are copied.
 pub trait Template {
-    /// Loads what all workers need. An error, or a thread or an open file that is left, is why workers are started one by
-    /// one instead.
+    /// Loads what all workers need. If this returns an error, or leaves a thread or an open file, workers are started
+    /// one by one instead, with that reason.
     fn load(&self, setup: &[u8]) -> Result<(), String>;
 
-    /// Called before each copy is made.
+    /// Called before each copy is made, in the template.
     fn before_copy(&self) {}
 
-    /// Called after a copy was made, in this process.
+    /// Called after a copy was made, in the template.
     fn after_copy(&self) {}
 
     /// Called first in the copy, before it becomes a worker.
     fn in_copy(&self) {}
 
-    /// Called when the engine has ended and no copy is needed any more, for at most half a second.
+    /// Called when the engine has ended and no more copies are needed. May take at most half a second.
     fn at_end(&self) {}
 }
 
-/// Loads, and makes copies until the supervisor has gone. Returns in each copy, with its mark and its descriptors.
+/// Loads, and makes copies until the supervisor has ended. Returns only in a copy, with its mark and its descriptors.
 pub(super) fn serve(
     mark: &Mark,
     template: &dyn Template,
@@ -73,7 +73,7 @@ pub(super) fn serve(
     supervisor.say(&Said::Ready).map_err(text)?;
     loop {
         let Some(request) = supervisor.request().map_err(text)? else {
-            // A panic here changes nothing.
+            // A panic does not matter: the process ends.
             let _ = catch_unwind(AssertUnwindSafe(|| template.at_end()));
             process::exit_now(0);
         };
@@ -82,7 +82,7 @@ pub(super) fn serve(
         template.before_copy();
         let said = match copy::fork_sibling() {
             Ok(None) => {
-                // None of its values own descriptors that the copy keeps: those are closed by their numbers.
+                // None of these values owns a descriptor that the copy keeps: the others are closed by their numbers.
                 std::mem::forget(watched);
                 return begin_copy(supervisor, request, &shared, template);
             }
@@ -103,8 +103,9 @@ pub(super) fn serve(
     }
 }
 
-/// Why a process in this state cannot be copied, or the descriptors that it may share with its copies: of files whose
-/// code is mapped. libffi, for one, keeps its own open, to map its code again.
+/// Checks that this process can be copied, and otherwise returns the reason. Returns the descriptors that it may share
+/// with its copies: those of files whose code is mapped. libffi, for example, keeps its own file open to map its code
+/// again.
 fn fitness(known: &[RawFd]) -> Result<Vec<RawFd>, String> {
     let threads = copy::other_threads();
     if !threads.is_empty() {
@@ -123,7 +124,7 @@ fn fitness(known: &[RawFd]) -> Result<Vec<RawFd>, String> {
     Ok(files.code)
 }
 
-/// The first names, and how many more there are.
+/// The first names, and the number of further names.
 fn some_of(names: &[String]) -> String {
     const SHOWN: usize = 4;
     let shown = names.iter().take(SHOWN).map(String::as_str);
@@ -134,7 +135,7 @@ fn some_of(names: &[String]) -> String {
     }
 }
 
-/// In a copy.
+/// The first steps of a copy: makes it independent of the template.
 fn begin_copy(
     supervisor: SupervisorSocket,
     request: Request,
@@ -142,7 +143,7 @@ fn begin_copy(
     template: &dyn Template,
 ) -> Result<(Mark, Vec<std::os::fd::OwnedFd>), String> {
     let text = |error: crate::sys::Error| error.to_string();
-    // Before anyone knows it, so that a signal to the template's group does not reach it.
+    // Called before the supervisor knows this process, so that a signal to the template's group does not reach it.
     process::lead_group().map_err(text)?;
     let said = Said::Copied {
         request: request.number,
@@ -152,7 +153,7 @@ fn begin_copy(
     crate::sync::point!("copied.said");
     let mut standard = request.fds;
     let fds = standard.split_off(STANDARD);
-    // Its number is closed below.
+    // `adopt_in_copy` closes its descriptor by number.
     std::mem::forget(supervisor);
     copy::adopt_in_copy(&standard, &fds, shared).map_err(text)?;
     std::mem::forget(standard);

@@ -1,4 +1,4 @@
-//! Parts of CSV files.
+//! Parsing the parts of CSV files.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,21 +13,21 @@ use super::error::Fault;
 use super::kernels::Spec;
 use super::schema::without_nulls;
 
-/// Rows of a batch, for few columns.
+/// The number of rows of a batch, for few columns.
 const BATCH: usize = 1 << 16;
-/// Cells of a batch, for many.
+/// The number of cells of a batch, for many columns.
 const CELLS: usize = 1 << 20;
 
 pub(super) fn batch_rows(columns: usize) -> usize {
     (CELLS / columns.max(1)).clamp(1 << 10, BATCH)
 }
 
-/// The columns of a file, and which of them are those of the table.
+/// The columns of a file, and which of them the table has.
 struct Columns {
-    /// All columns of the file, with the types of the table.
+    /// All columns of the file. Those of the table have its types.
     file: SchemaRef,
     table: SchemaRef,
-    /// For each column of the table, that of the file.
+    /// For each column of the table, the index of its column in the file.
     from: Vec<Option<usize>>,
     delimiter: u8,
 }
@@ -48,7 +48,7 @@ pub(super) fn parse(
         let records = Records::Csv {
             delimiter: spec.delimiter,
         };
-        // The parser takes the rest of the file as the field.
+        // The parser would take the rest of the file as the field.
         if scan(data, records, State::Outside, b'\n').state == State::Quoted {
             return Err(Fault {
                 row: done as u64,
@@ -126,7 +126,7 @@ impl Columns {
             .with_batch_size(rows)
     }
 
-    /// Parses records. What comes before an error is in `batches`.
+    /// Parses records. After an error, `batches` contains the records before it.
     fn decode(&self, data: &[u8], batches: &mut Vec<RecordBatch>) -> Result<(), ArrowError> {
         let mut decoder = begun(self.builder(batch_rows(self.file.fields().len())))?;
         let mut rest = data;
@@ -142,7 +142,7 @@ impl Columns {
         }
     }
 
-    /// Arranges the columns of a file as those of the table.
+    /// Arranges the columns of a file in the order of the table.
     fn arrange(&self, batch: RecordBatch) -> Result<RecordBatch, ArrowError> {
         let column = |(from, field): (&Option<usize>, &Arc<Field>)| -> ArrayRef {
             match from {
@@ -154,7 +154,7 @@ impl Columns {
         RecordBatch::try_new(self.table.clone(), columns.collect())
     }
 
-    /// Finds the first row behind the first `good` ones that cannot be parsed, and its column.
+    /// Finds the first row after the first `good` ones that cannot be parsed, and its column.
     fn diagnose(&self, data: &[u8], good: usize, error: &ArrowError) -> Fault {
         let expected = self.file.fields().len();
         let mut row = 0;
@@ -178,7 +178,7 @@ impl Columns {
         }
     }
 
-    /// The first cell of a record that is not of its type.
+    /// The first cell of a record that does not fit the type of its column.
     fn bad_cell(&self, record: &[u8]) -> Option<Fault> {
         let cells = cells(record, self.delimiter);
         let fault = |column: usize, text: String| Fault {
@@ -204,12 +204,12 @@ impl Columns {
         })
     }
 
-    /// Whether one cell of a record cannot be parsed.
+    /// Whether the cell of a column cannot be parsed.
     fn is_bad(&self, record: &[u8], column: usize) -> bool {
         let parse = || {
             let mut decoder = begun(self.builder(1).with_projection(vec![column]))?;
             decoder.decode(record)?;
-            // The end of the last record of a file.
+            // No bytes stand for the end of the file, which ends the last record.
             decoder.decode(&[])?;
             decoder.flush()
         };
@@ -217,8 +217,8 @@ impl Columns {
     }
 }
 
-/// A decoder behind its first byte: before it, a byte-order mark would be left out, which only the beginning of a file
-/// may have. An empty line is no record.
+/// A decoder that has read one byte already: at its first byte it would skip a byte-order mark, which only the
+/// beginning of a file may have. That byte is an empty line, which is no record.
 fn begun(builder: ReaderBuilder) -> Result<Decoder, ArrowError> {
     let mut decoder = builder.build_decoder();
     decoder.decode(b"\n")?;
@@ -229,7 +229,7 @@ fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Calls `each` with the bytes and the number of fields of each record, until it returns something.
+/// Calls `each` with the bytes and the number of fields of each record, until it returns a value.
 fn each_record<T>(
     data: &[u8],
     delimiter: u8,
@@ -238,7 +238,7 @@ fn each_record<T>(
     use csv_core::ReadRecordResult as Read;
     let mut reader = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
     let (mut text, mut ends) = (vec![0; 1 << 12], vec![0; 1 << 10]);
-    // Without a byte-order mark in the first record.
+    // Skips the check for a byte-order mark in the first record.
     reader.read_record(b"\n", &mut text, &mut ends);
     let (mut at, mut begin, mut fields) = (0, 0, 0);
     loop {
@@ -246,7 +246,7 @@ fn each_record<T>(
         at += read;
         fields += found;
         match result {
-            // The text is not needed, so its buffer serves again. Nothing left to read is the end of the file.
+            // The text is not needed, so its buffer is reused. If nothing is left to read, the file ends.
             Read::InputEmpty | Read::OutputFull | Read::OutputEndsFull => {}
             Read::Record => {
                 if let Some(found) = each(begin..at, fields) {
@@ -263,10 +263,10 @@ fn each_record<T>(
 fn cells(record: &[u8], delimiter: u8) -> Vec<Vec<u8>> {
     let mut reader = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
     let (mut text, mut ends) = (vec![0; record.len() + 1], vec![0; record.len() + 2]);
-    // Without a byte-order mark.
+    // Skips the check for a byte-order mark.
     reader.read_record(b"\n", &mut text, &mut ends);
     let (_, _, mut len, mut count) = reader.read_record(record, &mut text, &mut ends);
-    // The end of the last record of a file.
+    // No bytes stand for the end of the file, which ends the last record.
     let (_, _, more, found) = reader.read_record(&[], &mut text[len..], &mut ends[count..]);
     len += more;
     count += found;
@@ -315,6 +315,6 @@ pub(super) fn infer(
     let (schema, _) = format
         .infer_schema(std::io::Read::chain(header, data), rows)
         .map_err(|error| Fault::new(error.to_string()))?;
-    // An empty cell fits any text, and text fits any cell that comes later.
+    // Any text fits a column whose cells were all empty, and later cells fit text.
     Ok(without_nulls(&schema, &DataType::Utf8))
 }

@@ -1,9 +1,10 @@
-//! Where records of a CSV file end, found without parsing it.
+//! Finds the ends of records of a CSV file without parsing it.
 //!
 //! A line break ends a record unless it is inside quotes, and whether a position is inside quotes depends on all quotes
-//! before it. A chunk of a file is therefore scanned once for each state in which it may begin, by all workers at once;
-//! then the states are chained from the beginning of the file. The rules are those of the parser (`csv-core`): a quote
-//! opens a quoted field only where a field begins, is literal elsewhere in a bare field, and is doubled inside quotes.
+//! before it. So a chunk of a file is scanned once for each state in which it may begin, by all workers at the same
+//! time; then the states are chained from the beginning of the file. The rules are those of the parser (`csv-core`): a
+//! quote opens a quoted field only at the beginning of a field; elsewhere in a bare field it is literal; inside quotes
+//! it is doubled.
 
 use memchr::{memchr, memrchr};
 
@@ -15,7 +16,7 @@ pub(super) enum State {
     Outside = 0,
     /// Inside quotes.
     Quoted = 1,
-    /// Behind a quote that closes the field, or is the first of two that stand for one.
+    /// After a quote that either closes the field, or is the first of two that stand for one.
     Closing = 2,
 }
 
@@ -30,27 +31,27 @@ impl State {
 /// How records of a format end.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Records {
-    /// At a line break outside of quotes.
+    /// At a line break outside quotes.
     Csv {
-        /// What separates fields.
+        /// The byte between fields.
         delimiter: u8,
     },
     /// At each line break.
     Lines,
 }
 
-/// What a scan found.
+/// The result of a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Scanned {
-    /// The state behind the last byte.
+    /// The state after the last byte.
     pub(super) state: State,
-    /// The position behind the first line break that ends a record.
+    /// The position after the first line break that ends a record.
     pub(super) first: Option<usize>,
-    /// The position behind the last one.
+    /// The position after the last line break that ends a record.
     pub(super) last: Option<usize>,
 }
 
-/// Scans bytes that begin in `state`, behind the byte `before`.
+/// Scans bytes that begin in `state` and follow the byte `before`.
 pub(super) fn scan(bytes: &[u8], records: Records, state: State, before: u8) -> Scanned {
     let mut found = Scanned {
         state,
@@ -76,7 +77,7 @@ pub(super) fn scan(bytes: &[u8], records: Records, state: State, before: u8) -> 
                 found.state = State::Quoted;
             }
             State::Closing | State::Outside => {
-                // Behind a closing quote, the first byte is no quote.
+                // After `Closing`, this byte is no quote, so the quote before it closed the field.
                 found.state = State::Outside;
                 let begin = at;
                 loop {
@@ -100,7 +101,7 @@ pub(super) fn scan(bytes: &[u8], records: Records, state: State, before: u8) -> 
 }
 
 impl Scanned {
-    /// Notes the line breaks of bytes outside of quotes.
+    /// Records the positions of line breaks in bytes outside quotes.
     fn note(&mut self, outside: &[u8], begin: usize) {
         if self.first.is_none() {
             self.first = memchr(b'\n', outside).map(|at| begin + at + 1);
@@ -111,7 +112,8 @@ impl Scanned {
     }
 }
 
-/// The position behind the first record of a file and the empty lines before it; `None` if it does not end here.
+/// The position after the first record of a file and the empty lines before it. `None` if the record does not end in
+/// `bytes`.
 pub(super) fn first_record(bytes: &[u8], records: Records) -> Option<usize> {
     let blank = bytes
         .iter()

@@ -1,4 +1,4 @@
-//! [`TableError`], and where parts come from: [`Origin`].
+//! [`TableError`], and [`Origin`], the location that the rows of a part come from.
 
 use std::fmt;
 use std::io;
@@ -13,7 +13,7 @@ use arenite::engine::JobError;
 use arenite::escape_text;
 use arenite::kernel::KernelError;
 
-/// Where the rows of a part come from.
+/// The location in a file that the rows of a part come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     pub(super) file: Arc<Path>,
@@ -24,7 +24,7 @@ pub struct Origin {
 pub(super) enum Place {
     /// The file as a whole.
     File,
-    /// Bytes of a file; of a compressed one, of its content.
+    /// Bytes of a file; if it is compressed, of its decompressed content.
     Bytes(Range<u64>),
     /// A row group of a Parquet file, and its rows.
     RowGroup(u64, Range<u64>),
@@ -43,7 +43,7 @@ impl Origin {
         &self.file
     }
 
-    /// The bytes of the file, from 0 on; of a compressed file, those of its content. `None` for Parquet.
+    /// The bytes of the file, from 0 on; for a compressed file, those of its decompressed content. `None` for Parquet.
     pub fn bytes(&self) -> Option<Range<u64>> {
         match &self.place {
             Place::Bytes(bytes) => Some(bytes.clone()),
@@ -51,7 +51,7 @@ impl Origin {
         }
     }
 
-    /// The row group of a Parquet file, from 0 on.
+    /// The index of the row group in a Parquet file, from 0 on. `None` for other files.
     pub fn row_group(&self) -> Option<u64> {
         match self.place {
             Place::RowGroup(group, _) => Some(group),
@@ -73,9 +73,9 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A table could not be read, changed or written: which file and part, which row and column, and why.
+/// A table could not be read, changed or written. Has the file and part, the row and column, and the reason.
 ///
-/// The text names all of it: `data/b.csv, row 1048, column "price": "n/a" is not Float64; …`.
+/// The text contains all of these: `data/b.csv, row 1048, column "price": "n/a" is not Float64; …`.
 pub struct TableError(Box<Inner>);
 
 struct Inner {
@@ -89,23 +89,23 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Row {
     OfFile(u64),
-    /// Where the rows before the part could not be counted.
+    /// The row of the part, if the rows before the part could not be counted.
     OfPart(u64),
 }
 
-/// Why a table could not be read, changed or written.
+/// The reason why a table could not be read, changed or written.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TableErrorKind {
     /// A file could not be read or written.
     Io(io::Error),
-    /// The content is not what its format or the schema says.
+    /// The content does not fit its format or the schema.
     Data(String),
     /// The job of a part failed: its worker died, it ran out of time or memory, or its function returned an error.
     Job(JobError),
     /// The arena has no room.
     ArenaFull(ArenaFull),
-    /// A part is no Arrow stream, or not one of this schema.
+    /// A part is no Arrow stream, or has another schema.
     Arrow(ArrowError),
 }
 
@@ -123,7 +123,7 @@ impl TableError {
         Self::new(Some(Origin::file_only(file)), kind.into())
     }
 
-    /// The fault of a part's content.
+    /// The error for a fault in the content of a part.
     pub(super) fn of_fault(origin: Origin, fault: Fault, rows_before: Option<u64>) -> Self {
         let row = (fault.row > 0).then(|| match rows_before {
             Some(before) => Row::OfFile(before.saturating_add(fault.row)),
@@ -137,7 +137,7 @@ impl TableError {
         }))
     }
 
-    /// The error with the row of the file, if it has that of the part and the rows before the part are known.
+    /// Replaces the row of the part by that of the file, if the rows before the part are known.
     pub(super) fn with_rows_before(mut self, rows: Option<u64>) -> Self {
         if let (Some(Row::OfPart(row)), Some(before)) = (self.0.row, rows) {
             self.0.row = Some(Row::OfFile(before.saturating_add(row)));
@@ -145,18 +145,18 @@ impl TableError {
         self
     }
 
-    /// Why.
+    /// The reason.
     pub fn kind(&self) -> &TableErrorKind {
         &self.0.kind
     }
 
-    /// The part, or the file if no part is to blame.
+    /// The part, or the file if the error concerns no single part.
     pub fn origin(&self) -> Option<&Origin> {
         self.0.origin.as_ref()
     }
 
-    /// The row of the file, from 1 on, without the header. `None` if no row is to blame, or if the rows before its part
-    /// are not known because the file cannot be read twice: the text then has the row of the part.
+    /// The row of the file, from 1 on, without the header. `None` if the error concerns no row, or if the rows before
+    /// its part are not known because the file cannot be read twice: the text then has the row of the part.
     pub fn row(&self) -> Option<u64> {
         match self.0.row {
             Some(Row::OfFile(row)) => Some(row),
@@ -175,7 +175,7 @@ impl fmt::Display for TableError {
         let inner = &*self.0;
         if let Some(origin) = &inner.origin {
             match inner.row {
-                // The row says where.
+                // The row tells the location, so the bytes are left out.
                 Some(Row::OfFile(_)) => write_path(f, &origin.file)?,
                 _ => write!(f, "{origin}")?,
             }
@@ -191,7 +191,7 @@ impl fmt::Display for TableError {
         }
         match &inner.kind {
             TableErrorKind::Io(error) => escape_text(&error.to_string()).fmt(f),
-            // Files and workers have names and values of any characters.
+            // Texts from files and workers may contain any characters.
             TableErrorKind::Data(text) => escape_text(text).fmt(f),
             TableErrorKind::Job(error) => error.fmt(f),
             TableErrorKind::ArenaFull(full) => {
@@ -262,13 +262,13 @@ impl From<ArrowError> for TableError {
     }
 }
 
-/// What a worker found wrong with the content of a part.
+/// A fault that a worker has found in the content of a part.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(super) struct Fault {
-    /// The row of the part, from 1 on; 0 if none is to blame.
+    /// The row of the part, from 1 on; 0 if the fault concerns no row.
     pub(super) row: u64,
     pub(super) column: Option<String>,
-    /// Whether another schema could read it.
+    /// Whether the content could be read with another schema.
     pub(super) is_of_type: bool,
     pub(super) text: String,
 }
@@ -294,7 +294,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Row (8 bytes), flags (1), length of the column's name (4), the name, the text.
+/// Encodes the row (8 bytes), flags (1), the length of the column's name (4), the name, and the text.
 impl KernelError for Fault {
     fn to_bytes(&self) -> Vec<u8> {
         let column = self.column.as_deref().unwrap_or_default();

@@ -10,30 +10,30 @@ use super::cut::{Records, State, first_record, scan};
 
 const GZIP: [u8; 2] = [0x1F, 0x8B];
 const MARK: [u8; 3] = [0xEF, 0xBB, 0xBF];
-/// How much is read at a time.
+/// The number of bytes that are read at a time.
 const STEP: usize = 1 << 18;
 
 /// A file that is read from its beginning: a pipe, a compressed file, or the header and a sample of any file.
 ///
-/// What has been read and not been taken stays in it, so a pipe can be looked at before it is read.
+/// Bytes that were read but not taken stay in the feed, so a pipe can be sampled before it is read.
 pub(super) struct Feed {
     reader: Box<dyn Read + Send>,
-    /// Shares its position with the reader.
+    /// The same file as that of the reader, with the same position.
     file: File,
-    /// The length of a plain file, of which bytes can be read at any position.
+    /// The length of a plain file, whose bytes can be read at any position. `None` for other files.
     plain: Option<u64>,
     pending: Vec<u8>,
-    /// Position of the first pending byte in the content.
+    /// The position of the first pending byte in the content.
     offset: u64,
     is_at_end: bool,
-    /// Why nothing more can be read. Complete records before it are given first.
+    /// The error that ended reading. Complete records before it are returned first.
     error: Option<io::Error>,
     /// The first record, if it is a header.
     pub(super) header: Vec<u8>,
     header_end: u64,
 }
 
-/// Whole records.
+/// Bytes of whole records.
 pub(super) struct Block {
     pub(super) start: u64,
     pub(super) bytes: Vec<u8>,
@@ -78,22 +78,22 @@ impl Feed {
         Ok(feed)
     }
 
-    /// The length, if bytes can be read at any position.
+    /// The length of the file, if its bytes can be read at any position.
     pub(super) fn plain(&self) -> Option<u64> {
         self.plain
     }
 
-    /// The position behind the byte-order mark and the header.
+    /// The position after the byte-order mark and the header.
     pub(super) fn header_end(&self) -> u64 {
         self.header_end
     }
 
-    /// The position of the first byte that was not taken.
+    /// The position of the first byte that was not taken yet.
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The bytes of the file that have been read, before decompression; 0 for a pipe.
+    /// The number of bytes of the file that have been read, before decompression; 0 for a pipe.
     pub(super) fn read(&self) -> u64 {
         (&self.file).stream_position().unwrap_or(0)
     }
@@ -117,7 +117,7 @@ impl Feed {
         }
     }
 
-    /// Reads until this number of bytes is pending, or there are no more.
+    /// Reads until `wanted` bytes are pending, or the file ends.
     fn fill(&mut self, wanted: usize) {
         while self.pending.len() < wanted && !self.is_at_end {
             let missing = (wanted - self.pending.len()) as u64;
@@ -143,7 +143,8 @@ impl Feed {
         std::mem::replace(&mut self.pending, rest)
     }
 
-    /// The end of the last record in the first `size` pending bytes, or else of the first one behind them.
+    /// The end of the last record in the first `size` pending bytes. If there is none, the end of the first record
+    /// after them.
     fn end_of_block(&mut self, size: usize, records: Records) -> usize {
         let mut wanted = size;
         loop {
@@ -169,7 +170,7 @@ impl Feed {
         }
     }
 
-    /// The beginning of the content, up to the end of a record; all of it if it is shorter than a record.
+    /// The beginning of the content, up to the end of a record. All of the content if it is shorter than a record.
     pub(super) fn sample(&mut self, size: usize, records: Records) -> &[u8] {
         let end = self.end_of_block(size, records);
         &self.pending[..end]
@@ -178,7 +179,7 @@ impl Feed {
     /// Takes records of about `size` bytes, at least one. `None` at the end.
     ///
     /// # Errors
-    /// The error at which reading ended, once the complete records before it were taken.
+    /// The error that ended reading, after the complete records before it were taken.
     pub(super) fn block(&mut self, size: usize, records: Records) -> io::Result<Option<Block>> {
         let end = self.end_of_block(size.max(1), records);
         if end == 0 {
@@ -189,7 +190,7 @@ impl Feed {
         }
         let start = self.offset;
         let bytes = self.take(end);
-        // Reading on shows whether these were the last records.
+        // Reading more shows whether these were the last records.
         self.fill(1);
         Ok(Some(Block {
             start,

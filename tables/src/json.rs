@@ -1,4 +1,4 @@
-//! Parts of files with one JSON object per line.
+//! Parsing the parts of files with one JSON object per line.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::csv::batch_rows;
 use super::error::Fault;
 use super::kernels::Spec;
 
-/// From here on, not each integer is a float.
+/// From this number on, not every integer is a float.
 const EXACT: f64 = (1_u64 << 53) as f64;
 
 /// Parses whole lines.
@@ -66,7 +66,7 @@ fn decode(
     }
 }
 
-/// Integers, times and dates are not made of other numbers: the decoders of Arrow would round them.
+/// Makes integers, times and dates only from whole numbers: the decoders of Arrow would round others.
 #[derive(Debug)]
 struct Exact;
 
@@ -87,7 +87,7 @@ impl DecoderFactory for Exact {
     }
 }
 
-/// Decodes whole numbers.
+/// Decodes only whole numbers.
 struct Whole {
     inner: Box<dyn ArrayDecoder>,
     of: DataType,
@@ -108,7 +108,7 @@ impl ArrayDecoder for Whole {
     }
 }
 
-/// Whether a number of JSON is an integer, such as `2e3`.
+/// Whether a JSON number is an integer of this type, such as `2e3`.
 fn is_whole(number: &str, of: &DataType) -> bool {
     let is_short = number.len() < 19;
     if is_short
@@ -126,7 +126,7 @@ fn is_whole(number: &str, of: &DataType) -> bool {
     }
 }
 
-/// Finds the first line behind the first `good` rows that cannot be parsed, and its column.
+/// Finds the first line after the first `good` rows that cannot be parsed, and its column.
 fn diagnose(data: &[u8], spec: &Spec, table: &SchemaRef, good: usize, error: &ArrowError) -> Fault {
     let mut row = 0;
     for line in lines(data) {
@@ -149,13 +149,13 @@ fn diagnose(data: &[u8], spec: &Spec, table: &SchemaRef, good: usize, error: &Ar
     Fault::new(error.to_string())
 }
 
-/// What is wrong with a line whose fields are `found`.
+/// The fault of a line whose fields are `found`.
 fn of_column(found: &Schema, spec: &Spec, table: &Schema, error: &ArrowError) -> Fault {
     let text = match error {
         ArrowError::JsonError(text) => text.clone(),
         other => other.to_string(),
     };
-    // The decoder names the path in its text.
+    // The text of the decoder begins with the path of the field.
     let at = |field: &FieldRef| {
         let path = format!("whilst decoding field '{}': ", field.name());
         Some((field.name().clone(), text.strip_prefix(&path)?.to_owned()))
@@ -183,7 +183,7 @@ fn of_column(found: &Schema, spec: &Spec, table: &Schema, error: &ArrowError) ->
     }
 }
 
-/// Whether a line is an object of some schema.
+/// Whether a line is a JSON object, of any schema.
 fn is_object(line: &[u8]) -> bool {
     infer_json_schema(line, None).is_ok()
 }

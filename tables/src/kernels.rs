@@ -1,4 +1,4 @@
-//! What workers do for a table: look for ends of records, infer schemas, read parts, count rows.
+//! The kernels for tables: find ends of records, infer schemas, read parts, count rows.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -17,7 +17,7 @@ use super::{csv, json, parquet};
 use arenite::Array;
 use arenite::kernel::{Bytes, Scalar, Typed};
 
-/// Rows that a schema is inferred from.
+/// The number of rows from which a schema is inferred.
 pub(super) const SAMPLED_ROWS: usize = 1000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit, CheckedBitPattern)]
@@ -28,24 +28,24 @@ pub(super) enum Format {
     Parquet,
 }
 
-/// Which part, and how to read it.
+/// Identifies a part, and says how to read it.
 #[derive(Clone, Copy, Debug, NoUninit, CheckedBitPattern)]
 #[repr(C)]
 pub(super) struct Spec {
-    /// The first byte, or the row group.
+    /// The position of the first byte, or the index of the row group.
     pub(super) start: u64,
-    /// Behind the last byte.
+    /// The position after the last byte.
     pub(super) end: u64,
     pub(super) format: Format,
     pub(super) delimiter: u8,
     pub(super) has_header: bool,
     pub(super) by_name: bool,
     pub(super) widen: bool,
-    /// Whether the bytes are passed along, because a worker cannot read them from the file.
+    /// Whether the bytes are passed as an argument, because a worker cannot read them from the file.
     pub(super) is_passed: bool,
-    /// Whether the part ends where its file ends.
+    /// Whether the part ends at the end of its file.
     pub(super) is_last: bool,
-    /// Whether no record is before these bytes.
+    /// Whether the part contains the first record.
     pub(super) is_first: bool,
 }
 
@@ -110,13 +110,13 @@ impl std::ops::Deref for Content<'_> {
     }
 }
 
-/// Stands for no position in a [`survey`].
+/// Stands for no position in the result of a [`survey`].
 pub(super) const NOWHERE: u64 = u64::MAX;
 
-/// For each state in which the bytes may begin: the state behind them, and the position in the file behind the first
+/// For each state in which the bytes may begin: the state after them, and the position in the file after the first
 /// record that ends in them.
 pub(super) fn survey(path: &Bytes, spec: Spec) -> Result<[u64; 6], Typed<Fault>> {
-    // The byte before says whether a quote opens a field.
+    // The byte before the part decides whether a quote opens a field.
     let more = u64::from(!spec.is_first);
     let bytes = load(path_of(path), spec.start.saturating_sub(more), spec.end)?;
     let (before, bytes) = match bytes.split_first() {
@@ -156,7 +156,7 @@ fn no_rows(schema: Schema) -> Result<Part, Typed<Fault>> {
     Part::new(&Arc::new(schema), &[]).map_err(|error| Fault::new(error.to_string()).into())
 }
 
-/// The schema of a Parquet file, and the rows of each row group.
+/// The schema of a Parquet file, and the number of rows of each row group.
 pub(super) fn describe(path: &Bytes, data: &Array<u8>) -> Result<(Part, Array<u64>), Typed<Fault>> {
     let (schema, rows) = parquet::describe(path_of(path), data)?;
     Ok((no_rows(schema)?, Array::from_slice(&rows)))
@@ -187,7 +187,7 @@ pub(super) fn read(
     part.map_err(|error| broken(error).into())
 }
 
-/// The schema with a column for the name of the file.
+/// The schema with an additional column for the path of the file.
 pub(super) fn schema_with_file(table: &SchemaRef, column: &str) -> SchemaRef {
     if column.is_empty() {
         return table.clone();

@@ -1,9 +1,9 @@
 //! Tables: CSV files, lines of JSON and Parquet files, read by all workers into Arrow's format in shared memory.
 //!
 //! A [`Table`] is a list of parts, and a [`Part`] is one array of bytes with an Arrow IPC stream in it. Files are cut
-//! into parts at the ends of records, also where fields contain line breaks, and each part is parsed by one job. So the
-//! rows and their order depend neither on the number of workers nor on the size of parts. A parser or a kernel that
-//! dies costs one part, which the error names by file and bytes.
+//! into parts at the ends of records, even if fields contain line breaks, and each part is parsed by one job. So the
+//! rows and their order depend neither on the number of workers nor on the size of parts. If the parser or a kernel
+//! ends its process, only one part fails; the error names it by file and bytes.
 //!
 //! | to | call |
 //! |---|---|
@@ -17,10 +17,10 @@
 //!
 //! There are no joins, groups or queries: pass the batches to a library that has them.
 //!
-//! # What this process reads itself
+//! # Files that this process reads
 //!
-//! Workers open the files. Pipes and compressed files are read by this process from their beginning, and so are all
-//! files if the workers are sandboxed, because these cannot open any: they get the bytes as arrays, and parse them.
+//! Workers open the files. This process reads pipes and compressed files from their beginning. It also reads all files
+//! if the workers are sandboxed, because these cannot open files: they get the bytes as arrays, and parse them.
 //!
 //! [`Engine::read_csv`]: Tables::read_csv
 //! [`Engine::read_json`]: Tables::read_json
@@ -58,7 +58,7 @@ pub use run::PartMap;
 pub use sources::Sources;
 pub use table::{PartReport, Table};
 
-/// The crates of Arrow that tables are made of, in the version that they are made with.
+/// The crates of Arrow whose types are in this interface, in the versions that it uses.
 pub mod arrow {
     pub use arrow_array as array;
     pub use arrow_schema as schema;

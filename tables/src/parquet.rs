@@ -1,4 +1,4 @@
-//! Row groups of Parquet files.
+//! Reading the row groups of Parquet files.
 
 use std::fs::File;
 use std::path::Path;
@@ -16,7 +16,7 @@ use super::error::Fault;
 use super::part::Part;
 use arenite::Array;
 
-/// The schema of a file, and the rows of each row group.
+/// The schema of a file, and the number of rows of each row group.
 pub(super) fn describe(path: &Path, data: &Array<u8>) -> Result<(Schema, Vec<u64>), Fault> {
     fn of(reader: &impl ChunkReader) -> Result<(Schema, Vec<u64>), Fault> {
         let metadata = ArrowReaderMetadata::load(reader, Default::default())
@@ -64,7 +64,7 @@ enum Input {
     Memory(bytes::Bytes),
 }
 
-/// The content that was passed along, or else the file.
+/// The content if it was passed as an argument, otherwise the file.
 fn open(path: &Path, data: &Array<u8>) -> Result<Input, Fault> {
     if !data.is_empty() {
         return Ok(Input::Memory(bytes::Bytes::from_owner(data.clone())));
@@ -74,7 +74,7 @@ fn open(path: &Path, data: &Array<u8>) -> Result<Input, Fault> {
         .map_err(|error| Fault::new(format!("cannot open it: {error}")))
 }
 
-/// Arranges columns as those of the table: by name, null where the file has none.
+/// Arranges columns in the order of the table, by name. A column that the file lacks is null.
 fn arrange(batch: &RecordBatch, table: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let exact = CastOptions {
         safe: false,
@@ -91,7 +91,7 @@ fn arrange(batch: &RecordBatch, table: &SchemaRef) -> Result<RecordBatch, ArrowE
     RecordBatch::try_new(table.clone(), columns.collect::<Result<_, _>>()?)
 }
 
-/// A part as a Parquet file, in an array.
+/// Encodes a part as a Parquet file, in an array.
 pub(super) fn encode(part: &Part) -> Result<Array<u8>, String> {
     let encode = || -> Result<Vec<u8>, ArrowError> {
         let (schema, _) = part.header()?;

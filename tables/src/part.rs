@@ -12,10 +12,10 @@ use arrow_schema::{ArrowError, SchemaRef};
 
 use arenite::Array;
 
-/// Some rows of a table: an [`Array<u8>`] that holds an Arrow IPC stream, a parameter and a result of kernels.
+/// Some rows of a table: an [`Array<u8>`] that contains an Arrow IPC stream. Kernels can take and return parts.
 ///
-/// The columns of [`batches`](Self::batches) lie in the array, without a copy. So a part travels between processes as
-/// any array does, and other libraries read its bytes.
+/// The columns of [`batches`](Self::batches) refer to the array, without a copy. So a part travels between processes
+/// like any array, and other libraries can read its bytes.
 ///
 /// ```
 /// use arenite_tables::Part;
@@ -45,14 +45,14 @@ pub struct Part {
 }
 
 impl Part {
-    /// Writes batches of this schema into an array: in a kernel in the arena, elsewhere on the heap. There is always at
-    /// least one batch in it, which may be empty.
+    /// Writes batches of this schema into an array: in a kernel in the arena, elsewhere on the heap. The array always
+    /// contains at least one batch, which may be empty.
     ///
     /// # Errors
-    /// If a batch is of another schema, or cannot be encoded.
+    /// If a batch has another schema, or cannot be encoded.
     ///
     /// # Panics
-    /// If there is no memory for it (inside a kernel, in the arena).
+    /// If there is no memory for the array (inside a kernel, in the arena).
     #[track_caller]
     pub fn new(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Self, ArrowError> {
         let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
@@ -74,8 +74,8 @@ impl Part {
         Ok(Self { stream })
     }
 
-    /// The rows as batches, whose columns lie in this part's array. Their content is checked, because another process
-    /// may have written it: one pass over text and validity.
+    /// The rows as batches, whose columns refer to this part's array. The content is checked, because another process
+    /// may have written it: this takes one pass over text and validity.
     ///
     /// # Errors
     /// If the array is no Arrow stream.
@@ -91,7 +91,7 @@ impl Part {
             Ok(batches)
         };
         self.header()?;
-        // The decoder panics on some streams that a broken worker may write. Nothing outlives it that it has changed.
+        // The decoder panics on some streams that a broken worker may write. It changes nothing that outlives the call.
         catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
             let broken = "a part is no Arrow stream: its decoder panicked";
             Err(ArrowError::IpcError(broken.into()))
@@ -103,7 +103,7 @@ impl Part {
         &self.stream
     }
 
-    /// The schema and the number of rows, from the headers of the messages.
+    /// The schema and the number of rows, according to the headers of the messages.
     pub(super) fn header(&self) -> Result<(SchemaRef, u64), ArrowError> {
         let broken = || ArrowError::IpcError("a part is no Arrow stream".into());
         let mut schema = None;
@@ -144,8 +144,8 @@ impl Part {
     }
 }
 
-/// Refuses buffers that share bytes. Each column is checked on its own, so that for a million columns of the same bytes
-/// this would take the square of what a worker has sent.
+/// Rejects buffers that share bytes. Each column is checked separately, so if a worker sent a million columns with the
+/// same bytes, the check would take the square of the message's length.
 fn check_buffers(batch: arrow_ipc::RecordBatch<'_>, body: i64) -> Result<(), ArrowError> {
     let mut left = body;
     for buffer in batch.buffers().into_iter().flatten() {
@@ -172,7 +172,7 @@ impl From<Part> for Array<u8> {
     }
 }
 
-/// Not checked here: [`Part::batches`] returns an error for what is no Arrow stream.
+/// Does not check the array: [`Part::batches`] returns an error if it is no Arrow stream.
 impl From<Array<u8>> for Part {
     fn from(stream: Array<u8>) -> Self {
         Self { stream }
@@ -185,5 +185,5 @@ impl fmt::Debug for Part {
     }
 }
 
-// To the engine, a part is its array.
+// For the engine, a part is its array.
 arenite::newtype!(Part, Array<u8>);

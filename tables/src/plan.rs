@@ -1,4 +1,4 @@
-//! How files are read: [`Plan`].
+//! The plan by which files are read: [`Plan`].
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,14 +19,14 @@ use arenite::Array;
 use arenite::engine::{Engine, InputError, JobError};
 use arenite::kernel::Bytes;
 
-/// The most that is read of a file to infer its schema.
+/// The maximum number of bytes of a file from which its schema is inferred.
 const SAMPLE: usize = 1 << 20;
 
-/// What a table is read from, and how.
+/// The files that a table is read from, and how they are read.
 pub(super) struct Plan<'e> {
     pub(super) engine: &'e Engine,
     pub(super) files: Vec<Arc<Path>>,
-    /// The bytes of each file, 0 for a pipe.
+    /// The length of each file in bytes; 0 for a pipe.
     pub(super) lens: Vec<u64>,
     pub(super) format: Format,
     pub(super) delimiter: u8,
@@ -34,15 +34,15 @@ pub(super) struct Plan<'e> {
     pub(super) by_name: bool,
     pub(super) widen: bool,
     pub(super) part_bytes: usize,
-    /// The name of the column, or nothing.
+    /// The name of the column for the path of the file; empty for no column.
     pub(super) file_column: String,
-    /// Jobs that wait at most.
+    /// The maximum number of jobs that wait.
     pub(super) ahead: usize,
-    /// No bytes, for jobs that read a file by themselves.
+    /// An empty array, for jobs that read a file directly.
     pub(super) nothing: Array<u8>,
-    /// Pipes that were looked at and not read yet, by the index of the file.
+    /// Pipes that were sampled and not read yet, by the index of the file.
     pub(super) opened: Mutex<HashMap<usize, Feed>>,
-    /// Parquet files: the rows of each group, and the content if it can be read only once.
+    /// For each Parquet file, the number of rows of each group, and the content if it can be read only once.
     pub(super) groups: Vec<(Vec<u64>, Option<Array<u8>>)>,
 }
 
@@ -50,7 +50,7 @@ pub(super) fn path_bytes(path: &Path) -> Bytes {
     path.as_os_str().as_bytes().into()
 }
 
-/// What a failed job says about the part that it was for.
+/// The error for a failed job, which was for the part `origin`.
 pub(super) fn failed(origin: Origin, error: JobError) -> TableError {
     match error.returned::<Fault>() {
         Some(fault) => TableError::of_fault(origin, fault, None),
@@ -59,7 +59,7 @@ pub(super) fn failed(origin: Origin, error: JobError) -> TableError {
 }
 
 impl Plan<'_> {
-    /// How bytes of a file are read.
+    /// The parameters for reading these bytes of a file.
     pub(super) fn spec(&self, start: u64, end: u64) -> Spec {
         Spec {
             start,
@@ -75,7 +75,7 @@ impl Plan<'_> {
         }
     }
 
-    /// The bytes of all files.
+    /// The number of bytes of all files.
     pub(super) fn total(&self) -> u64 {
         self.lens.iter().sum()
     }
@@ -104,13 +104,14 @@ impl Plan<'_> {
         self.files.iter().all(|file| file.is_file())
     }
 
-    /// The schema of the first file that has one, or by name of all files.
+    /// The schema of the first file that has one. If columns are matched by name, the union of the schemas of all
+    /// files.
     pub(super) fn schema(&mut self) -> Result<SchemaRef, TableError> {
         if self.format == Format::Parquet {
             return self.describe();
         }
         let mut merged: Option<SchemaRef> = None;
-        // A bounded number of samples is in flight: the map pulls as many as its workers need.
+        // The number of samples in flight is bounded: the map requests as many as its workers need.
         let failure = RefCell::new(None);
         let files = RefCell::new(Vec::new());
         let samples = (0..self.files.len()).filter_map(|index| match self.sample(index) {
@@ -124,7 +125,7 @@ impl Plan<'_> {
                 None
             }
         });
-        // Otherwise one is enough.
+        // If columns are not matched by name, the first schema suffices.
         let samples = samples.take(if self.by_name { usize::MAX } else { 1 });
         let inferred = self
             .engine
@@ -133,7 +134,7 @@ impl Plan<'_> {
         for (number, found) in inferred.enumerate() {
             let file = &self.files[files.borrow()[number]];
             let whole = || Origin::file_only(file);
-            // The sample is the beginning of the file.
+            // A sample is the beginning of its file, so no rows come before it.
             let found = found.map_err(|error| match error.returned::<Fault>() {
                 Some(fault) => TableError::of_fault(whole(), fault, Some(0)),
                 None => failed(whole(), error),
@@ -164,7 +165,7 @@ impl Plan<'_> {
         })
     }
 
-    /// The schema of the known files and another one.
+    /// The union of the schema so far and that of another file.
     fn union(
         &self,
         known: &Schema,
@@ -182,7 +183,7 @@ impl Plan<'_> {
         })
     }
 
-    /// The arguments of a job that infers the schema of a file; `None` for one without content.
+    /// The arguments of a job that infers the schema of a file. `None` if the file has no content.
     #[allow(clippy::type_complexity, reason = "the arguments of a kernel")]
     fn sample(
         &self,
@@ -206,7 +207,7 @@ impl Plan<'_> {
         Ok((!is_empty).then_some(args))
     }
 
-    /// The schema of Parquet files. Keeps how many rows each of their row groups has.
+    /// The schema of Parquet files. Stores the number of rows of each of their row groups.
     fn describe(&mut self) -> Result<SchemaRef, TableError> {
         let mut merged: Option<SchemaRef> = None;
         let failure = RefCell::new(None);
@@ -280,7 +281,7 @@ impl Plan<'_> {
         ))
     }
 
-    /// The content of a file that workers cannot open.
+    /// The content of a file, if workers cannot open it.
     pub(super) fn content(&self, file: &Arc<Path>) -> Result<Option<Array<u8>>, TableError> {
         if file.is_file() && !self.is_sandboxed() {
             return Ok(None);
@@ -294,7 +295,7 @@ impl Plan<'_> {
         })
     }
 
-    /// The place of bytes of a file.
+    /// The origin for bytes of a file.
     pub(super) fn origin(&self, file: &Arc<Path>, start: u64, end: u64) -> Origin {
         Origin {
             file: Arc::clone(file),
@@ -302,7 +303,7 @@ impl Plan<'_> {
         }
     }
 
-    /// Copies a schema to where workers read it.
+    /// Copies a schema to shared memory, where workers read it.
     pub(super) fn shared_schema(&self, schema: &SchemaRef) -> Result<Part, TableError> {
         let part = Part::new(schema, &[])?;
         let shared = self
@@ -313,7 +314,7 @@ impl Plan<'_> {
     }
 }
 
-/// Rows of other files may lack a value.
+/// The schema, with all columns optional if `is_optional`: rows of other files may lack a value.
 fn optional(schema: &Schema, is_optional: bool) -> SchemaRef {
     let field = |field: &Arc<arrow_schema::Field>| {
         let nullable = field.is_nullable() || is_optional;

@@ -20,14 +20,14 @@ use arenite::engine::{Engine, JobOptions};
 use arenite::engine::{Permits, Retried};
 use arenite::kernel::{Arg, Args, Bytes, Kernel, Reply, RetrySafe, SplitArgs, SplitFirst};
 
-/// Bytes of a part, if files are large.
+/// The number of bytes of a part, if files are large.
 const PART: u64 = 32 << 20;
-/// Bytes of a part, if files are small.
+/// The number of bytes of a part, if files are small.
 const SMALL_PART: u64 = 1 << 20;
-/// Parts for each worker, of files that are neither.
+/// The number of parts for each worker, for files in between.
 const PARTS_PER_WORKER: u64 = 4;
 
-/// What an [`Engine`] does with tables.
+/// The methods of an [`Engine`] for tables.
 pub trait Tables {
     /// Reads CSV files into a table. `from` is a file, a folder, a pattern or a list of these.
     ///
@@ -51,20 +51,20 @@ pub trait Tables {
     /// ```
     ///
     /// Fields may be quoted, and then contain delimiters, line breaks and doubled quotes. Lines end with `\n` or
-    /// `\r\n`; a byte-order mark and empty lines are left out. Files that gzip has compressed and pipes are read, too,
-    /// by this process. An empty cell is null. [`csv`](Self::csv) has options.
+    /// `\r\n`; a byte-order mark and empty lines are skipped. Files compressed with gzip and pipes can be read too;
+    /// this process reads them. An empty cell is null. [`csv`](Self::csv) has options.
     ///
     /// # Errors
     /// The first [`TableError`]: it names file, row and column. [`Reader::report`] keeps the other parts.
     fn read_csv(&self, from: impl Into<Sources>) -> Result<Table, TableError>;
 
-    /// Reads files with one JSON object per line into a table, as [`read_csv`](Self::read_csv) does CSV.
+    /// Like [`read_csv`](Self::read_csv), for files with one JSON object per line.
     ///
     /// # Errors
-    /// The first [`TableError`]. A field that the schema lacks is an error, too, so that nothing is left out.
+    /// The first [`TableError`]. A field that the schema lacks is an error too, so that no value is lost.
     fn read_json(&self, from: impl Into<Sources>) -> Result<Table, TableError>;
 
-    /// Reads Parquet files into a table, as [`read_csv`](Self::read_csv) does CSV. Each row group is a part.
+    /// Like [`read_csv`](Self::read_csv), for Parquet files. Each row group is a part.
     ///
     /// # Errors
     /// The first [`TableError`].
@@ -79,8 +79,8 @@ pub trait Tables {
     /// Reads Parquet files with options, or part by part.
     fn parquet(&self, from: impl Into<Sources>) -> Reader<'_>;
 
-    /// Runs a kernel on each part of a table. Its first parameter is the `&Part`, and `rest` is passed to each job
-    /// behind it: an array there is broadcast, without a copy.
+    /// Runs a kernel on each part of a table. The first parameter of the kernel is the `&Part`; `rest` is passed to
+    /// each job after it. An array in `rest` is broadcast, without a copy.
     ///
     /// ```
     /// # use arenite_tables::Tables;
@@ -189,7 +189,7 @@ fn labelled(options: &JobOptions<Retried>, origin: Option<&Origin>) -> JobOption
     }
 }
 
-/// Files that are about to be read, with options.
+/// Files to read, with options.
 ///
 /// | to | call |
 /// |---|---|
@@ -233,56 +233,57 @@ impl<'e> Reader<'e> {
         }
     }
 
-    /// Sets what separates the fields of a CSV file, instead of a comma.
+    /// Sets the byte between the fields of a CSV file, instead of a comma.
     pub fn delimiter(mut self, delimiter: u8) -> Self {
         self.delimiter = delimiter;
         self
     }
 
-    /// Says that CSV files begin with rows. Without a [schema](Self::schema), the columns are `column_1` and so on.
+    /// Says that CSV files begin with rows, not with a header. Without a [schema](Self::schema), the columns are
+    /// `column_1` and so on.
     pub fn no_header(mut self) -> Self {
         self.has_header = false;
         self
     }
 
     /// Sets the columns and their types, instead of those inferred from the first 1,000 rows (at most 1 MiB) of the
-    /// first file. Columns that were empty in all these rows are text. A Parquet file has a schema: this one replaces
-    /// it, and values are converted.
+    /// first file. (A column that is empty in all these rows is inferred as text.) A Parquet file has a schema: the
+    /// given one replaces it, and values are converted.
     pub fn schema(mut self, schema: SchemaRef) -> Self {
         self.schema = Some(schema);
         self
     }
 
-    /// Where a value does not fit the type that was inferred for its column, reads the files again with a type that
-    /// fits all rows: an integer becomes a float, then text. Without it, such a value is an error.
+    /// If a value does not fit the type that was inferred for its column, reads the files again with a type that fits
+    /// all rows: an integer becomes a float, then text. Without this option, such a value is an error.
     pub fn widen(mut self) -> Self {
         self.widen = true;
         self
     }
 
     /// Matches columns by name: the table has the columns of all files, in the order of their first appearance, and
-    /// null where a file has none. Without it, files must have the columns of the first one, in that order.
+    /// null if a file lacks a column. Without this option, files must have the columns of the first file, in its order.
     pub fn by_name(mut self) -> Self {
         self.by_name = true;
         self
     }
 
-    /// Adds a column with the path of the file that a row is from.
+    /// Adds a column with the path of the file that the row comes from.
     pub fn file_column(mut self, name: impl Into<String>) -> Self {
         self.file_column = name.into();
         self
     }
 
-    /// Sets the size of a part in bytes of its file: it has all records that begin in that many bytes, and at least
-    /// one. Default: 32 MiB, and down to 1 MiB where that keeps all workers busy. Parsing needs about twice that in
-    /// each worker. The rows of a table do not depend on it. Row groups of Parquet files are not divided.
+    /// Sets the size of a part in bytes of its file: a part has all records that begin in this number of bytes, and at
+    /// least one. Default: 32 MiB, but down to 1 MiB if that keeps all workers busy. Parsing needs about twice the size
+    /// in each worker. The rows of a table do not depend on it. Row groups of Parquet files are not divided.
     pub fn part_bytes(mut self, bytes: usize) -> Self {
         self.part_bytes = Some(bytes.max(1));
         self
     }
 
-    /// Sets the options of the jobs that read, such as a deadline or retries. A part that fails is named by its file
-    /// and bytes instead of a label.
+    /// Sets the options of the jobs that read, such as a deadline or retries. An error names a part by its file and
+    /// bytes instead of a label.
     pub fn options<M>(mut self, options: &JobOptions<M>) -> Self
     where
         Part: Permits<M>,
@@ -291,10 +292,10 @@ impl<'e> Reader<'e> {
         self
     }
 
-    /// Calls `report` with the bytes that have been read and those of all files, after each part, on the thread that
-    /// reads or takes the results of a scan. Of a compressed file these are its bytes before decompression,
-    /// of a Parquet file a share of them by rows, and a pipe counts as none. Where [`widen`](Self::widen) reads the files
-    /// again, it begins anew.
+    /// Calls `report` after each part, with the number of bytes that have been read and that of all files, on the
+    /// thread that reads or takes the results of a scan. For a compressed file, bytes are counted before decompression;
+    /// for a Parquet file, in proportion to its rows; a pipe counts as 0. If [`widen`](Self::widen) reads the files
+    /// again, the count starts again.
     ///
     /// ```
     /// # use arenite_tables::Tables;
@@ -318,7 +319,7 @@ impl<'e> Reader<'e> {
     /// Reads all parts into a table.
     ///
     /// # Errors
-    /// The first failure, which ends the rest. [`report`](Self::report) keeps what succeeded.
+    /// The first failure, which cancels the rest. [`report`](Self::report) keeps what succeeded.
     pub fn read(self) -> Result<Table, TableError> {
         let (table, mut failures) = self.gather(true)?.into_parts();
         match failures.is_empty() {
@@ -327,7 +328,7 @@ impl<'e> Reader<'e> {
         }
     }
 
-    /// Reads all parts, and returns a table of those that succeeded, and what failed.
+    /// Reads all parts. Returns a table of the parts that succeeded, and the failures of the others.
     ///
     /// ```
     /// # use arenite_tables::Tables;
@@ -347,16 +348,16 @@ impl<'e> Reader<'e> {
     /// ```
     ///
     /// # Errors
-    /// If no file is found, or no schema.
+    /// If no file or no schema is found.
     pub fn report(self) -> Result<PartReport<Table>, TableError> {
         self.gather(false)
     }
 
-    /// Prepares to run a kernel on each part as it is read, in the same job: the table is never in memory as a whole,
-    /// so it may be larger.
+    /// Prepares to run a kernel on each part in the same job that reads it. The table is never in memory as a whole, so
+    /// it may be larger than memory.
     ///
     /// # Errors
-    /// If no file is found, or no schema. With [`widen`](Self::widen), because that may need all rows.
+    /// If no file or no schema is found. Always with [`widen`](Self::widen), which may need all rows.
     pub fn scan(mut self) -> Result<Scan<'e>, TableError> {
         if self.widen {
             let text =
@@ -400,7 +401,7 @@ impl<'e> Reader<'e> {
             groups: Vec::new(),
         };
         let schema = match self.schema {
-            // What the row groups of Parquet files are has to be known all the same.
+            // Even with a given schema, the row groups of Parquet files must be known.
             Some(schema) => {
                 if plan.format == Format::Parquet {
                     plan.schema()?;
@@ -432,11 +433,11 @@ impl<'e> Reader<'e> {
 
 struct Attempt {
     report: PartReport<Table>,
-    /// A schema with which reading should begin again.
+    /// The schema with which reading must start again, if any.
     wider: Option<SchemaRef>,
 }
 
-/// Reads all parts with this schema.
+/// Reads all parts with one schema.
 fn gather<'e>(
     plan: &Arc<Plan<'e>>,
     schema: &SchemaRef,
@@ -448,7 +449,7 @@ fn gather<'e>(
     let mut table = Table::empty(Some(columns));
     let mut failures = Vec::new();
     let mut wider: Option<SchemaRef> = None;
-    // Rows of the current file so far, if all of its parts could be read.
+    // The number of rows of the current file so far, if all its parts could be read.
     let mut rows_of_file = Some(0);
     let mut last_file: Option<Arc<std::path::Path>> = None;
     let start = start_reads(plan, schema);
@@ -486,7 +487,7 @@ fn gather<'e>(
                         table = Table::empty(None);
                         continue;
                     }
-                    // Another type does not help.
+                    // Another type would not help.
                     Ok(None) => error,
                     Err(error) => error,
                 }
@@ -506,12 +507,12 @@ fn gather<'e>(
         values: table,
         failures,
     };
-    // What else is wrong is seen again.
+    // Reading again will find the other faults again.
     let wider = wider.filter(|_| !stops || report.failures.is_empty());
     Ok(Attempt { report, wider })
 }
 
-/// The schema that fits this part, too; `None` if that is the same.
+/// The schema that fits this part too. `None` if it is the same.
 fn widened(
     plan: &Plan<'_>,
     known: &SchemaRef,
@@ -526,7 +527,7 @@ fn widened(
         .submit();
     let found = match found.wait() {
         Ok(found) => found,
-        // Its rows have nothing in common: what is wrong with one of them is known.
+        // No schema fits the rows of the part: the first fault is reported.
         Err(error) if error.returned::<Fault>().is_some() => return Ok(None),
         Err(error) => return Err(failed(origin, error)),
     };
@@ -548,7 +549,7 @@ fn read_args(plan: &Plan<'_>, schema: Part, task: &Task) -> ReadArgs {
     )
 }
 
-/// What comes next: a part, and the schema where workers read it.
+/// The next task: a part, and the schema in shared memory.
 fn tasks<'e>(
     plan: &Arc<Plan<'e>>,
     schema: &SchemaRef,
@@ -568,7 +569,7 @@ fn tasks<'e>(
     }
 }
 
-/// Starts the reading of one part after the other.
+/// Returns a function that starts to read the next part at each call.
 fn start_reads<'e>(plan: &Arc<Plan<'e>>, schema: &SchemaRef) -> Box<Start<'e, Part>> {
     let mut tasks = tasks(plan, schema);
     let plan = Arc::clone(plan);
@@ -619,12 +620,12 @@ pub struct Scan<'e> {
 }
 
 impl<'e> Scan<'e> {
-    /// The columns.
+    /// The columns and their types.
     pub fn schema(&self) -> SchemaRef {
         schema_with_file(&self.schema, &self.plan.file_column)
     }
 
-    /// Reads the parts, a bounded number ahead of the one that is asked for.
+    /// Reads the parts, a bounded number ahead of the next one.
     ///
     /// ```
     /// # use arenite_tables::Tables;
@@ -646,8 +647,8 @@ impl<'e> Scan<'e> {
         parts.options(&self.options)
     }
 
-    /// Runs a kernel on each part, in the job that reads it, as [`Tables::map_partitions`] does on those of a table.
-    /// A part that dies in its parser or in the kernel costs no other.
+    /// Runs a kernel on each part, in the job that reads it, like [`Tables::map_partitions`] for the parts of a table.
+    /// If the parser or the kernel ends its process, only that part fails.
     pub fn map_partitions<F, B, Q, R>(self, kernel: F, rest: B) -> PartMap<'e, R::Out>
     where
         F: Kernel<Q, R>,

@@ -15,8 +15,8 @@ use arenite::kernel::Bytes;
 
 /// The results of a kernel on the parts of a table, in order: an iterator.
 ///
-/// A bounded number of parts is in flight, twice as many as there are workers, and results wait until they are asked
-/// for. Dropping it cancels what is in flight.
+/// A bounded number of parts is in flight, twice the number of workers. Results wait until they are requested. Dropping
+/// the iterator cancels the parts in flight.
 #[must_use = "a map of parts is lazy: nothing runs before it is iterated over"]
 pub struct PartMap<'e, R> {
     engine: &'e Engine,
@@ -25,11 +25,11 @@ pub struct PartMap<'e, R> {
     flying: VecDeque<Result<Flying<R>, TableError>>,
     ahead: usize,
     is_over: bool,
-    /// Bytes of the parts that have ended, and of all.
+    /// The number of bytes of the parts that have ended; and, in `total`, of all parts.
     read: u64,
     total: u64,
     pub(super) on_progress: Option<OnProgress<'e>>,
-    /// The parts of the current file up to the last one that has ended.
+    /// The parts of the current file, up to the last that has ended.
     before: Vec<(Bytes, Spec)>,
 }
 
@@ -37,16 +37,16 @@ pub struct PartMap<'e, R> {
 pub(super) type Start<'e, R> =
     dyn FnMut(&JobOptions<Retried>) -> Option<Result<Flying<R>, TableError>> + Send + 'e;
 
-/// Takes the bytes that were read and those of all parts.
+/// A callback that takes the number of bytes that were read and that of all parts.
 pub(super) type OnProgress<'e> = Box<dyn FnMut(u64, u64) + Send + 'e>;
 
-/// A part that is being worked on.
+/// A part in flight.
 pub(super) struct Flying<R> {
     pub(super) origin: Option<Origin>,
-    /// How to read it, if the job does.
+    /// The task, if the job reads the part.
     pub(super) task: Option<Task>,
     pub(super) job: Job<R>,
-    /// Bytes of all parts up to this one.
+    /// The number of bytes of all parts up to this one.
     pub(super) read: u64,
 }
 
@@ -55,12 +55,12 @@ pub(super) struct Done<R> {
     pub(super) origin: Option<Origin>,
     pub(super) task: Option<Task>,
     pub(super) result: Result<R, TableError>,
-    /// Whether another schema could read it.
+    /// Whether the part could be read with another schema.
     pub(super) is_of_type: bool,
 }
 
 impl<'e, R: Send + 'static> PartMap<'e, R> {
-    /// `total`: the bytes of all parts.
+    /// `total` is the number of bytes of all parts.
     pub(super) fn new(engine: &'e Engine, start: Box<Start<'e, R>>, total: u64) -> Self {
         Self {
             engine,
@@ -76,8 +76,8 @@ impl<'e, R: Send + 'static> PartMap<'e, R> {
         }
     }
 
-    /// Sets the options of the jobs that were not started yet, such as a deadline or retries. A part that fails is
-    /// named by its file and bytes instead of a label.
+    /// Sets the options of the jobs that were not started yet, such as a deadline or retries. An error names a part by
+    /// its file and bytes instead of a label.
     pub fn options<M>(mut self, options: &JobOptions<M>) -> Self
     where
         Part: Permits<M>,
@@ -86,15 +86,15 @@ impl<'e, R: Send + 'static> PartMap<'e, R> {
         self
     }
 
-    /// Calls `report` with the bytes of the parts that have ended and those of all, after each part, on the thread that
-    /// takes the results. Of a scan these are the bytes of files, as
-    /// [`Reader::on_progress`](super::Reader::on_progress) has them, and of a table those of its parts.
+    /// Calls `report` after each part, with the number of bytes of the parts that have ended and that of all parts, on
+    /// the thread that takes the results. In a scan these are bytes of files, as for
+    /// [`Reader::on_progress`](super::Reader::on_progress); for a table, bytes of its parts.
     pub fn on_progress(mut self, report: impl FnMut(u64, u64) + Send + 'e) -> Self {
         self.on_progress = Some(Box::new(report));
         self
     }
 
-    /// Runs all parts. A part that fails costs no other: each failure names its file and bytes.
+    /// Runs the kernel on all parts. A failure affects only its part, and names its file and bytes.
     pub fn report(mut self) -> PartReport<Vec<Option<R>>> {
         let mut values = Vec::new();
         let mut failures = Vec::new();
@@ -110,7 +110,7 @@ impl<'e, R: Send + 'static> PartMap<'e, R> {
         PartReport { values, failures }
     }
 
-    /// The results with where their rows come from.
+    /// The results, each with the location that its rows come from.
     pub fn with_origins(mut self) -> impl Iterator<Item = (Option<Origin>, Result<R, TableError>)> {
         let next = move || self.next_done().map(|done| (done.origin, done.result));
         std::iter::from_fn(next)
@@ -119,7 +119,7 @@ impl<'e, R: Send + 'static> PartMap<'e, R> {
     pub(super) fn next_done(&mut self) -> Option<Done<R>> {
         let done = self.advance();
         if done.is_some() || self.read < self.total {
-            // What had no part is over, too.
+            // Files that had no parts have ended too.
             if done.is_none() {
                 self.read = self.total;
             }
@@ -200,13 +200,13 @@ impl<'e, R: Send + 'static> PartMap<'e, R> {
     }
 }
 
-/// Parts in flight: one for each worker, and one that waits for it.
+/// The number of parts in flight: for each worker one that runs and one that waits.
 pub(super) fn parts_ahead(engine: &Engine) -> usize {
     2 * engine.stats().workers.len().max(1)
 }
 
 impl PartMap<'_, Part> {
-    /// Runs all parts, and makes a table of the results, which all have one schema.
+    /// Runs the kernel on all parts, and makes a table of the results, which must have the same schema.
     ///
     /// # Errors
     /// The first failure, which cancels the rest. [`report`](Self::report) keeps what succeeded.
@@ -235,13 +235,13 @@ impl<R> fmt::Debug for PartMap<'_, R> {
     }
 }
 
-/// Options of the jobs without which no part can start: they come first, and run again if their worker dies. They only
-/// read, so that is safe.
+/// The options of jobs that other parts depend on: they come first, and run again if their worker dies, which is safe
+/// because they only read.
 pub(super) fn essential() -> JobOptions<Retried> {
     JobOptions::new().priority(Priority::High).retries(2)
 }
 
-/// The text by which statistics and traces know the job of a part.
+/// The label of a part's job in statistics and traces.
 pub(super) fn label(origin: &Origin) -> Arc<str> {
     origin.to_string().into()
 }

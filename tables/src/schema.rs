@@ -1,10 +1,10 @@
-//! What becomes of schemas that differ: [`merge`].
+//! Combining schemas that differ: [`merge`].
 
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 
-/// The narrowest type that holds the values of both: text, if no other does.
+/// The narrowest type that can represent the values of both types; text if there is no other.
 pub(super) fn widest(a: &DataType, b: &DataType) -> DataType {
     use DataType::{
         Date32, Float16, Float32, Float64, Int64, LargeUtf8, List, Null, Struct, Timestamp, Utf8,
@@ -44,7 +44,7 @@ fn finer(a: TimeUnit, b: TimeUnit) -> TimeUnit {
     if rank(a) < rank(b) { b } else { a }
 }
 
-/// All fields of `a`, and behind them those that only `b` has; `settle` decides the type of a field that differs.
+/// All fields of `a`, followed by those that only `b` has. `settle` decides the type of a field that differs.
 fn union<E>(
     a: &Fields,
     b: &Fields,
@@ -67,7 +67,7 @@ fn union<E>(
 /// The columns of both schemas, in the order of their first appearance.
 ///
 /// # Errors
-/// The column and its two types, if they differ and may not be widened.
+/// The column and its two types, if they differ and widening is not allowed.
 pub(super) fn merge(
     a: &Schema,
     b: &Schema,
@@ -75,7 +75,7 @@ pub(super) fn merge(
 ) -> Result<SchemaRef, (String, DataType, DataType)> {
     let fields = union(a.fields(), b.fields(), &|name, x, y| {
         let wider = widest(x, y);
-        // A column without values in a sample has no type to keep.
+        // A column without values in a sample has no type, so any type may replace it.
         if may_widen || *x == DataType::Null || *y == DataType::Null {
             Ok(wider)
         } else {
@@ -98,7 +98,7 @@ pub(super) fn duplicate(schema: &Schema) -> Option<&str> {
         .find(|name| !names.insert(*name))
 }
 
-/// The schema with each column optional, and of this type where the sample had no value.
+/// The schema with each column optional. A column without values in the sample gets the type `instead`.
 pub(super) fn without_nulls(schema: &Schema, instead: &DataType) -> Schema {
     let field = |field: &FieldRef| {
         let data_type = match field.data_type() {

@@ -1,4 +1,4 @@
-//! Which files a table is read from: [`Sources`].
+//! The files that a table is read from: [`Sources`].
 
 use std::fs;
 use std::io;
@@ -9,8 +9,8 @@ use super::error::{TableError, TableErrorKind};
 
 /// The files of a table: a file, a folder, a pattern such as `data/*.csv`, or a list of these.
 ///
-/// A pattern and a folder mean their files in the order of their paths; a list keeps its order. Of a folder, all files
-/// count, also those of folders in it, but none whose name begins with `.` or `_`.
+/// A pattern and a folder stand for their files in the order of their paths; a list keeps its order. A folder stands
+/// for all files in it and in its folders, except those whose name begins with `.` or `_`.
 #[derive(Clone, Debug)]
 pub struct Sources(Vec<PathBuf>);
 
@@ -75,7 +75,7 @@ fn expand(source: &Path, files: &mut Vec<Arc<Path>>) -> io::Result<()> {
     let known = match fs::metadata(source) {
         Ok(known) => known,
         Err(error) => {
-            // A name that exists is no pattern.
+            // A name that exists is not a pattern.
             let pattern = source
                 .to_str()
                 .filter(|name| name.contains(['*', '?', '[']));

@@ -9,13 +9,13 @@ use arrow_schema::{ArrowError, Schema, SchemaRef};
 use super::error::{Origin, TableError, TableErrorKind};
 use super::part::Part;
 
-/// Rows and columns in shared memory: parts of one schema, each an array with an Arrow stream.
+/// Rows and columns in shared memory: a list of parts with one schema, each an array with an Arrow stream.
 ///
 /// A clone is another handle to the same parts. [`Engine::read_csv`](crate::Tables::read_csv) and its siblings read
 /// tables, [`Engine::map_partitions`](crate::Tables::map_partitions) runs a kernel on each part.
 #[derive(Clone)]
 pub struct Table {
-    /// Known without parts if a schema was.
+    /// The schema, if it is known; a table without parts may have one.
     schema: Option<SchemaRef>,
     parts: Vec<Part>,
     origins: Vec<Option<Origin>>,
@@ -32,10 +32,10 @@ impl Table {
         }
     }
 
-    /// A table of parts that have one schema, such as the results of a [report](super::PartMap::report).
+    /// A table of parts that have the same schema, such as the results of a [report](super::PartMap::report).
     ///
     /// # Errors
-    /// If a part is no Arrow stream, or has other columns than the first.
+    /// If a part is no Arrow stream, or has other columns than the first part.
     pub fn from_parts(parts: impl IntoIterator<Item = Part>) -> Result<Self, TableError> {
         let mut table = Self::empty(None);
         for part in parts {
@@ -63,7 +63,7 @@ impl Table {
         Ok(rows)
     }
 
-    /// The columns. Without parts and files, there are none.
+    /// The columns and their types. Empty without parts and files.
     pub fn schema(&self) -> SchemaRef {
         let none = || Arc::new(Schema::empty());
         self.schema.clone().unwrap_or_else(none)
@@ -79,8 +79,8 @@ impl Table {
         &self.parts
     }
 
-    /// Where the rows of a part were read, also if a kernel has changed them since. `None` for parts that were not read
-    /// from files.
+    /// The location from which the rows of a part were read, even if a kernel has changed them since. `None` for parts
+    /// that were not read from files.
     pub fn origin(&self, part: usize) -> Option<&Origin> {
         self.origins.get(part)?.as_ref()
     }
@@ -116,7 +116,7 @@ impl fmt::Debug for Table {
     }
 }
 
-/// What succeeded, and what did not.
+/// The results of the parts that succeeded, and the failures of the others.
 #[derive(Debug)]
 pub struct PartReport<V> {
     pub(super) values: V,
@@ -124,17 +124,17 @@ pub struct PartReport<V> {
 }
 
 impl<V> PartReport<V> {
-    /// The results: of a reader a [`Table`] without the parts that failed, of a map one `Option` for each part.
+    /// The results. From a reader: a [`Table`] without the parts that failed. From a map: an `Option` for each part.
     pub fn values(&self) -> &V {
         &self.values
     }
 
-    /// What failed, in order.
+    /// The failures, in order.
     pub fn failures(&self) -> &[TableError] {
         &self.failures
     }
 
-    /// The results, and what failed.
+    /// The results and the failures.
     pub fn into_parts(self) -> (V, Vec<TableError>) {
         (self.values, self.failures)
     }

@@ -1,4 +1,4 @@
-//! Files cut into parts, while they are read: [`Tasks`].
+//! Dividing files into parts while they are read: [`Tasks`].
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -27,20 +27,20 @@ pub(super) struct Task {
     pub(super) spec: Spec,
     pub(super) header: Bytes,
     pub(super) data: Array<u8>,
-    /// The bytes of all files up to the end of this part.
+    /// The number of bytes of all files up to the end of this part.
     pub(super) read: u64,
 }
 
-/// The parts of all files, in order. A file is cut as its parts are asked for; after an error, the next file follows.
+/// The parts of all files, in order. A file is cut when its parts are requested. After an error, the next file follows.
 pub(super) struct Tasks<'e> {
     plan: Arc<Plan<'e>>,
     next_file: usize,
     current: Current,
-    /// Bytes of the files before the current one.
+    /// The number of bytes of the files before the current one.
     before: u64,
 }
 
-/// What is left of the current file.
+/// The rest of the current file.
 enum Current {
     Nothing,
     Fed(Arc<Path>, Feed),
@@ -154,24 +154,24 @@ impl Iterator for Tasks<'_> {
     }
 }
 
-/// The parts of a file that workers read by themselves.
+/// The parts of a file that workers read directly.
 struct Cuts {
     path: Arc<Path>,
-    /// To look for the ends of lines.
+    /// Used to look for the ends of lines. `None` if the ends of records need a survey.
     file: Option<File>,
     header: Bytes,
-    /// Where the next part begins.
+    /// The position at which the next part begins.
     begin: u64,
     len: u64,
-    /// The state at the first chunk that was not asked for yet.
+    /// The state at the beginning of the first chunk whose survey was not used yet.
     state: State,
-    /// Where the next chunk to survey begins.
+    /// The position at which the next chunk to survey begins.
     surveyed: u64,
     /// Chunks that are being surveyed, in order.
     ahead: VecDeque<Chunk>,
-    /// Whether the file has given a part: its header is checked even if it has no rows.
+    /// Whether the file has returned a part. A file without rows returns one too, so that its header is checked.
     is_begun: bool,
-    /// Where the first part begins.
+    /// The position at which the first part begins.
     first: u64,
 }
 
@@ -185,7 +185,7 @@ impl Cuts {
     fn new(plan: &Plan<'_>, path: &Arc<Path>, feed: &Feed, len: u64) -> io::Result<Self> {
         let begin = feed.header_end();
         let len = len.max(begin);
-        // Without cuts inside, nothing has to be surveyed.
+        // If the file is one part, no survey is needed.
         let is_whole = len - begin <= plan.part_bytes as u64;
         Ok(Self {
             path: Arc::clone(path),
@@ -228,7 +228,7 @@ impl Cuts {
         }))
     }
 
-    /// The end of the part that begins at `begin`, by the surveys of workers.
+    /// The end of the part that begins at `begin`, according to the surveys of workers.
     fn next_record(&mut self, plan: &Plan<'_>) -> Result<u64, TableError> {
         loop {
             while self.ahead.len() < plan.ahead && self.surveyed < self.len {
@@ -248,7 +248,7 @@ impl Cuts {
             let Some(Chunk { start, end, job }) = self.ahead.pop_front() else {
                 return Ok(self.len);
             };
-            // Without it, no later cut is known.
+            // Without the result of this survey, no later cut is known.
             let lost = || plan.origin(&self.path, self.begin, self.len);
             let found = job.wait().map_err(|error| failed(lost(), error))?;
             let [state, first] = [0, 1].map(|at| found[2 * self.state as usize + at]);
@@ -261,14 +261,14 @@ impl Cuts {
                         "a worker has sent a position out of range".to_owned(),
                     )
                 })?;
-            // The first chunk begins where the first part does.
+            // The first chunk begins at the beginning of the first part.
             if first != NOWHERE && start > self.first && self.begin < first && first < self.len {
                 return Ok(first);
             }
         }
     }
 
-    /// The end of the part that begins at `begin`, where records are lines.
+    /// The end of the part that begins at `begin`, if records are lines.
     fn next_line(&mut self, size: u64) -> io::Result<u64> {
         let Some(file) = &self.file else {
             return Ok(self.len);
@@ -296,7 +296,7 @@ struct Groups {
     rows: Vec<u64>,
     next: usize,
     first_row: u64,
-    /// Of the file.
+    /// The length of the file in bytes.
     bytes: u64,
 }
 

@@ -13,13 +13,13 @@ use super::table::Table;
 use arenite::engine::Engine;
 
 impl Table {
-    /// Writes each part as an Arrow stream: `part-00000.arrows` and so on, which other libraries map or read. Creates
-    /// the folder. Returns the files.
+    /// Writes each part as an Arrow stream: `part-00000.arrows` and so on. Other libraries can map or read these files.
+    /// Creates the folder. Returns the paths of the files.
     ///
-    /// A file appears under its name when it is complete. If writing ends with an error, those before it are there.
+    /// A file gets its name when it is complete. If writing fails, the files before it stay.
     ///
     /// # Errors
-    /// If a file cannot be written, or the folder has such files already.
+    /// If a file cannot be written, or the folder already contains such files.
     pub fn write_ipc(&self, folder: impl AsRef<Path>) -> Result<Vec<PathBuf>, TableError> {
         let folder = Folder::open(folder.as_ref(), "arrows")?;
         let parts = self.parts().iter().enumerate();
@@ -45,7 +45,7 @@ impl Table {
     /// ```
     ///
     /// # Errors
-    /// As for `write_ipc`; and if a part cannot be encoded.
+    /// The errors of `write_ipc`; also if a part cannot be encoded.
     pub fn write_parquet(
         &self,
         engine: &Engine,
@@ -93,7 +93,7 @@ impl Folder {
         let write = || -> io::Result<()> {
             let mut file = tempfile::Builder::new()
                 .prefix(".part-")
-                // Less what the process's mask takes.
+                // The umask of the process removes some of these permissions.
                 .permissions(Permissions::from_mode(0o666))
                 .tempfile_in(&self.path)?;
             file.write_all(bytes)?;

@@ -1,4 +1,4 @@
-//! Work on arrays that are in shared memory already: pictures are shrunk, numbers squared.
+//! Work on arrays that are already in shared memory: shrinking pictures, squaring numbers.
 
 use rayon::prelude::*;
 
@@ -15,7 +15,7 @@ pub(super) const NUMBERS: usize = 1_000_000;
 /// The pictures of `images-64`.
 pub(super) type Pictures = Shared<Vec<Vec<u8>>>;
 
-/// Describes the pictures; the first system that needs them creates them.
+/// Describes the pictures. The first system that needs them creates them.
 pub(super) fn pictures() -> Pictures {
     Shared::new(make_pictures)
 }
@@ -72,7 +72,7 @@ fn make_pictures() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Returns a number that differs if a small picture does.
+/// Returns a number that changes if any of the small pictures changes.
 pub(super) fn checksum<'a>(small: impl IntoIterator<Item = &'a [u8]>) -> u64 {
     small
         .into_iter()
@@ -145,7 +145,7 @@ fn numbers() -> Vec<i64> {
     (0..NUMBERS as i64).map(|x| x - 500_000).collect()
 }
 
-/// Fails unless `out` holds the squares of `x`.
+/// Fails unless `out` contains the squares of `x`.
 pub(super) fn check_squares(x: &[i64], out: &[i64]) -> Result<(), BenchError> {
     let right = x
         .iter()
@@ -155,7 +155,7 @@ pub(super) fn check_squares(x: &[i64], out: &[i64]) -> Result<(), BenchError> {
     BenchError::expect(right as u64, x.len() as u64)
 }
 
-/// Writes into memory that is allocated already, the fastest form that rayon has for this.
+/// Writes into memory that is allocated already, the fastest way to do this with rayon.
 fn rayon_squares(setup: &Setup) -> Result<Running, BenchError> {
     let pool = rayon_pool(setup)?;
     let x = numbers();

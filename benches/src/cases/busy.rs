@@ -1,4 +1,4 @@
-//! Small work beside other programs that use the processor all the time: two for each core, at nice 0 or 10.
+//! Small work while other programs use the processor all the time: two for each core, at nice 0 or 10.
 
 use std::hint::black_box;
 use std::sync::mpsc::channel;
@@ -20,7 +20,7 @@ pub(super) fn cases(_: &Setup) -> Vec<Case> {
     cases
 }
 
-/// The id of a case: the bare one is at the nice value of the benchmark itself.
+/// The id of a case. Without a suffix, the other programs have the same nice value as the benchmark.
 fn id(work: &str, nice: i32) -> String {
     match nice {
         0 => format!("busy-{work}"),
@@ -28,7 +28,7 @@ fn id(work: &str, nice: i32) -> String {
     }
 }
 
-/// A system beside hogs, which burn only during its samples.
+/// A system with hogs, which use the processor only during its samples.
 fn beside<F>(nice: i32, start: F) -> impl Fn(&Setup) -> Result<Running, BenchError>
 where
     F: Fn(&Setup) -> Result<Running, BenchError>,
@@ -99,11 +99,11 @@ fn images(pictures: &Pictures, nice: i32) -> Case {
     case
 }
 
-/// A job and its result go through channels of the standard library, to one thread and back.
+/// A job goes to one thread and its result back, through channels of the standard library.
 fn thread_hot() -> Result<Running, BenchError> {
     let (jobs, to_do) = channel::<u64>();
     let (done, results) = channel();
-    // Ends when the channel of jobs is dropped with the system.
+    // The thread ends when the channel of jobs is dropped with the system.
     std::thread::spawn(move || {
         to_do
             .into_iter()

@@ -1,4 +1,4 @@
-//! A large array is handed to a worker that reads it.
+//! A large array is passed to a worker, which reads it.
 
 use ipc_channel::ipc::IpcSharedMemory;
 
@@ -8,12 +8,12 @@ use crate::ipc::IpcPeer;
 use crate::stream::{StreamKind, StreamPeer, task};
 use crate::work;
 
-/// What the receiver reads.
+/// How much the receiver reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Read {
     /// One cache line of each page.
     Touch,
-    /// All of it.
+    /// The whole array.
     Sum,
 }
 
@@ -139,7 +139,7 @@ fn ipc(_: &Setup, bytes: &Bytes, read: Read) -> Result<Running, BenchError> {
     }))
 }
 
-/// The bytes are in shared memory already, as they are with the engine; only a descriptor is sent.
+/// The bytes are already in shared memory, as with the engine. Only a descriptor is sent.
 fn ipc_shared(_: &Setup, bytes: &Bytes, read: Read) -> Result<Running, BenchError> {
     let mut peer = IpcPeer::start("ipc-channel-shm")?;
     let memory = IpcSharedMemory::from_bytes(&bytes.get());
@@ -152,7 +152,7 @@ fn ipc_shared(_: &Setup, bytes: &Bytes, read: Read) -> Result<Running, BenchErro
     }))
 }
 
-/// A copy into warm memory by the same thread, then the same reading: no hand-over at all.
+/// The same thread copies the bytes into warm memory and reads them: nothing is passed to another thread.
 fn memcpy(_: &Setup, bytes: &Bytes, read: Read) -> Result<Running, BenchError> {
     let bytes = bytes.get();
     let mut copy = bytes.to_vec();

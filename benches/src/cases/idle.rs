@@ -1,11 +1,11 @@
-//! What an idle engine costs.
+//! The cost of an idle engine.
 
 use std::time::Duration;
 
 use super::{BenchError, Case, Goal, Unit, ours};
 use crate::linux;
 
-/// How long the engine is idle.
+/// The time for which the engine is idle.
 pub(super) const SPAN: Duration = Duration::from_secs(3);
 
 pub(super) fn cases() -> Vec<Case> {
@@ -16,7 +16,7 @@ pub(super) fn cases() -> Vec<Case> {
             Unit::CpuMilliseconds,
         )
         .plan(1, 1, 0)
-        // Not 0, because the clock counts nanoseconds; a tick of the coarser accounting of Linux is 10 ms.
+        // Not 0, because the clock counts nanoseconds. A tick of Linux' coarser accounting is 10 ms.
         .goals(&[Goal::Below(1.0)])
         .system("arenite", ours::idle_cpu),
         Case::new(
@@ -40,9 +40,9 @@ pub(super) fn cpu_time(pids: &[i32]) -> Result<Duration, BenchError> {
     Ok(total)
 }
 
-/// Returns the bytes of heap, stacks and data that a process has touched: what one more process costs. Arrays and pages of
-/// the program do not count, because all processes share them. Readable without privileges, although workers are closed to
-/// debuggers.
+/// Returns the bytes of heap, stacks and data that a process has touched: the cost of one more process. Arrays and
+/// pages of the program do not count, because all processes share them. Readable without privileges, although debuggers
+/// may not read workers.
 pub(super) fn private_bytes(pid: i32) -> Result<u64, BenchError> {
     linux::private_memory(pid).ok_or_else(|| BenchError::Peer {
         system: "arenite".into(),

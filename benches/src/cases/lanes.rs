@@ -8,7 +8,7 @@ use super::{BenchError, Case, Goal, Running, Unit, ours};
 
 /// Calls in one operation.
 pub(super) const CALLS: u64 = 1000;
-/// How long each of them waits.
+/// The time that each of them waits.
 const WAIT: Duration = Duration::from_millis(20);
 /// Lanes of all workers together.
 pub(super) const LANES: usize = 100;
@@ -32,7 +32,7 @@ pub(super) fn call(n: u64) -> u64 {
     n
 }
 
-/// The calls of one lane, one after the other, at no cost of submission.
+/// The calls of one lane, one after the other, without the cost of submitting them.
 fn ideal() -> Result<Running, BenchError> {
     Ok(Box::new(|times| {
         timed(times, |_| {

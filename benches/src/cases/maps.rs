@@ -4,7 +4,7 @@ use super::{Case, Goal, Setup, Unit, ours};
 
 /// Items of the map.
 pub(super) const ITEMS: u64 = 1_000_000;
-/// Megabytes that the map may add. A list of the arguments alone would take 24.
+/// The maximum memory of the map in megabytes. A list of the arguments alone would take 24.
 const MOST: f64 = 8.0;
 
 pub(super) fn cases(setup: &Setup) -> Vec<Case> {

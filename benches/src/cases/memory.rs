@@ -1,4 +1,4 @@
-//! Commit and write 1 GiB: again after it was released, and for the first time.
+//! Commits and writes 1 GiB: for the first time, and again after it was released.
 
 use std::fs::File;
 use std::time::{Duration, Instant};
@@ -54,12 +54,12 @@ impl PlainShm {
         let name = format!("/arenite-bench-{}", std::process::id());
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
         let fd = shm_open(name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(failed)?;
-        // Unlinked at once, so that no name is left if this process is killed.
+        // Unlinked at once, so that no name remains if this process is killed.
         shm_unlink(name.as_str()).map_err(failed)?;
         nix::unistd::ftruncate(&fd, LEN as i64).map_err(failed)?;
         let file = File::from(fd);
-        // SAFETY: the object has no name any more and its descriptor never leaves this value, so no other process
-        // writes to it or shrinks it.
+        // SAFETY: the object has no name any more and its descriptor never leaves this value, so no other process can
+        // write or shrink it.
         let map = unsafe { MmapOptions::new().len(LEN).map_mut(&file) }
             .map_err(|error| BenchError::io("map plain shared memory", error))?;
         map.advise(Advice::NoHugePage)

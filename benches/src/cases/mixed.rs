@@ -50,7 +50,7 @@ fn jobs() -> Vec<u64> {
     jobs
 }
 
-/// The same jobs, divided by hand so that every process gets the same number of each length.
+/// The same jobs, divided by hand so that every process gets the same number of jobs of each length.
 fn ideal(setup: &Setup) -> Result<Running, BenchError> {
     let mut peers: Vec<StreamPeer> = pool::streams(StreamKind::UnixSocket, setup.workers)?;
     let mut jobs = jobs();

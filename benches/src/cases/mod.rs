@@ -1,7 +1,7 @@
-//! The cases: what is measured, for which systems, in which unit, and the goals of the engine.
+//! The cases: the work to measure, the systems, the unit, and the goals of the engine.
 //!
-//! A [`Case`] only describes; nothing is started before [`Entry::start`]. The runner (the program `arenite-bench`, or
-//! Criterion) starts all systems of a case, then lets them take turns.
+//! A [`Case`] is only a description: nothing is started before [`Entry::start`]. The runner (the program
+//! `arenite-bench`, or Criterion) starts all systems of a case and then samples them in turns.
 
 mod actor;
 mod arrays;
@@ -52,9 +52,9 @@ pub enum Reading {
     Each(Vec<Duration>),
     /// A figure other than a time, in the unit of the case.
     Amount(f64),
-    /// A program processed files.
+    /// A program has processed files.
     Files {
-        /// The time from its start to its end.
+        /// The time from the start of the program to its end.
         total: Duration,
         /// Bytes of the files that it wrote.
         written: u64,
@@ -98,7 +98,7 @@ type Start = dyn Fn(&Setup) -> Result<Running, BenchError>;
 
 /// The id of a system, and how to start it.
 pub struct Entry {
-    /// Its id in every output: `arenite`, `rayon`, `unix-socket` …
+    /// The id of the system in every output: `arenite`, `rayon`, `unix-socket` …
     pub id: &'static str,
     start: Box<Start>,
 }
@@ -149,7 +149,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// Returns its id in every output.
+    /// Returns the id of the unit in every output.
     #[must_use]
     pub fn id(self) -> &'static str {
         match self {
@@ -169,7 +169,7 @@ impl Unit {
         matches!(self, Self::JobsPerSecond(_) | Self::ImagesPerSecond(_))
     }
 
-    /// Returns the figure of one sample of `times` operations; the median where each operation has a time of its own.
+    /// Returns the figure of one sample of `times` operations. If each operation has a time of its own, their median.
     #[must_use]
     pub fn figure(self, reading: &Reading, times: u64) -> f64 {
         let seconds = match reading {
@@ -201,9 +201,9 @@ pub enum Goal {
     AtMost(f64, &'static str),
     /// The engine is at least this many times as fast as another system (the ratio of times is inverted).
     AtLeast(f64, &'static str),
-    /// As `AtLeast`, but compares the best sample of each.
+    /// Like `AtLeast`, but compares the best sample of each.
     BestAtLeast(f64, &'static str),
-    /// The engine's figure is at most this.
+    /// The engine's figure is at most this number.
     Below(f64),
     /// The engine's figure is at most this factor of its figure in another case of the same run.
     AtMostCase(f64, &'static str),
@@ -223,26 +223,26 @@ pub struct Plan {
 /// A comparison of several systems.
 #[derive(Debug)]
 pub struct Case {
-    /// Its id in every output.
+    /// The id of the case in every output.
     pub id: String,
     /// A description for readers who do not know the ids.
     pub title: String,
-    /// The unit of its figures.
+    /// The unit of the figures.
     pub unit: Unit,
-    /// How it is sampled.
+    /// How the case is sampled.
     pub plan: Plan,
-    /// Whether a system is started again for each sample. Needed where chance at the start, such as the pages that it
-    /// gets, moves a figure by more than the goal allows.
+    /// Whether a system is started again for each sample. Needed if chance at the start, such as which pages the system
+    /// gets, changes a figure by more than the goal allows.
     pub restarts: bool,
     /// Whether a quick run includes it.
     pub quick: bool,
-    /// Free memory that it needs, in bytes.
+    /// The free memory that it needs, in bytes.
     pub memory: u64,
     /// The systems, the engine first.
     pub systems: Vec<Entry>,
     /// The goals of the engine.
     pub goals: Vec<Goal>,
-    /// What a reader must know to compare the figures: what a system does here, or why one is left out.
+    /// Facts that a reader needs to compare the figures: what a system does, or why a system is left out.
     pub notes: Vec<&'static str>,
 }
 
@@ -272,7 +272,7 @@ impl Case {
         self.id.contains("resize")
     }
 
-    /// Returns what this machine lacks to run the case: free memory, the limits of containers included.
+    /// Returns what this machine lacks to run the case: free memory, including the limits of containers.
     #[must_use]
     pub fn lacking(&self) -> Option<String> {
         let available = linux::free_memory(Path::new("/"));
@@ -327,7 +327,7 @@ pub fn all(setup: &Setup) -> Vec<Case> {
     cases.extend(maps::cases(setup));
     cases.extend(handover::cases(setup));
     cases.extend(arrays::cases(setup, &arrays::pictures()));
-    // Pictures of their own, so that memory is released with the cases that need it.
+    // Separate pictures, so that memory is released with the cases that need it.
     cases.extend(protection::cases(setup, &arrays::pictures()));
     cases.extend(busy::cases(setup));
     cases.extend(numbers::cases(setup));
@@ -343,7 +343,7 @@ pub fn all(setup: &Setup) -> Vec<Case> {
     cases
 }
 
-/// Data that the systems of a case share. The first that needs it creates it; it is dropped with the case.
+/// Data that the systems of a case share. The first system that needs it creates it. Dropped with the case.
 struct Shared<T> {
     cell: Rc<OnceCell<Rc<T>>>,
     make: fn() -> T,

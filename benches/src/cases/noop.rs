@@ -1,4 +1,4 @@
-//! No-op jobs: the round trip of a lone job, and how many a second.
+//! No-op jobs: the round trip of a single job, and the number of jobs per second.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::{pool, work};
 
 /// Jobs in one operation of the rate cases.
 pub(super) const JOBS: u64 = 100_000;
-/// Round trips that a bare page does in place of all jobs: with sleeping sides, all would take seconds.
+/// The number of round trips on a bare page, instead of all jobs: if both sides sleep, all jobs would take seconds.
 const TRIPS: u64 = 2_000;
 /// The pause of the idle case.
 pub(super) const PAUSE: Duration = Duration::from_millis(2);
@@ -85,7 +85,8 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     vec![hot, idle, rate, submit]
 }
 
-/// Adds pools of processes, and bare pages: those carry one job at a time, so their rate is that of sequential round trips.
+/// Adds pools of processes, and bare pages. A page carries one job at a time, so its rate is that of sequential round
+/// trips.
 fn with_pools(case: Case) -> Case {
     case.note("spin, futex and futex-one-core hand over one job at a time to one process, 2,000 jobs a sample")
         .note("rayon spawns each job in a scope; its par_iter hands over ranges, and is far faster")

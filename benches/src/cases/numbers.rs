@@ -11,7 +11,7 @@ use crate::work::{self, DIMENSIONS, GROUPS};
 const NUMBERS: usize = (1 << 30) / size_of::<f32>();
 /// Points of `kmeans`: 80 MB.
 const POINTS: usize = 80_000_000 / (DIMENSIONS * size_of::<f32>());
-/// Numbers and points of one rayon task: as many as the engine has in a chunk.
+/// The number of numbers and of points of one rayon task, the same as in a chunk of the engine.
 const NUMBERS_AT_ONCE: usize = 1 << 20;
 const POINTS_AT_ONCE: usize = POINTS / 256;
 
@@ -100,7 +100,7 @@ fn make_numbers() -> Vec<f32> {
     noise.repeat(NUMBERS / noise.len())
 }
 
-/// Folds the result of a round to one number.
+/// Combines the result of a round to one number.
 pub(super) fn checksum(sums: &[f64]) -> u64 {
     sums.iter()
         .fold(0, |all, sum| all.rotate_left(1) ^ sum.to_bits())
@@ -160,7 +160,7 @@ fn rayon_reduce(setup: &Setup, numbers: &Numbers) -> Result<Running, BenchError>
             let parts: Vec<f32> =
                 pool.install(|| numbers.par_chunks(NUMBERS_AT_ONCE).map(sum).collect());
             let mut parts = parts;
-            // Their number is a power of two.
+            // The number of parts is a power of two.
             while parts.len() > 1 {
                 parts = parts.chunks(2).map(|pair| pair.iter().sum()).collect();
             }

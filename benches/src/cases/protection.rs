@@ -1,4 +1,4 @@
-//! The cost of protection: the same work with it and without; and how long a replacement of a worker takes.
+//! The cost of protection: the same work with and without it; and the time to replace a worker.
 
 use super::arrays::Pictures;
 use super::{BenchError, Case, Goal, Running, Setup, Unit, ours};

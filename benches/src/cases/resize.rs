@@ -1,4 +1,4 @@
-//! Whole folders of photos to thumbnails: the command `arenite resize` beside other programs.
+//! Whole folders of photos to thumbnails: the command `arenite resize` and other programs.
 //!
 //! Every system is a process, timed from its start to its end. All write JPEG: the longer side 224
 //! pixels, quality 80, Lanczos3, no metadata. The photos are in the page cache.
@@ -19,7 +19,7 @@ const MIDDLE: (u32, u32) = (1632, 1224);
 /// The target of every system.
 const SIZE: &str = "224x224";
 
-/// A folder of photos, or why it could not be created.
+/// A folder of photos, or the error if it could not be created.
 type Photos = Shared<Result<Folder, BenchError>>;
 
 pub(super) fn cases(setup: &Setup) -> Vec<Case> {
@@ -79,7 +79,7 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     for case in &mut cases {
         case.quick = case.id == "resize-0.3mp";
     }
-    // The same photos repeatedly: a larger photo is not growth.
+    // Links to the same photos: otherwise a larger photo would look like growing memory.
     const DIFFERENT: usize = 20;
     for count in [DIFFERENT, 200] {
         let goals: &[Goal] = match count {
@@ -135,12 +135,12 @@ fn programs(case: Case, photos: &Photos) -> Case {
 enum Watch {
     /// Each run.
     All,
-    /// One run before those that are timed.
+    /// One run before the runs that are timed.
     First,
 }
 
-/// A system that runs a program over a folder, once per operation. `lines` returns the command lines, given the photos and
-/// the output folder.
+/// A system that runs a program over a folder, once per operation. `lines` returns the command lines, given the photos
+/// and the output folder.
 fn running(
     system: &'static str,
     role: Role,
@@ -149,8 +149,8 @@ fn running(
     lines: impl Fn(&Folder, &Folder) -> Result<Vec<CommandLine>, BenchError> + 'static,
 ) -> Result<Running, BenchError> {
     made(&photos)?;
-    // Output folders are removed only at the end: for five seconds, ext4 examines each freed inode before it takes another,
-    // which slows down the next writer.
+    // Output folders are removed only at the end: for five seconds, ext4 examines each freed inode before it takes
+    // another, which slows down the next writer.
     let mut outputs = Vec::new();
     let mut first_peak = None;
     Ok(Box::new(move |times| {
@@ -235,7 +235,7 @@ fn rayon(setup: &Setup, photos: &Photos) -> Result<Running, BenchError> {
     )
 }
 
-/// One process for all photos, or as `xargs -P2` does, two for a half each.
+/// One process for all photos; or two with half of the photos each, like `xargs -P2`.
 fn vips(system: &'static str, photos: &Photos, batches: usize) -> Result<Running, BenchError> {
     const PROGRAM: &str = "vipsthumbnail";
     if !program::is_installed(PROGRAM) {

@@ -1,4 +1,4 @@
-//! Kernels of another program: a call, beside a message to another process and back.
+//! Kernels of another program: a call, compared with a message to another process and back.
 
 use super::noop::stream_hot;
 use super::{Case, Goal, Setup, Unit, ours};

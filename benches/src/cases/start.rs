@@ -31,7 +31,7 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Repeats an operation that returns its own time, without the end of its processes.
+/// Repeats an operation that returns its own time, which does not include the end of its processes.
 pub(super) fn each(
     times: u64,
     mut operation: impl FnMut() -> Result<Duration, BenchError>,

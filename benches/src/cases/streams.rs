@@ -1,4 +1,4 @@
-//! A stream of large frames through three stages, and its slowest stage alone.
+//! A stream of large frames through three stages, and its slowest stage on its own.
 
 use std::sync::mpsc;
 
@@ -44,7 +44,7 @@ pub(super) fn brighten(frame: &mut [u8], by: u8) {
     }
 }
 
-/// The second and slowest stage: each byte depends on the one before it.
+/// The second and slowest stage: each byte depends on the previous one.
 pub(super) fn mix(frame: &mut [u8]) {
     let mut state = 1u32;
     for byte in frame {
@@ -100,7 +100,7 @@ fn threads(frames: u64) -> Result<Running, BenchError> {
                 });
                 for frame in mixed {
                     BenchError::expect(sum(&frame), expected)?;
-                    // Fails once the first stage has ended.
+                    // Fails after the first stage has ended.
                     let _ = to_free.send(frame);
                 }
                 drop(to_free);
@@ -110,7 +110,7 @@ fn threads(frames: u64) -> Result<Running, BenchError> {
     }))
 }
 
-/// The slowest stage alone, one frame after the other, in one warm buffer: no stream can be faster.
+/// The slowest stage on its own, one frame after the other, in one warm buffer: no stream can be faster.
 fn ideal(frames: u64) -> Result<Running, BenchError> {
     let mut frame = vec![0; FRAME];
     Ok(Box::new(move |times| {

@@ -14,22 +14,22 @@ pub struct SystemFigures {
     pub id: &'static str,
     /// One figure per sample, in the unit of the case.
     pub samples: Vec<f64>,
-    /// Bytes of the files written, where the case writes files.
+    /// Bytes of the files written, if the case writes files.
     pub written: Option<u64>,
-    /// Peak memory in bytes, where the case measures it.
+    /// Peak memory in bytes, if the case measures it.
     pub peak: Option<u64>,
-    /// Why there are no samples, if there are none.
+    /// The reason, if there are no samples.
     pub absent: Option<Absent>,
 }
 
-/// Why a system was not measured.
+/// The reason why a system was not measured.
 #[derive(Debug, Clone)]
 pub enum Absent {
     /// This machine lacks something that the system needs.
     Missing(String),
-    /// The time budget of the run, given here, was used up.
+    /// The time budget of the run, which is this long, was used up.
     Late(Duration),
-    /// It failed.
+    /// The system failed.
     Failed(String),
 }
 
@@ -72,7 +72,7 @@ impl SystemFigures {
 pub struct CaseFigures {
     /// The id of the case in every output.
     pub id: String,
-    /// Its description.
+    /// The description of the case.
     pub title: String,
     /// The unit of the figures.
     pub unit: Unit,
@@ -80,7 +80,7 @@ pub struct CaseFigures {
     pub systems: Vec<SystemFigures>,
     /// The goals of the engine.
     pub goals: Vec<Goal>,
-    /// What a reader must know to compare the figures.
+    /// Facts that a reader needs to compare the figures.
     pub notes: Vec<&'static str>,
 }
 
@@ -104,14 +104,14 @@ impl CaseFigures {
         self.systems.iter().find(|system| names::is_ours(system.id))
     }
 
-    /// Returns why nothing was measured, if the time budget was used up before the case began.
+    /// Returns the reason why nothing was measured, if the time budget was used up before the case began.
     pub fn late(&self) -> Option<&Absent> {
         let absent = self.systems.first()?.absent.as_ref();
         let late = |system: &SystemFigures| matches!(system.absent, Some(Absent::Late(_)));
         absent.filter(|_| self.systems.iter().all(late))
     }
 
-    /// Returns whether a system failed. Something that this machine lacks is no failure.
+    /// Returns whether a system failed. A system that needs something this machine lacks has not failed.
     pub fn has_failures(&self) -> bool {
         let failed = |system: &SystemFigures| matches!(system.absent, Some(Absent::Failed(_)));
         self.systems.iter().any(failed)
@@ -123,7 +123,7 @@ impl CaseFigures {
 pub struct Machine {
     /// Name of the processor.
     pub processor: String,
-    /// Cores this process may use.
+    /// The number of cores that this process may use.
     pub cores: usize,
     /// Total memory in bytes.
     pub memory: u64,

@@ -10,15 +10,15 @@ use super::names;
 pub struct Outcome {
     /// Description of the goal.
     pub goal: String,
-    /// The figure or ratio to compare with the bound; `None` where something was not measured.
+    /// The figure or ratio to compare with the bound. `None` if a system was not measured.
     pub reached: Option<f64>,
     /// Whether the goal is met.
     pub met: Option<bool>,
-    /// Number of samples of the engine or of the system compared with, whichever is smaller.
+    /// The number of samples of the engine or of the other system, whichever is smaller.
     pub samples: usize,
 }
 
-/// Compares all goals of `case` with its figures; `before` are the cases measured earlier in this run.
+/// Compares all goals of `case` with its figures. `before` are the cases measured earlier in this run.
 pub fn compare(case: &CaseFigures, before: &[CaseFigures]) -> Vec<Outcome> {
     case.goals
         .iter()
@@ -29,7 +29,7 @@ pub fn compare(case: &CaseFigures, before: &[CaseFigures]) -> Vec<Outcome> {
 fn outcome(goal: &Goal, case: &CaseFigures, before: &[CaseFigures]) -> Outcome {
     let ours = case.ours();
     let theirs = |id: &str| case.system(id)?.median();
-    // How many times as fast as the other system: the ratio of times is inverted, that of rates is not.
+    // How many times as fast as the other system the engine is: the ratio of times is inverted, that of rates is not.
     let speed = |ours: Option<f64>, theirs: Option<f64>| {
         let (ours, theirs) = (ours?, theirs?);
         Some(if case.unit.more_is_better() {

@@ -1,5 +1,5 @@
-//! The figures as JSON: a list of objects, one for each case and system that was measured or for which no time was left.
-//! Likewise the list of cases.
+//! The figures as JSON: a list of objects, one for each case and system that was measured or for which no time was
+//! left. The list of cases has the same form.
 
 use std::io::{self, Write};
 
@@ -24,7 +24,7 @@ struct Row<'a> {
     peak_bytes: Option<u64>,
 }
 
-/// Takes the place of the row of a system for which no time was left, so that readers of the list see why it is missing.
+/// Replaces the row of a system for which no time was left, so that readers of the list find the reason.
 #[derive(Serialize)]
 struct LeftOut<'a> {
     case: &'a str,
@@ -66,7 +66,7 @@ fn line<'a>(case: &'a CaseFigures, system: &'a SystemFigures) -> Option<Line<'a>
 /// Writes all figures, and the systems for which no time was left.
 ///
 /// # Errors
-/// Those of `out`.
+/// The errors of `out`.
 pub fn write(cases: &[CaseFigures], out: &mut impl Write) -> io::Result<()> {
     let rows: Vec<Line<'_>> = cases
         .iter()
@@ -84,7 +84,7 @@ struct Listed<'a> {
     case: &'a str,
     title: &'a str,
     unit: &'a str,
-    /// Whether `--quick` measures it.
+    /// Whether `--quick` measures the case.
     quick: bool,
     systems: Vec<&'a str>,
     goals: Vec<String>,
@@ -94,7 +94,7 @@ struct Listed<'a> {
 /// Lists cases without measuring them.
 ///
 /// # Errors
-/// Those of `out`.
+/// The errors of `out`.
 pub fn list(cases: &[Case], out: &mut impl Write) -> io::Result<()> {
     let goals = |case: &Case| {
         let goals = case.goals.iter();

@@ -1,5 +1,5 @@
-//! Samples the systems of a case ([`sample`]), sums up ([`figures`]), judges the goals ([`goals`]), and shows the result as
-//! a table, JSON or a picture.
+//! Samples the systems of a case ([`sample`]), computes figures ([`figures`]), checks the goals ([`goals`]), and shows
+//! the result as a table, JSON or a picture.
 
 pub mod figures;
 pub mod goals;

@@ -1,13 +1,13 @@
-//! Names and numbers as they are shown.
+//! Names and numbers in the form in which they are displayed.
 
 use arenite_bench::cases::Unit;
 
-/// Returns whether this system is the engine with default settings, which the others are compared with.
+/// Returns whether this system is the engine with default settings, with which the others are compared.
 pub fn is_ours(id: &str) -> bool {
     matches!(id, "arenite" | "on" | "fused")
 }
 
-/// Returns the name of a system in a sentence or beside a bar.
+/// Returns the name of a system, for a sentence or next to a bar.
 pub fn system(id: &str) -> &str {
     match id {
         "on" => "arenite, with it",
@@ -49,7 +49,7 @@ pub fn unit(unit: Unit) -> &'static str {
     }
 }
 
-/// Formats a number with three significant digits, or as a whole one with its thousands separated.
+/// Formats a number with three significant digits, or as a whole number with separated thousands.
 pub fn number(x: f64) -> String {
     if !x.is_finite() {
         return "–".to_owned();

@@ -1,5 +1,5 @@
-//! Sampling: all systems of a case are started, then take turns until each has its samples. Some cases restart a system for
-//! each sample.
+//! Sampling: all systems of a case are started, then sampled in turns until each has its samples. Some cases restart a
+//! system for each sample.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use arenite_bench::cases::{Case, Reading, Running, Setup};
 
 use super::figures::{Absent, CaseFigures, SystemFigures};
 
-/// How much to sample, from the command line.
+/// The amount of sampling, from the command line.
 #[derive(Debug, Clone, Copy)]
 pub struct Amount {
     /// Samples of each system.
@@ -20,9 +20,9 @@ pub struct Amount {
 
 /// Maximum number of samples in a quick run.
 const QUICK_RUNS: u32 = 3;
-/// After this time, a quick run begins no further round of samples of a case, so that each case has its turn.
+/// After this time, a quick run begins no further round of samples of a case, so that time is left for each case.
 const QUICK_CASE_TIME: Duration = Duration::from_secs(1);
-/// After this time, a quick run begins nothing more, however long single rounds take on a slow machine.
+/// After this time, a quick run begins nothing more, however long a round takes on a slow machine.
 const QUICK_BUDGET: Duration = Duration::from_secs(55);
 
 /// The time budget of a run.
@@ -33,7 +33,8 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Starts the budget. Without `asked`, only a quick run has a limit, unless the number of samples is given.
+    /// Starts the budget. Without `asked`, only a quick run has a limit, and only if the number of samples is not
+    /// given.
     pub fn new(asked: Option<Duration>, quick: bool, amount: Amount) -> Self {
         let own = (quick && amount.runs.is_none()).then_some(QUICK_BUDGET);
         Self {
@@ -42,17 +43,18 @@ impl Budget {
         }
     }
 
-    /// Returns the limit once it is used up.
+    /// Returns the limit if it is used up.
     fn used_up(&self) -> Option<Absent> {
         let limit = self.limit.filter(|limit| self.began.elapsed() >= *limit);
         limit.map(Absent::Late)
     }
 }
 
-/// Measures a case within the budget. The failure of a system is part of its figures, and reported to `log`.
+/// Measures a case within the budget. If a system fails, its figures contain the error, and the error is written to
+/// `log`.
 ///
 /// # Errors
-/// Only those of writing to `log`.
+/// Only errors of writing to `log`.
 pub fn measure(
     case: Case,
     setup: &Setup,
@@ -110,7 +112,7 @@ pub fn measure(
             break;
         }
         for turn in 0..count {
-            // Another system begins each round, so that none always follows the same one.
+            // Another system begins each round, so that no system always follows the same one.
             let index = (run + turn) % count;
             let Some(system) = running[index].take() else {
                 continue;
@@ -121,7 +123,7 @@ pub fn measure(
                 continue;
             }
             let started = if run > 0 && case.restarts {
-                // Ended before its successor starts: there is memory for one of each system.
+                // End it before its successor starts: there is memory for one instance of each system.
                 drop(system);
                 case.systems[index].start(setup)
             } else {

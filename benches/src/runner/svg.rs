@@ -1,8 +1,8 @@
-//! The figures as a picture: one panel per case, a bar per system, on a log scale.
+//! The figures as a picture: one panel for each case, a bar for each system, on a log scale.
 //!
-//! Readable without the table: every panel has a title, a unit and the better direction; every bar has its figure and its
-//! factor to arenite. The three colours (Okabe and Ito's blue and orange, and a grey) are distinct for colour-blind readers
-//! and in print. The legend names them.
+//! It can be read without the table: every panel has a title, a unit and the better direction; every bar has its figure
+//! and its factor to arenite. The three colours (Okabe and Ito's blue and orange, and a grey) are distinct for
+//! colour-blind readers and in print. The legend names them.
 
 mod panel;
 
@@ -34,7 +34,7 @@ const OURS: &str = "#0072b2";
 const OTHERS: &str = "#e69f00";
 const BARE: &str = "#a7b0b9";
 
-/// Draws all cases; returns a complete SVG file.
+/// Draws all cases. Returns a complete SVG file.
 pub fn draw(cases: &[CaseFigures], machine: &Machine) -> String {
     let panels = panel::panels(cases);
     let mut columns = [0.0_f64; 2];
@@ -42,7 +42,7 @@ pub fn draw(cases: &[CaseFigures], machine: &Machine) -> String {
     let total: f64 = panels.iter().map(|panel| height(panel) + GAP).sum();
     let single = panels.len() == 1;
     for panel in &panels {
-        // The left column first, until half of the height is used.
+        // Fill the left column first, until half of the height is used.
         let left = columns[0] + height(panel) / 2.0 <= total / 2.0 || columns[0] == 0.0;
         let column = usize::from(!left || columns[1] > 0.0);
         let x = MARGIN + column as f64 * (PANEL + GAP);
@@ -146,7 +146,7 @@ fn draw_panel(svg: &mut String, panel: &Panel, x: f64, y: f64) {
                 svg,
                 "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{top:.1}\" y2=\"{bottom:.1}\" stroke=\"{GRID}\"/>"
             );
-            // With many decades, there is room for every second or third number only.
+            // With many decades, only every second or third number fits.
             let every = (scale.high - scale.low) / 5 + 1;
             if (decade - scale.low) % every == 0 {
                 let number = panel::axis_number(decade);
@@ -225,7 +225,7 @@ impl Scale {
         if !(min.is_finite() && min > 0.0) {
             return Self { low: 0, high: 1 };
         }
-        // The scale begins clearly below the shortest bar, so that it is visible.
+        // The scale begins clearly below the shortest bar, so that the bar is visible.
         let low = (min / 1.6).log10().floor() as i32;
         Self {
             low,

@@ -10,7 +10,7 @@ use super::{goals, names};
 /// Writes the lines above the table.
 ///
 /// # Errors
-/// Those of `out`, here and below.
+/// The errors of `out`. This also applies to the functions below.
 pub fn head(machine: &Machine, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}", machine.describe())?;
     writeln!(
@@ -68,10 +68,10 @@ fn line(case: &CaseFigures, system: &SystemFigures, out: &mut impl Write) -> io:
     writeln!(out)
 }
 
-/// A median of fewer samples says little.
+/// The minimum number of samples for a useful median.
 const ENOUGH: usize = 3;
 
-/// Writes how many goals are met, and which are missed.
+/// Writes how many goals are met, and which goals are missed.
 pub fn summary(cases: &[CaseFigures], out: &mut impl Write) -> io::Result<()> {
     let outcomes: Vec<(&str, goals::Outcome)> = cases
         .iter()

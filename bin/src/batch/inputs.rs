@@ -10,14 +10,14 @@
 //! | a file in a list, with a relative path without `..` | that path |
 //! | any other file in a list | the file's name |
 //!
-//! With `--base`, each is the path below that folder.
+//! With `--base`, the relative path of each input is its path below that folder.
 //!
-//! The output folder is skipped in a walk, and where a shell's `*` names it among other inputs. It is an error as the
-//! only input, or as the start of a glob.
+//! A walk skips the output folder. If a shell's `*` names the output folder among other inputs, it is skipped too. As
+//! the only input, or as the start of a glob, it is an error.
 //!
-//! A walk takes files that look like pictures by name or content, and only counts the others. A file given by name is
-//! always an input: failing to read it is an error. Links to files are followed; links to folders only if they are
-//! named, as an input or in the literal prefix of a glob.
+//! A walk takes files that look like pictures by name or content, and only counts other files. A file given by name is
+//! always an input: if it cannot be read, that is an error. Links to files are followed. Links to folders are followed
+//! only if they are named, as an input or in the literal prefix of a glob.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
@@ -38,7 +38,7 @@ use crate::text::{reason, show_path};
 #[derive(Debug)]
 pub(crate) struct Input {
     pub path: PathBuf,
-    /// Its path below the output folder, still with its own extension; never empty, never with `..`.
+    /// The path of the result below the output folder, with the extension of the input. Never empty, never with `..`.
     pub relative: PathBuf,
     pub content: Result<(Format, Stamp), Fault>,
 }
@@ -46,22 +46,22 @@ pub(crate) struct Input {
 /// The inputs found.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// In the order of the command line; those of folders and globs sorted by name.
+    /// In the order of the command line. Inputs from folders and globs are sorted by name.
     pub inputs: Vec<Input>,
-    /// Files skipped because they are not pictures, and links to folders.
+    /// The number of files skipped because they are not pictures, and of links to folders.
     pub others: u64,
-    /// The number of links to folders among them.
+    /// The number of links to folders in `others`.
     pub links: u64,
-    /// Hidden files and folders skipped.
+    /// The number of hidden files and folders skipped.
     pub hidden: u64,
-    /// Files and folders left out by `--exclude`, and folders that other programs fill.
+    /// The number of files and folders left out by `--exclude`, and of folders that other programs fill.
     pub excluded: u64,
     /// The output folder, if it was named among the inputs.
     pub left_out: Option<PathBuf>,
 }
 
 impl Found {
-    /// What is done with raw files of cameras, if there are any.
+    /// A note about how raw files of cameras are processed, if there are any.
     pub(crate) fn raw_note(&self) -> Option<String> {
         let is_raw = |input: &&Input| matches!(input.content, Ok((Format::CameraRaw, _)));
         match self.inputs.iter().filter(is_raw).count() {
@@ -75,7 +75,7 @@ impl Found {
         }
     }
 
-    /// Why there is nothing to do; `None` if at least one input exists, readable or not.
+    /// The reason why there is nothing to do. `None` if at least one input exists, readable or not.
     pub(crate) fn nothing_found(&self) -> Option<String> {
         let exists =
             |input: &Input| !matches!(&input.content, Err(fault) if fault.cause == "not-found");
@@ -112,7 +112,7 @@ impl Found {
     }
 }
 
-/// A mistake that prevents the run.
+/// An error that prevents the run.
 #[derive(Debug)]
 pub(crate) enum SetupError {
     /// The only input, or the start of a glob, is the output folder.
@@ -142,13 +142,13 @@ pub(crate) struct Request<'a> {
     pub inputs: &'a [OsString],
     /// Whether the list on stdin is separated by NUL instead of line breaks.
     pub null: bool,
-    /// The folder below which all inputs keep their path, if the user names one.
+    /// The folder of `--base`, if the user names one.
     pub base: Option<&'a Path>,
-    /// What is left out.
+    /// The values of `--exclude`.
     pub exclude: &'a [Exclusion],
-    /// What to do with raw files of cameras.
+    /// How raw files of cameras are processed.
     pub raw: Raw,
-    /// The output folder, if there is one; it may not exist yet. Walks skip it.
+    /// The output folder, if there is one. It may not exist yet. Walks skip it.
     pub out: Option<&'a Path>,
 }
 
@@ -185,13 +185,13 @@ pub(crate) fn find(request: &Request<'_>, stdin: &mut dyn Read) -> Result<Found,
 
 struct Finder<'a> {
     request: &'a Request<'a>,
-    /// Its device and inode, once it exists: another run may create it at any time.
+    /// Device and inode of the output folder, once it exists: another run may create it at any time.
     out_identity: Option<(u64, u64)>,
     found: Found,
 }
 
 impl Finder<'_> {
-    /// Takes a name from the command line. A file with exactly this name takes precedence over a glob.
+    /// Adds an argument of the command line. If a file with exactly this name exists, the argument is not a glob.
     fn argument(&mut self, input: &OsStr) -> Result<(), SetupError> {
         let path = Path::new(input);
         let is_missing = fs::symlink_metadata(path).is_err();
@@ -211,7 +211,7 @@ impl Finder<'_> {
         stdin.read_to_end(&mut text).map_err(SetupError::Stdin)?;
         let end = if null { 0 } else { b'\n' };
         let first = text.split(|byte| *byte == end).next().unwrap_or_default();
-        // Some programs start a text with a mark, unless it is part of an existing name.
+        // Some programs begin a text with a byte-order mark. It is removed unless it is part of an existing name.
         let text = match text.strip_prefix(BYTE_ORDER_MARK) {
             Some(rest) if !exists(first) => rest,
             _ => &text,
@@ -231,7 +231,7 @@ impl Finder<'_> {
         Ok(())
     }
 
-    /// Takes a file or folder by its name; `relative` is the default for the path of the result of a file.
+    /// Adds a file or folder by its name. If it is a file, `relative` returns the default for the path of its result.
     fn named(&mut self, path: &Path, relative: fn(&Path) -> PathBuf) {
         let meta = fs::metadata(path);
         let is_folder = meta.as_ref().is_ok_and(Metadata::is_dir);
@@ -269,7 +269,7 @@ impl Finder<'_> {
         }
     }
 
-    /// Takes the files below `root`; relative paths count from `base`.
+    /// Adds the files below `root`. Relative paths count from `base`.
     fn folder(&mut self, root: &Path, base: &Path) {
         if self.is_out(root) {
             return;
@@ -302,7 +302,7 @@ impl Finder<'_> {
         }
     }
 
-    /// Whether an entry of a walk from `root` is left out; counts it then.
+    /// Whether an entry of a walk from `root` is left out. If so, counts it.
     fn is_excluded(&mut self, entry: &DirEntry, root: &Path) -> bool {
         let (path, is_folder) = (entry.path(), entry.file_type().is_dir());
         let below = path.strip_prefix(root).unwrap_or(path);
@@ -313,13 +313,13 @@ impl Finder<'_> {
         is_excluded
     }
 
-    /// Whether a folder is the output folder. Asks for its metadata: the inode in a listing is that below a mount.
+    /// Whether a folder is the output folder. Reads its metadata, since a listing has the inode below a mount point.
     fn is_out(&mut self, folder: &Path) -> bool {
         self.out_identity = self.out_identity.or_else(|| identity(self.request.out?));
         self.out_identity.is_some() && identity(folder) == self.out_identity
     }
 
-    /// Adds what a walk could not read, as a failure.
+    /// Adds a failure for an entry that a walk could not read.
     fn unreadable(&mut self, error: &walkdir::Error, root: &Path, base: &Path) {
         let path = error.path().unwrap_or(root).to_owned();
         let fault = match error.io_error() {
@@ -330,7 +330,7 @@ impl Finder<'_> {
         self.push(path, relative, Err(fault));
     }
 
-    /// Takes a file from a walk if its name or content is that of a picture; otherwise counts it.
+    /// Adds a file of a walk if its name or content is that of a picture. Otherwise counts it.
     fn walked(&mut self, path: &Path, base: &Path) {
         let content = match fs::metadata(path) {
             // A link to a folder.
@@ -376,7 +376,7 @@ impl Finder<'_> {
         Ok(())
     }
 
-    /// Takes the files that match; returns `false` if there are none.
+    /// Adds the files that match. Returns `false` if there are none.
     fn matching(&mut self, glob: &Glob) -> Result<bool, SetupError> {
         let prefix = glob.prefix();
         let current = Path::new(".");
@@ -391,7 +391,7 @@ impl Finder<'_> {
         if self.is_out(root) {
             return Err(SetupError::InputIsOutput(root.to_owned()));
         }
-        // The state of the glob in each folder from the prefix to the current one.
+        // The state of the glob in each folder from the prefix to the current folder.
         let mut folders = vec![glob.start()];
         if glob.matches(&folders[0], true) {
             self.folder(root, prefix);
@@ -420,10 +420,10 @@ impl Finder<'_> {
                 continue;
             }
             let path = entry.path();
-            // Without the `./` that the user has not written.
+            // Remove the `./` that the user has not written.
             let path = path.strip_prefix(current).unwrap_or(path);
             if matches && is_folder {
-                // The whole folder: the glob cannot match more in it.
+                // Add the whole folder: the glob cannot match more in it.
                 self.folder(path, prefix);
                 walk.skip_current_dir();
             } else if matches {
@@ -459,7 +459,8 @@ impl Finder<'_> {
     }
 }
 
-/// Folders of thumbnails, waste and the like, which are left out of other folders. Hidden ones are anyway.
+/// Names of folders of thumbnails, deleted files and the like, which are left out if they are in another folder. Hidden
+/// folders are left out anyway.
 const FOREIGN: [&str; 7] = [
     "@eaDir",
     "@Recycle",
@@ -470,7 +471,7 @@ const FOREIGN: [&str; 7] = [
     "__MACOSX",
 ];
 
-/// Whether a folder of this name is left out of other folders.
+/// Whether a folder with this name is left out if it is in another folder.
 fn is_foreign_folder(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default();
     FOREIGN.iter().any(|foreign| name == *foreign)
@@ -523,7 +524,7 @@ fn look(path: &Path, meta: &Metadata) -> Result<(Kind, Stamp), Fault> {
     Ok((Kind::of(path, &head), stamp))
 }
 
-/// Walks `root`, sorted by name; follows no links to folders except `root` itself.
+/// Walks `root`, sorted by name. Follows no links to folders except `root` itself.
 fn walk(root: &Path) -> walkdir::IntoIter {
     WalkDir::new(root)
         .min_depth(1)
@@ -544,7 +545,7 @@ fn below(path: &Path, base: &Path) -> PathBuf {
     }
 }
 
-/// The path of a file below a folder, by the words of both or, through links, by where they lead.
+/// The path of a file below a folder: according to the two paths as written, or after resolving links.
 fn below_base(path: &Path, base: &Path) -> Option<PathBuf> {
     let inside = |rest: &Path| {
         let mut parts = rest.components();
@@ -605,9 +606,8 @@ pub(crate) enum Raw {
 }
 
 impl Kind {
-    /// Decides by the first [`PROBE_BYTES`] bytes. The name matters only where they are
-    /// ambiguous: most camera raw files begin like TIFF, with a thumbnail in the place of the picture, and TGA has no
-    /// signature.
+    /// Decides by the first [`PROBE_BYTES`] bytes. The name is used only if they are ambiguous: most camera raw files
+    /// begin like TIFF, with a thumbnail instead of the picture, and TGA has no signature.
     pub(crate) fn of(path: &Path, head: &[u8]) -> Kind {
         match (probe(head), named(path)) {
             (Some(Format::Tiff), Some(raw @ Format::CameraRaw)) => Kind::Readable(raw),

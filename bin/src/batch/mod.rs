@@ -1,4 +1,4 @@
-//! What `resize` and `check` share: finds pictures, works through the list of them on an engine, and lists their
+//! The common part of `resize` and `check`: finds pictures, processes the list of them on an engine, and lists their
 //! outcomes in the order of the inputs.
 
 pub(crate) mod inputs;
@@ -32,12 +32,12 @@ pub(crate) use outcome::{Fault, Made, Outcome, Written, is_broken_link};
 use crate::folder::{identity, location};
 use crate::text::{USAGE, show_path};
 
-/// The run ended before any work.
+/// The error of a run that ended before any work.
 #[derive(Debug)]
 pub(crate) struct Refusal {
-    /// The inputs found by then.
+    /// The inputs found so far.
     pub items: Vec<Item>,
-    /// The reason, a sentence.
+    /// The reason, as a sentence.
     pub why: String,
 }
 
@@ -48,11 +48,11 @@ impl From<String> for Refusal {
     }
 }
 
-/// Ends a command: returns the exit code of a run, or prints why there was none.
+/// Ends a command. Returns the exit code of a run, or prints why nothing was started.
 pub(crate) fn conclude(done: Result<u8, Refusal>, printer: &mut Printer) -> ExitCode {
     match done {
         Ok(code) => {
-            // Everything is printed, and the engine is gone.
+            // Everything is printed, and the engine has ended.
             stop::end_by_code(code);
             ExitCode::from(code)
         }
@@ -85,8 +85,8 @@ pub(crate) fn find(
     Ok(found)
 }
 
-/// Returns an error if an extra file would overwrite an input or a result, or a result the extra file. An existing file
-/// is compared by device and inode, because it is overwritten in place, under all of its names.
+/// Returns an error if an extra file would overwrite an input or a result, or a result would overwrite the extra file.
+/// An existing file is compared by device and inode, because it is overwritten in place, under all its names.
 pub(crate) fn in_the_way(settings: &Settings, items: &[Item]) -> Option<String> {
     let tasks = || items.iter().filter_map(|item| item.task.as_ref().ok());
     settings.extra_files().find_map(|(flag, file)| {
@@ -106,8 +106,8 @@ pub(crate) fn in_the_way(settings: &Settings, items: &[Item]) -> Option<String> 
     })
 }
 
-/// Works on all items that need it, and lists all. `settle` makes an outcome of what became of the item with this
-/// index.
+/// Processes all items that need it, and lists all items. `settle` converts the result for the item with this index to
+/// an outcome.
 pub(crate) fn work(
     pool: &mut EnginePool<'_>,
     items: &[Item],
@@ -119,7 +119,7 @@ pub(crate) fn work(
         &Printer,
     ) -> (Outcome, ControlFlow<()>),
 ) {
-    // Also under --quiet: protection that was asked for is missing.
+    // Printed even with --quiet: the user has requested protection that is missing.
     for part in pool.missing_protection() {
         printer.warn(&format!("not enforced by this Linux: {part}"));
     }
@@ -131,7 +131,7 @@ pub(crate) fn work(
         .enumerate()
         .filter_map(|(index, item)| Some((index, item.input.as_path(), item.ready()?)));
     let may_begin = || stop.code().is_none();
-    // A break ends the run: the rest stays pending.
+    // If `run` is broken off, the remaining items stay pending.
     let _ = pool.run(feed, may_begin, |index, result| {
         let (outcome, flow) = settle(index, result, printer);
         listing.ended(index, outcome, printer);
@@ -143,17 +143,17 @@ pub(crate) fn work(
     listing.rest(printer);
 }
 
-/// Lists items of which none needs work.
+/// Lists items if none of them needs work.
 pub(crate) fn list(items: &[Item], printer: &mut Printer) {
     InOrder::new(items).rest(printer);
 }
 
-/// Lists outcomes in the order of the inputs, in whichever order they end.
+/// Lists outcomes in the order of the inputs, whatever the order is in which they end.
 struct InOrder<'a> {
     items: &'a [Item],
-    /// Index of the first item not yet listed.
+    /// Index of the next item to list.
     next: usize,
-    /// Outcomes of later items that have ended.
+    /// The outcomes of later items that have ended already.
     ended: HashMap<usize, Outcome>,
 }
 
@@ -176,7 +176,7 @@ impl<'a> InOrder<'a> {
         }
     }
 
-    /// Lists all remaining items; those without an outcome were not begun.
+    /// Lists all remaining items. Items without an outcome were not begun.
     fn rest(&mut self, printer: &mut Printer) {
         while let Some(item) = self.items.get(self.next) {
             self.list(item, printer);
@@ -194,7 +194,7 @@ impl<'a> InOrder<'a> {
     }
 }
 
-/// Prints the summary and advice about an early end; returns the exit code.
+/// Prints the summary, and advice after an early end. Returns the exit code.
 pub(crate) fn finish(stop: &Stop, printer: &mut Printer) -> u8 {
     let signal = stop.end_work();
     let pending = printer.pending();

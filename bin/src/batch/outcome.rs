@@ -1,4 +1,4 @@
-//! The outcome of one input, and its fault.
+//! The outcome of one input, and the failure of an input.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,38 +20,38 @@ pub(crate) enum Outcome {
         took: Duration,
         warning: Option<Warning>,
     },
-    /// Checked: its damage, if any, is none that counts.
+    /// The input was checked. Its damage, if any, does not count as an error.
     Whole {
         /// Width and height in pixels.
         sides: [u32; 2],
         took: Duration,
         warning: Option<Warning>,
     },
-    /// Would be written without `--dry-run`.
+    /// The input would be processed without `--dry-run`.
     Planned,
-    /// `--resume` found its results up to date.
+    /// `--resume` has found its results up to date.
     Fresh,
     Failed(Fault),
-    /// Not begun when the run was stopped or refused.
+    /// Not begun before the run was stopped or refused.
     Pending,
 }
 
-/// A result that exists: this run has written it, or an earlier one.
+/// A result that exists, from this run or an earlier one.
 #[derive(Clone, Debug)]
 pub(crate) struct Written {
-    /// Its path below the output folder.
+    /// The path below the output folder.
     pub relative: PathBuf,
-    /// Its path with the output folder.
+    /// The path including the output folder.
     pub output: PathBuf,
     pub stamp: Stamp,
     /// Width and height in pixels, if they are known.
     pub sides: Option<[u32; 2]>,
 }
 
-/// What a job has made: the results of a picture, the time it took, and what was wrong with the input.
+/// The result of a job: the results of a picture, the time they took, and a warning about the input.
 #[derive(Debug)]
 pub(crate) struct Made<B> {
-    /// In the order of the sizes, with different sides each.
+    /// In the order of the sizes. No two results have the same sides.
     pub results: Vec<Encoded<B>>,
     pub took: Duration,
     pub warning: Option<Warning>,
@@ -65,29 +65,29 @@ pub(crate) struct Encoded<B> {
     pub sides: [u32; 2],
 }
 
-/// Damage of an input that was written all the same.
+/// Damage of an input whose result was written in spite of it.
 #[derive(Debug)]
 pub(crate) struct Warning {
     /// One line, without the input's name.
     pub text: String,
-    /// The share of its pixels that are missing, 0 to 1.
+    /// The fraction of the input's pixels that is missing, 0 to 1.
     pub missing: f64,
 }
 
 /// The failure of one input: a word for programs and a sentence for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
-    /// Stable words, listed in the help of `--json`.
+    /// A stable word. The words are listed in the help of `--json`.
     pub cause: Cow<'static, str>,
     /// One line, without the input's name.
     pub text: String,
-    /// Attempts, if it failed in a worker.
+    /// The number of attempts, if the input failed in a worker.
     pub attempts: Option<u32>,
-    /// The crash that ended its worker.
+    /// The crash that ended the worker.
     pub crash: Option<Box<Crash>>,
-    /// Whether the file is broken; otherwise it could not be judged.
+    /// Whether the file is broken. If false, it could not be checked.
     pub proves_damage: bool,
-    /// The format of a picture that is not read.
+    /// The format of the picture, if it is not supported.
     pub unsupported: Option<&'static str>,
 }
 
@@ -103,7 +103,7 @@ impl Fault {
         }
     }
 
-    /// A picture in a format that is not read.
+    /// The failure for a picture in an unsupported format.
     pub(crate) fn unsupported(format: &'static str) -> Fault {
         let text = ImageError::Unsupported { format }.to_string();
         Fault {
@@ -112,7 +112,7 @@ impl Fault {
         }
     }
 
-    /// A file that is broken.
+    /// The failure for a broken file.
     pub(crate) fn damage(cause: &'static str, text: impl Into<String>) -> Fault {
         Fault {
             proves_damage: true,
@@ -120,7 +120,7 @@ impl Fault {
         }
     }
 
-    /// A file or folder that cannot be read.
+    /// The failure for a file or folder that cannot be read.
     pub(crate) fn read(path: &Path, error: &io::Error) -> Fault {
         match error.kind() {
             _ if is_broken_link(path, error) => {

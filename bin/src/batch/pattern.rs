@@ -1,11 +1,11 @@
-//! Globs, matched name by name during a walk, and what `--exclude` leaves out.
+//! Globs, matched name by name during a walk, and the patterns of `--exclude`.
 //!
-//! `*`, `?` and `[…]` match parts of one name, `**` folders at any depth, including none. A leading point of a name is
-//! only matched by a point. The components before the first pattern are the [prefix](Glob::prefix), where the walk
+//! `*`, `?` and `[…]` match parts of one name; `**` matches folders at any depth, including none. Only a dot matches
+//! the leading dot of a name. The components before the first pattern are the [prefix](Glob::prefix), where the walk
 //! starts.
 //!
-//! A path may match in several ways, as `a/a/b` matches `**/a/*` in two. [`Reached`] holds all of them, so that a walk
-//! visits each path once and turns back where none of them can go on.
+//! A path may match in several ways: `a/a/b` matches `**/a/*` in two ways. [`Reached`] is the set of all of them, so a
+//! walk visits each path once, and turns back when no way can continue.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -27,7 +27,7 @@ const OPTIONS: MatchOptions = MatchOptions {
 pub(crate) struct Glob {
     prefix: PathBuf,
     parts: Vec<Part>,
-    /// Whether it ends with a slash.
+    /// Whether the glob ends with a slash.
     folders_only: bool,
 }
 
@@ -35,9 +35,9 @@ pub(crate) struct Glob {
 enum Part {
     /// Exactly this name.
     Name(OsString),
-    /// One name that matches.
+    /// One name that matches this pattern.
     Pattern(Pattern),
-    /// `**`
+    /// `**`: any number of folders.
     Folders,
 }
 
@@ -76,7 +76,7 @@ impl Glob {
         })
     }
 
-    /// The components before the first that is a pattern; may be empty.
+    /// The components before the first component that is a pattern; may be empty.
     pub(crate) fn prefix(&self) -> &Path {
         &self.prefix
     }
@@ -140,7 +140,7 @@ fn part(component: &Component<'_>) -> Result<Part, String> {
     Ok(Part::Pattern(pattern))
 }
 
-/// Turns `[^…]` into `[!…]`, which shells treat alike.
+/// Turns `[^…]` into `[!…]`, which has the same meaning in shells.
 pub(crate) fn with_exclamation_marks(pattern: &str) -> String {
     let mut out = String::with_capacity(pattern.len());
     let mut rest = pattern;
@@ -152,7 +152,7 @@ pub(crate) fn with_exclamation_marks(pattern: &str) -> String {
             out.push('!');
         }
         let within = negated.unwrap_or(within);
-        // The first character never ends the set.
+        // A bracket as the first character does not end the set.
         let first = within.chars().next().map_or(0, char::len_utf8);
         let end = within[first..].find(']').map_or(0, |end| first + end + 1);
         out.push_str(&within[..end]);
@@ -162,7 +162,7 @@ pub(crate) fn with_exclamation_marks(pattern: &str) -> String {
     out
 }
 
-/// A hint about syntax that only shells support.
+/// A hint if the text contains syntax that only shells support.
 pub(crate) fn foreign(text: &OsStr) -> Option<&'static str> {
     let text = text.as_bytes();
     let has = |part: &[u8]| text.windows(part.len()).any(|window| window == part);
@@ -190,7 +190,7 @@ fn text(name: &OsStr) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// A character from the end of the private use area of Unicode, which names rarely contain.
+/// A character from the end of Unicode's private use area, which names rarely contain, in place of a byte.
 fn stand_in(byte: u8) -> char {
     char::from_u32(0x0010_ff00 | u32::from(byte)).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
@@ -199,9 +199,9 @@ fn stand_in(byte: u8) -> char {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Exclusion {
     pattern: Pattern,
-    /// Whether it is compared with the path below an input, not with a name.
+    /// Whether the pattern is compared with the path below an input, not with a name.
     is_path: bool,
-    /// Whether it ends with a slash.
+    /// Whether the pattern ends with a slash.
     folders_only: bool,
 }
 
@@ -214,7 +214,7 @@ const EXCLUSION_OPTIONS: MatchOptions = MatchOptions {
 impl Exclusion {
     /// # Errors
     ///
-    /// A sentence.
+    /// A sentence that says what is wrong with the pattern.
     pub(crate) fn parse(text: &str) -> Result<Exclusion, String> {
         let plain = text.trim_end_matches('/');
         let (folders_only, is_path) = (plain.len() < text.len(), plain.contains('/'));
@@ -232,7 +232,7 @@ impl Exclusion {
         })
     }
 
-    /// Whether it leaves out the file or folder at this path below an input.
+    /// Whether the pattern matches the file or folder at this path below an input.
     pub(crate) fn matches(&self, relative: &Path, is_folder: bool) -> bool {
         let compared = match self.is_path {
             true => relative.as_os_str(),
@@ -244,7 +244,7 @@ impl Exclusion {
                 .matches_with(&compared.to_string_lossy(), EXCLUSION_OPTIONS)
     }
 
-    /// Whether it leaves out this path, or a folder that the path leads through.
+    /// Whether the pattern matches this path, or a folder that the path leads through.
     pub(crate) fn matches_within(&self, path: &Path, is_folder: bool) -> bool {
         let plain = path.strip_prefix(".").unwrap_or(path);
         let mut ways = plain.ancestors().enumerate();

@@ -1,4 +1,4 @@
-//! Names the result of each input, before any work, by the template of `--name`.
+//! Names the result of each input before any work begins, by the template of `--name`.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -19,7 +19,7 @@ use crate::text::show_path;
 #[derive(Debug)]
 pub(crate) struct Item {
     pub input: PathBuf,
-    /// Whether it is in the share of this run: see `--shard`.
+    /// Whether the item belongs to the share of this run: see `--shard`.
     pub is_in_shard: bool,
     pub task: Result<Task, Fault>,
 }
@@ -30,7 +30,7 @@ impl Item {
         self.task.as_ref().ok().filter(|task| task.fresh.is_none())
     }
 
-    /// The outcome of an item that is not worked on; `ready` if it needs work.
+    /// The outcome of an item that is not processed; `ready` if the item needs work.
     pub(crate) fn unworked(&self, ready: Outcome) -> Outcome {
         match &self.task {
             Err(fault) => Outcome::Failed(fault.clone()),
@@ -40,32 +40,32 @@ impl Item {
     }
 }
 
-/// A result to make, or several from one picture.
+/// A result to make, or several results from one picture.
 #[derive(Debug)]
 pub(crate) struct Task {
-    /// Its path below the output folder, with the extension of the output format. Where a name depends on the sides of
-    /// the result, `{width}` and `{height}` are still in it.
+    /// The path of the result below the output folder, with the extension of the output format. If the name depends on
+    /// the sides of the result, it still contains `{width}` and `{height}`.
     pub relative: PathBuf,
-    /// Its path with the output folder, as shown to the user; empty if nothing is written.
+    /// The path including the output folder, as shown to the user. Empty if nothing is written.
     pub output: PathBuf,
-    /// The name that depends on the sides of a result, if it does.
+    /// The name of the results, if it depends on their sides.
     pub several: Option<Name>,
-    /// The format of the input when it was found.
+    /// The format of the input at the time when it was found.
     pub source: Format,
-    /// The format to write, or that of the input if nothing is written.
+    /// The format to write. That of the input if nothing is written.
     pub format: Format,
-    /// The input when it was found.
+    /// The stamp of the input at the time when it was found.
     pub stamp: Stamp,
-    /// The existing results, if `--resume` found them up to date.
+    /// The existing results, if `--resume` has found them up to date.
     pub fresh: Option<Vec<Written>>,
 }
 
 impl Task {
-    /// Names results, by their paths below the output folder.
+    /// The names of results, as paths below the output folder.
     ///
     /// # Errors
     ///
-    /// Two of them have one name.
+    /// If two results have the same name.
     pub(crate) fn named<B>(
         &self,
         results: Vec<Encoded<B>>,
@@ -93,16 +93,16 @@ impl Task {
     }
 }
 
-/// Results that would overwrite inputs, which prevents the run.
+/// The error for results that would overwrite inputs, which prevents the run.
 #[derive(Debug)]
 pub(crate) struct Clash {
-    /// All of them.
+    /// All such results.
     pub conflicts: Vec<OverInput>,
-    /// All items; those in a conflict have failed.
+    /// All items. Those in a conflict have failed.
     pub items: Vec<Item>,
 }
 
-/// A result that would overwrite an input, possibly by another path.
+/// A result that would overwrite an input, possibly through another path.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct OverInput {
     input: PathBuf,
@@ -137,7 +137,7 @@ pub(crate) struct Naming<'a> {
 }
 
 impl Naming<'_> {
-    /// How to tell the results of two inputs apart.
+    /// Advice on a template by which the results of two inputs get different names.
     fn advice(&self, one: &Item, other: &Item) -> String {
         let template = self.template.with_whole_names(self.format);
         let name = |item: &Item| {
@@ -163,11 +163,11 @@ impl Naming<'_> {
     }
 }
 
-/// Names all outputs, those of other shards too. Inputs whose results would have one name have failed.
+/// Names all results, including those of other shards. If the results of two inputs have the same name, both fail.
 ///
 /// # Errors
 ///
-/// A result with the path of an input.
+/// If a result has the path of an input.
 pub(crate) fn plan(
     inputs: Vec<Input>,
     naming: Naming<'_>,
@@ -175,7 +175,7 @@ pub(crate) fn plan(
 ) -> Result<Vec<Item>, Clash> {
     let mut items: Vec<Item> = Vec::with_capacity(inputs.len());
     let mut by_output: HashMap<PathBuf, usize> = HashMap::new();
-    // Items whose output the first one with it has, and the paths of both.
+    // The indices of items whose results have the same path, and the paths of both.
     let mut collisions: Vec<(usize, usize)> = Vec::new();
     let mut repeated: HashSet<(PathBuf, PathBuf)> = HashSet::new();
     let mut unreadable: HashSet<PathBuf> = HashSet::new();
@@ -183,7 +183,7 @@ pub(crate) fn plan(
     for input in inputs {
         let mut is_in_shard = holds(&input.relative);
         let task = match input.content {
-            // Found twice, reported once.
+            // Found twice, but reported once.
             Err(_) if !unreadable.insert(input.path.clone()) => continue,
             Err(fault) => Err(fault),
             Ok((found, stamp)) => {
@@ -196,7 +196,7 @@ pub(crate) fn plan(
                     let key = || (relative.clone(), input.path.clone());
                     let is_first = other == &input.path || is_same(other, &input.path);
                     if is_first || !repeated.insert(key()) {
-                        // Found twice, processed once.
+                        // Found twice, but processed once.
                         continue;
                     }
                     collisions.push((first, items.len()));
@@ -241,7 +241,7 @@ pub(crate) fn plan(
     Err(Clash { conflicts, items })
 }
 
-/// The failures of both items of each pair: their results have one name.
+/// The failures of both items of each pair, whose results have the same name.
 fn taken(naming: Naming<'_>, items: &[Item], pairs: &[(usize, usize)]) -> Vec<(usize, Fault)> {
     let fault = |this: usize, other: usize| {
         let (this, other) = (&items[this], &items[other]);
@@ -259,7 +259,7 @@ fn taken(naming: Naming<'_>, items: &[Item], pairs: &[(usize, usize)]) -> Vec<(u
     pairs.iter().flat_map(both).collect()
 }
 
-/// The failures of items whose result has the name of a folder that the result of another one needs, and of those.
+/// The failures of items whose result has the name of a folder that another result needs, and of these other items.
 fn needed_as_folders(
     naming: Naming<'_>,
     items: &[Item],
@@ -286,7 +286,7 @@ fn needed_as_folders(
     faults
 }
 
-/// The inputs as tasks without a result; those found twice once.
+/// The inputs as tasks without a result. An input found twice occurs once.
 pub(crate) fn without_results(inputs: Vec<Input>, shard: Option<&Shard>) -> Vec<Item> {
     let mut found = HashSet::new();
     let new = inputs
@@ -308,7 +308,7 @@ pub(crate) fn without_results(inputs: Vec<Input>, shard: Option<&Shard>) -> Vec<
     new.map(item).collect()
 }
 
-/// Outputs that are inputs, compared by device and inode, so that links are found too.
+/// The results that would overwrite inputs. Compared by device and inode, so that links are found too.
 fn overwritten(items: &[Item], out: &Path) -> Vec<OverInput> {
     if !out.exists() {
         return Vec::new();
@@ -318,7 +318,7 @@ fn overwritten(items: &[Item], out: &Path) -> Vec<OverInput> {
             .iter()
             .filter_map(|item| Some((item, item.task.as_ref().ok()?)))
     };
-    // Unreadable inputs must not be overwritten either.
+    // Inputs that cannot be read must not be overwritten either.
     let inputs: HashMap<(u64, u64), &Path> = items
         .iter()
         .filter_map(|item| {
@@ -332,7 +332,8 @@ fn overwritten(items: &[Item], out: &Path) -> Vec<OverInput> {
     tasks()
         .filter_map(|(item, task)| {
             let existing = Stamp::of(&fs::metadata(&task.output).ok()?);
-            // Read again: some file systems change a file's inode number after dropping it from their cache.
+            // Read the identity again: some file systems change a file's inode number after dropping it from their
+            // cache.
             let own = || identity(&item.input) == Some(existing.identity());
             let victim = if existing.identity() == task.stamp.identity() || own() {
                 item.input.as_path()
@@ -357,13 +358,13 @@ pub(crate) struct Template(Vec<Part>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Text(OsString),
-    /// The name of the input without the extension of a picture.
+    /// The name of the input, without its extension if that is an extension of a picture.
     Stem,
     /// The name of the input.
     Name,
-    /// The extension of the input, if it is that of a picture.
+    /// The extension of the input, if it is of a picture.
     From,
-    /// The extension of the format.
+    /// The usual extension of the format.
     Ext,
     /// The width of the result in pixels.
     Width,
@@ -382,12 +383,12 @@ impl Part {
     ];
 }
 
-/// The path of a picture's results, up to their sides.
+/// The path of a picture's results, except for their sides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Name {
     /// The folder of the results.
     folder: PathBuf,
-    /// Texts and sides only.
+    /// The parts of the name: only texts and sides.
     parts: Vec<Part>,
 }
 
@@ -443,7 +444,7 @@ impl Template {
     ///
     /// # Errors
     ///
-    /// A sentence.
+    /// A sentence that says what is wrong with the template.
     pub(crate) fn below(text: &str) -> Result<Template, String> {
         let template: Template = text.parse()?;
         let is_name = |part: &str| !matches!(part, "" | "." | "..");
@@ -457,7 +458,7 @@ impl Template {
         Ok(template)
     }
 
-    /// The format that the template's own extension stands for, if it has one.
+    /// The format of the extension with which the template ends, if it ends with one.
     pub(crate) fn format(&self) -> Option<Format> {
         let Some(Part::Text(end)) = self.0.last() else {
             return None;
@@ -476,8 +477,8 @@ impl Template {
         self.0.contains(&Part::Height)
     }
 
-    /// This template with the whole name of the input, in the place of its stem if it has that, and with the extension
-    /// of `format`, if there is one: it tells the inputs of a folder apart.
+    /// Returns this template with the whole name of the input in place of the stem (added if the template has neither),
+    /// and with the extension of `format`, if given. So the results of all inputs in a folder have different names.
     pub(crate) fn with_whole_names(&self, format: Option<Format>) -> Template {
         let named = [Part::Stem, Part::Name];
         let missing = match self.0.iter().any(|part| named.contains(part)) {
@@ -492,9 +493,9 @@ impl Template {
         Template(missing.iter().chain(&self.0).map(whole).collect())
     }
 
-    /// The name of the results of `input`, in its folder.
+    /// The name of the results of `input`, in the folder of the input.
     pub(crate) fn fill(&self, input: &Path, format: Format) -> Name {
-        // The extension of a picture only: that of IMG.0001 is a part of its name.
+        // Only the extension of a picture is separated: that of IMG.0001 is a part of the name.
         let (stem, from) = match Kind::expected(input) {
             true => (input.file_stem(), input.extension()),
             false => (input.file_name(), None),
@@ -515,12 +516,12 @@ impl Template {
 }
 
 impl Name {
-    /// Whether it depends on the sides of a result.
+    /// Whether the name depends on the sides of a result.
     pub(crate) fn has_sides(&self) -> bool {
         has_sides(&self.parts)
     }
 
-    /// The path of a result with these sides in pixels. Without sides, `{width}` and `{height}` stay in it.
+    /// The path of a result with these sides in pixels. Without sides, `{width}` and `{height}` stay in the path.
     pub(crate) fn path(&self, sides: Option<[u32; 2]>) -> PathBuf {
         let mut name = OsString::new();
         for part in &self.parts {

@@ -1,5 +1,5 @@
-//! Runs the work on an engine: file bytes go into the arena, a worker decodes, resizes and encodes, and returns the
-//! result.
+//! Runs the work on an engine: the bytes of a file go to the arena; a worker decodes, resizes and encodes, and returns
+//! the result.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -24,32 +24,32 @@ use super::printer::Purpose;
 use super::progress::{Messages, print_aside};
 use crate::text::{one_line, reason, show_bytes, show_path};
 
-/// Jobs in flight per worker: one runs, one waits. A third made small pictures 1 % faster and photos 2 % slower,
-/// because their bytes had left the caches by the time a worker read them.
+/// The number of jobs in flight for each worker: one runs, one waits. A third made small pictures 1 % faster and photos
+/// 2 % slower, because their bytes had left the caches before a worker read them.
 const PER_WORKER: usize = 2;
 
-/// The most sizes of a picture: twice as many as web pages use.
+/// The maximum number of sizes of a picture: twice as many as web pages use.
 pub(crate) const MOST_SIZES: usize = 32;
 
-/// What to make of a picture.
+/// The results to make of a picture.
 #[derive(Clone, Debug)]
 pub(crate) struct Make {
-    /// The results; their output format is set per picture.
+    /// The settings of the results. The output format is set for each picture.
     pub spec: ResizeSpec,
     /// The sizes of the results: 1 to [`MOST_SIZES`].
     pub sizes: Vec<Size>,
-    /// Deadline of an attempt.
+    /// The deadline of an attempt.
     pub timeout: Option<Duration>,
-    /// Attempts after the first.
+    /// The number of attempts after the first.
     pub retries: u32,
 }
 
-/// The engine of a run.
+/// The settings of a run's engine.
 #[derive(Debug)]
 pub(crate) struct Settings {
     /// What the workers do with pictures.
     pub purpose: Purpose,
-    /// Worker processes.
+    /// The number of worker processes.
     pub workers: usize,
     /// Capacity of the arena in bytes; `None` for the engine's default.
     pub capacity: Option<u64>,
@@ -57,9 +57,9 @@ pub(crate) struct Settings {
     pub memory_limit: u64,
     /// How workers are confined.
     pub sandbox: Sandbox,
-    /// The most attempts after the first that a picture may have.
+    /// The maximum number of attempts after the first for any picture.
     pub most_retries: u32,
-    /// Whether messages of the engine are dropped while stderr is full, instead of waiting for its reader.
+    /// Whether messages of the engine are dropped while stderr is full. Otherwise printing waits for its reader.
     pub drops_messages: bool,
     /// File for the trace.
     pub trace: Option<PathBuf>,
@@ -67,45 +67,45 @@ pub(crate) struct Settings {
     pub report: Option<PathBuf>,
 }
 
-/// Why a job was not started.
+/// The reason why a job was not started.
 #[derive(Debug)]
 pub(crate) enum Refused {
-    /// No room now; there may be when a running job has finished.
+    /// There is no room now. There may be when a running job has ended.
     Full(Fault),
     /// This input cannot be processed.
     Failed(Fault),
 }
 
-/// An engine whose workers make pictures.
+/// An engine whose workers make the results of pictures.
 #[derive(Debug)]
 pub(crate) struct Makers<'a> {
     engine: Engine,
     settings: &'a Settings,
     workers: usize,
-    /// Limit of the bytes of files in flight: half of the arena, so that there is room for results. A single file may
-    /// exceed it.
+    /// The limit on the bytes of files in flight: half of the arena, so that there is room for results. A single file
+    /// may exceed it.
     budget: u64,
 }
 
 /// The engine of a run with a list of pictures, and its jobs.
 #[derive(Debug)]
 pub(crate) struct EnginePool<'a> {
-    /// Jobs in flight. Declared before the engine: it is dropped first.
+    /// The jobs in flight. Declared before the engine, so that it is dropped first.
     jobs: AsCompleted<Reply>,
-    /// Index of the picture and bytes of its file, by job.
+    /// For each job, the index of the picture and the length of its file.
     pictures: HashMap<usize, (usize, u64)>,
-    /// Sum of those bytes.
+    /// The total length of these files.
     in_flight_bytes: u64,
     makers: Makers<'a>,
     make: &'a Make,
 }
 
-/// The encoded results, the width and height of each, the microseconds they took, and a warning about the input with
-/// the share of its pixels that are missing.
+/// The encoded results, the width and height of each, the microseconds that they took, and a warning about the input
+/// with the fraction of its pixels that is missing.
 pub(crate) type Reply = (Vec<Array<u8>>, Vec<[u32; 2]>, u64, Option<(String, f64)>);
 
-/// The kernel. Takes an encoded picture, and sizes separated by blanks. Of results with equal sides it returns the
-/// first.
+/// The kernel of `resize`. Takes an encoded picture, and sizes separated by blanks. If several results have the same
+/// sides, returns only the first.
 fn resize_file(
     file: &Array<u8>,
     spec: ResizeSpec,
@@ -129,7 +129,7 @@ fn resize_file(
     Ok((files, all_sides, took, damage.map(warning)))
 }
 
-/// The kernel that makes nothing: the sides are those of the picture, the result is empty.
+/// The kernel of `check`. Returns the sides of the picture and an empty result.
 fn check_file(file: &Array<u8>, spec: ResizeSpec) -> Result<Reply, Typed<PictureError>> {
     let start = Instant::now();
     let checked = check(file, &spec).map_err(PictureError)?;
@@ -148,12 +148,12 @@ fn warning(damage: Damage) -> (String, f64) {
     (damage.text, missing)
 }
 
-/// The error of a picture, in the words of the command. Traces and reports show its text and its cause.
+/// The error of a picture, in the terms of the command. Traces and reports show its text and its cause.
 #[derive(Debug, PartialEq)]
 struct PictureError(ImageError);
 
 impl PictureError {
-    /// The word for programs.
+    /// The word for programs: see [`Fault::cause`].
     fn cause(&self) -> &'static str {
         match self.0 {
             ImageError::Unsupported { .. } | ImageError::UnsupportedVariety { .. } => {
@@ -174,7 +174,7 @@ impl PictureError {
         }
     }
 
-    /// The sentence for people. Its advice names a flag of the command in place of a field of [`ResizeSpec`].
+    /// The sentence for people. Its advice names a flag of the command instead of a field of [`ResizeSpec`].
     fn text(&self) -> String {
         let advice = match self.0 {
             ImageError::TooManyPixels { .. } => "if you trust the file, raise --max-pixels",
@@ -206,7 +206,7 @@ impl KernelError for PictureError {
     }
 }
 
-/// The failure of a picture whose kernel returned an error.
+/// The failure for a picture whose kernel returned an error.
 fn returned(error: &Returned) -> Fault {
     match error.value::<PictureError>() {
         Some(error) => Fault {
@@ -218,7 +218,7 @@ fn returned(error: &Returned) -> Fault {
 }
 
 impl<'a> Makers<'a> {
-    /// Starts this number of workers. In a sandbox they can decode HEIC only if `may_need_hevc`.
+    /// Starts `workers` workers. In a sandbox they can decode HEIC only if `may_need_hevc` is set.
     ///
     /// # Errors
     ///
@@ -231,13 +231,13 @@ impl<'a> Makers<'a> {
         let mut builder = Engine::builder()
             .workers(workers)
             .memory_limit(settings.memory_limit)
-            // All retries happen, even where the engine would quarantine the job sooner.
+            // All retries must happen, even if the engine would otherwise quarantine the job sooner.
             .quarantine_after(settings.most_retries.saturating_add(1).max(5))
             .sandbox(settings.sandbox)
             .label(settings.purpose.name());
         if may_need_hevc && settings.sandbox != Sandbox::Off {
-            // The sandbox is closed afterwards; without a sandbox, the first picture that needs the decoder loads it.
-            // Where there is none, such pictures are errors.
+            // Loads the decoder before the sandbox is closed. Without a sandbox the first picture that needs it loads
+            // it. If the system lacks it, such pictures are errors.
             builder = builder.on_worker_start(|| drop(arenite_image::heic_decoder()));
         }
         let messages = match settings.drops_messages {
@@ -245,7 +245,7 @@ impl<'a> Makers<'a> {
             false => None,
         };
         builder = builder.on_log(move |line| match &messages {
-            // What a decoder logs about a picture is in the picture's error or warning.
+            // Messages of decoders about a picture are also in the picture's error or warning.
             _ if line.source == LogSource::Event => {}
             Some(messages) => messages.print_or_drop(line.to_string()),
             None => print_aside(&line.to_string()),
@@ -275,17 +275,17 @@ impl<'a> Makers<'a> {
         })
     }
 
-    /// The number of jobs that keeps the workers busy while results are written and files are read.
+    /// The number of jobs that keeps the workers busy while files are read and results are written.
     pub(crate) fn depth(&self) -> usize {
         self.workers * PER_WORKER
     }
 
-    /// Limit of the bytes of files in flight. A single file may exceed it.
+    /// The limit on the bytes of files in flight. A single file may exceed it.
     pub(crate) fn budget(&self) -> u64 {
         self.budget
     }
 
-    /// Reads the file and starts its job; returns it and the length of the file.
+    /// Reads the file and starts its job. Returns the job and the length of the file.
     pub(crate) fn submit(
         &self,
         path: &Path,
@@ -377,7 +377,7 @@ impl Settings {
     }
 }
 
-/// A pool that may start while the inputs are still being searched for: workers take as long to load as the names of
+/// A pool that may start while the search for inputs is still running: starting workers takes as long as finding
 /// several hundred files.
 pub(crate) struct Early<'scope> {
     settings: &'scope Settings,
@@ -386,7 +386,7 @@ pub(crate) struct Early<'scope> {
 }
 
 impl<'scope> Early<'scope> {
-    /// Starts the pool on a thread if `now`; otherwise it starts in [`or_start`](Early::or_start).
+    /// If `now`, starts the pool on a thread. Otherwise [`or_start`](Early::or_start) starts it.
     pub(crate) fn begin<'env: 'scope>(
         settings: &'env Settings,
         make: &'env Make,
@@ -395,7 +395,7 @@ impl<'scope> Early<'scope> {
     ) -> Early<'scope> {
         let start = move || EnginePool::start(settings, make, settings.workers, true);
         let thread = std::thread::Builder::new().name("start".into());
-        // Without a thread for it the pool starts later.
+        // If no thread can be started, the pool starts later.
         let started = now.then(|| thread.spawn_scoped(threads, start).ok());
         Early {
             settings,
@@ -404,7 +404,7 @@ impl<'scope> Early<'scope> {
         }
     }
 
-    /// The pool that has started, or one that starts now for these items, with at most one worker per picture.
+    /// The pool that was started. Otherwise starts one for these items, with at most one worker for each picture.
     ///
     /// # Errors
     ///
@@ -417,7 +417,7 @@ impl<'scope> Early<'scope> {
             None => {
                 let ready = || items.iter().filter_map(Item::ready);
                 let workers = self.settings.workers.min(ready().count());
-                // AVIF is the same container.
+                // AVIF has the same container as HEIC.
                 let may_need_hevc =
                     ready().any(|task| matches!(task.source, Format::Heic | Format::Avif));
                 EnginePool::start(self.settings, self.make, workers, may_need_hevc)
@@ -436,8 +436,9 @@ fn with_fewer_workers(mut error: String, workers: usize) -> String {
 
 impl EnginePool<'_> {
     /// Runs the jobs of `feed`, at most [`depth`](Makers::depth) at a time, and passes each result to `done` as soon as
-    /// it is ready: a slow picture does not delay the others. Ends when `feed` ends or `may_begin` returns `false` and
-    /// all jobs in flight have ended; or at once when `done` breaks, which leaves the jobs in flight in the pool.
+    /// it is ready, so that a slow picture does not delay others. Ends when all jobs in flight have ended after `feed`
+    /// has ended or `may_begin` has returned `false`. If `done` breaks, ends at once, and leaves the jobs in flight in
+    /// the pool.
     pub(crate) fn run<'t>(
         &mut self,
         mut feed: impl Iterator<Item = (usize, &'t Path, &'t Task)>,
@@ -469,7 +470,7 @@ impl EnginePool<'_> {
         }
     }
 
-    /// Reads the file and starts its job under this index.
+    /// Reads the file and starts its job, for the item with this index.
     fn begin(&mut self, index: usize, path: &Path, task: &Task) -> Result<(), Refused> {
         let budget = self.makers.budget;
         if self.in_flight_bytes > 0 && self.in_flight_bytes + task.stamp.len > budget {
@@ -487,7 +488,7 @@ impl EnginePool<'_> {
     }
 }
 
-/// What became of a job.
+/// Converts the result of a job.
 pub(crate) fn made(result: Result<Reply, JobError>) -> Result<Made<Array<u8>>, Fault> {
     let (files, sides, micros, warning) = result.map_err(|error| fault(&error))?;
     let results = files.into_iter().zip(sides);
@@ -500,7 +501,7 @@ pub(crate) fn made(result: Result<Reply, JobError>) -> Result<Made<Array<u8>>, F
     })
 }
 
-/// Why a file could not be read into the arena.
+/// The refusal for a file that could not be read into the arena.
 fn refused(error: InputError) -> Refused {
     match error {
         InputError::Io { path, error } => Refused::Failed(Fault::read(&path, &error)),
@@ -519,9 +520,9 @@ fn no_room(full: &ArenaFull) -> Fault {
     Fault::new("arena-full", text)
 }
 
-/// The failure of a job: a word for programs, and the engine's sentence without the job's number.
+/// The failure of a job: a word for programs, and the engine's sentence without the number of the job.
 fn fault(error: &JobError) -> Fault {
-    // A quarantined job fails for the cause of its last attempt.
+    // If a job was quarantined, the cause is that of its last attempt.
     let kind = match error.kind() {
         JobErrorKind::Limit(JobLimit::Quarantined { .. }) => {
             error.deaths().last().map_or(error.kind(), Death::kind)
@@ -536,13 +537,13 @@ fn fault(error: &JobError) -> Fault {
             ..Fault::new("other", sentence(kind))
         },
     };
-    // As for its cause.
+    // The crash is also that of the last attempt.
     let crash = error.crash().or_else(|| error.deaths().last()?.crash());
     if let (JobErrorKind::Lost(WorkerExit::Signal(_)), Some(crash)) = (kind, crash) {
         fault.text = one_line(&format!("its worker was ended by {crash}"));
         fault.crash = Some(Box::new(crash.clone()));
     }
-    // At the memory limit, the last words only repeat the sentence.
+    // At the memory limit, the worker's last output only repeats the sentence.
     let at_limit = matches!(kind, JobErrorKind::Limit(JobLimit::Memory { .. }));
     if !at_limit && let Some(last) = error.telling_words() {
         fault.text.push_str("; its worker's last words: ");
@@ -557,7 +558,7 @@ fn fault(error: &JobError) -> Fault {
     fault
 }
 
-/// The engine's sentence, with the flag to change where there is one.
+/// The engine's sentence, with advice that names the flag to change, if there is one.
 fn sentence(kind: &JobErrorKind) -> String {
     match kind {
         JobErrorKind::Limit(JobLimit::Memory {

@@ -20,7 +20,7 @@ use crate::text::{Choice, json_line, one_line, reason, show_bytes, show_path};
 /// What a run is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Results, whose paths are listed.
+    /// To make results, whose paths are listed.
     Resize,
     /// To find damaged files, which are listed.
     Check,
@@ -40,36 +40,36 @@ impl Purpose {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style {
     pub purpose: Purpose,
-    /// JSON lines on stdout instead of paths.
+    /// Whether stdout has JSON lines instead of paths.
     pub json: bool,
-    /// A NUL after each path, instead of a line break.
+    /// Whether a NUL follows each path, instead of a line break.
     pub print0: bool,
-    /// Errors only on stderr.
+    /// Whether stderr has only errors.
     pub quiet: bool,
-    /// Colours on stderr.
+    /// Whether to use colours on stderr.
     pub color: bool,
-    /// Progress on stderr.
+    /// When to show progress on stderr.
     pub progress: Choice,
 }
 
 /// Prints the outcome of each input, and counts them.
 #[derive(Debug)]
 pub(crate) struct Printer {
-    /// `None` once writing to it has failed.
+    /// `None` after a write has failed.
     stdout: Option<LineWriter<Stdout>>,
-    /// If so, the progress bar has to make room for each line.
+    /// Whether stdout is a terminal, so that the progress bar must make room for each line.
     stdout_is_terminal: bool,
-    /// The list on stdout, or a file of `--trace` or `--report`, could not be written completely.
+    /// Whether the list on stdout, or a file of `--trace` or `--report`, could not be written completely.
     list_is_incomplete: bool,
     style: Style,
-    /// The value of `--shard`, resolved.
+    /// The value of `--shard`, after `auto` was resolved.
     shard: Option<String>,
     progress: Progress,
     start: Instant,
     count: Count,
 }
 
-/// The summary, as `resize --json` prints it.
+/// The counts of the summary, as printed by `resize --json`.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Count {
     /// Pictures found, readable or not.
@@ -82,9 +82,9 @@ pub(crate) struct Count {
     pub planned: u64,
     pub fresh: u64,
     pub failed: u64,
-    /// Those of them that are pictures in formats that are not read, by format.
+    /// The number of pictures in unsupported formats in `failed`, by format.
     pub unsupported: BTreeMap<&'static str, u64>,
-    /// Written or whole, although the input is damaged.
+    /// Pictures that were written or are complete although the input is damaged.
     pub warnings: u64,
     pub pending: u64,
     /// Files that are not pictures.
@@ -93,14 +93,14 @@ pub(crate) struct Count {
     pub hidden: u64,
     /// Files and folders left out by `--exclude` and its defaults.
     pub excluded: u64,
-    /// Bytes read and written.
+    /// Bytes read. `bytes`: bytes written.
     pub bytes_in: u64,
     pub bytes: u64,
-    /// Results written: with several sizes, more than pictures.
+    /// Results written. With several sizes there are more results than pictures.
     pub results: u64,
 }
 
-/// The summary, as `check --json` prints it.
+/// The summary, as printed by `check --json`.
 #[derive(Serialize)]
 struct CheckCount<'a> {
     inputs: u64,
@@ -116,11 +116,11 @@ struct CheckCount<'a> {
     bytes_in: u64,
 }
 
-/// The line of an input, as `--json` prints it.
+/// The line of an input, as printed by `--json`.
 #[derive(Serialize)]
 pub(crate) struct FileLine<'a> {
     r#type: &'static str,
-    /// `None` if a job names none.
+    /// `None` if the line of a job names no input.
     input: Option<Cow<'a, str>>,
     output: Option<Cow<'a, str>>,
     status: &'static str,
@@ -133,12 +133,12 @@ pub(crate) struct FileLine<'a> {
     /// Sides of the result in pixels.
     width: Option<u32>,
     height: Option<u32>,
-    /// As `--format` has it.
+    /// The name of the format, as in `--format`.
     format: Option<String>,
-    /// Damage of an input that was written, and the share of its pixels that are missing.
+    /// Damage of an input that was written; and, in `missing`, the fraction of its pixels that is missing.
     warning: Option<&'a str>,
     missing: Option<f64>,
-    /// All results, if their names depend on their sides; the fields above are then of the largest.
+    /// All results, if their names depend on their sides. The fields above then describe the largest result.
     #[serde(skip_serializing_if = "Option::is_none")]
     results: Option<Vec<ResultLine<'a>>>,
 }
@@ -157,12 +157,12 @@ struct ResultLine<'a> {
 struct CrashLine<'a> {
     class: &'static str,
     what: String,
-    /// Hexadecimal: numbers of this size lose digits in some parsers.
+    /// In hexadecimal: some parsers lose digits of such large numbers.
     address: Option<String>,
     access: Option<&'static str>,
-    /// The innermost first.
+    /// The frames, the innermost first.
     frames: Vec<FrameLine<'a>>,
-    /// Frames that are left out of a deep stack.
+    /// The number of frames that are left out of a deep stack.
     omitted: u64,
 }
 
@@ -199,7 +199,7 @@ impl Printer {
         }
     }
 
-    /// Sets the shard, and prints where it is from unless the command line gives it.
+    /// Sets the shard. If the environment specifies it, prints which variables do.
     pub(crate) fn shard(&mut self, shard: &Shard) {
         self.shard = Some(shard.to_string());
         if let Some(origin) = &shard.origin {
@@ -207,19 +207,19 @@ impl Printer {
         }
     }
 
-    /// Takes the counts of what the search skipped.
+    /// Stores the counts of files that the search has skipped.
     pub(crate) fn begin(&mut self, found: &Found) {
         self.count.skipped = found.others;
         self.count.hidden = found.hidden;
         self.count.excluded = found.excluded;
     }
 
-    /// Sets the number of inputs; two names of one file are one input.
+    /// Sets the number of inputs. Two names of the same file count as one input.
     pub(crate) fn planned(&mut self, inputs: usize) {
         self.count.inputs = inputs as u64;
     }
 
-    /// Starts showing progress over `total` pictures.
+    /// Starts to show progress over `total` pictures.
     pub(crate) fn work(&mut self, total: u64) {
         self.progress = Progress::new(self.style.progress, total, self.style.color);
     }
@@ -233,7 +233,7 @@ impl Printer {
             self.progress.step();
         }
         match outcome {
-            // Listed on stdout.
+            // Damaged files are listed on stdout.
             Outcome::Failed(fault) if self.is_damage(fault) => {}
             Outcome::Failed(fault) => self.error(&format!("{}: {fault}", show_path(&item.input))),
             Outcome::Written {
@@ -269,7 +269,7 @@ impl Printer {
         }
     }
 
-    /// Whether this failure is what the run looks for.
+    /// Whether the purpose of the run is to find this failure.
     fn is_damage(&self, fault: &Fault) -> bool {
         self.style.purpose == Purpose::Check && fault.proves_damage
     }
@@ -289,8 +289,8 @@ impl Printer {
         }
     }
 
-    /// Prints a path, for a program its raw bytes, on a terminal no control characters; and what is wrong with the
-    /// file, unless only names are wanted.
+    /// Prints a path: its raw bytes for a program, without control characters for a terminal. Adds the reason of a
+    /// failure, unless only names are requested.
     fn print_path(&mut self, path: &Path, reason: Option<&Fault>) {
         if self.style.print0 {
             let name = [path.as_os_str().as_bytes(), b"\0"].concat();
@@ -313,7 +313,7 @@ impl Printer {
         self.progress.aside(|| print_error(self.style.color, text));
     }
 
-    /// Reports that the list, the trace or the report could not be written: the exit code becomes 1.
+    /// Records that the list, the trace or the report could not be written: the exit code becomes 1.
     pub(crate) fn list_is_incomplete(&mut self, text: &str) {
         self.list_is_incomplete = true;
         self.error(text);
@@ -326,7 +326,7 @@ impl Printer {
         }
     }
 
-    /// Prints a message on stderr, also under `--quiet`.
+    /// Prints a message on stderr, even with `--quiet`.
     pub(crate) fn warn(&self, text: &str) {
         self.progress.aside(|| {
             let _ = io::stderr()
@@ -335,7 +335,7 @@ impl Printer {
         });
     }
 
-    /// Prints why nothing was started, and under `--json` every input, so that a program need not read stderr.
+    /// Prints why nothing was started. With `--json`, also prints every input, so that a program need not read stderr.
     pub(crate) fn refuse(&mut self, items: &[Item], why: &str) {
         self.error(why);
         if !self.style.json {
@@ -387,7 +387,7 @@ impl Printer {
         }
     }
 
-    /// Prints on stdout. A reader that stops early, such as `head`, does not end the work.
+    /// Prints on stdout. If a reader such as `head` stops early, the work continues.
     fn print(&mut self, line: &[u8]) {
         let Some(stdout) = &mut self.stdout else {
             return;
@@ -413,7 +413,7 @@ impl Printer {
         self.style.quiet
     }
 
-    /// Whether `--resume` continues the run.
+    /// Whether `--resume` can continue the run.
     pub(crate) fn can_resume(&self) -> bool {
         self.style.purpose == Purpose::Resize
     }
@@ -423,7 +423,7 @@ impl Printer {
         self.count.pending
     }
 
-    /// The exit code of a run that was not stopped: 0, or 1 after any failure or damage.
+    /// The exit code of a run that was not stopped: 1 after any failure or damage, otherwise 0.
     pub(crate) fn code(&self) -> u8 {
         u8::from(self.count.failed + self.count.damaged > 0 || self.list_is_incomplete)
     }
@@ -516,7 +516,7 @@ impl<'a> FileLine<'a> {
         line
     }
 
-    /// Shows the largest result, and all of them if their names depend on their sides.
+    /// Adds the largest result. If names depend on sides, also adds all results.
     fn show(&mut self, item: &Item, results: &'a [Written]) {
         let pixels = |result: &&Written| {
             let [width, height] = result.sides.unwrap_or_default();

@@ -10,14 +10,14 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::text::{Choice, reason};
 
-/// The bar on the screen, for other threads that print.
+/// The bar on the screen, so that other threads can print above it.
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// Prints a line on stderr, above the bar if there is one.
 pub(crate) fn print_aside(line: &str) {
     let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let line = format!("{line}\n");
-    // One write; a failure does not end the work.
+    // A single write. If it fails, the work continues.
     let print = || drop(std::io::stderr().lock().write_all(line.as_bytes()));
     match bar {
         Some(bar) => bar.suspend(print),
@@ -25,19 +25,19 @@ pub(crate) fn print_aside(line: &str) {
     }
 }
 
-/// Prints messages on a thread of their own.
+/// Prints messages on a separate thread.
 #[derive(Debug)]
 pub(crate) struct Messages(SyncSender<String>);
 
 impl Messages {
-    /// Messages that wait for a reader of stderr; a further one is dropped.
+    /// The maximum number of messages that wait until stderr is read. Further messages are dropped.
     const WAITING: usize = 64;
 
-    /// Starts the thread.
+    /// Starts the thread that prints.
     ///
     /// # Errors
     ///
-    /// A sentence.
+    /// A sentence with the reason.
     pub(crate) fn print() -> Result<Messages, String> {
         let (sender, receiver) = sync_channel::<String>(Messages::WAITING);
         let print = move || receiver.iter().for_each(|line| print_aside(&line));
@@ -50,7 +50,7 @@ impl Messages {
         }
     }
 
-    /// Prints a message without waiting, or drops it.
+    /// Passes a message to the thread, or drops it if too many wait. Does not wait.
     pub(crate) fn print_or_drop(&self, line: String) {
         let _ = self.0.try_send(line);
     }
@@ -69,11 +69,11 @@ pub(crate) fn clear() {
 pub(crate) enum Progress {
     None,
     Bar(ProgressBar),
-    /// For `--progress always` into a pipe or a file.
+    /// Lines, for `--progress always` if stderr is a pipe or a file.
     Lines(Lines),
 }
 
-/// Plain lines: at most one per second, and a last one.
+/// Plain lines: at most one per second, and one at the end.
 #[derive(Debug)]
 pub(crate) struct Lines {
     done: u64,
@@ -119,7 +119,7 @@ impl Progress {
         }
     }
 
-    /// Runs `f`, which prints, with the bar suspended.
+    /// Runs `f`, which prints, while the bar is hidden.
     pub(crate) fn aside<R>(&self, f: impl FnOnce() -> R) -> R {
         match self {
             Progress::Bar(bar) => bar.suspend(f),
@@ -153,7 +153,7 @@ impl Lines {
             rate_text(rate),
             clock(left)
         );
-        // One write; a failure does not end the work.
+        // A single write. If it fails, the work continues.
         let _ = std::io::stderr().lock().write_all(line.as_bytes());
     }
 }
@@ -184,7 +184,7 @@ fn style(color: bool) -> ProgressStyle {
         )
 }
 
-/// Images per second, with one decimal place below 10.
+/// The number of images per second as text, with one decimal place below 10.
 pub(crate) fn rate_text(rate: f64) -> String {
     let mut text = String::new();
     let digits = if rate < 10.0 { 1 } else { 0 };
@@ -192,7 +192,7 @@ pub(crate) fn rate_text(rate: f64) -> String {
     text
 }
 
-/// `0:07`, `12:30`, `2:05:09`.
+/// A time as text: `0:07`, `12:30`, `2:05:09`.
 fn clock(time: Duration) -> String {
     let seconds = time.as_secs();
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);

@@ -1,4 +1,4 @@
-//! The flags of commands that work through a list of pictures, and what is made of them.
+//! The flags of commands that process a list of pictures, and the settings that follow from them.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -20,7 +20,7 @@ use super::shard::{Asked, Shard};
 use crate::folder::{identity, location};
 use crate::text::{self, Choice, wants_color};
 
-/// The variable that stands for `--workers`.
+/// The environment variable that replaces `--workers`.
 const WORKERS: &str = "ARENITE_WORKERS";
 
 /// The largest value of `--retries`.
@@ -171,11 +171,11 @@ pub(crate) enum LockDown {
 }
 
 impl RunArgs {
-    /// Checks what clap cannot, and fills in defaults.
+    /// Checks flags where clap cannot, and fills in defaults.
     ///
     /// # Errors
     ///
-    /// A sentence about flags that contradict each other, or a variable that is wrong.
+    /// A sentence about flags that contradict each other, or a variable with a wrong value.
     pub(crate) fn settings(
         &self,
         inputs: &[OsString],
@@ -200,7 +200,7 @@ impl RunArgs {
         })
     }
 
-    /// How to print; cannot fail, so that the errors of [`settings`](Self::settings) can be printed.
+    /// The style of the output. Cannot fail, so that the errors of [`settings`](Self::settings) can be printed.
     pub(crate) fn style(&self, purpose: Purpose) -> Style {
         Style {
             purpose,
@@ -215,16 +215,16 @@ impl RunArgs {
         }
     }
 
-    /// The share of the work, if it is divided.
+    /// The share of the work, if the work is divided.
     ///
     /// # Errors
     ///
-    /// A sentence that says what to write.
+    /// A sentence that says which value to write.
     pub(crate) fn shard(&self) -> Result<Option<Shard>, String> {
         self.shard.map(|asked| asked.resolve(variable)).transpose()
     }
 
-    /// What to make of each picture within the limits of these flags.
+    /// The settings for each picture, within the limits of these flags.
     pub(crate) fn make(&self, spec: ResizeSpec, sizes: Vec<Size>) -> Make {
         Make {
             spec: ResizeSpec {
@@ -260,7 +260,7 @@ impl RunArgs {
         Ok(())
     }
 
-    /// The number of workers: that of the flag, of the variable, or one per core.
+    /// The number of workers: from the flag, from the variable, or one per core.
     fn workers(&self) -> Result<usize, String> {
         let asked = match (self.workers, variable(WORKERS)) {
             (Some(flag), _) => flag,
@@ -277,7 +277,7 @@ impl RunArgs {
 }
 
 impl Settings {
-    /// Files that are written besides the results, each with its flag.
+    /// The files that are written in addition to the results, each with its flag.
     pub(crate) fn extra_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let files = [("--trace", &self.trace), ("--report", &self.report)];
         files
@@ -285,9 +285,9 @@ impl Settings {
             .filter_map(|(flag, file)| Some((flag, file.as_deref()?)))
     }
 
-    /// Whether the workers should start while the inputs are still being searched for: there is work for all of them as
-    /// far as the command line tells, no file of their own could overwrite an input, and no sandbox makes a library out
-    /// of reach that perhaps no input needs.
+    /// Whether the workers should start while the search for inputs is still running. The conditions: according to the
+    /// command line there is work for all of them; no extra file could overwrite an input; and no sandbox would make a
+    /// library unavailable that perhaps no input needs.
     pub(crate) fn starts_early(&self, inputs: &[OsString], shard: Option<&Shard>) -> bool {
         let shards = shard.map_or(1, Shard::count);
         let has_enough = inputs.len() / shards >= self.workers
@@ -303,12 +303,13 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// A variable of the environment.
+/// The value of an environment variable.
 fn variable(name: &str) -> Option<String> {
     env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// Whether an input is a value of `--sandbox` that lost its sign, and no file: the run would protect less than meant.
+/// Whether an input is a value of `--sandbox` without its `=`, and not a file. The run would then protect less than
+/// intended.
 fn is_sandbox_value(input: &OsStr) -> bool {
     let is_value = |value: &LockDown| {
         let value = value.to_possible_value();
@@ -327,7 +328,7 @@ fn levels() -> impl TypedValueParser<Value = FailOn> {
     .try_map(|name| name.parse::<FailOn>())
 }
 
-/// Parses a number of workers; an empty value is 0, which means the default.
+/// Parses a number of workers. An empty value is 0, which means the default.
 fn workers(text: &str) -> Result<u16, String> {
     if text.is_empty() {
         return Ok(0);
@@ -339,7 +340,7 @@ fn workers(text: &str) -> Result<u16, String> {
     }
 }
 
-/// The least private memory: with less, even small pictures fail, and sandboxed workers do not start.
+/// The minimum of private memory: with less, even small pictures fail, and sandboxed workers do not start.
 const LEAST_MEMORY: u64 = 8 << 20;
 
 fn private_memory(text: &str) -> Result<u64, String> {

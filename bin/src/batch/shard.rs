@@ -1,16 +1,16 @@
-//! `--shard`: one of several runs, usually on several machines, that divide the results among them.
+//! `--shard`: several runs, usually on several machines, divide the results among them.
 
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-/// One of the runs.
+/// The share of one of these runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Shard {
-    /// Counted from 1.
+    /// The number of the share, from 1.
     number: u32,
     count: u32,
-    /// The variables that it was taken from, with their values.
+    /// The environment variables that specify the share, with their values.
     pub origin: Option<String>,
 }
 
@@ -19,11 +19,11 @@ pub(crate) struct Shard {
 pub(crate) enum Asked {
     /// `K/N`: these two numbers.
     Exactly(u32, u32),
-    /// `auto`, or `auto/N`: what the environment says.
+    /// `auto` or `auto/N`: the environment specifies the numbers.
     Auto(Option<u32>),
 }
 
-/// Variables with an index, counted from 0, and a count: the first complete pair is taken.
+/// Pairs of variables: an index from 0, and a count. The first complete pair is used.
 const PAIRS: [[&str; 2]; 4] = [
     ["SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"],
     ["SLURM_PROCID", "SLURM_NTASKS"],
@@ -31,7 +31,7 @@ const PAIRS: [[&str; 2]; 4] = [
     ["PMI_RANK", "PMI_SIZE"],
 ];
 
-/// The index, counted from 0, of a pod of a Kubernetes Indexed Job, which is given no count.
+/// The index, from 0, of a pod of a Kubernetes Indexed Job. No variable has the count.
 const KUBERNETES: &str = "JOB_COMPLETION_INDEX";
 
 const HELP: &str = "write K/N, such as 1/4, or auto, or auto/N";
@@ -47,7 +47,7 @@ impl Shard {
         self.count as usize
     }
 
-    /// A part of file names that is its own.
+    /// A part of file names that identifies the shard.
     pub(crate) fn suffix(shard: Option<&Shard>) -> String {
         shard.map_or_else(String::new, |Shard { number, count, .. }| {
             format!("-{number}-of-{count}")
@@ -86,11 +86,11 @@ impl FromStr for Asked {
 }
 
 impl Asked {
-    /// The shard, with what `variable` returns for names of the environment.
+    /// The shard. `variable` returns the values of environment variables.
     ///
     /// # Errors
     ///
-    /// A sentence that names the flag or the variable, and says what to write.
+    /// A sentence that names the flag or the variable, and says which value to write.
     pub(crate) fn resolve(
         self,
         variable: impl Fn(&str) -> Option<String>,
@@ -133,11 +133,11 @@ struct Environment<V> {
     variable: V,
 }
 
-/// An index counted from 0, a count, and the variables that they are from.
+/// An index from 0, a count, and the variables that they come from.
 type Found = (u32, u32, String);
 
 impl<V: Fn(&str) -> Option<String>> Environment<V> {
-    /// The number in a variable; an empty one counts as unset.
+    /// The number in a variable. An empty variable counts as unset.
     fn number(&self, name: &str) -> Result<Option<u32>, String> {
         match (self.variable)(name).filter(|text| !text.is_empty()) {
             None => Ok(None),
@@ -168,7 +168,8 @@ impl<V: Fn(&str) -> Option<String>> Environment<V> {
         Ok(None)
     }
 
-    /// Arrays may begin with any number and have steps, as in `--array=10-30:10`.
+    /// The index and the count in a Slurm array, which may begin with any number and have steps, as in
+    /// `--array=10-30:10`.
     fn slurm_array(&self, id: u32, count: u32, mut origin: String) -> Result<Found, String> {
         let number = |name: &str| self.number(&format!("SLURM_ARRAY_TASK_{name}"));
         let least = number("MIN")?.unwrap_or(0);
@@ -183,7 +184,7 @@ impl<V: Fn(&str) -> Option<String>> Environment<V> {
             Some(offset) if number("MAX")?.is_none_or(is_even) => {
                 Ok((offset / step, count, origin))
             }
-            // Another task of this array would take the same share, or none would take a third.
+            // With gaps, two tasks of the array could take the same share, and no task another share.
             _ => Err(format!(
                 "--shard auto: {origin}: the array has gaps between its numbers; use one without, or write K/N"
             )),
@@ -209,7 +210,7 @@ impl<V: Fn(&str) -> Option<String>> Environment<V> {
     }
 }
 
-/// A number of decimal digits only.
+/// Parses a number that consists of decimal digits only.
 fn digits(text: &str) -> Option<u32> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_plain)

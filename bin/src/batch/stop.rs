@@ -1,18 +1,19 @@
-//! SIGINT, SIGTERM and SIGHUP.
+//! Handling of SIGINT, SIGTERM and SIGHUP.
 //!
 //! | phase | first | second |
 //! |---|---|---|
 //! | before work, while nothing has been written | ends the program at once | |
 //! | during work | pictures in flight finish, the rest is not begun | ends the program at once |
 //!
-//! A SIGHUP after another SIGHUP is ignored: a shell and Linux each send one when a terminal closes.
+//! A second SIGHUP is ignored: a shell and Linux each send one when a terminal closes.
 //!
-//! The program ends *by* the signal after cleaning up: a shell loop around it ends too, and the shell shows 128 plus
-//! the signal's number.
+//! After cleaning up, the program ends *by* the signal: a shell loop that contains it ends too, and the shell shows 128
+//! plus the signal's number.
 //!
-//! Signals are handled on a separate thread, so that the main thread may block anywhere. The message about the first
-//! signal is printed by another thread: it blocks if stderr is not read, and a second signal still ends the program. An
-//! end at once leaves no worker (they end with the program), no name in `/dev/shm`, and no temporary file.
+//! Signals are handled on a separate thread, so that the main thread may block anywhere. Another thread prints the
+//! message about the first signal: the print blocks if stderr is not read, and a second signal must still end the
+//! program. When the program ends at once, it leaves no worker (workers end with the program), no name in `/dev/shm`,
+//! and no temporary file.
 
 use std::fs::File;
 use std::io;
@@ -35,13 +36,13 @@ const FIRST_MESSAGE: &str = "stopping: pictures under way finish; a second signa
 /// The message about the second signal.
 const SECOND_MESSAGE: &str = "error: ended at once; run the same command with --resume to continue";
 
-/// The message about the second signal where nothing can be continued.
+/// The message about the second signal, if the work cannot be continued later.
 const PLAIN_SECOND_MESSAGE: &str = "error: ended at once";
 
-/// Time limit for printing it.
+/// The time limit for printing the last message.
 const PRINT_LIMIT: Duration = Duration::from_millis(200);
 
-/// Whether a signal asked for the end of the run, and which.
+/// Whether a signal has requested the end of the run, and which signal.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stop {
     shared: Arc<Shared>,
@@ -49,11 +50,11 @@ pub(crate) struct Stop {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Whether the first signal lets work finish.
+    /// Whether pictures in flight may finish after the first signal.
     working: AtomicBool,
-    /// The exit code of the first signal; 0 before it.
+    /// The exit code for the first signal; 0 before a signal.
     code: AtomicU8,
-    /// The temporary file that exists now, if any.
+    /// The temporary file that exists at the moment, if any.
     temporary: Mutex<Option<Temporary>>,
     message: Mutex<Message>,
 }
@@ -61,23 +62,23 @@ struct Shared {
 /// The message about the first signal.
 #[derive(Debug, Default)]
 struct Message {
-    /// Whether to print it: during work, and not under `--quiet`.
+    /// Whether to print the message: during work, and without `--quiet`.
     is_wanted: bool,
-    /// Whether `--resume` continues the work.
+    /// Whether `--resume` can continue the work.
     can_resume: bool,
-    /// The thread that prints it.
+    /// The thread that prints the message.
     printer: Option<JoinHandle<()>>,
-    /// Receives the first signal.
+    /// Notified about the first signal.
     notified: Option<Sender<()>>,
 }
 
 impl Stop {
-    /// Starts to handle signals. If handling cannot be set up, signals keep their default effect.
+    /// Starts to handle signals. If that fails, signals keep their default effect.
     pub(crate) fn listen() -> Stop {
         let stop = Stop::default();
         let shared = Arc::clone(&stop.shared);
         let (listening, begins) = sync_channel(0);
-        // The handling thread installs the handlers: if it cannot start, there are none.
+        // The thread installs the handlers: if it cannot start, none are installed.
         let thread = Builder::new().spawn(move || {
             let signals = end_signals();
             let _ = listening.send(());
@@ -91,7 +92,7 @@ impl Stop {
         stop
     }
 
-    /// From now on the first signal lets pictures in flight finish; a message says so unless `quiet`.
+    /// Lets pictures in flight finish after the first signal from now on. A message says so, unless `quiet`.
     pub(crate) fn begin_work(&self, quiet: bool, can_resume: bool) {
         {
             let mut message = self.shared.message();
@@ -102,28 +103,28 @@ impl Stop {
         self.shared.working.store(true, Ordering::Release);
     }
 
-    /// Like [`begin_work`](Self::begin_work), for work that waits for more of it: the first signal is sent to
-    /// `notified`, which [`end_work`](Self::end_work) drops.
+    /// Like [`begin_work`](Self::begin_work), for work that waits for further input: `notified` is sent a message at
+    /// the first signal. [`end_work`](Self::end_work) drops it.
     pub(crate) fn begin_jobs(&self, quiet: bool, notified: Sender<()>) {
         self.shared.message().notified = Some(notified);
         self.begin_work(quiet, false);
     }
 
-    /// Ends the program with this exit code: leaves no worker, no name and no temporary file.
+    /// Ends the program at once with this exit code. Leaves no worker, no name and no temporary file.
     pub(crate) fn exit_at_once(&self, code: u8, message: String) -> ! {
         self.shared.end_at_once(Some(message), code)
     }
 
-    /// The exit code of the first signal, once one has arrived.
+    /// The exit code for the first signal. `None` before a signal.
     pub(crate) fn code(&self) -> Option<u8> {
-        // Relaxed: the number carries no other data with it.
+        // Relaxed: the number guards no other memory.
         match self.shared.code.load(Ordering::Relaxed) {
             0 => None,
             code => Some(code),
         }
     }
 
-    /// Ends the phase of work: waits for the message in progress and prints no further one. Returns
+    /// Ends the phase of work: waits until the message in progress is printed, and prints no other. Returns
     /// [`code`](Self::code).
     pub(crate) fn end_work(&self) -> Option<u8> {
         let printer = {
@@ -138,9 +139,9 @@ impl Stop {
         self.code()
     }
 
-    /// Runs `make`, which creates a temporary file, then `write`, which fills it, then `place`, which renames or
-    /// removes it; removes it after an error. An end at once removes the file: it holds the lock under which files are
-    /// created and renamed, so it finds the file or prevents it.
+    /// Runs `make`, which creates a temporary file, `write`, which fills it, and `place`, which renames or removes it.
+    /// After an error removes the file. If the program ends at once, the file is removed too: files are created and
+    /// renamed under a lock that the ending thread keeps, so either it finds the file, or the file is never created.
     pub(crate) fn guarding<W, T, E: From<io::Error>>(
         &self,
         make: impl FnOnce() -> io::Result<(Temporary, File)>,
@@ -183,9 +184,9 @@ impl Shared {
         if signal == SIGHUP && before == code {
             return;
         }
-        // Acquire: pairs with the store in `begin_work`.
+        // Acquire: "nothing written before this", pairs with the store in `begin_work`.
         if first && self.working.load(Ordering::Acquire) {
-            // The lock is held across the store: `end_work`, once it sees the code, finds the printer too.
+            // The lock is held across the store: when `end_work` finds the code, it also finds the printer.
             let mut message = self.message();
             self.code.store(code, Ordering::Relaxed);
             if let Some(notified) = &message.notified {
@@ -207,15 +208,14 @@ impl Shared {
         self.end_at_once(last, code)
     }
 
-    /// Ends the program with this exit code, or by the signal that it stands for, after cleaning up and printing
-    /// `last`.
+    /// Cleans up, prints `last`, and ends the program with this exit code, or by the signal that the code stands for.
     fn end_at_once(&self, last: Option<String>, code: u8) -> ! {
-        // Held to the end, so that no further file is created.
+        // Locked to the end, so that no other file is created.
         let temporary = self.temporary();
         if let Some(temporary) = &*temporary {
             temporary.remove();
         }
-        // On another thread: the end does not wait for a stderr that is not read.
+        // On another thread, because stderr may not be read.
         let (printed, wait) = sync_channel(1);
         let print = move || {
             clear();
@@ -225,19 +225,19 @@ impl Shared {
         if Builder::new().spawn(print).is_ok() {
             let _ = wait.recv_timeout(PRINT_LIMIT);
         }
-        // Workers may be starting: they must leave no name behind.
+        // Workers may be starting, and must leave no name.
         let _names = arenite::lock_socket_names(PRINT_LIMIT);
         end_by_code(code);
         low_level::exit(code.into())
     }
 }
 
-/// The exit code that a shell shows for a program ended by this signal.
+/// The exit code that a shell shows for a program that this signal has ended.
 fn code_of(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(130)
 }
 
-/// Ends the program by the signal of this exit code, if it is one of a signal.
+/// If the exit code stands for a signal, ends the program by that signal.
 pub(crate) fn end_by_code(code: u8) {
     if let Some(signal) = [SIGINT, SIGTERM, SIGHUP]
         .into_iter()
@@ -248,13 +248,13 @@ pub(crate) fn end_by_code(code: u8) {
 }
 
 fn end_by(signal: i32) -> ! {
-    // Returns only on failure.
+    // `emulate_default_handler` returns only if it fails.
     let _ = low_level::emulate_default_handler(signal);
     low_level::exit(code_of(signal).into());
 }
 
-/// Handles SIGINT, SIGTERM and SIGHUP from now on. One that was ignored when the program started (`nohup`, a background
-/// job of a shell) stays ignored.
+/// Handles SIGINT, SIGTERM and SIGHUP from now on. A signal that was ignored when the program started (`nohup`, a
+/// background job of a shell) stays ignored.
 pub(crate) fn end_signals() -> io::Result<Signals> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status

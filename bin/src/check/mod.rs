@@ -1,6 +1,6 @@
-//! `arenite check`: decodes all pictures, writes nothing, and names the damaged ones.
+//! `arenite check`: decodes all pictures, writes nothing, and lists the damaged ones.
 //!
-//! Inputs, workers, causes and output are those of `arenite resize`.
+//! Inputs, workers, causes and output are the same as for `arenite resize`.
 
 mod args;
 
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
     batch::conclude(done, &mut printer)
 }
 
-/// Returns the exit code, or why nothing was started.
+/// Returns the exit code, or the reason why nothing was started.
 fn check(args: &CheckArgs, stop: &Stop, printer: &mut Printer) -> Result<u8, Refusal> {
     let settings = args.run.settings(&args.inputs, Purpose::Check)?;
     let shard = args.run.shard()?;

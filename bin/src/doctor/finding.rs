@@ -1,30 +1,30 @@
-//! What the report consists of.
+//! The parts of the report.
 
 use super::machine::Machine;
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
-    /// As it should be.
+    /// No problem.
     Fine,
-    /// Less than it could be; the engine copes with it.
+    /// Less than optimal, but an engine works.
     Notice,
     /// An engine cannot start, or jobs will fail or be killed.
     Trouble,
 }
 
-/// The verdict on one fact.
+/// A fact, and what follows from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Finding {
     /// A stable word for programs, such as `dev-shm` or `open-files`.
     pub subject: &'static str,
-    /// How much it matters.
+    /// How much the finding matters.
     pub level: Level,
     /// The fact with its numbers, in a few words.
     pub found: String,
-    /// What it means for an engine: a sentence.
+    /// A sentence that says what the fact means for an engine.
     pub means: String,
-    /// What to do about it; empty where there is nothing to do.
+    /// What to do about it; empty if there is nothing to do.
     pub advice: String,
 }
 
@@ -53,12 +53,12 @@ impl Finding {
     }
 }
 
-/// The facts and the verdicts on them.
+/// The facts, and the findings about them.
 #[derive(Debug, Clone)]
 pub(super) struct Report {
     /// The facts.
     pub machine: Machine,
-    /// The verdicts, in reading order.
+    /// The findings, in reading order.
     pub findings: Vec<Finding>,
 }
 
@@ -70,7 +70,7 @@ impl Report {
         Report { machine, findings }
     }
 
-    /// The gravest level among the findings.
+    /// The most serious level of all findings.
     pub(super) fn worst(&self) -> Level {
         self.findings
             .iter()

@@ -1,4 +1,4 @@
-//! What the facts mean for an engine. All rules are here; none makes a system call.
+//! Decides what the facts mean for an engine. All rules are here; none makes a system call.
 
 use arenite::platform::descriptors_for;
 
@@ -11,26 +11,27 @@ const GIB: u64 = 1 << 30;
 
 /// The oldest supported Linux.
 const OLDEST: (u32, u32) = (5, 10);
-/// Descriptors that a program has open besides those of the engine, and files that it works on.
+/// The number of descriptors that a program needs in addition to those of the engine and of the files that it
+/// processes.
 const FILES: u64 = 32;
-/// Threads of the program with its engine, and of each worker.
+/// The number of threads of a program with an engine, and of each worker.
 const TASKS: u64 = 8;
 const TASKS_PER_WORKER: u64 = 2;
-/// Less free memory is trouble.
+/// Free memory below this is trouble.
 const LEAST_MEMORY: u64 = 128 * MIB;
-/// Less capacity is of no use.
+/// Capacity below this is not usable.
 const LEAST_CAPACITY: u64 = 16 * MIB;
-/// Less free memory is worth a notice.
+/// Free memory below this is worth a notice.
 const LITTLE_MEMORY: u64 = GIB;
-/// A named arena needs this much of `/dev/shm` for its control segment, whatever the rest is made of.
+/// A named arena needs this much of `/dev/shm` for its control segment, whatever its regions are made of.
 const LEAST_SHM: u64 = MIB;
-/// The private memory that `arenite resize` allows a worker, and that a large picture takes.
+/// The private memory that `arenite resize` allows a worker, and that a large picture needs.
 const PRIVATE_MEMORY: u64 = GIB;
-/// Each published block may split a mapping.
+/// The minimum number of mappings: each published block may split a mapping.
 const LEAST_MAPPINGS: u64 = 16_384;
 
 impl Machine {
-    /// The verdict on each fact, in reading order.
+    /// The findings about all facts, in reading order.
     pub(super) fn judge(&self) -> Vec<Finding> {
         let mut findings = vec![self.kernel(), self.proc(), self.memory()];
         findings.push(self.container());
@@ -290,7 +291,8 @@ impl Machine {
         )
     }
 
-    /// The limit of the container. It counts the processes of all its users and binds root too.
+    /// The finding about the container's limit on processes and threads, which counts all users and applies to root
+    /// too.
     fn container_tasks(&self) -> Finding {
         const SUBJECT: &str = "container-tasks";
         let Some(tasks) = &self.container_tasks else {
@@ -327,7 +329,7 @@ impl Machine {
         finding.at(Level::Trouble, advice)
     }
 
-    /// Whether the default capacity of an engine is larger than this.
+    /// Whether the default capacity of an engine is larger than `bytes`.
     fn wants_more_than(&self, bytes: u64) -> bool {
         self.capacity.is_none_or(|capacity| bytes < capacity)
     }
@@ -337,7 +339,7 @@ impl Machine {
         let means = "reservations count, and each process maps all regions";
         let limit = self.bounds.address_space;
         bound("address-space", "addresses", limit, means, |limit| {
-            // The part that the arena reserves for each region.
+            // The part of the limit that the arena reserves for each region.
             let each = limit / 4 / regions;
             self.wants_more_than(each)
                 .then(|| lift_or_shrink("ulimit -v unlimited", each))
@@ -438,7 +440,7 @@ fn lift_or_shrink(lift: &str, room: u64) -> String {
     format!("lift it ({lift}): until then an engine has a capacity of {room} at most")
 }
 
-/// The verdict on a limit of this process; `hurts` returns advice if the limit is too low.
+/// The finding about a limit of this process. `hurts` returns advice if the limit is too low.
 fn bound(
     subject: &'static str,
     what: &str,

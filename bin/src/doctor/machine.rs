@@ -1,4 +1,4 @@
-//! The facts, without judgement.
+//! The facts about the machine, without judging them.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -18,18 +18,18 @@ pub(super) struct Machine {
     pub arch: String,
     /// The size of a page of memory.
     pub page: u64,
-    /// Cores that this process may use, container limits counted: the default number of workers.
+    /// The number of cores that this process may use, container limits included: the default number of workers.
     pub cores: usize,
-    /// Whether this process is root of the machine, whom some limits do not bind. Root of an unprivileged container is
-    /// an ordinary user.
+    /// Whether this process is root of the machine, to whom some limits do not apply. Root of an unprivileged container
+    /// is an ordinary user.
     pub root: bool,
-    /// Whether `/proc` shows this process; workers are started from there.
+    /// Whether `/proc` shows this process. Workers are started from there.
     pub proc: bool,
     /// Memory of the machine or of its container, whichever is less; `None` if unknown.
     pub memory: Option<Room>,
-    /// The tightest memory limit of the container.
+    /// The memory limit of the container that leaves the least.
     pub container: Option<ContainerRoom>,
-    /// The tightest limit of the container on processes and threads.
+    /// The limit of the container on processes and threads that leaves the fewest.
     pub container_tasks: Option<ContainerTasks>,
     /// The file system at `/dev/shm`, if it exists.
     pub shm: Option<Room>,
@@ -37,9 +37,9 @@ pub(super) struct Machine {
     pub shm_writable: bool,
     /// Whether `/dev/shm` is mounted read-only.
     pub shm_read_only: bool,
-    /// The folder where workers connect to their program; that for temporary files if there is none.
+    /// The folder where workers connect to their program. If there is none, the folder for temporary files.
     pub temporary: PathBuf,
-    /// Why they cannot connect there; `None` if they can.
+    /// The reason why workers cannot connect there; `None` if they can.
     pub temporary_fault: Option<String>,
     /// The default capacity of an engine: half of the available memory; `None` if that is unknown.
     pub capacity: Option<u64>,
@@ -47,7 +47,7 @@ pub(super) struct Machine {
     pub bounds: Bounds,
     /// Features of Linux, and whether they work.
     pub features: Vec<Feature>,
-    /// The version of libde265, which decodes HEIC; `None` without it.
+    /// The version of libde265, which decodes HEIC; `None` if it is missing.
     pub heic: Option<String>,
     /// Names of this user's arenas in `/dev/shm`, in use or left behind.
     pub names: Vec<SegmentName>,
@@ -56,7 +56,7 @@ pub(super) struct Machine {
 /// The size of a store and its free part, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Room {
-    /// The whole; `u64::MAX` if unbounded.
+    /// The total size; `u64::MAX` if unbounded.
     pub size: u64,
     /// The part that is available now.
     pub free: u64,
@@ -65,7 +65,7 @@ pub(super) struct Room {
 /// A container's memory limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ContainerRoom {
-    /// The folder of its control group.
+    /// The folder of the container's control group.
     pub group: PathBuf,
     /// Version of control groups, 1 or 2.
     pub version: u8,
@@ -76,24 +76,25 @@ pub(super) struct ContainerRoom {
 /// A container's limit on processes and threads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ContainerTasks {
-    /// The folder of its control group.
+    /// The folder of the container's control group.
     pub group: PathBuf,
     /// Version of control groups, 1 or 2.
     pub version: u8,
-    /// The largest number allowed at the same time.
+    /// The maximum number at the same time.
     pub limit: u64,
-    /// The number running now.
+    /// The number at the moment.
     pub used: u64,
 }
 
-/// Limits of this process; `None` where there is none.
+/// Limits of this process; `None` for no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Bounds {
     /// `RLIMIT_NOFILE`: open descriptors.
     pub files: Option<u64>,
     /// `RLIMIT_NPROC`: processes and threads of this user.
     pub processes: Option<u64>,
-    /// Processes and threads of this user that `/proc` shows. Those in other containers count for the limit too.
+    /// The number of processes and threads of this user that `/proc` shows. Those in other containers count for the
+    /// limit too.
     pub processes_now: u64,
     /// `RLIMIT_AS`: bytes of addresses.
     pub address_space: Option<u64>,
@@ -107,36 +108,36 @@ pub(super) struct Bounds {
     pub mappings: Option<u64>,
 }
 
-/// What an engine needs a feature of Linux for.
+/// How much an engine needs a feature of Linux.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
-    /// No engine starts without it.
+    /// No engine starts without the feature.
     Always,
-    /// An engine is slower without it.
+    /// An engine is slower without the feature.
     Speed,
-    /// Only [`Backing::Sealed`](arenite::Backing::Sealed) needs it.
+    /// Only [`Backing::Sealed`](arenite::Backing::Sealed) needs the feature.
     Sealed,
-    /// Only sandboxed workers use it.
+    /// Only sandboxed workers use the feature.
     Sandbox,
 }
 
-/// A feature of Linux, and whether it works here.
+/// A feature of Linux, and whether it works.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Feature {
-    /// Its name in the manual pages.
+    /// The name of the feature in the manual pages.
     pub name: &'static str,
     /// What the engine uses it for.
     pub purpose: &'static str,
     /// The release of Linux that introduced it.
     pub since: &'static str,
-    /// What it is needed for.
+    /// How much an engine needs it.
     pub need: Need,
-    /// A detail if it works, the reason if it does not.
+    /// A detail if the feature works, the reason if it does not.
     pub state: Result<String, String>,
 }
 
 impl Machine {
-    /// Looks at this machine; changes nothing.
+    /// Reads the facts. Changes nothing.
     pub(super) fn probe() -> Machine {
         Machine::probe_below(Path::new("/"))
     }
@@ -185,7 +186,7 @@ impl Machine {
         }
     }
 
-    /// Names left behind by programs that died: those that [`platform::sweep`] removes.
+    /// Names that dead programs have left: those that [`platform::sweep`] removes.
     pub(super) fn stale(&self) -> impl Iterator<Item = &SegmentName> {
         self.names.iter().filter(|name| !name.live)
     }
@@ -207,7 +208,7 @@ fn page_size() -> u64 {
     size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0)
 }
 
-/// Size and free room of a file system.
+/// The size and the free space of a file system.
 fn room_of(path: &Path) -> Option<Room> {
     let stat = statvfs(path).ok()?;
     // A tmpfs mounted with size=0 has no limit of its own and reports zero blocks.
@@ -224,10 +225,10 @@ fn room_of(path: &Path) -> Option<Room> {
     })
 }
 
-/// Whether a user is the machine's root. Only the first user namespace maps all numbers to themselves; user 0 of
-/// another namespace may be any user outside.
+/// Whether a user is root of the machine. Only the first user namespace maps all ids to themselves; user 0 of another
+/// namespace may be any user outside.
 pub(super) fn is_root(root: &Path, user: u32) -> bool {
-    // Linux without user namespaces has no such file.
+    // Linux without user namespaces lacks this file.
     let map = fs::read_to_string(root.join("proc/self/uid_map"));
     let is_first = map.map_or(true, |map| {
         map.split_ascii_whitespace()
@@ -258,7 +259,7 @@ fn soft_limit(resource: Resource) -> Option<u64> {
     (soft != RLIM_INFINITY).then_some(soft)
 }
 
-/// Processes and threads of this user, as `RLIMIT_NPROC` counts them, but for those that `/proc` does not show.
+/// The number of processes and threads of this user that count for `RLIMIT_NPROC` and that `/proc` shows.
 fn tasks_of_user() -> u64 {
     let Ok(entries) = fs::read_dir("/proc") else {
         return 0;
@@ -289,7 +290,7 @@ fn features() -> Vec<Feature> {
         .collect()
 }
 
-/// What the engine uses a feature for, since when Linux has it, and how much it is needed.
+/// The purpose of a feature, the release of Linux that introduced it, and how much an engine needs it.
 fn use_of(feature: &str) -> (&'static str, &'static str, Need) {
     match feature {
         "pidfd" => (

@@ -1,4 +1,4 @@
-//! `arenite doctor`: examines this machine and advises on what engines will run into.
+//! `arenite doctor`: examines this machine, and gives advice about problems that engines would have.
 
 mod finding;
 mod json;
@@ -84,7 +84,7 @@ pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
     }
 }
 
-/// Removes the names that dead programs left and returns them.
+/// Removes the names that dead programs have left, and returns them.
 fn clean() -> Vec<SegmentName> {
     let before = platform::segments();
     let gone = platform::sweep();
@@ -94,7 +94,7 @@ fn clean() -> Vec<SegmentName> {
         .collect()
 }
 
-/// Advice when a trial fails: an earlier finding may show the cause.
+/// Advice if a trial fails: an earlier finding may show the cause.
 const MEND: &str = "fix what is marked above, then run this command again";
 
 fn answer(question: u64) -> u64 {
@@ -107,7 +107,7 @@ fn smallest() -> Builder {
         .capacity(4 << 20)
         .on_log(|_| ())
         .label("doctor")
-        // Examining changes nothing.
+        // Examining the machine must change nothing.
         .sweep(false)
 }
 

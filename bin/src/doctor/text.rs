@@ -1,4 +1,4 @@
-//! The report as text: bars for room, a mark per check, a sentence where there is something to do.
+//! The report as text: bars for memory, a mark for each finding, and a sentence if there is something to do.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use super::finding::{Finding, Level, Report};
 use super::machine::Room;
 use crate::text::show_bytes;
 
-/// Cells of a bar.
+/// The number of cells of a bar.
 const BAR: usize = 40;
-/// Characters per line, at most.
+/// The maximum number of characters per line.
 const WIDTH: usize = 96;
 
 /// The whole report.
@@ -37,7 +37,7 @@ fn plain(color: AnsiColor) -> Style {
     Style::new().fg_color(Some(color.into()))
 }
 
-/// Mark and colour of a level.
+/// The mark and the colour of a level.
 fn mark(level: Level) -> (&'static str, Style) {
     match level {
         Level::Fine => ("✔", plain(AnsiColor::Green)),
@@ -68,7 +68,7 @@ impl Page {
         self.line(&head);
     }
 
-    /// Bars that show what is used, what an engine would take, and what else is free.
+    /// Bars that show the used part, the part that an engine would use, and the rest.
     fn room(&mut self, report: &Report) {
         let machine = &report.machine;
         let wanted = machine.capacity.unwrap_or(u64::MAX);
@@ -166,7 +166,7 @@ impl Page {
         }
     }
 
-    /// Notices and troubles with advice, then the verdict.
+    /// Findings of the levels notice and trouble with their advice, then the conclusion.
     fn advice(&mut self, findings: &[Finding]) {
         for finding in findings.iter().filter(|f| f.level != Level::Fine) {
             let (sign, style) = mark(finding.level);
@@ -211,7 +211,7 @@ impl Page {
     }
 }
 
-/// `████▒▒▒░░░`
+/// The cells of a bar: `████▒▒▒░░░`.
 fn cells(room: Room, wanted: u64) -> String {
     if room.size == 0 || room.size == u64::MAX {
         return "░".repeat(BAR);
@@ -244,7 +244,7 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// `12 s`, `5 min`, `3 h`, `40 days`.
+/// An age as text: `12 s`, `5 min`, `3 h`, `40 days`.
 fn age(age: Duration) -> String {
     match age.as_secs() {
         seconds @ 0..60 => format!("{seconds} s"),

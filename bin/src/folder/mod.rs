@@ -1,16 +1,18 @@
-//! A folder held open. What lies below it is reached from its descriptor, and never through a link.
+//! A folder with an open descriptor. Files and folders below it are reached from the descriptor, and never through a
+//! link.
 //!
-//! Another program may rename folders and put links in their places at any moment. Each system call that takes a path
-//! looks the path up again, while a descriptor stays with its folder. So whoever checks a path and then writes to it
-//! may write elsewhere; whoever opens a folder, checks what was opened, and names single files in it does not.
+//! Another program may rename folders and replace them by links at any moment. Each system call that takes a path looks
+//! the path up again, while a descriptor always refers to the same folder. So a program that checks a path and then
+//! writes to it may write elsewhere. A program that opens a folder, checks the open folder, and names single files in
+//! it does not.
 //!
-//! Links in the path of [`Folder::open`] are followed: the user has written that path.
+//! Links in the path of [`Folder::open`] are followed, because the user has written that path.
 //!
-//! A file gets its content under a temporary name and is then renamed. Killed runs leave such files behind; later runs
-//! remove them. A run holds a `flock` on each temporary file until the file is renamed or removed. A file counts as
-//! left behind if it has such a name, has not been written to for an hour, and is not locked. The lock alone does not
-//! suffice: there is a moment before it is taken, and some file systems keep locks to one machine. Process numbers in
-//! names decide nothing, because containers may share a folder. On a file system without locks nothing is removed.
+//! A file is written under a temporary name and then renamed. Killed runs leave such files; later runs remove them. A
+//! run has a `flock` on each temporary file until the file is renamed or removed. A file counts as left behind if it
+//! has such a name, was not written to for an hour, and is not locked. The lock alone is not sufficient: there is a
+//! moment before it is taken, and on some file systems locks only apply to one machine. Process ids in names are not
+//! used, because containers may share a folder. On a file system without locks nothing is removed.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::fmt;
@@ -32,32 +34,33 @@ use rustix::fs::{RenameFlags, renameat_with};
 
 use crate::text::show_path;
 
-/// A folder held open.
+/// A folder with an open descriptor.
 #[derive(Debug)]
 pub(crate) struct Folder {
-    /// Opened with `O_PATH`, which needs no right to list the folder.
+    /// Opened with `O_PATH`, which requires no permission to list the folder.
     fd: OwnedFd,
-    /// The path for messages.
+    /// The path, for messages.
     path: PathBuf,
 }
 
-/// What a name in a folder stands for: a file, a folder, a link itself.
+/// The file, the folder, or the link itself that a name in a folder refers to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry(FileStat);
 
-/// Far longer than the writing of a file takes: an hour, in nanoseconds.
+/// The age from which on a temporary file may be left behind, in nanoseconds: an hour, which is far more than writing a
+/// file takes.
 const OLD: i128 = 60 * 60 * 1_000_000_000;
 
-/// Device and inode: equal for all names of one file.
+/// Device and inode: equal for all names of a file.
 pub(crate) type Identity = (u64, u64);
 
-/// How descriptors of folders are opened.
+/// The flags with which folders are opened.
 const FOLDER: OFlag = OFlag::O_PATH
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_CLOEXEC);
 
 impl Folder {
-    /// Opens the folder at `path`; follows links.
+    /// Opens the folder at `path`. Follows links.
     pub(crate) fn open(path: &Path) -> io::Result<Folder> {
         let name = match path.as_os_str().is_empty() {
             true => Path::new("."),
@@ -69,12 +72,12 @@ impl Folder {
         })
     }
 
-    /// Opens a folder below this one; follows no link.
+    /// Opens a folder below this one. Follows no links.
     pub(crate) fn below(&self, relative: &Path) -> io::Result<Folder> {
         self.open_below(relative, false)
     }
 
-    /// Like [`below`](Self::below), and creates what is missing.
+    /// Like [`below`](Self::below), but creates missing folders.
     pub(crate) fn create_below(&self, relative: &Path) -> io::Result<Folder> {
         self.open_below(relative, true)
     }
@@ -83,7 +86,7 @@ impl Folder {
         let plain = plain(relative)?;
         let fd = match plain.as_os_str().is_empty() {
             true => self.fd.try_clone()?,
-            // Whatever Linux refuses, or does not know before 5.6, the walk does or names.
+            // If Linux refuses this, or does not know it (before 5.6), the walk succeeds or reports the error.
             false => match self.resolve(&plain) {
                 Ok(fd) => fd,
                 Err(_) => self.walk(&plain, create)?,
@@ -107,7 +110,7 @@ impl Folder {
         )
     }
 
-    /// Opens a folder below this one, each part from the descriptor of the part before.
+    /// Opens a folder below this one, each component from the descriptor of the previous one.
     fn walk(&self, plain: &Path, create: bool) -> io::Result<OwnedFd> {
         let mut at = self.fd.try_clone()?;
         let mut path = self.path.clone();
@@ -143,7 +146,7 @@ impl Folder {
         &self.path
     }
 
-    /// Device and inode; they stay the same while the folder is held open.
+    /// Device and inode of the folder. They do not change while the folder is open.
     pub(crate) fn identity(&self) -> io::Result<Identity> {
         Ok(Entry(fstat(&self.fd)?).identity())
     }
@@ -153,12 +156,12 @@ impl Folder {
         Ok(fstat(&self.fd)?.st_nlink > 0)
     }
 
-    /// What this name stands for; a link stands for itself.
+    /// The entry of this name. If it is a link, the link itself.
     pub(crate) fn entry(&self, name: &OsStr) -> io::Result<Entry> {
         Ok(stat(&self.fd, single(name)?)?)
     }
 
-    /// What this path below the folder stands for; follows no link.
+    /// The entry at this path below the folder. Follows no links.
     pub(crate) fn entry_below(&self, relative: &Path) -> io::Result<Entry> {
         let name = relative.file_name().unwrap_or_default();
         let parent = relative.parent().unwrap_or(Path::new(""));
@@ -168,7 +171,7 @@ impl Folder {
         }
     }
 
-    /// The names in the folder, `.` and `..` too, for which `is_wanted` holds.
+    /// The names in the folder, including `.` and `..`, for which `is_wanted` returns true.
     pub(crate) fn names(&self, is_wanted: impl Fn(&str) -> bool) -> io::Result<Vec<OsString>> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let mut listing = Dir::openat(&self.fd, ".", flags, Mode::empty())?;
@@ -192,7 +195,7 @@ impl Folder {
             Mode::empty(),
         );
         let file = match opened {
-            // A link, or a pipe without a reader.
+            // ELOOP: a link. ENXIO: a pipe without a reader.
             Err(Errno::ELOOP | Errno::ENXIO) => return Err(not_a_file()),
             opened => File::from(opened?),
         };
@@ -216,7 +219,7 @@ impl Folder {
         )?)
     }
 
-    /// Removes temporary files that killed runs have left behind, as far as permissions allow.
+    /// Removes temporary files that killed runs have left, if permissions allow it.
     pub(crate) fn remove_leftovers(&self) {
         for name in self.names(Temporary::is_name).unwrap_or_default() {
             self.remove_if_left(&name);
@@ -225,10 +228,10 @@ impl Folder {
 
     fn remove_if_left(&self, name: &OsStr) -> Option<()> {
         self.entry(name).ok().filter(Entry::is_old)?;
-        // Some file systems lock only files opened for writing.
+        // Some file systems lock only files that are open for writing.
         let file = self.open_file(name, OFlag::O_RDWR).ok()?;
         file.try_lock().ok()?;
-        // The opened and locked file may have been renamed since.
+        // The open and locked file may have been renamed since.
         let locked = Entry::of(&file).ok().filter(Entry::is_old)?.identity();
         let same = self
             .entry(name)
@@ -237,11 +240,11 @@ impl Folder {
     }
 }
 
-/// Whether results may not have this name, however a file system spells it: names that begin so are those of records
-/// and temporary files. Some file systems ignore case, and characters that are not shown.
+/// Whether results may not have this name: names with this beginning are those of records and temporary files. Compares
+/// in a way that covers file systems which ignore case, and characters that are not displayed.
 pub(crate) fn is_reserved(name: &OsStr) -> bool {
     let text = name.to_string_lossy();
-    // Folds to an s.
+    // U+017F becomes an s on file systems that ignore case.
     let plain = text.chars().map(|c| if c == '\u{17f}' { 's' } else { c });
     let plain: String = plain.filter(char::is_ascii).collect();
     plain.to_ascii_lowercase().starts_with(".arenite-")
@@ -256,12 +259,12 @@ pub(crate) struct Temporary {
 }
 
 impl Temporary {
-    /// The name of a temporary file of this program; `what` is a number, or begins with [`RECORD`](Self::RECORD).
+    /// The name of a temporary file of this process. `what` is a number, or begins with [`RECORD`](Self::RECORD).
     pub(crate) fn name(what: impl fmt::Display) -> String {
         format!(".arenite-{}-{what}.tmp", std::process::id())
     }
 
-    /// Marks the temporary file of the record among those of results.
+    /// Distinguishes the temporary file of the record from those of results.
     pub(crate) const RECORD: &str = "record";
 
     fn is_name(name: &str) -> bool {
@@ -287,7 +290,7 @@ impl Temporary {
         let flags = access | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::from_bits_truncate(0o666);
         let file = File::from(openat(&folder.fd, single(&name)?, flags, mode)?);
-        // On a file system without locks `remove_leftovers` gets no lock either.
+        // On a file system without locks `remove_leftovers` gets no lock either, so the file is safe.
         let _ = file.try_lock();
         let identity = Entry::of(&file)?.identity();
         let temporary = Temporary {
@@ -305,19 +308,19 @@ impl Temporary {
         }
     }
 
-    /// Renames the file. `may_replace` judges what has the name now: before it is replaced, and again after it has been
-    /// exchanged with the new file, when no other program can put something else in its place. What may not be replaced
-    /// is exchanged back.
+    /// Renames the file to `name`. If a file has that name, `may_replace` decides whether it may be replaced: once
+    /// before, and again after it has been exchanged with the new file, when no other program can replace it. If it may
+    /// not be replaced, the exchange is undone.
     ///
     /// # Errors
     ///
-    /// Those of `may_replace` and of Linux. The file has its temporary name then, unless another program renames it.
+    /// The errors of `may_replace` and of Linux. The file then keeps its temporary name, unless another program renames it.
     pub(crate) fn place<E: From<io::Error>>(
         &self,
         name: &OsStr,
         may_replace: impl Fn(&Entry) -> Result<(), E>,
     ) -> Result<Entry, E> {
-        /// More often than that, another program keeps creating and removing it.
+        /// The maximum number of tries. If they do not suffice, another program keeps creating and removing the file.
         const ATTEMPTS: usize = 100;
         let judge = |old: &Entry| match old.is_folder() {
             true => Err(io::Error::from(Errno::EISDIR).into()),
@@ -345,7 +348,7 @@ impl Temporary {
                         return Err(refused);
                     }
                     self.folder.remove(&self.name)?;
-                    // What another program has put in the place of the new file since is not moved: it may be an input.
+                    // Another program has replaced the new file since. Do not move its file: it may be an input.
                     return Ok(placed?);
                 }
                 Err(Errno::ENOENT) => {}
@@ -356,14 +359,14 @@ impl Temporary {
         Err(io::Error::from(Errno::EBUSY).into())
     }
 
-    /// Gives its temporary name back to what another program has put there, and this one has renamed.
+    /// Gives a file of another program, which was renamed by mistake, its temporary name back.
     fn undo(&self, name: &OsStr) {
         let how = RenameFlags::NOREPLACE;
         let _ = self.folder.rename_by(name, &self.name, how);
     }
 
-    /// [`place`](Self::place) on file systems such as those of NFS, which know only the plain rename: what is replaced
-    /// is judged only before.
+    /// [`place`](Self::place) for file systems, such as NFS, that support only the plain rename: `may_replace` is only
+    /// called before.
     fn place_plainly<E: From<io::Error>>(
         &self,
         name: &OsStr,
@@ -377,7 +380,7 @@ impl Temporary {
         Ok(self.is_at(name)?)
     }
 
-    /// The file, if it has this name.
+    /// The entry of the file, if the file has this name.
     fn is_at(&self, name: &OsStr) -> io::Result<Entry> {
         match self.folder.entry(name)? {
             entry if entry.identity() == self.identity => Ok(entry),
@@ -391,7 +394,7 @@ impl Entry {
         Ok(Entry(fstat(file)?))
     }
 
-    /// Device and inode.
+    /// Device and inode of the entry.
     pub(crate) fn identity(&self) -> Identity {
         (self.0.st_dev, self.0.st_ino)
     }
@@ -421,7 +424,7 @@ impl Entry {
         self.0.st_nlink > 1
     }
 
-    /// Length in bytes.
+    /// The length in bytes.
     pub(crate) fn len(&self) -> u64 {
         self.0.st_size.unsigned_abs()
     }
@@ -431,7 +434,7 @@ impl Entry {
         i128::from(self.0.st_mtime) * 1_000_000_000 + i128::from(self.0.st_mtime_nsec)
     }
 
-    /// Whether it has not been written to for an hour.
+    /// Whether the file was not written to for an hour.
     fn is_old(&self) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).ok();
         let now = now.and_then(|now| i128::try_from(now.as_nanos()).ok());
@@ -443,7 +446,7 @@ fn stat(folder: &OwnedFd, name: &OsStr) -> nix::Result<Entry> {
     fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(Entry)
 }
 
-/// A path of names only.
+/// The path without `.` components. An error if it does not consist of names only.
 fn plain(relative: &Path) -> io::Result<PathBuf> {
     let parts = relative.components();
     let named = |part| match part {
@@ -454,7 +457,7 @@ fn plain(relative: &Path) -> io::Result<PathBuf> {
     parts.filter_map(named).collect()
 }
 
-/// A name that stands for something in the folder itself.
+/// The name, if it refers to an entry of the folder itself. Otherwise an error.
 fn single(name: &OsStr) -> io::Result<&OsStr> {
     match name.as_bytes() {
         b"" | b"." | b".." => Err(Errno::EINVAL.into()),
@@ -463,7 +466,7 @@ fn single(name: &OsStr) -> io::Result<&OsStr> {
     }
 }
 
-/// Whether a file system, or a filter of system calls, does not know the flags of a rename.
+/// Whether the error means that a file system, or a filter of system calls, does not support the flags of a rename.
 fn is_unsupported(error: Errno) -> bool {
     matches!(
         error,
@@ -475,7 +478,7 @@ fn not_a_file() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "it is a link, or not a file")
 }
 
-/// The metadata by which a file is recognized, and by which a change of it is noticed.
+/// Metadata that identifies a file, and that changes when the file is changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub device: u64,
@@ -511,12 +514,12 @@ impl Stamp {
     }
 }
 
-/// Device and inode of an existing file, links followed.
+/// Device and inode of an existing file. Follows links.
 pub(crate) fn identity(file: &Path) -> Option<Identity> {
     Some(Stamp::of(&fs::metadata(file).ok()?).identity())
 }
 
-/// The absolute path of a file that may not exist yet, with the links of its folder resolved.
+/// The absolute path of a file that may not exist yet. Links in the path of its folder are resolved.
 pub(crate) fn location(file: &Path) -> PathBuf {
     let folder = match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -529,7 +532,7 @@ pub(crate) fn location(file: &Path) -> PathBuf {
     whole.join(file.file_name().unwrap_or_default())
 }
 
-/// Whether two paths lead to one existing file.
+/// Whether two paths lead to the same existing file.
 pub(crate) fn is_same(one: &Path, other: &Path) -> bool {
     one.canonicalize()
         .is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))

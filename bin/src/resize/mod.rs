@@ -25,7 +25,7 @@ use crate::batch::{self, Fault, Made, Outcome, Refusal, Written, is_broken_link}
 use crate::folder::{Folder, Identity, identity};
 use crate::text::{reason, show_path};
 
-/// Conflicts that are printed; further ones are only counted.
+/// The maximum number of conflicts that are printed. Further ones are only counted.
 const CONFLICTS_SHOWN: usize = 10;
 
 /// Runs the command and returns its exit code.
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &ResizeArgs) -> ExitCode {
     batch::conclude(done, &mut printer)
 }
 
-/// Returns the exit code, or why nothing was started.
+/// Returns the exit code, or the reason why nothing was started.
 fn resize(options: &Options<'_>, stop: &Stop, printer: &mut Printer) -> Result<u8, Refusal> {
     thread::scope(|threads| {
         let early = Early::begin(
@@ -72,7 +72,7 @@ fn resize(options: &Options<'_>, stop: &Stop, printer: &mut Printer) -> Result<u
 /// The inputs, which no result may replace, by device and inode.
 type Protected = HashSet<Identity>;
 
-/// Finds all inputs and names all results; afterwards only the work itself can fail. Returns what this run makes, and
+/// Finds all inputs and names all results. After this only the work itself can fail. Returns the items of this run, and
 /// the inputs of all shards.
 fn prepare(
     options: &Options<'_>,
@@ -148,7 +148,7 @@ fn prepare(
 }
 
 /// Returns an error if a file of `--trace` or `--report` would be written through a link below the output folder, where
-/// results follow none either.
+/// results do not follow links either.
 fn through_link(settings: &Settings, out: &Path) -> Option<String> {
     let out = absolute(out).ok()?;
     settings.extra_files().find_map(|(flag, file)| {
@@ -167,7 +167,7 @@ fn through_link(settings: &Settings, out: &Path) -> Option<String> {
 }
 
 fn mark_fresh(items: &mut [Item], out: &Path, options: &str) {
-    // Nothing is up to date in a folder that does not exist.
+    // In a folder that does not exist, nothing is up to date.
     let Ok(out) = Folder::open(out) else { return };
     let records = Records::read(&out);
     let options = Fingerprint::of(options);
@@ -185,7 +185,7 @@ fn work<'a>(
     printer: &mut Printer,
 ) -> Result<u8, String> {
     let out = options.out;
-    // Without work nothing is written, and the folder need neither exist nor be writable.
+    // Without work nothing is written, so the folder need not exist or be writable.
     if items.iter().any(|item| item.ready().is_some()) {
         let mut folder = OutFolder::create(out, stop)?;
         let tasks = || items.iter().filter_map(|item| item.task.as_ref().ok());

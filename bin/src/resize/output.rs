@@ -1,8 +1,8 @@
-//! Writes results: to a temporary file in the same folder, which is then renamed.
+//! Writes results to a temporary file in the same folder, which is then renamed.
 //!
-//! The folder of `--out` is opened once. All below it is reached from that descriptor, and through no link: see
-//! [`Folder`]. Before each result it is looked whether the folder, and the one of the result, are still at their paths;
-//! where another program has exchanged one of them, the result fails.
+//! The folder of `--out` is opened once. Everything below it is reached from that descriptor, and never through a link:
+//! see [`Folder`]. Before each result, its folder and the folder of `--out` are checked to be still at their paths. If
+//! another program has exchanged one of them, the result fails.
 
 use std::cell::{Cell, OnceCell};
 use std::collections::{HashMap, HashSet};
@@ -25,39 +25,39 @@ use crate::text::{reason, show_bytes, show_path};
 #[derive(Debug)]
 pub(crate) struct Writer {
     stop: Stop,
-    /// Numbers temporary names.
+    /// Counts temporary names.
     count: u64,
 }
 
-/// A result to write, and what it may replace.
+/// A result to write, and which files it may replace.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output<'a> {
     pub bytes: &'a [u8],
-    /// Whether files that arenite has not made are replaced too.
+    /// Whether the result may replace files that arenite has not made.
     pub overwrite: bool,
-    /// The time of its last change, in nanoseconds since 1970; `None` for now.
+    /// The time of last change to set, in nanoseconds since 1970; `None` for now.
     pub modified: Option<i128>,
 }
 
-/// A folder that no result may leave, held open.
+/// An open folder below which all results must be.
 #[derive(Debug)]
 pub(crate) struct Bounds {
     root: Arc<Folder>,
     identity: Identity,
-    /// The folders of the last results, by their paths below it, the latest last. A folder that is held open keeps its
-    /// device and inode on every file system.
+    /// The open folders of the last results, by their paths below `root`, the latest last. While a folder is open it
+    /// keeps its device and inode on every file system.
     held: Vec<(PathBuf, Arc<Folder>)>,
-    /// The folders in which leftovers have been looked for.
+    /// The folders that were searched for leftovers.
     swept: HashSet<PathBuf>,
     missing: Missing,
 }
 
-/// What to do about a folder that has been removed since its last result.
+/// What to do if a folder was removed after its last result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Missing {
-    /// Its results fail: earlier ones of this run are gone.
+    /// Further results in the folder fail: earlier ones of this run are lost.
     Fails,
-    /// It is created again: a co-process outlives the folders that others clean up.
+    /// The folder is created again: other programs may clean up folders while a co-process runs.
     IsCreated,
 }
 
@@ -66,36 +66,36 @@ pub(crate) enum Missing {
 pub(crate) struct OutFolder {
     bounds: Bounds,
     writer: Writer,
-    /// Folders created by this run, the deepest first.
+    /// The folders that this run has created, the deepest first.
     made: Vec<PathBuf>,
     /// Files that no result may replace: other results of this run, and results that it keeps. By device and inode,
     /// with their relative paths.
     taken: HashMap<Identity, PathBuf>,
-    /// The relative paths of those.
+    /// The relative paths of the files in `taken`.
     names: HashSet<PathBuf>,
     /// The inputs, and other files that no result may replace.
     protected: HashSet<Identity>,
-    /// The results of earlier runs, read once one of them may be in the way.
+    /// The results of earlier runs. Read when a file is in the way for the first time.
     own: OnceCell<Own>,
 }
 
-/// Why a result was not written.
+/// The reason why a result was not written.
 #[derive(Debug)]
 pub(crate) struct WriteFault {
     pub fault: Fault,
-    /// Whether every further result would fail too: a full disk, a read-only file system.
+    /// Whether every further result would fail too: the disk is full, or the file system is read-only.
     pub fatal: bool,
 }
 
-/// Why a file did not get its name.
+/// The reason why a file did not get its name.
 #[derive(Debug)]
 pub(crate) enum NotPut {
     Io(io::Error),
-    /// It would replace a file that it may not replace.
+    /// The file would replace one that it may not replace.
     Refused(Fault),
 }
 
-/// Folders held open besides that of `--out`.
+/// The maximum number of open folders in addition to that of `--out`.
 const HELD: usize = 16;
 
 impl OutFolder {
@@ -134,12 +134,12 @@ impl OutFolder {
         }
     }
 
-    /// Protects files whose paths results might turn out to have.
+    /// Protects files that results might replace.
     pub(crate) fn protect(&mut self, files: impl IntoIterator<Item = Identity>) {
         self.protected.extend(files);
     }
 
-    /// Removes the folders that [`create`](Self::create) has made, as far as they are empty.
+    /// Removes the empty folders among those that [`create`](Self::create) has made.
     pub(crate) fn unmake(&self) {
         for folder in &self.made {
             if fs::remove_dir(folder).is_err() {
@@ -148,7 +148,7 @@ impl OutFolder {
         }
     }
 
-    /// Writes one result atomically: readers see the old file or the complete new one.
+    /// Writes one result atomically: other programs read either the old file or the complete new one.
     pub(crate) fn write(
         &mut self,
         relative: &Path,
@@ -168,7 +168,7 @@ impl OutFolder {
             if protected.contains(&existing.identity()) {
                 return Err(conflict("not written: it would overwrite an input"));
             }
-            // On a file system that treats `A.jpg` and `a.jpg` as one name, or where a folder is mounted twice.
+            // Occurs on a file system for which `A.jpg` and `a.jpg` are one name, and if a folder is mounted twice.
             match taken.get(&existing.identity()) {
                 Some(other) if may_be_one(other, relative) => Err(conflict(
                     "not written: the output folder's file system treats its name as that of another result",
@@ -202,8 +202,8 @@ impl Writer {
         }
     }
 
-    /// Writes a result with this name in the folder atomically. Replaces a file that `may_replace` allows, and that is
-    /// arenite's by `is_own` or has the same content, unless `output` overwrites any.
+    /// Writes a result with this name in the folder atomically. It may replace a file if `may_replace` allows it, and
+    /// if the file is arenite's according to `is_own`, or has the same content, or `output` overwrites any file.
     pub(crate) fn replace(
         &mut self,
         folder: &Arc<Folder>,
@@ -219,7 +219,7 @@ impl Writer {
         if is_reserved(name) {
             return Err(own().into());
         }
-        // It is judged again after it has lost its name, from which its content was read.
+        // `judge` runs again after the old file has lost its name, under which its content was read: keep the result.
         let known = Cell::new(None);
         let may_be_lost = |existing: &Entry| {
             let stamp = Stamp::of_entry(existing);
@@ -238,7 +238,7 @@ impl Writer {
             Ok(())
         };
         let judge = |existing: &Entry| {
-            // By another spelling, on file systems that have such.
+            // The name of the record in another spelling, on file systems that ignore case.
             let record = folder.entry(record::NAME.as_ref());
             match record.is_ok_and(|record| record.identity() == existing.identity()) {
                 true => Err(own()),
@@ -253,7 +253,7 @@ impl Writer {
         Ok(Stamp::of_entry(&entry))
     }
 
-    /// Writes a file of these parts atomically. Replaces one that `may_replace` allows.
+    /// Writes a file from these parts atomically. It may replace a file if `may_replace` allows it.
     pub(crate) fn put(
         &mut self,
         folder: &Arc<Folder>,
@@ -264,7 +264,7 @@ impl Writer {
         self.put_at(folder, name, parts, None, may_replace)
     }
 
-    /// [`put`](Self::put), with the time of the file's last change in nanoseconds since 1970.
+    /// Like [`put`](Self::put), and sets the file's time of last change in nanoseconds since 1970.
     fn put_at(
         &mut self,
         folder: &Arc<Folder>,
@@ -275,11 +275,11 @@ impl Writer {
     ) -> Result<Entry, NotPut> {
         let write = |mut file: File| {
             parts.iter().try_for_each(|part| file.write_all(part))?;
-            // Some file systems, such as network ones, report only now that there was no room.
+            // Some file systems, such as network ones, report only at this point that there was no room.
             let locked = file.try_clone()?;
             nix::unistd::close(file).map_err(io::Error::from)?;
-            // Last, because a network file system may set it when it is closed. Until the file has its name, the lock
-            // shows that one of this age is not left behind.
+            // Set the time last: a network file system may set it when the file is closed. Until the file has its name,
+            // the lock shows that a file with such an old time is not left behind.
             if let Some(time) = modified.and_then(system_time) {
                 locked.set_modified(time)?;
             }
@@ -291,8 +291,8 @@ impl Writer {
         self.with_temporary(folder, write, place)
     }
 
-    /// Creates a temporary file in `folder`, calls `write` and then `place` with it, and removes it after an error, or
-    /// when a signal ends the program.
+    /// Creates a temporary file in `folder`, and calls `write` and then `place` with it. Removes the file after an
+    /// error, or when a signal ends the program.
     fn with_temporary<W, T>(
         &mut self,
         folder: &Arc<Folder>,
@@ -304,7 +304,7 @@ impl Writer {
             *count += 1;
             let name = Temporary::name(*count);
             match Temporary::create(folder, &name, OFlag::O_WRONLY) {
-                // Left behind by a killed program with the same process number.
+                // A killed program with the same process id has left the file.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 made => return made,
             }
@@ -314,7 +314,7 @@ impl Writer {
 }
 
 impl Bounds {
-    /// Creates the folder if it does not exist, opens it, and removes what killed runs have left in it.
+    /// Creates the folder if it does not exist, opens it, and removes files that killed runs have left in it.
     ///
     /// # Errors
     ///
@@ -344,7 +344,7 @@ impl Bounds {
             })
         };
         let bounds = open().map_err(|error| sentence(&error))?;
-        // Fails once, instead of once per picture, if nothing can be written here.
+        // Test it here: if nothing can be written, the run fails once instead of once per picture.
         let probe = |temporary: &Temporary, ()| {
             temporary.remove();
             Ok(())
@@ -363,7 +363,7 @@ impl Bounds {
         self.root.path()
     }
 
-    /// Opens a folder below, which is created for its first result.
+    /// Opens a folder below this one. Creates it for its first result.
     pub(crate) fn open(&mut self, relative: &Path) -> Result<Arc<Folder>, WriteFault> {
         let path = self.path().join(relative);
         let failed = |error: io::Error| failed(&error, &path, 0);
@@ -378,7 +378,7 @@ impl Bounds {
             let is_left = self.missing == Missing::Fails || known.exists().map_err(failed)?;
             if is_left {
                 let now = self.root.below(relative);
-                // Held again, whatever becomes of this result.
+                // Keep it open, whether or not this result succeeds.
                 let before = known.identity().map_err(failed)?;
                 self.held.push((relative.to_owned(), known));
                 return match now.map_err(failed)? {
@@ -398,7 +398,7 @@ impl Bounds {
         Ok(folder)
     }
 
-    /// Whether this path of a result leads into this folder.
+    /// Whether the parent of this path is `folder`.
     fn leads_into(&self, path: &Path, folder: &Folder) -> bool {
         let parent = path.parent().unwrap_or(Path::new(""));
         let parent = self.root.below(parent);
@@ -414,7 +414,7 @@ impl Bounds {
     }
 }
 
-/// Creates a folder if needed, and opens it; follows links.
+/// Creates a folder if needed, and opens it. Follows links.
 pub(crate) fn create(folder: &Path) -> Result<Arc<Folder>, WriteFault> {
     let opened = fs::create_dir_all(folder).and_then(|()| Folder::open(folder));
     opened
@@ -437,7 +437,7 @@ impl From<Fault> for WriteFault {
     }
 }
 
-/// Another program has put something else in the place of a folder.
+/// The failure if another program has exchanged a folder.
 fn exchanged(folder: &Path, fatal: bool) -> WriteFault {
     let folder = show_path(folder);
     let text = format!("not written: {folder} is no longer the folder that it was; run it again");
@@ -447,14 +447,13 @@ fn exchanged(folder: &Path, fatal: bool) -> WriteFault {
     }
 }
 
-/// Whether a file system may treat these names as one. Other names of one file are hard links, each of which may be
-/// replaced.
+/// Whether a file system may treat these names as one. If not, they are hard links, each of which may be replaced.
 fn may_be_one(one: &Path, other: &Path) -> bool {
     let (one, other) = (one.as_os_str(), other.as_os_str());
     one.eq_ignore_ascii_case(other) || !one.is_ascii() || !other.is_ascii()
 }
 
-/// Whether the file holds these bytes. It is found by its name, and not opened if it has lost that.
+/// Whether the file contains these bytes. Opens it by its name; false if it no longer has that name.
 fn has_content(folder: &Folder, name: &OsStr, existing: &Entry, bytes: &[u8]) -> bool {
     if existing.len() != bytes.len() as u64 {
         return false;
@@ -470,7 +469,7 @@ fn has_content(folder: &Folder, name: &OsStr, existing: &Entry, bytes: &[u8]) ->
     read().unwrap_or(false)
 }
 
-/// A time in nanoseconds since 1970.
+/// The time that is `nanoseconds` after 1970.
 fn system_time(nanoseconds: i128) -> Option<SystemTime> {
     let distance = nanoseconds.unsigned_abs();
     let seconds = u64::try_from(distance / 1_000_000_000).ok()?;
@@ -484,11 +483,11 @@ fn system_time(nanoseconds: i128) -> Option<SystemTime> {
 const NO_INODES: &str =
     "its file system has no inodes left, so that it can hold no more files; remove some";
 
-/// Whether a file system is full because of the number of its files.
+/// Whether a file system is full because it has the maximum number of files.
 fn lacks_inodes(folder: &Path) -> bool {
     let folder = folder.ancestors().find(|folder| folder.exists());
     let state = nix::sys::statvfs::statvfs(folder.unwrap_or(Path::new(".")));
-    // Some have no fixed number, and say 0.
+    // File systems without a maximum report 0.
     state.is_ok_and(|state| state.files() > 0 && state.files_free() == 0)
 }
 

@@ -1,10 +1,11 @@
-//! The record of what arenite has made, for `--resume` and to leave other files alone: a hidden text file,
-//! `.arenite-resize`, in the output folder. A shard has its own, `.arenite-resize-<number>-of-<count>`, because
-//! machines that append to one file of a network folder overwrite each other's lines. All of them are read.
+//! The record of the results that arenite has made: for `--resume`, and to leave other files alone. It is a hidden text
+//! file, `.arenite-resize`, in the output folder. Each shard has its own, `.arenite-resize-<number>-of-<count>`,
+//! because machines that append to the same file in a network folder overwrite each other's lines. All records are
+//! read.
 //!
-//! A run appends a line per result after the result has its final name, and changes nothing else. A run that ends at
-//! any moment loses at most the line of one result, which is then made again. Invalid lines are skipped. Two runs into
-//! one folder may append at the same time: each line is one write.
+//! A run appends a line for each result after the result has its final name, and changes nothing else. If it ends at
+//! any moment, at most the line of one result is lost; that result is then made again. Invalid lines are skipped. Two
+//! runs into the same folder may append at the same time: each line is one write.
 //!
 //! ```text
 //! # arenite resize: what made the files in this folder, for later runs.
@@ -13,16 +14,16 @@
 //! files 9c41e5d07fa0b3a2 <input length> <input time> <name><TAB><length> <time> <width> <height> <path><TAB>…
 //! ```
 //!
-//! The second kind of line has all results of a picture whose names depend on their sides; `<name>` is their path with
-//! `{width}` and `{height}` still in it. Times are nanoseconds since 1970. In paths, `%`, control characters and bytes
-//! that are not UTF-8 are written as `%xx`.
+//! The second kind of line has all results of a picture whose names depend on their sides. `<name>` is their path, in
+//! which `{width}` and `{height}` are not replaced. Times are nanoseconds since 1970. In paths, `%`, control characters
+//! and bytes that are not UTF-8 are written as `%xx`.
 //!
-//! A result is *fresh*, and skipped, if its last line in any record has the same options, the result still has the
-//! length and time in that line (it has not been written since), and so has the input (it is not another file moved
-//! there). Which of the two is older does not matter: a camera's clock may be ahead. Results of one line are fresh
-//! together.
+//! A result is *fresh*, and skipped, if its last line in any record has the same options; if the result still has the
+//! length and time in that line (it was not written since); and if the input has them too (it was not replaced by
+//! another file). It does not matter which of the two files is older: a camera's clock may be ahead. The results of one
+//! line are fresh only together.
 //!
-//! A file is arenite's [`Own`], which later results may replace, if any line has its path, length and time.
+//! A file is arenite's [`Own`] if any line has its path, length and time. Later results may replace it.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -41,20 +42,20 @@ use crate::batch::shard::Shard;
 use crate::batch::stop::Stop;
 use crate::folder::{Entry, Folder, Stamp, Temporary};
 
-/// The record's name in the output folder, without that of a shard.
+/// The name of the record in the output folder, without the suffix of a shard.
 pub(crate) const NAME: &str = ".arenite-resize";
 
-/// Each record begins so.
+/// The beginning of each record.
 const BEGINNING: &[u8] = b"# arenite resize";
 
 const HEADER: &str = "# arenite resize: what made the files in this folder, for later runs.\n";
 
-/// Identifies a set of options; equal options have equal fingerprints, in this and in later versions.
+/// Identifies a set of options. Equal options have equal fingerprints, in this and in later versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fingerprint(u64);
 
 impl Fingerprint {
-    /// FNV-1a over the options as text.
+    /// The FNV-1a hash of the options as text.
     pub(crate) fn of(options: &str) -> Fingerprint {
         let hash = options
             .bytes()
@@ -68,7 +69,7 @@ impl Fingerprint {
 /// The records of earlier runs.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
-    /// The last note of each result, by record.
+    /// For each record, the last note of each result.
     notes: Vec<HashMap<PathBuf, Note>>,
 }
 
@@ -98,7 +99,7 @@ impl Records {
         }
     }
 
-    /// The results of `task` below `out`, if they are up to date in their current state.
+    /// The existing results of `task` below `out`, if they are up to date.
     pub(crate) fn fresh(
         &self,
         task: &Task,
@@ -119,7 +120,8 @@ impl Records {
         noted.find_map(|results| results.iter().map(there).collect())
     }
 
-    /// The results with this name that were made with these options from this input, as each record has them.
+    /// The results with this name that were made with these options from this input, one list for each record that has
+    /// them.
     fn noted(
         &self,
         name: &Path,
@@ -139,7 +141,7 @@ impl Records {
 #[derive(Debug, Default)]
 pub(crate) struct Own {
     hasher: RandomState,
-    /// A hash of path, length and time of each: a record may have millions.
+    /// For each result, a hash of path, length and time. A hash suffices, and a record may have millions of results.
     results: HashSet<u64>,
 }
 
@@ -163,7 +165,7 @@ impl Own {
         own
     }
 
-    /// Whether a file with this stamp, at this path below the folder, is one of them.
+    /// Whether the file with this stamp, at this path below the folder, is one of them.
     pub(crate) fn has(&self, relative: &Path, stamp: &Stamp) -> bool {
         let key = self.key(relative, stamp.len, stamp.modified);
         self.results.contains(&key)
@@ -175,13 +177,13 @@ impl Own {
 }
 
 impl Noted {
-    /// Whether it is the file with this stamp.
+    /// Whether this note is about the file with this stamp.
     fn describes(&self, stamp: &Stamp) -> bool {
         (self.len, self.modified) == (stamp.len, stamp.modified)
     }
 }
 
-/// Whether this is the name of a record, of whichever shard.
+/// Whether this is the name of a record, of any shard.
 fn is_name(name: &str) -> bool {
     let rest = name.strip_prefix(NAME);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
@@ -191,15 +193,15 @@ fn is_name(name: &str) -> bool {
 fn read(out: &Folder, name: &OsStr) -> Vec<u8> {
     let mut text = Vec::new();
     if let Ok(mut file) = out.open_file(name, OFlag::O_RDONLY) {
-        // What was read before an error counts.
+        // After an error, the part that was read is used.
         let _ = file.read_to_end(&mut text);
     }
     text
 }
 
-/// The notes in a record, each with the name of its results, in the order of its lines.
+/// The notes in a record, in the order of its lines, each with the name of its results.
 fn notes(text: &[u8]) -> impl Iterator<Item = (PathBuf, Note)> {
-    // A last line without a line break was torn by a crash.
+    // If the last line has no line break, a crash has truncated it.
     let lines = text
         .split_inclusive(|byte| *byte == b'\n')
         .filter_map(|line| line.strip_suffix(b"\n"));
@@ -211,7 +213,7 @@ fn notes(text: &[u8]) -> impl Iterator<Item = (PathBuf, Note)> {
 pub(crate) struct Recorder {
     folder: Arc<Folder>,
     name: OsString,
-    /// The name of its temporary file.
+    /// The name of the record's temporary file.
     temporary: String,
     options: String,
     fingerprint: Fingerprint,
@@ -231,7 +233,7 @@ impl Recorder {
         Recorder {
             folder: Arc::clone(out),
             name: format!("{NAME}{}", Shard::suffix(shard)).into(),
-            // Shards may run in containers, as processes of one number.
+            // Shards may run in containers, where their processes may have the same id.
             temporary: Temporary::name(format!("{}{}", Temporary::RECORD, Shard::suffix(shard))),
             options,
             fingerprint,
@@ -240,7 +242,7 @@ impl Recorder {
         }
     }
 
-    /// Notes the results of a task.
+    /// Appends a note about the results of a task.
     ///
     /// # Errors
     ///
@@ -264,7 +266,7 @@ impl Recorder {
 
     /// Opens the record for appending, and creates it if needed.
     fn open(&self) -> io::Result<File> {
-        /// More often than that, other programs keep replacing it.
+        /// The maximum number of tries. If they do not suffice, other programs keep replacing the record.
         const ATTEMPTS: usize = 10;
         for _ in 0..ATTEMPTS {
             let access = OFlag::O_RDWR | OFlag::O_APPEND;
@@ -285,26 +287,26 @@ impl Recorder {
         format!("options {:016x} {}\n", self.fingerprint.0, self.options)
     }
 
-    /// Creates the record. Fails with `AlreadyExists` if there is one.
+    /// Creates the record. Fails with `AlreadyExists` if the record exists.
     fn begin(&self) -> io::Result<File> {
         let text = format!("{HEADER}{}", self.options_line());
         self.rename_new(text.as_bytes(), None, |_| false)
     }
 
-    /// Appends to an existing record from now on. Fails with `AlreadyExists` if it has been replaced.
+    /// Continues an existing record. Fails with `AlreadyExists` if another program has replaced it.
     fn go_on_with(&self, mut file: File) -> io::Result<File> {
         let mut old = Vec::new();
         file.read_to_end(&mut old)?;
-        // One that a crash of the machine has emptied goes on.
+        // An empty record, such as after a crash of the machine, is continued.
         if !old.is_empty() && !old.starts_with(BEGINNING) {
             let text = "it is not a record of arenite; remove it";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let entry = Entry::of(&file)?;
-        // A file that has other names too, in a backup or elsewhere, stays as it is.
+        // If the file has other names, in a backup for example, it must not change: write a copy.
         let copy = || entry.has_other_names().then(|| old.clone());
         if let Some(kept) = without_history(&old).or_else(copy) {
-            // Another run that appends to the old file now loses its lines; --resume makes those results again.
+            // If another run is appending to the old file, its lines are lost; --resume makes those results again.
             let mode = file.metadata()?.permissions();
             let is_old = |found: &Entry| found.identity() == entry.identity();
             file = self.rename_new(&kept, Some(mode), is_old)?;
@@ -313,7 +315,7 @@ impl Recorder {
         if old.is_empty() {
             start.push_str(HEADER);
         } else if !old.ends_with(b"\n") {
-            // Ends a line torn by a crash.
+            // Ends a line that a crash has truncated.
             start.push('\n');
         }
         let line = self.options_line();
@@ -327,8 +329,8 @@ impl Recorder {
         Ok(file)
     }
 
-    /// Writes a record whole, in the place of one for which `may_replace` holds. Fails with `AlreadyExists` if there is
-    /// another one.
+    /// Writes a whole record, which may replace a file if `may_replace` allows it. Fails with `AlreadyExists` if there
+    /// is another file.
     fn rename_new(
         &self,
         text: &[u8],
@@ -336,14 +338,14 @@ impl Recorder {
         may_replace: impl Fn(&Entry) -> bool,
     ) -> io::Result<File> {
         let make = || {
-            // One may be left by a killed program with the same process number.
+            // A killed program with the same process id may have left one.
             let _ = self.folder.remove(self.temporary.as_ref());
             let access = OFlag::O_WRONLY | OFlag::O_APPEND;
             Temporary::create(&self.folder, &self.temporary, access)
         };
         let write = |mut file: File| {
             if let Some(mode) = mode {
-                // Other users of the folder may read it.
+                // Keep the mode: other users of the folder may read the record.
                 file.set_permissions(mode)?;
             }
             file.write_all(text)?;
@@ -361,7 +363,7 @@ impl Recorder {
     }
 }
 
-/// The record with only the last line of the same results, if that halves its size.
+/// The record with only the last line for the same results, if that halves its size.
 fn without_history(old: &[u8]) -> Option<Vec<u8>> {
     const SMALL: usize = 64 << 10;
     if old.len() < SMALL {
@@ -371,7 +373,7 @@ fn without_history(old: &[u8]) -> Option<Vec<u8>> {
         .split_inclusive(|byte| *byte == b'\n')
         .filter(|line| line.ends_with(b"\n"))
         .collect();
-    // The key of other lines is the line itself: equal options need one line.
+    // The key of other lines is the line itself: equal options need only one line.
     let key = |line: &'_ [u8]| -> Vec<u8> {
         let note = std::str::from_utf8(line)
             .ok()
@@ -379,7 +381,7 @@ fn without_history(old: &[u8]) -> Option<Vec<u8>> {
         let Some((name, note)) = note else {
             return line.to_vec();
         };
-        // Results of one name have other paths with other sides.
+        // Results with the same name but other sides have other paths.
         let paths = note.results.into_iter().map(|noted| noted.path);
         let all: Vec<OsString> = [name].into_iter().chain(paths).map(Into::into).collect();
         all.join(OsStr::new("\0")).into_vec()
@@ -398,7 +400,7 @@ fn without_history(old: &[u8]) -> Option<Vec<u8>> {
     (kept.len() < old.len() / 2).then_some(kept)
 }
 
-/// The line of a task whose results have been written.
+/// The line for a task whose results have been written.
 fn line(options: Fingerprint, task: &Task, results: &[Written]) -> String {
     let Fingerprint(options) = options;
     let (input_len, input_modified) = (task.stamp.len, task.stamp.modified);
@@ -446,7 +448,7 @@ fn parse(line: &str) -> Option<(PathBuf, Note)> {
 }
 
 fn parse_several(line: &str) -> Option<(PathBuf, Note)> {
-    // Paths have no tabs: control characters are escaped.
+    // Paths contain no tabs: control characters are escaped.
     let mut parts = line.split('\t');
     let mut words = parts.next()?.splitn(4, ' ');
     let options = Fingerprint(u64::from_str_radix(words.next()?, 16).ok()?);

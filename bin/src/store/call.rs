@@ -124,9 +124,9 @@ pub(super) fn call(args: &CallArgs) -> Result<(), Failure> {
     let shown = write(value, &mut files)?;
     match shown {
         _ if args.json => print_json(&shown),
-        // It was written.
+        // An array or a table, which was written to a file.
         serde_json::Value::Object(_) | serde_json::Value::Null => Ok(()),
-        // A program gets it as it is.
+        // A program gets the text without escapes.
         serde_json::Value::String(text) if io::stdout().is_terminal() => {
             print(format!("{}\n", arenite::escape_text(&text)).as_bytes())
         }
@@ -135,15 +135,15 @@ pub(super) fn call(args: &CallArgs) -> Result<(), Failure> {
     }
 }
 
-/// Prints the services that run.
+/// Prints the services that are running.
 fn list(json: bool) -> Result<(), Failure> {
-    /// A service answers at once, unless it is stopped.
+    /// The time limit for the answer of a service. Services answer at once, unless they are stopped.
     const PATIENCE: Duration = Duration::from_millis(500);
     let mut found: Vec<serde_json::Value> = Vec::new();
     for name in services()? {
         match service_status(&name, PATIENCE) {
             Ok(Some(status)) => found.extend(serde_json::from_str(&status)),
-            // A store, or one that has ended.
+            // The socket of a store, or of a service that has ended.
             Ok(None) => {}
             Err(error) if error.kind() == StoreErrorKind::NotRunning => {}
             Err(error) => eprintln!("warning: {}", one_line(&error.to_string())),
@@ -155,7 +155,7 @@ fn list(json: bool) -> Result<(), Failure> {
     print(running(&found, width()).as_bytes())
 }
 
-/// What an argument stands for.
+/// The value of an argument.
 fn argument(text: &str, store: &StoreName) -> Result<Value, Failure> {
     if let Some(name) = text.strip_prefix("store:") {
         let (object, bytes) = store.connect()?.get_bytes(name)?;
@@ -194,7 +194,7 @@ fn payload(kind: Kind, bytes: &[u8], text: &str) -> Result<Value, Failure> {
         .map_err(|error| usage(format!("{text}: {error}")))
 }
 
-/// A value from JSON; `None` for objects, which stand for nothing.
+/// Converts JSON to a value. `None` for objects, which have no meaning as an argument.
 fn plain(json: serde_json::Value) -> Option<Value> {
     Some(match json {
         serde_json::Value::Null => Value::Nothing,
@@ -216,7 +216,7 @@ fn payloads(value: &Value) -> usize {
     }
 }
 
-/// Writes the arrays of a value to files, and returns the value as JSON.
+/// Writes the arrays of a value to files. Returns the value as JSON.
 fn write<'a>(
     value: Value,
     files: &mut impl Iterator<Item = &'a PathBuf>,
@@ -227,7 +227,7 @@ fn write<'a>(
             Ok(value) => value.into(),
             Err(_) => (value as u64).into(),
         },
-        // As Rust and Python write it where JSON has no number for it.
+        // JSON has no such numbers: use the texts of Rust and Python.
         Value::Float(value) if !value.is_finite() => value.to_string().to_lowercase().into(),
         Value::Float(value) => value.into(),
         Value::Text(text) => text.into(),

@@ -69,7 +69,7 @@ pub(super) fn put(args: &PutArgs) -> Result<(), Failure> {
         true => Box::new(io::stdin()),
         false => Box::new(File::open(path).map_err(|error| failed(&error))?),
     };
-    // Enough to know what it is.
+    // Read enough bytes to recognize the format.
     let mut start = Vec::new();
     file.by_ref()
         .take(8)
@@ -147,17 +147,18 @@ pub(super) fn get(args: &GetArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes a file that appears whole or not at all.
+/// Writes a file atomically: it appears complete or not at all.
 pub(super) fn write_file(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     // A pipe or a device is written to, not replaced.
     if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-        // With `create`, Linux refuses the pipe of another user in a folder that all may write to, such as /tmp.
+        // With `create`, Linux would refuse the pipe of another user in a folder that all users may write to, such as
+        // /tmp.
         let mut file = File::options()
             .write(true)
             .create(true)
             .truncate(false)
             .open(path)?;
-        // It may have become a file meanwhile.
+        // It may have been replaced by a file meanwhile.
         if !file.metadata()?.is_file() {
             return parts.iter().try_for_each(|part| file.write_all(part));
         }

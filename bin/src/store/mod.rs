@@ -64,8 +64,8 @@ pub(crate) struct StoreName {
     name: String,
 }
 
-/// The name of the store, unless a flag gives it. Not clap's `env`: it counts a set variable as an argument, which
-/// conflicts with the exclusive --generate.
+/// The name of the store if no flag specifies it. Not clap's `env`, which counts a set variable as an argument; that
+/// would conflict with the exclusive --generate.
 fn default_name() -> String {
     match std::env::var("ARENITE_STORE") {
         Ok(name) if !name.is_empty() => name,
@@ -79,7 +79,7 @@ impl StoreName {
     }
 }
 
-/// Why a command of the store failed.
+/// The reason why a command of the store failed.
 #[derive(Debug)]
 struct Failure {
     message: String,
@@ -132,7 +132,7 @@ fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     print(line.as_bytes())
 }
 
-/// The width of the terminal at stdout in columns; `None` if it is none.
+/// The width of the terminal at stdout in columns. `None` if stdout is no terminal.
 fn width() -> Option<usize> {
     let (width, _) = terminal_size::terminal_size().filter(|_| io::stdout().is_terminal())?;
     Some(usize::from(width.0))

@@ -83,7 +83,7 @@ struct Ready<'a> {
 }
 
 pub(super) fn serve(args: &ServeArgs) -> Result<(), Failure> {
-    // A descriptor for each large object and each client: the soft limit is that of programs that use `select`.
+    // Each large object and each client needs a descriptor. The soft limit is low only for programs that use `select`.
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
@@ -102,7 +102,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Failure> {
             stopper.stop();
         }
     });
-    // Requests that come before the server runs wait for it.
+    // Requests that arrive before the server runs wait for it.
     let page = match &args.http {
         Some(address) => Some(serve_page(&args.name, address)?),
         None => None,
@@ -141,7 +141,8 @@ fn serve_page(name: &str, address: &Address) -> Result<Page, Failure> {
     })
 }
 
-/// Tells systemd, or what stands in for it, about this service (`sd_notify`). Nothing if it does not ask.
+/// Notifies systemd, or a replacement of it, about this service (`sd_notify`). Does nothing if no service manager
+/// requests it.
 fn notify(state: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
         return;

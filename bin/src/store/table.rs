@@ -5,17 +5,17 @@ use arenite::store::{Client, Object};
 
 use crate::text::{show_bytes, show_name};
 
-/// Blanks between columns.
+/// The number of blanks between columns.
 const GAP: usize = 2;
 
-/// A table's cell alignment.
+/// The alignment of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Align {
     Left,
     Right,
 }
 
-/// The objects, a line each, below a heading. Lines longer than `width` are cut.
+/// The objects, one per line, below a heading. Lines longer than `width` are truncated.
 pub(super) fn objects(objects: &[Object], now: f64, width: Option<usize>) -> String {
     let heading = ["NAME", "KIND", "SIZE", "AGE", "LEASES", "MAKER"];
     let align = [
@@ -39,7 +39,7 @@ pub(super) fn objects(objects: &[Object], now: f64, width: Option<usize>) -> Str
     render(heading, align, rows, width)
 }
 
-/// The clients, a line each, below a heading.
+/// The clients, one per line, below a heading.
 pub(super) fn clients(clients: &[Client], width: Option<usize>) -> String {
     let heading = ["CLIENT", "PROCESS", "LEASES", "HOLDS"];
     let align = [Align::Left, Align::Right, Align::Right, Align::Right];
@@ -54,7 +54,7 @@ pub(super) fn clients(clients: &[Client], width: Option<usize>) -> String {
     render(heading, align, rows, width)
 }
 
-/// The kernels of a service, a line each, below a heading.
+/// The kernels of a service, one per line, below a heading.
 pub(super) fn kernels(kernels: &[KernelInfo], width: Option<usize>) -> String {
     let rows = kernels
         .iter()
@@ -62,7 +62,7 @@ pub(super) fn kernels(kernels: &[KernelInfo], width: Option<usize>) -> String {
     render(["KERNEL", "SIGNATURE"], [Align::Left; 2], rows, width)
 }
 
-/// Services by their status, a line each, below a heading.
+/// The services by their status, one per line, below a heading.
 pub(super) fn running(services: &[serde_json::Value], width: Option<usize>) -> String {
     let heading = [
         "SERVICE", "PROGRAM", "KERNELS", "CLIENTS", "CALLS", "FAILED",
@@ -118,7 +118,7 @@ fn render<const N: usize>(
     text
 }
 
-/// The line, or its start with an ellipsis if it is wider.
+/// The line; if it is too wide, its beginning with an ellipsis.
 pub(super) fn cut(line: &str, width: Option<usize>) -> String {
     match width {
         Some(width) if line.chars().count() > width && width > 0 => {
@@ -129,7 +129,7 @@ pub(super) fn cut(line: &str, width: Option<usize>) -> String {
     }
 }
 
-/// A time in the largest unit that it fills: `3 s`, `12 min`, `5 h`, `9 d`.
+/// A time in the largest unit of which it is at least one: `3 s`, `12 min`, `5 h`, `9 d`.
 pub(super) fn age(seconds: f64) -> String {
     let seconds = seconds.max(0.0) as u64;
     match seconds {

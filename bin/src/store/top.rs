@@ -1,4 +1,4 @@
-//! `arenite top`: a store at this moment, again each second.
+//! `arenite top`: shows the state of a store, updated each second.
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
@@ -45,7 +45,7 @@ pub(crate) struct TopArgs {
     color: Choice,
 }
 
-/// A store at one moment.
+/// The state of a store at one moment.
 #[derive(Serialize)]
 struct View {
     store: StoreInfo,
@@ -64,7 +64,7 @@ impl View {
         })
     }
 
-    /// The view as text. Without a size nothing is cut.
+    /// The view as text. Without a size, nothing is truncated.
     fn text(&self, now: f64, size: Option<(usize, usize)>, color: bool) -> String {
         let (width, height) = (size.map(|(width, _)| width), size.map(|(_, height)| height));
         let info = &self.store;
@@ -105,7 +105,7 @@ impl View {
             text += &painted(Style::new(), &retained);
         }
         text.push('\n');
-        // The clients get what the objects leave, but at least a third.
+        // The clients get the lines that the objects leave, but at least a third.
         let above = text.lines().count() + 3;
         let lines = height.map(|height| height.saturating_sub(above));
         let client_table = clients(&self.clients, width);
@@ -119,7 +119,7 @@ impl View {
     }
 }
 
-/// Appends a table, of which the first line is the heading: at most `most` lines. Returns their number.
+/// Appends at most `most` lines of a table, whose first line is the heading. Returns the number of lines.
 fn append(text: &mut String, table: &str, most: Option<usize>, heading: Style) -> usize {
     let all = table.lines().count();
     let shown = most.map_or(all, |most| most.min(all));
@@ -173,7 +173,7 @@ pub(super) fn top(args: &TopArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The terminal's other screen, without line editing. Restored on drop.
+/// The alternate screen of the terminal, without line editing. Restored on drop.
 struct Screen {
     before: Option<Termios>,
 }
@@ -181,7 +181,7 @@ struct Screen {
 impl Screen {
     fn open() -> Result<Screen, Failure> {
         let stdin = io::stdin();
-        // Without a terminal there are no keys, and Ctrl-C still works.
+        // Without a terminal there are no keys, but Ctrl-C works.
         let before = tcgetattr(&stdin).ok();
         if let Some(before) = &before {
             let mut quiet = before.clone();
@@ -194,12 +194,12 @@ impl Screen {
     }
 
     fn show(&self, text: &str) -> Result<(), Failure> {
-        // Each line ends by clearing what an older one left; the rest of the screen is cleared at the end.
+        // Each line clears the rest of an older line; at the end the rest of the screen is cleared.
         let lines = text.replace('\n', "\x1b[K\n");
         print(format!("\x1b[H{}\x1b[J", lines.trim_end_matches('\n')).as_bytes())
     }
 
-    /// Waits for a key or `time`. Whether the user wants to quit.
+    /// Waits for a key, at most for `time`. Returns whether the user wants to quit.
     fn quits(&self, time: Duration) -> bool {
         let millis = u16::try_from(time.as_millis()).unwrap_or(u16::MAX);
         if self.before.is_none() {
@@ -208,7 +208,7 @@ impl Screen {
         }
         let stdin = io::stdin();
         let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
-        // A signal ends the wait early: the size of the terminal changed, or the flag is set.
+        // A signal ends the wait early: the size of the terminal has changed, or the stop flag is set.
         if poll(&mut fds, PollTimeout::from(millis)) != Ok(1) {
             return false;
         }

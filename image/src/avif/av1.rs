@@ -1,7 +1,7 @@
-//! AV1 by re_rav1d, a fork of rav1d, which is dav1d in Rust: one picture from the bytes of one item.
+//! AV1 by re_rav1d, a fork of rav1d, which is dav1d translated to Rust: decodes one picture from the bytes of one item.
 //!
-//! rav1d is called here through its interface of C. The safe one that the fork adds panics on reserved code points. The
-//! `unsafe` blocks pass pointers to locals, and read the samples of a picture that rav1d returned.
+//! This module calls the C interface of rav1d: the safe interface of the fork panics on reserved code points. The
+//! `unsafe` blocks pass pointers to local variables, and read the samples of a picture that rav1d returned.
 //!
 //! A panic of rav1d aborts the process: its functions are `extern "C"`. No file is known that leads to one.
 
@@ -25,7 +25,7 @@ use super::boxes::corrupt;
 use super::container::{CodePoints, Config};
 use super::picture::{Owner, Picture};
 
-/// rav1d's "try again" and "not allocated", as it returns them.
+/// The results "try again" and "not allocated" of rav1d.
 const AGAIN: i32 = -11;
 const NO_MEMORY: i32 = -12;
 
@@ -36,23 +36,23 @@ pub(super) struct Frame(Box<Dav1dPicture>);
 struct Context(Option<Dav1dContext>);
 
 impl Context {
-    /// A decoder that runs on the caller's thread, and refuses frames of more than this number of pixels.
+    /// A decoder that runs on the caller's thread, and rejects frames of more than `most_pixels` pixels.
     fn new(operating_point: u8, most_pixels: u32) -> Result<Self, ImageError> {
         let mut settings = MaybeUninit::<Dav1dSettings>::uninit();
-        // SAFETY: the pointer is that of a local, which is only written.
+        // SAFETY: the pointer is that of a local variable, which is only written.
         unsafe { dav1d_default_settings(NonNull::from(&mut settings).cast()) };
-        // SAFETY: the call above has written all of it.
+        // SAFETY: the call above has initialised it.
         let mut settings = unsafe { settings.assume_init() };
         settings.n_threads = 1;
         settings.max_frame_delay = 1;
         settings.operating_point = operating_point.into();
-        // The best of several layers.
+        // Decodes only the best of several layers.
         settings.all_layers = 0;
         settings.frame_size_limit = most_pixels as c_uint;
-        // SAFETY: there is no function that would be called.
+        // SAFETY: no function is passed, so none can be called.
         settings.logger = unsafe { Dav1dLogger::new(None, None) };
         let mut context = Self(None);
-        // SAFETY: both pointers are those of locals, valid and initialized for the whole call.
+        // SAFETY: both pointers are those of local variables, initialised and valid for the whole call.
         let result = unsafe {
             dav1d_open(
                 Some(NonNull::from(&mut context.0)),
@@ -65,16 +65,16 @@ impl Context {
         }
     }
 
-    /// Passes on data. Returns rav1d's result; what it took is gone from `data`.
+    /// Passes data to the decoder, which removes from `data` what it has taken. Returns rav1d's result.
     fn send(&mut self, data: &mut Data) -> i32 {
-        // SAFETY: the context is open until `drop`; `data` is what rav1d made or left of it.
+        // SAFETY: the context is open until `drop`. rav1d made `data`, and changed it since only by taking from it.
         unsafe { dav1d_send_data(self.0, Some(NonNull::from(&mut data.0))).0 }
     }
 
-    /// The next picture, or rav1d's result without one.
+    /// The next picture, or rav1d's result if there is none.
     fn picture(&mut self) -> Result<Dav1dPicture, i32> {
         let mut picture = Dav1dPicture::default();
-        // SAFETY: the context is open until `drop`; `picture` is a local that holds nothing, and is only written.
+        // SAFETY: the context is open until `drop`. `picture` is an empty local variable, which is only written.
         let result = unsafe { dav1d_get_picture(self.0, Some(NonNull::from(&mut picture))) };
         match result.0 {
             0 => Ok(picture),
@@ -85,8 +85,8 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        // SAFETY: the context is what `dav1d_open` stored, or `None`, and nothing uses it afterwards. Pictures have
-        // references of their own to what they need.
+        // SAFETY: the context is what `dav1d_open` stored, or `None`, and is not used afterwards. Pictures have their
+        // own references to the data that they need.
         unsafe { dav1d_close(Some(NonNull::from(&mut self.0))) };
     }
 }
@@ -97,13 +97,13 @@ struct Data(Dav1dData);
 impl Data {
     fn copied(bytes: &[u8]) -> Result<Self, ImageError> {
         let mut data = Self(Dav1dData::default());
-        // SAFETY: the pointer is that of a local that holds nothing, and is only written.
+        // SAFETY: the pointer is that of an empty local variable, which is only written.
         let start = unsafe { dav1d_data_create(Some(NonNull::from(&mut data.0)), bytes.len()) };
         if start.is_null() {
             let bytes = bytes.len() as u64;
             return Err(ImageError::OutOfMemory { bytes });
         }
-        // SAFETY: the call above allocated as many bytes at `start`, and has shown them to nothing else yet.
+        // SAFETY: the call above allocated `bytes.len()` bytes at `start`, and no other code has their address yet.
         unsafe { start.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         Ok(data)
     }
@@ -111,7 +111,7 @@ impl Data {
 
 impl Drop for Data {
     fn drop(&mut self) {
-        // SAFETY: the struct is what rav1d made or left of it; it is empty if all was taken.
+        // SAFETY: rav1d made the struct. It is empty if all data was taken.
         unsafe { dav1d_data_unref(Some(NonNull::from(&mut self.0))) };
     }
 }
@@ -119,7 +119,7 @@ impl Drop for Data {
 /// Decodes the first picture in `bytes`.
 ///
 /// # Errors
-/// If there is none, or if it has not these sides.
+/// If there is no picture, or if it has other sides.
 pub(super) fn decode(
     bytes: &[u8],
     (width, height): (u32, u32),
@@ -128,7 +128,7 @@ pub(super) fn decode(
     if bytes.is_empty() {
         return Err(corrupt("a picture without data"));
     }
-    // 0 would be no limit; no picture has so many pixels that it does not fit.
+    // 0 would mean no limit. If the number of pixels does not fit, the largest limit applies.
     let pixels = u64::from(width) * u64::from(height);
     let most = u32::try_from(pixels).unwrap_or(u32::MAX).max(1);
     let mut context = Context::new(operating_point, most)?;
@@ -155,7 +155,8 @@ pub(super) fn decode(
         DAV1D_PIXEL_LAYOUT_I422 => (1, 0),
         _ => (0, 0),
     };
-    // SAFETY: rav1d stores the header that a picture was decoded by, and keeps it as long as the picture.
+    // SAFETY: rav1d stores a pointer to the header with which it decoded the picture, and keeps it as long as the
+    // picture.
     let header = inner.0.seq_hdr.map(|header| unsafe { header.as_ref() });
     let code_points = CodePoints {
         primaries: header.map_or(2, |header| header.pri as u8),
@@ -168,8 +169,8 @@ pub(super) fn decode(
     let is_grey = p.layout == DAV1D_PIXEL_LAYOUT_I400;
     let channel = |number: usize| Some((start[number]?.cast(), stride[number.min(1)]));
     let channels = [channel(0), channel(1), channel(2)];
-    // SAFETY: rav1d allocated the stride of a channel for each of its rows, and filled in the samples of the picture,
-    // which has this depth. They stay as they are as long as the frame.
+    // SAFETY: rav1d allocated the stride of a channel for each of its rows, and has written the samples of the picture,
+    // which has this depth. It does not change them as long as the frame exists.
     Ok(unsafe {
         Picture::new(
             Owner::Av1(inner),
@@ -184,12 +185,12 @@ pub(super) fn decode(
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        // SAFETY: the picture is what rav1d returned, and nothing borrows it any more.
+        // SAFETY: rav1d returned the picture, and nothing borrows it any more.
         unsafe { dav1d_picture_unref(Some(NonNull::from(&mut *self.0))) };
     }
 }
 
-/// Rewords a result of rav1d.
+/// Converts a result of rav1d to an error.
 fn translate(result: i32) -> ImageError {
     match result {
         NO_MEMORY => ImageError::OutOfMemory { bytes: 0 },

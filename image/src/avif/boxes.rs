@@ -3,10 +3,10 @@
 use super::super::error::ImageError;
 use super::super::format::Format;
 
-/// The four letters of a box, an item or a reference.
+/// The four letters that identify a box, an item or a reference.
 pub(in super::super) type Kind = [u8; 4];
 
-/// Reads from the start of a box or file on.
+/// Reads from the start of a box or a file.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct Reader<'a> {
     rest: &'a [u8],
@@ -33,7 +33,7 @@ impl<'a> Reader<'a> {
         Self { rest: bytes }
     }
 
-    /// Everything that is left.
+    /// All bytes that are left.
     pub(in super::super) const fn rest(&self) -> &'a [u8] {
         self.rest
     }
@@ -78,7 +78,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A number of 0, 4 or 8 bytes; one of 0 bytes is 0.
+    /// A number of 0, 4 or 8 bytes. With 0 bytes it is 0.
     pub(super) fn number(&mut self, bytes: u8) -> Result<u64, ImageError> {
         match bytes {
             0 => Ok(0),
@@ -88,7 +88,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A text up to its final zero.
+    /// The text up to the next zero byte.
     pub(super) fn text(&mut self) -> Result<&'a [u8], ImageError> {
         let zero = self.rest.iter().position(|&byte| byte == 0);
         let text = self.take(zero.ok_or_else(too_short)?)?;
@@ -102,7 +102,7 @@ impl<'a> Reader<'a> {
         Ok(((word >> 24) as u8, word & 0x00ff_ffff))
     }
 
-    /// The next box inside of a box; `None` at the end.
+    /// The next box inside a box; `None` at the end.
     pub(super) fn inner_box(&mut self) -> Result<Option<(Kind, Reader<'a>)>, ImageError> {
         match self.top_box()? {
             Some(found) if found.is_truncated => Err(too_short()),
@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The next box of a file; `None` at the end, or if not even a header is left.
+    /// The next box of a file; `None` at the end, or if less than a header is left.
     pub(in super::super) fn top_box(&mut self) -> Result<Option<TopBox<'a>>, ImageError> {
         if self.rest.len() < 8 {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! From the planes of AV1 to interleaved pixels: chroma is enlarged, matrix and range are undone (H.273).
+//! Converts the planes of AV1 to interleaved pixels: enlarges chroma, and applies matrix and range (H.273).
 
 use super::super::error::ImageError;
 use super::super::format::Format;
@@ -6,7 +6,7 @@ use super::boxes::corrupt;
 use super::container::{CodePoints, Config};
 use super::picture::{Picture, Plane, Sample};
 
-/// Pixels in the making: rows of samples, channels interleaved.
+/// Pixels under construction: rows of samples with interleaved channels.
 pub(super) struct Canvas<'a, T> {
     pub(super) samples: &'a mut [T],
     pub(super) width: usize,
@@ -14,11 +14,11 @@ pub(super) struct Canvas<'a, T> {
     pub(super) channels: usize,
 }
 
-/// A sample of decoded pixels: 8 or 16 bits, all of which are used.
+/// A sample of decoded pixels: 8 or 16 bits with full range.
 pub(super) trait Output: Copy + Default {
     const MOST: f32;
 
-    /// Rounds to the nearest sample; numbers beyond the range become its ends.
+    /// Rounds to the nearest sample. Values beyond the range become its ends.
     fn rounded(value: f32) -> Self;
 }
 
@@ -38,28 +38,28 @@ impl Output for u16 {
     }
 }
 
-/// How to get colours from luma and chroma.
+/// How luma and chroma are converted to colours.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Matrix {
     /// The channels are green, blue and red.
     Identity,
-    /// What the two numbers of chroma add to luma: in red, in green, in blue.
+    /// For red, green and blue: the factors by which the two chroma values are added to luma.
     Sums([[f32; 2]; 3]),
 }
 
 impl Matrix {
-    /// The matrix of code points.
+    /// The matrix for these code points.
     fn of(points: CodePoints) -> Result<Self, ImageError> {
-        // The shares of red and blue in luma.
+        // The weights of red and blue in luma.
         let (red, blue) = match (points.matrix, points.primaries) {
             (0, _) => return Ok(Self::Identity),
             (1, _) | (12, 1) => (0.2126, 0.0722),
-            // Not specified is what most others take, too.
+            // If the matrix is not specified, most other programs use this one.
             (2 | 5 | 6, _) => (0.299, 0.114),
             (4, _) => (0.30, 0.11),
             (7, _) => (0.212, 0.087),
             (9, _) | (12, 9) => (0.2627, 0.0593),
-            // Green and orange.
+            // YCgCo: green and orange.
             (8, _) => return Ok(Self::Sums([[-1.0, 1.0], [1.0, 0.0], [-1.0, -1.0]])),
             (other, _) => {
                 let reason = format!("colours by matrix {other}");
@@ -73,7 +73,7 @@ impl Matrix {
     }
 }
 
-/// From the numbers in a plane to those of an output: `(number - zero) * scale`.
+/// Converts the values of a plane to those of the output: `(number - zero) * scale`.
 #[derive(Debug, Clone, Copy)]
 struct Range {
     zero: f32,
@@ -81,7 +81,7 @@ struct Range {
 }
 
 impl Range {
-    /// Black is 0, white is `most`.
+    /// Luma: black becomes 0, white becomes `most`.
     fn of_luma(depth: u8, is_full: bool, most: f32) -> Self {
         let step = f32::from(1u16 << (depth - 8));
         match is_full {
@@ -96,7 +96,8 @@ impl Range {
         }
     }
 
-    /// No difference is 0, the largest half of `most`; for numbers that are `times` as large.
+    /// Chroma: no difference becomes 0, the largest difference half of `most`. The input values are multiplied by
+    /// `times`.
     fn of_chroma(depth: u8, is_full: bool, most: f32, times: f32) -> Self {
         let step = f32::from(1u16 << (depth - 8));
         let whole = if is_full {
@@ -115,11 +116,11 @@ impl Range {
     }
 }
 
-/// Chroma is enlarged in steps of a sixteenth: quarters in each direction.
+/// The scale of enlarged chroma values: 16, since they are weighted by quarters in each direction.
 const QUARTERS: f32 = 16.0;
 
 impl<T: Output> Canvas<'_, T> {
-    /// Draws a picture at an offset in pixels, as far as it is inside: its colours, or its grey. Alpha stays.
+    /// Draws the part of a picture that lies inside, at an offset in pixels: colours or grey. Alpha does not change.
     pub(super) fn draw<S: Sample>(
         &mut self,
         picture: &Picture,
@@ -170,7 +171,7 @@ impl<T: Output> Canvas<'_, T> {
         Ok(())
     }
 
-    /// Draws a picture as alpha.
+    /// Draws a picture as the alpha channel.
     pub(super) fn draw_alpha<S: Sample>(
         &mut self,
         picture: &Picture,
@@ -202,7 +203,7 @@ impl<T: Output> Canvas<'_, T> {
         Ok(())
     }
 
-    /// The rows from an offset on, without what is left of it.
+    /// The part of each row to the right of the offset, from the offset's row on.
     fn rows(&mut self, (left, top): (usize, usize)) -> impl Iterator<Item = &mut [T]> {
         let start = left.min(self.width) * self.channels;
         let rows = self.samples.chunks_exact_mut(self.width * self.channels);
@@ -216,11 +217,11 @@ fn plane<S: Sample>(picture: &Picture, number: usize) -> Result<Plane<'_, S>, Im
     plane.ok_or_else(|| corrupt("its picture lacks a channel"))
 }
 
-/// A row of chroma in the width of luma, each number 16 times what it was. Samples of chroma are in the middle of the
-/// pixels that they are for, so that each pixel is a quarter away from one, and three from the next.
+/// A row of chroma at the width of luma, with values multiplied by 16. A chroma sample is in the middle of its pixels,
+/// so the distance of each pixel from the nearest two chroma samples is a quarter and three quarters.
 struct Enlarged {
     shifts: (u32, u32),
-    /// The row as it is stored, four times what it was.
+    /// The row at its stored width, with values multiplied by 4.
     narrow: Vec<u32>,
     wide: Vec<u32>,
 }
@@ -238,7 +239,7 @@ impl Enlarged {
         &self.wide
     }
 
-    /// Makes the row for row `y` of luma.
+    /// Computes the row for row `y` of luma.
     fn fill<S: Sample>(&mut self, plane: Plane<'_, S>, y: usize) {
         let near = y >> self.shifts.1;
         let far = match (self.shifts.1, y % 2) {

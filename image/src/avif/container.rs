@@ -1,6 +1,6 @@
-//! The container of AVIF (HEIF, ISO/IEC 23008-12): which items the file has, where their bytes are, which properties
-//! describe them, and how they refer to each other. Everything is checked against the length of the file; nothing is
-//! allocated beyond a small multiple of it.
+//! The container of AVIF (HEIF, ISO/IEC 23008-12): the items of the file, the location of their bytes, the properties
+//! that describe them, and their references to each other. Everything is checked against the length of the file; no
+//! allocation exceeds a small multiple of it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,17 +9,17 @@ use super::super::error::ImageError;
 use super::super::format::Format;
 use super::boxes::{Kind, Reader, corrupt};
 
-/// What the file says about its items.
+/// The metadata about the items of a file.
 #[derive(Debug)]
 pub(super) struct Container<'a> {
     file: &'a [u8],
-    /// The item that is the picture.
+    /// The number of the item that is the picture.
     pub(super) primary: u32,
     items: BTreeMap<u32, Item<'a>>,
-    /// Properties that items share, by their position from 1 on.
+    /// The properties, which items share. An item names them by position, from 1 on.
     properties: Vec<(Kind, Reader<'a>)>,
     references: Vec<Reference>,
-    /// The data of items inside of the metadata.
+    /// The data of items that is stored inside the metadata.
     inner_data: &'a [u8],
 }
 
@@ -30,9 +30,9 @@ struct Item<'a> {
     content_type: &'a [u8],
     is_protected: bool,
     source: Source,
-    /// Where the item is in its source: offset and length, where 0 is up to the end.
+    /// The extents of the item in its source: offset and length. Length 0 means up to the end.
     extents: Vec<(u64, u64)>,
-    /// Numbers of properties, and whether a reader must know them.
+    /// The numbers of properties, and for each whether a reader must know it.
     properties: Vec<(u16, bool)>,
 }
 
@@ -51,29 +51,29 @@ struct Reference {
     to: Vec<u32>,
 }
 
-/// What the properties say about an item.
+/// The properties of an item.
 #[derive(Debug, Default)]
 pub(super) struct Properties<'a> {
     pub(super) sides: Option<(u32, u32)>,
     pub(super) config: Option<Config>,
-    /// What the decoder of HEVC needs besides; `None` for AV1.
+    /// Further parameters for the decoder of HEVC; `None` for AV1.
     pub(super) hevc: Option<HevcHeader<'a>>,
     pub(super) code_points: Option<CodePoints>,
     pub(super) icc: Option<&'a [u8]>,
     pub(super) crop: Option<Crop>,
     pub(super) turn: Turn,
-    /// What an auxiliary picture is for.
+    /// The purpose of an auxiliary picture.
     pub(super) purpose: Option<&'a [u8]>,
-    /// Which of several qualities in the data is meant.
+    /// The number of the quality to decode, if the data has several.
     pub(super) operating_point: u8,
 }
 
 /// Parameters of HEVC, from the configuration of the decoder (`hvcC`).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HevcHeader<'a> {
-    /// Bytes of the length before each unit of the data.
+    /// The number of bytes of the length that precedes each unit of the data.
     pub(super) length_size: usize,
-    /// Lists of units.
+    /// Lists of units of parameters.
     lists: Reader<'a>,
 }
 
@@ -85,7 +85,7 @@ pub(super) struct Config {
     pub(super) is_grey: bool,
 }
 
-/// How numbers stand for colours (H.273).
+/// How numbers are converted to colours (H.273).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CodePoints {
     pub(super) primaries: u8,
@@ -94,7 +94,7 @@ pub(super) struct CodePoints {
     pub(super) is_full: bool,
 }
 
-/// The part of a picture that is shown, in pixels.
+/// The visible part of a picture, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Crop {
     pub(super) left: u32,
@@ -103,7 +103,7 @@ pub(super) struct Crop {
     pub(super) height: u32,
 }
 
-/// Quarter turns clockwise, and then maybe a flip from left to right.
+/// Quarter turns clockwise, followed by an optional flip from left to right.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Turn {
     pub(super) quarters: u8,
@@ -112,7 +112,7 @@ pub(super) struct Turn {
 
 impl Turn {
     fn turned(self, quarters: u8) -> Self {
-        // A flip turns the direction of what comes after it around.
+        // After a flip, turns have the opposite direction.
         let quarters = match self.is_flipped {
             true => self.quarters + 4 - quarters,
             false => self.quarters + quarters,
@@ -131,7 +131,7 @@ impl Turn {
     }
 }
 
-/// Items that describe the picture, at most: the first ones count.
+/// Maximum number of items that describe the picture; further ones are ignored.
 const MOST_CANDIDATES: usize = 16;
 
 impl<'a> Container<'a> {
@@ -199,7 +199,7 @@ impl<'a> Container<'a> {
         list.u16_or_u32(version > 0)?;
         while let Some((kind, mut info)) = list.inner_box()? {
             let (version, _) = info.version()?;
-            // Others do not say what the item is.
+            // Other boxes do not describe the item.
             if kind != *b"infe" || !matches!(version, 2 | 3) {
                 continue;
             }
@@ -316,7 +316,7 @@ impl<'a> Container<'a> {
         }
     }
 
-    /// The bytes of an item, at most as many as the file has.
+    /// The bytes of an item. They cannot be more than the file has.
     pub(super) fn data(&self, number: u32) -> Result<Cow<'a, [u8]>, ImageError> {
         let format = Format::Avif;
         let item = self.item(number)?;
@@ -357,29 +357,29 @@ impl<'a> Container<'a> {
         }
     }
 
-    /// Smaller pictures of the same.
+    /// The items that are smaller versions of the same picture.
     pub(super) fn thumbnails_of(&self, number: u32) -> impl Iterator<Item = u32> {
         self.references_to(number, b"thmb")
     }
 
-    /// The items to which an item refers; none without references of this kind.
+    /// The items to which an item refers; empty if it has no references of this kind.
     pub(super) fn references_from(&self, number: u32, kind: &Kind) -> &[u32] {
         let mut references = self.references.iter();
         let found = references.find(|found| found.kind == *kind && found.from == number);
         found.map_or(&[], |found| &found.to)
     }
 
-    /// The first items that refer to an item.
+    /// The items that refer to an item, up to [`MOST_CANDIDATES`].
     fn references_to(&self, number: u32, kind: &Kind) -> impl Iterator<Item = u32> {
         let references = self.references.iter();
         let found = references.filter(move |r| r.kind == *kind && r.to.contains(&number));
         found.map(|reference| reference.from).take(MOST_CANDIDATES)
     }
 
-    /// The item with the alpha of an item.
+    /// The item that contains the alpha of an item.
     pub(super) fn alpha_of(&self, number: u32) -> Result<Option<u32>, ImageError> {
         for auxiliary in self.references_to(number, b"auxl") {
-            // It may be a depth map, which may have properties of its own.
+            // An auxiliary picture may also be a depth map, with unknown properties.
             let purpose = self.first_property(auxiliary, b"auxC")?;
             let purpose = purpose.map(|mut content| {
                 content.version()?;
@@ -395,7 +395,7 @@ impl<'a> Container<'a> {
         Ok(None)
     }
 
-    /// EXIF and XMP of an item; what cannot be read is left out.
+    /// EXIF and XMP of an item. If one of them cannot be read, it is left out.
     pub(super) fn descriptions_of(&self, number: u32) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
         let (mut exif, mut xmp) = (None, None);
         for description in self.references_to(number, b"cdsc") {
@@ -406,7 +406,7 @@ impl<'a> Container<'a> {
             if item.kind == *b"Exif" && exif.is_none() {
                 exif = self.data(description).ok().and_then(|data| {
                     let mut reader = Reader::new(&data);
-                    // The number of bytes before the header of TIFF.
+                    // The number of bytes between the start of the item and the TIFF header.
                     let skipped = reader.u32().ok()? as usize;
                     Some(reader.rest().get(skipped..)?.to_vec())
                 });
@@ -430,7 +430,7 @@ impl<'a> Container<'a> {
             .map(|(_, content)| content))
     }
 
-    /// The properties of an item, and whether they are essential.
+    /// The properties of an item, with whether each is essential.
     fn properties_of(
         &self,
         number: u32,
@@ -443,10 +443,10 @@ impl<'a> Container<'a> {
         }))
     }
 
-    /// What the properties say about an item.
+    /// Reads all properties of an item.
     ///
     /// # Errors
-    /// If they contradict each other, or if an essential one is unknown.
+    /// If properties contradict each other, or an essential property is unknown.
     pub(super) fn properties(&self, number: u32) -> Result<Properties<'a>, ImageError> {
         let mut all = Properties::default();
         for ((kind, mut content), is_essential) in self.properties_of(number)? {
@@ -516,7 +516,7 @@ impl<'a> Container<'a> {
 }
 
 impl Properties<'_> {
-    /// The kind of samples, if the configuration is that of the decoder for items of this kind.
+    /// The kind of samples, if the configuration belongs to the decoder for items of this kind.
     pub(super) fn config_for(&self, kind: &Kind) -> Option<Config> {
         self.config
             .filter(|_| self.hevc.is_some() == (kind == b"hvc1"))
@@ -547,7 +547,7 @@ impl<'a> HevcHeader<'a> {
         if content.u8()? != 1 {
             return Err(corrupt("an unknown version of the decoder's configuration"));
         }
-        // Profile and level, and how the data can be split.
+        // Profile and level, and how decoding can be parallelised.
         content.take(15)?;
         let [chroma, luma_depth, chroma_depth] = [content.u8()?, content.u8()?, content.u8()?];
         // Frames per second.
@@ -563,7 +563,7 @@ impl<'a> HevcHeader<'a> {
         Ok((Config { depth, is_grey }, Self { length_size, lists }))
     }
 
-    /// Calls a function with each unit that is decoded before the data.
+    /// Calls a function with each unit of parameters, which the decoder needs before the data.
     pub(super) fn for_each_unit(
         &self,
         mut f: impl FnMut(&'a [u8]) -> Result<(), ImageError>,
@@ -581,7 +581,8 @@ impl<'a> HevcHeader<'a> {
 }
 
 impl Crop {
-    /// Reads width, height, and the offset of the middle from that of the picture, all of them fractions.
+    /// Reads the width and height of the crop, and the distance of its middle from the middle of the picture. All four
+    /// numbers are fractions.
     fn read(mut content: Reader<'_>, (width, height): (u32, u32)) -> Result<Self, ImageError> {
         let [across, down, right, below] = {
             let mut fraction =
@@ -592,7 +593,7 @@ impl Crop {
             let shown = shown
                 .checked_div(divisor)
                 .filter(|side| side * divisor == shown)?;
-            // (whole - shown) / 2 + offset / parts, where the offset has a sign.
+            // (whole - visible) / 2 + offset / parts, where the offset has a sign.
             let (offset, parts) = (i64::from(offset as i32), i64::from(parts));
             let free = i64::from(whole) - i64::from(shown);
             let doubled = (2 * offset).checked_div(parts)?;

@@ -1,32 +1,32 @@
-//! Writing of the container: the pictures of a file by ravif, with EXIF, XMP and a profile.
+//! Writes the container: takes the pictures from a file that ravif has made, and adds EXIF, XMP and a profile.
 
 use super::super::error::ImageError;
 use super::super::meta::Metadata;
 use super::boxes::{Kind, corrupt};
 use super::container::Container;
 
-/// An item to write. The first one is the picture.
+/// An item to write. The first item is the picture.
 struct Item<'a> {
     kind: Kind,
-    /// What follows the kind: the name, and the type of the content if the kind is `mime`.
+    /// The bytes after the kind: the name, and for the kind `mime` the type of the content.
     description: &'static [u8],
     data: Vec<&'a [u8]>,
-    /// How it refers to the first item.
+    /// The kind of the item's reference to the first item.
     reference: Option<Kind>,
-    /// Numbers of its properties, of which a reader must know those with the bit [`ESSENTIAL`].
+    /// The numbers of the item's properties. The bit [`ESSENTIAL`] marks properties that a reader must know.
     properties: Vec<u8>,
 }
 
 const ESSENTIAL: u8 = 0x80;
-/// How ravif makes luma and chroma of RGB (H.273): as BT.601.
+/// The matrix by which ravif converts RGB to luma and chroma (H.273): that of BT.601.
 const MATRIX: u8 = 6;
-/// Bytes between the start of EXIF in its item and its header: none.
+/// The number of bytes between the start of the item and the EXIF header: 0.
 const NONE_BEFORE: [u8; 4] = [0; 4];
 
-/// A file with the pictures of another one, and with this metadata. `None` beyond 4 GiB.
+/// A file with the pictures of `file` and with this metadata. `None` if it would exceed 4 GiB.
 ///
 /// # Errors
-/// If the other file cannot be read.
+/// If `file` cannot be read.
 pub(super) fn with_metadata(
     file: &[u8],
     metadata: &Metadata,
@@ -56,7 +56,7 @@ pub(super) fn with_metadata(
             uses.extend(add(b"colr", &[b"prof", icc]));
         }
         if let (true, Some(hdr)) = (items.is_empty(), metadata.hdr) {
-            // The matrix is that of the encoder, and all numbers are in use.
+            // The matrix of the encoder, and full range.
             let points = [0, hdr.primaries, 0, hdr.transfer(), 0, MATRIX, 0x80];
             uses.extend(add(b"colr", &[b"nclx", &points]));
         }
@@ -94,7 +94,7 @@ pub(super) fn with_metadata(
 
 fn written(items: &[Item<'_>], properties: &[u8]) -> Option<Vec<u8>> {
     let start = boxed(b"ftyp", &[b"avif\0\0\0\0avifmif1miaf"])?;
-    // Offsets have the same length whatever they are.
+    // The length of the metadata does not depend on the values of the offsets.
     let len = meta(items, properties, 0)?.len();
     let offset = start.len() + len + 8;
     let meta = meta(items, properties, offset)?;
@@ -102,12 +102,12 @@ fn written(items: &[Item<'_>], properties: &[u8]) -> Option<Vec<u8>> {
     Some([start, meta, boxed(b"mdat", &data)?].concat())
 }
 
-/// The metadata, for data from this offset on.
+/// The metadata box, for data that begins at `offset`.
 fn meta(items: &[Item<'_>], properties: &[u8], offset: usize) -> Option<Vec<u8>> {
     const FULL: &[u8] = &[0; 4];
     let count = u16::try_from(items.len()).ok()?;
     let count = count.to_be_bytes();
-    // Offsets and lengths of four bytes, and no base.
+    // Offsets and lengths have four bytes, and there is no base offset.
     let mut locations = [FULL, &[0x44, 0], &count].concat();
     let mut infos = [FULL, &count].concat();
     let mut uses = FULL.to_vec();
@@ -119,7 +119,7 @@ fn meta(items: &[Item<'_>], properties: &[u8], offset: usize) -> Option<Vec<u8>>
         let number = number.to_be_bytes();
         let len: usize = item.data.iter().map(|part| part.len()).sum();
         let len = u32::try_from(len).ok()?;
-        // In this file, in one part.
+        // The data is in this file, in one extent.
         locations.extend([&number[..], &[0, 0, 0, 1], &offset.to_be_bytes()].concat());
         locations.extend(len.to_be_bytes());
         offset = offset.checked_add(len)?;

@@ -1,7 +1,8 @@
-//! HEVC by libde265 of the system, which is loaded when it is first needed: one picture from the bytes of one item.
+//! HEVC by the system's libde265, which is loaded when it is first needed. Decodes one picture from the bytes of an
+//! item.
 //!
-//! The `unsafe` blocks call functions of libde265 as its header declares them, and pass pointers to locals. The sandbox of a
-//! worker forbids opening files: [`version`] loads the library before.
+//! The `unsafe` blocks call functions of libde265 as its header declares them, and pass pointers to local variables.
+//! The sandbox of a worker forbids opening files, so [`version`] loads the library earlier.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -16,13 +17,13 @@ use super::boxes::{Reader, corrupt};
 use super::container::{CodePoints, Config, HevcHeader};
 use super::picture::{Owner, Picture};
 
-/// The library, with the version of its interface.
+/// The file name of the library, with the version of its interface.
 const NAME: &str = "libde265.so.0";
 
 const OUT_OF_MEMORY: c_int = 7;
 const WAITING_FOR_INPUT: c_int = 13;
-/// Warnings from here on, of which these do not concern the picture: it cannot be decoded in parallel, there were more
-/// warnings.
+/// The lowest number of a warning. `HARMLESS` are warnings that do not affect the picture: it cannot be decoded in
+/// parallel, and there were more warnings than can be stored.
 const FIRST_WARNING: c_int = 1000;
 const HARMLESS: [c_int; 2] = [1000, 1001];
 
@@ -48,7 +49,7 @@ struct Spec {
 
 macro_rules! functions {
     ($($name:ident: fn($($argument:ty),*) $(-> $result:ty)?;)*) => {
-        /// What is called of libde265. The library stays loaded.
+        /// The functions of libde265 that are called. The library stays loaded.
         #[allow(non_snake_case, reason = "names of C")]
         struct Functions {
             $($name: unsafe extern "C" fn($($argument),*) $(-> $result)?,)*
@@ -58,7 +59,7 @@ macro_rules! functions {
             fn load() -> Result<Self, libloading::Error> {
                 // SAFETY: libde265 does nothing when it is loaded, and it is never unloaded.
                 let library = Box::leak(Box::new(unsafe { Library::new(NAME)? }));
-                // SAFETY: the types are those of de265.h, which are the same in all versions with this name.
+                // SAFETY: the types are those of de265.h, which are the same in all versions with this file name.
                 Ok(unsafe {
                     Self { $($name: *library.get(concat!("de265_", stringify!($name), "\0").as_bytes())?,)* }
                 })
@@ -114,11 +115,11 @@ pub(in super::super) fn version() -> Result<String, ImageError> {
 pub(super) struct Frame {
     library: &'static Functions,
     decoder: NonNull<c_void>,
-    /// Made by a box. libde265 has pointers to it.
+    /// Allocated by a `Box`. libde265 has pointers to it.
     limit: NonNull<Limit>,
 }
 
-/// What memory may be allocated for.
+/// The limit on memory for pictures.
 struct Limit {
     own: Allocation,
     default: Allocation,
@@ -129,14 +130,14 @@ struct Limit {
 /// Allocates memory for a picture, if it is not larger than the limit.
 ///
 /// # Safety
-/// libde265 calls it, with the pointer that it was given.
+/// Only libde265 may call it, with the pointer that was registered with it.
 unsafe extern "C" fn get_buffer(
     decoder: *mut c_void,
     spec: *mut Spec,
     image: *mut c_void,
     limit: *mut c_void,
 ) -> c_int {
-    // SAFETY: the limit lives as long as its decoder, and is only read but for its cell. The specification lives through the
+    // SAFETY: the limit lives as long as its decoder, and only its cell is written. The specification lives during the
     // call.
     let (limit, sides) = unsafe { (&*limit.cast::<Limit>(), &*spec) };
     let pixels = i64::from(sides.width) * i64::from(sides.height);
@@ -144,21 +145,21 @@ unsafe extern "C" fn get_buffer(
         limit.is_exceeded.set(true);
         return 0;
     }
-    // SAFETY: what libde265 would have called itself, with what it passes then.
+    // SAFETY: the function that libde265 would call by default, with the same arguments.
     unsafe { (limit.default.get)(decoder, spec, image, ptr::null_mut()) }
 }
 
 /// # Safety
-/// libde265 calls it, with the pointer that it was given.
+/// Only libde265 may call it, with the pointer that was registered with it.
 unsafe extern "C" fn release_buffer(decoder: *mut c_void, image: *mut c_void, limit: *mut c_void) {
-    // SAFETY: as above.
+    // SAFETY: as in `get_buffer`.
     unsafe { ((*limit.cast::<Limit>()).default.release)(decoder, image, ptr::null_mut()) }
 }
 
 impl Frame {
     fn new((width, height): (u32, u32)) -> Result<Self, ImageError> {
         let library = library()?;
-        // SAFETY: the function takes nothing.
+        // SAFETY: the function takes no arguments.
         let decoder = NonNull::new(unsafe { (library.new_decoder)() });
         let decoder = decoder.ok_or(ImageError::OutOfMemory { bytes: 0 })?;
         // Coded sides are multiples of the smallest block, which has up to 64 pixels.
@@ -173,7 +174,7 @@ impl Frame {
             most_pixels: coded(width) * coded(height),
             is_exceeded: Cell::new(false),
         })));
-        // SAFETY: the decoder is open, and the limit lives longer than it does.
+        // SAFETY: the decoder is open, and the limit outlives it.
         unsafe {
             let own = &raw mut (*limit.as_ptr()).own;
             (library.set_image_allocation_functions)(decoder.as_ptr(), own, limit.as_ptr().cast());
@@ -187,7 +188,7 @@ impl Frame {
 
     fn push(&mut self, unit: &[u8]) -> Result<(), ImageError> {
         let len = c_int::try_from(unit.len()).map_err(|_| corrupt("its data is too long"))?;
-        // SAFETY: the decoder is open; it copies the bytes.
+        // SAFETY: the decoder is open, and copies the bytes.
         let result = unsafe {
             (self.library.push_NAL)(
                 self.decoder.as_ptr(),
@@ -200,14 +201,14 @@ impl Frame {
         self.translate(result)
     }
 
-    /// Decodes what was pushed, up to the first picture.
+    /// Decodes the bytes that were pushed, up to the first picture.
     fn picture(&mut self) -> Result<NonNull<c_void>, ImageError> {
         let (library, decoder) = (self.library, self.decoder.as_ptr());
         // SAFETY: the decoder is open.
         self.translate(unsafe { (library.flush_data)(decoder) })?;
         loop {
             let mut more = 0;
-            // SAFETY: the decoder is open, and the pointer that of a local.
+            // SAFETY: the decoder is open, and the pointer is that of a local variable.
             let result = unsafe { (library.decode)(decoder, &raw mut more) };
             if result != WAITING_FOR_INPUT {
                 self.translate(result)?;
@@ -223,7 +224,7 @@ impl Frame {
         }
     }
 
-    /// An error for the first warning that concerns the picture: libde265 fills in what it cannot decode.
+    /// Returns an error for the first warning that affects the picture: libde265 fills in parts that it cannot decode.
     fn warnings(&self) -> Result<(), ImageError> {
         loop {
             // SAFETY: the decoder is open.
@@ -235,9 +236,9 @@ impl Frame {
         }
     }
 
-    /// Rewords a result of libde265.
+    /// Converts a result of libde265.
     fn translate(&self, result: c_int) -> Result<(), ImageError> {
-        // SAFETY: the limit lives as long as the frame; it is only read but for its cell.
+        // SAFETY: the limit lives as long as the frame, and only its cell is written.
         let limit = unsafe { self.limit.as_ref() };
         match result {
             0 => Ok(()),
@@ -264,7 +265,7 @@ impl Frame {
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        // SAFETY: the decoder is open, and nothing uses it afterwards. The limit is what a box leaked.
+        // SAFETY: the decoder is open and is not used afterwards. The limit was leaked from a `Box`.
         unsafe {
             (self.library.free_decoder)(self.decoder.as_ptr());
             drop(Box::from_raw(self.limit.as_ptr()));
@@ -272,10 +273,10 @@ impl Drop for Frame {
     }
 }
 
-/// Decodes the picture in `data`, by the parameters in the header.
+/// Decodes the picture in `data`, with the parameters in the header.
 ///
 /// # Errors
-/// If there is none, or if a part of it cannot be decoded.
+/// If there is no picture, or if a part of it cannot be decoded.
 pub(super) fn decode(
     data: &[u8],
     header: HevcHeader<'_>,
@@ -294,7 +295,7 @@ pub(super) fn decode(
     let picture = frame.picture()?;
     frame.warnings()?;
     let (library, image) = (frame.library, picture.as_ptr().cast_const());
-    // SAFETY: the picture lives until its decoder is freed or asked for the next one.
+    // SAFETY: the picture lives until its decoder is freed or asked for the next picture.
     let number =
         |function: unsafe extern "C" fn(*const c_void) -> c_int| unsafe { function(image) };
     let chroma_shifts = match number(library.get_chroma_format) {
@@ -310,7 +311,7 @@ pub(super) fn decode(
         matrix: short(number(library.get_image_matrix_coefficients)),
         is_full: number(library.get_image_full_range_flag) != 0,
     };
-    // SAFETY: as above; each picture has channel 0, and the others unless it is grey.
+    // SAFETY: as above. Each picture has channel 0; it has the others unless it is grey.
     let of_channel = |function: unsafe extern "C" fn(*const c_void, c_int) -> c_int, channel| unsafe {
         function(image, channel)
     };
@@ -325,7 +326,7 @@ pub(super) fn decode(
     }
     let channel = |number: c_int| {
         let mut stride = 0;
-        // SAFETY: as above, and the pointer is that of a local.
+        // SAFETY: as above, and the pointer is that of a local variable.
         let start = unsafe { (library.get_image_plane)(image, number, &raw mut stride) };
         Some((NonNull::new(start.cast_mut())?, stride as isize))
     };
@@ -337,8 +338,8 @@ pub(super) fn decode(
         depth: short(depth),
         is_grey,
     };
-    // SAFETY: libde265 allocated these rows, and has decoded or filled in all of them: bytes, or words above 8 bits. The
-    // picture is its decoder's, which decodes nothing more.
+    // SAFETY: libde265 allocated these rows, and has decoded or filled in all of them: bytes, or words above 8 bits.
+    // The picture belongs to its decoder, which decodes nothing more.
     Ok(unsafe {
         Picture::new(
             Owner::Hevc(frame),

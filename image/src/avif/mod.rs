@@ -1,5 +1,5 @@
-//! AVIF and HEIC: the still picture of a file, upright as the file says. The container is read here, AV1 by rav1d, HEVC by
-//! libde265 of the system, and ravif writes AVIF.
+//! AVIF and HEIC: the still picture of a file, in the orientation that the file specifies. The container is read here;
+//! rav1d decodes AV1, the system's libde265 decodes HEVC, and ravif encodes AVIF.
 
 #[allow(unsafe_code, reason = "the decoder has the interface of C only")]
 mod av1;
@@ -33,14 +33,14 @@ use picture::Picture;
 pub(super) use hevc::version as hevc_version;
 pub(super) use write::encode;
 
-/// Decodes the still picture of a file; that of an animation is its first frame, as a rule.
+/// Decodes the still picture of a file. In an animation this is usually the first frame.
 pub(super) fn decode(
     input: &[u8],
     format: Format,
     request: Request<'_>,
 ) -> Result<Decoded, ImageError> {
     let decoded = decode_primary(input, format, request);
-    // What both have in common names AVIF.
+    // Errors in code that both formats share name AVIF: replace the format.
     decoded.map_err(|error| error.with_format(format))
 }
 
@@ -115,7 +115,7 @@ fn decode_primary(
         None => Hdr::of_code_points(points.primaries, points.transfer),
     };
     let metadata = Metadata {
-        // Its orientation does not count.
+        // The orientation in EXIF is ignored: that of the container counts.
         exif: exif.map(without_prefix),
         xmp,
         icc: icc
@@ -133,13 +133,13 @@ fn decode_primary(
     })
 }
 
-/// A picture in one item, or a grid of several.
+/// A picture that consists of one item, or of a grid of items.
 struct Item<'a> {
     container: &'a Container<'a>,
     number: u32,
     properties: Properties<'a>,
     sides: (u32, u32),
-    /// That of each tile.
+    /// The configuration of each tile.
     config: Config,
     tiles: Vec<u32>,
     columns: u32,
@@ -222,7 +222,7 @@ impl<'a> Item<'a> {
             }
         }
         let (tile_sides, config) = of_all.ok_or_else(|| corrupt("a grid without tiles"))?;
-        // Each tile shows a part of the picture, and together they show all of it.
+        // Each tile is a part of the picture, and together they cover it.
         let covers = |tile: u32, count: u32, whole: u32| {
             let all = u64::from(tile) * u64::from(count);
             all >= u64::from(whole) && all - u64::from(tile) < u64::from(whole)
@@ -248,7 +248,7 @@ impl<'a> Item<'a> {
         })
     }
 
-    /// The part that is shown.
+    /// The visible part.
     fn crop(&self) -> Crop {
         let (width, height) = self.sides;
         self.properties.crop.unwrap_or(Crop {
@@ -270,7 +270,7 @@ impl<'a> Item<'a> {
                 f64::from(shown.width) / f64::from(full.width),
                 f64::from(shown.height) / f64::from(full.height),
             );
-            // The same picture, up to the rounding of its shorter side: its longer side tells its scale.
+            // A thumbnail of the same picture, up to rounding of its shorter side: the longer side gives its scale.
             let error = (scale.0 - scale.1).abs() * f64::from(full.width.min(full.height));
             if error > 1.0 || scale.0 >= 1.0 || item.properties.turn != self.properties.turn {
                 return None;
@@ -278,7 +278,7 @@ impl<'a> Item<'a> {
             let scaled = plans.iter().map(|plan| {
                 let region = plan.region.scaled(scale, (shown.width, shown.height));
                 let (width, height) = (f64::from(plan.width), f64::from(plan.height));
-                // Rounding may cost a pixel.
+                // Allow for a pixel lost by rounding.
                 let has_enough = region.width + 1.0 > width && region.height + 1.0 > height;
                 has_enough.then_some(StoredPlan { region, ..*plan })
             });
@@ -287,13 +287,13 @@ impl<'a> Item<'a> {
         found.min_by_key(|(item, _)| u64::from(item.sides.0) * u64::from(item.sides.1))
     }
 
-    /// Whether the colours of a picture have been multiplied by this alpha.
+    /// Whether the colours of `picture` were multiplied by this alpha.
     fn multiplies(&self, picture: &Item<'_>) -> bool {
         let multiplied = self.container.references_from(picture.number, b"prem");
         multiplied.contains(&self.number)
     }
 
-    /// Decodes the tiles one after the other, each with its offset in the whole.
+    /// Decodes the tiles one after the other, and passes each with its offset in the picture.
     fn for_each_tile(
         &self,
         mut draw: impl FnMut(&Picture, (usize, usize)) -> Result<(), ImageError>,
@@ -321,7 +321,7 @@ fn without_config() -> ImageError {
     corrupt("a picture without the configuration of its decoder")
 }
 
-/// Decodes colours and alpha into samples. Returns how the colours were coded.
+/// Decodes colours and alpha into samples. Returns the coding of the colours.
 fn fill<T: Output>(
     samples: &mut [T],
     picture: &Item<'_>,
@@ -363,14 +363,14 @@ const fn orientation(turn: Turn) -> Orientation {
         (3, false) => Orientation::Rotate270,
         (_, false) => Orientation::NoTransforms,
         (1, true) => Orientation::Rotate90FlipH,
-        // A half turn, and then left and right exchanged.
+        // A half turn and a flip.
         (2, true) => Orientation::FlipVertical,
         (3, true) => Orientation::Rotate270FlipH,
         (_, true) => Orientation::FlipHorizontal,
     }
 }
 
-/// The part of the pixels that is shown.
+/// The visible part of the pixels.
 fn cropped(pixels: Pixels, crop: Crop) -> Pixels {
     fn part<T: Copy>(samples: &mut Vec<T>, stride: usize, start: usize, len: usize, rows: usize) {
         for row in 0..rows {

@@ -1,4 +1,4 @@
-//! A decoded picture: channels of samples in memory of the decoder that made them.
+//! A decoded picture: channels of samples, in memory of the decoder.
 
 use std::ptr::NonNull;
 
@@ -7,7 +7,7 @@ use super::boxes::corrupt;
 use super::container::{CodePoints, Config};
 use super::{av1, hevc};
 
-/// What owns the samples. It is dropped with the picture.
+/// The owner of the samples. It is dropped with the picture.
 pub(super) enum Owner {
     Av1(#[expect(dead_code, reason = "owns the samples")] av1::Frame),
     Hevc(#[expect(dead_code, reason = "owns the samples")] hevc::Frame),
@@ -16,13 +16,13 @@ pub(super) enum Owner {
 /// A decoded picture.
 pub(super) struct Picture {
     _owner: Owner,
-    /// The first sample of each channel, and the bytes from a row to the next.
+    /// For each channel, the first sample and the number of bytes from row to row.
     channels: [Option<(NonNull<u8>, isize)>; 3],
     sides: (i32, i32),
     config: Config,
-    /// How far the sides of chroma are halved: powers of two.
+    /// How often the sides of chroma are halved, across and down.
     chroma_shifts: (u32, u32),
-    /// How the numbers stand for colours, as the data itself says.
+    /// How numbers are converted to colours, according to the data itself.
     code_points: CodePoints,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Plane<'a, T> {
     width: usize,
 }
 
-/// A sample of 8 bits, or of 10 or 12 in 16.
+/// A stored sample: 8 bits, or 10 or 12 bits in 16.
 pub(super) trait Sample: Copy + Into<u32> + 'static {}
 
 impl Sample for u8 {}
@@ -50,9 +50,9 @@ impl<'a, T> Plane<'a, T> {
 
 impl Picture {
     /// # Safety
-    /// Each channel has as many rows of as many samples as `sides` say, those of chroma halved by `chroma_shifts` and
-    /// rounded up: bytes if `config.depth` is 8, otherwise words of 16 bits. They are initialized, and nobody writes
-    /// them as long as `owner` lives.
+    /// Each channel has the rows and samples that `sides` says; those of chroma are halved by `chroma_shifts` and
+    /// rounded up. Samples are bytes if `config.depth` is 8, otherwise words of 16 bits. They are initialised, and no
+    /// code writes them as long as `owner` lives.
     pub(super) unsafe fn new(
         owner: Owner,
         channels: [Option<(NonNull<u8>, isize)>; 3],
@@ -72,7 +72,7 @@ impl Picture {
     }
 
     /// # Errors
-    /// If the picture has not these sides, or other samples than the configuration says.
+    /// If the picture has other sides, or other samples than the configuration says.
     pub(super) fn checked(
         self,
         (width, height): (u32, u32),
@@ -102,7 +102,7 @@ impl Picture {
         self.code_points
     }
 
-    /// A channel: luma, or one of chroma. `None` if the picture does not have it, or has samples of another size.
+    /// A channel: luma, or one of chroma. `None` if the picture lacks it, or has samples of another size.
     pub(super) fn plane<T: Sample>(&self, number: usize) -> Option<Plane<'_, T>> {
         let bytes = if self.config.depth == 8 { 1 } else { 2 };
         let &(start, stride) = self.channels.get(number)?.as_ref()?;
@@ -124,8 +124,8 @@ impl Picture {
         if width == 0 || height == 0 || width > stride {
             return None;
         }
-        // SAFETY: the promise to `new`, with the size of sample that was checked above. The picture is borrowed, and
-        // with it the owner of the samples.
+        // SAFETY: the caller of `new` guarantees it, for the sample size that was checked above. The picture is
+        // borrowed, and with it the owner of the samples.
         let samples =
             unsafe { std::slice::from_raw_parts(start.as_ptr(), stride * (height - 1) + width) };
         Some(Plane {

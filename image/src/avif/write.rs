@@ -9,7 +9,7 @@ use super::super::meta::Metadata;
 use super::super::pixels::{Color, Pixels, Samples};
 use super::file::with_metadata;
 
-/// The encoder's speed, 1 to 10. Slower ones cost more time than they save bytes: see docs/resize.md.
+/// The encoder's speed, 1 to 10. Lower speeds save few bytes for much more time: see docs/resize.md.
 const SPEED: u8 = 8;
 
 /// Encodes RGB or RGBA, rounded to 8 bits.
@@ -38,7 +38,7 @@ pub(in super::super) fn encode(
             &rounded
         }
     };
-    // Not its functions for any kind of pixels: the whole encoder would be compiled once more, here.
+    // Not the generic functions, which would compile the whole encoder again in this crate.
     let encoded = match (pixels.color, &pixels.samples) {
         (Color::Rgb, Samples::Eight(samples)) => {
             let pixels = samples.as_chunks::<3>().0.iter();

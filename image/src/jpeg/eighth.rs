@@ -1,9 +1,9 @@
 //! Decodes a JPEG at one eighth of its size, without decoding what an eighth does not show.
 //!
-//! At this scale a block is one pixel: its mean, the DC coefficient. libjpeg still decodes the other 63 coefficients
-//! one by one, which is most of a thumbnail's time. Here they are skipped, several per table lookup, because the end of
-//! a symbol is known without its value. Only chroma of 4:2:0 needs its coefficients: it has half the pixels, so its
-//! blocks yield 2×2.
+//! At this scale a block becomes one pixel: its mean, the DC coefficient. libjpeg still decodes the other 63
+//! coefficients one by one, which takes most of a thumbnail's time. Here they are skipped, several per table lookup:
+//! the end of a symbol is known without its value. Only chroma of 4:2:0 needs its coefficients: it has half the pixels
+//! per side, so its blocks become 2×2 pixels.
 //!
 //! The pixels equal those of libjpeg bit for bit (a test compares them).
 
@@ -44,14 +44,14 @@ struct Plane {
 }
 
 enum Ac {
-    /// Skipped: a block yields one pixel.
+    /// AC coefficients are skipped: a block becomes one pixel.
     Skipped(Skips),
-    /// Decoded: a block yields 2×2 pixels.
+    /// AC coefficients are decoded: a block becomes 2×2 pixels.
     Read(Values),
 }
 
 impl Ac {
-    /// Pixels per block side.
+    /// The number of pixels per side of a block.
     fn side(&self) -> usize {
         match self {
             Self::Skipped(_) => 1,
@@ -88,7 +88,7 @@ impl Plane {
     }
 }
 
-/// Decodes the whole picture at one eighth; `None` if the file is not supported here.
+/// Decodes the whole picture at one eighth. `None` if this module does not support the file.
 pub(super) fn decode(input: &[u8]) -> Option<Eighth> {
     let (frame, data) = Frame::read(input)?;
     let is_double = frame.sampling() == (2, 2);
@@ -118,17 +118,17 @@ pub(super) fn decode(input: &[u8]) -> Option<Eighth> {
     finished(&frame, &planes)
 }
 
-/// Converts a value of the transform, which is centred on zero, to a sample.
+/// Converts a result of the transform, which is centred on zero, to a sample.
 #[inline(always)]
 fn level(value: i64) -> u8 {
     (value + 128).clamp(0, 255) as u8
 }
 
-/// The inverse transform to 2×2 pixels, in libjpeg's arithmetic (jidctred.c): 13 fraction bits, two more between the
-/// passes.
+/// The inverse transform to 2×2 pixels, with the arithmetic of libjpeg (jidctred.c): 13 fraction bits, and two more
+/// between the two passes.
 #[inline(always)]
 fn two_by_two(block: &[i16; 64], quant: &[u16; 64]) -> [[u8; 2]; 2] {
-    /// Weights of rows (or columns) 1, 3, 5 and 7; the even ones cancel out.
+    /// The weights of rows (or columns) 1, 3, 5 and 7. The even ones cancel out.
     const ODD: [(usize, i64); 4] = [(7, -5906), (5, 6967), (3, -10_426), (1, 29_692)];
     const COLUMNS: [usize; 5] = [0, 1, 3, 5, 7];
     let rounded = |value: i64, bits: u32| (value + (1 << (bits - 1))) >> bits;
@@ -176,7 +176,7 @@ fn finished(frame: &Frame, planes: &[Plane]) -> Option<Eighth> {
             samples,
         });
     };
-    // 4:2:2 has one chroma pixel per two pixels: it is repeated. The others have one per pixel.
+    // 4:2:2 has one chroma pixel for two pixels: it is repeated. The others have one for each pixel.
     let repeat = frame.sampling().0 / blue.ac.side();
     for (y, out) in samples.chunks_exact_mut(width * 3).enumerate() {
         let luma = &luma.samples[row_of(luma, y)..][..width];

@@ -1,9 +1,9 @@
 //! libjpeg's errors and warnings as `Result`s.
 //!
-//! libjpeg reports an error by calling a function that must not return. Here it unwinds with an [`ImageError`] as
-//! payload, through C frames compiled with `-fexceptions`, up to [`guarded`]. Missing and invalid data are only
-//! *warnings* to libjpeg, which fills the gap with grey, and mozjpeg's own error manager drops all warnings. This one
-//! keeps them: those that mean lost pixels become errors, unless the picture is wanted all the same.
+//! libjpeg reports an error by calling a function that must not return. Here this function unwinds with an
+//! [`ImageError`] as payload, through C frames compiled with `-fexceptions`, up to [`guarded`]. Missing and invalid
+//! data are only *warnings* to libjpeg, which fills the gap with grey; mozjpeg's own error manager drops all warnings.
+//! The manager here keeps them: warnings about lost pixels become errors, unless the caller accepts lost pixels.
 //!
 //! The `unsafe` blocks fill in and read the C struct that libjpeg passes to its callbacks; there is no safe interface.
 
@@ -21,12 +21,12 @@ use super::super::damage::FailOn;
 use super::super::error::ImageError;
 use super::super::format::Format;
 
-/// What the running decode has reported.
+/// The reports of the decode that runs on this thread.
 #[derive(Debug, Default)]
 struct Reports {
-    /// The damage from which on it ends at once.
+    /// The lowest level of damage at which the decode ends at once.
     fail_on: FailOn,
-    /// Whether it reached the end of its bytes before the end marker.
+    /// Whether the decode reached the end of its bytes before the end marker.
     ended_early: bool,
     /// The first loss of pixels.
     lost: Option<ImageError>,
@@ -53,21 +53,21 @@ pub(super) fn take_lost() -> Option<ImageError> {
     REPORTS.with_borrow_mut(|reports| reports.lost.take())
 }
 
-/// Takes the first damage around the pixels that the decode on this thread has met.
+/// Takes the first damage outside the pixels that the decode on this thread has found.
 pub(super) fn take_around() -> Option<ImageError> {
     REPORTS.with_borrow_mut(|reports| reports.around.take())
 }
 
-/// An error manager that unwinds on errors, and on warnings that mean lost pixels if `fail_on` counts them as errors.
+/// An error manager that unwinds on errors, and on warnings about lost pixels if `fail_on` counts them as errors.
 pub(super) fn error_manager(fail_on: FailOn) -> jpeg_error_mgr {
     REPORTS.set(Reports {
         fail_on,
         ..Reports::default()
     });
-    // SAFETY: `jpeg_error_mgr` is a plain C struct of integers, nullable function pointers (`Option`)
-    // and raw pointers, for all of which zero bytes are a value.
+    // SAFETY: `jpeg_error_mgr` is a plain C struct of integers, nullable function pointers (`Option`) and raw pointers.
+    // Zero bytes are a valid value of all of them.
     let mut manager: jpeg_error_mgr = unsafe { std::mem::zeroed() };
-    // SAFETY: it writes every field of the struct and keeps no pointer to it; it stores addresses of functions and of
+    // SAFETY: it writes every field of the struct and keeps no pointer to it. It stores addresses of functions and of
     // static tables, which stay valid when the struct moves.
     unsafe { jpeg_std_error(&mut manager) };
     manager.error_exit = Some(on_error);
@@ -75,8 +75,8 @@ pub(super) fn error_manager(fail_on: FailOn) -> jpeg_error_mgr {
     manager
 }
 
-/// Runs code that calls into libjpeg, and turns what unwinds out of it, from this module or from mozjpeg, into an
-/// error. Unwinding drops all values that the code works on.
+/// Runs code that calls libjpeg. If the code unwinds, from this module or from mozjpeg, returns an error. Unwinding
+/// drops all values that the code uses.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| Err(from_payload(payload)))
 }
@@ -95,7 +95,7 @@ fn from_payload(payload: Box<dyn Any + Send>) -> ImageError {
     from_message(text.trim_start_matches("libjpeg fatal error: "))
 }
 
-/// Rewords a message of jerror.h.
+/// Converts a message of jerror.h to an error.
 fn from_message(text: &str) -> ImageError {
     let variety = |reason: &str| ImageError::variety(Format::Jpeg, reason);
     let corrupt = |reason: &str| ImageError::corrupt(Format::Jpeg, reason);
@@ -154,8 +154,8 @@ extern "C-unwind" fn on_message(cinfo: &mut jpeg_common_struct, level: c_int) {
     if level >= 0 {
         return;
     }
-    // SAFETY: libjpeg calls this with a struct in whose `err` it has just stored the code: the manager made above,
-    // which lives as long as the (de)compressor that owns it.
+    // SAFETY: libjpeg calls this with a struct in whose `err` it has just stored the code. `err` is the manager made
+    // above, which lives as long as the (de)compressor that owns it.
     let code = unsafe { (*cinfo.err).msg_code };
     let is = |one: c_int| code == one;
     if is(JWRN_JPEG_EOF as c_int) {
@@ -177,7 +177,7 @@ extern "C-unwind" fn on_message(cinfo: &mut jpeg_common_struct, level: c_int) {
             reports.lost.get_or_insert(error);
         });
     } else if message(cinfo).contains("bad arithmetic code") {
-        // Its number is not in the binding.
+        // The binding lacks the number of this message.
         let error = from_message("bad Huffman code");
         if REPORTS.with_borrow(|reports| reports.fail_on >= FailOn::Error) {
             resume_unwind(Box::new(error));
@@ -191,7 +191,7 @@ extern "C-unwind" fn on_message(cinfo: &mut jpeg_common_struct, level: c_int) {
             reports.around.get_or_insert(error);
         });
     }
-    // The others are harmless: an unknown JFIF version, a wrong spectral range.
+    // The other warnings are harmless: an unknown JFIF version, a wrong spectral range.
 }
 
 type DeclaredFormatter = unsafe extern "C-unwind" fn(&mut jpeg_common_struct, &[u8; 80]);
@@ -202,13 +202,13 @@ fn message(cinfo: &mut jpeg_common_struct) -> String {
     let Some(format) = format else {
         return "unknown error".to_owned();
     };
-    /// Its real type: the binding says `&[u8; 80]`, but the function writes there.
+    /// The real type: the binding says `&[u8; 80]`, but the function writes there.
     type Formatter = unsafe extern "C-unwind" fn(&mut jpeg_common_struct, &mut [u8; 80]);
-    // SAFETY: two pointer types of one function in C, which takes a `char *`.
+    // SAFETY: two pointer types for the same C function, which takes a `char *`.
     let format = unsafe { std::mem::transmute::<DeclaredFormatter, Formatter>(format) };
     let mut buffer = [0; 80];
-    // SAFETY: libjpeg's own formatter, called in the callback it is meant for; it writes at most 80
-    // bytes (JMSG_LENGTH_MAX), ended by a zero.
+    // SAFETY: libjpeg's own formatter, called in the callback that it is meant for. It writes at most 80 bytes
+    // (JMSG_LENGTH_MAX), including a final zero.
     unsafe { format(cinfo, &mut buffer) };
     let text = buffer.split(|&byte| byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(text).into_owned()

@@ -1,13 +1,13 @@
 //! The frame of the most common JPEGs: sequential, Huffman-coded, one scan, grey or YCbCr in 4:4:4, 4:2:2 or 4:2:0.
 //!
-//! All other files, and all broken ones, yield `None`: libjpeg then decodes them or reports the error. So do files with
-//! anything but their end after the scan, which only libjpeg reads.
+//! For all other files, and for broken ones, the functions return `None`: libjpeg then decodes them or reports the
+//! error. This includes files in which anything but the end follows the scan, which only libjpeg reads.
 
 use super::huffman::{BLOCKS, Bits, Table};
 use super::markers::segments;
 use super::vectors::vectorized;
 
-/// The row-major position in a block of each coefficient in zigzag order.
+/// For each coefficient in zigzag order, its row-major position in a block.
 #[rustfmt::skip]
 pub(super) const NATURAL: [u8; 64] = [
      0,  1,  8, 16,  9,  2,  3, 10, 17, 24, 32, 25, 18, 11,  4,  5,
@@ -16,7 +16,7 @@ pub(super) const NATURAL: [u8; 64] = [
     58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
 ];
 
-/// The column-major position in a block of each coefficient in zigzag order.
+/// For each coefficient in zigzag order, its column-major position in a block.
 pub(super) const TRANSPOSED: [u8; 64] = {
     let mut transposed = NATURAL;
     let mut index = 0;
@@ -27,24 +27,24 @@ pub(super) const TRANSPOSED: [u8; 64] = {
     transposed
 };
 
-/// The most colour components.
+/// The maximum number of colour components.
 pub(super) const COMPONENTS: usize = 3;
 
 /// The coding of one colour component.
 #[derive(Debug)]
 pub(super) struct Component {
     id: u8,
-    /// Blocks per MCU, across and down.
+    /// The number of blocks per MCU, across and down.
     pub(super) across: usize,
     pub(super) down: usize,
     quant_table: usize,
-    /// Quantization, row by row.
+    /// The quantization factors, row by row.
     pub(super) quant: [u16; 64],
     dc_table: usize,
     ac_table: usize,
 }
 
-/// The headers, as far as needed.
+/// The headers, as far as they are needed.
 #[derive(Debug, Default)]
 pub(super) struct Frame {
     pub(super) width: usize,
@@ -53,15 +53,15 @@ pub(super) struct Frame {
     quant: [Option<[u16; 64]>; 4],
     dc: [Option<Table>; 4],
     ac: [Option<Table>; 4],
-    /// Luma and, of a colour picture, Cb and Cr.
+    /// Luma, and in a colour picture Cb and Cr.
     pub(super) components: Vec<Component>,
 }
 
 /// A block whose AC coefficients come next in the data.
 pub(super) struct Block<'a> {
-    /// The index of its component.
+    /// The index of the component.
     pub(super) component: usize,
-    /// Its position in the component, in blocks.
+    /// The position in the component, in blocks.
     pub(super) x: usize,
     pub(super) y: usize,
     /// The DC coefficient, before dequantization.
@@ -71,12 +71,12 @@ pub(super) struct Block<'a> {
 }
 
 impl Frame {
-    /// Reads the frame of a file; returns it with the data of the scan.
+    /// Reads the frame of a file. Returns it with the data of the scan.
     pub(super) fn read(input: &[u8]) -> Option<(Self, &[u8])> {
         let (mut frame, data) = parse(input)?;
         let (first, others) = frame.components.split_first_mut()?;
         if others.is_empty() {
-            // A scan of one component has one block per MCU, whatever its sampling factors.
+            // A scan of one component has one block per MCU, whatever its sampling factors are.
             (first.across, first.down) = (1, 1);
         }
         if !matches!((first.across, first.down), (1, 1) | (2, 1) | (2, 2))
@@ -88,12 +88,12 @@ impl Frame {
         Some((frame, data))
     }
 
-    /// Luma blocks per chroma block, across and down.
+    /// The number of luma blocks per chroma block, across and down.
     pub(super) fn sampling(&self) -> (usize, usize) {
         (self.components[0].across, self.components[0].down)
     }
 
-    /// MCUs, across and down.
+    /// The number of MCUs, across and down.
     pub(super) fn mcus(&self) -> (usize, usize) {
         let (across, down) = self.sampling();
         (
@@ -102,8 +102,8 @@ impl Frame {
         )
     }
 
-    /// Width and height, in samples, of the whole MCUs of a component with this number of blocks per MCU (across, down)
-    /// and of samples per block side.
+    /// Width and height in samples of a component, padded to whole MCUs. `blocks` is its number of blocks per MCU
+    /// (across, down), `side` the number of samples per side of a block.
     pub(super) fn padded(&self, blocks: (usize, usize), side: usize) -> (usize, usize) {
         let (across, down) = self.mcus();
         (across * blocks.0 * side, down * blocks.1 * side)
@@ -114,8 +114,8 @@ impl Frame {
         self.ac[self.components[component].ac_table].as_ref()
     }
 
-    /// Visits all blocks in the order of the data. `block`, which is `#[inline(always)]`, reads the AC coefficients of
-    /// each.
+    /// Visits all blocks in the order of the data. `block`, which must be `#[inline(always)]`, reads the AC
+    /// coefficients of each block.
     pub(super) fn scan(
         &self,
         data: &[u8],
@@ -138,7 +138,7 @@ impl Frame {
         let mut until_restart = self.restart;
         let mut last_dc = [0i32; COMPONENTS];
         for row in 0..mcus_down {
-            // A file that announces many more blocks than it has costs at most one row of them.
+            // A file that announces many more blocks than it has must not cost more than one row of blocks.
             if !bits.ended_within_data() {
                 return None;
             }
@@ -178,7 +178,7 @@ impl Frame {
     }
 }
 
-/// Reads segments up to the scan's data; only what [`Frame::read`] accepts gets through.
+/// Reads the segments up to the data of the scan. Returns `None` for any segment that [`Frame::read`] does not accept.
 fn parse(input: &[u8]) -> Option<(Frame, &[u8])> {
     let mut frame = Frame::default();
     for segment in segments(input).take_while(|segment| segment.is_regular) {
@@ -256,7 +256,7 @@ fn read_frame(segment: &[u8], frame: &mut Frame) -> Option<()> {
             across: usize::from(sampling >> 4),
             down: usize::from(sampling & 15),
             quant_table: table.into(),
-            // Set when the scan begins: its tables must exist by then.
+            // Set when the scan begins, when its tables must exist.
             quant: [0; 64],
             dc_table: 0,
             ac_table: 0,

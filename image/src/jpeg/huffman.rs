@@ -1,39 +1,40 @@
-//! Huffman codes of a JPEG scan: skips several symbols, or reads a symbol with its value, per table lookup.
+//! Huffman codes of a JPEG scan. One table lookup skips several symbols, or reads a symbol with its value.
 
-/// Bits per lookup of one symbol. Longer codes are rare by construction.
+/// The number of bits per lookup of one symbol. Longer codes are rare by construction.
 const LOOK: u32 = 10;
-/// Bits per lookup of several symbols. More bits save steps until the table, 16 KiB here, no longer fits the L1 cache
-/// next to the other data.
+/// The number of bits per lookup of several symbols. More bits save steps until the table, 16 KiB here, no longer fits
+/// the L1 cache together with the other data.
 const FAR_LOOK: u32 = 13;
 
 /// A Huffman table, in two forms.
 pub(super) struct Table {
-    /// By the next `LOOK` bits: length of the code (high byte) and symbol (low byte); 0 if the code is longer.
+    /// For each value of the next `LOOK` bits: length of the code (high byte) and symbol (low byte). 0 if the code is
+    /// longer.
     codes: Box<[u16; 1 << LOOK]>,
-    /// By length: the largest code, and the offset from a code to the index of its symbol.
+    /// For each length: the largest code, and the difference between the index of a symbol and its code.
     longest: [(i32, i32); 17],
     symbols: Vec<u8>,
 }
 
-/// By the next `FAR_LOOK` bits: the symbols, with their values, whose codes are within these bits.
+/// For each value of the next `FAR_LOOK` bits: the symbols whose codes are within these bits, with their values.
 pub(super) struct Skips(Box<[Skip; 1 << FAR_LOOK]>);
 
-/// Bits per lookup of a symbol with its value.
+/// The number of bits per lookup of a symbol with its value.
 const VALUE_LOOK: u32 = 10;
 
-/// Lookups per full window: all short, except that the last may be a code and value of any length.
+/// The number of lookups per full window: all are short, except that the last may be a code and value of any length.
 const LOOKS: u32 = 1 + (56 - 31) / VALUE_LOOK;
 
-/// By the next `VALUE_LOOK` bits: a symbol with its value, if both are within these bits.
+/// For each value of the next `VALUE_LOOK` bits: a symbol with its value, if both are within these bits.
 pub(super) struct Values(Box<[Value; 1 << VALUE_LOOK]>);
 
-/// A symbol and its value: its length in the low 8 bits, the number of coefficients to advance in the next 8, the value
-/// above. 0 if they do not fit.
+/// A symbol and its value: its length in the low 8 bits, the number of coefficients to advance in the next 8, and the
+/// value in the bits above. 0 if they do not fit.
 #[derive(Clone, Copy, Default)]
 struct Value(u32);
 
 impl Value {
-    /// An advance beyond all coefficients: the end of a block.
+    /// An advance beyond all coefficients: the symbol ends the block.
     const END: u32 = 64;
 
     #[inline(always)]
@@ -52,15 +53,15 @@ impl Value {
     }
 }
 
-/// Several symbols, in 16 bits: their length in the low 5 bits, whether the last ends the block in the next, the number
-/// of coefficients above. 0 if not even the first symbol's code fits.
+/// Several symbols, in 16 bits: the total length in the low 5 bits, whether the last symbol ends the block in the next
+/// bit, and the number of coefficients above. 0 if not even the first symbol's code fits.
 #[derive(Clone, Copy, Default)]
 struct Skip(u16);
 
 impl Skip {
     const END: u16 = 1 << 5;
 
-    /// Their length in bits, values included; at most 13 + 15.
+    /// The total length in bits, values included: at most 13 + 15.
     #[inline(always)]
     fn bits(self) -> u32 {
         u32::from(self.0 & 31)
@@ -71,7 +72,7 @@ impl Skip {
         self.0 & Self::END != 0
     }
 
-    /// The number of coefficients they encode.
+    /// The number of coefficients that the symbols encode.
     #[inline(always)]
     fn coefficients(self) -> u32 {
         u32::from(self.0 >> 6)
@@ -90,8 +91,8 @@ impl std::fmt::Debug for Table {
     }
 }
 
-/// Decomposes an AC symbol: whether it ends its block, the number of coefficients it encodes, and the bits of the value
-/// that follows it.
+/// Decomposes an AC symbol: whether it ends its block, the number of coefficients that it encodes, and the number of
+/// bits of the value that follows.
 #[inline(always)]
 fn ac_symbol(symbol: u8) -> (bool, u32, u32) {
     let (zeros, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
@@ -99,8 +100,8 @@ fn ac_symbol(symbol: u8) -> (bool, u32, u32) {
 }
 
 impl Table {
-    /// Builds the table from the number of codes of each length 1 to 16 and the symbols in order; `None` if they are
-    /// not a valid code.
+    /// Builds the table from the number of codes of each length from 1 to 16, and the symbols in order. `None` if they
+    /// are not a valid code.
     pub(super) fn new(counts: &[u8; 16], symbols: &[u8]) -> Option<Self> {
         let mut codes = Box::new([0u16; 1 << LOOK]);
         let mut longest = [(-1, 0); 17];
@@ -135,7 +136,8 @@ impl Table {
         })
     }
 
-    /// The first symbol in the `FAR_LOOK` bits `look`, of which `known` are real, and the length of its code.
+    /// The first symbol in `look`, which has `FAR_LOOK` bits, and the length of its code. Only the first `known` bits
+    /// are data.
     fn first(&self, look: usize, known: u32) -> Option<(u8, u32)> {
         let entry = self.codes[look >> (FAR_LOOK - LOOK)];
         if entry != 0 {
@@ -189,7 +191,7 @@ impl Table {
                 break;
             };
             let (end, advance, size) = ac_symbol(symbol);
-            // The value may extend beyond these bits: it is not read.
+            // The value may extend beyond these bits, since it is not read.
             bits += length + if end { 0 } else { size };
             coefficients += if end { 0 } else { advance };
             let end = if end { Skip::END } else { 0 };
@@ -199,19 +201,20 @@ impl Table {
     }
 }
 
-/// The bits of a scan, with stuffing removed. Reading beyond the end yields zeros;
-/// [`ended_within_data`](Self::ended_within_data) detects it.
+/// The bits of a scan, with stuffing removed. Reads beyond the end return zeros;
+/// [`ended_within_data`](Self::ended_within_data) detects that.
 pub(super) struct Bits<'a> {
-    /// Input not yet unstuffed. Once all bytes up to the next marker are, it starts with that marker or is empty.
+    /// Input that is still stuffed. When all bytes up to the next marker are unstuffed, it starts with that marker or
+    /// is empty.
     rest: &'a [u8],
-    /// Unstuffed bytes, one piece at a time: they stay in the L1 cache, and memory does not grow with the file.
+    /// Unstuffed bytes, one piece at a time, so that they stay in the L1 cache and memory does not grow with the file.
     bytes: Vec<u8>,
-    /// An MCU that starts after this offset needs another piece first. `WHOLE` once everything up to the marker is
-    /// unstuffed, followed by `PADDING` zeros.
+    /// If an MCU starts after this offset, another piece must be unstuffed first. `WHOLE` when everything up to the
+    /// marker is unstuffed; `PADDING` zeros follow then.
     enough: usize,
-    /// Offset of the next byte for the window.
+    /// The offset of the next byte that goes to the window.
     at: usize,
-    /// The next bits, the first one highest.
+    /// The next bits, with the first bit highest.
     window: u64,
     /// The number of valid bits in the window.
     filled: u32,
@@ -221,11 +224,12 @@ pub(super) struct Bits<'a> {
 
 const WHOLE: usize = usize::MAX;
 const PADDING: usize = 16;
-/// Bytes per piece.
+/// The number of bytes per piece.
 const PIECE: usize = 16 << 10;
-/// The most blocks of an MCU.
+/// The maximum number of blocks of an MCU.
 pub(super) const BLOCKS: usize = 6;
-/// The most bytes of an MCU (64 codes and values of 16 and 15 bits per block), plus the window before and after it.
+/// The maximum number of bytes of an MCU (64 codes and values of 16 and 15 bits per block), plus the window before and
+/// after it.
 const MCU: usize = BLOCKS * 64 * 31 / 8 + 2 * WINDOW;
 const WINDOW: usize = size_of::<u64>();
 
@@ -244,7 +248,7 @@ impl<'a> Bits<'a> {
         bits
     }
 
-    /// Ensures that the bytes of an MCU are unstuffed. Call it before each MCU of at most [`BLOCKS`] blocks.
+    /// Ensures that the bytes of an MCU are unstuffed. Must be called before each MCU of at most [`BLOCKS`] blocks.
     #[inline(always)]
     pub(super) fn begin_mcu(&mut self) {
         if self.at > self.enough {
@@ -252,7 +256,7 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Unstuffs another piece, up to the next marker or the end, and discards bytes already read.
+    /// Unstuffs another piece, up to the next marker or the end. Discards bytes that were read already.
     #[cold]
     fn unstuff(&mut self) {
         const CHUNK: usize = 32;
@@ -286,11 +290,11 @@ impl<'a> Bits<'a> {
                     self.bytes.push(0xff);
                     at += 2;
                 }
-                // Fill bytes before a marker.
+                // A fill byte before a marker.
                 Some([0xff, 0xff]) => at += 1,
                 Some([0xff, _]) => break true,
                 _ if at + 1 >= source.len() => {
-                    // The last byte, unless it is half of a marker.
+                    // The last byte, unless it may be half of a marker.
                     self.bytes
                         .extend(source[at..].iter().filter(|&&byte| byte != 0xff));
                     at = source.len();
@@ -308,7 +312,7 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Continues after the restart marker, which must come next.
+    /// Continues after the restart marker. `None` if it does not come next.
     pub(super) fn restart(&mut self) -> Option<()> {
         if !self.ended_within_data() {
             return None;
@@ -326,7 +330,7 @@ impl<'a> Bits<'a> {
         Some(())
     }
 
-    /// Whether the scan is complete: no bits beyond the data were used, and the end marker or the end of the file
+    /// Whether the scan is complete: only bits of the data were read, and the end marker or the end of the file
     /// follows.
     pub(super) fn ended_whole(&mut self) -> bool {
         if !self.ended_within_data() {
@@ -343,13 +347,13 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Whether no bits beyond the data before the next marker were used.
+    /// Whether only bits of the data before the next marker were read.
     pub(super) fn ended_within_data(&self) -> bool {
         let used = self.at * 8 - self.filled as usize;
         self.enough != WHOLE || used <= (self.bytes.len() - PADDING) * 8
     }
 
-    /// Fills the window to at least 56 bits, as long as there are bytes.
+    /// Fills the window to at least 56 bits, while there are bytes.
     #[inline(always)]
     fn refill(&mut self) {
         (self.window, self.filled, self.at) =
@@ -392,7 +396,7 @@ impl<'a> Bits<'a> {
         None
     }
 
-    /// Reads a value of `size` bits, 1 to 16, of which the highest gives the sign.
+    /// Reads a value of `size` bits, 1 to 16. The highest bit gives the sign.
     #[inline(always)]
     fn value(&mut self, size: u32) -> i32 {
         let raw = (self.window >> (64 - size)) as i32;
@@ -400,7 +404,7 @@ impl<'a> Bits<'a> {
         signed(raw, size)
     }
 
-    /// Reads the difference of a block's DC coefficient from that of the block before.
+    /// Reads the difference between a block's DC coefficient and that of the previous block.
     #[inline(always)]
     pub(super) fn dc_difference(&mut self, table: &Table) -> Option<i32> {
         if self.filled < 32 {
@@ -425,7 +429,7 @@ impl<'a> Bits<'a> {
             }
             let skip = skips.0[(window >> (64 - FAR_LOOK)) as usize];
             let after = next + skip.coefficients();
-            // An entry that fills the block may include symbols of the next one: read one at a time instead.
+            // An entry that fills the block may include symbols of the next block: read one symbol at a time instead.
             if skip.0 != 0 && (after < 64 || (after == 64 && !skip.ends())) {
                 window <<= skip.bits();
                 filled -= skip.bits();
@@ -449,7 +453,7 @@ impl<'a> Bits<'a> {
     }
 
     /// Decodes the 63 AC coefficients into `block`, at `positions`. Returns the index, in zigzag order, of the last
-    /// nonzero one.
+    /// nonzero coefficient.
     #[inline(always)]
     pub(super) fn ac(
         &mut self,
@@ -487,7 +491,7 @@ impl<'a> Bits<'a> {
                 filled -= entry.bits();
                 next += entry.advance() as usize;
                 let Some(&position) = positions.get(next - 1) else {
-                    // Beyond the last coefficient: the end of the block, or an error.
+                    // Beyond the last coefficient: either the end of the block or an error.
                     if entry.advance() != Value::END {
                         return None;
                     }
@@ -505,7 +509,7 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// The value of `size` bits, of which the first gives the sign.
+/// The value of `size` bits. The first bit gives the sign.
 #[inline(always)]
 fn signed(raw: i32, size: u32) -> i32 {
     if size > 0 && raw >> (size - 1) == 0 {
@@ -515,7 +519,7 @@ fn signed(raw: i32, size: u32) -> i32 {
     }
 }
 
-/// Refills a window; returns it with the number of its bits and the next offset.
+/// Refills a window. Returns it with the number of its bits and the next offset.
 #[inline(always)]
 fn refilled(bytes: &[u8], window: u64, filled: u32, at: usize) -> (u64, u32, usize) {
     match bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
@@ -524,7 +528,7 @@ fn refilled(bytes: &[u8], window: u64, filled: u32, at: usize) -> (u64, u32, usi
             filled | 56,
             at + ((63 - filled) >> 3) as usize,
         ),
-        // Only padding zeros follow, and the window has more of them than bits can be missing.
+        // Only padding zeros follow. The window then has more of them than bits can be missing.
         None => (window, 63, bytes.len()),
     }
 }

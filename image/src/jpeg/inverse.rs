@@ -2,18 +2,18 @@
 //!
 //! Sample k of N in one direction is the sum over the coefficients u of ½ C(u) cos((2k + 1) u π / 2N), with C(0) = √½
 //! and C(u) = 1 otherwise: the transform of ITU T.81, A.3.3, evaluated at N points instead of 8. Coefficients from N on
-//! would alias, and are dropped. Points k and N - 1 - k share their even terms, and their odd terms up to the sign. One
-//! direction is computed for all eight columns (or rows) at once, in loops that the compiler vectorizes.
+//! would alias, and are dropped. Points k and N - 1 - k have the same even terms, and odd terms that differ only in
+//! sign. One direction is computed for all eight columns (or rows) at once, in loops that the compiler vectorizes.
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
-/// The most coefficients and samples per side.
+/// The maximum number of coefficients and of samples per side.
 pub(super) const SIDE: usize = 8;
 
 /// Samples of a block, row by row.
 pub(super) type Square = [[u8; SIDE]; SIDE];
 
-/// Rows or columns of a block.
+/// The rows or columns of a block.
 type Rows = [[f32; SIDE]; SIDE];
 
 /// cos(x), for a table computed at compile time.
@@ -30,7 +30,7 @@ const fn cosine(x: f64) -> f64 {
     sum
 }
 
-/// Weights by point and coefficient.
+/// The weights, by point and coefficient.
 const fn weights<const N: usize>() -> Rows {
     let mut weights = [[0.0; SIDE]; SIDE];
     let mut k = 0;
@@ -53,7 +53,7 @@ impl<const N: usize> Of<N> {
     const WEIGHTS: Rows = weights::<N>();
 }
 
-/// Transforms the first M of `from[u][lane]` to N points, for all lanes.
+/// Transforms the first M coefficients of `from[u][lane]` to N points, for all lanes.
 #[inline(always)]
 fn one_way<const N: usize, const M: usize>(from: &Rows) -> Rows {
     let mut into = [[0.0; SIDE]; SIDE];
@@ -86,7 +86,7 @@ fn transposed(rows: &Rows) -> Rows {
 }
 
 /// The N × N samples of a block whose nonzero coefficients are in the first M rows and columns. Coefficients and
-/// factors are stored by columns, samples by rows; those outside N × N are unspecified.
+/// factors are stored by columns, samples by rows. Samples outside N × N are unspecified.
 #[inline(always)]
 pub(super) fn inverse<const N: usize, const M: usize>(
     block: &[i16; 64],
@@ -110,17 +110,17 @@ pub(super) fn inverse<const N: usize, const M: usize>(
     samples
 }
 
-/// The samples of a block with only a DC coefficient, dequantized.
+/// The samples of a block that has only a DC coefficient, dequantized.
 #[inline(always)]
 pub(super) fn flat(first: f32) -> Square {
     [[level(first / 8.0); SIDE]; SIDE]
 }
 
-/// Converts a value of the transform, which is centred on zero, to a sample.
+/// Converts a result of the transform, which is centred on zero, to a sample.
 #[inline(always)]
 fn level(value: f32) -> u8 {
-    /// Adding it rounds to an integer, which is then in the lowest byte: from 2²³ on, the last binary place of an `f32`
-    /// is 1.
+    /// Adding this rounds to an integer, which is then in the lowest byte: from 2²³ on, the last binary place of an
+    /// `f32` is 1.
     const WHOLE: f32 = (1 << 23) as f32;
     let value = value + 128.0;
     // Not `clamp`, which also handles NaN.

@@ -5,15 +5,15 @@
 pub(super) struct Segment<'a> {
     /// The second byte of the marker.
     pub(super) marker: u8,
-    /// The content after the length, as far as the file has it; empty for markers without a segment.
+    /// The content after the length, as far as the file contains it. Empty for markers without a segment.
     pub(super) content: &'a [u8],
-    /// Whether the marker has a complete segment, and follows the last one directly or after fill bytes.
+    /// Whether the marker has a complete segment and follows the previous segment directly or after fill bytes.
     pub(super) is_regular: bool,
     /// The offset after the segment.
     pub(super) end: usize,
 }
 
-/// The segments after the start of image. Other bytes, such as entropy-coded data, are skipped.
+/// The segments after the start of image. Skips other bytes, such as entropy-coded data.
 pub(super) fn segments(input: &[u8]) -> impl Iterator<Item = Segment<'_>> {
     let mut at = 2;
     std::iter::from_fn(move || {
@@ -23,14 +23,14 @@ pub(super) fn segments(input: &[u8]) -> impl Iterator<Item = Segment<'_>> {
             follows &= skipped == 0;
             at += skipped;
             match *input.get(at + 1)? {
-                // A stuffed zero, or a restart marker: inside a scan.
+                // Inside a scan: a stuffed zero, or a restart marker.
                 0x00 | 0xd0..=0xd7 => (at, follows) = (at + 2, false),
-                // A fill byte: the next one may start the marker.
+                // A fill byte: the next byte may start the marker.
                 0xff => at += 1,
                 marker => {
                     let start = at + 2;
                     at = match marker {
-                        // Without a segment: start and end of image, TEM.
+                        // Markers without a segment: start and end of image, TEM.
                         0xd8 | 0xd9 | 0x01 => start,
                         _ => {
                             start
@@ -68,13 +68,14 @@ pub(super) fn has_late_height(input: &[u8]) -> bool {
 /// The scans of a JPEG.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scans {
-    /// Sequential, and the first scan has all components: no others follow.
+    /// Sequential, and the first scan has all components: no other scan follows.
     AllInOne,
-    /// Progressive, or one scan per component: the number of scans.
+    /// Progressive, or one scan per component. The number of scans.
     Several(usize),
 }
 
-/// Counts the scans of a file, up to `most` + 1. Stops at the first scan if it has all components, as in most photos.
+/// Counts the scans of a file, at most up to `most` + 1. Stops at the first scan if it has all components, as in most
+/// photos.
 pub(super) fn count_scans(input: &[u8], most: usize) -> Scans {
     let mut scans = 0;
     let mut components = None;

@@ -1,12 +1,12 @@
 //! JPEG decoding and encoding, by mozjpeg's C code, with a fast path for the most common files.
 //!
-//! Decoding scales: libjpeg's inverse transform can yield 1 to 8 pixels per block side, so that a 12-megapixel photo is
+//! Decoding scales: libjpeg's inverse transform can yield 1 to 8 pixels per side of a block, so a 12-megapixel photo is
 //! reduced to 500 pixels across before any filtering. The scale is the smallest that leaves at least twice the target
 //! on each side; the filter does the rest.
 //!
-//! The fast path decodes sequential files of one scan, which is what cameras write, if the picture shrinks: `eighth`
-//! skips the coefficients that one eighth does not show, `planes` keeps luma and chroma apart and is vectorized. It
-//! handles a file completely or declines; declined files go to libjpeg, which also decides what counts as corrupt.
+//! The fast path decodes sequential files of one scan, which cameras write, if the picture shrinks. `eighth` skips the
+//! coefficients that are not visible at one eighth; `planes` keeps luma and chroma separate and is vectorized. The fast
+//! path decodes a file completely or not at all. Other files go to libjpeg, which also decides which files are corrupt.
 //! Measurements are in `docs/design/pictures.md`.
 
 mod eighth;
@@ -39,22 +39,22 @@ use markers::{Scans, segments};
 const EXIF: &[u8] = b"Exif\0\0";
 const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 const ICC: &[u8] = b"ICC_PROFILE\0";
-/// The most bytes in a marker segment besides its two length bytes.
+/// The maximum number of bytes in a marker segment after its two length bytes.
 const SEGMENT: usize = 65_533;
-/// The most bytes of a profile in a segment, besides name, number and count.
+/// The maximum number of bytes of a profile in a segment, after name, number and count.
 const PROFILE_PART: usize = SEGMENT - ICC.len() - 2;
-/// The longest profile, in bytes: its parts are numbered in one byte.
+/// The maximum length of a profile, in bytes: its parts are numbered in one byte.
 pub(super) const LONGEST_PROFILE: usize = 255 * PROFILE_PART;
-/// Pixels per block side, at full scale.
+/// The number of pixels per side of a block, at full scale.
 const BLOCK: u32 = 8;
 
-/// The most scans of a progressive file. Encoders write about ten. Each scan takes time in proportion to the whole
-/// picture: a few kilobytes of empty scans could take minutes.
+/// The maximum number of scans of a progressive file. Encoders write about ten. Each scan takes time in proportion to
+/// the whole picture: a few kilobytes of empty scans could take minutes.
 const MOST_SCANS: usize = 100;
 
-/// The scale of decoding, in eighths: the smallest at which `region` is larger than the output by [`SPARE`]. Full scale
-/// if exact pixels are needed: after any scaled decode, the mean of the pixels is 39 dB off, and the nearest
-/// pixel is another one.
+/// The scale of decoding, in eighths: the smallest at which `region` has [`SPARE`](super::meta::SPARE) times the sides
+/// of the output. Full scale if exact pixels are needed: a scaled decode would change the mean of the pixels (39 dB),
+/// and the nearest pixel.
 fn eighths(plans: &[StoredPlan], request: Request<'_>) -> u32 {
     if request.needs_exact_pixels() {
         return BLOCK;
@@ -66,7 +66,7 @@ fn eighths(plans: &[StoredPlan], request: Request<'_>) -> u32 {
     (1..BLOCK).find(is_enough).unwrap_or(BLOCK)
 }
 
-/// Decodes for a request, scaled down as far as the quality of its largest result allows.
+/// Decodes for a request, at the smallest scale that the quality of its largest result allows.
 pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
     let stuffed;
     let (input, mut around) = match input {
@@ -102,7 +102,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     Ok(decoded)
 }
 
-/// The stored sides of a JPEG that can be decoded: lossless ones, and those of more bits, cannot.
+/// The stored sides of a JPEG that can be decoded. `None` for lossless JPEG and for more than 8 bits.
 pub(super) fn sides(input: &[u8]) -> Option<(u32, u32)> {
     if !input.starts_with(b"\xff\xd8") {
         return None;
@@ -127,7 +127,7 @@ pub(super) fn has_orientation(input: &[u8]) -> bool {
     exif.any(|exif| exif::orientation(exif).is_some())
 }
 
-/// Decodes a JPEG inside of a TIFF to the rows of a strip or tile: its components as they are. Tables come before it.
+/// Decodes a JPEG inside a TIFF to the rows of a strip or tile, without converting its components. Tables precede it.
 pub(super) fn components(
     input: &[u8],
     tables: Option<&[u8]>,
@@ -174,7 +174,7 @@ pub(super) fn components(
     })
 }
 
-/// The file with its restart markers repaired, if that is what it needs.
+/// The file with its restart markers repaired, if it needs that.
 fn repaired(input: &[u8]) -> Result<Option<Vec<u8>>, ImageError> {
     if markers::count_scans(input, MOST_SCANS) != Scans::AllInOne {
         return Ok(None);
@@ -236,7 +236,7 @@ fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, Image
     );
     let scale = f64::from(eighths) / f64::from(BLOCK);
     let converts_late = request.converts_late(&plans, scaled_len(&header, eighths));
-    // Under the strictest policy libjpeg looks for damage around the pixels.
+    // Only libjpeg finds damage outside the pixels, which the strictest policy counts.
     let quick = match eighths {
         _ if !sequential || !common || spec.fail_on == FailOn::Warning => None,
         1 => eighth::decode(input).map(|eighth| (eighth.into_pixels(), None)),
@@ -278,7 +278,7 @@ fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, Image
     let mut lines = header.to_colorspace(space).map_err(broken)?;
     let (width, height) = (lines.width(), lines.height());
     let mut samples = take_buffer(width * height * color.channels())?;
-    // The first row of those that lost pixels; passes over the whole picture are read before the first row.
+    // The first row with lost pixels. Passes over the whole picture are read before the first row.
     let mut whole = (!faults::has_lost()).then_some(height);
     let mut row = 0;
     for rows in samples.chunks_mut(ROWS * width * color.channels()) {
@@ -290,7 +290,7 @@ fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, Image
     }
     let end = faults::guarded(|| lines.finish().map_err(broken));
     if color == Color::Cmyk {
-        // Adobe's programs store inverted inks, and so do those that write no marker of Adobe.
+        // Adobe's programs store inverted inks; so do programs that write no marker of Adobe.
         samples.iter_mut().for_each(|sample| *sample = !*sample);
     }
     let mut pixels = Pixels {
@@ -299,8 +299,8 @@ fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, Image
         color,
         samples: Samples::Eight(samples),
     };
-    // A picture of one scan is complete without its end marker if no pixel is missing; a picture of several scans may
-    // lack a whole one.
+    // A picture of one scan is complete without its end marker if no pixel is missing. A picture of several scans may
+    // lack a whole scan.
     let damage = if let Some(error) = faults::take_lost() {
         let loss = match whole.filter(|_| sequential) {
             Some(whole) => {
@@ -335,11 +335,11 @@ fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, Image
     })
 }
 
-/// Rows that are read at a time: a loss of pixels is known to as many rows.
+/// The number of rows that are read at a time, and thus the accuracy with which a loss of pixels is located.
 const ROWS: usize = 8;
 
-/// Bytes that decoding needs by the header: the scaled pixels and, for several scans, the coefficients of all
-/// components, of which chroma often has a quarter of those of luma.
+/// The number of bytes that decoding needs according to the header: the scaled pixels and, for several scans, the
+/// coefficients of all components. Chroma often has a quarter of the coefficients of luma.
 fn announced(header: &Decompress<&[u8]>, eighths: u32, sequential: bool) -> u64 {
     let channels = match header.color_space() {
         ColorSpace::JCS_GRAYSCALE => 1,
@@ -355,7 +355,7 @@ fn announced(header: &Decompress<&[u8]>, eighths: u32, sequential: bool) -> u64 
     let most = |of: fn(&mozjpeg_sys::jpeg_component_info) -> i32| {
         parts.iter().map(|part| factor(of(part))).max().unwrap_or(1)
     };
-    // In each direction, units of all components that belong together are whole.
+    // In each direction, units of all components that belong together are complete.
     let units = |side: usize, most: u64| (side as u64).div_ceil(u64::from(BLOCK) * most);
     let across = units(header.width(), most(|part| part.h_samp_factor));
     let down = units(header.height(), most(|part| part.v_samp_factor));
@@ -407,7 +407,7 @@ fn read_markers(header: &Decompress<&[u8]>) -> Metadata {
     metadata
 }
 
-/// Removes metadata that is longer than a JPEG can hold; returns what that is, as an error would say it.
+/// Removes metadata that is too long for a JPEG. Returns what was removed, as a text for an error.
 pub(super) fn drop_too_long(metadata: &mut Metadata) -> Option<String> {
     let parts = [
         ("EXIF", &mut metadata.exif, SEGMENT - EXIF.len()),
@@ -446,7 +446,7 @@ pub(super) fn encode(
     faults::guarded(|| {
         let mut encoder = Compress::new(space);
         encoder.set_fastest_defaults();
-        // Huffman tables optimized for the picture: 3 to 6 % fewer bytes on the samples at 224 pixels, for about 1 % of
+        // Huffman tables optimised for the picture: 3 to 6 % fewer bytes on the samples at 224 pixels, for about 1 % of
         // the time of a 12-megapixel photo.
         encoder.set_optimize_coding(true);
         if how.progressive {
@@ -466,7 +466,7 @@ pub(super) fn encode(
                 encoder.write_marker(Marker::APP(1), &[XMP, xmp].concat());
             }
             if let Some(icc) = &metadata.icc {
-                // Numbered from 1, each with the count.
+                // Parts are numbered from 1, and each contains the count.
                 let parts = icc.chunks(PROFILE_PART);
                 let count = parts.len() as u8;
                 for (number, part) in (1..=count).zip(parts) {

@@ -1,8 +1,8 @@
 //! Decodes a JPEG at 2 to 8 eighths of its size, each component at its own scale.
 //!
-//! The result is resized afterwards, so enlarging chroma to the size of luma first, as libjpeg does, gains nothing:
-//! here chroma keeps its pixels and is resized separately. The inverse transform is also compiled for AVX2; mozjpeg has
-//! no vectors without an assembler.
+//! The result is resized afterwards, so enlarging chroma to the size of luma first, as libjpeg does, gains nothing.
+//! Here chroma keeps its pixels and is resized separately. The inverse transform is also compiled for AVX2; mozjpeg
+//! built without an assembler uses no vector instructions.
 //!
 //! Samples equal libjpeg's up to rounding (a test compares them), except at two and four eighths, where libjpeg
 //! averages neighbours.
@@ -18,26 +18,26 @@ use super::inverse::{SIDE, Square, flat, inverse};
 
 /// Samples of luma, or of Cb and Cr interleaved.
 struct Plane {
-    /// Pixels per block side.
+    /// The number of pixels per side of a block.
     side: usize,
-    /// Samples per pixel.
+    /// The number of samples per pixel.
     channels: usize,
     width: usize,
     height: usize,
-    /// Samples per row, of whole MCUs.
+    /// The number of samples per row, padded to whole MCUs.
     stride: usize,
     samples: Vec<u8>,
 }
 
 /// How a component is decoded.
 struct Decoding {
-    /// Dequantization factors, column by column.
+    /// The dequantization factors, column by column.
     quant: [f32; 64],
     values: Values,
 }
 
-/// Decodes luma at `eighths`, 2 to 8, and chroma, if any, with at most as many pixels; `regions` of the picture become
-/// results. `None` if the file is not supported here; an error if memory cannot be allocated.
+/// Decodes luma at `eighths`, 2 to 8, and chroma, if any, with at most as many pixels. `regions` of the picture become
+/// the results. `None` if this module does not support the file; an error if memory cannot be allocated.
 pub(super) fn decode(
     input: &[u8],
     eighths: u32,
@@ -60,7 +60,7 @@ pub(super) fn decode(
     let (across, down) = frame.sampling();
     let side = eighths as usize;
     let luma = Plane::new(&frame, side, 1, (across, down))?;
-    // As many pixels as luma, if chroma has them; limited by the direction with less subsampling.
+    // As many pixels as luma, if chroma has them. The direction with less subsampling limits it.
     let chroma_side = (side * across.min(down)).min(SIDE);
     let chroma = match frame.components.len() {
         1 => None,
@@ -104,7 +104,7 @@ pub(super) fn decode(
 }
 
 impl Plane {
-    /// A plane for components with this number of blocks per MCU, across and down.
+    /// Creates the plane for components with this number of blocks per MCU, across and down.
     fn new(
         frame: &Frame,
         side: usize,
@@ -156,7 +156,7 @@ impl Plane {
         Some(())
     }
 
-    /// Removes the padding of the last MCUs beyond the picture.
+    /// Removes the padding beyond the picture that the last MCUs have.
     fn trimmed(mut self) -> Self {
         let row = self.width * self.channels;
         if row < self.stride {
@@ -171,12 +171,12 @@ impl Plane {
     }
 }
 
-/// The planes during decoding.
+/// The planes under construction.
 struct Scan<'a> {
     decodings: &'a [Decoding],
     luma: Plane,
     chroma: Option<Plane>,
-    /// The last block of Cb, until that of Cr is decoded.
+    /// The last block of Cb, until the block of Cr is decoded.
     blue: Square,
 }
 

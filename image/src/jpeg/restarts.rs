@@ -1,8 +1,8 @@
-//! Repairs restart markers that libjpeg would resynchronize by, which loses pixels that the file has.
+//! Repairs restart markers. libjpeg would resynchronize at wrong markers, and lose pixels that the file has.
 
 use super::markers::segments;
 
-/// Returns the file with its restart markers in order, if they only are wrong: announced but absent, or complete but
+/// Returns the file with its restart markers in order, if they are only wrong: announced but absent, or complete but
 /// numbered wrongly. `mcus` is the number of MCUs of the only scan.
 pub(super) fn repaired(input: &[u8], mcus: usize) -> Option<Vec<u8>> {
     let mut interval = None;

@@ -3,8 +3,8 @@
 #[cfg(target_arch = "x86_64")]
 use fearless_simd::{Level, Simd};
 
-/// Runs `work` compiled for AVX2 if this processor has it. Code that is `#[inline(always)]` all the way down is
-/// compiled both with and without AVX2. With AVX-512 the same loops took half as long again.
+/// Runs `work` compiled for AVX2 if this processor has it. Code that is `#[inline(always)]` at every level is compiled
+/// both with and without AVX2. With AVX-512 the same loops took one and a half times as long.
 #[inline(always)]
 pub(super) fn vectorized<T>(work: impl FnOnce() -> T) -> T {
     #[cfg(target_arch = "x86_64")]

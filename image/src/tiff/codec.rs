@@ -24,7 +24,7 @@ pub(super) enum Codec<'a> {
     WebP,
 }
 
-/// The most memory of LZMA, in KiB: enough for the largest dictionary of `xz`.
+/// The maximum memory of LZMA, in KiB: enough for the largest dictionary of `xz`.
 const LZMA_KIB: u32 = 96 << 10;
 
 /// The shape of a strip or tile.
@@ -33,12 +33,12 @@ pub(crate) struct Shape {
     pub(crate) width: usize,
     pub(crate) rows: usize,
     pub(crate) channels: usize,
-    /// Bytes of its rows.
+    /// The number of bytes of all rows.
     pub(crate) bytes: usize,
 }
 
 impl<'a> Codec<'a> {
-    /// The compression that a directory names.
+    /// The compression that a directory specifies.
     ///
     /// # Errors
     /// `UnsupportedVariety`.
@@ -74,12 +74,12 @@ impl<'a> Codec<'a> {
         })
     }
 
-    /// Whether bits may be stored in reverse: JPEG has an order of its own.
+    /// Whether the bits of bytes may be stored in reverse order. Not in formats that define an order.
     pub(super) const fn has_bit_order(&self) -> bool {
         !matches!(self, Self::Jpeg(_) | Self::WebP)
     }
 
-    /// Decompresses a strip or tile. The result may be shorter than its rows, never longer; it says why.
+    /// Decompresses a strip or tile. If the result is shorter than its rows, returns the reason too.
     pub(super) fn decode(&self, data: &[u8], shape: Shape) -> (Vec<u8>, Option<ImageError>) {
         let invalid = || ImageError::corrupt(Format::Tiff, "its pixels are compressed wrongly");
         let mut out = Vec::new();
@@ -89,7 +89,7 @@ impl<'a> Codec<'a> {
                 true
             }
             Self::Fax(fax) => {
-                // Whatever the samples are, each row is a row of bits.
+                // For fax each row is a row of bits, whatever the samples are.
                 out = fax::decode(data, shape.width * shape.channels, shape.rows, *fax);
                 true
             }
@@ -126,7 +126,7 @@ impl<'a> Codec<'a> {
     }
 }
 
-/// An error about a strip, as one about its file.
+/// Converts an error about a strip to one about its file.
 fn of_strip(error: ImageError) -> ImageError {
     let format = Format::Tiff;
     match error {
@@ -139,13 +139,13 @@ fn of_strip(error: ImageError) -> ImageError {
     }
 }
 
-/// Reads at most the bytes of the shape; returns whether no error occurred.
+/// Reads at most the bytes of the shape. Returns whether no error occurred.
 fn read(from: impl Read, shape: Shape, out: &mut Vec<u8>) -> bool {
     from.take(shape.bytes as u64).read_to_end(out).is_ok()
 }
 
 fn lzw(data: &[u8], most: usize) -> (Vec<u8>, Option<ImageError>) {
-    // Files of early writers have the bits in the other order, and begin with a clear code in it.
+    // Early programs stored the bits in the opposite order; their files begin with a clear code in that order.
     let is_early = matches!(data, [0, second, ..] if second & 1 != 0);
     let mut out = vec![0; most];
     let (written, is_valid) = match is_early {

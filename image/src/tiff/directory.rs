@@ -4,7 +4,7 @@ use super::super::error::ImageError;
 use super::super::format::Format;
 use super::tag;
 
-/// Types of values, by their number in the file: bytes, texts, whole numbers and ratios.
+/// The sizes of types of values, by their number in the file: bytes, texts, whole numbers and ratios.
 const BYTES: [usize; 19] = [0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8];
 const RATIO: usize = 5;
 const SIGNED_RATIO: usize = 10;
@@ -21,7 +21,7 @@ pub(in super::super) struct Directory<'a> {
 struct Entry<'a> {
     tag: u16,
     kind: usize,
-    /// The value; `None` if it lies outside of the file.
+    /// The value; `None` if it is outside the file.
     bytes: Option<&'a [u8]>,
 }
 
@@ -34,7 +34,7 @@ impl<'a> Directory<'a> {
         let format = Format::Tiff;
         let directory = Self::first_of(file);
         let directory = directory.ok_or(ImageError::Truncated { format })?;
-        // Without one of these, pixels would be taken for others.
+        // Without one of these tags, pixels would be misinterpreted.
         let lacks = |entry: &Entry<'_>| entry.bytes.is_none() && tag::is_layout(entry.tag);
         if directory.entries.iter().any(lacks) {
             return Err(ImageError::Truncated { format });
@@ -45,7 +45,7 @@ impl<'a> Directory<'a> {
         Ok(directory)
     }
 
-    /// The first directory, whatever it holds; `None` if the file ends before or inside it.
+    /// The first directory, whatever it contains. `None` if the file ends before or inside it.
     pub(in super::super) fn first_of(file: &'a [u8]) -> Option<Self> {
         let mut directory = Self::empty(file, file.starts_with(b"MM"));
         let is_large = directory.whole(2, 2)? == 43;
@@ -55,7 +55,7 @@ impl<'a> Directory<'a> {
         Some(directory)
     }
 
-    /// The directory at this offset of a file that is no BigTIFF, and the offset of the one that follows it, or 0.
+    /// The directory at this offset of a file that is not BigTIFF, and the offset of the next directory, or 0.
     pub(in super::super) fn at(
         file: &'a [u8],
         is_big_endian: bool,
@@ -78,7 +78,7 @@ impl<'a> Directory<'a> {
 
     /// The entries of the directory at an offset, and the offset of its end.
     fn entries(&self, start: usize, is_large: bool) -> Option<(Vec<Entry<'a>>, usize)> {
-        // Bytes of a count and of an offset, and of the number of entries.
+        // The size of a count or an offset, and of the number of entries.
         let (word, count) = if is_large { (8, 8) } else { (4, 2) };
         let len = 4 + 2 * word;
         let first = start.checked_add(count)?;
@@ -105,7 +105,7 @@ impl<'a> Directory<'a> {
         Some((all.collect(), end))
     }
 
-    /// A whole number of this many bytes.
+    /// The whole number of `bytes` bytes at an offset.
     fn whole(&self, at: usize, bytes: usize) -> Option<u64> {
         Some(self.number(self.file.get(at..at.checked_add(bytes)?)?))
     }
@@ -126,7 +126,7 @@ impl<'a> Directory<'a> {
         self.entries.iter().find(|entry| entry.tag == tag)
     }
 
-    /// The bytes of a value, whatever its type.
+    /// The bytes of a value, whatever its type is.
     pub(in super::super) fn bytes(&self, tag: u16) -> Option<&'a [u8]> {
         let bytes = self.find(tag)?.bytes?;
         (!bytes.is_empty()).then_some(bytes)

@@ -9,11 +9,11 @@ use fax::{BitReader, ByteReader};
 /// The coding of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fax {
-    /// Rows of runs, each from a byte on.
+    /// Rows of runs. Each row begins at a byte.
     Huffman,
-    /// Rows of runs, or of changes against the row above where the bit after an end of line says so.
+    /// Rows of runs, or of changes from the row above if the bit after an end of line says so.
     Group3 { two_dimensional: bool },
-    /// Changes against the row above.
+    /// Rows of changes from the row above.
     Group4,
 }
 
@@ -21,17 +21,17 @@ pub(super) enum Fax {
 const END_OF_LINE: u16 = 1;
 const END_BITS: u8 = 12;
 
-/// Follows the data, because the tables of codes look past the last code. No end of line starts with ones.
+/// Appended to the data, because the lookup of a code reads beyond the last code. No end of line starts with ones.
 const PADDING: [u8; 2] = [0xff; 2];
 const PADDING_BITS: u8 = 16;
 
-/// Decodes up to `rows` rows of `width` pixels; set bits are black runs. Returns fewer rows if the data end or, except
-/// in Group 3, are invalid.
+/// Decodes up to `rows` rows of `width` pixels. Set bits are black runs. Returns fewer rows if the data ends or, except
+/// in Group 3, is invalid.
 pub(super) fn decode(data: &[u8], width: usize, rows: usize, fax: Fax) -> Vec<u8> {
     let padded = data.iter().chain(&PADDING).copied().map(Ok);
     let Ok(mut bits) = ByteReader::<_>::new(padded);
     let mut out = Vec::with_capacity(width.div_ceil(8) * rows);
-    // The changes of colour in the row above; the first is to black.
+    // The positions at which the row above changes colour. The first change is to black.
     let mut above = Vec::new();
     for _ in 0..rows {
         let row = match fax {
@@ -64,7 +64,7 @@ pub(super) fn decode(data: &[u8], width: usize, rows: usize, fax: Fax) -> Vec<u8
         };
         let Some(row) = row else { break };
         if bits.peek(PADDING_BITS).is_none() {
-            // Its last code is cut off.
+            // The last code of the row is truncated.
             break;
         }
         paint(&row, width, &mut out);
@@ -75,7 +75,7 @@ pub(super) fn decode(data: &[u8], width: usize, rows: usize, fax: Fax) -> Vec<u8
 
 type Bits<'a, R> = &'a mut ByteReader<R>;
 
-/// Consumes fill bits and an end of line; returns whether there was one.
+/// Consumes fill bits and an end of line. Returns whether there was one.
 fn skip_to_row<R: Iterator<Item = Result<u8, Infallible>>>(bits: Bits<'_, R>) -> bool {
     // No code of a run starts with eleven zeros.
     if bits.peek(END_BITS - 1) != Some(0) {
@@ -89,7 +89,8 @@ fn skip_to_row<R: Iterator<Item = Result<u8, Infallible>>>(bits: Bits<'_, R>) ->
     ended
 }
 
-/// After an invalid code: the row above again, from the next end of line on; `None` at the end of the data.
+/// Called after an invalid code. Repeats the row above, and continues at the next end of line. `None` at the end of the
+/// data.
 fn resumed<R: Iterator<Item = Result<u8, Infallible>>>(
     bits: Bits<'_, R>,
     above: &[usize],
@@ -100,7 +101,7 @@ fn resumed<R: Iterator<Item = Result<u8, Infallible>>>(
     Some(above.to_vec())
 }
 
-/// The length of a run: any number of make-up codes, and a terminating one.
+/// The length of a run: any number of make-up codes, and a terminating code.
 fn run<R: Iterator<Item = Result<u8, Infallible>>>(
     bits: Bits<'_, R>,
     is_black: bool,
@@ -118,7 +119,7 @@ fn run<R: Iterator<Item = Result<u8, Infallible>>>(
     }
 }
 
-/// A row of runs, as its changes of colour.
+/// Decodes a row of runs. Returns the positions at which it changes colour.
 fn runs<R: Iterator<Item = Result<u8, Infallible>>>(
     bits: Bits<'_, R>,
     width: usize,
@@ -133,7 +134,7 @@ fn runs<R: Iterator<Item = Result<u8, Infallible>>>(
     Some(row)
 }
 
-/// A row of changes against the row above.
+/// Decodes a row of changes from the row above.
 fn changes<R: Iterator<Item = Result<u8, Infallible>>>(
     bits: Bits<'_, R>,
     width: usize,
@@ -142,7 +143,7 @@ fn changes<R: Iterator<Item = Result<u8, Infallible>>>(
     let mut row: Vec<usize> = Vec::new();
     let (mut at, mut is_black, mut is_start) = (0, false, true);
     while at < width {
-        // The first change above to the other colour, to the right of this position, and the one after it.
+        // The first change above to the other colour that is to the right of this position, and the change after it.
         let mut next = above.partition_point(|&change| change < at || change == at && !is_start);
         if next % 2 != usize::from(is_black) {
             next += 1;

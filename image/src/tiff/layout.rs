@@ -8,7 +8,7 @@ use super::directory::Directory;
 use super::samples::{Kind, Predictor, Row};
 use super::tag;
 
-/// What the samples of a pixel mean.
+/// The meaning of a pixel's samples.
 #[derive(Debug)]
 pub(super) enum Model {
     /// Black to white, or white to black.
@@ -20,7 +20,7 @@ pub(super) enum Model {
     Palette(Vec<[u8; 3]>),
     /// Four inks.
     Cmyk,
-    /// Luma and differences, with the number of pixels that share differences, across and down.
+    /// Luma and colour differences, with the number of pixels that share differences, across and down.
     YCbCr {
         across: usize,
         down: usize,
@@ -35,7 +35,7 @@ pub(super) enum Model {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Alpha {
     pub(super) sample: usize,
-    /// Whether colours are multiplied by it.
+    /// Whether colours are multiplied by alpha.
     pub(super) is_associated: bool,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Alpha {
 pub(super) struct Layout<'a> {
     pub(super) width: usize,
     pub(super) height: usize,
-    /// Samples per pixel.
+    /// The number of samples per pixel.
     pub(super) samples: usize,
     pub(super) row: Row,
     pub(super) model: Model,
@@ -52,11 +52,11 @@ pub(super) struct Layout<'a> {
     pub(super) predictor: Predictor,
     /// Whether each sample has its own strips or tiles.
     pub(super) is_planar: bool,
-    /// Whether the lowest bit of a byte is the first.
+    /// Whether the lowest bit of a byte comes first.
     pub(super) is_reversed: bool,
     /// The sides of a strip or tile.
     pub(super) part: (usize, usize),
-    /// Whether parts are tiles, which are stored whole even at the edges.
+    /// Whether parts are tiles, which are stored complete even at the edges.
     pub(super) is_tiled: bool,
     places: Vec<u64>,
     lengths: Vec<u64>,
@@ -123,7 +123,7 @@ impl<'a> Layout<'a> {
             return Err(variety(format!("a predictor for {bits} bits per sample")));
         }
         let kind = if matches!(model, Model::Lab { .. } | Model::Palette(_)) {
-            // Their bits are read as they are.
+            // The bits of samples of unknown kind are read as unsigned numbers.
             Kind::Unsigned
         } else {
             kind
@@ -196,7 +196,7 @@ impl<'a> Layout<'a> {
         let what = directory.first(tag::PHOTOMETRIC).unwrap_or(default);
         let (model, colors) = match what {
             0 => (Model::Grey { is_inverted: true }, 1),
-            // 4 is a mask: set inside.
+            // 4 is a mask: set bits are inside.
             1 | 4 => (Model::Grey { is_inverted: false }, 1),
             2 => (Model::Rgb, 3),
             3 if bits <= 16 => {
@@ -205,7 +205,7 @@ impl<'a> Layout<'a> {
                 if third == 0 {
                     return Err(ImageError::corrupt(Format::Tiff, "its palette is missing"));
                 }
-                // Some writers store 8 bits where there are 16.
+                // Some programs store 8 bits in values of 16.
                 let shift = if all.iter().any(|&part| part > 255) {
                     8
                 } else {
@@ -252,7 +252,7 @@ impl<'a> Layout<'a> {
         Ok((model, colors))
     }
 
-    /// The first extra sample, if it is alpha. Four samples of RGB have alpha if nothing says what the fourth is.
+    /// The first extra sample, if it is alpha. If nothing describes the fourth of four samples of RGB, it is alpha.
     fn alpha(
         model: &Model,
         mut extra: impl ExactSizeIterator<Item = u64>,
@@ -283,7 +283,8 @@ impl<'a> Layout<'a> {
         self.alpha.is_some_and(|alpha| alpha.is_associated)
     }
 
-    /// The factor of a pixel's colours, of which the last sample is this: 1 unless they are multiplied by alpha.
+    /// The factor by which to divide a pixel's colours. `last` is its last sample. 1 unless colours are multiplied by
+    /// alpha.
     pub(super) fn share_of_alpha(&self, last: f32, most: f32) -> f32 {
         match self.multiplies() && last > 0.0 {
             true => last / most,
@@ -291,7 +292,7 @@ impl<'a> Layout<'a> {
         }
     }
 
-    /// The colour model of the pixels, once palettes, L*a*b*, YCbCr, and inks with alpha are RGB.
+    /// The colour model of the pixels, after palettes, L*a*b*, YCbCr, and inks with alpha are converted to RGB.
     pub(super) const fn color(&self) -> Color {
         match (&self.model, self.alpha) {
             (Model::Grey { .. }, None) => Color::Gray,
@@ -302,7 +303,7 @@ impl<'a> Layout<'a> {
         }
     }
 
-    /// The samples that are read, by their number in the pixel.
+    /// The samples that are read, by their index in the pixel.
     pub(super) fn wanted(&self) -> Vec<usize> {
         let colors = match self.model {
             Model::Grey { .. } | Model::Palette(_) => 1,
@@ -314,7 +315,7 @@ impl<'a> Layout<'a> {
             .collect()
     }
 
-    /// Bytes of a row of the picture, as it is decoded.
+    /// The number of bytes of a decoded row of the picture.
     pub(super) fn row_bytes(&self) -> u64 {
         let channels = self.color().channels().max(self.wanted().len());
         self.width as u64 * channels as u64 * if self.is_deep() { 2 } else { 1 }
@@ -325,7 +326,8 @@ impl<'a> Layout<'a> {
         self.row.bits > 8
     }
 
-    /// What each sample of up to 8 bits becomes: indices of colours stay, others are scaled. Empty for more bits.
+    /// The conversion of each sample of up to 8 bits: indices of colours do not change, others are scaled. Empty for
+    /// more bits.
     pub(super) fn levels(&self) -> Vec<u8> {
         if self.is_deep() {
             return Vec::new();
@@ -338,7 +340,7 @@ impl<'a> Layout<'a> {
         (0..=self.row.most()).map(level).collect()
     }
 
-    /// Strips or tiles, across and down.
+    /// The number of strips or tiles, across and down.
     pub(super) const fn parts(&self) -> (usize, usize) {
         (
             self.width.div_ceil(self.part.0),
@@ -346,7 +348,7 @@ impl<'a> Layout<'a> {
         )
     }
 
-    /// The shape of the strip or tile that begins at this row.
+    /// The shape of the strip or tile that begins at row `top`.
     pub(super) fn shape(&self, top: usize) -> Shape {
         let (width, most) = self.part;
         let rows = match self.is_tiled {
@@ -369,7 +371,7 @@ impl<'a> Layout<'a> {
         }
     }
 
-    /// Bytes of a row of a strip or tile.
+    /// The number of bytes of a row of a strip or tile.
     pub(super) const fn stride(&self) -> usize {
         (self
             .part
@@ -379,8 +381,8 @@ impl<'a> Layout<'a> {
         .div_ceil(8)
     }
 
-    /// The bytes of a strip or tile as far as the file has them, and whether it ends before them. `None` if the file
-    /// leaves it out.
+    /// The bytes of a strip or tile as far as the file contains them, and whether the file ends before them. `None` if
+    /// the file leaves the part out.
     pub(super) fn data(&self, file: &'a [u8], number: usize) -> (Option<&'a [u8]>, bool) {
         let Some(&place) = self.places.get(number) else {
             return (None, true);
@@ -397,7 +399,7 @@ impl<'a> Layout<'a> {
     }
 }
 
-/// The most samples of a pixel.
+/// The maximum number of samples of a pixel.
 const MOST_SAMPLES: usize = 64;
-/// The compression of files that hold a JPEG with its headers.
+/// The compression of files that contain a JPEG with its headers.
 const OLD_JPEG: u64 = 6;

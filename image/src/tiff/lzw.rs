@@ -1,17 +1,17 @@
-//! LZW as TIFF has it: codes of 9 to 12 bits, the highest bit first, each width one code early.
+//! LZW in the variant of TIFF: codes of 9 to 12 bits, the highest bit first, where the width grows one code early.
 //!
-//! A string of the table is part of the output already: that of the code before, and the byte after it. So the table
-//! holds places of the output.
+//! A string of the table is in the output already: it is the string of the previous code and the byte after it. So the
+//! table contains places in the output.
 
 const CLEAR: usize = 256;
 const END: usize = 257;
 const FIRST: usize = 258;
 const FEWEST_BITS: u32 = 9;
 const MOST_BITS: u32 = 12;
-/// Codes of the table.
+/// The maximum number of codes in the table.
 const MOST_CODES: usize = (1 << MOST_BITS) - FIRST;
 
-/// Where a string of the table is in the output.
+/// The place of a string of the table in the output.
 #[derive(Clone, Copy)]
 struct Place {
     start: usize,
@@ -19,7 +19,7 @@ struct Place {
 }
 
 impl Place {
-    /// The string and the byte after it.
+    /// The string with the byte after it.
     const fn and_a_byte(self) -> Self {
         Self {
             len: self.len + 1,
@@ -31,7 +31,7 @@ impl Place {
 /// Decodes until `out` is full, or the data or its codes end. Returns the number of bytes written, and whether all
 /// codes were in the table.
 pub(super) fn decode(mut data: &[u8], out: &mut [u8]) -> (usize, bool) {
-    // Not an array, which would be filled first: most strips are short.
+    // Not an array, which would be initialised first: most strips are short.
     let mut table = Vec::with_capacity(MOST_CODES);
     let mut width = FEWEST_BITS;
     let mut before: Option<Place> = None;
@@ -39,7 +39,7 @@ pub(super) fn decode(mut data: &[u8], out: &mut [u8]) -> (usize, bool) {
     let mut written = 0;
     while written < out.len() {
         if count < width {
-            // As many bytes as there is room for.
+            // Add as many bytes as the word has room for.
             if let Some((word, rest)) = data.split_first_chunk::<4>() {
                 bits = bits << 32 | u64::from(u32::from_be_bytes(*word));
                 count += 32;
@@ -85,7 +85,7 @@ pub(super) fn decode(mut data: &[u8], out: &mut [u8]) -> (usize, bool) {
             && table.len() < MOST_CODES
         {
             table.push(before.and_a_byte());
-            // One code early.
+            // The width grows one code early.
             if FIRST + table.len() + 1 >= 1 << width && width < MOST_BITS {
                 width += 1;
             }
@@ -98,11 +98,11 @@ pub(super) fn decode(mut data: &[u8], out: &mut [u8]) -> (usize, bool) {
     (written, true)
 }
 
-/// Copies bytes of `out` from `from` on to `into`, which may begin among them.
+/// Copies bytes of `out` from `from` on to `into`. The two ranges may overlap.
 fn repeat(out: &mut [u8], from: usize, into: std::ops::Range<usize>) {
     const STEP: usize = 8;
     let (start, len) = (into.start, into.len());
-    // Most strings are short. What is written beyond one is written again.
+    // Most strings are short. Bytes written beyond the end of a string are overwritten later.
     if len <= 2 * STEP && start - from >= STEP && start + 2 * STEP <= out.len() {
         for at in [0, STEP] {
             out.copy_within(from + at..from + at + STEP, start + at);
@@ -122,7 +122,7 @@ mod tests {
     use super::super::codec::by_weezl;
     use super::*;
 
-    /// The same by `weezl`. An invalid code behind the last byte does not count.
+    /// Decodes with `weezl`. An invalid code after the last byte does not count.
     fn expected(data: &[u8], out: &mut [u8]) -> (usize, bool) {
         let decoder = weezl::decode::Decoder::with_tiff_size_switch(weezl::BitOrder::Msb, 8);
         let (written, is_valid) = by_weezl(decoder, data, out);

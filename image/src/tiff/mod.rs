@@ -1,8 +1,8 @@
-//! Decoding of TIFF: the first picture, in strips or tiles of any depth, order, compression and colour model that the
+//! Decoding of TIFF: the first picture, in strips or tiles of any depth, order, compression and colour model that
 //! common programs write.
 //!
-//! Each strip or tile is decompressed by a library (`codec`), its predictor is undone and its samples are scaled to 8
-//! or 16 bits (`samples`). What is decoded is one channel per wanted sample; the colour model is converted at the end,
+//! A library decompresses each strip or tile (`codec`); then its predictor is undone and its samples are scaled to 8 or
+//! 16 bits (`samples`). The result has one channel for each wanted sample. The colour model is converted at the end,
 //! because the samples of a pixel may be in separate planes.
 
 mod codec;
@@ -102,7 +102,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     let sides = (layout.width as u32, layout.height as u32);
     spec.check_source(sides, format)?;
     let wanted = layout.wanted();
-    // The pixels, and the strip or tile that is being decoded.
+    // Memory for the pixels, and for the strip or tile that is being decoded.
     spec.admit(
         layout.row_bytes().saturating_mul(layout.height as u64),
         input.len() as u64,
@@ -113,7 +113,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     let metadata = Metadata {
         exif: None,
         xmp: directory.bytes(tag::XMP).map(<[u8]>::to_vec),
-        // L*a*b*, and inks with alpha, become sRGB here.
+        // L*a*b*, and inks with alpha, are converted to sRGB here.
         icc: match has_inks_and_alpha || matches!(layout.model, Model::Lab { .. }) {
             true => None,
             false => icc.map(<[u8]>::to_vec),
@@ -199,17 +199,17 @@ struct Channels<'a> {
     file: &'a [u8],
     layout: &'a Layout<'a>,
     wanted: &'a [usize],
-    /// What a sample of up to 8 bits becomes.
+    /// The conversion of samples of up to 8 bits.
     levels: Vec<u8>,
     fail_on: FailOn,
     /// The first row of `samples`.
     top: usize,
     samples: Samples,
-    /// Whether a strip or tile ends beyond the file, with all its pixels.
+    /// Whether a strip or tile extends beyond the end of the file although all its pixels are there.
     is_cut: bool,
-    /// What is missing of `samples`: left side, first and last row of each part.
+    /// The missing parts of `samples`: left side, first and last row of each.
     missing: Vec<(usize, usize, usize)>,
-    /// Why the first missing pixels are missing.
+    /// The reason why the first missing pixels are missing.
     first: Option<ImageError>,
 }
 
@@ -252,10 +252,10 @@ impl Channels<'_> {
         ))
     }
 
-    /// Decodes a strip or tile. Returns the number of whole rows, and why some are missing.
+    /// Decodes a strip or tile. Returns the number of complete rows, and the reason if some are missing.
     ///
     /// # Errors
-    /// `UnsupportedVariety` and `OutOfMemory`: others of its strips would fail too.
+    /// `UnsupportedVariety` and `OutOfMemory`: the other strips would fail too.
     fn read_part(
         &mut self,
         number: usize,
@@ -320,14 +320,14 @@ impl Channels<'_> {
         Ok((done, error))
     }
 
-    /// Stores the wanted samples of a row from the pixel `first` on.
+    /// Stores the wanted samples of a row, from pixel `first` on.
     fn store(&mut self, row: &[u8], first: usize, columns: usize, plane: usize) {
         let layout = self.layout;
         let count = self.wanted.len();
         let is_index = matches!(layout.model, Model::Palette(_));
         let plain = layout.row.kind == Kind::Unsigned;
         if plain && count == layout.row.step {
-            // All samples in their order.
+            // Fast path: all samples are wanted, in their order.
             let (first, all) = (first * count, columns * count);
             match (&mut self.samples, layout.row.bits) {
                 (Samples::Eight(samples), 8) => {
@@ -379,7 +379,7 @@ impl Channels<'_> {
     }
 }
 
-/// Gives each pixel its own copy of differences that it shares.
+/// Copies differences that several pixels share to each of them.
 fn spread(units: &[u8], shape: Shape, (across, down): (usize, usize)) -> Vec<u8> {
     let stride = shape.width * 3;
     let mut out = vec![0; stride * shape.rows];
@@ -401,7 +401,7 @@ fn spread(units: &[u8], shape: Shape, (across, down): (usize, usize)) -> Vec<u8>
     out
 }
 
-/// Converts the colour model of whole rows. Alpha stays the last sample.
+/// Converts the colour model of complete rows. Alpha stays the last sample.
 fn converted(
     samples: Samples,
     layout: &Layout<'_>,
@@ -428,7 +428,7 @@ fn converted(
         (Model::Palette(colors), samples) => {
             let mut out: Vec<u8> = buffer(count * color.channels())?;
             let most = layout.row.most();
-            // Indices are not scaled, and neither is alpha beside them.
+            // Neither indices nor the alpha with them are scaled.
             let draw = |(to, pixel): (&mut [u8], [u16; 2])| {
                 let [index, alpha] = pixel;
                 let (rgb, rest) = to.split_at_mut(3);
@@ -532,10 +532,10 @@ fn converted(
     })
 }
 
-/// How samples of one depth become those of a picture, and back.
+/// The conversions between samples of one depth and the samples of a picture, in both directions.
 type Wrapping<T> = (fn(Vec<T>) -> Samples, fn(Samples) -> Vec<T>);
 
-/// Converts inks with alpha to RGB with alpha, in place: later code has at most four channels.
+/// Converts inks with alpha to RGB with alpha, in place, because later code supports at most four channels.
 fn inks_to_rgb<T: Copy + Into<u64> + TryFrom<u64>>(
     mut samples: Vec<T>,
     layout: &Layout<'_>,
@@ -543,7 +543,7 @@ fn inks_to_rgb<T: Copy + Into<u64> + TryFrom<u64>>(
     most: T,
     (wrap, unwrap): Wrapping<T>,
 ) -> Vec<T> {
-    /// Pixels that are converted at a time.
+    /// The number of pixels that are converted at a time.
     const BAND: usize = 1 << 16;
     const INKS: usize = 4;
     let count = samples.len() / (INKS + 1);
@@ -571,7 +571,8 @@ fn inks_to_rgb<T: Copy + Into<u64> + TryFrom<u64>>(
     samples
 }
 
-/// The parts of red, green and blue in luma: those of Rec. 601 if the file's cannot be any, such as ratios to 0.
+/// The weights of red, green and blue in luma. Those of Rec. 601 if the weights in the file are invalid, such as ratios
+/// with denominator 0.
 fn weights_or_usual(weights: &[f32]) -> [f32; 3] {
     <[f32; 3]>::try_from(weights)
         .ok()
@@ -580,7 +581,7 @@ fn weights_or_usual(weights: &[f32]) -> [f32; 3] {
         .unwrap_or([0.299, 0.587, 0.114])
 }
 
-/// The conversion of luma and differences to RGB, by the tags that describe them. JPEG has its own.
+/// The conversion of luma and differences to RGB, by the tags that describe them. JPEG has its own conversion.
 fn from_ycbcr(directory: &Directory<'_>, is_jpeg: bool) -> impl Fn([u8; 3]) -> [u8; 3] {
     let weights = directory.ratios(tag::YCBCR_WEIGHTS);
     let range = directory.ratios(tag::YCBCR_RANGE);
@@ -607,7 +608,7 @@ fn from_ycbcr(directory: &Directory<'_>, is_jpeg: bool) -> impl Fn([u8; 3]) -> [
     }
 }
 
-/// Fills what is missing, as left side, first and last row, with a background; returns the number of pixels.
+/// Fills missing parts, given by left side, first and last row, with a background. Returns the number of pixels.
 fn fill(
     pixels: &mut Pixels,
     missing: &[(usize, usize, usize)],

@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Unsigned,
-    /// Two's complement. Black is 0, and so is what is below.
+    /// Two's complement. Black is 0; smaller values are black too.
     Signed,
     /// Black is 0 and white is 1.
     Float,
@@ -16,17 +16,17 @@ pub(super) struct Row {
     pub(super) bits: usize,
     pub(super) kind: Kind,
     pub(super) is_big_endian: bool,
-    /// Samples from one to the next of the same channel.
+    /// The distance between samples of the same channel, in samples.
     pub(super) step: usize,
 }
 
-/// What samples are predicted by.
+/// How samples are predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Predictor {
     None,
-    /// The sample before.
+    /// From the previous sample.
     Horizontal,
-    /// The byte before, after the bytes of all samples were sorted by their weight.
+    /// From the previous byte, where the bytes of all samples are sorted by significance.
     Float,
 }
 
@@ -76,7 +76,7 @@ impl Row {
                 let count = row.len() / bytes;
                 for (index, sample) in row.chunks_exact_mut(bytes).enumerate() {
                     for (weight, to) in sample.iter_mut().enumerate() {
-                        // The heaviest byte comes first.
+                        // The most significant bytes come first.
                         let weight = match self.is_big_endian {
                             true => weight,
                             false => bytes - 1 - weight,
@@ -88,7 +88,8 @@ impl Row {
         }
     }
 
-    /// Adds to each sample the one before it of the same channel. The usual numbers of channels have sums in registers.
+    /// Adds to each sample the previous sample of the same channel. For usual numbers of channels the sums are in
+    /// registers.
     fn sum_words<const BYTES: usize>(
         &self,
         row: &mut [u8],
@@ -116,7 +117,7 @@ impl Row {
         }
     }
 
-    /// The bits of a sample of the row, which has it.
+    /// The bits of sample `index` of the row, which must exist.
     pub(super) fn raw(&self, row: &[u8], index: usize) -> u64 {
         if self.bits.is_multiple_of(8) {
             let bytes = self.bits / 8;
@@ -128,17 +129,17 @@ impl Row {
         all >> (end.div_ceil(8) * 8 - end) & self.most()
     }
 
-    /// The largest number of the bits.
+    /// The largest number with these bits.
     pub(super) const fn most(&self) -> u64 {
         u64::MAX >> (64 - self.bits)
     }
 
-    /// A sample of the row as a part of the way from black to white.
+    /// A sample of the row as a fraction: 0 is black, 1 is white.
     pub(super) fn share(&self, row: &[u8], index: usize) -> f64 {
         self.share_of(self.raw(row, index))
     }
 
-    /// The share of these bits.
+    /// The fraction for these bits.
     pub(super) fn share_of(&self, raw: u64) -> f64 {
         match self.kind {
             Kind::Unsigned => raw as f64 / self.most() as f64,
@@ -156,7 +157,7 @@ impl Row {
                     32 => f64::from(f32::from_bits(raw as u32)),
                     _ => f64::from_bits(raw),
                 };
-                // What is no number is black.
+                // NaN counts as black.
                 if number > 0.0 { number.min(1.0) } else { 0.0 }
             }
         }
@@ -176,7 +177,7 @@ fn sum_pixels<const STEP: usize, const BYTES: usize>(
     }
 }
 
-/// A number of 16 bits: a sign, 5 bits of exponent and 10 of mantissa.
+/// A floating-point number of 16 bits: a sign, 5 bits of exponent and 10 of mantissa.
 fn half(bits: u16) -> f64 {
     let mantissa = f64::from(bits & 0x3ff);
     let number = match bits >> 10 & 0x1f {

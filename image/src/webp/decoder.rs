@@ -1,4 +1,4 @@
-//! Lossy and lossless WebP by libwebp: the pixels of one picture, into the caller's memory.
+//! Lossy and lossless WebP by libwebp: decodes one picture into the caller's memory.
 //!
 //! The `unsafe` blocks pass libwebp pointers to slices that are borrowed for the call, with their lengths.
 
@@ -7,7 +7,7 @@ use libwebp_sys::{
     WebPIDecodedArea, WebPIDelete, WebPIUpdate, WebPRGBABuffer, WebPYUVABuffer,
 };
 
-/// What a file says about its picture.
+/// The properties of the picture in a file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Header {
     pub(super) width: u32,
@@ -23,15 +23,15 @@ pub(super) enum Failure {
     Damage,
 }
 
-/// Where the pixels go, row by row without gaps.
+/// The memory for the pixels: rows without padding.
 pub(super) enum Target<'a> {
     /// Red, green, blue, and alpha if the header says so.
     Rgb(&'a mut [u8]),
-    /// Luma, and two planes of chroma with half of each side, rounded up. Only of a lossy picture without alpha.
+    /// Luma, and two planes of chroma with half of each side, rounded up. Only for a lossy picture without alpha.
     Planes(&'a mut [u8], [&'a mut [u8]; 2]),
 }
 
-/// Reads the header. `None` if libwebp cannot.
+/// Reads the header. `None` if libwebp cannot read it.
 pub(super) fn header(file: &[u8]) -> Option<Header> {
     /// libwebp's number for a lossy picture.
     const LOSSY: i32 = 1;
@@ -48,7 +48,7 @@ pub(super) fn header(file: &[u8]) -> Option<Header> {
 }
 
 impl Target<'_> {
-    /// Whether it has room for the picture.
+    /// Whether the memory has room for the picture.
     fn fits(&self, header: &Header) -> bool {
         let (width, height) = (header.width as usize, header.height as usize);
         match self {
@@ -115,7 +115,7 @@ fn judged(status: VP8StatusCode) -> Result<(), Failure> {
     }
 }
 
-/// Decodes a whole picture. Files that end early are damaged, whatever they lack.
+/// Decodes a whole picture. A file that ends early is damaged, even if no pixel is missing.
 pub(super) fn whole(
     file: &[u8],
     header: &Header,
@@ -129,7 +129,7 @@ pub(super) fn whole(
     judged(status)
 }
 
-/// Decodes a picture as far as the file holds it. Returns the number of rows, and why others are missing, if they are.
+/// Decodes as much of a picture as the file contains. Returns the number of rows, and the reason if others are missing.
 pub(super) fn beginning(
     file: &[u8],
     header: &Header,
@@ -140,7 +140,8 @@ pub(super) fn beginning(
         return (0, Err(Failure::Damage));
     };
     let mut rows = 0;
-    // SAFETY: the decoder holds pointers to the file, to `config` and to the samples. It is deleted before they end.
+    // SAFETY: the decoder has pointers to the file, to `config` and to the samples, and is deleted before they are
+    // dropped.
     let status = unsafe {
         let decoder = WebPIDecode(std::ptr::null(), 0, &mut config);
         if decoder.is_null() {

@@ -28,7 +28,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     let header =
         decoder::header(input).ok_or_else(|| broken(input, "its header cannot be read"))?;
     let full = (header.width, header.height);
-    // Before memory for the pixels is allocated.
+    // Checked before memory for the pixels is allocated.
     spec.check_source(full, format)?;
     let metadata = Metadata {
         exif: riff::bytes_of(input, riff::EXIF).map(without_prefix),
@@ -50,7 +50,8 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     } else {
         let bytes = size(&header);
         spec.admit(bytes, input.len() as u64)?;
-        // Smoothing costs an eighth of the time and is hardly seen: the scaled decoding of libwebp leaves it out too.
+        // Smoothing costs an eighth of the time and is hardly visible: the scaled decoding of libwebp leaves it out
+        // too.
         let smooths = request.needs_exact_pixels() || !plans.iter().all(|plan| plan.has_spare(1.0));
         let area = u64::from(full.0) * u64::from(full.1);
         let is_flat = header.is_lossy && !header.has_alpha;
@@ -84,7 +85,7 @@ fn size(header: &Header) -> u64 {
     u64::from(header.width) * u64::from(header.height) * channels
 }
 
-/// What libwebp's refusal says of a file.
+/// The error for a file that libwebp rejects.
 fn broken(file: &[u8], reason: &str) -> ImageError {
     match riff::is_truncated(file) {
         true => ImageError::Truncated {
@@ -106,7 +107,7 @@ fn pixels(header: &Header, samples: Vec<u8>) -> Pixels {
     }
 }
 
-/// Decodes a picture; `None` if it is damaged.
+/// Decodes a picture. `None` if it is damaged.
 fn still(file: &[u8], header: &Header, smooths: bool) -> Result<Option<Pixels>, ImageError> {
     let bytes = size(header);
     let len = usize::try_from(bytes).map_err(|_| ImageError::OutOfMemory { bytes })?;
@@ -115,7 +116,7 @@ fn still(file: &[u8], header: &Header, smooths: bool) -> Result<Option<Pixels>, 
     Ok(is_whole(header, done)?.then(|| pixels(header, samples)))
 }
 
-/// Decodes the rows that are there. The others show the background.
+/// Decodes the rows that exist. The others show the background.
 fn beginning(
     file: &[u8],
     header: &Header,
@@ -132,12 +133,12 @@ fn beginning(
     fill_rows(&mut pixels, rows, spec.background);
     let missing = u64::from(header.height).saturating_sub(rows as u64) * u64::from(header.width);
     let error = broken(file, "its pixels cannot be decoded");
-    // libwebp found damage, wherever it is.
+    // libwebp has found damage, even if no row is missing.
     let loss = Loss::Pixels(missing.max(1));
     Ok((pixels, Found { loss, error }))
 }
 
-/// Whether a picture is whole; if not, it is damaged.
+/// Whether a picture is complete; if not, it is damaged.
 fn is_whole(header: &Header, done: Result<(), Failure>) -> Result<bool, ImageError> {
     match done {
         Ok(()) => Ok(true),
@@ -149,7 +150,7 @@ fn is_whole(header: &Header, done: Result<(), Failure>) -> Result<bool, ImageErr
     }
 }
 
-/// Luma, with chroma apart at half of its sides: both are resized as they are.
+/// Luma, and separate chroma with half of its sides: both are resized without conversion.
 fn planes(
     file: &[u8],
     header: &Header,

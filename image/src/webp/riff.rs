@@ -21,13 +21,13 @@ pub(super) const ALPHA: u8 = 0x10;
 const HAS_XMP: u8 = 0x04;
 const HAS_EXIF: u8 = 0x08;
 const HAS_ICC: u8 = 0x20;
-/// Bytes of a frame before the chunks of its picture: position, sides, duration, flags.
+/// The number of bytes of a frame before the chunks of its picture: position, sides, duration, flags.
 const FRAME: usize = 16;
-/// Flags of a frame: its area is transparent before the next one, and it is not blended with what it covers.
+/// Flags of a frame: its area becomes transparent before the next frame; it replaces the pixels that it covers.
 const CLEARED: u8 = 0x01;
 const REPLACES: u8 = 0x02;
 
-/// The chunks: kind, length of the data by the header, and the data that exist.
+/// The chunks: kind, length of the data according to the header, and the data that exists.
 fn chunks(mut rest: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
     std::iter::from_fn(move || {
         let (&[k0, k1, k2, k3, a, b, c, d], after) = rest.split_first_chunk::<8>()?;
@@ -72,7 +72,7 @@ fn extended(file: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
 }
 
 /// The first chunk with metadata of this kind in an extended file, if it is complete and the header announces it:
-/// libwebp ignores others.
+/// libwebp ignores other chunks.
 pub(super) fn bytes_of(file: &[u8], kind: &[u8; 4]) -> Option<Vec<u8>> {
     let flag = match kind {
         ICC => HAS_ICC,
@@ -97,7 +97,7 @@ fn frame_chunks(file: &[u8]) -> impl Iterator<Item = &[u8]> {
     frames.map(|(_, _, frame)| frame)
 }
 
-/// The frames of a file with more than one, or that lacks some.
+/// The frames of a file that has more than one frame, or that lacks some.
 pub(in super::super) fn animation<'a>(
     file: &'a [u8],
     spec: &'a ResizeSpec,
@@ -136,7 +136,7 @@ pub(super) fn frames<'a>(
         let flags = ALPHA * u8::from(chunks.starts_with(b"ALPH"));
         let picture = self::file(chunks, flags, sides, &Metadata::default());
         let picture = picture.ok_or_else(damaged)?;
-        // The header is that of the frame; libwebp compares it to the picture's before it allocates.
+        // The header of the frame; libwebp compares it with that of the picture before it allocates.
         let header = decoder::header(&picture).ok_or_else(damaged)?;
         let picture = still(&picture, &header, true)?.ok_or_else(damaged)?;
         let picture = picture.with_alpha();
@@ -152,7 +152,7 @@ pub(super) fn frames<'a>(
     let mut frames = frame_chunks(file);
     let next = move || match frames.next() {
         Some(frame) => draw(frame).map(Some).map_err(|error| match error {
-            // The last one, if the file is torn.
+            // In a truncated file, the last frame.
             ImageError::Corrupt { .. } if is_truncated(file) => {
                 Found::later(ImageError::Truncated { format })
             }
@@ -167,14 +167,15 @@ pub(super) fn frames<'a>(
     Ok(Animation::new(plays, next))
 }
 
-/// The chunk that makes a file an animation, which is shown this often; 0 is without end.
+/// The chunk that makes a file an animation. `plays`: the number of times it is displayed; 0 for endless repetition.
 pub(super) fn animation_chunk(plays: u16) -> Vec<u8> {
     let [low, high] = plays.to_le_bytes();
-    // The background, which viewers ignore, in four bytes.
+    // The background colour has four bytes; viewers ignore it.
     [b"ANIM", &6u32.to_le_bytes()[..], &[0, 0, 0, 0, low, high]].concat()
 }
 
-/// A frame that replaces what it covers, with the picture in a file of libwebp. `None` beyond 4 GiB.
+/// A frame that replaces the pixels that it covers, with the picture of a file of libwebp. `None` if it would exceed 4
+/// GiB.
 pub(super) fn frame(
     (left, top): (u32, u32),
     (width, height): (u32, u32),
@@ -193,7 +194,7 @@ pub(super) fn frame(
     Some(frame)
 }
 
-/// The chunks of the picture in a file of libwebp, which has an extended header if the picture has alpha.
+/// The chunks of the picture in a file of libwebp. The file has an extended header if the picture has alpha.
 pub(super) fn picture_chunks(file: &[u8]) -> Option<&[u8]> {
     let chunks = file.get(HEADER..)?;
     match chunks.starts_with(b"VP8X") {

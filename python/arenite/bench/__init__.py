@@ -1,1 +1,1 @@
-"""arenite measured beside other pools on this machine: `python -m arenite.bench --help`."""
+"""Measures arenite and other pools on this machine: `python -m arenite.bench --help`."""

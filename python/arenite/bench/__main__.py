@@ -73,7 +73,7 @@ def main(arguments=None):
         medians[name] = figures.medians()
         if on_terminal:
             print("\r\x1b[K", end="", file=sys.stderr)
-        # Goals may refer to rows that come later: they are judged again at the end, in the JSON.
+        # Goals may refer to later rows: the JSON at the end judges them again.
         print("\n" + report.table(figures, medians), file=to_table, flush=True)
     if options.json:
         text = json.dumps(report.as_json(all_figures, medians, machine, options.workers), indent=1, ensure_ascii=False)

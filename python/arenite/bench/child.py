@@ -1,4 +1,4 @@
-"""Samples that need a program of their own: its start, a crash, its death."""
+"""Samples that need a separate program: its start, a crash, its death."""
 
 import json
 import os
@@ -12,14 +12,14 @@ import uuid
 from . import systems, work
 
 MARK = "ARENITE_BENCH_MARK"
-#: Seconds after which a result that does not come counts as hanging.
+#: The seconds after which a missing result counts as a hang.
 HANGS = 3
-#: What a program that crashes ends with, and its name.
+#: The exit codes of a program that crashes, with the names of their signals.
 DEADLY = {-number: number.name for number in (signal.SIGABRT, signal.SIGBUS, signal.SIGSEGV)}
 
 
 def run(row, key, workers):
-    """Runs one sample; returns `(figure, note)`, where the figure may be None and the note says what happened."""
+    """Runs one sample. Returns `(figure, note)`; if the figure is None, the note gives the reason."""
     mark = uuid.uuid4().hex
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         # Files, not pipes: processes that outlive the program would hold the other end of a pipe.
@@ -38,7 +38,7 @@ def run(row, key, workers):
             except subprocess.TimeoutExpired:
                 code = "none: it hangs"
             for line in read(out):
-                # Also if it hangs when it ends.
+                # Also if the program hangs at its end.
                 if line.startswith("["):
                     return json.loads(line)
             if row == "crash-results" and code in DEADLY:
@@ -56,7 +56,7 @@ def read(file):
 
 
 def marked(mark):
-    """Processes that have inherited the mark of a sample."""
+    """Returns the processes that have inherited the mark of a sample."""
     found = []
     for name in os.listdir("/proc"):
         try:
@@ -82,10 +82,10 @@ def orphans(process, out, mark):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    # What is measured: what is there a second later.
+    # Measures the processes that are left after a second.
     time.sleep(1)
     left = [pid for pid in marked(mark) if pid != process.pid]
-    # Others may use /dev/shm meanwhile; all systems that leave names there put the process into them.
+    # Other programs may use /dev/shm, too; the names of every measured system contain the process id.
     names = [f"/dev/shm/{name}" for name in os.listdir("/dev/shm") if str(process.pid) in name]
     size = 0
     for name in filter(os.path.isfile, names):
@@ -105,7 +105,7 @@ def start(system, workers):
 def crashed(system, workers, task):
     """Runs 100 tasks of which one crashes.
 
-    Returns how long after its error the next result came, and the numbers of results, errors and tasks without an end.
+    Returns the time from its error to the next result, and the numbers of results, errors and tasks without an end.
     """
     running = system(workers)
     running.call(work.noop)
@@ -124,7 +124,7 @@ def crashed(system, workers, task):
             else:
                 errors += 1
 
-    # First that of the crash: what comes after it is what the others get to see.
+    # Waits for the crashed task first: the time from its error is measured.
     answer(50)
     if errors:
         begin = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Takes the samples of a row: the systems in turns, so that noise hits all of them."""
+"""Takes the samples of a row, from the systems in turns, so that noise hits all of them."""
 
 import gc
 import statistics
@@ -10,7 +10,7 @@ from .row import NotInstalled
 
 
 class Figures:
-    """The samples of one row, by system, and what was said about them."""
+    """The samples of one row, by system, and the notes about them."""
 
     def __init__(self, row):
         self.row = row
@@ -34,7 +34,7 @@ def measure(row, keys, workers, quick, say):
     keys = [key for key in keys if key not in row.without]
     rounds = min(row.rounds, 3) if quick else row.rounds
     with warnings.catch_warnings():
-        # `fork` beside threads: what those systems do, and what they are measured with.
+        # The systems call `fork` in programs with threads, which Python warns about.
         warnings.simplefilter("ignore")
         if isinstance(row, rows.InChild):
             for turn in range(rounds):
@@ -52,7 +52,7 @@ def measure(row, keys, workers, quick, say):
             figures.notes["arenite"] = f"{type(error).__name__}: {error}".splitlines()[0][:100]
             return figures
         try:
-            # Heavy systems keep the cores busy even when idle: they take turns after the others, not with them.
+            # Heavy systems keep the cores busy even when idle, so their turns come after those of the others.
             for group in (
                 [key for key in keys if not systems.ALL[key].heavy],
                 [key for key in keys if systems.ALL[key].heavy],

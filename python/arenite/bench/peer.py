@@ -1,7 +1,7 @@
-"""Another program: it holds an array in several ways, and serves a function, for this one to measure.
+"""The peer: another program that has an array in several forms and serves a function, for measurements.
 
-It ends when its standard input does, so also when the program that started it is killed, and takes along the servers
-and files that it made.
+The peer ends when its standard input ends, so also when the program that started it is killed. It then ends the servers
+and removes the files that it has made.
 """
 
 import contextlib
@@ -19,20 +19,20 @@ import uuid
 from . import child, work
 
 SHM = "/dev/shm"
-#: Seconds for a server to start, and for this program to end.
+#: The seconds for the start of a server, and for the end of the peer.
 PATIENCE = 60
-#: Of the array: all other elements are 1.
+#: The first and the last element of the array. All other elements are 1.
 FIRST, LAST = 3.0, 5.0
 KEY = b"x"
 
 
 def arenite_command():
-    """The path of the command `arenite`; None if there is none."""
+    """Returns the path of the command `arenite`; None if it does not exist."""
     return shutil.which(os.environ.get("ARENITE_COMMAND") or "arenite")
 
 
 class Peer:
-    """The program, seen from the one that measures. `places`: where to find each of `holders`, by name."""
+    """The peer, in the program that measures. `places`: where each of `holders` is, by name."""
 
     def __init__(self, *holders, elements=0):
         self.mark = uuid.uuid4().hex
@@ -41,7 +41,7 @@ class Peer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, child.MARK: self.mark},
-            # Ctrl-C is for the program that measures, which then ends this one.
+            # Ctrl-C goes to the program that measures, which then ends the peer.
             start_new_session=True,
         )
         try:
@@ -62,7 +62,7 @@ class Peer:
             self.process.wait()
         finally:
             self.process.stdout.close()
-            # What it leaves if it was killed.
+            # Removes what a killed peer has left.
             child.kill_marked(self.mark)
             for folder in (tempfile.gettempdir(), SHM):
                 shutil.rmtree(f"{folder}/{name_of(self.mark)}", ignore_errors=True)
@@ -71,11 +71,11 @@ class Peer:
 
 
 def name_of(mark):
-    """The beginning of the names that the program makes in folders of others."""
+    """Returns the prefix of the names that the peer uses in shared folders."""
     return f"arenite-bench-{mark}"
 
 
-# ---- in the program itself
+# ---- in the peer
 
 
 def main():
@@ -105,7 +105,7 @@ def fill(array):
 
 @contextlib.contextmanager
 def server(command, folder, is_ready):
-    """Runs a server, and yields when it has printed a line for which `is_ready` is true."""
+    """Runs a server. Yields after the server has printed a line for which `is_ready` is true."""
     with (
         tempfile.TemporaryFile(dir=folder) as errors,
         subprocess.Popen(
@@ -115,7 +115,7 @@ def server(command, folder, is_ready):
         too_late = threading.Timer(PATIENCE, process.kill)
         too_late.start()
         try:
-            # The output also ends when it is killed.
+            # The output also ends when the server is killed.
             if not any(is_ready(line) for line in process.stdout):
                 errors.seek(0)
                 raise OSError(f"{command[0]} did not start: {errors.read().decode(errors='replace')}")
@@ -134,7 +134,7 @@ def server(command, folder, is_ready):
 
 @contextlib.contextmanager
 def hold_store(folder, elements):
-    """In a store with room for two such arrays."""
+    """Puts the array into a store with room for two such arrays."""
     import arenite
 
     path = f"{folder}/store.sock"
@@ -195,7 +195,7 @@ def hold_redis(folder, elements):
 
 
 class Redis:
-    """A client of the two commands that are measured. It receives into the memory of the array."""
+    """A client of the two measured commands. It receives into the memory of the array."""
 
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
@@ -222,7 +222,7 @@ class Redis:
         head, _, begin = self.socket.recv(100).partition(b"\r\n")
         if not head.startswith(b"$"):
             raise OSError(f"Redis: {head!r}")
-        # With the line break that follows.
+        # Includes the line break after the content.
         content = numpy.empty(int(head[1:]) + 2, "u1")
         rest = memoryview(content)
         rest[: len(begin)] = begin
@@ -246,7 +246,7 @@ def serve(folder, elements):
 
 @contextlib.contextmanager
 def echo(folder, elements):
-    """Sends back what a client sends."""
+    """Sends back everything that a client sends."""
     path = f"{folder}/echo.sock"
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)

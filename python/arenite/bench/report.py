@@ -1,4 +1,4 @@
-"""The figures as a table for people and as JSON."""
+"""The figures as a table and as JSON."""
 
 import datetime
 import importlib.metadata
@@ -14,7 +14,7 @@ def name_of(key):
 
 
 def number(value):
-    """Three figures, and thousands apart."""
+    """Formats a number with three digits and separators of thousands."""
     if value is None:
         return "–"
     if value == 0 or abs(value) >= 100:
@@ -23,7 +23,7 @@ def number(value):
 
 
 def machine():
-    """What the figures are of: processors, kernel, Python, packages."""
+    """Describes the machine: processors, kernel, Python, packages."""
     try:
         with open("/proc/cpuinfo") as file:
             model = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
@@ -40,7 +40,7 @@ def machine():
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "processor": model,
         "cores": os.cpu_count(),
-        # Without what a distribution or a cloud appends.
+        # Without the suffix of a distribution or a cloud.
         "linux": platform.release().partition("-")[0],
         "python": sys.version.split()[0],
         "packages": versions,
@@ -56,7 +56,7 @@ def describe(machine):
 
 
 def factor(row, ours, theirs):
-    """How other systems compare with arenite, in words."""
+    """Describes how other systems compare with arenite."""
     if not ours or not theirs or row.whole:
         return ""
     ratio = theirs / ours if row.less_is_better else ours / theirs
@@ -67,7 +67,7 @@ def factor(row, ours, theirs):
 
 
 def table(figures, medians):
-    """One row as lines of text."""
+    """Returns a row as lines of text."""
     row = figures.row
     lines = [f"{row.title} ({row.unit}, {'less' if row.less_is_better else 'more'} is better)  [{row.name}]"]
     ours = figures.median("arenite")
@@ -112,7 +112,7 @@ def as_json(all_figures, medians, machine, workers):
 
 
 def from_json(found):
-    """What `as_json` was made of: the machine and the figures."""
+    """Returns the machine and the figures from the result of `as_json`."""
     all_figures = []
     for row in found["rows"]:
         figures = measure.Figures(rows.ALL[row["name"]]())

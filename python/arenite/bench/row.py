@@ -1,17 +1,17 @@
-"""What a row of measurements is, and what its figures are to reach."""
+"""A row of measurements, and the goals for its figures."""
 
 import importlib.util
 import time
 
 
 class Goal:
-    """What a figure of arenite is to reach: `figure <= factor * other`, or `>=`."""
+    """A goal for a figure of arenite: `figure <= factor * other`, or `>=`."""
 
     def __init__(self, sign, factor, other=None, row=None):
         self.sign, self.factor, self.other, self.row = sign, factor, other, row
 
     def judge(self, name, figures):
-        """`(text, ratio, reached)`; None where a figure is missing. `figures`: by row and system."""
+        """Returns `(text, ratio, reached)`; None if a figure is missing. `figures`: by row and system."""
         ours = figures.get(name, {}).get("arenite")
         theirs = 1.0 if self.other is None else figures.get(self.row or name, {}).get(self.other)
         if ours is None or theirs is None:
@@ -23,24 +23,24 @@ class Goal:
 
 
 class Row:
-    """`sample(system)` measures once; `name`, `title`, `unit` and `less_is_better` say what."""
+    """`sample(system)` measures once. `name`, `title`, `unit` and `less_is_better` describe the figures."""
 
     name = title = unit = None
     less_is_better = True
-    #: The most that a figure can be, where figures are counts of it: charts draw them from zero to this.
+    #: The largest possible figure, if figures are counts out of it: charts have an axis from zero to this number.
     whole = None
     rounds = 9
-    #: Systems that cannot do this work, or are not measured because it would say nothing.
+    #: Systems that cannot do this work, or whose figures would be meaningless.
     without = ()
     goals = ()
-    #: Whether `--quick` leaves it out.
+    #: Whether `--quick` leaves the row out.
     long = False
     needs = ()
-    #: Whether a small input will do. Set before `prepare`.
+    #: Whether the row uses a small input. Set before `prepare`.
     is_quick = False
 
     def missing(self):
-        """What this machine lacks for it, in words. Called after `is_quick` is set."""
+        """Describes what this machine lacks for the row. Called after `is_quick` is set."""
         return [package for package in self.needs if not self.is_there(package)]
 
     @staticmethod
@@ -51,24 +51,24 @@ class Row:
         """Makes the input, once for all systems."""
 
     def finish(self):
-        """Lets go of what `prepare` made."""
+        """Frees the input."""
 
     def baselines(self):
-        """What is measured beside the systems, by name: functions that measure once. Called after `begin`."""
+        """Returns further functions that measure once, by name. Called after `begin`."""
         return {}
 
     def begin(self, system):
-        """What a system does once, before its first sample, untimed."""
+        """Prepares a system before its first sample, untimed."""
 
     def sample(self, system):
         raise NotImplementedError
 
     def end(self, system):
-        """Lets go of what `begin` made."""
+        """Frees what `begin` has made."""
 
 
 class NotInstalled(Exception):
-    """A baseline's program is not installed."""
+    """The program of a baseline is not installed."""
 
 
 def timed(function, *arguments):

@@ -1,4 +1,5 @@
-"""What is measured. Each row does the same work in every system, and checks the results after the clock has stopped."""
+"""The measured rows. Each row does the same work in every system, and checks the results after the clock has
+stopped."""
 
 import os
 import socket
@@ -109,7 +110,7 @@ class ResizeCopied(Resize):
 
 
 class Born:
-    """Its arrays are made by numpy after `arenite.install()`: nothing else about the programs changes."""
+    """A row whose arrays numpy makes after `arenite.install()`: the programs are otherwise equal."""
 
     def prepare(self):
         from arenite import _arenite
@@ -208,7 +209,7 @@ class SquareArray(Row):
         return seconds * 1e3
 
     def alone(self):
-        """The same in one process: the baseline `numpy`."""
+        """Does the work in one process: the baseline `numpy`."""
         self.out[...] = 0
         seconds, _ = timed(work.square_into, self.array, self.out)
         check((self.out == self.expected).all(), "squares")
@@ -219,7 +220,7 @@ class SquareArray(Row):
 
 
 class Joblib(Row):
-    """By `joblib.Parallel`, with the backend of this name, on two workers."""
+    """A row with `joblib.Parallel`, with the backend of this name, on two workers."""
 
     unit = "ms"
     needs = ("joblib", "numpy")
@@ -251,7 +252,7 @@ class JoblibShared(Joblib):
         import arenite.joblib  # noqa: F401
         from joblib import Parallel, delayed
 
-        # Another one each time: what was done for the last one must not count.
+        # A new array each time, so that copies of the previous array cannot be reused.
         array = self.array.copy()
         seconds, results = timed(
             Parallel(n_jobs=2, backend=system.key), (delayed(work.touch)(array) for _ in range(200))
@@ -286,21 +287,22 @@ class GridSearch(Joblib):
 
 
 class InChild(Row):
-    """Measured in a program of its own for each sample: see `child.py`."""
+    """A row whose samples run in separate programs: see `child.py`."""
 
     def sample(self, key, workers):
         return child.run(self.name, key, workers)
 
 
 class Busy:
-    """A row beside other programs that use the processor all the time, two for each core, with this nice value."""
+    """A row during which other programs, two for each core, use the processor all the time, with this nice value."""
 
     nice = 0
 
     def prepare(self):
         super().prepare()
         self.programs = []
-        # They end with this program, however it ends. In its session: Linux may divide the processor by sessions first.
+        # These programs end with this program, however it ends. They run in its session, because Linux may divide the
+        # processor by sessions first.
         burn = f"import os\nos.nice({self.nice})\nwhile os.getppid() == {os.getpid()}: sum(range(10000))"
         for _ in range(2 * len(os.sched_getaffinity(0))):
             self.programs.append(subprocess.Popen([sys.executable, "-I", "-S", "-c", burn]))

@@ -1,4 +1,4 @@
-"""What is measured of arrays and functions of another program, beside other ways to get at them."""
+"""Rows about arrays and functions of another program, compared with other ways to access them."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ GIB = 1 << 30
 
 
 class OfPeer(Row):
-    """Beside another program: `holders` names what it has, of `peer.HOLDERS`."""
+    """A row with a peer. `holders`: the names in `peer.HOLDERS` of the functions that the peer runs."""
 
     needs = ("numpy",)
     without = ALL_BUT_ARENITE
@@ -56,14 +56,14 @@ def needs_memory(bytes):
 
 
 class Get(OfStore):
-    """Opens the array and does something with it, `calls` times; lets go of it each time."""
+    """Opens the array, uses it and releases it, `calls` times."""
 
     calls, few_calls = 50, 10
     elements = 2_500_000
-    #: What `use` returns.
+    #: The result of `use`.
     expected = FIRST, LAST
     beside = ("shared_memory", "pyarrow", "Redis")
-    #: Units in a second.
+    #: The number of units in a second.
     units = 1e6
 
     def prepare(self):
@@ -85,7 +85,7 @@ class Get(OfStore):
         return float(array[0]), float(array[-1])
 
     def run(self, get, few=False):
-        """`get(use)` opens the array and returns `use(array)`."""
+        """Measures `get(use)`, which opens the array and returns `use(array)`."""
         calls = self.few_calls if few or self.is_quick else self.calls
 
         def all_calls():
@@ -124,7 +124,7 @@ class Get(OfStore):
             return self.run(get)
         finally:
             if not options:
-                # It would remove the other program's memory.
+                # The tracker would remove the memory of the peer.
                 resource_tracker.unregister(f"/{name}", "shared_memory")
 
     def pyarrow(self):
@@ -161,7 +161,7 @@ class GetLarge(Get):
     long = True
 
     def missing(self):
-        # In the store, in shared memory and in a file, and a copy while the file is written.
+        # The array is in the store, in shared memory and in a file; a copy exists while the file is written.
         size = 4 * self.size()
         missing = super().missing() + needs_memory(size + (size >> 3))
         filesystem = os.statvfs(SHM)
@@ -198,7 +198,7 @@ class Seal(OfStore):
         return super().missing() + needs_memory(self.size() + (self.size() >> 2))
 
     def prepare(self):
-        # For the capacity of the store: the array itself is removed.
+        # Determines the capacity of the store; the array is removed.
         self.elements = self.size() // 4
         super().prepare()
 
@@ -232,7 +232,7 @@ class Seal(OfStore):
 class ServiceCall(OfPeer):
     name, title, unit = "service-call", "add(1, 2) in another program: call, wait", "µs"
     needs = ()
-    # Pools, which call workers of this program.
+    # Pools call workers of this program, so they cannot do this work.
     without = ("ppe", "loky", "pebble", "threads", "ray", "dask")
     holders = ("service", "echo")
     rounds = 15

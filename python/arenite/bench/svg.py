@@ -1,4 +1,4 @@
-"""The figures as a picture: one panel per row, a bar per system; for light and for dark pages."""
+"""The figures as a picture, for light and dark pages: one panel per row, a bar per system."""
 
 import math
 import textwrap
@@ -55,7 +55,7 @@ def height(figures):
 
 
 class Scale:
-    """Where a figure ends on its axis, as a share of the axis, and where the grid lines are."""
+    """The position of a figure on its axis, as a fraction of the axis, and the grid lines."""
 
     def __init__(self, figures, is_linear):
         medians = [value for value in figures.medians().values() if value > 0]
@@ -105,9 +105,9 @@ def panel(figures, x, y, colours, is_linear=False):
 
 
 def draw(all_figures, machine, colours=LIGHT, is_linear=False):
-    """A complete SVG file. Up to three rows are below each other, and more in two columns.
+    """Returns a complete SVG file. Up to three rows are placed below each other, more rows in two columns.
 
-    Bars are on a log scale unless `is_linear`; figures that are counts of a whole are never.
+    Bars have a log scale unless `is_linear` is true; figures that are counts out of a whole always have a linear scale.
     """
     shown = [figures for figures in all_figures if keys(figures)]
     columns = [0.0, 0.0] if len(shown) > 3 else [0.0]

@@ -1,4 +1,4 @@
-"""The systems that are compared, each behind the same few calls."""
+"""The compared systems, each with the same interface."""
 
 import contextlib
 import importlib
@@ -9,17 +9,17 @@ from . import work
 
 
 class System:
-    """One way to run functions in other processes or threads.
+    """A system that runs functions in other processes or threads.
 
-    `key` names it on the command line and in goals; `package` has to be installed. A system whose background processes
-    would disturb the others is `heavy`, and takes its turns after them.
+    `key`: its name on the command line and in goals; `package`: the package that must be installed; `heavy`: whether
+    its background processes would disturb the other systems: then its turns come after theirs.
     """
 
     key = name = package = None
-    #: What `load` imports: not part of the time that a start takes.
+    #: The modules that `load` imports; the time of a start does not include them.
     modules = ()
     heavy = False
-    #: What remains of a task whose process dies.
+    #: Whether the system continues after the process of a task has died.
     survives = True
 
     @classmethod
@@ -38,31 +38,31 @@ class System:
         raise NotImplementedError
 
     def submit(self, function, *arguments):
-        """Starts one call; the result has `result(timeout)`."""
+        """Starts one call. The result has `result(timeout)`."""
         raise NotImplementedError
 
     def call(self, function, *arguments):
-        """One call, waited for."""
+        """Makes one call, and waits for its result."""
         return self.submit(function, *arguments).result()
 
     def submit_all(self, function, items):
-        """A call for each item, one by one; then all results."""
+        """Submits a call for each item; then waits for all results."""
         return [future.result() for future in [self.submit(function, item) for item in items]]
 
     def map_singly(self, function, items):
-        """By the system's `map`, one item at a time."""
+        """Calls the system's `map` with one item at a time."""
         raise NotImplementedError
 
     def map_in_chunks(self, function, items, chunk):
-        """By the system's `map`, `chunk` items at a time."""
+        """Calls the system's `map` with `chunk` items at a time."""
         raise NotImplementedError
 
     def place(self, array):
-        """Puts an array where workers read it without a copy; None where there is no such place."""
+        """Puts an array where workers read it without a copy; returns None if the system has no such place."""
         return None
 
     def fill_halves(self, array, out):
-        """`out[:] = array * array` by two tasks that write into `out`, which `empty` made; None where they cannot."""
+        """Computes `out[:] = array * array` by two tasks that write into `out` from `empty`; None if they cannot."""
         return None
 
     def empty(self, shape, dtype):
@@ -71,7 +71,7 @@ class System:
 
 class Arenite(System):
     key, name = "arenite", "arenite"
-    # Where `arenite.Executor` is, which `import arenite` alone does not load.
+    # The module of `arenite.Executor`, which `import arenite` does not load.
     modules = ("arenite._executor",)
 
     def __init__(self, workers):
@@ -109,7 +109,7 @@ class Arenite(System):
 
 
 class Futures(System):
-    """`concurrent.futures` and what follows its interface."""
+    """`concurrent.futures`, and pools with its interface."""
 
     def close(self):
         self.executor.shutdown()
@@ -133,7 +133,7 @@ class Processes(Futures):
         import concurrent.futures
         import multiprocessing
 
-        # Its fastest way to start, and the default up to Python 3.13.
+        # The fastest start method, and the default up to Python 3.13.
         self.executor = concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("fork"))
 
 
@@ -158,7 +158,7 @@ class Threads(Futures):
         self.executor = concurrent.futures.ThreadPoolExecutor(workers)
 
     def map_in_chunks(self, function, items, chunk):
-        # Its `map` has no chunks: by hand.
+        # The `map` of this system has no chunks, so chunks are made here.
         def run(start):
             return [function(item) for item in items[start : start + chunk]]
 
@@ -250,10 +250,10 @@ class Ray(System):
 
     @classmethod
     def load(cls):
-        # Nothing is sent to anybody.
+        # Prevents reports to the vendor.
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-        # No token is written to the home folder.
+        # Prevents a token file in the home folder.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         super().load()
 
@@ -347,10 +347,10 @@ ALL = {system.key: system for system in (Arenite, Pool, Processes, Loky, Pebble,
 
 @contextlib.contextmanager
 def started(keys, workers):
-    """Starts systems; yields them by key, and the reasons of those that did not start."""
+    """Starts systems. Yields the systems by key, and the reasons why others did not start."""
     running, failed = {}, {}
     try:
-        # Those that fork before any that starts threads.
+        # Systems that fork start before systems that start threads.
         for key in sorted(keys, key=lambda key: key not in ("pool", "ppe")):
             try:
                 ALL[key].load()

@@ -1,4 +1,4 @@
-"""What is measured of tables, beside the libraries that read the same files in one process."""
+"""Rows about tables, compared with libraries that read the same files in one process."""
 
 import importlib.util
 import multiprocessing
@@ -13,7 +13,7 @@ HEADER = b"id,price,quantity,time,kind,note\n"
 
 
 def block():
-    """20,000 rows of six columns, some with line breaks in quotes."""
+    """Returns 20,000 rows of six columns, some with line breaks in quotes."""
     import random
 
     chance = random.Random(1)
@@ -33,7 +33,7 @@ def block():
 
 
 class Tables(Row):
-    """`size` bytes of CSV, a tenth of that with `--quick`."""
+    """A row with `size` bytes of CSV; a tenth of that with `--quick`."""
 
     unit, needs, without = "ms", ("pyarrow", "numpy"), ALL_BUT_ARENITE
     size = 400 << 20
@@ -145,7 +145,7 @@ class MapBatches(Tables):
             return self.run(lambda: pyarrow.concat_tables([pyarrow.table(work.count_words(one)) for one in batches]))
 
         def two_processes():
-            """Each does half and keeps its results: what this machine gives at most."""
+            """Each of two processes does half of the work and keeps its results: the limit of this machine."""
             batches = self.table.to_batches()
             context = multiprocessing.get_context("fork")
             halves = batches[::2], batches[1::2]
@@ -199,7 +199,7 @@ class ScanMemory(Tables):
 
 
 def private_bytes(pid):
-    """Memory of a process that is no file and not shared."""
+    """Returns the private memory of a process: neither files nor shared memory."""
     with open(f"/proc/{pid}/status") as file:
         return next(int(line.split()[1]) << 10 for line in file if line.startswith("RssAnon:"))
 

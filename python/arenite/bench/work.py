@@ -1,4 +1,4 @@
-"""What the workers of every system run. Imports nothing heavy: processes that only run no-ops stay small."""
+"""The functions that workers of every system run. Imports nothing large, so that processes for no-ops stay small."""
 
 import os
 import time
@@ -33,7 +33,7 @@ def square_into(array, out):
 def resize(photo):
     import cv2
 
-    # One thread for each task in every system: as many as there are workers.
+    # One thread per task in every system, so that there are as many threads as workers.
     if cv2.getNumThreads() != 1:
         cv2.setNumThreads(1)
     return cv2.resize(photo, (224, 224))
@@ -55,7 +55,7 @@ def crash_at_fifty(number):
 
 
 def crash_at_fifty_later(number):
-    """A task of 10 ms: those behind it have not run when it crashes."""
+    """A task of 10 ms: when it crashes, the later tasks have not run yet."""
     time.sleep(0.01)
     return crash_at_fifty(number)
 
@@ -65,12 +65,12 @@ def worker(_=None):
 
 
 def count_words(batch):
-    """For each row of a table, the number of words in a text."""
+    """Returns, for each row of a table, the number of words in a text."""
     return {"words": [len(text.split()) + text.count("i") for text in batch["note"].to_pylist()]}
 
 
 def count_words_of_frame(frame):
-    """The same for a data frame of pandas."""
+    """Like `count_words`, for a data frame of pandas."""
     import pandas
 
     return pandas.DataFrame(

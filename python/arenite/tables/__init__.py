@@ -5,8 +5,8 @@ parts at the ends of records, also where fields contain line breaks, and each pa
 and their order depend neither on the number of workers nor on the size of parts. A parser or a function that dies
 costs one part, which the error names by file and bytes. Workers parse with pyarrow.
 
-Workers open the files. Pipes and compressed files are read by this process from their beginning, and so are all files
-if the workers are sandboxed, because these cannot open any: they get the bytes as arrays, and parse them.
+Workers open the files. This process reads pipes and compressed files, from their beginning. It also reads all files for
+sandboxed workers, which cannot open files: they get the bytes as arrays, and parse them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ except ImportError as _missing:
         name=_missing.name,
     ) from _missing
 
-# A worker in a sandbox imports nothing later.
+# Imported now, because a sandboxed worker cannot import it later.
 from . import write as write
 from .column import apply as apply
 from .reader import Scan as Scan
@@ -61,29 +61,30 @@ def read_csv(
     ...     arenite.read_csv(f"{data}/*.csv", executor=ex)
     <arenite.Table: 3 rows in 2 parts; name: string, price: double>
 
-    Fields may be quoted, and then contain delimiters, line breaks and doubled quotes. A byte-order mark and empty lines
-    are left out. Files that gzip has compressed and pipes are read, too, by this process. An empty cell is null.
+    Fields may be quoted, and then contain delimiters, line breaks and doubled quotes. Byte-order marks and empty lines
+    are skipped. This process also reads pipes, and files that gzip has compressed. An empty cell is null.
 
-    :param source: A file, a folder, a pattern such as "data/*.csv", or a list of these. A pattern and a folder mean
-        their files in the order of their paths.
-    :param delimiter: What separates fields.
-    :param header: Whether the first record has the names. Otherwise the columns are `column_1` and so on, or those of
-        `schema`.
+    :param source: A file, a folder, a pattern such as "data/*.csv", or a list of these. A pattern or a folder stands
+        for its files in the order of their paths.
+    :param delimiter: The separator of fields.
+    :param header: Whether the first record contains the names. Otherwise the columns have the names `column_1` and so
+        on, or the names in `schema`.
     :param schema: The columns and their types, a `pyarrow.Schema`. By default they are inferred from the first 1,000
-        rows (at most 1 MiB) of the first file that has any, and a later value that does not fit is an error.
+        rows (at most 1 MiB) of the first file with rows; a later value that does not fit is an error.
     :param types: The types of some columns, such as `{"price": "float64"}`: types of pyarrow or numpy, or their names.
-    :param widen: Whether a value that does not fit its type changes the type of the column instead: an integer to a
-        float, then to text. The files are read again then.
-    :param by_name: Whether columns are matched by name: the table has those of all files, and null where a file has
-        none. Otherwise all files have the columns of the first one.
-    :param file_column: The name of a column to add, with the file of each row.
-    :param part_bytes: The size of a part in bytes of its file: 8 MiB by default, and down to 1 MiB where that keeps all
-        workers busy. The rows do not depend on it. Parsing takes a few times that much memory in each worker.
-    :param errors: "raise" raises the first failure, which ends the rest. "report" returns a table of all other parts,
+    :param widen: Whether a value that does not fit its type changes the type of the column: from integer to float, then
+        to text. Then the files are read again.
+    :param by_name: Whether columns are matched by name: the table has the columns of all files, with null where a file
+        lacks a column. Otherwise all files must have the columns of the first file.
+    :param file_column: The name of an additional column with the file of each row.
+    :param part_bytes: The size of a part in bytes of its file: by default 8 MiB, and down to 1 MiB if that keeps all
+        workers busy. The rows do not depend on it. Parsing a part takes a few times its size in memory of the worker.
+    :param errors: "raise" raises the first failure, and cancels the rest. "report" returns a table of all other parts,
         with the failures in `Table.failures`.
-    :param progress: Shows a progress bar of the bytes of the files, if tqdm is installed; text is its title.
-    :param executor: The executor whose workers read, or what its `options` return. By default all calls share one,
-        with a worker for each core, that ends with the program.
+    :param progress: Whether a progress bar of the bytes of the files is shown, if tqdm is installed. A text is its
+        title.
+    :param executor: The executor whose workers read, or the result of its `options`. By default all calls share an
+        executor with a worker for each core, which ends with the program.
 
     Raises TableError, which names file, row and column.
     """
@@ -109,8 +110,8 @@ def read_json(
 ) -> Table:
     """Reads files with one JSON object per line into a table, as `read_csv` does CSV.
 
-    A field that the schema lacks is an error, too, so that nothing is left out. Texts stay texts, also if they look
-    like times: `schema` says otherwise.
+    A field that is not in the schema is an error, so that no data is lost. Texts that look like times remain texts,
+    unless `schema` gives the column another type.
     """
     plan = make_plan(
         source, "json", executor, schema=schema, types=types, widen=widen, by_name=by_name, file_column=file_column,
@@ -133,8 +134,9 @@ def read_parquet(
 ) -> Table:
     """Reads Parquet files into a table, as `read_csv` does CSV. Each row group is a part.
 
-    :param schema: The columns and their types, to which values are converted, instead of those of the files.
-    :param widen: Whether a column may have other types in other files: its type is one that fits all.
+    :param schema: The columns and their types, instead of those in the files. Values are converted.
+    :param widen: Whether a column may have different types in different files: then its type is one that fits all
+        values.
     """
     plan = make_plan(
         source, "parquet", executor, schema=schema, types=types, widen=widen, by_name=by_name, file_column=file_column
@@ -157,7 +159,7 @@ def scan_csv(
 ) -> Scan:
     """Prepares to read CSV files part by part, for more than fits into memory. The options are those of `read_csv`.
 
-    There is no `widen`, because that may need all rows.
+    There is no `widen`, because widening may need all rows.
     """
     plan = make_plan(
         source, "csv", executor, delimiter=delimiter, header=header, schema=schema, types=types, by_name=by_name,

@@ -70,11 +70,11 @@ def apply(
     all rows or groups.
 
     :param by: The column, or the list of columns, whose values make groups of the rows of a data frame.
-    :param type: The type of the results, a `pyarrow.DataType`. By default that of the values which the function
-        returns.
-    :param executor: The executor whose workers run it, or what its `options` return. By default all calls share one.
+    :param type: The type of the results, a `pyarrow.DataType`. By default it is inferred from the results.
+    :param executor: The executor whose workers run the function, or the result of its `options`. By default all calls
+        share an executor.
 
-    The first exception of the function is raised, with a note that names the rows of its chunk; so is `WorkerDied`.
+    The first exception of the function, or `WorkerDied`, is raised with a note that names the rows of its chunk.
     """
     if frame.is_frame(data):
         if type is not None:
@@ -112,7 +112,7 @@ def apply(
 
 
 def _type(columns: list[Any]) -> Any:
-    """The type of all results."""
+    """Returns the type that fits all results."""
     schemas = [pyarrow.schema([("", column.type)]) for column in columns]
     if not schemas:
         return pyarrow.null()
@@ -127,7 +127,7 @@ def _of_several_types(error: Exception) -> TypeError:
 
 
 def _to_arrow(series: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """A column as one of Arrow, and what makes the same kind of column of the results."""
+    """Returns a column in Arrow's format, and a function that makes a column of the original kind from the results."""
     if isinstance(series, pyarrow.ChunkedArray):
         return series, lambda made: made
     if isinstance(series, pyarrow.Array):
@@ -140,7 +140,7 @@ def _to_arrow(series: Any) -> tuple[Any, Callable[[Any], Any]]:
             found.index, found.name = series.index, series.name
             return found
 
-        # A NaN among floats is a number, elsewhere it stands for a missing value.
+        # A NaN is a value in a column of floats. In other columns it stands for a missing value.
         values = pyarrow.array(series, from_pandas=series.dtype.kind != "f")
         return values if isinstance(values, pyarrow.ChunkedArray) else pyarrow.chunked_array([values]), to_pandas
     if polars is not None and isinstance(series, polars.Series):

@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from .read import Spec
 
 _MARK = b"\xef\xbb\xbf"
-#: The parser has 32 bits for the size of a block.
+#: The largest size of a block: the parser has 32 bits for it.
 _MOST = (1 << 31) - 1
 
 
 def header_names(header: bytes, delimiter: int) -> list[str]:
-    """The names in a header."""
+    """Returns the names in a header."""
     try:
         text = header.decode()
     except UnicodeDecodeError as error:
         raise Fault(f"the header cannot be read: {error}") from None
     try:
-        # Behind empty lines.
+        # Skips empty lines before the header.
         lines = csv.reader(io.StringIO(text.lstrip("\r\n"), newline=""), delimiter=chr(delimiter))
         return next(lines, [])
     except csv.Error as error:
@@ -37,13 +37,13 @@ def header_names(header: bytes, delimiter: int) -> list[str]:
 
 
 class Columns:
-    """The columns of a file, and which of them are those of the table."""
+    """The columns of a file, and their places in the table."""
 
     def __init__(self, header: bytes, spec: Spec, table: Any) -> None:
         self.table = table
         #: The names and types of all columns of the file.
         self.fields = list(table)
-        #: For each column of the table, the index of that of the file.
+        #: For each column of the table, the index of its column in the file.
         self.places: list[int | None] = list(range(len(table)))
         self.delimiter = spec.delimiter
         if not spec.has_header:
@@ -83,7 +83,7 @@ class Columns:
         )
 
     def arrange(self, parsed: Any) -> list[Any]:
-        """The batches of what was parsed, with the columns of the table."""
+        """Returns the parsed data as batches with the columns of the table."""
         rows = parsed.num_rows
         columns = [
             pyarrow.nulls(rows, field.type) if place is None else parsed.column(place)
@@ -103,7 +103,7 @@ class Columns:
                 return True
             return False
 
-        # Those before `low` are good, and one of those before `high` is not.
+        # The records before `low` are valid, and one of those before `high` is not.
         low, high = 0, len(begins)
         if not high or not fails(low, high):
             return Fault(str(error))
@@ -148,15 +148,15 @@ class Columns:
 
 
 def convert(**options: Any) -> Any:
-    """How text becomes values: only an empty cell is null, quoted or not."""
+    """Returns the options for converting text to values: only an empty cell is null, quoted or not."""
     return pyarrow.csv.ConvertOptions(
         null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=True, **options
     )
 
 
 def _safe(records: Any) -> bytes:
-    """Records as the parser needs them. It leaves out a byte-order mark, which only the beginning of a file may have;
-    an empty line is no record."""
+    """Returns records in a form that the parser reads completely: it would skip a byte-order mark at the beginning of
+    any part, and an empty line before the mark prevents that."""
     data = bytes(records)
     if data.startswith(_MARK):
         data = b"\n" + data
@@ -164,7 +164,7 @@ def _safe(records: Any) -> bytes:
 
 
 def is_blank(data: bytes) -> bool:
-    """Whether there are no records."""
+    """Whether the data contains no records."""
     return not data or (data[0] in b"\r\n" and not data.strip(b"\r\n"))
 
 
@@ -174,7 +174,7 @@ def parse(data: bytes, header: bytes, spec: Spec, table: Any, is_last: bool) -> 
     if is_blank(data):
         return []
     if is_last and cut.is_inside_quotes(cut.view(data), spec.delimiter):
-        # The parser would take the rest of the file as the field, or fail.
+        # The parser would fail, or take the rest of the file as the field.
         row = cut.count_records(cut.view(data), spec.delimiter)
         raise Fault("the file ends inside the quotes of a field that begins in this row", row=row)
     if data.startswith(_MARK) or not data.endswith(b"\n"):
@@ -187,7 +187,7 @@ def parse(data: bytes, header: bytes, spec: Spec, table: Any, is_last: bool) -> 
 
 
 def infer(data: bytes, header: bytes, spec: Spec, rows: int | None) -> Any:
-    """The schema that fits the first `rows` records, or all."""
+    """Returns the schema that fits the first `rows` records, or all."""
     begins, ends = cut.records(cut.view(data), spec.delimiter)
     sample = _safe(data[: ends[min(rows, len(ends)) - 1]] if rows and len(ends) else data)
     if spec.has_header:
@@ -199,7 +199,7 @@ def infer(data: bytes, header: bytes, spec: Spec, rows: int | None) -> Any:
         raise Fault("there is no row")
     if not len(begins):
         return pyarrow.schema([(name, pyarrow.string()) for name in names])
-    # Text fits any column, so a row with too many or too few fields fails here.
+    # Text fits every column, so only a row with too many or too few fields fails here.
     text = Columns(b"", spec._replace(has_header=False), pyarrow.schema([(name, pyarrow.string()) for name in names]))
     places = [str(index) for index in range(len(names))]
     try:
@@ -213,7 +213,7 @@ def infer(data: bytes, header: bytes, spec: Spec, rows: int | None) -> Any:
         ).schema
     except pyarrow.ArrowException as error:
         raise text.diagnose(sample, error) from None
-    # An empty cell fits any text, and text fits any cell that comes later.
+    # An empty column becomes text, which fits all later cells.
     types = [pyarrow.string() if pyarrow.types.is_null(kind) else kind for kind in found.types]
     for name, kind in zip(names, types):
         if pyarrow.types.is_binary(kind):

@@ -1,12 +1,12 @@
-"""Where records of a CSV file end, found without parsing it.
+"""Finds the ends of records of a CSV file without parsing it.
 
 A line break ends a record unless it is inside quotes, and whether a position is inside quotes depends on all quotes
-before it. So workers count the quotes of each chunk of a file, for each state in which the chunk may begin, all at
-once; then the states are chained from the beginning of the file. The rules are those of the parser: a quote opens a
-quoted field only where a field begins, is literal elsewhere in a bare field, and is doubled inside quotes.
+before it. So workers count the quotes of each chunk of a file, for each state in which the chunk may begin, all at the
+same time; then the states are chained from the beginning of the file. The rules are those of the parser: a quote opens
+a quoted field only at the beginning of a field; elsewhere in a bare field it is literal; inside quotes it is doubled.
 
-Where no quote is literal, a position is inside quotes if the number of quotes before it is odd. That is checked for all
-quotes of a block at once; the first one that is literal, and some behind it, are looked at one by one.
+If no quote is literal, a position is inside quotes if the number of quotes before it is odd. Whether quotes are literal
+is checked for all quotes of a block at once. The first literal quote, and some quotes after it, are checked one by one.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ Positions = NDArray[numpy.intp]
 
 QUOTE, NEWLINE, RETURN = b'"'[0], b"\n"[0], b"\r"[0]
 
-#: The state between two bytes: outside of quotes; inside; behind a quote that closes the field, or is the first of two
-#: that stand for one.
+#: The state between two bytes: outside quotes; inside quotes; after a quote that either closes the field, or is the
+#: first of two that stand for one.
 OUTSIDE, QUOTED, CLOSING = 0, 1, 2
 STATES = (OUTSIDE, QUOTED, CLOSING)
 
-#: Bytes that are looked at together: what a core has in its cache.
+#: The number of bytes that are processed together; they fit into the cache of a core.
 BLOCK = 1 << 18
-#: Quotes behind a literal one that are looked at one by one: at first, and at most.
+#: The number of quotes after a literal quote that are checked one by one: at first, and at most.
 _FIRST_STEPS, _MOST_STEPS = 8, 1024
 
 
 def view(data: Any) -> Bytes:
-    """The bytes of a buffer as an array, without a copy."""
+    """Returns the bytes of a buffer as an array, without a copy."""
     return numpy.frombuffer(data, numpy.uint8)
 
 
 def quotes(
     data: Bytes, delimiter: int, state: int, before: int, found: Positions | None = None
 ) -> tuple[Positions, int]:
-    """Returns the positions of all quotes that are not literal, and the state behind the data.
+    """Returns the positions of all quotes that are not literal, and the state after the data.
 
-    The data begin in `state`, behind the byte `before`. `found`: all quotes, if they are known.
+    The data begins in `state`, after the byte `before`. `found`: the positions of all quotes, if they are known.
     """
     if not len(data):
         return numpy.empty(0, numpy.intp), state
@@ -61,7 +61,7 @@ def quotes(
 
 def _without_literals(data: Bytes, found: Positions, delimiter: int, state: int, before: int) -> tuple[Positions, int]:
     separators = (delimiter, NEWLINE, RETURN)
-    # Position of the last quote that closes, if the state is CLOSING.
+    # The position of the last quote that closes a field, if the state is CLOSING.
     last = -1
 
     def opens(position: int) -> bool:
@@ -79,7 +79,7 @@ def _without_literals(data: Bytes, found: Positions, delimiter: int, state: int,
             state, last = (state == QUOTED) ^ (bad & 1), int(rest[bad - 1])
             state = QUOTED if state else CLOSING
         at += bad
-        # One by one: a literal quote exchanges the quotes that open and close.
+        # Checks some quotes one by one: each literal quote exchanges the opening and closing quotes after it.
         single = []
         for position in found[at : at + steps].tolist():
             if state == QUOTED:
@@ -97,13 +97,14 @@ def _without_literals(data: Bytes, found: Positions, delimiter: int, state: int,
 
 
 def _first_literal(data: Bytes, found: Positions, separators: tuple[int, ...], state: int, opens: Any) -> int:
-    """The index of the first quote that is literal if all before it are not; their number if there is none."""
+    """Returns the index of the first literal quote, assuming that no earlier quote is literal; the number of quotes if
+    none is literal."""
     first = 1 if state == QUOTED else 0
     opening = found[first::2]
     if not len(opening):
         return len(found)
     before = data[opening - 1]
-    # The quote before it closes a field, so the two are doubled.
+    # The previous quote closes a field, so both quotes are one doubled quote.
     valid = before == QUOTE
     for separator in separators:
         valid |= before == separator
@@ -113,7 +114,7 @@ def _first_literal(data: Bytes, found: Positions, separators: tuple[int, ...], s
 
 
 def states_behind(blocks: Any, delimiter: int, before: int) -> list[int]:
-    """For each state in which the bytes may begin, the state behind them. `blocks` are consecutive arrays."""
+    """Returns, for each state in which the bytes may begin, the state after them. `blocks`: consecutive arrays."""
     states = list(STATES)
     for block in blocks:
         known: dict[int, int] = {}
@@ -127,7 +128,7 @@ def states_behind(blocks: Any, delimiter: int, before: int) -> list[int]:
 
 
 def is_inside_quotes(data: Bytes, delimiter: int) -> bool:
-    """Whether data that begin with a record end inside quotes."""
+    """Whether data that begins with a record ends inside quotes."""
     state, before = OUTSIDE, NEWLINE
     for at in range(0, len(data), BLOCK):
         block = data[at : at + BLOCK]
@@ -137,7 +138,7 @@ def is_inside_quotes(data: Bytes, delimiter: int) -> bool:
 
 
 def breaks(data: Bytes, found: Positions, state: int, byte: int = NEWLINE) -> Positions:
-    """The positions of all line breaks outside of quotes. The data begin in `state`; `found` are their quotes."""
+    """Returns the positions of all line breaks outside quotes. The data begins in `state`; `found`: its quotes."""
     lines: Positions = numpy.flatnonzero(data == byte)
     if not len(found) and state != QUOTED:
         return lines
@@ -147,7 +148,7 @@ def breaks(data: Bytes, found: Positions, state: int, byte: int = NEWLINE) -> Po
 
 
 def first_end(data: Bytes, delimiter: int | None, state: int = OUTSIDE, before: int = NEWLINE) -> int | None:
-    """The position behind the first record that ends in the data. Without a delimiter, records are lines."""
+    """Returns the position after the first record that ends in the data. Without a delimiter, records are lines."""
     for at in range(0, len(data), BLOCK):
         block = data[at : at + BLOCK]
         found, behind = _in_block(block, delimiter, state, before)
@@ -158,7 +159,7 @@ def first_end(data: Bytes, delimiter: int | None, state: int = OUTSIDE, before: 
 
 
 def last_end(data: Bytes, delimiter: int | None) -> int | None:
-    """The position behind the last record that ends in the data, which begin with a record."""
+    """Returns the position after the last record that ends in the data, which begins with a record."""
     last, state, before = None, OUTSIDE, NEWLINE
     for at in range(0, len(data), BLOCK):
         block = data[at : at + BLOCK]
@@ -170,7 +171,7 @@ def last_end(data: Bytes, delimiter: int | None) -> int | None:
 
 
 def _in_block(block: Bytes, delimiter: int | None, state: int, before: int) -> tuple[Positions, int]:
-    """The ends of records in a block, and the state behind it."""
+    """Returns the ends of records in a block, and the state after it."""
     if delimiter is None:
         return numpy.flatnonzero(block == NEWLINE), OUTSIDE
     found, behind = quotes(block, delimiter, state, before)
@@ -178,7 +179,8 @@ def _in_block(block: Bytes, delimiter: int | None, state: int, before: int) -> t
 
 
 def first_record(data: Bytes, delimiter: int | None) -> int | None:
-    """The position behind the first record and the empty lines before it; None if it does not end here."""
+    """Returns the position after the first record and the empty lines before it; None if the record does not end
+    here."""
     blank = 0
     while blank < len(data) and data[blank] in (NEWLINE, RETURN):
         blank += 1
@@ -187,19 +189,19 @@ def first_record(data: Bytes, delimiter: int | None) -> int | None:
 
 
 def records(data: Bytes, delimiter: int) -> tuple[Positions, Positions]:
-    """The positions at which records begin, and behind which they end, without empty lines."""
+    """Returns the start positions of records, and the positions after their ends, without empty lines."""
     found, _ = quotes(data, delimiter, OUTSIDE, NEWLINE)
     ends = breaks(data, found, OUTSIDE)
     if (data == RETURN).any():
         alone = breaks(data, found, OUTSIDE, RETURN)
-        # Before "\n", it is part of that line break.
+        # A "\r" before "\n" is part of the same line break.
         behind = numpy.minimum(alone + 1, len(data) - 1)
         ends = numpy.sort(numpy.concatenate([ends, alone[data[behind] != NEWLINE]]))
     ends = ends + 1
     if len(data) and (not len(ends) or ends[-1] != len(data)):
         ends = numpy.append(ends, len(data))
     begins = numpy.concatenate([numpy.zeros(1, numpy.intp), ends[:-1]]) if len(ends) else ends
-    # What begins with a line break is an empty line.
+    # A record that begins with a line break is an empty line.
     filled = ~numpy.isin(data[begins], (NEWLINE, RETURN)) if len(begins) else numpy.empty(0, bool)
     return begins[filled], ends[filled]
 
@@ -209,5 +211,5 @@ def count_records(data: Bytes, delimiter: int) -> int:
 
 
 def count_lines(data: bytes) -> int:
-    """The number of lines that are not blank."""
+    """Returns the number of lines that are not blank."""
     return sum(not line.isspace() for line in data.split(b"\n") if line)

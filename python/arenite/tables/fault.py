@@ -1,4 +1,4 @@
-"""What a worker finds wrong with the content of a part: `Fault`."""
+"""The error of a worker about the content of a part: `Fault`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Fault(Exception):
-    """The content of a part is not what its format or the schema says."""
+    """The content of a part violates its format or the schema."""
 
     def __init__(self, text: str, *, row: int = 0, column: str | None = None, is_of_type: bool = False) -> None:
         super().__init__(text)
@@ -18,16 +18,16 @@ class Fault(Exception):
         #: The row of the part, from 1 on; 0 if none is to blame.
         self.row = row
         self.column = column
-        #: Whether another schema could read it.
+        #: Whether the part could be read with another schema.
         self.is_of_type = is_of_type
 
     def reply(self) -> dict[str, Any]:
-        """What the worker sends."""
+        """Returns the reply of the worker."""
         return {"text": self.text, "row": self.row, "column": self.column, "is_of_type": self.is_of_type}
 
     @classmethod
     def of(cls, reply: Any) -> Fault | None:
-        """The fault that a worker has sent, if it is one."""
+        """Returns the fault that a worker has sent; None if the reply is no fault."""
         if type(reply) is not dict or "is_of_type" not in reply:
             return None
         text, row, column = (reply.get(name) for name in ("text", "row", "column"))
@@ -37,5 +37,5 @@ class Fault(Exception):
 
 
 def shown(text: str) -> str:
-    """Text in quotes."""
+    """Returns the text in quotes."""
     return json.dumps(text, ensure_ascii=False)

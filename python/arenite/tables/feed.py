@@ -1,4 +1,4 @@
-"""Reading a file from its beginning, in blocks of whole records: `Feed`."""
+"""Reads a file from its beginning, in blocks of whole records: `Feed`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 _GZIP = b"\x1f\x8b"
 _MARK = b"\xef\xbb\xbf"
-#: How much is read at a time.
+#: The number of bytes that are read at a time.
 _STEP = 1 << 18
 
 
 class Feed:
     """A file that is read from its beginning: a pipe, a compressed file, or the header and a sample of any file.
 
-    What has been read and not been taken stays in it, so a pipe can be looked at before it is read.
+    Bytes that were read but not taken stay in the feed, so a pipe can be sampled before it is read.
     """
 
     def __init__(self, path: str, delimiter: int | None, has_header: bool) -> None:
@@ -38,21 +38,21 @@ class Feed:
         known = os.fstat(self._file.fileno())
         is_compressed = self._file.peek(2)[:2] == _GZIP  # type: ignore[attr-defined]
         self._reader: Any = gzip.GzipFile(fileobj=self._file) if is_compressed else self._file
-        #: The length of a plain file, of which bytes can be read at any position.
+        #: The length of a plain file, whose bytes can be read at any position.
         self._is_regular = stat.S_ISREG(known.st_mode)
         self.plain = known.st_size if self._is_regular and not is_compressed else None
         self._pending = bytearray()
         #: Position of the first byte that was not taken.
         self.offset = 0
         self._is_at_end = False
-        #: Why nothing more can be read. Complete records before it are given first.
+        #: The error that ended reading. It is raised after the complete records before it are taken.
         self._error: Exception | None = None
         self._fill(len(_MARK))
         if self._pending.startswith(_MARK):
             self._take(len(_MARK))
         #: The first record, if it is a header.
         self.header = self._record() if has_header else b""
-        #: The position behind the byte-order mark and the header.
+        #: The position after the byte-order mark and the header.
         self.header_end = self.offset
 
     def close(self) -> None:
@@ -63,10 +63,10 @@ class Feed:
         return os.lseek(self._file.fileno(), 0, os.SEEK_CUR) if self._is_regular else 0
 
     def _fill(self, wanted: int) -> None:
-        """Reads until this number of bytes is pending, or there are no more."""
+        """Reads until this number of bytes is pending, or the file ends."""
         while len(self._pending) < wanted and not self._is_at_end:
             try:
-                # `read1` gives what a damaged file has before the damage.
+                # `read1` returns the content of a damaged file before the damage.
                 more = self._reader.read1(min(max(wanted - len(self._pending), 1 << 13), _STEP))
             except (OSError, EOFError, zlib.error) as error:
                 self._error, more = error, b""
@@ -95,14 +95,15 @@ class Feed:
             wanted *= 2
 
     def _end_of_block(self, size: int) -> int:
-        """The end of the last record in the first `size` pending bytes, or else of the first one behind them."""
+        """Returns the end of the last record in the first `size` pending bytes. If no record ends there, returns the
+        end of the first record after them."""
         wanted = size
         while True:
             self._fill(wanted)
             whole = self._is_at_end and self._error is None
             if whole and len(self._pending) <= size:
                 return len(self._pending)
-            # Not the array itself, which must be able to shrink.
+            # A copy: a view of the array would prevent it from shrinking.
             pending = cut.view(bytes(self._pending))
             end = cut.last_end(pending[:size], self._delimiter)
             if end is None:
@@ -114,15 +115,16 @@ class Feed:
             wanted *= 2
 
     def sample(self, size: int) -> bytes:
-        """The beginning of the content, up to the end of a record; all of it if it is shorter than a record."""
+        """Returns the beginning of the content, up to the end of a record; all content if it is shorter than a
+        record."""
         end = self._end_of_block(size)
         return bytes(memoryview(self._pending)[:end])
 
     def block(self, size: int) -> tuple[int, bytes, bool] | None:
-        """Takes records of about `size` bytes, at least one: where they begin, the records, and whether they are the
-        last ones. None at the end.
+        """Takes records of about `size` bytes, at least one. Returns their position, the records, and whether they are
+        the last records; None at the end.
 
-        Raises the error at which reading ended, once the complete records before it were taken.
+        Raises the error that ended reading, after the complete records before it were taken.
         """
         end = self._end_of_block(max(1, size))
         if not end:

@@ -17,7 +17,7 @@ _MOST = (1 << 31) - 1
 
 
 def _read(data: bytes, schema: Any = None, unexpected: str | None = None) -> Any:
-    """Reads lines. `unexpected` says what becomes of fields that are not in the schema."""
+    """Reads lines. `unexpected`: the treatment of fields that are not in the schema."""
     if unexpected is None:
         unexpected = "infer" if schema is None else "error"
     return pyarrow.json.read_json(
@@ -73,7 +73,7 @@ def _diagnose(data: bytes, table: Any, error: Exception) -> Fault:
 
 
 def _of_column(line: bytes, table: Any, words: str) -> tuple[str | None, str]:
-    """The column that makes a line of another schema, and what is wrong with it."""
+    """Returns the column for which a line does not fit the schema, and the reason."""
     for field in table:
         try:
             _read(line + b"\n", pyarrow.schema([field]), "ignore")
@@ -87,7 +87,7 @@ def _of_column(line: bytes, table: Any, words: str) -> tuple[str | None, str]:
 
 
 def _has_fields(known: Any, found: Any) -> bool:
-    """Whether a type has the fields of another one."""
+    """Whether a type has all fields of another type."""
     types = pyarrow.types
     if types.is_struct(known) and types.is_struct(found):
         names = {field.name: field.type for field in known}
@@ -98,12 +98,12 @@ def _has_fields(known: Any, found: Any) -> bool:
 
 
 def _words(error: Exception) -> str:
-    """What Arrow says, without the row of the one line that it was given."""
+    """Returns the message of Arrow, without its row number, which counts only the line that Arrow was given."""
     return str(error).replace(" in row 0", "")
 
 
 def _is_object(line: bytes) -> bool:
-    """Whether a line is an object of some schema."""
+    """Whether a line is a JSON object, of any schema."""
     try:
         _read(line + b"\n")
     except pyarrow.ArrowException:
@@ -112,7 +112,7 @@ def _is_object(line: bytes) -> bool:
 
 
 def infer(data: bytes, rows: int | None) -> Any:
-    """The schema that fits the first `rows` lines, or all. Texts that look like times stay texts."""
+    """Returns the schema that fits the first `rows` lines, or all. Texts that look like times remain texts."""
     lines = _lines(data)[:rows]
     if not lines:
         raise Fault("there is no row")

@@ -27,7 +27,7 @@ def _open(path: str, data: Any) -> Any:
 
 
 def describe(path: str, data: Any) -> tuple[Any, list[int]]:
-    """The schema of a file, and the rows of each row group."""
+    """Returns the schema of a file, and the number of rows of each row group."""
     with _open(path, data) as file:
         known = file.metadata
         return file.schema_arrow, [known.row_group(group).num_rows for group in range(known.num_row_groups)]
@@ -45,7 +45,7 @@ def read(path: str, data: Any, group: int, table: Any) -> list[Any]:
     for field in table:
         index = found.schema.get_field_index(field.name)
         if index < 0 and field.name in found.schema.names:
-            # Two columns have this name: by position.
+            # Two columns have this name: uses the position.
             index = table.names.index(field.name) if found.schema.names == table.names else -1
         if index < 0:
             columns.append(pyarrow.nulls(rows, field.type))
@@ -59,7 +59,7 @@ def read(path: str, data: Any, group: int, table: Any) -> list[Any]:
 
 
 def encode(schema: Any, batches: list[Any], compression: str, empty: Callable[..., Any] = _arrays.empty) -> Any:
-    """The file with these rows, in memory that `empty` makes: in a task the arena."""
+    """Returns a file with these rows, in memory from `empty`: in a task, in the arena."""
     sink = pyarrow.BufferOutputStream()
     table = pyarrow.Table.from_batches(batches, schema=schema)
     pyarrow.parquet.write_table(table, sink, compression=compression)

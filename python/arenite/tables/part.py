@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Origin:
-    """Where the rows of a part come from."""
+    """The place of a part's rows in a file."""
 
     __slots__ = ("bytes", "file", "row_group", "rows")
 
@@ -24,11 +24,11 @@ class Origin:
     ) -> None:
         #: The file.
         self.file = file
-        #: The bytes of the file; of a compressed one, of its content. None for Parquet.
+        #: The bytes of the file. For a compressed file, the bytes of its content. None for Parquet.
         self.bytes = bytes
         #: The row group of a Parquet file, from 0 on.
         self.row_group = row_group
-        #: The rows of that row group, from 0 on.
+        #: The rows of the row group, from 0.
         self.rows = rows
 
     def __str__(self) -> str:
@@ -43,7 +43,7 @@ class Origin:
 
 
 def write(schema: Any, batches: Iterable[Any], empty: Callable[..., NDArray[Any]] = _arrays.empty) -> NDArray[Any]:
-    """Writes batches as a part, in memory that `empty` makes: in a task the arena. That is the only copy."""
+    """Writes batches as a part, in memory from `empty`: in a task, in the arena. This is the only copy."""
     batches = list(batches)
 
     def into(sink: Any) -> None:
@@ -51,7 +51,7 @@ def write(schema: Any, batches: Iterable[Any], empty: Callable[..., NDArray[Any]
             for batch in batches:
                 stream.write_batch(batch)
 
-    # How long it will be.
+    # Computes the length first.
     ruler = pyarrow.MockOutputStream()
     into(ruler)
     data = empty(ruler.size(), "u1")
@@ -60,18 +60,18 @@ def write(schema: Any, batches: Iterable[Any], empty: Callable[..., NDArray[Any]
 
 
 def read(data: NDArray[Any]) -> tuple[Any, list[Any]]:
-    """The schema and the batches of a part, over its memory."""
+    """Returns the schema and the batches of a part. Both refer to its memory."""
     with pyarrow.ipc.open_stream(pyarrow.py_buffer(data)) as stream:
         return stream.schema, [batch for batch in stream if batch.num_rows]
 
 
 def is_part(value: Any) -> bool:
-    """Whether a reply of a task is a part: the only array that tasks of tables return."""
+    """Whether the reply of a task is a part: tasks of tables return no other arrays."""
     return type(value).__module__ == "numpy" and value.dtype == "u1" and value.ndim == 1
 
 
 def batches_of(result: Any) -> Any:
-    """What a function has returned as a table of Arrow, or None if it is something else."""
+    """Returns the result of a function as an Arrow table; None if it is no table."""
     if isinstance(result, pyarrow.Table):
         return result
     if isinstance(result, pyarrow.RecordBatch):

@@ -1,4 +1,4 @@
-"""How files are read: `Plan`, and `tasks`, which cuts them into parts while they are read."""
+"""The plan of reading files: `Plan`. Its `parts` cuts the files while they are read."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from .._executor import Configured
 
-#: Bytes of a part of large files, of small ones, and parts for each worker of files that are neither.
+#: Bytes of a part of large files, and of small files; and the number of parts per worker for files in between.
 _PART, _SMALL_PART, _PARTS_PER_WORKER = 8 << 20, 1 << 20, 4
-#: The most that is read of a file to infer its schema.
+#: The limit of bytes that are read from a file to infer its schema.
 _SAMPLE = 1 << 20
 
 
@@ -40,7 +40,7 @@ class Task(NamedTuple):
 
 
 class Plan:
-    """What a table is read from, and how."""
+    """The files of a table, and the options for reading them."""
 
     def __init__(
         self,
@@ -54,21 +54,21 @@ class Plan:
         part_bytes: int | None = None,
     ) -> None:
         self.files, self.spec, self.tasks, self.widen = files, spec, tasks, widen
-        #: The types that the caller gives some columns.
+        #: The types that the caller has given for some columns.
         self.types = {name: type_of(kind) for name, kind in (types or {}).items()}
         #: The bytes of each file, 0 for a pipe.
         self.lens = [os.path.getsize(file) if os.path.isfile(file) else 0 for file in files]
-        #: Parts in flight: one for each worker, and one that waits for it.
+        #: The number of parts in flight: for each worker, one that runs and one that waits.
         self.ahead = 2 * shared.workers(tasks)
         self.part_bytes = self._part_bytes() if part_bytes is None else max(1, part_bytes)
         self._opened: dict[int, Feed] = {}
-        #: Of Parquet files: the rows of each row group, and the content if it can be read only once.
+        #: For each Parquet file: the number of rows of each row group, and the content if it can be read only once.
         self._groups: list[tuple[list[int], Any]] = []
         if spec.format == "parquet":
             found = self._describe()
         else:
             found = self._infer() if schema is None else None
-        #: The columns without that for the file.
+        #: The columns, without the additional column for the file.
         self.schema = typed(found if schema is None else schema, self.types)
         if spec.file_column is not None and spec.file_column in self.schema.names:
             text = f"the files have a column {shown(spec.file_column)} themselves"
@@ -90,7 +90,7 @@ class Plan:
         return os.path.isfile(file) and not shared.is_sandboxed(self.tasks)
 
     def share(self, data: bytes, file: str) -> Any:
-        """Copies bytes to where workers read them."""
+        """Copies bytes to memory that workers can read."""
         try:
             array = self.tasks._executor.empty(len(data), "u1")
         except ArenaFull as full:
@@ -108,7 +108,7 @@ class Plan:
             raise TableError.at(words(error), file=self.files[index]) from error
 
     def content(self, file: str) -> Any:
-        """The content of a file that workers cannot open."""
+        """Returns the content of a file that workers cannot open."""
         if self.opens_files(file):
             return None
         try:
@@ -120,14 +120,14 @@ class Plan:
     # ---- the schema
 
     def _infer(self) -> Any:
-        """The schema of the first file that has one, or by name of all files."""
+        """Returns the schema of the first file that has one; with `by_name`, of all files."""
         merged: Any = None
         call = shared.Caller(shared.urgent(self.tasks), Infer(self.spec, SAMPLED_ROWS), "infer")
         samples = self._samples()
-        # Otherwise one is enough.
+        # If columns are not matched by name, the first schema suffices.
         starts = ((file, call(*place)) for file, place in (samples if self.spec.by_name else islice(samples, 1)))
         for file, reply in in_order(starts, self.ahead):
-            # The sample is the beginning of the file.
+            # The sample begins with the first row of the file.
             found = self.columns_in(self.reply(reply, Origin(file), rows_before=0), Origin(file))
             if not self.spec.by_name:
                 return found
@@ -151,7 +151,7 @@ class Plan:
             raise TableError.at(text, file=file, column=differs.column) from None
 
     def _samples(self) -> Iterator[tuple[str, Place]]:
-        """The beginnings of the files that have content."""
+        """Yields the beginnings of the files that have content."""
         for index, file in enumerate(self.files):
             feed = self.open(index)
             sample = feed.sample(_SAMPLE)
@@ -164,7 +164,7 @@ class Plan:
                 yield file, Place(file, 0, 0, feed.header, False, data)
 
     def _describe(self) -> Any:
-        """The schema of Parquet files. Keeps how many rows each of their row groups has."""
+        """Returns the schema of Parquet files. Records the number of rows of each row group."""
         known: Any = None
         call = shared.Caller(shared.urgent(self.tasks), Describe(), "describe")
         contents: list[Any] = []
@@ -192,12 +192,12 @@ class Plan:
         # Rows of other files may lack a value.
         return pyarrow.schema([field.with_nullable(True) for field in known], known.metadata)
 
-    # ---- what tasks reply
+    # ---- replies of tasks
 
     def reply(
         self, future: Any, origin: Origin, rows_before: int | None = None, count: Callable[[], int | None] | None = None
     ) -> Any:
-        """The reply of a task. Raises TableError. `count` counts the rows of the file before the part."""
+        """Returns the reply of a task. Raises TableError. `count`: counts the rows of the file before the part."""
         try:
             reply = future.result()
         except Exception as error:
@@ -213,7 +213,7 @@ class Plan:
         raise wrong
 
     def columns_in(self, data: Any, origin: Origin) -> Any:
-        """The schema of a part that a worker has sent. Raises TableError if it is none."""
+        """Returns the schema of a part that a worker has sent. Raises TableError if it is invalid."""
         if not part.is_part(data):
             raise TableError.at("its worker has sent no part", origin=origin)
         read = stream.read if shared.is_sandboxed(self.tasks) else part.read
@@ -225,8 +225,8 @@ class Plan:
     # ---- parts
 
     def parts(self) -> Iterator[Task | TableError]:
-        """The parts of all files, in order. A file is cut as its parts are asked for; after an error, the next file
-        follows."""
+        """Yields the parts of all files, in order. A file is cut while its parts are requested; after an error, the
+        next file follows."""
         before = 0
         for index, size in enumerate(self.lens):
             try:
@@ -264,7 +264,7 @@ class Plan:
             begin = end
 
     def _fed(self, file: str, feed: Feed) -> Iterator[Task]:
-        """The parts of a file that this process reads."""
+        """Yields the parts of a file that this process reads."""
         while True:
             try:
                 block = feed.block(self.part_bytes)
@@ -272,7 +272,7 @@ class Plan:
                 raise TableError.at(f"reading ended behind byte {feed.offset}: {words(error)}", file=file) from error
             if block is None:
                 if feed.header and feed.offset == feed.header_end:
-                    # Its header is checked even if it has no rows.
+                    # The header is checked even if the file has no rows.
                     yield self._passed(file, feed, feed.offset, b"", True)
                 return
             start, data, is_last = block
@@ -284,14 +284,14 @@ class Plan:
         return Task(Origin(file, range(start, end)), place, feed.position())
 
     def _ends_of_lines(self, file: str, begin: int, length: int) -> Iterator[int]:
-        """Where the parts of a file end, if records are lines."""
+        """Yields the ends of the parts of a file whose records are lines."""
         while begin < length:
             at = begin + self.part_bytes - 1
             begin = _end_of_line(file, at, length) if at < length else length
             yield begin
 
     def _ends_of_records(self, file: str, begin: int, length: int) -> Iterator[int]:
-        """Where the parts of a CSV file end, by the surveys of workers."""
+        """Yields the ends of the parts of a CSV file, from the surveys of workers."""
         size, delimiter, first = self.part_bytes, self.spec.delimiter, begin
         if length - first <= size:
             yield length
@@ -305,14 +305,14 @@ class Plan:
                 if end is not None and begin < end < length:
                     yield end
                     begin = end
-            # Without it, no later cut is known.
+            # Without the result of this survey, no later cut is known.
             behind = self.reply(reply, Origin(file, range(begin, length)))
             state = behind[state] if behind[state] in cut.STATES else cut.OUTSIDE
         yield length
 
 
 def _is_description(reply: Any) -> bool:
-    """Whether a worker has sent a schema, and the rows of each row group."""
+    """Whether a worker has sent a schema, and the number of rows of each row group."""
     if type(reply) is not tuple or len(reply) != 2 or type(reply[1]) is not tuple:
         return False
     return all(type(rows) is int and 0 <= rows < 1 << 63 for rows in reply[1])
@@ -332,7 +332,8 @@ def _end_of_line(file: str, at: int, length: int) -> int:
 
 
 def _end_of_record(file: str, start: int, end: int, delimiter: int, state: int) -> int | None:
-    """The position behind the first record that ends in these bytes, which begin in `state`; None if none does."""
+    """Returns the position after the first record that ends in these bytes, which begin in `state`; None if none
+    does."""
     try:
         with open(file, "rb", buffering=0) as opened:
             before = os.pread(opened.fileno(), 1, start - 1)[:1] or b"\n"
@@ -351,12 +352,12 @@ def _end_of_record(file: str, start: int, end: int, delimiter: int, state: int) 
 
 
 class Rows:
-    """How many rows the parts of the current file had, to name the row of a file that is wrong."""
+    """The numbers of rows of the current file's parts, from which the row of an error in the file is computed."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._file: str | None = None
-        #: Each part, and its rows if they are known.
+        #: Each part, and the number of its rows if it is known.
         self._parts: list[tuple[Place, int | None]] = []
 
     def add(self, task: Task, rows: int | None) -> None:
@@ -384,7 +385,7 @@ class Rows:
 
 
 def words(error: BaseException) -> str:
-    """What an error of reading says."""
+    """Returns the message of an error of reading."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
@@ -393,7 +394,7 @@ def of_full(full: ArenaFull) -> str:
 
 
 def failed(error: BaseException, origin: Origin | None) -> TableError:
-    """The error of a part whose task has failed: its worker died, it ran out of time or memory, or its function
+    """Returns the error of a part whose task has failed: its worker died, it ran out of time or memory, or its function
     raised an exception."""
     from .. import _errors
 

@@ -1,7 +1,7 @@
-"""What workers do for a table: look for ends of records, infer schemas, read parts, run functions on them, count rows.
+"""The tasks of workers for a table: find ends of records, infer schemas, read parts, run functions on them, count rows.
 
-Each is an object that is pickled once for all parts. A fault of the content is a reply, not an exception, so that it
-also leaves a sandbox.
+Each task is an object that is pickled once for all parts. A fault of the content is returned, not raised, because a
+sandboxed worker can return it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-#: Rows that a schema is inferred from.
+#: The number of rows from which a schema is inferred.
 SAMPLED_ROWS = 1000
 
 
 class Spec(NamedTuple):
-    """How files are read."""
+    """The options for reading files."""
 
     format: str
     delimiter: int
@@ -35,19 +35,19 @@ class Spec(NamedTuple):
 
     @property
     def separator(self) -> int | None:
-        """The delimiter, if records may have line breaks in quotes."""
+        """The delimiter, if quoted fields may contain line breaks."""
         return self.delimiter if self.format == "csv" else None
 
 
 class Place(NamedTuple):
-    """Which part: bytes of a file, or the number of a row group and the one behind it."""
+    """The place of a part: bytes of a file, or the number of a row group and the next number."""
 
     path: str
     start: int
     end: int
     header: bytes
     is_last: bool
-    #: The bytes, or for Parquet those of the file, because a worker cannot read them.
+    #: The bytes of the part (for Parquet, of the file) if a worker cannot read the file.
     data: Any
 
 
@@ -74,11 +74,12 @@ def _content(place: Place) -> bytes:
 
 
 class Task:
-    """Turns faults into replies."""
+    """Converts faults to replies."""
 
     def __call__(self, *arguments: Any) -> Any:
         if _arenite.is_worker():
-            # For Ctrl-C, pyarrow would make a pipe in each call, which a sandbox refuses. The program ends workers.
+            # For Ctrl-C, pyarrow would make a pipe in each call, which a sandbox refuses. The program ends workers
+            # itself.
             pyarrow.enable_signal_handlers(False)
         try:
             return self.run(*arguments)
@@ -90,13 +91,13 @@ class Task:
 
 
 class Survey(Task):
-    """Returns the state behind bytes of a file, for each state in which they may begin."""
+    """Returns the state after bytes of a file, for each state in which they may begin."""
 
     def __init__(self, delimiter: int) -> None:
         self.delimiter = delimiter
 
     def run(self, path: str, start: int, end: int, first: int) -> Any:
-        # The byte before says whether a quote opens a field.
+        # The previous byte determines whether a quote opens a field.
         before = cut.NEWLINE if start == first else load(path, start - 1, start)[0]
 
         def blocks() -> Iterator[Any]:
@@ -144,14 +145,14 @@ class Read(Task):
     """Reads a part."""
 
     def __init__(self, spec: Spec, schema: Any) -> None:
-        #: `schema` is without the column for the file.
+        #: `schema` does not include the column for the file.
         self.spec, self.schema = spec, schema
 
     def run(self, *place: Any) -> Any:
         return part.write(*self.batches(Place(*place)))
 
     def batches(self, place: Place) -> tuple[Any, list[Any]]:
-        """The schema and the batches."""
+        """Returns the schema and the batches of a part."""
         spec = self.spec
         if spec.format == "csv":
             found = csv.parse(_content(place), place.header, spec, self.schema, place.is_last)
@@ -165,7 +166,7 @@ class Read(Task):
 
 
 def schema_with_file(schema: Any, column: str | None) -> Any:
-    """The schema with a column for the name of the file."""
+    """Returns the schema with a column for the name of the file."""
     return schema if column is None else schema.append(pyarrow.field(column, _file_type()))
 
 
@@ -185,14 +186,14 @@ def _with_file(schema: Any, batches: list[Any], column: str, path: str) -> tuple
 
 
 class Apply(Task):
-    """Runs a function on the batches of a part. Returns what it returned as one part."""
+    """Runs a function on the batches of a part. Returns its results as one part."""
 
     def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...], schema: Any) -> None:
         self.function, self.arguments, self.schema = function, arguments, schema
 
     def run(self, data: Any) -> Any:
         schema, batches = part.read(data)
-        # A table without rows: what columns does the function make?
+        # The table has no rows: the call shows which columns the function makes.
         return self.on(batches or [_no_rows(schema)])
 
     def on(self, batches: list[Any]) -> Any:
@@ -218,8 +219,8 @@ def _no_rows(schema: Any) -> Any:
 
 
 class ReadThenApply(Task):
-    """Reads a part and runs a function on its batches. Returns the number of rows and the list of results: those with
-    rows and columns as parts."""
+    """Reads a part and runs a function on its batches. Returns the number of rows, and the list of results; results
+    with rows and columns are parts."""
 
     def __init__(self, read: Read, function: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> None:
         self.read, self.function, self.arguments = read, function, arguments

@@ -1,4 +1,4 @@
-"""Reading files: all parts into a table, or part by part."""
+"""Reads files: all parts into a table, or part by part."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     _Ts = TypeVarTuple("_Ts")
 
     class _HasRows(Protocol):
-        """A batch or a table of pyarrow, or that of another library."""
+        """A batch or a table, of pyarrow or of another library."""
 
         def __arrow_c_stream__(self, requested_schema: Any = None) -> Any: ...
 
@@ -75,7 +75,7 @@ def read_all(plan: Plan, errors: Literal["raise", "report"], progress: bool | st
 
 
 def _attempt(plan: Plan, errors: str, bar: Bar) -> tuple[Any, Table | None]:
-    """Reads all parts with this schema. Returns one with which reading has to begin again, or the table."""
+    """Reads all parts with this schema. Returns the table, or a schema with which reading must begin again."""
     made, rows, wider = Collector(plan.columns(), errors, plan.tasks), Rows(plan), None
     call = shared.Caller(plan.tasks, Read(plan.spec, plan.schema), f"read_{plan.spec.format}")
     for task, future in closing(in_order(_starts(plan, call), plan.ahead)):
@@ -92,7 +92,7 @@ def _attempt(plan: Plan, errors: str, bar: Bar) -> tuple[Any, Table | None]:
             if error._is_of_type and plan.widen and plan.is_repeatable():
                 found = _widened(plan, wider, task)
             if found is None:
-                # Another type does not help.
+                # Another type would not help.
                 made.fail(error)
             else:
                 wider, made = found, Collector(None, errors, plan.tasks)
@@ -107,8 +107,8 @@ def _starts(plan: Plan, call: shared.Caller) -> Iterator[tuple[Task | TableError
 
 
 def _widened(plan: Plan, wider: Any, task: Task) -> Any:
-    """The schema that fits this part, too; None if its values fit the types that it was read with, so that no other
-    types help. `wider`: what other parts need, whose widening may be enough for this one."""
+    """Returns a schema that also fits this part; None if the part fits the types with which it was read, so that other
+    types would not help. `wider`: the schema that other parts need, which may suffice for this part."""
     call = shared.Caller(shared.urgent(plan.tasks), Infer(plan.spec, None), "infer")
     try:
         found = plan.columns_in(plan.reply(call(*task.place), task.origin), task.origin)
@@ -121,12 +121,12 @@ def _widened(plan: Plan, wider: Any, task: Task) -> Any:
 
 
 def _merged(plan: Plan, known: Any, found: Any) -> Any:
-    """The schema whose columns hold the values of both; None if the parser cannot read them so."""
+    """Returns a schema whose columns can contain the values of both; None if the parser cannot read them with it."""
     if plan.spec.format != "json" and not plan.spec.by_name:
         return typed(widen_by_position(known, found), plan.types)
     merged = typed(merge(known, found, True), plan.types)
     if plan.spec.format == "json" and any(_is_made_text(field, merged) for field in known):
-        # The parser makes no text of anything else.
+        # The parser converts no other values to text.
         return None
     return merged
 
@@ -138,11 +138,11 @@ def _is_made_text(field: Any, merged: Any) -> bool:
 
 
 class Scan:
-    """Files whose parts are read when they are asked for, for more than fits into memory: what `arenite.scan_csv` and
-    its siblings return.
+    """Files whose parts are read on demand, for more data than memory: the result of `arenite.scan_csv` and its
+    siblings.
 
-    Twice as many parts as there are workers are in memory, however large the files are. Iterating gives their rows as
-    `pyarrow.RecordBatch`; drop a batch and its memory is free.
+    At most two parts per worker are in memory, however large the files are. Iteration yields their rows as
+    `pyarrow.RecordBatch`; dropping a batch frees its memory.
 
     >>> import arenite, pathlib, tempfile
     >>> with arenite.Executor(2) as ex, tempfile.TemporaryDirectory() as folder:
@@ -178,19 +178,20 @@ class Scan:
         """Calls `function(batch, *arguments)` with each batch, in the task that reads it. Returns an iterator over the
         results, in order.
 
-        What has rows and columns (a RecordBatch, a Table, a dict of columns, what has `__arrow_c_stream__`) arrives as
-        `pyarrow.Table` in shared memory, everything else as it is. So a function that sums up sends a number.
+        A result with rows and columns (a RecordBatch, a Table, a dict of columns, an object with `__arrow_c_stream__`)
+        arrives as `pyarrow.Table` in shared memory; other results arrive unchanged. So a function that sums up sends a
+        number.
 
-        A part that fails raises `TableError` where its results would be; asking for the next one goes on after it.
-        Dropping the iterator ends the tasks in flight.
+        A part that fails raises `TableError` in place of its results; the following `next` returns the results after
+        it. Dropping the iterator ends the tasks in flight.
         """
         return self._run(function, arguments)
 
     def write_parquet(self, folder: str | os.PathLike[str], *, compression: str = "snappy") -> list[pathlib.Path]:
         """Writes each part as a Parquet file, in the task that reads it: `part-00000.parquet` and so on, in order.
-        Returns the files. So files of any size become Parquet, with the memory of a few parts.
+        Returns the files. This converts files of any size to Parquet with the memory of a few parts.
 
-        A part that cannot be read raises `TableError`, and the files of the parts before it are there. Otherwise like
+        A part that cannot be read raises `TableError`; the files of earlier parts remain. Otherwise like
         `Table.write_parquet`.
         """
         from . import write
@@ -229,7 +230,7 @@ class Scan:
 
 
 class Results:
-    """The results of a scan: an iterator that goes on after an error."""
+    """The results of a scan: an iterator that continues after an error."""
 
     def __init__(
         self, plan: Plan, function: Callable[..., Any] | None, arguments: tuple[Any, ...], progress: bool | str
@@ -240,7 +241,7 @@ class Results:
         read = ReadThenApply(Read(plan.spec, plan.schema), function, arguments)
         call = shared.Caller(plan.tasks, read, getattr(function, "__qualname__", "scan"))
         self._flights = in_order(_starts(plan, call), plan.ahead)
-        #: Results of the last part that were not given yet, the first one last.
+        #: Results of the last part that were not returned yet, in reverse order.
         self._values: list[Any] = []
 
     def __iter__(self) -> Results:
@@ -280,14 +281,14 @@ class Results:
         return [pyarrow.Table.from_batches(batches.to_batches(), schema=batches.schema)]
 
     def close(self) -> None:
-        """Ends the tasks in flight. There are no results after it."""
+        """Ends the tasks in flight. No further results come."""
         self._values.clear()
         self._flights.close()  # type: ignore[attr-defined]
         self._bar.close(False)
 
 
 def _are_results(reply: Any) -> bool:
-    """Whether a worker has sent the number of rows, and the results: parts, and tuples of one value."""
+    """Whether a worker has sent a number of rows and a list of results: parts, and tuples of one value."""
     if type(reply) is not tuple or len(reply) != 2 or type(reply[0]) is not int or type(reply[1]) is not list:
         return False
     return all(part.is_part(value) or type(value) is tuple and len(value) == 1 for value in reply[1])

@@ -1,4 +1,4 @@
-"""A bounded number of tasks in flight, their results in order: `in_order`. How far they are: `Bar`."""
+"""A bounded number of tasks in flight, with results in order: `in_order`. Their progress: `Bar`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ T = TypeVar("T")
 
 
 def in_order(starts: Iterable[tuple[T, Any]], ahead: int) -> Iterator[tuple[T, Any]]:
-    """Yields what `starts` yields, pairs with a future or something else that has no `cancel`, when the future has
-    ended.
+    """Yields the pairs of `starts` after their futures have ended. A pair consists of an item and a future, or another
+    object without `cancel`.
 
-    `ahead` pairs at most are taken from `starts` and were not yielded yet. When it is closed before its end, the
-    futures that are left are cancelled.
+    At most `ahead` pairs are taken from `starts` before they are yielded. If the generator is closed before its end,
+    the remaining futures are cancelled.
     """
     flying: deque[tuple[T, Any]] = deque()
     source = iter(starts)
@@ -35,12 +35,12 @@ def in_order(starts: Iterable[tuple[T, Any]], ahead: int) -> Iterator[tuple[T, A
                 if hasattr(future, "exception"):
                     future.exception()
             except Exception:
-                pass  # It raises that again when it is asked for its result.
+                pass  # The future raises the error again when its result is asked for.
             except BaseException:
                 flying.appendleft((what, future))
                 raise
             yield what, future
-            # Its memory is free when the consumer drops it.
+            # So that dropping the pair frees its memory.
             del what, future
     finally:
         for _, future in flying:
@@ -51,7 +51,7 @@ def in_order(starts: Iterable[tuple[T, Any]], ahead: int) -> Iterator[tuple[T, A
 
 
 class Bar:
-    """A bar that shows how many bytes of all have been read, if one is asked for and tqdm is installed."""
+    """A progress bar of the bytes that were read, if one is requested and tqdm is installed."""
 
     def __init__(self, progress: bool | str, total: int) -> None:
         self._total = total
@@ -63,7 +63,7 @@ class Bar:
 
     def close(self, is_whole: bool) -> None:
         if is_whole:
-            # What had no part is over, too.
+            # Files without parts are also done.
             self.show(self._total)
         if self._bar is not None:
             self._bar.close()

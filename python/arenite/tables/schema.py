@@ -1,4 +1,4 @@
-"""What becomes of schemas that differ: `merge`."""
+"""Combines schemas that differ: `merge`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNITS = ("s", "ms", "us", "ns")
 
 
 class Differs(Exception):
-    """A column has two types, which may not be widened."""
+    """A column has two types, and must not be widened."""
 
     def __init__(self, column: str, known: Any, found: Any) -> None:
         super().__init__(column)
@@ -22,7 +22,7 @@ class Differs(Exception):
 
 
 def widest(a: Any, b: Any) -> Any:
-    """The narrowest type that holds the values of both: text, if no other does."""
+    """Returns the narrowest type that can contain the values of both types: text if there is no other."""
     types = pyarrow.types
     if a == b or types.is_null(b):
         return a
@@ -46,14 +46,14 @@ def widest(a: Any, b: Any) -> Any:
 
 
 def merge(known: Any, found: Any, may_widen: bool) -> Any:
-    """The columns of both schemas, in the order of their first appearance. Raises `Differs`."""
+    """Returns the columns of both schemas, in the order of their first appearance. Raises `Differs`."""
     fields = {field.name: field for field in known}
     for field in found:
         before = fields.get(field.name)
         if before is None:
             fields[field.name] = field
         elif before.type != field.type:
-            # A column without values in a sample has no type to keep.
+            # A column without values in a sample has no type yet.
             is_null = pyarrow.types.is_null
             if not (may_widen or is_null(before.type) or is_null(field.type)):
                 raise Differs(field.name, before.type, field.type)
@@ -62,7 +62,7 @@ def merge(known: Any, found: Any, may_widen: bool) -> Any:
 
 
 def widen_by_position(known: Any, found: Any) -> Any:
-    """The schema whose columns hold the values of both, which have the same columns."""
+    """Returns the schema whose columns can contain the values of both schemas, which have the same columns."""
     fields = [
         pyarrow.field(before.name, widest(before.type, field.type)) for before, field in zip(known, found, strict=True)
     ]
@@ -70,7 +70,8 @@ def widen_by_position(known: Any, found: Any) -> Any:
 
 
 def type_of(kind: Any) -> Any:
-    """The type of Arrow that a user names: itself, its name, or a type of numpy or Python."""
+    """Returns the Arrow type for a type that the user has given: a type of Arrow, its name, or a type of numpy or
+    Python."""
     if isinstance(kind, pyarrow.DataType):
         return kind
     if kind is str:
@@ -82,7 +83,7 @@ def type_of(kind: Any) -> Any:
 
 
 def typed(schema: Any, types: Mapping[str, Any]) -> Any:
-    """The schema with these types for some of its columns."""
+    """Returns the schema with these types for some of its columns."""
     for name in types:
         if name not in schema.names:
             raise ValueError(f"types has the column {name!r}, and the files have {', '.join(map(repr, schema.names))}")
@@ -91,7 +92,7 @@ def typed(schema: Any, types: Mapping[str, Any]) -> Any:
 
 
 def with_types(schema: Any, change: Any) -> Any:
-    """The schema with each type changed, also those of the fields of structs and lists."""
+    """Returns the schema with each type changed, including the types in structs and lists."""
 
     def changed(kind: Any) -> Any:
         if pyarrow.types.is_struct(kind):
@@ -104,7 +105,7 @@ def with_types(schema: Any, change: Any) -> Any:
 
 
 def duplicate(names: list[str]) -> str | None:
-    """The first name that two columns have."""
+    """Returns the first name that two columns have; None if there is none."""
     seen = set()
     for name in names:
         if name in seen:
@@ -119,5 +120,5 @@ def same_columns(a: Any, b: Any) -> bool:
 
 
 def columns(schema: Any) -> str:
-    """The columns in words."""
+    """Describes the columns of a schema."""
     return ", ".join(f"{field.name}: {field.type}" for field in schema) or "no columns"

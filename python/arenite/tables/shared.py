@@ -1,4 +1,4 @@
-"""Which executor a table uses: the one that the caller names, or one for the whole process."""
+"""The executor of a table: the one that the caller gives, or one for the whole process."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _lock = threading.Lock()
 
 
 def default() -> Executor:
-    """The executor of calls that name none: a worker for each core. It ends with the program."""
+    """Returns the executor of calls without an executor: a worker for each core. It ends with the program."""
     global _default
     with _lock:
         if _default is None or _default._is_closed:
             if _arenite.is_worker():
-                # A task starts no workers.
+                # A task cannot start workers.
                 _default = Executor(0)
             else:
                 _default = Executor(preload=["arenite.tables"], output="plain")
@@ -32,7 +32,7 @@ def default() -> Executor:
 
 
 def _after_fork() -> None:
-    """In a child: the executor is the parent's."""
+    """Called in a child made by `fork()`: the parent owns the executor."""
     global _default, _lock
     _default, _lock = None, threading.Lock()
 
@@ -41,14 +41,14 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def configured(executor: Executor | Configured | None) -> Configured:
-    """The executor with its options for tasks."""
+    """Returns the executor with its options for tasks."""
     if isinstance(executor, Configured):
         return executor
     return Configured(default() if executor is None else executor, {})
 
 
 def urgent(tasks: Configured) -> Configured:
-    """Options for tasks without which no others can start, and that may run again."""
+    """Returns options for tasks on which other tasks depend, and that may run again."""
     given = {"priority": 0, "retries": 0, **tasks._settings}
     given |= {"priority": given["priority"] + 1, "retries": max(2, given["retries"])}
     return Configured(tasks._executor, given)
@@ -59,7 +59,7 @@ def workers(tasks: Configured) -> int:
 
 
 def is_sandboxed(tasks: Configured) -> bool:
-    """Whether workers may not open files, and what they send is not to be trusted."""
+    """Whether workers cannot open files, and their data is not trusted."""
     return tasks._executor._load.__module__ == "arenite._plain"
 
 
@@ -78,6 +78,6 @@ class Caller:
 
     def __call__(self, *arguments: Any) -> Future[Any]:
         future = self._tasks._executor._submit(self._tasks, self._function, arguments, {}, self._name)
-        # Arrow reads parts where they lie, and writes to none.
+        # Arrow reads parts in place, and writes to none.
         future._private = False
         return future

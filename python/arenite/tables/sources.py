@@ -1,4 +1,4 @@
-"""Which files a table is read from: `files`."""
+"""The files of a table: `files`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Sources = Source | Iterable[Source]
 
 
 def files(sources: Sources) -> list[str]:
-    """All files of a file, a folder, a pattern or a list of these, in order.
+    """Returns the files of a file, a folder, a pattern or a list of these, in order.
 
-    A pattern and a folder mean their files in the order of their paths; a list keeps its order. Of a folder, all files
-    count, also those of folders in it, but none whose name begins with "." or "_".
+    A pattern or a folder stands for its files in the order of their paths; a list keeps its order. A folder stands for
+    all files in it and in its folders, except those whose name begins with "." or "_".
     """
     given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     found: list[str] = []
@@ -42,7 +42,7 @@ def files(sources: Sources) -> list[str]:
 
 
 def _expand(source: str, found: list[str]) -> None:
-    # A name that exists is no pattern.
+    # A name of an existing file is not a pattern.
     if not os.path.exists(source) and any(sign in source for sign in "*?["):
         found += sorted(path for path in glob.glob(source, recursive=True) if not os.path.isdir(path))
     elif os.path.isdir(source):

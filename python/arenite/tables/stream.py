@@ -1,15 +1,15 @@
-"""Checks of Arrow streams that workers send which may run hostile code: `read`.
+"""Checks Arrow streams from workers that may run hostile code: `read`.
 
-pyarrow refuses buffers that do not lie in their message, and `validate` looks at what is in them. Neither bounds what a
-short stream takes in time and memory. So three things are refused that no honest worker writes:
+pyarrow refuses buffers outside of their message, and `validate` checks their content. Neither bounds the time and
+memory that a short stream takes. So `read` refuses three things that no honest worker writes:
 
 - compressed buffers: 16 KB become 512 MB;
-- buffers that share bytes: each of a million columns is as long as the whole stream, and is looked at;
-- fields that share names: each of a million has a copy of a name that is as long as the whole stream.
+- buffers that share bytes: each of a million columns is as long as the whole stream, and is checked;
+- fields that share names: each of a million fields has a copy of a name that is as long as the whole stream.
 
-So are types that the program has registered with pyarrow, which would call their code with what the worker has sent.
+It also refuses types that the program has registered with pyarrow, whose code would run on data of the worker.
 
-A stream is read message by message: pyarrow has verified the flatbuffer of each, whose tables are looked at here.
+A stream is read message by message. pyarrow has verified the flatbuffer of each message; this module reads its tables.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 #: Kinds of messages.
 _SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3
-#: Types of fields that have something of any length.
+#: Types of fields with a member of any length.
 _TIMESTAMP, _UNION = 10, 14
-#: Where fields have the name of such a type.
+#: The key for the name of an extension type in the metadata of a field.
 _EXTENSION = b"ARROW:extension:name"
-#: Bytes of buffers that are looked at for each byte of a stream: batches may share a dictionary.
+#: The bytes of buffers that may be checked for each byte of a stream: batches may share a dictionary.
 _LOOKED_AT = 64
 
 
 def read(data: Any) -> tuple[Any, list[Any]]:
-    """The schema and the batches of a stream, over its memory. Raises ArrowInvalid for what is none, or beyond a
-    limit."""
+    """Returns the schema and the batches of a stream. Both refer to its memory. Raises ArrowInvalid for invalid data,
+    or data beyond a limit."""
     buffer = pyarrow.py_buffer(data)
     for message in pyarrow.ipc.MessageReader.open_stream(buffer):
         _check(message)
@@ -51,7 +51,7 @@ def read(data: Any) -> tuple[Any, list[Any]]:
 
 
 def _viewed(array: Any) -> int:
-    """The length of all texts that may share bytes."""
+    """Returns the length of all texts that may share bytes."""
     kind = array.type
     if isinstance(kind, pyarrow.BaseExtensionType):
         return _viewed(array.storage)
@@ -66,7 +66,7 @@ def _viewed(array: Any) -> int:
 
 
 def _check(message: Any) -> None:
-    """Refuses a message that takes more than its length."""
+    """Refuses a message that takes more memory than its length."""
     data = memoryview(message.metadata)
     try:
         root = _Table(data, _number(data, "<I", 0))
@@ -90,7 +90,7 @@ def _check_schema(schema: _Table) -> None:
         left -= 8 + field.length(0) + field.texts(6)
         kind, of_kind = field.number(2, "<B"), field.table(3)
         if kind in (_TIMESTAMP, _UNION) and of_kind is not None:
-            # A time zone; the numbers of a union's types.
+            # The time zone, or the type numbers of a union.
             left -= of_kind.length(1)
         if left < 0:
             raise pyarrow.ArrowInvalid("fields share what they consist of")
@@ -101,7 +101,7 @@ def _check_schema(schema: _Table) -> None:
 
 
 def _is_of_arrow(name: bytes) -> bool:
-    """Whether this is a type of Arrow itself. That of pickles is no longer read by pyarrow."""
+    """Whether this is a type of Arrow itself. pyarrow no longer reads its type for pickles."""
     return name.startswith(b"arrow.") and name != b"arrow.py_extension_type"
 
 
@@ -122,7 +122,7 @@ def _number(data: memoryview, kind: str, at: int) -> int:
 
 
 class _Table:
-    """A table of a flatbuffer. What it has not is None, 0 or empty."""
+    """A table of a flatbuffer. Missing members are None, 0 or empty."""
 
     __slots__ = ("at", "data")
 
@@ -149,12 +149,12 @@ class _Table:
         return None if at is None else _Table(self.data, at)
 
     def vector(self, member: int) -> tuple[int, int]:
-        """Where the first element is, and how many there are."""
+        """Returns the position of the first element, and the number of elements."""
         at = self._target(member)
         return (0, 0) if at is None else (at + 4, _number(self.data, "<I", at))
 
     def length(self, member: int) -> int:
-        """The length of a text, or of a vector."""
+        """Returns the length of a text or a vector."""
         return self.vector(member)[1]
 
     def text(self, member: int) -> bytes:
@@ -167,5 +167,5 @@ class _Table:
         return [_Table(self.data, at + _number(self.data, "<I", at)) for at in places]
 
     def texts(self, member: int) -> int:
-        """The length of keys and values."""
+        """Returns the length of all keys and values."""
         return sum(8 + pair.length(0) + pair.length(1) for pair in self.tables(member))

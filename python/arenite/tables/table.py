@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 class Part:
-    """Rows of a table that were read or made by one task: an array with an Arrow IPC stream."""
+    """Rows of a table that one task has read or made: an array with an Arrow IPC stream."""
 
     def __init__(self, data: NDArray[Any], origin: Origin | None = None, is_checked: bool = True) -> None:
         #: The bytes of the stream, in the arena.
         self.data = data
-        #: Where the rows come from, or None.
+        #: The place of the rows in a file, or None.
         self.origin = origin
-        # Otherwise it is of a worker that may run hostile code.
+        # A part that is not checked comes from a worker that may run hostile code.
         self._schema, self._batches = part.read(data) if is_checked else stream.read(data)
 
     @property
@@ -45,7 +45,7 @@ class Part:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the arena that it takes."""
+        """The number of bytes in the arena."""
         return int(self.data.nbytes)
 
     def to_batches(self) -> list[Any]:
@@ -60,10 +60,10 @@ class Part:
 
 
 class Table:
-    """Rows and columns in shared memory, in Arrow's format: what `arenite.read_csv` and its siblings return.
+    """Rows and columns in shared memory, in Arrow's format: the result of `arenite.read_csv` and its siblings.
 
-    Any library that reads Arrow (pyarrow, pandas, polars, duckdb) takes it as it is and reads it in place. Passed to a
-    task, it is not copied either. Its memory is free when it and all that was made of it are gone.
+    Every library that reads Arrow (pyarrow, pandas, polars, duckdb) accepts a table and reads it in place. A table that
+    is passed to a task is not copied either. The memory is freed with the last object that refers to it.
 
     >>> import arenite, pathlib, tempfile
     >>> with arenite.Executor(2) as ex, tempfile.TemporaryDirectory() as folder:
@@ -99,12 +99,12 @@ class Table:
 
     @property
     def failures(self) -> tuple[TableError, ...]:
-        """With `errors="report"`: the errors of the parts that are missing."""
+        """The errors of missing parts, with `errors="report"`."""
         return self._failures
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the arena that it takes."""
+        """The number of bytes in the arena."""
         return sum(one.nbytes for one in self._parts)
 
     def __len__(self) -> int:
@@ -121,7 +121,7 @@ class Table:
         return self._arrow
 
     def to_pandas(self, **options: Any) -> Any:
-        """The rows as a `pandas.DataFrame`. `options` are those of `pyarrow.Table.to_pandas`."""
+        """Returns the rows as a `pandas.DataFrame`. `options`: as for `pyarrow.Table.to_pandas`."""
         return self.to_pyarrow().to_pandas(**options)
 
     def to_polars(self) -> Any:
@@ -141,13 +141,15 @@ class Table:
         compression: str = "snappy",
         executor: Executor | Configured | None = None,
     ) -> list[pathlib.Path]:
-        """Writes each part as a Parquet file, encoded by the workers: `part-00000.parquet` and so on. Returns these.
+        """Writes each part as a Parquet file, encoded by the workers: `part-00000.parquet` and so on. Returns the
+        files.
 
-        Creates the folder. A file appears under its name when it is complete. A folder that has such files already is
-        an error, and nothing in it is replaced.
+        Creates the folder. A file gets its name when it is complete. If the folder already contains such files, an
+        error is raised and none of them is replaced.
 
         :param compression: A codec of Parquet, or "none".
-        :param executor: The executor whose workers encode, or what its `options` return. By default that of this table.
+        :param executor: The executor whose workers encode, or the result of its `options`. By default the table's
+            executor.
 
         >>> import arenite, pathlib, tempfile
         >>> with arenite.Executor(2) as ex, tempfile.TemporaryDirectory() as folder:
@@ -176,19 +178,20 @@ class Table:
         """Calls `function(batch, *arguments)` with each `pyarrow.RecordBatch`, in the workers. Returns a table of the
         results, in order.
 
-        The function returns a RecordBatch, a Table, a dict of columns, or what else has `__arrow_c_stream__`. A batch
-        is read where it lies, and each part of results is written once. Arrays among the arguments are shared by all
-        calls. Without rows, it is called once with a batch of none, to learn the columns.
+        The function returns a RecordBatch, a Table, a dict of columns, or another object with `__arrow_c_stream__`. A
+        batch is read in place, and each part of the results is written once. All calls share the arrays among the
+        arguments. For a table without rows, the function is called once with an empty batch, to determine the columns.
 
         A part whose function raises an exception, crashes or exceeds its deadline costs no other part, and the error
         names its file and bytes.
 
-        :param schema: The columns of the results, to which they are converted. By default those of the first part: all
-            others need to have the same.
-        :param errors: "raise" raises the first failure, which ends the rest. "report" returns a table of all other
+        :param schema: The columns of the results, to which the results are converted. By default the columns of the
+            first part, which all other parts must have.
+        :param errors: "raise" raises the first failure, and cancels the rest. "report" returns a table of all other
             parts, with the failures in `Table.failures`.
-        :param progress: Shows a progress bar if tqdm is installed; text is its title.
-        :param executor: The executor whose workers run it, or what its `options` return. By default that of this table.
+        :param progress: Whether a progress bar is shown, if tqdm is installed. A text is its title.
+        :param executor: The executor whose workers run the function, or the result of its `options`. By default the
+            table's executor.
         """
         check_errors(errors)
         tasks = shared.configured(executor or self._tasks)
@@ -212,7 +215,7 @@ class Table:
         return Part(part.write(self._schema, []))
 
     def __reduce__(self) -> Any:
-        # In a task, the table uses what a task has.
+        # A table in a task uses the executor of tasks.
         return _restore, (self._schema, [(one.data, one.origin) for one in self._parts])
 
     def __repr__(self) -> str:
@@ -220,13 +223,13 @@ class Table:
         return f"<arenite.Table: {len(self)} rows in {len(self._parts)} parts{failed}; {schema.columns(self._schema)}>"
 
 
-#: About the bytes of a part of a table that was in memory before.
+#: The approximate size of a part of a table that was copied from memory.
 _PART = 8 << 20
 
 
 def table(data: Any, *, executor: Executor | Configured | None = None) -> Table:
     """Copies a table into shared memory, in parts for the workers: a data frame of pandas or polars, a table or batch
-    of pyarrow, a dict of columns, or what else has `__arrow_c_stream__`.
+    of pyarrow, a dict of columns, or another object with `__arrow_c_stream__`.
 
     >>> import arenite
     >>> with arenite.Executor(2) as ex:
@@ -237,8 +240,8 @@ def table(data: Any, *, executor: Executor | Configured | None = None) -> Table:
 
     The index of a pandas data frame is left out: `frame.reset_index()` makes columns of it.
 
-    :param executor: The executor whose workers use the table, or what its `options` return. By default all calls share
-        one, with a worker for each core, that ends with the program.
+    :param executor: The executor whose workers use the table, or the result of its `options`. By default all calls
+        share an executor with a worker for each core, which ends with the program.
     """
     found = part.batches_of(data)
     if found is None:
@@ -246,7 +249,7 @@ def table(data: Any, *, executor: Executor | Configured | None = None) -> Table:
             f"table() takes a data frame, a table of pyarrow or a dict of columns, not {type(data).__name__}"
         )
     tasks = shared.configured(executor)
-    # Enough for all workers, and none so large that its memory is missed.
+    # Enough parts for all workers, and none of them large.
     count = max(-(-found.nbytes // _PART), min(4 * shared.workers(tasks), found.nbytes >> 20), 1)
     size = max(1, -(-found.num_rows // count))
     pieces = [found.slice(start, size) for start in range(0, found.num_rows, size)]
@@ -255,7 +258,7 @@ def table(data: Any, *, executor: Executor | Configured | None = None) -> Table:
 
 
 def received(data: Any, origin: Origin | None, tasks: Configured) -> Part:
-    """What a worker has sent as a part. Raises TableError if it is none."""
+    """Returns the part that a worker has sent. Raises TableError if it is invalid."""
     if not part.is_part(data):
         raise TableError.at("its worker has sent no part", origin=origin)
     try:
@@ -269,7 +272,7 @@ def _restore(columns: Any, parts: list[Any]) -> Table:
 
 
 class closing:
-    """Iterates, and closes the iterator when the loop is left."""
+    """Iterates, and closes the iterator at the end of the loop."""
 
     def __init__(self, iterator: Iterator[Any]) -> None:
         self._iterator = iterator
@@ -287,7 +290,7 @@ def check_errors(errors: str) -> None:
 
 
 class Collector:
-    """Makes a table of the parts that tasks return."""
+    """Makes a table from the parts that tasks return."""
 
     def __init__(self, columns: Any, errors: str, tasks: Configured) -> None:
         self._schema, self._errors, self._tasks = columns, errors, tasks

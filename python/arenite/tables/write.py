@@ -44,13 +44,13 @@ class ReadAndEncode(Task):
 
 
 class Folder:
-    """A folder that gets the parts of one table."""
+    """A folder for the parts of one table."""
 
     def __init__(self, path: str | os.PathLike[str], compression: str) -> None:
         if compression != "none" and not _is_known(compression):
             raise ValueError(f"no compression {compression!r}: snappy, zstd, gzip, brotli, lz4 or none")
         self._path = pathlib.Path(path)
-        #: Those that were written.
+        #: The files that were written.
         self.files: list[pathlib.Path] = []
         try:
             self._path.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ class Folder:
             raise TableError.at(text, file=os.fspath(found))
 
     def write(self, data: Any) -> None:
-        """Writes the next part. It gets its name when it is complete, and replaces no file."""
+        """Writes the next part. The file gets its name when it is complete, and replaces no file."""
         path = self._path / f"part-{len(self.files):05}.parquet"
         try:
             draft = self._path / f".part-{secrets.token_hex(8)}"
@@ -92,7 +92,8 @@ def _wrong(path: pathlib.Path, error: OSError) -> TableError:
 def write_all(
     folder: Folder, flights: Iterator[tuple[Any, Any]], value: Callable[[Any, Any], Any]
 ) -> list[pathlib.Path]:
-    """Writes what tasks have encoded, in order. `value(what, future)` is what a task has sent, or None."""
+    """Writes the files that tasks have encoded, in order. `value(what, future)`: returns the file of a task, or
+    None."""
     for what, future in closing(flights):
         data = value(what, future)
         if data is not None:
@@ -102,7 +103,7 @@ def write_all(
 
 
 def encoded(future: Any, origin: Origin | None) -> Any:
-    """What a task has encoded. Raises TableError."""
+    """Returns the file that a task has encoded. Raises TableError."""
     try:
         data = future.result()
     except Exception as error:

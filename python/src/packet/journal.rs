@@ -1,4 +1,4 @@
-//! What the calls of a packet give: [`Journal`].
+//! The results of a packet's calls: [`Journal`].
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -10,24 +10,24 @@ use pyo3::types::{PyBytes, PyList};
 use super::values::{Read, Reader};
 use crate::buffer::Buffer;
 
-/// Set in the first word of a journal when no further call may begin.
+/// This bit of the first word of a journal is set when no further call may begin.
 const CLOSED: u32 = 1 << 31;
-/// Where the records begin.
+/// The offset of the records.
 const RECORDS: usize = 16;
-/// Bytes of a longest record of a journal; what is longer goes with the reply.
+/// The longest record of a journal, in bytes. A longer value goes with the reply.
 pub const LONGEST_RECORD: usize = 8 << 10;
 /// Bytes of the smallest journal.
 const SMALLEST_JOURNAL: usize = 16 << 10;
 
-/// Memory where the worker of a packet writes what the calls give.
+/// Memory into which the worker of a packet writes the results of calls.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct Journal {
     memory: Array<u8>,
-    /// Keeps it writable.
+    /// Keeps the memory writable.
     buffer: Py<Buffer>,
 }
 
-/// The memory of a journal, if it can be one.
+/// Returns the memory of a journal; fails if the buffer is not suitable.
 fn journal_memory(buffer: &Buffer) -> PyResult<Array<u8>> {
     let memory = buffer.array();
     if !buffer.is_writable()
@@ -48,8 +48,8 @@ struct Words<'a> {
 
 fn words(memory: &Array<u8>) -> Words<'_> {
     let first = memory.as_ptr().cast_mut();
-    // SAFETY: the array keeps its memory mapped, which `journal_memory` has checked to be writable, aligned, and longer
-    // than `RECORDS`. These bytes are accessed by atomics only, in both processes.
+    // SAFETY: the array keeps its memory mapped. `journal_memory` has checked that it is writable, aligned, and longer
+    // than `RECORDS`. Both processes access these bytes by atomics only.
     unsafe {
         Words {
             begun: AtomicU32::from_ptr(first.cast()),
@@ -72,17 +72,17 @@ impl Journal {
 
 #[pymethods]
 impl Journal {
-    /// `buffer`: memory of the arena that this process can write.
+    /// `buffer`: memory of the arena that this process can write to.
     #[new]
     fn new(buffer: Py<Buffer>) -> PyResult<Self> {
         let memory = journal_memory(buffer.get())?;
         Ok(Self { memory, buffer })
     }
 
-    /// Empties the journal. Returns its memory, to be lent to a task.
+    /// Empties the journal. Returns its memory, for lending to a task.
     fn open(&self) -> PyResult<Buffer> {
         let words = words(&self.memory);
-        // Relaxed: no task has it. The submission publishes both.
+        // Relaxed: no task has the journal. The submission publishes both words.
         words.begun.store(0, Ordering::Relaxed);
         words.ended.store(0, Ordering::Relaxed);
         self.buffer.get().lend()
@@ -100,15 +100,15 @@ impl Journal {
         self.ended().0
     }
 
-    /// Lets no further call begin. Returns how many have.
+    /// Prevents further calls from beginning. Returns the number of calls that have begun.
     fn close(&self) -> u32 {
         // SeqCst: "closed", pairs with `Writer::begin`.
         words(&self.memory).begun.fetch_or(CLOSED, Ordering::SeqCst) & !CLOSED
     }
 
-    /// What calls have given: at most `most`, from the byte `at` of the records on. Returns the values, whether none of
-    /// them is what `load` or `raised` has made of a failure, and where the next record begins. `load` makes a value from
-    /// its pickle and `raised` what is in its place from that of an exception; a value of the class `failed` is a failure.
+    /// Reads at most `most` results, from the byte `at` of the records on. Returns the values, whether one of them is a
+    /// failure, and the offset of the next record. `load` makes a value from its pickle; `raised` makes the value for a
+    /// pickled exception; instances of `failed` are failures.
     fn read<'py>(
         &self,
         py: Python<'py>,
@@ -119,10 +119,10 @@ impl Journal {
         failed: &Bound<'py, PyAny>,
     ) -> PyResult<(Bound<'py, PyList>, bool, usize)> {
         let (_, len) = self.ended();
-        // A copy: code of Python runs below, and the worker may go on writing behind it.
+        // Copies the records: Python code runs below, and the worker may append records meanwhile.
         let mut bytes = vec![0; len.saturating_sub(at)];
-        // SAFETY: `ended` has checked the length. The worker writes nothing before it any more; one that breaks this rule
-        // could as well have written something else before.
+        // SAFETY: `ended` has checked the length. The worker does not write to published records. A worker that breaks
+        // this rule only changes the bytes that it could have published.
         unsafe {
             let from = self.memory.as_ptr().add(RECORDS + at.min(len));
             from.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len());
@@ -156,7 +156,7 @@ impl Journal {
 /// The worker's end of a journal.
 pub struct Writer {
     memory: Array<u8>,
-    /// Bytes of the records, and their number.
+    /// The bytes of the records.
     len: usize,
     count: u64,
 }
@@ -177,12 +177,12 @@ impl Writer {
         begun & CLOSED == 0
     }
 
-    /// Writes a record of at most `LONGEST_RECORD` bytes. Returns whether there is room for another one.
+    /// Writes a record of at most `LONGEST_RECORD` bytes. Returns whether a further record has room.
     pub fn write(&mut self, record: &[u8]) -> bool {
         let room = self.memory.len() - RECORDS - self.len;
         assert!(record.len() <= room, "a record does not fit its journal");
-        // SAFETY: there is room, the memory is lent to this task for writing, and the program reads only what was
-        // published. No Rust reference to it exists.
+        // SAFETY: there is room. The memory is lent to this task for writing, and the program reads published records
+        // only. No Rust reference to the memory exists.
         unsafe {
             let to = self.memory.as_ptr().cast_mut().add(RECORDS + self.len);
             to.copy_from_nonoverlapping(record.as_ptr(), record.len());

@@ -1,18 +1,18 @@
-//! Short calls of one function that travel as one task: [`Stock`], [`Packet`], [`Journal`] and [`run_packet`].
+//! Packets: short calls of one function that are sent as one task. [`Stock`], [`Packet`], [`Journal`], [`run_packet`].
 //!
-//! A packet is the arguments of its calls, one after the other. Its worker writes what each call gives into a journal:
-//! memory that is lent to the task, which the program can read while the task runs, and after the death of its worker.
+//! A packet contains the arguments of its calls, one after the other. Its worker writes the result of each call into a
+//! journal: memory that is lent to the task. The program can read it while the task runs, and after its worker's death.
 //!
 //! # The journal
 //!
 //! | bytes | writer | reader | protection |
 //! |---|---|---|---|
-//! | 0..4, calls that have begun, and [`CLOSED`] | the worker adds one before each call; the program sets `CLOSED` | both | one atomic word, SeqCst: either the worker sees that the journal is closed, or the program sees that the call has begun |
+//! | 0..4, calls that have begun, and `CLOSED` | the worker adds one before each call; the program sets `CLOSED` | both | one atomic word, SeqCst: either the worker sees that the journal is closed, or the program sees that the call has begun |
 //! | 8..16, calls that have ended, and the bytes of their records | the worker, after each record (Release: "record written", pairs with `Journal::ended`) | the program | atomic |
 //! | 16.., records | the worker, beyond the bytes that it has published | the program, up to these | the word before |
 //!
-//! So each call begins at most once: those that the worker has not begun when the program closes the journal are the
-//! program's. A worker may write anything: the program checks lengths, and calls that it counts as ended have records.
+//! So each call begins at most once: the program runs the calls that the worker has not begun when the program closes
+//! the journal. The worker is not trusted: the program checks lengths, and that each ended call has a record.
 
 mod journal;
 mod run;

@@ -11,11 +11,10 @@ use super::journal::{LONGEST_RECORD, Writer};
 use super::values::{Read, Reader, dump_simple, form, is_simple, write_pickle, write_plain};
 use crate::buffer::Buffer;
 
-/// What a call has printed is written within this time, and not after each call, which would take longer than a short
-/// one.
+/// The interval at which the output of calls is flushed. Flushing after each call would take longer than a short call.
 const FLUSHED: Duration = Duration::from_micros(3);
 
-/// The filters of warnings as a call finds them.
+/// The warning filters at the start of a call.
 struct Filters<'py> {
     warnings: Bound<'py, PyDict>,
     list: Bound<'py, PyList>,
@@ -35,8 +34,8 @@ impl<'py> Filters<'py> {
         })
     }
 
-    /// Whether a call has changed them: a filter is added at the end or moved to the front, all are removed, or the
-    /// list is another one.
+    /// Whether a call has changed the filters: a filter is added at the end or moved to the front, all are removed, or
+    /// the list is another object.
     fn have_changed(&self) -> PyResult<bool> {
         let now = self.warnings.get_item(intern!(self.list.py(), "filters"))?;
         if !now.is_some_and(|now| now.is(&self.list)) || self.list.len() != self.len {
@@ -49,7 +48,7 @@ impl<'py> Filters<'py> {
     }
 }
 
-/// What `run_packet` needs of Python.
+/// The Python functions that `run_packet` calls.
 type Hooks<'py> = (
     Bound<'py, PyAny>,
     Bound<'py, PyAny>,
@@ -58,16 +57,16 @@ type Hooks<'py> = (
     Bound<'py, PyAny>,
 );
 
-/// Where the worker puts what a call has given.
+/// Where the result of a call is.
 enum Given<'py> {
-    /// Into the journal.
+    /// In the journal.
     Record,
-    /// It goes with the reply of the task, which ends.
+    /// In the reply of the task, which ends.
     Value(Bound<'py, PyAny>),
     Raised(Bound<'py, PyAny>),
 }
 
-/// Writes a value as a record, if it is short and the packet has a journal.
+/// Writes a value as a record, if the value is short and the packet has a journal.
 fn write_value<'py>(
     value: Bound<'py, PyAny>,
     record: &mut Vec<u8>,
@@ -98,14 +97,14 @@ fn write_value<'py>(
     Ok(Given::Value(dumped))
 }
 
-/// Calls a function with the arguments of a packet, and writes into the journal what each call gives. Ends early when
-/// `budget` seconds are over, the journal is full, or the program has closed it. Returns the seconds that it took, the
-/// number of calls, and what the last of them gave if that is not in the journal: what `dump` returned, or what
-/// `dump_error` did. A packet without a journal has one call.
+/// Calls a function with the arguments of a packet, and writes the result of each call into the journal. Returns early
+/// when `budget` seconds have passed, the journal is full, or the program has closed it. Returns the seconds taken, the
+/// number of calls and, if the last result is not in the journal, what `dump` or `dump_error` returned for it. A packet
+/// without a journal contains one call.
 ///
-/// `hooks`: `load` makes arguments from their pickle and its buffers; `dump` returns the pickle of a value, the buffers
-/// beside it and the number of copied bytes; `dump_error` the text and the pickle of an exception; `renew` puts the
-/// program's filters of warnings into their order, and `flush` writes what was printed.
+/// `hooks`: `load` makes arguments from a pickle and its buffers; `dump` returns the pickle of a value, its buffers and
+/// the number of copied bytes; `dump_error` returns the text and the pickle of an exception; `renew` restores the
+/// program's warning filters; `flush` writes the printed output.
 #[pyfunction]
 #[pyo3(signature = (function, arguments, journal, buffers, budget, hooks))]
 pub fn run_packet<'py>(
@@ -137,8 +136,8 @@ pub fn run_packet<'py>(
     let begin = Instant::now();
     let mut flushed = Duration::ZERO;
     let mut now = Duration::ZERO;
-    // The call after which the clock is read next, which takes a tenth of a shortest one, and how many calls there are
-    // from one reading to the next.
+    // The number of the call after which the clock is read next, and the number of calls between two readings. A
+    // reading takes a tenth of the shortest call.
     let (mut timed, mut untimed) = (1, 1);
     while !reader.left.is_empty() && tail.is_none() {
         if writer.as_ref().is_some_and(|writer| !writer.begin()) {

@@ -1,4 +1,4 @@
-//! Calls that wait: [`Stock`], and [`Packet`], in which they are sent.
+//! Waiting calls: [`Stock`], and [`Packet`], which sends them.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,14 +9,14 @@ use pyo3::types::{PyBytes, PyTuple};
 use super::values::{dump_simple, form, is_simple, write_pickle, write_plain};
 use crate::buffer::Buffer;
 
-/// Bytes of a packet's arguments from which on it takes no further call.
+/// The number of argument bytes at which a packet is full.
 const LONGEST_PACKET: u32 = 112 << 10;
-/// The longest arguments of a call that are numbers, text and containers of these.
+/// The longest arguments, in bytes, that are written without a pickle.
 const LONGEST_CALL: usize = 8 << 10;
-/// Buffers from which on it takes none.
+/// The number of buffers at which a packet is full.
 const MOST_BUFFERS: u32 = 512;
 
-/// Where a call ends in the bytes and the buffers of its packet, and how many bytes were copied for it.
+/// The end of a call in the bytes and buffers of its packet, and the number of bytes copied for the call.
 #[derive(Clone, Copy, Default)]
 struct End {
     byte: u32,
@@ -24,26 +24,26 @@ struct End {
     copied: u64,
 }
 
-/// Calls that were taken from the input and not sent: their arguments are as they were then.
+/// Calls that were taken from the input and not sent. Their arguments were encoded when they were taken.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct Stock {
     calls: Mutex<Calls>,
-    /// Each item of the input is the one argument of a call, and not a tuple of all.
+    /// Whether each item of the input is the only argument of a call, rather than a tuple of all arguments.
     is_single: bool,
 }
 
 #[derive(Default)]
 struct Calls {
-    /// The arguments, from `start` on.
+    /// The encoded arguments, from `start` on.
     bytes: Vec<u8>,
     start: usize,
     /// The lengths of the calls.
     lens: VecDeque<End>,
     buffers: VecDeque<Py<Buffer>>,
-    /// How many calls were taken from the input, and how many bytes were copied for them.
+    /// The number of calls taken from the input.
     pulled: usize,
     pulled_bytes: u64,
-    /// Arguments that were taken from the input and are no part of the others yet.
+    /// Arguments that were taken from the input and cannot be part of a packet.
     held: Option<Py<PyAny>>,
 }
 
@@ -57,7 +57,7 @@ impl Calls {
         self.pulled_bytes += copied;
     }
 
-    /// Adds calls without buffers: their arguments, and the lengths of these.
+    /// Adds calls without buffers. `bytes`: their arguments; `lens`: the length of each call's arguments.
     fn add_all(&mut self, bytes: &[u8], lens: &[u32]) {
         if self.start > self.bytes.len() / 2 {
             self.bytes.drain(..self.start);
@@ -73,7 +73,7 @@ impl Calls {
     }
 }
 
-/// Calls that are about to be added, at the latest when this is dropped.
+/// Encoded calls that are added to the stock when the batch is dropped, or earlier.
 struct Batch<'a> {
     stock: &'a Stock,
     bytes: Vec<u8>,
@@ -81,7 +81,7 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// Takes what was written behind the arguments of the last call as those of the next one.
+    /// Ends a call: its arguments are the bytes written since the previous call.
     fn end_call(&mut self, first: usize) {
         self.lens.push((self.bytes.len() - first) as u32);
     }
@@ -102,8 +102,8 @@ impl Drop for Batch<'_> {
 }
 
 impl Stock {
-    /// Writes the arguments of a call that are numbers, text and containers of these. Returns false for others, which may
-    /// have left something behind.
+    /// Writes arguments that consist of numbers, text and containers of these. Returns false for other arguments, and
+    /// may have written a part of them.
     fn write(&self, item: &Bound<'_, PyAny>, to: &mut Vec<u8>) -> PyResult<bool> {
         let first = to.len();
         if self.is_single {
@@ -134,7 +134,8 @@ impl Stock {
 
 #[pymethods]
 impl Stock {
-    /// `is_single`: each item of the input is the one argument of a call, and not a tuple of all.
+    /// `is_single`: whether each item of the input is the only argument of a call, rather than a tuple of all
+    /// arguments.
     #[new]
     fn new(is_single: bool) -> Self {
         Self {
@@ -143,10 +144,10 @@ impl Stock {
         }
     }
 
-    /// Takes the arguments of at most `most` calls from an iterator. Returns whether there may be more. `waits`: the input
-    /// may wait for what these calls do. `dump` pickles a tuple of arguments that is not plain: it returns the pickle, the
-    /// buffers beside it and the number of copied bytes, or None if it cannot be part of a packet. Then, and if it raises,
-    /// the tuple is `held`.
+    /// Takes the arguments of at most `most` calls from an iterator. Returns whether the iterator may have more.
+    /// `waits`: whether the input may wait for the results of these calls. `dump` pickles a tuple that is not plain: it
+    /// returns the pickle, its buffers and the number of copied bytes, or `None` if the tuple cannot be part of a
+    /// packet. If `dump` returns `None` or raises, the tuple becomes `held`.
     fn pull(
         &self,
         items: &Bound<'_, PyAny>,
@@ -212,7 +213,7 @@ impl Stock {
         self.lock().held.as_ref().map(|held| held.clone_ref(py))
     }
 
-    /// The held arguments were sent, or what takes their place.
+    /// Removes the held arguments, which the caller has sent or replaced.
     fn release(&self) {
         let mut calls = self.lock();
         let held = calls.held.take();
@@ -221,19 +222,19 @@ impl Stock {
         drop(held);
     }
 
-    /// How many calls were taken from the input, without the held one.
+    /// The number of calls taken from the input, without the held call.
     #[getter]
     fn pulled(&self) -> usize {
         self.lock().pulled
     }
 
-    /// Bytes that were copied for all calls that were in it.
+    /// The number of bytes copied for all calls that were added.
     #[getter]
     fn pulled_bytes(&self) -> u64 {
         self.lock().pulled_bytes
     }
 
-    /// Takes the next calls, at most `most`, as a packet.
+    /// Takes the next calls as a packet, at most `most`.
     fn take(&self, most: usize) -> Packet {
         let mut calls = self.lock();
         let mut end = End::default();
@@ -296,7 +297,7 @@ impl Packet {
         PyBytes::new(py, &self.bytes)
     }
 
-    /// What the pickles among them refer to.
+    /// The buffers that the pickled arguments refer to.
     #[getter]
     fn buffers(&self, py: Python<'_>) -> Vec<Py<Buffer>> {
         self.buffers
@@ -314,7 +315,7 @@ impl Packet {
         self.ends.len()
     }
 
-    /// The calls from `first` on, as packets of at most `most`.
+    /// Returns the calls from `first` on, as packets of at most `most` calls.
     fn rest(&self, py: Python<'_>, first: usize, most: usize) -> Vec<Self> {
         let first = first.min(self.ends.len());
         let starts = (first..self.ends.len()).step_by(most.max(1));

@@ -1,4 +1,4 @@
-//! Values as bytes: of plain types as they are, and others as pickles.
+//! Encodes values: plain types directly, others as pickles.
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -6,9 +6,9 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PySet, PyStri
 
 use super::damaged;
 
-/// The longest text and bytes that are written as they are.
+/// The longest text or bytes that are encoded directly.
 const LONGEST: usize = 8 << 10;
-/// How deep values may be nested, and how many they may be, to be looked at one by one.
+/// The deepest nesting, and the largest number of parts, of values that are encoded directly.
 const DEEPEST: u32 = 4;
 const MOST_PARTS: u32 = 64;
 
@@ -22,13 +22,13 @@ pub mod form {
     pub const TEXT: u8 = 5;
     pub const BYTES: u8 = 6;
     pub const TUPLE: u8 = 7;
-    /// A pickle, with the number of its buffers.
+    /// A pickle, after the number of its buffers.
     pub const PICKLE: u8 = 8;
-    /// The pickle of an exception, as `arenite._worker` makes it.
+    /// The pickle of an exception, in the form of `arenite._worker`.
     pub const RAISED: u8 = 9;
 }
 
-/// Writes a value of a plain type. Returns false for others, which may have left something behind.
+/// Writes a value of a plain type. Returns false for other values, and may have written a part of them.
 pub fn write_plain(value: &Bound<'_, PyAny>, to: &mut Vec<u8>, depth: u32) -> bool {
     if value.is_none() {
         to.push(form::NONE);
@@ -48,7 +48,7 @@ pub fn write_plain(value: &Bound<'_, PyAny>, to: &mut Vec<u8>, depth: u32) -> bo
         to.push(form::FLOAT);
         to.extend_from_slice(&number.value().to_bits().to_le_bytes());
     } else if let Ok(text) = value.cast_exact::<PyString>() {
-        // Not with halves of surrogate pairs.
+        // Text with lone surrogates is not plain.
         let Ok(text) = text.to_str() else {
             return false;
         };
@@ -89,7 +89,7 @@ pub fn write_pickle(form: u8, pickle: &[u8], buffers: u32, to: &mut Vec<u8>) {
     to.extend_from_slice(pickle);
 }
 
-/// A value that was read: itself, or what it has to be made from.
+/// A decoded value, or the data that it is made from.
 pub enum Read<'a, 'py> {
     Value(Bound<'py, PyAny>),
     Pickle(&'a [u8], usize),
@@ -141,7 +141,7 @@ impl<'a> Reader<'a> {
             form::TUPLE if depth < DEEPEST => {
                 let [len] = self.take()?;
                 if len == 1 {
-                    // The arguments of most calls.
+                    // The arguments of a call are usually a tuple of plain values.
                     let Read::Value(part) = self.read(py, depth + 1)? else {
                         return Err(damaged());
                     };
@@ -169,7 +169,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether Python's own pickler says all about a value: a list, a dictionary or a set of plain ones.
+/// Whether Python's standard pickler is sufficient for a value: a list, a dictionary or a set of plain values.
 pub fn is_simple(value: &Bound<'_, PyAny>, depth: u32, parts: &mut u32) -> bool {
     *parts += 1;
     if *parts > MOST_PARTS || depth > DEEPEST {
@@ -197,7 +197,7 @@ pub fn is_simple(value: &Bound<'_, PyAny>, depth: u32, parts: &mut u32) -> bool 
     }
 }
 
-/// The pickle of a value of which `is_simple` is true.
+/// Returns the pickle of a value for which `is_simple` is true.
 pub fn dump_simple<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let dumps = DUMPS.import(value.py(), "_pickle", "dumps")?;

@@ -1,32 +1,33 @@
-//! What it costs to fill a dictionary or a set: [`Keys`].
+//! The cost of filling a dictionary or a set: [`Keys`].
 
-/// How a table is filled.
+/// The probe sequence of a table.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Probing {
     Dict,
     Set,
 }
 
-/// Up to this number of keys nothing is followed.
+/// The number of keys up to which no cost is computed.
 const FEW: usize = 32;
-/// Steps for each key, on average. Random keys need about one; a set may need 130 for multiples of a power of two.
+/// The average number of probes per key that is allowed. Random keys need about one; a set of multiples of a power of
+/// two may need 130.
 const STEPS: u64 = 256;
-/// After this number of places side by side, a set goes on elsewhere.
+/// The number of adjacent places that a set probes before it continues elsewhere.
 const SIDE_BY_SIDE: usize = 9;
 
-/// Follows how CPython (3.11 to 3.14) looks for the place of each key.
+/// Simulates how CPython (3.11 to 3.14) finds the place of each key.
 ///
-/// Hashes of numbers, and of tuples of them, are known beforehand. So keys can be chosen that all meet in the same
-/// places of the table, where each takes as many steps as there are keys.
+/// The hashes of numbers, and of tuples of numbers, can be predicted. So an attacker can choose keys whose probe
+/// sequences all coincide: then each insertion takes as many probes as the table has keys.
 #[derive(Debug)]
 pub struct Keys {
     probing: Probing,
-    /// In the order in which they came.
+    /// In the order of insertion.
     hashes: Vec<u64>,
-    /// The places of the table; empty while there are few keys.
+    /// The places of the table; empty while the number of keys is at most [`FEW`].
     table: Vec<Option<u64>>,
     steps: u64,
-    /// Elements of the longest key.
+    /// The number of elements of the longest key.
     longest: u64,
 }
 
@@ -45,8 +46,8 @@ impl Keys {
         self.hashes.is_empty()
     }
 
-    /// Looks for the place of a key. Returns with how many keys of the same hash it is compared; `None` if the keys of
-    /// this table take too many steps.
+    /// Probes for a key. Returns the number of keys with the same hash, which the key is compared with; `None` if the
+    /// keys of this table take too many probes.
     pub fn look(&mut self, hash: isize) -> Option<u64> {
         let hash = hash.cast_unsigned() as u64;
         let equal = |place: &&u64| **place == hash;
@@ -68,7 +69,7 @@ impl Keys {
         self.longest
     }
 
-    /// A key with this hash, and of this length, was added.
+    /// Adds a key with this hash and this number of elements.
     pub fn add(&mut self, hash: isize, elements: u64) {
         self.longest = self.longest.max(elements);
         let hash = hash.cast_unsigned() as u64;
@@ -86,11 +87,11 @@ impl Keys {
         }
     }
 
-    /// Enters the key of this number into the table, and enlarges the table as CPython does.
+    /// Inserts the key with this number into the table, and enlarges the table as CPython does.
     fn enter(&mut self, number: usize) {
         let (hash, len) = (self.hashes[number], self.table.len());
         match self.probing {
-            // A dictionary grows before it is more than two thirds full, and enters its keys in their order.
+            // A dictionary grows at two thirds, and inserts its keys in their order.
             Probing::Dict => {
                 if number >= len * 2 / 3 {
                     self.table = vec![None; (number * 3).next_power_of_two().max(8)];
@@ -100,7 +101,7 @@ impl Keys {
                 }
                 put(&mut self.table, Probing::Dict, hash);
             }
-            // A set grows when it is three fifths full, and enters its keys in the order of the table.
+            // A set grows at three fifths, and inserts its keys in the order of the table.
             Probing::Set => {
                 put(&mut self.table, Probing::Set, hash);
                 let count = number + 1;
@@ -125,7 +126,7 @@ fn put(table: &mut [Option<u64>], probing: Probing, hash: u64) {
     }
 }
 
-/// Looks for a free place, and calls `met` with the hash at each place that is not, until `met` returns false.
+/// Finds a free place. Calls `met` with the hash at each occupied place, until `met` returns false.
 fn place(
     table: &[Option<u64>],
     probing: Probing,

@@ -1,4 +1,4 @@
-//! What reading a pickle may take: [`Limits`], and why one is not read: [`Refusal`].
+//! The resources that reading a pickle may take: [`Limits`], and why a pickle is refused: [`Refusal`].
 
 use std::convert::Infallible;
 
@@ -7,31 +7,31 @@ use pyo3::types::PyType;
 
 use super::keys::Keys;
 
-/// Levels of containers in containers. A destructor, a hash or a comparison of a value recurses as deep.
+/// The deepest nesting of containers. A destructor, a hash or a comparison of a value recurses to this depth.
 const DEEPEST: u32 = 100;
-/// Bytes of an integer: 157,000 digits. Much of what is done with integers takes the square of their length.
+/// The longest integer, in bytes: 157,000 digits. Many operations on integers take time quadratic in their length.
 pub const LONGEST_INT: usize = 1 << 16;
-/// Memory of the objects of one pickle: these bytes, and a multiple of those received. 64 bytes for each received one
-/// are what a dictionary with one key takes.
+/// The memory that the objects of one pickle may take: this constant, and a multiple of the received bytes. The
+/// multiple is 64, what a dictionary with one key takes for each received byte.
 const MEMORY: u64 = 16 << 20;
 const MEMORY_PER_BYTE: u64 = 64;
-/// The same for long pickles: twice what was received, and these bytes.
+/// The limit for long pickles: this constant, and twice the received bytes.
 const MOST_MEMORY: u64 = 512 << 20;
-/// Elements of a value that is written out in full, a shared object as often as it occurs: what printing or comparing
-/// the value takes.
+/// The number of elements that a value may have when it is written out in full, with a shared object as often as it
+/// occurs. Printing or comparing the value takes this number of steps.
 const ELEMENTS: u64 = 10_000_000;
 const ELEMENTS_PER_BYTE: u64 = 100;
-/// Elements of all keys of dictionaries and members of sets, each time that one is hashed or compared, and of all
-/// arguments of functions.
+/// The number of elements that may be hashed or compared as keys of dictionaries and members of sets, or passed as
+/// arguments of functions. An element counts each time.
 const HASHED: u64 = 1_000_000;
 const HASHED_PER_BYTE: u64 = 64;
-/// Why a pickle is not read.
+/// Why a pickle is refused.
 pub enum Refusal {
-    /// What is wrong with it, as the end of a sentence.
+    /// What is wrong with the pickle, as the end of a sentence.
     Damaged(String),
-    /// The limit that the value is beyond, as the end of a sentence.
+    /// The limit that the value exceeds, as the end of a sentence.
     Beyond(String),
-    /// What Python raised.
+    /// An exception that Python has raised.
     Raised(PyErr),
 }
 
@@ -57,7 +57,7 @@ impl Refusal {
                  sandbox"
             ),
         };
-        // It may quote what the worker has sent.
+        // The text may quote bytes that the worker has sent.
         let text = arenite::escape_text(&text).to_string();
         unpickling_error(py).map_or_else(|error| error, |kind| PyErr::from_type(kind, text))
     }
@@ -79,18 +79,18 @@ pub fn beyond<T>(what: impl Into<String>) -> Step<T> {
     Err(Refusal::Beyond(what.into()))
 }
 
-/// What a pickle may take, and what it has taken.
+/// The resources that a pickle may take, and those taken so far.
 pub struct Limits {
     most_memory: u64,
     memory: u64,
     most_hashed: u64,
     hashed: u64,
-    /// The most elements of a value.
+    /// The largest number of elements of a value.
     most_elements: u64,
 }
 
 impl Limits {
-    /// The limits for a pickle of this length, with `buffered` bytes beside it.
+    /// Returns the limits for a pickle of `len` bytes with `buffered` bytes in its buffers.
     pub fn new(len: u64, buffered: u64) -> Self {
         let sent = len.saturating_add(buffered);
         let most = MEMORY.saturating_add(MEMORY_PER_BYTE.saturating_mul(sent));
@@ -125,7 +125,7 @@ impl Limits {
         Ok(())
     }
 
-    /// Checks how deep and how long a container is.
+    /// Checks the depth and the number of elements of a container.
     pub fn container(&self, depth: u32, elements: u64) -> Step<()> {
         if depth > DEEPEST {
             return beyond(format!(
@@ -141,15 +141,15 @@ impl Limits {
         Ok(())
     }
 
-    /// Returns the hash of a key of so many elements, if a container with these keys can take it.
+    /// Returns the hash of a key with this number of elements, if a container with these keys may add the key.
     pub fn look(&mut self, keys: &mut Keys, key: &Bound<'_, PyAny>, elements: u64) -> Step<isize> {
-        // It is hashed here, and when it is added.
+        // The key is hashed here, and again when it is added.
         self.hashed(elements.saturating_mul(2))?;
         let hash = key.hash()?;
         let Some(equal) = keys.look(hash) else {
             return beyond("has a set or a dictionary whose keys collide");
         };
-        // A comparison may convert an integer to decimal, which takes the square of its length.
+        // A comparison may convert an integer to decimal, which takes time quadratic in its length.
         let longest = keys.longest().max(elements);
         self.hashed(equal.saturating_mul(longest.saturating_mul(longest)))?;
         Ok(hash)

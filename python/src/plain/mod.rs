@@ -1,9 +1,9 @@
-//! Reads what sandboxed workers send: [`load_plain`].
+//! Reads the pickles that sandboxed workers send: [`load_plain`].
 //!
-//! Code that has taken over a worker chooses each byte of a pickle. So pickles are read here, not by `pickle`: an opcode
-//! that is not in the list, a function that is not in a table, or a value beyond a limit ends the reading, before an
-//! object beyond the limit is made. What an honest worker sends is read as `pickle` reads it, with one exception:
-//! values that contain themselves are refused.
+//! Code that has taken over a worker chooses each byte of a pickle. So this module reads pickles, not `pickle`. An
+//! opcode outside the list, a function outside the table, or a value beyond a limit ends the reading before the
+//! offending object is created. Pickles of honest workers are read as `pickle` reads them, except that values that
+//! contain themselves are refused.
 
 mod keys;
 mod limits;
@@ -25,37 +25,37 @@ use opcode::{self as op, Follows, follows};
 enum Filled<'py> {
     List(Bound<'py, PyList>),
     Set(Bound<'py, PySet>),
-    /// A dictionary, or an object of a subclass: as any mapping.
+    /// A dictionary, or an object of a subclass, filled as a mapping.
     Dict,
-    /// Any object with a method `append`.
+    /// An object that is filled by its method `append`.
     Appended,
 }
 
-/// A container that may still be filled: nothing else refers to it.
+/// A container that may still be filled: no other object refers to it.
 struct Filling<'py> {
     how: Filled<'py>,
-    /// Its entry in the memo.
+    /// The index of the container in the memo.
     memo: Option<usize>,
     keys: Keys,
 }
 
-/// What the objects that a function makes are filled by.
+/// How objects that a function creates are filled.
 #[derive(Clone, Copy, PartialEq)]
 enum Makes {
-    /// Nothing.
+    /// The objects are not filled.
     Whole,
     Appended,
     Dict,
 }
 
-/// What stands on the stack or in the memo.
+/// An entry of the stack or the memo.
 struct Item<'py> {
     object: Bound<'py, PyAny>,
-    /// Levels of containers: 0 for a number.
+    /// The levels of containers; 0 for a number.
     depth: u32,
-    /// Elements if it is written out in full.
+    /// The number of elements when the object is written out in full.
     elements: u64,
-    /// For a function that may be called.
+    /// For a function that may be called: how the created object is filled.
     makes: Option<Makes>,
     filling: Option<Box<Filling<'py>>>,
 }
@@ -71,7 +71,7 @@ impl<'py> Item<'py> {
         }
     }
 
-    /// Another reference to the object, through which it cannot be filled.
+    /// Returns another reference to the object, through which it cannot be filled.
     fn again(&self) -> Self {
         Self {
             object: self.object.clone(),
@@ -84,14 +84,14 @@ impl<'py> Item<'py> {
 /// An entry of the memo.
 enum Noted<'py> {
     Whole(Item<'py>),
-    /// Where on the stack a container is that may still be filled.
+    /// The stack index of a container that may still be filled.
     Filling(usize),
 }
 
 /// Bytes of an entry of the stack or the memo.
 const ITEM: u64 = 2 * size_of::<Item<'_>>() as u64;
 
-/// What a function raised for arguments that it does not take.
+/// Returns the refusal for an exception that a function has raised for its arguments.
 fn refused(error: PyErr, function: &Bound<'_, PyAny>) -> Refusal {
     let py = function.py();
     let says_why = unpickling_error(py).is_ok_and(|kind| error.is_instance(py, &kind));
@@ -114,10 +114,10 @@ struct Reader<'a, 'py> {
     stack: Vec<Item<'py>>,
     /// The most items on the stack so far.
     highest: usize,
-    /// Containers that may still be filled: now, and the most so far.
+    /// The number of containers that may still be filled.
     filling: usize,
     most_filling: usize,
-    /// How much of the stack was there at each mark.
+    /// The length of the stack at each mark.
     marks: Vec<usize>,
     memo: Vec<Noted<'py>>,
     buffers: std::vec::IntoIter<Bound<'py, PyAny>>,
@@ -166,12 +166,12 @@ impl<'py> Reader<'_, 'py> {
         self.push_item(item)
     }
 
-    /// The end of the values that a mark keeps apart.
+    /// Returns the length of the stack at the last mark; values below it cannot be popped.
     fn bottom(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
 
-    /// Takes the last value, from now on whole.
+    /// Pops the last value. A container among its values cannot be filled any more.
     fn pop(&mut self) -> Step<Item<'py>> {
         match self.stack.pop() {
             Some(item) if self.stack.len() >= self.bottom() => Ok(self.whole(item)),
@@ -185,7 +185,7 @@ impl<'py> Reader<'_, 'py> {
         Ok(items)
     }
 
-    /// Takes the values since the last mark.
+    /// Pops the values since the last mark.
     fn pop_mark(&mut self) -> Step<Vec<Item<'py>>> {
         let Some(begin) = self.marks.pop() else {
             return damaged("has no mark where it needs one");
@@ -194,7 +194,7 @@ impl<'py> Reader<'_, 'py> {
         Ok(items.into_iter().map(|item| self.whole(item)).collect())
     }
 
-    /// A container that is part of another one is whole: it may be referred to again.
+    /// Ends the filling of a container that becomes part of another container: it may have further references.
     fn whole(&mut self, mut item: Item<'py>) -> Item<'py> {
         if let Some(filling) = item.filling.take() {
             self.filling -= 1;
@@ -205,7 +205,7 @@ impl<'py> Reader<'_, 'py> {
         item
     }
 
-    /// Depth and elements of a container of these and of what it has already.
+    /// Returns the depth and the number of elements of a container after `items` are added to it.
     fn contain(&self, items: &[Item<'py>], depth: u32, elements: u64) -> Step<(u32, u64)> {
         let (mut depth, mut elements) = (depth, elements);
         for item in items {
@@ -227,7 +227,7 @@ impl<'py> Reader<'_, 'py> {
         self.push_item(Item::new(tuple, depth, elements))
     }
 
-    /// Adds to the container that is last on the stack.
+    /// Adds values to the container that is last on the stack.
     fn fill(&mut self, items: Vec<Item<'py>>) -> Step<()> {
         let Some(mut target) = self
             .stack
@@ -238,7 +238,7 @@ impl<'py> Reader<'_, 'py> {
         };
         (target.depth, target.elements) = self.contain(&items, target.depth, target.elements)?;
         let Some(filling) = &mut target.filling else {
-            // Something else refers to it already.
+            // Another object refers to the container already.
             return match target.depth {
                 0 => damaged("fills what is no container"),
                 _ => beyond("contains itself"),
@@ -288,7 +288,7 @@ impl<'py> Reader<'_, 'py> {
         self.push_item(target)
     }
 
-    /// Calls one of the functions.
+    /// Calls a function of the table.
     fn reduce(&mut self) -> Step<()> {
         let arguments = self.pop()?;
         let function = self.pop()?;
@@ -363,7 +363,7 @@ impl<'py> Reader<'_, 'py> {
                 )?
             }
         };
-        // Small numbers exist once.
+        // Python has each small number only once.
         let size = if bytes.len() <= 1 {
             0
         } else {
@@ -384,7 +384,7 @@ impl<'py> Reader<'_, 'py> {
                     .memory(72 + width * text.chars().count() as u64)?;
                 PyString::new(self.py, text).into_any()
             }
-            // Halves of surrogate pairs, of file names for example.
+            // Text with lone surrogates, of file names for example.
             Err(_) => {
                 self.limits.memory(72 + 4 * bytes.len() as u64)?;
                 PyBytes::new(self.py, bytes).call_method1("decode", ("utf-8", "surrogatepass"))?
@@ -416,8 +416,8 @@ impl<'py> Reader<'_, 'py> {
             None => return damaged("refers to a value that is not there"),
             Some(Noted::Whole(item)) => item.again(),
             Some(&Noted::Filling(place)) => {
-                // Something else refers to it from now on: it is whole. A container that contains itself is not, and
-                // is refused when it is filled.
+                // From now on another object refers to the container, so it is not filled any more. A container that
+                // contains itself would be filled later, which is refused.
                 let item = self.stack[place].again();
                 self.stack[place].filling = None;
                 self.filling -= 1;
@@ -428,7 +428,7 @@ impl<'py> Reader<'_, 'py> {
         self.push_item(item)
     }
 
-    /// Does what an opcode says. `content`: the bytes that follow it, without their length.
+    /// Executes an opcode. `content`: the bytes that follow it, without their length.
     fn step(&mut self, opcode: u8, content: &[u8]) -> Step<()> {
         let py = self.py;
         let number = || {
@@ -482,7 +482,8 @@ impl<'py> Reader<'_, 'py> {
             op::READONLY_BUFFER => {
                 let item = self.pop()?;
                 let view = PyMemoryView::from(&item.object)?;
-                // What is private to the program cannot be written where it comes from.
+                // The opcode means that the worker could not write to the memory. The program can write to its private
+                // copy.
                 if item.object.is_instance_of::<PrivateBuffer>()
                     || view.getattr("readonly")?.is_truthy()?
                 {
@@ -536,7 +537,7 @@ impl<'py> Reader<'_, 'py> {
                 if set.len() < members.len() {
                     return damaged("has a set with a member twice");
                 }
-                // The same steps again. A copy of the set may have a table of another size.
+                // The frozen set repeats the probes. A copy of the set may have a table of another size.
                 let frozen = PyFrozenSet::new(py, members)?.into_any();
                 self.push_item(Item::new(frozen, filled.depth, filled.elements))
             }
@@ -561,7 +562,7 @@ impl<'py> Reader<'_, 'py> {
                 usize::try_from(u64::from_le_bytes(bytes)).ok()
             };
             let (width, len) = match follows(opcode) {
-                // Written for a tuple that contains itself.
+                // `pickle` writes this opcode for a tuple that contains itself.
                 None if matches!(opcode, op::POP | op::POP_MARK) => {
                     return beyond("contains itself");
                 }
@@ -572,7 +573,7 @@ impl<'py> Reader<'_, 'py> {
             let begin = at + 1 + width;
             let end = len.and_then(|len| len.checked_add(begin));
             let content = end.and_then(|end| pickle.get(begin..end));
-            // An opcode that crosses the end of a frame is none that pickle writes.
+            // `pickle` never writes an opcode that crosses the end of a frame.
             let Some(content) =
                 content.filter(|content| at >= frame_end || begin + content.len() <= frame_end)
             else {
@@ -601,12 +602,12 @@ impl<'py> Reader<'_, 'py> {
     }
 }
 
-/// Returns the value of a pickle that a sandboxed worker has sent. `buffers`: what it refers to beside it, of
-/// `buffered` bytes. `makers`: the functions that it may call, by module and name; each is a tuple of the function, and
-/// of the method with which its object is filled ("append" or "update"), or None.
+/// Returns the value of a pickle that a sandboxed worker has sent. `buffers`: the objects that the pickle refers to, of
+/// `buffered` bytes. `makers`: the functions that the pickle may call, by module and name; each is a tuple of the
+/// function and the method that fills the created object ("append", "update" or `None`).
 ///
-/// Raises `pickle.UnpicklingError` for all else, and for a value that takes more time, memory or stack than the limits
-/// above.
+/// Raises `pickle.UnpicklingError` for every other pickle, and for a value that exceeds the limits of time, memory or
+/// stack.
 #[pyfunction]
 pub fn load_plain<'py>(
     py: Python<'py>,

@@ -1,4 +1,4 @@
-//! The opcodes of pickles, by their names in `pickle`.
+//! The opcodes of pickles, named as in `pickle`.
 
 pub const MARK: u8 = b'(';
 pub const POP: u8 = b'0';
@@ -44,17 +44,18 @@ pub const BINBYTES: u8 = b'B';
 pub const BINBYTES8: u8 = 0x8e;
 pub const BYTEARRAY8: u8 = 0x96;
 
-/// The opcodes of a pickle that a sandboxed worker may send, and what follows each of them.
+/// The data that follows an opcode.
 pub enum Follows {
-    /// A number of bytes.
+    /// This number of bytes.
     Fixed(usize),
-    /// A length of this number of bytes, little endian, then as many bytes.
+    /// A length of this number of bytes, little endian, and content of that length.
     Counted(usize),
 }
 
-/// What follows an opcode; `None` if it is not allowed. The list is what pickle writes with protocol 5 for numbers, text,
-/// bytes, containers and calls of functions. Left out is what changes any object (`BUILD`), makes one without a call
-/// (`NEWOBJ`, `OBJ`, `INST`), asks for memory by a number (`PUT`), or serves values that contain themselves (`POP`).
+/// Returns the data that follows an opcode; `None` if the opcode is not allowed. The list contains what pickle writes
+/// with protocol 5 for numbers, text, bytes, containers and calls of functions. It excludes opcodes that change any
+/// object (`BUILD`), create one without a call (`NEWOBJ`, `OBJ`, `INST`), allocate memory by a number (`PUT`), or serve
+/// values that contain themselves (`POP`).
 pub fn follows(opcode: u8) -> Option<Follows> {
     use Follows::{Counted, Fixed};
     Some(match opcode {

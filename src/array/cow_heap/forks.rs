@@ -1,4 +1,4 @@
-//! What happens to heaps before and after a fork.
+//! Makes heaps ready for a fork, and sets them up in the forked copy.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, Once};
@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, Once};
 use super::{CowHeap, State, lock};
 use crate::sys::{Access, Segment, fork};
 
-/// From now on, neither side of a fork sees what the other writes to blocks of this heap.
+/// Registers the heap: from now on, after a fork neither process sees what the other writes to blocks of the heap.
 pub(super) fn register(heap: &'static CowHeap) {
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(|| fork::run_around_forks(before_fork, after_fork));
@@ -16,7 +16,7 @@ pub(super) fn register(heap: &'static CowHeap) {
 /// All heaps of this process.
 static HEAPS: Mutex<Vec<&'static CowHeap>> = Mutex::new(Vec::new());
 
-/// Those of one heap, and what holds the files of its regions as long as the copy lives.
+/// The locks of one heap. `holders` hold the files of its regions as long as the forked copy lives.
 struct Locks {
     state: MutexGuard<'static, State>,
     _ended: MutexGuard<'static, Vec<(u64, usize)>>,
@@ -28,7 +28,7 @@ thread_local! {
     static HELD: RefCell<Vec<Locks>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Makes all blocks private.
+/// Locks all heaps, makes their blocks private and retires their regions.
 fn before_fork() {
     let heaps = lock(&HEAPS).clone();
     for heap in heaps {
@@ -52,7 +52,7 @@ fn before_fork() {
             let holder = Segment::reopen(region.segment.as_raw_fd(), Access::ReadOnly);
             match holder.and_then(|holder| holder.hold().map(|()| holder)) {
                 Ok(holder) => holders.push(holder),
-                // Then it is never known whether the copy lives.
+                // Without a holder this process cannot find out whether the copy lives.
                 Err(_) => region.is_lost = true,
             }
         }
@@ -76,7 +76,7 @@ fn after_fork(is_copy: bool) {
         if !is_copy {
             continue;
         }
-        // They tell the other process that this one lives.
+        // The open holders tell the original process that this copy lives.
         std::mem::forget(holders);
         let State {
             regions, private, ..
@@ -88,7 +88,7 @@ fn after_fork(is_copy: bool) {
             blocks.for_each(|block| block.is_busy = false);
             region.make_all_private(private);
             if region.blocks.values().any(|block| !block.is_private) {
-                // What this process writes would reach the other.
+                // Writes of this process to a shared block would reach the other process.
                 eprintln!(
                     "arenite: this copy made by fork() cannot have memory of its own for its arrays"
                 );

@@ -25,7 +25,7 @@ pub enum NpyError {
     Header {
         /// What is wrong.
         problem: &'static str,
-        /// Where, in bytes from the start of the file.
+        /// The position of the damage, in bytes from the start of the file.
         at: u64,
     },
     /// The elements are stored in column-major order.
@@ -44,14 +44,14 @@ pub enum NpyError {
     },
     /// The elements are records with several fields.
     Records,
-    /// The array has more dimensions than a [`Shape`] can have.
+    /// The array has more dimensions than the maximum of a [`Shape`].
     Rank {
         /// The number of dimensions in the file.
         rank: usize,
     },
     /// The array does not fit the address space.
     TooLarge {
-        /// Its shape.
+        /// The shape of the array.
         shape: Shape,
     },
     /// The arena has no room for the array that a kernel reads.
@@ -68,7 +68,7 @@ pub enum NpyError {
         /// Bytes in the file.
         found: u64,
     },
-    /// The slice to read into or to write has another length than the shape.
+    /// The length of the slice differs from the number of elements of the shape.
     Length {
         /// The shape.
         shape: Shape,

@@ -17,17 +17,17 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads the header; `reader` is then at the first element.
+    /// Reads the header. Afterwards `reader` is at the first element.
     ///
-    /// Reads at most 64 KiB, and allocates no more than it has read.
+    /// Reads at most 64 KiB, and allocates no more memory than it has read bytes.
     ///
     /// # Errors
     ///
-    /// [`NpyError`] if `reader` fails, if the header is damaged or not one of a `.npy` file, and if the array is
+    /// [`NpyError`] if `reader` fails, if the header is damaged or does not begin a `.npy` file, or if the array is
     /// column-major or has more than 6 dimensions.
     pub fn read(mut reader: impl Read) -> Result<Header, NpyError> {
         let mut start = [0; 8];
-        // A short file is damaged if it starts like a `.npy` file, and otherwise not one.
+        // A file that is too short is damaged if it starts like a `.npy` file; otherwise it is none.
         let found = read_up_to(&mut reader, &mut start)?;
         let (magic, version) = start.split_at(MAGIC.len());
         if found == 0 || magic[..found.min(MAGIC.len())] != MAGIC[..found.min(MAGIC.len())] {
@@ -143,7 +143,7 @@ pub(crate) fn extents(shape: &Shape) -> Vec<u64> {
 /// If `shape` has more than 2,000 extents, whose text would not fit.
 pub(crate) fn encode_header(descr: &str, shape: &[u64]) -> Vec<u8> {
     let extents: Vec<String> = shape.iter().map(u64::to_string).collect();
-    // Python writes a tuple of one with a comma.
+    // Python writes a tuple of one element with a comma.
     let comma = if extents.len() == 1 { "," } else { "" };
     let mut text = format!(
         "{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}{comma}), }}",
@@ -163,7 +163,7 @@ pub(crate) fn encode_header(descr: &str, shape: &[u64]) -> Vec<u8> {
     header
 }
 
-/// Reads until `to` is full or `reader` ends. Returns the number of bytes.
+/// Reads until `to` is full or `reader` ends. Returns the number of bytes read.
 fn read_up_to(reader: &mut impl Read, to: &mut [u8]) -> io::Result<usize> {
     let mut done = 0;
     while done < to.len() {
@@ -249,7 +249,7 @@ fn parse(text: &[u8]) -> Result<(String, Shape), Problem> {
     }
 }
 
-/// Whether row-major and column-major order are the same; NumPy then writes either.
+/// Whether the array is stored alike in row-major and column-major order. NumPy then writes either value.
 fn is_in_both_orders(shape: &Shape) -> bool {
     let dims = shape.dims();
     dims.contains(&0) || dims.iter().filter(|&&extent| extent > 1).count() < 2
@@ -373,7 +373,7 @@ impl<'t> Text<'t> {
         let Some(value) = value else {
             return Err(self.damaged("a number is expected"));
         };
-        // Python 2 marked long numbers.
+        // Python 2 wrote long integers with this suffix.
         if self.text.get(self.at) == Some(&b'L') {
             self.at += 1;
         }

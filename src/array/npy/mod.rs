@@ -1,13 +1,14 @@
 //! NumPy's `.npy` files: reading into memory, mapping without a copy, writing.
 //!
 //! Reads format versions 1 to 3 and writes version 1. The element type of the file must be that of the array
-//! ([`Dtype`]); nothing is converted. Column-major order (`fortran_order`) and big-endian numbers are errors that say
-//! how to store the array instead, except for arrays that both orders store alike: with at most one extent above 1, or
-//! without elements. An array without dimensions (a NumPy scalar) gets the shape 1.
+//! ([`Dtype`]); nothing is converted. Files in column-major order (`fortran_order`) and with big-endian numbers are
+//! rejected with an error that says how to store the array instead. Column-major order is accepted if both orders store
+//! the array alike: at most one extent is above 1, or there are no elements. An array without dimensions (a NumPy
+//! scalar) gets the shape 1.
 //!
 //! Files are not trusted: the header is checked before anything is allocated, and an array is allocated only if the
-//! file is long enough to hold it. A sparse file can be larger than memory, which is an error too. Bytes after the
-//! array are ignored, as in NumPy.
+//! file is long enough. A sparse file can be larger than memory, which is an error too. Bytes after the array are
+//! ignored, as in NumPy.
 //!
 //! ```
 //! use arenite::array::{Array, npy};
@@ -47,7 +48,7 @@ use super::{AllocError, Array, ArrayMut, Element, Shape};
 ///
 /// `u8` also reads NumPy's booleans (0 and 1).
 pub trait Dtype: Element + sealed::Sealed {
-    /// NumPy's name of the type, without the byte order: its kind and size in bytes (`f4`).
+    /// NumPy's name of the type, without the byte order: kind and size in bytes, such as `f4`.
     const NAME: &'static str;
 }
 
@@ -70,7 +71,7 @@ numbers! {
     f32 = "f4", f64 = "f8",
 }
 
-/// Maximum length of the header text in bytes. For arrays of numbers it is about 100.
+/// Maximum length of the header text in bytes. The header of an array of numbers has about 100.
 const MAX_TEXT: usize = 64 << 10;
 
 // Headers are written with `<`, and elements are read without conversion.
@@ -89,7 +90,7 @@ pub fn read<T: Dtype>(path: impl AsRef<Path>) -> Result<Array<T>, NpyError> {
     Ok(array.seal())
 }
 
-/// Reads the elements that follow `header` from `reader` into `out`, without a copy in between.
+/// Reads the elements that follow `header` from `reader` directly into `out`.
 ///
 /// ```
 /// use arenite::array::{Array, ArrayMut, npy};
@@ -108,8 +109,8 @@ pub fn read<T: Dtype>(path: impl AsRef<Path>) -> Result<Array<T>, NpyError> {
 ///
 /// # Errors
 ///
-/// [`NpyError`] if the header does not describe an array of `T`, if `out` has another length than that array, and if
-/// `reader` fails or ends early; `out` is then partly overwritten.
+/// [`NpyError`] if the header does not describe an array of `T`, if `out` has another length than that array, or if
+/// `reader` fails or ends early. In the last case `out` is partly overwritten.
 pub fn read_into<T: Dtype>(
     header: &Header,
     mut reader: impl Read,
@@ -142,20 +143,19 @@ pub fn read_into<T: Dtype>(
 
 /// Maps the array in the file at `path`, without reading or copying it; it may be larger than memory.
 ///
-/// Submitting it to a worker requires a copy in the arena. If it is larger than that, or only parts are read, pass the
-/// path and let the kernel map it (not in a sandboxed worker, which opens no files).
+/// Submitting the array to a worker copies it to the arena. If it is larger than the arena, or jobs read only parts of
+/// it, pass the path and let the kernel map the file (not in a sandboxed worker, which opens no files).
 ///
 /// # Safety
 ///
 /// Until the array and all its clones and sub-arrays are gone, no process, including this one, may write to the file or
-/// truncate it. Otherwise elements change behind a shared reference, or the process is killed by SIGBUS. (Replacing the
-/// file by renaming another one over it is fine.)
+/// truncate it. Otherwise elements change while a shared reference to them exists, or the process is killed by SIGBUS.
+/// (Replacing the file by renaming another one over it is fine.)
 ///
 /// # Errors
 ///
 /// [`NpyError`] if the file cannot be read or mapped, is damaged, or does not hold an array of `T`.
-/// [`NpyError::Misaligned`] if the elements are not at a multiple of their alignment, where NumPy stores them: [`read`]
-/// it then.
+/// [`NpyError::Misaligned`] if the elements in the file are not aligned for `T`; use [`read`] then.
 ///
 /// ```
 /// use arenite::array::{Array, npy};
@@ -170,9 +170,9 @@ pub fn read_into<T: Dtype>(
 /// ```
 pub unsafe fn map<T: Dtype>(path: impl AsRef<Path>) -> Result<Array<T>, NpyError> {
     let (header, file) = open::<T>(path.as_ref())?;
-    // SAFETY: the caller guarantees that no process changes the file while the array lives, which owns the map.
+    // SAFETY: the caller guarantees that no process changes the file while the array lives; the array owns the map.
     let map = unsafe { Mmap::map(&file)? };
-    // `open` compared this length with the file's; compare it again with what was mapped.
+    // The file may have changed since `open` compared this length with the file's: compare it with the map's.
     let shape = header.shape();
     let bytes = memory::bytes_of::<T>(&shape);
     let data = usize::try_from(header.data_offset())
@@ -201,7 +201,7 @@ pub unsafe fn map<T: Dtype>(path: impl AsRef<Path>) -> Result<Array<T>, NpyError
 ///
 /// # Errors
 ///
-/// [`NpyError::Io`] if the file cannot be written; part of it may exist then.
+/// [`NpyError::Io`] if the file cannot be written. A part of it may exist then.
 ///
 /// ```
 /// use arenite::array::{Array, npy};
@@ -221,7 +221,7 @@ pub fn write<T: Dtype>(path: impl AsRef<Path>, array: &Array<T>) -> Result<(), N
 ///
 /// # Errors
 ///
-/// [`NpyError::Length`] if the shape has another number of elements, [`NpyError::Io`] if `writer` fails.
+/// [`NpyError::Length`] if `shape` has another number of elements than `elements`; [`NpyError::Io`] if `writer` fails.
 pub fn write_to<T: Dtype>(
     writer: impl Write,
     shape: impl Into<Shape>,
@@ -241,7 +241,7 @@ pub fn write_to<T: Dtype>(
     Ok(())
 }
 
-/// Opens a file and checks that it holds a whole array of `T`. Its position is that of the first element.
+/// Opens a file and checks that it contains a whole array of `T`. The file is then positioned at the first element.
 pub(crate) fn open<T: Dtype>(path: &Path) -> Result<(Header, File), NpyError> {
     // Non-blocking, because opening a pipe would wait for its other end.
     let file = File::options()

@@ -1,8 +1,8 @@
-//! What a crashing process records of its end: the signal, the address, and where it was.
+//! The note that a crashing process leaves: signal, address, registers and stack frames.
 //!
-//! The handler runs on the thread that crashed, on a separate stack, and makes async-signal-safe calls only. What it
-//! records lies in memory that outlives the process. Then it calls the handler that the program had installed, or ends
-//! the process by the same signal, so the exit and a core dump are what they would be without it.
+//! The handler runs on the thread that crashed, on a separate stack, and makes async-signal-safe calls only. It writes
+//! to memory that outlives the process. Then it calls the handler that the program had installed, or ends the process
+//! by the same signal: exit status and core dump are the same as without this handler.
 
 mod note;
 mod registers;
@@ -23,48 +23,48 @@ use note::has_address;
 pub use note::{Area, CrashNote, Located, MemoryAccess, NotedCrash};
 use registers::Registers;
 
-/// Signals that a thread raises by its own actions and that end the process.
+/// Signals that a thread causes by its own actions and that end the process.
 const FAULTS: [Signal; 6] = [
     Signal::SIGSEGV,
     Signal::SIGBUS,
     Signal::SIGILL,
     Signal::SIGFPE,
     Signal::SIGABRT,
-    // What some compilers emit where code is unreachable, on aarch64.
+    // Some compilers emit a trap where code is unreachable, on aarch64.
     Signal::SIGTRAP,
 ];
 
-/// Bytes of the alternate signal stack, used because the thread's own stack may have overflowed.
+/// Size in bytes of the alternate signal stack, which is needed because the thread's own stack may have overflowed.
 const STACK: usize = 64 * 1024;
-/// How far below the handler's frame its stack may reach.
+/// Max distance in bytes from the handler's stack frame to the frames of functions that it calls.
 const DEEPEST_HANDLER: u64 = 1 << 20;
-/// How often a handler of the program may handle a fault and let the process continue before this one steps aside; or,
-/// if it was the same fault each time, before the process ends.
+/// The number of faults that a handler of the program may handle before this module no longer records faults. Or, if it
+/// was the same fault each time, before the process is ended.
 const SURVIVED: u32 = 8;
 
 /// The note of this process.
 static NOTE: AtomicPtr<CrashNote> = AtomicPtr::new(ptr::null_mut());
-/// The process that writes it. A copy made by the bare system call finds it unmapped.
+/// The process that writes the note. In a copy made by the bare system call the note is not mapped.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
-/// Finds an address in shared memory.
+/// Finds the location of an address in shared memory.
 static LOCATE: OnceLock<fn(usize) -> Option<Located>> = OnceLock::new();
-/// Handlers that the program had installed before this process became a worker, and later those of its
-/// `on_worker_start`.
+/// The actions that the program had installed before this process became a worker. `STARTED`: those that its
+/// `on_worker_start` has installed.
 static BEFORE: [OnceLock<SigAction>; FAULTS.len()] = [const { OnceLock::new() }; FAULTS.len()];
 static STARTED: [OnceLock<SigAction>; FAULTS.len()] = [const { OnceLock::new() }; FAULTS.len()];
-/// The thread that is in the handler, 0 for none.
+/// The thread that runs the handler; 0 for none.
 static CRASHED: AtomicU32 = AtomicU32::new(0);
-/// Where its stack is while a handler of the program runs, or the walk.
+/// A stack address of the handler, while it calls a handler of the program or walks the stack.
 static HANDLER_STACK: AtomicU64 = AtomicU64::new(0);
-/// What Linux has passed to the handler that walks the stack. The signal is 0 for none.
+/// The arguments of the handler that walks the stack. The signal is 0 while no walk runs.
 static WALKING: Walking = Walking {
     signal: AtomicI32::new(0),
     info: AtomicPtr::new(ptr::null_mut()),
     context: AtomicPtr::new(ptr::null_mut()),
 };
-/// Crashes that a handler of the program has handled.
+/// The number of crashes that a handler of the program has handled.
 static HANDLED: AtomicU32 = AtomicU32::new(0);
-/// The last fault that was handed to a handler of the program, and how often it has recurred since.
+/// The last fault that was passed to a handler of the program. `RECURRED`: how often it has recurred since.
 static LAST_FAULT: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 static RECURRED: AtomicU32 = AtomicU32::new(0);
 
@@ -74,10 +74,10 @@ struct Walking {
     context: AtomicPtr<c_void>,
 }
 
-/// Makes this process record a crash in `note`, in which `locate` finds addresses in shared memory. It must be
-/// async-signal-safe. Signals from outside record nothing.
+/// Makes this process record a crash in `note`. `locate` finds the location of an address in shared memory, and must be
+/// async-signal-safe. Signals from outside are not recorded.
 pub fn note_crashes(note: &'static CrashNote, locate: fn(usize) -> Option<Located>) -> Result<()> {
-    // Registers the fork handler, which makes copies of this process forget the note.
+    // Registers the fork handler that calls `forget_note` in copies of this process.
     let _ = OwnerProcess::current();
     let _ = LOCATE.set(locate);
     PROCESS.store(std::process::id(), Ordering::Relaxed);
@@ -86,7 +86,8 @@ pub fn note_crashes(note: &'static CrashNote, locate: fn(usize) -> Option<Locate
     install(on_crash, &BEFORE)
 }
 
-/// Runs in front of the handlers that the program has installed since [`note_crashes`], and calls them afterwards.
+/// Installs the handler before the handlers that the program has installed since [`note_crashes`], and calls those
+/// afterwards.
 pub fn note_crashes_first() -> Result<()> {
     install(on_crash_in_front, &STARTED)
 }
@@ -104,7 +105,7 @@ fn install(handler: Handler, before: &[OnceLock<SigAction>; FAULTS.len()]) -> Re
         };
         let found = set(&action)?;
         match found.handler() {
-            // The program continues after this signal.
+            // The program ignores this signal and continues: restore that.
             SigHandler::SigIgn => drop(set(&found)?),
             SigHandler::SigDfl => {}
             SigHandler::SigAction(handler) if ptr::fn_addr_eq(handler, on_crash as Handler) => {}
@@ -116,7 +117,7 @@ fn install(handler: Handler, before: &[OnceLock<SigAction>; FAULTS.len()]) -> Re
 
 type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
 
-/// Gives this thread an alternate stack for its fault signals. For threads that live as long as their process: the
+/// Gives this thread an alternate stack for its fault signals. Only for threads that live as long as their process: the
 /// stack is never freed.
 pub fn prepare_thread() -> Result<()> {
     let stack = vec![0_u8; STACK].leak();
@@ -138,32 +139,32 @@ pub(super) fn forget_note() {
     NOTE.store(ptr::null_mut(), Ordering::Relaxed);
 }
 
-/// The handler from the start on. A program that installs one of its own later finds it, and restores it when it removes
-/// its own.
+/// The handler that [`note_crashes`] installs. A program that later installs a handler of its own gets this one as the
+/// previous action, and restores it when it removes its own.
 extern "C" fn on_crash(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     crashed(signal, info, context, false);
 }
 
-/// The handler in front of those that the program has installed.
+/// The handler that [`note_crashes_first`] installs. It calls the handler that the program has installed.
 extern "C" fn on_crash_in_front(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     crashed(signal, info, context, true);
 }
 
-/// What it calls is not inlined: the alternate stack of a thread that the kernel has started is as small as 8 KiB, half of
-/// which the signal's frame takes, and the unwinder needs the rest.
+/// Records the crash. The functions that it calls are not inlined: the alternate stack of a thread that a kernel has
+/// started may have only 8 KiB. The signal's frame takes half of them, and the unwinder needs the rest.
 fn crashed(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, in_front: bool) {
     let errno = Errno::last_raw();
-    // SAFETY: Linux passes a valid siginfo to a handler installed with SA_SIGINFO; for a signal sent by a thread it
-    // holds the sender's process id. `getpid` takes nothing.
+    // SAFETY: Linux passes a valid siginfo to a handler installed with SA_SIGINFO. For a signal sent by a thread it
+    // contains the sender's process id. `getpid` takes no arguments.
     let (code, is_own, process) = unsafe {
         let code = (*info).si_code;
         let process = libc::getpid();
-        // Above 0: sent by Linux, for what this thread did.
+        // A code above 0 means that Linux sent the signal because of an action of this thread.
         let raised = code == libc::SI_TKILL && (*info).si_pid() == process;
         (code, code > 0 || raised, process.cast_unsigned())
     };
     let this = fault::thread_id();
-    // SAFETY: Linux has passed the context.
+    // SAFETY: Linux has passed the context to the running handler.
     if !unsafe { enter(this, context) } {
         return end_again(signal, in_front);
     }
@@ -173,7 +174,7 @@ fn crashed(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, in_f
             super::abort::note_abort(errno);
         }
         if let Some(note) = note() {
-            // SAFETY: Linux passes both, for the time of this call.
+            // SAFETY: Linux has passed both pointers, which are valid during this call.
             unsafe {
                 let crash = describe(signal, this, info, context);
                 note.write(&crash);
@@ -201,8 +202,8 @@ fn note() -> Option<&'static CrashNote> {
     unsafe { note.as_ref() }
 }
 
-/// Waits until this thread is the one whose crash is recorded. Returns false if it is already, and what it has crashed in
-/// is the handler.
+/// Waits until this thread may record its crash. Returns false if the thread is recording a crash already: then the
+/// handler itself has crashed.
 ///
 /// # Safety
 /// `context` is that of a signal handler that runs.
@@ -214,13 +215,13 @@ unsafe fn enter(this: u32, context: *const c_void) -> bool {
         let set = CRASHED.compare_exchange(expected, this, Ordering::Acquire, Ordering::Acquire);
         expected = match set {
             Ok(_) => return true,
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller guarantees it.
             Err(first) if first == this && unsafe { is_in_handler(context) } => return false,
-            // A handler of the program has left with `longjmp`.
+            // A handler of the program has left an earlier call with `longjmp`.
             Err(first) if first == this => return true,
             Err(0) => 0,
-            // Another thread has crashed at the same time. It ends the process when it has recorded that, or goes on if
-            // a handler of the program has handled it. If neither, then such a handler has left with `longjmp`.
+            // Another thread has crashed at the same time. After recording that, it ends the process, or continues if a
+            // handler of the program has handled the crash. If it does neither, that handler has left with `longjmp`.
             Err(first) => match wait_for(first) {
                 true => 0,
                 false => first,
@@ -229,27 +230,27 @@ unsafe fn enter(this: u32, context: *const c_void) -> bool {
     }
 }
 
-/// Whether the handler of this thread was interrupted, which runs on the same stack: by the stack pointer.
+/// Whether the interrupted code is the handler of this thread, judged by the stack pointer: both run on the same stack.
 ///
 /// # Safety
 /// `context` is that of a signal handler that runs.
 unsafe fn is_in_handler(context: *const c_void) -> bool {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees it.
     let stack = unsafe { Registers::read(context) }.stack;
     let below = HANDLER_STACK.load(Ordering::Relaxed).saturating_sub(stack);
     let above = stack.saturating_sub(HANDLER_STACK.load(Ordering::Relaxed));
     below < DEEPEST_HANDLER && above < 4096
 }
 
-/// Ends a process that has crashed in the handler, by the first signal.
+/// Ends a process whose handler has crashed, by the signal of the first crash.
 #[inline(never)]
 fn end_again(signal: c_int, in_front: bool) {
     let walked = WALKING.signal.swap(0, Ordering::Relaxed);
     if walked == 0 {
-        // A handler of the program has crashed, or raises the signal again to end the process.
+        // A handler of the program has crashed, or has raised the signal again to end the process.
         return end_by(signal);
     }
-    // What the stack looks like was not what the unwinder took it for.
+    // The unwinder crashed because the stack was not what it expected.
     let (info, context) = (&WALKING.info, &WALKING.context);
     let (info, context) = (
         info.load(Ordering::Relaxed),
@@ -262,13 +263,13 @@ fn end_again(signal: c_int, in_front: bool) {
         note.write_maps();
     }
     hand_on(walked, info, context, in_front);
-    // What it has returned to is the unwinder.
+    // Linux returns to the unwinder otherwise: end the process here.
     note().into_iter().for_each(|note| note.set_written(true));
     end_by(walked);
 }
 
-/// Calls the program's own handler, or ends the process by the signal. `in_front`: the program has not removed the one that
-/// it installed last.
+/// Calls the program's own handler, or ends the process by the signal. `in_front`: the program has not removed the
+/// handler that it has installed last.
 #[inline(never)]
 fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, in_front: bool) {
     let Some(index) = FAULTS.iter().position(|&fault| fault as c_int == signal) else {
@@ -278,7 +279,7 @@ fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, in_f
     let Some(own) = started.or_else(|| BEFORE[index].get()) else {
         return end_by(signal);
     };
-    // SAFETY: Linux has passed both to the handler that runs.
+    // SAFETY: Linux has passed both pointers to the running handler.
     let recurred = unsafe { count_recurrence(info, context) };
     if recurred >= SURVIVED {
         return end_by(signal);
@@ -289,8 +290,8 @@ fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, in_f
         SigHandler::Handler(handler) => handler(signal),
         SigHandler::SigDfl | SigHandler::SigIgn => return end_by(signal),
     }
-    // It has handled the fault, or restored another action, for which the fault recurs. In the first case the note is of
-    // a crash that was none; but `abort` does not let a handler handle it.
+    // The program's handler has handled the fault; or it has restored another action, and the fault recurs. In the
+    // first case the note records a crash that did not end the process. A handler cannot handle an `abort`.
     let now = action_of(FAULTS[index]);
     if [
         on_crash as Handler as usize,
@@ -302,7 +303,7 @@ fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, in_f
         if signal != libc::SIGABRT {
             note().into_iter().for_each(|note| note.set_written(false));
         }
-        // A program that lives with its faults must not pay for their description each time.
+        // If a program handles its faults, do not spend the time to record each of them.
         if HANDLED.fetch_add(1, Ordering::Relaxed) >= SURVIVED && recurred == 0 {
             // SAFETY: this is the action that the program had installed itself.
             let _ = unsafe { sigaction(FAULTS[index], own) };
@@ -312,18 +313,19 @@ fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, in_f
     CRASHED.store(0, Ordering::Release);
 }
 
-/// How often the same instruction has failed before, at the same address and without another fault in between: a handler
-/// that returns without any effect would let it fail for ever. Python's `faulthandler` is such a handler once disabled.
+/// The number of times that the same instruction has failed before, at the same address and without another fault in
+/// between. A handler that returns without any effect, such as that of Python's `faulthandler` once it is disabled,
+/// would let it fail without end.
 ///
 /// # Safety
 /// Both pointers are those that Linux has passed to the handler that runs.
 unsafe fn count_recurrence(info: *const libc::siginfo_t, context: *const c_void) -> u32 {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees it.
     let (code, address, registers) = unsafe {
         let address = (*info).si_addr().addr() as u64;
         ((*info).si_code, address, Registers::read(context))
     };
-    // Raised by a call, which has ended.
+    // A call has raised the signal, and has returned: it does not recur.
     if code <= 0 {
         return 0;
     }
@@ -339,7 +341,7 @@ unsafe fn count_recurrence(info: *const libc::siginfo_t, context: *const c_void)
     RECURRED.fetch_add(1, Ordering::Relaxed) + 1
 }
 
-/// Ends the process by the signal.
+/// Ends the process by the signal's default action.
 fn end_by(signal: c_int) {
     // SAFETY: async-signal-safe calls; SIG_DFL is no function.
     unsafe {
@@ -348,7 +350,7 @@ fn end_by(signal: c_int) {
     }
 }
 
-/// The address of the handler that the signal has now.
+/// The address of the handler that is installed for the signal.
 fn action_of(signal: Signal) -> usize {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: writes the action if it succeeds.
@@ -369,8 +371,8 @@ fn address_of(handler: SigHandler) -> usize {
     }
 }
 
-/// Waits for a few seconds until another thread, which has crashed, has ended this process or goes on. Returns whether it
-/// goes on.
+/// Waits for a few seconds until another thread that has crashed has ended this process or continues. Returns whether
+/// it continues.
 #[inline(never)]
 fn wait_for(first: u32) -> bool {
     let pause = libc::timespec {
@@ -378,7 +380,7 @@ fn wait_for(first: u32) -> bool {
         tv_nsec: 10_000_000,
     };
     for _ in 0..500 {
-        // SAFETY: reads the pause; the rest of it is not wanted.
+        // SAFETY: reads the pause. The remaining time is not requested.
         unsafe { libc::nanosleep(&raw const pause, ptr::null_mut()) };
         if CRASHED.load(Ordering::Relaxed) != first {
             return true;
@@ -398,10 +400,10 @@ unsafe fn describe(
     info: *const libc::siginfo_t,
     context: *const c_void,
 ) -> NotedCrash {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees it.
     let (code, registers) = unsafe { ((*info).si_code, Registers::read(context)) };
     let address = has_address(signal, code).then(|| {
-        // SAFETY: the caller's promise; such a signal has an address.
+        // SAFETY: the caller guarantees it, and the siginfo of such a signal has an address.
         unsafe { (*info).si_addr() }.addr()
     });
     let locate = LOCATE.get();

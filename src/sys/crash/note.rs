@@ -1,4 +1,4 @@
-//! The note of a crash, and what is read from it.
+//! The note of a crash, and its content.
 
 use std::cell::UnsafeCell;
 use std::ops::ControlFlow;
@@ -7,65 +7,67 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use super::super::code_maps::{self, CodeMap};
 use super::super::unwind;
 
-/// `si_code`: Linux does not know the address.
+/// The value of `si_code` if Linux does not know the address.
 const SI_KERNEL: i32 = 0x80;
 
 /// The last note of a process.
 ///
-/// Writer: the process, from its signal handler. Reader: the supervisor, after the exit is confirmed, to which every
-/// field is the claim of a possibly hostile process.
+/// Writer: the process, from its signal handler. Reader: the supervisor, after the exit is confirmed. Every field is
+/// the claim of a possibly hostile process.
 #[derive(Debug)]
 #[repr(C, align(4096))]
 pub struct CrashNote {
-    /// Not 0: the fields below are written.
+    /// Nonzero if the fields below are written.
     is_written: AtomicU32,
     signal: AtomicU32,
     /// `si_code`.
     code: AtomicU32,
-    /// [`Access`] as a number; 0: unknown.
+    /// [`MemoryAccess`] as a number; 0 if unknown.
     access: AtomicU32,
-    /// [`Area`] as a number; 0: none.
+    /// [`Area`] as a number; 0 if the address is in none.
     area: AtomicU32,
     region: AtomicU32,
-    /// Byte in the area.
+    /// The byte in the area.
     offset: AtomicU64,
-    /// The address that could not be accessed.
+    /// The address whose access failed.
     address: AtomicU64,
-    /// Instruction pointer, stack pointer, and where the thread's stack began (0: unknown).
+    /// The instruction pointer. The next two fields are the stack pointer and the start of the thread's stack (0 if
+    /// unknown).
     pub(super) instruction: AtomicU64,
     pub(super) stack: AtomicU64,
     stack_start: AtomicU64,
-    /// The number of frames of the thread.
+    /// The number of frames on the thread's stack.
     depth: AtomicU64,
-    /// The instruction pointers of the [`INNERMOST`] frames; those of the rest by frame number mod [`OUTERMOST`].
+    /// The instruction pointers of the [`INNERMOST`] frames. The others are in `outermost`, by frame number mod
+    /// [`OUTERMOST`].
     innermost: [AtomicU64; INNERMOST],
     outermost: [AtomicU64; OUTERMOST],
-    /// Bytes of `maps`.
+    /// The number of bytes in `maps`.
     maps_len: AtomicU32,
-    /// Lines of `/proc/self/maps` with code of these frames.
+    /// Lines of `/proc/self/maps` that map the code of these frames.
     maps: [AtomicU8; MAPS],
 }
 
-/// Frames of which the instruction pointers are noted: the innermost, and of a deep stack the outermost as well.
+/// The number of frames that are recorded: the innermost frames, and of a deep stack also the outermost.
 const INNERMOST: usize = 40;
 const OUTERMOST: usize = 24;
-/// Max frames that are counted: a stack overflow may have many.
+/// Max number of frames that are counted: a stack overflow may have many more.
 const MAX_DEPTH: u64 = 1 << 18;
-/// Frames of the handler and of Linux after which those of the thread must have begun.
+/// Max number of frames of the handler and of Linux before those of the thread begin.
 const HANDLER_FRAMES: u32 = 64;
-/// Max bytes of lines of maps.
+/// Max length in bytes of the recorded lines.
 const MAPS: usize = 7168;
 
 const _: () = assert!(size_of::<CrashNote>() == 8192);
 
-/// How memory was accessed.
+/// The kind of a memory access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryAccess {
-    /// It was read.
+    /// The memory was read.
     Read,
-    /// It was written.
+    /// The memory was written.
     Write,
-    /// It was executed.
+    /// The memory was executed.
     Execute,
 }
 
@@ -80,14 +82,14 @@ pub enum Area {
     Control,
 }
 
-/// A place in shared memory.
+/// A location in shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Located {
-    /// What it is in.
+    /// The part of shared memory.
     pub area: Area,
-    /// Number of the region; 0 for the control segment.
+    /// The number of the region; 0 for the control segment.
     pub region: u16,
-    /// Byte in it.
+    /// The byte in the region.
     pub offset: u64,
 }
 
@@ -96,30 +98,30 @@ pub struct Located {
 pub struct NotedCrash {
     /// Number of the signal.
     pub signal: i32,
-    /// Its `si_code`.
+    /// The signal's `si_code`.
     pub code: i32,
     /// How memory was accessed, if known.
     pub access: Option<MemoryAccess>,
-    /// Where the address is in shared memory.
+    /// The location of `address` in shared memory, if it is there.
     pub located: Option<Located>,
-    /// The address that could not be accessed, if the signal is about one.
+    /// The address whose access failed, if the signal has one.
     pub address: Option<u64>,
-    /// Address of the instruction.
+    /// The address of the instruction.
     pub instruction: u64,
     /// Stack pointer.
     pub stack: u64,
-    /// Where the thread's stack began, if known.
+    /// The start of the thread's stack, if known.
     pub stack_start: Option<u64>,
     /// Instruction pointers of the frames, the innermost first. All but the first are return addresses.
     pub frames: Vec<u64>,
-    /// The number of frames that are left out, and after how many of `frames`.
+    /// The number of `frames` after which frames are left out, and the number of frames left out.
     pub omitted: (usize, u64),
-    /// The files with the code of these frames.
+    /// The files that contain the code of these frames.
     pub files: Vec<CodeMap>,
 }
 
 impl NotedCrash {
-    /// Forgets which files the process named, and takes those of `code`, all that it could have mapped.
+    /// Replaces the files that the process has named by those in `code`, which has all files that it could have mapped.
     pub fn believe_files(&mut self, code: &[CodeMap]) {
         let has_frame = |map: &&CodeMap| self.frames.iter().any(|&at| map.may_return_to(at));
         self.files = code.iter().filter(has_frame).cloned().collect();
@@ -159,13 +161,13 @@ impl CrashNote {
         self.maps_len.store(0, Ordering::Relaxed);
     }
 
-    /// Retracts the note, if the process continues, or restores it.
+    /// Marks the note as written; or as not written, if the process continues.
     pub(super) fn set_written(&self, is_written: bool) {
         // Release: "crash noted", pairs with `read`.
         self.is_written.store(is_written.into(), Ordering::Release);
     }
 
-    /// The content, if the process crashed. Accepts any content.
+    /// The content of the note, if the process crashed. Accepts any content.
     pub fn read(&self) -> Option<NotedCrash> {
         // Acquire: "crash noted", pairs with `write`.
         if self.is_written.load(Ordering::Acquire) == 0 {
@@ -206,7 +208,7 @@ impl CrashNote {
         })
     }
 
-    /// Acquire: "frames noted", pairs with `write_frames`.
+    /// The number of frames. Acquire: "frames noted", pairs with `write_frames`.
     fn depth(&self) -> u64 {
         self.depth.load(Ordering::Acquire).min(MAX_DEPTH)
     }
@@ -215,7 +217,7 @@ impl CrashNote {
         self.depth().saturating_sub((INNERMOST + OUTERMOST) as u64)
     }
 
-    /// The instruction pointers that are noted.
+    /// The instruction pointers that are recorded.
     fn frames(&self) -> impl Iterator<Item = u64> {
         let depth = self.depth();
         let innermost = (0..depth)
@@ -236,8 +238,9 @@ impl CrashNote {
         code_maps::parse(&text)
     }
 
-    /// Notes the frames of this thread from `instruction` on, of which the first is found at `from`. If the walk crashes,
-    /// those up to there are noted.
+    /// Records the frames of this thread: `instruction`, then the frames that the walk finds after `from`. `from` is
+    /// `instruction` itself, or the return address if `step_out_of_call` has changed the context. If the walk crashes,
+    /// the frames that it has reached are recorded.
     #[inline(never)]
     pub(super) fn write_frames(&self, instruction: u64, from: u64) {
         let set = |number: u64, instruction: u64| {
@@ -266,7 +269,7 @@ impl CrashNote {
                     return ControlFlow::Continue(());
                 }
             }
-            // An overwritten stack may have a frame that is its own caller.
+            // In an overwritten stack a frame may be its own caller.
             if at == 0 || depth == MAX_DEPTH || (at, stack) == last {
                 return ControlFlow::Break(());
             }
@@ -277,17 +280,17 @@ impl CrashNote {
         });
     }
 
-    /// Notes where the code of the frames is.
+    /// Records which files the code of the frames comes from.
     #[inline(never)]
     pub(super) fn write_maps(&self) {
         let mut len = 0;
-        // SAFETY: only the thread whose crash is recorded is here.
+        // SAFETY: only the thread that records its crash runs this: see `enter`.
         let buffer = unsafe { &mut *LINES.0.get() };
         code_maps::for_each_line(buffer, |line| {
             let Some((start, end)) = code_maps::addresses(line) else {
                 return;
             };
-            // A return address may be the first after the code.
+            // A return address may be the first address after the code.
             let is_wanted = |at: u64| (start..=end).contains(&at);
             if len + line.len() >= MAPS || !self.frames().any(is_wanted) {
                 return;
@@ -332,10 +335,10 @@ pub(super) fn has_address(signal: i32, code: i32) -> bool {
     matches!(signal, libc::SIGSEGV | libc::SIGBUS) && code > 0 && code != SI_KERNEL
 }
 
-/// A buffer that is not on the small stack of a signal handler. Used by the thread whose crash is recorded.
+/// A buffer that is not on the small stack of a signal handler. Used by the thread that records its crash.
 struct Lines(UnsafeCell<code_maps::Buffer>);
 
-// SAFETY: only one thread uses it: see `enter`.
+// SAFETY: only one thread at a time uses it: see `enter`.
 unsafe impl Sync for Lines {}
 
 static LINES: Lines = Lines(UnsafeCell::new([0; _]));

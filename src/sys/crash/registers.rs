@@ -4,7 +4,7 @@ use std::ffi::c_void;
 
 use super::{MemoryAccess, NotedCrash};
 
-/// What the registers of a crashed thread say.
+/// The registers of a crashed thread that are recorded.
 #[derive(Clone, Copy)]
 pub(super) struct Registers {
     pub(super) instruction: u64,
@@ -14,12 +14,12 @@ pub(super) struct Registers {
 
 impl Registers {
     /// # Safety
-    /// `context` is that of a signal handler that runs.
+    /// `context` must be that of a running signal handler.
     #[cfg(target_arch = "x86_64")]
     pub(super) unsafe fn read(context: *const c_void) -> Self {
-        /// The exception of an access to memory.
+        /// The number of the exception for a failed memory access.
         const PAGE_FAULT: i64 = 14;
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees it.
         let registers = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
         let error = registers[libc::REG_ERR as usize];
         Self {
@@ -37,18 +37,18 @@ impl Registers {
         }
     }
 
-    /// After a call of an address without code, which no unwinder knows: lets the context be that of the caller. Returns
-    /// the return address.
+    /// If the thread has called an address without code, changes the context to that of the caller, since unwinders do
+    /// not know the callee. Returns the return address.
     ///
     /// # Safety
-    /// `context` is that of a signal handler that runs.
+    /// `context` must be that of a running signal handler.
     #[cfg(target_arch = "x86_64")]
     pub(super) unsafe fn step_out_of_call(crash: &NotedCrash, context: *mut c_void) -> Option<u64> {
         if crash.access != Some(MemoryAccess::Execute) {
             return None;
         }
-        // SAFETY: the caller's promise. A call has just written the return address to the stack. If it was a jump with a
-        // wrong stack pointer, this crashes, and the process ends with what is noted.
+        // SAFETY: the caller guarantees it. A call has just written the return address to the stack. If it was a jump
+        // instead, with a wrong stack pointer, this crashes, and the process ends with the note as it is.
         unsafe {
             let registers = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
             let caller = (crash.stack as *const u64).read_volatile();
@@ -58,52 +58,52 @@ impl Registers {
         }
     }
 
-    /// Ends the effect of [`step_out_of_call`](Self::step_out_of_call), if it had any.
+    /// Restores the context that [`step_out_of_call`](Self::step_out_of_call) has changed.
     ///
     /// # Safety
-    /// `context` is that of a signal handler that runs; the values are those that it had.
+    /// `context` must be that of a running signal handler; `instruction` and `stack` must be its former values.
     #[cfg(target_arch = "x86_64")]
     pub(super) unsafe fn restore(instruction: u64, stack: u64, context: *mut c_void) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees it.
         let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
         registers[libc::REG_RIP as usize] = instruction.cast_signed();
         registers[libc::REG_RSP as usize] = stack.cast_signed();
     }
 
-    /// As on x86_64; the return address is in a register.
+    /// As on x86_64, but the return address is in a register.
     ///
     /// # Safety
-    /// `context` is that of a signal handler that runs.
+    /// `context` must be that of a running signal handler.
     #[cfg(target_arch = "aarch64")]
     pub(super) unsafe fn step_out_of_call(crash: &NotedCrash, context: *mut c_void) -> Option<u64> {
         if crash.access != Some(MemoryAccess::Execute) {
             return None;
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees it.
         let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext };
         registers.pc = registers.regs[30];
         Some(registers.pc)
     }
 
-    /// Ends the effect of [`step_out_of_call`](Self::step_out_of_call), if it had any.
+    /// Restores the context that [`step_out_of_call`](Self::step_out_of_call) has changed.
     ///
     /// # Safety
-    /// `context` is that of a signal handler that runs; the values are those that it had.
+    /// `context` must be that of a running signal handler; `instruction` must be its former value.
     #[cfg(target_arch = "aarch64")]
     pub(super) unsafe fn restore(instruction: u64, _stack: u64, context: *mut c_void) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees it.
         unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.pc = instruction };
     }
 
     /// # Safety
-    /// `context` is that of a signal handler that runs.
+    /// `context` must be that of a running signal handler.
     #[cfg(target_arch = "aarch64")]
     pub(super) unsafe fn read(context: *const c_void) -> Self {
-        /// Where the records are from the registers on.
+        /// The offset of the records from the beginning of the registers.
         const RECORDS: usize =
             (std::mem::offset_of!(libc::mcontext_t, pstate) + 8).next_multiple_of(16);
         const _: () = assert!(size_of::<libc::mcontext_t>() >= RECORDS + 4096);
-        // SAFETY: the caller's promise. Linux has written 4096 bytes of records.
+        // SAFETY: the caller guarantees it. Linux has written 4096 bytes of records.
         let (registers, records) = unsafe {
             let registers = &raw const (*context.cast::<libc::ucontext_t>()).uc_mcontext;
             let records = registers.byte_add(RECORDS).cast::<u64>();
@@ -119,13 +119,12 @@ impl Registers {
     }
 }
 
-/// How memory was accessed, by the exception syndrome: one of the records that Linux writes behind the registers on
-/// aarch64.
+/// The kind of the memory access, by the exception syndrome: a record that Linux writes after the registers on aarch64.
 #[cfg(any(target_arch = "aarch64", test))]
 fn access_by_syndrome(mut records: &[u64]) -> Option<MemoryAccess> {
     /// `ESR_MAGIC`.
     const SYNDROME: u32 = 0x4553_5201;
-    /// Set if a data abort was one of a write.
+    /// Set if the access of a data abort was a write.
     const IS_WRITE: u64 = 1 << 6;
     loop {
         // The kind of the record, and its length in bytes.
@@ -134,14 +133,14 @@ fn access_by_syndrome(mut records: &[u64]) -> Option<MemoryAccess> {
         if kind == SYNDROME {
             let &syndrome = records.get(1)?;
             return match (syndrome >> 26) & 0x3f {
-                // Instruction aborts, and data aborts, of this and a lower exception level.
+                // Instruction aborts and data aborts, of the same and of a lower exception level.
                 0x20 | 0x21 => Some(MemoryAccess::Execute),
                 0x24 | 0x25 if syndrome & IS_WRITE != 0 => Some(MemoryAccess::Write),
                 0x24 | 0x25 => Some(MemoryAccess::Read),
                 _ => None,
             };
         }
-        // Record 0 is the last.
+        // A record of kind 0 is the last.
         if kind == 0 || len < 8 {
             return None;
         }

@@ -8,10 +8,10 @@ macro_rules! numbers {
     ($($name:ident)*) => { &[$((libc::$name, stringify!($name))),*] };
 }
 
-/// A number, and the name with the prefix `SYS_`.
+/// The number of a system call, and its name with the prefix `SYS_`.
 type Named = (libc::c_long, &'static str);
 
-/// Allowed with any arguments: they concern this process only.
+/// Calls allowed with any arguments: they affect this process only.
 pub(super) const FREE: &[Named] = numbers! {
     SYS_sched_yield SYS_nanosleep SYS_gettimeofday
     SYS_munmap SYS_brk SYS_getrandom SYS_membarrier SYS_ppoll SYS_pselect6
@@ -21,13 +21,13 @@ pub(super) const FREE: &[Named] = numbers! {
     SYS_getcpu SYS_getrusage SYS_times SYS_sysinfo
 };
 
-/// The same, for calls that only this processor has.
+/// Like `FREE`, for calls that only this processor has.
 #[cfg(target_arch = "x86_64")]
 pub(super) const FREE_HERE: &[Named] = numbers! { SYS_time SYS_poll SYS_select SYS_getrlimit };
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const FREE_HERE: &[Named] = numbers! { SYS_getrlimit };
 
-/// Refused with `EACCES`: ordinary libraries try them, and work without.
+/// Calls refused with `EACCES`: ordinary libraries try them, and work without.
 pub(super) const REFUSED: &[Named] = numbers! {
     SYS_openat SYS_openat2 SYS_fstat SYS_newfstatat SYS_statx SYS_statfs SYS_fstatfs SYS_faccessat SYS_faccessat2
     SYS_readlinkat SYS_getcwd SYS_getdents64 SYS_chdir SYS_fchdir SYS_mkdirat SYS_mknodat SYS_unlinkat SYS_linkat
@@ -49,7 +49,7 @@ pub(super) const REFUSED: &[Named] = numbers! {
     SYS_rt_sigtimedwait SYS_rt_sigsuspend SYS_get_robust_list
 };
 
-/// The same, for calls that only this processor has.
+/// Like `REFUSED`, for calls that only this processor has.
 #[cfg(target_arch = "x86_64")]
 pub(super) const REFUSED_HERE: &[Named] = numbers! {
     SYS_open SYS_creat SYS_stat SYS_lstat SYS_access SYS_readlink SYS_getdents SYS_mkdir SYS_rmdir SYS_mknod SYS_unlink
@@ -60,10 +60,10 @@ pub(super) const REFUSED_HERE: &[Named] = numbers! {
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const REFUSED_HERE: &[Named] = numbers! { SYS_renameat };
 
-/// Reported as unknown (`ENOSYS`), so that libraries fall back to an older call whose arguments can be checked.
+/// Calls reported as unknown (`ENOSYS`): libraries then use an older call, whose arguments can be checked.
 pub(super) const UNKNOWN: &[Named] = numbers! { SYS_clone3 SYS_mremap SYS_futex_waitv };
 
-/// Names of the rest, for messages. A call that is in no list above ends the process.
+/// The names of other calls, for messages. A call that is in no list above ends the process.
 const OTHERS: &[Named] = numbers! {
     SYS_clock_gettime SYS_clock_getres SYS_clock_nanosleep SYS_sched_getaffinity
     SYS_futex SYS_write SYS_writev SYS_close SYS_mmap SYS_mprotect SYS_madvise SYS_rt_sigaction SYS_shmget SYS_shmat SYS_shmctl
@@ -95,7 +95,7 @@ const OTHERS_HERE: &[Named] = numbers! {
 #[cfg(not(target_arch = "x86_64"))]
 const OTHERS_HERE: &[Named] = numbers! { SYS_setrlimit SYS_sync_file_range SYS_kexec_file_load };
 
-/// The bit of a call's number that selects x86_64's x32 interface, with 32-bit pointers.
+/// The bit of a call's number that selects the x32 interface of x86_64, which has 32-bit pointers.
 const X32: u32 = 0x4000_0000;
 
 /// All lists.
@@ -125,20 +125,20 @@ pub fn name(number: u32) -> String {
     }
 }
 
-/// Values with which the filters compare arguments.
+/// Values of this process with which the filters compare arguments.
 #[derive(Debug, Clone)]
 pub(super) struct Own {
     /// The id of this process.
     pub(super) pid: u32,
-    /// Descriptors that may be written to: logs and the doorbell.
+    /// Descriptors that may be written to: logs and the monitor's event.
     pub(super) writable: Vec<u32>,
-    /// The descriptors of the handshake, on which messages may be sent until they are closed.
+    /// The descriptors of the handshake. Messages may be sent on them until they are closed.
     pub(super) channel: Vec<u32>,
-    /// Descriptors that must not be closed: they watch the supervisor.
+    /// Descriptors that must not be closed: through them the process watches the supervisor.
     pub(super) unclosable: Vec<u32>,
 }
 
-/// Calls with rules: a call is covered if one of its rules matches, and a rule matches if all its conditions do.
+/// Calls with rules. A call is covered if one of its rules matches, and a rule matches if all its conditions do.
 pub(super) type Checked = Vec<(libc::c_long, Vec<SeccompRule>)>;
 
 const INT: SeccompCmpArgLen = SeccompCmpArgLen::Dword;
@@ -154,23 +154,24 @@ fn rule(conditions: impl IntoIterator<Item = Condition>) -> seccompiler::Result<
     Ok(SeccompRule::new(conditions.collect::<Result<_, _>>()?)?)
 }
 
-/// One rule per value that the first argument, an `int`, may have.
+/// One rule for each value that the first argument, an `int`, may have.
 fn first_is_one_of(values: impl IntoIterator<Item = u64>) -> seccompiler::Result<Vec<SeccompRule>> {
     let rules = values.into_iter().map(|value| rule([(0, INT, Eq, value)]));
     rules.collect()
 }
 
-/// Flags of `mmap` that are checked: only private anonymous memory may be mapped, of the kind that the memory ceiling
-/// counts. Linux counts what grows downward as stack and not as data, and locked memory is taken from other processes.
-/// Neither the C libraries nor Rust use these: thread stacks have another flag.
+/// Flags of `mmap` that are checked: only private anonymous memory may be mapped, of the kind that the memory limit
+/// counts. Linux counts memory that grows downward as stack and not as data, and locked memory is taken from other
+/// processes. Neither the C libraries nor Rust use these flags: thread stacks have another one.
 const MAP_KIND: u64 = 0x0f | (libc::MAP_ANONYMOUS | libc::MAP_GROWSDOWN | libc::MAP_LOCKED) as u64;
-/// Huge pages that an administrator has reserved. An allocator configured to prefer them falls back to ordinary ones.
+/// The flag for huge pages that an administrator has reserved. An allocator configured to prefer them then uses
+/// ordinary pages.
 const MAP_RESERVED: u64 = libc::MAP_HUGETLB as u64;
 const MAP_PRIVATE_MEMORY: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
 const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 
-/// Futex operations on words that other processes see too: waiting and waking only. Requeuing could move a waiter of
-/// another process to a word where nothing wakes it. Joining threads and semaphores need these.
+/// Futex operations allowed on words that other processes can access: waiting and waking only, which joining threads
+/// and semaphores need. Requeuing could move a waiter of another process to a word where nothing wakes it.
 const PLAIN_FUTEX: [u64; 4] = [
     libc::FUTEX_WAIT as u64,
     libc::FUTEX_WAKE as u64,
@@ -178,8 +179,8 @@ const PLAIN_FUTEX: [u64; 4] = [
     libc::FUTEX_WAKE_BITSET as u64,
 ];
 const PRIVATE_FUTEX: u64 = libc::FUTEX_PRIVATE_FLAG as u64;
-/// Further operations on words that only this process sees: all but locks with an owner, which could be given a thread
-/// of another process.
+/// Futex operations allowed in addition on words of this process alone: all except locks with an owner, which could be
+/// set to a thread of another process.
 const OWN_FUTEX: [u64; 3] = [
     libc::FUTEX_REQUEUE as u64,
     libc::FUTEX_CMP_REQUEUE as u64,
@@ -188,11 +189,11 @@ const OWN_FUTEX: [u64; 3] = [
 /// Mask of the operation, without the clock flag.
 const FUTEX_OPERATION: u64 = !(libc::FUTEX_CLOCK_REALTIME as u64);
 
-/// The last clock that belongs to no process. Negative numbers, which are large ones here, are the clocks of processes
-/// and threads.
+/// The last clock that belongs to no process. Clocks of processes and threads have negative numbers, which are large
+/// values here.
 const LAST_CLOCK: u64 = libc::CLOCK_TAI as u64;
 
-/// Flags with which the C libraries start a thread. musl adds `CLONE_DETACHED`.
+/// The flags with which the C libraries start a thread. musl adds `CLONE_DETACHED`.
 const THREAD: u64 = (libc::CLONE_VM
     | libc::CLONE_FS
     | libc::CLONE_FILES
@@ -204,7 +205,7 @@ const THREAD: u64 = (libc::CLONE_VM
     | libc::CLONE_CHILD_CLEARTID) as u64;
 const THREADS: [u64; 2] = [THREAD, THREAD | libc::CLONE_DETACHED as u64];
 
-/// Names a memory range in `/proc/PID/maps`.
+/// The operation that names a memory range in `/proc/PID/maps`.
 const PR_SET_VMA: u64 = 0x5356_4d41;
 const PR_GET_SECCOMP: u64 = 21;
 const ALLOWED_PRCTL: [u64; 6] = [
@@ -225,7 +226,7 @@ pub(super) const ADVICE: [u64; 6] = [
     libc::MADV_HUGEPAGE as u64,
     libc::MADV_NOHUGEPAGE as u64,
 ];
-/// Advice that takes memory away from its segment: only an attacker uses it.
+/// Advice that removes memory from its segment. Only an attacker uses it.
 const PUNCHING: [u64; 3] = [
     libc::MADV_REMOVE as u64,
     libc::MADV_HWPOISON as u64,
@@ -243,8 +244,8 @@ fn none_of(index: u8, values: &[u64]) -> seccompiler::Result<SeccompRule> {
     rule(values.iter().map(|&value| (index, INT, Ne, value)))
 }
 
-/// Rules that match any first argument except these descriptors. An empty list of rules matches every call, as this
-/// does for no descriptors.
+/// Rules that match any first argument except `descriptors`. For no descriptors the list is empty, and matches every
+/// call.
 fn others(descriptors: &[u32]) -> seccompiler::Result<Vec<SeccompRule>> {
     let values: Vec<u64> = descriptors.iter().map(|&fd| fd.into()).collect();
     if values.is_empty() {
@@ -253,7 +254,7 @@ fn others(descriptors: &[u32]) -> seccompiler::Result<Vec<SeccompRule>> {
     Ok(vec![none_of(0, &values)?])
 }
 
-/// Calls allowed with the arguments that these rules match; other arguments end the process. A call without rules is
+/// Calls allowed if one of their rules matches; with other arguments they end the process. A call without rules is
 /// always allowed.
 pub(super) fn checked(own: &Own) -> seccompiler::Result<Checked> {
     let pid = u64::from(own.pid);
@@ -284,22 +285,22 @@ pub(super) fn checked(own: &Own) -> seccompiler::Result<Checked> {
                 .collect::<Result<_, _>>()?,
         ),
         (libc::SYS_prctl, first_is_one_of(ALLOWED_PRCTL)?),
-        // Only reading its own limits: the memory ceiling cannot be raised.
+        // A process may only read its own limits, so that it cannot raise the memory limit.
         (
             libc::SYS_prlimit64,
             vec![rule([(0, INT, Eq, 0), (2, LONG, Eq, 0)])?],
         ),
-        // The handler that records denied calls must stay.
+        // The handler that records denied calls must stay installed.
         (
             libc::SYS_rt_sigaction,
             vec![none_of(0, &[libc::SIGSYS as u64])?],
         ),
         (libc::SYS_kill, first_is_one_of([pid])?),
         (libc::SYS_tgkill, first_is_one_of([pid])?),
-        // musl's `raise` on the first thread, whose number is the process id.
+        // `raise` of musl on the first thread, whose id is the process id.
         (libc::SYS_tkill, first_is_one_of([pid])?),
         (libc::SYS_fcntl, vec![none_of(1, &HARMFUL_FCNTL)?]),
-        // Allowed by this filter; `refused_with` refuses most arguments.
+        // This filter allows the call; `refused_with` refuses most arguments.
         (libc::SYS_sched_setaffinity, vec![]),
         (libc::SYS_sched_getaffinity, vec![]),
         (libc::SYS_clock_gettime, vec![]),
@@ -311,7 +312,7 @@ pub(super) fn checked(own: &Own) -> seccompiler::Result<Checked> {
     ])
 }
 
-/// Calls refused with `EACCES` if one of the rules matches, or if there is none.
+/// Calls refused with `EACCES` if one of the rules matches, or if there are no rules.
 pub(super) fn refused_with(own: &Own) -> seccompiler::Result<Checked> {
     Ok(vec![
         (libc::SYS_write, others(&own.writable)?),
@@ -341,7 +342,7 @@ pub(super) fn refused_with(own: &Own) -> seccompiler::Result<Checked> {
     ])
 }
 
-/// Calls that do nothing and are reported as successful: what would take memory away from what `RLIMIT_DATA` counts.
+/// Calls that do nothing and report success: they would remove memory from what `RLIMIT_DATA` counts.
 pub(super) fn ignored_with() -> seccompiler::Result<Checked> {
     let writable = libc::PROT_WRITE as u64;
     Ok(vec![(
@@ -350,7 +351,7 @@ pub(super) fn ignored_with() -> seccompiler::Result<Checked> {
     )])
 }
 
-/// Advice that is reported as unknown.
+/// Calls reported as unknown because of their advice.
 pub(super) fn unknown_with() -> seccompiler::Result<Checked> {
     Ok(vec![(libc::SYS_madvise, vec![none_of(2, &ADVICE)?])])
 }

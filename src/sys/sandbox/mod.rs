@@ -1,10 +1,10 @@
 //! Dropping rights of this process permanently: seccomp, Landlock and `mseal`.
 //!
-//! Three seccomp filters are stacked, and the strictest answer counts. The first passes [`calls`] that are allowed or
-//! refused and traps the rest: [`trap`] records the number and the process ends. The second refuses with `EACCES` what
-//! libraries may try. The third answers `ENOSYS` where an older call exists. With [`Keep::writable_memory`] a fourth
-//! does nothing, and answers success, where memory would no longer be writable. A call through another architecture's
-//! entry (`int 0x80`) ends the process without a record.
+//! Three seccomp filters are stacked, and the strictest result counts. The first filter passes [`calls`] that are
+//! allowed or refused, and traps all others: [`trap`] records the number and the process ends. The second refuses calls
+//! that libraries may try, with `EACCES`. The third returns `ENOSYS` if an older call exists. With
+//! [`Keep::writable_memory`] a fourth filter skips calls that would make memory read-only, and reports success. A call
+//! through another architecture's entry (`int 0x80`) ends the process without a record.
 
 mod calls;
 mod trap;
@@ -31,9 +31,9 @@ pub use trap::call;
 /// Sandboxing features of the running version of Linux. Defaults to none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxFeatures {
-    /// System call filters, with all answers that are needed.
+    /// System call filters, with all actions that are needed.
     pub seccomp: bool,
-    /// Version of Landlock's interface; 0: none.
+    /// Version of Landlock's interface; 0 if it is missing.
     pub landlock: u32,
     /// Sealing of maps.
     pub mseal: bool,
@@ -43,15 +43,15 @@ pub struct SandboxFeatures {
 const LANDLOCK_CREATE_RULESET_VERSION: u32 = 1;
 const SECCOMP_GET_ACTION_AVAIL: u32 = 2;
 
-/// Detects the features; changes nothing. A feature that Linux does not know, or that a container hides, counts as
-/// missing.
+/// Detects the features, without changing anything. A feature that Linux does not know, or that a container hides,
+/// counts as missing.
 ///
 /// # Errors
-/// Any other failure says nothing about Linux, and a feature must not be skipped because of it.
+/// Any other failure: it does not show that the feature is missing, so the feature must not be skipped.
 pub fn features() -> Result<SandboxFeatures> {
     let available = |action: u32| {
         let answer = ask("seccomp", || {
-            // SAFETY: the call reads one number, which is live.
+            // SAFETY: the call reads one number, which outlives it.
             unsafe {
                 libc::syscall(
                     libc::SYS_seccomp,
@@ -87,7 +87,7 @@ pub fn features() -> Result<SandboxFeatures> {
     })
 }
 
-/// The answer to a query; `None` if the feature is missing.
+/// The result of a query; `None` if the feature is missing.
 fn ask(call: &'static str, question: impl Fn() -> c_long) -> Result<Option<c_long>> {
     match allowed().and_then(|()| Errno::result(question())) {
         Ok(answer) => Ok(Some(answer)),
@@ -112,22 +112,22 @@ pub fn descriptors() -> Result<Vec<RawFd>> {
         let name = entry.map_err(error)?.file_name();
         numbers.extend(name.to_str().and_then(|name| name.parse::<RawFd>().ok()));
     }
-    // Drops the descriptor of the folder itself, which is closed again.
+    // Drops the descriptor through which the folder was read, which is closed by now.
     // SAFETY: fcntl with F_GETFD takes a number and changes nothing.
     numbers.retain(|&fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0);
     numbers.sort_unstable();
     Ok(numbers)
 }
 
-/// Closes every descriptor except these. Values that own one of the others keep a number that is not open.
+/// Closes every descriptor except `keep`. Values that own another descriptor then have a number that is not open.
 ///
-/// For a process that enters the sandbox next: it can open no descriptor then, so no number gets another meaning.
+/// For a process that enters the sandbox next: it can open no descriptor there, so no number is reused.
 pub fn close_others(keep: &[RawFd]) -> Result<()> {
     for fd in descriptors()?.into_iter().filter(|fd| !keep.contains(fd)) {
         allowed().map_err(|errno| Error::new("close", errno, format!("descriptor {fd}")))?;
         // Whatever `close` returns, the descriptor is closed.
-        // SAFETY: the owner of the number at worst gets an error when it closes it too; the number never gets another
-        // meaning, because this process opens nothing from now on.
+        // SAFETY: the owner of the number at worst gets an error when it closes it too. The number is not reused,
+        // because this process opens nothing from now on.
         unsafe { libc::close(fd) };
     }
     Ok(())
@@ -142,24 +142,24 @@ pub fn threads() -> Result<usize> {
         .map_err(|error| unread(&error, "/proc/self/task"))
 }
 
-/// Descriptors that a sandboxed process keeps.
+/// Descriptors and memory that a sandboxed process may use.
 #[derive(Debug, Clone, Default)]
 pub struct Keep {
-    /// It may write to these.
+    /// Descriptors that the process may write to.
     pub writable: Vec<RawFd>,
-    /// It may send messages on these while they are open.
+    /// Descriptors on which the process may send messages while they are open.
     pub channel: Vec<RawFd>,
-    /// It must not close these.
+    /// Descriptors that the process must not close.
     pub unclosable: Vec<RawFd>,
-    /// Memory that it may write stays writable: `RLIMIT_DATA` counts only that. Libraries that close guard pages of
-    /// their own are answered success, because some end the process on an error.
+    /// Whether writable memory stays writable: `RLIMIT_DATA` counts no other memory. Calls that would make guard pages
+    /// read-only then report success, because some libraries end the process on an error.
     pub writable_memory: bool,
 }
 
-/// Permanently drops all rights of this process, and of threads it starts later, to files, sockets and other processes.
-/// Skips what `features` lacks.
+/// Permanently drops all rights of this process, and of threads that it starts later, to files, sockets and other
+/// processes. Skips features that `features` does not have.
 ///
-/// A denied system call is recorded in `record` and ends the process. Must be called while there is one thread.
+/// A denied system call is recorded in `record` and ends the process. Must be called while there is only one thread.
 pub fn lock_down(features: SandboxFeatures, keep: &Keep, record: &'static AtomicU32) -> Result<()> {
     allowed()
         .and_then(|()| nix::sys::prctl::set_no_new_privs())
@@ -186,7 +186,7 @@ fn restrict() -> Result<()> {
     let error = |error: &dyn std::fmt::Display| {
         Error::new("landlock_restrict_self", Errno::EINVAL, error.to_string())
     };
-    // Best effort: what the running version of Linux has of what this release of the crate knows.
+    // Best effort: applies the features that both this release of the crate and the running version of Linux know.
     let abi = ABI::V7;
     allowed().map_err(|errno| error(&errno))?;
     let rules = Ruleset::default()
@@ -206,7 +206,7 @@ fn restrict() -> Result<()> {
         })
 }
 
-/// The filters in the order in which they are installed: the last one forbids installing more.
+/// The filters, in the order in which they are installed: the last one forbids installing more.
 fn programs(keep: &Keep) -> Result<Vec<BpfProgram>> {
     let numbers = |list: &[RawFd]| list.iter().map(|&fd| fd.cast_unsigned()).collect();
     let own = calls::Own {
@@ -274,7 +274,7 @@ pub fn mode() -> Result<i32> {
 }
 
 impl Map {
-    /// Seals the map: it can no longer be unmapped, moved or reprotected, not even by this process.
+    /// Seals the map: nothing can unmap, move or reprotect it any more, not even this process.
     pub fn seal(&self) -> Result<()> {
         let len = self.len().next_multiple_of(super::page_size());
         allowed()

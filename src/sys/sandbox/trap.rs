@@ -7,12 +7,12 @@ use nix::errno::Errno;
 use super::super::error::{Error, Result};
 use super::super::inject::allowed;
 
-/// The word that receives the number.
+/// The word in which the number is stored.
 static RECORD: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Set in the word if it holds a number.
+/// The bit that is set if the word contains a number.
 const NOTED: u32 = 1 << 31;
-/// `si_code` of a SIGSYS sent by a filter rather than by a process.
+/// `si_code` of a SIGSYS that a filter sent, not a process.
 const SYS_SECCOMP: i32 = 1;
 
 /// The siginfo of a filter's SIGSYS, as Linux lays it out on 64-bit machines.
@@ -27,7 +27,7 @@ struct Trapped {
     _arch: u32,
 }
 
-/// The call number in a record, if there is one.
+/// The number of the call in a record, if there is one.
 pub fn call(record: u32) -> Option<u32> {
     (record & NOTED != 0).then_some(record & !NOTED)
 }

@@ -20,7 +20,7 @@ pub(in super::super) fn actor_call(setup: &Setup) -> Result<Running, BenchError>
     let engine = engine(setup.workers)?;
     let actor = engine.actor(|| 0_u64, ()).start();
     Ok(Box::new(move |times| {
-        // Moved in: the engine has to outlive the calls.
+        // Moved into the closure: the engine must outlive the calls.
         let _ = &engine;
         timed(times, |i| {
             let got = actor.call(next, (i,)).wait().map_err(refused)?;

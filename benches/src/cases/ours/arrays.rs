@@ -33,7 +33,7 @@ pub(in super::super) fn images_with(
     Ok(Box::new(move |times| {
         let mut got: Vec<Array<u8>> = Vec::new();
         let reading = timed(times, |_| {
-            // As in the other systems: with the results of two rounds alive, twice as much memory would be written to.
+            // As in the other systems. With the results of two rounds alive, twice as much memory would be written.
             got.clear();
             got = engine
                 .map(shrink, pictures.iter().map(|picture| (picture,)))
@@ -53,7 +53,7 @@ pub(in super::super) fn squares(setup: &Setup, numbers: &[i64]) -> Result<Runnin
     Ok(Box::new(move |times| {
         let mut got = None;
         let reading = timed(times, |_| {
-            // The other systems overwrite their last result; two results alive would be more memory to go through.
+            // The other systems overwrite their last result. Two live results would use more memory.
             drop(got.take());
             let squares = engine
                 .par(&array)

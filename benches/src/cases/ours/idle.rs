@@ -1,4 +1,4 @@
-//! What an idle engine costs.
+//! The cost of an idle engine.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ fn workers(engine: &Engine) -> Vec<i32> {
         .collect()
 }
 
-/// Measures the workers and the supervisor, which is this process: nothing else runs in it meanwhile.
+/// Measures the workers and the supervisor. The supervisor is this process, in which nothing else runs meanwhile.
 pub(in super::super) fn idle_cpu(setup: &Setup) -> Result<Running, BenchError> {
     let engine = idle_engine(setup)?;
     Ok(Box::new(move |_| {

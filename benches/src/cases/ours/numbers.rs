@@ -7,7 +7,7 @@ use super::{engine, refused};
 use crate::work::{self, CENTRES, DIMENSIONS};
 use arenite::Array;
 
-/// Other numbers of workers, which have to return the same bits.
+/// Other numbers of workers, which must return the same bits.
 const OTHERS: [usize; 2] = [1, 7];
 
 fn nearest(points: &[f32], centres: &[f32]) -> Array<f64> {
@@ -41,7 +41,7 @@ fn read_one(points: &[f32], centres: &[f32], at: u64) -> f32 {
 }
 
 pub(in super::super) fn round(setup: &Setup, points: &[f32]) -> Result<Running, BenchError> {
-    /// Each round reads a number on another page, so that not all of them read one cache line.
+    /// Each round reads a number on another page, so that the rounds do not all read the same cache line.
     const STEP: usize = 1 << 14;
     let engine = engine(setup.workers)?;
     let shared = engine.from_slice(points).map_err(refused)?;

@@ -1,4 +1,4 @@
-//! The engine with a protection and without it.
+//! The engine with and without a protection.
 
 use std::time::Instant;
 

@@ -10,7 +10,7 @@ use arenite::{Engine, Trace};
 /// Jobs between two progress queries.
 const QUERY_EVERY: usize = 100;
 
-/// Fields are dropped in this order: the engine completes its files when it ends.
+/// The order of the fields matters for their drops: the engine completes its files when it ends.
 struct Traced {
     engine: Engine,
     jobs: Vec<u64>,

@@ -12,7 +12,7 @@ pub enum Kind {
     Ours,
     /// Another way to do the same work.
     Other,
-    /// The bare mechanism, or the bare work.
+    /// The bare mechanism or the bare work.
     Bare,
 }
 
@@ -27,7 +27,7 @@ pub struct Row {
     pub figure: String,
     /// The factor to the engine, as text.
     pub factor: String,
-    /// Its colour.
+    /// The colour of the bar.
     pub kind: Kind,
 }
 
@@ -43,14 +43,14 @@ pub struct Panel {
 }
 
 impl Panel {
-    /// Returns whether there are figures to compare; a lone figure is shown as text only.
+    /// Returns whether there are figures to compare. A single figure is shown as text only.
     pub fn has_bars(&self) -> bool {
         let positive = |row: &&Row| row.value.is_some_and(|value| value > 0.0);
         self.rows.iter().filter(positive).count() > 1
     }
 }
 
-/// Returns all panels. Cases that measure the engine only, and whose ids differ in a number only, share one.
+/// Returns all panels. Cases that only measure the engine, and whose ids differ only in a number, share a panel.
 pub fn panels(cases: &[CaseFigures]) -> Vec<Panel> {
     let mut panels: Vec<Panel> = Vec::new();
     let mut series: Option<(String, usize)> = None;

@@ -1,8 +1,8 @@
-//! The command line of `arenite resize`: each flag with its help, what it contradicts, what it makes of a picture, and
-//! whether `--resume` compares it.
+//! The command line of `arenite resize`: each flag with its help, the flags that it contradicts, its effect on
+//! pictures, and whether `--resume` compares it.
 //!
-//! A new option is a field of [`ResizeArgs`], a line in [`spec`], a word in [`fingerprint`] if it changes results, and
-//! a paragraph in `help.txt` if its line of help is not enough.
+//! A new option needs a field of [`ResizeArgs`], a line in [`spec`], a word in [`fingerprint`] if it changes results,
+//! and a paragraph in `help.txt` if its line of help is not sufficient.
 
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
@@ -50,10 +50,10 @@ Examples:
   Answer the jobs of a server, each a line of JSON:
     arenite resize --jobs - -s 224 --timeout 20s --sandbox";
 
-/// What `--help` adds to the list of flags.
+/// The text that `--help` prints after the list of flags.
 const DETAILS: &str = include_str!("help.txt");
 
-/// The values of `--quality`.
+/// The range of `--quality`.
 pub(crate) const QUALITY: RangeInclusive<i64> = 1..=100;
 
 /// Resize photos: files, folders, globs or a list on stdin
@@ -255,7 +255,7 @@ fn filters() -> impl TypedValueParser<Value = Filter> {
     .try_map(|name| name.parse::<Filter>())
 }
 
-/// What stands behind and around pictures.
+/// The background of transparent pictures and of margins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Background {
     /// Red, green, blue.
@@ -272,7 +272,7 @@ pub(crate) fn background(text: &str) -> Result<Background, String> {
     }
 }
 
-/// Parses a colour: `#rrggbb` or `#rgb`, with or without the sign (which starts a comment in a shell), `white` or
+/// Parses a colour: `#rrggbb` or `#rgb`, with or without the `#` (which starts a comment in a shell), `white` or
 /// `black`.
 fn color(text: &str) -> Result<[u8; 3], String> {
     let digits = match text {
@@ -291,7 +291,7 @@ fn color(text: &str) -> Result<[u8; 3], String> {
     }
 }
 
-/// A checked command line, with its defaults filled in.
+/// A checked command line, with defaults filled in.
 #[derive(Debug)]
 pub(crate) struct Options<'a> {
     /// The flags themselves.
@@ -302,18 +302,18 @@ pub(crate) struct Options<'a> {
     pub format: Option<Format>,
     /// The names of results.
     pub name: Template,
-    /// The share of the results to make; `None` for all.
+    /// The share of the results to make; `None` for all results.
     pub shard: Option<Shard>,
-    /// Everything that changes a result, as text: `--resume` compares it.
+    /// Everything that affects a result, as text. `--resume` compares it.
     pub fingerprint: String,
-    /// What to make of each picture.
+    /// The results to make of each picture.
     pub make: Make,
     /// The engine that makes the results.
     pub engine: Settings,
 }
 
 impl<'a> Options<'a> {
-    /// Checks what clap cannot, and fills in defaults.
+    /// Checks flags where clap cannot, and fills in defaults.
     ///
     /// # Errors
     ///
@@ -343,7 +343,7 @@ impl<'a> Options<'a> {
         })
     }
 
-    /// Whether the workers should start while the inputs are still being searched for.
+    /// Whether the workers should start while the search for inputs is still running.
     pub(crate) fn starts_early(&self) -> bool {
         // With --resume there may be nothing to do.
         let is_settled = !self.args.dry_run && !self.args.resume;
@@ -354,7 +354,7 @@ impl<'a> Options<'a> {
     }
 }
 
-/// The engine of `--jobs`.
+/// The settings of the engine for `--jobs`.
 ///
 /// # Errors
 ///
@@ -363,15 +363,15 @@ pub(crate) fn settings_of_jobs(args: &ResizeArgs) -> Result<Settings, String> {
     check_formats(args)?;
     check_sizes(args)?;
     Ok(Settings {
-        // A job may ask for more than the command line.
+        // A job may request more retries than the command line.
         most_retries: MOST_RETRIES,
-        // A caller that never reads stderr must not stop the work.
+        // If the caller does not read stderr, the work must continue.
         drops_messages: true,
         ..args.run.settings(&args.inputs, Purpose::Resize)?
     })
 }
 
-/// What to make of each picture, for a command line or for one job of `--jobs`.
+/// The results to make of each picture, for a command line or for one job of `--jobs`.
 ///
 /// # Errors
 ///
@@ -428,11 +428,11 @@ fn check_formats(args: &ResizeArgs) -> Result<(), String> {
     }
 }
 
-/// Checks that results of several sizes can have different names.
+/// Checks that results of different sizes can have different names.
 ///
 /// # Errors
 ///
-/// A sentence that says how to name them.
+/// A sentence that says how to name the results.
 pub(crate) fn check_names(args: &ResizeArgs, template: &Template) -> Result<(), String> {
     if args.size.len() > 1 && !template.has_sides() {
         return Err(
@@ -440,7 +440,7 @@ pub(crate) fn check_names(args: &ResizeArgs, template: &Template) -> Result<(), 
                 .to_owned(),
         );
     }
-    // The width of these results is known, whatever the picture.
+    // Whether the width of the result is known, whatever the picture is.
     let is_exact = |size: &&Size| {
         let is_forced = size.when == When::Force || matches!(args.fit, Fit::Fill | Fit::Pad);
         is_forced && size.width > 0
@@ -459,7 +459,7 @@ pub(crate) fn check_names(args: &ResizeArgs, template: &Template) -> Result<(), 
     }
 }
 
-/// Not for `--jobs`, where a job may have another fit than the command line.
+/// Checks `--position`. Not called for `--jobs`, where a job may have another fit than the command line.
 fn check_position(args: &ResizeArgs) -> Result<(), String> {
     match args.fit {
         Fit::Pad if args.position == Position::Attention => Err(
@@ -473,7 +473,7 @@ fn check_position(args: &ResizeArgs) -> Result<(), String> {
     }
 }
 
-/// The format to write: that of `--format`, or of the extension in `--name`.
+/// The format to write: from `--format`, or from the extension in `--name`.
 fn format(args: &ResizeArgs, name: &Template) -> Result<Option<Format>, String> {
     match (args.format, name.format()) {
         (Some(asked), Some(named)) if asked != named => Err(format!(
@@ -512,7 +512,7 @@ fn check_size(args: &ResizeArgs, size: Size) -> Result<(), String> {
     }
 }
 
-/// What to make of each picture; its format is still that of the input.
+/// The settings for each picture. The format is still that of the input.
 fn spec(args: &ResizeArgs, size: Size) -> ResizeSpec {
     let white = [u8::MAX; 3];
     let (background, margins) = match args.background {
@@ -538,8 +538,8 @@ fn spec(args: &ResizeArgs, size: Size) -> ResizeSpec {
     }
 }
 
-/// Everything that changes a result, as text. The number in front rises when a later version makes other pictures from
-/// the same options.
+/// Everything that affects a result, as text. The leading number is incremented when a later version makes other
+/// results from the same options.
 fn fingerprint(make: &Make, format: Option<Format>, preserve_times: bool) -> String {
     let spec = &make.spec;
     let sizes: Vec<String> = make.sizes.iter().map(Size::to_string).collect();

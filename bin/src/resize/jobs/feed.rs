@@ -1,21 +1,21 @@
-//! Lines from stdin, handed one at a time to whichever caller is free.
+//! Passes lines from stdin one at a time to the callers.
 
 use std::io::{self, BufRead};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// The longest line: far more than two paths and all options.
+/// The maximum length of a line: far more than two paths and all options.
 pub(super) const LONGEST_LINE: usize = 64 << 10;
 
-/// A line that holds a job.
+/// A line that contains a job.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Line {
     /// The number of the line, from 1.
     pub number: u64,
-    /// Its bytes without the line break; `None` if it is longer than [`LONGEST_LINE`].
+    /// The bytes of the line without the line break. `None` if it is longer than [`LONGEST_LINE`].
     pub text: Option<Vec<u8>>,
 }
 
-/// One line between the reader and the callers. The next one is read from stdin only when this one is taken.
+/// Holds one line between the reader and the callers. The next line is read from stdin only after this one was taken.
 #[derive(Debug, Default)]
 pub(super) struct Feed {
     state: Mutex<State>,
@@ -26,7 +26,7 @@ pub(super) struct Feed {
 struct State {
     line: Option<Line>,
     ended: bool,
-    /// Why stdin could not be read to its end.
+    /// The error that ended the reading of stdin.
     failure: Option<io::Error>,
 }
 
@@ -48,7 +48,7 @@ impl Feed {
         }
     }
 
-    /// Waits until the line before is taken; returns `false` if the feed has ended.
+    /// Waits until the previous line was taken. Returns `false` if the feed has ended.
     fn put(&self, line: Line) -> bool {
         let mut state = self.lock();
         while state.line.is_some() && !state.ended {
@@ -77,7 +77,7 @@ impl Feed {
         }
     }
 
-    /// Ends the feed after the line that was put, if any.
+    /// Ends the feed after the line that it holds, if any.
     fn end(&self, failure: Option<io::Error>) {
         let mut state = self.lock();
         state.ended = true;
@@ -85,13 +85,13 @@ impl Feed {
         self.changed.notify_all();
     }
 
-    /// Ends the feed at once: a line that nobody has taken is dropped.
+    /// Ends the feed at once: a line that no caller has taken is dropped.
     pub(super) fn close(&self) {
         self.lock().line = None;
         self.end(None);
     }
 
-    /// Why stdin could not be read to its end.
+    /// The error that ended the reading of stdin.
     pub(super) fn failure(&self) -> Option<io::Error> {
         self.lock().failure.take()
     }
@@ -106,7 +106,7 @@ impl Feed {
     }
 }
 
-/// Reads a line; `Some(None)` for one that is too long, of which no more than [`LONGEST_LINE`] bytes are held.
+/// Reads a line. `Some(None)` if it is too long; no more than [`LONGEST_LINE`] bytes of it are stored.
 fn next_line(input: &mut impl BufRead) -> io::Result<Option<Option<Vec<u8>>>> {
     let mut line = Vec::new();
     let (mut is_too_long, mut has_begun) = (false, false);

@@ -22,47 +22,47 @@ use crate::batch::pool::Make;
 use crate::batch::run_args::{MOST_RETRIES, RunArgs};
 use crate::text::{self, show_path};
 
-/// What a line asks for.
+/// The content of a line.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// A string or a number for the answer; null if none can be read.
+    /// A string or a number to send back with the answer; null if none can be read.
     pub id: Value,
-    /// Empty if none can be read.
+    /// The input; empty if none can be read.
     pub input: PathBuf,
-    /// The rest, or what is wrong with the line.
+    /// The checked job, or what is wrong with the line.
     pub asked: Result<Asked, Fault>,
 }
 
 /// A checked job.
 #[derive(Debug)]
 pub(super) struct Asked {
-    /// As the job has it.
+    /// The output path, as the job specifies it.
     pub output: PathBuf,
-    /// The names of the results, if the job asks for several sizes.
+    /// The names of the results, if the job requests several sizes.
     pub template: Option<Template>,
     pub make: Make,
-    /// The format to write, by the job, the command line or the output's name; `None` for that of the input.
+    /// The format to write: from the job, the command line or the output's name. `None` for that of the input.
     pub format: Option<Format>,
-    /// Whether files that arenite has not made are replaced.
+    /// Whether files that arenite has not made may be replaced.
     pub overwrite: bool,
     /// Whether results get the time of the input.
     pub preserve_times: bool,
 }
 
-/// What an answer needs, of a line that is no job.
+/// The fields of an invalid job that the answer needs.
 #[derive(Deserialize)]
 struct OnlyId {
     id: Value,
 }
 
-/// An `id` as the line has it.
+/// An `id` as it is written in the line.
 #[derive(Deserialize)]
 struct RawId<'a> {
     #[serde(borrow)]
     id: &'a RawValue,
 }
 
-/// The options of a job, by the names of the command line.
+/// The options of a job, with the names that they have on the command line.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct Fields {
@@ -107,7 +107,7 @@ struct Sizes {
 }
 
 impl Job {
-    /// Reads a line; what it does not say comes from `defaults`.
+    /// Reads a line. Options that it does not contain come from `defaults`.
     pub(super) fn read(text: Option<&[u8]>, defaults: &ResizeArgs) -> Job {
         let (mut id, mut input) = (Value::Null, PathBuf::new());
         let asked = match text {
@@ -122,7 +122,7 @@ impl Job {
     }
 }
 
-/// Reads a job; sets its `id` and `input` also if the rest is wrong.
+/// Reads a job. Sets its `id` and `input` even if the rest is wrong.
 fn read(
     text: &[u8],
     defaults: &ResizeArgs,
@@ -131,7 +131,7 @@ fn read(
 ) -> Result<Asked, String> {
     let read: serde_json::Result<Map<String, Value>> = serde_json::from_slice(text);
     let mut fields = read.map_err(|error| {
-        // Fields that are passed over may hold half a surrogate pair, or bytes that are no text.
+        // Fields that are not used may contain half of a surrogate pair, or bytes that are not text.
         if let Ok(OnlyId { id: found }) = serde_json::from_slice(text) {
             let _ = checked_id(found, text).map(|found| *id = found);
         }
@@ -166,8 +166,8 @@ fn read(
     })
 }
 
-/// Whether the number that is the `id` of this line has no more digits than a float keeps. With more, two jobs could
-/// get one id.
+/// Whether the number that is the `id` of this line has no more digits than a float can store. With more digits, two
+/// jobs could get the same id.
 fn is_exact(text: &[u8]) -> bool {
     let Ok(RawId { id }) = serde_json::from_slice(text) else {
         return false;
@@ -177,7 +177,7 @@ fn is_exact(text: &[u8]) -> bool {
     digits.trim_matches('0').len() <= f64::DIGITS as usize
 }
 
-/// `text`: the whole line.
+/// Checks an id. `text` is the whole line.
 fn checked_id(id: Value, text: &[u8]) -> Result<Value, String> {
     match id {
         Value::Null | Value::String(_) => Ok(id),
@@ -187,11 +187,11 @@ fn checked_id(id: Value, text: &[u8]) -> Result<Value, String> {
     }
 }
 
-/// The format to write: that of the job or the command line, or of the extension of `output`.
+/// The format to write: from the job or the command line, or from the extension of `output`.
 ///
 /// # Errors
 ///
-/// A sentence, if the extension stands for another one.
+/// A sentence, if the extension stands for another format.
 fn format(asked: Option<Format>, output: &Path) -> Result<Option<Format>, String> {
     if !Kind::expected(output) {
         return Ok(asked);
@@ -217,16 +217,17 @@ fn path(fields: &mut Map<String, Value>, name: &str) -> Result<PathBuf, String> 
     }
 }
 
-/// The name at the end of a path; `None` if the path ends like that of a folder, which [`Path::file_name`] overlooks.
+/// The name at the end of a path. `None` if the path ends like that of a folder, which [`Path::file_name`] ignores.
 pub(super) fn file_name(path: &Path) -> Option<&OsStr> {
     let bytes = path.as_os_str().as_bytes();
     let is_folder = bytes.ends_with(b"/") || bytes.ends_with(b"/.");
     path.file_name().filter(|_| !is_folder)
 }
 
-/// Refuses what names no file, and what no file system takes: making thousands of folders would hold up other jobs.
+/// Rejects a path that names no file, or that no file system accepts: creating thousands of folders would delay other
+/// jobs.
 fn check_output(output: &Path) -> Result<(), String> {
-    /// Linux takes paths of 4095 bytes.
+    /// The maximum length of a path in bytes, in Linux.
     const LONGEST: usize = 4095;
     const DEEPEST: usize = 255;
     let bytes = output.as_os_str().as_bytes();
@@ -245,7 +246,7 @@ fn check_output(output: &Path) -> Result<(), String> {
 }
 
 impl Fields {
-    /// The command line with these options in the place of its own.
+    /// The command line, with these options instead of its own.
     fn over(self, defaults: &ResizeArgs) -> Result<ResizeArgs, String> {
         let is_quality = |&quality: &u8| QUALITY.contains(&i64::from(quality));
         if !self.quality.as_ref().is_none_or(is_quality) {
@@ -292,7 +293,7 @@ impl Fields {
     }
 }
 
-/// A string or a number, as it would stand on the command line.
+/// A string or a number, in the form in which it would be on the command line.
 fn word<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     match Value::deserialize(from)? {
         Value::Null => Ok(None),

@@ -1,4 +1,4 @@
-//! `--jobs -`: a co-process that reads jobs from stdin and answers them on stdout, a line of JSON each.
+//! `--jobs -`: a co-process that reads jobs from stdin and answers them on stdout, one line of JSON for each.
 //!
 //! ```text
 //! stdin ── reader ── Feed ──┬─ caller 1 ─┬── stdout
@@ -6,15 +6,16 @@
 //!                           └─ caller N ─┘
 //! ```
 //!
-//! A caller takes one line, lets a worker make the picture, writes the result, prints the answer, and only then takes
-//! the next line. Their number bounds the jobs in flight. While stdout is full all of them wait, and stdin is not read
-//! beyond one line and one buffer.
+//! A caller takes one line, has a worker make the results, writes them, prints the answer, and only then takes the next
+//! line. So the number of callers bounds the jobs in flight. While stdout is full all callers wait, and stdin is not
+//! read beyond one line and one buffer.
 //!
 //! How it ends:
 //! 1. At the end of stdin, the callers finish their jobs and find no further line.
-//! 2. At the first signal the feed closes: the same, without the line that no caller has taken. The reader may stay
-//!    blocked in its read; it holds nothing and ends with the program.
-//! 3. When stdout has no reader, or at the second signal, at once: [`Stop::exit_at_once`] removes the temporary file.
+//! 2. At the first signal the feed closes: as above, but a line that no caller has taken is dropped. The reader may
+//!    stay blocked in its read; it has nothing to clean up and ends with the program.
+//! 3. If stdout has no reader, or at the second signal, it ends at once: [`Stop::exit_at_once`] removes the temporary
+//!    file.
 
 mod feed;
 mod job;
@@ -46,7 +47,7 @@ use crate::batch::{Fault, Outcome, Written};
 use crate::folder::{Entry, Identity, Stamp, identity};
 use crate::text::{json_line, reason, show_path};
 
-/// Answers jobs until stdin ends; returns the exit code, or why nothing was started.
+/// Answers jobs until stdin ends. Returns the exit code, or the reason why nothing was started.
 pub(super) fn run(args: &ResizeArgs, stop: &Stop, printer: &mut Printer) -> Result<u8, String> {
     let engine = args::settings_of_jobs(args)?;
     let mut writer = Writer::new(stop);
@@ -73,7 +74,7 @@ pub(super) fn run(args: &ResizeArgs, stop: &Stop, printer: &mut Printer) -> Resu
     let feed = Arc::new(Feed::default());
     let (notified, first_signal) = channel();
     stop.begin_jobs(printer.is_quiet(), notified);
-    // Ends when `end_work` drops the sender.
+    // This thread ends when `end_work` drops the sender.
     spawn(&feed, move |feed| {
         first_signal.iter().for_each(|()| feed.close())
     })?;
@@ -84,7 +85,7 @@ pub(super) fn run(args: &ResizeArgs, stop: &Stop, printer: &mut Printer) -> Resu
                 callers.answer(line);
             }
         };
-        // Fewer callers than wanted are enough; the last one is this thread.
+        // Fewer callers than planned are sufficient. This thread is the last one.
         for _ in 1..callers.makers.depth() {
             let _ = Builder::new().spawn_scoped(threads, answer);
         }
@@ -103,7 +104,7 @@ pub(super) fn run(args: &ResizeArgs, stop: &Stop, printer: &mut Printer) -> Resu
     })
 }
 
-/// Starts a thread that is not joined: it may be blocked in a read when the program ends.
+/// Starts a thread that is not joined, because it may be blocked in a read when the program ends.
 fn spawn(feed: &Arc<Feed>, work: impl FnOnce(&Feed) + Send + 'static) -> Result<(), String> {
     let feed = Arc::clone(feed);
     let thread = Builder::new().spawn(move || work(&feed));
@@ -111,27 +112,27 @@ fn spawn(feed: &Arc<Feed>, work: impl FnOnce(&Feed) + Send + 'static) -> Result<
     thread.map(drop).map_err(sentence)
 }
 
-/// What the callers share.
+/// State that the callers share.
 struct Callers<'a> {
     makers: Makers<'a>,
     room: Room,
-    /// The folder that results must not leave, if there is one.
+    /// The folder below which all results must be, if any.
     root: Option<&'a Path>,
     output: Mutex<Writing>,
     defaults: &'a ResizeArgs,
     stop: &'a Stop,
 }
 
-/// What writes results, one at a time: a signal removes one temporary file.
+/// Writes results, one at a time: a signal removes only one temporary file.
 struct Writing {
     bounds: Option<Bounds>,
     writer: Writer,
-    /// The results so far, which later ones may replace. Linux gives the inode of a removed file to a new one, so there
-    /// are no more than there are files.
+    /// The results so far, which later results may replace. Linux reuses the inode of a removed file, so there are no
+    /// more of them than there are files.
     made: HashMap<Identity, Stamp>,
 }
 
-/// An answer.
+/// The answer to a job.
 #[derive(Serialize)]
 struct Answer<'a> {
     id: &'a Value,
@@ -163,7 +164,7 @@ impl Callers<'_> {
         });
     }
 
-    /// Looks at the input and names the result.
+    /// Reads the beginning of the input and names the result.
     fn plan(&self, input: &Path, asked: &Asked) -> Result<Task, Fault> {
         let output = self.output(&asked.output)?;
         let (found, stamp) = inputs::picture(input, self.defaults.run.raw)?;
@@ -185,7 +186,7 @@ impl Callers<'_> {
         })
     }
 
-    /// The path of a result whose job names this one.
+    /// The path of the result for the path in a job.
     fn output(&self, relative: &Path) -> Result<PathBuf, Fault> {
         match self.root {
             None => Ok(relative.to_owned()),
@@ -240,15 +241,15 @@ impl Callers<'_> {
         })
     }
 
-    /// Writes a result whose job has this input.
+    /// Writes a result of the job with this input.
     fn write(&self, relative: &Path, input: &Stamp, wanted: Output<'_>) -> Result<Stamp, Fault> {
-        // A template may end with a part that is empty for this input.
+        // The last part of a template may be empty for this input.
         let Some(name) = job::file_name(relative) else {
             let text = format!("not written: {} is a folder", show_path(relative));
             return Err(Fault::new("write", text));
         };
         let folder = relative.parent().unwrap_or(Path::new(""));
-        // Between the look at the name and this, another program may have linked it to the input.
+        // Another program may have linked the name to the input since it was checked.
         let may_replace = |existing: &Entry| match existing.identity() == input.identity() {
             true => Err(over_own_input()),
             false => Ok(()),
@@ -267,13 +268,13 @@ impl Callers<'_> {
         let is_own = |existing: &Stamp| made.get(&existing.identity()) == Some(existing);
         let written =
             opened.and_then(|folder| writer.replace(&folder, name, wanted, may_replace, is_own));
-        // Further results are tried even if the disk is full: there may be room again.
+        // Later results are tried even if the disk is full: there may be room again.
         let stamp = written.map_err(|failed| failed.fault)?;
         made.insert(stamp.identity(), stamp);
         Ok(stamp)
     }
 
-    /// Prints an answer at once. Without a reader nobody wants further results: the program ends.
+    /// Prints an answer at once. If stdout has no reader, ends the program.
     fn print(&self, answer: &Answer<'_>) {
         let Ok(text) = json_line(answer) else {
             return;
@@ -295,7 +296,7 @@ impl Callers<'_> {
     }
 }
 
-/// Refuses a result that would overwrite the input with this stamp.
+/// Rejects a result that would overwrite the input with this stamp.
 fn check_own(output: &Path, input: &Stamp) -> Result<(), Fault> {
     match identity(output) == Some(input.identity()) {
         true => Err(over_own_input()),
@@ -308,7 +309,7 @@ fn over_own_input() -> Fault {
     Fault::new("name-conflict", text)
 }
 
-/// Whether a path stays below the folder that it is relative to, as far as its words tell.
+/// Whether a relative path stays below its folder, according to its components.
 fn is_below(path: &Path) -> bool {
     let mut parts = path.components();
     parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir))

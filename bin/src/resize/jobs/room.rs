@@ -14,7 +14,7 @@ pub(super) struct Room {
 struct State {
     bytes: u64,
     jobs: usize,
-    /// Counts shares that were given back.
+    /// The number of shares that were given back.
     returned: u64,
 }
 
@@ -34,7 +34,7 @@ impl Room {
         }
     }
 
-    /// Waits until so many bytes fit; without other jobs in flight, any number fits.
+    /// Waits until `bytes` fit. If no other job is in flight, any number fits.
     pub(super) fn enter(&self, bytes: u64) -> Share<'_> {
         let mut state = self.lock();
         while state.jobs > 0 && state.bytes.saturating_add(bytes) > self.budget {
@@ -63,13 +63,13 @@ impl Room {
 }
 
 impl Share<'_> {
-    /// Gives the share back and waits until another job has ended; returns `false` if no other is in flight.
+    /// Gives the share back, and waits until another job has ended. Returns `false` if no other job is in flight.
     pub(super) fn wait_for_another(self) -> bool {
         let (room, bytes) = (self.room, self.bytes);
-        // Its drop would count as another's end.
+        // Dropping it would count as the end of another job.
         std::mem::forget(self);
         let mut state = room.give_back(bytes);
-        // Others may fit now.
+        // Other jobs may fit now.
         room.changed.notify_all();
         let seen = state.returned;
         let others = state.jobs > 0;

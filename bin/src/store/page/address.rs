@@ -1,4 +1,4 @@
-//! Where the page is served: [`Address`], [`Listener`] and [`Stream`] for TCP on this machine and for Unix sockets.
+//! The address of the page: [`Address`], and [`Listener`] and [`Stream`] for TCP on this machine and for Unix sockets.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -21,7 +21,7 @@ use crate::text::show_path;
 /// An address that other machines cannot reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Address {
-    /// A loopback address; port 0 stands for any free one.
+    /// A loopback address. Port 0 stands for any free port.
     Tcp(SocketAddr),
     /// The path of a Unix socket.
     Unix(PathBuf),
@@ -69,7 +69,7 @@ pub(super) enum Listener {
     Unix(UnixListener),
 }
 
-/// The file of a Unix socket; removed on drop, unless another one has its name by then.
+/// The file of a Unix socket. Dropping it removes the file, unless another socket has its name by then.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
@@ -94,7 +94,7 @@ impl Drop for SocketFile {
 }
 
 impl Listener {
-    /// Listens at `address`. Returns the file of a Unix socket too.
+    /// Listens at `address`. If it is a Unix socket, returns its file too.
     pub(super) fn bind(address: &Address) -> io::Result<(Listener, Option<SocketFile>)> {
         match address {
             Address::Tcp(address) => Ok((Listener::Tcp(TcpListener::bind(address)?), None)),
@@ -102,7 +102,7 @@ impl Listener {
                 let Some(name) = path.file_name() else {
                     return Err(no_socket());
                 };
-                // Held, so that nothing is removed elsewhere if another program exchanges it.
+                // Kept open, so that no file elsewhere is removed if another program exchanges the folder.
                 let folder = Folder::open(path.parent().unwrap_or(Path::new("")))?;
                 remove_stale(&folder, name, path)?;
                 let listener = bind_private(path)?;
@@ -125,7 +125,7 @@ impl Listener {
         }
     }
 
-    /// The beginning of URLs of this server, without a path.
+    /// The beginning of this server's URLs, without a path.
     pub(super) fn origin(&self) -> io::Result<String> {
         match self {
             Listener::Tcp(listener) => Ok(format!("http://{}", listener.local_addr()?)),
@@ -142,7 +142,7 @@ fn remove_stale(folder: &Folder, name: &OsStr, path: &Path) -> io::Result<()> {
         Ok(found) if !found.is_socket() => Err(no_socket()),
         Ok(_) => match UnixStream::connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => folder.remove(name),
-            // Sockets of another type, such as a store's, refuse this one differently.
+            // A socket of another type, such as a store's, refuses the connection with another error.
             Ok(_) | Err(_) => Err(Errno::EADDRINUSE.into()),
         },
     }
@@ -152,7 +152,7 @@ fn no_socket() -> io::Error {
     io::Error::new(io::ErrorKind::AlreadyExists, "it exists and is no socket")
 }
 
-/// Listens at `path` with a file that only this user can open, from its first moment on.
+/// Listens at `path`. Only this user can open the file of the socket, from the moment it exists.
 fn bind_private(path: &Path) -> io::Result<UnixListener> {
     let fd = socket(
         AddressFamily::Unix,
@@ -175,7 +175,7 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Limits how long each read and each write may take.
+    /// Limits the time of each read and each write.
     pub(super) fn set_patience(&self, patience: Duration) -> io::Result<()> {
         let patience = Some(patience);
         match self {
@@ -188,7 +188,7 @@ impl Stream {
         }
     }
 
-    /// Says that nothing more will be written.
+    /// Signals the other end that nothing more will be written.
     pub(super) fn finish(&self) -> io::Result<()> {
         match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),

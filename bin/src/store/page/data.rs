@@ -1,6 +1,6 @@
-//! What the page shows: a snapshot of the store and of the services, as JSON.
+//! The data of the page: a snapshot of the store and of the services, as JSON.
 //!
-//! The page is a client of its store like any other, and only while a snapshot is made: an open connection would keep
+//! The page connects to its store like any client, but only while a snapshot is made: an open connection would keep
 //! `--idle-exit` from ending the server.
 
 use std::collections::HashMap;
@@ -17,16 +17,17 @@ use serde_json::{Value, json};
 
 use crate::store::client::now;
 
-/// Objects, and clients, that are listed.
+/// The maximum number of objects, and of clients, in a snapshot.
 const MAX_LISTED: usize = 1000;
-/// Services that are asked; each takes a thread for as long.
+/// The maximum number of services in a snapshot. Querying each takes a thread.
 const MAX_SERVICES: usize = 32;
-/// For a service to answer.
+/// The time limit for the answer of a service.
 const SERVICE_PATIENCE: Duration = Duration::from_millis(300);
 
-/// How long a snapshot is shown to all who ask, at least.
+/// The minimum time for which a snapshot is reused.
 const MIN_AGE: Duration = Duration::from_millis(400);
-/// The same as a multiple of the time that it took, so that a store with very many objects has time for its clients.
+/// The minimum time for which a snapshot is reused, as a multiple of the time that it took: a store with very many
+/// objects then has time for its clients.
 const REST: u32 = 4;
 
 /// Makes snapshots.
@@ -38,10 +39,10 @@ pub(super) struct Source {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The last snapshot, and until when it is good.
+    /// The last snapshot, and the time until which it is reused.
     latest: Option<(Instant, Arc<[u8]>)>,
-    /// Sockets of other stores, by inode. They are asked once: each question is a connection, which would keep them from
-    /// ending when idle.
+    /// Sockets of other stores, with their inodes. They are queried only once: each query is a connection, which would
+    /// keep the store from ending when it is idle.
     stores: HashMap<String, u64>,
 }
 
@@ -50,12 +51,12 @@ struct Snapshot {
     /// Seconds since 1970.
     now: f64,
     store: StoreInfo,
-    /// The largest ones.
+    /// The largest objects.
     objects: Vec<Object>,
     objects_total: u64,
     clients: Vec<Client>,
     clients_total: usize,
-    /// What each service reports, or its name and an error.
+    /// The report of each service, or its name and an error.
     services: Vec<Value>,
 }
 
@@ -67,7 +68,7 @@ impl Source {
         }
     }
 
-    /// The snapshot of this moment, or one that was made just before.
+    /// A snapshot: the last one if it may be reused, otherwise a new one.
     pub(super) fn json(&self) -> Result<Arc<[u8]>, StoreError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let begin = Instant::now();
@@ -77,7 +78,7 @@ impl Source {
             return Ok(Arc::clone(json));
         }
         let snapshot = self.snapshot(&mut state.stores)?;
-        // Numbers, texts and lists of them, which JSON always has.
+        // Cannot fail: numbers, texts and lists of them.
         let json: Arc<[u8]> = serde_json::to_vec(&snapshot).unwrap_or_default().into();
         let rest = MIN_AGE.max(begin.elapsed() * REST);
         state.latest = Some((Instant::now() + rest, Arc::clone(&json)));
@@ -91,7 +92,7 @@ impl Source {
         let mut info = store.info()?;
         let mut clients = store.clients()?;
         drop(store);
-        // Without this connection.
+        // Leaves out the connection of this page.
         let own = std::process::id().cast_signed();
         let connected = clients.len();
         clients.retain(|client| client.pid != own);
@@ -111,7 +112,7 @@ impl Source {
         })
     }
 
-    /// Asks all services at once, so that some that do not answer take no longer than one.
+    /// Queries all services at the same time, so that several services that do not answer take no longer than one.
     fn services(&self, stores: &mut HashMap<String, u64>) -> Vec<Value> {
         let found = match services() {
             Ok(found) => found,
@@ -163,7 +164,7 @@ impl Source {
     }
 }
 
-/// The largest of all objects that were added, in bounded memory.
+/// Keeps the largest of all objects that were added, in bounded memory.
 #[derive(Default)]
 struct Largest(Vec<Object>);
 

@@ -9,14 +9,15 @@ use super::address::Stream;
 /// Maximum length in bytes of a request line with its headers.
 const MAX_HEAD: usize = 8 << 10;
 const MAX_HEADERS: usize = 64;
-/// Bytes of a request's body that are read and dropped, so that the client sees the response and no reset.
+/// The maximum number of bytes of a request's body that are read and dropped, so that the client gets the response and
+/// not a reset.
 const MAX_IGNORED: usize = 64 << 10;
 
-/// For a request to arrive, however slowly its client sends it.
+/// The time limit for receiving a request, however slowly its client sends it.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
-/// For a response to be read.
+/// The time limit for sending a response.
 const RESPONSE_LIMIT: Duration = Duration::from_secs(10);
-/// For a client to close after its response.
+/// The time limit for the client to close the connection after its response.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// A status code with its text.
@@ -31,7 +32,7 @@ pub(super) const TIMEOUT: Status = (408, "Request Timeout");
 pub(super) const TOO_LARGE: Status = (431, "Request Header Fields Too Large");
 pub(super) const UNAVAILABLE: Status = (503, "Service Unavailable");
 
-/// What the page looks at in a request.
+/// The parts of a request that the page uses.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Request {
     pub method: String,
@@ -41,12 +42,12 @@ pub(super) struct Request {
     pub query_token: Option<String>,
     /// The token of the header `Authorization: Bearer`.
     pub bearer_token: Option<String>,
-    /// The header `Host`; `None` if there is none, or more than one.
+    /// The header `Host`. `None` if it is missing or occurs more than once.
     pub host: Option<String>,
 }
 
 impl Request {
-    /// Parses what has arrived. `None` if that is not all.
+    /// Parses the bytes received so far. `None` if the request is not complete.
     fn parse(bytes: &[u8]) -> Result<Option<Request>, Status> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Request::new(&mut headers);
@@ -93,8 +94,8 @@ impl Request {
         }))
     }
 
-    /// Whether the client addressed this machine by a name that no other machine can claim. A name that anybody can
-    /// register may resolve to 127.0.0.1, and then its owner's pages could read this one (DNS rebinding).
+    /// Whether the client addressed this machine by a name that no other machine can have. Any other name may be
+    /// registered to resolve to 127.0.0.1; then its owner's web pages could read this page (DNS rebinding).
     pub(super) fn is_for_this_machine(&self) -> bool {
         let Some(host) = &self.host else { return false };
         let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -117,7 +118,7 @@ impl Request {
 ///
 /// # Errors
 ///
-/// The status to answer with; `None` if the client is gone.
+/// The status of the response to send; `None` if the client has disconnected.
 pub(super) fn read_request(stream: &mut Stream) -> Result<Request, Option<Status>> {
     let end = Instant::now() + REQUEST_LIMIT;
     let mut bytes = [0; MAX_HEAD];
@@ -139,7 +140,7 @@ pub(super) fn read_request(stream: &mut Stream) -> Result<Request, Option<Status
     }
 }
 
-/// A response. Its headers forbid caches, frames, and whatever the policy does not allow.
+/// A response. Its headers forbid caches, frames, and everything that the policy does not allow.
 #[derive(Debug)]
 pub(super) struct Response<'a> {
     pub status: Status,
@@ -184,7 +185,7 @@ pub(super) fn respond(mut stream: Stream, response: &Response<'_>, is_head: bool
     if sent.is_err() {
         return;
     }
-    // Closing with bytes unread would reset the connection, and the client might lose the response.
+    // If bytes are unread, closing resets the connection, and the client might lose the response.
     let end = Instant::now() + CLOSE_LIMIT;
     let mut bytes = [0; 4096];
     let mut ignored = 0;
@@ -221,7 +222,7 @@ fn write_until(stream: &mut Stream, mut bytes: &[u8], end: Instant) -> io::Resul
     Ok(())
 }
 
-/// The time until `end`, which is more than 0: a timeout of 0 would be none.
+/// The time until `end`, which must be more than 0: a timeout of 0 would mean no timeout.
 fn left(end: Instant) -> io::Result<Duration> {
     end.checked_duration_since(Instant::now())
         .filter(|left| left.as_micros() > 0)

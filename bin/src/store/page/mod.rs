@@ -1,10 +1,11 @@
 //! The page of `arenite serve --http`: the store and the services of this user in a browser.
 //!
-//! It runs on threads of its own beside the store's server: one accepts, and each connection has one for its single
-//! request. Time, bytes and the number of connections are limited, so that a client costs no more than its connection.
+//! It runs on separate threads next to the store's server: one accepts connections, and each connection has one for its
+//! single request. Time, bytes and the number of connections are limited, so that a client can use up no more than its
+//! connection.
 //!
-//! Other users of this machine can connect to a loopback port, and any website can make this user's browser do it.
-//! Hence each request needs the token of the URL, and the name of this machine as its host.
+//! Other users of this machine can connect to a loopback port, and any website can make this user's browser connect. So
+//! each request needs the token of the URL, and the name of this machine as its host.
 
 mod address;
 mod data;
@@ -26,31 +27,31 @@ use crate::text::show_path;
 const PAGE: &str = include_str!("page.html");
 const REFUSED: &str = include_str!("refused.html");
 
-/// What stands for the nonce in the pages.
+/// The placeholder for the nonce in the pages.
 const NONCE: &str = "{nonce}";
 
-/// Connections that are open at once.
+/// The maximum number of open connections.
 const MAX_CONNECTIONS: usize = 16;
-/// Between two attempts: to accept, which fails mostly for want of descriptors, and to listen.
+/// The pause between two attempts: to accept, which fails mostly because there are no descriptors, and to listen.
 const PAUSE: Duration = Duration::from_millis(100);
-/// For another server to free the address.
+/// The time to wait until another server frees the address.
 const TAKEOVER: Duration = Duration::from_secs(1);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
 
-/// The policy of what is no page.
+/// The content security policy for responses that are not pages.
 const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
 
-/// The page while it is served, to the end of the process. Dropping it removes the file of a Unix socket.
+/// Serves the page to the end of the process. Dropping it removes the file of a Unix socket.
 #[derive(Debug)]
 pub(super) struct Page {
     url: String,
     file: Option<SocketFile>,
 }
 
-/// What the threads share.
+/// The state that the threads share.
 #[derive(Debug)]
 struct Site {
     source: Source,
@@ -79,7 +80,8 @@ impl Page {
     }
 }
 
-/// Listens at `address`, which a server that is ending may hold for a moment after its name is free.
+/// Listens at `address`. A server that is ending may occupy the address for a moment after its name is free, so this
+/// tries several times.
 fn bind(address: &Address) -> io::Result<(Listener, Option<SocketFile>)> {
     let end = Instant::now() + TAKEOVER;
     loop {
@@ -101,7 +103,7 @@ impl fmt::Display for Page {
     }
 }
 
-/// 128 random bits in hexadecimal.
+/// 128 random bits as hexadecimal text.
 fn random() -> io::Result<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
@@ -109,20 +111,20 @@ fn random() -> io::Result<String> {
 }
 
 fn accept(listener: &Listener, site: &Arc<Site>) {
-    // Each connection holds a share of it.
+    // Each connection has a clone, so the count is that of the connections.
     let slots = Arc::new(());
     loop {
         let Ok(stream) = listener.accept() else {
             thread::sleep(PAUSE);
             continue;
         };
-        // One connection too many closes.
+        // If there are too many connections, the new one is closed.
         let slot = Arc::clone(&slots);
         if Arc::strong_count(&slots) > MAX_CONNECTIONS + 1 {
             continue;
         }
         let site = Arc::clone(site);
-        // Without a thread it closes too.
+        // If no thread can be started, the connection is closed too.
         let _ = thread::Builder::new()
             .name("arenite-page".to_owned())
             .spawn(move || {
@@ -150,7 +152,7 @@ impl Site {
         }
         if !self.is_allowed(&request) {
             return match request.path.as_str() {
-                // A page that is loaded again finds its token.
+                // This page reads the token that an earlier page has stored, and loads the page again.
                 "/" => respond_html(stream, http::FORBIDDEN, REFUSED, is_head),
                 _ => respond_text(stream, http::FORBIDDEN, "Wrong token, or none.", is_head),
             };
@@ -175,7 +177,7 @@ impl Site {
         }
     }
 
-    /// Whether a token of the request is the right one.
+    /// Whether the request has the right token.
     fn is_allowed(&self, request: &Request) -> bool {
         let tokens = [&request.bearer_token, &request.query_token];
         tokens
@@ -185,7 +187,7 @@ impl Site {
     }
 }
 
-/// Compares in a time that does not depend on where the first difference is.
+/// Compares two texts in a time that does not depend on the position of the first difference.
 fn is_same(one: &str, other: &str) -> bool {
     let pairs = one.bytes().zip(other.bytes());
     one.len() == other.len() && pairs.fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
@@ -202,7 +204,7 @@ fn respond_text(stream: Stream, status: Status, text: &str, is_head: bool) {
     http::respond(stream, &response, is_head);
 }
 
-/// Sends one of the pages, whose style and script the policy knows by a number that is used once.
+/// Sends a page. The policy allows its style and script by a number that is used only once.
 fn respond_html(stream: Stream, status: Status, page: &str, is_head: bool) {
     let Ok(nonce) = random() else { return };
     let policy = format!(
