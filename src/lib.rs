@@ -73,7 +73,7 @@
 //! | learn what failed, with its arguments | [`Map::report`](engine::Map::report), [`DeadLetter`]; stop or continue: [`OnFailure`] |
 //! | wait for one of many jobs, or for all | [`wait_any`], [`wait_all`] |
 //! | use `async` | a [`Job`] is a future; [`Map::stream`](engine::Map::stream), [`submit_async`](engine::JobBuilder::submit_async), [`call_async`](Actor::call_async) |
-//! | end a job | [`Job::cancel`] with [`cancelled`], [`Job::kill`] |
+//! | end a job | [`Job::cancel`] with [`cancelled`], [`Job::kill`]; from another thread [`Job::killer`] |
 //! | run several jobs as one | [`Engine::scope`]; with your own error type [`Engine::scope_try`], to keep all errors [`Engine::scope_collect`] |
 //! | work on one large array | [`Engine::par`]: [`map`](par::Par::map), [`apply`](par::Par::apply); [`Engine::scope`] with [`ArrayMut::tiles_mut`] |
 //! | sum, search, count, reduce | [`Engine::par`]: [`sum`](par::Par::sum), [`argmax`](par::Par::argmax), [`scan`](par::Par::scan), [`histogram`](par::Par::histogram), [`reduce`](par::Par::reduce) |

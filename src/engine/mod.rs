@@ -51,9 +51,7 @@ pub use graph::{
     Graph, GraphError, Input, Inputs, Node, NodeBuilder, Plan, Running, Targets, Wanted,
 };
 pub use input::InputError;
-#[cfg(feature = "store")]
-pub(crate) use job::Killer;
-pub use job::{Job, JobBuilder, Refused};
+pub use job::{Job, JobBuilder, Killer, Refused};
 pub use map::{Map, MapStream, OnFailure};
 pub use observe::{Trace, TraceError};
 pub use par::{Par, ParMut};
@@ -403,19 +401,21 @@ impl Engine {
         self.shared().is_some_and(|shared| shared.is_sandboxed())
     }
 
-    /// How many jobs run at the same time at most: one on each lane of each worker.
-    #[cfg(feature = "store")]
-    pub(crate) fn max_running(&self) -> usize {
-        match &self.backend {
-            Backend::Workers(workers) => workers.shared.active_lanes(),
-            Backend::Inline => 1,
-        }
-    }
-
-    /// Whether submitting a job never waits: for admission, or because the job runs on the caller's thread.
-    #[cfg(feature = "store")]
-    pub(crate) fn submits_at_once(&self) -> bool {
-        self.shared().is_some_and(|shared| !shared.has_ceiling())
+    /// How many jobs run in workers at the same time at most: one on each lane of each worker that is not a
+    /// [spare](Builder::spares). 0 for an [inline](Engine::inline) engine, which runs jobs on the threads that submit
+    /// them.
+    ///
+    /// ```standalone_crate
+    /// use arenite::Engine;
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(2).lanes(3).build()?;
+    /// assert_eq!(engine.max_running(), 6);
+    /// assert_eq!(Engine::inline().max_running(), 0);
+    /// # Ok::<(), arenite::BuildError>(())
+    /// ```
+    pub fn max_running(&self) -> usize {
+        self.shared().map_or(0, |shared| shared.active_lanes())
     }
 
     pub(crate) fn shared(&self) -> Option<&Arc<Supervisor>> {

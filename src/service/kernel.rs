@@ -159,19 +159,24 @@ macro_rules! impl_params {
 }
 for_each_arity!(impl_params);
 
+/// How a call becomes a job.
+pub(super) struct Submission<'a> {
+    /// The kernel's name.
+    pub(super) name: &'a str,
+    /// For how long the job may run.
+    pub(super) deadline: Option<Duration>,
+    pub(super) engine: &'a Engine,
+    /// Called if submitting the job has to wait.
+    pub(super) before_waiting: &'a dyn Fn(),
+}
+
 /// A kernel of a service, whatever its types.
 pub(super) trait Handler: Send + Sync {
     fn signature(&self) -> String;
     /// The number of parameters.
     fn arity(&self) -> usize;
     /// Submits a job.
-    fn start(
-        &self,
-        name: &str,
-        args: Vec<Value>,
-        deadline: Option<Duration>,
-        engine: &Engine,
-    ) -> Result<Box<dyn Running>, Failure>;
+    fn start(&self, args: Vec<Value>, how: &Submission<'_>) -> Result<Box<dyn Running>, Failure>;
 }
 
 /// A job of a call.
@@ -215,15 +220,9 @@ where
         P::type_names().len()
     }
 
-    fn start(
-        &self,
-        name: &str,
-        args: Vec<Value>,
-        deadline: Option<Duration>,
-        engine: &Engine,
-    ) -> Result<Box<dyn Running>, Failure> {
+    fn start(&self, args: Vec<Value>, how: &Submission<'_>) -> Result<Box<dyn Running>, Failure> {
         let count = args.len();
-        let args = <P as ServiceParams>::receive(args, engine).map_err(|refused| {
+        let args = <P as ServiceParams>::receive(args, how.engine).map_err(|refused| {
             let why = match refused {
                 Refused::Full(full) => return Failure::new(ErrorCode::ArenaFull, full.to_string()),
                 Refused::Count => format!("{count} arguments"),
@@ -231,14 +230,21 @@ where
             };
             Failure::new(
                 ErrorCode::BadArgument,
-                format!("{why}; the kernel is {name}{}", self.signature()),
+                format!("{why}; the kernel is {}{}", how.name, self.signature()),
             )
         })?;
-        let mut job = engine.job(self.kernel, args).name(name);
-        if let Some(limit) = deadline {
-            job = job.deadline(limit);
-        }
-        Ok(Box::new(Some(job.submit())))
+        let job = |args| {
+            let job = how.engine.job(self.kernel, args).name(how.name);
+            match how.deadline {
+                Some(limit) => job.deadline(limit),
+                None => job,
+            }
+        };
+        let submitted = job(args).try_submit().unwrap_or_else(|refused| {
+            (how.before_waiting)();
+            job(refused.into_args()).submit()
+        });
+        Ok(Box::new(Some(submitted)))
     }
 }
 

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::IntoValue;
 use super::error::{ServiceError, ServiceErrorKind};
-use super::kernel::{Handler, ServiceParams, Typed};
+use super::kernel::{Handler, ServiceParams, Submission, Typed};
 use super::message::{
     Answer, ErrorCode, Failure, KernelInfo, KernelStatus, MemoryStatus, Outcome, PROTOCOL, Request,
     ServiceInfo, Status, WorkerStatus,
@@ -182,8 +182,7 @@ impl Service {
             ));
         }
         // Two for each lane, so that one waits there while the other one runs.
-        let max_running = 2 * self.engine.max_running();
-        let submits_at_once = self.engine.submits_at_once();
+        let lanes = self.engine.max_running();
         Ok(Serving {
             listener,
             claim,
@@ -195,8 +194,8 @@ impl Service {
                 state: Mutex::new(State::new(self.kernels.len(), FIRST_CLIENT)),
                 service: self,
                 poller,
-                max_running,
-                submits_at_once,
+                max_running: 2 * lanes.max(1),
+                is_inline: lanes == 0,
                 closer: Closer::start()?,
                 crew: Mutex::new(Crew {
                     desk: Some(Desk {
@@ -250,7 +249,8 @@ struct Server {
     state: Mutex<State>,
     /// Calls that may run at the same time.
     max_running: usize,
-    submits_at_once: bool,
+    /// The engine runs calls on the threads of this server.
+    is_inline: bool,
     closer: Closer,
     crew: Mutex<Crew>,
     /// There may be work for an idle thread.
@@ -577,12 +577,18 @@ impl Server {
         let begun = Instant::now();
         let offered = &self.service.kernels[kernel];
         // Otherwise nobody would notice a cancellation or a hang-up while the call is submitted.
-        if !self.submits_at_once || args.iter().any(Value::has_files) {
+        if self.is_inline || args.iter().any(Value::has_files) {
             self.hand_over();
         }
+        let submission = Submission {
+            name: &offered.name,
+            deadline,
+            engine: &self.service.engine,
+            before_waiting: &|| self.hand_over(),
+        };
         let outcome = offered
             .handler
-            .start(&offered.name, args, deadline, &self.service.engine)
+            .start(args, &submission)
             .and_then(|mut job| {
                 point!("service.submitted");
                 let killer = self.state().submitted(client, id, job.killer());

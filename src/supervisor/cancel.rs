@@ -210,7 +210,6 @@ impl Supervisor {
     }
 
     /// The same for a job that may have been taken.
-    #[cfg(feature = "store")]
     pub(crate) fn kill_if_open(&self, id: JobId) {
         let mut state = self.lock();
         if state.records.is_open(id) {

@@ -36,22 +36,21 @@ pub struct Job<R, E: JobFailure = JobError> {
     kills_on_drop: bool,
 }
 
-/// Ends a job by force from another thread.
-#[cfg(feature = "store")]
-pub(crate) struct Killer {
+/// Ends a job by force from another thread: [`Job::killer`].
+///
+/// It may outlive its job; then it does nothing.
+pub struct Killer {
     shared: Arc<Supervisor>,
     id: JobId,
 }
 
-#[cfg(feature = "store")]
 impl Killer {
-    /// Like [`Job::kill`]. Does nothing if the job has ended, or its value was taken.
-    pub(crate) fn kill(&self) {
+    /// Ends the job, like [`Job::kill`]. Does nothing if the job has ended, or its value was taken.
+    pub fn kill(&self) {
         self.shared.kill_if_open(self.id);
     }
 }
 
-#[cfg(feature = "store")]
 impl fmt::Debug for Killer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Killer").field(&self.id).finish()
@@ -430,9 +429,28 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         self
     }
 
-    /// What ends the job from another thread while this one waits for it. `None` for a job that ran on this thread.
-    #[cfg(feature = "store")]
-    pub(crate) fn killer(&self) -> Option<Killer> {
+    /// What ends the job by [force](Job::kill) from another thread while this one waits for it. `None` for a job that ran
+    /// on this thread, and after the value was taken.
+    ///
+    /// ```standalone_crate
+    /// use arenite::{Engine, JobErrorKind};
+    ///
+    /// fn hang() {
+    ///     loop {
+    ///         std::hint::spin_loop();
+    ///     }
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).build()?;
+    /// let job = engine.submit(hang, ());
+    /// let killer = job.killer().expect("it runs in a worker");
+    /// let watchdog = std::thread::spawn(move || killer.kill());
+    /// assert_eq!(*job.wait().unwrap_err().kind(), JobErrorKind::Cancelled);
+    /// watchdog.join().expect("no panic");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn killer(&self) -> Option<Killer> {
         let (shared, id) = self.sent_to()?;
         Some(Killer {
             shared: Arc::clone(shared),
