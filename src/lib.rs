@@ -95,6 +95,7 @@
 //! | divide files between machines | [`shard`] |
 //! | split an array into parts | [`Array::partitions`] |
 //! | read and write `.npy` | [`array::npy`] |
+//! | share memory with other processes without a copy | [`MemoryFile`](array::MemoryFile), [`Array::map_sealed`] |
 //! | read CSV, JSON and Parquet files into tables, and run kernels on their parts | the crate `arenite-tables` |
 //! | share arrays by name with other programs | `store` (feature `store`) |
 //! | let other programs call kernels | `service` (feature `store`) |

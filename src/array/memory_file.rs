@@ -1,22 +1,42 @@
-//! Memory files: one process writes the file and seals it; then all processes may map it as an array
-//! (`Array::map_sealed`).
+//! [`MemoryFile`]: written by one process, then sealed, after which all processes may map it as an array.
 
 use std::ops::{Deref, DerefMut};
+use std::os::fd::OwnedFd;
 use std::slice;
 
 use crate::sys::{self, HUGE, Map, Prot, Segment};
 
-/// A memory file that no other process has yet, mapped for writing. Dereferences to its bytes, which are zero at first.
+/// A memory file (`memfd_create`) that only this process has, mapped for writing. Dereferences to its bytes, which are
+/// zeros at first and start at a page.
+///
+/// Fill it, seal it, and pass the descriptor to other processes, for example over a Unix socket. They map it by
+/// [`Array::map_sealed`](super::Array::map_sealed), without a copy.
+///
+/// ```
+/// use arenite::array::{Array, MemoryFile};
+///
+/// let mut file = MemoryFile::new("prices", 2 * size_of::<f32>())?;
+/// bytemuck::cast_slice_mut::<u8, f32>(&mut file).copy_from_slice(&[1.5, 2.5]);
+/// let descriptor = file.seal()?;
+/// let prices = Array::<f32>::map_sealed(descriptor, 2, ())?;
+/// assert_eq!(prices[..], [1.5, 2.5]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
-pub(crate) struct MemoryFile {
+pub struct MemoryFile {
     segment: Segment,
     /// `None` if the file has no bytes.
     map: Option<Map>,
 }
 
 impl MemoryFile {
-    /// Creates a file of `len` bytes and allocates memory for all of them. `label` is its name in `/proc/*/maps`.
-    pub(crate) fn new(label: &str, len: usize) -> sys::Result<MemoryFile> {
+    /// Creates a memory file of `len` bytes, and allocates memory for all of them. `/proc/*/maps` shows the `label`.
+    ///
+    /// # Errors
+    ///
+    /// There is no memory, no address range or no descriptor for it, `len` exceeds the limit on file sizes
+    /// (`RLIMIT_FSIZE`), or `label` has a zero byte or more than 249 bytes.
+    pub fn new(label: &str, len: usize) -> sys::Result<MemoryFile> {
         let segment = Segment::create_memfd(label, true)?;
         segment.set_len(len as u64)?;
         let map = match len {
@@ -31,12 +51,18 @@ impl MemoryFile {
         Ok(MemoryFile { segment, map })
     }
 
-    /// Ends writing: content and length no longer change.
-    pub(crate) fn seal(self) -> sys::Result<Segment> {
-        // A map for writing would prevent sealing.
+    /// Ends writing, and returns the file's descriptor, which is close-on-exec. From now on no process can change the
+    /// content or the length.
+    ///
+    /// # Errors
+    ///
+    /// Linux refuses the seals. It does so only if another process has got hold of the descriptor, and maps the file for
+    /// writing.
+    pub fn seal(self) -> sys::Result<OwnedFd> {
+        // A map for writing would prevent it.
         drop(self.map);
         self.segment.seal()?;
-        Ok(self.segment)
+        Ok(self.segment.into())
     }
 }
 

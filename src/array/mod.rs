@@ -42,11 +42,11 @@
 //!   is *published* (sent in a reply), no handle to it becomes exclusive again: the lane does not know the handles in
 //!   other processes, which the supervisor counts;
 //! - *lent tile, lent bytes* (in a kernel): lent to this job alone until it ends;
-//! - *loan* (in a kernel that runs inline): the code that lent the memory guarantees it ([`raw`](crate::raw));
-//! - *sealed file*: a memory file that no process can write or truncate any more (`store`);
-//! - *snapshot*: a part of the memory file of a [`CowHeap`]. Only this process could write to the file, and from the
-//!   snapshot on it writes to private copies of pages instead;
-//! - *mapped file*: the code that maps the file guarantees that it does not change ([`npy::map`]).
+//! - *loan* (in a kernel that runs inline): the lender of the memory guarantees it ([`raw`](crate::raw));
+//! - *sealed file*: a memory file that no process can write or truncate any more ([`Array::map_sealed`]);
+//! - *snapshot*: a part of the memory file of a [`CowHeap`], which this process alone could write, and writes privately
+//!   from then on;
+//! - *mapped file*: the caller that maps it guarantees that the file does not change ([`npy::map`]).
 
 #[cfg(test)]
 mod block_tests;
@@ -56,7 +56,6 @@ mod habit;
 mod index;
 pub(crate) mod lane;
 mod memory;
-#[cfg(feature = "store")]
 mod memory_file;
 #[cfg(feature = "ndarray")]
 pub(crate) mod nd;
@@ -78,13 +77,13 @@ pub(crate) use exclusive::check_count;
 pub use index::ArrayIndex;
 pub(crate) use lane::{LaneChunk, LaneCount, LaneMemory};
 pub(crate) use memory::AllocError;
-#[cfg(feature = "store")]
-pub(crate) use memory_file::MemoryFile;
+pub use memory_file::MemoryFile;
 pub use partitions::Partitions;
 pub use private_copy::PrivateCopy;
 pub(crate) use sealed::ArrayLocation;
 pub use sealed::{Array, NotExclusive};
-pub(crate) use sealed_file::{FileName, MapError, SealedFile};
+pub use sealed_file::MapError;
+pub(crate) use sealed_file::{FileName, SealedFile};
 pub use shape::{BadRank, BadReshape, MAX_DIMS, Shape};
 pub use tile::{TileMut, TilesMut};
 

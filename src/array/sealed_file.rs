@@ -6,6 +6,7 @@
 //! a worker never maps another file.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -13,13 +14,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use nix::unistd::Pid;
 
 use super::memory::{self, Keeper, SealedMemory};
-#[cfg(feature = "store")]
 use super::sealed::ArrayLocation;
 use super::{Array, Element, PrivateCopy, Shape};
 use crate::arena::Block;
-#[cfg(feature = "store")]
-use crate::sys::Access;
-use crate::sys::{self, HUGE, Map, PAGE, Prot, Segment};
+use crate::sys::{self, Access, HUGE, Map, PAGE, Prot, Segment};
 
 /// A memory file, mapped for reading, that no process can write, grow or truncate any more. Or parts of the file of a
 /// [`CowHeap`](super::CowHeap), which no process writes while a handle to them exists.
@@ -76,16 +74,38 @@ impl fmt::Display for OpenError {
     }
 }
 
-/// Why a memory file cannot be mapped as an array.
-#[derive(Debug)]
-pub(crate) enum MapError {
-    /// The file can still be written or truncated.
+/// Why [`Array::map_sealed`] cannot map a memory file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MapError {
+    /// The file can still be written, grown or truncated.
     NotSealed,
     /// The file has another length than an array of this shape.
-    Length { expected: u64, found: u64 },
-    /// The call that failed.
+    Length {
+        /// Bytes of an array of this shape.
+        expected: u64,
+        /// Bytes of the file.
+        found: u64,
+    },
+    /// It is no memory file, or Linux refused to map it.
     System(sys::Error),
 }
+
+impl fmt::Display for MapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSealed => f.write_str(
+                "the memory file can still be changed: seal it with F_SEAL_WRITE, F_SEAL_GROW and F_SEAL_SHRINK",
+            ),
+            Self::Length { expected, found } => {
+                write!(f, "the memory file has {found} bytes, and the array takes {expected}")
+            }
+            Self::System(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for MapError {}
 
 impl From<sys::Error> for MapError {
     fn from(error: sys::Error) -> MapError {
@@ -296,13 +316,32 @@ fn map(segment: &Segment, len: u64) -> sys::Result<Option<Map>> {
 }
 
 impl<T: Element> Array<T> {
-    /// Maps a sealed memory file that contains an array of this shape and nothing else. `keep` is dropped after the
-    /// last handle.
-    pub(crate) fn map_sealed(
-        segment: Segment,
-        shape: Shape,
+    /// Maps a sealed memory file that holds the elements of an array of this shape, row-major and nothing else, without
+    /// a copy. Jobs of any engine take the array by reference: workers open the file through the descriptor, which stays
+    /// open as long as there are handles.
+    ///
+    /// For files of up to 64 KiB, and when more than half of the descriptors that this process may have
+    /// (`RLIMIT_NOFILE`) are open, the descriptor is closed at once. Jobs get a copy then, and so do those of sandboxed
+    /// workers.
+    ///
+    /// `keep` is dropped after the last handle, those of jobs included: for example what tells the owner of the file
+    /// that it is no longer used. That may happen on any thread of this process, also on one of an engine, so dropping
+    /// `keep` must not wait, nor call an engine.
+    ///
+    /// The file needs the seals `F_SEAL_WRITE`, `F_SEAL_GROW` and `F_SEAL_SHRINK`, so that no process can change it:
+    /// [`MemoryFile`](super::MemoryFile) makes such files. Reading a page of it that has no memory yet (a hole) raises
+    /// SIGBUS where memory has run out. [`raw::map_sealed`](crate::raw::map_sealed) maps all bytes of a file whose length
+    /// is not known.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`]: a seal is missing, the length is another one, or it is no memory file.
+    pub fn map_sealed(
+        file: OwnedFd,
+        shape: impl Into<Shape>,
         keep: impl Send + Sync + UnwindSafe + RefUnwindSafe + 'static,
     ) -> Result<Array<T>, MapError> {
+        let (segment, shape) = (Segment::from(file), shape.into());
         if !segment.is_sealed()? {
             return Err(MapError::NotSealed);
         }
@@ -322,18 +361,32 @@ impl<T: Element> Array<T> {
         Array::in_file(file, 0, shape).ok_or(wrong)
     }
 
-    /// A new descriptor of the sealed file that contains these elements and nothing else, if this process has such a
-    /// file.
-    #[cfg(feature = "store")]
-    pub(crate) fn file_alone(&self) -> Option<Segment> {
+    /// Another descriptor, for reading, of the sealed memory file that holds the elements of this array and nothing else,
+    /// if this process has one open: to pass the array to another process without a copy. `None` for other arrays and for
+    /// parts of one; see [`map_sealed`](Self::map_sealed) for when the descriptor is closed.
+    ///
+    /// ```
+    /// use arenite::array::{Array, MemoryFile};
+    ///
+    /// let file = MemoryFile::new("zeros", 1 << 20)?;
+    /// let zeros = Array::<u8>::map_sealed(file.seal()?, [1024, 1024], ())?;
+    /// let again = Array::<u8>::map_sealed(zeros.sealed_file().expect("it is open"), 1 << 20, ())?;
+    /// assert_eq!(again[..], zeros[..]);
+    /// assert!(zeros.rows(1..).sealed_file().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn sealed_file(&self) -> Option<OwnedFd> {
         let ArrayLocation::File(file, 0) = self.location() else {
             return None;
         };
         let bytes = file.map.as_ref().map_or(0, |map| map.len());
         let segment = file.segment.as_ref()?;
-        (bytes == size_of_val::<[T]>(self))
-            .then(|| Segment::reopen(segment.as_raw_fd(), Access::ReadOnly).ok())
-            .flatten()
+        // All of a heap's file may be one array; it is not sealed.
+        if bytes != size_of_val::<[T]>(self) || !segment.is_sealed().is_ok_and(|sealed| sealed) {
+            return None;
+        }
+        let again = Segment::reopen(segment.as_raw_fd(), Access::ReadOnly).ok()?;
+        Some(again.into())
     }
 
     /// The array of this shape at byte `skip` of a file. `None` if it is not within the file, or not aligned.

@@ -61,7 +61,7 @@ use super::param::{
     send_array, window_at,
 };
 use super::wire::{Lease, Malformed};
-use crate::array::{Array, ArrayLocation, ArrayMut, MapError, Shape};
+use crate::array::{Array, ArrayLocation, ArrayMut, MapError};
 pub use crate::array::{CowHeap, PrivateCopy};
 use crate::sys::Segment;
 
@@ -93,17 +93,11 @@ use crate::sys::Segment;
 /// # Errors
 /// If `file` is no memory file, lacks a seal, or cannot be mapped.
 pub fn map_sealed(file: OwnedFd) -> io::Result<Array<u8>> {
-    let refused = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
     let segment = Segment::from(file);
     let len = usize::try_from(segment.stat()?.len).unwrap_or(usize::MAX);
-    Array::map_sealed(segment, Shape::from(len), ()).map_err(|error| match error {
+    Array::map_sealed(segment.into(), len, ()).map_err(|error| match error {
         MapError::System(error) => error.into(),
-        MapError::NotSealed => refused(
-            "the memory file can still be changed: seal it with F_SEAL_WRITE, F_SEAL_GROW and F_SEAL_SHRINK".into(),
-        ),
-        MapError::Length { expected, found } => refused(format!(
-            "the memory file has {found} bytes, and {expected} were to be mapped"
-        )),
+        error => io::Error::new(io::ErrorKind::InvalidInput, error),
     })
 }
 

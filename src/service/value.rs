@@ -77,7 +77,7 @@ impl Payload {
         } else {
             let mut file = MemoryFile::new(LABEL, bytes.len())?;
             file.copy_from_slice(bytes);
-            file.seal()?
+            file.seal()?.into()
         };
         Ok(Payload {
             kind,
@@ -108,7 +108,7 @@ impl Payload {
     /// The array's own file, if it has one, as from a store or a service; otherwise a copy.
     pub(super) fn of_array<T: Dtype>(array: &Array<T>) -> sys::Result<Payload> {
         let kind = Kind::array::<T>(array.shape());
-        if let Some(file) = array.file_alone() {
+        if let Some(file) = array.sealed_file().map(Segment::from) {
             return Ok(Payload {
                 kind,
                 is_text: false,
@@ -176,7 +176,7 @@ impl Payload {
     fn map<T: Dtype>(&self, shape: Shape) -> Result<Array<T>, String> {
         let file = Segment::reopen(self.file.as_raw_fd(), Access::ReadOnly)
             .map_err(|error| error.to_string())?;
-        Array::map_sealed(file, shape, ()).map_err(unusable)
+        Array::map_sealed(file.into(), shape, ()).map_err(unusable)
     }
 }
 

@@ -18,7 +18,7 @@ use super::message::{
 };
 use super::place;
 use crate::array::npy::Dtype;
-use crate::array::{Array, MapError, Shape};
+use crate::array::{Array, MapError};
 use crate::sys::packet::PacketSocket;
 use crate::sys::{Segment, effective_user};
 
@@ -161,7 +161,7 @@ impl Store {
         let extents = object.kind.extents_of::<T>();
         let extents = extents.ok_or_else(|| wrong(format!("an array of {}", T::NAME)))?;
         let shape = Kind::shape_of(extents).map_err(wrong)?;
-        Array::map_sealed(file, shape, lease).map_err(|error| unusable(name, error))
+        Array::map_sealed(file.into(), shape, lease).map_err(|error| unusable(name, error))
     }
 
     /// Maps the bytes of the object `name` of any kind, without a copy.
@@ -171,7 +171,7 @@ impl Store {
     /// [`StoreErrorKind::NoObject`].
     pub fn get_bytes(&self, name: &str) -> Result<(Object, Array<u8>), StoreError> {
         let (object, file, lease) = self.open(name)?;
-        let bytes = Array::map_sealed(file, Shape::from(object.bytes as usize), lease)
+        let bytes = Array::map_sealed(file.into(), object.bytes as usize, lease)
             .map_err(|error| unusable(name, error))?;
         Ok((object, bytes))
     }

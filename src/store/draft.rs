@@ -8,6 +8,7 @@ use super::error::StoreError;
 use super::kind::Kind;
 use super::message::Object;
 use crate::array::{Element, MemoryFile};
+use crate::sys::Segment;
 
 /// The bytes of an object that only this process has yet, zeros at first. Dereferences to them; they start at a page.
 ///
@@ -67,7 +68,8 @@ impl Draft {
 
     fn finish(self, name: &str, replace: bool) -> Result<Object, StoreError> {
         let file = self.file.seal()?;
-        self.store.publish(name, self.kind, replace, &file)
+        self.store
+            .publish(name, self.kind, replace, &Segment::from(file))
     }
 }
 

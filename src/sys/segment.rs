@@ -174,7 +174,6 @@ impl Segment {
     /// Makes content and length of a segment without a name final: no process can write, grow or shrink it any more.
     ///
     /// Fails with `EBUSY` while any process maps it for writing.
-    #[cfg(feature = "store")]
     pub fn seal(&self) -> Result<()> {
         let seals = Segment::FINAL | SealFlag::F_SEAL_SEAL;
         retry(|| fcntl(&*self.fd, FcntlArg::F_ADD_SEALS(seals)))

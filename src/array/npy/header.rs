@@ -136,12 +136,26 @@ pub(crate) fn extents(shape: &Shape) -> Vec<u64> {
     shape.dims().iter().map(|&extent| extent as u64).collect()
 }
 
-/// The header of an array, padded so that the elements start at a multiple of 64 bytes.
+/// The header of an array of any element type and number of dimensions, padded so that the elements, which follow it in
+/// row-major order, start at a multiple of 64 bytes. [`write_to`](super::write_to) writes it for arrays of this crate.
+///
+/// `descr` is NumPy's name of the element type with its byte order, such as `<f8`, and written as it is. `shape` has the
+/// extents, the outermost first, and none for a single number.
+///
+/// ```
+/// use arenite::array::npy;
+///
+/// let header = npy::encode_header("<c16", &[4, 1000]);
+/// assert_eq!(header.len() % 64, 0);
+/// let read = npy::Header::read(&header[..])?;
+/// assert_eq!((read.descr(), read.shape().dims()), ("<c16", &[4, 1000][..]));
+/// # Ok::<(), npy::NpyError>(())
+/// ```
 ///
 /// # Panics
 ///
 /// If `shape` has more than 2,000 extents, whose text would not fit.
-pub(crate) fn encode_header(descr: &str, shape: &[u64]) -> Vec<u8> {
+pub fn encode_header(descr: &str, shape: &[u64]) -> Vec<u8> {
     let extents: Vec<String> = shape.iter().map(u64::to_string).collect();
     // Python writes a tuple of one element with a comma.
     let comma = if extents.len() == 1 { "," } else { "" };
