@@ -27,8 +27,8 @@ without=()
 if [ "${ARENITE_SITE_RUST:-1}" = 0 ]; then
     without=(rust/)
 else
-    RUSTDOCFLAGS="-D warnings" cargo doc --quiet --target-dir "$kept" --no-deps --lib -p arenite -p arenite-image -p arenite-tables \
-        --features arenite/sandbox,arenite/store,arenite/tracing
+    RUSTDOCFLAGS="-D warnings" cargo doc --quiet --target-dir "$kept" --no-deps --lib -p arenite -p arenite-image -p arenite-store \
+        -p arenite-tables --features arenite/sandbox,arenite/tracing
     cp -r "$kept/doc" "$work/site/rust"
     echo '<meta http-equiv="refresh" content="0; url=arenite/index.html">' >"$work/site/rust/index.html"
 fi

@@ -97,8 +97,7 @@
 //! | read and write `.npy` | [`array::npy`] |
 //! | share memory with other processes without a copy | [`MemoryFile`](array::MemoryFile), [`Array::map_sealed`] |
 //! | read CSV, JSON and Parquet files into tables, and run kernels on their parts | the crate `arenite-tables` |
-//! | share arrays by name with other programs | `store` (feature `store`) |
-//! | let other programs call kernels | `service` (feature `store`) |
+//! | share arrays by name with other programs, let them call kernels | the crate `arenite-store` |
 //! | decode, resize and encode pictures | the crate `arenite-image` |
 //! | show progress and statistics | [`Engine::progress`], [`Engine::stats`] |
 //! | see afterwards what ran when, and what took long | [`Trace`]: events for a trace viewer, a report for a browser |
@@ -123,14 +122,11 @@
 //! | `supervisor` | queue, policies, monitor, recovery |
 //! | `engine` | the public API: [`engine`] |
 //! | `platform` | what this system offers an engine: [`platform`] |
-//! | `store` | named objects for all programs of a user |
-//! | `service` | kernels that other programs of a user call |
 //!
 //! # Features
 //!
 //! - `ndarray` (default): arrays as views of [`ndarray`](https://docs.rs/ndarray), and arrays from them.
 //! - `sandbox`: workers without rights, `Builder::sandbox`.
-//! - `store`: named arrays that all programs of a user can map, module `store`; kernels that they can call, `service`.
 //! - `tracing`: events of the [`tracing`](https://docs.rs/tracing) crate in kernels arrive at [`Builder::on_log`] with
 //!   level and target, and at the program's subscriber, if there is one, as events of the target `arenite::worker`.
 //!   Spans stay in the worker.
@@ -160,12 +156,6 @@ mod link;
 #[cfg(not(arenite_loom))]
 #[forbid(unsafe_code)]
 pub mod platform;
-#[cfg(all(feature = "store", not(arenite_loom)))]
-#[forbid(unsafe_code)]
-pub mod service;
-#[cfg(all(feature = "store", not(arenite_loom)))]
-#[forbid(unsafe_code)]
-pub mod store;
 #[cfg(not(arenite_loom))]
 #[deny(unsafe_code)]
 mod supervisor;
@@ -225,9 +215,3 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guide.md")]
 struct Guide;
-#[cfg(all(doctest, feature = "store"))]
-#[doc = include_str!("../docs/store.md")]
-struct StoreGuide;
-#[cfg(all(doctest, feature = "store"))]
-#[doc = include_str!("../docs/service.md")]
-struct ServiceGuide;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use arenite::Engine;
-use arenite::service::{Client, Service, connect};
+use arenite_store::service::{Client, Service, connect};
 
 use super::child::{Child, Role};
 use super::{BenchError, work};

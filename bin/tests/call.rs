@@ -8,9 +8,9 @@ use std::process::{Command, Output};
 use std::thread::JoinHandle;
 
 use arenite::array::npy;
-use arenite::service::{Service, ServiceError};
-use arenite::store::{Server, Stopper, connect};
 use arenite::{Array, Bytes, Engine};
+use arenite_store::service::{Service, ServiceError};
+use arenite_store::{Server, Stopper, connect};
 use tempfile::TempDir;
 
 struct World {

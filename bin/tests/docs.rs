@@ -7,9 +7,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use arenite::service::Service;
-use arenite::store::Stopper;
 use arenite::{Array, Engine};
+use arenite_store::Stopper;
+use arenite_store::service::Service;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()

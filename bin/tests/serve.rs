@@ -537,7 +537,7 @@ fn top_shows_the_memory_of_removed_objects_in_a_line_of_its_own() {
     world.npy("a.npy", &Array::from_slice(&[1.0; 10_000]));
     world.run("put large a.npy");
     let socket = world.0.path().join("arenite/main.sock");
-    let store = arenite::store::connect(socket.to_str().unwrap()).unwrap();
+    let store = arenite_store::connect(socket.to_str().unwrap()).unwrap();
     let held = store.get::<f32>("large").unwrap();
     world.run("rm large");
     let view = world.run("top");

@@ -1,4 +1,4 @@
-"""The right to serve a name: `Claim`. `src/store/place.rs` implements the same protocol for stores."""
+"""The right to serve a name, as `store/src/place.rs` has it for stores: `Claim`."""
 
 from __future__ import annotations
 

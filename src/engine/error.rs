@@ -161,5 +161,5 @@ any_error! {
     ActorName(ActorNameError), "An actor's name is taken or unknown.";
     Trace(TraceError), "A trace cannot be written.";
     Io(std::io::Error), "A file cannot be read or written.";
-    Other(Box<dyn std::error::Error + Send + Sync>), "Of a module above this one: a store, a service, a table.";
+    Other(Box<dyn std::error::Error + Send + Sync>), "Of a crate that uses this one: a store, a service, a table.";
 }

@@ -24,10 +24,6 @@ pub mod inject;
 pub mod limits;
 mod map;
 pub mod oom;
-#[cfg_attr(
-    not(feature = "store"),
-    allow(dead_code, reason = "the store uses all of it")
-)]
 pub mod packet;
 pub mod pipe;
 pub mod probe;

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 
-use arenite::store::{Store, StoreErrorKind, connect};
+use arenite_store::{Store, StoreErrorKind, connect};
 use nix::sys::resource::{Resource, setrlimit};
 
 use crate::harness::{case, tests, wait_until};

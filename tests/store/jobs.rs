@@ -6,8 +6,8 @@ use std::path::Path;
 
 use arenite::array::npy;
 use arenite::raw::{Buffer, Buffers, Received};
-use arenite::store::Kind;
 use arenite::{Array, Graph, JobErrorKind, Rejection, Sandbox, SandboxReport, WorkerExit};
+use arenite_store::Kind;
 
 use crate::harness::programs::{Program, say};
 use crate::harness::{Lab, tests, wait_until};
@@ -447,7 +447,7 @@ fn a_program_that_forbids_it() {
 /// A program that no other may look into.
 pub fn undumpable() {
     nix::sys::prctl::set_dumpable(false).unwrap();
-    let store = arenite::store::connect(&std::env::var(SOCKET).unwrap()).unwrap();
+    let store = arenite_store::connect(&std::env::var(SOCKET).unwrap()).unwrap();
     let array = store.get::<f32>("table").unwrap();
     let lab = Lab::new(1);
     let job = lab.submit(sum_of, (&array,));

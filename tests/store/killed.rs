@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use arenite::store::{Store, StoreErrorKind, connect};
+use arenite_store::{Store, StoreErrorKind, connect};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -127,7 +127,7 @@ fn a_server_killed_at_any_moment_can_be_replaced() {
                 Err(error) => break error,
             }
         };
-        let error: arenite::store::StoreError = error;
+        let error: arenite_store::StoreError = error;
         assert_eq!(error.kind(), StoreErrorKind::NotRunning, "{error}");
         killer.join().unwrap();
         server.wait().assert_killed();

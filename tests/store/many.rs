@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use arenite::Array;
-use arenite::store::{Kind, connect};
+use arenite_store::{Kind, connect};
 
 use crate::harness::programs::{may_have_own_shm, own_shm};
 use crate::harness::{case, tests};

@@ -1,8 +1,8 @@
 //! Servers killed between the steps of a request.
 
 use arenite::points::{Board, Fault, POINTS, Side, VARIABLE};
-use arenite::service::ServiceErrorKind;
-use arenite::store::{Kind, Store, StoreError, StoreErrorKind};
+use arenite_store::service::ServiceErrorKind;
+use arenite_store::{Kind, Store, StoreError, StoreErrorKind};
 
 use crate::harness::{case, tests};
 use crate::programs::{Home, array};

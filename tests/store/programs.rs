@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use arenite::Array;
-use arenite::store::{Kind, Server, Store, connect};
+use arenite_store::{Kind, Server, Store, connect};
 use tempfile::TempDir;
 
 use crate::harness::programs::{Program, Scenario, pause, say};

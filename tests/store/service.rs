@@ -6,9 +6,9 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use arenite::service::{Call, Client, Payload, Service, ServiceErrorKind, Value, connect};
-use arenite::store::StoreErrorKind;
 use arenite::{Array, ArrayMut, Bytes, Engine};
+use arenite_store::StoreErrorKind;
+use arenite_store::service::{Call, Client, Payload, Service, ServiceErrorKind, Value, connect};
 use nix::sys::stat::Mode;
 use serde_json::{Value as Json, json};
 
@@ -765,10 +765,10 @@ fn a_client_that_does_not_read_is_disconnected() {
 fn names_are_those_of_stores_too() {
     let served = Served::new(1);
     let socket = served.home.socket();
-    let error = arenite::store::connect(&socket).unwrap_err();
+    let error = arenite_store::connect(&socket).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Protocol);
     assert!(error.to_string().contains("is a service"), "{error}");
-    let error = arenite::store::Server::bind(&socket).unwrap_err();
+    let error = arenite_store::Server::bind(&socket).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::AlreadyRunning);
     let error = Service::new(Engine::inline()).run(&socket).unwrap_err();
     assert_eq!(error.kind(), ServiceErrorKind::AlreadyRunning);

@@ -308,7 +308,7 @@ fn board() -> Option<&'static Board> {
 }
 
 /// Counts a passing of the point and injects its fault, if armed.
-pub(crate) fn pass(index: usize) {
+pub fn pass(index: usize) {
     let Some(board) = board() else { return };
     let line = &board.0.lines[index];
     let nth = line.passed.fetch_add(1, SeqCst) + 1;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use arenite::array::npy;
-use arenite::service::{Payload, ServiceError, ServiceErrorKind, Value, connect};
-use arenite::store::{Kind, StoreErrorKind, service_status, services};
+use arenite_store::service::{Payload, ServiceError, ServiceErrorKind, Value, connect};
+use arenite_store::{Kind, StoreErrorKind, service_status, services};
 use clap::Args;
 use serde_json::json;
 
@@ -20,7 +20,7 @@ use crate::text::{one_line, reason, show_path};
 
 /// Call a kernel of a service
 ///
-/// A service is a program that offers kernels under a name: arenite::service in Rust, Executor.serve() in Python. Without
+/// A service is a program that offers kernels under a name: arenite_store::service in Rust, Executor.serve() in Python. Without
 /// a kernel, the service's kernels are listed; without a service, the services that run.
 #[derive(Args, Debug)]
 #[command(after_help = "\

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arenite::array::npy;
-use arenite::store::{Kind, Object};
+use arenite_store::{Kind, Object};
 use clap::{Args, ValueEnum};
 
 use super::table::objects;
@@ -105,7 +105,7 @@ pub(super) fn put(args: &PutArgs) -> Result<(), Failure> {
 
 /// Copy an object of a store to a file
 ///
-/// An array becomes a `.npy` file. Programs that want the object itself map it: arenite::store in Rust,
+/// An array becomes a `.npy` file. Programs that want the object itself map it: arenite_store in Rust,
 /// arenite.connect() in Python.
 #[derive(Args, Debug)]
 #[command(after_help = "Exit codes: 0 done, 1 not (no such object), 2 wrong usage or no server.")]

@@ -10,7 +10,7 @@ mod top;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
-use arenite::store::{Store, StoreError, StoreErrorKind, connect};
+use arenite_store::{Store, StoreError, StoreErrorKind, connect};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 

@@ -6,7 +6,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use arenite::store::Server;
+use arenite_store::Server;
 use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
@@ -41,7 +41,7 @@ the store is served already.";
 
 /// Serve named arrays in shared memory to all programs of this user
 ///
-/// Programs put and map arrays by name with `arenite put`, `get`, `ls`, `rm` and `top`, with arenite::store in Rust and
+/// Programs put and map arrays by name with `arenite put`, `get`, `ls`, `rm` and `top`, with arenite_store in Rust and
 /// arenite.connect() in Python. What is mapped is neither copied nor can it change.
 #[derive(Args, Debug)]
 #[command(after_long_help = DETAILS)]

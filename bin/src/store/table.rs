@@ -1,7 +1,7 @@
 //! Tables of text: objects, clients and kernels.
 
-use arenite::service::KernelInfo;
-use arenite::store::{Client, Object};
+use arenite_store::service::KernelInfo;
+use arenite_store::{Client, Object};
 
 use crate::text::{show_bytes, show_name};
 

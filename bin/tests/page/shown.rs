@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use arenite::service::Service;
 use arenite::{Array, Engine};
+use arenite_store::service::Service;
 use serde_json::{Value, json};
 
 use crate::world::{World, status, until};
@@ -128,7 +128,7 @@ fn a_service_of_this_project_is_shown() {
         .unwrap();
     let stopper = service.stopper();
     let running = std::thread::spawn(|| service.run());
-    let client = arenite::service::connect(socket.to_str().unwrap()).unwrap();
+    let client = arenite_store::service::connect(socket.to_str().unwrap()).unwrap();
     let photo = Array::from_slice(&[1_u8, 2]);
     client
         .call::<Array<u8>>("brighten", (&photo, 1_u8))

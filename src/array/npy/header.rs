@@ -121,18 +121,18 @@ pub(super) fn encode<T: Dtype>(shape: &Shape) -> Vec<u8> {
 }
 
 /// NumPy's name of `T` with its byte order, such as `<f8`.
-pub(crate) fn descr<T: Dtype>() -> String {
+fn descr<T: Dtype>() -> String {
     let order = if size_of::<T>() == 1 { '|' } else { '<' };
     format!("{order}{}", T::NAME)
 }
 
 /// Whether elements that NumPy calls `name`, without a byte order, are read as `T`. Booleans are read as `u8`.
-pub(crate) fn is_read_as<T: Dtype>(name: &str) -> bool {
+fn is_read_as<T: Dtype>(name: &str) -> bool {
     name == T::NAME || (name, T::NAME) == ("b1", "u1")
 }
 
 /// The extents of a shape as they are written to files.
-pub(crate) fn extents(shape: &Shape) -> Vec<u64> {
+fn extents(shape: &Shape) -> Vec<u64> {
     shape.dims().iter().map(|&extent| extent as u64).collect()
 }
 

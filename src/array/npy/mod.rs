@@ -38,8 +38,6 @@ use memmap2::Mmap;
 
 pub use error::NpyError;
 pub use header::{Header, encode_header};
-#[cfg(feature = "store")]
-pub(crate) use header::{descr, extents, is_read_as};
 
 use super::memory::{self, SealedMemory};
 use super::{AllocError, Array, ArrayMut, Element, Shape};

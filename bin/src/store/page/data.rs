@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use arenite::store::{
+use arenite_store::{
     Client, Object, StoreError, StoreErrorKind, StoreInfo, connect, service_status, services,
     socket_path,
 };

@@ -1,8 +1,8 @@
 //! Kernels that other programs of the same user call: a program with an engine offers them under a name.
 //!
 //! ```no_run
-//! use arenite::service::Service;
 //! use arenite::{Array, Engine};
+//! use arenite_store::service::Service;
 //!
 //! fn brighten(photo: &Array<u8>, by: u8) -> Array<u8> {
 //!     Array::from_fn(photo.shape(), |i| photo[i].saturating_add(by))
@@ -21,16 +21,16 @@
 //! ```no_run
 //! use arenite::Array;
 //!
-//! let service = arenite::service::connect("photos")?;
+//! let service = arenite_store::service::connect("photos")?;
 //! let photo = Array::from_slice(&[1_u8, 2, 250]);
 //! let bright: Array<u8> = service.call("brighten", (&photo, 10_u8)).wait()?;
 //! assert_eq!(bright[..], [11, 12, 255]);
-//! # Ok::<(), arenite::service::ServiceError>(())
+//! # Ok::<(), arenite_store::service::ServiceError>(())
 //! ```
 //!
-//! Arrays travel as sealed memory files, which both ends map: an argument is copied into one once, and so is a result. A
-//! call that crashes, hangs beyond its deadline or runs out of memory fails alone, with its cause. When a client ends, its
-//! calls end. Clients take turns, and each has a limited number of open calls.
+//! Arrays travel as sealed memory files, which both ends map: an argument is copied into one once, and so is a result.
+//! A call that crashes, hangs beyond its deadline or runs out of memory fails alone, with its cause. When a client
+//! ends, its calls end. Clients take turns, and each has a limited number of open calls.
 //!
 //! docs/service-protocol.md describes the messages for clients in other languages.
 

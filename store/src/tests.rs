@@ -1,11 +1,14 @@
 //! A server on a thread of its own, and clients in this process. tests/store has them as processes, and kills them.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::os::unix::fs::PermissionsExt;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arenite::Array;
 use tempfile::TempDir;
 
 use super::message::{Answer, Failure, FailureCode};
@@ -14,8 +17,7 @@ use super::{
     Kind, Server, Store, StoreError, StoreErrorKind, StoreInfo, connect, service_status,
     socket_path,
 };
-use crate::array::Array;
-use crate::sys::Segment;
+use crate::sys::file;
 use crate::sys::packet::PacketSocket;
 
 /// A running server; ended on drop.
@@ -295,15 +297,16 @@ fn names_of_stores_and_objects_are_checked() {
 fn what_is_no_object_is_refused() {
     let running = Running::new(|server| server);
     let store = running.connect();
-    let refused = |kind: Kind, file: &Segment| {
-        let error = store.publish("a", kind, false, file).unwrap_err();
+    let refused = |kind: Kind, file: &File| {
+        let sent = store.publish("a", kind, false, file.as_fd());
+        let error = sent.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::BadObject, "{error}");
         error.to_string()
     };
-    let file = Segment::create_memfd("test", true).unwrap();
-    file.write_at(&[7; 100_000], 0).unwrap();
+    let file = file::create("test").unwrap();
+    file.write_all_at(&[7; 100_000], 0).unwrap();
     assert!(refused(Kind::Bytes, &file).contains("can still be changed"));
-    file.seal().unwrap();
+    file::seal(&file).unwrap();
     assert!(refused(Kind::array::<u8>(99_999), &file).contains("100000 bytes for array |u1 99999"));
     let dtype = |dtype: &str| Kind::Array {
         dtype: dtype.to_owned(),
@@ -322,19 +325,18 @@ fn what_is_no_object_is_refused() {
     assert!(refused(shape(vec![u64::MAX, 4]), &file).contains("does not fit"));
     assert!(refused(shape(vec![1; 65]), &file).contains("dimensions"));
 
-    let sparse = Segment::create_memfd("test", true).unwrap();
+    let sparse = file::create("test").unwrap();
     sparse.set_len(1 << 20).unwrap();
-    sparse.seal().unwrap();
+    file::seal(&sparse).unwrap();
     assert!(refused(Kind::Bytes, &sparse).contains("have memory"));
 
     let plain = tempfile::tempfile().unwrap();
-    assert!(refused(Kind::Bytes, &Segment::from_fd(plain.into())).contains("memory file"));
+    assert!(refused(Kind::Bytes, &plain).contains("memory file"));
     assert_eq!(info(&store).objects, 0);
     // An array without dimensions is one number.
-    let one = Segment::create_memfd("test", true).unwrap();
-    one.write_at(&[1], 0).unwrap();
-    one.seal().unwrap();
-    store.publish("a", shape(Vec::new()), false, &one).unwrap();
+    let one = file::sealed_copy("test", &[1]).unwrap();
+    let kind = shape(Vec::new());
+    store.publish("a", kind, false, one.as_fd()).unwrap();
 }
 
 #[test]

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::io;
 
+use arenite::{JobError, JobErrorKind, JobLimit, WorkerExit, escape_text};
+
 use super::message::{ErrorCode, Failure};
-use crate::engine::{JobError, JobErrorKind, JobLimit, WorkerExit};
-use crate::store::{StoreError, StoreErrorKind};
-use crate::sys::{self, debug_as_text};
-use crate::trace::escape::escape_text;
+use crate::sys;
+use crate::{StoreError, StoreErrorKind};
 
 /// Why a call gave no value, or a service cannot be served or reached. Displays as a sentence that says what to do.
 #[derive(Clone)]
@@ -196,9 +196,14 @@ impl fmt::Display for ServiceError {
     }
 }
 
-debug_as_text!(ServiceError);
+// As `unwrap` and a `main` that returns the error show it.
+impl fmt::Debug for ServiceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
-impl From<ServiceError> for crate::Error {
+impl From<ServiceError> for arenite::Error {
     fn from(error: ServiceError) -> Self {
         Self::Other(Box::new(error))
     }

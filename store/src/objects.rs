@@ -114,8 +114,8 @@ impl<F> Objects<F> {
         }))
     }
 
-    /// Adds an object that was [checked](Objects::check), or puts it in the place of the one that has its name. Returns it,
-    /// and the other one.
+    /// Adds an object that was [checked](Objects::check), or puts it in the place of the one that has its name. Returns
+    /// it, and the other one.
     pub(super) fn insert(
         &mut self,
         name: &str,

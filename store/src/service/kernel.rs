@@ -4,15 +4,15 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use arenite::array::npy::Dtype;
+use arenite::engine::Killer;
+use arenite::kernel::{Arg, Args, Kernel, Param, Params, Reply};
+use arenite::{ArenaFull, Array, ArrayMut, Bytes, Engine, Job, Scalar};
+
 use super::convert::{FromValue, IntoValue, ValueType};
 use super::error::ServiceError;
 use super::message::{ErrorCode, Failure};
 use super::value::Value;
-use crate::arena::ArenaFull;
-use crate::array::npy::Dtype;
-use crate::array::{Array, ArrayMut};
-use crate::engine::{Engine, Job, Killer};
-use crate::kernel::{Arg, Args, Bytes, Kernel, Param, Params, Reply, for_each_arity};
 
 /// A parameter of a kernel that a call from another program can fill: `bool`, numbers of up to 64 bits, `&str`,
 /// [`&Bytes`](Bytes), `&Array<T>`, `&[T]`, `&[Array<T>]` and `ArrayMut<T>` of numbers, `[S; N]`.
@@ -47,7 +47,7 @@ as_they_are!(bool u8 u16 u32 u64 usize i8 i16 i32 i64 isize f32 f64);
 impl<S, const N: usize> ServiceParam for [S; N]
 where
     S: FromValue,
-    [S; N]: Param + crate::kernel::Scalar + Arg<'static, [S; N]>,
+    [S; N]: Param + Scalar + Arg<'static, [S; N]>,
 {
     type Received = [S; N];
     type Owned = [S; N];
@@ -81,14 +81,20 @@ impl<T: Dtype> ServiceParam for &Array<T> {
     }
 }
 
-impl<T: Dtype> ServiceParam for &[T] {
-    type Received = Array<T>;
-    type Owned = Array<T>;
-    // Workers map the file, too.
-    fn bring(received: Array<T>, _: &Engine) -> Result<Array<T>, ArenaFull> {
-        Ok(received)
-    }
+/// One by one: for all `T: Dtype`, slices of numbers and slices of arrays might be the same type one day.
+macro_rules! slices {
+    ($($t:ty)*) => { $(
+        impl ServiceParam for &[$t] {
+            type Received = Array<$t>;
+            type Owned = Array<$t>;
+            // Workers map the file, too.
+            fn bring(received: Array<$t>, _: &Engine) -> Result<Array<$t>, ArenaFull> {
+                Ok(received)
+            }
+        }
+    )* };
 }
+slices!(u8 u16 u32 u64 i8 i16 i32 i64 f32 f64);
 
 impl<T: Dtype> ServiceParam for &[Array<T>] {
     type Received = Vec<Array<T>>;
@@ -136,7 +142,7 @@ impl From<ArenaFull> for Refused {
 }
 
 macro_rules! impl_params {
-    ($($p:ident $a:ident $x:ident $i:tt),*) => {
+    ($($p:ident $x:ident $i:tt),*) => {
         impl<$($p: ServiceParam),*> ServiceParams for ($($p,)*) {
             type Owned = ($($p::Owned,)*);
             fn type_names() -> Vec<String> {
@@ -157,7 +163,16 @@ macro_rules! impl_params {
         }
     };
 }
-for_each_arity!(impl_params);
+// As many parameters as a kernel may have.
+impl_params! {}
+impl_params! { P0 x0 0 }
+impl_params! { P0 x0 0, P1 x1 1 }
+impl_params! { P0 x0 0, P1 x1 1, P2 x2 2 }
+impl_params! { P0 x0 0, P1 x1 1, P2 x2 2, P3 x3 3 }
+impl_params! { P0 x0 0, P1 x1 1, P2 x2 2, P3 x3 3, P4 x4 4 }
+impl_params! { P0 x0 0, P1 x1 1, P2 x2 2, P3 x3 3, P4 x4 4, P5 x5 5 }
+impl_params! { P0 x0 0, P1 x1 1, P2 x2 2, P3 x3 3, P4 x4 4, P5 x5 5, P6 x6 6 }
+impl_params! { P0 x0 0, P1 x1 1, P2 x2 2, P3 x3 3, P4 x4 4, P5 x5 5, P6 x6 6, P7 x7 7 }
 
 /// How a call becomes a job.
 pub(super) struct Submission<'a> {

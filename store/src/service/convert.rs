@@ -1,11 +1,11 @@
 //! Between Rust types and [`Value`]s: [`IntoValue`] and [`FromValue`].
 
+use arenite::array::npy::Dtype;
+use arenite::{Array, ArrayMut, Bytes};
+
 use super::error::{ServiceError, ServiceErrorKind};
 use super::value::{MAX_FILES, Payload, Value};
-use crate::array::npy::Dtype;
-use crate::array::{Array, ArrayMut};
-use crate::kernel::Bytes;
-use crate::store::Kind;
+use crate::Kind;
 
 /// A type whose values travel between programs, with the name that signatures give it.
 pub trait ValueType {
@@ -14,8 +14,8 @@ pub trait ValueType {
 }
 
 /// What becomes a [`Value`]: an argument of a [call](super::Client::call), or a kernel's result. Implemented for `()`,
-/// `bool`, numbers of up to 64 bits, texts, [`Bytes`], arrays of numbers, and for `Option`s, `Vec`s, `[T; N]` and tuples
-/// of these.
+/// `bool`, numbers of up to 64 bits, texts, [`Bytes`], arrays of numbers, and for `Option`s, `Vec`s, `[T; N]` and
+/// tuples of these.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not travel between programs",
     note = "arguments and results of a service: `()`, `bool`, numbers of up to 64 bits, `&str`, `String`, `Bytes`, `Array<T>` of numbers, and `Option`, `Vec`, `[T; N]` and tuples of these"

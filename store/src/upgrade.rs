@@ -1,12 +1,13 @@
 //! Objects that survive a restart of the server: kept by the descriptor store of a service manager.
 //!
-//! systemd keeps descriptors for a service with `FileDescriptorStoreMax=`, and says how many with the variable `FDSTORE`.
-//! Each object is sent as two of them: its file as `arenite-N`, then a description as `arenite-N-about`, which also has the
-//! bytes of a small object. The next server finds them behind its sockets (`LISTEN_FDNAMES`). It takes those that have
-//! both, so an object that was being added or removed when the server died is there as a whole or not at all.
+//! systemd keeps descriptors for a service with `FileDescriptorStoreMax=`, and says how many with the variable
+//! `FDSTORE`. Each object is sent as two of them: its file as `arenite-N`, then a description as `arenite-N-about`,
+//! which also has the bytes of a small object. The next server finds them behind its sockets (`LISTEN_FDNAMES`). It
+//! takes those that have both, so an object that was being added or removed when the server died is there as a whole or
+//! not at all.
 
 use std::collections::HashMap;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -15,11 +16,10 @@ use std::time::Duration;
 
 use super::error::StoreError;
 use super::message::Object;
-use super::place;
 use super::sealed::{self, FileProblem};
 use super::server::Content;
 use crate::sys::packet::PacketSocket;
-use crate::sys::{self, Segment};
+use crate::sys::{self, file, passed};
 
 /// systemd reads its messages at once, unless it is overloaded.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -74,7 +74,8 @@ impl Keeper {
         let pending = Arc::new(AtomicUsize::new(0));
         let done = Arc::clone(&pending);
         let builder = std::thread::Builder::new().name("arenite-keeper".to_owned());
-        let thread = sys::process::start_thread(builder, move || manager.run(receiver, &done))
+        let thread = builder
+            .spawn(move || manager.run(receiver, &done))
             .map_err(|error| StoreError::io("cannot start a thread", &error))?;
         Ok(Some(Keeper {
             tasks,
@@ -153,13 +154,11 @@ impl Manager {
             );
             return Ok(());
         }
-        let about = Segment::create_memfd("arenite-about", false)?;
         // It consists of texts and numbers.
         let mut text = serde_json::to_vec(object).unwrap_or_default();
         text.push(b'\n');
         text.extend(small);
-        about.set_len(text.len() as u64)?;
-        about.write_at(&text, 0)?;
+        let about = file::sealed_copy("arenite-about", &text)?;
         let id = object.id;
         self.kept.insert(id, count);
         if let Some(file) = file {
@@ -209,7 +208,7 @@ pub(super) fn kept() -> Kept {
     let mut files: HashMap<u64, OwnedFd> = HashMap::new();
     let mut about: HashMap<u64, OwnedFd> = HashMap::new();
     let mut kept = Kept::default();
-    for (name, file) in place::passed_by_name(|name| number_in(name).is_some()) {
+    for (name, file) in passed::take_named(|name| number_in(name).is_some()) {
         let Some((id, is_about)) = number_in(&name) else {
             continue;
         };
@@ -241,18 +240,13 @@ fn number_in(name: &str) -> Option<(u64, bool)> {
 }
 
 fn read(id: u64, about: OwnedFd, file: Option<OwnedFd>) -> sys::Result<Option<(Object, Content)>> {
-    let about = Segment::from_fd(about);
-    let len = about.stat()?.len;
+    let len = file::stat(&about)?.len;
     if len > MAX_ABOUT {
         return Ok(None);
     }
     let mut text = vec![0; len as usize];
-    let mut done = 0;
-    while done < text.len() {
-        match about.read_at(&mut text[done..], done as i64)? {
-            0 => return Ok(None),
-            count => done += count,
-        }
+    if file::read(&about, &mut text)? < text.len() {
+        return Ok(None);
     }
     let Some(end) = text.iter().position(|&byte| byte == b'\n') else {
         return Ok(None);
@@ -261,14 +255,11 @@ fn read(id: u64, about: OwnedFd, file: Option<OwnedFd>) -> sys::Result<Option<(O
         return Ok(None);
     };
     let (content, len) = match file {
-        Some(file) => {
-            let file = Segment::from_fd(file);
-            match sealed::length(&file, &object.kind) {
-                Ok(len) => (Content::File(file), len),
-                Err(FileProblem::Bad(_)) => return Ok(None),
-                Err(FileProblem::Limit(error)) => return Err(error),
-            }
-        }
+        Some(file) => match sealed::length(&file, &object.kind) {
+            Ok(len) => (Content::File(file), len),
+            Err(FileProblem::Bad(_)) => return Ok(None),
+            Err(FileProblem::Limit(error)) => return Err(error),
+        },
         None => {
             let bytes = &text[end + 1..];
             (Content::Here(bytes.into()), bytes.len() as u64)

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use nix::errno::Errno;
+use rustix::io::Errno;
 
 use crate::sys::effective_user;
 use crate::sys::packet::{PacketSocket, Peer};
@@ -28,7 +28,7 @@ impl Door {
     ) -> Option<(PacketSocket, Peer)> {
         let socket = match listener.accept() {
             Ok(socket) => socket?,
-            Err(error) if matches!(error.errno(), Errno::EMFILE | Errno::ENFILE) => {
+            Err(error) if matches!(error.errno(), Errno::MFILE | Errno::NFILE) => {
                 // Otherwise the client would wait, and the server would spin.
                 self.spare = None;
                 if let Ok(Some(socket)) = listener.accept() {

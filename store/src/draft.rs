@@ -2,20 +2,21 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::os::fd::AsFd;
+
+use arenite::array::{Element, MemoryFile};
 
 use super::client::Store;
 use super::error::StoreError;
 use super::kind::Kind;
 use super::message::Object;
-use crate::array::{Element, MemoryFile};
-use crate::sys::Segment;
 
 /// The bytes of an object that only this process has yet, zeros at first. Dereferences to them; they start at a page.
 ///
 /// Publishing copies nothing. A draft that is dropped, or whose process ends, leaves nothing behind.
 ///
 /// ```no_run
-/// use arenite::store::{Kind, connect};
+/// use arenite_store::{Kind, connect};
 ///
 /// let store = connect("main")?;
 /// let mut draft = store.draft(Kind::array::<f32>([1000, 3]), 1000 * 3 * 4)?;
@@ -23,7 +24,7 @@ use crate::sys::Segment;
 ///     *value = i as f32;
 /// }
 /// draft.publish("points")?;
-/// # Ok::<(), arenite::store::StoreError>(())
+/// # Ok::<(), arenite_store::StoreError>(())
 /// ```
 pub struct Draft {
     store: Store,
@@ -68,8 +69,7 @@ impl Draft {
 
     fn finish(self, name: &str, replace: bool) -> Result<Object, StoreError> {
         let file = self.file.seal()?;
-        self.store
-            .publish(name, self.kind, replace, &Segment::from(file))
+        self.store.publish(name, self.kind, replace, file.as_fd())
     }
 }
 

@@ -1,7 +1,12 @@
 //! What another process has sent as a file for an object: is it one?
 
+use std::os::fd::AsFd;
+
 use super::kind::Kind;
-use crate::sys::{self, Segment};
+use crate::sys::{self, file};
+
+/// Bytes of a huge page.
+const HUGE: u64 = 2 << 20;
 
 /// Why a file cannot be that of an object.
 #[derive(Debug)]
@@ -14,9 +19,9 @@ pub(crate) enum FileProblem {
 
 /// The length in bytes of a memory file that nobody can change or truncate, which holds an object of this kind and has
 /// memory for all of it, so that reading it cannot fail.
-pub(crate) fn length(file: &Segment, kind: &Kind) -> Result<u64, FileProblem> {
+pub(crate) fn length(sent: impl AsFd, kind: &Kind) -> Result<u64, FileProblem> {
     let bad = |message: String| Err(FileProblem::Bad(message));
-    match file.is_sealed() {
+    match file::is_sealed(&sent) {
         Ok(true) => {}
         Ok(false) => {
             return bad(
@@ -29,12 +34,12 @@ pub(crate) fn length(file: &Segment, kind: &Kind) -> Result<u64, FileProblem> {
             return bad("the descriptor is none of a memory file (memfd_create)".to_owned());
         }
     }
-    let stat = file.stat().map_err(FileProblem::Limit)?;
+    let stat = file::stat(&sent).map_err(FileProblem::Limit)?;
     if let Some(problem) = kind.problem(stat.len) {
         return bad(problem);
     }
     // More would not be counted; a huge page may end behind the file.
-    if stat.blocks > stat.len.next_multiple_of(sys::HUGE as u64) {
+    if stat.blocks > stat.len.next_multiple_of(HUGE) {
         return bad(format!(
             "{} bytes of memory for a file of {}: allocate no more than its length",
             stat.blocks, stat.len

@@ -4,11 +4,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arenite::engine::Killer;
+
 use super::message::{ClientStatus, ErrorCode, Failure, FailureStatus, KernelCounts};
 use super::turns::Turns;
 use super::value::Value;
-use crate::engine::Killer;
-use crate::store::place::now;
+use crate::place::now;
 use crate::sys::packet::PacketSocket;
 
 /// Failures that the status lists.
@@ -208,8 +209,8 @@ impl State {
         Some(Arc::clone(&connected.socket))
     }
 
-    /// Cancels a call. One that has not begun is returned, to be answered by the caller; the worker of one that runs is to
-    /// be killed.
+    /// Cancels a call. One that has not begun is returned, to be answered by the caller; the worker of one that runs is
+    /// to be killed.
     pub(super) fn cancel(&mut self, client: u64, id: u64) -> (Option<Waiting>, Option<Killer>) {
         if let Some(call) = self.turns.remove(client, |call| call.id == id) {
             self.kernels[call.kernel].queued -= 1;

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::io;
 
+use arenite::engine::SystemError;
+use arenite::escape_text;
+
 use super::message::{Failure, FailureCode};
 use crate::sys;
-use crate::sys::debug_as_text;
-use crate::trace::escape::escape_text;
 
 /// Why a call to a store failed. Displays as a sentence that says what to do.
 #[derive(Clone)]
@@ -74,6 +75,12 @@ impl From<sys::Error> for StoreError {
     }
 }
 
+impl From<SystemError> for StoreError {
+    fn from(error: SystemError) -> StoreError {
+        StoreError::new(StoreErrorKind::System, error.to_string())
+    }
+}
+
 impl From<Failure> for StoreError {
     fn from(failure: Failure) -> StoreError {
         let kind = match (failure.error, failure.full) {
@@ -101,9 +108,14 @@ impl fmt::Display for StoreError {
     }
 }
 
-debug_as_text!(StoreError);
+// As `unwrap` and a `main` that returns the error show it.
+impl fmt::Debug for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
-impl From<StoreError> for crate::Error {
+impl From<StoreError> for arenite::Error {
     fn from(error: StoreError) -> Self {
         Self::Other(Box::new(error))
     }

@@ -1,17 +1,17 @@
-//! Where stores and services are found: a socket for each name, in a folder that only this user can enter, or at a path of the
-//! caller's choice.
+//! Where stores and services are found: a socket for each name, in a folder that only this user can enter, or at a path
+//! of the caller's choice.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::fs::OFlags;
+
 use super::error::{StoreError, StoreErrorKind};
-use crate::sys::effective_user;
-use crate::sys::packet::{PacketSocket, inherited};
+use crate::sys::packet::PacketSocket;
+use crate::sys::{effective_user, passed};
 
 /// The folder of the sockets: `$XDG_RUNTIME_DIR/arenite`, or `/tmp/arenite-UID` where that is not set.
 pub(super) fn folder() -> PathBuf {
@@ -54,38 +54,6 @@ pub(crate) struct Claim {
     passed: Option<PacketSocket>,
 }
 
-/// The first descriptor that a service manager passes.
-const FIRST_PASSED: i32 = 3;
-
-/// The socket at this path that a service manager such as systemd passed to this process (`LISTEN_FDS`), if it did.
-fn passed(path: &Path) -> Option<PacketSocket> {
-    let number = |name| std::env::var(name).ok()?.parse::<i32>().ok();
-    if number("LISTEN_PID").map(i32::cast_unsigned) != Some(std::process::id()) {
-        return None;
-    }
-    let count = number("LISTEN_FDS")?.max(0);
-    (FIRST_PASSED..FIRST_PASSED + count).find_map(|fd| PacketSocket::inherited(fd, path))
-}
-
-/// The descriptors with names for which `is_wanted` holds that a service manager passed to this process
-/// (`LISTEN_FDNAMES`). Nothing when it is asked again: they have an owner then.
-pub(super) fn passed_by_name(is_wanted: impl Fn(&str) -> bool) -> Vec<(String, OwnedFd)> {
-    static TAKEN: AtomicBool = AtomicBool::new(false);
-    let number = |name| std::env::var(name).ok()?.parse::<i32>().ok();
-    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
-    if number("LISTEN_PID").map(i32::cast_unsigned) != Some(std::process::id())
-        || TAKEN.swap(true, Ordering::Relaxed)
-    {
-        return Vec::new();
-    }
-    let count = number("LISTEN_FDS").unwrap_or(0).max(0);
-    let names = names.split(':').zip(FIRST_PASSED..FIRST_PASSED + count);
-    names
-        .filter(|(name, _)| is_wanted(name))
-        .filter_map(|(name, fd)| Some((name.to_owned(), inherited(fd)?)))
-        .collect()
-}
-
 impl Claim {
     /// Claims `name`, and removes the socket that a killed server left. `None` if a server runs.
     pub(crate) fn new(name: &str) -> Result<Option<Claim>, StoreError> {
@@ -109,7 +77,7 @@ impl Claim {
                 .truncate(false)
                 .write(true)
                 .mode(0o600)
-                .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
+                .custom_flags((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed())
                 .open(&lock_path)
                 .map_err(|why| error(&why, &lock_path))?;
             let held = lock.metadata().map_err(|why| error(&why, &lock_path))?;
@@ -128,7 +96,7 @@ impl Claim {
             let claim = Claim {
                 lock,
                 lock_path,
-                passed: passed(&socket_path),
+                passed: passed::socket_at(&socket_path),
                 socket_path,
                 socket: None,
             };

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::time::Duration;
 
-use nix::errno::Errno;
+use rustix::io::Errno;
 use serde::Deserialize;
 
 use super::client::{not_running, open};
@@ -17,19 +17,19 @@ use crate::sys::effective_user;
 
 /// The names of this user's sockets, sorted: those of stores and of services.
 ///
-/// Connects to none of them, because a connection may start a server and keeps one from ending when idle. Whether a name is
-/// that of a service that runs, [`service_status`] says.
+/// Connects to none of them, because a connection may start a server and keeps one from ending when idle. Whether a
+/// name is that of a service that runs, [`service_status`] says.
 ///
 /// ```no_run
 /// use std::time::Duration;
-/// use arenite::store::{service_status, services};
+/// use arenite_store::{service_status, services};
 ///
 /// for name in services()? {
 ///     if let Ok(Some(status)) = service_status(&name, Duration::from_millis(300)) {
 ///         println!("{name}: {status}");
 ///     }
 /// }
-/// # Ok::<(), arenite::store::StoreError>(())
+/// # Ok::<(), arenite_store::StoreError>(())
 /// ```
 ///
 /// # Errors
@@ -72,8 +72,8 @@ pub fn services() -> Result<Vec<String>, StoreError> {
 /// [`StoreErrorKind::Protocol`] if it does not answer within `patience`, or answers something else.
 pub fn service_status(name: &str, patience: Duration) -> Result<Option<String>, StoreError> {
     let failed = |error: crate::sys::Error| match error.errno() {
-        Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN => not_running(name),
-        Errno::EAGAIN => {
+        Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => not_running(name),
+        Errno::AGAIN => {
             let text =
                 format!("the service {name} does not answer (within {patience:?}); is it stopped?");
             StoreError::new(StoreErrorKind::Protocol, text)

@@ -10,16 +10,18 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
+use rustix::io::Errno;
 use serde::Deserialize;
 
 use super::convert::{FromValue, IntoValue};
 use super::error::{ServiceError, ServiceErrorKind};
 use super::message::{Answer, Failure, Outcome, PROTOCOL, Request, ServiceInfo};
 use super::value::{MAX_FILES, Value, decode, encode};
-use crate::store::{MAX_PACKET, StoreError, StoreErrorKind, open};
+use crate::client::open;
+use crate::message::MAX_PACKET;
+use crate::sys;
 use crate::sys::packet::{Packet, PacketSocket};
-use crate::sys::{self, Segment};
+use crate::{StoreError, StoreErrorKind};
 
 /// A service takes packets and answers questions at once; one that takes longer is stopped.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -28,8 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 ///
-/// [`ServiceErrorKind::NotRunning`] if no service of this name runs, [`ServiceErrorKind::Denied`] if it is another user's,
-/// [`ServiceErrorKind::Protocol`] if it is a store, or of a version that this client does not understand.
+/// [`ServiceErrorKind::NotRunning`] if no service of this name runs, [`ServiceErrorKind::Denied`] if it is another
+/// user's, [`ServiceErrorKind::Protocol`] if it is a store, or of a version that this client does not understand.
 pub fn connect(name: &str) -> Result<Client, ServiceError> {
     let socket = open(name, PATIENCE, StoreError::from).map_err(|error| match error.kind() {
         StoreErrorKind::NotRunning => not_running(name),
@@ -67,13 +69,13 @@ fn first_answer(name: &str, socket: &PacketSocket) -> Result<ServiceInfo, Servic
         .send(&request(&Request::Info)?, &[])
         // A server that refuses this client has said why before it hung up.
         .or_else(|error| match error.errno() {
-            Errno::EPIPE => Ok(()),
+            Errno::PIPE => Ok(()),
             _ => Err(error),
         })
         .and_then(|()| socket.receive(&mut bytes))
         .map_err(|error| match error.errno() {
-            Errno::ECONNRESET => not_running(name),
-            Errno::EAGAIN => ServiceError::new(
+            Errno::CONNRESET => not_running(name),
+            Errno::AGAIN => ServiceError::new(
                 ServiceErrorKind::Protocol,
                 format!("the server of {name} has not answered for {PATIENCE:?}; is it stopped?"),
             ),
@@ -108,8 +110,8 @@ pub struct Client {
 /// Closes the connection on drop: the reader's thread has another reference.
 struct Closing(Arc<Connection>);
 
-/// Answers are read by the thread that waits for one, so that a call costs no switch to another thread: until that thread
-/// could not do it at any time. Then a thread of the connection reads.
+/// Answers are read by the thread that waits for one, so that a call costs no switch to another thread: until that
+/// thread could not do it at any time. Then a thread of the connection reads.
 struct Connection {
     name: String,
     max_calls: usize,
@@ -156,15 +158,16 @@ impl Client {
         &self.connection.0.name
     }
 
-    /// The same connection with a deadline for the calls that are made through this handle: how long each may run, after
-    /// which its worker is killed. The service may have a shorter one.
+    /// The same connection with a deadline for the calls that are made through this handle: how long each may run,
+    /// after which its worker is killed. The service may have a shorter one.
     pub fn deadline(mut self, limit: Duration) -> Client {
         self.deadline = Some(limit);
         self
     }
 
-    /// Calls a kernel. `args` is a tuple; arrays are copied into files that the service maps, and a [`Payload`] is passed
-    /// on as it is. Blocks while this client has as many calls open as it may; errors are returned by [`Call::wait`].
+    /// Calls a kernel. `args` is a tuple; arrays are copied into files that the service maps, and a [`Payload`] is
+    /// passed on as it is. Blocks while this client has as many calls open as it may; errors are returned by
+    /// [`Call::wait`].
     ///
     /// [`Payload`]: super::Payload
     pub fn call<R: FromValue>(&self, kernel: &str, args: impl IntoValue) -> Call<R> {
@@ -190,7 +193,8 @@ impl Client {
         self.ask(&Request::Info)
     }
 
-    /// What the service does now, as docs/service-protocol.md describes it: workers, calls by kernel, clients, failures.
+    /// What the service does now, as docs/service-protocol.md describes it: workers, calls by kernel, clients,
+    /// failures.
     ///
     /// # Errors
     ///
@@ -211,7 +215,7 @@ impl Client {
             // Under the lock, so it is the last one.
             open.questions.pop_back();
             return Err(match error.errno() {
-                Errno::EPIPE | Errno::ECONNRESET => lost(&connection.name),
+                Errno::PIPE | Errno::CONNRESET => lost(&connection.name),
                 _ => error.into(),
             });
         }
@@ -303,7 +307,8 @@ impl Connection {
         }
         let connection = Arc::clone(self);
         let builder = std::thread::Builder::new().name("arenite-client".to_owned());
-        sys::process::start_thread(builder, move || connection.read())
+        builder
+            .spawn(move || connection.read())
             .map_err(|error| ServiceError::io("cannot start a thread", &error))?;
         open.has_thread = true;
         Ok(())
@@ -365,7 +370,7 @@ impl Connection {
             open.calls.remove(&id);
             open.running -= 1;
             return Err(match error.errno() {
-                Errno::EPIPE | Errno::ECONNRESET => lost(&self.name),
+                Errno::PIPE | Errno::CONNRESET => lost(&self.name),
                 _ => error.into(),
             });
         }
@@ -436,7 +441,7 @@ impl Connection {
                 "the descriptors did not arrive; raise the limit on open files (RLIMIT_NOFILE, `ulimit -n`)",
             )),
             Outcome::Done { value } => {
-                let mut files = packet.fds.into_iter().map(Segment::from_fd);
+                let mut files = packet.fds.into_iter();
                 decode(value, &mut files)
                     .and_then(Value::with_texts)
                     .map_err(|why| ServiceError::new(ServiceErrorKind::Protocol, why))
@@ -470,8 +475,8 @@ impl Connection {
     }
 }
 
-/// A call that was sent, which returns a value of type `R`. It is also a [`Future`], for any executor. Dropping it cancels
-/// the call.
+/// A call that was sent, which returns a value of type `R`. It is also a [`Future`], for any executor. Dropping it
+/// cancels the call.
 #[must_use = "dropping a call cancels it; `wait` for it"]
 pub struct Call<R> {
     connection: Arc<Closing>,
@@ -514,8 +519,8 @@ impl<R: FromValue> Call<R> {
         self.take(Instant::now().checked_add(limit))
     }
 
-    /// Asks the service to end the call: one that waits never begins, and the worker of one that runs is killed. The call
-    /// fails with [`ServiceErrorKind::Cancelled`], unless its value was faster.
+    /// Asks the service to end the call: one that waits never begins, and the worker of one that runs is killed. The
+    /// call fails with [`ServiceErrorKind::Cancelled`], unless its value was faster.
     pub fn cancel(&self) {
         if let CallState::Sent(id) = self.state {
             self.connection.0.cancel(id);

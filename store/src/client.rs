@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::io::{self, Read};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use nix::errno::Errno;
+use arenite::array::npy::Dtype;
+use arenite::array::{Array, Element, MapError, Shape};
+use rustix::io::Errno;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -17,10 +19,8 @@ use super::message::{
     Answer, Client, Failure, Full, MAX_PACKET, Object, PROTOCOL, Page, Request, StoreInfo,
 };
 use super::place;
-use crate::array::npy::Dtype;
-use crate::array::{Array, MapError};
 use crate::sys::packet::PacketSocket;
-use crate::sys::{Segment, effective_user};
+use crate::sys::{effective_user, file};
 
 /// A server answers at once; one that takes longer is stopped.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -69,7 +69,8 @@ enum Server {
     Other {},
 }
 
-/// Connects to the server of this name, which has to be this user's. `failed` says what other system calls' errors mean.
+/// Connects to the server of this name, which has to be this user's. `failed` says what other system calls' errors
+/// mean.
 pub(crate) fn open(
     name: &str,
     patience: Duration,
@@ -77,7 +78,7 @@ pub(crate) fn open(
 ) -> Result<PacketSocket, StoreError> {
     let path = place::socket(name)?;
     let socket = PacketSocket::connect(&path, patience).map_err(|error| match error.errno() {
-        Errno::ENOENT | Errno::ECONNREFUSED => not_running(name),
+        Errno::NOENT | Errno::CONNREFUSED => not_running(name),
         _ => failed(error),
     })?;
     let owner = socket.peer()?.uid;
@@ -101,14 +102,16 @@ pub struct Store(Arc<Connection>);
 
 struct Connection {
     name: String,
-    /// Locked from a request to its answer. `None` once it was lost: an answer that comes late is that of another request.
+    /// Locked from a request to its answer. `None` once it was lost: an answer that comes late is that of another
+    /// request.
     socket: Mutex<Option<PacketSocket>>,
     /// Leases that the server is to be told the end of.
     ended: Mutex<Vec<u64>>,
 }
 
 impl Connection {
-    /// Tells the server which leases have ended. Without `waits`, those that it has no room for remain for the next call.
+    /// Tells the server which leases have ended. Without `waits`, those that it has no room for remain for the next
+    /// call.
     fn release(&self, socket: &PacketSocket, waits: bool) -> crate::sys::Result<()> {
         loop {
             let id = self.ended().last().copied();
@@ -139,12 +142,12 @@ impl Store {
         &self.0.name
     }
 
-    /// Maps the array `name`, without a copy. It remains usable after its removal and after the server's end, and jobs of
-    /// any engine take it by reference.
+    /// Maps the array `name`, without a copy. It remains usable after its removal and after the server's end, and jobs
+    /// of any engine take it by reference.
     ///
     /// For that, a descriptor stays open as long as there are handles. For objects of up to 64 KiB, and when more than
-    /// half of the descriptors that this process may have (`RLIMIT_NOFILE`) are open, it is closed at once, and jobs get a
-    /// copy.
+    /// half of the descriptors that this process may have (`RLIMIT_NOFILE`) are open, it is closed at once, and jobs
+    /// get a copy.
     ///
     /// # Errors
     ///
@@ -161,7 +164,7 @@ impl Store {
         let extents = object.kind.extents_of::<T>();
         let extents = extents.ok_or_else(|| wrong(format!("an array of {}", T::NAME)))?;
         let shape = Kind::shape_of(extents).map_err(wrong)?;
-        Array::map_sealed(file.into(), shape, lease).map_err(|error| unusable(name, error))
+        map(name, file, shape, lease)
     }
 
     /// Maps the bytes of the object `name` of any kind, without a copy.
@@ -171,8 +174,7 @@ impl Store {
     /// [`StoreErrorKind::NoObject`].
     pub fn get_bytes(&self, name: &str) -> Result<(Object, Array<u8>), StoreError> {
         let (object, file, lease) = self.open(name)?;
-        let bytes = Array::map_sealed(file.into(), object.bytes as usize, lease)
-            .map_err(|error| unusable(name, error))?;
+        let bytes = map(name, file, Shape::from(object.bytes as usize), lease)?;
         Ok((object, bytes))
     }
 
@@ -211,16 +213,14 @@ impl Store {
         replace: bool,
     ) -> Result<Object, StoreError> {
         let capacity = self.check_room(0)?;
-        let file = Segment::create_memfd("arenite-object", true)?;
-        let mut file = std::fs::File::from(OwnedFd::from(file));
+        let mut file = file::create("arenite-object")?;
         // What is cut here is never published.
         let mut reader = reader.take(capacity.saturating_add(1));
         let len = io::copy(&mut reader, &mut file)
             .map_err(|error| StoreError::io("cannot read the object", &error))?;
         self.check_room(len)?;
-        let file = Segment::from_fd(file.into());
-        file.seal()?;
-        self.publish(name, kind, replace, &file)
+        file::seal(&file)?;
+        self.publish(name, kind, replace, file.as_fd())
     }
 
     /// Removes the name. Programs that hold the object keep it.
@@ -305,18 +305,18 @@ impl Store {
         name: &str,
         kind: Kind,
         replace: bool,
-        file: &Segment,
+        file: BorrowedFd<'_>,
     ) -> Result<Object, StoreError> {
         let request = Request::Put {
             name: name.to_owned(),
             kind,
             replace,
         };
-        Ok(self.exchange(&request, Some(file.as_fd()))?.0)
+        Ok(self.exchange(&request, Some(file))?.0)
     }
 
-    /// The store's capacity, if an object of `len` bytes can ever fit. Whether it fits now is for the server to say, which
-    /// knows what it replaces.
+    /// The store's capacity, if an object of `len` bytes can ever fit. Whether it fits now is for the server to say,
+    /// which knows what it replaces.
     fn check_room(&self, len: u64) -> Result<u64, StoreError> {
         let info = self.info()?;
         if len <= info.capacity {
@@ -330,7 +330,7 @@ impl Store {
         })))
     }
 
-    fn open(&self, name: &str) -> Result<(Object, Segment, Lease), StoreError> {
+    fn open(&self, name: &str) -> Result<(Object, OwnedFd, Lease), StoreError> {
         let request = Request::Get {
             name: name.to_owned(),
         };
@@ -340,7 +340,7 @@ impl Store {
             id: object.id,
         };
         match file {
-            Some(file) => Ok((object, Segment::from_fd(file), lease)),
+            Some(file) => Ok((object, file, lease)),
             None => Err(StoreError::new(
                 StoreErrorKind::System,
                 "the descriptor did not arrive; raise the limit on open files (RLIMIT_NOFILE, `ulimit -n`)",
@@ -377,8 +377,8 @@ impl Store {
             .map_err(|error| StoreError::new(StoreErrorKind::Protocol, error.to_string()))?;
         let mut bytes = vec![0; MAX_PACKET];
         let lost = |error: crate::sys::Error| match error.errno() {
-            Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN => not_running(self.name()),
-            Errno::EAGAIN => StoreError::new(
+            Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => not_running(self.name()),
+            Errno::AGAIN => StoreError::new(
                 StoreErrorKind::Protocol,
                 format!(
                     "the server of the store {} has not answered for {PATIENCE:?}; is it stopped?",
@@ -403,7 +403,7 @@ impl Store {
             .and_then(|()| socket.send(&text, file.as_slice()))
             // A server that refuses this client has said why before it hung up.
             .or_else(|error| {
-                if error.errno() == Errno::EPIPE {
+                if error.errno() == Errno::PIPE {
                     Ok(())
                 } else {
                     Err(error)
@@ -439,8 +439,14 @@ pub(super) fn not_running(name: &str) -> StoreError {
     )
 }
 
-fn unusable(name: &str, error: MapError) -> StoreError {
-    match error {
+/// Maps an object's file; the server is told when the last handle is gone.
+fn map<T: Element>(
+    name: &str,
+    file: OwnedFd,
+    shape: Shape,
+    lease: Lease,
+) -> Result<Array<T>, StoreError> {
+    Array::map_sealed(file, shape, lease).map_err(|error| match error {
         MapError::System(error) => error.into(),
         MapError::NotSealed => StoreError::new(
             StoreErrorKind::Protocol,
@@ -450,7 +456,8 @@ fn unusable(name: &str, error: MapError) -> StoreError {
             StoreErrorKind::Protocol,
             format!("the server sent {found} bytes for {name}, which takes {expected}"),
         ),
-    }
+        error => StoreError::new(StoreErrorKind::System, error.to_string()),
+    })
 }
 
 impl Drop for Lease {

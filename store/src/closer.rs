@@ -1,10 +1,9 @@
-//! A thread that closes descriptors: closing what a client has sent may wait for what the client likes, and freeing a large
-//! object takes time.
+//! A thread that closes descriptors: closing what a client has sent may wait for what the client likes, and freeing a
+//! large object takes time.
 
 use std::sync::mpsc::{self, Sender};
 
 use super::error::StoreError;
-use crate::sys::process::start_thread;
 
 /// Drops what it is given on a thread of its own.
 #[derive(Debug)]
@@ -14,7 +13,8 @@ impl Closer {
     pub(crate) fn start() -> Result<Closer, StoreError> {
         let (sender, receiver) = mpsc::channel::<Box<dyn Send>>();
         let builder = std::thread::Builder::new().name("arenite-closer".to_owned());
-        start_thread(builder, move || receiver.into_iter().for_each(drop))
+        builder
+            .spawn(move || receiver.into_iter().for_each(drop))
             .map_err(|error| StoreError::io("cannot start a thread", &error))?;
         Ok(Closer(sender))
     }

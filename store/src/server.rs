@@ -5,17 +5,18 @@
 //! interpreted, and no map is made of one.
 
 use std::collections::HashMap;
-
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
+use arenite::platform::default_capacity;
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::closer::Closer;
 use super::door::Door;
 use super::error::{StoreError, StoreErrorKind};
+use super::kind::Kind;
 use super::message::{
     Answer, Client, Failure, FailureCode, MAX_PACKET, Object, PROTOCOL, Page, Request, StoreInfo,
 };
@@ -23,11 +24,10 @@ use super::objects::{Maker, Objects, page};
 use super::place::{Claim, now, program_of};
 use super::sealed::{self, FileProblem};
 use super::upgrade::{self, Keeper};
-use crate::arena::default_capacity;
-use crate::sync::point;
+use crate::point;
 use crate::sys::event::{EventFd, Poller};
 use crate::sys::packet::PacketSocket;
-use crate::sys::{self, Access, Segment};
+use crate::sys::{self, file};
 
 /// Up to this size in bytes an object is kept in the server's own memory, without a descriptor.
 const INLINE: u64 = 64 << 10;
@@ -46,7 +46,7 @@ const FIRST_CLIENT: u64 = 2;
 ///
 /// ```
 /// use arenite::Array;
-/// use arenite::store::{Server, connect};
+/// use arenite_store::{Server, connect};
 ///
 /// # let dir = tempfile::tempdir()?;
 /// # let name = dir.path().join("example.sock");
@@ -96,7 +96,7 @@ pub(super) enum Content {
     /// Small objects.
     Here(Box<[u8]>),
     /// A sealed memory file.
-    File(Segment),
+    File(OwnedFd),
 }
 
 #[derive(Debug)]
@@ -117,8 +117,8 @@ struct Serving {
     connections: HashMap<u64, Connection>,
     last_client: u64,
     door: Door,
-    /// Closes descriptors on a thread of its own: closing what a client has sent may wait for what the client likes, and
-    /// freeing a large object takes time.
+    /// Closes descriptors on a thread of its own: closing what a client has sent may wait for what the client likes,
+    /// and freeing a large object takes time.
     closer: Closer,
     /// What the service manager keeps of it, if it keeps anything.
     keeper: Option<Keeper>,
@@ -140,7 +140,7 @@ impl Server {
     /// [`StoreErrorKind::Denied`] if the folder of the sockets belongs to another user.
     pub fn bind(name: &str) -> Result<Server, StoreError> {
         let Some(mut claim) = Claim::new(name)? else {
-            let process = super::connect(name).and_then(|store| store.info());
+            let process = crate::connect(name).and_then(|store| store.info());
             let process = process.map_or(String::new(), |info| format!(" (process {})", info.pid));
             return Err(StoreError::new(
                 StoreErrorKind::AlreadyRunning,
@@ -152,8 +152,8 @@ impl Server {
         let listener = claim.listen()?;
         let stop = Arc::new(EventFd::new()?);
         let poller = Poller::new()?;
-        poller.add(listener.as_fd(), LISTENER)?;
-        poller.add(stop.as_fd(), STOPPER)?;
+        poller.add(&listener, LISTENER)?;
+        poller.add(&*stop, STOPPER)?;
         Ok(Server {
             listener,
             claim,
@@ -273,7 +273,7 @@ impl Serving {
             return;
         };
         let id = self.last_client + 1;
-        if self.server.poller.add(socket.as_fd(), id).is_err() {
+        if self.server.poller.add(&socket, id).is_err() {
             return;
         }
         self.last_client = id;
@@ -294,7 +294,7 @@ impl Serving {
         let mut bytes = vec![0; MAX_PACKET];
         let packet = match connection.socket.receive(&mut bytes) {
             Ok(packet) => packet,
-            Err(error) if error.errno() == Errno::EAGAIN => return,
+            Err(error) if error.errno() == Errno::AGAIN => return,
             Err(_) => return self.disconnect(id),
         };
         if packet.len == 0 {
@@ -320,7 +320,7 @@ impl Serving {
             return self.release(id, object);
         }
         let mut leased = None;
-        let files: Vec<Segment> = packet.fds.into_iter().map(Segment::from_fd).collect();
+        let files = packet.fds;
         let answer = request.and_then(|request| self.answer(id, request, &files, &mut leased));
         if !files.is_empty() {
             self.close(files);
@@ -350,7 +350,7 @@ impl Serving {
         &mut self,
         client: u64,
         request: Request,
-        files: &[Segment],
+        files: &[OwnedFd],
         leased: &mut Option<u64>,
     ) -> Result<Packed, Failure> {
         let plain = |bytes| Ok((bytes, None));
@@ -390,9 +390,9 @@ impl Serving {
         &mut self,
         client: u64,
         name: &str,
-        kind: super::Kind,
+        kind: Kind,
         replace: bool,
-        files: &[Segment],
+        files: &[OwnedFd],
     ) -> Result<&Object, Failure> {
         let bad = |message: String| Failure::new(FailureCode::BadObject, message);
         let [file] = files else {
@@ -520,19 +520,16 @@ impl Serving {
 }
 
 impl Content {
-    fn from_file(file: &Segment, len: u64) -> sys::Result<Content> {
+    fn from_file(file: &OwnedFd, len: u64) -> sys::Result<Content> {
         if len > INLINE {
             // Otherwise no client could connect to remove one.
-            sys::limits::room_for_descriptors(SPARE_DESCRIPTORS)?;
+            sys::room_for_descriptors(SPARE_DESCRIPTORS)?;
             // A description of its own, without the right to write.
-            return Segment::reopen(file.as_raw_fd(), Access::ReadOnly).map(Content::File);
+            return file::reopen(file).map(Content::File);
         }
         let mut bytes = vec![0; len as usize];
-        let mut done = 0;
-        while done < bytes.len() {
-            // Sealed: it has these bytes.
-            done += file.read_at(&mut bytes[done..], done as i64)?.max(1);
-        }
+        // Sealed: it has these bytes.
+        file::read(file, &mut bytes)?;
         Ok(Content::Here(bytes.into()))
     }
 
@@ -540,25 +537,15 @@ impl Content {
     fn share(&self) -> sys::Result<Content> {
         match self {
             Content::Here(bytes) => Ok(Content::Here(bytes.clone())),
-            Content::File(file) => {
-                Segment::reopen(file.as_raw_fd(), Access::ReadOnly).map(Content::File)
-            }
+            Content::File(file) => file::reopen(file).map(Content::File),
         }
     }
 
     /// A sealed file with the bytes: each reader has a description, and so a position, of its own.
     fn to_file(&self) -> sys::Result<OwnedFd> {
         match self {
-            Content::File(file) => {
-                Segment::reopen(file.as_raw_fd(), Access::ReadOnly).map(OwnedFd::from)
-            }
-            Content::Here(bytes) => {
-                let file = Segment::create_memfd("arenite-object", true)?;
-                file.set_len(bytes.len() as u64)?;
-                file.write_at(bytes, 0)?;
-                file.seal()?;
-                Ok(file.into())
-            }
+            Content::File(file) => file::reopen(file),
+            Content::Here(bytes) => file::sealed_copy("arenite-object", bytes),
         }
     }
 }

@@ -7,13 +7,14 @@
 
 use std::collections::HashSet;
 use std::fmt;
-
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
+use arenite::Engine;
+use arenite::kernel::{Kernel, Reply};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::IntoValue;
@@ -25,16 +26,14 @@ use super::message::{
 };
 use super::state::{State, Waiting};
 use super::value::{MAX_FILES, Value, decode, encode};
-use crate::engine::Engine;
-use crate::kernel::{Kernel, Reply};
-use crate::store::closer::Closer;
-use crate::store::door::Door;
-use crate::store::place::{Claim, now, program_of};
-use crate::store::{MAX_PACKET, Stopper};
-use crate::sync::point;
+use crate::closer::Closer;
+use crate::door::Door;
+use crate::message::MAX_PACKET;
+use crate::place::{Claim, now, program_of};
+use crate::sys;
 use crate::sys::event::{EventFd, Poller};
 use crate::sys::packet::{Packet, PacketSocket};
-use crate::sys::{self, Segment};
+use crate::{Stopper, point};
 
 /// Calls that a client may have open.
 const MAX_CALLS: usize = 64;
@@ -50,8 +49,8 @@ const FIRST_CLIENT: u64 = 2;
 /// Kernels that other programs of this user can call under names.
 ///
 /// ```standalone_crate
-/// use arenite::service::{Service, connect};
 /// use arenite::{Array, Engine};
+/// use arenite_store::service::{Service, connect};
 ///
 /// fn mean(values: &[f64]) -> Result<f64, String> {
 ///     if values.is_empty() {
@@ -139,9 +138,9 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// [`ServiceErrorKind::AlreadyRunning`] if a service or a store of this name runs, [`ServiceErrorKind::BadName`] for
-    /// a name that cannot be one and for kernels of the same name, [`ServiceErrorKind::Denied`] if the folder of the
-    /// sockets belongs to another user.
+    /// [`ServiceErrorKind::AlreadyRunning`] if a service or a store of this name runs, [`ServiceErrorKind::BadName`]
+    /// for a name that cannot be one and for kernels of the same name, [`ServiceErrorKind::Denied`] if the folder of
+    /// the sockets belongs to another user.
     pub fn bind(self, name: &str) -> Result<Serving, ServiceError> {
         let mut names = HashSet::new();
         for kernel in &self.kernels {
@@ -164,8 +163,8 @@ impl Service {
         let listener = claim.listen()?;
         let stop = Arc::new(EventFd::new()?);
         let poller = Poller::new()?;
-        poller.add(listener.as_fd(), LISTENER)?;
-        poller.add(stop.as_fd(), STOPPER)?;
+        poller.add(&listener, LISTENER)?;
+        poller.add(&*stop, STOPPER)?;
         let kernels = self
             .kernels
             .iter()
@@ -406,7 +405,7 @@ impl Server {
         };
         let program = program_of(peer.pid);
         let mut state = self.state();
-        if self.poller.add(socket.as_fd(), state.next_client()).is_ok() {
+        if self.poller.add(&socket, state.next_client()).is_ok() {
             state.connect(socket, peer.pid, program);
         }
     }
@@ -418,7 +417,7 @@ impl Server {
         };
         let packet = match socket.receive(bytes) {
             Ok(packet) if packet.len > 0 => packet,
-            Err(error) if error.errno() == Errno::EAGAIN => return,
+            Err(error) if error.errno() == Errno::AGAIN => return,
             Ok(_) | Err(_) => return self.disconnect(client),
         };
         point!("service.received");
@@ -533,7 +532,7 @@ impl Server {
         }
         let count = files.files.len();
         if count > 0 {
-            sys::limits::room_for_descriptors(SPARE_DESCRIPTORS).map_err(|error| {
+            sys::room_for_descriptors(SPARE_DESCRIPTORS).map_err(|error| {
                 Failure::new(ErrorCode::Limit, format!("in the service: {error}"))
             })?;
         }
@@ -541,9 +540,7 @@ impl Server {
             .into_iter()
             .enumerate()
             .map(|(at, json)| {
-                let mut segments = files.by_ref().map(Segment::from_fd);
-                decode(json, &mut segments)
-                    .map_err(|why| bad(format!("argument {}: {why}", at + 1)))
+                decode(json, &mut files).map_err(|why| bad(format!("argument {}: {why}", at + 1)))
             })
             .collect::<Result<Vec<Value>, Failure>>()?;
         if files.files.len() > 0 {
@@ -644,7 +641,7 @@ impl Server {
             .send(&text, &files)
             .or_else(|error| match error.errno() {
                 // A full buffer too: the client does not read.
-                Errno::EAGAIN | Errno::EPIPE | Errno::ECONNRESET => Err(error),
+                Errno::AGAIN | Errno::PIPE | Errno::CONNRESET => Err(error),
                 // Linux has a limit on descriptors under way, say.
                 _ => {
                     let failure =
@@ -670,7 +667,7 @@ impl Server {
         let gone = self.state().disconnect(client);
         if let Some((socket, killers, waiting)) = gone {
             // Another thread may still send: the poller would report the hang-up until then.
-            let _ = self.poller.remove(socket.as_fd());
+            let _ = self.poller.remove(&*socket);
             killers.iter().for_each(|killer| killer.kill());
             // With descriptors in packets that were not read.
             self.closer.close((socket, waiting));

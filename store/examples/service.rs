@@ -1,10 +1,10 @@
-//! A service and its client: `cargo run --features store --example service -- serve` in one terminal,
-//! `cargo run --features store --example service -- call` in another. Without an argument it is both at once.
+//! A service and its client: `cargo run -p arenite-store --example service -- serve` in one terminal,
+//! `cargo run -p arenite-store --example service -- call` in another. Without an argument it is both at once.
 
 use std::thread;
 
-use arenite::service::{Client, Service, ServiceErrorKind, connect};
 use arenite::{Array, Engine};
+use arenite_store::service::{Client, Service, ServiceErrorKind, connect};
 
 /// The number of values in each bin between the smallest and the largest one.
 fn histogram(values: &Array<f32>, bins: u32) -> Result<Array<u64>, String> {

@@ -2,10 +2,9 @@
 
 use std::fmt;
 
+use arenite::array::Shape;
+use arenite::array::npy::{self, Dtype, Header};
 use serde::{Deserialize, Serialize};
-
-use crate::array::Shape;
-use crate::array::npy::{self, Dtype, Header, is_read_as};
 
 /// Dimensions that an array of the store may have. NumPy allows as many.
 const MAX_DIMS: usize = 64;
@@ -32,7 +31,7 @@ impl Kind {
     /// The kind of an array of `T`.
     ///
     /// ```
-    /// use arenite::store::Kind;
+    /// use arenite_store::Kind;
     ///
     /// let kind = Kind::array::<f32>([1080, 1920]);
     /// assert_eq!(kind.to_string(), "array <f4 1080×1920");
@@ -40,8 +39,8 @@ impl Kind {
     /// ```
     pub fn array<T: Dtype>(shape: impl Into<Shape>) -> Kind {
         Kind::Array {
-            dtype: npy::descr::<T>(),
-            shape: npy::extents(&shape.into()),
+            dtype: descr::<T>(),
+            shape: extents(&shape.into()),
         }
     }
 
@@ -49,7 +48,7 @@ impl Kind {
     pub fn of_npy(header: &Header) -> Kind {
         Kind::Array {
             dtype: header.descr().to_owned(),
-            shape: npy::extents(&header.shape()),
+            shape: extents(&header.shape()),
         }
     }
 
@@ -68,12 +67,12 @@ impl Kind {
     /// The extents, if it is an array of `T`.
     pub(crate) fn extents_of<T: Dtype>(&self) -> Option<&[u64]> {
         match self {
-            Kind::Array { dtype, shape }
-                if is_read_as::<T>(dtype.trim_start_matches(['<', '|'])) =>
-            {
-                Some(shape)
+            Kind::Array { dtype, shape } => {
+                let name = dtype.trim_start_matches(['<', '|']);
+                // Booleans are read as `u8`, as from `.npy` files.
+                (name == T::NAME || (name, T::NAME) == ("b1", "u1")).then_some(shape)
             }
-            _ => None,
+            Kind::Arrow | Kind::Bytes => None,
         }
     }
 
@@ -138,6 +137,17 @@ impl fmt::Display for Kind {
             Kind::Bytes => f.write_str("bytes"),
         }
     }
+}
+
+/// NumPy's name of `T` with its byte order, such as `<f8`.
+pub(crate) fn descr<T: Dtype>() -> String {
+    let order = if size_of::<T>() == 1 { '|' } else { '<' };
+    format!("{order}{}", T::NAME)
+}
+
+/// The extents of a shape as messages have them.
+fn extents(shape: &Shape) -> Vec<u64> {
+    shape.dims().iter().map(|&extent| extent as u64).collect()
 }
 
 /// The part of a client's text that an error repeats.

@@ -1,22 +1,22 @@
 //! [`Value`]: what calls carry, and how it is written into packets.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use arenite::array::npy::Dtype;
+use arenite::array::{Array, MapError, Shape};
 use serde_json::{Number, json};
 
 use super::error::{ServiceError, ServiceErrorKind};
-use crate::array::npy::{self, Dtype};
-use crate::array::{Array, MapError, MemoryFile, Shape};
-use crate::store::Kind;
-use crate::store::sealed::{self, FileProblem};
-use crate::sys::{self, Access, Segment};
+use crate::Kind;
+use crate::kind::descr;
+use crate::sealed::{self, FileProblem};
+use crate::sys::{self, file};
 
 /// Files that go with a packet. Linux allows 253.
 pub(super) const MAX_FILES: usize = 200;
 /// A longer text, in bytes, travels as a file: the answers to all calls of a client should fit its socket's buffer.
 const MAX_TEXT: usize = 1 << 10;
-/// Up to this size in bytes a file is written with a system call, and a larger one through a map.
-const SMALL: usize = 1 << 20;
 
 /// An argument or a result of a call: what a kernel's types become between programs.
 #[derive(Clone, Debug)]
@@ -38,15 +38,15 @@ pub enum Value {
     List(Vec<Value>),
 }
 
-/// An array, a table or bytes in a sealed memory file: passed between programs without a copy. A clone is another handle
-/// to the same file.
+/// An array, a table or bytes in a sealed memory file: passed between programs without a copy. A clone is another
+/// handle to the same file.
 #[derive(Clone, Debug)]
 pub struct Payload {
     kind: Kind,
     /// Bytes that are a long text.
     is_text: bool,
     len: u64,
-    file: Arc<Segment>,
+    file: Arc<OwnedFd>,
 }
 
 /// The longest text that is taken from a file, in bytes: what a call of a kernel may have.
@@ -67,23 +67,11 @@ impl Payload {
     }
 
     pub(super) fn copy(kind: Kind, bytes: &[u8]) -> sys::Result<Payload> {
-        const LABEL: &str = "arenite-value";
-        let file = if bytes.len() <= SMALL {
-            let file = Segment::create_memfd(LABEL, true)?;
-            file.set_len(bytes.len() as u64)?;
-            file.write_at(bytes, 0)?;
-            file.seal()?;
-            file
-        } else {
-            let mut file = MemoryFile::new(LABEL, bytes.len())?;
-            file.copy_from_slice(bytes);
-            file.seal()?.into()
-        };
         Ok(Payload {
             kind,
             is_text: false,
             len: bytes.len() as u64,
-            file: Arc::new(file),
+            file: Arc::new(file::sealed_copy("arenite-value", bytes)?),
         })
     }
 
@@ -108,7 +96,7 @@ impl Payload {
     /// The array's own file, if it has one, as from a store or a service; otherwise a copy.
     pub(super) fn of_array<T: Dtype>(array: &Array<T>) -> sys::Result<Payload> {
         let kind = Kind::array::<T>(array.shape());
-        if let Some(file) = array.sealed_file().map(Segment::from) {
+        if let Some(file) = array.sealed_file() {
             return Ok(Payload {
                 kind,
                 is_text: false,
@@ -120,7 +108,7 @@ impl Payload {
     }
 
     /// A file that another process has sent.
-    fn received(kind: Kind, is_text: bool, file: Segment) -> Result<Payload, String> {
+    fn received(kind: Kind, is_text: bool, file: OwnedFd) -> Result<Payload, String> {
         let len = sealed::length(&file, &kind).map_err(|problem| match problem {
             FileProblem::Bad(message) => message,
             FileProblem::Limit(error) => error.to_string(),
@@ -158,7 +146,7 @@ impl Payload {
             (Some([]), _) => &[1],
             (Some(extents), _) => extents,
             (None, Kind::Bytes | Kind::Arrow) if T::NAME == "u1" => std::slice::from_ref(&self.len),
-            _ => return Err(format!("array {} and not {}", npy::descr::<T>(), self.kind)),
+            _ => return Err(format!("array {} and not {}", descr::<T>(), self.kind)),
         };
         self.map(Kind::shape_of(extents)?)
     }
@@ -174,9 +162,8 @@ impl Payload {
     }
 
     fn map<T: Dtype>(&self, shape: Shape) -> Result<Array<T>, String> {
-        let file = Segment::reopen(self.file.as_raw_fd(), Access::ReadOnly)
-            .map_err(|error| error.to_string())?;
-        Array::map_sealed(file.into(), shape, ()).map_err(unusable)
+        let file = file::reopen(&*self.file).map_err(|error| error.to_string())?;
+        Array::map_sealed(file, shape, ()).map_err(unusable)
     }
 }
 
@@ -187,6 +174,7 @@ fn unusable(error: MapError) -> String {
         MapError::Length { expected, found } => {
             format!("the file has {found} bytes, and the array takes {expected}")
         }
+        error => error.to_string(),
     }
 }
 
@@ -244,7 +232,7 @@ impl Value {
 /// A value in JSON. Its files are added to `files`, in the order in which they are met.
 pub(super) fn encode(
     value: Value,
-    files: &mut Vec<Arc<Segment>>,
+    files: &mut Vec<Arc<OwnedFd>>,
 ) -> sys::Result<serde_json::Value> {
     Ok(match value {
         Value::Nothing => serde_json::Value::Null,
@@ -292,7 +280,7 @@ pub(super) fn encode(
 /// Reads a value, which takes its files from `files`.
 pub(super) fn decode(
     json: serde_json::Value,
-    files: &mut impl Iterator<Item = Segment>,
+    files: &mut impl Iterator<Item = OwnedFd>,
 ) -> Result<Value, String> {
     Ok(match json {
         serde_json::Value::Null => Value::Nothing,

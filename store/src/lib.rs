@@ -1,0 +1,87 @@
+//! Named arrays in shared memory for all programs of a user on one machine, and kernels that these programs call.
+//!
+//! A server (`arenite serve`, or [`Server`]) owns the names; programs [connect], publish arrays and map them. An object
+//! is one memory file that is sealed before it gets its name: it appears whole or not at all, cannot be changed or
+//! truncated under a reader, and lives until it is removed and the last program that holds it lets it go. Nothing is
+//! evicted: a full store is an error with numbers. Whatever program ends at whatever moment, nothing is left behind,
+//! and arrays survive the server.
+//!
+//! ```no_run
+//! use arenite::Array;
+//! use arenite_store::connect;
+//!
+//! let store = connect("main")?;
+//! store.put("prices", &Array::from_slice(&[1.5_f32, 2.5]))?;
+//!
+//! // In another program: mapped, not copied.
+//! let prices: Array<f32> = connect("main")?.get("prices")?;
+//! # Ok::<(), arenite_store::StoreError>(())
+//! ```
+//!
+//! An array from a store is an argument of jobs like one of the engine's arena, by reference: workers map the object as
+//! well. Workers that cannot open it (those of a sandbox, and of a program that is not dumpable) get a copy in the
+//! arena, which jobs that run at the same time share; so do jobs that take an object of up to 64 KiB. A kernel may also
+//! take a name, and connect itself.
+//!
+//! Module [`service`] is about kernels: a program with an engine offers them under a name, and others call them.
+//!
+//! `docs/store-protocol.md` and `docs/service-protocol.md` of the repository describe the messages, for clients in
+//! other languages.
+//!
+//! # Features
+//!
+//! - `points`: for the tests of this crate; rejected in release builds.
+
+// One module takes over descriptors by their numbers.
+#![deny(unsafe_code)]
+
+mod client;
+mod closer;
+mod door;
+mod draft;
+mod error;
+mod kind;
+mod message;
+mod objects;
+mod place;
+mod sealed;
+mod server;
+pub mod service;
+mod services;
+mod sys;
+#[cfg(test)]
+mod tests;
+mod upgrade;
+
+pub use client::{Store, connect};
+pub use draft::Draft;
+pub use error::{StoreError, StoreErrorKind};
+pub use kind::Kind;
+pub use message::{Client, Object, StoreInfo};
+pub use place::socket as socket_path;
+pub use server::{Server, Stopper};
+pub use services::{service_status, services};
+
+/// Marks a place between two steps of a protocol where tests kill or stop the process. Its name must be listed in
+/// `tests/support/points.rs`. Expands to nothing without the feature `points`.
+macro_rules! point {
+    ($name:literal) => {
+        #[cfg(feature = "points")]
+        {
+            const INDEX: usize = arenite::points::index($name);
+            arenite::points::pass(INDEX);
+        }
+    };
+}
+pub(crate) use point;
+
+// The programs in README.md, docs/store.md and docs/service.md are doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/store.md")]
+struct StoreGuide;
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/service.md")]
+struct ServiceGuide;
