@@ -738,3 +738,44 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_sealed_file_is_one_array_and_says_when_it_is_unused() {
+    let kept = std::sync::Arc::new(());
+    let handles = || std::sync::Arc::strong_count(&kept) - 1;
+    let mut file = MemoryFile::new("test", 1 << 20).unwrap();
+    file[..4].copy_from_slice(&[1, 2, 3, 4]);
+    let sealed = file.seal().unwrap();
+    let map = |len: usize| {
+        let file = sealed.try_clone().unwrap();
+        Array::<u32>::map_sealed(file, len, std::sync::Arc::clone(&kept))
+    };
+    let (expected, found) = (12, 1 << 20);
+    assert_eq!(map(3).unwrap_err(), MapError::Length { expected, found });
+    assert_eq!(handles(), 0);
+
+    let array = map(1 << 18).unwrap();
+    assert_eq!(array[..2], [0x0403_0201, 0]);
+    let again = array.sealed_file().unwrap();
+    let again = Array::<u32>::map_sealed(again, [1 << 9, 1 << 9], ()).unwrap();
+    assert_eq!(again[..], array[..]);
+    let part = array.rows(1..);
+    assert!(part.sealed_file().is_none());
+    drop(array);
+    assert_eq!(handles(), 1);
+    drop(part);
+    assert_eq!(handles(), 0);
+    assert!(Array::from_slice(&[1_u8]).sealed_file().is_none());
+}
+
+#[test]
+fn what_can_be_changed_is_not_mapped() {
+    let unsealed = crate::sys::Segment::create_memfd("test", true).unwrap();
+    unsealed.set_len(8).unwrap();
+    let error = Array::<u8>::map_sealed(unsealed.into(), 8, ()).unwrap_err();
+    assert_eq!(error, MapError::NotSealed);
+    let plain = tempfile::tempfile().unwrap();
+    let error = Array::<u8>::map_sealed(plain.into(), 0, ()).unwrap_err();
+    assert!(matches!(error, MapError::System(_)), "{error}");
+    assert!(MemoryFile::new("zero\0byte", 1).is_err());
+}
