@@ -181,7 +181,9 @@ impl PrivateCopy {
             return None;
         }
         let pages = Written::of_this_process().ok()?;
-        if !pages.track(self.addresses(0..self.len)) {
+        // All of the map: of a part, Linux would make a map of its own.
+        let base = self.map.base().addr().get();
+        if !pages.track(base..base + self.map.len()) {
             return None;
         }
         let mut array = match source.array.take()?.try_into_mut() {
