@@ -367,7 +367,7 @@ fn a_descriptor_that_is_another_file_costs_the_job() {
     let [fd] = objects[..] else {
         panic!("{objects:?}")
     };
-    // SAFETY: a bug, on purpose, in a program that has opened this number. The array closes it.
+    // SAFETY: a bug, on purpose, in a program that has opened this number.
     assert_eq!(unsafe { libc::dup2(null.as_raw_fd(), fd) }, fd);
     let error = lab.failure_of(lab.submit(sum_of, (&table.array,)));
     assert!(matches!(error.kind(), JobErrorKind::Returned(_)), "{error}");
@@ -377,6 +377,9 @@ fn a_descriptor_that_is_another_file_costs_the_job() {
     let job = lab.submit(sum_of, (&copy,));
     assert_eq!(job.wait().unwrap(), sum_of(&table.array));
     assert_eq!(lab.pid(0), worker);
+    drop(table);
+    // SAFETY: the descriptor made above, which the array has left alone.
+    assert_eq!(unsafe { libc::close(fd) }, 0);
 }
 
 fn nothing_stays_open_or_mapped() {
