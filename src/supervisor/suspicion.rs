@@ -10,8 +10,7 @@ pub(super) const EXPLAINED: u32 = 1;
 /// Sixteen unexplained deaths.
 const TOO_MUCH: u32 = 16 * UNEXPLAINED;
 
-/// Scores by job number, or by start of an actor: see [`EngineState::starts`](super::state::EngineState). The oldest
-/// charge first.
+/// Scores by job number, or by start of an actor: see `Actors::started_by`. The oldest charge first.
 #[derive(Debug, Default)]
 pub(super) struct Suspicion {
     scores: Vec<(u64, u32)>,

@@ -1,4 +1,4 @@
-//! Actors: calls that run where a state is, in order. See `docs/design/actors.md`.
+#![doc = include_str!("README.md")]
 
 mod calls;
 mod hosting;

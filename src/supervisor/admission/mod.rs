@@ -1,4 +1,4 @@
-//! Admission by bytes: a ceiling on the memory of all jobs in flight. See `docs/design/admission-and-limiters.md`.
+#![doc = include_str!("README.md")]
 
 mod admit;
 mod state;

@@ -1,4 +1,4 @@
-//! Jobs that depend on other jobs: the runs of graphs and of spawned tasks. See `docs/design/dependent-jobs.md`.
+#![doc = include_str!("README.md")]
 
 mod ends;
 pub(super) mod limits;

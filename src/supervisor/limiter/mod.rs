@@ -1,4 +1,4 @@
-//! Limits that callers share: concurrent jobs, and jobs per time. See `docs/design/admission-and-limiters.md`.
+#![doc = include_str!("README.md")]
 
 mod handle;
 mod permits;

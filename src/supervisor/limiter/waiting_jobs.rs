@@ -40,7 +40,7 @@ pub(in crate::supervisor) struct WaitingJobs {
 struct LimiterQueue {
     limiter: Limiter,
     waker: Waker,
-    /// JobTable by ticket.
+    /// Records by ticket.
     waiting: BTreeMap<Ticket, u32>,
     /// The entry of this limiter in `WaitingJobs::due`.
     due: Option<Instant>,

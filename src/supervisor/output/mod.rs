@@ -1,5 +1,4 @@
-//! Worker output: read, split into lines, escaped, limited, attributed to jobs, handed to the sink. See
-//! `docs/design/worker-output.md`.
+#![doc = include_str!("README.md")]
 
 pub(super) mod events;
 pub(super) mod flush;

@@ -8,7 +8,7 @@
 //! With a ceiling for jobs in flight, calls over the limit queue like any other. When the iterator returns, the map
 //! takes over, even if it is not polled again for a while.
 //!
-//! The map holds the batch's lock while it asks for items (`asking`), and releases it only while the iterator runs.
+//! The map holds the batch's lock while it asks for items (`is_asking`), and releases it only while the iterator runs.
 //! Then the monitor may take it; the map finds in `sent` the jobs made of the first calls. Lock order: batch, state.
 
 mod calls;
