@@ -1,41 +1,42 @@
-//! Whether it pays to find out what of an array was written: [`Habit`].
+//! Decides whether to search an array for written pages or to copy all of it: [`Habit`].
 
-/// Written bytes are copied as a whole for at most this number of calls, before they are looked for again.
+/// The maximum number of calls in a row that copy all of an array before its written pages are searched again.
 const MOST_REFUSED: u32 = 64;
 
-/// Of a larger part of an array, a copy of all of it costs less than a fault for each page that is written again.
+/// If more than 1/`MUCH` of an array was written, then a copy of all of it costs less than the page faults of the next
+/// writes.
 const MUCH: usize = 8;
 
-/// Of a smaller part of an array, the caller's copy costs less than a copy of all of it.
+/// If less than 1/`LEAST_PART` of an array is needed, then the caller's copy costs less than a copy of all of it.
 pub(super) const LEAST_PART: usize = 4;
 
-/// What it has cost to pass an array that the program writes.
+/// Statistics of calls that pass an array of the program, which writes to the array between calls.
 #[derive(Debug, Default)]
 pub(super) struct Habit {
-    /// The array was passed without a write since its written bytes were copied.
+    /// Whether the array was passed without a new write since its written pages were last copied.
     is_reused: bool,
-    /// The number of calls that were refused last, because much of the array had been written again before a second
-    /// call.
+    /// The number of calls to refuse that the last [`copied`](Self::copied) decided on. Not 0 if much of the array was
+    /// written again before each call.
     refused: u32,
-    /// The number of calls that will still be refused.
+    /// How many of these calls are still to come.
     left: u32,
 }
 
 impl Habit {
-    /// Counts a call with an array that was written. Returns true if all of it is to be copied.
+    /// Counts a call with an array that was written. Returns true if the caller is to copy all of it.
     pub(super) fn refuses(&mut self) -> bool {
         let refuses = self.left > 0;
         self.left -= u32::from(refuses);
         refuses
     }
 
-    /// Counts a call with an array that was not written, if it was not. Returns that.
+    /// Records that the array was passed unwritten, if `is_unwritten` is true. Returns `is_unwritten`.
     pub(super) fn reused_if(&mut self, is_unwritten: bool) -> bool {
         self.is_reused |= is_unwritten;
         is_unwritten
     }
 
-    /// Counts `written` bytes of `len` that were copied.
+    /// Records that `written` of the array's `len` bytes were copied, and decides how many calls to refuse.
     pub(super) fn copied(&mut self, written: usize, len: usize) {
         self.left = match written > len / MUCH && !self.is_reused {
             true => (4 * self.refused.max(1)).min(MOST_REFUSED),

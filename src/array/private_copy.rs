@@ -15,15 +15,14 @@ use crate::sys::limits::DataRoom;
 use crate::sys::written::Written;
 use crate::sys::{self, Access, HUGE, Map, PAGE, Segment, fork};
 
-/// Maximum number of private copies in the program at a time. Each is a map of its own; Linux allows a process 65,530
-/// maps.
+/// Maximum number of private copies in the program at a time. Each is a map; Linux allows a process 65,530 maps.
 const MOST: usize = 16 << 10;
 
-/// A copy-on-write map of the bytes of an array. No other code sees what is written to it. Linux copies only the pages
-/// that are written.
+/// A copy-on-write map of the bytes of an array. Writes to it are visible only through this map. Linux copies only the
+/// pages that are written.
 ///
-/// Made in a worker without a sandbox, on the thread of a job: if handles outlive the job, all bytes are copied. Or
-/// made in the program, of an array of an engine, which stays allocated as long as the copy exists.
+/// Created in a worker without a sandbox, on the thread of a job: if handles outlive the job, all bytes are copied. Or
+/// created in the program from an array of an engine: the array stays allocated as long as the copy exists.
 ///
 /// ```
 /// use arenite::raw::{Buffers, PrivateCopy, Received};
@@ -55,9 +54,10 @@ pub struct PrivateCopy {
     map: Map,
     skip: usize,
     len: usize,
-    /// In the program: the array that pages not written yet are read from.
+    /// In the program: the array whose pages the map reads until they are written.
     source: Option<Mutex<Source>>,
-    /// A limit of private memory is for what the job allocates. Dropped after the map.
+    /// Raises a limit on private memory by the size of the map, so that the limit is left for memory that the job
+    /// allocates. Dropped after the map.
     _room: Option<DataRoom>,
 }
 
@@ -101,7 +101,7 @@ impl PrivateCopy {
         let unit = if len >= HUGE { HUGE } else { PAGE } as u64;
         let start = at / unit * unit;
         let skip = (at - start) as usize;
-        // In the program there is no limit of ours to raise.
+        // In the program, the engine sets no limit that would have to be raised.
         let is_of_a_job = source.is_none();
         let room = is_of_a_job.then(|| DataRoom::new((skip + len).next_multiple_of(PAGE) as u64));
         Ok(PrivateCopy {
@@ -113,8 +113,8 @@ impl PrivateCopy {
         })
     }
 
-    /// In the program: frees arrays that were kept for forked copies of the program, if these have ended. Otherwise the
-    /// next private copy frees them.
+    /// In the program: frees arrays that are retained for forked processes that have ended. Without this call, the next
+    /// private copy frees them.
     pub fn free_ended() {
         // Relaxed: if this misses a change, the next call frees the arrays.
         if FORKED.load(Ordering::Relaxed) > 0 {
@@ -130,7 +130,7 @@ impl PrivateCopy {
         PrivateCopy::free_ended();
         let copy = Arc::new(self);
         let mut all = all();
-        // A task that makes many copies drops most of them: remove the dropped ones when the list is full.
+        // A task may create many copies and drop most of them: removes the dropped copies when the list is full.
         if all.copies.len() == all.copies.capacity() {
             all.copies.retain(|copy| copy.strong_count() > 0);
         }
@@ -149,7 +149,7 @@ impl PrivateCopy {
         self.len
     }
 
-    /// In the program: these bytes of the array that was copied, if they were not written, which is looked up by pages.
+    /// In the program: returns `range` of the copied array if no page of it was written to the map since. Else `None`.
     ///
     /// # Panics
     ///
@@ -164,8 +164,9 @@ impl PrivateCopy {
         source.habit.reused_if(!is_written).then_some(array)
     }
 
-    /// The same also for bytes that were written: they are copied into the array, if all other handles to it are gone.
-    /// Also returns the number of bytes that were copied. `None` if a copy by the caller costs less, or is the only way.
+    /// Like [`unwritten`](Self::unwritten), but also for bytes that were written: these are copied into the array, if
+    /// all other handles to it are gone. Also returns the number of bytes that were copied. `None` if a copy by the
+    /// caller costs less or is the only way.
     ///
     /// Other threads may write to the bytes meanwhile.
     ///
@@ -198,13 +199,13 @@ impl PrivateCopy {
         let first = self.as_ptr().addr();
         let mut copied = 0;
         let taken = pages.take(self.addresses(part), |run| {
-            // The first and the last page may have bytes of others.
+            // The first and the last page may extend beyond the bytes of the array.
             let start = run.start.saturating_sub(first);
             let end = (run.end - first).min(self.len);
             copied += end - start;
-            // SAFETY: within both, which are apart: the map has pages of its own where the array has its block. No
-            // other process reads the block (there is no other handle), and other threads of this process may write to
-            // the map only: each byte is copied as it was or as it is then.
+            // SAFETY: the bytes are within the map and within the block, which do not overlap: the map has pages of its
+            // own. No other process reads the block, because without another handle no job has it as an input. Other
+            // threads of this process may write to the map only: each byte is copied as before or after the write.
             unsafe {
                 let to = array.as_mut_ptr().add(start);
                 to.copy_from_nonoverlapping(self.as_ptr().add(start), end - start);
@@ -216,8 +217,8 @@ impl PrivateCopy {
         taken.is_ok().then_some((array, copied))
     }
 
-    /// `None` in a worker, and while another thread has it, which may be one of the process that this one was forked
-    /// from.
+    /// Returns `None` in a worker, and if the lock is taken. In a forked process, a thread that exists only in the
+    /// original process may have taken it.
     fn source(&self) -> Option<MutexGuard<'_, Source>> {
         let source = self.source.as_ref()?.try_lock().ok()?;
         (!source.is_stale).then_some(source)
@@ -228,31 +229,32 @@ impl PrivateCopy {
         first + range.start..first + range.end
     }
 
-    /// Copies all pages: afterwards the segment may change. Other threads may write to the copy meanwhile.
+    /// Copies all pages into memory of this process: afterwards the segment may change. Other threads may write to the
+    /// copy meanwhile.
     pub(crate) fn detach(&self) {
         self.map.copy_pages();
     }
 }
 
-/// What a private copy of the program was made of.
+/// The array that a private copy of the program was created from.
 struct Source {
-    /// Always there while the lock is free.
+    /// Not `None` while the lock is free.
     array: Option<Array<u8>>,
-    /// Pages may count as not written that were not copied into the array.
+    /// Whether pages may count as not written that were not copied into the array.
     is_stale: bool,
     habit: Habit,
     process: OwnerProcess,
     _counted: Counted,
 }
 
-/// Counts one private copy of the program in [`COUNT`], until it is dropped.
+/// Counts one private copy of the program in [`COUNT`] until it is dropped.
 struct Counted;
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 impl Counted {
     fn new() -> Option<Counted> {
-        // Relaxed: the number guards no other memory.
+        // Relaxed: the counter guards no other memory.
         let more = |count| (count < MOST).then_some(count + 1);
         COUNT
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
@@ -273,14 +275,14 @@ static FORKED: AtomicUsize = AtomicUsize::new(0);
 /// All private copies of this process.
 struct All {
     copies: Vec<Weak<PrivateCopy>>,
-    /// The arrays that forked copies of this process read.
+    /// The arrays that forked processes may read.
     forked: Vec<Forked>,
 }
 
-/// The arrays that one forked copy of this process reads.
+/// The arrays that one forked process may read.
 struct Forked {
-    /// A file that the forked copy [holds](Segment::hold) as long as it lives and executes no other program. `None` if
-    /// the file could not be made: then the arrays are never freed.
+    /// A file that the forked process [holds](Segment::hold) until it ends or executes another program. `None` if the
+    /// file could not be created: then the arrays are never freed.
     life: Option<Segment>,
     arrays: Vec<Array<u8>>,
 }
@@ -307,7 +309,7 @@ static ALL: Mutex<All> = Mutex::new(All {
     forked: Vec::new(),
 });
 
-/// The lock, held while a thread forks, and the descriptor that the forked copy keeps open.
+/// The lock, which is locked while a thread forks, and the descriptor that stays open in the forked process.
 type Held = (MutexGuard<'static, All>, Option<Segment>);
 
 thread_local! {
@@ -324,7 +326,7 @@ fn before_fork() {
     let mut arrays = Vec::new();
     for copy in all.copies.iter().filter_map(Weak::upgrade) {
         match &copy.source {
-            // No thread copies into the array from here on, because there is another handle to it.
+            // With this second handle, no thread copies into the array from now on.
             Some(source) => {
                 let source = source.lock().unwrap_or_else(PoisonError::into_inner);
                 arrays.extend(source.array.clone());
@@ -343,7 +345,7 @@ fn before_fork() {
     HELD.with_borrow_mut(|held| *held = Some((all, holder)));
 }
 
-/// Creates a file, and a second description of it that holds it: see [`Forked::life`].
+/// Creates a file, and a second file description that holds it: see [`Forked::life`].
 fn life() -> sys::Result<(Segment, Segment)> {
     let life = Segment::create_memfd("arenite-fork", false)?;
     let holder = Segment::reopen(life.as_raw_fd(), Access::ReadOnly)?;
@@ -359,7 +361,7 @@ fn after_fork(is_copy: bool) {
         // The original process frees these arrays.
         all.forked.clear();
         FORKED.store(0, Ordering::Relaxed);
-        // Linux closes it when this process ends or executes a program.
+        // Linux closes the descriptor when this process ends or executes another program.
         mem::forget(holder);
     }
 }

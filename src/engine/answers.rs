@@ -1,8 +1,8 @@
-//! Checks of results that a correct worker cannot send.
+//! Checks results for errors that a correct worker cannot make.
 
 use crate::supervisor::{Failed, JobError, JobErrorKind, WorkerExit};
 
-/// The error of a job whose worker sent such a result.
+/// The error of a job whose worker sent a wrong result.
 pub(super) fn broken_reply(kernel: &'static str, what: impl Into<String>) -> JobError {
     Failed::new(
         JobErrorKind::Lost(WorkerExit::Protocol(what.into())),

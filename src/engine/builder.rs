@@ -29,13 +29,13 @@ use crate::trace::{TraceConfig, Tracer};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Guard {
-    /// Arrays that a worker has published, or was lent earlier, are write-protected: a stray write ends the worker that
-    /// makes it and changes nothing. Costs microseconds per published or lent array. Results below 64 KiB share the
-    /// memory that the worker is filling, and are protected together with it.
+    /// Arrays that a worker has published, or that were lent to it earlier, are write-protected: a stray write ends the
+    /// worker and changes nothing. Costs microseconds per published or lent array. Results below 64 KiB share memory
+    /// with results that the worker still fills, and are protected together with these.
     #[default]
     On,
-    /// A worker may still write to arrays that it published or was lent earlier. It can never write to inputs or to
-    /// other workers' memory.
+    /// A worker can still write to arrays that it has published or that were lent to it earlier. It can never write to
+    /// inputs or to other workers' memory.
     Off,
 }
 
@@ -125,15 +125,15 @@ impl Builder {
         self
     }
 
-    /// Sets the number of spare workers: processes that are ready and get no job until another worker has ended, whether
-    /// by a crash, by a deadline, by [`kill`](super::Job::kill), at its memory limit, or to be
-    /// [recycled](Builder::recycle_after_jobs). Then a spare takes its place, and a new spare is started behind it. So
-    /// the next job does not wait for the start of a process and for what it does in
-    /// [`on_worker_start`](Builder::on_worker_start). The default is 0; workers and spares together may be 1024.
+    /// Sets the number of spare workers: processes that are ready and get no job until another worker has ended,
+    /// whether by a crash, by a deadline, by [`kill`](super::Job::kill), at its memory limit, or to be
+    /// [recycled](Builder::recycle_after_jobs). Then a spare takes its place, and a new spare is started. So the next
+    /// job does not wait for a process to start and to run [`on_worker_start`](Builder::on_worker_start). The default
+    /// is 0; the maximum of workers and spares together is 1024.
     ///
-    /// At most [`workers`](Builder::workers) processes have jobs at the same time, as without spares. Spares are started
-    /// when all of these are ready; [`build`](Builder::build) does not wait for them. Each costs the memory of an idle
-    /// process, and 64 KiB of the arena. [`Stats::workers`](super::Stats::workers) lists them with all others.
+    /// At most [`workers`](Builder::workers) processes have jobs at the same time, as without spares. Spares are
+    /// started when all active workers are ready; [`build`](Builder::build) does not wait for spares. Each costs the
+    /// memory of an idle process, and 64 KiB of the arena. [`Stats::workers`](super::Stats::workers) includes them.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;
@@ -160,7 +160,7 @@ impl Builder {
         self
     }
 
-    /// Lets workers run another program than a copy of this one, or this one with arguments. That program calls
+    /// Sets the program that workers run, if it is not this program without arguments. That program calls
     /// [`run_worker`](crate::run_worker), and this program need not call [`init`](crate::init).
     ///
     /// For kernels in a shared object, such as an extension module of an interpreter: each worker runs the interpreter,
@@ -172,17 +172,17 @@ impl Builder {
     }
 
     /// Sets the number of lanes of each worker: threads of one process that run jobs concurrently. The default is 1;
-    /// all workers together may have 4096.
+    /// the maximum of all workers together is 4096.
     ///
-    /// Use more lanes for jobs that wait for a server, a disk or a lock: two workers with 50 lanes each make a hundred
+    /// Use more lanes for jobs that wait for a server, a disk or a lock: two workers with 50 lanes each run a hundred
     /// calls at a time in two processes. Jobs that compute gain nothing from more lanes than cores.
     ///
     /// Lanes share what the threads of a process share: `static`s, files, the heap, the [memory
     /// limit](Builder::memory_limit) (2 MiB of stack count for each lane), and the end of the process. When a job ends
     /// its process, the jobs on its other lanes fail with [`WorkerExit::OtherJob`](crate::WorkerExit::OtherJob), or run
     /// again if they have [retries](super::JobBuilder::retries); the error of the job at fault
-    /// [lists](super::JobError::lost_jobs) them. A job with a [deadline](super::JobBuilder::deadline) may be killed, so
-    /// it runs alone in its worker unless [`co_schedule_deadlines`](Builder::co_schedule_deadlines) allows otherwise.
+    /// [lists](super::JobError::lost_jobs) them. The worker of a job with a [deadline](super::JobBuilder::deadline) may
+    /// be killed, so no other job runs in it unless [`co_schedule_deadlines`](Builder::co_schedule_deadlines) is set.
     /// With more than one lane, output cannot be attributed to a job.
     ///
     /// ```standalone_crate
@@ -209,8 +209,8 @@ impl Builder {
         self
     }
 
-    /// Allows jobs with a [deadline](super::JobBuilder::deadline) to run beside others in workers with several
-    /// [`lanes`](Builder::lanes). By default such a job has its worker to itself. When one exceeds its deadline, the
+    /// Allows jobs with a [deadline](super::JobBuilder::deadline) to share a worker with several
+    /// [`lanes`](Builder::lanes). By default such a job has its worker to itself. When a job exceeds its deadline, the
     /// jobs on the other lanes are lost with it.
     ///
     /// Use it for many calls that each have a deadline and are rarely late, together with retries:
@@ -246,9 +246,9 @@ impl Builder {
 
     /// Sets the size of the arena: the bytes that all arrays and results together may take.
     ///
-    /// The default is half of the memory that is available to this process, or less where its limits (RLIMIT_AS,
+    /// The default is half of the memory that is available to this process, or less if its limits (RLIMIT_AS,
     /// RLIMIT_FSIZE) or `/dev/shm` require it. The capacity is rounded up to a multiple of 64 KiB. Memory is committed
-    /// as it is needed, 64 KiB or 2 MiB at a time. What is not needed for five to ten seconds goes back to Linux, and at
+    /// as it is needed, 64 KiB or 2 MiB at a time. Memory that is unused for five to ten seconds goes back to Linux; at
     /// once when the system is low on memory or [`trim`](Engine::trim) is called.
     ///
     /// ```standalone_crate
@@ -265,7 +265,7 @@ impl Builder {
         self
     }
 
-    /// Sets what the arena is made of. By default the best kind that the system offers.
+    /// Sets the kind of memory of the arena. By default the best kind that the system offers.
     pub fn backing(mut self, backing: Backing) -> Self {
         self.backing = backing;
         self
@@ -277,7 +277,7 @@ impl Builder {
         self
     }
 
-    /// Keeps the arena's name in `/dev/shm` as long as the engine lives, so that tools find it. By default the name is
+    /// Gives the arena a name in `/dev/shm` as long as the engine lives, so that tools find it. By default the name is
     /// removed before `build` returns.
     ///
     /// A name has 1 to 100 ASCII letters, digits, `-` and `_`. [`build`](Builder::build) rejects other names, a name
@@ -302,8 +302,8 @@ impl Builder {
         self
     }
 
-    /// Sets whether core dumps of this program contain the arena. The default is `false`: it may be large, and what it
-    /// holds may be secret. Workers leave no core dumps.
+    /// Sets whether core dumps of this program contain the arena. The default is `false`: the arena may be large and
+    /// may contain secrets. Workers leave no core dumps.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;
@@ -327,13 +327,13 @@ impl Builder {
     /// Limits the private memory (heap, stacks) of each worker, in bytes; arrays in the arena do not count. 0, the
     /// default, means no limit.
     ///
-    /// A kernel that asks for more aborts, its job fails with [`JobLimit::Memory`](crate::JobLimit::Memory), and its
+    /// A kernel that requests more aborts, its job fails with [`JobLimit::Memory`](crate::JobLimit::Memory), and its
     /// worker is replaced. A program that a kernel starts inherits the limit for itself (`RLIMIT_DATA`). The stack of a
-    /// worker's first thread may take the same amount again. Linux counts memory that may be written: without a
-    /// sandbox, a kernel could make what it has filled read-only and get more. In a [sandbox](Builder::sandbox) memory
-    /// stays writable when there is a limit, and pages of published results are not [guarded](Guard).
+    /// worker's first thread may take the same amount in addition. Linux counts only writable memory: without a
+    /// sandbox, a kernel could make filled memory read-only and get more. In a [sandbox](Builder::sandbox) with a
+    /// limit, memory stays writable, and pages of published results are not [guarded](Guard).
     ///
-    /// A worker with one lane retains freed memory for its next jobs: at most about 64 MiB, or a quarter of the limit.
+    /// A worker with one lane keeps freed memory for its next jobs: at most about 64 MiB, or a quarter of the limit.
     /// [`build`](Builder::build) rejects a limit below 8 MiB, with which few workers start.
     ///
     /// ```standalone_crate
@@ -351,16 +351,16 @@ impl Builder {
         self
     }
 
-    /// Limits the bytes of the arena that one worker may hold: results that its jobs are making, and arrays that it
-    /// [retains](Builder::retain_escaped). Results that were returned belong to the program and do not count, nor do
-    /// the arguments of jobs.
+    /// Limits the bytes of the arena that one worker may occupy: results that its jobs are computing, and arrays that
+    /// it [retains](Builder::retain_escaped). Returned results belong to the program and do not count, nor do the
+    /// arguments of jobs.
     ///
-    /// By default each worker can get its share, whatever the others do: of what workers hold and what is free, a
-    /// quarter divided by the number of workers. A single worker may take everything; of several, each may take what
-    /// the shares of the others leave. A job that needs more fails with
-    /// [`JobLimit::ArenaShare`](crate::JobLimit::ArenaShare), and the jobs of other workers go on. With the capacity as
-    /// the limit, one job may take all. Up to an eighth of a limit may be memory that the worker was granted and does
-    /// not use.
+    /// By default each worker can get its share, whatever the others do: a quarter of the memory that is free or that
+    /// workers occupy, divided by the number of workers. A single worker may take everything; each of several may take
+    /// all except the shares of the others. A job that needs more fails with
+    /// [`JobLimit::ArenaShare`](crate::JobLimit::ArenaShare), and the jobs of other workers continue. With the capacity
+    /// as the limit, one job may take all. Up to an eighth of a limit may be memory that was granted to the worker and
+    /// is not used.
     ///
     /// ```standalone_crate
     /// use arenite::{Array, Engine, JobErrorKind, JobLimit};
@@ -385,7 +385,7 @@ impl Builder {
         self
     }
 
-    /// Restricts what workers may do apart from computing. By default they have the rights of this user.
+    /// Restricts the system calls of workers. By default they have the rights of this user.
     #[cfg(feature = "sandbox")]
     pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
         self.sandbox = sandbox;
@@ -419,8 +419,8 @@ impl Builder {
         self.on_worker_start_with(start, ())
     }
 
-    /// [`on_worker_start`](Builder::on_worker_start) with arguments: numbers, text and [`Bytes`](crate::Bytes). Arrays
-    /// cannot be passed, since there is no arena yet. If `start` returns `Err`, the worker has failed to start.
+    /// Like [`on_worker_start`](Builder::on_worker_start), with arguments: numbers, text and [`Bytes`](crate::Bytes).
+    /// Arrays cannot be passed, because there is no arena yet. If `start` returns `Err`, the start has failed.
     ///
     /// ```standalone_crate
     /// use std::sync::OnceLock;
@@ -453,9 +453,9 @@ impl Builder {
     {
         const { captures_nothing::<F>() };
         const { assert!(!R::SPAWNS, "on_worker_start cannot spawn jobs") };
-        // A name for its type: it has no bytes.
+        // Only its type is used: the value has no bytes.
         let _ = start;
-        // No arena has this number, so each array is foreign.
+        // No arena has this number, so each array is rejected as foreign.
         let mut call = CallWriter(ArgWriter::new(u64::MAX));
         args.send(&mut call);
         self.on_start = Some(StartCall {
@@ -466,24 +466,24 @@ impl Builder {
         self
     }
 
-    /// Lets jobs leave array handles behind in their worker: in a `static`, in a cache, on a thread, in the state of an
-    /// actor. Without this option such a job fails with [`WorkerExit::Escaped`](crate::WorkerExit::Escaped).
+    /// Allows array handles to outlive their job in the worker: in a `static`, in a cache, on a thread, in the state of
+    /// an actor. Without this option such a job fails with [`WorkerExit::Escaped`](crate::WorkerExit::Escaped).
     ///
-    /// The worker retains each of these arrays until its last handle there is dropped or the process ends, for example
-    /// because it is [recycled](Builder::recycle_after_jobs). Until then its memory stays in use:
+    /// The worker retains each of these arrays until its last handle in the worker is dropped or the process ends, for
+    /// example because it is [recycled](Builder::recycle_after_jobs). Until then its memory stays in use:
     /// [`Stats::retained`](super::Stats::retained) counts it, and an [`ArenaFull`](crate::ArenaFull) names it. An input
     /// is retained as a whole, and the program's own handle cannot be made writable again meanwhile.
     ///
-    /// An `ArrayMut` that the job made or was passed stays writable. An array of which any part was returned does not
-    /// change any more: [`Array::try_into_mut`](crate::Array::try_into_mut) fails in the worker from then on, so a cache
-    /// or an actor that changes such an array in place has to [copy](crate::Array::copy) it first. A retained `ArrayMut`
+    /// An `ArrayMut` that the job created or was passed stays writable. If any part of an array was returned, the array
+    /// no longer changes: [`Array::try_into_mut`](crate::Array::try_into_mut) fails in the worker from then on, so a
+    /// cache or an actor that changes such an array has to [copy](crate::Array::copy) it first. A retained `ArrayMut`
     /// that a later job returns is copied.
     ///
-    /// The worker notices a drop between two jobs, and when it runs dry or wakes up; if a thread drops a handle while its
-    /// worker sleeps, the memory is freed when the worker next wakes up.
+    /// The worker notices a drop between two jobs, and when it runs out of jobs or wakes up; if a thread drops a handle
+    /// while the worker sleeps, the memory is freed when the worker next wakes up.
     ///
-    /// `before` runs in the worker after a job that has left something behind. It may drop what is no longer needed,
-    /// such as the contents of a cache. Pass `|| {}` if there is nothing to do.
+    /// `before` runs in the worker after a job whose array handles outlive it. It may drop handles that are no longer
+    /// needed, such as the contents of a cache. Pass `|| {}` if there is nothing to do.
     ///
     /// ```standalone_crate
     /// use std::sync::Mutex;
@@ -513,24 +513,24 @@ impl Builder {
         F: Kernel<(), ()>,
     {
         const { captures_nothing::<F>() };
-        // A name for its type: it has no bytes.
+        // Only its type is used: the value has no bytes.
         let _ = before;
         self.retain = Some(KernelInfo::of::<Single<F, (), ()>>());
         self
     }
 
-    /// Receives what workers print to stdout and stderr, line by line, with the worker and the job that each line comes
-    /// from. By default each line goes to this program's stderr, as [`LogLine`] displays it.
+    /// Receives the lines that workers print to stdout and stderr, with the worker and the job that printed each line.
+    /// By default each line goes to this program's stderr, as [`LogLine`] displays it.
     ///
-    /// Text without a newline stays in the worker's stdout buffer until the next line, as `print!` does anywhere: end
+    /// Text without a newline stays in the worker's stdout buffer until the next line, as with any `print!`: end it
     /// with a newline, or flush.
     ///
-    /// With the feature `tracing`, events of kernels arrive here too: those that the program's subscriber accepts when
+    /// With the feature `tracing`, events of kernels arrive as well: those that the program's subscriber accepts when
     /// the worker starts, or `INFO` and above if there is no subscriber.
     ///
     /// `take` is called on a thread of its own, one call at a time, in the order of the lines. Lines that arrive during
     /// a call wait. They are dropped and counted when there are too many, or when one worker prints more than 1 MiB per
-    /// second (each line counts 64 bytes more than its length). A panic in `take` loses its line. When the engine has
+    /// second (each line counts 64 bytes more than its length). If `take` panics, its line is lost. When the engine has
     /// ended, all lines have been delivered, unless a call does not return for two seconds.
     ///
     /// ```standalone_crate
@@ -577,7 +577,7 @@ impl Builder {
     }
 
     /// Lets [`build`](Builder::build) return while the workers start. Jobs wait until the first worker is ready. If the
-    /// first to finish its start fails, no worker is tried again, and each job fails with
+    /// first start to finish fails, then no worker is tried again, and each job fails with
     /// [`JobErrorKind::NoWorkers`](crate::JobErrorKind::NoWorkers) and the reason that `build` would have returned.
     ///
     /// ```standalone_crate
@@ -600,16 +600,16 @@ impl Builder {
 
     /// Limits the bytes of the jobs in flight, from submission to their end. 0, the default, means no limit.
     ///
-    /// A job counts the memory that only its arguments hold (arrays that were moved into them, text) and the size of
-    /// the result that is expected from earlier calls of its kernel. A kernel that has not run yet counts one lane's
-    /// share of the limit, or twice its arguments if that is more. Results that are not dropped yet do not count, nor
-    /// do arrays of arguments that are [kept](super::JobBuilder::keep_args), because they have another owner.
+    /// A job counts the memory that only its arguments refer to (arrays that were moved into them, text) and the
+    /// expected size of its result, from earlier calls of its kernel. A job of a kernel that has not run yet counts one
+    /// lane's share of the limit, or twice its arguments if that is more. Results that were not dropped yet do not
+    /// count, nor do arrays in [kept](super::JobBuilder::keep_args) arguments, because they have other handles.
     ///
-    /// When a job does not fit, [`submit`](Engine::submit) and similar calls wait until others have ended, in the order
-    /// of submission; [`try_submit`](super::JobBuilder::try_submit) returns the arguments instead. In `async` code use
-    /// [`submit_async`](super::JobBuilder::submit_async), [`call_async`](super::Actor::call_async) and
-    /// [`stream`](super::Map::stream), which block no thread. A job that is larger than the limit runs when nothing
-    /// else is in flight, so every job runs eventually.
+    /// While a job does not fit, [`submit`](Engine::submit) and similar calls wait until others have ended, in the
+    /// order of submission; [`try_submit`](super::JobBuilder::try_submit) returns the arguments instead. In `async`
+    /// code use [`submit_async`](super::JobBuilder::submit_async), [`call_async`](super::Actor::call_async) and
+    /// [`stream`](super::Map::stream), which block no thread. A job that is larger than the limit runs when no other
+    /// job is in flight, so every job runs eventually.
     ///
     /// ```standalone_crate
     /// use arenite::{Array, Engine};
@@ -650,11 +650,11 @@ impl Builder {
     }
 
     /// Replaces a worker that has more private memory (heap, stacks) than this number of bytes after a job. It finishes
-    /// the jobs that it runs; those it has not begun go to other workers. 0, the default, means never.
+    /// the jobs that it runs; its jobs that have not begun go to other workers. 0, the default, means never.
     ///
     /// The engine checks a few times per second, so a worker may grow further in between;
-    /// [`memory_limit`](Builder::memory_limit) holds at every moment, but fails the job. A worker retains at most about
-    /// a quarter of this number of freed bytes for its next jobs.
+    /// [`memory_limit`](Builder::memory_limit) is enforced at every moment, but fails the job. A worker keeps at most
+    /// about a quarter of this number of freed bytes for its next jobs.
     pub fn recycle_above_bytes(mut self, bytes: u64) -> Self {
         self.memory.recycling.above = match bytes {
             0 => u64::MAX,
@@ -664,7 +664,7 @@ impl Builder {
     }
 
     /// Sets whether names that dead programs left in `/dev/shm` are removed first. A program that only inspects the
-    /// machine turns it off.
+    /// machine sets `false`.
     #[doc(hidden)]
     pub fn sweep(mut self, sweep: bool) -> Self {
         self.sweep = sweep;
@@ -682,22 +682,22 @@ impl Builder {
     /// a job of a cancelled [`scope`](Engine::scope) may continue before its worker is killed. The default is 5
     /// seconds.
     ///
-    /// `shutdown` waits for the last job itself without a limit; see [`shutdown_timeout`](Engine::shutdown_timeout).
+    /// `shutdown` waits without a limit for the last job; see [`shutdown_timeout`](Engine::shutdown_timeout).
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// Limits how many workers a job with [`retries`](crate::engine::JobBuilder::retries) may cost. Then it fails with
-    /// [`JobLimit::Quarantined`](crate::JobLimit::Quarantined), even if it has retries left. The default is 5, the
-    /// minimum 1.
+    /// Limits how many workers a job with [`retries`](crate::engine::JobBuilder::retries) may end. At the limit it
+    /// fails with [`JobLimit::Quarantined`](crate::JobLimit::Quarantined), even if it has retries left. The default is
+    /// 5, the minimum 1.
     pub fn quarantine_after(mut self, workers: u32) -> Self {
         self.quarantine_after = workers.max(1);
         self
     }
 
     /// Seeds the random numbers that kernels draw from [`arenite::rng`](crate::rng), so that each run draws the same
-    /// ones. By default the seed is random, and [`Engine::seed`] returns it.
+    /// numbers. By default the seed is random, and [`Engine::seed`] returns it.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;
@@ -740,8 +740,8 @@ impl Builder {
     /// Linux lacks a part of a required sandbox, or a system call fails. Nothing is left behind.
     ///
     /// # Panics
-    /// Aborts in a process that an engine has started as a worker, and that has called neither `init()` nor
-    /// `run_worker()`: it would start workers without end.
+    /// Aborts in a process that an engine has started as a worker and that has called neither `init()` nor
+    /// `run_worker()`: it would start workers endlessly.
     pub fn build(self) -> Result<Engine, BuildError> {
         if crate::worker::is_worker() {
             return Err(BuildError::InWorker);
@@ -822,7 +822,7 @@ impl Builder {
         };
         let arena = loop {
             match Arena::create_in(&around, &spec) {
-                // The default size follows the machine; this process may be allowed less.
+                // The default size follows the machine; the limits of this process may allow less.
                 Err(ArenaError::TooLarge { largest, .. })
                     if self.capacity.is_none()
                         && (LEAST_DEFAULT..spec.capacity).contains(&largest) =>
@@ -836,7 +836,7 @@ impl Builder {
         let settings = Settings {
             program,
             workers,
-            // Less than `workers`.
+            // Less than `workers`, which fits.
             spares: self.spares as u16,
             lanes,
             co_schedule_deadlines: self.co_schedule_deadlines,
@@ -876,7 +876,7 @@ impl Builder {
     }
 }
 
-/// What [`Builder::on_worker_start_with`] was given.
+/// The arguments of [`Builder::on_worker_start_with`].
 #[derive(Clone, Debug)]
 struct StartCall {
     kernel: KernelInfo,
@@ -894,5 +894,5 @@ impl Builder {
     }
 }
 
-/// The default capacity shrinks to what the process's limits allow, but not below this: then `build` fails instead.
+/// The default capacity is reduced to what the process's limits allow, but not below this: then `build` fails instead.
 const LEAST_DEFAULT: u64 = 16 << 20;

@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::supervisor::{Group, Supervisor};
 
-/// Cancels a [`Scope`](super::Scope) from another thread: a timer, a Ctrl-C handler, a closed page. See
+/// Cancels a [`Scope`](super::Scope) from another thread, such as a timer or a Ctrl-C handler. See
 /// [`Scope::canceller`](super::Scope::canceller).
 ///
-/// It may outlive its scope; then it does nothing.
+/// It may outlive its scope; then it has no effect.
 #[derive(Clone)]
 pub struct Canceller {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    /// The scope was cancelled by a call, and not by a failure.
+    /// Whether the scope was cancelled by a call, not by a failure.
     asked: AtomicBool,
     /// The group of the scope's jobs, until the scope ends and the number is reused. `None` in an inline engine.
     jobs: Mutex<Option<(Arc<Supervisor>, Group)>>,
@@ -34,9 +34,10 @@ impl Canceller {
 
     /// Cancels the scope, like [`Scope::cancel`](super::Scope::cancel). Does nothing if the scope has ended.
     pub fn cancel(&self) {
-        // Release: "cancelled by a call", pairs with `was_asked`, which reads it after it has seen the group cancelled.
+        // Release: "cancelled by a call", pairs with `was_asked`, which reads it after it has found the group
+        // cancelled.
         if self.inner.asked.swap(true, Ordering::Release) {
-            // Possibly a waker that runs inside the first call.
+            // Possibly called by a waker that runs inside the first call.
             return;
         }
         // Locked until the group is cancelled: otherwise the scope could end and another group reuse its number.
@@ -45,13 +46,13 @@ impl Canceller {
         }
     }
 
-    /// Whether [`cancel`](Canceller::cancel) was called.
+    /// Returns true if [`cancel`](Canceller::cancel) was called.
     pub(super) fn was_asked(&self) -> bool {
         // Acquire: pairs with `cancel`.
         self.inner.asked.load(Ordering::Acquire)
     }
 
-    /// The scope has ended.
+    /// Ends the effect of the canceller: the scope has ended.
     pub(super) fn end(&self) {
         if let Some((shared, group)) = self.jobs().take() {
             shared.end_group(group);
@@ -59,7 +60,7 @@ impl Canceller {
     }
 
     fn jobs(&self) -> MutexGuard<'_, Option<(Arc<Supervisor>, Group)>> {
-        // A panic while it is locked leaves it unchanged.
+        // A panic under the lock leaves the value unchanged.
         self.inner
             .jobs
             .lock()

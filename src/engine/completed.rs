@@ -16,10 +16,10 @@ use crate::supervisor::{JobId, Supervisor, park_until};
 
 /// Yields the index and result of each job as soon as it ends.
 ///
-/// The iterator is exhausted first: if it submits, all jobs are in flight at once, and all their results stay in the
-/// arena until they are taken. That suits a handful of different jobs. For many calls of one kernel, or an endless
-/// iterator, [`Engine::map`](crate::Engine::map) with [`unordered`](crate::engine::Map::unordered) pulls items as
-/// workers need them, and yields the same pairs.
+/// The iterator is exhausted first: if its items are jobs that it submits, then all jobs are in flight at once, and all
+/// their results stay in the arena until they are taken. That suits a few different jobs. For many calls of one kernel,
+/// or an endless iterator, [`Engine::map`](crate::Engine::map) with [`unordered`](crate::engine::Map::unordered) pulls
+/// items as workers need them, and yields the same pairs.
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -51,11 +51,11 @@ pub struct AsCompleted<R, E: JobFailure = JobError> {
     /// The index of the next job.
     next: usize,
     ready: Arc<ReadyQueue>,
-    /// Jobs that the stream has polled since it last yielded.
+    /// Number of jobs that the stream has polled since it last yielded to the executor.
     in_a_row: u32,
 }
 
-/// The jobs to poll.
+/// The jobs whose wakers were called, to be polled.
 #[derive(Default)]
 struct ReadyQueue {
     ready: Mutex<Ready>,
@@ -65,7 +65,7 @@ struct ReadyQueue {
 #[derive(Default)]
 struct Ready {
     indices: VecDeque<usize>,
-    /// Of the task that waits.
+    /// The waker of the task that waits.
     waker: Option<Waker>,
 }
 
@@ -84,7 +84,7 @@ impl ReadyQueue {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    /// The next job to poll; if there is none, the task is woken when there is.
+    /// Returns the next job to poll. If there is none, the task is woken when there is one.
     fn poll(&self, context: &Context<'_>) -> Option<usize> {
         // Wakers are foreign code, which may end a job on this thread: they are cloned and dropped outside the lock.
         let mut waker = Some(context.waker().clone());
@@ -98,7 +98,7 @@ impl ReadyQueue {
         index
     }
 
-    /// Waits for the next job to poll, until the time is over.
+    /// Waits for the next job to poll. Returns `None` at the time `until`.
     fn next(&self, until: Option<Instant>) -> Option<usize> {
         let mut ready = self.lock();
         loop {
@@ -137,8 +137,8 @@ impl Wake for JobWaker {
 }
 
 impl<R: Send + 'static, E: JobFailure> AsCompleted<R, E> {
-    /// Adds a job and returns its index: for programs that find more work in the results. An iterator that has given
-    /// its last result continues with the new job.
+    /// Adds a job and returns its index: for programs that submit more jobs depending on results. An exhausted iterator
+    /// continues with the new job.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -166,8 +166,8 @@ impl<R: Send + 'static, E: JobFailure> AsCompleted<R, E> {
         index
     }
 
-    /// As `next`, but waits at most `limit`. `None`: the time is over, or there are no jobs left, which `len` tells
-    /// apart.
+    /// Like `next`, but waits at most `limit`. Returns `None` if the limit has passed or no jobs are left; `len` tells
+    /// which.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -181,7 +181,7 @@ impl<R: Send + 'static, E: JobFailure> AsCompleted<R, E> {
     /// # Ok::<(), arenite::JobError>(())
     /// ```
     pub fn next_timeout(&mut self, limit: Duration) -> Option<(usize, Result<R, E>)> {
-        // A limit beyond the range of the clock is none.
+        // A limit beyond the range of the clock counts as no limit.
         self.next_until(Instant::now().checked_add(limit))
     }
 
@@ -195,7 +195,7 @@ impl<R: Send + 'static, E: JobFailure> AsCompleted<R, E> {
         None
     }
 
-    /// The result of this job, if it has ended and was not taken; otherwise its waker is registered.
+    /// Takes the result of this job if it has ended; otherwise registers its waker.
     fn poll_job(&mut self, index: usize) -> Option<(usize, Result<R, E>)> {
         let job = self.jobs.get_mut(&index)?;
         let waker = Waker::from(Arc::new(JobWaker {
@@ -209,8 +209,8 @@ impl<R: Send + 'static, E: JobFailure> AsCompleted<R, E> {
         Some((index, result))
     }
 
-    /// The results as a [`Stream`], for any executor. A separate type, because iterators and streams both have a
-    /// `next`.
+    /// Converts into a [`Stream`] of the results, for any executor. A separate type, because iterators and streams both
+    /// have a method `next`.
     ///
     /// ```
     /// # fn main() -> Result<(), arenite::JobError> {
@@ -259,7 +259,7 @@ impl<R, E: JobFailure> fmt::Debug for AsCompleted<R, E> {
 #[must_use = "a stream does nothing before it is polled"]
 pub struct CompletedStream<R, E: JobFailure = JobError>(AsCompleted<R, E>);
 
-// Jobs are moved in and out.
+// It is not self-referential.
 impl<R, E: JobFailure> Unpin for CompletedStream<R, E> {}
 
 impl<R: Send + 'static, E: JobFailure> Stream for CompletedStream<R, E> {
@@ -269,7 +269,7 @@ impl<R: Send + 'static, E: JobFailure> Stream for CompletedStream<R, E> {
         let own = &mut self.0;
         while !own.jobs.is_empty() {
             if own.in_a_row == IN_A_ROW {
-                // Also if none of them has ended: otherwise no other task would run.
+                // Yields even if no job has ended: otherwise no other task would run.
                 own.in_a_row = 0;
                 context.waker().wake_by_ref();
                 return Poll::Pending;
@@ -291,8 +291,8 @@ impl<R: Send + 'static, E: JobFailure> Stream for CompletedStream<R, E> {
     }
 }
 
-/// Sleeps until one of these jobs has ended, and returns its index; `None` if there are no jobs, or the time is over.
-/// Its result is not taken: call [`wait`](Job::wait). The jobs may belong to several engines.
+/// Sleeps until one of these jobs has ended, and returns its index. Returns `None` if there are no jobs, or the limit
+/// has passed. The result is not taken: call [`wait`](Job::wait). The jobs may belong to several engines.
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -309,7 +309,7 @@ pub fn wait_any<'j, R: Send + 'static, E: JobFailure + 'j>(
     type Sent = Vec<(usize, JobId)>;
     let mut engines: Vec<(Arc<Supervisor>, Sent)> = Vec::new();
     for (index, job) in jobs.into_iter().enumerate() {
-        // A job of an inline engine has ended.
+        // A job of an inline engine has ended already.
         let Some((shared, id)) = job.sent_to() else {
             return Some(index);
         };
@@ -335,11 +335,10 @@ pub fn wait_any<'j, R: Send + 'static, E: JobFailure + 'j>(
             Some(sent[ended].0)
         });
     }
-    // Wakers of tasks that wait for the same jobs, to be put back afterwards.
+    // The wakers of tasks that wait for the same jobs, which are put back afterwards.
     let mut displaced: Vec<_> = engines.iter().map(|_| Vec::new()).collect();
     let found = park_until(limit, |waker, words| {
-        // All engines are polled, also after one that has a result: any of them may have woken this thread to dispatch
-        // its queue.
+        // Polls all engines, even after one has a result: each of them may have woken this thread to refill its lanes.
         let ended = engines
             .iter()
             .zip(&mut displaced)
@@ -357,7 +356,7 @@ pub fn wait_any<'j, R: Send + 'static, E: JobFailure + 'j>(
     found
 }
 
-/// Sleeps until all of these jobs have ended; false if the time is over before. Their results are not taken.
+/// Sleeps until all of these jobs have ended. Returns false if the limit passes first. The results are not taken.
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -372,7 +371,7 @@ pub fn wait_all<'j, R: Send + 'static, E: JobFailure + 'j>(
     jobs: impl IntoIterator<Item = &'j Job<R, E>>,
     limit: Option<Duration>,
 ) -> bool {
-    // A limit beyond the range of the clock is none.
+    // A limit beyond the range of the clock counts as no limit.
     let until = limit.and_then(|limit| Instant::now().checked_add(limit));
     jobs.into_iter().all(|job| {
         job.sent_to().is_none_or(|(shared, id)| {

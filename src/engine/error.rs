@@ -1,4 +1,4 @@
-//! Errors of building an engine: [`BuildError`]; and any error of this crate: [`Error`].
+//! [`BuildError`], the error of building an engine, and [`Error`], any error of this crate.
 
 use std::fmt;
 
@@ -21,21 +21,21 @@ pub enum BuildError {
     InWorker,
     /// More workers than an engine may have.
     TooManyWorkers {
-        /// The number asked for.
+        /// The requested number.
         asked: usize,
     },
     /// More lanes than the workers of an engine may have together.
     TooManyLanes {
-        /// The number asked for, per worker.
+        /// The requested number, per worker.
         asked: usize,
     },
-    /// A limit has a value that it cannot have.
+    /// A setting has a value that is not allowed.
     BadLimit {
-        /// The method of [`Builder`](super::Builder) that sets it.
+        /// The method of [`Builder`](super::Builder) that sets the value.
         limit: &'static str,
         /// The value.
         given: String,
-        /// The values that it can have.
+        /// The values that are allowed.
         allowed: String,
     },
     /// The arena cannot be created.
@@ -50,7 +50,7 @@ pub enum BuildError {
     StartWithArrays,
     /// `on_worker_start` is code of another library than the one that contains arenite.
     ForeignKernel,
-    /// [`Sandbox::Required`](super::Sandbox::Required) was asked for, and the running Linux lacks a part of it.
+    /// [`Sandbox::Required`](super::Sandbox::Required) was set, and the running Linux lacks a part of the sandbox.
     #[cfg(feature = "sandbox")]
     SandboxLacks(SandboxReport),
 }
@@ -103,8 +103,8 @@ debug_as_text!(BuildError);
 
 macro_rules! any_error {
     ($($variant:ident($error:ty), $doc:literal;)+) => {
-        /// Any error of this crate, for functions that build an engine, make arrays and wait for jobs. The sentence it
-        /// displays is that of the error in it.
+        /// Any error of this crate, for functions that build an engine, create arrays and wait for jobs. Displays the
+        /// sentence of the error in it.
         ///
         /// ```
         /// use arenite::Engine;

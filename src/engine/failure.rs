@@ -1,4 +1,4 @@
-//! Failures as data: which item, with which arguments, why.
+//! Failures as data: the item, its arguments, and the error.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,16 +7,16 @@ use super::{Death, JobError, JobErrorKind};
 use crate::array::{Array, Element};
 use crate::kernel::Key;
 
-/// What a failed job gives: a [`JobError`], or a [`DeadLetter`] where its arguments are kept
-/// ([`JobBuilder::keep_args`], [`Map::keep_args`]). Sealed.
+/// The error type of a job: a [`JobError`], or a [`DeadLetter`] if its arguments are kept ([`JobBuilder::keep_args`],
+/// [`Map::keep_args`]). Sealed.
 ///
 /// [`JobBuilder::keep_args`]: super::JobBuilder::keep_args
 /// [`Map::keep_args`]: super::Map::keep_args
 pub trait JobFailure: Sized {
-    /// What is kept of the arguments until the job has ended.
+    /// The copy of the arguments that is kept until the job has ended.
     #[doc(hidden)]
     type Retained;
-    /// Stands for the retained arguments if nothing has to be retained.
+    /// The value in place of a copy, if nothing has to be kept.
     #[doc(hidden)]
     const NOTHING: Option<Self::Retained>;
     #[doc(hidden)]
@@ -41,7 +41,7 @@ impl<A> JobFailure for DeadLetter<A> {
 }
 
 /// A failed job as data: its arguments, its error, its attempts. Arrays in it are handles, so it can be inspected,
-/// written down, or sent again.
+/// logged, or submitted again.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DeadLetter<A> {
     origin: Origin,
@@ -49,14 +49,14 @@ pub struct DeadLetter<A> {
     error: JobError,
 }
 
-/// Where the arguments came from.
+/// The position of the arguments.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Origin {
-    /// The item of an iterator; 0 for a single job.
+    /// The index of an item of an iterator; 0 for a single job.
     Item(usize),
-    /// Rows of an array.
+    /// A range of rows of an array.
     Rows(Range<usize>),
-    /// An item or window of a stream, at a stage from 1 on.
+    /// An item or window of a stream, at a stage counted from 1.
     Stage { stage: usize, item: u64 },
 }
 
@@ -81,8 +81,8 @@ impl<A> DeadLetter<A> {
         }
     }
 
-    /// The index of the item in its iterator or source, of the window in its stream, or of the first row in its array;
-    /// from 0 on. 0 for a single job.
+    /// The position of the failed item, from 0 on: of an item in its iterator or source, of a window in its stream, of
+    /// the first row in its array. 0 for a single job.
     pub fn index(&self) -> usize {
         match &self.origin {
             Origin::Item(index) => *index,
@@ -99,13 +99,13 @@ impl<A> DeadLetter<A> {
         }
     }
 
-    /// The arguments as they were passed: a tuple for a job or a map, what the stage was given for a stream, the rows
-    /// of the input for an array.
+    /// The arguments as they were passed: a tuple for a job or a map, the item or window at the stage for a stream, the
+    /// rows of the input for an array.
     pub fn args(&self) -> &A {
         &self.args
     }
 
-    /// The arguments, to send them again.
+    /// Returns the arguments, to submit them again.
     pub fn into_args(self) -> A {
         self.args
     }
@@ -120,12 +120,12 @@ impl<A> DeadLetter<A> {
         self.error.attempt()
     }
 
-    /// How the attempts before the last one ended: see [`JobError::deaths`].
+    /// How the earlier attempts ended: see [`JobError::deaths`].
     pub fn deaths(&self) -> &[Death] {
         self.error.deaths()
     }
 
-    /// The stack of the panic that ended the job, if it was one.
+    /// The stack of the panic, if the job panicked.
     pub fn backtrace(&self) -> Option<&str> {
         match self.error.kind() {
             JobErrorKind::Panicked { backtrace, .. } if !backtrace.is_empty() => Some(backtrace),
@@ -152,7 +152,7 @@ impl<A> fmt::Display for DeadLetter<A> {
     }
 }
 
-/// As for a [`JobError`]: `{:?}` is the text, `{:#?}` shows the parts.
+/// Like [`JobError`]: `{:?}` prints the text, `{:#?}` the parts.
 impl<A: fmt::Debug> fmt::Debug for DeadLetter<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !f.alternate() {
@@ -168,12 +168,12 @@ impl<A: fmt::Debug> fmt::Debug for DeadLetter<A> {
 
 impl<A: fmt::Debug> std::error::Error for DeadLetter<A> {}
 
-/// Failures that a report writes out.
+/// The maximum number of failures in the text of a report.
 const SHOWN: usize = 10;
 
 /// The results of a map ([`Map::report`]) or of an array ([`Par::report`]), with each failure as a [`DeadLetter`].
 ///
-/// Of a map, `V` is `Vec<Option<R>>`: one entry for each item, in order, `None` where it failed. With
+/// For a map, `V` is `Vec<Option<R>>`: one entry for each item, in order, and `None` if it failed. With
 /// [`OnFailure::Stop`](crate::OnFailure::Stop) it ends at the first failure. Such a report can be collected from the
 /// results of a map that keeps its arguments, also in `async` code:
 ///
@@ -194,7 +194,7 @@ const SHOWN: usize = 10;
 /// });
 /// ```
 ///
-/// Of an array, `V` is the resulting `Array`, in which rows that failed are zero.
+/// For an array, `V` is the resulting `Array`, in which rows that failed are zero.
 ///
 /// [`Map::report`]: super::Map::report
 /// [`Par::report`]: super::Par::report
@@ -202,7 +202,7 @@ const SHOWN: usize = 10;
 pub struct Report<A, V> {
     values: V,
     total: usize,
-    /// What `total` counts.
+    /// The unit that `total` counts.
     unit: &'static str,
     failures: Vec<DeadLetter<A>>,
 }
@@ -213,12 +213,12 @@ impl<A, V> Report<A, V> {
         &self.values
     }
 
-    /// What failed, in order.
+    /// The failures, in order.
     pub fn failures(&self) -> &[DeadLetter<A>] {
         &self.failures
     }
 
-    /// The results, and what failed.
+    /// Returns the results and the failures.
     pub fn into_parts(self) -> (V, Vec<DeadLetter<A>>) {
         (self.values, self.failures)
     }
@@ -228,7 +228,7 @@ impl<A, R> Report<A, Vec<Option<R>>> {
     /// All values, in order.
     ///
     /// # Errors
-    /// The report, if an item failed.
+    /// The report itself, if an item failed.
     pub fn into_values(self) -> Result<Vec<R>, Self> {
         if self.failures.is_empty() {
             Ok(self.values.into_iter().flatten().collect())
@@ -301,7 +301,7 @@ impl<A, V> fmt::Display for Report<A, V> {
     }
 }
 
-/// As for a [`JobError`]: `{:?}` is the text, `{:#?}` shows the parts.
+/// Like [`JobError`]: `{:?}` prints the text, `{:#?}` the parts.
 impl<A: fmt::Debug, V: fmt::Debug> fmt::Debug for Report<A, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !f.alternate() {

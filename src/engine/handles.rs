@@ -1,4 +1,4 @@
-//! Auto traits of the public handles: a change is an error when the tests are compiled.
+//! Checks the auto traits of the public handles: a change does not compile with the tests.
 
 use std::future::Future;
 
@@ -36,7 +36,7 @@ fn a_map_over<I: Iterator + Send + 'static, R: Send + 'static>() {
     stream::<MapStream<Map<I, R>>, R>();
 }
 
-/// The same for maps that keep arguments.
+/// The same for maps that keep their arguments.
 fn a_map_that_keeps<I: Iterator<Item: Clone + Send> + Send + 'static, R: Send + 'static>() {
     sent::<Map<I, R, DeadLetter<I::Item>>>();
     sent::<Map<I, R, DeadLetter<I::Item>, usize>>();
@@ -44,13 +44,13 @@ fn a_map_that_keeps<I: Iterator<Item: Clone + Send> + Send + 'static, R: Send + 
     unpinned::<MapStream<Map<I, R, DeadLetter<I::Item>, usize>>>();
 }
 
-/// Even if the iterator is `!Unpin`.
+/// A stream of a map is `Unpin` even if the iterator is not.
 fn a_stream_of_a_map_over<I: Iterator, R>() {
     unpinned::<MapStream<Map<I, R>>>();
     unpinned::<MapStream<Map<I, R, JobError, usize>>>();
 }
 
-/// A map over a borrowed iterator borrows too.
+/// A map over a borrowed iterator has the lifetime of the borrow.
 fn a_map_over_borrowed<'a, R: Send + 'a>(map: Map<std::slice::Iter<'a, u64>, R>) -> impl Send + 'a {
     map
 }
@@ -67,7 +67,7 @@ fn handles_have_the_auto_traits_that_threads_and_executors_need() {
     sent::<JobError>();
     shared::<DeadLetter<u64>>();
     shared::<JobError>();
-    // Named here so that they count as used; their bodies are the check.
+    // Used here only to be compiled: their bodies are the check.
     a_job_of::<std::cell::Cell<u64>>();
     a_map_over::<std::vec::IntoIter<u64>, std::cell::Cell<u64>>();
     a_map_that_keeps::<std::vec::IntoIter<u64>, std::cell::Cell<u64>>();

@@ -1,7 +1,8 @@
 //! Statistics and trace of an inline engine's jobs, which run on the calling threads.
 //!
-//! A call that runs jobs enters its engine for each of them ([`enter`]); the `catch_unwind` guard of the kernel finds
-//! the engine by the thread ([`Observed`]). Engines are referred to by number, because a handle may outlive its engine.
+//! A call that runs jobs enters its engine for each job ([`enter`]); the `catch_unwind` guard of the kernel finds the
+//! engine through the thread ([`Observed`]). Engines are referred to by number, because a handle may outlive its
+//! engine.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -29,16 +30,16 @@ struct Engines {
 thread_local! {
     /// The engine whose job this thread is about to run.
     static CURRENT: RefCell<Option<Arc<Inlined>>> = const { RefCell::new(None) };
-    /// Its references are alive as long as this thread.
+    /// Weak references to it can be upgraded as long as this thread lives.
     static THREAD: Arc<()> = Arc::default();
 }
 
-/// The accounting of an inline engine.
+/// The statistics and the trace of an inline engine.
 #[derive(Debug)]
 pub(super) struct Inlined {
     counts: Mutex<Counts>,
     looks: Mutex<RateMeter>,
-    /// An error is retained for `write_trace`.
+    /// The trace. An error is stored until `write_trace` returns it.
     tracer: Option<Result<TraceOwner, TraceError>>,
 }
 
@@ -49,7 +50,7 @@ struct Counts {
     done: u64,
     failed: u64,
     kernels: Vec<KernelStats>,
-    /// The rows of the trace, if there is one: each belongs to a thread as long as that lives.
+    /// The rows of the trace, if there is one. Each row belongs to a thread until the thread ends.
     threads: Vec<Weak<()>>,
 }
 
@@ -57,7 +58,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The registration of an inline engine, removed when it is dropped.
+/// The registration of an inline engine. Dropping it removes the engine.
 #[derive(Debug)]
 pub(super) struct Enrolled(u64);
 
@@ -90,12 +91,12 @@ impl Enrolled {
 impl Drop for Enrolled {
     fn drop(&mut self) {
         let engine = lock(&ENGINES).all.remove(&self.0);
-        // Completes its trace, outside the lock, unless one of its jobs still runs.
+        // Completes the engine's trace, outside the lock, unless one of its jobs still runs.
         drop(engine);
     }
 }
 
-/// While it lives, this thread runs a job of an inline engine.
+/// Marks, from creation to drop, that this thread runs a job of an inline engine.
 #[must_use]
 #[derive(Debug)]
 pub(super) struct Inside {
@@ -119,7 +120,7 @@ impl Drop for Inside {
     }
 }
 
-/// A job that runs on this thread, as the engine records it.
+/// A job that runs on this thread, while its engine records it.
 #[must_use]
 #[derive(Debug)]
 pub(super) struct Observed {
@@ -132,7 +133,7 @@ pub(super) struct Observed {
 }
 
 impl Observed {
-    /// Records that a kernel of this name is about to run. `None` outside of an engine.
+    /// Records that a kernel of this name is about to run. Returns `None` outside of an engine.
     pub(super) fn begin(name: &'static str) -> Option<Self> {
         let engine = CURRENT.with_borrow(Clone::clone)?;
         let (began, start) = (monotonic_ns(), Instant::now());
@@ -147,7 +148,7 @@ impl Observed {
         })
     }
 
-    /// Records that it has run, and `why` it gave no value.
+    /// Records that the kernel has run, and `why` it returned no value if it did not.
     pub(super) fn end(self, why: Option<&JobErrorKind>) {
         let Self { engine, name, .. } = &self;
         engine.end(name, self.start.elapsed(), why.is_some());
@@ -187,7 +188,7 @@ fn failed(why: &JobErrorKind) -> AttemptEnd {
 }
 
 impl Inlined {
-    /// Counts a job. Returns its number and the row of this thread.
+    /// Counts a job. Returns the number of the job, and the row of this thread.
     fn begin(&self, name: &'static str) -> (u64, u32) {
         let mut counts = lock(&self.counts);
         counts.submitted += 1;
@@ -244,7 +245,7 @@ impl Inlined {
 }
 
 impl Counts {
-    /// Returns the row of this thread. A new thread takes over the row of one that has ended, so that a program that
+    /// Returns the row of this thread. A new thread gets the row of a thread that has ended, so that a program that
     /// keeps starting threads does not fill the trace with rows.
     fn row(&mut self) -> u32 {
         let thread = THREAD.try_with(Arc::downgrade).unwrap_or_default();
@@ -290,7 +291,7 @@ mod tests {
         super::lock(&inlined.unwrap().counts).threads.len()
     }
 
-    /// Like a server that starts a thread for each request.
+    /// Behaves like a server that starts a thread for each request.
     #[test]
     fn threads_that_have_ended_leave_no_rows() {
         static BOTH: Barrier = Barrier::new(2);
@@ -306,7 +307,7 @@ mod tests {
             }
         }
         assert_eq!((rows(&plain), rows(&traced)), (0, 1));
-        // Threads that run at the same time have their own rows, which later ones take over.
+        // Threads that run at the same time have separate rows, which later threads get.
         for _ in 0..3 {
             thread::scope(|threads| {
                 let run = || {

@@ -1,4 +1,4 @@
-//! Reading and copying data into the arena.
+//! Reads files, and copies data, into arrays of the arena.
 
 use std::fmt;
 use std::fs::File;
@@ -13,26 +13,26 @@ use crate::array::npy::{self, NpyError};
 use crate::array::{AllocError, Array, ArrayMut, BadRank, Element, Shape, check_count};
 use crate::sys::debug_as_text;
 
-/// A file could not be read into the arena.
+/// Why a file or an array could not be read into the arena.
 #[non_exhaustive]
 pub enum InputError {
     /// Reading failed.
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
-    /// The arena has no room for its content.
+    /// The arena has no room for the content.
     ArenaFull(ArenaFull),
-    /// It is not an array of this type.
+    /// The file is not an array of this type.
     Npy {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: NpyError,
     },
-    /// It has more dimensions than a [`Shape`].
+    /// The array has more dimensions than a [`Shape`] can have.
     BadRank(BadRank),
 }
 
@@ -77,10 +77,10 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// [`ArenaFull`] if there is no room for it.
+    /// [`ArenaFull`] if there is no room for the array.
     ///
     /// # Panics
-    /// If its size does not fit the address space.
+    /// If the size does not fit the address space.
     pub fn zeros<T: Element>(&self, shape: impl Into<Shape>) -> Result<ArrayMut<T>, ArenaFull> {
         let shape = shape.into();
         match &self.backend {
@@ -96,7 +96,7 @@ impl Engine {
     }
 
     /// Allocates an exclusive array in the arena with *unspecified* elements, for workers to fill tile by tile.
-    /// [`zeros`](Engine::zeros) would clear it first, on this thread, before any of them can begin.
+    /// [`zeros`](Engine::zeros) would first clear the array on this thread.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -114,10 +114,10 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// [`ArenaFull`] when there is no room for it.
+    /// [`ArenaFull`] if there is no room for the array.
     ///
     /// # Panics
-    /// If its size does not fit the address space.
+    /// If the size does not fit the address space.
     #[doc(alias = "empty")]
     pub fn uninit<T: Element>(&self, shape: impl Into<Shape>) -> Result<ArrayMut<T>, ArenaFull> {
         self.exclusive(shape.into(), BlockPlacement::Pages)
@@ -134,8 +134,8 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// [`ArenaFull`] when there is no room for it.
-    // Like `Array::from_slice`; the name says where it goes.
+    /// [`ArenaFull`] if there is no room for the array.
+    // Named like `Array::from_slice`, although it takes `self`: the name says where the array is created.
     #[allow(
         clippy::wrong_self_convention,
         reason = "`engine.from_slice` reads as `Array::from_slice` does"
@@ -154,10 +154,10 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// [`ArenaFull`] when there is no room for it.
+    /// [`ArenaFull`] if there is no room for the array.
     ///
     /// # Panics
-    /// If the number of elements is not that of the shape.
+    /// If the number of elements does not match the shape.
     #[allow(
         clippy::wrong_self_convention,
         reason = "`engine.from_vec` reads as `Array::from_vec` does"
@@ -173,7 +173,7 @@ impl Engine {
         self.fill(shape, |to| to.copy_from_slice(elements))
     }
 
-    /// Collects a sealed array with one axis in the arena.
+    /// Collects elements into a sealed array with one axis in the arena.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -183,7 +183,7 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// [`ArenaFull`] when there is no room for it.
+    /// [`ArenaFull`] if there is no room for the array.
     #[allow(
         clippy::wrong_self_convention,
         reason = "`engine.from_iter` reads as `Array::from_iter` does"
@@ -195,7 +195,7 @@ impl Engine {
         self.from_slice(&elements.into_iter().collect::<Vec<T>>())
     }
 
-    /// Makes a sealed array in the arena. Each element is `f` of its flat, row-major index.
+    /// Creates a sealed array in the arena. Each element is `f` of its flat, row-major index.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -205,7 +205,7 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// [`ArenaFull`] when there is no room for it.
+    /// [`ArenaFull`] if there is no room for the array.
     ///
     /// # Panics
     /// If an array of this shape does not fit the address space.
@@ -226,8 +226,8 @@ impl Engine {
     }
 
     /// Copies an array into this engine's arena: from private memory, from a mapped file, or from another engine. Jobs
-    /// reject such arrays instead of copying them. They take those of a [store](crate::raw::map_sealed) without this
-    /// call; it saves copies where workers are sandboxed, which get a copy for each job.
+    /// reject such arrays instead of copying them. Arrays of a [store](crate::raw::map_sealed) are accepted without
+    /// this call; if workers are sandboxed, this call saves a copy for each job.
     ///
     /// ```standalone_crate
     /// use arenite::{Array, Engine, JobErrorKind, Rejection};
@@ -243,13 +243,13 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// [`ArenaFull`] when there is no room for it.
+    /// [`ArenaFull`] if there is no room for the array.
     pub fn import<T: Element>(&self, array: &Array<T>) -> Result<Array<T>, ArenaFull> {
         self.fill(array.shape(), |to| to.copy_from_slice(array))
     }
 
-    /// Copies an `ndarray`, or a view of one, into the arena in row-major order. One without dimensions gets the shape
-    /// 1. [`Array::view`] is the other direction, without a copy.
+    /// Copies an `ndarray` array or view into the arena in row-major order. An array without dimensions gets the shape
+    /// 1. [`Array::view`] is the opposite direction, without a copy.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -262,7 +262,7 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// [`InputError`] when there is no room for it, or it has more than 6 dimensions.
+    /// [`InputError`] if there is no room for the array, or it has more than 6 dimensions.
     #[cfg(feature = "ndarray")]
     #[allow(
         clippy::wrong_self_convention,
@@ -279,7 +279,7 @@ impl Engine {
     {
         let shape = nd::shape_of(from.shape()).map_err(InputError::BadRank)?;
         Ok(self.fill(shape, |to| match &self.backend {
-            // It may be in a sandboxed worker, which must not start threads.
+            // The calling thread may be in a sandboxed worker, which must not start threads.
             Backend::Inline => nd::write(from, to),
             Backend::Workers(_) => nd::write_by_threads(from, to),
         })?)
@@ -287,8 +287,8 @@ impl Engine {
 
     /// Reads the bytes of a file directly into an array with one axis in the arena.
     ///
-    /// A file without a length, such as a pipe, is read to its end first, up to the capacity of the arena (without
-    /// workers, up to half of the available memory).
+    /// A file without a length, such as a pipe, is first read to its end, up to the capacity of the arena (in an inline
+    /// engine, up to half of the available memory).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -302,7 +302,7 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// [`InputError`] if it cannot be read, or there is no room for it.
+    /// [`InputError`] if the file cannot be read, or there is no room for it.
     pub fn read_file(&self, path: impl AsRef<Path>) -> Result<Array<u8>, InputError> {
         let path = path.as_ref();
         let failed = |error| InputError::Io {
@@ -311,8 +311,8 @@ impl Engine {
         };
         let mut file = File::open(path).map_err(failed)?;
         let meta = file.metadata().map_err(failed)?;
-        // Pipes and files that Linux generates have no length and may never end: read no more than there could be room
-        // for.
+        // Pipes and files that Linux generates have no length and may be endless: reads no more than there could be
+        // room for.
         if !meta.is_file() || meta.len() == 0 {
             let most = match &self.backend {
                 Backend::Inline => default_capacity(),
@@ -348,7 +348,7 @@ impl Engine {
                 Err(error) => return Err(failed(error)),
             }
         }
-        // The file may have shrunk meanwhile.
+        // The file may have shrunk in the meantime.
         array.truncate(read);
         Ok(array.seal())
     }
@@ -368,7 +368,7 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// [`InputError`] if it cannot be read, is not an array of `T`, or there is no room for it.
+    /// [`InputError`] if the file cannot be read, is not an array of `T`, or there is no room for it.
     pub fn read_npy<T: npy::Dtype>(&self, path: impl AsRef<Path>) -> Result<Array<T>, InputError> {
         let path = path.as_ref();
         let wrong = |error| InputError::Npy {
@@ -395,7 +395,7 @@ impl Engine {
         Ok(array.seal())
     }
 
-    /// Allocates an array for the content of a file, whose claimed length may exceed the memory.
+    /// Allocates an array for the content of a file. The length that the file claims may exceed the memory.
     fn to_read<T: Element>(&self, shape: Shape) -> Result<ArrayMut<T>, AllocError> {
         match &self.backend {
             Backend::Inline => ArrayMut::to_read(shape),
@@ -406,8 +406,8 @@ impl Engine {
         }
     }
 
-    /// Allocates an array to be overwritten completely. Its previous content is initialised, and valid for plain old
-    /// data.
+    /// Allocates an array that the caller overwrites completely. Its old content is initialised, and valid for plain
+    /// old data.
     fn exclusive<T: Element>(
         &self,
         shape: Shape,

@@ -1,17 +1,17 @@
-//! Limits of an engine: which values they may have.
+//! Limits of an engine, and the values that they may have.
 
 use super::BuildError;
 
-/// The most workers that an engine may have.
+/// The maximum number of workers of an engine.
 pub(super) const MAX_WORKERS: u16 = 1024;
-/// The most lanes that all workers of an engine may have together.
+/// The maximum number of lanes of all workers of an engine.
 pub(super) const MAX_LANES: usize = 4096;
-/// Private memory, in bytes, with less of which few workers start.
+/// The minimum limit of private memory in bytes: few workers start with less.
 pub(super) const LEAST_MEMORY: u64 = 8 << 20;
-/// The least that a worker may be allowed to hold of the arena: its first grant.
+/// The minimum number of bytes of the arena that a worker must be allowed to occupy: its first grant.
 const LEAST_SHARE: u64 = 64 << 10;
 
-/// Checks that a limit is at least `least`. `more` says which other values it may have.
+/// Checks that a limit is at least `least`. `more` describes other values that are allowed.
 pub(super) fn check_least(
     limit: &'static str,
     given: u64,
@@ -28,23 +28,23 @@ pub(super) fn check_least(
     }
 }
 
-/// How much of the arena one worker may hold.
+/// How much of the arena one worker may occupy.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ArenaShare {
-    /// As much as leaves others their shares.
+    /// As much as leaves the other workers their shares.
     LeavesOthers,
     Bytes(u64),
-    /// Of the capacity.
+    /// A fraction of the capacity.
     Fraction(f64),
 }
 
 impl ArenaShare {
-    /// The limit in bytes, `None` if it depends on the others.
+    /// The limit in bytes. `None` if it depends on the other workers.
     pub(super) fn bytes(self, capacity: u64) -> Result<Option<u64>, BuildError> {
         let (bytes, given) = match self {
             Self::LeavesOthers => return Ok(None),
             Self::Bytes(bytes) => (bytes, format!("{bytes} bytes")),
-            // Saturates; what is no number becomes 0.
+            // The conversion saturates; NaN becomes 0.
             Self::Fraction(fraction) => (
                 if fraction > 1.0 {
                     0

@@ -69,9 +69,9 @@ use seeds::Seeds;
 
 /// Worker processes and the arena that they share.
 ///
-/// An engine is used from any number of threads at once. A clone is another handle of the same engine. Dropping the
-/// last handle ends the workers: queued jobs answer [`ShutDown`](JobErrorKind::ShutDown), running ones are killed.
-/// [`shutdown`](Engine::shutdown) finishes everything first, without further attempts at what fails. Arrays may outlive
+/// An engine can be used from any number of threads at once. A clone is another handle of the same engine. Dropping the
+/// last handle ends the workers: queued jobs fail with [`ShutDown`](JobErrorKind::ShutDown), running jobs are killed.
+/// [`shutdown`](Engine::shutdown) finishes all jobs first, without further attempts after failures. Arrays may outlive
 /// their engine.
 ///
 /// ```standalone_crate
@@ -97,21 +97,21 @@ use seeds::Seeds;
 ///
 /// Workers ignore SIGINT, SIGTERM, SIGHUP and SIGPIPE from their first instruction: a terminal or a service manager
 /// sends them to the whole process group, and your program decides what they mean. By default they end your program and
-/// the workers at once, and nothing is left behind. To finish first, set a flag in a handler of your own, stop
-/// submitting when it is set, and call [`shutdown`](Engine::shutdown), as `arenite resize` does. To end one worker,
-/// send it SIGKILL: its job fails with that cause, and the worker is replaced. Programs that a kernel starts inherit
-/// the ignored signals.
+/// the workers at once, and no file or process is left. To finish jobs first, set a flag in a signal handler of your
+/// own, stop submitting when it is set, and call [`shutdown`](Engine::shutdown), as `arenite resize` does. To end one
+/// worker, send it SIGKILL: its job fails with that cause, and the worker is replaced. Programs that a kernel starts
+/// inherit the ignored signals.
 ///
 /// # Forking
 ///
-/// An engine belongs to the process that built it. In a child made by `fork()`, dropping a handle does nothing, and any
-/// other use of the engine panics: build an engine after forking. Arrays are shared with the parent, not copied, and
-/// their memory may be reused once the parent drops them, so do not use arrays in the child. Programs started with
+/// An engine belongs to the process that built it. In a child made by `fork()`, dropping a handle has no effect, and
+/// any other use of the engine panics: build an engine after forking. Arrays are shared with the parent, not copied,
+/// and their memory may be reused once the parent drops them, so do not use arrays in the child. Programs started with
 /// [`Command`](std::process::Command) are not affected.
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) backend: Backend,
-    /// Actors by name.
+    /// The actors by name.
     names: actor::Names,
     pub(crate) seeds: Arc<Seeds>,
 }
@@ -121,7 +121,7 @@ pub struct Engine {
 pub(crate) enum Backend {
     /// In worker processes.
     Workers(Workers),
-    /// In the calling thread.
+    /// On the calling thread.
     Inline,
 }
 
@@ -131,7 +131,7 @@ pub(crate) struct Workers {
     owner: Arc<Owner>,
 }
 
-/// What all clones of an engine share: the last of them ends it.
+/// Shared by all clones of an engine: dropping the last clone ends the engine.
 struct Owner {
     shared: Arc<Supervisor>,
     monitor: Mutex<Option<JoinHandle<()>>>,
@@ -158,8 +158,8 @@ impl Engine {
     /// Builds an engine without processes: kernels run on the calling thread when they are submitted, on private
     /// memory.
     ///
-    /// Use it to debug, and where processes cannot be started. Calls and results are the same, without isolation: each
-    /// job is tried once and has no deadline, and every array is accepted.
+    /// Use it to debug, and on systems where processes cannot be started. Calls and results are the same, without
+    /// isolation: each job is tried once and has no deadline, and every array is accepted.
     ///
     /// ```
     /// let engine = arenite::Engine::inline();
@@ -171,7 +171,7 @@ impl Engine {
 
     /// Submits a job: runs a kernel on these arguments in a worker. Never fails; errors are returned by [`Job::wait`].
     ///
-    /// With a limit on bytes in flight ([`max_in_flight_bytes`](Builder::max_in_flight_bytes)) this blocks until the
+    /// With a limit on bytes in flight ([`max_in_flight_bytes`](Builder::max_in_flight_bytes)), this blocks until the
     /// job is admitted; in `async` code use [`job(…).submit_async()`](JobBuilder::submit_async).
     ///
     /// ```
@@ -213,7 +213,7 @@ impl Engine {
         R: Reply,
     {
         const { captures_nothing::<F>() };
-        // Only its type is used: it has no bytes.
+        // Only its type is used: a kernel has no bytes.
         let _ = kernel;
         match &self.backend {
             Backend::Workers(workers) => {
@@ -226,7 +226,7 @@ impl Engine {
         }
     }
 
-    /// Builds a job with options: a deadline, retries, a priority. [`JobBuilder::then`] runs another kernel on its
+    /// Builds a job with options: a deadline, retries, a priority. [`JobBuilder::then`] runs another kernel on the
     /// result in the same worker.
     pub fn job<F, A, P, R>(&self, kernel: F, args: A) -> JobBuilder<'_, Single<F, P, R>, A>
     where
@@ -236,13 +236,13 @@ impl Engine {
         R: Reply,
     {
         const { captures_nothing::<F>() };
-        // Only its type is used: it has no bytes.
+        // Only its type is used: a kernel has no bytes.
         let _ = kernel;
         JobBuilder::first(self, args)
     }
 
-    /// Returns the seed of the random numbers that this engine's jobs draw: that of [`Builder::seed`], or a random one.
-    /// With it, a run can be repeated.
+    /// Returns the seed of the random numbers that this engine's jobs draw: the seed set by [`Builder::seed`], or a
+    /// random one. With the seed, a run can be repeated.
     ///
     /// ```
     /// use arenite::Engine;
@@ -280,7 +280,8 @@ impl Engine {
         }
     }
 
-    /// Why no worker can be started any more, if so. Every job fails with [`NoWorkers`](JobErrorKind::NoWorkers) then.
+    /// Returns why no worker can be started any more, or `None` if workers can. With a reason, every job fails with
+    /// [`NoWorkers`](JobErrorKind::NoWorkers).
     pub fn broken(&self) -> Option<String> {
         match &self.backend {
             Backend::Workers(workers) => workers.shared.broken(),
@@ -288,7 +289,7 @@ impl Engine {
         }
     }
 
-    /// Returns committed memory that no array holds to Linux at once, instead of after some seconds. Returns the number
+    /// Returns unused committed memory of the arena to Linux at once, instead of after some seconds. Returns the number
     /// of bytes.
     pub fn trim(&self) -> u64 {
         match &self.backend {
@@ -300,16 +301,17 @@ impl Engine {
     /// Finishes all jobs, including detached ones, and ends the workers. Dropping the engine ends jobs instead. See
     /// [`Job::detach`] for an example.
     ///
-    /// From now on no job is retried: one that pauses before another attempt fails with
-    /// [`ShutDown`](JobErrorKind::ShutDown), and one that fails keeps that error. Only jobs that are lost because of
+    /// From now on no job is retried: a job that waits for another attempt fails with
+    /// [`ShutDown`](JobErrorKind::ShutDown), and a job that fails keeps that error. Only jobs that are lost because of
     /// another job ([`WorkerExit::OtherJob`]) still run again. Jobs that are submitted from now on fail with
     /// `ShutDown`.
     ///
     /// A job that hangs blocks this forever: give jobs a [deadline](JobBuilder::deadline), or use
-    /// [`shutdown_timeout`](Engine::shutdown_timeout). While another thread shuts the engine down, this waits for that.
+    /// [`shutdown_timeout`](Engine::shutdown_timeout). If another thread is shutting the engine down, this waits for
+    /// that thread.
     ///
-    /// The engine ends for all clones of this handle. So one in a `static`, which is never dropped, can be shut down
-    /// too:
+    /// The engine ends for all clones of this handle. So a handle in a `static`, which is never dropped, can be shut
+    /// down too:
     ///
     /// ```standalone_crate
     /// use std::sync::LazyLock;
@@ -333,12 +335,12 @@ impl Engine {
         }
     }
 
-    /// Like [`shutdown`](Engine::shutdown), but waits at most `limit` for jobs. Those that have not ended by then fail
+    /// Like [`shutdown`](Engine::shutdown), but waits at most `limit` for jobs. Jobs that have not ended by then fail
     /// with [`ShutDown`](JobErrorKind::ShutDown), as when the engine is dropped. Returns true if no job had to be
     /// ended; retries that `shutdown` would not make do not count. Always true for an inline engine.
     ///
-    /// Idle workers that do not exit have the time of [`Builder::grace`] in addition. In a waker that the engine itself
-    /// calls, this does not wait, and returns true if all jobs had ended.
+    /// Idle workers that do not exit get the time of [`Builder::grace`] in addition. If called from a waker that the
+    /// engine calls, this does not wait, and returns true if all jobs had ended.
     ///
     /// ```standalone_crate
     /// use std::time::Duration;
@@ -368,12 +370,13 @@ impl Engine {
         }
     }
 
-    /// Hands over what workers have printed so far: to [`Builder::on_log`], or to stderr. What a job printed before it
-    /// was waited for is there afterwards.
+    /// Passes all lines that workers have printed so far to [`Builder::on_log`], or to stderr. This includes everything
+    /// that a job printed whose end was awaited.
     ///
-    /// The program's own end (the end of `main`, [`std::process::exit`]) does this too, and so do dropping the engine
-    /// and [`shutdown`](Engine::shutdown). It waits as long as the receiver takes lines, but not for a single call that
-    /// takes longer than two seconds. What a kernel printed without a newline may still be in a buffer of its worker.
+    /// The end of the program (the end of `main`, [`std::process::exit`]) does this too, and so do dropping the engine
+    /// and [`shutdown`](Engine::shutdown). This waits as long as the receiver takes lines, but not for a single call
+    /// that takes longer than two seconds. Text that a kernel printed without a newline may still be in a buffer of its
+    /// worker.
     ///
     /// ```standalone_crate
     /// use std::sync::mpsc::channel;
@@ -396,14 +399,14 @@ impl Engine {
         }
     }
 
-    /// Whether workers are [sandboxed](Builder::sandbox), and can open no files.
+    /// Returns true if workers are [sandboxed](Builder::sandbox), and can open no files.
     pub fn is_sandboxed(&self) -> bool {
         self.shared().is_some_and(|shared| shared.is_sandboxed())
     }
 
-    /// How many jobs run in workers at the same time at most: one on each lane of each worker that is not a
-    /// [spare](Builder::spares). 0 for an [inline](Engine::inline) engine, which runs jobs on the threads that submit
-    /// them.
+    /// Returns the maximum number of jobs that run in workers at the same time: one on each lane of each worker that is
+    /// not a [spare](Builder::spares). 0 for an [inline](Engine::inline) engine, which runs jobs on the threads that
+    /// submit them.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;

@@ -14,13 +14,13 @@ use crate::trace::{DEFAULT_ATTEMPTS, TraceConfig, Traced, Tracer};
 ///
 /// - [`Trace::to`] writes a file of events in Chrome's JSON format, for <https://ui.perfetto.dev> or
 ///   `chrome://tracing`: one row for each lane of each worker with the jobs that it ran and the times it waited for
-///   memory; the time that jobs were queued; arrows between the jobs of a graph, and from spawned jobs to those that
+///   memory; the time that jobs were queued; arrows between the jobs of a graph, and from spawned jobs to the jobs that
 ///   took their values; starts and deaths of workers; failures with their causes.
 /// - [`Trace::report`] writes a self-contained HTML page: all lanes over time, a table of kernels with quantiles, a
 ///   list of failures.
 ///
-/// Kernels are timed in the workers. Memory use is bounded: events that come faster than they can be written, and those
-/// beyond [`Trace::attempts`], are dropped and counted.
+/// Kernels are timed in the workers. Memory use is bounded: events that come faster than they can be written, and
+/// attempts beyond [`Trace::attempts`], are dropped and counted.
 ///
 /// ```standalone_crate
 /// use arenite::{Engine, Trace};
@@ -90,16 +90,16 @@ impl Trace {
 
     /// Writes a report as well, to a file of its own, when the engine ends and by [`Engine::write_trace`].
     ///
-    /// A pipe receives one page only, from whichever of the two comes first; a named pipe needs its reader when the
-    /// engine is built.
+    /// A pipe receives only one page, from the first of these two; a named pipe needs its reader when the engine is
+    /// built.
     pub fn report(mut self, page: impl AsRef<Path>) -> Self {
         self.config.report = Some(page.as_ref().to_owned());
         self
     }
 
-    /// Limits the attempts of jobs in the file of events, of about 0.5 KB each. The default is one million. All other
-    /// events (starts and ends of workers, waits for memory, arrows) together have the same limit. The report counts
-    /// all.
+    /// Limits the number of attempts of jobs in the file of events, about 0.5 KB each. The default is one million. All
+    /// other events (starts and ends of workers, waits for memory, arrows) together have the same limit. The report
+    /// counts all.
     pub fn attempts(mut self, attempts: u64) -> Self {
         self.config.attempts = attempts;
         self
@@ -135,7 +135,7 @@ impl std::error::Error for TraceError {}
 debug_as_text!(TraceError);
 
 impl Builder {
-    /// Records jobs and workers: see [`Trace`]. By default nothing is recorded, at no cost.
+    /// Records jobs and workers: see [`Trace`]. By default nothing is recorded, which has no cost.
     ///
     /// With [`inline`](Builder::inline), rows are the calling threads; if a file cannot be created,
     /// [`Engine::write_trace`] returns the error.

@@ -6,7 +6,7 @@ use super::Engine;
 use crate::sys::probe::LANDLOCK_SCOPES;
 use crate::sys::sandbox::{SandboxFeatures, features};
 
-/// What workers may do apart from computing.
+/// How far the system calls of workers are restricted.
 ///
 /// ```
 /// use arenite::engine::SandboxReport;
@@ -19,27 +19,27 @@ use crate::sys::sandbox::{SandboxFeatures, features};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Sandbox {
-    /// Whatever this user may do.
+    /// Not restricted: workers have the rights of this user.
     #[default]
     Off,
-    /// Nothing: no files, no sockets, no other processes, no executable memory. A worker that tries is ended, and its
-    /// job fails with [`WorkerExit::Denied`](crate::WorkerExit::Denied), which names the call. Calls by which libraries
-    /// merely probe (for files, sockets) return an error instead.
+    /// Restricted to computing: no files, no sockets, no other processes, no executable memory. A denied call ends the
+    /// worker, and its job fails with [`WorkerExit::Denied`](crate::WorkerExit::Denied), which names the call. Calls
+    /// that libraries use only to probe (for files, sockets) return an error instead.
     ///
     /// - Results are copied before the program gets a handle to them, so that a worker cannot change them later.
-    /// - Nothing is lent: jobs and nodes of a graph that change an argument in place fail with
+    /// - No memory is lent to workers: jobs and nodes of a graph that change an argument in place fail with
     ///   [`Rejection::Lending`](crate::Rejection::Lending). Only within a chain that runs as one job, an array is
     ///   passed on to be changed.
     /// - Workers see only the environment variables that loaders and the C library read.
     /// - [`on_worker_start`](super::Builder::on_worker_start) runs before the sandbox is closed and may open files,
     ///   which are closed afterwards. It must not leave threads behind.
     ///
-    /// Parts that the running Linux lacks are left out; [`Engine::sandbox_report`] lists them.
+    /// Parts that the running Linux lacks are not enforced; [`Engine::sandbox_report`] lists them.
     ///
     /// Code that compromises a worker can still:
     ///
-    /// - read every array of its engine and hide it in its own result: process data of users who must not see each
-    ///   other's in separate engines;
+    /// - read every array of its engine and hide it in its own result: process the data of users who must not see each
+    ///   other's data in separate engines;
     /// - corrupt results of the same worker that the supervisor has not received yet, the states of actors in that
     ///   worker, and values between two nodes of its own chain;
     /// - use memory up to [`memory_limit`](super::Builder::memory_limit) plus 1 GiB plus half a GiB per core (without
@@ -48,25 +48,25 @@ pub enum Sandbox {
     ///   container.
     Strict,
     /// Like `Strict`, but [`build`](super::Builder::build) fails if the running Linux lacks a part. Linux 6.12 has all
-    /// of them.
+    /// parts.
     Required,
 }
 
-/// Which parts of a [`Sandbox`] the running Linux supports.
+/// Lists the parts of a [`Sandbox`] that the running Linux supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SandboxReport {
     pub(super) kernel: SandboxFeatures,
 }
 
 impl SandboxReport {
-    /// Asks Linux, without changing anything. If it does not answer, no part counts as supported.
+    /// Queries Linux, without changing anything. If the query fails, no part counts as supported.
     pub fn of_this_kernel() -> Self {
         Self {
             kernel: features().unwrap_or_default(),
         }
     }
 
-    /// Lists the parts that are not enforced and what that means, one sentence each. Empty if all are.
+    /// Lists the parts that are not enforced and what that means, one sentence each. Empty if all parts are enforced.
     pub fn lacking(&self) -> Vec<&'static str> {
         let SandboxFeatures {
             seccomp,
@@ -90,7 +90,7 @@ impl SandboxReport {
         lacking
     }
 
-    /// Whether every part is enforced.
+    /// Returns true if every part is enforced.
     pub fn is_complete(&self) -> bool {
         self.lacking().is_empty()
     }

@@ -19,46 +19,46 @@ use crate::supervisor::{Failed, Flight, Group, JobId, JobOptions, Owner, Read, S
 /// Submits jobs that may borrow for `'env`: see [`Engine::scope`].
 pub struct Scope<'env> {
     engine: &'env Engine,
-    /// The group of its jobs, which are cancelled together.
+    /// The group of the scope's jobs, which are cancelled together.
     group: Option<Group>,
     series: Series,
-    /// Number of jobs created so far.
+    /// Number of jobs submitted so far.
     jobs: Cell<u64>,
-    /// Jobs that were not waited for, by their index in the scope.
+    /// Jobs whose results were not taken, by index in the scope.
     open: RefCell<BTreeMap<u64, JobId>>,
     /// Jobs whose handles were dropped.
     dropped: RefCell<Dropped>,
     failures: RefCell<Failures>,
     canceller: Canceller,
-    /// Invariant: the scope neither shortens nor lengthens what it lends.
+    /// Makes `'env` invariant: the scope neither shortens nor extends the borrows of its jobs.
     lent: PhantomData<Cell<&'env mut ()>>,
 }
 
-/// Jobs that only the scope waits for.
+/// Jobs without handles, which only the scope waits for.
 #[derive(Default)]
 struct Dropped {
-    /// In the order in which their handles were dropped.
+    /// The jobs, in the order in which their handles were dropped.
     jobs: Flight<usize, ()>,
-    /// Number of jobs at which they are scanned for those that have ended.
+    /// The number of jobs at which they are scanned for ended jobs.
     scan_at: usize,
 }
 
-/// Least number of jobs that is worth a scan.
+/// The minimum number of jobs that is worth a scan.
 const SCAN_AT_LEAST: usize = 16;
 
 /// The failures that a scope returns.
 enum Failures {
-    /// The first one.
+    /// The first failure.
     First(Option<JobError>),
-    /// All of them.
+    /// All failures.
     All(Vec<JobError>),
 }
 
 impl Failures {
     fn note(&mut self, error: &JobError) {
         match self {
-            // That of the earliest job; a cancellation only if there is nothing else, because it follows from another
-            // failure.
+            // The failure of the earliest job. A cancellation counts only if there is no other failure, because it is a
+            // consequence of another failure.
             Self::First(known) => {
                 let rank =
                     |error: &JobError| (*error.kind() == JobErrorKind::Cancelled, error.job());
@@ -72,13 +72,13 @@ impl Failures {
 }
 
 impl Engine {
-    /// Runs `f`, which submits jobs that borrow tiles of arrays, or whole arrays to change in place; returns when all
-    /// of them have ended.
+    /// Runs `f`, which submits jobs that borrow tiles of arrays, or whole arrays to change in place. Returns when all
+    /// of these jobs have ended.
     ///
     /// The first failure cancels the other jobs, and is the result of the scope. Jobs that have not started never do.
     /// Running jobs are asked to stop ([`cancelled`](crate::cancelled)); after the [`grace`](super::Builder::grace)
     /// period their workers are killed and replaced. So no job outlives its scope, and a cancelled scope ends soon.
-    /// [`scope_collect`](Engine::scope_collect) lets the other jobs go on.
+    /// With [`scope_collect`](Engine::scope_collect) the other jobs continue.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -101,14 +101,14 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// The scope returns the value of `f` after all jobs have ended, also if that value is an `Err`. With
+    /// The scope returns the value of `f` after all jobs have ended, even if that value is an `Err`. With
     /// [`scope_try`](Engine::scope_try) such an error cancels the jobs, as in a task group of anyio or asyncio.
     ///
-    /// A scope blocks the calling thread, because what it lends must not move meanwhile. In `async` code, await
-    /// [`Job`](super::Job)s, which are futures, or iterate over [`map(…).stream()`](super::Map::stream); run a scope on
-    /// a thread of its own (`spawn_blocking` of tokio, `unblock` of smol).
+    /// A scope blocks the calling thread, because the borrowed arrays must not move meanwhile. In `async` code, await
+    /// [`Job`](super::Job)s, which are futures, or iterate over [`map(…).stream()`](super::Map::stream); or run a scope
+    /// on a thread of its own (`spawn_blocking` of tokio, `unblock` of smol).
     ///
-    /// What is lent cannot be used before the scope has ended:
+    /// Borrowed arrays cannot be used before the scope has ended:
     ///
     /// ```compile_fail,E0506
     /// # fn fill(_: arenite::TileMut<'_, u32>) {}
@@ -134,7 +134,7 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// The first failure of a job. It names the rows that a dead worker may have written
+    /// The first failure of a job. It contains the rows that a dead worker may have written
     /// ([`JobError::unspecified_rows`]).
     #[doc(alias("TaskGroup", "nursery", "create_task_group"))]
     pub fn scope<'env, T>(&'env self, f: impl FnOnce(&Scope<'env>) -> T) -> Result<T, JobError> {
@@ -144,8 +144,8 @@ impl Engine {
         }
     }
 
-    /// As [`scope`](Engine::scope), for an `f` that can fail and use `?`: its `Err` cancels the jobs, as the failure of
-    /// a job does. The scope returns the first error: that of `f`, or that of a job, converted.
+    /// Like [`scope`](Engine::scope), for an `f` that can fail and use `?`: its `Err` cancels the jobs, like the
+    /// failure of a job. The scope returns the first error: of `f`, or of a job, converted.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -170,7 +170,7 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// The error of `f`, unless a job had failed before; otherwise as [`scope`](Engine::scope).
+    /// The error of `f`, unless a job had failed earlier; otherwise like [`scope`](Engine::scope).
     #[doc(alias = "TaskGroup")]
     pub fn scope_try<'env, T, E>(
         &'env self,
@@ -194,9 +194,8 @@ impl Engine {
         }
     }
 
-    /// As [`scope`](Engine::scope), but a failure does not cancel the other jobs: all of them run, and all errors are
-    /// returned beside the value of `f`, in the order of submission. Only [`Scope::cancel`] ends the jobs of such a
-    /// scope early.
+    /// Like [`scope`](Engine::scope), but a failure does not cancel the other jobs: all of them run. Returns the value
+    /// of `f` and all errors, in the order of submission. Only [`Scope::cancel`] ends the jobs of such a scope early.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -222,13 +221,13 @@ impl Engine {
             Failures::All(errors) => errors,
             Failures::First(error) => Vec::from_iter(error),
         };
-        // They were recorded in the order in which the jobs ended.
+        // The errors were recorded in the order in which the jobs ended.
         errors.sort_by_key(JobError::job);
         (value, errors)
     }
 
-    /// As [`scope_collect`](Engine::scope_collect), as part of a call that has its series of random numbers already.
-    /// Errors of jobs that `f` does not wait for are lost.
+    /// Like [`scope_collect`](Engine::scope_collect), for a call that already has a series of random numbers. Errors of
+    /// jobs that `f` does not wait for are dropped.
     pub(super) fn scope_in<'env, T>(
         &'env self,
         series: Series,
@@ -264,7 +263,7 @@ impl Engine {
             canceller: Canceller::new(self.shared().map(Arc::clone).zip(group)),
             lent: PhantomData,
         };
-        // Its drop waits for open jobs, also when `f` panics.
+        // Its drop waits for open jobs, even if `f` panics.
         let ending = Ending {
             scope: &scope,
             was_panicking: std::thread::panicking(),
@@ -278,7 +277,7 @@ impl Engine {
 /// Waits for the jobs of a scope on drop; cancels them first if `f` panicked.
 struct Ending<'s, 'env> {
     scope: &'s Scope<'env>,
-    /// The scope runs in a destructor while its thread unwinds: that panic is not one of `f`.
+    /// Whether the scope runs in a destructor while its thread unwinds: then the panic did not come from `f`.
     was_panicking: bool,
 }
 
@@ -293,8 +292,8 @@ impl Drop for Ending<'_, '_> {
 
 impl<'env> Scope<'env> {
     /// Runs a kernel in a worker, on arguments that may borrow for `'env`. With
-    /// [`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes) it blocks until the job is admitted.
-    /// [`Engine::scope`] has an example.
+    /// [`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes) it blocks until the job is admitted. See
+    /// [`Engine::scope`] for an example.
     pub fn submit<F, A, P, R>(&self, kernel: F, args: A) -> ScopedJob<'_, 'env, R::Out>
     where
         F: Kernel<P, R>,
@@ -342,7 +341,7 @@ impl<'env> Scope<'env> {
                         return Err(why.into());
                     }
                     let _permit = permit(&options.limit, name)?;
-                    // It may have been cancelled from another thread while it waited.
+                    // Another thread may have cancelled the scope while this one waited.
                     if let Some(why) = cancelled() {
                         return Err(why.into());
                     }
@@ -369,9 +368,9 @@ impl<'env> Scope<'env> {
         }
     }
 
-    /// Cancels all jobs of the scope, also those submitted later. Jobs that have not started fail with
-    /// [`Cancelled`](JobErrorKind::Cancelled). Running ones are asked to stop, and killed with their workers after the
-    /// [`grace`](super::Builder::grace) period.
+    /// Cancels all jobs of the scope, including jobs that are submitted later. Jobs that have not started fail with
+    /// [`Cancelled`](JobErrorKind::Cancelled). Running jobs are asked to stop; after the
+    /// [`grace`](super::Builder::grace) period their workers are killed.
     ///
     /// ```standalone_crate
     /// use std::time::Duration;
@@ -396,8 +395,8 @@ impl<'env> Scope<'env> {
         self.canceller.cancel();
     }
 
-    /// A handle that cancels this scope from another thread: from a timer, from a handler of Ctrl-C, when a client
-    /// disconnects.
+    /// Returns a handle that cancels this scope from another thread, such as a timer, a handler of Ctrl-C, or a server
+    /// whose client has disconnected.
     ///
     /// ```standalone_crate
     /// use std::{thread, time::Duration};
@@ -427,18 +426,18 @@ impl<'env> Scope<'env> {
         self.canceller.clone()
     }
 
-    /// The number of its series of random numbers.
+    /// The number of the scope's series of random numbers.
     pub(super) fn series(&self) -> u64 {
         self.series.number()
     }
 
-    /// Whether an inline engine runs no more jobs of the scope. With workers, the supervisor decides.
+    /// Returns true if an inline engine runs no more jobs of the scope. With workers, the supervisor decides.
     fn is_over(&self) -> bool {
         let failed = matches!(&*self.failures.borrow(), Failures::First(Some(_)));
         self.canceller.was_asked() || failed
     }
 
-    /// Whether a job has failed, other than by [`cancel`](Self::cancel).
+    /// Returns true if a job has failed for another reason than [`cancel`](Self::cancel).
     fn has_failed(&self) -> bool {
         let seen = match &*self.failures.borrow() {
             Failures::First(Some(error)) => *error.kind() != JobErrorKind::Cancelled,
@@ -454,7 +453,7 @@ impl<'env> Scope<'env> {
         self.failures.borrow_mut().note(error);
     }
 
-    /// The handle of this job was dropped. `holds_memory`: its value may hold memory.
+    /// Records that the handle of this job was dropped. `holds_memory`: whether its value may have memory of the arena.
     fn drop_handle(&self, index: u64, holds_memory: bool) {
         if let Some(id) = self.open.borrow_mut().remove(&index) {
             let dropped = &mut *self.dropped.borrow_mut();
@@ -465,8 +464,8 @@ impl<'env> Scope<'env> {
         }
     }
 
-    /// Records the failures of dropped jobs that have ended. Scans when there are twice as many jobs as the last scan
-    /// left.
+    /// Records the failures of dropped jobs that have ended. Scans only when there are twice as many jobs as after the
+    /// last scan.
     fn forget_dropped(&self, shared: &Supervisor, kernel: &KernelInfo) {
         let dropped = &mut *self.dropped.borrow_mut();
         if dropped.jobs.open.len() < dropped.scan_at.max(SCAN_AT_LEAST) {
@@ -480,7 +479,7 @@ impl<'env> Scope<'env> {
         dropped.scan_at = 2 * dropped.jobs.open.len();
     }
 
-    /// Waits for all open jobs: for the latest first, because the others have usually ended by then.
+    /// Waits for all open jobs. Begins with the latest, because the others have usually ended by then.
     fn join(&self) {
         let Some(shared) = self.engine.shared().map(Arc::clone) else {
             return;
@@ -512,9 +511,9 @@ impl fmt::Debug for Scope<'_> {
 
 /// A job of a scope under construction: see [`Scope::job`].
 ///
-/// The job may change what it is lent, so it has no retries. If it is killed, what it could write is unspecified, and
-/// named in the error. A scope waits for its jobs, and so for their permits; a cancelled scope does not, and an inline
-/// engine does not run its remaining jobs.
+/// The job may change memory that is lent to it, so it has no retries. If it is killed, that memory is unspecified, and
+/// the error lists it. A scope waits for its jobs, and so for their permits; a cancelled scope does not wait for
+/// permits, and an inline engine does not run its remaining jobs.
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -552,7 +551,7 @@ enum ScopedCall<'env, R> {
         kernel: KernelInfo,
         read: Read<R>,
     },
-    /// Runs it on the caller's thread.
+    /// The job runs on the caller's thread.
     Here(RunHere<'env, R>),
 }
 
@@ -567,15 +566,15 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
     option_setters!(for_this_thread);
     option_setters!(@name);
 
-    /// Sets retries. Only for kernels of this crate that overwrite everything they are lent and do not read it: then it
-    /// makes no difference what a dead attempt has left there.
+    /// Sets retries. Only for kernels of this crate that overwrite all memory that is lent to them and do not read it:
+    /// then it makes no difference what a dead attempt has written.
     pub(super) fn writes_all(mut self, retries: u32) -> Self {
         self.options.retries = retries;
         self
     }
 
-    /// Runs the job in a worker of its own, as jobs with a deadline do, so that only the job itself can end that
-    /// worker. Has no effect with [`co_schedule_deadlines`](super::Builder::co_schedule_deadlines).
+    /// Runs the job in a worker without other jobs, like a job with a deadline, so that only the job itself can end
+    /// that worker. Has no effect with [`co_schedule_deadlines`](super::Builder::co_schedule_deadlines).
     pub(super) fn exclusive(mut self, exclusive: bool) -> Self {
         let lanes = |shared: &Arc<Supervisor>| shared.active_lanes() > shared.active_workers();
         if exclusive && self.scope.engine.shared().is_some_and(lanes) {
@@ -635,7 +634,7 @@ impl<R> fmt::Debug for ScopedJobBuilder<'_, '_, R> {
 /// A job of a scope. Dropping the handle does not cancel the job: the scope waits for it, and its value is dropped.
 pub struct ScopedJob<'s, 'env, R> {
     scope: &'s Scope<'env>,
-    /// `None` once its result was taken.
+    /// `None` after its result was taken.
     state: Option<Scoped<R>>,
 }
 
@@ -649,7 +648,7 @@ enum Scoped<R> {
 }
 
 impl<R> ScopedJob<'_, '_, R> {
-    /// The job's number: see [`Job::id`](super::Job::id).
+    /// Returns the job's number: see [`Job::id`](super::Job::id).
     pub fn id(&self) -> Option<u64> {
         match (&self.state, self.scope.engine.shared()) {
             (Some(Scoped::Sent { id, .. }), Some(shared)) => Some(shared.number_of(*id)),
@@ -660,7 +659,7 @@ impl<R> ScopedJob<'_, '_, R> {
     /// Waits for the value.
     ///
     /// # Errors
-    /// [`JobError`] with the cause; also the failure of the scope, unless there was one before.
+    /// [`JobError`] with the cause. It is also the failure of the scope, unless there was an earlier failure.
     pub fn wait(mut self) -> Result<R, JobError> {
         match self.state.take().expect("only this takes it") {
             Scoped::Here(result) => result,
@@ -670,7 +669,7 @@ impl<R> ScopedJob<'_, '_, R> {
                     .engine
                     .shared()
                     .expect("the job was sent to workers");
-                // Removed only when it has ended: the scope must not end before.
+                // Removed only after it has ended: the scope must not end earlier.
                 let result = shared.wait(id, read);
                 self.scope.open.borrow_mut().remove(&index);
                 if let Err(error) = &result {

@@ -11,15 +11,15 @@ use crate::worker::{InlineJobGuard, enter_inline_job};
 #[derive(Debug)]
 pub(crate) struct Seeds {
     run: u64,
-    /// Calls of several jobs each, so far.
+    /// Number of calls so far that run several jobs each.
     series: AtomicU64,
-    /// Single jobs that were submitted to an inline engine. With workers, the supervisor counts.
+    /// Number of single jobs of an inline engine. With workers, the supervisor counts.
     jobs: AtomicU64,
-    /// The observer of an inline engine's jobs.
+    /// The registration of an inline engine, which records its jobs.
     pub(super) inlined: Option<Enrolled>,
 }
 
-/// While this value lives, a job of an inline engine runs on this thread.
+/// Marks, from creation to drop, that a job of an inline engine runs on this thread.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct InlineJob {
@@ -27,7 +27,7 @@ pub(crate) struct InlineJob {
     _inside: Inside,
 }
 
-/// The jobs of one call, numbered by their index in it.
+/// The jobs of one call, identified by their index in the call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Series {
     run: u64,
@@ -46,7 +46,7 @@ impl Seeds {
         }
     }
 
-    /// The same for an inline engine.
+    /// The same seeds for an inline engine.
     pub(super) fn inlined(mut self, engine: Enrolled) -> Self {
         self.inlined = Some(engine);
         self
@@ -61,7 +61,7 @@ impl Seeds {
         self.run
     }
 
-    /// Numbers the next call of several jobs.
+    /// Returns the next number for a call that runs several jobs.
     pub(crate) fn series(&self) -> Series {
         // Relaxed: only a counter.
         let number = self.series.fetch_add(1, Ordering::Relaxed);
@@ -72,7 +72,7 @@ impl Seeds {
         }
     }
 
-    /// Begins a job of an inline engine on this thread. Seed 0 stands for the next one in the order of submission.
+    /// Begins a job of an inline engine on this thread. Seed 0 stands for the next seed in the order of submission.
     pub(super) fn begin_inline(&self, seed: u64) -> InlineJob {
         let next = || {
             // Relaxed: only a counter.

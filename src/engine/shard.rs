@@ -1,15 +1,15 @@
-//! Which of several machines works on a file.
+//! Divides files among several machines.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Whether `path` belongs to part `k` of `n`, counted from 1: for work on several machines that do not know of each
-/// other.
+/// Returns true if `path` belongs to part `k` of `n`, counted from 1. Divides work among machines that do not
+/// communicate.
 ///
-/// Each path belongs to exactly one of the `n` parts, and parts are of about equal size. The part depends on the bytes
-/// of the path alone, and is the same in each version: a file that is added or removed moves no other file. Pass a path
-/// relative to what the machines share, such as a dataset, so that all of them see the same bytes. `arenite resize
-/// --shard k/n` divides its results in this way.
+/// Each path belongs to exactly one of the `n` parts, and the parts are of about equal size. The part depends only on
+/// the bytes of the path, and is the same in each version of this crate: adding or removing a file moves no other file.
+/// Pass a path relative to a directory that the machines share, such as a dataset, so that all machines see the same
+/// bytes. `arenite resize --shard k/n` divides its results in this way.
 ///
 /// ```
 /// let files = ["2024/a.jpg", "2024/b.jpg", "2025/c.jpg", "2025/d.jpg"];

@@ -13,7 +13,7 @@ use crate::kernel::wire::ArgWriter;
 use crate::kernel::{Accepts, KernelInfo, Program, Reply};
 use crate::supervisor::{JobError, JobId, JobOptions, LineTicket, Supervisor, exclusive_bytes};
 
-/// A place in the line for admission. Dropping it gives up the place.
+/// A ticket in the line for admission. Dropping it leaves the line.
 pub(super) struct Entering {
     pub(super) shared: Arc<Supervisor>,
     pub(super) line: LineTicket,
@@ -50,7 +50,8 @@ impl<G: Program> PendingCall<G> {
         }
     }
 
-    /// Submits the call once it is admitted; until then the waker waits in `line`. Not to be polled again afterwards.
+    /// Submits the call once it is admitted; until then the waker is stored in `line`. Must not be polled again
+    /// afterwards.
     pub(super) fn poll(
         &mut self,
         shared: &Supervisor,
@@ -64,8 +65,7 @@ impl<G: Program> PendingCall<G> {
     }
 }
 
-/// The future of [`JobBuilder::submit_async`]. Dropping it gives up the place in the line for admission, and the
-/// arguments.
+/// The future of [`JobBuilder::submit_async`]. Dropping it leaves the line for admission, and drops the arguments.
 #[must_use = "a future does nothing before it is polled"]
 pub struct Submitting<G: Program, A, E: JobFailure = JobError> {
     state: State<G, E>,
@@ -84,13 +84,14 @@ enum State<G: Program, E: JobFailure> {
     Submitted,
 }
 
-// Nothing points into it.
+// It is not self-referential.
 impl<G: Program, A, E: JobFailure> Unpin for Submitting<G, A, E> {}
 
 impl<G: Program, A, M, E: JobFailure> JobBuilder<'_, G, A, M, E> {
     /// Submits the job without blocking an event loop: with
-    /// [`max_in_flight_bytes`](super::Builder::max_in_flight_bytes) the future is ready when the job is admitted, in
-    /// the same line as blocking callers; otherwise at once. An inline engine has run the job when this returns.
+    /// [`max_in_flight_bytes`](super::Builder::max_in_flight_bytes), the future is ready when the job is admitted, in
+    /// the same line as blocking callers; otherwise it is ready at once. An inline engine has run the job when this
+    /// function returns.
     ///
     /// ```
     /// # fn main() -> Result<(), arenite::JobError> {

@@ -22,9 +22,9 @@ pub struct WorkerProgram {
 }
 
 impl WorkerProgram {
-    /// The executable file at `path`. A relative path starts at the working directory that this process has when the
-    /// engine is built, which is that of all workers; `PATH` is not searched. The program finds the path, as it is
-    /// given here, in its first argument.
+    /// Creates a program from the executable file at `path`. A relative path is relative to the working directory that
+    /// this process has when the engine is built, which is also that of all workers; `PATH` is not searched. The first
+    /// argument of the program is `path`, unchanged.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -41,9 +41,9 @@ impl WorkerProgram {
         self
     }
 
-    /// Sets the whole environment of workers, also of sandboxed ones: leave out what their kernels must not know. The
-    /// default is the environment of this process when the engine is built; in a sandbox only what the loader, the C
-    /// library and Rust's standard library read.
+    /// Sets the whole environment of workers, including sandboxed workers: leave out what their kernels must not know.
+    /// The default is the environment of this process when the engine is built; in a sandbox, only the variables that
+    /// the loader, the C library and Rust's standard library read.
     pub fn env(
         mut self,
         vars: impl IntoIterator<Item = (impl Into<OsString>, impl Into<OsString>)>,
@@ -56,22 +56,24 @@ impl WorkerProgram {
         self
     }
 
-    /// Sets what the program must pass to [`run_worker`](crate::run_worker), or the worker fails to start: say, its
-    /// version. It is compared in addition to the build of the file that contains arenite. The default is empty.
+    /// Sets bytes that the program must pass to [`run_worker`](crate::run_worker), such as its version; otherwise the
+    /// worker fails to start. They are compared in addition to the build of the file that contains arenite. The default
+    /// is empty.
     pub fn identity(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.identity = bytes.into();
         self
     }
 
-    /// Has workers copied from one process of the program, the template, which has loaded `setup` by
-    /// [`Template::load`](crate::Template::load): a copy takes milliseconds, and shares the memory of what was loaded until
-    /// it writes there. The program calls [`run_worker_from_template`](crate::run_worker_from_template).
+    /// Forks workers from one process of the program, the template, which has loaded `setup` by
+    /// [`Template::load`](crate::Template::load): a fork takes milliseconds, and shares the loaded memory until it
+    /// writes to it. The program calls [`run_worker_from_template`](crate::run_worker_from_template).
     ///
-    /// A template that cannot be copied, because loading fails, takes too long, or leaves threads or open files behind, is a
-    /// notice in the [log](super::Builder::on_log), and workers are started one by one. So they are with a C library other
-    /// than glibc, in an engine of more than 240 workers, and while a template that has ended is started again.
+    /// If a template cannot be forked, because loading fails, takes too long, or leaves threads or open files behind,
+    /// then a notice is written to the [log](super::Builder::on_log), and workers are started separately. Workers are
+    /// also started separately with a C library other than glibc, in an engine of more than 240 workers, and while a
+    /// template that has ended is started again.
     ///
-    /// Limits and the sandbox apply to the copies, and not to the template, which runs no job.
+    /// Limits and the sandbox apply to the forked workers, and not to the template, which runs no job.
     ///
     /// ```standalone_crate
     /// use std::sync::OnceLock;
@@ -106,7 +108,7 @@ impl WorkerProgram {
         self
     }
 
-    /// What is started, with the environment and the working directory that this process has now.
+    /// Returns what to start, with the environment and the working directory that this process has now.
     pub(super) fn resolve(self, sandboxed: bool) -> Result<ProgramSpec, BuildError> {
         let file = std::path::absolute(&self.path).map_err(|error| {
             BuildError::Worker(format!(

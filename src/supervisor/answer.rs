@@ -1,4 +1,4 @@
-//! Answering jobs, and taking their answers.
+//! Answers jobs, and takes answers out of their records.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use crate::arena::{Arena, Extent, Offset};
 use crate::kernel::Receiving;
 use crate::kernel::wire::{ReceivedArray, ReplyReader, WordReader};
 
-/// What a worker did whose reply is no value of its kernel.
+/// The error of a job whose worker sent a reply that is no value of the kernel.
 fn malformed() -> JobErrorKind {
     let why = "a reply that its kernel cannot have sent";
     JobErrorKind::Lost(WorkerExit::Protocol(why.into()))
@@ -25,25 +25,26 @@ fn malformed() -> JobErrorKind {
 #[derive(Debug)]
 pub(super) enum TakenAnswer<R> {
     Read(Result<R, JobError>),
-    /// A long value, to be read without the lock: see [`Supervisor::read`].
+    /// A long value, which is read without the lock: see [`Supervisor::read`].
     Unread(Box<Unread>),
 }
 
-/// A value whose words lie in the arena. They are copied before they are read: the worker may be able to change them.
+/// A value whose words lie in the arena. They are copied before they are read, because a worker may be able to change
+/// them.
 #[derive(Debug)]
 pub(super) struct Unread {
     words: ReceivedArray,
     arrays: SmallVec<[ReceivedArray; 1]>,
-    /// Lane and generation of its worker.
+    /// The lane, and the generation of its worker.
     sender: (u32, u32),
-    /// The job's error if it cannot be read.
+    /// The error of the job if the value cannot be read.
     error: JobError,
 }
 
 /// A value that could not be read.
 pub(super) struct UnreadFailed {
     error: JobError,
-    /// The worker to blame.
+    /// The lane and generation of the worker that sent the value.
     sender: Option<(u32, u32)>,
 }
 
@@ -92,7 +93,7 @@ impl Unread {
 }
 
 impl Supervisor {
-    /// Reads an answer that was taken with the lock held. To be called without it.
+    /// Reads an answer that was taken under the lock. Called without the lock.
     pub(super) fn read<R>(&self, taken: TakenAnswer<R>, read: Read<R>) -> Result<R, JobError> {
         let unread = match taken {
             TakenAnswer::Read(answer) => return answer,
@@ -108,7 +109,7 @@ impl Supervisor {
 }
 
 impl EngineState {
-    /// Answers a job, and wakes what waits for it in this process.
+    /// Answers a job, and wakes the waiters for the job in this process.
     #[inline]
     pub(super) fn answer(&mut self, index: u32, outcome: Outcome) {
         let record = self.records.at(index);
@@ -142,7 +143,7 @@ impl EngineState {
         }
     }
 
-    /// Answers a job with a value of `len` words that lie in its record.
+    /// Answers a job with a value of `len` words that are in its record.
     #[inline]
     pub(super) fn answer_inline(&mut self, index: u32, len: u32) {
         let record = self.records.at(index);
@@ -173,7 +174,7 @@ impl EngineState {
     ) {
         let why = why.into();
         let kind = &why.kind;
-        // Needs the leases.
+        // The leases are still there: the class of the crash depends on them.
         let killed = worker.map(|worker| &self.workers[worker as usize]);
         let record = self.records.look(index);
         let crash = record.crash(killed, &self.arena, kind);
@@ -215,7 +216,7 @@ impl EngineState {
         }
     }
 
-    /// Counts a job without a value, and traces it.
+    /// Counts and traces a job that ended without a value.
     pub(super) fn count_failed(&mut self, index: u32, kind: &JobErrorKind, crash: Option<&Crash>) {
         self.counts.count(kind);
         if self.records.at(index).is_traced() {
@@ -229,7 +230,7 @@ impl EngineState {
         }
     }
 
-    /// Takes the answer of a job, if it is there. Reads also values that could be read without the lock.
+    /// Takes the answer of a job, if there is one. Also reads a long value, under the lock.
     #[inline]
     pub(super) fn try_take<R>(&mut self, id: JobId, read: Read<R>) -> Option<Result<R, JobError>> {
         Some(match self.take(id, read)? {
@@ -243,8 +244,8 @@ impl EngineState {
         })
     }
 
-    /// Takes the answer of a job, if it is there. The value may be left to be read without the lock, by
-    /// [`Supervisor::read`].
+    /// Takes the answer of a job, if there is one. A long value is returned unread: call [`Supervisor::read`] without
+    /// the lock.
     #[inline]
     pub(super) fn take<R>(&mut self, id: JobId, read: Read<R>) -> Option<TakenAnswer<R>> {
         let record = self.records.get(id);
@@ -269,7 +270,7 @@ impl EngineState {
 
     #[cold]
     fn take_unread(&mut self, index: u32) -> Box<Unread> {
-        // Until it is known whether it can be read.
+        // The job counts as failed until its value is read.
         let error = failed_here(self, index, malformed());
         let record = self.records.at(index);
         let Some(Outcome::InArena(words)) = record.outcome.take() else {

@@ -1,22 +1,22 @@
-//! How much of the arena one worker may hold: what it was granted and has not published, and what it retains.
+//! Limits how much of the arena one worker may occupy: unpublished grants and retained arrays.
 //!
-//! By default each worker can get a share, whatever the others do: a worker may exceed its own share only with memory
-//! that the shares of the others do not need. `Builder::max_arena_per_worker` replaces that by a fixed limit. Published
-//! results belong to the program: they count for no worker, and leave less to share.
+//! By default each worker can get a share, whatever the other workers do: a worker may exceed its own share only with
+//! memory that the other shares do not need. `Builder::max_arena_per_worker` replaces the shares by a fixed limit.
+//! Published results belong to the program: they count for no worker, and reduce the memory to be shared.
 
 use super::config::Config;
 use super::lanes::Lanes;
 use crate::arena::{Arena, ArenaFull};
 
-/// The shares of all workers together are this part of what they hold and what is free, so that a single large result
-/// finds nearly as much room as without them.
+/// The shares of all workers add up to 1/`ALL_SHARES` of the memory that is free or that workers occupy, so that a
+/// single large result finds nearly as much room as without shares.
 const ALL_SHARES: u64 = 4;
 
-/// With a fixed limit, this part of it may be granted ahead, and as much with a request beyond what was requested. A
-/// job may leave both unused, and nearly all of the limit remains for the next one.
+/// With a fixed limit, 1/`UNUSED` of the limit may be granted ahead, and as much may be granted beyond what a lane
+/// requested. If a job uses neither, nearly all of the limit remains for the next job.
 const UNUSED: u64 = 16;
 
-/// A grant is refused: the worker holds `held` bytes and may hold `limit`.
+/// A grant is refused: the worker occupies `held` bytes of the arena and may occupy `limit`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OverShare {
     region: u16,
@@ -32,9 +32,9 @@ impl OverShare {
 }
 
 impl Lanes {
-    /// Refuses a grant of `bytes` to a lane whose worker would hold more of the arena than it may.
+    /// Refuses a grant of `bytes` to a lane if its worker would then occupy more of the arena than it may.
     ///
-    /// Memory that is not free at all is refused by the arena, which has the better numbers.
+    /// Allows a grant of more than the free memory: the arena refuses it, with better numbers.
     #[cold]
     pub(super) fn check_share(
         &self,
@@ -52,7 +52,7 @@ impl Lanes {
             None => {
                 let workers = config.active_workers() as u64;
                 let shares_of = |bytes: u64| bytes / ALL_SHARES / workers * (workers - 1);
-                // Whatever they hold now.
+                // Enough memory remains for the shares of all others, whatever they occupy now.
                 if bytes <= free.saturating_sub(shares_of(capacity)) {
                     return Ok(());
                 }
@@ -64,7 +64,7 @@ impl Lanes {
                 let missing = held_by_others
                     .iter()
                     .map(|held| share.saturating_sub(*held));
-                // Spares take the place of others.
+                // At most the shares of active workers: a spare replaces an active worker.
                 let missing = missing.sum::<u64>().min(shares_of(shared));
                 share.max(held + free.saturating_sub(missing))
             }
@@ -83,7 +83,7 @@ impl Lanes {
         }
     }
 
-    /// Refuses memory that would be granted ahead to a lane.
+    /// Refuses to grant memory ahead to a lane.
     #[cold]
     pub(super) fn check_ahead(
         &self,
@@ -102,14 +102,14 @@ impl Lanes {
         self.check_share(lane, bytes, arena, config)
     }
 
-    /// The most bytes to grant at once if less was requested.
+    /// The maximum number of bytes to grant at once if a lane requested less.
     pub(super) fn most_granted_at_once(&self, config: &Config) -> u64 {
         let most = (8 << 20) / self.per_worker() as u64;
         let limit = config.max_arena_per_worker();
         limit.map_or(most, |limit| most.min(limit / UNUSED))
     }
 
-    /// Bytes of the arena that a worker was granted and has not published, or retains.
+    /// Bytes of the arena that a worker was granted and has not published, or that it retains.
     fn arena_held_by(&self, worker: usize) -> u64 {
         let lanes = self.of_worker(worker).map(|lane| &self[lane]);
         lanes

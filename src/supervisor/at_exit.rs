@@ -1,5 +1,4 @@
-//! The end of the program while engines live, such as those in a `static`: the output of jobs that have ended is handed
-//! over before.
+//! Flushes the output of ended jobs when the program ends while engines exist, for example in a `static`.
 
 use std::panic::catch_unwind;
 use std::sync::{Arc, Mutex, TryLockError, Weak};
@@ -12,13 +11,13 @@ use crate::sys::process;
 /// The engines of this program.
 static ENGINES: Mutex<Vec<Weak<Supervisor>>> = Mutex::new(Vec::new());
 
-/// How often, and how long in all, [`flush_all`] tries to lock the list. Other threads hold it for microseconds. In a
-/// copy made by `fork` it may be locked by a thread that does not exist there.
+/// The number of attempts of [`flush_all`] to lock the list. Other threads hold the lock for microseconds only, but in
+/// a process made by `fork` a thread that does not exist there may hold it.
 const TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// From now on [`Supervisor::flush_logs`] is called when the program ends by `exit` or by the end of `main` while this
-/// engine lives.
+/// Makes the program call [`Supervisor::flush_logs`] when it ends by `exit` or by the end of `main`, if this engine
+/// exists then.
 pub(super) fn flush_logs_of(engine: &Arc<Supervisor>) {
     process::call_at_exit(flush_all);
     let mut engines = ENGINES
@@ -45,8 +44,8 @@ fn flush_all() {
         };
         // Unwinding out of a handler of `exit` would abort.
         let _ = catch_unwind(std::panic::AssertUnwindSafe(|| engine.flush_logs()));
-        // Not dropped: this may be the last reference if another thread drops the engine at this moment, and freeing
-        // its memory is work that the end of the process makes superfluous.
+        // Not dropped: this may be the last reference if another thread drops the engine at this moment. The end of the
+        // process frees the memory faster.
         std::mem::forget(engine);
     }
 }

@@ -1,4 +1,4 @@
-//! Many jobs under one lock: the jobs of a map are submitted and their answers taken in batches.
+//! Submits the jobs of a map and takes their answers in batches, to lock the engine less often.
 
 use std::collections::VecDeque;
 
@@ -16,18 +16,18 @@ use crate::kernel::wire::ArgWriter;
 use crate::kernel::{CallWriter, KernelInfo};
 use crate::link::SLOTS;
 
-/// What each result of a map comes with: `()` in the order of the items, the index of its item (`usize`) in the order
-/// in which jobs end. Sealed.
+/// The key that each result of a map is returned with: `()` in the order of the items, the item's index (`usize`) in
+/// the order in which jobs end. Sealed.
 pub trait ResultKey: Copy {
     /// Results are taken in the order of the items.
     #[doc(hidden)]
     const ORDERED: bool;
-    /// A result with its key, as the map gives it.
+    /// A result with its key, in the form that the map returns.
     type Item<T>;
     /// The key of the item with this index.
     #[doc(hidden)]
     fn of(index: usize) -> Self;
-    /// The index of the item; `None` if the order says it.
+    /// The index of the item. `None` if the order of the results determines it.
     #[doc(hidden)]
     fn index(self) -> Option<usize>;
     #[doc(hidden)]
@@ -60,12 +60,12 @@ impl ResultKey for usize {
     }
 }
 
-/// The jobs of a map that have been submitted, and the answers that it has not returned yet.
+/// The submitted jobs of a map, and the answers that were taken and not returned yet.
 #[derive(Debug)]
 pub(crate) struct Flight<K, R> {
     pub(crate) open: VecDeque<(K, JobId)>,
     pub(crate) done: VecDeque<(K, Result<R, JobError>)>,
-    /// Jobs submitted so far.
+    /// Number of jobs submitted so far.
     pub(crate) sent: usize,
 }
 
@@ -80,39 +80,40 @@ impl<K, R> Default for Flight<K, R> {
 }
 
 impl<K, R> Flight<K, R> {
-    /// Whether there are neither jobs nor answers.
+    /// Returns true if there are neither jobs nor answers.
     pub(crate) fn is_over(&self) -> bool {
         self.open.is_empty() && self.done.is_empty()
     }
 }
 
-/// What is expected of a kernel's jobs.
+/// The expected duration and memory of a kernel's jobs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outlook {
-    /// Jobs worth keeping in flight.
+    /// Number of jobs to have in flight.
     pub(crate) window: usize,
-    /// Duration of a job, in nanoseconds.
+    /// Duration of a job in nanoseconds.
     pub(crate) expected_ns: u32,
-    /// Output memory of a job; `None` before the first has ended.
+    /// Memory of a job's result in bytes. `None` before the first job has ended.
     pub(crate) bytes: Option<u64>,
 }
 
-/// Of an ordered map: jobs in flight per lane.
+/// Of an ordered map: the maximum number of jobs in flight per lane.
 const IN_ORDER_PER_LANE: u64 = 8;
-/// Of an ordered map: what the jobs in flight of one lane are expected to take together, in nanoseconds.
+/// Of an ordered map: the maximum expected time of the jobs in flight of one lane, in nanoseconds.
 const IN_ORDER_NS: u64 = 50_000_000;
-/// Of an ordered map: bytes that the jobs in flight hold.
+/// Of an ordered map: the maximum number of bytes of the jobs in flight.
 const HELD_IN_ORDER: u64 = 64 << 20;
-/// Of an ordered map: the divisor of the arena's capacity that bounds those bytes.
+/// Of an ordered map: the bytes of the jobs in flight are at most the arena's capacity divided by this.
 const PART_IN_ORDER: u64 = 16;
 
-/// Of a map, beyond two jobs per lane: the divisor of the arena's capacity that gives the bytes in flight.
+/// Of a map with more than two jobs per lane: the bytes in flight are at most the arena's capacity divided by this.
 const PART_IN_FLIGHT: u64 = 4;
 
 impl Supervisor {
-    /// Submits calls of one kernel in order, and takes the answers that have arrived: those at the front, or all,
-    /// depending on `K`. Takes the lock once. Returns how many calls were submitted: all of them, unless there is a
-    /// ceiling on bytes in flight. With a ceiling and `wait`, at least one is submitted if the map has none in flight.
+    /// Submits calls of one kernel in order, and takes the answers that have arrived: in the order of the items or all,
+    /// depending on `K`. Locks the engine once. Returns the number of submitted calls, which is smaller than the number
+    /// of calls only if there is a ceiling on bytes in flight. With a ceiling and `wait`, submits at least one call if
+    /// the map has no job in flight.
     pub(crate) fn exchange<K: ResultKey, R>(
         &self,
         kernel: &KernelInfo,
@@ -123,13 +124,12 @@ impl Supervisor {
         wait: bool,
     ) -> usize {
         if !self.has_ceiling() {
-            // With a ceiling, a call takes memory when it is admitted.
+            // With a ceiling, a call gets memory when it is admitted.
             calls.iter_mut().for_each(|call| self.spill(&mut call.0));
         }
         let mut state = self.lock();
         let before = flight.sent;
-        // Drains first: a lane whose finished jobs were not drained looks as if it stood still, and another worker
-        // would be woken.
+        // Drains first: the jobs of an undrained lane look as if they were running, and another worker would be woken.
         state.drain_busy();
         state.refill();
         let index = state.kernels.index(kernel);
@@ -153,7 +153,7 @@ impl Supervisor {
             flight.open.push_back((K::of(flight.sent), id));
             flight.sent += 1;
         }
-        // Values that are read without the lock: of an ordered map the first, of any other all.
+        // Values to read without the lock: for an ordered map only the first, otherwise all.
         let mut unread = Vec::new();
         if K::ORDERED {
             while unread.is_empty()
@@ -188,7 +188,7 @@ impl Supervisor {
         flight.sent - before
     }
 
-    /// What is expected of a kernel's jobs.
+    /// Returns the expected duration and memory of a kernel's jobs.
     pub(crate) fn outlook(&self, kernel: &KernelInfo) -> Outlook {
         let mut state = self.lock();
         let index = state.kernels.index(kernel);
@@ -200,18 +200,19 @@ impl Supervisor {
         }
     }
 
-    /// Jobs worth keeping in flight for a kernel whose jobs take this long: enough that no worker runs dry.
+    /// The number of jobs to have in flight for a kernel whose jobs take this time: enough that no worker becomes idle.
     fn window(&self, expected_ns: u32) -> usize {
         let lanes = self.active_lanes();
-        // Twice the depth of a lane, since results may have to wait for an earlier one, and at least two jobs per lane.
+        // Twice the depth of a lane, because results may have to wait for an earlier result, and at least two jobs per
+        // lane.
         let depth_ns = 2 * DEPTH_NS / u64::from(expected_ns.max(1));
         let per_lane = (depth_ns as usize).clamp(2, SLOTS);
-        // More tiny jobs than one lane holds would only wait in the queue.
+        // Additional tiny jobs would only wait in the queue.
         (per_lane * lanes).clamp(2 * lanes, SLOTS.max(2 * lanes))
     }
 
-    /// Jobs of a map that may be in flight if each takes `each` bytes. The source of the map, and other jobs, need
-    /// memory too.
+    /// The number of jobs of a map that may be in flight if each takes `each` bytes. The rest of the arena is for the
+    /// source of the map and for other jobs.
     pub(crate) fn window_in_memory(&self, each: u64) -> usize {
         let bytes = self.arena.capacity() / PART_IN_FLIGHT;
         usize::try_from(bytes / each.max(1))
@@ -219,11 +220,11 @@ impl Supervisor {
             .max(2 * self.active_lanes())
     }
 
-    /// Jobs that may be in flight if answers are taken in order and each job holds `each` bytes. A long job delays the
-    /// answers behind it, and workers have to continue meanwhile.
+    /// The number of jobs that may be in flight if answers are taken in order and each job occupies `each` bytes. While
+    /// a long job delays the answers of later items, workers have to continue.
     pub(crate) fn window_in_order(&self, expected_ns: u32, each: u64) -> usize {
         let bytes = (self.arena.capacity() / PART_IN_ORDER).min(HELD_IN_ORDER);
-        // Jobs that other threads submit wait behind these.
+        // Jobs that other threads submit wait until these have begun.
         let per_lane = (IN_ORDER_NS / u64::from(expected_ns.max(1))).min(IN_ORDER_PER_LANE);
         (bytes / each.max(1)).min(per_lane * self.active_lanes() as u64) as usize
     }

@@ -1,4 +1,4 @@
-//! Cancelling jobs, and dropping their handles.
+//! Cancels jobs, and handles dropped handles.
 
 use std::task::Waker;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use super::timers::Timer;
 use crate::link::{Ask, CANCEL, NOTICE};
 
 impl EngineState {
-    /// The handle of a job is dropped. Unless the job runs already, it never will.
+    /// Abandons a job whose handle was dropped. If the job has not begun, it never will.
     ///
     /// Returns the waker that was stored for the job. The caller drops it outside the lock: it is foreign code.
     #[must_use]
@@ -42,8 +42,8 @@ impl EngineState {
                     self.remove_unrun(id.index);
                 } else {
                     let lane = &mut self.lanes[link as usize];
-                    // Its end frees what it holds, so the monitor has to be notified. If it has ended already, the next
-                    // drain finds it without a handle.
+                    // The end of the job frees its memory, so the monitor has to be notified. If the job has ended
+                    // already, the next drain finds it without a handle.
                     let _: Ask = lane.ask(position, CANCEL | NOTICE);
                     let record = self.records.at(id.index);
                     record.owner = record.owner.without_handle();
@@ -70,12 +70,12 @@ impl EngineState {
         self.records.remove(index);
     }
 
-    /// A job leaves the queue without being placed. The caller changes its stage.
+    /// Removes a job from the queue without placing it. The caller changes its stage.
     fn unqueue(&mut self, index: u32) {
         self.queue.give_up(index, &self.records);
         if self.lanes.reserved().is_some() && !self.queue.has_exclusive() {
             self.lanes.unreserve();
-            // Others may have waited for that worker.
+            // Other jobs may have waited for the worker that was reserved for an exclusive job.
             self.monitor.call();
         }
         if self.queue.unbound() == 0 {
@@ -83,7 +83,7 @@ impl EngineState {
         }
     }
 
-    /// Cancels a job that has not begun: it answers `Cancelled`. A job that runs gets the flag.
+    /// Cancels a job that has not begun: it is answered with `Cancelled`. A job that runs gets the flag.
     pub(super) fn cancel(&mut self, id: JobId) {
         if self.cancel_spawned(id, CancelMode::Ask) {
             return;
@@ -94,7 +94,7 @@ impl EngineState {
         }
     }
 
-    /// Cancels a job. If it runs, its worker is killed, and the answer comes with the exit.
+    /// Cancels a job. If the job runs, kills its worker: the job is answered after the worker's exit.
     pub(super) fn kill(&mut self, id: JobId) {
         if self.cancel_spawned(id, CancelMode::Kill) {
             return;
@@ -105,12 +105,12 @@ impl EngineState {
         }
     }
 
-    /// Cancels a job unless it has begun. Returns where it runs, if it does.
+    /// Cancels a job unless it has begun. Returns the lane and the position if the job runs.
     fn cancel_unless_begun(&mut self, id: JobId) -> Option<(usize, u64)> {
         let record = self.records.get(id);
         record.give_up();
         match record.stage {
-            // What it has spawned is cancelled separately.
+            // Jobs that it has spawned are cancelled separately.
             Stage::Answered | Stage::Free | Stage::Spawned { .. } => return None,
             #[cfg(feature = "sandbox")]
             Stage::Copying => return None,
@@ -133,15 +133,15 @@ impl EngineState {
         None
     }
 
-    /// Cancels the jobs of a group, including those that will be submitted. Jobs that run are asked to end, and killed
-    /// with their workers when the grace period is over.
+    /// Cancels the jobs of a group, including jobs that will be submitted later. Jobs that run get the flag; their
+    /// workers are killed after the grace period.
     pub(super) fn cancel_group(&mut self, group: Group) {
         if !self.groups.cancel(group) {
             return;
         }
         let open = self.records.open_of(|owner| owner.is_in(group));
         open.iter().for_each(|&id| self.cancel(id));
-        // A period beyond the range of the clock never ends.
+        // A grace period beyond the range of the clock never ends.
         if open.iter().any(|&id| self.records.is_open(id))
             && let Some(due) = Instant::now().checked_add(self.config.grace())
         {
@@ -164,7 +164,8 @@ impl Supervisor {
         drop(waker);
     }
 
-    /// Only the end of the job will be asked for: what its value holds is freed as soon as it is there.
+    /// Marks the value of a scope's job as unwanted: only the end of the job will be asked for, and the memory of the
+    /// value is freed as soon as the value arrives.
     pub(crate) fn forget_value(&self, id: JobId) {
         if self.is_copy() {
             return;
@@ -178,7 +179,7 @@ impl Supervisor {
         self.unlock(state);
     }
 
-    /// Detaches a job: it runs although no handle will take its answer.
+    /// Detaches a job: it runs although it has no handle.
     pub(crate) fn detach(&self, id: JobId) {
         let mut state = self.lock();
         let record = state.records.get(id);
@@ -209,7 +210,7 @@ impl Supervisor {
         self.unlock(state);
     }
 
-    /// The same for a job that may have been taken.
+    /// Like [`kill`](Self::kill), for a job whose answer may have been taken.
     pub(crate) fn kill_if_open(&self, id: JobId) {
         let mut state = self.lock();
         if state.records.is_open(id) {
@@ -219,8 +220,8 @@ impl Supervisor {
         self.unlock(state);
     }
 
-    /// A number for jobs that are cancelled together by [`Supervisor::cancel_group`], and, unless the group `collects`,
-    /// when one of them fails.
+    /// Returns a number for jobs that are cancelled together: by [`Supervisor::cancel_group`], and when one of them
+    /// fails unless the group `collects`.
     pub(crate) fn new_group(&self, collects: bool) -> Group {
         self.lock().groups.add(collects)
     }
@@ -233,12 +234,12 @@ impl Supervisor {
         self.unlock(state);
     }
 
-    /// Whether the group was cancelled, or one of its jobs has failed.
+    /// Returns true if the group was cancelled or one of its jobs has failed.
     pub(crate) fn is_group_cancelled(&self, group: Group) -> bool {
         self.lock().groups.is_cancelled(group)
     }
 
-    /// Forgets a group: all of its jobs have ended, and no more will come.
+    /// Removes a group whose jobs have all ended, and that will get no more jobs.
     pub(crate) fn end_group(&self, group: Group) {
         let mut state = self.lock();
         if state.groups.remove(group) {

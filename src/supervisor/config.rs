@@ -1,32 +1,33 @@
-//! The settings of an engine, as its state needs them.
+//! The settings of an engine, in the form that [`EngineState`](super::state::EngineState) uses.
 
 use std::time::Duration;
 
 use super::settings::Settings;
 
-/// Set before the first job, and not changed after.
+/// Set before the first job, and not changed afterwards.
 #[derive(Debug)]
 pub(super) struct Config {
-    /// Workers that may be active at the same time.
+    /// The number of workers that may be active at the same time.
     active_workers: usize,
-    /// Workers that a job with retries may cost.
+    /// The number of workers that a job with retries may kill.
     quarantine_after: u32,
-    /// How long a job of a cancelled group may run on, and a worker that is asked to end.
+    /// The time that a running job of a cancelled group gets before its worker is killed; also the time that a worker
+    /// gets which was asked to end.
     grace: Duration,
-    /// A job with a deadline has its worker to itself.
+    /// Whether a job with a deadline has its worker to itself.
     deadlines_are_exclusive: bool,
-    /// Workers have several lanes, which share one region.
+    /// Whether workers have several lanes, which share one region.
     lanes_share_regions: bool,
-    /// Workers are sandboxed: nothing is lent to them, and what they make is copied.
+    /// Whether workers are sandboxed: no memory is lent to them, and their results are copied.
     is_sandboxed: bool,
-    /// Workers are replaced when they have grown: the monitor has to look at their memory after each job.
+    /// Whether workers are replaced when they have grown: then the monitor checks their memory after each job.
     recycles_by_size: bool,
-    /// Workers retain arrays that jobs leave behind.
+    /// Whether workers retain arrays whose handles outlive their job.
     retains: bool,
-    /// Bytes of the arena that a worker may hold; `None`: as far as the shares of others allow.
+    /// The maximum number of bytes of the arena that a worker may occupy. `None`: limited by the shares of the others.
     max_arena_per_worker: Option<u64>,
     cores: usize,
-    /// A worker may spin for its next job.
+    /// Whether a worker may spin while it waits for its next job.
     may_spin: bool,
 }
 
@@ -47,8 +48,8 @@ impl Config {
         }
     }
 
-    /// Sets how many cores the process may run on, and with that whether workers may spin: with more lanes than cores,
-    /// one that spins takes a core from another.
+    /// Sets the number of cores that the process may run on, and whether workers may spin: if there are more lanes than
+    /// cores, a spinning worker takes a core from another.
     pub(super) fn set_cores(&mut self, cores: usize, lanes: usize) {
         self.cores = cores;
         self.may_spin = cores > 1 && (!self.lanes_share_regions || lanes <= cores);

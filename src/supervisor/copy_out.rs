@@ -1,7 +1,7 @@
-//! Results of sandboxed workers are copied to where no worker can write.
+//! Copies results of sandboxed workers to memory that no worker can write.
 //!
-//! Small ones are copied by the thread that drains them. Large ones wait for the monitor, which copies them without the
-//! engine's lock: their jobs are in [`Stage::Copying`] until then.
+//! The thread that drains a small result copies it. The monitor copies large results without the engine's lock: until
+//! then their jobs are in [`Stage::Copying`].
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use crate::arena::{Arena, ArenaFull, Block};
 use crate::kernel::wire::{Lease, Leases, ReceivedArray};
 use crate::link::Reply;
 
-/// Max bytes that are copied with the lock held.
+/// Maximum number of bytes that are copied under the lock.
 const SMALL: u64 = 64 << 10;
 
-/// A value that was drained and checked, and lies where its worker can write.
+/// A value that was drained and checked, and whose worker can still write it.
 #[derive(Debug)]
 pub(super) struct Uncopied {
     /// The record of the job.
     pub(super) record: u32,
     pub(super) lane: usize,
-    /// Of the worker that sent it.
+    /// The generation of the worker that sent it.
     pub(super) generation: u32,
     pub(super) reply: Reply,
     pub(super) unpacked: Unpacked,
@@ -33,16 +33,16 @@ pub(super) struct Uncopied {
     pub(super) end: JobEnd,
 }
 
-/// The values that the monitor is to copy.
+/// The values that wait to be copied by the monitor.
 #[derive(Debug, Default)]
 pub(super) struct Uncopieds {
     waiting: Vec<Uncopied>,
-    /// Those that the monitor has taken and not returned.
+    /// Number of values that the monitor has taken and not returned yet.
     taken: usize,
 }
 
 impl Uncopieds {
-    /// Leaves a value to the monitor, which the caller calls.
+    /// Adds a value for the monitor to copy. The caller calls the monitor.
     pub(super) fn add(&mut self, value: Uncopied) {
         self.waiting.push(value);
     }
@@ -53,7 +53,8 @@ impl Uncopieds {
 }
 
 impl Record {
-    /// Whether the monitor copies these bytes, the value of the job. What the engine itself asked of an actor is copied
+    /// Returns true if the monitor is to copy the value of a job. Values of jobs that the engine posted for an actor
+    /// are copied at once, because the order of their ends matters.
     /// at once, because the order of such ends counts.
     pub(super) fn is_copied_later(&self, bytes: u64) -> bool {
         bytes > SMALL && (self.owner.has_handle() || self.owner.actor().is_none())
@@ -61,7 +62,7 @@ impl Record {
 }
 
 impl EngineState {
-    /// Answers a job whose value the monitor has copied, or could not copy.
+    /// Answers a job after the monitor has copied its value or has failed to.
     fn copied(&mut self, value: Uncopied, result: Result<(), ArenaFull>) {
         let Uncopied {
             record,
@@ -83,7 +84,7 @@ impl EngineState {
                 self.not_copied(record, worker, full, (end.took_ns, unpacked.bytes));
             }
         }
-        // Inputs are freed only here: the value may have taken some of them over.
+        // Inputs are freed only now: the value may contain some of them.
         drop(leases);
         if self.runs.has_pending_work() {
             self.process_ends();
@@ -91,7 +92,7 @@ impl EngineState {
         self.call_if_drained();
     }
 
-    /// The arena had no room for a copy.
+    /// Condemns or fails a job for whose value the arena has no room.
     pub(super) fn not_copied(
         &mut self,
         record: u32,
@@ -106,7 +107,7 @@ impl EngineState {
         self.fail(record, full, Some(worker), Vec::new());
     }
 
-    /// Answers all jobs whose values were not copied: the monitor has panicked.
+    /// Answers all jobs whose values were not copied. Called after the monitor has panicked.
     pub(super) fn fail_uncopied(&mut self, why: &JobErrorKind) {
         self.uncopied = Uncopieds::default();
         for record in self.records.in_stage(Stage::Copying) {
@@ -116,7 +117,7 @@ impl EngineState {
 }
 
 impl Supervisor {
-    /// Copies the values that wait for it, on the monitor's thread. Returns whether there were any.
+    /// Copies the waiting values. Called by the monitor. Returns whether there were any.
     pub(super) fn copy_values(&self) -> bool {
         let waiting = {
             let mut state = self.lock();
@@ -135,10 +136,10 @@ impl Supervisor {
     }
 }
 
-/// Copies fresh arrays of a reply into region 0. Inputs that come back lie there already.
+/// Copies the fresh arrays of a reply into region 0. Inputs that come back are there already.
 ///
-/// Code that took over a worker may write into its own region as long as the process lives, which must not be visible
-/// through a handle. Arrays that shared memory share it afterwards.
+/// Code that took over a worker can write into the worker's region as long as the process lives, and such writes must
+/// not be visible through a handle. Arrays that shared memory share the copy afterwards.
 pub(super) fn copy_out<'a>(
     arena: &Arc<Arena>,
     arrays: impl Iterator<Item = &'a mut ReceivedArray>,
@@ -146,11 +147,11 @@ pub(super) fn copy_out<'a>(
 ) -> Result<(), ArenaFull> {
     let inputs = leases.iter().filter_map(|lease| match lease {
         Lease::Shared(input) | Lease::Owned(input) => Some(Arc::as_ptr(input)),
-        // Nothing is lent to sandboxed workers, and they open no files.
+        // No memory is lent to sandboxed workers, and they open no files.
         Lease::Lent(_) | Lease::Loan { .. } | Lease::File(_) => None,
     });
     let inputs: HashSet<*const Block> = inputs.collect();
-    // What was copied stays until the end, so that no copy has its address.
+    // Also retains the copied blocks until all arrays are copied: while a block exists, no copy has its address.
     let mut copies: HashMap<*const Block, (Arc<Block>, Arc<Block>)> = HashMap::new();
     for array in arrays {
         let from = Arc::as_ptr(&array.block);

@@ -1,8 +1,8 @@
-//! How many jobs ended without a value.
+//! Counts the jobs that ended without a value.
 
 use super::error::JobErrorKind;
 
-/// Jobs since the engine was built.
+/// Number of jobs that ended without a value since the engine was built.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct JobCounts {
     failed: u64,
@@ -10,7 +10,7 @@ pub(super) struct JobCounts {
 }
 
 impl JobCounts {
-    /// A job gave no value.
+    /// Counts a job that ended without a value.
     pub(super) fn count(&mut self, why: &JobErrorKind) {
         if *why == JobErrorKind::Cancelled {
             self.cancelled += 1;
@@ -19,12 +19,12 @@ impl JobCounts {
         }
     }
 
-    /// Jobs that were answered without a value.
+    /// Number of jobs that were answered with an error other than a cancellation.
     pub(super) fn failed(&self) -> u64 {
         self.failed
     }
 
-    /// Jobs that were cancelled, or whose handle was dropped before they began.
+    /// Number of jobs that were cancelled, or whose handle was dropped before they began.
     pub(super) fn cancelled(&self) -> u64 {
         self.cancelled
     }

@@ -1,7 +1,7 @@
-//! What a crash was: where its address lies in the arena, and in which argument of the job.
+//! Classifies a crash: which part of the arena, or which argument of the job, the faulting address lies in.
 //!
-//! Everything in the note of a crash is the claim of a possibly hostile worker. It is compared with the supervisor's own
-//! records, and changes only what an error says.
+//! All data about a crash comes from a possibly hostile worker. It is compared with the supervisor's own records, and
+//! affects only the text of an error.
 
 use super::error::{Crash, CrashClass, JobErrorKind, Stack, fatal_signal};
 use super::output::last_words::LastWords;
@@ -12,16 +12,16 @@ use crate::kernel::wire::Lease;
 use crate::link::SPILLED;
 use crate::sys::crash::{Area, Located, MemoryAccess, NotedCrash};
 
-/// Addresses below are those of null pointers and of what they seem to point to. Linux maps nothing there
+/// An access below this address counts as one through a null pointer, at an offset. Linux maps nothing there
 /// (`vm.mmap_min_addr`).
 const NULL_PAGES: u64 = 64 << 10;
-/// How far below the stack pointer the access of a stack overflow may be: code that does not probe its stack may touch
-/// any part of its frame first.
+/// How far below the stack pointer a stack overflow may access memory, in bytes: code that does not probe its stack may
+/// access any part of its frame first.
 const BELOW_STACK: u64 = 1 << 20;
-/// How far above it: the frame may have been entered, to its end.
+/// How far above the stack pointer, in bytes: the function may have moved the pointer to the end of its frame.
 const ABOVE_STACK: u64 = 64 << 10;
 
-/// `si_code` of SIGSEGV: the address is mapped, but not for such an access.
+/// `si_code` of SIGSEGV: the address is mapped, without permission for this access.
 const SEGV_ACCERR: i32 = 2;
 /// `si_code` of SIGSEGV without an address.
 const SI_KERNEL: i32 = 0x80;
@@ -32,7 +32,7 @@ const FPE_INTDIV: i32 = 1;
 const FPE_INTOVF: i32 = 2;
 
 impl Record {
-    /// How the worker crashed that ran this job, if the job ended for that.
+    /// Describes the crash of the worker that ran this job, if the job ended because of it.
     pub(super) fn crash(
         &self,
         worker: Option<&Worker>,
@@ -51,7 +51,7 @@ impl Record {
         Some(crash(noted, class))
     }
 
-    /// What is at this place of the arena, for this job.
+    /// Classifies an address in the arena, for this job.
     fn class_in_arena(&self, arena: &Arena, located: Located) -> CrashClass {
         let Located {
             area,
@@ -91,7 +91,7 @@ impl Record {
     }
 }
 
-/// How a worker crashed before it was ready, with the names of its stack.
+/// Describes the crash of a worker that was not ready yet, with the names of its stack.
 pub(super) fn crash_in_start(words: &LastWords, cause: &JobErrorKind) -> Option<Crash> {
     let noted = words.crash.as_ref()?;
     if fatal_signal(cause) != Some(noted.signal) {
@@ -122,7 +122,7 @@ fn crash(noted: &NotedCrash, class: CrashClass) -> Crash {
     }
 }
 
-/// What a crash was that is not about the arena.
+/// Classifies a crash at an address outside the arena.
 fn class_outside(noted: &NotedCrash) -> CrashClass {
     let NotedCrash { signal, code, .. } = *noted;
     if code <= 0 {
@@ -215,7 +215,7 @@ mod tests {
     }
 
     proptest! {
-        /// Any claims of a worker have a class.
+        /// Whatever a worker claims, the crash has a class.
         #[test]
         fn any_claims_have_a_class(
             signal: i32, code: i32, address: Option<u64>, stack: u64, stack_start: Option<u64>,

@@ -1,13 +1,13 @@
-//! Clocks of running jobs, and killing a worker because of one of them.
+//! Deadlines of running jobs, and killing the workers of jobs that exceed them.
 //!
 //! The clock of a job runs while it is the oldest open job of its lane: then its worker runs it, or is about to. When
-//! it goes off, the lane is drained first, so a job that has ended in time or later keeps its value. Then the jobs
-//! behind it are taken back, and the worker is killed. The answer comes with the exit.
+//! the deadline has passed, the lane is drained first, so a job that has ended, even late, keeps its value. Then the
+//! later jobs of the lane are taken back, and the worker is killed. The job is answered after the worker's exit.
 //!
-//! A job whose options have `loading` is timed from when its kernel calls `begin_timed`. The worker records that moment and
-//! the number of the job beside the stamps of its slot. When the clock goes off, the moment is read there, and the clock is
-//! set anew if less than the limit has passed since, or if nothing was recorded for this job so far. What a worker records
-//! cannot postpone the end beyond `loading` and the limit.
+//! A job whose options have `loading` is timed from the moment its kernel calls `begin_timed`. The worker records that
+//! moment and the number of the job in the stamps of its slot. When the deadline has passed, that moment is read. If
+//! less than the limit has passed since, or no moment is recorded for this job yet, then the deadline is set again. A
+//! worker cannot postpone its end beyond `loading` plus the limit, whatever it records.
 
 use std::time::{Duration, Instant};
 
@@ -19,16 +19,17 @@ use super::timers::Timer;
 use super::worker::Worker;
 use crate::sys::clock;
 
-/// How often a lane is drained again because a job behind the one in question says that it runs. With an honest worker
-/// the second look finds the end of the first job.
+/// How often a lane is drained again because a job after the overdue job claims to run. With an honest worker, the
+/// second drain finds the end of the overdue job.
 const LOOKS: usize = 3;
-/// How often it is looked whether a job has begun whose time before does not count.
+/// The interval at which it is checked whether a job with `loading` has called `begin_timed`.
 const LOOK_FOR_BEGIN: Duration = Duration::from_millis(10);
 
 impl Lane {
-    /// The deadline of a job whose time before [`begin_timed`](crate::begin_timed) does not count, if that is not over:
-    /// the time of another look while it has not begun. The worker says when that was, so there is a limit, after which
-    /// the job is over whatever it says.
+    /// The next time to check a job with `loading`, or `None` if its time is over. If the job has called
+    /// [`begin_timed`](crate::begin_timed), this is `limit` after that moment; otherwise the next poll. The worker
+    /// reports that moment, so there is a fixed end, `most` plus `limit` after the start of the clock, which no report
+    /// postpones.
     fn due_after_loading(
         &self,
         alarm: Alarm,
@@ -50,8 +51,8 @@ impl Lane {
 }
 
 impl EngineState {
-    /// Starts the clock of the lane's oldest job, if that has a deadline, and requests notice of the end of the job
-    /// before the next one with a deadline. To be called when either may have changed.
+    /// Starts the clock of the lane's oldest job if the job has a deadline. Otherwise requests notice of the end of the
+    /// last job ahead of the next job with a deadline. Called whenever one of these jobs may have changed.
     pub(super) fn watch(&mut self, index: usize) {
         let lane = &mut self.lanes[index];
         if lane.is_condemned() {
@@ -68,7 +69,7 @@ impl EngineState {
                 let record = lane.record_at(position);
                 let policy = &self.records.at(record).policy;
                 let limit = policy.as_ref().and_then(|policy| policy.options.deadline);
-                // A limit beyond the range of the clock is none.
+                // A limit beyond the range of the clock counts as no limit.
                 let since = Instant::now();
                 let at = limit.and_then(|limit| since.checked_add(limit));
                 lane.set_alarm(at.map(|at| Alarm {
@@ -85,7 +86,7 @@ impl EngineState {
         }
     }
 
-    /// Whether something is lost at a certain time: a job, a worker, or the rest of a drain.
+    /// Returns true if a job, a worker or a drain is to be ended at a certain time.
     pub(super) fn has_clocks(&self) -> bool {
         self.lanes.iter().any(|lane| lane.alarm().is_some())
             || self.timers.has_ends()
@@ -93,7 +94,7 @@ impl EngineState {
             || self.lifecycle.drains_until().is_some()
     }
 
-    /// Allows this much more time for everything that ends at a certain time: the monitor did nothing meanwhile.
+    /// Adds `by`, the time for which the monitor did not run, to all times at which jobs, workers or a drain are ended.
     pub(super) fn postpone(&mut self, by: Duration) {
         for lane in self.lanes.iter_mut() {
             lane.postpone_alarm(by);
@@ -105,7 +106,7 @@ impl EngineState {
         }
     }
 
-    /// When the monitor has to do something next because of the time.
+    /// The time at which the monitor has to act next.
     pub(super) fn next_timer(&self) -> Option<Instant> {
         let alarms = self.lanes.iter().filter_map(|lane| lane.alarm());
         let admission = self.admission.as_ref();
@@ -119,7 +120,7 @@ impl EngineState {
             .min()
     }
 
-    /// Does what is due: alarms, timers, limiters, admission, and the end of draining.
+    /// Handles everything that is due: deadlines, timers, limiters, admission, and the end of draining.
     pub(super) fn run_timers(&mut self) {
         self.admit_called_jobs();
         if self.next_timer().is_none() {
@@ -136,7 +137,7 @@ impl EngineState {
         }
         self.run_due(now);
         self.recheck_admission(now);
-        // They were asked to end and have not: they are stopped, or taken over by a job.
+        // These workers were asked to end and have not: they are stopped, or a job has taken them over.
         for worker in &mut self.workers {
             if worker.is_overdue(now) {
                 worker.kill();
@@ -148,10 +149,10 @@ impl EngineState {
         }
     }
 
-    /// Does what the timers say.
+    /// Handles the timers that are due.
     pub(super) fn run_due(&mut self, now: Instant) {
         let due = self.timers.take_due(now);
-        // First, because others may cancel such a job.
+        // First, because other timers may cancel these jobs.
         self.begin_attempts(due.iter().filter_map(|(_, timer)| timer.attempt()));
         for (at, timer) in due {
             match timer {
@@ -161,8 +162,8 @@ impl EngineState {
                         .resume(index, at, &mut self.timers, &mut self.queue);
                 }
                 Timer::Scope(group) => {
-                    // Ends may be drained in between, but no record is removed: jobs of a scope are never detached, and
-                    // only their scope takes them.
+                    // Killing may drain ends, but no record is removed meanwhile: jobs of a scope are never detached,
+                    // and only their scope takes their answers.
                     for id in self.records.open_of(|owner| owner.is_in(group)) {
                         self.kill(id);
                     }
@@ -177,9 +178,9 @@ impl EngineState {
         }
     }
 
-    /// Kills the worker of a lane's oldest job if its time is over.
+    /// Kills the worker of a lane's oldest job if the job's time is over.
     fn go_off(&mut self, index: usize, now: Instant) {
-        // A job that has ended is done, however late. This may set another alarm, or none.
+        // A job that has ended keeps its value, however late. Draining may set another alarm, or none.
         self.drain(index);
         crate::sync::point!("deadline.drained");
         let Some(alarm) = self.lanes[index].alarm().filter(|alarm| alarm.at <= now) else {
@@ -207,13 +208,13 @@ impl EngineState {
         );
     }
 
-    /// Kills the worker that has this job, unless the job is over. The jobs behind it run elsewhere.
+    /// Kills the worker that has this job, unless the job has ended. The later jobs of the lane run on other workers.
     pub(super) fn end_worker_of(&mut self, index: usize, position: u64, why: JobErrorKind) {
         for _ in 0..LOOKS {
             self.drain(index);
             let lane = &self.lanes[index];
             if lane.is_condemned() || !lane.holds(position) {
-                // What was taken back at an earlier look is placed again.
+                // Jobs that were taken back in an earlier iteration are placed again.
                 self.refill();
                 return self.update_flags();
             }

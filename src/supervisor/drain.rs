@@ -1,4 +1,4 @@
-//! Taking what lanes have finished: replies become answers.
+//! Drains lanes: turns replies into answers.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::kernel::wire::{
 use crate::kernel::{MAX_ARRAYS, SHARE_WORDS, Shares};
 use crate::link::{CANCEL, Drained, INLINE_WORDS, MAX_RETAINED, NO_GRANT, Reply, kind};
 
-/// Words that are copied with the lock held.
+/// Maximum number of words that are copied under the lock.
 const SHORT: u32 = (64 << 10) / 8;
 
 impl EngineState {
@@ -39,7 +39,7 @@ impl EngineState {
         }
     }
 
-    /// Takes what a lane has finished.
+    /// Drains what a lane has finished: answers, releases and requests.
     pub(super) fn drain(&mut self, index: usize) {
         let mut any = false;
         let released = self
@@ -54,7 +54,7 @@ impl EngineState {
                 Drained::Nothing => break,
                 Drained::Skipped { position } => {
                     any = true;
-                    // The job there must have been taken back.
+                    // The job at this position must have been taken back.
                     let record = self.lanes[index].take(position);
                     if record != NO_RECORD {
                         self.lanes.left();
@@ -91,8 +91,8 @@ impl EngineState {
             let why = JobErrorKind::Lost(WorkerExit::Protocol(why));
             self.condemn(index, NO_RECORD, why);
         }
-        // A request found the end of this job in its state word. A worker ends jobs in order, so this drain has found it,
-        // or the worker lied.
+        // A request found the end of this job in its state word. A worker ends jobs in order, so either this drain has
+        // found the end, or the worker sent a wrong state word.
         let lane = &mut self.lanes[index];
         if let Some(position) = lane.take_said_over()
             && !lane.is_condemned()
@@ -160,7 +160,7 @@ impl EngineState {
             }
             let generation = self.lanes[lane_index].generation();
             let record = self.records.at(index);
-            // An empty reply may be no value of this kernel. That is found when it is read.
+            // An empty reply may not be a value of this kernel. Reading it finds that out.
             record.answered_by = (lane_index as u32, generation);
             let kernel = record.kernel;
             record.leases.clear();
@@ -179,7 +179,7 @@ impl EngineState {
         if !plain || failed {
             return self.ended_with_reply(lane_index, index, failed, took_ns);
         }
-        // A value that fits into the slot, and no memory: nothing to check, nothing to take over.
+        // The value fits into the slot and has no arrays: there is nothing to check and no block to take over.
         let generation = self.lanes[lane_index].generation();
         let record = self.records.at(index);
         record.answered_by = (lane_index as u32, generation);
@@ -231,7 +231,7 @@ impl EngineState {
         let worker = self.lanes.worker_of(lane_index) as u32;
         let bytes = unpacked.bytes;
         #[cfg(feature = "sandbox")]
-        // A failure keeps no array.
+        // The reply of a failed job has no arrays to copy.
         if self.config.is_sandboxed() && why.is_none() {
             let record = self.records.look(index);
             if record.is_copied_later(unpacked.bytes_to_copy()) {
@@ -256,7 +256,7 @@ impl EngineState {
             self.runs.note_bytes(bytes);
             self.kernels.get(kernel).learn(took_ns, bytes, failed);
             let rows = lent(&leases);
-            // For another attempt, if there is one.
+            // Kept for another attempt, if there is one.
             self.records.at(index).leases = leases;
             self.attempt_failed(index, why, Some(worker), rows);
             self.lanes.notice_behind(lane_index, index, &self.records);
@@ -264,14 +264,14 @@ impl EngineState {
             let sender = (lane_index, self.lanes[lane_index].generation());
             self.answer_unpacked(index, sender, &reply, unpacked, took_ns);
         }
-        // Inputs are freed only here: the reply may have taken some of them over.
+        // Inputs are freed only now: the reply may contain some of them.
     }
 
-    /// Takes over what a reply sends. Also returns why its job has failed, if so.
+    /// Takes over the memory of a reply. Also returns the error of the job if it has failed.
     ///
     /// # Errors
     ///
-    /// What is wrong with the reply.
+    /// A description of what is wrong with the reply.
     fn check_reply(
         &mut self,
         lane: usize,
@@ -280,8 +280,8 @@ impl EngineState {
         failed: bool,
         leases: &[Lease],
     ) -> Result<(Unpacked, Option<JobErrorKind>), String> {
-        // Then its words stay in the arena until a handle takes them, who reads them without the lock. What the engine
-        // itself reads is read at once.
+        // The words of a long value stay in the arena until a handle takes them and reads them without the lock. Values
+        // that the engine itself reads are read at once.
         let is_long = reply.spilled && reply.len > SHORT;
         let has_handle = self.records.look(index).owner.has_handle();
         let stays = !failed && reply.kind == kind::VALUE && is_long && has_handle;
@@ -297,7 +297,8 @@ impl EngineState {
             let kernel = self
                 .runs
                 .kernel_at_step(record, failed_step(reply.kind, words));
-            // A kernel that a worker has named is not known here: `value` checks the bytes where they are read.
+            // The type of a kernel that only a worker has named is unknown to this check: `value` checks the bytes when
+            // they are read.
             if let Some(check) = self.kernels.get(kernel).check_error {
                 match read_guarded(|| check(returned)) {
                     Ok(()) => {}
@@ -312,7 +313,7 @@ impl EngineState {
         if why == Some(JobErrorKind::Cancelled) && !asked {
             return Err("a job answered that it was cancelled, and it was not".into());
         }
-        // A value has come as far as the last node.
+        // The value was produced by the last node.
         let step = match failed {
             true => failed_step(reply.kind, words),
             false => u32::MAX,
@@ -333,7 +334,7 @@ impl EngineState {
         Ok((unpacked, why))
     }
 
-    /// A job has ended with this value, which lies where it stays. `sender`: the lane, and the generation of its worker.
+    /// Answers a job with a value that is at its final address. `sender`: the lane, and the generation of its worker.
     pub(super) fn answer_unpacked(
         &mut self,
         index: u32,
@@ -374,17 +375,17 @@ impl EngineState {
         self.answer(index, outcome);
     }
 
-    /// Kills a worker because of the job of this record, which is answered when the exit is confirmed.
+    /// Kills a worker because of the job of this record. The job is answered when the worker's exit is confirmed.
     pub(super) fn condemn(&mut self, lane: usize, record: u32, why: JobErrorKind) {
         let index = self.lanes.worker_of(lane);
         if matches!(self.workers[index].status(), Status::Absent { .. }) {
-            // The worker is gone already, and its next process has done nothing: a value that is read late may be found
-            // wrong now.
+            // The worker is gone already, and the next process has done nothing wrong: a long value that is read late
+            // may be found malformed only now.
             return;
         }
         let first = self.lanes[lane].condemn();
         if matches!(why, JobErrorKind::Lost(WorkerExit::Protocol(_))) {
-            // A worker that broke the protocol in one link is not believed in any.
+            // A worker that broke the protocol on one link is not trusted on any.
             for other in self.lanes.of_worker(index) {
                 self.lanes[other].condemn();
             }
@@ -403,8 +404,8 @@ impl EngineState {
 }
 
 impl Lanes {
-    /// Frees retained arrays that no handle refers to any more, up to this number of reports, which was read before the
-    /// lane was drained. Returns what is wrong with the reports, if so.
+    /// Frees the retained arrays whose release the worker has reported, up to report number `upto`, which was read
+    /// before the lane was drained. Returns what is wrong with the reports, if anything.
     fn take_releases(&mut self, index: usize, upto: u32, arena: &Arena) -> Option<String> {
         let lane = &mut self[index];
         if lane.is_condemned() {
@@ -425,11 +426,11 @@ impl Lanes {
         wrong
     }
 
-    /// Takes over what a reply sends. `stays`: its words stay in the arena, but for those that describe arrays.
+    /// Takes over the memory of a reply. If `stays`, its words stay in the arena, except those that describe arrays.
     ///
     /// # Errors
     ///
-    /// What is wrong with the reply.
+    /// A description of what is wrong with the reply.
     pub(super) fn unpack(
         &mut self,
         lane: usize,
@@ -462,7 +463,7 @@ impl Lanes {
 }
 
 impl Lane {
-    /// Takes over what a reply sends. The last of the arrays are those that the lane retains.
+    /// Takes over the memory of a reply. The last arrays of a reply are the arrays that the lane retains.
     fn unpack_all(
         &mut self,
         arena: &Arc<Arena>,
@@ -487,8 +488,8 @@ impl Lane {
                 bytes: taken.bytes,
             });
         }
-        // The words lie in a block of their own, the first of what the job sends. The arrays that they name come out of
-        // the same grants, so both are taken at once.
+        // The words lie in a block of their own, the first block of the reply. The arrays that they describe come out
+        // of the same grants, so all are taken together.
         let at = bytemuck::cast::<u64, crate::arena::Offset>(reply.words[0]);
         let extent = crate::arena::Extent {
             at,
@@ -500,7 +501,7 @@ impl Lane {
                 reply.len, extent.len
             ));
         }
-        // Only memory that was granted is read: a page without memory behind it would kill this process.
+        // Only granted memory is read: a page without memory would kill this process by SIGBUS.
         if !self.grants().contain(extent) {
             return Err(format!("a reply at {extent:?}, which was not granted"));
         }
@@ -535,26 +536,26 @@ impl Lane {
     }
 }
 
-/// A reply that was checked.
+/// A reply whose memory was taken over and checked.
 #[derive(Debug)]
 pub(super) struct Unpacked {
     pub(super) arrays: smallvec::SmallVec<[ReceivedArray; 1]>,
     long: Option<Vec<u64>>,
-    /// Or they stay in the arena.
+    /// The block of the words, if they stay in the arena.
     in_arena: Option<ReceivedArray>,
-    /// Words that describe arrays.
+    /// Number of words that describe arrays.
     skip: usize,
     pub(super) bytes: u64,
 }
 
 impl Unpacked {
-    /// All that lies in the arena.
+    /// All arrays, and the block of the words if it stays in the arena.
     #[cfg(feature = "sandbox")]
     pub(super) fn blocks(&mut self) -> impl Iterator<Item = &mut ReceivedArray> {
         self.arrays.iter_mut().chain(&mut self.in_arena)
     }
 
-    /// Bytes of the memory that [`copy_out`] copies, at most: blocks as a whole, of which an array may be a small part.
+    /// The maximum number of bytes that [`copy_out`] copies: whole blocks, of which an array may be a small part.
     #[cfg(feature = "sandbox")]
     fn bytes_to_copy(&self) -> u64 {
         let blocks = self.arrays.iter().chain(&self.in_arena);
@@ -563,7 +564,7 @@ impl Unpacked {
         fresh.fold(0, |bytes, extent| bytes.saturating_add(extent.len))
     }
 
-    /// The words behind those that describe arrays; none if they stay in the arena.
+    /// The words after those that describe arrays. Empty if they stay in the arena.
     fn words<'a>(&'a self, reply: &'a Reply) -> &'a [u64] {
         match &self.long {
             _ if self.in_arena.is_some() => &[],
@@ -572,7 +573,7 @@ impl Unpacked {
         }
     }
 
-    /// Takes the last words of a chain's reply, which are not part of its value.
+    /// Removes the last words of a chain's reply, which are not part of its value.
     fn take_shares(&mut self, reply: &mut Reply) -> Result<Option<Shares>, String> {
         let shares = self.words(reply).last_chunk();
         let shares = Shares::of(*shares.ok_or("a chain's reply without its times")?);
@@ -583,7 +584,7 @@ impl Unpacked {
         Ok(shares)
     }
 
-    /// The words behind those that describe arrays, and the arrays.
+    /// The words after those that describe arrays, and the arrays.
     pub(super) fn into_words(self, reply: &Reply) -> (Vec<u64>, Vec<ReceivedArray>) {
         let words = match self.long {
             Some(mut words) => {
@@ -596,7 +597,7 @@ impl Unpacked {
     }
 }
 
-/// Reads the descriptors of arrays: those of the value, and behind them those that the lane retains.
+/// Reads the descriptors of arrays: first those of the value, then those of arrays that the lane retains.
 fn read_sent(words: &[u64], arrays: usize) -> Result<smallvec::SmallVec<[SentArray; 2]>, String> {
     let mut reader = WordReader::new(words);
     let mut sent = smallvec::SmallVec::new();
@@ -610,7 +611,7 @@ fn read_sent(words: &[u64], arrays: usize) -> Result<smallvec::SmallVec<[SentArr
     Ok(sent)
 }
 
-/// The rows that a job could write in place.
+/// The ranges of memory that a job could write in place.
 pub(super) fn lent(leases: &Leases) -> Vec<Range<usize>> {
     leases
         .iter()

@@ -1,4 +1,4 @@
-//! Why a worker has ended: what its exit does not say.
+//! Determines why a worker ended, beyond its exit status.
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -12,27 +12,27 @@ use crate::sys::oom::OomCounter;
 use crate::sys::process::Exit;
 use crate::worker::EXIT_CANNOT_START;
 
-/// What an allocator takes in addition to a request: a failed allocation that is smaller than what was left by less
-/// than this may have failed because of the ceiling.
+/// Memory that an allocator takes in addition to a request. A failed allocation may have failed because of the ceiling
+/// if it is smaller than the free memory by less than this.
 const ROUNDING: u64 = 2 << 20;
 
-/// What is known of the end of a worker.
+/// The evidence of a worker's end.
 #[derive(Debug)]
 pub(super) struct Evidence {
     pub(super) exit: Exit,
-    /// The ceiling on its private memory, 0 for none.
+    /// The ceiling on the worker's private memory in bytes, 0 for none.
     pub(super) limit: u64,
-    /// Its note about its abort.
+    /// The worker's note about its abort.
     pub(super) aborted: Option<Aborted>,
-    /// Bytes that it reported as a failed allocation.
+    /// The size of the failed allocation that the worker printed, in bytes.
     pub(super) failed_allocation: Option<u64>,
-    /// It reported that OpenBLAS got no memory and ends the process.
+    /// Whether OpenBLAS has printed that it got no memory. Then it ends the process.
     pub(super) blas_gave_up: bool,
-    /// The out-of-memory killer of Linux has killed one process more than is accounted for.
+    /// Whether Linux's out-of-memory killer has killed a process that no other worker's death accounts for.
     pub(super) out_of_memory: bool,
 }
 
-/// The cause as far as it is certain; otherwise the bare signal or code.
+/// Returns the cause as far as it is certain; otherwise the bare signal or code.
 pub(super) fn cause(evidence: &Evidence) -> JobErrorKind {
     match evidence.exit {
         Exit::Signal(libc::SIGKILL) if evidence.out_of_memory => {
@@ -50,7 +50,7 @@ pub(super) fn cause(evidence: &Evidence) -> JobErrorKind {
     }
 }
 
-/// The cause if the sandbox killed a worker, because of the call that the worker noted.
+/// Returns the cause if the sandbox killed a worker because of the system call in its note.
 #[cfg(feature = "sandbox")]
 pub(super) fn denied(exit: Exit, note: u32) -> Option<JobErrorKind> {
     use crate::sys::sandbox;
@@ -68,7 +68,7 @@ pub(super) fn denied(exit: Exit, note: u32) -> Option<JobErrorKind> {
     Some(JobErrorKind::Lost(WorkerExit::Denied { call }))
 }
 
-/// The exit itself as a cause.
+/// Returns the exit status as a cause.
 pub(super) fn plain(exit: Exit) -> JobErrorKind {
     match exit {
         Exit::Code(code) => JobErrorKind::Lost(WorkerExit::Code(Some(code))),
@@ -77,10 +77,10 @@ pub(super) fn plain(exit: Exit) -> JobErrorKind {
     }
 }
 
-/// Whether an abort under a ceiling came from the ceiling. Either the standard library has printed how much it could
-/// not get, and that did not fit; or it printed nothing, and an allocation of the aborting thread had failed. The
-/// memory in use then says nothing: one block larger than the ceiling fails in an empty process. So an abort for
-/// another reason, after a failed allocation that was handled, cannot be distinguished.
+/// Decides whether an abort under a ceiling was caused by the ceiling. It was if the standard library has printed the
+/// size of a failed allocation and that size did not fit; or if nothing was printed, and an allocation of the aborting
+/// thread had failed. The memory in use does not tell: one block larger than the ceiling fails in an empty process. So
+/// an abort for another reason, after a failed allocation that was handled, cannot be distinguished.
 fn limit_reached(evidence: &Evidence) -> JobErrorKind {
     let Evidence { exit, limit, .. } = *evidence;
     let Some(aborted) = evidence.aborted else {
@@ -103,16 +103,16 @@ fn limit_reached(evidence: &Evidence) -> JobErrorKind {
     })
 }
 
-/// What helps where OpenBLAS got no memory.
+/// What to do if OpenBLAS got no memory.
 const BLAS_HINT: &str = "OpenBLAS takes some 40 MB of it for each of its threads: set OPENBLAS_NUM_THREADS in the \
     environment of the workers";
 
-/// Whether OpenBLAS prints this line before it ends its process with exit code 1.
+/// Returns true if OpenBLAS prints this line before it ends its process with exit code 1.
 pub(super) fn blas_gave_up(line: &[u8]) -> bool {
     line.starts_with(b"OpenBLAS error: Memory allocation still failed")
 }
 
-/// The bytes in the line that the standard library prints when an allocation fails.
+/// Parses the size in bytes from the line that the standard library prints when an allocation fails.
 pub(super) fn failed_allocation(line: &[u8]) -> Option<u64> {
     let rest = line.strip_prefix(b"memory allocation of ")?;
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -122,8 +122,8 @@ pub(super) fn failed_allocation(line: &[u8]) -> Option<u64> {
         .then_some(bytes)
 }
 
-/// The message for a worker that ended before it was ready: where, how, what that probably means, and what it printed
-/// last.
+/// The message for a worker that ended before it was ready: the phase, the exit, the probable reason, and the last
+/// lines that it printed.
 pub(super) fn before_ready(
     entry: WorkerEntry,
     phase: Phase,
@@ -147,7 +147,7 @@ pub(super) fn before_ready(
     text
 }
 
-/// The likely reason of a death before a worker was ready.
+/// The probable reason of a worker's death before it was ready.
 fn hint(entry: WorkerEntry, phase: Phase, cause: &JobErrorKind) -> Option<&'static str> {
     /// The exit code of a dynamic loader that cannot load a program.
     const CANNOT_LOAD: i32 = 127;
@@ -158,7 +158,7 @@ fn hint(entry: WorkerEntry, phase: Phase, cause: &JobErrorKind) -> Option<&'stat
     }
     match (phase, cause) {
         (Phase::Starting(steps::ON_START), _) => Some("on_worker_start did it"),
-        // The program that does not fit may have been started and have found out.
+        // A program that does not fit may have been started and have detected that itself.
         (
             Phase::Starting(steps::LANES),
             JobErrorKind::Limit(JobLimit::Memory { .. })
@@ -206,7 +206,7 @@ fn hint(entry: WorkerEntry, phase: Phase, cause: &JobErrorKind) -> Option<&'stat
     }
 }
 
-/// A worker was not ready in time.
+/// The message for a worker that was not ready in time.
 pub(super) fn not_ready(entry: WorkerEntry, phase: Phase, limit: Duration) -> String {
     let what = match phase {
         Phase::Starting(steps::ON_START) => {
@@ -227,25 +227,25 @@ pub(super) fn not_ready(entry: WorkerEntry, phase: Phase, limit: Duration) -> St
     format!("not ready within {limit:?} ({phase}): {what}")
 }
 
-/// The end of a worker that Linux kills is noticed within this time: it has much memory to return first.
+/// Linux reports the end of a process that it kills within this time: much memory has to be freed first.
 const NOTICED_WITHIN: Duration = Duration::from_secs(10);
 
-/// The kills of the out-of-memory killer of Linux, and which of them are accounted for.
+/// Counts the kills of Linux's out-of-memory killer, and assigns them to workers.
 #[derive(Debug)]
 pub(super) struct OomKills {
     root: PathBuf,
-    /// Opened when the first workers have been started.
+    /// Opened after the first workers have been started.
     counter: OnceCell<Option<OomCounter>>,
-    /// The counter when each worker was started, or later: see [`look`](Self::look).
+    /// For each worker, the counter at its start, or later: see [`look`](Self::look).
     since: Vec<u64>,
-    /// The counter at the last look, and its time.
+    /// The time and value of the last reading.
     seen: Option<(Instant, u64)>,
-    /// Kills up to here are accounted for.
+    /// The value up to which kills were assigned to workers.
     accounted: u64,
 }
 
 impl OomKills {
-    /// For an engine of this many workers. Reads under `root`, which is `/` except in tests.
+    /// Creates the counter for this number of workers. Reads files below `root`, which is `/` except in tests.
     pub(super) fn new(root: &Path, workers: usize) -> Self {
         Self {
             root: root.to_owned(),
@@ -261,7 +261,7 @@ impl OomKills {
         counter.as_ref()?.read()
     }
 
-    /// These workers have just been started.
+    /// Records the counter for workers that have just been started.
     pub(super) fn started(&mut self, workers: &[usize]) {
         if workers.is_empty() {
             return;
@@ -272,8 +272,8 @@ impl OomKills {
         }
     }
 
-    /// Reads the counter, at each look at memory. Kills that were counted long ago were of other processes: the counter
-    /// is that of a whole container, or of the machine.
+    /// Reads the counter. Called whenever memory is checked. Kills that were counted long ago were of other processes:
+    /// the counter is that of a whole container, or of the machine.
     pub(super) fn look(&mut self, now: Instant) {
         let due = |(at, _)| now.saturating_duration_since(at) >= NOTICED_WITHIN;
         if !self.seen.is_none_or(due) {
@@ -289,8 +289,8 @@ impl OomKills {
         }
     }
 
-    /// Whether this worker, which died of a SIGKILL that the engine did not send, was killed by the out-of-memory
-    /// killer. Each kill accounts for one worker.
+    /// Returns true if the out-of-memory killer killed this worker, which died of a SIGKILL that the engine did not
+    /// send. Each kill is assigned to one worker.
     pub(super) fn explain(&mut self, worker: usize) -> bool {
         let Some(now) = self.read() else { return false };
         let accounted = self.accounted.max(self.since[worker]);
@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn openblas_exits_when_it_gets_no_memory() {
-        // As printed by the OpenBLAS that numpy 2.4 brings along.
+        // As printed by the OpenBLAS in numpy 2.4.
         let line = b"OpenBLAS error: Memory allocation still failed after 10 retries, giving up.";
         assert!(blas_gave_up(line));
         assert!(!blas_gave_up(b"OpenBLAS error: Memory allocation failed"));

@@ -1,7 +1,7 @@
-//! What a reply of a failed job says.
+//! Parses the replies of failed jobs.
 //!
-//! Lengths are claims. Whoever reads a reply holds the lock of the engine, so texts are copied up to a limit and nothing is
-//! looked up.
+//! Lengths in a reply are claims. The reading thread holds the lock of the engine, so texts are copied up to a limit,
+//! and no names are looked up.
 
 use super::error::{Backtrace, JobErrorKind, WorkerExit};
 use crate::kernel::wire::WordReader;
@@ -9,10 +9,11 @@ use crate::kernel::{MAX_ERROR_BYTES, Returned};
 use crate::link::{REFUSAL_WORDS, kind};
 use crate::worker::panics;
 
-/// The low half of the word before a text: its length. The high half is the node that a chain had come to.
+/// The mask of the low half of the word in front of a text: its length. The high half is the step of the chain's node
+/// that failed.
 const TEXT_LEN: u64 = u32::MAX as u64;
 
-/// Which node of its chain a failed reply is about.
+/// The step of the chain's node that a failed reply is about.
 pub(super) fn failed_step(kind: u8, words: &[u64]) -> u32 {
     let word = match kind {
         kind::ARENA_FULL => words.get(REFUSAL_WORDS).copied(),
@@ -21,7 +22,7 @@ pub(super) fn failed_step(kind: u8, words: &[u64]) -> u32 {
     word.unwrap_or(0) as u32
 }
 
-/// The parts of a typed error: its text, the tag of its type, its encoding. `None` if the lengths are wrong.
+/// Parses a typed error: its text, the tag of its type, and its encoding. `None` if the lengths are wrong.
 fn typed_error(words: &[u64]) -> Option<Returned> {
     let mut reader = WordReader::new(words);
     let text_len = (reader.word().ok()? & TEXT_LEN) as usize;
@@ -35,17 +36,17 @@ fn typed_error(words: &[u64]) -> Option<Returned> {
     (reader.len() == 0).then(|| Returned::from_parts(text, tag, bytes))
 }
 
-/// What a failed reply means.
+/// Returns the error that a failed reply describes.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// A description of what is wrong with the reply.
 pub(super) fn failure(kind: u8, words: &[u64]) -> Result<JobErrorKind, String> {
     let text = || {
         let mut reader = WordReader::new(words);
         let len = (reader.word().unwrap_or(0) & TEXT_LEN) as usize;
         let rest = words.len().saturating_sub(1) * 8;
-        // No worker sends more than the limit, and this thread holds the lock of the whole engine.
+        // No worker sends more than the limit, and this thread holds the engine's lock.
         let len = len.min(rest).min(panics::TEXT_LIMIT);
         let bytes = reader.bytes(len).unwrap_or_default();
         String::from_utf8_lossy(bytes).into_owned()
@@ -86,7 +87,7 @@ mod tests {
     use crate::kernel::wire::ReplyWriter;
     use crate::sys::asked;
 
-    /// A reply as a worker writes it: a head, and bytes after it.
+    /// A reply as a worker writes it: a head word, then bytes.
     fn words(head: u64, bytes: &[u8]) -> Vec<u64> {
         let mut writer = ReplyWriter::default();
         writer.word(head);
@@ -94,7 +95,7 @@ mod tests {
         writer.words.to_vec()
     }
 
-    /// Texts up to beyond what a worker may send, with what separates the parts of a panic.
+    /// Texts of up to more bytes than a worker may send, including the separators of a panic's parts.
     fn text() -> impl Strategy<Value = Vec<u8>> {
         let part = prop_oneof![
             Just(b"\x1e".to_vec()),
@@ -109,8 +110,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(asked::cases(10_000)))]
 
-        /// A text is what was sent, up to the limit; a length beyond what was sent is that of what was sent. The model
-        /// cuts the bytes that were sent.
+        /// A text is read up to the limit. A length beyond the end of the reply counts as the length up to its end. The
+        /// model truncates the sent bytes.
         #[test]
         fn texts_are_read_up_to_the_limit(
             bytes in text(),
@@ -143,7 +144,7 @@ mod tests {
             prop_assert_eq!(refused, format!("arguments refused: {sent}"));
         }
 
-        /// Words of any content are a failure of some kind, or refused with a reason.
+        /// Words of any content are read as a failure, or refused with a reason.
         #[test]
         fn any_words_are_read_or_refused(
             kind: u8,
@@ -155,7 +156,7 @@ mod tests {
             failed_step(kind, &words);
         }
 
-        /// A typed error is accepted exactly if its lengths are those of what follows, and within the limits.
+        /// A typed error is accepted if and only if its lengths match the words that follow and are within the limits.
         #[test]
         fn typed_errors_have_the_lengths_that_they_claim(
             text in "[a-zé]{0,40}",

@@ -1,4 +1,4 @@
-//! An engine without processes, whose workers are handles in this process: for unit tests of the state, and for a
+//! An engine without processes, whose workers are handles in this process. For unit tests of the state and for a
 //! fuzzer.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -67,12 +67,12 @@ pub(super) fn settings(workers: u16, lanes: u16) -> Settings {
     }
 }
 
-/// An engine without a monitor, whose workers are handles in this process.
+/// Returns an engine without a monitor, and its workers as handles in this process.
 pub(super) fn fixture(workers: u16, ready: usize) -> (Arc<Supervisor>, Vec<Consumer>) {
     with_lanes(workers, 1, ready)
 }
 
-/// The same, with `lanes` lanes in each worker.
+/// Like [`fixture`], with `lanes` lanes in each worker.
 pub(super) fn with_lanes(
     workers: u16,
     lanes: u16,

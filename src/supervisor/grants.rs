@@ -1,7 +1,7 @@
-//! Output memory of one lane: what its worker may fill with results and has not.
+//! The output memory of one lane: memory that its worker may fill with results.
 //!
-//! The worker allocates by moving a cursor through its grants, in order. A reply names the cursor, which says what the
-//! job has used, and the arrays that it sends, which have to lie there.
+//! The worker allocates by moving a cursor through its grants, in order. A reply contains the position of the cursor,
+//! which shows what the job has used, and the arrays of the reply, which must lie in the used memory.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,49 +13,49 @@ use crate::arena::{Arena, Block, BlockPlacement, Extent, Offset, QUANTUM};
 use crate::kernel::wire::{Lease, ReceivedArray, SentArray};
 use crate::link::NO_GRANT;
 
-/// From this size on a grant is worth huge pages.
+/// A grant of at least this size is placed on huge pages.
 pub(super) const HUGE: u64 = crate::sys::HUGE as u64;
-/// The largest grant for several jobs ahead, where lanes share a region.
+/// The maximum size of a grant for several jobs ahead, if lanes share a region.
 const LANE_AHEAD: u64 = 64 * 1024;
-/// The smallest grant that is given because a kernel is known to need memory.
+/// The minimum size of a grant that is made because a kernel is known to need memory.
 const GRANT_AHEAD: u64 = 256 * 1024;
 
-/// Output memory that the worker may use and has not published.
+/// Memory that the worker may use and has not published.
 #[derive(Debug)]
 struct Grant {
     number: u32,
-    /// From the cursor on.
+    /// The memory from the cursor on.
     block: Block,
 }
 
-/// See the module.
+/// The grants of one lane: see the module.
 #[derive(Debug)]
 pub(super) struct Grants {
     region: u16,
     grants: VecDeque<Grant>,
-    /// Bytes granted and not used.
+    /// Bytes that are granted and not used.
     ahead: u64,
-    /// Bytes that the monitor is to grant ahead, because they have to be committed first; 0 for none.
+    /// Bytes that the monitor has to commit first and then grant ahead; 0 for none.
     short_of: u64,
-    /// Bytes in use when the arena had no room for that: it is asked for again when fewer are.
+    /// The bytes in use when the arena had no room for such a grant. It is tried again when fewer are in use.
     full_at: u64,
-    /// Bytes of the last grant.
+    /// The size of the last grant in bytes.
     last: u64,
 }
 
-/// What a reply sends, taken over.
+/// The contents of a reply, taken over from the worker.
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) arrays: SmallVec<[ReceivedArray; 1]>,
-    /// Output memory: inputs that come back take none.
+    /// Bytes of fresh memory in the reply; inputs that come back do not count.
     pub(super) bytes: u64,
 }
 
-/// Up to this number of arrays and leases, a search from the first to the last is fastest. A reply may send thousands,
-/// each of which may be an input of thousands: those are found by position. Tests have few of them.
+/// Up to this number of arrays and leases, a linear search is fastest. A reply may contain thousands of arrays, and
+/// each may be one of thousands of inputs: these are found by position. Small in tests, so that they cover both.
 const FEW: usize = if cfg!(test) { 2 } else { 16 };
 
-/// Memory that a reply names first, and how much of it arrays have.
+/// A chunk of memory that a reply has described, and the number of its bytes that arrays cover.
 struct Fresh {
     chunk: Extent,
     block: Arc<Block>,
@@ -78,37 +78,37 @@ impl Grants {
         self.region
     }
 
-    /// Bytes granted and not used.
+    /// Bytes that are granted and not used.
     #[inline]
     pub(super) fn ahead(&self) -> u64 {
         self.ahead
     }
 
-    /// Bytes of the last grant.
+    /// The size of the last grant in bytes.
     pub(super) fn last(&self) -> u64 {
         self.last
     }
 
-    /// Bytes of the blocks that the worker may use and has not: what the arena counts for them.
+    /// The size of the granted, unused blocks as the arena counts it, in bytes.
     pub(super) fn held(&self) -> u64 {
         self.grants.iter().map(|grant| grant.block.held()).sum()
     }
 
-    /// The worker was given this block, under this number.
+    /// Records that the worker was granted this block under this number.
     pub(super) fn add(&mut self, number: u32, block: Block) {
         self.last = block.held();
         self.ahead += self.last;
         self.grants.push_back(Grant { number, block });
     }
 
-    /// Bytes to grant ahead for jobs that take `bytes` each.
+    /// The number of bytes to grant ahead for jobs that take `bytes` each.
     ///
-    /// `shared`: lanes share the region.
+    /// `shared`: whether lanes share the region.
     pub(super) fn len_ahead(bytes: u64, shared: bool) -> u64 {
-        // Whole pages per array, and some to spare.
+        // Whole pages per array, and some more.
         let each = bytes.saturating_add(4096);
         match shared {
-            // Many lanes with much ahead each would hold what none of them uses.
+            // With many lanes, large grants ahead would take memory that no lane uses.
             true => each.saturating_mul(4).min(LANE_AHEAD).max(each),
             false => each
                 .saturating_mul(4)
@@ -116,43 +116,43 @@ impl Grants {
         }
     }
 
-    /// Memory of this length to grant ahead, if the arena has it committed. Without it, notes what the monitor is to
-    /// grant, unless the arena is too full for that. Also returns whether the monitor has to be called.
+    /// Allocates memory of this length to grant ahead, if the arena has it committed. Otherwise records what the
+    /// monitor has to commit, unless the arena is too full. Also returns whether the monitor has to be called.
     #[cold]
     pub(super) fn find_ahead(&mut self, arena: &Arc<Arena>, len: u64) -> (Option<Block>, bool) {
         if let Some(block) = arena.grant_committed(self.region, len) {
             return (Some(block), false);
         }
-        // Without room the worker requests memory when it needs it, and gets the numbers.
+        // If there is no room, the worker requests memory when it needs it, and then gets an error with the numbers.
         if arena.in_use() >= self.full_at {
             return (None, false);
         }
-        // Committing may take a while, or wait for another thread that commits: not under the lock.
+        // Not under the lock: committing may take a while, or wait for another thread that commits.
         let was_asked = self.short_of != 0;
         self.short_of = len;
         (None, !was_asked)
     }
 
-    /// Takes the number of bytes that the monitor is to grant ahead.
+    /// Removes and returns the number of bytes that the monitor has to grant ahead.
     pub(super) fn take_short_of(&mut self) -> Option<u64> {
         let bytes = std::mem::take(&mut self.short_of);
         (bytes != 0).then_some(bytes)
     }
 
-    /// The monitor has committed memory to grant ahead, or could not because the arena was full with this many bytes in
+    /// Records that the monitor has committed memory to grant ahead, or that the arena was full with `full_at` bytes in
     /// use.
     pub(super) fn committed(&mut self, full_at: Option<u64>) {
-        // Asked again meanwhile, without knowing of this.
+        // Also clears a request that was made in the meantime without knowledge of this result.
         self.short_of = 0;
         self.full_at = full_at.unwrap_or(u64::MAX);
     }
 
-    /// Takes over what a reply sends: arrays, and a block with the reply's words where they did not fit into the slot.
-    /// Frees what the job used and did not send. `retained`: what the lane retains of earlier jobs.
+    /// Takes over the contents of a reply: its arrays, and the block of its words if they did not fit into the slot.
+    /// Frees the memory that the job used and did not send. `retained`: arrays of earlier jobs that the lane retains.
     ///
     /// # Errors
     ///
-    /// What is wrong with the reply.
+    /// A description of what is wrong with the reply.
     pub(super) fn receive(
         &mut self,
         arena: &Arc<Arena>,
@@ -170,7 +170,7 @@ impl Grants {
         let mut received = SmallVec::new();
         for array in sent {
             if array.view.len == 0 {
-                // Zero bytes have no position: the offset may be that of any array next to it.
+                // An array of zero bytes has no position: its offset may be the end of any array.
                 let empty = arena.alloc(self.region, 0, BlockPlacement::Packed);
                 let block = Arc::new(empty.map_err(|full| full.to_string())?);
                 received.push(ReceivedArray {
@@ -188,7 +188,7 @@ impl Grants {
             let (block, skip) = match lent.or_else(earlier) {
                 Some(found) => found,
                 None => {
-                    // Several arrays without bytes may have one offset; they are not the same.
+                    // Several arrays of zero bytes may have the same offset; they are different arrays.
                     let key = (array.chunk.at, array.chunk.len);
                     let known = match is_long {
                         true => numbers.get(&key).copied(),
@@ -212,7 +212,7 @@ impl Grants {
                         format!("an array at {:?} outside its memory", array.view)
                     })?;
                     let known = &mut fresh[at];
-                    // Views may overlap, and there may be thousands: together they count for at most the chunk.
+                    // Views may overlap, and there may be thousands of them: together they count for at most the chunk.
                     known.viewed = known
                         .viewed
                         .saturating_add(array.view.len)
@@ -232,13 +232,13 @@ impl Grants {
         })
     }
 
-    /// Whether the extent lies in memory that the worker may use.
+    /// Returns true if the extent lies in memory that the worker may use.
     pub(super) fn contain(&self, extent: Extent) -> bool {
         let mut grants = self.grants.iter();
         grants.any(|grant| skip_within(whole(&grant.block), extent).is_some())
     }
 
-    /// Moves the worker's cursor: the memory before it is used, and no longer granted. Returns that memory.
+    /// Moves the worker's cursor. The memory up to the new position is no longer granted. Returns that memory.
     fn advance(&mut self, number: u64, cursor: u64) -> Result<SmallVec<[Block; 2]>, String> {
         let mut pieces = SmallVec::new();
         if number == NO_GRANT {
@@ -290,7 +290,7 @@ impl Grants {
         Ok(block)
     }
 
-    /// Frees all that was granted. Only after the exit of the worker is confirmed.
+    /// Frees all granted memory. Only after the exit of the worker is confirmed.
     pub(super) fn revoke(&mut self) {
         self.grants.clear();
         self.ahead = 0;
@@ -300,10 +300,10 @@ impl Grants {
     }
 }
 
-/// Memory that a job has used and that none of the arrays named so far lies in.
+/// Memory that a job has used, without the arrays of its reply that were carved out of it.
 struct Pieces {
     pieces: SmallVec<[Block; 2]>,
-    /// By where each begins, if there may be many.
+    /// The pieces by start offset, if there may be many.
     by_start: Option<BTreeMap<Offset, usize>>,
 }
 
@@ -324,7 +324,7 @@ impl Pieces {
         self.pieces.push(piece);
     }
 
-    /// The piece with these bytes, and where in it they begin.
+    /// Returns the piece that contains this extent, and the offset of the extent in it.
     fn find(&mut self, extent: Extent) -> Option<(&mut Block, u64)> {
         let number = match &self.by_start {
             Some(by_start) => *by_start.range(..=extent.at).next_back()?.1,
@@ -339,11 +339,11 @@ impl Pieces {
     }
 }
 
-/// What a job read or borrowed, which its reply may send back.
+/// The arrays that a job read or borrowed: its reply may contain them.
 struct Inputs<'a> {
     leases: &'a [Lease],
-    /// If there may be many: where each may be sent from begins and ends, and its number among the leases, in this
-    /// order; and the largest end up to there.
+    /// If there may be many, sorted by start: for each, the start and the end of the extent that a reply may contain,
+    /// its index among the leases, and the largest end of all entries up to this one.
     by_start: Option<Vec<(Offset, u64, usize, u64)>>,
 }
 
@@ -371,7 +371,7 @@ impl<'a> Inputs<'a> {
         Self { leases, by_start }
     }
 
-    /// The bytes that may be sent: of what was lent, nothing else of its block.
+    /// The extent that a reply may contain. Of lent memory, only the lent part of its block.
     fn extent(lease: &Lease) -> Option<Extent> {
         match lease {
             Lease::Shared(block) | Lease::Owned(block) => Some(block.extent()),
@@ -380,7 +380,7 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// The block with these bytes, and where in it they begin.
+    /// Returns the block that contains this extent, and the offset of the extent in it.
     fn find(&self, view: Extent) -> Option<(Arc<Block>, u64)> {
         let number = match &self.by_start {
             None => self.leases.iter().position(|lease| {
@@ -407,7 +407,7 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// What a block holds, with the padding.
+/// The extent of a block, with its padding.
 fn whole(block: &Block) -> Extent {
     Extent {
         len: block.held(),
@@ -417,27 +417,27 @@ fn whole(block: &Block) -> Extent {
 
 #[cfg(any(test, feature = "points"))]
 impl Grants {
-    /// Where the grant of this number begins, from the cursor on.
+    /// The offset of the grant with this number, from the cursor on.
     #[cfg(test)]
     pub(super) fn granted_at(&self, number: u32) -> Option<u64> {
         let grant = self.grants.iter().find(|grant| grant.number == number)?;
         Some(grant.block.extent().at.offset())
     }
 
-    /// Bytes that the monitor is to grant ahead.
+    /// Bytes that the monitor has to grant ahead.
     #[cfg(test)]
     pub(super) fn short_of(&self) -> u64 {
         self.short_of
     }
 
-    /// Offset and bytes of what is granted and not used.
+    /// Offset and size in bytes of the granted, unused memory.
     pub(super) fn blocks(&self) -> impl Iterator<Item = (u64, u64)> {
         let block = |grant: &Grant| (grant.block.extent().at.offset(), grant.block.held());
         self.grants.iter().map(block)
     }
 }
 
-/// How far into `outer` the extent `inner` begins, if it lies within it.
+/// The offset of `inner` in `outer`, if it lies within.
 pub(super) fn skip_within(outer: Extent, inner: Extent) -> Option<u64> {
     if outer.at.region() != inner.at.region() {
         return None;

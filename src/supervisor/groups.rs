@@ -1,4 +1,4 @@
-//! Groups of jobs that are cancelled together: the jobs of one scope.
+//! Groups of jobs that are cancelled together: each scope has one.
 
 use std::collections::HashSet;
 
@@ -7,17 +7,17 @@ use super::owner::{Group, Owner};
 /// The groups of an engine.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
-    /// The largest number in use so far.
+    /// The largest number used so far.
     last: u32,
-    /// Numbers up to there of groups that have ended. Only these are reused: a cancel of one scope must not reach another
-    /// that is still open.
+    /// Numbers up to `last` of groups that have ended. Only these are reused: a cancellation of one scope must not
+    /// affect another open scope.
     free: Vec<u32>,
-    /// Groups that were cancelled, or in which a job failed, while their scope continues.
+    /// Open groups that were cancelled, or in which a job has failed.
     cancelled: HashSet<Group>,
 }
 
 impl Groups {
-    /// A number for a new group. Unless it `collects`, a failure of one job cancels the others.
+    /// Returns the number of a new group. Unless it `collects`, a failure of one job cancels the others.
     pub(super) fn add(&mut self, collects: bool) -> Group {
         let number = self.free.pop().unwrap_or_else(|| {
             let next = self.last.checked_add(1);
@@ -27,7 +27,7 @@ impl Groups {
         Group { number, collects }
     }
 
-    /// Whether a new job of this owner is cancelled at once.
+    /// Returns true if a new job of this owner is cancelled at once.
     #[inline]
     pub(super) fn refuses(&self, owner: Owner) -> bool {
         match owner {
@@ -36,18 +36,18 @@ impl Groups {
         }
     }
 
-    /// Whether a group was cancelled, or one of its jobs has failed.
+    /// Returns true if a group was cancelled or one of its jobs has failed.
     pub(super) fn is_cancelled(&self, group: Group) -> bool {
         self.cancelled.contains(&group)
     }
 
-    /// Marks a group cancelled. False if it was already.
+    /// Marks a group as cancelled. Returns false if it was already.
     pub(super) fn cancel(&mut self, group: Group) -> bool {
         self.cancelled.insert(group)
     }
 
-    /// Forgets a group: all of its jobs have ended, and no more will come. Its number may be given to another. Returns
-    /// whether it was cancelled.
+    /// Removes a group whose jobs have all ended, and that will get no more jobs. Another group may get its number.
+    /// Returns whether it was cancelled.
     pub(super) fn remove(&mut self, group: Group) -> bool {
         self.free.push(group.number);
         self.cancelled.remove(&group)
@@ -66,17 +66,17 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(asked::cases(10_000)))]
 
-        /// Whatever scopes begin and end, at the end of the numbers as well, no two open ones share a number, and only
-        /// the one that was cancelled is. The model is the set of open scopes.
+        /// For any sequence of scopes, even when numbers run out: no two open scopes share a number, and only cancelled
+        /// scopes are reported as cancelled. The model is the set of open scopes.
         #[test]
         fn open_groups_have_different_numbers(
             before in 0..8_u32,
             steps in prop::collection::vec((0..4_u8, any::<prop::sample::Index>(), any::<bool>()), 0..64),
         ) {
-            // With at most this many at once, the numbers suffice for any sequence of scopes.
+            // With at most this number of open scopes, the numbers never run out.
             const MOST: usize = 8;
             let mut groups = Groups { last: u32::MAX - MOST as u32 - before, ..Groups::default() };
-            // Open scopes, and whether each is cancelled.
+            // The open scopes, and whether each is cancelled.
             let mut open = BTreeMap::new();
             for (step, which, collects) in steps {
                 let picked = (!open.is_empty()).then(|| *which.get(&open.keys().copied().collect::<Vec<Group>>()));

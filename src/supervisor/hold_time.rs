@@ -1,6 +1,6 @@
-//! How long the engine's lock is held, in builds for tests.
+//! Measures how long the engine's lock is held, in builds for tests.
 //!
-//! Every thread that submits or waits needs the lock, so whatever one thread does with it delays all others.
+//! Every thread that submits or waits needs the lock, so a thread that holds it for long delays all others.
 
 use std::cell::Cell;
 use std::panic::Location;
@@ -8,19 +8,20 @@ use std::time::Duration;
 
 use crate::sys::clock;
 
-/// The longest that one thread may work with the lock held. The goal is a millisecond. In a whole run of the suites, in
-/// this hardly optimized build beside twenty other programs, some hundred of many millions of times are above it: the
-/// start of an actor with a megabyte of arguments and the recovery from the end of a worker take up to 30 ms; a
-/// recursion with a hundred thousand open jobs up to 100 ms, in calls of `free` that merge all small blocks freed
-/// before. The rest is for machines that give this one no core for a while, which counts as work.
+/// The longest time that a thread may work while it holds the lock. The goal is a millisecond. In a run of the suites,
+/// in this hardly optimized build and with twenty other programs running, some hundred of many millions of times exceed
+/// the goal: the start of an actor with a megabyte of arguments and the recovery after the end of a worker take up to
+/// 30 ms; a recursion with a hundred thousand open jobs takes up to 100 ms, in calls of `free` that merge all small
+/// blocks freed earlier. The rest of the limit is for machines that give this process no core for a while, which counts
+/// as work.
 const LONGEST: Duration = Duration::from_millis(300);
 
 thread_local! {
-    /// Processor time of this thread in checks that the program wrote, and in its panic hook if one panics.
+    /// Processor time of this thread in checks that the program wrote, and in its panic hook if a check panics.
     static FOREIGN: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// Calls a check of the program, the time of which does not count.
+/// Calls a check of the program. Its time does not count.
 pub(super) fn uncounted<R>(check: impl FnOnce() -> R) -> R {
     let since = clock::thread_cpu_time();
     let value = check();
@@ -29,9 +30,9 @@ pub(super) fn uncounted<R>(check: impl FnOnce() -> R) -> R {
     value
 }
 
-/// The lock is held since the thread had worked this long, by this caller.
+/// The processor time of the thread when it took the lock, and the code that took it.
 ///
-/// Measured is the processor time of the thread: on a crowded machine it may be suspended at any moment, which is no
+/// Processor time is measured because a thread may be suspended at any moment on a crowded machine, which is not the
 /// fault of the code under the lock. That code does not sleep.
 #[derive(Debug)]
 pub(super) struct HoldTime {
@@ -48,7 +49,7 @@ impl HoldTime {
         }
     }
 
-    /// Ends the program if it was too long: a panic here would be caught by guards that are meant for other panics.
+    /// Ends the process if the lock was held for too long: a panic would be caught by guards for other panics.
     pub(super) fn end(&self) {
         let held = clock::thread_cpu_time().saturating_sub(self.since + FOREIGN.get());
         if held > LONGEST {

@@ -8,14 +8,14 @@ use super::record::{AWAITED, JobId, Record, Stage};
 pub(super) struct JobTable {
     records: Vec<Record>,
     free: Vec<u32>,
-    /// Jobs added so far.
+    /// Number of jobs added so far.
     submitted: u64,
-    /// Seeds given out so far.
+    /// Number of seeds returned so far.
     seeds: u64,
 }
 
 impl JobTable {
-    /// Adds a record for a new job, which gets a number. The caller fills in the rest.
+    /// Adds a record for a new job and gives the job a number. The caller fills in the rest.
     #[inline]
     pub(super) fn add(&mut self) -> (JobId, &mut Record) {
         self.submitted += 1;
@@ -25,7 +25,7 @@ impl JobTable {
         (id, record)
     }
 
-    /// Adds a record for what is no job of a worker, and counts as none.
+    /// Adds a record that belongs to no job of a worker and is not counted as a job.
     #[inline]
     pub(super) fn add_uncounted(&mut self) -> (JobId, &mut Record) {
         let index = match self.free.pop() {
@@ -37,7 +37,7 @@ impl JobTable {
         (JobId::new(index, record.generation), record)
     }
 
-    /// Jobs added so far: the number of the last one.
+    /// Number of jobs added so far, which is the number of the last job.
     #[inline]
     pub(super) fn submitted(&self) -> u64 {
         self.submitted
@@ -57,17 +57,17 @@ impl JobTable {
         index
     }
 
-    /// The record of a job that has not been taken.
+    /// Returns the record of a job whose answer was not taken.
     ///
     /// # Panics
     ///
-    /// For the id of a job that was taken: its record may be that of another job now.
+    /// If the answer was taken: the record may belong to another job now.
     #[inline]
     pub(super) fn get(&mut self, id: JobId) -> &mut Record {
         self.find(id).expect("a job is taken once")
     }
 
-    /// The record of a job, unless that has been taken.
+    /// Returns the record of a job, or `None` if its answer was taken.
     #[inline]
     pub(super) fn find(&mut self, id: JobId) -> Option<&mut Record> {
         let record = self.records.get_mut(id.index as usize)?;
@@ -84,7 +84,7 @@ impl JobTable {
         &self.records[index as usize]
     }
 
-    /// The jobs without an answer that have such an owner.
+    /// The jobs without an answer whose owner satisfies `is_of`.
     pub(super) fn open_of(&self, is_of: impl Fn(Owner) -> bool) -> Vec<JobId> {
         let records = self.records.iter().zip(0..);
         records
@@ -101,20 +101,20 @@ impl JobTable {
         found.map(|(_, index)| index).collect()
     }
 
-    /// Whether this job has no answer yet.
+    /// Returns true if this job has no answer yet.
     pub(super) fn is_open(&self, id: JobId) -> bool {
         let record = self.records.get(id.index as usize);
         record.is_some_and(|record| record.generation == id.generation() && record.is_open())
     }
 
-    /// No thread sleeps for any of these jobs any more.
+    /// Records that no thread sleeps for any of these jobs.
     pub(super) fn await_no_more(&mut self, ids: impl Iterator<Item = JobId>) {
         for id in ids {
             self.get(id).requests &= !AWAITED;
         }
     }
 
-    /// Frees the record of a job: its answer was taken, or no handle will take it.
+    /// Frees the record of a job whose answer was taken, or will not be taken by any handle.
     #[inline]
     pub(super) fn remove(&mut self, index: u32) {
         let record = &mut self.records[index as usize];
@@ -138,7 +138,7 @@ impl JobTable {
         self.free.push(index);
     }
 
-    /// Number of jobs that have not been taken.
+    /// Number of jobs whose answers were not taken.
     pub(super) fn live(&self) -> usize {
         self.records.len() - self.free.len()
     }

@@ -1,4 +1,4 @@
-//! What the engine has learned about each kernel.
+//! Statistics of each kernel: the expected duration and memory of its jobs.
 
 use std::any::TypeId;
 use std::collections::HashMap;
@@ -8,41 +8,42 @@ use super::depend::spawn_reply::NamedKernel;
 use super::stats;
 use crate::kernel::{ErrorCheck, KernelInfo, to_offset};
 
-/// Guess for a kernel that has not run yet: long enough to be worth a wake-up, and so that a lane holds one job ahead.
+/// The expected duration of a kernel that has not run yet: long enough to be worth a wake-up, and such that a lane has
+/// one job ahead.
 const UNKNOWN_NS: u32 = 250_000;
-/// Kernels that all processes of one worker together may report: more than a program has, and few enough to retain
-/// their names. Kernels that another worker has reported do not count, so a hostile worker takes nothing from the
-/// others.
+/// The maximum number of kernels that all processes of one worker together may report: more than a program has, and few
+/// enough to retain their names. Kernels that another worker has reported do not count, so a hostile worker does not
+/// affect the others.
 const MOST_REPORTED: u32 = 4096;
 
-/// Names that a program may give to kernels of one engine. Later ones are ignored: those kernels count under their own
-/// names.
+/// The maximum number of names that a program may give to kernels of one engine. Later names are ignored: their kernels
+/// count under their own names.
 const MAX_NAMED: usize = 4096;
 
-/// One kernel, or the jobs of one kernel to which the program has given a name.
+/// Statistics of one kernel, or of the jobs of one kernel that have the same name from the program.
 #[derive(Debug)]
 pub(super) struct KernelStats {
     pub(super) name: &'static str,
     /// `None` for a kernel that a worker reported.
     pub(super) id: Option<TypeId>,
-    /// It may spawn jobs.
+    /// Whether it may spawn jobs.
     pub(super) spawns: bool,
-    /// Checks a typed error that a worker sent for this kernel; `None` for a kernel that a worker reported.
+    /// Checks a typed error that a worker has sent for this kernel. `None` for a kernel that a worker reported.
     pub(super) check_error: Option<ErrorCheck>,
-    /// Of a kernel that a worker reported: its entry for plain calls.
+    /// The entry for plain calls, of a kernel that a worker reported.
     plain: Option<u64>,
-    /// Entry relative to the executable; `None` if it is not part of it.
+    /// The entry relative to the executable. `None` if it is not in the executable.
     pub(super) offset: Option<u64>,
-    /// Moving average of the duration in nanoseconds. A duration counts as four seconds at most.
+    /// Moving average of the duration in nanoseconds. A duration counts as at most four seconds.
     pub(super) expected_ns: u32,
-    /// Output memory of a job as far as seen: grows at once, shrinks slowly.
+    /// Expected size of a job's result in bytes: grows at once, shrinks slowly.
     pub(super) expected_bytes: u64,
     pub(super) calls: u64,
     pub(super) failures: u64,
     pub(super) total_ns: u64,
-    /// Output memory of all jobs together.
+    /// Bytes of the results of all jobs.
     pub(super) total_bytes: u64,
-    /// Nodes of chains, which are in none of the averages.
+    /// Number of nodes in chains. They do not affect the averages.
     chained: u64,
 }
 
@@ -78,20 +79,20 @@ impl KernelStats {
         }
     }
 
-    /// Whether all chains of nodes run as this kernel.
+    /// Returns true if this is the kernel that runs all chains of nodes.
     pub(super) fn is_chain(&self) -> bool {
         self.id == Some(KernelInfo::of_chain().id)
     }
 
-    /// A job of this kernel has ended.
+    /// Updates the statistics with a job that has ended.
     #[inline]
     pub(super) fn learn(&mut self, took_ns: u64, bytes: u64, failed: bool) {
         let took = u32::try_from(took_ns).unwrap_or(u32::MAX);
         self.expected_ns = if self.calls == 0 {
             took
         } else {
-            // Moves an eighth of the way. A job that was interrupted says little about the next, so an outlier counts
-            // as four times the expectation.
+            // Moves the average by an eighth of the difference. A job that was interrupted says little about the next
+            // one, so an outlier counts as four times the average.
             let old = i64::from(self.expected_ns);
             let new = i64::from(took).min(4 * old.max(100));
             (old + (new - old) / 8) as u32
@@ -103,7 +104,8 @@ impl KernelStats {
         self.expected_bytes = bytes_to_expect(self.expected_bytes, bytes);
     }
 
-    /// A node of this kernel has ended in a chain, with this part of the chain's time. That is no measure of a job.
+    /// Counts a node of this kernel that has ended in a chain, with its part of the chain's time. This does not affect
+    /// the averages.
     pub(super) fn count_node(&mut self, part_ns: u64, bytes: u64, failed: bool) {
         self.chained += 1;
         self.total_ns = self.total_ns.saturating_add(part_ns);
@@ -112,13 +114,14 @@ impl KernelStats {
     }
 }
 
-/// The memory to expect next, given what was expected and what was seen: grows at once, shrinks slowly.
+/// The size to expect next, from the expected and the last actual size: grows at once, shrinks slowly.
 #[inline]
 pub(crate) fn bytes_to_expect(expected: u64, seen: u64) -> u64 {
     expected.max(seen) - expected.saturating_sub(seen) / 8
 }
 
-/// The type of a kernel, since linkers fold equal functions, and the name that the program has given it.
+/// Identifies a kernel by its type, because linkers merge equal functions, and by the name that the program has given
+/// it.
 type Identity = (TypeId, Option<&'static str>);
 
 /// All kernels of an engine.
@@ -126,13 +129,13 @@ type Identity = (TypeId, Option<&'static str>);
 pub(super) struct Kernels {
     table: Vec<KernelStats>,
     index: HashMap<Identity, u32>,
-    /// The number of those with a given name.
+    /// The number of kernels with a name from the program.
     named: usize,
     /// The kernel that was looked up last.
     last: Option<(Identity, u32)>,
-    /// Kernels that workers reported, by their entries.
+    /// Kernels that workers reported, by entry.
     spawned: HashMap<u64, Vec<u32>>,
-    /// Number of these that each worker was the first to report.
+    /// The number of reported kernels that each worker was the first to report.
     reported_by: HashMap<usize, u32>,
 }
 
@@ -175,7 +178,7 @@ impl Kernels {
         &mut self.table[index as usize]
     }
 
-    /// Index of a kernel that a worker reported; `None` if the worker has reported too many.
+    /// Returns the index of a kernel that a worker reported, or `None` if the worker has reported too many.
     pub(super) fn spawned(&mut self, reported: &NamedKernel, worker: usize) -> Option<u32> {
         let is_it = |&&index: &&u32| {
             let kernel = &self.table[index as usize];
@@ -192,7 +195,7 @@ impl Kernels {
             return None;
         }
         *reported_before += 1;
-        // If the linker folded it, a kernel of this name is known. Otherwise the name is leaked.
+        // If the linker has merged it, a kernel of this name is known. Otherwise the name is leaked.
         let has_name = |kernel: &&KernelStats| kernel.name == reported.name;
         let name = self.table.iter().find(has_name).map(|kernel| kernel.name);
         let name = name.unwrap_or_else(|| Box::leak(reported.name.clone().into_boxed_str()));
@@ -211,8 +214,7 @@ impl Kernels {
         self.table.iter().map(KernelStats::stats).collect()
     }
 
-    /// Merges the statistics of kernels that are one and were called in different ways. A chain has no entry of its
-    /// own: its nodes have.
+    /// Merges the statistics of the same kernel called in different ways. Chains are left out: their nodes are counted.
     pub(super) fn merged(&self, mut stats: Vec<stats::KernelStats>) -> Vec<stats::KernelStats> {
         let mut merged = Vec::new();
         let kernels = self.table.iter().enumerate();
@@ -240,7 +242,7 @@ impl Kernels {
     }
 }
 
-/// Whether two given names are the same; each is stored once.
+/// Compares two names by address: each name is stored once.
 #[inline]
 fn is_same(one: Option<&'static str>, other: Option<&'static str>) -> bool {
     match (one, other) {
@@ -275,7 +277,7 @@ mod tests {
             (kernels.get(plain).name, kernels.get(plain).calls),
             (own.name, 0)
         );
-        // There is an end to it, after which names are ignored.
+        // After a maximum number, names are ignored.
         for n in 2..MAX_NAMED {
             assert_ne!(kernels.index(&name(n)), plain);
         }
@@ -314,7 +316,7 @@ mod tests {
         assert_eq!(kernels.spawned(&more, 0), None);
         let index = kernels.spawned(&more, 1);
         assert!(index.is_some());
-        // The kernel is known by now, whichever worker reports it.
+        // The kernel is known now, whichever worker reports it.
         assert_eq!(kernels.spawned(&more, 0), index);
     }
 

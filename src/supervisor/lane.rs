@@ -1,4 +1,4 @@
-//! One lane as the supervisor keeps it: its link, its jobs, and its output memory. Its process belongs to
+//! One lane as the supervisor sees it: its link, its jobs, and its output memory. Its process is part of
 //! [`Worker`](super::worker).
 
 use std::collections::VecDeque;
@@ -14,14 +14,14 @@ use crate::link::{Ask, LinkCells, NOTICE, Producer, Reply, SLOTS};
 use crate::sync::FIRST_COUNT;
 use crate::sys::clock;
 
-/// In place of a record: the job was retracted, or there was none.
+/// Stands for no record: the job was retracted, or there was none.
 pub(super) const NO_RECORD: u32 = u32::MAX;
 
-/// Work that a lane may hold ahead, by expectation. Short, so that a long job delays little; long enough for a thread
-/// to be woken, get a core and refill the lane meanwhile.
+/// The expected duration of the work that a lane may have ahead. Short, so that a long job delays few jobs; long enough
+/// for a thread to be woken, get a core and refill the lane meanwhile.
 pub(super) const DEPTH_NS: u64 = 500_000;
 
-/// When the time of a job is over.
+/// The deadline of a running job.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Alarm {
     pub(super) position: u64,
@@ -30,62 +30,64 @@ pub(super) struct Alarm {
     pub(super) since: Instant,
 }
 
-/// What follows for the clock of a lane's oldest job: see [`Lane::update_alarm`].
+/// What to do with the clock of a lane's oldest job: see [`Lane::update_alarm`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Clock {
     /// No job of the lane has a deadline.
     NotNeeded,
-    /// It runs for the oldest job, or waits for the end of a job without a deadline.
+    /// The clock runs for the oldest job, or waits for the end of a job without a deadline.
     Unchanged,
-    /// It is to be started for the job at this position.
+    /// The clock has to be started for the job at this position.
     Starts(u64),
 }
 
-/// See the module.
+/// One lane: see the module.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) producer: Producer,
-    /// The worker takes jobs: a copy of its [`Status`](super::worker::Status).
+    /// Whether the worker accepts jobs: a copy of its [`Status`](super::worker::Status).
     is_ready: bool,
-    /// The worker is being killed, and what it says here counts no more.
+    /// Whether the worker is being killed. Then its replies on this lane are ignored.
     is_condemned: bool,
     /// The generation of the worker.
     generation: u32,
-    /// Record of each slot.
+    /// The record of each slot's job.
     records: Box<[u32; SLOTS]>,
     /// Expected duration of each slot's job, in nanoseconds.
     expected: Box<[u32; SLOTS]>,
     /// Sum of `expected` over open jobs.
     backlog_ns: u64,
     grants: Grants,
-    /// What its jobs have left referenced in the worker.
+    /// Arrays whose handles in the worker outlive their job.
     retained: RetainedArrays,
-    /// Where the oldest open job stood at the last tick.
+    /// The position of the oldest open job at the last tick.
     seen_at_tick: u64,
-    /// Positions of open jobs that have a deadline, oldest first. Some may be over or taken back.
+    /// Positions of jobs with a deadline, oldest first. Some may have ended or been taken back.
     timed: VecDeque<u64>,
     /// The running clock of the oldest open job.
     alarm: Option<Alarm>,
-    /// The job before one with a deadline, whose end the monitor is to be notified of.
+    /// The position of the last job ahead of the next job with a deadline. The monitor is notified of its end.
     noticed: u64,
-    /// A job that the worker said was over when a request was made to it: the next drain has to find its end.
+    /// The position of a job that had ended, according to the worker, when a request was made. The next drain must find
+    /// its end.
     said_over: u64,
-    /// Jobs finished here by all generations of the worker.
+    /// Number of jobs that ended on this lane in all generations of the worker.
     jobs: u64,
-    /// `jobs` when the present generation began.
+    /// The value of `jobs` when the present generation began.
     jobs_before: u64,
-    /// The first position that the present generation may not have: `share`, or none while the lane has actors.
+    /// The first position that the present generation may not have: `share`, or no limit while the lane has actors.
     last: u64,
-    /// The first position beyond the lane's share of the jobs before the worker is recycled.
+    /// The first position beyond the lane's share of the jobs after which the worker is recycled.
     share: u64,
-    /// The first position that may not be posted now: `last`, or 0 while nothing may.
+    /// The first position to which no job may be posted now: `last`, or 0 while no job may be posted.
     until: u64,
-    /// Number of actors that have their state here.
+    /// Number of actors whose state is hosted here.
     actors: usize,
-    /// Nothing may be posted, because memory is short.
+    /// Whether no job may be posted because memory is short.
     is_held: bool,
-    /// Nothing may be posted in any lane of the worker, because one job has the worker to itself, or is going to.
+    /// Whether no job may be posted on any lane of the worker, because one job has the worker to itself or will have
+    /// it.
     is_exclusive: bool,
 }
 
@@ -119,24 +121,24 @@ impl Lane {
 
     // ---- the worker's status ----------------------------------------------------------------
 
-    /// Whether the worker takes jobs.
+    /// Whether the worker accepts jobs.
     #[inline]
     pub(super) fn is_ready(&self) -> bool {
         self.is_ready
     }
 
-    /// Returns whether it took jobs before. Only for [`Lanes::set_ready`](super::lanes::Lanes), which counts.
+    /// Returns the previous value. Only for [`Lanes::set_ready`](super::lanes::Lanes), which counts.
     pub(super) fn set_ready(&mut self, ready: bool) -> bool {
         std::mem::replace(&mut self.is_ready, ready)
     }
 
-    /// Whether what the worker says here counts no more.
+    /// Whether the worker's replies on this lane are ignored.
     #[inline]
     pub(super) fn is_condemned(&self) -> bool {
         self.is_condemned
     }
 
-    /// From now on what the worker says here counts no more. Returns whether it did until now.
+    /// Makes the worker's replies on this lane be ignored. Returns true if they were not before.
     pub(super) fn condemn(&mut self) -> bool {
         self.alarm = None;
         !std::mem::replace(&mut self.is_condemned, true)
@@ -148,7 +150,7 @@ impl Lane {
         self.generation
     }
 
-    /// Only for `EngineState::next_generation`, which tells all lanes of the worker.
+    /// Only for `EngineState::next_generation`, which sets it for all lanes of the worker.
     pub(super) fn set_generation(&mut self, generation: u32) {
         self.generation = generation;
     }
@@ -160,7 +162,7 @@ impl Lane {
         self.producer.open() == 0
     }
 
-    /// Number of jobs that the lane holds. Slots that were retracted and not passed yet do not count.
+    /// Number of jobs in the lane. Retracted slots that the worker has not passed yet do not count.
     pub(super) fn live(&self) -> usize {
         self.records
             .iter()
@@ -174,20 +176,20 @@ impl Lane {
         self.records[(position % SLOTS as u64) as usize]
     }
 
-    /// The positions of the jobs that the lane holds, oldest first.
+    /// The positions of the jobs in the lane, oldest first.
     pub(super) fn held(&self) -> impl DoubleEndedIterator<Item = u64> {
         let open = self.producer.open_positions();
         open.filter(|&position| self.record_at(position) != NO_RECORD)
     }
 
-    /// The positions of the jobs that may as well run in another lane: all but those of actors.
+    /// The positions of the jobs that may run on another lane: all except those of actors.
     pub(super) fn movable(&self, records: &JobTable) -> impl DoubleEndedIterator<Item = u64> {
         let is_free = |record| records.look(record).owner.actor().is_none();
         self.held()
             .filter(move |&position| is_free(self.record_at(position)))
     }
 
-    /// Whether the lane holds a job ahead that may run elsewhere.
+    /// Returns true if a job of the lane that has not begun may run on another lane.
     pub(super) fn has_movable(&self, records: &JobTable) -> bool {
         if !self.is_ready || self.producer.open() < 2 {
             return false;
@@ -196,18 +198,18 @@ impl Lane {
         self.actors == 0 || self.movable(records).any(|position| position != first)
     }
 
-    /// The newest job that has begun, as the worker reports it.
+    /// The position of the newest job that has begun, as the worker reports it.
     pub(super) fn begun(&self) -> Option<u64> {
         let mut newest_first = self.held().rev();
         newest_first.find(|&position| !self.producer.is_queued(position))
     }
 
-    /// Whether there is an open job at this position.
+    /// Returns true if there is an open job at this position.
     pub(super) fn holds(&self, position: u64) -> bool {
         self.producer.open_positions().contains(&position) && self.record_at(position) != NO_RECORD
     }
 
-    /// Adds a request to the job at this position. If the job is over, the next drain has to find its end.
+    /// Adds a request to the job at this position. If the job has ended, the next drain must find its end.
     pub(super) fn ask(&mut self, position: u64, request: u32) -> Ask {
         let asked = self.producer.ask(position, request);
         if asked == Ask::Over {
@@ -216,15 +218,14 @@ impl Lane {
         asked
     }
 
-    /// Takes the position of a job that the worker said was over, and whose end the drain of this lane has to have
-    /// found.
+    /// Takes the position of a job that had ended according to the worker, to check that the drain has found its end.
     #[inline]
     pub(super) fn take_said_over(&mut self) -> Option<u64> {
         let position = std::mem::replace(&mut self.said_over, u64::MAX);
         (position != u64::MAX).then_some(position)
     }
 
-    /// The job of this record was posted at this position.
+    /// Records that the job of this record was posted at this position.
     #[inline]
     pub(super) fn note(&mut self, position: u64, record: u32, expected_ns: u32) {
         let index = (position % SLOTS as u64) as usize;
@@ -233,7 +234,7 @@ impl Lane {
         self.backlog_ns += u64::from(expected_ns);
     }
 
-    /// The job at this position has left its slot. Returns its record, or [`NO_RECORD`].
+    /// Removes the job at this position from its slot. Returns its record, or [`NO_RECORD`].
     #[inline]
     pub(super) fn take(&mut self, position: u64) -> u32 {
         let index = (position % SLOTS as u64) as usize;
@@ -241,19 +242,19 @@ impl Lane {
         std::mem::replace(&mut self.records[index], NO_RECORD)
     }
 
-    /// What the open jobs are expected to take together.
+    /// The total expected duration of the open jobs in nanoseconds.
     #[inline]
     pub(super) fn backlog_ns(&self) -> u64 {
         self.backlog_ns
     }
 
-    /// Whether the lane's oldest job is the one that the last tick saw there.
+    /// Returns true if the lane's oldest job is the same as at the last tick.
     pub(super) fn stands_still(&self) -> bool {
         self.seen_at_tick == self.producer.open_positions().start
     }
 
-    /// Notes which job is the oldest, at a tick. If it is the one that the last tick saw, it takes at least `more_ns`
-    /// longer than was expected, and the method returns true.
+    /// Records the oldest job, at a tick. If it was already the oldest at the last tick, extends its expected duration
+    /// by at least `more_ns` and returns true.
     pub(super) fn tick(&mut self, more_ns: u32) -> bool {
         let oldest = self.producer.open_positions().start;
         let stuck = std::mem::replace(&mut self.seen_at_tick, oldest) == oldest;
@@ -263,7 +264,7 @@ impl Lane {
         stuck
     }
 
-    /// The job at this position takes at least this much longer than was expected.
+    /// Extends the expected duration of the job at this position by `more_ns`.
     pub(super) fn expect_longer(&mut self, position: u64, more_ns: u32) {
         let expected = &mut self.expected[(position % SLOTS as u64) as usize];
         let longer = expected.saturating_add(more_ns);
@@ -271,43 +272,43 @@ impl Lane {
         *expected = longer;
     }
 
-    /// Forgets which job the last tick saw.
+    /// Forgets the oldest job of the last tick.
     pub(super) fn forget_tick(&mut self) {
         self.seen_at_tick = u64::MAX;
     }
 
     // ---- deadlines --------------------------------------------------------------------------
 
-    /// A job with a deadline was posted at this position.
+    /// Records that a job with a deadline was posted at this position.
     pub(super) fn add_timed(&mut self, position: u64) {
         self.timed.push_back(position);
     }
 
-    /// Whether jobs with a deadline may be open.
+    /// Returns true if jobs with a deadline may be open.
     #[inline]
     pub(super) fn has_timed(&self) -> bool {
         !self.timed.is_empty()
     }
 
-    /// The running clock of the oldest open job.
+    /// The deadline of the oldest open job, if its clock runs.
     pub(super) fn alarm(&self) -> Option<Alarm> {
         self.alarm
     }
 
-    /// Starts the clock of the oldest open job.
+    /// Starts or stops the clock of the oldest open job.
     pub(super) fn set_alarm(&mut self, alarm: Option<Alarm>) {
         self.alarm = alarm;
     }
 
-    /// Allows this much more time for the job whose clock runs.
+    /// Postpones the deadline of the job whose clock runs.
     pub(super) fn postpone_alarm(&mut self, by: Duration) {
         if let Some(alarm) = &mut self.alarm {
             alarm.at = clock::postponed(alarm.at, by);
         }
     }
 
-    /// Says what follows for the clock when the oldest job, or the next one with a deadline, may have changed. Asks for
-    /// notice of the end of the job before the next one with a deadline. Also returns whether that job had ended
+    /// Returns what to do with the clock, after the oldest job or the next job with a deadline may have changed.
+    /// Requests notice of the end of the last job ahead of that next job. Also returns whether that job had ended
     /// already: then the monitor has to drain the lane before it blocks.
     pub(super) fn update_alarm(&mut self) -> (Clock, bool) {
         while let Some(&position) = self.timed.front()
@@ -316,7 +317,7 @@ impl Lane {
             self.timed.pop_front();
         }
         if self.timed.len() > 2 * SLOTS {
-            // Behind a long one, others may come and be taken back without end.
+            // After a long job without a deadline, any number of jobs with one may come and be taken back.
             let mut timed = std::mem::take(&mut self.timed);
             timed.retain(|&position| self.holds(position));
             self.timed = timed;
@@ -370,11 +371,11 @@ impl Lane {
         &mut self.grants
     }
 
-    /// Hands a block to the worker.
+    /// Grants a block to the worker.
     ///
     /// # Errors
     ///
-    /// Returns the block if the link cannot take more grants now.
+    /// Returns the block if the link has no room for another grant now.
     pub(super) fn grant(&mut self, block: Block) -> Result<(), Block> {
         let number = self.producer.granted();
         let at = block.extent().at.offset();
@@ -385,21 +386,21 @@ impl Lane {
         Ok(())
     }
 
-    /// Whether memory is to be granted ahead for jobs of a kernel that is known to need this much.
+    /// Returns true if memory is to be granted ahead for jobs of a kernel that is known to need `bytes`.
     ///
-    /// `shared`: lanes share the region.
+    /// `shared`: whether lanes share the region.
     #[inline]
     pub(super) fn is_short_of(&self, bytes: u64, shared: bool) -> bool {
         let jobs = self.producer.open() as u64 + if shared { 1 } else { 2 };
         self.grants.ahead() < bytes.saturating_mul(jobs.min(8))
     }
 
-    /// Grants this much ahead. Returns whether the monitor has to be called to do it.
+    /// Grants memory of this length ahead. Returns whether the monitor has to be called to do it.
     #[cold]
     pub(super) fn top_up(&mut self, arena: &Arc<Arena>, len: u64) -> bool {
         let (block, call) = self.grants.find_ahead(arena, len);
         if let Some(block) = block {
-            // A link that cannot take a grant now has plenty.
+            // A link without room for a grant has enough.
             drop(self.grant(block));
         }
         call
@@ -423,7 +424,7 @@ impl Lane {
         )
     }
 
-    /// What its jobs have left referenced in the worker.
+    /// Arrays whose handles in the worker outlive their job.
     pub(super) fn retained(&self) -> &RetainedArrays {
         &self.retained
     }
@@ -438,7 +439,7 @@ impl Lane {
 
     // ---- how many jobs a generation may have ------------------------------------------------
 
-    /// Free slots that may be posted now: none beyond the last job that this generation may have.
+    /// Number of free slots to which jobs may be posted now, within the jobs that this generation may have.
     #[inline]
     pub(super) fn room(&self) -> usize {
         if self.producer.tail() >= self.until {
@@ -447,7 +448,8 @@ impl Lane {
         self.producer.free_slots()
     }
 
-    /// Whether there is room for a job of this length, and not too much to do before it.
+    /// Returns true if there is room for a job of this expected duration, and the lane has not too much work ahead of
+    /// it.
     #[inline]
     pub(super) fn fits(&self, expected_ns: u32) -> bool {
         self.is_ready
@@ -455,13 +457,13 @@ impl Lane {
             && (self.producer.open() < 2 || self.backlog_ns + u64::from(expected_ns) <= DEPTH_NS)
     }
 
-    /// Whether nothing may be posted for want of memory.
+    /// Sets whether no job may be posted because memory is short.
     pub(super) fn set_held(&mut self, held: bool) {
         self.is_held = held;
         self.set_until();
     }
 
-    /// Whether nothing may be posted here because of a job that has the worker to itself.
+    /// Whether no job may be posted because one job has, or will have, the worker to itself.
     pub(super) fn is_exclusive(&self) -> bool {
         self.is_exclusive
     }
@@ -479,7 +481,7 @@ impl Lane {
         };
     }
 
-    /// The next generation of the worker may have this many jobs here.
+    /// Begins the next generation of the worker, which may have this number of jobs on this lane.
     pub(super) fn begin_generation(&mut self, jobs: u64) {
         self.share = self.producer.tail().saturating_add(jobs);
         self.last = self.share;
@@ -487,42 +489,42 @@ impl Lane {
         self.jobs_before = self.jobs;
     }
 
-    /// Whether the worker stays as long as it is needed, or is replaced when it has had its share.
+    /// Sets whether the worker stays while it hosts actors, or is recycled after its share of jobs.
     pub(super) fn set_stays(&mut self, stays: bool) {
         self.last = if stays { u64::MAX } else { self.share };
         self.set_until();
     }
 
-    /// Whether the present generation has had all jobs that it may have here, and ended them.
+    /// Returns true if the present generation has had, and ended, all jobs that it may have on this lane.
     #[inline]
     pub(super) fn has_served(&self) -> bool {
         self.producer.tail() >= self.last && self.is_idle()
     }
 
-    /// A job was finished here.
+    /// Counts a job that ended on this lane.
     #[inline]
     pub(super) fn count_job(&mut self) {
         self.jobs += 1;
     }
 
-    /// The job that was counted last was none: its reply was wrong.
+    /// Reverses the last count: the reply was wrong.
     pub(super) fn uncount_job(&mut self) {
         self.jobs -= 1;
     }
 
-    /// Jobs finished here by all generations.
+    /// Number of jobs that ended on this lane in all generations.
     pub(super) fn jobs(&self) -> u64 {
         self.jobs
     }
 
-    /// Jobs finished here by the present generation.
+    /// Number of jobs that ended on this lane in the present generation.
     pub(super) fn jobs_of_generation(&self) -> u64 {
         self.jobs - self.jobs_before
     }
 
     // ---- actors -----------------------------------------------------------------------------
 
-    /// Number of actors that have their state here.
+    /// Number of actors whose state is hosted here.
     pub(super) fn actors(&self) -> usize {
         self.actors
     }
@@ -539,7 +541,7 @@ impl Lane {
 
     // ---- the end of a generation ------------------------------------------------------------
 
-    /// Frees all that was granted, and all that is retained. Only after the exit of the worker is confirmed.
+    /// Frees all granted and retained memory. Only after the exit of the worker is confirmed.
     pub(super) fn revoke(&mut self, arena: &Arena) {
         self.retained.clear(arena);
         self.timed.clear();
@@ -548,7 +550,7 @@ impl Lane {
         self.grants.revoke();
     }
 
-    /// Resets the link for the next process, which begins after all that was posted.
+    /// Resets the link for the next process, whose first position comes after all posted positions.
     pub(super) fn reset(&mut self) {
         self.producer.reset();
         self.producer.cells().clear_notes();
@@ -560,7 +562,7 @@ impl Lane {
 
 #[cfg(test)]
 impl Lane {
-    /// The records of the jobs that the lane holds, by slot.
+    /// The records of the jobs in the lane, by slot.
     pub(super) fn records(&self) -> impl Iterator<Item = u32> {
         let records = self.records.iter().copied();
         records.filter(|&record| record != NO_RECORD)

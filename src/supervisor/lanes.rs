@@ -1,4 +1,4 @@
-//! The lanes of an engine, and what is counted over all of them.
+//! The lanes of an engine, and their totals.
 
 use std::iter::StepBy;
 use std::ops::{Index, IndexMut, Range};
@@ -7,29 +7,29 @@ use std::slice;
 use super::job_table::JobTable;
 use super::lane::{DEPTH_NS, Lane};
 
-/// A lane with less backlog than this is expected to have room soon. An actor waits for such a lane, so that states
-/// made at the same time are spread.
+/// A lane with less backlog than this is expected to have room soon. A new actor waits for such a lane, so that actors
+/// that are created at the same time are spread.
 const SOON_NS: u64 = 40 * DEPTH_NS;
 
-/// All lanes. Lane `n` is one of worker `n` modulo the number of workers, so lanes taken in order are spread over the
+/// All lanes. Lane `n` belongs to worker `n` modulo the number of workers, so consecutive lanes are spread over the
 /// workers.
 #[derive(Debug)]
 pub(super) struct Lanes {
     lanes: Vec<Lane>,
     workers: usize,
-    /// A bit for each lane that has work. A lane whose work has ended may still have it.
+    /// A bit for each lane that has work. Still set for a lane whose work has ended and was not drained.
     busy: Vec<u64>,
-    /// A bit for each lane that retains arrays, whose releases are to be noticed.
+    /// A bit for each lane that retains arrays. Such lanes are drained for their releases.
     retaining: Vec<u64>,
-    /// A bit for each lane that has got jobs since the lock was taken, and is rung before it is released.
+    /// A bit for each lane that got jobs since the lock was taken. These lanes are rung before the lock is released.
     unrung: Vec<u64>,
     /// The lane that got work last.
     recent: usize,
-    /// Jobs in slots.
+    /// Number of jobs in slots.
     open: usize,
-    /// Lanes that take jobs.
+    /// Number of lanes that accept jobs.
     ready: usize,
-    /// The worker that is kept free for the first exclusive job that waits.
+    /// The worker that is reserved for the first waiting exclusive job.
     reserved: Option<usize>,
 }
 
@@ -83,18 +83,18 @@ impl Lanes {
         self.workers
     }
 
-    /// Lanes of each worker.
+    /// Number of lanes of each worker.
     pub(super) fn per_worker(&self) -> usize {
         self.lanes.len() / self.workers
     }
 
-    /// Jobs in slots.
+    /// Number of jobs in slots.
     #[inline]
     pub(super) fn open(&self) -> usize {
         self.open
     }
 
-    /// Lanes that take jobs.
+    /// Number of lanes that accept jobs.
     #[inline]
     pub(super) fn ready(&self) -> usize {
         self.ready
@@ -106,7 +106,7 @@ impl Lanes {
         self.recent
     }
 
-    /// Lanes that have work, or had when they were last drained.
+    /// Number of lanes that have work, or had when they were last drained.
     pub(super) fn busy(&self) -> usize {
         self.busy
             .iter()
@@ -114,20 +114,20 @@ impl Lanes {
             .sum()
     }
 
-    /// Words of the set that [`drained_word`](Lanes::drained_word) returns.
+    /// Number of words of the set that [`drained_word`](Lanes::drained_word) returns.
     #[inline]
     pub(super) fn busy_words(&self) -> usize {
         self.busy.len()
     }
 
-    /// A bit for each of 64 lanes that is to be drained: it has work, or had when it was last drained, or retains
+    /// A bit for each of 64 lanes that has to be drained: it has work, had work when it was last drained, or retains
     /// arrays.
     #[inline]
     pub(super) fn drained_word(&self, word: usize) -> u64 {
         self.busy[word] | self.retaining[word]
     }
 
-    /// Whether this lane retains arrays has changed.
+    /// Updates whether this lane retains arrays.
     pub(super) fn note_retaining(&mut self, lane: usize) {
         let (word, bit) = (lane / 64, 1 << (lane % 64));
         match self.lanes[lane].retained().is_empty() {
@@ -136,7 +136,7 @@ impl Lanes {
         }
     }
 
-    /// Wakes the lanes that retain arrays where they sleep: they report what was released meanwhile.
+    /// Wakes the sleeping workers of lanes that retain arrays: they report the arrays that were released meanwhile.
     #[cold]
     pub(super) fn ring_retaining(&mut self) {
         for lane in &mut self.lanes {
@@ -146,14 +146,14 @@ impl Lanes {
         }
     }
 
-    /// This lane is rung before the lock is released. To be called before a job is posted: whatever happens then, the
-    /// worker learns of it.
+    /// Marks this lane to be rung before the lock is released. Called before a job is posted, so that the worker finds
+    /// the job whatever happens in between.
     #[inline]
     pub(super) fn set_unrung(&mut self, lane: usize) {
         self.unrung[lane / 64] |= 1 << (lane % 64);
     }
 
-    /// A job was posted in this lane. Returns the lane that got work last before, if that was another one.
+    /// Records that a job was posted to this lane. Returns the lane that got work last before, if it is another.
     #[inline]
     pub(super) fn posted(&mut self, lane: usize) -> Option<usize> {
         self.open += 1;
@@ -162,19 +162,19 @@ impl Lanes {
         (before != lane).then_some(before)
     }
 
-    /// A job has left its slot.
+    /// Records that a job has left its slot.
     #[inline]
     pub(super) fn left(&mut self) {
         self.open -= 1;
     }
 
-    /// This lane has no work.
+    /// Records that this lane has no work.
     #[inline]
     pub(super) fn set_idle(&mut self, lane: usize) {
         self.busy[lane / 64] &= !(1 << (lane % 64));
     }
 
-    /// Whether the lanes of this worker take jobs.
+    /// Sets whether the lanes of this worker accept jobs.
     pub(super) fn set_ready(&mut self, worker: usize, ready: bool) {
         for lane in self.of_worker(worker) {
             let was = self.lanes[lane].set_ready(ready);
@@ -182,7 +182,7 @@ impl Lanes {
         }
     }
 
-    /// The lane and position of a job that is the oldest of its lane: in the lane that got work last, if there is one.
+    /// The lane and position of a job that is the oldest of its lane. Prefers the lane that got work last.
     pub(super) fn oldest(&self) -> Option<(usize, u64)> {
         let mut lanes = [self.recent].into_iter().chain(0..self.len());
         lanes.find_map(|index| {
@@ -192,19 +192,19 @@ impl Lanes {
         })
     }
 
-    /// Jobs finished by all generations of this worker.
+    /// Number of jobs that all generations of this worker have finished.
     pub(super) fn jobs_of(&self, worker: usize) -> u64 {
         let lanes = self.of_worker(worker);
         lanes.map(|lane| self.lanes[lane].jobs()).sum()
     }
 
-    /// Jobs finished by the present generation of this worker.
+    /// Number of jobs that the present generation of this worker has finished.
     pub(super) fn jobs_of_generation(&self, worker: usize) -> u64 {
         let jobs = |lane: usize| self.lanes[lane].jobs_of_generation();
         self.of_worker(worker).map(jobs).sum()
     }
 
-    /// Begins the next generation of a worker, which may have this number of jobs, in equal shares for its lanes.
+    /// Begins the next generation of a worker, which may have this number of jobs, divided equally among its lanes.
     pub(super) fn begin_generation(&mut self, worker: usize, jobs: u64) {
         let lanes = self.per_worker() as u64;
         for (number, lane) in (0..).zip(self.of_worker(worker)) {
@@ -217,24 +217,24 @@ impl Lanes {
         self.forget_exclusive(worker);
     }
 
-    /// Whether all lanes of a worker have had their jobs, and ended them.
+    /// Returns true if all lanes of a worker have had and ended their shares of jobs.
     pub(super) fn have_served(&self, worker: usize) -> bool {
         let mut lanes = self.of_worker(worker);
         lanes.all(|lane| self.lanes[lane].has_served())
     }
 
-    /// Whether the job of this record is in a lane.
+    /// Returns true if the job of this record is in a lane.
     pub(super) fn hold(&self, record: u32) -> bool {
         let holds = |lane: &Lane| lane.held().any(|at| lane.record_at(at) == record);
         self.lanes.iter().any(holds)
     }
 
-    /// Whether nothing may be posted for want of memory.
+    /// Sets whether no job may be posted because memory is short.
     pub(super) fn set_held(&mut self, held: bool) {
         self.lanes.iter_mut().for_each(|lane| lane.set_held(held));
     }
 
-    /// Wakes the workers of lanes that have got jobs, where they sleep.
+    /// Wakes the sleeping workers of lanes that got jobs.
     #[inline]
     pub(super) fn ring_posted(&mut self) {
         for word in 0..self.unrung.len() {
@@ -249,12 +249,12 @@ impl Lanes {
     }
 }
 
-/// Exclusive jobs: those with a deadline, in an engine with several lanes per worker. At its deadline such a job costs its
-/// worker, so nothing else runs there: the job is placed in a worker without open jobs, and nothing else is placed there
-/// until it ends. If no worker is free the job waits, and one worker is reserved for it while the others continue. Since
-/// the job may cost the states of actors in its worker, a worker without actors is preferred.
+/// Exclusive jobs: jobs with a deadline, in an engine with several lanes per worker. If such a job exceeds its
+/// deadline, its worker is killed, so nothing else runs there: the job is placed on a worker without open jobs, and no
+/// other job is placed there until it ends. If no worker is free, the job waits, and one worker is reserved for it
+/// while the others continue. A worker without actors is preferred, because their states would be lost with it.
 impl Lanes {
-    /// The worker that is kept free for the first exclusive job that waits.
+    /// The worker that is reserved for the first waiting exclusive job.
     pub(super) fn reserved(&self) -> Option<usize> {
         self.reserved
     }
@@ -289,12 +289,12 @@ impl Lanes {
         lanes.find(|&lane| self.lanes[lane].room() > 0)
     }
 
-    /// An exclusive job was posted in this lane.
+    /// Records that an exclusive job was posted to this lane.
     pub(super) fn begin_exclusive(&mut self, lane: usize) {
         self.set_exclusive(self.worker_of(lane), true);
     }
 
-    /// This lane has no job with a deadline any more: an exclusive job has ended.
+    /// Records that this lane has no job with a deadline any more: an exclusive job has ended.
     pub(super) fn end_exclusive(&mut self, lane: usize) {
         let worker = self.worker_of(lane);
         if self.is_exclusive(worker) && self.reserved != Some(worker) {
@@ -302,15 +302,15 @@ impl Lanes {
         }
     }
 
-    /// The worker is gone, and with it its reservation.
+    /// Ends the reservation of a worker that has exited.
     pub(super) fn forget_exclusive(&mut self, worker: usize) {
         self.set_exclusive(worker, false);
         self.reserved.take_if(|reserved| *reserved == worker);
     }
 
-    /// Reserves a worker, unless one is: keeps it free of new jobs. Prefers a worker without actors, which could get no
-    /// calls meanwhile, and then the one with the fewest jobs. The caller takes back what the worker that is returned has
-    /// not begun.
+    /// Reserves a worker, unless one is reserved: it gets no new jobs. Prefers a worker without actors, because actors
+    /// get no calls meanwhile, and then the worker with the fewest jobs. The caller takes back the unbegun jobs of the
+    /// returned worker.
     pub(super) fn reserve(&mut self) -> Option<usize> {
         if let Some(worker) = self.reserved {
             if self.lanes[worker].is_ready() {
@@ -329,7 +329,7 @@ impl Lanes {
         self.reserved
     }
 
-    /// Ends the reservation of a worker: no job waits for it any more.
+    /// Ends the reservation: no job waits for a worker of its own any more.
     pub(super) fn unreserve(&mut self) {
         if let Some(worker) = self.reserved.take() {
             self.set_exclusive(worker, false);
@@ -339,15 +339,15 @@ impl Lanes {
 
 /// The states of actors.
 impl Lanes {
-    /// The number of actors that have their state in this worker.
+    /// The number of actors whose state is hosted in this worker.
     pub(super) fn actors_of(&self, worker: usize) -> usize {
         let lanes = self.of_worker(worker);
         lanes.map(|lane| self.lanes[lane].actors()).sum()
     }
 
-    /// Chooses the lane for one more actor: the one with the fewest actors, then the one whose worker has the fewest,
-    /// then one without ordinary jobs, whose duration is unknown. Only lanes that have room now or are expected to have
-    /// it soon count; returns `None` if the best one has no room yet.
+    /// Chooses a lane for a new actor: the lane with the fewest actors, among these the lane whose worker has the
+    /// fewest, then a lane without ordinary jobs, whose duration is unknown. Only lanes count that have room or are
+    /// expected to have it soon. Returns `None` if the best lane has no room yet.
     pub(super) fn choose_for_actor(&self, records: &JobTable) -> Option<usize> {
         let lanes = self.lanes.iter().enumerate();
         let soon = |lane: &Lane| lane.is_ready() && lane.room() > 0 && lane.backlog_ns() <= SOON_NS;
@@ -361,19 +361,19 @@ impl Lanes {
         lane.fits(0).then_some(index)
     }
 
-    /// Whether an actor that waits would wait for the lane with the fewest actors although another lane has room. The
+    /// Returns true if a waiting actor waits for the lane with the fewest actors although another lane has room. The
     /// monitor then checks whether the wait takes longer than expected.
     pub(super) fn pass_an_actor_by(&self, records: &JobTable) -> bool {
         self.lanes.iter().any(|lane| lane.fits(0)) && self.choose_for_actor(records).is_none()
     }
 
-    /// Counts one more actor of this lane. Its worker is not recycled while it hosts any.
+    /// Counts an actor that this lane hosts. Its worker is not recycled while it hosts any.
     pub(super) fn host(&mut self, lane: usize) {
         self.lanes[lane].count_actor();
         self.set_stays(self.worker_of(lane), true);
     }
 
-    /// Counts one actor less.
+    /// Removes an actor from the count.
     pub(super) fn unhost(&mut self, lane: usize) {
         self.lanes[lane].uncount_actor();
         let worker = self.worker_of(lane);
@@ -403,7 +403,7 @@ impl IndexMut<usize> for Lanes {
     }
 }
 
-/// The numbers of a worker's lanes: see [`Lanes`].
+/// The lanes of a worker: see [`Lanes`].
 #[inline]
 pub(super) fn lanes_of(worker: usize, workers: usize, lanes: usize) -> StepBy<Range<usize>> {
     (worker..lanes).step_by(workers)

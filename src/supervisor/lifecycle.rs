@@ -1,4 +1,4 @@
-//! An engine from its start to its end.
+//! The stages of an engine, from its start to its end.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,20 +12,21 @@ pub(crate) enum Closing {
     No,
     /// All jobs are finished first.
     Drain,
-    /// All jobs are answered now.
+    /// All jobs are answered at once.
     Now,
 }
 
-/// Where an engine is between its start and its end. It moves only forward: started, closing by [`Closing::Drain`],
-/// closing by [`Closing::Now`], stopping.
+/// The stage of an engine. Stages only advance: started, closing by [`Closing::Drain`], closing by [`Closing::Now`],
+/// stopping.
 #[derive(Debug, Default)]
 pub(super) struct Lifecycle {
     closing: Closing,
-    /// When draining ends and everything is answered, while the engine closes by [`Closing::Drain`].
+    /// While the engine closes by [`Closing::Drain`]: when all remaining jobs are answered at the latest.
     drains_until: Option<Instant>,
-    /// As many workers as may be active were ready at one time; in the background, one was.
+    /// Whether as many workers as may be active were ready at the same time; for a start in the background, whether one
+    /// was.
     has_started: bool,
-    /// Nothing is left to do, and the workers are being stopped.
+    /// Whether the workers are being stopped, because nothing is left to do.
     is_stopping: bool,
     /// Why no job can run any more.
     broken: Option<String>,
@@ -37,18 +38,18 @@ impl Lifecycle {
         self.closing
     }
 
-    /// Whether the engine closes, and jobs are not even finished first.
+    /// Returns true if the engine closes without finishing its jobs.
     #[inline]
     pub(super) fn closes_now(&self) -> bool {
         self.closing == Closing::Now
     }
 
-    /// Whether the engine takes no new jobs, because it closes or is broken.
+    /// Returns true if the engine accepts no new jobs, because it closes or is broken.
     pub(super) fn is_over(&self) -> bool {
         self.closing != Closing::No || self.broken.is_some()
     }
 
-    /// Why no job can run any more, if so.
+    /// Why no job can run any more, if the engine is broken.
     #[inline]
     pub(super) fn broken(&self) -> Option<&String> {
         self.broken.as_ref()
@@ -62,12 +63,13 @@ impl Lifecycle {
         self.is_stopping
     }
 
-    /// Enough workers are ready.
+    /// Records that enough workers are ready.
     pub(super) fn set_started(&mut self) {
         self.has_started = true;
     }
 
-    /// Closes the engine. An engine that closes now goes on doing so. Of several limits the earliest counts.
+    /// Closes the engine. A later call cannot turn [`Closing::Now`] into [`Closing::Drain`]. Of several limits, the
+    /// earliest counts.
     pub(super) fn close(&mut self, how: Closing, drains_until: Option<Instant>) {
         self.drains_until = self.drains_until.into_iter().chain(drains_until).min();
         if self.closing != Closing::Now {
@@ -75,12 +77,12 @@ impl Lifecycle {
         }
     }
 
-    /// The workers are being stopped.
+    /// Records that the workers are being stopped.
     pub(super) fn set_stopping(&mut self) {
         self.is_stopping = true;
     }
 
-    /// No job can run any more. Keeps the first reason.
+    /// Records that no job can run any more. The first reason stays.
     pub(super) fn set_broken(&mut self, why: &str) {
         self.broken.get_or_insert_with(|| why.to_owned());
     }
@@ -90,15 +92,14 @@ impl Lifecycle {
         self.drains_until
     }
 
-    /// Allows this much more time for draining.
+    /// Postpones the end of draining.
     pub(super) fn postpone(&mut self, by: Duration) {
         self.drains_until = self.drains_until.map(|at| clock::postponed(at, by));
     }
 
-    /// Closes the engine now if the time for draining is over. Returns whether it did.
+    /// Closes the engine at once if the time for draining is over. Returns whether it did.
     ///
-    /// An engine that `is_drained` is left alone: its workers are about to be stopped. Until they are, it may get
-    /// something to do again.
+    /// Does nothing if `is_drained`: the workers are about to be stopped. Until then, the engine may get jobs again.
     pub(super) fn end_drain(&mut self, now: Instant, is_drained: bool) -> bool {
         let is_due = self.drains_until.is_some_and(|until| until <= now);
         if !is_due || !self.is_stopping && is_drained {
@@ -113,7 +114,7 @@ impl Lifecycle {
     }
 }
 
-/// Whether the engine has ended, for threads that wait for that.
+/// Whether the engine has ended, and a way for threads to wait for it.
 #[derive(Debug, Default)]
 pub(super) struct EngineEnd {
     has_come: Mutex<bool>,

@@ -1,6 +1,6 @@
 //! The memory watch: how much memory the machine and the container have left, and how much each worker has taken.
 //!
-//! The monitor looks a few times a second while there is work, and not at all while there is none. At the same time it
+//! The monitor checks a few times a second while there is work, and not at all while there is none. At the same time it
 //! checks that the links still exist.
 
 use std::path::PathBuf;
@@ -12,16 +12,17 @@ use super::worker::Status;
 use crate::sys::limits::{self, Memory};
 use crate::sys::oom::private_memory;
 
-/// Between two looks.
+/// The time between two checks.
 const PERIOD: Duration = Duration::from_millis(200);
-/// With less available memory than this, or than a sixteenth of all if that is less, jobs wait.
+/// Jobs wait while less than this many bytes, or less than a sixteenth of all memory if that is less, are available.
 const RESERVE: u64 = 96 << 20;
 
-/// Most bytes of freed memory that a worker keeps: the largest threshold that glibc's allocator sets on its own.
+/// The maximum number of bytes of freed memory that a worker does not return to Linux: the largest threshold that
+/// glibc's allocator sets on its own.
 const MOST_KEPT: u64 = 64 << 20;
 
-/// Bytes of freed private memory that each worker keeps for its next jobs: at most a quarter of what it may have, and
-/// at most an eighth of the memory for all workers together.
+/// The number of bytes of freed private memory that each worker keeps for its next jobs: at most a quarter of its
+/// limit, and at most an eighth of the memory for all workers together.
 fn freed_to_keep(ceiling: u64, mark: u64, memory: u64, workers: u64) -> u64 {
     let ceiling = if ceiling == 0 { u64::MAX } else { ceiling };
     MOST_KEPT
@@ -39,15 +40,15 @@ impl Supervisor {
     }
 }
 
-/// See the module.
+/// The memory watch: see the module.
 #[derive(Debug)]
 pub(super) struct MemoryWatch {
     root: PathBuf,
-    /// When to look next; `None` while there is no work.
+    /// The time of the next check. `None` while there is no work.
     next: Option<Instant>,
-    /// Jobs that each worker had finished at the last look.
+    /// The number of jobs that each worker had finished at the last check.
     seen: Vec<u64>,
-    /// Bytes that the arena could not return when memory was short.
+    /// The number of bytes that the arena could not return when memory was short.
     stuck: u64,
 }
 
@@ -62,12 +63,12 @@ impl MemoryWatch {
         }
     }
 
-    /// When to look next.
+    /// The time of the next check.
     pub(super) fn next(&self) -> Option<Instant> {
         self.next
     }
 
-    /// Looks, if it is time. Returns whether it did.
+    /// Checks memory if it is time. Returns whether it did.
     pub(super) fn look(&mut self, shared: &Supervisor) -> bool {
         let now = Instant::now();
         match self.next {
@@ -80,7 +81,7 @@ impl MemoryWatch {
         }
         let looked = self.next.is_some();
         let mut state = shared.lock();
-        // The last job may have ended after the look: then there is one more, to see what the job left.
+        // If the last job has ended after the check, there is one more check, which sees what the job left.
         let mut seen = self.seen.iter().enumerate();
         let unseen = state.config.recycles_by_size()
             && seen.any(|(worker, &seen)| state.lanes.jobs_of(worker) != seen);
@@ -93,16 +94,16 @@ impl MemoryWatch {
         looked
     }
 
-    /// Looks now.
+    /// Checks how much memory is left, lets jobs wait if it is short, and retires workers that have grown.
     pub(super) fn look_now(&mut self, shared: &Supervisor) {
-        // Without the lock: it takes a while.
+        // Without the lock, because reading takes a while.
         let Some(mut memory) = limits::memory_now(&self.root) else {
-            // The state stays as it is until the next look.
+            // If memory cannot be read, nothing changes until the next check.
             return;
         };
         let was_low = shared.lock().scheduler.is_low_on_memory();
-        // Returns what the arena keeps for later, if that ends the shortage. Otherwise the jobs that run one at a time
-        // need it, and might not get it again.
+        // Returns memory that the arena caches, if that ends the shortage. Otherwise the jobs that still run, one at a
+        // time, need that memory, and might not get it again.
         if !is_low(&memory, was_low) {
             self.stuck = 0;
         } else {
@@ -115,7 +116,7 @@ impl MemoryWatch {
             without.available = without.available.saturating_add(gain);
             if !is_low(&without, was_low) {
                 shared.arena.trim();
-                // Parts of huge pages stay.
+                // Parts of huge pages cannot be returned.
                 self.stuck = unused();
                 memory = limits::memory_now(&self.root).unwrap_or(memory);
             }
@@ -130,7 +131,7 @@ impl MemoryWatch {
         shared.unlock(state);
     }
 
-    /// Workers that have finished a job since the last look and have grown beyond what they may have.
+    /// Workers that have finished a job since the last check and have grown beyond their limit, with their generation.
     fn grown(&mut self, shared: &Supervisor) -> Vec<(usize, u32)> {
         let above = shared.settings.memory.recycling.above;
         if above == u64::MAX {
@@ -144,7 +145,7 @@ impl MemoryWatch {
                     let jobs = state.lanes.jobs_of(*index);
                     let seen = std::mem::replace(&mut self.seen[*index], jobs);
                     let worked = jobs > seen && state.lanes.jobs_of_generation(*index) > 0;
-                    // What a worker holds for actors is no leak, and would be lost.
+                    // Memory of actors' states is no leak, and the states would be lost.
                     worked && worker.status() == Status::Ready && state.lanes.actors_of(*index) == 0
                 })
                 .filter_map(|(index, worker)| {
@@ -152,7 +153,7 @@ impl MemoryWatch {
                 })
                 .collect()
         };
-        // A pid that belongs to another process by now belonged to an earlier generation.
+        // If the pid belongs to another process by now, then the generation has ended.
         let too_large = |pid| private_memory("/".as_ref(), pid).is_some_and(|bytes| bytes > above);
         workers
             .into_iter()
@@ -162,7 +163,7 @@ impl MemoryWatch {
     }
 }
 
-/// Whether jobs have to wait. Once they do, twice as much memory has to be available before they continue.
+/// Returns true if jobs have to wait. While they wait, twice as much memory must be available before they continue.
 fn is_low(memory: &Memory, was_low: bool) -> bool {
     let reserve = RESERVE.min(memory.limit / 16);
     let wanted = if was_low { reserve * 2 } else { reserve };
@@ -170,8 +171,8 @@ fn is_low(memory: &Memory, was_low: bool) -> bool {
 }
 
 impl EngineState {
-    /// Retires a worker that was found too large in this generation, without the lock: an actor may have started there
-    /// since.
+    /// Retires a worker that was found too large in this generation. The check ran without the lock, so an actor may
+    /// have started there since: then does nothing.
     pub(super) fn retire_grown(&mut self, worker: usize, generation: u32) {
         let is_same = self.workers[worker].generation() == generation;
         if is_same && self.lanes.actors_of(worker) == 0 {
@@ -179,7 +180,8 @@ impl EngineState {
         }
     }
 
-    /// Sets whether memory is short. While it is, one job runs at a time: what it frees may be what is missing.
+    /// Sets whether memory is short. While it is, one job runs at a time: the memory that it frees may end the
+    /// shortage.
     pub(super) fn set_low_on_memory(&mut self, low: bool) {
         if !self.scheduler.set_low_on_memory(low) {
             return;

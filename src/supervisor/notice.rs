@@ -1,7 +1,7 @@
 //! Requests to be notified of the end of a job: a worker rings the monitor for [`NOTICE`], and wakes a sleeper for
 //! [`WAITER`](crate::link::WAITER).
 //!
-//! A request comes too late if the job has ended already. Then the caller drains the lane before it sleeps.
+//! A request fails if the job has ended already. Then the caller drains the lane before it sleeps.
 
 use super::job_table::JobTable;
 use super::lane::NO_RECORD;
@@ -10,12 +10,13 @@ use super::record::{JobId, Stage};
 use crate::link::{Ask, NOTICE};
 
 impl Lanes {
-    /// Requests notice of the end of all open jobs. A lane ends its jobs in order, so its newest job is enough.
+    /// Requests notice of the end of all open jobs. A lane ends its jobs in order, so one request for the newest job is
+    /// enough.
     pub(super) fn want_end_of_all(&mut self) {
         for lane in self.iter_mut() {
             let newest = lane.held().next_back();
             if let Some(position) = newest {
-                // Ended already: the monitor drains before it blocks.
+                // If the job has ended already: the monitor drains before it blocks.
                 let _: Ask = lane.ask(position, NOTICE);
             }
         }
@@ -26,17 +27,17 @@ impl Lanes {
         let record = records.get(id);
         record.requests |= NOTICE;
         if let Stage::Placed { link, position } = record.stage {
-            // Ended already: the caller drains before it sleeps.
+            // If the job has ended already: the caller drains before it sleeps.
             let _: Ask = self[link as usize].ask(position, NOTICE);
         }
     }
 
-    /// Requests notice of the next end of a job in each lane, for callers that wait for admission. Returns false if a
-    /// job has ended meanwhile.
+    /// Requests notice of the next end of a job on each lane, for callers that wait for admission. Returns false if a
+    /// job has ended in the meantime.
     pub(super) fn request_next_ends(&mut self) -> bool {
         self.iter_mut().all(|lane| {
-            // What a condemned lane says counts no more. Its jobs end with its worker, of which all waiters are
-            // notified.
+            // Replies of a condemned lane are ignored. Its jobs end when its worker exits, and all waiters are notified
+            // of that.
             if lane.is_condemned() {
                 return true;
             }
@@ -45,11 +46,11 @@ impl Lanes {
         })
     }
 
-    /// Where the first end among these jobs may be seen, by lane and position. A lane ends its jobs in order, so the
-    /// oldest of them in each lane is enough, unless its end is no answer: see
-    /// [`notice_behind`](Lanes::notice_behind). A job that is placed later is posted with the request
-    /// `waits_for`. The oldest call of an actor counts apart: it stays where it is when the jobs before it are moved to
-    /// a lane without work.
+    /// The lanes and positions at which the first end among these jobs can occur. A lane ends its jobs in order, so the
+    /// oldest of these jobs on each lane is enough, unless its end is no answer: see
+    /// [`notice_behind`](Lanes::notice_behind). A job that is placed later is posted with the request `waits_for`. The
+    /// oldest call of an actor is listed separately: it stays on its lane when the jobs ahead of it are moved to
+    /// another lane.
     pub(super) fn first_ends(
         &self,
         ids: impl Iterator<Item = JobId>,
@@ -75,9 +76,9 @@ impl Lanes {
             .collect()
     }
 
-    /// Passes a request for notice on to the jobs behind this one, if its end in this lane was no answer: it waits for
-    /// its next attempt, for jobs that it has spawned, or for a copy. A thread that waits for the first of several jobs has not
-    /// been woken by it, and has not requested the ends of those behind it.
+    /// Passes a request for notice on to later jobs of the lane, if the end of this job was no answer: the job waits
+    /// for its next attempt, for jobs that it has spawned, or for a copy. A thread that waits for the first of several
+    /// jobs was not woken by that end, and has not requested the ends of the later jobs.
     pub(super) fn notice_behind(&mut self, lane: usize, index: u32, records: &JobTable) {
         let record = records.look(index);
         let goes_on = match record.stage {
@@ -93,7 +94,7 @@ impl Lanes {
         for position in lane.producer.open_positions() {
             let behind = lane.record_at(position);
             if behind != NO_RECORD && records.look(behind).is_noticed() {
-                // Ended already: the drain that is under way finds it.
+                // If the job has ended already: the drain that is in progress finds its end.
                 let _: Ask = lane.ask(position, NOTICE);
             }
         }

@@ -13,12 +13,12 @@ use crate::kernel::{RetrySafe, seed_of_task, stored};
 /// Jobs of equal priority start in the order of submission. A running job is never interrupted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Starts after all others.
+    /// Starts after all jobs of higher priority.
     Low,
     /// The default.
     #[default]
     Normal,
-    /// Starts before all others.
+    /// Starts before all jobs of lower priority.
     High,
 }
 
@@ -44,7 +44,7 @@ impl Backoff {
     /// No pause: the next attempt follows at once.
     pub const NONE: Self = Self::new(Duration::ZERO, Duration::ZERO);
 
-    /// Pauses for `first`, then twice as long each time, never longer than `longest`.
+    /// Pauses for `first`, then twice as long each time, up to `longest`.
     pub const fn new(first: Duration, longest: Duration) -> Self {
         Self {
             first,
@@ -53,8 +53,8 @@ impl Backoff {
         }
     }
 
-    /// Shortens each pause to a random value between half of it and all of it, so that jobs that failed together do not
-    /// all retry at the same time.
+    /// Shortens each pause to a random value between half of it and the full pause, so that jobs that failed together
+    /// do not all retry at the same time.
     ///
     /// ```
     /// use std::time::Duration;
@@ -87,7 +87,7 @@ impl Backoff {
 }
 
 impl Default for Backoff {
-    /// From 10 milliseconds to one second.
+    /// Pauses for 10 milliseconds, then twice as long each time, up to one second.
     fn default() -> Self {
         Self::new(Duration::from_millis(10), Duration::from_secs(1))
     }
@@ -116,9 +116,10 @@ impl Default for Backoff {
 /// only jobs whose arguments the kernel cannot change.
 pub struct JobOptions<M = AtMostOnce> {
     pub(crate) deadline: Option<Duration>,
-    /// How long the kernel may take before the time of the deadline begins, if that does not count.
+    /// With `loading`: how long the kernel may take until it calls `begin_timed`, when the clock of the deadline
+    /// starts.
     pub(crate) loading: Option<Duration>,
-    /// Attempts after the first.
+    /// Number of attempts after the first.
     pub(crate) retries: u32,
     /// Whether an `Err` of the kernel is retried, too.
     pub(crate) retry_errors: bool,
@@ -127,7 +128,7 @@ pub struct JobOptions<M = AtMostOnce> {
     /// The limiter that gives each attempt its permit.
     pub(crate) limit: Option<PermitSource>,
     pub(crate) label: Option<Arc<str>>,
-    /// A stored name.
+    /// The name in place of the kernel's, stored for the life of the process.
     pub(crate) name: Option<&'static str>,
     pub(crate) mode: PhantomData<fn() -> M>,
 }
@@ -140,8 +141,8 @@ pub enum AtMostOnce {}
 #[derive(Debug)]
 pub enum Retried {}
 
-/// Arguments of jobs that may have [`JobOptions<M>`](JobOptions): any for [`AtMostOnce`], and for [`Retried`] those
-/// that the kernel only reads.
+/// Arguments of jobs that may have [`JobOptions<M>`](JobOptions): all arguments for [`AtMostOnce`], and for [`Retried`]
+/// those that the kernel only reads.
 pub trait Permits<M> {}
 
 impl<A> Permits<AtMostOnce> for A {}
@@ -149,22 +150,22 @@ impl<A> Permits<AtMostOnce> for A {}
 impl<A: RetrySafe> Permits<Retried> for A {}
 
 impl JobOptions {
-    /// Options that change nothing: no deadline, no retries, normal priority.
+    /// Returns options without effect: no deadline, no retries, normal priority.
     pub fn new() -> Self {
         Self::default()
     }
 }
 
 impl<M> JobOptions<M> {
-    /// Limits the run time of each attempt. When it is over, the worker is killed and replaced, and the job fails with
-    /// [`JobLimit::Deadline`](crate::JobLimit::Deadline) or is [retried](Self::retries).
+    /// Limits the run time of each attempt. An attempt that exceeds it is ended: its worker is killed and replaced, and
+    /// the job fails with [`JobLimit::Deadline`](crate::JobLimit::Deadline) or is [retried](Self::retries).
     ///
-    /// Waking a worker counts; waiting for one does not, nor does time in which the whole program is stopped. A job
-    /// with a deadline of zero, which no job can meet, fails without being run. Programs that the kernel has started
-    /// end with the worker, unless they have left its process group.
+    /// Waking a worker counts; waiting for a worker does not, nor does time in which the whole program is stopped. A
+    /// job with a deadline of zero, which no job can meet, fails without being run. Programs that the kernel has
+    /// started end with the worker, unless they have left its process group.
     ///
-    /// Where workers have several [`lanes`](crate::engine::Builder::lanes), a job with a deadline waits for a worker of
-    /// its own, so that no other job is lost with it, unless
+    /// If workers have several [`lanes`](crate::engine::Builder::lanes), a job with a deadline waits for a worker
+    /// without other jobs, so that no other job is lost with it, unless
     /// [`co_schedule_deadlines`](crate::engine::Builder::co_schedule_deadlines) is set. The state of an
     /// [actor](crate::Engine::actor) is lost with its worker; with several lanes, a worker without actors is preferred.
     pub fn deadline(mut self, limit: Duration) -> Self {
@@ -172,9 +173,9 @@ impl<M> JobOptions<M> {
         self
     }
 
-    /// Starts the clock of the [deadline](Self::deadline) when the kernel calls [`begin_timed`](crate::begin_timed)
-    /// instead of when its worker gets the job. For bindings of languages whose functions are loaded by the kernel. The
-    /// job is over in any case after `most` and the deadline.
+    /// Starts the clock of the [deadline](Self::deadline) when the kernel calls [`begin_timed`](crate::begin_timed),
+    /// instead of when its worker gets the job. For bindings of languages whose functions the kernel loads. The job is
+    /// ended in any case after `most` plus the deadline.
     pub fn loading(mut self, most: Duration) -> Self {
         self.loading = Some(most);
         self
@@ -182,18 +183,18 @@ impl<M> JobOptions<M> {
 
     /// Runs the job again, up to `retries` times, if it panics, exceeds its deadline, or ends its worker.
     ///
-    /// - What the kernel returns is the result, an `Err` included, unless [`retry_errors`](Self::retry_errors) is set.
+    /// - The value that the kernel returns is the result, including an `Err`, unless
+    ///   [`retry_errors`](Self::retry_errors) is set.
     /// - Only arguments that the kernel cannot change allow retries; the compiler checks it.
-    /// - A job whose arrays [escaped](crate::WorkerExit::Escaped) is not retried, nor one that fails after the engine
+    /// - A job whose arrays [escaped](crate::WorkerExit::Escaped) is not retried, nor a job that fails after the engine
     ///   began to [shut down](crate::Engine::shutdown).
     /// - A job lost to another job of its worker ([`WorkerExit::OtherJob`](crate::WorkerExit::OtherJob)) runs again as
-    ///   well, without using up a retry, as often as [`quarantine_after`](crate::engine::Builder::quarantine_after)
-    ///   allows.
-    /// - A job that has ended [`quarantine_after`](crate::engine::Builder::quarantine_after) workers is given up before
-    ///   its retries are used up.
+    ///   well, without using up a retry, at most [`quarantine_after`](crate::engine::Builder::quarantine_after) times.
+    /// - A job that has ended [`quarantine_after`](crate::engine::Builder::quarantine_after) workers fails even if it
+    ///   has retries left.
     ///
-    /// The error is that of the last attempt; [`JobError::deaths`](crate::JobError::deaths) lists those before it. An
-    /// inline engine tries each job once.
+    /// The error is the error of the last attempt; [`JobError::deaths`](crate::JobError::deaths) lists the errors of
+    /// earlier attempts. An inline engine tries each job once.
     #[doc(alias = "max_retries")]
     pub fn retries(self, retries: u32) -> JobOptions<Retried> {
         let mut options = self.with_mode();
@@ -201,8 +202,8 @@ impl<M> JobOptions<M> {
         options
     }
 
-    /// Applies [`retries`](Self::retries) to `Err`s that the kernel returns, too: for kernels that ask a server or a
-    /// disk, which may answer the next time.
+    /// Applies [`retries`](Self::retries) also to `Err`s that the kernel returns: for kernels that use a server or a
+    /// disk, which may succeed the next time.
     ///
     /// The worker stays alive, so such attempts do not count towards quarantine.
     /// [`JobLimit::Arena`](crate::JobLimit::Arena) is not retried. Without retries this has no effect.
@@ -239,7 +240,7 @@ impl<M> JobOptions<M> {
         self
     }
 
-    /// Sets the pauses between attempts: by default 10 ms, doubling up to a second. Without retries this has no effect.
+    /// Sets the pauses between attempts. Default: 10 ms, doubling up to a second. Without retries this has no effect.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
@@ -251,8 +252,8 @@ impl<M> JobOptions<M> {
         self
     }
 
-    /// Names the job for people: the file that it reads, or the customer that it serves. Errors, traces and reports
-    /// show the label beside the kernel's name; of inline engines only errors do.
+    /// Labels the job for people: for example with the file that it reads, or the customer that it serves. Errors,
+    /// traces and reports show the label next to the kernel's name; in inline engines only errors do.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -270,14 +271,14 @@ impl<M> JobOptions<M> {
         self
     }
 
-    /// Names what the job runs, in place of the name of its kernel: for programs in which one kernel runs many
-    /// functions, such as those of another language. Statistics, traces, errors, and what the engine expects of the time
-    /// and memory of a job are separate for each name.
+    /// Names the function that the job runs, in place of the kernel's name: for programs in which one kernel runs many
+    /// functions, such as functions of another language. Statistics, traces, errors, and the expected time and memory
+    /// of a job are separate for each name.
     ///
-    /// The first 512 bytes count. Names are stored for as long as the process lives: an engine distinguishes 4096 of
-    /// them, and a process 65,536. Jobs with further names count under that of their kernel. A job's own name, such as
-    /// a file, is its [label](Self::label). A node of a graph keeps the name of its kernel, and of inline engines only
-    /// errors have the name.
+    /// Only the first 512 bytes count. Names are stored for as long as the process lives: an engine distinguishes 4096
+    /// names, and a process 65,536. Jobs with further names count under the name of their kernel. What distinguishes
+    /// one job, such as a file, is its [label](Self::label). A node of a graph keeps the name of its kernel, and in
+    /// inline engines only errors have the name.
     ///
     /// ```
     /// use arenite::JobOptions;
@@ -297,23 +298,23 @@ impl<M> JobOptions<M> {
         self
     }
 
-    /// Requires a permit of this limiter for each attempt: see [`Limiter`]. Submitting does not wait for it. Replaces a
-    /// limiter set before.
+    /// Requires a permit of this limiter for each attempt: see [`Limiter`]. Submitting does not wait for the permit.
+    /// Replaces a limiter that was set earlier.
     ///
-    /// Jobs take turns in the name of the thread that sets the option, maps and stages in a name of their own, unless
-    /// the handle [names a caller](Limiter::caller).
+    /// Jobs take turns as part of the thread that sets the option; each map and each stage takes turns of its own,
+    /// unless the handle [names a caller](Limiter::caller).
     pub fn limit(mut self, limiter: &Limiter) -> Self {
         self.limit = Some(PermitSource::for_this_thread(limiter));
         self
     }
 
-    /// The same options in the mode of jobs that may be retried: for code that takes options of either mode for
-    /// arguments that its jobs only read.
+    /// The same options, for jobs that may be retried. For code that takes options of either mode and passes arguments
+    /// that its jobs only read.
     pub fn retriable(self) -> JobOptions<Retried> {
         self.with_mode()
     }
 
-    /// The same options in another mode. Only for callers that know the arguments to permit it.
+    /// The same options in another mode. Only for callers that know that the arguments permit it.
     pub(crate) fn with_mode<N>(self) -> JobOptions<N> {
         JobOptions {
             deadline: self.deadline,
@@ -329,8 +330,8 @@ impl<M> JobOptions<M> {
         }
     }
 
-    /// `None` if the options change nothing in how a job runs: a pause without retries does not, nor does a name, which
-    /// goes with the kernel.
+    /// Returns `None` if the options do not affect how a job runs: a pause without retries does not, nor does a name,
+    /// which is part of the kernel's identity.
     pub(crate) fn if_set(&self) -> Option<&Self> {
         let plain = Self {
             backoff: self.backoff,

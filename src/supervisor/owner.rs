@@ -1,37 +1,37 @@
-//! What waits for the end of a job.
+//! The owner of a job: what is notified of its end.
 
 /// The jobs of one scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Group {
     pub(super) number: u32,
-    /// The failure of one job does not cancel the others.
+    /// Whether the group continues when one of its jobs fails; otherwise the failure cancels the others.
     pub(super) collects: bool,
 }
 
-/// What a job does for its actor.
+/// The purpose of a job of an actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Start,
     Call {
-        /// A handle takes the answer.
+        /// Whether the call has a handle, which takes the answer.
         has_handle: bool,
     },
     Save,
     End,
 }
 
-/// What the end of a job is for.
+/// What takes the answer of a job, or is notified of its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
-    /// Nothing: no handle is left. The record goes with the end.
+    /// No handle is left. The record is freed when the job ends.
     None,
-    /// A handle takes the answer, or the run that has processed the end.
+    /// A handle takes the answer, or the run that has processed the end takes it.
     Handle,
-    /// A scope takes the answer. Unless it `is_wanted`, the scope asks only for the end, and not for the value.
+    /// A scope takes the answer. If `is_wanted` is false, the scope waits for the end only, and the value is dropped.
     Scope { group: Group, is_wanted: bool },
     /// A run is notified.
     Unit { run: u32, unit: u32 },
-    /// An actor is notified, unless a handle takes the answer of the call.
+    /// An actor is notified. If the call has a handle, the handle takes the answer.
     Actor { actor: u32, role: Role },
 }
 
@@ -44,12 +44,12 @@ impl Owner {
         }
     }
 
-    /// Whether the job belongs to a scope with this group.
+    /// Returns true if the job belongs to the scope of this group.
     pub(super) fn is_in(self, of: Group) -> bool {
         matches!(self, Self::Scope { group, .. } if group == of)
     }
 
-    /// Whether a handle will take the answer.
+    /// Returns true if a handle will take the answer.
     #[inline]
     pub(super) fn has_handle(self) -> bool {
         matches!(
@@ -72,7 +72,7 @@ impl Owner {
         }
     }
 
-    /// The same without a handle.
+    /// The same owner without a handle.
     pub(super) fn without_handle(self) -> Self {
         match self {
             Self::Actor {

@@ -1,4 +1,4 @@
-//! Which lane gets which job, and when: placing, refilling, evening out.
+//! Chooses the lane for each job: placing, refilling, and moving jobs to idle lanes.
 
 use super::config::Config;
 use super::grants::Grants;
@@ -10,20 +10,20 @@ use super::record::Stage;
 use super::state::EngineState;
 use crate::link::{BACKLOG, Call, LOW_SHIFT, NOTICE, SLOTS, SPILLED, SPIN, STEALABLE, STOP};
 
-/// What waking a sleeping worker costs. Less work than this is not worth a second worker.
+/// The cost of waking a sleeping worker. Less work than this is not worth a second worker.
 const WAKE_NS: u64 = 25_000;
-/// A job that is expected to take less is not worth a core of its own.
+/// A job with a shorter expected duration is not worth a core of its own.
 const TINY_NS: u32 = 10_000;
-/// Jobs that take less do not need a lane each. A job that has never run is expected to take more.
+/// Jobs with a shorter expected duration do not need a lane each. The default expectation of a new kernel is longer.
 const SHORT_NS: u32 = 100_000;
-/// What a job is expected to need still if it has not ended since the last tick.
+/// The remaining duration that is expected of a job that has not ended since the last tick.
 const TICK_NS: u32 = 1_000_000;
-/// Jobs posted between two looks at what a busy lane has finished.
+/// Number of posted jobs after which a busy lane is drained again.
 const DRAIN_EVERY: u64 = 32;
 
 impl Lanes {
-    /// Chooses the lane for a job of this length: the one that got work last, while its backlog is worth less than a
-    /// wake-up; else one without work; else the one with the shortest backlog.
+    /// Chooses the lane for a job of this expected duration: the lane that got work last, while its backlog is less
+    /// than the cost of a wake-up; otherwise a lane without work; otherwise the lane with the shortest backlog.
     #[inline]
     pub(super) fn choose(
         &self,
@@ -50,7 +50,7 @@ impl Lanes {
         submitter_is_idle: bool,
         config: &Config,
     ) -> Option<usize> {
-        // A full link of tiny jobs is no reason to wake another worker: it is emptied sooner than that, unless one of
+        // A link that is full of tiny jobs does not justify waking another worker: it is emptied sooner, unless one of
         // the jobs turned out to be long.
         let recent = &self[self.recent()];
         let queued = queued as u64 * u64::from(expected_ns);
@@ -61,9 +61,9 @@ impl Lanes {
         {
             return None;
         }
-        // The submitting thread needs a core too. While it streams tiny jobs through one lane, one more worker than
-        // there are spare cores would only take turns with it. When it stops, the lane runs low and rings the monitor,
-        // which places jobs without this restriction.
+        // The submitting thread needs a core too. While it submits many tiny jobs to one lane, waking one worker more
+        // than there are spare cores would only take time from it. When it stops, the lane runs low and rings the
+        // monitor, which places jobs without this restriction.
         let open = recent.producer.open() as u64;
         let streams = recent.is_ready()
             && recent.backlog_ns() < open * u64::from(TINY_NS)
@@ -83,8 +83,8 @@ impl Lanes {
                 .min_by_key(|(_, lane)| lane.backlog_ns())
                 .map(|(index, _)| index)
         };
-        // One lane per worker is enough for jobs that are known to be short: more would wake threads that only take
-        // turns.
+        // One lane per worker is enough for jobs that are known to be short: more lanes would wake threads that only
+        // compete for the worker's core.
         if config.lanes_share_regions()
             && expected_ns < SHORT_NS
             && self.busy() >= config.active_workers()
@@ -99,8 +99,8 @@ impl Lanes {
         found.or_else(|| shortest(&|_| true))
     }
 
-    /// Chooses a free lane of the worker that has the fewest busy ones. Takes the first of its lanes: the others may
-    /// never have slept, and would not be faster.
+    /// Chooses a free lane of the worker that has the fewest busy lanes. Prefers the first lane of a worker: its other
+    /// lanes would not be faster.
     fn spread(&self, free: &dyn Fn(&Lane) -> bool) -> Option<usize> {
         let workers = 0..self.workers();
         let best = workers.filter_map(|worker| {
@@ -114,15 +114,15 @@ impl Lanes {
 }
 
 impl EngineState {
-    /// Posts the job of a record, if a lane should have it. Returns whether it was posted.
+    /// Posts the job of a record if a lane should get it now. Returns whether it was posted.
     #[inline]
     pub(super) fn place(&mut self, index: u32) -> bool {
-        // Exclusive jobs that wait came before.
+        // Exclusive jobs that wait already go first.
         let must_wait = self.records.at(index).is_exclusive() && self.queue.has_exclusive();
         !must_wait && self.place_first(index)
     }
 
-    /// The same for a job that no other precedes.
+    /// Like [`place`](Self::place), for a job that goes ahead of all waiting jobs.
     #[inline]
     fn place_first(&mut self, index: u32) -> bool {
         let record = self.records.at(index);
@@ -142,8 +142,8 @@ impl EngineState {
         true
     }
 
-    /// Takes the next job with this constraint from the queue and places it. Returns whether it did; otherwise the job
-    /// stays the next.
+    /// Takes the next job with this constraint from the queue and places it. Returns false if it cannot be placed: then
+    /// it remains the next job.
     #[inline]
     fn place_next(&mut self, constraint: Constraint) -> bool {
         let Some(index) = self.queue.next_for(constraint, &self.records) else {
@@ -156,7 +156,7 @@ impl EngineState {
         is_placed
     }
 
-    /// Posts the job of a record in this lane, which has room.
+    /// Posts the job of a record to this lane, which has room.
     #[inline]
     pub(super) fn put(&mut self, index: u32, chosen: usize) {
         let record = self.records.at(index);
@@ -167,7 +167,8 @@ impl EngineState {
         if bytes > 0 {
             let shared = self.config.lanes_share_regions();
             if self.lanes[chosen].is_short_of(bytes, shared) {
-                // Unless the worker would hold more than its share: then it requests what it needs.
+                // If the worker would then exceed its share of the arena, memory is not granted ahead: the worker
+                // requests what it needs.
                 let len = Grants::len_ahead(bytes, shared);
                 let (lanes, arena) = (&mut self.lanes, &self.arena);
                 if lanes.check_ahead(chosen, len, arena, &self.config).is_ok() {
@@ -185,7 +186,8 @@ impl EngineState {
                 trace.placed(index);
             }
         }
-        // While the engine closes, the monitor waits for the last job, whichever thread has placed it.
+        // While the engine closes, the monitor is notified of every end: it waits for the last job, whichever thread
+        // has placed it.
         let ending = if self.lifecycle.closing() == Closing::No {
             0
         } else {
@@ -219,7 +221,7 @@ impl EngineState {
         }
         let lane = &mut self.lanes[chosen];
         lane.producer.ring_early();
-        // A job waits behind another one while a lane has nothing to do: the monitor looks at it soon.
+        // If a job waits for another one while a lane is idle, the monitor checks soon whether to move it.
         let is_behind = lane.producer.open() > 1;
         if is_behind && !self.monitor.ticks() && self.lanes.open() < self.lanes.ready() * 2 {
             self.monitor.start_ticking();
@@ -229,7 +231,7 @@ impl EngineState {
         }
     }
 
-    /// Sets the flags of a lane after its situation changed.
+    /// Updates the flags of a lane after its state has changed.
     #[inline]
     pub(super) fn flag(&mut self, index: usize) {
         let more = self.queue.has_work();
@@ -241,7 +243,7 @@ impl EngineState {
         }
         let mut flags = if spin { SPIN } else { 0 } | if spare { STEALABLE } else { 0 };
         if more {
-            // The lane rings when it has a quarter of its jobs left, rounded to a power of two.
+            // The lane rings when a quarter of its jobs is left, rounded to a power of two.
             let low = (lane.producer.open() as u32 / 4)
                 .clamp(1, 64)
                 .next_power_of_two();
@@ -250,14 +252,14 @@ impl EngineState {
         lane.producer.set_flags(flags);
     }
 
-    /// Sets the flags of all lanes.
+    /// Updates the flags of all lanes.
     pub(super) fn update_flags(&mut self) {
         for index in 0..self.lanes.len() {
             self.flag(index);
         }
     }
 
-    /// Places queued jobs as far as they fit.
+    /// Places queued jobs while lanes have room for them.
     pub(super) fn refill(&mut self) {
         if self.runs.has_pending_work() {
             self.process_ends();
@@ -283,12 +285,12 @@ impl EngineState {
         }
         if exclusive_last {
             self.queue.set_exclusive_last(false);
-            // No worker is reserved yet: the jobs that were placed just now would be taken back.
+            // No worker is reserved yet: the jobs that were just placed would be taken back.
             self.place_exclusive(false);
         }
     }
 
-    /// While memory is short: places the oldest job if none runs.
+    /// While memory is short: places the oldest job if no job runs.
     #[cold]
     fn refill_one_at_a_time(&mut self) {
         if self.lanes.open() > 0 {
@@ -315,8 +317,8 @@ impl EngineState {
         }
     }
 
-    /// Places exclusive jobs that wait, as far as there are workers for them. If `reserve`, keeps a worker free for the
-    /// first of the others, and takes back what that worker has not begun.
+    /// Places waiting exclusive jobs on workers without other jobs. If `reserve` and an exclusive job remains, reserves
+    /// a worker for it, and takes back the unbegun jobs of that worker.
     #[cold]
     fn place_exclusive(&mut self, reserve: bool) {
         while self.place_next(Constraint::WholeWorker) {
@@ -329,7 +331,7 @@ impl EngineState {
         }
     }
 
-    /// A job with a deadline was placed. Its clock starts when it is the oldest.
+    /// Starts the clock of a placed job with a deadline if it is the oldest of its lane.
     #[cold]
     fn watch_if_timed(&mut self, index: u32, lane: usize, position: u64) {
         let policy = &self.records.at(index).policy;
@@ -343,8 +345,8 @@ impl EngineState {
         }
     }
 
-    /// Moves jobs that wait behind a long one to lanes without work, and finds lanes for which no actor should wait.
-    /// `tick`: time has passed since the last call with `tick`, so a job that still runs is a long one.
+    /// Moves jobs that wait for a long job to lanes without work, and finds other lanes for actors that wait too long.
+    /// `tick`: time has passed since the last call with `tick`, so a job that still runs counts as long.
     pub(super) fn even_out(&mut self, tick: bool) {
         let idle = self
             .lanes
@@ -362,7 +364,7 @@ impl EngineState {
                 continue;
             }
             waiting = true;
-            // A job that still runs at the next tick is a long one: nothing more should line up behind it.
+            // A job that still runs at the next tick counts as long: no more jobs should be posted after it.
             let stuck = tick && lane.tick(TICK_NS);
             if behind && (stuck || lane.backlog_ns() > 4 * WAKE_NS) {
                 self.share_out(index, idle);
@@ -370,14 +372,14 @@ impl EngineState {
         }
         self.monitor.keep_ticking(waiting, tick);
         self.refill();
-        // Lanes that got nothing have to know as well that others have jobs to spare.
+        // Lanes that got no job also have to know that others have jobs to spare.
         self.update_flags();
     }
 
     /// Takes back a fair share of the jobs that a lane has not begun, newest first.
     fn share_out(&mut self, index: usize, idle: usize) {
         let lane = &self.lanes[index];
-        // Retracted slots do not count: the worker has only not skipped them yet.
+        // Retracted slots do not count: the worker has not skipped them yet.
         let ahead = lane.held().count().saturating_sub(1);
         let share = (ahead * idle).div_ceil(idle + 1);
         let newest = lane.movable(&self.records).rev().take(share);

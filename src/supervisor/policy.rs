@@ -1,4 +1,4 @@
-//! The attempts of one job: which have failed, and what follows.
+//! The attempts of one job: how many have failed, and whether there is another.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use super::error::{Death, JobErrorKind, JobLimit, WorkerExit};
 use super::limiter::PermitStage;
 use super::options::JobOptions;
 
-/// Most earlier attempts that an error lists.
+/// Maximum number of earlier attempts that an error lists.
 const DEATHS: usize = 16;
 
-/// The options of one job, and the state of its attempts. Only jobs with options have one.
+/// The options of one job, and the state of its attempts. Jobs without options have no policy.
 #[derive(Debug)]
 pub(super) struct Policy {
     pub(super) options: JobOptions,
@@ -17,9 +17,9 @@ pub(super) struct Policy {
     failed: u32,
     /// Number of workers that this job has ended.
     ended_workers: u32,
-    /// Number of times that it was lost with a worker that another job ended.
+    /// Number of times that it was lost with a worker that another job had ended.
     lost_with_others: u32,
-    /// Whether it needs a worker of its own.
+    /// Whether it needs a worker without other jobs.
     pub(super) is_exclusive: bool,
     /// Whether it was asked to stop: then it is not retried.
     pub(super) given_up: bool,
@@ -27,15 +27,15 @@ pub(super) struct Policy {
     pub(super) due: Option<Instant>,
     /// How the last attempts ended, oldest first.
     pub(super) deaths: Vec<Death>,
-    /// Its state at its limiter.
+    /// Its permit, or its ticket at the limiter.
     pub(super) permit: PermitStage,
 }
 
-/// What follows a failed attempt.
+/// What happens after a failed attempt.
 #[derive(Debug, PartialEq)]
 #[must_use]
 pub(super) enum After {
-    /// Another attempt, after a pause.
+    /// The job is attempted again after a pause.
     Again { pause: Duration },
     /// The job fails with this error.
     Answer,
@@ -58,7 +58,7 @@ impl Policy {
         }
     }
 
-    /// Records an attempt that ended without a value. `closing`: the engine shuts down, and nothing is retried.
+    /// Records an attempt that ended without a value. `closing`: the engine shuts down, so nothing is retried.
     pub(super) fn attempt_failed(
         &mut self,
         death: Death,
@@ -90,7 +90,7 @@ impl Policy {
         }
     }
 
-    /// Records that another job ended the worker while this one may have run. Returns whether it may run again.
+    /// Records that another job ended the worker while this job may have run. Returns whether this job may run again.
     pub(super) fn may_run_again_after_loss(&mut self, quarantine_after: u32) -> bool {
         self.lost_with_others += 1;
         self.options.retries > 0 && !self.given_up && self.lost_with_others <= quarantine_after
@@ -104,12 +104,12 @@ impl Policy {
     }
 }
 
-/// Whether another attempt could succeed.
+/// Returns true if another attempt may succeed.
 pub(super) fn may_succeed_again(why: &JobErrorKind) -> bool {
     matches!(why, JobErrorKind::Panicked { .. }) || ends_worker(why)
 }
 
-/// Whether the job ended its worker.
+/// Returns true if the job ended its worker.
 pub(super) fn ends_worker(why: &JobErrorKind) -> bool {
     match why {
         JobErrorKind::Lost(exit) => match exit {

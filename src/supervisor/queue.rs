@@ -1,4 +1,5 @@
-//! What waits for a lane: jobs by priority, first in first out within each; and actors, whose jobs take turns.
+//! The queue of jobs and actors that wait for a lane: jobs by priority, and in order within each priority; actors in
+//! turns.
 
 use std::collections::VecDeque;
 
@@ -6,23 +7,23 @@ use super::job_table::JobTable;
 use super::options::Priority;
 use super::record::{Record, Stage};
 
-/// Entries without a job before they are swept out.
+/// The number of stale entries (without a job) at which they are removed.
 const SLACK: usize = 64;
 
-/// Where something that waits may be posted.
+/// Where a waiting job may be posted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Constraint {
-    /// A job: in any lane.
+    /// A job: to any lane.
     Any,
-    /// An exclusive job: in a worker without other jobs.
+    /// An exclusive job: to a worker without other jobs.
     WholeWorker,
-    /// An actor: in any lane, where its state is from then on.
+    /// An actor without a state: to any lane, which hosts the state from then on.
     Host,
-    /// An actor: in the lane where its state is.
+    /// An actor with a state: to the lane that hosts the state.
     Lane(usize),
 }
 
-/// A queued job, as long as its record agrees.
+/// An entry for a queued job. Stale once the job's record disagrees.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     index: u32,
@@ -41,7 +42,7 @@ impl Entry {
 struct Line {
     /// Lowest priority first.
     classes: [VecDeque<Entry>; 3],
-    /// Entries of each class that have a job.
+    /// Number of entries of each class that are not stale.
     live: [usize; 3],
 }
 
@@ -78,11 +79,11 @@ impl Line {
     }
 }
 
-/// What an actor waits with.
+/// The waiting calls of an actor.
 #[derive(Debug, Default)]
 struct ActorLine {
     calls: Line,
-    /// The actor waits for its turn: see [`Queue::list`].
+    /// Whether the actor waits for its turn: see [`Queue::list`].
     is_listed: bool,
 }
 
@@ -91,16 +92,17 @@ struct ActorLine {
 pub(super) struct Queue {
     shared: Line,
     exclusive: Line,
-    /// By actor.
+    /// The waiting calls of each actor, by index.
     actors: Vec<ActorLine>,
-    /// Actors with something to post, by lane, in the order of their turns. The last are those without a lane.
+    /// Actors that have a job to post, by lane, in the order of their turns. The last entry is for actors without a
+    /// lane.
     turns: Vec<VecDeque<u32>>,
     /// Number of actors in `turns`.
     listed: usize,
-    /// Whether actors were first the last time, before jobs that share a worker; they alternate.
+    /// Whether actors went ahead of jobs that share a worker the last time. They alternate.
     actors_first: bool,
-    /// The job that was placed last was exclusive: others go first next time. Otherwise an exclusive job would wait for
-    /// the last of the others, or they for the last of these.
+    /// Whether the job that was placed last was exclusive: then other jobs go first the next time. Without alternation,
+    /// one kind would wait until the other kind's queue is empty.
     exclusive_last: bool,
 }
 
@@ -125,7 +127,7 @@ impl Queue {
         line.classes[class].push_back(Entry { index, generation });
     }
 
-    /// For a job that was taken back: it is older than what waits.
+    /// Queues a job that was taken back at the front: it is older than all waiting jobs.
     #[inline]
     pub(super) fn push_front(&mut self, index: u32, record: &Record) {
         let generation = record.generation;
@@ -134,7 +136,7 @@ impl Queue {
         line.classes[class].push_front(Entry { index, generation });
     }
 
-    /// Where a job waits, and its class there. Exclusive jobs are all of one class.
+    /// Returns the line in which a job waits, and its class there. All exclusive jobs are in one class.
     #[inline]
     fn line_of(&mut self, record: &Record) -> (&mut Line, usize) {
         let class = record.priority() as usize;
@@ -147,7 +149,7 @@ impl Queue {
         }
     }
 
-    /// Takes what is next for this constraint: a job, or an actor, whose job is then posted.
+    /// Takes the next job for this constraint. If an actor is next, takes the actor's next job.
     #[inline]
     pub(super) fn next_for(&mut self, constraint: Constraint, records: &JobTable) -> Option<u32> {
         match constraint {
@@ -167,7 +169,7 @@ impl Queue {
         self.actors[actor as usize].calls.pop(records)
     }
 
-    /// A queued job leaves the queue without being placed. The caller changes its stage afterwards.
+    /// Removes a queued job without placing it. The caller changes its stage afterwards.
     pub(super) fn give_up(&mut self, index: u32, records: &JobTable) {
         let (line, class) = self.line_of(records.look(index));
         line.give_up(class, records);
@@ -181,13 +183,13 @@ impl Queue {
         }
     }
 
-    /// Prepares for a new actor.
+    /// Makes room for the calls of a new actor.
     pub(super) fn add_actor(&mut self, actor: u32) {
         let len = self.actors.len().max(actor as usize + 1);
         self.actors.resize_with(len, ActorLine::default);
     }
 
-    /// Lets an actor wait for its turn, unless it does.
+    /// Lists an actor that has a job to post, unless it is listed.
     pub(super) fn list(&mut self, actor: u32, constraint: Constraint) {
         if !std::mem::replace(&mut self.actors[actor as usize].is_listed, true) {
             self.listed += 1;
@@ -195,7 +197,7 @@ impl Queue {
         }
     }
 
-    /// Ends the wait of an actor for its turn.
+    /// Removes an actor from the list.
     pub(super) fn unlist(&mut self, actor: u32) {
         if std::mem::take(&mut self.actors[actor as usize].is_listed) {
             self.listed -= 1;
@@ -205,7 +207,7 @@ impl Queue {
         }
     }
 
-    /// Ends the wait of all actors with this constraint.
+    /// Removes all actors with this constraint from the list.
     pub(super) fn unlist_all(&mut self, constraint: Constraint) {
         for actor in std::mem::take(self.turns_of(constraint)) {
             self.actors[actor as usize].is_listed = false;
@@ -213,24 +215,24 @@ impl Queue {
         }
     }
 
-    /// Whether something waits that only this lane can have.
+    /// Returns true if an actor that this lane hosts is listed.
     #[inline]
     pub(super) fn has_turns(&self, lane: usize) -> bool {
         !self.turns[lane].is_empty()
     }
 
-    /// Whether an actor waits for a lane.
+    /// Returns true if an actor without a lane is listed.
     pub(super) fn waits_for_host(&self) -> bool {
         self.turns.last().is_some_and(|turns| !turns.is_empty())
     }
 
-    /// Whether actors wait for their turns.
+    /// Returns true if any actor is listed.
     #[inline]
     pub(super) fn has_actors(&self) -> bool {
         self.listed > 0
     }
 
-    /// Whether a call of this actor, or the actor for its turn, waits.
+    /// Returns true if a call of this actor waits, or the actor is listed.
     #[inline]
     pub(super) fn has_waiting(&self, actor: u32) -> bool {
         self.actors[actor as usize].is_listed || self.calls_of(actor) > 0
@@ -242,61 +244,61 @@ impl Queue {
         self.actors[actor as usize].calls.len()
     }
 
-    /// Whether anything waits that could be posted if lanes had room.
+    /// Returns true if a job waits that could be posted if lanes had room.
     #[inline]
     pub(super) fn has_work(&self) -> bool {
         self.unbound() > 0 || self.listed > 0
     }
 
-    /// Number of jobs of no actor.
+    /// Number of waiting jobs that belong to no actor.
     #[inline]
     pub(super) fn unbound(&self) -> usize {
         self.shared.len() + self.exclusive.len()
     }
 
-    /// Number of jobs.
+    /// Number of waiting jobs.
     pub(super) fn len(&self) -> usize {
         let calls: usize = self.actors.iter().map(|actor| actor.calls.len()).sum();
         self.unbound() + calls
     }
 
-    /// Whether no job waits that shares its worker.
+    /// Returns true if no job waits that may share its worker.
     #[inline]
     pub(super) fn is_clear(&self) -> bool {
         self.shared.len() == 0
     }
 
-    /// Whether an exclusive job waits.
+    /// Returns true if an exclusive job waits.
     #[inline]
     pub(super) fn has_exclusive(&self) -> bool {
         self.exclusive.len() > 0
     }
 
-    /// Whether no job waits that has this priority or a higher one.
+    /// Returns true if no job of this priority or a higher one waits.
     pub(super) fn has_none_from(&self, priority: Priority) -> bool {
         let mut classes = self.shared.live[priority as usize..].iter();
         classes.all(|&live| live == 0)
     }
 
-    /// Whether actors are placed before jobs that share a worker this time. Alternates with each call.
+    /// Returns true if actors go ahead of jobs that share a worker this time. Alternates with each call.
     #[inline]
     pub(super) fn take_actors_first(&mut self) -> bool {
         self.actors_first = !self.actors_first;
         self.actors_first && self.listed > 0
     }
 
-    /// Whether exclusive jobs are placed after the others this time.
+    /// Returns true if exclusive jobs are placed after the others this time.
     #[inline]
     pub(super) fn exclusive_goes_last(&self) -> bool {
         self.exclusive_last
     }
 
-    /// An exclusive job was placed, or it is their turn again.
+    /// Sets whether exclusive jobs are placed after the others the next time.
     pub(super) fn set_exclusive_last(&mut self, last: bool) {
         self.exclusive_last = last;
     }
 
-    /// The jobs of no actor, in order.
+    /// The waiting jobs that belong to no actor, in order.
     #[cfg(test)]
     pub(super) fn in_order(&self, records: &JobTable) -> Vec<u32> {
         let lines = [&self.shared, &self.exclusive].into_iter();
@@ -305,7 +307,7 @@ impl Queue {
         live.map(|entry| entry.index).collect()
     }
 
-    /// Entries, including those without a job.
+    /// Number of entries, including stale ones.
     #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
         self.shared.entries() + self.exclusive.entries()

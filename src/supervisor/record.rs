@@ -1,4 +1,4 @@
-//! The private records of jobs: what waiting threads and futures look at. Nothing here is shared with a worker.
+//! The private records of jobs, which waiting threads and futures read. They are not shared with workers.
 
 use std::task::Waker;
 
@@ -12,7 +12,7 @@ use crate::supervisor::owner::Owner;
 use crate::supervisor::policy::Policy;
 use crate::sync::FIRST_COUNT;
 
-/// Identifies a record as long as its job has not been taken.
+/// Identifies a record until the job's answer is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct JobId {
     pub(super) index: u32,
@@ -35,27 +35,27 @@ impl JobId {
     };
 }
 
-/// Where a job is.
+/// The stage of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Free,
-    /// In the queue.
+    /// It is in the queue.
     Queued,
-    /// In a slot of a link.
+    /// It is in a slot of a link.
     Placed {
         link: u32,
         position: u64,
     },
-    /// An attempt has failed, and the pause before the next is not over; or the job waits for its limiter.
+    /// It waits for the pause before its next attempt, or for its limiter.
     Waiting,
     /// It has spawned jobs, and is answered when their run is over.
     Spawned {
         run: u32,
     },
-    /// Ended with a value that the monitor copies to where no worker can write.
+    /// It has ended with a value that the monitor copies to memory that no worker can write.
     #[cfg(feature = "sandbox")]
     Copying,
-    /// Ended, failed or refused: the outcome is there.
+    /// It has ended, failed or was refused: `outcome` is set.
     Answered,
 }
 
@@ -75,13 +75,15 @@ pub(super) enum Outcome {
     Failed(JobError),
 }
 
-/// In [`Record::requests`], next to the bits of a state word: a thread waits for the first of several jobs including
-/// this one, and sleeps on the state words of others. Wherever this job is placed next, its end has to be reported.
+/// A bit in [`Record::requests`], in addition to the bits of a state word: a thread waits for the first of several jobs
+/// including this one, and sleeps on the state words of others. Wherever this job is placed next, its end has to be
+/// reported.
 pub(super) const AWAITED: u32 = 1 << 31;
 
-/// One job. What every job touches comes first: two cache lines, up to whether it has leases.
+/// One job. The fields that every job uses come first, in two cache lines, up to `leases`.
 ///
-/// A data record: whatever handles a job writes here. Its stage is changed only by the file that moves the job.
+/// A plain data record: any code that handles a job writes its fields. Only the file that moves a job changes its
+/// stage.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Record {
@@ -89,30 +91,30 @@ pub(super) struct Record {
     /// Index into the table of kernels.
     pub(super) kernel: u32,
     pub(super) stage: Stage,
-    /// The job's number, for messages.
+    /// The number of the job, for messages.
     pub(super) job: u64,
-    /// Words of the call.
+    /// Number of words of the call.
     pub(super) len: u32,
     /// Bits for the state word, and [`AWAITED`].
     pub(super) requests: u32,
     pub(super) attempt: u16,
-    /// A thread sleeps on the parking word of this record, or the answer has consequences beyond it: see
-    /// `EngineState::notify_slow`.
+    /// Whether the answer takes the slow path, because a thread sleeps on the parking word of this record or the answer
+    /// affects more than the record: see `EngineState::notify_slow`.
     pub(super) parked: bool,
-    /// Form of the call: `SPILLED` if its words name a block, `STAMPED` if it is traced.
+    /// The form of the call: `SPILLED` if its words are in a block, `STAMPED` if it is traced.
     pub(super) form: u32,
     pub(super) owner: Owner,
-    /// The seed of its random numbers, the same at each attempt.
+    /// The seed of its random numbers, which is the same for each attempt.
     pub(super) seed: u64,
-    /// Deadline, retries, priority. Most jobs have none.
+    /// Deadline, retries, priority. `None` for most jobs.
     pub(super) policy: Option<Box<Policy>>,
     pub(super) outcome: Option<Outcome>,
     pub(super) waker: Option<Waker>,
     pub(super) leases: Leases,
     pub(super) arrays: SmallVec<[ReceivedArray; 1]>,
-    /// Lane and generation of the worker that sent the value.
+    /// Lane of the worker that sent the value, and generation of that worker.
     pub(super) answered_by: (u32, u32),
-    /// The call until the job ends, then the reply.
+    /// The words of the call until the job ends, then the words of the value.
     pub(super) payload: [u64; INLINE_WORDS],
 }
 
@@ -159,7 +161,7 @@ impl Record {
         self.requests & !AWAITED | notice
     }
 
-    /// Whether the monitor is notified of its end, at least where it is placed next.
+    /// Returns true if the monitor is notified of its end, at least where it is placed next.
     pub(super) fn is_noticed(&self) -> bool {
         self.asked() & NOTICE != 0
     }
@@ -169,7 +171,7 @@ impl Record {
         !matches!(self.stage, Stage::Free | Stage::Answered)
     }
 
-    /// Whether the job has its worker to itself.
+    /// Returns true if the job has its worker to itself.
     #[inline]
     pub(super) fn is_exclusive(&self) -> bool {
         self.policy
@@ -177,7 +179,7 @@ impl Record {
             .is_some_and(|policy| policy.is_exclusive)
     }
 
-    /// The words of the job's value, unless they stay in the arena.
+    /// The words of the job's value. Empty if they are in the arena.
     #[inline]
     pub(super) fn value(&self) -> &[u64] {
         match &self.outcome {
@@ -187,7 +189,7 @@ impl Record {
         }
     }
 
-    /// Frees what its value holds, if the value is there.
+    /// Frees the memory of its value, if it has one.
     pub(super) fn drop_value(&mut self) {
         self.arrays.clear();
         if matches!(
@@ -198,7 +200,7 @@ impl Record {
         }
     }
 
-    /// The job is cancelled or dropped, or may run only once: there is no further attempt.
+    /// Allows no further attempt: the job is cancelled or dropped, or may run only once.
     pub(super) fn give_up(&mut self) {
         if let Some(policy) = &mut self.policy {
             policy.given_up = true;

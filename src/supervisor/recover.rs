@@ -1,5 +1,5 @@
-//! Recovery: what happens when the exit of a worker is confirmed. The README has the protocol, and what happens between
-//! the steps.
+//! Recovery after the exit of a worker is confirmed. The README describes the protocol, and what may happen between its
+//! steps.
 
 use std::time::{Duration, Instant};
 
@@ -16,20 +16,20 @@ use super::suspicion::{EXPLAINED, UNEXPLAINED};
 use super::worker::{Status, WHOLE, Worker};
 use crate::link::{CANCEL, Phase};
 
-/// Starts that may fail one after the other before the engine gives up.
+/// The number of consecutive failed starts of each worker after which the engine is broken.
 const FAILED_STARTS: usize = 4;
-/// Processes of a worker that may die in a row, without a finished job, before the worker waits with the next.
+/// Number of consecutive processes of a worker that may die without a finished job before the next one is delayed.
 const DEATHS_AT_ONCE: u32 = 3;
-/// Parts of a death that count when an idle worker was killed from outside. Some may be replaced at once; but a program
-/// that kills each as soon as it is ready must not keep a core busy with starting their successors.
+/// How many parts of a death count when an idle worker was killed from outside. A few such workers are replaced at
+/// once, but a program that kills each worker as soon as it is ready must not keep a core busy with starts.
 const KILLED: u32 = 1;
-/// The pause after the first failed start. It doubles, up to the longest.
+/// The pause after the first failed start. It doubles, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Supervisor {
-    /// Recovers from the end of a worker: whatever it had is answered, queued again or freed, and the next process can
-    /// be started.
+    /// Recovers from the end of a worker: its jobs are answered or queued again, its memory is freed, and its next
+    /// process can be started.
     pub(super) fn recover(
         &self,
         index: usize,
@@ -37,9 +37,9 @@ impl Supervisor {
         refused: Option<String>,
         words: LastWords,
     ) {
-        // The link of the first lane has the notes of the whole process.
+        // The link of the first lane contains the notes of the whole process.
         let phase = self.cells[index].phase();
-        // Not under the lock: it reads files.
+        // Not under the lock, because it reads files.
         let crash = match phase {
             Phase::Starting(_) => crash_in_start(&words, &cause),
             _ => None,
@@ -48,7 +48,7 @@ impl Supervisor {
         let damage = self.arena.damage();
         let mut state = self.lock();
         *state.workers[index].last_words_mut() = words;
-        // Jobs that it had finished have their results, although it is dead.
+        // Jobs that the worker had finished keep their results, although it is dead.
         for lane in state.lanes.of_worker(index) {
             state.drain(lane);
         }
@@ -60,11 +60,11 @@ impl Supervisor {
             state.lifecycle.closing(),
             &cause,
         );
-        // Jobs that it had not begun go back to the queue, oldest first. Jobs that it ran have failed.
+        // Jobs that the worker had not begun go back to the queue, oldest first. Jobs that it ran have failed.
         let parts = state.take_all_back(index, cause.clone(), culprit_lane);
         crate::sync::point!("recover.classified");
-        // Output memory that was granted and not handed over is free again. The worker may have written anywhere in its
-        // region, so no memory of it counts as zeroed. Then the links are reset, which clears every word and wakes all
+        // Granted memory that was not published is freed. The worker may have written anywhere in its region, so no
+        // memory of the region counts as zeroed. Then the links are reset, which clears every word and wakes all
         // sleepers.
         let lanes = state.lanes.of_worker(index);
         for lane in lanes.clone() {
@@ -81,7 +81,7 @@ impl Supervisor {
         let worker = &mut state.workers[index];
         worker.take_process();
         let words = std::mem::take(worker.last_words_mut());
-        // The worker is absent now. Decides when its next process may start.
+        // The worker is absent now. Decide when its next process may start.
         if was_starting {
             let why = refused.unwrap_or_else(|| {
                 format!(
@@ -106,14 +106,14 @@ impl Supervisor {
             let not_before = respawn_pause(deaths).map(|pause| Instant::now() + pause);
             state.set_status(index, Status::Absent { not_before });
             if !state.lifecycle.has_started() && deaths >= DEATHS_AT_ONCE {
-                // The thread that builds the engine waits until all workers are ready at one time.
+                // The thread that builds the engine waits until all workers are ready at the same time.
                 state.give_up(&format!(
                     "worker {index} was ready and died without a job, {times} times in a row: {cause}"
                 ));
             }
         }
-        // If a worker died because its memory was taken away, others will follow: nothing can be trusted any more. If
-        // the engine has given up before, no worker will run what was queued again.
+        // If a worker died because the memory of its links was taken away, others will follow: no shared memory can be
+        // trusted any more. If the engine was broken already, no worker will run the jobs that were queued again.
         if let Some(why) = damage.or_else(|| state.lifecycle.broken().cloned()) {
             state.give_up(&why);
         }
@@ -130,7 +130,7 @@ impl Supervisor {
 }
 
 impl Supervisor {
-    /// The process of a worker could not even be started.
+    /// Records that the process of a worker could not be started.
     pub(super) fn cannot_start(&self, index: usize, why: &str) {
         let mut state = self.lock();
         state.start_failed(index, why);
@@ -140,8 +140,8 @@ impl Supervisor {
 }
 
 impl Supervisor {
-    /// Gives up if the memory of the links was taken away (the segment was truncated or punched). A doorbell word that
-    /// is zero again, and a worker that seems awake, would let the worker sleep with a job in front of it.
+    /// Ends all jobs if the memory of the links was taken away (the segment was truncated or punched). A doorbell word
+    /// that is zero again, and a worker that seems awake, would let the worker sleep with a job in its lane.
     pub(super) fn look_after_links(&self) {
         let Some(why) = self.arena.control_damage() else {
             return;
@@ -157,8 +157,8 @@ impl Supervisor {
 }
 
 impl EngineState {
-    /// A worker did not become ready: another process is tried after a pause. The engine gives up while it is being
-    /// built, and when each worker has failed to start several times in a row.
+    /// Records that a worker did not become ready. Another process is tried after a pause. The engine becomes broken if
+    /// it is still being built, or if each worker has failed to start several times in a row.
     fn start_failed(&mut self, index: usize, why: &str) {
         let worker = &mut self.workers[index];
         let pause = pause_after(worker.start_failed(why));
@@ -171,8 +171,8 @@ impl EngineState {
         }
     }
 
-    /// Handles the jobs that the worker still had. Returns how much of a death it counts, in parts of [`WHOLE`]: a
-    /// whole one if one of the jobs killed it or it died on its own.
+    /// Answers or requeues the jobs that the worker still had. Returns how much of a death this counts, in parts of
+    /// [`WHOLE`]: all if one of the jobs killed the worker or it died on its own.
     fn take_all_back(
         &mut self,
         index: usize,
@@ -203,13 +203,13 @@ impl EngineState {
                 }
                 self.lanes.left();
                 let lane = &self.lanes[lane_index];
-                // Not believed is a worker that broke the protocol (it may have begun what it reports as queued), and
-                // one that reports a job as queued in front of another that has begun: jobs are taken in order.
+                // Not trusted are a worker that broke the protocol (it may have begun a job that it reports as queued),
+                // and a worker that reports a job as queued ahead of another that has begun: jobs are begun in order.
                 let untouched = lane.producer.is_queued(position)
                     && begun.is_none_or(|begun| begun < position)
                     && !broke_protocol
                     && !(std::mem::take(&mut in_front) && {
-                        // Each start of an actor counts as another job.
+                        // Each start of an actor is charged separately.
                         let record = self.records.look(record);
                         let job = self.actors.started_by(record.owner).unwrap_or(record.job);
                         self.suspicion.charge(job, weight, 4 * self.lanes.len())
@@ -236,21 +236,21 @@ impl EngineState {
             if self.lifecycle.closes_now() {
                 self.fail(record, JobErrorKind::ShutDown, None, Vec::new());
             } else if self.records.at(record).requests & CANCEL != 0 {
-                // Requested while this lane was condemned, or by the end of another of these jobs.
+                // The cancellation was requested while this lane was condemned, or by the end of another of these jobs.
                 self.fail(record, JobErrorKind::Cancelled, None, Vec::new());
             } else {
                 self.requeue(record);
                 self.waiters.notify_moved(self.records.look(record), record);
             }
         }
-        // As its worker reports it: one of its own lanes.
+        // The worker reports the lane, which must be one of its own.
         let culprit_lane = culprit_lane.and_then(|number| self.lanes.of_worker(index).nth(number));
         self.answer_running(index, kill_reasons, ran, cause, culprit_lane)
     }
 
-    /// Answers what ran when the worker died: the culprit with the cause, the others with the culprit's name. If the
-    /// culprit is not known, all with the cause. Returns how much of a death it counts: see
-    /// [`EngineState::take_all_back`].
+    /// Answers the jobs that ran when the worker died: the job that ended it with the cause, the others with the number
+    /// of that job. If it is not known which job that is, answers all with the cause. Returns how much of a death this
+    /// counts: see [`EngineState::take_all_back`].
     fn answer_running(
         &mut self,
         index: usize,
@@ -286,7 +286,7 @@ impl EngineState {
             return if is_own_death { WHOLE } else { KILLED };
         };
         self.workers[index].last_words_mut().ran(jobs, true);
-        // What jobs answer that are lost because of this one.
+        // The error of jobs that are lost because of this job.
         let lost = JobErrorKind::Lost(WorkerExit::OtherJob {
             job: (*first != NO_RECORD).then(|| self.records.look(*first).job),
             cause: Box::new(why.clone()),
@@ -296,14 +296,14 @@ impl EngineState {
             _ => WHOLE,
         };
         let mut calls = Vec::new();
-        // First, so that a scope sees this failure before the others.
+        // First, so that a scope gets this failure ahead of the others.
         for (record, why) in culprits {
             if record != NO_RECORD {
                 self.fail_unless_call(index, record, why, &mut calls);
             }
         }
         for (_, record) in ran {
-            // It may have begun, and its worker died of something else.
+            // The job may have begun, and its worker died of another cause.
             let open = !self.lifecycle.closes_now();
             let most = self.config.quarantine_after();
             let policy = self.records.at(record).policy.as_mut();
@@ -350,13 +350,13 @@ impl EngineState {
         self.attempt_failed(record, why, Some(worker as u32), rows);
     }
 
-    /// Gives up: no job can run any more, and every job is answered.
+    /// Makes the engine broken: no job can run any more, and every job is answered.
     pub(super) fn give_up(&mut self, why: &str) {
         self.lifecycle.set_broken(why);
         self.fail_queued(&JobErrorKind::NoWorkers(why.to_owned()));
     }
 
-    /// Answers every job that has no answer: no worker is left, and none will come.
+    /// Answers every unanswered job: no worker is left, and none will be started.
     pub(super) fn end(&mut self) {
         self.lifecycle.set_broken("the engine has been shut down");
         self.fail_queued(&JobErrorKind::ShutDown);
@@ -364,11 +364,11 @@ impl EngineState {
         self.waiters.notify_start();
     }
 
-    /// Answers all jobs that no worker has.
+    /// Answers all jobs that are on no lane.
     pub(super) fn fail_queued(&mut self, why: &JobErrorKind) {
-        // First: whatever leaves a line or returns a permit may let other jobs into the queue.
+        // First: leaving a line or returning a permit may move other jobs to the queue.
         self.fail_permit_waiters(why);
-        // One by one: the failure of one may cancel others of its group.
+        // One at a time: a failure may cancel other jobs of its group.
         for constraint in [Constraint::WholeWorker, Constraint::Any] {
             while let Some(record) = self.queue.next_for(constraint, &self.records) {
                 self.fail(record, why.clone(), None, Vec::new());
@@ -383,7 +383,7 @@ impl EngineState {
     }
 }
 
-/// Why starts failed, the oldest first. Equal reasons in a row are counted.
+/// The reasons of failed starts, oldest first. Equal consecutive reasons are counted.
 fn one_after_the_other(failures: &[String]) -> String {
     let reasons = failures
         .chunk_by(|one, next| one == next)
@@ -394,12 +394,12 @@ fn one_after_the_other(failures: &[String]) -> String {
     reasons.collect::<Vec<_>>().join("\nthen ")
 }
 
-/// The pause before a worker that died this many times in a row is started again.
+/// The pause until a worker that died this many times in a row is started again.
 fn respawn_pause(deaths: u32) -> Option<Duration> {
     deaths.checked_sub(DEATHS_AT_ONCE).map(pause_after)
 }
 
-/// 10 ms, 20 ms, 40 ms and so on.
+/// Returns 10 ms, 20 ms, 40 ms and so on.
 fn pause_after(failures: u32) -> Duration {
     (FIRST_PAUSE * 2u32.saturating_pow(failures.min(16))).min(LONGEST_PAUSE)
 }

@@ -1,4 +1,4 @@
-//! Recycling: replacing workers that have not failed, after a number of jobs or when they have grown too large.
+//! Replaces workers that have not failed, after a number of jobs or when they have grown too large.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use super::worker::Status;
 use crate::link::STOP;
 
 impl EngineState {
-    /// Retires a worker: it ends what it runs and is replaced then. What it holds ahead goes back to the queue.
+    /// Retires a worker: it ends the jobs that it runs, and is then replaced. Its unbegun jobs go back to the queue.
     #[cold]
     pub(super) fn retire(&mut self, worker: usize) {
         if self.workers[worker].status() != Status::Ready {
@@ -27,11 +27,11 @@ impl EngineState {
         }
         crate::sync::point!("recycle.rung");
         self.expect_end(worker);
-        // Other workers may run what came back.
+        // Other workers may run the requeued jobs.
         self.monitor.call();
     }
 
-    /// Starts the grace period of a worker that was asked to end, once it has nothing left to do.
+    /// Starts the grace period of a worker that was asked to end, if it has no jobs left.
     #[cold]
     pub(super) fn expect_end(&mut self, worker: usize) {
         let has_job = |lane: usize| self.lanes[lane].held().next().is_some();
@@ -40,7 +40,7 @@ impl EngineState {
         if !is_told || own.ends_by().is_some() || self.lanes.of_worker(worker).any(has_job) {
             return;
         }
-        // A period beyond the range of the clock never ends.
+        // A grace period beyond the range of the clock never ends.
         let ends_by = Instant::now().checked_add(self.config.grace());
         self.workers[worker].set_ends_by(ends_by);
         if let Some(at) = ends_by {

@@ -1,4 +1,4 @@
-//! Reading a reply into a value of the program's type.
+//! Reads a reply into a value of the program's type.
 
 use std::cell::Cell;
 use std::mem::forget;
@@ -9,13 +9,13 @@ use crate::kernel::{BadReply, Receiving};
 
 /// Why a reply cannot be read.
 pub(super) enum Unreadable {
-    /// The job's kernel cannot have sent it.
+    /// It is not a reply that the job's kernel can have sent.
     Malformed,
     /// The program's own check of a type panicked.
     CheckPanicked(JobErrorKind),
 }
 
-/// Reads a reply behind a `catch_unwind` guard: a type of the program may have a check of its own, and a panic in it
+/// Reads a reply inside a `catch_unwind` guard: a type of the program may have a check of its own, and a panic in it
 /// must not leave the engine's state half changed. The panic's payload is leaked, because its drop could panic again
 /// under the lock.
 pub(super) fn read_guarded<R>(read: impl FnOnce() -> Result<R, BadReply>) -> Result<R, Unreadable> {
@@ -35,11 +35,11 @@ pub(super) fn read_guarded<R>(read: impl FnOnce() -> Result<R, BadReply>) -> Res
 }
 
 thread_local! {
-    /// This thread is reading a reply and holds the lock of an engine.
+    /// Whether this thread reads a reply while it holds the lock of an engine.
     static IS_READING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Refuses calls of an engine from the check of a type: this thread holds the lock of the engine whose reply it reads.
+/// Rejects calls of an engine from the check of a type: this thread holds the lock of the engine whose reply it reads.
 ///
 /// # Panics
 ///
@@ -52,5 +52,5 @@ pub(super) fn assert_not_reading() {
     );
 }
 
-/// Makes a value of a reply.
+/// Converts a reply into a value.
 pub(crate) type Read<R> = fn(&mut Receiving<'_>) -> Result<R, BadReply>;

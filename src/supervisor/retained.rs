@@ -1,7 +1,7 @@
-//! Arrays that the jobs of a lane have left referenced in its worker, which the supervisor holds for it.
+//! Arrays of the jobs of a lane whose handles in the worker outlive their job. The supervisor retains their blocks.
 //!
-//! Both sides number them in the order in which replies name them. A worker is not believed about more than its own
-//! lane's numbers, and can add only what the job that ended held, or had made.
+//! Worker and supervisor number the arrays in the order in which replies name them. A worker can release only arrays of
+//! its own lane, and can add only arrays that the ended job had leased or allocated.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -11,33 +11,34 @@ use crate::arena::{Arena, Block, Extent, Offset};
 use crate::kernel::wire::Lease;
 use crate::link::MAX_RETAINED;
 
-/// See the module.
+/// The retained arrays of one lane: see the module.
 #[derive(Debug, Default)]
 pub(super) struct RetainedArrays {
     /// The number of the next array.
     next: u64,
-    /// The arrays, by their numbers.
+    /// The arrays, by number.
     arrays: HashMap<u64, RetainedArray>,
-    /// The blocks, by where they begin.
+    /// The blocks, by start offset.
     blocks: BTreeMap<Offset, RetainedBlock>,
-    /// Bytes of the blocks.
+    /// Total size of the blocks in bytes.
     bytes: u64,
 }
 
 #[derive(Debug)]
 struct RetainedArray {
-    /// Where its block begins.
+    /// The start offset of its block.
     block: Offset,
-    /// Whether a reply may send it. An array that was lent to its job is copied instead: others may write it.
+    /// Whether a reply may send it. An array that was lent to its job is copied instead, because other code may write
+    /// it.
     is_sendable: bool,
 }
 
 #[derive(Debug)]
 struct RetainedBlock {
     block: Arc<Block>,
-    /// The number of retained arrays that lie in it.
+    /// The number of retained arrays in the block.
     arrays: usize,
-    /// How many of these a reply may send.
+    /// The number of these arrays that a reply may send.
     sendable: usize,
 }
 
@@ -46,23 +47,23 @@ impl RetainedArrays {
         self.arrays.is_empty()
     }
 
-    /// Bytes of the blocks. A block counts once, however many arrays lie in it.
+    /// Total size of the blocks in bytes. A block counts once, however many arrays are in it.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The block that contains these bytes, if a retained array lies in it that a reply may send.
+    /// Returns the block that contains this extent, if it has a retained array that a reply may send.
     pub(super) fn find(&self, extent: Extent) -> Option<&Arc<Block>> {
         let (_, found) = self.blocks.range(..=extent.at).next_back()?;
         let is_within = skip_within(found.block.extent(), extent).is_some();
         (is_within && found.sendable > 0).then_some(&found.block)
     }
 
-    /// Holds the blocks of arrays that a job with these leases has left behind.
+    /// Retains the blocks of arrays whose handles outlive a job with these leases.
     ///
     /// # Errors
     ///
-    /// If there are more than a lane may retain, or one is empty.
+    /// If there are more arrays than a lane may retain, or an array is empty.
     pub(super) fn add(
         &mut self,
         arena: &Arena,
@@ -80,7 +81,7 @@ impl RetainedArrays {
         blocks: impl Iterator<Item = Arc<Block>>,
         leases: &[Lease],
     ) -> Result<(), String> {
-        // Mostly none.
+        // Empty for most jobs.
         let lent = leases.iter().filter_map(|lease| match lease {
             Lease::Owned(block) | Lease::Loan { block, .. } => Some(block),
             Lease::Shared(_) | Lease::Lent(_) | Lease::File(_) => None,
@@ -116,7 +117,7 @@ impl RetainedArrays {
         Ok(())
     }
 
-    /// No handle refers to the array of this number any more. Returns its block if no other array lies in it.
+    /// Releases the array of this number. Returns its block if no other retained array is in it.
     ///
     /// # Errors
     ///
@@ -145,7 +146,7 @@ impl RetainedArrays {
         Ok(self.blocks.remove(&at).map(|entry| entry.block))
     }
 
-    /// Frees all. Only after the exit of the worker is confirmed.
+    /// Frees all blocks. Only after the exit of the worker is confirmed.
     pub(super) fn clear(&mut self, arena: &Arena) {
         arena.note_retained(self.bytes, 0);
         *self = Self::default();

@@ -11,7 +11,7 @@ use super::timers::Timer;
 use crate::sys::clock;
 
 impl EngineState {
-    /// Handles an attempt that gave no value: the job waits for the next attempt, or is answered.
+    /// Handles an attempt that ended without a value: the job waits for the next attempt, or is answered.
     pub(super) fn attempt_failed(
         &mut self,
         index: u32,
@@ -68,7 +68,7 @@ impl EngineState {
         crate::sync::point!("retry.reported");
     }
 
-    /// Queues jobs whose pause is over. `over` has the one first that has waited longest.
+    /// Queues jobs whose pause is over. `over` begins with the job that has waited longest.
     pub(super) fn begin_attempts(&mut self, over: impl Iterator<Item = u32>) {
         let over: Vec<_> = over
             .inspect(|&index| self.timers.end_pause(self.records.at(index), index))
@@ -77,7 +77,7 @@ impl EngineState {
             return;
         }
         crate::sync::point!("retry.over");
-        // In front of the jobs that wait, unless they need a permit: then behind those that came before.
+        // Ahead of the waiting jobs. A job that needs a permit waits at its limiter after earlier jobs instead.
         let over: Vec<_> = over
             .into_iter()
             .filter(|&index| !self.wait_for_permit(index))
@@ -90,7 +90,7 @@ impl EngineState {
     /// Answers all jobs that wait for another attempt.
     pub(super) fn fail_waiting(&mut self, why: &JobErrorKind) {
         while let Some(index) = { self.timers.attempts().next() } {
-            // The failure of one may cancel others of its group.
+            // The failure may cancel other jobs of its group.
             self.timers.end_pause(self.records.at(index), index);
             self.fail(index, why.clone(), None, Vec::new());
         }

@@ -1,20 +1,20 @@
-//! What decides, beside the queue and the lanes themselves, which job is placed where.
+//! State that affects where jobs are placed, apart from the queue and the lanes.
 
 use super::options::Priority;
 
-/// See the module.
+/// State of placing: see the module.
 #[derive(Debug, Default)]
 pub(super) struct Scheduler {
-    /// Some job had a priority other than the usual one.
+    /// Whether a job had another priority than the default.
     has_priorities: bool,
-    /// The monitor places jobs and no thread submits: sleeping workers may be woken for tiny jobs too.
+    /// Whether no thread submits and the monitor places jobs: then sleeping workers are woken for tiny jobs too.
     submitter_is_idle: bool,
-    /// Memory is short: one job runs at a time.
+    /// Whether memory is short: then one job runs at a time.
     is_low_on_memory: bool,
 }
 
 impl Scheduler {
-    /// A job of this priority was submitted.
+    /// Records the priority of a submitted job.
     pub(super) fn saw(&mut self, priority: Priority) {
         self.has_priorities |= priority != Priority::Normal;
     }
@@ -37,7 +37,7 @@ impl Scheduler {
         self.is_low_on_memory
     }
 
-    /// Returns whether that is a change.
+    /// Returns true if the value has changed.
     pub(super) fn set_low_on_memory(&mut self, low: bool) -> bool {
         std::mem::replace(&mut self.is_low_on_memory, low) != low
     }

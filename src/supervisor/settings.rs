@@ -1,4 +1,4 @@
-//! What an engine is started with.
+//! The settings of an engine at its start.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,74 +13,75 @@ use crate::sys::sandbox::SandboxFeatures;
 /// The default of [`Settings::quarantine_after`].
 pub(crate) const QUARANTINE_AFTER: u32 = 5;
 
-/// What an engine is started with.
+/// The settings of an engine at its start.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// What workers run.
+    /// The program that workers run.
     pub(crate) program: ProgramSpec,
-    /// All workers, including the spares.
+    /// Number of workers, including the spares.
     pub(crate) workers: u16,
-    /// Workers that are ready beyond those that may be active.
+    /// Number of workers that are started in addition to those that may be active.
     pub(crate) spares: u16,
-    /// Lanes of each worker.
+    /// Number of lanes of each worker.
     pub(crate) lanes: u16,
-    /// Jobs with a deadline share their worker with others.
+    /// Whether jobs with a deadline share their worker with others.
     pub(crate) co_schedule_deadlines: bool,
     pub(crate) guard: bool,
-    /// Bytes of private memory per worker, 0 for no ceiling.
+    /// The ceiling on the private memory of each worker in bytes, 0 for no ceiling.
     pub(crate) memory_limit: u64,
-    /// Bytes of the arena that a worker may hold; `None`: as far as the shares of others allow.
+    /// The maximum number of bytes of the arena that a worker may occupy. `None`: limited by the shares of the others.
     pub(crate) max_arena_per_worker: Option<u64>,
-    /// Workers are sandboxed before their first job.
+    /// Whether workers are sandboxed before their first job.
     pub(crate) sandboxed: bool,
-    /// What sandboxes them: the parts that this Linux supports.
+    /// The parts of the sandbox that this Linux supports.
     #[cfg(feature = "sandbox")]
     pub(crate) kernel: SandboxFeatures,
-    /// Entry to run in each worker before its first job.
+    /// The entry that each worker runs before its first job.
     pub(crate) on_start: Option<OnStart>,
-    /// Entry to run in a worker before it retains what a job has left behind; `None`: it retains nothing.
+    /// The entry that a worker runs before it retains arrays whose handles outlive their job. `None`: it retains
+    /// nothing.
     pub(crate) retain: Option<u64>,
     pub(crate) label: String,
-    /// Takes what workers print.
+    /// Where the lines go that workers print.
     pub(crate) log: Sink,
-    /// Whether the engine is there before its workers are.
+    /// Whether the engine can be used before its workers are ready.
     pub(crate) in_background: bool,
-    /// How long a worker may take to become ready.
+    /// The time that a worker gets to become ready.
     pub(crate) start_timeout: Duration,
     pub(crate) memory: MemorySettings,
-    /// How long `shutdown` lets a worker run on, and a cancelled scope a job.
+    /// The time that running jobs get when the engine shuts down or their scope is cancelled.
     pub(crate) grace: Duration,
-    /// Workers that a job with retries may kill.
+    /// Number of workers that a job with retries may kill.
     pub(crate) quarantine_after: u32,
-    /// Whether shared-memory names that dead programs left are removed.
+    /// Whether shared-memory names that dead programs left behind are removed.
     pub(crate) sweep: bool,
-    /// Seed of the random numbers of this run.
+    /// The seed of the random numbers of this engine.
     pub(crate) seed: u64,
 }
 
 impl Settings {
-    /// Workers that may be active at the same time, at least one.
+    /// Number of workers that may be active at the same time, at least one.
     pub(crate) fn active_workers(&self) -> u16 {
         self.workers - self.spares
     }
 }
 
-/// What workers run.
+/// The program that workers run.
 #[derive(Clone, Debug)]
 pub(crate) struct ProgramSpec {
     /// The program, with the working directory and the environment that this process had when the engine was built.
-    /// Code that does not use the lock of Rust's standard library may change the environment later.
+    /// Later changes of the environment, by code that does not use the lock of Rust's standard library, have no effect.
     pub(crate) program: Program,
-    /// What a process answers that runs it.
+    /// The identity that a process of this program must report.
     pub(crate) id: ProgramId,
-    /// How such a process becomes a worker.
+    /// How a process of this program becomes a worker.
     pub(crate) entry: WorkerEntry,
-    /// What a process of it loads, of which workers are copies; `None`: each is started by itself.
+    /// The data for the template, a process that workers are forked from. `None`: each worker is started separately.
     pub(crate) template: Option<Arc<[u8]>>,
 }
 
 impl ProgramSpec {
-    /// A program that contains the same build of this crate, and that compares equal by `identity`.
+    /// A program that contains the same build of this crate, with this `identity`.
     pub(crate) fn new(program: Program, identity: Vec<u8>, entry: WorkerEntry) -> Self {
         Self {
             program,
@@ -94,19 +95,19 @@ impl ProgramSpec {
 /// How a process becomes a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WorkerEntry {
-    /// A copy of this program calls [`init`](crate::init).
+    /// The process runs this program again, which calls [`init`](crate::init).
     Init,
-    /// Another program calls [`run_worker`](crate::run_worker).
+    /// The process runs another program, which calls [`run_worker`](crate::run_worker).
     RunWorker,
 }
 
-/// What an engine does about memory outside its arena.
+/// Settings for memory outside the arena.
 #[derive(Clone, Debug)]
 pub(crate) struct MemorySettings {
-    /// Limits are read below this folder: `/`, except in tests.
+    /// The folder below which limits are read: `/`, except in tests.
     pub(crate) root: PathBuf,
     pub(crate) recycling: Recycling,
-    /// Most bytes of jobs in flight, 0 for no ceiling.
+    /// The ceiling on the bytes of jobs in flight, 0 for no ceiling.
     pub(crate) admission: u64,
 }
 
@@ -120,12 +121,12 @@ impl Default for MemorySettings {
     }
 }
 
-/// When a worker is replaced although it works.
+/// When a worker that has not failed is replaced.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recycling {
-    /// After this many jobs; `u64::MAX`: never.
+    /// After this number of jobs; `u64::MAX`: never.
     pub(crate) jobs: u64,
-    /// With more private memory than this many bytes; `u64::MAX`: never.
+    /// When its private memory exceeds this number of bytes; `u64::MAX`: never.
     pub(crate) above: u64,
 }
 
@@ -145,9 +146,9 @@ pub(crate) enum StartError {
     Worker(HandshakeError),
 }
 
-/// Descriptors that an engine has to find free: its own, and for each worker a pidfd, an eventfd, two pipes, and five more
-/// while it starts; a template has six. Above all of these lie the numbers under which a worker receives those of the arena, with a region
-/// for each worker.
+/// The number of descriptors that must be free for an engine: its own, and for each worker a pidfd, an eventfd, two
+/// pipes, and five more while it starts; for a template, six. A worker receives the descriptors of the arena, one
+/// region for each worker, under higher numbers than all of these.
 pub(crate) const fn descriptors_for(workers: u64, has_template: bool) -> u64 {
     let template = if has_template { 6 } else { 0 };
     let own = workers.saturating_mul(9).saturating_add(7 + template);

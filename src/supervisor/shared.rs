@@ -1,4 +1,4 @@
-//! The supervisor: what user threads, the monitor and the handshake threads share, and the lock of the engine's state.
+//! The supervisor: the state that threads of the program, the monitor and the handshake threads share, and its lock.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,8 +25,7 @@ use crate::sys::sandbox::SandboxFeatures;
 use crate::trace::{TraceOwner, Tracer};
 
 /// The supervisor of one engine.
-///
-/// The state is behind one lock. What lies beside it is set when the engine starts and never changes, or has its own
+/// The engine's state is protected by one lock. The other fields do not change after the start, or have their own
 /// synchronization.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
@@ -34,36 +33,36 @@ pub(crate) struct Supervisor {
     /// The cells of each lane's link, for threads that wait without the lock.
     pub(super) cells: Vec<Arc<LinkCells>>,
     pub(super) parking: Arc<Parking>,
-    /// Takes what workers print.
+    /// Where the lines go that workers print.
     pub(crate) log: Logger,
     /// Requests to read what workers have printed.
     pub(super) flushes: FlushRequests,
     pub(super) settings: Settings,
     state: Mutex<EngineState>,
-    /// Wakes the monitor.
+    /// Rung to wake the monitor.
     monitor_event: Arc<EventFd>,
-    /// Handshakes that failed, for the monitor.
+    /// Failed handshakes, which the monitor handles.
     refusals: Mutex<Vec<Refusal>>,
-    /// Threads of this process that spin.
+    /// Number of threads of this process that spin.
     spinners: AtomicUsize,
-    /// How long they do.
+    /// How long threads spin.
     pub(super) spin_limit: SpinLimit,
-    /// Cores that this process may run on, as they were when this was asked first.
+    /// Number of cores that this process may run on, determined at the first call of [`cores`](Supervisor::cores).
     cores: OnceLock<usize>,
-    /// Earlier looks at the engine's progress, for its rate.
+    /// Earlier counts of ended jobs, from which the rate is computed.
     looks: Mutex<RateMeter>,
     tracer: Mutex<Option<TraceOwner>>,
     /// The process that owns the engine.
     process: OwnerProcess,
-    /// What [`finish`](Supervisor::finish) ends.
+    /// Whether [`finish`](Supervisor::finish) has run.
     pub(super) end: EngineEnd,
-    /// Set by the first of the caller of [`end`](Supervisor::end) that did not join the monitor, and the monitor
-    /// thread. The one that finds it set runs [`finish`](Supervisor::finish).
+    /// Set by the first of two threads: the caller of [`end`](Supervisor::end) that did not join the monitor, and the
+    /// monitor. The thread that finds it set runs [`finish`](Supervisor::finish).
     one_has_ended: AtomicBool,
 }
 
-/// The state, locked. Lanes that got jobs are rung right before the lock is released, so all jobs that were posted
-/// under one lock cost one look at whether their lane sleeps.
+/// The locked state. Lanes that got jobs are rung right before the lock is released, so for all jobs that were posted
+/// under one lock it is checked only once whether their lane sleeps.
 #[derive(Debug)]
 pub(super) struct Locked<'a> {
     state: MutexGuard<'a, EngineState>,
@@ -106,7 +105,7 @@ impl Supervisor {
         settings: Settings,
         tracer: Option<TraceOwner>,
     ) -> Self {
-        // Limiters ring it for jobs that wait for a permit.
+        // Limiters ring it when they call a job of this engine.
         state.permit_waiters.set_monitor(&monitor_event);
         arena.signal_unused(&monitor_event);
         Self {
@@ -132,13 +131,13 @@ impl Supervisor {
 
     /// # Panics
     ///
-    /// In a copy of the process: its locks and links are those of the original, which does not know of the copy. And
-    /// where code of the program is called with the lock held: it would deadlock.
+    /// In a forked process: its locks and links are those of the original process. And in code of the program that is
+    /// called while the lock is held: it would deadlock.
     #[cfg_attr(feature = "points", track_caller)]
     pub(super) fn lock(&self) -> Locked<'_> {
         self.process.assert_current();
         assert_not_reading();
-        // A panic with the lock held is a defect of this crate; the state is still the best there is.
+        // A panic under the lock is a bug of this crate; the state is still the best there is.
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         Locked {
             state,
@@ -147,9 +146,9 @@ impl Supervisor {
         }
     }
 
-    /// Releases the lock, and rings the monitor and calls wakers where that is due. First handles ends of jobs that
-    /// graphs have not processed, whatever caused them: no other thread might take the lock for long. Of very many, some
-    /// at a time, so that other threads need not wait for all.
+    /// Releases the lock, and rings the monitor and calls wakers if that is due. First processes the ends of jobs that
+    /// runs have not processed, because other threads might not take the lock for long. If there are very many,
+    /// releases the lock between batches for other threads.
     #[inline]
     pub(super) fn unlock<'a>(&'a self, mut state: Locked<'a>) {
         while state.runs.has_unhandled_ends() {
@@ -171,23 +170,23 @@ impl Supervisor {
         wake_all(wakers);
     }
 
-    /// Cores that this process may run on, with container limits, as they were at the first call.
+    /// Number of cores that this process may run on, with container limits, determined at the first call.
     pub(super) fn cores(&self) -> usize {
         *self.cores.get_or_init(crate::sys::limits::cores)
     }
 
     /// Wakes the monitor.
     pub(super) fn ring(&self) {
-        // Fails only for a bad descriptor, and this one is open as long as `self`.
+        // Fails only for a bad descriptor; this descriptor is open as long as `self`.
         let _ = self.monitor_event.ring();
     }
 
-    /// What the monitor sleeps on.
+    /// The eventfd on which the monitor sleeps.
     pub(super) fn monitor_event(&self) -> &EventFd {
         &self.monitor_event
     }
 
-    /// Reports a handshake that failed to the monitor.
+    /// Reports a failed handshake to the monitor.
     pub(super) fn refused(&self, refusal: Refusal) {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         refusals.push(refusal);
@@ -195,7 +194,7 @@ impl Supervisor {
         self.ring();
     }
 
-    /// Takes the handshakes that failed since the last call.
+    /// Takes the handshakes that have failed since the last call.
     pub(super) fn take_refusals(&self) -> Vec<Refusal> {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut refusals)
@@ -207,18 +206,18 @@ impl Supervisor {
         looks.look(progress);
     }
 
-    /// Whether the other one of those that may end last has ended before: see `one_has_ended`.
+    /// Returns true if this is the second call, so the caller has to finish the engine: see `one_has_ended`.
     pub(super) fn ends_last(&self) -> bool {
-        // AcqRel: each of the two sees what the other did before its own call.
+        // AcqRel: the second caller sees everything that the first did before its call.
         self.one_has_ended.swap(true, Ordering::AcqRel)
     }
 
-    /// Completes the trace: nothing happens any more.
+    /// Completes the trace. No event follows.
     pub(crate) fn end_trace(&self) {
         drop(self.owner().take());
     }
 
-    /// Whether there is a ceiling on bytes in flight, so that jobs may have to wait for admission.
+    /// Returns true if there is a ceiling on bytes in flight, so that jobs may have to wait for admission.
     pub(crate) fn has_ceiling(&self) -> bool {
         self.settings.memory.admission > 0
     }
@@ -227,7 +226,7 @@ impl Supervisor {
         self.tracer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The trace, while there is one.
+    /// The trace of the engine, if it has one now.
     pub(crate) fn tracer(&self) -> Option<Arc<Tracer>> {
         self.owner().as_ref().map(|owner| Arc::clone(&owner.0))
     }
@@ -237,18 +236,18 @@ impl Supervisor {
         self.settings.sandboxed
     }
 
-    /// What sandboxes the workers, if they are.
+    /// The sandbox features of the workers, if they are sandboxed.
     #[cfg(feature = "sandbox")]
     pub(crate) fn sandbox_features(&self) -> Option<SandboxFeatures> {
         self.is_sandboxed().then_some(self.settings.kernel)
     }
 
-    /// Jobs that may run at the same time: lanes of active workers.
+    /// Number of jobs that may run at the same time: the lanes of active workers.
     pub(crate) fn active_lanes(&self) -> usize {
         self.active_workers() * usize::from(self.settings.lanes)
     }
 
-    /// Workers that may be active at the same time.
+    /// Number of workers that may be active at the same time.
     pub(crate) fn active_workers(&self) -> usize {
         self.settings.active_workers().into()
     }
@@ -258,14 +257,14 @@ impl Supervisor {
         self.settings.workers.into()
     }
 
-    /// Whether this process is a copy (by `fork`) of the one that owns the engine. What is dropped here is not dropped
-    /// there.
+    /// Returns true in a forked copy of the process that owns the engine. Dropping handles there has no effect on the
+    /// engine.
     pub(crate) fn is_copy(&self) -> bool {
         !self.process.is_current()
     }
 
-    /// Takes a permit to spin, if there are fewer spinning threads than spare cores. To be followed by
-    /// [`done_spinning`](Supervisor::done_spinning).
+    /// Takes a permit to spin, if there are fewer spinning threads than spare cores. Then
+    /// [`done_spinning`](Supervisor::done_spinning) must be called.
     pub(super) fn may_spin(&self) -> bool {
         let spare = self.cores() - 1;
         // Relaxed: a count of permits, which guards no memory.
@@ -284,7 +283,7 @@ impl Supervisor {
 
 #[cfg(any(test, feature = "points"))]
 impl Supervisor {
-    /// Takes the machine for one with this many cores: with one, no thread spins.
+    /// Overrides the number of cores: with one core, no thread spins.
     pub(super) fn assume_cores(&self, cores: usize) {
         self.cores.get_or_init(|| cores);
     }

@@ -1,5 +1,6 @@
-//! Ending an engine. Whatever ends it closes the state and rings the monitor, which stops the workers and answers what
-//! is left. The last of those involved runs `finish`. A thread that finds another one ending the engine waits for that.
+//! Ends an engine. The thread that ends it closes the state and rings the monitor, which stops the workers and answers
+//! the remaining jobs. The last thread involved runs `finish`. A thread that finds that another one is ending the
+//! engine waits for it.
 
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,8 +15,8 @@ use crate::sys::clock;
 const MONITOR_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Supervisor {
-    /// Ends the engine, and waits for that. Without the handle of the monitor thread another thread is ending it, or
-    /// has ended it.
+    /// Ends the engine and waits for the end. If `monitor` is `None`, another thread is ending the engine or has ended
+    /// it.
     pub(crate) fn end(&self, monitor: Option<JoinHandle<()>>, how: Closing) {
         self.end_by(monitor, how, None);
     }
@@ -26,7 +27,7 @@ impl Supervisor {
         }
         let Some(monitor) = monitor else {
             self.close(how, drains_until);
-            // A monitor would wait for itself.
+            // A monitor thread would wait for itself.
             if !monitor::is_here() {
                 self.end.wait();
             }
@@ -47,8 +48,8 @@ impl Supervisor {
         self.finish();
     }
 
-    /// As [`end`](Supervisor::end) with [`Closing::Drain`], but for at most `limit`, and then with [`Closing::Now`].
-    /// Returns whether everything was finished in time.
+    /// Like [`end`](Supervisor::end) with [`Closing::Drain`] for at most `limit`, then with [`Closing::Now`]. Returns
+    /// true if all jobs were finished in time.
     pub(crate) fn end_within(&self, monitor: Option<JoinHandle<()>>, limit: Duration) -> bool {
         if self.is_copy() {
             return true;
@@ -62,7 +63,8 @@ impl Supervisor {
         drained
     }
 
-    /// Does what is left to do when the monitor has ended.
+    /// Flushes the output, retires the arena, completes the trace and wakes threads that wait for the end. Called after
+    /// the monitor has ended.
     pub(super) fn finish(&self) {
         self.log.close();
         self.arena.retire();
@@ -71,8 +73,8 @@ impl Supervisor {
         self.end.set();
     }
 
-    /// Hands over to the sink what workers have printed. Waits neither for a call of the sink that takes too long, nor
-    /// for itself on the monitor's or the sink's thread.
+    /// Passes all that workers have printed to the sink. Does not wait for a call of the sink that takes too long, nor
+    /// on the monitor's or the sink's own thread.
     pub(crate) fn flush_logs(&self) {
         if self.is_copy() {
             return;
@@ -83,16 +85,16 @@ impl Supervisor {
         self.log.flush();
     }
 
-    /// Closes the engine. The monitor does the rest.
+    /// Closes the engine. The monitor stops the workers and answers the jobs.
     pub(super) fn close(&self, how: Closing, drains_until: Option<Instant>) {
         let mut state = self.lock();
         state.lifecycle.close(how, drains_until);
-        // No further attempts from here on.
+        // From now on there are no further attempts.
         state.fail_waiting(&JobErrorKind::ShutDown);
         state.lose_idle_actors();
         let wakers = state.admission.as_mut().map(|all| all.take_wakers());
         state.waiters.call(wakers.into_iter().flatten());
-        // What waited behind them may be admitted.
+        // Jobs that waited for these may be admitted.
         state.settle_dependents();
         self.unlock(state);
         self.ring();

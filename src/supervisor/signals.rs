@@ -1,20 +1,21 @@
-//! What the monitor has been asked for since it slept last.
+//! Requests to the monitor since it slept last.
 
 use std::time::Instant;
 
-/// Requests to the monitor, set under the engine's lock. The thread that releases the lock rings the monitor if one of
-/// them calls for it.
+/// Requests to the monitor, set under the engine's lock. The thread that releases the lock rings the monitor if a
+/// request requires it.
 #[derive(Debug, Default)]
 pub(super) struct MonitorSignals {
-    /// The monitor is rung when the lock is released.
+    /// Whether the monitor is rung when the lock is released.
     calls: bool,
-    /// A job had already ended when its end was to be reported: the monitor drains its lane before it blocks.
+    /// Whether a job had already ended when notice of its end was requested: the monitor drains the lanes before it
+    /// blocks.
     looks_again: bool,
-    /// The monitor looks at memory a few times a second.
+    /// Whether the monitor checks memory a few times a second.
     watches_memory: bool,
-    /// The monitor looks every millisecond whether work is spread badly.
+    /// Whether the monitor checks every millisecond whether jobs are spread badly.
     ticks: bool,
-    /// When the monitor wakes up at the latest, while it sleeps; `None`: when it is rung.
+    /// While the monitor sleeps: when it wakes up at the latest. `None`: only when it is rung.
     wakes_at: Option<Instant>,
 }
 
@@ -31,38 +32,38 @@ impl MonitorSignals {
         self.calls |= wanted;
     }
 
-    /// Rings the monitor if it would sleep longer than until `at`.
+    /// Rings the monitor if it would sleep beyond `at`.
     pub(super) fn call_at(&mut self, at: Option<Instant>) {
         if let Some(at) = at {
             self.call_before(at);
         }
     }
 
-    /// Calls the monitor, unless it wakes before that time anyway.
+    /// Calls the monitor, unless it wakes up before `at` anyway.
     pub(super) fn call_before(&mut self, at: Instant) {
         if self.wakes_at.is_none_or(|wakes_at| at < wakes_at) {
             self.calls = true;
         }
     }
 
-    /// Whether the monitor is to be rung. The request is done with that.
+    /// Returns whether the monitor has to be rung, and clears the request.
     #[inline]
     pub(super) fn take_call(&mut self) -> bool {
         std::mem::take(&mut self.calls)
     }
 
-    /// Has the monitor drain all lanes once more before it blocks.
+    /// Makes the monitor drain all lanes once more before it blocks.
     pub(super) fn look_again(&mut self) {
         self.looks_again = true;
         self.calls = true;
     }
 
-    /// Whether the monitor is to drain once more. The request is done with that.
+    /// Returns whether the monitor has to drain once more, and clears the request.
     pub(super) fn take_look_again(&mut self) -> bool {
         std::mem::take(&mut self.looks_again)
     }
 
-    /// Has the monitor watch memory, because the calling thread is about to leave jobs to the engine.
+    /// Makes the monitor watch memory. Called by a thread that leaves jobs to the engine.
     #[inline]
     pub(super) fn watch_memory(&mut self) {
         if !self.watches_memory {
@@ -71,7 +72,7 @@ impl MonitorSignals {
         }
     }
 
-    /// Only for the memory watch: whether it goes on.
+    /// Only for the memory watch: sets whether it continues.
     pub(super) fn set_watches_memory(&mut self, watches: bool) {
         self.watches_memory = watches;
     }
@@ -82,7 +83,7 @@ impl MonitorSignals {
         self.ticks
     }
 
-    /// Has the monitor tick.
+    /// Makes the monitor tick.
     pub(super) fn start_ticking(&mut self) {
         if !self.ticks {
             self.ticks = true;
@@ -90,13 +91,13 @@ impl MonitorSignals {
         }
     }
 
-    /// Only for the monitor, which has looked: it ticks on while there is something to even out, and until a whole tick
-    /// has found nothing. Each start wakes it, and a stream of tiny jobs would start it often.
+    /// Only for the monitor, after a check: it continues to tick while there are jobs to move, and until a whole tick
+    /// has found none. Each start of ticking wakes the monitor, and a stream of tiny jobs would start it often.
     pub(super) fn keep_ticking(&mut self, found: bool, whole_tick: bool) {
         self.ticks = found || (self.ticks && !whole_tick);
     }
 
-    /// Only for the monitor: it is about to sleep, at most until `wakes_at`.
+    /// Only for the monitor: records that it is about to sleep until `wakes_at` at the latest.
     pub(super) fn sleeps_until(&mut self, wakes_at: Option<Instant>) {
         self.wakes_at = wakes_at;
     }

@@ -9,7 +9,7 @@ use super::stats::{KernelStats, Progress, Stats, WorkerStats};
 use super::worker::{Status, Worker};
 
 impl EngineState {
-    /// Statistics of all kernels, in the order in which they were first submitted, and the number of jobs that run.
+    /// Statistics of all kernels, in the order of their first jobs, and the number of jobs that run.
     pub(super) fn kernel_stats(&self) -> (Vec<KernelStats>, usize) {
         let mut running = 0;
         let mut stats = self.kernels.stats();
@@ -27,7 +27,7 @@ impl EngineState {
 }
 
 impl Supervisor {
-    /// Why no job can run any more, if so.
+    /// Why no job can run any more, if the engine is broken.
     pub(crate) fn broken(&self) -> Option<String> {
         self.lock().lifecycle.broken().cloned()
     }
@@ -69,7 +69,7 @@ impl Supervisor {
             waiting: state.timers.attempts().count() + state.runs.waiting_parents(),
             limited: state.permit_waiters.len(),
             open: state.lanes.open(),
-            // A graph has a record of its own.
+            // A graph has a record that belongs to no job.
             untaken: state.records.live() - state.runs.graph_count(),
             memory_short: state.scheduler.is_low_on_memory(),
             admitted: state
@@ -91,7 +91,7 @@ impl Supervisor {
         let waiting = (state.timers.attempts().count() + state.runs.waiting_parents()) as u64;
         let limited = state.permit_waiters.len() as u64;
         let open = state.lanes.open() as u64;
-        // Jobs that have left their lanes and are answered when the exit of their worker is confirmed.
+        // Also counts jobs that have left their lanes and are answered when the exit of their worker is confirmed.
         let reasons = state.workers.iter().flat_map(Worker::kill_reasons);
         let awaiting_exit = reasons
             .filter(|&&(record, _)| record != NO_RECORD && !state.lanes.hold(record))

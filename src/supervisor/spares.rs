@@ -1,7 +1,8 @@
-//! Spares: workers that are ready before another one ends, so that the next job does not wait for the start of a process.
+//! Spares: workers that are ready before another worker ends, so that the next job does not wait for a process to
+//! start.
 //!
-//! An engine has more workers than may be active. A worker is *active* while its status is `Ready` or `Leaving`: from the
-//! time it may get a job until its exit is confirmed. The README states what always holds.
+//! An engine has more workers than may be active. A worker is *active* while its status is `Ready` or `Leaving`: from
+//! the time it may get a job until its exit is confirmed. The README states the invariants.
 
 use std::time::Instant;
 
@@ -9,28 +10,28 @@ use super::state::EngineState;
 use super::worker::{Status, missing, with_status};
 
 impl EngineState {
-    /// The workers that are to be started now: those that are missing among the active ones; and the spares, once none
-    /// of those is missing.
+    /// The workers to start now: replacements for missing active workers, and the spares once no active worker is
+    /// missing.
     pub(super) fn to_start(&self, now: Instant) -> Vec<usize> {
         let (absent, most) = self.absent();
         let mut due: Vec<usize> = absent
             .filter(|(_, not_before)| not_before.is_none_or(|at| at <= now))
             .map(|(worker, _)| worker)
             .collect();
-        // One that fails to start takes turns with the others.
+        // A worker that fails to start takes turns with the others.
         due.sort_by_key(|&worker| self.workers[worker].failed_starts().len());
         due.truncate(most);
         due
     }
 
-    /// When the next worker is to be started.
+    /// When the next worker has to be started.
     pub(super) fn next_start(&self, now: Instant) -> Option<Instant> {
         let (absent, most) = self.absent();
         let times = absent.map(|(_, not_before)| not_before.unwrap_or(now));
         times.min().filter(|_| most > 0)
     }
 
-    /// The workers without a process, with the time from which they may be started; and how many of them may be started
+    /// The workers without a process, with the time from which each may be started; and how many of them may be started
     /// before others have become ready.
     fn absent(&self) -> (impl Iterator<Item = (usize, Option<Instant>)>, usize) {
         let workers = self.workers.iter().enumerate();
@@ -94,7 +95,7 @@ mod tests {
             state.set_status(spare, Status::Spare);
         }
         assert_eq!((look(&state), state.lanes.ready()), ("RRSS".into(), 2));
-        // It is active until its exit is confirmed.
+        // The worker is active until its exit is confirmed.
         state.set_status(0, Status::Leaving);
         assert_eq!((look(&state), state.lanes.ready()), ("LRSS".into(), 1));
         state.set_status(0, ABSENT);

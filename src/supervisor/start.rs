@@ -1,4 +1,4 @@
-//! Starting an engine.
+//! Starts an engine.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -44,7 +44,7 @@ pub(crate) fn start(
     let shared = Supervisor::new(arena, cells, parking, event, state, settings, tracer);
     let shared = Arc::new(shared);
     let monitor = monitor::spawn(Arc::clone(&shared)).map_err(StartError::System)?;
-    // While the programs of the workers are loaded.
+    // Runs while the programs of the workers are loaded.
     let cores = shared.cores();
     let mut state = shared.lock();
     let lanes = state.active_lanes();
@@ -63,7 +63,7 @@ pub(crate) fn start(
     Ok((shared, monitor))
 }
 
-/// The state of an engine whose workers are about to start.
+/// The initial state of an engine, before its workers start.
 fn state_of(
     arena: Arc<Arena>,
     parking: Arc<Parking>,

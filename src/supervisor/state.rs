@@ -1,4 +1,4 @@
-//! The state of an engine, behind one lock.
+//! The state of an engine, protected by one lock.
 
 use std::sync::Arc;
 
@@ -29,10 +29,10 @@ use super::worker::{Status, Worker, missing, with_status};
 use crate::arena::Arena;
 use crate::link::Reply;
 
-/// The state of an engine: parts that each own their fields. What involves several parts is a method here, in the file
-/// of its topic.
+/// The state of an engine. Each part owns its fields. An operation on several parts is a method of this type, in the
+/// file of its topic.
 ///
-/// All methods are called with the lock held. None of them blocks, except for a system call that wakes a thread.
+/// All methods are called under the lock. None of them blocks, except for a system call that wakes a thread.
 #[derive(Debug)]
 pub(super) struct EngineState {
     pub(super) arena: Arc<Arena>,
@@ -40,31 +40,31 @@ pub(super) struct EngineState {
     pub(super) lifecycle: Lifecycle,
     pub(super) monitor: MonitorSignals,
     pub(super) waiters: Waiters,
-    /// Every job whose answer has not been taken.
+    /// The records of all jobs whose answers were not taken.
     pub(super) records: JobTable,
     pub(super) kernels: Kernels,
     pub(super) groups: Groups,
     pub(super) workers: Vec<Worker>,
     pub(super) lanes: Lanes,
     pub(super) scheduler: Scheduler,
-    /// What waits for a lane.
+    /// The jobs and actors that wait for a lane.
     pub(super) queue: Queue,
-    /// What is due at a certain time: among others the next attempts of jobs.
+    /// What is due at a certain time, such as the next attempts of jobs.
     pub(super) timers: Timers,
-    /// Jobs that wait for a permit of their limiter.
+    /// The jobs that wait for a permit of their limiter.
     pub(super) permit_waiters: WaitingJobs,
-    /// States that stay in their workers.
+    /// The actors, whose states stay in their workers.
     pub(super) actors: Actors,
-    /// Jobs that wait for other jobs.
+    /// The runs of jobs that depend on other jobs.
     pub(super) runs: Runs,
     /// The ceiling on bytes in flight, if there is one.
     pub(super) admission: Option<Box<Admission>>,
-    /// Calls of maps that the monitor sends while their iterators run.
+    /// The calls of maps that the monitor submits while their iterators run.
     pub(super) pending_batches: PendingBatches,
     pub(super) suspicion: Suspicion,
     pub(super) counts: JobCounts,
     pub(super) trace: Trace,
-    /// Values that the monitor is to copy.
+    /// The values that the monitor has to copy.
     #[cfg(feature = "sandbox")]
     pub(super) uncopied: Uncopieds,
     /// The reply that was drained last.
@@ -108,7 +108,7 @@ impl EngineState {
         }
     }
 
-    /// Whether the engine closes by [`Closing::Drain`] and everything is done.
+    /// Returns true if the engine closes by [`Closing::Drain`] and all jobs are done.
     pub(super) fn is_drained(&self) -> bool {
         self.lifecycle.closing() == Closing::Drain
             && self.lanes.open() == 0
@@ -119,7 +119,7 @@ impl EngineState {
             && !self.runs.has_pending_work()
     }
 
-    /// Whether values wait for the monitor to copy them.
+    /// Returns true if values wait for the monitor to copy them.
     pub(super) fn has_uncopied(&self) -> bool {
         #[cfg(feature = "sandbox")]
         return !self.uncopied.is_empty();
@@ -133,7 +133,7 @@ impl EngineState {
         }
     }
 
-    /// Whether there is, or may be, something for a worker to do.
+    /// Returns true if a worker has, or may get, something to do.
     pub(super) fn needs_workers(&self) -> bool {
         let asked_for = match self.lifecycle.closing() {
             Closing::No => true,
@@ -145,13 +145,13 @@ impl EngineState {
         asked_for && !self.lifecycle.is_stopping() && self.lifecycle.broken().is_none()
     }
 
-    /// Lanes of the workers that may be active at the same time.
+    /// Number of lanes of the workers that may be active at the same time.
     pub(super) fn active_lanes(&self) -> usize {
         self.config.active_workers() * self.lanes.per_worker()
     }
 
-    /// Moves a worker to another status, and makes its lanes take jobs or not. Spares become ready as far as workers
-    /// that may be active are missing.
+    /// Sets the status of a worker, and whether its lanes accept jobs. Makes spares ready if fewer workers are active
+    /// than may be.
     pub(super) fn set_status(&mut self, worker: usize, status: Status) {
         self.workers[worker].move_to(status);
         self.lanes.set_ready(worker, status == Status::Ready);

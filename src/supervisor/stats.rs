@@ -11,25 +11,26 @@ use crate::arena::ArenaStats;
 pub struct WorkerStats {
     /// Process id, 0 while there is no process.
     pub pid: u32,
-    /// Whether it takes jobs.
+    /// Whether it accepts jobs.
     pub ready: bool,
     /// Whether it is ready but gets no jobs until another worker has ended: see
     /// [`Builder::spares`](crate::engine::Builder::spares).
     pub spare: bool,
-    /// Jobs finished since the engine was built, by all processes of this worker.
+    /// Number of jobs that all processes of this worker have finished since the engine was built.
     pub jobs: u64,
-    /// Jobs it holds now, both running and queued in its lanes.
+    /// Number of jobs in its lanes now, both running and waiting.
     pub open: usize,
-    /// How often its process died and was replaced.
+    /// The number of times that its process died and was replaced.
     pub restarts: u64,
-    /// How often its process was replaced because it had served long enough or had grown too large.
+    /// The number of times that its process was replaced because it had served long enough or had grown too large.
     pub recycled: u64,
-    /// Bytes of the arena granted to it and not yet filled with results: part of what is [in
-    /// use](crate::engine::ArenaStats::in_use), and freed when its process ends.
+    /// Bytes of the arena that are granted to it and not filled with results yet. They are part of the bytes [in
+    /// use](crate::engine::ArenaStats::in_use), and are freed when its process ends.
     pub granted: u64,
-    /// Bytes of arrays that its jobs have left behind and that it still refers to, if the engine
-    /// [allows](crate::engine::Builder::retain_escaped) that. They stay in use until their last handle there is dropped
-    /// or the process ends. An array that was passed to the job counts as a whole, also if the program holds it too.
+    /// Bytes of arrays whose handles in the worker outlive their job, if the engine
+    /// [allows](crate::engine::Builder::retain_escaped) that. They stay in use until their last handle in the worker is
+    /// dropped or the process ends. An array that was an argument of the job counts as a whole, even if the program has
+    /// it too.
     pub retained: u64,
 }
 
@@ -37,23 +38,24 @@ pub struct WorkerStats {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KernelStats {
-    /// Its name, as returned by [`std::any::type_name`], or the [name](crate::JobOptions::name) that the program has given
-    /// it.
+    /// Its name, as returned by [`std::any::type_name`], or the [name](crate::JobOptions::name) that the program has
+    /// set.
     pub name: &'static str,
-    /// Calls that ended in a worker, with a value or without. A chain of nodes that ran as one job counts once for each
-    /// of its nodes.
+    /// Number of calls that ended in a worker, with a value or without. A chain of nodes that ran as one job counts
+    /// once for each of its nodes.
     pub calls: u64,
-    /// Calls that gave no value.
+    /// Number of calls that ended without a value.
     pub failures: u64,
-    /// Time spent in the kernel by all calls together. In a chain of nodes that ran as one job, up to eight nodes are
-    /// measured each. A longer chain is measured in eighths, and a failed one as a whole; their nodes get equal parts.
+    /// Time that all calls together spent in the kernel. Of a chain of up to eight nodes that ran as one job, each node
+    /// is measured. A longer chain is measured in eighths, and a failed chain as a whole; the time is divided equally
+    /// among the nodes.
     pub total: Duration,
-    /// Expected duration of the next call that is a job of its own: a moving average, 250 µs before the first has
+    /// Expected duration of the next call that is a job of its own: a moving average, 250 µs before the first call has
     /// ended. Calls longer than 4.3 s count as 4.3 s. An inline engine returns the mean of all calls.
     pub expected: Duration,
-    /// Bytes of fresh arrays in its results, all calls together. What passes between nodes of a chain does not count.
+    /// Bytes of fresh arrays in the results of all calls. Values passed between nodes of a chain do not count.
     pub bytes: u64,
-    /// Lanes that run it now, or are about to.
+    /// Number of lanes that run it now, or are about to.
     pub running: usize,
 }
 
@@ -65,17 +67,17 @@ pub struct Stats {
     pub arena: ArenaStats,
     /// The workers.
     pub workers: Vec<WorkerStats>,
-    /// The kernels that were submitted so far.
+    /// The kernels whose jobs were submitted so far.
     pub kernels: Vec<KernelStats>,
-    /// Jobs that no worker has yet.
+    /// Number of jobs that are on no worker's lane yet.
     pub queued: usize,
-    /// Jobs that wait for their next attempt, and jobs that wait for jobs that they have [spawned](crate::Spawn).
+    /// Number of jobs that wait for their next attempt, or for jobs that they have [spawned](crate::Spawn).
     pub waiting: usize,
-    /// Jobs that wait for a permit of their [`Limiter`](crate::Limiter).
+    /// Number of jobs that wait for a permit of their [`Limiter`](crate::Limiter).
     pub limited: usize,
-    /// Jobs that workers hold.
+    /// Number of jobs on workers' lanes.
     pub open: usize,
-    /// Jobs whose answer has not been taken, whether they have ended or not.
+    /// Number of jobs whose answer was not taken, whether they have ended or not.
     pub untaken: usize,
     /// Whether so little memory is left on the machine or in the container that jobs run one at a time.
     pub memory_short: bool,
@@ -85,7 +87,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// How often a worker died and was replaced: the sum over all [`workers`](Self::workers).
+    /// The number of times that a worker died and was replaced: the sum over all [`workers`](Self::workers).
     ///
     /// ```standalone_crate
     /// fn crash() {
@@ -104,74 +106,75 @@ impl Stats {
         self.workers.iter().map(|worker| worker.restarts).sum()
     }
 
-    /// Bytes of arrays that jobs have left behind in workers: the sum over all [`workers`](Self::workers).
+    /// Bytes of arrays whose handles in workers outlive their job: the sum over all [`workers`](Self::workers).
     pub fn retained(&self) -> u64 {
         self.workers.iter().map(|worker| worker.retained).sum()
     }
 
-    /// How often a worker was replaced because it had served long enough or had grown too large.
+    /// The number of times that a worker was replaced because it had served long enough or had grown too large.
     pub fn recycled(&self) -> u64 {
         self.workers.iter().map(|worker| worker.recycled).sum()
     }
 }
 
-/// How far back looks count for the rate.
+/// The age up to which earlier counts are used for the rate.
 const LOOK_BACK: Duration = Duration::from_secs(5);
 
-/// Looks that are remembered for it.
+/// The number of earlier counts that are stored for the rate.
 const LOOKS: usize = 64;
 
 /// The progress of an engine at one moment: [`Engine::progress`](crate::Engine::progress).
 ///
-/// Every submitted job is in one of `queued`, `waiting`, `limited`, `ahead`, `running`, `done`, `failed` and
+/// Every submitted job is in exactly one of `queued`, `waiting`, `limited`, `ahead`, `running`, `done`, `failed` and
 /// `cancelled`.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Jobs submitted since the engine was built.
+    /// Number of jobs submitted since the engine was built.
     pub submitted: u64,
-    /// Jobs that running graphs will submit when their inputs are there. They are in none of the other counts.
+    /// Number of jobs that running graphs will submit when their inputs are ready. They are in none of the other
+    /// counts.
     pub planned: u64,
-    /// Jobs that no worker has yet.
+    /// Number of jobs that are on no worker's lane yet.
     pub queued: u64,
-    /// Jobs that wait for their next attempt, and jobs that wait for jobs that they have [spawned](crate::Spawn).
+    /// Number of jobs that wait for their next attempt, or for jobs that they have [spawned](crate::Spawn).
     pub waiting: u64,
-    /// Jobs that wait for a permit of their [`Limiter`](crate::Limiter).
+    /// Number of jobs that wait for a permit of their [`Limiter`](crate::Limiter).
     pub limited: u64,
-    /// Jobs that a worker holds behind the one that it runs.
+    /// Number of jobs on a lane that wait for the job that the lane runs.
     pub ahead: u64,
-    /// Jobs that run, or are about to: one for each lane that has jobs.
+    /// Number of jobs that run, or are about to: one for each lane that has jobs.
     pub running: u64,
-    /// Jobs that gave a value.
+    /// Number of jobs that returned a value.
     pub done: u64,
-    /// Jobs that gave no value, except for cancelled ones.
+    /// Number of jobs that ended without a value, except cancelled jobs.
     pub failed: u64,
-    /// Jobs that were cancelled or dropped before they began, or ended by [`Job::kill`](crate::Job::kill).
+    /// Number of jobs that were cancelled or dropped before they began, or ended by [`Job::kill`](crate::Job::kill).
     pub cancelled: u64,
     /// Bytes of fresh arrays in results so far.
     pub bytes: u64,
-    /// Jobs per second that ended in the last five seconds or so. More exactly: since the call about five seconds ago,
-    /// or else since the last call before that or since the engine was built.
+    /// Jobs per second that ended in about the last five seconds. More exactly: since the call about five seconds ago,
+    /// or else since the last earlier call, or since the engine was built.
     pub rate: f64,
     /// Time since the engine was built.
     pub elapsed: Duration,
-    /// The kernels that were submitted so far.
+    /// The kernels whose jobs were submitted so far.
     pub kernels: Vec<KernelStats>,
 }
 
 impl Progress {
-    /// Jobs that have ended.
+    /// Number of jobs that have ended.
     pub fn ended(&self) -> u64 {
         self.done + self.failed + self.cancelled
     }
 
-    /// Jobs that were submitted and have not ended, and those that graphs will submit.
+    /// Number of jobs that were submitted and have not ended, and of jobs that graphs will submit.
     pub fn left(&self) -> u64 {
         self.submitted - self.ended() + self.planned
     }
 
-    /// Time until those that are [`left`](Progress::left) have ended, at the present [`rate`](Progress::rate). `None`
-    /// while the rate is 0.
+    /// Time until the jobs that are [`left`](Progress::left) have ended, at the present [`rate`](Progress::rate).
+    /// `None` while the rate is 0.
     pub fn time_left(&self) -> Option<Duration> {
         match self.left() {
             0 => Some(Duration::ZERO),
@@ -180,7 +183,7 @@ impl Progress {
     }
 }
 
-/// Earlier looks: their time, and how many jobs had ended.
+/// Earlier counts: their time, and the number of jobs that had ended.
 #[derive(Debug)]
 pub(crate) struct RateMeter {
     born: Instant,
@@ -196,17 +199,17 @@ impl RateMeter {
         }
     }
 
-    /// Looks: fills in the age and the rate.
+    /// Adds the present count, and fills in the age and the rate.
     pub(crate) fn look(&mut self, progress: &mut Progress) {
         let now = Instant::now();
         progress.elapsed = now.saturating_duration_since(self.born);
         progress.rate = self.rate(now, progress.ended());
     }
 
-    /// The rate, including this look.
+    /// The rate, including the present count.
     fn rate(&mut self, now: Instant, ended: u64) -> f64 {
         let old = |&(at, _): &(Instant, u64)| now.saturating_duration_since(at) > LOOK_BACK;
-        // A look that is too old is kept as long as there is no other.
+        // A count that is too old is used as long as there is no other.
         while self.looks.len() > 1 && self.looks.front().is_some_and(old) {
             self.looks.pop_front();
         }

@@ -1,4 +1,4 @@
-//! Taking a job: its record is filled, and the job is placed, queued, or refused with an answer.
+//! Submits jobs: fills a record, then places or queues the job, or answers it with a refusal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::kernel::KernelInfo;
 use crate::kernel::wire::{ArgWriter, Lease};
 use crate::link::{INLINE_WORDS, NOTICE, SPILLED, STAMPED, fence_after_queueing};
 
-/// Jobs that are queued between two looks at what lanes have finished.
+/// Number of queued jobs after which lanes are drained again.
 const LOOK_EVERY: usize = 32;
 
-/// Why a job cannot be taken, if so. It is boxed because the path of each job that is taken moves it.
+/// Why a job is refused, if it is. Boxed, because the value is moved for each job, and most are not refused.
 pub(super) type Refusal = Option<Box<JobErrorKind>>;
 
 #[cold]
@@ -28,7 +28,7 @@ pub(super) fn refuse(why: JobErrorKind) -> Refusal {
 }
 
 impl EngineState {
-    /// Takes a job of a handle or of a scope.
+    /// Submits a job of a handle or of a scope.
     #[inline]
     pub(super) fn submit(
         &mut self,
@@ -43,7 +43,7 @@ impl EngineState {
         id
     }
 
-    /// Fills a record for a job. Also returns why the job cannot be taken, if so.
+    /// Fills a record for a job. Also returns why the job is refused, if it is.
     #[inline(always)]
     pub(super) fn enter_record(
         &mut self,
@@ -70,8 +70,8 @@ impl EngineState {
         (id, refusal.or_else(|| self.refusal(kernel, owner)))
     }
 
-    /// Places a job whose record is filled, or queues the job, or answers the refusal. Jobs of actors go where their
-    /// state is instead: [`call_actor`](Self::call_actor).
+    /// Places or queues a job whose record is filled, or answers the refusal. Jobs of actors go to the lane of their
+    /// state instead: [`call_actor`](Self::call_actor).
     #[inline]
     pub(super) fn enter(&mut self, index: u32, refusal: Refusal, options: Option<&JobOptions>) {
         if let Some(why) = refusal {
@@ -80,7 +80,7 @@ impl EngineState {
         if let Some(options) = options
             && (self.is_too_late(index, options) || self.wait_for_permit(index))
         {
-            // It is answered, or its limiter decides when it continues.
+            // The job is answered, or its limiter decides when it continues.
             return;
         }
         let overtakes = self.scheduler.has_priorities() && self.overtake(index);
@@ -89,7 +89,7 @@ impl EngineState {
             if overtakes || !self.queue.is_clear() || !self.place(index) {
                 let record = self.records.at(index);
                 if self.runs.is_spawned(run) {
-                    // In front of all others: what was begun ends before more is begun, so few jobs wait at any time.
+                    // Ahead of all others: work that has begun ends before more is begun, so few jobs wait at any time.
                     self.queue.push_front(index, record);
                 } else {
                     self.queue.push_back(index, record);
@@ -104,7 +104,7 @@ impl EngineState {
                 self.place_after_drain(index);
             }
         } else {
-            // The lanes know already that jobs are queued, and ring before they run dry. Looking at them costs a cache
+            // The lanes know already that jobs are queued, and ring before they are empty. Checking them costs a cache
             // line each, so it is not done for every job.
             self.queue.push_back(index, self.records.at(index));
             if self.queue.len().is_multiple_of(LOOK_EVERY) {
@@ -121,14 +121,15 @@ impl EngineState {
         let record = self.records.at(index);
         record.policy = Some(Box::new(policy));
         if options.retries > 0 && options.retry_errors {
-            // No thread may be waiting for the job when an attempt fails, and the monitor has to start the next one.
+            // Possibly no thread waits for the job when an attempt fails, and the monitor has to start the next
+            // attempt.
             record.requests |= NOTICE;
             self.monitor.watch_memory();
         }
         self.scheduler.saw(options.priority);
     }
 
-    /// Answers a job whose deadline is zero: no worker has to be killed for it. Returns whether it did.
+    /// Answers a job whose deadline is zero, without killing a worker. Returns true if it was answered.
     pub(super) fn is_too_late(&mut self, index: u32, options: &JobOptions) -> bool {
         let Some(limit) = options.deadline.filter(Duration::is_zero) else {
             return false;
@@ -138,11 +139,11 @@ impl EngineState {
         true
     }
 
-    /// Moves the call of a job into its record. Returns the answer if the call cannot be made.
+    /// Moves the call of a job into its record. Returns why the job is refused, if it is.
     #[inline(always)]
     pub(super) fn write_call(&mut self, index: u32, call: &mut ArgWriter) -> Refusal {
         if call.has_files() {
-            // Calls that the engine makes for graphs; others had it done without the lock.
+            // For calls that the engine makes for graphs; other calls were spilled without the lock.
             let alloc = |len| self.arena.alloc(0, len, BlockPlacement::Packed);
             call.copy_files(must_copy_files(self.config.is_sandboxed()), alloc);
         }
@@ -153,7 +154,7 @@ impl EngineState {
         self.fill_specially(index, call)
     }
 
-    /// The same for a call that is traced or longer than a record.
+    /// Like [`write_call`](Self::write_call), for a call that is traced or longer than a record.
     #[cold]
     fn fill_specially(&mut self, index: u32, call: &mut ArgWriter) -> Refusal {
         if let Some(trace) = self.trace.get() {
@@ -169,7 +170,7 @@ impl EngineState {
 
     /// Places a job when no lane seems to have room: drains the lanes first.
     fn place_after_drain(&mut self, index: u32) {
-        // The job is in no queue yet, and a failure that is found now may cancel it with its group.
+        // The job is in no queue yet: a failure that is drained now may cancel it with its group.
         self.records.at(index).stage = Stage::Waiting;
         self.drain_busy();
         let record = self.records.at(index);
@@ -182,7 +183,7 @@ impl EngineState {
         }
     }
 
-    /// Queues a job until a lane has room: the first one that is queued.
+    /// Queues a job until a lane has room.
     #[cold]
     fn enqueue(&mut self, index: u32) {
         self.monitor.watch_memory();
@@ -200,7 +201,7 @@ impl EngineState {
             return refuse(JobErrorKind::Cancelled);
         }
         let closed = match owner {
-            // Graphs and spawned jobs that were begun are finished, unless everything ends now.
+            // Graphs and spawned jobs that have begun are finished, unless the engine closes at once.
             Owner::Unit { .. } => self.lifecycle.closes_now(),
             _ => self.lifecycle.closing() != Closing::No,
         };
@@ -210,7 +211,7 @@ impl EngineState {
         self.cannot_run(kernel)
     }
 
-    /// Why no worker can run this kernel: none is left, or the kernel is not part of the program.
+    /// Returns why no worker can run this kernel, if so: no worker is left, or the kernel is not part of the program.
     #[inline]
     pub(super) fn cannot_run(&mut self, kernel: u32) -> Refusal {
         if let Some(why) = self.lifecycle.broken() {
@@ -248,8 +249,8 @@ impl Supervisor {
         id
     }
 
-    /// Copies a call that is too long for a slot to where workers can read it. Not under the lock, since it may have to
-    /// wait for memory that another thread commits.
+    /// Copies a call that is too long for a slot into the arena, where workers can read it. Not under the lock, because
+    /// it may have to wait for memory that another thread commits.
     pub(super) fn spill(&self, call: &mut ArgWriter) {
         self.copy_files(call);
         if call.must_spill() {
@@ -259,7 +260,7 @@ impl Supervisor {
         }
     }
 
-    /// Copies arrays of stores that the workers cannot map into the arena. Not under the lock either.
+    /// Copies into the arena the arrays of stores that the workers cannot map. Not under the lock, for the same reason.
     pub(super) fn copy_files(&self, call: &mut ArgWriter) {
         if call.has_files() {
             call.copy_files(must_copy_files(self.is_sandboxed()), |len| {
@@ -268,7 +269,7 @@ impl Supervisor {
         }
     }
 
-    /// The same as `spill` for a caller that holds the lock.
+    /// Like [`spill`](Self::spill), for a caller that holds the lock: releases it meanwhile.
     #[inline]
     pub(super) fn spilled<'a>(&'a self, mut state: Locked<'a>, call: &mut ArgWriter) -> Locked<'a> {
         if call.must_spill() || call.has_files() {
@@ -279,8 +280,8 @@ impl Supervisor {
         state
     }
 
-    /// Allocates memory for an array. If there is none, takes what jobs have finished and tries again: their inputs are
-    /// free then.
+    /// Calls `alloc`, which allocates memory for an array. If there is no room, drains finished jobs, whose inputs are
+    /// then free, and tries again.
     pub(crate) fn with_room<T>(
         &self,
         alloc: impl Fn(&Arc<Arena>) -> Result<T, ArenaFull>,
@@ -292,7 +293,7 @@ impl Supervisor {
             self.unlock(state);
             let again = alloc(&self.arena);
             if again.is_err() && self.settings.retain.is_some() {
-                // What was released since a lane fell asleep is free for the next call.
+                // Wakes the lanes: memory that they have released while asleep is then free for the next call.
                 self.lock().lanes.ring_retaining();
             }
             again
@@ -300,14 +301,14 @@ impl Supervisor {
     }
 }
 
-/// Whether workers cannot open descriptors of this process: in a sandbox they open nothing, and Linux refuses it for a
-/// process that is not dumpable.
+/// Returns true if workers cannot open descriptors of this process: sandboxed workers open nothing, and Linux denies it
+/// for a process that is not dumpable.
 #[cold]
 fn must_copy_files(is_sandboxed: bool) -> bool {
     is_sandboxed || !crate::sys::process::is_dumpable()
 }
 
-/// Moves a call into its record. Returns false if more has to be done with it.
+/// Moves a call into its record. Returns false if the call needs the slow path.
 #[inline]
 fn fill(record: &mut Record, call: &mut ArgWriter, form: u32) -> bool {
     record.len = call.words().len() as u32;
@@ -347,7 +348,7 @@ fn fill_long(
     arena: &Arc<Arena>,
     sandboxed: bool,
 ) -> Refusal {
-    // The calls that the engine makes for graphs and spawned jobs were not spilled before the lock was taken.
+    // Calls that the engine makes for graphs and spawned jobs were not spilled before the lock was taken.
     let spilled = call.spilled.take();
     let block = match spilled.unwrap_or_else(|| arena.alloc_words(call.words())) {
         Ok(block) => block,

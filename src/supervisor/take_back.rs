@@ -1,4 +1,4 @@
-//! Taking jobs back from lanes that have not begun them.
+//! Takes back jobs that have not begun from lanes.
 
 use super::lane::NO_RECORD;
 use super::options::Priority;
@@ -7,12 +7,12 @@ use super::state::EngineState;
 use crate::link::Retract;
 
 impl EngineState {
-    /// Takes a job back from its slot, if it has not begun. Threads that sleep on the slot are woken and find the
+    /// Takes a job back from its slot, if it has not begun. Threads that sleep on the slot are woken and read the
     /// record.
     pub(super) fn take_back(&mut self, link: usize, position: u64) -> bool {
         let lane = &mut self.lanes[link];
-        // What a condemned lane says counts no more, and a kill reason may name this record. If the lane no longer
-        // holds the job, its worker is gone, and the recovery that handles its jobs one by one answers this one too.
+        // The state words of a condemned lane are not trusted, and a kill reason may name this record. If the job is no
+        // longer on the lane, its worker has exited, and recovery answers this job like the others.
         if lane.is_condemned() || !lane.holds(position) {
             return false;
         }
@@ -29,7 +29,7 @@ impl EngineState {
                     let word = lane.producer.cells().state(position).as_futex();
                     crate::sys::futex::wake(word, u32::MAX >> 1);
                 }
-                // The worker skips the slot when it gets there. If it sleeps it has to be woken.
+                // The worker skips the slot when it reaches it. If it sleeps, it has to be woken.
                 lane.producer.ring();
                 if lane.has_timed() {
                     self.watch(link);
@@ -40,18 +40,18 @@ impl EngineState {
         }
     }
 
-    /// Takes back all jobs behind this one. Returns false if one of them has begun.
+    /// Takes back all later jobs of the lane. Returns false if one of them has begun.
     pub(super) fn take_back_behind(&mut self, index: usize, position: u64) -> bool {
         let mut all = true;
         let mut back = Vec::new();
-        // Newest first: a job begins after all earlier ones.
+        // Newest first, because jobs begin in order.
         for behind in (position + 1..self.lanes[index].producer.tail()).rev() {
             let record = self.lanes[index].record_at(behind);
             if record == NO_RECORD {
                 continue;
             }
             if !self.take_back(index, behind) {
-                // This one has begun, and so have those before it.
+                // This job has begun, and so have all earlier ones.
                 all = false;
                 break;
             }
@@ -63,7 +63,7 @@ impl EngineState {
         all
     }
 
-    /// Takes back what these lanes have not begun, to the front of the queue, in order.
+    /// Takes back the unbegun jobs of these lanes to the front of the queue, in order.
     pub(super) fn reclaim(&mut self, lanes: impl Iterator<Item = usize>) {
         let mut back = Vec::new();
         for index in lanes {
@@ -86,8 +86,8 @@ impl EngineState {
         self.update_flags();
     }
 
-    /// Takes back what lanes hold unbegun with a lower priority than this job, which is about to be submitted. Not if
-    /// jobs of its priority or above are queued: that has been done for them. Returns whether something was taken back.
+    /// Takes back unbegun jobs of lower priority than this job, which is about to be submitted. Does nothing if jobs of
+    /// its priority or above are queued: then that was done already. Returns true if a job was taken back.
     #[cold]
     pub(super) fn overtake(&mut self, index: u32) -> bool {
         let priority = self.records.at(index).priority();
@@ -115,7 +115,7 @@ impl EngineState {
         !back.is_empty()
     }
 
-    /// Queues a job that was taken back, in front of the others.
+    /// Queues a job that was taken back at the front.
     pub(super) fn requeue(&mut self, index: u32) {
         let record = self.records.at(index);
         record.stage = Stage::Queued;

@@ -1,4 +1,4 @@
-//! The template of workers: a process that has loaded what all of them need, and is copied for each.
+//! The template of workers: a process that has loaded what all workers need, and that is forked for each worker.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -13,36 +13,36 @@ use crate::sys::pipe;
 use crate::sys::process::{self, Exit, PidFd, WatchPipe};
 use crate::worker::{MARK, Mark};
 
-/// How long the monitor waits for a copy. Linux makes one in milliseconds.
+/// How long the monitor waits for a fork of the template. Linux makes one in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long a template may take to end by itself when the engine has ended.
+/// How long a template may take to end on its own when the engine has ended.
 const GRACE: Duration = Duration::from_millis(500);
-/// After this many templates have ended without being asked to, there is no other.
+/// The number of templates that may end on their own; after that, workers are started separately.
 const MAX_ENDS: u32 = 3;
 
-/// Whether workers are copied from a template, and what it does.
+/// Whether workers are forked from a template, and the state of the template.
 #[derive(Debug)]
 pub(super) struct Templates {
     setup: Option<Arc<[u8]>>,
     now: Now,
-    /// Templates that have ended without being asked to.
+    /// Number of templates that have ended without being asked to.
     ends: u32,
-    /// There was a template. While another one loads, workers are started by themselves.
+    /// Whether there was a template. While another one loads, workers are started separately.
     had_one: bool,
 }
 
 #[derive(Debug)]
 enum Now {
-    /// There is none, and there will be one for the next worker.
+    /// There is no template. One is started before the next worker.
     Absent,
-    /// Workers that are missing wait until this time.
+    /// The template loads. Missing workers wait for it until this time.
     Loading(Template, Option<Instant>),
     Ready(Template),
-    /// Workers are started one by one.
+    /// No template is used any more: workers are started separately.
     GivenUp,
 }
 
-/// Why there will be no template from now on, if so.
+/// Why no template is used from now on, if that was just decided.
 pub(super) type GivenUp = Option<String>;
 
 impl Templates {
@@ -59,12 +59,12 @@ impl Templates {
         }
     }
 
-    /// Whether workers have to wait for the template, which is loading.
+    /// Returns true if workers have to wait for the template, which is loading.
     pub(super) fn is_awaited(&self) -> bool {
         matches!(self.now, Now::Loading(..)) && !self.had_one
     }
 
-    /// When loading takes too long.
+    /// When loading has taken too long.
     pub(super) fn until(&self) -> Option<Instant> {
         match self.now {
             Now::Loading(_, until) => until,
@@ -72,7 +72,7 @@ impl Templates {
         }
     }
 
-    /// The descriptors to poll: one readable when the template says something, one when it has ended.
+    /// The descriptors to poll: one is readable when the template has sent a message, the other when it has ended.
     pub(super) fn descriptors(&self) -> Option<[BorrowedFd<'_>; 2]> {
         match &self.now {
             Now::Loading(template, _) | Now::Ready(template) => {
@@ -82,12 +82,12 @@ impl Templates {
         }
     }
 
-    /// Whether a template has to be started before the next worker.
+    /// Returns true if a template has to be started before the next worker.
     pub(super) fn is_absent(&self) -> bool {
         matches!(self.now, Now::Absent)
     }
 
-    /// Starts the template. Only on the monitor thread, as workers.
+    /// Starts the template. Only on the monitor thread, like workers.
     pub(super) fn begin(
         &mut self,
         program: &ProgramSpec,
@@ -106,8 +106,8 @@ impl Templates {
         }
     }
 
-    /// Hears what the template says, or notices its end. The caller no longer polls its descriptors if it is another one
-    /// or none afterwards.
+    /// Handles a message of the template, or its end. If the template is another one or none afterwards, the caller
+    /// stops polling its descriptors.
     pub(super) fn hear(&mut self) -> GivenUp {
         match std::mem::replace(&mut self.now, Now::GivenUp) {
             Now::Loading(template, until) => match template.socket.hear() {
@@ -157,14 +157,15 @@ impl Templates {
         self.give_up(format!("it was not ready after {limit:?}"))
     }
 
-    /// Whatever ends by some time may take this much longer.
+    /// Postpones all time limits.
     pub(super) fn postpone(&mut self, by: Duration) {
         if let Now::Loading(_, Some(until)) = &mut self.now {
             *until = crate::sys::clock::postponed(*until, by);
         }
     }
 
-    /// Makes a copy that becomes the worker of this mark, a child of this process. `None`: it has to be started by itself.
+    /// Forks the template into the worker with this mark, a child of this process. Returns `None` if the worker has to
+    /// be started separately.
     pub(super) fn copy(
         &mut self,
         mark: &Mark,
@@ -174,7 +175,7 @@ impl Templates {
         let Now::Ready(template) = &mut self.now else {
             return None;
         };
-        // Otherwise two packets would be needed, which no one has asked for yet.
+        // More descriptors would need two packets, which is not supported.
         if fds.len() + STANDARD > MAX_FDS {
             return None;
         }
@@ -182,7 +183,7 @@ impl Templates {
         template.copy(&mark.to_string(), &all)
     }
 
-    /// Whether the last copy was not made because the template does not answer, so that it is to be ended.
+    /// Ends the template if it has not answered the last request.
     pub(super) fn end_silent(&mut self) -> GivenUp {
         match std::mem::replace(&mut self.now, Now::GivenUp) {
             Now::Ready(template) if template.failure.is_some() => self.lose(template),
@@ -232,14 +233,14 @@ fn text(exit: Exit) -> String {
     }
 }
 
-/// A process that workers are copied from.
+/// A process that workers are forked from.
 #[derive(Debug)]
 struct Template {
     process: PidFd,
     socket: TemplateSocket,
-    /// Requests without an answer, which there may be copies for.
+    /// Unanswered requests. The template may have forked for them.
     unanswered: Vec<u64>,
-    /// Why it is not asked again.
+    /// Why the template is not used again.
     failure: Option<&'static str>,
 }
 
@@ -247,10 +248,10 @@ impl Template {
     fn start(program: &ProgramSpec, watch: &WatchPipe, setup: &[u8]) -> crate::sys::Result<Self> {
         pipe::open_closed_standard()?;
         let (socket, theirs) = TemplateSocket::pair(PATIENCE)?;
-        // In the buffer of the socket, and a file: this thread does not wait.
+        // The setup fits the buffer of the socket, or is in a file, so this thread does not wait.
         socket.send_setup(setup)?;
         let nothing = pipe::open_null()?;
-        // What is loaded may print. Nothing but results goes to stdout.
+        // Code that is loaded may print. Only results go to stdout.
         let stderr = pipe::duplicate_standard(2)?;
         let standard = [nothing.as_fd(), stderr.as_fd(), stderr.as_fd()];
         let fds = [watch.read.as_fd(), theirs.as_fd()];
@@ -273,7 +274,7 @@ impl Template {
                 failure: None,
             }),
             Err(error) => {
-                // It ends when its socket has no peer.
+                // The template ends when its socket has no peer.
                 drop(socket);
                 process::reap(pid);
                 Err(error)
@@ -290,7 +291,7 @@ impl Template {
             match self.socket.hear() {
                 Ok(Some(Said::Copied { request, pid })) if request == asked => {
                     let copy = PidFd::open(Pid::from_raw(pid)).ok();
-                    // One that names another process would have that one killed.
+                    // If the number belongs to another process, that process must not be killed.
                     let copy = copy.filter(PidFd::is_unreaped);
                     if copy.is_none() {
                         self.failure = Some("it has named a process that is not its copy");
@@ -298,7 +299,7 @@ impl Template {
                     return copy;
                 }
                 Ok(Some(Said::Failed { request, .. })) if request == asked => return None,
-                // Of a copy whose number this process knew from its template, or the other way round.
+                // The answer to an earlier request.
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => {
                     self.unanswered.push(asked);
@@ -309,19 +310,19 @@ impl Template {
         }
     }
 
-    /// Hears words for which no one waits. Returns whether the template goes on.
+    /// Handles messages that no thread waits for. Returns true if the template is still usable.
     fn hear_late(&mut self) -> bool {
         match self.socket.hear() {
             Ok(Some(said)) => {
                 self.discard_copy(&said);
                 true
             }
-            // Its end may be what the monitor has noticed: then the socket says so as soon as no copy holds it.
+            // The template may have ended. Then the socket reports it once no fork has the other end open.
             Ok(None) | Err(_) => false,
         }
     }
 
-    /// Lets the template end by itself.
+    /// Lets the template end on its own.
     fn end_by_itself(self) {
         let Self {
             process, socket, ..
@@ -331,18 +332,18 @@ impl Template {
             poller.add(process.as_fd(), 0)?;
             poller.wait(Some(GRACE))
         });
-        // Also what it has left behind. It has not been reaped, so its number is no other process's.
+        // Also kills processes that it has started. It was not reaped, so its number belongs to no other process.
         let _ = process.kill_group(Signal::SIGKILL);
         let _ = process.wait_exit();
     }
 
-    /// Ends the template, and copies that it has made for a request which this process no longer waits for.
+    /// Kills the template, and forks that it has made for unanswered requests.
     fn end(mut self) -> Exit {
-        // Fails if it has ended already.
+        // Fails if the process has ended already.
         let _ = self.process.kill_group(Signal::SIGKILL);
         let exit = self.process.wait_exit().unwrap_or(Exit::Unknown);
         if !self.unanswered.is_empty() {
-            // Until no copy holds the other end, or one of them hangs.
+            // Until no fork has the other end open, or the time limit for one that hangs.
             while let Ok(Some(said)) = self.socket.hear() {
                 self.discard_copy(&said);
             }
@@ -358,7 +359,7 @@ impl Template {
             return;
         };
         self.unanswered.swap_remove(at);
-        // A child of this process that no one else knows of.
+        // A child of this process that no other code knows of.
         if let Ok(copy) = PidFd::open(Pid::from_raw(*pid))
             && copy.is_unreaped()
         {

@@ -103,7 +103,7 @@ pub(super) fn one_word(kind: u8, word: &[u64; 1]) -> OutgoingReply<'_> {
     }
 }
 
-/// The answer as text; `None` while there is none.
+/// The answer as text. `None` if the job has no answer.
 fn answer(shared: &Supervisor, id: JobId) -> Option<String> {
     let answer = shared.wait_timeout(id, <() as Reply>::receive, Duration::ZERO)?;
     Some(answer.map_or_else(|error| error.to_string(), |()| "value".into()))
@@ -188,7 +188,7 @@ fn jobs_lost_with_a_faulty_worker_name_the_fault() {
     assert_eq!(consumers[0].next(), Next::Run);
     let _ = consumers[0].finish(false, 1, None);
     assert_eq!(consumers[0].next(), Next::Run);
-    // An empty reply, where the kernel returns a number.
+    // The reply is empty, although the kernel returns a number.
     let value = shared.wait_timeout(lie, <u64 as Reply>::receive, Duration::ZERO);
     let error = value.unwrap().unwrap_err();
     assert!(
@@ -243,7 +243,7 @@ fn long_jobs_count_with_their_whole_time() {
     );
 }
 
-/// A value that turns out wrong when it is read, after the exit of its worker and before the start of the next
+/// A value is found malformed when it is read, after the exit of its worker and before the start of the next
 /// generation.
 #[test]
 fn a_fault_found_late_does_not_kill_the_next_generation() {
@@ -315,7 +315,7 @@ fn an_engine_gives_up_when_no_worker_can_be_started() {
     let id = submit(&shared);
     for worker in [0, 0, 0, 0, 0, 1, 1, 1] {
         shared.cannot_start(worker, "no room");
-        // The other one may be about to become ready.
+        // The other worker may be about to become ready.
         assert!(answer(&shared, id).is_none());
     }
     shared.cannot_start(1, "no room");
@@ -353,7 +353,7 @@ fn a_condemned_lane_gets_no_request_for_its_next_end() {
         consumers[0].finish(false, 1, None);
         let value = shared.wait_timeout(lie, <u64 as Reply>::receive, Duration::ZERO);
         value.unwrap().unwrap_err();
-        // What it reports from now on is ignored.
+        // Replies of the worker are ignored from now on.
         assert_eq!(consumers[0].next(), Next::Run);
         consumers[0].finish(false, 1, None);
         let mut line = LineTicket::default();
@@ -390,7 +390,7 @@ fn a_waiter_on_a_condemned_lane_sleeps_until_the_exit() {
                 .to_string()
         })
     };
-    // It sleeps on its parking word, and does not spin on a state word that has ended.
+    // The thread sleeps on its parking word, and does not spin on the state word of a job that has ended.
     in_time({
         let shared = Arc::clone(&shared);
         move || {
@@ -472,7 +472,7 @@ fn jobs_of_a_group_are_answered_once_when_the_engine_ends() {
 fn a_failure_found_while_a_job_is_submitted_cancels_it_with_its_group() {
     let (shared, mut consumers) = fixture(1, 1);
     let group = shared.new_group(false);
-    // Two fill the lane, by expectation.
+    // By their expected duration, two jobs fill the lane.
     let ahead = [submit_in(&shared, group), submit_in(&shared, group)];
     assert_eq!(consumers[0].next(), Next::Run);
     let failed = one_word(kind::RETURNED, &[0]);
@@ -513,7 +513,7 @@ fn shutdown_is_notified_of_the_end_of_a_detached_job() {
     fn info<F: crate::kernel::Kernel<(u64,), ()>>(_: F) -> KernelInfo {
         KernelInfo::of::<Single<F, (u64,), ()>>()
     }
-    // One job, and several of which all but the first wait.
+    // Waits for one job, and for several jobs of which all but the first wait in the queue.
     let run = |naps: &'static [u64]| {
         let (shared, monitor) = start(arena(1), settings(1, 1), None).unwrap();
         for &ms in naps {
@@ -610,7 +610,7 @@ fn a_reply_without_arrays_frees_what_the_job_used() {
     );
 }
 
-/// One reply: correct numbers, each of which may be replaced by a wrong one.
+/// One reply: correct numbers, each of which may be replaced by a wrong number.
 #[derive(Clone, Debug)]
 struct ReportedReply {
     grants: u8,
@@ -621,7 +621,7 @@ struct ReportedReply {
     keep: bool,
 }
 
-/// What replaces a correct number.
+/// A number that replaces a correct one.
 #[derive(Clone, Copy, Debug)]
 enum Lie {
     None,
@@ -669,8 +669,8 @@ fn reported_reply() -> impl Strategy<Value = ReportedReply> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
-    /// Whatever a worker reports: nothing panics, nothing is handed out twice, the lane's accounting agrees with the
-    /// arena after each reply, and everything is free in the end.
+    /// For any replies of a worker: nothing panics, no memory is published twice, the lane's accounting agrees with the
+    /// arena after each reply, and all memory is free in the end.
     #[test]
     fn no_reply_frees_memory_twice(replies in prop::collection::vec(reported_reply(), 1..12)) {
         let (arena, mut lane) = lane();
@@ -701,7 +701,7 @@ proptest! {
                 let unit = if len >= 64 * 1024 { PAGE } else { 64 };
                 let at = (next + skip / 64 * 64).next_multiple_of(unit);
                 if at + len.next_multiple_of(unit) > from + held {
-                    // It sends the input instead.
+                    // The reply contains the input instead.
                     let view = Extent { at: input.extent().at, len: lied(len_lie, 100) };
                     sent.push(SentArray { chunk: view, view });
                     continue;
@@ -744,7 +744,7 @@ proptest! {
                 }
                 Err(why) => {
                     prop_assert!(!honest, "{why}");
-                    // The worker is killed for it; until then nothing more is believed.
+                    // The worker is killed for the reply; until then, its replies are ignored.
                     break;
                 }
             }
@@ -759,7 +759,7 @@ proptest! {
     }
 }
 
-/// The arena counts exactly what the lane, the handles and the input hold, and no two of them overlap.
+/// The arena counts exactly the memory of the lane, the handles and the input, and no two blocks overlap.
 fn check_accounting(
     arena: &Arc<Arena>,
     lane: &Lane,

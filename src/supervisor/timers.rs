@@ -1,4 +1,4 @@
-//! What the monitor does at a certain time. The clocks of running jobs are in their lanes: see `deadline.rs`.
+//! Timers of the monitor. The clocks of running jobs are in their lanes: see `deadline.rs`.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -7,21 +7,21 @@ use super::owner::Group;
 use super::record::Record;
 use crate::sys::clock::postponed;
 
-/// What is done when its time has come.
+/// What to do at a certain time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
-    /// The job with this record makes its next attempt.
+    /// Begin the next attempt of the job with this record.
     Attempt(u32),
-    /// An actor that found the arena full tries to start again.
+    /// Start an actor again whose restart found the arena full.
     ActorStart(u32),
-    /// Workers that still run a job of this cancelled scope are killed.
+    /// Kill workers that still run a job of this cancelled scope.
     Scope(Group),
-    /// The same for a cancelled run. Another run with this index has another serial number.
+    /// Kill workers that still run a job of this cancelled run. Another run with this index has another serial number.
     Run { run: u32, serial: u64 },
 }
 
 impl Timer {
-    /// The record of the job that makes its next attempt.
+    /// The record of the job whose next attempt begins.
     pub(super) fn attempt(self) -> Option<u32> {
         match self {
             Self::Attempt(index) => Some(index),
@@ -29,7 +29,7 @@ impl Timer {
         }
     }
 
-    /// Whether jobs are lost at that time.
+    /// Returns true if jobs may be lost at that time.
     fn is_end(self) -> bool {
         matches!(self, Self::Scope(_) | Self::Run { .. })
     }
@@ -38,11 +38,12 @@ impl Timer {
 /// All timers of an engine, by time.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    /// Starts of attempts and actors.
+    /// Starts of attempts and of actors.
     starts: BTreeSet<(Instant, Timer)>,
-    /// Times at which jobs are lost, each less than it is by `delay`.
+    /// Timers at which jobs may be lost. Each stored time is earlier than the real one by `delay`.
     ends: BTreeSet<(Instant, Timer)>,
-    /// The sum of what [`postpone_ends`](Self::postpone_ends) was called with: there may be very many ends.
+    /// The sum of all delays by [`postpone_ends`](Self::postpone_ends). Adding it up is faster than changing very many
+    /// times.
     delay: Duration,
 }
 
@@ -56,16 +57,16 @@ impl Timers {
     }
 
     fn without_delay(&self, due: Instant) -> Instant {
-        // What is due was added later than the first delay began.
+        // Added after earlier delays, so they do not apply to it.
         due.checked_sub(self.delay).unwrap_or(due)
     }
 
-    /// Removes the start of an attempt or an actor.
+    /// Removes the timer of an attempt or of an actor's start.
     pub(super) fn remove_start(&mut self, due: Instant, timer: Timer) {
         self.starts.remove(&(due, timer));
     }
 
-    /// Ends the wait of a job for its next attempt.
+    /// Removes the timer of a job's next attempt.
     pub(super) fn end_pause(&mut self, record: &mut Record, index: u32) {
         let policy = record.policy.as_mut();
         if let Some(due) = policy.and_then(|policy| policy.due.take()) {
@@ -73,7 +74,7 @@ impl Timers {
         }
     }
 
-    /// Removes an end, whose time is not known.
+    /// Removes an end whose time is not known.
     pub(super) fn forget_end(&mut self, timer: Timer) {
         self.ends.retain(|&(_, other)| other != timer);
     }
@@ -89,29 +90,29 @@ impl Timers {
         start.into_iter().chain(self.first_end()).min()
     }
 
-    /// Whether jobs are lost at some time.
+    /// Returns true if there are timers at which jobs may be lost.
     pub(super) fn has_ends(&self) -> bool {
         !self.ends.is_empty()
     }
 
-    /// Delays everything by which jobs are lost.
+    /// Postpones all timers at which jobs may be lost.
     pub(super) fn postpone_ends(&mut self, by: Duration) {
         self.delay = self.delay.saturating_add(by);
     }
 
-    /// The records of jobs that wait for their next attempt, by its time.
+    /// The records of jobs that wait for their next attempt, in the order of time.
     pub(super) fn attempts(&self) -> impl Iterator<Item = u32> {
         self.starts.iter().filter_map(|(_, timer)| timer.attempt())
     }
 
-    /// Whether an actor waits for its next start.
+    /// Returns true if an actor waits for its next start.
     pub(super) fn has_actor_starts(&self) -> bool {
         let mut timers = self.starts.iter();
         timers.any(|(_, timer)| matches!(timer, Timer::ActorStart(_)))
     }
 
-    /// Takes what is due: ends, then starts, each in the order of time. With a start comes its time; ends come with
-    /// theirs less the delay.
+    /// Removes and returns what is due: ends, then starts, each in the order of time. The time of a start is exact; the
+    /// time of an end lacks the delay.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<(Instant, Timer)> {
         let ended = self.without_delay(now);
         let ends = take_until(&mut self.ends, ended);

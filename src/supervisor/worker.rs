@@ -1,5 +1,5 @@
-//! One worker as the supervisor keeps it: its process, why it is killed, and how it has fared. Its lanes are in
-//! [`Lane`](super::lane).
+//! One worker as the supervisor sees it: its process, its kill reasons, and its history. Its lanes are
+//! [`Lane`](super::lane)s.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,18 +15,18 @@ use crate::sys::code_maps::CodeMap;
 use crate::sys::event::EventFd;
 use crate::sys::process::PidFd;
 
-/// Where a worker is between two processes, or in one.
+/// The status of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
-    /// No process; one may be started from this time on.
+    /// It has no process. A process may be started from this time on.
     Absent { not_before: Option<Instant> },
-    /// Spawned, not ready.
+    /// Its process was spawned and is not ready.
     Starting,
-    /// Ready, and takes no jobs: as many others as may be active are.
+    /// Its process is ready and gets no jobs, because as many other workers are active as may be.
     Spare,
-    /// Takes jobs.
+    /// It accepts jobs.
     Ready,
-    /// Asked or killed to end; not confirmed.
+    /// It was asked to end, or was killed; its exit is not confirmed.
     Leaving,
 }
 
@@ -38,57 +38,57 @@ pub(super) struct Refusal {
     pub(super) why: HandshakeError,
 }
 
-/// The process behind a worker.
+/// The process of a worker.
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) pidfd: PidFd,
-    /// Rung by its lanes.
+    /// The lanes of the worker ring it.
     pub(super) event: EventFd,
-    /// The socket on which its handshake waits for it.
+    /// The socket of its handshake.
     pub(super) handshake: HandshakeSocket,
 }
 
-/// Why a worker is killed: the record of the job that is to blame, or [`NO_RECORD`](super::lane::NO_RECORD), and what
-/// that job answers.
+/// Why a worker is killed: the record of the job that caused it, or [`NO_RECORD`](super::lane::NO_RECORD), and the
+/// error of that job.
 pub(super) type KillReason = (u32, JobErrorKind);
 
-/// More failed starts than this are not remembered; the pause is the longest by then.
+/// The maximum number of failed starts that are stored: beyond it the pause does not grow.
 const MOST_REMEMBERED: usize = 8;
 
-/// See the module.
+/// One worker: see the module.
 #[derive(Debug)]
 pub(super) struct Worker {
-    /// Changed by `EngineState::set_status` alone.
+    /// Changed only by `EngineState::set_status`.
     status: Status,
     process: Option<Arc<Process>>,
-    /// Counts the processes, so that a late report about an earlier one is recognized. Changed by
-    /// `EngineState::next_generation` alone.
+    /// Counts the processes, so that a late report about an earlier process is recognized. Changed only by
+    /// `EngineState::next_generation`.
     generation: u32,
-    /// Where code of files is mapped in its process, as it reported before its first job; `None` if it is not sandboxed or
-    /// not ready.
+    /// The executable maps of its process, as reported before its first job. `None` if it is not sandboxed or not
+    /// ready.
     code: Option<Arc<[CodeMap]>>,
-    /// Why the last starts failed, one after the other.
+    /// Why the last consecutive starts failed.
     failed_starts: Vec<String>,
     /// Why this worker is being killed, the first reason first.
     kill_reasons: Vec<KillReason>,
-    /// What its process printed last, while its end is handled; empty at all other times.
+    /// The last lines that its process printed. Set only while its end is handled.
     last_words: LastWords,
     restarts: u64,
-    /// Processes that were replaced without having failed.
+    /// Number of its processes that were replaced without having failed.
     recycled: u64,
-    /// It is asked to end, to be replaced.
+    /// Whether it is asked to end, to be replaced.
     is_retiring: bool,
-    /// When it is killed unless it has ended, once it has nothing left to do.
+    /// When it is killed if it has not ended. Set once it is retiring and has no jobs left.
     ends_by: Option<Instant>,
-    /// Jobs finished when it died last.
+    /// Number of jobs it had finished when it died last.
     jobs_at_death: u64,
-    /// Processes that died one after the other, without having finished a job.
+    /// Number of consecutive processes that died without having finished a job.
     deaths_in_a_row: u32,
-    /// What those deaths count, in parts of [`WHOLE`].
+    /// The sum of the parts of [`WHOLE`] that these deaths count.
     parts_in_a_row: u32,
 }
 
-/// Parts of a death that the worker has caused.
+/// The number of parts that make a death which the worker has caused.
 pub(super) const WHOLE: u32 = 8;
 
 impl Worker {
@@ -115,7 +115,7 @@ impl Worker {
         self.status
     }
 
-    /// Only for `EngineState::set_status`, which keeps the lanes in step.
+    /// Only for `EngineState::set_status`, which updates the lanes as well.
     pub(super) fn move_to(&mut self, status: Status) {
         self.status = status;
     }
@@ -124,7 +124,7 @@ impl Worker {
         self.generation
     }
 
-    /// Only for `EngineState::next_generation`, which keeps the lanes in step.
+    /// Only for `EngineState::next_generation`, which updates the lanes as well.
     pub(super) fn count_process(&mut self) -> u32 {
         self.generation = self.generation.wrapping_add(1);
         self.generation
@@ -136,22 +136,22 @@ impl Worker {
         self.process.as_ref()
     }
 
-    /// Its process was started.
+    /// Records that its process was started.
     pub(super) fn set_process(&mut self, process: Process) {
         self.process = Some(Arc::new(process));
     }
 
-    /// Its process has ended, or cannot be watched.
+    /// Removes its process, which has ended or cannot be watched.
     pub(super) fn take_process(&mut self) -> Option<Arc<Process>> {
         self.process.take()
     }
 
-    /// Its process is ready, and can map no other code than this if it is sandboxed.
+    /// Records that its process is ready. If it is sandboxed, it can map no other code than this.
     pub(super) fn set_code(&mut self, code: Option<Arc<[CodeMap]>>) {
         self.code = code;
     }
 
-    /// What [`set_code`](Self::set_code) was passed.
+    /// The value of the last [`set_code`](Self::set_code).
     pub(super) fn code(&self) -> Option<&Arc<[CodeMap]>> {
         self.code.as_ref()
     }
@@ -165,14 +165,14 @@ impl Worker {
     /// Kills its process, and the programs that kernels have started in it.
     pub(super) fn kill(&self) {
         if let Some(process) = &self.process {
-            // Fails if it has ended already. Either way its pidfd reports the exit.
+            // Fails if the process has ended already. In both cases its pidfd reports the exit.
             let _ = process.pidfd.kill_group(Signal::SIGKILL);
         }
     }
 
     // ---- starts -----------------------------------------------------------------------------
 
-    /// A start has failed. Returns how many failed right before it.
+    /// Records a failed start. Returns the number of consecutive failed starts.
     pub(super) fn start_failed(&mut self, why: &str) -> u32 {
         let before = self.failed_starts.len() as u32;
         self.failed_starts.push(why.to_owned());
@@ -182,19 +182,19 @@ impl Worker {
         before
     }
 
-    /// A start has succeeded.
+    /// Records a successful start.
     pub(super) fn has_started(&mut self) {
         self.failed_starts.clear();
     }
 
-    /// Why the last starts failed, one after the other.
+    /// Why the last consecutive starts failed.
     pub(super) fn failed_starts(&self) -> &[String] {
         &self.failed_starts
     }
 
     // ---- its end ----------------------------------------------------------------------------
 
-    /// It is killed for this reason.
+    /// Adds a reason for which the worker is killed.
     pub(super) fn add_kill_reason(&mut self, reason: KillReason) {
         self.kill_reasons.push(reason);
     }
@@ -215,9 +215,9 @@ impl Worker {
         &mut self.last_words
     }
 
-    /// Its process has died, and all of its processes together have finished this many jobs. The death counts `parts`
-    /// of [`WHOLE`]. Returns how many whole deaths there were in a row without a finished job, or 0 if this one does
-    /// not count.
+    /// Records that its process has died, after all of its processes together had finished this number of jobs. The
+    /// death counts `parts` of [`WHOLE`]. Returns the number of whole deaths in a row without a finished job, or 0 if
+    /// this death does not count.
     pub(super) fn died(&mut self, jobs: u64, parts: u32) -> u32 {
         self.restarts += 1;
         if parts == 0 {
@@ -232,19 +232,19 @@ impl Worker {
         self.parts_in_a_row / WHOLE
     }
 
-    /// Deaths in a row, each of which counts for something.
+    /// Number of consecutive deaths that count.
     pub(super) fn deaths_in_a_row(&self) -> u32 {
         self.deaths_in_a_row
     }
 
-    /// How often its process died and was replaced.
+    /// The number of times that its process died and was replaced.
     pub(super) fn restarts(&self) -> u64 {
         self.restarts
     }
 
     // ---- its replacement --------------------------------------------------------------------
 
-    /// It is asked to end, to be replaced.
+    /// Marks the worker to be replaced.
     pub(super) fn retire(&mut self) {
         self.is_retiring = true;
     }
@@ -253,24 +253,24 @@ impl Worker {
         self.is_retiring
     }
 
-    /// It has ended as it was asked to.
+    /// Records that the worker has ended as it was asked to.
     pub(super) fn has_retired(&mut self) {
         self.recycled += 1;
     }
 
-    /// Processes that were replaced without having failed.
+    /// Number of its processes that were replaced without having failed.
     pub(super) fn recycled(&self) -> u64 {
         self.recycled
     }
 
-    /// The next process has nothing to do with the end of the last one.
+    /// Clears what belongs to the end of the last process.
     pub(super) fn begin_generation(&mut self) {
         self.is_retiring = false;
         self.ends_by = None;
         self.code = None;
     }
 
-    /// When it is killed unless it has ended.
+    /// When it is killed if it has not ended.
     pub(super) fn ends_by(&self) -> Option<Instant> {
         self.ends_by
     }
@@ -279,12 +279,12 @@ impl Worker {
         self.ends_by = at;
     }
 
-    /// Allows this much more time to end.
+    /// Postpones the time by which it must have ended.
     pub(super) fn postpone_end(&mut self, by: Duration) {
         self.ends_by = self.ends_by.map(|at| clock::postponed(at, by));
     }
 
-    /// Whether the time to end is over. True once.
+    /// Returns true, once, if that time has passed.
     pub(super) fn is_overdue(&mut self, now: Instant) -> bool {
         self.ends_by.take_if(|at| *at <= now).is_some()
     }
@@ -297,7 +297,7 @@ pub(super) fn with_status(workers: &[Worker], status: Status) -> impl Iterator<I
     with.map(|(index, _)| index)
 }
 
-/// Number of workers that are not active, of `most` that may be.
+/// The number of workers by which the active ones fall short of `most`.
 pub(super) fn missing(workers: &[Worker], most: usize) -> usize {
     let count = |status| with_status(workers, status).count();
     most.saturating_sub(count(Status::Ready) + count(Status::Leaving))

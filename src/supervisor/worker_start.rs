@@ -1,4 +1,4 @@
-//! Starting the process of a worker, and its handshake.
+//! Starts the process of a worker, and runs its handshake.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,12 +18,14 @@ use crate::sys::pipe::{self, OutputPipe};
 use crate::sys::process::{self, PidFd, WatchPipe};
 use crate::worker::{MARK, Mark};
 
-/// The first grant of a worker: small pages, so that nothing is collapsed into huge pages before the first result.
+/// The first grant of a worker, on small pages, so that Linux does not collapse it into huge pages before the first
+/// result.
 const FIRST_GRANT: u64 = 64 * 1024;
 
-/// Whether a sandboxed worker gets this variable of the environment: what the loader, the C library and Rust's own
-/// read, how many threads libraries of linear algebra start, and nothing in which a program keeps secrets. `RUST_BACKTRACE` is left out: the worker cannot find the names,
-/// and trying would hide why memory was short.
+/// Returns true if a sandboxed worker gets this variable of the environment: only variables that the loader, the C
+/// library and Rust's standard library read, or that set the number of threads of linear algebra libraries; no variable
+/// in which a program stores secrets. `RUST_BACKTRACE` is left out: the worker cannot look up the names, and trying
+/// would hide why memory was short.
 fn is_plain(name: &[u8]) -> bool {
     const NAMES: [&str; 7] = [
         "PATH",
@@ -42,15 +44,15 @@ fn is_plain(name: &[u8]) -> bool {
             .any(|known| name.starts_with(known.as_bytes()))
 }
 
-/// The environment of workers: that of this process, in a sandbox without what its kernels do not need.
+/// The environment of workers: the environment of this process; in a sandbox, only variables that its kernels need.
 ///
-/// For the thread that builds an engine. On any other, code that does not use the lock of Rust's standard library may
-/// change the environment meanwhile.
+/// Called by the thread that builds an engine. On any other thread, code that does not use the lock of Rust's standard
+/// library might change the environment meanwhile.
 pub(crate) fn environment(sandboxed: bool) -> Vec<CString> {
     process::environment(|name| !sandboxed || is_plain(name))
 }
 
-/// A worker that was started, and the handshake that it will begin.
+/// A worker that was started, and its handshake.
 #[derive(Debug)]
 pub(super) struct Started {
     worker: usize,
@@ -60,8 +62,8 @@ pub(super) struct Started {
 }
 
 impl Supervisor {
-    /// Starts the process of a worker, as a copy of the template if there is one. Only on the monitor thread: Linux ends a worker when the *thread* that started
-    /// it ends. Also returns the pipes of its stdout and stderr.
+    /// Starts the process of a worker, as a fork of the template if there is one. Only on the monitor thread: Linux
+    /// ends a worker when the *thread* that started it ends. Also returns the pipes of its stdout and stderr.
     pub(super) fn spawn_worker(
         &self,
         index: usize,
@@ -69,7 +71,7 @@ impl Supervisor {
         template: &mut Templates,
     ) -> Result<(Started, [OwnedFd; 2]), StartError> {
         let system = StartError::System;
-        // The program may have closed them since the engine was built.
+        // The program may have closed its standard streams since the engine was built.
         pipe::open_closed_standard().map_err(system)?;
         let server = Server::new().map_err(StartError::Worker)?;
         crate::sync::point!("spawn.served");
@@ -130,11 +132,11 @@ impl Supervisor {
                     .map_err(system)?
             }
         };
-        // Closes what only the worker needs before its pidfd is opened, so that a number is free for it however few
-        // there are.
+        // Closes descriptors that only the worker needs before its pidfd is opened, so that a number is free for the
+        // pidfd.
         let (stdout, stderr) = (stdout.into_read(), stderr.into_read());
         drop(nothing);
-        // Without a pidfd the worker cannot be watched. It ends when its handshake has no peer.
+        // Without a pidfd the worker cannot be watched. It ends when its handshake socket has no peer.
         crate::sync::point!("spawn.started");
         let pidfd = match copy.map_or_else(|| PidFd::open(pid), Ok) {
             Ok(pidfd) => pidfd,
@@ -149,7 +151,7 @@ impl Supervisor {
             .into_iter()
             .filter(|_| self.settings.lanes == 1);
         for pipe in announced {
-            // Without it, lines are attributed to jobs less exactly.
+            // If this fails, lines are attributed to jobs less exactly.
             let _ = pipe::signal_writer(pipe.as_fd(), pid);
         }
         crate::sync::point!("spawn.watched");
@@ -173,8 +175,8 @@ impl Supervisor {
         Ok((started, [stdout, stderr]))
     }
 
-    /// Runs the handshake with a worker that was started, on a thread of its own, and grants it memory meanwhile. The
-    /// receiver is disconnected when the handshake is over, however it ended.
+    /// Runs the handshake with a started worker on a thread of its own, and grants it memory meanwhile. The returned
+    /// receiver is disconnected when the handshake is over, with or without success.
     pub(super) fn greet(self: &Arc<Self>, started: Started) -> Receiver<()> {
         let Started {
             worker,
@@ -186,7 +188,7 @@ impl Supervisor {
         let shared = Arc::clone(self);
         let (hold, over) = channel();
         let answer = move || {
-            // The channel would take an interrupted call for the end of the worker.
+            // The socket would take an interrupted call for the end of the worker.
             process::block_sent_signals();
             match server.answer(&shared.settings.program.id, welcome) {
                 Ok(greeted) => {
@@ -220,14 +222,14 @@ impl Supervisor {
             let mut state = self.lock();
             let lane = &mut state.lanes[worker];
             if lane.generation() == generation {
-                // A link without grants takes one.
+                // A link without grants has room for one.
                 drop(lane.grant(block));
             }
         }
         over
     }
 
-    /// The worker is ready, and gets jobs unless it is a spare.
+    /// Records that the worker is ready. It gets jobs unless it is a spare.
     fn welcome(&self, index: usize, generation: u32, code: &[u8]) {
         crate::sync::point!("spawn.greeted");
         let code = self.settings.sandboxed.then(|| code_maps::parse(code));
@@ -244,16 +246,16 @@ impl Supervisor {
         if let Some(trace) = state.trace.get() {
             trace.ready(index, pid);
         }
-        // A later failure to start is one of many attempts. An engine that starts in the foreground has started when all
-        // workers that may be active are ready at one time.
+        // From now on, a failed start is only one of many attempts. An engine that starts in the foreground has started
+        // when all workers that may be active are ready at the same time.
         if self.settings.in_background || state.lanes.ready() == state.active_lanes() {
             state.lifecycle.set_started();
         }
         state.waiters.notify_start();
         state.update_flags();
         state.refill();
-        // The monitor, which waits for the last job or evens out work, counts this worker. It also calls the wakers of
-        // what has ended, which are foreign code and may need more stack than this thread has.
+        // The monitor counts this worker when it waits for the last job or moves jobs. It also calls the wakers of
+        // ended jobs, which are foreign code and may need more stack than this thread has.
         drop(state);
         self.ring();
         crate::sync::point!("spawn.welcomed");

@@ -19,22 +19,22 @@ use super::map::PAGE;
 #[derive(Debug)]
 pub struct Written {
     map: File,
-    /// Device and inode of the file: a program that closes all descriptors may reuse this one's number for another
-    /// file.
+    /// Device and inode of the file: after a program has closed all descriptors, another file may have the same
+    /// descriptor number.
     identity: (u64, u64),
-    /// Whether Linux lacks `PAGEMAP_SCAN` (before 6.7).
+    /// Whether Linux lacks `PAGEMAP_SCAN` (Linux before 6.7).
     has_no_scan: AtomicBool,
-    /// A `userfaultfd` that protects pages against writing and lets each write pass, with its device and inode. `None`
-    /// where Linux has none, or does not allow it.
+    /// A `userfaultfd` with asynchronous write protection: a write to a protected page succeeds and ends the
+    /// protection. With its device and inode. `None` if Linux lacks or forbids it.
     protection: OnceLock<Option<(File, (u64, u64))>>,
 }
 
-/// `_IOWR(kind, number, T)`.
+/// The request code `_IOWR(kind, number, T)`.
 const fn read_write<T>(kind: u64, number: u64) -> u64 {
     3 << 30 | (size_of::<T>() as u64) << 16 | kind << 8 | number
 }
 
-/// The kind of all requests of `userfaultfd`, and its version.
+/// The `kind` of all requests of `userfaultfd`, and its API version.
 const UFFD: u64 = 0xaa;
 
 /// The argument of `PAGEMAP_SCAN`, from Linux' include/uapi/linux/fs.h.
@@ -54,7 +54,7 @@ struct Scan {
     returned: u64,
 }
 
-/// A range of pages that the scan has found.
+/// A range of pages that a scan has found.
 #[repr(C)]
 #[derive(Default)]
 struct Found {
@@ -63,14 +63,15 @@ struct Found {
     categories: u64,
 }
 
-/// Which pages a scan protects against writing.
+/// The pages that a scan protects against writing.
 #[derive(Clone, Copy, PartialEq)]
 enum Protect {
     No,
     Found,
 }
 
-/// Opens a `userfaultfd` whose protected pages may be written at once, after which they are not protected any more.
+/// Opens a `userfaultfd` with asynchronous write protection: a write to a protected page succeeds, and ends the
+/// protection.
 fn protection() -> nix::Result<(File, (u64, u64))> {
     /// The argument of `UFFDIO_API`.
     #[repr(C)]
@@ -81,13 +82,13 @@ fn protection() -> nix::Result<(File, (u64, u64))> {
     }
     const API: u64 = read_write::<Api>(UFFD, 0x3f);
     const WP_ASYNC: u64 = 1 << 15;
-    /// Linux allows only this to programs without rights. It has no meaning for writes that pass at once.
+    /// Linux allows unprivileged programs only this mode. It does not affect asynchronous protection.
     const USER_MODE_ONLY: i32 = 1;
     allowed()?;
     let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | USER_MODE_ONLY;
-    // SAFETY: takes a number, and makes a descriptor.
+    // SAFETY: passes a number and creates a descriptor. No memory is accessed.
     let fd = Errno::result(unsafe { libc::syscall(libc::SYS_userfaultfd, flags) })?;
-    // SAFETY: the descriptor was just made, and no other code knows it.
+    // SAFETY: the descriptor was just created, and no other code owns it.
     let file = File::from(unsafe { OwnedFd::from_raw_fd(fd as i32) });
     let mut api = Api {
         version: UFFD,
@@ -95,7 +96,7 @@ fn protection() -> nix::Result<(File, (u64, u64))> {
         requests: 0,
     };
     allowed()?;
-    // SAFETY: reads and writes the value above, whose layout is that of Linux.
+    // SAFETY: reads and writes the value above, which is a local variable with the layout of Linux.
     Errno::result(unsafe {
         libc::ioctl(file.as_raw_fd(), API as _, std::ptr::from_mut(&mut api))
     })?;
@@ -113,10 +114,10 @@ fn identity(file: &File) -> nix::Result<(u64, u64)> {
 }
 
 impl Written {
-    /// The page table of the calling process. It is opened once.
+    /// The page table of this process. Opened once.
     pub fn of_this_process() -> Result<Arc<Written>> {
         static OPEN: Mutex<Option<(OwnerProcess, Arc<Written>)>> = Mutex::new(None);
-        // In a forked copy, a thread that does not exist there may hold the lock.
+        // In a forked process, a thread that does not exist there may have locked the mutex.
         let Ok(mut open) = OPEN.try_lock() else {
             return Written::open().map(Arc::new);
         };
@@ -143,8 +144,8 @@ impl Written {
         })
     }
 
-    /// Whether a page of these addresses, which map a segment privately, is a copy that a write to it has made, and was
-    /// written since the last [`take`](Self::take).
+    /// Returns true if a page of these addresses was written since the last [`take`](Self::take) and is therefore a
+    /// copy of this process. The addresses map a segment privately.
     pub fn is_any(&self, addresses: Range<usize>) -> Result<bool> {
         let pages = addresses.start / PAGE * PAGE..addresses.end.next_multiple_of(PAGE);
         self.check()?;
@@ -152,7 +153,7 @@ impl Written {
             let found = self.scan(&pages, Protect::No, &mut [Found::default()]);
             match found.map(|(ranges, _)| ranges > 0) {
                 Err(error) if matches!(error.errno(), Errno::ENOTTY | Errno::EINVAL) => {
-                    // Relaxed: another thread finds out on its own.
+                    // Relaxed: another thread that misses the change gets the same error itself.
                     self.has_no_scan.store(true, Ordering::Relaxed);
                 }
                 found => return found,
@@ -161,8 +162,8 @@ impl Written {
         self.read(pages)
     }
 
-    /// Prepares [`take`](Self::take) for these addresses. Returns false where Linux has no asynchronous write
-    /// protection (before 6.7), or does not allow it.
+    /// Prepares [`take`](Self::take) for these addresses. Returns false if Linux lacks asynchronous write protection
+    /// (before 6.7) or does not allow it.
     pub fn track(&self, addresses: Range<usize>) -> bool {
         /// The argument of `UFFDIO_REGISTER`.
         #[repr(C)]
@@ -187,7 +188,8 @@ impl Written {
             mode: MODE_PROTECT,
             requests: 0,
         };
-        // SAFETY: reads and writes the value above, whose layout is that of Linux. No access to the pages is refused.
+        // SAFETY: reads and writes the value above, which is a local variable with the layout of Linux. Registering
+        // changes no page, and every access to the pages still succeeds.
         let answer = unsafe {
             libc::ioctl(
                 file.as_raw_fd(),
@@ -198,13 +200,12 @@ impl Written {
         answer == 0
     }
 
-    /// Calls `each` with all runs of pages that [`is_any`](Self::is_any) finds. They count as not written from then on,
-    /// until they are written again: a write during the call to `each` is one. All addresses are
-    /// [tracked](Self::track).
+    /// Calls `each` with all runs of pages that [`is_any`](Self::is_any) finds. These pages count as not written until
+    /// they are written again, even by a write during the call to `each`. All addresses must be [tracked](Self::track).
     ///
     /// # Errors
     ///
-    /// It is not known which pages count as not written.
+    /// After an error, it is unknown which pages count as not written.
     pub fn take(&self, addresses: Range<usize>, mut each: impl FnMut(Range<usize>)) -> Result<()> {
         let mut pages = addresses.start / PAGE * PAGE..addresses.end.next_multiple_of(PAGE);
         let mut found = [const {
@@ -232,7 +233,7 @@ impl Written {
         }
     }
 
-    /// Finds written pages. Returns the number of ranges, and where the search ended.
+    /// Finds written pages. Returns the number of ranges in `found`, and the address where the scan ended.
     fn scan(
         &self,
         pages: &Range<usize>,
@@ -240,7 +241,7 @@ impl Written {
         found: &mut [Found],
     ) -> Result<(usize, usize)> {
         const PAGEMAP_SCAN: u64 = read_write::<Scan>(b'f' as u64, 16);
-        /// `PM_SCAN_WP_MATCHING`, and `PM_SCAN_CHECK_WPASYNC`: `EPERM` where a page cannot be protected.
+        /// `PM_SCAN_WP_MATCHING` and `PM_SCAN_CHECK_WPASYNC`: fails with `EPERM` if a page cannot be protected.
         const PROTECTS: u64 = 1 << 0 | 1 << 1;
         const IS_WRITTEN: u64 = 1 << 1;
         const IS_FILE: u64 = 1 << 2;
@@ -270,8 +271,8 @@ impl Written {
         };
         let error = |errno| Error::new("ioctl(PAGEMAP_SCAN)", errno, "/proc/self/pagemap");
         allowed().map_err(error)?;
-        // SAFETY: reads and writes the value above and `found`, whose layouts are those of Linux, and no memory of the
-        // pages.
+        // SAFETY: reads and writes `scan` and `found`, which this call borrows and which have the layouts of Linux.
+        // Reads the page table, not the pages.
         let answer = unsafe {
             libc::ioctl(
                 self.map.as_raw_fd(),
@@ -284,7 +285,7 @@ impl Written {
             .map_err(error)
     }
 
-    /// Like the scan, by reading a word for each page.
+    /// Like [`scan`](Self::scan), by reading one word for each page.
     fn read(&self, pages: Range<usize>) -> Result<bool> {
         const IS_PRESENT: u64 = 1 << 63;
         const IS_SWAPPED: u64 = 1 << 62;
@@ -332,7 +333,7 @@ mod tests {
             read
         };
         let (at, at_other) = (map.at(3 * PAGE, 1).unwrap(), other.at(3 * PAGE, 1).unwrap());
-        // SAFETY: bytes of the two maps, which this thread alone has.
+        // SAFETY: the bytes are in the two maps, which only this thread uses. No other process has the segment.
         let write = |value: u8| unsafe { at.write_volatile(value) };
         // SAFETY: as above.
         let both = || unsafe { (at.read_volatile(), at_other.read_volatile()) };
@@ -365,7 +366,7 @@ mod tests {
             assert!(protection().is_err() || written.has_no_scan.load(Ordering::Relaxed));
             return;
         }
-        // SAFETY: bytes of the map, which this thread alone has.
+        // SAFETY: the bytes are in the map, which only this thread uses. No other process has the segment.
         let write = |page: usize| unsafe { map.at(page * PAGE, 1).unwrap().write_volatile(1) };
         let take = |from: usize| {
             let mut pages = Vec::new();
@@ -376,7 +377,7 @@ mod tests {
             written.take(from, each).unwrap();
             pages
         };
-        // More runs than one call returns.
+        // More runs than one scan returns.
         let odd: Vec<usize> = (1..PAGES).step_by(2).collect();
         odd.iter().for_each(|page| write(*page));
         assert_eq!(take(PAGES / 2), odd[PAGES / 4..]);
@@ -387,7 +388,7 @@ mod tests {
         write(8);
         assert!(written.is_any(all.clone()).unwrap());
         assert_eq!(take(0), [7, 8]);
-        // A map over it is another.
+        // Mapping the addresses again replaces the map.
         map.set_shared(0..PAGES * PAGE, &segment, false).unwrap();
         write(3);
         assert!(written.is_any(all.clone()).unwrap());

@@ -22,7 +22,7 @@ use super::place;
 use crate::sys::packet::PacketSocket;
 use crate::sys::{effective_user, file};
 
-/// A server answers at once; one that takes longer is stopped.
+/// How long a request waits for its answer. A server answers at once, unless its process is suspended.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Connects to the store `name` of this user (`main` is the usual one), or to the socket at a path.
@@ -61,7 +61,7 @@ pub fn connect(name: &str) -> Result<Store, StoreError> {
     Ok(store)
 }
 
-/// Who serves.
+/// Which server runs under a name.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Server {
@@ -69,8 +69,8 @@ enum Server {
     Other {},
 }
 
-/// Connects to the server of this name, which has to be this user's. `failed` says what other system calls' errors
-/// mean.
+/// Connects to the server of this name, which must belong to this user. `failed` turns the error of any other system
+/// call into the error to return.
 pub(crate) fn open(
     name: &str,
     patience: Duration,
@@ -102,16 +102,16 @@ pub struct Store(Arc<Connection>);
 
 struct Connection {
     name: String,
-    /// Locked from a request to its answer. `None` once it was lost: an answer that comes late is that of another
-    /// request.
+    /// Locked from a request to its answer. `None` once the connection was lost: an answer that arrives late could be
+    /// taken for the answer to another request.
     socket: Mutex<Option<PacketSocket>>,
-    /// Leases that the server is to be told the end of.
+    /// The leases that have ended and were not reported to the server yet.
     ended: Mutex<Vec<u64>>,
 }
 
 impl Connection {
-    /// Tells the server which leases have ended. Without `waits`, those that it has no room for remain for the next
-    /// call.
+    /// Reports to the server the leases that have ended. If `waits` is false and the socket's buffer is full, the other
+    /// leases stay in the list for the next call.
     fn release(&self, socket: &PacketSocket, waits: bool) -> crate::sys::Result<()> {
         loop {
             let id = self.ended().last().copied();
@@ -130,7 +130,7 @@ impl Connection {
     }
 }
 
-/// A lease on an object; ends on drop.
+/// A lease on an object. Ends on drop.
 struct Lease {
     connection: Arc<Connection>,
     id: u64,
@@ -142,17 +142,17 @@ impl Store {
         &self.0.name
     }
 
-    /// Maps the array `name`, without a copy. It remains usable after its removal and after the server's end, and jobs
-    /// of any engine take it by reference.
+    /// Maps the array `name`, without a copy. The array remains usable after the object is removed and after the server
+    /// has ended, and jobs of any engine take it by reference.
     ///
-    /// For that, a descriptor stays open as long as there are handles. For objects of up to 64 KiB, and when more than
-    /// half of the descriptors that this process may have (`RLIMIT_NOFILE`) are open, it is closed at once, and jobs
-    /// get a copy.
+    /// For jobs, a descriptor stays open as long as a handle exists. It is closed at once for objects of up to 64 KiB,
+    /// and if more than half of the descriptors that this process may open (`RLIMIT_NOFILE`) are open: then jobs get a
+    /// copy.
     ///
     /// # Errors
     ///
-    /// [`StoreErrorKind::NoObject`], [`StoreErrorKind::WrongKind`] if it is no array of `T`. An array with no dimension
-    /// or more than six is of another kind too: [`Store::get_bytes`] has its elements.
+    /// [`StoreErrorKind::NoObject`]; [`StoreErrorKind::WrongKind`] if the object is no array of `T`, has no dimension,
+    /// or has more than six: [`Store::get_bytes`] maps the elements of such an array.
     pub fn get<T: Dtype>(&self, name: &str) -> Result<Array<T>, StoreError> {
         let (object, file, lease) = self.open(name)?;
         let wrong = |wanted: String| {
@@ -189,18 +189,18 @@ impl Store {
         draft.publish(name)
     }
 
-    /// Begins an object of `len` bytes: memory that only this process has until it is published.
+    /// Creates an object of `len` bytes in memory that no other process can access until the object is published.
     ///
     /// # Errors
     ///
-    /// [`StoreErrorKind::Full`] if it exceeds the store's capacity, [`StoreErrorKind::System`] if there is no memory.
-    /// Whether there is room for it now shows when it is published.
+    /// [`StoreErrorKind::Full`] if `len` exceeds the store's capacity, [`StoreErrorKind::System`] if there is no
+    /// memory. Free room in the store is checked when the object is published.
     pub fn draft(&self, kind: Kind, len: usize) -> Result<Draft, StoreError> {
         self.check_room(len as u64)?;
         Draft::new(self.clone(), kind, len)
     }
 
-    /// Publishes what `reader` has, to its end, as the object `name`.
+    /// Reads `reader` to its end, and publishes the bytes as the object `name`.
     ///
     /// # Errors
     ///
@@ -214,7 +214,7 @@ impl Store {
     ) -> Result<Object, StoreError> {
         let capacity = self.check_room(0)?;
         let mut file = file::create("arenite-object")?;
-        // What is cut here is never published.
+        // Content of more bytes than this is never published.
         let mut reader = reader.take(capacity.saturating_add(1));
         let len = io::copy(&mut reader, &mut file)
             .map_err(|error| StoreError::io("cannot read the object", &error))?;
@@ -223,7 +223,7 @@ impl Store {
         self.publish(name, kind, replace, file.as_fd())
     }
 
-    /// Removes the name. Programs that hold the object keep it.
+    /// Removes the name. Programs that have mapped the object can still use it.
     ///
     /// # Errors
     ///
@@ -245,8 +245,7 @@ impl Store {
         Ok(all)
     }
 
-    /// Calls `visit` with each object, in the order of their names: for stores with more objects than a list should
-    /// hold.
+    /// Calls `visit` with each object, in the order of their names. Unlike [`Store::objects`], keeps no list of all.
     ///
     /// # Errors
     ///
@@ -276,7 +275,7 @@ impl Store {
         Ok(all)
     }
 
-    /// The store as a whole.
+    /// Returns the size, the contents and the version of the store.
     ///
     /// # Errors
     ///
@@ -285,7 +284,7 @@ impl Store {
         self.ask(&Request::Info)
     }
 
-    /// Ends the server, and waits until its name is free. Arrays from it remain usable.
+    /// Ends the server, and waits until its name is free. Arrays from the store remain usable.
     ///
     /// # Errors
     ///
@@ -294,7 +293,7 @@ impl Store {
         let info = self.ask(&Request::Stop)?;
         let mut guard = self.0.socket.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(socket) = guard.take() {
-            // It hangs up last. An answer to another thread's request cannot come first: there is none under way.
+            // The server closes this connection last. No answer to another request can come first: the lock is held.
             let _ = socket.receive(&mut [0]);
         }
         Ok(info)
@@ -315,8 +314,8 @@ impl Store {
         Ok(self.exchange(&request, Some(file))?.0)
     }
 
-    /// The store's capacity, if an object of `len` bytes can ever fit. Whether it fits now is for the server to say,
-    /// which knows what it replaces.
+    /// Returns the store's capacity if an object of `len` bytes can fit into the empty store. Only the server knows
+    /// whether it fits now, because the object may replace another.
     fn check_room(&self, len: u64) -> Result<u64, StoreError> {
         let info = self.info()?;
         if len <= info.capacity {
@@ -367,7 +366,7 @@ impl Store {
         Ok(self.exchange(request, None)?.0)
     }
 
-    /// Sends a request, and returns its answer with the descriptor that came with it.
+    /// Sends a request. Returns its answer and the descriptor that came with the answer.
     fn exchange<T: DeserializeOwned>(
         &self,
         request: &Request,
@@ -401,7 +400,7 @@ impl Store {
             .0
             .release(&socket, true)
             .and_then(|()| socket.send(&text, file.as_slice()))
-            // A server that refuses this client has said why before it hung up.
+            // A server that refuses this client has sent the reason before it hung up.
             .or_else(|error| {
                 if error.errno() == Errno::PIPE {
                     Ok(())
@@ -439,7 +438,7 @@ pub(super) fn not_running(name: &str) -> StoreError {
     )
 }
 
-/// Maps an object's file; the server is told when the last handle is gone.
+/// Maps an object's file. The lease ends when the last handle is dropped.
 fn map<T: Element>(
     name: &str,
     file: OwnedFd,
@@ -463,7 +462,7 @@ fn map<T: Element>(
 impl Drop for Lease {
     fn drop(&mut self) {
         self.connection.ended().push(self.id);
-        // While another thread waits for an answer, its next request does it.
+        // While another thread waits for an answer, the next request reports the lease.
         let guard = match self.connection.socket.try_lock() {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(guard)) => guard.into_inner(),

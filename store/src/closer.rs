@@ -1,11 +1,11 @@
-//! A thread that closes descriptors: closing what a client has sent may wait for what the client likes, and freeing a
-//! large object takes time.
+//! A thread that closes descriptors: closing a file that a client has sent may block for as long as the client likes,
+//! and freeing a large object takes time.
 
 use std::sync::mpsc::{self, Sender};
 
 use super::error::StoreError;
 
-/// Drops what it is given on a thread of its own.
+/// Drops the values that it is given, on a thread of its own.
 #[derive(Debug)]
 pub(crate) struct Closer(Sender<Box<dyn Send>>);
 

@@ -1,4 +1,4 @@
-//! Accepting clients, as the servers of stores and of services do.
+//! Accepts clients, for the servers of stores and of services.
 
 use std::fs::File;
 
@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use crate::sys::effective_user;
 use crate::sys::packet::{PacketSocket, Peer};
 
-/// Accepts connections, and keeps a descriptor back to refuse a client when there is no other one.
+/// Accepts connections. Reserves a descriptor with which it can refuse a client if this process may open no other.
 #[derive(Debug)]
 pub(crate) struct Door {
     spare: Option<File>,
@@ -20,7 +20,8 @@ impl Door {
         }
     }
 
-    /// The next client, if there is one of this user. One for which there is no descriptor gets the message `refusal`.
+    /// Returns the next client, if one of this user has connected. If this process may open no more descriptors, the
+    /// client gets the message `refusal`, and `None` is returned.
     pub(crate) fn accept(
         &mut self,
         listener: &PacketSocket,
@@ -29,7 +30,7 @@ impl Door {
         let socket = match listener.accept() {
             Ok(socket) => socket?,
             Err(error) if matches!(error.errno(), Errno::MFILE | Errno::NFILE) => {
-                // Otherwise the client would wait, and the server would spin.
+                // Without the reserved descriptor, the client would wait, and the server would spin.
                 self.spare = None;
                 if let Ok(Some(socket)) = listener.accept() {
                     let _ = socket.send_now(&refusal());
@@ -41,7 +42,7 @@ impl Door {
             Err(_) => return None,
         };
         let peer = socket.peer().ok()?;
-        // The folder lets no other user in; this holds if its mode was changed.
+        // The folder admits no other user. This check counts if its mode was changed.
         (peer.uid == effective_user()).then_some((socket, peer))
     }
 }

@@ -11,9 +11,10 @@ use super::error::StoreError;
 use super::kind::Kind;
 use super::message::Object;
 
-/// The bytes of an object that only this process has yet, zeros at first. Dereferences to them; they start at a page.
+/// The bytes of an object that is not published yet, zeros at first; no other process can access them. Dereferences to
+/// the bytes, which start at a page.
 ///
-/// Publishing copies nothing. A draft that is dropped, or whose process ends, leaves nothing behind.
+/// Publishing copies nothing. If a draft is dropped, or its process ends, its memory is freed.
 ///
 /// ```no_run
 /// use arenite_store::{Kind, connect};
@@ -42,12 +43,12 @@ impl Draft {
     ///
     /// # Panics
     ///
-    /// If their number of bytes is no multiple of the size of `T`.
+    /// If the number of bytes is no multiple of the size of `T`.
     pub fn elements_mut<T: Element>(&mut self) -> &mut [T] {
         bytemuck::cast_slice_mut(&mut self.file)
     }
 
-    /// Makes it the object `name`, which no process can change any more.
+    /// Publishes the bytes as the object `name`. From then on no process can change them.
     ///
     /// # Errors
     ///
@@ -58,7 +59,8 @@ impl Draft {
         self.finish(name, false)
     }
 
-    /// The same in the place of the object that has this name, if there is one. Programs that hold that one keep it.
+    /// Publishes the bytes as the object `name`, and replaces the object that has this name, if there is one. Programs
+    /// that have mapped the replaced object can still use it.
     ///
     /// # Errors
     ///

@@ -16,7 +16,7 @@ pub struct StoreError {
     message: String,
 }
 
-/// What callers can tell apart.
+/// The causes that callers can tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
@@ -30,24 +30,24 @@ pub enum StoreErrorKind {
     Exists,
     /// The store is full, in bytes.
     Full {
-        /// What was requested.
+        /// The number of bytes that were requested.
         requested: u64,
-        /// What is free.
+        /// The number of free bytes.
         free: u64,
-        /// What all objects together may have.
+        /// The number of bytes that all objects together may have.
         capacity: u64,
     },
-    /// The object has another kind or element type than was asked for.
+    /// The object has another kind or element type than the caller asked for.
     WrongKind,
-    /// A name that cannot be one.
+    /// The name is not allowed.
     BadName,
-    /// The server rejects what was sent as an object.
+    /// The server rejects the file or the kind of an object.
     BadObject,
-    /// A server or a folder that belongs to another user.
+    /// The server or the folder belongs to another user.
     Denied,
-    /// The server does not answer in time, or answers what this client does not understand.
+    /// The server does not answer in time, or sends an answer that this client does not understand.
     Protocol,
-    /// A system call failed, here or in the server: memory, descriptors.
+    /// A system call failed in this process or in the server, for lack of memory or descriptors.
     System,
 }
 
@@ -63,7 +63,7 @@ impl StoreError {
         StoreError::new(StoreErrorKind::System, format!("{what}: {error}"))
     }
 
-    /// What went wrong, to branch on.
+    /// The cause, for a `match`.
     pub fn kind(&self) -> StoreErrorKind {
         self.kind
     }
@@ -103,12 +103,12 @@ impl From<Failure> for StoreError {
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Names in it may be those of another program.
+        // The message may contain names that another program has chosen.
         escape_text(&self.message).fmt(f)
     }
 }
 
-// As `unwrap` and a `main` that returns the error show it.
+// Like `Display`: `unwrap`, and a `main` that returns the error, print the sentence.
 impl fmt::Debug for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

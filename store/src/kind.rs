@@ -1,4 +1,4 @@
-//! What an object holds: [`Kind`].
+//! The type of an object's content: [`Kind`].
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use arenite::array::Shape;
 use arenite::array::npy::{self, Dtype, Header};
 use serde::{Deserialize, Serialize};
 
-/// Dimensions that an array of the store may have. NumPy allows as many.
+/// The maximum number of dimensions of an array in a store; that of NumPy.
 const MAX_DIMS: usize = 64;
 
-/// What an object holds. The store keeps it beside the bytes and checks that the length fits.
+/// The type of an object's content. The store records it with the bytes, and checks that the number of bytes fits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 #[non_exhaustive]
@@ -18,7 +18,7 @@ pub enum Kind {
     Array {
         /// NumPy's name of the element type, such as `<f4`, `|u1`, `<c16`.
         dtype: String,
-        /// Extents, the outermost first. None for a single number.
+        /// Extents, the outermost first. Empty for a single number.
         shape: Vec<u64>,
     },
     /// A table: a stream in Arrow's IPC format.
@@ -64,7 +64,7 @@ impl Kind {
             .try_fold(item, |bytes, &extent| bytes.checked_mul(extent))
     }
 
-    /// The extents, if it is an array of `T`.
+    /// The extents, if this is the kind of an array of `T`.
     pub(crate) fn extents_of<T: Dtype>(&self) -> Option<&[u64]> {
         match self {
             Kind::Array { dtype, shape } => {
@@ -76,7 +76,7 @@ impl Kind {
         }
     }
 
-    /// The shape with these extents; an error says why there is none.
+    /// The shape with these extents. The error says why there is none.
     pub(crate) fn shape_of(extents: &[u64]) -> Result<Shape, String> {
         let extents: Vec<usize> = extents
             .iter()
@@ -85,7 +85,7 @@ impl Kind {
         Shape::try_from(&extents[..]).map_err(|error| error.to_string())
     }
 
-    /// What is wrong with an object of this kind and of `len` bytes, if anything.
+    /// Says what is wrong with an object of this kind and of `len` bytes. `None` if nothing is.
     pub(crate) fn problem(&self, len: u64) -> Option<String> {
         let Kind::Array { dtype, shape } = self else {
             return None;
@@ -118,7 +118,7 @@ impl Kind {
     }
 }
 
-/// As in tables of objects: `array <f4 1080×1920`, `arrow`, `bytes`.
+/// The form in tables of objects: `array <f4 1080×1920`, `arrow`, `bytes`.
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -145,7 +145,7 @@ pub(crate) fn descr<T: Dtype>() -> String {
     format!("{order}{}", T::NAME)
 }
 
-/// The extents of a shape as messages have them.
+/// The extents of a shape, in the type of messages.
 fn extents(shape: &Shape) -> Vec<u64> {
     shape.dims().iter().map(|&extent| extent as u64).collect()
 }

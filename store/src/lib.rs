@@ -1,10 +1,10 @@
 //! Named arrays in shared memory for all programs of a user on one machine, and kernels that these programs call.
 //!
 //! A server (`arenite serve`, or [`Server`]) owns the names; programs [connect], publish arrays and map them. An object
-//! is one memory file that is sealed before it gets its name: it appears whole or not at all, cannot be changed or
-//! truncated under a reader, and lives until it is removed and the last program that holds it lets it go. Nothing is
-//! evicted: a full store is an error with numbers. Whatever program ends at whatever moment, nothing is left behind,
-//! and arrays survive the server.
+//! is one memory file that is sealed before it gets its name: it appears as a whole or not at all, and no process can
+//! change or truncate it under a reader. Its memory is freed once it was removed and the last program that has mapped
+//! it has dropped it. Nothing is evicted: a full store is an error with numbers. Whichever program ends at whichever
+//! moment, no file or memory is left, and mapped arrays survive the server.
 //!
 //! ```no_run
 //! use arenite::Array;
@@ -18,10 +18,10 @@
 //! # Ok::<(), arenite_store::StoreError>(())
 //! ```
 //!
-//! An array from a store is an argument of jobs like one of the engine's arena, by reference: workers map the object as
-//! well. Workers that cannot open it (those of a sandbox, and of a program that is not dumpable) get a copy in the
-//! arena, which jobs that run at the same time share; so do jobs that take an object of up to 64 KiB. A kernel may also
-//! take a name, and connect itself.
+//! An array from a store is an argument of jobs, like an array of the engine's arena, by reference: workers map the
+//! object as well. Workers that cannot open it (in a sandbox, or of a program that is not dumpable) get a copy in the
+//! arena, which jobs that run at the same time share; objects of up to 64 KiB are always copied. A kernel may also take
+//! a name, and connect to the store itself.
 //!
 //! Module [`service`] is about kernels: a program with an engine offers them under a name, and others call them.
 //!
@@ -32,7 +32,7 @@
 //!
 //! - `points`: for the tests of this crate; rejected in release builds.
 
-// One module takes over descriptors by their numbers.
+// The module `sys::passed` takes over descriptors by their numbers.
 #![deny(unsafe_code)]
 
 mod client;
@@ -62,7 +62,7 @@ pub use place::socket as socket_path;
 pub use server::{Server, Stopper};
 pub use services::{service_status, services};
 
-/// Marks a place between two steps of a protocol where tests kill or stop the process. Its name must be listed in
+/// Marks a point between two steps of a protocol at which tests kill or stop the process. Its name must be listed in
 /// `tests/support/points.rs`. Expands to nothing without the feature `points`.
 macro_rules! point {
     ($name:literal) => {

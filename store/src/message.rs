@@ -4,44 +4,44 @@ use serde::{Deserialize, Serialize};
 
 use super::kind::Kind;
 
-/// Version of the protocol: raised by changes that old clients do not understand.
+/// Version of the protocol. Raised by changes that old clients do not understand.
 pub(super) const PROTOCOL: u32 = 1;
 
 /// Maximum length of a packet in bytes, in both directions.
 pub(crate) const MAX_PACKET: usize = 64 << 10;
 
-/// What a client asks for.
+/// A request of a client.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 pub(super) enum Request {
-    /// About the store. Answer: [`StoreInfo`].
+    /// Asks for the state of the store. Answer: [`StoreInfo`].
     Info,
-    /// With a sealed memory file: makes it an object. Answer: [`Object`].
+    /// Publishes the sealed memory file that comes with the request. Answer: [`Object`].
     Put {
         name: String,
         #[serde(flatten)]
         kind: Kind,
-        /// Whether an object of this name is replaced. Otherwise it is an error.
+        /// Whether to replace an object of this name. If false, an object of this name is an error.
         #[serde(default)]
         replace: bool,
     },
-    /// The object of this name. Answer: [`Object`], with a sealed memory file; a lease begins.
+    /// Asks for the object of this name. Answer: [`Object`], with a sealed memory file; a lease begins.
     Get { name: String },
     /// Ends a lease on the object with this number. No answer.
     Release { id: u64 },
-    /// A page of objects in the order of their names. Answer: [`Page<Object>`].
+    /// Asks for a page of objects in the order of their names. Answer: [`Page<Object>`].
     Ls {
-        /// The last name of the page before.
+        /// The last name of the previous page.
         #[serde(default)]
         after: String,
     },
-    /// A page of clients in the order of their numbers. Answer: [`Page<Client>`].
+    /// Asks for a page of clients in the order of their numbers. Answer: [`Page<Client>`].
     Clients {
-        /// The last number of the page before.
+        /// The last number of the previous page.
         #[serde(default)]
         after: u64,
     },
-    /// Removes a name. Answer: the [`Object`].
+    /// Removes a name. Answer: the [`Object`] that had it.
     Rm { name: String },
     /// Ends the server. Answer: [`StoreInfo`].
     Stop,
@@ -51,7 +51,7 @@ pub(super) enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Answer<T> {
-    // First: only it has the member `error`.
+    // First: only a failure has the member `error`.
     Failed(Failure),
     Done(T),
 }
@@ -60,9 +60,9 @@ pub(super) enum Answer<T> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Failure {
     pub error: FailureCode,
-    /// For people.
+    /// A sentence for a person.
     pub message: String,
-    /// Bytes, if the store is full.
+    /// The bytes requested and free, if the store is full.
     #[serde(flatten)]
     pub full: Option<Full>,
 }
@@ -73,17 +73,17 @@ pub(super) struct Failure {
 pub(super) enum FailureCode {
     /// There is no object of this name.
     NoObject,
-    /// There is one already.
+    /// There is an object of this name already.
     Exists,
-    /// The capacity does not suffice.
+    /// The store is full.
     Full,
-    /// What was sent is no object: not sealed, of another length, without memory, with an unusable name.
+    /// The file or the name is not that of an object: not sealed, another length, holes without memory, a bad name.
     BadObject,
-    /// What was sent is no request.
+    /// The packet is no request.
     BadRequest,
     /// The server has reached a limit of its process.
     Limit,
-    /// A code of a newer server.
+    /// A code that only newer servers send.
     #[serde(other)]
     Other,
 }
@@ -106,7 +106,7 @@ impl From<Full> for Failure {
     }
 }
 
-/// How much room was asked for and is there, in bytes.
+/// The bytes that were requested and that are free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Full {
     pub requested: u64,
@@ -123,16 +123,16 @@ pub struct Object {
     pub id: u64,
     /// The name.
     pub name: String,
-    /// What it holds.
+    /// The type of its content.
     #[serde(flatten)]
     pub kind: Kind,
     /// Size in bytes.
     pub bytes: u64,
-    /// When it appeared, in seconds since 1970.
+    /// When it was published, in seconds since 1970.
     pub created: f64,
-    /// How many clients' handles exist. A removed object occupies memory until there are none.
+    /// The number of handles of clients. A removed object occupies memory until there are none.
     pub leases: u64,
-    /// The process that made it.
+    /// The process that published it.
     pub pid: i32,
     /// That process' program.
     pub program: String,
@@ -142,19 +142,19 @@ pub struct Object {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Client {
-    /// The connection's number.
+    /// The number of the connection.
     pub id: u64,
-    /// Its process.
+    /// The client's process.
     pub pid: i32,
     /// That process' program.
     pub program: String,
-    /// Handles to objects that it holds.
+    /// The number of leases of this client.
     pub leases: u64,
-    /// Bytes of the objects that it holds, each counted once.
+    /// Bytes of the objects that this client has leases on, each object counted once.
     pub bytes: u64,
 }
 
-/// A store as a whole.
+/// The size, the contents and the version of a store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StoreInfo {
@@ -168,11 +168,11 @@ pub struct StoreInfo {
     pub pid: i32,
     /// When it started, in seconds since 1970.
     pub started: f64,
-    /// Bytes that all objects together may have.
+    /// The number of bytes that all objects together may have.
     pub capacity: u64,
     /// Bytes of all objects, removed ones with leases included.
     pub used: u64,
-    /// Bytes of removed objects that clients still hold.
+    /// Bytes of removed objects with leases.
     pub retained: u64,
     /// Number of objects.
     pub objects: u64,
@@ -180,10 +180,10 @@ pub struct StoreInfo {
     pub clients: u64,
 }
 
-/// Part of a list.
+/// A part of a list.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Page<T> {
     pub items: Vec<T>,
-    /// Whether there are more after the last one.
+    /// Whether the list continues after the last item.
     pub more: bool,
 }

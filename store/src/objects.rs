@@ -1,6 +1,6 @@
-//! What a store holds, and who holds what of it: names, leases and the capacity.
+//! The names, the leases and the capacity of a store.
 //!
-//! Pure state: the server calls it for each request, and sends and receives files around that.
+//! Pure state: the server calls it for each request, and does all sending and receiving itself.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -9,18 +9,18 @@ use std::sync::Arc;
 use super::kind::Kind;
 use super::message::{Failure, FailureCode, Full, Object, Page};
 
-/// Objects in a page of a list. With the longest names and 64 dimensions it fits a packet.
+/// The number of objects in a page of a list. With the longest names and 64 dimensions, a page fits a packet.
 pub(super) const PAGE: usize = 24;
 /// Maximum length of a name in bytes.
 const MAX_NAME: usize = 255;
 
-/// Objects by name, and those that were removed while clients hold them. `F` is where the bytes are.
+/// Objects by name, and removed objects that still have leases. `F` is the type that gives access to the bytes.
 #[derive(Debug)]
 pub(super) struct Objects<F> {
     named: BTreeMap<Arc<str>, Entry<F>>,
-    /// Names of the objects that have one.
+    /// The names, by the number of the object.
     names: HashMap<u64, Arc<str>>,
-    /// Bytes and leases of those that have none any more.
+    /// Bytes and leases of objects without a name, by number.
     retained: HashMap<u64, Retained>,
     retained_bytes: u64,
     used: u64,
@@ -82,7 +82,7 @@ impl<F> Objects<F> {
         self.named.len()
     }
 
-    /// Checks whether an object of this name and size may be added, before its file is looked at.
+    /// Checks whether an object of this name and size may be added. Called before its file is examined.
     pub(super) fn check(&self, name: &str, bytes: u64, replace: bool) -> Result<(), Failure> {
         check_name(name)?;
         let old = self.named.get(name);
@@ -97,7 +97,7 @@ impl<F> Objects<F> {
                 ),
             ));
         }
-        // What is replaced makes room, unless clients hold it.
+        // A replaced object without leases makes room.
         let returned = match old {
             Some(old) if old.object.leases == 0 => old.object.bytes,
             _ => 0,
@@ -114,8 +114,8 @@ impl<F> Objects<F> {
         }))
     }
 
-    /// Adds an object that was [checked](Objects::check), or puts it in the place of the one that has its name. Returns
-    /// it, and the other one.
+    /// Adds an object that was [checked](Objects::check), or replaces the object of its name. Returns the new object,
+    /// and the replaced one.
     pub(super) fn insert(
         &mut self,
         name: &str,
@@ -124,7 +124,7 @@ impl<F> Objects<F> {
         maker: Maker,
         file: F,
     ) -> (&Object, Option<(Object, F)>) {
-        // First, so that no moment exists with both.
+        // Remove first: both objects never count at the same time.
         let replaced = self.remove(name).ok();
         self.last_id += 1;
         self.used += bytes;
@@ -144,12 +144,13 @@ impl<F> Objects<F> {
         (&entry.object, replaced)
     }
 
-    /// Gives new objects numbers behind this one.
+    /// New objects get larger numbers than this one.
     pub(super) fn continue_after(&mut self, id: u64) {
         self.last_id = self.last_id.max(id);
     }
 
-    /// Adds an object that another server had under this number. Returns the number of the one that had its name.
+    /// Adds an object with the number that it had in an earlier server. Returns the number of the object that had its
+    /// name.
     pub(super) fn restore(&mut self, object: Object, file: F) -> Option<u64> {
         let older = self.remove(&object.name).ok().map(|(older, _)| older.id);
         self.used += object.bytes;
@@ -171,7 +172,7 @@ impl<F> Objects<F> {
         }
     }
 
-    /// Removes a name, and returns what it named. The object's bytes count until the last lease ends.
+    /// Removes a name. Returns the object that had it. Its bytes count until the last lease ends.
     pub(super) fn remove(&mut self, name: &str) -> Result<(Object, F), Failure> {
         let Some(Entry { object, file }) = self.named.remove(name) else {
             return Err(no_object(name));
@@ -190,14 +191,14 @@ impl<F> Objects<F> {
         Ok((object, file))
     }
 
-    /// A lease on the object `id` begins.
+    /// Begins a lease on the object `id`.
     pub(super) fn lease(&mut self, id: u64) {
         if let Some(leases) = self.leases(id) {
             *leases += 1;
         }
     }
 
-    /// `count` leases on the object `id` end.
+    /// Ends `count` leases on the object `id`.
     pub(super) fn release(&mut self, id: u64, count: u64) {
         let Some(leases) = self.leases(id) else {
             return;
@@ -211,7 +212,7 @@ impl<F> Objects<F> {
         }
     }
 
-    /// The size of an object that has a name or leases.
+    /// The size of an object that has a name or leases, in bytes.
     pub(super) fn bytes_of(&self, id: u64) -> u64 {
         match self.names.get(&id).and_then(|name| self.named.get(name)) {
             Some(entry) => entry.object.bytes,
@@ -232,7 +233,7 @@ impl<F> Objects<F> {
         }
     }
 
-    /// The objects after the name `after`, in order.
+    /// A page of objects whose names come after `after`, sorted.
     pub(super) fn page(&self, after: &str) -> Page<Object> {
         let rest = self
             .named
@@ -241,7 +242,7 @@ impl<F> Objects<F> {
     }
 }
 
-/// The first items, and whether there are more.
+/// A page with the first items.
 pub(super) fn page<T>(items: impl Iterator<Item = T>) -> Page<T> {
     let mut items: Vec<T> = items.take(PAGE + 1).collect();
     let more = items.len() > PAGE;
@@ -249,7 +250,7 @@ pub(super) fn page<T>(items: impl Iterator<Item = T>) -> Page<T> {
     Page { items, more }
 }
 
-/// Who adds an object, and when.
+/// The process that adds an object, and the time.
 #[derive(Debug)]
 pub(super) struct Maker {
     pub pid: i32,

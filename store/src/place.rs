@@ -1,5 +1,5 @@
-//! Where stores and services are found: a socket for each name, in a folder that only this user can enter, or at a path
-//! of the caller's choice.
+//! The sockets of stores and services: one for each name, in a folder that only this user can enter, or at a path that
+//! the caller chooses.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
@@ -13,7 +13,7 @@ use super::error::{StoreError, StoreErrorKind};
 use crate::sys::packet::PacketSocket;
 use crate::sys::{effective_user, passed};
 
-/// The folder of the sockets: `$XDG_RUNTIME_DIR/arenite`, or `/tmp/arenite-UID` where that is not set.
+/// The folder of the sockets: `$XDG_RUNTIME_DIR/arenite`, or `/tmp/arenite-UID` if that variable is not set.
 pub(super) fn folder() -> PathBuf {
     match std::env::var_os("XDG_RUNTIME_DIR") {
         Some(runtime) if Path::new(&runtime).is_absolute() => Path::new(&runtime).join("arenite"),
@@ -42,20 +42,20 @@ pub fn socket(name: &str) -> Result<PathBuf, StoreError> {
     Ok(folder().join(format!("{name}.sock")))
 }
 
-/// The right to serve a name. Held by a lock, which Linux releases however the process ends.
+/// The right to serve a name: a file lock, which Linux releases however the process ends.
 #[derive(Debug)]
 pub(crate) struct Claim {
     lock: File,
     lock_path: PathBuf,
     socket_path: PathBuf,
-    /// The inode of the socket that was made there.
+    /// The inode of the socket that this claim created at `socket_path`.
     socket: Option<u64>,
-    /// A socket that a service manager made there, and keeps.
+    /// A socket that a service manager created and passed. It stays open when the server ends.
     passed: Option<PacketSocket>,
 }
 
 impl Claim {
-    /// Claims `name`, and removes the socket that a killed server left. `None` if a server runs.
+    /// Claims `name`, and removes the socket that a killed server left. Returns `None` if a server runs.
     pub(crate) fn new(name: &str) -> Result<Option<Claim>, StoreError> {
         let socket_path = socket(name)?;
         let mut lock_path = socket_path.clone().into_os_string();
@@ -89,7 +89,7 @@ impl Claim {
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(why)) => return Err(error(&why, &lock_path)),
             }
-            // A server that ends removes its file before it releases the lock.
+            // A server that ends removes the lock's file before it releases the lock.
             if inode(&lock_path) != Some(held.ino()) {
                 continue;
             }
@@ -107,7 +107,7 @@ impl Claim {
                 Ok(found) if !found.file_type().is_socket() => {
                     Err(strange(&claim.socket_path, "socket"))
                 }
-                // Its lock was removed by somebody else.
+                // Another process has removed the lock's file of the server that runs.
                 Ok(_) if PacketSocket::connect(&claim.socket_path, PATIENCE).is_ok() => Ok(None),
                 Ok(_) => match fs::remove_file(&claim.socket_path) {
                     Ok(()) => Ok(Some(claim)),
@@ -119,7 +119,7 @@ impl Claim {
         }
     }
 
-    /// Makes the socket, unless it was passed.
+    /// Creates the socket, unless it was passed.
     pub(crate) fn listen(&mut self) -> Result<PacketSocket, StoreError> {
         if let Some(socket) = self.passed.take() {
             return Ok(socket);
@@ -135,7 +135,7 @@ impl Claim {
     }
 }
 
-/// For a connection that shows whether a server runs.
+/// The time limit of the connection that shows whether a server runs.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 fn inode(path: &Path) -> Option<u64> {
@@ -144,8 +144,8 @@ fn inode(path: &Path) -> Option<u64> {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // In this order: clients see no server before another one can claim the name. Only what this one made: another
-        // one may have taken over after the lock's file was removed.
+        // In this order: clients reach no server of this name until another server can claim it. Removes only the
+        // socket that this claim created: after the lock's file was removed, another server may have created its own.
         if self.socket.is_some() && inode(&self.socket_path) == self.socket {
             let _ = fs::remove_file(&self.socket_path);
         }
@@ -180,7 +180,7 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), StoreError> {
     ))
 }
 
-/// The name that Linux has for a process' program; empty if the process is gone.
+/// The name that Linux has for the program of a process. Empty if the process is gone.
 pub(crate) fn program_of(pid: i32) -> String {
     let name: io::Result<Vec<u8>> = fs::read(format!("/proc/{pid}/comm"));
     name.map_or(String::new(), |name| {

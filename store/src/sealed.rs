@@ -1,4 +1,4 @@
-//! What another process has sent as a file for an object: is it one?
+//! Checks that a file from another process is fit for an object.
 
 use std::os::fd::AsFd;
 
@@ -11,14 +11,14 @@ const HUGE: u64 = 2 << 20;
 /// Why a file cannot be that of an object.
 #[derive(Debug)]
 pub(crate) enum FileProblem {
-    /// Of the file.
+    /// The file is unfit, for this reason.
     Bad(String),
     /// This process has reached a limit.
     Limit(sys::Error),
 }
 
-/// The length in bytes of a memory file that nobody can change or truncate, which holds an object of this kind and has
-/// memory for all of it, so that reading it cannot fail.
+/// Returns the length in bytes of `sent`. Checks that `sent` is a memory file that no process can change or truncate,
+/// that its length fits `kind`, and that all its memory is allocated, so that reading it cannot fail.
 pub(crate) fn length(sent: impl AsFd, kind: &Kind) -> Result<u64, FileProblem> {
     let bad = |message: String| Err(FileProblem::Bad(message));
     match file::is_sealed(&sent) {
@@ -38,7 +38,7 @@ pub(crate) fn length(sent: impl AsFd, kind: &Kind) -> Result<u64, FileProblem> {
     if let Some(problem) = kind.problem(stat.len) {
         return bad(problem);
     }
-    // More would not be counted; a huge page may end behind the file.
+    // Memory beyond the length would not be counted. A huge page may extend beyond the end of the file.
     if stat.blocks > stat.len.next_multiple_of(HUGE) {
         return bad(format!(
             "{} bytes of memory for a file of {}: allocate no more than its length",

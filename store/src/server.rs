@@ -1,8 +1,8 @@
 //! The server: one thread that answers each request at once.
 //!
-//! It never waits for a client. A client that does not read its answers is disconnected when they no longer fit the
-//! socket's buffer; a hang-up, which the kernel reports however a client ends, ends its leases. No byte of an object is
-//! interpreted, and no map is made of one.
+//! It never waits for a client. It disconnects a client that does not read its answers when they no longer fit the
+//! socket's buffer. Linux reports a hang-up however a client ends; the hang-up ends the client's leases. The server
+//! does not interpret or map the bytes of an object.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,17 +29,17 @@ use crate::sys::event::{EventFd, Poller};
 use crate::sys::packet::PacketSocket;
 use crate::sys::{self, file};
 
-/// Up to this size in bytes an object is kept in the server's own memory, without a descriptor.
+/// Objects of up to this number of bytes are stored in the server's own memory, without a descriptor.
 const INLINE: u64 = 64 << 10;
 
-/// Descriptors that large objects leave for clients.
+/// The number of descriptors that large objects leave free for clients.
 const SPARE_DESCRIPTORS: u64 = 16;
-/// Each object takes some hundred bytes of the server's own memory.
+/// The maximum number of objects. Each takes some hundred bytes of the server's own memory.
 const MAX_OBJECTS: usize = 1 << 20;
 
 const LISTENER: u64 = 0;
 const STOPPER: u64 = 1;
-/// Connections are numbered from here on.
+/// The number of the first connection.
 const FIRST_CLIENT: u64 = 2;
 
 /// A store's server: owns the names, and serves them until it is stopped.
@@ -64,7 +64,7 @@ const FIRST_CLIENT: u64 = 2;
 /// ```
 #[derive(Debug)]
 pub struct Server {
-    // Dropped in this order: no client connects to a socket whose name is free for another server.
+    // Dropped in this order: a client cannot connect to this socket once another server can claim the name.
     listener: PacketSocket,
     claim: Claim,
     name: String,
@@ -74,7 +74,7 @@ pub struct Server {
     poller: Poller,
 }
 
-/// Ends a server of a store or a service from another thread or a signal handler's thread.
+/// Ends a server of a store or of a service, from another thread or from a signal handler's thread.
 #[derive(Clone, Debug)]
 pub struct Stopper(Arc<EventFd>);
 
@@ -85,17 +85,17 @@ impl Stopper {
 
     /// Makes `run` return soon.
     pub fn stop(&self) {
-        // It fails only for a full counter, which the server sees too.
+        // Ringing fails only if the counter is full: then the server sees the event as well.
         let _ = self.0.ring();
     }
 }
 
-/// Where an object's bytes are.
+/// Where the bytes of an object are.
 #[derive(Debug)]
 pub(super) enum Content {
-    /// Small objects.
+    /// In the server's memory: small objects.
     Here(Box<[u8]>),
-    /// A sealed memory file.
+    /// In a sealed memory file.
     File(OwnedFd),
 }
 
@@ -104,11 +104,11 @@ struct Connection {
     socket: PacketSocket,
     pid: i32,
     program: String,
-    /// Leases by object.
+    /// The number of leases, by the number of the object.
     leases: HashMap<u64, u64>,
 }
 
-/// What a running server knows.
+/// The state of a running server.
 #[derive(Debug)]
 struct Serving {
     server: Server,
@@ -117,22 +117,22 @@ struct Serving {
     connections: HashMap<u64, Connection>,
     last_client: u64,
     door: Door,
-    /// Closes descriptors on a thread of its own: closing what a client has sent may wait for what the client likes,
-    /// and freeing a large object takes time.
+    /// Closes descriptors on a thread of its own: closing a file that a client has sent may block for as long as the
+    /// client likes, and freeing a large object takes time.
     closer: Closer,
-    /// What the service manager keeps of it, if it keeps anything.
+    /// Passes the objects to the service manager. `None` if it keeps no descriptors.
     keeper: Option<Keeper>,
     stopped: bool,
     idle_since: Instant,
 }
 
-/// An answer's parts: the packet, and a file that goes with it.
+/// The parts of an answer: the packet, and the file that goes with it.
 type Packed = (Vec<u8>, Option<OwnedFd>);
 
 impl Server {
-    /// Claims the store `name` of this user, or the path of a socket, and listens. Clients can connect from now on, and
-    /// are answered by [`Server::run`]. If the socket was passed to this process (`LISTEN_FDS`, as by a socket unit of
-    /// systemd), it is that one, and stays when the server ends.
+    /// Claims the store `name` of this user, or the path of a socket, and listens. Clients can connect from now on;
+    /// [`Server::run`] answers them. A socket that was passed to this process for this path (`LISTEN_FDS`, for example
+    /// by a socket unit of systemd) is used, and stays open when the server ends.
     ///
     /// # Errors
     ///
@@ -165,19 +165,19 @@ impl Server {
         })
     }
 
-    /// Sets how many bytes all objects together may have. Default: half of the memory available now.
+    /// Sets the number of bytes that all objects together may have. Default: half of the memory available now.
     pub fn capacity(mut self, bytes: u64) -> Server {
         self.capacity = bytes;
         self
     }
 
-    /// Ends the server, and with it its objects, once no program has been connected for this long.
+    /// Ends the server and drops its objects after no program has been connected for this time.
     pub fn idle_exit(mut self, after: Duration) -> Server {
         self.idle_exit = Some(after);
         self
     }
 
-    /// What ends [`Server::run`] from elsewhere.
+    /// Returns a handle that ends [`Server::run`].
     pub fn stopper(&self) -> Stopper {
         Stopper::new(&self.stop)
     }
@@ -192,12 +192,12 @@ impl Server {
         self.claim.socket_path()
     }
 
-    /// Answers clients until one of them, a [`Stopper`] or idleness ends the server. Then its names are gone; arrays
-    /// that clients hold remain usable.
+    /// Answers clients until a client, a [`Stopper`] or idleness ends the server. Then its names are gone; arrays that
+    /// clients have mapped remain usable.
     ///
     /// # Errors
     ///
-    /// If waiting for clients fails, which it does only when the system is out of memory.
+    /// [`StoreErrorKind::System`] if waiting for clients fails, which happens only when the system is out of memory.
     pub fn run(self) -> Result<(), StoreError> {
         let mut serving = Serving {
             started: now(),
@@ -224,7 +224,7 @@ impl Server {
                 }
             }
         }
-        // What the service manager is to keep is sent before the end.
+        // All messages to the service manager are sent before the server ends.
         if let Some(keeper) = serving.keeper {
             keeper.finish();
         }
@@ -233,7 +233,7 @@ impl Server {
 }
 
 impl Serving {
-    /// Takes over what a server before this one has left with the service manager.
+    /// Takes over the objects that an earlier server has left with the service manager.
     fn restore(&mut self) {
         let kept = upgrade::kept();
         self.objects.continue_after(kept.last_id);
@@ -249,7 +249,7 @@ impl Serving {
         }
     }
 
-    /// How long to wait for requests; `None` if the server was idle for too long.
+    /// The time limit for waiting for requests, if there is one. The outer `None`: the server was idle for too long.
     fn patience(&self) -> Option<Option<Duration>> {
         match self.server.idle_exit {
             Some(limit) if self.connections.is_empty() => limit
@@ -286,7 +286,7 @@ impl Serving {
         self.connections.insert(id, connection);
     }
 
-    /// Answers one request of a client, or notices that it is gone.
+    /// Answers one request of a client, or disconnects a client that has hung up.
     fn read(&mut self, id: u64) {
         let Some(connection) = self.connections.get(&id) else {
             return;
@@ -331,7 +331,7 @@ impl Serving {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        // A full buffer too: the client does not read.
+        // Disconnects for a full buffer too: the client does not read.
         if connection
             .socket
             .send(&bytes, file.as_ref().map(AsFd::as_fd).as_slice())
@@ -381,7 +381,7 @@ impl Serving {
                 self.stopped = true;
                 plain(done(&self.info()))
             }
-            // Handled before: it has no answer.
+            // A release has no answer and was handled above.
             Request::Release { .. } => plain(Vec::new()),
         }
     }
@@ -441,7 +441,7 @@ impl Serving {
         Ok(object)
     }
 
-    /// An object is gone: here, and with the service manager.
+    /// Drops the content of an object that is gone, and removes it from the service manager.
     fn forget(&self, id: u64, content: impl Send + 'static) {
         if let Some(keeper) = &self.keeper {
             keeper.forget(id);
@@ -497,7 +497,7 @@ impl Serving {
         let Some(connection) = self.connections.get_mut(&client) else {
             return;
         };
-        // A client cannot end what it does not have.
+        // A client cannot end a lease that it does not have.
         if let Some(count) = connection.leases.get_mut(&object) {
             *count -= 1;
             if *count == 0 {
@@ -512,7 +512,7 @@ impl Serving {
             for (&object, &count) in &connection.leases {
                 self.objects.release(object, count);
             }
-            // With descriptors in packets that were not read.
+            // The socket may contain packets with descriptors that were not read.
             self.close(connection);
         }
         self.idle_since = Instant::now();
@@ -522,18 +522,18 @@ impl Serving {
 impl Content {
     fn from_file(file: &OwnedFd, len: u64) -> sys::Result<Content> {
         if len > INLINE {
-            // Otherwise no client could connect to remove one.
+            // Without these descriptors, no client could connect to remove an object.
             sys::room_for_descriptors(SPARE_DESCRIPTORS)?;
-            // A description of its own, without the right to write.
+            // A file description of the server's own, without the right to write.
             return file::reopen(file).map(Content::File);
         }
         let mut bytes = vec![0; len as usize];
-        // Sealed: it has these bytes.
+        // The file is sealed, so it still has this number of bytes.
         file::read(file, &mut bytes)?;
         Ok(Content::Here(bytes.into()))
     }
 
-    /// The same content.
+    /// Another handle to the same content.
     fn share(&self) -> sys::Result<Content> {
         match self {
             Content::Here(bytes) => Ok(Content::Here(bytes.clone())),
@@ -541,7 +541,7 @@ impl Content {
         }
     }
 
-    /// A sealed file with the bytes: each reader has a description, and so a position, of its own.
+    /// A sealed file with the bytes. Each reader gets a file description with a position of its own.
     fn to_file(&self) -> sys::Result<OwnedFd> {
         match self {
             Content::File(file) => file::reopen(file),

@@ -1,5 +1,4 @@
-//! Programs of this user that serve sockets in the same folder as stores do: what they are called, and what they report
-//! about themselves.
+//! The sockets of this user's stores and services: lists their names, and asks a service for its status.
 
 use std::fs;
 use std::io;
@@ -17,8 +16,8 @@ use crate::sys::effective_user;
 
 /// The names of this user's sockets, sorted: those of stores and of services.
 ///
-/// Connects to none of them, because a connection may start a server and keeps one from ending when idle. Whether a
-/// name is that of a service that runs, [`service_status`] says.
+/// Connects to no socket: a connection may start a server, and prevents an idle server from ending. [`service_status`]
+/// tells whether a service runs under a name.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -34,7 +33,8 @@ use crate::sys::effective_user;
 ///
 /// # Errors
 ///
-/// [`StoreErrorKind::System`] if the folder of the sockets cannot be read. One that does not exist has none.
+/// [`StoreErrorKind::System`] if the folder of the sockets cannot be read. A folder that does not exist counts as
+/// empty.
 pub fn services() -> Result<Vec<String>, StoreError> {
     let folder = place::folder();
     let failed =
@@ -47,7 +47,7 @@ pub fn services() -> Result<Vec<String>, StoreError> {
     let mut names = Vec::new();
     for entry in entries {
         let entry = entry.map_err(|why| failed(&why))?;
-        // A file that is removed meanwhile is none.
+        // A file that is removed meanwhile is skipped.
         let is_ours = entry
             .metadata()
             .is_ok_and(|found| found.file_type().is_socket() && found.uid() == effective_user());
@@ -69,7 +69,7 @@ pub fn services() -> Result<Vec<String>, StoreError> {
 /// # Errors
 ///
 /// [`StoreErrorKind::NotRunning`] if no server of this name runs, [`StoreErrorKind::Denied`] if it is another user's,
-/// [`StoreErrorKind::Protocol`] if it does not answer within `patience`, or answers something else.
+/// [`StoreErrorKind::Protocol`] if the server does not answer within `patience`, or sends anything but a status.
 pub fn service_status(name: &str, patience: Duration) -> Result<Option<String>, StoreError> {
     let failed = |error: crate::sys::Error| match error.errno() {
         Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => not_running(name),
@@ -98,7 +98,7 @@ pub fn service_status(name: &str, patience: Duration) -> Result<Option<String>, 
     };
     match serde_json::from_slice(&bytes) {
         Ok(Answer::Done(Status { service: true })) => {}
-        // A store knows no such request.
+        // A store rejects this request.
         Ok(Answer::Failed(failure)) if failure.error != FailureCode::BadRequest => {
             return Err(failure.into());
         }
@@ -110,7 +110,7 @@ pub fn service_status(name: &str, patience: Duration) -> Result<Option<String>, 
         .map_err(|error| wrong(error.to_string()))
 }
 
-/// What every status has.
+/// The member that every status has.
 #[derive(Debug, Deserialize)]
 struct Status {
     #[serde(default)]

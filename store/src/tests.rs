@@ -1,4 +1,4 @@
-//! A server on a thread of its own, and clients in this process. tests/store has them as processes, and kills them.
+//! A server on a thread of its own, and clients in this process. In tests/store they are processes, and are killed.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::fs::File;
@@ -60,7 +60,8 @@ fn socket_in(folder: &Path) -> String {
     folder.join("test.sock").to_str().unwrap().to_owned()
 }
 
-/// Leases are ended by a message that has no answer; a request on the same connection comes after it.
+/// Returns the store's info. Releases have no answer, but the server handles them before this request, which follows on
+/// the same connection.
 fn info(store: &Store) -> StoreInfo {
     store.info().unwrap()
 }
@@ -168,7 +169,7 @@ fn leases_are_counted_by_client_and_end_with_it() {
     assert_eq!(info(&one).retained, 70_000);
     drop(other);
     drop(copy);
-    // The server hears of it in its turn.
+    // The server handles the release when its turn comes.
     while info(&one).used > 0 {
         std::thread::yield_now();
     }
@@ -193,7 +194,7 @@ fn a_full_store_says_how_full() {
         matches!(error.kind(), StoreErrorKind::Full { free: 40_000, .. }),
         "{error}"
     );
-    // What is replaced makes room.
+    // A replaced object makes room.
     store
         .put_from("a", Kind::Bytes, &array[..40_000], true)
         .unwrap();
@@ -248,7 +249,7 @@ fn a_name_is_served_once() {
 fn a_killed_server_leaves_a_name_that_can_be_served() {
     let folder = tempfile::tempdir().unwrap();
     let name = socket_in(folder.path());
-    // What remains of it: two files without a lock.
+    // Leaves what remains of a killed server: two files without a lock.
     drop(PacketSocket::listen(Path::new(&name)).unwrap());
     std::fs::write(folder.path().join("test.sock.lock"), "").unwrap();
     assert_eq!(
@@ -267,7 +268,7 @@ fn a_killed_server_leaves_a_name_that_can_be_served() {
 #[test]
 fn an_idle_server_ends() {
     let running = Running::new(|server| server.idle_exit(Duration::from_millis(1)));
-    // Without a client it ends, and never while there is one.
+    // The server ends without a client, and never while there is one.
     running.ended();
 }
 
@@ -362,7 +363,7 @@ fn messages_that_are_no_requests_are_answered() {
     ] {
         assert_eq!(ask(text), Err(FailureCode::BadRequest), "{text:?}");
     }
-    // More than a packet may have.
+    // More bytes than a packet may have.
     assert_eq!(ask(&[b'['; 70_000]), Err(FailureCode::BadRequest));
     assert_eq!(
         ask(b"{\"op\":\"info\",\"later\":1}"),
@@ -380,7 +381,7 @@ fn messages_that_are_no_requests_are_answered() {
 fn a_client_that_reads_no_answers_is_disconnected() {
     let running = Running::new(|server| server);
     let raw = PacketSocket::connect(Path::new(&running.name()), Duration::from_secs(30)).unwrap();
-    // It ends when the server has closed the connection.
+    // Sending fails once the server has closed the connection.
     while raw.send(b"{\"op\":\"info\"}", &[]).is_ok() {}
     assert_eq!(info(&running.connect()).clients, 1, "others are served");
 }
@@ -416,7 +417,7 @@ fn a_store_is_no_service_and_a_service_is_asked_with_patience() {
     let path = running.folder.path().join("service.sock");
     let name = path.to_str().unwrap();
     assert_eq!(ask(name), Err(StoreErrorKind::NotRunning));
-    // It accepts nothing.
+    // The listener accepts no connections.
     let listener = PacketSocket::listen(&path).unwrap();
     assert_eq!(ask(name), Err(StoreErrorKind::Protocol));
     drop(listener);

@@ -1,10 +1,10 @@
-//! Objects that survive a restart of the server: kept by the descriptor store of a service manager.
+//! Objects that survive a restart of the server: the descriptor store of a service manager keeps them.
 //!
-//! systemd keeps descriptors for a service with `FileDescriptorStoreMax=`, and says how many with the variable
-//! `FDSTORE`. Each object is sent as two of them: its file as `arenite-N`, then a description as `arenite-N-about`,
-//! which also has the bytes of a small object. The next server finds them behind its sockets (`LISTEN_FDNAMES`). It
-//! takes those that have both, so an object that was being added or removed when the server died is there as a whole or
-//! not at all.
+//! systemd keeps descriptors for a service with `FileDescriptorStoreMax=`, and passes their maximum number in the
+//! variable `FDSTORE`. Each object is sent as two descriptors: its file as `arenite-N`, then a description as
+//! `arenite-N-about`, which also has the bytes of a small object. The next server gets them after its sockets
+//! (`LISTEN_FDNAMES`). It takes over the objects that have both descriptors, so an object that was being added or
+//! removed when the server died exists as a whole or not at all.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,16 +21,16 @@ use super::server::Content;
 use crate::sys::packet::PacketSocket;
 use crate::sys::{self, file, passed};
 
-/// systemd reads its messages at once, unless it is overloaded.
+/// The time limit for a message. systemd reads its messages at once, unless it is overloaded.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Objects that wait for the service manager. While there are more, no object is added.
+/// The maximum number of objects that wait to be sent to the service manager. At this number, no object is added.
 const MAX_PENDING: usize = 64;
 const PREFIX: &str = "arenite-";
 const ABOUT: &str = "-about";
-/// What a description is at most: names and shapes are bounded, and small objects have 64 KiB.
+/// The maximum size of a description in bytes: names and shapes are bounded, and small objects have 64 KiB.
 const MAX_ABOUT: u64 = 128 << 10;
 
-/// Sends objects to the service manager, in their order, on a thread of its own.
+/// Sends objects to the service manager, in the order in which they were added, on a thread of its own.
 #[derive(Debug)]
 pub(super) struct Keeper {
     tasks: Sender<Task>,
@@ -39,24 +39,25 @@ pub(super) struct Keeper {
 }
 
 enum Task {
-    /// The service manager has this object, of so many descriptors.
+    /// The service manager already keeps this object: its number, and the number of its descriptors.
     Has(u64, usize),
     Keep(Box<(Object, Content)>),
     Forget(u64),
 }
 
-/// What that thread has.
+/// The state of the thread of a [`Keeper`].
 struct Manager {
     socket: PacketSocket,
-    /// Descriptors that the service manager keeps at most, and those of objects that it has.
+    /// The maximum number of descriptors that the service manager keeps; then the number of descriptors of each object
+    /// that it keeps, by the number of the object.
     most: usize,
     kept: HashMap<u64, usize>,
-    /// A message has not been taken in time.
+    /// The service manager has not read a message in time.
     is_stuck: bool,
 }
 
 impl Keeper {
-    /// Starts it if the environment names a service manager that keeps descriptors.
+    /// Starts the thread if the environment names a service manager that keeps descriptors.
     pub(super) fn start() -> Result<Option<Keeper>, StoreError> {
         let most = std::env::var("FDSTORE")
             .ok()
@@ -86,11 +87,11 @@ impl Keeper {
 
     /// Whether many objects wait for the service manager.
     pub(super) fn is_behind(&self) -> bool {
-        // Only a count.
+        // Relaxed: only a count.
         self.pending.load(Ordering::Relaxed) >= MAX_PENDING
     }
 
-    /// The service manager has this object already.
+    /// Records that the service manager already keeps this object.
     pub(super) fn has(&self, object: &Object, content: &Content) {
         self.post(Task::Has(object.id, descriptors(content)));
     }
@@ -109,10 +110,10 @@ impl Keeper {
         let _ = self.tasks.send(task);
     }
 
-    /// Waits until all is sent, unless the service manager does not read.
+    /// Waits until all messages are sent, or the service manager has failed to read one in time.
     pub(super) fn finish(self) {
         drop(self.tasks);
-        // It does not panic.
+        // The thread does not panic.
         let _ = self.thread.join();
     }
 }
@@ -121,7 +122,7 @@ impl Manager {
     fn run(mut self, tasks: Receiver<Task>, pending: &AtomicUsize) {
         for task in tasks {
             let sent = match task {
-                // Each message would wait as long; an object that is not kept is not forgotten either.
+                // Each further message would wait as long. Messages to forget an object are skipped as well.
                 _ if self.is_stuck => Ok(()),
                 Task::Has(id, count) => {
                     self.kept.insert(id, count);
@@ -154,7 +155,7 @@ impl Manager {
             );
             return Ok(());
         }
-        // It consists of texts and numbers.
+        // An object consists of texts and numbers, which JSON always has.
         let mut text = serde_json::to_vec(object).unwrap_or_default();
         text.push(b'\n');
         text.extend(small);
@@ -184,7 +185,7 @@ impl Manager {
     }
 }
 
-/// Descriptors of an object with the service manager.
+/// The number of descriptors that the service manager keeps for an object.
 fn descriptors(content: &Content) -> usize {
     match content {
         Content::Here(_) => 1,
@@ -192,18 +193,18 @@ fn descriptors(content: &Content) -> usize {
     }
 }
 
-/// What a server before this one has left.
+/// The objects that an earlier server has left.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    /// Objects, the oldest first: of two with one name, it was being replaced.
+    /// Objects, the oldest first. If two have the same name, the older one was being replaced.
     pub objects: Vec<(Object, Content)>,
-    /// The numbers of those that are not whole.
+    /// The numbers of incomplete objects.
     pub broken: Vec<u64>,
-    /// The largest number.
+    /// The largest number of an object, complete or not.
     pub last_id: u64,
 }
 
-/// Takes over what a server before this one has left.
+/// Takes over the objects that an earlier server has left.
 pub(super) fn kept() -> Kept {
     let mut files: HashMap<u64, OwnedFd> = HashMap::new();
     let mut about: HashMap<u64, OwnedFd> = HashMap::new();
@@ -219,7 +220,7 @@ pub(super) fn kept() -> Kept {
         match read(id, about, files.remove(&id)) {
             Ok(Some(object)) => kept.objects.push(object),
             Ok(None) => kept.broken.push(id),
-            // It stays with the service manager.
+            // The object stays with the service manager.
             Err(error) => {
                 eprintln!("warning: an object of the server before cannot be taken over: {error}")
             }
@@ -230,7 +231,7 @@ pub(super) fn kept() -> Kept {
     kept
 }
 
-/// The number in a descriptor's name, and whether it is that of a description.
+/// Returns the number in a descriptor's name, and whether it is the name of a description.
 fn number_in(name: &str) -> Option<(u64, bool)> {
     let number = name.strip_prefix(PREFIX)?;
     Some(match number.strip_suffix(ABOUT) {

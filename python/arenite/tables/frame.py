@@ -1,4 +1,4 @@
-"""A function on each row or group of a data frame of pandas or polars: `apply`."""
+"""Calls a function for each row or group of a data frame of pandas or polars: `apply`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from .._executor import Configured
 
-#: Pieces for each worker, and the fewest rows of a piece.
+#: The number of pieces for each worker, and the minimum number of rows of a piece.
 _PIECES_PER_WORKER, _LEAST_PIECE = 4, 256
 
 
 def is_frame(data: Any) -> bool:
-    """Whether this is a data frame of pandas or polars."""
+    """Returns true if `data` is a data frame of pandas or polars."""
     return any(
         (library := sys.modules.get(name)) is not None and isinstance(data, library.DataFrame)
         for name in ("pandas", "polars")
@@ -30,7 +30,7 @@ def is_frame(data: Any) -> bool:
 
 
 class Pandas:
-    """Does with a piece of a data frame what pandas does with a whole one."""
+    """Divides a data frame of pandas into pieces, applies the function to a piece, and joins the results."""
 
     def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...], by: Any) -> None:
         self.function, self.arguments, self.by = function, arguments, by
@@ -41,11 +41,11 @@ class Pandas:
         return piece.groupby(self.by, observed=True).apply(self.function, *self.arguments)
 
     def pieces(self, frame: Any, most: int) -> Iterator[tuple[str, Any]]:
-        """The pieces, with what they are called."""
+        """The pieces of the data frame, each after its name for error messages."""
         if self.by is None:
             yield from _rows(len(frame), most, lambda start, end: frame.iloc[start:end])
             return
-        # A row without a key is in no group.
+        # A row whose key is missing belongs to no group.
         numbers = frame.groupby(self.by, observed=True).ngroup().fillna(-1).to_numpy("int64")
         order = numpy.argsort(numbers, kind="stable")
         order = order[numbers[order] >= 0]
@@ -66,7 +66,7 @@ class Pandas:
 
 
 class Polars:
-    """The same for polars. Arrow's tables of the same memory are passed."""
+    """Like `Pandas`, for polars. Pieces and results are tables of Arrow that share the memory of the data frames."""
 
     def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...], by: Any) -> None:
         self.function, self.arguments, self.by = function, arguments, by

@@ -1,4 +1,4 @@
-//! Where snapshots of a private block have its bytes: [`Image`].
+//! Which chunks have the bytes of a private block, for snapshots: [`Image`].
 
 use std::ops::Range;
 use std::sync::{Arc, MutexGuard, Weak};
@@ -8,27 +8,28 @@ use crate::array::habit::LEAST_PART;
 use crate::sys::written::Written;
 use crate::sys::{HUGE, Segment};
 
-/// A new image is made as long as at most this part of the memory is in blocks.
+/// A new image is created only if all blocks then take at most 1/`MOST_HELD` of the memory.
 const MOST_HELD: usize = 4;
 
-/// The chunks whose file has the bytes of a private block, except those that were written since the last snapshot.
+/// The chunks whose file has the bytes of a private block, except the pages that were written since the last snapshot.
 ///
-/// A page of the block differs from the image only if [`Written::is_any`] finds it. It does not count as written from
-/// the moment on when [`Written::take`] has found it, and is copied into the image behind that: what a thread writes
-/// meanwhile is found by the next snapshot.
+/// A page of the block differs from the image only if [`Written::is_any`] finds it. [`Written::take`] first marks a
+/// written page as not written, then copies it into the image: if a thread writes to the page during the copy, the page
+/// counts as written again, and the next snapshot copies it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) enum Image {
-    /// Those of the block itself.
+    /// The chunks of the block itself.
     #[default]
     Own,
-    /// Those of a block that only snapshots read.
+    /// The chunks of a block that only snapshots read.
     Other(Place),
-    /// No image has all bytes.
+    /// No image has all bytes of the block.
     Stale,
 }
 
 impl State {
-    /// Whether the image has these bytes of a block as they are now. `None`: another thread copies them into it.
+    /// Returns true if the image has the present bytes of `range` of a block, and `None` while another thread copies
+    /// them into the image.
     pub(super) fn is_current(&mut self, place: Place, range: Range<usize>) -> Option<bool> {
         let block = self.block(place)?;
         if block.is_busy {
@@ -49,7 +50,7 @@ impl State {
         Some(self.block(place)?.habit.reused_if(is_current))
     }
 
-    /// The chunks that have the bytes of this block.
+    /// The chunks of the block's image. `None` if the image is stale.
     pub(super) fn image_of(&mut self, place: Place) -> Option<Place> {
         match self.block(place)?.image {
             Image::Own => Some(place),
@@ -63,20 +64,21 @@ impl State {
         Some(region.write.base().addr().get() + first * HUGE)
     }
 
-    /// The image of a block, if no process reads it: then it may change.
+    /// The image of a block, if no other process and no snapshot reads it: only then may it change.
     fn unread_image(&mut self, place: Place) -> Option<Place> {
         let image = self.image_of(place)?;
         let region = self.region(image.0)?;
         region.check();
-        // A copy of this process reads the pages that it has not written.
+        // A forked process reads through its map the pages that it has not written.
         let is_read = region.is_retired || region.is_lost;
         (!is_read && self.block(image)?.snapshots == 0).then_some(image)
     }
 }
 
 impl CowHeap {
-    /// Copies what was written to a private block into its image, or all of it into a new one if snapshots read that
-    /// one. Returns the number of copied bytes; `None` if the caller had better copy the range.
+    /// Copies the written pages of a private block into its image. If snapshots read the image, copies all of the block
+    /// into a new image. Returns the number of bytes that were copied, or `None` if a copy of the range by the caller
+    /// costs less.
     pub(super) fn renew<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
@@ -88,7 +90,7 @@ impl CowHeap {
         if block.habit.refuses() {
             return None;
         }
-        // Less is copied by the caller, if all of the block would have to be copied into a new image.
+        // A small range is copied by the caller if a new image would need a copy of all of the block.
         let is_much = range.len() >= len / LEAST_PART;
         let write = Arc::clone(&state.region(place.0)?.write);
         let base = write.base().addr().get();
@@ -104,12 +106,13 @@ impl CowHeap {
         if let Some(image) = state.unread_image(place)
             && state.block(image)?.len >= range.end
         {
-            // As much as the image has.
+            // Only as far as the image extends.
             let end = state.block(image)?.len.min(len);
             let part = if is_much { 0..end } else { range };
             let segment = Arc::clone(&state.region(image.0)?.segment);
             let begin = base + all.start;
-            // No fork may happen meanwhile: a copy of this process would read the pages that it has not written.
+            // The lock prevents a fork meanwhile: the forked process would read pages of the image that it has not
+            // written.
             let mut stored = Ok(());
             let taken = pages.take(begin + part.start..begin + part.end, |run| {
                 let run = run.start - base..(run.end - base).min(all.start + end);
@@ -121,7 +124,7 @@ impl CowHeap {
             let is_made = taken.is_ok() && stored.is_ok();
             state.block(place)?.habit.copied(written, len);
             if !is_made {
-                // Pages may count as not written that the image does not have.
+                // Pages that were not copied into the image may count as not written.
                 let block = state.block(place)?;
                 let image = std::mem::replace(&mut block.image, Image::Stale);
                 self.release(&mut state, image);
@@ -135,7 +138,8 @@ impl CowHeap {
         let new = self.add_block(&mut state, len, false)?;
         let block = state.block(place)?;
         block.is_busy = true;
-        // Code of the program that frees the block meanwhile is wrong, and must not harm other blocks.
+        // If the program frees the block during the copy, which is an error of the program, then other blocks stay
+        // intact.
         block.snapshots += 1;
         drop(state);
         self.prepare(&new, len);
@@ -165,7 +169,7 @@ impl CowHeap {
         is_used.then_some((state, len))
     }
 
-    /// No block has this image any more.
+    /// Frees the image, which no private block uses any more.
     pub(super) fn release(&self, state: &mut State, image: Image) {
         let Image::Other(place) = image else {
             return;

@@ -22,7 +22,7 @@ use crate::supervisor::{ActorPlan, CheckpointPlan};
 pub struct ActorBuilder<'e, A, S> {
     engine: &'e Engine,
     args: A,
-    /// Makes the state on this thread.
+    /// Creates the state on this thread.
     make: fn(A) -> Result<S, Failure>,
     /// Writes the arguments.
     send: fn(A, &mut CallWriter),
@@ -32,14 +32,14 @@ pub struct ActorBuilder<'e, A, S> {
 }
 
 impl Engine {
-    /// Builds an actor, which [`start`](ActorBuilder::start) starts: `init` makes a state in a worker, where it stays,
-    /// and its methods are called one after the other.
+    /// Builds an actor, which [`start`](ActorBuilder::start) starts: `init` creates a state in a worker, where it
+    /// stays, and the actor's methods are called one after the other.
     ///
-    /// The state is any Rust value; it never leaves its worker. `init` is a kernel that returns it, or a `Result` with
-    /// it. Arrays among its arguments are only read and may stay in the state without a copy. Arrays that `init` or a
-    /// method makes must not stay: they have [escaped](crate::WorkerExit::Escaped), which ends the worker and the
-    /// actor. (A `Vec` may stay; the array of a checkpoint is passed to the next start.) Never fails: if there is no
-    /// state, calls return the reason ([`FailedDependency::Actor`]).
+    /// The state is any Rust value; it never leaves its worker. `init` is a kernel that returns the state, or a
+    /// `Result` with it. Arrays among its arguments are only read and may stay in the state without a copy. Arrays that
+    /// `init` or a method creates must not stay: they have [escaped](crate::WorkerExit::Escaped), which ends the worker
+    /// and the actor. (A `Vec` may stay; the array of a checkpoint is passed to the next start.) Never fails: if there
+    /// is no state, calls return the reason ([`FailedDependency::Actor`]).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -72,7 +72,7 @@ impl Engine {
     /// ("path",)).start();`.
     ///
     /// By default an actor is lost with its worker; with a [`checkpoint`](ActorBuilder::checkpoint) it continues in
-    /// another one. [`start_named`](ActorBuilder::start_named) gives it a name.
+    /// another worker. [`start_named`](ActorBuilder::start_named) gives it a name.
     #[doc(alias = "remote")]
     pub fn actor<F, A, P, O, S>(&self, init: F, args: A) -> ActorBuilder<'_, A, S>
     where
@@ -83,7 +83,7 @@ impl Engine {
         S: Send + 'static,
     {
         const { captures_nothing::<F>() };
-        // Only its type is used: it has no bytes.
+        // Only its type is used: the value has no bytes.
         let _ = init;
         ActorBuilder {
             engine: self,
@@ -101,25 +101,25 @@ impl Engine {
 }
 
 impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
-    /// Makes a checkpoint after each `every` calls (at least 1): `save` copies the essence of the state into an array,
-    /// which outlives the worker. If the worker dies, `restore` makes the state again in another one, from the last
-    /// such array and the arguments of `init`, and the actor continues: it answers the calls that had not begun.
+    /// Saves a checkpoint after every `every` calls (at least 1): `save` copies the essence of the state into an array,
+    /// which outlives the worker. If the worker dies, `restore` creates the state again in another worker, from the
+    /// last such array and the arguments of `init`, and the actor continues with the calls that had not begun.
     ///
     /// `save` takes `&S` and returns an `Array`, or a `Result` with one. An inline engine has no worker to lose and
-    /// makes no checkpoints.
+    /// saves no checkpoints.
     ///
     /// The call that ran when the worker died fails with [`FailedDependency::Actor`](crate::FailedDependency::Actor)
-    /// and `restarted` set; `forgotten` counts the calls that were answered after the checkpoint, whose effect is lost.
-    /// [`ActorStatus::forgotten`](crate::engine::ActorStatus::forgotten) is their sum, including deaths during which no
-    /// call ran. No call runs twice.
+    /// and `restarted` set; `forgotten` is the number of calls that were answered after the checkpoint, whose effect is
+    /// lost. [`ActorStatus::forgotten`](crate::engine::ActorStatus::forgotten) is the sum of these numbers, including
+    /// deaths during which no call ran. No call runs twice.
     ///
     /// Before the first checkpoint the actor starts again from `init`. A start whose worker dies is tried again until
-    /// it has cost [`quarantine_after`](crate::engine::Builder::quarantine_after) workers in a row; one that panics or
-    /// returns an error is not. A restart for which the arena has no room is tried again for about 14 seconds, during
-    /// which calls wait, before the actor is lost.
+    /// it has ended [`quarantine_after`](crate::engine::Builder::quarantine_after) workers in a row; a start that
+    /// panics or returns an error is not. A restart for which the arena has no room is tried again for about 14
+    /// seconds, during which calls wait, before the actor is lost.
     ///
-    /// A `save` that ends its worker is made again after each restart, as long as calls are made: a start that succeeds
-    /// resets the count above. [`ActorStatus::restarts`](crate::engine::ActorStatus::restarts) shows it.
+    /// A `save` that ends its worker is called again after each restart, as long as calls are submitted: a successful
+    /// start resets the count above. [`ActorStatus::restarts`](crate::engine::ActorStatus::restarts) shows such a loop.
     ///
     /// ```standalone_crate
     /// use arenite::{Array, Engine, JobErrorKind, FailedDependency};
@@ -202,7 +202,7 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
         A: Args<'static, Q::Rest>,
         Array<T>: Arg<'static, Q::First>,
     {
-        // Only their types are used: they have no bytes.
+        // Only their types are used: the values have no bytes.
         let _ = (save, restore);
         let _ = (
             crate::kernel::zst_value::<F>(),
@@ -224,10 +224,11 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
         }
     }
 
-    /// Starts the actor under a name, by which [`Engine::actor_named`] finds it as long as a handle to it exists.
+    /// Starts the actor under a name, by which [`Engine::actor_named`] finds it as long as a handle to the actor
+    /// exists.
     ///
     /// # Errors
-    /// The name is taken.
+    /// If another actor has the name.
     pub fn start_named(self, name: &str) -> Result<Actor<S>, ActorNameError> {
         let names = self.engine.names.clone();
         let inner = names.give(name, |name| self.start_with(Some(name)));
@@ -290,7 +291,7 @@ mod tests {
     use crate::kernel::Receiving;
     use crate::kernel::wire::{ReceivedArray, ReplyReader, WordReader};
 
-    /// A checkpoint from a broken worker must not reach the next one.
+    /// A checkpoint from a broken worker must not be passed to the next worker.
     #[test]
     fn a_checkpoint_is_what_its_save_returns() {
         struct Bins(Vec<u64>);

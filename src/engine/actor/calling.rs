@@ -14,8 +14,8 @@ use crate::kernel::actor::Call;
 use crate::kernel::{Args, CallWriter, KernelInfo, Method, MethodParams, Reply, captures_nothing};
 use crate::supervisor::{ActorId, JobOptions, Read};
 
-/// A call that waits to be admitted: see [`Actor::call_async`]. It holds a handle to its actor until then. Dropping it
-/// leaves the queue and drops the arguments: the method is not called.
+/// A call that waits for admission: see [`Actor::call_async`]. It has a handle to its actor until then. Dropping it
+/// leaves the line and drops the arguments: the method is not called.
 #[must_use = "a future does nothing until it is polled"]
 pub struct Calling<S: Send + 'static, R> {
     state: State<S, R>,
@@ -30,24 +30,24 @@ enum State<S: Send + 'static, R> {
         call: CallWriter,
         options: JobOptions,
         read: Read<R>,
-        /// Keeps the actor alive until the call is made.
+        /// Keeps the actor alive until the call is submitted.
         _actor: Actor<S>,
     },
-    /// It ran on this thread.
+    /// The call ran on this thread.
     Ran(Job<R>),
     Called,
 }
 
-// The call is moved out; nothing points to it.
+// The call can be moved: it is not self-referential.
 impl<S: Send + 'static, R> Unpin for Calling<S, R> {}
 
 impl<S: Send + 'static> Actor<S> {
     /// [Calls](Actor::call) a method from `async` code, without blocking the thread.
     ///
-    /// With a limit on bytes in flight ([`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes)) the
-    /// future waits until the call is admitted, in one queue with all other jobs; without a limit it is ready at once.
-    /// The call is made when the future is ready, so calls run in the order of admission, not in that of creation. An
-    /// inline engine runs the method before this returns.
+    /// With a limit on bytes in flight ([`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes)), the
+    /// future waits until the call is admitted, in one line with all other jobs; without a limit it is ready at once.
+    /// The call is submitted when the future is ready, so calls run in the order of admission, not of creation. An
+    /// inline engine runs the method before this function returns.
     ///
     /// ```
     /// # fn main() -> Result<(), arenite::JobError> {

@@ -1,8 +1,8 @@
 //! Actors of an inline engine: the state is in the handle, and methods run on the calling thread.
 //!
-//! Methods run one at a time, under a lock. A method can call its own actor (by a handle in a `static`, for example),
-//! which would deadlock, so each thread keeps a list of the actors whose methods it runs. Reading the status and ending
-//! the actor must not wait for a method, so they use a second lock, which is never held while a method runs.
+//! Methods run one at a time, under a lock. A method that calls its own actor (by a handle in a `static`, for example)
+//! would deadlock, so each thread has a list of the actors whose methods it runs. Reading the status and ending the
+//! actor must not wait for a method, so they use a second lock, which is never held while a method runs.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,18 +11,18 @@ use crate::engine::job::run_inline;
 use crate::engine::{JobErrorKind, Rejection};
 
 pub(super) struct InlineActor<S> {
-    /// Taken out when the actor ends.
+    /// `None` after the actor has ended.
     state: Mutex<Option<S>>,
     accounting: Mutex<Accounting>,
 }
 
-/// What is known of an actor without its state.
+/// The state of the actor's calls.
 struct Accounting {
-    /// Calls that run, or wait for earlier ones.
+    /// Number of calls that run, or wait for earlier calls.
     calls: usize,
-    /// It accepts no more calls, and ends after the last of these.
+    /// Whether the actor accepts no more calls, and ends after the last of `calls`.
     is_ending: bool,
-    /// The error of all calls, once there is no state.
+    /// The error of all calls, if there is no state.
     gone: Option<JobErrorKind>,
 }
 
@@ -31,7 +31,7 @@ thread_local! {
     static CALLED: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Counts a call while it lives.
+/// Counts a call from creation to drop.
 struct Turn<'a, S>(&'a InlineActor<S>);
 
 impl<S> Drop for Turn<'_, S> {
@@ -46,7 +46,7 @@ impl<S> Drop for Turn<'_, S> {
     }
 }
 
-/// While it lives, a method of an actor runs on this thread.
+/// Marks, from creation to drop, that a method of an actor runs on this thread.
 struct Inside(());
 
 impl Inside {
@@ -94,7 +94,7 @@ impl<S> InlineActor<S> {
                 let _inside = Inside::enter(self.address());
                 Ok(method(state))
             }
-            // Unreachable: it is taken after the last call only.
+            // Unreachable: the state is removed after the last call only.
             None => Err(JobErrorKind::Rejected(Rejection::ActorEnded)),
         }
     }
@@ -123,11 +123,11 @@ impl<S> InlineActor<S> {
         }
     }
 
-    /// Drops the state. No call runs, and none is accepted any more.
+    /// Drops the state. No call runs, and no more calls are accepted.
     fn end_now(&self) {
         let state = self.state().take();
         self.accounting().gone = Some(JobErrorKind::Rejected(Rejection::ActorEnded));
-        // With workers, a panic of its `drop` stays in the worker: here it is reported and goes no further.
+        // With workers, a panic of its `drop` would stay in the worker. It is caught and reported instead.
         drop(run_inline::<()>("the end of an actor", || {
             drop(state);
             Ok(())
@@ -139,7 +139,7 @@ impl<S> InlineActor<S> {
         self.accounting().gone.clone()
     }
 
-    /// Whether one of its methods runs on this thread.
+    /// Returns true if a method of this actor runs on this thread.
     fn is_called(&self) -> bool {
         CALLED.with_borrow(|all| all.contains(&self.address()))
     }
@@ -153,7 +153,7 @@ impl<S> InlineActor<S> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Not held while code of the program runs.
+    /// Not locked while code of the program runs.
     fn accounting(&self) -> MutexGuard<'_, Accounting> {
         self.accounting
             .lock()

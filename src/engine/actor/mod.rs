@@ -28,9 +28,9 @@ pub(super) use names::Names;
 
 /// A handle to a state that lives in one worker: see [`Engine::actor`].
 ///
-/// Handles can be cloned and used from any number of threads. When the last one is dropped, the actor ends: it answers
-/// the calls made before, and its state is dropped in its worker. States that remain when the engine shuts down are
-/// dropped in their workers within the [grace](crate::engine::Builder::grace) period; when the engine is dropped,
+/// Handles can be cloned and used from any number of threads. When the last handle is dropped, the actor ends: it
+/// answers all submitted calls, and its state is dropped in its worker. States that remain when the engine shuts down
+/// are dropped in their workers within the [grace](crate::engine::Builder::grace) period; when the engine is dropped,
 /// within half a second and only by idle workers. A state whose worker is killed or crashes is lost without its `drop`.
 #[must_use = "an actor ends when its last handle is dropped"]
 pub struct Actor<S: Send + 'static> {
@@ -51,16 +51,16 @@ enum ActorLocation<S> {
     Inline(InlineActor<S>, Arc<Seeds>),
 }
 
-/// An actor cannot be started, or found, under a name.
+/// Why an actor cannot be started, or found, under a name.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ActorNameError {
-    /// Another actor of the engine has it.
+    /// Another actor of the engine has the name.
     Taken {
         /// The name.
         name: String,
     },
-    /// No actor of the engine has it.
+    /// No actor of the engine has the name.
     Unknown {
         /// The name.
         name: String,
@@ -69,7 +69,7 @@ pub enum ActorNameError {
     OtherState {
         /// The name.
         name: String,
-        /// The type that was asked for.
+        /// The type that the caller asked for.
         asked: &'static str,
     },
 }
@@ -91,7 +91,7 @@ impl std::error::Error for ActorNameError {}
 debug_as_text!(ActorNameError);
 
 impl Engine {
-    /// Finds the actor of this name, as long as a handle to it exists and it was not stopped.
+    /// Finds the actor of this name, if a handle to it exists and it was not stopped.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -112,7 +112,7 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// No actor has this name, or its state is of another type.
+    /// If no actor has this name, or its state is of another type.
     #[doc(alias = "get_actor")]
     pub fn actor_named<S: Send + 'static>(&self, name: &str) -> Result<Actor<S>, ActorNameError> {
         let unknown = || ActorNameError::Unknown { name: name.into() };
@@ -131,13 +131,14 @@ impl<S: Send + 'static> Actor<S> {
     /// Calls a method: a function, or a closure that captures nothing, which takes `&mut S` or `&S`, and up to 7
     /// parameters as a [kernel](crate::Kernel) takes them.
     ///
-    /// Calls run one after the other, in the order in which they were made, each at most once. An `Err` or a panic of
-    /// the method leaves the actor alive, with its state as the method left it. If the worker dies, the running call
+    /// Calls run one after the other, in the order in which they were submitted, each at most once. An `Err` or a panic
+    /// of the method leaves the actor alive, with the state as the method left it. If the worker dies, the running call
     /// fails with [`FailedDependency::Actor`](crate::FailedDependency::Actor) and the cause, as do all later calls,
     /// unless the actor continues from a [checkpoint](ActorBuilder::checkpoint).
     ///
-    /// With [`Engine::inline`] the method runs on this thread, before this returns. If it calls its own actor, for
-    /// example by a handle in a `static`, that call fails with [`Rejection::Deadlock`](crate::Rejection::Deadlock).
+    /// With [`Engine::inline`] the method runs on this thread, before this function returns. If it calls its own actor,
+    /// for example by a handle in a `static`, then that call fails with
+    /// [`Rejection::Deadlock`](crate::Rejection::Deadlock).
     ///
     /// With a limit on bytes in flight ([`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes)) this
     /// blocks until the call is admitted; in `async` code use [`call_async`](Actor::call_async).
@@ -155,8 +156,8 @@ impl<S: Send + 'static> Actor<S> {
         self.send(method, args, None)
     }
 
-    /// Like [`call`](Actor::call), but with a deadline: a call that runs longer is ended together with its worker and
-    /// the actor, and fails with [`FailedDependency::Actor`](crate::FailedDependency::Actor) because of
+    /// Like [`call`](Actor::call), with a deadline: if the call runs longer, its worker is killed and the actor ends
+    /// with it; the call fails with [`FailedDependency::Actor`](crate::FailedDependency::Actor) because of
     /// `JobLimit::Deadline`. Waiting for earlier calls does not count. An inline engine ignores the limit.
     pub fn call_within<F, A, P, R>(&self, limit: Duration, method: F, args: A) -> Job<R::Out>
     where
@@ -188,8 +189,8 @@ impl<S: Send + 'static> Actor<S> {
         }
     }
 
-    /// Ends the actor once it has answered all calls made so far: its state is dropped in its worker, and its name
-    /// becomes free. Later calls fail with [`Rejection::ActorEnded`](crate::Rejection::ActorEnded).
+    /// Ends the actor after all submitted calls: its state is dropped in its worker, and its name becomes free. Later
+    /// calls fail with [`Rejection::ActorEnded`](crate::Rejection::ActorEnded).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();

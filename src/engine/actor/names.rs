@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// An actor of any type, as long as there is a handle to it.
+/// An actor with a state of any type.
 type Held = dyn Any + Send + Sync;
 
-/// The actor of each name; `None` while it is being made.
+/// The actor of each name. `None` while the actor is being started.
 type Taken = HashMap<String, Option<Weak<Held>>>;
 
-/// The names in use in an engine.
+/// The names of an engine's actors.
 #[derive(Clone, Default)]
 pub(in crate::engine) struct Names(Arc<Mutex<Taken>>);
 
@@ -25,8 +25,8 @@ impl Names {
         self.lock().get(name)?.as_ref()?.upgrade()
     }
 
-    /// Gives the name to the actor that `make` makes; `None` if it is taken. `make` may be code of the program that
-    /// uses names itself, so it runs without the lock.
+    /// Gives a name to the actor that `make` creates. Returns `None` if another actor has the name. `make` may be code
+    /// of the program that uses names itself, so it runs without the lock.
     pub(super) fn give<T: Any + Send + Sync>(
         &self,
         name: &str,
@@ -59,7 +59,7 @@ impl fmt::Debug for Names {
     }
 }
 
-/// A name that an actor has.
+/// The name of one actor.
 #[derive(Debug)]
 pub(super) struct Name {
     names: Names,
@@ -67,7 +67,7 @@ pub(super) struct Name {
 }
 
 impl Name {
-    /// Frees the name, if `holder` still has it.
+    /// Frees the name, if the actor `holder` still has it.
     pub(super) fn give_back(&self, holder: *const ()) {
         let mut names = self.names.lock();
         if names

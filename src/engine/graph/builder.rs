@@ -58,7 +58,7 @@ impl<'g, R, A> NodeBuilder<'g, R, A> {
 
     option_setters!(for_this_thread, A,);
 
-    /// Declares the size of the value: that of an array of this shape.
+    /// Declares the size of the value: an array of `T` with this shape.
     ///
     /// # Panics
     /// If the size exceeds the address space.
@@ -70,7 +70,7 @@ impl<'g, R, A> NodeBuilder<'g, R, A> {
         }
     }
 
-    /// Declares the size of the value: the bytes that it takes of the arena.
+    /// Declares the size of the value: the bytes of the arena that it takes.
     pub fn bytes(self, bytes: u64) -> Self {
         self.graph.bytes.insert(self.node.index, bytes);
         self

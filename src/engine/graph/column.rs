@@ -1,5 +1,5 @@
-//! The arguments of a graph's nodes until their jobs are sent: one column for each kernel, so that a node needs no
-//! allocation of its own.
+//! Stores the arguments of a graph's nodes until their jobs are submitted: in one column for each kernel, so that a
+//! node needs no allocation of its own.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -50,11 +50,11 @@ pub(super) struct Columns {
     columns: Vec<Box<dyn AnyColumn>>,
     pub(super) kernels: Vec<NodeKernel>,
     index: HashMap<TypeId, u32>,
-    /// The kernel of the last node.
+    /// The kernel of the last added node, and its column.
     recent: Option<(TypeId, u32)>,
     /// By node: column and row.
     positions: Vec<(u32, u32)>,
-    /// Which random numbers the nodes draw.
+    /// The series of the random numbers that the nodes draw.
     pub(super) series: Option<Series>,
 }
 
@@ -71,7 +71,7 @@ impl Columns {
             Some((recent, column)) if recent == id => column,
             _ => self.column::<F, P, R>(id),
         };
-        // A kernel has one list of parameters.
+        // Nodes with the same kernel have the same parameters.
         let typed = self.columns[column as usize].as_any().downcast_mut();
         let typed: &mut Column<P::Slots> = typed.expect("a kernel's column is of its slots");
         typed.rows.push(Some(slots));
@@ -105,11 +105,11 @@ impl Columns {
         column
     }
 
-    /// By kernel: whether its nodes may be part of a chain. Kernels that spawn, or whose code is not part of the
-    /// executable, may not.
+    /// For each kernel, whether its nodes may be part of a chain. False for kernels that spawn, and for kernels whose
+    /// code is not part of the executable.
     pub(super) fn fusable(&self) -> Vec<bool> {
         let kernels = self.kernels.iter();
-        // A kernel that spawns has no value yet when it returns.
+        // When a kernel that spawns returns, it has no value yet.
         let is_fusable =
             |kernel: &NodeKernel| !kernel.info.spawns && to_offset(kernel.info.entry).is_some();
         kernels.map(is_fusable).collect()

@@ -4,37 +4,36 @@ use std::fmt;
 
 use crate::sys::debug_as_text;
 
-/// A graph cannot be run.
+/// Why a graph cannot be run.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GraphError {
     /// Nodes would wait for each other.
     Cycle {
-        /// The nodes: each would wait for the one before it, and the first for the last.
+        /// The nodes of the cycle: each would wait for the previous node, and the first for the last.
         nodes: Vec<String>,
     },
     /// A node of another graph was used.
     ForeignNode {
-        /// The place in the program.
+        /// The place in the program, as `file:line:column`.
         at: String,
     },
     /// A node that has to run takes an array in private memory, in a mapped file that may change, or of another engine.
-    /// Copy it with
-    /// [`Engine::import`](crate::Engine::import).
+    /// Copy the array with [`Engine::import`](crate::Engine::import).
     ForeignArray {
         /// The name or number of the node.
         node: String,
-        /// Its kernel.
+        /// The kernel of the node.
         kernel: &'static str,
         /// The position among the node's inputs, from 1 on.
         argument: usize,
     },
-    /// A node is a target twice.
+    /// A node occurs twice among the targets.
     AskedTwice {
-        /// Its name or number.
+        /// The name or number of the node.
         node: String,
     },
-    /// No order was found in which the arena has room for the values needed at one time. No node has run.
+    /// No order was found in which the arena has room for all values that are needed at the same time. No node has run.
     ///
     /// ```
     /// use arenite::{Array, Engine, Graph, GraphError};
@@ -61,7 +60,7 @@ pub enum GraphError {
     /// }
     /// ```
     DoesNotFit {
-        /// Declared bytes that are needed at one time.
+        /// Declared bytes of all values that are needed at the same time.
         peak: u64,
         /// Bytes that are free.
         room: u64,

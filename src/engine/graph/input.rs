@@ -1,4 +1,4 @@
-//! What a node takes for its parameters, and what a run may compute: traits for inputs and targets.
+//! Inputs and targets: the traits for what a node may take as a parameter, and for what a run may compute.
 
 use std::marker::PhantomData;
 
@@ -12,23 +12,23 @@ pub struct Wiring<'g> {
     pub(super) graph: u64,
     /// The new node.
     pub(super) node: u32,
-    /// The input being recorded.
+    /// The index of the input that is being recorded.
     pub(super) argument: u32,
-    /// The nodes whose value it takes.
+    /// The nodes whose values the new node takes.
     pub(super) edges: &'g mut Vec<u32>,
-    /// The arrays passed to it.
+    /// The arrays passed to the new node.
     pub(super) arrays: &'g mut Vec<PassedArray>,
-    /// Whether one of the nodes belongs to another graph.
+    /// Whether a node of another graph was passed.
     pub(super) foreign: bool,
 }
 
-/// An array passed to a node. Checked when the graph is run, because the engine is not known before.
+/// An array passed to a node. Checked when the graph is run, because the engine is not known earlier.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PassedArray {
     pub(super) node: u32,
     /// Its position among the node's inputs, from 0 on.
     pub(super) argument: u32,
-    /// The arena that it is in, if any.
+    /// The number of the arena that contains it, if any.
     pub(super) arena: Option<u64>,
 }
 
@@ -70,10 +70,11 @@ impl<R> AsNode<R> for &Node<R> {
 
 /// An input for a parameter `P` of a node. Sealed.
 ///
-/// - All that may be passed to a job ([`Arg`]).
-/// - A [`Node`] or `&Node` whose value is of that type: `Array<T>` for `&Array<T>` and `&[T]`, `String` for `&str`,
-///   `Bytes` for `&Bytes`, otherwise the same type. Only one node can take an exclusive `ArrayMut`, so such a node is passed by value.
-/// - For `&[Array<T>]` a vector or slice of nodes. Numbers of many nodes are combined by
+/// - Every type that may be passed to a job ([`Arg`]).
+/// - A [`Node`] or `&Node` with a value of the parameter's type: `Array<T>` for `&Array<T>` and `&[T]`, `String` for
+///   `&str`, `Bytes` for `&Bytes`, otherwise the same type. Only one node can take an exclusive `ArrayMut`, so such a
+///   node is passed by value.
+/// - For `&[Array<T>]`, a vector or slice of nodes. Numbers of many nodes are combined by
 ///   [`Graph::reduce`](super::Graph::reduce), or returned as arrays of one element.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be passed for the kernel's parameter `{P}` in a graph",
@@ -210,7 +211,7 @@ macro_rules! impl_inputs {
 }
 for_each_arity!(impl_inputs);
 
-/// What a run computes: a node, a slice or vector of nodes of one type, or a tuple of these. Sealed.
+/// The targets of a run: a node, a slice or vector of nodes of one type, or a tuple of these. Sealed.
 pub trait Targets {
     #[doc(hidden)]
     type Wanted: Wanted;
@@ -218,7 +219,7 @@ pub trait Targets {
     fn wanted(self, list: &mut TargetList) -> Self::Wanted;
 }
 
-/// The target nodes of a run: the graph and the index of each. Only this crate can name it.
+/// The target nodes of a run, each as the graph's number and the node's index. Only this crate can name this type.
 #[derive(Debug, Default)]
 pub struct TargetList(pub(super) Vec<(u64, u32)>);
 

@@ -35,7 +35,7 @@ use crate::sys::HUGE;
 
 /// A task graph: jobs that take each other's values, described before any of them runs.
 ///
-/// [`add`](Graph::add) adds a job and returns a [`Node`], which can be passed wherever its value could.
+/// [`add`](Graph::add) adds a job and returns a [`Node`], which can be passed wherever the job's value could.
 /// [`run`](Graph::run) computes the values of its targets and of all nodes that they need: each node once, independent
 /// nodes in parallel.
 ///
@@ -63,7 +63,7 @@ use crate::sys::HUGE;
 /// ```
 ///
 /// A kernel that takes `&[Array<T>]` takes the values of any number of nodes. [`reduce`](Graph::reduce) combines values
-/// two at a time, also numbers:
+/// two at a time, including numbers:
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -85,8 +85,8 @@ use crate::sys::HUGE;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A value that only the next node takes never leaves its worker: such chains are one job, except where a node has
-/// options of its own ([`job`](Graph::job)). A value is freed as soon as the last node that takes it has ended.
+/// If only the next node takes a value, the value never leaves its worker: such chains run as one job, unless a node
+/// has options of its own ([`job`](Graph::job)). A value is freed as soon as the last node that takes it has ended.
 ///
 /// An exclusive array is moved from node to node:
 ///
@@ -106,10 +106,10 @@ use crate::sys::HUGE;
 pub struct Graph {
     id: u64,
     nodes: Vec<Meta>,
-    /// The nodes whose value each node takes, node by node.
+    /// The nodes whose values each node takes, in the order of the nodes.
     edges: Vec<u32>,
     order: Order,
-    /// The arrays passed to nodes, node by node.
+    /// The arrays passed to nodes, in the order of the nodes.
     arrays: Vec<PassedArray>,
     options: Vec<JobOptions>,
     bytes: HashMap<u32, u64>,
@@ -117,7 +117,7 @@ pub struct Graph {
     columns: Columns,
     unfused: bool,
     on_failure: OnFailure,
-    /// Where a node of another graph was first used.
+    /// Where a node of another graph was first passed.
     foreign: Option<&'static Location<'static>>,
 }
 
@@ -144,18 +144,18 @@ pub struct Node<R> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Plan {
-    /// Nodes that have to run.
+    /// Number of nodes that have to run.
     pub nodes: usize,
-    /// Jobs that run them: a fused chain of nodes is one.
+    /// Number of jobs that run these nodes: a fused chain of nodes is one job.
     pub jobs: usize,
-    /// The most bytes that declared values take at one time, if jobs run one after the other.
+    /// The maximum number of bytes that declared values take at one time, if jobs run one after the other.
     pub peak_bytes: u64,
     /// Bytes of all declared values.
     pub total_bytes: u64,
 }
 
 impl Graph {
-    /// A graph without nodes.
+    /// Creates a graph without nodes.
     pub fn new() -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
         Self {
@@ -175,7 +175,7 @@ impl Graph {
         }
     }
 
-    /// Adds a node that runs a kernel on these inputs: arguments as for [`Engine::submit`], and other nodes.
+    /// Adds a node that runs `kernel` on these inputs: arguments as for [`Engine::submit`], and other nodes.
     #[doc(alias = "delayed")]
     #[track_caller]
     #[inline]
@@ -187,7 +187,7 @@ impl Graph {
         R: Reply,
     {
         const { captures_nothing::<F>() };
-        // Only its type is needed: a kernel has no bytes.
+        // Only its type is used: a kernel has no bytes.
         let _ = kernel;
         let mut wiring = Wiring {
             graph: self.id,
@@ -222,9 +222,9 @@ impl Graph {
         }
     }
 
-    /// Combines the values of these nodes: `kernel` combines each with its neighbour, then the results with theirs,
-    /// until one is left. Which are combined depends on their number alone, so sums of floats have the same bits for
-    /// any number of workers. `None` if there are no nodes.
+    /// Combines the values of these nodes: `kernel` combines neighbouring values, then neighbouring results, until one
+    /// value is left. The pairs depend only on the number of nodes, so sums of floats have the same bits for any number
+    /// of workers. Returns `None` if there are no nodes.
     #[track_caller]
     pub fn reduce<F, P, R>(
         &mut self,
@@ -286,7 +286,7 @@ impl Graph {
         NodeBuilder::new(self, node)
     }
 
-    /// Makes `node` run after `before`, although it does not take its value: because of a file, for instance. If
+    /// Makes `node` run after `before`, although it does not take its value: because of a file, for example. If
     /// `before` fails, `node` does not run.
     ///
     /// ```
@@ -303,8 +303,8 @@ impl Graph {
     /// ```
     ///
     /// # Errors
-    /// [`GraphError::Cycle`] if `before` already waits for `node`, and then nothing changes;
-    /// [`GraphError::ForeignNode`].
+    /// [`GraphError::Cycle`] if `before` already waits for `node`; [`GraphError::ForeignNode`]. The graph does not
+    /// change.
     #[track_caller]
     pub fn after<A, B>(&mut self, node: &Node<A>, before: &Node<B>) -> Result<(), GraphError> {
         if node.graph != self.id || before.graph != self.id {
@@ -321,7 +321,7 @@ impl Graph {
         })
     }
 
-    /// The name of a node in messages.
+    /// The name of a node, for messages.
     fn name(&self, node: u32) -> String {
         let name = self.names.get(&node);
         name.map_or_else(|| format!("node {node}"), |name| format!("node {name:?}"))
@@ -333,12 +333,12 @@ impl Graph {
         self
     }
 
-    /// Sets whether the graph goes on after a failure, with all nodes that do not depend on the failed one (the
+    /// Sets whether the graph continues after a failure, with all nodes that do not depend on the failed node (the
     /// default), or stops.
     ///
-    /// A graph that stops starts no more nodes, and cancels running ones as [`Job::cancel`](super::Job::cancel) does: a
+    /// A graph that stops starts no more nodes, and cancels running nodes like [`Job::cancel`](super::Job::cancel): a
     /// kernel that does not check [`cancelled`](crate::cancelled) runs to its end. Nodes that have a value by then keep
-    /// it. The others fail with [`Cancelled`](super::JobErrorKind::Cancelled), and the failure as their
+    /// it. All others fail with [`Cancelled`](super::JobErrorKind::Cancelled), with the failure as their
     /// [`origin`](super::JobError::origin).
     ///
     /// ```
@@ -362,20 +362,21 @@ impl Graph {
         self
     }
 
-    /// The number of nodes.
+    /// Returns the number of nodes.
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Whether there are no nodes.
+    /// Returns true if there are no nodes.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
 
-    /// The work and memory needed to compute these targets, without computing them.
+    /// Returns the work and memory that these targets need, without computing them.
     ///
     /// # Errors
-    /// As [`run`](Graph::run), except for what depends on the engine: the arena's room, and which arrays it contains.
+    /// Like [`run`](Graph::run), except for errors that depend on the engine: the arena's room, and which arrays it
+    /// contains.
     #[track_caller]
     pub fn plan(&self, targets: impl Targets) -> Result<Plan, GraphError> {
         let (_, targets) = self.targets(targets)?;
@@ -390,7 +391,7 @@ impl Graph {
         })
     }
 
-    /// The graph in Graphviz's language. [`Running::dot`] adds run times.
+    /// Returns the graph in Graphviz's language. [`Running::dot`] adds run times.
     pub fn dot(&self) -> String {
         let picture = self.picture(&Jobs::default(), &[]);
         picture.dot(None)
@@ -399,16 +400,16 @@ impl Graph {
     /// Computes the values of the targets, and of all nodes that they need.
     ///
     /// Returns at once; [`Running::wait`] returns the values. The engine starts each job when its inputs are available.
-    /// A failed node stops those that depend on it, and no others. [`Engine::inline`] runs the jobs here, one after the
-    /// other.
+    /// A failed node stops the nodes that depend on it, and no others. [`Engine::inline`] runs the jobs on this thread,
+    /// one after the other.
     ///
-    /// Where sizes are declared ([`NodeBuilder::shape`]), the peak memory of all values is computed before the first
-    /// job starts. If it exceeds the arena's free memory, the nodes run in another order that fits, with fewer in
-    /// parallel. Free memory is measured once, before the first job, and not reserved: of two graphs at the same time
-    /// each may fit and one still fail with [`JobLimit::Arena`](crate::JobLimit::Arena), as beside jobs that allocate
-    /// meanwhile. Run large graphs one after the other.
+    /// If sizes are declared ([`NodeBuilder::shape`]), the peak memory of all values is computed before the first job
+    /// starts. If it exceeds the arena's free memory, the nodes run in another order that fits, with fewer in parallel.
+    /// Free memory is measured once, before the first job, and not reserved: if another graph runs, or other jobs
+    /// allocate at the same time, a graph that fitted may still fail with [`JobLimit::Arena`](crate::JobLimit::Arena).
+    /// Run large graphs one after the other.
     ///
-    /// Consumes the graph, also on error. [`plan`](Graph::plan) tells in advance what it needs: if
+    /// Consumes the graph, also on error. [`plan`](Graph::plan) returns in advance what the graph needs: if
     /// [`peak_bytes`](Plan::peak_bytes) are free, it is not refused for lack of memory.
     ///
     /// ```
@@ -467,7 +468,7 @@ impl Graph {
             let inline = InlineRun::run(self.columns, &options, &jobs, &picture, stops);
             return Ok(Running::inline(inline, wanted, picture));
         };
-        // Output memory granted to workers in advance is not available to other jobs.
+        // Output memory that is granted to workers ahead is not available to other jobs.
         let largest = self.bytes.values().copied().max().unwrap_or(0);
         let ahead = largest
             .saturating_mul(2)

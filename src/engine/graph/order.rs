@@ -5,14 +5,14 @@ use std::collections::hash_map::Entry;
 
 /// The constraints of [`Graph::after`](super::Graph::after).
 ///
-/// Values go from older nodes to younger ones. As long as all constraints do so too, there is no cycle. From the first
-/// backward edge on, each new edge is checked by a search from both of its ends in turn, which is over when either side
-/// is exhausted: soon, if one node waits for many, or many wait for one.
+/// Values pass from older nodes to newer ones. While all constraints do so too, there is no cycle. After the first edge
+/// in the other direction, each new edge is checked by two searches, from both of its ends, in alternating steps. The
+/// check ends when either search is exhausted: soon, if one node waits for many, or many wait for one.
 #[derive(Debug, Default)]
 pub(super) struct Order {
-    /// A node, and one that has to end before it, in the order of addition.
+    /// Pairs of a node and a node that has to end first, in the order of addition.
     after: Vec<(u32, u32)>,
-    /// Whether an older node waits for a younger one.
+    /// Whether an older node waits for a newer one.
     goes_back: bool,
     /// Built when it is first needed.
     both: Option<BothWays>,
@@ -21,39 +21,40 @@ pub(super) struct Order {
 /// The waiting relation in both directions.
 #[derive(Debug, Default)]
 struct BothWays {
-    /// By node: those that have to end before it, without those whose value it takes.
+    /// For each node: the nodes that have to end first, without the nodes whose values it takes.
     befores: HashMap<u32, Vec<u32>>,
-    /// By node: those that wait for it, for its value or not.
+    /// For each node: the nodes that wait for it, for its value or not.
     followers: HashMap<u32, Vec<u32>>,
 }
 
 /// A depth-first search from one end.
 struct Search {
-    /// By found node: its predecessor.
+    /// For each found node: the node through which it was found.
     through: HashMap<u32, u32>,
-    /// The stack: nodes, and how many of their neighbours were visited.
+    /// The stack: nodes, and the number of their visited neighbours.
     open: Vec<(u32, usize)>,
 }
 
 /// The result of visiting one neighbour.
 enum Visit {
     Nothing,
-    /// The other search has found this node, too.
+    /// The other search has found this node as well.
     Met(u32),
-    /// There are no more neighbours.
+    /// The search is exhausted.
     Over,
 }
 
 impl Order {
-    /// A node, and one that has to end before it, in the order of addition.
+    /// Pairs of a node and a node that has to end first, in the order of addition.
     pub(super) fn after(&self) -> &[(u32, u32)] {
         &self.after
     }
 
-    /// Makes `node` wait for `before`. `nodes`: the number of nodes; `sources`: the nodes whose value each takes.
+    /// Makes `node` wait for `before`. `nodes`: the number of nodes; `sources`: the nodes whose values each node takes.
     ///
     /// # Errors
-    /// If that makes a cycle: its nodes, each of which waits for the next; the last, `node`, would wait for the first.
+    ///
+    /// If this makes a cycle: its nodes, each of which waits for the next; the last, `node`, would wait for the first.
     pub(super) fn add<'g>(
         &mut self,
         node: u32,
@@ -80,7 +81,7 @@ impl Order {
         Ok(())
     }
 
-    /// Records a new node that takes these values.
+    /// Adds a node that takes the values of `sources`.
     pub(super) fn added(&mut self, node: u32, sources: &[u32]) {
         let Some(both) = &mut self.both else { return };
         for &source in sources {
@@ -108,7 +109,7 @@ impl BothWays {
         self.followers.entry(before).or_default().push(node);
     }
 
-    /// The path on which `from` waits for `to`, if it does. They differ.
+    /// Returns the path on which `from` waits for `to`, if it does. The two differ.
     fn path<'g>(&self, from: u32, to: u32, sources: impl Fn(u32) -> &'g [u32]) -> Option<Vec<u32>> {
         let nth = |of: &HashMap<u32, Vec<u32>>, node, at: usize| of.get(&node)?.get(at).copied();
         let before = |node, at| {
@@ -145,7 +146,7 @@ impl Search {
         }
     }
 
-    /// Visits the next neighbour; `nth` returns the n-th neighbour of a node.
+    /// Visits the next neighbour. `nth` returns the n-th neighbour of a node.
     fn step(&mut self, other: &Self, nth: impl Fn(u32, usize) -> Option<u32>) -> Visit {
         while let Some((node, visited)) = self.open.last_mut() {
             let Some(found) = nth(*node, *visited) else {
@@ -179,7 +180,7 @@ mod tests {
 
     use super::*;
 
-    /// All that a node waits for, itself included.
+    /// All nodes that a node waits for, including itself.
     fn waits_for(befores: &[Vec<u32>], node: u32) -> Vec<bool> {
         let mut seen = vec![false; befores.len()];
         let mut open = vec![node];

@@ -14,11 +14,11 @@ pub(super) struct Picture {
     pub(super) kernel_of: Vec<u32>,
     pub(super) kernels: Vec<&'static str>,
     pub(super) names: HashMap<u32, String>,
-    /// By node: the end of its part of `edges`.
+    /// By node: the end of its range of `edges`.
     pub(super) ends: Vec<u32>,
-    /// The nodes whose value each node takes, node by node.
+    /// The nodes whose values each node takes, in the order of the nodes.
     pub(super) edges: Vec<u32>,
-    /// A node, and one that has to end before it; sorted by node.
+    /// Pairs of a node and a node that has to end first; sorted by the first.
     pub(super) after: Vec<(u32, u32)>,
     /// By node: its job, or [`NONE`] if it is not needed.
     pub(super) unit_of: Vec<u32>,
@@ -31,7 +31,7 @@ impl Picture {
         0..self.ends.len() as u32
     }
 
-    /// The nodes whose value a node takes.
+    /// The nodes whose values a node takes.
     pub(super) fn sources(&self, node: u32) -> &[u32] {
         let from = match node {
             0 => 0,
@@ -44,7 +44,7 @@ impl Picture {
         self.kernels[self.kernel_of[node as usize] as usize]
     }
 
-    /// The name of a node in messages.
+    /// The name of a node, for messages.
     pub(super) fn name(&self, node: u32) -> String {
         let name = self.names.get(&node);
         name.map_or_else(|| format!("node {node}"), |name| format!("node {name:?}"))
@@ -65,7 +65,7 @@ impl Picture {
         needed.max().map_or(0, |&last| last as usize + 1)
     }
 
-    /// The nodes of each job that has more than one.
+    /// The nodes of each job with more than one node.
     fn chains(&self) -> Vec<Vec<u32>> {
         let mut chains: HashMap<u32, Vec<u32>> = HashMap::new();
         for node in self
@@ -85,7 +85,7 @@ impl Picture {
         chains
     }
 
-    /// The run time of all nodes. A job whose nodes were not measured one by one counts once.
+    /// The total run time of all nodes. A job whose nodes were not measured separately counts once.
     pub(super) fn busy(&self, fates: &[NodeFate]) -> Duration {
         let mut seen = vec![false; self.jobs()];
         let mut busy = Duration::ZERO;
@@ -100,7 +100,7 @@ impl Picture {
         busy
     }
 
-    /// The graph in Graphviz's language, with what `fates` says of its nodes.
+    /// The graph in Graphviz's language, with the `fates` of its nodes.
     pub(super) fn dot(&self, fates: Option<&[NodeFate]>) -> String {
         let mut dot =
             String::from("digraph {\n  rankdir=LR;\n  node [shape=box, fontname=sans];\n");
@@ -156,7 +156,7 @@ fn took(fate: &NodeFate) -> Option<Duration> {
     }
 }
 
-/// What a picture says of a node; nothing of one that may still run.
+/// The description of a node's fate in a picture. `None` for a node that may still run.
 fn outcome(fate: NodeFate, is_needed: bool) -> Option<String> {
     Some(match fate {
         NodeFate::Open if is_needed => return None,
@@ -174,7 +174,7 @@ fn outcome(fate: NodeFate, is_needed: bool) -> Option<String> {
     })
 }
 
-/// The fill of a node: the longer it took, the warmer.
+/// The colour of a node: the longer it ran, the warmer.
 fn fill(fate: NodeFate, longest: Duration) -> Option<String> {
     let took = took(&fate)?;
     let share = took.as_secs_f64() / longest.as_secs_f64().max(1e-12);

@@ -1,4 +1,4 @@
-//! From nodes to jobs: which nodes are needed, which are fused, their order, and the memory that it takes.
+//! Turns nodes into jobs: determines which nodes are needed, which are fused, their order, and the memory they take.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -6,27 +6,27 @@ use std::collections::{BinaryHeap, HashMap};
 use super::{GraphError, Meta};
 use crate::supervisor::{Jobs, RunUnit};
 
-/// Most nodes of a fused chain. Chains are bounded so that other jobs get the worker.
+/// Maximum number of nodes of a fused chain. Chains are limited so that other jobs get the worker.
 const LONGEST: usize = 1024;
-/// Neither a node nor a unit.
+/// Stands for no node and no unit.
 pub(super) const NONE: u32 = u32::MAX;
 
 /// The input of planning.
 pub(super) struct Sketch<'g> {
     pub(super) nodes: &'g [Meta],
-    /// The nodes whose value each node takes, node by node.
+    /// The nodes whose values each node takes, in the order of the nodes.
     pub(super) edges: &'g [u32],
-    /// A node, and one that has to end before it.
+    /// Pairs of a node and a node that has to end first.
     pub(super) after: &'g [(u32, u32)],
     /// By kernel: whether its nodes may be part of a chain.
     pub(super) fusable: &'g [bool],
     /// By node: the declared bytes of its value.
     pub(super) bytes: &'g HashMap<u32, u64>,
-    /// Whether chains become one job.
+    /// Whether a chain of nodes becomes one job.
     pub(super) fuse: bool,
 }
 
-/// The nodes whose value a node takes.
+/// The nodes whose values a node takes.
 pub(super) fn sources<'g>(nodes: &[Meta], edges: &'g [u32], node: u32) -> &'g [u32] {
     let from = match node {
         0 => 0,
@@ -36,7 +36,7 @@ pub(super) fn sources<'g>(nodes: &[Meta], edges: &'g [u32], node: u32) -> &'g [u
 }
 
 impl Sketch<'_> {
-    /// The nodes whose value a node takes.
+    /// The nodes whose values a node takes.
     pub(super) fn sources(&self, node: u32) -> &[u32] {
         sources(self.nodes, self.edges, node)
     }
@@ -45,8 +45,8 @@ impl Sketch<'_> {
         self.bytes.get(&node).copied().unwrap_or(0)
     }
 
-    /// The jobs for these targets. `room`: bytes that values may take. The order is the one in which nodes were added,
-    /// or one that takes less memory if that one does not fit.
+    /// Returns the jobs for these targets. `room`: the bytes that values may take. Jobs are in the order in which nodes
+    /// were added if that order fits; otherwise in an order that takes less memory.
     pub(super) fn jobs(&self, targets: &[u32], room: u64) -> Result<Jobs, GraphError> {
         let befores = self.befores();
         let order = self.order(targets, &befores);
@@ -70,7 +70,7 @@ impl Sketch<'_> {
         Ok(best)
     }
 
-    /// By node: those that have to end before it, without those whose value it takes.
+    /// For each node: the nodes that have to end first, without the nodes whose values it takes.
     fn befores(&self) -> HashMap<u32, Vec<u32>> {
         let mut befores: HashMap<u32, Vec<u32>> = HashMap::new();
         for &(node, before) in self.after {
@@ -79,7 +79,7 @@ impl Sketch<'_> {
         befores
     }
 
-    /// The needed nodes, each after those that it waits for; otherwise in the order of addition.
+    /// The needed nodes, each after the nodes that it waits for, otherwise in the order of addition.
     fn order(&self, targets: &[u32], befores: &HashMap<u32, Vec<u32>>) -> Vec<u32> {
         let mut needed = vec![false; self.nodes.len()];
         let mut open = targets.to_vec();
@@ -92,7 +92,7 @@ impl Sketch<'_> {
         }
         let all = (0..self.nodes.len() as u32).filter(|&node| needed[node as usize]);
         if befores.is_empty() {
-            // No node takes the value of one that was added later.
+            // A node can take only values of nodes that were added earlier.
             return all.collect();
         }
         let mut waits = vec![0u32; self.nodes.len()];
@@ -119,7 +119,7 @@ impl Sketch<'_> {
         order
     }
 
-    /// Cuts an order into jobs.
+    /// Divides the nodes, in this order, into jobs.
     fn units(&self, order: &[u32], targets: &[u32], befores: &HashMap<u32, Vec<u32>>) -> Jobs {
         let mut uses = vec![0u32; self.nodes.len()];
         for &node in order {
@@ -143,7 +143,7 @@ impl Sketch<'_> {
             let meta = &self.nodes[node as usize];
             !is_single[node as usize] && meta.options == 0 && self.fusable[meta.kernel as usize]
         };
-        // The next node in the same chain.
+        // For each node, the next node of its chain.
         let mut next = vec![NONE; self.nodes.len()];
         let mut length = vec![0u16; self.nodes.len()];
         for &node in order {
@@ -190,7 +190,7 @@ impl Sketch<'_> {
         jobs
     }
 
-    /// Fills in the relations between units: which wait for which, and which take whose values.
+    /// Fills in the relations between units: which units each unit waits for, and whose values it takes.
     fn connect(&self, jobs: &mut Jobs, befores: &HashMap<u32, Vec<u32>>) {
         let mut counts = vec![0u32; jobs.units.len() + 1];
         let mut waiting = Vec::with_capacity(self.edges.len());
@@ -206,7 +206,7 @@ impl Sketch<'_> {
                 waiting.push((jobs.unit_of[before as usize], unit as u32));
             }
         }
-        // In the order of the waiting units.
+        // Sorted by the waiting unit.
         for &(before, unit) in &waiting {
             let level = jobs.units[before as usize].level + 1;
             let waits = &mut jobs.units[unit as usize];
@@ -246,7 +246,7 @@ impl Sketch<'_> {
                 uses[source] -= 1;
                 if uses[source] == 0 {
                     let unit = jobs.units[source];
-                    // Saturated sums exceed any arena anyway.
+                    // A saturated sum exceeds any arena anyway.
                     live = live.saturating_sub(
                         self.bytes(jobs.nodes[(unit.first + unit.count - 1) as usize]),
                     );
@@ -258,15 +258,15 @@ impl Sketch<'_> {
         }
     }
 
-    /// A depth-first order: for each node first the input that takes the most memory while it is computed and leaves
-    /// the least.
+    /// A depth-first order: of the inputs of each node, first the input that takes the most memory while it is computed
+    /// and whose value is the smallest.
     fn frugal_order(
         &self,
         jobs: &Jobs,
         targets: &[u32],
         befores: &HashMap<u32, Vec<u32>>,
     ) -> Vec<u32> {
-        // The memory that each node takes while it and its inputs are computed, as if no other node shared them.
+        // The memory that each node takes while the node and its inputs are computed, as if no other node shared them.
         let mut need = vec![0u64; self.nodes.len()];
         let mut plans: HashMap<u32, Vec<u32>> = HashMap::new();
         for &node in &jobs.nodes {

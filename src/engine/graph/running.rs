@@ -21,8 +21,8 @@ use crate::supervisor::{
 
 /// A running graph: see [`Graph::run`](super::Graph::run).
 ///
-/// Dropping it cancels the graph: jobs that have not started never do, and running ones are asked to stop. It is also a
-/// [`Future`], for any executor, of what [`wait`](Running::wait) returns.
+/// Dropping it cancels the graph: jobs that have not started never do, and running jobs are asked to stop. It is also a
+/// [`Future`], for any executor, with the output of [`wait`](Running::wait).
 #[must_use = "dropping a running graph cancels it: `wait` for it"]
 pub struct Running<W: Wanted> {
     state: State,
@@ -41,14 +41,14 @@ enum State {
 /// A graph that ran on the caller's thread.
 pub(super) struct InlineRun {
     kept: NodeValues,
-    /// By node: why it failed or did not run.
+    /// For each node: why it failed or did not run.
     errors: Vec<Option<Lost>>,
     fates: Vec<NodeFate>,
     picture: Arc<Picture>,
     /// Whether the first failure stops the graph.
     stops: bool,
     failure: Option<JobError>,
-    /// Number of target units that are not decided.
+    /// Number of target units that are not decided yet.
     open: usize,
 }
 
@@ -104,7 +104,7 @@ impl InlineRun {
         inline
     }
 
-    /// Runs the nodes of a unit, unless a failure has decided them.
+    /// Runs the nodes of a unit that no failure has decided.
     fn unit(
         &mut self,
         at: usize,
@@ -128,7 +128,7 @@ impl InlineRun {
         self.open -= usize::from(jobs.units[at].is_requested);
     }
 
-    /// Runs a node, with a permit of its limiter. Returns whether it has a value.
+    /// Runs a node, with a permit of its limiter. Returns true if the node has a value.
     fn node(&mut self, node: u32, options: Option<&JobOptions>, columns: &mut Columns) -> bool {
         let at = node as usize;
         let limit = options.and_then(|options| options.limit.as_ref());
@@ -166,7 +166,7 @@ impl InlineRun {
         }
     }
 
-    /// Skips the rest of a unit whose node has failed, and all units that wait for it.
+    /// Skips the rest of a unit after a failed node, and all units that wait for the unit.
     fn lose(&mut self, unit: usize, rest: &[u32], root: u32, jobs: &Jobs) {
         rest.iter()
             .for_each(|&node| self.skip(node, Lost::To(root)));
@@ -196,7 +196,7 @@ impl InlineRun {
         self.release_inputs(node);
     }
 
-    /// Releases the values retained for a node that will not run.
+    /// Releases the values that were retained for a node which will not run.
     fn release_inputs(&mut self, node: u32) {
         for &source in self.picture.sources(node) {
             let uses = &mut self.kept.uses[source as usize];
@@ -229,7 +229,7 @@ impl InlineRun {
     }
 }
 
-/// Where the values of a decided graph are.
+/// Access to the values of a graph whose targets are all decided.
 #[allow(missing_debug_implementations, reason = "hidden")]
 pub struct Source<'r>(&'r mut State);
 
@@ -274,8 +274,8 @@ impl<W: Wanted> Running<W> {
     /// Waits for the values of the targets.
     ///
     /// # Errors
-    /// The first failure, in the order of the targets. A node that could not run because another failed has the error
-    /// [`FailedDependency::Node`](crate::FailedDependency::Node), with that node and its cause.
+    /// The first failure, in the order of the targets. If a target did not run because another node failed, the error
+    /// is [`FailedDependency::Node`](crate::FailedDependency::Node), with that node and its cause.
     ///
     /// # Panics
     /// If polling has already returned the values.
@@ -283,8 +283,7 @@ impl<W: Wanted> Running<W> {
         W::values(self.results())
     }
 
-    /// Waits until all targets are decided, and returns a result for each: one failure does not discard the other
-    /// values.
+    /// Waits until all targets are decided, and returns a result for each: a failure does not discard the other values.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -314,12 +313,13 @@ impl<W: Wanted> Running<W> {
         self.take_results()
     }
 
-    /// Waits until all targets are decided, at most for `limit`. Returns false if the time is over; the graph goes on.
+    /// Waits until all targets are decided, for at most `limit`. Returns false if the limit passes first; the graph
+    /// continues.
     pub fn wait_timeout(&self, limit: Duration) -> bool {
         self.await_end(Some(limit))
     }
 
-    /// The number of nodes that have ended. Does not wait.
+    /// Returns the number of nodes, and how many of them have ended. Does not wait.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -338,7 +338,7 @@ impl<W: Wanted> Running<W> {
         match &self.state {
             State::Sent { shared, graph } => shared.graph_progress(*graph),
             State::Inline(inline) => {
-                // It is over, so open nodes were not needed.
+                // The run is over, so nodes that are still open were not needed.
                 let decided = inline.fates.iter().filter(|fate| **fate != NodeFate::Open);
                 decided.fold(GraphProgress::default(), |mut progress, fate| {
                     progress.nodes += 1;
@@ -349,8 +349,9 @@ impl<W: Wanted> Running<W> {
         }
     }
 
-    /// Waits until everything is decided, and returns the graph in Graphviz's language: nodes with their run times (the
-    /// longer, the warmer), failed nodes in red, chains that were one job as clusters. `dot -Tsvg` draws it.
+    /// Waits until all nodes are decided, and returns the graph in Graphviz's language: nodes with their run times (the
+    /// longer, the warmer the colour), failed nodes in red, chains that ran as one job as clusters. `dot -Tsvg` draws
+    /// it.
     ///
     /// In a fused chain of more than eight nodes, each node has the time of the whole job, and its label says so.
     ///
@@ -372,12 +373,12 @@ impl<W: Wanted> Running<W> {
         self.picture.dot(Some(&self.fates()))
     }
 
-    /// The number of jobs that the graph needs: a fused chain is one.
+    /// Returns the number of jobs of the graph: a fused chain is one job.
     pub fn jobs(&self) -> usize {
         self.picture.jobs()
     }
 
-    /// Waits until everything is decided, and returns the run time of all jobs together.
+    /// Waits until all nodes are decided, and returns the total run time of all jobs.
     pub fn busy(&self) -> Duration {
         self.picture.busy(&self.fates())
     }
@@ -404,7 +405,7 @@ impl<W: Wanted> Running<W> {
     }
 }
 
-// A handle borrows nothing and is not self-referential.
+// A handle is not self-referential.
 impl<W: Wanted> Unpin for Running<W> {}
 
 impl<W: Wanted> Future for Running<W> {
@@ -466,7 +467,7 @@ mod tests {
         for stops in [OnFailure::GoOn, OnFailure::Stop] {
             let mut graph = Graph::new();
             graph.on_failure(stops);
-            // One exists when the other node fails, one does not.
+            // One value exists when the other node fails, the other does not.
             let early = graph.add(|| Array::from_slice(&[1u32; 1000]), ());
             let even = graph.add(odd, (2,));
             let late = graph.add(|| Array::from_slice(&[1u32; 1000]), ());

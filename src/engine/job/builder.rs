@@ -63,17 +63,17 @@ use crate::supervisor::{
 ///
 /// An inline engine runs the job once, on the caller's thread and without a deadline.
 ///
-/// `M` records whether the job has [retries](JobOptions), `E` is what it gives when it fails: a [`JobError`], or after
-/// [`keep_args`](Self::keep_args) a [`DeadLetter`].
+/// `M` records whether the job has [retries](JobOptions). `E` is its error type: a [`JobError`], or a [`DeadLetter`]
+/// after [`keep_args`](Self::keep_args).
 #[must_use = "a job under construction does nothing until it is submitted"]
 pub struct JobBuilder<'e, G: Program, A, M = AtMostOnce, E: JobFailure = JobError> {
     pub(in crate::engine) engine: &'e Engine,
-    /// The arguments as passed; their type also decides whether the job may be retried.
+    /// The arguments as passed. Their type also decides whether the job may be retried.
     pub(in crate::engine) args: A,
     pub(in crate::engine) options: JobOptions,
-    /// Seed of the job's random numbers. 0: the next in the order of submission.
+    /// Seed of the job's random numbers. 0 means the next seed in the order of submission.
     pub(in crate::engine) seed: u64,
-    /// Copies what `E` keeps of the arguments.
+    /// Copies the part of the arguments that `E` keeps.
     retain: fn(&A) -> E::Retained,
     program: PhantomData<fn() -> (G, M)>,
 }
@@ -92,7 +92,7 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
 }
 
 impl<'e, G: Program, A, M> JobBuilder<'e, G, A, M> {
-    /// Runs `kernel` on the result, in the same worker, so that the value between them never leaves it.
+    /// Runs `kernel` on the result, in the same worker, so that the intermediate value never leaves it.
     ///
     /// The result is the first argument of `kernel`, `rest` are the others. If the first kernel fails, the second does
     /// not run.
@@ -120,7 +120,7 @@ impl<'e, G: Program, A, M> JobBuilder<'e, G, A, M> {
         }
     }
 
-    /// Keeps a copy of the arguments until the job has ended, so that a failure returns them: as a [`DeadLetter`]. The
+    /// Keeps a copy of the arguments until the job has ended, so that a failure returns them in a [`DeadLetter`]. The
     /// copy of an array is another handle.
     ///
     /// ```
@@ -167,7 +167,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
         self
     }
 
-    /// Sets all options at once, and replaces those set before.
+    /// Sets all options at once, and replaces all that were set earlier.
     pub fn options<N>(self, options: &JobOptions<N>) -> JobBuilder<'e, G, A, N, E>
     where
         A: Permits<N>,
@@ -211,7 +211,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
     /// let job = engine.job(count, ()).then(fill, (values,)).retries(1);
     /// ```
     ///
-    /// also for those added later:
+    /// including kernels that are added later:
     ///
     /// ```compile_fail,E0277
     /// # let engine = arenite::Engine::inline();
@@ -254,13 +254,13 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
     option_setters!(@one_by_one for_this_thread);
     option_setters!(@name);
 
-    /// Draws the random numbers of a job with this seed.
+    /// Sets the seed of the job's random numbers.
     pub(in crate::engine) fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// Sets all options without the check of the arguments, for callers that have made it.
+    /// Sets all options without the check of the arguments, for callers that have checked them.
     pub(in crate::engine) fn checked_options(mut self, options: &JobOptions) -> Self {
         self.options = options.clone();
         self
@@ -298,7 +298,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
         Job::submitted(shared, id, G::Reply::receive, retained)
     }
 
-    /// Submits the job if that takes no waiting; otherwise returns the arguments.
+    /// Submits the job if it need not wait; otherwise returns the arguments.
     ///
     /// ```standalone_crate
     /// use arenite::{ArrayMut, Engine};
@@ -327,9 +327,9 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
     /// ```
     ///
     /// # Errors
-    /// [`Refused`]: the job would have to wait for
-    /// [`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes), or memory is short. All other errors
-    /// arrive at [`Job::wait`].
+    /// [`Refused`]: the job would have to wait because of
+    /// [`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes), or memory is short. [`Job::wait`] returns
+    /// all other errors.
     pub fn try_submit(self) -> Result<Job<<G::Reply as Reply>::Out, E>, Refused<A>>
     where
         G: Accepts<A>,
@@ -353,8 +353,8 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
         Ok(Job::submitted(shared, id, G::Reply::receive, retained))
     }
 
-    /// Splits off what the job's failure keeps, and writes the call, for a job that may have to wait for admission.
-    /// `copies`: handles of each array that the caller keeps until the job has ended.
+    /// Separates the copy of the arguments that a failure keeps, and writes the call, for a job that may have to wait
+    /// for admission. `copies`: the number of handles to each array that the caller keeps until the job has ended.
     pub(in crate::engine) fn into_pending(
         self,
         arena: u64,
@@ -371,20 +371,20 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
     }
 }
 
-/// A job that was not admitted, with its arguments: those of [`job`](Engine::job), and after each
-/// [`then`](JobBuilder::then) the pair of the arguments before it and its own.
+/// A job that was not admitted, with its arguments: the arguments of [`job`](Engine::job); after each
+/// [`then`](JobBuilder::then), a pair of the earlier arguments and the arguments of `then`.
 pub struct Refused<A> {
     args: Box<A>,
     why: RefusedBy,
 }
 
 impl<A> Refused<A> {
-    /// The arguments, as they were passed.
+    /// Returns the arguments, as they were passed.
     pub fn into_args(self) -> A {
         *self.args
     }
 
-    /// The reason.
+    /// Returns the reason.
     pub fn why(&self) -> RefusedBy {
         self.why
     }

@@ -31,14 +31,14 @@ use crate::supervisor::{JobError, JobId, Owner, Read, Supervisor};
 #[must_use = "dropping a job cancels it; `wait` for it, or `detach` it"]
 pub struct Job<R, E: JobFailure = JobError> {
     state: State<R>,
-    /// What is kept of the arguments until the job has ended.
+    /// The copy of the arguments that is kept until the job has ended.
     retained: Option<E::Retained>,
     kills_on_drop: bool,
 }
 
-/// Ends a job by force from another thread: [`Job::killer`].
+/// Ends a job by force from another thread: see [`Job::killer`].
 ///
-/// It may outlive its job; then it does nothing.
+/// It may outlive its job; then it has no effect.
 pub struct Killer {
     shared: Arc<Supervisor>,
     id: JobId,
@@ -63,16 +63,16 @@ enum State<R> {
         id: JobId,
         read: Read<R>,
     },
-    /// It ran on this thread, or could not be sent at all.
+    /// The job ran on this thread, or could not be submitted.
     Ended(Box<Result<R, JobError>>),
     Taken,
 }
 
-// A handle borrows nothing and is not self-referential.
+// A handle is not self-referential.
 impl<R, E: JobFailure> Unpin for Job<R, E> {}
 
 impl<R: Send + 'static> Job<R> {
-    /// Sends a job whose arguments `fill` writes.
+    /// Submits a job whose arguments `fill` writes.
     #[inline]
     pub(super) fn send<G>(shared: &Arc<Supervisor>, fill: impl FnOnce(&mut CallWriter)) -> Self
     where
@@ -85,7 +85,7 @@ impl<R: Send + 'static> Job<R> {
         Self::sent::<G>(shared, id)
     }
 
-    /// The handle of a job that was submitted.
+    /// Returns the handle of a submitted job.
     #[inline]
     pub(super) fn sent<G>(shared: &Arc<Supervisor>, id: JobId) -> Self
     where
@@ -113,7 +113,7 @@ impl<R: Send + 'static> Job<R> {
 }
 
 impl<R: Send + 'static, E: JobFailure> Job<R, E> {
-    /// The handle of a job that was submitted, and whose reply `read` decodes.
+    /// Returns the handle of a submitted job, whose reply `read` decodes.
     #[inline]
     pub(super) fn submitted(
         shared: &Arc<Supervisor>,
@@ -132,7 +132,7 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         }
     }
 
-    /// A job that has ended.
+    /// Returns the handle of a job that has ended.
     pub(super) fn ended(result: Result<R, JobError>, retained: E::Retained) -> Self {
         Self {
             state: State::Ended(Box::new(result)),
@@ -141,7 +141,7 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         }
     }
 
-    /// The result as the caller gets it.
+    /// Converts the result into the type that the caller gets.
     #[inline]
     fn answer(&mut self, result: Result<R, JobError>) -> Result<R, E> {
         let retained = self.retained.take();
@@ -162,7 +162,7 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
     /// Returns the job's number in its engine, from 1, as used by messages ("job 8"), [`JobError::job`] and
     /// [`JobError::lost_jobs`]. `None` for a job that ran on this thread, and after the value was taken.
     ///
-    /// With the numbers, a program knows which jobs an error lists:
+    /// The number identifies the jobs that an error lists:
     ///
     /// ```standalone_crate
     /// use std::collections::HashMap;
@@ -215,8 +215,8 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
     /// ```
     ///
     /// # Errors
-    /// [`JobError`] with the cause if the job gave no value, or a [`DeadLetter`](super::DeadLetter) if it
-    /// [keeps its arguments](JobBuilder::keep_args). An error of the kernel is in [`JobError::returned`].
+    /// [`JobError`] with the cause if the job ended without a value, or a [`DeadLetter`](super::DeadLetter) if it
+    /// [keeps its arguments](JobBuilder::keep_args). [`JobError::returned`] returns the kernel's own error.
     ///
     /// # Panics
     /// If [`wait_timeout`](Job::wait_timeout) or polling has already returned the value.
@@ -229,7 +229,7 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         self.answer(result)
     }
 
-    /// Waits for the value for at most `limit`. Returns `None` if the job has not ended; it continues.
+    /// Waits for the value for at most `limit`. Returns `None` if the job has not ended; the job continues.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -250,7 +250,7 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
     /// Like [`wait`](Job::wait).
     ///
     /// # Panics
-    /// If the value was taken before.
+    /// If the value was already taken.
     pub fn wait_timeout(&mut self, limit: Duration) -> Option<Result<R, E>> {
         let result = match std::mem::replace(&mut self.state, State::Taken) {
             State::Sent { shared, id, read } => match shared.wait_timeout(id, read, limit) {
@@ -266,7 +266,7 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         Some(self.answer(result))
     }
 
-    /// Whether the job has ended, with a value or an error.
+    /// Returns true if the job has ended, with a value or an error.
     pub fn is_done(&self) -> bool {
         match &self.state {
             State::Sent { shared, id, .. } => shared.is_done(*id),
@@ -274,8 +274,8 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         }
     }
 
-    /// Whether a worker runs the job at this moment. False while it waits for a worker or for its next attempt, and
-    /// after its end.
+    /// Returns true if a worker runs the job at this moment. False while it waits for a worker or for its next attempt,
+    /// and after its end.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;
@@ -303,12 +303,12 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         }
     }
 
-    /// Asks for `waker` to be called when the job has ended. Returns true if it has ended already: then the waker is
-    /// not called.
+    /// Registers `waker` to be called when the job has ended. Returns true if the job has ended already: then the waker
+    /// is not called.
     ///
-    /// This takes neither the value nor the handle: for programs whose event loop is not made of futures, and for
-    /// bindings to other languages. It replaces the waker that an earlier call or poll has left; threads that wait for
-    /// the job are not affected.
+    /// The job keeps its value and its handle. For programs whose event loop is not made of futures, and for bindings
+    /// to other languages. Replaces the waker of an earlier call or poll; threads that wait for the job are not
+    /// affected.
     ///
     /// ```standalone_crate
     /// use std::sync::Arc;
@@ -346,8 +346,8 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
     }
 
     /// Asks the job to end. A job that has not begun fails with [`Cancelled`](crate::engine::JobErrorKind::Cancelled).
-    /// A running kernel can check [`cancelled`](crate::cancelled); the job has the result that it then returns. Does
-    /// nothing to a job that has ended.
+    /// A running kernel can check [`cancelled`](crate::cancelled); the value that it then returns is the result of the
+    /// job. Has no effect on a job that has ended.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;
@@ -376,7 +376,7 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
     }
 
     /// Ends the job by force: if it runs, its worker is killed and replaced. The job fails with
-    /// [`Cancelled`](crate::engine::JobErrorKind::Cancelled) once that process is gone. Does nothing to a job that has
+    /// [`Cancelled`](crate::engine::JobErrorKind::Cancelled) once that process is gone. Has no effect on a job that has
     /// ended.
     ///
     /// In a worker with several [`lanes`](crate::engine::Builder::lanes), the jobs on the other lanes are lost as well.
@@ -404,8 +404,8 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         }
     }
 
-    /// Ends the job by [force](Job::kill) when this handle is dropped before the job has ended, as it is in a future
-    /// that loses a race. Otherwise a dropped handle only [asks](Job::cancel) a running job to end.
+    /// Ends the job by [force](Job::kill) when this handle is dropped before the job has ended, for example in a future
+    /// that loses a race. By default, dropping the handle only [asks](Job::cancel) a running job to end.
     ///
     /// ```standalone_crate
     /// use std::time::Duration;
@@ -429,8 +429,8 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         self
     }
 
-    /// What ends the job by [force](Job::kill) from another thread while this one waits for it. `None` for a job that ran
-    /// on this thread, and after the value was taken.
+    /// Returns a handle that ends the job by [force](Job::kill) from another thread while this thread waits for the
+    /// job. `None` for a job that ran on this thread, and after the value was taken.
     ///
     /// ```standalone_crate
     /// use arenite::{Engine, JobErrorKind};
@@ -458,7 +458,7 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         })
     }
 
-    /// Lets the job run without a handle. Its value is dropped, and a failure shows only in
+    /// Lets the job run without a handle. Its value is dropped, and a failure is visible only in
     /// [`Engine::progress`](crate::Engine::progress), [`Engine::stats`](crate::Engine::stats) and a trace.
     ///
     /// ```standalone_crate
@@ -481,7 +481,7 @@ impl<R: Send + 'static, E: JobFailure> Future for Job<R, E> {
     type Output = Result<R, E>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // A waker whose clone panics leaves the job as it was.
+        // If cloning the waker panics, the job is unchanged.
         if let State::Sent { shared, id, read } = &self.state {
             let Poll::Ready(result) = shared.poll(*id, *read, context) else {
                 return Poll::Pending;

@@ -3,11 +3,11 @@
 /// Methods that set [job options](crate::JobOptions), for a type with
 /// `fn with_options(self, change: impl FnOnce(&mut JobOptions)) -> Self`.
 ///
-/// `$limit`: the constructor of [`Limit`](crate::supervisor::Limit) that says in whose name permits are requested.
+/// `$limit`: the constructor of [`Limit`](crate::supervisor::Limit) that selects the caller whose turns are used.
 macro_rules! option_setters {
     // Jobs without retries.
     ($limit:ident) => {
-        /// Sets all options at once, and replaces those set before.
+        /// Sets all options at once, and replaces all that were set earlier.
         pub fn options(self, options: &$crate::JobOptions) -> Self {
             let limit = $crate::supervisor::PermitSource::$limit;
             self.with_options(|set| $crate::engine::job::replace(set, options, limit))
@@ -18,7 +18,7 @@ macro_rules! option_setters {
 
     // Jobs with the arguments `$args`, which may have retries.
     ($limit:ident, $args:ty, $(#[$example:meta])*) => {
-        /// Sets all options at once, and replaces those set before.
+        /// Sets all options at once, and replaces all that were set earlier.
         pub fn options<N>(self, options: &$crate::JobOptions<N>) -> Self
         where
             $args: $crate::engine::Permits<N>,
@@ -42,21 +42,22 @@ macro_rules! option_setters {
     };
 
     (@about_retries) => {
-        /// Applies the retries to `Err`s that the kernel returns, too: see
+        /// Applies the retries also to `Err`s that the kernel returns: see
         /// [`JobOptions::retry_errors`](crate::JobOptions::retry_errors).
         pub fn retry_errors(self) -> Self {
             self.with_options(|set| set.retry_errors = true)
         }
 
-        /// Sets the pauses between attempts: by default 10 ms, doubling up to a second.
+        /// Sets the pauses between attempts. Default: 10 ms, doubling up to a second.
         pub fn backoff(self, backoff: $crate::Backoff) -> Self {
             self.with_options(|set| set.backoff = backoff)
         }
     };
 
-    // Of all but nodes of graphs, which have names of their own.
+    // For all except nodes of graphs, which have names of their own.
     (@name) => {
-        /// Names what the job runs, in place of its kernel: see [`JobOptions::name`](crate::JobOptions::name).
+        /// Names the function that the job runs, in place of its kernel: see
+        /// [`JobOptions::name`](crate::JobOptions::name).
         pub fn name(self, name: impl AsRef<str>) -> Self {
             let name = $crate::kernel::stored(name.as_ref());
             self.with_options(|set| set.name = name)
@@ -93,7 +94,7 @@ pub(in crate::engine) use option_setters;
 use crate::engine::Limiter;
 use crate::supervisor::{JobOptions, PermitSource};
 
-/// Replaces all options. `limit` says in whose name permits are requested.
+/// Replaces all options. `limit` selects the caller whose turns are used.
 pub(in crate::engine) fn replace<M>(
     set: &mut JobOptions,
     options: &JobOptions<M>,

@@ -15,26 +15,26 @@ use crate::supervisor::{
     Supervisor, bytes_to_expect, exclusive_bytes, park_until,
 };
 
-/// About the time to wake a sleeping thread of this process; waking a worker takes a little longer.
+/// The approximate time to wake a sleeping thread of this process; waking a worker takes a little longer.
 const WAKE_NS: u32 = 20_000;
-/// Most calls submitted and results taken under one lock.
+/// The maximum number of calls that are submitted, and results that are taken, under one lock.
 const BATCH: usize = 64;
-/// Items pulled per clock reading, which costs half as much as a tiny job.
+/// The number of items per reading of the clock, which costs half as much as a tiny job.
 const ITEMS_PER_CLOCK: usize = 32;
-/// An iterator that takes longer for [`ITEMS_PER_CLOCK`] items blocks: each item is then sent before the next one is
-/// pulled.
+/// If the iterator takes longer for [`ITEMS_PER_CLOCK`] items, it counts as blocking: then each item is submitted
+/// before the next one is pulled.
 const BLOCKS: Duration = Duration::from_micros(100);
-/// Items that must arrive without blocking before the map sends batches again.
+/// The number of items that must arrive without blocking before the map submits batches again.
 const PROMPT_AFTER_STALL: u32 = 64;
-/// The same at the start, before the iterator has ever blocked.
+/// The same number at the start, before the iterator has ever blocked.
 const PROMPT_AT_START: u32 = 16;
-/// The longest sleep on a job behind the first one: bounds how long a job that takes longer than expected holds back
-/// other results.
+/// The longest sleep on a job other than the first: limits how long a job that takes longer than expected delays other
+/// results.
 const SLEEP_FOR_MANY: Duration = Duration::from_millis(1);
-/// Results that a stream gives, or looks for, in a row before it yields to the executor.
+/// The maximum number of results that a stream yields or looks for before it yields to the executor.
 pub(in crate::engine) const IN_A_ROW: u32 = 128;
 
-/// How items become calls, and replies become values.
+/// The conversions of items into calls, and of replies into values.
 pub(in crate::engine) struct Calls<T, R> {
     pub(in crate::engine) kernel: KernelInfo,
     pub(in crate::engine) send: fn(T, &mut CallWriter),
@@ -43,15 +43,15 @@ pub(in crate::engine) struct Calls<T, R> {
     pub(in crate::engine) read: Read<R>,
 }
 
-/// Items, and how they are run.
+/// The items of a map, and how they are run.
 pub(super) struct MapPlan<I: Iterator, R> {
     pub(super) items: I,
     pub(super) calls: Calls<I::Item, R>,
     pub(super) options: JobOptions,
     pub(super) on_failure: OnFailure,
-    /// Which random numbers the jobs draw.
+    /// The series of the random numbers that the jobs draw.
     pub(super) series: Series,
-    /// Copies of each item that are kept until its result is given.
+    /// The number of copies of each item that are kept until its result is returned.
     pub(super) copies: usize,
 }
 
@@ -72,18 +72,18 @@ impl<I: Iterator, R> MapPlan<I, R> {
     }
 }
 
-/// Jobs in flight, abandoned on drop.
+/// The jobs in flight. Abandoned on drop.
 struct Flying<K, R> {
     shared: Option<Arc<Supervisor>>,
     flight: Flight<K, R>,
-    /// A stream's place in the line for admission.
+    /// The ticket of a stream in the line for admission.
     line: LineTicket,
-    /// Calls that are written and not submitted.
+    /// Calls that are written and not submitted yet.
     unsent: Arc<PendingBatch>,
 }
 
 impl<K: ResultKey, R> Flying<K, R> {
-    /// Takes over the jobs that the monitor has submitted.
+    /// Takes the jobs that the monitor has submitted.
     fn take_over(&mut self, written: &mut PendingCalls) {
         for id in written.sent() {
             self.flight.open.push_back((K::of(self.flight.sent), id));
@@ -95,7 +95,7 @@ impl<K: ResultKey, R> Flying<K, R> {
 impl<K, R> Flying<K, R> {
     fn give_up(&mut self) {
         if self.shared.as_ref().is_some_and(|shared| shared.is_copy()) {
-            // The monitor may have held the calls when the process forked; in the child it never returns them.
+            // When the process forked, the monitor may have had the calls; in the child it never returns them.
             return;
         }
         let mut written = self.unsent.lock();
@@ -117,25 +117,25 @@ impl<K, R> Drop for Flying<K, R> {
     }
 }
 
-/// A plan being run.
+/// The state of a map that runs.
 pub(super) struct Feed<I: Iterator, R, K> {
     pub(super) plan: MapPlan<I, R>,
-    /// No more items are pulled: the iterator has ended, or a failure stopped the map.
+    /// Whether no more items are pulled: the iterator has ended, or a failure stopped the map.
     exhausted: bool,
     flying: Flying<K, R>,
-    /// Items pulled so far.
+    /// Number of items pulled so far.
     pulled: usize,
     /// Bytes of arguments that a call references, as expected from earlier calls.
     referenced: u64,
-    /// Bytes of arguments that are freed when a call ends: no other handle references them. As expected from earlier
-    /// calls.
+    /// Bytes of arguments that are freed when a call ends, because no other handle refers to them, as expected from
+    /// earlier calls.
     owned: u64,
-    /// Results that a stream has given since it last yielded.
+    /// Number of results that a stream has returned since it last yielded to the executor.
     in_a_row: u32,
-    /// Items that have arrived since the iterator last blocked, up to `prompt_enough`.
+    /// Number of items that have arrived since the iterator last blocked, up to `prompt_enough`.
     prompt: u32,
-    /// How many are enough to send batches: [`PROMPT_AFTER_STALL`], doubled each time that the monitor had to submit
-    /// calls for a blocked iterator.
+    /// The value of `prompt` at which batches are submitted: [`PROMPT_AFTER_STALL`], doubled each time that the monitor
+    /// had to submit calls because the iterator blocked.
     prompt_enough: u32,
 }
 
@@ -159,7 +159,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         }
     }
 
-    /// The plan, and the engine's shared state. `what`: the method that was called.
+    /// Returns the plan, and the engine's shared state. `what`: the method that was called.
     ///
     /// # Panics
     /// If items have been pulled.
@@ -184,7 +184,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         };
         let low = match self.plan.on_failure {
             OnFailure::GoOn => low.saturating_add(ahead),
-            // The next result may be a failure, and then it is the last.
+            // The next result may be a failure, and then it is the last result.
             OnFailure::Stop => low.max(ahead).min(1),
         };
         (low, high.and_then(|high| high.checked_add(ahead)))
@@ -213,7 +213,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         Some((K::of(index), result))
     }
 
-    /// Stops the map if this result is a failure that ends it.
+    /// Stops the map if this result is a failure and the map stops at failures.
     fn stop_at_failure(&mut self, answer: (K, Result<R, JobError>)) -> (K, Result<R, JobError>) {
         if answer.1.is_err() && self.plan.on_failure == OnFailure::Stop {
             self.stop();
@@ -221,16 +221,16 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         answer
     }
 
-    /// Pulls no more items, and abandons what is in flight.
+    /// Pulls no more items, and abandons the jobs in flight.
     fn stop(&mut self) {
         self.exhausted = true;
         self.flying.give_up();
     }
 
-    /// Pulls items until enough is in flight, and takes results. `wait`: may block for admission.
+    /// Pulls items until enough jobs are in flight, and takes results. `wait`: may block for admission.
     fn pump(&mut self, shared: &Supervisor, wait: bool) {
         if self.may_wait() && !self.flying.flight.open.is_empty() {
-            // Results that exist are given before the iterator may block again.
+            // Takes existing results before the iterator may block again.
             self.exchange(shared, false);
             if !self.flying.flight.done.is_empty() {
                 return;
@@ -240,25 +240,25 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         loop {
             let goes_on = self.pull(shared, outlook);
             let stayed = self.exchange(shared, wait);
-            // Calls that were not admitted go first next time.
+            // Calls that were not admitted are submitted first the next time.
             if !goes_on || stayed > 0 || !self.flying.flight.done.is_empty() {
                 return;
             }
         }
     }
 
-    /// Calls that are written and not submitted.
+    /// Number of calls that are written and not submitted.
     fn written(&self) -> usize {
         self.flying.unsent.lock().len()
     }
 
-    /// Whether the iterator is expected to block.
+    /// Returns true if the iterator is expected to block.
     fn may_wait(&self) -> bool {
         self.prompt < self.prompt_enough
     }
 
-    /// Pulls and writes the next batch: one item if the iterator may block. False if there is no room for more, or no
-    /// item.
+    /// Pulls items and writes their calls: a batch, or one item if the iterator may block. Returns false if there is no
+    /// room for more calls, or no item.
     fn pull(&mut self, shared: &Supervisor, outlook: Outlook) -> bool {
         let unsent = Arc::clone(&self.flying.unsent);
         let mut written = unsent.lock();
@@ -290,7 +290,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
             written = unsent.lock();
             let waited = written.has_sent();
             if waited {
-                // It may have waited for the results of these calls, so batches become rarer each time.
+                // The iterator may have waited for the results of these calls, so batches become rarer each time.
                 self.prompt = 0;
                 self.prompt_enough = self.prompt_enough.saturating_mul(2);
             }
@@ -320,8 +320,8 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         });
     }
 
-    /// Submits what is written, as far as it is admitted, and takes results. Returns the number of calls that were not
-    /// admitted.
+    /// Submits the written calls as far as they are admitted, and takes results. Returns the number of calls that were
+    /// not admitted.
     fn exchange(&mut self, shared: &Supervisor, wait: bool) -> usize {
         let unsent = Arc::clone(&self.flying.unsent);
         let mut written = unsent.lock();
@@ -339,7 +339,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         written.len()
     }
 
-    /// Whether one more job may be in flight. `all_admitted`: no written call waits for admission.
+    /// Returns true if one more job may be in flight. `all_admitted`: whether no written call waits for admission.
     fn has_room(
         &self,
         shared: &Supervisor,
@@ -347,11 +347,11 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         written: &PendingCalls,
         all_admitted: bool,
     ) -> bool {
-        // Results that were not taken count as well: a slow reader holds the workers back.
+        // Results that were not taken count as well, so a slow consumer limits how far the workers run ahead.
         let flight = &self.flying.flight;
         let ahead = flight.open.len() + flight.done.len() + written.len();
         if self.plan.options.limit.is_some() {
-            // The jobs wait in the limiter's line, which one caller should not fill.
+            // The jobs wait in the limiter's queue, which one caller should not fill.
             return ahead < outlook.window.min(2 * shared.active_lanes());
         }
         if ahead < outlook.window {
@@ -370,15 +370,15 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         (WAKE_NS / outlook.expected_ns.max(1)) as usize
     }
 
-    /// Sleeps until some jobs in flight have ended, at most for `limit`. `None` if nothing is in flight or waits for
-    /// admission.
+    /// Sleeps until some jobs in flight have ended, for at most `limit`. Returns `None` if no job is in flight or waits
+    /// for admission.
     fn sleep(&mut self, shared: &Supervisor, limit: Option<Duration>) -> Option<()> {
         let Some(last) = self.flying.flight.open.len().checked_sub(1) else {
             return (self.written() > 0).then(|| self.enter_within(shared, limit));
         };
         let open = &self.flying.flight.open;
         let many = self.jobs_per_wakeup(shared).min(last / 2);
-        // If that one has ended already, the first one is what holds back the results.
+        // If that job has ended already, the first job is the one that delays the results.
         if many > 0 && !shared.is_done(open[many].1) {
             let limit = limit.map_or(SLEEP_FOR_MANY, |limit| limit.min(SLEEP_FOR_MANY));
             shared.wait_until_done(open[many].1, Some(limit));
@@ -392,7 +392,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         Some(())
     }
 
-    /// Waits, at most for `limit`, until the first written call is admitted, and submits it.
+    /// Waits for at most `limit` until the first written call is admitted, and submits it.
     fn enter_within(&mut self, shared: &Supervisor, limit: Option<Duration>) {
         let entered = park_until(limit, |waker, _| {
             let context = &mut Context::from_waker(waker);
@@ -401,23 +401,23 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
                 .then_some(())
         });
         if entered.is_none() {
-            // This place in the line is not polled meanwhile, and others wait behind it.
+            // The line must not contain this ticket while it is not polled: other callers wait after it.
             shared.leave_admission_line(&mut self.flying.line);
         }
     }
 
-    /// The next result, for an iterator.
+    /// Returns the next result, for an iterator.
     pub(super) fn next(&mut self) -> Option<(K, Result<R, JobError>)> {
         self.next_until(None)
     }
 
-    /// The same, with a time limit.
+    /// Like [`next`](Self::next), with a time limit.
     pub(super) fn next_timeout(&mut self, limit: Duration) -> Option<(K, Result<R, JobError>)> {
-        // A limit beyond the range of the clock is none.
+        // A limit beyond the range of the clock counts as no limit.
         self.next_until(Instant::now().checked_add(limit))
     }
 
-    /// Whether all results were given, as far as known from the items pulled.
+    /// Returns true if all results were returned, as far as is known from the items pulled.
     pub(super) fn is_over(&self) -> bool {
         self.exhausted && self.written() == 0 && self.flying.flight.is_over()
     }
@@ -443,13 +443,13 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         }
     }
 
-    /// The next result, for a stream.
+    /// Returns the next result, for a stream.
     pub(super) fn poll_next(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<(K, Result<R, JobError>)>> {
         if self.in_a_row == IN_A_ROW {
-            // A task that takes one ready result after the other never yields, and no other task would run.
+            // A task that takes ready results without end never yields, and no other task would run.
             self.in_a_row = 0;
             context.waker().wake_by_ref();
             return Poll::Pending;
@@ -503,7 +503,8 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         Poll::Ready(())
     }
 
-    /// A job that has ended and whose result may be given. If there is none, the waker is called when one ends.
+    /// Returns the index of a job that has ended and whose result may be returned. If there is none, the waker is
+    /// called when a job ends.
     fn poll_end(&self, shared: &Supervisor, waker: &Waker) -> Option<usize> {
         let open = &self.flying.flight.open;
         let polled = if K::ORDERED { 1 } else { open.len() };

@@ -18,7 +18,7 @@ use feed::{Feed, MapPlan};
 use retain::Retaining;
 pub use stream::MapStream;
 
-/// Whether a map, a graph or a stream goes on after a failure.
+/// Whether a map, a graph or a stream continues after a failure.
 ///
 /// | set with | [`GoOn`](Self::GoOn) | [`Stop`](Self::Stop) | default |
 /// |---|---|---|---|
@@ -26,35 +26,35 @@ pub use stream::MapStream;
 /// | [`Graph::on_failure`](crate::Graph::on_failure) | nodes that do not depend on it still run | no other node starts | `GoOn` |
 /// | [`Stream::on_failure`](crate::stream::Stream::on_failure) | the item is counted and left out | the stream ends with the error | `Stop` |
 ///
-/// Maps and graphs return each failure to the caller that asks for that result, so going on loses nothing. A stream
-/// would drop the item, so that has to be requested.
+/// Maps and graphs return each failure to the caller that asks for that result, so continuing loses nothing. A stream
+/// that continues drops the item, so this has to be requested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnFailure {
-    /// The other jobs go on. The default of maps and graphs.
+    /// The other jobs continue. The default of maps and graphs.
     #[default]
     GoOn,
-    /// The rest is given up, and running jobs are cancelled. The default of streams.
+    /// No more jobs start, and running jobs are cancelled. The default of streams.
     Stop,
 }
 
 /// The iterator of [`Engine::map`].
 ///
-/// Dropping it cancels what is in flight.
+/// Dropping it cancels the jobs in flight.
 ///
-/// `E` is what a failed job gives: a [`JobError`], or after [`keep_args`](Self::keep_args) a [`DeadLetter`]. `K` is
-/// what each result comes with: nothing in the order of the items, after [`unordered`](Self::unordered) the index of
-/// its item.
+/// `E` is the error type: a [`JobError`], or a [`DeadLetter`] after [`keep_args`](Self::keep_args). `K` is the key that
+/// each result is returned with: none in the order of the items; the index of the item after
+/// [`unordered`](Self::unordered).
 #[must_use = "a map is lazy: nothing runs before it is iterated over"]
 pub struct Map<I: Iterator, R, E: JobFailure = JobError, K = ()> {
     feed: Feed<Retaining<I, E>, R, K>,
-    /// Results given so far.
+    /// Number of results returned so far.
     given: usize,
 }
 
 impl Engine {
-    /// Runs a kernel on each item of an iterator, whose items are tuples of arguments. The results come in the order of
-    /// the items.
+    /// Runs a kernel on each item of an iterator, whose items are tuples of arguments. Returns the results in the order
+    /// of the items.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -71,25 +71,25 @@ impl Engine {
     /// |---|---|
     /// | get each result as soon as it exists | [`unordered`](Map::unordered) |
     /// | iterate in `async` code | [`stream`](Map::stream) |
-    /// | get the arguments of what failed | [`keep_args`](Map::keep_args); all results at once: [`report`](Map::report) |
+    /// | get the arguments of failed jobs | [`keep_args`](Map::keep_args); with all results: [`report`](Map::report) |
     /// | end at the first failure | [`on_failure`](Map::on_failure) |
     /// | bound how many run at once, or each second | [`limit`](Map::limit) |
     ///
     /// The map is lazy at both ends: it pulls a bounded number of items ahead, as workers need them, and results wait
     /// until they are asked for. So an iterator may be endless, or read files. The measured time of earlier jobs
-    /// decides how many jobs are in flight and how many are sent at once; there is no chunk size.
+    /// determines how many jobs are in flight and how many are submitted at once; there is no chunk size.
     ///
-    /// In flight is about a millisecond of work for each lane, and at least two jobs; in order up to eight jobs, unless
-    /// they are long or hold much memory, so that one long job does not hold back the others' results. Where that
+    /// About a millisecond of work for each lane is in flight, and at least two jobs; with results in order up to eight
+    /// jobs, unless they are long or take much memory, so that one long job does not delay the others' results. If that
     /// happens often, [`unordered`](Map::unordered) is faster. Results that were not taken count as in flight. Items
-    /// are pulled only while a result is asked for: between two calls of `next` the workers finish what they have, and
-    /// then stand still. A program that spends long on each result takes a [`Stream`](crate::stream::Stream) instead,
-    /// which keeps [`in_flight`](crate::stream::Stream::in_flight) jobs running.
+    /// are pulled only while a result is asked for: between two calls of `next` the workers finish their jobs, and then
+    /// are idle. A program that spends long on each result uses a [`Stream`](crate::stream::Stream) instead, which
+    /// keeps [`in_flight`](crate::stream::Stream::in_flight) jobs running.
     ///
-    /// The iterator runs on the thread that asks for results; no result is given meanwhile. If it blocks, as a channel
-    /// or a socket does, each item is sent before the next one is pulled. After a row of items without waiting, up to
-    /// 64 are sent together: when the last of them has arrived, or when the iterator has blocked for about ten
-    /// milliseconds, because it may wait for their results. Each time that happens, the row has to be twice as long.
+    /// The iterator runs on the thread that asks for results; meanwhile no result is returned. If it blocks, as a
+    /// channel or a socket does, each item is submitted before the next one is pulled. After a number of items without
+    /// waiting, up to 64 are submitted together: when the last of them has arrived, or when the iterator has blocked
+    /// for about ten milliseconds, because it may wait for their results. Each time that happens, that number doubles.
     /// [`Stream::spawn`](crate::stream::Stream::spawn) gives the iterator a thread of its own.
     #[doc(alias("starmap", "imap", "Parallel"))]
     pub fn map<F, I, P, R>(&self, kernel: F, items: I) -> Map<I::IntoIter, R::Out>
@@ -101,7 +101,7 @@ impl Engine {
         R: Reply,
     {
         const { captures_nothing::<F>() };
-        // Only its type is needed: a kernel has no bytes.
+        // Only its type is used: a kernel has no bytes.
         let _ = kernel;
         let calls = Calls {
             kernel: KernelInfo::of::<Single<F, P, R>>(),
@@ -172,7 +172,7 @@ impl<I: Iterator, R, E: JobFailure, K: ResultKey> Map<I, R, E, K> {
         /// ```
     );
 
-    /// Sets whether the map goes on after a failure (the default) or stops.
+    /// Sets whether the map continues after a failure (the default) or stops.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -192,9 +192,9 @@ impl<I: Iterator, R, E: JobFailure, K: ResultKey> Map<I, R, E, K> {
         self
     }
 
-    /// As `next`, but waits at most `limit` for a job. `None`: the time is over, or there are no items left, which
-    /// [`is_over`](Map::is_over) tells apart. Jobs in flight go on. The iterator of the items and an inline engine are
-    /// not interrupted.
+    /// Like `next`, but waits at most `limit` for a job. Returns `None` if the limit has passed or no items are left;
+    /// [`is_over`](Map::is_over) tells which. Jobs in flight continue. The iterator of the items and an inline engine
+    /// are not interrupted.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -216,14 +216,15 @@ impl<I: Iterator, R, E: JobFailure, K: ResultKey> Map<I, R, E, K> {
         Some(self.give(next))
     }
 
-    /// Whether all results were given. Known once a result was asked for after the last one.
+    /// Returns true if all results were returned. This is known after the first call of `next` that returns `None`.
     pub fn is_over(&self) -> bool {
         self.feed.is_over()
     }
 
-    /// The results as a [`Stream`](futures_core::Stream), for any executor. Polling takes a bounded number of items and
-    /// never waits: not for a worker, nor for [admission](crate::engine::Builder::max_in_flight_bytes), nor for a
-    /// [`Limiter`](crate::Limiter). A stream whose results are all ready yields to other tasks from time to time.
+    /// Converts into a [`Stream`](futures_core::Stream) of the results, for any executor. Each poll pulls a bounded
+    /// number of items and never waits: not for a worker, nor for
+    /// [admission](crate::engine::Builder::max_in_flight_bytes), nor for a [`Limiter`](crate::Limiter). A stream whose
+    /// results are all ready yields to other tasks from time to time.
     ///
     /// ```
     /// # use arenite::Engine;
@@ -248,7 +249,7 @@ impl<I: Iterator, R, E: JobFailure, K: ResultKey> Map<I, R, E, K> {
         MapStream(self)
     }
 
-    /// A result as the map gives it.
+    /// Converts a result into the form that the map returns.
     fn give(&mut self, (key, result): (K, Result<R, JobError>)) -> K::Item<Result<R, E>> {
         let index = key.index().unwrap_or(self.given);
         self.given += 1;
@@ -259,8 +260,8 @@ impl<I: Iterator, R, E: JobFailure, K: ResultKey> Map<I, R, E, K> {
 }
 
 impl<I: Iterator, R, E: JobFailure> Map<I, R, E> {
-    /// Gives each result as soon as its job has ended, with the index of the item, from 0 on. A slow item holds back no
-    /// other.
+    /// Returns each result as soon as its job has ended, with the index of the item, from 0 on. A slow item does not
+    /// delay others.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -273,7 +274,7 @@ impl<I: Iterator, R, E: JobFailure> Map<I, R, E> {
     /// ```
     ///
     /// # Panics
-    /// If results have been taken from the map already.
+    /// If results have already been taken from the map.
     #[doc(alias = "imap_unordered")]
     pub fn unordered(self) -> Map<I, R, E, usize> {
         let (plan, shared) = self.feed.into_parts("unordered");
@@ -285,7 +286,7 @@ impl<I: Iterator, R, E: JobFailure> Map<I, R, E> {
 }
 
 impl<I: Iterator<Item: Clone>, R, K: ResultKey> Map<I, R, JobError, K> {
-    /// Keeps a copy of each item until its job has ended, so that a failure returns the arguments: as a [`DeadLetter`].
+    /// Keeps a copy of each item until its job has ended, so that a failure returns the arguments in a [`DeadLetter`].
     /// The copy of an array is another handle.
     ///
     /// ```
@@ -331,7 +332,7 @@ impl<I: Iterator<Item: Clone>, R, K: ResultKey> Map<I, R, JobError, K> {
     /// ```
     ///
     /// # Panics
-    /// If results have been taken from the map already.
+    /// If results have already been taken from the map.
     pub fn keep_args(self) -> Map<I, R, DeadLetter<I::Item>, K> {
         let (plan, shared) = self.feed.into_parts("keep_args");
         let mut plan = plan.with(|items| Retaining::new(items.into_items(), I::Item::clone));
@@ -344,8 +345,8 @@ impl<I: Iterator<Item: Clone>, R, K: ResultKey> Map<I, R, JobError, K> {
 }
 
 impl<I: Iterator<Item: Clone>, R> Map<I, R> {
-    /// Runs all items, and returns their values and, for each failure, the index, the arguments and the error. In
-    /// `async` code, collect a [`Report`] from [`keep_args().stream()`](Map::stream).
+    /// Runs all items. Returns their values and, for each failure, the index, the arguments and the error. In `async`
+    /// code, collect a [`Report`] from [`keep_args().stream()`](Map::stream).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -365,7 +366,7 @@ impl<I: Iterator<Item: Clone>, R> Map<I, R> {
     /// ```
     ///
     /// # Panics
-    /// If results have been taken from the map already.
+    /// If results have already been taken from the map.
     #[doc(alias("gather", "return_exceptions"))]
     pub fn report(self) -> Report<I::Item, Vec<Option<R>>> {
         self.keep_args().collect()

@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use crate::engine::{JobError, JobFailure};
 use crate::kernel::Key;
 
-/// Items, and what is retained of those whose results have not been given.
+/// An iterator of items that stores a copy of each item until the item's result is returned.
 pub(super) struct Retaining<I: Iterator, E: JobFailure> {
     items: I,
     retain: fn(&I::Item) -> E::Retained,
     pulled: usize,
-    /// With the index of the item, in order.
+    /// The copies with the indices of their items, in order.
     retained: VecDeque<(usize, E::Retained)>,
 }
 
@@ -28,7 +28,8 @@ impl<I: Iterator, E: JobFailure> Retaining<I, E> {
         self.items
     }
 
-    /// The result as the map gives it. Each item has one result. `is_last`: a failure ends the map.
+    /// Converts a result into the form that the map returns. Each item has one result. `is_last`: whether a failure
+    /// ends the map.
     pub(super) fn answer<R>(
         &mut self,
         index: usize,
@@ -38,7 +39,7 @@ impl<I: Iterator, E: JobFailure> Retaining<I, E> {
         let retained = self.take(index);
         result.map_err(|error| {
             if is_last {
-                // The other jobs were given up.
+                // The other jobs were abandoned.
                 self.retained.clear();
             }
             E::from_error(index, retained, error, Key::new())
@@ -50,7 +51,7 @@ impl<I: Iterator, E: JobFailure> Retaining<I, E> {
             return nothing;
         }
         let found = match self.retained.front() {
-            // Always, where results are given in order.
+            // Always the case if results are returned in order.
             Some(&(first, _)) if first == index => Ok(0),
             _ => self
                 .retained

@@ -12,11 +12,11 @@ use crate::supervisor::ResultKey;
 
 /// The results of a [`Map`] as a [`Stream`]: see [`Map::stream`].
 ///
-/// Dropping it cancels what is in flight.
+/// Dropping it cancels the jobs in flight.
 #[must_use = "a stream does nothing before it is polled"]
 pub struct MapStream<M>(pub(super) M);
 
-// It borrows nothing from itself: items and results are moved in and out.
+// It is not self-referential.
 impl<M> Unpin for MapStream<M> {}
 
 impl<I: Iterator, R, E: JobFailure, K: ResultKey> Stream for MapStream<Map<I, R, E, K>> {

@@ -1,33 +1,33 @@
-//! Where arrays are cut: depends on shape and element type alone.
+//! Divides arrays into chunks, depending only on shape and element type.
 
 use crate::array::{Array, Element, Shape};
 
-/// Number of chunks of a large array, about.
+/// The approximate number of chunks of a large array.
 const CHUNKS: usize = 256;
-/// Bounds on the bytes of a chunk.
+/// Bounds on the size of a chunk in bytes.
 const SMALLEST: usize = 64 * 1024;
 const LARGEST: usize = 4 << 20;
 
-/// Bytes per chunk of an array of `bytes` bytes, about.
+/// The approximate size of a chunk of an array of `bytes` bytes.
 fn chunk_bytes(bytes: usize) -> usize {
     bytes.div_ceil(CHUNKS).clamp(SMALLEST, LARGEST)
 }
 
-/// Elements per chunk: a power of two.
+/// The number of elements of a chunk: a power of two.
 pub(super) fn elements<T>(len: usize) -> usize {
     let size = size_of::<T>().max(1);
     let fit = chunk_bytes(len.saturating_mul(size)) / size;
     fit.max(1).next_power_of_two()
 }
 
-/// Steps of the leading axis per chunk, at least one.
+/// The number of steps of the leading axis in a chunk, at least one.
 pub(super) fn rows<T>(shape: Shape) -> usize {
     let row = shape.bytes::<T>().unwrap_or(0) / shape.rows().max(1);
     let row = row.max(1);
     (chunk_bytes(row.saturating_mul(shape.rows())) / row).max(1)
 }
 
-/// The chunks of an array as one row of elements: `step` elements each, the last may have fewer.
+/// The chunks of an array as one row of elements, in order: `step` elements each, the last may have fewer.
 pub(super) fn flat<T: Element>(a: &Array<T>, step: usize) -> impl Iterator<Item = Array<T>> {
     let len = a.len();
     let flat = a.clone().reshape(len).expect("the same elements in a row");

@@ -23,8 +23,8 @@ pub struct Histogram {
 impl<T: Number> Par<'_, T> {
     /// Counts the elements in each of `bins` bins of equal width between `low` and `high`.
     ///
-    /// As in numpy, a bin contains its lower edge and not its upper one; the last bin contains both. Elements outside,
-    /// and NaN, are in no bin. Elements are compared as `f64`, so whole numbers beyond 2⁵³ are rounded first.
+    /// As in numpy, a bin contains its lower edge and not its upper edge; the last bin contains both. Elements outside
+    /// all bins, and NaN, are not counted. Elements are compared as `f64`, so integers beyond 2⁵³ are rounded first.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -36,12 +36,12 @@ impl<T: Number> Par<'_, T> {
     /// ```
     ///
     /// # Errors
-    /// [`JobError`]: the array is not in this engine's arena, there is no room for the counts, or workers died again
-    /// and again.
+    /// [`JobError`]: the array is not in this engine's arena, there is no room for the counts, or workers died
+    /// repeatedly.
     ///
     /// # Panics
-    /// If there are no bins, or more than memory holds; if `low` is not below `high`, or one of them or the width
-    /// between them is not finite.
+    /// If there are no bins, or more than memory holds; if `low` is not below `high`, or `low`, `high` or the width is
+    /// not finite.
     #[track_caller]
     pub fn histogram(&self, bins: usize, (low, high): (f64, f64)) -> Result<Histogram, JobError> {
         assert!(bins > 0, "a histogram of 0 bins");
@@ -74,14 +74,14 @@ impl<T: Number> Par<'_, T> {
                     sum.ok_or_else(|| broken_reply("histogram", "more elements than there are"))?;
             }
         }
-        // Of an empty array.
+        // For an empty array, which has no chunk.
         counts.resize(bins, 0);
         put_edges(&mut edges, bins, low, high);
         Ok(Histogram { counts, edges })
     }
 }
 
-/// An empty vector with room for `len` values.
+/// Allocates an empty vector with room for `len` values.
 fn room<T>(len: usize) -> Result<Vec<T>, ArenaFull> {
     let mut all = Vec::new();
     let bytes = len.saturating_mul(size_of::<T>()) as u64;
@@ -97,7 +97,7 @@ fn put_edges(edges: &mut Vec<f64>, bins: usize, low: f64, high: f64) {
     edges.push(high);
 }
 
-/// In a kernel, whose `catch_unwind` guard reports the error with its numbers.
+/// Called in a kernel, whose `catch_unwind` guard reports the error with its numbers.
 fn edges(bins: usize, low: f64, high: f64) -> Vec<f64> {
     let mut edges = room(bins + 1).unwrap_or_else(|full| panic_any(full));
     put_edges(&mut edges, bins, low, high);
@@ -106,8 +106,8 @@ fn edges(bins: usize, low: f64, high: f64) -> Vec<f64> {
 
 fn count<T: Number>(x: &[T], bins: u64, low: f64, high: f64) -> Array<u64> {
     let bins = bins as usize;
-    // First, because the arena refuses too many; the edges take as much private memory, which could call the OOM
-    // killer.
+    // Allocated first, because the arena refuses too many bins. The edges take as much private memory, which could
+    // trigger the OOM killer.
     let mut counts = ArrayMut::zeros(bins);
     let edges = edges(bins, low, high);
     let per_unit = bins as f64 / (high - low);
@@ -116,7 +116,7 @@ fn count<T: Number>(x: &[T], bins: u64, low: f64, high: f64) -> Array<u64> {
             continue;
         }
         let guess = (((x - low) * per_unit) as usize).min(bins - 1);
-        // The division may be off by one, or by more where bins are narrower than the spacing of numbers: the edges
+        // The division may be off by one, or by more if bins are narrower than the spacing of numbers: the edges
         // decide.
         let is_in = |bin: &usize| edges[*bin] <= x && (bin + 1 == bins || x < edges[bin + 1]);
         let near = [guess, guess.saturating_sub(1), (guess + 1).min(bins - 1)];
@@ -146,7 +146,7 @@ mod tests {
         ) {
             let high = low + width;
             let edges = edges(bins, low, high);
-            // Values on the edges as well.
+            // Includes values that are equal to edges.
             let x: Vec<f64> = x.into_iter().chain(edges.iter().copied()).collect();
             let expected: Vec<u64> = (0..bins)
                 .map(|bin| {
@@ -160,7 +160,7 @@ mod tests {
         }
     }
 
-    /// The returned edges decide, also where several edges are equal, or the number of bins per unit is not finite.
+    /// The returned edges decide, even if several edges are equal, or the number of bins per unit is not finite.
     #[test]
     fn bins_narrower_than_numbers_are_dense() {
         for (bins, low, high) in [

@@ -18,15 +18,15 @@ use crate::kernel::{Args, Kernel, Params, Reply};
 use crate::supervisor::Failed;
 use number::{beats, extreme, tree};
 
-/// Retries of a chunk that was lost with its worker.
+/// The number of retries of a chunk that was lost with its worker.
 const RETRIES: u32 = 2;
 
 impl<T: Number> Par<'_, T> {
-    /// The sum of all elements.
+    /// Returns the sum of all elements.
     ///
-    /// `f32` and `f64` are added pairwise, in an order that depends on the number of elements alone: the result has the
-    /// same bits for any number of workers, and its rounding error grows with the logarithm of the length. Whole
-    /// numbers are added exactly, and give an `i64` or `u64`.
+    /// `f32` and `f64` are added pairwise, in an order that depends only on the number of elements: the result has the
+    /// same bits for any number of workers, and its rounding error grows with the logarithm of the length. Integers are
+    /// added exactly, and return an `i64` or `u64`.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -40,8 +40,8 @@ impl<T: Number> Par<'_, T> {
     /// ```
     ///
     /// # Errors
-    /// [`JobError`]: the array is not in this engine's arena, workers died again and again, or the sum of 64-bit
-    /// numbers does not fit 64 bits.
+    /// [`JobError`]: the array is not in this engine's arena, workers died repeatedly, or the sum of 64-bit numbers
+    /// does not fit 64 bits.
     pub fn sum(&self) -> Result<T::Sum, JobError> {
         T::finish(self.total()?).ok_or_else(|| {
             refused(
@@ -51,7 +51,7 @@ impl<T: Number> Par<'_, T> {
         })
     }
 
-    /// The mean of all elements: their [`sum`](Par::sum), divided as `f64`. NaN for an empty array.
+    /// Returns the mean of all elements: their [`sum`](Par::sum), divided as `f64`. NaN for an empty array.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -61,12 +61,12 @@ impl<T: Number> Par<'_, T> {
     /// ```
     ///
     /// # Errors
-    /// As [`sum`](Par::sum), but no sum is out of range.
+    /// Like [`sum`](Par::sum), except that no sum is out of range.
     pub fn mean(&self) -> Result<f64, JobError> {
         Ok(T::to_f64(self.total()?) / self.array.len() as f64)
     }
 
-    /// The smallest element, or NaN if there is one; `None` for an empty array.
+    /// Returns the smallest element, or NaN if the array contains NaN; `None` for an empty array.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -78,33 +78,33 @@ impl<T: Number> Par<'_, T> {
     /// ```
     ///
     /// # Errors
-    /// [`JobError`]: the array is not in this engine's arena, or workers died again and again.
+    /// [`JobError`]: the array is not in this engine's arena, or workers died repeatedly.
     pub fn min(&self) -> Result<Option<T>, JobError> {
         self.extreme::<false>()
     }
 
-    /// The largest element, or NaN if there is one; `None` for an empty array.
+    /// Returns the largest element, or NaN if the array contains NaN; `None` for an empty array.
     ///
     /// # Errors
-    /// As [`min`](Par::min).
+    /// Like [`min`](Par::min).
     pub fn max(&self) -> Result<Option<T>, JobError> {
         self.extreme::<true>()
     }
 
-    /// The index of the smallest element in row-major order: the first of equal ones, or the first NaN. `None` for an
-    /// empty array.
+    /// Returns the index of the smallest element in row-major order: the first of equal elements, or the first NaN.
+    /// `None` for an empty array.
     ///
     /// # Errors
-    /// As [`min`](Par::min).
+    /// Like [`min`](Par::min).
     pub fn argmin(&self) -> Result<Option<usize>, JobError> {
         self.arg_extreme::<false>()
     }
 
-    /// The index of the largest element in row-major order: the first of equal ones, or the first NaN. `None` for an
-    /// empty array.
+    /// Returns the index of the largest element in row-major order: the first of equal elements, or the first NaN.
+    /// `None` for an empty array.
     ///
     /// # Errors
-    /// As [`min`](Par::min).
+    /// Like [`min`](Par::min).
     pub fn argmax(&self) -> Result<Option<usize>, JobError> {
         self.arg_extreme::<true>()
     }
@@ -113,7 +113,7 @@ impl<T: Number> Par<'_, T> {
         let parts = self.parts(sum_of::<T>)?;
         Ok(match parts.len() {
             0 => T::ZERO,
-            // Chunks are subtrees, so this is the tree over all blocks.
+            // Each chunk is a subtree, so this is the tree over all blocks.
             chunks => tree(0..chunks, &|i| parts[i], &T::add),
         })
     }
@@ -170,7 +170,7 @@ fn arg_extreme_of<T: Number, const LARGEST: bool>(x: &[T]) -> (T, u64) {
     (best, index as u64)
 }
 
-/// The error of a call none of whose jobs failed.
+/// The error of a call whose jobs have all succeeded.
 fn refused(why: String, of: &'static str) -> JobError {
     Failed::new(JobErrorKind::Returned(why.into()), of, 0).into()
 }

@@ -1,23 +1,23 @@
-//! Element types that can be summed and searched, and how that is done within one slice.
+//! Element types that can be summed and searched, and the algorithms within one slice.
 
 use std::ops::Range;
 
 use crate::array::Element;
 use crate::kernel::Scalar;
 
-/// Elements of a leaf of the tree of sums.
+/// The number of elements of a leaf of the tree of sums.
 const BLOCK: usize = 512;
-/// Accumulators of a block: enough to keep a processor's adders busy.
+/// The number of accumulators of a block: enough to keep a processor's adders busy.
 const LANES: usize = 16;
 
-/// Elements that [`Par::sum`](crate::par::Par::sum) and the like work on: whole numbers of 8 to 64 bits, `f32` and
-/// `f64`. Sealed.
+/// Element types of [`Par::sum`](crate::par::Par::sum) and similar methods: integers of 8 to 64 bits, `f32` and `f64`.
+/// Sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a number that can be summed up",
     note = "numbers: `i8` to `i64`, `u8` to `u64`, `f32`, `f64`; for other elements: `Par::reduce` with a kernel of your own"
 )]
 pub trait Number: Element + Scalar + PartialOrd + sealed::Sealed {
-    /// The type of a sum: `i64` or `u64` for whole numbers, as in numpy; `f32` and `f64` for themselves.
+    /// The type of a sum: `i64` or `u64` for integers, as in numpy; the same type for `f32` and `f64`.
     type Sum: Element + Scalar + PartialOrd + std::fmt::Debug;
     /// A partial sum.
     #[doc(hidden)]
@@ -27,17 +27,17 @@ pub trait Number: Element + Scalar + PartialOrd + sealed::Sealed {
     fn block(x: &[Self]) -> Self::Partial;
     #[doc(hidden)]
     fn add(a: Self::Partial, b: Self::Partial) -> Self::Partial;
-    /// `None`: out of range.
+    /// Returns `None` if the sum is out of range.
     #[doc(hidden)]
     fn finish(sum: Self::Partial) -> Option<Self::Sum>;
     #[doc(hidden)]
     fn to_f64(sum: Self::Partial) -> f64;
     #[doc(hidden)]
     fn widen(self) -> Self::Sum;
-    /// `None`: out of range.
+    /// Adds two sums. Returns `None` if the result is out of range.
     #[doc(hidden)]
     fn add_sums(a: Self::Sum, b: Self::Sum) -> Option<Self::Sum>;
-    /// Wraps around: the parts of a sum that fits may be out of range.
+    /// Adds two partial sums and wraps around: parts of a sum that fits may be out of range.
     #[doc(hidden)]
     fn add_parts(a: Self::Sum, b: Self::Sum) -> Self::Sum;
     #[doc(hidden)]
@@ -53,8 +53,8 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// Adds at most [`BLOCK`] numbers to the lanes in turn, then the upper half of the lanes to the lower half until one is
-/// left.
+/// Adds at most [`BLOCK`] numbers to the lanes in turn, then the upper half of the lanes to the lower half until one
+/// lane is left.
 #[inline]
 fn in_lanes<T: Copy, A: Copy>(
     x: &[T],
@@ -90,12 +90,12 @@ macro_rules! whole {
             type Partial = i128;
             #[inline]
             fn block(x: &[Self]) -> i128 {
-                // 512 numbers do not overflow.
+                // The sum of 512 numbers does not overflow.
                 in_lanes(x, 0, <$wide>::from, <$wide>::wrapping_add).into()
             }
             #[inline]
             fn add(a: i128, b: i128) -> i128 {
-                // Sums of arrays stay in range; the claim of a compromised worker may not.
+                // Sums of arrays are in range; a compromised worker may send any number.
                 a.saturating_add(b)
             }
             fn finish(sum: i128) -> Option<$sum> {
@@ -185,7 +185,7 @@ macro_rules! floating {
 }
 floating!(f32 f64);
 
-/// Adds leaves in a tree. The left half of `n` leaves is the largest power of two below `n`.
+/// Adds leaves in a tree. The left subtree of `n` leaves has as many leaves as the largest power of two below `n`.
 pub(super) fn tree<P>(
     leaves: Range<usize>,
     leaf: &impl Fn(usize) -> P,
@@ -200,7 +200,7 @@ pub(super) fn tree<P>(
     add(tree(left, leaf, add), tree(right, leaf, add))
 }
 
-/// The sum of a slice.
+/// Returns the sum of a slice.
 pub(super) fn sum<T: Number>(x: &[T]) -> T::Partial {
     let block = |i: usize| T::block(&x[i * BLOCK..x.len().min((i + 1) * BLOCK)]);
     match x.len().div_ceil(BLOCK) {
@@ -209,13 +209,13 @@ pub(super) fn sum<T: Number>(x: &[T]) -> T::Partial {
     }
 }
 
-/// Whether `b`, which comes later, replaces `a`. A NaN replaces every number.
+/// Returns true if `b`, which comes later, replaces `a`. A NaN replaces every number.
 #[inline]
 pub(super) fn beats<T: Number, const LARGEST: bool>(b: T, a: T) -> bool {
     (if LARGEST { b > a } else { b < a }) || (b.is_nan() && !a.is_nan())
 }
 
-/// The smallest or largest element of a slice that is not empty.
+/// Returns the smallest or largest element of a slice that is not empty.
 pub(super) fn extreme<T: Number, const LARGEST: bool>(x: &[T]) -> T {
     let mut lanes = [x[0]; LANES];
     let mut nan = [false; LANES];
@@ -245,7 +245,7 @@ mod tests {
 
     use super::*;
 
-    /// The sum as the README specifies it.
+    /// The sum in the order that the README specifies.
     fn specified_sum(x: &[f32]) -> f32 {
         if x.len() <= BLOCK {
             let mut lanes = [0.0; LANES];
@@ -284,7 +284,7 @@ mod tests {
             prop_assert_eq!(sum(&x).to_bits(), specified_sum(&x).to_bits());
         }
 
-        /// So the size of chunks does not matter.
+        /// Therefore the size of chunks does not matter.
                 #[test]
         fn chunks_of_whole_subtrees_give_the_same_bits(len in 1usize..50_000, seed: u32, power in 0u32..6) {
             let x = noise(len, seed);
@@ -339,7 +339,7 @@ mod tests {
         let x = vec![0.1f32; 1 << 20];
         let error = (f64::from(sum(&x)) / (f64::from(0.1f32) * x.len() as f64) - 1.0).abs();
         assert!(error < 1e-6, "{error}");
-        // Added from left to right, the error is far larger.
+        // The error of adding from left to right is far larger.
         assert!((f64::from(x.iter().sum::<f32>()) / 104_857.6 - 1.0).abs() > 1e-4);
     }
 }

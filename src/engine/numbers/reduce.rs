@@ -1,4 +1,4 @@
-//! A kernel over chunks, and a second one that combines two results, in the tree that the README specifies.
+//! Runs a kernel on chunks, and a second kernel that combines two results, in the tree that the README specifies.
 
 use std::any::type_name;
 use std::cell::{Cell, RefCell};
@@ -18,24 +18,27 @@ use crate::kernel::{
 };
 use crate::kernel::{SplitFirst, Subtree, Top, node, zst_value};
 
-/// Longest run of chunks, about: long compared to the cost of a job, about 20 µs.
+/// The approximate maximum duration of a run: long compared to the cost of a job, about 20 µs.
 const RUN: Duration = Duration::from_millis(10);
-/// A run is at most 1/`PART` of the chunks left for each lane, so that all lanes end together. Thirds took 1.5 times as
-/// many jobs and 1.5 % more time per round of k-means; with the whole rest, two lanes did not end together.
+/// A run has at most 1/`PART` of the remaining chunks per lane, so that all lanes end at about the same time. With
+/// thirds, there were 1.5 times as many jobs, and a round of k-means took 1.5 % longer; with all remaining chunks, two
+/// lanes did not end together.
 const PART: usize = 2;
-/// Most bytes of results within a run, about: a worker may have to retain them all until its job ends.
+/// The approximate maximum number of bytes of results within a run: a worker may have to retain them all until its job
+/// ends.
 const RETAINED: u64 = 4 << 20;
 
 impl<T: Element> Par<'_, T> {
     /// Runs `kernel` on each chunk of the array, and `combine` on two results at a time until one is left.
     ///
-    /// Chunks are cut between steps of the leading axis. Where they are cut, and which results are combined with which,
-    /// depends on shape and element type alone, so the result has the same bits for any number of workers. `combine`
-    /// gets neighbours, the left one first: it has to be associative in the way your problem requires, and need not be
+    /// Chunks are cut between steps of the leading axis. The chunks, and the pairs of results that are combined, depend
+    /// only on shape and element type, so the result has the same bits for any number of workers. `combine` gets
+    /// neighbouring results, the left one first: it has to be associative in the way your problem requires, and need
+    /// not be commutative. An array without steps is one empty chunk.
     /// commutative. An array without steps is one empty chunk.
     ///
-    /// `kernel` takes the chunk and then `args`, which are the same for all chunks: numbers, and arrays that all of
-    /// them read.
+    /// `kernel` takes the chunk and then `args`, which are the same for all chunks: numbers, and arrays that all chunks
+    /// read.
     ///
     /// Neighbouring chunks that are quick and return little become one job, which also combines their results. In
     /// [`Engine::stats`](crate::Engine::stats) and traces, jobs of chunks have the names of both kernels.
@@ -63,7 +66,7 @@ impl<T: Element> Par<'_, T> {
     /// ```
     ///
     /// # Errors
-    /// The first failure of a job; the others are cancelled then.
+    /// The first failure of a job. The other jobs are then cancelled.
     pub fn reduce<F, P, R, A, C, X, Y, S>(
         &self,
         kernel: F,
@@ -84,12 +87,12 @@ impl<T: Element> Par<'_, T> {
     {
         const { captures_nothing::<F>() };
         let (engine, a) = (self.engine, self.array);
-        // Only its type is needed: a kernel has no bytes.
+        // Only its type is used: a kernel has no bytes.
         let _ = kernel;
         let rows = a.shape().rows();
         let step = chunks::rows::<T>(a.shape());
         let series = engine.seeds.series();
-        // A kernel that spawns has no value yet when it returns, so its chunk cannot share a job.
+        // When a kernel that spawns returns, it has no value yet, so its chunk cannot share a job.
         let alone = R::SPAWNS || S::SPAWNS;
         let shared = engine.shared().filter(|_| !alone);
         let runs = Runs {
@@ -136,7 +139,7 @@ impl<T: Element> Par<'_, T> {
             running: VecDeque::new(),
             reply: PhantomData,
         };
-        // Unordered: the first runs are the longest, and nothing should wait behind them.
+        // Unordered: the first runs are the longest, and no other result should wait for them.
         for (index, value) in engine.map_calls(calls, series, items).unordered() {
             tree.settle(Job::is_done)?;
             let value = value?;
@@ -148,21 +151,21 @@ impl<T: Element> Par<'_, T> {
     }
 }
 
-/// Cuts the leaves into *runs*: neighbouring leaves that become one job. Where runs are cut depends on measured times,
-/// but each is a whole subtree, so the result does not depend on it.
+/// Divides the leaves into *runs*: neighbouring leaves that become one job. The lengths of runs depend on measured
+/// times, but each run is a whole subtree, so the result does not depend on them.
 struct Runs {
     /// Number of leaves.
     leaves: usize,
-    /// Number of lanes; `None`: each leaf is a run.
+    /// Number of lanes. `None`: each leaf is a run.
     lanes: Option<usize>,
     /// The first leaf of the next run.
     next: Cell<usize>,
     began: Instant,
     /// Number of leaves whose values have arrived.
     done: Cell<usize>,
-    /// Bytes of the largest value so far.
+    /// The size of the largest value so far, in bytes.
     largest: Cell<u64>,
-    /// All runs so far.
+    /// All runs so far, each as its range of leaves.
     sent: RefCell<Vec<Range<usize>>>,
 }
 
@@ -185,7 +188,7 @@ impl Runs {
                 most.min(in_memory as usize).max(1)
             }
         };
-        // A whole subtree: its length is a power of two, and its start a multiple of that.
+        // A whole subtree: its length is a power of two, and its start is a multiple of its length.
         let level = most.ilog2().min(start.trailing_zeros());
         let run = start..start + (1 << level);
         self.next.set(run.end);
@@ -206,9 +209,9 @@ impl Runs {
 struct Tree<'e, V, C, X, Y, S> {
     engine: &'e Engine,
     combine: C,
-    /// Which random numbers the nodes draw.
+    /// The series of the random numbers that the nodes draw.
     series: Series,
-    /// Values that wait for their neighbour, by level and index.
+    /// Values that wait for the neighbouring value, by level and index.
     waiting: BTreeMap<(usize, usize), V>,
     /// Jobs that combine two values, by level and index of their result.
     running: VecDeque<((usize, usize), Job<V>)>,
@@ -223,7 +226,7 @@ where
     S: Reply<Out = V>,
     V: Arg<'static, X> + Arg<'static, Y> + Send + 'static,
 {
-    /// Inserts the result of a node; level 0 are the leaves. Starts a job if its neighbour is there.
+    /// Inserts the result of a node; leaves have level 0. Starts a job if the neighbouring value has arrived.
     fn insert(&mut self, level: usize, index: usize, value: V) {
         let Some(neighbour) = self.waiting.remove(&(level, index ^ 1)) else {
             self.waiting.insert((level, index), value);
@@ -254,8 +257,8 @@ where
         }
     }
 
-    /// Inserts the results of combining jobs, oldest first, as long as `ready` says so. This decides when values are
-    /// combined, never which.
+    /// Inserts the results of combining jobs, oldest first, while `ready` returns true for the job. `ready` affects
+    /// when values are combined, never which.
     fn settle(&mut self, ready: impl Fn(&Job<V>) -> bool) -> Result<(), JobError> {
         while self.running.front().is_some_and(|(_, job)| ready(job)) {
             if let Some(((level, index), job)) = self.running.pop_front() {
@@ -265,10 +268,10 @@ where
         Ok(())
     }
 
-    /// Combines the values that have no neighbour, from the right.
+    /// Combines the values that have no neighbouring value, from the right.
     fn finish(mut self) -> Result<V, JobError> {
         self.settle(|_| true)?;
-        // At most one for each level; the lowest level is the rightmost.
+        // At most one value for each level; the lowest level is the rightmost.
         let mut left = std::mem::take(&mut self.waiting).into_iter();
         let (_, last) = left.next().expect("there is one leaf at least");
         left.try_fold(last, |right, ((level, index), left)| {
@@ -294,7 +297,7 @@ mod tests {
         }
     }
 
-    /// The lengths of all runs, if each ends before the next one is cut, with a value of `bytes` bytes.
+    /// The lengths of all runs, if each run ends with a value of `bytes` bytes before the next one is cut.
     fn lengths(runs: &Runs, bytes: u64) -> Vec<usize> {
         let mut number = 0..;
         let cut = std::iter::from_fn(|| {

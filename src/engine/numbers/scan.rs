@@ -10,12 +10,13 @@ use crate::engine::answers::expect_len;
 use crate::kernel::zst_value;
 
 impl<T: Element> Par<'_, T> {
-    /// The running results of `f`: an array of the same shape whose element `i`, in row-major order, is `f` of the
-    /// elements up to and including number `i`, as if computed from left to right: `f(f(f(a[0], a[1]), a[2]), …)`.
+    /// Returns the running results of `f`: an array of the same shape whose element `i`, in row-major order, is `f` of
+    /// the elements up to and including number `i`, as if computed from left to right: `f(f(f(a[0], a[1]), a[2]), …)`.
     ///
-    /// Chunks run in parallel, so `f` has to be associative. Where it is only nearly so, as the addition of
-    /// floating-point numbers, the result depends on the shape and the element type, and not on the number of workers.
-    /// `f` cannot capture anything; what it needs has to be in the elements, as a pair of numbers for instance.
+    /// Chunks run in parallel, so `f` has to be associative. If it is only approximately associative, like the addition
+    /// of floating-point numbers, then the result depends on the shape and the element type, and not on the number of
+    /// workers. `f` cannot capture anything; data that it needs must be in the elements, for example as a pair of
+    /// numbers.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -33,13 +34,13 @@ impl<T: Element> Par<'_, T> {
     where
         F: Fn(T, T) -> T + Copy + Send + 'static,
     {
-        // Only its type is needed: it has no bytes.
+        // Only its type is used: the value has no bytes.
         let _ = f;
         self.engine.scan_by::<By<T, F>>(self.array, 0)
     }
 
-    /// The cumulative sum: an array of the same shape whose element `i`, in row-major order, is the sum of the elements
-    /// up to and including number `i`.
+    /// Returns the cumulative sum: an array of the same shape whose element `i`, in row-major order, is the sum of the
+    /// elements up to and including number `i`.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -48,13 +49,13 @@ impl<T: Element> Par<'_, T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// The result has the same bits for any number of workers, also if some of them die: their chunks are retried.
+    /// The result has the same bits for any number of workers, even if some of them die: their chunks are retried.
     /// Within a chunk numbers are added from left to right, so the last element can differ by rounding from
     /// [`sum`](Par::sum), which adds pairwise.
     ///
     /// # Errors
-    /// [`JobError`]: the array is not in this engine's arena, there is no room, workers died again and again, or a sum
-    /// of 64-bit numbers does not fit 64 bits.
+    /// [`JobError`]: the array is not in this engine's arena, there is no room, workers died repeatedly, or a sum of
+    /// 64-bit numbers does not fit 64 bits.
     pub fn cumsum(&self) -> Result<Array<T::Sum>, JobError>
     where
         T: Number,
@@ -69,7 +70,7 @@ impl Engine {
         let parts: Vec<Array<S::From>> = chunks::flat(a, step).collect();
         let before = self.before::<S>(&parts, retries)?;
         let mut out = self.output::<S::To>(a.len().into(), type_name::<S>())?;
-        // Nothing comes before the first chunk.
+        // The first chunk has no preceding result.
         let before = |index: usize| before.rows(index.saturating_sub(1)..index);
         if self.lends() {
             self.scope(|s| {
@@ -100,7 +101,7 @@ impl Engine {
         Ok(out.seal().reshape(a.shape()).expect("as many elements"))
     }
 
-    /// The running result at the end of each chunk but the last.
+    /// Returns the running result at the end of each chunk except the last.
     fn before<S: Scan>(
         &self,
         parts: &[Array<S::From>],
@@ -119,7 +120,7 @@ impl Engine {
             *to = total[0];
         }
         let args = (each.seal(),);
-        // With a seed of its own: counted among the program's jobs, it would shift their random numbers.
+        // With a seed of its own: as a job of the program it would change the random numbers of other jobs.
         let seed = self.seeds.series().seed(0);
         let running = self.job(running::<S>, args).retries(retries).seed(seed);
         let before = running.submit().wait()?;
@@ -134,7 +135,7 @@ trait Scan: 'static {
     type To: Element;
     fn first(element: Self::From) -> Self::To;
     fn join(left: Self::To, right: Self::To) -> Result<Self::To, String>;
-    /// Joins totals of chunks, which are not elements of the result.
+    /// Joins totals of chunks. The result is not an element of the array.
     fn join_parts(left: Self::To, right: Self::To) -> Result<Self::To, String> {
         Self::join(left, right)
     }
@@ -174,8 +175,8 @@ impl<T: Number> Scan for Sums<T> {
             )
         })
     }
-    /// Wraps around. The total of a chunk may be out of range although no element of the result is: adding the totals
-    /// before it wraps back. Where an element is out of range, [`join`](Scan::join) finds it.
+    /// Wraps around. The total of a chunk may be out of range although no element of the result is: adding the
+    /// preceding totals wraps back. If an element is out of range, [`join`](Scan::join) detects it.
     #[inline]
     fn join_parts(left: T::Sum, right: T::Sum) -> Result<T::Sum, String> {
         Ok(T::add_parts(left, right))

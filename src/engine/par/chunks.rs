@@ -1,4 +1,4 @@
-//! Arrays in chunks: where they are cut, and one job for each chunk.
+//! Divides arrays into chunks, and runs one job for each chunk.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -12,13 +12,13 @@ use crate::supervisor::Failed;
 use crate::sys::{HUGE, PAGE};
 use crate::worker::for_each_element;
 
-/// Chunks per worker: enough to balance the load, and few enough that each is worth a job.
+/// The number of chunks per worker: enough to balance the load, and few enough that each chunk is worth a job.
 const CHUNKS_PER_WORKER: usize = 4;
-/// Smallest chunk, in bytes of input.
+/// The minimum size of a chunk, in bytes of input.
 const SMALLEST_CHUNK: usize = 64 * 1024;
 
 impl Engine {
-    /// Changes an array in place: `W` for each chunk.
+    /// Changes an array in place: runs `W` on each chunk.
     pub(super) fn change<T, P, W>(
         &self,
         a: &mut ArrayMut<T>,
@@ -37,7 +37,7 @@ impl Engine {
         })
     }
 
-    /// An array of the same shape: `W` computes each chunk.
+    /// Returns an array of the same shape: `W` computes each chunk.
     pub(super) fn work_on<T, U, P, W>(
         &self,
         a: &Array<T>,
@@ -83,7 +83,7 @@ impl Engine {
         Ok(out.seal())
     }
 
-    /// As [`work_on`](Self::work_on), for `W` that sees single elements: chunks need not end with a row.
+    /// Like [`work_on`](Self::work_on), for a `W` that works on single elements: a chunk need not end with a row.
     pub(super) fn work_on_each<T, U, P, W>(
         &self,
         a: &Array<T>,
@@ -103,12 +103,12 @@ impl Engine {
         Ok(out.reshape(a.shape()).expect("as many elements"))
     }
 
-    /// Whether workers may write into arrays of the supervisor; sandboxed ones may not.
+    /// Returns true if workers may write into arrays of the supervisor. Sandboxed workers may not.
     pub(in crate::engine) fn lends(&self) -> bool {
         self.shared().is_none_or(|shared| !shared.is_sandboxed())
     }
 
-    /// Memory for a result. All of it has to be written.
+    /// Allocates memory for a result. The caller has to write all of it.
     pub(in crate::engine) fn output<U: Element>(
         &self,
         shape: Shape,
@@ -120,7 +120,7 @@ impl Engine {
         })
     }
 
-    /// The rows of each chunk of an array of this shape, computed from `T` to `U`.
+    /// Returns the rows of each chunk of an array of this shape, computed from `T` to `U`.
     pub(super) fn chunks<T, U>(
         &self,
         shape: Shape,
@@ -139,8 +139,8 @@ impl Engine {
         let by_count = rows.div_ceil(workers * CHUNKS_PER_WORKER);
         let by_size = SMALLEST_CHUNK.div_ceil(row_bytes);
         let chunk = by_count.max(by_size).min(rows);
-        // Whole pages where rows allow it, so that chunks share none. For a large array whole huge pages: each is lent
-        // and taken back in one step.
+        // Whole pages if the rows allow it, so that chunks share no page. For a large array whole huge pages: each
+        // chunk is lent and taken back in one step.
         let chunk_bytes = chunk.saturating_mul(row_bytes);
         let whole = rows.saturating_mul(row_bytes);
         let unit = if chunk_bytes >= HUGE / 4 && whole >= 2 * HUGE {
@@ -158,14 +158,14 @@ impl Engine {
 /// The position of a chunk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Within {
-    /// Index of its first element.
+    /// The index of its first element.
     first: u64,
-    /// Which random numbers its elements draw.
+    /// The series of the random numbers that its elements draw.
     series: u64,
 }
 
-/// Copies the result for `rows`, each of `row` elements, into the whole. Its length is a claim of the worker, and
-/// checked.
+/// Copies the result for `rows`, each of `row` elements, into the whole array. The length of the result is a claim of
+/// the worker, and is checked.
 pub(super) fn place<U: Element, F>(
     whole: &mut [U],
     rows: &Range<usize>,
@@ -178,7 +178,7 @@ pub(super) fn place<U: Element, F>(
     Ok(())
 }
 
-/// Computes a chunk. Implementations have no values: they name a function of the program.
+/// Computes a chunk. Implementations have no values: their types name a function of the program.
 pub(super) trait Work<T, U, P: Param>: 'static {
     fn run(from: &[T], to: &mut [U], within: Within, with: P::At<'_>);
 }
@@ -238,7 +238,7 @@ pub(super) fn apply_fresh<T: Element, U: Element, P: Param, W: Work<T, U, P>>(
     to.seal()
 }
 
-/// Calls `f` with each element of a chunk, which draws its own random numbers.
+/// Calls `f` with each element of a chunk. Each element draws its own random numbers.
 pub(super) fn map_all<T: Element, U: Element>(
     from: &[T],
     to: &mut [U],
@@ -250,8 +250,8 @@ pub(super) fn map_all<T: Element, U: Element>(
     });
 }
 
-/// Not inlined: as parameters the slices are known not to alias the cell. If `f` draws no random numbers, the cell is
-/// then written once at the end, and the loop costs nothing more.
+/// Not inlined: as parameters, the slices are known not to alias the cell. If `f` draws no random numbers, the cell is
+/// then written only once at the end, and the loop has no extra cost.
 #[inline(never)]
 fn map_each<T: Element, U: Element>(
     from: &[T],

@@ -1,4 +1,4 @@
-//! Functions that take one argument more: see [`Par::with`](super::Par::with).
+//! Functions with an additional argument: see [`Par::with`](super::Par::with).
 
 use std::marker::PhantomData;
 
@@ -7,7 +7,8 @@ use crate::array::Element;
 use crate::kernel::{Key, Param, zst_value};
 
 /// A function, or a closure that captures nothing, of an element and an [argument](super::Par::with). Implemented for
-/// every such function whose argument is a [`Scalar`](crate::Scalar), `&Array<V>`, `&[V]`, `&[Array<V>]`, `&str` or `&Bytes`.
+/// every such function whose argument is a [`Scalar`](crate::Scalar), `&Array<V>`, `&[V]`, `&[Array<V>]`, `&str` or
+/// `&Bytes`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a function of `{T}` and `{P}` that returns `{U}`",
     label = "cannot be called for each element",

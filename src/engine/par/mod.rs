@@ -6,14 +6,14 @@
 //! |---|---|
 //! | compute each element from one element | [`map`](Par::map) |
 //! | compute chunks from chunks | [`apply`](Par::apply), in place [`ParMut::apply`] |
-//! | pass the function an argument more | [`with`](Par::with) |
-//! | get the results of the rows that did not fail | [`report`](Par::report) |
-//! | sum up, search, count | [`sum`](Par::sum), [`mean`](Par::mean), [`min`](Par::min), [`argmax`](Par::argmax), [`histogram`](Par::histogram) |
+//! | pass an additional argument to the function | [`with`](Par::with) |
+//! | get the results of the rows that succeeded | [`report`](Par::report) |
+//! | sum, search, count | [`sum`](Par::sum), [`mean`](Par::mean), [`min`](Par::min), [`argmax`](Par::argmax), [`histogram`](Par::histogram) |
 //! | accumulate | [`cumsum`](Par::cumsum), [`scan`](Par::scan) |
 //! | combine the results of a kernel over chunks | [`reduce`](Par::reduce) |
 //!
-//! All of these block the caller's thread. In `async` code they belong where blocking is allowed (`spawn_blocking` of
-//! tokio, `unblock` of smol), as a [scope](crate::Engine::scope) does.
+//! All of these block the caller's thread. In `async` code, call them where blocking is allowed (`spawn_blocking` of
+//! tokio, `unblock` of smol), like a [scope](crate::Engine::scope).
 
 mod chunks;
 mod functions;
@@ -122,9 +122,9 @@ impl Engine {
 }
 
 impl<'a, T: Element, O> Par<'a, T, Without, O> {
-    /// Passes an argument to each call of the function, behind the element or the chunk: a number, an array that all
-    /// workers read, a plain type of your own ([`Scalar`](crate::Scalar)). A kernel cannot capture anything; this is
-    /// how it gets what it needs.
+    /// Passes an argument to each call of the function, after the element or the chunk: a number, an array that all
+    /// workers read, a plain type of your own ([`Scalar`](crate::Scalar)). A kernel cannot capture variables: pass them
+    /// with this method.
     ///
     /// ```
     /// use arenite::Array;
@@ -151,9 +151,9 @@ impl<'a, T: Element, O> Par<'a, T, Without, O> {
 }
 
 impl<'a, T: Element, W> Par<'a, T, W> {
-    /// Keeps the other results when rows fail: [`map`](Par::map) and [`apply`](Par::apply) return a [`Report`], with
-    /// each failure as a [`DeadLetter`](crate::DeadLetter) of its rows of the input. A row is a step of the leading
-    /// axis; of an array with one axis, an element.
+    /// Keeps the results of other rows when rows fail: [`map`](Par::map) and [`apply`](Par::apply) return a [`Report`],
+    /// with each failure as a [`DeadLetter`](crate::DeadLetter) of its rows of the input. A row is a step of the
+    /// leading axis; in an array with one axis, an element.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -167,15 +167,16 @@ impl<'a, T: Element, W> Par<'a, T, W> {
     ///
     /// With `map` a failure is a single row. Rows share a job at first; the rows of a failed job run again in two
     /// halves, and so on down to single rows. So the function may see an element several times. A row that panics costs
-    /// two jobs at each halving, a row that ends its worker costs a worker each time: about 14 for one among 100,000
-    /// numbers. With several [lanes](super::Builder::lanes), rows that ended a worker run again in a worker of their
-    /// own, as jobs with a deadline do. The halving stops, and failures have several rows, where more than 10,000
-    /// pieces fail at once, more than 200 workers were lost, pieces of half of the array all end their workers, or any
-    /// other rows would fail in the same way (the array is not in this engine's arena).
+    /// two jobs at each halving; a row that ends its worker costs a worker each time: about 14 for one among 100,000
+    /// numbers. With several [lanes](super::Builder::lanes), rows that ended a worker run again in a worker without
+    /// other jobs, like jobs with a deadline. The halving stops, and failures have several rows, if more than 10,000
+    /// parts fail at once, if more than 200 workers were lost, if parts of half of the array all end their workers, or
+    /// if any other rows would fail in the same way (the array is not in this engine's arena).
     ///
     /// With `apply` a failure is a chunk, because the function sees whole chunks.
     ///
-    /// What an element draws from [`rng`](crate::rng) depends on its index, at each attempt.
+    /// The numbers that an element draws from [`rng`](crate::rng) depend only on its index, also when it is tried
+    /// again.
     pub fn report(self) -> Par<'a, T, W, Reported> {
         Par {
             engine: self.engine,
@@ -187,9 +188,10 @@ impl<'a, T: Element, W> Par<'a, T, W> {
 }
 
 impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
-    /// An array of the same shape whose elements are `f` of the elements of this one.
+    /// Returns an array of the same shape whose elements are `f` of the elements of this array.
     ///
-    /// What an element draws from [`rng`](crate::rng) depends on its index, and not on the number of workers.
+    /// The numbers that an element draws from [`rng`](crate::rng) depend on its index, and not on the number of
+    /// workers.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -206,16 +208,17 @@ impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
         U: Element,
         F: Fn(T) -> U + Copy + Send + 'static,
     {
-        // Only its type is needed, here and below: it has no bytes.
+        // Only the type of `f` is used, in this and the following methods: the value has no bytes.
         const { captures_nothing::<F>() };
         let _ = f;
         self.elements::<U, Nothing, MapEach<F>>(Nothing)
     }
 
-    /// An array of the same shape whose elements `f` computes chunk by chunk: it gets slices of equal length.
+    /// Returns an array of the same shape whose elements `f` computes chunk by chunk: it gets slices of equal length.
     ///
-    /// Chunks are cut along the leading axis. Their length depends on the number of workers; so does what `f` draws
-    /// from [`rng`](crate::rng). What `f` does not write is unspecified, and so is what it reads from there.
+    /// Chunks are cut along the leading axis. Their length depends on the number of workers; so do the numbers that `f`
+    /// draws from [`rng`](crate::rng). Elements that `f` does not write are unspecified, and so are elements that it
+    /// reads before it writes them.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -230,7 +233,7 @@ impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
     /// ```
     ///
     /// # Errors
-    /// As [`map`](Par::map).
+    /// Like [`map`](Par::map).
     pub fn apply<U, F>(self, f: F) -> Result<O::Of<T, U>, JobError>
     where
         U: Element,
@@ -243,10 +246,10 @@ impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
 }
 
 impl<T: Element, A, O: Outcome> Par<'_, T, With<A>, O> {
-    /// As [`map`](Par::map), with the [argument](Par::with) behind each element.
+    /// Like [`map`](Par::map), with the [argument](Par::with) after each element.
     ///
     /// # Errors
-    /// As [`map`](Par::map); an array that is passed has to be in this engine's arena, too.
+    /// Like [`map`](Par::map); an array argument has to be in this engine's arena, too.
     pub fn map<U, P, F>(self, f: F) -> Result<O::Of<T, U>, JobError>
     where
         U: Element,
@@ -261,7 +264,7 @@ impl<T: Element, A, O: Outcome> Par<'_, T, With<A>, O> {
         par.elements::<U, P, MapEachWith<F>>(with)
     }
 
-    /// As [`apply`](Par::apply), with the [argument](Par::with) behind each chunk.
+    /// Like [`apply`](Par::apply), with the [argument](Par::with) after each chunk.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -276,7 +279,7 @@ impl<T: Element, A, O: Outcome> Par<'_, T, With<A>, O> {
     /// ```
     ///
     /// # Errors
-    /// As [`map`](Par::map); an array that is passed has to be in this engine's arena, too.
+    /// Like [`map`](Par::map); an array argument has to be in this engine's arena, too.
     pub fn apply<U, P, F>(self, f: F) -> Result<O::Of<T, U>, JobError>
     where
         U: Element,
@@ -304,7 +307,7 @@ impl<'a, T: Element, O> Par<'a, T, Without, O> {
 }
 
 impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
-    /// `W` sees elements: where chunks are cut makes no difference to it.
+    /// `W` works on single elements: the division into chunks makes no difference.
     fn elements<U, P, W>(
         self,
         with: impl for<'e> Arg<'e, P> + Clone,
@@ -324,7 +327,7 @@ impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
         Ok(O::of(report))
     }
 
-    /// `W` sees whole chunks.
+    /// `W` works on whole chunks.
     fn chunks<U, P, W>(self, with: impl for<'e> Arg<'e, P> + Clone) -> Result<O::Of<T, U>, JobError>
     where
         U: Element,
@@ -343,7 +346,7 @@ impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
 }
 
 impl<'a, T: Element> ParMut<'a, T> {
-    /// Passes an argument to each call of the function, behind the chunk: see [`Par::with`].
+    /// Passes an argument to each call of the function, after the chunk: see [`Par::with`].
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -362,8 +365,8 @@ impl<'a, T: Element> ParMut<'a, T> {
         }
     }
 
-    /// Changes the array in place, chunk by chunk. The length of the chunks depends on the number of workers, and so
-    /// does what `f` draws from [`rng`](crate::rng).
+    /// Changes the array in place, chunk by chunk. The length of the chunks, and the numbers that `f` draws from
+    /// [`rng`](crate::rng), depend on the number of workers.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -375,8 +378,7 @@ impl<'a, T: Element> ParMut<'a, T> {
     ///
     /// # Errors
     /// [`JobError`]: the array is not in this engine's arena, a chunk failed (then some chunks may be changed and
-    /// others not), or the workers are sandboxed and are lent nothing
-    /// ([`Rejection::Lending`](crate::Rejection::Lending)).
+    /// others not), or the workers are sandboxed ([`Rejection::Lending`](crate::Rejection::Lending)).
     pub fn apply<F>(self, f: F) -> Result<(), JobError>
     where
         F: Fn(&mut [T]) + Copy + Send + 'static,
@@ -389,10 +391,10 @@ impl<'a, T: Element> ParMut<'a, T> {
 }
 
 impl<T: Element, A> ParMut<'_, T, With<A>> {
-    /// As [`apply`](ParMut::apply), with the [argument](ParMut::with) behind each chunk.
+    /// Like [`apply`](ParMut::apply), with the [argument](ParMut::with) after each chunk.
     ///
     /// # Errors
-    /// As [`apply`](ParMut::apply); an array that is passed has to be in this engine's arena, too.
+    /// Like [`apply`](ParMut::apply); an array argument has to be in this engine's arena, too.
     pub fn apply<P, F>(self, f: F) -> Result<(), JobError>
     where
         P: Param + 'static,

@@ -1,4 +1,4 @@
-//! Arrays some rows of which may fail.
+//! Arrays in which some rows may fail.
 
 use std::ops::Range;
 
@@ -8,20 +8,20 @@ use crate::engine::seeds::Series;
 use crate::engine::{DeadLetter, Engine, JobError, JobErrorKind, JobLimit, Report, WorkerExit};
 use crate::kernel::{Arg, ExtraArg, Param, kernel_name};
 
-/// Most failed parts that are halved again. With more the failure does not concern single rows, and each part costs a
-/// job and an error with its backtrace.
+/// The maximum number of failed parts that are halved again. If more parts fail, the failure does not concern single
+/// rows, and each part costs a job and an error with its backtrace.
 const MOST_PARTS: usize = 10_000;
-/// Most lost workers after which parts are still halved.
+/// The maximum number of lost workers after which parts are still halved.
 const MOST_DEATHS: usize = 200;
-/// If this many parts, of at least half of the array, have all ended their workers, the others are expected to do so,
-/// too.
+/// If this number of parts, of at least half of the array, have all ended their workers, then the other parts are
+/// expected to do so, too.
 const ENOUGH_DEATHS: usize = 16;
 
 /// Rows without values, and the errors.
 type Failures = Vec<(Range<usize>, JobError)>;
 
 impl Engine {
-    /// Computes what can be computed, and reports what fails: single rows if `is_single`, otherwise chunks.
+    /// Computes all rows that can be computed, and reports the failures: single rows if `is_single`, otherwise chunks.
     pub(super) fn report_rows<T, U, P, W>(
         &self,
         a: &Array<T>,
@@ -43,7 +43,7 @@ impl Engine {
         } else {
             pass(&Part::all(chunks))
         };
-        // What a dead worker has left there is unspecified.
+        // Rows that a dead worker has written are unspecified.
         let row = a.shape().row_len().unwrap_or(0);
         for (rows, _) in &failed {
             out[rows.start * row..rows.end * row].fill(U::zeroed());
@@ -125,10 +125,10 @@ impl Engine {
     }
 }
 
-/// Rows for one job.
+/// The rows of one job.
 struct Part {
     rows: Range<usize>,
-    /// Whether the job needs a worker of its own.
+    /// Whether the job needs a worker without other jobs.
     exclusive: bool,
 }
 
@@ -184,7 +184,7 @@ fn narrow(chunks: Vec<Range<usize>>, mut pass: impl FnMut(&[Part]) -> Failures) 
     final_failures
 }
 
-/// An upper bound on the workers that these failures have cost: with several lanes, one death fails several jobs.
+/// An upper bound on the number of workers that these failures ended: with several lanes, one death fails several jobs.
 fn deaths_in(failed: &Failures) -> usize {
     let lost = |error: &JobError| {
         matches!(
@@ -196,12 +196,12 @@ fn deaths_in(failed: &Failures) -> usize {
     failed.iter().filter(|(_, error)| died(error)).count()
 }
 
-/// Whether the job's worker ended with it or because of it.
+/// Returns true if the job's worker ended with it or because of it.
 fn ends_a_worker(error: &JobError) -> bool {
     !error.kind().ended_in_worker() && !concerns_all_rows(error)
 }
 
-/// Whether any other rows would fail in the same way.
+/// Returns true if any other rows would fail in the same way.
 fn concerns_all_rows(error: &JobError) -> bool {
     use JobErrorKind::{Cancelled, NoWorkers, Rejected, ShutDown};
     matches!(
@@ -210,7 +210,7 @@ fn concerns_all_rows(error: &JobError) -> bool {
     )
 }
 
-/// Whether the failure cannot come from another job of the same worker.
+/// Returns true if the failure cannot come from another job of the same worker.
 fn is_certain(error: &JobError) -> bool {
     error.lost_jobs().is_empty()
         && !matches!(
@@ -230,7 +230,7 @@ mod tests {
         Failed::new(kind, "kernel", 0).into()
     }
 
-    /// Runs two chunks of `rows` rows, of which the `bad` ones fail. Returns the failures and the number of parts in
+    /// Runs two chunks of `rows` rows, in which the `bad` rows fail. Returns the failures and the number of parts in
     /// each pass.
     fn narrowed(
         rows: usize,
@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(failed.len(), bad.len(), "a piece each: they lie far apart");
     }
 
-    /// Otherwise each of a million rows would cost an error with a backtrace.
+    /// Without the limit, each of a million rows would cost an error with a backtrace.
     #[test]
     fn halving_stops_where_too_many_parts_fail() {
         let (failed, passes) = narrowed(1 << 20, |_| true, JobErrorKind::Returned("no".into()));

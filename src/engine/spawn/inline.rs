@@ -9,7 +9,7 @@ use crate::kernel::{AnyValue, Failure, SpawnedFailed, seed_of_task};
 use crate::supervisor::{Because, MAX_SPAWN_DEPTH};
 use crate::worker::{enter_inline_job, inline_job_seeds};
 
-/// The jobs that one job has spawned.
+/// A dynamic task group: the jobs that one job has spawned.
 struct Family {
     /// The seed of the job's random numbers.
     seed: u64,
@@ -84,7 +84,7 @@ fn drive(plan: Plan, run: u64, seed: u64) -> Result<AnyValue, Box<Because>> {
             }
             Ran::More(plan) => {
                 if goes_on {
-                    // Its result is that of the job that it continues.
+                    // Its result is the result of the job whose values it continues with.
                     open.pop();
                 } else if deep == MAX_SPAWN_DEPTH as usize {
                     let depth = MAX_SPAWN_DEPTH + 1;
@@ -104,7 +104,7 @@ fn drive(plan: Plan, run: u64, seed: u64) -> Result<AnyValue, Box<Because>> {
     }
 }
 
-/// Why a job whose spawned jobs failed gave no value.
+/// Why a job ended without a value because jobs that it has spawned failed.
 pub(in crate::engine) fn inline_failure(failed: SpawnedFailed) -> Because {
     let why = failed.0.downcast::<Because>();
     *why.expect("what was spawned fails for a reason")

@@ -1,11 +1,11 @@
-//! Inputs of the kernel that continues a [`Spawn`](super::Spawn).
+//! Inputs of the last kernel of a [`Spawn`](super::Spawn).
 
 use super::{Call, Children};
 use crate::array::{Array, ArrayMut, Element};
 use crate::kernel::{Arg, Bytes, OwnedParam, OwnedParams, Scalar, Source, for_each_arity};
 
-/// What may be passed to [`Spawn::new`](super::Spawn::new) for a parameter `P`: all that may be passed to a job
-/// ([`Arg`]), a [`Call`] whose value is of that type, and a `Vec` of such calls for a list. Sealed.
+/// A type that may be passed to [`Spawn::new`](super::Spawn::new) for a parameter `P`: every type that may be passed to
+/// a job ([`Arg`]), a [`Call`] with a value of the parameter's type, and a `Vec` of such calls for a list. Sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be passed for the kernel's parameter `{P}`",
     label = "not an argument, nor a call that gives one, for `{P}`",

@@ -18,12 +18,13 @@ use crate::kernel::{
     zst_value,
 };
 
-/// What a kernel returns to spawn jobs: a value, or jobs to run first and a kernel that continues with their values.
+/// The return type of a kernel that spawns jobs: a value, or jobs to run first and a kernel that continues with their
+/// values.
 ///
 /// A kernel that waited for other jobs would block the lane that they may need. So it does not wait: it *returns* the
 /// [`call`]s that it needs and a kernel to continue with, and ends. The engine runs the calls, then that kernel with
-/// their values as arguments; its result is the value of the job. Each of them may spawn in turn, so recursion works on
-/// a single worker too.
+/// their values as arguments; its result is the value of the job. Each of these kernels may spawn in turn, so recursion
+/// works even on a single worker.
 ///
 /// ```
 /// use arenite::{Array, Engine, Spawn, call};
@@ -101,19 +102,18 @@ use crate::kernel::{
 /// # Spawned jobs
 ///
 /// - *Each is a job*: counted, traced, with the priority, deadline, limiter and retries of the job that spawned it. The
-///   deadline applies to each job on its own. Jobs that change an array in place ([`ArrayMut`](crate::ArrayMut)) are
+///   deadline applies to each job separately. Jobs that change an array in place ([`ArrayMut`](crate::ArrayMut)) are
 ///   not retried.
-/// - *A failure* of one cancels the others, and fails the job that spawned them
-///   ([`FailedDependency::Child`](crate::FailedDependency::Child), with the cause), as soon as none of them runs any
-///   more. Jobs that do not check [`cancelled`](crate::cancelled) are ended after the
-///   [`grace`](crate::engine::Builder::grace) period.
-/// - *A worker that dies* costs the job that it ran, which runs again if it has retries. Results of the other jobs are
-///   kept.
-/// - *Cancelling* or dropping the job cancels all of them.
-/// - *In an inline engine* they run on the calling thread, each inside the job that spawned it: with its permit of a
-///   limiter, and limited in depth only.
-/// - *Arrays* that are moved into a call are not copied. For an [`ArrayMut`](crate::ArrayMut), a part of an array, or
-///   one that has another handle, is copied.
+/// - *The failure* of a spawned job cancels the others. As soon as none of them runs any more, the job that spawned
+///   them fails ([`FailedDependency::Child`](crate::FailedDependency::Child), with the cause). Jobs that do not check
+///   [`cancelled`](crate::cancelled) are ended after the [`grace`](crate::engine::Builder::grace) period.
+/// - *The death of a worker* fails only the job that it ran, which runs again if it has retries. Results of the other
+///   jobs are not lost.
+/// - *Cancelling* or dropping the job cancels all jobs that it has spawned.
+/// - *In an inline engine* spawned jobs run on the calling thread, each inside the job that spawned it: with its permit
+///   of a limiter. Only the depth is limited.
+/// - *Arrays* that are moved into a call are not copied. An [`ArrayMut`](crate::ArrayMut) parameter gets a copy if the
+///   argument is a part of an array, or an array that has another handle.
 /// - *Random numbers* ([`rng`](crate::rng)) depend on the job and on the index of the call in its `Spawn`.
 /// - *Limits*: a depth of 10,000 jobs, 262,144 open jobs, 4,096 arrays in one `Spawn`. Beyond them the job fails with
 ///   [`JobLimit::Spawned`](crate::JobLimit::Spawned), or an error that names the limit. A kernel that continues may
@@ -132,17 +132,19 @@ pub(super) struct Plan {
 }
 
 impl<R: Reply> Spawn<R> {
-    /// Returns a value without spawning. The same as `value.into()`.
+    /// Returns a value without spawning; the same as `value.into()`.
     pub fn value(value: R) -> Self {
         Self(State::Value(value))
     }
 
-    /// Runs the calls among `inputs`, then `kernel` with their values in their places; its result is the value.
+    /// Runs the calls among `inputs`, then `kernel` with their values in place of the calls. The result of `kernel` is
+    /// the value of the job.
     ///
-    /// `inputs` is a tuple with one argument for each parameter of the kernel, as for
-    /// [`submit`](crate::Engine::submit), or a [`call`] whose value is of that type (`Array<T>` for `&Array<T>` and
-    /// `&[T]`, `String` for `&str`, `Bytes` for `&Bytes`, the same type otherwise), or a `Vec` of such calls for `&[T]`
-    /// and `&[Array<T>]`.
+    /// `inputs` is a tuple with one input for each parameter of the kernel: an argument as for
+    /// [`submit`](crate::Engine::submit), a [`call`] with a value of the parameter's type (`Array<T>` for `&Array<T>`
+    /// and `&[T]`, `String` for `&str`, `Bytes` for `&Bytes`, the same type otherwise), or a `Vec` of such calls for
+    /// `&[T]` and `&[Array<T>]`.
+    ///
     /// Without any call, `kernel` runs next, as a job of its own on any worker.
     pub fn new<F, P, C, I>(kernel: F, inputs: I) -> Self
     where
@@ -152,7 +154,7 @@ impl<R: Reply> Spawn<R> {
         I: SpawnInputs<P>,
     {
         const { captures_nothing::<F>() };
-        // Only its type is used: it has no bytes.
+        // Only its type is used: a kernel has no bytes.
         let _ = kernel;
         let mut children = Children(Vec::new());
         let sources = inputs.sources(&mut children);
@@ -180,7 +182,7 @@ impl<R: fmt::Debug> fmt::Debug for Spawn<R> {
     }
 }
 
-/// The call of a kernel whose value a [`Spawn`] needs: see [`call`].
+/// The call of a kernel: an input of a [`Spawn`]. See [`call`].
 #[must_use = "a call runs as part of the `Spawn` that it is passed to"]
 pub struct Call<V> {
     task: Box<dyn Task>,
@@ -193,10 +195,10 @@ impl<V> fmt::Debug for Call<V> {
     }
 }
 
-/// Describes a job whose value a kernel needs, to be passed to [`Spawn::new`]. Its kernel may spawn as well.
+/// Describes a job, to be passed to [`Spawn::new`] in place of its value. Its kernel may spawn as well.
 ///
-/// Arrays among the arguments are passed on without a copy: arguments of the kernel, parts of them, and arrays that it
-/// made. Tiles that a scope lends cannot be passed on:
+/// Arrays among the arguments are passed on without a copy: arguments of the calling kernel, parts of them, and arrays
+/// that it has created. Tiles that a scope lends cannot be passed on:
 ///
 /// ```compile_fail,E0277
 /// use arenite::{Spawn, TileMut, call};
@@ -214,7 +216,7 @@ where
     R: Reply,
 {
     const { captures_nothing::<F>() };
-    // Only its type is used: it has no bytes.
+    // Only its type is used: a kernel has no bytes.
     let _ = kernel;
     Call {
         task: prepared::<F, P, R>(P::sources(args.hold())),
@@ -222,7 +224,7 @@ where
     }
 }
 
-/// The children of a [`Spawn`], in the order in which its arguments name them.
+/// The children of a [`Spawn`], in the order in which its inputs contain them.
 #[allow(missing_debug_implementations, reason = "hidden")]
 pub struct Children(Vec<Box<dyn Task>>);
 
@@ -234,11 +236,11 @@ enum Ran {
 
 /// A kernel and its arguments.
 trait Task: Spawning {
-    /// Runs it on this thread, with the values of the children.
+    /// Runs the task on this thread, with the values of the children.
     fn run(self: Box<Self>, values: Vec<AnyValue>) -> Result<Ran, JobError>;
 }
 
-/// A task without its parameter types, which borrow.
+/// A task without its parameter types, which have lifetimes.
 struct Prepared<S> {
     sources: S,
     kernel: SpawnKernel,

@@ -1,4 +1,4 @@
-//! Settings of a stage, which directly follow it.
+//! Settings of a stage. The calls must directly follow the stage.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::engine::DeadLetter;
 use crate::engine::job::option_setters;
 use crate::supervisor::JobOptions;
 
-/// Marks a [`Stream`] whose last step is a stage with the input `I`, whose jobs take `A`.
+/// Marks a [`Stream`] whose last step is a stage with inputs `I` and jobs with arguments `A`.
 pub struct AfterStage<'a, I, A> {
     pub(super) options: Rc<RefCell<StageOptions<'a, I>>>,
     pub(super) args: PhantomData<fn(A)>,
@@ -23,8 +23,8 @@ impl<I, A> fmt::Debug for AfterStage<'_, I, A> {
     }
 }
 
-/// Settings of the stage that was added last. A later stage with a higher priority than an earlier one keeps less in
-/// flight.
+/// Settings of the stage that was added last. If a later stage has a higher priority than an earlier one, fewer items
+/// are in flight.
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -41,10 +41,10 @@ impl<I, A> fmt::Debug for AfterStage<'_, I, A> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 impl<'a, T, I, A> Stream<'a, T, AfterStage<'a, I, A>> {
-    /// Bounds the jobs of this stage that are submitted at one time. By default only the items in flight bound them.
+    /// Sets the maximum number of submitted jobs of this stage. By default it is limited only by the items in flight.
     ///
     /// # Panics
-    /// If it is 0.
+    /// If `most` is 0.
     #[track_caller]
     pub fn jobs(self, most: usize) -> Self {
         assert!(most > 0, "a stage without jobs holds up everything");
@@ -52,11 +52,11 @@ impl<'a, T, I, A> Stream<'a, T, AfterStage<'a, I, A>> {
         self
     }
 
-    /// Bounds the results of this stage that may wait for the next step; at the bound it starts no more jobs. By
-    /// default only the items in flight bound them.
+    /// Sets the maximum number of results of this stage that wait for the next step; at this number it starts no more
+    /// jobs. By default it is limited only by the items in flight.
     ///
     /// # Panics
-    /// If it is 0.
+    /// If `most` is 0.
     #[track_caller]
     pub fn queue(self, most: usize) -> Self {
         assert!(most > 0, "a stage whose results may not wait does nothing");
@@ -88,8 +88,8 @@ impl<'a, T, I, A> Stream<'a, T, AfterStage<'a, I, A>> {
         /// ```
     );
 
-    /// Passes each item that fails at this stage, after all retries, to `to`, whether the stream stops or goes on: see
-    /// [`DeadLetter`]. A copy of each input is kept while its job runs; that of an array is a handle.
+    /// Passes each item that fails at this stage, after all retries, to `to`, whether the stream stops or continues:
+    /// see [`DeadLetter`]. A copy of each input is kept while its job runs; the copy of an array is a handle.
     pub fn dead_letters(self, to: impl FnMut(DeadLetter<I>) + 'a) -> Self
     where
         I: Clone,

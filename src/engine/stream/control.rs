@@ -9,27 +9,27 @@ use std::task::Wake;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamStats {
-    /// Items taken from the source.
+    /// Number of items taken from the source.
     pub taken: u64,
-    /// Results delivered.
+    /// Number of delivered results.
     pub delivered: u64,
-    /// Items that failed, at a stage or in the source.
+    /// Number of items that failed, at a stage or in the source.
     pub failed: u64,
-    /// Items that arrived after all of their windows had closed.
+    /// Number of items that arrived after all of their windows had closed.
     pub late: u64,
-    /// Windows that have closed.
+    /// Number of closed windows.
     pub windows: u64,
-    /// Items taken and not yet delivered, dropped or in a window.
+    /// Number of items in flight: taken from the source and not yet delivered, dropped or in a window.
     pub in_flight: usize,
-    /// The most items in flight at one time.
+    /// The maximum number of items in flight at one time.
     pub most_in_flight: usize,
-    /// The bytes of the items in flight, as far as [`bytes_in_flight`](super::Stream::bytes_in_flight) measures them.
+    /// Bytes of the items in flight, if [`bytes_in_flight`](super::Stream::bytes_in_flight) measures them.
     pub bytes_in_flight: u64,
-    /// Items in open windows; of a fold, open windows.
+    /// Number of items in open windows; for a fold, number of open windows.
     pub held_by_windows: usize,
 }
 
-/// What the driver is asked to do.
+/// What other threads have requested from the driver, the strongest last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Wanted {
     Run,
@@ -66,18 +66,18 @@ impl Control {
     }
 
     fn want(&self, wanted: Wanted) {
-        // Release: pairs with the acquire in `wanted`, so the driver sees what the caller did before.
+        // Release: pairs with the acquire in `wanted`, so the driver sees everything that the caller did before.
         self.wanted.fetch_max(wanted as u8, Ordering::AcqRel);
         self.notify();
     }
 
-    /// Wakes the driver. Call it after writing what the driver is to see.
+    /// Wakes the driver. Call it after writing the data that the driver reads.
     pub(super) fn notify(&self) {
         *lock(&self.is_notified) = true;
         self.changed.notify_one();
     }
 
-    /// Sleeps until notified. A notification since the last sleep counts.
+    /// Sleeps until notified. Returns at once if there was a notification since the last sleep.
     pub(super) fn sleep(&self) {
         let mut is_notified = lock(&self.is_notified);
         while !*is_notified {
@@ -138,18 +138,18 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Handle(pub(super) Arc<Control>);
 
 impl Handle {
-    /// Takes no more items from the source, and finishes those that were taken, open windows included. A source blocked
-    /// inside `next` has to return first, unless it has [a thread of its own](super::Stream::spawn).
+    /// Takes no more items from the source, and finishes the items that were taken, including open windows. A source
+    /// that blocks inside `next` has to return first, unless it has [a thread of its own](super::Stream::spawn).
     pub fn drain(&self) {
         self.0.want(Wanted::Drain);
     }
 
-    /// Ends the stream now: jobs in flight are cancelled, and the iterator ends.
+    /// Ends the stream now: jobs in flight are cancelled, and the iterator of results ends.
     pub fn stop(&self) {
         self.0.want(Wanted::Stop);
     }
 
-    /// The statistics that the driver last published.
+    /// Returns the statistics that the driver published last.
     pub fn stats(&self) -> StreamStats {
         self.0.stats()
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::supervisor::JobError;
 use crate::sys::debug_as_text;
 
-/// A stream ended before its source did.
+/// Why a stream ended before its source did.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StreamError {
@@ -27,9 +27,9 @@ pub enum StreamError {
         /// The text of the error.
         message: String,
     },
-    /// Open windows exceed their bound: see [`Windowed::max_items`](super::Windowed::max_items).
+    /// There are more open windows than allowed: see [`Windowed::max_items`](super::Windowed::max_items).
     WindowsFull {
-        /// The bound: items, or windows of a fold.
+        /// The limit: number of items, or of windows of a fold.
         limit: usize,
     },
 }
@@ -56,17 +56,17 @@ impl fmt::Display for StreamError {
 
 impl std::error::Error for StreamError {}
 
-/// Windows cannot be built.
+/// Why windows cannot be built.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WindowError {
-    /// A window in time over items without event time.
+    /// A window in time was requested for items without event time.
     NoEventTime,
-    /// A window in time without a watermark, which would never close.
+    /// A window in time was requested without a watermark: it would never close.
     NoWatermark,
-    /// A window of length 0, or a session with a gap of 0.
+    /// The window has length 0, or the session a gap of 0.
     Empty,
-    /// A step of 0, or longer than the window, so that items would be in no window.
+    /// The step is 0, or longer than the window, so that some items would be in no window.
     BadStep,
 }
 

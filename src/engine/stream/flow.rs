@@ -17,13 +17,13 @@ const SLICE: Duration = Duration::from_micros(50);
 /// A value in the stream.
 pub(super) struct Item<T> {
     pub(super) value: T,
-    /// Its index in the source, or that of its window.
+    /// The index of the item in the source, or of the window.
     pub(super) sequence: u64,
-    /// Selects the random numbers of its jobs, together with their stage: its index, or another number if several items
-    /// share that.
+    /// Selects the random numbers of the item's jobs, together with the stage: equal to `sequence`, or another number
+    /// if several items have the same `sequence`.
     pub(super) draws: u64,
     pub(super) time: Option<Duration>,
-    /// Its share of the bytes in flight.
+    /// The number of bytes that the item counts as in flight.
     pub(super) bytes: u64,
 }
 
@@ -33,7 +33,7 @@ impl<T> Item<T> {
         self.with_both(|value| (change(value), ())).0
     }
 
-    /// Replaces the value, and returns a second one.
+    /// Replaces the value, and returns a second value.
     pub(super) fn with_both<U, V>(self, change: impl FnOnce(T) -> (U, V)) -> (Item<U>, V) {
         let (value, second) = change(self.value);
         let item = Item {
@@ -49,7 +49,7 @@ impl<T> Item<T> {
 
 pub(super) enum Event<T> {
     Item(Item<T>),
-    /// A watermark: later items with an earlier time are late.
+    /// A watermark: items that follow and have an earlier time are late.
     Mark(Duration),
     /// The error that ends the stream.
     Failed(StreamError),
@@ -57,13 +57,13 @@ pub(super) enum Event<T> {
 
 /// A step, as the next step sees it.
 pub(super) trait Flow<T> {
-    /// Does the step's part of a pass. Returns whether anything changed.
+    /// Does the step's part of a pass. Returns true if anything changed.
     fn pump(&mut self, driver: &mut Driver<'_>) -> bool;
-    /// The next event, if one is ready.
+    /// Returns the next event, if one is ready.
     fn take(&mut self, driver: &mut Driver<'_>) -> Option<Event<T>>;
-    /// Whether no event will follow.
+    /// Returns true if no event will follow.
     fn is_over(&self) -> bool;
-    /// Registers a waker with all running jobs. Returns true if one has ended meanwhile.
+    /// Registers a waker with all running jobs. Returns true if a job has ended in the meantime.
     fn listen(&mut self, context: &mut Context<'_>) -> bool;
 }
 
@@ -72,7 +72,7 @@ pub(super) type BoxFlow<'a, T> = Box<dyn Flow<T> + 'a>;
 /// State shared by all steps.
 pub(super) struct Driver<'e> {
     pub(super) engine: &'e Engine,
-    /// Which random numbers its jobs draw.
+    /// The series of the random numbers that the stream's jobs draw.
     pub(super) series: Series,
     pub(super) settings: StreamSettings,
     pub(super) stats: StreamStats,
@@ -82,13 +82,13 @@ pub(super) struct Driver<'e> {
     pub(super) failing: bool,
     /// Whether pulling was interrupted because jobs were not polled for a while.
     pub(super) is_interrupted: bool,
-    /// Items that `flat_map` is expanding, and their bytes. They leave when all their items have been taken.
+    /// Number of items that `flat_map` is expanding, and their bytes. They leave when all their items have been taken.
     expanding: (usize, u64),
-    /// Whether an item has entered or left in this pass.
+    /// Whether an item has entered or left the stream in this pass.
     pub(super) moved: bool,
     /// Wakes the driver's thread.
     waker: Waker,
-    /// The place of all stages in the line for admission, while the driver polls it.
+    /// The ticket of all stages in the line for admission. The driver polls it.
     line: LineTicket,
     pass: Instant,
     has_pulled: bool,
@@ -118,7 +118,7 @@ impl<'e> Driver<'e> {
         &self.waker
     }
 
-    /// Tries to submit a call; `None` if it has to wait for admission.
+    /// Tries to submit a call. Returns `None` if the call has to wait for admission.
     pub(super) fn try_enter<R>(
         &mut self,
         enter: impl FnOnce(&Arc<Supervisor>, &mut LineTicket, &Context<'_>) -> Poll<R>,
@@ -126,7 +126,7 @@ impl<'e> Driver<'e> {
         let context = Context::from_waker(&self.waker);
         match enter(self.engine.shared()?, &mut self.line, &context) {
             Poll::Ready(entered) => {
-                // The place in the line is used up; another stage may have waited in it.
+                // The ticket is used up. Another stage may have waited with it.
                 self.moved = true;
                 Some(entered)
             }
@@ -134,17 +134,17 @@ impl<'e> Driver<'e> {
         }
     }
 
-    /// Gives up the place in the line for admission. Call it before code of the program, which may take long or submit
-    /// jobs itself: the place would not be polled meanwhile, and other callers wait behind it.
+    /// Leaves the line for admission. Called before code of the program, which may take long or submit jobs itself: the
+    /// ticket would not be polled meanwhile, and other callers wait after it.
     pub(super) fn leave_admission_line(&mut self) {
         if let Some(shared) = self.engine.shared().filter(|_| self.line.is_in()) {
             shared.leave_admission_line(&mut self.line);
-            // A waiting stage takes a new place before the driver sleeps.
+            // A waiting stage joins the line again before the driver sleeps.
             self.moved = true;
         }
     }
 
-    /// Begins a pass, or only the taking of results that are ready.
+    /// Begins a pass. If `is_pass` is false, only ready results are taken.
     pub(super) fn begin(&mut self, is_pass: bool) {
         if is_pass {
             self.pass = Instant::now();
@@ -163,28 +163,29 @@ impl<'e> Driver<'e> {
         }
         let left = self.settings.in_flight.saturating_sub(self.stats.in_flight);
         match self.settings.bytes {
-            // One at a time: its size is not known before it is taken.
+            // One item at a time: its size is not known until it is taken.
             Some(limit) if self.stats.bytes_in_flight < limit => left.min(1),
             Some(_) => 0,
             None => left,
         }
     }
 
-    /// Whether an iterator may be pulled (again) in this pass.
+    /// Returns true if an iterator may be pulled (again) in this pass.
     pub(super) fn in_slice(&mut self) -> bool {
         self.is_interrupted = self.has_pulled && self.pass.elapsed() > SLICE;
         self.has_pulled = true;
         !self.is_interrupted
     }
 
-    /// Whether an item that is being expanded may yield one more. Always, if everything that it has yielded has left.
+    /// Returns true if an item that is being expanded may yield one more item. Always true if all items that it has
+    /// yielded have left the stream.
     fn may_expand(&self) -> bool {
         let (items, bytes) = self.expanding;
         let has_room = |limit| self.stats.bytes_in_flight - bytes < limit;
         self.settings.bytes.is_none_or(has_room) || self.stats.in_flight == items
     }
 
-    /// A new item of the source.
+    /// Counts and returns a new item of the source.
     pub(super) fn taken<T>(&mut self, value: T) -> Item<T> {
         let sequence = self.stats.taken;
         self.stats.taken += 1;
@@ -215,7 +216,7 @@ impl<'e> Driver<'e> {
         item.value
     }
 
-    /// Changes the bytes that an item counts for.
+    /// Changes the number of bytes that an item counts as in flight.
     pub(super) fn resize<T>(&mut self, item: &mut Item<T>, bytes: u64) {
         self.stats.bytes_in_flight += bytes;
         self.stats.bytes_in_flight -= std::mem::replace(&mut item.bytes, bytes);
@@ -225,7 +226,7 @@ impl<'e> Driver<'e> {
     pub(super) fn failed<T>(&mut self, item: Item<T>, error: StreamError) -> Option<StreamError> {
         self.leave(item);
         self.stats.failed += 1;
-        // A stream whose engine has ended ends as well.
+        // The end of the engine ends the stream as well.
         let no_engine = matches!(
             &error,
             StreamError::Job { error, .. }
@@ -237,7 +238,7 @@ impl<'e> Driver<'e> {
         Some(self.ended(error))
     }
 
-    /// Ends the stream with this error, also if it goes on after failures.
+    /// Ends the stream with this error, even if the stream continues after failures.
     pub(super) fn ended(&mut self, error: StreamError) -> StreamError {
         self.failing = true;
         error
@@ -246,7 +247,7 @@ impl<'e> Driver<'e> {
 
 type EachFn<'a, T, U> = Box<dyn FnMut(Item<T>, &mut Driver<'_>) -> Option<Item<U>> + 'a>;
 
-/// A step that turns an item into at most one.
+/// A step that turns an item into at most one item.
 pub(super) struct Each<'a, T, U> {
     pub(super) before: BoxFlow<'a, T>,
     pub(super) each: EachFn<'a, T, U>,
@@ -287,7 +288,7 @@ pub(super) struct FlatMap<'a, T, U: IntoIterator> {
     pub(super) spread: Box<dyn FnMut(T) -> U + 'a>,
     /// The item being expanded, which is in flight until it is exhausted.
     pub(super) current: Option<Item<U::IntoIter>>,
-    /// Number of items that it has yielded.
+    /// Number of items that `current` has yielded.
     pub(super) made: u64,
 }
 
@@ -302,7 +303,7 @@ impl<T, U: IntoIterator> Flow<U::Item> for FlatMap<'_, T, U> {
                 if !driver.may_expand() {
                     return None;
                 }
-                // The iterator may be endless, and later steps may drop everything.
+                // The iterator may be endless, and later steps may drop all its items.
                 if !driver.in_slice() {
                     return None;
                 }

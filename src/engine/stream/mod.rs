@@ -66,16 +66,16 @@ use super::{Engine, OnFailure};
 use crate::kernel::{Arg, Args, Kernel, Reply, SplitArgs, SplitFirst, captures_nothing};
 use crate::supervisor::JobOptions;
 
-/// Default bound on items in flight: at least this, and four for each worker.
+/// The default maximum of items in flight is at least this number, and at least four for each worker.
 const IN_FLIGHT: usize = 16;
 
-/// A source, and the steps that each of its items passes.
+/// A source, and the steps that each of its items passes through.
 ///
 /// A stream is a plan, in the order of its steps; nothing runs before [`run`](Stream::run) is iterated over. Settings
 /// of a stage ([`jobs`](Stream::jobs), [`retries`](Stream::retries) and so on) directly follow the stage.
 ///
 /// The steps form one line, from one source to one consumer: no step splits or joins streams. To join several sources,
-/// send their items into one channel and pass that to [`spawn`](Stream::spawn).
+/// send their items into one channel and pass the channel to [`spawn`](Stream::spawn).
 #[must_use = "a stream is a plan: nothing happens before it is run"]
 pub struct Stream<'a, T, S = ()> {
     flow: BoxFlow<'a, T>,
@@ -112,7 +112,7 @@ impl<'a, T: 'a> Stream<'a, T> {
             in_flight: None,
             bytes: None,
             ordered: true,
-            // Not the default of the enum: going on would drop failures.
+            // Not the default of the enum: continuing would drop failed items.
             on_failure: OnFailure::Stop,
             timed: false,
             marked: false,
@@ -129,7 +129,7 @@ impl<'a, T: 'a> Stream<'a, T> {
     /// Creates a stream of the items of an iterator, which may be endless.
     ///
     /// The iterator runs on the thread that iterates over the results, and only while no result is ready. An iterator
-    /// that blocks holds back results: give it a thread of its own with [`spawn`](Stream::spawn).
+    /// that blocks delays results: give it a thread of its own with [`spawn`](Stream::spawn).
     pub fn new<I>(source: I) -> Self
     where
         I: IntoIterator<Item = T>,
@@ -139,8 +139,8 @@ impl<'a, T: 'a> Stream<'a, T> {
         Self::from_flow(Box::new(InlineSource::new(items)), Control::new())
     }
 
-    /// As [`new`](Stream::new), for a source that can fail: each error is the failure of an item, at which the stream
-    /// stops or goes on ([`on_failure`](Stream::on_failure)).
+    /// Like [`new`](Stream::new), for a source that can fail: each error counts as a failed item, at which the stream
+    /// stops or continues ([`on_failure`](Stream::on_failure)).
     ///
     /// ```
     /// use arenite::{Engine, OnFailure, stream::Stream};
@@ -162,12 +162,12 @@ impl<'a, T: 'a> Stream<'a, T> {
         Self::from_flow(Box::new(InlineSource::new(items)), Control::new())
     }
 
-    /// As [`new`](Stream::new), with the iterator on a thread of its own: for sources that block, such as cameras and
+    /// Like [`new`](Stream::new), with the iterator on a thread of its own: for sources that block, such as cameras and
     /// sockets.
     ///
     /// The thread pulls at most as many items ahead as may be in flight. It starts with the first call of `next` on the
     /// results; if no thread can be started, the stream ends with that error of its source. The thread ends with the
-    /// source, or after the stream, once the source has returned the item that it waits for, which is dropped.
+    /// source. If the stream ends first, the thread ends when the iterator returns its next item, which is dropped.
     ///
     /// ```
     /// use arenite::{Engine, stream::Stream};
@@ -192,8 +192,9 @@ impl<'a, T: 'a> Stream<'a, T> {
         Self::on_own_thread(source.into_iter().map(SourceItem::Ok))
     }
 
-    /// As [`spawn`](Stream::spawn), for a source that can fail as in [`fallible`](Stream::fallible): a camera that is
-    /// unplugged, or a connection that breaks. Only the text of an error is kept, so the error type need not be `Send`.
+    /// Like [`spawn`](Stream::spawn), for a source that can fail as in [`fallible`](Stream::fallible): a camera that is
+    /// unplugged, or a connection that breaks. Only the text of an error is passed on, so the error type need not be
+    /// `Send`.
     ///
     /// ```
     /// use std::io::{BufRead, BufReader};
@@ -234,11 +235,12 @@ impl<'a, T: 'a> Stream<'a, T> {
 }
 
 impl<'a, T: 'a, S> Stream<'a, T, S> {
-    /// Sets the bound on items in flight: taken from the source, and not yet delivered, dropped or in a window. At the
-    /// bound no more items are pulled, so memory stays flat. By default 16, or four for each worker if that is more.
+    /// Sets the maximum number of items in flight: taken from the source, and not yet delivered, dropped or in a
+    /// window. At the maximum no more items are pulled, so memory use is bounded. Default: 16, or four for each worker
+    /// if that is more.
     ///
     /// # Panics
-    /// If it is 0.
+    /// If `items` is 0.
     #[track_caller]
     pub fn in_flight(mut self, items: usize) -> Self {
         assert!(items > 0, "a stream with no item in flight does nothing");
@@ -246,9 +248,9 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         self
     }
 
-    /// Sets the bound on bytes in flight; `size` returns the bytes of an item at this step. At the bound no more items
-    /// are pulled, so it may be exceeded by one item. Call it again after a stage that changes the size. The limit is
-    /// shared by the whole stream: the smallest one applies.
+    /// Sets the maximum number of bytes in flight; `size` returns the bytes of an item at this step. At the maximum no
+    /// more items are pulled, so it may be exceeded by one item. Call it again after a stage that changes the size. The
+    /// limit applies to the whole stream: the smallest limit counts.
     ///
     /// ```
     /// use arenite::{Array, Engine, stream::Stream};
@@ -282,16 +284,16 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     }
 
     /// Delivers results as soon as they are ready, not in the order of their items. A watermark still waits for the
-    /// items before it.
+    /// items ahead of it.
     pub fn unordered(mut self) -> Self {
         self.plan.ordered = false;
         self
     }
 
-    /// Sets whether the stream stops at a failure (the default) or goes on without the item. (Maps and graphs go on by
-    /// default.)
+    /// Sets whether the stream stops at a failure (the default) or continues without the item. (Maps and graphs
+    /// continue by default.)
     ///
-    /// A stream that stops delivers the error after the results before it. One that goes on counts the item
+    /// A stream that stops delivers the error after all earlier results. A stream that continues counts the item
     /// ([`StreamStats::failed`]) and drops it; [`dead_letters`](Stream::dead_letters) receives it if its job failed.
     /// The end of the engine always stops the stream.
     ///
@@ -319,7 +321,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         self
     }
 
-    /// Maps each item on the iterating thread: for cheap functions.
+    /// Maps each item with `f` on the iterating thread: for cheap functions.
     pub fn map<U: 'a>(self, mut f: impl FnMut(T) -> U + 'a) -> Stream<'a, U> {
         self.each(move |item, _| Some(item.with(&mut f)))
     }
@@ -365,8 +367,8 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         })
     }
 
-    /// Runs a kernel on each item, in the workers. Its first parameter is the item, `args` are the others; all jobs
-    /// read the arrays among them in place.
+    /// Runs a kernel on each item, in the workers. Its first parameter is the item, `args` are the others. All jobs
+    /// read the arrays in `args` in place.
     #[doc(alias = "ParDo")]
     pub fn stage<F, A, Q, R>(
         self,
@@ -389,7 +391,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     }
 
     /// Runs a kernel on part of each item. `split` returns a value that stays in this process, and the tuple of the
-    /// kernel's arguments. The value comes back beside the result.
+    /// kernel's arguments. The stage returns the value together with the result.
     ///
     /// ```
     /// use arenite::{Engine, stream::Stream};
@@ -423,8 +425,8 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         self.add_stage(call, |kept, value| (kept, value))
     }
 
-    /// Sets the event time of each item: the time since an origin that is the same for all items. Windows in time need
-    /// it. It does not depend on a clock of this process.
+    /// Sets the event time of each item: the time since an origin that is the same for all items. Required for windows
+    /// in time. It does not depend on a clock of this process.
     pub fn event_time(mut self, mut when: impl FnMut(&T) -> Duration + 'a) -> Stream<'a, T> {
         (self.plan.timed, self.plan.marked) = (true, false);
         self.each(move |mut item, _| {
@@ -434,12 +436,13 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     }
 
     /// Sets how late items may be: the watermark is the greatest [event time](Stream::event_time) so far, minus
-    /// `lateness`. Windows in time close when the watermark reaches their end; items of closed windows are late.
+    /// `lateness`. A window in time closes when the watermark reaches its end; items whose windows have closed are
+    /// late.
     pub fn watermark(self, lateness: Duration) -> Stream<'a, T> {
         self.marks(move |item| item.time?.checked_sub(lateness))
     }
 
-    /// Sets the watermark as known to the program: after this item, no item has an earlier time. It never goes back;
+    /// Lets the program set the watermark: after this item, no item has an earlier time. The watermark never goes back;
     /// `None` leaves it unchanged.
     ///
     /// ```
@@ -462,8 +465,8 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         self.marks(move |item| mark(&item.value))
     }
 
-    /// Groups items into windows. [`items`](Windowed::items), [`kernel`](Windowed::kernel) or `fold` turns each window
-    /// into a result.
+    /// Groups items into windows. Then [`items`](Windowed::items), [`kernel`](Windowed::kernel) or `fold` turns each
+    /// window into a result.
     ///
     /// ```
     /// use std::time::Duration;
@@ -483,8 +486,8 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     /// # Ok::<(), arenite::stream::WindowError>(())
     /// ```
     ///
-    /// Items and the end of the source close windows, and no clock of this process: while the source is idle, open
-    /// windows stay open. To close windows in time nevertheless, let the source send its time every now and then, and
+    /// Windows are closed by items and by the end of the source, not by a clock of this process: while the source is
+    /// idle, open windows stay open. To close windows in time nevertheless, let the source send its time regularly, and
     /// remove those items after the watermark:
     ///
     /// ```
@@ -519,15 +522,15 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         Ok(Windowed::new(self.then(|before| before), windows))
     }
 
-    /// A handle to end or inspect the stream from other threads.
+    /// Returns a handle to end or inspect the stream from other threads.
     pub fn handle(&self) -> Handle {
         Handle(Arc::clone(&self.control))
     }
 
-    /// Runs the stream: returns the results as an iterator.
+    /// Runs the stream. Returns the results as an iterator.
     ///
-    /// It blocks the iterating thread. A stream cannot move to another thread, because its steps are closures of the
-    /// program. In `async` code all of it, from the source on, belongs where blocking is allowed.
+    /// Iterating blocks the thread. A stream cannot move to another thread, because its steps are closures of the
+    /// program. In `async` code, build and run the whole stream where blocking is allowed.
     ///
     /// ```
     /// # fn main() -> Result<(), arenite::stream::StreamError> {
@@ -558,8 +561,8 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         Run::new(self.flow, driver, self.control)
     }
 
-    /// Runs the stream to its end, and passes each result to `sink`. Returns the statistics. It blocks the calling
-    /// thread, as [`run`](Stream::run) does.
+    /// Runs the stream to its end, and passes each result to `sink`. Returns the statistics. Blocks the calling thread,
+    /// like [`run`](Stream::run).
     ///
     /// ```
     /// use arenite::{Engine, stream::Stream};

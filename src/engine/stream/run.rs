@@ -15,20 +15,20 @@ use crate::sys::cores::Attempts;
 /// After a sleep shorter than this, the driver stays on its core.
 const SHORT_SLEEP: Duration = Duration::from_micros(60);
 
-/// Least time between two moves of the driver to another core, in nanoseconds.
+/// The minimum time between two moves of the driver to another core, in nanoseconds.
 const MOVE_INTERVAL_NS: u64 = 1_000_000;
 
-/// Pauses between two passes of a driver that polls.
+/// Number of pauses between two passes of a driver that polls.
 const PAUSES: u32 = 32;
 
 /// Interval between passes over all jobs while results are ready.
 const PASS_INTERVAL: Duration = Duration::from_micros(20);
 
-/// The results of a stream, in the order of their items unless it is
-/// [`unordered`](super::Stream::unordered): the iterator of [`Stream::run`](super::Stream::run).
+/// The results of a stream, in the order of their items unless the stream is [`unordered`](super::Stream::unordered):
+/// the iterator of [`Stream::run`](super::Stream::run).
 ///
-/// Iterating moves the items from stage to stage; between two calls of `next` the workers finish the jobs they have. An
-/// error is the last item. Dropping the iterator cancels jobs in flight.
+/// Iterating moves the items from stage to stage; between two calls of `next` the workers finish their jobs. An error
+/// is the last item. Dropping the iterator cancels the jobs in flight.
 #[must_use = "a stream is lazy: nothing runs before it is iterated over"]
 pub struct Run<'a, T> {
     /// `None` once the stream has ended.
@@ -37,7 +37,7 @@ pub struct Run<'a, T> {
     control: Arc<Control>,
     /// How long the driver polls before it sleeps.
     spin_limit: SpinLimit,
-    /// Moves of the driver to another core.
+    /// Statistics of the driver's moves to another core.
     moves: Attempts,
 }
 
@@ -52,17 +52,17 @@ impl<'a, T> Run<'a, T> {
         }
     }
 
-    /// The statistics at this moment.
+    /// Returns the statistics at this moment.
     pub fn stats(&self) -> StreamStats {
         self.driver.stats
     }
 
-    /// A handle for other threads.
+    /// Returns a handle for other threads.
     pub fn handle(&self) -> Handle {
         Handle(Arc::clone(&self.control))
     }
 
-    /// The next result; `None` at the end.
+    /// Returns the next result; `None` at the end.
     fn advance(&mut self, flow: &mut BoxFlow<'a, T>) -> Option<Result<T, StreamError>> {
         let driver = &mut self.driver;
         let mut idle: Option<Instant> = None;
@@ -87,7 +87,7 @@ impl<'a, T> Run<'a, T> {
                 None => {}
             }
             if driver.is_interrupted {
-                // The next result may take long.
+                // Published because the next result may take long.
                 self.control.publish(driver.stats);
             }
             if !std::mem::replace(&mut is_pass, true)
@@ -123,7 +123,7 @@ impl<'a, T> Run<'a, T> {
         }
     }
 
-    /// Ends the stream, and cancels jobs in flight.
+    /// Ends the stream, and cancels the jobs in flight.
     fn end(&mut self) {
         self.flow = None;
         self.driver.leave_admission_line();

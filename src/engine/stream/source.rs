@@ -29,7 +29,7 @@ fn event<T>(item: SourceItem<T>, driver: &mut Driver<'_>) -> Option<Event<T>> {
 
 /// An iterator on the driver's thread.
 pub(super) struct InlineSource<I> {
-    /// `None` when it is over.
+    /// `None` after the iterator has ended.
     items: Option<I>,
 }
 
@@ -71,7 +71,7 @@ impl<T, I: Iterator<Item = SourceItem<T>>> Flow<T> for InlineSource<I> {
     }
 }
 
-/// An iterator on a thread of its own, which is started by the first `take`.
+/// An iterator on a thread of its own. The first `take` starts the thread.
 pub(super) struct ThreadSource<I, T> {
     items: Option<I>,
     mailbox: Arc<Mailbox<T>>,
@@ -80,15 +80,15 @@ pub(super) struct ThreadSource<I, T> {
     is_over: bool,
 }
 
-/// Shared by the thread and the driver.
+/// The items of a source on their way from its thread to the driver.
 struct Mailbox<T> {
     state: Mutex<State<T>>,
-    /// The thread waits here until it may pull another item.
+    /// The thread waits on this until it may pull another item.
     changed: Condvar,
 }
 
 struct State<T> {
-    /// Number of items that may be pulled in addition to those that have arrived.
+    /// Number of items that the thread may still pull.
     allowed: usize,
     /// Whether the thread is inside the iterator.
     is_pulling: bool,
@@ -122,7 +122,7 @@ impl<I, T> ThreadSource<I, T> {
         }
     }
 
-    /// Makes the thread pull no more items. Returns true if it is not inside the iterator.
+    /// Makes the thread pull no more items. Returns true if the thread is not inside the iterator.
     fn close(&self) -> bool {
         let mut state = lock(&self.mailbox.state);
         state.is_closed = true;
@@ -152,7 +152,7 @@ where
         if !driver.draining || self.is_over {
             return false;
         }
-        // Items that have arrived are taken; the one that the iterator waits for is not.
+        // Items that have arrived are still taken; the item that the iterator waits for is not.
         self.items = None;
         self.close();
         !std::mem::replace(&mut lock(&self.mailbox.state).is_over, true)
@@ -194,7 +194,7 @@ where
                 }
                 return None;
             }
-            // The item taken here is about to be in flight.
+            // The item that was just taken will be in flight.
             let room = driver.room().saturating_sub(usize::from(item.is_some()));
             let ahead = state.arrived.len() + usize::from(state.is_pulling);
             state.allowed = room.saturating_sub(ahead);
@@ -253,7 +253,7 @@ impl<T> Mailbox<T> {
         }
     }
 
-    /// Waits until the thread may pull another item. False if the mailbox is closed.
+    /// Waits until the thread may pull another item. Returns false if the mailbox is closed.
     fn may_pull(&self) -> bool {
         let mut state = lock(&self.state);
         while state.allowed == 0 && !state.is_closed {

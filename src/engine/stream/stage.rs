@@ -21,11 +21,11 @@ pub(super) struct StageOptions<'a, I> {
     pub(super) jobs: usize,
     pub(super) results: usize,
     pub(super) options: JobOptions,
-    /// Set by `dead_letters`.
+    /// The receiver that was set by `dead_letters`.
     pub(super) letters: Option<Letters<'a, I>>,
 }
 
-/// How inputs are copied, and the receiver of those that fail.
+/// How inputs are copied, and the receiver of inputs that fail.
 pub(super) struct Letters<'a, I> {
     pub(super) copy: fn(&I) -> I,
     pub(super) to: Rc<RefCell<dyn FnMut(DeadLetter<I>) + 'a>>,
@@ -39,14 +39,14 @@ pub(super) type CallFn<'a, I, K, R> =
 pub(super) struct ItemSettings<'t> {
     options: &'t JobOptions,
     seed: u64,
-    /// Copies of the item that are kept until its job has ended.
+    /// Number of copies of the item that are kept until its job has ended.
     copies: usize,
 }
 
 /// The job of an item.
 pub(super) enum Started<'a, R> {
     Job(Job<R>),
-    /// Not admitted yet.
+    /// The job is not admitted yet.
     Waits(EnterFn<'a, R>),
 }
 
@@ -54,7 +54,7 @@ type EnterFn<'a, R> =
     Box<dyn FnMut(&Arc<Supervisor>, &mut LineTicket, &Context<'_>) -> Poll<Job<R>> + 'a>;
 
 impl<'a, R: Send + 'static> Started<'a, R> {
-    /// Submits the job, unless it may have to wait for admission: the driver must not block.
+    /// Submits the job, unless it may have to wait for admission, because the driver must not block.
     pub(super) fn new<G, A, T>(job: JobBuilder<'_, G, A, T>, settings: &ItemSettings<'_>) -> Self
     where
         G: Accepts<A> + 'a,
@@ -78,13 +78,13 @@ pub(super) struct Stage<'a, I, K, R> {
     pub(super) before: BoxFlow<'a, I>,
     pub(super) call: CallFn<'a, I, K, R>,
     pub(super) options: Rc<RefCell<StageOptions<'a, I>>>,
-    /// Only the last one may wait for admission; then no more items are taken.
+    /// The events of the previous step. Only the last slot may wait for admission; then no more items are taken.
     pub(super) slots: VecDeque<Slot<'a, I, K, R>>,
     pub(super) running: usize,
     pub(super) ready: usize,
 }
 
-/// An event of the step before, in order of arrival.
+/// An event of the previous step, in order of arrival.
 pub(super) enum Slot<'a, I, K, R> {
     Running(Running<'a, I, K, R>),
     Ready(Item<(K, R)>),
@@ -97,12 +97,12 @@ pub(super) struct Running<'a, I, K, R> {
     job: Started<'a, R>,
     kept: Item<K>,
     copy: Option<I>,
-    /// Whether its waker is registered.
+    /// Whether the waker is registered with the job.
     listening: bool,
 }
 
 impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
-    /// Submits the job that waits for admission. False if it still waits; its waker is registered then.
+    /// Submits the job that waits for admission. Returns false if it still has to wait; then its waker is registered.
     fn admit_last(&mut self, driver: &mut Driver<'_>) -> bool {
         let Some(Slot::Running(last)) = self.slots.back_mut() else {
             return true;
@@ -117,7 +117,7 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
         true
     }
 
-    /// Takes the results of jobs that have ended. Returns whether there were any.
+    /// Takes the results of jobs that have ended. Returns true if there were any.
     fn take_results(&mut self, driver: &mut Driver<'_>) -> bool {
         if self.running == 0 {
             return false;
@@ -158,7 +158,7 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
         ended
     }
 
-    /// Appends a slot. Of adjacent watermarks only the last is kept.
+    /// Appends a slot. Of adjacent watermarks, only the last one remains.
     fn put(&mut self, slot: Slot<'a, I, K, R>) {
         match (self.slots.back_mut(), slot) {
             (_, Slot::Empty) => {}
@@ -167,11 +167,11 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
         }
     }
 
-    /// Removes a slot that is ready before earlier ones.
+    /// Removes a slot that is ready earlier than the slots ahead of it.
     fn overtake(&mut self, index: usize) -> Option<Slot<'a, I, K, R>> {
         let slot = self.slots.remove(index);
         let is_mark = |slot: Option<&Slot<'a, I, K, R>>| matches!(slot, Some(Slot::Mark(_)));
-        // As in `put`; otherwise watermarks would accumulate behind a slow job.
+        // As in `put`; otherwise watermarks would accumulate after a slow job.
         if is_mark(self.slots.get(index))
             && index
                 .checked_sub(1)
@@ -182,7 +182,7 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
         slot
     }
 
-    /// Takes items from the step before, up to the bounds. Returns whether there were any.
+    /// Takes items from the previous step, up to the limits. Returns true if there were any.
     fn fill(&mut self, driver: &mut Driver<'_>) -> bool {
         let mut changed = false;
         let (jobs, results) = {
@@ -234,7 +234,7 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
     }
 }
 
-/// The slot of an item that failed.
+/// Converts a failed item into a slot.
 fn failed<'a, I, K, R>(
     options: &RefCell<StageOptions<'_, I>>,
     driver: &mut Driver<'_>,
@@ -243,7 +243,7 @@ fn failed<'a, I, K, R>(
     error: JobError,
 ) -> Slot<'a, I, K, R> {
     let (sequence, stage) = (kept.sequence, options.borrow().number);
-    // The program's closure runs while nothing is borrowed here.
+    // The program's closure runs while nothing is borrowed.
     let to = options
         .borrow()
         .letters
@@ -304,7 +304,7 @@ impl<I, K, R: Send + 'static> Flow<(K, R)> for Stage<'_, I, K, R> {
                 continue;
             }
             let Started::Job(job) = &mut running.job else {
-                // Its waker is registered in the line for admission.
+                // The waker is registered in the line for admission.
                 continue;
             };
             running.listening = true;
@@ -342,7 +342,7 @@ mod tests {
         }
     }
 
-    /// Jobs between watermarks overtake a slow one.
+    /// Jobs between watermarks may end earlier than a slow job ahead of them.
     #[test]
     fn adjacent_watermarks_become_one() {
         let options = StageOptions {

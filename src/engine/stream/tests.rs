@@ -23,7 +23,7 @@ fn odd(n: u64) -> Result<u64, String> {
 }
 
 proptest! {
-    /// Any plan gives what iterators give, within its bounds.
+    /// Any plan yields the same items as iterators, within its limits.
     #[test]
     fn streams_are_iterators(
         length in 0u64..100,
@@ -86,7 +86,7 @@ fn nothing_happens_before_somebody_asks() {
 fn a_failure_is_the_last_result_and_keeps_its_order() {
     let engine = Engine::inline();
     let stream = || Stream::new([1u64, 3, 4, 5]).stage(odd, ());
-    // Said or not: the default is not that of the enum.
+    // With or without the setting: the default of streams is not the default of the enum.
     for stream in [stream(), stream().on_failure(OnFailure::Stop)] {
         let mut run = stream.run(&engine);
         assert_eq!(run.next().unwrap().unwrap(), 1);
@@ -169,7 +169,7 @@ fn a_dead_letter_has_stage_index_and_error() {
     };
     assert_eq!(last, failed);
     assert!(letter.to_string().contains("two is too many"), "{letter}");
-    // Of a panic in the calling thread no stack is kept.
+    // The stack of a panic on the calling thread is not recorded.
     assert!(matches!(
         letter.error().kind(),
         JobErrorKind::Panicked { .. }
@@ -216,7 +216,7 @@ fn draining_finishes_what_was_taken_and_stopping_does_not() {
     run.handle().stop();
     assert!(run.next().is_none());
     assert_eq!(run.stats().in_flight, 0);
-    // A handle may speak before anything runs.
+    // A handle may be used before anything runs.
     let stream = endless();
     stream.handle().drain();
     assert_eq!(stream.run(&engine).count(), 0);
@@ -251,7 +251,7 @@ fn a_source_thread_pulls_no_more_items_than_may_be_in_flight() {
         .run(&engine);
     for n in 0..200 {
         assert_eq!(run.next().unwrap().unwrap(), square(n as u64));
-        // This one has just left.
+        // This item has just left.
         let ahead = asked.load(SeqCst) - n;
         assert!(ahead <= 2, "{ahead} were asked for");
     }
@@ -277,7 +277,7 @@ fn draining_does_not_wait_for_a_blocked_source() {
                 asked.recv().unwrap();
                 give.send(n).unwrap();
             }
-            // It waits for a sixth, which never comes.
+            // The iterator waits for a sixth item, which never comes.
             asked.recv().unwrap();
             handle.drain();
         });

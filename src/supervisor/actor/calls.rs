@@ -19,7 +19,7 @@ use crate::supervisor::submit::refuse;
 use crate::sync::FIRST_COUNT;
 
 impl EngineState {
-    /// Takes a call. It is posted, held in the actor's queue, or refused with an answer.
+    /// Submits a call to its actor. Posts it, queues it with the actor, or answers it with a refusal.
     pub(super) fn call_actor(
         &mut self,
         id: ActorId,
@@ -30,7 +30,7 @@ impl EngineState {
         let kernel = self.kernels.index(info);
         let owner = match self.actors.find(id) {
             Some(actor) => {
-                // The reply may return memory that the state holds.
+                // The reply may contain memory that the actor's state uses: these blocks count as arguments.
                 let given = actor.start_blocks.iter().cloned();
                 call.leases.extend(given.map(Lease::Shared));
                 Owner::Actor {
@@ -38,12 +38,12 @@ impl EngineState {
                     role: Role::Call { has_handle: true },
                 }
             }
-            // The index of an actor that has ended may belong to another one by now.
+            // The actor has ended. Its index may belong to another actor by now.
             None => Owner::Handle,
         };
         let (job, refusal) = self.enter_record(kernel, call, owner, options);
         if let Some(policy) = &mut self.records.get(job).policy {
-            // The call can only run where the state is, even beside other jobs.
+            // The call must run in the worker that hosts the state, even if other jobs run there.
             policy.is_exclusive = false;
         }
         let refusal = refusal.or_else(|| match self.actors.find(id) {
@@ -81,7 +81,8 @@ impl EngineState {
     pub(super) fn post_call(&mut self, index: u32, record: u32, lane: usize) {
         let actor = self.actors.get(index);
         actor.posted += 1;
-        // Leased here, not when the call was submitted: a requeued call may meet another generation of the state.
+        // Leased when the call is posted, not when it was submitted: a requeued call may run with a state that was
+        // restored from another checkpoint.
         if let Some(block) = &actor.restored {
             let leases = &mut self.records.at(record).leases;
             let has =
@@ -94,7 +95,7 @@ impl EngineState {
         crate::sync::point!("call.posted");
     }
 
-    /// Keeps a call until the lane has room.
+    /// Queues a call until the actor's lane has room.
     #[cold]
     pub(super) fn keep_call(&mut self, index: u32, record: u32) {
         self.monitor.watch_memory();
@@ -103,7 +104,7 @@ impl EngineState {
         let calls = self.queue.calls_of(index);
         self.actors.list(index, &mut self.queue);
         crate::sync::point!("call.retained");
-        // Flags are set: the lane rings before it runs dry.
+        // The lane's flags are set: its worker rings before it has no more jobs.
         if calls > 1 && !calls.is_multiple_of(LOOK_EVERY) {
             return;
         }
@@ -125,10 +126,10 @@ impl EngineState {
 }
 
 impl Supervisor {
-    /// Creates an actor, which starts once a lane has room.
+    /// Creates an actor. It starts once a lane has room.
     pub(crate) fn new_actor(&self, mut plan: ActorPlan) -> ActorId {
         self.copy_files(&mut plan.args);
-        // They may be long, so they are not copied under the lock.
+        // The words may be long, so they are not copied under the lock.
         let start_words = plan.args.words().into();
         let mut locked = self.lock();
         let state = &mut *locked;
@@ -154,7 +155,8 @@ impl Supervisor {
         });
         let given = plan.args.leases.iter().filter_map(|lease| match lease {
             Lease::Shared(block) => Some(Arc::clone(block)),
-            // Only what a start reads: others are refused, if not by type.
+            // A start only reads its arguments. Most other leases are excluded by type; the remaining cases are
+            // refused.
             Lease::Owned(_) | Lease::Lent(_) | Lease::Loan { .. } | Lease::File(_) => None,
         });
         let files = plan.args.leases.iter().filter_map(|lease| match lease {
@@ -220,8 +222,8 @@ impl Supervisor {
         id
     }
 
-    /// Like `call_actor`, in a future. The call is made under the same hold of the lock as the admission, so calls keep
-    /// the order in which they were admitted.
+    /// Like `call_actor`, in a future. Admission and submission happen in one critical section, so calls run in the
+    /// order in which they were admitted.
     pub(crate) fn poll_call_actor(
         &self,
         actor: ActorId,
@@ -236,7 +238,7 @@ impl Supervisor {
         self.poll_submit(kernel, call, line, context, submit)
     }
 
-    /// Ends an actor whose handle was dropped: its state is dropped after the calls submitted so far.
+    /// Ends an actor whose handle was dropped: its state is dropped after all calls that were submitted.
     pub(crate) fn end_actor(&self, id: ActorId) {
         if self.is_copy() {
             return;
@@ -260,7 +262,7 @@ impl Supervisor {
         self.unlock(locked);
     }
 
-    /// Returns the state of an actor; `None` if it has ended.
+    /// Returns the status of an actor, or `None` if the actor has ended.
     pub(crate) fn status_of_actor(&self, id: ActorId) -> Option<ActorStatus> {
         let mut state = self.lock();
         state.drain_busy();

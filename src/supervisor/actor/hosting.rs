@@ -14,7 +14,7 @@ use crate::supervisor::queue::Constraint;
 use crate::supervisor::state::EngineState;
 
 impl EngineState {
-    /// Posts at most `most` jobs of actors, as far as lanes have room.
+    /// Posts at most `most` jobs of actors to lanes that have room.
     #[cold]
     pub(in crate::supervisor) fn feed_actors(&mut self, most: usize) {
         let mut left = most;
@@ -38,7 +38,7 @@ impl EngineState {
         }
     }
 
-    /// Posts at most `most` jobs to one lane, whose actors take turns. Returns how many it posted.
+    /// Posts at most `most` jobs to one lane, whose actors take turns. Returns the number of posted jobs.
     pub(super) fn feed_actor_lane(&mut self, lane: usize, most: usize) -> usize {
         if !self.queue.has_turns(lane) {
             return 0;
@@ -131,9 +131,10 @@ impl EngineState {
         let kernel = self.kernels.index(info);
         let owner = Owner::Actor { actor: index, role };
         let (job, refusal) = self.enter_record(kernel, &mut call, owner, None);
-        // What waits for the end of this job is placed by the monitor.
+        // The monitor then drains the end, and places the jobs that wait for it.
         self.records.get(job).requests |= NOTICE;
-        // An engine that drains, or has given up, finishes what was begun if a worker is left.
+        // While the engine drains, or cannot start workers any more, jobs of actors that have begun still run on a live
+        // worker.
         let goes_on =
             |why: &JobErrorKind| matches!(why, JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_));
         match refusal.filter(|why| !goes_on(why)) {

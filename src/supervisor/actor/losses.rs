@@ -14,7 +14,7 @@ use crate::supervisor::record::Outcome;
 use crate::supervisor::state::EngineState;
 
 impl EngineState {
-    /// Handles the end of a job of an actor, of which no handle takes the answer.
+    /// Handles the end of a job of an actor that has no handle: a start, a save or an end.
     #[cold]
     pub(in crate::supervisor) fn actor_job_ended(
         &mut self,
@@ -56,7 +56,7 @@ impl EngineState {
                     .under_way
                     .pop_front()
                     .map(|made| made.call_count);
-                // The array becomes an argument that another worker will trust, so its shape is checked here.
+                // The array becomes an argument that another worker trusts, so its shape is checked now.
                 let fits = checkpoints.plan.fits;
                 let array = array.filter(|array| {
                     let words = WordReader::new(&words);
@@ -74,7 +74,7 @@ impl EngineState {
                         checkpoints.made += 1;
                         crate::sync::point!("save.taken");
                     }
-                    // The previous checkpoint stays valid, and the next save follows the next call, which may have been
+                    // The previous checkpoint stays valid. The next save follows the next call, which may have been
                     // posted already.
                     (.., call_count) => {
                         checkpoints.failed += 1;
@@ -92,19 +92,19 @@ impl EngineState {
                 }
             }
         }
-        // Jobs that waited for this end can be placed.
+        // Jobs that waited for this end can be placed now.
         self.monitor.call();
     }
 
-    /// Handles a start that gave no state.
+    /// Handles a start that returned no state.
     pub(super) fn start_of_actor_failed(&mut self, index: u32, why: &JobErrorKind) {
         if let Some(lane) = self.actors.get(index).lane() {
             self.lanes.unhost(lane);
         }
         let most = self.config.quarantine_after();
         let actor = self.actors.get(index);
-        // The start may have killed its worker, or not. An actor with checkpoints may cost as many workers as a job
-        // with retries.
+        // An actor with checkpoints may cost as many workers as a job with retries, so starts that killed their worker
+        // are counted.
         let dead = ends_worker(why) && actor.checkpoints.is_some();
         actor.dead_starts += u32::from(dead);
         // Another job killed the worker.
@@ -120,7 +120,7 @@ impl EngineState {
         self.lose_actor(index, lost(why.clone(), 0, false));
     }
 
-    /// Gives up an actor: answers all its waiting calls.
+    /// Marks an actor as lost, and answers all its waiting calls.
     pub(super) fn lose_actor(&mut self, index: u32, why: JobErrorKind) {
         self.actors.end_pause(index, &mut self.timers);
         let actor = self.actors.get(index);
@@ -137,7 +137,7 @@ impl EngineState {
         self.call_if_drained();
     }
 
-    /// Gives up actors without state and without waiting calls, because a closing engine takes no more calls.
+    /// Marks actors without a state and without waiting calls as lost: a closing engine accepts no more calls.
     pub(in crate::supervisor) fn lose_idle_actors(&mut self) {
         for index in self.actors.indices() {
             let is_idle = self.queue.calls_of(index) == 0;
@@ -148,7 +148,7 @@ impl EngineState {
         }
     }
 
-    /// Puts a retracted call at the front of its actor's queue. Callers pass the newest first.
+    /// Puts a retracted call at the front of its actor's queue. The caller passes the newest call first.
     #[cold]
     pub(in crate::supervisor) fn requeue_call(&mut self, record: u32) {
         let Owner::Actor { actor: index, role } = self.records.look(record).owner else {
@@ -158,7 +158,7 @@ impl EngineState {
             self.queue.push_front(record, self.records.look(record));
             return self.actors.list(index, &mut self.queue);
         }
-        // Jobs that the engine runs for the actor are made again.
+        // The engine posts starts, saves and ends again when they are due.
         self.remove_unrun(record);
         let actor = self.actors.get(index);
         match (role, actor.lane()) {
@@ -172,12 +172,12 @@ impl EngineState {
         self.actors.list(index, &mut self.queue);
     }
 
-    /// Gives up all actors for this reason.
+    /// Marks all actors as lost for this reason.
     pub(in crate::supervisor) fn lose_all_actors(&mut self, why: &JobErrorKind) {
         self.queue.unlist_all(Constraint::Host);
         for index in self.actors.indices() {
             match self.actors.get(index).stage {
-                // Jobs that a lane has are answered when its worker is gone.
+                // Jobs that were posted to a lane are answered when its worker has exited.
                 ActorStage::Unplaced => self.lose_actor(index, why.clone()),
                 ActorStage::Hosted { .. } | ActorStage::Starting { .. } => {
                     self.fail_calls(index, why);
@@ -193,11 +193,11 @@ impl EngineState {
         }
     }
 
-    /// After the exit of a worker, when unbegun jobs were requeued: restarts the actors that it hosted, or gives them
-    /// up.
+    /// Restarts the actors that an exited worker hosted, or marks them as lost. Called after its unbegun jobs were
+    /// requeued.
     ///
-    /// `ran` are the actor jobs that may have begun, with the reason why each has no value. `fault` is why the worker
-    /// is gone, for actors that no entry of `ran` belongs to.
+    /// `ran` contains the actor jobs that may have begun, with the reason why each has no value. `fault` is why the
+    /// worker exited; it applies to actors that have no job in `ran`.
     pub(in crate::supervisor) fn lose_actor_states(
         &mut self,
         worker: usize,
@@ -211,7 +211,7 @@ impl EngineState {
                     actor,
                     role: Role::Call { .. },
                 } => calls.push((actor, record, why)),
-                // Handled where the job's end is answered.
+                // Handled when the job's end is answered.
                 _ => self.fail_running(worker, record, why),
             }
         }
@@ -233,7 +233,7 @@ impl EngineState {
                 _ => {}
             }
         }
-        // Calls of an actor that was ending: its end may have begun as well.
+        // Calls of an actor that was ending: they were posted before the end, so the end may have begun as well.
         for (_, record, why) in calls {
             self.fail_running(worker, record, lost(why, 0, false));
         }
@@ -253,7 +253,7 @@ impl EngineState {
         let closing = self.lifecycle.is_stopping()
             || self.lifecycle.closes_now()
             || self.lifecycle.broken().is_some();
-        // No call is left, and none can come.
+        // No call is left, and no call can be submitted.
         let has_calls = self.queue.calls_of(index) > 0;
         let closing = closing || self.lifecycle.closing() == Closing::Drain && !has_calls;
         let actor = self.actors.get(index);
@@ -284,7 +284,7 @@ impl EngineState {
     }
 }
 
-/// The answer of calls that are lost with their actor.
+/// The error of calls that are lost with the state of their actor.
 fn lost(cause: JobErrorKind, forgotten: u64, restarted: bool) -> JobErrorKind {
     if matches!(cause, JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_)) {
         return cause;

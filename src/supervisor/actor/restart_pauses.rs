@@ -1,4 +1,4 @@
-//! Pauses of actors whose restart found the arena full. Their checkpoint is retained.
+//! Pauses between restarts of an actor while the arena is full. The actor's checkpoint is retained.
 
 use std::time::{Duration, Instant};
 
@@ -7,17 +7,17 @@ use crate::supervisor::options::Backoff;
 use crate::supervisor::state::EngineState;
 use crate::supervisor::timers::Timer;
 
-/// Pause between two tries.
+/// The pause between two restarts.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
-/// Consecutive tries before the actor is given up: about a quarter of a minute.
+/// The maximum number of consecutive restarts before the actor is lost, which takes about 15 seconds.
 const MAX_TRIES: u32 = 20;
 
 impl EngineState {
-    /// Schedules another try if the start failed for a reason that may pass. Returns whether it did.
+    /// Schedules another restart if the start failed because the arena was full. Returns true if one was scheduled.
     pub(super) fn pause_restart(&mut self, index: u32, why: &JobErrorKind) -> bool {
         let closing = self.lifecycle.closes_now() || self.lifecycle.broken().is_some();
         let actor = self.actors.get(index);
-        // The caller of a first start can free memory and call `actor` again; nothing is lost.
+        // Not after a first start: its caller can free memory and create the actor again, and no state is lost.
         let is_full = matches!(
             why,
             JobErrorKind::Limit(JobLimit::Arena(_) | JobLimit::ArenaShare(_))

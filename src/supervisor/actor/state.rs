@@ -1,4 +1,4 @@
-//! The state of an engine's actors: which lane hosts each, and which calls wait for it.
+//! The actors of an engine: the lane that hosts each, and the number of its calls.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::supervisor::owner::{Owner, Role};
 use crate::supervisor::queue::{Constraint, Queue};
 use crate::supervisor::timers::{Timer, Timers};
 
-/// Number of waiting calls after which the lane is drained again.
+/// Each time the number of waiting calls is a multiple of this, the lane is drained again.
 pub(super) const LOOK_EVERY: usize = 32;
 
 /// Identifies an actor for as long as it exists.
@@ -66,7 +66,7 @@ pub struct ActorStatus {
     pub worker: Option<u32>,
     /// Why no further call can be answered, if the actor is lost.
     pub lost: Option<JobErrorKind>,
-    /// Number of calls that no worker has yet.
+    /// Number of submitted calls that were not posted to a worker yet.
     pub waiting: usize,
     /// Number of restarts, from a checkpoint or from the beginning, after a worker died.
     pub restarts: u64,
@@ -75,7 +75,8 @@ pub struct ActorStatus {
     pub forgotten: u64,
     /// Number of checkpoints made.
     pub checkpoints: u64,
-    /// Number of checkpoints that failed. The previous one stays, and the next is tried after the next call.
+    /// Number of checkpoints that failed. After a failure, the previous checkpoint is retained and the next save
+    /// follows the next call.
     pub failed_checkpoints: u64,
 }
 
@@ -95,7 +96,7 @@ pub(super) enum ActorStage {
     Ending {
         lane: usize,
     },
-    /// No worker hosts the state, and none will.
+    /// The actor is lost: no worker hosts its state, and it is not restarted.
     Lost(JobErrorKind),
     /// The table entry is unused.
     Free,
@@ -113,12 +114,12 @@ pub(super) struct Checkpoint {
 pub(super) struct Checkpoints {
     pub(super) plan: CheckpointPlan,
     pub(super) last: Option<Checkpoint>,
-    /// Calls of this generation that `last` contains.
+    /// Number of calls of this generation whose effects `last` contains.
     pub(super) call_count: u64,
     /// Saves that were posted and have not ended, oldest first.
     pub(super) under_way: VecDeque<UnderWay>,
-    /// Number of posted calls at the last failed save. No save is due before the next call: a save that always fails
-    /// would repeat without end.
+    /// Number of posted calls when a save failed last. No save is due before the next call: otherwise a save that
+    /// always fails would be repeated endlessly.
     pub(super) failed_at: u64,
     pub(super) made: u64,
     pub(super) failed: u64,
@@ -127,7 +128,7 @@ pub(super) struct Checkpoints {
 /// A save that was posted and has not ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UnderWay {
-    /// Calls of this generation that it will contain: those posted before it, minus those retracted.
+    /// Number of calls of this generation whose effects the save will contain: posted before it and not retracted.
     pub(super) call_count: u64,
     /// Position of the save in its lane.
     pub(super) position: u64,
@@ -159,32 +160,32 @@ pub(super) struct Actor {
     pub(super) end: KernelInfo,
     /// Arguments of the start, without the key.
     pub(super) start_words: Arc<[u64]>,
-    /// Seed for the random numbers of its start: the same for each restart.
+    /// Words of the start's arguments, without the key.
     pub(super) seed: u64,
-    /// Blocks that the arguments name. The state may keep them.
+    /// Blocks of the start's arguments. The state may use them.
     pub(super) start_blocks: SmallVec<[Arc<Block>; 1]>,
-    /// Files of stores that the arguments name: each start opens them.
+    /// Files of stores among the start's arguments. Each start opens them.
     pub(super) start_files: Vec<Arc<SealedFile>>,
-    /// The checkpoint that the present state was made from. The state may keep it even after a newer one was made.
+    /// The checkpoint from which the present state was restored. The state may use its block even after a newer save.
     pub(super) restored: Option<Arc<Block>>,
     pub(super) checkpoints: Option<Box<Checkpoints>>,
-    /// Calls posted in this generation, minus those retracted.
+    /// Number of calls posted in this generation and not retracted.
     pub(super) posted: u64,
     /// The handle was dropped: no further call will come.
     pub(super) is_ending: bool,
     pub(super) restarts: u64,
-    /// Consecutive starts that died with their worker.
+    /// Number of consecutive starts that ended with the death of their worker.
     pub(super) dead_starts: u32,
-    /// Consecutive restarts that found the arena full.
+    /// Number of consecutive restarts that found the arena full.
     pub(super) full_starts: u32,
-    /// When the restart that found the arena full is tried again.
+    /// The time of the next restart after a restart found the arena full.
     pub(super) due: Option<Instant>,
     /// Answered calls that the state no longer contains.
     pub(super) forgotten: u64,
 }
 
 impl Actor {
-    /// Forgets what only another start needs.
+    /// Frees the arguments and blocks that only another start needs.
     pub(super) fn forget_start(&mut self) {
         self.start_blocks.clear();
         self.start_files.clear();
@@ -197,7 +198,7 @@ impl Actor {
         match (role, &mut self.checkpoints) {
             (Role::Call { .. }, checkpoints) => {
                 self.posted -= 1;
-                // Saves posted behind the call contain one call less.
+                // Saves that were posted after the call contain one call less.
                 let under_way = checkpoints.iter_mut().flat_map(|all| &mut all.under_way);
                 for made in under_way.filter(|made| made.position > position) {
                     made.call_count -= 1;
@@ -208,7 +209,7 @@ impl Actor {
         }
     }
 
-    /// Discards the state; another one is to be made.
+    /// Records that no worker hosts the state. The actor will be placed again.
     pub(super) fn unplace(&mut self) {
         self.stage = ActorStage::Unplaced;
         self.restored = None;
@@ -237,7 +238,7 @@ pub(in crate::supervisor) struct Actors {
 }
 
 impl Actors {
-    /// Adds an actor under an index that is free.
+    /// Adds an actor under a free index.
     pub(super) fn add(&mut self, actor: Actor) -> ActorId {
         let index = self.free.pop().unwrap_or(self.table.len() as u32);
         match self.table.get_mut(index as usize) {
@@ -279,7 +280,7 @@ impl Actors {
         0..self.table.len() as u32
     }
 
-    /// Where a job of the actor may be posted now, if there is one.
+    /// Where a job of the actor may be posted now. `None` if the actor has no job to post.
     pub(super) fn wants(&self, index: u32, queue: &Queue) -> Option<Constraint> {
         let actor = &self.table[index as usize];
         match actor.stage {
@@ -293,14 +294,14 @@ impl Actors {
         }
     }
 
-    /// Lets an actor wait for its turn if there is something to post for it.
+    /// Lists an actor in the queue if it has a job to post.
     pub(super) fn list(&self, index: u32, queue: &mut Queue) {
         if let Some(constraint) = self.wants(index, queue) {
             queue.list(index, constraint);
         }
     }
 
-    /// Lets an actor wait for a lane again whose pause is over. Not if the pause was ended before that time.
+    /// Lists an actor again after its pause. Does nothing if the pause has been ended in the meantime.
     pub(in crate::supervisor) fn resume(
         &mut self,
         index: u32,
@@ -321,7 +322,7 @@ impl Actors {
         }
     }
 
-    /// If this job starts an actor: a number that identifies the actor among all actors and jobs.
+    /// Returns a number that is unique among all actors and jobs, if this job starts an actor.
     pub(in crate::supervisor) fn started_by(&self, owner: Owner) -> Option<u64> {
         let Owner::Actor {
             actor: index,

@@ -1,4 +1,4 @@
-//! Admits jobs, or makes them wait.
+//! Admits jobs below the ceiling on bytes in flight, or makes their callers wait in a line.
 
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -14,10 +14,10 @@ use crate::supervisor::state::EngineState;
 use crate::supervisor::waiting::LOOK_AGAIN;
 
 impl EngineState {
-    /// Admits a job of this kernel with `held` bytes of arguments of its own, unless it would have to wait.
+    /// Admits a job of this kernel with `held` bytes of arguments that only it uses, unless it has to wait.
     ///
-    /// A job of a graph, or a spawned one, precedes all tickets drawn after the graph, or after the job that spawned it, so
-    /// what was begun ends before more is begun.
+    /// A job of a graph goes before all tickets drawn after the graph was started, and a spawned job before all tickets
+    /// drawn after the job that spawned it: work that has begun ends before more is begun.
     pub(in crate::supervisor) fn admit(
         &mut self,
         kernel: u32,
@@ -38,7 +38,7 @@ impl EngineState {
             });
         }
         if let Some(ticket) = ticket {
-            // Its entry holds no waker: the caller is running.
+            // The entry contains no waker, because the caller is running.
             admission.leave(ticket);
         }
         admission.reserve(bytes);
@@ -46,7 +46,7 @@ impl EngineState {
         Ok(Admitted(bytes))
     }
 
-    /// Like `admit`, but drains and tries again before it refuses.
+    /// Like `admit`, but if the job has to wait, drains the lanes and tries again.
     fn admit_or_drain(
         &mut self,
         kernel: u32,
@@ -60,8 +60,8 @@ impl EngineState {
         })
     }
 
-    /// Like `admit`, or joins the line. For a caller that tries again on its own: others wait behind it until it is
-    /// admitted or leaves.
+    /// Like `admit`, but joins the line if the job has to wait. The caller must try again or leave: others wait after
+    /// it in the line.
     pub(in crate::supervisor) fn admit_or_join(
         &mut self,
         info: &KernelInfo,
@@ -85,14 +85,14 @@ impl EngineState {
 
     /// Charges an admitted job to its record.
     pub(in crate::supervisor) fn charge_admitted(&mut self, id: JobId, Admitted(bytes): Admitted) {
-        // It may have ended while it was posted: then it is answered, or waits for what it spawned, or its record is
-        // gone because another run took its place.
+        // The job may have ended while it was posted. Then it is answered, or waits for jobs that it spawned, or its
+        // record was freed because another run replaced it.
         let record = self.records.find(id);
         let record = record
             .filter(|record| !matches!(record.stage, Stage::Answered | Stage::Spawned { .. }));
         let open = record.is_some();
         if let Some(record) = record {
-            // Sends its answer the slower way, which discharges it.
+            // Makes the drain use the slower path, which discharges the job when it is answered.
             record.parked = true;
         }
         let Some(admission) = &mut self.admission else {
@@ -105,7 +105,7 @@ impl EngineState {
         }
     }
 
-    /// Returns what the job of this record counts for, and its permit: it is answered or given up.
+    /// Subtracts the charge of this record's job and returns its permit. Called when the job is answered or removed.
     pub(in crate::supervisor) fn discharge(&mut self, record: u32) {
         if self.records.look(record).policy.is_some() {
             self.give_back(record);
@@ -120,7 +120,7 @@ impl EngineState {
         }
     }
 
-    /// Makes the first in the line look again.
+    /// Wakes the first caller in the line, which then tries again.
     pub(in crate::supervisor) fn notify_admission_line(&mut self) {
         self.waiters.notify_admission();
         let line = self.admission.as_mut();
@@ -131,13 +131,13 @@ impl EngineState {
         }
     }
 
-    /// Wakes the first in the line when it is time, or passes it over.
+    /// Wakes the first future in the line again if that is due, or removes it from the line if it did not react.
     pub(in crate::supervisor) fn recheck_admission(&mut self, now: Instant) {
         if let Some(admission) = &mut self.admission
             && admission.take_due_recheck(now)
         {
             self.notify_admission_line();
-            // A run may have waited behind it.
+            // Runs may have waited for the future that was removed from the line.
             self.settle_dependents();
         }
     }
@@ -173,7 +173,7 @@ impl Supervisor {
         }
     }
 
-    /// Admits a call, or joins the line and leaves a waker. To be followed by [`Supervisor::submit_admitted_job`].
+    /// Admits a call, or joins the line and stores a waker. After admission, call [`Supervisor::submit_admitted_job`].
     pub(crate) fn poll_admit(
         &self,
         info: &KernelInfo,
@@ -184,7 +184,7 @@ impl Supervisor {
         self.poll_admit_and(info, held, line, context, |state, entry| (state, entry))
     }
 
-    /// Submits a call under the same hold of the lock as its admission; or joins the line and leaves a waker.
+    /// Admits and submits a call in one critical section, or joins the line and stores a waker.
     pub(in crate::supervisor) fn poll_submit(
         &self,
         info: &KernelInfo,
@@ -199,7 +199,7 @@ impl Supervisor {
         })
     }
 
-    /// Admits a call and continues with `proceed` under the same hold of the lock; or joins the line and leaves a waker.
+    /// Admits a call and runs `proceed` in the same critical section, or joins the line and stores a waker.
     fn poll_admit_and<'a, T>(
         &'a self,
         info: &KernelInfo,
@@ -208,7 +208,7 @@ impl Supervisor {
         context: &Context<'_>,
         proceed: impl FnOnce(Locked<'a>, Admitted) -> (Locked<'a>, T),
     ) -> Poll<T> {
-        // Wakers are foreign code: they are cloned and dropped outside the lock.
+        // A waker is foreign code: it is cloned and dropped outside the lock.
         let mut waker = Some(context.waker().clone());
         let mut state = self.lock();
         let admission = state.admission.as_mut();
@@ -258,14 +258,14 @@ impl Supervisor {
         let mut state = self.lock();
         let admission = state.admission.as_mut();
         let entry = admission.and_then(|admission| admission.leave(ticket));
-        // The next one may fit.
+        // The next caller in the line may fit.
         state.notify_admission_line();
         state.settle_dependents();
         self.unlock(state);
         drop(entry);
     }
 
-    /// Submits a job where there is a ceiling. Blocks until it is admitted.
+    /// Submits a job to an engine with a ceiling. Blocks until the job is admitted.
     #[cold]
     pub(in crate::supervisor) fn submit_admitted<'a>(
         &'a self,
@@ -289,13 +289,13 @@ impl Supervisor {
         let mut state = self.spilled(state, call);
         let id = submit(&mut state, call);
         state.charge_admitted(id, entry);
-        // The job may have been answered at once, and what it counted for may admit others.
+        // The job may have been answered at once; then its bytes may admit others.
         state.settle_dependents();
         (state, id)
     }
 
-    /// Admits a job, unless it would have to wait. `held`: bytes of its arguments that have no other holder. To be
-    /// followed by [`Supervisor::submit_admitted_job`].
+    /// Admits a job, unless it has to wait. `held`: bytes of its arguments that no other handle refers to. After
+    /// admission, call [`Supervisor::submit_admitted_job`].
     pub(crate) fn try_admit_job(
         &self,
         info: &KernelInfo,

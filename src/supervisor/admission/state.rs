@@ -1,4 +1,4 @@
-//! Accounting of the bytes of jobs in flight, and the line of callers that wait.
+//! The bytes of jobs in flight, and the line of callers that wait for admission.
 
 #[cfg(test)]
 #[path = "tests.rs"]
@@ -14,32 +14,33 @@ use crate::link::INLINE_WORDS;
 use crate::supervisor::kernels::KernelStats;
 use crate::supervisor::waiting::LOOK_AGAIN;
 
-/// Bytes that each job counts for beside its arrays: record and slot. Not 0, so that the end of each job is noticed.
+/// Bytes that each job is charged in addition to its arrays, for record and slot. Not 0, so that the end of each job is
+/// noticed.
 const JOB_OVERHEAD: u64 = 512;
 
-/// State of admission by bytes. A job counts from its admission until it is answered or given up.
+/// State of admission by bytes. A job counts from its admission until it is answered or removed.
 #[derive(Debug)]
 pub(in crate::supervisor) struct Admission {
     limit: u64,
     /// Bytes of all jobs in flight.
     bytes: u64,
-    /// Bytes of each job in flight, by its record.
+    /// The charge of each job in flight in bytes, by the index of its record.
     charges: HashMap<u32, u64>,
     /// Number of jobs that were admitted and have no record yet.
     entering: usize,
     /// Waiting callers by ticket, oldest first.
     line: BTreeMap<u64, LineEntry>,
     last_ticket: u64,
-    /// When the first in the line, a future, is woken again without a cause, or is passed over.
+    /// When the first caller in the line, a future, is woken again or removed from the line.
     recheck_at: Option<Instant>,
 }
 
 /// A waiting caller.
 #[derive(Debug)]
 pub(super) enum LineEntry {
-    /// A thread, which sleeps on the parking word; or a future that is being polled.
+    /// A thread that sleeps on the parking word, or a future that is being polled.
     Present,
-    /// A future that left its waker.
+    /// A future that has stored its waker.
     Asleep(Waker),
     /// A future that was woken at this time. It may never be polled again.
     Woken(Instant),
@@ -63,10 +64,10 @@ impl Admission {
         self.bytes
     }
 
-    /// Bytes that a job of this kernel counts for, with `held` bytes of arguments of its own.
+    /// The charge in bytes of a job of this kernel, with `held` bytes of arguments that only it uses.
     ///
-    /// A kernel that has never ended a job may return any amount. Until then each job counts for a lane's share of the
-    /// ceiling, so that each lane gets one; or for twice its own bytes, if that is more.
+    /// Before a kernel has ended its first job, the size of its values is unknown. Until then each job is charged a
+    /// lane's share of the ceiling, so that each lane can run one, or twice `held` if that is more.
     pub(super) fn weight(&self, kernel: &KernelStats, held: u64, lanes: usize) -> u64 {
         let own = held.saturating_add(JOB_OVERHEAD);
         match kernel.calls {
@@ -75,7 +76,7 @@ impl Admission {
         }
     }
 
-    /// Draws a ticket behind all earlier ones.
+    /// Draws a ticket: a number larger than all earlier tickets.
     pub(in crate::supervisor) fn draw_ticket(&mut self) -> u64 {
         self.last_ticket += 1;
         self.last_ticket
@@ -88,8 +89,8 @@ impl Admission {
         ticket
     }
 
-    /// Enters the caller with this ticket into the line again, even if it was passed over. Returns the entry that it
-    /// replaces, whose waker is dropped outside the lock.
+    /// Puts the caller with this ticket into the line again, even if it was removed. Returns the previous entry: the
+    /// caller drops its waker outside the lock.
     pub(super) fn look_again(&mut self, ticket: u64) -> Option<LineEntry> {
         self.line.insert(ticket, LineEntry::Present)
     }
@@ -98,8 +99,8 @@ impl Admission {
         self.line.remove(&ticket)
     }
 
-    /// Takes the waker of the first in the line, if that is a future, and notes the time. The future leaves another
-    /// waker, or is passed over.
+    /// Takes the waker of the first caller in the line, if that is a future, and records the time. If the future does
+    /// not store another waker in time, it is removed from the line.
     pub(super) fn first_waker(&mut self) -> Option<(Waker, Instant)> {
         let mut first = self.line.first_entry()?;
         let LineEntry::Asleep(_) = first.get() else {
@@ -114,7 +115,7 @@ impl Admission {
         Some((waker, recheck_at))
     }
 
-    /// Whether the first in the line, a future, has to be woken again now. Passes it over if it was woken long ago.
+    /// Returns true if the first caller in the line has to be woken now. Removes futures that were woken long ago.
     pub(super) fn take_due_recheck(&mut self, now: Instant) -> bool {
         let is_due = self.recheck_at.take_if(|at| *at <= now).is_some();
         if is_due {
@@ -123,13 +124,13 @@ impl Admission {
         is_due
     }
 
-    /// When [`take_due_recheck`](Self::take_due_recheck) has something to do.
+    /// When [`take_due_recheck`](Self::take_due_recheck) is due.
     pub(in crate::supervisor) fn recheck_at(&self) -> Option<Instant> {
         self.recheck_at
     }
 
-    /// Leaves the waker of a future with this ticket. Returns when the line is checked again at the latest: not later than
-    /// the check that earlier waiters set, however often this future is polled.
+    /// Stores the waker of the future with this ticket. Returns when the line is checked again: polling a future
+    /// repeatedly does not postpone the check.
     pub(super) fn leave_waker(
         &mut self,
         ticket: u64,
@@ -160,8 +161,8 @@ impl Admission {
         self.limit
     }
 
-    /// Removes futures at the front that were woken long ago and have not been polled, so that they block no one. They
-    /// regain their place when they are polled.
+    /// Removes futures at the front of the line that were woken long ago and not polled since: they would block all
+    /// others. They get their place again when they are polled.
     fn drop_unresponsive(&mut self, now: Instant) {
         while let Some(first) = self.line.first_entry()
             && matches!(first.get(), LineEntry::Woken(at) if now.duration_since(*at) >= LOOK_AGAIN)
@@ -170,8 +171,8 @@ impl Admission {
         }
     }
 
-    /// Whether a job of `bytes` may be admitted: it fits, or nothing else is in flight; and no earlier ticket waits,
-    /// neither in the line nor, with ticket `begun`, as a job of a graph that has begun.
+    /// Returns true if a job of `bytes` may be admitted: it fits, or no other job is in flight; and neither the line
+    /// nor `begun`, the first ticket of runs that are held back, has an earlier ticket.
     pub(super) fn may_admit(&self, bytes: u64, ticket: Option<u64>, begun: Option<u64>) -> bool {
         let fits = self.bytes.saturating_add(bytes) <= self.limit;
         let waits = self.line.first_key_value().map(|(&first, _)| first);
@@ -184,14 +185,14 @@ impl Admission {
         self.charges.is_empty() && self.entering == 0
     }
 
-    /// Counts an admitted job, which has no record yet.
+    /// Counts an admitted job that has no record yet.
     pub(super) fn reserve(&mut self, bytes: u64) {
         self.bytes = self.bytes.saturating_add(bytes);
         self.entering += 1;
     }
 
-    /// Charges the admitted job to this record; `None` if it was answered at once. Returns whether the line has to be
-    /// notified.
+    /// Charges the admitted job to this record. `None` if the job was answered at once. Returns whether the line has to
+    /// be notified.
     #[must_use]
     pub(super) fn charge(&mut self, record: Option<u32>, bytes: u64) -> bool {
         self.entering -= 1;
@@ -202,19 +203,19 @@ impl Admission {
             }
             None => self.subtract(bytes),
         }
-        // The next one in the line may fit beside it, or in its place.
+        // The next caller may fit in addition to this job, or instead of it.
         !self.line.is_empty()
     }
 
     fn subtract(&mut self, bytes: u64) {
         self.bytes = match self.is_empty() {
-            // The sum may have saturated.
+            // Exact again: the sum may have saturated.
             true => 0,
             false => self.bytes.saturating_sub(bytes),
         };
     }
 
-    /// Subtracts the job of this record. Returns whether the line has to be notified.
+    /// Subtracts the charge of this record's job. Returns whether the line has to be notified.
     #[must_use]
     pub(super) fn discharge(&mut self, record: u32) -> bool {
         let Some(bytes) = self.charges.remove(&record) else {
@@ -229,12 +230,12 @@ impl Admission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RefusedBy {
-    /// The job does not fit below the ceiling of [`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes), or other jobs wait
-    /// already.
+    /// The job does not fit below the ceiling of [`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes),
+    /// or other jobs already wait.
     Admission {
-        /// Bytes that the job would count for.
+        /// The charge of the job in bytes.
         bytes: u64,
-        /// Bytes that the jobs in flight count for.
+        /// The charges of all jobs in flight in bytes.
         in_flight: u64,
         /// The ceiling in bytes.
         limit: u64,
@@ -258,7 +259,7 @@ impl fmt::Display for RefusedBy {
     }
 }
 
-/// Bytes that a call holds and that would be free without it.
+/// Bytes of the call's arguments that no other handle refers to.
 pub(crate) fn exclusive_bytes(call: &ArgWriter) -> u64 {
     let words = call.words().len();
     let spilled = if words > INLINE_WORDS {
@@ -279,7 +280,7 @@ pub(crate) fn exclusive_bytes(call: &ArgWriter) -> u64 {
         .map(alone)
         .fold(spilled, u64::saturating_add)
 }
-/// The place in the line of a call that is submitted without blocking; `None` inside while it has not joined.
+/// The ticket of a call that is submitted without blocking. `None` until the call joins the line.
 #[derive(Debug, Default)]
 pub(crate) struct LineTicket(pub(super) Option<u64>);
 
@@ -289,7 +290,7 @@ impl LineTicket {
     }
 }
 
-/// Proof that a job of this number of bytes was admitted and not yet submitted.
+/// Proof that a job with a charge of this number of bytes was admitted and is not submitted yet.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Admitted(pub(super) u64);

@@ -90,9 +90,9 @@ fn a_woken_future_that_is_not_polled_is_passed_over() {
 /// What threads may do, in any order.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Requests admission of a job of this number of bytes; a refused one waits.
+    /// Requests admission of a job of this number of bytes. If it is refused, the caller waits.
     Request(u64),
-    /// The first in the line tries again.
+    /// The first caller in the line tries again.
     Look,
     /// One of the waiting callers leaves.
     Leave(prop::sample::Index),
@@ -117,7 +117,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     )
 }
 
-/// The same state as plain lists: bytes and record of each job in flight; ticket and bytes of each waiting one.
+/// The same state as plain lists: bytes and record of each job in flight; ticket and bytes of each waiting caller.
 #[derive(Default)]
 struct Model {
     in_flight: Vec<(Option<u32>, u64)>,
@@ -138,7 +138,7 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases((crate::sys::asked::cases(10_000) / 5).max(1)))]
 
-    /// Admission agrees with the model: in order, as many as fit, and always at least one.
+    /// Admission agrees with the model: callers are admitted in order, as many as fit, and always at least one.
     #[test]
     fn admission_agrees_with_a_model(steps in steps()) {
         let (mut admission, mut model) = (Admission::new(100), Model::default());

@@ -1,9 +1,9 @@
-//! Ends of jobs that other jobs wait for.
+//! The ends of jobs that other jobs depend on.
 
 use super::run::CancelMode;
 use crate::kernel::Shares;
 
-/// What is still to be done for jobs that wait for others.
+/// An event of a run that is to be processed.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum EndNotice {
     /// The job with this record has ended.
@@ -18,12 +18,12 @@ pub(super) enum EndNotice {
     },
 }
 
-/// What a lane reported about the job that was drained last.
+/// The end of the job that was drained last, as its lane reported it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::supervisor) struct JobEnd {
     pub(in crate::supervisor) took_ns: u64,
     pub(super) lane: u32,
-    /// The node that failed, of a chain that failed.
+    /// Of a chain that failed: the step of the node that failed.
     pub(super) step: u32,
     /// Bytes of fresh arrays in the value.
     pub(super) bytes: u64,

@@ -1,4 +1,4 @@
-//! What a run is to do: its units, what each waits for, and their arguments.
+//! The plan of a run: its units, the units that each waits for, and their arguments.
 //!
 //! A *unit* is one job of a run: a node of a graph, a chain of nodes, or a task that a job has spawned.
 
@@ -16,41 +16,41 @@ pub(crate) trait NodeCalls: Send {
     fn load(&mut self, node: u32, loading: &mut Loading<'_>);
 }
 
-/// Where the arguments of the units are.
+/// The source of the units' arguments.
 pub(crate) enum Calls {
     /// In a graph, by node.
     Nodes(Box<dyn NodeCalls>),
-    /// In the reply of a job that has spawned others, by unit.
+    /// In the reply of the job that spawned the units, by unit.
     Tasks(SpawnReply),
-    /// Nowhere: no further unit is sent, or a call is being written.
+    /// None: no more units are sent, or a call is being written.
     None,
 }
 
 /// One job of a run. A task counts as one node.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RunUnit {
-    /// Its nodes are `count` entries of [`Jobs::nodes`] from here on.
+    /// Its nodes are the `count` entries of [`Jobs::nodes`] from this index on.
     pub(crate) first: u32,
     pub(crate) count: u32,
     /// Start of its part of [`Jobs::dependents`].
     pub(crate) dependents: u32,
     /// Start of its part of [`Jobs::sources`].
     pub(crate) sources: u32,
-    /// Number of units that it waits for and that have not ended.
+    /// Number of units that it waits for.
     pub(crate) waits: u32,
-    /// Number of times that its value is still taken, by other units and by the caller.
+    /// Number of times that its value will still be taken, by other units and by the caller.
     pub(crate) uses: u32,
     /// Index into [`RunPlan::options`], from 1; 0 for none.
     pub(crate) options: u32,
     /// Length of the longest path from a unit without sources.
     pub(crate) level: u32,
-    /// The caller asked for its value.
+    /// Whether the caller asked for its value.
     pub(crate) is_requested: bool,
-    /// Bytes of its value, where they are declared.
+    /// Bytes of its value, if declared.
     pub(crate) bytes: u64,
 }
 
-/// The jobs of a run, in an order in which they could run one after the other, and what they wait for.
+/// The jobs of a run, sorted so that each comes after the jobs that it waits for.
 #[derive(Debug, Default)]
 pub(crate) struct Jobs {
     pub(crate) units: Vec<RunUnit>,
@@ -58,11 +58,11 @@ pub(crate) struct Jobs {
     pub(crate) nodes: Vec<u32>,
     /// By node of a graph: its unit, or [`u32::MAX`] if the node is not needed.
     pub(crate) unit_of: Vec<u32>,
-    /// Units that wait for each unit, unit by unit.
+    /// The units that wait for each unit, in the order of the units.
     pub(crate) dependents: Vec<u32>,
-    /// Units whose value each unit takes, unit by unit.
+    /// The units whose values each unit takes, in the order of the units.
     pub(crate) sources: Vec<u32>,
-    /// The most bytes of values at one time if they run in this order.
+    /// The maximum number of bytes of values at one time if the units run in this order.
     pub(crate) peak: u64,
     /// Bytes of all values together.
     pub(crate) total: u64,
@@ -74,13 +74,13 @@ impl Jobs {
         &self.nodes[unit.first as usize..(unit.first + unit.count) as usize]
     }
 
-    /// Which part of `dependents` belongs to `unit`.
+    /// The range of `dependents` that belongs to `unit`.
     pub(crate) fn dependents_of(&self, unit: u32) -> Range<usize> {
         let of = |unit: &RunUnit| unit.dependents as usize;
         self.part(unit, of, self.dependents.len())
     }
 
-    /// Which part of `sources` belongs to `unit`.
+    /// The range of `sources` that belongs to `unit`.
     pub(crate) fn sources_of(&self, unit: u32) -> Range<usize> {
         let of = |unit: &RunUnit| unit.sources as usize;
         self.part(unit, of, self.sources.len())
@@ -91,22 +91,22 @@ impl Jobs {
         from(&self.units[unit])..self.units.get(unit + 1).map_or(end, from)
     }
 
-    /// A node of a unit: of a chain, the one at this step, or the last.
+    /// The node of a unit. Of a chain, the node at this step; if there is none, the last node.
     pub(super) fn node_at(&self, unit: u32, step: u32) -> u32 {
         let RunUnit { first, count, .. } = self.units[unit as usize];
         self.nodes[(first + step.min(count - 1)) as usize]
     }
 }
 
-/// A graph as it is handed over, or the tasks of a job.
+/// The plan of a graph, or of the tasks of a job.
 pub(crate) struct RunPlan {
     pub(crate) jobs: Jobs,
     /// By node: index into `kernels`.
     pub(crate) kernel_of: Vec<u32>,
-    /// Empty for tasks, whose workers have named their kernels.
+    /// Empty for tasks, because the reply names their kernels.
     pub(crate) kernels: Vec<NodeKernel>,
     pub(crate) options: Vec<Arc<JobOptions>>,
-    /// Names of nodes that have one.
+    /// The names of nodes that have a name.
     pub(crate) names: HashMap<u32, String>,
     /// Limit on the bytes of all values. Units start in order, as long as their values fit.
     pub(crate) ceiling: Option<u64>,
@@ -116,7 +116,7 @@ pub(crate) struct RunPlan {
 }
 
 impl RunPlan {
-    /// The tasks of a job: the last one waits for all others, and takes their values.
+    /// The plan of the tasks of a job. The last task waits for all others, and takes their values.
     pub(super) fn of_tasks(reply: SpawnReply, options: Option<&Arc<JobOptions>>) -> Self {
         let mut listed = Vec::new();
         let mut list = |options: Arc<JobOptions>| {
@@ -125,7 +125,7 @@ impl RunPlan {
             Some(listed.len() as u32)
         };
         let several = options.and_then(|options| list(Arc::clone(options)));
-        // The arguments that a task changes exist only once.
+        // A task that changes its arguments can run only once: the arguments exist only once.
         let once = options.and_then(|options| {
             let options = JobOptions::clone(options);
             list(Arc::new(JobOptions {

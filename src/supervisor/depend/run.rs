@@ -1,4 +1,4 @@
-//! The state of a run: of a graph, or of the tasks that a job has spawned.
+//! The state of a run: a graph, or the tasks that a job has spawned.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -22,18 +22,18 @@ use crate::supervisor::options::JobOptions;
 use crate::supervisor::record::JobId;
 use crate::supervisor::reply::{Unreadable, read_guarded};
 
-/// Progress of a unit.
+/// The stage of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UnitStage {
-    /// Waits for other units, or to be sent.
+    /// It waits for other units, or to be sent.
     Waiting,
-    /// Has a record and no answer.
+    /// It has a record and no answer.
     Sent,
-    /// Its value is in its record until the last user has taken it.
+    /// It has a value, which stays in its record until its last user has taken it.
     Done,
-    /// Gave no value, because this unit failed: itself, or one that it depends on.
+    /// It has no value, because this unit failed: itself, or a unit that it depends on.
     Failed(u32),
-    /// Gave no value, because the run stopped at a failure, or was cancelled.
+    /// It has no value, because the run was stopped by a failure or cancelled.
     Stopped,
 }
 
@@ -47,23 +47,23 @@ impl UnitStage {
 pub(super) struct UnitState {
     pub(super) stage: UnitStage,
     pub(super) record: JobId,
-    /// Its job number.
+    /// The number of its job.
     pub(super) job: u64,
     pub(super) took_ns: u64,
     pub(super) worker: u32,
 }
 
-/// What a run of tasks has in addition. The job that has spawned the tasks gets the value of the last one.
+/// Additional state of a run of tasks. The value of the last task becomes the value of the job that spawned them.
 #[derive(Debug)]
 pub(super) struct Spawned {
-    /// Number of jobs that wait for each other, down to this run.
+    /// Number of jobs that wait for each other in the chain of spawns that ends with this run.
     pub(super) depth: u32,
     /// Seed of the tasks' random numbers.
     pub(super) seed: u64,
     pub(super) options: Option<Arc<JobOptions>>,
-    /// Number of tasks that have not ended, and may still be sent if they were not.
+    /// Number of tasks that have not ended, except tasks that will never be sent.
     pub(super) open: u64,
-    /// Why there will be no value.
+    /// Why the run will have no value.
     pub(super) failure: Option<Because>,
 }
 
@@ -78,24 +78,24 @@ pub(in crate::supervisor) enum CancelMode {
     Kill,
 }
 
-/// The run of units, some of which wait for others.
+/// A run of units, where units may wait for other units.
 pub(in crate::supervisor) struct Run {
-    /// Distinguishes runs that use the same index one after the other.
+    /// Distinguishes runs that have the same index at different times.
     pub(super) serial: u64,
     pub(super) plan: RunPlan,
-    /// The record that is answered when the run is over: that of the job that has spawned the units, or of the graph.
+    /// The record that is answered when the run is over: the record of the job that spawned the units, or of the graph.
     pub(super) parent: u32,
-    /// Of tasks.
+    /// Of a run of tasks only.
     pub(super) spawned: Option<Spawned>,
     pub(super) states: Vec<UnitState>,
-    /// Units ready to be sent. The one of the highest level is sent first, so that values are taken before others are
-    /// made; then, or with a ceiling, the one with the lowest number.
+    /// The units that are ready to be sent. The unit of the highest level is sent first, so that values are used before
+    /// more values are produced. Among equals, or with a ceiling, the unit with the lowest number is sent first.
     pub(super) ready: BinaryHeap<(u32, Reverse<u32>)>,
-    /// By the plan's kernels: the index of the kernel, and the offset of its step function.
+    /// For each kernel of the plan: the index of the kernel, and the offset of its step function.
     pub(super) kernels: Vec<(u32, u64)>,
     /// The kernel of chains in a graph.
     pub(super) chain: u32,
-    /// Its ticket in admission's line.
+    /// The run's ticket in the line of admission.
     pub(super) ticket: u64,
     /// Number of units without a record that may still get one.
     pub(super) waiting: usize,
@@ -103,22 +103,22 @@ pub(in crate::supervisor) struct Run {
     pub(super) sent: usize,
     /// Progress in nodes.
     pub(super) progress: GraphProgress,
-    /// Number of requested units whose end is not known.
+    /// Number of requested units that have not ended.
     pub(super) undecided: usize,
-    /// Errors by the unit that is to blame, with the node that failed.
+    /// Errors by the unit that failed, with the node that failed.
     pub(super) errors: HashMap<u32, (u32, JobError)>,
     /// How the time of short chains is divided among their nodes, by unit.
     shares: HashMap<u32, Shares>,
-    /// Of a run that has stopped: the strongest way in which its jobs were cancelled.
+    /// If the run was stopped: the strongest way in which its jobs were cancelled.
     pub(super) stopped: Option<CancelMode>,
     /// The unit whose failure stopped the run.
     pub(super) stopped_at: Option<u32>,
-    /// With a ceiling: the next unit, the bytes of values that exist or are being made, and the number of ends of users
-    /// after which each unit's value is free.
+    /// With a ceiling: the next unit in order (`next`), the bytes of values that exist or are being produced (`held`),
+    /// and for each unit the number of users that have not ended (`ends_left`).
     pub(super) next: u32,
     pub(super) held: u64,
     pub(super) ends_left: Vec<u32>,
-    /// Number of threads that drive the graph: they drain, and send what is ready.
+    /// Number of threads that drive the graph: they drain lanes, and send ready units.
     pub(super) driving_threads: u32,
 }
 
@@ -133,7 +133,7 @@ impl std::fmt::Debug for Run {
     }
 }
 
-/// Where calls are written before they are moved into records.
+/// Buffers in which calls are written before they are moved into records.
 #[derive(Debug)]
 pub(super) struct Writers {
     pub(super) call: CallWriter,
@@ -151,7 +151,7 @@ impl Writers {
 
 /// Why the call of a unit cannot be written.
 pub(super) enum NoCall {
-    /// The value of this unit cannot be read.
+    /// The value of this source unit cannot be read.
     Unreadable {
         unit: u32,
         why: Unreadable,
@@ -159,7 +159,7 @@ pub(super) enum NoCall {
     Refused(JobErrorKind),
 }
 
-/// The values of a run's units, for the nodes that take them.
+/// Gives the nodes of a unit the values of other units.
 struct Values<'a> {
     records: &'a mut JobTable,
     plan: &'a mut RunPlan,
@@ -168,7 +168,7 @@ struct Values<'a> {
 }
 
 impl Values<'_> {
-    /// Counts one use of the value of this unit, and removes its record after the last.
+    /// Counts one use of the value of this unit. Removes the record after the last use.
     fn used(records: &mut JobTable, plan: &mut RunPlan, states: &[UnitState], unit: u32) {
         let uses = &mut plan.jobs.units[unit as usize].uses;
         *uses -= 1;
@@ -200,21 +200,21 @@ impl Ended for Values<'_> {
     }
 }
 
-/// How a node ran.
+/// How a node ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NodeFate {
-    /// Has not ended.
+    /// It has not ended.
     Open,
-    /// Gave a value after `took`, on this worker. If the time of the node is not known on its own, `took` is that of a
-    /// job with `with` other nodes.
+    /// It returned a value after `took`, on this worker. If its time is not known separately, then `took` is the time
+    /// of a job that also ran `with` other nodes.
     Done {
         took: Duration,
         worker: u32,
         with: u32,
     },
-    /// Gave no value.
+    /// It returned no value.
     Failed,
-    /// Never ran, because another node failed.
+    /// It never ran, because another node failed.
     Skipped,
 }
 
@@ -222,18 +222,18 @@ pub(crate) enum NodeFate {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GraphProgress {
-    /// Number of nodes that the requested values need.
+    /// Number of nodes that the requested values depend on.
     pub nodes: usize,
-    /// Nodes that gave a value.
+    /// Number of nodes that returned a value.
     pub done: usize,
-    /// Nodes that gave none. A chain that runs as one job fails as a whole.
+    /// Number of nodes that returned no value. A chain that runs as one job fails as a whole.
     pub failed: usize,
-    /// Nodes that will never run, because another one failed.
+    /// Number of nodes that will never run, because another node failed.
     pub skipped: usize,
 }
 
 impl GraphProgress {
-    /// Nodes whose end is not known yet.
+    /// Number of nodes whose end is not known yet.
     pub fn left(&self) -> usize {
         self.nodes - self.done - self.failed - self.skipped
     }
@@ -322,13 +322,13 @@ impl Run {
         run
     }
 
-    /// Whether no further unit is sent: the run has stopped, or the end of each requested unit is known. Values of a
-    /// graph are being taken then.
+    /// Returns true if no further unit is sent: the run was stopped, or each requested unit has ended. From then on,
+    /// threads may take the values of a graph.
     fn is_closed(&self) -> bool {
         self.undecided == 0 || self.stopped.is_some()
     }
 
-    /// Whether the value of this unit is that of the parent.
+    /// Returns true if this unit's value becomes the value of the parent.
     pub(super) fn is_last(&self, unit: u32) -> bool {
         self.spawned.is_some() && unit as usize + 1 == self.states.len()
     }
@@ -341,7 +341,8 @@ impl Run {
         self.ready.push((level, Reverse(unit)));
     }
 
-    /// Returns the next unit that may be sent. It stays the first of `ready` until [`mark_sent`](Self::mark_sent) is called.
+    /// Returns the next unit that may be sent. The unit remains the first of `ready` until
+    /// [`mark_sent`](Self::mark_sent).
     pub(super) fn next_ready(&mut self) -> Option<u32> {
         if self.is_closed() || self.sent >= WINDOW {
             return None;
@@ -355,8 +356,8 @@ impl Run {
             let Some(ceiling) = self.plan.ceiling else {
                 return Some(unit);
             };
-            // In order: then the values held at any time are at most those that running one unit after the other would
-            // hold.
+            // Sends units in order. Then at any time the values take at most as much memory as if the units ran one
+            // after the other.
             while self.states[self.next as usize].stage.has_failed() {
                 self.next += 1;
             }
@@ -389,8 +390,8 @@ impl Run {
         self.kernels[self.plan.kernel_of[node as usize] as usize].0
     }
 
-    /// Counts the nodes of a chain that ran in the statistics of their kernels. Where only the whole was measured, as
-    /// for one that failed, each node counts for an equal part.
+    /// Counts the nodes of a chain that ran, in the statistics of their kernels. If only the total time was measured,
+    /// as for a chain that failed, the time is divided equally among the nodes.
     pub(super) fn count_nodes(&self, unit: u32, end: &JobEnd, failed: bool, all: &mut Kernels) {
         let count = self.plan.jobs.units[unit as usize].count;
         if count == 1 {
@@ -421,7 +422,7 @@ impl Run {
         to: &mut Writers,
     ) -> Result<(), NoCall> {
         to.call.0.reset();
-        // Taken out while the rest of the plan is read.
+        // Moved out of the plan while the rest of the plan is borrowed.
         let mut calls = std::mem::replace(&mut self.plan.calls, Calls::None);
         let loaded = match &mut calls {
             Calls::Nodes(nodes) => self.load_nodes(unit, nodes.as_mut(), records, to),
@@ -484,7 +485,7 @@ impl Run {
         values.bad.map_or(Ok(()), Err)
     }
 
-    /// Writes the call of a task. The last one takes the values of all others.
+    /// Writes the call of a task. The last task takes the values of all others.
     fn load_task(
         &mut self,
         unit: u32,
@@ -563,7 +564,7 @@ impl Run {
         sent.map(|state| state.record)
     }
 
-    /// Gives up the unit's claims on values of other units.
+    /// Ends the unit's claims on the values of other units.
     fn drop_claims(&mut self, unit: u32, records: &mut JobTable) {
         for at in self.plan.jobs.sources_of(unit) {
             let source = self.plan.jobs.sources[at];
@@ -571,13 +572,13 @@ impl Run {
         }
     }
 
-    /// A unit gave a value: makes dependents ready.
+    /// Records that a unit returned a value, and makes dependent units ready.
     pub(super) fn done(&mut self, unit: u32, end: &JobEnd, worker: u32, records: &mut JobTable) {
         self.move_to(unit, UnitStage::Done);
         let state = &mut self.states[unit as usize];
         state.took_ns = end.took_ns;
         state.worker = worker;
-        // The time of each node is known only for short chains.
+        // The times of the nodes are known only for short chains.
         if let Some(shares) = end.shares
             && (2..=MAX_SHARES).contains(&self.plan.jobs.units[unit as usize].count)
         {
@@ -600,7 +601,7 @@ impl Run {
         self.release_sources(unit);
     }
 
-    /// A unit gave no value: fails all that depend on it.
+    /// Records that a unit failed, and fails all units that depend on it.
     pub(super) fn fail(&mut self, unit: u32, error: (u32, JobError), records: &mut JobTable) {
         self.errors.insert(unit, error);
         self.move_to(unit, UnitStage::Failed(unit));
@@ -622,7 +623,7 @@ impl Run {
         crate::sync::point!("unit.failed");
     }
 
-    /// With a ceiling: the unit has ended; subtracts values that have no further user.
+    /// With a ceiling: after a unit has ended, subtracts the bytes of values that no other unit will use.
     fn release_sources(&mut self, unit: u32) {
         if self.plan.ceiling.is_none() {
             return;
@@ -660,7 +661,7 @@ impl Run {
         Failed::new(why, self.last_kernel(unit), 0).into()
     }
 
-    /// The error of a unit that was stopped with the graph.
+    /// The error of a unit that was stopped with its run.
     pub(super) fn error_of_stopped(&self, unit: u32) -> JobError {
         let Some(root) = self.stopped_at else {
             unreachable!("a graph has stopped at some unit");
@@ -683,12 +684,12 @@ impl Run {
             .name
     }
 
-    /// Number of jobs that it will still send. None once the end of each requested unit is known.
+    /// Number of jobs that the run will still send. 0 once each requested unit has ended.
     pub(super) fn planned(&self) -> usize {
         if self.undecided == 0 { 0 } else { self.waiting }
     }
 
-    /// How a node ran.
+    /// How a node ended.
     pub(super) fn fate(&self, node: u32) -> NodeFate {
         let unit = self.plan.jobs.unit_of[node as usize];
         let Some(state) = self.states.get(unit as usize) else {

@@ -19,27 +19,27 @@ use crate::supervisor::trace::Trace;
 pub(in crate::supervisor) struct Runs {
     all: Vec<Option<Box<Run>>>,
     free: Vec<u32>,
-    /// The number of runs so far.
+    /// Number of runs that were started so far.
     serial: u64,
     /// Number of spawned jobs that have not ended.
     open_tasks: u64,
-    /// Failed tasks and cancels of runs are in front. Otherwise a deep recursion would grow at its lower end as fast as
-    /// a cancel comes down to it.
+    /// Events to process, first to last. Failed tasks and cancellations are put in front: otherwise a deep recursion
+    /// would grow at its lower end as fast as a cancellation descends.
     pub(super) ends: VecDeque<EndNotice>,
-    /// A thread processes `ends`.
+    /// Whether a thread processes `ends`.
     pub(super) is_processing: bool,
-    /// A unit went to the queue.
+    /// Whether a unit was put into the queue.
     pub(in crate::supervisor) has_queued: bool,
-    /// Runs that admission holds back, by ticket.
+    /// Runs that admission does not let send a job now, by ticket.
     pub(super) held_back: BTreeSet<(u64, u32)>,
-    /// Set when a job is drained, in case it is a unit.
+    /// Filled in when a job is drained, for the case that the job is a unit.
     pub(super) last: JobEnd,
-    /// Taken while a call is written.
+    /// `None` while a thread writes a call.
     pub(super) writers: Option<Box<Writers>>,
 }
 
 impl Runs {
-    /// Adds a run, to be sent when ends are processed: the caller may be in the middle of a change.
+    /// Adds a run. Its units are sent when ends are processed, because the caller may be in the middle of a change.
     pub(super) fn add(&mut self, mut run: Run) -> u32 {
         self.serial += 1;
         run.serial = self.serial;
@@ -61,23 +61,23 @@ impl Runs {
         self.all.get_mut(index as usize)?.as_deref_mut()
     }
 
-    /// A run with a handle, or with units that have not ended.
+    /// Returns a run that has a handle, or units that have not ended.
     pub(super) fn get(&mut self, index: u32) -> &mut Run {
         self.find(index)
             .expect("a run lasts as long as its units and its handle")
     }
 
-    /// The run with this index, if it still has this serial number.
+    /// Returns true if the run with this index still has this serial number.
     pub(in crate::supervisor) fn has(&self, index: u32, serial: u64) -> bool {
         self.look(index).is_some_and(|run| run.serial == serial)
     }
 
-    /// Whether the units of a run were spawned.
+    /// Returns true if the units of a run were spawned.
     pub(in crate::supervisor) fn is_spawned(&self, index: u32) -> bool {
         self.look(index).is_some_and(|run| run.spawned.is_some())
     }
 
-    /// Removes a run. Tasks that it may still have sent are not open any more.
+    /// Removes a run. Its tasks that were not sent no longer count as open.
     pub(super) fn remove(&mut self, index: u32) -> Option<Box<Run>> {
         let run = self.all.get_mut(index as usize)?.take()?;
         self.free.push(index);
@@ -85,7 +85,7 @@ impl Runs {
         Some(run)
     }
 
-    /// Removes a run, with the values that no unit has taken.
+    /// Removes a run, and the values that no unit has taken.
     pub(super) fn remove_with_values(
         &mut self,
         index: u32,
@@ -101,8 +101,8 @@ impl Runs {
         Some(run)
     }
 
-    /// The run of tasks that a job of this owner belongs to, and whether the job is the last task: the run continues with
-    /// what the last task spawns.
+    /// Returns the run of tasks that a job of this owner belongs to, and whether the job is the last task: then the run
+    /// continues with the tasks that this job spawns.
     pub(super) fn enclosing(&self, owner: Owner) -> Option<(&Run, &Spawned, bool)> {
         let Owner::Unit { run, unit } = owner else {
             return None;
@@ -127,18 +127,19 @@ impl Runs {
             .then_some(JobErrorKind::Limit(JobLimit::Spawned { depth, open }))
     }
 
-    /// The kernel of the chain's node that a lane runs, as its worker reports it; `None` if the job is no chain.
+    /// Returns the kernel of the chain's node that a lane runs, as its worker reports it. `None` if the job is no
+    /// chain.
     pub(in crate::supervisor) fn running_node(&self, lane: &Lane, record: &Record) -> Option<u32> {
         // Relaxed: a name for statistics, which may be old.
         self.node_at_step(record, lane.producer.cells().noted_step())
     }
 
-    /// The kernel of a job; of a chain, that of the node at this step.
+    /// Returns the kernel of a job. For a chain: the kernel of the node at this step.
     pub(in crate::supervisor) fn kernel_at_step(&self, record: &Record, step: u32) -> u32 {
         self.node_at_step(record, step).unwrap_or(record.kernel)
     }
 
-    /// The kernel of the node at this step of a chain; `None` if the job is no chain.
+    /// Returns the kernel of the node at this step of a chain. `None` if the job is no chain.
     fn node_at_step(&self, record: &Record, step: u32) -> Option<u32> {
         let Owner::Unit { run, unit } = record.owner else {
             return None;
@@ -147,7 +148,7 @@ impl Runs {
         (run.chain == record.kernel).then(|| run.kernel_of_step(unit, step))
     }
 
-    /// Reports to the trace which units' values a unit takes, or which job has spawned it.
+    /// Traces which units' values a unit takes, or which job has spawned it.
     #[cold]
     pub(super) fn trace_sources(&self, index: u32, unit: u32, records: &JobTable, trace: &Trace) {
         let Some(run) = self.look(index) else { return };
@@ -160,7 +161,7 @@ impl Runs {
         }
     }
 
-    /// A unit of a run has ended.
+    /// Counts a unit of a run as ended.
     pub(super) fn count_end(&mut self, index: u32) {
         let run = self.get(index);
         run.sent -= 1;
@@ -170,7 +171,7 @@ impl Runs {
         }
     }
 
-    /// The tasks of a run that were not sent never will be.
+    /// Stops counting the unsent tasks of a run: they will never be sent.
     pub(super) fn forget_unsent(&mut self, index: u32) {
         let run = self.get(index);
         if let Some(spawned) = &mut run.spawned {
@@ -191,12 +192,12 @@ impl Runs {
         self.graphs().count()
     }
 
-    /// Number of jobs that wait for jobs that they spawned.
+    /// Number of jobs that wait for the jobs that they have spawned.
     pub(in crate::supervisor) fn waiting_parents(&self) -> usize {
         self.all.len() - self.free.len() - self.graph_count()
     }
 
-    /// Begins the end of a job that was drained from this lane.
+    /// Begins to record the end of a job that was drained from this lane.
     #[inline]
     pub(in crate::supervisor) fn begin_end(&mut self, lane: u32, took_ns: u64) {
         self.last = JobEnd {
@@ -206,40 +207,40 @@ impl Runs {
         };
     }
 
-    /// What was noted of the end that [`begin_end`](Self::begin_end) began, to continue it later.
+    /// Returns the end that [`begin_end`](Self::begin_end) began, to be continued later.
     #[cfg(feature = "sandbox")]
     pub(in crate::supervisor) fn pause_end(&self) -> JobEnd {
         self.last
     }
 
-    /// Continues an end.
+    /// Continues an end that was returned by [`pause_end`](Self::pause_end).
     #[cfg(feature = "sandbox")]
     pub(in crate::supervisor) fn resume_end(&mut self, end: JobEnd) {
         self.last = end;
     }
 
-    /// Notes the bytes of fresh arrays in its value.
+    /// Records the number of bytes of fresh arrays in the value.
     pub(in crate::supervisor) fn note_bytes(&mut self, bytes: u64) {
         self.last.bytes = bytes;
     }
 
-    /// Notes which node of a failed chain failed.
+    /// Records which node of a failed chain failed.
     pub(in crate::supervisor) fn note_step(&mut self, step: u32) {
         self.last.step = step;
     }
 
-    /// Notes how the time of a chain is divided among its nodes.
+    /// Records how the time of a chain is divided among its nodes.
     pub(in crate::supervisor) fn note_shares(&mut self, shares: Option<Shares>) {
         self.last.shares = shares;
     }
 
-    /// The noted shares of the last job.
+    /// Returns the recorded shares of the last job.
     #[cfg(test)]
     pub(in crate::supervisor) fn last_shares(&self) -> Option<Shares> {
         self.last.shares
     }
 
-    /// Whether ends wait to be processed, and no thread does so.
+    /// Returns true if ends wait to be processed and no thread processes them.
     #[inline]
     pub(in crate::supervisor) fn has_unhandled_ends(&self) -> bool {
         !self.ends.is_empty() && !self.is_processing
@@ -255,13 +256,13 @@ impl Runs {
         self.graphs().map(Run::planned).sum()
     }
 
-    /// Whether there are ends to process or held-back work to try.
+    /// Returns true if there are ends to process, or held-back runs to try again.
     #[inline]
     pub(in crate::supervisor) fn has_pending_work(&self) -> bool {
         !self.ends.is_empty() || !self.held_back.is_empty()
     }
 
-    /// The ticket of the first run that is held back.
+    /// The smallest ticket of a run that admission does not let send a job now.
     pub(in crate::supervisor) fn first_held_back(&self) -> Option<u64> {
         self.held_back.first().map(|&(ticket, _)| ticket)
     }

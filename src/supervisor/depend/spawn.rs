@@ -1,4 +1,4 @@
-//! Jobs that spawn others: reads their replies, begins the runs of their tasks, and answers them.
+//! Jobs that spawn others: reads their replies, starts the runs of their tasks, and answers the jobs.
 
 use std::sync::Arc;
 
@@ -40,10 +40,10 @@ impl EngineState {
                 if record.is_traced() {
                     self.trace
                         .value(index, &self.records, &mut self.kernels, bytes);
-                    // Further events are those of the spawned jobs.
+                    // Further events of this trace belong to the spawned jobs.
                     self.records.at(index).form &= !STAMPED;
                 }
-                // The tasks have leases of their own.
+                // The tasks have their own leases.
                 drop(leases);
                 match spawned {
                     Err(why) => self.fail(index, why, None, Vec::new()),
@@ -56,7 +56,8 @@ impl EngineState {
     /// Reads the reply of a job that spawns. Returns its tasks, or why they are refused, and the bytes of its arrays.
     ///
     /// # Errors
-    /// What is wrong with the reply.
+    ///
+    /// A description of what is wrong with the reply.
     fn read_spawn(
         &mut self,
         lane: usize,
@@ -77,14 +78,14 @@ impl EngineState {
             return Ok((Err(JobErrorKind::Rejected(Rejection::Spawning)), bytes));
         }
         let (words, arrays) = unpacked.into_words(&reply);
-        // Before anything of the claimed size is built.
+        // Checked before anything of the claimed size is allocated.
         if let Some(why) = self.runs.too_many(owner, SpawnReply::tasks_in(&words)) {
             return Ok((Err(why), bytes));
         }
         let mut reply = SpawnReply::read(words, arrays)?;
         let worker = self.lanes.worker_of(lane);
         let kernels = std::mem::take(&mut reply.kernels).into_iter();
-        // The steps of chains are not needed.
+        // Step functions are 0: tasks form no chains.
         let kernels = kernels.map(|named| Some((self.kernels.spawned(&named, worker)?, 0)));
         let kernels = kernels.collect::<Option<Vec<_>>>();
         let kernels = kernels.ok_or("more kernels than a program can have")?;
@@ -104,19 +105,19 @@ impl EngineState {
         let own = record.policy.as_ref();
         let (ticket, options, parent) = match enclosing {
             None => (None, own.map(|own| Arc::new(own.options.clone())), None),
-            // The options of the parent: this task's own may be without retries.
+            // The options of the parent: the options of this task may have no retries.
             Some((run, spawned, is_last)) => (
                 Some(run.ticket),
                 spawned.options.clone(),
                 is_last.then_some(run.parent),
             ),
         };
-        // Returns permit and admission charge while the job waits: its tasks may need them.
+        // Returns permit and charge while the job waits, because its tasks may need them.
         self.discharge(index);
         if parent.is_some()
             && let Owner::Unit { run, .. } = owner
         {
-            // The new run answers the same parent. So a loop of these does not grow.
+            // The new run answers the same parent, so a loop of last tasks that spawn again does not grow.
             self.runs.remove(run);
             self.records.remove(index);
         }

@@ -1,7 +1,7 @@
 //! Reads replies that spawn jobs ([kernel](../../kernel/spawn.rs) has the format), and writes the calls of their tasks.
 //!
-//! The reply is untrusted: each number is checked before use, an entry must be code of this program and is only passed
-//! on to workers, a name is only text. After [`SpawnReply::read`] the words are private and known to be complete.
+//! The reply is untrusted: each number is checked before use, an entry must point to code of this program and is only
+//! passed to workers, and a name is only text. After [`SpawnReply::read`], the words are private and complete.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use crate::kernel::{CHILDREN, GIVEN, MOVED, NAME_LIMIT, SPAWNS};
 use crate::sys::image::image;
 use crate::trace::escape;
 
-/// Most kernels that one reply may name.
+/// Maximum number of kernels in one reply.
 const MAX_KERNELS: u64 = 1024;
 
-/// A kernel that a reply names.
+/// A kernel in a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NamedKernel {
     /// Offset of the entry for tasks.
@@ -32,10 +32,10 @@ pub(super) struct SpawnedTask {
     /// Index of the kernel in the reply.
     pub(super) kernel: u32,
     arguments: u32,
-    /// Where its arguments begin, in the words and in the arrays.
+    /// Where its arguments begin: index into the words (`at`) and index into the arrays.
     at: u32,
     array: u32,
-    /// It changes some of its arguments, so it may not run twice.
+    /// Whether it changes some of its arguments. Then it may not run twice.
     pub(super) moved: bool,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct SpawnReply {
     words: Vec<u64>,
     arrays: Vec<Option<ReceivedArray>>,
     pub(super) kernels: Vec<NamedKernel>,
-    /// The children, then the task that continues with their values.
+    /// The children, then the task that takes their values.
     pub(super) tasks: Vec<SpawnedTask>,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct ChildValue {
 const LOW: u64 = u32::MAX as u64;
 
 impl SpawnReply {
-    /// The number of tasks that an unread list claims to have.
+    /// The number of tasks in a list, as its header claims. The rest of the list is not read.
     pub(super) fn tasks_in(words: &[u64]) -> u64 {
         words.first().map_or(0, |head| (head >> 32) + 1)
     }
@@ -130,7 +130,7 @@ impl SpawnReply {
         Ok(())
     }
 
-    /// Frees the words of sent tasks: a group may wait long for its children, and groups within it for theirs.
+    /// Frees the words of sent tasks: a run may wait long for its children, as may runs nested in it.
     fn free_sent(&mut self, task: usize) {
         match &mut self.tasks[task + 1..] {
             [] => self.words = Vec::new(),
@@ -148,7 +148,7 @@ impl SpawnReply {
 pub(super) enum Unloaded {
     /// The arena has no room for a copy on pages of its own.
     Full(ArenaFull),
-    /// A child has no value, or the list is inconsistent: defects.
+    /// A child has no value, or the list is inconsistent. Both are bugs.
     Malformed,
 }
 
@@ -158,7 +158,7 @@ impl From<Malformed> for Unloaded {
     }
 }
 
-/// Reads the kernels, and where each task is. Checks that the words are complete.
+/// Reads the kernels and the position of each task. Checks that the words are complete.
 fn read(words: &[u64], arrays: usize) -> Result<(Vec<NamedKernel>, Vec<SpawnedTask>), Malformed> {
     let mut rest = WordReader::new(words);
     let head = rest.word()?;
@@ -250,7 +250,7 @@ fn write_array(received: ReceivedArray, moved: bool, call: &mut ArgWriter) -> Re
     Ok(())
 }
 
-/// Returns the bytes of an array as a block without other holders, on pages of its own.
+/// Returns the bytes of an array as a block that no other handle refers to, on pages of its own.
 fn make_exclusive(block: Arc<Block>, skip: u64, len: u64) -> Result<Block, Unloaded> {
     let shape = Shape::from(len as usize);
     let mut array = match Arc::try_unwrap(block) {

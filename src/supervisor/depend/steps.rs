@@ -1,4 +1,4 @@
-//! Runs units: sends what is ready, processes ends, and cancels.
+//! Advances runs: sends ready units, processes ends, and cancels.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,7 @@ use crate::supervisor::submit::refuse;
 use crate::supervisor::timers::Timer;
 
 impl EngineState {
-    /// Keeps the answer of a unit's job in its record, and appends the end.
+    /// Stores the answer of a unit's job in its record, and appends its end to the ends to process.
     pub(in crate::supervisor) fn unit_ended(&mut self, index: u32, outcome: Outcome) {
         self.discharge(index);
         let stage = self.records.at(index).stage;
@@ -41,21 +41,21 @@ impl EngineState {
         crate::sync::point!("unit.answered");
     }
 
-    /// The node that a failed chain had reached.
+    /// The step of the node that a failed chain had reached.
     pub(super) fn step_of(&self, error: &JobError, stage: Stage) -> u32 {
         match stage {
             _ if ended_in_worker(error) => self.runs.last.step,
             Stage::Placed { link, .. } => {
                 let reply = self.lanes[link as usize].producer.cells().reply();
-                // Relaxed: read after the worker's end, or for a name only.
+                // Relaxed: read after the worker has ended, or only to name a node.
                 reply.step.load(Ordering::Relaxed)
             }
             _ => 0,
         }
     }
 
-    /// Processes ends: marks dependents ready and sends them. Of very many, leaves some to
-    /// [`unlock`](crate::supervisor::shared::Supervisor::unlock), which releases the lock in between.
+    /// Processes ends: marks dependents ready and sends them. After [`MOST_ENDS`], leaves the others to
+    /// [`unlock`](crate::supervisor::shared::Supervisor::unlock), which releases the lock between batches.
     pub(in crate::supervisor) fn process_ends(&mut self) {
         if std::mem::replace(&mut self.runs.is_processing, true) {
             return;
@@ -69,7 +69,7 @@ impl EngineState {
             }
             self.retry_held_back();
             if std::mem::take(&mut self.runs.has_queued) {
-                // Jobs went to the queue: lanes have to know, and may have run dry meanwhile.
+                // Jobs were queued: lanes must learn it from their flags, and may have run out of jobs meanwhile.
                 self.monitor.watch_memory();
                 self.update_flags();
                 fence_after_queueing();
@@ -91,30 +91,31 @@ impl EngineState {
         }
     }
 
-    /// Tries again what admission holds back, by ticket.
+    /// Advances the runs that are held back: those whose next job admission has refused. In the order of their tickets.
     pub(super) fn retry_held_back(&mut self) {
         let first = self.runs.first_held_back();
         while let Some(held) = self.runs.held_back.pop_first() {
-            // It enters itself again if it is still held back. Then no later ticket is admitted before it.
+            // A run that is still held back enters itself again. Then the loop ends: no later ticket is admitted before
+            // it.
             self.advance(held.1);
             if self.runs.held_back.contains(&held) {
                 break;
             }
         }
         if first != self.runs.first_held_back() {
-            // Jobs may have waited in the line behind it.
+            // Callers in the line may have waited for a run that is not held back any more.
             self.notify_admission_line();
         }
     }
 
-    /// Processes ends and held-back work after an action that may have ended jobs.
+    /// Processes ends and held-back runs. Called after an action that may have ended jobs.
     pub(in crate::supervisor) fn settle_dependents(&mut self) {
         if self.runs.has_pending_work() {
             self.refill();
         }
     }
 
-    /// Returns the number of jobs that it looked at.
+    /// Returns the number of jobs that were examined.
     fn handle_end(&mut self, notice: EndNotice) -> usize {
         match notice {
             EndNotice::Advance { run } => self.advance(run),
@@ -168,7 +169,7 @@ impl EngineState {
         self.advance(number);
     }
 
-    /// Sends ready units. Answers the parent of a run that is over.
+    /// Sends ready units. If the run is over, answers its parent.
     pub(super) fn advance(&mut self, number: u32) {
         self.send_ready(number);
         let Some(run) = self.runs.find(number) else {
@@ -187,7 +188,7 @@ impl EngineState {
         }
     }
 
-    /// Sends ready units, as far as window, ceiling and admission allow.
+    /// Sends ready units, up to the limits of window, ceiling and admission.
     fn send_ready(&mut self, number: u32) {
         while let Some(run) = self.runs.find(number)
             && let Some(unit) = run.next_ready()
@@ -195,11 +196,11 @@ impl EngineState {
             let (kernel, ticket) = (run.kernel(unit), run.ticket);
             let admitted = if self.admission.is_some() {
                 let Some(admitted) = self.admit(kernel, 0, Some(ticket)).ok() else {
-                    // To be tried again when a job ends.
+                    // Tried again when a job ends.
                     self.runs.held_back.insert((ticket, number));
                     self.monitor.watch_memory();
                     if !self.lanes.request_next_ends() {
-                        // A job has ended meanwhile, without a notice.
+                        // A job has ended in the meantime, without a notice.
                         self.monitor.look_again();
                     }
                     return;
@@ -253,7 +254,8 @@ impl EngineState {
         id
     }
 
-    /// Stops a run, and discards what was not sent. What was sent is cancelled as `how` says when ends are processed.
+    /// Stops a run, and discards units that were not sent. Units that were sent are cancelled in the way of `how` when
+    /// ends are processed.
     pub(in crate::supervisor) fn cancel_run(
         &mut self,
         number: u32,
@@ -263,7 +265,8 @@ impl EngineState {
         let run = self.runs.get(number);
         let serial = run.serial;
         if run.stopped >= Some(how) {
-            // Its jobs were cancelled so before. Each run of a deep recursion would do it again for all below.
+            // Its jobs were already cancelled in this way. Without this check, each run of a deep recursion would
+            // cancel all runs below it again.
             return;
         }
         if run.stopped.replace(how).is_none() {
@@ -289,7 +292,7 @@ impl EngineState {
         crate::sync::point!("tasks.cancelled");
     }
 
-    /// Cancels the units of a run that has stopped. Returns the number of jobs that it looked at.
+    /// Cancels the units of a run that was stopped. Returns the number of jobs that were examined.
     fn cancel_units(&mut self, number: u32, how: CancelMode) -> usize {
         let run = self.runs.get(number);
         run.stop_unsent(&mut self.records);
@@ -301,7 +304,7 @@ impl EngineState {
             match record.stage {
                 Stage::Answered => {}
                 Stage::Spawned { run } => {
-                    // The outer run kills its jobs, with those below, when the grace period is over.
+                    // When the grace period is over, the outer run kills its jobs, including those of inner runs.
                     let how = match how {
                         CancelMode::AskThenKill => CancelMode::Ask,
                         how => how,
@@ -316,7 +319,7 @@ impl EngineState {
         1 + sent.len()
     }
 
-    /// Cancels the tasks of a job that has spawned others. Returns false if it has not.
+    /// Cancels the tasks that a job has spawned. Returns false if it has not spawned any.
     pub(in crate::supervisor) fn cancel_spawned(&mut self, id: JobId, how: CancelMode) -> bool {
         let Stage::Spawned { run } = self.records.get(id).stage else {
             return false;
@@ -326,7 +329,7 @@ impl EngineState {
     }
 }
 
-/// Whether the error was returned by a call that ended, not by the loss of one.
+/// Returns true if the call itself ended with this error; false if its worker was lost.
 pub(super) fn ended_in_worker(error: &JobError) -> bool {
     error.kind().ended_in_worker() && error.worker().is_some()
 }

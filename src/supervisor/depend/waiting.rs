@@ -14,16 +14,17 @@ use crate::supervisor::state::EngineState;
 use crate::supervisor::waiting::job::SPIN_BELOW_NS;
 use crate::supervisor::waiting::wakers::drop_waker;
 
-/// A graph that runs.
+/// A running graph.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GraphId {
-    /// The record that is answered when the end of each requested unit is known. The values stay with the units.
+    /// The job whose record is answered when each requested unit has ended. The values stay in the records of the
+    /// units.
     pub(crate) job: JobId,
     pub(super) run: u32,
 }
 
 impl Supervisor {
-    /// Takes over a graph. It runs until it is dropped, or until the end of each requested unit is known.
+    /// Starts a graph. It runs until it is dropped, or until each requested unit has ended.
     pub(crate) fn start_graph(&self, plan: RunPlan) -> GraphId {
         let mut locked = self.lock();
         let state = &mut *locked;
@@ -40,21 +41,21 @@ impl Supervisor {
         record.owner = Owner::Handle;
         record.kernel = chain;
         state.monitor.watch_memory();
-        // Also processes jobs that are refused at once.
+        // Also processes the ends of jobs that are refused at once.
         state.process_ends();
         crate::sync::point!("graph.taken_over");
         self.unlock(locked);
         GraphId { job, run }
     }
 
-    /// Bytes that values of a graph may take: the free memory of the arena.
+    /// Bytes that the values of a graph may take: the free memory of the arena.
     pub(crate) fn room(&self) -> u64 {
         let stats = self.arena.stats();
         stats.capacity - stats.in_use
     }
 
-    /// Drives a graph while its jobs end soon: drains, and sends what is ready. Then the monitor continues the graph,
-    /// and answers its record.
+    /// Drives a graph while its jobs end soon: drains lanes, and sends ready units. Afterwards the monitor continues
+    /// the graph and answers its record.
     pub(in crate::supervisor) fn drive<'a>(
         &'a self,
         mut state: Locked<'a>,
@@ -72,7 +73,7 @@ impl Supervisor {
             }
             let is_late = until.is_some_and(|until| until <= Instant::now());
             let may_spin = !is_late && state.lanes.busy() < self.cores();
-            // Where the next end may be seen, if it is expected soon.
+            // The lane where the next end is expected, if it is expected soon.
             let Some((lane, position)) = state.lanes.oldest().filter(|_| may_spin) else {
                 break;
             };
@@ -87,14 +88,14 @@ impl Supervisor {
             if !ended {
                 break;
             }
-            // Finds a worker that reports an end and has nothing to drain.
+            // Detects a worker that reports an end although there is none to drain.
             let lane = &mut state.lanes[lane];
             if lane.holds(position) && !lane.is_condemned() {
                 let _: Ask = lane.ask(position, NOTICE);
             }
         }
         state.runs.get(graph).driving_threads -= 1;
-        // The monitor continues the run when one of these jobs ends. Jobs that are over are found below.
+        // The monitor continues the run when one of these jobs ends. The loop below finds jobs that have ended.
         let sent: Vec<_> = state.runs.get(graph).sent_jobs().collect();
         for id in sent {
             let EngineState { lanes, records, .. } = &mut *state;
@@ -118,7 +119,7 @@ impl Supervisor {
         let unit_state = run.states[unit as usize];
         let taken = match unit_state.stage {
             UnitStage::Done => {
-                // The record goes with the value, although units that will never run still count as users.
+                // The record is removed with the value, although units that will never run still count as users.
                 run.plan.jobs.units[unit as usize].uses -= 1;
                 run.states[unit as usize].stage = UnitStage::Failed(unit);
                 let taken = state.try_take(unit_state.record, read);
@@ -138,7 +139,7 @@ impl Supervisor {
         taken
     }
 
-    /// How each node of a graph ran.
+    /// How each node of a graph ended.
     pub(crate) fn fates(&self, graph: GraphId) -> Vec<NodeFate> {
         let mut state = self.lock();
         let run = state.runs.get(graph.run);
@@ -151,7 +152,7 @@ impl Supervisor {
     /// Progress of a graph.
     pub(crate) fn graph_progress(&self, graph: GraphId) -> GraphProgress {
         let mut state = self.lock();
-        // Processes ended jobs first.
+        // Processes the ends of jobs first.
         state.drain_busy();
         state.refill();
         let progress = state.runs.get(graph.run).progress;
@@ -166,8 +167,8 @@ impl Supervisor {
         }
         let mut locked = self.lock();
         let state = &mut *locked;
-        // What has not begun never will, and what runs is abandoned. The run is freed outside the lock, with the arguments
-        // of what was not sent.
+        // Units that have not begun never will; units that run are abandoned. The run, with the arguments of unsent
+        // units, is freed outside the lock.
         state.process_all_ends();
         let mut wakers = Vec::from_iter(state.records.get(graph.job).waker.take());
         state.records.remove(graph.job.index);

@@ -9,7 +9,7 @@ use crate::worker::panics;
 /// The stack of a kernel's panic, as text: a part of [`JobErrorKind::Panicked`](super::JobErrorKind::Panicked).
 ///
 /// It dereferences to the text. A sandboxed worker cannot read its own executable and sends addresses. This program
-/// looks their names up when the text is first read, which may take a second.
+/// looks up their names when the text is first read, which may take a second.
 ///
 /// ```standalone_crate
 /// use arenite::{Engine, JobErrorKind};
@@ -30,14 +30,14 @@ pub struct Backtrace(Arc<Parts>);
 
 #[derive(Default)]
 struct Parts {
-    /// What the worker sent: the text, or addresses.
+    /// The text or the addresses that the worker sent.
     sent: String,
-    /// The text, if addresses were sent.
+    /// The text, if the worker sent addresses.
     named: OnceLock<Option<String>>,
 }
 
 impl Backtrace {
-    /// What a worker sent. Looks nothing up, so it may be called with the engine's lock held.
+    /// Wraps what a worker sent. Looks up no names, so it may be called under the engine's lock.
     pub(crate) fn sent(sent: &str) -> Self {
         Self(Arc::new(Parts {
             sent: sent.to_owned(),
@@ -62,7 +62,7 @@ impl fmt::Display for Backtrace {
     }
 }
 
-/// As a text.
+/// Like the text's.
 impl fmt::Debug for Backtrace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&**self, f)
@@ -83,17 +83,17 @@ mod tests {
     use super::*;
     use crate::sys::image::image;
 
-    /// The thread that takes an answer holds the engine's lock: names are looked up when the text is read.
+    /// The thread that takes an answer holds the engine's lock, so names are looked up only when the text is read.
     #[test]
     fn names_are_looked_up_when_the_text_is_read() {
-        // Where a call would return to: behind the first instruction.
+        // A return address: it lies after the first instruction.
         let at = names_are_looked_up_when_the_text_is_read as fn() as usize + 1;
         let backtrace = Backtrace::sent(&format!("@{:x}", at - image().base));
         let copy = backtrace.clone();
         assert_eq!(backtrace, copy);
         assert!(backtrace.0.named.get().is_none());
         assert!(copy.contains("names_are_looked_up"), "{copy}");
-        // Once for all copies.
+        // Looked up once for all clones.
         assert_eq!(
             backtrace.0.named.get().expect("just looked up").as_deref(),
             Some(&*copy)

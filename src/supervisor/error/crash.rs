@@ -1,4 +1,4 @@
-//! What a worker recorded of its crash, as part of a job's error.
+//! The crash of a worker, as part of a job's error.
 
 use std::fmt;
 
@@ -6,11 +6,11 @@ use super::display::signal_name;
 use super::{CrashFrame, FailedDependency, JobErrorKind, Stack, WorkerExit};
 use crate::sys::crash::MemoryAccess;
 
-/// How the worker of a job crashed: the signal, the address that it could not access, and what is there.
+/// How the worker of a job crashed: the signal, the address that it could not access, and what lies there.
 ///
-/// The worker records it in the handler of SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE or SIGABRT. So a hostile worker can claim any
-/// of it, but nothing else depends on it. [`JobError::crash`](super::JobError::crash) returns it, and the text of the
-/// error contains it.
+/// The worker records the crash in the handler of SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE or SIGABRT. A hostile worker
+/// can claim anything about it, but only this description depends on it. [`JobError::crash`](super::JobError::crash)
+/// returns it, and the text of the error contains it.
 ///
 /// ```standalone_crate
 /// use arenite::engine::{CrashClass, CrashedAccess};
@@ -51,11 +51,11 @@ pub struct Crash {
 /// How the memory was accessed: see [`Crash::access`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CrashedAccess {
-    /// It was read.
+    /// A read.
     Read,
-    /// It was written.
+    /// A write.
     Write,
-    /// It was called or jumped to.
+    /// A call or a jump to the address.
     Execute,
 }
 
@@ -80,7 +80,7 @@ impl From<MemoryAccess> for CrashedAccess {
     }
 }
 
-/// What a crash was: see [`Crash::class`].
+/// The class of a crash: see [`Crash::class`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CrashClass {
@@ -88,35 +88,35 @@ pub enum CrashClass {
     Null,
     /// A write to an array that the job was given to read.
     Input {
-        /// Which of the arrays among the job's arguments, from 1.
+        /// The number of the array among the job's arguments, from 1.
         array: usize,
-        /// The byte, from the start of the memory that holds the array.
+        /// The offset of the byte from the start of the memory that contains the array.
         offset: u64,
         /// The length of that memory in bytes.
         len: u64,
     },
     /// A write to the copied arguments of the job, which are read-only.
     Arguments,
-    /// A write to an array of the engine that the job was not given: a result that was handed over, the array of another
-    /// job, or one that was lent to an earlier one.
+    /// A write to an array of the engine that is not an argument of the job: a published result, an array of another
+    /// job, or an array that was lent to an earlier job.
     Published {
-        /// The region of the arena: 0 is the program's, others are of one worker each.
+        /// The region of the arena: 0 is the program's, each other region belongs to one worker.
         region: u16,
-        /// The byte in the region.
+        /// The offset of the byte in the region.
         offset: u64,
     },
-    /// An access to memory of the arena that holds no array: freed, or never used.
+    /// An access to memory of the arena that is in no array: freed, or never used.
     Unused {
-        /// The region of the arena: 0 is the program's, others are of one worker each.
+        /// The region of the arena: 0 is the program's, each other region belongs to one worker.
         region: u16,
-        /// The byte in the region.
+        /// The offset of the byte in the region.
         offset: u64,
     },
-    /// A write to the records through which the engine gives jobs to its workers.
+    /// A write to the records through which the engine passes jobs to its workers.
     Records,
     /// The stack of the thread was full.
     StackOverflow {
-        /// How far it had grown, in bytes, if known.
+        /// The depth of the stack in bytes, if known.
         depth: Option<u64>,
     },
     /// An access to memory that is not mapped.
@@ -127,20 +127,20 @@ pub enum CrashClass {
     Impossible,
     /// An access beyond the end of a mapped file, which another process may have truncated.
     BeyondFile,
-    /// A page of memory that could not be provided: a defect of the memory, or a full file system.
+    /// A page of memory that Linux could not provide: a hardware defect, or a full file system.
     Hardware,
-    /// An instruction that the processor does not know or does not permit, or that is a trap. Compilers emit one where
-    /// code is unreachable.
+    /// An instruction that the processor does not know or does not permit, or a trap instruction. Compilers emit traps
+    /// where code is unreachable.
     Instruction,
     /// An integer division by zero or overflow.
     Division,
     /// Another arithmetic fault.
     Arithmetic,
-    /// An abort: a failed allocation, or a check of a library.
+    /// An abort: for example after a failed allocation, or a failed check of a library.
     Abort,
     /// The process sent itself the signal.
     Raised,
-    /// None of these.
+    /// Any other crash.
     Unknown,
 }
 
@@ -172,28 +172,28 @@ impl CrashClass {
 }
 
 impl Crash {
-    /// Number of the signal.
+    /// The number of the signal.
     pub fn signal(&self) -> i32 {
         self.signal
     }
 
-    /// The signal's `si_code`, which says more about its reason: see `man sigaction`.
+    /// The signal's `si_code`, which gives its reason: see `man sigaction`.
     pub fn code(&self) -> i32 {
         self.code
     }
 
-    /// What was done, or what is at the address.
+    /// The kind of access, or what lies at the address.
     pub fn class(&self) -> &CrashClass {
         &self.class
     }
 
-    /// The signal and what happened, in words, without the stack: `SIGSEGV: a read of a null pointer (address 0x0)`.
+    /// The signal and the access in words, without the stack: `SIGSEGV: a read of a null pointer (address 0x0)`.
     pub fn what(&self) -> String {
         format!("{}: {}", signal_name(self.signal), What(self))
     }
 
-    /// The address that could not be accessed, in the worker. `None` if the signal is about none, or if Linux does not
-    /// know it.
+    /// The address in the worker that could not be accessed. `None` if the signal is not about an address, or if Linux
+    /// does not know it.
     pub fn address(&self) -> Option<u64> {
         self.address
     }
@@ -203,31 +203,31 @@ impl Crash {
         self.access
     }
 
-    /// Address of the instruction, in the worker.
+    /// The address of the instruction, in the worker.
     pub fn instruction(&self) -> u64 {
         self.instruction
     }
 
-    /// The stack of the thread that crashed, the innermost function first, up to the kernel: with names and lines where
-    /// the files of the program and its libraries have them. Of a deep stack the middle is left out: see
+    /// The stack of the thread that crashed, the innermost function first, up to the kernel. Functions have names and
+    /// lines if the files of the program and its libraries contain them. The middle of a deep stack is left out: see
     /// [`omitted`](Self::omitted).
     ///
-    /// The worker records addresses only. The first call in this process reads the files, which takes some milliseconds
-    /// or more; so does the text of the error.
+    /// The worker records only addresses. The first call in this process reads the files, which takes some milliseconds
+    /// or more, and so does formatting the error.
     ///
-    /// Empty if the worker died before it had recorded them, as with a stack that is overwritten.
+    /// Empty if the worker died before it had recorded the frames, for example because its stack was overwritten.
     pub fn frames(&self) -> &[CrashFrame] {
         self.stack.frames()
     }
 
-    /// The number of frames that are left out of [`frames`](Self::frames), as in a stack overflow.
+    /// The number of frames that [`frames`](Self::frames) leaves out, for example of a stack overflow.
     pub fn omitted(&self) -> u64 {
         self.stack.omitted()
     }
 }
 
-/// The signal, what happened and the first frames, such as "SIGSEGV: a write to array 2 of its arguments (byte 10 of
-/// 4000), which it may only read; in invert (src/main.rs:7)".
+/// Displays the signal, the access and the first frames, such as "SIGSEGV: a write to array 2 of its arguments (byte 10
+/// of 4000), which it may only read; in invert (src/main.rs:7)".
 impl fmt::Display for Crash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what())?;
@@ -235,7 +235,7 @@ impl fmt::Display for Crash {
     }
 }
 
-/// Displays what happened.
+/// Displays the signal and the access.
 struct What<'a>(&'a Crash);
 
 impl fmt::Display for What<'_> {
@@ -303,7 +303,7 @@ impl Crash {
     }
 }
 
-/// Displays an address, if there is one, in parentheses.
+/// Displays an address in parentheses, if there is one.
 struct Address(Option<u64>);
 
 impl fmt::Display for Address {
@@ -313,7 +313,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// The signal that ended the worker of this job, if the job is or may be the reason.
+/// The signal that ended the worker of this job, if the job caused it or may have caused it.
 pub(crate) fn fatal_signal(kind: &JobErrorKind) -> Option<i32> {
     match kind {
         JobErrorKind::Lost(WorkerExit::Signal(signal)) => Some(*signal),

@@ -11,7 +11,7 @@ use crate::trace::escape::escape_text;
 impl fmt::Display for JobErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // A panic that was resumed, not started here: its origin is unknown.
+            // A panic that was resumed with `resume_unwind`: its origin is unknown.
             Self::Panicked {
                 message, location, ..
             } if location.is_empty() => {
@@ -173,7 +173,7 @@ impl fmt::Display for FailedDependency {
     }
 }
 
-/// "SIGSEGV" and the like.
+/// The name of a signal, such as "SIGSEGV".
 pub(super) fn signal_name(signal: i32) -> String {
     nix::sys::signal::Signal::try_from(signal).map_or_else(
         |_| format!("signal {signal}"),
@@ -181,7 +181,7 @@ pub(super) fn signal_name(signal: i32) -> String {
     )
 }
 
-/// What the signal probably means.
+/// The probable meaning of the signal.
 fn signal_hint(signal: i32) -> &'static str {
     match signal {
         libc::SIGSEGV => " (an invalid memory access, a write to an input, or a stack overflow)",
@@ -194,7 +194,7 @@ fn signal_hint(signal: i32) -> &'static str {
     }
 }
 
-/// Writes how a job ended: as its kind says, or, if that was a crash, what is known of it.
+/// Writes how a job ended: by its kind, or, if its worker crashed, by the description of the crash.
 pub(super) fn write_end(
     f: &mut fmt::Formatter<'_>,
     kind: &JobErrorKind,
@@ -230,7 +230,7 @@ impl fmt::Display for JobError {
             job => write!(f, "job {job}")?,
         }
         if let Some(label) = label {
-            // As a literal: a label may contain anything.
+            // Escaped, because a label may contain any text.
             write!(f, " {label:?}")?;
         }
         if *job > 0 {
@@ -289,15 +289,15 @@ pub(super) fn write_last_words(f: &mut fmt::Formatter<'_>, last_words: &[String]
     }
 }
 
-/// The line that says most: the last one that is not empty nor Rust's note about stacks; but of a stack that was
-/// printed innermost frame first, that frame or what the stack is about.
+/// The most informative line: the last line that is neither empty nor Rust's hint about backtraces. If a stack was
+/// printed with the innermost frame first: that frame, or the message above the stack.
 pub(super) fn telling(last_words: &[String]) -> Option<&str> {
     let find = |is_it: fn(&str) -> bool| last_words.iter().rposition(|line| is_it(line));
-    // Of Python's faulthandler.
+    // A stack printed by Python's faulthandler.
     let frame = find(|line| line.ends_with("(most recent call first):"))
         .and_then(|head| last_words.get(head + 1))
         .filter(|line| line.starts_with("  "));
-    // Of Rust, and of a sanitizer.
+    // A message of Rust or of a sanitizer.
     let message = || {
         let head = find(|line| line == "stack backtrace:")?;
         last_words.get(head.checked_sub(1)?)
@@ -317,7 +317,7 @@ pub(super) fn telling(last_words: &[String]) -> Option<&str> {
     Some(line.or_else(last)?.trim())
 }
 
-/// Displays the first numbers of a list, and how many more there are.
+/// Displays the first numbers of a list, and the number of further ones.
 struct Numbers<'a>(&'a [u64]);
 
 impl fmt::Display for Numbers<'_> {

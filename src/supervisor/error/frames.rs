@@ -8,17 +8,17 @@ use crate::sys::crash::NotedCrash;
 use crate::sys::symbols::{self, Budget, Symbol};
 use crate::trace::escape::escape_text;
 
-/// Frames in the text of an error.
+/// Number of frames in the text of an error.
 const SHOWN: usize = 3;
-/// Functions in which every kernel and every thread begins: the frames above are the program's.
+/// Functions in which every kernel and every thread begins. The frames that they call belong to the program.
 const BEGINNINGS: [&str; 2] = ["arenite_runs_kernel", "__rust_begin_short_backtrace"];
-/// The file that calls kernels.
+/// The source file of the function that calls kernels.
 const CALLER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/kernel/entry.rs");
-/// Where the source of this library is.
+/// The folder of this library's source.
 const ENGINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/");
-/// Where the source of the standard library is.
+/// Folders of the standard library's source.
 const STANDARD: [&str; 2] = ["/rustc/", "/rustlib/src/rust/library/"];
-/// Beginnings of names of the standard library, and functions with which a process ends itself.
+/// Prefixes of names of the standard library, and functions with which a process ends itself.
 const MACHINERY: [&str; 7] = [
     "core::", "std::", "alloc::", "<core::", "<std::", "<alloc::", "__rust",
 ];
@@ -31,19 +31,20 @@ const ENDS: [&str; 4] = ["abort", "raise", "gsignal", "pthread_kill"];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CrashFrame {
     address: u64,
-    /// The file with the code, and the byte in it.
+    /// The file that contains the code, and the offset of the instruction in the file, in bytes.
     code: Option<(PathBuf, u64)>,
     symbol: Symbol,
 }
 
 impl CrashFrame {
-    /// Address of the instruction, in the worker: that of the crash, or the one to which the frame inside returns.
+    /// The address of the instruction, in the worker: the crashing instruction, or the one to which the called function
+    /// returns.
     pub fn address(&self) -> u64 {
         self.address
     }
 
-    /// The file with the code: the program or a shared library. `None` if the code is in none, or the worker could not
-    /// find out.
+    /// The file that contains the code: the program or a shared library. `None` if no file contains it, or if the
+    /// worker could not determine the file.
     pub fn module(&self) -> Option<&Path> {
         self.code.as_ref().map(|(path, _)| &**path)
     }
@@ -58,7 +59,8 @@ impl CrashFrame {
         self.symbol.file.as_deref()
     }
 
-    /// Whether it is no part of the standard library or this one, and does more than end the process.
+    /// Returns true if the function belongs neither to the standard library nor to this library, and does not only end
+    /// the process.
     fn is_own(&self) -> bool {
         let file = self.file().unwrap_or_default();
         self.function().is_some_and(|function| {
@@ -69,7 +71,7 @@ impl CrashFrame {
         })
     }
 
-    /// The line in it, from 1.
+    /// The line in the source file, from 1.
     pub fn line(&self) -> Option<u32> {
         self.symbol.line
     }
@@ -92,14 +94,14 @@ impl fmt::Display for CrashFrame {
     }
 }
 
-/// The stack of a crash. Its names are looked up when they are first asked for.
+/// The stack of a crash. Names are looked up on first use.
 #[derive(Clone, Debug)]
 pub(crate) struct Stack(Arc<Parts>);
 
 #[derive(Debug)]
 struct Parts {
     noted: NotedCrash,
-    /// The frames, and the number of those that are left out.
+    /// The frames, and the number of frames that are left out.
     named: OnceLock<(Vec<CrashFrame>, u64)>,
 }
 
@@ -150,9 +152,10 @@ impl Stack {
     }
 }
 
-/// Finds the names of all frames up to the kernel, and the number of those that are left out in between.
+/// Looks up the names of all frames up to the kernel. Also returns the number of frames that are left out in the
+/// middle.
 fn name(noted: &NotedCrash) -> (Vec<CrashFrame>, u64) {
-    // A return address may be that of the next function.
+    // A return address may already belong to the next function.
     let places = noted.frames.iter().enumerate().map(|(at, &address)| {
         let of = address.saturating_sub(u64::from(at > 0));
         let mut maps = noted.files.iter();
@@ -167,7 +170,7 @@ fn name(noted: &NotedCrash) -> (Vec<CrashFrame>, u64) {
     let budget = Budget::new();
     let mut symbols: Vec<Arc<[Symbol]>> = vec![Arc::default(); places.len()];
     for map in &noted.files {
-        // Each file once.
+        // Reads each file once.
         let of_file = |at: &usize| {
             let code = places[*at].1.as_ref();
             code.is_some_and(|(path, _)| *path == map.path) && symbols[*at].is_empty()

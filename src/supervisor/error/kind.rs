@@ -9,8 +9,8 @@ use crate::kernel::{KernelError, Returned};
 
 /// Why a job gave no value.
 ///
-/// The variants are what callers branch on; each says more in its fields. [`is_retryable`](Self::is_retryable) says
-/// whether submitting the same call again may help.
+/// Callers branch on the variants; the fields give details. [`is_retryable`](Self::is_retryable) returns whether
+/// submitting the same call again may succeed.
 ///
 /// ```standalone_crate
 /// use arenite::{Engine, JobErrorKind, JobLimit, WorkerExit};
@@ -33,34 +33,34 @@ use crate::kernel::{KernelError, Returned};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobErrorKind {
-    /// The kernel panicked. Its worker lives on.
+    /// The kernel panicked. Its worker continues.
     ///
     /// A worker sends at most 8 KiB of the message and 16 KiB of all three texts. An inline engine leaves the report to
     /// the program's own panic hook: there `location` says so and `backtrace` is empty.
     Panicked {
         /// The panic's message.
         message: String,
-        /// Where it started: `file:line:column`.
+        /// Where the panic started: `file:line:column`.
         location: String,
         /// The stack at that moment.
         backtrace: Backtrace,
     },
-    /// The kernel returned this error; or what it returned cannot be sent, and the text says why.
+    /// The kernel returned this error; or its result cannot be sent, and the text says why.
     Returned(Returned),
-    /// The worker process ended while it had the job, or had to be replaced because of what it did.
+    /// The worker process ended while it had the job, or was replaced because of the job.
     Lost(WorkerExit),
     /// The job reached a limit.
     Limit(JobLimit),
     /// The job cannot run as it was submitted. Nothing ran, except for [`Rejection::Spawning`].
     Rejected(Rejection),
-    /// Another job that this one needs gave no value.
+    /// Another job that this job needs ended without a value.
     Dependency(FailedDependency),
     /// The job was cancelled before it began: on request, because its handle was dropped, or because another job of its
-    /// scope or graph failed. Or it was ended while it ran, by [`Job::kill`](crate::Job::kill).
+    /// scope or graph failed. Or it was ended by [`Job::kill`](crate::Job::kill) while it ran.
     Cancelled,
     /// The engine was shut down before the job ended.
     ShutDown,
-    /// No worker can be started any more; the text says why the last one could not.
+    /// No more workers can be started. The text says why the last one could not.
     NoWorkers(String),
 }
 
@@ -70,29 +70,29 @@ pub enum JobErrorKind {
 pub enum WorkerExit {
     /// This signal ended it: 11 is an invalid memory access, 6 an abort, 9 a kill.
     Signal(i32),
-    /// It exited with this code; `None` if something else in the program reaped the process first.
+    /// It exited with this code. `None` if other code of the program has reaped the process.
     Code(Option<i32>),
     /// Linux's out-of-memory killer ended it: the machine or the container was out of memory.
     OutOfMemoryKill,
-    /// The sandbox denied a system call that the worker cannot do without, and ended it.
+    /// The sandbox denied a system call that the worker needs, and ended it.
     Denied {
         /// The name of the call, or its number.
         call: String,
     },
     /// Array handles of the job outlived it: in a `static`, on another thread, or leaked. The worker was replaced
-    /// before their memory could be reused. Where the engine [allows](crate::engine::Builder::retain_escaped) such
-    /// handles, there were more than a worker can retain, or the arena had no room to name them.
+    /// before their memory could be reused. If the engine [allows](crate::engine::Builder::retain_escaped) such
+    /// handles, then there were more than a worker can retain, or the arena had no room for the list of them.
     Escaped {
         /// The number of handles.
         count: u64,
     },
-    /// The worker wrote into the shared link what no correct worker writes, and was replaced.
+    /// The worker broke the protocol of the shared link, as no correct worker does, and was replaced.
     Protocol(String),
-    /// The worker was ended because of another job; how far this one had come is not known.
+    /// The worker was ended because of another job. It is not known how far this job had come.
     OtherJob {
         /// The number of the job that ended the worker; `None` if the worker was at fault outside of any job.
         job: Option<u64>,
-        /// What that job did.
+        /// The error of that job.
         cause: Box<JobErrorKind>,
     },
 }
@@ -101,43 +101,45 @@ pub enum WorkerExit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobLimit {
-    /// It ran longer than its deadline, and its worker was killed.
+    /// The job ran longer than its deadline, and its worker was killed.
     Deadline {
-        /// How long it was allowed to run. With zero it was not run, and no worker was killed.
+        /// The deadline. If it is zero, the job did not run, and no worker was killed.
         limit: Duration,
     },
-    /// It asked for more private memory than [`memory_limit`](crate::engine::Builder::memory_limit) leaves a worker,
-    /// and its worker aborted.
+    /// The job requested more private memory than [`memory_limit`](crate::engine::Builder::memory_limit) allows a
+    /// worker, and its worker aborted.
     ///
-    /// With `requested` this is certain. Without it, the last system call or library function that failed in the
-    /// aborting thread had found no memory, as when a C library gives up. A job that survives a failed allocation and
-    /// later aborts for another reason is reported in the same way. So is an exit after OpenBLAS has reported that it got
-    /// no memory.
+    /// With `requested` this is certain. Without it, the last failed system call or library function of the aborting
+    /// thread had found no memory, as when a C library ends the process. A job that survives a failed allocation and
+    /// later aborts for another reason is reported in the same way, and so is an exit after OpenBLAS has reported that
+    /// it got no memory.
     Memory {
         /// The limit, in bytes.
         limit: u64,
-        /// The allocation that failed, in bytes, if known.
+        /// The size of the failed allocation in bytes, if known.
         requested: Option<u64>,
-        /// What to do about it, where more is known than that the limit can be raised: which environment variable makes
-        /// a library take less, say.
+        /// What to do, other than raising the limit: for example, which environment variable makes a library use less
+        /// memory.
         hint: Option<&'static str>,
     },
-    /// The arena had no room for what the kernel, or the call itself, needed.
+    /// The arena had no room for memory that the kernel or the call needed.
     Arena(ArenaFull),
-    /// Its worker would have held more of the arena than
-    /// [`max_arena_per_worker`](crate::engine::Builder::max_arena_per_worker) allows. The arena has room for others.
+    /// Its worker would have occupied more of the arena than
+    /// [`max_arena_per_worker`](crate::engine::Builder::max_arena_per_worker) allows. The arena has room for other
+    /// workers.
     ArenaShare(ArenaFull),
-    /// It [spawned](crate::Spawn) more jobs than any job needs: most likely a recursion without an end.
+    /// The job [spawned](crate::Spawn) too many jobs: most likely an endless recursion.
     Spawned {
-        /// The number of jobs that would wait for each other, each for one that it spawned.
+        /// The number of jobs in a chain where each waits for a job that it has spawned.
         depth: u32,
-        /// The number of spawned jobs that would be open.
+        /// The number of spawned jobs that would be unanswered at the same time.
         open: u64,
     },
-    /// It cost as many workers as [`quarantine_after`](crate::engine::Builder::quarantine_after) allows, and is not
-    /// tried again. [`JobError::deaths`](crate::JobError::deaths) lists how each attempt ended.
+    /// Attempts of the job ended as many workers as [`quarantine_after`](crate::engine::Builder::quarantine_after)
+    /// allows, and the job is not tried again. [`JobError::deaths`](crate::JobError::deaths) lists how each attempt
+    /// ended.
     Quarantined {
-        /// Workers that it cost.
+        /// The number of workers that ended.
         deaths: u32,
     },
 }
@@ -147,69 +149,69 @@ pub enum JobLimit {
 #[non_exhaustive]
 pub enum Rejection {
     /// An argument is in private memory, in a mapped file that may change, or in another engine; arrays of a store are
-    /// accepted. Copy it in with
-    /// [`Engine::import`](crate::Engine::import).
+    /// accepted. Copy it into the engine with [`Engine::import`](crate::Engine::import).
     ForeignArray,
-    /// The kernel is code of another library than the one that contains arenite. A worker may have it at another address
-    /// or not at all.
+    /// The kernel is code of another library than the one that contains arenite. In a worker, the code may be at
+    /// another address or missing.
     ForeignKernel,
-    /// An argument would be changed in place (an [`ArrayMut`](crate::ArrayMut), a tile, a
-    /// [buffer](crate::raw::Buffer::write)), which a strict sandbox does not allow: no worker can write to what others
-    /// see. The start of an actor refuses buffers that it would change. Return a fresh array instead.
+    /// The job would change an argument in place (an [`ArrayMut`](crate::ArrayMut), a tile, a
+    /// [buffer](crate::raw::Buffer::write)), which a strict sandbox forbids: no worker can write to memory that other
+    /// processes read. The start of an actor refuses buffers that it would change. Return a fresh array instead.
     Lending,
-    /// The job spawned others, which workers in a strict sandbox may not: a compromised one could run any kernel on any
+    /// The job spawned others, which a strict sandbox forbids: a compromised worker could run any kernel on any
     /// arguments.
     Spawning,
     /// The job would wait for something that ends only after the job itself.
     ///
-    /// Only in an inline engine, where kernels run on the thread that submits them and can call back into actors and
-    /// engines: a method calls its own actor, or a job that holds the last permit of a [`Limiter`](crate::Limiter)
-    /// submits another one that needs a permit.
+    /// Only in an inline engine, where kernels run on the thread that submits them and can call actors and engines: a
+    /// method calls its own actor, or a job that has the last permit of a [`Limiter`](crate::Limiter) submits another
+    /// job that needs a permit.
     Deadlock {
-        /// What it would wait for, and what to do about it.
+        /// What the job would wait for, and how to avoid it.
         why: &'static str,
     },
-    /// The call was made after the end of its actor.
+    /// The call was submitted after the end of its actor.
     ActorEnded,
 }
 
-/// A job that another one needed, and that gave no value.
+/// A failed job that another job needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FailedDependency {
-    /// A node of a [`Graph`](crate::Graph) that this one depends on failed, so this one never ran.
+    /// A node of a [`Graph`](crate::Graph) that this node depends on failed, so this node never ran.
     Node {
-        /// The node that failed: the name it was given, or its number.
+        /// The name of the failed node, or its number if it has no name.
         node: String,
         /// The number of its job; `None` in an inline engine.
         job: Option<u64>,
-        /// Its kernel.
+        /// The kernel of the failed node.
         kernel: &'static str,
-        /// Why it failed.
+        /// Why the node failed.
         cause: Box<JobErrorKind>,
     },
-    /// A job that this one [spawned](crate::Spawn) failed, or the one that continues with their values.
+    /// A job that this job [spawned](crate::Spawn) failed, or the job that takes their values.
     Child {
-        /// The number of that job; `None` in an inline engine.
+        /// The number of the failed job; `None` in an inline engine.
         job: Option<u64>,
-        /// Its kernel.
+        /// The kernel of the failed job.
         kernel: &'static str,
-        /// Why it failed.
+        /// Why the job failed.
         cause: Box<JobErrorKind>,
     },
-    /// The call's actor lost its state together with its worker, or never had one.
+    /// The state of the call's actor was lost with its worker, or was never created.
     Actor {
-        /// What ended the worker, or why there was no state. [`WorkerExit::OtherJob`] if this actor was not at fault.
+        /// What ended the worker, or why the state was not created. [`WorkerExit::OtherJob`] if this actor was not at
+        /// fault.
         cause: Box<JobErrorKind>,
-        /// Calls that were answered before and whose effect on the state is lost.
+        /// The number of answered calls whose effect on the state is lost.
         forgotten: u64,
-        /// The actor continues from its last checkpoint: later calls are answered again.
+        /// Whether the actor continues from its last checkpoint. Then later calls are answered normally.
         restarted: bool,
     },
 }
 
 impl FailedDependency {
-    /// Why it failed.
+    /// Why the needed job failed.
     pub fn cause(&self) -> &JobErrorKind {
         match self {
             Self::Node { cause, .. } | Self::Child { cause, .. } | Self::Actor { cause, .. } => {
@@ -256,10 +258,10 @@ impl JobErrorKind {
     /// Whether the same call may succeed when it is submitted again without any change.
     ///
     /// True for everything that [`retries`](crate::engine::JobBuilder::retries) tries again (panics, deaths of the
-    /// worker, deadlines and memory limits), for jobs that were lost because of another one, and for a full arena,
-    /// which may have room once other arrays are dropped. False where the same call ends in the same way, or where
-    /// something was decided: errors that a kernel returned, escaped handles, quarantine, rejections, cancellation, and
-    /// the end of the engine. A failed dependency is as retryable as its cause.
+    /// worker, deadlines and memory limits), for jobs that were lost because of another job, and for a full arena,
+    /// which may have room once arrays are dropped. False if the same call would end in the same way, or if the end was
+    /// a decision: errors that a kernel returned, escaped handles, quarantine, rejections, cancellation, and the end of
+    /// the engine. A failed dependency is as retryable as its cause.
     ///
     /// ```
     /// use std::time::Duration;
@@ -292,7 +294,7 @@ impl JobErrorKind {
         }
     }
 
-    /// The error that a kernel returned, of this job or of the one that it failed because of: see
+    /// The error that the kernel of this job returned, or of the job that made this job fail: see
     /// [`JobError::returned`](crate::JobError::returned).
     pub fn returned<E: KernelError>(&self) -> Option<E> {
         match self {
@@ -302,7 +304,7 @@ impl JobErrorKind {
         }
     }
 
-    /// Whether the kernel ended by itself: it returned an error, panicked, or found no room.
+    /// Returns true if the kernel ended on its own: it returned an error, panicked, or found no room.
     pub(crate) fn ended_in_worker(&self) -> bool {
         matches!(
             self,
@@ -312,8 +314,8 @@ impl JobErrorKind {
         )
     }
 
-    /// A panic that was caught on this thread. A payload that is not text is passed to `dispose`: its drop is foreign
-    /// code.
+    /// Describes a panic that was caught on this thread. A payload that is not text is passed to `dispose`, because its
+    /// drop is foreign code.
     pub(crate) fn caught_panic(
         payload: Box<dyn Any + Send>,
         dispose: fn(Box<dyn Any + Send>),
@@ -351,7 +353,7 @@ mod tests {
         crate::worker::full_from_words(Default::default())
     }
 
-    /// One of each kind, and whether it is retryable.
+    /// One error of each kind, and whether it is retryable.
     fn all() -> Vec<(JobErrorKind, bool)> {
         use FailedDependency::{Actor, Child, Node};
         let cause = Box::new(JobErrorKind::Cancelled);

@@ -21,9 +21,9 @@ use super::options::JobOptions;
 use crate::kernel::KernelError;
 use display::{write_end, write_last_words};
 
-/// A job gave no value: why, and which job of which kernel on which worker.
+/// Why a job ended without a value, with the job, its kernel and its worker.
 ///
-/// [`kind`](Self::kind) says why, [`returned`](Self::returned) gives back the kernel's own error.
+/// [`kind`](Self::kind) returns the reason, [`returned`](Self::returned) the kernel's own error.
 ///
 /// ```standalone_crate
 /// use arenite::{Backoff, Engine, JobErrorKind, WorkerExit};
@@ -58,14 +58,14 @@ pub struct JobError(Box<Failed>);
 pub(crate) struct Failed {
     pub(crate) kind: JobErrorKind,
     pub(crate) kernel: &'static str,
-    /// From 1; 0 if there was no job.
+    /// The number of the job, from 1; 0 if there was no job.
     pub(crate) job: u64,
     pub(crate) label: Option<Arc<str>>,
     pub(crate) attempt: u32,
     pub(crate) worker: Option<u32>,
-    /// Rows that the job could write in place.
+    /// The ranges of rows that the job could write in place.
     pub(crate) lent: Vec<Range<usize>>,
-    /// What the worker printed last, and what its flight recorder holds.
+    /// What the worker printed last, and the end of its flight recorder.
     pub(crate) last_words: Vec<String>,
     /// How the worker crashed.
     pub(crate) crash: Option<Crash>,
@@ -78,7 +78,7 @@ pub(crate) struct Failed {
 
 /// How an attempt of a job ended, before the job was tried again: see [`JobError::deaths`].
 ///
-/// It compares equal to its [`kind`](Death::kind), so that lists of both can be compared.
+/// A death is equal to a [kind](Death::kind) if its own kind is, so that lists of both can be compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Death {
     kind: JobErrorKind,
@@ -107,17 +107,17 @@ impl Death {
         self.crash.as_ref()
     }
 
-    /// Why the attempt gave no value.
+    /// Why the attempt ended without a value.
     pub fn kind(&self) -> &JobErrorKind {
         &self.kind
     }
 
-    /// The number of the worker that ran it, from 0; `None` if none did.
+    /// The number of the worker that ran the attempt, from 0; `None` if no worker did.
     pub fn worker(&self) -> Option<u32> {
         self.worker
     }
 
-    /// What the worker printed last in this job before it died: see [`JobError::last_words`].
+    /// What the worker printed last during this job before it died: see [`JobError::last_words`].
     pub fn last_words(&self) -> &[String] {
         &self.last_words
     }
@@ -139,7 +139,7 @@ impl fmt::Display for Death {
     }
 }
 
-/// Why a job gives no value, and the failure of another job that caused this.
+/// Why a job ends without a value, and the failure of another job that caused this, if there is one.
 #[derive(Clone, Debug)]
 pub(crate) struct Because {
     pub(crate) kind: JobErrorKind,
@@ -156,7 +156,7 @@ impl From<JobErrorKind> for Because {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LostJobs {
     pub(crate) jobs: Vec<u64>,
-    /// None of them is at fault.
+    /// Whether none of them is at fault.
     pub(crate) are_innocent: bool,
 }
 
@@ -188,7 +188,7 @@ impl From<Failed> for JobError {
 }
 
 impl JobError {
-    /// The same error for another kernel: that of a node in a chain.
+    /// The same error with the kernel of a chain's node.
     pub(crate) fn of_kernel(&self, kernel: &'static str) -> Self {
         let failed = Failed {
             kernel,
@@ -203,10 +203,10 @@ impl JobError {
         self
     }
 
-    /// Why the job that spawned this one gives no value.
+    /// Why the job that spawned the failed job ends without a value.
     pub(crate) fn of_child(&self) -> Because {
         match self.kind() {
-            // The child is not the cause, or the kind names a cause already.
+            // The child is not the cause, or `kind` already names a cause.
             kind @ (JobErrorKind::Dependency(FailedDependency::Child { .. })
             | JobErrorKind::Cancelled
             | JobErrorKind::ShutDown
@@ -226,7 +226,7 @@ impl JobError {
         }
     }
 
-    /// Why a node that depends on this one, named `node`, never ran.
+    /// Why a node that depends on the failed node, which has the name `node`, never ran.
     pub(crate) fn of_dependency(&self, node: String) -> Because {
         Because {
             kind: FailedDependency::Node {
@@ -240,7 +240,7 @@ impl JobError {
         }
     }
 
-    /// Why a node of a graph that stops at this failure never ran.
+    /// Why a node never ran, if its graph was stopped by this failure.
     pub(crate) fn of_stop(&self) -> Because {
         Because {
             kind: JobErrorKind::Cancelled,
@@ -248,14 +248,14 @@ impl JobError {
         }
     }
 
-    /// Why the job gave no value.
+    /// Why the job ended without a value.
     pub fn kind(&self) -> &JobErrorKind {
         &self.0.kind
     }
 
-    /// The failure of another job that caused this one, with its worker, attempts, deaths and last words: that of the
+    /// The failure of another job that caused this failure, with its worker, attempts, deaths and last words: of the
     /// node that a node [depends on](FailedDependency::Node), of the node at which a graph
-    /// [stopped](crate::Graph::on_failure), or of a job that this one [spawned](FailedDependency::Child).
+    /// [stopped](crate::Graph::on_failure), or of a job that this job [spawned](FailedDependency::Child).
     ///
     /// ```standalone_crate
     /// use arenite::{Engine, Graph};
@@ -282,10 +282,10 @@ impl JobError {
         self.0.origin.as_ref()
     }
 
-    /// The error that the kernel returned, if that is a [`Typed<E>`](crate::Typed).
+    /// The error that the kernel returned, if it is a [`Typed<E>`](crate::Typed).
     ///
-    /// If this job failed because of another one (a node that it depends on, a job that it spawned, the start of its
-    /// actor), this is the error of that one.
+    /// If this job failed because of another job (a node that it depends on, a job that it spawned, the start of its
+    /// actor), this is the error of that job.
     ///
     /// ```
     /// use arenite::{Engine, JobError, Typed};
@@ -306,8 +306,8 @@ impl JobError {
         self.kind().returned()
     }
 
-    /// The kernel's name, as given by [`std::any::type_name`], or the [name](crate::JobOptions::name) that the program
-    /// has given it.
+    /// The kernel's name, as returned by [`std::any::type_name`], or the [name](crate::JobOptions::name) that the
+    /// program has set.
     pub fn kernel(&self) -> &'static str {
         self.0.kernel
     }
@@ -334,7 +334,7 @@ impl JobError {
         self
     }
 
-    /// The same error for a job with these options, which may name it and its kernel.
+    /// The same error for a job with these options, which may contain a label and a name for the kernel.
     pub(crate) fn named_by(mut self, options: &JobOptions) -> Self {
         self = self.with_label(&options.label);
         self.0.kernel = options.name.unwrap_or(self.0.kernel);
@@ -346,29 +346,29 @@ impl JobError {
         self.0.attempt
     }
 
-    /// The number of the worker that ran it, from 0; `None` if none did.
+    /// The number of the worker that ran the job, from 0; `None` if no worker did.
     pub fn worker(&self) -> Option<u32> {
         self.0.worker
     }
 
-    /// What the worker printed last (stdout, stderr, events) before it died, oldest first: at most 16 lines and 2 KiB,
-    /// and the beginning of a stack that it printed. Empty if the worker survived.
+    /// The lines that the worker printed last (stdout, stderr, events) before it died, oldest first: at most 16 lines
+    /// and 2 KiB, and the beginning of a printed stack. Empty if the worker survived.
     pub fn last_words(&self) -> &[String] {
         &self.0.last_words
     }
 
-    /// The line of [`last_words`](Self::last_words) that says most, which is in the text of the error: the last one; but
-    /// of a stack that was printed, its innermost frame, or the message that it is about.
+    /// The most informative of the [`last_words`](Self::last_words), which the text of the error contains: the last
+    /// line, but of a printed stack the innermost frame or the message above the stack.
     pub fn telling_words(&self) -> Option<&str> {
         display::telling(&self.0.last_words)
     }
 
-    /// How the worker of this job crashed: the signal, the address and what is there. `None` if the worker did not crash
-    /// or could not record it: a signal from outside, a handler of the kernel's own, a stack overflow on a thread that a
-    /// kernel has started where such a thread has no separate stack for signals, and for a job that was
-    /// [lost because of another one](WorkerExit::OtherJob).
+    /// How the worker of this job crashed: the signal, the address and what lies there. `None` if the worker did not
+    /// crash or could not record the crash: a signal from another process, a signal handler of the kernel's own, or a
+    /// stack overflow on a thread that a kernel has started and that has no separate stack for signals. Also `None` for
+    /// a job that was [lost because of another one](WorkerExit::OtherJob).
     ///
-    /// With [`JobLimit::Quarantined`], it is that of the last attempt.
+    /// With [`JobLimit::Quarantined`], this is the crash of the last attempt.
     pub fn crash(&self) -> Option<&Crash> {
         let last = || match self.kind() {
             JobErrorKind::Limit(JobLimit::Quarantined { .. }) => self.deaths().last()?.crash(),
@@ -377,9 +377,8 @@ impl JobError {
         self.0.crash.as_ref().or_else(last)
     }
 
-    /// How the attempts before this one ended, oldest first, at most the last 16, each with its worker and that
-    /// worker's last words. Empty for a job that was tried once. With [`JobLimit::Quarantined`], the last attempt is
-    /// included.
+    /// How the earlier attempts ended, oldest first, at most the last 16, each with its worker and that worker's last
+    /// words. Empty for a job that was tried once. With [`JobLimit::Quarantined`], the last attempt is included.
     pub fn deaths(&self) -> &[Death] {
         &self.0.deaths
     }
@@ -388,10 +387,10 @@ impl JobError {
     /// [lanes](crate::engine::Builder::lanes). Empty if the worker survived, and for a job that was itself
     /// [lost because of another one](WorkerExit::OtherJob).
     ///
-    /// If this job is known to have ended the worker, these jobs were lost because of it. Otherwise each of them has
-    /// the same error, and any of them may be at fault.
+    /// If this job is known to have ended the worker, then the other jobs were lost because of it. Otherwise each of
+    /// them has the same error, and any of them may be at fault.
     ///
-    /// [`Job::id`](crate::Job::id) returns the number of a job and has another example. In the
+    /// See [`Job::id`](crate::Job::id), which returns the number of a job, for another example. In the
     /// [`Report`](crate::engine::Report) of a map, each failure has its own number:
     ///
     /// ```standalone_crate
@@ -423,20 +422,20 @@ impl JobError {
         &self.0.lost_jobs.jobs
     }
 
-    /// Rows of lent arrays (tiles, `&mut` arrays) whose content is now unspecified, though initialised, because the
-    /// worker died while it could write to them.
+    /// Ranges of rows of lent arrays (tiles, `&mut` arrays) whose content is unspecified, though initialised, because
+    /// the worker died while it could write to them.
     pub fn unspecified_rows(&self) -> &[Range<usize>] {
         &self.0.lent
     }
 
-    /// The same error where those rows are discarded, or were overwritten since.
+    /// The same error after these rows were discarded or overwritten.
     pub(crate) fn with_no_unspecified_rows(mut self) -> Self {
         self.0.lent.clear();
         self
     }
 }
 
-/// `{:?}` is the text, because `unwrap` and a `main` that returns the error print it; `{:#?}` shows the parts.
+/// `{:?}` prints the text, because `unwrap` and a `main` that returns the error print it; `{:#?}` prints the parts.
 impl fmt::Debug for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !f.alternate() {

@@ -1,4 +1,4 @@
-//! The limiter as programs use it.
+//! The public types of limiters: [`Limiter`] and [`LimiterBuilder`].
 
 #[cfg(test)]
 #[path = "tests.rs"]
@@ -16,25 +16,26 @@ use crate::supervisor::error::{JobErrorKind, Rejection};
 use crate::supervisor::waiting::thread_waker::ThreadWaker;
 use crate::supervisor::waiting::wakers::wake_all;
 
-/// Upper bound for a burst: longer than any program runs.
+/// The maximum time that a burst may take to be available again: longer than any program runs.
 const CENTURY: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
 /// Reason of [`JobErrorKind::Rejected(Rejection::Deadlock)`].
 const DEADLOCK: &str = "all permits of its limiter are held by jobs that wait for another one in the same threads; raise the limit, or submit this job outside of them";
 
 thread_local! {
-    /// Addresses of the limiters of which inline jobs of this thread hold a permit, once per permit.
+    /// Addresses of the limiters whose permits the inline jobs of this thread hold, once per permit.
     static HELD: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Limits how many jobs run concurrently, how many start per time, or both. Clones share one limit, across all kernels,
-/// maps and engines of the program.
+/// Limits how many jobs run concurrently, how many start per unit of time, or both. Clones share one limit, across all
+/// kernels, maps and engines of the program.
 ///
-/// A job that needs a permit waits for it inside the engine; `submit` and polling do not wait. Callers take turns: a thread
-/// that calls `.limit(…)` on its jobs or nodes has one turn per round, and so has a map or a stage of a stream, however many
-/// jobs they have waiting. The tasks of an event loop are one thread; [`caller`](Limiter::caller) makes each of them a
-/// caller of its own. Within a round, and among the jobs of one caller, the oldest goes first. A job holds its permit until
-/// it is answered or given up. Between two attempts it returns the permit, so each attempt counts.
+/// A job that needs a permit waits for it inside the engine; `submit` and polling do not wait. Callers take turns: a
+/// thread that calls `.limit(…)` on its jobs or nodes has one turn per round, and so has a map or a stage of a stream,
+/// however many of their jobs wait. All tasks of an event loop count as one thread; [`caller`](Limiter::caller) makes
+/// each of them a caller of its own. Within a round, and among the jobs of one caller, the oldest goes first. A job
+/// holds its permit until it is answered or removed. It returns the permit between two attempts, so each attempt
+/// counts.
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -57,22 +58,22 @@ thread_local! {
 /// # Ok::<(), arenite::JobError>(())
 /// ```
 ///
-/// In an inline engine the job runs in the calling thread, which waits for the permit itself. A job that holds a permit and
-/// submits another that needs one can therefore deadlock; where that is certain, the inner job answers
-/// [`Rejection::Deadlock`](crate::Rejection::Deadlock) instead.
+/// In an inline engine the job runs on the calling thread, which waits for the permit itself. A job that holds a permit
+/// and submits another job that needs one can therefore deadlock. If the deadlock is certain, the inner job fails with
+/// [`Rejection::Deadlock`](crate::Rejection::Deadlock).
 ///
-/// A map keeps at most twice as many jobs waiting for permits as can run concurrently.
+/// A map has at most twice as many jobs waiting for permits as can run concurrently.
 #[doc(alias("Semaphore", "CapacityLimiter", "RateLimiter"))]
 #[derive(Clone)]
 pub struct Limiter {
     inner: Arc<Inner>,
-    /// The caller that this handle stands for, if it was made by `caller`.
+    /// The caller of this handle, if the handle was created by `caller`.
     caller: Option<Caller>,
 }
 
 struct Inner {
     state: Mutex<PermitState>,
-    /// Zero of the times in `state`.
+    /// The zero point of the times in `state`.
     start: Instant,
 }
 
@@ -86,9 +87,10 @@ pub struct LimiterBuilder {
 }
 
 impl LimiterBuilder {
-    /// At most `jobs` jobs at a time.
+    /// Allows at most `jobs` jobs at a time.
     ///
     /// # Panics
+    ///
     /// If `jobs` is 0.
     pub fn concurrency(mut self, jobs: u32) -> Self {
         assert!(jobs > 0, "a limiter of 0 concurrent jobs admits none");
@@ -96,12 +98,13 @@ impl LimiterBuilder {
         self
     }
 
-    /// At most `jobs` jobs per time `per`, evenly spaced. A job counts when it gets its permit. If all workers are busy
-    /// then, the job starts later: after a long delay, all jobs that got permits meanwhile may start in a row.
+    /// Allows at most `jobs` jobs per time `per`, evenly spaced. A job counts when it gets its permit. If all workers
+    /// are busy then, the job starts later: after a long delay, all jobs that got permits meanwhile may start in a row.
     /// [`concurrency`](Self::concurrency) bounds their number.
     ///
     /// # Panics
-    /// If either is zero, or the time between two jobs is shorter than a nanosecond.
+    ///
+    /// If either argument is zero, or the time between two jobs is shorter than a nanosecond.
     pub fn rate(mut self, jobs: u32, per: Duration) -> Self {
         assert!(jobs > 0, "a rate of 0 jobs admits none");
         assert!(
@@ -112,7 +115,7 @@ impl LimiterBuilder {
         self
     }
 
-    /// How many jobs may start at once after a pause, with a [`rate`](Self::rate). The default is 1.
+    /// Sets how many jobs may start at once after a pause, with a [`rate`](Self::rate). The default is 1.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -130,18 +133,18 @@ impl LimiterBuilder {
     /// ```
     ///
     /// # Panics
-    /// If it is 0.
+    /// If `jobs` is 0.
     pub fn burst(mut self, jobs: u32) -> Self {
         assert!(jobs > 0, "a burst of 0 jobs admits none");
         self.burst = Some(jobs);
         self
     }
 
-    /// Builds the limiter. Without a concurrency and a rate it admits every job, and counts.
+    /// Builds the limiter. Without a concurrency and a rate, it admits every job and only counts.
     ///
     /// # Panics
-    /// If a [`burst`](LimiterBuilder::burst) is set without a [`rate`](LimiterBuilder::rate), or one that takes longer
-    /// than a century to be allowed again.
+    /// If a [`burst`](LimiterBuilder::burst) is set without a [`rate`](LimiterBuilder::rate), or the burst would take
+    /// longer than a century to be available again.
     pub fn build(self) -> Limiter {
         assert!(
             self.burst.is_none() || self.rate.is_some(),
@@ -168,13 +171,13 @@ impl LimiterBuilder {
 }
 
 impl Limiter {
-    /// Sets the limits of a new limiter.
+    /// Returns a builder for a new limiter.
     pub fn builder() -> LimiterBuilder {
         LimiterBuilder::default()
     }
 
-    /// Returns a handle of the same limit for a new caller: one per task of an event loop, request or user. Jobs, maps and
-    /// stages that are limited by this handle, or by a clone of it, from any thread, share the turns of this one caller.
+    /// Returns a handle of the same limit for a new caller: use one per task of an event loop, request or user. Jobs,
+    /// maps and stages that use this handle or a clone of it, on any thread, share the turns of this one caller.
     ///
     /// ```
     /// # fn main() -> Result<(), arenite::JobError> {
@@ -214,7 +217,7 @@ impl Limiter {
         }
     }
 
-    /// Number of permits given now, to jobs that run or are about to.
+    /// The number of permits that are given now, to jobs that run or are about to.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -240,7 +243,7 @@ impl Limiter {
     pub(super) fn lock(&self) -> (MutexGuard<'_, PermitState>, Duration) {
         #[cfg(test)]
         tests::LOCKS.set(tests::LOCKS.get() + 1);
-        // A panic with the lock held is a defect; the state is still the best there is.
+        // A panic under the lock is a bug; the state is still the best there is.
         let state = self
             .inner
             .state
@@ -259,7 +262,7 @@ impl Limiter {
         state.give_back(now)
     }
 
-    /// Returns the waiter that has to watch the clock, and until when; `None` if the first waiter will be notified.
+    /// Returns the waiter that has to watch the clock, and until when. `None` if the first waiter will be notified.
     pub(super) fn due(&self) -> Option<(Ticket, Instant)> {
         let (state, _) = self.lock();
         state
@@ -270,8 +273,9 @@ impl Limiter {
     /// Blocks this thread until it has a permit.
     ///
     /// # Errors
-    /// [`JobErrorKind::Rejected(Rejection::Deadlock)`] if all permits would be held by blocked threads, this one among them: no permit
-    /// would ever be returned.
+    ///
+    /// [`JobErrorKind::Rejected(Rejection::Deadlock)`] if all permits would be held by blocked threads, including this
+    /// thread: no permit would ever be returned.
     fn acquire_inline(&self, caller: Caller) -> Result<Permit<'_>, JobErrorKind> {
         let thread = ThreadWaker::new();
         let waker = thread.waker();
@@ -310,7 +314,7 @@ impl Limiter {
         })
     }
 
-    /// Number of permits that inline jobs of this thread hold, one nested in another.
+    /// Number of permits that nested inline jobs of this thread hold.
     fn permits_of_this_thread(&self) -> u32 {
         let mine = |&&limiter: &&usize| limiter == self.address();
         HELD.with_borrow(|all| all.iter().filter(mine).count() as u32)
@@ -321,7 +325,7 @@ impl Limiter {
     }
 }
 
-/// Where a job gets its permit: a limiter, and the caller on whose behalf it asks.
+/// Where a job gets its permit: a limiter, and the caller whose turn it uses.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PermitSource {
     pub(super) limiter: Limiter,
@@ -329,12 +333,13 @@ pub(crate) struct PermitSource {
 }
 
 impl PermitSource {
-    /// The caller of the handle, or this thread.
+    /// Uses the caller of the handle, or this thread as the caller.
     pub(crate) fn for_this_thread(limiter: &Limiter) -> Self {
         Self::of(limiter, Caller::this_thread)
     }
 
-    /// The caller of the handle, or a new one: a map or a stage, which takes turns with the thread that runs it.
+    /// Uses the caller of the handle, or a new caller: for a map or a stage, which takes turns with the thread that
+    /// runs it.
     pub(crate) fn for_new_caller(limiter: &Limiter) -> Self {
         Self::of(limiter, Caller::new)
     }
@@ -360,7 +365,7 @@ impl PermitSource {
     }
 }
 
-/// Wakes all but the calling waiter.
+/// Wakes all waiters except the calling one.
 fn wake_others(wakers: Vec<Waker>, own: &Waker) {
     let others = wakers.into_iter().filter(|waker| !waker.will_wake(own));
     wake_all(others);
@@ -371,7 +376,7 @@ fn wake_others(wakers: Vec<Waker>, own: &Waker) {
 #[must_use]
 pub(crate) struct Permit<'a> {
     limiter: &'a Limiter,
-    /// Bound to its thread, whose `HELD` has an entry for it.
+    /// Not `Send`: the thread's `HELD` has an entry for the permit.
     thread: PhantomData<*const ()>,
 }
 
@@ -387,7 +392,7 @@ impl Drop for Permit<'_> {
 }
 
 impl PartialEq for Limiter {
-    /// Whether both are handles of one limit, for any caller.
+    /// Returns true if both are handles of the same limit, for any caller.
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
     }

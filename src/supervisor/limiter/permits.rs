@@ -12,7 +12,7 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
-/// The clock of a rate. Set to one reading before each decision.
+/// The clock of a rate. Set to the same reading for a whole decision.
 #[derive(Debug, Default)]
 struct ManualClock(Cell<Duration>);
 
@@ -24,7 +24,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// A rate: the generic cell rate algorithm.
+/// A rate limit, by the generic cell rate algorithm.
 pub(super) struct Rate(RateLimiter<NotKeyed, InMemoryState, ManualClock, NoOpMiddleware<Duration>>);
 
 impl Rate {
@@ -37,7 +37,7 @@ impl Rate {
         ))
     }
 
-    /// Takes one cell, or returns when the next is available.
+    /// Takes one cell, or returns when the next cell is available.
     fn check(&self, now: Duration) -> Result<(), Duration> {
         self.0.clock().0.set(now);
         self.0.check().map_err(|until| until.earliest_possible())
@@ -48,7 +48,7 @@ thread_local! {
     static THREAD: Caller = Caller::new();
 }
 
-/// Whose jobs take turns with those of other callers.
+/// Identifies a caller, whose jobs take turns with those of other callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Caller(u64);
 
@@ -66,17 +66,17 @@ impl Caller {
     }
 }
 
-/// The place of one waiter.
+/// Identifies one waiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(in crate::supervisor) struct Ticket {
-    /// Counts the waiters of this limiter, from 1.
+    /// The number of the waiter in this limiter, from 1.
     number: u64,
     caller: Caller,
 }
 
 /// The waiters of one caller.
 struct CallerQueue {
-    /// The round in which the first of them has its turn.
+    /// The round in which the first waiter has its turn.
     round: u64,
     /// Wakers of the waiters, oldest first.
     wakers: BTreeMap<Ticket, Waker>,
@@ -85,7 +85,7 @@ struct CallerQueue {
 /// The waiters of all callers.
 ///
 /// Each caller has one turn per round; within a round the oldest goes first. Only the first waiter of a caller has a
-/// round; when it is called, the next gets the round after it. So a waiter that leaves takes no turn with it.
+/// round; when it is called, the next waiter gets the following round. So a waiter that leaves does not use up a turn.
 #[derive(Default)]
 pub(super) struct TurnQueue {
     callers: HashMap<Caller, CallerQueue>,
@@ -125,7 +125,7 @@ impl TurnQueue {
         self.callers.get(&first.caller)?.wakers.get(&first)
     }
 
-    /// Adds a waiter; in this round, if it is the only one of its caller.
+    /// Adds a waiter, in this round if it is the only waiter of its caller.
     fn add(&mut self, ticket: Ticket, round: u64, waker: Waker) {
         let firsts = &mut self.firsts;
         let waiting = self.callers.entry(ticket.caller).or_insert_with(|| {
@@ -139,7 +139,8 @@ impl TurnQueue {
         self.len += 1;
     }
 
-    /// Removes a waiter. The next one of its caller takes over its round, or the round after it if the turn was `used`.
+    /// Removes a waiter. The next waiter of its caller gets the same round, or the following round if the turn was
+    /// `used`.
     fn remove(&mut self, ticket: Ticket, used: bool) -> Option<Waker> {
         let waiting = self.callers.get_mut(&ticket.caller)?;
         let waker = waiting.wakers.remove(&ticket)?;
@@ -166,7 +167,7 @@ impl TurnQueue {
     }
 }
 
-/// Permits and waiters of a limiter. Times are counted from the creation of the limiter.
+/// Permits and waiters of a limiter. Times are relative to the creation of the limiter.
 pub(super) struct PermitState {
     /// Number of permits that are given.
     pub(super) given: u32,
@@ -180,9 +181,9 @@ pub(super) struct PermitState {
     last_number: u64,
     /// The round of the last call.
     round: u64,
-    /// The rate allows no job before this time.
+    /// The rate admits no job before this time.
     rate_closed_until: Option<Duration>,
-    /// Permits held by threads that block for another one, and return none before they have it.
+    /// Number of permits that are held by threads which block for another permit: they return none before they have it.
     held_by_waiters: u32,
 }
 
@@ -225,7 +226,7 @@ impl PermitState {
         (!self.try_take(now)).then(|| self.join(caller, waker))
     }
 
-    /// Takes a permit if no one waits and one is available. Otherwise the caller [`joins`](Self::join) the queue.
+    /// Takes a permit if one is available and no waiter is ahead. Otherwise the caller [`joins`](Self::join) the queue.
     pub(super) fn try_take(&mut self, now: Duration) -> bool {
         self.line.is_empty() && self.give(now)
     }
@@ -236,14 +237,14 @@ impl PermitState {
             number: self.last_number,
             caller,
         };
-        // In the round after the current one: behind all that have been called, so that an endless stream of new
-        // callers delays no one's second turn.
+        // In the round after the current one: after all that were called, so that an endless stream of new callers does
+        // not delay anyone's second turn.
         self.line.add(ticket, self.round + 1, waker.clone());
         ticket
     }
 
     /// Registers a thread that blocks while it holds `permits` permits. Returns false on deadlock: all permits would be
-    /// held by blocked threads. Only the last thread to block can close that cycle, so this is the only check needed.
+    /// held by blocked threads. Only the last thread to block completes a deadlock, so no other check is needed.
     pub(super) fn begin_blocking_wait(&mut self, permits: u32) -> bool {
         if permits > 0
             && self.given == self.max_given
@@ -260,7 +261,7 @@ impl PermitState {
         self.held_by_waiters -= permits;
     }
 
-    /// Whether this waiter was called. If so, it holds a permit from here on.
+    /// Returns true if this waiter was called. Then it holds a permit from now on.
     pub(super) fn take_call(&mut self, ticket: Ticket) -> bool {
         self.take_call_number(ticket).is_some()
     }
@@ -285,8 +286,8 @@ impl PermitState {
         self.call(now)
     }
 
-    /// Calls waiters while permits are available. Returns their wakers, and that of the first remaining one if it has
-    /// to watch the clock.
+    /// Calls waiters while permits are available. Returns their wakers, and the waker of the first remaining waiter if
+    /// that has to watch the clock.
     pub(super) fn call(&mut self, now: Duration) -> Vec<Waker> {
         let mut wakers = Vec::new();
         while !self.line.is_empty() && self.give(now) {
@@ -304,7 +305,7 @@ impl PermitState {
         wakers
     }
 
-    /// Returns the waiter that has to watch the clock, and until when; `None` if the first waiter will be notified.
+    /// Returns the waiter that has to watch the clock, and until when. `None` if the first waiter will be notified.
     pub(super) fn due(&self) -> Option<(Ticket, Duration)> {
         let until = self
             .rate_closed_until

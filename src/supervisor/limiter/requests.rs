@@ -8,8 +8,8 @@ use crate::supervisor::record::Stage;
 use crate::supervisor::state::EngineState;
 
 impl EngineState {
-    /// Takes a permit for the job of this record if it needs one, or queues it at the limiter. Returns whether it has
-    /// to wait.
+    /// Takes a permit for the job of this record if it needs one, or queues the job at the limiter. Returns true if it
+    /// has to wait.
     #[cold]
     pub(in crate::supervisor) fn wait_for_permit(&mut self, index: u32) -> bool {
         let record = self.records.at(index);
@@ -19,7 +19,7 @@ impl EngineState {
         let Some(PermitSource { limiter, caller }) = policy.options.limit.clone() else {
             return false;
         };
-        // `parked`: its answer takes the slower way, which returns the permit. `NOTICE`: the monitor sees its end, for
+        // `parked`: the drain uses the slower path, which returns the permit. `NOTICE`: the monitor drains the end, for
         // which another engine may wait.
         record.parked = true;
         record.requests |= NOTICE;
@@ -48,7 +48,7 @@ impl EngineState {
         true
     }
 
-    /// Returns the permit of this job, or its place in the queue.
+    /// Returns the permit of this job, or removes the job from the limiter's queue.
     pub(in crate::supervisor) fn give_back(&mut self, index: u32) {
         let Some(policy) = &mut self.records.at(index).policy else {
             return;
@@ -74,7 +74,7 @@ impl EngineState {
         self.monitor.call_at(self.permit_waiters.due());
     }
 
-    /// Calls waiters of the limiters that woke this engine, or whose time has come.
+    /// Admits called jobs of the limiters that woke this engine, or whose time has come.
     pub(in crate::supervisor) fn admit_called_jobs(&mut self) {
         for address in self.permit_waiters.limiters_to_check() {
             let Some(limiter) = self.permit_waiters.limiter(address) else {
@@ -109,7 +109,7 @@ impl EngineState {
 
     /// Answers all jobs that wait for a permit.
     pub(in crate::supervisor) fn fail_permit_waiters(&mut self, why: &JobErrorKind) {
-        // One by one: a failure may cancel other jobs of its group.
+        // One at a time: a failure may cancel other jobs of its group.
         while let Some(index) = self.permit_waiters.any_waiting() {
             self.fail(index, why.clone(), None, Vec::new());
         }

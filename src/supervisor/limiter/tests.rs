@@ -10,7 +10,7 @@ use crate::supervisor::owner::Owner;
 use proptest::prelude::*;
 
 thread_local! {
-    /// How often this thread has locked a limiter's state.
+    /// Number of times that this thread has locked a limiter's state.
     pub(super) static LOCKS: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -52,7 +52,7 @@ fn taken() -> PermitState {
     state
 }
 
-/// Passes the permit on until no one waits. Returns the callers in the order in which they had it.
+/// Passes the permit on until no caller waits. Returns the callers in the order in which they had it.
 fn turns(state: &mut PermitState, waiting: &[(Caller, Ticket)]) -> Vec<Caller> {
     let next = |_| {
         let _ = state.give_back(MS(0));
@@ -155,7 +155,7 @@ fn a_rate_holds_and_the_first_waiter_watches_the_clock() {
         (1, false),
         "only to look again"
     );
-    // One is called, and the next is notified that it is the first now.
+    // One waiter is called, and the next is notified that it is the first now.
     assert_eq!(state.call(MS(100)).len(), 2);
     assert!(state.take_call(first) && !state.take_call(second));
     assert_eq!(state.due(), Some((second, MS(200))));
@@ -196,17 +196,17 @@ fn blocking_on_permits_of_blocked_threads_is_refused() {
         ),
         (None, None)
     );
-    // One of the two holders requests another permit: the other may return its own.
+    // One of the two holders requests another permit: the other holder may return its permit.
     let first = state.request(MS(0), this_thread(), &waker()).unwrap();
     assert!(state.begin_blocking_wait(1));
-    // A waiter without a permit blocks no one.
+    // A waiter without a permit does not cause a deadlock.
     let outside = state.request(MS(0), this_thread(), &waker()).unwrap();
     assert!(state.begin_blocking_wait(0));
-    // The other holder requests one too.
+    // The other holder requests another permit, too.
     let second = state.request(MS(0), this_thread(), &waker()).unwrap();
     assert!(!state.begin_blocking_wait(1));
     assert!(state.leave(second, MS(0)).is_empty());
-    // It ends, and the first goes on.
+    // That thread ends, and the first continues.
     state.give_back(MS(0));
     assert!(state.take_call(first));
     state.end_blocking_wait(1);
@@ -258,7 +258,7 @@ enum Step {
     Pass(u64),
 }
 
-/// A waiter, and how often each caller has passed it since it is the first of its own caller.
+/// A waiter, and how often each other caller has passed it since it became the first of its own caller.
 struct Waiting {
     caller: usize,
     ticket: Ticket,
@@ -280,7 +280,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases((crate::sys::asked::cases(10_000) / 10).max(1)))]
 
-    /// The limits hold, callers take turns, and a waiter that may be called is called.
+    /// The limits are kept, callers take turns, and a waiter that may be called is called.
     #[test]
     fn permits_keep_both_limits(steps in steps(), max_given in 1..4_u32, burst in 1..4_u32) {
         let mut state = PermitState::new(Some(max_given), Some(Rate::new(MS(100), burst)));
@@ -293,7 +293,7 @@ proptest! {
             match step {
                 Step::Request(caller) => match state.request(now, callers[caller], &waker()) {
                     None => {
-                        // The remaining ones have been called.
+                        // The remaining waiters have been called.
                         prop_assert!(state.line.is_empty(), "past the line");
                         inside += 1;
                     }
@@ -312,9 +312,9 @@ proptest! {
                 Step::Leave(which) if !line.is_empty() => {
                     let ticket = line.swap_remove(which.index(line.len()));
                     line.sort_unstable();
-                    // Unless it was called and has not collected its permit.
+                    // Not if it was called and has not collected its permit.
                     queue.retain(|other| other.ticket != ticket);
-                    // It may pass its permit on, or unblock others.
+                    // Leaving may pass its permit on, or unblock others.
                     let _ = state.leave(ticket, now);
                 }
                 Step::GiveBack if inside > 0 => {
@@ -343,7 +343,7 @@ proptest! {
                 }
             }
             started.extend((given..state.given).map(|_| now));
-            // No one waits while a permit is available.
+            // No waiter is left while a permit is available.
             if !state.line.is_empty() && state.given < max_given {
                 let (first, due) = state.due().expect("a waiter watches the clock");
                 prop_assert!(state.line.first() == Some(first) && due > now);
@@ -394,7 +394,7 @@ fn a_job_touches_no_limiter_but_its_own() {
             what();
             counts.push(LOCKS.get() - before);
         };
-        // A job that has to wait, and one that makes room for another.
+        // A job that has to wait, and a job that frees a permit for another.
         count(&mut || {
             submit(&limiters[0]);
         });
@@ -405,7 +405,7 @@ fn a_job_touches_no_limiter_but_its_own() {
             shared.stats();
         });
         assert_eq!(waiting(), hosts + 1);
-        // The monitor: when nothing has changed, and when a permit comes from elsewhere.
+        // The monitor: if nothing has changed, and if another engine returns a permit.
         count(&mut || shared.lock().run_timers());
         count(&mut || drop(permit.take()));
         count(&mut || shared.lock().run_timers());

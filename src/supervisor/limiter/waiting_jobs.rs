@@ -10,27 +10,27 @@ use super::handle::Limiter;
 use super::permits::Ticket;
 use crate::sys::event::EventFd;
 
-/// What a job has from its limiter.
+/// What a job has at its limiter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::supervisor) enum PermitStage {
     #[default]
     None,
-    /// Waits with this ticket.
+    /// It waits with this ticket.
     Waiting(Ticket),
-    /// Holds a permit.
+    /// It holds a permit.
     Held,
 }
 
 /// The jobs of an engine that wait for a permit. A program may have a limiter for each of ten thousand hosts, so a job
-/// touches only its own.
+/// accesses only the queue of its own limiter.
 #[derive(Debug, Default)]
 pub(in crate::supervisor) struct WaitingJobs {
-    /// The eventfd of the monitor that limiters wake.
+    /// The eventfd of the monitor, which limiters ring.
     monitor: Weak<EventFd>,
-    /// By address of the limiter, which each entry keeps alive. Entries are never empty.
+    /// By the address of the limiter, which the entry keeps alive. No entry is without jobs.
     lines: BTreeMap<usize, LimiterQueue>,
     len: usize,
-    /// Limiters with a time at which a permit may become available.
+    /// Limiters that may have a permit at a certain time.
     due: BTreeSet<(Instant, usize)>,
     /// Limiters that woke this engine and were not checked since.
     woken: Arc<Mutex<BTreeSet<usize>>>,
@@ -40,29 +40,29 @@ pub(in crate::supervisor) struct WaitingJobs {
 struct LimiterQueue {
     limiter: Limiter,
     waker: Waker,
-    /// Records by ticket.
+    /// The index of the record by ticket.
     waiting: BTreeMap<Ticket, u32>,
     /// The entry of this limiter in `WaitingJobs::due`.
     due: Option<Instant>,
 }
 
 impl WaitingJobs {
-    /// Registers the eventfd of the monitor that limiters wake.
+    /// Registers the eventfd of the monitor, which limiters ring.
     pub(in crate::supervisor) fn set_monitor(&mut self, monitor: &Arc<EventFd>) {
         self.monitor = Arc::downgrade(monitor);
     }
 
-    /// The next time at which a permit may become available.
+    /// The next time at which a limiter may have a permit.
     pub(in crate::supervisor) fn due(&self) -> Option<Instant> {
         self.due.first().map(|&(due, _)| due)
     }
 
-    /// The limiter at this address, if jobs wait for it.
+    /// The limiter at this address, if jobs of this engine wait for it.
     pub(super) fn limiter(&self, address: usize) -> Option<&Limiter> {
         self.lines.get(&address).map(|line| &line.limiter)
     }
 
-    /// Those of a limiter's wakers that are not of this engine.
+    /// The wakers of a limiter that belong to other engines or threads.
     pub(super) fn others(&self, address: usize, mut wakers: Vec<Waker>) -> Vec<Waker> {
         if let Some(line) = self.lines.get(&address) {
             wakers.retain(|waker| !waker.will_wake(&line.waker));
@@ -76,7 +76,7 @@ impl WaitingJobs {
         line.waiting.values().next().copied()
     }
 
-    /// Number of jobs that wait.
+    /// Number of waiting jobs.
     pub(in crate::supervisor) fn len(&self) -> usize {
         self.len
     }
@@ -85,7 +85,7 @@ impl WaitingJobs {
         self.len == 0
     }
 
-    /// The waker that a job leaves in this limiter's queue.
+    /// The waker that a job stores in this limiter's queue.
     pub(super) fn waker(&self, limiter: &Limiter) -> Waker {
         let address = limiter.address();
         if let Some(line) = self.lines.get(&address) {
@@ -132,8 +132,8 @@ impl WaitingJobs {
         }
     }
 
-    /// Updates the time at which this engine has to check the limiter. If another party's action makes a job of this
-    /// engine the first waiter, the limiter wakes the engine.
+    /// Updates the time at which this engine has to check the limiter. If the action of another engine or thread makes
+    /// a job of this engine the first waiter, the limiter wakes this engine.
     pub(super) fn look_at_clock(&mut self, address: usize) {
         let Some(line) = self.lines.get(&address) else {
             return;
@@ -182,7 +182,7 @@ impl WaitingJobs {
         called.into_iter().map(|(_, record)| record).collect()
     }
 
-    /// The limiters that woke this engine, and those whose time has come.
+    /// The limiters that woke this engine, and the limiters whose time has come.
     pub(super) fn limiters_to_check(&self) -> BTreeSet<usize> {
         let mut limiters_to_check = std::mem::take(&mut *lock_woken(&self.woken));
         if !self.due.is_empty() {
@@ -206,7 +206,7 @@ struct LimiterWaker {
 
 impl Wake for LimiterWaker {
     fn wake(self: Arc<Self>) {
-        // Recorded first: the monitor reads it when it wakes.
+        // Recorded first: the monitor reads the record when it wakes.
         lock_woken(&self.woken).insert(self.limiter);
         if let Some(monitor) = self.monitor.upgrade() {
             // Fails only for a bad descriptor.

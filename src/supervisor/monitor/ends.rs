@@ -1,4 +1,4 @@
-//! The end of workers: of one that has exited, and of all when the engine closes.
+//! The ends of workers: of a worker that has exited, and of all workers when the engine closes.
 
 #[cfg(feature = "sandbox")]
 use std::sync::atomic::Ordering;
@@ -16,14 +16,14 @@ use crate::supervisor::worker::Status;
 use crate::sys::clock;
 use crate::sys::process::Exit;
 
-/// How long an idle worker may take to obey the stop flag when the engine is dropped.
+/// The time that an idle worker gets to obey the stop flag when the engine is dropped.
 const DROP_GRACE: Duration = Duration::from_millis(500);
-/// How long the reason of a worker that could not start may take to arrive after its exit.
+/// The time that the report of a worker that could not start gets to arrive after its exit.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl Monitor {
-    /// Begins the recovery of a worker whose pidfd is readable: confirms the exit, so that nothing the worker could
-    /// write changes any more, and collects what is known of its end.
+    /// Begins the recovery of a worker whose pidfd is readable: confirms the exit, after which the worker cannot write
+    /// to shared memory, and collects the evidence of its end.
     pub(super) fn reap(&mut self, index: usize) {
         let process = process_of(&self.shared.lock().workers, index).cloned();
         let Some(process) = process else { return };
@@ -43,8 +43,8 @@ impl Monitor {
         drop(state);
         if starting {
             process.handshake.release();
-            // What it reported last may still be on its way, in the thread of its handshake, which ends now that its
-            // peer is gone. There is a limit, because a process that the worker left behind may hold the channel open.
+            // The worker's last report may still be in the thread of its handshake, which ends now that its peer is
+            // gone. There is a time limit, because a process that the worker has started may keep the socket open.
             if let Some(over) = self.handshakes.remove(&index) {
                 let _ = over.recv_timeout(LAST_WORDS);
             }
@@ -53,7 +53,7 @@ impl Monitor {
         drop(process);
         let refused = self.refusals.remove(&index);
         let mut words = self.outputs.finish(&self.shared, index);
-        // The link of its first lane has the notes of the whole process.
+        // The link of the worker's first lane contains the notes of the whole process.
         words.crash = self.shared.cells[index].reply().crash.read();
         if let (Some(crash), Some(code)) = (&mut words.crash, code) {
             crash.believe_files(&code);
@@ -62,7 +62,7 @@ impl Monitor {
         self.shared.recover(index, cause, refused, words);
     }
 
-    /// Why this worker has ended. `ours`: this engine has killed it.
+    /// Returns why this worker has ended. `ours`: whether this engine has killed it.
     pub(super) fn cause_of(
         &mut self,
         index: usize,
@@ -71,7 +71,7 @@ impl Monitor {
         ours: bool,
     ) -> JobErrorKind {
         let killed = exit == Exit::Signal(libc::SIGKILL) && !ours;
-        // The link of its first lane has the notes of the whole process.
+        // The link of the worker's first lane contains the notes of the whole process.
         let cells = &self.shared.cells[index];
         #[cfg(feature = "sandbox")]
         if self.shared.is_sandboxed()
@@ -90,23 +90,23 @@ impl Monitor {
         })
     }
 
-    /// Whether the last job has ended and the workers have not been asked to stop.
+    /// Returns true if the last job has ended and the workers have not been asked to stop.
     pub(super) fn may_stop(&self) -> bool {
         self.stopping.is_none() && self.shared.lock().is_drained()
     }
 
-    /// Advances the closing of the engine by one step. Returns whether nothing is left.
+    /// Advances the closing of the engine by one step. Returns true if nothing is left to do.
     pub(super) fn step_closing(&mut self) -> bool {
         let mut state = self.shared.lock();
         match state.lifecycle.closing() {
             Closing::No => return false,
-            // Once the workers are asked to stop nothing delays that.
+            // Once the workers were asked to stop, nothing delays the end.
             Closing::Drain
                 if !state.lifecycle.is_stopping()
                     && !state.is_drained()
                     && state.lifecycle.broken().is_none() =>
             {
-                // No other thread may be waiting for the jobs.
+                // Possibly no other thread waits for the jobs.
                 state.lanes.want_end_of_all();
                 return false;
             }
@@ -133,7 +133,7 @@ impl Monitor {
             let mut lanes = state.lanes.of_worker(index);
             let busy = starting || abrupt && !lanes.all(|lane| state.lanes[lane].is_idle());
             if busy || now >= deadline {
-                // Fails if it has ended already. Either way the pidfd reports the exit.
+                // Fails if the process has ended already. In both cases the pidfd reports the exit.
                 let _ = process.pidfd.kill_group(Signal::SIGKILL);
             } else {
                 for lane in state.lanes.of_worker(index) {
@@ -145,7 +145,7 @@ impl Monitor {
             }
         }
         if now >= deadline {
-            // All are killed now, and the pidfds report when they have ended.
+            // All workers are killed now, and their pidfds report their exits.
             self.stopping = Some(now + Duration::from_secs(1));
         }
         if !left {

@@ -1,4 +1,4 @@
-//! Output memory that lanes request, or that has to be committed before it is granted ahead.
+//! Output memory that lanes request, or that has to be committed to be granted ahead.
 
 use super::Monitor;
 use crate::arena::ArenaFull;
@@ -8,7 +8,7 @@ use crate::supervisor::state::EngineState;
 use crate::sys::clock;
 
 impl Monitor {
-    /// Grants ahead memory that has to be committed first, without the lock.
+    /// Grants memory ahead that has to be committed first. Commits without the lock.
     pub(super) fn grant_ahead(&self, index: usize, generation: u32, bytes: u64) {
         let arena = &self.shared.arena;
         let in_use = arena.in_use();
@@ -34,13 +34,12 @@ impl Monitor {
         let full_at = block.is_err().then(|| in_use.max(arena.in_use()));
         lane.grants_mut().committed(full_at);
         if let Ok(block) = block {
-            // A link that cannot take a grant now has plenty.
+            // A link without room for a grant has enough.
             drop(lane.grant(block));
         }
     }
 
-    /// Answers the request of a lane for output memory. The memory is found without the lock, since a gigabyte takes a
-    /// while.
+    /// Answers the request of a lane for output memory. Allocates without the lock, because a gigabyte takes a while.
     pub(super) fn grant(&self, index: usize, generation: u32, request: AllocRequest) {
         let bytes = request.bytes;
         let (region, generous, shares) = {
@@ -71,12 +70,13 @@ impl Monitor {
             state.give_up(&why);
         }
         let lane = &mut state.lanes[index];
-        // The lane may have taken a grant that was given ahead, and request something else by now.
+        // The lane may have taken a grant that was made ahead, and may request other memory by now.
         if lane.generation() != generation || lane.producer.alloc_request() != Some(request) {
             return;
         }
         let refusal = match block.map(|block| lane.grant(block)) {
-            // Granted, or as many grants were given ahead meanwhile as the link holds: the lane takes those.
+            // Either the memory was granted, or the link is full of grants that were made ahead meanwhile: the lane
+            // takes those.
             Ok(Ok(()) | Err(_)) => None,
             Err(full) => Some(ArenaFull {
                 requested: bytes,

@@ -1,7 +1,8 @@
-//! The monitor: the one thread of its own that an engine has.
+//! The monitor: the only thread that an engine starts for itself.
 //!
-//! It starts workers, notices their end, answers requests for output memory, drains and refills lanes when no user
-//! thread does, evens out work, and ends the engine. Without anything to do it sleeps without a time limit.
+//! It starts workers, notices their ends, answers requests for output memory, drains and refills lanes while no thread
+//! of the program does, moves jobs to idle lanes, and ends the engine. With nothing to do it sleeps without a time
+//! limit.
 
 mod ends;
 mod memory_requests;
@@ -33,15 +34,16 @@ use crate::sys::clock;
 use crate::sys::event::Poller;
 use crate::sys::process::{Exit, WatchPipe};
 
-/// While clocks run, the monitor sleeps no longer than this. If it wakes up this much later than it wanted to, the
+/// While clocks run, the monitor sleeps at most this long. If it wakes up later than planned by this much, then the
 /// program was stopped.
 const BEAT: Duration = Duration::from_millis(500);
-/// How often the monitor looks whether one lane waits behind a long job while another has none.
+/// How often the monitor checks whether jobs wait for a long job on one lane while another lane has none.
 const TICK: Duration = Duration::from_millis(1);
-/// Time between two looks at memory that no block holds: see [`Arena::return_unused`](crate::arena::Arena::return_unused).
+/// The time between two checks for unused memory of the arena: see
+/// [`Arena::return_unused`](crate::arena::Arena::return_unused).
 pub(in crate::supervisor) const UNUSED_PERIOD: Duration = Duration::from_secs(5);
-/// After this many passes in a row that changed something, the monitor polls its descriptors, whatever else there is to
-/// do.
+/// After this number of consecutive passes that changed something, the monitor polls its descriptors, whatever else it
+/// has to do.
 const LISTEN_EVERY: u32 = 64;
 
 const MONITOR_EVENT: u64 = u64::MAX;
@@ -52,7 +54,7 @@ thread_local! {
     static IS_HERE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is the monitor of some engine.
+/// Returns true if this thread is the monitor of an engine.
 pub(in crate::supervisor) fn is_here() -> bool {
     IS_HERE.get()
 }
@@ -65,7 +67,7 @@ pub(in crate::supervisor) fn spawn(shared: Arc<Supervisor>) -> crate::sys::Resul
     let run = move || {
         IS_HERE.set(true);
         let mut monitor = Monitor::new(shared, poller, pipe);
-        // A panic here is a defect of this crate. No thread may wait without end because of it.
+        // A panic here is a bug of this crate. No thread may wait endlessly because of it.
         match catch_unwind(AssertUnwindSafe(|| monitor.run())) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => monitor.end_without_poller(&error.to_string()),
@@ -74,7 +76,7 @@ pub(in crate::supervisor) fn spawn(shared: Arc<Supervisor>) -> crate::sys::Resul
         let shared = Arc::clone(&monitor.shared);
         drop(monitor);
         shared.flushes.end();
-        // Otherwise the thread that joins this one does it.
+        // If not, the thread that joins this one finishes the engine.
         if shared.ends_last() {
             shared.finish();
         }
@@ -89,36 +91,36 @@ pub(in crate::supervisor) fn spawn(shared: Arc<Supervisor>) -> crate::sys::Resul
 pub(in crate::supervisor) struct Monitor {
     shared: Arc<Supervisor>,
     poller: Poller,
-    /// What workers are copied from. Dropped before the pipe, whose end kills it.
+    /// The template that workers are forked from. Dropped before the pipe, whose end kills the template.
     template: Templates,
     pipe: WatchPipe,
-    /// Number of sleeps.
+    /// Counts the sleeps.
     epoch: u32,
-    /// The workers were asked to stop. From this time on they are killed.
+    /// Set when the workers were asked to stop: the time at which they are killed.
     stopping: Option<Instant>,
-    /// The last job that had been submitted at the last pass.
+    /// The number of the last job that had been submitted at the last pass.
     seen_job: u64,
-    /// When the monitor last looked whether the program was stopped, and how long it had worked until then.
+    /// When the monitor last checked whether the program was stopped, and the processor time it had used until then.
     pub(in crate::supervisor) looked: (Instant, Duration),
-    /// How long it has slept since.
+    /// How long the monitor has slept since.
     pub(in crate::supervisor) slept: Duration,
-    /// When it last looked whether work is spread badly.
+    /// When the monitor last checked whether jobs are spread badly.
     ticked: Instant,
-    /// When it last looked at calls that maps have not submitted.
+    /// When the monitor last checked calls that maps have not submitted.
     looked_at_unsent: Instant,
-    /// What workers reported before they gave up their start.
+    /// Reports of workers that could not start.
     refusals: HashMap<usize, String>,
-    /// What workers print.
+    /// The streams that workers print to.
     outputs: OutputStreams,
-    /// Disconnected when the handshake with the present process of a worker is over.
+    /// For each worker, a channel that is disconnected when the handshake with its present process is over.
     handshakes: HashMap<usize, Receiver<()>>,
-    /// Workers that are starting, and when they have to be ready.
+    /// Workers that are starting, and the time at which each must be ready.
     starting: HashMap<usize, Instant>,
-    /// How much memory there is, and how much each worker has taken.
+    /// The memory of the machine and of each worker.
     memory: MemoryWatch,
-    /// When to look next at memory that no block holds. `None`: there is none.
+    /// The time of the next check for unused memory of the arena. `None`: there is none.
     unused_look: Option<Instant>,
-    /// What the out-of-memory killer of Linux has done.
+    /// The kills of Linux's out-of-memory killer.
     kills: OomKills,
 }
 
@@ -147,7 +149,7 @@ impl Monitor {
         }
     }
 
-    /// A monitor that a test calls step by step.
+    /// A monitor that a test advances step by step.
     #[cfg(any(test, feature = "points"))]
     pub(in crate::supervisor) fn idle(shared: Arc<Supervisor>) -> Self {
         let poller = Poller::new().expect("a poller");
@@ -163,7 +165,7 @@ impl Monitor {
         self.shared.recover(index, cause, None, words);
     }
 
-    /// Kills all workers and answers every job: what a monitor that panicked, or cannot poll, can still do.
+    /// Kills all workers and answers every job. Used if the monitor has panicked or cannot poll.
     fn end_without_poller(&self, why: &str) {
         {
             let mut state = self.shared.lock();
@@ -174,7 +176,7 @@ impl Monitor {
         for index in 0..self.shared.workers() {
             let process = self.shared.lock().workers[index].take_process();
             let Some(process) = process else { continue };
-            // Fails if it has ended already. Either way its exit is waited for.
+            // Fails if the process has ended already. In both cases its exit is awaited.
             let _ = process.pidfd.kill_group(Signal::SIGKILL);
             process.handshake.release();
             let exit = process.pidfd.wait_exit().unwrap_or(Exit::Unknown);
@@ -193,7 +195,8 @@ impl Monitor {
     ///
     /// # Errors
     ///
-    /// If descriptors cannot be polled, as where a filter refuses the system call: then nothing can be supervised.
+    /// If descriptors cannot be polled, for example because a filter denies the system call: then nothing can be
+    /// supervised.
     fn run(&mut self) -> crate::sys::Result<()> {
         let mut hasty = 0u32;
         loop {
@@ -205,15 +208,15 @@ impl Monitor {
             if self.step_closing() {
                 return Ok(());
             }
-            // A worker that always requests something must not delay the handling of other workers' ends.
+            // A worker that requests something endlessly must not delay the handling of other workers' ends.
             hasty = if progress { hasty + 1 } else { 0 };
             if !hasty.is_multiple_of(LISTEN_EVERY) {
                 continue;
             }
             self.arm(true);
-            // Once more, now that workers know that they have to ring.
+            // Another pass, now that workers know that they have to ring.
             let progress = self.serve() || self.may_stop();
-            // A job that was submitted only now is watched too.
+            // Also starts to watch memory for a job that was submitted only now.
             self.look_at_memory();
             self.return_unused(Instant::now());
             let tokens = self.sleep(progress.then_some(Duration::ZERO))?;
@@ -230,7 +233,8 @@ impl Monitor {
         }
     }
 
-    /// Returns memory of the arena that was not in use for a while, if it is time. Returns when to look next.
+    /// Returns memory of the arena to Linux that was unused for a while, if it is time. Returns the time of the next
+    /// check.
     pub(in crate::supervisor) fn return_unused(&mut self, now: Instant) -> Option<Instant> {
         let arena = &self.shared.arena;
         let looks_on = match self.unused_look {
@@ -255,7 +259,7 @@ impl Monitor {
         }
     }
 
-    /// Sleeps until it is rung, a worker ends, or it is time for something; at most for `limit`.
+    /// Sleeps until the monitor is rung, a worker ends, or a timer is due, for at most `limit`.
     fn sleep(&mut self, limit: Option<Duration>) -> crate::sys::Result<Vec<u64>> {
         let limit = limit.or_else(|| self.next_time());
         let asleep = Instant::now();
@@ -268,8 +272,9 @@ impl Monitor {
         Ok(tokens)
     }
 
-    /// Notices whether the program was stopped while this thread was awake: then it has worked less than time has
-    /// passed. To be called before clocks are read. Reading the work is expensive, so it is done once in a while.
+    /// Detects whether the program was stopped while this thread was awake: then the thread has used less processor
+    /// time than has passed. Called before clocks are read. Reading the processor time is expensive, so it is done only
+    /// now and then.
     fn look_at_itself(&mut self, now: Instant) {
         let (since, worked) = self.looked;
         let passed = now.saturating_duration_since(since);
@@ -285,9 +290,8 @@ impl Monitor {
         self.slept = Duration::ZERO;
     }
 
-    /// The program was stopped, by Ctrl-Z or a debugger, or the machine gave it no time. Whatever is to end by some
-    /// time may take this much longer. Workers were not necessarily stopped too: what has ended meanwhile is found
-    /// ended.
+    /// Postpones all deadlines after the program was stopped by Ctrl-Z or a debugger, or got no time on the machine.
+    /// Workers were not necessarily stopped too: jobs that have ended meanwhile are found ended.
     fn postpone(&mut self, by: Duration) {
         let ends = self.starting.values_mut().chain(&mut self.stopping);
         ends.for_each(|at| *at = clock::postponed(*at, by));
@@ -295,7 +299,7 @@ impl Monitor {
         self.shared.lock().postpone(by);
     }
 
-    /// When there is something to do without being rung.
+    /// The time after which the monitor has something to do without being rung.
     fn next_time(&self) -> Option<Duration> {
         let mut state = self.shared.lock();
         let now = Instant::now();
@@ -355,8 +359,7 @@ impl Monitor {
         self.reap(index);
     }
 
-    /// Does everything that may have become possible. Returns whether something changed that may make more possible at
-    /// once.
+    /// Does everything that is possible now. Returns true if a change may make more possible at once.
     pub(in crate::supervisor) fn serve(&mut self) -> bool {
         let mut progress = self.take_refusals();
         self.outputs.tick(&self.shared);
@@ -369,7 +372,7 @@ impl Monitor {
         let (short, unsent);
         let wants = {
             let mut state = self.shared.lock();
-            // A thread that submits needs a core of its own: then sleeping workers stay asleep.
+            // A thread that submits needs a core of its own: then sleeping workers are not woken.
             let submitted = state.records.submitted();
             state
                 .scheduler
@@ -378,7 +381,7 @@ impl Monitor {
             state.drain_busy();
             state.run_timers();
             state.refill();
-            // The monitor is awake.
+            // Clears calls: the monitor is awake.
             state.monitor.take_call();
             let tick = now.saturating_duration_since(self.ticked) >= TICK;
             if tick {
@@ -393,7 +396,7 @@ impl Monitor {
                 let ready = lane.is_ready() || retiring();
                 lane.producer
                     .alloc_request()
-                    // A lane without a job needs no memory, and would take all there is.
+                    // Only for a lane with jobs: a lane without a job needs no memory, and could request all there is.
                     .filter(|_| ready && lane.live() > 0)
                     .map(|want| (index, lane.generation(), want))
             });
@@ -431,12 +434,12 @@ impl Monitor {
     }
 }
 
-/// How long a thread did nothing although it was awake.
+/// How long a thread was awake without running.
 pub(in crate::supervisor) fn idle(passed: Duration, slept: Duration, worked: Duration) -> Duration {
     passed.saturating_sub(slept).saturating_sub(worked)
 }
 
-/// The process of this worker, while there is one.
+/// The process of this worker, if it has one.
 fn process_of(workers: &[Worker], index: usize) -> Option<&Arc<Process>> {
     workers.get(index)?.process()
 }

@@ -1,4 +1,4 @@
-//! Starting workers: processes that are missing are spawned, watched, and given a limit to become ready.
+//! Starts workers: spawns missing processes, watches them, and kills those that are not ready in time.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::sys::short_slice::ShortSlice;
 use crate::trace::escape;
 
 impl Monitor {
-    /// Starts the workers that are missing.
+    /// Starts the missing workers.
     pub(super) fn start_absent(&mut self) {
         let now = Instant::now();
         let absent = self.shared.lock().to_start(now);
@@ -21,7 +21,7 @@ impl Monitor {
             return;
         }
         let _slice = ShortSlice::begin();
-        // All processes first: their programs are loaded while the handshakes are prepared.
+        // Spawns all processes first: they load their programs while the handshakes are prepared.
         let started: Vec<_> = absent
             .iter()
             .filter_map(|&index| {
@@ -50,9 +50,9 @@ impl Monitor {
                 Err(error) => self.cannot_start(index, StartError::System(error)),
             }
         }
-        // After the spawns, which need not wait for it: no worker has requested memory yet.
+        // After the spawns, which need not wait for this: no worker has requested memory yet.
         self.kills.started(&absent);
-        // A limit beyond the range of the clock is none.
+        // A limit beyond the range of the clock counts as no limit.
         if let Some(at) = now.checked_add(self.shared.settings.start_timeout) {
             self.starting
                 .extend(absent.into_iter().map(|index| (index, at)));
@@ -76,10 +76,10 @@ impl Monitor {
                 exit_causes::not_ready(self.shared.settings.program.entry, phase, limit)
             );
             self.refusals.entry(index).or_insert(why);
-            // A handshake that ends at this moment is too late: its report is of an earlier generation.
+            // If the handshake ends at this moment, it is too late: its report belongs to an earlier generation.
             state.next_generation(index);
             state.workers[index].kill();
-            // Until its exit is confirmed.
+            // The time limit for its exit to be confirmed.
             *at = now + Duration::from_secs(1);
         }
     }
@@ -104,26 +104,26 @@ impl Monitor {
         self.shared.cannot_start(index, &why);
     }
 
-    /// Ends a process that cannot be watched, before its worker gets another one.
+    /// Kills a process that cannot be watched, before its worker gets another one.
     fn discard(&self, index: usize) {
         let process = self.shared.lock().workers[index].take_process();
         if let Some(process) = process {
             process.handshake.release();
-            // Both fail only if it has ended already.
+            // Both fail only if the process has ended already.
             let _ = process.pidfd.kill_group(Signal::SIGKILL);
             let _ = process.pidfd.wait_exit();
         }
     }
 
-    /// Takes the handshakes that have failed: kills the workers, and keeps their reasons for the recovery. Returns
-    /// whether there were any.
+    /// Handles failed handshakes: kills the workers, and stores the reasons for the recovery. Returns true if there
+    /// were any.
     pub(super) fn take_refusals(&mut self) -> bool {
         let refusals = self.shared.take_refusals();
         let any = !refusals.is_empty();
         for refusal in refusals {
             let state = self.shared.lock();
             let worker = &state.workers[refusal.worker];
-            // A report about an earlier process changes nothing.
+            // A report about an earlier process is ignored.
             if worker.generation() != refusal.generation || worker.status() != Status::Starting {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! The template that workers are copied from: when it is started, and what its end means.
+//! The template that workers are forked from: starts it, and handles its end.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use crate::supervisor::template::GivenUp;
 use crate::trace::escape;
 
 impl Monitor {
-    /// Whether workers can be started now. Starts the template if there is to be one.
+    /// Returns true if workers can be started now. Starts the template if the engine has one and it is not running.
     pub(super) fn may_start(&mut self, now: Instant) -> bool {
         if self.template.is_absent() {
             let until = now.checked_add(self.shared.settings.start_timeout);
@@ -21,12 +21,12 @@ impl Monitor {
         !self.template.is_awaited()
     }
 
-    /// Polls the template.
+    /// Polls the descriptors of the template.
     fn watch_template(&mut self) {
         let Some(descriptors) = self.template.descriptors() else {
             return;
         };
-        // Without it, the limit of the start ends its loading.
+        // If polling fails, the time limit of the start ends the loading.
         for fd in descriptors {
             let _ = self.poller.add(fd, TEMPLATE);
         }
@@ -38,17 +38,17 @@ impl Monitor {
         }
     }
 
-    /// The template has said something, or has ended.
+    /// Handles a message of the template, or its end.
     pub(super) fn hear_template(&mut self) {
         self.forget_template();
         let given_up = self.template.hear();
         self.watch_template();
         self.report_given_up(given_up);
-        // Another one loads until a worker is missing.
+        // Another template loads in the meantime, until a worker is missing.
         self.may_start(Instant::now());
     }
 
-    /// Gives up a template that takes too long.
+    /// Ends the use of a template that takes too long.
     pub(super) fn look_at_template(&mut self) {
         if self.template.until().is_none() {
             return;
@@ -58,13 +58,13 @@ impl Monitor {
         self.report_given_up(given_up);
     }
 
-    /// Ends a template that has not answered a request.
+    /// Ends a template that has not answered a request in time.
     pub(super) fn end_silent_template(&mut self) {
         let given_up = self.template.end_silent();
         self.report_given_up(given_up);
     }
 
-    /// Says why there will be no template, if so.
+    /// Reports why there will be no template.
     fn report_given_up(&self, why: GivenUp) {
         let Some(why) = why else {
             return;

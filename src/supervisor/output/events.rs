@@ -2,7 +2,8 @@
 
 use super::log_line::LogLine;
 
-/// The level up to which workers send events: that of this program's subscriber, `INFO` without one.
+/// The most verbose level of events that workers send: the level of this program's subscriber, or `INFO` without a
+/// subscriber.
 #[cfg(feature = "tracing")]
 pub(in crate::supervisor) fn wanted() -> u8 {
     use tracing::level_filters::LevelFilter;
@@ -20,7 +21,7 @@ pub(in crate::supervisor) fn wanted() -> u8 {
     0
 }
 
-/// Emits an event of a worker as one of this program. Returns false if there is no subscriber for it.
+/// Emits an event of a worker as an event of this program. Returns false if no subscriber takes it.
 #[cfg(feature = "tracing")]
 pub(in crate::supervisor) fn emit(line: &LogLine) -> bool {
     use super::log_line::{LogLevel, LogSource};

@@ -1,9 +1,9 @@
-//! Requests of any thread that the monitor reads what workers have printed so far.
+//! Requests, from any thread, that the monitor reads all that workers have printed so far.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Requests to read the pipes, and how many of them are done.
+/// Counts requests to read the pipes, and how many of them were fulfilled.
 #[derive(Debug, Default)]
 pub(in crate::supervisor) struct FlushRequests {
     counts: Mutex<Counts>,
@@ -12,21 +12,21 @@ pub(in crate::supervisor) struct FlushRequests {
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// Requests made.
+    /// Number of requests.
     made: u64,
-    /// Requests that were made before the pipes were last read.
+    /// Number of requests that were made before the pipes were last read.
     done: u64,
-    /// The monitor has ended: there is nothing more to read.
+    /// Whether the monitor has ended: then there is nothing more to read.
     has_ended: bool,
 }
 
 impl FlushRequests {
     fn lock(&self) -> MutexGuard<'_, Counts> {
-        // Each change is one step.
+        // A panic cannot leave the counts half changed.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a request, which `ring` reports to the monitor, and waits until it is done, but at most for `limit`.
+    /// Makes a request, which `ring` reports to the monitor, and waits until it is fulfilled, for at most `limit`.
     pub(in crate::supervisor) fn wait(&self, ring: impl FnOnce(), limit: Duration) {
         let mut counts = self.lock();
         if counts.has_ended {
@@ -34,27 +34,27 @@ impl FlushRequests {
         }
         counts.made += 1;
         let own = counts.made;
-        // Under the lock: the monitor, which it wakes, finds the request.
+        // Under the lock, so that the monitor finds the request when it wakes.
         ring();
         let is_open = |counts: &mut Counts| counts.done < own && !counts.has_ended;
         let waited = self.changed.wait_timeout_while(counts, limit, is_open);
         drop(waited);
     }
 
-    /// The number of requests made, if some are open. After the pipes were read it goes to
+    /// Returns the number of requests, if some are not fulfilled. The caller reads the pipes, then passes the number to
     /// [`done`](FlushRequests::done).
     pub(in crate::supervisor) fn open(&self) -> Option<u64> {
         let counts = self.lock();
         (counts.made > counts.done).then_some(counts.made)
     }
 
-    /// The pipes were read after this number of requests was made.
+    /// Records that the pipes were read after this number of requests was made.
     pub(in crate::supervisor) fn done(&self, made: u64) {
         self.lock().done = made;
         self.changed.notify_all();
     }
 
-    /// The monitor ends: no request is open from now on.
+    /// Fulfils all requests from now on: the monitor ends.
     pub(in crate::supervisor) fn end(&self) {
         self.lock().has_ended = true;
         self.changed.notify_all();

@@ -4,20 +4,20 @@ use crate::supervisor::error::{JobErrorKind, LostJobs, WorkerExit};
 use crate::sys::crash::NotedCrash;
 use crate::trace::escape;
 
-/// Limits on the lines that an error carries in addition to a traceback: number and bytes.
+/// Limits on the lines that an error contains in addition to a traceback: number and bytes.
 const LINES: usize = 16;
 const BYTES: usize = 2048;
 /// Limit on the bytes of one line.
 const LONGEST: usize = 512;
 
-/// In place of a job number: a line that belongs to one of several jobs.
+/// Stands for a job number: the line belongs to one of several jobs.
 pub(in crate::supervisor) const UNKNOWN_JOB: u64 = u64::MAX;
 
 #[derive(Debug)]
 struct Line {
     job: u64,
     text: String,
-    /// Part of a traceback, which is short already.
+    /// Whether the line is part of a traceback, whose length is limited already.
     is_traceback: bool,
 }
 
@@ -25,16 +25,16 @@ struct Line {
 #[derive(Debug, Default)]
 pub(in crate::supervisor) struct LastWords {
     lines: Vec<Line>,
-    /// Bytes of the first failed allocation that the output reports, in the job that the worker died in. Kept apart,
-    /// because a backtrace that follows may exceed what is retained.
+    /// The size of the first failed allocation that the output reports for the job that the worker died in, in bytes.
+    /// Stored separately, because a long backtrace may displace the line.
     pub(in crate::supervisor) failed_allocation: Option<u64>,
-    /// Whether OpenBLAS reported that it ends the process, because it got no memory.
+    /// Whether OpenBLAS printed that it got no memory, which ends the process.
     pub(in crate::supervisor) blas_gave_up: bool,
-    /// What the process recorded of its crash.
+    /// The crash that the process recorded.
     pub(in crate::supervisor) crash: Option<NotedCrash>,
     /// The jobs that ran when the worker died.
     ran: Vec<u64>,
-    /// Whether it is known which of them ended the worker.
+    /// Whether it is known which of these jobs ended the worker.
     is_culprit_known: bool,
 }
 
@@ -44,7 +44,7 @@ impl LastWords {
         self.add(job, line, false);
     }
 
-    /// Adds a line of a traceback, escaped. It is retained whatever follows.
+    /// Adds a line of a traceback, escaped. Later lines do not displace it.
     pub(in crate::supervisor) fn push_traceback(&mut self, job: u64, line: &[u8]) {
         self.add(job, line, true);
     }
@@ -63,7 +63,7 @@ impl LastWords {
         self.is_culprit_known = known;
     }
 
-    /// The other jobs that ran, if `job` is the culprit or may be.
+    /// The other jobs that ran, if `job` ended the worker or may have ended it.
     pub(in crate::supervisor) fn lost_jobs(&self, job: u64, why: &JobErrorKind) -> LostJobs {
         if matches!(why, JobErrorKind::Lost(WorkerExit::OtherJob { .. }))
             || !self.ran.contains(&job)
@@ -81,7 +81,7 @@ impl LastWords {
         }
     }
 
-    /// The last lines of a job, with those that may be its own.
+    /// The last lines of a job, including lines that may be of other jobs.
     pub(in crate::supervisor) fn of(&self, job: u64) -> Vec<String> {
         self.last(|of| of == job || of == UNKNOWN_JOB)
     }

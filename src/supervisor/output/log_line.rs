@@ -11,20 +11,20 @@ pub struct LogLine {
     pub label: Arc<str>,
     /// The worker, counted from 0.
     pub worker: u32,
-    /// The number of the job that printed the line, as the worker reports it; `None` for lines between jobs.
+    /// The number of the job that printed the line, as the worker reports it. `None` for lines printed between jobs.
     pub job: Option<u64>,
-    /// Where the line comes from.
+    /// The stream or the kind of the line.
     pub source: LogSource,
     /// The level of an event or notice; `None` for printed lines.
     pub level: Option<LogLevel>,
     /// The target of an event: its module, unless the event sets another.
     pub target: Option<String>,
-    /// The line without its end. Control characters and bytes that are not UTF-8 are escaped (`\u{1b}`, `\xff`). A
+    /// The line without its line end. Control characters and bytes that are not UTF-8 are escaped (`\u{1b}`, `\xff`). A
     /// line longer than 4096 bytes is truncated, with a mark.
     pub text: String,
 }
 
-/// Where a [`LogLine`] comes from.
+/// The source of a [`LogLine`].
 ///
 /// ```
 /// use arenite::engine::LogSource;
@@ -41,7 +41,7 @@ pub enum LogSource {
     Stderr,
     /// An event of the `tracing` crate (feature `tracing`).
     Event,
-    /// A notice of the engine about missing lines.
+    /// A notice of the engine that lines are missing.
     Notice,
 }
 
@@ -57,7 +57,7 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    /// The level of a number, from 1 for errors to 5 for traces.
+    /// The level with this number, from 1 for errors to 5 for traces.
     pub(in crate::supervisor) fn of(number: u8) -> Option<Self> {
         let all = [
             Self::Error,
@@ -94,14 +94,14 @@ impl fmt::Display for LogLevel {
 }
 
 impl LogLine {
-    /// Memory that the line takes while it waits, in bytes.
+    /// The memory that the line takes in the queue, in bytes.
     pub(in crate::supervisor) fn size(&self) -> usize {
         let target = self.target.as_ref().map_or(0, String::len);
         size_of::<Self>() + self.text.len() + target
     }
 }
 
-/// `label:0 job 7: text`: the format on stderr.
+/// Displays the line in the format of stderr: `label:0 job 7: text`.
 impl fmt::Display for LogLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.label, self.worker)?;

@@ -1,4 +1,4 @@
-//! Queues lines of workers and hands them to the sink.
+//! Queues lines of workers and passes them to the sink.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::worker::panics::drop_payload;
 /// The receiver of the lines.
 #[derive(Clone)]
 pub(crate) enum Sink {
-    /// One line each on stderr.
+    /// Writes each line to stderr.
     Stderr,
     Call(Arc<dyn Fn(&LogLine) + Send + Sync>),
 }
@@ -33,13 +33,13 @@ impl fmt::Debug for Sink {
 
 impl Sink {
     fn take(&self, line: &LogLine) {
-        // Subscribers are foreign code, like the call below.
+        // Subscribers are foreign code, like the sink below.
         let has_subscriber = catch_panic(|| events::emit(line));
         match self {
-            // The subscriber has it.
+            // The subscriber has taken the line.
             Self::Stderr if has_subscriber == Some(true) => {}
             Self::Stderr => {
-                // One write. A closed stderr is no reason to stop.
+                // One write call per line. A closed stderr is ignored.
                 let _ = std::io::stderr()
                     .lock()
                     .write_all(format!("{line}\n").as_bytes());
@@ -49,7 +49,7 @@ impl Sink {
     }
 }
 
-/// Calls foreign code. The panic hook has printed the message of a panic.
+/// Calls foreign code. If it panics, the panic hook has printed the message.
 fn catch_panic<T>(call: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(call))
         .map_err(drop_payload)
@@ -59,11 +59,11 @@ fn catch_panic<T>(call: impl FnOnce() -> T) -> Option<T> {
 /// Limits on the lines that wait for the sink: number and bytes.
 const LINES: usize = 10_000;
 const BYTES: usize = 1 << 20;
-/// How long a thread that needs all lines handed over waits for one call of the sink.
+/// How long a thread that flushes the queue waits for one call of the sink.
 const SINK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A bounded queue of lines, and the thread that hands them to the sink. The first line starts the thread, so an engine
-/// whose workers print nothing has none.
+/// A bounded queue of lines, and the thread that passes them to the sink. The first line starts the thread, so an
+/// engine whose workers print nothing has no such thread.
 #[derive(Debug)]
 pub(crate) struct Logger {
     shared: Arc<SharedQueue>,
@@ -74,7 +74,7 @@ struct SharedQueue {
     queue: Mutex<Queue>,
     changed: Condvar,
     sink: Sink,
-    /// Calls of the sink that have returned.
+    /// Number of calls of the sink that have returned.
     calls_returned: AtomicU64,
 }
 
@@ -82,11 +82,12 @@ struct SharedQueue {
 struct Queue {
     lines: VecDeque<LogLine>,
     bytes: usize,
-    /// Number of lines that did not fit, and the last of them.
+    /// Number of lines that did not fit, and the last of these lines.
     dropped: u64,
     example: Option<LogLine>,
     thread: Option<ThreadId>,
-    /// Number of times that the thread took the waiting lines, and that the sink has returned from the last of them.
+    /// The number of times that the thread took the waiting lines, and the number of times that the sink has returned
+    /// from the last line of such a batch.
     taken: u64,
     handed: u64,
     closing: bool,
@@ -152,7 +153,7 @@ impl Logger {
         if queue.thread.is_none() {
             let shared = Arc::clone(&self.shared);
             let builder = thread::Builder::new().name("arenite-log".into());
-            // Without a thread the lines wait for the next try, and are dropped beyond the limit.
+            // Without a thread, the lines wait for the next attempt. Lines beyond the limit are dropped.
             if let Ok(handle) = start_thread(builder, move || shared.run()) {
                 queue.thread = Some(handle.thread().id());
             }
@@ -161,7 +162,7 @@ impl Logger {
         self.shared.changed.notify_all();
     }
 
-    /// Ends the queue, and waits for the sink as [`flush`](Logger::flush) does.
+    /// Closes the queue, and waits for the sink as [`flush`](Logger::flush) does.
     pub(crate) fn close(&self) {
         let mut queue = self.shared.lock();
         queue.closing = true;
@@ -169,8 +170,9 @@ impl Logger {
         self.wait_until(queue, |queue| queue.ended);
     }
 
-    /// Returns when the sink has taken the lines that wait now, however long all of them take. Does not wait for a
-    /// single call that takes too long, nor on the sink's own thread: the lines are left to that.
+    /// Returns when the sink has taken the lines that wait now, however long all calls take together. Does not wait for
+    /// a single call that takes too long, and does not wait on the sink's own thread: that thread takes the lines
+    /// afterwards.
     pub(crate) fn flush(&self) {
         let queue = self.shared.lock();
         let last = queue.taken + u64::from(!queue.lines.is_empty());
@@ -181,7 +183,7 @@ impl Logger {
         if queue.thread.is_none_or(|own| own == thread::current().id()) {
             return;
         }
-        // Relaxed: only a change matters.
+        // Relaxed: only a change of the value matters.
         let taken = || self.shared.calls_returned.load(Ordering::Relaxed);
         loop {
             let before = taken();
@@ -199,7 +201,7 @@ impl Logger {
 
 impl SharedQueue {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // No operation on the queue panics halfway.
+        // No operation on the queue leaves it half changed by a panic.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -307,7 +309,7 @@ mod tests {
         (logger, entered, release)
     }
 
-    /// The sink is released only after `close` has given up.
+    /// The sink is released only after `close` has returned.
     #[test]
     fn close_gives_up_on_a_blocked_sink() {
         let (logger, entered, release) = blocked_sink();

@@ -1,17 +1,17 @@
-//! Limits the rate of lines that a worker may print.
+//! Limits the rate at which a worker may print.
 
 use std::time::{Duration, Instant};
 
 /// Bytes per second that a worker may print.
 pub(super) const RATE: u64 = 1 << 20;
-/// Bytes that it may print at once after a pause.
+/// Bytes that a worker may print at once after a pause.
 const BURST: u64 = 1 << 20;
-/// Bytes that each line costs beside its own.
+/// Bytes that each line is charged in addition to its length.
 const LINE: u64 = 64;
-/// How often dropped lines are reported.
+/// The interval at which dropped lines are reported.
 const REPORT: Duration = Duration::from_secs(1);
 
-/// The allowance of a worker, and what exceeded it.
+/// The allowance of a worker, and the number of dropped lines.
 #[derive(Debug)]
 pub(super) struct RateCap {
     left: u64,
@@ -33,8 +33,9 @@ impl RateCap {
         }
     }
 
-    /// Whether a line of `bytes` may pass, of which `cut` more bytes were truncated. A line that may not is counted
-    /// with all its bytes. Of one that may, only the bytes passed on are charged, so that one long line is no flood.
+    /// Returns true if a line of `bytes` may pass, which was `cut` bytes longer before it was truncated. A dropped line
+    /// counts with all its bytes. A line that passes is charged only the bytes that are passed on, so that one long
+    /// line does not use up the allowance.
     pub(super) fn passes(&mut self, bytes: u64, cut: u64, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.filled);
         let more = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
@@ -48,14 +49,14 @@ impl RateCap {
             self.left -= cost;
             return true;
         }
-        // Once lines are missing, none passes before the report.
+        // After a dropped line, all lines are dropped until the report.
         self.lines += 1;
         self.bytes = self.bytes.saturating_add(bytes).saturating_add(cut);
         self.since.get_or_insert(now);
         false
     }
 
-    /// When dropped lines are to be reported.
+    /// When dropped lines have to be reported.
     pub(super) fn due(&self) -> Option<Instant> {
         self.since.map(|since| since + REPORT)
     }
@@ -90,7 +91,7 @@ mod tests {
             .count() as u64;
         assert_eq!(passed, BURST / 1064);
         assert_eq!(rate_cap.report(at(999), false), None);
-        // No line passes between the missing ones and their report.
+        // All lines between a dropped line and the report are dropped.
         assert!(!rate_cap.passes(0, 0, at(999)));
         let report = rate_cap.report(at(1000), false).expect("it is time");
         let lines = 100_001 - passed;
@@ -104,7 +105,7 @@ mod tests {
             (None, None)
         );
         assert!(rate_cap.passes(1000, 0, at(1000)));
-        // A second's worth, however often it is asked.
+        // As many lines as one second allows, however often the method is called.
         let passed = (1000..2000)
             .flat_map(|ms| [ms; 10])
             .filter(|&ms| rate_cap.passes(1000, 0, at(ms)));

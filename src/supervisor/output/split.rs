@@ -4,7 +4,7 @@ use std::io::BufRead;
 
 use crate::worker::frame::{self, BOUNDARY, HEAD, MAGIC};
 
-/// Bytes of a line that are retained; the rest is counted.
+/// The maximum number of bytes of a line; further bytes are only counted.
 pub(super) const LONGEST: usize = 4096;
 
 /// A piece of a stream.
@@ -16,7 +16,7 @@ pub(super) enum Piece<'a> {
     Frame { kind: u8, content: &'a [u8] },
 }
 
-/// Keeps an unfinished line and an unfinished frame, at most one of each.
+/// Splits a stream. Stores an unfinished line and an unfinished frame, at most one of each.
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
     line: Vec<u8>,
@@ -25,10 +25,10 @@ pub(super) struct Splitter {
 }
 
 impl Splitter {
-    /// Splits `bytes`, which follow those of the last call.
+    /// Splits `bytes`, which follow the bytes of the last call.
     pub(super) fn feed(&mut self, mut bytes: &[u8], mut take: impl FnMut(Piece<'_>)) {
-        // Length of what follows the current line. Its end is searched once, however many of its bytes could begin a
-        // frame.
+        // The length of the bytes after the current line. Its end is searched only once, however many of its bytes
+        // could begin a frame.
         let mut behind = bytes.len();
         while !bytes.is_empty() {
             if !self.frame.is_empty() {
@@ -68,12 +68,12 @@ impl Splitter {
         }
     }
 
-    /// Takes bytes of a possible frame. Returns the bytes after them.
+    /// Consumes bytes of a possible frame. Returns the remaining bytes.
     fn feed_frame<'a>(&mut self, bytes: &'a [u8], take: &mut impl FnMut(Piece<'_>)) -> &'a [u8] {
         let have = self.frame.len();
         if have < MAGIC.len() {
             if bytes[0] != MAGIC[have] {
-                // It was text. The byte that does not fit may begin a frame, or end the line.
+                // The bytes were text. The byte that does not fit may begin a frame, or end the line.
                 let text = std::mem::take(&mut self.frame);
                 self.append(&text);
                 return bytes;
@@ -99,7 +99,7 @@ impl Splitter {
             let frame = std::mem::take(&mut self.frame);
             let kind = frame[MAGIC.len()];
             if kind == BOUNDARY {
-                // A line ends with its job.
+                // A frame marks the end of a job, which also ends its line.
                 self.end(&mut *take);
             }
             take(Piece::Frame {
@@ -124,7 +124,7 @@ impl Splitter {
         }
     }
 
-    /// Ends the stream. An unfinished frame is lost.
+    /// Ends the stream. An unfinished frame is dropped.
     pub(super) fn finish(&mut self, take: impl FnMut(Piece<'_>)) {
         if self.frame.len() == 1 {
             self.append(&MAGIC[..1]);
@@ -141,7 +141,7 @@ impl Splitter {
 }
 
 fn line(bytes: &[u8], cut: u64) -> Piece<'_> {
-    // Line ends of programs written for Windows.
+    // Programs written for Windows end lines with `\r\n`.
     let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
     Piece::Line { bytes, cut }
 }
@@ -239,7 +239,7 @@ mod tests {
             };
             cpu_ns(feed).min(cpu_ns(feed))
         };
-        // A search of all that follows, for each of them, would cost a hundred times as much.
+        // Searching the line's end for each possible frame would cost a hundred times as much.
         let (apart, together) = (cost(64), cost(bytes.len()));
         assert!(together < 10 * apart, "{together} ns instead of {apart}");
     }
@@ -269,7 +269,7 @@ mod tests {
             prop_assert_eq!(split(&chunks), split(&[&bytes]));
         }
 
-        /// Text without frame marks comes out unchanged.
+        /// Text without frame marks is not changed.
         #[test]
         fn text_is_kept(text in "[a-z\n]{0,300}") {
             let expected: Vec<&str> = text.lines().collect();

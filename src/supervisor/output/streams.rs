@@ -1,4 +1,4 @@
-//! The output streams of all workers, as the monitor reads them.
+//! The output streams of all workers, for the monitor.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -12,14 +12,14 @@ use crate::supervisor::lanes::lanes_of;
 use crate::supervisor::shared::Supervisor;
 use crate::sys::event::Poller;
 
-/// Bits of a poll token that say which stream is readable; the rest is the worker's number.
+/// Bits of a poll token that identify the stream. The other bits are the worker's number.
 pub(in crate::supervisor) const STDOUT: u64 = 1 << 33;
 pub(in crate::supervisor) const STDERR: u64 = 1 << 34;
 
 const STREAMS: [(StreamKind, u64); 2] =
     [(StreamKind::Stdout, STDOUT), (StreamKind::Stderr, STDERR)];
 
-/// When a stream is read again whose waiting lines have no known job yet.
+/// When a stream is read again if the job of waiting lines is not known yet.
 const SOON: Duration = Duration::from_millis(1);
 
 /// The output streams of all workers.
@@ -27,7 +27,7 @@ const SOON: Duration = Duration::from_millis(1);
 pub(in crate::supervisor) struct OutputStreams {
     of: HashMap<usize, WorkerOutput>,
     buffer: Vec<u8>,
-    /// Lines wait in some stream until their job is known.
+    /// Whether lines of a stream wait until their job is known.
     soon: bool,
 }
 
@@ -54,7 +54,7 @@ impl OutputStreams {
         Ok(())
     }
 
-    /// Reads the streams of a poll token.
+    /// Reads the streams that a poll token names.
     pub(in crate::supervisor) fn read_ready(
         &mut self,
         shared: &Supervisor,
@@ -83,7 +83,7 @@ impl OutputStreams {
         shared.log.push(lines);
     }
 
-    /// Does what is due although no stream is readable.
+    /// Reads streams again and reports dropped lines, where that is due.
     pub(in crate::supervisor) fn tick(&mut self, shared: &Supervisor) {
         if std::mem::take(&mut self.soon) {
             self.look_at_all(shared);
@@ -99,14 +99,14 @@ impl OutputStreams {
         shared.log.push(lines);
     }
 
-    /// Queues for the sink what is in the pipes of all workers now.
+    /// Reads all that is in the pipes of all workers now, and queues it for the sink.
     pub(in crate::supervisor) fn flush(&mut self, shared: &Supervisor) {
-        // A look reads at least as much as a pipe holds.
+        // Each pass reads at least as much as a pipe can contain.
         self.look_at_all(shared);
         if !self.soon {
             return;
         }
-        // More was printed meanwhile, and lines that were there before wait behind it.
+        // More was printed in the meantime, and earlier lines wait together with it.
         let mut lines = Vec::new();
         for output in self.of.values_mut() {
             output.attribute_waiting(&mut lines);
@@ -122,7 +122,7 @@ impl OutputStreams {
         }
     }
 
-    /// When [`tick`](OutputStreams::tick) has something to do.
+    /// When [`tick`](OutputStreams::tick) is due.
     pub(in crate::supervisor) fn due(&self) -> Option<Instant> {
         let soon = self.soon.then(|| Instant::now() + SOON);
         self.of
@@ -132,7 +132,7 @@ impl OutputStreams {
             .min()
     }
 
-    /// Reads what is left after the exit of a worker is confirmed.
+    /// Reads the rest of a worker's output after its exit is confirmed.
     pub(in crate::supervisor) fn finish(
         &mut self,
         shared: &Supervisor,
@@ -159,7 +159,7 @@ impl OutputStreams {
     }
 }
 
-/// The phase of a worker. For several lanes only "none has a job" is one phase.
+/// The phase of a worker. Of a worker with several lanes, only "no lane has a job" is known.
 fn phase_of(shared: &Supervisor, worker: usize) -> Phase {
     if shared.settings.lanes == 1 {
         return shared.cells[worker].phase();

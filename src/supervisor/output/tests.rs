@@ -1,4 +1,4 @@
-//! The output of one worker, which the test plays: the pipes are real.
+//! The output of one worker, which the test simulates. The pipes are real.
 
 use std::cell::Cell;
 
@@ -8,7 +8,7 @@ use crate::sys::pipe::{OutputPipe, write_all};
 use crate::worker::frame::{BOUNDARY, MAGIC, frame};
 use proptest::prelude::*;
 
-/// A worker that writes what the test says, and the supervisor's view of it.
+/// A simulated worker, and the supervisor's view of its output.
 struct Bench {
     output: WorkerOutput,
     pipes: [OwnedFd; 2],
@@ -42,8 +42,8 @@ impl Bench {
         self.look_while(which, |_, _| phase.get())
     }
 
-    /// Reads once. `lane` returns the phase each time that it is asked, with the number of the call from 0, and may
-    /// write meanwhile.
+    /// Reads once. `lane` returns the phase whenever it is called, with the number of the call from 0, and may write to
+    /// the pipes.
     fn look_while(
         &mut self,
         which: StreamKind,
@@ -55,7 +55,7 @@ impl Bench {
         self.output.read(which, phase, || 100, buffer, lines)
     }
 
-    /// The lines since the last call.
+    /// The lines that were attributed since the last call.
     fn attributed(&mut self) -> Vec<(Option<u64>, String)> {
         let lines = self.lines.drain(..);
         lines.map(|line| (line.job, line.text)).collect()
@@ -86,7 +86,7 @@ fn jobs_and_texts(lines: &[(Option<u64>, &str)]) -> Vec<(Option<u64>, String)> {
 #[test]
 fn lines_belong_to_the_job_whose_boundary_follows() {
     let mut bench = Bench::new();
-    // All of it is read at once, long after the jobs.
+    // All is read at once, long after the jobs have ended.
     bench.write(StreamKind::Stdout, b"one\ntwo\n");
     bench.boundary(7);
     bench.write(StreamKind::Stdout, b"three\nhal");
@@ -163,7 +163,7 @@ fn a_job_submitted_while_reading_counts() {
         bench.boundary(job);
     }
     let phase = || {
-        // After the read has begun.
+        // Submitted after the read has begun.
         submitted.set(2);
         Phase::Idle
     };
@@ -233,7 +233,7 @@ fn a_traceback_of_python_is_among_the_last_words_from_its_beginning() {
     const SEGFAULT: &str = include_str!("tracebacks/segfault.txt");
     let mut bench = Bench::new();
     bench.phase.set(Phase::Running(3));
-    // What an earlier job printed is forgotten, a traceback included.
+    // Lines that an earlier job printed are dropped, including a traceback.
     bench.write(StreamKind::Stderr, SEGFAULT.as_bytes());
     bench.write(StreamKind::Stdout, b"old\n");
     bench.boundary(2);
@@ -247,7 +247,7 @@ fn a_traceback_of_python_is_among_the_last_words_from_its_beginning() {
     bench.write(StreamKind::Stderr, b"after\n");
     let _: ReadResult = bench.look(StreamKind::Stdout);
     let (lines, words) = bench.finish();
-    // All of it is logged.
+    // All lines are logged.
     assert_eq!(
         lines
             .iter()
@@ -303,7 +303,7 @@ fn a_flood_is_dropped_counted_and_bounded() {
     for _ in 0..400 {
         bench.write(StreamKind::Stdout, flood.as_bytes());
         bytes += flood.len();
-        // There is always more: lines are attributed only because of the bound.
+        // There is always more to read: lines are attributed only because of the limit.
         let _: ReadResult = bench.look_while(StreamKind::Stdout, |pipes, _| {
             write_all(pipes[0].as_fd(), b"x\n").unwrap();
             Phase::Running(5)
@@ -313,7 +313,7 @@ fn a_flood_is_dropped_counted_and_bounded() {
         bench.lines.clear();
     }
     assert!(most <= WAITING + 2 * split::LONGEST, "{most} bytes wait");
-    // A mebibyte per second, and one more at the beginning; a line costs 64 bytes beside its own.
+    // A mebibyte per second, and another at the beginning; a line costs 64 bytes in addition to its length.
     let allowed = (1 << 20) + (began.elapsed().as_secs_f64() * f64::from(1 << 20)) as usize;
     let passed = lines * (16 + 64);
     assert!(passed < allowed + allowed / 8, "{lines} lines passed");
@@ -324,7 +324,7 @@ fn a_flood_is_dropped_counted_and_bounded() {
         notice.contains("lines (") && notice.contains("dropped"),
         "{notice}"
     );
-    // The last lines of a job that dies are known all the same.
+    // The last lines of a job that dies are retained nevertheless.
     assert_eq!(words.of(5).len(), TAIL);
 }
 
@@ -332,7 +332,7 @@ fn a_flood_is_dropped_counted_and_bounded() {
 fn targets_of_waiting_events_are_bounded() {
     let mut bench = Bench::new();
     bench.phase.set(Phase::Running(5));
-    // Each byte takes four when escaped.
+    // Each byte takes four bytes when escaped.
     let mut content = 5u64.to_le_bytes().to_vec();
     content.extend([3, 255]);
     content.extend([0xff; 255]);
@@ -342,7 +342,7 @@ fn targets_of_waiting_events_are_bounded() {
     let mut most = 0;
     for _ in 0..10 {
         bench.write(StreamKind::Stderr, &batch);
-        // There is always more: lines are attributed only because of the bound.
+        // There is always more to read: lines are attributed only because of the limit.
         let _: ReadResult = bench.look_while(StreamKind::Stderr, |pipes, _| {
             write_all(pipes[1].as_fd(), b"x\n").unwrap();
             Phase::Running(5)

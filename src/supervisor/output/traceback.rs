@@ -1,5 +1,5 @@
-//! The traceback that Python's faulthandler writes when its process dies: innermost frame first, so that the beginning
-//! says what happened. It may be followed by up to a hundred outer frames, and by those of other threads before it:
+//! Python's faulthandler writes a traceback when its process dies. Its innermost frame comes first, so its beginning
+//! shows what happened. Up to a hundred outer frames may follow, and tracebacks of other threads may precede it:
 //!
 //! ```text
 //! Fatal Python error: Segmentation fault
@@ -14,8 +14,8 @@
 //! Extension modules: numpy._core._multiarray_umath, …
 //! ```
 //!
-//! So do the stacks with numbered frames that a panic of Rust, a sanitizer or a debugger writes. What they are about
-//! stands in the lines before:
+//! A panic of Rust, a sanitizer or a debugger writes a stack with numbered frames. The lines above the stack contain
+//! the cause:
 //!
 //! ```text
 //! thread '<unnamed>' panicked at src/decode.rs:42:7:
@@ -26,15 +26,16 @@
 //!    1: decode::row
 //! ```
 
-/// Innermost frames that are retained, and bytes of a traceback.
+/// The maximum number of retained innermost frames, and of bytes of a traceback.
 const FRAMES: usize = 16;
 const BYTES: usize = 4096;
-/// Lines before the first of a stack with numbered frames that are retained with it.
+/// The number of lines above the first stack with numbered frames that are retained with it.
 pub(super) const HEAD: usize = 3;
-/// Lines between two stacks of the same report, such as where memory is used and where it was freed.
+/// The maximum number of lines between two stacks of the same report, such as where memory is used and where it was
+/// freed.
 const BETWEEN: usize = 6;
 
-/// What is retained of the newest traceback: its first line, and the innermost frames of the thread that it is about.
+/// The retained part of the newest traceback: its first line, and the innermost frames of the thread that failed.
 #[derive(Debug, Default)]
 pub(super) struct Traceback {
     lines: Vec<Vec<u8>>,
@@ -42,26 +43,26 @@ pub(super) struct Traceback {
     section: Section,
     /// Whether the section of the current thread has begun.
     has_thread: bool,
-    /// Lines before that of the first thread.
+    /// Number of lines above the line of the first thread.
     head: usize,
     frames: usize,
-    /// Lines of that section that are not retained.
+    /// Number of lines of that section that are not retained.
     omitted: usize,
-    /// Lines since the end of a stack with numbered frames, if that is what is retained.
+    /// Number of lines since the end of a stack with numbered frames. `None` if another kind of traceback is retained.
     since_stack: Option<usize>,
 }
 
 /// The part of a traceback that the next line belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Section {
-    /// None: there is no traceback, or it has ended.
+    /// There is no traceback, or it has ended.
     #[default]
     Outside,
-    /// What precedes all threads.
+    /// The lines above all threads.
     Head,
     /// The first thread, if it is not the current one.
     First,
-    /// The thread that the traceback is about.
+    /// The thread that failed.
     Current,
     /// Another thread, or a stack of other frames.
     Other,
@@ -70,7 +71,7 @@ enum Section {
 }
 
 impl Traceback {
-    /// Takes a line of stderr. Returns false if it belongs to no traceback.
+    /// Adds a line of stderr. Returns false if it does not belong to a traceback.
     pub(super) fn feed(&mut self, line: &[u8]) -> bool {
         const CALLS: &[u8] = b"(most recent call first):";
         if line.starts_with(b"Fatal Python error") {
@@ -82,7 +83,7 @@ impl Traceback {
         }
         let is_thread = line.ends_with(CALLS);
         if is_thread && line.starts_with(b"Current thread 0x") {
-            // Without a fatal error it is one that the program asked for.
+            // Without a fatal error, the program has requested this traceback.
             if self.has_thread {
                 *self = Self::default();
             }
@@ -93,7 +94,8 @@ impl Traceback {
         match self.section {
             Section::Outside => return self.feed_outside(line),
             Section::Numbered => return self.feed_numbered(line),
-            // A thread that is unknown to Python may have failed: then the first one is as good as any.
+            // If a thread that Python does not know has failed, there is no current thread: then the first thread is
+            // retained.
             Section::Head if is_thread => self.begin_thread(line, Section::First),
             _ if is_thread => self.section = Section::Other,
             _ if line.is_empty() => {}
@@ -111,17 +113,17 @@ impl Traceback {
             Section::Other if line.starts_with(b"  ") => {}
             _ => {
                 self.section = Section::Outside;
-                // The last line, which may name hundreds of modules.
+                // The last line of a traceback, which may name hundreds of modules.
                 return line.starts_with(b"Extension modules: ");
             }
         }
         true
     }
 
-    /// Whether this line of stderr begins a stack with numbered frames, to be retained with the lines before it. Then
-    /// [`begin_stack`](Self::begin_stack) takes those.
+    /// Returns true if this line of stderr begins a stack with numbered frames that is to be retained with the lines
+    /// above it. The caller passes those lines to [`begin_stack`](Self::begin_stack).
     pub(super) fn begins_stack(&self, line: &[u8]) -> bool {
-        // What Python says of its end is never replaced.
+        // A traceback that Python wrote when its process died is never replaced.
         let may_begin = match self.since_stack {
             None => self.lines.is_empty(),
             Some(lines) => lines > BETWEEN,
@@ -144,7 +146,7 @@ impl Traceback {
         if *lines > BETWEEN || frame_number(line) != Some(0) {
             return false;
         }
-        // Of the same report, which begins with the stack that says most.
+        // A further stack of the same report. The first stack is the most informative.
         self.frames = FRAMES;
         self.section = Section::Numbered;
         self.feed_numbered(line)
@@ -163,7 +165,7 @@ impl Traceback {
         }
         let text = line.trim_ascii_start();
         if text.len() < line.len() && text.starts_with(b"at ") {
-            // Where the frame before it is.
+            // The source position of the frame in the line above.
             if self.omitted == 0 && self.bytes + line.len() <= BYTES {
                 self.retain(line);
             }
@@ -174,7 +176,7 @@ impl Traceback {
         self.feed_outside(line)
     }
 
-    /// Begins the section of the thread whose frames are retained, instead of any before.
+    /// Begins the section of the thread whose frames are retained. Replaces the frames of an earlier thread.
     fn begin_thread(&mut self, line: &[u8], section: Section) {
         self.section = section;
         self.lines.truncate(self.head);
@@ -192,7 +194,7 @@ impl Traceback {
         self.lines.push(line.to_vec());
     }
 
-    /// What is retained, in order.
+    /// The retained lines, in order.
     pub(super) fn lines(&self) -> impl Iterator<Item = Vec<u8>> {
         let rest = (self.omitted > 0).then(|| format!("  … ({} more frames)", self.omitted));
         let lines = self.lines.iter().cloned();
@@ -200,7 +202,7 @@ impl Traceback {
     }
 }
 
-/// The number of a frame: `    7: name` in Rust, `    #7 0x… in name` of a sanitizer or debugger.
+/// The number of a frame: `    7: name` in Rust, `    #7 0x… in name` in a sanitizer or debugger.
 fn frame_number(line: &[u8]) -> Option<usize> {
     let text = line.trim_ascii_start();
     let (digits, end) = match text.strip_prefix(b"#") {
@@ -219,18 +221,18 @@ fn frame_number(line: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// What Python 3.11 to 3.13 wrote.
+    /// Output of Python 3.11 to 3.13.
     const SEGFAULT: &str = include_str!("tracebacks/segfault.txt");
     const RECURSION: &str = include_str!("tracebacks/recursion.txt");
     const ABORT: &str = include_str!("tracebacks/abort.txt");
     const FATAL: &str = include_str!("tracebacks/fatal.txt");
     const ASKED: &str = include_str!("tracebacks/asked.txt");
 
-    /// What Rust wrote with `RUST_BACKTRACE=1`, and what a sanitizer wrote.
+    /// Output of Rust with `RUST_BACKTRACE=1`, and of a sanitizer.
     const PANIC: &str = include_str!("tracebacks/panic.txt");
     const SANITIZER: &str = include_str!("tracebacks/sanitizer.txt");
 
-    /// The lines that are retained, and those that belong to no traceback.
+    /// Returns the retained lines, and the lines that belong to no traceback.
     fn read(text: &str) -> (Vec<String>, Vec<&str>) {
         let mut traceback = Traceback::default();
         let mut others = Vec::new();
@@ -272,7 +274,7 @@ mod tests {
             lines[2..2 + FRAMES].iter().all(|line| line == frame),
             "{lines:?}"
         );
-        // Python itself omits all but a hundred.
+        // Python itself prints only the first hundred frames.
         assert_eq!(lines[2 + FRAMES..], ["  … (85 more frames)"]);
     }
 
@@ -300,7 +302,7 @@ mod tests {
         assert_eq!(lines.len(), 3);
         assert!(lines[0].starts_with("Current thread 0x"), "{lines:?}");
         assert_eq!(others.last(), Some(&"and it goes on"));
-        // The next one replaces it.
+        // A later traceback replaces an earlier one.
         let both = format!("{ASKED}{ABORT}");
         assert_eq!(read(&both).0, read(ABORT).0);
         assert_eq!(read(&format!("{ABORT}{ASKED}")).0, lines);
@@ -322,7 +324,7 @@ mod tests {
             .filter_map(|line| frame_number(line.as_bytes()));
         assert!(frames.eq(0..FRAMES), "{lines:#?}");
         assert!(lines.last().unwrap().ends_with(" more frames)"));
-        // The second panic follows from the first.
+        // The second panic is a consequence of the first.
         assert!(
             others.iter().any(|line| line.contains("cannot unwind")),
             "{others:#?}"
@@ -347,7 +349,7 @@ mod tests {
             others.iter().any(|line| line.starts_with("SUMMARY: ")),
             "{others:#?}"
         );
-        // A later one replaces it, but not what Python says of its end.
+        // A later stack replaces an earlier one, but not the traceback of Python's end.
         let both = format!("{SANITIZER}{PANIC}");
         assert_eq!(read(&both).0, read(PANIC).0);
         assert_eq!(read(&format!("{ABORT}{PANIC}")).0, read(ABORT).0);

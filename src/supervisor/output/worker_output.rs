@@ -1,7 +1,7 @@
-//! The output of one worker: read from its pipes, split into lines, attributed to jobs.
+//! The output of one worker: reads its pipes, splits the bytes into lines, and attributes the lines to jobs.
 //!
-//! Used by the monitor only. Bounded in every direction: bytes per read, bytes per line, lines per second, and lines
-//! that wait until their job is known.
+//! Used only by the monitor. All amounts are bounded: bytes per read, bytes per line, lines per second, and lines that
+//! wait until their job is known.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,17 +21,17 @@ use crate::worker::frame;
 
 /// Bytes per read.
 pub(in crate::supervisor) const CHUNK: usize = 64 * 1024;
-/// Reads of one stream before other streams have their turn.
+/// Number of reads of one stream before other streams are read.
 const READS: usize = 4;
-/// Bytes read at most from a pipe of a dead worker: other processes may go on writing.
+/// Maximum number of bytes that are read from a pipe of a dead worker: other processes may still write to it.
 const REST: usize = 2 << 20;
-/// Bytes of lines that may wait until their job is known.
+/// Maximum number of bytes of lines that wait until their job is known.
 const WAITING: usize = 256 * 1024;
-/// Lines retained in case the worker dies, and bytes of each.
+/// Maximum number of lines that are retained in case the worker dies, and bytes of each.
 const TAIL: usize = 16;
 const TAIL_LINE: usize = 600;
 
-/// One of the two streams.
+/// One of the two streams of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::supervisor) enum StreamKind {
     Stdout,
@@ -45,21 +45,21 @@ pub(in crate::supervisor) struct WorkerOutput {
     worker: u32,
     streams: [Stream; 2],
     rate_cap: RateCap,
-    /// The last lines of jobs that have not ended, in case one ends the worker.
+    /// The last lines of jobs that have not ended, in case one of these jobs ends the worker.
     tail: VecDeque<(StreamKind, Vec<u8>)>,
-    /// A traceback that they wrote, apart: its beginning says more than its end.
+    /// A traceback of these jobs. Stored separately, because its beginning is more informative than its end.
     traceback: Traceback,
-    /// The number of lines of the tail before it.
+    /// The number of lines of `tail` that were printed ahead of the traceback.
     before_traceback: usize,
-    /// Bytes of the first failed allocation that these lines report.
+    /// The size of the first failed allocation that these jobs printed, in bytes.
     failed_allocation: Option<u64>,
-    /// Whether OpenBLAS reports there that it ends the process, because it got no memory.
+    /// Whether OpenBLAS printed for these jobs that it got no memory, which ends the process.
     blas_gave_up: bool,
-    /// The last job that was submitted. No later job can have printed anything.
+    /// The number of the last submitted job. A later job cannot have printed anything.
     last_job: u64,
-    /// The job of the lane at the last look.
+    /// The job of the lane at the last read.
     running: Option<u64>,
-    /// The worker has several lanes: there are no boundaries, and lines belong to no known job.
+    /// Whether the worker has several lanes: then there are no boundaries, and lines are not attributed to jobs.
     has_several_lanes: bool,
 }
 
@@ -67,7 +67,7 @@ pub(in crate::supervisor) struct WorkerOutput {
 struct Stream {
     pipe: Option<OwnedFd>,
     splitter: Splitter,
-    /// Lines since the last boundary; the next one names their job.
+    /// Lines since the last boundary. The next boundary names their job.
     waiting: Vec<LogLine>,
     bytes: usize,
 }
@@ -76,9 +76,9 @@ struct Stream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(in crate::supervisor) enum ReadResult {
-    /// Wait until the pipe is readable again.
+    /// The stream has to be read when the pipe is readable again.
     Wait,
-    /// Read again soon: lines wait until their job is known.
+    /// The stream has to be read again soon: lines wait until their job is known.
     Soon,
     /// The stream has ended; its pipe is closed.
     Over,
@@ -121,16 +121,16 @@ impl WorkerOutput {
         }
     }
 
-    /// The pipe of a stream, while it is open.
+    /// The pipe of a stream, if it is open.
     pub(in crate::supervisor) fn pipe(&self, which: StreamKind) -> Option<BorrowedFd<'_>> {
         self.streams[which as usize].pipe.as_ref().map(AsFd::as_fd)
     }
 
-    /// Reads a stream up to a bound, and returns the lines whose job is known in `lines`.
+    /// Reads a stream up to a limit. Appends the lines whose job is known to `lines`.
     ///
     /// A job that prints ends with a boundary, which is in the pipe before the recorder reports another phase. So if
-    /// nothing has arrived since the recorder was asked, lines behind the last boundary belong to the job that it
-    /// named.
+    /// nothing has arrived since the recorder was read, then the lines after the last boundary belong to the job that
+    /// the recorder has named.
     pub(in crate::supervisor) fn read(
         &mut self,
         which: StreamKind,
@@ -172,10 +172,10 @@ impl WorkerOutput {
         let Some(pipe) = self.pipe(which) else {
             return Found::End;
         };
-        // Only a bad descriptor fails, and then there is nothing more to read.
+        // Reading fails only for a bad descriptor, and then there is nothing more to read.
         let found = pipe::read(pipe, buffer).unwrap_or(Found::End);
         if let Found::Bytes(bytes) = found {
-            // Read after the bytes: the job that printed them was submitted before.
+            // Read after the bytes: the job that printed them was submitted earlier.
             self.last_job = last_job();
             self.feed(which, &buffer[..bytes], lines);
         }
@@ -211,7 +211,7 @@ impl WorkerOutput {
                 kind: frame::EVENT,
                 content,
             } => self.event(which, content, now, lines),
-            // An unknown kind: the worker does not follow the protocol.
+            // A frame of an unknown kind breaks the protocol, and is dropped.
             Piece::Frame { .. } => {}
         }
     }
@@ -250,7 +250,7 @@ impl WorkerOutput {
         self.add_waiting(which, line, lines);
     }
 
-    /// Takes an event, which names its job.
+    /// Handles an event, which names its job.
     fn event(&mut self, which: StreamKind, content: &[u8], now: Instant, lines: &mut Vec<LogLine>) {
         let Some((job, level, target, text)) = frame::read_event(content) else {
             return;
@@ -277,12 +277,12 @@ impl WorkerOutput {
         self.add_waiting(which, line, lines);
     }
 
-    /// Returns the job if it was submitted.
+    /// Returns `job` if that job was submitted.
     fn submitted(&self, job: Option<u64>) -> Option<u64> {
         job.filter(|job| (1..=self.last_job).contains(job))
     }
 
-    /// Keeps a line in case it is one of the last.
+    /// Stores a line in case the worker dies soon.
     fn remember(&mut self, which: StreamKind, line: &[u8]) {
         let line = &line[..line.len().min(TAIL_LINE)];
         let is_error = which == StreamKind::Stderr;
@@ -311,18 +311,18 @@ impl WorkerOutput {
         self.tail.push_back((which, last));
     }
 
-    /// Adds a line to those of its stream.
+    /// Adds a line to the waiting lines of its stream.
     fn add_waiting(&mut self, which: StreamKind, line: LogLine, lines: &mut Vec<LogLine>) {
         let stream = &mut self.streams[which as usize];
         stream.bytes += line.size();
         stream.waiting.push(line);
         if stream.bytes > WAITING {
-            // Only a flood gets here, most likely of the running job.
+            // Only a flood reaches the limit, most likely of the running job.
             self.attribute(which, self.running, lines);
         }
     }
 
-    /// Attributes all waiting lines to the running job, before the boundary that names their job has arrived.
+    /// Attributes all waiting lines to the running job, because no boundary has arrived that names their job.
     pub(in crate::supervisor) fn attribute_waiting(&mut self, lines: &mut Vec<LogLine>) {
         for which in [StreamKind::Stdout, StreamKind::Stderr] {
             self.attribute(which, self.running, lines);
@@ -340,8 +340,8 @@ impl WorkerOutput {
         }));
     }
 
-    /// Attributes the waiting lines to the lane's job: the pipe is empty. A job that is being answered has written its
-    /// boundary, so later lines belong to none.
+    /// Attributes the waiting lines to the lane's job, if the pipe is empty. A job that is being answered has written
+    /// its boundary, so later lines belong to no job.
     fn attribute_rest(&mut self, which: StreamKind, phase: Phase, lines: &mut Vec<LogLine>) {
         let job = match phase {
             Phase::Publishing(_) => None,
@@ -353,7 +353,7 @@ impl WorkerOutput {
         }
     }
 
-    /// Forgets the last lines: their job has ended without ending the worker.
+    /// Drops the last lines: their job has ended without ending the worker.
     fn forget(&mut self, which: StreamKind) {
         let before = self.tail.iter().take(self.before_traceback);
         self.before_traceback = before.filter(|(of, _)| *of != which).count();
@@ -365,12 +365,12 @@ impl WorkerOutput {
         }
     }
 
-    /// When dropped lines are to be reported.
+    /// When dropped lines have to be reported.
     pub(in crate::supervisor) fn due(&self) -> Option<Instant> {
         self.rate_cap.due()
     }
 
-    /// Reports dropped lines, if it is time.
+    /// Reports dropped lines, if that is due.
     pub(in crate::supervisor) fn report(
         &mut self,
         now: Instant,
@@ -390,8 +390,8 @@ impl WorkerOutput {
         }
     }
 
-    /// Reads the rest after the exit of the worker is confirmed. `phase` is what its lane did last. Returns the last
-    /// lines.
+    /// Reads the rest of the output after the exit of the worker is confirmed. `phase` is the last phase of its lane.
+    /// Returns the last lines.
     pub(in crate::supervisor) fn finish(
         mut self,
         phase: Phase,
@@ -401,7 +401,7 @@ impl WorkerOutput {
     ) -> LastWords {
         self.running = phase.job();
         for which in [StreamKind::Stdout, StreamKind::Stderr] {
-            // Another process that holds the pipe may write without end.
+            // Another process with the pipe may write endlessly.
             for _ in 0..REST / CHUNK {
                 let Found::Bytes(_) = self.read_once(which, || last_job, buffer, lines) else {
                     break;

@@ -8,29 +8,30 @@ use crate::supervisor::admission::LineTicket;
 use crate::supervisor::options::JobOptions;
 use crate::supervisor::record::JobId;
 
-/// Looks without calls after which the monitor forgets a batch.
+/// The number of checks without new calls after which the monitor stops watching a batch.
 const IDLE_LOOKS: u32 = 10;
 
-/// The pending calls of one map, shared with the monitor.
+/// The pending calls of one map, which the monitor can also access.
 #[derive(Debug, Default)]
 pub(crate) struct PendingBatch(Mutex<PendingCalls>);
 
 #[derive(Debug, Default)]
 pub(crate) struct PendingCalls {
-    /// The first `len` are written calls; the rest is memory for more.
+    /// The first `len` entries are written calls; the others are memory for more calls.
     calls: Vec<CallWriter>,
     len: usize,
-    /// Number of calls ever written.
+    /// Number of calls that were ever written.
     count: u64,
-    /// Jobs that the monitor has made of the first calls, in order.
+    /// The jobs that the monitor has submitted from the first calls, in order.
     sent: Vec<JobId>,
-    /// Set while the map asks for items: a thread that can lock the batch finds the iterator running.
+    /// True while the map asks for items: if another thread can lock the batch then, the iterator runs.
     is_asking: bool,
-    /// The place in admission's line that the monitor has taken for the first call.
+    /// The ticket in admission's line that the monitor has drawn for the first call.
     line: LineTicket,
-    /// Kernel and job options for sending; set while the monitor knows the batch.
+    /// Kernel and job options for submitting. Set while the monitor watches the batch.
     watched: Option<(KernelInfo, Option<JobOptions>)>,
-    /// `count` at the monitor's last look, and the number of looks in a row that found nothing to do.
+    /// The value of `count` at the monitor's last check, and the number of consecutive checks that found nothing to
+    /// submit.
     seen: u64,
     idle: u32,
 }
@@ -48,24 +49,25 @@ impl PendingBatches {
         self.0.push(Arc::downgrade(batch));
     }
 
-    /// Takes all batches, to look at them without the lock.
+    /// Takes all batches, to check them without the engine's lock.
     pub(super) fn take(&mut self) -> Vec<Weak<PendingBatch>> {
         std::mem::take(&mut self.0)
     }
 
-    /// Puts back what was taken, behind batches that were added meanwhile.
+    /// Puts back the taken batches, after batches that were added in the meantime.
     pub(super) fn put_back(&mut self, mut batches: Vec<Weak<PendingBatch>>) {
         self.0.append(&mut batches);
     }
 }
 
 impl PendingBatch {
-    /// Calls `send` if no call was added since the last look. Returns false if the monitor should forget the batch.
+    /// Calls `send` if no call was added since the last check. Returns false if the monitor should stop watching the
+    /// batch.
     pub(super) fn look(&self, send: impl FnOnce(&mut PendingCalls)) -> bool {
         let mut calls = match self.0.try_lock() {
             Ok(calls) => calls,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // The map holds it and goes on itself.
+            // The map has the lock and submits its calls itself.
             Err(TryLockError::WouldBlock) => return true,
         };
         if !calls.is_asking || calls.len == 0 {
@@ -77,7 +79,7 @@ impl PendingBatch {
             return false;
         }
         calls.idle = 0;
-        // A batch in admission's line tries at each look: others wait behind it.
+        // A batch in admission's line tries at each check, because others wait after it.
         if calls.count == calls.seen || calls.line.is_in() {
             send(&mut calls);
         }
@@ -96,7 +98,7 @@ impl PendingCalls {
         self.len
     }
 
-    /// Calls that are written or were sent by the monitor, and that the map does not count among its jobs yet.
+    /// Number of calls that the map does not count among its jobs yet: written, or submitted by the monitor.
     pub(crate) fn uncounted(&self) -> usize {
         self.len + self.sent.len()
     }
@@ -114,13 +116,13 @@ impl PendingCalls {
         }
         let call = &mut self.calls[self.len];
         call.0.reset();
-        // Counted only when it is complete.
+        // Counted only after it is complete.
         write(call);
         self.len += 1;
         self.count += 1;
     }
 
-    /// Removes the first calls, which were sent: their memory is reused, without long texts.
+    /// Removes the first calls, which were submitted. Their memory is reused, except for long texts.
     pub(crate) fn remove_sent(&mut self, sent: usize) {
         self.calls[..sent]
             .iter_mut()
@@ -131,12 +133,12 @@ impl PendingCalls {
 
     /// Discards all written calls.
     pub(crate) fn forget(&mut self) {
-        // Drops what they hold as well.
+        // Also frees the memory and leases of the calls.
         self.calls.clear();
         self.len = 0;
     }
 
-    /// The map begins to ask for items, with these job options.
+    /// Called when the map begins to ask for items, with these job options.
     pub(crate) fn begin(&mut self, options: &JobOptions) {
         self.is_asking = true;
         if let Some((_, watched_options)) = &mut self.watched {
@@ -144,25 +146,26 @@ impl PendingCalls {
         }
     }
 
-    /// The map has its items and sends them. Returns the place in the line that the monitor has taken, for the map to
-    /// leave.
+    /// Called when the map has its items and submits them. Returns the ticket in admission's line that the monitor has
+    /// drawn: the map leaves the line.
     pub(crate) fn end(&mut self) -> &mut LineTicket {
         self.is_asking = false;
         &mut self.line
     }
 
-    /// Whether the monitor has sent calls.
+    /// Returns true if the monitor has submitted calls.
     #[inline]
     pub(crate) fn has_sent(&self) -> bool {
         !self.sent.is_empty()
     }
 
-    /// Takes the jobs that the monitor has made of the first calls.
+    /// Takes the jobs that the monitor has submitted from the first calls.
     pub(crate) fn sent(&mut self) -> std::vec::Drain<'_, JobId> {
         self.sent.drain(..)
     }
 
-    /// Leaves the written calls to the monitor. Returns false if there are none, or the monitor knows the batch already.
+    /// Lets the monitor watch the written calls. Returns false if there are none, or the monitor already watches the
+    /// batch.
     pub(super) fn leave_to_monitor(&mut self, kernel: &KernelInfo, options: &JobOptions) -> bool {
         if self.len == 0 || self.watched.is_some() {
             return false;
@@ -172,7 +175,8 @@ impl PendingCalls {
         true
     }
 
-    /// Returns what the monitor needs to send the calls: kernel, job options, calls, and the place in admission's line.
+    /// Returns what the monitor needs to submit the calls: kernel, job options, calls, and the ticket in admission's
+    /// line.
     pub(super) fn unsent_calls(
         &mut self,
     ) -> Option<(
@@ -185,7 +189,7 @@ impl PendingCalls {
         Some((kernel, options, &mut self.calls[..self.len], &mut self.line))
     }
 
-    /// The monitor has made these jobs of the first calls.
+    /// Records that the monitor has submitted the first calls as these jobs.
     pub(super) fn sent_as(&mut self, mut ids: Vec<JobId>) {
         self.remove_sent(ids.len());
         self.sent.append(&mut ids);

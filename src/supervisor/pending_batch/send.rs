@@ -1,4 +1,4 @@
-//! Sends calls that a running iterator keeps its map from sending.
+//! Submits calls of a map whose iterator does not return.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::supervisor::shared::Supervisor;
 use crate::supervisor::state::EngineState;
 
 impl Supervisor {
-    /// Makes the monitor watch the written calls. Called before an iterator runs.
+    /// Makes the monitor watch the written calls. Called each time before the iterator runs.
     #[inline]
     pub(crate) fn watch_pending(
         &self,
@@ -31,7 +31,7 @@ impl Supervisor {
         self.unlock(state);
     }
 
-    /// Sends the calls of stalled batches. Called by the monitor from time to time.
+    /// Submits the calls of stalled batches. The monitor calls this regularly.
     pub(in crate::supervisor) fn send_stalled_batches(&self) {
         let mut all = self.lock().pending_batches.take();
         all.retain(|batch| {
@@ -42,7 +42,7 @@ impl Supervisor {
         self.lock().pending_batches.put_back(all);
     }
 
-    /// Sends the calls of a map whose iterator runs, as far as admission allows without waiting.
+    /// Submits the calls of a map whose iterator runs, as far as admission allows without waiting.
     fn send_stalled(&self, calls: &mut PendingCalls) {
         let Some((kernel, options, written, line)) = calls.unsent_calls() else {
             return;

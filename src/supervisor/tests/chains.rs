@@ -1,11 +1,11 @@
-//! What the reply of a chain says in addition to its value.
+//! The words of a chain's reply in addition to its value.
 
 use super::super::record::Outcome;
 use super::*;
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{KernelInfo, Shares};
 
-/// An engine, and its one job, which gets this reply.
+/// Returns an engine with one job that gets this reply.
 fn answer_with(
     kernel: &KernelInfo,
     kind: u8,
@@ -28,7 +28,7 @@ fn answer_with(
     (shared, consumers, id)
 }
 
-/// What the record of a job holds that gets this reply; `None` if its worker is killed.
+/// Returns the words in the record of a job that gets this reply; `None` if its worker is killed.
 fn answered(kernel: &KernelInfo, kind: u8, words: &[u64]) -> Option<Vec<u64>> {
     let (shared, _consumers, id) = answer_with(kernel, kind, words);
     assert_eq!(

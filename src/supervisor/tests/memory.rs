@@ -4,7 +4,7 @@ use super::*;
 use crate::arena::BlockPlacement;
 use crate::supervisor::monitor::{Monitor, UNUSED_PERIOD};
 
-/// The kernel has returned arrays before.
+/// Makes the kernel one that has returned arrays before.
 fn make_known(shared: &Supervisor) {
     let mut state = shared.lock();
     let index = state.kernels.index(&kernel());
@@ -22,7 +22,7 @@ fn memory_is_committed_without_the_lock() {
     let arena = Arc::clone(&shared.arena);
     let turns = [0, 1].map(|region| arena.hold_commit_lock(region));
     let other = Arc::clone(&shared);
-    // Too long for a slot, and nothing is committed yet.
+    // The call is too long for a slot, and no memory is committed yet.
     let long = std::thread::spawn(move || {
         let mut call = ArgWriter::new(other.arena.id());
         (0..100).for_each(|word| call.word(word));
@@ -58,7 +58,7 @@ fn a_grant_without_room_is_requested_again_when_there_is_more() {
         .unwrap();
     let first = submit(&shared);
     assert_ne!(short_of(&shared), 0);
-    // As the monitor does.
+    // The monitor does the same.
     let mut state = shared.lock();
     state.lanes[0].grants_mut().committed(Some(arena.in_use()));
     drop(state);

@@ -1,4 +1,4 @@
-//! The state of jobs without processes against a model: attempts, classes, answers.
+//! The state of jobs without processes, compared with a model: attempts, priorities, answers.
 
 use super::policies::{HOUR, finish, revive, submit_with};
 use super::*;
@@ -13,11 +13,11 @@ enum Event {
     },
     /// The worker takes the next job and ends it with a value.
     Run,
-    /// The worker takes the next job and dies of it.
+    /// The worker takes the next job and dies because of it.
     Die,
     /// The worker takes the next job, which panics.
     Panic,
-    /// The worker dies before it begins anything.
+    /// The worker dies before it begins a job.
     Perish,
     Cancel(usize),
     Abandon(usize),
@@ -53,7 +53,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     })
 }
 
-/// What the model knows of a job without an answer.
+/// The model's state of an unanswered job.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     /// The handle that will take the answer.
@@ -69,7 +69,7 @@ struct Known {
 #[derive(Default)]
 struct Model {
     jobs: BTreeMap<u64, Known>,
-    /// The answers that are due, each with a part of its text.
+    /// The expected answers, each with a part of its text.
     answers: Vec<(JobId, &'static str)>,
     last: u64,
     closed: bool,
@@ -105,7 +105,7 @@ impl Model {
         (!asked.is_empty()).then(|| asked[n % asked.len()])
     }
 
-    /// Whether this job may begin: in each class, first attempts begin in the order of their numbers.
+    /// Returns true if this job may begin: within each priority, first attempts begin in the order of their numbers.
     fn may_begin(&self, job: u64) -> bool {
         let Some(known) = self.jobs.get(&job) else {
             return false;
@@ -127,7 +127,7 @@ fn take_next(shared: &Supervisor, consumer: &mut Consumer) -> Option<u64> {
     (consumer.next() == Next::Run).then(|| consumer.call().job)
 }
 
-/// The worker dies, and its next generation is ready.
+/// Kills the worker, and makes its next generation ready.
 fn replace(shared: &Supervisor, consumer: &mut Consumer) {
     die(shared, 0);
     revive(shared, consumer);
@@ -136,8 +136,8 @@ fn replace(shared: &Supervisor, consumer: &mut Consumer) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases((asked::cases(10_000) / 100).max(1)))]
 
-    /// Whatever happens in whatever order: each job has one answer, the right one, at the right time; first attempts
-    /// begin in the order of their class; the counts agree; nothing is left.
+    /// For any order of events: each job has one answer, the right one, at the right time; first attempts begin in the
+    /// order of their priority; the counts agree; no job is left.
     #[test]
     fn the_state_agrees_with_a_model(events in events()) {
         let (shared, mut consumers) = fixture(1, 1);
@@ -149,7 +149,7 @@ proptest! {
             match event {
                 Event::Submit { priority, retries } => {
                     let options = JobOptions { retries, priority, backoff: pause, ..JobOptions::default() };
-                    // Some have no policy.
+                    // Some jobs have no policy.
                     let id = match options.if_set() {
                         Some(options) => submit_with(&shared, options.clone()),
                         None => submit(&shared),
@@ -219,7 +219,7 @@ proptest! {
             prop_assert_eq!(stats.queued + stats.open, model.jobs.len() - waiting);
             prop_assert_eq!(stats.untaken, model.jobs.len(), "records: {:?}", model.jobs);
         }
-        // Everything that is left runs.
+        // All remaining jobs run.
         let mut state = shared.lock();
         state.run_due(std::time::Instant::now() + 2 * HOUR);
         shared.unlock(state);

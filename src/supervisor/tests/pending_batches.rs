@@ -1,8 +1,8 @@
-//! Calls that an iterator keeps from being submitted.
+//! Calls of a map whose iterator does not return.
 
 use super::*;
 
-/// Nothing is in flight, and yet nothing is admitted except what came first.
+/// No job is in flight, and yet only the first caller in the line is admitted.
 #[test]
 fn a_call_that_is_not_admitted_queues_until_its_map_continues() {
     for goes_on in [true, false] {
@@ -18,7 +18,7 @@ fn a_call_that_is_not_admitted_queues_until_its_map_continues() {
         }
         shared.watch_pending(&unsent, &mut written, &kernel, &options);
         drop(written);
-        // The first look finds that calls have come, the next one that no more have.
+        // The first check finds new calls, the next check finds no further calls.
         shared.send_stalled_batches();
         shared.send_stalled_batches();
         let mut written = unsent.lock();

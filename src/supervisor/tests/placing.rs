@@ -1,4 +1,4 @@
-//! Which lane gets a job.
+//! Tests of which lane gets a job.
 
 use std::sync::atomic::Ordering;
 
@@ -20,7 +20,8 @@ fn busy(shared: &Supervisor) -> Vec<usize> {
 
 #[test]
 fn jobs_are_spread_over_the_workers_whichever_lanes_sleep() {
-    // None of them sleeps; or all but the later lanes of the first worker, which have not slept yet when it is ready.
+    // No lane sleeps; or all lanes except the later lanes of the first worker, which have not slept yet when it is
+    // ready.
     let sleeping: [fn(usize) -> bool; 2] = [|_| false, |lane| lane < 3 || lane % 3 != 0];
     for asleep in sleeping {
         let (shared, consumers) = with_lanes(3, 4, 3);
@@ -49,7 +50,7 @@ fn a_job_goes_where_fewer_lanes_are_busy() {
     let (shared, mut consumers) = with_lanes(3, 4, 3);
     let first: Vec<_> = (0..6).map(|_| submit(&shared)).collect();
     assert_eq!(busy(&shared), [2, 2, 2]);
-    // All have ended except the second job of the first worker, whose other lanes are the first idle ones.
+    // All jobs have ended except the second job of the first worker, whose other lanes are the first idle lanes.
     for (lane, &id) in first.iter().enumerate().filter(|(lane, _)| *lane != 3) {
         assert_eq!(consumers[lane].next(), Next::Run);
         consumers[lane].finish(false, 1_000_000, None);
@@ -68,7 +69,7 @@ fn a_lane_that_falls_asleep_beside_a_new_job_is_rung_when_the_lock_is_released()
     let mut state = shared.lock();
     let mut call = ArgWriter::new(shared.arena.id());
     state.submit(&kernel(), &mut call, Owner::Handle, None);
-    // Between the first look at whether the worker sleeps, and the one that counts.
+    // Between the first check whether the worker sleeps, and the final check.
     shared.cells[0].reply().asleep.store(1, Ordering::Relaxed);
     let before = bell();
     drop(state);
@@ -76,8 +77,8 @@ fn a_lane_that_falls_asleep_beside_a_new_job_is_rung_when_the_lock_is_released()
     drop(consumers);
 }
 
-/// In a stream of tiny jobs, two lie behind each other again and again while another lane is idle, and have ended a
-/// moment later. The monitor is called for that once, and then ticks.
+/// In a stream of tiny jobs, two are often on the same lane while another lane is idle, and have ended a moment later.
+/// The monitor is called for that once, and then ticks.
 #[test]
 fn the_monitor_is_called_once_for_a_stream_of_tiny_jobs() {
     let (shared, mut consumers) = fixture(2, 2);
@@ -98,7 +99,7 @@ fn the_monitor_is_called_once_for_a_stream_of_tiny_jobs() {
         assert_eq!(shared.lock().kernels.get(index).expected_ns, 100);
         called
     };
-    // It watches memory whenever a thread waits.
+    // The monitor watches memory whenever a thread waits.
     {
         let mut state = shared.lock();
         state.monitor.watch_memory();
@@ -109,13 +110,13 @@ fn the_monitor_is_called_once_for_a_stream_of_tiny_jobs() {
         shared.lock().even_out(false);
         assert!(!two_jobs(), "it looks in a moment anyway");
     }
-    // A whole tick in which no job waited behind another one.
+    // A whole tick in which no job waited for another one.
     shared.lock().even_out(true);
     assert!(two_jobs());
 }
 
-/// A thread that waits for the first of several jobs is notified of each lane's, even if the oldest of them has moved
-/// to another lane.
+/// A thread that waits for the first of several jobs is notified of the first end on each lane, even if the oldest of
+/// them has moved to another lane.
 #[test]
 fn the_end_of_an_actor_call_is_reported_after_the_jobs_before_it_moved() {
     let (shared, mut consumers) = fixture(2, 1);
@@ -151,7 +152,7 @@ fn the_end_of_an_actor_call_is_reported_after_the_jobs_before_it_moved() {
     assert!(!asked(lane, position));
     let ids = [movable, call];
     assert_eq!(shared.poll_any(ids.into_iter(), Waker::noop()), None);
-    // Another worker is ready, and the first stands still.
+    // Another worker is ready, and the first makes no progress.
     let mut state = shared.lock();
     state.set_status(1, Status::Ready);
     state.even_out(true);
@@ -163,7 +164,7 @@ fn the_end_of_an_actor_call_is_reported_after_the_jobs_before_it_moved() {
     drop((long, consumers));
 }
 
-/// Its size is read without the lock, and an actor may start there in between: its state would be lost.
+/// The worker's size is read without the lock, and an actor may start there in between: its state would be lost.
 #[test]
 fn a_worker_that_was_too_large_stays_if_an_actor_started_since() {
     for (actor, since) in [(true, Status::Ready), (false, Status::Leaving)] {
@@ -193,7 +194,7 @@ fn a_worker_that_was_too_large_stays_if_an_actor_started_since() {
     }
 }
 
-/// An actor waits for a lane that is expected to be free soon, and not for long.
+/// An actor waits for a lane that is expected to be free soon, but not for long.
 #[test]
 fn an_actor_does_not_wait_for_a_lane_while_another_one_has_room() {
     for (longer, waits) in [(600_000, true), (1_000_000_000, false)] {
@@ -240,7 +241,7 @@ fn a_woken_thread_avoids_cores_with_kernels() {
         return crate::sys::asked::not_tried("one core");
     }
     let allowed = std::thread::available_parallelism().unwrap();
-    // On a thread of its own, so that no other test is moved.
+    // On a thread of its own, so that the threads of other tests stay on their cores.
     let moved = move || {
         let (shared, _consumers) = with_lanes(2, 1, 2);
         let [kernel, other] = [&shared.cells[0], &shared.cells[1]];
@@ -248,7 +249,7 @@ fn a_woken_thread_avoids_cores_with_kernels() {
         kernel.set_core(here);
         shared.step_aside();
         let idle = cores::current() != here;
-        // The lane is awake, and runs a kernel.
+        // The lane is awake and runs a kernel.
         kernel.set_phase(Phase::Running(1));
         let here = cores::current();
         kernel.set_core(here);
@@ -261,6 +262,6 @@ fn a_woken_thread_avoids_cores_with_kernels() {
         assert_eq!(std::thread::available_parallelism().unwrap(), allowed);
         (idle, there != here, stays)
     };
-    // Linux may move a thread at any moment, but hardly each time.
+    // Linux may move a thread at any moment, but it is unlikely to do so each time.
     assert!((0..20).any(|_| std::thread::spawn(moved).join().unwrap() == (false, true, true)));
 }

@@ -1,4 +1,4 @@
-//! Policies without processes: clocks, attempts and classes.
+//! Policies without processes: deadlines, attempts and priorities.
 
 use std::sync::atomic::Ordering;
 
@@ -12,7 +12,7 @@ use crate::sys::clock;
 use crate::sys::process::Exit;
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
-/// Over as soon as the job begins.
+/// A deadline that has passed as soon as the job begins.
 const MOMENT: Duration = Duration::from_nanos(1);
 
 pub(super) fn submit_with(shared: &Supervisor, options: JobOptions) -> JobId {
@@ -114,7 +114,7 @@ fn time_while_the_program_was_stopped_does_not_count() {
     assert!(!shared.lock().has_clocks());
 }
 
-/// The program was stopped while the monitor was awake, so the monitor has not overslept.
+/// The program was stopped while the monitor was awake, so the monitor has not slept too long.
 #[test]
 fn time_while_the_monitor_was_stopped_awake_does_not_count() {
     let (shared, mut consumers) = fixture(1, 1);
@@ -142,7 +142,7 @@ fn time_while_the_monitor_was_stopped_awake_does_not_count() {
     assert!(why.contains("deadline"), "{why}");
 }
 
-/// Nor was one that worked all the time, or slept for a part of it and worked for the rest.
+/// A monitor that worked all the time, or partly slept and partly worked, was not stopped either.
 #[test]
 fn only_time_without_sleep_and_work_counts_as_stopped() {
     let seconds = Duration::from_secs;
@@ -214,7 +214,7 @@ fn a_clock_starts_when_all_jobs_before_were_taken_back_or_ended() {
     let third = submit_with(&shared, timed(HOUR));
     assert_eq!(consumers[0].next(), Next::Run);
     shared.cells[0].hub().arm(1);
-    // The neighbour is gone; now the end of the first matters.
+    // The other job is gone; now the end of the first job matters.
     shared.cancel(second);
     assert_eq!(clock(&shared), None);
     assert!(consumers[0].finish(false, 1, None), "the monitor is rung");
@@ -290,7 +290,7 @@ fn a_worker_cannot_postpone_a_deadline_for_ever() {
         let job = submit_with(&shared, timed(MOMENT).loading(MOMENT));
         assert_eq!(consumers[0].next(), Next::Run);
         if begins {
-            // An hour from now.
+            // The time in an hour.
             let number = consumers[0].call().job;
             let later = clock::monotonic_ns() + 3_600_000_000_000;
             consumers[0].begin_timed(later, number);
@@ -301,7 +301,7 @@ fn a_worker_cannot_postpone_a_deadline_for_ever() {
     }
 }
 
-/// It has ended, and the lane was not drained: its worker is not to be killed.
+/// The job has ended, and the lane was not drained: its worker must not be killed.
 #[test]
 fn a_deadline_kills_no_worker_whose_job_has_ended() {
     let (shared, mut consumers) = fixture(1, 1);
@@ -347,7 +347,7 @@ fn a_clock_that_goes_off_finds_the_job_that_has_begun_meanwhile() {
     shared.lock().kernels.get(0).expected_ns = 1000;
     let first = submit_with(&shared, timed(MOMENT));
     let second = submit(&shared);
-    // Ended, and the next has begun: no worker is to be killed.
+    // The job has ended, and the next has begun: no worker must be killed.
     assert_eq!(consumers[0].next(), Next::Run);
     finish(&mut consumers[0]);
     assert_eq!(consumers[0].next(), Next::Run);
@@ -358,7 +358,7 @@ fn a_clock_that_goes_off_finds_the_job_that_has_begun_meanwhile() {
     assert_eq!(answer(&shared, second).unwrap(), "value");
 }
 
-/// What a condemned lane reports is ignored. A request that comes then is remembered for the exit.
+/// Reports of a condemned lane are ignored. A cancellation that is requested then takes effect at the exit.
 #[test]
 fn a_job_cancelled_behind_a_condemned_one_never_runs() {
     let (shared, mut consumers) = fixture(1, 1);
@@ -450,7 +450,7 @@ fn after_a_broken_protocol_only_jobs_with_retries_run_again() {
     );
 }
 
-/// The job seems to be a bystander, every time.
+/// Another job is reported as the culprit, every time.
 #[test]
 fn a_job_that_is_lost_with_others_is_answered_eventually() {
     let mut policy = Policy::new(retried(100));
@@ -496,7 +496,7 @@ fn jitter_spreads_the_pauses_of_jobs_over_half_of_each() {
 fn dropped_jobs_leave_no_entries_in_the_queue() {
     let (shared, _consumers) = fixture(1, 0);
     let mut jobs: Vec<_> = (0..10_000).map(|_| submit(&shared)).collect();
-    // In no particular order.
+    // The order does not matter.
     for n in 0..jobs.len() {
         jobs.swap(n, n * 7919 % 10_000);
     }
@@ -514,7 +514,7 @@ fn an_entry_of_a_removed_job_is_not_that_of_the_next() {
     let (shared, _consumers) = fixture(1, 0);
     let (gone, first) = (submit(&shared), submit(&shared));
     shared.abandon(gone);
-    // The same record, queued again: behind the other.
+    // The same record, queued again: now after the other job.
     let second = submit(&shared);
     assert_eq!(gone.index, second.index);
     let mut state = shared.lock();
@@ -527,7 +527,7 @@ fn an_entry_of_a_removed_job_is_not_that_of_the_next() {
 #[test]
 fn unbegun_jobs_wait_for_jobs_of_higher_priority() {
     let (shared, mut consumers) = fixture(2, 2);
-    // Each lane has one job that begins and one ahead, all of the lowest class.
+    // Each lane has one job that begins and one ahead, all of the lowest priority.
     let low: Vec<_> = (0..6)
         .map(|_| submit_with(&shared, ranked(Priority::Low)))
         .collect();
@@ -559,7 +559,7 @@ fn a_dropped_job_does_not_delay_others() {
     let submit = |priority| submit_with(&shared, ranked(priority));
     let _runs = submit(Priority::Low);
     assert_eq!(consumers[0].next(), Next::Run);
-    // One lies ahead, the other is queued; then neither.
+    // One job is ahead on the lane, the other is queued; then neither.
     let both = [submit(Priority::High), submit(Priority::High)];
     assert_eq!(shared.lock().queue.len(), 1);
     both.into_iter().rev().for_each(|id| shared.abandon(id));
@@ -600,13 +600,13 @@ fn a_failed_attempt_is_retried_answered_or_quarantined() {
     assert_eq!(policy.deaths, [panicked(), aborted()]);
     let is_known = |death: &Death| death.worker() == Some(1) && death.last_words() == ["so far"];
     assert!(policy.deaths.iter().all(is_known));
-    // The second death is one too many, whatever is left.
+    // The second death exceeds the limit, whatever retries are left.
     let mut policy = Policy::new(retried(9));
     let quarantined = After::Quarantine { deaths: 2 };
     assert_eq!(fails(&mut policy, aborted(), 2, false), once_more);
     assert_eq!(fails(&mut policy, aborted(), 2, false), quarantined);
     assert_eq!(policy.deaths, [aborted(), aborted()]);
-    // No time left, or the job was dropped.
+    // Without time left, or after the job was dropped.
     let mut policy = Policy::new(retried(9));
     assert_eq!(fails(&mut policy, aborted(), 9, true), After::Answer);
     policy.given_up = true;
@@ -649,7 +649,7 @@ fn a_worker_pauses_after_its_third_death_in_a_row() {
         finish(consumer);
         assert_eq!(answer(&shared, job).unwrap(), "value");
     };
-    // Of jobs, without a job, or of both in turns: a job that ends resets the count.
+    // Deaths because of jobs, deaths without a job, or both in turns: a job that ends resets the count.
     for kinds in [[true; 4], [false; 4], [true, false, true, false]] {
         let row = kinds.map(|running| die_with(consumer, running, 6));
         assert_eq!(row, [false, false, true, true], "{kinds:?}");

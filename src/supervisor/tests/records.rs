@@ -1,4 +1,4 @@
-//! Records that are reused: an id means its own job as long as that is not taken, and nothing afterwards.
+//! Records that are reused: an id refers to its own job until the job is taken, and to nothing afterwards.
 
 use super::super::job_table::JobTable;
 use super::*;
@@ -6,11 +6,11 @@ use super::*;
 #[derive(Clone, Debug)]
 enum Use {
     Add,
-    /// The job of one of the live ids is taken.
+    /// Takes the job of one of the live ids.
     Remove(prop::sample::Index),
-    /// Looks at a live one.
+    /// Reads the record of a live id.
     Get(prop::sample::Index),
-    /// Looks at one that was taken.
+    /// Reads the record of an id whose job was taken.
     Old(prop::sample::Index),
 }
 

@@ -1,4 +1,4 @@
-//! Workers that die between any two of their steps, while others live: the recovery against a model.
+//! Workers that die between any two of their steps, while others live: recovery compared with a model.
 
 use super::*;
 use crate::arena::BlockPlacement;
@@ -20,14 +20,15 @@ enum Event {
     },
     /// The supervisor drains, and places queued jobs.
     Look,
-    /// The supervisor moves what waits behind a long job.
+    /// The supervisor moves jobs that wait for a long job.
     EvenOut,
-    /// The worker dies, wherever it was, and is recovered. The lane may have reported itself as the culprit.
+    /// The worker dies at any step, and is recovered. The lane may have reported itself as the culprit.
     Die {
         lane: usize,
         says_so: bool,
     },
-    /// The worker of a running job is killed for it, and another job is cancelled before that worker is gone.
+    /// The worker of a running job is killed because of the job, and another job is cancelled before that worker has
+    /// exited.
     Kill {
         lane: usize,
         cancelled: usize,
@@ -57,14 +58,14 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(event, 1..150)
 }
 
-/// How far a job has come, as its workers know.
+/// How far a job has come, from the view of its workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stand {
     Waits,
     RunsIn(usize),
     Done,
     Failed,
-    /// It ran when its worker died.
+    /// The job ran when its worker died.
     Lost,
     Cancelled,
 }
@@ -76,15 +77,15 @@ struct Known {
     stand: Stand,
 }
 
-/// One engine, and what must be true of it.
+/// One engine, and the state that the model expects.
 struct World {
     shared: Arc<Supervisor>,
     workers: usize,
-    /// The worker's end of each lane; `None` without a worker.
+    /// The consumer of each lane; `None` without a worker.
     consumers: Vec<Option<Consumer>>,
-    /// What each job reads.
+    /// The input of each job.
     input: Arc<Block>,
-    /// By number, answered ones included.
+    /// The jobs by number, including answered ones.
     jobs: BTreeMap<u64, Known>,
 }
 
@@ -130,7 +131,7 @@ impl World {
             .map(|(&job, _)| job)
     }
 
-    /// Fails if the job must not begin.
+    /// Claims the next job. Fails if the job must not begin.
     fn claim(&mut self, lane: usize) -> Result<bool, String> {
         if self.running(lane).is_some() {
             return Ok(false);
@@ -163,7 +164,7 @@ impl World {
         self.jobs.get_mut(&job).unwrap().stand = stand;
     }
 
-    /// The lanes that share a process with this one.
+    /// The lanes that belong to the same process as this one.
     fn beside(&self, lane: usize) -> impl Iterator<Item = usize> + use<> {
         (lane % self.workers..LANES).step_by(self.workers)
     }
@@ -188,7 +189,7 @@ impl World {
     }
 
     fn kill(&mut self, lane: usize, cancelled: usize) {
-        // What has ended by now has its value.
+        // Jobs that have ended by now have their values.
         self.look();
         let others = self.beside(lane).filter(|&other| other != lane);
         let are_alone = others
@@ -220,7 +221,7 @@ impl World {
             self.grant(lane);
             let state = self.shared.lock();
             let producer = &state.lanes[lane].producer;
-            // The grant of this generation is the first that it takes.
+            // The first grant that the worker takes is the grant of this generation.
             let taken = producer.granted() - 1;
             let consumer =
                 Consumer::new(Arc::clone(&self.shared.cells[lane]), producer.tail(), taken);
@@ -247,12 +248,12 @@ impl World {
         let waits = known.stand == Stand::Waits;
         self.shared.abandon(id);
         if waits {
-            // It will not run, and no handle takes its answer.
+            // The job will not run, and no handle takes its answer.
             self.stands(job, Stand::Done);
         }
     }
 
-    /// Answers are what the model says, when they are there. Those of dead workers are there at once.
+    /// Checks that answers are those of the model. Answers of jobs of dead workers must exist at once.
     fn check(&mut self) -> Result<(), String> {
         for (job, known) in &mut self.jobs {
             let Some(id) = known.id else { continue };
@@ -270,13 +271,13 @@ impl World {
                 (Some(said), Some(expected)) if said.contains(expected) => {}
                 _ => return Err(format!("job {job} answers {said:?}, and it is {known:?}")),
             }
-            // Taken: it will not be asked for again.
+            // The answer is taken: it will not be asked for again.
             known.id = None;
         }
         self.check_memory()
     }
 
-    /// Leases are held for jobs without an answer, and grants by lanes with a worker.
+    /// Checks that leases exist only for unanswered jobs, and grants only for lanes with a worker.
     fn check_memory(&self) -> Result<(), String> {
         let open = |known: &&Known| matches!(known.stand, Stand::Waits | Stand::RunsIn(_));
         let open = self.jobs.values().filter(open).count();
@@ -304,8 +305,8 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases((asked::cases(10_000) / 100).max(1)))]
 
-    /// Wherever workers die: no job begins twice, what was handed over is a result, what ran has failed, what had not
-    /// begun runs elsewhere, and leases and grants are what the living need.
+    /// Wherever workers die: no job begins twice, a published reply is a result, jobs that ran have failed, jobs that
+    /// had not begun run on other workers, and only the needed leases and grants are left.
     #[test]
     fn workers_may_die_between_any_two_steps(
         events in events(),
@@ -339,7 +340,7 @@ proptest! {
             };
             prop_assert!(wrong.is_ok(), "{}", wrong.unwrap_err());
         }
-        // The remaining workers do everything that is left.
+        // The remaining workers do all remaining jobs.
         (0..LANES).for_each(|lane| world.revive(lane));
         loop {
             world.look();
@@ -364,7 +365,7 @@ proptest! {
     }
 }
 
-/// A worker may have written anywhere in its region, also where nothing was granted.
+/// A worker may have written anywhere in its region, even where no memory was granted.
 #[test]
 fn what_a_dead_worker_may_have_written_counts_as_no_zeros() {
     let (shared, _consumers) = fixture(1, 1);
@@ -375,7 +376,7 @@ fn what_a_dead_worker_may_have_written_counts_as_no_zeros() {
         len: 100_000,
     };
     let beyond = shared.arena.pointer(beyond).unwrap();
-    // SAFETY: no other process maps this arena.
+    // SAFETY: the arena was created by this test. No other process maps it, and no other thread uses it.
     unsafe { beyond.write_bytes(0x41, 100_000) };
     die(&shared, 0);
     let block = shared
@@ -383,7 +384,7 @@ fn what_a_dead_worker_may_have_written_counts_as_no_zeros() {
         .alloc_zeroed(region, 3 << 19, BlockPlacement::Packed)
         .unwrap();
     let start = shared.arena.pointer(block.extent()).unwrap();
-    // SAFETY: the block is that of this test.
+    // SAFETY: the block was allocated by this test, and no worker process maps the arena.
     let bytes = unsafe { std::slice::from_raw_parts(start.as_ptr(), 3 << 19) };
     assert!(bytes.iter().all(|&byte| byte == 0));
 }

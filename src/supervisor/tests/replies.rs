@@ -1,5 +1,5 @@
-//! What a reply sends, against a model of what its worker was granted and what its job holds: it is taken over exactly
-//! where the model says so, and the accounting balances after each.
+//! The contents of replies, compared with a model of the worker's grants and the job's inputs: an array is taken over
+//! exactly if the model says so, and the accounting balances after each reply.
 
 use std::os::unix::fs::FileExt;
 
@@ -7,18 +7,18 @@ use super::*;
 use crate::kernel::wire::SENT_WORDS;
 use crate::link::{INLINE_WORDS, Reply as ReportedReply};
 
-/// Where an array of a reply is reported to lie.
+/// The reported position of an array of a reply.
 #[derive(Clone, Copy, Debug)]
 enum Where {
-    /// Behind what was reported before, in the last grant.
+    /// After the previous positions, in the last grant.
     Next,
-    /// A part of the array before.
+    /// A part of the previous array.
     Before,
-    /// This many bytes behind the beginning of the array before.
+    /// This number of bytes after the start of the previous array.
     Behind(u64),
-    /// At the beginning of a grant, which may be an older one.
+    /// At the start of a grant, which may be an older one.
     Grant(prop::sample::Index),
-    /// In an input of the job, or in what is no input any more.
+    /// In an input of the job, or in an array that is no longer an input.
     Input(prop::sample::Index),
 }
 
@@ -87,7 +87,7 @@ fn plan() -> impl Strategy<Value = ReplyPlan> {
     )
 }
 
-/// A block that the job holds, and the part of it that may come back.
+/// A block that the job has leased, and the part of it that may come back.
 struct Input {
     block: Arc<Block>,
     part: Extent,
@@ -108,18 +108,18 @@ impl Input {
     }
 }
 
-/// What has to become of an array.
+/// What an array of a reply must become.
 #[derive(Debug, PartialEq)]
 enum Comes {
-    /// An array of its own without bytes.
+    /// An array without bytes, with a block of its own.
     Empty,
     /// A part of this input.
     Input(usize),
-    /// Taken out of what was granted, as this chunk.
+    /// A block that is carved out of the grants as this chunk.
     Fresh(Extent),
 }
 
-/// What the worker was granted and has not used: number, offset, bytes.
+/// Memory that the worker was granted and has not used: number, offset, bytes.
 #[derive(Default)]
 struct Model(Vec<(u64, u64, u64)>);
 
@@ -198,14 +198,14 @@ impl Model {
         Some(comes)
     }
 
-    /// Uses the grants before this one, and this one up to the cursor.
+    /// Uses up the grants ahead of this one, and this one up to the cursor.
     fn advance(&mut self, number: u64, cursor: u64) -> Option<Vec<Extent>> {
         if number == NO_GRANT {
             return Some(Vec::new());
         }
         let position = self.0.iter().position(|grant| grant.0 == number)?;
         let (_, at, held) = self.0[position];
-        // A grant that is used up has no known position any more.
+        // The position of a grant that is used up is not known any more.
         if held > 0 && !(within(cursor, 0, at, held) && (cursor - at).is_multiple_of(64)) {
             return None;
         }
@@ -229,7 +229,7 @@ fn extent_of(words: &[u64]) -> Extent {
     }
 }
 
-/// The worker, which writes what it reports into its own memory.
+/// The worker, which writes the words of its replies into its own memory.
 struct Worker {
     shared: Arc<Supervisor>,
     consumer: Consumer,
@@ -249,7 +249,7 @@ impl Worker {
         }
     }
 
-    /// The reply as it is reported, where the model says what is true.
+    /// The reply as the worker reports it; the model determines the correct values.
     fn report(&self, plan: &ReplyPlan, model: &Model, inputs: &[Input]) -> ReportedReply {
         let last = model.0.last().copied();
         let (number, start, held) = last.unwrap_or((NO_GRANT, 0, 0));
@@ -287,7 +287,7 @@ impl Worker {
             words.extend(std::iter::zip(said.lies, truth).map(|(lie, truth)| lie.about(truth)));
         }
         let arrays = plan.count.about(plan.arrays.len() as u64) as u16;
-        // A number in addition.
+        // An additional number.
         words.push(7);
         let mut reported = ReportedReply {
             kind: kind::VALUE,
@@ -313,7 +313,7 @@ impl Worker {
         reported
     }
 
-    /// Some replies of one worker. Returns how many were taken over, and how many were refused.
+    /// Sends some replies of one worker. Returns how many were accepted, and how many were refused.
     fn play(&mut self, plans: &[ReplyPlan]) -> Result<(usize, usize), TestCaseError> {
         let arena = Arc::clone(&self.shared.arena);
         let mut state = self.shared.lock();
@@ -340,7 +340,7 @@ impl Worker {
                 while self.consumer.next_grant().is_some() {}
                 model.0.push((number.into(), at, held));
             }
-            // One array of the job was published by this worker before.
+            // One array of the job was published by this worker earlier.
             let mut inputs = vec![Input::whole(&input), Input::part(&lent, 200, 600)];
             inputs.extend(kept.first().map(Input::whole));
             let mut leases: Leases = [Lease::Lent(0..1)].into_iter().collect();
@@ -363,7 +363,7 @@ impl Worker {
                 (Err(_), None) => {
                     refused += 1;
                     check_accounting(&arena, &state.lanes[0], &kept, &[&input, &lent])?;
-                    // Its worker dies of it.
+                    // The worker is killed because of the reply.
                     state.lanes[0].revoke(&arena);
                     model.0.clear();
                 }
@@ -392,7 +392,7 @@ impl Worker {
                     }
                     for (a, one) in std::iter::zip(&unpacked.arrays, &comes) {
                         for (b, other) in std::iter::zip(&unpacked.arrays, &comes) {
-                            // One chunk is one block.
+                            // Arrays in one chunk share one block.
                             if matches!(one.1, Comes::Fresh(_)) {
                                 prop_assert_eq!(Arc::ptr_eq(&a.block, &b.block), one.1 == other.1);
                             }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::link::MAX_RETAINED;
 
-/// An engine whose only worker retains arrays, and what it was granted.
+/// An engine whose only worker retains arrays, and the worker's grant.
 struct Retaining {
     shared: Arc<Supervisor>,
     consumer: Consumer,
@@ -53,7 +53,7 @@ impl Retaining {
         job
     }
 
-    /// Ends the job with an array as its value, which it has not made.
+    /// Ends the job with an array as its value that the job has not allocated.
     fn send(&mut self, view: Extent) {
         let at = bytemuck::cast(view.at);
         let words = [at, view.len, at, view.len, 1, view.len];
@@ -70,7 +70,7 @@ impl Retaining {
         self.consumer.finish(false, 10, Some(&answer));
     }
 
-    /// Ends the job, which has left these arrays behind. `used`: bytes of the grant.
+    /// Ends the job; handles to these arrays outlive it. `used`: bytes used of the grant.
     fn end(&mut self, left: &[Extent], used: u64) {
         let words: Vec<u64> = left
             .iter()
@@ -102,7 +102,7 @@ impl Retaining {
         self.shared.stats().retained()
     }
 
-    /// Bytes in use beside the grant.
+    /// Bytes in use in addition to the grant.
     fn in_use(&self) -> u64 {
         let stats = self.shared.stats();
         stats.arena.in_use - stats.workers[0].granted
@@ -113,7 +113,7 @@ impl Retaining {
         self.shared.lock().workers[0].status() == Status::Leaving
     }
 
-    /// The worker is killed, and all is free.
+    /// Kills the worker, and checks that all memory is free.
     fn dies(self) {
         die(&self.shared, 0);
         assert_eq!(self.retained(), 0);
@@ -152,7 +152,7 @@ fn retained_arrays_are_freed_when_they_are_released() {
     it.dies();
 }
 
-/// A later reply sends what an earlier one has left behind.
+/// A later reply may contain an array that an earlier job has left.
 #[test]
 fn a_retained_array_may_be_sent() {
     let mut it = Retaining::new();
@@ -166,8 +166,8 @@ fn a_retained_array_may_be_sent() {
     assert!(it.in_use() >= 1024, "the answer holds it");
 }
 
-/// A block may be sent while an array in it is retained that its job could only read, and not while all of them were
-/// lent, in whatever order they came.
+/// A block may be sent while it has a retained array that its job could only read, and not while all its retained
+/// arrays were lent, in whatever order they were added.
 #[test]
 fn a_block_that_was_only_lent_is_not_sent() {
     for (lent_first, released, is_sent) in [
@@ -192,7 +192,7 @@ fn a_block_that_was_only_lent_is_not_sent() {
         }
         if let Some(number) = released {
             it.release(number);
-            // Is read now: a reply that comes with it was sent before, perhaps.
+            // Read now: a reply that arrives together with the report may have been sent earlier.
             it.retained();
         }
         let (job, _) = it.run();
@@ -226,7 +226,7 @@ fn more_releases_than_fit_wait_for_room() {
     it.dies();
 }
 
-/// The worker dies before its reply is drained, or its report is read.
+/// The worker dies before its reply is drained or its report is read.
 #[test]
 fn recovery_frees_what_was_retained() {
     for step in 0..4 {
@@ -248,7 +248,7 @@ fn recovery_frees_what_was_retained() {
         }
         die(&it.shared, 0);
         assert_eq!((it.retained(), it.in_use()), (0, 0), "{step}");
-        // The next process begins with number 0.
+        // The next process starts its numbers at 0.
         it.shared.lock().set_status(0, Status::Ready);
         let tail = it.shared.lock().lanes[0].producer.tail();
         let granted = it.shared.lock().lanes[0].producer.granted();
@@ -283,7 +283,7 @@ fn false_claims_cost_the_worker() {
             reply.released.store(33, Ordering::Relaxed);
         }),
         ("of another owner", |it, input| {
-            // Nothing else was allocated behind it.
+            // No memory was allocated beyond the input.
             let at = Offset::new(0, input.at.offset() + (1 << 20));
             it.end(&[Extent { at, len: 64 }], 0);
         }),
@@ -323,7 +323,7 @@ fn false_claims_cost_the_worker() {
     }
 }
 
-/// Without the option nothing may be retained, and reports are not read.
+/// Without the option, a worker must not retain anything, and its reports are not read.
 #[test]
 fn an_engine_that_retains_nothing_refuses_claims() {
     let (shared, mut consumers) = fixture(1, 1);

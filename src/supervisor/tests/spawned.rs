@@ -1,4 +1,4 @@
-//! Jobs that are spawned by a worker which is played here: an honest one, and one that is wrong about each word.
+//! Jobs that a simulated worker spawns: a correct worker, and one that sends a wrong value for each word.
 
 use super::*;
 use crate::kernel::{SPAWNS, to_offset};
@@ -73,7 +73,7 @@ fn children_run_and_the_last_one_answers() {
     assert_eq!(state.records.submitted(), 3);
 }
 
-/// The end of the job behind it was not requested: that of the job before it was to be reported.
+/// The end of the later job was not requested: the end of the earlier job was to be reported first.
 #[test]
 fn waiting_for_any_ends_with_a_job_behind_one_that_spawned() {
     let (shared, mut consumers) = fixture(1, 1);
@@ -90,7 +90,7 @@ fn waiting_for_any_ends_with_a_job_behind_one_that_spawned() {
     assert!(consumers[0].finish(false, 10, None), "the monitor is rung");
 }
 
-/// A job that was admitted ends, with others to run first, before its submission is completed.
+/// An admitted job ends by spawning jobs before its submission is completed.
 #[test]
 fn a_job_that_has_spawned_counts_no_bytes() {
     let (shared, mut consumers) = fixture(1, 1);
@@ -108,12 +108,12 @@ fn a_job_that_has_spawned_counts_no_bytes() {
     state.charge_admitted(id, entry);
     let bytes = |state: &EngineState| state.admission.as_ref().unwrap().bytes();
     assert_eq!(bytes(&state), 0, "it waits");
-    // The child, which is admitted and runs.
+    // The child is admitted and runs.
     state.refill();
     assert_eq!(consumers[0].next(), Next::Run);
     consumers[0].finish(false, 10, Some(&value(&[6])));
     state.drain(0);
-    // The last one continues with others, and its record is removed.
+    // The last task spawns again, and its record is removed.
     assert_eq!(consumers[0].next(), Next::Run);
     let is_task = |owner| matches!(owner, Owner::Unit { .. });
     let mut open = state.records.open_of(is_task).into_iter();
@@ -124,7 +124,7 @@ fn a_job_that_has_spawned_counts_no_bytes() {
     state.charge_admitted(last, entry);
     assert_eq!(state.runs.waiting_parents(), 1);
     shared.unlock(state);
-    // The child of the new group is cancelled with it.
+    // The child of the new run is cancelled with the job.
     shared.abandon(id);
     let state = shared.lock();
     assert_eq!((bytes(&state), state.records.live()), (0, 0));
@@ -150,7 +150,7 @@ fn only_a_spawning_kernel_may_spawn() {
 fn a_sandboxed_worker_cannot_spawn() {
     let (shared, mut consumers) = fixture(1, 1);
     shared.lock().config.set_sandboxed();
-    // Correct or not: it is not looked at.
+    // Correct or not: the list is not read.
     for words in [list(), vec![u64::MAX; 12]] {
         let id = submit(&shared, &spawning());
         assert_eq!(consumers[0].next(), Next::Run);
@@ -203,8 +203,8 @@ fn a_failed_or_cancelled_child_fails_its_parent() {
     assert_eq!(shared.lock().records.live(), 0);
 }
 
-/// Each word of the list is each wrong number once: it is refused, and costs the worker; or it is a list as well, and
-/// all of it runs.
+/// Each word of the list is replaced by each wrong number once: either the list is refused and the worker is killed, or
+/// it is a valid list and all its tasks run.
 #[test]
 fn wrong_spawn_lists_are_refused() {
     let (mut refused, mut run) = (0, 0);

@@ -1,4 +1,4 @@
-//! What is traced, with a worker that may report any times.
+//! Traced events, with a worker that may report any times.
 
 use std::os::unix::fs::FileExt;
 
@@ -124,7 +124,7 @@ fn memory_waits_in_the_trace_are_bounded() {
     assert_eq!((began.len(), ended.len()), (100, 100));
     let mut before = 0;
     for (n, (from, to)) in std::iter::zip(began, ended).enumerate() {
-        // None begins before the one before it has ended.
+        // No run begins before the previous run has ended.
         assert!(before <= from && from <= to, "{n}: {before} {from} {to}");
         let (wanted_at, at) = said[n];
         match n % 4 {
@@ -179,7 +179,7 @@ fn a_text_of_any_length_is_truncated_to_its_limit() {
     let mut world = World::new();
     let id = submit(&world.shared);
     assert_eq!(world.consumers[0].next(), Next::Run);
-    // A worker that was taken over answers with a megabyte that is longer still when it is escaped.
+    // A worker that was taken over answers with a megabyte of text that is even longer when it is escaped.
     let arena = Arc::clone(&world.shared.arena);
     let (number, at) = {
         let mut state = world.shared.lock();

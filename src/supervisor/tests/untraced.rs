@@ -1,4 +1,4 @@
-//! Without a trace nothing is done for one: not by a worker, and not by threads that submit jobs or take answers.
+//! Without a trace, there is no extra work: not in a worker, and not in threads that submit jobs or take answers.
 
 use super::*;
 use crate::link::SLOTS;
@@ -16,7 +16,7 @@ fn tracer(folder: &tempfile::TempDir) -> TraceOwner {
     Tracer::start(plan, "test").unwrap()
 }
 
-/// Number of slots in which a real worker has written times, after this many jobs.
+/// Number of slots into which a real worker has written times, after this number of jobs.
 fn times_written(tracer: Option<TraceOwner>) -> usize {
     let (shared, monitor) = start(arena(1), settings(1, 1), tracer).unwrap();
     for _ in 0..JOBS {
@@ -44,7 +44,7 @@ fn a_worker_takes_no_times_without_a_trace() {
     assert_eq!(times_written(Some(tracer(&folder))), 2 * SLOTS);
 }
 
-/// How often this thread reads the clock for this many jobs, whose worker is a handle in it.
+/// Number of times that this thread reads the clock for this number of jobs, whose worker is a handle in this process.
 fn looks_at_the_clock(tracer: Option<TraceOwner>) -> u64 {
     let (shared, mut consumers) = fixture(1, 1);
     if let Some(owner) = &tracer {
@@ -55,7 +55,7 @@ fn looks_at_the_clock(tracer: Option<TraceOwner>) -> u64 {
     for n in 0..JOBS {
         let id = submit(&shared);
         if n % 10 == 9 {
-            // Some never run.
+            // Some jobs never run.
             shared.abandon(id);
             continue;
         }
@@ -71,7 +71,7 @@ fn looks_at_the_clock(tracer: Option<TraceOwner>) -> u64 {
 fn the_supervisor_takes_no_times_without_a_trace() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(looks_at_the_clock(None), 0);
-    // When it was submitted, placed, and ended.
+    // For its submission, its placement and its end.
     let looks = looks_at_the_clock(Some(tracer(&folder)));
     assert!(looks >= 3 * JOBS / 10 * 9, "{looks}");
 }

@@ -35,7 +35,7 @@ fn a_waker_that_panics_does_not_affect_others() {
     }
 }
 
-/// Calls the engine when it is dropped, as a task does that holds jobs.
+/// Calls the engine when it is dropped, like a task that owns jobs.
 struct Calls(Arc<Supervisor>);
 
 impl Wake for Calls {
@@ -100,7 +100,7 @@ impl Wake for Ends {
             assert_eq!(consumer.next(), Next::Run);
             consumer.finish(false, 1, None);
             self.0.stats();
-            // Consumes the token that others may have left to wake this thread.
+            // Consumes the token that other code may have stored to unpark this thread.
             std::thread::park_timeout(Duration::from_millis(1));
         }
     }
@@ -150,8 +150,8 @@ fn waiting_for_any_puts_the_wakers_of_tasks_back() {
     assert!(is_woken(1));
 }
 
-/// The first of two is retried in an hour. The end of the one behind it was not requested: that of the first was to
-/// come before.
+/// The first of two jobs is retried in an hour. The end of the second job was not requested: the end of the first was
+/// expected to come earlier.
 #[test]
 fn waiting_for_any_ends_with_a_job_behind_one_that_is_retried() {
     let (shared, mut consumers) = fixture(1, 1);
@@ -219,7 +219,7 @@ fn is_placed(shared: &Supervisor, id: JobId) -> bool {
     matches!(shared.lock().records.get(id).stage, Stage::Placed { .. })
 }
 
-/// Submits jobs until one more finds no room in a lane. Returns all of them, that one last.
+/// Submits jobs until a further job finds no room on a lane. Returns all of them; that job is the last.
 fn submit_one_too_many(shared: &Supervisor) -> Vec<JobId> {
     let mut ids = vec![submit(shared)];
     while ids.last().is_some_and(|&last| is_placed(shared, last)) {
@@ -228,7 +228,7 @@ fn submit_one_too_many(shared: &Supervisor) -> Vec<JobId> {
     ids
 }
 
-/// What a thread does before it sleeps on state words.
+/// The steps of a thread before it sleeps on state words.
 fn look(shared: &Supervisor, ids: &[JobId], waker: &Waker) -> Option<usize> {
     let ids = ids.iter().copied();
     shared.poll_any_with(ids, waker, Some(&mut Words::default()), &mut Vec::new())
@@ -289,7 +289,8 @@ fn a_job_placed_while_a_thread_waits_for_any_is_reported() {
                 assert!(!shared.is_done(queued));
             }
         }
-        // A thread that is awake looks for its word before it sleeps, and that of a job behind others is of no use yet.
+        // A thread that is awake requests its wake-up before it sleeps. The word of a job that is not the oldest is of
+        // no use yet.
         let expected = if awake { WAITER } else { NOTICE };
         assert_eq!(asked(&shared, queued), expected, "awake: {awake}");
         assert!(!woken.0.load(Ordering::Relaxed));
@@ -306,8 +307,8 @@ fn a_job_placed_while_a_thread_waits_for_any_is_reported() {
     }
 }
 
-/// The lane did not ring the monitor because a thread slept on the word. Another thread has drained the lane before
-/// that one came.
+/// The lane did not ring the monitor because a thread slept on the word. Another thread had drained the lane before
+/// this thread woke up.
 #[test]
 fn a_woken_thread_refills_the_lanes() {
     let (shared, mut consumers) = fixture(1, 1);

@@ -21,7 +21,7 @@ fn an_actor(shared: &Supervisor) -> ActorId {
     })
 }
 
-/// One job is in flight, and no other is admitted.
+/// An engine with one job in flight; no other job is admitted.
 fn full(jobs: usize) -> (Arc<Supervisor>, Vec<JobId>) {
     let (shared, _consumers) = fixture(1, 1);
     let all: Vec<_> = (0..jobs).map(|_| submit(&shared)).collect();
@@ -69,7 +69,7 @@ fn an_end_behind_a_job_that_was_not_skipped_does_not_block_waiters() {
     });
 }
 
-/// The thread that waits for it looks, requests, and sleeps, instead of staying awake.
+/// The thread that waits for the job checks, requests a notice, and sleeps, instead of staying awake.
 #[test]
 fn a_waiting_thread_finds_the_fault() {
     in_time(|| {
@@ -87,7 +87,7 @@ fn a_waiting_thread_finds_the_fault() {
     });
 }
 
-/// One worker after the other dies with the job at the head of its lane.
+/// Lets one worker after the other die with the job at the head of its lane.
 fn is_answered_after_some_deaths(shared: &Supervisor, job: JobId) {
     let mut deaths = 0;
     let why = loop {
@@ -115,7 +115,7 @@ fn a_job_in_front_of_dying_workers_is_answered_eventually() {
     assert!(answer(&shared, waits).is_none(), "it was never in front");
 }
 
-/// Each start is another job, so the actor counts.
+/// Each start is another job, so the deaths are counted for the actor.
 #[test]
 fn an_actor_start_in_front_of_dying_workers_is_answered_eventually() {
     let (shared, _consumers) = fixture(1, 1);
@@ -125,8 +125,8 @@ fn an_actor_start_in_front_of_dying_workers_is_answered_eventually() {
     is_answered_after_some_deaths(&shared, call);
 }
 
-/// Calls of an actor that is about to end, one of which is too late. Its worker reports that the end, behind them, has
-/// begun.
+/// Calls of an actor that is about to end, one of which is too late. Its worker reports that the end, which was posted
+/// after them, has begun.
 #[test]
 fn calls_before_an_end_that_has_begun_are_answered() {
     let (shared, mut consumers) = fixture(1, 1);
@@ -156,7 +156,7 @@ fn calls_before_an_end_that_has_begun_are_answered() {
     }
 }
 
-/// A job that reports that it has not begun, and that one behind it has.
+/// A job claims that it has not begun, and that a later job has.
 #[test]
 fn a_job_cannot_blame_another_job() {
     let (shared, _consumers) = fixture(1, 1);
@@ -169,12 +169,12 @@ fn a_job_cannot_blame_another_job() {
     assert!(answer(&shared, behind).is_none());
 }
 
-/// The same, and the first of them cancels the others: they are the jobs of one scope.
+/// The same for jobs of one scope, where the failure of the first cancels the others.
 #[test]
 fn a_failure_cancels_the_jobs_behind_it_once() {
     for running in [1, 2] {
         let (shared, mut consumers) = fixture(1, 1);
-        // Many jobs that are known to be short lie in one lane.
+        // Many jobs that are known to be short are on one lane.
         for _ in 0..50 {
             let job = submit(&shared);
             assert_eq!(consumers[0].next(), Next::Run);

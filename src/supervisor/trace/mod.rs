@@ -1,7 +1,7 @@
-//! Reports of the supervisor to the trace of an engine that has one.
+//! Reports events of the supervisor to the trace, if the engine has one.
 //!
-//! A job of a traced engine carries `STAMPED` in its form, which is read for each job anyway, so an engine without a
-//! trace pays nothing. What is known of an open job is stored beside its record, by the same index.
+//! A job of a traced engine has `STAMPED` in its form, which is read for each job anyway, so an engine without a trace
+//! has no extra cost. The trace state of an open job is stored by the index of its record.
 
 mod report;
 mod state;
@@ -13,8 +13,8 @@ use crate::worker::panics::TEXT_LIMIT;
 
 pub(super) use report::Trace;
 
-/// The sentence of an error, truncated to the limit of a text. Sentences may contain others and escapes; a trace keeps
-/// many of them, and those about workers are formatted with the lock held.
+/// The sentence of an error, truncated to the limit of a text. Sentences may contain others and escapes; a trace stores
+/// many sentences, and some are formatted under the lock.
 pub(crate) fn sentence(why: &JobErrorKind) -> Box<str> {
     struct Cut(String);
 
@@ -22,7 +22,7 @@ pub(crate) fn sentence(why: &JobErrorKind) -> Box<str> {
         fn write_str(&mut self, more: &str) -> fmt::Result {
             let room = more.floor_char_boundary(TEXT_LIMIT - self.0.len());
             self.0.push_str(&more[..room]);
-            // A full buffer reports an error, which ends the formatting.
+            // A full buffer returns an error, which ends the formatting.
             (room == more.len()).then_some(()).ok_or(fmt::Error)
         }
     }

@@ -45,7 +45,7 @@ impl Trace {
         self.0.is_some()
     }
 
-    /// Reports that the process of a worker is gone. Called before its jobs are requeued or answered.
+    /// Reports that the process of a worker has exited. Called before its jobs are requeued or answered.
     pub(in crate::supervisor) fn gone(
         &self,
         index: usize,
@@ -56,7 +56,7 @@ impl Trace {
         let Some(trace) = &self.0 else { return };
         let retired = gone.is_retiring() && *cause == JobErrorKind::Lost(WorkerExit::Code(Some(0)));
         let meant = retired || closing != Closing::No;
-        // The worker was killed by the supervisor: the kill reason says why.
+        // The supervisor has killed the worker: the kill reason is the cause.
         let why = gone.kill_reasons().first().map_or(cause, |(_, why)| why);
         trace.send(Event::Exited {
             worker: index as u32,
@@ -65,14 +65,14 @@ impl Trace {
         });
     }
 
-    /// Reports that job `to` needs the value of job `from`, by job number, in either order of their ends.
+    /// Reports that job `to` needs the value of job `from`, by job number. The jobs may have ended in either order.
     pub(in crate::supervisor) fn depends(&self, from: u64, to: u64) {
         if let Some(trace) = &self.0 {
             trace.send(Event::Depends { from, to });
         }
     }
 
-    /// Notes a run that is over, because the job ended or its worker did. Called before the end is reported.
+    /// Records that a run is over, because the job ended or its worker did. Called before the end is reported.
     #[cold]
     pub(in crate::supervisor) fn ran(
         &mut self,
@@ -87,7 +87,7 @@ impl Trace {
         }
     }
 
-    /// Reports that an attempt of a traced job gave a value, with this number of bytes of fresh arrays.
+    /// Reports that an attempt of a traced job returned a value, with this number of bytes of fresh arrays.
     #[cold]
     pub(in crate::supervisor) fn value(
         &mut self,
@@ -99,7 +99,7 @@ impl Trace {
         self.ended(index, records, kernels, bytes, AttemptEnd::Value);
     }
 
-    /// Reports that an attempt gave no value.
+    /// Reports that an attempt ended without a value.
     #[cold]
     pub(in crate::supervisor) fn failed(
         &mut self,
@@ -138,7 +138,7 @@ impl Trace {
 
     /// Reports the answer to a lane's request for output memory.
     ///
-    /// `at`: a time before the answer, since the lane continues then.
+    /// `at`: a time before the answer was sent, because the lane continues at once.
     pub(in crate::supervisor) fn granted(
         &mut self,
         lanes: &Lanes,

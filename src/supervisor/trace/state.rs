@@ -1,4 +1,4 @@
-//! Trace state of the open jobs, and the events made from it.
+//! The trace state of open jobs, and the events that are made from it.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use crate::supervisor::record::Record;
 use crate::sys::clock::monotonic_ns;
 use crate::trace::{Attempt, AttemptEnd, Event, KernelRun, LaneId, Tracer};
 
-/// What is known of an open job. Times are those of the monotonic clock.
+/// The trace state of an open job. Times are from the monotonic clock.
 #[derive(Clone, Copy, Debug, Default)]
 struct Open {
-    /// When it was submitted, or failed the last time.
+    /// When it was submitted, or its last attempt failed.
     since: u64,
     /// When it was last posted to a worker.
     placed: u64,
     bytes: u64,
-    /// The last run and when its end was seen, until the end is reported.
+    /// The last run and when its end was drained, until the end is reported.
     ran: Option<(KernelRun, u64)>,
 }
 
@@ -24,13 +24,13 @@ struct Open {
 #[derive(Debug)]
 pub(in crate::supervisor) struct Tracing {
     tracer: Arc<Tracer>,
-    /// By index of the record.
+    /// The state of open jobs, by index of the record.
     open: Vec<Open>,
     /// When the current process of each worker was started.
     spawned: Vec<u64>,
     /// When the last run of each lane ended.
     free_since: Vec<u64>,
-    /// When each lane last got the memory that it waited for; at first, when the trace began.
+    /// When each lane last got the memory that it waited for; initially when the trace began.
     granted: Vec<u64>,
 }
 
@@ -50,7 +50,7 @@ impl Tracing {
         Arc::clone(&self.tracer)
     }
 
-    /// Notes a submitted job.
+    /// Records a submitted job.
     pub(in crate::supervisor) fn submitted(&mut self, index: u32, call: &ArgWriter) {
         let index = index as usize;
         if index >= self.open.len() {
@@ -63,16 +63,17 @@ impl Tracing {
         };
     }
 
-    /// Notes that a job is about to be posted. Times of its worker are later than this.
+    /// Records that a job is about to be posted. Times that its worker reports are later than this.
     pub(in crate::supervisor) fn placed(&mut self, index: u32) {
         let open = &mut self.open[index as usize];
         open.placed = monotonic_ns();
         open.ran = None;
     }
 
-    /// Notes a run that is over, because the job ended or its worker did. Called before the end is reported.
+    /// Records that a run is over, because the job ended or its worker did. Called before the end is reported.
     ///
-    /// Times of a worker count only within the limits of what is known here. A lane runs one job after the other.
+    /// Times that a worker reports are clamped to the times that the supervisor knows. A lane runs one job after the
+    /// other.
     pub(in crate::supervisor) fn ran(
         &mut self,
         index: u32,
@@ -103,7 +104,7 @@ impl Tracing {
         open.ran = Some((ran, now));
     }
 
-    /// Whether the job has run since it was posted.
+    /// Returns true if the job has run since it was posted.
     pub(in crate::supervisor) fn has_run(&self, index: u32) -> bool {
         self.open[index as usize].ran.is_some()
     }
@@ -133,12 +134,12 @@ impl Tracing {
             bytes_out,
             end,
         };
-        // The next attempt waits from here on.
+        // The next attempt waits from now on.
         open.since = over;
         self.send(Event::Attempt(attempt));
     }
 
-    /// Notes the start of a worker's process.
+    /// Records the start of a worker's process.
     pub(in crate::supervisor) fn spawned(&mut self, worker: usize) {
         self.spawned[worker] = monotonic_ns();
     }
@@ -153,9 +154,11 @@ impl Tracing {
         });
     }
 
-    /// Reports that a lane's request for output memory, made at `requested_at` by its worker's clock, was answered at `at`.
+    /// Reports that a lane's request for output memory, made at `requested_at` by its worker's clock, was answered at
+    /// `at`.
     ///
-    /// Times of a worker count only within the limits of what is known here. A lane waits for one thing after the other.
+    /// Times that a worker reports are clamped to the times that the supervisor knows. A lane makes one request after
+    /// the other.
     pub(in crate::supervisor) fn granted(
         &mut self,
         lane: usize,
@@ -182,7 +185,7 @@ impl Tracing {
 }
 
 impl Record {
-    /// Whether its engine has a trace.
+    /// Whether the job belongs to a traced engine.
     #[inline]
     pub(in crate::supervisor) fn is_traced(&self) -> bool {
         self.form & STAMPED != 0

@@ -12,7 +12,7 @@ use crate::supervisor::state::EngineState;
 use crate::sys::futex;
 
 impl Supervisor {
-    /// The index of a job that has ended. If none has, the waker is called when one does.
+    /// Returns the index of a job that has ended. If none has, the waker is called when one does.
     pub(crate) fn poll_any<I>(&self, ids: I, waker: &Waker) -> Option<usize>
     where
         I: Iterator<Item = JobId> + Clone,
@@ -20,9 +20,10 @@ impl Supervisor {
         self.poll_any_with(ids, waker, None, &mut Vec::new())
     }
 
-    /// The same where tasks may wait for these jobs, and for a thread that sleeps on state words. The wakers of those
-    /// tasks are put into `displaced`, and have to be [put back](Supervisor::put_back). If a job's state word is added
-    /// to `words`, the worker wakes the thread through that word, and the waker is not called for it.
+    /// Like [`poll_any`](Self::poll_any), for jobs that other tasks may await, and for a thread that sleeps on
+    /// state words. The replaced wakers of tasks are put into `displaced` and must be [put back](Supervisor::put_back).
+    /// If a job's state word is added to `words`, the worker wakes the thread through that word, and the waker is not
+    /// called for the job.
     pub(crate) fn poll_any_with<'s, I>(
         &'s self,
         ids: I,
@@ -38,7 +39,7 @@ impl Supervisor {
         let mut words = words.filter(|_| futex::has_wait_any());
         let mut state = self.lock();
         if words.is_some() {
-            // The thread is awake: a job that is placed now has a word on which it will sleep.
+            // The thread is awake: if one of these jobs is placed now, the thread will sleep on its state word.
             state.records.await_no_more(ids.clone());
         }
         let mut ended = look_for_end(&mut state, ids.clone());
@@ -49,7 +50,7 @@ impl Supervisor {
             let waits_for = if words.is_some() { AWAITED } else { NOTICE };
             let EngineState { lanes, records, .. } = &mut *state;
             for (lane, position) in lanes.first_ends(ids.clone(), records, waits_for) {
-                // Ended already: found below.
+                // If the job has ended already, it is found below.
                 let lane_of = &mut lanes[lane];
                 match &mut words {
                     Some(words) if words.has_room() => {
@@ -62,7 +63,7 @@ impl Supervisor {
                 }
             }
             state.monitor.watch_memory();
-            // Finds what ended before the request.
+            // Finds jobs that ended before the request.
             ended = look_for_end(&mut state, ids.clone());
             if ended.is_some() {
                 state.records.await_no_more(ids.clone());
@@ -79,7 +80,7 @@ impl Supervisor {
         ended
     }
 
-    /// Puts wakers back. The wakers of jobs that have ended meanwhile are called.
+    /// Puts wakers back. Calls the wakers of jobs that have ended in the meantime.
     pub(crate) fn put_back(&self, mut displaced: Vec<(JobId, Waker)>) {
         if displaced.is_empty() {
             return;
@@ -98,7 +99,7 @@ impl Supervisor {
         wake_all(ended.into_iter().map(|(_, waker)| waker));
     }
 
-    /// The index of a job that has ended, without waiting.
+    /// Returns the index of a job that has ended, without waiting.
     pub(crate) fn look_any(&self, ids: impl Iterator<Item = JobId>) -> Option<usize> {
         let mut state = self.lock();
         let ended = look_for_end(&mut state, ids);
@@ -106,7 +107,7 @@ impl Supervisor {
         ended
     }
 
-    /// Waits until one of these jobs has ended. `None` if the time is over before.
+    /// Waits until one of these jobs has ended. Returns `None` if the time limit passes first.
     pub(crate) fn wait_any<I>(&self, ids: I, limit: Option<Duration>) -> Option<usize>
     where
         I: Iterator<Item = JobId> + Clone,
@@ -121,7 +122,7 @@ impl Supervisor {
     }
 }
 
-/// Drains the lanes, and looks for a job that has ended.
+/// Drains the lanes, and returns the index of a job that has ended.
 fn look_for_end(state: &mut EngineState, mut ids: impl Iterator<Item = JobId>) -> Option<usize> {
     state.drain_busy();
     state.refill();

@@ -1,4 +1,4 @@
-//! Waiting for one job, as a thread or as a future, and for the start of an engine.
+//! Waiting for one job, by a thread or a future, and for the start of an engine.
 
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -14,11 +14,11 @@ use crate::supervisor::shared::Supervisor;
 use crate::supervisor::state::EngineState;
 use crate::sys::{cores, futex};
 
-/// A job that is expected to take longer is not worth spinning for.
+/// A job with a longer expected duration is not worth spinning for.
 pub(in crate::supervisor) const SPIN_BELOW_NS: u32 = 60_000;
 
 impl Supervisor {
-    /// Whether the job has ended.
+    /// Returns true if the job has ended.
     pub(crate) fn is_done(&self, id: JobId) -> bool {
         let mut state = self.lock();
         state.drain_busy();
@@ -28,7 +28,7 @@ impl Supervisor {
         done
     }
 
-    /// Whether a worker runs the job now, as the worker says.
+    /// Returns true if a worker runs the job now, as the worker reports.
     pub(crate) fn is_running(&self, id: JobId) -> bool {
         let stage = self.lock().records.get(id).stage;
         let Stage::Placed { link, position } = stage else {
@@ -41,19 +41,19 @@ impl Supervisor {
         )
     }
 
-    /// The number of the job in messages.
+    /// The number of the job, for messages.
     pub(crate) fn number_of(&self, id: JobId) -> u64 {
         self.lock().records.get(id).job
     }
 
-    /// Waits for the answer of a job.
+    /// Waits for the answer of a job, and takes it.
     pub(crate) fn wait<R>(&self, id: JobId, read: Read<R>) -> Result<R, JobError> {
         let taken = self.wait_for(id, None, |state| state.take(id, read));
         let taken = taken.expect("a wait without a limit ends with the answer");
         self.read(taken, read)
     }
 
-    /// The same; `None` if the time is over before.
+    /// Like [`wait`](Self::wait); returns `None` if the time limit passes first.
     pub(crate) fn wait_timeout<R>(
         &self,
         id: JobId,
@@ -64,7 +64,7 @@ impl Supervisor {
         Some(self.read(taken, read))
     }
 
-    /// Sleeps until a job has ended, and leaves its answer there. Returns false if the time is over before.
+    /// Sleeps until a job has ended, without taking its answer. Returns false if the time limit passes first.
     pub(crate) fn wait_until_done(&self, id: JobId, limit: Option<Duration>) -> bool {
         let done = self.wait_for(id, limit, |state| {
             (state.records.get(id).stage == Stage::Answered).then_some(())
@@ -78,14 +78,14 @@ impl Supervisor {
         limit: Option<Duration>,
         mut try_take: impl FnMut(&mut EngineState) -> Option<T>,
     ) -> Option<T> {
-        // A limit beyond the range of the clock is none.
+        // A limit beyond the range of the clock counts as no limit.
         let until = limit.and_then(|limit| Instant::now().checked_add(limit));
         let mut has_spun = false;
         let mut spun_since = None;
         loop {
             let mut state = self.lock();
             if let Some(taken) = try_take(&mut state) {
-                // This thread was woken by a worker, and the monitor was not: so this thread refills the lanes.
+                // A worker has woken this thread and not the monitor, so this thread refills the lanes.
                 if state.queue.has_work() {
                     state.refill();
                 }
@@ -114,7 +114,8 @@ impl Supervisor {
             }
             let record = state.records.get(id);
             let (stage, kernel) = (record.stage, record.kernel);
-            // The state word of a condemned lane may say that the job has ended, but the answer waits for the exit.
+            // The state word of a condemned lane may say that the job has ended, but the job is answered when its
+            // worker has exited.
             if let Stage::Placed { link, position } = stage
                 && !state.lanes[link as usize].is_condemned()
             {
@@ -148,14 +149,15 @@ impl Supervisor {
         }
     }
 
-    /// Spins on a state word from `start` on, for as long as that has paid lately. Returns whether the job has ended.
+    /// Spins on a state word from `start` on, for as long as spinning has paid off lately. Returns true if the job has
+    /// ended.
     pub(in crate::supervisor) fn spin(&self, link: usize, position: u64, start: Instant) -> bool {
         if !self.may_spin() {
             return false;
         }
         let cells = &self.cells[link];
         let word = cells.state(position).as_futex();
-        // So that the lane does not spin on this core.
+        // Tells the lane not to spin on this core.
         cells.hub().set_waiter_core(cores::current());
         let has_ended = || !is_open(word, position, SLOTS);
         let ended = self
@@ -165,16 +167,17 @@ impl Supervisor {
         ended
     }
 
-    /// Learns from a wait for a job of this link, begun at `start`, that [`spin`](Supervisor::spin) did not end.
+    /// Updates the spin limit after a wait for a job of this link, begun at `start`, that [`spin`](Supervisor::spin)
+    /// did not end.
     pub(in crate::supervisor) fn learn_from_wait(&self, link: usize, start: Instant) {
         let peer_core = self.cells[link].last_core();
         self.spin_limit.learn(start.elapsed(), peer_core);
     }
 
-    /// Sleeps on the state word of a job that lies in a slot. Returns when something may have changed.
+    /// Sleeps on the state word of a job in a slot. Returns when the job's state may have changed.
     fn sleep_on_slot(&self, id: JobId, link: u32, position: u64, left: Option<Duration>) {
         let mut state = self.lock();
-        // The job may have been moved or answered meanwhile.
+        // The job may have been moved or answered in the meantime.
         if state.records.get(id).stage != (Stage::Placed { link, position }) {
             return self.unlock(state);
         }
@@ -189,15 +192,15 @@ impl Supervisor {
     }
 
     /// Moves this thread, which the monitor has woken, to a core where no kernel runs, if there is one. Linux wakes a
-    /// thread on the core where it slept, and a worker runs there by now what this thread submitted before it slept.
-    /// Returns whether it has moved.
+    /// thread on the core where it slept; by now a worker runs there, with a job that this thread had submitted.
+    /// Returns true if it has moved.
     pub(crate) fn step_aside(&self) -> bool {
         let kernels = || self.cells.iter().filter_map(|cells| cells.kernel_core());
         let here = cores::current();
         kernels().any(|core| core == here) && cores::leave(kernels())
     }
 
-    /// The core of this thread, if a lane is awake there.
+    /// The core of this thread, if a lane is awake on that core.
     pub(crate) fn core_beside_a_lane(&self) -> Option<u32> {
         let here = cores::current();
         let mut lanes = self.cells.iter().filter_map(|cells| cells.awake_core());
@@ -220,7 +223,7 @@ impl Supervisor {
             std::mem::swap(&mut records.get(id).waker, &mut waker);
             lanes.want_notice(id, records);
             state.monitor.watch_memory();
-            // Finds what ended before the request for notice.
+            // Finds a job that ended before the request for notice.
             state.drain_busy();
             state.refill();
             taken = state.take(id, read);

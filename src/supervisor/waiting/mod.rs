@@ -1,4 +1,4 @@
-//! Sleeping: every place where a thread of the program waits for the engine, and what wakes it.
+//! Sleeping: every reason for which a thread of the program waits for the engine, and what wakes the thread.
 //!
 //! | file | a thread that waits for | sleeps on | woken by |
 //! |---|---|---|---|
@@ -7,8 +7,9 @@
 //! | `any` | the first of several jobs | its own word and up to 127 state words | a worker, or a waker |
 //! | `thread_waker` | a limiter's permit, a stream | its own word | a waker |
 //!
-//! The monitor sleeps in `epoll` on its eventfd, which is not part of this. No wake-up is lost: a sleeper reads the value
-//! of its word under the engine's lock, or before it looks; and whatever it waits for is changed before the word is.
+//! The monitor sleeps in `epoll` on its eventfd, which is not described here. No wake-up is lost: a sleeper reads the
+//! value of its word under the engine's lock, or before it checks its condition; and the condition is changed before
+//! the word is.
 
 pub(super) mod any;
 pub(super) mod job;
@@ -19,6 +20,6 @@ pub(super) mod wakers;
 
 use std::time::Duration;
 
-/// A sleeper looks again after this long even if nothing has woken it: where it sleeps on a word that a worker may
-/// write, and while admission holds something back.
+/// A sleeper checks its condition after this time even if nothing has woken it: if it sleeps on a word that a worker
+/// may write, and while admission delays a job.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);

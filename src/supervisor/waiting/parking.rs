@@ -8,7 +8,7 @@ use crate::sys::futex;
 
 const SPOTS: usize = 64;
 
-/// One word to sleep on, with the number of its sleepers, so that no system call is made without any.
+/// A futex word, with the number of its sleepers: without sleepers, `notify` makes no system call.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(in crate::supervisor) struct Spot {
@@ -16,7 +16,7 @@ pub(in crate::supervisor) struct Spot {
     sleepers: AtomicU32,
 }
 
-/// The value of the word while the engine's lock was held.
+/// The value of the word at a moment when the engine's lock was held.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::supervisor) struct Ticket(u32);
 
@@ -28,23 +28,23 @@ impl Spot {
         }
     }
 
-    /// Announces a sleeper. To be called with the engine's lock, after looking.
+    /// Announces a sleeper. Called under the engine's lock, after the sleeper's condition was checked.
     pub(in crate::supervisor) fn ticket(&self) -> Ticket {
         // Relaxed: the engine's lock orders both accesses with `notify`.
         self.sleepers.fetch_add(1, Ordering::Relaxed);
         Ticket(self.word.load(Ordering::Relaxed))
     }
 
-    /// Sleeps until the spot is notified, or for `limit`. To be called without the lock.
+    /// Sleeps until the spot is notified, or for `limit`. Called without the lock.
     pub(in crate::supervisor) fn sleep(&self, ticket: Ticket, limit: Option<Duration>) {
         let _ = futex::wait(&self.word, ticket.0, limit);
-        // Relaxed: a count. A `notify` that still sees this sleeper makes one system call in vain.
+        // Relaxed: a count. A `notify` that still reads this sleeper makes one unnecessary system call.
         self.sleepers.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Wakes the sleepers. To be called with the engine's lock, after changing what they look at.
+    /// Wakes the sleepers. Called under the engine's lock, after their condition was changed.
     pub(in crate::supervisor) fn notify(&self) {
-        // Relaxed: the engine's lock orders both with `ticket`, and what sleepers look at is read under it.
+        // Relaxed: the engine's lock orders both accesses with `ticket`, and sleepers check their condition under it.
         if self.sleepers.load(Ordering::Relaxed) != 0 {
             self.word.fetch_add(1, Ordering::Relaxed);
             futex::wake(&self.word, u32::MAX >> 1);
@@ -71,7 +71,7 @@ impl Parking {
         }
     }
 
-    /// The spot of a record or graph.
+    /// The spot of a record.
     pub(in crate::supervisor) fn of(&self, index: u32) -> &Spot {
         &self.spots[index as usize % SPOTS]
     }

@@ -1,4 +1,4 @@
-//! A thread that waits for several kinds of events: it sleeps on a word of its own, which wakers ring, and on state
+//! Waiting for several kinds of events: the thread sleeps on a word of its own, which its waker changes, and on state
 //! words of jobs.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::LOOK_AGAIN;
 use crate::sync::FIRST_COUNT;
 use crate::sys::futex;
 
-/// The thread does not sleep, and was not woken.
+/// The thread does not sleep, and was not woken since its last sleep.
 const QUIET: u32 = 0;
 /// The thread was woken since its last sleep.
 const RUNG: u32 = 1;
@@ -23,26 +23,26 @@ struct WakeWord(AtomicU32);
 
 impl Wake for WakeWord {
     fn wake(self: Arc<Self>) {
-        // Release: "woken", pairs with the swap in `sleep_on`. What was done before the call is visible to the thread
-        // that finds it.
+        // Release: "woken", pairs with the swap in `sleep_on`. Everything before the call to `wake` is visible to the
+        // woken thread.
         if self.0.swap(RUNG, Ordering::Release) == ASLEEP {
             futex::wake(&self.0, 1);
         }
     }
 }
 
-/// After this many sleeps in a row without an event, the thread sleeps for a [`MOMENT`] on its own word only: a worker
-/// that keeps changing its word wakes it only that often.
+/// After this number of consecutive sleeps without an event, the thread sleeps for a [`MOMENT`] on its own word only: a
+/// worker that changes its state word continuously wakes the thread no more often.
 const IN_VAIN: u32 = 64;
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// State words on which a thread sleeps in addition to its own, with the values that they have to hold until then.
-/// Workers may write to them, so the thread looks again from time to time.
+/// State words on which a thread sleeps in addition to its own word, with the values that they have until the event.
+/// Workers may write to them, so the thread checks its condition from time to time.
 #[derive(Debug, Default)]
 pub(crate) struct Words<'s>(Vec<(&'s AtomicU32, u32)>);
 
 impl<'s> Words<'s> {
-    /// One of the words is the thread's own.
+    /// One more word is the thread's own.
     pub(in crate::supervisor) fn has_room(&self) -> bool {
         self.0.len() + 1 < futex::MAX_WORDS
     }
@@ -52,7 +52,7 @@ impl<'s> Words<'s> {
     }
 }
 
-/// What wakes this thread.
+/// The waker of this thread.
 pub(in crate::supervisor) struct ThreadWaker {
     word: Arc<WakeWord>,
     waker: Waker,
@@ -69,7 +69,8 @@ impl ThreadWaker {
         &self.waker
     }
 
-    /// Sleeps until the thread was woken since its last sleep, or the time is over.
+    /// Sleeps until the thread is woken, or returns at once if it was woken since its last sleep, or after the time
+    /// limit.
     pub(in crate::supervisor) fn sleep(&self, until: Option<Instant>) {
         while !self.sleep_on(&Words::default(), until) {
             if until.is_some_and(|until| until <= Instant::now()) {
@@ -78,10 +79,10 @@ impl ThreadWaker {
         }
     }
 
-    /// Sleeps once, also on these words. Returns whether the thread was woken since its last sleep.
+    /// Sleeps once, also on these words. Returns true if the thread was woken since its last sleep.
     fn sleep_on(&self, words: &Words<'_>, until: Option<Instant>) -> bool {
         let word = &self.word.0;
-        // Relaxed: it publishes nothing; whether the thread was woken is read below.
+        // Relaxed: it publishes nothing; the swap below reads whether the thread was woken.
         let quiet = word.compare_exchange(QUIET, ASLEEP, Ordering::Relaxed, Ordering::Relaxed);
         if quiet.is_ok() {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -98,13 +99,13 @@ impl ThreadWaker {
     }
 }
 
-/// Calls `ask` until it returns something: again each time that the waker was called, or that one of the words which
-/// `ask` has left changes. Returns `None` if the time is over before.
+/// Calls `ask` until it returns a value: again each time that the waker is called, or that one of the words changes
+/// which `ask` has added. Returns `None` if the time limit passes first.
 pub(crate) fn park_until<'s, T>(
     limit: Option<Duration>,
     mut ask: impl FnMut(&Waker, &mut Words<'s>) -> Option<T>,
 ) -> Option<T> {
-    // A limit beyond the range of the clock is none.
+    // A limit beyond the range of the clock counts as no limit.
     let until = limit.and_then(|limit| Instant::now().checked_add(limit));
     let thread = ThreadWaker::new();
     let mut words = Words::default();

@@ -6,8 +6,7 @@ use std::task::Waker;
 use super::parking::Parking;
 use crate::supervisor::record::Record;
 
-/// Wakes threads that are parked, at once, and collects wakers, which are foreign code and called when the lock is
-/// released.
+/// Wakes parked threads at once. Collects wakers, which are foreign code, to call them when the lock is released.
 #[derive(Debug)]
 pub(in crate::supervisor) struct Waiters {
     parking: Arc<Parking>,
@@ -22,7 +21,7 @@ impl Waiters {
         }
     }
 
-    /// Wakes threads that wait for the job of this record, or for the graph of this number.
+    /// Wakes threads that wait for the job or the graph of this record.
     pub(in crate::supervisor) fn notify(&self, index: u32) {
         self.parking.of(index).notify();
     }
@@ -44,7 +43,7 @@ impl Waiters {
         self.parking.admission.notify();
     }
 
-    /// Calls these wakers when the lock is released.
+    /// Adds wakers, to be called when the lock is released.
     #[inline]
     pub(in crate::supervisor) fn call(&mut self, wakers: impl IntoIterator<Item = Waker>) {
         self.wakers.extend(wakers);
@@ -55,7 +54,7 @@ impl Waiters {
         !self.wakers.is_empty()
     }
 
-    /// Takes the wakers that are to be called.
+    /// Takes the wakers that have to be called.
     pub(in crate::supervisor) fn take_wakers(&mut self) -> Vec<Waker> {
         std::mem::take(&mut self.wakers)
     }

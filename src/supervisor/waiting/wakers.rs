@@ -1,14 +1,14 @@
-//! Calling and dropping wakers, which are foreign code and may panic.
+//! Calls and drops wakers, which are foreign code and may panic.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
-/// Calls all of these wakers. A panic in one, whose message has been printed, does not keep the others from being
-/// called.
+/// Calls all of these wakers. A panic of one waker, whose message the panic hook has printed, does not prevent calling
+/// the others.
 pub(in crate::supervisor) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
     for waker in wakers {
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-            // Its drop is foreign code as well.
+            // The drop of the payload is foreign code as well.
             std::mem::forget(payload);
         }
     }

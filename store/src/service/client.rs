@@ -23,7 +23,8 @@ use crate::sys;
 use crate::sys::packet::{Packet, PacketSocket};
 use crate::{StoreError, StoreErrorKind};
 
-/// A service takes packets and answers questions at once; one that takes longer is stopped.
+/// The time limit for sending, and for the answer that connecting waits for. A service reads packets and answers
+/// questions at once, unless its process is suspended.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Connects to the service `name` of this user, or to the socket at a path.
@@ -47,7 +48,7 @@ pub fn connect(name: &str) -> Result<Client, ServiceError> {
             ),
         ));
     }
-    // Calls may run for long.
+    // A call may run for long, so receiving has no limit from now on.
     socket.wait_forever()?;
     let connection = Arc::new(Connection {
         name: name.to_owned(),
@@ -62,12 +63,12 @@ pub fn connect(name: &str) -> Result<Client, ServiceError> {
     })
 }
 
-/// Asks who serves, before any call.
+/// Asks the server for its [`ServiceInfo`], before any call.
 fn first_answer(name: &str, socket: &PacketSocket) -> Result<ServiceInfo, ServiceError> {
     let mut bytes = vec![0; MAX_PACKET];
     let packet = socket
         .send(&request(&Request::Info)?, &[])
-        // A server that refuses this client has said why before it hung up.
+        // A server that refuses this client has sent the reason before it hung up.
         .or_else(|error| match error.errno() {
             Errno::PIPE => Ok(()),
             _ => Err(error),
@@ -107,48 +108,49 @@ pub struct Client {
     deadline: Option<Duration>,
 }
 
-/// Closes the connection on drop: the reader's thread has another reference.
+/// Closes the connection on drop. The reader's thread has a reference to the connection itself.
 struct Closing(Arc<Connection>);
 
-/// Answers are read by the thread that waits for one, so that a call costs no switch to another thread: until that
-/// thread could not do it at any time. Then a thread of the connection reads.
+/// A connection. The thread that waits for an answer reads it, so that a call costs no switch to another thread. A
+/// thread of the connection is started, and reads from then on, when waiting threads cannot be relied on: if a call is
+/// polled or waited for with a limit, or if [`UNREAD`] calls are open.
 struct Connection {
     name: String,
     max_calls: usize,
     socket: PacketSocket,
     open: Mutex<Open>,
-    /// A call or a question was answered, or another thread has to read.
+    /// Notified when a call or a question is answered, and when another thread has to read.
     changed: Condvar,
 }
 
-/// Answers that surely fit the socket's buffer while no thread reads.
+/// The number of answers that fit the socket's buffer while no thread reads.
 const UNREAD: usize = 3;
 
-/// What is not answered.
+/// The calls and questions that are not answered, or whose answers were not taken.
 #[derive(Default)]
 struct Open {
     calls: HashMap<u64, Slot>,
     last: u64,
-    /// Calls that the service has not answered.
+    /// The number of calls that the service has not answered.
     running: usize,
-    /// Questions, in the order of their answers.
+    /// The numbers of unanswered questions. They are answered in this order.
     questions: VecDeque<u64>,
     answers: HashMap<u64, Vec<u8>>,
-    /// A thread reads.
+    /// Whether a thread reads.
     has_reader: bool,
-    /// The thread of the connection was started.
+    /// Whether the thread of the connection was started.
     has_thread: bool,
-    /// Threads that wait for another one to read.
+    /// The number of threads that wait while another one reads.
     waiting: usize,
     is_lost: bool,
 }
 
-/// A call whose value was not taken.
+/// A call whose result was not taken.
 #[derive(Default)]
 struct Slot {
     result: Option<Result<Value, ServiceError>>,
     waker: Option<Waker>,
-    /// No handle will take it.
+    /// Whether the handle was dropped: then no thread takes the result.
     is_dropped: bool,
 }
 
@@ -158,16 +160,15 @@ impl Client {
         &self.connection.0.name
     }
 
-    /// The same connection with a deadline for the calls that are made through this handle: how long each may run,
-    /// after which its worker is killed. The service may have a shorter one.
+    /// Sets a deadline for calls through this handle, on the same connection: a call that runs longer is ended and its
+    /// worker killed. The service may have a shorter deadline.
     pub fn deadline(mut self, limit: Duration) -> Client {
         self.deadline = Some(limit);
         self
     }
 
-    /// Calls a kernel. `args` is a tuple; arrays are copied into files that the service maps, and a [`Payload`] is
-    /// passed on as it is. Blocks while this client has as many calls open as it may; errors are returned by
-    /// [`Call::wait`].
+    /// Calls a kernel. `args` is a tuple. Arrays are copied into files that the service maps; a [`Payload`] is passed
+    /// without a copy. Blocks while this client has the maximum number of open calls. [`Call::wait`] returns errors.
     ///
     /// [`Payload`]: super::Payload
     pub fn call<R: FromValue>(&self, kernel: &str, args: impl IntoValue) -> Call<R> {
@@ -184,7 +185,7 @@ impl Client {
         }
     }
 
-    /// What the service is, and its kernels.
+    /// Returns the service's version, process and kernels.
     ///
     /// # Errors
     ///
@@ -193,8 +194,8 @@ impl Client {
         self.ask(&Request::Info)
     }
 
-    /// What the service does now, as docs/service-protocol.md describes it: workers, calls by kernel, clients,
-    /// failures.
+    /// Returns the present state of the service as JSON: workers, calls by kernel, clients, failures.
+    /// docs/service-protocol.md describes the members.
     ///
     /// # Errors
     ///
@@ -210,9 +211,9 @@ impl Client {
         open.last += 1;
         let id = open.last;
         open.questions.push_back(id);
-        // Sent under the lock: answers come in this order.
+        // Sent under the lock, so that the order of `questions` is the order of the answers.
         if let Err(error) = connection.socket.send(&text, &[]) {
-            // Under the lock, so it is the last one.
+            // The lock was not released, so the last question is the one that failed.
             open.questions.pop_back();
             return Err(match error.errno() {
                 Errno::PIPE | Errno::CONNRESET => lost(&connection.name),
@@ -249,7 +250,7 @@ impl fmt::Debug for Client {
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        // Wakes the reader, which ends.
+        // Wakes the thread that reads, which then ends.
         self.0.socket.close_both_ways();
     }
 }
@@ -259,13 +260,13 @@ impl Connection {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until something may have been answered: reads, or waits for the thread that reads.
+    /// Waits until an answer may have arrived: reads, or waits for the thread that reads.
     fn wait<'a>(
         &'a self,
         mut open: MutexGuard<'a, Open>,
         limit: Option<Duration>,
     ) -> MutexGuard<'a, Open> {
-        // Reading has no limit.
+        // Reading has no time limit, so a wait with a limit leaves it to another thread.
         if open.has_reader || limit.is_some() {
             open.waiting += 1;
             let mut open = match limit {
@@ -286,7 +287,7 @@ impl Connection {
         let is_open = self.read_one(&mut vec![0; MAX_PACKET]);
         open = self.open();
         open.has_reader = false;
-        // Perhaps one of them reads on.
+        // One of the waiting threads may have to read from now on.
         self.notify(&open);
         if !is_open {
             open = self.lose(open);
@@ -300,7 +301,7 @@ impl Connection {
         }
     }
 
-    /// Starts the thread that reads from now on, unless there is one.
+    /// Starts the connection's thread, which reads from now on. Does nothing if it was started.
     fn start_reader(self: &Arc<Self>, open: &mut Open) -> Result<(), ServiceError> {
         if open.has_thread || open.is_lost {
             return Ok(());
@@ -395,7 +396,7 @@ impl Connection {
         drop(self.lose(self.open()));
     }
 
-    /// Receives an answer. Returns false if there are no more.
+    /// Receives an answer. Returns false if the connection has ended.
     fn read_one(&self, bytes: &mut [u8]) -> bool {
         match self.socket.receive(bytes) {
             Ok(packet) if packet.len > 0 => {
@@ -406,10 +407,10 @@ impl Connection {
         }
     }
 
-    /// The connection is lost: all calls have failed.
+    /// Fails all calls: the connection is lost.
     fn lose<'a>(&'a self, mut open: MutexGuard<'a, Open>) -> MutexGuard<'a, Open> {
         open.is_lost = true;
-        // Calls that are reported as failed end.
+        // The service ends calls whose client hangs up.
         self.socket.close_both_ways();
         let mut wakers = Vec::new();
         open.calls.retain(|_, slot| {
@@ -425,7 +426,7 @@ impl Connection {
         self.open()
     }
 
-    /// An answer has arrived. `None` if it is no answer.
+    /// Handles a packet. Returns `None` if it is no answer.
     fn received(&self, bytes: &[u8], packet: Packet) -> Option<()> {
         let Ok(Answer { id, outcome }) = serde_json::from_slice(bytes) else {
             let mut open = self.open();
@@ -466,17 +467,17 @@ impl Connection {
         Some(())
     }
 
-    /// Asks for the end of a call.
+    /// Asks the service to cancel a call.
     fn cancel(&self, id: u64) {
         if let Ok(text) = request(&Request::Cancel { id }) {
-            // If the service does not read, the call ends with it.
+            // If the service does not read, the connection fails, and the call ends with it.
             let _ = self.socket.send(&text, &[]);
         }
     }
 }
 
-/// A call that was sent, which returns a value of type `R`. It is also a [`Future`], for any executor. Dropping it
-/// cancels the call.
+/// A call that was sent and returns a value of type `R`. It is also a [`Future`], for any executor. Dropping it cancels
+/// the call.
 #[must_use = "dropping a call cancels it; `wait` for it"]
 pub struct Call<R> {
     connection: Arc<Closing>,
@@ -495,17 +496,17 @@ impl<R: FromValue> Call<R> {
     ///
     /// # Errors
     ///
-    /// The cause if the call gave none: [`ServiceErrorKind`] tells them apart.
+    /// The cause if the call gave no value, as a [`ServiceErrorKind`].
     ///
     /// # Panics
     ///
-    /// If the value was taken before.
+    /// If the value was already taken.
     pub fn wait(mut self) -> Result<R, ServiceError> {
         self.take(None)
             .unwrap_or_else(|| Err(lost(&self.connection.0.name)))
     }
 
-    /// Waits for the value for at most `limit`. `None` if the call has not ended; it continues.
+    /// Waits for the value for at most `limit`. Returns `None` if the call has not ended; the call continues.
     ///
     /// # Errors
     ///
@@ -513,26 +514,27 @@ impl<R: FromValue> Call<R> {
     ///
     /// # Panics
     ///
-    /// If the value was taken before.
+    /// If the value was already taken.
     pub fn wait_timeout(&mut self, limit: Duration) -> Option<Result<R, ServiceError>> {
-        // A limit beyond the range of the clock is none.
+        // A limit beyond the range of the clock counts as no limit.
         self.take(Instant::now().checked_add(limit))
     }
 
-    /// Asks the service to end the call: one that waits never begins, and the worker of one that runs is killed. The
-    /// call fails with [`ServiceErrorKind::Cancelled`], unless its value was faster.
+    /// Asks the service to cancel the call: a call that waits never begins, and the worker of a call that runs is
+    /// killed. The call fails with [`ServiceErrorKind::Cancelled`], unless it has a value by then.
     pub fn cancel(&self) {
         if let CallState::Sent(id) = self.state {
             self.connection.0.cancel(id);
         }
     }
 
-    /// Whether the call has ended.
+    /// Returns true if the call has ended.
     pub fn is_done(&self) -> bool {
         match self.state {
             CallState::Sent(id) => {
                 let mut open = self.connection.0.open();
-                // Otherwise the program could ask for ever. Without a thread, waiting says why.
+                // The thread reads the answer even if the program only polls this method. If it cannot be started,
+                // `wait` returns the error.
                 let _ = self.connection.0.start_reader(&mut open);
                 open.calls.get(&id).is_none_or(|slot| slot.result.is_some())
             }
@@ -575,7 +577,7 @@ impl<R: FromValue> Future for Call<R> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let CallState::Sent(id) = self.state {
-            // Wakers are foreign code: they are cloned and dropped outside the lock.
+            // A waker is foreign code: it is cloned and dropped outside the lock.
             let mut waker = Some(context.waker().clone());
             let mut open = self.connection.0.open();
             let mut is_pending = false;

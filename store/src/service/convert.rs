@@ -1,4 +1,4 @@
-//! Between Rust types and [`Value`]s: [`IntoValue`] and [`FromValue`].
+//! Conversions between Rust types and [`Value`]s: [`IntoValue`] and [`FromValue`].
 
 use arenite::array::npy::Dtype;
 use arenite::{Array, ArrayMut, Bytes};
@@ -7,21 +7,21 @@ use super::error::{ServiceError, ServiceErrorKind};
 use super::value::{MAX_FILES, Payload, Value};
 use crate::Kind;
 
-/// A type whose values travel between programs, with the name that signatures give it.
+/// A type whose values travel between programs. Signatures of kernels contain its name.
 pub trait ValueType {
-    /// The name: `array f4`, `u32`, `text`.
+    /// The name in signatures: `array f4`, `u32`, `text`.
     fn type_name() -> String;
 }
 
-/// What becomes a [`Value`]: an argument of a [call](super::Client::call), or a kernel's result. Implemented for `()`,
-/// `bool`, numbers of up to 64 bits, texts, [`Bytes`], arrays of numbers, and for `Option`s, `Vec`s, `[T; N]` and
-/// tuples of these.
+/// A type that converts into a [`Value`]: an argument of a [call](super::Client::call), or a kernel's result.
+/// Implemented for `()`, `bool`, numbers of up to 64 bits, texts, [`Bytes`], arrays of numbers, and for `Option`s,
+/// `Vec`s, `[T; N]` and tuples of these.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not travel between programs",
     note = "arguments and results of a service: `()`, `bool`, numbers of up to 64 bits, `&str`, `String`, `Bytes`, `Array<T>` of numbers, and `Option`, `Vec`, `[T; N]` and tuples of these"
 )]
 pub trait IntoValue: ValueType {
-    /// The value. An array is copied into a file.
+    /// Converts into a value. The bytes of an array are copied into a file.
     ///
     /// # Errors
     ///
@@ -29,18 +29,18 @@ pub trait IntoValue: ValueType {
     fn into_value(self) -> Result<Value, ServiceError>;
 }
 
-/// What a [`Value`] can be read as: the result of a [call](super::Client::call), or a kernel's argument. Implemented
-/// for the types of [`IntoValue`] that own what they refer to.
+/// A type that a [`Value`] converts into: the result of a [call](super::Client::call), or a kernel's argument.
+/// Implemented for the types of [`IntoValue`] that own their data.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not travel between programs",
     note = "arguments and results of a service: `()`, `bool`, numbers of up to 64 bits, `String`, `Bytes`, `Array<T>` of numbers, `Value`, and `Option`, `Vec`, `[T; N]` and tuples of these"
 )]
 pub trait FromValue: ValueType + Sized {
-    /// Reads the value. Arrays are mapped, not copied.
+    /// Converts the value. Arrays are mapped, not copied.
     ///
     /// # Errors
     ///
-    /// [`ServiceErrorKind::WrongType`] if it is a value of another type.
+    /// [`ServiceErrorKind::WrongType`] if the value has another type.
     fn from_value(value: Value) -> Result<Self, ServiceError>;
 }
 
@@ -94,7 +94,7 @@ impl FromValue for () {
     }
 }
 
-/// Types that are a variant of [`Value`].
+/// Implements the conversions for types that correspond to one variant of [`Value`].
 macro_rules! variants {
     ($($t:ty = $variant:ident $name:literal)*) => { $(
         impl ValueType for $t {
@@ -164,7 +164,7 @@ macro_rules! floats {
             fn from_value(value: Value) -> Result<$t, ServiceError> {
                 match value {
                     Value::Float(number) => Ok(number as $t),
-                    // JSON writes 2.0 as 2.
+                    // JSON writes 2.0 as 2, which is read as an integer.
                     Value::Int(number) => Ok(number as $t),
                     other => Err(wrong::<$t>(&other)),
                 }
@@ -311,7 +311,7 @@ impl<T: FromValue> FromValue for Option<T> {
     }
 }
 
-/// A list of no more arrays than a packet may have: thousands may be parts of one, and each would be copied.
+/// A list. An error if it needs more files than a packet can carry: checked first, because each array would be copied.
 fn list(values: impl Iterator<Item = Result<Value, ServiceError>>) -> Result<Value, ServiceError> {
     let mut arrays = 0;
     let counted = values.map(|value| {
@@ -415,7 +415,7 @@ mod tests {
         assert!(matches!(parts(MAX_FILES), Ok(Value::List(list)) if list.len() == MAX_FILES));
         let error = parts(4096).unwrap_err().to_string();
         assert!(error.contains("more than 200 arrays"), "{error}");
-        // Numbers are no files.
+        // A list of numbers needs no files.
         assert!(vec![1_u8; 4096].into_value().is_ok());
     }
 }

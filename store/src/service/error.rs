@@ -18,29 +18,29 @@ pub struct ServiceError {
     last_words: Vec<String>,
 }
 
-/// What callers can tell apart.
+/// The causes that callers can tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ServiceErrorKind {
-    /// No service of this name runs, or it ended, perhaps with the call.
+    /// No service of this name runs, or it ended, perhaps during the call.
     NotRunning,
     /// A server of this name runs already.
     AlreadyRunning,
-    /// A name that cannot be one, or a kernel that is named twice.
+    /// The name is not allowed, or two kernels have the same name.
     BadName,
-    /// A server or a folder that belongs to another user.
+    /// The server or the folder belongs to another user.
     Denied,
     /// The service has no kernel of this name.
     NoKernel,
-    /// The arguments are not those of the kernel.
+    /// The number or a type of the arguments does not match the kernel.
     BadArgument,
-    /// The result has another type than was asked for.
+    /// The result has another type than the caller asked for.
     WrongType,
-    /// The client has as many open calls as it may.
+    /// The client has the maximum number of open calls.
     Busy,
     /// The kernel returned an error; the message is its text.
     Returned,
-    /// The kernel panicked, or raised an exception.
+    /// The kernel panicked or raised an exception.
     Panicked,
     /// A signal ended the worker.
     Crashed {
@@ -54,21 +54,21 @@ pub enum ServiceErrorKind {
     },
     /// The call ran longer than its deadline, and its worker was killed.
     Timeout,
-    /// It needed more memory than a worker may have.
+    /// The call needed more memory than a worker may have.
     MemoryLimit,
-    /// The service's arena has no room.
+    /// The arena of the service's engine has no room.
     ArenaFull,
-    /// It was cancelled.
+    /// The call was cancelled.
     Cancelled,
-    /// It has cost too many workers, and is not tried again.
+    /// The attempts of this call have ended too many workers. The call is not tried again.
     Quarantined,
     /// No worker can be started.
     NoWorkers,
-    /// The other end does not answer in time, or sends what this one does not understand.
+    /// The other end does not answer in time, or sends a packet that this end does not understand.
     Protocol,
-    /// A system call failed, here or in the service: memory, descriptors.
+    /// A system call failed in this process or in the service, for lack of memory or descriptors.
     System,
-    /// Anything else; the message says what.
+    /// Another cause, which the message states.
     Other,
 }
 
@@ -86,17 +86,17 @@ impl ServiceError {
         ServiceError::new(ServiceErrorKind::System, format!("{what}: {error}"))
     }
 
-    /// What went wrong, to branch on.
+    /// The cause, for a `match`.
     pub fn kind(&self) -> ServiceErrorKind {
         self.kind
     }
 
-    /// How often the call was tried in a worker; 0 if it never began.
+    /// The number of times the call began in a worker. 0 if it never began.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// What the worker printed last before it died, oldest line first.
+    /// The lines that the worker printed last before it died, the oldest first.
     pub fn last_words(&self) -> &[String] {
         &self.last_words
     }
@@ -154,7 +154,7 @@ impl From<&JobError> for Failure {
     fn from(error: &JobError) -> Failure {
         let mut failure = Failure::new(ErrorCode::Other, error.to_string());
         let mut kind = error.kind();
-        // What another job did to the worker is not this one's cause, and what a needed job did is.
+        // If a needed job failed, its cause counts. What another job of the worker did is no cause of this job.
         while let JobErrorKind::Dependency(needed) = kind {
             kind = needed.cause();
         }
@@ -191,12 +191,12 @@ impl From<&JobError> for Failure {
 
 impl fmt::Display for ServiceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A worker, or another program, may have chosen it.
+        // A worker, or another program, may have chosen the text.
         escape_text(&self.message).fmt(f)
     }
 }
 
-// As `unwrap` and a `main` that returns the error show it.
+// Like `Display`: `unwrap`, and a `main` that returns the error, print the sentence.
 impl fmt::Debug for ServiceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -1,4 +1,5 @@
-//! Kernels that other programs call: [`ServiceParam`], and how values become arguments and results.
+//! Kernels that other programs call: [`ServiceParam`], and the conversion of values into arguments and of results into
+//! values.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -26,7 +27,7 @@ pub trait ServiceParam: Param + Sized {
     type Received: FromValue;
     #[doc(hidden)]
     type Owned: Arg<'static, Self>;
-    /// Brings a received value to where workers reach it.
+    /// Makes a received value accessible to the workers.
     #[doc(hidden)]
     fn bring(received: Self::Received, engine: &Engine) -> Result<Self::Owned, ArenaFull>;
 }
@@ -75,19 +76,20 @@ impl ServiceParam for &Bytes {
 impl<T: Dtype> ServiceParam for &Array<T> {
     type Received = Array<T>;
     type Owned = Array<T>;
-    // Workers map the file, too.
+    // Not copied: workers map the file as well.
     fn bring(received: Array<T>, _: &Engine) -> Result<Array<T>, ArenaFull> {
         Ok(received)
     }
 }
 
-/// One by one: for all `T: Dtype`, slices of numbers and slices of arrays might be the same type one day.
+/// Implemented for each type separately: to the compiler, slices of numbers and slices of arrays could be the same type
+/// if `T: Dtype` were generic.
 macro_rules! slices {
     ($($t:ty)*) => { $(
         impl ServiceParam for &[$t] {
             type Received = Array<$t>;
             type Owned = Array<$t>;
-            // Workers map the file, too.
+            // Not copied: workers map the file as well.
             fn bring(received: Array<$t>, _: &Engine) -> Result<Array<$t>, ArenaFull> {
                 Ok(received)
             }
@@ -124,14 +126,14 @@ pub trait ServiceParams: Params + Sized {
     fn receive(values: Vec<Value>, engine: &Engine) -> Result<Self::Owned, Refused>;
 }
 
-/// Why a call's arguments do not become those of a job.
+/// Why the arguments of a call cannot become arguments of a job.
 #[derive(Debug)]
 pub enum Refused {
-    /// The number of arguments.
+    /// The number of arguments is wrong.
     Count,
-    /// An argument, from 0 on, is of another type.
+    /// The argument at this position, from 0 on, has another type.
     Argument(usize, ServiceError),
-    /// There is no room for one.
+    /// The arena has no room for an argument.
     Full(ArenaFull),
 }
 
@@ -163,7 +165,7 @@ macro_rules! impl_params {
         }
     };
 }
-// As many parameters as a kernel may have.
+// For every number of parameters that a kernel may have.
 impl_params! {}
 impl_params! { P0 x0 0 }
 impl_params! { P0 x0 0, P1 x1 1 }
@@ -174,34 +176,34 @@ impl_params! { P0 x0 0, P1 x1 1, P2 x2 2, P3 x3 3, P4 x4 4, P5 x5 5 }
 impl_params! { P0 x0 0, P1 x1 1, P2 x2 2, P3 x3 3, P4 x4 4, P5 x5 5, P6 x6 6 }
 impl_params! { P0 x0 0, P1 x1 1, P2 x2 2, P3 x3 3, P4 x4 4, P5 x5 5, P6 x6 6, P7 x7 7 }
 
-/// How a call becomes a job.
+/// The options with which a call becomes a job.
 pub(super) struct Submission<'a> {
     /// The kernel's name.
     pub(super) name: &'a str,
-    /// For how long the job may run.
+    /// The longest time that the job may run.
     pub(super) deadline: Option<Duration>,
     pub(super) engine: &'a Engine,
     /// Called if submitting the job has to wait.
     pub(super) before_waiting: &'a dyn Fn(),
 }
 
-/// A kernel of a service, whatever its types.
+/// A kernel of a service, with its types erased.
 pub(super) trait Handler: Send + Sync {
     fn signature(&self) -> String;
     /// The number of parameters.
     fn arity(&self) -> usize;
-    /// Submits a job.
+    /// Submits a job with these arguments.
     fn start(&self, args: Vec<Value>, how: &Submission<'_>) -> Result<Box<dyn Running>, Failure>;
 }
 
-/// A job of a call.
+/// The job of a call that has begun.
 pub(super) trait Running {
     fn killer(&self) -> Option<Killer>;
-    /// Waits for the value, at most for `limit`.
+    /// Waits for the value, for at most `limit`. Returns `None` if the job has not ended by then.
     fn wait(&mut self, limit: Option<Duration>) -> Option<Result<Value, Failure>>;
 }
 
-/// A kernel of these types.
+/// A kernel `F` with parameters `P` and result `R`.
 pub(super) struct Typed<F, P, R> {
     kernel: F,
     types: PhantomData<fn(P) -> R>,

@@ -2,29 +2,29 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Version of the protocol: raised by changes that old clients do not understand.
+/// Version of the protocol. Raised by changes that old clients do not understand.
 pub(super) const PROTOCOL: u32 = 1;
 
-/// What a client asks for.
+/// A request of a client.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 pub(super) enum Request {
-    /// About the service. Answer: [`ServiceInfo`].
+    /// Asks for the service's version and kernels. Answer: [`ServiceInfo`].
     Info,
-    /// With the files of the arguments: runs a kernel. Answer, at any time: [`Answer`].
+    /// Runs a kernel. The packet carries the files of the arguments. Answer, when the call has ended: [`Answer`].
     Call {
-        /// A number that no open call of this client has.
+        /// A number that no other open call of this client has.
         id: u64,
         kernel: String,
         #[serde(default)]
         args: Vec<serde_json::Value>,
-        /// Seconds that it may run.
+        /// The longest time that the call may run, in seconds.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deadline: Option<f64>,
     },
-    /// Cancels a call, which is answered.
+    /// Cancels a call. The call is still answered.
     Cancel { id: u64 },
-    /// What the service does now. Answer: [`Status`].
+    /// Asks for the present state of the service. Answer: [`Status`].
     Status,
 }
 
@@ -39,16 +39,16 @@ pub(super) struct Answer {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Outcome {
-    // First: only it has the member `error`.
+    // First: only a failure has the member `error`.
     Failed(Failure),
     Done { value: serde_json::Value },
 }
 
-/// Why a call gave no value, or a request was none.
+/// Why a call gave no value, or why a packet is no request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Failure {
     pub error: ErrorCode,
-    /// For people.
+    /// A sentence for a person.
     pub message: String,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub attempts: u32,
@@ -97,20 +97,20 @@ pub(super) enum ErrorCode {
     Cancelled,
     Quarantined,
     NoWorkers,
-    /// Or a code of a newer service.
+    /// Another cause, or a code that only newer services send.
     #[serde(other)]
     Other,
 }
 
-/// A service as a whole.
+/// The version, the process and the kernels of a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ServiceInfo {
-    /// Distinguishes it from a store.
+    /// Always true. A store's answer lacks this member.
     service: bool,
     /// Version of the protocol.
     pub protocol: u32,
-    /// Version of arenite that serves.
+    /// The version of arenite that runs the service.
     pub version: String,
     /// The service's name.
     pub name: String,
@@ -118,9 +118,9 @@ pub struct ServiceInfo {
     pub pid: i32,
     /// When it started, in seconds since 1970.
     pub started: f64,
-    /// Calls that a client may have open.
+    /// The number of calls that a client may have open.
     pub max_calls: usize,
-    /// What it can run.
+    /// The kernels that it offers.
     pub kernels: Vec<KernelInfo>,
 }
 
@@ -150,7 +150,7 @@ impl ServiceInfo {
 pub struct KernelInfo {
     /// Its name.
     pub name: String,
-    /// What it takes and returns: `(array f4, f32) -> array f4`. Arrays have NumPy's names of element types.
+    /// The types of the parameters and of the result: `(array f4, f32) -> array f4`. Element types have NumPy's names.
     pub signature: String,
 }
 
@@ -163,7 +163,7 @@ impl KernelInfo {
     }
 }
 
-/// What a service does now.
+/// The present state of a service.
 #[derive(Debug, Serialize)]
 pub(super) struct Status<'a> {
     pub service: bool,
@@ -197,17 +197,17 @@ pub(super) struct KernelStatus<'a> {
     pub counts: KernelCounts,
 }
 
-/// Calls of a kernel.
+/// The number of calls of a kernel, by state.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(super) struct KernelCounts {
-    /// Calls that wait for their turn.
+    /// Calls that wait to begin.
     pub queued: u64,
     pub running: u64,
-    /// Calls that gave a value.
+    /// Calls that returned a value.
     pub done: u64,
-    /// Calls that gave none.
+    /// Calls that failed.
     pub failed: u64,
-    /// Time that all ended calls together ran, arguments and results included.
+    /// The total time of all ended calls in seconds, including conversions of arguments and results.
     pub seconds: f64,
 }
 
@@ -227,7 +227,7 @@ pub(super) struct MemoryStatus {
     pub in_use: u64,
 }
 
-/// A call that gave no value.
+/// A call that failed.
 #[derive(Debug, Serialize)]
 pub(super) struct FailureStatus {
     pub at: f64,

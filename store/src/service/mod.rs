@@ -28,9 +28,9 @@
 //! # Ok::<(), arenite_store::service::ServiceError>(())
 //! ```
 //!
-//! Arrays travel as sealed memory files, which both ends map: an argument is copied into one once, and so is a result.
-//! A call that crashes, hangs beyond its deadline or runs out of memory fails alone, with its cause. When a client
-//! ends, its calls end. Clients take turns, and each has a limited number of open calls.
+//! Arrays travel as sealed memory files, which both ends map: each argument and each result is copied once, into its
+//! file. If a call crashes, exceeds its deadline or runs out of memory, then only this call fails, with its cause. When
+//! a client ends, its calls end. Clients take turns, and each has a limited number of open calls.
 //!
 //! docs/service-protocol.md describes the messages for clients in other languages.
 

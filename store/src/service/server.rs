@@ -1,9 +1,9 @@
 //! The server: [`Service`].
 //!
-//! Its threads are alike. One at a time, the *leader*, waits for packets and answers what can be answered at once; the
-//! others run calls, one each, or are idle. A leader that has received a call runs it by itself if it is short, so that
-//! a small call costs no more switches between threads than it must; otherwise an idle thread leads on. There is one
-//! thread more than calls may run, so that cancellations and hang-ups are always noticed.
+//! All its threads run the same loop. One at a time, the *leader*, waits for packets and answers questions; each of the
+//! others runs a call or is idle. A leader that has received a short call runs it on its own thread, which saves a
+//! switch between threads; during a longer call, an idle thread becomes the leader. There is one thread more than calls
+//! may run, so that cancellations and hang-ups are always noticed.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -35,11 +35,11 @@ use crate::sys::event::{EventFd, Poller};
 use crate::sys::packet::{Packet, PacketSocket};
 use crate::{Stopper, point};
 
-/// Calls that a client may have open.
+/// The default number of calls that a client may have open.
 const MAX_CALLS: usize = 64;
 /// Maximum length of a kernel's name in bytes.
 const MAX_NAME: usize = 64;
-/// For how long a leader waits for a call before another thread leads.
+/// The time after which a leader that waits for a call lets another thread lead.
 const SHORT: Duration = Duration::from_micros(60);
 
 const LISTENER: u64 = 0;
@@ -93,7 +93,7 @@ struct Offered {
 }
 
 impl Service {
-    /// A service that runs its kernels in this engine, and has none yet.
+    /// Creates a service that runs its kernels in this engine. It has no kernels yet.
     pub fn new(engine: Engine) -> Service {
         Service {
             engine,
@@ -121,7 +121,7 @@ impl Service {
         self
     }
 
-    /// Limits how long each call may run. Clients can ask for less.
+    /// Limits how long each call may run. A client can set a shorter limit.
     pub fn deadline(mut self, limit: Duration) -> Service {
         self.deadline = Some(limit);
         self
@@ -133,14 +133,14 @@ impl Service {
         self
     }
 
-    /// Claims the name for this user, or the path of a socket, and listens. Clients can connect from now on, and are
-    /// answered by [`Serving::run`]. A socket that was passed to this process (`LISTEN_FDS`) is used.
+    /// Claims the name for this user, or the path of a socket, and listens. Clients can connect from now on;
+    /// [`Serving::run`] answers them. A socket that was passed to this process for this path (`LISTEN_FDS`) is used.
     ///
     /// # Errors
     ///
-    /// [`ServiceErrorKind::AlreadyRunning`] if a service or a store of this name runs, [`ServiceErrorKind::BadName`]
-    /// for a name that cannot be one and for kernels of the same name, [`ServiceErrorKind::Denied`] if the folder of
-    /// the sockets belongs to another user.
+    /// [`ServiceErrorKind::AlreadyRunning`] if a service or a store of this name runs, [`ServiceErrorKind::BadName`] if
+    /// the name is not allowed or two kernels have the same name, [`ServiceErrorKind::Denied`] if the folder of the
+    /// sockets belongs to another user.
     pub fn bind(self, name: &str) -> Result<Serving, ServiceError> {
         let mut names = HashSet::new();
         for kernel in &self.kernels {
@@ -180,7 +180,7 @@ impl Service {
                 ),
             ));
         }
-        // Two for each lane, so that one waits there while the other one runs.
+        // Two calls for each lane: one waits there while the other one runs.
         let lanes = self.engine.max_running();
         Ok(Serving {
             listener,
@@ -227,10 +227,10 @@ impl fmt::Debug for Service {
     }
 }
 
-/// A service that has its name.
+/// A service that listens under its name.
 #[derive(Debug)]
 pub struct Serving {
-    // Dropped in this order: no client connects to a socket whose name is free for another server.
+    // Dropped in this order: a client cannot connect to this socket once another server can claim the name.
     listener: PacketSocket,
     claim: Claim,
     stop: Arc<EventFd>,
@@ -242,41 +242,41 @@ struct Server {
     service: Service,
     name: String,
     started: f64,
-    /// The answer to `info`.
+    /// The encoded answer to [`Request::Info`].
     info: Vec<u8>,
     poller: Poller,
     state: Mutex<State>,
-    /// Calls that may run at the same time.
+    /// The number of calls that may run at the same time.
     max_running: usize,
-    /// The engine runs calls on the threads of this server.
+    /// Whether the engine runs calls on the threads of this server.
     is_inline: bool,
     closer: Closer,
     crew: Mutex<Crew>,
-    /// There may be work for an idle thread.
+    /// Notified when there may be work for an idle thread.
     changed: Condvar,
 }
 
-/// What the threads do.
+/// The state of the threads. Changed under its lock.
 #[derive(Debug, Default)]
 struct Crew {
-    /// What a thread needs to lead. Taken by the thread that leads.
+    /// The leader's tools. `None` while a thread leads: that thread has them.
     desk: Option<Desk>,
     running: usize,
     idle: usize,
     is_stopped: bool,
-    /// Why waiting for packets failed.
+    /// The error of waiting for packets.
     error: Option<sys::Error>,
 }
 
 #[derive(Debug)]
 struct Desk {
     door: Door,
-    /// For packets.
+    /// The buffer for received packets.
     bytes: Vec<u8>,
 }
 
 impl Serving {
-    /// What ends [`Serving::run`] from elsewhere.
+    /// Returns a handle that ends [`Serving::run`].
     pub fn stopper(&self) -> Stopper {
         Stopper::new(&self.stop)
     }
@@ -320,7 +320,8 @@ impl Server {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What each thread does: run the next call, or else lead, or else wait.
+    /// The loop of each thread: runs the next call if there is one, otherwise leads if no thread leads, otherwise
+    /// waits.
     fn work(&self, listener: &PacketSocket) {
         let mut crew = self.crew();
         loop {
@@ -333,7 +334,7 @@ impl Server {
             };
             if let Some((client, call)) = next {
                 crew.running += 1;
-                // There is more to do than this thread alone can.
+                // More calls wait than this thread can run.
                 if self.state().has_waiting() {
                     self.wake(&crew);
                 }
@@ -361,7 +362,7 @@ impl Server {
         }
     }
 
-    /// Wakes a thread that leads, or runs the next call.
+    /// Wakes an idle thread, which leads or runs the next call.
     fn wake(&self, crew: &Crew) {
         if crew.idle > 0 {
             self.changed.notify_one();
@@ -372,7 +373,7 @@ impl Server {
         self.end(&mut self.crew());
     }
 
-    /// Ends all threads, once their calls have ended: these are killed.
+    /// Makes all threads end. Running calls are killed first.
     fn end(&self, crew: &mut Crew) {
         crew.is_stopped = true;
         let clients = self.state().clients();
@@ -382,7 +383,7 @@ impl Server {
         self.changed.notify_all();
     }
 
-    /// Waits for packets and answers them. Calls in them wait for their turn then.
+    /// Waits for packets and answers requests. Adds calls to the queue of waiting calls.
     fn lead(&self, listener: &PacketSocket, desk: &mut Desk) -> sys::Result<()> {
         for token in self.poller.wait(None)? {
             match token {
@@ -410,7 +411,7 @@ impl Server {
         }
     }
 
-    /// Answers one request of a client, or notices that it is gone.
+    /// Answers one request of a client, or disconnects a client that has hung up.
     fn read(&self, client: u64, bytes: &mut [u8]) {
         let Some(socket) = self.state().socket(client) else {
             return;
@@ -432,7 +433,7 @@ impl Server {
                     point!("service.queued");
                     return;
                 }
-                // With its number it would be the answer to the call that is open.
+                // An answer with the call's number would be taken for the answer to the open call of that number.
                 Err(failure) if failure.error == ErrorCode::BadRequest => encode_json(&failure),
                 Err(failure) => failed(id, failure),
             },
@@ -465,7 +466,7 @@ impl Server {
                     false => format!("no request: {error:.200}"),
                 };
                 self.closer.close(packet.fds);
-                // With its number, if it can be seen, so that its client knows which it was.
+                // The answer has the call's number, if the packet contains one, so that the client can find the call.
                 match serde_json::from_slice(&bytes[..packet.len]) {
                     Ok(Numbered { op, id }) if op == "call" => {
                         failed(id, Failure::new(ErrorCode::BadArgument, text))
@@ -474,13 +475,13 @@ impl Server {
                 }
             }
         };
-        // A full buffer too: the client does not read.
+        // Disconnects for a full buffer too: the client does not read.
         if socket.send(&answer, &[]).is_err() {
             self.disconnect(client);
         }
     }
 
-    /// Adds a call to those that wait.
+    /// Adds a call to the queue of waiting calls.
     fn call(
         &self,
         client: u64,
@@ -490,7 +491,7 @@ impl Server {
         deadline: Option<f64>,
         packet: Packet,
     ) -> Result<(), Failure> {
-        // Closed elsewhere: that may wait for what the client likes.
+        // Closed by the closer: closing may block for as long as the client likes.
         let mut files = Files {
             files: packet.fds.into_iter(),
             closer: &self.closer,
@@ -573,7 +574,7 @@ impl Server {
         } = call;
         let begun = Instant::now();
         let offered = &self.service.kernels[kernel];
-        // Otherwise nobody would notice a cancellation or a hang-up while the call is submitted.
+        // Another thread leads while the call is submitted, so that a cancellation or a hang-up is noticed.
         if self.is_inline || args.iter().any(Value::has_files) {
             self.hand_over();
         }
@@ -622,7 +623,7 @@ impl Server {
             .map_err(|why| Failure::new(ErrorCode::Limit, why))
         });
         let failure = encoded.as_ref().err();
-        // Before the answer: a client that has it may use the number again.
+        // Ends the call before the answer is sent: a client that has the answer may use the number again.
         let socket = self.state().end(
             client,
             id,
@@ -640,9 +641,9 @@ impl Server {
         let sent = socket
             .send(&text, &files)
             .or_else(|error| match error.errno() {
-                // A full buffer too: the client does not read.
+                // Disconnects for a full buffer too: the client does not read.
                 Errno::AGAIN | Errno::PIPE | Errno::CONNRESET => Err(error),
-                // Linux has a limit on descriptors under way, say.
+                // For example, Linux limits the number of descriptors in packets that were not received.
                 _ => {
                     let failure =
                         Failure::new(ErrorCode::Limit, format!("in the service: {error}"));
@@ -655,7 +656,7 @@ impl Server {
         point!("service.sent");
     }
 
-    /// Lets another thread lead, if none does.
+    /// Lets another thread lead, unless a thread leads.
     fn hand_over(&self) {
         let crew = self.crew();
         if crew.desk.is_some() {
@@ -666,10 +667,11 @@ impl Server {
     fn disconnect(&self, client: u64) {
         let gone = self.state().disconnect(client);
         if let Some((socket, killers, waiting)) = gone {
-            // Another thread may still send: the poller would report the hang-up until then.
+            // Another thread may still send on the socket: without this, the poller would report the hang-up until
+            // then.
             let _ = self.poller.remove(&*socket);
             killers.iter().for_each(|killer| killer.kill());
-            // With descriptors in packets that were not read.
+            // The socket may contain packets with descriptors that were not read.
             self.closer.close((socket, waiting));
         }
     }
@@ -732,17 +734,17 @@ impl Server {
     }
 }
 
-/// Descriptors that calls leave for clients, workers and results.
+/// The number of descriptors that calls leave free for clients, workers and results.
 const SPARE_DESCRIPTORS: u64 = 64;
 
-/// What can be seen of a request that is none.
+/// The number of the call in a packet that is no valid request.
 #[derive(Deserialize)]
 struct Numbered {
     op: String,
     id: u64,
 }
 
-/// The descriptors of a packet; what is left of them is closed elsewhere.
+/// The descriptors of a packet. The remaining descriptors are closed on the closer's thread.
 struct Files<'a> {
     files: std::vec::IntoIter<OwnedFd>,
     closer: &'a Closer,
@@ -774,7 +776,7 @@ fn wrong_count(kernel: &Offered, count: usize) -> Failure {
     )
 }
 
-/// Workers that the status lists.
+/// The maximum number of workers in the status.
 const MAX_WORKERS: usize = 128;
 
 fn failed(id: u64, failure: Failure) -> Vec<u8> {
@@ -786,7 +788,7 @@ fn failed(id: u64, failure: Failure) -> Vec<u8> {
         let text = encode_json(&answer);
         match &mut answer.outcome {
             Outcome::Failed(failure) if text.len() > MAX_PACKET => {
-                // The oldest lines first; then what is left of a long message.
+                // If the message is too long, drops the oldest of the last words first, then shortens the message.
                 if failure.last_words.is_empty() {
                     failure.message = failure.message.chars().take(MAX_PACKET / 16).collect();
                 } else {

@@ -1,4 +1,4 @@
-//! What a service knows of its clients and their calls.
+//! The clients of a service and their calls.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -12,18 +12,18 @@ use super::value::Value;
 use crate::place::now;
 use crate::sys::packet::PacketSocket;
 
-/// Failures that the status lists.
+/// The maximum number of failures in the status.
 const FAILURES: usize = 16;
-/// Characters of a failure's message, and of its last words.
+/// The maximum number of characters of a failure's message in the status, and of its last words.
 const FAILURE_TEXT: usize = 600;
-/// Clients that the status lists.
+/// The maximum number of clients in the status.
 const CLIENTS: usize = 64;
 
-/// A call that waits for its turn.
+/// A call that waits to begin.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub id: u64,
-    /// The number of its kernel.
+    /// The index of the kernel.
     pub kernel: usize,
     pub args: Vec<Value>,
     pub deadline: Option<Duration>,
@@ -33,7 +33,7 @@ pub(super) struct Waiting {
 #[derive(Debug)]
 struct Begun {
     is_cancelled: bool,
-    /// `None` until its job is submitted.
+    /// Kills the job. `None` until the job is submitted.
     killer: Option<Killer>,
 }
 
@@ -46,7 +46,7 @@ struct Connected {
     done: u64,
 }
 
-/// What a client leaves: its socket, the killers of its calls, and calls that waited.
+/// What is left of a client that has gone: its socket, the killers of its running calls, and its waiting calls.
 pub(super) type Gone = (Arc<PacketSocket>, Vec<Killer>, VecDeque<Waiting>);
 
 /// Clients, their calls, and statistics. Changed under the server's lock.
@@ -70,7 +70,7 @@ impl State {
         }
     }
 
-    /// The number of the next client.
+    /// The number that the next client gets.
     pub(super) fn next_client(&self) -> u64 {
         self.last_client + 1
     }
@@ -91,7 +91,7 @@ impl State {
         Some(Arc::clone(&self.clients.get(&client)?.socket))
     }
 
-    /// Calls of a client that are not answered.
+    /// The number of unanswered calls of a client.
     fn open(&self, client: u64) -> usize {
         let begun = self
             .clients
@@ -100,7 +100,7 @@ impl State {
         begun + self.turns.waiting(client)
     }
 
-    /// Adds a call behind the others of its client.
+    /// Adds a call after the other calls of its client.
     pub(super) fn push(
         &mut self,
         client: u64,
@@ -108,7 +108,7 @@ impl State {
         max_calls: usize,
     ) -> Result<(), Box<(Waiting, Failure)>> {
         if !self.clients.contains_key(&client) {
-            // It has gone meanwhile.
+            // The client is gone.
             let failure = Failure::new(ErrorCode::Cancelled, "the client is gone");
             return Err(Box::new((call, failure)));
         }
@@ -138,7 +138,7 @@ impl State {
         !self.turns.is_empty()
     }
 
-    /// Begins the next call.
+    /// Begins the next call. Returns the number of its client, and the call.
     pub(super) fn begin(&mut self) -> Option<(u64, Waiting)> {
         let (client, call) = self.turns.next()?;
         let counts = &mut self.kernels[call.kernel];
@@ -148,14 +148,14 @@ impl State {
             is_cancelled: false,
             killer: None,
         };
-        // Calls of a client that has gone do not wait.
+        // Calls of a client that has gone were removed from the queue.
         if let Some(connected) = self.clients.get_mut(&client) {
             connected.begun.insert(call.id, begun);
         }
         Some((client, call))
     }
 
-    /// The call's job is submitted. Returns the killer if it has been cancelled meanwhile.
+    /// Records the killer of a submitted call. Returns the killer if the call has been cancelled in the meantime.
     #[must_use]
     pub(super) fn submitted(
         &mut self,
@@ -176,7 +176,7 @@ impl State {
         }
     }
 
-    /// A call that had begun has ended. Returns where its answer goes.
+    /// Removes a call that has ended. Returns the socket for its answer.
     pub(super) fn end(
         &mut self,
         client: u64,
@@ -209,8 +209,8 @@ impl State {
         Some(Arc::clone(&connected.socket))
     }
 
-    /// Cancels a call. One that has not begun is returned, to be answered by the caller; the worker of one that runs is
-    /// to be killed.
+    /// Cancels a call. Returns the call if it has not begun: then the caller answers it. If it runs, returns the
+    /// killer, which the caller uses.
     pub(super) fn cancel(&mut self, client: u64, id: u64) -> (Option<Waiting>, Option<Killer>) {
         if let Some(call) = self.turns.remove(client, |call| call.id == id) {
             self.kernels[call.kernel].queued -= 1;
@@ -227,7 +227,7 @@ impl State {
         (None, killer)
     }
 
-    /// The client is gone. Returns its socket, the killers of its calls, and those that waited.
+    /// Removes a client. Returns its socket, the killers of its running calls, and its waiting calls.
     pub(super) fn disconnect(&mut self, client: u64) -> Option<Gone> {
         let connected = self.clients.remove(&client)?;
         let waiting = self.turns.remove_all(client);
@@ -246,7 +246,7 @@ impl State {
         self.clients.keys().copied().collect()
     }
 
-    /// Counts by kernel.
+    /// The number of calls by state, for each kernel.
     pub(super) fn counts(&self) -> &[KernelCounts] {
         &self.kernels
     }
@@ -271,7 +271,7 @@ impl State {
             .collect()
     }
 
-    /// The last failures, the newest first.
+    /// The last failures, newest first.
     pub(super) fn failures(&self) -> Vec<&FailureStatus> {
         self.failures.iter().collect()
     }

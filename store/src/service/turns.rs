@@ -1,12 +1,12 @@
-//! Which call runs next: clients take turns.
+//! The order in which waiting calls begin: clients take turns.
 
 use std::collections::{HashMap, VecDeque};
 
-/// Calls that wait, by client. Pure state.
+/// The waiting calls, by client. Pure state.
 #[derive(Debug)]
 pub(super) struct Turns<C> {
     queues: HashMap<u64, VecDeque<C>>,
-    /// Clients with calls, the next one first.
+    /// The clients with waiting calls, the next one first.
     order: VecDeque<u64>,
 }
 
@@ -18,7 +18,7 @@ impl<C> Turns<C> {
         }
     }
 
-    /// Adds a call behind the others of its client.
+    /// Adds a call after the other calls of its client.
     pub(super) fn push(&mut self, client: u64, call: C) {
         let queue = self.queues.entry(client).or_default();
         if queue.is_empty() {
@@ -27,7 +27,7 @@ impl<C> Turns<C> {
         queue.push_back(call);
     }
 
-    /// Takes the next call of the client whose turn it is.
+    /// Removes and returns the oldest call of the client whose turn it is.
     pub(super) fn next(&mut self) -> Option<(u64, C)> {
         let client = self.order.pop_front()?;
         let queue = self.queues.get_mut(&client)?;
@@ -40,7 +40,7 @@ impl<C> Turns<C> {
         Some((client, call))
     }
 
-    /// Takes the call of a client for which `is_wanted` holds.
+    /// Removes and returns the client's first call for which `is_wanted` holds.
     pub(super) fn remove(&mut self, client: u64, is_wanted: impl Fn(&C) -> bool) -> Option<C> {
         let queue = self.queues.get_mut(&client)?;
         let at = queue.iter().position(is_wanted)?;
@@ -51,20 +51,20 @@ impl<C> Turns<C> {
         call
     }
 
-    /// Takes all calls of a client.
+    /// Removes and returns all calls of a client.
     pub(super) fn remove_all(&mut self, client: u64) -> VecDeque<C> {
         self.order.retain(|&waiting| waiting != client);
         self.queues.remove(&client).unwrap_or_default()
     }
 
-    /// Whether a call of a client for which `is_wanted` holds waits.
+    /// Returns true if a call of the client for which `is_wanted` holds waits.
     pub(super) fn has(&self, client: u64, is_wanted: impl Fn(&C) -> bool) -> bool {
         self.queues
             .get(&client)
             .is_some_and(|queue| queue.iter().any(is_wanted))
     }
 
-    /// Calls of a client that wait.
+    /// The number of waiting calls of a client.
     pub(super) fn waiting(&self, client: u64) -> usize {
         self.queues.get(&client).map_or(0, VecDeque::len)
     }

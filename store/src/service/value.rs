@@ -1,4 +1,4 @@
-//! [`Value`]: what calls carry, and how it is written into packets.
+//! [`Value`]: an argument or a result, and its form in packets.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use crate::kind::descr;
 use crate::sealed::{self, FileProblem};
 use crate::sys::{self, file};
 
-/// Files that go with a packet. Linux allows 253.
+/// The maximum number of files in a packet. Linux allows 253.
 pub(super) const MAX_FILES: usize = 200;
-/// A longer text, in bytes, travels as a file: the answers to all calls of a client should fit its socket's buffer.
+/// Texts of more bytes than this travel as files, so that the answers to all calls of a client fit its socket's buffer.
 const MAX_TEXT: usize = 1 << 10;
 
-/// An argument or a result of a call: what a kernel's types become between programs.
+/// An argument or a result of a call, in the form that travels between programs.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Value {
@@ -43,13 +43,13 @@ pub enum Value {
 #[derive(Clone, Debug)]
 pub struct Payload {
     kind: Kind,
-    /// Bytes that are a long text.
+    /// Whether the bytes are a long text.
     is_text: bool,
     len: u64,
     file: Arc<OwnedFd>,
 }
 
-/// The longest text that is taken from a file, in bytes: what a call of a kernel may have.
+/// The maximum size in bytes of a text that is read from a file: the limit for an argument of a kernel.
 const MAX_LONG_TEXT: u64 = 64 << 20;
 
 impl Payload {
@@ -75,7 +75,7 @@ impl Payload {
         })
     }
 
-    /// The text, if it is one.
+    /// The text, if the bytes are a long text.
     pub(super) fn text(&self) -> Option<Result<String, String>> {
         if !self.is_text {
             return None;
@@ -93,7 +93,7 @@ impl Payload {
         Some(String::from_utf8(bytes).map_err(|_| "a text that is not UTF-8".to_owned()))
     }
 
-    /// The array's own file, if it has one, as from a store or a service; otherwise a copy.
+    /// The array's own file, if the array has one, as arrays of a store or a service do. Otherwise a file with a copy.
     pub(super) fn of_array<T: Dtype>(array: &Array<T>) -> sys::Result<Payload> {
         let kind = Kind::array::<T>(array.shape());
         if let Some(file) = array.sealed_file() {
@@ -107,7 +107,7 @@ impl Payload {
         Payload::copy(kind, bytemuck::must_cast_slice(array))
     }
 
-    /// A file that another process has sent.
+    /// A payload from a file that another process has sent. The error says why the file is unfit.
     fn received(kind: Kind, is_text: bool, file: OwnedFd) -> Result<Payload, String> {
         let len = sealed::length(&file, &kind).map_err(|problem| match problem {
             FileProblem::Bad(message) => message,
@@ -121,26 +121,26 @@ impl Payload {
         })
     }
 
-    /// What it holds.
+    /// The type of the content.
     pub fn kind(&self) -> &Kind {
         &self.kind
     }
 
-    /// Its size in bytes.
+    /// The size in bytes.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether it has no bytes.
+    /// Returns true if the size is 0.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Maps the array. Bytes are an array of `u8` with one dimension, and a single number one of shape 1.
+    /// Maps the array. Bytes become an array of `u8` with one dimension, a single number an array of shape 1.
     ///
     /// # Errors
     ///
-    /// A sentence if it is no array of `T`, has more than six dimensions, or cannot be mapped.
+    /// A sentence if the content is no array of `T`, has more than six dimensions, or cannot be mapped.
     pub fn array<T: Dtype>(&self) -> Result<Array<T>, String> {
         let extents = match (self.kind.extents_of::<T>(), &self.kind) {
             (Some([]), _) => &[1],
@@ -155,7 +155,7 @@ impl Payload {
     ///
     /// # Errors
     ///
-    /// A sentence if they cannot be mapped.
+    /// A sentence if the bytes cannot be mapped.
     pub fn bytes(&self) -> Result<Array<u8>, String> {
         let len = usize::try_from(self.len).map_err(|error| error.to_string())?;
         self.map(Shape::from(len))
@@ -178,7 +178,7 @@ fn unusable(error: MapError) -> String {
     }
 }
 
-/// Integers stay integers.
+/// An integer becomes `Int`, any other number `Float`.
 impl From<Number> for Value {
     fn from(number: Number) -> Value {
         match (number.as_i64(), number.as_u64()) {
@@ -190,7 +190,7 @@ impl From<Number> for Value {
 }
 
 impl Value {
-    /// The same, with long texts read from their files.
+    /// The value with long texts read from their files.
     pub(super) fn with_texts(self) -> Result<Value, String> {
         Ok(match self {
             Value::Payload(payload) => match payload.text() {
@@ -205,7 +205,7 @@ impl Value {
         })
     }
 
-    /// Whether a part of it is in a file.
+    /// Returns true if the value needs a file.
     pub(super) fn has_files(&self) -> bool {
         match self {
             Value::Payload(_) => true,
@@ -214,7 +214,7 @@ impl Value {
         }
     }
 
-    /// What it is, for errors: `array <f4 2×3`, `a text`.
+    /// A description for errors: `array <f4 2×3`, `a text`.
     pub(super) fn describe(&self) -> String {
         match self {
             Value::Nothing => "nothing".to_owned(),
@@ -229,7 +229,7 @@ impl Value {
     }
 }
 
-/// A value in JSON. Its files are added to `files`, in the order in which they are met.
+/// The value in JSON. Appends its files to `files`, in the order in which they occur in the value.
 pub(super) fn encode(
     value: Value,
     files: &mut Vec<Arc<OwnedFd>>,
@@ -240,7 +240,7 @@ pub(super) fn encode(
         Value::Int(value) => match (i64::try_from(value), u64::try_from(value)) {
             (Ok(value), _) => value.into(),
             (_, Ok(value)) => value.into(),
-            // No type of an argument or result has more.
+            // Larger numbers have no type that travels.
             _ => (value as f64).into(),
         },
         Value::Float(value) => match Number::from_f64(value) {
@@ -264,7 +264,7 @@ pub(super) fn encode(
         }
         Value::Payload(Payload { kind, file, .. }) => {
             files.push(file);
-            // It consists of texts and numbers.
+            // A kind consists of texts and numbers, which JSON always has.
             serde_json::to_value(kind).unwrap_or_default()
         }
         Value::List(values) => {
@@ -277,7 +277,7 @@ pub(super) fn encode(
     })
 }
 
-/// Reads a value, which takes its files from `files`.
+/// Reads a value. Takes its files from `files`, in order.
 pub(super) fn decode(
     json: serde_json::Value,
     files: &mut impl Iterator<Item = OwnedFd>,

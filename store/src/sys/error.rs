@@ -15,7 +15,7 @@ pub(crate) struct Error {
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// `call` on `what` failed.
+    /// The error of `call`, which failed on `what`.
     pub(crate) fn new(call: &str, errno: Errno, what: &str) -> Error {
         let advice = match errno {
             Errno::MFILE => "; raise the limit on open files (RLIMIT_NOFILE, `ulimit -n`)",

@@ -15,17 +15,17 @@ use super::{Error, Result};
 pub(crate) struct EventFd(OwnedFd);
 
 impl EventFd {
-    /// Creates one that is not readable.
+    /// Creates an event counter that is not readable.
     pub(crate) fn new() -> Result<EventFd> {
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map(EventFd)
             .map_err(|errno| Error::new("eventfd", errno, "an event descriptor"))
     }
 
-    /// Makes it readable.
+    /// Makes the descriptor readable.
     pub(crate) fn ring(&self) -> Result<()> {
         match retry_on_intr(|| rustix::io::write(&self.0, &1_u64.to_ne_bytes())) {
-            // The counter is full, and thus readable already.
+            // A full counter is readable already.
             Ok(_) | Err(Errno::AGAIN) => Ok(()),
             Err(errno) => Err(Error::new("write", errno, "an event descriptor")),
         }
@@ -42,11 +42,11 @@ impl AsFd for EventFd {
 #[derive(Debug)]
 pub(crate) struct Poller(OwnedFd);
 
-/// Descriptors that one wait reports at most.
+/// The maximum number of descriptors that one wait reports.
 const EVENTS: usize = 64;
 
 impl Poller {
-    /// Creates one that watches no descriptor.
+    /// Creates a poller that watches no descriptor.
     pub(crate) fn new() -> Result<Poller> {
         epoll::create(CreateFlags::CLOEXEC)
             .map(Poller)
@@ -65,10 +65,10 @@ impl Poller {
             .map_err(|errno| Error::new("epoll_ctl(DEL)", errno, "a descriptor"))
     }
 
-    /// Waits until a descriptor is ready, at most for `timeout` (rounded up to a millisecond). Returns the tokens of
-    /// those that are.
+    /// Waits until a descriptor is ready, for at most `timeout` (rounded up to a millisecond). Returns the tokens of
+    /// the descriptors that are ready.
     ///
-    /// An interrupted wait ends early and returns no tokens: callers check their own state after each wait anyway.
+    /// A signal ends the wait early, without a token: callers check their own state after each wait.
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> Result<Vec<u64>> {
         let timeout = timeout.map(|time| {
             let millis = time.as_micros().div_ceil(1000).min(i32::MAX as u128) as i64;

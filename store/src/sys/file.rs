@@ -1,4 +1,4 @@
-//! Memory files (`memfd_create`), whose content seals make final.
+//! Memory files (`memfd_create`) that seals make immutable.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -14,23 +14,23 @@ use rustix::process::{Resource, getrlimit};
 
 use super::{Error, Result};
 
-/// What makes content and length final.
+/// The seals that make content and length immutable.
 const FINAL: SealFlags = SealFlags::WRITE
     .union(SealFlags::GROW)
     .union(SealFlags::SHRINK);
-/// Up to this size in bytes a file is written with a system call, and a larger one through a map.
+/// Files of up to this number of bytes are written by a system call, larger files through a map.
 const SMALL: usize = 1 << 20;
 
-/// Length and memory of a file.
+/// Length and allocated memory of a file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stat {
     /// Length in bytes, holes included.
     pub(crate) len: u64,
-    /// Bytes of memory that are allocated to it.
+    /// Bytes of memory that are allocated to the file.
     pub(crate) blocks: u64,
 }
 
-/// Creates a memory file without bytes, close-on-exec. `label` is what `/proc/*/fd` calls it.
+/// Creates an empty memory file, close-on-exec. `/proc/*/fd` shows it as `label`.
 pub(crate) fn create(label: &str) -> Result<File> {
     memfd_create(label, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
         .map(File::from)
@@ -39,7 +39,7 @@ pub(crate) fn create(label: &str) -> Result<File> {
 
 /// A sealed memory file with these bytes.
 pub(crate) fn sealed_copy(label: &str, bytes: &[u8]) -> Result<OwnedFd> {
-    // With a limit on file sizes, writing may raise SIGXFSZ, and `MemoryFile` does not.
+    // Writing beyond a limit on file sizes may raise SIGXFSZ. `MemoryFile` does not.
     if bytes.len() > SMALL || getrlimit(Resource::Fsize).current.is_some() {
         let mut file = MemoryFile::new(label, bytes.len())?;
         file.copy_from_slice(bytes);
@@ -54,21 +54,21 @@ pub(crate) fn sealed_copy(label: &str, bytes: &[u8]) -> Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Makes content and length final: no process can write, grow or shrink the file. `EBUSY` while any process maps it for
-/// writing.
+/// Makes content and length immutable: no process can write, grow or shrink the file. Fails with `EBUSY` while any
+/// process maps it for writing.
 pub(crate) fn seal(file: &File) -> Result<()> {
     fcntl_add_seals(file, FINAL | SealFlags::SEAL)
         .map_err(|errno| Error::new("fcntl(F_ADD_SEALS)", errno, "a memory file"))
 }
 
-/// Whether content and length are final. `EINVAL` if this is no memory file.
+/// Whether content and length are immutable. Fails with `EINVAL` if this is no memory file.
 pub(crate) fn is_sealed(file: impl AsFd) -> Result<bool> {
     fcntl_get_seals(file)
         .map(|seals| seals.contains(FINAL))
         .map_err(|errno| Error::new("fcntl(F_GET_SEALS)", errno, "a memory file"))
 }
 
-/// Length and memory at this moment.
+/// The length and allocated memory at this moment.
 pub(crate) fn stat(file: impl AsFd) -> Result<Stat> {
     let stat = fstat(file).map_err(|errno| Error::new("fstat", errno, "a memory file"))?;
     Ok(Stat {
@@ -80,16 +80,16 @@ pub(crate) fn stat(file: impl AsFd) -> Result<Stat> {
     })
 }
 
-/// Opens the file again for reading, as a new description with its own position.
+/// Opens the file again for reading, with a new file description that has its own position.
 pub(crate) fn reopen(file: impl AsFd) -> Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
-    // A lease that another process holds on the file is an error, not a wait.
+    // If another process has a file lease (`F_SETLEASE`), opening fails instead of waiting.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     retry_on_intr(|| open(&path, flags, Mode::empty()))
         .map_err(|errno| Error::new("open", errno, &path))
 }
 
-/// Reads `bytes.len()` bytes from the start of the file. Returns how many there are, if fewer.
+/// Reads up to `bytes.len()` bytes from the start of the file. Returns the number of bytes that were read.
 ///
 /// Unlike reading a map, this cannot raise SIGBUS when another process truncates the file.
 pub(crate) fn read(file: impl AsFd, bytes: &mut [u8]) -> Result<usize> {

@@ -21,7 +21,7 @@ pub(crate) fn effective_user() -> u32 {
 
 /// Checks that this process may open `more` descriptors; the error names the limit.
 ///
-/// Descriptors get the lowest free number, so the next number is about how many there are.
+/// Linux assigns the lowest free number, so the next number approximates the number of open descriptors.
 pub(crate) fn room_for_descriptors(more: u64) -> Result<()> {
     let Some(limit) = getrlimit(Resource::Nofile).current else {
         return Ok(());
@@ -36,7 +36,7 @@ pub(crate) fn room_for_descriptors(more: u64) -> Result<()> {
     let next = match fcntl_dupfd_cloexec(io::stdin(), 0) {
         Ok(copy) => copy.as_raw_fd(),
         Err(Errno::MFILE) => return Err(error(Errno::MFILE)),
-        // Standard input is closed: the number cannot be determined.
+        // If standard input is closed, the next number says nothing.
         Err(_) => return Ok(()),
     };
     if u64::try_from(next).unwrap_or(0).saturating_add(more) > limit {

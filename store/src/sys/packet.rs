@@ -1,4 +1,4 @@
-//! Unix packet sockets that carry descriptors: what servers and clients talk over.
+//! Unix packet sockets that carry descriptors, between servers and clients.
 
 use std::ffi::OsStr;
 use std::io::{IoSlice, IoSliceMut};
@@ -21,15 +21,16 @@ use rustix::net::{
 
 use super::{Error, Result};
 
-/// Descriptors that a packet may carry (`SCM_MAX_FD`): none is closed by Linux while it is received, which may wait.
+/// The maximum number of descriptors in a packet (`SCM_MAX_FD`). With room for all, Linux closes none while it receives
+/// a packet: that could block.
 const MAX_FDS: usize = 253;
-/// Bytes of a control message with that many.
+/// Size in bytes of a control message with `MAX_FDS` descriptors.
 const CONTROL: usize = cmsg_space!(ScmRights(MAX_FDS));
-/// Connections that wait to be accepted; Linux has a limit of its own (`net.core.somaxconn`).
+/// The maximum number of connections that wait to be accepted. Linux has a limit of its own (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
 
-/// One end of a connection that keeps the limits of packets, or a socket that accepts such connections. Its descriptor
-/// is close-on-exec.
+/// One end of a connection that preserves the boundaries of packets, or a socket that accepts such connections. Its
+/// descriptor is close-on-exec.
 #[derive(Debug)]
 pub(crate) struct PacketSocket {
     fd: OwnedFd,
@@ -38,9 +39,9 @@ pub(crate) struct PacketSocket {
 /// The process at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Peer {
-    /// Its process number when it connected or began to listen; 0 if this process cannot see it.
+    /// The process number when the process connected or began to listen. 0 if this process cannot see it.
     pub(crate) pid: i32,
-    /// Its effective user id then.
+    /// The effective user id at that moment.
     pub(crate) uid: u32,
 }
 
@@ -49,7 +50,7 @@ pub(crate) struct Peer {
 pub(crate) struct Packet {
     /// Length in bytes; 0 if the other end is closed.
     pub(crate) len: usize,
-    /// The descriptors that came with it.
+    /// The descriptors that came with the packet.
     pub(crate) fds: Vec<OwnedFd>,
     /// The packet was longer than the buffer, or some of its descriptors could not be received.
     pub(crate) is_cut: bool,
@@ -63,7 +64,7 @@ impl PacketSocket {
             .map_err(|errno| Error::new("socket", errno, "a Unix packet socket"))
     }
 
-    /// Creates the socket file `path`, which must not exist, and listens there. Accepting never waits.
+    /// Creates the socket file `path`, which must not exist, and listens on it. Accepting never waits.
     pub(crate) fn listen(path: &Path) -> Result<PacketSocket> {
         let error = |call| move |errno| Error::new(call, errno, &path.display().to_string());
         let socket = PacketSocket::new(SocketFlags::NONBLOCK)?;
@@ -73,7 +74,7 @@ impl PacketSocket {
         Ok(socket)
     }
 
-    /// The socket behind `fd`, if it is a packet socket that listens at `path`. Accepting never waits from then on.
+    /// Returns the socket of `fd` if it is a packet socket that listens at `path`. Accepting never waits from then on.
     pub(crate) fn listening_at(fd: OwnedFd, path: &Path) -> Option<PacketSocket> {
         let is_packet = socket_type(&fd) == Ok(SocketType::SEQPACKET);
         let listens = socket_acceptconn(&fd) == Ok(true);
@@ -104,7 +105,7 @@ impl PacketSocket {
     pub(crate) fn connect(path: &Path, patience: Duration) -> Result<PacketSocket> {
         let error = |errno| Error::new("connect", errno, &path.display().to_string());
         let socket = PacketSocket::new(SocketFlags::empty())?;
-        // 0 would be no limit.
+        // Linux takes 0 for no limit.
         let limit = Some(patience.max(Duration::from_millis(1)));
         set_socket_timeout(&socket.fd, Timeout::Send, limit).map_err(error)?;
         set_socket_timeout(&socket.fd, Timeout::Recv, limit).map_err(error)?;
@@ -113,7 +114,7 @@ impl PacketSocket {
         Ok(socket)
     }
 
-    /// Lets receiving wait for as long as nothing comes. Sending keeps its limit.
+    /// Lets receiving wait without a limit. Sending keeps its limit.
     pub(crate) fn wait_forever(&self) -> Result<()> {
         set_socket_timeout(&self.fd, Timeout::Recv, None)
             .map_err(|errno| Error::new("setsockopt(SO_RCVTIMEO)", errno, "a connection"))
@@ -121,7 +122,7 @@ impl PacketSocket {
 
     /// Ends the connection, for all threads that use it.
     pub(crate) fn close_both_ways(&self) {
-        // It fails only for a connection that has ended.
+        // Shutting down fails only if the connection has ended.
         let _ = shutdown(&self.fd, Shutdown::Both);
     }
 
@@ -130,7 +131,7 @@ impl PacketSocket {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         match retry_on_intr(|| accept_with(&self.fd, flags)) {
             Ok(fd) => Ok(Some(PacketSocket { fd })),
-            // The last: the client has gone before it was accepted.
+            // `ECONNABORTED`: the client was gone before it was accepted.
             Err(Errno::AGAIN | Errno::CONNABORTED) => Ok(None),
             Err(errno) => Err(Error::new("accept4", errno, "a Unix packet socket")),
         }
@@ -151,13 +152,13 @@ impl PacketSocket {
 
     /// Sends `bytes` as one packet, with copies of `fds`.
     ///
-    /// `EAGAIN` means that the other end does not read: at once if this end never waits, otherwise after its time
+    /// Fails with `EAGAIN` if the other end does not read: at once if this end never waits, otherwise after the time
     /// limit.
     pub(crate) fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
         self.send_with(bytes, fds, SendFlags::empty())
     }
 
-    /// The same without waiting, and without a descriptor.
+    /// Sends `bytes` as one packet without descriptors, and without waiting.
     pub(crate) fn send_now(&self, bytes: &[u8]) -> Result<()> {
         self.send_with(bytes, &[], SendFlags::DONTWAIT)
     }
@@ -170,7 +171,7 @@ impl PacketSocket {
         let mut space = [MaybeUninit::uninit(); CONTROL];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
-            // As Linux answers for more than it takes.
+            // The error of Linux for too many descriptors.
             return Err(error(Errno::INVAL));
         }
         let flags = flags | SendFlags::NOSIGNAL;
@@ -179,11 +180,11 @@ impl PacketSocket {
             .map_err(error)
     }
 
-    /// Receives the next packet into `bytes`. `EAGAIN` as for [`PacketSocket::send`].
+    /// Receives the next packet into `bytes`. Fails with `EAGAIN` if none arrives within the time limit.
     pub(crate) fn receive(&self, bytes: &mut [u8]) -> Result<Packet> {
         let error = |errno| Error::new("recvmsg", errno, "a packet");
         match retry_on_intr(|| self.receive_once(bytes)) {
-            // The other end has closed before it had read everything. What it had sent comes after this error.
+            // The other end has closed before it had read everything. The packets that it had sent follow this error.
             Err(Errno::CONNRESET) => retry_on_intr(|| self.receive_once(bytes)).map_err(error),
             received => received.map_err(error),
         }

@@ -1,6 +1,6 @@
 //! Descriptors that a service manager such as systemd passes to a program that it starts (`sd_listen_fds(3)`): the
-//! first is number 3, `LISTEN_FDS` says how many there are, `LISTEN_FDNAMES` what they are called, and `LISTEN_PID` for
-//! which process they are.
+//! first is number 3, `LISTEN_FDS` is their number, `LISTEN_FDNAMES` their names, and `LISTEN_PID` the process that
+//! they are for.
 #![allow(
     unsafe_code,
     reason = "the environment names descriptors by their numbers"
@@ -26,21 +26,21 @@ fn numbers() -> Range<RawFd> {
     FIRST..FIRST.saturating_add(count.unwrap_or(0))
 }
 
-/// The socket that listens at this path, if it was passed: a copy of its descriptor.
+/// Returns a copy of the descriptor of the socket that listens at this path, if it was passed.
 pub(crate) fn socket_at(path: &Path) -> Option<PacketSocket> {
     numbers().find_map(|number| {
-        // SAFETY: the service manager has opened it for this process, which keeps it open; a number that is no
-        // descriptor is an error of the call that copies it.
+        // SAFETY: borrowed only for the call that copies it. The service manager has opened it for this process, and no
+        // code of this process closes it. If the number is no descriptor, the call returns an error.
         let passed = unsafe { BorrowedFd::borrow_raw(number) };
         PacketSocket::listening_at(passed.try_clone_to_owned().ok()?, path)
     })
 }
 
-/// The descriptors with names for which `is_wanted` holds, which the caller owns then. Nothing when it is asked again.
+/// Returns the descriptors with names for which `is_wanted` holds, as owned descriptors. The second call returns none.
 pub(crate) fn take_named(is_wanted: impl Fn(&str) -> bool) -> Vec<(String, OwnedFd)> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     let numbers = numbers();
-    // Only a flag: what it guards was there when the process began.
+    // Relaxed: only a flag. The descriptors and the variables that it guards existed when the process began.
     if numbers.is_empty() || TAKEN.swap(true, Ordering::Relaxed) {
         return Vec::new();
     }
@@ -54,12 +54,11 @@ pub(crate) fn take_named(is_wanted: impl Fn(&str) -> bool) -> Vec<(String, Owned
         .collect()
 }
 
-/// Takes ownership of a descriptor that was passed; `None` if there is none of this number.
+/// Takes ownership of a descriptor that was passed. Returns `None` if this number is no open descriptor.
 fn take(number: RawFd) -> Option<OwnedFd> {
-    // SAFETY: borrowed for a call that fails if it is no descriptor.
+    // SAFETY: borrowed for one call, which fails if the number is no descriptor.
     fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC).ok()?;
-    // SAFETY: it is open. The service manager has passed it to this process under a name of this crate, and
-    // `take_named`, which passes each number once in the life of the process, is the only code that looks for these
-    // names.
+    // SAFETY: the descriptor is open, and no other code owns it: the service manager has passed it to this process
+    // under a name of this crate, and only `take_named` looks for these names, once in the life of the process.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }

@@ -29,7 +29,7 @@ use crate::kernel::{
 };
 use crate::supervisor::Failed;
 
-/// Default bound on the items in open windows.
+/// The default maximum number of items in open windows.
 const LIMIT: usize = 1_000_000;
 
 /// A closed window.
@@ -44,7 +44,7 @@ pub struct Window<K, V> {
     pub value: V,
 }
 
-/// Windows under construction: see [`Stream::window`]. Finish with [`items`](Windowed::items),
+/// Windows under construction: see [`Stream::window`]. Complete with [`items`](Windowed::items),
 /// [`kernel`](Windowed::kernel) or `fold`.
 #[must_use = "windows do nothing before `items`, `kernel` or `fold`"]
 pub struct Windowed<'a, K, T, M> {
@@ -68,7 +68,7 @@ impl<'a, T: 'a, M> Windowed<'a, (), T, M> {
         }
     }
 
-    /// Builds separate windows for each key.
+    /// Builds separate windows for each value of `key`.
     ///
     /// ```
     /// use arenite::{Engine, stream::{Stream, Windows}};
@@ -99,8 +99,8 @@ where
     K: Clone + Eq + Hash + 'a,
     T: Clone + 'a,
 {
-    /// Passes late items to `late`: those that arrive after all of their windows have closed. They are also counted
-    /// ([`StreamStats::late`](super::StreamStats::late)).
+    /// Passes late items to `late`: items that arrive after all of their windows have closed. They are also counted in
+    /// [`StreamStats::late`](super::StreamStats::late).
     ///
     /// ```
     /// use std::time::Duration;
@@ -126,12 +126,12 @@ where
         self
     }
 
-    /// Bounds the items in all open windows together (an item in several windows counts in each); of a fold, the open
-    /// windows. By default a million. A stream that exceeds the bound ends with
+    /// Sets the maximum number of items in all open windows together (an item in several windows counts in each); for a
+    /// fold, the maximum number of open windows. Default: a million. A stream that exceeds it ends with
     /// [`WindowsFull`](StreamError::WindowsFull), usually because its watermark does not advance.
     ///
     /// # Panics
-    /// If it is 0.
+    /// If `most` is 0.
     #[track_caller]
     pub fn max_items(mut self, most: usize) -> Self {
         assert!(
@@ -142,7 +142,8 @@ where
         self
     }
 
-    /// Returns each window as the list of its items, in order of arrival. Arrays are handles, so nothing is copied.
+    /// Returns each window as the list of its items, in order of arrival. Items that are arrays are handles and are not
+    /// copied.
     pub fn items(self) -> Stream<'a, Window<K, Vec<T>>> {
         self.filled(Collect).map(|window| Window {
             key: window.key,
@@ -152,7 +153,7 @@ where
     }
 
     /// Runs a kernel on the items of each window. Its first parameter is `&[Array<T>]` for arrays, which are not
-    /// copied, and `&[T]` or `&Array<T>` for numbers. `args` are the others.
+    /// copied, and `&[T]` or `&Array<T>` for numbers. `args` are the other parameters.
     ///
     /// ```
     /// use arenite::{Array, Engine, stream::{Stream, Windows}};
@@ -241,8 +242,8 @@ where
     K: Clone + Eq + Hash + 'a,
     T: Clone + 'a,
 {
-    /// Folds each window into one value, as items arrive; the items are not kept. It runs on the iterating thread, so
-    /// do expensive work in a [stage](Stream::stage) before it.
+    /// Folds each window into one value, as items arrive; the items are dropped. `fold` runs on the iterating thread,
+    /// so do expensive work in an earlier [stage](Stream::stage).
     ///
     /// ```
     /// use std::time::Duration;
@@ -278,8 +279,8 @@ where
     K: Clone + Eq + Hash + 'a,
     T: Clone + 'a,
 {
-    /// Folds each session into one value, as items arrive. `join` merges a later session into an earlier one when an
-    /// item connects them.
+    /// Folds each session into one value, as items arrive. When an item connects two sessions, `join` merges the later
+    /// session into the earlier one.
     ///
     /// ```
     /// use std::time::Duration;
@@ -315,7 +316,7 @@ impl<K, T, M> fmt::Debug for Windowed<'_, K, T, M> {
     }
 }
 
-/// Items that a kernel can take many of as its parameter `P`: arrays for `&[Array<T>]`, numbers for `&[T]` and
+/// Item types of which a kernel can take many as its parameter `P`: arrays for `&[Array<T>]`, numbers for `&[T]` and
 /// `&Array<T>`. Sealed.
 pub trait WindowItems<P: Param>: Sized {
     #[doc(hidden)]
@@ -416,7 +417,7 @@ struct WindowStep<'a, K, T, F: Fill<T>> {
     ready: VecDeque<Event<Window<K, F::Held>>>,
     /// Number of windows in `ready`.
     waiting: usize,
-    /// Whether the stream fails: no more items are taken.
+    /// Whether the stream has failed: then no more items are taken.
     failed: bool,
     flushed: bool,
 }
@@ -475,7 +476,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> WindowStep<'_, K, T, F> {
         self.ready.push_back(Event::Item(item));
     }
 
-    /// Takes items from the step before, until a window closes or the stream fails.
+    /// Takes items from the previous step, until a window closes or the stream fails.
     fn take_in(&mut self, driver: &mut Driver<'_>) -> bool {
         let mut changed = false;
         let held = self.open.weight;
@@ -495,7 +496,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> WindowStep<'_, K, T, F> {
                         _ => self.ready.push_back(Event::Mark(mark)),
                     }
                 }
-                // Windows by count have no time, so no watermark follows them.
+                // Windows by count have no time, and their results need no watermark.
                 Event::Mark(_) => {}
             }
         }
@@ -514,7 +515,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> Flow<Window<K, F::Held>>
     fn pump(&mut self, driver: &mut Driver<'_>) -> bool {
         let taken = self.take_in(driver);
         let changed = self.before.pump(driver);
-        // The step before may have just ended: open windows are closed in the next pass.
+        // The previous step may have just ended: open windows are closed in the next pass.
         changed || taken || self.waiting == 0 && !self.flushed && self.before.is_over()
     }
 

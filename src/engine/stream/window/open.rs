@@ -12,9 +12,9 @@ pub(super) trait Fill<T> {
     fn add(&mut self, held: &mut Self::Held, arrival: u64, value: T);
     /// Merges a later window into an earlier one.
     fn merge(&mut self, held: &mut Self::Held, later: Self::Held);
-    /// The share of `items` items in one window in the bound on open windows.
+    /// How much a window with `items` items counts towards the maximum of open windows.
     fn weight(items: usize) -> usize;
-    /// The bytes that a window keeps of an item of `item` bytes.
+    /// The number of bytes that a window retains of an item of `item` bytes.
     fn bytes(item: u64) -> u64;
 }
 
@@ -27,7 +27,7 @@ pub(super) struct OpenWindow<K, H> {
     pub(super) bytes: u64,
 }
 
-/// The order of open windows: by their end, then by when they were opened.
+/// Orders open windows: by their end, then by the order in which they were opened.
 type EndKey = (u128, u64);
 
 struct OfKey {
@@ -48,7 +48,7 @@ pub(super) struct OpenWindows<K, T, F: Fill<T>> {
     pub(super) weight: usize,
 }
 
-/// An item all of whose windows have closed.
+/// An item whose windows have all closed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Late<T>(pub(super) T);
 
@@ -65,8 +65,8 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
         }
     }
 
-    /// Adds an item to its windows; to windows in time only until their weight exceeds `limit`. `at` is its time,
-    /// `mark` the watermark; windows by count use neither.
+    /// Adds an item to its windows. In windows in time, stops when their weight exceeds `limit`. `at` is the item's
+    /// time, `mark` the watermark; windows by count use neither.
     pub(super) fn add(
         &mut self,
         key: &K,
@@ -99,8 +99,8 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
             if let Some(copy) = copy {
                 self.put(end_key, copy, bytes);
             }
-            // An item may belong to any number of windows in time. (Windows by count open one at a time, and full ones
-            // close first.)
+            // An item may belong to any number of windows in time. (Windows by count are opened one at a time, after
+            // full ones are closed.)
             if self.rule.is_timed() && self.weight > limit {
                 return Ok(());
             }
@@ -116,7 +116,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
         })
     }
 
-    /// Finds or opens a window.
+    /// Returns the window with these bounds. Opens it if it does not exist.
     fn window(&mut self, key: &K, start: u128, end: u128) -> EndKey {
         let opened = self.opened;
         let open = &mut self.of_key(key).open;
@@ -166,7 +166,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
                 of_key.open.remove(start);
             }
         }
-        // An open session takes an item that would otherwise be late.
+        // Without an open session that it extends, the item is late.
         if end <= mark && joined.is_empty() {
             return Err(Late(value));
         }
@@ -205,7 +205,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
         Ok(())
     }
 
-    /// Closes the next window that ends at or before `mark`. Returns it with its end.
+    /// Closes the next window that ends at or before `mark`. Returns the window with its end.
     pub(super) fn close(&mut self, mark: u128) -> Option<(OpenWindow<K, F::Held>, u128)> {
         let first = self.by_end.first_entry()?;
         if first.key().0 > mark {
@@ -215,10 +215,10 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
         Some(self.closed(end_key))
     }
 
-    /// Closes the next full window of this key. Returns it with its end.
+    /// Closes the next full window of this key. Returns the window with its end.
     pub(super) fn close_full(&mut self, key: &K) -> Option<(OpenWindow<K, F::Held>, u128)> {
         let of_key = self.by_key.get(key)?;
-        // All have the same length, so the first one to begin ends first.
+        // All windows have the same length, so the window that began first ends first.
         let (_, &end_key) = of_key.open.first_key_value()?;
         (end_key.0 <= of_key.next).then(|| self.closed(end_key))
     }
@@ -228,7 +228,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
         self.weight -= F::weight(window.items);
         if let Some(of_key) = self.by_key.get_mut(&window.key) {
             of_key.open.remove(&window.start);
-            // The next item of this key starts counting from 0 again.
+            // The next item of this key is counted from 0 again.
             if of_key.open.is_empty() {
                 self.by_key.remove(&window.key);
             }

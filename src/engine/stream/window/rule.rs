@@ -28,7 +28,7 @@ pub struct Windows<M = Fixed> {
     kind: PhantomData<M>,
 }
 
-/// Bounds are nanoseconds, or positions in the order of a key.
+/// Bounds are in nanoseconds, or in positions in the order of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
     Count { length: u128, step: u128 },
@@ -44,12 +44,13 @@ impl Windows<Fixed> {
         }
     }
 
-    /// Windows of `items` items each. They need no event time and no watermark. The last one may have fewer.
+    /// Returns windows of `items` items each. They need no event time and no watermark. The last window may have fewer.
     pub fn count(items: usize) -> Self {
         Self::count_sliding(items, items)
     }
 
-    /// Windows of `items` items, a new one every `step` items. Those open at the end may have fewer.
+    /// Returns windows of `items` items; a new window begins every `step` items. Windows that are open at the end may
+    /// have fewer.
     pub fn count_sliding(items: usize, step: usize) -> Self {
         Self::new(Rule::Count {
             length: items as u128,
@@ -57,13 +58,13 @@ impl Windows<Fixed> {
         })
     }
 
-    /// Adjacent windows of this length in time.
+    /// Returns adjacent windows of this length in time.
     pub fn tumbling(length: Duration) -> Self {
         Self::sliding(length, length)
     }
 
-    /// Windows of this length in time; a new one begins at each multiple of `step` from zero on. Each item is in
-    /// `length / step` of them, rounded up or down, and in fewer if its time is less than `length - step`.
+    /// Returns windows of this length in time; a new window begins at each multiple of `step` from zero on. Each item
+    /// is in `length / step` windows, rounded up or down, and in fewer if its time is less than `length - step`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -91,7 +92,7 @@ impl Windows<Fixed> {
 }
 
 impl Windows<Merging> {
-    /// Windows that last as long as items are less than `gap` apart.
+    /// Returns windows that last as long as items are less than `gap` apart.
     pub fn session(gap: Duration) -> Self {
         Self {
             rule: Rule::Session {
@@ -103,7 +104,7 @@ impl Windows<Merging> {
 }
 
 impl<M> Windows<M> {
-    /// Checks the rule. `timed`: the items have event times; `marked`: there are watermarks.
+    /// Checks the rule. `timed`: whether the items have event times; `marked`: whether there are watermarks.
     pub(in super::super) fn check(&self, timed: bool, marked: bool) -> Result<(), WindowError> {
         self.rule.check(timed, marked)
     }
@@ -131,7 +132,7 @@ impl Rule {
     }
 }
 
-/// The starts of all windows that contain `at`, if one of `length` begins at each multiple of `step`.
+/// The starts of all windows that contain `at`, if a window of `length` begins at each multiple of `step`.
 pub(super) fn starts(at: u128, length: u128, step: u128) -> impl Iterator<Item = u128> {
     let first = match at.checked_sub(length) {
         Some(before) => before / step + 1,

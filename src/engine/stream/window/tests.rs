@@ -151,7 +151,7 @@ proptest! {
         let length = step * times + more % step;
         let rule = Windows::sliding(millis(length), millis(step));
         let (found, late) = windows(&items, lateness, rule);
-        // They come in the order in which they end.
+        // Windows are returned in the order in which they end.
         prop_assert!(ends(&found).is_sorted());
         let (expected, expected_late) = reference_sliding(&items, lateness, length, step);
         prop_assert_eq!(sorted(found), sorted(expected));
@@ -192,7 +192,7 @@ proptest! {
         }
     }
 
-    /// A fold sees the same items as a list.
+    /// A fold gets the same items as a list.
     #[test]
     fn folds_match_folded_lists(items in items(), lateness in 0u32..60, gap in 1u32..30) {
         let (engine, length) = (Engine::inline(), millis(gap));
@@ -231,7 +231,7 @@ fn invalid_windows_are_refused_when_they_are_built() {
     assert_eq!(why(plain().window(tumbling)), WindowError::NoEventTime);
     assert_eq!(why(timed().window(tumbling)), WindowError::NoWatermark);
     assert!(marked().window(tumbling).is_ok());
-    // Other times, and so other marks.
+    // Other times, and therefore other watermarks.
     let again = marked().event_time(|&at| millis(at)).window(tumbling);
     assert_eq!(why(again), WindowError::NoWatermark);
     // A watermark without event times closes nothing.
@@ -280,7 +280,7 @@ fn windows_are_delivered_as_soon_as_they_close() {
             .event_time(|&at| millis(at))
             .watermark(millis(3))
     };
-    // The item at 13 ms says that nothing before 10 ms comes any more.
+    // The item at 13 ms sets the watermark to 10 ms: earlier items are late.
     let over = timed().window(Windows::tumbling(millis(10)));
     assert_eq!(taken_for_one(over.unwrap().items()), 14);
     let pause = Stream::new([0u32, 1, 2, 20, 21])
@@ -337,14 +337,14 @@ fn a_stuck_watermark_is_an_error_and_memory_stays_bounded() {
     assert!(lists.next().is_none());
     assert!((101..200).contains(&lists.stats().taken));
 
-    // Folded, each window counts as one.
+    // In a fold, each window counts as one.
     let folded = stuck().window(Windows::tumbling(millis(10))).unwrap();
     let mut folded = folded.max_items(100).fold(|| (), |(), _| ()).run(&engine);
     folded.next().unwrap().unwrap_err();
     assert!((1001..1100).contains(&folded.stats().taken));
 }
 
-/// An error that waits behind a slow window does not make the driver spin.
+/// An error that waits for a slow window ahead of it does not make the driver spin.
 #[test]
 fn a_failed_window_step_takes_no_more_items() {
     let engine = Engine::inline();

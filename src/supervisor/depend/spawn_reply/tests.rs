@@ -1,4 +1,4 @@
-//! Valid lists are read. All others are refused, and do no other harm.
+//! Valid lists are read. All others are refused, without other effects.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -6,11 +6,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Values of one argument: words and arrays of each.
+/// Values of one argument: the number of words and of arrays of each value.
 type Values = Vec<(usize, usize)>;
 
-/// A list as a correct worker writes it: names of kernels; for each task its kernel and its arguments, as words and
-/// arrays of each value; for the last one the number of children that each argument takes.
+/// A list as a correct worker writes it: names of kernels; for each task its kernel and its arguments, as numbers of
+/// words and arrays of each value; for the last task the number of children that each argument takes.
 #[derive(Clone, Debug)]
 struct List {
     names: Vec<String>,
@@ -18,12 +18,12 @@ struct List {
     taken: Vec<usize>,
 }
 
-/// Half of them without arrays: only for those the calls are written completely.
+/// Half of the lists have no arrays: only their calls are written completely.
 fn list() -> impl Strategy<Value = List> {
     prop_oneof![list_with(1), list_with(3)]
 }
 
-/// With fewer than this number of arrays per value.
+/// Lists with fewer than this number of arrays per value.
 fn list_with(arrays: usize) -> impl Strategy<Value = List> {
     let value = (0usize..4, 0..arrays);
     let arguments = prop::collection::vec(prop::collection::vec(value, 0..3), 0..4);
@@ -46,7 +46,7 @@ fn list_with(arrays: usize) -> impl Strategy<Value = List> {
 }
 
 impl List {
-    /// Its words, and the number of arrays that come with it.
+    /// The words of the list, and the number of arrays in it.
     fn write(&self) -> (Vec<u64>, usize) {
         let last = self.tasks.len() - 1;
         let mut words = vec![self.names.len() as u64 | (last as u64) << 32];
@@ -96,7 +96,7 @@ fn forged_values(correct: u64) -> [u64; 12] {
     ]
 }
 
-/// A list that is accepted is complete: the call of each task is written, and reads nothing that is not there.
+/// An accepted list is complete: the call of each task can be written, without reading beyond the list.
 fn check(words: &[u64], arrays: usize) -> bool {
     let Ok((kernels, tasks)) = read(words, arrays) else {
         return false;
@@ -135,7 +135,7 @@ fn check(words: &[u64], arrays: usize) -> bool {
     true
 }
 
-/// A group may wait long for its children, which may have groups of their own.
+/// A task may wait long for its children, which may have children of their own.
 #[test]
 fn words_of_sent_tasks_are_freed() {
     let list = List {
@@ -244,7 +244,7 @@ fn names_are_escaped_and_entries_must_be_code() {
     words[4] = u64::from_ne_bytes(*b"\x1b\0\0\0\0\0\0\0");
     let (kernels, _) = read(&words, 0).unwrap();
     assert_eq!(kernels[0].name, "\\u{1b}");
-    // Offset 0 is the program's header, and so is 1,000.
+    // Offset 0 is in the program's header, and so is 1,000.
     let error = SpawnReply::read(words.clone(), Vec::new()).unwrap_err();
     assert!(error.contains("not code"), "{error}");
     for stray in [u64::MAX, 1 << 63, u64::MAX - image().base as u64] {
