@@ -242,7 +242,9 @@ impl CowHeap {
         self.tidy(&mut state);
         let new = self.add_block(&mut state, len, zeroed)?;
         drop(state);
+        crate::sync::point!("heap.taken");
         self.prepare(&new, len);
+        crate::sync::point!("heap.prepared");
         let block = new.write.at(new.first * HUGE, new.chunks * HUGE)?;
         if new.is_warm && zeroed {
             // SAFETY: `len` bytes of the chunks, which were just taken for this block: no other code has their address,
@@ -428,6 +430,7 @@ impl CowHeap {
         };
         block.is_owned = false;
         let image = std::mem::take(&mut block.image);
+        crate::sync::point!("heap.freed");
         self.recycle(&mut state, region, first);
         self.release(&mut state, image);
         true
@@ -486,6 +489,7 @@ impl CowHeap {
             }
             let all = bytes(first, block.chunks);
             region.write.set_shared(all, &region.segment, false).ok()?;
+            crate::sync::point!("heap.private");
             block.is_private = true;
             *private += 1;
         } else if !state.is_current(place, skip..skip + len)? {
@@ -513,6 +517,7 @@ impl CowHeap {
                 file
             }
         };
+        crate::sync::point!("heap.lent");
         drop(state);
         let array = Array::in_file(file, (first * HUGE + skip) as u64, Shape::from(len))?;
         Some((array, copied))
@@ -547,6 +552,7 @@ impl CowHeap {
         // Core dumps contain no memory of arrays.
         write.exclude_from_core_dumps(0..self.len)?;
         read.exclude_from_core_dumps(0..self.len)?;
+        crate::sync::point!("heap.mapped");
         let begin = write.base().addr().get();
         // Relaxed: see `may_contain`.
         self.lowest.fetch_min(begin, Ordering::Relaxed);
@@ -622,6 +628,7 @@ impl CowHeap {
             }
             return;
         }
+        crate::sync::point!("heap.shared");
         region.blocks.remove(&first);
         state.private -= usize::from(is_private);
         state.held -= chunks * HUGE;
@@ -812,6 +819,7 @@ impl Region {
             *free -= all.len();
             // If punching fails, the chunks may not be zero: they are not used again.
             if self.segment.punch(all.start as u64..all.end as u64).is_ok() {
+                crate::sync::point!("heap.returned");
                 join(&mut self.unused, first + chunks - returned, returned, ());
             }
         }

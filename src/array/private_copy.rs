@@ -83,6 +83,7 @@ impl PrivateCopy {
         };
         let map = |segment: &Segment, at| PrivateCopy::new(segment, at, array.len(), Some(source));
         let copy = block.arena().with_segment(extent, map).ok()?;
+        crate::sync::point!("result.mapped");
         Some(copy.listed())
     }
 
@@ -203,6 +204,7 @@ impl PrivateCopy {
             let start = run.start.saturating_sub(first);
             let end = (run.end - first).min(self.len);
             copied += end - start;
+            crate::sync::point!("result.marked");
             // SAFETY: the bytes are within the map and within the block, which do not overlap: the map has pages of its
             // own. No other process reads the block, because without another handle no job has it as an input. Other
             // threads of this process may write to the map only: each byte is copied as before or after the write.
@@ -211,6 +213,7 @@ impl PrivateCopy {
                 to.copy_from_nonoverlapping(self.as_ptr().add(start), end - start);
             }
         });
+        crate::sync::point!("result.stored");
         source.habit.copied(copied, self.len);
         source.is_stale = taken.is_err();
         let array = source.array.insert(array.seal()).rows(range);

@@ -55,7 +55,6 @@ impl Uncopieds {
 impl Record {
     /// Returns true if the monitor is to copy the value of a job. Values of jobs that the engine posted for an actor
     /// are copied at once, because the order of their ends matters.
-    /// at once, because the order of such ends counts.
     pub(super) fn is_copied_later(&self, bytes: u64) -> bool {
         bytes > SMALL && (self.owner.has_handle() || self.owner.actor().is_none())
     }

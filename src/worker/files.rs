@@ -67,9 +67,11 @@ impl MappedFiles {
             Some(file) => file,
             None => Arc::new(SealedFile::open(supervisor, name).map_err(|error| refused(&error))?),
         };
+        crate::sync::point!("file.opened");
         match file.window(bytes).map_err(|error| refused(&error))? {
             None => Ok(file),
             Some(window) => {
+                crate::sync::point!("file.mapped");
                 *source = Some(file);
                 Ok(Arc::new(window))
             }
@@ -114,6 +116,7 @@ impl MappedFiles {
             .filter_map(|copy| copy.upgrade())
         {
             copy.detach();
+            crate::sync::point!("private.detached");
         }
         if self.windows.borrow().is_empty() {
             return Ok(());

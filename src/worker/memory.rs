@@ -314,6 +314,7 @@ unsafe impl LaneMemory for Lane {
             _ => None,
         };
         let copy = copy?.listed();
+        crate::sync::point!("private.mapped");
         self.files.note_private(&copy);
         Some(copy)
     }

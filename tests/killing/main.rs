@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod arrays;
 mod board;
 #[path = "../common/mod.rs"]
 mod harness;
@@ -48,6 +49,7 @@ fn main() {
         spawned::trials(),
         reduced::trials(),
         retained::trials(),
+        arrays::trials(),
         sums::trials(),
         policies::trials(),
         stopped::trials(),

@@ -24,12 +24,17 @@ const LATER: &str = "ARENITE_TEST_KILL_LATER";
 /// Name of the folder for temporary files of its processes.
 const TEMPORARY: &str = "temporary";
 
+/// Name of the file that a forked copy of a program creates if it finds wrong bytes.
+pub const COMPLAINT: &str = "complaint";
+
 /// Name of a copy of the board at the time when the workers were busy.
 const BUSY: &str = "busy";
 
 /// Roles of a supervisor that together pass all its points except those of sandboxed workers. In each, a worker is busy forever and
 /// another is stopped. They are tried in order until one passes the point, so the short ones are first.
-pub const LIVES: [&str; 6] = ["jobs", "graphs", "spawns", "retained", "policies", "grown"];
+pub const LIVES: [&str; 7] = [
+    "jobs", "graphs", "spawns", "retained", "policies", "arrays", "grown",
+];
 
 /// The environment of a program that is killed, with a board of its own.
 pub struct Home {
@@ -67,6 +72,11 @@ impl Home {
             .map(|entry| entry.unwrap().path().join("socket"))
             .filter(|socket| socket.exists())
             .collect()
+    }
+
+    /// The file that a copy of a program creates which finds wrong bytes.
+    pub fn complaint(&self) -> PathBuf {
+        self.folder.path().join(COMPLAINT)
     }
 
     /// Creates a handshake socket, as a program leaves that is killed during a start.
@@ -129,6 +139,7 @@ pub const ROLES: &[Scenario] = &[
     ("spawns", || live(|_| crate::spawned::live())),
     ("retained", || live(|_| crate::retained::live())),
     ("policies", || live(|_| policies())),
+    ("arrays", || live(crate::arrays::live)),
     ("grown", || live(|_| grown())),
     ("next", next),
     ("orphan", orphan),

@@ -2,6 +2,7 @@
 
 use arenite::points::{POINTS, Side};
 
+use crate::arrays;
 use crate::board::{board, of};
 use crate::harness::{Invariant, Lab, tests};
 use crate::model;
@@ -37,6 +38,7 @@ fn every_point_of_a_worker_is_passed() {
     model::undisturbed();
     reduced::undisturbed();
     retained::undisturbed();
+    arrays::undisturbed();
     strict::undisturbed();
     let missed: Vec<_> = POINTS
         .iter()

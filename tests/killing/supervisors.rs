@@ -121,6 +121,11 @@ pub fn at(
         running.await_all_gone();
         slowest = slowest.max(ended.at.elapsed());
         drop(running);
+        assert!(
+            !home.complaint().exists(),
+            "a copy made by fork has wrong bytes: {}",
+            point.name
+        );
         if !kept && !between_name_and_unlink(point) {
             invariant.names_as_before().unwrap();
         }

@@ -11,6 +11,7 @@ use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::arrays;
 use crate::board::{board, points};
 use crate::harness::{Answers, Invariant, Lab, named, step, tests, wait_until};
 use crate::model;
@@ -56,8 +57,12 @@ pub fn trials() -> Vec<Trial> {
 
 /// Returns the points that a worker passes in the scene, at its start or at its end.
 pub fn played() -> impl Iterator<Item = &'static Point> {
-    points(Side::Worker)
-        .filter(|point| !model::owns(point) && !reduced::owns(point) && !retained::owns(point))
+    points(Side::Worker).filter(|point| {
+        !model::owns(point)
+            && !reduced::owns(point)
+            && !retained::owns(point)
+            && !arrays::owns(point)
+    })
 }
 
 /// Number of passings of each point.

@@ -87,6 +87,8 @@ pub const POINTS: &[Point] = points! {
         "complete.stored" "complete.woken" "complete.rung"
         // Arrays that outlive their job.
         "retain.prepared" "release.closed" "release.filled" "release.reported"
+        // Arrays of the program, and private copies of arguments.
+        "file.opened" "file.mapped" "private.mapped" "private.detached"
         // A chain of nodes.
         "chain.begun" "chain.carried" "chain.sent"
         // A subtree of a reduction.
@@ -110,6 +112,10 @@ pub const POINTS: &[Point] = points! {
         "reap.seen" "reap.received" "reap.answered" "reap.reported"
         // Arrays that outlive their job.
         "retain.recorded" "release.taken" "release.freed"
+        // Arrays that the program writes: their memory, snapshots and forks, and results.
+        "heap.mapped" "heap.taken" "heap.prepared" "heap.private" "heap.lent" "heap.marked" "heap.stored" "heap.copied"
+        "heap.freed" "heap.shared" "heap.returned" "heap.forking" "heap.retired" "heap.forked"
+        "result.mapped" "result.marked" "result.stored"
         // The result of a sandboxed worker.
         "copy.allocated" "copy.done"
         // Memory.

@@ -45,6 +45,7 @@ fn before_fork() {
             region.check();
             region.return_free(free, 0, None);
             region.make_all_private(private);
+            crate::sync::point!("heap.forking");
             region.is_retired = true;
             if region.is_lost {
                 continue;
@@ -65,6 +66,7 @@ fn before_fork() {
                 holders,
             });
         });
+        crate::sync::point!("heap.retired");
     }
 }
 
@@ -74,6 +76,7 @@ fn after_fork(is_copy: bool) {
     } in HELD.take()
     {
         if !is_copy {
+            crate::sync::point!("heap.forked");
             continue;
         }
         // The open holders tell the original process that this copy lives.

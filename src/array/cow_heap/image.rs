@@ -117,9 +117,11 @@ impl CowHeap {
             let taken = pages.take(begin + part.start..begin + part.end, |run| {
                 let run = run.start - base..(run.end - base).min(all.start + end);
                 written += run.len();
+                crate::sync::point!("heap.marked");
                 if stored.is_ok() {
                     stored = store(run, image, &segment);
                 }
+                crate::sync::point!("heap.stored");
             });
             let is_made = taken.is_ok() && stored.is_ok();
             state.block(place)?.habit.copied(written, len);
@@ -148,6 +150,7 @@ impl CowHeap {
             .take(base + all.start..base + all.end, |run| written += run.len())
             .and_then(|()| store(all.start..all.start + len, image, &new.segment))
             .is_ok();
+        crate::sync::point!("heap.copied");
 
         let mut state = lock(&self.state);
         let block = state.block(place)?;
