@@ -21,7 +21,7 @@ const LONGEST: usize = 16 << 10;
 
 /// A message of a template or its copy.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Said {
+pub(crate) enum Message {
     /// The template has loaded what workers need.
     Ready,
     /// The template cannot be copied, for this reason.
@@ -32,7 +32,7 @@ pub(crate) enum Said {
     Failed { request: u64, why: String },
 }
 
-impl Said {
+impl Message {
     fn to_text(&self) -> String {
         match self {
             Self::Ready => "ready".into(),
@@ -104,7 +104,7 @@ impl TemplateSocket {
     }
 
     /// Waits for the next message, at most for the patience of the pair. `None` if there will be no more.
-    pub(crate) fn hear(&self) -> sys::Result<Option<Said>> {
+    pub(crate) fn receive(&self) -> sys::Result<Option<Message>> {
         loop {
             let mut bytes = [0; LONGEST];
             let packet = self.socket.receive(&mut bytes)?;
@@ -113,8 +113,8 @@ impl TemplateSocket {
             }
             let text = String::from_utf8_lossy(&bytes[..packet.len]);
             // Text that is no valid message is ignored.
-            if let Some(said) = Said::of_text(&text) {
-                return Ok(Some(said));
+            if let Some(message) = Message::of_text(&text) {
+                return Ok(Some(message));
             }
         }
     }
@@ -188,8 +188,8 @@ impl SupervisorSocket {
             }))
     }
 
-    pub(crate) fn say(&self, said: &Said) -> sys::Result<()> {
-        let mut text = said.to_text();
+    pub(crate) fn send(&self, message: &Message) -> sys::Result<()> {
+        let mut text = message.to_text();
         let cut = (0..=LONGEST / 2)
             .rev()
             .find(|at| text.is_char_boundary(*at));
@@ -211,36 +211,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_is_heard() {
+    fn messages_arrive_as_they_were_sent() {
         let (ours, theirs) = TemplateSocket::pair(Duration::from_secs(10)).unwrap();
         let theirs = SupervisorSocket(theirs);
         ours.send_setup(&[7; 100_000]).unwrap();
         assert_eq!(theirs.setup().unwrap(), [7; 100_000]);
-        let long = Said::Unfit("ä".repeat(LONGEST));
+        let long = Message::Unfit("ä".repeat(LONGEST));
         let all = [
-            Said::Ready,
-            Said::Unfit("2 threads, and more words".into()),
-            Said::Copied {
+            Message::Ready,
+            Message::Unfit("2 threads, and more words".into()),
+            Message::Copied {
                 request: 3,
                 pid: 1234,
             },
-            Said::Failed {
+            Message::Failed {
                 request: u64::MAX,
                 why: "no memory".into(),
             },
         ];
-        for said in all {
-            theirs.say(&said).unwrap();
-            assert_eq!(ours.hear().unwrap(), Some(said));
+        for message in all {
+            theirs.send(&message).unwrap();
+            assert_eq!(ours.receive().unwrap(), Some(message));
         }
-        theirs.say(&long).unwrap();
-        assert!(matches!(ours.hear().unwrap(), Some(Said::Unfit(why)) if why.starts_with("ää")));
+        theirs.send(&long).unwrap();
+        assert!(
+            matches!(ours.receive().unwrap(), Some(Message::Unfit(why)) if why.starts_with("ää"))
+        );
         drop(theirs);
-        assert_eq!(ours.hear().unwrap(), None);
+        assert_eq!(ours.receive().unwrap(), None);
     }
 
     #[test]
-    fn what_makes_no_sense_is_not_heard() {
+    fn text_that_is_no_message_is_ignored() {
         for text in [
             "",
             "read",
@@ -249,7 +251,7 @@ mod tests {
             "copied x 1",
             "failed 1",
         ] {
-            assert_eq!(Said::of_text(text), None, "{text:?}");
+            assert_eq!(Message::of_text(text), None, "{text:?}");
         }
     }
 }

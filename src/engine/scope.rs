@@ -331,7 +331,7 @@ impl<'env> Scope<'env> {
         let call = match &self.engine.backend {
             Backend::Inline => {
                 let held = args.hold();
-                ScopedCall::Here(Box::new(move |scope, options| {
+                ScopedCall::Inline(Box::new(move |scope, options| {
                     let name = kernel_name::<F>();
                     let cancelled = || match scope.is_over() {
                         true => Some(Failed::new(JobErrorKind::Cancelled, name, 0)),
@@ -552,10 +552,10 @@ enum ScopedCall<'env, R> {
         read: Read<R>,
     },
     /// The job runs on the caller's thread.
-    Here(RunHere<'env, R>),
+    Inline(RunInline<'env, R>),
 }
 
-type RunHere<'env, R> = Box<dyn FnOnce(&Scope<'env>, &JobOptions) -> Result<R, JobError>>;
+type RunInline<'env, R> = Box<dyn FnOnce(&Scope<'env>, &JobOptions) -> Result<R, JobError>>;
 
 impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
     fn with_options(mut self, change: impl FnOnce(&mut JobOptions)) -> Self {
@@ -604,13 +604,13 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
                 scope.forget_dropped(shared, &kernel);
                 Scoped::Sent { index, id, read }
             }
-            (ScopedCall::Here(run), _) => {
+            (ScopedCall::Inline(run), _) => {
                 let options = &self.options;
                 let result = run(scope, options).map_err(|error| error.named_by(options));
                 if let Err(error) = &result {
                     scope.note(error);
                 }
-                Scoped::Here(result)
+                Scoped::Inline(result)
             }
             (ScopedCall::Sent { .. }, None) => {
                 unreachable!("an inline engine runs its jobs at once")
@@ -644,7 +644,7 @@ enum Scoped<R> {
         id: JobId,
         read: Read<R>,
     },
-    Here(Result<R, JobError>),
+    Inline(Result<R, JobError>),
 }
 
 impl<R> ScopedJob<'_, '_, R> {
@@ -662,7 +662,7 @@ impl<R> ScopedJob<'_, '_, R> {
     /// [`JobError`] with the cause. It is also the failure of the scope, unless there was an earlier failure.
     pub fn wait(mut self) -> Result<R, JobError> {
         match self.state.take().expect("only this takes it") {
-            Scoped::Here(result) => result,
+            Scoped::Inline(result) => result,
             Scoped::Sent { index, id, read } => {
                 let shared = self
                     .scope

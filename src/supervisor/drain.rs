@@ -94,7 +94,7 @@ impl EngineState {
         // A request found the end of this job in its state word. A worker ends jobs in order, so either this drain has
         // found the end, or the worker sent a wrong state word.
         let lane = &mut self.lanes[index];
-        if let Some(position) = lane.take_said_over()
+        if let Some(position) = lane.take_reported_end()
             && !lane.is_condemned()
             && lane.holds(position)
         {

@@ -71,7 +71,7 @@ pub(super) struct Lane {
     noticed: u64,
     /// The position of a job that had ended, according to the worker, when a request was made. The next drain must find
     /// its end.
-    said_over: u64,
+    reported_end: u64,
     /// Number of jobs that ended on this lane in all generations of the worker.
     jobs: u64,
     /// The value of `jobs` when the present generation began.
@@ -85,7 +85,7 @@ pub(super) struct Lane {
     /// Number of actors whose state is hosted here.
     actors: usize,
     /// Whether no job may be posted because memory is short.
-    is_held: bool,
+    is_paused: bool,
     /// Whether no job may be posted on any lane of the worker, because one job has the worker to itself or will have
     /// it.
     is_exclusive: bool,
@@ -107,14 +107,14 @@ impl Lane {
             timed: VecDeque::new(),
             alarm: None,
             noticed: u64::MAX,
-            said_over: u64::MAX,
+            reported_end: u64::MAX,
             jobs: 0,
             jobs_before: 0,
             last: u64::MAX,
             share: u64::MAX,
             until: u64::MAX,
             actors: 0,
-            is_held: false,
+            is_paused: false,
             is_exclusive: false,
         }
     }
@@ -213,15 +213,15 @@ impl Lane {
     pub(super) fn ask(&mut self, position: u64, request: u32) -> Ask {
         let asked = self.producer.ask(position, request);
         if asked == Ask::Over {
-            self.said_over = position;
+            self.reported_end = position;
         }
         asked
     }
 
     /// Takes the position of a job that had ended according to the worker, to check that the drain has found its end.
     #[inline]
-    pub(super) fn take_said_over(&mut self) -> Option<u64> {
-        let position = std::mem::replace(&mut self.said_over, u64::MAX);
+    pub(super) fn take_reported_end(&mut self) -> Option<u64> {
+        let position = std::mem::replace(&mut self.reported_end, u64::MAX);
         (position != u64::MAX).then_some(position)
     }
 
@@ -458,8 +458,8 @@ impl Lane {
     }
 
     /// Sets whether no job may be posted because memory is short.
-    pub(super) fn set_held(&mut self, held: bool) {
-        self.is_held = held;
+    pub(super) fn set_paused(&mut self, paused: bool) {
+        self.is_paused = paused;
         self.set_until();
     }
 
@@ -474,7 +474,7 @@ impl Lane {
     }
 
     fn set_until(&mut self) {
-        self.until = if self.is_held || self.is_exclusive {
+        self.until = if self.is_paused || self.is_exclusive {
             0
         } else {
             self.last

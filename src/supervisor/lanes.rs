@@ -230,8 +230,10 @@ impl Lanes {
     }
 
     /// Sets whether no job may be posted because memory is short.
-    pub(super) fn set_held(&mut self, held: bool) {
-        self.lanes.iter_mut().for_each(|lane| lane.set_held(held));
+    pub(super) fn set_paused(&mut self, paused: bool) {
+        self.lanes
+            .iter_mut()
+            .for_each(|lane| lane.set_paused(paused));
     }
 
     /// Wakes the sleeping workers of lanes that got jobs.

@@ -186,7 +186,7 @@ impl EngineState {
         if !self.scheduler.set_low_on_memory(low) {
             return;
         }
-        self.lanes.set_held(low);
+        self.lanes.set_paused(low);
         if low {
             self.reclaim(0..self.lanes.len());
         }

@@ -301,7 +301,7 @@ impl EngineState {
         if is_empty && !actors {
             return;
         }
-        self.lanes.set_held(false);
+        self.lanes.set_paused(false);
         if actors {
             self.feed_actors(1);
         } else {
@@ -311,7 +311,7 @@ impl EngineState {
             };
             self.place_next(constraint);
         }
-        self.lanes.set_held(true);
+        self.lanes.set_paused(true);
         if !is_empty && self.queue.unbound() == 0 {
             self.update_flags();
         }

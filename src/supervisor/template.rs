@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::settings::ProgramSpec;
-use crate::control::template::{MAX_FDS, STANDARD, Said, TemplateSocket};
+use crate::control::template::{MAX_FDS, Message, STANDARD, TemplateSocket};
 use crate::sys::pipe;
 use crate::sys::process::{self, Exit, PidFd, WatchPipe};
 use crate::worker::{MARK, Mark};
@@ -39,11 +39,11 @@ enum Now {
     Loading(Template, Option<Instant>),
     Ready(Template),
     /// No template is used any more: workers are started separately.
-    GivenUp,
+    Disabled,
 }
 
 /// Why no template is used from now on, if that was just decided.
-pub(super) type GivenUp = Option<String>;
+pub(super) type WhyDisabled = Option<String>;
 
 impl Templates {
     pub(super) fn new(program: &ProgramSpec) -> Self {
@@ -51,7 +51,7 @@ impl Templates {
         Self {
             now: match setup {
                 Some(_) => Now::Absent,
-                None => Now::GivenUp,
+                None => Now::Disabled,
             },
             setup,
             ends: 0,
@@ -78,7 +78,7 @@ impl Templates {
             Now::Loading(template, _) | Now::Ready(template) => {
                 Some([template.socket.as_fd(), template.process.as_fd()])
             }
-            Now::Absent | Now::GivenUp => None,
+            Now::Absent | Now::Disabled => None,
         }
     }
 
@@ -93,7 +93,7 @@ impl Templates {
         program: &ProgramSpec,
         watch: &WatchPipe,
         until: Option<Instant>,
-    ) -> GivenUp {
+    ) -> WhyDisabled {
         let Some(setup) = &self.setup else {
             return None;
         };
@@ -108,15 +108,15 @@ impl Templates {
 
     /// Handles a message of the template, or its end. If the template is another one or none afterwards, the caller
     /// stops polling its descriptors.
-    pub(super) fn hear(&mut self) -> GivenUp {
-        match std::mem::replace(&mut self.now, Now::GivenUp) {
-            Now::Loading(template, until) => match template.socket.hear() {
-                Ok(Some(Said::Ready)) => {
+    pub(super) fn receive(&mut self) -> WhyDisabled {
+        match std::mem::replace(&mut self.now, Now::Disabled) {
+            Now::Loading(template, until) => match template.socket.receive() {
+                Ok(Some(Message::Ready)) => {
                     self.had_one = true;
                     self.now = Now::Ready(template);
                     None
                 }
-                Ok(Some(Said::Unfit(why))) => {
+                Ok(Some(Message::Unfit(why))) => {
                     template.end();
                     self.give_up(why)
                 }
@@ -132,7 +132,7 @@ impl Templates {
                     ))
                 }
             },
-            Now::Ready(mut template) => match template.hear_late() {
+            Now::Ready(mut template) => match template.receive_late() {
                 true => {
                     self.now = Now::Ready(template);
                     None
@@ -147,11 +147,11 @@ impl Templates {
     }
 
     /// Gives up a template that is still loading at this time.
-    pub(super) fn look(&mut self, now: Instant, limit: Duration) -> GivenUp {
+    pub(super) fn look(&mut self, now: Instant, limit: Duration) -> WhyDisabled {
         if self.until().is_none_or(|until| now < until) {
             return None;
         }
-        if let Now::Loading(template, _) = std::mem::replace(&mut self.now, Now::GivenUp) {
+        if let Now::Loading(template, _) = std::mem::replace(&mut self.now, Now::Disabled) {
             template.end();
         }
         self.give_up(format!("it was not ready after {limit:?}"))
@@ -184,8 +184,8 @@ impl Templates {
     }
 
     /// Ends the template if it has not answered the last request.
-    pub(super) fn end_silent(&mut self) -> GivenUp {
-        match std::mem::replace(&mut self.now, Now::GivenUp) {
+    pub(super) fn end_silent(&mut self) -> WhyDisabled {
+        match std::mem::replace(&mut self.now, Now::Disabled) {
             Now::Ready(template) if template.failure.is_some() => self.lose(template),
             other => {
                 self.now = other;
@@ -194,7 +194,7 @@ impl Templates {
         }
     }
 
-    fn lose(&mut self, template: Template) -> GivenUp {
+    fn lose(&mut self, template: Template) -> WhyDisabled {
         let failure = template.failure;
         let exit = template.end();
         self.ends += 1;
@@ -209,18 +209,18 @@ impl Templates {
         None
     }
 
-    fn give_up(&mut self, why: String) -> GivenUp {
-        self.now = Now::GivenUp;
+    fn give_up(&mut self, why: String) -> WhyDisabled {
+        self.now = Now::Disabled;
         Some(why)
     }
 }
 
 impl Drop for Templates {
     fn drop(&mut self) {
-        match std::mem::replace(&mut self.now, Now::GivenUp) {
+        match std::mem::replace(&mut self.now, Now::Disabled) {
             Now::Loading(template, _) => drop(template.end()),
             Now::Ready(template) => template.end_by_itself(),
-            Now::Absent | Now::GivenUp => {}
+            Now::Absent | Now::Disabled => {}
         }
     }
 }
@@ -288,8 +288,8 @@ impl Template {
             return None;
         };
         loop {
-            match self.socket.hear() {
-                Ok(Some(Said::Copied { request, pid })) if request == asked => {
+            match self.socket.receive() {
+                Ok(Some(Message::Copied { request, pid })) if request == asked => {
                     let copy = PidFd::open(Pid::from_raw(pid)).ok();
                     // If the number belongs to another process, that process must not be killed.
                     let copy = copy.filter(PidFd::is_unreaped);
@@ -298,7 +298,7 @@ impl Template {
                     }
                     return copy;
                 }
-                Ok(Some(Said::Failed { request, .. })) if request == asked => return None,
+                Ok(Some(Message::Failed { request, .. })) if request == asked => return None,
                 // The answer to an earlier request.
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => {
@@ -311,10 +311,10 @@ impl Template {
     }
 
     /// Handles messages that no thread waits for. Returns true if the template is still usable.
-    fn hear_late(&mut self) -> bool {
-        match self.socket.hear() {
-            Ok(Some(said)) => {
-                self.discard_copy(&said);
+    fn receive_late(&mut self) -> bool {
+        match self.socket.receive() {
+            Ok(Some(message)) => {
+                self.discard_copy(&message);
                 true
             }
             // The template may have ended. Then the socket reports it once no fork has the other end open.
@@ -344,15 +344,15 @@ impl Template {
         let exit = self.process.wait_exit().unwrap_or(Exit::Unknown);
         if !self.unanswered.is_empty() {
             // Until no fork has the other end open, or the time limit for one that hangs.
-            while let Ok(Some(said)) = self.socket.hear() {
-                self.discard_copy(&said);
+            while let Ok(Some(message)) = self.socket.receive() {
+                self.discard_copy(&message);
             }
         }
         exit
     }
 
-    fn discard_copy(&mut self, said: &Said) {
-        let Said::Copied { request, pid } = said else {
+    fn discard_copy(&mut self, message: &Message) {
+        let Message::Copied { request, pid } = message else {
             return;
         };
         let Some(at) = self.unanswered.iter().position(|number| number == request) else {

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::start::{self, Mark};
-use crate::control::template::{Request, STANDARD, Said, SupervisorSocket};
+use crate::control::template::{Message, Request, STANDARD, SupervisorSocket};
 use crate::sys::{copy, process};
 
 /// The program of [`WorkerProgram::template`](crate::engine::WorkerProgram::template), as it runs in the process from
@@ -66,11 +66,11 @@ pub(super) fn serve(
     let shared = match fit {
         Ok(shared) => shared,
         Err(why) => {
-            supervisor.say(&Said::Unfit(why)).map_err(text)?;
+            supervisor.send(&Message::Unfit(why)).map_err(text)?;
             process::exit_now(0);
         }
     };
-    supervisor.say(&Said::Ready).map_err(text)?;
+    supervisor.send(&Message::Ready).map_err(text)?;
     loop {
         let Some(request) = supervisor.request().map_err(text)? else {
             // A panic does not matter: the process ends.
@@ -80,7 +80,7 @@ pub(super) fn serve(
         crate::sync::point!("template.asked");
         let number = request.number;
         template.before_copy();
-        let said = match copy::fork_sibling() {
+        let message = match copy::fork_sibling() {
             Ok(None) => {
                 // None of these values owns a descriptor that the copy keeps: the others are closed by their numbers.
                 std::mem::forget(watched);
@@ -88,18 +88,18 @@ pub(super) fn serve(
             }
             Ok(Some(pid)) => {
                 crate::sync::point!("template.copied");
-                Said::Copied {
+                Message::Copied {
                     request: number,
                     pid: pid.as_raw(),
                 }
             }
-            Err(error) => Said::Failed {
+            Err(error) => Message::Failed {
                 request: number,
                 why: error.to_string(),
             },
         };
         template.after_copy();
-        supervisor.say(&said).map_err(text)?;
+        supervisor.send(&message).map_err(text)?;
     }
 }
 
@@ -145,12 +145,12 @@ fn begin_copy(
     let text = |error: crate::sys::Error| error.to_string();
     // Called before the supervisor knows this process, so that a signal to the template's group does not reach it.
     process::lead_group().map_err(text)?;
-    let said = Said::Copied {
+    let message = Message::Copied {
         request: request.number,
         pid: std::process::id() as i32,
     };
-    supervisor.say(&said).map_err(text)?;
-    crate::sync::point!("copied.said");
+    supervisor.send(&message).map_err(text)?;
+    crate::sync::point!("copied.sent");
     let mut standard = request.fds;
     let fds = standard.split_off(STANDARD);
     // `adopt_in_copy` closes its descriptor by number.

@@ -35,9 +35,9 @@
 // The module `sys::passed` takes over descriptors by their numbers.
 #![deny(unsafe_code)]
 
+mod acceptor;
 mod client;
 mod closer;
-mod door;
 mod draft;
 mod error;
 mod kind;

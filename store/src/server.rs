@@ -13,8 +13,8 @@ use arenite::platform::default_capacity;
 use rustix::io::Errno;
 use serde::Serialize;
 
+use super::acceptor::Acceptor;
 use super::closer::Closer;
-use super::door::Door;
 use super::error::{StoreError, StoreErrorKind};
 use super::kind::Kind;
 use super::message::{
@@ -116,7 +116,7 @@ struct Serving {
     objects: Objects<Content>,
     connections: HashMap<u64, Connection>,
     last_client: u64,
-    door: Door,
+    acceptor: Acceptor,
     /// Closes descriptors on a thread of its own: closing a file that a client has sent may block for as long as the
     /// client likes, and freeing a large object takes time.
     closer: Closer,
@@ -204,7 +204,7 @@ impl Server {
             objects: Objects::new(self.capacity),
             connections: HashMap::new(),
             last_client: FIRST_CLIENT - 1,
-            door: Door::new(),
+            acceptor: Acceptor::new(),
             closer: Closer::start()?,
             keeper: Keeper::start()?,
             stopped: false,
@@ -269,7 +269,7 @@ impl Serving {
                 text,
             )))
         };
-        let Some((socket, peer)) = self.door.accept(&self.server.listener, refusal) else {
+        let Some((socket, peer)) = self.acceptor.accept(&self.server.listener, refusal) else {
             return;
         };
         let id = self.last_client + 1;

@@ -158,7 +158,7 @@ pub const POINTS: &[Point] = points! {
         // Its start.
         "template.started" "template.loaded"
         // A copy.
-        "template.asked" "template.copied" "copied.said" "copied.adopted"
+        "template.asked" "template.copied" "copied.sent" "copied.adopted"
 };
 
 /// The index of a point on the board. A name that is not listed does not compile.

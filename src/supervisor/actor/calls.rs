@@ -72,7 +72,7 @@ impl EngineState {
                     self.feed_actor_lane(lane, 1);
                 }
             }
-            _ => self.keep_call(id.index, job.index),
+            _ => self.queue_call(id.index, job.index),
         }
         job
     }
@@ -97,7 +97,7 @@ impl EngineState {
 
     /// Queues a call until the actor's lane has room.
     #[cold]
-    pub(super) fn keep_call(&mut self, index: u32, record: u32) {
+    pub(super) fn queue_call(&mut self, index: u32, record: u32) {
         self.monitor.watch_memory();
         self.queue.push_back(record, self.records.look(record));
         let lane = self.actors.get(index).lane();

@@ -341,7 +341,7 @@ impl Monitor {
             return;
         }
         if token == TEMPLATE {
-            self.hear_template();
+            self.receive_from_template();
             return;
         }
         let index = (token & (WORKER_EVENT - 1)) as usize;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Monitor, TEMPLATE};
 use crate::supervisor::output::{LogLevel, LogLine, LogSource};
-use crate::supervisor::template::GivenUp;
+use crate::supervisor::template::WhyDisabled;
 use crate::trace::escape;
 
 impl Monitor {
@@ -12,10 +12,10 @@ impl Monitor {
     pub(super) fn may_start(&mut self, now: Instant) -> bool {
         if self.template.is_absent() {
             let until = now.checked_add(self.shared.settings.start_timeout);
-            let given_up = self
+            let disabled = self
                 .template
                 .begin(&self.shared.settings.program, &self.pipe, until);
-            self.report_given_up(given_up);
+            self.report_disabled(disabled);
             self.watch_template();
         }
         !self.template.is_awaited()
@@ -39,11 +39,11 @@ impl Monitor {
     }
 
     /// Handles a message of the template, or its end.
-    pub(super) fn hear_template(&mut self) {
+    pub(super) fn receive_from_template(&mut self) {
         self.forget_template();
-        let given_up = self.template.hear();
+        let disabled = self.template.receive();
         self.watch_template();
-        self.report_given_up(given_up);
+        self.report_disabled(disabled);
         // Another template loads in the meantime, until a worker is missing.
         self.may_start(Instant::now());
     }
@@ -54,18 +54,18 @@ impl Monitor {
             return;
         }
         let limit = self.shared.settings.start_timeout;
-        let given_up = self.template.look(Instant::now(), limit);
-        self.report_given_up(given_up);
+        let disabled = self.template.look(Instant::now(), limit);
+        self.report_disabled(disabled);
     }
 
     /// Ends a template that has not answered a request in time.
     pub(super) fn end_silent_template(&mut self) {
-        let given_up = self.template.end_silent();
-        self.report_given_up(given_up);
+        let disabled = self.template.end_silent();
+        self.report_disabled(disabled);
     }
 
     /// Reports why there will be no template.
-    fn report_given_up(&self, why: GivenUp) {
+    fn report_disabled(&self, why: WhyDisabled) {
         let Some(why) = why else {
             return;
         };

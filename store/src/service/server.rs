@@ -26,8 +26,8 @@ use super::message::{
 };
 use super::state::{State, Waiting};
 use super::value::{MAX_FILES, Value, decode, encode};
+use crate::acceptor::Acceptor;
 use crate::closer::Closer;
-use crate::door::Door;
 use crate::message::MAX_PACKET;
 use crate::place::{Claim, now, program_of};
 use crate::sys;
@@ -197,8 +197,8 @@ impl Service {
                 is_inline: lanes == 0,
                 closer: Closer::start()?,
                 crew: Mutex::new(Crew {
-                    desk: Some(Desk {
-                        door: Door::new(),
+                    tools: Some(LeaderTools {
+                        acceptor: Acceptor::new(),
                         bytes: vec![0; MAX_PACKET],
                     }),
                     ..Crew::default()
@@ -260,7 +260,7 @@ struct Server {
 #[derive(Debug, Default)]
 struct Crew {
     /// The leader's tools. `None` while a thread leads: that thread has them.
-    desk: Option<Desk>,
+    tools: Option<LeaderTools>,
     running: usize,
     idle: usize,
     is_stopped: bool,
@@ -269,8 +269,8 @@ struct Crew {
 }
 
 #[derive(Debug)]
-struct Desk {
-    door: Door,
+struct LeaderTools {
+    acceptor: Acceptor,
     /// The buffer for received packets.
     bytes: Vec<u8>,
 }
@@ -342,11 +342,11 @@ impl Server {
                 self.run(client, call);
                 crew = self.crew();
                 crew.running -= 1;
-            } else if let Some(mut desk) = crew.desk.take() {
+            } else if let Some(mut tools) = crew.tools.take() {
                 drop(crew);
-                let led = self.lead(listener, &mut desk);
+                let led = self.lead(listener, &mut tools);
                 crew = self.crew();
-                crew.desk = Some(desk);
+                crew.tools = Some(tools);
                 if let Err(error) = led {
                     crew.error = Some(error);
                     self.end(&mut crew);
@@ -384,24 +384,24 @@ impl Server {
     }
 
     /// Waits for packets and answers requests. Adds calls to the queue of waiting calls.
-    fn lead(&self, listener: &PacketSocket, desk: &mut Desk) -> sys::Result<()> {
+    fn lead(&self, listener: &PacketSocket, tools: &mut LeaderTools) -> sys::Result<()> {
         for token in self.poller.wait(None)? {
             match token {
-                LISTENER => self.accept(listener, &mut desk.door),
+                LISTENER => self.accept(listener, &mut tools.acceptor),
                 STOPPER => self.stop(),
-                client => self.read(client, &mut desk.bytes),
+                client => self.read(client, &mut tools.bytes),
             }
         }
         Ok(())
     }
 
-    fn accept(&self, listener: &PacketSocket, door: &mut Door) {
+    fn accept(&self, listener: &PacketSocket, acceptor: &mut Acceptor) {
         let refusal = || {
             let text = "the service has no descriptor left for another client; raise its limit on open files \
                         (LimitNOFILE, `ulimit -n`), or end clients";
             encode_json(&Failure::new(ErrorCode::Limit, text))
         };
-        let Some((socket, peer)) = door.accept(listener, refusal) else {
+        let Some((socket, peer)) = acceptor.accept(listener, refusal) else {
             return;
         };
         let program = program_of(peer.pid);
@@ -659,7 +659,7 @@ impl Server {
     /// Lets another thread lead, unless a thread leads.
     fn hand_over(&self) {
         let crew = self.crew();
-        if crew.desk.is_some() {
+        if crew.tools.is_some() {
             self.wake(&crew);
         }
     }

@@ -9,13 +9,13 @@ use crate::sys::packet::{PacketSocket, Peer};
 
 /// Accepts connections. Reserves a descriptor with which it can refuse a client if this process may open no other.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct Acceptor {
     spare: Option<File>,
 }
 
-impl Door {
-    pub(crate) fn new() -> Door {
-        Door {
+impl Acceptor {
+    pub(crate) fn new() -> Acceptor {
+        Acceptor {
             spare: File::open("/dev/null").ok(),
         }
     }
@@ -35,7 +35,7 @@ impl Door {
                 if let Ok(Some(socket)) = listener.accept() {
                     let _ = socket.send_now(&refusal());
                 }
-                *self = Door::new();
+                *self = Acceptor::new();
                 return None;
             }
             // The client is gone, or memory is short for a moment.
