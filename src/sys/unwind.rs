@@ -20,6 +20,13 @@ unsafe extern "C" {
     fn _Unwind_GetCFA(context: *mut c_void) -> usize;
 }
 
+/// Walks the stack of this thread once, without a result. The dynamic linker looks up a function of another library at
+/// its first call. The look-up saves the vector registers, which takes about 3 KiB of stack on a processor with AVX-512:
+/// a signal handler on a small stack has no room for them.
+pub(super) fn prepare() {
+    walk(|_, _| ControlFlow::Continue(()));
+}
+
 /// Calls `on_frame` with the instruction pointer and the stack address of each frame of this thread, the innermost
 /// first, until it breaks.
 pub(super) fn walk<F: FnMut(usize, usize) -> ControlFlow<()>>(mut on_frame: F) {

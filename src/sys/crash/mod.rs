@@ -19,6 +19,7 @@ use super::error::{Error, Result};
 use super::fault;
 use super::fork::OwnerProcess;
 use super::inject::allowed;
+use super::unwind;
 use note::has_address;
 pub use note::{Area, CrashNote, Located, MemoryAccess, NotedCrash};
 use registers::Registers;
@@ -80,6 +81,7 @@ pub fn note_crashes(note: &'static CrashNote, locate: fn(usize) -> Option<Locate
     // Registers the fork handler that calls `forget_note` in copies of this process.
     let _ = OwnerProcess::current();
     let _ = LOCATE.set(locate);
+    unwind::prepare();
     PROCESS.store(std::process::id(), Ordering::Relaxed);
     // Release: "note mapped", pairs with `on_crash`.
     NOTE.store(ptr::from_ref(note).cast_mut(), Ordering::Release);
