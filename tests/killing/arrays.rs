@@ -75,7 +75,7 @@ fn make(len: usize, value: u8) -> Array<u8> {
 
 fn heap() -> &'static CowHeap {
     static HEAP: OnceLock<&CowHeap> = OnceLock::new();
-    HEAP.get_or_init(|| CowHeap::new("killing-arrays").unwrap())
+    HEAP.get_or_init(|| CowHeap::new("heap-killing").unwrap())
 }
 
 /// Passes arrays to a job, whose worker may be killed, and compares what the job has seen.
