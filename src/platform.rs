@@ -1,7 +1,7 @@
-//! What this system offers an engine, measured in the same way as the engine does.
+//! Reports what this system offers an engine. The engine determines the same facts in the same way.
 //!
-//! For programs that report on a machine before they start an engine on it. `arenite doctor` is such a program: it
-//! judges these facts and says what to do about them.
+//! Use it to report on a machine before an engine is started there. `arenite doctor` is such a program: it judges these
+//! facts and says what to do about them.
 //!
 //! ```
 //! use std::path::Path;
@@ -77,21 +77,21 @@ fn reason(error: &sys::Error) -> String {
     error.errno().desc().to_lowercase()
 }
 
-/// The memory of the machine or of its container, whichever is less. `root` is the folder that contains `proc` and
-/// `sys`: `/`.
+/// Returns the memory of the machine or of its container, whichever is less. `root`, usually `/`, is the folder that
+/// contains `proc` and `sys`.
 ///
-/// `None` if neither has a readable size.
+/// Returns `None` if neither size can be read.
 pub fn memory(root: &Path) -> Option<Memory> {
     let memory = limits::memory_available(root);
     (memory.limit != limits::UNKNOWN_MEMORY).then_some(memory)
 }
 
-/// The number of file descriptors that an engine with this number of workers needs.
+/// Returns the number of file descriptors that an engine with this number of workers needs.
 pub const fn descriptors_for(workers: u64) -> u64 {
     supervisor::descriptors_for(workers, false)
 }
 
-/// The folder in which a worker's socket is made, for microseconds, until the worker is connected. Usually
+/// Returns the folder in which a worker's socket exists, for microseconds, until the worker is connected: usually
 /// [`std::env::temp_dir`].
 ///
 /// # Errors

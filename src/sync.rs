@@ -1,7 +1,7 @@
 //! Atomics, fences and cells that loom can replace by its own, and named kill points ([`point!`]).
 //!
-//! Protocol code (the link layer) takes its atomics from here. A build with `--cfg arenite_loom` replaces them by those
-//! of loom, and the models in `link/loom.rs` explore every order of their accesses. The rest of the crate uses `std`
+//! Protocol code (the link layer) takes its atomics from here. A build with `--cfg arenite_loom` replaces these atomics
+//! by loom's, and the models in `link/loom.rs` explore every order of their accesses. The rest of the crate uses `std`
 //! directly.
 
 #[cfg(all(feature = "points", not(arenite_loom)))]
@@ -59,8 +59,8 @@ pub(crate) mod death {
     }
 }
 
-/// The first value of counters that may wrap. In test builds it is shortly before the end, so that all suites cover the
-/// wrap.
+/// The first value of counters that may wrap. In test builds it is close to `u32::MAX`, so that all test suites cover
+/// the wrap.
 #[cfg(not(arenite_loom))]
 pub(crate) const FIRST_COUNT: u32 = if cfg!(any(test, feature = "points")) {
     u32::MAX - 3
@@ -68,7 +68,7 @@ pub(crate) const FIRST_COUNT: u32 = if cfg!(any(test, feature = "points")) {
     0
 };
 
-/// Whether workers survive the death of their supervisor. Only tests request that.
+/// Returns whether workers survive the death of their supervisor, which only tests request.
 #[cfg(not(arenite_loom))]
 pub(crate) fn orphans_live() -> bool {
     #[cfg(feature = "points")]
@@ -83,10 +83,10 @@ pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(arenite_loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-/// Memory that one side writes and the other reads, at different times, which the protocol separates.
+/// Memory that one side writes and the other side reads. The protocol ensures that they do not do so at the same time.
 ///
-/// loom's cell checks at each access that two accesses never overlap. The real cell is an `UnsafeCell` with the same
-/// interface.
+/// loom's cell checks at each access that two accesses never overlap. Without loom, a cell is an `UnsafeCell` with the
+/// same interface.
 #[derive(Debug)]
 #[repr(transparent)]
 pub(crate) struct Cell<T>(
@@ -95,7 +95,7 @@ pub(crate) struct Cell<T>(
 );
 
 impl<T> Cell<T> {
-    /// A cell on the heap, for models and tests; mapped cells are never constructed.
+    /// Creates a cell on the heap, for models and tests. Cells in mapped memory are never constructed.
     #[cfg(any(test, arenite_loom))]
     pub(crate) fn new(value: T) -> Self {
         #[cfg(arenite_loom)]
