@@ -160,12 +160,12 @@ impl Builder {
         self
     }
 
-    /// Sets the program that workers run, if it is not this program without arguments. That program calls
-    /// [`run_worker`](crate::run_worker), and this program need not call [`init`](crate::init).
+    /// Sets the program that workers run. The default is this program, without arguments. A different program has to
+    /// call [`run_worker`](crate::run_worker); then this program need not call [`init`](crate::init).
     ///
-    /// For kernels in a shared object, such as an extension module of an interpreter: each worker runs the interpreter,
-    /// which loads the same file. Both programs must contain arenite in the same file (the executable or the shared
-    /// object); kernels are functions of that file.
+    /// Use it for kernels in a shared object, such as an extension module of an interpreter: each worker runs the
+    /// interpreter, which loads the same file. Both programs must contain arenite in the same file (the executable or
+    /// the shared object); kernels are functions of that file.
     pub fn worker_program(mut self, program: WorkerProgram) -> Self {
         self.program = Some(program);
         self
@@ -182,8 +182,8 @@ impl Builder {
     /// its process, the jobs on its other lanes fail with [`WorkerExit::OtherJob`](crate::WorkerExit::OtherJob), or run
     /// again if they have [retries](super::JobBuilder::retries); the error of the job at fault
     /// [lists](super::JobError::lost_jobs) them. The worker of a job with a [deadline](super::JobBuilder::deadline) may
-    /// be killed, so no other job runs in it unless [`co_schedule_deadlines`](Builder::co_schedule_deadlines) is set.
-    /// With more than one lane, output cannot be attributed to a job.
+    /// be killed, so no other job runs in that worker unless [`co_schedule_deadlines`](Builder::co_schedule_deadlines)
+    /// is set. With more than one lane, output cannot be attributed to a job.
     ///
     /// ```standalone_crate
     /// use std::time::{Duration, Instant};
@@ -265,7 +265,7 @@ impl Builder {
         self
     }
 
-    /// Sets the kind of memory of the arena. By default the best kind that the system offers.
+    /// Sets the kind of memory of the arena. The default is the best kind that the system offers.
     pub fn backing(mut self, backing: Backing) -> Self {
         self.backing = backing;
         self
@@ -327,14 +327,14 @@ impl Builder {
     /// Limits the private memory (heap, stacks) of each worker, in bytes; arrays in the arena do not count. 0, the
     /// default, means no limit.
     ///
-    /// A kernel that requests more aborts, its job fails with [`JobLimit::Memory`](crate::JobLimit::Memory), and its
-    /// worker is replaced. A program that a kernel starts inherits the limit for itself (`RLIMIT_DATA`). The stack of a
-    /// worker's first thread may take the same amount in addition. Linux counts only writable memory: without a
-    /// sandbox, a kernel could make filled memory read-only and get more. In a [sandbox](Builder::sandbox) with a
-    /// limit, memory stays writable, and pages of published results are not [guarded](Guard).
+    /// If a kernel requests more, its process aborts, its job fails with [`JobLimit::Memory`](crate::JobLimit::Memory),
+    /// and its worker is replaced. A program started by a kernel inherits the limit for itself (`RLIMIT_DATA`). The
+    /// stack of a worker's first thread may take the same amount in addition. Linux counts only writable memory:
+    /// without a sandbox, a kernel could make filled memory read-only and get more. In a [sandbox](Builder::sandbox)
+    /// with a limit, memory stays writable, and pages of published results are not [guarded](Guard).
     ///
     /// A worker with one lane keeps freed memory for its next jobs: at most about 64 MiB, or a quarter of the limit.
-    /// [`build`](Builder::build) rejects a limit below 8 MiB, with which few workers start.
+    /// [`build`](Builder::build) rejects a limit below 8 MiB, because few workers could start with it.
     ///
     /// ```standalone_crate
     /// use arenite::{Engine, JobErrorKind, JobLimit};
@@ -358,9 +358,9 @@ impl Builder {
     /// By default each worker can get its share, whatever the others do: a quarter of the memory that is free or that
     /// workers occupy, divided by the number of workers. A single worker may take everything; each of several may take
     /// all except the shares of the others. A job that needs more fails with
-    /// [`JobLimit::ArenaShare`](crate::JobLimit::ArenaShare), and the jobs of other workers continue. With the capacity
-    /// as the limit, one job may take all. Up to an eighth of a limit may be memory that was granted to the worker and
-    /// is not used.
+    /// [`JobLimit::ArenaShare`](crate::JobLimit::ArenaShare), and the jobs of other workers continue. If the limit is
+    /// the capacity, one job may take everything. Up to an eighth of a limit may be memory that was granted to the
+    /// worker but is not used.
     ///
     /// ```standalone_crate
     /// use arenite::{Array, Engine, JobErrorKind, JobLimit};
@@ -379,20 +379,20 @@ impl Builder {
         self
     }
 
-    /// [`max_arena_per_worker`](Builder::max_arena_per_worker) as a fraction of the capacity, above 0 and at most 1.
+    /// Sets [`max_arena_per_worker`](Builder::max_arena_per_worker) as a fraction of the capacity, above 0, at most 1.
     pub fn max_arena_fraction_per_worker(mut self, fraction: f64) -> Self {
         self.max_arena_per_worker = ArenaShare::Fraction(fraction);
         self
     }
 
-    /// Restricts the system calls of workers. By default they have the rights of this user.
+    /// Restricts the system calls of workers. By default workers have all rights of the user that runs this program.
     #[cfg(feature = "sandbox")]
     pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
         self.sandbox = sandbox;
         self
     }
 
-    /// Runs a function in each worker before its first job, including workers that replace another. If it panics, the
+    /// Runs a function in each worker before its first job, including replacements of ended workers. If it panics, the
     /// worker has failed to start.
     ///
     /// ```standalone_crate
@@ -453,7 +453,7 @@ impl Builder {
     {
         const { captures_nothing::<F>() };
         const { assert!(!R::SPAWNS, "on_worker_start cannot spawn jobs") };
-        // Only its type is used: the value has no bytes.
+        // Only the type of `start` is used: its value has no bytes.
         let _ = start;
         // No arena has this number, so each array is rejected as foreign.
         let mut call = CallWriter(ArgWriter::new(u64::MAX));
@@ -471,19 +471,20 @@ impl Builder {
     ///
     /// The worker retains each of these arrays until its last handle in the worker is dropped or the process ends, for
     /// example because it is [recycled](Builder::recycle_after_jobs). Until then its memory stays in use:
-    /// [`Stats::retained`](super::Stats::retained) counts it, and an [`ArenaFull`](crate::ArenaFull) names it. An input
-    /// is retained as a whole, and the program's own handle cannot be made writable again meanwhile.
+    /// [`Stats::retained`](super::Stats::retained) counts it, and so does
+    /// [`ArenaFull::retained`](crate::ArenaFull::retained). An input is retained as a whole, and the program's own
+    /// handle cannot be made writable again meanwhile.
     ///
-    /// An `ArrayMut` that the job created or was passed stays writable. If any part of an array was returned, the array
-    /// no longer changes: [`Array::try_into_mut`](crate::Array::try_into_mut) fails in the worker from then on, so a
-    /// cache or an actor that changes such an array has to [copy](crate::Array::copy) it first. A retained `ArrayMut`
-    /// that a later job returns is copied.
+    /// An `ArrayMut` that the job created or received as an argument stays writable. If any part of an array was
+    /// returned, the array can no longer be changed: [`Array::try_into_mut`](crate::Array::try_into_mut) fails in the
+    /// worker from then on, so a cache or an actor that changes such an array has to [copy](crate::Array::copy) it
+    /// first. A retained `ArrayMut` that a later job returns is copied.
     ///
     /// The worker notices a drop between two jobs, and when it runs out of jobs or wakes up; if a thread drops a handle
     /// while the worker sleeps, the memory is freed when the worker next wakes up.
     ///
-    /// `before` runs in the worker after a job whose array handles outlive it. It may drop handles that are no longer
-    /// needed, such as the contents of a cache. Pass `|| {}` if there is nothing to do.
+    /// The worker calls `before` after a job whose array handles outlive it. `before` may drop handles that are no
+    /// longer needed, such as the contents of a cache. Pass `|| {}` if there is nothing to do.
     ///
     /// ```standalone_crate
     /// use std::sync::Mutex;
@@ -513,7 +514,7 @@ impl Builder {
         F: Kernel<(), ()>,
     {
         const { captures_nothing::<F>() };
-        // Only its type is used: the value has no bytes.
+        // Only the type of `before` is used: its value has no bytes.
         let _ = before;
         self.retain = Some(KernelInfo::of::<Single<F, (), ()>>());
         self
@@ -556,8 +557,8 @@ impl Builder {
 
     /// Limits the time from a worker's start until it is ready, including
     /// [`on_worker_start`](Builder::on_worker_start). The default is 60 seconds. A worker that takes longer is killed
-    /// and has failed to start: `build` returns an error that names the step it had reached; later, the engine tries
-    /// again as after any failed start.
+    /// and has failed to start: `build` returns an error that names the step that the worker had reached; after
+    /// `build`, the engine starts another worker, as after any failed start.
     ///
     /// ```standalone_crate
     /// use std::time::Duration;
@@ -577,8 +578,8 @@ impl Builder {
     }
 
     /// Lets [`build`](Builder::build) return while the workers start. Jobs wait until the first worker is ready. If the
-    /// first start to finish fails, then no worker is tried again, and each job fails with
-    /// [`JobErrorKind::NoWorkers`](crate::JobErrorKind::NoWorkers) and the reason that `build` would have returned.
+    /// first start that finishes has failed, no further start is tried, and each job fails with
+    /// [`JobErrorKind::NoWorkers`](crate::JobErrorKind::NoWorkers), which contains the error of `build`.
     ///
     /// ```standalone_crate
     /// use arenite::{Engine, JobErrorKind};
@@ -600,12 +601,12 @@ impl Builder {
 
     /// Limits the bytes of the jobs in flight, from submission to their end. 0, the default, means no limit.
     ///
-    /// A job counts the memory that only its arguments refer to (arrays that were moved into them, text) and the
-    /// expected size of its result, from earlier calls of its kernel. A job of a kernel that has not run yet counts one
-    /// lane's share of the limit, or twice its arguments if that is more. Results that were not dropped yet do not
+    /// A job counts as the memory that only its arguments refer to (arrays that were moved into them, text) plus the
+    /// size of its result, as expected from earlier calls of its kernel. A job whose kernel has not run yet counts as
+    /// one lane's share of the limit, or twice its arguments if that is more. Results that were not dropped yet do not
     /// count, nor do arrays in [kept](super::JobBuilder::keep_args) arguments, because they have other handles.
     ///
-    /// While a job does not fit, [`submit`](Engine::submit) and similar calls wait until others have ended, in the
+    /// While a job does not fit, [`submit`](Engine::submit) and similar calls wait until other jobs have ended, in the
     /// order of submission; [`try_submit`](super::JobBuilder::try_submit) returns the arguments instead. In `async`
     /// code use [`submit_async`](super::JobBuilder::submit_async), [`call_async`](super::Actor::call_async) and
     /// [`stream`](super::Map::stream), which block no thread. A job that is larger than the limit runs when no other
@@ -649,12 +650,12 @@ impl Builder {
         self
     }
 
-    /// Replaces a worker that has more private memory (heap, stacks) than this number of bytes after a job. It finishes
-    /// the jobs that it runs; its jobs that have not begun go to other workers. 0, the default, means never.
+    /// Replaces a worker that has more private memory (heap, stacks) than this number of bytes after a job. The worker
+    /// finishes the jobs that it runs; its jobs that have not begun go to other workers. 0, the default, means never.
     ///
     /// The engine checks a few times per second, so a worker may grow further in between;
-    /// [`memory_limit`](Builder::memory_limit) is enforced at every moment, but fails the job. A worker keeps at most
-    /// about a quarter of this number of freed bytes for its next jobs.
+    /// [`memory_limit`](Builder::memory_limit) is enforced at every moment, but fails the job. A worker keeps freed
+    /// memory for its next jobs: at most about a quarter of this number of bytes.
     pub fn recycle_above_bytes(mut self, bytes: u64) -> Self {
         self.memory.recycling.above = match bytes {
             0 => u64::MAX,
@@ -663,8 +664,8 @@ impl Builder {
         self
     }
 
-    /// Sets whether names that dead programs left in `/dev/shm` are removed first. A program that only inspects the
-    /// machine sets `false`.
+    /// Sets whether names that dead programs left in `/dev/shm` are removed when the engine is built. A program that
+    /// only inspects the machine sets `false`.
     #[doc(hidden)]
     pub fn sweep(mut self, sweep: bool) -> Self {
         self.sweep = sweep;
@@ -836,7 +837,7 @@ impl Builder {
         let settings = Settings {
             program,
             workers,
-            // Less than `workers`, which fits.
+            // Fits, because it is less than `workers`, which is a `u16`.
             spares: self.spares as u16,
             lanes,
             co_schedule_deadlines: self.co_schedule_deadlines,
@@ -880,7 +881,7 @@ impl Builder {
 #[derive(Clone, Debug)]
 struct StartCall {
     kernel: KernelInfo,
-    /// The arguments.
+    /// The encoded arguments.
     words: Arc<[u64]>,
     has_arrays: bool,
 }
@@ -894,5 +895,5 @@ impl Builder {
     }
 }
 
-/// The default capacity is reduced to what the process's limits allow, but not below this: then `build` fails instead.
+/// The default capacity is reduced to what the process's limits allow, but not below this size: then `build` fails.
 const LEAST_DEFAULT: u64 = 16 << 20;

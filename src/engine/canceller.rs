@@ -18,7 +18,8 @@ pub struct Canceller {
 struct Inner {
     /// Whether the scope was cancelled by a call, not by a failure.
     asked: AtomicBool,
-    /// The group of the scope's jobs, until the scope ends and the number is reused. `None` in an inline engine.
+    /// The group of the scope's jobs. `None` in an inline engine, and when the scope has ended: then another scope may
+    /// get the same number.
     jobs: Mutex<Option<(Arc<Supervisor>, Group)>>,
 }
 
@@ -37,10 +38,11 @@ impl Canceller {
         // Release: "cancelled by a call", pairs with `was_asked`, which reads it after it has found the group
         // cancelled.
         if self.inner.asked.swap(true, Ordering::Release) {
-            // Possibly called by a waker that runs inside the first call.
+            // This may be a waker that runs inside the first call, which holds the lock.
             return;
         }
-        // Locked until the group is cancelled: otherwise the scope could end and another group reuse its number.
+        // The lock is held until the group is cancelled: otherwise the scope could end, and another group could get its
+        // number.
         if let Some((shared, group)) = &*self.jobs() {
             shared.cancel_group(*group);
         }
@@ -52,7 +54,7 @@ impl Canceller {
         self.inner.asked.load(Ordering::Acquire)
     }
 
-    /// Ends the effect of the canceller: the scope has ended.
+    /// Makes the canceller ineffective, because the scope has ended.
     pub(super) fn end(&self) {
         if let Some((shared, group)) = self.jobs().take() {
             shared.end_group(group);

@@ -46,7 +46,7 @@ pub fn as_completed<R: Send + 'static, E: JobFailure>(
 /// The iterator of [`as_completed`]. Dropping it cancels the jobs that have not ended.
 #[must_use = "dropping it cancels the jobs that have not ended: take their results"]
 pub struct AsCompleted<R, E: JobFailure = JobError> {
-    /// Jobs whose results were not taken, by index.
+    /// Jobs whose results have not been taken, by index.
     jobs: HashMap<usize, Job<R, E>>,
     /// The index of the next job.
     next: usize,
@@ -55,7 +55,7 @@ pub struct AsCompleted<R, E: JobFailure = JobError> {
     in_a_row: u32,
 }
 
-/// The jobs whose wakers were called, to be polled.
+/// The indices of the jobs whose wakers were called, and which must be polled.
 #[derive(Default)]
 struct ReadyQueue {
     ready: Mutex<Ready>,
@@ -84,9 +84,10 @@ impl ReadyQueue {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    /// Returns the next job to poll. If there is none, the task is woken when there is one.
+    /// Returns the index of the next job to poll. If there is none, the task is woken when a job is ready.
     fn poll(&self, context: &Context<'_>) -> Option<usize> {
-        // Wakers are foreign code, which may end a job on this thread: they are cloned and dropped outside the lock.
+        // Wakers are cloned and dropped outside the lock, because they are foreign code, which may end a job on this
+        // thread.
         let mut waker = Some(context.waker().clone());
         let mut ready = self.lock();
         let index = ready.indices.pop_front();
@@ -98,7 +99,7 @@ impl ReadyQueue {
         index
     }
 
-    /// Waits for the next job to poll. Returns `None` at the time `until`.
+    /// Waits for the next job to poll, and returns its index. Returns `None` at the time `until`.
     fn next(&self, until: Option<Instant>) -> Option<usize> {
         let mut ready = self.lock();
         loop {
@@ -137,8 +138,8 @@ impl Wake for JobWaker {
 }
 
 impl<R: Send + 'static, E: JobFailure> AsCompleted<R, E> {
-    /// Adds a job and returns its index: for programs that submit more jobs depending on results. An exhausted iterator
-    /// continues with the new job.
+    /// Adds a job and returns its index, for programs that submit further jobs after seeing results. An exhausted
+    /// iterator continues with the new job.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -166,8 +167,8 @@ impl<R: Send + 'static, E: JobFailure> AsCompleted<R, E> {
         index
     }
 
-    /// Like `next`, but waits at most `limit`. Returns `None` if the limit has passed or no jobs are left; `len` tells
-    /// which.
+    /// Like `next`, but waits at most `limit`. Returns `None` if the limit has passed, or if no jobs are left (`len` is
+    /// 0).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -209,8 +210,8 @@ impl<R: Send + 'static, E: JobFailure> AsCompleted<R, E> {
         Some((index, result))
     }
 
-    /// Converts into a [`Stream`] of the results, for any executor. A separate type, because iterators and streams both
-    /// have a method `next`.
+    /// Converts into a [`Stream`] of the results, for any executor. The stream is a separate type, because iterators
+    /// and streams both have a method `next`.
     ///
     /// ```
     /// # fn main() -> Result<(), arenite::JobError> {
@@ -259,7 +260,7 @@ impl<R, E: JobFailure> fmt::Debug for AsCompleted<R, E> {
 #[must_use = "a stream does nothing before it is polled"]
 pub struct CompletedStream<R, E: JobFailure = JobError>(AsCompleted<R, E>);
 
-// It is not self-referential.
+// The stream is not self-referential.
 impl<R, E: JobFailure> Unpin for CompletedStream<R, E> {}
 
 impl<R: Send + 'static, E: JobFailure> Stream for CompletedStream<R, E> {
@@ -269,7 +270,7 @@ impl<R: Send + 'static, E: JobFailure> Stream for CompletedStream<R, E> {
         let own = &mut self.0;
         while !own.jobs.is_empty() {
             if own.in_a_row == IN_A_ROW {
-                // Yields even if no job has ended: otherwise no other task would run.
+                // Yields to the executor even if no job has ended: otherwise no other task would run.
                 own.in_a_row = 0;
                 context.waker().wake_by_ref();
                 return Poll::Pending;
@@ -335,10 +336,10 @@ pub fn wait_any<'j, R: Send + 'static, E: JobFailure + 'j>(
             Some(sent[ended].0)
         });
     }
-    // The wakers of tasks that wait for the same jobs, which are put back afterwards.
+    // The wakers of tasks that wait for the same jobs. They are put back afterwards.
     let mut displaced: Vec<_> = engines.iter().map(|_| Vec::new()).collect();
     let found = park_until(limit, |waker, words| {
-        // Polls all engines, even after one has a result: each of them may have woken this thread to refill its lanes.
+        // Polls all engines, even after one has a result: any of them may have woken this thread to refill its lanes.
         let ended = engines
             .iter()
             .zip(&mut displaced)

@@ -19,12 +19,12 @@ pub enum BuildError {
     NotInitialised,
     /// This process is a worker: a kernel cannot have workers of its own.
     InWorker,
-    /// More workers than an engine may have.
+    /// More workers were requested than an engine may have.
     TooManyWorkers {
         /// The requested number.
         asked: usize,
     },
-    /// More lanes than the workers of an engine may have together.
+    /// More lanes were requested than the workers of an engine may have together.
     TooManyLanes {
         /// The requested number, per worker.
         asked: usize,
@@ -48,7 +48,7 @@ pub enum BuildError {
     System(crate::arena::SystemError),
     /// An argument of `on_worker_start_with` is an array.
     StartWithArrays,
-    /// `on_worker_start` is code of another library than the one that contains arenite.
+    /// The function of `on_worker_start` is not in the executable or shared object that contains arenite.
     ForeignKernel,
     /// [`Sandbox::Required`](super::Sandbox::Required) was set, and the running Linux lacks a part of the sandbox.
     #[cfg(feature = "sandbox")]
@@ -104,7 +104,7 @@ debug_as_text!(BuildError);
 macro_rules! any_error {
     ($($variant:ident($error:ty), $doc:literal;)+) => {
         /// Any error of this crate, for functions that build an engine, create arrays and wait for jobs. Displays the
-        /// sentence of the error in it.
+        /// text of the error that it contains.
         ///
         /// ```
         /// use arenite::Engine;

@@ -8,7 +8,7 @@ use crate::array::{Array, Element};
 use crate::kernel::Key;
 
 /// The error type of a job: a [`JobError`], or a [`DeadLetter`] if its arguments are kept ([`JobBuilder::keep_args`],
-/// [`Map::keep_args`]). Sealed.
+/// [`Map::keep_args`]). This trait is sealed.
 ///
 /// [`JobBuilder::keep_args`]: super::JobBuilder::keep_args
 /// [`Map::keep_args`]: super::Map::keep_args
@@ -49,7 +49,7 @@ pub struct DeadLetter<A> {
     error: JobError,
 }
 
-/// The position of the arguments.
+/// Where the arguments of a failed job come from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Origin {
     /// The index of an item of an iterator; 0 for a single job.
@@ -81,8 +81,8 @@ impl<A> DeadLetter<A> {
         }
     }
 
-    /// The position of the failed item, from 0 on: of an item in its iterator or source, of a window in its stream, of
-    /// the first row in its array. 0 for a single job.
+    /// Returns the position of the failed item, from 0 on: of an item in its iterator or source, of a window in its
+    /// stream, or of the first failed row in its array. 0 for a single job.
     pub fn index(&self) -> usize {
         match &self.origin {
             Origin::Item(index) => *index,
@@ -91,7 +91,8 @@ impl<A> DeadLetter<A> {
         }
     }
 
-    /// The stage of a stream at which the item failed, from 1 on. `None` for jobs that do not belong to a stream.
+    /// Returns the stage of a stream at which the item failed, from 1 on. `None` for jobs that do not belong to a
+    /// stream.
     pub fn stage(&self) -> Option<usize> {
         match self.origin {
             Origin::Stage { stage, .. } => Some(stage),
@@ -99,8 +100,8 @@ impl<A> DeadLetter<A> {
         }
     }
 
-    /// The arguments as they were passed: a tuple for a job or a map, the item or window at the stage for a stream, the
-    /// rows of the input for an array.
+    /// Returns the arguments as they were passed: a tuple for a job or a map, the item or window at the stage for a
+    /// stream, the rows of the input for an array.
     pub fn args(&self) -> &A {
         &self.args
     }
@@ -110,22 +111,22 @@ impl<A> DeadLetter<A> {
         self.args
     }
 
-    /// The error of the last attempt.
+    /// Returns the error of the last attempt.
     pub fn error(&self) -> &JobError {
         &self.error
     }
 
-    /// The number of attempts.
+    /// Returns the number of attempts.
     pub fn attempts(&self) -> u32 {
         self.error.attempt()
     }
 
-    /// How the earlier attempts ended: see [`JobError::deaths`].
+    /// Returns how the earlier attempts ended: see [`JobError::deaths`].
     pub fn deaths(&self) -> &[Death] {
         self.error.deaths()
     }
 
-    /// The stack of the panic, if the job panicked.
+    /// Returns the stack of the panic, if the job panicked.
     pub fn backtrace(&self) -> Option<&str> {
         match self.error.kind() {
             JobErrorKind::Panicked { backtrace, .. } if !backtrace.is_empty() => Some(backtrace),
@@ -174,8 +175,8 @@ const SHOWN: usize = 10;
 /// The results of a map ([`Map::report`]) or of an array ([`Par::report`]), with each failure as a [`DeadLetter`].
 ///
 /// For a map, `V` is `Vec<Option<R>>`: one entry for each item, in order, and `None` if it failed. With
-/// [`OnFailure::Stop`](crate::OnFailure::Stop) it ends at the first failure. Such a report can be collected from the
-/// results of a map that keeps its arguments, also in `async` code:
+/// [`OnFailure::Stop`](crate::OnFailure::Stop) the vector ends at the first failure. Such a report can be collected
+/// from the results of a map that keeps its arguments, also in `async` code:
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -208,12 +209,12 @@ pub struct Report<A, V> {
 }
 
 impl<A, V> Report<A, V> {
-    /// The results.
+    /// Returns the results.
     pub fn values(&self) -> &V {
         &self.values
     }
 
-    /// The failures, in order.
+    /// Returns the failures, in order.
     pub fn failures(&self) -> &[DeadLetter<A>] {
         &self.failures
     }
@@ -225,7 +226,7 @@ impl<A, V> Report<A, V> {
 }
 
 impl<A, R> Report<A, Vec<Option<R>>> {
-    /// All values, in order.
+    /// Returns all values, in order.
     ///
     /// # Errors
     /// The report itself, if an item failed.

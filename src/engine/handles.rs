@@ -1,4 +1,4 @@
-//! Checks the auto traits of the public handles: a change does not compile with the tests.
+//! Checks the auto traits of the public handles: if one changes, the tests do not compile.
 
 use std::future::Future;
 
@@ -36,7 +36,7 @@ fn a_map_over<I: Iterator + Send + 'static, R: Send + 'static>() {
     stream::<MapStream<Map<I, R>>, R>();
 }
 
-/// The same for maps that keep their arguments.
+/// A map that keeps its arguments is `Send` if its iterator and the items are.
 fn a_map_that_keeps<I: Iterator<Item: Clone + Send> + Send + 'static, R: Send + 'static>() {
     sent::<Map<I, R, DeadLetter<I::Item>>>();
     sent::<Map<I, R, DeadLetter<I::Item>, usize>>();

@@ -1,8 +1,8 @@
 //! Statistics and trace of an inline engine's jobs, which run on the calling threads.
 //!
-//! A call that runs jobs enters its engine for each job ([`enter`]); the `catch_unwind` guard of the kernel finds the
-//! engine through the thread ([`Observed`]). Engines are referred to by number, because a handle may outlive its
-//! engine.
+//! A call that runs jobs enters its engine for each job ([`enter`]), which stores the engine in a thread-local
+//! variable. The `catch_unwind` guard of the kernel finds the engine there ([`Observed`]). Engines are referred to by
+//! number, because a handle may outlive its engine.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ struct Engines {
 thread_local! {
     /// The engine whose job this thread is about to run.
     static CURRENT: RefCell<Option<Arc<Inlined>>> = const { RefCell::new(None) };
-    /// Weak references to it can be upgraded as long as this thread lives.
+    /// Shows whether this thread lives: while it does, weak references to this value can be upgraded.
     static THREAD: Arc<()> = Arc::default();
 }
 
@@ -39,7 +39,7 @@ thread_local! {
 pub(super) struct Inlined {
     counts: Mutex<Counts>,
     looks: Mutex<RateMeter>,
-    /// The trace. An error is stored until `write_trace` returns it.
+    /// The trace, or the error that `write_trace` will return.
     tracer: Option<Result<TraceOwner, TraceError>>,
 }
 
@@ -50,7 +50,7 @@ struct Counts {
     done: u64,
     failed: u64,
     kernels: Vec<KernelStats>,
-    /// The rows of the trace, if there is one. Each row belongs to a thread until the thread ends.
+    /// The threads to which the rows of the trace belong, until they end. Empty without a trace.
     threads: Vec<Weak<()>>,
 }
 
@@ -58,7 +58,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The registration of an inline engine. Dropping it removes the engine.
+/// The registration of an inline engine: its number in the list of all inline engines. Dropping it removes the engine
+/// from that list.
 #[derive(Debug)]
 pub(super) struct Enrolled(u64);
 
@@ -91,7 +92,7 @@ impl Enrolled {
 impl Drop for Enrolled {
     fn drop(&mut self) {
         let engine = lock(&ENGINES).all.remove(&self.0);
-        // Completes the engine's trace, outside the lock, unless one of its jobs still runs.
+        // Outside the lock: unless one of the engine's jobs still runs, this drop completes the trace.
         drop(engine);
     }
 }
@@ -101,7 +102,7 @@ impl Drop for Enrolled {
 #[derive(Debug)]
 pub(super) struct Inside {
     before: Option<Arc<Inlined>>,
-    /// Makes it `!Send`.
+    /// Makes this type `!Send`.
     thread: PhantomData<*const ()>,
 }
 
@@ -120,7 +121,7 @@ impl Drop for Inside {
     }
 }
 
-/// A job that runs on this thread, while its engine records it.
+/// A job that runs on this thread and is recorded by its engine.
 #[must_use]
 #[derive(Debug)]
 pub(super) struct Observed {
@@ -148,7 +149,7 @@ impl Observed {
         })
     }
 
-    /// Records that the kernel has run, and `why` it returned no value if it did not.
+    /// Records that the kernel has run, and, if it returned no value, `why`.
     pub(super) fn end(self, why: Option<&JobErrorKind>) {
         let Self { engine, name, .. } = &self;
         engine.end(name, self.start.elapsed(), why.is_some());
@@ -233,7 +234,7 @@ impl Inlined {
         progress
     }
 
-    /// The trace, if there is one.
+    /// Returns the trace, if there is one, or the error of creating it.
     pub(super) fn tracer(&self) -> Option<Result<&Tracer, TraceError>> {
         let again = |error: &TraceError| TraceError {
             path: error.path.clone(),
@@ -307,7 +308,7 @@ mod tests {
             }
         }
         assert_eq!((rows(&plain), rows(&traced)), (0, 1));
-        // Threads that run at the same time have separate rows, which later threads get.
+        // Threads that run at the same time have separate rows, which later threads take over.
         for _ in 0..3 {
             thread::scope(|threads| {
                 let run = || {

@@ -1,4 +1,4 @@
-//! Reads files, and copies data, into arrays of the arena.
+//! Reads files into arrays of the arena, and copies data into them.
 
 use std::fmt;
 use std::fs::File;
@@ -195,7 +195,7 @@ impl Engine {
         self.from_slice(&elements.into_iter().collect::<Vec<T>>())
     }
 
-    /// Creates a sealed array in the arena. Each element is `f` of its flat, row-major index.
+    /// Creates a sealed array in the arena. Calls `f` with the flat, row-major index of each element to get its value.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -226,8 +226,9 @@ impl Engine {
     }
 
     /// Copies an array into this engine's arena: from private memory, from a mapped file, or from another engine. Jobs
-    /// reject such arrays instead of copying them. Arrays of a [store](crate::raw::map_sealed) are accepted without
-    /// this call; if workers are sandboxed, this call saves a copy for each job.
+    /// reject arrays that are not in their engine's arena instead of copying them. Arrays of a
+    /// [store](crate::raw::map_sealed) are accepted without this call; if workers are sandboxed, this call saves a copy
+    /// for each job.
     ///
     /// ```standalone_crate
     /// use arenite::{Array, Engine, JobErrorKind, Rejection};
@@ -249,7 +250,7 @@ impl Engine {
     }
 
     /// Copies an `ndarray` array or view into the arena in row-major order. An array without dimensions gets the shape
-    /// 1. [`Array::view`] is the opposite direction, without a copy.
+    /// `[1]`. [`Array::view`] is the opposite direction, without a copy.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -311,8 +312,8 @@ impl Engine {
         };
         let mut file = File::open(path).map_err(failed)?;
         let meta = file.metadata().map_err(failed)?;
-        // Pipes and files that Linux generates have no length and may be endless: reads no more than there could be
-        // room for.
+        // Pipes and files that Linux generates have no length and may be endless: this reads at most as many bytes as
+        // could fit.
         if !meta.is_file() || meta.len() == 0 {
             let most = match &self.backend {
                 Backend::Inline => default_capacity(),
@@ -395,7 +396,8 @@ impl Engine {
         Ok(array.seal())
     }
 
-    /// Allocates an array for the content of a file. The length that the file claims may exceed the memory.
+    /// Allocates an array for the content of a file. Returns an error if the length that the file claims exceeds the
+    /// memory.
     fn to_read<T: Element>(&self, shape: Shape) -> Result<ArrayMut<T>, AllocError> {
         match &self.backend {
             Backend::Inline => ArrayMut::to_read(shape),
@@ -406,8 +408,8 @@ impl Engine {
         }
     }
 
-    /// Allocates an array that the caller overwrites completely. Its old content is initialised, and valid for plain
-    /// old data.
+    /// Allocates an array that the caller overwrites completely. The memory's old content is initialised, and therefore
+    /// valid for plain old data.
     fn exclusive<T: Element>(
         &self,
         shape: Shape,

@@ -31,7 +31,7 @@ pub(super) fn check_least(
 /// How much of the arena one worker may occupy.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ArenaShare {
-    /// As much as leaves the other workers their shares.
+    /// Everything except the shares of the other workers.
     LeavesOthers,
     Bytes(u64),
     /// A fraction of the capacity.
@@ -39,7 +39,7 @@ pub(super) enum ArenaShare {
 }
 
 impl ArenaShare {
-    /// The limit in bytes. `None` if it depends on the other workers.
+    /// Returns the limit in bytes, or `None` if it depends on the other workers.
     pub(super) fn bytes(self, capacity: u64) -> Result<Option<u64>, BuildError> {
         let (bytes, given) = match self {
             Self::LeavesOthers => return Ok(None),

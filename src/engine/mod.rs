@@ -96,11 +96,11 @@ use seeds::Seeds;
 /// truncated a segment of an arena. Other SIGBUS signals go to the handler that was installed before.
 ///
 /// Workers ignore SIGINT, SIGTERM, SIGHUP and SIGPIPE from their first instruction: a terminal or a service manager
-/// sends them to the whole process group, and your program decides what they mean. By default they end your program and
-/// the workers at once, and no file or process is left. To finish jobs first, set a flag in a signal handler of your
-/// own, stop submitting when it is set, and call [`shutdown`](Engine::shutdown), as `arenite resize` does. To end one
-/// worker, send it SIGKILL: its job fails with that cause, and the worker is replaced. Programs that a kernel starts
-/// inherit the ignored signals.
+/// sends them to the whole process group, and your program decides what they mean. By default these signals end your
+/// program and the workers at once, and no file or process is left behind. To finish jobs first, set a flag in a signal
+/// handler of your own, stop submitting when it is set, and call [`shutdown`](Engine::shutdown), as `arenite resize`
+/// does. To end one worker, send it SIGKILL: its job fails with that cause, and the worker is replaced. A program
+/// started by a kernel inherits the ignored signals.
 ///
 /// # Forking
 ///
@@ -111,7 +111,7 @@ use seeds::Seeds;
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) backend: Backend,
-    /// The actors by name.
+    /// The actors that have names.
     names: actor::Names,
     pub(crate) seeds: Arc<Seeds>,
 }
@@ -213,7 +213,7 @@ impl Engine {
         R: Reply,
     {
         const { captures_nothing::<F>() };
-        // Only its type is used: a kernel has no bytes.
+        // Only the type of the kernel is used: its value has no bytes.
         let _ = kernel;
         match &self.backend {
             Backend::Workers(workers) => {
@@ -236,7 +236,7 @@ impl Engine {
         R: Reply,
     {
         const { captures_nothing::<F>() };
-        // Only its type is used: a kernel has no bytes.
+        // Only the type of the kernel is used: its value has no bytes.
         let _ = kernel;
         JobBuilder::first(self, args)
     }
@@ -280,8 +280,8 @@ impl Engine {
         }
     }
 
-    /// Returns why no worker can be started any more, or `None` if workers can. With a reason, every job fails with
-    /// [`NoWorkers`](JobErrorKind::NoWorkers).
+    /// Returns the reason why no worker can be started any more, or `None` if there is none. If there is a reason,
+    /// every job fails with [`NoWorkers`](JobErrorKind::NoWorkers).
     pub fn broken(&self) -> Option<String> {
         match &self.backend {
             Backend::Workers(workers) => workers.shared.broken(),
@@ -289,8 +289,8 @@ impl Engine {
         }
     }
 
-    /// Returns unused committed memory of the arena to Linux at once, instead of after some seconds. Returns the number
-    /// of bytes.
+    /// Gives unused committed memory of the arena back to Linux at once, not only after some seconds. Returns the
+    /// number of bytes.
     pub fn trim(&self) -> u64 {
         match &self.backend {
             Backend::Workers(workers) => workers.shared.arena.trim(),
@@ -301,10 +301,10 @@ impl Engine {
     /// Finishes all jobs, including detached ones, and ends the workers. Dropping the engine ends jobs instead. See
     /// [`Job::detach`] for an example.
     ///
-    /// From now on no job is retried: a job that waits for another attempt fails with
-    /// [`ShutDown`](JobErrorKind::ShutDown), and a job that fails keeps that error. Only jobs that are lost because of
-    /// another job ([`WorkerExit::OtherJob`]) still run again. Jobs that are submitted from now on fail with
-    /// `ShutDown`.
+    /// From this call on, no job is retried: a job that waits for another attempt fails with
+    /// [`ShutDown`](JobErrorKind::ShutDown), and a job whose attempt fails ends with the error of that attempt. Only
+    /// jobs that are lost because of another job ([`WorkerExit::OtherJob`]) still run again. Jobs that are submitted
+    /// after this call fail with `ShutDown`.
     ///
     /// A job that hangs blocks this forever: give jobs a [deadline](JobBuilder::deadline), or use
     /// [`shutdown_timeout`](Engine::shutdown_timeout). If another thread is shutting the engine down, this waits for
@@ -337,10 +337,10 @@ impl Engine {
 
     /// Like [`shutdown`](Engine::shutdown), but waits at most `limit` for jobs. Jobs that have not ended by then fail
     /// with [`ShutDown`](JobErrorKind::ShutDown), as when the engine is dropped. Returns true if no job had to be
-    /// ended; retries that `shutdown` would not make do not count. Always true for an inline engine.
+    /// ended; a job that only waited for a retry does not count. Always returns true for an inline engine.
     ///
-    /// Idle workers that do not exit get the time of [`Builder::grace`] in addition. If called from a waker that the
-    /// engine calls, this does not wait, and returns true if all jobs had ended.
+    /// Afterwards, idle workers that do not exit get the additional time of [`Builder::grace`]. If called from a waker
+    /// that the engine calls, this does not wait, and returns true if all jobs had ended.
     ///
     /// ```standalone_crate
     /// use std::time::Duration;
@@ -371,12 +371,11 @@ impl Engine {
     }
 
     /// Passes all lines that workers have printed so far to [`Builder::on_log`], or to stderr. This includes everything
-    /// that a job printed whose end was awaited.
+    /// printed by jobs whose end was awaited.
     ///
     /// The end of the program (the end of `main`, [`std::process::exit`]) does this too, and so do dropping the engine
-    /// and [`shutdown`](Engine::shutdown). This waits as long as the receiver takes lines, but not for a single call
-    /// that takes longer than two seconds. Text that a kernel printed without a newline may still be in a buffer of its
-    /// worker.
+    /// and [`shutdown`](Engine::shutdown). This waits as long as the receiver takes lines, but at most two seconds for
+    /// a single line. Text that a kernel printed without a newline may still be in a buffer of its worker.
     ///
     /// ```standalone_crate
     /// use std::sync::mpsc::channel;

@@ -88,10 +88,9 @@ impl Trace {
         }
     }
 
-    /// Writes a report as well, to a file of its own, when the engine ends and by [`Engine::write_trace`].
+    /// Writes a report as well, to a file of its own, when the engine ends and when [`Engine::write_trace`] is called.
     ///
-    /// A pipe receives only one page, from the first of these two; a named pipe needs its reader when the engine is
-    /// built.
+    /// A pipe receives only the first report; a named pipe must have a reader when the engine is built.
     pub fn report(mut self, page: impl AsRef<Path>) -> Self {
         self.config.report = Some(page.as_ref().to_owned());
         self
@@ -99,7 +98,7 @@ impl Trace {
 
     /// Limits the number of attempts of jobs in the file of events, about 0.5 KB each. The default is one million. All
     /// other events (starts and ends of workers, waits for memory, arrows) together have the same limit. The report
-    /// counts all.
+    /// counts all attempts and events.
     pub fn attempts(mut self, attempts: u64) -> Self {
         self.config.attempts = attempts;
         self
@@ -137,7 +136,7 @@ debug_as_text!(TraceError);
 impl Builder {
     /// Records jobs and workers: see [`Trace`]. By default nothing is recorded, which has no cost.
     ///
-    /// With [`inline`](Builder::inline), rows are the calling threads; if a file cannot be created,
+    /// With [`inline`](Builder::inline), each row is a calling thread; if a file cannot be created,
     /// [`Engine::write_trace`] returns the error.
     pub fn trace(mut self, trace: Trace) -> Self {
         self.trace = Some(trace.config());

@@ -19,7 +19,7 @@ use crate::sys::sandbox::{SandboxFeatures, features};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Sandbox {
-    /// Not restricted: workers have the rights of this user.
+    /// Not restricted: workers have the rights of the user that runs this program.
     #[default]
     Off,
     /// Restricted to computing: no files, no sockets, no other processes, no executable memory. A denied call ends the
@@ -28,8 +28,8 @@ pub enum Sandbox {
     ///
     /// - Results are copied before the program gets a handle to them, so that a worker cannot change them later.
     /// - No memory is lent to workers: jobs and nodes of a graph that change an argument in place fail with
-    ///   [`Rejection::Lending`](crate::Rejection::Lending). Only within a chain that runs as one job, an array is
-    ///   passed on to be changed.
+    ///   [`Rejection::Lending`](crate::Rejection::Lending). Only in a chain that runs as one job can a kernel change,
+    ///   in place, the array that the kernel before it returned.
     /// - Workers see only the environment variables that loaders and the C library read.
     /// - [`on_worker_start`](super::Builder::on_worker_start) runs before the sandbox is closed and may open files,
     ///   which are closed afterwards. It must not leave threads behind.
@@ -43,7 +43,7 @@ pub enum Sandbox {
     /// - corrupt results of the same worker that the supervisor has not received yet, the states of actors in that
     ///   worker, and values between two nodes of its own chain;
     /// - use memory up to [`memory_limit`](super::Builder::memory_limit) plus 1 GiB plus half a GiB per core (without
-    ///   `memory_limit`, all there is), and processor time until a deadline;
+    ///   `memory_limit`, all memory of the machine or container), and processor time until a deadline;
     /// - start as many threads as the user or the container may have (`ulimit -u`, `pids.max`): set a limit for the
     ///   container.
     Strict,

@@ -1,4 +1,4 @@
-//! Scopes: jobs that may borrow, all of which have ended when the scope returns.
+//! Scopes: their jobs may borrow, and all of them have ended when the scope returns.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ pub struct Scope<'env> {
     series: Series,
     /// Number of jobs submitted so far.
     jobs: Cell<u64>,
-    /// Jobs whose results were not taken, by index in the scope.
+    /// Jobs whose results have not been taken, by index in the scope.
     open: RefCell<BTreeMap<u64, JobId>>,
     /// Jobs whose handles were dropped.
     dropped: RefCell<Dropped>,
@@ -34,16 +34,16 @@ pub struct Scope<'env> {
     lent: PhantomData<Cell<&'env mut ()>>,
 }
 
-/// Jobs without handles, which only the scope waits for.
+/// Jobs whose handles were dropped, so that only the scope waits for them.
 #[derive(Default)]
 struct Dropped {
     /// The jobs, in the order in which their handles were dropped.
     jobs: Flight<usize, ()>,
-    /// The number of jobs at which they are scanned for ended jobs.
+    /// When `jobs` has this length, it is scanned for jobs that have ended.
     scan_at: usize,
 }
 
-/// The minimum number of jobs that is worth a scan.
+/// The minimum number of jobs for which a scan is worthwhile.
 const SCAN_AT_LEAST: usize = 16;
 
 /// The failures that a scope returns.
@@ -57,8 +57,8 @@ enum Failures {
 impl Failures {
     fn note(&mut self, error: &JobError) {
         match self {
-            // The failure of the earliest job. A cancellation counts only if there is no other failure, because it is a
-            // consequence of another failure.
+            // Retains the failure of the job that was submitted first. A cancellation is retained only if there is no
+            // other failure, because it is a consequence of another failure.
             Self::First(known) => {
                 let rank =
                     |error: &JobError| (*error.kind() == JobErrorKind::Cancelled, error.job());
@@ -145,7 +145,7 @@ impl Engine {
     }
 
     /// Like [`scope`](Engine::scope), for an `f` that can fail and use `?`: its `Err` cancels the jobs, like the
-    /// failure of a job. The scope returns the first error: of `f`, or of a job, converted.
+    /// failure of a job. The scope returns whichever error came first: that of `f`, or that of a job, converted to `E`.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -181,7 +181,7 @@ impl Engine {
     {
         let (ended, failures) = self.run_scope(Failures::First(None), |scope| {
             let result = f(scope);
-            // After the failure of a job, an error of `f` is probably its consequence.
+            // After the failure of a job, an error of `f` is probably a consequence of that failure.
             let own = result.is_err() && !scope.has_failed();
             if own {
                 scope.cancel();
@@ -263,7 +263,7 @@ impl Engine {
             canceller: Canceller::new(self.shared().map(Arc::clone).zip(group)),
             lent: PhantomData,
         };
-        // Its drop waits for open jobs, even if `f` panics.
+        // When this value is dropped, it waits for open jobs, even if `f` panics.
         let ending = Ending {
             scope: &scope,
             was_panicking: std::thread::panicking(),
@@ -426,12 +426,13 @@ impl<'env> Scope<'env> {
         self.canceller.clone()
     }
 
-    /// The number of the scope's series of random numbers.
+    /// Returns the number of the scope's series of random numbers.
     pub(super) fn series(&self) -> u64 {
         self.series.number()
     }
 
-    /// Returns true if an inline engine runs no more jobs of the scope. With workers, the supervisor decides.
+    /// Returns true if an inline engine runs no more jobs of the scope. In an engine with workers, the supervisor
+    /// decides this.
     fn is_over(&self) -> bool {
         let failed = matches!(&*self.failures.borrow(), Failures::First(Some(_)));
         self.canceller.was_asked() || failed
@@ -445,7 +446,8 @@ impl<'env> Scope<'env> {
         };
         let group = self.engine.shared().zip(self.group);
         let cancelled = group.is_some_and(|(shared, group)| shared.is_group_cancelled(group));
-        // In this order, because `cancel` may run on another thread.
+        // `was_asked` is read last, because `cancel`, which may run on another thread, sets it before it cancels the
+        // group.
         seen || cancelled && !self.canceller.was_asked()
     }
 
@@ -453,7 +455,8 @@ impl<'env> Scope<'env> {
         self.failures.borrow_mut().note(error);
     }
 
-    /// Records that the handle of this job was dropped. `holds_memory`: whether its value may have memory of the arena.
+    /// Records that the handle of this job was dropped. `holds_memory`: whether the job's value may have memory of the
+    /// arena.
     fn drop_handle(&self, index: u64, holds_memory: bool) {
         if let Some(id) = self.open.borrow_mut().remove(&index) {
             let dropped = &mut *self.dropped.borrow_mut();
@@ -479,7 +482,7 @@ impl<'env> Scope<'env> {
         dropped.scan_at = 2 * dropped.jobs.open.len();
     }
 
-    /// Waits for all open jobs. Begins with the latest, because the others have usually ended by then.
+    /// Waits for all open jobs. Waits for the latest first: when it has ended, the others have usually ended, too.
     fn join(&self) {
         let Some(shared) = self.engine.shared().map(Arc::clone) else {
             return;
@@ -566,8 +569,8 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
     option_setters!(for_this_thread);
     option_setters!(@name);
 
-    /// Sets retries. Only for kernels of this crate that overwrite all memory that is lent to them and do not read it:
-    /// then it makes no difference what a dead attempt has written.
+    /// Sets retries. Call this only for kernels of this crate that overwrite all memory that is lent to them and do not
+    /// read it first: then it makes no difference what a dead attempt has written.
     pub(super) fn writes_all(mut self, retries: u32) -> Self {
         self.options.retries = retries;
         self
@@ -669,7 +672,7 @@ impl<R> ScopedJob<'_, '_, R> {
                     .engine
                     .shared()
                     .expect("the job was sent to workers");
-                // Removed only after it has ended: the scope must not end earlier.
+                // The job is removed from `open` only after it has ended, because the scope must not end earlier.
                 let result = shared.wait(id, read);
                 self.scope.open.borrow_mut().remove(&index);
                 if let Err(error) = &result {

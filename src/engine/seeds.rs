@@ -11,9 +11,9 @@ use crate::worker::{InlineJobGuard, enter_inline_job};
 #[derive(Debug)]
 pub(crate) struct Seeds {
     run: u64,
-    /// Number of calls so far that run several jobs each.
+    /// Number of calls so far that run several jobs, such as maps.
     series: AtomicU64,
-    /// Number of single jobs of an inline engine. With workers, the supervisor counts.
+    /// Number of single jobs of an inline engine. In an engine with workers, the supervisor counts them.
     jobs: AtomicU64,
     /// The registration of an inline engine, which records its jobs.
     pub(super) inlined: Option<Enrolled>,
@@ -32,7 +32,7 @@ pub(crate) struct InlineJob {
 pub(crate) struct Series {
     run: u64,
     number: u64,
-    /// The number of the inline engine, or 0.
+    /// The number of the inline engine, or 0 if the engine has workers.
     engine: u64,
 }
 
@@ -46,13 +46,13 @@ impl Seeds {
         }
     }
 
-    /// The same seeds for an inline engine.
+    /// Makes these the seeds of an inline engine.
     pub(super) fn inlined(mut self, engine: Enrolled) -> Self {
         self.inlined = Some(engine);
         self
     }
 
-    /// The number of the inline engine, or 0.
+    /// Returns the number of the inline engine, or 0 if the engine has workers.
     fn engine(&self) -> u64 {
         self.inlined.as_ref().map_or(0, Enrolled::number)
     }
@@ -86,18 +86,18 @@ impl Seeds {
 }
 
 impl Series {
-    /// The number of this series.
+    /// Returns the number of this series.
     pub(crate) fn number(self) -> u64 {
         self.number
     }
 
-    /// The seed of a job.
+    /// Returns the seed of the job with this index.
     #[inline]
     pub(crate) fn seed(self, index: u64) -> u64 {
         seed_in_series(self.number, index)
     }
 
-    /// Begins a job of an inline engine on this thread.
+    /// Begins the job with this index on this thread, in an inline engine.
     pub(crate) fn begin_inline(self, index: u64) -> InlineJob {
         InlineJob {
             _entered: enter_inline_job(self.run, self.seed(index)),

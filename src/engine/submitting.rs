@@ -34,7 +34,7 @@ impl Drop for Entering {
     }
 }
 
-/// A call that is written and not submitted yet.
+/// A call whose arguments are written, and which is not submitted yet.
 pub(super) struct PendingCall<G> {
     call: ArgWriter,
     options: JobOptions,
@@ -50,8 +50,8 @@ impl<G: Program> PendingCall<G> {
         }
     }
 
-    /// Submits the call once it is admitted; until then the waker is stored in `line`. Must not be polled again
-    /// afterwards.
+    /// Submits the call once it is admitted; until then the waker is stored in `line`. Must not be called again after
+    /// it has returned `Ready`.
     pub(super) fn poll(
         &mut self,
         shared: &Supervisor,
@@ -84,14 +84,14 @@ enum State<G: Program, E: JobFailure> {
     Submitted,
 }
 
-// It is not self-referential.
+// The future is not self-referential.
 impl<G: Program, A, E: JobFailure> Unpin for Submitting<G, A, E> {}
 
 impl<G: Program, A, M, E: JobFailure> JobBuilder<'_, G, A, M, E> {
     /// Submits the job without blocking an event loop: with
-    /// [`max_in_flight_bytes`](super::Builder::max_in_flight_bytes), the future is ready when the job is admitted, in
-    /// the same line as blocking callers; otherwise it is ready at once. An inline engine has run the job when this
-    /// function returns.
+    /// [`max_in_flight_bytes`](super::Builder::max_in_flight_bytes), the future is ready when the job is admitted (it
+    /// waits in the same line as blocking callers); without a limit, it is ready at once. An inline engine has run the
+    /// job when this function returns.
     ///
     /// ```
     /// # fn main() -> Result<(), arenite::JobError> {

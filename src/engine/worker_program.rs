@@ -23,7 +23,7 @@ pub struct WorkerProgram {
 
 impl WorkerProgram {
     /// Creates a program from the executable file at `path`. A relative path is relative to the working directory that
-    /// this process has when the engine is built, which is also that of all workers; `PATH` is not searched. The first
+    /// this process has when the engine is built, and in which all workers start; `PATH` is not searched. The first
     /// argument of the program is `path`, unchanged.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
@@ -57,8 +57,8 @@ impl WorkerProgram {
     }
 
     /// Sets bytes that the program must pass to [`run_worker`](crate::run_worker), such as its version; otherwise the
-    /// worker fails to start. They are compared in addition to the build of the file that contains arenite. The default
-    /// is empty.
+    /// worker fails to start. The build of the file that contains arenite is compared in any case. The default is
+    /// empty.
     pub fn identity(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.identity = bytes.into();
         self
@@ -66,7 +66,7 @@ impl WorkerProgram {
 
     /// Forks workers from one process of the program, the template, which has loaded `setup` by
     /// [`Template::load`](crate::Template::load): a fork takes milliseconds, and shares the loaded memory until it
-    /// writes to it. The program calls [`run_worker_from_template`](crate::run_worker_from_template).
+    /// writes there. The program calls [`run_worker_from_template`](crate::run_worker_from_template).
     ///
     /// If a template cannot be forked, because loading fails, takes too long, or leaves threads or open files behind,
     /// then a notice is written to the [log](super::Builder::on_log), and workers are started separately. Workers are
@@ -108,7 +108,8 @@ impl WorkerProgram {
         self
     }
 
-    /// Returns what to start, with the environment and the working directory that this process has now.
+    /// Returns the program to start, with the environment and the working directory that this process has at this
+    /// moment.
     pub(super) fn resolve(self, sandboxed: bool) -> Result<ProgramSpec, BuildError> {
         let file = std::path::absolute(&self.path).map_err(|error| {
             BuildError::Worker(format!(
