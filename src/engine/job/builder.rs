@@ -94,8 +94,8 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
 impl<'e, G: Program, A, M> JobBuilder<'e, G, A, M> {
     /// Runs `kernel` on the result, in the same worker, so that the intermediate value never leaves it.
     ///
-    /// The result is the first argument of `kernel`, `rest` are the others. If the first kernel fails, the second does
-    /// not run.
+    /// The result is the first argument of `kernel`; `rest` contains the other arguments. If the first kernel fails,
+    /// the second does not run.
     pub fn then<H, B, Q, R>(
         self,
         kernel: H,
@@ -260,7 +260,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
         self
     }
 
-    /// Sets all options without the check of the arguments, for callers that have checked them.
+    /// Sets all options without checking that the arguments allow retries, for callers that have checked this.
     pub(in crate::engine) fn checked_options(mut self, options: &JobOptions) -> Self {
         self.options = options.clone();
         self
@@ -353,8 +353,8 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
         Ok(Job::submitted(shared, id, G::Reply::receive, retained))
     }
 
-    /// Separates the copy of the arguments that a failure keeps, and writes the call, for a job that may have to wait
-    /// for admission. `copies`: the number of handles to each array that the caller keeps until the job has ended.
+    /// Writes the call of a job that may have to wait for admission. Returns it with the copy of the arguments that a
+    /// failure contains. `copies`: the number of handles to each array that the caller keeps until the job has ended.
     pub(in crate::engine) fn into_pending(
         self,
         arena: u64,
@@ -371,8 +371,8 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
     }
 }
 
-/// A job that was not admitted, with its arguments: the arguments of [`job`](Engine::job); after each
-/// [`then`](JobBuilder::then), a pair of the earlier arguments and the arguments of `then`.
+/// A job that was not admitted, with its arguments: those of [`job`](Engine::job). Each [`then`](JobBuilder::then)
+/// makes them a pair of the earlier arguments and the arguments of `then`.
 pub struct Refused<A> {
     args: Box<A>,
     why: RefusedBy,

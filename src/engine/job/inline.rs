@@ -29,13 +29,13 @@ pub(in crate::engine) fn run_inline<R>(
     run_inline_at(&Cell::new(name), kernel)
 }
 
-/// Like [`run_inline`]. `at` contains the name of the kernel that ran last.
+/// Like [`run_inline`]. `at` contains the name of the kernel that began last.
 fn run_inline_at<R>(
     at: &Cell<&'static str>,
     kernel: impl FnOnce() -> Result<R, Failure>,
 ) -> Result<R, JobError> {
     let observed = Observed::begin(at.get());
-    // This function is compiled for each kernel; the rest is in functions that are compiled once.
+    // This function is compiled for each kernel, so it is short: the rest is in functions that are compiled once.
     let answer = match catch_unwind(AssertUnwindSafe(kernel)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(failure)) => Err(failed(why(failure), at.get())),

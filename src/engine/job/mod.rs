@@ -1,4 +1,4 @@
-//! One job: its handle [`Job`], its builder, and in `inline.rs` how it runs without workers.
+//! One job: its handle [`Job`] and its builder. `inline.rs` runs it without workers.
 
 mod builder;
 mod inline;
@@ -23,8 +23,8 @@ use crate::supervisor::{JobError, JobId, Owner, Read, Supervisor};
 
 /// A submitted job, which returns a value of type `R`.
 ///
-/// Dropping the handle cancels the job: it never begins, or is asked to stop if it runs. [`detach`](Job::detach) lets
-/// it continue. A job is also a [`Future`], for any executor.
+/// Dropping the handle cancels the job: a job that has not begun never begins, and a running job is asked to stop.
+/// [`detach`](Job::detach) lets it continue. A job is also a [`Future`], for any executor.
 ///
 /// `E` is the error: a [`JobError`], or a [`DeadLetter`](super::DeadLetter) with the arguments after
 /// [`keep_args`](JobBuilder::keep_args).
@@ -68,7 +68,7 @@ enum State<R> {
     Taken,
 }
 
-// A handle is not self-referential.
+// The handle is not self-referential.
 impl<R, E: JobFailure> Unpin for Job<R, E> {}
 
 impl<R: Send + 'static> Job<R> {
@@ -151,7 +151,7 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         })
     }
 
-    /// The engine and the number of the job's record, until its value is taken.
+    /// Returns the engine and the id of the job, or `None` if the job ran on this thread or its value was taken.
     pub(super) fn sent_to(&self) -> Option<(&Arc<Supervisor>, JobId)> {
         match &self.state {
             State::Sent { shared, id, .. } => Some((shared, *id)),
@@ -306,9 +306,8 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
     /// Registers `waker` to be called when the job has ended. Returns true if the job has ended already: then the waker
     /// is not called.
     ///
-    /// The job keeps its value and its handle. For programs whose event loop is not made of futures, and for bindings
-    /// to other languages. Replaces the waker of an earlier call or poll; threads that wait for the job are not
-    /// affected.
+    /// The value is not taken. Use this in programs whose event loop is not made of futures, and in bindings to other
+    /// languages. It replaces the waker of an earlier call or poll; threads that wait for the job are not affected.
     ///
     /// ```standalone_crate
     /// use std::sync::Arc;
@@ -481,7 +480,7 @@ impl<R: Send + 'static, E: JobFailure> Future for Job<R, E> {
     type Output = Result<R, E>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // If cloning the waker panics, the job is unchanged.
+        // The waker is cloned first: if that panics, the job is unchanged.
         if let State::Sent { shared, id, read } = &self.state {
             let Poll::Ready(result) = shared.poll(*id, *read, context) else {
                 return Poll::Pending;

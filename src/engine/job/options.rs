@@ -1,11 +1,12 @@
-//! The option setters of everything that creates jobs, written once.
+//! The methods that set job options, written once for all types that create jobs.
 
-/// Methods that set [job options](crate::JobOptions), for a type with
+/// Defines the methods that set [job options](crate::JobOptions), for a type with
 /// `fn with_options(self, change: impl FnOnce(&mut JobOptions)) -> Self`.
 ///
-/// `$limit`: the constructor of [`Limit`](crate::supervisor::Limit) that selects the caller whose turns are used.
+/// `$limit`: the constructor of [`PermitSource`](crate::supervisor::PermitSource) that decides whose turn at the
+/// limiter a job takes: this thread's (`for_this_thread`) or a new caller's (`for_new_caller`).
 macro_rules! option_setters {
-    // Jobs without retries.
+    // For jobs without retries.
     ($limit:ident) => {
         /// Sets all options at once, and replaces all that were set earlier.
         pub fn options(self, options: &$crate::JobOptions) -> Self {
@@ -16,7 +17,7 @@ macro_rules! option_setters {
         $crate::engine::job::option_setters!(@one_by_one $limit);
     };
 
-    // Jobs with the arguments `$args`, which may have retries.
+    // For jobs with the arguments `$args`, which may have retries.
     ($limit:ident, $args:ty, $(#[$example:meta])*) => {
         /// Sets all options at once, and replaces all that were set earlier.
         pub fn options<N>(self, options: &$crate::JobOptions<N>) -> Self
@@ -42,7 +43,7 @@ macro_rules! option_setters {
     };
 
     (@about_retries) => {
-        /// Applies the retries also to `Err`s that the kernel returns: see
+        /// Also runs a job again if its kernel returns an `Err`: see
         /// [`JobOptions::retry_errors`](crate::JobOptions::retry_errors).
         pub fn retry_errors(self) -> Self {
             self.with_options(|set| set.retry_errors = true)
@@ -94,7 +95,7 @@ pub(in crate::engine) use option_setters;
 use crate::engine::Limiter;
 use crate::supervisor::{JobOptions, PermitSource};
 
-/// Replaces all options. `limit` selects the caller whose turns are used.
+/// Replaces all options. `limit` decides whose turn at the limiter a job takes.
 pub(in crate::engine) fn replace<M>(
     set: &mut JobOptions,
     options: &JobOptions<M>,

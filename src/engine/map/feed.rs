@@ -1,4 +1,4 @@
-//! The driver of all maps: pulls items, submits jobs, takes results.
+//! Runs all maps: pulls items, submits jobs, takes results.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -15,11 +15,12 @@ use crate::supervisor::{
     Supervisor, bytes_to_expect, exclusive_bytes, park_until,
 };
 
-/// The approximate time to wake a sleeping thread of this process; waking a worker takes a little longer.
+/// The approximate time in nanoseconds to wake a sleeping thread of this process. Waking a worker takes a little
+/// longer.
 const WAKE_NS: u32 = 20_000;
-/// The maximum number of calls that are submitted, and results that are taken, under one lock.
+/// The maximum number of calls that are submitted, or results that are taken, while the lock is held once.
 const BATCH: usize = 64;
-/// The number of items per reading of the clock, which costs half as much as a tiny job.
+/// The number of items after which the clock is read. Reading it for each item would cost half as much as a tiny job.
 const ITEMS_PER_CLOCK: usize = 32;
 /// If the iterator takes longer for [`ITEMS_PER_CLOCK`] items, it counts as blocking: then each item is submitted
 /// before the next one is pulled.
@@ -28,13 +29,13 @@ const BLOCKS: Duration = Duration::from_micros(100);
 const PROMPT_AFTER_STALL: u32 = 64;
 /// The same number at the start, before the iterator has ever blocked.
 const PROMPT_AT_START: u32 = 16;
-/// The longest sleep on a job other than the first: limits how long a job that takes longer than expected delays other
-/// results.
+/// The longest sleep until a job other than the first has ended: limits how long a job that takes longer than expected
+/// delays other results.
 const SLEEP_FOR_MANY: Duration = Duration::from_millis(1);
 /// The maximum number of results that a stream yields or looks for before it yields to the executor.
 pub(in crate::engine) const IN_A_ROW: u32 = 128;
 
-/// The conversions of items into calls, and of replies into values.
+/// Converts items into calls, and replies into values.
 pub(in crate::engine) struct Calls<T, R> {
     pub(in crate::engine) kernel: KernelInfo,
     pub(in crate::engine) send: fn(T, &mut CallWriter),
@@ -51,12 +52,12 @@ pub(super) struct MapPlan<I: Iterator, R> {
     pub(super) on_failure: OnFailure,
     /// The series of the random numbers that the jobs draw.
     pub(super) series: Series,
-    /// The number of copies of each item that are kept until its result is returned.
+    /// How many copies of each item are kept until its result is returned.
     pub(super) copies: usize,
 }
 
 impl<I: Iterator, R> MapPlan<I, R> {
-    /// The same plan over another iterator of the same items.
+    /// Returns the same plan with another iterator over the same type of items.
     pub(super) fn with<J>(self, change: impl FnOnce(I) -> J) -> MapPlan<J, R>
     where
         J: Iterator<Item = I::Item>,
@@ -78,12 +79,12 @@ struct Flying<K, R> {
     flight: Flight<K, R>,
     /// The ticket of a stream in the line for admission.
     line: LineTicket,
-    /// Calls that are written and not submitted yet.
+    /// Calls whose arguments are written, and which are not submitted yet.
     unsent: Arc<PendingBatch>,
 }
 
 impl<K: ResultKey, R> Flying<K, R> {
-    /// Takes the jobs that the monitor has submitted.
+    /// Adds the jobs that the monitor has submitted to the jobs in flight.
     fn take_over(&mut self, written: &mut PendingCalls) {
         for id in written.sent() {
             self.flight.open.push_back((K::of(self.flight.sent), id));
@@ -95,7 +96,8 @@ impl<K: ResultKey, R> Flying<K, R> {
 impl<K, R> Flying<K, R> {
     fn give_up(&mut self) {
         if self.shared.as_ref().is_some_and(|shared| shared.is_copy()) {
-            // When the process forked, the monitor may have had the calls; in the child it never returns them.
+            // This process is a forked child: the monitor may have held the lock of the calls during the fork, and
+            // never releases it in the child.
             return;
         }
         let mut written = self.unsent.lock();
@@ -120,14 +122,14 @@ impl<K, R> Drop for Flying<K, R> {
 /// The state of a map that runs.
 pub(super) struct Feed<I: Iterator, R, K> {
     pub(super) plan: MapPlan<I, R>,
-    /// Whether no more items are pulled: the iterator has ended, or a failure stopped the map.
+    /// Whether the map has stopped pulling items: the iterator has ended, or a failure stopped the map.
     exhausted: bool,
     flying: Flying<K, R>,
     /// Number of items pulled so far.
     pulled: usize,
-    /// Bytes of arguments that a call references, as expected from earlier calls.
+    /// Bytes of arguments to which a call refers, as expected from earlier calls.
     referenced: u64,
-    /// Bytes of arguments that are freed when a call ends, because no other handle refers to them, as expected from
+    /// Bytes of arguments that are freed when a call ends because no other handle refers to them, as expected from
     /// earlier calls.
     owned: u64,
     /// Number of results that a stream has returned since it last yielded to the executor.
@@ -159,7 +161,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         }
     }
 
-    /// Returns the plan, and the engine's shared state. `what`: the method that was called.
+    /// Returns the plan, and the engine's shared state. `what`: the method that was called, for the text of the panic.
     ///
     /// # Panics
     /// If items have been pulled.
@@ -184,7 +186,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         };
         let low = match self.plan.on_failure {
             OnFailure::GoOn => low.saturating_add(ahead),
-            // The next result may be a failure, and then it is the last result.
+            // The next result may be a failure, which is then the last result.
             OnFailure::Stop => low.max(ahead).min(1),
         };
         (low, high.and_then(|high| high.checked_add(ahead)))
@@ -227,10 +229,11 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         self.flying.give_up();
     }
 
-    /// Pulls items until enough jobs are in flight, and takes results. `wait`: may block for admission.
+    /// Pulls items until enough jobs are in flight, and takes results. `wait`: whether this may block until calls are
+    /// admitted.
     fn pump(&mut self, shared: &Supervisor, wait: bool) {
         if self.may_wait() && !self.flying.flight.open.is_empty() {
-            // Takes existing results before the iterator may block again.
+            // Takes results that exist, because the iterator may block again.
             self.exchange(shared, false);
             if !self.flying.flight.done.is_empty() {
                 return;
@@ -240,14 +243,14 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         loop {
             let goes_on = self.pull(shared, outlook);
             let stayed = self.exchange(shared, wait);
-            // Calls that were not admitted are submitted first the next time.
+            // The next call of `pump` first submits calls that were not admitted.
             if !goes_on || stayed > 0 || !self.flying.flight.done.is_empty() {
                 return;
             }
         }
     }
 
-    /// Number of calls that are written and not submitted.
+    /// Returns the number of calls that are written and not submitted.
     fn written(&self) -> usize {
         self.flying.unsent.lock().len()
     }
@@ -257,8 +260,8 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         self.prompt < self.prompt_enough
     }
 
-    /// Pulls items and writes their calls: a batch, or one item if the iterator may block. Returns false if there is no
-    /// room for more calls, or no item.
+    /// Pulls items and writes their calls: a batch, or one item if the iterator may block. Returns false if no more
+    /// calls may be in flight, or no item follows.
     fn pull(&mut self, shared: &Supervisor, outlook: Outlook) -> bool {
         let unsent = Arc::clone(&self.flying.unsent);
         let mut written = unsent.lock();
@@ -290,7 +293,8 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
             written = unsent.lock();
             let waited = written.has_sent();
             if waited {
-                // The iterator may have waited for the results of these calls, so batches become rarer each time.
+                // The iterator may have waited for the results of these calls, so more items must arrive without
+                // blocking before batches are submitted again.
                 self.prompt = 0;
                 self.prompt_enough = self.prompt_enough.saturating_mul(2);
             }
@@ -320,8 +324,8 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         });
     }
 
-    /// Submits the written calls as far as they are admitted, and takes results. Returns the number of calls that were
-    /// not admitted.
+    /// Submits those written calls that are admitted, and takes results. Returns the number of calls that were not
+    /// admitted.
     fn exchange(&mut self, shared: &Supervisor, wait: bool) -> usize {
         let unsent = Arc::clone(&self.flying.unsent);
         let mut written = unsent.lock();
@@ -364,7 +368,8 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         ahead < shared.window_in_order(outlook.expected_ns, self.referenced.saturating_add(made))
     }
 
-    /// The number of jobs that take about as long as one wake-up: worth sleeping for as a batch.
+    /// Returns the number of jobs that together take about as long as one wake-up. A sleep lasts until about this
+    /// number of jobs has ended.
     fn jobs_per_wakeup(&self, shared: &Supervisor) -> usize {
         let outlook = shared.outlook(&self.plan.calls.kernel);
         (WAKE_NS / outlook.expected_ns.max(1)) as usize
@@ -378,7 +383,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         };
         let open = &self.flying.flight.open;
         let many = self.jobs_per_wakeup(shared).min(last / 2);
-        // If that job has ended already, the first job is the one that delays the results.
+        // If the job `many` has ended already, it is the first job that delays the results.
         if many > 0 && !shared.is_done(open[many].1) {
             let limit = limit.map_or(SLEEP_FOR_MANY, |limit| limit.min(SLEEP_FOR_MANY));
             shared.wait_until_done(open[many].1, Some(limit));
@@ -401,7 +406,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
                 .then_some(())
         });
         if entered.is_none() {
-            // The line must not contain this ticket while it is not polled: other callers wait after it.
+            // Other callers wait behind this ticket, so it leaves the line while it is not polled.
             shared.leave_admission_line(&mut self.flying.line);
         }
     }
@@ -411,7 +416,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         self.next_until(None)
     }
 
-    /// Like [`next`](Self::next), with a time limit.
+    /// Like [`next`](Self::next), but waits at most `limit`.
     pub(super) fn next_timeout(&mut self, limit: Duration) -> Option<(K, Result<R, JobError>)> {
         // A limit beyond the range of the clock counts as no limit.
         self.next_until(Instant::now().checked_add(limit))
@@ -449,7 +454,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         context: &mut Context<'_>,
     ) -> Poll<Option<(K, Result<R, JobError>)>> {
         if self.in_a_row == IN_A_ROW {
-            // A task that takes ready results without end never yields, and no other task would run.
+            // A task that takes ready results one after the other would never yield, and no other task would run.
             self.in_a_row = 0;
             context.waker().wake_by_ref();
             return Poll::Pending;

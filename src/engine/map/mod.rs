@@ -43,12 +43,12 @@ pub enum OnFailure {
 /// Dropping it cancels the jobs in flight.
 ///
 /// `E` is the error type: a [`JobError`], or a [`DeadLetter`] after [`keep_args`](Self::keep_args). `K` is the key that
-/// each result is returned with: none in the order of the items; the index of the item after
-/// [`unordered`](Self::unordered).
+/// each result is returned with: no key if results come in the order of the items; after
+/// [`unordered`](Self::unordered), the index of the item.
 #[must_use = "a map is lazy: nothing runs before it is iterated over"]
 pub struct Map<I: Iterator, R, E: JobFailure = JobError, K = ()> {
     feed: Feed<Retaining<I, E>, R, K>,
-    /// Number of results returned so far.
+    /// The number of results returned so far.
     given: usize,
 }
 
@@ -89,8 +89,9 @@ impl Engine {
     /// The iterator runs on the thread that asks for results; meanwhile no result is returned. If it blocks, as a
     /// channel or a socket does, each item is submitted before the next one is pulled. After a number of items without
     /// waiting, up to 64 are submitted together: when the last of them has arrived, or when the iterator has blocked
-    /// for about ten milliseconds, because it may wait for their results. Each time that happens, that number doubles.
-    /// [`Stream::spawn`](crate::stream::Stream::spawn) gives the iterator a thread of its own.
+    /// for about ten milliseconds, because it may wait for their results. Each time that it has blocked so long, the
+    /// number of items without waiting doubles. [`Stream::spawn`](crate::stream::Stream::spawn) gives the iterator a
+    /// thread of its own.
     #[doc(alias("starmap", "imap", "Parallel"))]
     pub fn map<F, I, P, R>(&self, kernel: F, items: I) -> Map<I::IntoIter, R::Out>
     where
@@ -101,7 +102,7 @@ impl Engine {
         R: Reply,
     {
         const { captures_nothing::<F>() };
-        // Only its type is used: a kernel has no bytes.
+        // Only the type of the kernel is used: its value has no bytes.
         let _ = kernel;
         let calls = Calls {
             kernel: KernelInfo::of::<Single<F, P, R>>(),
@@ -120,7 +121,7 @@ impl Engine {
         self.map_calls(calls, self.seeds.series(), items.into_iter())
     }
 
-    /// A map over prepared calls.
+    /// Returns a map whose items `calls` converts into calls.
     pub(super) fn map_calls<I, R>(
         &self,
         calls: Calls<I::Item, R>,
@@ -192,9 +193,9 @@ impl<I: Iterator, R, E: JobFailure, K: ResultKey> Map<I, R, E, K> {
         self
     }
 
-    /// Like `next`, but waits at most `limit` for a job. Returns `None` if the limit has passed or no items are left;
-    /// [`is_over`](Map::is_over) tells which. Jobs in flight continue. The iterator of the items and an inline engine
-    /// are not interrupted.
+    /// Like `next`, but waits at most `limit` for a job. Returns `None` if the limit has passed, or if no items are
+    /// left ([`is_over`](Map::is_over) is true). Jobs in flight continue. The iterator of the items and an inline
+    /// engine are not interrupted.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -222,9 +223,9 @@ impl<I: Iterator, R, E: JobFailure, K: ResultKey> Map<I, R, E, K> {
     }
 
     /// Converts into a [`Stream`](futures_core::Stream) of the results, for any executor. Each poll pulls a bounded
-    /// number of items and never waits: not for a worker, nor for
-    /// [admission](crate::engine::Builder::max_in_flight_bytes), nor for a [`Limiter`](crate::Limiter). A stream whose
-    /// results are all ready yields to other tasks from time to time.
+    /// number of items and never waits for a worker, nor for [admission](crate::engine::Builder::max_in_flight_bytes),
+    /// nor for a [`Limiter`](crate::Limiter). A stream whose results are all ready yields to other tasks from time to
+    /// time.
     ///
     /// ```
     /// # use arenite::Engine;

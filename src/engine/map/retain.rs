@@ -28,7 +28,7 @@ impl<I: Iterator, E: JobFailure> Retaining<I, E> {
         self.items
     }
 
-    /// Converts a result into the form that the map returns. Each item has one result. `is_last`: whether a failure
+    /// Converts a result into the form that the map returns. Called once for each item. `is_last`: whether a failure
     /// ends the map.
     pub(super) fn answer<R>(
         &mut self,
@@ -39,7 +39,7 @@ impl<I: Iterator, E: JobFailure> Retaining<I, E> {
         let retained = self.take(index);
         result.map_err(|error| {
             if is_last {
-                // The other jobs were abandoned.
+                // The other jobs were abandoned, so their copies are not needed.
                 self.retained.clear();
             }
             E::from_error(index, retained, error, Key::new())
@@ -51,7 +51,7 @@ impl<I: Iterator, E: JobFailure> Retaining<I, E> {
             return nothing;
         }
         let found = match self.retained.front() {
-            // Always the case if results are returned in order.
+            // If results are returned in order, this copy is always the first.
             Some(&(first, _)) if first == index => Ok(0),
             _ => self
                 .retained

@@ -16,7 +16,7 @@ use crate::supervisor::ResultKey;
 #[must_use = "a stream does nothing before it is polled"]
 pub struct MapStream<M>(pub(super) M);
 
-// It is not self-referential.
+// The stream is not self-referential.
 impl<M> Unpin for MapStream<M> {}
 
 impl<I: Iterator, R, E: JobFailure, K: ResultKey> Stream for MapStream<Map<I, R, E, K>> {

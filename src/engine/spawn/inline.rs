@@ -32,13 +32,13 @@ impl Family {
     }
 }
 
-/// Recovers the type of a plan.
+/// Downcasts the value that a spawning kernel has returned to a plan.
 pub(super) fn plan(plan: AnyValue) -> Box<Plan> {
     plan.downcast()
         .expect("what a kernel returns to spawn is a plan")
 }
 
-/// Runs a plan, with the random numbers of the job that runs on this thread.
+/// Runs a plan. Its jobs derive their random numbers from the seed of the job that runs on this thread.
 pub(super) fn run<V: 'static>(plan: Plan) -> Result<V, Failure> {
     let (run, seed) = inline_job_seeds();
     let value = drive(plan, run, seed).map_err(|why| Failure::Spawned(SpawnedFailed(why)))?;
@@ -84,7 +84,8 @@ fn drive(plan: Plan, run: u64, seed: u64) -> Result<AnyValue, Box<Because>> {
             }
             Ran::More(plan) => {
                 if goes_on {
-                    // Its result is the result of the job whose values it continues with.
+                    // The last kernel of a group has spawned in turn. The new group replaces its group, because it
+                    // gives the same value.
                     open.pop();
                 } else if deep == MAX_SPAWN_DEPTH as usize {
                     let depth = MAX_SPAWN_DEPTH + 1;
@@ -104,7 +105,7 @@ fn drive(plan: Plan, run: u64, seed: u64) -> Result<AnyValue, Box<Because>> {
     }
 }
 
-/// Why a job ended without a value because jobs that it has spawned failed.
+/// Returns why a job ended without a value, if a job that it has spawned failed.
 pub(in crate::engine) fn inline_failure(failed: SpawnedFailed) -> Because {
     let why = failed.0.downcast::<Because>();
     *why.expect("what was spawned fails for a reason")

@@ -5,7 +5,8 @@ use crate::array::{Array, ArrayMut, Element};
 use crate::kernel::{Arg, Bytes, OwnedParam, OwnedParams, Scalar, Source, for_each_arity};
 
 /// A type that may be passed to [`Spawn::new`](super::Spawn::new) for a parameter `P`: every type that may be passed to
-/// a job ([`Arg`]), a [`Call`] with a value of the parameter's type, and a `Vec` of such calls for a list. Sealed.
+/// a job ([`Arg`]), a [`Call`] with a value of the parameter's type, and a `Vec` of such calls for a list. This trait
+/// is sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be passed for the kernel's parameter `{P}`",
     label = "not an argument, nor a call that gives one, for `{P}`",
@@ -94,7 +95,7 @@ fn collect<V, H>(calls: Vec<Call<V>>, children: &mut Children) -> Source<H> {
     Source::Children(count)
 }
 
-/// Inputs for a kernel with the parameters `P`: a tuple of [`SpawnInput`]s. Sealed.
+/// Inputs for a kernel with the parameters `P`: a tuple of [`SpawnInput`]s. This trait is sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` are not inputs for a kernel with the parameters `{P}`",
     label = "not the inputs that this kernel takes",

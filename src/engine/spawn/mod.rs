@@ -21,10 +21,10 @@ use crate::kernel::{
 /// The return type of a kernel that spawns jobs: a value, or jobs to run first and a kernel that continues with their
 /// values.
 ///
-/// A kernel that waited for other jobs would block the lane that they may need. So it does not wait: it *returns* the
-/// [`call`]s that it needs and a kernel to continue with, and ends. The engine runs the calls, then that kernel with
-/// their values as arguments; its result is the value of the job. Each of these kernels may spawn in turn, so recursion
-/// works even on a single worker.
+/// If a kernel waited for other jobs, it would block a lane that these jobs may need. So a kernel does not wait: it
+/// *returns* the [`call`]s that it needs and a kernel to continue with, and ends. The engine runs the calls, then that
+/// kernel with their values as arguments; its result is the value of the job. Each of these kernels may spawn in turn,
+/// so recursion works even on a single worker.
 ///
 /// ```
 /// use arenite::{Array, Engine, Spawn, call};
@@ -107,11 +107,11 @@ use crate::kernel::{
 /// - *The failure* of a spawned job cancels the others. As soon as none of them runs any more, the job that spawned
 ///   them fails ([`FailedDependency::Child`](crate::FailedDependency::Child), with the cause). Jobs that do not check
 ///   [`cancelled`](crate::cancelled) are ended after the [`grace`](crate::engine::Builder::grace) period.
-/// - *The death of a worker* fails only the job that it ran, which runs again if it has retries. Results of the other
+/// - *The death of a worker* fails only the job that it ran, which runs again if it has retries. The results of other
 ///   jobs are not lost.
 /// - *Cancelling* or dropping the job cancels all jobs that it has spawned.
-/// - *In an inline engine* spawned jobs run on the calling thread, each inside the job that spawned it: with its permit
-///   of a limiter. Only the depth is limited.
+/// - *In an inline engine* spawned jobs run on the calling thread, each inside the job that spawned it, with that job's
+///   permit of a limiter. Of the limits below, only the depth applies.
 /// - *Arrays* that are moved into a call are not copied. An [`ArrayMut`](crate::ArrayMut) parameter gets a copy if the
 ///   argument is a part of an array, or an array that has another handle.
 /// - *Random numbers* ([`rng`](crate::rng)) depend on the job and on the index of the call in its `Spawn`.
@@ -154,7 +154,7 @@ impl<R: Reply> Spawn<R> {
         I: SpawnInputs<P>,
     {
         const { captures_nothing::<F>() };
-        // Only its type is used: a kernel has no bytes.
+        // Only the type of the kernel is used: its value has no bytes.
         let _ = kernel;
         let mut children = Children(Vec::new());
         let sources = inputs.sources(&mut children);
@@ -216,7 +216,7 @@ where
     R: Reply,
 {
     const { captures_nothing::<F>() };
-    // Only its type is used: a kernel has no bytes.
+    // Only the type of the kernel is used: its value has no bytes.
     let _ = kernel;
     Call {
         task: prepared::<F, P, R>(P::sources(args.hold())),
@@ -224,7 +224,7 @@ where
     }
 }
 
-/// The children of a [`Spawn`], in the order in which its inputs contain them.
+/// The calls among the inputs of a [`Spawn`], in order.
 #[allow(missing_debug_implementations, reason = "hidden")]
 pub struct Children(Vec<Box<dyn Task>>);
 
@@ -240,7 +240,7 @@ trait Task: Spawning {
     fn run(self: Box<Self>, values: Vec<AnyValue>) -> Result<Ran, JobError>;
 }
 
-/// A task without its parameter types, which have lifetimes.
+/// A task whose parameter types are erased, because they have lifetimes.
 struct Prepared<S> {
     sources: S,
     kernel: SpawnKernel,
