@@ -1,33 +1,35 @@
-//! Divides arrays into chunks, depending only on shape and element type.
+//! Divides arrays into chunks. The division depends only on shape and element type.
 
 use crate::array::{Array, Element, Shape};
 
 /// The approximate number of chunks of a large array.
 const CHUNKS: usize = 256;
-/// Bounds on the size of a chunk in bytes.
+/// The minimum size of a chunk in bytes.
 const SMALLEST: usize = 64 * 1024;
+/// The maximum size of a chunk in bytes.
 const LARGEST: usize = 4 << 20;
 
-/// The approximate size of a chunk of an array of `bytes` bytes.
+/// Returns the approximate size in bytes of each chunk, for an array of `bytes` bytes.
 fn chunk_bytes(bytes: usize) -> usize {
     bytes.div_ceil(CHUNKS).clamp(SMALLEST, LARGEST)
 }
 
-/// The number of elements of a chunk: a power of two.
+/// Returns the number of elements of a chunk, a power of two, for an array of `len` elements.
 pub(super) fn elements<T>(len: usize) -> usize {
     let size = size_of::<T>().max(1);
     let fit = chunk_bytes(len.saturating_mul(size)) / size;
     fit.max(1).next_power_of_two()
 }
 
-/// The number of steps of the leading axis in a chunk, at least one.
+/// Returns the number of steps of the leading axis in a chunk, at least one.
 pub(super) fn rows<T>(shape: Shape) -> usize {
     let row = shape.bytes::<T>().unwrap_or(0) / shape.rows().max(1);
     let row = row.max(1);
     (chunk_bytes(row.saturating_mul(shape.rows())) / row).max(1)
 }
 
-/// The chunks of an array as one row of elements, in order: `step` elements each, the last may have fewer.
+/// Returns the chunks of an array that is regarded as one row of elements, in order. Each has `step` elements; the last
+/// may have fewer.
 pub(super) fn flat<T: Element>(a: &Array<T>, step: usize) -> impl Iterator<Item = Array<T>> {
     let len = a.len();
     let flat = a.clone().reshape(len).expect("the same elements in a row");

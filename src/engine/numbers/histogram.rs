@@ -16,7 +16,7 @@ use crate::supervisor::Failed;
 pub struct Histogram {
     /// The number of elements in each bin.
     pub counts: Vec<u64>,
-    /// The lower edges of the bins, and the upper edge of the last: one more than there are bins.
+    /// The lower edges of the bins, followed by the upper edge of the last bin: one more than there are bins.
     pub edges: Vec<f64>,
 }
 
@@ -40,8 +40,8 @@ impl<T: Number> Par<'_, T> {
     /// repeatedly.
     ///
     /// # Panics
-    /// If there are no bins, or more than memory holds; if `low` is not below `high`, or `low`, `high` or the width is
-    /// not finite.
+    /// If there are no bins, or more than fit the address space; if `low` is not below `high`, or `low`, `high` or the
+    /// width is not finite.
     #[track_caller]
     pub fn histogram(&self, bins: usize, (low, high): (f64, f64)) -> Result<Histogram, JobError> {
         assert!(bins > 0, "a histogram of 0 bins");
@@ -54,8 +54,8 @@ impl<T: Number> Par<'_, T> {
             bins < isize::MAX as usize / size_of::<u64>(),
             "a histogram of {bins} bins: more than memory holds"
         );
-        // Reserved first, so that a failure costs nothing; written only after the arena had room for the counts of each
-        // chunk.
+        // The vectors are reserved first, so that a failure costs nothing. They are written only after the arena had
+        // room for the counts of a chunk.
         let (mut counts, mut edges) = room(bins)
             .and_then(|counts: Vec<u64>| Ok((counts, room(bins + 1)?)))
             .map_err(|full| {
@@ -74,14 +74,14 @@ impl<T: Number> Par<'_, T> {
                     sum.ok_or_else(|| broken_reply("histogram", "more elements than there are"))?;
             }
         }
-        // For an empty array, which has no chunk.
+        // An empty array has no chunk, so `counts` is still empty.
         counts.resize(bins, 0);
         put_edges(&mut edges, bins, low, high);
         Ok(Histogram { counts, edges })
     }
 }
 
-/// Allocates an empty vector with room for `len` values.
+/// Returns an empty vector with room for `len` values.
 fn room<T>(len: usize) -> Result<Vec<T>, ArenaFull> {
     let mut all = Vec::new();
     let bytes = len.saturating_mul(size_of::<T>()) as u64;
@@ -97,7 +97,8 @@ fn put_edges(edges: &mut Vec<f64>, bins: usize, low: f64, high: f64) {
     edges.push(high);
 }
 
-/// Called in a kernel, whose `catch_unwind` guard reports the error with its numbers.
+/// Returns the edges of the bins. Called in a kernel: if there is no room, the kernel's `catch_unwind` guard reports
+/// the error with its numbers.
 fn edges(bins: usize, low: f64, high: f64) -> Vec<f64> {
     let mut edges = room(bins + 1).unwrap_or_else(|full| panic_any(full));
     put_edges(&mut edges, bins, low, high);
@@ -106,8 +107,8 @@ fn edges(bins: usize, low: f64, high: f64) -> Vec<f64> {
 
 fn count<T: Number>(x: &[T], bins: u64, low: f64, high: f64) -> Array<u64> {
     let bins = bins as usize;
-    // Allocated first, because the arena refuses too many bins. The edges take as much private memory, which could
-    // trigger the OOM killer.
+    // The counts are allocated before the edges, because the arena refuses too many bins. The edges take the same
+    // amount of private memory, which could trigger the OOM killer.
     let mut counts = ArrayMut::zeros(bins);
     let edges = edges(bins, low, high);
     let per_unit = bins as f64 / (high - low);
@@ -116,7 +117,7 @@ fn count<T: Number>(x: &[T], bins: u64, low: f64, high: f64) -> Array<u64> {
             continue;
         }
         let guess = (((x - low) * per_unit) as usize).min(bins - 1);
-        // The division may be off by one, or by more if bins are narrower than the spacing of numbers: the edges
+        // The guess may be off by one, or by more if bins are narrower than the spacing of numbers. So the edges
         // decide.
         let is_in = |bin: &usize| edges[*bin] <= x && (bin + 1 == bins || x < edges[bin + 1]);
         let near = [guess, guess.saturating_sub(1), (guess + 1).min(bins - 1)];
@@ -146,7 +147,7 @@ mod tests {
         ) {
             let high = low + width;
             let edges = edges(bins, low, high);
-            // Includes values that are equal to edges.
+            // The values include numbers that are equal to edges.
             let x: Vec<f64> = x.into_iter().chain(edges.iter().copied()).collect();
             let expected: Vec<u64> = (0..bins)
                 .map(|bin| {

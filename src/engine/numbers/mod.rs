@@ -18,7 +18,7 @@ use crate::kernel::{Args, Kernel, Params, Reply};
 use crate::supervisor::Failed;
 use number::{beats, extreme, tree};
 
-/// The number of retries of a chunk that was lost with its worker.
+/// How often a chunk is retried that was lost with its worker.
 const RETRIES: u32 = 2;
 
 impl<T: Number> Par<'_, T> {
@@ -113,7 +113,7 @@ impl<T: Number> Par<'_, T> {
         let parts = self.parts(sum_of::<T>)?;
         Ok(match parts.len() {
             0 => T::ZERO,
-            // Each chunk is a subtree, so this is the tree over all blocks.
+            // The blocks of a chunk are a whole subtree, so the result is that of the tree over all blocks.
             chunks => tree(0..chunks, &|i| parts[i], &T::add),
         })
     }
@@ -141,7 +141,7 @@ impl<T: Number> Par<'_, T> {
         Ok(best.map(|(_, index)| index))
     }
 
-    /// The results of a kernel for each chunk, in order.
+    /// Returns the result of `kernel` for each chunk, in order.
     fn parts<F, P, R>(&self, kernel: F) -> Result<Vec<R::Out>, JobError>
     where
         F: Kernel<P, R>,
@@ -170,7 +170,7 @@ fn arg_extreme_of<T: Number, const LARGEST: bool>(x: &[T]) -> (T, u64) {
     (best, index as u64)
 }
 
-/// The error of a call whose jobs have all succeeded.
+/// Returns an error for a call whose jobs have all succeeded.
 fn refused(why: String, of: &'static str) -> JobError {
     Failed::new(JobErrorKind::Returned(why.into()), of, 0).into()
 }

@@ -11,7 +11,7 @@ const BLOCK: usize = 512;
 const LANES: usize = 16;
 
 /// Element types of [`Par::sum`](crate::par::Par::sum) and similar methods: integers of 8 to 64 bits, `f32` and `f64`.
-/// Sealed.
+/// This trait is sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a number that can be summed up",
     note = "numbers: `i8` to `i64`, `u8` to `u64`, `f32`, `f64`; for other elements: `Par::reduce` with a kernel of your own"
@@ -22,12 +22,12 @@ pub trait Number: Element + Scalar + PartialOrd + sealed::Sealed {
     /// A partial sum.
     #[doc(hidden)]
     type Partial: Scalar;
-    /// The sum of at most [`BLOCK`] numbers.
+    /// Returns the sum of at most [`BLOCK`] numbers.
     #[doc(hidden)]
     fn block(x: &[Self]) -> Self::Partial;
     #[doc(hidden)]
     fn add(a: Self::Partial, b: Self::Partial) -> Self::Partial;
-    /// Returns `None` if the sum is out of range.
+    /// Converts a partial sum into the sum. Returns `None` if it is out of range.
     #[doc(hidden)]
     fn finish(sum: Self::Partial) -> Option<Self::Sum>;
     #[doc(hidden)]
@@ -37,7 +37,7 @@ pub trait Number: Element + Scalar + PartialOrd + sealed::Sealed {
     /// Adds two sums. Returns `None` if the result is out of range.
     #[doc(hidden)]
     fn add_sums(a: Self::Sum, b: Self::Sum) -> Option<Self::Sum>;
-    /// Adds two partial sums and wraps around: parts of a sum that fits may be out of range.
+    /// Adds two partial sums and wraps around: a partial sum may be out of range although the whole sum is not.
     #[doc(hidden)]
     fn add_parts(a: Self::Sum, b: Self::Sum) -> Self::Sum;
     #[doc(hidden)]
@@ -53,8 +53,8 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// Adds at most [`BLOCK`] numbers to the lanes in turn, then the upper half of the lanes to the lower half until one
-/// lane is left.
+/// Adds at most [`BLOCK`] numbers to the lanes in turn. Then adds the upper half of the lanes to the lower half, until
+/// one lane is left.
 #[inline]
 fn in_lanes<T: Copy, A: Copy>(
     x: &[T],
@@ -90,12 +90,12 @@ macro_rules! whole {
             type Partial = i128;
             #[inline]
             fn block(x: &[Self]) -> i128 {
-                // The sum of 512 numbers does not overflow.
+                // The sum of 512 numbers does not overflow this type.
                 in_lanes(x, 0, <$wide>::from, <$wide>::wrapping_add).into()
             }
             #[inline]
             fn add(a: i128, b: i128) -> i128 {
-                // Sums of arrays are in range; a compromised worker may send any number.
+                // The sum of an array is in range, but a compromised worker may send any number.
                 a.saturating_add(b)
             }
             fn finish(sum: i128) -> Option<$sum> {
@@ -185,7 +185,8 @@ macro_rules! floating {
 }
 floating!(f32 f64);
 
-/// Adds leaves in a tree. The left subtree of `n` leaves has as many leaves as the largest power of two below `n`.
+/// Adds leaves in a tree. The left subtree of a tree of `n` leaves has as many leaves as the largest power of two below
+/// `n`.
 pub(super) fn tree<P>(
     leaves: Range<usize>,
     leaf: &impl Fn(usize) -> P,
@@ -284,7 +285,7 @@ mod tests {
             prop_assert_eq!(sum(&x).to_bits(), specified_sum(&x).to_bits());
         }
 
-        /// Therefore the size of chunks does not matter.
+        /// So the size of chunks does not affect the result.
                 #[test]
         fn chunks_of_whole_subtrees_give_the_same_bits(len in 1usize..50_000, seed: u32, power in 0u32..6) {
             let x = noise(len, seed);
@@ -339,7 +340,7 @@ mod tests {
         let x = vec![0.1f32; 1 << 20];
         let error = (f64::from(sum(&x)) / (f64::from(0.1f32) * x.len() as f64) - 1.0).abs();
         assert!(error < 1e-6, "{error}");
-        // The error of adding from left to right is far larger.
+        // Adding from left to right has a far larger error.
         assert!((f64::from(x.iter().sum::<f32>()) / 104_857.6 - 1.0).abs() > 1e-4);
     }
 }

@@ -20,22 +20,21 @@ use crate::kernel::{SplitFirst, Subtree, Top, node, zst_value};
 
 /// The approximate maximum duration of a run: long compared to the cost of a job, about 20 µs.
 const RUN: Duration = Duration::from_millis(10);
-/// A run has at most 1/`PART` of the remaining chunks per lane, so that all lanes end at about the same time. With
-/// thirds, there were 1.5 times as many jobs, and a round of k-means took 1.5 % longer; with all remaining chunks, two
-/// lanes did not end together.
+/// A run has at most this part (1/`PART`) of each lane's share of the remaining chunks, so that all lanes end at about
+/// the same time. With thirds instead of halves, there were 1.5 times as many jobs, and a round of k-means took 1.5 %
+/// longer; with all remaining chunks, two lanes did not end together.
 const PART: usize = 2;
-/// The approximate maximum number of bytes of results within a run: a worker may have to retain them all until its job
-/// ends.
+/// The approximate maximum size in bytes of all results within a run: a worker may have to retain them all until its
+/// job ends.
 const RETAINED: u64 = 4 << 20;
 
 impl<T: Element> Par<'_, T> {
-    /// Runs `kernel` on each chunk of the array, and `combine` on two results at a time until one is left.
+    /// Runs `kernel` on each chunk of the array, and `combine` on two results at a time until one result is left.
     ///
     /// Chunks are cut between steps of the leading axis. The chunks, and the pairs of results that are combined, depend
     /// only on shape and element type, so the result has the same bits for any number of workers. `combine` gets
     /// neighbouring results, the left one first: it has to be associative in the way your problem requires, and need
     /// not be commutative. An array without steps is one empty chunk.
-    /// commutative. An array without steps is one empty chunk.
     ///
     /// `kernel` takes the chunk and then `args`, which are the same for all chunks: numbers, and arrays that all chunks
     /// read.
@@ -66,7 +65,7 @@ impl<T: Element> Par<'_, T> {
     /// ```
     ///
     /// # Errors
-    /// The first failure of a job. The other jobs are then cancelled.
+    /// The first failure of a job, which cancels the other jobs.
     pub fn reduce<F, P, R, A, C, X, Y, S>(
         &self,
         kernel: F,
@@ -87,7 +86,7 @@ impl<T: Element> Par<'_, T> {
     {
         const { captures_nothing::<F>() };
         let (engine, a) = (self.engine, self.array);
-        // Only its type is used: a kernel has no bytes.
+        // Only the type of the kernel is used: its value has no bytes.
         let _ = kernel;
         let rows = a.shape().rows();
         let step = chunks::rows::<T>(a.shape());
@@ -139,7 +138,8 @@ impl<T: Element> Par<'_, T> {
             running: VecDeque::new(),
             reply: PhantomData,
         };
-        // Unordered: the first runs are the longest, and no other result should wait for them.
+        // Results are taken in any order: the first runs are the longest, and the other results should not wait for
+        // them.
         for (index, value) in engine.map_calls(calls, series, items).unordered() {
             tree.settle(Job::is_done)?;
             let value = value?;
@@ -152,11 +152,11 @@ impl<T: Element> Par<'_, T> {
 }
 
 /// Divides the leaves into *runs*: neighbouring leaves that become one job. The lengths of runs depend on measured
-/// times, but each run is a whole subtree, so the result does not depend on them.
+/// times, but each run is a whole subtree, so the result does not depend on these lengths.
 struct Runs {
     /// Number of leaves.
     leaves: usize,
-    /// Number of lanes. `None`: each leaf is a run.
+    /// Number of lanes, or `None` if each leaf is a run.
     lanes: Option<usize>,
     /// The first leaf of the next run.
     next: Cell<usize>,
@@ -177,18 +177,18 @@ impl Runs {
             return None;
         }
         let most = match (self.lanes, self.done.get() as u32) {
-            // The time of a leaf is not known yet.
+            // Each leaf is a run, or the time of a leaf is not known yet.
             (None, _) | (_, 0) => 1,
             (Some(lanes), done) => {
                 let one = self.began.elapsed() * lanes as u32 / done;
                 let in_time = RUN.as_nanos() / one.as_nanos().max(1);
-                // There is about one pair for each leaf.
+                // A run has about two results for each leaf: that of `kernel`, and one of `combine`.
                 let in_memory = RETAINED / (2 * self.largest.get());
                 let most = (left / (PART * lanes)).min(in_time as usize);
                 most.min(in_memory as usize).max(1)
             }
         };
-        // A whole subtree: its length is a power of two, and its start is a multiple of its length.
+        // A run is a whole subtree: its length is a power of two, and its start is a multiple of its length.
         let level = most.ilog2().min(start.trailing_zeros());
         let run = start..start + (1 << level);
         self.next.set(run.end);
@@ -196,7 +196,7 @@ impl Runs {
         Some(run)
     }
 
-    /// Records that the value of run `number`, of `bytes` bytes, has arrived. Returns the run.
+    /// Records that the value of run `number`, which takes `bytes` bytes, has arrived. Returns the run.
     fn ended(&self, number: usize, bytes: u64) -> Range<usize> {
         self.largest.set(self.largest.get().max(bytes));
         let run = self.sent.borrow()[number].clone();
@@ -258,7 +258,7 @@ where
     }
 
     /// Inserts the results of combining jobs, oldest first, while `ready` returns true for the job. `ready` affects
-    /// when values are combined, never which.
+    /// only when values are combined, not which values.
     fn settle(&mut self, ready: impl Fn(&Job<V>) -> bool) -> Result<(), JobError> {
         while self.running.front().is_some_and(|(_, job)| ready(job)) {
             if let Some(((level, index), job)) = self.running.pop_front() {
@@ -268,10 +268,10 @@ where
         Ok(())
     }
 
-    /// Combines the values that have no neighbouring value, from the right.
+    /// Waits for all jobs, and combines the values that have no neighbouring value, from the right.
     fn finish(mut self) -> Result<V, JobError> {
         self.settle(|_| true)?;
-        // At most one value for each level; the lowest level is the rightmost.
+        // At most one value is left for each level. The value of the lowest level is the rightmost.
         let mut left = std::mem::take(&mut self.waiting).into_iter();
         let (_, last) = left.next().expect("there is one leaf at least");
         left.try_fold(last, |right, ((level, index), left)| {
@@ -297,7 +297,7 @@ mod tests {
         }
     }
 
-    /// The lengths of all runs, if each run ends with a value of `bytes` bytes before the next one is cut.
+    /// Returns the lengths of all runs if each run ends, with a value of `bytes` bytes, before the next run is cut.
     fn lengths(runs: &Runs, bytes: u64) -> Vec<usize> {
         let mut number = 0..;
         let cut = std::iter::from_fn(|| {

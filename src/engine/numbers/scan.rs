@@ -10,8 +10,8 @@ use crate::engine::answers::expect_len;
 use crate::kernel::zst_value;
 
 impl<T: Element> Par<'_, T> {
-    /// Returns the running results of `f`: an array of the same shape whose element `i`, in row-major order, is `f` of
-    /// the elements up to and including number `i`, as if computed from left to right: `f(f(f(a[0], a[1]), a[2]), …)`.
+    /// Returns the running results of `f`: an array of the same shape whose element `i`, in row-major order, combines
+    /// the elements up to and including number `i` by `f`, as if from left to right: `f(f(f(a[0], a[1]), a[2]), …)`.
     ///
     /// Chunks run in parallel, so `f` has to be associative. If it is only approximately associative, like the addition
     /// of floating-point numbers, then the result depends on the shape and the element type, and not on the number of
@@ -34,7 +34,7 @@ impl<T: Element> Par<'_, T> {
     where
         F: Fn(T, T) -> T + Copy + Send + 'static,
     {
-        // Only its type is used: the value has no bytes.
+        // Only the type of `f` is used: its value has no bytes.
         let _ = f;
         self.engine.scan_by::<By<T, F>>(self.array, 0)
     }
@@ -49,8 +49,8 @@ impl<T: Element> Par<'_, T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// The result has the same bits for any number of workers, even if some of them die: their chunks are retried.
-    /// Within a chunk numbers are added from left to right, so the last element can differ by rounding from
+    /// The result has the same bits for any number of workers, even if some workers die: their chunks are retried.
+    /// Within a chunk, numbers are added from left to right, so the last element can differ by rounding from
     /// [`sum`](Par::sum), which adds pairwise.
     ///
     /// # Errors
@@ -70,7 +70,7 @@ impl Engine {
         let parts: Vec<Array<S::From>> = chunks::flat(a, step).collect();
         let before = self.before::<S>(&parts, retries)?;
         let mut out = self.output::<S::To>(a.len().into(), type_name::<S>())?;
-        // The first chunk has no preceding result.
+        // The first chunk has no preceding result, so the range is empty.
         let before = |index: usize| before.rows(index.saturating_sub(1)..index);
         if self.lends() {
             self.scope(|s| {
@@ -120,7 +120,8 @@ impl Engine {
             *to = total[0];
         }
         let args = (each.seal(),);
-        // With a seed of its own: as a job of the program it would change the random numbers of other jobs.
+        // This job has a seed of its own: if it were counted as a job of the program, it would change the random
+        // numbers of other jobs.
         let seed = self.seeds.series().seed(0);
         let running = self.job(running::<S>, args).retries(retries).seed(seed);
         let before = running.submit().wait()?;
@@ -129,19 +130,20 @@ impl Engine {
     }
 }
 
-/// An operation with running results. Implementations have no values.
+/// An operation with running results. Types that implement this trait have no values.
 trait Scan: 'static {
     type From: Element;
     type To: Element;
     fn first(element: Self::From) -> Self::To;
     fn join(left: Self::To, right: Self::To) -> Result<Self::To, String>;
-    /// Joins totals of chunks. The result is not an element of the array.
+    /// Joins the totals of two chunks. Unlike the result of `join`, this result is not an element of the resulting
+    /// array.
     fn join_parts(left: Self::To, right: Self::To) -> Result<Self::To, String> {
         Self::join(left, right)
     }
 }
 
-/// A function of the program.
+/// The operation that joins elements by the function `F` of the program.
 struct By<T, F>(PhantomData<fn(T) -> F>);
 
 impl<T: Element, F: Fn(T, T) -> T + Copy + 'static> Scan for By<T, F> {
@@ -175,8 +177,8 @@ impl<T: Number> Scan for Sums<T> {
             )
         })
     }
-    /// Wraps around. The total of a chunk may be out of range although no element of the result is: adding the
-    /// preceding totals wraps back. If an element is out of range, [`join`](Scan::join) detects it.
+    /// Wraps around, because the total of a chunk may be out of range although no element of the result is: adding the
+    /// preceding totals then wraps back. If an element is out of range, [`join`](Scan::join) detects it.
     #[inline]
     fn join_parts(left: T::Sum, right: T::Sum) -> Result<T::Sum, String> {
         Ok(T::add_parts(left, right))

@@ -18,7 +18,7 @@ const CHUNKS_PER_WORKER: usize = 4;
 const SMALLEST_CHUNK: usize = 64 * 1024;
 
 impl Engine {
-    /// Changes an array in place: runs `W` on each chunk.
+    /// Changes an array in place by running `W` on each chunk.
     pub(super) fn change<T, P, W>(
         &self,
         a: &mut ArrayMut<T>,
@@ -37,7 +37,7 @@ impl Engine {
         })
     }
 
-    /// Returns an array of the same shape: `W` computes each chunk.
+    /// Returns an array of the same shape, of which `W` computes each chunk.
     pub(super) fn work_on<T, U, P, W>(
         &self,
         a: &Array<T>,
@@ -83,7 +83,8 @@ impl Engine {
         Ok(out.seal())
     }
 
-    /// Like [`work_on`](Self::work_on), for a `W` that works on single elements: a chunk need not end with a row.
+    /// Like [`work_on`](Self::work_on), for a `W` that works on single elements: the end of a chunk need not be the end
+    /// of a row.
     pub(super) fn work_on_each<T, U, P, W>(
         &self,
         a: &Array<T>,
@@ -120,7 +121,8 @@ impl Engine {
         })
     }
 
-    /// Returns the rows of each chunk of an array of this shape, computed from `T` to `U`.
+    /// Divides an array of this shape into chunks, and returns the range of rows of each. `T` is the element type of
+    /// the input, `U` that of the result: the larger one sets the chunk size.
     pub(super) fn chunks<T, U>(
         &self,
         shape: Shape,
@@ -139,8 +141,8 @@ impl Engine {
         let by_count = rows.div_ceil(workers * CHUNKS_PER_WORKER);
         let by_size = SMALLEST_CHUNK.div_ceil(row_bytes);
         let chunk = by_count.max(by_size).min(rows);
-        // Whole pages if the rows allow it, so that chunks share no page. For a large array whole huge pages: each
-        // chunk is lent and taken back in one step.
+        // If the size of a row allows it, a chunk consists of whole pages, so that chunks share no page. In a large
+        // array it consists of whole huge pages, so that each chunk is lent and taken back in one step.
         let chunk_bytes = chunk.saturating_mul(row_bytes);
         let whole = rows.saturating_mul(row_bytes);
         let unit = if chunk_bytes >= HUGE / 4 && whole >= 2 * HUGE {
@@ -158,14 +160,14 @@ impl Engine {
 /// The position of a chunk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Within {
-    /// The index of its first element.
+    /// The index of the chunk's first element.
     first: u64,
-    /// The series of the random numbers that its elements draw.
+    /// The series of the random numbers that the chunk's elements draw.
     series: u64,
 }
 
-/// Copies the result for `rows`, each of `row` elements, into the whole array. The length of the result is a claim of
-/// the worker, and is checked.
+/// Copies the result for `rows`, each of `row` elements, into the whole array. Checks the length of the result, which
+/// the worker has sent.
 pub(super) fn place<U: Element, F>(
     whole: &mut [U],
     rows: &Range<usize>,
@@ -178,7 +180,7 @@ pub(super) fn place<U: Element, F>(
     Ok(())
 }
 
-/// Computes a chunk. Implementations have no values: their types name a function of the program.
+/// Computes a chunk. Types that implement this trait have no values: each stands for a function of the program.
 pub(super) trait Work<T, U, P: Param>: 'static {
     fn run(from: &[T], to: &mut [U], within: Within, with: P::At<'_>);
 }
@@ -250,8 +252,8 @@ pub(super) fn map_all<T: Element, U: Element>(
     });
 }
 
-/// Not inlined: as parameters, the slices are known not to alias the cell. If `f` draws no random numbers, the cell is
-/// then written only once at the end, and the loop has no extra cost.
+/// Not inlined, because the compiler knows only of parameters that the slices do not alias the cell. If `f` draws no
+/// random numbers, the cell is then written once, at the end, and the loop has no extra cost.
 #[inline(never)]
 fn map_each<T: Element, U: Element>(
     from: &[T],

@@ -64,9 +64,10 @@ pub enum Whole {}
 #[derive(Debug)]
 pub enum Reported {}
 
-/// What [`Par::map`] and [`Par::apply`] return: the array ([`Whole`]), or a [`Report`] ([`Reported`]). Sealed.
+/// What [`Par::map`] and [`Par::apply`] return: the array ([`Whole`]), or a [`Report`] ([`Reported`]). This trait is
+/// sealed.
 pub trait Outcome {
-    /// The result for these element types.
+    /// The type of the result for these element types.
     type Of<T: Element, U: Element>;
     #[doc(hidden)]
     const REPORTS: bool;
@@ -151,9 +152,9 @@ impl<'a, T: Element, O> Par<'a, T, Without, O> {
 }
 
 impl<'a, T: Element, W> Par<'a, T, W> {
-    /// Keeps the results of other rows when rows fail: [`map`](Par::map) and [`apply`](Par::apply) return a [`Report`],
-    /// with each failure as a [`DeadLetter`](crate::DeadLetter) of its rows of the input. A row is a step of the
-    /// leading axis; in an array with one axis, an element.
+    /// Keeps the results of the other rows if some rows fail: [`map`](Par::map) and [`apply`](Par::apply) return a
+    /// [`Report`], with each failure as a [`DeadLetter`](crate::DeadLetter) of its rows of the input. A row is a step
+    /// of the leading axis: in an array with one axis, an element.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -166,12 +167,13 @@ impl<'a, T: Element, W> Par<'a, T, W> {
     /// ```
     ///
     /// With `map` a failure is a single row. Rows share a job at first; the rows of a failed job run again in two
-    /// halves, and so on down to single rows. So the function may see an element several times. A row that panics costs
-    /// two jobs at each halving; a row that ends its worker costs a worker each time: about 14 for one among 100,000
-    /// numbers. With several [lanes](super::Builder::lanes), rows that ended a worker run again in a worker without
-    /// other jobs, like jobs with a deadline. The halving stops, and failures have several rows, if more than 10,000
-    /// parts fail at once, if more than 200 workers were lost, if parts of half of the array all end their workers, or
-    /// if any other rows would fail in the same way (the array is not in this engine's arena).
+    /// halves, and so on down to single rows. So the function may be called several times with an element. A row that
+    /// panics costs two jobs at each halving; a row that ends its worker costs a worker at each halving: about 14
+    /// workers for one number among 100,000. With several [lanes](super::Builder::lanes), rows that ended a worker run
+    /// again in a worker without other jobs, like jobs with a deadline. The halving stops, and failures have several
+    /// rows, if more than 10,000 parts fail at once, if more than 200 workers were lost, if parts of half of the array
+    /// all end their workers, or if any other rows would fail in the same way (for example because the array is not in
+    /// this engine's arena).
     ///
     /// With `apply` a failure is a chunk, because the function sees whole chunks.
     ///
@@ -208,17 +210,17 @@ impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
         U: Element,
         F: Fn(T) -> U + Copy + Send + 'static,
     {
-        // Only the type of `f` is used, in this and the following methods: the value has no bytes.
+        // In this and the following methods, only the type of `f` is used: its value has no bytes.
         const { captures_nothing::<F>() };
         let _ = f;
         self.elements::<U, Nothing, MapEach<F>>(Nothing)
     }
 
-    /// Returns an array of the same shape whose elements `f` computes chunk by chunk: it gets slices of equal length.
+    /// Returns an array of the same shape whose elements `f` computes chunk by chunk: `f` gets two slices of equal
+    /// length, a chunk and the same chunk of the result.
     ///
     /// Chunks are cut along the leading axis. Their length depends on the number of workers; so do the numbers that `f`
-    /// draws from [`rng`](crate::rng). Elements that `f` does not write are unspecified, and so are elements that it
-    /// reads before it writes them.
+    /// draws from [`rng`](crate::rng). Elements of the result are unspecified until `f` writes them.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -307,7 +309,7 @@ impl<'a, T: Element, O> Par<'a, T, Without, O> {
 }
 
 impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
-    /// `W` works on single elements: the division into chunks makes no difference.
+    /// Runs a `W` that works on single elements, so that the division into chunks makes no difference.
     fn elements<U, P, W>(
         self,
         with: impl for<'e> Arg<'e, P> + Clone,
@@ -327,7 +329,7 @@ impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
         Ok(O::of(report))
     }
 
-    /// `W` works on whole chunks.
+    /// Runs a `W` that works on whole chunks.
     fn chunks<U, P, W>(self, with: impl for<'e> Arg<'e, P> + Clone) -> Result<O::Of<T, U>, JobError>
     where
         U: Element,

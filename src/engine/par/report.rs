@@ -13,11 +13,11 @@ use crate::kernel::{Arg, ExtraArg, Param, kernel_name};
 const MOST_PARTS: usize = 10_000;
 /// The maximum number of lost workers after which parts are still halved.
 const MOST_DEATHS: usize = 200;
-/// If this number of parts, of at least half of the array, have all ended their workers, then the other parts are
-/// expected to do so, too.
+/// If all parts of a pass, at least this number and at least half of the array, have ended their workers, then further
+/// parts are expected to do so, too.
 const ENOUGH_DEATHS: usize = 16;
 
-/// Rows without values, and the errors.
+/// Rows without values, each range with its error.
 type Failures = Vec<(Range<usize>, JobError)>;
 
 impl Engine {
@@ -43,7 +43,7 @@ impl Engine {
         } else {
             pass(&Part::all(chunks))
         };
-        // Rows that a dead worker has written are unspecified.
+        // Rows that failed are zeroed, because a dead worker may have written some of them.
         let row = a.shape().row_len().unwrap_or(0);
         for (rows, _) in &failed {
             out[rows.start * row..rows.end * row].fill(U::zeroed());
@@ -170,7 +170,8 @@ fn narrow(chunks: Vec<Range<usize>>, mut pass: impl FnMut(&[Part]) -> Failures) 
             }
         }
     }
-    // Another job may have ended the worker or used up the memory: each of these rows runs once more, one at a time.
+    // For these rows, another job may have ended the worker or used up the memory. So each row runs once more, one at a
+    // time.
     for (part, error) in doubtful {
         if deaths > MOST_DEATHS {
             final_failures.push((part.rows, error));
@@ -196,7 +197,7 @@ fn deaths_in(failed: &Failures) -> usize {
     failed.iter().filter(|(_, error)| died(error)).count()
 }
 
-/// Returns true if the job's worker ended with it or because of it.
+/// Returns true if the job's worker has ended, because of this job or another one.
 fn ends_a_worker(error: &JobError) -> bool {
     !error.kind().ended_in_worker() && !concerns_all_rows(error)
 }
@@ -323,7 +324,7 @@ mod tests {
         assert_eq!(failed.len(), bad.len(), "a piece each: they lie far apart");
     }
 
-    /// Without the limit, each of a million rows would cost an error with a backtrace.
+    /// Without the limit, each of a million rows would have an error with a backtrace.
     #[test]
     fn halving_stops_where_too_many_parts_fail() {
         let (failed, passes) = narrowed(1 << 20, |_| true, JobErrorKind::Returned("no".into()));
