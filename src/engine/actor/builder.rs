@@ -24,7 +24,7 @@ pub struct ActorBuilder<'e, A, S> {
     args: A,
     /// Creates the state on this thread.
     make: fn(A) -> Result<S, Failure>,
-    /// Writes the arguments.
+    /// Writes the arguments into the call.
     send: fn(A, &mut CallWriter),
     start: KernelInfo,
     checkpoints: Option<CheckpointPlan>,
@@ -37,9 +37,9 @@ impl Engine {
     ///
     /// The state is any Rust value; it never leaves its worker. `init` is a kernel that returns the state, or a
     /// `Result` with it. Arrays among its arguments are only read and may stay in the state without a copy. Arrays that
-    /// `init` or a method creates must not stay: they have [escaped](crate::WorkerExit::Escaped), which ends the worker
-    /// and the actor. (A `Vec` may stay; the array of a checkpoint is passed to the next start.) Never fails: if there
-    /// is no state, calls return the reason ([`FailedDependency::Actor`]).
+    /// `init` or a method creates must not stay in the state: they would [escape](crate::WorkerExit::Escaped), which
+    /// ends the worker and the actor. (A `Vec` may stay; the array of a checkpoint is passed to the next start.) Never
+    /// fails: if there is no state, calls return the reason ([`FailedDependency::Actor`]).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -83,7 +83,7 @@ impl Engine {
         S: Send + 'static,
     {
         const { captures_nothing::<F>() };
-        // Only its type is used: the value has no bytes.
+        // Only the type of `init` is used: its value has no bytes.
         let _ = init;
         ActorBuilder {
             engine: self,
@@ -101,25 +101,27 @@ impl Engine {
 }
 
 impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
-    /// Saves a checkpoint after every `every` calls (at least 1): `save` copies the essence of the state into an array,
-    /// which outlives the worker. If the worker dies, `restore` creates the state again in another worker, from the
-    /// last such array and the arguments of `init`, and the actor continues with the calls that had not begun.
+    /// Saves a checkpoint after every `every` calls (at least 1): `save` copies what `restore` will need from the state
+    /// into an array, which outlives the worker. If the worker dies, `restore` creates the state again in another
+    /// worker, from the last such array and the arguments of `init`, and the actor continues with the calls that had
+    /// not begun.
     ///
-    /// `save` takes `&S` and returns an `Array`, or a `Result` with one. An inline engine has no worker to lose and
-    /// saves no checkpoints.
+    /// `save` takes `&S` and returns an `Array`, or a `Result` with one. An inline engine saves no checkpoints, because
+    /// it has no worker that could be lost.
     ///
     /// The call that ran when the worker died fails with [`FailedDependency::Actor`](crate::FailedDependency::Actor)
     /// and `restarted` set; `forgotten` is the number of calls that were answered after the checkpoint, whose effect is
     /// lost. [`ActorStatus::forgotten`](crate::engine::ActorStatus::forgotten) is the sum of these numbers, including
-    /// deaths during which no call ran. No call runs twice.
+    /// those of deaths while no call ran. No call runs twice.
     ///
-    /// Before the first checkpoint the actor starts again from `init`. A start whose worker dies is tried again until
-    /// it has ended [`quarantine_after`](crate::engine::Builder::quarantine_after) workers in a row; a start that
-    /// panics or returns an error is not. A restart for which the arena has no room is tried again for about 14
-    /// seconds, during which calls wait, before the actor is lost.
+    /// Before the first checkpoint, a restart calls `init` again. A start whose worker dies is repeated until it has
+    /// ended [`quarantine_after`](crate::engine::Builder::quarantine_after) workers in a row; a start that panics or
+    /// returns an error is not repeated. A restart for which the arena has no room is repeated for about 14 seconds,
+    /// during which calls wait, before the actor is lost.
     ///
-    /// A `save` that ends its worker is called again after each restart, as long as calls are submitted: a successful
-    /// start resets the count above. [`ActorStatus::restarts`](crate::engine::ActorStatus::restarts) shows such a loop.
+    /// A `save` that ends its worker is called again after each restart, as long as calls are submitted, because each
+    /// successful start resets the count of ended workers.
+    /// [`ActorStatus::restarts`](crate::engine::ActorStatus::restarts) shows such a loop.
     ///
     /// ```standalone_crate
     /// use arenite::{Array, Engine, JobErrorKind, FailedDependency};
@@ -202,7 +204,7 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
         A: Args<'static, Q::Rest>,
         Array<T>: Arg<'static, Q::First>,
     {
-        // Only their types are used: the values have no bytes.
+        // Only the types of `save` and `restore` are used: their values have no bytes.
         let _ = (save, restore);
         let _ = (
             crate::kernel::zst_value::<F>(),

@@ -14,8 +14,8 @@ use crate::kernel::actor::Call;
 use crate::kernel::{Args, CallWriter, KernelInfo, Method, MethodParams, Reply, captures_nothing};
 use crate::supervisor::{ActorId, JobOptions, Read};
 
-/// A call that waits for admission: see [`Actor::call_async`]. It has a handle to its actor until then. Dropping it
-/// leaves the line and drops the arguments: the method is not called.
+/// A call that waits for admission: see [`Actor::call_async`]. Until then it contains a handle to its actor. Dropping
+/// it leaves the line and drops the arguments: the method is not called.
 #[must_use = "a future does nothing until it is polled"]
 pub struct Calling<S: Send + 'static, R> {
     state: State<S, R>,
@@ -38,7 +38,7 @@ enum State<S: Send + 'static, R> {
     Called,
 }
 
-// The call can be moved: it is not self-referential.
+// The future is not self-referential.
 impl<S: Send + 'static, R> Unpin for Calling<S, R> {}
 
 impl<S: Send + 'static> Actor<S> {
@@ -78,8 +78,8 @@ impl<S: Send + 'static> Actor<S> {
         self.send_async(method, args, JobOptions::default())
     }
 
-    /// Like [`call_async`](Actor::call_async), with the deadline of [`call_within`](Actor::call_within), which does not
-    /// include the time until admission.
+    /// Like [`call_async`](Actor::call_async), with the deadline of [`call_within`](Actor::call_within). The time until
+    /// admission does not count.
     pub fn call_within_async<F, A, P, R>(
         &self,
         limit: Duration,

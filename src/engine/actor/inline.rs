@@ -22,7 +22,7 @@ struct Accounting {
     calls: usize,
     /// Whether the actor accepts no more calls, and ends after the last of `calls`.
     is_ending: bool,
-    /// The error of all calls, if there is no state.
+    /// The error of all calls if the actor has no state.
     gone: Option<JobErrorKind>,
 }
 
@@ -63,7 +63,7 @@ impl Drop for Inside {
 }
 
 impl<S> InlineActor<S> {
-    /// An actor with this state, or with the reason why it has none.
+    /// Creates an actor with this state, or with the reason why it has no state.
     pub(super) fn new(state: Result<S, JobErrorKind>) -> Self {
         let (state, gone) = match state {
             Ok(state) => (Some(state), None),
@@ -99,7 +99,7 @@ impl<S> InlineActor<S> {
         }
     }
 
-    /// Accepts a call.
+    /// Counts a call, unless the actor accepts no more calls.
     fn accept(&self) -> Result<Turn<'_, S>, JobErrorKind> {
         let mut accounting = self.accounting();
         if let Some(why) = &accounting.gone {
@@ -112,7 +112,7 @@ impl<S> InlineActor<S> {
         Ok(Turn(self))
     }
 
-    /// Drops the state: now, or on the thread of the last call that runs or waits.
+    /// Ends the actor. Its state is dropped at once, or by the last call that runs or waits.
     pub(super) fn end(&self) {
         let mut accounting = self.accounting();
         accounting.is_ending = true;
@@ -123,18 +123,18 @@ impl<S> InlineActor<S> {
         }
     }
 
-    /// Drops the state. No call runs, and no more calls are accepted.
+    /// Drops the state. The caller ensures that no call runs, and that no more calls are accepted.
     fn end_now(&self) {
         let state = self.state().take();
         self.accounting().gone = Some(JobErrorKind::Rejected(Rejection::ActorEnded));
-        // With workers, a panic of its `drop` would stay in the worker. It is caught and reported instead.
+        // With workers, a panic in the state's `drop` would not reach the program. Here it is caught and reported.
         drop(run_inline::<()>("the end of an actor", || {
             drop(state);
             Ok(())
         }));
     }
 
-    /// The error of all calls, if there is no state.
+    /// Returns the error of all calls if the actor has no state.
     pub(super) fn lost(&self) -> Option<JobErrorKind> {
         self.accounting().gone.clone()
     }
@@ -148,12 +148,12 @@ impl<S> InlineActor<S> {
         std::ptr::from_ref(self).addr()
     }
 
-    /// Panics of methods are caught inside the lock, so it is never poisoned.
+    /// Panics of methods are caught while the lock is held, so it is never poisoned.
     fn state(&self) -> MutexGuard<'_, Option<S>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Not locked while code of the program runs.
+    /// This lock is not held while code of the program runs.
     fn accounting(&self) -> MutexGuard<'_, Accounting> {
         self.accounting
             .lock()

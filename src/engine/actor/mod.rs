@@ -31,7 +31,8 @@ pub(super) use names::Names;
 /// Handles can be cloned and used from any number of threads. When the last handle is dropped, the actor ends: it
 /// answers all submitted calls, and its state is dropped in its worker. States that remain when the engine shuts down
 /// are dropped in their workers within the [grace](crate::engine::Builder::grace) period; when the engine is dropped,
-/// within half a second and only by idle workers. A state whose worker is killed or crashes is lost without its `drop`.
+/// only idle workers drop states, within half a second. A state whose worker is killed or crashes is lost without its
+/// `drop`.
 #[must_use = "an actor ends when its last handle is dropped"]
 pub struct Actor<S: Send + 'static> {
     inner: Arc<Inner<S>>,
@@ -47,7 +48,7 @@ enum ActorLocation<S> {
         shared: Arc<Supervisor>,
         id: ActorId,
     },
-    /// Of an inline engine: the state itself, and the seeds of its calls.
+    /// In an inline engine: the state itself, and the seeds of its calls.
     Inline(InlineActor<S>, Arc<Seeds>),
 }
 
@@ -131,10 +132,10 @@ impl<S: Send + 'static> Actor<S> {
     /// Calls a method: a function, or a closure that captures nothing, which takes `&mut S` or `&S`, and up to 7
     /// parameters as a [kernel](crate::Kernel) takes them.
     ///
-    /// Calls run one after the other, in the order in which they were submitted, each at most once. An `Err` or a panic
-    /// of the method leaves the actor alive, with the state as the method left it. If the worker dies, the running call
-    /// fails with [`FailedDependency::Actor`](crate::FailedDependency::Actor) and the cause, as do all later calls,
-    /// unless the actor continues from a [checkpoint](ActorBuilder::checkpoint).
+    /// Calls run one after the other, in the order in which they were submitted, and each runs at most once. After an
+    /// `Err` or a panic of the method the actor continues, with the state as the method left it. If the worker dies,
+    /// the running call fails with [`FailedDependency::Actor`](crate::FailedDependency::Actor) and the cause, as do all
+    /// later calls, unless the actor continues from a [checkpoint](ActorBuilder::checkpoint).
     ///
     /// With [`Engine::inline`] the method runs on this thread, before this function returns. If it calls its own actor,
     /// for example by a handle in a `static`, then that call fails with
@@ -144,7 +145,7 @@ impl<S: Send + 'static> Actor<S> {
     /// blocks until the call is admitted; in `async` code use [`call_async`](Actor::call_async).
     ///
     /// [`Job::cancel`] and dropping the job work as for any job. [`Job::kill`] ends a running call together with its
-    /// worker and the actor: the call fails with `FailedDependency::Actor` because of `Cancelled`.
+    /// worker and the actor: the call fails with `FailedDependency::Actor`, whose cause is `Cancelled`.
     pub fn call<F, A, P, R>(&self, method: F, args: A) -> Job<R::Out>
     where
         F: Method<S, P, R>,
@@ -157,8 +158,9 @@ impl<S: Send + 'static> Actor<S> {
     }
 
     /// Like [`call`](Actor::call), with a deadline: if the call runs longer, its worker is killed and the actor ends
-    /// with it; the call fails with [`FailedDependency::Actor`](crate::FailedDependency::Actor) because of
-    /// `JobLimit::Deadline`. Waiting for earlier calls does not count. An inline engine ignores the limit.
+    /// with it; the call fails with [`FailedDependency::Actor`](crate::FailedDependency::Actor) whose cause is
+    /// `JobLimit::Deadline`. The time that a call waits for earlier calls does not count. An inline engine ignores the
+    /// limit.
     pub fn call_within<F, A, P, R>(&self, limit: Duration, method: F, args: A) -> Job<R::Out>
     where
         F: Method<S, P, R>,
@@ -263,7 +265,7 @@ impl<S: Send + 'static> Actor<S> {
     }
 }
 
-/// The options of a call with this deadline.
+/// Returns the options of a call with this deadline.
 fn within(limit: Duration) -> JobOptions {
     JobOptions {
         deadline: Some(limit),
@@ -284,7 +286,7 @@ where
     call
 }
 
-/// Runs a method in this thread.
+/// Runs a method on this thread.
 fn call_inline<S, F, A, P, R>(
     actor: &InlineActor<S>,
     seeds: &Seeds,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 /// An actor with a state of any type.
 type Held = dyn Any + Send + Sync;
 
-/// The actor of each name. `None` while the actor is being started.
+/// The actor of each name, or `None` while the actor is being started.
 type Taken = HashMap<String, Option<Weak<Held>>>;
 
 /// The names of an engine's actors.

@@ -1,5 +1,5 @@
-//! Stores the arguments of a graph's nodes until their jobs are submitted: in one column for each kernel, so that a
-//! node needs no allocation of its own.
+//! Stores the arguments of a graph's nodes until their jobs are submitted. There is one column for each kernel, so that
+//! a node needs no allocation of its own.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -52,14 +52,14 @@ pub(super) struct Columns {
     index: HashMap<TypeId, u32>,
     /// The kernel of the last added node, and its column.
     recent: Option<(TypeId, u32)>,
-    /// By node: column and row.
+    /// The column and row of each node's arguments, by node.
     positions: Vec<(u32, u32)>,
     /// The series of the random numbers that the nodes draw.
     pub(super) series: Option<Series>,
 }
 
 impl Columns {
-    /// Adds the arguments of a node of the kernel `F`. Returns the kernel's index.
+    /// Adds the arguments of a node whose kernel is `F`. Returns the kernel's index.
     pub(super) fn push<F, P, R>(&mut self, slots: P::Slots) -> u32
     where
         F: Kernel<P, R>,
@@ -105,8 +105,8 @@ impl Columns {
         column
     }
 
-    /// For each kernel, whether its nodes may be part of a chain. False for kernels that spawn, and for kernels whose
-    /// code is not part of the executable.
+    /// Returns, for each kernel, whether its nodes may be part of a chain: not for kernels that spawn, and not for
+    /// kernels whose code is not in the file that contains arenite.
     pub(super) fn fusable(&self) -> Vec<bool> {
         let kernels = self.kernels.iter();
         // When a kernel that spawns returns, it has no value yet.

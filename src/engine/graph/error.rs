@@ -10,7 +10,7 @@ use crate::sys::debug_as_text;
 pub enum GraphError {
     /// Nodes would wait for each other.
     Cycle {
-        /// The nodes of the cycle: each would wait for the previous node, and the first for the last.
+        /// The nodes of the cycle: each node would wait for the previous node in the list, and the first for the last.
         nodes: Vec<String>,
     },
     /// A node of another graph was used.
@@ -18,14 +18,14 @@ pub enum GraphError {
         /// The place in the program, as `file:line:column`.
         at: String,
     },
-    /// A node that has to run takes an array in private memory, in a mapped file that may change, or of another engine.
-    /// Copy the array with [`Engine::import`](crate::Engine::import).
+    /// A node that has to run takes an array that is in private memory, in a mapped file that may change, or in another
+    /// engine's arena. Copy the array with [`Engine::import`](crate::Engine::import).
     ForeignArray {
         /// The name or number of the node.
         node: String,
         /// The kernel of the node.
         kernel: &'static str,
-        /// The position among the node's inputs, from 1 on.
+        /// The position of the array among the node's inputs, from 1 on.
         argument: usize,
     },
     /// A node occurs twice among the targets.
@@ -60,9 +60,9 @@ pub enum GraphError {
     /// }
     /// ```
     DoesNotFit {
-        /// Declared bytes of all values that are needed at the same time.
+        /// The declared sizes, in bytes, of the values that are needed at the same time, summed up.
         peak: u64,
-        /// Bytes that are free.
+        /// The free bytes of the arena.
         room: u64,
     },
 }

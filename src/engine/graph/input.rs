@@ -1,4 +1,4 @@
-//! Inputs and targets: the traits for what a node may take as a parameter, and for what a run may compute.
+//! Inputs and targets: the traits of values that may be passed to a node, and of the nodes that a run may compute.
 
 use std::marker::PhantomData;
 
@@ -26,9 +26,9 @@ pub struct Wiring<'g> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PassedArray {
     pub(super) node: u32,
-    /// Its position among the node's inputs, from 0 on.
+    /// The position among the node's inputs, from 0 on.
     pub(super) argument: u32,
-    /// The number of the arena that contains it, if any.
+    /// The number of the arena that contains the array, if any.
     pub(super) arena: Option<u64>,
 }
 
@@ -68,11 +68,11 @@ impl<R> AsNode<R> for &Node<R> {
     }
 }
 
-/// An input for a parameter `P` of a node. Sealed.
+/// An input for a parameter `P` of a node. This trait is sealed.
 ///
 /// - Every type that may be passed to a job ([`Arg`]).
-/// - A [`Node`] or `&Node` with a value of the parameter's type: `Array<T>` for `&Array<T>` and `&[T]`, `String` for
-///   `&str`, `Bytes` for `&Bytes`, otherwise the same type. Only one node can take an exclusive `ArrayMut`, so such a
+/// - A [`Node`] or `&Node` whose value has the parameter's type (`Array<T>` for `&Array<T>` and `&[T]`, `String` for
+///   `&str`, `Bytes` for `&Bytes`, otherwise the same type). Only one node can take an exclusive `ArrayMut`, so such a
 ///   node is passed by value.
 /// - For `&[Array<T>]`, a vector or slice of nodes. Numbers of many nodes are combined by
 ///   [`Graph::reduce`](super::Graph::reduce), or returned as arrays of one element.
@@ -184,7 +184,7 @@ impl<R: RetrySafe> RetrySafe for &[Node<R>] {}
 impl<R: RetrySafe> RetrySafe for Node<R> {}
 impl<R: RetrySafe> RetrySafe for &Node<R> {}
 
-/// The inputs of a node with the parameters `P`: a tuple of [`Input`]s. Sealed.
+/// The inputs of a node with the parameters `P`: a tuple of [`Input`]s. This trait is sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` are not inputs for a node with the parameters `{P}`",
     label = "not the inputs that this kernel takes",
@@ -211,7 +211,7 @@ macro_rules! impl_inputs {
 }
 for_each_arity!(impl_inputs);
 
-/// The targets of a run: a node, a slice or vector of nodes of one type, or a tuple of these. Sealed.
+/// The targets of a run: a node, a slice or vector of nodes of one type, or a tuple of these. This trait is sealed.
 pub trait Targets {
     #[doc(hidden)]
     type Wanted: Wanted;

@@ -117,7 +117,7 @@ pub struct Graph {
     columns: Columns,
     unfused: bool,
     on_failure: OnFailure,
-    /// Where a node of another graph was first passed.
+    /// The place in the program where a node of another graph was first passed.
     foreign: Option<&'static Location<'static>>,
 }
 
@@ -125,9 +125,9 @@ pub struct Graph {
 #[derive(Clone, Copy, Debug)]
 struct Meta {
     kernel: u32,
-    /// The end of its part of `edges`.
+    /// The end of the node's part of `edges`.
     edges_end: u32,
-    /// Index of its options plus 1; 0 for none.
+    /// Index of the node's options plus 1, or 0 if it has none.
     options: u32,
 }
 
@@ -148,9 +148,9 @@ pub struct Plan {
     pub nodes: usize,
     /// Number of jobs that run these nodes: a fused chain of nodes is one job.
     pub jobs: usize,
-    /// The maximum number of bytes that declared values take at one time, if jobs run one after the other.
+    /// The maximum of the bytes that declared values take at the same time if jobs run one after the other.
     pub peak_bytes: u64,
-    /// Bytes of all declared values.
+    /// The size of all declared values, in bytes.
     pub total_bytes: u64,
 }
 
@@ -187,7 +187,7 @@ impl Graph {
         R: Reply,
     {
         const { captures_nothing::<F>() };
-        // Only its type is used: a kernel has no bytes.
+        // Only the type of the kernel is used: its value has no bytes.
         let _ = kernel;
         let mut wiring = Wiring {
             graph: self.id,
@@ -253,7 +253,7 @@ impl Graph {
         row.pop()
     }
 
-    /// Starts building a node: with [options](crate::JobOptions), a name, the size of its value.
+    /// Starts building a node, which may get [options](crate::JobOptions), a name, and the size of its value.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -286,8 +286,8 @@ impl Graph {
         NodeBuilder::new(self, node)
     }
 
-    /// Makes `node` run after `before`, although it does not take its value: because of a file, for example. If
-    /// `before` fails, `node` does not run.
+    /// Makes `node` run after `before`, although `node` does not take the value of `before`. Use it if `before` writes
+    /// a file that `node` reads, for example. If `before` fails, `node` does not run.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -321,13 +321,13 @@ impl Graph {
         })
     }
 
-    /// The name of a node, for messages.
+    /// Returns the name of a node, for messages.
     fn name(&self, node: u32) -> String {
         let name = self.names.get(&node);
         name.map_or_else(|| format!("node {node}"), |name| format!("node {name:?}"))
     }
 
-    /// Sets whether chains of nodes run as one job. By default they do.
+    /// Sets whether a chain of nodes runs as one job, as it does by default.
     pub fn fuse(&mut self, fuse: bool) -> &mut Self {
         self.unfused = !fuse;
         self
@@ -338,7 +338,7 @@ impl Graph {
     ///
     /// A graph that stops starts no more nodes, and cancels running nodes like [`Job::cancel`](super::Job::cancel): a
     /// kernel that does not check [`cancelled`](crate::cancelled) runs to its end. Nodes that have a value by then keep
-    /// it. All others fail with [`Cancelled`](super::JobErrorKind::Cancelled), with the failure as their
+    /// it. All other nodes fail with [`Cancelled`](super::JobErrorKind::Cancelled), with the failure as their
     /// [`origin`](super::JobError::origin).
     ///
     /// ```
@@ -410,7 +410,7 @@ impl Graph {
     /// Run large graphs one after the other.
     ///
     /// Consumes the graph, also on error. [`plan`](Graph::plan) returns in advance what the graph needs: if
-    /// [`peak_bytes`](Plan::peak_bytes) are free, it is not refused for lack of memory.
+    /// [`peak_bytes`](Plan::peak_bytes) are free, the graph is not refused for lack of memory.
     ///
     /// ```
     /// use arenite::{Array, ArrayMut, Engine, Graph};
@@ -441,7 +441,7 @@ impl Graph {
     ///
     /// # Errors
     /// [`GraphError::ForeignNode`], [`GraphError::AskedTwice`], [`GraphError::ForeignArray`];
-    /// [`GraphError::DoesNotFit`] if no order fits. Then no node has run.
+    /// [`GraphError::DoesNotFit`] if no order fits. After an error, no node has run.
     #[doc(alias = "compute")]
     #[track_caller]
     pub fn run<T: Targets>(
@@ -468,7 +468,7 @@ impl Graph {
             let inline = InlineRun::run(self.columns, &options, &jobs, &picture, stops);
             return Ok(Running::inline(inline, wanted, picture));
         };
-        // Output memory that is granted to workers ahead is not available to other jobs.
+        // Memory that is granted to workers in advance, for results, is not available to other jobs.
         let largest = self.bytes.values().copied().max().unwrap_or(0);
         let ahead = largest
             .saturating_mul(2)
@@ -505,7 +505,7 @@ impl Graph {
         })
     }
 
-    /// The options of nodes that have some.
+    /// Returns the options of those nodes that have options.
     fn options_of_nodes(&self) -> HashMap<u32, JobOptions> {
         let nodes = self.nodes.iter().zip(0..);
         let with_options = nodes.filter(|(meta, _)| meta.options != 0);

@@ -1,4 +1,4 @@
-//! Order constraints between nodes that do not take each other's values, and their cycle check.
+//! Order constraints between nodes that do not take each other's values, and the check that they form no cycle.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,31 +7,31 @@ use std::collections::hash_map::Entry;
 ///
 /// Values pass from older nodes to newer ones. While all constraints do so too, there is no cycle. After the first edge
 /// in the other direction, each new edge is checked by two searches, from both of its ends, in alternating steps. The
-/// check ends when either search is exhausted: soon, if one node waits for many, or many wait for one.
+/// check ends when either search is exhausted. That is soon if one node waits for many, or many nodes wait for one.
 #[derive(Debug, Default)]
 pub(super) struct Order {
-    /// Pairs of a node and a node that has to end first, in the order of addition.
+    /// Pairs of a node and a node that has to end before it, in the order of addition.
     after: Vec<(u32, u32)>,
     /// Whether an older node waits for a newer one.
     goes_back: bool,
-    /// Built when it is first needed.
+    /// The relation for the searches, built when it is first needed.
     both: Option<BothWays>,
 }
 
 /// The waiting relation in both directions.
 #[derive(Debug, Default)]
 struct BothWays {
-    /// For each node: the nodes that have to end first, without the nodes whose values it takes.
+    /// For each node: the nodes that have to end before it, except those whose values it takes.
     befores: HashMap<u32, Vec<u32>>,
-    /// For each node: the nodes that wait for it, for its value or not.
+    /// For each node: all nodes that wait for it, whether they take its value or not.
     followers: HashMap<u32, Vec<u32>>,
 }
 
 /// A depth-first search from one end.
 struct Search {
-    /// For each found node: the node through which it was found.
+    /// For each found node: the neighbour from which it was found.
     through: HashMap<u32, u32>,
-    /// The stack: nodes, and the number of their visited neighbours.
+    /// The stack: nodes, each with the number of its visited neighbours.
     open: Vec<(u32, usize)>,
 }
 
@@ -45,7 +45,7 @@ enum Visit {
 }
 
 impl Order {
-    /// Pairs of a node and a node that has to end first, in the order of addition.
+    /// Returns pairs of a node and a node that has to end before it, in the order of addition.
     pub(super) fn after(&self) -> &[(u32, u32)] {
         &self.after
     }
@@ -54,7 +54,8 @@ impl Order {
     ///
     /// # Errors
     ///
-    /// If this makes a cycle: its nodes, each of which waits for the next; the last, `node`, would wait for the first.
+    /// If this makes a cycle, the error is the cycle's nodes: each waits for the next, and the last, `node`, would wait
+    /// for the first.
     pub(super) fn add<'g>(
         &mut self,
         node: u32,
@@ -109,7 +110,7 @@ impl BothWays {
         self.followers.entry(before).or_default().push(node);
     }
 
-    /// Returns the path on which `from` waits for `to`, if it does. The two differ.
+    /// Returns the path on which `from` waits for `to`, another node, if `from` waits for it.
     fn path<'g>(&self, from: u32, to: u32, sources: impl Fn(u32) -> &'g [u32]) -> Option<Vec<u32>> {
         let nth = |of: &HashMap<u32, Vec<u32>>, node, at: usize| of.get(&node)?.get(at).copied();
         let before = |node, at| {
@@ -166,7 +167,7 @@ impl Search {
         Visit::Over
     }
 
-    /// The path from a found node back to the end of this search.
+    /// Returns the path from a found node back to the node at which this search began.
     fn path_from(&self, node: u32) -> impl Iterator<Item = u32> {
         std::iter::successors(Some(node), |node| {
             self.through.get(node).copied().filter(|next| next != node)
@@ -180,7 +181,7 @@ mod tests {
 
     use super::*;
 
-    /// All nodes that a node waits for, including itself.
+    /// Returns, for each node, whether `node` waits for it; true for `node` itself.
     fn waits_for(befores: &[Vec<u32>], node: u32) -> Vec<bool> {
         let mut seen = vec![false; befores.len()];
         let mut open = vec![node];
@@ -193,7 +194,7 @@ mod tests {
     }
 
     proptest! {
-        /// Nodes are added between edges; a refused edge changes nothing.
+        /// Steps add nodes and edges in any order. A refused edge must change nothing.
                 #[test]
                 fn an_edge_that_closes_a_cycle_is_refused(
             steps in prop::collection::vec((any::<bool>(), 0u32..24, 0u32..24), 1..80),

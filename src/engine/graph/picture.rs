@@ -10,19 +10,19 @@ use crate::supervisor::NodeFate;
 /// The shape of a graph.
 #[derive(Debug, Default)]
 pub(super) struct Picture {
-    /// By node: index into `kernels`.
+    /// The index of each node's kernel in `kernels`, by node.
     pub(super) kernel_of: Vec<u32>,
     pub(super) kernels: Vec<&'static str>,
     pub(super) names: HashMap<u32, String>,
-    /// By node: the end of its range of `edges`.
+    /// The end of each node's range of `edges`, by node.
     pub(super) ends: Vec<u32>,
     /// The nodes whose values each node takes, in the order of the nodes.
     pub(super) edges: Vec<u32>,
-    /// Pairs of a node and a node that has to end first; sorted by the first.
+    /// Pairs of a node and a node that has to end before it, sorted by the former.
     pub(super) after: Vec<(u32, u32)>,
-    /// By node: its job, or [`NONE`] if it is not needed.
+    /// The job of each node, by node, or [`NONE`] if the node is not needed.
     pub(super) unit_of: Vec<u32>,
-    /// By node: whether it is a target.
+    /// Whether each node is a target, by node.
     pub(super) wanted: Vec<bool>,
 }
 
@@ -31,7 +31,7 @@ impl Picture {
         0..self.ends.len() as u32
     }
 
-    /// The nodes whose values a node takes.
+    /// Returns the nodes whose values a node takes.
     pub(super) fn sources(&self, node: u32) -> &[u32] {
         let from = match node {
             0 => 0,
@@ -44,13 +44,13 @@ impl Picture {
         self.kernels[self.kernel_of[node as usize] as usize]
     }
 
-    /// The name of a node, for messages.
+    /// Returns the name of a node, for messages.
     pub(super) fn name(&self, node: u32) -> String {
         let name = self.names.get(&node);
         name.map_or_else(|| format!("node {node}"), |name| format!("node {name:?}"))
     }
 
-    /// The label of a node in pictures.
+    /// Returns the label of a node in pictures.
     fn label(&self, node: u32) -> String {
         let kernel = self.kernel(node);
         let short = kernel.rsplit("::").next().unwrap_or(kernel);
@@ -65,7 +65,7 @@ impl Picture {
         needed.max().map_or(0, |&last| last as usize + 1)
     }
 
-    /// The nodes of each job with more than one node.
+    /// Returns the nodes of each job that has more than one node.
     fn chains(&self) -> Vec<Vec<u32>> {
         let mut chains: HashMap<u32, Vec<u32>> = HashMap::new();
         for node in self
@@ -85,7 +85,8 @@ impl Picture {
         chains
     }
 
-    /// The total run time of all nodes. A job whose nodes were not measured separately counts once.
+    /// Returns the total run time of all nodes. The time of a job whose nodes were not measured separately is added
+    /// once.
     pub(super) fn busy(&self, fates: &[NodeFate]) -> Duration {
         let mut seen = vec![false; self.jobs()];
         let mut busy = Duration::ZERO;
@@ -100,7 +101,7 @@ impl Picture {
         busy
     }
 
-    /// The graph in Graphviz's language, with the `fates` of its nodes.
+    /// Returns the graph in Graphviz's language, with the `fates` of its nodes.
     pub(super) fn dot(&self, fates: Option<&[NodeFate]>) -> String {
         let mut dot =
             String::from("digraph {\n  rankdir=LR;\n  node [shape=box, fontname=sans];\n");
@@ -156,7 +157,7 @@ fn took(fate: &NodeFate) -> Option<Duration> {
     }
 }
 
-/// The description of a node's fate in a picture. `None` for a node that may still run.
+/// Returns the description of a node's fate in a picture, or `None` for a node that may still run.
 fn outcome(fate: NodeFate, is_needed: bool) -> Option<String> {
     Some(match fate {
         NodeFate::Open if is_needed => return None,
@@ -174,7 +175,7 @@ fn outcome(fate: NodeFate, is_needed: bool) -> Option<String> {
     })
 }
 
-/// The colour of a node: the longer it ran, the warmer.
+/// Returns the colour of a node: the longer the node ran, the warmer the colour.
 fn fill(fate: NodeFate, longest: Duration) -> Option<String> {
     let took = took(&fate)?;
     let share = took.as_secs_f64() / longest.as_secs_f64().max(1e-12);

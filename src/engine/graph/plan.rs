@@ -1,4 +1,5 @@
-//! Turns nodes into jobs: determines which nodes are needed, which are fused, their order, and the memory they take.
+//! Turns nodes into jobs: determines which nodes are needed, which nodes are fused, in which order they run, and the
+//! memory that they take.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -6,7 +7,7 @@ use std::collections::{BinaryHeap, HashMap};
 use super::{GraphError, Meta};
 use crate::supervisor::{Jobs, RunUnit};
 
-/// Maximum number of nodes of a fused chain. Chains are limited so that other jobs get the worker.
+/// Maximum number of nodes of a fused chain. Chains are limited so that other jobs get their turn on the worker.
 const LONGEST: usize = 1024;
 /// Stands for no node and no unit.
 pub(super) const NONE: u32 = u32::MAX;
@@ -16,17 +17,17 @@ pub(super) struct Sketch<'g> {
     pub(super) nodes: &'g [Meta],
     /// The nodes whose values each node takes, in the order of the nodes.
     pub(super) edges: &'g [u32],
-    /// Pairs of a node and a node that has to end first.
+    /// Pairs of a node and a node that has to end before it.
     pub(super) after: &'g [(u32, u32)],
-    /// By kernel: whether its nodes may be part of a chain.
+    /// Whether the nodes of each kernel may be part of a chain, by kernel.
     pub(super) fusable: &'g [bool],
-    /// By node: the declared bytes of its value.
+    /// The declared size in bytes of each node's value, by node.
     pub(super) bytes: &'g HashMap<u32, u64>,
     /// Whether a chain of nodes becomes one job.
     pub(super) fuse: bool,
 }
 
-/// The nodes whose values a node takes.
+/// Returns the nodes whose values a node takes.
 pub(super) fn sources<'g>(nodes: &[Meta], edges: &'g [u32], node: u32) -> &'g [u32] {
     let from = match node {
         0 => 0,
@@ -36,7 +37,7 @@ pub(super) fn sources<'g>(nodes: &[Meta], edges: &'g [u32], node: u32) -> &'g [u
 }
 
 impl Sketch<'_> {
-    /// The nodes whose values a node takes.
+    /// Returns the nodes whose values a node takes.
     pub(super) fn sources(&self, node: u32) -> &[u32] {
         sources(self.nodes, self.edges, node)
     }
@@ -70,7 +71,7 @@ impl Sketch<'_> {
         Ok(best)
     }
 
-    /// For each node: the nodes that have to end first, without the nodes whose values it takes.
+    /// Returns, for each node, the nodes that have to end before it, except those whose values it takes.
     fn befores(&self) -> HashMap<u32, Vec<u32>> {
         let mut befores: HashMap<u32, Vec<u32>> = HashMap::new();
         for &(node, before) in self.after {
@@ -79,7 +80,7 @@ impl Sketch<'_> {
         befores
     }
 
-    /// The needed nodes, each after the nodes that it waits for, otherwise in the order of addition.
+    /// Returns the needed nodes: each after the nodes that it waits for, otherwise in the order of addition.
     fn order(&self, targets: &[u32], befores: &HashMap<u32, Vec<u32>>) -> Vec<u32> {
         let mut needed = vec![false; self.nodes.len()];
         let mut open = targets.to_vec();
@@ -92,7 +93,7 @@ impl Sketch<'_> {
         }
         let all = (0..self.nodes.len() as u32).filter(|&node| needed[node as usize]);
         if befores.is_empty() {
-            // A node can take only values of nodes that were added earlier.
+            // The order of addition suffices, because a node takes only values of nodes that were added earlier.
             return all.collect();
         }
         let mut waits = vec![0u32; self.nodes.len()];
@@ -190,7 +191,7 @@ impl Sketch<'_> {
         jobs
     }
 
-    /// Fills in the relations between units: which units each unit waits for, and whose values it takes.
+    /// Fills in the relations between units: for which units each unit waits, and whose values it takes.
     fn connect(&self, jobs: &mut Jobs, befores: &HashMap<u32, Vec<u32>>) {
         let mut counts = vec![0u32; jobs.units.len() + 1];
         let mut waiting = Vec::with_capacity(self.edges.len());
@@ -206,7 +207,7 @@ impl Sketch<'_> {
                 waiting.push((jobs.unit_of[before as usize], unit as u32));
             }
         }
-        // Sorted by the waiting unit.
+        // `waiting` is sorted by the waiting unit, so the level of `before` is already final.
         for &(before, unit) in &waiting {
             let level = jobs.units[before as usize].level + 1;
             let waits = &mut jobs.units[unit as usize];
@@ -246,7 +247,7 @@ impl Sketch<'_> {
                 uses[source] -= 1;
                 if uses[source] == 0 {
                     let unit = jobs.units[source];
-                    // A saturated sum exceeds any arena anyway.
+                    // If a sum has saturated, the difference is wrong, but the peak exceeds any arena anyway.
                     live = live.saturating_sub(
                         self.bytes(jobs.nodes[(unit.first + unit.count - 1) as usize]),
                     );
@@ -258,15 +259,16 @@ impl Sketch<'_> {
         }
     }
 
-    /// A depth-first order: of the inputs of each node, first the input that takes the most memory while it is computed
-    /// and whose value is the smallest.
+    /// Returns a depth-first order that takes little memory. The inputs of a node are sorted by the memory that is free
+    /// again after each: the memory that it takes while it is computed minus the size of its value. The largest
+    /// difference comes first.
     fn frugal_order(
         &self,
         jobs: &Jobs,
         targets: &[u32],
         befores: &HashMap<u32, Vec<u32>>,
     ) -> Vec<u32> {
-        // The memory that each node takes while the node and its inputs are computed, as if no other node shared them.
+        // The memory that is needed to compute each node and its inputs, as if no other node took the same inputs.
         let mut need = vec![0u64; self.nodes.len()];
         let mut plans: HashMap<u32, Vec<u32>> = HashMap::new();
         for &node in &jobs.nodes {

@@ -21,8 +21,8 @@ use crate::supervisor::{
 
 /// A running graph: see [`Graph::run`](super::Graph::run).
 ///
-/// Dropping it cancels the graph: jobs that have not started never do, and running jobs are asked to stop. It is also a
-/// [`Future`], for any executor, with the output of [`wait`](Running::wait).
+/// Dropping it cancels the graph: jobs that have not started never start, and running jobs are asked to stop. It is
+/// also a [`Future`], for any executor, with the output of [`wait`](Running::wait).
 #[must_use = "dropping a running graph cancels it: `wait` for it"]
 pub struct Running<W: Wanted> {
     state: State,
@@ -48,14 +48,14 @@ pub(super) struct InlineRun {
     /// Whether the first failure stops the graph.
     stops: bool,
     failure: Option<JobError>,
-    /// Number of target units that are not decided yet.
+    /// Number of units with a target that have neither a value nor an error yet.
     open: usize,
 }
 
 /// Why a node has no value.
 enum Lost {
     Failed(JobError),
-    /// It depends on this node, which failed.
+    /// The node depends on this other node, which failed.
     To(u32),
     /// The graph stopped.
     Stopped(JobError),
@@ -94,7 +94,7 @@ impl InlineRun {
                 inline.unit(at, jobs, options, &mut columns);
                 continue;
             }
-            // No undecided target needs this unit.
+            // All targets are decided, so this unit is not needed.
             for &node in jobs.nodes_of(unit) {
                 if inline.errors[node as usize].is_none() {
                     inline.release_inputs(node);
@@ -104,7 +104,7 @@ impl InlineRun {
         inline
     }
 
-    /// Runs the nodes of a unit that no failure has decided.
+    /// Runs the nodes of a unit, unless a failure has decided them.
     fn unit(
         &mut self,
         at: usize,
@@ -166,7 +166,7 @@ impl InlineRun {
         }
     }
 
-    /// Skips the rest of a unit after a failed node, and all units that wait for the unit.
+    /// Skips `rest`, the nodes of a unit after its failed node `root`, and all units that wait for that unit.
     fn lose(&mut self, unit: usize, rest: &[u32], root: u32, jobs: &Jobs) {
         rest.iter()
             .for_each(|&node| self.skip(node, Lost::To(root)));
@@ -229,7 +229,7 @@ impl InlineRun {
     }
 }
 
-/// Access to the values of a graph whose targets are all decided.
+/// Gives access to the values of a graph whose targets are all decided.
 #[allow(missing_debug_implementations, reason = "hidden")]
 pub struct Source<'r>(&'r mut State);
 
@@ -283,7 +283,8 @@ impl<W: Wanted> Running<W> {
         W::values(self.results())
     }
 
-    /// Waits until all targets are decided, and returns a result for each: a failure does not discard the other values.
+    /// Waits until all targets are decided, and returns a result for each target: a failure does not discard the other
+    /// values.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -338,7 +339,7 @@ impl<W: Wanted> Running<W> {
         match &self.state {
             State::Sent { shared, graph } => shared.graph_progress(*graph),
             State::Inline(inline) => {
-                // The run is over, so nodes that are still open were not needed.
+                // The run has ended, so nodes that are still open were not needed.
                 let decided = inline.fates.iter().filter(|fate| **fate != NodeFate::Open);
                 decided.fold(GraphProgress::default(), |mut progress, fate| {
                     progress.nodes += 1;
@@ -353,7 +354,7 @@ impl<W: Wanted> Running<W> {
     /// longer, the warmer the colour), failed nodes in red, chains that ran as one job as clusters. `dot -Tsvg` draws
     /// it.
     ///
-    /// In a fused chain of more than eight nodes, each node has the time of the whole job, and its label says so.
+    /// In a fused chain of more than eight nodes, the label of each node has the time of the whole job, and says so.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -467,7 +468,7 @@ mod tests {
         for stops in [OnFailure::GoOn, OnFailure::Stop] {
             let mut graph = Graph::new();
             graph.on_failure(stops);
-            // One value exists when the other node fails, the other does not.
+            // When the other node fails, the value of `early` exists and that of the other input does not.
             let early = graph.add(|| Array::from_slice(&[1u32; 1000]), ());
             let even = graph.add(odd, (2,));
             let late = graph.add(|| Array::from_slice(&[1u32; 1000]), ());
@@ -493,7 +494,7 @@ mod tests {
         let even = graph.add(odd, (2,));
         let unneeded = graph.add(|values: &[u32]| Array::from_slice(values), (&early,));
         let lost = graph.add(both, (&unneeded, &even));
-        // Two nodes take the first one, so it is not part of a chain.
+        // Two nodes take `early`, so it is not part of a chain.
         let lost_too = graph.add(both, (&early, &even));
         let running = graph.run(&engine, (&lost, &lost_too));
         let running = running.expect("it fits");
