@@ -1,4 +1,4 @@
-//! Settings of a stage. The calls must directly follow the stage.
+//! Settings of a stage. The methods that set them must be called directly after the method that adds the stage.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -52,8 +52,8 @@ impl<'a, T, I, A> Stream<'a, T, AfterStage<'a, I, A>> {
         self
     }
 
-    /// Sets the maximum number of results of this stage that wait for the next step; at this number it starts no more
-    /// jobs. By default it is limited only by the items in flight.
+    /// Sets the maximum number of results of this stage that wait for the next step; at this number the stage starts no
+    /// more jobs. By default it is limited only by the items in flight.
     ///
     /// # Panics
     /// If `most` is 0.

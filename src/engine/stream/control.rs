@@ -1,4 +1,4 @@
-//! The handle for other threads, the statistics, and the notification that the driver sleeps on.
+//! The handle for other threads, the statistics, and the notification that wakes the sleeping driver.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -29,7 +29,7 @@ pub struct StreamStats {
     pub held_by_windows: usize,
 }
 
-/// What other threads have requested from the driver, the strongest last.
+/// What other threads have requested from the driver. A later variant overrides an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Wanted {
     Run,
@@ -37,7 +37,7 @@ pub(super) enum Wanted {
     Stop,
 }
 
-/// Shared by the driver and other threads.
+/// The state that the driver shares with other threads.
 #[derive(Debug)]
 pub(super) struct Control {
     wanted: AtomicU8,
@@ -98,7 +98,7 @@ impl Control {
     }
 }
 
-/// The waker of a stage's jobs.
+/// `Control` is the waker of a stage's jobs.
 impl Wake for Control {
     fn wake(self: Arc<Self>) {
         self.notify();
@@ -109,7 +109,7 @@ impl Wake for Control {
     }
 }
 
-/// Ignores poisoning: no foreign code runs under these locks.
+/// Locks a mutex and ignores poisoning, because no foreign code runs while it is locked.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -138,8 +138,9 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Handle(pub(super) Arc<Control>);
 
 impl Handle {
-    /// Takes no more items from the source, and finishes the items that were taken, including open windows. A source
-    /// that blocks inside `next` has to return first, unless it has [a thread of its own](super::Stream::spawn).
+    /// Makes the stream take no more items from its source, and finish the items that it has taken, including open
+    /// windows. A source that blocks inside `next` has to return first, unless it runs on [a thread of its
+    /// own](super::Stream::spawn).
     pub fn drain(&self) {
         self.0.want(Wanted::Drain);
     }

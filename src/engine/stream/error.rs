@@ -9,7 +9,7 @@ use crate::sys::debug_as_text;
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StreamError {
-    /// The job of an item failed, or there was no room for the items of a window; and the stream
+    /// The job of an item failed, or there was no room for the items of a window. The stream
     /// [stops](super::Stream::on_failure) at failures, or its engine has ended.
     Job {
         /// The stage, from 1 on.
@@ -29,7 +29,7 @@ pub enum StreamError {
     },
     /// There are more open windows than allowed: see [`Windowed::max_items`](super::Windowed::max_items).
     WindowsFull {
-        /// The limit: number of items, or of windows of a fold.
+        /// The limit: a number of items, or of windows for a fold.
         limit: usize,
     },
 }
@@ -62,9 +62,9 @@ impl std::error::Error for StreamError {}
 pub enum WindowError {
     /// A window in time was requested for items without event time.
     NoEventTime,
-    /// A window in time was requested without a watermark: it would never close.
+    /// A window in time was requested without a watermark, so it would never close.
     NoWatermark,
-    /// The window has length 0, or the session a gap of 0.
+    /// The length of the window, or the gap of the session, is 0.
     Empty,
     /// The step is 0, or longer than the window, so that some items would be in no window.
     BadStep,

@@ -1,4 +1,4 @@
-//! Items, the interface between steps, and the steps without jobs.
+//! Items, the interface between steps, and the steps that run no jobs.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -11,7 +11,7 @@ use crate::engine::seeds::Series;
 use crate::engine::{Engine, JobErrorKind};
 use crate::supervisor::{LineTicket, Supervisor};
 
-/// How long the source is pulled before jobs are polled again.
+/// How long items are pulled from the source before jobs are polled again.
 const SLICE: Duration = Duration::from_micros(50);
 
 /// A value in the stream.
@@ -19,11 +19,11 @@ pub(super) struct Item<T> {
     pub(super) value: T,
     /// The index of the item in the source, or of the window.
     pub(super) sequence: u64,
-    /// Selects the random numbers of the item's jobs, together with the stage: equal to `sequence`, or another number
+    /// Selects, together with the stage, the random numbers of the item's jobs. Equal to `sequence`, or another number
     /// if several items have the same `sequence`.
     pub(super) draws: u64,
     pub(super) time: Option<Duration>,
-    /// The number of bytes that the item counts as in flight.
+    /// The number of bytes in flight for which the item counts.
     pub(super) bytes: u64,
 }
 
@@ -49,13 +49,13 @@ impl<T> Item<T> {
 
 pub(super) enum Event<T> {
     Item(Item<T>),
-    /// A watermark: items that follow and have an earlier time are late.
+    /// A watermark: items that follow it and have an earlier time are late.
     Mark(Duration),
     /// The error that ends the stream.
     Failed(StreamError),
 }
 
-/// A step, as the next step sees it.
+/// A step: the interface that the next step uses.
 pub(super) trait Flow<T> {
     /// Does the step's part of a pass. Returns true if anything changed.
     fn pump(&mut self, driver: &mut Driver<'_>) -> bool;
@@ -76,17 +76,18 @@ pub(super) struct Driver<'e> {
     pub(super) series: Series,
     pub(super) settings: StreamSettings,
     pub(super) stats: StreamStats,
-    /// Whether no more items are taken from the source.
+    /// Whether the driver has stopped taking items from the source.
     pub(super) draining: bool,
     /// Whether a failure is on its way to the end of the stream.
     pub(super) failing: bool,
     /// Whether pulling was interrupted because jobs were not polled for a while.
     pub(super) is_interrupted: bool,
-    /// Number of items that `flat_map` is expanding, and their bytes. They leave when all their items have been taken.
+    /// The number of items that `flat_map` is expanding, and their bytes. Each leaves the stream when all items that it
+    /// yields have been taken.
     expanding: (usize, u64),
     /// Whether an item has entered or left the stream in this pass.
     pub(super) moved: bool,
-    /// Wakes the driver's thread.
+    /// The waker of the driver's thread.
     waker: Waker,
     /// The ticket of all stages in the line for admission. The driver polls it.
     line: LineTicket,
@@ -113,7 +114,7 @@ impl<'e> Driver<'e> {
         }
     }
 
-    /// Wakes the driver's thread.
+    /// Returns the waker of the driver's thread.
     pub(super) fn waker(&self) -> &Waker {
         &self.waker
     }
@@ -126,7 +127,7 @@ impl<'e> Driver<'e> {
         let context = Context::from_waker(&self.waker);
         match enter(self.engine.shared()?, &mut self.line, &context) {
             Poll::Ready(entered) => {
-                // The ticket is used up. Another stage may have waited with it.
+                // The ticket is used up, and another stage may have waited with it: `moved` makes the driver try again.
                 self.moved = true;
                 Some(entered)
             }
@@ -134,17 +135,17 @@ impl<'e> Driver<'e> {
         }
     }
 
-    /// Leaves the line for admission. Called before code of the program, which may take long or submit jobs itself: the
-    /// ticket would not be polled meanwhile, and other callers wait after it.
+    /// Leaves the line for admission. Called before code of the program runs, which may take long or submit jobs
+    /// itself: meanwhile the ticket would not be polled, and other callers would wait behind it.
     pub(super) fn leave_admission_line(&mut self) {
         if let Some(shared) = self.engine.shared().filter(|_| self.line.is_in()) {
             shared.leave_admission_line(&mut self.line);
-            // A waiting stage joins the line again before the driver sleeps.
+            // `moved` makes a waiting stage join the line again before the driver sleeps.
             self.moved = true;
         }
     }
 
-    /// Begins a pass. If `is_pass` is false, only ready results are taken.
+    /// Begins a pass over all steps, or, if `is_pass` is false, only takes ready results.
     pub(super) fn begin(&mut self, is_pass: bool) {
         if is_pass {
             self.pass = Instant::now();
@@ -156,7 +157,7 @@ impl<'e> Driver<'e> {
         self.pass.elapsed()
     }
 
-    /// Number of items that may be taken from the source now.
+    /// Returns the number of items that may be taken from the source at this moment.
     pub(super) fn room(&self) -> usize {
         if self.failing || self.draining {
             return 0;
@@ -170,7 +171,7 @@ impl<'e> Driver<'e> {
         }
     }
 
-    /// Returns true if an iterator may be pulled (again) in this pass.
+    /// Returns true if another item may be pulled from an iterator in this pass.
     pub(super) fn in_slice(&mut self) -> bool {
         self.is_interrupted = self.has_pulled && self.pass.elapsed() > SLICE;
         self.has_pulled = true;
@@ -216,7 +217,7 @@ impl<'e> Driver<'e> {
         item.value
     }
 
-    /// Changes the number of bytes that an item counts as in flight.
+    /// Changes the number of bytes in flight for which an item counts.
     pub(super) fn resize<T>(&mut self, item: &mut Item<T>, bytes: u64) {
         self.stats.bytes_in_flight += bytes;
         self.stats.bytes_in_flight -= std::mem::replace(&mut item.bytes, bytes);
@@ -226,7 +227,7 @@ impl<'e> Driver<'e> {
     pub(super) fn failed<T>(&mut self, item: Item<T>, error: StreamError) -> Option<StreamError> {
         self.leave(item);
         self.stats.failed += 1;
-        // The end of the engine ends the stream as well.
+        // The stream ends if its engine has ended, even if it continues after failures.
         let no_engine = matches!(
             &error,
             StreamError::Job { error, .. }
@@ -303,7 +304,8 @@ impl<T, U: IntoIterator> Flow<U::Item> for FlatMap<'_, T, U> {
                 if !driver.may_expand() {
                     return None;
                 }
-                // The iterator may be endless, and later steps may drop all its items.
+                // Without this check the loop might never end: the iterator may be endless, and later steps may drop
+                // all its items.
                 if !driver.in_slice() {
                     return None;
                 }
@@ -369,7 +371,7 @@ impl<T> Flow<T> for Marks<'_, T> {
         }
         loop {
             match self.before.take(driver)? {
-                // This step replaces earlier watermarks.
+                // Drops watermarks of earlier steps, which this step replaces.
                 Event::Mark(_) => {}
                 Event::Item(item) => {
                     driver.leave_admission_line();

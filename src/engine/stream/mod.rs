@@ -66,7 +66,7 @@ use super::{Engine, OnFailure};
 use crate::kernel::{Arg, Args, Kernel, Reply, SplitArgs, SplitFirst, captures_nothing};
 use crate::supervisor::JobOptions;
 
-/// The default maximum of items in flight is at least this number, and at least four for each worker.
+/// The default maximum of items in flight is this number, or four for each worker if that is more.
 const IN_FLIGHT: usize = 16;
 
 /// A source, and the steps that each of its items passes through.
@@ -112,7 +112,7 @@ impl<'a, T: 'a> Stream<'a, T> {
             in_flight: None,
             bytes: None,
             ordered: true,
-            // Not the default of the enum: continuing would drop failed items.
+            // Differs from the default of the enum, because a stream that continues drops failed items.
             on_failure: OnFailure::Stop,
             timed: false,
             marked: false,
@@ -166,7 +166,7 @@ impl<'a, T: 'a> Stream<'a, T> {
     /// sockets.
     ///
     /// The thread pulls at most as many items ahead as may be in flight. It starts with the first call of `next` on the
-    /// results; if no thread can be started, the stream ends with that error of its source. The thread ends with the
+    /// results; if no thread can be started, the stream ends with [`StreamError::Source`]. The thread ends with the
     /// source. If the stream ends first, the thread ends when the iterator returns its next item, which is dropped.
     ///
     /// ```
@@ -367,8 +367,8 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         })
     }
 
-    /// Runs a kernel on each item, in the workers. Its first parameter is the item, `args` are the others. All jobs
-    /// read the arrays in `args` in place.
+    /// Runs a kernel on each item, in the workers. Its first parameter is the item; `args` are its other parameters.
+    /// All jobs read the arrays in `args` in place.
     #[doc(alias = "ParDo")]
     pub fn stage<F, A, Q, R>(
         self,
@@ -426,7 +426,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     }
 
     /// Sets the event time of each item: the time since an origin that is the same for all items. Required for windows
-    /// in time. It does not depend on a clock of this process.
+    /// in time. The event time does not depend on a clock of this process.
     pub fn event_time(mut self, mut when: impl FnMut(&T) -> Duration + 'a) -> Stream<'a, T> {
         (self.plan.timed, self.plan.marked) = (true, false);
         self.each(move |mut item, _| {
@@ -488,7 +488,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     ///
     /// Windows are closed by items and by the end of the source, not by a clock of this process: while the source is
     /// idle, open windows stay open. To close windows in time nevertheless, let the source send its time regularly, and
-    /// remove those items after the watermark:
+    /// drop these time items after the watermark:
     ///
     /// ```
     /// use std::time::Duration;
@@ -576,7 +576,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     /// ```
     ///
     /// # Errors
-    /// Why the stream ended before its source did.
+    /// The error that ended the stream before its source ended.
     pub fn for_each(
         self,
         engine: &'a Engine,

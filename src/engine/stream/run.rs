@@ -18,17 +18,17 @@ const SHORT_SLEEP: Duration = Duration::from_micros(60);
 /// The minimum time between two moves of the driver to another core, in nanoseconds.
 const MOVE_INTERVAL_NS: u64 = 1_000_000;
 
-/// Number of pauses between two passes of a driver that polls.
+/// Number of spin-loop pauses between two passes of a driver that polls.
 const PAUSES: u32 = 32;
 
-/// Interval between passes over all jobs while results are ready.
+/// The interval between passes over all jobs while results are ready.
 const PASS_INTERVAL: Duration = Duration::from_micros(20);
 
 /// The results of a stream, in the order of their items unless the stream is [`unordered`](super::Stream::unordered):
 /// the iterator of [`Stream::run`](super::Stream::run).
 ///
-/// Iterating moves the items from stage to stage; between two calls of `next` the workers finish their jobs. An error
-/// is the last item. Dropping the iterator cancels the jobs in flight.
+/// Iterating moves the items from stage to stage; between two calls of `next`, the workers only finish their jobs. An
+/// error is always the last item. Dropping the iterator cancels the jobs in flight.
 #[must_use = "a stream is lazy: nothing runs before it is iterated over"]
 pub struct Run<'a, T> {
     /// `None` once the stream has ended.
@@ -62,7 +62,7 @@ impl<'a, T> Run<'a, T> {
         Handle(Arc::clone(&self.control))
     }
 
-    /// Returns the next result; `None` at the end.
+    /// Returns the next result, or `None` at the end.
     fn advance(&mut self, flow: &mut BoxFlow<'a, T>) -> Option<Result<T, StreamError>> {
         let driver = &mut self.driver;
         let mut idle: Option<Instant> = None;
@@ -87,7 +87,7 @@ impl<'a, T> Run<'a, T> {
                 None => {}
             }
             if driver.is_interrupted {
-                // Published because the next result may take long.
+                // The statistics are published because the next result may take long.
                 self.control.publish(driver.stats);
             }
             if !std::mem::replace(&mut is_pass, true)
@@ -140,7 +140,8 @@ impl<T> Iterator for Run<'_, T> {
     type Item = Result<T, StreamError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        // A panic of a closure ends the stream, because the state of its item is unknown.
+        // `flow` is taken out, so that a panic of a closure ends the stream: the state of the closure's item is then
+        // unknown.
         let mut flow = self.flow.take();
         let next = flow.as_mut().and_then(|flow| self.advance(flow));
         match next {

@@ -88,14 +88,14 @@ struct Mailbox<T> {
 }
 
 struct State<T> {
-    /// Number of items that the thread may still pull.
+    /// The number of further items that the thread may pull.
     allowed: usize,
     /// Whether the thread is inside the iterator.
     is_pulling: bool,
     arrived: VecDeque<SourceItem<T>>,
     /// Whether the thread has ended, or is about to.
     is_over: bool,
-    /// Whether the driver wants no more items.
+    /// Whether the driver has closed the mailbox, because it wants no more items.
     is_closed: bool,
     panic: Option<Box<dyn Any + Send>>,
 }
@@ -152,7 +152,7 @@ where
         if !driver.draining || self.is_over {
             return false;
         }
-        // Items that have arrived are still taken; the item that the iterator waits for is not.
+        // Items that have arrived are still taken, but not the item for which the iterator waits.
         self.items = None;
         self.close();
         !std::mem::replace(&mut lock(&self.mailbox.state).is_over, true)
@@ -194,7 +194,7 @@ where
                 }
                 return None;
             }
-            // The item that was just taken will be in flight.
+            // The item that was just taken will count as in flight.
             let room = driver.room().saturating_sub(usize::from(item.is_some()));
             let ahead = state.arrived.len() + usize::from(state.is_pulling);
             state.allowed = room.saturating_sub(ahead);
@@ -213,7 +213,7 @@ where
     }
 
     fn listen(&mut self, _: &mut Context<'_>) -> bool {
-        // The thread wakes the driver itself.
+        // The source's thread wakes the driver itself.
         false
     }
 }
@@ -235,7 +235,7 @@ impl<T> Mailbox<T> {
             let mut state = lock(&self.state);
             state.is_pulling = false;
             match item {
-                // An item that arrives after closing is dropped, outside the lock.
+                // An item that arrives after the mailbox was closed is dropped, outside the lock.
                 Ok(Some(_)) if state.is_closed => {
                     drop(state);
                     break;

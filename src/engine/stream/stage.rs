@@ -25,13 +25,13 @@ pub(super) struct StageOptions<'a, I> {
     pub(super) letters: Option<Letters<'a, I>>,
 }
 
-/// How inputs are copied, and the receiver of inputs that fail.
+/// How inputs are copied, and the receiver of failed inputs.
 pub(super) struct Letters<'a, I> {
     pub(super) copy: fn(&I) -> I,
     pub(super) to: Rc<RefCell<dyn FnMut(DeadLetter<I>) + 'a>>,
 }
 
-/// Starts the job of an item. Returns the value that stays in this process, and the job.
+/// A function that starts the job of an item. It returns the value that stays in this process, and the job.
 pub(super) type CallFn<'a, I, K, R> =
     Box<dyn FnMut(&Engine, I, &ItemSettings<'_>) -> (K, Started<'a, R>) + 'a>;
 
@@ -39,7 +39,7 @@ pub(super) type CallFn<'a, I, K, R> =
 pub(super) struct ItemSettings<'t> {
     options: &'t JobOptions,
     seed: u64,
-    /// Number of copies of the item that are kept until its job has ended.
+    /// How many copies of the item are kept until its job has ended.
     copies: usize,
 }
 
@@ -54,7 +54,8 @@ type EnterFn<'a, R> =
     Box<dyn FnMut(&Arc<Supervisor>, &mut LineTicket, &Context<'_>) -> Poll<Job<R>> + 'a>;
 
 impl<'a, R: Send + 'static> Started<'a, R> {
-    /// Submits the job, unless it may have to wait for admission, because the driver must not block.
+    /// Submits the job. If it may have to wait for admission, does not submit it yet, because the driver must not
+    /// block.
     pub(super) fn new<G, A, T>(job: JobBuilder<'_, G, A, T>, settings: &ItemSettings<'_>) -> Self
     where
         G: Accepts<A> + 'a,
@@ -78,7 +79,8 @@ pub(super) struct Stage<'a, I, K, R> {
     pub(super) before: BoxFlow<'a, I>,
     pub(super) call: CallFn<'a, I, K, R>,
     pub(super) options: Rc<RefCell<StageOptions<'a, I>>>,
-    /// The events of the previous step. Only the last slot may wait for admission; then no more items are taken.
+    /// The events of the previous step. Only the job in the last slot may wait for admission; while it does, no more
+    /// items are taken.
     pub(super) slots: VecDeque<Slot<'a, I, K, R>>,
     pub(super) running: usize,
     pub(super) ready: usize,
@@ -97,12 +99,13 @@ pub(super) struct Running<'a, I, K, R> {
     job: Started<'a, R>,
     kept: Item<K>,
     copy: Option<I>,
-    /// Whether the waker is registered with the job.
+    /// Whether the driver's waker is registered with the job.
     listening: bool,
 }
 
 impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
-    /// Submits the job that waits for admission. Returns false if it still has to wait; then its waker is registered.
+    /// Submits the job that waits for admission. Returns false if the job still has to wait; then the driver's waker is
+    /// registered.
     fn admit_last(&mut self, driver: &mut Driver<'_>) -> bool {
         let Some(Slot::Running(last)) = self.slots.back_mut() else {
             return true;
@@ -171,7 +174,8 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
     fn overtake(&mut self, index: usize) -> Option<Slot<'a, I, K, R>> {
         let slot = self.slots.remove(index);
         let is_mark = |slot: Option<&Slot<'a, I, K, R>>| matches!(slot, Some(Slot::Mark(_)));
-        // As in `put`; otherwise watermarks would accumulate after a slow job.
+        // Of adjacent watermarks only the last remains, as in `put`. Otherwise watermarks would accumulate after a slow
+        // job.
         if is_mark(self.slots.get(index))
             && index
                 .checked_sub(1)
@@ -182,7 +186,7 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
         slot
     }
 
-    /// Takes items from the previous step, up to the limits. Returns true if there were any.
+    /// Takes events from the previous step, up to the limits. Returns true if there were any.
     fn fill(&mut self, driver: &mut Driver<'_>) -> bool {
         let mut changed = false;
         let (jobs, results) = {
@@ -216,7 +220,7 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
             .as_ref()
             .map(|letters| (letters.copy)(&item.value));
         let draws = (options.number as u64) << 48 ^ item.draws;
-        // Independent of the order in which items arrive at this stage.
+        // The seed does not depend on the order in which items arrive at this stage.
         let seed = driver.series.seed(draws);
         let settings = ItemSettings {
             options: &options.options,
@@ -234,7 +238,7 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
     }
 }
 
-/// Converts a failed item into a slot.
+/// Reports a failed item, and returns the slot that replaces it.
 fn failed<'a, I, K, R>(
     options: &RefCell<StageOptions<'_, I>>,
     driver: &mut Driver<'_>,
@@ -243,7 +247,7 @@ fn failed<'a, I, K, R>(
     error: JobError,
 ) -> Slot<'a, I, K, R> {
     let (sequence, stage) = (kept.sequence, options.borrow().number);
-    // The program's closure runs while nothing is borrowed.
+    // The closure is cloned, so that `options` is not borrowed while it runs.
     let to = options
         .borrow()
         .letters
@@ -304,7 +308,7 @@ impl<I, K, R: Send + 'static> Flow<(K, R)> for Stage<'_, I, K, R> {
                 continue;
             }
             let Started::Job(job) = &mut running.job else {
-                // The waker is registered in the line for admission.
+                // For this job the waker is registered in the line for admission.
                 continue;
             };
             running.listening = true;
@@ -342,7 +346,7 @@ mod tests {
         }
     }
 
-    /// Jobs between watermarks may end earlier than a slow job ahead of them.
+    /// The jobs after a slow job, with watermarks between them, end before it.
     #[test]
     fn adjacent_watermarks_become_one() {
         let options = StageOptions {

@@ -1,4 +1,4 @@
-//! The driver without workers.
+//! Tests of the driver, without workers.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -23,7 +23,7 @@ fn odd(n: u64) -> Result<u64, String> {
 }
 
 proptest! {
-    /// Any plan yields the same items as iterators, within its limits.
+    /// Any stream yields the same items as iterators would, and exceeds none of its limits.
     #[test]
     fn streams_are_iterators(
         length in 0u64..100,
@@ -86,7 +86,7 @@ fn nothing_happens_before_somebody_asks() {
 fn a_failure_is_the_last_result_and_keeps_its_order() {
     let engine = Engine::inline();
     let stream = || Stream::new([1u64, 3, 4, 5]).stage(odd, ());
-    // With or without the setting: the default of streams is not the default of the enum.
+    // A stream stops with and without this setting: its default is not that of the enum.
     for stream in [stream(), stream().on_failure(OnFailure::Stop)] {
         let mut run = stream.run(&engine);
         assert_eq!(run.next().unwrap().unwrap(), 1);
@@ -251,7 +251,7 @@ fn a_source_thread_pulls_no_more_items_than_may_be_in_flight() {
         .run(&engine);
     for n in 0..200 {
         assert_eq!(run.next().unwrap().unwrap(), square(n as u64));
-        // This item has just left.
+        // The item of this result has just left the stream.
         let ahead = asked.load(SeqCst) - n;
         assert!(ahead <= 2, "{ahead} were asked for");
     }

@@ -36,15 +36,15 @@ const LIMIT: usize = 1_000_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Window<K, V> {
-    /// The key of its items; `()` without [`by_key`](Windowed::by_key).
+    /// The key of the window's items; `()` without [`by_key`](Windowed::by_key).
     pub key: K,
-    /// Its span in event time; `None` for windows by count.
+    /// The window's span in event time; `None` for windows by count.
     pub span: Option<Range<Duration>>,
-    /// Its items, or the result of the kernel or fold.
+    /// The window's items, or the result of the kernel or fold.
     pub value: V,
 }
 
-/// Windows under construction: see [`Stream::window`]. Complete with [`items`](Windowed::items),
+/// Windows under construction: see [`Stream::window`]. Complete them with [`items`](Windowed::items),
 /// [`kernel`](Windowed::kernel) or `fold`.
 #[must_use = "windows do nothing before `items`, `kernel` or `fold`"]
 pub struct Windowed<'a, K, T, M> {
@@ -127,7 +127,7 @@ where
     }
 
     /// Sets the maximum number of items in all open windows together (an item in several windows counts in each); for a
-    /// fold, the maximum number of open windows. Default: a million. A stream that exceeds it ends with
+    /// fold, the maximum number of open windows. Default: a million. A stream that exceeds the maximum ends with
     /// [`WindowsFull`](StreamError::WindowsFull), usually because its watermark does not advance.
     ///
     /// # Panics
@@ -153,7 +153,7 @@ where
     }
 
     /// Runs a kernel on the items of each window. Its first parameter is `&[Array<T>]` for arrays, which are not
-    /// copied, and `&[T]` or `&Array<T>` for numbers. `args` are the other parameters.
+    /// copied, and `&[T]` or `&Array<T>` for numbers. `args` are its other parameters.
     ///
     /// ```
     /// use arenite::{Array, Engine, stream::{Stream, Windows}};
@@ -242,8 +242,8 @@ where
     K: Clone + Eq + Hash + 'a,
     T: Clone + 'a,
 {
-    /// Folds each window into one value, as items arrive; the items are dropped. `fold` runs on the iterating thread,
-    /// so do expensive work in an earlier [stage](Stream::stage).
+    /// Folds each window into one value, as items arrive, and drops the items. The closures run on the iterating
+    /// thread, so do expensive work in an earlier [stage](Stream::stage).
     ///
     /// ```
     /// use std::time::Duration;
@@ -317,7 +317,7 @@ impl<K, T, M> fmt::Debug for Windowed<'_, K, T, M> {
 }
 
 /// Item types of which a kernel can take many as its parameter `P`: arrays for `&[Array<T>]`, numbers for `&[T]` and
-/// `&Array<T>`. Sealed.
+/// `&Array<T>`. This trait is sealed.
 pub trait WindowItems<P: Param>: Sized {
     #[doc(hidden)]
     type Arg: Arg<'static, P>;
@@ -346,7 +346,7 @@ impl<E: Element> WindowItems<&Array<E>> for E {
     }
 }
 
-/// Collects items with their order of arrival.
+/// Collects the items of each window, with the order of their arrival.
 struct Collect;
 
 impl<T> Fill<T> for Collect {
@@ -368,7 +368,7 @@ impl<T> Fill<T> for Collect {
     }
 }
 
-/// Sorts items by arrival, because merged sessions are not in order.
+/// Sorts items by arrival, because the items of merged sessions are not in that order.
 fn in_order<T>(mut items: Vec<(u64, T)>) -> Vec<T> {
     items.sort_by_key(|(arrival, _)| *arrival);
     items.into_iter().map(|(_, item)| item).collect()
@@ -496,7 +496,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> WindowStep<'_, K, T, F> {
                         _ => self.ready.push_back(Event::Mark(mark)),
                     }
                 }
-                // Windows by count have no time, and their results need no watermark.
+                // Windows by count ignore watermarks, and later steps get none: these windows have no time.
                 Event::Mark(_) => {}
             }
         }
@@ -515,7 +515,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> Flow<Window<K, F::Held>>
     fn pump(&mut self, driver: &mut Driver<'_>) -> bool {
         let taken = self.take_in(driver);
         let changed = self.before.pump(driver);
-        // The previous step may have just ended: open windows are closed in the next pass.
+        // If the previous step has just ended, another pass is needed, which closes the open windows.
         changed || taken || self.waiting == 0 && !self.flushed && self.before.is_over()
     }
 

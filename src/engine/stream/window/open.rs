@@ -12,9 +12,9 @@ pub(super) trait Fill<T> {
     fn add(&mut self, held: &mut Self::Held, arrival: u64, value: T);
     /// Merges a later window into an earlier one.
     fn merge(&mut self, held: &mut Self::Held, later: Self::Held);
-    /// How much a window with `items` items counts towards the maximum of open windows.
+    /// How much a window with `items` items counts towards [`max_items`](super::Windowed::max_items).
     fn weight(items: usize) -> usize;
-    /// The number of bytes that a window retains of an item of `item` bytes.
+    /// How many bytes a window retains for an item of `item` bytes.
     fn bytes(item: u64) -> u64;
 }
 
@@ -27,7 +27,7 @@ pub(super) struct OpenWindow<K, H> {
     pub(super) bytes: u64,
 }
 
-/// Orders open windows: by their end, then by the order in which they were opened.
+/// Orders open windows: by their end, then by the number that each got when it was opened.
 type EndKey = (u128, u64);
 
 struct OfKey {
@@ -65,8 +65,8 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
         }
     }
 
-    /// Adds an item to its windows. In windows in time, stops when their weight exceeds `limit`. `at` is the item's
-    /// time, `mark` the watermark; windows by count use neither.
+    /// Adds an item to its windows. If these are windows in time, stops when the weight of all open windows exceeds
+    /// `limit`. `at` is the item's time, `mark` the watermark; windows by count use neither.
     pub(super) fn add(
         &mut self,
         key: &K,
@@ -90,7 +90,8 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
             .peekable();
         let mut value = Some(value);
         while let Some(start) = left.next() {
-            // The last window gets the item itself, so a unique handle stays unique.
+            // The last window gets the item itself and not a copy, so that the only handle to an array stays the only
+            // one.
             let copy = match left.peek() {
                 Some(_) => value.clone(),
                 None => value.take(),
@@ -100,7 +101,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
                 self.put(end_key, copy, bytes);
             }
             // An item may belong to any number of windows in time. (Windows by count are opened one at a time, after
-            // full ones are closed.)
+            // full windows have been closed.)
             if self.rule.is_timed() && self.weight > limit {
                 return Ok(());
             }
@@ -166,7 +167,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
                 of_key.open.remove(start);
             }
         }
-        // Without an open session that it extends, the item is late.
+        // The item is late unless it extends an open session.
         if end <= mark && joined.is_empty() {
             return Err(Late(value));
         }
@@ -228,7 +229,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
         self.weight -= F::weight(window.items);
         if let Some(of_key) = self.by_key.get_mut(&window.key) {
             of_key.open.remove(&window.start);
-            // The next item of this key is counted from 0 again.
+            // Removes the key, so that its next item is counted from 0 again.
             if of_key.open.is_empty() {
                 self.by_key.remove(&window.key);
             }

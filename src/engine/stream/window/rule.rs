@@ -19,8 +19,8 @@ pub struct Merging;
 /// | window | contains | closes |
 /// |---|---|---|
 /// | [`count`](Windows::count) | a number of items | when it is full |
-/// | [`tumbling`](Windows::tumbling) | a span of time, adjacent to the next | when the watermark reaches its end |
-/// | [`sliding`](Windows::sliding) | a span of time, a new one at each step | the same |
+/// | [`tumbling`](Windows::tumbling) | items of a time span; spans are adjacent | when the watermark reaches its end |
+/// | [`sliding`](Windows::sliding) | items of a time span; one begins at each step | the same |
 /// | [`session`](Windows::session) | items less than a gap apart | when the watermark is a gap after the last item |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Windows<M = Fixed> {
@@ -28,7 +28,7 @@ pub struct Windows<M = Fixed> {
     kind: PhantomData<M>,
 }
 
-/// Bounds are in nanoseconds, or in positions in the order of a key.
+/// The rule's numbers are in nanoseconds, or, for windows by count, numbers of items with the same key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
     Count { length: u128, step: u128 },
@@ -64,7 +64,8 @@ impl Windows<Fixed> {
     }
 
     /// Returns windows of this length in time; a new window begins at each multiple of `step` from zero on. Each item
-    /// is in `length / step` windows, rounded up or down, and in fewer if its time is less than `length - step`.
+    /// is in `length / step` windows, rounded up or down, and in fewer windows if its time is less than
+    /// `length - step`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -132,7 +133,7 @@ impl Rule {
     }
 }
 
-/// The starts of all windows that contain `at`, if a window of `length` begins at each multiple of `step`.
+/// Returns the starts of all windows that contain `at`, if a window of `length` begins at each multiple of `step`.
 pub(super) fn starts(at: u128, length: u128, step: u128) -> impl Iterator<Item = u128> {
     let first = match at.checked_sub(length) {
         Some(before) => before / step + 1,

@@ -1,4 +1,4 @@
-//! Windows, compared with reference implementations on lists.
+//! Compares windows with reference implementations on lists.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -12,14 +12,14 @@ use super::super::{Stream, StreamError, WindowError};
 use super::*;
 
 type Items = Vec<(u32, u8)>;
-/// Key, start, end, and the positions of the items.
+/// The key, start and end of each window, and the positions of its items.
 type Found = Vec<(u8, u32, u32, Vec<usize>)>;
 
 fn millis(n: u32) -> Duration {
     Duration::from_millis(u64::from(n))
 }
 
-/// The windows of items with a time and a key, and which items are late.
+/// Returns the windows of items with a time and a key, and which items are late.
 fn windows<M>(items: &Items, lateness: u32, windows: Windows<M>) -> (Found, Vec<usize>) {
     let late = Rc::new(RefCell::new(Vec::new()));
     let source: Vec<_> = items.iter().copied().enumerate().collect();
@@ -51,7 +51,7 @@ fn windows<M>(items: &Items, lateness: u32, windows: Windows<M>) -> (Found, Vec<
     (found, late)
 }
 
-/// The watermark before each item, and after the last.
+/// Returns the watermark before each item, and after the last item.
 fn marks(items: &Items, lateness: u32) -> Vec<u32> {
     let mut mark = 0;
     let mut marks = vec![0];
@@ -62,7 +62,7 @@ fn marks(items: &Items, lateness: u32) -> Vec<u32> {
     marks
 }
 
-/// Windows of `length` at each multiple of `step`: for each the items in it that arrived before it closed.
+/// Returns windows of `length` at each multiple of `step`. Each has the items that arrived before it closed.
 fn reference_sliding(items: &Items, lateness: u32, length: u32, step: u32) -> (Found, Vec<usize>) {
     let marks = marks(items, lateness);
     let mut found = Found::new();
@@ -89,7 +89,7 @@ fn reference_sliding(items: &Items, lateness: u32, length: u32, step: u32) -> (F
     )
 }
 
-/// Sessions, found by sorting all items after each arrival.
+/// Returns sessions, found by sorting all items after each arrival.
 fn reference_sessions(items: &Items, lateness: u32, gap: u32) -> (Found, Vec<usize>) {
     let marks = marks(items, lateness);
     let (mut found, mut late) = (Found::new(), Vec::new());
@@ -231,7 +231,7 @@ fn invalid_windows_are_refused_when_they_are_built() {
     assert_eq!(why(plain().window(tumbling)), WindowError::NoEventTime);
     assert_eq!(why(timed().window(tumbling)), WindowError::NoWatermark);
     assert!(marked().window(tumbling).is_ok());
-    // Other times, and therefore other watermarks.
+    // The event times are set again, so the earlier watermarks do not apply.
     let again = marked().event_time(|&at| millis(at)).window(tumbling);
     assert_eq!(why(again), WindowError::NoWatermark);
     // A watermark without event times closes nothing.
@@ -337,14 +337,14 @@ fn a_stuck_watermark_is_an_error_and_memory_stays_bounded() {
     assert!(lists.next().is_none());
     assert!((101..200).contains(&lists.stats().taken));
 
-    // In a fold, each window counts as one.
+    // In a fold, each window counts as one item.
     let folded = stuck().window(Windows::tumbling(millis(10))).unwrap();
     let mut folded = folded.max_items(100).fold(|| (), |(), _| ()).run(&engine);
     folded.next().unwrap().unwrap_err();
     assert!((1001..1100).contains(&folded.stats().taken));
 }
 
-/// An error that waits for a slow window ahead of it does not make the driver spin.
+/// An error that waits for a slow window ahead of it must not make the driver spin.
 #[test]
 fn a_failed_window_step_takes_no_more_items() {
     let engine = Engine::inline();
