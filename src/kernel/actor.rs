@@ -8,13 +8,13 @@
 //! | [`Save`] | key | runs the kernel that makes a checkpoint |
 //! | [`End`] | key | drops the state |
 //!
-//! States are in a table of the lane's thread. A key is an index into it and a generation, so the key of an actor that
-//! has ended never finds another actor. The type of the state is checked too.
+//! States are in a table of the lane's thread. A key consists of an index into the table and a generation, so the key
+//! of an actor that has ended never finds another actor. The type of the state is checked too.
 //!
-//! Arrays among the arguments of the initial kernel may stay in the state. Their handles are counted for the actor, not
-//! for the job, and the supervisor leases the arrays for as long as the state may exist. All other handles belong to
-//! the job. A lane that retains escaped arrays makes no such difference: it retains the arrays in a state, whichever
-//! job they came from.
+//! Arrays among the arguments of the initial kernel may stay in the state. Handles to them are counted for the actor,
+//! not for the job, and the supervisor leases the arrays for as long as the state may exist. All other handles belong
+//! to the job. In a lane that retains escaped arrays there is no such difference: the lane retains all arrays in a
+//! state, whichever job they came from.
 
 use std::any::{Any, type_name};
 use std::cell::{Cell, RefCell};
@@ -34,7 +34,7 @@ use super::reply::{BadReply, Reply};
 use crate::arena::{ArenaFull, Extent};
 use crate::array::{FileName, LaneChunk, LaneCount, SealedFile, lane};
 
-/// The return type of an actor's initial kernel: the state `S`, or a `Result` with it. Sealed.
+/// The return type of an actor's initial kernel: the state `S`, or a `Result` with it. This trait is sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a state of type `{S}`",
     label = "the initial kernel of an actor returns its state, or a `Result` with it"
@@ -77,7 +77,7 @@ impl<S, E: KernelError> Initial<S> for Result<S, Typed<E>> {
 }
 
 /// A method of an actor whose state is `S`: a function, or a closure that captures nothing, that takes `&mut S` or `&S`
-/// and up to 7 kernel parameters. `P` describes the receiver and the parameters. Sealed.
+/// and up to 7 kernel parameters. `P` describes the receiver and the parameters. This trait is sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a method of an actor whose state is `{S}`",
     label = "cannot be called on this actor",
@@ -88,7 +88,7 @@ pub trait Method<S, P: MethodParams, R>: Copy + Send + 'static {
     fn call(self, state: &mut S, held: <P::Params as Params>::Held, key: Key) -> R;
 }
 
-/// The receiver and the parameters of a method: [`ByMut`] or [`ByRef`]. Sealed.
+/// The receiver and the parameters of a method: [`ByMut`] or [`ByRef`]. This trait is sealed.
 pub trait MethodParams: params_sealed::Sealed {
     /// The parameters after the receiver.
     type Params: Params;
@@ -111,7 +111,7 @@ impl<P: Params> MethodParams for ByRef<P> {
 }
 
 macro_rules! impl_method {
-    // A method has a receiver and up to 7 parameters.
+    // A method takes the receiver and up to 7 parameters, one parameter less than a kernel.
     ($p0:ident $a0:ident $x0:ident $i0:tt $(, $p:ident $a:ident $x:ident $i:tt)*) => {
         impl<Func, State, Ret, $($p),*> Method<State, ByMut<($($p,)*)>, Ret> for Func
         where
@@ -152,12 +152,12 @@ for_each_arity!(impl_method);
 
 // ---- the table of states ---------------------------------------------------------------------------
 
-/// The key of an actor in its worker: its index in the table, and the generation of that index.
+/// Returns the key of an actor in its worker: its index in the table, and the generation of that index.
 pub(crate) fn key(index: u32, generation: u32) -> u64 {
     u64::from(generation) << 32 | u64::from(index)
 }
 
-/// A state. A running method borrows it, so that it stays in the table even if the method panics.
+/// A state. A running method borrows it, so the state stays in the table even if the method panics.
 type StateCell = Rc<RefCell<Box<dyn Any>>>;
 
 /// One actor of this lane.
@@ -171,7 +171,7 @@ struct ActorState {
 thread_local! {
     /// The actors of this lane, by the index in their keys.
     static STATES: RefCell<Vec<Option<ActorState>>> = const { RefCell::new(Vec::new()) };
-    /// Counters that are free to use for a new actor.
+    /// Counters that no actor uses, for new actors.
     static COUNTS: RefCell<Vec<&'static LaneCount>> = const { RefCell::new(Vec::new()) };
     /// The counter of the actor that the running job calls.
     static CALLED: Cell<Option<&'static LaneCount>> = const { Cell::new(None) };
@@ -183,21 +183,21 @@ pub(crate) fn take_state() -> Option<Box<dyn Any>> {
     STATES.with_borrow_mut(|states| std::iter::from_fn(|| states.pop()).find_map(take))
 }
 
-/// Called when a job begins on this thread. The job has called no actor yet.
+/// Called when a job begins on this thread: forgets which actor the previous job called.
 #[inline]
 pub(crate) fn begin_job() {
     CALLED.set(None);
 }
 
-/// Whether `count` is the counter of the actor that the running job calls. Arrays that it counts may be returned
-/// without a copy.
+/// Returns true if `count` is the counter of the actor that the running job calls. The job may return arrays whose
+/// handles this counter counts without copying them.
 pub(super) fn counts_for_actor(count: &'static LaneCount) -> bool {
     CALLED
         .get()
         .is_some_and(|called| std::ptr::eq(called, count))
 }
 
-/// Runs `f` on the table entry of an actor, if it is in this lane.
+/// Runs `f` on the table entry of an actor, or returns an error if the actor is not in this lane.
 fn with_entry<R>(key: u64, f: impl FnOnce(&mut Option<ActorState>) -> R) -> Result<R, Failure> {
     STATES.with_borrow_mut(|states| match states.get_mut(key as u32 as usize) {
         Some(entry) if entry.as_ref().is_some_and(|actor| actor.key == key) => Ok(f(entry)),
@@ -205,17 +205,19 @@ fn with_entry<R>(key: u64, f: impl FnOnce(&mut Option<ActorState>) -> R) -> Resu
     })
 }
 
-/// The error for a call whose actor is not in this lane. The supervisor sends calls only to the lane of their actor.
+/// Returns the error for a call whose actor is not in this lane. It shows a defect: the supervisor sends a call only to
+/// the lane of its actor.
 fn unknown() -> Failure {
     Failure::Rejected(BadArgument::Unreachable(
         "the actor is not in this worker".into(),
     ))
 }
 
-/// Owns the counter of an actor's handles. If a handle is left when this is dropped, the job counts as leaking it.
+/// Owns the counter of an actor's handles. If a handle is left when this is dropped, the running job counts as having
+/// leaked that handle.
 struct Handles {
     count: &'static LaneCount,
-    /// The counter of the running job, which is made responsible for a handle that is left.
+    /// The counter of the running job, to which a handle that is left is attributed.
     job: &'static LaneCount,
 }
 
@@ -245,7 +247,7 @@ impl Drop for Handles {
     }
 }
 
-/// The lane as a host, but with a counter for the handles of an actor.
+/// A host that passes all calls to the lane, but counts handles for an actor.
 struct ActorHost<'a> {
     host: &'a dyn Host,
     count: &'static LaneCount,
@@ -287,7 +289,7 @@ fn start<P: Params, O: Initial<S>, S: 'static>(
     make: impl FnOnce(P::Held) -> O,
 ) -> Result<(), Failure> {
     let key = words.0.word()?;
-    // Declared first, so that it is dropped last, when all handles are gone.
+    // Declared first, so that `handles` is dropped last, when the handles to arrays have been dropped.
     let handles = Handles::new(host.0);
     let host = ActorHost {
         host: host.0,
@@ -416,7 +418,7 @@ impl<S: 'static> Program for End<S> {
         let Some(actor) = with_entry(key, Option::take)? else {
             return Err(unknown());
         };
-        // Dropped after the state, even if dropping the state panics.
+        // `_handles` is dropped after the state, even if dropping the state panics.
         let _handles = Handles {
             count: actor.count,
             job: host.0.count(),

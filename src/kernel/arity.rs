@@ -1,7 +1,7 @@
-//! [`for_each_arity`]: the one table of argument tuples.
+//! [`for_each_arity`]: the only list of the lengths of argument tuples.
 
-/// Invokes `$each!` once for each tuple length from 0 to 8, with one `P A x i` group per position: a type parameter for
-/// the kernel's parameter, one for the argument passed for it, a variable, and the tuple index.
+/// Invokes `$each!` once for each tuple length from 0 to 8, with one group `P A x i` for each position in the tuple: a
+/// type parameter for the kernel's parameter, one for the argument passed for it, a variable, and the tuple index.
 macro_rules! for_each_arity {
     ($each:ident) => {
         $each! {}

@@ -11,8 +11,8 @@ use crate::arena::ArenaFull;
 
 /// Bytes that travel with a job: a serialized message, a picture's header, a key.
 ///
-/// A kernel takes `&Bytes` and may return `Bytes`. They are copied into the call and out of the reply, which is faster
-/// than an array up to about 64 KiB. For more bytes use an [`Array<u8>`](crate::Array), which is not copied. The
+/// A kernel takes `&Bytes` and may return `Bytes`. The bytes are copied into the call and out of the reply. Up to about
+/// 64 KiB that is faster than an array. For more bytes use an [`Array<u8>`](crate::Array), which is not copied. The
 /// `Bytes` and `String`s of a reply may have 64 MiB in total.
 ///
 /// ```
@@ -31,7 +31,7 @@ use crate::arena::ArenaFull;
 pub struct Bytes(Vec<u8>);
 
 impl Bytes {
-    /// The bytes as a vector, without copying them.
+    /// Returns the bytes as a vector, without copying them.
     pub fn into_vec(self) -> Vec<u8> {
         self.0
     }

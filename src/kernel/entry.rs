@@ -46,10 +46,11 @@ use super::wire::{ReplyWriter, WordReader};
 /// let job = engine.submit(move |x: u32| x * factor, (2,));
 /// ```
 ///
-/// A worker recreates the kernel from its type alone. In its process only the code before [`init`](crate::init) and
-/// [`on_worker_start`](crate::engine::Builder::on_worker_start) has run. So a closure must not capture a zero-sized
-/// token which proves to unsafe code that something was initialised: the compiler cannot tell such a closure from one
-/// that captures nothing. Pass what the kernel needs as an argument, and initialise each worker in `on_worker_start`.
+/// A worker recreates the kernel from its type alone. In the worker's process, nothing else has run than the code
+/// before [`init`](crate::init) and the function of [`on_worker_start`](crate::engine::Builder::on_worker_start). So a
+/// closure must not capture a zero-sized token which proves to unsafe code that something was initialised: the compiler
+/// cannot tell such a closure from one that captures nothing. Pass what the kernel needs as an argument, and initialise
+/// each worker in `on_worker_start`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a kernel",
     label = "cannot be run by a worker",
@@ -64,7 +65,7 @@ pub trait Kernel<P: Params, R>: Copy + Send + 'static {
     fn call(self, held: P::Held, key: Key) -> R;
 }
 
-/// The parameters of a kernel: a tuple of [`Param`]s. Sealed.
+/// The parameters of a kernel: a tuple of [`Param`]s. This trait is sealed.
 pub trait Params: params_sealed::Sealed {
     #[doc(hidden)]
     type Held: 'static;
@@ -77,7 +78,7 @@ pub(super) mod params_sealed {
     pub trait Sealed {}
 }
 
-/// Arguments for a kernel with the parameters `P`: a tuple of [`Arg`]s. Sealed.
+/// Arguments for a kernel with the parameters `P`: a tuple of [`Arg`]s. This trait is sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` are not arguments for a kernel with the parameters `{P}`",
     label = "not the arguments that this kernel takes",
@@ -140,7 +141,7 @@ macro_rules! impl_kernel {
 }
 for_each_arity!(impl_kernel);
 
-/// Separates the first parameter of a kernel from the others, for chains. Sealed.
+/// Separates the first parameter of a kernel from the others, for chains. This trait is sealed.
 pub trait SplitFirst: Params {
     #[doc(hidden)]
     type First: Param;
@@ -189,7 +190,8 @@ where
 
 impl<First: RetrySafe, Rest: RetrySafe> RetrySafe for SplitArgs<First, Rest> {}
 
-/// What one job runs: a kernel, or a chain of kernels in which each takes the value of the previous one. Sealed.
+/// What one job runs: a kernel, or a chain of kernels in which each takes the value of the previous kernel. This trait
+/// is sealed.
 pub trait Program: params_sealed::Sealed {
     #[doc(hidden)]
     type Reply: Reply;
@@ -199,14 +201,15 @@ pub trait Program: params_sealed::Sealed {
     fn name() -> &'static str;
     #[doc(hidden)]
     fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Reply, Failure>;
-    /// Checks that one of its kernels can have returned this typed error.
+    /// Checks that a kernel of the program can have returned this typed error.
     #[doc(hidden)]
     fn check_error(error: &Returned) -> Result<(), BadReply> {
         Self::Reply::check_error(error)
     }
 }
 
-/// A program that takes the arguments `A`: the arguments of its kernels, nested from the first kernel on. Sealed.
+/// A program that takes the arguments `A`: the arguments of its kernels, as nested pairs that begin with those of the
+/// first kernel. This trait is sealed.
 pub trait Accepts<A>: Program {
     #[doc(hidden)]
     fn send(args: A, call: &mut CallWriter);
@@ -310,16 +313,16 @@ where
     }
 }
 
-/// The name of a kernel for messages. A kernel of this crate that calls a function `f` of the program for each element
-/// or chunk has `…Each<f>` or `…EachWith<f>` in its type; its name is that of `f`.
+/// Returns the name of a kernel, for messages. A kernel of this crate that calls a function `f` of the program for each
+/// element or chunk has `…Each<f>` or `…EachWith<f>` in its type; for such a kernel, the name of `f` is returned.
 pub(crate) fn kernel_name<F>() -> &'static str {
     let name = type_name::<F>();
     called_function(name).unwrap_or(name)
 }
 
-/// The function `f` in a type name with `…Each<f>` or `…EachWith<f>`, if the type is a kernel of this crate.
+/// Returns the function `f` in a type name with `…Each<f>` or `…EachWith<f>`, if the type is a kernel of this crate.
 fn called_function(name: &str) -> Option<&str> {
-    // A private module: no type of a program has it in its name.
+    // A private module, which cannot be part of the name of a program's type.
     const MODULE: &str = "arenite::engine::par";
     let mut types = name
         .starts_with(MODULE)
@@ -329,7 +332,7 @@ fn called_function(name: &str) -> Option<&str> {
         let calls = each.ends_with("Each") || each.ends_with("EachWith");
         calls.then_some(function)
     })?;
-    // Find the matching `>`. The `>` of an arrow, as in `fn(_) -> _`, closes no bracket.
+    // Finds the matching `>`. The `>` of an arrow, as in `fn(_) -> _`, closes no bracket.
     let bytes = function.as_bytes();
     let mut open = 1;
     let end = bytes.iter().enumerate().position(|(at, byte)| {
@@ -343,8 +346,8 @@ fn called_function(name: &str) -> Option<&str> {
     Some(&function[..end])
 }
 
-/// Fails to compile if the type has bytes. Every public function that takes a kernel asserts this first, in a `const`
-/// block: rustc then names the line of the program that calls the function.
+/// Fails to compile if values of the type have bytes. Every public function that takes a kernel calls this first, in a
+/// `const` block: then rustc names the line of the program that calls the public function.
 pub(crate) const fn captures_nothing<F>() {
     assert!(
         size_of::<F>() == 0,
@@ -352,7 +355,8 @@ pub(crate) const fn captures_nothing<F>() {
     );
 }
 
-/// Returns a value of a zero-sized type. A worker makes a kernel from its type this way; the program had a value of it.
+/// Returns a value of a zero-sized type. A worker gets a kernel from its type by this function; the program had a value
+/// of that type.
 pub(crate) fn zst_value<F: Copy + 'static>() -> F {
     const { captures_nothing::<F>() };
     // SAFETY: `F` has no bytes (asserted), so all its values are the same. The program had a value of it, which is
@@ -373,7 +377,7 @@ pub(crate) struct KernelInfo {
     /// The [stored](super::names::stored) name that the program gave the kernel for this job. Messages and statistics
     /// show it instead of `name`.
     pub(crate) given: Option<&'static str>,
-    /// The identity of the kernel. Not the entry: linkers merge functions with equal code.
+    /// The identity of the kernel. The entry does not identify it, because linkers merge functions with equal code.
     pub(crate) id: TypeId,
     pub(crate) entry: Entry,
     /// Whether the kernel may spawn jobs.
@@ -399,7 +403,7 @@ impl KernelInfo {
         }
     }
 
-    /// The same kernel, with the name that the program has given it.
+    /// Returns the same kernel with the name that the program has given it.
     #[inline]
     pub(crate) fn named(self, given: Option<&'static str>) -> Self {
         Self { given, ..self }
@@ -416,9 +420,10 @@ fn entry<G: Program>(
 
 #[cfg(test)]
 impl KernelInfo {
-    /// Replaces the entry by the address of a function outside this image. It must not be called.
+    /// Replaces the entry by the address of a function outside this image, which must not be called.
     pub(crate) fn of_a_library(self) -> Self {
-        // A static program has the code of all its libraries in its own image: use an address that is no function.
+        // A static program has the code of all its libraries in its own image, so this uses an address that is no
+        // function.
         let elsewhere = if cfg!(target_feature = "crt-static") {
             std::ptr::without_provenance(1)
         } else {
@@ -430,8 +435,8 @@ impl KernelInfo {
     }
 }
 
-/// Returns the distance of an entry from the start of the image that contains this crate. It is the same in every
-/// process of the same build. `None` for a function of another shared object.
+/// Returns the distance of an entry from the start of the image (executable or shared object) that contains this crate.
+/// The distance is the same in every process of the same build. `None` for a function of another shared object.
 pub(crate) fn to_offset(entry: Entry) -> Option<u64> {
     let image = crate::sys::image::image();
     let address = entry as usize;

@@ -1,4 +1,4 @@
-//! Errors that a kernel returns: [`Returned`], and those that keep their type, [`Typed`].
+//! Errors that a kernel returns: [`Returned`], and [`Typed`] for errors that keep their type.
 
 use std::any::TypeId;
 use std::fmt::{self, Display};
@@ -77,8 +77,8 @@ pub trait KernelError: Display + Sized + 'static {
     /// Encodes this error in at most 8 MiB.
     fn to_bytes(&self) -> Vec<u8>;
 
-    /// Decodes what [`to_bytes`](Self::to_bytes) encoded. Returns `None` if the bytes do not encode an error of this
-    /// type.
+    /// Decodes an error that [`to_bytes`](Self::to_bytes) encoded. Returns `None` if the bytes do not encode an error
+    /// of this type.
     ///
     /// The bytes come from a worker process, which may be broken or hostile: return `None` instead of panicking, and
     /// bound the recursion. This may run while the engine is locked: decode the bytes and do nothing else.
@@ -138,7 +138,8 @@ impl<S: Scalar + Display> KernelError for S {
 /// ```
 ///
 /// `Typed` implements neither `Display` nor `Error`, so that it is not mistaken for an error that is sent as text. The
-/// error inside does: where the kernel is called as a plain function, use `kernel(x).map_err(|Typed(error)| error)?`.
+/// error inside implements `Display`: where the kernel is called as a plain function, unwrap it with
+/// `kernel(x).map_err(|Typed(error)| error)?`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Typed<E>(pub E);
 
@@ -158,7 +159,7 @@ impl<E: KernelError> From<E> for Typed<E> {
 
 /// The error that a kernel returned: its text, and its value if it was [`Typed`].
 ///
-/// Two `Returned` are equal if both text and value are.
+/// Two `Returned` are equal if their texts and their values are equal.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Returned {
     text: String,
@@ -168,12 +169,12 @@ pub struct Returned {
 /// The value of an error.
 #[derive(Clone, PartialEq, Eq)]
 struct Encoded {
-    /// Identifies the type of the error, by [`tag_of`].
+    /// Identifies the type of the error: see [`tag_of`].
     tag: u64,
     bytes: Arc<[u8]>,
 }
 
-/// A number that identifies a type of this executable.
+/// Returns a number that identifies a type of this executable.
 fn tag_of<E: 'static>() -> u64 {
     // `DefaultHasher` has no random keys, so the tag is the same in each process.
     let mut hasher = DefaultHasher::new();
@@ -182,18 +183,18 @@ fn tag_of<E: 'static>() -> u64 {
 }
 
 impl Returned {
-    /// The text that the error displays. Workers send its first 16 KiB.
+    /// Returns the text that the error displays. Workers send the first 16 KiB.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The value of the error. `None` if it has another type, or was returned without [`Typed`].
+    /// Returns the value of the error, or `None` if the error has another type or was returned without [`Typed`].
     pub fn value<E: KernelError>(&self) -> Option<E> {
         let value = self.value.as_ref()?;
         (value.tag == tag_of::<E>()).then(|| E::from_bytes(&value.bytes))?
     }
 
-    /// Encodes an error. If its encoding is too long, or cannot be decoded, keeps only a text that says so.
+    /// Encodes an error. If the encoding is too long, or cannot be decoded, the result has only a text that says so.
     pub(crate) fn encode<E: KernelError>(error: &E) -> Self {
         let bytes = error.to_bytes();
         if bytes.len() > MAX_ERROR_BYTES {
@@ -218,7 +219,7 @@ impl Returned {
         }
     }
 
-    /// An error from parts that a worker has sent. Does not check that they encode a value.
+    /// Returns an error made of parts that a worker has sent. Does not check that the bytes encode a value.
     pub(crate) fn from_parts(text: String, tag: u64, bytes: &[u8]) -> Self {
         let bytes = bytes.into();
         Self {
@@ -227,7 +228,7 @@ impl Returned {
         }
     }
 
-    /// The type's tag and the encoding, if the error has a value.
+    /// Returns the type's tag and the encoding, if the error has a value.
     pub(crate) fn encoded(&self) -> Option<(u64, &[u8])> {
         let value = self.value.as_ref()?;
         Some((value.tag, &value.bytes))
@@ -235,14 +236,14 @@ impl Returned {
 }
 
 impl From<String> for Returned {
-    /// An error that has only a text.
+    /// Returns an error that has only a text.
     fn from(text: String) -> Self {
         Self { text, value: None }
     }
 }
 
 impl From<&str> for Returned {
-    /// An error that has only a text.
+    /// Returns an error that has only a text.
     fn from(text: &str) -> Self {
         text.to_owned().into()
     }
@@ -264,7 +265,7 @@ impl Display for Returned {
 mod tests {
     use super::*;
 
-    /// Encodes to something that it does not accept.
+    /// An error whose `from_bytes` rejects its own encoding.
     #[derive(Debug)]
     struct OneWay;
 

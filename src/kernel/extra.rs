@@ -1,8 +1,8 @@
 //! A parameter of this crate's own kernels whose type the program chooses: [`Extra`].
 //!
 //! A kernel over a whole array calls a function of the program with a chunk and one more argument, some [`Param`] `P`.
-//! The function takes it as `P::At<'j>`, from which the compiler cannot infer `P`. The wrapper `Extra<'j, P>` names
-//! `P`.
+//! The function takes this argument as `P::At<'j>`, from which the compiler cannot infer `P`. The wrapper
+//! `Extra<'j, P>` names `P`.
 
 use super::failure::BadArgument;
 use super::param::{Arg, CallWriter, HostRef, Key, Param, Words, sealed};
@@ -39,7 +39,7 @@ impl<'env, P: Param, A: Arg<'env, P>> Arg<'env, Extra<'_, P>> for ExtraArg<A> {
     }
 }
 
-/// Stands for the additional argument if there is none.
+/// Takes the place of the additional argument if there is none.
 #[derive(Clone, Copy, Debug)]
 pub struct Nothing;
 

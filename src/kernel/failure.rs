@@ -11,7 +11,7 @@ use crate::arena::ArenaFull;
 /// Why a kernel produced no value, other than by panicking.
 #[derive(Debug)]
 pub enum Failure {
-    /// A job that the kernel spawned failed. Only for spawns that run inline, on the caller's thread.
+    /// A job that the kernel spawned failed. Used only if spawned jobs run inline, on the caller's thread.
     Spawned(SpawnedFailed),
     /// The arguments could not be accepted in this process.
     Rejected(BadArgument),
@@ -23,7 +23,7 @@ pub enum Failure {
     Cancelled,
 }
 
-/// The error of a spawned job that ran inline. The engine that created it knows its type.
+/// The error of a spawned job that ran inline. Its type is known to the code that created it, in the engine.
 #[derive(Debug)]
 pub struct SpawnedFailed(pub(crate) AnyValue);
 
@@ -34,7 +34,7 @@ pub enum BadArgument {
     Malformed,
     /// The argument refers to memory that this process cannot reach.
     Unreachable(String),
-    /// The system does not let the worker open a file of the program. Neither the program nor the worker has a fault.
+    /// The system does not let the worker open a file of the program. This is no defect of the program or the worker.
     NoFile(String),
 }
 

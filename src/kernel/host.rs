@@ -20,10 +20,10 @@ pub(crate) struct Unreachable(pub(crate) String);
 pub(crate) unsafe trait Host {
     /// Returns the address in this process of an array that the job reads.
     fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable>;
-    /// Returns the address of an array that the job changes, writable until the job ends. Also opens the `behind`
-    /// bytes, in whole pages, that follow it and belong to no other array.
+    /// Returns the address of an array that the job changes, writable until the job ends. Also makes the `behind` bytes
+    /// that follow the array writable: whole pages that belong to no other array.
     fn lend(&self, extent: Extent, behind: u64) -> Result<NonNull<u8>, Unreachable>;
-    /// Maps a sealed memory file of the supervisor. If the file is not sealed as a whole, maps `bytes` (offset and
+    /// Maps a sealed memory file of the supervisor. If the file is not sealed as a whole, maps only `bytes` (offset and
     /// length), which do not change while a job has them.
     fn open_file(&self, name: FileName, bytes: (u64, u64)) -> Result<Arc<SealedFile>, BadArgument>;
     /// Returns the counter of this lane's array handles.
@@ -36,20 +36,22 @@ pub(crate) unsafe trait Host {
     fn count_of_moved(&self, extent: Extent) -> &'static LaneCount {
         self.count_of(extent)
     }
-    /// Whether an earlier job made this chunk, so that the supervisor has leased it for the lane.
+    /// Returns true if an earlier job made this chunk and the lane retains it: the supervisor has leased the chunk for
+    /// the lane.
     fn has_retained(&self, _chunk: Extent) -> bool {
         false
     }
-    /// Whether a reply may send an array with this counter without a copy: the array belongs to the job, or the lane
-    /// retains it.
+    /// Returns true if a reply may send an array with this counter without a copy, because the array belongs to the
+    /// job, or the lane retains it.
     fn owns(&self, count: &'static LaneCount) -> bool {
         std::ptr::eq(count, self.count())
     }
-    /// Whether the lane retains arrays whose handles outlive their job. If so, it counts the handles of each array.
+    /// Returns true if the lane retains arrays whose handles outlive their job. Such a lane counts the handles of each
+    /// array.
     fn retains(&self) -> bool {
         false
     }
-    /// Called by a chain or a subtree before each of its nodes. `seed` is that of the node's random numbers. Returns
+    /// Called by a chain or a subtree before each of its nodes, with the seed of the node's random numbers. Returns
     /// true if the job has been cancelled.
     fn step(&self, _at: u32, _seed: u64) -> bool {
         false

@@ -1,9 +1,9 @@
 //! Kernels: ordinary functions that a worker can run.
 //!
-//! A kernel is a function, or a closure that captures nothing. [`Param`] lists the types that it may take, [`Arg`] the
-//! types that a caller may pass for each, [`Reply`] the types that it may return. A call has two tuples, each inferred
-//! on its own: the parameters `P` from the function, the arguments `A` from the call. So `224` becomes the `u32` that
-//! the function takes, and an owned array from an iterator fits a parameter that borrows.
+//! A kernel is a function, or a closure that captures nothing. [`Param`] lists the types that a kernel may take,
+//! [`Arg`] the types that a caller may pass for each of them, [`Reply`] the types that a kernel may return. A call has
+//! two tuple types, each inferred on its own: the parameters `P` from the function, the arguments `A` from the call. So
+//! `224` becomes the `u32` that the function takes, and an owned array from an iterator fits a parameter that borrows.
 //!
 //! A kernel travels to a worker as the distance of its monomorphised entry from the start of the executable. The worker
 //! is the same executable; the handshake compares build ids.
@@ -31,7 +31,8 @@ mod step;
 mod subtree;
 pub(crate) mod wire;
 
-// Traits that a program may name in a bound. The types in their methods cannot be named, which seals the traits.
+// Traits that a program may name in a bound. The types in their methods cannot be named, so programs cannot implement
+// these traits.
 pub use actor::Method;
 pub use bytes::Bytes;
 pub use entry::{Args, Kernel, Params};

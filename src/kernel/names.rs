@@ -6,12 +6,12 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use super::NAME_LIMIT;
 
-/// Maximum number of names of all engines of this process together. Each has at most [`NAME_LIMIT`] bytes.
+/// The maximum number of names of all engines of this process together. Each name has at most [`NAME_LIMIT`] bytes.
 const MAX_NAMES: usize = 1 << 16;
 
 static NAMES: LazyLock<Mutex<HashSet<&'static str>>> = LazyLock::new(Mutex::default);
 
-/// Returns the stored copy of a name, up to [`NAME_LIMIT`] bytes. `None` if there are too many names.
+/// Returns the stored copy of a name, truncated to [`NAME_LIMIT`] bytes. `None` if there are too many names.
 pub(crate) fn stored(name: &str) -> Option<&'static str> {
     store(&NAMES, name, MAX_NAMES)
 }

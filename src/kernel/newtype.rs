@@ -110,8 +110,8 @@ macro_rules! newtype {
     };
 }
 
-/// What [`newtype!`](crate::newtype) expands to. Not for programs: with an implementation of their own they could lend
-/// memory to a job that outlives it.
+/// The items to which [`newtype!`](crate::newtype) expands. Programs must not use them: an implementation of their own
+/// could lend memory to a job that outlives that memory.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::kernel::failure::BadArgument;

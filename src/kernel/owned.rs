@@ -33,14 +33,14 @@ pub trait OwnedParam: Param<Held: Send + 'static> {
     /// Writes `held` as an argument of a job.
     #[doc(hidden)]
     fn send_held(held: Self::Held, call: &mut CallWriter);
-    /// Another handle to the same value. `None` if there can be only one.
+    /// Returns another handle to the same value, or `None` if there can be only one handle.
     #[doc(hidden)]
     fn share(value: &Self::Value) -> Option<Self::Value>;
 
     /// Writes the argument of a graph's node.
     #[doc(hidden)]
     fn load(slot: Self::Slot, index: u32, loading: &mut Loading<'_>);
-    /// The argument of a graph's node that runs inline.
+    /// Returns the argument of a graph's node that runs inline.
     #[doc(hidden)]
     fn take(slot: Self::Slot, values: &mut NodeValues) -> Self::Held;
 
@@ -50,14 +50,14 @@ pub trait OwnedParam: Param<Held: Send + 'static> {
     /// Reads an argument of a spawned job.
     #[doc(hidden)]
     fn read_given(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, BadArgument>;
-    /// The argument of a spawned job that runs inline, from the values of its children.
+    /// Returns the argument of a spawned job that runs inline, made of the values of its children.
     #[doc(hidden)]
     fn adopt(values: Vec<AnyValue>) -> Option<Self::Held> {
         only(values).map(Self::from_value)
     }
 }
 
-/// The members of `OwnedParam` for a parameter that takes one value.
+/// Defines the members of `OwnedParam` for a parameter that takes one value.
 macro_rules! one_slot {
     () => {
         type Slot = Slot<Self::Held>;
@@ -71,7 +71,7 @@ macro_rules! one_slot {
     };
 }
 
-/// The members of `OwnedParam` for the two parameters that read one array.
+/// Defines the members of `OwnedParam` for the two parameters that read one array.
 macro_rules! one_array {
     () => {
         type Value = Array<T>;
@@ -100,7 +100,7 @@ impl<T: Element> OwnedParam for &Array<T> {
 
 impl<T: Element> OwnedParam for &[T] {
     one_array!();
-    /// Reads an array, or elements that are each the value of a job.
+    /// Reads an array, or a number of elements, each of which is the value of a job.
     fn read_given(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Array<T>, BadArgument> {
         let count = words.0.word()?;
         let mut elements = Vec::new();
@@ -126,7 +126,8 @@ impl<T: Element> OwnedParam for &[T] {
     }
 }
 
-/// A list: for each position an array or a job's value. A list of one position may take the value that a chain carries.
+/// A list: each position has an array or the value of a job. A list with one position may take the value that a chain
+/// carries.
 impl<T: Element> OwnedParam for &[Array<T>] {
     type Value = Array<T>;
     type Slot = Vec<Slot<Array<T>>>;
@@ -140,14 +141,14 @@ impl<T: Element> OwnedParam for &[Array<T>] {
         Some(value.clone())
     }
     fn load(slots: Vec<Slot<Array<T>>>, index: u32, loading: &mut Loading<'_>) {
-        // Within a chain, only one node can pass its value to the next.
+        // In a chain, only the previous node passes its value on, so the list has this one position.
         if let [Slot::Node(node)] = slots[..]
             && loading.before == Some(node)
         {
             loading.mask |= 1 << index;
             return;
         }
-        // The same format as in `Arg::send` for a list: its length, then each array.
+        // Writes the same format as `Arg::send` does for a list: its length, then each array.
         loading.call.0.word(slots.len() as u64);
         for slot in slots {
             loading.slot::<&Array<T>>(slot, index);
@@ -251,7 +252,7 @@ impl<S: Scalar> OwnedParam for S {
     }
 }
 
-/// The parameters of a kernel that graphs and other kernels can run: a tuple of [`OwnedParam`]s. Sealed.
+/// The parameters of a kernel that graphs and other kernels can run: a tuple of [`OwnedParam`]s. This trait is sealed.
 pub trait OwnedParams: Params<Held: Send + 'static> {
     /// The arguments of a graph's node while they wait.
     #[doc(hidden)]
@@ -281,7 +282,7 @@ pub trait OwnedParams: Params<Held: Send + 'static> {
     fn give(sources: Self::Sources, giving: &mut Giving<'_, '_>) -> Result<(), ArenaFull>;
     #[doc(hidden)]
     fn read_given(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, BadArgument>;
-    /// The arguments of a spawned job that runs inline. `values` are the values of its children.
+    /// Returns the arguments of a spawned job that runs inline. `values` are the values of its children.
     #[doc(hidden)]
     fn adopt(sources: Self::Sources, values: &mut dyn Iterator<Item = AnyValue>) -> Self::Held;
 }

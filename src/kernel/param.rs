@@ -1,4 +1,4 @@
-//! The types that a kernel may take, [`Param`], and those that its caller may pass for them, [`Arg`].
+//! The types that a kernel may take, [`Param`], and the types that its caller may pass for them, [`Arg`].
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -23,8 +23,8 @@ pub mod sealed {
 
 /// A type that a kernel may take: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`,
 /// `&str`, [`&Bytes`](super::Bytes), every [`Scalar`], tuples of two to four of these, and references to types of the
-/// program that wrap one array ([`newtype!`](crate::newtype)). Sealed: only the kernel of a job can reach memory that
-/// is lent to the job.
+/// program that wrap one array ([`newtype!`](crate::newtype)). This trait is sealed, so that only the kernel of a job
+/// can reach memory that is lent to the job.
 ///
 /// ```compile_fail,E0061
 /// use arenite::array::ArrayMut;
@@ -48,13 +48,13 @@ pub trait Param: sealed::Sealed {
     type Held: 'static;
     #[doc(hidden)]
     fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, BadArgument>;
-    /// Makes the parameter. Requires a [`Key`], so that only this crate calls it: the memory must belong to the running
-    /// job, which the types do not express.
+    /// Makes the parameter from the received argument. Requires a [`Key`], so that only this crate can call it: the
+    /// memory must belong to the running job, which the types do not express.
     #[doc(hidden)]
     fn at<'j>(held: &'j mut Self::Held, key: Key) -> Self::At<'j>;
 }
 
-/// Proves that the caller is this crate: programs can neither name nor create it.
+/// Proves that the caller is this crate: programs can neither name nor create a `Key`.
 #[derive(Clone, Copy, Debug)]
 pub struct Key(());
 
@@ -73,8 +73,8 @@ pub struct Words<'a>(pub(crate) WordReader<'a>);
 #[allow(missing_debug_implementations, reason = "hidden")]
 pub struct HostRef<'a>(pub(crate) &'a dyn Host);
 
-/// A type that the caller may pass for a kernel's parameter `P`, valid for `'env`. Sealed: a type of the program could
-/// lend memory to a job that outlives it.
+/// A type that the caller may pass for a kernel's parameter `P`, valid for `'env`. This trait is sealed, because a type
+/// of the program could lend memory to a job that outlives that memory.
 ///
 /// ```compile_fail,E0603
 /// use arenite::array::ArrayMut;
@@ -92,7 +92,7 @@ pub struct HostRef<'a>(pub(crate) &'a dyn Host);
 /// | parameter | arguments |
 /// |---|---|
 /// | `&Array<T>`, `&[T]` | `&Array<T>`, `Array<T>` |
-/// | `&[T]` | also `Vec<T>`, `&[T]`, `[T; N]` and references to these: copied with the call, as text is |
+/// | `&[T]` | also `Vec<T>`, `&[T]`, `[T; N]` and references to these, which are copied with the call, as text is |
 /// | `&[Array<T>]` | `Vec<Array<T>>`, `&Vec<Array<T>>`, `&[Array<T>]` |
 /// | `ArrayMut<T>` | `ArrayMut<T>` |
 /// | `TileMut<'_, T>`, `&mut [T]` | `&mut ArrayMut<T>`, `TileMut<'_, T>`, in a scope |
@@ -114,7 +114,7 @@ pub trait Arg<'env, P: Param> {
     fn send(self, call: &mut CallWriter);
     #[doc(hidden)]
     fn hold(self) -> P::Held;
-    /// The number of bytes of memory that are freed when this argument is dropped.
+    /// Returns the number of bytes that are freed when this argument is dropped.
     #[doc(hidden)]
     fn held(&self) -> u64 {
         0
@@ -126,7 +126,7 @@ pub trait Arg<'env, P: Param> {
 pub struct CallWriter(pub(crate) ArgWriter);
 
 /// Arguments that a job does not change in place, so that the job can run again with them. Implementing this trait for
-/// other types has no effect: they cannot be arguments.
+/// other types has no effect, because those types cannot be arguments.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is changed in place, so its job cannot be run again",
     note = "`retries` needs arguments that a job only reads; return a fresh array instead"
@@ -156,7 +156,7 @@ fn receive_inline<T: Element>(words: &mut Words<'_>) -> Result<Array<T>, BadArgu
     Ok(array.seal())
 }
 
-/// Reads an array at offset `skip` of a sealed file, or the copy of such an array.
+/// Reads an array at offset `skip` of a sealed file, or its copy in the arena.
 #[cold]
 fn receive_file<T: Element>(
     skip: u64,
@@ -221,7 +221,8 @@ pub(super) fn send_array<T: Element>(array: &Array<T>, call: &mut CallWriter) {
             call.0.leases.push(Lease::Shared(Arc::clone(block)));
         }
         ArrayLocation::File(file, skip) => {
-            // Not through a slice, which would form a reference: a raw buffer must not.
+            // The length is computed without a slice, because that would be a reference, and this may be the array of a
+            // raw buffer.
             let bytes = array.len() * size_of::<T>();
             call.0.file(file, (skip, bytes as u64), &array.shape());
         }
@@ -377,7 +378,7 @@ impl<'env, T: Element> Arg<'env, ArrayMut<T>> for ArrayMut<T> {
     }
 }
 
-/// Rows of an array, lent to a job.
+/// Rows of an array that are lent to a job.
 #[derive(Debug)]
 pub struct LentRange<T> {
     first: NonNull<u8>,
@@ -456,11 +457,11 @@ impl<T: Element> Param for &mut [T] {
     }
 }
 
-/// The number of low bits of a packed word that are the row. A row has at least one byte, unless the array is empty, so
-/// they suffice.
+/// The number of low bits of a packed word that hold the index of the row. 48 bits suffice, since a row has at least
+/// one byte and no array has 2⁴⁸ bytes. In an empty array, rows have no bytes; there the whole word is the row.
 const ROW_BITS: u32 = 48;
 
-/// Packs the number of the first lent row, and the number of pages after the extent that are opened with it.
+/// Packs the number of the first lent row, and the number of pages after the extent that become writable with it.
 fn pack(row: u64, extent: Extent, block: &Block) -> u64 {
     row | (block.spare_bytes_after(extent) / PAGE) << ROW_BITS
 }

@@ -11,8 +11,8 @@
 //! if no reference to the elements exists at that time, in any process. So a binding that lets its language write to an
 //! array
 //!
-//! - never dereferences the array, a clone or a part of it. These calls form no reference: `as_ptr`, `len`, `is_empty`,
-//!   `shape`, `rows`, `row`, `reshape`, `clone`, `drop`, and the functions of this module;
+//! - never dereferences the array, a clone or a part of it. These methods form no reference: `as_ptr`, `len`,
+//!   `is_empty`, `shape`, `rows`, `row`, `reshape`, `clone`, `drop`, and the functions of this module;
 //! - passes it to jobs only as a `Buffer`, to a kernel that follows the same rule. A kernel that takes `&[u8]` or
 //!   `&Array<u8>` reads through references.
 //!
@@ -69,10 +69,10 @@ use crate::sys::Segment;
 /// copy.
 ///
 /// The file needs the seals `F_SEAL_WRITE`, `F_SEAL_GROW` and `F_SEAL_SHRINK`: then no process can change it, so
-/// references to its elements are sound. Workers open the file through the descriptor of this process, which stays open
-/// while there are handles. The descriptor is closed at once if the file has at most 64 KiB, or if more than half of
-/// the descriptors that this process may have (`RLIMIT_NOFILE`) are open; jobs then get a copy. Jobs of sandboxed
-/// workers always get a copy.
+/// references to its elements are sound. Workers open the file through its descriptor in this process, which stays open
+/// while there are handles to the array. The descriptor is closed at once if the file has at most 64 KiB, or if more
+/// than half of the descriptors that this process may have (`RLIMIT_NOFILE`) are open; jobs then get a copy. Jobs of
+/// sandboxed workers always get a copy.
 ///
 /// ```
 /// # use std::{fs::File, io::Write, os::fd::OwnedFd};
@@ -124,18 +124,19 @@ impl Buffer {
     /// Lends the elements of an array to one job, which changes them in place. The array may be any part of a larger
     /// one, and may share pages with other parts.
     ///
-    /// The memory stays in use until the job is answered, even if every handle is dropped before. Such a job never runs
-    /// twice, whatever its [options](crate::JobOptions) are, and changes stay if the job fails. A sandboxed engine
-    /// rejects it with [`Rejection::Lending`](crate::Rejection::Lending), and so does the start of an actor. While the
-    /// job runs, its worker can write to the whole pages around the bytes.
+    /// The memory stays in use until the job is answered, even if every handle is dropped earlier. Such a job never
+    /// runs twice, whatever its [options](crate::JobOptions) are, and changes stay if the job fails. A sandboxed engine
+    /// rejects the job with [`Rejection::Lending`](crate::Rejection::Lending); so does every engine if the buffer is an
+    /// argument of an actor's initial kernel. While the job runs, its worker can write to the whole pages around the
+    /// bytes.
     ///
     /// # Safety
     ///
     /// From the call that submits the job until the job is answered,
     ///
     /// - no reference to these bytes exists, neither in this process nor in another job;
-    /// - no other buffer that a job changes overlaps them, and no other buffer of the same job does. The worker rejects
-    ///   the latter; the engine does not compare jobs with each other.
+    /// - these bytes overlap no buffer that another job changes, and no other buffer of the same job. The worker checks
+    ///   only the buffers of its job; the engine does not compare jobs with each other.
     ///
     /// If the handle of the job was dropped, the job may still run: then this must hold until the engine has ended.
     ///
@@ -178,7 +179,7 @@ impl Buffer {
     }
 }
 
-/// A buffer in the kernel. The handle counts as a handle of the job, like that of any parameter.
+/// A buffer in the kernel. Its handle counts as a handle of the job, like the handle of any parameter.
 #[derive(Debug)]
 pub enum Received {
     /// Bytes to read.
@@ -191,8 +192,7 @@ pub enum Received {
     Write(ArrayMut<u8>),
 }
 
-/// The buffers of a job, in the order in which they were passed. A parameter for which the caller passes a
-/// `Vec<Buffer>`.
+/// A parameter: the buffers of a job, in the order in which they were passed. The caller passes a `Vec<Buffer>`.
 pub struct Buffers<'j>(std::vec::Drain<'j, Received>);
 
 impl fmt::Debug for Buffers<'_> {

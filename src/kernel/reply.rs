@@ -23,18 +23,18 @@ pub(crate) type AnyValue = Box<dyn Any + Send>;
 
 /// A type that a kernel may return: `()`, [`Scalar`]s, `Array<T>`, `Vec<Array<T>>`, `ArrayMut<T>`, `String`,
 /// [`Bytes`](super::Bytes), `Vec`s of scalars, `Option`s and tuples of up to four of these, `Result<T, E>`, and
-/// [`Spawn`](crate::engine::Spawn), which stands for the value of its continuation. Sealed.
+/// [`Spawn`](crate::engine::Spawn), which stands for the value of its continuation. This trait is sealed.
 ///
 /// Arrays are not copied: the caller receives a handle to the memory that the kernel filled. A value may have up to
-/// 4096 arrays; with more the job fails with [`Returned`](crate::engine::JobErrorKind::Returned).
+/// 4096 arrays; with more arrays the job fails with [`Returned`](crate::engine::JobErrorKind::Returned).
 ///
 /// An `Err` fails the job with [`Returned`](crate::engine::JobErrorKind::Returned). A [`Typed<E>`](Typed) reaches the
 /// caller as a value. Any other `E` that implements `Display` reaches it as text, of which a worker sends the first 16
 /// KiB.
 ///
 /// `String`s, `Bytes` and `Vec`s of scalars are copied. Together they may have 64 MiB in one value, in every engine;
-/// with more the job fails with [`Returned`](crate::engine::JobErrorKind::Returned). Return larger data as an array:
-/// `Array::from_slice(text.as_bytes())`.
+/// with more text the job fails with [`Returned`](crate::engine::JobErrorKind::Returned). Return larger data as an
+/// array: `Array::from_slice(text.as_bytes())`.
 #[diagnostic::on_unimplemented(
     message = "a kernel cannot return `{Self}`",
     label = "not something that a kernel can return",
@@ -42,13 +42,13 @@ pub(crate) type AnyValue = Box<dyn Any + Send>;
     note = "for a closure that never returns, write what it would return: `|| -> () {{ std::process::abort() }}`"
 )]
 pub trait Reply: reply_sealed::Sealed {
-    /// What the caller receives if the job succeeds.
+    /// The type that the caller receives if the job succeeds.
     type Out: Send + 'static;
     #[doc(hidden)]
     fn send(self, reply: &mut Sending<'_>) -> Result<(), Failure>;
     #[doc(hidden)]
     fn receive(reply: &mut Receiving<'_>) -> Result<Self::Out, BadReply>;
-    /// The value for the caller, if the kernel ran inline. Runs spawned jobs first.
+    /// Returns the value for the caller, if the kernel ran inline. Runs spawned jobs first.
     #[doc(hidden)]
     fn into_value(self) -> Result<Self::Out, Failure>;
     /// Checks that a kernel with this return type can have returned this typed error.
@@ -69,12 +69,12 @@ pub trait Reply: reply_sealed::Sealed {
     }
 }
 
-/// What a kernel that ran inline returned: see [`Reply::unfold`].
+/// The result of a kernel that ran inline: see [`Reply::unfold`].
 #[derive(Debug)]
 pub enum Unfolded<V> {
     /// A value.
     Value(V),
-    /// Spawned jobs, as a plan. The engine knows its type.
+    /// Spawned jobs, as a plan. The engine knows the plan's type.
     More(AnyValue),
 }
 
@@ -94,7 +94,7 @@ pub struct Sending<'a> {
 #[derive(Debug)]
 pub struct Receiving<'a>(pub(crate) ReplyReader<'a>);
 
-/// The error for a reply that is no value of its kernel's return type.
+/// The error for a reply that does not encode a value of its kernel's return type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadReply;
 
@@ -114,13 +114,13 @@ pub trait Value: Sized {
     fn receive(reply: &mut Receiving<'_>) -> Result<Self::Out, BadReply>;
     #[doc(hidden)]
     fn into_value(self) -> Self::Out;
-    /// The number of bytes of all strings in the value.
+    /// Returns the number of bytes of all text in the value.
     #[doc(hidden)]
     #[inline]
     fn text(&self) -> usize {
         0
     }
-    /// The number of arrays in the value.
+    /// Returns the number of arrays in the value.
     #[doc(hidden)]
     #[inline]
     fn arrays(&self) -> usize {
@@ -128,11 +128,11 @@ pub trait Value: Sized {
     }
 }
 
-// The maximum number of arrays, with their extents and shapes, fits into a reply next to the maximum amount of text.
+// A reply has room for the maximum number of arrays, with their extents and shapes, and for the maximum amount of text.
 const _: () = assert!(MAX_ARRAYS * (SENT_WORDS + 1 + MAX_DIMS) < MAX_REPLY_WORDS - MAX_TEXT / 8);
 
-/// Checks the length of a value's text and the number of its arrays. Inline engines check them too, so that a program
-/// that works with an inline engine works with any other.
+/// Checks the length of a value's text and the number of its arrays. Inline engines check this too, so that a program
+/// that works with an inline engine works with any other engine.
 #[inline]
 fn check_size<V: Value>(value: V) -> Result<V, Failure> {
     match (value.text(), value.arrays()) {
@@ -250,9 +250,9 @@ impl Value for String {
     }
 }
 
-/// Copies an array to memory of this job. Needed if the array is not in the lane's memory (it was made on another
-/// thread or lane, or is a mapped file), or may not be sent from there. Forms no reference to the elements: those of a
-/// [raw](super::raw) buffer may change meanwhile.
+/// Copies an array to memory of this job. This is needed if the array is not in the lane's memory (it was made on
+/// another thread or lane, or is a mapped file), or may not be sent from there. Forms no reference to the elements,
+/// because those of a [raw](super::raw) buffer may change meanwhile.
 fn into_lane<T: Element>(array: &Array<T>, host: &dyn Host) -> Result<Extent, ArenaFull> {
     let bytes = array.len() * size_of::<T>();
     let chunk = host.alloc(bytes)?;
@@ -374,8 +374,8 @@ impl<T: Element> Value for ArrayMut<T> {
         if !sealed.lane_chunk().is_some_and(is_retained) {
             return Value::send(sealed, reply);
         }
-        // The supervisor has a lease on the array for the lane, so the caller would not get the only handle: send a
-        // copy.
+        // A copy is sent, because the supervisor has a lease on the array for the lane: the caller would not get the
+        // only handle.
         reply.writer.shape(&sealed.shape());
         let view = into_lane(&sealed, reply.host)?;
         reply.writer.arrays.push(SentArray { chunk: view, view });

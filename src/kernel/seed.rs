@@ -1,7 +1,7 @@
-//! The seeds of jobs' random numbers that both the supervisor and the worker compute.
+//! Computes the seeds of jobs' random numbers, in the supervisor and in the worker.
 
-/// Bit in the seeds of jobs that belong to a series. Seeds of jobs that are neither in a series nor spawned count from
-/// 1.
+/// Bit in the seeds of jobs that belong to a series. The seeds of jobs that are neither in a series nor spawned are
+/// consecutive numbers from 1 on.
 const SERIES: u64 = 1 << 63;
 /// Bit in the seeds of spawned jobs.
 const SPAWNED: u64 = 1 << 62;
@@ -17,7 +17,7 @@ pub(crate) fn seed_of_task(parent: u64, task: u64) -> u64 {
     mixed(mixed(parent) ^ task) >> 2 | SPAWNED
 }
 
-/// Spreads numbers over all 64 bits; different numbers stay different (the last step of SplitMix64).
+/// Spreads a number over all 64 bits, by the last step of SplitMix64. Different numbers have different results.
 #[inline]
 fn mixed(number: u64) -> u64 {
     let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -1,21 +1,22 @@
-//! How the time of a chain is divided among its nodes: measured by the worker, sent as two words of the reply.
+//! How the time of a chain is divided among its nodes. The worker measures the shares and sends them as two words of
+//! the reply.
 //!
 //! The reply has room for eight shares. In a chain of up to eight nodes, each node has its own share; in a longer
-//! chain, adjacent nodes have one together. The clock is read only between shares, so a long chain of tiny nodes reads
-//! it nine times. If the value fits into its slot, but not together with the shares, the shares are left out; the time
-//! is then divided equally, as for a chain that fails.
+//! chain, adjacent nodes have a share together. The clock is read only at the start and at the end of each share, so a
+//! long chain of tiny nodes reads it nine times. If the value fits into its slot, but not together with the shares, the
+//! shares are left out; the time is then divided equally, as for a chain that fails.
 
 use super::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS};
 use crate::sys::clock::monotonic_ns;
 
-/// Max number of shares in a reply.
+/// The maximum number of shares in a reply.
 pub(crate) const MAX_SHARES: u32 = 8;
 /// The number of words for the shares.
 pub(crate) const SHARE_WORDS: usize = 2;
 /// The number of shares in a word.
 const SHARES_PER_WORD: usize = MAX_SHARES as usize / SHARE_WORDS;
 
-/// The worker's half: reads the clock at the end of each share.
+/// The worker's half of the protocol: reads the clock at the end of each share.
 #[derive(Debug)]
 pub(super) struct ShareClock {
     nodes: u32,
@@ -39,7 +40,7 @@ impl ShareClock {
         }
     }
 
-    /// Called when a node has ended.
+    /// Records that a node has ended: if it was the last node of its share, reads the clock.
     #[inline]
     pub(super) fn ended(&mut self, node: u32) {
         if node == self.last {
@@ -51,14 +52,14 @@ impl ShareClock {
         }
     }
 
-    /// Appends the shares to the reply, unless the value fits into a slot only without them.
+    /// Appends the shares to the reply, unless a value that fits into a slot would not fit with them.
     pub(super) fn send(&self, reply: &mut ReplyWriter) {
         let words = SENT_WORDS * reply.arrays.len() + reply.words.len();
         if words <= INLINE_WORDS && words + SHARE_WORDS > INLINE_WORDS {
             return;
         }
         let all: u64 = self.spent_ns.iter().sum();
-        // 16 bits for each share: its fraction of the whole time. The link reports the whole time.
+        // Each share has 16 bits: its fraction of the whole time, which the link reports.
         let part = |&spent: &u64| u128::from(spent) * u128::from(u16::MAX) / u128::from(all.max(1));
         for spent in self.spent_ns.chunks(SHARES_PER_WORD) {
             let spent = spent.iter().rev();
@@ -68,12 +69,12 @@ impl ShareClock {
     }
 }
 
-/// The supervisor's half: the shares that a worker has sent. Any words are valid.
+/// The supervisor's half of the protocol: the shares that a worker has sent. Any words are valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shares([u16; MAX_SHARES as usize]);
 
 impl Shares {
-    /// Returns `None` if all shares are zero.
+    /// Decodes the shares. Returns `None` if all of them are zero.
     pub(crate) fn of(words: [u64; SHARE_WORDS]) -> Option<Self> {
         let shares = std::array::from_fn(|share| {
             (words[share / SHARES_PER_WORD] >> (share % SHARES_PER_WORD * 16)) as u16
@@ -84,7 +85,7 @@ impl Shares {
             .then_some(Self(shares))
     }
 
-    /// Divides `took_ns`, the time of all `nodes` nodes, among them.
+    /// Divides `took_ns`, the time of a chain of `nodes` nodes, among its nodes.
     pub(crate) fn of_nodes(self, nodes: u32, took_ns: u64) -> impl Iterator<Item = u64> {
         let all: u128 = self.0.iter().map(|&share| u128::from(share)).sum();
         (0..nodes.min(MAX_SHARES)).flat_map(move |share| {
@@ -95,7 +96,7 @@ impl Shares {
     }
 }
 
-/// The first node of a share. For the share after the last, the number of nodes.
+/// Returns the first node of a share, or, for the share after the last one, the number of nodes.
 fn first_of(share: u32, nodes: u32) -> u32 {
     (share * nodes).div_ceil(nodes.clamp(1, MAX_SHARES))
 }

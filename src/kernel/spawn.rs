@@ -28,17 +28,17 @@ use super::wire::{MAX_TEXT, Malformed, ReplyWriter, WordReader};
 use crate::arena::{ArenaFull, Extent};
 use crate::array::{Array, Element, Shape};
 
-/// Max arrays in one reply.
+/// The maximum number of arrays in one reply.
 pub(crate) const MAX_ARRAYS: usize = 4096;
-/// Kind of an argument whose values follow.
+/// The kind of an argument whose values follow in the reply.
 pub(crate) const GIVEN: u64 = 0;
-/// Kind of an argument that consists of the values of the next children.
+/// The kind of an argument that consists of the values of the next children.
 pub(crate) const CHILDREN: u64 = 1;
 /// Bit of an argument whose arrays move into the job.
 pub(crate) const MOVED: u64 = 1 << 8;
 /// Bit in the word before a kernel's name: the kernel may spawn jobs itself.
 pub(crate) const SPAWNS: u64 = 1 << 32;
-/// Max length in bytes of a kernel's name in a reply.
+/// The maximum length in bytes of a kernel's name in a reply.
 pub(crate) const NAME_LIMIT: usize = 512;
 
 /// Writes the arguments of spawned jobs into a reply.
@@ -46,7 +46,7 @@ pub(crate) const NAME_LIMIT: usize = 512;
 pub struct Giving<'s, 'w>(pub(crate) &'s mut Sending<'w>);
 
 impl Giving<'_, '_> {
-    /// Begins an argument of `values` values. The caller writes them next.
+    /// Begins an argument that consists of `values` values, which the caller writes next.
     pub(super) fn argument(&mut self, values: usize, moved: bool) {
         let moved = if moved { MOVED } else { 0 };
         self.0.writer.word(GIVEN | moved | (values as u64) << 32);
@@ -96,7 +96,7 @@ impl<'a> Piece<'a> {
         }
     }
 
-    /// The extent and the shape of the value's only array, if its length matches the shape.
+    /// Returns the extent and the shape of the value's only array, if its length matches the shape.
     pub(super) fn array<T: Element>(&mut self) -> Result<(Extent, Shape), Malformed> {
         let at = self.arrays.offset()?;
         let len = self.arrays.word()?;
@@ -117,18 +117,18 @@ impl<'a> Piece<'a> {
     }
 }
 
-/// Returns the value if there is exactly one and it is a `V`.
+/// Returns the value if there is exactly one value and its type is `V`.
 pub(super) fn only<V: 'static>(values: Vec<AnyValue>) -> Option<V> {
     let [value]: [AnyValue; 1] = values.try_into().ok()?;
     Some(*(value as Box<dyn Any>).downcast().ok()?)
 }
 
-/// The origin of an argument of a task.
+/// Where an argument of a task comes from.
 #[derive(Debug)]
 pub enum Source<H> {
-    /// From the kernel that spawns the task.
+    /// The kernel that spawns the task passes this argument.
     Given(H),
-    /// The values of this number of children, the next ones.
+    /// The argument consists of the values of this number of children, which follow those of the earlier arguments.
     Children(u32),
 }
 
@@ -189,7 +189,7 @@ impl SpawnKernel {
     }
 }
 
-/// Runs a task. Its arguments are values; some of them are those of its children.
+/// Runs a task. Its arguments are values, some of which are the values of its children.
 fn task<F, P, R>(
     words: WordReader<'_>,
     host: &dyn Host,
@@ -208,7 +208,7 @@ where
 /// A task that can be written into a reply.
 pub(crate) trait Spawning: Send {
     fn kernel(&self) -> SpawnKernel;
-    /// The number of the task's arguments.
+    /// Returns the number of the task's arguments.
     fn arguments(&self) -> u32;
     fn give(self: Box<Self>, giving: &mut Giving<'_, '_>) -> Result<(), ArenaFull>;
 }

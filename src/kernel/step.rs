@@ -1,10 +1,10 @@
 //! Kernels as nodes of a graph: arguments that come from other nodes, and chains of nodes that run as one job.
 //!
-//! A node's arguments wait in the program as [`Slot`]s. When the node's job is sent, each is written like any argument.
-//! If an argument is the value of another node, it is first read from that node's reply, and so checked like every
-//! value that a worker sends.
+//! A node's arguments wait in the program as [`Slot`]s. When the node's job is sent, each slot is written like any
+//! argument. If an argument is the value of another node, it is first read from that node's reply, and so it is checked
+//! like every value that a worker sends.
 //!
-//! A chain is one call for several nodes. Its words:
+//! A chain is one call for several nodes. The words of the call:
 //!
 //! ```text
 //! chain = number of nodes, then for each node: its seed, its entry, the number of words that follow, these words
@@ -39,7 +39,7 @@ pub enum Slot<H> {
 /// Reads the value of a node and writes it as an argument.
 pub(crate) type Forward = fn(&mut Receiving<'_>, &mut CallWriter) -> Result<(), BadReply>;
 
-/// Access to the replies of nodes that have ended.
+/// Gives access to the replies of nodes that have ended.
 pub(crate) trait Ended {
     /// Calls `forward` with the reply of a node. Returns false if the value cannot be read.
     fn forward(&mut self, node: u32, forward: Forward, call: &mut CallWriter) -> bool;
@@ -80,13 +80,13 @@ impl Loading<'_> {
 #[allow(missing_debug_implementations, reason = "hidden")]
 pub struct NodeValues {
     pub(crate) values: Vec<Option<AnyValue>>,
-    /// For each value, the number of times that it will still be taken.
+    /// How many times each value will still be taken.
     pub(crate) uses: Vec<u32>,
 }
 
 impl NodeValues {
-    /// Takes the value of a node that has ended. If it will be taken again, returns a shared handle and keeps the
-    /// value.
+    /// Takes the value of a node that has ended. If the value will be taken again, returns a shared handle and keeps
+    /// the value.
     pub(crate) fn take<V: Send + 'static>(&mut self, node: u32, share: fn(&V) -> Option<V>) -> V {
         let at = node as usize;
         self.uses[at] -= 1;
@@ -149,8 +149,8 @@ impl Drop for DropCarried {
     }
 }
 
-/// Returns the node that the last job on this thread had reached when it ended, and resets it. 0 unless the job was a
-/// chain.
+/// Returns which node the last job on this thread had reached when it ended, and sets it to 0. Returns 0 unless the job
+/// was a chain that failed.
 pub(crate) fn step_reached() -> u32 {
     AT.replace(0)
 }
@@ -245,10 +245,10 @@ impl ChainWriter {
     }
 }
 
-/// Its type id is the program id of all chains.
+/// The type whose id is the program id of all chains.
 enum AnyChain {}
 
-/// A kernel as the node of a graph.
+/// The kernel of a graph's node.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NodeKernel {
     /// The kernel as a job of its own.

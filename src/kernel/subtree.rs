@@ -1,5 +1,5 @@
-//! A subtree of a reduction as one job: it runs a kernel for each of several adjacent chunks, then a second kernel that
-//! combines two results at a time until one is left.
+//! A subtree of a reduction as one job: it runs a kernel for each of several adjacent chunks, and a second kernel that
+//! combines two results at a time until one result is left.
 //!
 //! A chunk is a *leaf*; a combination of two neighbours is a *node* above them. The random numbers of a node depend on
 //! its position in the whole tree, and not on how the tree is divided into jobs.
@@ -29,7 +29,7 @@ pub(crate) struct Leaves<T: Element, A> {
     pub(crate) rows: Array<T>,
     /// The number of leaves: a power of two.
     pub(crate) count: usize,
-    /// The number of rows of each leaf; the last leaf of the tree may have fewer.
+    /// The number of rows of each leaf. The last leaf of the tree may have fewer.
     pub(crate) step: usize,
     /// Index of the first leaf in the tree.
     pub(crate) first: usize,
@@ -63,7 +63,7 @@ impl<T: Element, A> Leaves<T, A> {
         self.rest.send(call);
     }
 
-    /// The arguments of the kernel if it runs inline, for the case of a single leaf.
+    /// Returns the arguments of the kernel if it runs inline, for the case of a single leaf.
     pub(crate) fn hold_single<P>(self) -> P::Held
     where
         P: SplitFirst,
@@ -74,7 +74,8 @@ impl<T: Element, A> Leaves<T, A> {
     }
 }
 
-/// The number of a node in its tree. On level 0, `index` is that of a leaf; on level `n`, a node is above `2^n` leaves.
+/// Returns the number of a node in its tree. On level 0, a node is the leaf `index`; on level `n`, a node is above
+/// `2^n` leaves.
 pub(crate) fn node(level: usize, index: usize) -> u64 {
     (level as u64) << 48 | index as u64
 }
@@ -165,7 +166,7 @@ where
             true => Err(Failure::Cancelled),
             false => Ok(()),
         };
-        // Values whose right neighbour is not computed yet: at most one of each level, the lowest level last.
+        // Values whose right neighbour is not computed yet: at most one for each level, that of the lowest level last.
         let mut waiting: Vec<R::Out> = Vec::new();
         for i in 0.. {
             enter(0, first + i)?;

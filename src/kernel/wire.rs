@@ -13,14 +13,15 @@ use crate::array::{FileName, SealedFile, Shape};
 /// The number of words that fit into a slot of a link. `link` asserts that its own constant is equal.
 pub(crate) const INLINE_WORDS: usize = 12;
 
-/// Max bytes of text in one value, over all its `String`s and `Bytes`. Bounded because text travels in the words of a
-/// reply, which the supervisor copies under its lock.
+/// The maximum size in bytes of all text in one value (`String`s and `Bytes`). It is bounded because text travels in
+/// the words of a reply, which the supervisor copies under its lock.
 pub(crate) const MAX_TEXT: usize = 64 << 20;
 
-/// Max capacity, in words, that a writer keeps for its next call.
+/// The maximum capacity, in words, that a writer keeps for its next call.
 const RETAINED_WORDS: usize = (64 << 10) / 8;
 
-/// Max words of a reply: its text, plus the lengths, shapes and extents of the maximum number of arrays.
+/// The maximum number of words of a reply: its text, plus the lengths, shapes and extents of the maximum number of
+/// arrays.
 pub(crate) const MAX_REPLY_WORDS: usize = MAX_TEXT / 8 + (1 << 16);
 
 /// Memory that a job holds until it is answered.
@@ -30,7 +31,7 @@ pub(crate) enum Lease {
     Shared(Arc<Block>),
     /// An array that moved into the job.
     Owned(Arc<Block>),
-    /// Rows of an array lent by a scope, which keeps the array alive. Only used in messages.
+    /// Rows of an array that a scope lends. The scope keeps the array alive; this range is only used in messages.
     Lent(std::ops::Range<usize>),
     /// A sealed memory file that the job reads. Workers open it through its descriptor.
     File(Arc<SealedFile>),
@@ -45,7 +46,7 @@ pub(crate) enum Lease {
 }
 
 impl Lease {
-    /// The number of bytes of the arena that the lease holds.
+    /// Returns the number of bytes of the arena that the lease holds.
     pub(crate) fn bytes(&self) -> u64 {
         match self {
             Self::Shared(block) | Self::Owned(block) | Self::Loan { block, .. } => {
@@ -56,17 +57,17 @@ impl Lease {
     }
 }
 
-/// The leases of one call: one for each array argument, and one for a spilled argument block.
+/// The leases of one call: one for each array argument, and one for the block of a call that is too long for a slot.
 pub(crate) type Leases = SmallVec<[Lease; 2]>;
 
-/// In a call, the region number of an array in a sealed memory file; no arena has such a region. The words after the
-/// offset name the file: descriptor, device, inode. If the array was copied, they are [`COPIED`], the offset of the
-/// copy in the arena, and 0. The shape comes last.
+/// In a call, the region number of an array in a sealed memory file; no arena has such a region. The three words after
+/// the offset name the file: descriptor, device, inode. If the array was copied, the three words are [`COPIED`], the
+/// offset of the copy in the arena, and 0. The shape comes last.
 pub(crate) const FILE_REGION: u16 = u16::MAX;
 /// In a call, the region number of an array whose bytes follow: the number of bytes, then the bytes. No arena has such
 /// a region.
 pub(crate) const INLINE_REGION: u16 = u16::MAX - 1;
-/// In place of the descriptor of a sealed file: the array was copied. No descriptor has this number.
+/// In place of the descriptor of a sealed file, says that the array was copied. No descriptor has this number.
 pub(crate) const COPIED: u64 = u64::MAX;
 
 /// An argument in a sealed memory file.
@@ -78,7 +79,7 @@ struct FileArgument {
     lease: usize,
     /// The offset of the argument's first byte in the file.
     skip: u64,
-    /// Length in bytes.
+    /// The length of the argument in bytes.
     len: u64,
 }
 
@@ -92,10 +93,11 @@ pub(crate) struct ArgWriter {
     /// All words, if there are too many for `inline`.
     long: Vec<u64>,
     pub(crate) leases: Leases,
-    /// The arguments in sealed files that [`copy_files`](Self::copy_files) may have to copy; it empties the list.
+    /// The arguments in sealed files that [`copy_files`](Self::copy_files) may have to copy. That function empties the
+    /// list.
     files: SmallVec<[FileArgument; 1]>,
     /// Whether an argument is in memory that workers cannot read: private memory, a mapped file that may change, or
-    /// another engine.
+    /// another engine's arena.
     pub(crate) foreign: bool,
     /// Set if a lent array had to move to pages of its own and the arena had no room.
     pub(crate) full: Option<ArenaFull>,
@@ -105,9 +107,9 @@ pub(crate) struct ArgWriter {
     pub(crate) exclusive: bool,
     /// Whether the job may not run twice, whatever its options are, because bytes are lent to it for one attempt.
     pub(crate) once: bool,
-    /// Seed of the job's random numbers. 0 for the next seed in the order of submission.
+    /// Seed of the job's random numbers. 0 means the next seed in the order of submission.
     pub(crate) seed: u64,
-    /// The number of handles to each of its arrays that the submitter keeps until the job is answered.
+    /// The number of handles to each array of the call that the submitter keeps until the job is answered.
     pub(crate) kept: usize,
 }
 
@@ -131,7 +133,7 @@ impl ArgWriter {
         }
     }
 
-    /// Whether the call is too long for a slot and has no block yet.
+    /// Returns true if the call is too long for a slot and has no block yet.
     #[inline]
     pub(crate) fn must_spill(&self) -> bool {
         self.len > INLINE_WORDS && !matches!(self.spilled, Some(Ok(_)))
@@ -154,7 +156,7 @@ impl ArgWriter {
         self.kept = 0;
     }
 
-    /// Frees memory that only a long call needs; called once the call has been sent.
+    /// Frees memory that only a long call needs. Called when the call has been sent.
     #[inline]
     pub(crate) fn shrink(&mut self) {
         if self.long.capacity() > RETAINED_WORDS {
@@ -237,7 +239,7 @@ impl ArgWriter {
         self.word(bytemuck::cast(Offset::new(FILE_REGION, skip)));
         let (fd, (device, inode)) = match file.name() {
             Some(name) => (name.fd.into(), name.identity),
-            // `copy_files` replaces this by the location of a copy.
+            // `copy_files` replaces these words by the location of a copy.
             None => (COPIED, (0, 0)),
         };
         self.extend(&[fd, device, inode]);
@@ -245,14 +247,14 @@ impl ArgWriter {
         self.leases.push(Lease::File(Arc::clone(file)));
     }
 
-    /// Whether arguments are in sealed files, and `copy_files` has not been called yet.
+    /// Returns true if arguments are in sealed files and `copy_files` has not been called yet.
     #[inline]
     pub(crate) fn has_files(&self) -> bool {
         !self.files.is_empty()
     }
 
-    /// Replaces arguments in sealed files by copies, which `alloc` allocates: either only those that workers cannot
-    /// open, or all.
+    /// Replaces arguments in sealed files by copies, for which `alloc` allocates blocks. Replaces all of them if `all`,
+    /// otherwise only those that workers cannot open.
     #[cold]
     pub(crate) fn copy_files(
         &mut self,
@@ -314,7 +316,7 @@ impl ArgWriter {
     }
 }
 
-/// Converts bytes to words, the last word padded with zeros.
+/// Converts bytes to words. Pads the last word with zeros.
 #[inline]
 fn words_of(bytes: &[u8]) -> impl ExactSizeIterator<Item = u64> {
     bytes.chunks(8).map(|chunk| match chunk.try_into() {
@@ -359,7 +361,7 @@ impl<'a> WordReader<'a> {
         Self { words }
     }
 
-    /// The number of words left.
+    /// Returns the number of words that are left.
     pub(crate) fn len(&self) -> usize {
         self.words.len()
     }
@@ -415,7 +417,7 @@ impl<'a> WordReader<'a> {
 /// An array in a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SentArray {
-    /// The whole allocation. For a parameter that is sent back, the same as `view`.
+    /// The whole allocation. Equal to `view` for a parameter that is sent back.
     pub(crate) chunk: Extent,
     /// The bytes of the array.
     pub(crate) view: Extent,
@@ -423,7 +425,7 @@ pub(crate) struct SentArray {
 
 /// The number of words of a [`SentArray`].
 pub(crate) const SENT_WORDS: usize = 4;
-/// The number of words of a retained array.
+/// The number of words of an [`Extent`], which describes a retained array.
 pub(crate) const EXTENT_WORDS: usize = 2;
 
 impl SentArray {
@@ -468,7 +470,7 @@ pub(crate) struct ReplyWriter {
     pub(crate) words: SmallVec<[u64; INLINE_WORDS]>,
     /// Whether the reply consists of jobs to run instead of a value: see [`Spawning`](super::Spawning).
     pub(crate) spawns: bool,
-    /// Whether the shares of a chain's nodes in its time follow the words of the value.
+    /// Whether the words of the value are followed by the share that each node had of the chain's time.
     pub(crate) timed: bool,
 }
 
@@ -485,13 +487,13 @@ impl ReplyWriter {
         write_shape(shape, |word| self.words.push(word));
     }
 
-    /// Whether the reply has neither arrays nor words.
+    /// Returns true if the reply has neither arrays nor words.
     pub(crate) fn is_empty(&self) -> bool {
         self.arrays.is_empty() && self.words.is_empty()
     }
 }
 
-/// An array of a reply that the supervisor has checked.
+/// An array of a reply, checked by the supervisor.
 #[derive(Debug)]
 pub(crate) struct ReceivedArray {
     pub(crate) block: Arc<Block>,

@@ -1,4 +1,4 @@
-//! Round trips of words, and rejection of words that no writer wrote.
+//! Tests round trips of words, and the rejection of words that no writer wrote.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -161,7 +161,7 @@ proptest! {
             prop_assert_eq!(list.len() as u64, words[0]);
             prop_assert!(list.len() <= 2 && list.iter().all(|array| array.len() as u64 * 4 == len));
         }
-        // It has another owner, so it cannot be received as mutable.
+        // The array has another owner, so it cannot be received as mutable.
         prop_assert!(receives::<ArrayMut<u8>>(&words, sent()).is_err());
     }
 }
