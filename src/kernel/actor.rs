@@ -3,7 +3,7 @@
 //! | program | its words | what it does |
 //! |---|---|---|
 //! | [`Start`] | key, arguments | runs the initial kernel and retains the state that it returns |
-//! | [`Restore`] | key, array, arguments | the same from a checkpoint |
+//! | [`Restore`] | key, array, arguments | runs the kernel that restores the state from a checkpoint, and retains it |
 //! | [`Call`] | key, arguments | runs a method on the state |
 //! | [`Save`] | key | runs the kernel that makes a checkpoint |
 //! | [`End`] | key | drops the state |

@@ -19,7 +19,7 @@ pub enum Failure {
     Returned(Returned),
     /// The arena had no room for the result.
     Full(ArenaFull),
-    /// The job was cancelled between two of its parts.
+    /// The job, a chain or a subtree, was cancelled between two of its nodes.
     Cancelled,
 }
 

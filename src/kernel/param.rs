@@ -102,8 +102,8 @@ pub struct HostRef<'a>(pub(crate) &'a dyn Host);
 /// | a [`Scalar`] | the same |
 /// | a tuple of two to four of these | a tuple of their arguments |
 ///
-/// An `Array<T>` is in the arena of the job's engine, or in a sealed memory file ([`Array::map_sealed`]), as one from a
-/// store is (the crate `arenite-store`).
+/// An `Array<T>` is in the arena of the job's engine, or in a sealed memory file ([`Array::map_sealed`]), as arrays
+/// from a store are (the crate `arenite-store`).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be passed for the kernel's parameter `{P}`",
     label = "not an argument for `{P}`",
