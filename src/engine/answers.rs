@@ -2,7 +2,7 @@
 
 use crate::supervisor::{Failed, JobError, JobErrorKind, WorkerExit};
 
-/// The error of a job whose worker sent a wrong result.
+/// Returns the error of a job whose worker sent a wrong result.
 pub(super) fn broken_reply(kernel: &'static str, what: impl Into<String>) -> JobError {
     Failed::new(
         JobErrorKind::Lost(WorkerExit::Protocol(what.into())),

@@ -172,7 +172,7 @@ impl Builder {
     }
 
     /// Sets the number of lanes of each worker: threads of one process that run jobs concurrently. The default is 1;
-    /// the maximum of all workers together is 4096.
+    /// all workers together may have 4096 lanes.
     ///
     /// Use more lanes for jobs that wait for a server, a disk or a lock: two workers with 50 lanes each run a hundred
     /// calls at a time in two processes. Jobs that compute gain nothing from more lanes than cores.
@@ -248,8 +248,8 @@ impl Builder {
     ///
     /// The default is half of the memory that is available to this process, or less if its limits (RLIMIT_AS,
     /// RLIMIT_FSIZE) or `/dev/shm` require it. The capacity is rounded up to a multiple of 64 KiB. Memory is committed
-    /// as it is needed, 64 KiB or 2 MiB at a time. Memory that is unused for five to ten seconds goes back to Linux; at
-    /// once when the system is low on memory or [`trim`](Engine::trim) is called.
+    /// as it is needed, 64 KiB or 2 MiB at a time. Memory that is unused for five to ten seconds goes back to Linux, or
+    /// at once when the system is low on memory or [`trim`](Engine::trim) is called.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;
@@ -689,7 +689,7 @@ impl Builder {
         self
     }
 
-    /// Limits how many workers a job with [`retries`](crate::engine::JobBuilder::retries) may end. At the limit it
+    /// Limits how many workers a job with [`retries`](crate::engine::JobBuilder::retries) may end. At the limit the job
     /// fails with [`JobLimit::Quarantined`](crate::JobLimit::Quarantined), even if it has retries left. The default is
     /// 5, the minimum 1.
     pub fn quarantine_after(mut self, workers: u32) -> Self {
@@ -732,7 +732,7 @@ impl Builder {
     }
 
     /// Creates the arena and starts the workers. Returns when all of them are ready. These and later workers have the
-    /// environment and the working directory that this process has now.
+    /// environment and the working directory that this process has during this call.
     ///
     /// # Errors
     /// [`BuildError`]: `init()` was not called, this process is a worker itself, there are no or too many workers or

@@ -14,7 +14,7 @@ fn future<T: Future<Output = Result<R, JobError>>, R>() {}
 fn iterator<T: Iterator<Item = Result<R, JobError>>, R>() {}
 fn stream<T: Stream<Item = Result<R, JobError>>, R>() {}
 
-/// A job is `Send` if its value is, and `Unpin`.
+/// A job is `Unpin`, and `Send` if its value is `Send`.
 fn a_job_of<R: Send + 'static>() {
     sent::<Job<R>>();
     unpinned::<Job<R>>();

@@ -75,10 +75,10 @@ impl Engine {
     /// Runs `f`, which submits jobs that borrow tiles of arrays, or whole arrays to change in place. Returns when all
     /// of these jobs have ended.
     ///
-    /// The first failure cancels the other jobs, and is the result of the scope. Jobs that have not started never do.
-    /// Running jobs are asked to stop ([`cancelled`](crate::cancelled)); after the [`grace`](super::Builder::grace)
-    /// period their workers are killed and replaced. So no job outlives its scope, and a cancelled scope ends soon.
-    /// With [`scope_collect`](Engine::scope_collect) the other jobs continue.
+    /// The first failure cancels the other jobs, and is the result of the scope. Jobs that have not started never
+    /// start. Running jobs are asked to stop ([`cancelled`](crate::cancelled)); after the
+    /// [`grace`](super::Builder::grace) period their workers are killed and replaced. So no job outlives its scope, and
+    /// a cancelled scope ends soon. With [`scope_collect`](Engine::scope_collect) the other jobs continue.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -341,7 +341,7 @@ impl<'env> Scope<'env> {
                         return Err(why.into());
                     }
                     let _permit = permit(&options.limit, name)?;
-                    // Another thread may have cancelled the scope while this one waited.
+                    // Another thread may have cancelled the scope while this thread waited.
                     if let Some(why) = cancelled() {
                         return Err(why.into());
                     }

@@ -25,8 +25,8 @@ impl Names {
         self.lock().get(name)?.as_ref()?.upgrade()
     }
 
-    /// Gives a name to the actor that `make` creates. Returns `None` if another actor has the name. `make` may be code
-    /// of the program that uses names itself, so it runs without the lock.
+    /// Gives a name to the actor that `make` creates. Returns `None` if another actor has the name. `make` may run code
+    /// of the program, which may use names itself, so `make` is called without the lock.
     pub(super) fn give<T: Any + Send + Sync>(
         &self,
         name: &str,

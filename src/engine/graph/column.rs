@@ -109,7 +109,7 @@ impl Columns {
     /// kernels whose code is not in the file that contains arenite.
     pub(super) fn fusable(&self) -> Vec<bool> {
         let kernels = self.kernels.iter();
-        // When a kernel that spawns returns, it has no value yet.
+        // A kernel that spawns has no value yet when it returns.
         let is_fusable =
             |kernel: &NodeKernel| !kernel.info.spawns && to_offset(kernel.info.entry).is_some();
         kernels.map(is_fusable).collect()

@@ -35,7 +35,7 @@ use crate::sys::HUGE;
 
 /// A task graph: jobs that take each other's values, described before any of them runs.
 ///
-/// [`add`](Graph::add) adds a job and returns a [`Node`], which can be passed wherever the job's value could.
+/// [`add`](Graph::add) adds a job and returns a [`Node`], which can be passed wherever the job's value could be passed.
 /// [`run`](Graph::run) computes the values of its targets and of all nodes that they need: each node once, independent
 /// nodes in parallel.
 ///

@@ -55,7 +55,7 @@ macro_rules! option_setters {
         }
     };
 
-    // For all except nodes of graphs, which have names of their own.
+    // For all types except nodes of graphs, which have names of their own.
     (@name) => {
         /// Names the function that the job runs, in place of its kernel: see
         /// [`JobOptions::name`](crate::JobOptions::name).

@@ -27,12 +27,12 @@ const ITEMS_PER_CLOCK: usize = 32;
 const BLOCKS: Duration = Duration::from_micros(100);
 /// The number of items that must arrive without blocking before the map submits batches again.
 const PROMPT_AFTER_STALL: u32 = 64;
-/// The same number at the start, before the iterator has ever blocked.
+/// The number of items that must arrive without blocking at the start, before the iterator has ever blocked.
 const PROMPT_AT_START: u32 = 16;
 /// The longest sleep until a job other than the first has ended: limits how long a job that takes longer than expected
 /// delays other results.
 const SLEEP_FOR_MANY: Duration = Duration::from_millis(1);
-/// The maximum number of results that a stream yields or looks for before it yields to the executor.
+/// The maximum number of results that a stream returns, or of jobs that it polls, before it lets other tasks run.
 pub(in crate::engine) const IN_A_ROW: u32 = 128;
 
 /// Converts items into calls, and replies into values.

@@ -79,12 +79,13 @@ impl Engine {
     /// until they are asked for. So an iterator may be endless, or read files. The measured time of earlier jobs
     /// determines how many jobs are in flight and how many are submitted at once; there is no chunk size.
     ///
-    /// About a millisecond of work for each lane is in flight, and at least two jobs; with results in order up to eight
-    /// jobs, unless they are long or take much memory, so that one long job does not delay the others' results. If that
-    /// happens often, [`unordered`](Map::unordered) is faster. Results that were not taken count as in flight. Items
-    /// are pulled only while a result is asked for: between two calls of `next` the workers finish their jobs, and then
-    /// are idle. A program that spends long on each result uses a [`Stream`](crate::stream::Stream) instead, which
-    /// keeps [`in_flight`](crate::stream::Stream::in_flight) jobs running.
+    /// For each lane, about a millisecond of work is in flight, and at least two jobs. With results in order, up to
+    /// eight jobs for each lane are in flight, unless jobs are long or take much memory: so workers continue while one
+    /// long job delays the results of others. If long jobs delay other results often, [`unordered`](Map::unordered) is
+    /// faster. Results that were not taken count as in flight. Items are pulled only while a result is asked for:
+    /// between two calls of `next` the workers finish their jobs, and then are idle. A program that spends long on each
+    /// result uses a [`Stream`](crate::stream::Stream) instead, which keeps
+    /// [`in_flight`](crate::stream::Stream::in_flight) jobs running.
     ///
     /// The iterator runs on the thread that asks for results; meanwhile no result is returned. If it blocks, as a
     /// channel or a socket does, each item is submitted before the next one is pulled. After a number of items without

@@ -91,7 +91,7 @@ impl<T: Element> Par<'_, T> {
         let rows = a.shape().rows();
         let step = chunks::rows::<T>(a.shape());
         let series = engine.seeds.series();
-        // When a kernel that spawns returns, it has no value yet, so its chunk cannot share a job.
+        // A kernel that spawns has no value yet when it returns, so its chunk cannot share a job.
         let alone = R::SPAWNS || S::SPAWNS;
         let shared = engine.shared().filter(|_| !alone);
         let runs = Runs {

@@ -33,7 +33,8 @@ pub trait ApplyWith<T, U, P: Param>: Copy + Send + 'static {
 }
 
 /// A function, or a closure that captures nothing, of a chunk and an [argument](super::ParMut::with). Implemented for
-/// every such function. Only this crate can call it, because a type without bytes need not have a value:
+/// every such function. Only this crate can call such a function by its type. A type without bytes need not have a
+/// value, so such a call by a program could be unsound:
 ///
 /// ```compile_fail,E0061
 /// use arenite::par::ApplyMutWith;

@@ -11,7 +11,7 @@ use crate::kernel::{Arg, ExtraArg, Param, kernel_name};
 /// The maximum number of failed parts that are halved again. If more parts fail, the failure does not concern single
 /// rows, and each part costs a job and an error with its backtrace.
 const MOST_PARTS: usize = 10_000;
-/// The maximum number of lost workers after which parts are still halved.
+/// The maximum number of lost workers up to which failed parts are halved again.
 const MOST_DEATHS: usize = 200;
 /// If all parts of a pass, at least this number and at least half of the array, have ended their workers, then further
 /// parts are expected to do so, too.
@@ -185,7 +185,8 @@ fn narrow(chunks: Vec<Range<usize>>, mut pass: impl FnMut(&[Part]) -> Failures) 
     final_failures
 }
 
-/// An upper bound on the number of workers that these failures ended: with several lanes, one death fails several jobs.
+/// Returns an upper bound on the number of workers that these failures ended. With several lanes, one death fails
+/// several jobs.
 fn deaths_in(failed: &Failures) -> usize {
     let lost = |error: &JobError| {
         matches!(

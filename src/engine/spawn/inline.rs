@@ -84,8 +84,8 @@ fn drive(plan: Plan, run: u64, seed: u64) -> Result<AnyValue, Box<Because>> {
             }
             Ran::More(plan) => {
                 if goes_on {
-                    // The last kernel of a group has spawned in turn. The new group replaces its group, because it
-                    // gives the same value.
+                    // The last kernel of a group has spawned in turn. Its new group replaces the old one, because both
+                    // give the same value.
                     open.pop();
                 } else if deep == MAX_SPAWN_DEPTH as usize {
                     let depth = MAX_SPAWN_DEPTH + 1;

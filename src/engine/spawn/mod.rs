@@ -145,7 +145,7 @@ impl<R: Reply> Spawn<R> {
     /// and `&[T]`, `String` for `&str`, `Bytes` for `&Bytes`, the same type otherwise), or a `Vec` of such calls for
     /// `&[T]` and `&[Array<T>]`.
     ///
-    /// Without any call, `kernel` runs next, as a job of its own on any worker.
+    /// If `inputs` contains no call, `kernel` runs next, as a job of its own on any worker.
     pub fn new<F, P, C, I>(kernel: F, inputs: I) -> Self
     where
         F: Kernel<P, C>,

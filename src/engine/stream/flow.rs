@@ -164,7 +164,7 @@ impl<'e> Driver<'e> {
         }
         let left = self.settings.in_flight.saturating_sub(self.stats.in_flight);
         match self.settings.bytes {
-            // One item at a time: its size is not known until it is taken.
+            // Items are taken one at a time, because the size of an item is not known before.
             Some(limit) if self.stats.bytes_in_flight < limit => left.min(1),
             Some(_) => 0,
             None => left,

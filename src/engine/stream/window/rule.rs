@@ -49,8 +49,8 @@ impl Windows<Fixed> {
         Self::count_sliding(items, items)
     }
 
-    /// Returns windows of `items` items; a new window begins every `step` items. Windows that are open at the end may
-    /// have fewer.
+    /// Returns windows of `items` items; a new window begins every `step` items. Windows that are open at the end of
+    /// the stream may have fewer.
     pub fn count_sliding(items: usize, step: usize) -> Self {
         Self::new(Rule::Count {
             length: items as u128,
