@@ -30,7 +30,7 @@ fn part(of: Extent, skip: u64, len: u64) -> Extent {
 #[test]
 fn a_block_is_freed_with_its_last_handle() {
     let arena = arena();
-    // Owns its pages, so lending its tiles does not move it.
+    // The block owns its pages, so lending tiles of the array does not move the array.
     let block = arena.alloc_zeroed(0, 4800, BlockPlacement::Pages).unwrap();
     let whole = block.extent();
     let mut array = ArrayMut::<u16>::from_block(block, 0, [24, 100].into());

@@ -9,9 +9,9 @@
 //! | private, from its first snapshot on | shows the file, and copies of the pages that were written since | changes when a snapshot is taken, and no other is left |
 //! | free | is shared again | may be reused once no snapshot is left |
 //!
-//! A private block never becomes shared again while it is in use: a thread that writes to it meanwhile would lose what
-//! it wrote. What was written since the last snapshot is copied into the *image*, which the next snapshot shows: see
-//! `image.rs`.
+//! A private block never becomes shared again while it is in use: what other threads write to it during the change
+//! would be lost. What was written since the last snapshot is copied into the *image*, which the next snapshot shows:
+//! see `image.rs`.
 //!
 //! A process made by `fork` must not write to the file. So all blocks become private before each fork, and their
 //! regions are *retired*: none of their blocks is reused, because the forked process reads the file as long as it
@@ -37,7 +37,7 @@ use super::sealed_file::SealedFile;
 use super::{Array, Shape};
 use crate::sys::{self, HUGE, Map, Prot, Segment, limits};
 
-/// Freed memory is returned to Linux by the first call after this time.
+/// Freed memory is returned to Linux by the first call of the heap after this time.
 const KEEP_FREE: Duration = Duration::from_secs(5);
 /// Maximum size in bytes at which freed memory is cleared for a request for zeros, as glibc does. Larger blocks are
 /// allocated anew: Linux clears each page when it is first used.
@@ -70,12 +70,13 @@ pub struct CowHeap {
     memory: usize,
     /// Maximum number of freed bytes that are kept for reuse.
     most_free: usize,
-    /// Lower bound of the addresses of all regions; `highest` is the upper bound.
+    /// Lower bound of the addresses of all regions.
     lowest: AtomicUsize,
+    /// Upper bound of the addresses of all regions.
     highest: AtomicUsize,
     state: Mutex<State>,
-    /// Region number and first chunk of each snapshot that has ended and is not counted yet. Has a mutex of its own,
-    /// because a snapshot may end where no system call may be made.
+    /// Region number and first chunk of the block of each ended snapshot that [`tidy`](Self::tidy) has not processed
+    /// yet. Has a mutex of its own, because a snapshot may end where no system call may be made.
     ended: Mutex<Vec<(u64, usize)>>,
 }
 
@@ -117,7 +118,7 @@ struct Region {
     blocks: BTreeMap<usize, Block>,
     /// Runs of chunks that have no block and no memory.
     unused: Runs<()>,
-    /// Runs of chunks of freed blocks that still have memory, each with the time when it was freed.
+    /// Runs of free chunks that still have memory, each with the time when its block was freed.
     free: Runs<Instant>,
 }
 
@@ -132,15 +133,16 @@ struct Block {
     /// The number of bytes requested.
     len: usize,
     is_private: bool,
-    /// Whether the allocator of the language has the block: it has not freed it.
+    /// Whether the block is in use: neither the allocator of the language nor, if the block is an image, `release` has
+    /// freed it.
     is_owned: bool,
     /// The number of snapshots that have not ended.
     snapshots: usize,
-    /// The file of the last snapshot, which further calls share.
+    /// The file of the last snapshot, which further snapshots share while it exists.
     last: Weak<SealedFile>,
     image: Image,
     habit: Habit,
-    /// A thread makes a new image. Other snapshots are refused meanwhile.
+    /// Whether a thread is making a new image. Meanwhile other snapshots of the block are refused.
     is_busy: bool,
 }
 
@@ -151,9 +153,9 @@ struct NewBlock {
     segment: Arc<Segment>,
     first: usize,
     chunks: usize,
-    /// The chunks have their memory still, with what it had.
+    /// Whether the chunks still have memory, with its old content.
     is_warm: bool,
-    /// Huge pages are to be allocated ahead.
+    /// Whether to allocate huge pages before the first access.
     goes_ahead: bool,
 }
 
@@ -179,7 +181,7 @@ fn bytes(first: usize, chunks: usize) -> Range<usize> {
     first * HUGE..(first + chunks) * HUGE
 }
 
-/// The length of the first part of a block of `len` bytes for which huge pages pay.
+/// Returns the length of the part, at the start of a block of `len` bytes, that is worth huge pages.
 fn huge_part(len: usize) -> usize {
     let rest = len % HUGE;
     if rest >= HUGE / 4 * 3 {
@@ -326,8 +328,8 @@ impl CowHeap {
         }
     }
 
-    /// Whether to allocate huge pages for a new block of `len` bytes ahead. False if Linux makes huge pages at the
-    /// first access, or if pages that are never used could take too much of the memory.
+    /// Whether to allocate huge pages for a new block of `len` bytes before the first access. False if Linux makes huge
+    /// pages at the first access, or if pages that are never used could take too much of the memory.
     fn goes_ahead(&self, state: &State, len: usize) -> bool {
         !faults_are_huge()
             && len <= self.most_free
@@ -335,14 +337,14 @@ impl CowHeap {
             && state.pause.is_none_or(|(until, _)| until <= Instant::now())
     }
 
-    /// Allocates huge pages for `range`. If Linux has none, or the calls take too long, stops, and starts a pause:
-    /// during the pause pages of this block and of the next are allocated at their first access.
+    /// Allocates huge pages for `range`. If Linux has none, or the calls take too long, stops and starts a pause.
+    /// During the pause, pages are allocated at their first access: those left of this block, and those of new blocks.
     fn populate(&self, write: &Map, segment: &Segment, range: Range<usize>) {
         /// A collapse may fail because Linux is using a page of the chunk for a moment.
         const TRIES: usize = 4;
         /// The time that a huge page may cost, which is about the time that it saves.
         const FAIR: Duration = Duration::from_micros(300);
-        /// Large, because the first use of memory of a virtual machine takes long with small pages too.
+        /// The value is large because the first use of memory in a virtual machine takes long with small pages, too.
         const MOST_DEBT: Duration = Duration::from_secs(2);
         const PAUSES: Range<Duration> = Duration::from_millis(100)..Duration::from_secs(5);
         /// The number of bytes that one call collapses. Each call waits for all cores once.
@@ -439,7 +441,8 @@ impl CowHeap {
     /// Returns false if `address` is certainly not in a block of this heap.
     #[inline]
     pub fn may_contain(&self, address: usize) -> bool {
-        // Relaxed: the means by which threads pass the address of a block to each other order these stores too.
+        // Relaxed: a thread gets the address of a block from the thread that allocated it, in a way that also orders
+        // these stores.
         address >= self.lowest.load(Ordering::Relaxed)
             && address < self.highest.load(Ordering::Relaxed)
     }
@@ -457,12 +460,12 @@ impl CowHeap {
         (begin == address).then_some(block.len)
     }
 
-    /// The `len` bytes at this address as they are now: what is written to the block from here on changes copies of the
-    /// pages. `None` if they are not in a block, or a copy by the caller costs less: when bytes that were written since
-    /// the last snapshot would have to be copied with many others, or are written again before each snapshot.
+    /// Returns the `len` bytes at this address as they are now: later writes to the block change copies of the pages.
+    /// `None` if the bytes are not in a block, or if a copy by the caller costs less, because this call would have to
+    /// copy many other bytes, too, or because the bytes are written again before each snapshot.
     ///
-    /// Also returns the number of bytes that were copied. A thread that writes meanwhile changes the snapshot or not,
-    /// byte by byte.
+    /// Also returns the number of bytes that were copied. If another thread writes meanwhile, each byte of the snapshot
+    /// is the old or the new one.
     pub fn snapshot(&'static self, address: usize, len: usize) -> Option<(Array<u8>, usize)> {
         if !self.may_contain(address) {
             return None;
@@ -494,7 +497,7 @@ impl CowHeap {
             *private += 1;
         } else if !state.is_current(place, skip..skip + len)? {
             (state, copied) = self.renew(state, place, skip..skip + len)?;
-            // Another thread may have freed it meanwhile.
+            // Another thread may have freed the block meanwhile.
             state.block(place).filter(|block| block.is_owned)?;
         }
         let (number, first) = state.image_of(place)?;
@@ -574,7 +577,8 @@ impl CowHeap {
         Ok(())
     }
 
-    /// Counts the snapshots that have ended, and returns memory that was freed more than [`KEEP_FREE`] ago.
+    /// Takes snapshots that have ended off their blocks, and gives memory that was freed more than [`KEEP_FREE`] ago
+    /// back to Linux.
     fn tidy(&self, state: &mut State) {
         let ended = std::mem::take(&mut *lock(&self.ended));
         for (number, first) in ended {
@@ -605,7 +609,8 @@ impl CowHeap {
         }
     }
 
-    /// Called when a block was freed, and when a snapshot of it has ended. When both is true, makes its chunks free.
+    /// Makes the chunks of a block free, if the block was freed and no snapshot of it is left. Called after each of
+    /// these events.
     fn recycle(&self, state: &mut State, index: usize, first: usize) {
         let region = &mut state.regions[index];
         let Some(block) = region.blocks.get(&first) else {
@@ -617,11 +622,11 @@ impl CowHeap {
         let (chunks, is_private) = (block.chunks, block.is_private);
         region.check();
         if region.is_retired {
-            // A forked copy of this process may read the file, so the chunks are not reused.
+            // A forked process may read the file, so the chunks are not reused.
             let _ = region.write.release(bytes(first, chunks));
             region.gone.push((first, chunks));
         } else if is_private && region.share(bytes(first, chunks)).is_err() {
-            // The next call tries again.
+            // The next call of `tidy` tries again.
             lock(&self.ended).push((region.number, first));
             if let Some(block) = region.blocks.get_mut(&first) {
                 block.snapshots += 1;
@@ -718,8 +723,8 @@ impl Region {
         Some(was_free)
     }
 
-    /// Retires the region permanently if code of the program has closed its descriptor, as daemons do. Otherwise ends
-    /// its retirement if no forked copy of this process that reads the file is left.
+    /// Retires the region permanently if code of the program has closed the region's descriptor, as daemons do.
+    /// Otherwise ends its retirement if no forked process that may read the file is left.
     fn check(&mut self) {
         if self.segment.check().is_err() {
             self.is_retired = true;
@@ -747,8 +752,8 @@ impl Region {
             self.write.set_shared(range.clone(), &self.segment, false)
         };
         let made = map().or_else(|_| {
-            // Linux also refuses if the limit of private memory was lowered below what the process has: raise it, try
-            // again.
+            // Linux also refuses if the limit of private memory was lowered below what the process has: raise the limit
+            // and try again.
             let _room = limits::DataRoom::new(u64::MAX);
             map()
         });
@@ -774,7 +779,7 @@ impl Region {
         }
     }
 
-    /// Maps chunks of a private block shared again.
+    /// Makes chunks of a private block shared again, by mapping them again.
     fn share(&self, range: Range<usize>) -> sys::Result<()> {
         self.segment.check()?;
         self.write.set_shared(range.clone(), &self.segment, true)?;
@@ -835,7 +840,7 @@ fn take_front<T>(runs: &mut Runs<T>, first: usize, chunks: usize) {
     }
 }
 
-/// Adds a run, merged with the runs next to it.
+/// Merges a run with the runs next to it, and adds the result.
 fn join<T>(runs: &mut Runs<T>, mut first: usize, mut chunks: usize, known: T) {
     if let Some((&before, &(run, _))) = runs.range(..first).next_back()
         && before + run == first

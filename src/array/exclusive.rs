@@ -1,4 +1,4 @@
-//! [`ArrayMut`].
+//! Exclusive arrays: [`ArrayMut`].
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -52,7 +52,7 @@ pub(crate) enum ArrayMutLocation<'a> {
 }
 
 impl ArrayMutLocation<'_> {
-    /// Whether no other block shares pages with this one.
+    /// Whether this is a block that shares no page with other blocks.
     pub(crate) fn owns_pages(self) -> bool {
         match self {
             ArrayMutLocation::Block(block, _) => {
@@ -183,8 +183,8 @@ impl<T: Element> ArrayMut<T> {
         unsafe { ArrayMut::build(shape.into(), Content::Any, |_| {}) }
     }
 
-    /// Creates an array with unspecified elements, for a shape read from a file: both kinds of lack of memory are
-    /// errors.
+    /// Creates an array with unspecified elements, for a shape that was read from a file. The error says whether the
+    /// arena or the system has no memory.
     pub(crate) fn to_read(shape: Shape) -> Result<ArrayMut<T>, AllocError> {
         let bytes = memory::bytes_of::<T>(&shape);
         // The memory holds initialised bytes, which are valid elements: T is Pod.
@@ -194,8 +194,8 @@ impl<T: Element> ArrayMut<T> {
         Ok(ArrayMut::assemble(first, shape, len, memory))
     }
 
-    /// Creates a one-dimensional array in private memory, also in a kernel, from the bytes of its elements. `None` if
-    /// they are not whole elements, or there is no memory.
+    /// Creates a one-dimensional array from the bytes of its elements, in private memory even inside a kernel. `None`
+    /// if the bytes are not whole elements, or there is no memory.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<ArrayMut<T>> {
         let len = bytes.len().checked_div(size_of::<T>()).unwrap_or(0);
         if len * size_of::<T>() != bytes.len() {
@@ -317,7 +317,7 @@ impl<T: Element> ArrayMut<T> {
     /// assert_eq!(out[..], [0, 1, 2]);
     /// ```
     pub fn as_tile_mut(&mut self) -> TileMut<'_, T> {
-        // Without memory for pages of its own the array stays where it is; lending it reports the error.
+        // If there is no memory for pages of its own, the array does not move, and lending it reports the error.
         let _ = self.own_pages();
         let shape = self.shape;
         let location = self.location();
@@ -400,13 +400,13 @@ impl<T: Element> ArrayMut<T> {
     /// tile[0] = first;
     /// ```
     pub fn tiles_mut(&mut self, rows: usize) -> TilesMut<'_, T> {
-        // Without memory for pages of its own the array stays where it is; lending it reports the error.
+        // If there is no memory for pages of its own, the array does not move, and lending it reports the error.
         let _ = self.own_pages();
         TilesMut::new(self, rows)
     }
 
     /// Splits the array along its leading axis into `n` tiles, whose numbers of rows differ by at most one, larger
-    /// tiles first. There are fewer if the array has fewer rows.
+    /// tiles first. There are fewer tiles if the array has fewer than `n` rows.
     ///
     /// # Panics
     ///
@@ -454,10 +454,12 @@ impl<T: Element> ArrayMut<T> {
             .collect()
     }
 
+    /// Allocates an array, whose elements `fill` writes.
+    ///
     /// # Safety
     ///
-    /// `fill` gets memory for the shape's elements, with content `content`, that nothing else accesses. After it
-    /// returns, all of them must be initialised.
+    /// `fill` gets memory for the shape's elements, with content `content`, that nothing else accesses. After `fill`
+    /// returns, all elements must be initialised.
     unsafe fn build(
         shape: Shape,
         content: Content,
@@ -518,8 +520,8 @@ impl<T: Element> ArrayMut<T> {
         self.move_to(Arc::clone(block.arena()))
     }
 
-    /// Like [`own_pages`](ArrayMut::own_pages), and also moves a sub-array that became the only handle to its block to
-    /// a block of its own: afterwards the array can move into a job.
+    /// Like [`own_pages`](ArrayMut::own_pages), but also moves a sub-array to a block of its own, if it was left as the
+    /// only handle to its block. Afterwards the array can move into a job.
     pub(crate) fn own_block(&mut self) -> Result<(), ArenaFull> {
         match &self.memory {
             ExclusiveMemory::Block { block, at } if *at != block.extent().at => {
@@ -586,8 +588,8 @@ impl<T: Element> ArrayMut<T> {
     ///
     /// The elements stay mapped and readable at `ptr` until `count` is 0 after the end of the job, or this process
     /// ends. Until the job ends they are writable, and lent to this job: no other process and no other handle reads or
-    /// writes them. The second condition holds as long as there are handles if the array moved into the job and no part
-    /// of it was sent; otherwise no reference to the elements of an `ArrayMut` is formed after the end of the job.
+    /// writes them. If the array moved into the job and no part of it was sent, this stays true as long as there are
+    /// handles. Otherwise no reference to the elements of an `ArrayMut` is formed after the end of the job.
     ///
     /// # Panics
     ///
@@ -611,7 +613,7 @@ impl<T: Element> ArrayMut<T> {
         )
     }
 
-    /// Creates the handle of an array that the program has lent to a kernel that runs in its own process.
+    /// Creates the handle of an array that the program has lent to a kernel that runs inline, in the program's process.
     ///
     /// # Safety
     ///
@@ -714,7 +716,7 @@ impl<T: Element> fmt::Debug for ArrayMut<T> {
     }
 }
 
-/// Panics with the error itself as payload: the `catch_unwind` guard of a kernel then reports its numbers.
+/// Panics with the error itself as payload: the `catch_unwind` guard of a kernel then reports the numbers of the error.
 #[track_caller]
 fn or_panic<T>(made: Result<T, ArenaFull>) -> T {
     match made {

@@ -10,7 +10,7 @@ const MUCH: usize = 8;
 /// If less than 1/`LEAST_PART` of an array is needed, then the caller's copy costs less than a copy of all of it.
 pub(super) const LEAST_PART: usize = 4;
 
-/// Statistics of calls that pass an array of the program, which writes to the array between calls.
+/// Statistics of the calls that pass one array of the program, which may write to the array between calls.
 #[derive(Debug, Default)]
 pub(super) struct Habit {
     /// Whether the array was passed without a new write since its written pages were last copied.

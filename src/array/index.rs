@@ -25,7 +25,7 @@ mod sealed {
 ///
 /// # Panics
 ///
-/// If the array has no such element, or another number of axes.
+/// If the array has no such element, or if the number of axes differs.
 #[diagnostic::on_unimplemented(
     message = "an array of `{T}` cannot be indexed by `{Self}`",
     label = "not an index of an array",

@@ -13,7 +13,7 @@
 //! | `LaneChunkOwner::published` | a thread with a handle | the thread with the last one | ordered by their `Arc` |
 //! | `CURRENT` | the lane's thread, around a job | the lane's thread | thread-local |
 //!
-//! Each access through a handle happens before the count no longer includes the handle.
+//! Each access through a handle happens before the handle is subtracted from the count.
 
 use std::cell::Cell;
 use std::fmt;
@@ -47,7 +47,8 @@ pub(crate) unsafe trait LaneMemory {
         None
     }
 
-    /// The counter for the handles of a chunk that was just allocated. `None` for the counter of the lane.
+    /// Returns the counter for the handles of a chunk that was just allocated. `None` if the lane's counter counts
+    /// them.
     fn count_of(&self, _chunk: Extent) -> Option<&'static LaneCount> {
         None
     }
@@ -80,7 +81,7 @@ impl LaneCount {
         }
     }
 
-    /// Creates a counter for the handles of one array at a time. `lane` is the counter of its lane.
+    /// Creates a counter for the handles of one array at a time. `lane` is the counter of the array's lane.
     pub(crate) const fn of_array(lane: &'static LaneCount) -> LaneCount {
         LaneCount {
             live: AtomicUsize::new(0),
@@ -100,7 +101,8 @@ impl LaneCount {
     }
 }
 
-/// Counts one handle until it is dropped. If it is forgotten, the count stays above 0, as intended.
+/// Counts one handle until the ticket is dropped. If the ticket is forgotten (`mem::forget`), the count stays above 0,
+/// as intended.
 pub(super) struct LaneTicket(&'static LaneCount);
 
 impl LaneTicket {
@@ -154,7 +156,7 @@ impl LaneChunkOwner {
         }
     }
 
-    /// Makes the owner of memory that was lent to the job. Dropping this owner releases nothing.
+    /// Creates the owner of memory that was lent to the job. Dropping this owner releases nothing.
     pub(super) fn window(count: &'static LaneCount) -> LaneChunkOwner {
         LaneChunkOwner {
             fresh: None,
@@ -169,8 +171,8 @@ impl LaneChunkOwner {
     }
 
     pub(super) fn publish(&self) {
-        // Relaxed: only the owner of the last handle reads it, after the handle used here is gone. Both are on the same
-        // thread, or ordered by the Arc around `self`.
+        // Relaxed: only the owner of the last handle reads the flag, after the handle used here is gone. Store and load
+        // are on the same thread, or ordered by the `Arc` around `self`.
         self.published.store(true, Ordering::Relaxed);
     }
 

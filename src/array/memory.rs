@@ -1,4 +1,4 @@
-//! Owners of the memory of handles, and the allocation of fresh memory.
+//! The owners of the memory to which array handles refer, and the allocation of fresh memory.
 
 use std::alloc::{self, Layout};
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -104,7 +104,7 @@ pub(super) enum ExclusiveMemory {
         /// The location of the array's first byte.
         at: Offset,
     },
-    // Fields are dropped in this order: the chunk is returned before the count no longer includes the handle.
+    // Fields are dropped in this order: first the chunk is returned, then the handle is subtracted from the count.
     Lane {
         owner: LaneChunkOwner,
         at: Offset,
@@ -125,7 +125,7 @@ impl<T: Send + Sync + UnwindSafe + RefUnwindSafe> Keeper for T {}
 #[derive(Clone)]
 pub(super) enum SealedMemory {
     Private(Arc<Heap>),
-    /// A file that is guaranteed not to change by the code that mapped it.
+    /// A file that does not change, as the code that mapped it guarantees.
     Mapped(#[allow(dead_code, reason = "keeps the file mapped")] Arc<dyn Keeper>),
     /// A sealed memory file.
     File(Arc<SealedFile>),
@@ -169,7 +169,7 @@ impl ExclusiveMemory {
 }
 
 impl SealedMemory {
-    /// The owner for another handle to the same memory, for an array that starts `skip` bytes further on.
+    /// Returns the owner for another handle to the same memory, whose array starts `skip` bytes further on.
     pub(super) fn advanced(&self, skip: usize) -> SealedMemory {
         let mut shared = self.clone();
         match &mut shared {
@@ -183,9 +183,9 @@ impl SealedMemory {
 
     /// Makes the owner exclusive, if no other handle exists in any process and this process may write the memory.
     ///
-    /// The reference count of this process decides if no other process can have a handle (private memory), and if the
-    /// count includes other processes: in the supervisor, a lease of a job or of a lane is a handle to the block. A
-    /// lane does not know the handles of other processes, so a chunk stays sealed once any part of it was sent.
+    /// The reference count of this process decides in two cases: for private memory, to which no other process can have
+    /// a handle, and for a block in the supervisor, where each lease of a job or of a lane counts as a handle. A lane
+    /// does not know the handles of other processes, so a chunk stays sealed once any part of it was sent.
     pub(super) fn try_unseal(self) -> Result<ExclusiveMemory, SealedMemory> {
         match self {
             SealedMemory::Private(heap) => Arc::try_unwrap(heap)
@@ -200,8 +200,8 @@ impl SealedMemory {
                 at,
                 ticket,
             } => match Arc::try_unwrap(owner) {
-                // Check only now, as the last owner: until another handle was gone, its thread may have published the
-                // chunk.
+                // Check only now, as the last owner: the thread of another handle may have published the chunk until
+                // that handle was gone.
                 Ok(owner) if !owner.is_published() => {
                     Ok(ExclusiveMemory::Lane { owner, at, ticket })
                 }

@@ -44,7 +44,7 @@ impl MemoryFile {
             _ => Some(Map::new(&segment, 0, len, Prot::ReadWrite, len >= HUGE)?),
         };
         if let Some(map) = &map {
-            // A forked copy would keep the file mapped for writing, which prevents sealing.
+            // A forked process would keep the file mapped for writing, which prevents sealing.
             map.exclude_from_forks()?;
             fill(&segment, map)?;
         }
@@ -59,7 +59,7 @@ impl MemoryFile {
     /// Linux refuses the seals. It does so only if another process has got hold of the descriptor, and maps the file for
     /// writing.
     pub fn seal(self) -> sys::Result<OwnedFd> {
-        // A map for writing would prevent it.
+        // Linux does not seal a file that is mapped for writing.
         drop(self.map);
         self.segment.seal()?;
         Ok(self.segment.into())

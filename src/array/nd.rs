@@ -64,7 +64,7 @@ impl<T: Element> TileMut<'_, T> {
     }
 }
 
-/// From this number of bytes on several threads copy: most of the time goes into page faults.
+/// From this number of bytes on, several threads copy, because most of the time is spent in page faults.
 const SHARED_FROM: usize = 16 << 20;
 
 /// Writes the elements in row-major order, regardless of the order of `from`, into a slice of the same length. Several

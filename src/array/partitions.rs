@@ -9,8 +9,8 @@ impl<T: Element> Array<T> {
     /// Splits the array along the leading axis into `n` parts, in order and without copying: each part is a handle to
     /// the same memory.
     ///
-    /// Row counts differ by at most one, larger parts first. No part is empty, so there are fewer than `n` if the array
-    /// has fewer rows.
+    /// Row counts differ by at most one, larger parts first. No part is empty, so there are fewer than `n` parts if the
+    /// array has fewer than `n` rows.
     ///
     /// # Panics
     ///

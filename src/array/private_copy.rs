@@ -1,4 +1,4 @@
-//! Copy-on-write maps of arrays, which one process may change for itself: [`PrivateCopy`].
+//! Copy-on-write maps, through which a process may change an array for itself alone: [`PrivateCopy`].
 
 use std::cell::RefCell;
 use std::fmt;
@@ -21,8 +21,9 @@ const MOST: usize = 16 << 10;
 /// A copy-on-write map of the bytes of an array. Writes to it are visible only through this map. Linux copies only the
 /// pages that are written.
 ///
-/// Created in a worker without a sandbox, on the thread of a job: if handles outlive the job, all bytes are copied. Or
-/// created in the program from an array of an engine: the array stays allocated as long as the copy exists.
+/// It is created in a worker without a sandbox, on the thread of a job; if handles to it outlive the job, all bytes are
+/// copied. Or it is created in the program from an array of an engine; then the array stays allocated as long as the
+/// copy exists.
 ///
 /// ```
 /// use arenite::raw::{Buffers, PrivateCopy, Received};
@@ -56,8 +57,8 @@ pub struct PrivateCopy {
     len: usize,
     /// In the program: the array whose pages the map reads until they are written.
     source: Option<Mutex<Source>>,
-    /// Raises a limit on private memory by the size of the map, so that the limit is left for memory that the job
-    /// allocates. Dropped after the map.
+    /// Raises a limit on private memory by the size of the map, so that the map takes nothing from what the job may
+    /// allocate. Dropped after the map.
     _room: Option<DataRoom>,
 }
 
@@ -131,7 +132,7 @@ impl PrivateCopy {
         PrivateCopy::free_ended();
         let copy = Arc::new(self);
         let mut all = all();
-        // A task may create many copies and drop most of them: removes the dropped copies when the list is full.
+        // A task may create many copies and drop most of them, so remove the dropped copies when the list is full.
         if all.copies.len() == all.copies.capacity() {
             all.copies.retain(|copy| copy.strong_count() > 0);
         }
@@ -150,7 +151,8 @@ impl PrivateCopy {
         self.len
     }
 
-    /// In the program: returns `range` of the copied array if no page of it was written to the map since. Else `None`.
+    /// In the program: returns `range` of the array, if the map still has the same bytes there: no page was written
+    /// since the map was created or last copied into the array. Otherwise `None`.
     ///
     /// # Panics
     ///
@@ -183,7 +185,7 @@ impl PrivateCopy {
             return None;
         }
         let pages = Written::of_this_process().ok()?;
-        // All of the map: of a part, Linux would make a map of its own.
+        // Track the whole map: if only a part were tracked, Linux would split the map.
         let base = self.map.base().addr().get();
         if !pages.track(base..base + self.map.len()) {
             return None;
@@ -220,8 +222,8 @@ impl PrivateCopy {
         taken.is_ok().then_some((array, copied))
     }
 
-    /// Returns `None` in a worker, and if the lock is taken. In a forked process, a thread that exists only in the
-    /// original process may have taken it.
+    /// Locks and returns the source. `None` in a worker, and if the lock is taken: in a forked process, the thread that
+    /// has taken it may exist only in the original process.
     fn source(&self) -> Option<MutexGuard<'_, Source>> {
         let source = self.source.as_ref()?.try_lock().ok()?;
         (!source.is_stale).then_some(source)
@@ -243,7 +245,7 @@ impl PrivateCopy {
 struct Source {
     /// Not `None` while the lock is free.
     array: Option<Array<u8>>,
-    /// Whether pages may count as not written that were not copied into the array.
+    /// Whether some pages may count as not written although they were not copied into the array.
     is_stale: bool,
     habit: Habit,
     process: OwnerProcess,
@@ -312,7 +314,8 @@ static ALL: Mutex<All> = Mutex::new(All {
     forked: Vec::new(),
 });
 
-/// The lock, which is locked while a thread forks, and the descriptor that stays open in the forked process.
+/// The guard of [`ALL`], which is locked while a thread forks, and the descriptor that stays open in the forked
+/// process.
 type Held = (MutexGuard<'static, All>, Option<Segment>);
 
 thread_local! {

@@ -1,4 +1,4 @@
-//! [`Array`].
+//! Sealed arrays: [`Array`].
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -394,8 +394,8 @@ impl<T: Element> Array<T> {
     ///
     /// # Errors
     ///
-    /// The array itself, if it is not in a lane, or if its counter is not `is_own`: another lane of this process has
-    /// handed it over, and it belongs to another job.
+    /// The array itself, if it is not in a lane, or if `is_own` returns false for its counter: then the array belongs
+    /// to another job, and another lane of this process has handed it over.
     pub(crate) fn take_lane(
         self,
         is_own: impl FnOnce(&'static LaneCount) -> bool,

@@ -1,9 +1,9 @@
-//! Sealed memory files, mapped for reading: in the process that got one from a store, and in workers with a job that
-//! takes an array in such a file.
+//! Sealed memory files that are mapped for reading: in the process that calls [`Array::map_sealed`], and in workers
+//! whose jobs take an array in such a file.
 //!
 //! A worker opens the file through the supervisor's descriptor, `/proc/PID/fd/N`. That descriptor stays open as long as
-//! a handle to the file exists; the lease of each job is such a handle. [`FileName`] also has device and inode, so that
-//! a worker never maps another file.
+//! a handle to the file exists; the lease of each job is such a handle. [`FileName`] also contains device and inode, so
+//! that a worker never maps another file.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -20,7 +20,7 @@ use crate::arena::Block;
 use crate::sys::{self, Access, HUGE, Map, PAGE, Prot, Segment};
 
 /// A memory file, mapped for reading, that no process can write, grow or truncate any more. Or parts of the file of a
-/// [`CowHeap`](super::CowHeap), which no process writes while a handle to them exists.
+/// [`CowHeap`](super::CowHeap), which no process writes while a handle to the parts exists.
 pub(crate) struct SealedFile {
     /// `None` if the file has no bytes.
     map: Option<Arc<Map>>,
@@ -31,8 +31,8 @@ pub(crate) struct SealedFile {
     segment: Option<Arc<Segment>>,
     /// Device and inode.
     identity: (u64, u64),
-    /// Copies of parts of the file in arenas, for as long as jobs have them, each with the offset of its first byte in
-    /// the file.
+    /// Copies, in arenas, of parts of the file; each lives as long as a job has it. The number is the offset of the
+    /// part in the file.
     copies: Mutex<Vec<(u64, Weak<Block>)>>,
     /// Keeps the bytes unchanged. Dropped after the map.
     #[allow(dead_code, reason = "for its drop")]
@@ -87,7 +87,7 @@ pub enum MapError {
         /// Bytes of the file.
         found: u64,
     },
-    /// It is no memory file, or Linux refused to map it.
+    /// The descriptor does not refer to a memory file, or Linux refused to map the file.
     System(sys::Error),
 }
 
@@ -136,8 +136,8 @@ impl SealedFile {
         })
     }
 
-    /// A file of a [`CowHeap`](super::CowHeap). `map` maps the whole file for reading. No process writes the part for
-    /// which the file is used while `keep` lives.
+    /// Creates a value for one part of the file of a [`CowHeap`](super::CowHeap). `map` maps the whole file for
+    /// reading. No process writes the part while `keep` lives.
     pub(super) fn part(
         map: Arc<Map>,
         segment: Arc<Segment>,
@@ -155,7 +155,7 @@ impl SealedFile {
     }
 
     /// In a worker: opens a file of the supervisor, and maps it if it is sealed. If it is not, [`window`](Self::window)
-    /// maps the parts of which the supervisor says that they do not change while a job has them.
+    /// later maps parts of it, which do not change while a job has them: the supervisor guarantees that.
     pub(crate) fn open(supervisor: Pid, name: FileName) -> Result<SealedFile, OpenError> {
         let segment = Segment::open_in_process(supervisor, name.fd)?;
         let stat = segment.stat()?;
@@ -179,8 +179,8 @@ impl SealedFile {
         })
     }
 
-    /// In a worker: maps `len` bytes from byte `skip` on, if this is a file that is mapped in parts. `None` for a
-    /// sealed file.
+    /// In a worker: maps `len` bytes from byte `skip` on, if the file is mapped in parts. Returns `None` for a sealed
+    /// file.
     pub(crate) fn window(&self, (skip, len): (u64, u64)) -> sys::Result<Option<SealedFile>> {
         let Some(segment) = &self.segment else {
             return Ok(None);
@@ -199,12 +199,13 @@ impl SealedFile {
         }))
     }
 
-    /// In a worker: maps bytes of a window for a job that may change them for itself.
+    /// In a worker: maps bytes of the file copy-on-write, so that a job may change them without changing the file.
     pub(crate) fn private_copy(&self, skip: u64, len: usize) -> Option<PrivateCopy> {
         PrivateCopy::map(self.segment.as_ref()?, skip, len).ok()
     }
 
-    /// In a worker: replaces what a window shows by a copy. Called before the job that has the window is answered.
+    /// In a worker: replaces the mapped bytes of a window by a copy. Called before the job that has the window is
+    /// answered.
     pub(crate) fn detach(&self) -> sys::Result<()> {
         match (&self.map, &self.segment) {
             (Some(map), Some(segment)) => map.detach(segment, self.start),
@@ -212,7 +213,8 @@ impl SealedFile {
         }
     }
 
-    /// Whether this is a window that covers the `len` bytes from byte `skip` on of the file `identity`.
+    /// Whether this is a window of the file `identity` that contains the `len` bytes from byte `skip` on and ends with
+    /// them.
     pub(crate) fn is_window(&self, identity: (u64, u64), (skip, len): (u64, u64)) -> bool {
         let end = |map: &Arc<Map>| self.start + map.len() as u64;
         self.segment.is_some()
@@ -240,7 +242,8 @@ impl SealedFile {
         self.identity
     }
 
-    /// The offset in the file of the byte at `first`. For an array without bytes, which has no position, 0.
+    /// Returns the offset in the file of the byte at address `first`; 0 for an array without bytes, which has no
+    /// position.
     pub(super) fn skip(&self, first: NonNull<u8>, bytes: usize) -> u64 {
         let base = self.map.as_ref().filter(|_| bytes > 0);
         let base = base.map(|map| map.base());
@@ -249,8 +252,8 @@ impl SealedFile {
         })
     }
 
-    /// A copy of `len` bytes from byte `skip` on, in the arena with id `arena`, where `alloc` allocates. Jobs that need
-    /// the same bytes at the same time share the copy. `None` if the file is shorter.
+    /// Returns a copy of `len` bytes from byte `skip` on, in a block that `alloc` allocates in the arena with id
+    /// `arena`. Jobs that need the same bytes at the same time share the copy. `None` if the file is shorter.
     pub(crate) fn copy_in<E>(
         &self,
         (skip, len): (u64, u64),
@@ -267,7 +270,8 @@ impl SealedFile {
         if let Some(block) = known {
             return Some(Ok(block));
         }
-        // Without the lock of `copies`: `alloc` may wait for the engine, whose lock a caller of this function may hold.
+        // Not under the lock of `copies`: `alloc` may wait for the engine's lock, and another caller of this function
+        // may hold the engine's lock.
         let block = match alloc(len) {
             Ok(block) => Arc::new(block),
             Err(full) => return Some(Err(full)),
@@ -316,26 +320,26 @@ fn map(segment: &Segment, len: u64) -> sys::Result<Option<Map>> {
 }
 
 impl<T: Element> Array<T> {
-    /// Maps a sealed memory file that holds the elements of an array of this shape, row-major and nothing else, without
-    /// a copy. Jobs of any engine take the array by reference: workers open the file through the descriptor, which stays
-    /// open as long as there are handles.
+    /// Maps, without a copy, a sealed memory file that contains the elements of an array of this shape in row-major
+    /// order, and nothing else. Jobs of any engine take the array by reference: workers open the file through the
+    /// descriptor, which stays open as long as there are handles.
     ///
     /// For files of up to 64 KiB, and when more than half of the descriptors that this process may have
-    /// (`RLIMIT_NOFILE`) are open, the descriptor is closed at once. Jobs get a copy then, and so do those of sandboxed
-    /// workers.
+    /// (`RLIMIT_NOFILE`) are open, the descriptor is closed at once. Then jobs get a copy. Jobs of sandboxed workers
+    /// always do.
     ///
-    /// `keep` is dropped after the last handle, those of jobs included: for example what tells the owner of the file
-    /// that it is no longer used. That may happen on any thread of this process, also on one of an engine, so dropping
-    /// `keep` must not wait, nor call an engine.
+    /// `keep` is dropped after the last handle, including the handles of jobs. For example, its drop can report to the
+    /// owner of the file that the file is no longer used. That may happen on any thread of this process, also on a
+    /// thread of an engine, so dropping `keep` must neither wait nor call an engine.
     ///
     /// The file needs the seals `F_SEAL_WRITE`, `F_SEAL_GROW` and `F_SEAL_SHRINK`, so that no process can change it:
-    /// [`MemoryFile`](super::MemoryFile) makes such files. Reading a page of it that has no memory yet (a hole) raises
-    /// SIGBUS where memory has run out. [`raw::map_sealed`](crate::raw::map_sealed) maps all bytes of a file whose length
-    /// is not known.
+    /// [`MemoryFile`](super::MemoryFile) makes such files. Reading a page that has no memory yet (a hole) raises SIGBUS
+    /// if memory has run out. [`raw::map_sealed`](crate::raw::map_sealed) maps all bytes of a file whose length is not
+    /// known.
     ///
     /// # Errors
     ///
-    /// [`MapError`]: a seal is missing, the length is another one, or it is no memory file.
+    /// [`MapError`] if a seal is missing, the length does not match `shape`, or `file` is not a memory file.
     pub fn map_sealed(
         file: OwnedFd,
         shape: impl Into<Shape>,
@@ -361,9 +365,9 @@ impl<T: Element> Array<T> {
         Array::in_file(file, 0, shape).ok_or(wrong)
     }
 
-    /// Another descriptor, for reading, of the sealed memory file that holds the elements of this array and nothing else,
-    /// if this process has one open: to pass the array to another process without a copy. `None` for other arrays and for
-    /// parts of one; see [`map_sealed`](Self::map_sealed) for when the descriptor is closed.
+    /// Returns another read-only descriptor of the sealed memory file that contains this array and nothing else. It
+    /// serves to pass the array to another process without a copy. `None` for other arrays, for parts of an array, and
+    /// if this process has closed its descriptor of the file: see [`map_sealed`](Self::map_sealed).
     ///
     /// ```
     /// use arenite::array::{Array, MemoryFile};
@@ -381,7 +385,7 @@ impl<T: Element> Array<T> {
         };
         let bytes = file.map.as_ref().map_or(0, |map| map.len());
         let segment = file.segment.as_ref()?;
-        // All of a heap's file may be one array; it is not sealed.
+        // An array may also be the whole file of a heap, which is not sealed.
         if bytes != size_of_val::<[T]>(self) || !segment.is_sealed().is_ok_and(|sealed| sealed) {
             return None;
         }
@@ -389,7 +393,8 @@ impl<T: Element> Array<T> {
         Some(again.into())
     }
 
-    /// The array of this shape at byte `skip` of a file. `None` if it is not within the file, or not aligned.
+    /// Returns the array of this shape at byte `skip` of a file. `None` if the array is not within the file, or not
+    /// aligned.
     pub(crate) fn in_file(file: Arc<SealedFile>, skip: u64, shape: Shape) -> Option<Array<T>> {
         let bytes = shape.bytes::<T>()?;
         let start = file.at(skip, bytes)?;

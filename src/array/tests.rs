@@ -30,7 +30,7 @@ const REGION: u16 = 3;
 
 impl MockLane {
     fn new(capacity: usize) -> (&'static MockLane, &'static LaneCount) {
-        // Filled, to detect an array that assumes zeros.
+        // Fill the buffer, to detect an array that assumes zeros.
         let buffer: &'static mut [u8] = Box::leak(vec![0xaa; capacity + 64].into_boxed_slice());
         let start = buffer.as_mut_ptr();
         let start = start
@@ -147,7 +147,7 @@ fn uninit_does_not_clear_in_a_lane_and_is_readable_everywhere() {
     {
         let _guard = lane::enter(memory, count);
         assert!(ArrayMut::<u8>::zeros(5000).iter().all(|&byte| byte == 0));
-        // Beyond what has been written.
+        // Memory beyond what has been written.
         let _first = ArrayMut::<u8>::zeros(5000);
         let uninit = ArrayMut::<u16>::uninit([50, 50]);
         assert_eq!(uninit.shape().dims(), [50, 50]);
@@ -600,7 +600,7 @@ fn a_published_array_never_becomes_exclusive_again() {
     let (memory, count) = MockLane::new(4096);
     let _guard = lane::enter(memory, count);
     let publish = |array: Array<u8>| array.take_lane(|_| true).unwrap();
-    // Whole, a part, a part of which the sent handle is the last one, and nothing.
+    // Publish a whole array, a part, a part through its last handle, and no element.
     let whole = Array::from_slice(&[1_u8; 20]);
     publish(whole.clone());
     let whole = whole.try_into_mut().unwrap_err().into_array();
@@ -671,8 +671,8 @@ impl Handle {
 }
 
 proptest! {
-    /// Each handle shows the bytes that a plain `Vec` in its place would have, and so does what another process was
-    /// sent, whatever this process does with the handles that it has left.
+    /// Each handle shows the bytes that a plain `Vec` in its place would have. So does the memory that was sent to
+    /// another process, whatever this process does with its remaining handles.
     #[test]
     fn handles_have_values_of_their_own(steps in steps()) {
         let (memory, count) = MockLane::new(1 << 14);

@@ -152,7 +152,8 @@ impl<'s, T: Element> TilesMut<'s, T> {
         }
     }
 
-    /// The tile of `rows`; the rows before them get no tile. Must not be combined with taking tiles from the end.
+    /// Returns the tile of `rows`. Rows before them that are left get no tile. Must not be combined with
+    /// [`next_back`](DoubleEndedIterator::next_back).
     pub(crate) fn at(&mut self, rows: Range<usize>) -> TileMut<'s, T> {
         let Range { start, end } = rows;
         assert!(

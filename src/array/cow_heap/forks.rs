@@ -1,4 +1,4 @@
-//! Makes heaps ready for a fork, and sets them up in the forked copy.
+//! Prepares heaps for a fork, and sets them up in the forked process.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, Once};
@@ -16,10 +16,11 @@ pub(super) fn register(heap: &'static CowHeap) {
 /// All heaps of this process.
 static HEAPS: Mutex<Vec<&'static CowHeap>> = Mutex::new(Vec::new());
 
-/// The locks of one heap. `holders` hold the files of its regions as long as the forked copy lives.
+/// The locks of one heap, and its files that the forked process is to hold.
 struct Locks {
     state: MutexGuard<'static, State>,
     _ended: MutexGuard<'static, Vec<(u64, usize)>>,
+    /// One for each region: it [holds](Segment::hold) the region's file as long as the forked process lives.
     holders: Vec<Segment>,
 }
 
@@ -53,7 +54,7 @@ fn before_fork() {
             let holder = Segment::reopen(region.segment.as_raw_fd(), Access::ReadOnly);
             match holder.and_then(|holder| holder.hold().map(|()| holder)) {
                 Ok(holder) => holders.push(holder),
-                // Without a holder this process cannot find out whether the copy lives.
+                // Without a holder this process cannot find out whether the forked process lives.
                 Err(_) => region.is_lost = true,
             }
         }
@@ -79,14 +80,14 @@ fn after_fork(is_copy: bool) {
             crate::sync::point!("heap.forked");
             continue;
         }
-        // The open holders tell the original process that this copy lives.
+        // As long as the holders are open, the original process knows that this process lives.
         std::mem::forget(holders);
         let State {
             regions, private, ..
         } = &mut *state;
         for region in regions {
             region.is_lost = true;
-            // The thread that makes an image is not in this process.
+            // A thread that was making an image does not exist in this process.
             let blocks = region.blocks.values_mut();
             blocks.for_each(|block| block.is_busy = false);
             region.make_all_private(private);

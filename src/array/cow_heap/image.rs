@@ -1,4 +1,4 @@
-//! Which chunks have the bytes of a private block, for snapshots: [`Image`].
+//! Where snapshots find the bytes of a private block: [`Image`].
 
 use std::ops::Range;
 use std::sync::{Arc, MutexGuard, Weak};
@@ -11,7 +11,8 @@ use crate::sys::{HUGE, Segment};
 /// A new image is created only if all blocks then take at most 1/`MOST_HELD` of the memory.
 const MOST_HELD: usize = 4;
 
-/// The chunks whose file has the bytes of a private block, except the pages that were written since the last snapshot.
+/// The chunks whose part of the file contains the bytes of a private block, except for pages that were written since
+/// the last snapshot.
 ///
 /// A page of the block differs from the image only if [`Written::is_any`] finds it. [`Written::take`] first marks a
 /// written page as not written, then copies it into the image: if a thread writes to the page during the copy, the page
@@ -28,8 +29,8 @@ pub(super) enum Image {
 }
 
 impl State {
-    /// Returns true if the image has the present bytes of `range` of a block, and `None` while another thread copies
-    /// them into the image.
+    /// Returns true if the image has the present bytes of `range` of a block, and `None` while another thread makes a
+    /// new image.
     pub(super) fn is_current(&mut self, place: Place, range: Range<usize>) -> Option<bool> {
         let block = self.block(place)?;
         if block.is_busy {
@@ -50,7 +51,7 @@ impl State {
         Some(self.block(place)?.habit.reused_if(is_current))
     }
 
-    /// The chunks of the block's image. `None` if the image is stale.
+    /// Returns the chunks of the block's image. `None` if the image is stale.
     pub(super) fn image_of(&mut self, place: Place) -> Option<Place> {
         match self.block(place)?.image {
             Image::Own => Some(place),
@@ -64,12 +65,12 @@ impl State {
         Some(region.write.base().addr().get() + first * HUGE)
     }
 
-    /// The image of a block, if no other process and no snapshot reads it: only then may it change.
+    /// Returns the image of a block, if no other process and no snapshot reads it: only then may the image change.
     fn unread_image(&mut self, place: Place) -> Option<Place> {
         let image = self.image_of(place)?;
         let region = self.region(image.0)?;
         region.check();
-        // A forked process reads through its map the pages that it has not written.
+        // A forked process reads from the file the pages that it has not written.
         let is_read = region.is_retired || region.is_lost;
         (!is_read && self.block(image)?.snapshots == 0).then_some(image)
     }
@@ -106,13 +107,13 @@ impl CowHeap {
         if let Some(image) = state.unread_image(place)
             && state.block(image)?.len >= range.end
         {
-            // Only as far as the image extends.
+            // Copy only as far as the image extends.
             let end = state.block(image)?.len.min(len);
             let part = if is_much { 0..end } else { range };
             let segment = Arc::clone(&state.region(image.0)?.segment);
             let begin = base + all.start;
-            // The lock prevents a fork meanwhile: the forked process would read pages of the image that it has not
-            // written.
+            // The lock prevents a fork during the copy: in the forked process, pages that it has not written would
+            // change with the image.
             let mut stored = Ok(());
             let taken = pages.take(begin + part.start..begin + part.end, |run| {
                 let run = run.start - base..(run.end - base).min(all.start + end);
@@ -140,8 +141,8 @@ impl CowHeap {
         let new = self.add_block(&mut state, len, false)?;
         let block = state.block(place)?;
         block.is_busy = true;
-        // If the program frees the block during the copy, which is an error of the program, then other blocks stay
-        // intact.
+        // This keeps other blocks intact even if the program frees the block during the copy, which is an error of the
+        // program.
         block.snapshots += 1;
         drop(state);
         self.prepare(&new, len);

@@ -9,13 +9,13 @@ const MIB: usize = 1 << 20;
 /// A fork changes the heaps of all tests.
 static FORKS: RwLock<()> = RwLock::new(());
 
-/// A heap, and what keeps it from forks.
+/// Returns a heap, and a guard that prevents forks meanwhile.
 fn heap() -> (&'static CowHeap, RwLockReadGuard<'static, ()>) {
     let guard = FORKS.read().unwrap_or_else(PoisonError::into_inner);
     (CowHeap::new("test").unwrap(), guard)
 }
 
-/// A block as the allocator of another language has it.
+/// A block that the allocator of another language has allocated.
 struct Owned {
     heap: &'static CowHeap,
     at: NonNull<u8>,
@@ -44,7 +44,7 @@ impl Owned {
         self.counted(range).map(|(snapshot, _)| snapshot)
     }
 
-    /// Also returns the number of bytes that were copied.
+    /// Returns a snapshot and the number of bytes that were copied.
     fn counted(&self, range: Range<usize>) -> Option<(Array<u8>, usize)> {
         self.heap
             .snapshot(self.at.addr().get() + range.start, range.len())
@@ -58,7 +58,7 @@ impl Drop for Owned {
     }
 }
 
-/// Whether Linux tells which pages were written since the last time (from 6.7 on, where it is allowed).
+/// Whether Linux reports which pages were written since the last query (from 6.7 on, where that is allowed).
 fn finds_writes() -> bool {
     let segment = Segment::create_memfd("finds", true).unwrap();
     segment.set_len(HUGE as u64).unwrap();
@@ -105,7 +105,7 @@ fn a_snapshot_stays_as_it_was() {
     );
     drop(block);
     assert_eq!((first[3 * MIB], again[4 * MIB]), (1, 1));
-    // Not reused while there are snapshots.
+    // The memory is not reused while there are snapshots.
     let other = Owned::new(heap, 5 * MIB, false);
     (0..5 * MIB).step_by(4096).for_each(|at| other.write(at, 9));
     assert_eq!((first[3 * MIB], again[0]), (1, 0));
@@ -156,7 +156,7 @@ fn what_was_written_is_copied_once() {
     assert_eq!(heap.in_use().0, 0);
 }
 
-/// What is written again before each snapshot is left to the caller, mostly.
+/// A block that is written again before each snapshot is mostly left to the caller to copy.
 #[test]
 fn a_block_that_is_rewritten_each_time_is_refused() {
     let (heap, _guard) = heap();
@@ -172,7 +172,7 @@ fn a_block_that_is_rewritten_each_time_is_refused() {
         }
     }
     assert!(refused > 180, "{refused}");
-    // Each is read by many from now on.
+    // From here on, several snapshots follow each write.
     for round in 0..100 {
         block.write(0, round);
         let snapshots: Vec<_> = (0..4).map(|_| block.snapshot(0..2 * MIB)).collect();
@@ -248,7 +248,7 @@ fn a_block_is_resized_in_place() {
     assert_eq!(heap.len_of(address), None);
 }
 
-/// Random blocks, writes and snapshots in four threads, beside plain vectors.
+/// Compares random blocks, writes and snapshots in four threads with plain maps of the written bytes.
 #[test]
 fn random_programs_equal_plain_memory() {
     let (heap, _guard) = heap();
@@ -264,7 +264,7 @@ fn random_programs_equal_plain_memory() {
                     match random.below(16) {
                         0 if blocks.len() < 8 => {
                             let len = 1 + random.below(6 * MIB);
-                            // Others have unspecified content: all that is looked at is written first.
+                            // Zeroed, because the test also reads bytes that it has not written.
                             blocks.push((Owned::new(heap, len, true), BTreeMap::new()));
                         }
                         1 if !blocks.is_empty() => {
@@ -350,7 +350,7 @@ fn a_forked_copy_has_its_own_memory() {
             let changed = third.snapshot(0..2 * MIB);
             assert_eq!(changed.is_some(), finds_writes());
             assert!(changed.is_none_or(|changed| (changed[0], changed[2 * MIB - 1]) == (1, 6)));
-            // In memory of its own.
+            // Allocated in memory of the forked process alone.
             let new = Owned::new(heap, 2 * MIB, true);
             new.write(0, 3);
             assert_eq!(new.snapshot(0..1).unwrap()[..], [3]);
@@ -369,7 +369,7 @@ fn a_forked_copy_has_its_own_memory() {
     exchange(&mut here, 0);
     drop(third);
     assert_eq!((other.read(0), other.read(1), block.read(1)), (1, 4, 0));
-    // Freed here, while the copy reads it.
+    // Free a block here while the forked process reads it.
     drop(other);
     let new = Owned::new(heap, 2 * MIB, false);
     (0..2 * MIB).step_by(4096).for_each(|at| new.write(at, 7));
@@ -380,7 +380,7 @@ fn a_forked_copy_has_its_own_memory() {
     assert_eq!(status, 0);
     drop(block);
     assert_eq!(snapshot[0], 1);
-    // Nobody reads the file any more: what was freed in it is zero, and is used again.
+    // No process reads the file any more: what was freed in it is zero, and is used again.
     drop((snapshot, new));
     let blocks: Vec<_> = (0..4).map(|_| Owned::new(heap, 2 * MIB, true)).collect();
     assert!(

@@ -27,7 +27,7 @@ impl Header {
     /// column-major or has more than 6 dimensions.
     pub fn read(mut reader: impl Read) -> Result<Header, NpyError> {
         let mut start = [0; 8];
-        // A file that is too short is damaged if it starts like a `.npy` file; otherwise it is none.
+        // A file that is too short is damaged if it starts like a `.npy` file; otherwise it is not a `.npy` file.
         let found = read_up_to(&mut reader, &mut start)?;
         let (magic, version) = start.split_at(MAGIC.len());
         if found == 0 || magic[..found.min(MAGIC.len())] != MAGIC[..found.min(MAGIC.len())] {
@@ -136,11 +136,12 @@ fn extents(shape: &Shape) -> Vec<u64> {
     shape.dims().iter().map(|&extent| extent as u64).collect()
 }
 
-/// The header of an array of any element type and number of dimensions, padded so that the elements, which follow it in
-/// row-major order, start at a multiple of 64 bytes. [`write_to`](super::write_to) writes it for arrays of this crate.
+/// Returns the header of an array of any element type and number of dimensions, padded so that the elements, which
+/// follow it in row-major order, start at a multiple of 64 bytes. [`write_to`](super::write_to) writes it for arrays of
+/// this crate.
 ///
-/// `descr` is NumPy's name of the element type with its byte order, such as `<f8`, and written as it is. `shape` has the
-/// extents, the outermost first, and none for a single number.
+/// `descr` is NumPy's name of the element type with its byte order, such as `<f8`, and is written as it is. `shape`
+/// lists the extents, the outermost first; it is empty for a single number.
 ///
 /// ```
 /// use arenite::array::npy;
@@ -154,7 +155,7 @@ fn extents(shape: &Shape) -> Vec<u64> {
 ///
 /// # Panics
 ///
-/// If `shape` has more than 2,000 extents, whose text would not fit.
+/// If `shape` has more than 2,000 extents, because their text would not fit.
 pub fn encode_header(descr: &str, shape: &[u64]) -> Vec<u8> {
     let extents: Vec<String> = shape.iter().map(u64::to_string).collect();
     // Python writes a tuple of one element with a comma.
@@ -263,7 +264,8 @@ fn parse(text: &[u8]) -> Result<(String, Shape), Problem> {
     }
 }
 
-/// Whether the array is stored alike in row-major and column-major order. NumPy then writes either value.
+/// Whether the array is stored alike in row-major and column-major order. Then NumPy may write either value of
+/// `fortran_order`.
 fn is_in_both_orders(shape: &Shape) -> bool {
     let dims = shape.dims();
     dims.contains(&0) || dims.iter().filter(|&&extent| extent > 1).count() < 2

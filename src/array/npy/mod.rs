@@ -69,10 +69,10 @@ numbers! {
     f32 = "f4", f64 = "f8",
 }
 
-/// Maximum length of the header text in bytes. The header of an array of numbers has about 100.
+/// Maximum length of the header text in bytes. The text for an array of numbers has about 100 bytes.
 const MAX_TEXT: usize = 64 << 10;
 
-// Headers are written with `<`, and elements are read without conversion.
+// Headers are written with `<` (little-endian), and elements are read without conversion.
 const _: () = assert!(cfg!(target_endian = "little"));
 
 /// Reads the array in the file at `path` into memory (inside a kernel, into the arena).
@@ -170,7 +170,8 @@ pub unsafe fn map<T: Dtype>(path: impl AsRef<Path>) -> Result<Array<T>, NpyError
     let (header, file) = open::<T>(path.as_ref())?;
     // SAFETY: the caller guarantees that no process changes the file while the array lives; the array owns the map.
     let map = unsafe { Mmap::map(&file)? };
-    // The file may have changed since `open` compared this length with the file's: compare it with the map's.
+    // The file may have become shorter since `open` compared its length with that of the array: check the length of the
+    // map.
     let shape = header.shape();
     let bytes = memory::bytes_of::<T>(&shape);
     let data = usize::try_from(header.data_offset())

@@ -209,7 +209,7 @@ fn damage_is_reported_with_its_offset() {
         let error = parse(text).unwrap_err().to_string();
         assert!(error.contains(&expected), "{text:?}: {error}");
     }
-    // Truncated anywhere, the file never panics and is never accepted.
+    // Reading the file, truncated anywhere, never panics and never succeeds.
     let whole = file(1, &whole, &[]);
     for end in 0..whole.len() {
         Header::read(&whole[..end]).unwrap_err();
@@ -332,7 +332,7 @@ proptest! {
         let _ = parse(&format!("{{'descr': {text}', 'fortran_order': False, 'shape': (2,), }}"));
     }
 
-    /// However a file was changed, an accepted header describes no more data than the file has.
+    /// Whatever is changed in a file, an accepted header describes no more data than the file has.
     #[test]
     fn mutated_files_are_refused_or_in_bounds(
         dims in dims(),
@@ -344,7 +344,7 @@ proptest! {
         let mut bytes = Vec::new();
         write_to(&mut bytes, shape, &array).unwrap();
         for (at, byte) in changes {
-            // Mostly in the part that is not padding.
+            // Change mostly the part that is not padding.
             let at = at.index(bytes.len().min(90));
             bytes[at] = byte;
         }
