@@ -10,8 +10,8 @@ use super::offset::{Extent, Offset};
 
 /// An owned extent of an arena; dropping it frees exactly that extent.
 ///
-/// A block says who owns memory, not who may read or write it. While a worker has the block as a grant, or has an array
-/// in it lent to a job, no other process accesses the block's memory.
+/// A block says who owns memory, not who may read or write it. While a worker has the block as a grant, or an array in
+/// the block is lent to one of its jobs, no other process accesses the block's memory.
 pub struct Block {
     arena: Arc<Arena>,
     at: Offset,
@@ -56,8 +56,8 @@ impl Block {
         self.held
     }
 
-    /// The number of bytes, in whole pages, between the last page of `extent` and the end of the block, if `extent` and
-    /// the padding after it reach the end; otherwise 0.
+    /// The number of bytes of the whole pages after the last page of `extent` that belong to the block's padding. 0 if
+    /// `extent` does not end at the last requested byte of the block.
     pub(crate) fn spare_bytes_after(&self, extent: Extent) -> u64 {
         if extent.at.region() != self.at.region() || extent.len == 0 {
             return 0;

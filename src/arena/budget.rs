@@ -90,7 +90,7 @@ impl Drop for BudgetClaim<'_> {
 }
 
 impl Budget {
-    /// `memory` is a current reading of the system's memory.
+    /// Creates the budget of an arena. `memory` is a current reading of the system's memory.
     pub(super) fn new(capacity: u64, memory: &Memory, root: &Path) -> Budget {
         Budget {
             capacity,
@@ -146,8 +146,8 @@ impl Budget {
         self.committed.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Claims `bytes` of the memory of the machine and the container, and returns whether there was room. Committing
-    /// more than that would invoke the OOM killer.
+    /// Claims `bytes` of the memory of the machine and the container, and returns whether there was room. Commits
+    /// beyond the room would invoke the OOM killer.
     fn memory_for(&self, bytes: u64) -> bool {
         let mut allowance = lock(&self.memory);
         if (allowance.read_at.elapsed() > MAX_AGE || allowance.bytes < bytes)
@@ -166,7 +166,7 @@ impl Budget {
 
 /// Cost of 512 small pages in nanoseconds: committing them and their first faults.
 const SMALL_PAGES_NS: i64 = 1_100_000;
-/// A collapse that takes longer counts as slow, in nanoseconds.
+/// A collapse that takes more than this number of nanoseconds counts as slow.
 const SLOW_NS: i64 = 1_000_000;
 /// Initial credit for slow collapses, in nanoseconds.
 const INITIAL_CREDIT_NS: i64 = 100_000_000;
@@ -332,7 +332,7 @@ mod tests {
         }
     }
 
-    /// A limit that cannot be read still holds.
+    /// A limit that cannot be read again still applies.
     #[test]
     fn an_unreadable_limit_leaves_the_previous_allowance() {
         const MIB: u64 = 1 << 20;

@@ -39,7 +39,7 @@ fn bytes(mask: u32) -> u64 {
 impl Region {
     /// Commits `range`, which the caller has reserved.
     ///
-    /// `huge` allows huge pages, which may commit more than asked for. Without it, commits the 64 KiB granules that
+    /// `huge` allows huge pages, which may commit more than asked for. Without `huge`, commits the 64 KiB granules that
     /// `range` touches.
     pub(super) fn commit(
         &self,
@@ -116,7 +116,8 @@ impl Region {
         });
     }
 
-    /// Number of chunks from `first` on that are empty and needed enough to become huge pages at once.
+    /// Number of consecutive chunks from `first` on that are empty and should become huge pages at once, because
+    /// `range` needs enough of each.
     fn empty_run(&self, first: usize, range: &Range<u64>) -> usize {
         let accounting = lock(&self.accounting);
         accounting.chunks[first..chunks_of(range).end]
@@ -255,7 +256,7 @@ impl Region {
     /// Frees the memory of granules, whose content is lost. The caller holds `commit_lock`.
     fn punch(&self, index: usize, mask: u32) {
         for run in runs(index, mask) {
-            // Punching whole pages of an in-memory file needs no memory and cannot fail for want of it. Pages that stay
+            // Punching whole pages of an in-memory file needs no memory and cannot fail for lack of it. Pages that stay
             // anyway become strays, which `punch_strays` tries to free again.
             let _ = self.segment.punch(run);
         }
@@ -325,8 +326,8 @@ impl Region {
         gained
     }
 
-    /// Frees at least `want` bytes of a free range, or all of it. Starts at its end, because blocks are taken from its
-    /// start.
+    /// Frees at least `want` bytes of a free range, or all of it. Starts at the range's end, because blocks are taken
+    /// from its start.
     fn punch_free(&self, range: Range<u64>, split_huge: bool, want: u64, budget: &Budget) -> u64 {
         let mut gained = 0;
         for index in chunks_of(&range).rev() {

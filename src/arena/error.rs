@@ -11,7 +11,7 @@ use crate::sys::{self, debug_as_text};
 ///
 /// Where there is no arena (in an inline engine, and outside of engines), arrays use private memory, and the numbers
 /// are those of the machine or the container.
-// Plain numbers, so that it can cross a link from a worker unchanged.
+// Plain numbers, so that the error can cross a link from a worker unchanged.
 #[repr(C)]
 #[derive(Copy, Clone, Pod, Zeroable, PartialEq, Eq)]
 pub struct ArenaFull {
@@ -43,7 +43,7 @@ impl ArenaFull {
     pub(crate) const CONTAINER: u64 = 1;
     /// The `source` if `shm_free` is space of the file system at `/dev/shm`.
     pub(crate) const FILE_SYSTEM: u64 = 2;
-    /// The `source` if the limit was the arena's capacity; `shm_free` is memory of the machine, which is free.
+    /// The `source` if the arena's capacity was reached; `shm_free` is memory of the machine.
     pub(crate) const ARENA: u64 = 3;
     /// The `source` if the request was for private memory, without an arena; `shm_free` is memory of the machine.
     pub(crate) const PROCESS: u64 = 4;
@@ -217,7 +217,7 @@ pub enum ArenaError {
         capacity: u64,
         /// Which limit.
         limit: SystemLimit,
-        /// The largest capacity that would do, in bytes.
+        /// The largest possible capacity, in bytes.
         largest: u64,
     },
     /// A running program uses an arena of this name.

@@ -1,4 +1,4 @@
-//! Free ranges of a region: best fit by size bins; neighbours are merged at once.
+//! The free ranges of a region. Size bins are searched for the best fit; free neighbours are merged at once.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -80,7 +80,7 @@ fn bin(len: u64) -> usize {
 }
 
 impl FreeRanges {
-    /// Ranges of a region of `limit` bytes, all free.
+    /// Creates the ranges of a region of `limit` bytes, all of which are free.
     pub(super) fn new(limit: u64) -> FreeRanges {
         FreeRanges {
             nodes: Vec::new(),
@@ -95,7 +95,8 @@ impl FreeRanges {
         }
     }
 
-    /// Ranges of a region of the maximum size, all taken. [`give_within`](FreeRanges::give_within) frees some.
+    /// Creates the ranges of a region of the maximum size, all of which is taken.
+    /// [`give_within`](FreeRanges::give_within) frees parts.
     pub(crate) fn all_taken() -> FreeRanges {
         let mut ranges = FreeRanges::new(LONGEST);
         ranges.top = LONGEST;
@@ -140,7 +141,7 @@ impl FreeRanges {
     pub(super) fn take(&mut self, len: u64, align: u64) -> Option<u64> {
         let index = self.find(len, align, MAX_SCANNED).or_else(|| {
             let start = self.top.checked_next_multiple_of(align)?;
-            // Only if there is no room above the top: scan every range that could fit, however many there are.
+            // If there is no room above the top, scan every range that could fit, however many there are.
             (start.checked_add(len)? > self.limit).then(|| self.find(len, align, usize::MAX))?
         });
         match index {
@@ -225,7 +226,8 @@ impl FreeRanges {
     ///
     /// # Panics
     ///
-    /// If part of it is already free, which shows that the accounting is wrong. Only its ends are checked.
+    /// If part of the range is already free, which shows that the accounting is wrong. Only the ends of the range are
+    /// checked.
     pub(super) fn give(&mut self, start: u64, len: u64) {
         self.give_within(start, len, 0..self.limit);
     }
@@ -262,7 +264,8 @@ impl FreeRanges {
         }
     }
 
-    /// Returns the smallest range that fits, of the first `look` ranges of the first bin with one that fits.
+    /// Scans the first `look` ranges of each bin in which a range could fit, smaller bins first. Returns the smallest
+    /// range that fits from the first bin that has one.
     fn find(&self, len: u64, align: u64, look: usize) -> Option<u32> {
         let mut from = bin(len);
         while let Some(bin) = self.next_bin(from) {
@@ -373,7 +376,7 @@ mod tests {
 
     use super::*;
 
-    /// The simplest correct allocator: start and length of held blocks.
+    /// The simplest correct allocator, as the model.
     #[derive(Default)]
     struct Model {
         /// Start and length of held blocks.
@@ -411,7 +414,7 @@ mod tests {
             len: u64,
             align: u64,
         },
-        /// Frees part of a held block, from and to in eighths.
+        /// Frees part of a held block; `from` and `to` are in eighths of the block.
         Give {
             which: usize,
             from: u64,

@@ -20,7 +20,7 @@ pub(super) const CHUNK: u64 = sys::HUGE as u64;
 /// The unit of committing small pages, in bytes.
 pub(super) const GRANULE: u64 = 64 << 10;
 
-/// Length in bytes of the header, after which the part of the links begins in the control segment.
+/// Length of the header in bytes. In the control segment, the links follow it.
 pub(crate) const HEADER_LEN: u64 = PAGE;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"arenite\x01");

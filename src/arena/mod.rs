@@ -51,10 +51,11 @@ use crate::sys::{self, Segment};
 /// How a block is aligned and padded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BlockPlacement {
-    /// To 64 bytes, next to other blocks. Blocks of at least 64 KiB are placed as by [`BlockPlacement::Pages`].
+    /// In units of 64 bytes, next to other blocks. Blocks of at least 64 KiB are placed as by
+    /// [`BlockPlacement::Pages`].
     #[default]
     Packed,
-    /// To pages that no other block shares: required for blocks that are lent to workers.
+    /// In whole pages, which no other block shares. Required for blocks that are lent to workers.
     Pages,
 }
 
@@ -104,7 +105,8 @@ impl BlockSpec {
 
 /// Shared memory in regions, one per writing process: the supervisor's handle.
 ///
-/// Each block holds the arena, so memory stays mapped as long as a block exists. For the name see [`Arena::retire`].
+/// Each block has a reference to the arena, so memory stays mapped as long as a block exists. [`Arena::retire`] removes
+/// the arena's name.
 #[derive(Debug)]
 pub struct Arena {
     id: u64,
@@ -121,7 +123,7 @@ pub struct Arena {
     unused: UnusedNote,
 }
 
-/// What messages call the control segment.
+/// The name of the control segment in messages.
 const CONTROL: &str = "the control segment";
 
 impl Arena {
@@ -144,7 +146,7 @@ impl Arena {
     pub(crate) fn create_in(system: &SystemInfo, spec: &Spec) -> Result<Arc<Arena>, ArenaError> {
         let resolved = spec.resolve(system)?;
         open_closed_standard().map_err(ArenaError::System)?;
-        // Killed programs leave names: of segments not unlinked yet, and names that were kept.
+        // Killed programs leave names: those that were kept, and those of segments that were not unlinked yet.
         if spec.sweep {
             sweep();
         }
@@ -194,7 +196,8 @@ impl Arena {
         let control = if named || name.is_some() {
             ControlSegment::named(name, resolved.control_len)?
         } else if spec.backing == Backing::Auto
-            // Its few pages are committed now or not at all, so it does not matter whether /dev/shm fills up later.
+            // The few pages of the control segment are committed now or not at all, so it does not matter whether
+            // /dev/shm fills up later.
             && let Ok(control) = ControlSegment::named(None, resolved.control_len)
         {
             control
@@ -299,7 +302,7 @@ impl Arena {
     ///
     /// # Errors
     ///
-    /// [`ArenaFull`] with all numbers, also if the system has no memory left.
+    /// [`ArenaFull`], with all numbers, if the arena has no room or the system has no memory left.
     ///
     /// # Panics
     ///
@@ -339,8 +342,8 @@ impl Arena {
         Ok(block)
     }
 
-    /// Allocates whole pages of `region` that a worker then allocates its results in. Without `huge`, commits exactly
-    /// these pages, as small pages.
+    /// Allocates whole pages of `region`, in which a worker then allocates its results. Without `huge`, commits only
+    /// small pages, in the 64 KiB granules that these pages touch.
     ///
     /// # Errors
     ///
@@ -405,7 +408,7 @@ impl Arena {
         spec: BlockSpec,
         mut stale: Option<&mut Vec<std::ops::Range<u64>>>,
     ) -> Result<Block, ArenaFull> {
-        // A forked copy of the process would allocate the same memory as the original.
+        // A forked process would allocate the same memory as the original process.
         self.control.process.assert_current();
         let target = self.region(region);
         if len == 0 {
@@ -491,7 +494,7 @@ impl Arena {
         }
     }
 
-    /// Records that a lane retains `now` bytes for arrays that outlive their jobs, where it retained `before` bytes.
+    /// Records that a lane retains `now` bytes, instead of `before` bytes, for arrays that outlive their jobs.
     pub(crate) fn note_retained(&self, before: u64, now: u64) {
         // Relaxed: a number for messages. The difference wraps if `now` is less than `before`.
         self.retained
@@ -549,7 +552,7 @@ impl Arena {
     }
 
     fn release(&self, at: Offset, held: u64) {
-        // In a forked copy, a lock may be held by a thread that does not exist there.
+        // In a forked process, a lock may be held by a thread that does not exist there.
         if !self.control.process.is_current() {
             return;
         }
@@ -640,8 +643,8 @@ impl Arena {
         stats
     }
 
-    /// Returns memory that no block occupies to the system. The content of blocks does not change. Returns the number
-    /// of bytes.
+    /// Gives back to the system the memory that no block occupies, and returns the number of bytes. The content of
+    /// blocks does not change.
     pub fn trim(&self) -> u64 {
         self.reclaim(false, u64::MAX)
     }

@@ -40,7 +40,7 @@ fn chosen_segment(name: &str) -> String {
 
 /// The control segment in the supervisor: mapped whole, readable and writable.
 pub struct ControlSegment {
-    /// Declared before the map, so that it is dropped first.
+    /// Must be dropped before `mapping`, so it is declared first.
     _watched: Watched,
     mapping: Mapping,
     len: u64,
@@ -124,14 +124,16 @@ impl ControlSegment {
                 Err(error) => return Err(shmem_error(&error, &full).into()),
             };
             crate::sync::point!("create.named");
-            // From here on this module removes the name: the crate would remove it even if another file has it by then.
+            // From here on, this module removes the name. The `shared_memory` crate would remove it even from another
+            // file that has it by then.
             shmem.set_owner(false);
             let base = NonNull::new(shmem.as_ptr());
             let segment = match adopt(&full, base) {
                 Ok(Some(segment)) => segment,
                 other => {
-                    // No other program uses a random name: if only a sweep or a listing had the lock meanwhile, the
-                    // name must not stay. Nor must a name that could not even be opened: no sweep could open it either.
+                    // A random name must not stay: no other program uses it, so only a sweep or a listing can have had
+                    // the lock meanwhile. Nor must a name stay that could not even be opened: no sweep could open it
+                    // either.
                     let failed = other.is_err() && is_at(&full, base);
                     if name.is_none() || failed {
                         let _ = Segment::unlink(&full);
@@ -240,7 +242,7 @@ fn adopt(name: &str, base: Option<NonNull<u8>>) -> sys::Result<Option<Segment>> 
     let locked = segment.try_lock()?;
     let stat = segment.stat()?;
     // Another program may have chosen the same name meanwhile. Random names are not checked, because no other program
-    // finds the same one, and the list of mappings is long in large programs.
+    // generates the same name, and the list of mappings is long in large programs.
     let ours =
         !name.ends_with(CHOSEN_SUFFIX) || base.and_then(sys::mapped_file) == Some(stat.identity);
     Ok((locked && stat.nlink > 0 && ours).then_some(segment))
@@ -266,8 +268,8 @@ fn shmem_error(error: &ShmemError, name: &str) -> sys::Error {
 
 /// Removes `name` if no live process holds its lock. Returns whether it is gone.
 ///
-/// The lock is held while the name is removed; a process that locks a file whose name is gone creates it again. Without
-/// this order a sweep would remove segments that have just been created.
+/// The lock is held while the name is removed; a process that locks a file whose name is gone creates a new file.
+/// Without this order a sweep would remove segments that have just been created.
 fn remove_if_stale(name: &str) -> sys::Result<bool> {
     let segment = match Segment::open_named(name, Access::ReadWrite) {
         Ok(segment) => segment,
@@ -388,7 +390,7 @@ pub fn segments() -> Vec<SegmentName> {
     let look = |segment: String| {
         let open = Segment::open_named(&segment, Access::ReadOnly).ok()?;
         let stat = open.stat().ok()?;
-        // It was removed after it was listed, or another user has created it.
+        // The segment was removed after its name was found, or another user has created it.
         if stat.nlink == 0 || stat.uid != sys::effective_user() {
             return None;
         }

@@ -17,7 +17,8 @@ use crate::sys::{self, Map, Prot, Segment};
 pub(super) struct Chunk {
     /// One bit for each granule (64 KiB); set if the granule is committed.
     pub(super) committed: u32,
-    /// Bytes of the chunk below this offset may have been written since they were committed. Bytes from it on are zero.
+    /// Bytes of the chunk below this offset may have been written since they were committed. The bytes from this offset
+    /// on are zero.
     pub(super) fresh_from: u32,
     /// Whether the chunk is one huge page.
     pub(super) huge: bool,
@@ -32,8 +33,8 @@ pub(super) struct RegionAccounting {
     /// Maximum of `in_use` since [`Arena::return_unused`](super::Arena::return_unused) last reset it.
     pub(super) peak: u64,
     pub(super) blocks: u64,
-    /// The number of calls of [`RegionAccounting::forget_zeros`]. A thread that punches memory compares it before and
-    /// after: if it differs, the memory does not count as zero.
+    /// The number of calls of [`RegionAccounting::forget_zeros`]. A thread that punches memory reads the number before
+    /// and after: if the two differ, the memory does not count as zero.
     pub(super) zeros_generation: u64,
 }
 
@@ -75,7 +76,7 @@ fn bits(from: u64, to: u64) -> u32 {
     (((1_u64 << to) - 1) & !((1_u64 << from) - 1)) as u32
 }
 
-/// Runs of set bits in chunk `index`, as byte ranges of the region.
+/// Runs of set bits in the `mask` of chunk `index`, as byte ranges of the region.
 pub(super) fn runs(index: usize, mut mask: u32) -> impl Iterator<Item = Range<u64>> {
     let base = index as u64 * CHUNK;
     std::iter::from_fn(move || {
@@ -204,8 +205,9 @@ impl RegionAccounting {
 pub(super) struct Missing {
     /// Whether the segment is too short (truncated). Otherwise memory is missing (holes were punched).
     pub(super) is_truncated: bool,
-    /// The length of the segment, or the bytes of memory it has, in bytes.
+    /// The length of the segment if `is_truncated`, otherwise the size of its memory, in bytes.
     pub(super) left: u64,
+    /// The length or memory size that the accounting expects, in bytes.
     pub(super) expected: u64,
 }
 
@@ -236,7 +238,7 @@ impl Missing {
 #[derive(Debug)]
 pub(super) struct Region {
     pub(super) segment: Segment,
-    /// Declared before the map, so that it is dropped first.
+    /// Must be dropped before `map`, so it is declared first.
     _watched: Watched,
     pub(super) map: Map,
     /// Length of the segment in bytes. All memory that was ever committed is below it.
@@ -262,8 +264,8 @@ impl Region {
         })
     }
 
-    /// Compares the segment's length and memory with the accounting. Returns what is missing; `None` if nothing is, or
-    /// while a commit changes the segment.
+    /// Compares the segment's length and memory with the accounting. Returns what is missing; `None` if nothing is
+    /// missing, or while a commit changes the segment.
     pub(super) fn missing(&self) -> Option<Missing> {
         let _committing = self.commit_lock.try_lock().ok()?;
         let len = self.len();

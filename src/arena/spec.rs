@@ -11,10 +11,11 @@ use crate::sys::{self, limits};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Backing {
-    /// `Memfd` for arrays, so that other programs in `/dev/shm` do not matter. If memory files are forbidden, `Named`.
+    /// `Memfd` for arrays, so that it does not matter what other programs store in `/dev/shm`. `Named` if memory files
+    /// are forbidden.
     #[default]
     Auto,
-    /// POSIX shared memory in `/dev/shm`, limited by its size. Names are removed at once.
+    /// POSIX shared memory in `/dev/shm`, whose size is a limit. Names are removed at once.
     Named,
     /// Anonymous memory files, which the size of `/dev/shm` does not limit.
     Memfd,
@@ -39,7 +40,8 @@ pub struct Spec {
     pub sweep: bool,
     /// Whether core dumps of this process contain the regions.
     pub in_core_dumps: bool,
-    /// The folder with the system's files on memory of machine and container: `/`, except in tests.
+    /// The root below which Linux describes the memory of the machine and the container (`proc`, `sys`): `/`, except in
+    /// tests.
     #[doc(hidden)]
     pub root: PathBuf,
 }
@@ -172,7 +174,7 @@ impl Spec {
             (backing, _) => backing,
         };
         // Rounded up to the unit of commits, since a partial unit could not be used. The result may exceed a limit by
-        // less than one unit. To refuse a capacity that equals the limit would be worse, and each commit checks the
+        // less than one unit. Refusing a capacity that equals the limit would be worse, and each commit checks the
         // system's memory anyway.
         let capacity = capacity
             .checked_next_multiple_of(GRANULE)
@@ -181,7 +183,7 @@ impl Spec {
         let share = (ADDRESSES / u64::from(regions)).min(Offset::MAX_REGION_LEN - CHUNK);
         let reservation = capacity.next_multiple_of(CHUNK).min(share / CHUNK * CHUNK);
         if let Some(limit) = system.address_space {
-            // Workers inherit the limit and map regions twice; half of the rest is left for everything else.
+            // Workers inherit the limit and map each region twice. Half of the limit is left for everything else.
             let each = limit / 2 / (2 * u64::from(regions)) / CHUNK * CHUNK;
             if each < reservation {
                 return Err(too_large(SystemLimit::AddressSpace, each));

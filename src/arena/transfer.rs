@@ -44,7 +44,7 @@ impl Arena {
         Ok(block)
     }
 
-    /// A private copy of words that a worker has published.
+    /// Returns a private copy of words that a worker has published.
     ///
     /// # Errors
     ///
@@ -55,7 +55,7 @@ impl Arena {
 }
 
 impl View {
-    /// A private copy of words that the supervisor has lent to the running job.
+    /// Returns a private copy of words that the supervisor has lent to the running job.
     ///
     /// # Errors
     ///

@@ -32,7 +32,7 @@ impl UnusedNote {
 impl Arena {
     /// Signals `reader` from now on whenever there is memory without use: see [`Arena::has_unused`].
     pub(crate) fn signal_unused(&self, reader: &Arc<EventFd>) {
-        // An arena has one engine, which has one monitor.
+        // Called once: an arena has one engine, which has one monitor.
         let _ = self.unused.reader.set(Arc::clone(reader));
     }
 
@@ -52,9 +52,9 @@ impl Arena {
         self.unused.is_set.load(Ordering::Relaxed)
     }
 
-    /// Returns memory to the system that no block has occupied since the previous call: in each region, the committed
-    /// bytes beyond the maximum in use since then. Returns true if another call may return more memory. If false, the
-    /// next release of a block may set the note again.
+    /// Gives back to the system the memory that no block has occupied since the previous call: in each region, the
+    /// committed bytes beyond the maximum in use since then. Returns true if another call may return more memory. If
+    /// false, the next release of a block may set the note again.
     pub(crate) fn return_unused(&self) -> bool {
         // Reset the note first: a block that is released from here on sets it again.
         self.unused.is_set.store(false, Ordering::Relaxed);

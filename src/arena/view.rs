@@ -43,7 +43,7 @@ pub struct View {
 #[derive(Debug)]
 struct MappedRegion {
     map: Map,
-    /// Read-only, to query the current length of the segment. `None` once descriptors are closed.
+    /// A read-only descriptor, to query the current length of the segment. `None` once descriptors are closed.
     segment: RwLock<Option<Segment>>,
     known_len: AtomicU64,
     /// A writable descriptor, from which `lend_map` is made; `None` if arrays may not be lent.
@@ -51,10 +51,10 @@ struct MappedRegion {
     lend_map: OnceLock<Map>,
 }
 
-/// The view that [`map_in_fork`] maps in forked copies of this process.
+/// The view that [`map_in_fork`] maps in forked processes.
 static FORK_VIEW: OnceLock<&'static View> = OnceLock::new();
 
-/// Runs in a forked copy before any other code. If a map fails, that part is not mapped in the copy.
+/// Runs in a forked process before any other code. A part that cannot be mapped is missing in that process.
 fn map_in_fork() {
     if let Some(view) = FORK_VIEW.get() {
         view.map_in_fork();
@@ -64,10 +64,10 @@ fn map_in_fork() {
 impl View {
     /// Attaches to an arena: maps everything, and closes inherited descriptors that are no longer needed.
     ///
-    /// Other regions are mapped from a read-only description opened here, so their maps can never become writable. The
-    /// worker's own region is mapped from the inherited description, closed for writing until [`View::open_own`]. The
-    /// control segment is opened again even for writing: a map of the inherited description would keep the supervisor's
-    /// lock alive.
+    /// Other regions are mapped from read-only file descriptions that are opened here, so their maps can never become
+    /// writable. The worker's own region is mapped from the inherited file description, and is closed for writing until
+    /// [`View::open_own`]. The control segment is opened again, even for writing: a map of the inherited file
+    /// description would keep the supervisor's lock alive.
     ///
     /// # Errors
     ///
@@ -124,7 +124,7 @@ impl View {
             let source = if mine { &writable } else { &segment };
             let map = Map::new(source, 0, len, Prot::Read, true)?;
             if mine {
-                // Not in forked copies: a copy could write after the end of the job.
+                // A forked process must not have this map: it could write after the end of the job.
                 map.exclude_from_forks()?;
             }
             regions.push(MappedRegion {
@@ -166,8 +166,8 @@ impl View {
         &self.control
     }
 
-    /// Maps `range` of the control segment (whole pages) for writing: this worker's half of its links. Forked copies of
-    /// this process do not have the map, so they cannot answer for the worker.
+    /// Maps `range` of the control segment (whole pages) for writing: this worker's half of its links. Forked processes
+    /// do not have the map, so they cannot answer for the worker.
     ///
     /// # Errors
     ///
@@ -215,8 +215,9 @@ impl View {
         }
     }
 
-    /// Makes memory that this process can write readable in its forked copies, at the same addresses: arrays that a
-    /// kernel was given may be there. The copies can write no part of the arena. Only the first call has an effect.
+    /// Makes memory that this process can write readable in forked processes, at the same addresses, because it may
+    /// contain arrays that a kernel was given. Forked processes can write no part of the arena. Only the first call has
+    /// an effect.
     pub fn keep_readable_in_forks(&'static self) {
         let _ = FORK_VIEW.set(self);
         sys::fork::run_first_in_forks(map_in_fork);
@@ -224,7 +225,7 @@ impl View {
 
     fn map_in_fork(&self) {
         for (index, region) in self.regions.iter().enumerate() {
-            // A thread that does not exist in this copy may hold the lock for writing.
+            // A thread that does not exist in this process may hold the lock for writing.
             let Ok(segment) = region.segment.try_read() else {
                 continue;
             };
@@ -288,12 +289,12 @@ impl View {
         Ok((region, extent.at.offset() as usize..end as usize))
     }
 
-    /// The address of `extent` in this process: for reading, and where the worker's own region is open also for
+    /// The address of `extent` in this process: for reading and, where the worker's own region is open, also for
     /// writing.
     ///
     /// # Errors
     ///
-    /// [`BadOffset`] if it extends beyond its segment, or the region does not exist.
+    /// [`BadOffset`] if the extent does not end within its segment, or the region does not exist.
     pub fn pointer(&self, extent: Extent) -> Result<NonNull<u8>, BadOffset> {
         let (region, range) = self.resolve(extent)?;
         region.map.at(range.start, range.len()).ok_or(BadOffset {
@@ -368,8 +369,8 @@ impl View {
         map.protect(range.start as usize..range.end as usize, prot)
     }
 
-    /// Opens whole pages of another region for writing, in a second map of that region. Returns the address of the
-    /// first byte there.
+    /// Opens the pages of an extent of another region for writing, in a second map of that region. Returns the address
+    /// of the extent in the second map.
     ///
     /// An extent of the worker's own region is opened in place. An empty extent opens nothing.
     ///
@@ -395,7 +396,7 @@ impl View {
         self.lend_protect(extent, Prot::None)
     }
 
-    /// Closes for writing what [`View::lend_open`] opened, but leaves it readable there.
+    /// Closes for writing what [`View::lend_open`] opened, but leaves it readable in the second map.
     ///
     /// # Errors
     ///
@@ -430,7 +431,7 @@ impl View {
             .as_ref()
             .ok_or_else(|| lend_error(extent, Errno::EPERM))?;
         let map = Map::new(segment, 0, region.map.len(), Prot::None, true)?;
-        // Not in forked copies: a copy could write after the end of the job.
+        // A forked process must not have this map: it could write after the end of the job.
         map.exclude_from_forks()?;
         // If another thread was faster, this map is dropped.
         Ok((region.lend_map.get_or_init(|| map), range))

@@ -139,7 +139,7 @@ fn a_lent_block_extends_to_the_end_of_its_huge_page() {
     }
     let opened = part(8192, len - 8192).extended_by_pages(5 * CHUNK - pages);
     assert_eq!(opened, part(8192, 5 * CHUNK - 8192));
-    // More than an eighth would be wasted, the block is too small, or it is not lent.
+    // No block is extended if that would waste more than an eighth, if it is too small, or if it is not lent.
     let exactly = |len, placement| {
         let block = arena.alloc(0, len, placement).unwrap();
         assert_eq!(block.held(), len, "{placement:?}");
@@ -270,7 +270,7 @@ fn memory_without_use_goes_back_and_what_was_in_use_lately_stays() {
             .alloc(region, mib * MIB, BlockPlacement::Packed)
             .unwrap()
     };
-    // As Linux counts it.
+    // The memory as Linux counts it.
     let system = || -> u64 {
         let blocks = |region: &Region| region.segment.stat().unwrap().blocks;
         arena.regions.iter().map(blocks).sum::<u64>() / MIB
@@ -288,7 +288,7 @@ fn memory_without_use_goes_back_and_what_was_in_use_lately_stays() {
     assert!(!arena.return_unused());
     assert_eq!(system(), 16);
     assert!(!arena.has_unused());
-    // The most that was in use at one time stays.
+    // A call keeps the maximum that was in use since the call before.
     drop(alloc(0, 40));
     drop(alloc(0, 8));
     assert!(arena.return_unused());
@@ -309,7 +309,7 @@ fn memory_within_reach_of_a_lost_writer_is_not_assumed_zero() {
         at: Offset::new(1, 1 << 20),
         len: 100_000,
     };
-    // Beyond the grant, where the segment has no memory yet.
+    // Write beyond the grant, where the segment has no memory yet.
     let hole = arena.pointer(hole).unwrap();
     // SAFETY: no other process maps this arena.
     unsafe { hole.write_bytes(0x41, 100_000) };

@@ -35,7 +35,8 @@ extern "C" fn child() {
 }
 
 fn start(role: &str, fds: &[std::os::fd::BorrowedFd<'_>], given: &str) -> PidFd {
-    // Above every number that the child's own descriptors get: it checks which of these are open.
+    // The inherited numbers are above all numbers that the child's own descriptors get, because the child checks which
+    // inherited descriptors are open.
     let first = sys::first_target_fd(fds) + 64;
     let env = [
         (ROLE, role.to_owned()),
