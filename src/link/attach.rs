@@ -7,8 +7,8 @@ use super::cells::{LINK_BYTES, LinkCells, REPLY_AT, link_at};
 use crate::arena::{Arena, ArenaError, HEADER_LEN, View};
 
 impl LinkCells {
-    /// Supervisor: the link of lane `lane` in the control segment of `arena`, which must have been created with
-    /// [`control_bytes`](super::control_bytes) for it.
+    /// Supervisor: the link of lane `lane` in the control segment of `arena`, which must have room for the link: see
+    /// [`control_bytes`](super::control_bytes).
     pub(crate) fn in_arena(arena: &Arc<Arena>, lane: usize) -> Self {
         let body = arena.control().body();
         let at = link_at(lane);

@@ -32,13 +32,13 @@ pub(crate) const SLOTS: usize = 256;
 pub(crate) const INLINE_WORDS: usize = 12;
 /// The number of argument words in the first cache line of a call slot.
 pub(crate) const FIRST_LINE: usize = 4;
-/// Max grants of a lane that it has not read yet.
+/// Max number of grants that a lane has not read yet.
 pub(crate) const GRANTS: usize = 8;
 /// Words of a refusal (the numbers of an `ArenaFull`).
 pub(crate) const REFUSAL_WORDS: usize = 7;
-/// Max arrays that a lane retains.
+/// Max number of arrays that a lane retains.
 pub(crate) const MAX_RETAINED: usize = 1 << 16;
-/// Max reports of released arrays that the supervisor has not read yet.
+/// Max number of reports of released arrays that the supervisor has not read yet.
 pub(crate) const RELEASES: usize = if cfg!(arenite_loom) { 2 } else { 32 };
 
 /// The number of words for the flight recorder's notes, which fill the rest of its page. Loom models do not use them.
@@ -62,16 +62,19 @@ pub(crate) struct CallSlot {
     pub(crate) args: [u64; INLINE_WORDS],
 }
 
-/// Worker → supervisor: the reply of a job. Written while `Running`, read once after the end. Word 0 is the head (kind,
-/// arrays, spilled, length). Word 1 is the number of a grant, word 2 the position up to which the grant is used, word 3
-/// the number of arrays that the lane retains.
+/// Worker → supervisor: the reply of a job. Written while `Running`, read once after the end.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct ReplySlot {
+    /// Kind, number of arrays, spill flag and length of the reply, packed into a word.
     pub(crate) head: AtomicU64,
+    /// The number of the grant that contains `cursor`.
     pub(crate) grant: AtomicU64,
+    /// Offset in the worker's region up to which the grant is used.
     pub(crate) cursor: AtomicU64,
+    /// The number of arrays that the lane retains.
     pub(crate) retained: AtomicU64,
+    /// The words of the reply, or with the spill flag the extent of the block that contains them.
     pub(crate) words: [AtomicU64; INLINE_WORDS],
 }
 
@@ -109,7 +112,7 @@ pub(crate) struct StateCell {
 pub(crate) struct GrantCell {
     /// Byte offset in the region.
     pub(crate) offset: AtomicU64,
-    /// Length in bytes. The top bit ([`FRESH`]) says that they are known to be zero.
+    /// Length in bytes. The top bit ([`FRESH`]) says that the bytes are known to be zero.
     pub(crate) len: AtomicU64,
 }
 
@@ -117,7 +120,8 @@ pub(crate) struct GrantCell {
 #[derive(Debug)]
 #[repr(C, align(4096))]
 pub(crate) struct PostHalf<const N: usize> {
-    /// Supervisor: the futex word on which the lane sleeps. It is incremented and woken once for each sleep.
+    /// Supervisor: the futex word on which the lane sleeps. It is incremented, and its sleeper woken, once for each
+    /// sleep.
     pub(crate) doorbell: AtomicU32,
     /// Supervisor: the bits `STOP`, `SPIN`, `BACKLOG` and `STEALABLE`, and from bit [`LOW_SHIFT`] on the low-water
     /// mark: a lane with `BACKLOG` signals the monitor when the number of jobs ahead falls below the mark.
@@ -132,7 +136,7 @@ pub(crate) struct PostHalf<const N: usize> {
     pub(crate) grants: [GrantCell; GRANTS],
     /// Supervisor: the number of reports in `releases` read; published after their cells were read (Release).
     pub(crate) releases_taken: AtomicU32,
-    /// Supervisor, while the state word is not live.
+    /// Supervisor, while the state word of the slot is not live: the calls.
     pub(crate) slots: [Cell<CallSlot>; N],
 }
 
@@ -146,9 +150,9 @@ pub(crate) struct ReplyHalf<const N: usize> {
     pub(crate) alloc_requests: AtomicU32,
     /// Worker: the bytes of the last allocation request.
     pub(crate) alloc_bytes: AtomicU64,
-    /// Both sides, by transitions of the state word.
+    /// Both sides, by transitions of the state words: the states.
     pub(crate) states: [StateCell; N],
-    /// Worker, while the state word says `Running`.
+    /// Worker, while the state word of the slot says `Running`: the replies.
     pub(crate) replies: [ReplySlot; N],
     /// Worker: the number of grants read; published after their cells were read (Release).
     pub(crate) grants_taken: AtomicU32,
@@ -161,7 +165,7 @@ pub(crate) struct ReplyHalf<const N: usize> {
     pub(crate) culprit_lane: AtomicU32,
     /// Worker: the core on which the lane runs or went to sleep; see [`Neighbours`](super::Neighbours).
     pub(crate) location: AtomicU64,
-    /// Worker, once, when it aborts. The supervisor reads and clears it after the exit is confirmed.
+    /// Worker, once, when it aborts: its last note. The supervisor reads and clears it after the exit is confirmed.
     #[cfg(not(arenite_loom))]
     pub(crate) abort: AbortNote,
     /// Worker, with each allocation request: the time of the request, in monotonic nanoseconds.
@@ -173,10 +177,11 @@ pub(crate) struct ReplyHalf<const N: usize> {
     pub(crate) releases: [AtomicU64; RELEASES],
     /// Worker: what the lane is doing, and its last notes.
     pub(crate) recorder: Recorder,
-    /// Worker, for [`STAMPED`] and timed jobs, while `Running`. On a page of its own, which other jobs do not touch.
+    /// Worker, for [`STAMPED`] and timed jobs, while `Running`: their times. On a page of its own, which other jobs do
+    /// not touch.
     pub(crate) stamps: [StampCell; N],
-    /// Worker, when it crashes, in the link of its first lane. The supervisor reads and clears it after the exit is
-    /// confirmed. On pages of its own, which are not touched unless a worker crashes.
+    /// Worker, when it crashes, in the link of its first lane: its last note. The supervisor reads and clears it after
+    /// the exit is confirmed. On pages of its own, which are not touched unless a worker crashes.
     #[cfg(not(arenite_loom))]
     pub(crate) crash: CrashNote,
 }
@@ -192,15 +197,15 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    /// Announces that the monitor is about to sleep. From then on, a worker that has something to report signals it,
-    /// once for each sleep number. The monitor must check all links once more before it sleeps.
+    /// Announces that the monitor is about to sleep. From then on, a worker that has something to report signals the
+    /// monitor, once for each sleep number. The monitor must check all links once more before it sleeps.
     pub(crate) fn arm(&self, sleep: u32) {
         self.armed.store(sleep, Ordering::Relaxed);
         // SeqCst fence: "armed, then looked again", pairs with `Consumer::claim_monitor_signal`.
         fence(Ordering::SeqCst);
     }
 
-    /// Announces that the monitor is awake. It checks all links before it sleeps again.
+    /// Announces that the monitor is awake. The monitor must check all links before it sleeps again.
     pub(crate) fn disarm(&self) {
         self.armed.store(0, Ordering::Relaxed);
     }
@@ -258,7 +263,7 @@ unsafe impl<const N: usize> Send for LinkCells<N> {}
 unsafe impl<const N: usize> Sync for LinkCells<N> {}
 
 impl<const N: usize> LinkCells<N> {
-    /// The link with its halves and hub at these addresses.
+    /// Creates the handle of a link whose halves and hub are at these addresses.
     ///
     /// # Safety
     /// The three addresses point to zeroed or live cells of this layout, aligned, and mapped as long as `mapped` lives.
@@ -296,7 +301,7 @@ impl<const N: usize> LinkCells<N> {
         unsafe { self.hub.as_ref() }
     }
 
-    /// Worker: records the node of a chain that it has reached.
+    /// Worker: records the node that the running chain has reached.
     pub(crate) fn note_step(&self, step: u32) {
         self.reply().step.store(step, Ordering::Relaxed);
     }

@@ -79,11 +79,11 @@ pub(crate) struct Consumer<const N: usize = SLOTS> {
     cells: Arc<LinkCells<N>>,
     /// Number of the next job to claim, or of the claimed job.
     position: u64,
-    /// Whether the job at `position` is claimed, until `finish`.
+    /// Whether the job at `position` is claimed and not finished.
     claimed: bool,
     /// Number of the last sleep.
     sleeps: u32,
-    /// The sleep number of the monitor that was signalled last.
+    /// The number of the monitor's last sleep for which this lane has signalled it.
     signalled: u32,
     /// The number of grants taken.
     taken: u32,
@@ -96,8 +96,8 @@ pub(crate) struct Consumer<const N: usize = SLOTS> {
 }
 
 impl<const N: usize> Consumer<N> {
-    /// Creates the only consumer of this link. `position` and `taken` are where the producer's counts of jobs and of
-    /// grants stand.
+    /// Creates the only consumer of this link. `position` and `taken` are the producer's present counts of posted jobs
+    /// and of grants.
     pub(crate) fn new(cells: Arc<LinkCells<N>>, position: u64, taken: u32) -> Self {
         Self {
             cells,
@@ -244,8 +244,8 @@ impl<const N: usize> Consumer<N> {
         self.must_signal_monitor(notice, woken)
     }
 
-    /// Whether to signal the monitor: there is a reason, and the monitor sleeps and was not signalled for this sleep.
-    /// If a thread was `woken`, it refills the lanes, which is then no reason.
+    /// Whether to signal the monitor: it sleeps, was not signalled for this sleep, and there is a reason. Reasons are
+    /// `notice`, and a lane that runs dry while no thread was `woken`: a woken thread refills the lanes.
     #[inline]
     fn must_signal_monitor(&mut self, notice: bool, woken: bool) -> bool {
         let post = self.cells.post();
@@ -294,8 +294,8 @@ impl<const N: usize> Consumer<N> {
         self.cells.post().flags.load(Ordering::Relaxed) & (BACKLOG | STEALABLE) != 0
     }
 
-    /// Whether the lane must not sleep: `next` would not return `Empty` at once, or there is room to report released
-    /// arrays that are left.
+    /// Whether the lane must not sleep: `next` would not return `Empty`, or released arrays are left to report and
+    /// there is room.
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
         self.cells.state(self.position).is_live(self.generation())
@@ -316,7 +316,7 @@ impl<const N: usize> Consumer<N> {
         (self.released.wrapping_sub(taken) as usize) < RELEASES
     }
 
-    /// Whether there is room to report a released array. If not, remembers that one is left:
+    /// Whether there is room to report a released array. If not, records that a report is left to make:
     /// [`has_work`](Self::has_work) returns true once the supervisor has read earlier reports.
     pub(crate) fn has_room_for_release(&mut self) -> bool {
         self.has_unreported = !self.is_release_ring_open();

@@ -3,9 +3,9 @@
 //! `RUSTFLAGS="--cfg arenite_loom" CARGO_TARGET_DIR=target/loom cargo test --release --lib
 //! --no-default-features link::loom`
 //!
-//! Only a wake-up wakes a sleeper (futex.rs), so a lost one is a deadlock, which loom reports; so is a slot that is
-//! posted too early. The number of preemptions is bounded: three find every defect that was introduced by hand,
-//! including the removal of each fence.
+//! Only a wake-up wakes a sleeper (futex.rs), so a lost wake-up is a deadlock, which loom reports. Loom also reports a
+//! slot that is posted too early. The number of preemptions is bounded: three find every defect that was introduced by
+//! hand, including the removal of each fence.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32 as Count, Ordering::Relaxed};
@@ -54,7 +54,7 @@ fn grant_of(job: u64) -> u64 {
     if job % 2 == 0 { 7 } else { NO_GRANT }
 }
 
-/// Runs the claimed job; true if the monitor has to be signalled.
+/// Runs the claimed job. Returns true if the monitor has to be signalled.
 fn run<const N: usize>(consumer: &mut Consumer<N>) -> bool {
     let call = consumer.call();
     assert_eq!(call.args[0], call.job * 10, "a torn call");
@@ -71,7 +71,7 @@ fn run<const N: usize>(consumer: &mut Consumer<N>) -> bool {
     consumer.finish(false, call.job, Some(&answer))
 }
 
-/// Drains one answer, if there is one; it must be that of `job`.
+/// Drains one answer, if there is one; it must be the answer of `job`.
 fn take<const N: usize>(producer: &mut Producer<N>, job: u64) -> bool {
     let mut reply = Reply::default();
     match producer.drain(&mut reply) {
@@ -92,7 +92,7 @@ fn take<const N: usize>(producer: &mut Producer<N>, job: u64) -> bool {
     }
 }
 
-/// What an `EventFd` and a poller do for the monitor.
+/// Stands for the `EventFd` and the poller of the monitor.
 #[derive(Default)]
 struct Event {
     signalled: Mutex<bool>,
@@ -197,7 +197,7 @@ fn a_job_is_claimed_or_retracted() {
         };
         post(&mut producer, 1, 0);
         producer.ring_posted();
-        // The slot of job 0.
+        // Wait until the slot of job 0 is free.
         while producer.free_slots() == 0 {
             let mut reply = Reply::default();
             match producer.drain(&mut reply) {
@@ -244,7 +244,7 @@ fn a_cancelled_job_is_answered_once() {
     });
 }
 
-/// A kernel that polls sees that its job is cancelled, and the next job is not.
+/// A kernel that polls sees that its job is cancelled. The next job is not cancelled.
 #[test]
 fn a_polling_kernel_sees_the_cancel_request() {
     explore(3, || {
@@ -372,7 +372,7 @@ fn a_waiter_on_the_word_is_woken() {
     });
 }
 
-/// A worker that runs one job; true if the monitor has to be signalled.
+/// Starts a worker that runs one job. The thread returns true if the monitor has to be signalled.
 fn run_one(mut consumer: Consumer<2>) -> thread::JoinHandle<bool> {
     thread::spawn(move || {
         assert_eq!(consumer.next(), Next::Run);
@@ -410,7 +410,7 @@ fn a_waiter_for_any_of_two_jobs_is_woken() {
                     }
                 }
             }
-            // Does not sleep if it has found an ended job.
+            // Sleep only if no ended job was found.
             if words.len() == left && left > 0 {
                 futex::wait_any(&words);
             }
@@ -421,8 +421,8 @@ fn a_waiter_for_any_of_two_jobs_is_woken() {
     });
 }
 
-/// A job is queued in the supervisor while a thread waits for the running one, and may have given up. Either the thread
-/// is woken, and refills the lane, or the monitor is signalled.
+/// A job is queued in the supervisor while a thread waits for the running job, or has stopped waiting for it. Either
+/// the thread is woken, and refills the lane, or the monitor is signalled.
 #[test]
 fn a_lane_that_wakes_no_thread_signals_the_monitor() {
     explore(3, || {
@@ -435,7 +435,7 @@ fn a_lane_that_wakes_no_thread_signals_the_monitor() {
             panic!("the job has not begun");
         };
         let worker = run_one(consumer);
-        // It has slept, or the word had changed.
+        // When this returns, the thread was woken, or the word had changed before it slept.
         futex::wait(cells.state(0).as_futex(), value, None);
         let woken_or_awake = matches!(
             producer.drain(&mut Reply::default()),
@@ -444,7 +444,7 @@ fn a_lane_that_wakes_no_thread_signals_the_monitor() {
         let rung = worker.join().unwrap();
         assert!(woken_or_awake || rung);
     });
-    // The waiting thread has given up by then.
+    // Here the thread has stopped waiting before the job ends.
     explore(3, || {
         let (mut producer, consumer, cells) = link::<2>();
         post(&mut producer, 0, 0);
@@ -512,7 +512,7 @@ fn a_waiter_on_the_word_is_woken_when_its_job_moves() {
                 Ask::Set(value) => {
                     futex::wait(cells.state(position).as_futex(), value, None);
                 }
-                // Ended; the worker has passed the slot before it.
+                // The job has ended, and the worker has passed the slot before it.
                 Ask::Over => thread::yield_now(),
             }
         }
@@ -521,7 +521,7 @@ fn a_waiter_on_the_word_is_woken_when_its_job_moves() {
     });
 }
 
-/// The monitor: sleeps by scheme 3 until `look` returns true.
+/// Runs the monitor, which sleeps by scheme 3 of the README until `look` returns true.
 fn monitor(cells: &LinkCells<4>, event: &Event, mut look: impl FnMut() -> bool) {
     let mut sleeps = 0;
     while !look() {

@@ -46,7 +46,7 @@ impl<const N: usize> LinkCells<N> {
         }
     }
 
-    /// Worker: publishes that this lane went to sleep on `core`, until its doorbell is rung.
+    /// Worker: publishes that this lane sleeps, and that it ran on `core` before. Valid until its doorbell is rung.
     pub(crate) fn set_asleep(&self, core: u32) {
         let doorbell = self.post().doorbell.load(Ordering::Relaxed);
         let location = u64::from(core) << CORE_SHIFT | u64::from(doorbell);

@@ -27,7 +27,7 @@ pub(crate) struct Call<'a> {
     pub(crate) requests: u32,
 }
 
-/// A reply, copied out of shared memory once and not yet checked. Every field is the claim of the worker.
+/// A reply, copied out of shared memory once and not yet checked. Every field is a claim of the worker.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Reply {
     /// A value of [`super::kind`].
@@ -92,7 +92,8 @@ pub(crate) enum Drained {
     Fault(String),
 }
 
-/// Called after the supervisor has queued a job and set `BACKLOG`, before it drains the lanes once more.
+/// Orders the store of `BACKLOG` before a drain. Call it when a job was queued and `BACKLOG` was set, before the lanes
+/// are drained once more.
 pub(crate) fn fence_after_queueing() {
     // SeqCst fence: "BACKLOG set, then looked", pairs with `Consumer::work_elsewhere`. Without it, a lane that has just
     // finished its last job could sleep although the job is queued.
@@ -143,7 +144,7 @@ impl<const N: usize> Producer<N> {
     }
 
     /// Lets positions and grants begin shortly before they wrap instead of at 0, so that test suites cover the wrap.
-    /// For fresh cells without a worker.
+    /// Call it only on fresh cells without a worker.
     #[cfg(feature = "points")]
     pub(crate) fn begin_near_wrap(&mut self) {
         self.tail = ((1 << GENERATION_BITS) - 1) * N as u64 - 3;
@@ -241,8 +242,8 @@ impl<const N: usize> Producer<N> {
     }
 
     /// Like [`Producer::ring`], but without the fence, which waits until the store buffer is empty. May miss a worker
-    /// that is about to sleep, so `ring_posted` must follow, once for all jobs of a batch. A worker that already sleeps
-    /// begins sooner.
+    /// that is about to sleep, so `ring_posted` must follow, once for all jobs of a batch. The early ring lets a worker
+    /// that already sleeps begin sooner.
     #[inline]
     pub(crate) fn ring_early(&mut self) -> bool {
         let asleep = self.cells.reply().asleep.load(Ordering::Relaxed);
@@ -341,8 +342,8 @@ impl<const N: usize> Producer<N> {
         }
     }
 
-    /// When the kernel of the job was entered and left, as claimed by the worker. Call it for `STAMPED` jobs only,
-    /// after the end of the job or the exit of its worker. May return the stamps of an older job.
+    /// Returns the times at which the kernel of the job was entered and left, as claimed by the worker. Call it for
+    /// `STAMPED` jobs only, after the end of the job or the exit of its worker. May return the stamps of an older job.
     pub(crate) fn stamps(&self, position: u64) -> (u64, u64) {
         let cell = &self.cells.reply().stamps[LinkCells::<N>::index(position)];
         // Relaxed: the state word was read before, or the worker has exited.
@@ -350,8 +351,8 @@ impl<const N: usize> Producer<N> {
         (began.load(Ordering::Relaxed), ended.load(Ordering::Relaxed))
     }
 
-    /// The time at which the job called `begin_timed`, as claimed by the worker, in monotonic nanoseconds. `None` if it
-    /// has not called it.
+    /// The time at which the job called `begin_timed`, as claimed by the worker, in monotonic nanoseconds. `None` if
+    /// the job has not called it.
     pub(crate) fn timed_since(&self, position: u64, job: u64) -> Option<u64> {
         let cell = &self.cells.reply().stamps[LinkCells::<N>::index(position)];
         // Acquire: "timed", pairs with the store in `Consumer::begin_timed`.
@@ -381,8 +382,8 @@ impl<const N: usize> Producer<N> {
             .ask(Generation::of(position, N), request)
     }
 
-    /// Grants output memory to the lane. Returns false if it claims to have [`GRANTS`] unread grants. If the claim is
-    /// false, the cells that this call overwrites matter to that worker alone.
+    /// Grants output memory to the lane. Returns false if the lane has [`GRANTS`] unread grants. The worker claims how
+    /// many it has read; if it claims too many, this call overwrites unread cells, which harms that worker alone.
     pub(crate) fn grant(&mut self, offset: u64, len: u64, fresh: bool) -> bool {
         // Acquire: "grant cell read", pairs with `Consumer::next_grant`.
         let taken = self.cells.reply().grants_taken.load(Ordering::Acquire);
@@ -472,7 +473,7 @@ impl<const N: usize> Producer<N> {
     }
 
     /// Resets the link after the exit of its worker, when the record of every job is updated. Threads that sleep on a
-    /// word of this link wake and read their record again. The next worker begins at `tail`.
+    /// word of this link wake and read the records of their jobs again. The next worker begins at `tail`.
     pub(crate) fn reset(&mut self) {
         // Clears and wakes all words, not only those of open jobs: the worker may have written to any of them; a thread
         // may be about to sleep on a value that it read before; and the worker may have died after it finished a job,

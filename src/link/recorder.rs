@@ -157,8 +157,8 @@ impl<const N: usize> LinkCells<N> {
             cell.store(u64::from_le_bytes(word), Ordering::Relaxed);
             at = at.wrapping_add(1);
         }
-        // Release: "note written", pairs with `notes`. The supervisor reads it after the confirmed exit, which orders
-        // more.
+        // Release: "note written", pairs with `notes`. The supervisor reads notes only after the confirmed exit, which
+        // orders these accesses, too.
         recorder.written.store(at, Ordering::Release);
     }
 

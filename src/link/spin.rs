@@ -11,8 +11,8 @@ const LONGEST_NS: u32 = 50_000;
 const SHORTEST_NS: u32 = 3_000;
 /// If a wait, including a sleep and its wake-up, took no longer than this, a spin might have been enough.
 const SOON: Duration = Duration::from_micros(200);
-/// Polls between two reads of the clock and of the peer's core. They take about a microsecond, in which most replies
-/// come.
+/// The number of polls between two reads of the clock and of the peer's core. These polls take about a microsecond, in
+/// which most replies arrive.
 const POLLS: u32 = 32;
 
 /// The maximum time that the threads of one side of a link spin before they sleep, learned from their last waits. The
@@ -21,7 +21,7 @@ const POLLS: u32 = 32;
 pub(crate) struct SpinLimit(AtomicU32);
 
 impl SpinLimit {
-    /// The limit is [`LONGEST_NS`] until waits lower it.
+    /// Creates a limit of [`LONGEST_NS`], which waits may lower.
     pub(crate) fn new() -> Self {
         Self(AtomicU32::new(LONGEST_NS))
     }

@@ -4,9 +4,9 @@
 
 use crate::sync::{AtomicU32, Ordering};
 
-/// A thread of the supervisor sleeps on this word: the worker wakes it at the job's end.
+/// A thread of the supervisor sleeps on this word: the worker wakes the thread at the job's end.
 pub(crate) const WAITER: u32 = 1 << 3;
-/// A future or a set of jobs waits for this job: the worker signals the monitor at its end.
+/// A future or a set of jobs waits for this job: the worker signals the monitor at the job's end.
 pub(crate) const NOTICE: u32 = 1 << 4;
 /// The job was cancelled. Its kernel may poll this bit and return early.
 pub(crate) const CANCEL: u32 = 1 << 5;
@@ -19,7 +19,7 @@ const PHASE: u32 = 0b111;
 const GENERATION_SHIFT: u32 = 8;
 const REQUESTS: u32 = WAITER | NOTICE | CANCEL;
 
-/// The number of bits of the lap number in the word.
+/// The number of bits of the generation (lap number) in the word.
 pub(crate) const GENERATION_BITS: u32 = 32 - GENERATION_SHIFT;
 
 /// The phase of a job. Fresh memory contains 0, which is no phase.
@@ -243,7 +243,7 @@ impl StateWord {
         }
     }
 
-    /// Worker: passes the slot of a retracted job.
+    /// Worker: marks the slot of a retracted job as passed, so that the supervisor may reuse it.
     #[inline]
     pub(crate) fn pass(&self, generation: Generation) {
         // Release: "passed": the worker does not read this slot again; pairs with `look`.
@@ -255,12 +255,13 @@ impl StateWord {
 
     /// Supervisor, after the exit of the worker: resets the word to its value in fresh memory.
     pub(crate) fn clear(&self) {
-        // Relaxed: only a sleeping thread compares it, with a value that it read before. Its record was updated under
-        // the core lock, and the next worker reads the word only after it was spawned.
+        // Relaxed: only threads that go to sleep compare the word, with values that they read before; the records of
+        // their jobs were updated under the core lock. The next worker reads the word only after it was spawned.
         self.0.store(0, Ordering::Relaxed);
     }
 
-    /// Worker: ends the running job. `reply_in` is the location of its reply; that of a failed job is always the slot.
+    /// Worker: ends the running job. `reply_in` is the location of its reply; the reply of a failed job is always in
+    /// the slot.
     #[inline]
     pub(crate) fn finish(
         &self,
@@ -304,7 +305,7 @@ impl StateWord {
     /// Supervisor: adds a request bit to a job that has not ended.
     pub(crate) fn ask(&self, generation: Generation, request: u32) -> Ask {
         debug_assert_eq!(request & !REQUESTS, 0);
-        // Acquire: "over", pairs with `finish` and `pass`: a drain after this finds that this job and earlier ones
+        // Acquire: "over", pairs with `finish` and `pass`: a later drain finds that this job and earlier jobs have
         // ended.
         let mut seen = Word(self.0.load(Ordering::Acquire));
         loop {

@@ -119,7 +119,7 @@ proptest! {
         for act in acts {
             match act {
                 Act::Post(bits) => {
-                    // Only if drained, as `free_slots` ensures.
+                    // Post only into a drained slot, as `free_slots` ensures.
                     match model {
                         Model::Free => {}
                         Model::Ended { .. } | Model::Skipped => lap += 1,
@@ -313,7 +313,8 @@ fn a_reset_leaves_no_word_to_sleep_on() {
     let Ask::Set(value) = producer.ask(position, WAITER) else {
         panic!("the job is queued");
     };
-    // The worker dies before it claims the job. A thread that tries to sleep with the value it read does not.
+    // The worker dies before it claims the job. A thread that tries to sleep with a value that it read before does not
+    // sleep.
     producer.reset();
     let word = cells.state(position).as_futex();
     assert_ne!(word.load(crate::sync::Ordering::Relaxed), value);
@@ -429,12 +430,12 @@ fn neighbours_see_cores_and_lanes_that_wait_for_one() {
     assert_eq!((one.awake_core(), one.last_core()), (None, 3));
     assert_eq!(cores(), [7]);
     assert!(!neighbours.any_waits_for_a_core());
-    // Rung: it waits for a core until it publishes one.
+    // The lane was rung: it waits for a core until it publishes one.
     one.post().doorbell.fetch_add(1, Ordering::Relaxed);
     assert!(neighbours.any_waits_for_a_core());
     one.set_core(1);
     assert!(!neighbours.any_waits_for_a_core());
-    // It waits if it is between the same two jobs at two looks. A kernel may run for any time.
+    // A lane waits for a core if it is between the same two jobs at two calls. A kernel may run for any time.
     two.set_phase(Phase::Running(1));
     assert!(!neighbours.any_waits_for_a_core());
     assert!(!neighbours.any_waits_for_a_core());
@@ -443,7 +444,7 @@ fn neighbours_see_cores_and_lanes_that_wait_for_one() {
     assert!(neighbours.any_waits_for_a_core());
     two.set_phase(Phase::Opening(2));
     assert!(!neighbours.any_waits_for_a_core());
-    // Any value of a hostile lane is a number.
+    // Any value of a hostile lane is read as a number.
     two.reply().location.store(u64::MAX, Ordering::Relaxed);
     assert_eq!(cores(), [1, u32::MAX]);
 }
