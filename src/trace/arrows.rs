@@ -1,7 +1,7 @@
 //! Arrows: from the end of a job to the start of a job that needs its value.
 //!
-//! A dependency may be reported before or after its first job has ended. Arrows with an unknown end are stored up to a
-//! limit; further ones are left out and counted.
+//! A dependency may be reported before or after the job that gives the value has ended. Arrows with an unknown end are
+//! stored up to a limit; further arrows are left out and counted.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -62,20 +62,20 @@ impl Arrows {
         (of == job).then_some(end)
     }
 
-    /// Called when a job has begun. Returns the starts of the arrows that lead to it.
+    /// Called when a job has begun. Returns where the arrows that lead to it start.
     pub(super) fn began(&mut self, job: u64) -> Vec<ArrowEnd> {
         // Fast path for programs without dependencies.
         if self.waiting() == 0 {
             return Vec::new();
         }
-        // All jobs that it needs have ended. Ends that are still unknown were dropped from `recent`.
+        // All jobs that this job needs have ended. Ends that are still unknown were dropped from `recent`.
         take(&mut self.needs, &mut self.needed, job);
         let ends = self.ready.remove(&job).unwrap_or_default();
         self.ready_ends -= ends.len();
         ends
     }
 
-    /// Called when a job has ended with a value.
+    /// Records the end of a job that has ended with a value.
     pub(super) fn ended(&mut self, job: u64, end: ArrowEnd) {
         for to in take(&mut self.needed, &mut self.needs, job) {
             self.ready.entry(to).or_default().push(end);
@@ -87,7 +87,7 @@ impl Arrows {
         self.recent[slot(job)] = Some((job, end));
     }
 
-    /// Called when a job has failed or will never run: no arrow leads from it or to it.
+    /// Removes the arrows from and to a job. Called when the job has failed or will never run.
     pub(super) fn forget(&mut self, job: u64) {
         take(&mut self.needed, &mut self.needs, job);
         self.began(job);

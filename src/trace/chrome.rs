@@ -41,7 +41,7 @@ pub(super) struct ChromeFile {
     memory_waits: u64,
     /// The texts that all events of a kernel share, by the kernel's name.
     kernels: HashMap<&'static str, Arc<KernelText>>,
-    /// The kernel of the last attempt, which is usually that of the next attempt too.
+    /// The texts for the kernel of the last attempt. The next attempt usually has the same kernel.
     last: Option<Arc<KernelText>>,
     /// Buffer for the id of an attempt.
     id: String,
@@ -49,17 +49,18 @@ pub(super) struct ChromeFile {
     named: BTreeSet<LaneId>,
 }
 
-/// The texts that all events of a kernel share. Appending a text costs about the same for any length.
+/// The texts that all events of a kernel share. They are few and long, because appending a text costs about the same
+/// for any length.
 #[derive(Debug)]
 struct KernelText {
     kernel: &'static str,
-    /// The start event of a wait, up to its time.
+    /// The event that begins a wait, up to the value of its time.
     wait_begin: String,
-    /// The end event of a wait, up to its time.
+    /// The event that ends a wait, up to the value of its time.
     wait_end: String,
-    /// The event of a run, up to its process.
+    /// The event of a run, up to the value of its process.
     run: String,
-    /// The arguments of a run, from the kernel's full name to the duration of the wait.
+    /// The arguments of a run, from the kernel's full name up to the value of `queued_us`.
     args: String,
 }
 
@@ -81,7 +82,7 @@ impl KernelText {
 
 impl ChromeFile {
     pub(super) fn create(path: &Path, label: &str, start: u64) -> io::Result<Self> {
-        // Checked before opening: opening a pipe would wait for a reader, which would notice it.
+        // Check this before opening: opening a pipe would wait for a reader, and the reader would notice.
         if fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo()) {
             return Err(not_a_file());
         }
@@ -112,7 +113,7 @@ impl ChromeFile {
         }
     }
 
-    /// Whether `path` is the same file. False for devices such as `/dev/null`, which may be shared.
+    /// Whether `path` refers to this file. False for devices such as `/dev/null`, which may be shared.
     pub(super) fn is_at(&self, path: &Path) -> bool {
         let both = self
             .file

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 /// Displays a text of several lines so that nothing in it has an effect on a terminal: see [`needs_escape`]. Newlines
-/// and tabs stay. For names and messages that come from files or from other programs.
+/// and tabs stay. Use it for names and messages that come from files or from other programs.
 ///
 /// ```
 /// assert_eq!(arenite::escape_text("red: \x1b[31m").to_string(), r"red: \u{1b}[31m");

@@ -76,7 +76,7 @@ pub(crate) struct Attempt {
     pub(crate) job: u64,
     /// The label that the program gave the job.
     pub(crate) label: Option<Arc<str>>,
-    /// The name of the kernel's type. Not its address: linkers merge equal functions.
+    /// The name of the kernel's type. Its address would not identify it, because linkers merge equal functions.
     pub(crate) kernel: &'static str,
     pub(crate) attempt: u16,
     /// The time when the wait for this attempt began.
@@ -276,7 +276,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     wait(mutex.lock())
 }
 
-/// Ignores poisoning: a panic elsewhere loses at most an event.
+/// Ignores poisoning: a panic of another thread loses at most an event.
 fn wait<T>(result: Result<T, PoisonError<T>>) -> T {
     result.unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::{Attempt, AttemptEnd, Describe, KernelRun, LaneId};
 
-/// Max number of failures, and of deaths, with stored texts.
+/// Max number of failures that are stored with their texts, and, counted separately, of deaths of workers.
 const MAX_INCIDENTS: usize = 200;
-/// Max length of such a text in bytes.
+/// Max length of the text of a failure or death in bytes.
 const MAX_TEXT: usize = 600;
 /// Max number of runs that are stored one by one, for the timeline of a short trace.
 pub(super) const MAX_RUNS: usize = 3000;
@@ -77,7 +77,7 @@ pub(super) struct Run {
     pub(super) failed: bool,
 }
 
-/// Failures, or deaths: the first with details, and the number of all.
+/// Failures, or deaths: the first of them with details, and the number of all.
 #[derive(Debug, Default)]
 pub(super) struct Incidents {
     pub(super) list: Vec<Incident>,

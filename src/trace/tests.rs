@@ -442,7 +442,7 @@ fn a_partially_written_batch_leaves_the_file_complete() {
     let events = whole["traceEvents"].as_array().unwrap();
     let runs = of(events, "X", "shrink<u8>").len() as u64;
     assert_eq!(runs, written.attempts);
-    // All but the event after the failure.
+    // The file counts all dropped events but the one after the failure.
     let dropped = whole["otherData"]["dropped_events"].as_str().unwrap();
     assert_eq!(dropped.parse::<u64>().unwrap() + 1, written.dropped);
 }
@@ -498,13 +498,13 @@ fn the_page_can_go_to_a_pipe() {
 
 /// A reader of a named pipe that reads to the end, like `cat`.
 fn read_once(path: &Path) -> std::thread::JoinHandle<String> {
-    // Opened before a writer opens it.
+    // Open the pipe before a writer opens it.
     let mut pipe = std::fs::OpenOptions::new();
     let pipe = pipe.read(true).custom_flags(libc::O_NONBLOCK).open(path);
     let mut pipe = pipe.unwrap();
     fcntl(&pipe, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
     std::thread::spawn(move || {
-        // A pipe without a writer would look like one at its end.
+        // A pipe without a writer would look as if it had ended.
         let flags = PollFlags::POLLIN;
         poll(&mut [PollFd::new(pipe.as_fd(), flags)], PollTimeout::NONE).unwrap();
         let mut text = String::new();
@@ -598,7 +598,7 @@ fn events_and_report_need_separate_files() {
         assert!(path.ends_with(report), "{path:?}");
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
     }
-    // A device that stores nothing may be both.
+    // A device that stores nothing may receive both the events and the report.
     drop(start(both("/dev/null".into(), "/dev/null".into())));
     // Two names of one file.
     std::fs::hard_link(at("events"), at("hard")).unwrap();
@@ -667,7 +667,7 @@ fn the_size_of_a_report_is_bounded() {
     let folder = tempfile::tempdir().unwrap();
     let tracer = start(config(folder.path()));
     let now = monotonic_ns();
-    // In all many times longer than the test takes: the report begins when the trace does.
+    // The times of the runs span many times the duration of the test, because the report begins when the trace does.
     let period = Duration::from_millis(100).as_nanos() as u64;
     for job in 0..20_000 {
         let mut attempt = ran(job, now + job * period, AttemptEnd::Value);

@@ -101,7 +101,7 @@ fn axis(page: &mut String, summary: &Summary, bottom: f64) {
     }
 }
 
-/// Returns the step between ticks: 1, 2 or 5 times a power of ten, so that there are five to twelve ticks.
+/// Returns the step between ticks: 1, 2 or 5 times a power of ten, so that there are five to thirteen ticks.
 fn round_step(end: u64) -> u64 {
     let least = end.div_ceil(12).max(1);
     let power = 10u64.pow(least.ilog10());

@@ -20,7 +20,7 @@ use crate::sys::pipe::open_to_write;
 /// The time for which events are collected before they are written.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
-/// The kind of an event, each with its own limit.
+/// The kind of an event. Each kind has its own limit in the events file.
 #[derive(Clone, Copy)]
 enum Kind {
     Attempt,
@@ -181,7 +181,7 @@ impl Writer {
 
     /// Updates the report.
     pub(super) fn finish(&mut self) -> Result<Traced, (PathBuf, io::Error)> {
-        // Updated even if writing the events file has failed.
+        // Update the report even if writing the events file has failed.
         let reported = self.report();
         if let Some(error) = &self.error {
             let path = self.config.events.clone().unwrap_or_default();
@@ -269,7 +269,7 @@ impl Writer {
                 }
             }
         }
-        // Computing the figures costs time, and only the report needs them.
+        // Computing the figures takes time, and only the report needs them.
         if self.page.is_none() {
             return;
         }
