@@ -62,7 +62,7 @@ impl fmt::Display for Backtrace {
     }
 }
 
-/// Like the text's.
+/// Formats the text as `str` does.
 impl fmt::Debug for Backtrace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&**self, f)

@@ -60,7 +60,7 @@ pub enum CrashedAccess {
 }
 
 impl CrashedAccess {
-    /// A word for programs in other languages: `read`, `write` or `execute`.
+    /// Returns a word for programs in other languages: `read`, `write` or `execute`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -123,7 +123,7 @@ pub enum CrashClass {
     Unmapped,
     /// An access for which the memory has no permission, such as a write to a constant.
     Protected,
-    /// An access to an address that no program can have. Linux does not report which.
+    /// An access to an address that no program can have. Linux does not report which address.
     Impossible,
     /// An access beyond the end of a mapped file, which another process may have truncated.
     BeyondFile,
@@ -145,7 +145,7 @@ pub enum CrashClass {
 }
 
 impl CrashClass {
-    /// A word for programs in other languages: the name of the variant in lower case, such as `null` or
+    /// Returns a word for programs in other languages: the name of the variant in lower case, such as `null` or
     /// `stack-overflow`.
     pub fn name(&self) -> &'static str {
         match self {
@@ -172,45 +172,46 @@ impl CrashClass {
 }
 
 impl Crash {
-    /// The number of the signal.
+    /// Returns the number of the signal.
     pub fn signal(&self) -> i32 {
         self.signal
     }
 
-    /// The signal's `si_code`, which gives its reason: see `man sigaction`.
+    /// Returns the signal's `si_code`, which gives its reason: see `man sigaction`.
     pub fn code(&self) -> i32 {
         self.code
     }
 
-    /// The kind of access, or what lies at the address.
+    /// Returns the kind of access, or what lies at the address.
     pub fn class(&self) -> &CrashClass {
         &self.class
     }
 
-    /// The signal and the access in words, without the stack: `SIGSEGV: a read of a null pointer (address 0x0)`.
+    /// Returns the signal and the access in words, without the stack:
+    /// `SIGSEGV: a read of a null pointer (address 0x0)`.
     pub fn what(&self) -> String {
         format!("{}: {}", signal_name(self.signal), What(self))
     }
 
-    /// The address in the worker that could not be accessed. `None` if the signal is not about an address, or if Linux
-    /// does not know it.
+    /// Returns the address in the worker that could not be accessed. `None` if the signal is not about an address, or
+    /// if Linux does not know it.
     pub fn address(&self) -> Option<u64> {
         self.address
     }
 
-    /// How the memory was accessed, if known.
+    /// Returns how the memory was accessed, if known.
     pub fn access(&self) -> Option<CrashedAccess> {
         self.access
     }
 
-    /// The address of the instruction, in the worker.
+    /// Returns the address of the instruction, in the worker.
     pub fn instruction(&self) -> u64 {
         self.instruction
     }
 
-    /// The stack of the thread that crashed, the innermost function first, up to the kernel. Functions have names and
-    /// lines if the files of the program and its libraries contain them. The middle of a deep stack is left out: see
-    /// [`omitted`](Self::omitted).
+    /// Returns the stack of the thread that crashed, the innermost function first, up to the kernel. Functions have
+    /// names and lines if the files of the program and its libraries contain them. The middle of a deep stack is left
+    /// out: see [`omitted`](Self::omitted).
     ///
     /// The worker records only addresses. The first call in this process reads the files, which takes some milliseconds
     /// or more, and so does formatting the error.
@@ -220,7 +221,7 @@ impl Crash {
         self.stack.frames()
     }
 
-    /// The number of frames that [`frames`](Self::frames) leaves out, for example of a stack overflow.
+    /// Returns the number of frames that [`frames`](Self::frames) leaves out, for example of a stack overflow.
     pub fn omitted(&self) -> u64 {
         self.stack.omitted()
     }
@@ -313,7 +314,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// The signal that ended the worker of this job, if the job caused it or may have caused it.
+/// Returns the signal that ended the worker of this job, if the job caused it or may have caused it.
 pub(crate) fn fatal_signal(kind: &JobErrorKind) -> Option<i32> {
     match kind {
         JobErrorKind::Lost(WorkerExit::Signal(signal)) => Some(*signal),

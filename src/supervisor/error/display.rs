@@ -173,7 +173,7 @@ impl fmt::Display for FailedDependency {
     }
 }
 
-/// The name of a signal, such as "SIGSEGV".
+/// Returns the name of a signal, such as "SIGSEGV".
 pub(super) fn signal_name(signal: i32) -> String {
     nix::sys::signal::Signal::try_from(signal).map_or_else(
         |_| format!("signal {signal}"),
@@ -181,7 +181,7 @@ pub(super) fn signal_name(signal: i32) -> String {
     )
 }
 
-/// The probable meaning of the signal.
+/// Returns the probable meaning of the signal.
 fn signal_hint(signal: i32) -> &'static str {
     match signal {
         libc::SIGSEGV => " (an invalid memory access, a write to an input, or a stack overflow)",
@@ -289,8 +289,8 @@ pub(super) fn write_last_words(f: &mut fmt::Formatter<'_>, last_words: &[String]
     }
 }
 
-/// The most informative line: the last line that is neither empty nor Rust's hint about backtraces. If a stack was
-/// printed with the innermost frame first: that frame, or the message above the stack.
+/// Returns the most informative line: the last line that is neither empty nor Rust's hint about backtraces. If a stack
+/// was printed with the innermost frame first: that frame, or the message above the stack.
 pub(super) fn telling(last_words: &[String]) -> Option<&str> {
     let find = |is_it: fn(&str) -> bool| last_words.iter().rposition(|line| is_it(line));
     // A stack printed by Python's faulthandler.

@@ -37,24 +37,24 @@ pub struct CrashFrame {
 }
 
 impl CrashFrame {
-    /// The address of the instruction, in the worker: the crashing instruction, or the one to which the called function
-    /// returns.
+    /// Returns the address of the instruction, in the worker: the crashing instruction, or the one to which the called
+    /// function returns.
     pub fn address(&self) -> u64 {
         self.address
     }
 
-    /// The file that contains the code: the program or a shared library. `None` if no file contains it, or if the
-    /// worker could not determine the file.
+    /// Returns the file that contains the code: the program or a shared library. `None` if no file contains it, or if
+    /// the worker could not determine the file.
     pub fn module(&self) -> Option<&Path> {
         self.code.as_ref().map(|(path, _)| &**path)
     }
 
-    /// The function, if its name is known.
+    /// Returns the function, if its name is known.
     pub fn function(&self) -> Option<&str> {
         self.symbol.function.as_deref()
     }
 
-    /// The source file, if the module has debug information.
+    /// Returns the source file, if the module has debug information.
     pub fn file(&self) -> Option<&str> {
         self.symbol.file.as_deref()
     }
@@ -71,7 +71,7 @@ impl CrashFrame {
         })
     }
 
-    /// The line in the source file, from 1.
+    /// Returns the line in the source file, from 1.
     pub fn line(&self) -> Option<u32> {
         self.symbol.line
     }

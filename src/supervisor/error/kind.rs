@@ -68,13 +68,13 @@ pub enum JobErrorKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WorkerExit {
-    /// This signal ended it: 11 is an invalid memory access, 6 an abort, 9 a kill.
+    /// This signal ended the worker: 11 is an invalid memory access, 6 an abort, 9 a kill.
     Signal(i32),
-    /// It exited with this code. `None` if other code of the program has reaped the process.
+    /// The worker exited with this code. `None` if other code of the program has reaped the process.
     Code(Option<i32>),
-    /// Linux's out-of-memory killer ended it: the machine or the container was out of memory.
+    /// Linux's out-of-memory killer ended the worker: the machine or the container was out of memory.
     OutOfMemoryKill,
-    /// The sandbox denied a system call that the worker needs, and ended it.
+    /// The sandbox denied a system call that the worker needs, and ended the worker.
     Denied {
         /// The name of the call, or its number.
         call: String,
@@ -124,7 +124,7 @@ pub enum JobLimit {
     },
     /// The arena had no room for memory that the kernel or the call needed.
     Arena(ArenaFull),
-    /// Its worker would have occupied more of the arena than
+    /// The job's worker would have occupied more of the arena than
     /// [`max_arena_per_worker`](crate::engine::Builder::max_arena_per_worker) allows. The arena has room for other
     /// workers.
     ArenaShare(ArenaFull),
@@ -163,9 +163,9 @@ pub enum Rejection {
     Spawning,
     /// The job would wait for something that ends only after the job itself.
     ///
-    /// Only in an inline engine, where kernels run on the thread that submits them and can call actors and engines: a
-    /// method calls its own actor, or a job that has the last permit of a [`Limiter`](crate::Limiter) submits another
-    /// job that needs a permit.
+    /// This happens only in an inline engine, where kernels run on the thread that submits them and can call actors and
+    /// engines: a method calls its own actor, or a job that has the last permit of a [`Limiter`](crate::Limiter)
+    /// submits another job that needs a permit.
     Deadlock {
         /// What the job would wait for, and how to avoid it.
         why: &'static str,
@@ -182,14 +182,14 @@ pub enum FailedDependency {
     Node {
         /// The name of the failed node, or its number if it has no name.
         node: String,
-        /// The number of its job; `None` in an inline engine.
+        /// The number of the failed node's job; `None` in an inline engine.
         job: Option<u64>,
         /// The kernel of the failed node.
         kernel: &'static str,
         /// Why the node failed.
         cause: Box<JobErrorKind>,
     },
-    /// A job that this job [spawned](crate::Spawn) failed, or the job that takes their values.
+    /// A job that this job [spawned](crate::Spawn) has failed, or the last one, which takes the values of the others.
     Child {
         /// The number of the failed job; `None` in an inline engine.
         job: Option<u64>,
@@ -211,7 +211,7 @@ pub enum FailedDependency {
 }
 
 impl FailedDependency {
-    /// Why the needed job failed.
+    /// Returns why the needed job failed.
     pub fn cause(&self) -> &JobErrorKind {
         match self {
             Self::Node { cause, .. } | Self::Child { cause, .. } | Self::Actor { cause, .. } => {
@@ -255,7 +255,7 @@ impl From<FailedDependency> for JobErrorKind {
 }
 
 impl JobErrorKind {
-    /// Whether the same call may succeed when it is submitted again without any change.
+    /// Returns true if the same call may succeed when it is submitted again without any change.
     ///
     /// True for everything that [`retries`](crate::engine::JobBuilder::retries) tries again (panics, deaths of the
     /// worker, deadlines and memory limits), for jobs that were lost because of another job, and for a full arena,
@@ -294,7 +294,7 @@ impl JobErrorKind {
         }
     }
 
-    /// The error that the kernel of this job returned, or of the job that made this job fail: see
+    /// Returns the error that the kernel of this job returned, or the kernel of the job that made this job fail: see
     /// [`JobError::returned`](crate::JobError::returned).
     pub fn returned<E: KernelError>(&self) -> Option<E> {
         match self {
@@ -353,7 +353,7 @@ mod tests {
         crate::worker::full_from_words(Default::default())
     }
 
-    /// One error of each kind, and whether it is retryable.
+    /// Returns one error of each kind, and whether it is retryable.
     fn all() -> Vec<(JobErrorKind, bool)> {
         use FailedDependency::{Actor, Child, Node};
         let cause = Box::new(JobErrorKind::Cancelled);

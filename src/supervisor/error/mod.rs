@@ -102,22 +102,22 @@ impl Death {
         }
     }
 
-    /// How the worker crashed: see [`JobError::crash`].
+    /// Returns how the worker crashed: see [`JobError::crash`].
     pub fn crash(&self) -> Option<&Crash> {
         self.crash.as_ref()
     }
 
-    /// Why the attempt ended without a value.
+    /// Returns why the attempt ended without a value.
     pub fn kind(&self) -> &JobErrorKind {
         &self.kind
     }
 
-    /// The number of the worker that ran the attempt, from 0; `None` if no worker did.
+    /// Returns the number of the worker that ran the attempt, from 0; `None` if no worker did.
     pub fn worker(&self) -> Option<u32> {
         self.worker
     }
 
-    /// What the worker printed last during this job before it died: see [`JobError::last_words`].
+    /// Returns what the worker printed last during this job before it died: see [`JobError::last_words`].
     pub fn last_words(&self) -> &[String] {
         &self.last_words
     }
@@ -156,12 +156,12 @@ impl From<JobErrorKind> for Because {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LostJobs {
     pub(crate) jobs: Vec<u64>,
-    /// Whether none of them is at fault.
+    /// Whether none of these jobs is at fault.
     pub(crate) are_innocent: bool,
 }
 
 impl Failed {
-    /// A job that failed at its first attempt, without a worker.
+    /// Returns a job that failed at its first attempt, without a worker.
     pub(crate) fn new(why: impl Into<Because>, kernel: &'static str, job: u64) -> Self {
         let Because { kind, origin } = why.into();
         Self {
@@ -188,7 +188,7 @@ impl From<Failed> for JobError {
 }
 
 impl JobError {
-    /// The same error with the kernel of a chain's node.
+    /// Returns the same error with the kernel of a chain's node.
     pub(crate) fn of_kernel(&self, kernel: &'static str) -> Self {
         let failed = Failed {
             kernel,
@@ -197,13 +197,13 @@ impl JobError {
         failed.into()
     }
 
-    /// The same error with another kind.
+    /// Returns the same error with another kind.
     pub(crate) fn with_kind(mut self, kind: JobErrorKind) -> Self {
         self.0.kind = kind;
         self
     }
 
-    /// Why the job that spawned the failed job ends without a value.
+    /// Returns why the job that spawned the failed job ends without a value.
     pub(crate) fn of_child(&self) -> Because {
         match self.kind() {
             // The child is not the cause, or `kind` already names a cause.
@@ -226,7 +226,7 @@ impl JobError {
         }
     }
 
-    /// Why a node that depends on the failed node, which has the name `node`, never ran.
+    /// Returns why a node that depends on the failed node, which has the name `node`, never ran.
     pub(crate) fn of_dependency(&self, node: String) -> Because {
         Because {
             kind: FailedDependency::Node {
@@ -240,7 +240,7 @@ impl JobError {
         }
     }
 
-    /// Why a node never ran, if its graph was stopped by this failure.
+    /// Returns why a node never ran, if its graph was stopped by this failure.
     pub(crate) fn of_stop(&self) -> Because {
         Because {
             kind: JobErrorKind::Cancelled,
@@ -248,14 +248,14 @@ impl JobError {
         }
     }
 
-    /// Why the job ended without a value.
+    /// Returns why the job ended without a value.
     pub fn kind(&self) -> &JobErrorKind {
         &self.0.kind
     }
 
-    /// The failure of another job that caused this failure, with its worker, attempts, deaths and last words: of the
-    /// node that a node [depends on](FailedDependency::Node), of the node at which a graph
-    /// [stopped](crate::Graph::on_failure), or of a job that this job [spawned](FailedDependency::Child).
+    /// Returns the failure of another job that caused this failure: of the node that this node
+    /// [depends on](FailedDependency::Node), of the node at which the graph [stopped](crate::Graph::on_failure), or of
+    /// a job that this job [spawned](FailedDependency::Child). It has its own worker, attempts, deaths and last words.
     ///
     /// ```standalone_crate
     /// use arenite::{Engine, Graph};
@@ -282,7 +282,7 @@ impl JobError {
         self.0.origin.as_ref()
     }
 
-    /// The error that the kernel returned, if it is a [`Typed<E>`](crate::Typed).
+    /// Returns the error that the kernel returned, if it is a [`Typed<E>`](crate::Typed).
     ///
     /// If this job failed because of another job (a node that it depends on, a job that it spawned, the start of its
     /// actor), this is the error of that job.
@@ -306,67 +306,67 @@ impl JobError {
         self.kind().returned()
     }
 
-    /// The kernel's name, as returned by [`std::any::type_name`], or the [name](crate::JobOptions::name) that the
-    /// program has set.
+    /// Returns the kernel's name, as returned by [`std::any::type_name`], or the [name](crate::JobOptions::name) that
+    /// the program has set.
     pub fn kernel(&self) -> &'static str {
         self.0.kernel
     }
 
-    /// The job's number in its engine, from 1. `None` if there was no job: in an inline engine, or for a node of a
-    /// graph that never ran.
+    /// Returns the job's number in its engine, from 1. `None` if there was no job: in an inline engine, or for a node
+    /// of a graph that never ran.
     pub fn job(&self) -> Option<u64> {
         (self.0.job > 0).then_some(self.0.job)
     }
 
-    /// Whether the same call may succeed when it is submitted again: see [`JobErrorKind::is_retryable`].
+    /// Returns true if the same call may succeed when it is submitted again: see [`JobErrorKind::is_retryable`].
     pub fn is_retryable(&self) -> bool {
         self.kind().is_retryable()
     }
 
-    /// The job's [label](crate::engine::JobBuilder::label), if it has one.
+    /// Returns the job's [label](crate::engine::JobBuilder::label), if it has one.
     pub fn label(&self) -> Option<&str> {
         self.0.label.as_deref()
     }
 
-    /// The same error for a job with this label.
+    /// Returns the same error for a job with this label.
     pub(crate) fn with_label(mut self, label: &Option<Arc<str>>) -> Self {
         self.0.label.clone_from(label);
         self
     }
 
-    /// The same error for a job with these options, which may contain a label and a name for the kernel.
+    /// Returns the same error for a job with these options, which may contain a label and a name for the kernel.
     pub(crate) fn named_by(mut self, options: &JobOptions) -> Self {
         self = self.with_label(&options.label);
         self.0.kernel = options.name.unwrap_or(self.0.kernel);
         self
     }
 
-    /// The number of the attempt, from 1.
+    /// Returns the number of the attempt, from 1.
     pub fn attempt(&self) -> u32 {
         self.0.attempt
     }
 
-    /// The number of the worker that ran the job, from 0; `None` if no worker did.
+    /// Returns the number of the worker that ran the job, from 0; `None` if no worker did.
     pub fn worker(&self) -> Option<u32> {
         self.0.worker
     }
 
-    /// The lines that the worker printed last (stdout, stderr, events) before it died, oldest first: at most 16 lines
-    /// and 2 KiB, and the beginning of a printed stack. Empty if the worker survived.
+    /// Returns the lines that the worker printed last (stdout, stderr, events) before it died, oldest first: at most 16
+    /// lines and 2 KiB, and the beginning of a printed stack. Empty if the worker survived.
     pub fn last_words(&self) -> &[String] {
         &self.0.last_words
     }
 
-    /// The most informative of the [`last_words`](Self::last_words), which the text of the error contains: the last
-    /// line, but of a printed stack the innermost frame or the message above the stack.
+    /// Returns the most informative of the [`last_words`](Self::last_words), which the text of the error contains: the
+    /// last line, or, if a stack was printed, its innermost frame or the message above it.
     pub fn telling_words(&self) -> Option<&str> {
         display::telling(&self.0.last_words)
     }
 
-    /// How the worker of this job crashed: the signal, the address and what lies there. `None` if the worker did not
-    /// crash or could not record the crash: a signal from another process, a signal handler of the kernel's own, or a
-    /// stack overflow on a thread that a kernel has started and that has no separate stack for signals. Also `None` for
-    /// a job that was [lost because of another one](WorkerExit::OtherJob).
+    /// Returns how the worker of this job crashed: the signal, the address and what lies there. `None` if the worker
+    /// did not crash or could not record the crash: a signal from another process, a signal handler of the kernel's
+    /// own, or a stack overflow on a thread that a kernel has started and that has no separate stack for signals. Also
+    /// `None` for a job that was [lost because of another one](WorkerExit::OtherJob).
     ///
     /// With [`JobLimit::Quarantined`], this is the crash of the last attempt.
     pub fn crash(&self) -> Option<&Crash> {
@@ -377,13 +377,14 @@ impl JobError {
         self.0.crash.as_ref().or_else(last)
     }
 
-    /// How the earlier attempts ended, oldest first, at most the last 16, each with its worker and that worker's last
-    /// words. Empty for a job that was tried once. With [`JobLimit::Quarantined`], the last attempt is included.
+    /// Returns how the earlier attempts ended, oldest first, at most the last 16, each with its worker and that
+    /// worker's last words. Empty for a job that was tried once. With [`JobLimit::Quarantined`], the last attempt is
+    /// included.
     pub fn deaths(&self) -> &[Death] {
         &self.0.deaths
     }
 
-    /// The numbers of the other jobs that ran in the same worker when it died, on its other
+    /// Returns the numbers of the other jobs that ran in the same worker when it died, on its other
     /// [lanes](crate::engine::Builder::lanes). Empty if the worker survived, and for a job that was itself
     /// [lost because of another one](WorkerExit::OtherJob).
     ///
@@ -422,13 +423,13 @@ impl JobError {
         &self.0.lost_jobs.jobs
     }
 
-    /// Ranges of rows of lent arrays (tiles, `&mut` arrays) whose content is unspecified, though initialised, because
-    /// the worker died while it could write to them.
+    /// Returns the ranges of rows of lent arrays (tiles, `&mut` arrays) whose content is unspecified, though
+    /// initialised, because the worker died while it could write to them.
     pub fn unspecified_rows(&self) -> &[Range<usize>] {
         &self.0.lent
     }
 
-    /// The same error after these rows were discarded or overwritten.
+    /// Returns the same error after these rows were discarded or overwritten.
     pub(crate) fn with_no_unspecified_rows(mut self) -> Self {
         self.0.lent.clear();
         self
