@@ -30,7 +30,8 @@ impl EngineState {
         let kernel = self.kernels.index(info);
         let owner = match self.actors.find(id) {
             Some(actor) => {
-                // The reply may contain memory that the actor's state uses: these blocks count as arguments.
+                // The reply may contain memory that the actor's state uses, so the blocks of the start count as
+                // arguments.
                 let given = actor.start_blocks.iter().cloned();
                 call.leases.extend(given.map(Lease::Shared));
                 Owner::Actor {
@@ -81,8 +82,8 @@ impl EngineState {
     pub(super) fn post_call(&mut self, index: u32, record: u32, lane: usize) {
         let actor = self.actors.get(index);
         actor.posted += 1;
-        // Leased when the call is posted, not when it was submitted: a requeued call may run with a state that was
-        // restored from another checkpoint.
+        // The checkpoint's block is leased when the call is posted, not when it was submitted: a requeued call may run
+        // with a state that was restored from another checkpoint.
         if let Some(block) = &actor.restored {
             let leases = &mut self.records.at(record).leases;
             let has =
@@ -104,7 +105,7 @@ impl EngineState {
         let calls = self.queue.calls_of(index);
         self.actors.list(index, &mut self.queue);
         crate::sync::point!("call.retained");
-        // The lane's flags are set: its worker rings before it has no more jobs.
+        // The lane's flags are set already: its worker rings the monitor before the lane has no more jobs.
         if calls > 1 && !calls.is_multiple_of(LOOK_EVERY) {
             return;
         }
@@ -222,7 +223,7 @@ impl Supervisor {
         id
     }
 
-    /// Like `call_actor`, in a future. Admission and submission happen in one critical section, so calls run in the
+    /// Like `call_actor`, for a future. Admission and submission happen in one critical section, so calls run in the
     /// order in which they were admitted.
     pub(crate) fn poll_call_actor(
         &self,

@@ -131,10 +131,10 @@ impl EngineState {
         let kernel = self.kernels.index(info);
         let owner = Owner::Actor { actor: index, role };
         let (job, refusal) = self.enter_record(kernel, &mut call, owner, None);
-        // The monitor then drains the end, and places the jobs that wait for it.
+        // When this job ends, the monitor drains the lane, and places the jobs that wait for the end.
         self.records.get(job).requests |= NOTICE;
-        // While the engine drains, or cannot start workers any more, jobs of actors that have begun still run on a live
-        // worker.
+        // While the engine drains, or cannot start workers any more, actors that have begun still run their jobs on a
+        // live worker.
         let goes_on =
             |why: &JobErrorKind| matches!(why, JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_));
         match refusal.filter(|why| !goes_on(why)) {

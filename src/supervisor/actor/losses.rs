@@ -14,7 +14,7 @@ use crate::supervisor::record::Outcome;
 use crate::supervisor::state::EngineState;
 
 impl EngineState {
-    /// Handles the end of a job of an actor that has no handle: a start, a save or an end.
+    /// Handles the end of a job that the engine has posted for an actor: a start, a save or an end.
     #[cold]
     pub(in crate::supervisor) fn actor_job_ended(
         &mut self,
@@ -103,7 +103,7 @@ impl EngineState {
         }
         let most = self.config.quarantine_after();
         let actor = self.actors.get(index);
-        // An actor with checkpoints may cost as many workers as a job with retries, so starts that killed their worker
+        // An actor with checkpoints may end as many workers as a job with retries, so starts that ended their worker
         // are counted.
         let dead = ends_worker(why) && actor.checkpoints.is_some();
         actor.dead_starts += u32::from(dead);
@@ -211,7 +211,7 @@ impl EngineState {
                     actor,
                     role: Role::Call { .. },
                 } => calls.push((actor, record, why)),
-                // Handled when the job's end is answered.
+                // The actor is handled when the end of this job is answered.
                 _ => self.fail_running(worker, record, why),
             }
         }
@@ -225,7 +225,7 @@ impl EngineState {
                     let own: Vec<_> = calls.extract_if(.., |(of, _, _)| *of == index).collect();
                     self.restart_or_lose_actor(index, lane, own, fault);
                 }
-                // The state was dropped with its process.
+                // The state was lost with its process, so there is nothing left to end.
                 ActorStage::Ending { lane } if lane % workers == worker => {
                     self.lanes.unhost(lane);
                     self.remove_actor(index);
@@ -233,7 +233,8 @@ impl EngineState {
                 _ => {}
             }
         }
-        // Calls of an actor that was ending: they were posted before the end, so the end may have begun as well.
+        // These calls are of actors that were ending. They were posted before the end, so the end may have begun as
+        // well.
         for (_, record, why) in calls {
             self.fail_running(worker, record, lost(why, 0, false));
         }
@@ -253,7 +254,7 @@ impl EngineState {
         let closing = self.lifecycle.is_stopping()
             || self.lifecycle.closes_now()
             || self.lifecycle.broken().is_some();
-        // No call is left, and no call can be submitted.
+        // A draining engine accepts no calls, so an actor without waiting calls is not needed any more.
         let has_calls = self.queue.calls_of(index) > 0;
         let closing = closing || self.lifecycle.closing() == Closing::Drain && !has_calls;
         let actor = self.actors.get(index);
@@ -284,7 +285,7 @@ impl EngineState {
     }
 }
 
-/// The error of calls that are lost with the state of their actor.
+/// Returns the error of calls that are lost with the state of their actor.
 fn lost(cause: JobErrorKind, forgotten: u64, restarted: bool) -> JobErrorKind {
     if matches!(cause, JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_)) {
         return cause;

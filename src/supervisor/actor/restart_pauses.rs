@@ -17,7 +17,7 @@ impl EngineState {
     pub(super) fn pause_restart(&mut self, index: u32, why: &JobErrorKind) -> bool {
         let closing = self.lifecycle.closes_now() || self.lifecycle.broken().is_some();
         let actor = self.actors.get(index);
-        // Not after a first start: its caller can free memory and create the actor again, and no state is lost.
+        // A first start is not repeated: its caller can free memory and create the actor again, and no state is lost.
         let is_full = matches!(
             why,
             JobErrorKind::Limit(JobLimit::Arena(_) | JobLimit::ArenaShare(_))

@@ -26,7 +26,7 @@ pub(crate) struct ActorId {
 }
 
 impl ActorId {
-    /// The key that the actor's jobs carry as their first argument.
+    /// Returns the key that the actor's jobs carry as their first argument.
     pub(crate) fn key(self) -> u64 {
         actor::key(self.index, self.generation)
     }
@@ -135,7 +135,7 @@ pub(super) struct UnderWay {
 }
 
 impl Checkpoints {
-    /// Whether a save is due after `posted` calls of this generation.
+    /// Returns whether a save is due after `posted` calls of this generation.
     pub(super) fn are_due(&self, posted: u64) -> bool {
         let last = self
             .under_way
@@ -160,7 +160,7 @@ pub(super) struct Actor {
     pub(super) end: KernelInfo,
     /// Arguments of the start, without the key.
     pub(super) start_words: Arc<[u64]>,
-    /// Words of the start's arguments, without the key.
+    /// The seed of the random numbers that the start draws: the same for each restart.
     pub(super) seed: u64,
     /// Blocks of the start's arguments. The state may use them.
     pub(super) start_blocks: SmallVec<[Arc<Block>; 1]>,
@@ -171,7 +171,7 @@ pub(super) struct Actor {
     pub(super) checkpoints: Option<Box<Checkpoints>>,
     /// Number of calls posted in this generation and not retracted.
     pub(super) posted: u64,
-    /// The handle was dropped: no further call will come.
+    /// Whether the handle was dropped: then no further call will come.
     pub(super) is_ending: bool,
     pub(super) restarts: u64,
     /// Number of consecutive starts that ended with the death of their worker.
@@ -275,12 +275,12 @@ impl Actors {
         known.then_some(actor)
     }
 
-    /// The indices of all actors, present or past.
+    /// Returns the indices of all actors, present or past.
     pub(super) fn indices(&self) -> std::ops::Range<u32> {
         0..self.table.len() as u32
     }
 
-    /// Where a job of the actor may be posted now. `None` if the actor has no job to post.
+    /// Returns where a job of the actor may be posted now. `None` if the actor has no job to post.
     pub(super) fn wants(&self, index: u32, queue: &Queue) -> Option<Constraint> {
         let actor = &self.table[index as usize];
         match actor.stage {
@@ -294,14 +294,14 @@ impl Actors {
         }
     }
 
-    /// Lists an actor in the queue if it has a job to post.
+    /// Gives an actor its turn in the queue if it has a job to post.
     pub(super) fn list(&self, index: u32, queue: &mut Queue) {
         if let Some(constraint) = self.wants(index, queue) {
             queue.list(index, constraint);
         }
     }
 
-    /// Lists an actor again after its pause. Does nothing if the pause has been ended in the meantime.
+    /// Gives an actor its turn again after its pause. Does nothing if the pause has been ended in the meantime.
     pub(in crate::supervisor) fn resume(
         &mut self,
         index: u32,
@@ -322,7 +322,7 @@ impl Actors {
         }
     }
 
-    /// Returns a number that is unique among all actors and jobs, if this job starts an actor.
+    /// If this job starts an actor, returns a number for the start that is unique among all actors and jobs.
     pub(in crate::supervisor) fn started_by(&self, owner: Owner) -> Option<u64> {
         let Owner::Actor {
             actor: index,

@@ -16,8 +16,9 @@ use crate::supervisor::waiting::LOOK_AGAIN;
 impl EngineState {
     /// Admits a job of this kernel with `held` bytes of arguments that only it uses, unless it has to wait.
     ///
-    /// A job of a graph goes before all tickets drawn after the graph was started, and a spawned job before all tickets
-    /// drawn after the job that spawned it: work that has begun ends before more is begun.
+    /// A job of a graph goes before all callers whose tickets were drawn after the graph was started, and a spawned job
+    /// before all callers whose tickets were drawn after the job that spawned it: work that has begun ends before more
+    /// is begun.
     pub(in crate::supervisor) fn admit(
         &mut self,
         kernel: u32,
@@ -60,8 +61,8 @@ impl EngineState {
         })
     }
 
-    /// Like `admit`, but joins the line if the job has to wait. The caller must try again or leave: others wait after
-    /// it in the line.
+    /// Like `admit`, but joins the line if the job has to wait. Then the caller must try again or leave the line,
+    /// because other callers wait behind it.
     pub(in crate::supervisor) fn admit_or_join(
         &mut self,
         info: &KernelInfo,
@@ -289,7 +290,7 @@ impl Supervisor {
         let mut state = self.spilled(state, call);
         let id = submit(&mut state, call);
         state.charge_admitted(id, entry);
-        // The job may have been answered at once; then its bytes may admit others.
+        // The job may have been answered at once, which makes room for other jobs.
         state.settle_dependents();
         (state, id)
     }

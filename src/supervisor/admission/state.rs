@@ -14,8 +14,8 @@ use crate::link::INLINE_WORDS;
 use crate::supervisor::kernels::KernelStats;
 use crate::supervisor::waiting::LOOK_AGAIN;
 
-/// Bytes that each job is charged in addition to its arrays, for record and slot. Not 0, so that the end of each job is
-/// noticed.
+/// Bytes that each job is charged in addition to its arrays, for its record and slot. This is not 0, so that the end of
+/// each job is noticed.
 const JOB_OVERHEAD: u64 = 512;
 
 /// State of admission by bytes. A job counts from its admission until it is answered or removed.
@@ -31,7 +31,7 @@ pub(in crate::supervisor) struct Admission {
     /// Waiting callers by ticket, oldest first.
     line: BTreeMap<u64, LineEntry>,
     last_ticket: u64,
-    /// When the first caller in the line, a future, is woken again or removed from the line.
+    /// When the first caller in the line is woken again or removed, if it is a future.
     recheck_at: Option<Instant>,
 }
 
@@ -59,12 +59,12 @@ impl Admission {
         }
     }
 
-    /// Bytes of the jobs in flight.
+    /// Returns the number of bytes of the jobs in flight.
     pub(in crate::supervisor) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The charge in bytes of a job of this kernel, with `held` bytes of arguments that only it uses.
+    /// Returns the charge in bytes of a job of this kernel, with `held` bytes of arguments that only it uses.
     ///
     /// Before a kernel has ended its first job, the size of its values is unknown. Until then each job is charged a
     /// lane's share of the ceiling, so that each lane can run one, or twice `held` if that is more.
@@ -124,7 +124,7 @@ impl Admission {
         is_due
     }
 
-    /// When [`take_due_recheck`](Self::take_due_recheck) is due.
+    /// Returns the time when [`take_due_recheck`](Self::take_due_recheck) is due.
     pub(in crate::supervisor) fn recheck_at(&self) -> Option<Instant> {
         self.recheck_at
     }
@@ -156,7 +156,7 @@ impl Admission {
         wakers
     }
 
-    /// The ceiling in bytes.
+    /// Returns the ceiling in bytes.
     pub(super) fn limit(&self) -> u64 {
         self.limit
     }
@@ -191,8 +191,8 @@ impl Admission {
         self.entering += 1;
     }
 
-    /// Charges the admitted job to this record. `None` if the job was answered at once. Returns whether the line has to
-    /// be notified.
+    /// Charges the admitted job to `record`, which is `None` if the job was answered at once. Returns whether the line
+    /// has to be notified.
     #[must_use]
     pub(super) fn charge(&mut self, record: Option<u32>, bytes: u64) -> bool {
         self.entering -= 1;
@@ -203,13 +203,13 @@ impl Admission {
             }
             None => self.subtract(bytes),
         }
-        // The next caller may fit in addition to this job, or instead of it.
+        // The next caller may fit in addition to this job, or instead of it if it was answered.
         !self.line.is_empty()
     }
 
     fn subtract(&mut self, bytes: u64) {
         self.bytes = match self.is_empty() {
-            // Exact again: the sum may have saturated.
+            // The sum may have saturated; from here on it is exact again.
             true => 0,
             false => self.bytes.saturating_sub(bytes),
         };
@@ -259,7 +259,7 @@ impl fmt::Display for RefusedBy {
     }
 }
 
-/// Bytes of the call's arguments that no other handle refers to.
+/// Returns the number of bytes of the call's arguments that no other handle refers to.
 pub(crate) fn exclusive_bytes(call: &ArgWriter) -> u64 {
     let words = call.words().len();
     let spilled = if words > INLINE_WORDS {
