@@ -23,7 +23,7 @@ pub(super) enum EndNotice {
 pub(in crate::supervisor) struct JobEnd {
     pub(in crate::supervisor) took_ns: u64,
     pub(super) lane: u32,
-    /// Of a chain that failed: the step of the node that failed.
+    /// For a chain that failed: the step of the node that failed.
     pub(super) step: u32,
     /// Bytes of fresh arrays in the value.
     pub(super) bytes: u64,

@@ -18,35 +18,35 @@ pub(crate) trait NodeCalls: Send {
 
 /// The source of the units' arguments.
 pub(crate) enum Calls {
-    /// In a graph, by node.
+    /// The arguments of a graph, by node.
     Nodes(Box<dyn NodeCalls>),
-    /// In the reply of the job that spawned the units, by unit.
+    /// The reply of the job that spawned the units, with their arguments by unit.
     Tasks(SpawnReply),
-    /// None: no more units are sent, or a call is being written.
+    /// No source: no more units are sent, or a call is being written.
     None,
 }
 
 /// One job of a run. A task counts as one node.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RunUnit {
-    /// Its nodes are the `count` entries of [`Jobs::nodes`] from this index on.
+    /// The unit's nodes are `count` entries of [`Jobs::nodes`], from this index on.
     pub(crate) first: u32,
     pub(crate) count: u32,
-    /// Start of its part of [`Jobs::dependents`].
+    /// Start of the unit's part of [`Jobs::dependents`].
     pub(crate) dependents: u32,
-    /// Start of its part of [`Jobs::sources`].
+    /// Start of the unit's part of [`Jobs::sources`].
     pub(crate) sources: u32,
-    /// Number of units that it waits for.
+    /// Number of units that this unit waits for.
     pub(crate) waits: u32,
-    /// Number of times that its value will still be taken, by other units and by the caller.
+    /// Number of times that the unit's value will still be taken, by other units and by the caller.
     pub(crate) uses: u32,
     /// Index into [`RunPlan::options`], from 1; 0 for none.
     pub(crate) options: u32,
-    /// Length of the longest path from a unit without sources.
+    /// Length of the longest path to this unit from a unit without sources.
     pub(crate) level: u32,
-    /// Whether the caller asked for its value.
+    /// Whether the caller asked for the unit's value.
     pub(crate) is_requested: bool,
-    /// Bytes of its value, if declared.
+    /// Bytes of the unit's value, if declared.
     pub(crate) bytes: u64,
 }
 
@@ -56,7 +56,7 @@ pub(crate) struct Jobs {
     pub(crate) units: Vec<RunUnit>,
     /// Node numbers, unit by unit.
     pub(crate) nodes: Vec<u32>,
-    /// By node of a graph: its unit, or [`u32::MAX`] if the node is not needed.
+    /// For each node of a graph: its unit, or [`u32::MAX`] if the node is not needed.
     pub(crate) unit_of: Vec<u32>,
     /// The units that wait for each unit, in the order of the units.
     pub(crate) dependents: Vec<u32>,
@@ -69,18 +69,18 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    /// The nodes of a unit, in the order of execution.
+    /// Returns the nodes of a unit, in the order of execution.
     pub(crate) fn nodes_of(&self, unit: &RunUnit) -> &[u32] {
         &self.nodes[unit.first as usize..(unit.first + unit.count) as usize]
     }
 
-    /// The range of `dependents` that belongs to `unit`.
+    /// Returns the range of `dependents` that belongs to `unit`.
     pub(crate) fn dependents_of(&self, unit: u32) -> Range<usize> {
         let of = |unit: &RunUnit| unit.dependents as usize;
         self.part(unit, of, self.dependents.len())
     }
 
-    /// The range of `sources` that belongs to `unit`.
+    /// Returns the range of `sources` that belongs to `unit`.
     pub(crate) fn sources_of(&self, unit: u32) -> Range<usize> {
         let of = |unit: &RunUnit| unit.sources as usize;
         self.part(unit, of, self.sources.len())
@@ -91,7 +91,7 @@ impl Jobs {
         from(&self.units[unit])..self.units.get(unit + 1).map_or(end, from)
     }
 
-    /// The node of a unit. Of a chain, the node at this step; if there is none, the last node.
+    /// Returns the node of a unit. If the unit is a chain: the node at this step, or the last node if there is none.
     pub(super) fn node_at(&self, unit: u32, step: u32) -> u32 {
         let RunUnit { first, count, .. } = self.units[unit as usize];
         self.nodes[(first + step.min(count - 1)) as usize]
@@ -101,9 +101,9 @@ impl Jobs {
 /// The plan of a graph, or of the tasks of a job.
 pub(crate) struct RunPlan {
     pub(crate) jobs: Jobs,
-    /// By node: index into `kernels`.
+    /// For each node: the index of its kernel in `kernels`.
     pub(crate) kernel_of: Vec<u32>,
-    /// Empty for tasks, because the reply names their kernels.
+    /// The kernels of a graph's nodes. Empty for tasks, because the reply names their kernels.
     pub(crate) kernels: Vec<NodeKernel>,
     pub(crate) options: Vec<Arc<JobOptions>>,
     /// The names of nodes that have a name.
@@ -116,7 +116,7 @@ pub(crate) struct RunPlan {
 }
 
 impl RunPlan {
-    /// The plan of the tasks of a job. The last task waits for all others, and takes their values.
+    /// Returns the plan of the tasks of a job. The last task waits for all others, and takes their values.
     pub(super) fn of_tasks(reply: SpawnReply, options: Option<&Arc<JobOptions>>) -> Self {
         let mut listed = Vec::new();
         let mut list = |options: Arc<JobOptions>| {
@@ -164,18 +164,18 @@ impl RunPlan {
         }
     }
 
-    /// The options of a unit's job.
+    /// Returns the options of a unit's job.
     pub(super) fn options_of(&self, unit: u32) -> Option<&Arc<JobOptions>> {
         let number = self.jobs.units[unit as usize].options as usize;
         number.checked_sub(1).map(|at| &self.options[at])
     }
 
-    /// The kernel of a node of a graph.
+    /// Returns the kernel of a node of a graph.
     pub(super) fn kernel(&self, node: u32) -> &NodeKernel {
         &self.kernels[self.kernel_of[node as usize] as usize]
     }
 
-    /// The name of a node in messages.
+    /// Returns the name of a node in messages.
     pub(super) fn name(&self, node: u32) -> String {
         let name = self.names.get(&node);
         name.map_or_else(|| format!("node {node}"), |name| format!("node {name:?}"))

@@ -25,15 +25,15 @@ use crate::supervisor::reply::{Unreadable, read_guarded};
 /// The stage of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UnitStage {
-    /// It waits for other units, or to be sent.
+    /// The unit waits for other units, or to be sent.
     Waiting,
-    /// It has a record and no answer.
+    /// The unit has a record and no answer.
     Sent,
-    /// It has a value, which stays in its record until its last user has taken it.
+    /// The unit has a value, which stays in its record until its last user has taken it.
     Done,
-    /// It has no value, because this unit failed: itself, or a unit that it depends on.
+    /// The unit has no value, because the unit with this number failed: this one, or one that it depends on.
     Failed(u32),
-    /// It has no value, because the run was stopped by a failure or cancelled.
+    /// The unit has no value, because the run was stopped by a failure or cancelled.
     Stopped,
 }
 
@@ -47,7 +47,7 @@ impl UnitStage {
 pub(super) struct UnitState {
     pub(super) stage: UnitStage,
     pub(super) record: JobId,
-    /// The number of its job.
+    /// The number of the unit's job.
     pub(super) job: u64,
     pub(super) took_ns: u64,
     pub(super) worker: u32,
@@ -85,7 +85,7 @@ pub(in crate::supervisor) struct Run {
     pub(super) plan: RunPlan,
     /// The record that is answered when the run is over: the record of the job that spawned the units, or of the graph.
     pub(super) parent: u32,
-    /// Of a run of tasks only.
+    /// The additional state of a run of tasks. `None` for a graph.
     pub(super) spawned: Option<Spawned>,
     pub(super) states: Vec<UnitState>,
     /// The units that are ready to be sent. The unit of the highest level is sent first, so that values are used before
@@ -113,10 +113,11 @@ pub(in crate::supervisor) struct Run {
     pub(super) stopped: Option<CancelMode>,
     /// The unit whose failure stopped the run.
     pub(super) stopped_at: Option<u32>,
-    /// With a ceiling: the next unit in order (`next`), the bytes of values that exist or are being produced (`held`),
-    /// and for each unit the number of users that have not ended (`ends_left`).
+    /// With a ceiling: the next unit in order.
     pub(super) next: u32,
+    /// With a ceiling: the bytes of values that exist or are being produced.
     pub(super) held: u64,
+    /// With a ceiling: for each unit, the number of its users that have not ended.
     pub(super) ends_left: Vec<u32>,
     /// Number of threads that drive the graph: they drain lanes, and send ready units.
     pub(super) driving_threads: u32,
@@ -203,18 +204,18 @@ impl Ended for Values<'_> {
 /// How a node ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NodeFate {
-    /// It has not ended.
+    /// The node has not ended.
     Open,
-    /// It returned a value after `took`, on this worker. If its time is not known separately, then `took` is the time
-    /// of a job that also ran `with` other nodes.
+    /// The node returned a value after `took`, on this worker. If its time is not known separately, then `took` is the
+    /// time of a job that also ran `with` other nodes.
     Done {
         took: Duration,
         worker: u32,
         with: u32,
     },
-    /// It returned no value.
+    /// The node returned no value.
     Failed,
-    /// It never ran, because another node failed.
+    /// The node never ran, because another node failed.
     Skipped,
 }
 
@@ -233,7 +234,7 @@ pub struct GraphProgress {
 }
 
 impl GraphProgress {
-    /// Number of nodes whose end is not known yet.
+    /// Returns the number of nodes whose end is not known yet.
     pub fn left(&self) -> usize {
         self.nodes - self.done - self.failed - self.skipped
     }
@@ -249,7 +250,7 @@ impl GraphProgress {
 }
 
 impl Run {
-    /// The run of a graph.
+    /// Returns the run of a graph.
     pub(super) fn of_graph(plan: RunPlan, all: &mut Kernels, ticket: u64, parent: u32) -> Self {
         let kernels = plan.kernels.iter().map(|kernel| {
             let step = to_offset(kernel.step).unwrap_or_default();
@@ -376,7 +377,7 @@ impl Run {
         }
     }
 
-    /// The kernel of a unit's job.
+    /// Returns the kernel of a unit's job.
     pub(super) fn kernel(&self, unit: u32) -> u32 {
         match self.plan.jobs.units[unit as usize].count {
             1 => self.kernel_of_step(unit, 0),
@@ -384,7 +385,7 @@ impl Run {
         }
     }
 
-    /// The kernel of a node in the chain of a unit.
+    /// Returns the kernel of a node in the chain of a unit.
     pub(super) fn kernel_of_step(&self, unit: u32, step: u32) -> u32 {
         let node = self.plan.jobs.node_at(unit, step);
         self.kernels[self.plan.kernel_of[node as usize] as usize].0
@@ -527,7 +528,7 @@ impl Run {
         self.sent += 1;
     }
 
-    /// Moves a unit to another stage, for the first time.
+    /// Moves a unit to another stage, and updates the run's counts.
     fn move_to(&mut self, unit: u32, to: UnitStage) {
         let stage = &mut self.states[unit as usize].stage;
         self.waiting -= usize::from(*stage == UnitStage::Waiting);
@@ -557,7 +558,7 @@ impl Run {
         }
     }
 
-    /// The jobs of units that were sent and have not ended.
+    /// Returns the jobs of units that were sent and have not ended.
     pub(super) fn sent_jobs(&self) -> impl Iterator<Item = JobId> {
         let states = self.states.iter();
         let sent = states.filter(|state| state.stage == UnitStage::Sent);
@@ -623,7 +624,8 @@ impl Run {
         crate::sync::point!("unit.failed");
     }
 
-    /// With a ceiling: after a unit has ended, subtracts the bytes of values that no other unit will use.
+    /// Subtracts the bytes of values that no other unit will use, after a unit has ended. Does nothing without a
+    /// ceiling.
     fn release_sources(&mut self, unit: u32) {
         if self.plan.ceiling.is_none() {
             return;
@@ -645,7 +647,7 @@ impl Run {
         }
     }
 
-    /// The node of a unit that failed, and its error.
+    /// Returns the node that failed in a failed unit, and its error.
     pub(super) fn blame(&self, unit: u32, error: &JobError, step: u32) -> (u32, JobError) {
         let node = self.plan.jobs.node_at(unit, step);
         if self.plan.jobs.units[unit as usize].count == 1 {
@@ -654,14 +656,14 @@ impl Run {
         (node, error.of_kernel(self.plan.kernel(node).info.name))
     }
 
-    /// The error of a unit that could not run because `root` failed.
+    /// Returns the error of a unit that could not run because `root` failed.
     pub(super) fn error_of_dependent(&self, unit: u32, root: u32) -> JobError {
         let (node, error) = self.error_of(root);
         let why = error.of_dependency(self.plan.name(*node));
         Failed::new(why, self.last_kernel(unit), 0).into()
     }
 
-    /// The error of a unit that was stopped with its run.
+    /// Returns the error of a unit that was stopped with its run.
     pub(super) fn error_of_stopped(&self, unit: u32) -> JobError {
         let Some(root) = self.stopped_at else {
             unreachable!("a graph has stopped at some unit");
@@ -684,12 +686,12 @@ impl Run {
             .name
     }
 
-    /// Number of jobs that the run will still send. 0 once each requested unit has ended.
+    /// Returns the number of jobs that the run will still send. 0 once each requested unit has ended.
     pub(super) fn planned(&self) -> usize {
         if self.undecided == 0 { 0 } else { self.waiting }
     }
 
-    /// How a node ended.
+    /// Returns how a node ended.
     pub(super) fn fate(&self, node: u32) -> NodeFate {
         let unit = self.plan.jobs.unit_of[node as usize];
         let Some(state) = self.states.get(unit as usize) else {

@@ -32,14 +32,15 @@ pub(in crate::supervisor) struct Runs {
     pub(in crate::supervisor) has_queued: bool,
     /// Runs that admission does not let send a job now, by ticket.
     pub(super) held_back: BTreeSet<(u64, u32)>,
-    /// Filled in when a job is drained, for the case that the job is a unit.
+    /// The end of a job that is being drained. It is filled in for every job, because the job may be a unit.
     pub(super) last: JobEnd,
     /// `None` while a thread writes a call.
     pub(super) writers: Option<Box<Writers>>,
 }
 
 impl Runs {
-    /// Adds a run. Its units are sent when ends are processed, because the caller may be in the middle of a change.
+    /// Adds a run. Its units are sent later, when ends are processed, because the caller may be in the middle of a
+    /// change.
     pub(super) fn add(&mut self, mut run: Run) -> u32 {
         self.serial += 1;
         run.serial = self.serial;
@@ -111,7 +112,7 @@ impl Runs {
         Some((run, run.spawned.as_ref()?, run.is_last(unit)))
     }
 
-    /// The depth of tasks that a job of this owner spawns.
+    /// Returns the depth of tasks that a job of this owner spawns.
     pub(super) fn depth_below(&self, owner: Owner) -> u32 {
         let enclosing = self.enclosing(owner);
         enclosing.map_or(1, |(_, spawned, is_last)| {
@@ -119,7 +120,7 @@ impl Runs {
         })
     }
 
-    /// Why a job of this owner may not spawn this number of tasks.
+    /// Returns why a job of this owner may not spawn this number of tasks.
     pub(super) fn too_many(&self, owner: Owner, tasks: u64) -> Option<JobErrorKind> {
         let depth = self.depth_below(owner);
         let open = self.open_tasks + tasks;
@@ -187,12 +188,12 @@ impl Runs {
         runs.filter(|run| run.spawned.is_none())
     }
 
-    /// Number of graphs.
+    /// Returns the number of graphs.
     pub(in crate::supervisor) fn graph_count(&self) -> usize {
         self.graphs().count()
     }
 
-    /// Number of jobs that wait for the jobs that they have spawned.
+    /// Returns the number of jobs that wait for the jobs that they have spawned.
     pub(in crate::supervisor) fn waiting_parents(&self) -> usize {
         self.all.len() - self.free.len() - self.graph_count()
     }
@@ -251,7 +252,7 @@ impl Runs {
         self.is_processing = false;
     }
 
-    /// Number of jobs that running graphs have not sent yet.
+    /// Returns the number of jobs that running graphs have not sent yet.
     pub(in crate::supervisor) fn planned(&self) -> usize {
         self.graphs().map(Run::planned).sum()
     }
@@ -262,7 +263,7 @@ impl Runs {
         !self.ends.is_empty() || !self.held_back.is_empty()
     }
 
-    /// The smallest ticket of a run that admission does not let send a job now.
+    /// Returns the smallest ticket of a run that admission does not let send a job now.
     pub(in crate::supervisor) fn first_held_back(&self) -> Option<u64> {
         self.held_back.first().map(|&(ticket, _)| ticket)
     }

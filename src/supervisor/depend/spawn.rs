@@ -105,14 +105,14 @@ impl EngineState {
         let own = record.policy.as_ref();
         let (ticket, options, parent) = match enclosing {
             None => (None, own.map(|own| Arc::new(own.options.clone())), None),
-            // The options of the parent: the options of this task may have no retries.
+            // The tasks get the options of the outermost job that spawns: the options of this task may have no retries.
             Some((run, spawned, is_last)) => (
                 Some(run.ticket),
                 spawned.options.clone(),
                 is_last.then_some(run.parent),
             ),
         };
-        // Returns permit and charge while the job waits, because its tasks may need them.
+        // While the job waits, its permit and charge are returned, because its tasks may need them.
         self.discharge(index);
         if parent.is_some()
             && let Owner::Unit { run, .. } = owner

@@ -32,10 +32,11 @@ pub(super) struct SpawnedTask {
     /// Index of the kernel in the reply.
     pub(super) kernel: u32,
     arguments: u32,
-    /// Where its arguments begin: index into the words (`at`) and index into the arrays.
+    /// Index of the first word of the task's arguments.
     at: u32,
+    /// Index of the first array of the task's arguments.
     array: u32,
-    /// Whether it changes some of its arguments. Then it may not run twice.
+    /// Whether the task changes some of its arguments. Then it may not run twice.
     pub(super) moved: bool,
 }
 
@@ -58,7 +59,7 @@ pub(super) struct ChildValue {
 const LOW: u64 = u32::MAX as u64;
 
 impl SpawnReply {
-    /// The number of tasks in a list, as its header claims. The rest of the list is not read.
+    /// Returns the number of tasks in a list, as its header claims. The rest of the list is not read.
     pub(super) fn tasks_in(words: &[u64]) -> u64 {
         words.first().map_or(0, |head| (head >> 32) + 1)
     }

@@ -41,7 +41,7 @@ impl EngineState {
         crate::sync::point!("unit.answered");
     }
 
-    /// The step of the node that a failed chain had reached.
+    /// Returns the step of the node that a failed chain had reached.
     pub(super) fn step_of(&self, error: &JobError, stage: Stage) -> u32 {
         match stage {
             _ if ended_in_worker(error) => self.runs.last.step,
@@ -54,7 +54,7 @@ impl EngineState {
         }
     }
 
-    /// Processes ends: marks dependents ready and sends them. After [`MOST_ENDS`], leaves the others to
+    /// Processes ends: marks dependents ready and sends them. Leaves ends beyond [`MOST_ENDS`] to
     /// [`unlock`](crate::supervisor::shared::Supervisor::unlock), which releases the lock between batches.
     pub(in crate::supervisor) fn process_ends(&mut self) {
         if std::mem::replace(&mut self.runs.is_processing, true) {
@@ -69,7 +69,8 @@ impl EngineState {
             }
             self.retry_held_back();
             if std::mem::take(&mut self.runs.has_queued) {
-                // Jobs were queued: lanes must learn it from their flags, and may have run out of jobs meanwhile.
+                // Jobs were queued. The lanes' flags have to show this, and lanes may have run out of jobs in the
+                // meantime.
                 self.monitor.watch_memory();
                 self.update_flags();
                 fence_after_queueing();
@@ -91,7 +92,7 @@ impl EngineState {
         }
     }
 
-    /// Advances the runs that are held back: those whose next job admission has refused. In the order of their tickets.
+    /// Advances the runs whose next job admission has refused, in the order of their tickets.
     pub(super) fn retry_held_back(&mut self) {
         let first = self.runs.first_held_back();
         while let Some(held) = self.runs.held_back.pop_first() {
@@ -115,7 +116,7 @@ impl EngineState {
         }
     }
 
-    /// Returns the number of jobs that were examined.
+    /// Handles an event of a run. Returns the number of jobs that were examined.
     fn handle_end(&mut self, notice: EndNotice) -> usize {
         match notice {
             EndNotice::Advance { run } => self.advance(run),
@@ -196,11 +197,11 @@ impl EngineState {
             let (kernel, ticket) = (run.kernel(unit), run.ticket);
             let admitted = if self.admission.is_some() {
                 let Some(admitted) = self.admit(kernel, 0, Some(ticket)).ok() else {
-                    // Tried again when a job ends.
+                    // The run tries again when a job ends.
                     self.runs.held_back.insert((ticket, number));
                     self.monitor.watch_memory();
                     if !self.lanes.request_next_ends() {
-                        // A job has ended in the meantime, without a notice.
+                        // A job has ended without a notice, before the request.
                         self.monitor.look_again();
                     }
                     return;
@@ -254,8 +255,8 @@ impl EngineState {
         id
     }
 
-    /// Stops a run, and discards units that were not sent. Units that were sent are cancelled in the way of `how` when
-    /// ends are processed.
+    /// Stops a run, and discards units that were not sent. Units that were sent are cancelled as `how` says, when ends
+    /// are processed.
     pub(in crate::supervisor) fn cancel_run(
         &mut self,
         number: u32,

@@ -41,21 +41,21 @@ impl Supervisor {
         record.owner = Owner::Handle;
         record.kernel = chain;
         state.monitor.watch_memory();
-        // Also processes the ends of jobs that are refused at once.
+        // This also processes the ends of jobs that are refused at once.
         state.process_ends();
         crate::sync::point!("graph.taken_over");
         self.unlock(locked);
         GraphId { job, run }
     }
 
-    /// Bytes that the values of a graph may take: the free memory of the arena.
+    /// Returns the number of bytes that the values of a graph may take: the free memory of the arena.
     pub(crate) fn room(&self) -> u64 {
         let stats = self.arena.stats();
         stats.capacity - stats.in_use
     }
 
-    /// Drives a graph while its jobs end soon: drains lanes, and sends ready units. Afterwards the monitor continues
-    /// the graph and answers its record.
+    /// Drives a graph as long as its next end is expected soon: drains lanes, and sends ready units. Afterwards the
+    /// monitor continues the graph and answers its record.
     pub(in crate::supervisor) fn drive<'a>(
         &'a self,
         mut state: Locked<'a>,
@@ -139,7 +139,7 @@ impl Supervisor {
         taken
     }
 
-    /// How each node of a graph ended.
+    /// Returns how each node of a graph ended.
     pub(crate) fn fates(&self, graph: GraphId) -> Vec<NodeFate> {
         let mut state = self.lock();
         let run = state.runs.get(graph.run);
@@ -149,7 +149,7 @@ impl Supervisor {
         fates
     }
 
-    /// Progress of a graph.
+    /// Returns the progress of a graph.
     pub(crate) fn graph_progress(&self, graph: GraphId) -> GraphProgress {
         let mut state = self.lock();
         // Processes the ends of jobs first.
