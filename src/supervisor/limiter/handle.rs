@@ -217,7 +217,7 @@ impl Limiter {
         }
     }
 
-    /// The number of permits that are given now, to jobs that run or are about to.
+    /// Returns the number of permits that are given now, to jobs that run or are about to.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -234,7 +234,7 @@ impl Limiter {
         self.lock().0.given as usize
     }
 
-    /// Number of jobs that wait for a permit.
+    /// Returns the number of jobs that wait for a permit.
     #[doc(alias("tasks_waiting"))]
     pub fn waiting(&self) -> usize {
         self.lock().0.line.len()
@@ -314,7 +314,7 @@ impl Limiter {
         })
     }
 
-    /// Number of permits that nested inline jobs of this thread hold.
+    /// Returns the number of permits that nested inline jobs of this thread hold.
     fn permits_of_this_thread(&self) -> u32 {
         let mine = |&&limiter: &&usize| limiter == self.address();
         HELD.with_borrow(|all| all.iter().filter(mine).count() as u32)
@@ -351,7 +351,7 @@ impl PermitSource {
         }
     }
 
-    /// The limiter.
+    /// Returns the limiter.
     pub(crate) fn limiter(&self) -> &Limiter {
         &self.limiter
     }
@@ -376,7 +376,7 @@ fn wake_others(wakers: Vec<Waker>, own: &Waker) {
 #[must_use]
 pub(crate) struct Permit<'a> {
     limiter: &'a Limiter,
-    /// Not `Send`: the thread's `HELD` has an entry for the permit.
+    /// Makes the permit not `Send`, because the thread's `HELD` has an entry for it.
     thread: PhantomData<*const ()>,
 }
 

@@ -12,7 +12,7 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
-/// The clock of a rate. Set to the same reading for a whole decision.
+/// The clock of a rate. It is set by hand, so that a whole decision uses the same reading.
 #[derive(Debug, Default)]
 struct ManualClock(Cell<Duration>);
 
@@ -53,14 +53,14 @@ thread_local! {
 pub(super) struct Caller(u64);
 
 impl Caller {
-    /// A new caller.
+    /// Returns a new caller.
     pub(super) fn new() -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
         // Relaxed: only uniqueness matters.
         Self(LAST.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The caller of this thread.
+    /// Returns the caller of this thread.
     pub(super) fn this_thread() -> Self {
         THREAD.with(|&thread| thread)
     }
@@ -103,7 +103,7 @@ impl TurnQueue {
         self.firsts.is_empty()
     }
 
-    /// Number of callers with waiters.
+    /// Returns the number of callers with waiters.
     #[cfg(test)]
     pub(super) fn callers(&self) -> usize {
         self.callers.len()
@@ -115,7 +115,7 @@ impl TurnQueue {
         waiting.is_some_and(|waiting| waiting.wakers.contains_key(&ticket))
     }
 
-    /// The waiter whose turn is next.
+    /// Returns the waiter whose turn is next.
     pub(super) fn first(&self) -> Option<Ticket> {
         self.firsts.first().map(|&(_, ticket)| ticket)
     }
@@ -174,16 +174,17 @@ pub(super) struct PermitState {
     max_given: u32,
     rate: Option<Rate>,
     pub(super) line: TurnQueue,
-    /// Waiters that were called and have not collected their permit, with the number of the call. Their permits count
-    /// as given.
+    /// Waiters that were called and have not collected their permit, with the number of the call. Their permits are
+    /// included in `given`.
     pub(super) called: HashMap<Ticket, u64>,
     calls: u64,
     last_number: u64,
     /// The round of the last call.
     round: u64,
-    /// The rate admits no job before this time.
+    /// The time before which the rate admits no job.
     rate_closed_until: Option<Duration>,
-    /// Number of permits that are held by threads which block for another permit: they return none before they have it.
+    /// Number of permits that are held by threads which block for another permit, and return none before they have that
+    /// one.
     held_by_waiters: u32,
 }
 
@@ -237,8 +238,8 @@ impl PermitState {
             number: self.last_number,
             caller,
         };
-        // In the round after the current one: after all that were called, so that an endless stream of new callers does
-        // not delay anyone's second turn.
+        // The turn is in the next round, after all waiters that were called in this one. So an endless stream of new
+        // callers does not delay the second turn of any caller.
         self.line.add(ticket, self.round + 1, waker.clone());
         ticket
     }
@@ -261,7 +262,7 @@ impl PermitState {
         self.held_by_waiters -= permits;
     }
 
-    /// Returns true if this waiter was called. Then it holds a permit from now on.
+    /// Returns true if this waiter was called: then it holds a permit from now on.
     pub(super) fn take_call(&mut self, ticket: Ticket) -> bool {
         self.take_call_number(ticket).is_some()
     }
@@ -280,14 +281,14 @@ impl PermitState {
         self.call(now)
     }
 
-    /// Returns a permit. Returns the wakers to call.
+    /// Takes back a permit that was given. Returns the wakers to call.
     pub(super) fn give_back(&mut self, now: Duration) -> Vec<Waker> {
         self.given -= 1;
         self.call(now)
     }
 
     /// Calls waiters while permits are available. Returns their wakers, and the waker of the first remaining waiter if
-    /// that has to watch the clock.
+    /// that waiter has to watch the clock.
     pub(super) fn call(&mut self, now: Duration) -> Vec<Waker> {
         let mut wakers = Vec::new();
         while !self.line.is_empty() && self.give(now) {

@@ -8,8 +8,8 @@ use crate::supervisor::record::Stage;
 use crate::supervisor::state::EngineState;
 
 impl EngineState {
-    /// Takes a permit for the job of this record if it needs one, or queues the job at the limiter. Returns true if it
-    /// has to wait.
+    /// Takes a permit for the job of this record if the job needs one, or queues the job at the limiter. Returns true
+    /// if the job has to wait.
     #[cold]
     pub(in crate::supervisor) fn wait_for_permit(&mut self, index: u32) -> bool {
         let record = self.records.at(index);
@@ -102,7 +102,7 @@ impl EngineState {
             self.queue.push_back(index, self.records.at(index));
         }
         crate::sync::point!("limit.called");
-        // The thread that holds the lock may refill; otherwise the monitor does.
+        // This thread, which holds the lock, may refill the lanes; otherwise the monitor does.
         self.monitor.call();
         self.update_flags();
     }

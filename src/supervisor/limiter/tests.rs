@@ -312,9 +312,9 @@ proptest! {
                 Step::Leave(which) if !line.is_empty() => {
                     let ticket = line.swap_remove(which.index(line.len()));
                     line.sort_unstable();
-                    // Not if it was called and has not collected its permit.
+                    // Does nothing if the waiter was called and has not collected its permit.
                     queue.retain(|other| other.ticket != ticket);
-                    // Leaving may pass its permit on, or unblock others.
+                    // The waiter that leaves may pass its permit on, or unblock others.
                     let _ = state.leave(ticket, now);
                 }
                 Step::GiveBack if inside > 0 => {
@@ -394,7 +394,7 @@ fn a_job_touches_no_limiter_but_its_own() {
             what();
             counts.push(LOCKS.get() - before);
         };
-        // A job that has to wait, and a job that frees a permit for another.
+        // First a job that has to wait, then a job that frees a permit for another.
         count(&mut || {
             submit(&limiters[0]);
         });
@@ -405,7 +405,7 @@ fn a_job_touches_no_limiter_but_its_own() {
             shared.stats();
         });
         assert_eq!(waiting(), hosts + 1);
-        // The monitor: if nothing has changed, and if another engine returns a permit.
+        // Then what the monitor does if nothing has changed, and what follows if another engine returns a permit.
         count(&mut || shared.lock().run_timers());
         count(&mut || drop(permit.take()));
         count(&mut || shared.lock().run_timers());

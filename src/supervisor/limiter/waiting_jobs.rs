@@ -15,9 +15,9 @@ use crate::sys::event::EventFd;
 pub(in crate::supervisor) enum PermitStage {
     #[default]
     None,
-    /// It waits with this ticket.
+    /// The job waits with this ticket.
     Waiting(Ticket),
-    /// It holds a permit.
+    /// The job holds a permit.
     Held,
 }
 
@@ -27,7 +27,8 @@ pub(in crate::supervisor) enum PermitStage {
 pub(in crate::supervisor) struct WaitingJobs {
     /// The eventfd of the monitor, which limiters ring.
     monitor: Weak<EventFd>,
-    /// By the address of the limiter, which the entry keeps alive. No entry is without jobs.
+    /// The waiting jobs of each limiter, by the limiter's address. An entry keeps its limiter alive, and is removed
+    /// with its last job.
     lines: BTreeMap<usize, LimiterQueue>,
     len: usize,
     /// Limiters that may have a permit at a certain time.
@@ -52,17 +53,17 @@ impl WaitingJobs {
         self.monitor = Arc::downgrade(monitor);
     }
 
-    /// The next time at which a limiter may have a permit.
+    /// Returns the next time at which a limiter may have a permit.
     pub(in crate::supervisor) fn due(&self) -> Option<Instant> {
         self.due.first().map(|&(due, _)| due)
     }
 
-    /// The limiter at this address, if jobs of this engine wait for it.
+    /// Returns the limiter at this address, if jobs of this engine wait for it.
     pub(super) fn limiter(&self, address: usize) -> Option<&Limiter> {
         self.lines.get(&address).map(|line| &line.limiter)
     }
 
-    /// The wakers of a limiter that belong to other engines or threads.
+    /// Returns those of a limiter's wakers that belong to other engines or threads.
     pub(super) fn others(&self, address: usize, mut wakers: Vec<Waker>) -> Vec<Waker> {
         if let Some(line) = self.lines.get(&address) {
             wakers.retain(|waker| !waker.will_wake(&line.waker));
@@ -70,13 +71,13 @@ impl WaitingJobs {
         wakers
     }
 
-    /// The record of some waiting job.
+    /// Returns the record of some waiting job.
     pub(super) fn any_waiting(&self) -> Option<u32> {
         let (_, line) = self.lines.first_key_value()?;
         line.waiting.values().next().copied()
     }
 
-    /// Number of waiting jobs.
+    /// Returns the number of waiting jobs.
     pub(in crate::supervisor) fn len(&self) -> usize {
         self.len
     }
@@ -85,7 +86,7 @@ impl WaitingJobs {
         self.len == 0
     }
 
-    /// The waker that a job stores in this limiter's queue.
+    /// Returns the waker that a job stores in this limiter's queue.
     pub(super) fn waker(&self, limiter: &Limiter) -> Waker {
         let address = limiter.address();
         if let Some(line) = self.lines.get(&address) {
@@ -182,7 +183,7 @@ impl WaitingJobs {
         called.into_iter().map(|(_, record)| record).collect()
     }
 
-    /// The limiters that woke this engine, and the limiters whose time has come.
+    /// Returns the limiters that woke this engine, and the limiters whose time has come.
     pub(super) fn limiters_to_check(&self) -> BTreeSet<usize> {
         let mut limiters_to_check = std::mem::take(&mut *lock_woken(&self.woken));
         if !self.due.is_empty() {

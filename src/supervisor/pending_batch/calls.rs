@@ -24,15 +24,15 @@ pub(crate) struct PendingCalls {
     count: u64,
     /// The jobs that the monitor has submitted from the first calls, in order.
     sent: Vec<JobId>,
-    /// True while the map asks for items: if another thread can lock the batch then, the iterator runs.
+    /// Whether the map asks for items. If another thread can lock the batch meanwhile, the map's iterator runs.
     is_asking: bool,
     /// The ticket in admission's line that the monitor has drawn for the first call.
     line: LineTicket,
     /// Kernel and job options for submitting. Set while the monitor watches the batch.
     watched: Option<(KernelInfo, Option<JobOptions>)>,
-    /// The value of `count` at the monitor's last check, and the number of consecutive checks that found nothing to
-    /// submit.
+    /// The value of `count` at the monitor's last check.
     seen: u64,
+    /// The number of consecutive checks that found nothing to submit.
     idle: u32,
 }
 
@@ -79,7 +79,7 @@ impl PendingBatch {
             return false;
         }
         calls.idle = 0;
-        // A batch in admission's line tries at each check, because others wait after it.
+        // A batch in admission's line tries at each check, because others wait behind it.
         if calls.count == calls.seen || calls.line.is_in() {
             send(&mut calls);
         }
@@ -98,12 +98,13 @@ impl PendingCalls {
         self.len
     }
 
-    /// Number of calls that the map does not count among its jobs yet: written, or submitted by the monitor.
+    /// Returns the number of calls that the map does not count among its jobs yet: written, or submitted by the
+    /// monitor.
     pub(crate) fn uncounted(&self) -> usize {
         self.len + self.sent.len()
     }
 
-    /// The written calls.
+    /// Returns the written calls.
     pub(crate) fn all(&mut self) -> &mut [CallWriter] {
         &mut self.calls[..self.len]
     }
@@ -133,7 +134,7 @@ impl PendingCalls {
 
     /// Discards all written calls.
     pub(crate) fn forget(&mut self) {
-        // Also frees the memory and leases of the calls.
+        // This also frees the memory and leases of the calls.
         self.calls.clear();
         self.len = 0;
     }

@@ -41,7 +41,7 @@ impl Supervisor {
         )
     }
 
-    /// The number of the job, for messages.
+    /// Returns the number of the job, for messages.
     pub(crate) fn number_of(&self, id: JobId) -> u64 {
         self.lock().records.get(id).job
     }
@@ -200,7 +200,7 @@ impl Supervisor {
         kernels().any(|core| core == here) && cores::leave(kernels())
     }
 
-    /// The core of this thread, if a lane is awake on that core.
+    /// Returns the core of this thread, if a lane is awake on that core.
     pub(crate) fn core_beside_a_lane(&self) -> Option<u32> {
         let here = cores::current();
         let mut lanes = self.cells.iter().filter_map(|cells| cells.awake_core());

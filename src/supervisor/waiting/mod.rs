@@ -20,6 +20,6 @@ pub(super) mod wakers;
 
 use std::time::Duration;
 
-/// A sleeper checks its condition after this time even if nothing has woken it: if it sleeps on a word that a worker
-/// may write, and while admission delays a job.
+/// After this time, a sleeper checks its condition even if nothing has woken it. The limit applies to sleeps on words
+/// that a worker may write, and while admission delays a job.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);

@@ -56,9 +56,9 @@ impl Spot {
 #[derive(Debug)]
 pub(in crate::supervisor) struct Parking {
     spots: [Spot; SPOTS],
-    /// For threads that wait for the start of the engine.
+    /// The spot of threads that wait for the start of the engine.
     pub(in crate::supervisor) start: Spot,
-    /// For threads that wait for admission.
+    /// The spot of threads that wait for admission.
     pub(in crate::supervisor) admission: Spot,
 }
 
@@ -71,7 +71,7 @@ impl Parking {
         }
     }
 
-    /// The spot of a record.
+    /// Returns the spot of a record.
     pub(in crate::supervisor) fn of(&self, index: u32) -> &Spot {
         &self.spots[index as usize % SPOTS]
     }

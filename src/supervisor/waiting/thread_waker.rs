@@ -31,8 +31,8 @@ impl Wake for WakeWord {
     }
 }
 
-/// After this number of consecutive sleeps without an event, the thread sleeps for a [`MOMENT`] on its own word only: a
-/// worker that changes its state word continuously wakes the thread no more often.
+/// After this number of consecutive sleeps without an event, the thread sleeps for a [`MOMENT`] on its own word only.
+/// This limits how often a worker that changes its state word continuously can wake the thread.
 const IN_VAIN: u32 = 64;
 const MOMENT: Duration = Duration::from_millis(1);
 
@@ -42,7 +42,7 @@ const MOMENT: Duration = Duration::from_millis(1);
 pub(crate) struct Words<'s>(Vec<(&'s AtomicU32, u32)>);
 
 impl<'s> Words<'s> {
-    /// One more word is the thread's own.
+    /// Returns true if there is room for another word, besides the thread's own.
     pub(in crate::supervisor) fn has_room(&self) -> bool {
         self.0.len() + 1 < futex::MAX_WORDS
     }
@@ -99,8 +99,8 @@ impl ThreadWaker {
     }
 }
 
-/// Calls `ask` until it returns a value: again each time that the waker is called, or that one of the words changes
-/// which `ask` has added. Returns `None` if the time limit passes first.
+/// Calls `ask` until it returns a value: again each time that the waker is called, or a word that `ask` has added
+/// changes. Returns `None` if the time limit passes first.
 pub(crate) fn park_until<'s, T>(
     limit: Option<Duration>,
     mut ask: impl FnMut(&Waker, &mut Words<'s>) -> Option<T>,
