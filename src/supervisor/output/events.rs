@@ -2,8 +2,8 @@
 
 use super::log_line::LogLine;
 
-/// The most verbose level of events that workers send: the level of this program's subscriber, or `INFO` without a
-/// subscriber.
+/// Returns the most verbose level of events that workers send: the level of this program's subscriber, or `INFO`
+/// without a subscriber.
 #[cfg(feature = "tracing")]
 pub(in crate::supervisor) fn wanted() -> u8 {
     use tracing::level_filters::LevelFilter;

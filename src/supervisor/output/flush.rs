@@ -34,7 +34,7 @@ impl FlushRequests {
         }
         counts.made += 1;
         let own = counts.made;
-        // Under the lock, so that the monitor finds the request when it wakes.
+        // This rings under the lock, so that the monitor finds the request when it wakes.
         ring();
         let is_open = |counts: &mut Counts| counts.done < own && !counts.has_ended;
         let waited = self.changed.wait_timeout_while(counts, limit, is_open);

@@ -4,8 +4,9 @@ use crate::supervisor::error::{JobErrorKind, LostJobs, WorkerExit};
 use crate::sys::crash::NotedCrash;
 use crate::trace::escape;
 
-/// Limits on the lines that an error contains in addition to a traceback: number and bytes.
+/// The maximum number of lines that an error contains in addition to a traceback.
 const LINES: usize = 16;
+/// The maximum number of bytes of the lines that an error contains in addition to a traceback.
 const BYTES: usize = 2048;
 /// Limit on the bytes of one line.
 const LONGEST: usize = 512;
@@ -28,7 +29,7 @@ pub(in crate::supervisor) struct LastWords {
     /// The size of the first failed allocation that the output reports for the job that the worker died in, in bytes.
     /// Stored separately, because a long backtrace may displace the line.
     pub(in crate::supervisor) failed_allocation: Option<u64>,
-    /// Whether OpenBLAS printed that it got no memory, which ends the process.
+    /// Whether OpenBLAS printed that it got no memory, after which it ends the process.
     pub(in crate::supervisor) blas_gave_up: bool,
     /// The crash that the process recorded.
     pub(in crate::supervisor) crash: Option<NotedCrash>,
@@ -63,7 +64,7 @@ impl LastWords {
         self.is_culprit_known = known;
     }
 
-    /// The other jobs that ran, if `job` ended the worker or may have ended it.
+    /// Returns the other jobs that ran, if `job` ended the worker or may have ended it.
     pub(in crate::supervisor) fn lost_jobs(&self, job: u64, why: &JobErrorKind) -> LostJobs {
         if matches!(why, JobErrorKind::Lost(WorkerExit::OtherJob { .. }))
             || !self.ran.contains(&job)
@@ -81,12 +82,12 @@ impl LastWords {
         }
     }
 
-    /// The last lines of a job, including lines that may be of other jobs.
+    /// Returns the last lines of a job, including lines that may be of other jobs.
     pub(in crate::supervisor) fn of(&self, job: u64) -> Vec<String> {
         self.last(|of| of == job || of == UNKNOWN_JOB)
     }
 
-    /// The last lines of all jobs.
+    /// Returns the last lines of all jobs.
     pub(in crate::supervisor) fn all(&self) -> Vec<String> {
         self.last(|_| true)
     }

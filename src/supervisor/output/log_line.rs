@@ -57,7 +57,7 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    /// The level with this number, from 1 for errors to 5 for traces.
+    /// Returns the level with this number, from 1 for errors to 5 for traces.
     pub(in crate::supervisor) fn of(number: u8) -> Option<Self> {
         let all = [
             Self::Error,
@@ -94,7 +94,7 @@ impl fmt::Display for LogLevel {
 }
 
 impl LogLine {
-    /// The memory that the line takes in the queue, in bytes.
+    /// Returns the memory that the line takes in the queue, in bytes.
     pub(in crate::supervisor) fn size(&self) -> usize {
         let target = self.target.as_ref().map_or(0, String::len);
         size_of::<Self>() + self.text.len() + target

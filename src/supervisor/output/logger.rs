@@ -56,8 +56,9 @@ fn catch_panic<T>(call: impl FnOnce() -> T) -> Option<T> {
         .ok()
 }
 
-/// Limits on the lines that wait for the sink: number and bytes.
+/// The maximum number of lines that wait for the sink.
 const LINES: usize = 10_000;
+/// The maximum total size of the waiting lines in bytes.
 const BYTES: usize = 1 << 20;
 /// How long a thread that flushes the queue waits for one call of the sink.
 const SINK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -82,13 +83,14 @@ struct SharedQueue {
 struct Queue {
     lines: VecDeque<LogLine>,
     bytes: usize,
-    /// Number of lines that did not fit, and the last of these lines.
+    /// Number of lines that did not fit.
     dropped: u64,
+    /// The last line that did not fit.
     example: Option<LogLine>,
     thread: Option<ThreadId>,
-    /// The number of times that the thread took the waiting lines, and the number of times that the sink has returned
-    /// from the last line of such a batch.
+    /// The number of batches of waiting lines that the thread has taken.
     taken: u64,
+    /// The number of batches whose last line the sink has taken.
     handed: u64,
     closing: bool,
     ended: bool,
@@ -170,9 +172,8 @@ impl Logger {
         self.wait_until(queue, |queue| queue.ended);
     }
 
-    /// Returns when the sink has taken the lines that wait now, however long all calls take together. Does not wait for
-    /// a single call that takes too long, and does not wait on the sink's own thread: that thread takes the lines
-    /// afterwards.
+    /// Waits until the sink has taken the lines that wait now, however long all calls take together. Stops waiting if a
+    /// single call takes too long. Returns at once on the sink's own thread, which takes the lines afterwards.
     pub(crate) fn flush(&self) {
         let queue = self.shared.lock();
         let last = queue.taken + u64::from(!queue.lines.is_empty());
@@ -225,7 +226,7 @@ impl SharedQueue {
             drop(queue);
             for line in lines {
                 self.sink.take(&line);
-                // Relaxed: see `close`.
+                // Relaxed: see `wait_until`.
                 self.calls_returned.fetch_add(1, Ordering::Relaxed);
             }
             queue = self.lock();
@@ -297,7 +298,7 @@ mod tests {
         assert!(queue.lines.len() <= BYTES / 1000, "{}", queue.lines.len());
     }
 
-    /// A sink that reports each call, and does not return until the returned sender is dropped.
+    /// Returns a sink that reports each call, and does not return until the returned sender is dropped.
     fn blocked_sink() -> (Logger, Receiver<String>, SyncSender<()>) {
         let (enter, entered) = channel();
         let (release, released) = sync_channel::<()>(0);

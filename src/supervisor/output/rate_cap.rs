@@ -56,7 +56,7 @@ impl RateCap {
         false
     }
 
-    /// When dropped lines have to be reported.
+    /// Returns when dropped lines have to be reported.
     pub(super) fn due(&self) -> Option<Instant> {
         self.since.map(|since| since + REPORT)
     }

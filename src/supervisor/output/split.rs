@@ -27,8 +27,8 @@ pub(super) struct Splitter {
 impl Splitter {
     /// Splits `bytes`, which follow the bytes of the last call.
     pub(super) fn feed(&mut self, mut bytes: &[u8], mut take: impl FnMut(Piece<'_>)) {
-        // The length of the bytes after the current line. Its end is searched only once, however many of its bytes
-        // could begin a frame.
+        // The length of the bytes after the current line. The end of a line is searched only once, however many bytes
+        // of the line could begin a frame.
         let mut behind = bytes.len();
         while !bytes.is_empty() {
             if !self.frame.is_empty() {
@@ -214,7 +214,7 @@ mod tests {
         assert!(pieces[0].ends_with('x') && pieces[1] == "y");
     }
 
-    /// Processor time of this thread, independent of other load.
+    /// Returns the processor time of this thread, independent of other load.
     fn cpu_ns(work: impl FnOnce()) -> i64 {
         use nix::sys::time::TimeValLike;
         let now = || {

@@ -12,8 +12,9 @@ use crate::supervisor::lanes::lanes_of;
 use crate::supervisor::shared::Supervisor;
 use crate::sys::event::Poller;
 
-/// Bits of a poll token that identify the stream. The other bits are the worker's number.
+/// The bit of a poll token for stdout. The low bits are the worker's number.
 pub(in crate::supervisor) const STDOUT: u64 = 1 << 33;
+/// The bit of a poll token for stderr.
 pub(in crate::supervisor) const STDERR: u64 = 1 << 34;
 
 const STREAMS: [(StreamKind, u64); 2] =
@@ -106,7 +107,7 @@ impl OutputStreams {
         if !self.soon {
             return;
         }
-        // More was printed in the meantime, and earlier lines wait together with it.
+        // More was printed in the meantime, and earlier lines wait with the new ones.
         let mut lines = Vec::new();
         for output in self.of.values_mut() {
             output.attribute_waiting(&mut lines);
@@ -122,7 +123,7 @@ impl OutputStreams {
         }
     }
 
-    /// When [`tick`](OutputStreams::tick) is due.
+    /// Returns the time when [`tick`](OutputStreams::tick) is due.
     pub(in crate::supervisor) fn due(&self) -> Option<Instant> {
         let soon = self.soon.then(|| Instant::now() + SOON);
         self.of
@@ -159,7 +160,7 @@ impl OutputStreams {
     }
 }
 
-/// The phase of a worker. Of a worker with several lanes, only "no lane has a job" is known.
+/// Returns the phase of a worker. With several lanes, it is known only whether any lane has a job.
 fn phase_of(shared: &Supervisor, worker: usize) -> Phase {
     if shared.settings.lanes == 1 {
         return shared.cells[worker].phase();

@@ -163,7 +163,7 @@ fn a_job_submitted_while_reading_counts() {
         bench.boundary(job);
     }
     let phase = || {
-        // Submitted after the read has begun.
+        // Job 2 is submitted after the read has begun.
         submitted.set(2);
         Phase::Idle
     };
@@ -364,7 +364,7 @@ fn a_held_pipe_of_a_dead_worker_blocks_nothing() {
     bench.phase.set(Phase::Running(1));
     bench.write(StreamKind::Stdout, b"the worker\n");
     let writer = std::thread::spawn(move || {
-        // Until the supervisor closes its end.
+        // The thread writes until the supervisor closes its end of the pipe.
         nix::sys::signal::SigSet::from(nix::sys::signal::Signal::SIGPIPE)
             .thread_block()
             .unwrap();

@@ -26,8 +26,9 @@
 //!    1: decode::row
 //! ```
 
-/// The maximum number of retained innermost frames, and of bytes of a traceback.
+/// The maximum number of innermost frames that are retained.
 const FRAMES: usize = 16;
+/// The maximum length of a retained traceback in bytes.
 const BYTES: usize = 4096;
 /// The number of lines above the first stack with numbered frames that are retained with it.
 pub(super) const HEAD: usize = 3;
@@ -46,7 +47,7 @@ pub(super) struct Traceback {
     /// Number of lines above the line of the first thread.
     head: usize,
     frames: usize,
-    /// Number of lines of that section that are not retained.
+    /// Number of lines of the retained thread or stack that were left out.
     omitted: usize,
     /// Number of lines since the end of a stack with numbered frames. `None` if another kind of traceback is retained.
     since_stack: Option<usize>,
@@ -194,7 +195,7 @@ impl Traceback {
         self.lines.push(line.to_vec());
     }
 
-    /// The retained lines, in order.
+    /// Returns the retained lines, in order.
     pub(super) fn lines(&self) -> impl Iterator<Item = Vec<u8>> {
         let rest = (self.omitted > 0).then(|| format!("  … ({} more frames)", self.omitted));
         let lines = self.lines.iter().cloned();
@@ -202,7 +203,7 @@ impl Traceback {
     }
 }
 
-/// The number of a frame: `    7: name` in Rust, `    #7 0x… in name` in a sanitizer or debugger.
+/// Returns the number of a frame: `    7: name` in Rust, `    #7 0x… in name` in a sanitizer or debugger.
 fn frame_number(line: &[u8]) -> Option<usize> {
     let text = line.trim_ascii_start();
     let (digits, end) = match text.strip_prefix(b"#") {

@@ -21,14 +21,15 @@ use crate::worker::frame;
 
 /// Bytes per read.
 pub(in crate::supervisor) const CHUNK: usize = 64 * 1024;
-/// Number of reads of one stream before other streams are read.
+/// Number of consecutive reads of one stream, after which other streams are read.
 const READS: usize = 4;
 /// Maximum number of bytes that are read from a pipe of a dead worker: other processes may still write to it.
 const REST: usize = 2 << 20;
 /// Maximum number of bytes of lines that wait until their job is known.
 const WAITING: usize = 256 * 1024;
-/// Maximum number of lines that are retained in case the worker dies, and bytes of each.
+/// Maximum number of lines that are retained in case the worker dies.
 const TAIL: usize = 16;
+/// Maximum number of bytes of each line that is retained in case the worker dies.
 const TAIL_LINE: usize = 600;
 
 /// One of the two streams of a worker.
@@ -49,11 +50,11 @@ pub(in crate::supervisor) struct WorkerOutput {
     tail: VecDeque<(StreamKind, Vec<u8>)>,
     /// A traceback of these jobs. Stored separately, because its beginning is more informative than its end.
     traceback: Traceback,
-    /// The number of lines of `tail` that were printed ahead of the traceback.
+    /// The number of lines of `tail` that were printed before the traceback.
     before_traceback: usize,
     /// The size of the first failed allocation that these jobs printed, in bytes.
     failed_allocation: Option<u64>,
-    /// Whether OpenBLAS printed for these jobs that it got no memory, which ends the process.
+    /// Whether OpenBLAS printed for these jobs that it got no memory, after which it ends the process.
     blas_gave_up: bool,
     /// The number of the last submitted job. A later job cannot have printed anything.
     last_job: u64,
@@ -121,7 +122,7 @@ impl WorkerOutput {
         }
     }
 
-    /// The pipe of a stream, if it is open.
+    /// Returns the pipe of a stream, if it is open.
     pub(in crate::supervisor) fn pipe(&self, which: StreamKind) -> Option<BorrowedFd<'_>> {
         self.streams[which as usize].pipe.as_ref().map(AsFd::as_fd)
     }
@@ -340,8 +341,8 @@ impl WorkerOutput {
         }));
     }
 
-    /// Attributes the waiting lines to the lane's job, if the pipe is empty. A job that is being answered has written
-    /// its boundary, so later lines belong to no job.
+    /// Attributes the waiting lines to the lane's job. Called when the pipe is empty. A job that is being answered has
+    /// written its boundary, so later lines belong to no job.
     fn attribute_rest(&mut self, which: StreamKind, phase: Phase, lines: &mut Vec<LogLine>) {
         let job = match phase {
             Phase::Publishing(_) => None,
@@ -365,7 +366,7 @@ impl WorkerOutput {
         }
     }
 
-    /// When dropped lines have to be reported.
+    /// Returns the time when dropped lines have to be reported.
     pub(in crate::supervisor) fn due(&self) -> Option<Instant> {
         self.rate_cap.due()
     }

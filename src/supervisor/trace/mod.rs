@@ -13,8 +13,8 @@ use crate::worker::panics::TEXT_LIMIT;
 
 pub(super) use report::Trace;
 
-/// The sentence of an error, truncated to the limit of a text. Sentences may contain others and escapes; a trace stores
-/// many sentences, and some are formatted under the lock.
+/// Returns the sentence of an error, truncated to the limit of a text. Sentences may contain others and escapes; a
+/// trace stores many sentences, and some are formatted under the lock.
 pub(crate) fn sentence(why: &JobErrorKind) -> Box<str> {
     struct Cut(String);
 

@@ -11,9 +11,9 @@ use crate::trace::{Attempt, AttemptEnd, Event, KernelRun, LaneId, Tracer};
 /// The trace state of an open job. Times are from the monotonic clock.
 #[derive(Clone, Copy, Debug, Default)]
 struct Open {
-    /// When it was submitted, or its last attempt failed.
+    /// When the job was submitted, or its last attempt failed.
     since: u64,
-    /// When it was last posted to a worker.
+    /// When the job was last posted to a worker.
     placed: u64,
     bytes: u64,
     /// The last run and when its end was drained, until the end is reported.
@@ -185,7 +185,7 @@ impl Tracing {
 }
 
 impl Record {
-    /// Whether the job belongs to a traced engine.
+    /// Returns true if the job belongs to a traced engine.
     #[inline]
     pub(in crate::supervisor) fn is_traced(&self) -> bool {
         self.form & STAMPED != 0
