@@ -24,10 +24,10 @@ pub trait ResultKey: Copy {
     const ORDERED: bool;
     /// A result with its key, in the form that the map returns.
     type Item<T>;
-    /// The key of the item with this index.
+    /// Returns the key of the item with this index.
     #[doc(hidden)]
     fn of(index: usize) -> Self;
-    /// The index of the item. `None` if the order of the results determines it.
+    /// Returns the index of the item. `None` if the order of the results determines it.
     #[doc(hidden)]
     fn index(self) -> Option<usize>;
     #[doc(hidden)]
@@ -97,23 +97,23 @@ pub(crate) struct Outlook {
     pub(crate) bytes: Option<u64>,
 }
 
-/// Of an ordered map: the maximum number of jobs in flight per lane.
+/// For an ordered map: the maximum number of jobs in flight per lane.
 const IN_ORDER_PER_LANE: u64 = 8;
-/// Of an ordered map: the maximum expected time of the jobs in flight of one lane, in nanoseconds.
+/// For an ordered map: the maximum expected time of the jobs in flight of one lane, in nanoseconds.
 const IN_ORDER_NS: u64 = 50_000_000;
-/// Of an ordered map: the maximum number of bytes of the jobs in flight.
+/// For an ordered map: the maximum number of bytes of the jobs in flight.
 const HELD_IN_ORDER: u64 = 64 << 20;
-/// Of an ordered map: the bytes of the jobs in flight are at most the arena's capacity divided by this.
+/// For an ordered map: the bytes of the jobs in flight are at most the arena's capacity divided by this.
 const PART_IN_ORDER: u64 = 16;
 
-/// Of a map with more than two jobs per lane: the bytes in flight are at most the arena's capacity divided by this.
+/// For a map with more than two jobs per lane: the bytes in flight are at most the arena's capacity divided by this.
 const PART_IN_FLIGHT: u64 = 4;
 
 impl Supervisor {
-    /// Submits calls of one kernel in order, and takes the answers that have arrived: in the order of the items or all,
-    /// depending on `K`. Locks the engine once. Returns the number of submitted calls, which is smaller than the number
-    /// of calls only if there is a ceiling on bytes in flight. With a ceiling and `wait`, submits at least one call if
-    /// the map has no job in flight.
+    /// Submits calls of one kernel in order, and takes the answers that have arrived. If `K` is ordered, takes an
+    /// answer only after those of all earlier items. Locks the engine once. Returns the number of submitted calls,
+    /// which is smaller than the number of calls only if there is a ceiling on bytes in flight. With a ceiling and
+    /// `wait`, submits at least one call if the map has no job in flight.
     pub(crate) fn exchange<K: ResultKey, R>(
         &self,
         kernel: &KernelInfo,
@@ -200,7 +200,8 @@ impl Supervisor {
         }
     }
 
-    /// The number of jobs to have in flight for a kernel whose jobs take this time: enough that no worker becomes idle.
+    /// Returns the number of jobs to have in flight for a kernel whose jobs take this time: enough that no worker
+    /// becomes idle.
     fn window(&self, expected_ns: u32) -> usize {
         let lanes = self.active_lanes();
         // Twice the depth of a lane, because results may have to wait for an earlier result, and at least two jobs per
@@ -211,8 +212,8 @@ impl Supervisor {
         (per_lane * lanes).clamp(2 * lanes, SLOTS.max(2 * lanes))
     }
 
-    /// The number of jobs of a map that may be in flight if each takes `each` bytes. The rest of the arena is for the
-    /// source of the map and for other jobs.
+    /// Returns the number of jobs of a map that may be in flight if each takes `each` bytes. The rest of the arena is
+    /// for the source of the map and for other jobs.
     pub(crate) fn window_in_memory(&self, each: u64) -> usize {
         let bytes = self.arena.capacity() / PART_IN_FLIGHT;
         usize::try_from(bytes / each.max(1))
@@ -220,11 +221,11 @@ impl Supervisor {
             .max(2 * self.active_lanes())
     }
 
-    /// The number of jobs that may be in flight if answers are taken in order and each job occupies `each` bytes. While
-    /// a long job delays the answers of later items, workers have to continue.
+    /// Returns the number of jobs that may be in flight if answers are taken in order and each job occupies `each`
+    /// bytes. While a long job delays the answers of later items, workers have to continue.
     pub(crate) fn window_in_order(&self, expected_ns: u32, each: u64) -> usize {
         let bytes = (self.arena.capacity() / PART_IN_ORDER).min(HELD_IN_ORDER);
-        // Jobs that other threads submit wait until these have begun.
+        // Jobs that other threads submit later wait until all of these have begun.
         let per_lane = (IN_ORDER_NS / u64::from(expected_ns.max(1))).min(IN_ORDER_PER_LANE);
         (bytes / each.max(1)).min(per_lane * self.active_lanes() as u64) as usize
     }

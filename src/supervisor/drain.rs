@@ -39,7 +39,8 @@ impl EngineState {
         }
     }
 
-    /// Drains what a lane has finished: answers, releases and requests.
+    /// Drains a lane: answers the jobs that it has ended, frees retained arrays that it has released, and checks
+    /// reported ends.
     pub(super) fn drain(&mut self, index: usize) {
         let mut any = false;
         let released = self
@@ -54,7 +55,7 @@ impl EngineState {
                 Drained::Nothing => break,
                 Drained::Skipped { position } => {
                     any = true;
-                    // The job at this position must have been taken back.
+                    // The worker skips a slot only if its job was taken back, so there must be no record.
                     let record = self.lanes[index].take(position);
                     if record != NO_RECORD {
                         self.lanes.left();
@@ -91,8 +92,8 @@ impl EngineState {
             let why = JobErrorKind::Lost(WorkerExit::Protocol(why));
             self.condemn(index, NO_RECORD, why);
         }
-        // A request found the end of this job in its state word. A worker ends jobs in order, so either this drain has
-        // found the end, or the worker sent a wrong state word.
+        // A request has found this job's state word to say that the job had ended. A worker ends jobs in order, so
+        // either this drain has found the end, or the worker wrote a wrong state word.
         let lane = &mut self.lanes[index];
         if let Some(position) = lane.take_reported_end()
             && !lane.is_condemned()
@@ -160,7 +161,8 @@ impl EngineState {
             }
             let generation = self.lanes[lane_index].generation();
             let record = self.records.at(index);
-            // An empty reply may not be a value of this kernel. Reading it finds that out.
+            // The empty reply is not a value of every kernel. Reading the reply finds out whether it is one of this
+            // kernel.
             record.answered_by = (lane_index as u32, generation);
             let kernel = record.kernel;
             record.leases.clear();
@@ -256,7 +258,7 @@ impl EngineState {
             self.runs.note_bytes(bytes);
             self.kernels.get(kernel).learn(took_ns, bytes, failed);
             let rows = lent(&leases);
-            // Kept for another attempt, if there is one.
+            // The leases are retained for another attempt, if there is one.
             self.records.at(index).leases = leases;
             self.attempt_failed(index, why, Some(worker), rows);
             self.lanes.notice_behind(lane_index, index, &self.records);
@@ -549,13 +551,14 @@ pub(super) struct Unpacked {
 }
 
 impl Unpacked {
-    /// All arrays, and the block of the words if it stays in the arena.
+    /// Returns all arrays, and the block of the words if it stays in the arena.
     #[cfg(feature = "sandbox")]
     pub(super) fn blocks(&mut self) -> impl Iterator<Item = &mut ReceivedArray> {
         self.arrays.iter_mut().chain(&mut self.in_arena)
     }
 
-    /// The maximum number of bytes that [`copy_out`] copies: whole blocks, of which an array may be a small part.
+    /// Returns the maximum number of bytes that [`copy_out`] copies: whole blocks, of which an array may be a small
+    /// part.
     #[cfg(feature = "sandbox")]
     fn bytes_to_copy(&self) -> u64 {
         let blocks = self.arrays.iter().chain(&self.in_arena);
@@ -564,7 +567,7 @@ impl Unpacked {
         fresh.fold(0, |bytes, extent| bytes.saturating_add(extent.len))
     }
 
-    /// The words after those that describe arrays. Empty if they stay in the arena.
+    /// Returns the words after those that describe arrays. Empty if they stay in the arena.
     fn words<'a>(&'a self, reply: &'a Reply) -> &'a [u64] {
         match &self.long {
             _ if self.in_arena.is_some() => &[],
@@ -573,7 +576,7 @@ impl Unpacked {
         }
     }
 
-    /// Removes the last words of a chain's reply, which are not part of its value.
+    /// Removes and returns the shares at the end of a chain's reply, which are not part of its value.
     fn take_shares(&mut self, reply: &mut Reply) -> Result<Option<Shares>, String> {
         let shares = self.words(reply).last_chunk();
         let shares = Shares::of(*shares.ok_or("a chain's reply without its times")?);
@@ -584,7 +587,7 @@ impl Unpacked {
         Ok(shares)
     }
 
-    /// The words after those that describe arrays, and the arrays.
+    /// Returns the words after those that describe arrays, and the arrays.
     pub(super) fn into_words(self, reply: &Reply) -> (Vec<u64>, Vec<ReceivedArray>) {
         let words = match self.long {
             Some(mut words) => {
@@ -611,7 +614,7 @@ fn read_sent(words: &[u64], arrays: usize) -> Result<smallvec::SmallVec<[SentArr
     Ok(sent)
 }
 
-/// The ranges of memory that a job could write in place.
+/// Returns the ranges of memory that a job could write in place.
 pub(super) fn lent(leases: &Leases) -> Vec<Range<usize>> {
     leases
         .iter()

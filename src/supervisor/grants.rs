@@ -37,7 +37,8 @@ pub(super) struct Grants {
     ahead: u64,
     /// Bytes that the monitor has to commit first and then grant ahead; 0 for none.
     short_of: u64,
-    /// The bytes in use when the arena had no room for such a grant. It is tried again when fewer are in use.
+    /// The arena's bytes in use when it had no room for a grant ahead. The grant is tried again when fewer bytes are in
+    /// use.
     full_at: u64,
     /// The size of the last grant in bytes.
     last: u64,
@@ -52,7 +53,8 @@ pub(super) struct Taken {
 }
 
 /// Up to this number of arrays and leases, a linear search is fastest. A reply may contain thousands of arrays, and
-/// each may be one of thousands of inputs: these are found by position. Small in tests, so that they cover both.
+/// each may be one of thousands of inputs: these are found by position. The number is small in tests, so that they
+/// cover both searches.
 const FEW: usize = if cfg!(test) { 2 } else { 16 };
 
 /// A chunk of memory that a reply has described, and the number of its bytes that arrays cover.
@@ -78,18 +80,18 @@ impl Grants {
         self.region
     }
 
-    /// Bytes that are granted and not used.
+    /// Returns the number of bytes that are granted and not used.
     #[inline]
     pub(super) fn ahead(&self) -> u64 {
         self.ahead
     }
 
-    /// The size of the last grant in bytes.
+    /// Returns the size of the last grant in bytes.
     pub(super) fn last(&self) -> u64 {
         self.last
     }
 
-    /// The size of the granted, unused blocks as the arena counts it, in bytes.
+    /// Returns the size of the granted, unused blocks as the arena counts it, in bytes.
     pub(super) fn held(&self) -> u64 {
         self.grants.iter().map(|grant| grant.block.held()).sum()
     }
@@ -101,7 +103,7 @@ impl Grants {
         self.grants.push_back(Grant { number, block });
     }
 
-    /// The number of bytes to grant ahead for jobs that take `bytes` each.
+    /// Returns the number of bytes to grant ahead for jobs that take `bytes` each.
     ///
     /// `shared`: whether lanes share the region.
     pub(super) fn len_ahead(bytes: u64, shared: bool) -> u64 {
@@ -127,7 +129,8 @@ impl Grants {
         if arena.in_use() >= self.full_at {
             return (None, false);
         }
-        // Not under the lock: committing may take a while, or wait for another thread that commits.
+        // The monitor commits without the lock, because committing may take a while, or wait for another thread that
+        // commits.
         let was_asked = self.short_of != 0;
         self.short_of = len;
         (None, !was_asked)
@@ -142,7 +145,7 @@ impl Grants {
     /// Records that the monitor has committed memory to grant ahead, or that the arena was full with `full_at` bytes in
     /// use.
     pub(super) fn committed(&mut self, full_at: Option<u64>) {
-        // Also clears a request that was made in the meantime without knowledge of this result.
+        // This also clears a request that was made in the meantime without knowledge of this result.
         self.short_of = 0;
         self.full_at = full_at.unwrap_or(u64::MAX);
     }
@@ -290,7 +293,7 @@ impl Grants {
         Ok(block)
     }
 
-    /// Frees all granted memory. Only after the exit of the worker is confirmed.
+    /// Frees all granted memory. Called only after the exit of the worker is confirmed.
     pub(super) fn revoke(&mut self) {
         self.grants.clear();
         self.ahead = 0;
@@ -371,7 +374,7 @@ impl<'a> Inputs<'a> {
         Self { leases, by_start }
     }
 
-    /// The extent that a reply may contain. Of lent memory, only the lent part of its block.
+    /// Returns the extent that a reply may contain: of lent memory only the part of the block that was lent.
     fn extent(lease: &Lease) -> Option<Extent> {
         match lease {
             Lease::Shared(block) | Lease::Owned(block) => Some(block.extent()),
@@ -407,7 +410,7 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// The extent of a block, with its padding.
+/// Returns the extent of a block, with its padding.
 fn whole(block: &Block) -> Extent {
     Extent {
         len: block.held(),
@@ -417,27 +420,27 @@ fn whole(block: &Block) -> Extent {
 
 #[cfg(any(test, feature = "points"))]
 impl Grants {
-    /// The offset of the grant with this number, from the cursor on.
+    /// Returns the offset of the grant with this number, from the cursor on.
     #[cfg(test)]
     pub(super) fn granted_at(&self, number: u32) -> Option<u64> {
         let grant = self.grants.iter().find(|grant| grant.number == number)?;
         Some(grant.block.extent().at.offset())
     }
 
-    /// Bytes that the monitor has to grant ahead.
+    /// Returns the number of bytes that the monitor has to grant ahead.
     #[cfg(test)]
     pub(super) fn short_of(&self) -> u64 {
         self.short_of
     }
 
-    /// Offset and size in bytes of the granted, unused memory.
+    /// Returns the offset and size in bytes of the granted, unused memory.
     pub(super) fn blocks(&self) -> impl Iterator<Item = (u64, u64)> {
         let block = |grant: &Grant| (grant.block.extent().at.offset(), grant.block.held());
         self.grants.iter().map(block)
     }
 }
 
-/// The offset of `inner` in `outer`, if it lies within.
+/// Returns the offset of `inner` in `outer`, if it lies within.
 pub(super) fn skip_within(outer: Extent, inner: Extent) -> Option<u64> {
     if outer.at.region() != inner.at.region() {
         return None;

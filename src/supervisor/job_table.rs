@@ -37,13 +37,14 @@ impl JobTable {
         (JobId::new(index, record.generation), record)
     }
 
-    /// Number of jobs added so far, which is the number of the last job.
+    /// Returns the number of jobs added so far, which is the number of the last job.
     #[inline]
     pub(super) fn submitted(&self) -> u64 {
         self.submitted
     }
 
-    /// The seed of a job that draws random numbers by the order in which it was submitted.
+    /// Returns a new seed, the number of seeds returned so far: for jobs whose random numbers depend on the order in
+    /// which the jobs were submitted.
     #[inline]
     pub(super) fn next_seed(&mut self) -> u64 {
         self.seeds += 1;
@@ -84,7 +85,7 @@ impl JobTable {
         &self.records[index as usize]
     }
 
-    /// The jobs without an answer whose owner satisfies `is_of`.
+    /// Returns the jobs without an answer whose owner satisfies `is_of`.
     pub(super) fn open_of(&self, is_of: impl Fn(Owner) -> bool) -> Vec<JobId> {
         let records = self.records.iter().zip(0..);
         records
@@ -93,7 +94,7 @@ impl JobTable {
             .collect()
     }
 
-    /// The records in this stage.
+    /// Returns the records in this stage.
     #[cfg(feature = "sandbox")]
     pub(super) fn in_stage(&self, stage: Stage) -> Vec<u32> {
         let records = self.records.iter().zip(0..);
@@ -138,7 +139,7 @@ impl JobTable {
         self.free.push(index);
     }
 
-    /// Number of jobs whose answers were not taken.
+    /// Returns the number of jobs whose answers were not taken.
     pub(super) fn live(&self) -> usize {
         self.records.len() - self.free.len()
     }

@@ -30,7 +30,7 @@ pub(super) struct KernelStats {
     pub(super) spawns: bool,
     /// Checks a typed error that a worker has sent for this kernel. `None` for a kernel that a worker reported.
     pub(super) check_error: Option<ErrorCheck>,
-    /// The entry for plain calls, of a kernel that a worker reported.
+    /// The entry for plain calls. Set only for a kernel that a worker reported.
     plain: Option<u64>,
     /// The entry relative to the executable. `None` if it is not in the executable.
     pub(super) offset: Option<u64>,
@@ -48,7 +48,7 @@ pub(super) struct KernelStats {
 }
 
 impl KernelStats {
-    /// A kernel that has not run yet.
+    /// Returns a kernel that has not run yet.
     fn new(name: &'static str, offset: Option<u64>) -> Self {
         Self {
             name,
@@ -114,7 +114,7 @@ impl KernelStats {
     }
 }
 
-/// The size to expect next, from the expected and the last actual size: grows at once, shrinks slowly.
+/// Returns the size to expect next, from the expected and the last actual size: grows at once, shrinks slowly.
 #[inline]
 pub(crate) fn bytes_to_expect(expected: u64, seen: u64) -> u64 {
     expected.max(seen) - expected.saturating_sub(seen) / 8
@@ -195,7 +195,7 @@ impl Kernels {
             return None;
         }
         *reported_before += 1;
-        // If the linker has merged it, a kernel of this name is known. Otherwise the name is leaked.
+        // If a kernel of this name is known already, its name is reused. Otherwise the name is leaked.
         let has_name = |kernel: &&KernelStats| kernel.name == reported.name;
         let name = self.table.iter().find(has_name).map(|kernel| kernel.name);
         let name = name.unwrap_or_else(|| Box::leak(reported.name.clone().into_boxed_str()));
@@ -209,7 +209,7 @@ impl Kernels {
         Some(index)
     }
 
-    /// Statistics of all kernels, by index.
+    /// Returns the statistics of all kernels, by index.
     pub(super) fn stats(&self) -> Vec<stats::KernelStats> {
         self.table.iter().map(KernelStats::stats).collect()
     }
@@ -277,7 +277,7 @@ mod tests {
             (kernels.get(plain).name, kernels.get(plain).calls),
             (own.name, 0)
         );
-        // After a maximum number, names are ignored.
+        // Names beyond the maximum number are ignored.
         for n in 2..MAX_NAMED {
             assert_ne!(kernels.index(&name(n)), plain);
         }

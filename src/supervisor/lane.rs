@@ -17,8 +17,8 @@ use crate::sys::clock;
 /// Stands for no record: the job was retracted, or there was none.
 pub(super) const NO_RECORD: u32 = u32::MAX;
 
-/// The expected duration of the work that a lane may have ahead. Short, so that a long job delays few jobs; long enough
-/// for a thread to be woken, get a core and refill the lane meanwhile.
+/// The expected duration of the work that a lane may have ahead. It is short, so that a long job delays few jobs, and
+/// long enough for a thread to be woken, get a core and refill the lane meanwhile.
 pub(super) const DEPTH_NS: u64 = 500_000;
 
 /// The deadline of a running job.
@@ -67,7 +67,8 @@ pub(super) struct Lane {
     timed: VecDeque<u64>,
     /// The running clock of the oldest open job.
     alarm: Option<Alarm>,
-    /// The position of the last job ahead of the next job with a deadline. The monitor is notified of its end.
+    /// The position of the last job ahead of the next job with a deadline. The monitor is notified when the job at this
+    /// position ends.
     noticed: u64,
     /// The position of a job that had ended, according to the worker, when a request was made. The next drain must find
     /// its end.
@@ -121,18 +122,19 @@ impl Lane {
 
     // ---- the worker's status ----------------------------------------------------------------
 
-    /// Whether the worker accepts jobs.
+    /// Returns true if the worker accepts jobs.
     #[inline]
     pub(super) fn is_ready(&self) -> bool {
         self.is_ready
     }
 
-    /// Returns the previous value. Only for [`Lanes::set_ready`](super::lanes::Lanes), which counts.
+    /// Sets whether the worker accepts jobs, and returns the previous value. Called only by
+    /// [`Lanes::set_ready`](super::lanes::Lanes), which counts ready lanes.
     pub(super) fn set_ready(&mut self, ready: bool) -> bool {
         std::mem::replace(&mut self.is_ready, ready)
     }
 
-    /// Whether the worker's replies on this lane are ignored.
+    /// Returns true if the worker's replies on this lane are ignored.
     #[inline]
     pub(super) fn is_condemned(&self) -> bool {
         self.is_condemned
@@ -144,13 +146,13 @@ impl Lane {
         !std::mem::replace(&mut self.is_condemned, true)
     }
 
-    /// The generation of the worker.
+    /// Returns the generation of the worker.
     #[inline]
     pub(super) fn generation(&self) -> u32 {
         self.generation
     }
 
-    /// Only for `EngineState::next_generation`, which sets it for all lanes of the worker.
+    /// Sets the generation. Called only by `EngineState::next_generation`, which does so for all lanes of the worker.
     pub(super) fn set_generation(&mut self, generation: u32) {
         self.generation = generation;
     }
@@ -162,7 +164,7 @@ impl Lane {
         self.producer.open() == 0
     }
 
-    /// Number of jobs in the lane. Retracted slots that the worker has not passed yet do not count.
+    /// Returns the number of jobs in the lane. Retracted slots that the worker has not passed yet do not count.
     pub(super) fn live(&self) -> usize {
         self.records
             .iter()
@@ -170,19 +172,19 @@ impl Lane {
             .count()
     }
 
-    /// The record of the job at this position, or [`NO_RECORD`].
+    /// Returns the record of the job at this position, or [`NO_RECORD`].
     #[inline]
     pub(super) fn record_at(&self, position: u64) -> u32 {
         self.records[(position % SLOTS as u64) as usize]
     }
 
-    /// The positions of the jobs in the lane, oldest first.
+    /// Returns the positions of the jobs in the lane, oldest first.
     pub(super) fn held(&self) -> impl DoubleEndedIterator<Item = u64> {
         let open = self.producer.open_positions();
         open.filter(|&position| self.record_at(position) != NO_RECORD)
     }
 
-    /// The positions of the jobs that may run on another lane: all except those of actors.
+    /// Returns the positions of the jobs that may run on another lane: all except those of actors.
     pub(super) fn movable(&self, records: &JobTable) -> impl DoubleEndedIterator<Item = u64> {
         let is_free = |record| records.look(record).owner.actor().is_none();
         self.held()
@@ -198,7 +200,7 @@ impl Lane {
         self.actors == 0 || self.movable(records).any(|position| position != first)
     }
 
-    /// The position of the newest job that has begun, as the worker reports it.
+    /// Returns the position of the newest job that has begun, as the worker reports it.
     pub(super) fn begun(&self) -> Option<u64> {
         let mut newest_first = self.held().rev();
         newest_first.find(|&position| !self.producer.is_queued(position))
@@ -242,7 +244,7 @@ impl Lane {
         std::mem::replace(&mut self.records[index], NO_RECORD)
     }
 
-    /// The total expected duration of the open jobs in nanoseconds.
+    /// Returns the total expected duration of the open jobs in nanoseconds.
     #[inline]
     pub(super) fn backlog_ns(&self) -> u64 {
         self.backlog_ns
@@ -290,7 +292,7 @@ impl Lane {
         !self.timed.is_empty()
     }
 
-    /// The deadline of the oldest open job, if its clock runs.
+    /// Returns the deadline of the oldest open job, if its clock runs.
     pub(super) fn alarm(&self) -> Option<Alarm> {
         self.alarm
     }
@@ -308,8 +310,8 @@ impl Lane {
     }
 
     /// Returns what to do with the clock, after the oldest job or the next job with a deadline may have changed.
-    /// Requests notice of the end of the last job ahead of that next job. Also returns whether that job had ended
-    /// already: then the monitor has to drain the lane before it blocks.
+    /// Requests notice of the end of the job ahead of the next job with a deadline. Also returns whether that earlier
+    /// job had ended already: then the monitor has to drain the lane before it blocks.
     pub(super) fn update_alarm(&mut self) -> (Clock, bool) {
         while let Some(&position) = self.timed.front()
             && !self.holds(position)
@@ -317,7 +319,8 @@ impl Lane {
             self.timed.pop_front();
         }
         if self.timed.len() > 2 * SLOTS {
-            // After a long job without a deadline, any number of jobs with one may come and be taken back.
+            // While a long job without a deadline runs, any number of jobs with a deadline may be posted and taken
+            // back.
             let mut timed = std::mem::take(&mut self.timed);
             timed.retain(|&position| self.holds(position));
             self.timed = timed;
@@ -400,7 +403,7 @@ impl Lane {
     pub(super) fn top_up(&mut self, arena: &Arc<Arena>, len: u64) -> bool {
         let (block, call) = self.grants.find_ahead(arena, len);
         if let Some(block) = block {
-            // A link without room for a grant has enough.
+            // If the link has no room for another grant, the lane has enough memory.
             drop(self.grant(block));
         }
         call
@@ -424,7 +427,7 @@ impl Lane {
         )
     }
 
-    /// Arrays whose handles in the worker outlive their job.
+    /// Returns the arrays whose handles in the worker outlive their job.
     pub(super) fn retained(&self) -> &RetainedArrays {
         &self.retained
     }
@@ -439,7 +442,7 @@ impl Lane {
 
     // ---- how many jobs a generation may have ------------------------------------------------
 
-    /// Number of free slots to which jobs may be posted now, within the jobs that this generation may have.
+    /// Returns the number of free slots, or 0 while no job may be posted.
     #[inline]
     pub(super) fn room(&self) -> usize {
         if self.producer.tail() >= self.until {
@@ -463,7 +466,7 @@ impl Lane {
         self.set_until();
     }
 
-    /// Whether no job may be posted because one job has, or will have, the worker to itself.
+    /// Returns true if no job may be posted because one job has, or will have, the worker to itself.
     pub(super) fn is_exclusive(&self) -> bool {
         self.is_exclusive
     }
@@ -507,41 +510,41 @@ impl Lane {
         self.jobs += 1;
     }
 
-    /// Reverses the last count: the reply was wrong.
+    /// Reverses the last count, because the reply was wrong.
     pub(super) fn uncount_job(&mut self) {
         self.jobs -= 1;
     }
 
-    /// Number of jobs that ended on this lane in all generations.
+    /// Returns the number of jobs that ended on this lane in all generations.
     pub(super) fn jobs(&self) -> u64 {
         self.jobs
     }
 
-    /// Number of jobs that ended on this lane in the present generation.
+    /// Returns the number of jobs that ended on this lane in the present generation.
     pub(super) fn jobs_of_generation(&self) -> u64 {
         self.jobs - self.jobs_before
     }
 
     // ---- actors -----------------------------------------------------------------------------
 
-    /// Number of actors whose state is hosted here.
+    /// Returns the number of actors whose state is hosted here.
     pub(super) fn actors(&self) -> usize {
         self.actors
     }
 
-    /// Only for [`Lanes::host`](super::lanes::Lanes::host).
+    /// Counts an actor. Called only by [`Lanes::host`](super::lanes::Lanes::host).
     pub(super) fn count_actor(&mut self) {
         self.actors += 1;
     }
 
-    /// Only for [`Lanes::unhost`](super::lanes::Lanes::unhost).
+    /// Removes an actor from the count. Called only by [`Lanes::unhost`](super::lanes::Lanes::unhost).
     pub(super) fn uncount_actor(&mut self) {
         self.actors -= 1;
     }
 
     // ---- the end of a generation ------------------------------------------------------------
 
-    /// Frees all granted and retained memory. Only after the exit of the worker is confirmed.
+    /// Frees all granted and retained memory. Called only after the exit of the worker is confirmed.
     pub(super) fn revoke(&mut self, arena: &Arena) {
         self.retained.clear(arena);
         self.timed.clear();
@@ -562,7 +565,7 @@ impl Lane {
 
 #[cfg(test)]
 impl Lane {
-    /// The records of the jobs in the lane, by slot.
+    /// Returns the records of the jobs in the lane, by slot.
     pub(super) fn records(&self) -> impl Iterator<Item = u32> {
         let records = self.records.iter().copied();
         records.filter(|&record| record != NO_RECORD)

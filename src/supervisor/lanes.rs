@@ -66,47 +66,47 @@ impl Lanes {
         self.lanes.iter_mut()
     }
 
-    /// The lanes of a worker.
+    /// Returns the lanes of a worker.
     #[inline]
     pub(super) fn of_worker(&self, worker: usize) -> StepBy<Range<usize>> {
         lanes_of(worker, self.workers, self.lanes.len())
     }
 
-    /// The worker of a lane.
+    /// Returns the worker of a lane.
     #[inline]
     pub(super) fn worker_of(&self, lane: usize) -> usize {
         lane % self.workers
     }
 
-    /// Number of workers.
+    /// Returns the number of workers.
     pub(super) fn workers(&self) -> usize {
         self.workers
     }
 
-    /// Number of lanes of each worker.
+    /// Returns the number of lanes of each worker.
     pub(super) fn per_worker(&self) -> usize {
         self.lanes.len() / self.workers
     }
 
-    /// Number of jobs in slots.
+    /// Returns the number of jobs in slots.
     #[inline]
     pub(super) fn open(&self) -> usize {
         self.open
     }
 
-    /// Number of lanes that accept jobs.
+    /// Returns the number of lanes that accept jobs.
     #[inline]
     pub(super) fn ready(&self) -> usize {
         self.ready
     }
 
-    /// The lane that got work last.
+    /// Returns the lane that got work last.
     #[inline]
     pub(super) fn recent(&self) -> usize {
         self.recent
     }
 
-    /// Number of lanes that have work, or had when they were last drained.
+    /// Returns the number of lanes that have work, or had when they were last drained.
     pub(super) fn busy(&self) -> usize {
         self.busy
             .iter()
@@ -114,14 +114,14 @@ impl Lanes {
             .sum()
     }
 
-    /// Number of words of the set that [`drained_word`](Lanes::drained_word) returns.
+    /// Returns the number of words of the set that [`drained_word`](Lanes::drained_word) returns.
     #[inline]
     pub(super) fn busy_words(&self) -> usize {
         self.busy.len()
     }
 
-    /// A bit for each of 64 lanes that has to be drained: it has work, had work when it was last drained, or retains
-    /// arrays.
+    /// Returns a bit for each of 64 lanes: set if the lane has to be drained, because it has work, had work when it was
+    /// last drained, or retains arrays.
     #[inline]
     pub(super) fn drained_word(&self, word: usize) -> u64 {
         self.busy[word] | self.retaining[word]
@@ -153,7 +153,8 @@ impl Lanes {
         self.unrung[lane / 64] |= 1 << (lane % 64);
     }
 
-    /// Records that a job was posted to this lane. Returns the lane that got work last before, if it is another.
+    /// Records that a job was posted to this lane. Returns the lane that had got work last until then, if it is another
+    /// lane.
     #[inline]
     pub(super) fn posted(&mut self, lane: usize) -> Option<usize> {
         self.open += 1;
@@ -182,7 +183,7 @@ impl Lanes {
         }
     }
 
-    /// The lane and position of a job that is the oldest of its lane. Prefers the lane that got work last.
+    /// Returns the lane and position of a job that is the oldest of its lane. Prefers the lane that got work last.
     pub(super) fn oldest(&self) -> Option<(usize, u64)> {
         let mut lanes = [self.recent].into_iter().chain(0..self.len());
         lanes.find_map(|index| {
@@ -192,13 +193,13 @@ impl Lanes {
         })
     }
 
-    /// Number of jobs that all generations of this worker have finished.
+    /// Returns the number of jobs that all generations of this worker have finished.
     pub(super) fn jobs_of(&self, worker: usize) -> u64 {
         let lanes = self.of_worker(worker);
         lanes.map(|lane| self.lanes[lane].jobs()).sum()
     }
 
-    /// Number of jobs that the present generation of this worker has finished.
+    /// Returns the number of jobs that the present generation of this worker has finished.
     pub(super) fn jobs_of_generation(&self, worker: usize) -> u64 {
         let jobs = |lane: usize| self.lanes[lane].jobs_of_generation();
         self.of_worker(worker).map(jobs).sum()
@@ -256,7 +257,7 @@ impl Lanes {
 /// other job is placed there until it ends. If no worker is free, the job waits, and one worker is reserved for it
 /// while the others continue. A worker without actors is preferred, because their states would be lost with it.
 impl Lanes {
-    /// The worker that is reserved for the first waiting exclusive job.
+    /// Returns the worker that is reserved for the first waiting exclusive job.
     pub(super) fn reserved(&self) -> Option<usize> {
         self.reserved
     }
@@ -310,9 +311,9 @@ impl Lanes {
         self.reserved.take_if(|reserved| *reserved == worker);
     }
 
-    /// Reserves a worker, unless one is reserved: it gets no new jobs. Prefers a worker without actors, because actors
-    /// get no calls meanwhile, and then the worker with the fewest jobs. The caller takes back the unbegun jobs of the
-    /// returned worker.
+    /// Reserves a worker, which then gets no new jobs, unless one is reserved already. Prefers a worker without actors,
+    /// because actors get no calls meanwhile, and then the worker with the fewest jobs. The caller takes back the
+    /// unbegun jobs of the returned worker.
     pub(super) fn reserve(&mut self) -> Option<usize> {
         if let Some(worker) = self.reserved {
             if self.lanes[worker].is_ready() {
@@ -341,15 +342,15 @@ impl Lanes {
 
 /// The states of actors.
 impl Lanes {
-    /// The number of actors whose state is hosted in this worker.
+    /// Returns the number of actors whose state is hosted in this worker.
     pub(super) fn actors_of(&self, worker: usize) -> usize {
         let lanes = self.of_worker(worker);
         lanes.map(|lane| self.lanes[lane].actors()).sum()
     }
 
     /// Chooses a lane for a new actor: the lane with the fewest actors, among these the lane whose worker has the
-    /// fewest, then a lane without ordinary jobs, whose duration is unknown. Only lanes count that have room or are
-    /// expected to have it soon. Returns `None` if the best lane has no room yet.
+    /// fewest, then a lane without ordinary jobs, whose duration is unknown. Considers only lanes that have room or are
+    /// expected to have room soon. Returns `None` if the best lane has no room yet.
     pub(super) fn choose_for_actor(&self, records: &JobTable) -> Option<usize> {
         let lanes = self.lanes.iter().enumerate();
         let soon = |lane: &Lane| lane.is_ready() && lane.room() > 0 && lane.backlog_ns() <= SOON_NS;
@@ -364,7 +365,7 @@ impl Lanes {
     }
 
     /// Returns true if a waiting actor waits for the lane with the fewest actors although another lane has room. The
-    /// monitor then checks whether the wait takes longer than expected.
+    /// monitor then checks whether the actor waits longer than expected.
     pub(super) fn pass_an_actor_by(&self, records: &JobTable) -> bool {
         self.lanes.iter().any(|lane| lane.fits(0)) && self.choose_for_actor(records).is_none()
     }
@@ -405,7 +406,7 @@ impl IndexMut<usize> for Lanes {
     }
 }
 
-/// The lanes of a worker: see [`Lanes`].
+/// Returns the lanes of a worker: see [`Lanes`].
 #[inline]
 pub(super) fn lanes_of(worker: usize, workers: usize, lanes: usize) -> StepBy<Range<usize>> {
     (worker..lanes).step_by(workers)

@@ -16,7 +16,7 @@ impl Lanes {
         for lane in self.iter_mut() {
             let newest = lane.held().next_back();
             if let Some(position) = newest {
-                // If the job has ended already: the monitor drains before it blocks.
+                // If the job has ended already, the monitor finds the end when it drains, before it blocks.
                 let _: Ask = lane.ask(position, NOTICE);
             }
         }
@@ -27,7 +27,7 @@ impl Lanes {
         let record = records.get(id);
         record.requests |= NOTICE;
         if let Stage::Placed { link, position } = record.stage {
-            // If the job has ended already: the caller drains before it sleeps.
+            // If the job has ended already, the caller finds the end when it drains, before it sleeps.
             let _: Ask = self[link as usize].ask(position, NOTICE);
         }
     }
@@ -46,11 +46,11 @@ impl Lanes {
         })
     }
 
-    /// The lanes and positions at which the first end among these jobs can occur. A lane ends its jobs in order, so the
-    /// oldest of these jobs on each lane is enough, unless its end is no answer: see
+    /// Returns the lanes and positions at which the first end among these jobs can occur. A lane ends its jobs in
+    /// order, so only the oldest of these jobs on each lane is returned. If that job ends without an answer, see
     /// [`notice_behind`](Lanes::notice_behind). A job that is placed later is posted with the request `waits_for`. The
-    /// oldest call of an actor is listed separately: it stays on its lane when the jobs ahead of it are moved to
-    /// another lane.
+    /// oldest call of an actor is returned separately, because it stays on its lane when the jobs ahead of it are moved
+    /// to another lane.
     pub(super) fn first_ends(
         &self,
         ids: impl Iterator<Item = JobId>,
@@ -76,9 +76,10 @@ impl Lanes {
             .collect()
     }
 
-    /// Passes a request for notice on to later jobs of the lane, if the end of this job was no answer: the job waits
-    /// for its next attempt, for jobs that it has spawned, or for a copy. A thread that waits for the first of several
-    /// jobs was not woken by that end, and has not requested the ends of the later jobs.
+    /// Requests notice of the awaited jobs that are later on this lane, after an attempt that ended without an answer
+    /// to its job: the job waits for its next attempt, for jobs that it has spawned, or for a copy. A thread that waits
+    /// for the first of several jobs has requested only the end of the oldest one on the lane, and this end has not
+    /// woken the thread.
     pub(super) fn notice_behind(&mut self, lane: usize, index: u32, records: &JobTable) {
         let record = records.look(index);
         let goes_on = match record.stage {
@@ -94,7 +95,7 @@ impl Lanes {
         for position in lane.producer.open_positions() {
             let behind = lane.record_at(position);
             if behind != NO_RECORD && records.look(behind).is_noticed() {
-                // If the job has ended already: the drain that is in progress finds its end.
+                // If the job has ended already, the drain that is in progress finds the end.
                 let _: Ask = lane.ask(position, NOTICE);
             }
         }

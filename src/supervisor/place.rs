@@ -50,8 +50,8 @@ impl Lanes {
         submitter_is_idle: bool,
         config: &Config,
     ) -> Option<usize> {
-        // A link that is full of tiny jobs does not justify waking another worker: it is emptied sooner, unless one of
-        // the jobs turned out to be long.
+        // A link that is full of tiny jobs does not justify waking another worker: its own worker empties it sooner,
+        // unless one of the jobs turned out to be long.
         let recent = &self[self.recent()];
         let queued = queued as u64 * u64::from(expected_ns);
         if recent.is_ready()
@@ -99,8 +99,8 @@ impl Lanes {
         found.or_else(|| shortest(&|_| true))
     }
 
-    /// Chooses a free lane of the worker that has the fewest busy lanes. Prefers the first lane of a worker: its other
-    /// lanes would not be faster.
+    /// Chooses a free lane of the worker that has the fewest busy lanes. Prefers the first lane of a worker, because
+    /// the others are not faster.
     fn spread(&self, free: &dyn Fn(&Lane) -> bool) -> Option<usize> {
         let workers = 0..self.workers();
         let best = workers.filter_map(|worker| {
@@ -285,7 +285,7 @@ impl EngineState {
         }
         if exclusive_last {
             self.queue.set_exclusive_last(false);
-            // No worker is reserved yet: the jobs that were just placed would be taken back.
+            // This reserves no worker yet: the jobs that were just placed there would be taken back.
             self.place_exclusive(false);
         }
     }

@@ -15,19 +15,19 @@ pub(super) struct Policy {
     pub(super) options: JobOptions,
     /// Number of failed attempts.
     failed: u32,
-    /// Number of workers that this job has ended.
+    /// Number of workers that the job has ended.
     ended_workers: u32,
-    /// Number of times that it was lost with a worker that another job had ended.
+    /// Number of times that the job was lost because another job had ended its worker.
     lost_with_others: u32,
-    /// Whether it needs a worker without other jobs.
+    /// Whether the job needs a worker without other jobs.
     pub(super) is_exclusive: bool,
-    /// Whether it was asked to stop: then it is not retried.
+    /// Whether the job was asked to stop: then it is not retried.
     pub(super) given_up: bool,
-    /// The end of the pause before its next attempt.
+    /// The end of the pause before the job's next attempt.
     pub(super) due: Option<Instant>,
     /// How the last attempts ended, oldest first.
     pub(super) deaths: Vec<Death>,
-    /// Its permit, or its ticket at the limiter.
+    /// The job's permit, or its ticket at the limiter.
     pub(super) permit: PermitStage,
 }
 

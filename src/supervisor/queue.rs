@@ -23,7 +23,7 @@ pub(super) enum Constraint {
     Lane(usize),
 }
 
-/// An entry for a queued job. Stale once the job's record disagrees.
+/// An entry for a queued job. It is stale once the job's record says otherwise.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     index: u32,
@@ -83,7 +83,7 @@ impl Line {
 #[derive(Debug, Default)]
 struct ActorLine {
     calls: Line,
-    /// Whether the actor waits for its turn: see [`Queue::list`].
+    /// Whether the actor is in `turns`.
     is_listed: bool,
 }
 
@@ -99,7 +99,7 @@ pub(super) struct Queue {
     turns: Vec<VecDeque<u32>>,
     /// Number of actors in `turns`.
     listed: usize,
-    /// Whether actors went ahead of jobs that share a worker the last time. They alternate.
+    /// Whether actors went ahead of jobs that share a worker the last time. The two alternate.
     actors_first: bool,
     /// Whether the job that was placed last was exclusive: then other jobs go first the next time. Without alternation,
     /// one kind would wait until the other kind's queue is empty.
@@ -189,7 +189,7 @@ impl Queue {
         self.actors.resize_with(len, ActorLine::default);
     }
 
-    /// Lists an actor that has a job to post, unless it is listed.
+    /// Adds an actor that has a job to post to `turns`, unless it is there already.
     pub(super) fn list(&mut self, actor: u32, constraint: Constraint) {
         if !std::mem::replace(&mut self.actors[actor as usize].is_listed, true) {
             self.listed += 1;
@@ -197,7 +197,7 @@ impl Queue {
         }
     }
 
-    /// Removes an actor from the list.
+    /// Removes an actor from `turns`.
     pub(super) fn unlist(&mut self, actor: u32) {
         if std::mem::take(&mut self.actors[actor as usize].is_listed) {
             self.listed -= 1;
@@ -207,7 +207,7 @@ impl Queue {
         }
     }
 
-    /// Removes all actors with this constraint from the list.
+    /// Removes all actors with this constraint from `turns`.
     pub(super) fn unlist_all(&mut self, constraint: Constraint) {
         for actor in std::mem::take(self.turns_of(constraint)) {
             self.actors[actor as usize].is_listed = false;
@@ -215,30 +215,30 @@ impl Queue {
         }
     }
 
-    /// Returns true if an actor that this lane hosts is listed.
+    /// Returns true if an actor that this lane hosts has a job to post.
     #[inline]
     pub(super) fn has_turns(&self, lane: usize) -> bool {
         !self.turns[lane].is_empty()
     }
 
-    /// Returns true if an actor without a lane is listed.
+    /// Returns true if an actor without a lane waits for one.
     pub(super) fn waits_for_host(&self) -> bool {
         self.turns.last().is_some_and(|turns| !turns.is_empty())
     }
 
-    /// Returns true if any actor is listed.
+    /// Returns true if any actor has a job to post.
     #[inline]
     pub(super) fn has_actors(&self) -> bool {
         self.listed > 0
     }
 
-    /// Returns true if a call of this actor waits, or the actor is listed.
+    /// Returns true if a call of this actor waits, or the actor waits for its turn to post a job.
     #[inline]
     pub(super) fn has_waiting(&self, actor: u32) -> bool {
         self.actors[actor as usize].is_listed || self.calls_of(actor) > 0
     }
 
-    /// Number of calls that wait for their actor.
+    /// Returns the number of calls that wait for their actor.
     #[inline]
     pub(super) fn calls_of(&self, actor: u32) -> usize {
         self.actors[actor as usize].calls.len()
@@ -250,13 +250,13 @@ impl Queue {
         self.unbound() > 0 || self.listed > 0
     }
 
-    /// Number of waiting jobs that belong to no actor.
+    /// Returns the number of waiting jobs that belong to no actor.
     #[inline]
     pub(super) fn unbound(&self) -> usize {
         self.shared.len() + self.exclusive.len()
     }
 
-    /// Number of waiting jobs.
+    /// Returns the number of waiting jobs.
     pub(super) fn len(&self) -> usize {
         let calls: usize = self.actors.iter().map(|actor| actor.calls.len()).sum();
         self.unbound() + calls
@@ -298,7 +298,7 @@ impl Queue {
         self.exclusive_last = last;
     }
 
-    /// The waiting jobs that belong to no actor, in order.
+    /// Returns the waiting jobs that belong to no actor, in order.
     #[cfg(test)]
     pub(super) fn in_order(&self, records: &JobTable) -> Vec<u32> {
         let lines = [&self.shared, &self.exclusive].into_iter();
@@ -307,7 +307,7 @@ impl Queue {
         live.map(|entry| entry.index).collect()
     }
 
-    /// Number of entries, including stale ones.
+    /// Returns the number of entries, including stale ones.
     #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
         self.shared.entries() + self.exclusive.entries()

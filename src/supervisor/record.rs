@@ -39,23 +39,23 @@ impl JobId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Free,
-    /// It is in the queue.
+    /// The job is in the queue.
     Queued,
-    /// It is in a slot of a link.
+    /// The job is in a slot of a link.
     Placed {
         link: u32,
         position: u64,
     },
-    /// It waits for the pause before its next attempt, or for its limiter.
+    /// The job waits for the pause before its next attempt, or for its limiter.
     Waiting,
-    /// It has spawned jobs, and is answered when their run is over.
+    /// The job has spawned jobs, and is answered when their run is over.
     Spawned {
         run: u32,
     },
-    /// It has ended with a value that the monitor copies to memory that no worker can write.
+    /// The job has ended with a value that the monitor copies to memory that no worker can write.
     #[cfg(feature = "sandbox")]
     Copying,
-    /// It has ended, failed or was refused: `outcome` is set.
+    /// The job has ended, failed or was refused: `outcome` is set.
     Answered,
 }
 
@@ -76,8 +76,8 @@ pub(super) enum Outcome {
 }
 
 /// A bit in [`Record::requests`], in addition to the bits of a state word: a thread waits for the first of several jobs
-/// including this one, and sleeps on the state words of others. Wherever this job is placed next, its end has to be
-/// reported.
+/// including this one, and sleeps on the state words of others. So the end of this job has to be reported from the lane
+/// where it is placed next.
 pub(super) const AWAITED: u32 = 1 << 31;
 
 /// One job. The fields that every job uses come first, in two cache lines, up to `leases`.
@@ -112,14 +112,14 @@ pub(super) struct Record {
     pub(super) waker: Option<Waker>,
     pub(super) leases: Leases,
     pub(super) arrays: SmallVec<[ReceivedArray; 1]>,
-    /// Lane of the worker that sent the value, and generation of that worker.
+    /// The lane that sent the value, and the generation of its worker.
     pub(super) answered_by: (u32, u32),
     /// The words of the call until the job ends, then the words of the value.
     pub(super) payload: [u64; INLINE_WORDS],
 }
 
 impl Record {
-    /// A record without a job.
+    /// Returns a record without a job.
     pub(super) fn new() -> Self {
         Self {
             generation: FIRST_COUNT,
@@ -143,14 +143,14 @@ impl Record {
         }
     }
 
-    /// The job's class in the queue.
+    /// Returns the job's class in the queue.
     #[inline]
     pub(super) fn priority(&self) -> Priority {
         let policy = self.policy.as_ref();
         policy.map_or(Priority::Normal, |policy| policy.options.priority)
     }
 
-    /// The requests in its state word when it is posted.
+    /// Returns the requests in the job's state word when the job is posted.
     #[inline]
     pub(super) fn asked(&self) -> u32 {
         let notice = if self.requests & AWAITED == 0 {
@@ -161,7 +161,7 @@ impl Record {
         self.requests & !AWAITED | notice
     }
 
-    /// Returns true if the monitor is notified of its end, at least where it is placed next.
+    /// Returns true if the monitor is to be notified of the job's end, at least from the lane where it is placed next.
     pub(super) fn is_noticed(&self) -> bool {
         self.asked() & NOTICE != 0
     }
@@ -179,7 +179,7 @@ impl Record {
             .is_some_and(|policy| policy.is_exclusive)
     }
 
-    /// The words of the job's value. Empty if they are in the arena.
+    /// Returns the words of the job's value. Empty if they are in the arena.
     #[inline]
     pub(super) fn value(&self) -> &[u64] {
         match &self.outcome {
@@ -189,7 +189,7 @@ impl Record {
         }
     }
 
-    /// Frees the memory of its value, if it has one.
+    /// Frees the memory of the job's value, if it has one.
     pub(super) fn drop_value(&mut self) {
         self.arrays.clear();
         if matches!(

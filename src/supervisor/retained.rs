@@ -1,4 +1,4 @@
-//! Arrays of the jobs of a lane whose handles in the worker outlive their job. The supervisor retains their blocks.
+//! The arrays of one lane whose handles in the worker outlive their jobs. The supervisor retains their blocks.
 //!
 //! Worker and supervisor number the arrays in the order in which replies name them. A worker can release only arrays of
 //! its own lane, and can add only arrays that the ended job had leased or allocated.
@@ -26,10 +26,10 @@ pub(super) struct RetainedArrays {
 
 #[derive(Debug)]
 struct RetainedArray {
-    /// The start offset of its block.
+    /// The start offset of the array's block.
     block: Offset,
-    /// Whether a reply may send it. An array that was lent to its job is copied instead, because other code may write
-    /// it.
+    /// Whether a reply may send the array. An array that was lent to its job is copied instead, because other code may
+    /// write it.
     is_sendable: bool,
 }
 
@@ -47,7 +47,7 @@ impl RetainedArrays {
         self.arrays.is_empty()
     }
 
-    /// Total size of the blocks in bytes. A block counts once, however many arrays are in it.
+    /// Returns the total size of the blocks in bytes. A block counts once, however many arrays are in it.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -146,7 +146,7 @@ impl RetainedArrays {
         Ok(self.blocks.remove(&at).map(|entry| entry.block))
     }
 
-    /// Frees all blocks. Only after the exit of the worker is confirmed.
+    /// Frees all blocks. Called only after the exit of the worker is confirmed.
     pub(super) fn clear(&mut self, arena: &Arena) {
         arena.note_retained(self.bytes, 0);
         *self = Self::default();

@@ -77,7 +77,8 @@ impl EngineState {
             return;
         }
         crate::sync::point!("retry.over");
-        // Ahead of the waiting jobs. A job that needs a permit waits at its limiter after earlier jobs instead.
+        // The jobs go ahead of waiting jobs. A job that needs a permit waits at its limiter instead, after earlier
+        // jobs.
         let over: Vec<_> = over
             .into_iter()
             .filter(|&index| !self.wait_for_permit(index))

@@ -72,12 +72,12 @@ impl MonitorSignals {
         }
     }
 
-    /// Only for the memory watch: sets whether it continues.
+    /// Sets whether the memory watch continues. Called only by the memory watch.
     pub(super) fn set_watches_memory(&mut self, watches: bool) {
         self.watches_memory = watches;
     }
 
-    /// Whether the monitor ticks.
+    /// Returns true if the monitor ticks.
     #[inline]
     pub(super) fn ticks(&self) -> bool {
         self.ticks
@@ -91,13 +91,13 @@ impl MonitorSignals {
         }
     }
 
-    /// Only for the monitor, after a check: it continues to tick while there are jobs to move, and until a whole tick
-    /// has found none. Each start of ticking wakes the monitor, and a stream of tiny jobs would start it often.
+    /// Decides after a check whether the monitor continues to tick: while there are jobs to move, and until a whole
+    /// tick has found none. Each start of ticking wakes the monitor, and a stream of tiny jobs would start it often.
     pub(super) fn keep_ticking(&mut self, found: bool, whole_tick: bool) {
         self.ticks = found || (self.ticks && !whole_tick);
     }
 
-    /// Only for the monitor: records that it is about to sleep until `wakes_at` at the latest.
+    /// Records that the monitor is about to sleep until `wakes_at` at the latest. Called only by the monitor.
     pub(super) fn sleeps_until(&mut self, wakes_at: Option<Instant>) {
         self.wakes_at = wakes_at;
     }

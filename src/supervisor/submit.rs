@@ -89,7 +89,8 @@ impl EngineState {
             if overtakes || !self.queue.is_clear() || !self.place(index) {
                 let record = self.records.at(index);
                 if self.runs.is_spawned(run) {
-                    // Ahead of all others: work that has begun ends before more is begun, so few jobs wait at any time.
+                    // A spawned job goes ahead of all others: work that has begun ends before more is begun, so few
+                    // jobs wait at any time.
                     self.queue.push_front(index, record);
                 } else {
                     self.queue.push_back(index, record);
@@ -104,8 +105,8 @@ impl EngineState {
                 self.place_after_drain(index);
             }
         } else {
-            // The lanes know already that jobs are queued, and ring before they are empty. Checking them costs a cache
-            // line each, so it is not done for every job.
+            // The lanes' flags say already that jobs are queued, so lanes ring before they are empty. Checking lanes
+            // costs a cache line each, so it is not done for every job.
             self.queue.push_back(index, self.records.at(index));
             if self.queue.len().is_multiple_of(LOOK_EVERY) {
                 self.drain_busy();
@@ -143,7 +144,7 @@ impl EngineState {
     #[inline(always)]
     pub(super) fn write_call(&mut self, index: u32, call: &mut ArgWriter) -> Refusal {
         if call.has_files() {
-            // For calls that the engine makes for graphs; other calls were spilled without the lock.
+            // This is for calls that the engine makes for graphs; other calls were spilled without the lock.
             let alloc = |len| self.arena.alloc(0, len, BlockPlacement::Packed);
             call.copy_files(must_copy_files(self.config.is_sandboxed()), alloc);
         }
@@ -249,8 +250,8 @@ impl Supervisor {
         id
     }
 
-    /// Copies a call that is too long for a slot into the arena, where workers can read it. Not under the lock, because
-    /// it may have to wait for memory that another thread commits.
+    /// Copies a call that is too long for a slot into the arena, where workers can read it. Called without the lock,
+    /// because the copy may have to wait for memory that another thread commits.
     pub(super) fn spill(&self, call: &mut ArgWriter) {
         self.copy_files(call);
         if call.must_spill() {
@@ -260,7 +261,8 @@ impl Supervisor {
         }
     }
 
-    /// Copies into the arena the arrays of stores that the workers cannot map. Not under the lock, for the same reason.
+    /// Copies into the arena the arrays of stores that the workers cannot map. Called without the lock, for the same
+    /// reason as [`spill`](Self::spill).
     pub(super) fn copy_files(&self, call: &mut ArgWriter) {
         if call.has_files() {
             call.copy_files(must_copy_files(self.is_sandboxed()), |len| {

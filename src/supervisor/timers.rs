@@ -21,7 +21,7 @@ pub(super) enum Timer {
 }
 
 impl Timer {
-    /// The record of the job whose next attempt begins.
+    /// Returns the record of the job whose next attempt begins.
     pub(super) fn attempt(self) -> Option<u32> {
         match self {
             Self::Attempt(index) => Some(index),
@@ -42,8 +42,8 @@ pub(super) struct Timers {
     starts: BTreeSet<(Instant, Timer)>,
     /// Timers at which jobs may be lost. Each stored time is earlier than the real one by `delay`.
     ends: BTreeSet<(Instant, Timer)>,
-    /// The sum of all delays by [`postpone_ends`](Self::postpone_ends). Adding it up is faster than changing very many
-    /// times.
+    /// The sum of all delays by [`postpone_ends`](Self::postpone_ends). Adding them up is faster than changing the
+    /// stored time of very many timers.
     delay: Duration,
 }
 
@@ -57,7 +57,7 @@ impl Timers {
     }
 
     fn without_delay(&self, due: Instant) -> Instant {
-        // Added after earlier delays, so they do not apply to it.
+        // The timer is added after the earlier delays, so they do not apply to it.
         due.checked_sub(self.delay).unwrap_or(due)
     }
 
@@ -84,7 +84,7 @@ impl Timers {
         Some(postponed(due, self.delay))
     }
 
-    /// When something is due next.
+    /// Returns the time when something is due next.
     pub(super) fn first(&self) -> Option<Instant> {
         let start = self.starts.first().map(|&(due, _)| due);
         start.into_iter().chain(self.first_end()).min()
@@ -100,7 +100,7 @@ impl Timers {
         self.delay = self.delay.saturating_add(by);
     }
 
-    /// The records of jobs that wait for their next attempt, in the order of time.
+    /// Returns the records of jobs that wait for their next attempt, in the order of time.
     pub(super) fn attempts(&self) -> impl Iterator<Item = u32> {
         self.starts.iter().filter_map(|(_, timer)| timer.attempt())
     }
