@@ -18,7 +18,8 @@ const NULL_PAGES: u64 = 64 << 10;
 /// How far below the stack pointer a stack overflow may access memory, in bytes: code that does not probe its stack may
 /// access any part of its frame first.
 const BELOW_STACK: u64 = 1 << 20;
-/// How far above the stack pointer, in bytes: the function may have moved the pointer to the end of its frame.
+/// How far above the stack pointer a stack overflow may access memory, in bytes: the function may have moved the
+/// pointer to the end of its frame.
 const ABOVE_STACK: u64 = 64 << 10;
 
 /// `si_code` of SIGSEGV: the address is mapped, without permission for this access.
@@ -27,8 +28,9 @@ const SEGV_ACCERR: i32 = 2;
 const SI_KERNEL: i32 = 0x80;
 /// `si_code` of SIGBUS: the address is beyond the mapped object.
 const BUS_ADRERR: i32 = 2;
-/// `si_code` of SIGFPE.
+/// `si_code` of SIGFPE: an integer division by zero.
 const FPE_INTDIV: i32 = 1;
+/// `si_code` of SIGFPE: an integer overflow.
 const FPE_INTOVF: i32 = 2;
 
 impl Record {
@@ -91,7 +93,7 @@ impl Record {
     }
 }
 
-/// Describes the crash of a worker that was not ready yet, with the names of its stack.
+/// Describes the crash of a worker that was not ready yet, with the names of the functions on its stack.
 pub(super) fn crash_in_start(words: &LastWords, cause: &JobErrorKind) -> Option<Crash> {
     let noted = words.crash.as_ref()?;
     if fatal_signal(cause) != Some(noted.signal) {

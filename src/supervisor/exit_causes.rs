@@ -12,8 +12,8 @@ use crate::sys::oom::OomCounter;
 use crate::sys::process::Exit;
 use crate::worker::EXIT_CANNOT_START;
 
-/// Memory that an allocator takes in addition to a request. A failed allocation may have failed because of the ceiling
-/// if it is smaller than the free memory by less than this.
+/// Memory that an allocator takes in addition to a request. So an allocation may fail because of the ceiling although
+/// it is smaller than the free memory, if the difference is less than this.
 const ROUNDING: u64 = 2 << 20;
 
 /// The evidence of a worker's end.
@@ -26,7 +26,7 @@ pub(super) struct Evidence {
     pub(super) aborted: Option<Aborted>,
     /// The size of the failed allocation that the worker printed, in bytes.
     pub(super) failed_allocation: Option<u64>,
-    /// Whether OpenBLAS has printed that it got no memory. Then it ends the process.
+    /// Whether OpenBLAS has printed that it got no memory, after which it ends the process.
     pub(super) blas_gave_up: bool,
     /// Whether Linux's out-of-memory killer has killed a process that no other worker's death accounts for.
     pub(super) out_of_memory: bool,
@@ -59,8 +59,8 @@ pub(super) fn denied(exit: Exit, note: u32) -> Option<JobErrorKind> {
     }
     let call = match sandbox::call(note) {
         Some(number) => sandbox::name(number),
-        // The process was killed before a handler could run: by the filter, or because SIGSYS was blocked.
-        // The C library blocks them where it starts a process.
+        // The process was killed before a handler could run: by the filter, or because SIGSYS was blocked. The C
+        // library blocks signals where it starts a process.
         None => "clone (starting a process), or another system call that was made while signals were blocked or is one of \
                  another architecture"
             .into(),
@@ -77,10 +77,10 @@ pub(super) fn plain(exit: Exit) -> JobErrorKind {
     }
 }
 
-/// Decides whether an abort under a ceiling was caused by the ceiling. It was if the standard library has printed the
-/// size of a failed allocation and that size did not fit; or if nothing was printed, and an allocation of the aborting
-/// thread had failed. The memory in use does not tell: one block larger than the ceiling fails in an empty process. So
-/// an abort for another reason, after a failed allocation that was handled, cannot be distinguished.
+/// Decides whether the ceiling caused an abort. It did if the standard library has printed the size of a failed
+/// allocation and that size did not fit; or if nothing was printed, and an allocation of the aborting thread had
+/// failed. The memory in use is no evidence: one block larger than the ceiling fails in an empty process. So an abort
+/// for another reason cannot be distinguished if it follows a failed allocation that was handled.
 fn limit_reached(evidence: &Evidence) -> JobErrorKind {
     let Evidence { exit, limit, .. } = *evidence;
     let Some(aborted) = evidence.aborted else {
@@ -122,8 +122,8 @@ pub(super) fn failed_allocation(line: &[u8]) -> Option<u64> {
         .then_some(bytes)
 }
 
-/// The message for a worker that ended before it was ready: the phase, the exit, the probable reason, and the last
-/// lines that it printed.
+/// Returns the message for a worker that ended before it was ready: the phase, the exit, the probable reason, and the
+/// last lines that it printed.
 pub(super) fn before_ready(
     entry: WorkerEntry,
     phase: Phase,
@@ -147,7 +147,7 @@ pub(super) fn before_ready(
     text
 }
 
-/// The probable reason of a worker's death before it was ready.
+/// Returns the probable reason of a worker's death before it was ready.
 fn hint(entry: WorkerEntry, phase: Phase, cause: &JobErrorKind) -> Option<&'static str> {
     /// The exit code of a dynamic loader that cannot load a program.
     const CANNOT_LOAD: i32 = 127;
@@ -206,7 +206,7 @@ fn hint(entry: WorkerEntry, phase: Phase, cause: &JobErrorKind) -> Option<&'stat
     }
 }
 
-/// The message for a worker that was not ready in time.
+/// Returns the message for a worker that was not ready in time.
 pub(super) fn not_ready(entry: WorkerEntry, phase: Phase, limit: Duration) -> String {
     let what = match phase {
         Phase::Starting(steps::ON_START) => {
@@ -272,8 +272,9 @@ impl OomKills {
         }
     }
 
-    /// Reads the counter. Called whenever memory is checked. Kills that were counted long ago were of other processes:
-    /// the counter is that of a whole container, or of the machine.
+    /// Reads the counter. Called whenever memory is checked. Kills that were counted long ago are not assigned to a
+    /// worker that dies now: they were of other processes, because the counter is that of a whole container, or of the
+    /// machine.
     pub(super) fn look(&mut self, now: Instant) {
         let due = |(at, _)| now.saturating_duration_since(at) >= NOTICED_WITHIN;
         if !self.seen.is_none_or(due) {

@@ -9,11 +9,11 @@ use crate::kernel::{MAX_ERROR_BYTES, Returned};
 use crate::link::{REFUSAL_WORDS, kind};
 use crate::worker::panics;
 
-/// The mask of the low half of the word in front of a text: its length. The high half is the step of the chain's node
-/// that failed.
+/// Masks the low half of the word in front of a text: the length of the text. The high half is the step of the chain's
+/// node that failed.
 const TEXT_LEN: u64 = u32::MAX as u64;
 
-/// The step of the chain's node that a failed reply is about.
+/// Returns the step of the chain's node that a failed reply is about.
 pub(super) fn failed_step(kind: u8, words: &[u64]) -> u32 {
     let word = match kind {
         kind::ARENA_FULL => words.get(REFUSAL_WORDS).copied(),
@@ -87,7 +87,7 @@ mod tests {
     use crate::kernel::wire::ReplyWriter;
     use crate::sys::asked;
 
-    /// A reply as a worker writes it: a head word, then bytes.
+    /// Returns a reply as a worker writes it: a head word, then bytes.
     fn words(head: u64, bytes: &[u8]) -> Vec<u64> {
         let mut writer = ReplyWriter::default();
         writer.word(head);
@@ -110,8 +110,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(asked::cases(10_000)))]
 
-        /// A text is read up to the limit. A length beyond the end of the reply counts as the length up to its end. The
-        /// model truncates the sent bytes.
+        /// A text is read up to the limit. If the claimed length reaches beyond the end of the reply, the text is read
+        /// up to that end. The model truncates the sent bytes.
         #[test]
         fn texts_are_read_up_to_the_limit(
             bytes in text(),

@@ -9,11 +9,11 @@ use std::time::Duration;
 use crate::sys::clock;
 
 /// The longest time that a thread may work while it holds the lock. The goal is a millisecond. In a run of the suites,
-/// in this hardly optimized build and with twenty other programs running, some hundred of many millions of times exceed
-/// the goal: the start of an actor with a megabyte of arguments and the recovery after the end of a worker take up to
-/// 30 ms; a recursion with a hundred thousand open jobs takes up to 100 ms, in calls of `free` that merge all small
-/// blocks freed earlier. The rest of the limit is for machines that give this process no core for a while, which counts
-/// as work.
+/// in this hardly optimized build and with twenty other programs running, the lock is taken many millions of times and
+/// held longer than the goal some hundred times: the start of an actor with a megabyte of arguments and the recovery
+/// after the end of a worker take up to 30 ms; a recursion with a hundred thousand open jobs takes up to 100 ms, in
+/// calls of `free` that merge all small blocks freed earlier. The rest of the limit is for machines that give this
+/// process no core for a while, which counts as work.
 const LONGEST: Duration = Duration::from_millis(300);
 
 thread_local! {

@@ -1,7 +1,7 @@
 //! The memory watch: how much memory the machine and the container have left, and how much each worker has taken.
 //!
-//! The monitor checks a few times a second while there is work, and not at all while there is none. At the same time it
-//! checks that the links still exist.
+//! The monitor checks both a few times a second while there is work, and not at all while there is none. At the same
+//! time it checks that the links still exist.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ const RESERVE: u64 = 96 << 20;
 /// glibc's allocator sets on its own.
 const MOST_KEPT: u64 = 64 << 20;
 
-/// The number of bytes of freed private memory that each worker keeps for its next jobs: at most a quarter of its
+/// Returns the number of bytes of freed private memory that a worker keeps for its next jobs: at most a quarter of its
 /// limit, and at most an eighth of the memory for all workers together.
 fn freed_to_keep(ceiling: u64, mark: u64, memory: u64, workers: u64) -> u64 {
     let ceiling = if ceiling == 0 { u64::MAX } else { ceiling };
@@ -63,7 +63,7 @@ impl MemoryWatch {
         }
     }
 
-    /// The time of the next check.
+    /// Returns the time of the next check.
     pub(super) fn next(&self) -> Option<Instant> {
         self.next
     }
@@ -81,7 +81,7 @@ impl MemoryWatch {
         }
         let looked = self.next.is_some();
         let mut state = shared.lock();
-        // If the last job has ended after the check, there is one more check, which sees what the job left.
+        // If the last job has ended after the check, there is one more check, which finds what the job left.
         let mut seen = self.seen.iter().enumerate();
         let unseen = state.config.recycles_by_size()
             && seen.any(|(worker, &seen)| state.lanes.jobs_of(worker) != seen);
@@ -96,7 +96,7 @@ impl MemoryWatch {
 
     /// Checks how much memory is left, lets jobs wait if it is short, and retires workers that have grown.
     pub(super) fn look_now(&mut self, shared: &Supervisor) {
-        // Without the lock, because reading takes a while.
+        // This is done without the lock, because reading takes a while.
         let Some(mut memory) = limits::memory_now(&self.root) else {
             // If memory cannot be read, nothing changes until the next check.
             return;
@@ -131,7 +131,8 @@ impl MemoryWatch {
         shared.unlock(state);
     }
 
-    /// Workers that have finished a job since the last check and have grown beyond their limit, with their generation.
+    /// Returns the workers that have finished a job since the last check and have grown beyond their limit, with their
+    /// generation.
     fn grown(&mut self, shared: &Supervisor) -> Vec<(usize, u32)> {
         let above = shared.settings.memory.recycling.above;
         if above == u64::MAX {
@@ -145,7 +146,7 @@ impl MemoryWatch {
                     let jobs = state.lanes.jobs_of(*index);
                     let seen = std::mem::replace(&mut self.seen[*index], jobs);
                     let worked = jobs > seen && state.lanes.jobs_of_generation(*index) > 0;
-                    // Memory of actors' states is no leak, and the states would be lost.
+                    // Memory of actors' states is no leak, and the states would be lost with the worker.
                     worked && worker.status() == Status::Ready && state.lanes.actors_of(*index) == 0
                 })
                 .filter_map(|(index, worker)| {
@@ -172,7 +173,7 @@ fn is_low(memory: &Memory, was_low: bool) -> bool {
 
 impl EngineState {
     /// Retires a worker that was found too large in this generation. The check ran without the lock, so an actor may
-    /// have started there since: then does nothing.
+    /// have started there in the meantime; then this does nothing.
     pub(super) fn retire_grown(&mut self, worker: usize, generation: u32) {
         let is_same = self.workers[worker].generation() == generation;
         if is_same && self.lanes.actors_of(worker) == 0 {

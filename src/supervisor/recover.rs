@@ -20,10 +20,10 @@ use crate::link::{CANCEL, Phase};
 const FAILED_STARTS: usize = 4;
 /// Number of consecutive processes of a worker that may die without a finished job before the next one is delayed.
 const DEATHS_AT_ONCE: u32 = 3;
-/// How many parts of a death count when an idle worker was killed from outside. A few such workers are replaced at
-/// once, but a program that kills each worker as soon as it is ready must not keep a core busy with starts.
+/// The parts of a death that the death of an idle worker counts if it was killed from outside. A few such workers are
+/// replaced at once, but a program that kills each worker as soon as it is ready must not keep a core busy with starts.
 const KILLED: u32 = 1;
-/// The pause after the first failed start. It doubles, up to [`LONGEST_PAUSE`].
+/// The pause after the first failed start. Each further failure doubles it, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -39,7 +39,7 @@ impl Supervisor {
     ) {
         // The link of the first lane contains the notes of the whole process.
         let phase = self.cells[index].phase();
-        // Not under the lock, because it reads files.
+        // This is done without the lock, because it reads files.
         let crash = match phase {
             Phase::Starting(_) => crash_in_start(&words, &cause),
             _ => None,
@@ -140,8 +140,8 @@ impl Supervisor {
 }
 
 impl Supervisor {
-    /// Ends all jobs if the memory of the links was taken away (the segment was truncated or punched). A doorbell word
-    /// that is zero again, and a worker that seems awake, would let the worker sleep with a job in its lane.
+    /// Ends all jobs if the memory of the links was taken away (the segment was truncated or punched). Without this, a
+    /// doorbell word that is zero again could make a worker seem awake, which then sleeps with a job in its lane.
     pub(super) fn look_after_links(&self) {
         let Some(why) = self.arena.control_damage() else {
             return;
@@ -171,8 +171,8 @@ impl EngineState {
         }
     }
 
-    /// Answers or requeues the jobs that the worker still had. Returns how much of a death this counts, in parts of
-    /// [`WHOLE`]: all if one of the jobs killed the worker or it died on its own.
+    /// Answers or requeues the jobs that the worker still had. Returns how many parts of a death, out of [`WHOLE`],
+    /// this counts: all if one of the jobs killed the worker or it died on its own.
     fn take_all_back(
         &mut self,
         index: usize,
@@ -203,8 +203,8 @@ impl EngineState {
                 }
                 self.lanes.left();
                 let lane = &self.lanes[lane_index];
-                // Not trusted are a worker that broke the protocol (it may have begun a job that it reports as queued),
-                // and a worker that reports a job as queued ahead of another that has begun: jobs are begun in order.
+                // The worker is not trusted if it broke the protocol (it may have begun a job that it reports as
+                // queued), or if it reports a job as queued ahead of another that has begun: jobs are begun in order.
                 let untouched = lane.producer.is_queued(position)
                     && begun.is_none_or(|begun| begun < position)
                     && !broke_protocol
@@ -243,7 +243,7 @@ impl EngineState {
                 self.waiters.notify_moved(self.records.look(record), record);
             }
         }
-        // The worker reports the lane, which must be one of its own.
+        // The worker reports the number of the lane among its own lanes. Any other number is ignored.
         let culprit_lane = culprit_lane.and_then(|number| self.lanes.of_worker(index).nth(number));
         self.answer_running(index, kill_reasons, ran, cause, culprit_lane)
     }
@@ -296,7 +296,7 @@ impl EngineState {
             _ => WHOLE,
         };
         let mut calls = Vec::new();
-        // First, so that a scope gets this failure ahead of the others.
+        // The culprits go first, so that a scope gets this failure ahead of the others.
         for (record, why) in culprits {
             if record != NO_RECORD {
                 self.fail_unless_call(index, record, why, &mut calls);
@@ -366,7 +366,7 @@ impl EngineState {
 
     /// Answers all jobs that are on no lane.
     pub(super) fn fail_queued(&mut self, why: &JobErrorKind) {
-        // First: leaving a line or returning a permit may move other jobs to the queue.
+        // This goes first, because leaving a line or returning a permit may move other jobs to the queue.
         self.fail_permit_waiters(why);
         // One at a time: a failure may cancel other jobs of its group.
         for constraint in [Constraint::WholeWorker, Constraint::Any] {
@@ -383,7 +383,7 @@ impl EngineState {
     }
 }
 
-/// The reasons of failed starts, oldest first. Equal consecutive reasons are counted.
+/// Returns the reasons of failed starts, oldest first. Equal consecutive reasons are counted.
 fn one_after_the_other(failures: &[String]) -> String {
     let reasons = failures
         .chunk_by(|one, next| one == next)
@@ -394,7 +394,7 @@ fn one_after_the_other(failures: &[String]) -> String {
     reasons.collect::<Vec<_>>().join("\nthen ")
 }
 
-/// The pause until a worker that died this many times in a row is started again.
+/// Returns the pause until a worker that died this many times in a row is started again.
 fn respawn_pause(deaths: u32) -> Option<Duration> {
     deaths.checked_sub(DEATHS_AT_ONCE).map(pause_after)
 }

@@ -10,29 +10,29 @@ use super::state::EngineState;
 use super::worker::{Status, missing, with_status};
 
 impl EngineState {
-    /// The workers to start now: replacements for missing active workers, and the spares once no active worker is
-    /// missing.
+    /// Returns the workers to start now: replacements for missing active workers, and the spares once no active worker
+    /// is missing.
     pub(super) fn to_start(&self, now: Instant) -> Vec<usize> {
         let (absent, most) = self.absent();
         let mut due: Vec<usize> = absent
             .filter(|(_, not_before)| not_before.is_none_or(|at| at <= now))
             .map(|(worker, _)| worker)
             .collect();
-        // A worker that fails to start takes turns with the others.
+        // Workers with fewer failed starts go first, so a worker that fails to start takes turns with the others.
         due.sort_by_key(|&worker| self.workers[worker].failed_starts().len());
         due.truncate(most);
         due
     }
 
-    /// When the next worker has to be started.
+    /// Returns the time when the next worker has to be started.
     pub(super) fn next_start(&self, now: Instant) -> Option<Instant> {
         let (absent, most) = self.absent();
         let times = absent.map(|(_, not_before)| not_before.unwrap_or(now));
         times.min().filter(|_| most > 0)
     }
 
-    /// The workers without a process, with the time from which each may be started; and how many of them may be started
-    /// before others have become ready.
+    /// Returns the workers without a process, with the time from which each may be started; and how many of them may be
+    /// started before others have become ready.
     fn absent(&self) -> (impl Iterator<Item = (usize, Option<Instant>)>, usize) {
         let workers = self.workers.iter().enumerate();
         let absent = workers.filter_map(|(index, worker)| match worker.status() {
@@ -57,7 +57,7 @@ mod tests {
 
     const ABSENT: Status = Status::Absent { not_before: None };
 
-    /// The workers of each status, in order.
+    /// Returns the workers of each status, in order.
     fn look(state: &EngineState) -> String {
         let letter = |worker: usize| match state.workers[worker].status() {
             Status::Absent { .. } => 'a',

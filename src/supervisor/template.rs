@@ -27,7 +27,7 @@ pub(super) struct Templates {
     now: Now,
     /// Number of templates that have ended without being asked to.
     ends: u32,
-    /// Whether there was a template. While another one loads, workers are started separately.
+    /// Whether there was a template. If so, workers are started separately while another one loads.
     had_one: bool,
 }
 
@@ -64,7 +64,7 @@ impl Templates {
         matches!(self.now, Now::Loading(..)) && !self.had_one
     }
 
-    /// When loading has taken too long.
+    /// Returns the time when loading the template has taken too long.
     pub(super) fn until(&self) -> Option<Instant> {
         match self.now {
             Now::Loading(_, until) => until,
@@ -72,7 +72,8 @@ impl Templates {
         }
     }
 
-    /// The descriptors to poll: one is readable when the template has sent a message, the other when it has ended.
+    /// Returns the descriptors to poll: one is readable when the template has sent a message, the other when it has
+    /// ended.
     pub(super) fn descriptors(&self) -> Option<[BorrowedFd<'_>; 2]> {
         match &self.now {
             Now::Loading(template, _) | Now::Ready(template) => {
@@ -87,7 +88,7 @@ impl Templates {
         matches!(self.now, Now::Absent)
     }
 
-    /// Starts the template. Only on the monitor thread, like workers.
+    /// Starts the template process. Called only on the monitor thread, like starts of workers.
     pub(super) fn begin(
         &mut self,
         program: &ProgramSpec,
@@ -106,8 +107,8 @@ impl Templates {
         }
     }
 
-    /// Handles a message of the template, or its end. If the template is another one or none afterwards, the caller
-    /// stops polling its descriptors.
+    /// Handles a message of the template, or its end. If there is another template or none afterwards, the caller stops
+    /// polling the descriptors of this one.
     pub(super) fn receive(&mut self) -> WhyDisabled {
         match std::mem::replace(&mut self.now, Now::Disabled) {
             Now::Loading(template, until) => match template.socket.receive() {
@@ -146,7 +147,8 @@ impl Templates {
         }
     }
 
-    /// Gives up a template that is still loading at this time.
+    /// Ends and disables the template if it is still loading when its time is over. `limit` is that time, for the
+    /// message.
     pub(super) fn look(&mut self, now: Instant, limit: Duration) -> WhyDisabled {
         if self.until().is_none_or(|until| now < until) {
             return None;
@@ -164,8 +166,8 @@ impl Templates {
         }
     }
 
-    /// Forks the template into the worker with this mark, a child of this process. Returns `None` if the worker has to
-    /// be started separately.
+    /// Forks the template into the worker with this mark; the fork is a child of this process. Returns `None` if the
+    /// worker has to be started separately.
     pub(super) fn copy(
         &mut self,
         mark: &Mark,
@@ -317,7 +319,7 @@ impl Template {
                 self.discard_copy(&message);
                 true
             }
-            // The template may have ended. Then the socket reports it once no fork has the other end open.
+            // The template may have ended. The socket reports this only once no fork has the other end open.
             Ok(None) | Err(_) => false,
         }
     }
@@ -332,7 +334,8 @@ impl Template {
             poller.add(process.as_fd(), 0)?;
             poller.wait(Some(GRACE))
         });
-        // Also kills processes that it has started. It was not reaped, so its number belongs to no other process.
+        // This also kills processes that the template has started. The template was not reaped, so its number belongs
+        // to no other process.
         let _ = process.kill_group(Signal::SIGKILL);
         let _ = process.wait_exit();
     }
@@ -343,7 +346,7 @@ impl Template {
         let _ = self.process.kill_group(Signal::SIGKILL);
         let exit = self.process.wait_exit().unwrap_or(Exit::Unknown);
         if !self.unanswered.is_empty() {
-            // Until no fork has the other end open, or the time limit for one that hangs.
+            // Reads until no fork has the other end open, or, if a fork hangs, until the socket's time limit.
             while let Ok(Some(message)) = self.socket.receive() {
                 self.discard_copy(&message);
             }
@@ -359,7 +362,7 @@ impl Template {
             return;
         };
         self.unanswered.swap_remove(at);
-        // A child of this process that no other code knows of.
+        // The fork is a child of this process that no other code knows of.
         if let Ok(copy) = PidFd::open(Pid::from_raw(*pid))
             && copy.is_unreaped()
         {

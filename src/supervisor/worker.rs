@@ -18,15 +18,15 @@ use crate::sys::process::PidFd;
 /// The status of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
-    /// It has no process. A process may be started from this time on.
+    /// The worker has no process. A process may be started from this time on.
     Absent { not_before: Option<Instant> },
-    /// Its process was spawned and is not ready.
+    /// The worker's process was spawned and is not ready.
     Starting,
-    /// Its process is ready and gets no jobs, because as many other workers are active as may be.
+    /// The worker's process is ready and gets no jobs, because as many other workers are active as may be.
     Spare,
-    /// It accepts jobs.
+    /// The worker accepts jobs.
     Ready,
-    /// It was asked to end, or was killed; its exit is not confirmed.
+    /// The worker was asked to end, or was killed; its exit is not confirmed.
     Leaving,
 }
 
@@ -42,9 +42,9 @@ pub(super) struct Refusal {
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) pidfd: PidFd,
-    /// The lanes of the worker ring it.
+    /// The eventfd that the worker's lanes ring.
     pub(super) event: EventFd,
-    /// The socket of its handshake.
+    /// The socket of the worker's handshake.
     pub(super) handshake: HandshakeSocket,
 }
 
@@ -58,37 +58,37 @@ const MOST_REMEMBERED: usize = 8;
 /// One worker: see the module.
 #[derive(Debug)]
 pub(super) struct Worker {
-    /// Changed only by `EngineState::set_status`.
+    /// The worker's status. Changed only by `EngineState::set_status`.
     status: Status,
     process: Option<Arc<Process>>,
     /// Counts the processes, so that a late report about an earlier process is recognized. Changed only by
     /// `EngineState::next_generation`.
     generation: u32,
-    /// The executable maps of its process, as reported before its first job. `None` if it is not sandboxed or not
-    /// ready.
+    /// The executable maps that the worker's process reported when it became ready. `None` if it is not sandboxed or
+    /// not ready.
     code: Option<Arc<[CodeMap]>>,
     /// Why the last consecutive starts failed.
     failed_starts: Vec<String>,
     /// Why this worker is being killed, the first reason first.
     kill_reasons: Vec<KillReason>,
-    /// The last lines that its process printed. Set only while its end is handled.
+    /// The last lines that the worker's process printed. Set only while its end is handled.
     last_words: LastWords,
     restarts: u64,
-    /// Number of its processes that were replaced without having failed.
+    /// Number of the worker's processes that were replaced without having failed.
     recycled: u64,
-    /// Whether it is asked to end, to be replaced.
+    /// Whether the worker is asked to end, to be replaced.
     is_retiring: bool,
-    /// When it is killed if it has not ended. Set once it is retiring and has no jobs left.
+    /// When the worker is killed if it has not ended. Set once it is retiring and has no jobs left.
     ends_by: Option<Instant>,
-    /// Number of jobs it had finished when it died last.
+    /// Number of jobs that the worker had finished when it died last.
     jobs_at_death: u64,
     /// Number of consecutive processes that died without having finished a job.
     deaths_in_a_row: u32,
-    /// The sum of the parts of [`WHOLE`] that these deaths count.
+    /// The sum of the parts, out of [`WHOLE`], that the deaths in `deaths_in_a_row` count.
     parts_in_a_row: u32,
 }
 
-/// The number of parts that make a death which the worker has caused.
+/// The number of parts of a whole death: one that the worker has caused.
 pub(super) const WHOLE: u32 = 8;
 
 impl Worker {
@@ -115,7 +115,7 @@ impl Worker {
         self.status
     }
 
-    /// Only for `EngineState::set_status`, which updates the lanes as well.
+    /// Sets the status. Called only by `EngineState::set_status`, which updates the lanes as well.
     pub(super) fn move_to(&mut self, status: Status) {
         self.status = status;
     }
@@ -124,7 +124,7 @@ impl Worker {
         self.generation
     }
 
-    /// Only for `EngineState::next_generation`, which updates the lanes as well.
+    /// Begins the next generation. Called only by `EngineState::next_generation`, which updates the lanes as well.
     pub(super) fn count_process(&mut self) -> u32 {
         self.generation = self.generation.wrapping_add(1);
         self.generation
@@ -136,36 +136,37 @@ impl Worker {
         self.process.as_ref()
     }
 
-    /// Records that its process was started.
+    /// Records that the worker's process was started.
     pub(super) fn set_process(&mut self, process: Process) {
         self.process = Some(Arc::new(process));
     }
 
-    /// Removes its process, which has ended or cannot be watched.
+    /// Removes the worker's process, which has ended or cannot be watched.
     pub(super) fn take_process(&mut self) -> Option<Arc<Process>> {
         self.process.take()
     }
 
-    /// Records that its process is ready. If it is sandboxed, it can map no other code than this.
+    /// Stores the executable maps that the worker's process has reported when it became ready; `None` if it is not
+    /// sandboxed. A sandboxed process can map no other code.
     pub(super) fn set_code(&mut self, code: Option<Arc<[CodeMap]>>) {
         self.code = code;
     }
 
-    /// The value of the last [`set_code`](Self::set_code).
+    /// Returns the maps that [`set_code`](Self::set_code) has stored.
     pub(super) fn code(&self) -> Option<&Arc<[CodeMap]>> {
         self.code.as_ref()
     }
 
-    /// The number of its process, 0 without one.
+    /// Returns the number of the worker's process, 0 without one.
     pub(super) fn pid(&self) -> u32 {
         let process = self.process.as_ref();
         process.map_or(0, |process| process.pidfd.pid().as_raw().cast_unsigned())
     }
 
-    /// Kills its process, and the programs that kernels have started in it.
+    /// Kills the worker's process, and the programs that kernels have started in it.
     pub(super) fn kill(&self) {
         if let Some(process) = &self.process {
-            // Fails if the process has ended already. In both cases its pidfd reports the exit.
+            // This fails if the process has ended already. In both cases its pidfd reports the exit.
             let _ = process.pidfd.kill_group(Signal::SIGKILL);
         }
     }
@@ -187,7 +188,7 @@ impl Worker {
         self.failed_starts.clear();
     }
 
-    /// Why the last consecutive starts failed.
+    /// Returns why the last consecutive starts failed.
     pub(super) fn failed_starts(&self) -> &[String] {
         &self.failed_starts
     }
@@ -215,9 +216,9 @@ impl Worker {
         &mut self.last_words
     }
 
-    /// Records that its process has died, after all of its processes together had finished this number of jobs. The
-    /// death counts `parts` of [`WHOLE`]. Returns the number of whole deaths in a row without a finished job, or 0 if
-    /// this death does not count.
+    /// Records that the worker's process has died, after all processes of the worker had finished `jobs` jobs together.
+    /// The death counts `parts` of [`WHOLE`]. Returns the number of whole deaths in a row without a finished job, or 0
+    /// if this death does not count.
     pub(super) fn died(&mut self, jobs: u64, parts: u32) -> u32 {
         self.restarts += 1;
         if parts == 0 {
@@ -232,12 +233,12 @@ impl Worker {
         self.parts_in_a_row / WHOLE
     }
 
-    /// Number of consecutive deaths that count.
+    /// Returns the number of consecutive deaths that count.
     pub(super) fn deaths_in_a_row(&self) -> u32 {
         self.deaths_in_a_row
     }
 
-    /// The number of times that its process died and was replaced.
+    /// Returns the number of times that the worker's process died and was replaced.
     pub(super) fn restarts(&self) -> u64 {
         self.restarts
     }
@@ -258,7 +259,7 @@ impl Worker {
         self.recycled += 1;
     }
 
-    /// Number of its processes that were replaced without having failed.
+    /// Returns the number of the worker's processes that were replaced without having failed.
     pub(super) fn recycled(&self) -> u64 {
         self.recycled
     }
@@ -270,7 +271,7 @@ impl Worker {
         self.code = None;
     }
 
-    /// When it is killed if it has not ended.
+    /// Returns the time when the worker is killed if it has not ended.
     pub(super) fn ends_by(&self) -> Option<Instant> {
         self.ends_by
     }
@@ -279,25 +280,25 @@ impl Worker {
         self.ends_by = at;
     }
 
-    /// Postpones the time by which it must have ended.
+    /// Postpones the time by which the worker must have ended.
     pub(super) fn postpone_end(&mut self, by: Duration) {
         self.ends_by = self.ends_by.map(|at| clock::postponed(at, by));
     }
 
-    /// Returns true, once, if that time has passed.
+    /// Returns true, once, if the time by which the worker must have ended has passed.
     pub(super) fn is_overdue(&mut self, now: Instant) -> bool {
         self.ends_by.take_if(|at| *at <= now).is_some()
     }
 }
 
-/// The workers with this status.
+/// Returns the workers with this status.
 pub(super) fn with_status(workers: &[Worker], status: Status) -> impl Iterator<Item = usize> {
     let workers = workers.iter().enumerate();
     let with = workers.filter(move |(_, worker)| worker.status() == status);
     with.map(|(index, _)| index)
 }
 
-/// The number of workers by which the active ones fall short of `most`.
+/// Returns the number of workers by which the active ones fall short of `most`.
 pub(super) fn missing(workers: &[Worker], most: usize) -> usize {
     let count = |status| with_status(workers, status).count();
     most.saturating_sub(count(Status::Ready) + count(Status::Leaving))

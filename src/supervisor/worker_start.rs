@@ -44,10 +44,11 @@ fn is_plain(name: &[u8]) -> bool {
             .any(|known| name.starts_with(known.as_bytes()))
 }
 
-/// The environment of workers: the environment of this process; in a sandbox, only variables that its kernels need.
+/// Returns the environment of workers: the environment of this process; in a sandbox, only variables that its kernels
+/// need.
 ///
-/// Called by the thread that builds an engine. On any other thread, code that does not use the lock of Rust's standard
-/// library might change the environment meanwhile.
+/// Called on the thread that builds the engine. If another thread called this, code of the program could change the
+/// environment at the same time: C's `setenv` does not take the lock of Rust's standard library.
 pub(crate) fn environment(sandboxed: bool) -> Vec<CString> {
     process::environment(|name| !sandboxed || is_plain(name))
 }
@@ -62,8 +63,9 @@ pub(super) struct Started {
 }
 
 impl Supervisor {
-    /// Starts the process of a worker, as a fork of the template if there is one. Only on the monitor thread: Linux
-    /// ends a worker when the *thread* that started it ends. Also returns the pipes of its stdout and stderr.
+    /// Starts the process of a worker, as a fork of the template if there is one. Called only on the monitor thread:
+    /// Linux ends a worker when the *thread* that started it ends. Also returns the pipes of the worker's stdout and
+    /// stderr.
     pub(super) fn spawn_worker(
         &self,
         index: usize,
@@ -136,7 +138,7 @@ impl Supervisor {
         // pidfd.
         let (stdout, stderr) = (stdout.into_read(), stderr.into_read());
         drop(nothing);
-        // Without a pidfd the worker cannot be watched. It ends when its handshake socket has no peer.
+        // Without a pidfd the worker cannot be watched. The worker ends when its handshake socket has no peer.
         crate::sync::point!("spawn.started");
         let pidfd = match copy.map_or_else(|| PidFd::open(pid), Ok) {
             Ok(pidfd) => pidfd,
@@ -188,7 +190,7 @@ impl Supervisor {
         let shared = Arc::clone(self);
         let (hold, over) = channel();
         let answer = move || {
-            // The socket would take an interrupted call for the end of the worker.
+            // The socket would take an interrupted system call for the end of the worker.
             process::block_sent_signals();
             match server.answer(&shared.settings.program.id, welcome) {
                 Ok(greeted) => {
@@ -216,7 +218,7 @@ impl Supervisor {
                 why,
             });
         }
-        // For the first lane, which is used first. The others request memory.
+        // The first lane gets this grant, because it is used first. The others request memory.
         let region = self.lock().lanes[worker].region();
         if let Ok(block) = self.arena.grant(region, FIRST_GRANT, false) {
             let mut state = self.lock();

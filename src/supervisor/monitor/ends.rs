@@ -18,7 +18,7 @@ use crate::sys::process::Exit;
 
 /// The time that an idle worker gets to obey the stop flag when the engine is dropped.
 const DROP_GRACE: Duration = Duration::from_millis(500);
-/// The time that the report of a worker that could not start gets to arrive after its exit.
+/// How long the monitor waits, after the exit of a worker that could not start, for the worker's report.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl Monitor {
@@ -43,8 +43,8 @@ impl Monitor {
         drop(state);
         if starting {
             process.handshake.release();
-            // The worker's last report may still be in the thread of its handshake, which ends now that its peer is
-            // gone. There is a time limit, because a process that the worker has started may keep the socket open.
+            // The worker's last report may still be in the thread of its handshake. That thread ends once its peer is
+            // gone. The wait is limited, because a process that the worker has started may keep the socket open.
             if let Some(over) = self.handshakes.remove(&index) {
                 let _ = over.recv_timeout(LAST_WORDS);
             }
@@ -100,13 +100,13 @@ impl Monitor {
         let mut state = self.shared.lock();
         match state.lifecycle.closing() {
             Closing::No => return false,
-            // Once the workers were asked to stop, nothing delays the end.
+            // Once the workers were asked to stop, no job delays the end.
             Closing::Drain
                 if !state.lifecycle.is_stopping()
                     && !state.is_drained()
                     && state.lifecycle.broken().is_none() =>
             {
-                // Possibly no other thread waits for the jobs.
+                // Possibly no other thread waits for the jobs, so the monitor requests notice of their ends.
                 state.lanes.want_end_of_all();
                 return false;
             }

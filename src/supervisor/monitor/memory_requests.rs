@@ -34,7 +34,7 @@ impl Monitor {
         let full_at = block.is_err().then(|| in_use.max(arena.in_use()));
         lane.grants_mut().committed(full_at);
         if let Ok(block) = block {
-            // A link without room for a grant has enough.
+            // If the link has no room for another grant, the lane has enough memory.
             drop(lane.grant(block));
         }
     }

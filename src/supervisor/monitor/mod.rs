@@ -76,7 +76,7 @@ pub(in crate::supervisor) fn spawn(shared: Arc<Supervisor>) -> crate::sys::Resul
         let shared = Arc::clone(&monitor.shared);
         drop(monitor);
         shared.flushes.end();
-        // If not, the thread that joins this one finishes the engine.
+        // If this thread does not end last, the thread that joins it finishes the engine.
         if shared.ends_last() {
             shared.finish();
         }
@@ -102,7 +102,7 @@ pub(in crate::supervisor) struct Monitor {
     seen_job: u64,
     /// When the monitor last checked whether the program was stopped, and the processor time it had used until then.
     pub(in crate::supervisor) looked: (Instant, Duration),
-    /// How long the monitor has slept since.
+    /// How long the monitor has slept since the time in `looked`.
     pub(in crate::supervisor) slept: Duration,
     /// When the monitor last checked whether jobs are spread badly.
     ticked: Instant,
@@ -149,7 +149,7 @@ impl Monitor {
         }
     }
 
-    /// A monitor that a test advances step by step.
+    /// Returns a monitor that a test advances step by step.
     #[cfg(any(test, feature = "points"))]
     pub(in crate::supervisor) fn idle(shared: Arc<Supervisor>) -> Self {
         let poller = Poller::new().expect("a poller");
@@ -216,7 +216,7 @@ impl Monitor {
             self.arm(true);
             // Another pass, now that workers know that they have to ring.
             let progress = self.serve() || self.may_stop();
-            // Also starts to watch memory for a job that was submitted only now.
+            // This also starts to watch memory for a job that was submitted only now.
             self.look_at_memory();
             self.return_unused(Instant::now());
             let tokens = self.sleep(progress.then_some(Duration::ZERO))?;
@@ -291,7 +291,7 @@ impl Monitor {
     }
 
     /// Postpones all deadlines after the program was stopped by Ctrl-Z or a debugger, or got no time on the machine.
-    /// Workers were not necessarily stopped too: jobs that have ended meanwhile are found ended.
+    /// Workers may have continued meanwhile: jobs that have ended by then keep their values.
     fn postpone(&mut self, by: Duration) {
         let ends = self.starting.values_mut().chain(&mut self.stopping);
         ends.for_each(|at| *at = clock::postponed(*at, by));
@@ -299,7 +299,7 @@ impl Monitor {
         self.shared.lock().postpone(by);
     }
 
-    /// The time after which the monitor has something to do without being rung.
+    /// Returns the time after which the monitor has something to do without being rung.
     fn next_time(&self) -> Option<Duration> {
         let mut state = self.shared.lock();
         let now = Instant::now();
@@ -396,7 +396,8 @@ impl Monitor {
                 let ready = lane.is_ready() || retiring();
                 lane.producer
                     .alloc_request()
-                    // Only for a lane with jobs: a lane without a job needs no memory, and could request all there is.
+                    // Only lanes with jobs are served: a lane without a job needs no memory, and could request all
+                    // there is.
                     .filter(|_| ready && lane.live() > 0)
                     .map(|want| (index, lane.generation(), want))
             });
@@ -434,12 +435,12 @@ impl Monitor {
     }
 }
 
-/// How long a thread was awake without running.
+/// Returns how long a thread was awake without running.
 pub(in crate::supervisor) fn idle(passed: Duration, slept: Duration, worked: Duration) -> Duration {
     passed.saturating_sub(slept).saturating_sub(worked)
 }
 
-/// The process of this worker, if it has one.
+/// Returns the process of this worker, if it has one.
 fn process_of(workers: &[Worker], index: usize) -> Option<&Arc<Process>> {
     workers.get(index)?.process()
 }

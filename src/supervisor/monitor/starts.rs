@@ -50,7 +50,7 @@ impl Monitor {
                 Err(error) => self.cannot_start(index, StartError::System(error)),
             }
         }
-        // After the spawns, which need not wait for this: no worker has requested memory yet.
+        // This is done after the spawns, which need not wait for it: no worker has requested memory yet.
         self.kills.started(&absent);
         // A limit beyond the range of the clock counts as no limit.
         if let Some(at) = now.checked_add(self.shared.settings.start_timeout) {

@@ -44,11 +44,11 @@ impl Monitor {
         let disabled = self.template.receive();
         self.watch_template();
         self.report_disabled(disabled);
-        // Another template loads in the meantime, until a worker is missing.
+        // If the template was lost, starts another at once, so that it can load before a worker is missing.
         self.may_start(Instant::now());
     }
 
-    /// Ends the use of a template that takes too long.
+    /// Disables a template that takes too long to load.
     pub(super) fn look_at_template(&mut self) {
         if self.template.until().is_none() {
             return;
