@@ -677,7 +677,7 @@ proptest! {
         let input = Arc::new(arena.alloc(0, 1000, BlockPlacement::Packed).unwrap());
         let leases: Leases = [Lease::Shared(Arc::clone(&input)), Lease::Lent(0..1)].into_iter().collect();
         let mut kept: Vec<Arc<Block>> = Vec::new();
-        // By number: offset, length and cursor of the worker's grants.
+        // The worker's grants by number: offset, length and cursor.
         let mut granted: BTreeMap<u64, (u64, u64, u64)> = BTreeMap::new();
         for reported in replies {
             for _ in 0..reported.grants {

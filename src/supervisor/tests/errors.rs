@@ -68,12 +68,12 @@ fn an_error_that_its_kernel_cannot_have_returned_is_a_fault() {
     let tag = tag_of_bool();
     let refuses = info(refuses);
     for (kernel, words) in [
-        // Not the encoding of a `bool`, and an error of another type.
+        // What is sent is not the encoding of a `bool`, or the error has another type.
         (&refuses, reply("yes", tag, &[2])),
         (&refuses, reply("yes", tag, &[1, 1])),
         (&refuses, reply("yes", tag, &[])),
         (&refuses, reply("yes", tag ^ 1, &[1])),
-        // From a kernel that returns no typed errors, and from a job that is not a chain.
+        // The kernel returns no typed errors, or the job is not a chain.
         (&kernel(), reply("yes", tag, &[1])),
         (&KernelInfo::of_chain(), reply("yes", tag, &[1])),
     ] {

@@ -58,7 +58,7 @@ fn a_grant_without_room_is_requested_again_when_there_is_more() {
         .unwrap();
     let first = submit(&shared);
     assert_ne!(short_of(&shared), 0);
-    // The monitor does the same.
+    // The monitor records this when it finds no room.
     let mut state = shared.lock();
     state.lanes[0].grants_mut().committed(Some(arena.in_use()));
     drop(state);

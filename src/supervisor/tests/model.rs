@@ -95,7 +95,7 @@ impl Model {
         }
     }
 
-    /// The job of handle number `n` among those with a handle.
+    /// Returns a job that has a handle, chosen by `n`, and its id.
     fn asked(&self, n: usize) -> Option<(u64, JobId)> {
         let asked = self
             .jobs

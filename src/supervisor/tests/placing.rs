@@ -20,8 +20,8 @@ fn busy(shared: &Supervisor) -> Vec<usize> {
 
 #[test]
 fn jobs_are_spread_over_the_workers_whichever_lanes_sleep() {
-    // No lane sleeps; or all lanes except the later lanes of the first worker, which have not slept yet when it is
-    // ready.
+    // In the first case no lane sleeps. In the second all lanes sleep except the later lanes of the first worker, which
+    // have not slept yet when it is ready.
     let sleeping: [fn(usize) -> bool; 2] = [|_| false, |lane| lane < 3 || lane % 3 != 0];
     for asleep in sleeping {
         let (shared, consumers) = with_lanes(3, 4, 3);
@@ -69,7 +69,7 @@ fn a_lane_that_falls_asleep_beside_a_new_job_is_rung_when_the_lock_is_released()
     let mut state = shared.lock();
     let mut call = ArgWriter::new(shared.arena.id());
     state.submit(&kernel(), &mut call, Owner::Handle, None);
-    // Between the first check whether the worker sleeps, and the final check.
+    // The worker falls asleep between the first check whether it sleeps and the final check.
     shared.cells[0].reply().asleep.store(1, Ordering::Relaxed);
     let before = bell();
     drop(state);
@@ -110,7 +110,7 @@ fn the_monitor_is_called_once_for_a_stream_of_tiny_jobs() {
         shared.lock().even_out(false);
         assert!(!two_jobs(), "it looks in a moment anyway");
     }
-    // A whole tick in which no job waited for another one.
+    // A whole tick passes in which no job waits for another one.
     shared.lock().even_out(true);
     assert!(two_jobs());
 }
@@ -241,7 +241,7 @@ fn a_woken_thread_avoids_cores_with_kernels() {
         return crate::sys::asked::not_tried("one core");
     }
     let allowed = std::thread::available_parallelism().unwrap();
-    // On a thread of its own, so that the threads of other tests stay on their cores.
+    // This runs on a thread of its own, so that the threads of other tests stay on their cores.
     let moved = move || {
         let (shared, _consumers) = with_lanes(2, 1, 2);
         let [kernel, other] = [&shared.cells[0], &shared.cells[1]];

@@ -290,7 +290,7 @@ fn a_worker_cannot_postpone_a_deadline_for_ever() {
         let job = submit_with(&shared, timed(MOMENT).loading(MOMENT));
         assert_eq!(consumers[0].next(), Next::Run);
         if begins {
-            // The time in an hour.
+            // The worker reports a time that is an hour ahead.
             let number = consumers[0].call().job;
             let later = clock::monotonic_ns() + 3_600_000_000_000;
             consumers[0].begin_timed(later, number);
@@ -478,7 +478,7 @@ fn jitter_spreads_the_pauses_of_jobs_over_half_of_each() {
     for (failed, whole) in (1..).zip([100.0, 200.0, 400.0]) {
         let of = |job| backoff.pause(failed, job).as_secs_f64() * 1e3 / whole;
         assert!((1..1000).map(of).all(|part| (0.5..=1.0).contains(&part)));
-        // About a tenth of the span each.
+        // About a tenth of the pauses lie in each tenth of the span.
         for tenth in 0..10 {
             let from = 0.5 + f64::from(tenth) / 20.0;
             let here = (1..1000)
@@ -496,7 +496,7 @@ fn jitter_spreads_the_pauses_of_jobs_over_half_of_each() {
 fn dropped_jobs_leave_no_entries_in_the_queue() {
     let (shared, _consumers) = fixture(1, 0);
     let mut jobs: Vec<_> = (0..10_000).map(|_| submit(&shared)).collect();
-    // The order does not matter.
+    // Drops the jobs in another order than that of their submission.
     for n in 0..jobs.len() {
         jobs.swap(n, n * 7919 % 10_000);
     }
@@ -514,7 +514,7 @@ fn an_entry_of_a_removed_job_is_not_that_of_the_next() {
     let (shared, _consumers) = fixture(1, 0);
     let (gone, first) = (submit(&shared), submit(&shared));
     shared.abandon(gone);
-    // The same record, queued again: now after the other job.
+    // The record is queued again, for a job that comes after the other one.
     let second = submit(&shared);
     assert_eq!(gone.index, second.index);
     let mut state = shared.lock();
@@ -559,7 +559,7 @@ fn a_dropped_job_does_not_delay_others() {
     let submit = |priority| submit_with(&shared, ranked(priority));
     let _runs = submit(Priority::Low);
     assert_eq!(consumers[0].next(), Next::Run);
-    // One job is ahead on the lane, the other is queued; then neither.
+    // One job is ahead on the lane, the other is queued; both are then dropped.
     let both = [submit(Priority::High), submit(Priority::High)];
     assert_eq!(shared.lock().queue.len(), 1);
     both.into_iter().rev().for_each(|id| shared.abandon(id));
@@ -600,13 +600,13 @@ fn a_failed_attempt_is_retried_answered_or_quarantined() {
     assert_eq!(policy.deaths, [panicked(), aborted()]);
     let is_known = |death: &Death| death.worker() == Some(1) && death.last_words() == ["so far"];
     assert!(policy.deaths.iter().all(is_known));
-    // The second death exceeds the limit, whatever retries are left.
+    // The second death reaches the limit, whatever retries are left.
     let mut policy = Policy::new(retried(9));
     let quarantined = After::Quarantine { deaths: 2 };
     assert_eq!(fails(&mut policy, aborted(), 2, false), once_more);
     assert_eq!(fails(&mut policy, aborted(), 2, false), quarantined);
     assert_eq!(policy.deaths, [aborted(), aborted()]);
-    // Without time left, or after the job was dropped.
+    // There is no further attempt while the engine closes, or after the job was dropped.
     let mut policy = Policy::new(retried(9));
     assert_eq!(fails(&mut policy, aborted(), 9, true), After::Answer);
     policy.given_up = true;

@@ -83,7 +83,7 @@ struct World {
     workers: usize,
     /// The consumer of each lane; `None` without a worker.
     consumers: Vec<Option<Consumer>>,
-    /// The input of each job.
+    /// The input that every job reads.
     input: Arc<Block>,
     /// The jobs by number, including answered ones.
     jobs: BTreeMap<u64, Known>,

@@ -287,7 +287,7 @@ impl Worker {
             words.extend(std::iter::zip(said.lies, truth).map(|(lie, truth)| lie.about(truth)));
         }
         let arrays = plan.count.about(plan.arrays.len() as u64) as u16;
-        // An additional number.
+        // Appends a word that belongs to no array.
         words.push(7);
         let mut reported = ReportedReply {
             kind: kind::VALUE,

@@ -192,7 +192,7 @@ fn a_block_that_was_only_lent_is_not_sent() {
         }
         if let Some(number) = released {
             it.release(number);
-            // Read now: a reply that arrives together with the report may have been sent earlier.
+            // The report is read now, because a reply that arrives together with it may have been sent earlier.
             it.retained();
         }
         let (job, _) = it.run();

@@ -150,7 +150,7 @@ fn only_a_spawning_kernel_may_spawn() {
 fn a_sandboxed_worker_cannot_spawn() {
     let (shared, mut consumers) = fixture(1, 1);
     shared.lock().config.set_sandboxed();
-    // Correct or not: the list is not read.
+    // The list is not read, whether it is correct or not.
     for words in [list(), vec![u64::MAX; 12]] {
         let id = submit(&shared, &spawning());
         assert_eq!(consumers[0].next(), Next::Run);

@@ -71,7 +71,7 @@ fn looks_at_the_clock(tracer: Option<TraceOwner>) -> u64 {
 fn the_supervisor_takes_no_times_without_a_trace() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(looks_at_the_clock(None), 0);
-    // For its submission, its placement and its end.
+    // The clock is read for the submission, the placement and the end of a job.
     let looks = looks_at_the_clock(Some(tracer(&folder)));
     assert!(looks >= 3 * JOBS / 10 * 9, "{looks}");
 }

@@ -206,7 +206,7 @@ fn a_waker_that_panics_does_not_affect_wakers_that_are_put_back() {
     assert!(woken.0.load(Ordering::Relaxed));
 }
 
-/// The requests in the state word of a placed job.
+/// Returns the requests in the state word of a placed job.
 fn asked(shared: &Supervisor, id: JobId) -> u32 {
     let Stage::Placed { link, position } = shared.lock().records.get(id).stage else {
         panic!("it is in no lane");
