@@ -15,7 +15,7 @@ use crate::arena::{Arena, Extent, Offset};
 use crate::kernel::Receiving;
 use crate::kernel::wire::{ReceivedArray, ReplyReader, WordReader};
 
-/// The error of a job whose worker sent a reply that is no value of the kernel.
+/// Returns the error of a job whose worker sent a reply that is no value of the kernel.
 fn malformed() -> JobErrorKind {
     let why = "a reply that its kernel cannot have sent";
     JobErrorKind::Lost(WorkerExit::Protocol(why.into()))
@@ -295,7 +295,7 @@ impl EngineState {
         }
     }
 
-    /// The error for a reply that cannot be read: see [`read_guarded`].
+    /// Returns the error for a reply that cannot be read: see [`read_guarded`].
     #[cold]
     pub(super) fn not_read(&mut self, index: u32, why: Unreadable) -> JobError {
         match why {
@@ -309,7 +309,7 @@ impl EngineState {
     }
 }
 
-/// The error for an answer that has arrived and cannot be taken.
+/// Returns the error for an answer that has arrived and cannot be taken.
 #[cold]
 fn failed_here(state: &mut EngineState, index: u32, kind: JobErrorKind) -> JobError {
     let lane = state.records.at(index).answered_by.0 as usize;

@@ -25,7 +25,7 @@ pub(super) struct OverShare {
 }
 
 impl OverShare {
-    /// The error with all numbers, some of which are read from files: not under the engine lock.
+    /// Returns the error with all numbers. Some of them are read from files, so the engine lock must not be held.
     pub(super) fn into_full(self, arena: &Arena, requested: u64) -> ArenaFull {
         arena.over_share(self.region, requested, self.limit, self.held)
     }
@@ -64,7 +64,7 @@ impl Lanes {
                 let missing = held_by_others
                     .iter()
                     .map(|held| share.saturating_sub(*held));
-                // At most the shares of active workers: a spare replaces an active worker.
+                // Spares need no shares of their own, because a spare replaces an active worker.
                 let missing = missing.sum::<u64>().min(shares_of(shared));
                 share.max(held + free.saturating_sub(missing))
             }
@@ -102,14 +102,14 @@ impl Lanes {
         self.check_share(lane, bytes, arena, config)
     }
 
-    /// The maximum number of bytes to grant at once if a lane requested less.
+    /// Returns the maximum size in bytes to which the grant for a smaller request is enlarged.
     pub(super) fn most_granted_at_once(&self, config: &Config) -> u64 {
         let most = (8 << 20) / self.per_worker() as u64;
         let limit = config.max_arena_per_worker();
         limit.map_or(most, |limit| most.min(limit / UNUSED))
     }
 
-    /// Bytes of the arena that a worker was granted and has not published, or that it retains.
+    /// Returns the number of bytes of the arena that a worker was granted and has not published, or that it retains.
     fn arena_held_by(&self, worker: usize) -> u64 {
         let lanes = self.of_worker(worker).map(|lane| &self[lane]);
         lanes

@@ -44,8 +44,8 @@ fn flush_all() {
         };
         // Unwinding out of a handler of `exit` would abort.
         let _ = catch_unwind(std::panic::AssertUnwindSafe(|| engine.flush_logs()));
-        // Not dropped: this may be the last reference if another thread drops the engine at this moment. The end of the
-        // process frees the memory faster.
+        // The engine is not dropped: this may be the last reference if another thread drops its own at this moment. The
+        // end of the process frees the memory faster.
         std::mem::forget(engine);
     }
 }

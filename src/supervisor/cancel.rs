@@ -83,7 +83,7 @@ impl EngineState {
         }
     }
 
-    /// Cancels a job that has not begun: it is answered with `Cancelled`. A job that runs gets the flag.
+    /// Cancels a job that has not begun: it is answered with `Cancelled`. A job that runs gets the request `CANCEL`.
     pub(super) fn cancel(&mut self, id: JobId) {
         if self.cancel_spawned(id, CancelMode::Ask) {
             return;
@@ -119,7 +119,7 @@ impl EngineState {
             Stage::Placed { link, position } => {
                 let link = link as usize;
                 if !self.take_back(link, position) {
-                    // In case its worker dies before the job begins.
+                    // Recovery reads this request if the worker dies and the job had not begun.
                     self.records.at(id.index).requests |= CANCEL;
                     crate::sync::point!("cancel.retained");
                     return Some((link, position));
@@ -133,8 +133,8 @@ impl EngineState {
         None
     }
 
-    /// Cancels the jobs of a group, including jobs that will be submitted later. Jobs that run get the flag; their
-    /// workers are killed after the grace period.
+    /// Cancels the jobs of a group, including jobs that will be submitted later. Jobs that run get the request
+    /// `CANCEL`; their workers are killed after the grace period.
     pub(super) fn cancel_group(&mut self, group: Group) {
         if !self.groups.cancel(group) {
             return;
@@ -164,8 +164,8 @@ impl Supervisor {
         drop(waker);
     }
 
-    /// Marks the value of a scope's job as unwanted: only the end of the job will be asked for, and the memory of the
-    /// value is freed as soon as the value arrives.
+    /// Marks the value of a scope's job as unwanted: the scope will only wait for the end of the job, and the memory of
+    /// the value is freed as soon as the value arrives.
     pub(crate) fn forget_value(&self, id: JobId) {
         if self.is_copy() {
             return;

@@ -11,8 +11,8 @@ pub(super) struct Config {
     active_workers: usize,
     /// The number of workers that a job with retries may kill.
     quarantine_after: u32,
-    /// The time that a running job of a cancelled group gets before its worker is killed; also the time that a worker
-    /// gets which was asked to end.
+    /// The time that a running job of a cancelled group gets before its worker is killed, and that a worker gets to end
+    /// after it was asked to.
     grace: Duration,
     /// Whether a job with a deadline has its worker to itself.
     deadlines_are_exclusive: bool,

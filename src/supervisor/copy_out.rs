@@ -91,7 +91,7 @@ impl EngineState {
         self.call_if_drained();
     }
 
-    /// Condemns or fails a job for whose value the arena has no room.
+    /// Fails a job for whose value the arena has no room.
     pub(super) fn not_copied(
         &mut self,
         record: u32,
@@ -150,7 +150,8 @@ pub(super) fn copy_out<'a>(
         Lease::Lent(_) | Lease::Loan { .. } | Lease::File(_) => None,
     });
     let inputs: HashSet<*const Block> = inputs.collect();
-    // Also retains the copied blocks until all arrays are copied: while a block exists, no copy has its address.
+    // The map also retains the copied blocks until all arrays are copied: while a block exists, no copy has its
+    // address.
     let mut copies: HashMap<*const Block, (Arc<Block>, Arc<Block>)> = HashMap::new();
     for array in arrays {
         let from = Arc::as_ptr(&array.block);

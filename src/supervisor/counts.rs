@@ -19,12 +19,12 @@ impl JobCounts {
         }
     }
 
-    /// Number of jobs that were answered with an error other than a cancellation.
+    /// Returns the number of jobs that were answered with an error other than a cancellation.
     pub(super) fn failed(&self) -> u64 {
         self.failed
     }
 
-    /// Number of jobs that were cancelled, or whose handle was dropped before they began.
+    /// Returns the number of jobs that were cancelled, or whose handle was dropped before they began.
     pub(super) fn cancelled(&self) -> u64 {
         self.cancelled
     }

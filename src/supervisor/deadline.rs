@@ -26,7 +26,7 @@ const LOOKS: usize = 3;
 const LOOK_FOR_BEGIN: Duration = Duration::from_millis(10);
 
 impl Lane {
-    /// The next time to check a job with `loading`, or `None` if its time is over. If the job has called
+    /// Returns the next time to check a job with `loading`, or `None` if its time is over. If the job has called
     /// [`begin_timed`](crate::begin_timed), this is `limit` after that moment; otherwise the next poll. The worker
     /// reports that moment, so there is a fixed end, `most` plus `limit` after the start of the clock, which no report
     /// postpones.
@@ -106,7 +106,7 @@ impl EngineState {
         }
     }
 
-    /// The time at which the monitor has to act next.
+    /// Returns the time at which the monitor has to act next.
     pub(super) fn next_timer(&self) -> Option<Instant> {
         let alarms = self.lanes.iter().filter_map(|lane| lane.alarm());
         let admission = self.admission.as_ref();
@@ -137,7 +137,7 @@ impl EngineState {
         }
         self.run_due(now);
         self.recheck_admission(now);
-        // These workers were asked to end and have not: they are stopped, or a job has taken them over.
+        // These workers were asked to end and have not: they were stopped by a signal, or a job has taken them over.
         for worker in &mut self.workers {
             if worker.is_overdue(now) {
                 worker.kill();
@@ -152,7 +152,7 @@ impl EngineState {
     /// Handles the timers that are due.
     pub(super) fn run_due(&mut self, now: Instant) {
         let due = self.timers.take_due(now);
-        // First, because other timers may cancel these jobs.
+        // Attempts begin first, because other timers may cancel these jobs.
         self.begin_attempts(due.iter().filter_map(|(_, timer)| timer.attempt()));
         for (at, timer) in due {
             match timer {

@@ -49,7 +49,7 @@ impl Lifecycle {
         self.closing != Closing::No || self.broken.is_some()
     }
 
-    /// Why no job can run any more, if the engine is broken.
+    /// Returns why no job can run any more, if the engine is broken.
     #[inline]
     pub(super) fn broken(&self) -> Option<&String> {
         self.broken.as_ref()
@@ -87,7 +87,7 @@ impl Lifecycle {
         self.broken.get_or_insert_with(|| why.to_owned());
     }
 
-    /// When draining ends at the latest.
+    /// Returns the time when draining ends at the latest.
     pub(super) fn drains_until(&self) -> Option<Instant> {
         self.drains_until
     }
@@ -99,7 +99,7 @@ impl Lifecycle {
 
     /// Closes the engine at once if the time for draining is over. Returns whether it did.
     ///
-    /// Does nothing if `is_drained`: the workers are about to be stopped. Until then, the engine may get jobs again.
+    /// Does nothing if `is_drained`: then the workers are about to be stopped, unless the engine gets jobs before that.
     pub(super) fn end_drain(&mut self, now: Instant, is_drained: bool) -> bool {
         let is_due = self.drains_until.is_some_and(|until| until <= now);
         if !is_due || !self.is_stopping && is_drained {

@@ -72,7 +72,7 @@ impl Backoff {
         self
     }
 
-    /// The pause of job number `job` after `failed` failed attempts.
+    /// Returns the pause of job number `job` after `failed` failed attempts.
     pub(super) fn pause(&self, failed: u32, job: u64) -> Duration {
         let times = 2u32.saturating_pow(failed.saturating_sub(1));
         let pause = self.first.saturating_mul(times).min(self.longest);
@@ -116,8 +116,8 @@ impl Default for Backoff {
 /// only jobs whose arguments the kernel cannot change.
 pub struct JobOptions<M = AtMostOnce> {
     pub(crate) deadline: Option<Duration>,
-    /// With `loading`: how long the kernel may take until it calls `begin_timed`, when the clock of the deadline
-    /// starts.
+    /// With `loading`: how long the kernel may take until it calls `begin_timed`, which starts the clock of the
+    /// deadline.
     pub(crate) loading: Option<Duration>,
     /// Number of attempts after the first.
     pub(crate) retries: u32,
@@ -128,7 +128,7 @@ pub struct JobOptions<M = AtMostOnce> {
     /// The limiter that gives each attempt its permit.
     pub(crate) limit: Option<PermitSource>,
     pub(crate) label: Option<Arc<str>>,
-    /// The name in place of the kernel's, stored for the life of the process.
+    /// The name that replaces the kernel's name, stored for the life of the process.
     pub(crate) name: Option<&'static str>,
     pub(crate) mode: PhantomData<fn() -> M>,
 }
@@ -174,8 +174,8 @@ impl<M> JobOptions<M> {
     }
 
     /// Starts the clock of the [deadline](Self::deadline) when the kernel calls [`begin_timed`](crate::begin_timed),
-    /// instead of when its worker gets the job. For bindings of languages whose functions the kernel loads. The job is
-    /// ended in any case after `most` plus the deadline.
+    /// instead of when its worker gets the job. This is for bindings of languages whose functions the kernel loads. The
+    /// job is ended in any case after `most` plus the deadline.
     pub fn loading(mut self, most: Duration) -> Self {
         self.loading = Some(most);
         self
@@ -308,13 +308,13 @@ impl<M> JobOptions<M> {
         self
     }
 
-    /// The same options, for jobs that may be retried. For code that takes options of either mode and passes arguments
-    /// that its jobs only read.
+    /// Returns the same options, for jobs that may be retried. This is for code that takes options of either mode and
+    /// passes arguments that its jobs only read.
     pub fn retriable(self) -> JobOptions<Retried> {
         self.with_mode()
     }
 
-    /// The same options in another mode. Only for callers that know that the arguments permit it.
+    /// Returns the same options in another mode. Called only where the arguments are known to permit that mode.
     pub(crate) fn with_mode<N>(self) -> JobOptions<N> {
         JobOptions {
             deadline: self.deadline,

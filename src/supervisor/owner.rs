@@ -36,7 +36,7 @@ pub(crate) enum Owner {
 }
 
 impl Owner {
-    /// The owner of a job of a scope.
+    /// Returns the owner of a job of a scope.
     pub(crate) fn scope(group: Group) -> Self {
         Self::Scope {
             group,
@@ -63,7 +63,7 @@ impl Owner {
         )
     }
 
-    /// The actor that the job belongs to.
+    /// Returns the actor that the job belongs to.
     #[inline]
     pub(super) fn actor(self) -> Option<u32> {
         match self {
@@ -72,7 +72,7 @@ impl Owner {
         }
     }
 
-    /// The same owner without a handle.
+    /// Returns the same owner without a handle.
     pub(super) fn without_handle(self) -> Self {
         match self {
             Self::Actor {

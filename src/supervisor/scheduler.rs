@@ -5,7 +5,7 @@ use super::options::Priority;
 /// State of placing: see the module.
 #[derive(Debug, Default)]
 pub(super) struct Scheduler {
-    /// Whether a job had another priority than the default.
+    /// Whether any job had a priority other than the default.
     has_priorities: bool,
     /// Whether no thread submits and the monitor places jobs: then sleeping workers are woken for tiny jobs too.
     submitter_is_idle: bool,
@@ -37,7 +37,7 @@ impl Scheduler {
         self.is_low_on_memory
     }
 
-    /// Returns true if the value has changed.
+    /// Sets whether memory is short. Returns true if the value has changed.
     pub(super) fn set_low_on_memory(&mut self, low: bool) -> bool {
         std::mem::replace(&mut self.is_low_on_memory, low) != low
     }

@@ -42,7 +42,7 @@ pub(crate) struct Settings {
     /// nothing.
     pub(crate) retain: Option<u64>,
     pub(crate) label: String,
-    /// Where the lines go that workers print.
+    /// What receives the lines that workers print.
     pub(crate) log: Sink,
     /// Whether the engine can be used before its workers are ready.
     pub(crate) in_background: bool,
@@ -60,7 +60,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Number of workers that may be active at the same time, at least one.
+    /// Returns the number of workers that may be active at the same time, at least one.
     pub(crate) fn active_workers(&self) -> u16 {
         self.workers - self.spares
     }
@@ -69,8 +69,9 @@ impl Settings {
 /// The program that workers run.
 #[derive(Clone, Debug)]
 pub(crate) struct ProgramSpec {
-    /// The program, with the working directory and the environment that this process had when the engine was built.
-    /// Later changes of the environment, by code that does not use the lock of Rust's standard library, have no effect.
+    /// The program, with the working directory and the environment of this process at the time when the engine was
+    /// built. Later changes of the environment have no effect, even by code that does not take the lock of Rust's
+    /// standard library.
     pub(crate) program: Program,
     /// The identity that a process of this program must report.
     pub(crate) id: ProgramId,
@@ -81,7 +82,7 @@ pub(crate) struct ProgramSpec {
 }
 
 impl ProgramSpec {
-    /// A program that contains the same build of this crate, with this `identity`.
+    /// Returns a program that contains the same build of this crate, with this `identity`.
     pub(crate) fn new(program: Program, identity: Vec<u8>, entry: WorkerEntry) -> Self {
         Self {
             program,
@@ -124,9 +125,9 @@ impl Default for MemorySettings {
 /// When a worker that has not failed is replaced.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recycling {
-    /// After this number of jobs; `u64::MAX`: never.
+    /// The number of jobs after which the worker is replaced; `u64::MAX`: never.
     pub(crate) jobs: u64,
-    /// When its private memory exceeds this number of bytes; `u64::MAX`: never.
+    /// The number of bytes of its private memory above which the worker is replaced; `u64::MAX`: never.
     pub(crate) above: u64,
 }
 
@@ -146,8 +147,8 @@ pub(crate) enum StartError {
     Worker(HandshakeError),
 }
 
-/// The number of descriptors that must be free for an engine: its own, and for each worker a pidfd, an eventfd, two
-/// pipes, and five more while it starts; for a template, six. A worker receives the descriptors of the arena, one
+/// Returns the number of descriptors that must be free for an engine: its own, and for each worker a pidfd, an eventfd,
+/// two pipes, and five more while it starts; for a template, six. A worker receives the descriptors of the arena, one
 /// region for each worker, under higher numbers than all of these.
 pub(crate) const fn descriptors_for(workers: u64, has_template: bool) -> u64 {
     let template = if has_template { 6 } else { 0 };

@@ -33,13 +33,13 @@ pub(crate) struct Supervisor {
     /// The cells of each lane's link, for threads that wait without the lock.
     pub(super) cells: Vec<Arc<LinkCells>>,
     pub(super) parking: Arc<Parking>,
-    /// Where the lines go that workers print.
+    /// What receives the lines that workers print.
     pub(crate) log: Logger,
     /// Requests to read what workers have printed.
     pub(super) flushes: FlushRequests,
     pub(super) settings: Settings,
     state: Mutex<EngineState>,
-    /// Rung to wake the monitor.
+    /// The eventfd that wakes the monitor.
     monitor_event: Arc<EventFd>,
     /// Failed handshakes, which the monitor handles.
     refusals: Mutex<Vec<Refusal>>,
@@ -61,8 +61,8 @@ pub(crate) struct Supervisor {
     one_has_ended: AtomicBool,
 }
 
-/// The locked state. Lanes that got jobs are rung right before the lock is released, so for all jobs that were posted
-/// under one lock it is checked only once whether their lane sleeps.
+/// The locked state. Lanes that got jobs are rung right before the lock is released, so whether a lane sleeps is
+/// checked only once for all jobs that were posted under one lock.
 #[derive(Debug)]
 pub(super) struct Locked<'a> {
     state: MutexGuard<'a, EngineState>,
@@ -129,6 +129,8 @@ impl Supervisor {
         }
     }
 
+    /// Takes the engine's lock.
+    ///
     /// # Panics
     ///
     /// In a forked process: its locks and links are those of the original process. And in code of the program that is
@@ -170,7 +172,7 @@ impl Supervisor {
         wake_all(wakers);
     }
 
-    /// Number of cores that this process may run on, with container limits, determined at the first call.
+    /// Returns the number of cores that this process may run on, with container limits, determined at the first call.
     pub(super) fn cores(&self) -> usize {
         *self.cores.get_or_init(crate::sys::limits::cores)
     }
@@ -181,7 +183,7 @@ impl Supervisor {
         let _ = self.monitor_event.ring();
     }
 
-    /// The eventfd on which the monitor sleeps.
+    /// Returns the eventfd on which the monitor sleeps.
     pub(super) fn monitor_event(&self) -> &EventFd {
         &self.monitor_event
     }
@@ -226,33 +228,33 @@ impl Supervisor {
         self.tracer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The trace of the engine, if it has one now.
+    /// Returns the trace of the engine, if it has one now.
     pub(crate) fn tracer(&self) -> Option<Arc<Tracer>> {
         self.owner().as_ref().map(|owner| Arc::clone(&owner.0))
     }
 
-    /// Whether workers are sandboxed.
+    /// Returns true if workers are sandboxed.
     pub(crate) fn is_sandboxed(&self) -> bool {
         self.settings.sandboxed
     }
 
-    /// The sandbox features of the workers, if they are sandboxed.
+    /// Returns the sandbox features of the workers, if they are sandboxed.
     #[cfg(feature = "sandbox")]
     pub(crate) fn sandbox_features(&self) -> Option<SandboxFeatures> {
         self.is_sandboxed().then_some(self.settings.kernel)
     }
 
-    /// Number of jobs that may run at the same time: the lanes of active workers.
+    /// Returns the number of jobs that may run at the same time: the lanes of active workers.
     pub(crate) fn active_lanes(&self) -> usize {
         self.active_workers() * usize::from(self.settings.lanes)
     }
 
-    /// Number of workers that may be active at the same time.
+    /// Returns the number of workers that may be active at the same time.
     pub(crate) fn active_workers(&self) -> usize {
         self.settings.active_workers().into()
     }
 
-    /// Number of workers, including the spares.
+    /// Returns the number of workers, including the spares.
     pub(super) fn workers(&self) -> usize {
         self.settings.workers.into()
     }

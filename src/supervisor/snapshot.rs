@@ -9,7 +9,7 @@ use super::stats::{KernelStats, Progress, Stats, WorkerStats};
 use super::worker::{Status, Worker};
 
 impl EngineState {
-    /// Statistics of all kernels, in the order of their first jobs, and the number of jobs that run.
+    /// Returns the statistics of all kernels, in the order of their first jobs, and the number of jobs that run.
     pub(super) fn kernel_stats(&self) -> (Vec<KernelStats>, usize) {
         let mut running = 0;
         let mut stats = self.kernels.stats();
@@ -27,12 +27,12 @@ impl EngineState {
 }
 
 impl Supervisor {
-    /// Why no job can run any more, if the engine is broken.
+    /// Returns why no job can run any more, if the engine is broken.
     pub(crate) fn broken(&self) -> Option<String> {
         self.lock().lifecycle.broken().cloned()
     }
 
-    /// The statistics at this moment.
+    /// Returns the statistics at this moment.
     pub(crate) fn stats(&self) -> Stats {
         let arena = self.arena.stats();
         let mut state = self.lock();
@@ -91,7 +91,8 @@ impl Supervisor {
         let waiting = (state.timers.attempts().count() + state.runs.waiting_parents()) as u64;
         let limited = state.permit_waiters.len() as u64;
         let open = state.lanes.open() as u64;
-        // Also counts jobs that have left their lanes and are answered when the exit of their worker is confirmed.
+        // Jobs that have left their lanes, and are answered when the exit of their worker is confirmed, also count as
+        // running.
         let reasons = state.workers.iter().flat_map(Worker::kill_reasons);
         let awaiting_exit = reasons
             .filter(|&&(record, _)| record != NO_RECORD && !state.lanes.hold(record))

@@ -63,7 +63,7 @@ pub(crate) fn start(
     Ok((shared, monitor))
 }
 
-/// The initial state of an engine, before its workers start.
+/// Returns the initial state of an engine, before its workers start.
 fn state_of(
     arena: Arc<Arena>,
     parking: Arc<Parking>,

@@ -145,7 +145,7 @@ impl EngineState {
         asked_for && !self.lifecycle.is_stopping() && self.lifecycle.broken().is_none()
     }
 
-    /// Number of lanes of the workers that may be active at the same time.
+    /// Returns the number of lanes of the workers that may be active at the same time.
     pub(super) fn active_lanes(&self) -> usize {
         self.config.active_workers() * self.lanes.per_worker()
     }

@@ -11,21 +11,22 @@ use crate::arena::ArenaStats;
 pub struct WorkerStats {
     /// Process id, 0 while there is no process.
     pub pid: u32,
-    /// Whether it accepts jobs.
+    /// Whether the worker accepts jobs.
     pub ready: bool,
-    /// Whether it is ready but gets no jobs until another worker has ended: see
+    /// Whether the worker is ready but gets no jobs until another worker has ended: see
     /// [`Builder::spares`](crate::engine::Builder::spares).
     pub spare: bool,
     /// Number of jobs that all processes of this worker have finished since the engine was built.
     pub jobs: u64,
-    /// Number of jobs in its lanes now, both running and waiting.
+    /// Number of jobs in the worker's lanes now, both running and waiting.
     pub open: usize,
-    /// The number of times that its process died and was replaced.
+    /// The number of times that the worker's process died and was replaced.
     pub restarts: u64,
-    /// The number of times that its process was replaced because it had served long enough or had grown too large.
+    /// The number of times that the worker's process was replaced because it had served long enough or had grown too
+    /// large.
     pub recycled: u64,
-    /// Bytes of the arena that are granted to it and not filled with results yet. They are part of the bytes [in
-    /// use](crate::engine::ArenaStats::in_use), and are freed when its process ends.
+    /// Bytes of the arena that are granted to the worker and not filled with results yet. They are part of the bytes
+    /// [in use](crate::engine::ArenaStats::in_use), and are freed when the worker's process ends.
     pub granted: u64,
     /// Bytes of arrays whose handles in the worker outlive their job, if the engine
     /// [allows](crate::engine::Builder::retain_escaped) that. They stay in use until their last handle in the worker is
@@ -38,16 +39,16 @@ pub struct WorkerStats {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KernelStats {
-    /// Its name, as returned by [`std::any::type_name`], or the [name](crate::JobOptions::name) that the program has
-    /// set.
+    /// The kernel's name, as returned by [`std::any::type_name`], or the [name](crate::JobOptions::name) that the
+    /// program has set.
     pub name: &'static str,
     /// Number of calls that ended in a worker, with a value or without. A chain of nodes that ran as one job counts
     /// once for each of its nodes.
     pub calls: u64,
     /// Number of calls that ended without a value.
     pub failures: u64,
-    /// Time that all calls together spent in the kernel. Of a chain of up to eight nodes that ran as one job, each node
-    /// is measured. A longer chain is measured in eighths, and a failed chain as a whole; the time is divided equally
+    /// Time that all calls together spent in the kernel. If a chain of up to eight nodes ran as one job, each node is
+    /// measured. A longer chain is measured in eighths, and a failed chain as a whole; the time is divided equally
     /// among the nodes.
     pub total: Duration,
     /// Expected duration of the next call that is a job of its own: a moving average, 250 µs before the first call has
@@ -55,7 +56,7 @@ pub struct KernelStats {
     pub expected: Duration,
     /// Bytes of fresh arrays in the results of all calls. Values passed between nodes of a chain do not count.
     pub bytes: u64,
-    /// Number of lanes that run it now, or are about to.
+    /// Number of lanes that run the kernel now, or are about to.
     pub running: usize,
 }
 
@@ -87,7 +88,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// The number of times that a worker died and was replaced: the sum over all [`workers`](Self::workers).
+    /// Returns the number of times that a worker died and was replaced: the sum over all [`workers`](Self::workers).
     ///
     /// ```standalone_crate
     /// fn crash() {
@@ -106,12 +107,13 @@ impl Stats {
         self.workers.iter().map(|worker| worker.restarts).sum()
     }
 
-    /// Bytes of arrays whose handles in workers outlive their job: the sum over all [`workers`](Self::workers).
+    /// Returns the number of bytes of arrays whose handles in workers outlive their job: the sum over all
+    /// [`workers`](Self::workers).
     pub fn retained(&self) -> u64 {
         self.workers.iter().map(|worker| worker.retained).sum()
     }
 
-    /// The number of times that a worker was replaced because it had served long enough or had grown too large.
+    /// Returns the number of times that a worker was replaced because it had served long enough or had grown too large.
     pub fn recycled(&self) -> u64 {
         self.workers.iter().map(|worker| worker.recycled).sum()
     }
@@ -153,8 +155,9 @@ pub struct Progress {
     pub cancelled: u64,
     /// Bytes of fresh arrays in results so far.
     pub bytes: u64,
-    /// Jobs per second that ended in about the last five seconds. More exactly: since the call about five seconds ago,
-    /// or else since the last earlier call, or since the engine was built.
+    /// Jobs per second that ended in about the last five seconds. More exactly: since the call of
+    /// [`progress`](crate::Engine::progress) about five seconds ago, or else since the last earlier call, or since the
+    /// engine was built.
     pub rate: f64,
     /// Time since the engine was built.
     pub elapsed: Duration,
@@ -163,18 +166,18 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Number of jobs that have ended.
+    /// Returns the number of jobs that have ended.
     pub fn ended(&self) -> u64 {
         self.done + self.failed + self.cancelled
     }
 
-    /// Number of jobs that were submitted and have not ended, and of jobs that graphs will submit.
+    /// Returns the number of jobs that were submitted and have not ended, and of jobs that graphs will submit.
     pub fn left(&self) -> u64 {
         self.submitted - self.ended() + self.planned
     }
 
-    /// Time until the jobs that are [`left`](Progress::left) have ended, at the present [`rate`](Progress::rate).
-    /// `None` while the rate is 0.
+    /// Returns the time until the jobs that are [`left`](Progress::left) have ended, at the present
+    /// [`rate`](Progress::rate). `None` while the rate is 0.
     pub fn time_left(&self) -> Option<Duration> {
         match self.left() {
             0 => Some(Duration::ZERO),
@@ -206,7 +209,7 @@ impl RateMeter {
         progress.rate = self.rate(now, progress.ended());
     }
 
-    /// The rate, including the present count.
+    /// Returns the rate, including the present count.
     fn rate(&mut self, now: Instant, ended: u64) -> f64 {
         let old = |&(at, _): &(Instant, u64)| now.saturating_duration_since(at) > LOOK_BACK;
         // A count that is too old is used as long as there is no other.
