@@ -345,8 +345,8 @@ impl Pieces {
 /// The arrays that a job read or borrowed: its reply may contain them.
 struct Inputs<'a> {
     leases: &'a [Lease],
-    /// If there may be many, sorted by start: for each, the start and the end of the extent that a reply may contain,
-    /// its index among the leases, and the largest end of all entries up to this one.
+    /// If there may be many inputs: one entry for each, sorted by start. An entry has the start and the end of the
+    /// extent that a reply may contain, its index among the leases, and the largest end of all entries up to this one.
     by_start: Option<Vec<(Offset, u64, usize, u64)>>,
 }
 

@@ -17,7 +17,7 @@ const SOON_NS: u64 = 40 * DEPTH_NS;
 pub(super) struct Lanes {
     lanes: Vec<Lane>,
     workers: usize,
-    /// A bit for each lane that has work. Still set for a lane whose work has ended and was not drained.
+    /// A bit for each lane that has work. The bit of a lane whose work has ended is set until the lane is drained.
     busy: Vec<u64>,
     /// A bit for each lane that retains arrays. Such lanes are drained for their releases.
     retaining: Vec<u64>,

@@ -20,7 +20,7 @@ use crate::link::{CANCEL, Phase};
 const FAILED_STARTS: usize = 4;
 /// Number of consecutive processes of a worker that may die without a finished job before the next one is delayed.
 const DEATHS_AT_ONCE: u32 = 3;
-/// The parts of a death that the death of an idle worker counts if it was killed from outside. A few such workers are
+/// How many parts of a whole death are counted if an idle worker was killed from outside. A few such workers are
 /// replaced at once, but a program that kills each worker as soon as it is ready must not keep a core busy with starts.
 const KILLED: u32 = 1;
 /// The pause after the first failed start. Each further failure doubles it, up to [`LONGEST_PAUSE`].

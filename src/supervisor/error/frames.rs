@@ -26,7 +26,7 @@ const ENDS: [&str; 4] = ["abort", "raise", "gsignal", "pthread_kill"];
 
 /// A function in the stack of a crash: see [`Crash::frames`](super::Crash::frames).
 ///
-/// An inlined function has a frame of its own, with the address of the function that contains it. It displays as
+/// An inlined function has a frame of its own, with the address of the function that contains it. A frame displays as
 /// `decode (src/decode.rs:42)`, or `libpng16.so.16+0x1a2b` without a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CrashFrame {
