@@ -19,7 +19,7 @@ use crate::supervisor::waiting::wakers::wake_all;
 /// The maximum time that a burst may take to be available again: longer than any program runs.
 const CENTURY: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
-/// Reason of [`JobErrorKind::Rejected(Rejection::Deadlock)`].
+/// Reason of `JobErrorKind::Rejected(Rejection::Deadlock)`.
 const DEADLOCK: &str = "all permits of its limiter are held by jobs that wait for another one in the same threads; raise the limit, or submit this job outside of them";
 
 thread_local! {
@@ -274,7 +274,7 @@ impl Limiter {
     ///
     /// # Errors
     ///
-    /// [`JobErrorKind::Rejected(Rejection::Deadlock)`] if all permits would be held by blocked threads, including this
+    /// `JobErrorKind::Rejected(Rejection::Deadlock)` if all permits would be held by blocked threads, including this
     /// thread: no permit would ever be returned.
     fn acquire_inline(&self, caller: Caller) -> Result<Permit<'_>, JobErrorKind> {
         let thread = ThreadWaker::new();
