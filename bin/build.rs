@@ -1,10 +1,10 @@
-//! Notes what `--version` tells: commit, profile and target.
+//! Passes the compiler what `--version` prints: commit, profile and target.
 
 use std::env;
 use std::process::Command;
 
 fn main() {
-    // A source archive has no `.git`; then the version stands alone.
+    // A source archive has no `.git`: `--version` then prints no commit.
     let commit = git(&[
         "describe",
         "--always",

@@ -22,7 +22,8 @@ pub(crate) enum What {
     CompleteFish,
 }
 
-/// Prints `what` for the whole command line. A manual page is that of `subcommand`, if given.
+/// Prints `what` for the whole command line. If it is a manual page and `subcommand` is given, prints the page of that
+/// command.
 pub(crate) fn run(what: What, mut whole: Command, subcommand: Option<&str>) -> ExitCode {
     let mut text = Vec::new();
     let mut complete = |shell| {
@@ -57,7 +58,7 @@ fn manual(whole: Command, subcommand: Option<&str>, out: &mut Vec<u8>) -> io::Re
         }
         None => root,
     };
-    // Otherwise the page would have arguments that are hidden from the short help, without their descriptions.
+    // Without this, the page would list arguments that are hidden from the short help without their descriptions.
     let command = command.mut_args(|arg| arg.hide_short_help(false));
     clap_mangen::Man::new(command).render(out)
 }

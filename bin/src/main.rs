@@ -102,7 +102,8 @@ fn main() -> ExitCode {
         Some((name, args)) => (Some(name), args),
         None => (None, &matches),
     };
-    // Checked before the arguments are parsed, because it excludes even arguments that a command requires.
+    // `--generate` is checked before the arguments are parsed, because it excludes even arguments that a command
+    // requires.
     if let Some(what) = args.get_one("generate") {
         return generate::run(*what, Cli::command(), name);
     }

@@ -13,7 +13,7 @@ use serde::Serialize;
 /// The exit code for a wrong command line, or a set-up that failed.
 pub(crate) const USAGE: u8 = 2;
 
-/// The system's message in lower case, without the number that `io::Error` appends.
+/// Returns the system's message in lower case, without the number that `io::Error` appends.
 pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {
@@ -31,14 +31,14 @@ pub(crate) fn print(bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// A value as a line of JSON. Characters that have an effect on a terminal are escaped; a reader of JSON gets the same
-/// value.
+/// Returns a value as a line of JSON. Escapes characters that have an effect on a terminal; readers of JSON undo this.
 pub(crate) fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
     let plain = serde_json::to_string(value)?;
     let mut line = String::with_capacity(plain.len() + 1);
     for each in plain.chars() {
         match arenite::needs_escape(each) {
-            // All these characters have four digits and are inside texts: there are no line breaks between values.
+            // Four digits suffice for all these characters. They occur only inside texts: there are no line breaks
+            // between values.
             true => write!(line, "\\u{:04x}", u32::from(each)).unwrap_or_default(),
             false => line.push(each),
         }
@@ -47,13 +47,13 @@ pub(crate) fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
     Ok(line)
 }
 
-/// A path as part of a line.
+/// Returns a path as part of a line.
 pub(crate) fn show_path(path: &Path) -> String {
     show_name(&path.to_string_lossy())
 }
 
-/// A name as part of a line. It is quoted and escaped if it contains a character that has an effect on a terminal, or
-/// if it starts or ends with a blank.
+/// Returns a name as part of a line. It is quoted and escaped if it contains a character that has an effect on a
+/// terminal, or if it starts or ends with a blank.
 pub(crate) fn show_name(text: &str) -> String {
     if text.is_empty() || text.trim() != text || text.contains(is_hidden) {
         // This escapes all characters for which `is_hidden` is true, and quotes.
@@ -63,7 +63,7 @@ pub(crate) fn show_name(text: &str) -> String {
     }
 }
 
-/// Whether a line would not show the character itself.
+/// Returns whether the character must be escaped, because a line would not show the character itself.
 fn is_hidden(each: char) -> bool {
     each == '\t' || arenite::needs_escape(each)
 }
@@ -89,7 +89,8 @@ pub(crate) fn one_line(text: &str) -> String {
 
 const TOO_SMALL: &str = "it must be more than 0";
 
-/// Parses a number of bytes: `1048576`, `64K`, `512MiB`, `4G` count in 1024s, `4GB` in 1000s.
+/// Parses a number of bytes, such as `1048576`. The units of `64K`, `512MiB` and `4G` are powers of 1024, that of `4GB`
+/// is a power of 1000.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let (number, unit) = split(positive(text)?);
     let factor: u64 = match unit.to_ascii_lowercase().as_str() {
@@ -107,7 +108,7 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     scaled(number, factor)
 }
 
-/// Parses a number of pixels: `1000000`, `128M`, `1.5G`, in 1000s.
+/// Parses a number of pixels: `1000000`, `128M`, `1.5G`. Units are powers of 1000.
 pub(crate) fn pixels(text: &str) -> Result<u64, String> {
     let (number, unit) = split(positive(text)?);
     let factor: u64 = match unit.to_ascii_lowercase().as_str() {
@@ -120,7 +121,7 @@ pub(crate) fn pixels(text: &str) -> Result<u64, String> {
     scaled(number, factor)
 }
 
-/// Parses a duration: `30s`, `500ms`, `1.5m`, `1h30m`. A number alone counts seconds.
+/// Parses a duration: `30s`, `500ms`, `1.5m`, `1h30m`. A number without a unit is in seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let mut rest = positive(text)?.trim();
     let mut nanos: u128 = 0;
@@ -187,7 +188,7 @@ fn split(text: &str) -> (&str, &str) {
     (&text[..end], text[end..].trim_start())
 }
 
-/// Multiplies exactly, but rounds fractions of the result down.
+/// Multiplies `number` by `factor`, and rounds the product down. Exact for a whole number.
 fn scaled(number: &str, factor: u64) -> Result<u64, String> {
     let value = match number.split_once('.') {
         None => number
@@ -221,7 +222,7 @@ pub(crate) enum Choice {
     Never,
 }
 
-/// Whether to use colours on this stream, according to `--color`.
+/// Returns whether to use colours on this stream, according to `--color`.
 pub(crate) fn wants_color(choice: Choice, terminal: bool) -> bool {
     let unset = |name: &str| std::env::var_os(name).is_none_or(|value| value.is_empty());
     match choice {

@@ -12,8 +12,8 @@
 //!
 //! With `--base`, the relative path of each input is its path below that folder.
 //!
-//! A walk skips the output folder. If a shell's `*` names the output folder among other inputs, it is skipped too. As
-//! the only input, or as the start of a glob, it is an error.
+//! A walk skips the output folder. If a shell's `*` names the output folder among other inputs, the folder is skipped
+//! too. As the only input, or as the start of a glob, the output folder is an error.
 //!
 //! A walk takes files that look like pictures by name or content, and only counts other files. A file given by name is
 //! always an input: if it cannot be read, that is an error. Links to files are followed. Links to folders are followed
@@ -48,20 +48,20 @@ pub(crate) struct Input {
 pub(crate) struct Found {
     /// In the order of the command line. Inputs from folders and globs are sorted by name.
     pub inputs: Vec<Input>,
-    /// The number of files skipped because they are not pictures, and of links to folders.
+    /// The number of skipped files that are not pictures, plus the number of links to folders.
     pub others: u64,
     /// The number of links to folders in `others`.
     pub links: u64,
     /// The number of hidden files and folders skipped.
     pub hidden: u64,
-    /// The number of files and folders left out by `--exclude`, and of folders that other programs fill.
+    /// The number of files and folders that `--exclude` left out, plus the number of folders that other programs fill.
     pub excluded: u64,
     /// The output folder, if it was named among the inputs.
     pub left_out: Option<PathBuf>,
 }
 
 impl Found {
-    /// A note about how raw files of cameras are processed, if there are any.
+    /// Returns a note about how raw files of cameras are processed, if any were found.
     pub(crate) fn raw_note(&self) -> Option<String> {
         let is_raw = |input: &&Input| matches!(input.content, Ok((Format::CameraRaw, _)));
         match self.inputs.iter().filter(is_raw).count() {
@@ -75,7 +75,7 @@ impl Found {
         }
     }
 
-    /// The reason why there is nothing to do. `None` if at least one input exists, readable or not.
+    /// Returns the reason why there is nothing to do. `None` if at least one input exists, readable or not.
     pub(crate) fn nothing_found(&self) -> Option<String> {
         let exists =
             |input: &Input| !matches!(&input.content, Err(fault) if fault.cause == "not-found");
@@ -185,7 +185,7 @@ pub(crate) fn find(request: &Request<'_>, stdin: &mut dyn Read) -> Result<Found,
 
 struct Finder<'a> {
     request: &'a Request<'a>,
-    /// Device and inode of the output folder, once it exists: another run may create it at any time.
+    /// Device and inode of the output folder. `None` until the folder exists: another run may create it at any time.
     out_identity: Option<(u64, u64)>,
     found: Found,
 }
@@ -231,7 +231,7 @@ impl Finder<'_> {
         Ok(())
     }
 
-    /// Adds a file or folder by its name. If it is a file, `relative` returns the default for the path of its result.
+    /// Adds a file or folder by its name. `relative` returns the default path of the result, if it is a file.
     fn named(&mut self, path: &Path, relative: fn(&Path) -> PathBuf) {
         let meta = fs::metadata(path);
         let is_folder = meta.as_ref().is_ok_and(Metadata::is_dir);
@@ -269,7 +269,7 @@ impl Finder<'_> {
         }
     }
 
-    /// Adds the files below `root`. Relative paths count from `base`.
+    /// Adds the files below `root`. The paths of their results are relative to `base`.
     fn folder(&mut self, root: &Path, base: &Path) {
         if self.is_out(root) {
             return;
@@ -302,7 +302,7 @@ impl Finder<'_> {
         }
     }
 
-    /// Whether an entry of a walk from `root` is left out. If so, counts it.
+    /// Returns whether an entry of a walk from `root` is left out, and counts the entry if it is.
     fn is_excluded(&mut self, entry: &DirEntry, root: &Path) -> bool {
         let (path, is_folder) = (entry.path(), entry.file_type().is_dir());
         let below = path.strip_prefix(root).unwrap_or(path);
@@ -313,7 +313,8 @@ impl Finder<'_> {
         is_excluded
     }
 
-    /// Whether a folder is the output folder. Reads its metadata, since a listing has the inode below a mount point.
+    /// Returns whether a folder is the output folder. Reads the folder's metadata: for a mount point, a listing has the
+    /// inode of the folder that the mount covers.
     fn is_out(&mut self, folder: &Path) -> bool {
         self.out_identity = self.out_identity.or_else(|| identity(self.request.out?));
         self.out_identity.is_some() && identity(folder) == self.out_identity
@@ -459,8 +460,8 @@ impl Finder<'_> {
     }
 }
 
-/// Names of folders of thumbnails, deleted files and the like, which are left out if they are in another folder. Hidden
-/// folders are left out anyway.
+/// Names of folders for thumbnails, deleted files and the like. Such a folder is left out if it is in another folder.
+/// Hidden folders are always left out.
 const FOREIGN: [&str; 7] = [
     "@eaDir",
     "@Recycle",
@@ -471,20 +472,20 @@ const FOREIGN: [&str; 7] = [
     "__MACOSX",
 ];
 
-/// Whether a folder with this name is left out if it is in another folder.
+/// Returns whether a folder with this name is left out if it is in another folder.
 fn is_foreign_folder(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default();
     FOREIGN.iter().any(|foreign| name == *foreign)
 }
 
-/// The format of one file, and its stamp.
+/// Returns the format of one file, and its stamp.
 pub(crate) fn picture(path: &Path, raw: Raw) -> Result<(Format, Stamp), Fault> {
     let meta = fs::metadata(path).map_err(|error| Fault::read(path, &error))?;
     let (kind, stamp) = look(path, &meta)?;
     Ok((readable(kind, raw)?, stamp))
 }
 
-/// Whether a file with exactly this name exists.
+/// Returns whether a file with exactly this name exists.
 fn exists(name: &[u8]) -> bool {
     fs::symlink_metadata(OsStr::from_bytes(name)).is_ok()
 }
@@ -532,7 +533,7 @@ fn walk(root: &Path) -> walkdir::IntoIter {
         .into_iter()
 }
 
-/// `path` relative to `base`; either may start with `./`.
+/// Returns `path` relative to `base`; either may start with `./`.
 fn below(path: &Path, base: &Path) -> PathBuf {
     let plain = |path: &Path| -> PathBuf {
         path.components()
@@ -545,7 +546,8 @@ fn below(path: &Path, base: &Path) -> PathBuf {
     }
 }
 
-/// The path of a file below a folder: according to the two paths as written, or after resolving links.
+/// Returns the path of a file relative to a folder that contains it: according to the two paths as written, otherwise
+/// after resolving links.
 fn below_base(path: &Path, base: &Path) -> Option<PathBuf> {
     let inside = |rest: &Path| {
         let mut parts = rest.components();
@@ -559,13 +561,13 @@ fn below_base(path: &Path, base: &Path) -> Option<PathBuf> {
     by_words.or_else(|| below(location(path), base.canonicalize().ok()?))
 }
 
-/// The name of a file.
+/// Returns the name of a file, or a substitute if the path ends without a name.
 fn name_of(path: &Path) -> PathBuf {
     let name = path.file_name().map(PathBuf::from);
     name.unwrap_or_else(|| PathBuf::from("unnamed"))
 }
 
-/// The relative path of a file in a list.
+/// Returns the default path of the result for a file in a list.
 fn relative_of(path: &Path) -> PathBuf {
     let inside = path
         .components()
@@ -624,7 +626,7 @@ impl Kind {
         }
     }
 
-    /// Whether the name is that of a picture, so that a failure to open the file is an error.
+    /// Returns whether the name is that of a picture, so that a failure to open the file is an error.
     pub(crate) fn expected(path: &Path) -> bool {
         named(path).is_some()
     }

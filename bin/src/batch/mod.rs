@@ -52,7 +52,7 @@ impl From<String> for Refusal {
 pub(crate) fn conclude(done: Result<u8, Refusal>, printer: &mut Printer) -> ExitCode {
     match done {
         Ok(code) => {
-            // Everything is printed, and the engine has ended.
+            // Everything is printed and the engine has ended, so the program may end by a signal.
             stop::end_by_code(code);
             ExitCode::from(code)
         }
@@ -106,8 +106,8 @@ pub(crate) fn in_the_way(settings: &Settings, items: &[Item]) -> Option<String> 
     })
 }
 
-/// Processes all items that need it, and lists all items. `settle` converts the result for the item with this index to
-/// an outcome.
+/// Processes the items that need work, and lists all items. `settle` takes the index of an item and its result, and
+/// returns the item's outcome and whether to continue.
 pub(crate) fn work(
     pool: &mut EnginePool<'_>,
     items: &[Item],
@@ -131,7 +131,7 @@ pub(crate) fn work(
         .enumerate()
         .filter_map(|(index, item)| Some((index, item.input.as_path(), item.ready()?)));
     let may_begin = || stop.code().is_none();
-    // If `run` is broken off, the remaining items stay pending.
+    // If `settle` ends `run` early, the remaining items stay pending.
     let _ = pool.run(feed, may_begin, |index, result| {
         let (outcome, flow) = settle(index, result, printer);
         listing.ended(index, outcome, printer);

@@ -103,7 +103,7 @@ impl Fault {
         }
     }
 
-    /// The failure for a picture in an unsupported format.
+    /// Returns the failure for a picture in an unsupported format.
     pub(crate) fn unsupported(format: &'static str) -> Fault {
         let text = ImageError::Unsupported { format }.to_string();
         Fault {
@@ -112,7 +112,7 @@ impl Fault {
         }
     }
 
-    /// The failure for a broken file.
+    /// Returns the failure for a broken file.
     pub(crate) fn damage(cause: &'static str, text: impl Into<String>) -> Fault {
         Fault {
             proves_damage: true,
@@ -120,7 +120,7 @@ impl Fault {
         }
     }
 
-    /// The failure for a file or folder that cannot be read.
+    /// Returns the failure for a file or folder that cannot be read.
     pub(crate) fn read(path: &Path, error: &io::Error) -> Fault {
         match error.kind() {
             _ if is_broken_link(path, error) => {
@@ -142,7 +142,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Whether `path` is a link whose target is missing.
+/// Returns whether `path` is a link whose target is missing.
 pub(crate) fn is_broken_link(path: &Path, error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
         && path.symlink_metadata().is_ok_and(|meta| meta.is_symlink())

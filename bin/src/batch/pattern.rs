@@ -4,8 +4,9 @@
 //! the leading dot of a name. The components before the first pattern are the [prefix](Glob::prefix), where the walk
 //! starts.
 //!
-//! A path may match in several ways: `a/a/b` matches `**/a/*` in two ways. [`Reached`] is the set of all of them, so a
-//! walk visits each path once, and turns back when no way can continue.
+//! A path may match the first parts of a glob in several ways: for `**/a/*`, the second name of `a/a` may be the `a` or
+//! the `*`. [`Reached`] is the set of all these ways, so a walk visits each path once, and turns back when none can
+//! continue.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -41,12 +42,12 @@ enum Part {
     Folders,
 }
 
-/// The number of parts of the glob that a path has matched, for each way to match it.
+/// For each way in which a path matches the first parts of a glob, the number of these parts.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Reached(Vec<usize>);
 
 impl Reached {
-    /// Whether neither the path nor anything in it can match.
+    /// Returns whether neither the path nor anything in it can match.
     pub(crate) fn is_dead_end(&self) -> bool {
         self.0.is_empty()
     }
@@ -76,17 +77,17 @@ impl Glob {
         })
     }
 
-    /// The components before the first component that is a pattern; may be empty.
+    /// Returns the components before the first one that is a pattern, an empty path if there are none.
     pub(crate) fn prefix(&self) -> &Path {
         &self.prefix
     }
 
-    /// The state at the prefix.
+    /// Returns the state in the folder of the prefix.
     pub(crate) fn start(&self) -> Reached {
         self.with_empty_folders(vec![0])
     }
 
-    /// The state at `name` inside `folder`.
+    /// Returns the state at the entry `name` of a folder, whose state is `folder`.
     pub(crate) fn enter(&self, folder: &Reached, name: &OsStr) -> Reached {
         let text = text(name);
         let mut reached = Vec::new();
@@ -103,7 +104,7 @@ impl Glob {
         self.with_empty_folders(reached)
     }
 
-    /// Whether the path in this state matches the whole glob.
+    /// Returns whether the path in this state matches the whole glob.
     pub(crate) fn matches(&self, reached: &Reached, is_folder: bool) -> bool {
         reached.0.contains(&self.parts.len()) && (is_folder || !self.folders_only)
     }
@@ -162,7 +163,7 @@ pub(crate) fn with_exclamation_marks(pattern: &str) -> String {
     out
 }
 
-/// A hint if the text contains syntax that only shells support.
+/// Returns a hint if the text contains syntax that only shells support.
 pub(crate) fn foreign(text: &OsStr) -> Option<&'static str> {
     let text = text.as_bytes();
     let has = |part: &[u8]| text.windows(part.len()).any(|window| window == part);
@@ -170,14 +171,14 @@ pub(crate) fn foreign(text: &OsStr) -> Option<&'static str> {
         .then_some("globs of arenite support *, ?, […] and **, but no {…}, [[:…:]] or ~")
 }
 
-/// Whether a name contains a pattern.
+/// Returns whether a name contains a pattern.
 pub(crate) fn is_pattern(text: &OsStr) -> bool {
     text.as_bytes()
         .iter()
         .any(|byte| matches!(byte, b'*' | b'?' | b'['))
 }
 
-/// A name as text. Each byte that is not UTF-8 becomes one character, so that `?` matches it.
+/// Returns a name as text. Each byte that is not UTF-8 becomes one character, so that `?` matches it.
 fn text(name: &OsStr) -> Cow<'_, str> {
     if let Some(text) = name.to_str() {
         return Cow::Borrowed(text);
@@ -190,7 +191,8 @@ fn text(name: &OsStr) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// A character from the end of Unicode's private use area, which names rarely contain, in place of a byte.
+/// Returns the character that replaces a byte that is not UTF-8. It is from the end of Unicode's private use area,
+/// which names rarely contain.
 fn stand_in(byte: u8) -> char {
     char::from_u32(0x0010_ff00 | u32::from(byte)).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
@@ -205,7 +207,7 @@ pub(crate) struct Exclusion {
     folders_only: bool,
 }
 
-/// Hidden names match too.
+/// With these options, patterns match hidden names too.
 const EXCLUSION_OPTIONS: MatchOptions = MatchOptions {
     require_literal_leading_dot: false,
     ..OPTIONS
@@ -232,7 +234,7 @@ impl Exclusion {
         })
     }
 
-    /// Whether the pattern matches the file or folder at this path below an input.
+    /// Returns whether the pattern matches the file or folder at this path below an input.
     pub(crate) fn matches(&self, relative: &Path, is_folder: bool) -> bool {
         let compared = match self.is_path {
             true => relative.as_os_str(),
@@ -244,7 +246,7 @@ impl Exclusion {
                 .matches_with(&compared.to_string_lossy(), EXCLUSION_OPTIONS)
     }
 
-    /// Whether the pattern matches this path, or a folder that the path leads through.
+    /// Returns whether the pattern matches this path, or a folder that the path leads through.
     pub(crate) fn matches_within(&self, path: &Path, is_folder: bool) -> bool {
         let plain = path.strip_prefix(".").unwrap_or(path);
         let mut ways = plain.ancestors().enumerate();
@@ -252,7 +254,7 @@ impl Exclusion {
     }
 }
 
-/// Whether a name begins with a dot.
+/// Returns whether a name begins with a dot.
 pub(super) fn is_hidden(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b".")
 }

@@ -25,12 +25,12 @@ pub(crate) struct Item {
 }
 
 impl Item {
-    /// The task, if it needs work.
+    /// Returns the task, if it needs work.
     pub(crate) fn ready(&self) -> Option<&Task> {
         self.task.as_ref().ok().filter(|task| task.fresh.is_none())
     }
 
-    /// The outcome of an item that is not processed; `ready` if the item needs work.
+    /// Returns the outcome of an item that this run does not process: `ready` if the item needs work.
     pub(crate) fn unworked(&self, ready: Outcome) -> Outcome {
         match &self.task {
             Err(fault) => Outcome::Failed(fault.clone()),
@@ -52,7 +52,7 @@ pub(crate) struct Task {
     pub several: Option<Name>,
     /// The format of the input at the time when it was found.
     pub source: Format,
-    /// The format to write. That of the input if nothing is written.
+    /// The format to write; the format of the input if nothing is written.
     pub format: Format,
     /// The stamp of the input at the time when it was found.
     pub stamp: Stamp,
@@ -61,7 +61,7 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    /// The names of results, as paths below the output folder.
+    /// Returns the names of results, as paths below the output folder.
     ///
     /// # Errors
     ///
@@ -98,7 +98,7 @@ impl Task {
 pub(crate) struct Clash {
     /// All such results.
     pub conflicts: Vec<OverInput>,
-    /// All items. Those in a conflict have failed.
+    /// All items. The items in a conflict have failed.
     pub items: Vec<Item>,
 }
 
@@ -137,7 +137,7 @@ pub(crate) struct Naming<'a> {
 }
 
 impl Naming<'_> {
-    /// Advice on a template by which the results of two inputs get different names.
+    /// Returns advice that names a template with which the results of two inputs have different names.
     fn advice(&self, one: &Item, other: &Item) -> String {
         let template = self.template.with_whole_names(self.format);
         let name = |item: &Item| {
@@ -175,7 +175,7 @@ pub(crate) fn plan(
 ) -> Result<Vec<Item>, Clash> {
     let mut items: Vec<Item> = Vec::with_capacity(inputs.len());
     let mut by_output: HashMap<PathBuf, usize> = HashMap::new();
-    // The indices of items whose results have the same path, and the paths of both.
+    // Pairs of indices of items whose results have the same path. `repeated` has the paths of result and input.
     let mut collisions: Vec<(usize, usize)> = Vec::new();
     let mut repeated: HashSet<(PathBuf, PathBuf)> = HashSet::new();
     let mut unreadable: HashSet<PathBuf> = HashSet::new();
@@ -183,7 +183,7 @@ pub(crate) fn plan(
     for input in inputs {
         let mut is_in_shard = holds(&input.relative);
         let task = match input.content {
-            // Found twice, but reported once.
+            // An input that was found twice is reported once.
             Err(_) if !unreadable.insert(input.path.clone()) => continue,
             Err(fault) => Err(fault),
             Ok((found, stamp)) => {
@@ -196,7 +196,7 @@ pub(crate) fn plan(
                     let key = || (relative.clone(), input.path.clone());
                     let is_first = other == &input.path || is_same(other, &input.path);
                     if is_first || !repeated.insert(key()) {
-                        // Found twice, but processed once.
+                        // An input that was found twice is processed once.
                         continue;
                     }
                     collisions.push((first, items.len()));
@@ -241,7 +241,7 @@ pub(crate) fn plan(
     Err(Clash { conflicts, items })
 }
 
-/// The failures of both items of each pair, whose results have the same name.
+/// Returns a failure for both items of each pair: their results have the same name.
 fn taken(naming: Naming<'_>, items: &[Item], pairs: &[(usize, usize)]) -> Vec<(usize, Fault)> {
     let fault = |this: usize, other: usize| {
         let (this, other) = (&items[this], &items[other]);
@@ -259,7 +259,7 @@ fn taken(naming: Naming<'_>, items: &[Item], pairs: &[(usize, usize)]) -> Vec<(u
     pairs.iter().flat_map(both).collect()
 }
 
-/// The failures of items whose result has the name of a folder that another result needs, and of these other items.
+/// Finds results with the name of a folder that another result needs. Returns a failure for both items.
 fn needed_as_folders(
     naming: Naming<'_>,
     items: &[Item],
@@ -286,7 +286,7 @@ fn needed_as_folders(
     faults
 }
 
-/// The inputs as tasks without a result. An input found twice occurs once.
+/// Returns the inputs as tasks that write nothing. An input that was found twice becomes one task.
 pub(crate) fn without_results(inputs: Vec<Input>, shard: Option<&Shard>) -> Vec<Item> {
     let mut found = HashSet::new();
     let new = inputs
@@ -308,7 +308,7 @@ pub(crate) fn without_results(inputs: Vec<Input>, shard: Option<&Shard>) -> Vec<
     new.map(item).collect()
 }
 
-/// The results that would overwrite inputs. Compared by device and inode, so that links are found too.
+/// Returns the results that would overwrite inputs. Compares files by device and inode, so that links are found too.
 fn overwritten(items: &[Item], out: &Path) -> Vec<OverInput> {
     if !out.exists() {
         return Vec::new();
@@ -362,7 +362,7 @@ enum Part {
     Stem,
     /// The name of the input.
     Name,
-    /// The extension of the input, if it is of a picture.
+    /// The extension of the input, if it is an extension of a picture.
     From,
     /// The usual extension of the format.
     Ext,
@@ -383,7 +383,7 @@ impl Part {
     ];
 }
 
-/// The path of a picture's results, except for their sides.
+/// The path of a picture's results, in which their sides are still placeholders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Name {
     /// The folder of the results.
@@ -433,7 +433,7 @@ impl fmt::Display for Template {
 }
 
 impl Default for Template {
-    /// `{stem}.{ext}`.
+    /// Returns `{stem}.{ext}`.
     fn default() -> Template {
         Template(vec![Part::Stem, Part::Text(".".into()), Part::Ext])
     }
@@ -458,7 +458,7 @@ impl Template {
         Ok(template)
     }
 
-    /// The format of the extension with which the template ends, if it ends with one.
+    /// Returns the format that the extension of the template stands for, if it has one.
     pub(crate) fn format(&self) -> Option<Format> {
         let Some(Part::Text(end)) = self.0.last() else {
             return None;
@@ -467,12 +467,12 @@ impl Template {
         extension.parse().ok()
     }
 
-    /// Whether results of different sides may have different names.
+    /// Returns whether results of different sides may have different names.
     pub(crate) fn has_sides(&self) -> bool {
         has_sides(&self.0)
     }
 
-    /// Whether results of different heights may have different names.
+    /// Returns whether results of different heights may have different names.
     pub(crate) fn has_height(&self) -> bool {
         self.0.contains(&Part::Height)
     }
@@ -493,9 +493,9 @@ impl Template {
         Template(missing.iter().chain(&self.0).map(whole).collect())
     }
 
-    /// The name of the results of `input`, in the folder of the input.
+    /// Returns the name of the results of `input`, in the folder of `input`.
     pub(crate) fn fill(&self, input: &Path, format: Format) -> Name {
-        // Only the extension of a picture is separated: that of IMG.0001 is a part of the name.
+        // Only the extension of a picture is separated: in IMG.0001, `.0001` is a part of the name.
         let (stem, from) = match Kind::expected(input) {
             true => (input.file_stem(), input.extension()),
             false => (input.file_name(), None),
@@ -516,12 +516,13 @@ impl Template {
 }
 
 impl Name {
-    /// Whether the name depends on the sides of a result.
+    /// Returns whether the name depends on the sides of a result.
     pub(crate) fn has_sides(&self) -> bool {
         has_sides(&self.parts)
     }
 
-    /// The path of a result with these sides in pixels. Without sides, `{width}` and `{height}` stay in the path.
+    /// Returns the path of a result with these sides in pixels. Without sides, `{width}` and `{height}` stay in the
+    /// path.
     pub(crate) fn path(&self, sides: Option<[u32; 2]>) -> PathBuf {
         let mut name = OsString::new();
         for part in &self.parts {
@@ -584,7 +585,7 @@ mod tests {
             input("p/b", "b", Format::WebP, 2),
             input("p/c.gif", "x/c.gif", Format::Gif, 3),
             input("p/d.TIFF", "d.TIFF", Format::Tiff, 4),
-            // A name may contain points.
+            // A name may contain dots.
             input("p/IMG.0001", "IMG.0001", Format::Jpeg, 5),
             input("p/IMG.0002", "IMG.0002", Format::Jpeg, 6),
             input("p/v1.2/e.", "v1.2/e.", Format::Jpeg, 7),

@@ -59,7 +59,7 @@ pub(crate) struct Settings {
     pub sandbox: Sandbox,
     /// The maximum number of attempts after the first for any picture.
     pub most_retries: u32,
-    /// Whether messages of the engine are dropped while stderr is full. Otherwise printing waits for its reader.
+    /// Whether messages of the engine are dropped while stderr is full. If not, printing waits until stderr is read.
     pub drops_messages: bool,
     /// File for the trace.
     pub trace: Option<PathBuf>,
@@ -70,7 +70,7 @@ pub(crate) struct Settings {
 /// The reason why a job was not started.
 #[derive(Debug)]
 pub(crate) enum Refused {
-    /// There is no room now. There may be when a running job has ended.
+    /// There is no room now, but there may be room when a running job has ended.
     Full(Fault),
     /// This input cannot be processed.
     Failed(Fault),
@@ -94,7 +94,7 @@ pub(crate) struct EnginePool<'a> {
     jobs: AsCompleted<Reply>,
     /// For each job, the index of the picture and the length of its file.
     pictures: HashMap<usize, (usize, u64)>,
-    /// The total length of these files.
+    /// The total length of the files of the jobs in flight.
     in_flight_bytes: u64,
     makers: Makers<'a>,
     make: &'a Make,
@@ -153,7 +153,7 @@ fn warning(damage: Damage) -> (String, f64) {
 struct PictureError(ImageError);
 
 impl PictureError {
-    /// The word for programs: see [`Fault::cause`].
+    /// Returns the word for [`Fault::cause`].
     fn cause(&self) -> &'static str {
         match self.0 {
             ImageError::Unsupported { .. } | ImageError::UnsupportedVariety { .. } => {
@@ -174,7 +174,8 @@ impl PictureError {
         }
     }
 
-    /// The sentence for people. Its advice names a flag of the command instead of a field of [`ResizeSpec`].
+    /// Returns the sentence for [`Fault::text`]. Its advice names a flag of the command instead of a field of
+    /// [`ResizeSpec`].
     fn text(&self) -> String {
         let advice = match self.0 {
             ImageError::TooManyPixels { .. } => "if you trust the file, raise --max-pixels",
@@ -206,7 +207,7 @@ impl KernelError for PictureError {
     }
 }
 
-/// The failure for a picture whose kernel returned an error.
+/// Returns the failure for a picture whose kernel returned an error.
 fn returned(error: &Returned) -> Fault {
     match error.value::<PictureError>() {
         Some(error) => Fault {
@@ -236,8 +237,8 @@ impl<'a> Makers<'a> {
             .sandbox(settings.sandbox)
             .label(settings.purpose.name());
         if may_need_hevc && settings.sandbox != Sandbox::Off {
-            // Loads the decoder before the sandbox is closed. Without a sandbox the first picture that needs it loads
-            // it. If the system lacks it, such pictures are errors.
+            // Loads the decoder of HEIC before the sandbox is closed. Without a sandbox, the first picture that needs
+            // the decoder loads it. If the system has no decoder, such pictures fail.
             builder = builder.on_worker_start(|| drop(arenite_image::heic_decoder()));
         }
         let messages = match settings.drops_messages {
@@ -245,7 +246,7 @@ impl<'a> Makers<'a> {
             false => None,
         };
         builder = builder.on_log(move |line| match &messages {
-            // Messages of decoders about a picture are also in the picture's error or warning.
+            // Not printed: messages of decoders about a picture are also in the picture's error or warning.
             _ if line.source == LogSource::Event => {}
             Some(messages) => messages.print_or_drop(line.to_string()),
             None => print_aside(&line.to_string()),
@@ -275,12 +276,12 @@ impl<'a> Makers<'a> {
         })
     }
 
-    /// The number of jobs that keeps the workers busy while files are read and results are written.
+    /// Returns the number of jobs that keeps the workers busy while files are read and results are written.
     pub(crate) fn depth(&self) -> usize {
         self.workers * PER_WORKER
     }
 
-    /// The limit on the bytes of files in flight. A single file may exceed it.
+    /// Returns the limit on the bytes of files in flight. A single file may exceed it.
     pub(crate) fn budget(&self) -> u64 {
         self.budget
     }
@@ -301,7 +302,7 @@ impl<'a> Makers<'a> {
         let options = options.retries(make.retries);
         let job = match self.settings.purpose {
             Purpose::Resize => {
-                // The format of the planned name, even if the input has changed since.
+                // Writes the format of the planned name, even if the input has changed since.
                 let output = Output::try_from(format)
                     .map_err(|error| Refused::Failed(Fault::new("returned", error.to_string())))?;
                 let spec = ResizeSpec {
@@ -327,7 +328,7 @@ impl<'a> Makers<'a> {
             .map_err(|error| self.settings.trace_failed(&error))
     }
 
-    /// The parts of the requested sandbox that this machine cannot enforce, a sentence each.
+    /// Returns the parts of the requested sandbox that this machine cannot enforce, a sentence each.
     pub(crate) fn missing_protection(&self) -> Vec<&'static str> {
         let report = self.engine.sandbox_report();
         report.map_or_else(Vec::new, |report| report.lacking())
@@ -359,7 +360,7 @@ impl<'a> EnginePool<'a> {
         self.makers.write_trace()
     }
 
-    /// The parts of the requested sandbox that this machine cannot enforce, a sentence each.
+    /// Returns the parts of the requested sandbox that this machine cannot enforce, a sentence each.
     pub(crate) fn missing_protection(&self) -> Vec<&'static str> {
         self.makers.missing_protection()
     }
@@ -386,7 +387,7 @@ pub(crate) struct Early<'scope> {
 }
 
 impl<'scope> Early<'scope> {
-    /// If `now`, starts the pool on a thread. Otherwise [`or_start`](Early::or_start) starts it.
+    /// If `now` is true, starts the pool on a thread. Otherwise [`or_start`](Early::or_start) starts the pool.
     pub(crate) fn begin<'env: 'scope>(
         settings: &'env Settings,
         make: &'env Make,
@@ -404,7 +405,8 @@ impl<'scope> Early<'scope> {
         }
     }
 
-    /// The pool that was started. Otherwise starts one for these items, with at most one worker for each picture.
+    /// Returns the pool if it was started early. Otherwise starts a pool for these items, with at most one worker for
+    /// each picture.
     ///
     /// # Errors
     ///
@@ -426,7 +428,7 @@ impl<'scope> Early<'scope> {
     }
 }
 
-/// Adds advice to an error about too few descriptors: fewer workers need fewer.
+/// Adds advice to an error about too few descriptors: fewer workers need fewer descriptors.
 fn with_fewer_workers(mut error: String, workers: usize) -> String {
     if workers > 1 && error.ends_with("`ulimit -n`)") {
         error.push_str(", or use fewer workers, such as -j 1");
@@ -436,9 +438,9 @@ fn with_fewer_workers(mut error: String, workers: usize) -> String {
 
 impl EnginePool<'_> {
     /// Runs the jobs of `feed`, at most [`depth`](Makers::depth) at a time, and passes each result to `done` as soon as
-    /// it is ready, so that a slow picture does not delay others. Ends when all jobs in flight have ended after `feed`
-    /// has ended or `may_begin` has returned `false`. If `done` breaks, ends at once, and leaves the jobs in flight in
-    /// the pool.
+    /// it is ready, so that a slow picture does not delay others. Begins no more jobs once `feed` has ended or
+    /// `may_begin` has returned `false`, and ends when all jobs in flight have ended. If `done` returns `Break`, this
+    /// ends at once, and leaves the jobs in flight in the pool.
     pub(crate) fn run<'t>(
         &mut self,
         mut feed: impl Iterator<Item = (usize, &'t Path, &'t Task)>,
@@ -501,7 +503,7 @@ pub(crate) fn made(result: Result<Reply, JobError>) -> Result<Made<Array<u8>>, F
     })
 }
 
-/// The refusal for a file that could not be read into the arena.
+/// Returns the refusal for a file that could not be read into the arena.
 fn refused(error: InputError) -> Refused {
     match error {
         InputError::Io { path, error } => Refused::Failed(Fault::read(&path, &error)),
@@ -520,7 +522,7 @@ fn no_room(full: &ArenaFull) -> Fault {
     Fault::new("arena-full", text)
 }
 
-/// The failure of a job: a word for programs, and the engine's sentence without the number of the job.
+/// Converts the error of a job: to a word for programs, and the engine's sentence without the number of the job.
 fn fault(error: &JobError) -> Fault {
     // If a job was quarantined, the cause is that of its last attempt.
     let kind = match error.kind() {
@@ -543,7 +545,7 @@ fn fault(error: &JobError) -> Fault {
         fault.text = one_line(&format!("its worker was ended by {crash}"));
         fault.crash = Some(Box::new(crash.clone()));
     }
-    // At the memory limit, the worker's last output only repeats the sentence.
+    // At the memory limit, the worker's last output only repeats the engine's sentence.
     let at_limit = matches!(kind, JobErrorKind::Limit(JobLimit::Memory { .. }));
     if !at_limit && let Some(last) = error.telling_words() {
         fault.text.push_str("; its worker's last words: ");
@@ -558,7 +560,7 @@ fn fault(error: &JobError) -> Fault {
     fault
 }
 
-/// The engine's sentence, with advice that names the flag to change, if there is one.
+/// Returns the engine's sentence, with advice that names the flag to change, if there is one.
 fn sentence(kind: &JobErrorKind) -> String {
     match kind {
         JobErrorKind::Limit(JobLimit::Memory {

@@ -27,7 +27,7 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    /// The name of the command.
+    /// Returns the name of the command.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Purpose::Resize => "resize",
@@ -84,7 +84,7 @@ pub(crate) struct Count {
     pub failed: u64,
     /// The number of pictures in unsupported formats in `failed`, by format.
     pub unsupported: BTreeMap<&'static str, u64>,
-    /// Pictures that were written or are complete although the input is damaged.
+    /// Pictures whose damage does not count as an error.
     pub warnings: u64,
     pub pending: u64,
     /// Files that are not pictures.
@@ -93,8 +93,9 @@ pub(crate) struct Count {
     pub hidden: u64,
     /// Files and folders left out by `--exclude` and its defaults.
     pub excluded: u64,
-    /// Bytes read. `bytes`: bytes written.
+    /// The number of bytes that were read.
     pub bytes_in: u64,
+    /// The number of bytes that were written.
     pub bytes: u64,
     /// Results written. With several sizes there are more results than pictures.
     pub results: u64,
@@ -130,13 +131,15 @@ pub(crate) struct FileLine<'a> {
     crash: Option<CrashLine<'a>>,
     ms: Option<f64>,
     bytes: Option<u64>,
-    /// Sides of the result in pixels.
+    /// Width of the result in pixels.
     width: Option<u32>,
+    /// Height of the result in pixels.
     height: Option<u32>,
     /// The name of the format, as in `--format`.
     format: Option<String>,
-    /// Damage of an input that was written; and, in `missing`, the fraction of its pixels that is missing.
+    /// Damage of the input that does not count as an error.
     warning: Option<&'a str>,
+    /// The fraction of the input's pixels that is missing.
     missing: Option<f64>,
     /// All results, if their names depend on their sides. The fields above then describe the largest result.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -224,7 +227,7 @@ impl Printer {
         self.progress = Progress::new(self.style.progress, total, self.style.color);
     }
 
-    /// Counts an outcome, and prints a failure.
+    /// Counts an outcome. Prints it if it is a failure.
     pub(crate) fn decided(&mut self, item: &Item, outcome: &Outcome) {
         self.count(item, outcome);
         if matches!(outcome, Outcome::Written { .. } | Outcome::Whole { .. })
@@ -269,7 +272,7 @@ impl Printer {
         }
     }
 
-    /// Whether the purpose of the run is to find this failure.
+    /// Returns whether the purpose of the run is to find this failure.
     fn is_damage(&self, fault: &Fault) -> bool {
         self.style.purpose == Purpose::Check && fault.proves_damage
     }
@@ -408,22 +411,22 @@ impl Printer {
         }
     }
 
-    /// Whether only errors are printed.
+    /// Returns whether only errors are printed.
     pub(crate) fn is_quiet(&self) -> bool {
         self.style.quiet
     }
 
-    /// Whether `--resume` can continue the run.
+    /// Returns whether `--resume` can continue the run.
     pub(crate) fn can_resume(&self) -> bool {
         self.style.purpose == Purpose::Resize
     }
 
-    /// The number of inputs that were not begun.
+    /// Returns the number of inputs that were not begun.
     pub(crate) fn pending(&self) -> u64 {
         self.count.pending
     }
 
-    /// The exit code of a run that was not stopped: 1 after any failure or damage, otherwise 0.
+    /// Returns the exit code of a run that was not stopped: 1 after any failure or damage, otherwise 0.
     pub(crate) fn code(&self) -> u8 {
         u8::from(self.count.failed + self.count.damaged > 0 || self.list_is_incomplete)
     }
@@ -516,7 +519,7 @@ impl<'a> FileLine<'a> {
         line
     }
 
-    /// Adds the largest result. If names depend on sides, also adds all results.
+    /// Adds the largest result to the line. If names depend on sides, also adds all results.
     fn show(&mut self, item: &Item, results: &'a [Written]) {
         let pixels = |result: &&Written| {
             let [width, height] = result.sides.unwrap_or_default();
@@ -559,7 +562,7 @@ impl<'a> CrashLine<'a> {
     }
 }
 
-/// Milliseconds, rounded to the microsecond.
+/// Returns a time in milliseconds, rounded to the microsecond.
 fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }

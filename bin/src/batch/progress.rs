@@ -184,7 +184,7 @@ fn style(color: bool) -> ProgressStyle {
         )
 }
 
-/// The number of images per second as text, with one decimal place below 10.
+/// Returns the number of images per second as text, with one decimal place below 10.
 pub(crate) fn rate_text(rate: f64) -> String {
     let mut text = String::new();
     let digits = if rate < 10.0 { 1 } else { 0 };
@@ -192,7 +192,7 @@ pub(crate) fn rate_text(rate: f64) -> String {
     text
 }
 
-/// A time as text: `0:07`, `12:30`, `2:05:09`.
+/// Returns a time as text: `0:07`, `12:30`, `2:05:09`.
 fn clock(time: Duration) -> String {
     let seconds = time.as_secs();
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);

@@ -200,7 +200,7 @@ impl RunArgs {
         })
     }
 
-    /// The style of the output. Cannot fail, so that the errors of [`settings`](Self::settings) can be printed.
+    /// Returns the style of the output. Cannot fail, so that the errors of [`settings`](Self::settings) can be printed.
     pub(crate) fn style(&self, purpose: Purpose) -> Style {
         Style {
             purpose,
@@ -215,7 +215,7 @@ impl RunArgs {
         }
     }
 
-    /// The share of the work, if the work is divided.
+    /// Returns the share of the work, if the work is divided.
     ///
     /// # Errors
     ///
@@ -224,7 +224,7 @@ impl RunArgs {
         self.shard.map(|asked| asked.resolve(variable)).transpose()
     }
 
-    /// The settings for each picture, within the limits of these flags.
+    /// Returns the settings for each picture, within the limits of these flags.
     pub(crate) fn make(&self, spec: ResizeSpec, sizes: Vec<Size>) -> Make {
         Make {
             spec: ResizeSpec {
@@ -260,7 +260,7 @@ impl RunArgs {
         Ok(())
     }
 
-    /// The number of workers: from the flag, from the variable, or one per core.
+    /// Returns the number of workers: from the flag, from the variable, or one per core.
     fn workers(&self) -> Result<usize, String> {
         let asked = match (self.workers, variable(WORKERS)) {
             (Some(flag), _) => flag,
@@ -277,7 +277,7 @@ impl RunArgs {
 }
 
 impl Settings {
-    /// The files that are written in addition to the results, each with its flag.
+    /// Returns the files that are written in addition to the results, each with its flag.
     pub(crate) fn extra_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let files = [("--trace", &self.trace), ("--report", &self.report)];
         files
@@ -285,9 +285,9 @@ impl Settings {
             .filter_map(|(flag, file)| Some((flag, file.as_deref()?)))
     }
 
-    /// Whether the workers should start while the search for inputs is still running. The conditions: according to the
-    /// command line there is work for all of them; no extra file could overwrite an input; and no sandbox would make a
-    /// library unavailable that perhaps no input needs.
+    /// Returns whether the workers should start while the search for inputs is still running. The conditions: according
+    /// to the command line there is work for all workers; no extra file could overwrite an input; and no sandbox would
+    /// make a library unavailable that perhaps no input needs.
     pub(crate) fn starts_early(&self, inputs: &[OsString], shard: Option<&Shard>) -> bool {
         let shards = shard.map_or(1, Shard::count);
         let has_enough = inputs.len() / shards >= self.workers
@@ -303,13 +303,13 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The value of an environment variable.
+/// Returns the value of an environment variable.
 fn variable(name: &str) -> Option<String> {
     env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// Whether an input is a value of `--sandbox` without its `=`, and not a file. The run would then protect less than
-/// intended.
+/// Returns whether an input is a value of `--sandbox` without its `=`, and not a file. With such an input, the run
+/// would protect less than intended.
 fn is_sandbox_value(input: &OsStr) -> bool {
     let is_value = |value: &LockDown| {
         let value = value.to_possible_value();

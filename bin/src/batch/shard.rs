@@ -31,23 +31,23 @@ const PAIRS: [[&str; 2]; 4] = [
     ["PMI_RANK", "PMI_SIZE"],
 ];
 
-/// The index, from 0, of a pod of a Kubernetes Indexed Job. No variable has the count.
+/// The index, from 0, of a pod of a Kubernetes Indexed Job. No variable contains the number of pods.
 const KUBERNETES: &str = "JOB_COMPLETION_INDEX";
 
 const HELP: &str = "write K/N, such as 1/4, or auto, or auto/N";
 
 impl Shard {
-    /// Whether this run makes the result at this path below the output folder.
+    /// Returns whether this run makes the result at this path below the output folder.
     pub(crate) fn holds(&self, relative: &Path) -> bool {
         arenite::shard(relative, self.number, self.count)
     }
 
-    /// The number of shards.
+    /// Returns the number of shards.
     pub(crate) fn count(&self) -> usize {
         self.count as usize
     }
 
-    /// A part of file names that identifies the shard.
+    /// Returns the part of file names that identifies the shard; empty without a shard.
     pub(crate) fn suffix(shard: Option<&Shard>) -> String {
         shard.map_or_else(String::new, |Shard { number, count, .. }| {
             format!("-{number}-of-{count}")
@@ -86,7 +86,7 @@ impl FromStr for Asked {
 }
 
 impl Asked {
-    /// The shard. `variable` returns the values of environment variables.
+    /// Returns the shard. `variable` returns the values of environment variables.
     ///
     /// # Errors
     ///
@@ -137,7 +137,7 @@ struct Environment<V> {
 type Found = (u32, u32, String);
 
 impl<V: Fn(&str) -> Option<String>> Environment<V> {
-    /// The number in a variable. An empty variable counts as unset.
+    /// Returns the number in a variable. An empty variable counts as unset.
     fn number(&self, name: &str) -> Result<Option<u32>, String> {
         match (self.variable)(name).filter(|text| !text.is_empty()) {
             None => Ok(None),
@@ -168,8 +168,8 @@ impl<V: Fn(&str) -> Option<String>> Environment<V> {
         Ok(None)
     }
 
-    /// The index and the count in a Slurm array, which may begin with any number and have steps, as in
-    /// `--array=10-30:10`.
+    /// Returns the index and the count in a Slurm array. The numbers of an array may begin anywhere and have steps, as
+    /// in `--array=10-30:10`.
     fn slurm_array(&self, id: u32, count: u32, mut origin: String) -> Result<Found, String> {
         let number = |name: &str| self.number(&format!("SLURM_ARRAY_TASK_{name}"));
         let least = number("MIN")?.unwrap_or(0);

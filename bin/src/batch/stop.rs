@@ -1,6 +1,6 @@
 //! Handling of SIGINT, SIGTERM and SIGHUP.
 //!
-//! | phase | first | second |
+//! | phase | first signal | second signal |
 //! |---|---|---|
 //! | before work, while nothing has been written | ends the program at once | |
 //! | during work | pictures in flight finish, the rest is not begun | ends the program at once |
@@ -92,7 +92,8 @@ impl Stop {
         stop
     }
 
-    /// Lets pictures in flight finish after the first signal from now on. A message says so, unless `quiet`.
+    /// Lets pictures in flight finish after the first signal from now on. Unless `quiet`, that signal prints a message
+    /// that says so.
     pub(crate) fn begin_work(&self, quiet: bool, can_resume: bool) {
         {
             let mut message = self.shared.message();
@@ -104,7 +105,7 @@ impl Stop {
     }
 
     /// Like [`begin_work`](Self::begin_work), for work that waits for further input: `notified` is sent a message at
-    /// the first signal. [`end_work`](Self::end_work) drops it.
+    /// the first signal. [`end_work`](Self::end_work) drops `notified`.
     pub(crate) fn begin_jobs(&self, quiet: bool, notified: Sender<()>) {
         self.shared.message().notified = Some(notified);
         self.begin_work(quiet, false);
@@ -115,7 +116,7 @@ impl Stop {
         self.shared.end_at_once(Some(message), code)
     }
 
-    /// The exit code for the first signal. `None` before a signal.
+    /// Returns the exit code for the first signal. `None` before a signal.
     pub(crate) fn code(&self) -> Option<u8> {
         // Relaxed: the number guards no other memory.
         match self.shared.code.load(Ordering::Relaxed) {
@@ -140,8 +141,9 @@ impl Stop {
     }
 
     /// Runs `make`, which creates a temporary file, `write`, which fills it, and `place`, which renames or removes it.
-    /// After an error removes the file. If the program ends at once, the file is removed too: files are created and
-    /// renamed under a lock that the ending thread keeps, so either it finds the file, or the file is never created.
+    /// After an error, removes the file. If the program ends at once, the file is removed too: files are created and
+    /// renamed under a lock that the ending thread keeps, so either that thread finds the file, or the file is never
+    /// created.
     pub(crate) fn guarding<W, T, E: From<io::Error>>(
         &self,
         make: impl FnOnce() -> io::Result<(Temporary, File)>,
@@ -210,12 +212,12 @@ impl Shared {
 
     /// Cleans up, prints `last`, and ends the program with this exit code, or by the signal that the code stands for.
     fn end_at_once(&self, last: Option<String>, code: u8) -> ! {
-        // Locked to the end, so that no other file is created.
+        // The lock is held to the end, so that no other file is created.
         let temporary = self.temporary();
         if let Some(temporary) = &*temporary {
             temporary.remove();
         }
-        // On another thread, because stderr may not be read.
+        // Print on another thread: writing blocks if stderr is not read.
         let (printed, wait) = sync_channel(1);
         let print = move || {
             clear();
@@ -225,14 +227,14 @@ impl Shared {
         if Builder::new().spawn(print).is_ok() {
             let _ = wait.recv_timeout(PRINT_LIMIT);
         }
-        // Workers may be starting, and must leave no name.
+        // Workers that are starting must leave no name.
         let _names = arenite::lock_socket_names(PRINT_LIMIT);
         end_by_code(code);
         low_level::exit(code.into())
     }
 }
 
-/// The exit code that a shell shows for a program that this signal has ended.
+/// Returns the exit code that a shell shows for a program that this signal has ended.
 fn code_of(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(130)
 }

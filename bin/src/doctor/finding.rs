@@ -29,7 +29,7 @@ pub(super) struct Finding {
 }
 
 impl Finding {
-    /// A finding of level [`Level::Fine`].
+    /// Returns a finding of level [`Level::Fine`].
     pub(super) fn fine(
         subject: &'static str,
         found: impl Into<String>,
@@ -44,7 +44,7 @@ impl Finding {
         }
     }
 
-    /// The same finding at another level, with advice.
+    /// Returns the same finding at another level, with advice.
     #[must_use]
     pub(super) fn at(mut self, level: Level, advice: impl Into<String>) -> Finding {
         self.level = level;
@@ -70,7 +70,7 @@ impl Report {
         Report { machine, findings }
     }
 
-    /// The most serious level of all findings.
+    /// Returns the most serious level of all findings.
     pub(super) fn worst(&self) -> Level {
         self.findings
             .iter()

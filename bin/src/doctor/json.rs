@@ -7,7 +7,7 @@ use super::finding::{Level, Report};
 use super::machine::{Feature, Room};
 use crate::text::json_line;
 
-/// The report as one object on one line.
+/// Returns the report as one object on one line.
 pub(super) fn render(report: &Report, removed: &[SegmentName]) -> String {
     // Cannot fail: the report consists of texts and numbers.
     json_line(&value(report, removed)).unwrap_or_default()
@@ -91,7 +91,7 @@ fn feature(feature: &Feature) -> Value {
     })
 }
 
-/// A size and its free part. Unbounded sizes become null.
+/// Converts a size and its free part. Unbounded sizes become null.
 fn room(room: Room) -> Value {
     let bounded = |bytes| (bytes != u64::MAX).then_some(bytes);
     json!({ "size": bounded(room.size), "free": bounded(room.free) })

@@ -11,11 +11,12 @@ const GIB: u64 = 1 << 30;
 
 /// The oldest supported Linux.
 const OLDEST: (u32, u32) = (5, 10);
-/// The number of descriptors that a program needs in addition to those of the engine and of the files that it
+/// The number of descriptors that a program needs besides those of its engine: its own, and those of the files that it
 /// processes.
 const FILES: u64 = 32;
-/// The number of threads of a program with an engine, and of each worker.
+/// The number of threads of a program with an engine.
 const TASKS: u64 = 8;
+/// The number of threads of each worker.
 const TASKS_PER_WORKER: u64 = 2;
 /// Free memory below this is trouble.
 const LEAST_MEMORY: u64 = 128 * MIB;
@@ -31,7 +32,7 @@ const PRIVATE_MEMORY: u64 = GIB;
 const LEAST_MAPPINGS: u64 = 16_384;
 
 impl Machine {
-    /// The findings about all facts, in reading order.
+    /// Returns the findings about all facts, in reading order.
     pub(super) fn judge(&self) -> Vec<Finding> {
         let mut findings = vec![self.kernel(), self.proc(), self.memory()];
         findings.push(self.container());
@@ -291,8 +292,8 @@ impl Machine {
         )
     }
 
-    /// The finding about the container's limit on processes and threads, which counts all users and applies to root
-    /// too.
+    /// Returns the finding about the container's limit on processes and threads. The limit counts those of all users,
+    /// and applies to root too.
     fn container_tasks(&self) -> Finding {
         const SUBJECT: &str = "container-tasks";
         let Some(tasks) = &self.container_tasks else {
@@ -329,7 +330,7 @@ impl Machine {
         finding.at(Level::Trouble, advice)
     }
 
-    /// Whether the default capacity of an engine is larger than `bytes`.
+    /// Returns whether the default capacity of an engine is larger than `bytes`.
     fn wants_more_than(&self, bytes: u64) -> bool {
         self.capacity.is_none_or(|capacity| bytes < capacity)
     }
@@ -431,7 +432,8 @@ impl Machine {
     }
 }
 
-/// Advice about a limit that leaves an engine `room` bytes of capacity.
+/// Returns advice about a limit that leaves an engine `room` bytes of capacity. `lift` is the command that lifts the
+/// limit.
 fn lift_or_shrink(lift: &str, room: u64) -> String {
     if room < LEAST_CAPACITY {
         return format!("lift it ({lift}): what it leaves is too little for arrays");
@@ -440,7 +442,7 @@ fn lift_or_shrink(lift: &str, room: u64) -> String {
     format!("lift it ({lift}): until then an engine has a capacity of {room} at most")
 }
 
-/// The finding about a limit of this process. `hurts` returns advice if the limit is too low.
+/// Returns the finding about a limit of this process. `hurts` returns advice if the limit is too low.
 fn bound(
     subject: &'static str,
     what: &str,
@@ -523,7 +525,7 @@ fn subject(name: &str) -> &'static str {
     }
 }
 
-/// The first two numbers of a release of Linux.
+/// Returns the first two numbers of a release of Linux.
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     let major = numbers.next()?.parse().ok()?;

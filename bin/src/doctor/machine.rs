@@ -27,9 +27,10 @@ pub(super) struct Machine {
     pub proc: bool,
     /// Memory of the machine or of its container, whichever is less; `None` if unknown.
     pub memory: Option<Room>,
-    /// The memory limit of the container that leaves the least.
+    /// The memory limit of the container. If control groups are nested, the limit that leaves the least memory.
     pub container: Option<ContainerRoom>,
-    /// The limit of the container on processes and threads that leaves the fewest.
+    /// The limit of the container on processes and threads. If control groups are nested, the limit that leaves the
+    /// fewest.
     pub container_tasks: Option<ContainerTasks>,
     /// The file system at `/dev/shm`, if it exists.
     pub shm: Option<Room>,
@@ -37,9 +38,9 @@ pub(super) struct Machine {
     pub shm_writable: bool,
     /// Whether `/dev/shm` is mounted read-only.
     pub shm_read_only: bool,
-    /// The folder where workers connect to their program. If there is none, the folder for temporary files.
+    /// The folder where workers connect to their program; the folder for temporary files if they cannot connect.
     pub temporary: PathBuf,
-    /// The reason why workers cannot connect there; `None` if they can.
+    /// The reason why workers cannot connect in `temporary`; `None` if they can.
     pub temporary_fault: Option<String>,
     /// The default capacity of an engine: half of the available memory; `None` if that is unknown.
     pub capacity: Option<u64>,
@@ -93,8 +94,8 @@ pub(super) struct Bounds {
     pub files: Option<u64>,
     /// `RLIMIT_NPROC`: processes and threads of this user.
     pub processes: Option<u64>,
-    /// The number of processes and threads of this user that `/proc` shows. Those in other containers count for the
-    /// limit too.
+    /// The number of processes and threads of this user that `/proc` shows. The user's processes in other containers
+    /// also count for the limit, but are not in this number.
     pub processes_now: u64,
     /// `RLIMIT_AS`: bytes of addresses.
     pub address_space: Option<u64>,
@@ -126,11 +127,11 @@ pub(super) enum Need {
 pub(super) struct Feature {
     /// The name of the feature in the manual pages.
     pub name: &'static str,
-    /// What the engine uses it for.
+    /// What the engine uses the feature for.
     pub purpose: &'static str,
-    /// The release of Linux that introduced it.
+    /// The release of Linux that introduced the feature.
     pub since: &'static str,
-    /// How much an engine needs it.
+    /// How much an engine needs the feature.
     pub need: Need,
     /// A detail if the feature works, the reason if it does not.
     pub state: Result<String, String>,
@@ -142,7 +143,7 @@ impl Machine {
         Machine::probe_below(Path::new("/"))
     }
 
-    /// Reads `/proc` and `/sys` below another root folder.
+    /// Like [`probe`](Self::probe), but reads `/proc` and `/sys` below another root folder.
     pub(super) fn probe_below(root: &Path) -> Machine {
         let (kernel, arch) = kernel();
         let memory = platform::memory(root);
@@ -186,13 +187,13 @@ impl Machine {
         }
     }
 
-    /// Names that dead programs have left: those that [`platform::sweep`] removes.
+    /// Returns the names that dead programs have left: [`platform::sweep`] removes these.
     pub(super) fn stale(&self) -> impl Iterator<Item = &SegmentName> {
         self.names.iter().filter(|name| !name.live)
     }
 }
 
-/// The release of Linux and the architecture.
+/// Returns the release of Linux and the architecture.
 fn kernel() -> (String, String) {
     nix::sys::utsname::uname().map_or_else(
         |_| (String::new(), std::env::consts::ARCH.to_owned()),
@@ -208,7 +209,7 @@ fn page_size() -> u64 {
     size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0)
 }
 
-/// The size and the free space of a file system.
+/// Returns the size and the free space of a file system.
 fn room_of(path: &Path) -> Option<Room> {
     let stat = statvfs(path).ok()?;
     // A tmpfs mounted with size=0 has no limit of its own and reports zero blocks.
@@ -225,8 +226,8 @@ fn room_of(path: &Path) -> Option<Room> {
     })
 }
 
-/// Whether a user is root of the machine. Only the first user namespace maps all ids to themselves; user 0 of another
-/// namespace may be any user outside.
+/// Returns whether a user is root of the machine. Only the first user namespace maps all ids to themselves; user 0 of
+/// another namespace may be any user outside.
 pub(super) fn is_root(root: &Path, user: u32) -> bool {
     // Linux without user namespaces lacks this file.
     let map = fs::read_to_string(root.join("proc/self/uid_map"));
@@ -259,7 +260,7 @@ fn soft_limit(resource: Resource) -> Option<u64> {
     (soft != RLIM_INFINITY).then_some(soft)
 }
 
-/// The number of processes and threads of this user that count for `RLIMIT_NPROC` and that `/proc` shows.
+/// Returns the number of processes and threads of this user that count for `RLIMIT_NPROC` and that `/proc` shows.
 fn tasks_of_user() -> u64 {
     let Ok(entries) = fs::read_dir("/proc") else {
         return 0;
@@ -290,7 +291,7 @@ fn features() -> Vec<Feature> {
         .collect()
 }
 
-/// The purpose of a feature, the release of Linux that introduced it, and how much an engine needs it.
+/// Returns the purpose of a feature, the release of Linux that introduced it, and how much an engine needs it.
 fn use_of(feature: &str) -> (&'static str, &'static str, Need) {
     match feature {
         "pidfd" => (

@@ -1,4 +1,4 @@
-//! The judgement on fictitious machines, and a probe of this one.
+//! Judges fictitious machines, and probes this one.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::time::Duration;
@@ -115,14 +115,14 @@ fn each_bad_fact_is_found_and_comes_with_advice() {
         ("dev-shm", Level::Notice, "--shm-size", |m| {
             m.shm = room(64 << 20, 64 << 20)
         }),
-        // Full: only named arenas need it.
+        // `/dev/shm` is full: only named arenas need it.
         ("dev-shm", Level::Notice, "--shm-size", |m| {
             m.shm = room(64 << 20, 4096)
         }),
         ("dev-shm", Level::Notice, "chmod", |m| {
             m.shm_writable = false
         }),
-        // Read-only for all users: no file mode would help.
+        // `/dev/shm` is read-only for all users: no file mode would help.
         ("dev-shm", Level::Notice, "remount,rw", |m| {
             m.shm_writable = false;
             m.shm_read_only = true;
@@ -136,7 +136,7 @@ fn each_bad_fact_is_found_and_comes_with_advice() {
         ("processes", Level::Trouble, "ulimit -u", |m| {
             m.bounds.processes = Some(305)
         }),
-        // An engine with four workers adds 16.
+        // An engine with four workers adds 16 processes and threads.
         ("container-tasks", Level::Fine, "", |m| {
             m.container_tasks = tasks(116, 100)
         }),
@@ -207,7 +207,7 @@ fn tasks(limit: u64, used: u64) -> Option<ContainerTasks> {
     })
 }
 
-/// Control group files in a temporary root folder.
+/// Reads control group files in a temporary root folder.
 #[test]
 fn container_limits_are_read_in_both_versions_of_control_groups() {
     for (version, of_this_process, memory, pids) in [
@@ -257,7 +257,7 @@ fn a_process_limit_is_no_trouble_for_root() {
     machine.bounds.processes = Some(1);
     let found = finding(&machine, "processes");
     assert_eq!(found.level, Level::Trouble);
-    // Processes in other containers count too, but are not visible.
+    // Processes in other containers count for the limit too, but are not visible.
     assert!(found.means.contains("at least 300"), "{found:?}");
     machine.root = true;
     assert_eq!(finding(&machine, "processes").level, Level::Fine);

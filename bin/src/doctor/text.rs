@@ -15,7 +15,7 @@ const BAR: usize = 40;
 /// The maximum number of characters per line.
 const WIDTH: usize = 96;
 
-/// The whole report.
+/// Returns the whole report.
 pub(super) fn render(report: &Report, removed: &[SegmentName], color: bool) -> String {
     let mut page = Page {
         text: String::new(),
@@ -37,7 +37,7 @@ fn plain(color: AnsiColor) -> Style {
     Style::new().fg_color(Some(color.into()))
 }
 
-/// The mark and the colour of a level.
+/// Returns the mark and the colour of a level.
 fn mark(level: Level) -> (&'static str, Style) {
     match level {
         Level::Fine => ("✔", plain(AnsiColor::Green)),
@@ -68,7 +68,7 @@ impl Page {
         self.line(&head);
     }
 
-    /// Bars that show the used part, the part that an engine would use, and the rest.
+    /// Writes a bar for each kind of memory: the used part, the part that an engine would use, and the rest.
     fn room(&mut self, report: &Report) {
         let machine = &report.machine;
         let wanted = machine.capacity.unwrap_or(u64::MAX);
@@ -113,7 +113,7 @@ impl Page {
         self.line(&format!("  {name:<10} {bar}  {words}"));
     }
 
-    /// One line per finding.
+    /// Writes one line per finding.
     fn checks(&mut self, findings: &[Finding]) {
         self.head("Checks");
         for finding in findings {
@@ -166,7 +166,7 @@ impl Page {
         }
     }
 
-    /// Findings of the levels notice and trouble with their advice, then the conclusion.
+    /// Writes the findings of the levels notice and trouble with their advice, then the conclusion.
     fn advice(&mut self, findings: &[Finding]) {
         for finding in findings.iter().filter(|f| f.level != Level::Fine) {
             let (sign, style) = mark(finding.level);
@@ -211,7 +211,7 @@ impl Page {
     }
 }
 
-/// The cells of a bar: `████▒▒▒░░░`.
+/// Returns the cells of a bar: `████▒▒▒░░░`.
 fn cells(room: Room, wanted: u64) -> String {
     if room.size == 0 || room.size == u64::MAX {
         return "░".repeat(BAR);
@@ -244,7 +244,7 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// An age as text: `12 s`, `5 min`, `3 h`, `40 days`.
+/// Returns an age as text: `12 s`, `5 min`, `3 h`, `40 days`.
 fn age(age: Duration) -> String {
     match age.as_secs() {
         seconds @ 0..60 => format!("{seconds} s"),

@@ -3,8 +3,8 @@
 //!
 //! Another program may rename folders and replace them by links at any moment. Each system call that takes a path looks
 //! the path up again, while a descriptor always refers to the same folder. So a program that checks a path and then
-//! writes to it may write elsewhere. A program that opens a folder, checks the open folder, and names single files in
-//! it does not.
+//! writes to it may write elsewhere. A program is safe if it opens a folder, checks the open folder, and then uses only
+//! single names in it.
 //!
 //! Links in the path of [`Folder::open`] are followed, because the user has written that path.
 //!
@@ -43,7 +43,7 @@ pub(crate) struct Folder {
     path: PathBuf,
 }
 
-/// The file, the folder, or the link itself that a name in a folder refers to.
+/// The metadata of what a name in a folder refers to: a file, a folder, or a link itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry(FileStat);
 
@@ -86,7 +86,7 @@ impl Folder {
         let plain = plain(relative)?;
         let fd = match plain.as_os_str().is_empty() {
             true => self.fd.try_clone()?,
-            // If Linux refuses this, or does not know it (before 5.6), the walk succeeds or reports the error.
+            // If Linux refuses the single call, or lacks it (before 5.6), the walk succeeds or returns the error.
             false => match self.resolve(&plain) {
                 Ok(fd) => fd,
                 Err(_) => self.walk(&plain, create)?,
@@ -141,27 +141,27 @@ impl Folder {
         Ok(at)
     }
 
-    /// The path for messages.
+    /// Returns the path for messages.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Device and inode of the folder. They do not change while the folder is open.
+    /// Returns device and inode of the folder. They do not change while the folder is open.
     pub(crate) fn identity(&self) -> io::Result<Identity> {
         Ok(Entry(fstat(&self.fd)?).identity())
     }
 
-    /// Whether the folder has not been removed.
+    /// Returns `false` if the folder was removed.
     pub(crate) fn exists(&self) -> io::Result<bool> {
         Ok(fstat(&self.fd)?.st_nlink > 0)
     }
 
-    /// The entry of this name. If it is a link, the link itself.
+    /// Returns the entry of this name. If the name is that of a link, returns the link itself.
     pub(crate) fn entry(&self, name: &OsStr) -> io::Result<Entry> {
         Ok(stat(&self.fd, single(name)?)?)
     }
 
-    /// The entry at this path below the folder. Follows no links.
+    /// Returns the entry at this path below the folder. Follows no links.
     pub(crate) fn entry_below(&self, relative: &Path) -> io::Result<Entry> {
         let name = relative.file_name().unwrap_or_default();
         let parent = relative.parent().unwrap_or(Path::new(""));
@@ -171,7 +171,7 @@ impl Folder {
         }
     }
 
-    /// The names in the folder, including `.` and `..`, for which `is_wanted` returns true.
+    /// Returns the names in the folder, including `.` and `..`, for which `is_wanted` returns true.
     pub(crate) fn names(&self, is_wanted: impl Fn(&str) -> bool) -> io::Result<Vec<OsString>> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let mut listing = Dir::openat(&self.fd, ".", flags, Mode::empty())?;
@@ -240,8 +240,8 @@ impl Folder {
     }
 }
 
-/// Whether results may not have this name: names with this beginning are those of records and temporary files. Compares
-/// in a way that covers file systems which ignore case, and characters that are not displayed.
+/// Returns whether results may not have this name, because it begins like the names of records and temporary files.
+/// Ignores case, as some file systems do, and characters that are not displayed.
 pub(crate) fn is_reserved(name: &OsStr) -> bool {
     let text = name.to_string_lossy();
     // U+017F becomes an s on file systems that ignore case.
@@ -259,7 +259,8 @@ pub(crate) struct Temporary {
 }
 
 impl Temporary {
-    /// The name of a temporary file of this process. `what` is a number, or begins with [`RECORD`](Self::RECORD).
+    /// Returns the name of a temporary file of this process. `what` is a number, or begins with
+    /// [`RECORD`](Self::RECORD).
     pub(crate) fn name(what: impl fmt::Display) -> String {
         format!(".arenite-{}-{what}.tmp", std::process::id())
     }
@@ -308,9 +309,9 @@ impl Temporary {
         }
     }
 
-    /// Renames the file to `name`. If a file has that name, `may_replace` decides whether it may be replaced: once
-    /// before, and again after it has been exchanged with the new file, when no other program can replace it. If it may
-    /// not be replaced, the exchange is undone.
+    /// Renames the file to `name`. If a file has that name, `may_replace` decides whether the file may be replaced. It
+    /// decides again after the two files have exchanged their names, because another program may have replaced the old
+    /// file in between. If the second answer is no, the exchange is undone.
     ///
     /// # Errors
     ///
@@ -348,7 +349,8 @@ impl Temporary {
                         return Err(refused);
                     }
                     self.folder.remove(&self.name)?;
-                    // Another program has replaced the new file since. Do not move its file: it may be an input.
+                    // If `placed` is an error, another program has replaced the new file. Do not move that program's
+                    // file: it may be an input.
                     return Ok(placed?);
                 }
                 Err(Errno::ENOENT) => {}
@@ -359,14 +361,14 @@ impl Temporary {
         Err(io::Error::from(Errno::EBUSY).into())
     }
 
-    /// Gives a file of another program, which was renamed by mistake, its temporary name back.
+    /// Undoes the rename to `name`, if another program had put a file of its own at the temporary name.
     fn undo(&self, name: &OsStr) {
         let how = RenameFlags::NOREPLACE;
         let _ = self.folder.rename_by(name, &self.name, how);
     }
 
-    /// [`place`](Self::place) for file systems, such as NFS, that support only the plain rename: `may_replace` is only
-    /// called before.
+    /// Does what [`place`](Self::place) does on file systems, such as NFS, that support only the plain rename: `judge`
+    /// is called only before the rename.
     fn place_plainly<E: From<io::Error>>(
         &self,
         name: &OsStr,
@@ -380,7 +382,7 @@ impl Temporary {
         Ok(self.is_at(name)?)
     }
 
-    /// The entry of the file, if the file has this name.
+    /// Returns the entry of the file if the file has this name, otherwise an error.
     fn is_at(&self, name: &OsStr) -> io::Result<Entry> {
         match self.folder.entry(name)? {
             entry if entry.identity() == self.identity => Ok(entry),
@@ -394,7 +396,7 @@ impl Entry {
         Ok(Entry(fstat(file)?))
     }
 
-    /// Device and inode of the entry.
+    /// Returns device and inode of the entry.
     pub(crate) fn identity(&self) -> Identity {
         (self.0.st_dev, self.0.st_ino)
     }
@@ -419,22 +421,22 @@ impl Entry {
         SFlag::from_bits_truncate(self.0.st_mode) & SFlag::S_IFMT == kind
     }
 
-    /// Whether the file has other names.
+    /// Returns whether the file has other names.
     pub(crate) fn has_other_names(&self) -> bool {
         self.0.st_nlink > 1
     }
 
-    /// The length in bytes.
+    /// Returns the length in bytes.
     pub(crate) fn len(&self) -> u64 {
         self.0.st_size.unsigned_abs()
     }
 
-    /// The time of the last change, in nanoseconds since 1970.
+    /// Returns the time of the last change, in nanoseconds since 1970.
     pub(crate) fn modified(&self) -> i128 {
         i128::from(self.0.st_mtime) * 1_000_000_000 + i128::from(self.0.st_mtime_nsec)
     }
 
-    /// Whether the file was not written to for an hour.
+    /// Returns whether the file was not written to for an hour.
     fn is_old(&self) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).ok();
         let now = now.and_then(|now| i128::try_from(now.as_nanos()).ok());
@@ -446,7 +448,7 @@ fn stat(folder: &OwnedFd, name: &OsStr) -> nix::Result<Entry> {
     fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(Entry)
 }
 
-/// The path without `.` components. An error if it does not consist of names only.
+/// Returns the path without `.` components. Fails if another component is not a name.
 fn plain(relative: &Path) -> io::Result<PathBuf> {
     let parts = relative.components();
     let named = |part| match part {
@@ -457,7 +459,7 @@ fn plain(relative: &Path) -> io::Result<PathBuf> {
     parts.filter_map(named).collect()
 }
 
-/// The name, if it refers to an entry of the folder itself. Otherwise an error.
+/// Returns the name if it refers to an entry of the folder itself, otherwise an error.
 fn single(name: &OsStr) -> io::Result<&OsStr> {
     match name.as_bytes() {
         b"" | b"." | b".." => Err(Errno::EINVAL.into()),
@@ -466,7 +468,8 @@ fn single(name: &OsStr) -> io::Result<&OsStr> {
     }
 }
 
-/// Whether the error means that a file system, or a filter of system calls, does not support the flags of a rename.
+/// Returns whether the error means that a file system, or a filter of system calls, does not support the flags of a
+/// rename.
 fn is_unsupported(error: Errno) -> bool {
     matches!(
         error,
@@ -514,12 +517,12 @@ impl Stamp {
     }
 }
 
-/// Device and inode of an existing file. Follows links.
+/// Returns device and inode of an existing file. Follows links.
 pub(crate) fn identity(file: &Path) -> Option<Identity> {
     Some(Stamp::of(&fs::metadata(file).ok()?).identity())
 }
 
-/// The absolute path of a file that may not exist yet. Links in the path of its folder are resolved.
+/// Returns the absolute path of a file that may not exist yet. Links in the path of its folder are resolved.
 pub(crate) fn location(file: &Path) -> PathBuf {
     let folder = match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -532,7 +535,7 @@ pub(crate) fn location(file: &Path) -> PathBuf {
     whole.join(file.file_name().unwrap_or_default())
 }
 
-/// Whether two paths lead to the same existing file.
+/// Returns whether two paths lead to the same existing file.
 pub(crate) fn is_same(one: &Path, other: &Path) -> bool {
     one.canonicalize()
         .is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))

@@ -1,4 +1,4 @@
-//! Linux and the library of Rust judge; another program exchanges names between two steps.
+//! Compares with Linux and Rust's library, and exchanges names between two steps as another program might.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::cell::Cell;
@@ -30,7 +30,7 @@ fn tree() -> (tempfile::TempDir, Folder) {
     (place, folder)
 }
 
-/// Linux is the judge: `openat2` and the walk open the same folders, and refuse the same paths.
+/// Compares with Linux: `openat2` and the walk open the same folders, and refuse the same paths.
 #[test]
 fn the_walk_opens_what_linux_opens_beneath_a_folder() {
     let (place, folder) = tree();
@@ -182,7 +182,7 @@ fn a_temporary_file_whose_name_another_one_took_is_reported_and_not_removed() {
     );
 }
 
-/// As on file systems that know only the plain rename.
+/// Runs as on a file system that supports only the plain rename.
 #[test]
 fn a_plain_rename_replaces_what_may_be_replaced() {
     let (place, folder) = tree();
