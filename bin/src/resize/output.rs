@@ -68,8 +68,8 @@ pub(crate) struct OutFolder {
     writer: Writer,
     /// The folders that this run has created, the deepest first.
     made: Vec<PathBuf>,
-    /// Files that no result may replace: other results of this run, and results that it keeps. By device and inode,
-    /// with their relative paths.
+    /// Files that no result may replace: results of this run, and earlier results that it keeps. Maps device and inode
+    /// to the relative path.
     taken: HashMap<Identity, PathBuf>,
     /// The relative paths of the files in `taken`.
     names: HashSet<PathBuf>,
@@ -121,7 +121,7 @@ impl OutFolder {
         })
     }
 
-    /// The folder itself.
+    /// Returns the folder of `--out` itself.
     pub(crate) fn root(&self) -> &Arc<Folder> {
         &self.bounds.root
     }
@@ -202,8 +202,9 @@ impl Writer {
         }
     }
 
-    /// Writes a result with this name in the folder atomically. It may replace a file if `may_replace` allows it, and
-    /// if the file is arenite's according to `is_own`, or has the same content, or `output` overwrites any file.
+    /// Writes a result with this name into the folder atomically. The result may replace a file if `may_replace` allows
+    /// it, and if one of these holds: `is_own` says that the file is arenite's, the file has the same content, or
+    /// `output` may overwrite any file.
     pub(crate) fn replace(
         &mut self,
         folder: &Arc<Folder>,
@@ -219,7 +220,8 @@ impl Writer {
         if is_reserved(name) {
             return Err(own().into());
         }
-        // `judge` runs again after the old file has lost its name, under which its content was read: keep the result.
+        // `judge` runs again after the old file has lost its name. Its content cannot be read by that name then, so the
+        // first answer is stored.
         let known = Cell::new(None);
         let may_be_lost = |existing: &Entry| {
             let stamp = Stamp::of_entry(existing);
@@ -238,7 +240,7 @@ impl Writer {
             Ok(())
         };
         let judge = |existing: &Entry| {
-            // The name of the record in another spelling, on file systems that ignore case.
+            // On file systems that ignore case, `name` may be another spelling of the record's name.
             let record = folder.entry(record::NAME.as_ref());
             match record.is_ok_and(|record| record.identity() == existing.identity()) {
                 true => Err(own()),
@@ -253,7 +255,7 @@ impl Writer {
         Ok(Stamp::of_entry(&entry))
     }
 
-    /// Writes a file from these parts atomically. It may replace a file if `may_replace` allows it.
+    /// Writes a file from these parts atomically. The file may replace another one if `may_replace` allows it.
     pub(crate) fn put(
         &mut self,
         folder: &Arc<Folder>,
@@ -344,7 +346,7 @@ impl Bounds {
             })
         };
         let bounds = open().map_err(|error| sentence(&error))?;
-        // Test it here: if nothing can be written, the run fails once instead of once per picture.
+        // Test writing here: if nothing can be written, the run fails once instead of once per picture.
         let probe = |temporary: &Temporary, ()| {
             temporary.remove();
             Ok(())
@@ -358,7 +360,7 @@ impl Bounds {
         Ok(bounds)
     }
 
-    /// The path of the folder itself.
+    /// Returns the path of the folder itself.
     pub(crate) fn path(&self) -> &Path {
         self.root.path()
     }
@@ -378,7 +380,7 @@ impl Bounds {
             let is_left = self.missing == Missing::Fails || known.exists().map_err(failed)?;
             if is_left {
                 let now = self.root.below(relative);
-                // Keep it open, whether or not this result succeeds.
+                // Keep the folder open, whether or not this result succeeds.
                 let before = known.identity().map_err(failed)?;
                 self.held.push((relative.to_owned(), known));
                 return match now.map_err(failed)? {
@@ -398,7 +400,7 @@ impl Bounds {
         Ok(folder)
     }
 
-    /// Whether the parent of this path is `folder`.
+    /// Returns whether the parent of this path is `folder`.
     fn leads_into(&self, path: &Path, folder: &Folder) -> bool {
         let parent = path.parent().unwrap_or(Path::new(""));
         let parent = self.root.below(parent);
@@ -437,7 +439,7 @@ impl From<Fault> for WriteFault {
     }
 }
 
-/// The failure if another program has exchanged a folder.
+/// Returns the failure for a folder that another program has exchanged.
 fn exchanged(folder: &Path, fatal: bool) -> WriteFault {
     let folder = show_path(folder);
     let text = format!("not written: {folder} is no longer the folder that it was; run it again");
@@ -447,13 +449,15 @@ fn exchanged(folder: &Path, fatal: bool) -> WriteFault {
     }
 }
 
-/// Whether a file system may treat these names as one. If not, they are hard links, each of which may be replaced.
+/// Returns whether a file system may treat these two names of a file as one. If not, they are hard links, and each may
+/// be replaced.
 fn may_be_one(one: &Path, other: &Path) -> bool {
     let (one, other) = (one.as_os_str(), other.as_os_str());
     one.eq_ignore_ascii_case(other) || !one.is_ascii() || !other.is_ascii()
 }
 
-/// Whether the file contains these bytes. Opens it by its name; false if it no longer has that name.
+/// Returns whether the file contains these bytes. Opens the file by its name; returns false if the name is that of
+/// another file.
 fn has_content(folder: &Folder, name: &OsStr, existing: &Entry, bytes: &[u8]) -> bool {
     if existing.len() != bytes.len() as u64 {
         return false;
@@ -469,7 +473,7 @@ fn has_content(folder: &Folder, name: &OsStr, existing: &Entry, bytes: &[u8]) ->
     read().unwrap_or(false)
 }
 
-/// The time that is `nanoseconds` after 1970.
+/// Returns the time that is `nanoseconds` after 1970.
 fn system_time(nanoseconds: i128) -> Option<SystemTime> {
     let distance = nanoseconds.unsigned_abs();
     let seconds = u64::try_from(distance / 1_000_000_000).ok()?;
@@ -483,7 +487,7 @@ fn system_time(nanoseconds: i128) -> Option<SystemTime> {
 const NO_INODES: &str =
     "its file system has no inodes left, so that it can hold no more files; remove some";
 
-/// Whether a file system is full because it has the maximum number of files.
+/// Returns whether a file system is full because it has the maximum number of files.
 fn lacks_inodes(folder: &Path) -> bool {
     let folder = folder.ancestors().find(|folder| folder.exists());
     let state = nix::sys::statvfs::statvfs(folder.unwrap_or(Path::new(".")));
@@ -568,7 +572,7 @@ mod tests {
         fs::create_dir_all(&outside).unwrap();
         let mut out = OutFolder::create(&root, &Stop::default()).unwrap();
         std::os::unix::fs::symlink(&outside, root.join("sub")).unwrap();
-        // Nothing is created behind it either.
+        // Nothing is created behind the link either.
         for name in ["sub/a.jpg", "sub/deeper/a.jpg"] {
             let error = write(&mut out, name, b"x").unwrap_err();
             assert!(!error.fatal);
@@ -628,7 +632,7 @@ mod tests {
         assert_eq!(fs::read(root.join("A.jpg")).unwrap(), b"first");
     }
 
-    /// Such links are made by users, and by programs that deduplicate files.
+    /// Hard links are made by users, and by programs that deduplicate files.
     #[test]
     fn hard_linked_results_are_replaced_one_by_one() {
         let folder = tempfile::tempdir().unwrap();
@@ -657,7 +661,7 @@ mod tests {
             file.set_modified(long_ago)?;
             root.remove_leftovers();
             let kept = count();
-            // The state after its writer was killed.
+            // Without the lock, the file is as if its writer had been killed.
             drop(file);
             root.remove_leftovers();
             Ok((kept, count()))

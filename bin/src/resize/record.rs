@@ -18,10 +18,10 @@
 //! which `{width}` and `{height}` are not replaced. Times are nanoseconds since 1970. In paths, `%`, control characters
 //! and bytes that are not UTF-8 are written as `%xx`.
 //!
-//! A result is *fresh*, and skipped, if its last line in any record has the same options; if the result still has the
-//! length and time in that line (it was not written since); and if the input has them too (it was not replaced by
-//! another file). It does not matter which of the two files is older: a camera's clock may be ahead. The results of one
-//! line are fresh only together.
+//! A result is *fresh*, and skipped, if its last line in any record has the same options; if the result still has its
+//! length and time in that line (it was not written since); and if the input still has the input length and input time
+//! in that line (it was not replaced by another file). It does not matter which of the two files is older: a camera's
+//! clock may be ahead. The results of one line are fresh only together.
 //!
 //! A file is arenite's [`Own`] if any line has its path, length and time. Later results may replace it.
 
@@ -55,7 +55,7 @@ const HEADER: &str = "# arenite resize: what made the files in this folder, for 
 pub(crate) struct Fingerprint(u64);
 
 impl Fingerprint {
-    /// The FNV-1a hash of the options as text.
+    /// Returns the FNV-1a hash of the options as text.
     pub(crate) fn of(options: &str) -> Fingerprint {
         let hash = options
             .bytes()
@@ -99,7 +99,7 @@ impl Records {
         }
     }
 
-    /// The existing results of `task` below `out`, if they are up to date.
+    /// Returns the existing results of `task` below `out`, if they are up to date.
     pub(crate) fn fresh(
         &self,
         task: &Task,
@@ -120,8 +120,8 @@ impl Records {
         noted.find_map(|results| results.iter().map(there).collect())
     }
 
-    /// The results with this name that were made with these options from this input, one list for each record that has
-    /// them.
+    /// Returns the results with this name that were made with these options from this input: one list for each record
+    /// that notes such results.
     fn noted(
         &self,
         name: &Path,
@@ -165,7 +165,7 @@ impl Own {
         own
     }
 
-    /// Whether the file with this stamp, at this path below the folder, is one of them.
+    /// Returns whether an earlier run made the file with this stamp, at this path below the folder.
     pub(crate) fn has(&self, relative: &Path, stamp: &Stamp) -> bool {
         let key = self.key(relative, stamp.len, stamp.modified);
         self.results.contains(&key)
@@ -177,19 +177,19 @@ impl Own {
 }
 
 impl Noted {
-    /// Whether this note is about the file with this stamp.
+    /// Returns whether this note is about the file with this stamp.
     fn describes(&self, stamp: &Stamp) -> bool {
         (self.len, self.modified) == (stamp.len, stamp.modified)
     }
 }
 
-/// Whether this is the name of a record, of any shard.
+/// Returns whether this is the name of a record, of any shard.
 fn is_name(name: &str) -> bool {
     let rest = name.strip_prefix(NAME);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
-/// The text of a record.
+/// Returns the text of a record.
 fn read(out: &Folder, name: &OsStr) -> Vec<u8> {
     let mut text = Vec::new();
     if let Ok(mut file) = out.open_file(name, OFlag::O_RDONLY) {
@@ -199,7 +199,7 @@ fn read(out: &Folder, name: &OsStr) -> Vec<u8> {
     text
 }
 
-/// The notes in a record, in the order of its lines, each with the name of its results.
+/// Returns the notes in a record, in the order of its lines, each with the name of its results.
 fn notes(text: &[u8]) -> impl Iterator<Item = (PathBuf, Note)> {
     // If the last line has no line break, a crash has truncated it.
     let lines = text
@@ -222,7 +222,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// A recorder for results in `out`.
+    /// Returns a recorder for results in `out`.
     pub(crate) fn new(
         out: &Arc<Folder>,
         shard: Option<&Shard>,
@@ -259,7 +259,7 @@ impl Recorder {
         file.write_all(line.as_bytes())
     }
 
-    /// The path of the record.
+    /// Returns the path of the record.
     pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join(&self.name)
     }
@@ -315,7 +315,7 @@ impl Recorder {
         if old.is_empty() {
             start.push_str(HEADER);
         } else if !old.ends_with(b"\n") {
-            // Ends a line that a crash has truncated.
+            // End a line that a crash has truncated.
             start.push('\n');
         }
         let line = self.options_line();
@@ -329,8 +329,8 @@ impl Recorder {
         Ok(file)
     }
 
-    /// Writes a whole record, which may replace a file if `may_replace` allows it. Fails with `AlreadyExists` if there
-    /// is another file.
+    /// Writes a whole record, which may replace a file if `may_replace` allows it. Fails with `AlreadyExists` if the
+    /// file must not be replaced.
     fn rename_new(
         &self,
         text: &[u8],
@@ -338,7 +338,7 @@ impl Recorder {
         may_replace: impl Fn(&Entry) -> bool,
     ) -> io::Result<File> {
         let make = || {
-            // A killed program with the same process id may have left one.
+            // A killed program with the same process id may have left a temporary file.
             let _ = self.folder.remove(self.temporary.as_ref());
             let access = OFlag::O_WRONLY | OFlag::O_APPEND;
             Temporary::create(&self.folder, &self.temporary, access)
@@ -363,7 +363,7 @@ impl Recorder {
     }
 }
 
-/// The record with only the last line for the same results, if that halves its size.
+/// Returns the record with only the last of several lines for the same results, if that halves its size.
 fn without_history(old: &[u8]) -> Option<Vec<u8>> {
     const SMALL: usize = 64 << 10;
     if old.len() < SMALL {
@@ -373,7 +373,7 @@ fn without_history(old: &[u8]) -> Option<Vec<u8>> {
         .split_inclusive(|byte| *byte == b'\n')
         .filter(|line| line.ends_with(b"\n"))
         .collect();
-    // The key of other lines is the line itself: equal options need only one line.
+    // The key of a line without a note is the line itself: of equal lines of options, one suffices.
     let key = |line: &'_ [u8]| -> Vec<u8> {
         let note = std::str::from_utf8(line)
             .ok()
@@ -400,7 +400,7 @@ fn without_history(old: &[u8]) -> Option<Vec<u8>> {
     (kept.len() < old.len() / 2).then_some(kept)
 }
 
-/// The line for a task whose results have been written.
+/// Returns the line for a task whose results have been written.
 fn line(options: Fingerprint, task: &Task, results: &[Written]) -> String {
     let Fingerprint(options) = options;
     let (input_len, input_modified) = (task.stamp.len, task.stamp.modified);

@@ -126,7 +126,7 @@ pub(super) fn call(args: &CallArgs) -> Result<(), Failure> {
         _ if args.json => print_json(&shown),
         // An array or a table, which was written to a file.
         serde_json::Value::Object(_) | serde_json::Value::Null => Ok(()),
-        // A program gets the text without escapes.
+        // The text is escaped for a terminal, and printed as it is for a program.
         serde_json::Value::String(text) if io::stdout().is_terminal() => {
             print(format!("{}\n", arenite::escape_text(&text)).as_bytes())
         }
@@ -155,7 +155,7 @@ fn list(json: bool) -> Result<(), Failure> {
     print(running(&found, width()).as_bytes())
 }
 
-/// The value of an argument.
+/// Converts an argument of the command line to a value.
 fn argument(text: &str, store: &StoreName) -> Result<Value, Failure> {
     if let Some(name) = text.strip_prefix("store:") {
         let (object, bytes) = store.connect()?.get_bytes(name)?;

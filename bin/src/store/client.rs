@@ -158,7 +158,7 @@ pub(super) fn write_file(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
             .create(true)
             .truncate(false)
             .open(path)?;
-        // It may have been replaced by a file meanwhile.
+        // A file may have replaced the pipe or device meanwhile.
         if !file.metadata()?.is_file() {
             return parts.iter().try_for_each(|part| file.write_all(part));
         }
@@ -255,7 +255,7 @@ pub(super) fn stop(args: &StopArgs) -> Result<(), Failure> {
     }
 }
 
-/// Seconds since 1970.
+/// Returns the time in seconds since 1970.
 pub(super) fn now() -> f64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

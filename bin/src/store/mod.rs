@@ -64,8 +64,8 @@ pub(crate) struct StoreName {
     name: String,
 }
 
-/// The name of the store if no flag specifies it. Not clap's `env`, which counts a set variable as an argument; that
-/// would conflict with the exclusive --generate.
+/// Returns the name of the store if no flag specifies it. Not clap's `env`, which counts a set variable as an argument;
+/// that would conflict with the exclusive --generate.
 fn default_name() -> String {
     match std::env::var("ARENITE_STORE") {
         Ok(name) if !name.is_empty() => name,
@@ -87,7 +87,7 @@ struct Failure {
 }
 
 impl Failure {
-    /// A failure that concerns one object.
+    /// Returns a failure that concerns one object.
     fn object(message: impl Into<String>) -> Failure {
         Failure {
             message: message.into(),
@@ -132,7 +132,7 @@ fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     print(line.as_bytes())
 }
 
-/// The width of the terminal at stdout in columns. `None` if stdout is no terminal.
+/// Returns the width of the terminal at stdout in columns. `None` if stdout is no terminal.
 fn width() -> Option<usize> {
     let (width, _) = terminal_size::terminal_size().filter(|_| io::stdout().is_terminal())?;
     Some(usize::from(width.0))

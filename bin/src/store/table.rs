@@ -15,7 +15,7 @@ enum Align {
     Right,
 }
 
-/// The objects, one per line, below a heading. Lines longer than `width` are truncated.
+/// Returns the objects, one per line, below a heading. Lines longer than `width` are truncated.
 pub(super) fn objects(objects: &[Object], now: f64, width: Option<usize>) -> String {
     let heading = ["NAME", "KIND", "SIZE", "AGE", "LEASES", "MAKER"];
     let align = [
@@ -39,7 +39,7 @@ pub(super) fn objects(objects: &[Object], now: f64, width: Option<usize>) -> Str
     render(heading, align, rows, width)
 }
 
-/// The clients, one per line, below a heading.
+/// Returns the clients, one per line, below a heading.
 pub(super) fn clients(clients: &[Client], width: Option<usize>) -> String {
     let heading = ["CLIENT", "PROCESS", "LEASES", "HOLDS"];
     let align = [Align::Left, Align::Right, Align::Right, Align::Right];
@@ -54,7 +54,7 @@ pub(super) fn clients(clients: &[Client], width: Option<usize>) -> String {
     render(heading, align, rows, width)
 }
 
-/// The kernels of a service, one per line, below a heading.
+/// Returns the kernels of a service, one per line, below a heading.
 pub(super) fn kernels(kernels: &[KernelInfo], width: Option<usize>) -> String {
     let rows = kernels
         .iter()
@@ -62,7 +62,7 @@ pub(super) fn kernels(kernels: &[KernelInfo], width: Option<usize>) -> String {
     render(["KERNEL", "SIGNATURE"], [Align::Left; 2], rows, width)
 }
 
-/// The services by their status, one per line, below a heading.
+/// Returns a line for each service, from its status, below a heading.
 pub(super) fn running(services: &[serde_json::Value], width: Option<usize>) -> String {
     let heading = [
         "SERVICE", "PROGRAM", "KERNELS", "CLIENTS", "CALLS", "FAILED",
@@ -118,7 +118,7 @@ fn render<const N: usize>(
     text
 }
 
-/// The line; if it is too wide, its beginning with an ellipsis.
+/// Returns the line; if it is too wide, its beginning with an ellipsis.
 pub(super) fn cut(line: &str, width: Option<usize>) -> String {
     match width {
         Some(width) if line.chars().count() > width && width > 0 => {
@@ -129,7 +129,7 @@ pub(super) fn cut(line: &str, width: Option<usize>) -> String {
     }
 }
 
-/// A time in the largest unit of which it is at least one: `3 s`, `12 min`, `5 h`, `9 d`.
+/// Formats a time in the largest unit that is not longer than the time: `3 s`, `12 min`, `5 h`, `9 d`.
 pub(super) fn age(seconds: f64) -> String {
     let seconds = seconds.max(0.0) as u64;
     match seconds {

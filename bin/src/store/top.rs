@@ -64,7 +64,7 @@ impl View {
         })
     }
 
-    /// The view as text. Without a size, nothing is truncated.
+    /// Returns the view as text. Without a size, nothing is truncated.
     fn text(&self, now: f64, size: Option<(usize, usize)>, color: bool) -> String {
         let (width, height) = (size.map(|(width, _)| width), size.map(|(_, height)| height));
         let info = &self.store;

@@ -343,7 +343,7 @@ impl<'a> Options<'a> {
         })
     }
 
-    /// Whether the workers should start while the search for inputs is still running.
+    /// Returns whether the workers should start while the search for inputs is still running.
     pub(crate) fn starts_early(&self) -> bool {
         // With --resume there may be nothing to do.
         let is_settled = !self.args.dry_run && !self.args.resume;
@@ -354,7 +354,7 @@ impl<'a> Options<'a> {
     }
 }
 
-/// The settings of the engine for `--jobs`.
+/// Returns the settings of the engine for `--jobs`.
 ///
 /// # Errors
 ///
@@ -371,7 +371,7 @@ pub(crate) fn settings_of_jobs(args: &ResizeArgs) -> Result<Settings, String> {
     })
 }
 
-/// The results to make of each picture, for a command line or for one job of `--jobs`.
+/// Returns the results to make of each picture, for a command line or for one job of `--jobs`.
 ///
 /// # Errors
 ///
@@ -473,7 +473,7 @@ fn check_position(args: &ResizeArgs) -> Result<(), String> {
     }
 }
 
-/// The format to write: from `--format`, or from the extension in `--name`.
+/// Returns the format to write: from `--format`, or from the extension in `--name`.
 fn format(args: &ResizeArgs, name: &Template) -> Result<Option<Format>, String> {
     match (args.format, name.format()) {
         (Some(asked), Some(named)) if asked != named => Err(format!(
@@ -512,7 +512,7 @@ fn check_size(args: &ResizeArgs, size: Size) -> Result<(), String> {
     }
 }
 
-/// The settings for each picture. The format is still that of the input.
+/// Returns the settings for each picture, without the output format, which is set for each picture.
 fn spec(args: &ResizeArgs, size: Size) -> ResizeSpec {
     let white = [u8::MAX; 3];
     let (background, margins) = match args.background {
@@ -538,8 +538,8 @@ fn spec(args: &ResizeArgs, size: Size) -> ResizeSpec {
     }
 }
 
-/// Everything that affects a result, as text. The leading number is incremented when a later version makes other
-/// results from the same options.
+/// Returns everything that affects a result, as text. The leading number is incremented when a later version makes
+/// other results from the same options.
 fn fingerprint(make: &Make, format: Option<Format>, preserve_times: bool) -> String {
     let spec = &make.spec;
     let sizes: Vec<String> = make.sizes.iter().map(Size::to_string).collect();

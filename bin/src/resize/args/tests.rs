@@ -138,7 +138,7 @@ fn flags_that_a_format_knows_nothing_of_are_refused() {
         let why = check(flags).unwrap_err();
         assert!(why.contains(word), "{flags}: {why}");
     }
-    // Each picture keeps its own format: the flags are for those that know them.
+    // Without `--format` each picture keeps its format, and a flag applies to the pictures whose format supports it.
     check("--lossless --progressive --background black").unwrap();
     check("--fit pad --background black --format webp").unwrap();
 }
@@ -147,7 +147,7 @@ fn flags_that_a_format_knows_nothing_of_are_refused() {
 fn flags_that_contradict_each_other_are_refused() {
     for (flags, is_refused) in [
         ("-s 5 --trace t --report t", true),
-        // By another path.
+        // The same file, by another path.
         ("-s 5 --trace t --report ./t", true),
         ("-s 5 --trace t --report ./u", false),
         ("-s 5< --no-enlarge", true),

@@ -91,7 +91,7 @@ impl Feed {
         self.end(None);
     }
 
-    /// The error that ended the reading of stdin.
+    /// Takes the error that ended the reading of stdin.
     pub(super) fn failure(&self) -> Option<io::Error> {
         self.lock().failure.take()
     }
@@ -147,7 +147,7 @@ mod tests {
     fn lines(input: &[u8]) -> Vec<(u64, Option<Vec<u8>>)> {
         let feed = Feed::default();
         thread::scope(|threads| {
-            // A small buffer, so that lines span several of its fillings.
+            // A small buffer, so that reading a line fills it several times.
             threads.spawn(|| feed.read(BufReader::with_capacity(5, input)));
             std::iter::from_fn(|| feed.take())
                 .map(|line| (line.number, line.text))

@@ -131,7 +131,7 @@ fn read(
 ) -> Result<Asked, String> {
     let read: serde_json::Result<Map<String, Value>> = serde_json::from_slice(text);
     let mut fields = read.map_err(|error| {
-        // Fields that are not used may contain half of a surrogate pair, or bytes that are not text.
+        // Read the id alone: other fields may contain half of a surrogate pair, or bytes that are not text.
         if let Ok(OnlyId { id: found }) = serde_json::from_slice(text) {
             let _ = checked_id(found, text).map(|found| *id = found);
         }
@@ -166,8 +166,8 @@ fn read(
     })
 }
 
-/// Whether the number that is the `id` of this line has no more digits than a float can store. With more digits, two
-/// jobs could get the same id.
+/// Returns whether a number that is the `id` of this line has no more digits than a float can store. With more digits,
+/// two jobs could get the same id.
 fn is_exact(text: &[u8]) -> bool {
     let Ok(RawId { id }) = serde_json::from_slice(text) else {
         return false;
@@ -187,7 +187,7 @@ fn checked_id(id: Value, text: &[u8]) -> Result<Value, String> {
     }
 }
 
-/// The format to write: from the job or the command line, or from the extension of `output`.
+/// Returns the format to write: from the job or the command line, or from the extension of `output`.
 ///
 /// # Errors
 ///
@@ -217,7 +217,8 @@ fn path(fields: &mut Map<String, Value>, name: &str) -> Result<PathBuf, String> 
     }
 }
 
-/// The name at the end of a path. `None` if the path ends like that of a folder, which [`Path::file_name`] ignores.
+/// Returns the name at the end of a path. `None` if the path ends like that of a folder, which [`Path::file_name`]
+/// ignores.
 pub(super) fn file_name(path: &Path) -> Option<&OsStr> {
     let bytes = path.as_os_str().as_bytes();
     let is_folder = bytes.ends_with(b"/") || bytes.ends_with(b"/.");
@@ -246,7 +247,7 @@ fn check_output(output: &Path) -> Result<(), String> {
 }
 
 impl Fields {
-    /// The command line, with these options instead of its own.
+    /// Returns the command line `defaults`, in which the options of this job replace those of the same name.
     fn over(self, defaults: &ResizeArgs) -> Result<ResizeArgs, String> {
         let is_quality = |&quality: &u8| QUALITY.contains(&i64::from(quality));
         if !self.quality.as_ref().is_none_or(is_quality) {
@@ -293,7 +294,7 @@ impl Fields {
     }
 }
 
-/// A string or a number, in the form in which it would be on the command line.
+/// Reads a string or a number. Returns it as it would be written on the command line.
 fn word<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     match Value::deserialize(from)? {
         Value::Null => Ok(None),
@@ -322,7 +323,7 @@ fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
     by(from, str::parse)
 }
 
-/// A size, or a list of sizes that is not empty.
+/// Reads a size, or a list of sizes that is not empty.
 fn sizes<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Sizes>, D::Error> {
     let (values, is_list) = match Value::deserialize(from)? {
         Value::Array(values) if values.is_empty() => {

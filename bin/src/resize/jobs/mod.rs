@@ -14,8 +14,8 @@
 //! 1. At the end of stdin, the callers finish their jobs and find no further line.
 //! 2. At the first signal the feed closes: as above, but a line that no caller has taken is dropped. The reader may
 //!    stay blocked in its read; it has nothing to clean up and ends with the program.
-//! 3. If stdout has no reader, or at the second signal, it ends at once: [`Stop::exit_at_once`] removes the temporary
-//!    file.
+//! 3. If stdout has no reader, or at the second signal, the program ends at once: [`Stop::exit_at_once`] removes the
+//!    temporary file.
 
 mod feed;
 mod job;
@@ -85,7 +85,7 @@ pub(super) fn run(args: &ResizeArgs, stop: &Stop, printer: &mut Printer) -> Resu
                 callers.answer(line);
             }
         };
-        // Fewer callers than planned are sufficient. This thread is the last one.
+        // If a thread cannot be started, fewer callers suffice. This thread is the last caller.
         for _ in 1..callers.makers.depth() {
             let _ = Builder::new().spawn_scoped(threads, answer);
         }
@@ -127,8 +127,8 @@ struct Callers<'a> {
 struct Writing {
     bounds: Option<Bounds>,
     writer: Writer,
-    /// The results so far, which later results may replace. Linux reuses the inode of a removed file, so there are no
-    /// more of them than there are files.
+    /// The results so far, which later results may replace. Linux reuses the inode of a removed file, so the map has no
+    /// more entries than there are files.
     made: HashMap<Identity, Stamp>,
 }
 
@@ -186,7 +186,7 @@ impl Callers<'_> {
         })
     }
 
-    /// The path of the result for the path in a job.
+    /// Returns the path of the result for the path in a job.
     fn output(&self, relative: &Path) -> Result<PathBuf, Fault> {
         match self.root {
             None => Ok(relative.to_owned()),
@@ -243,7 +243,7 @@ impl Callers<'_> {
 
     /// Writes a result of the job with this input.
     fn write(&self, relative: &Path, input: &Stamp, wanted: Output<'_>) -> Result<Stamp, Fault> {
-        // The last part of a template may be empty for this input.
+        // For this input, the part of a template after the last `/` may be empty.
         let Some(name) = job::file_name(relative) else {
             let text = format!("not written: {} is a folder", show_path(relative));
             return Err(Fault::new("write", text));
@@ -309,7 +309,7 @@ fn over_own_input() -> Fault {
     Fault::new("name-conflict", text)
 }
 
-/// Whether a relative path stays below its folder, according to its components.
+/// Returns whether a relative path stays below its folder, according to its components.
 fn is_below(path: &Path) -> bool {
     let mut parts = path.components();
     parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir))

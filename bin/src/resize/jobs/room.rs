@@ -66,7 +66,7 @@ impl Share<'_> {
     /// Gives the share back, and waits until another job has ended. Returns `false` if no other job is in flight.
     pub(super) fn wait_for_another(self) -> bool {
         let (room, bytes) = (self.room, self.bytes);
-        // Dropping it would count as the end of another job.
+        // Dropping `self` would count as the end of a job.
         std::mem::forget(self);
         let mut state = room.give_back(bytes);
         // Other jobs may fit now.
@@ -122,7 +122,7 @@ mod tests {
         thread::scope(|threads| {
             let waiting = threads.spawn(|| room.enter(5).wait_for_another());
             drop(other);
-            // `true` if it began to wait before, `false` if after.
+            // The result is `true` if the thread began to wait before the drop, otherwise `false`.
             assert!(waiting.join().is_ok());
         });
         assert!(is_empty(&room));

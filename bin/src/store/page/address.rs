@@ -125,7 +125,7 @@ impl Listener {
         }
     }
 
-    /// The beginning of this server's URLs, without a path.
+    /// Returns the beginning of this server's URLs, without a path.
     pub(super) fn origin(&self) -> io::Result<String> {
         match self {
             Listener::Tcp(listener) => Ok(format!("http://{}", listener.local_addr()?)),

@@ -68,7 +68,7 @@ impl Source {
         }
     }
 
-    /// A snapshot: the last one if it may be reused, otherwise a new one.
+    /// Returns the last snapshot if it may be reused, otherwise a new one.
     pub(super) fn json(&self) -> Result<Arc<[u8]>, StoreError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let begin = Instant::now();
@@ -78,7 +78,7 @@ impl Source {
             return Ok(Arc::clone(json));
         }
         let snapshot = self.snapshot(&mut state.stores)?;
-        // Cannot fail: numbers, texts and lists of them.
+        // Cannot fail: a snapshot consists of numbers, texts and lists of them.
         let json: Arc<[u8]> = serde_json::to_vec(&snapshot).unwrap_or_default().into();
         let rest = MIN_AGE.max(begin.elapsed() * REST);
         state.latest = Some((Instant::now() + rest, Arc::clone(&json)));
@@ -92,7 +92,7 @@ impl Source {
         let mut info = store.info()?;
         let mut clients = store.clients()?;
         drop(store);
-        // Leaves out the connection of this page.
+        // Leave out the connection of this page.
         let own = std::process::id().cast_signed();
         let connected = clients.len();
         clients.retain(|client| client.pid != own);
@@ -164,7 +164,7 @@ impl Source {
     }
 }
 
-/// Keeps the largest of all objects that were added, in bounded memory.
+/// Keeps the [`MAX_LISTED`] largest of the objects that were added, without storing all of them.
 #[derive(Default)]
 struct Largest(Vec<Object>);
 
@@ -205,7 +205,7 @@ mod tests {
         };
         let mut largest = Largest::default();
         for at in 0..5000_u64 {
-            // Each number once, in no order.
+            // Adds each number once, in no order.
             largest.add(object(at * 2741 % 5000));
         }
         let kept: Vec<u64> = largest.sorted().iter().map(|object| object.bytes).collect();

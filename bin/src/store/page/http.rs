@@ -94,8 +94,8 @@ impl Request {
         }))
     }
 
-    /// Whether the client addressed this machine by a name that no other machine can have. Any other name may be
-    /// registered to resolve to 127.0.0.1; then its owner's web pages could read this page (DNS rebinding).
+    /// Returns whether the client addressed this machine by a name that no other machine can have. Any other name may
+    /// be registered to resolve to 127.0.0.1; then its owner's web pages could read this page (DNS rebinding).
     pub(super) fn is_for_this_machine(&self) -> bool {
         let Some(host) = &self.host else { return false };
         let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -222,7 +222,7 @@ fn write_until(stream: &mut Stream, mut bytes: &[u8], end: Instant) -> io::Resul
     Ok(())
 }
 
-/// The time until `end`, which must be more than 0: a timeout of 0 would mean no timeout.
+/// Returns the time until `end`. Fails if no time is left: a timeout of 0 would mean no timeout.
 fn left(end: Instant) -> io::Result<Duration> {
     end.checked_duration_since(Instant::now())
         .filter(|left| left.as_micros() > 0)

@@ -1,8 +1,8 @@
 //! The page of `arenite serve --http`: the store and the services of this user in a browser.
 //!
-//! It runs on separate threads next to the store's server: one accepts connections, and each connection has one for its
-//! single request. Time, bytes and the number of connections are limited, so that a client can use up no more than its
-//! connection.
+//! It runs on separate threads next to the store's server: one thread accepts connections, and each connection has a
+//! thread for its single request. Time, bytes and the number of connections are limited, so that a client can use up no
+//! more than its connection.
 //!
 //! Other users of this machine can connect to a loopback port, and any website can make this user's browser connect. So
 //! each request needs the token of the URL, and the name of this machine as its host.
@@ -32,7 +32,7 @@ const NONCE: &str = "{nonce}";
 
 /// The maximum number of open connections.
 const MAX_CONNECTIONS: usize = 16;
-/// The pause between two attempts: to accept, which fails mostly because there are no descriptors, and to listen.
+/// The pause after a failed attempt to listen, or to accept a connection, which fails mostly for lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The time to wait until another server frees the address.
 const TAKEOVER: Duration = Duration::from_secs(1);
@@ -44,7 +44,7 @@ const JSON: &str = "application/json";
 /// The content security policy for responses that are not pages.
 const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
 
-/// Serves the page to the end of the process. Dropping it removes the file of a Unix socket.
+/// A page that is served to the end of the process. Dropping this handle removes the file of a Unix socket.
 #[derive(Debug)]
 pub(super) struct Page {
     url: String,
@@ -74,7 +74,7 @@ impl Page {
         Ok(Page { url, file })
     }
 
-    /// The address for a browser, with the token.
+    /// Returns the address for a browser, with the token.
     pub(super) fn url(&self) -> &str {
         &self.url
     }
@@ -103,7 +103,7 @@ impl fmt::Display for Page {
     }
 }
 
-/// 128 random bits as hexadecimal text.
+/// Returns 128 random bits as hexadecimal text.
 fn random() -> io::Result<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
@@ -111,7 +111,7 @@ fn random() -> io::Result<String> {
 }
 
 fn accept(listener: &Listener, site: &Arc<Site>) {
-    // Each connection has a clone, so the count is that of the connections.
+    // Each connection has a clone, so the number of clones is that of connections.
     let slots = Arc::new(());
     loop {
         let Ok(stream) = listener.accept() else {
@@ -177,7 +177,7 @@ impl Site {
         }
     }
 
-    /// Whether the request has the right token.
+    /// Returns whether the request has the right token.
     fn is_allowed(&self, request: &Request) -> bool {
         let tokens = [&request.bearer_token, &request.query_token];
         tokens
