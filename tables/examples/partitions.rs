@@ -2,7 +2,7 @@
 //!
 //! Writes sales of a year as CSV files, one a month; the notes in them have line breaks. Then it looks up the price of
 //! each sale in an array that all workers share, in two ways: on a table in memory, and on files that may be larger
-//! than memory. One of the files is broken. It costs its part, and the error says which row it is.
+//! than memory. One of the files is broken: only its part is lost, and the error names the row.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -54,7 +54,7 @@ fn total(part: &Part, prices: &Array<f64>) -> Result<f64, ArrowError> {
     Ok(values.sum())
 }
 
-/// Writes the files. Returns the value of all sales of whole files.
+/// Writes the files. Returns the value of all sales, without the broken file.
 fn write(folder: &Path, prices: &[f64]) -> Result<f64, Box<dyn Error>> {
     let mut value = 0.0;
     for month in 0..MONTHS {
@@ -84,7 +84,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // One array, which no job copies.
     let prices = engine.from_slice(&prices)?;
 
-    // In memory.
+    // The whole table in memory.
     let report = engine.csv(&folder).part_bytes(1 << 18).report()?;
     let (sales, failures) = report.into_parts();
     for failure in &failures {

@@ -13,9 +13,9 @@ use super::error::Fault;
 use super::kernels::Spec;
 use super::schema::without_nulls;
 
-/// The number of rows of a batch, for few columns.
+/// The maximum number of rows of a batch.
 const BATCH: usize = 1 << 16;
-/// The number of cells of a batch, for many columns.
+/// The number of cells of a batch, where [`BATCH`] rows would have more cells.
 const CELLS: usize = 1 << 20;
 
 pub(super) fn batch_rows(columns: usize) -> usize {
@@ -24,7 +24,7 @@ pub(super) fn batch_rows(columns: usize) -> usize {
 
 /// The columns of a file, and which of them the table has.
 struct Columns {
-    /// All columns of the file. Those of the table have its types.
+    /// All columns of the file. Columns that are also in the table have the table's types.
     file: SchemaRef,
     table: SchemaRef,
     /// For each column of the table, the index of its column in the file.
@@ -48,7 +48,7 @@ pub(super) fn parse(
         let records = Records::Csv {
             delimiter: spec.delimiter,
         };
-        // The parser would take the rest of the file as the field.
+        // A quoted field that is not closed: the parser would take the rest of the file as this field.
         if scan(data, records, State::Outside, b'\n').state == State::Quoted {
             return Err(Fault {
                 row: done as u64,
@@ -154,7 +154,7 @@ impl Columns {
         RecordBatch::try_new(self.table.clone(), columns.collect())
     }
 
-    /// Finds the first row after the first `good` ones that cannot be parsed, and its column.
+    /// Finds the first row that cannot be parsed, after `good` rows that were parsed, and the column at fault.
     fn diagnose(&self, data: &[u8], good: usize, error: &ArrowError) -> Fault {
         let expected = self.file.fields().len();
         let mut row = 0;
@@ -178,7 +178,7 @@ impl Columns {
         }
     }
 
-    /// The first cell of a record that does not fit the type of its column.
+    /// Returns the first cell of a record that does not fit the type of its column.
     fn bad_cell(&self, record: &[u8]) -> Option<Fault> {
         let cells = cells(record, self.delimiter);
         let fault = |column: usize, text: String| Fault {
@@ -204,7 +204,7 @@ impl Columns {
         })
     }
 
-    /// Whether the cell of a column cannot be parsed.
+    /// Returns whether the cell of a column cannot be parsed.
     fn is_bad(&self, record: &[u8], column: usize) -> bool {
         let parse = || {
             let mut decoder = begun(self.builder(1).with_projection(vec![column]))?;
@@ -217,8 +217,8 @@ impl Columns {
     }
 }
 
-/// A decoder that has read one byte already: at its first byte it would skip a byte-order mark, which only the
-/// beginning of a file may have. That byte is an empty line, which is no record.
+/// Returns a decoder that has already read a line break: an empty line, which is no record. A decoder skips a
+/// byte-order mark before its first byte, but only the beginning of a file may have one.
 fn begun(builder: ReaderBuilder) -> Result<Decoder, ArrowError> {
     let mut decoder = builder.build_decoder();
     decoder.decode(b"\n")?;
@@ -246,7 +246,8 @@ fn each_record<T>(
         at += read;
         fields += found;
         match result {
-            // The text is not needed, so its buffer is reused. If nothing is left to read, the file ends.
+            // The text is not needed, so its buffer is reused. If nothing is left to read, the next call ends the last
+            // record.
             Read::InputEmpty | Read::OutputFull | Read::OutputEndsFull => {}
             Read::Record => {
                 if let Some(found) = each(begin..at, fields) {
@@ -259,7 +260,7 @@ fn each_record<T>(
     }
 }
 
-/// The fields of one record.
+/// Returns the fields of one record.
 fn cells(record: &[u8], delimiter: u8) -> Vec<Vec<u8>> {
     let mut reader = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
     let (mut text, mut ends) = (vec![0; record.len() + 1], vec![0; record.len() + 2]);
@@ -277,7 +278,7 @@ fn cells(record: &[u8], delimiter: u8) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// The number of records.
+/// Returns the number of records.
 pub(super) fn count_rows(data: &[u8], delimiter: u8) -> u64 {
     let mut rows = 0;
     each_record(data, delimiter, |_, _| {
@@ -287,7 +288,7 @@ pub(super) fn count_rows(data: &[u8], delimiter: u8) -> u64 {
     rows
 }
 
-/// The names in a header.
+/// Returns the names in a header.
 fn names(header: &[u8], delimiter: u8) -> Result<Vec<String>, Fault> {
     let format = Format::default()
         .with_header(true)
@@ -302,7 +303,7 @@ fn names(header: &[u8], delimiter: u8) -> Result<Vec<String>, Fault> {
         .collect())
 }
 
-/// The schema that fits the first `rows` records.
+/// Returns the schema that fits the first `rows` records.
 pub(super) fn infer(
     data: &[u8],
     header: &[u8],
@@ -315,6 +316,6 @@ pub(super) fn infer(
     let (schema, _) = format
         .infer_schema(std::io::Read::chain(header, data), rows)
         .map_err(|error| Fault::new(error.to_string()))?;
-    // Any text fits a column whose cells were all empty, and later cells fit text.
+    // A column whose cells are all empty becomes text, which any later cell fits.
     Ok(without_nulls(&schema, &DataType::Utf8))
 }

@@ -112,8 +112,8 @@ impl Scanned {
     }
 }
 
-/// The position after the first record of a file and the empty lines before it. `None` if the record does not end in
-/// `bytes`.
+/// Returns the position after the first record of a file and the empty lines before it. `None` if the record does not
+/// end in `bytes`.
 pub(super) fn first_record(bytes: &[u8], records: Records) -> Option<usize> {
     let blank = bytes
         .iter()

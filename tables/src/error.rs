@@ -38,12 +38,13 @@ impl Origin {
         }
     }
 
-    /// The file.
+    /// Returns the file.
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// The bytes of the file, from 0 on; for a compressed file, those of its decompressed content. `None` for Parquet.
+    /// Returns the bytes of the file, from 0 on; for a compressed file, those of its decompressed content. `None` for
+    /// Parquet.
     pub fn bytes(&self) -> Option<Range<u64>> {
         match &self.place {
             Place::Bytes(bytes) => Some(bytes.clone()),
@@ -51,7 +52,7 @@ impl Origin {
         }
     }
 
-    /// The index of the row group in a Parquet file, from 0 on. `None` for other files.
+    /// Returns the index of the row group in a Parquet file, from 0 on. `None` for other files.
     pub fn row_group(&self) -> Option<u64> {
         match self.place {
             Place::RowGroup(group, _) => Some(group),
@@ -73,7 +74,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A table could not be read, changed or written. Has the file and part, the row and column, and the reason.
+/// The error if a table cannot be read, changed or written. Has the file and part, the row and column, and the reason.
 ///
 /// The text contains all of these: `data/b.csv, row 1048, column "price": "n/a" is not Float64; …`.
 pub struct TableError(Box<Inner>);
@@ -89,7 +90,7 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Row {
     OfFile(u64),
-    /// The row of the part, if the rows before the part could not be counted.
+    /// Counted from the beginning of the part, if the rows before the part could not be counted.
     OfPart(u64),
 }
 
@@ -123,7 +124,7 @@ impl TableError {
         Self::new(Some(Origin::file_only(file)), kind.into())
     }
 
-    /// The error for a fault in the content of a part.
+    /// Returns the error for a fault in the content of a part.
     pub(super) fn of_fault(origin: Origin, fault: Fault, rows_before: Option<u64>) -> Self {
         let row = (fault.row > 0).then(|| match rows_before {
             Some(before) => Row::OfFile(before.saturating_add(fault.row)),
@@ -145,18 +146,18 @@ impl TableError {
         self
     }
 
-    /// The reason.
+    /// Returns the reason.
     pub fn kind(&self) -> &TableErrorKind {
         &self.0.kind
     }
 
-    /// The part, or the file if the error concerns no single part.
+    /// Returns the part that the error concerns, or the file if it concerns no single part.
     pub fn origin(&self) -> Option<&Origin> {
         self.0.origin.as_ref()
     }
 
-    /// The row of the file, from 1 on, without the header. `None` if the error concerns no row, or if the rows before
-    /// its part are not known because the file cannot be read twice: the text then has the row of the part.
+    /// Returns the row of the file, from 1 on, without the header. `None` if the error concerns no row, or if the rows
+    /// before its part are not known because the file cannot be read twice: the text then has the row of the part.
     pub fn row(&self) -> Option<u64> {
         match self.0.row {
             Some(Row::OfFile(row)) => Some(row),
@@ -164,7 +165,7 @@ impl TableError {
         }
     }
 
-    /// The name of the column.
+    /// Returns the name of the column.
     pub fn column(&self) -> Option<&str> {
         self.0.column.as_deref()
     }
@@ -175,7 +176,7 @@ impl fmt::Display for TableError {
         let inner = &*self.0;
         if let Some(origin) = &inner.origin {
             match inner.row {
-                // The row tells the location, so the bytes are left out.
+                // The row shows the location, so the bytes are left out.
                 Some(Row::OfFile(_)) => write_path(f, &origin.file)?,
                 _ => write!(f, "{origin}")?,
             }

@@ -18,7 +18,7 @@ const STEP: usize = 1 << 18;
 /// Bytes that were read but not taken stay in the feed, so a pipe can be sampled before it is read.
 pub(super) struct Feed {
     reader: Box<dyn Read + Send>,
-    /// The same file as that of the reader, with the same position.
+    /// Another handle to the reader's file, with the same position.
     file: File,
     /// The length of a plain file, whose bytes can be read at any position. `None` for other files.
     plain: Option<u64>,
@@ -78,22 +78,22 @@ impl Feed {
         Ok(feed)
     }
 
-    /// The length of the file, if its bytes can be read at any position.
+    /// Returns the length of the file, if its bytes can be read at any position.
     pub(super) fn plain(&self) -> Option<u64> {
         self.plain
     }
 
-    /// The position after the byte-order mark and the header.
+    /// Returns the position after the byte-order mark and the header.
     pub(super) fn header_end(&self) -> u64 {
         self.header_end
     }
 
-    /// The position of the first byte that was not taken yet.
+    /// Returns the position of the first byte that was not taken yet.
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The number of bytes of the file that have been read, before decompression; 0 for a pipe.
+    /// Returns the number of bytes of the file that have been read, before decompression; 0 for a pipe.
     pub(super) fn read(&self) -> u64 {
         (&self.file).stream_position().unwrap_or(0)
     }
@@ -143,8 +143,8 @@ impl Feed {
         std::mem::replace(&mut self.pending, rest)
     }
 
-    /// The end of the last record in the first `size` pending bytes. If there is none, the end of the first record
-    /// after them.
+    /// Returns the end of the last record in the first `size` pending bytes. If no record ends there, returns the end
+    /// of the first record after these bytes.
     fn end_of_block(&mut self, size: usize, records: Records) -> usize {
         let mut wanted = size;
         loop {
@@ -170,7 +170,8 @@ impl Feed {
         }
     }
 
-    /// The beginning of the content, up to the end of a record. All of the content if it is shorter than a record.
+    /// Returns about `size` bytes from the beginning of the content, up to the end of a record. The bytes stay in the
+    /// feed.
     pub(super) fn sample(&mut self, size: usize, records: Records) -> &[u8] {
         let end = self.end_of_block(size, records);
         &self.pending[..end]

@@ -14,7 +14,7 @@ use super::csv::batch_rows;
 use super::error::Fault;
 use super::kernels::Spec;
 
-/// From this number on, not every integer is a float.
+/// From this number on, floats cannot represent every integer.
 const EXACT: f64 = (1_u64 << 53) as f64;
 
 /// Parses whole lines.
@@ -108,7 +108,7 @@ impl ArrayDecoder for Whole {
     }
 }
 
-/// Whether a JSON number is an integer of this type, such as `2e3`.
+/// Returns whether a JSON number is an integer of this type, such as `2e3`.
 fn is_whole(number: &str, of: &DataType) -> bool {
     let is_short = number.len() < 19;
     if is_short
@@ -126,7 +126,7 @@ fn is_whole(number: &str, of: &DataType) -> bool {
     }
 }
 
-/// Finds the first line after the first `good` rows that cannot be parsed, and its column.
+/// Finds the first line that cannot be parsed, after `good` rows that were parsed, and the column at fault.
 fn diagnose(data: &[u8], spec: &Spec, table: &SchemaRef, good: usize, error: &ArrowError) -> Fault {
     let mut row = 0;
     for line in lines(data) {
@@ -149,7 +149,7 @@ fn diagnose(data: &[u8], spec: &Spec, table: &SchemaRef, good: usize, error: &Ar
     Fault::new(error.to_string())
 }
 
-/// The fault of a line whose fields are `found`.
+/// Returns the fault of a line that is an object, with the column at fault. `found` has the fields of the line.
 fn of_column(found: &Schema, spec: &Spec, table: &Schema, error: &ArrowError) -> Fault {
     let text = match error {
         ArrowError::JsonError(text) => text.clone(),
@@ -183,12 +183,12 @@ fn of_column(found: &Schema, spec: &Spec, table: &Schema, error: &ArrowError) ->
     }
 }
 
-/// Whether a line is a JSON object, of any schema.
+/// Returns whether a line is a JSON object, of any schema.
 fn is_object(line: &[u8]) -> bool {
     infer_json_schema(line, None).is_ok()
 }
 
-/// The lines that are not empty.
+/// Returns the lines that are not empty.
 fn lines(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = data;
     let next = move || {
@@ -200,12 +200,12 @@ fn lines(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(next).filter(|line| !line.trim_ascii().is_empty())
 }
 
-/// The number of rows.
+/// Returns the number of rows.
 pub(super) fn count_rows(data: &[u8]) -> u64 {
     lines(data).count() as u64
 }
 
-/// The schema that fits the first `rows` lines.
+/// Returns the schema that fits the first `rows` lines.
 pub(super) fn infer(data: &[u8], rows: Option<usize>) -> Result<Schema, Fault> {
     let inferred = infer_json_schema(data, rows);
     let (schema, _) = inferred.map_err(|error| {

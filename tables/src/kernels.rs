@@ -28,7 +28,7 @@ pub(super) enum Format {
     Parquet,
 }
 
-/// Identifies a part, and says how to read it.
+/// Identifies a part, and specifies how to read it.
 #[derive(Clone, Copy, Debug, NoUninit, CheckedBitPattern)]
 #[repr(C)]
 pub(super) struct Spec {
@@ -110,11 +110,11 @@ impl std::ops::Deref for Content<'_> {
     }
 }
 
-/// Stands for no position in the result of a [`survey`].
+/// Stands for "no position" in the result of a [`survey`].
 pub(super) const NOWHERE: u64 = u64::MAX;
 
-/// For each state in which the bytes may begin: the state after them, and the position in the file after the first
-/// record that ends in them.
+/// Returns, for each state in which the bytes may begin, the state after the bytes, and the position in the file after
+/// the first record that ends in the bytes.
 pub(super) fn survey(path: &Bytes, spec: Spec) -> Result<[u64; 6], Typed<Fault>> {
     // The byte before the part decides whether a quote opens a field.
     let more = u64::from(!spec.is_first);
@@ -156,7 +156,7 @@ fn no_rows(schema: Schema) -> Result<Part, Typed<Fault>> {
     Part::new(&Arc::new(schema), &[]).map_err(|error| Fault::new(error.to_string()).into())
 }
 
-/// The schema of a Parquet file, and the number of rows of each row group.
+/// Returns the schema of a Parquet file, and the number of rows of each row group.
 pub(super) fn describe(path: &Bytes, data: &Array<u8>) -> Result<(Part, Array<u64>), Typed<Fault>> {
     let (schema, rows) = parquet::describe(path_of(path), data)?;
     Ok((no_rows(schema)?, Array::from_slice(&rows)))
@@ -187,7 +187,7 @@ pub(super) fn read(
     part.map_err(|error| broken(error).into())
 }
 
-/// The schema with an additional column for the path of the file.
+/// Returns the schema with an additional column for the path of the file.
 pub(super) fn schema_with_file(table: &SchemaRef, column: &str) -> SchemaRef {
     if column.is_empty() {
         return table.clone();

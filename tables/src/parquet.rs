@@ -16,7 +16,7 @@ use super::error::Fault;
 use super::part::Part;
 use arenite::Array;
 
-/// The schema of a file, and the number of rows of each row group.
+/// Returns the schema of a file, and the number of rows of each row group.
 pub(super) fn describe(path: &Path, data: &Array<u8>) -> Result<(Schema, Vec<u64>), Fault> {
     fn of(reader: &impl ChunkReader) -> Result<(Schema, Vec<u64>), Fault> {
         let metadata = ArrowReaderMetadata::load(reader, Default::default())
@@ -64,7 +64,7 @@ enum Input {
     Memory(bytes::Bytes),
 }
 
-/// The content if it was passed as an argument, otherwise the file.
+/// Returns the content if it was passed as an argument, otherwise the file.
 fn open(path: &Path, data: &Array<u8>) -> Result<Input, Fault> {
     if !data.is_empty() {
         return Ok(Input::Memory(bytes::Bytes::from_owner(data.clone())));

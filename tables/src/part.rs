@@ -45,8 +45,8 @@ pub struct Part {
 }
 
 impl Part {
-    /// Writes batches of this schema into an array: in a kernel in the arena, elsewhere on the heap. The array always
-    /// contains at least one batch, which may be empty.
+    /// Writes batches of this schema into an array, which is in the arena if this is called in a kernel, elsewhere on
+    /// the heap. The array always contains at least one batch, which may be empty.
     ///
     /// # Errors
     /// If a batch has another schema, or cannot be encoded.
@@ -74,8 +74,8 @@ impl Part {
         Ok(Self { stream })
     }
 
-    /// The rows as batches, whose columns refer to this part's array. The content is checked, because another process
-    /// may have written it: this takes one pass over text and validity.
+    /// Returns the rows as batches, whose columns refer to this part's array. The content is checked, because another
+    /// process may have written it: this takes one pass over text and validity.
     ///
     /// # Errors
     /// If the array is no Arrow stream.
@@ -91,19 +91,20 @@ impl Part {
             Ok(batches)
         };
         self.header()?;
-        // The decoder panics on some streams that a broken worker may write. It changes nothing that outlives the call.
+        // The decoder panics on some streams that a broken worker may write. A panic leaves nothing changed that
+        // outlives the call.
         catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
             let broken = "a part is no Arrow stream: its decoder panicked";
             Err(ArrowError::IpcError(broken.into()))
         })
     }
 
-    /// The stream as bytes, for other libraries and for [`Engine::submit`](arenite::Engine::submit).
+    /// Returns the stream as bytes, for other libraries and for [`Engine::submit`](arenite::Engine::submit).
     pub fn as_array(&self) -> &Array<u8> {
         &self.stream
     }
 
-    /// The schema and the number of rows, according to the headers of the messages.
+    /// Returns the schema and the number of rows, according to the headers of the messages.
     pub(super) fn header(&self) -> Result<(SchemaRef, u64), ArrowError> {
         let broken = || ArrowError::IpcError("a part is no Arrow stream".into());
         let mut schema = None;
@@ -145,7 +146,7 @@ impl Part {
 }
 
 /// Rejects buffers that share bytes. Each column is checked separately, so if a worker sent a million columns with the
-/// same bytes, the check would take the square of the message's length.
+/// same bytes, the time of the check would grow with the square of the message's length.
 fn check_buffers(batch: arrow_ipc::RecordBatch<'_>, body: i64) -> Result<(), ArrowError> {
     let mut left = body;
     for buffer in batch.buffers().into_iter().flatten() {
@@ -185,5 +186,5 @@ impl fmt::Debug for Part {
     }
 }
 
-// For the engine, a part is its array.
+// Makes the engine handle a part as its array.
 arenite::newtype!(Part, Array<u8>);

@@ -36,7 +36,7 @@ pub(super) struct Plan<'e> {
     pub(super) part_bytes: usize,
     /// The name of the column for the path of the file; empty for no column.
     pub(super) file_column: String,
-    /// The maximum number of jobs that wait.
+    /// The maximum number of surveys in flight for a file.
     pub(super) ahead: usize,
     /// An empty array, for jobs that read a file directly.
     pub(super) nothing: Array<u8>,
@@ -50,7 +50,7 @@ pub(super) fn path_bytes(path: &Path) -> Bytes {
     path.as_os_str().as_bytes().into()
 }
 
-/// The error for a failed job, which was for the part `origin`.
+/// Returns the error for a failed job that worked on the part `origin`.
 pub(super) fn failed(origin: Origin, error: JobError) -> TableError {
     match error.returned::<Fault>() {
         Some(fault) => TableError::of_fault(origin, fault, None),
@@ -59,7 +59,7 @@ pub(super) fn failed(origin: Origin, error: JobError) -> TableError {
 }
 
 impl Plan<'_> {
-    /// The parameters for reading these bytes of a file.
+    /// Returns the parameters for reading these bytes of a file.
     pub(super) fn spec(&self, start: u64, end: u64) -> Spec {
         Spec {
             start,
@@ -75,12 +75,12 @@ impl Plan<'_> {
         }
     }
 
-    /// The number of bytes of all files.
+    /// Returns the number of bytes of all files.
     pub(super) fn total(&self) -> u64 {
         self.lens.iter().sum()
     }
 
-    /// Whether workers may open files.
+    /// Returns whether workers are sandboxed, and so cannot open files.
     pub(super) fn is_sandboxed(&self) -> bool {
         self.engine.is_sandboxed()
     }
@@ -99,13 +99,13 @@ impl Plan<'_> {
             .map_err(|error| TableError::of_file(&self.files[index], error))
     }
 
-    /// Whether the files can be read again.
+    /// Returns whether the files can be read again.
     pub(super) fn is_repeatable(&self) -> bool {
         self.files.iter().all(|file| file.is_file())
     }
 
-    /// The schema of the first file that has one. If columns are matched by name, the union of the schemas of all
-    /// files.
+    /// Returns the schema of the first file that has one. If columns are matched by name, returns the union of the
+    /// schemas of all files.
     pub(super) fn schema(&mut self) -> Result<SchemaRef, TableError> {
         if self.format == Format::Parquet {
             return self.describe();
@@ -165,7 +165,7 @@ impl Plan<'_> {
         })
     }
 
-    /// The union of the schema so far and that of another file.
+    /// Returns the union of the schema so far and that of another file.
     fn union(
         &self,
         known: &Schema,
@@ -183,7 +183,7 @@ impl Plan<'_> {
         })
     }
 
-    /// The arguments of a job that infers the schema of a file. `None` if the file has no content.
+    /// Returns the arguments of a job that infers the schema of a file. `None` if the file has no content.
     #[allow(clippy::type_complexity, reason = "the arguments of a kernel")]
     fn sample(
         &self,
@@ -207,7 +207,7 @@ impl Plan<'_> {
         Ok((!is_empty).then_some(args))
     }
 
-    /// The schema of Parquet files. Stores the number of rows of each of their row groups.
+    /// Returns the schema of Parquet files. Stores the number of rows of each of their row groups.
     fn describe(&mut self) -> Result<SchemaRef, TableError> {
         let mut merged: Option<SchemaRef> = None;
         let failure = RefCell::new(None);
@@ -281,7 +281,7 @@ impl Plan<'_> {
         ))
     }
 
-    /// The content of a file, if workers cannot open it.
+    /// Returns the content of a file if workers cannot open the file.
     pub(super) fn content(&self, file: &Arc<Path>) -> Result<Option<Array<u8>>, TableError> {
         if file.is_file() && !self.is_sandboxed() {
             return Ok(None);
@@ -295,7 +295,7 @@ impl Plan<'_> {
         })
     }
 
-    /// The origin for bytes of a file.
+    /// Returns the origin for bytes of a file.
     pub(super) fn origin(&self, file: &Arc<Path>, start: u64, end: u64) -> Origin {
         Origin {
             file: Arc::clone(file),
@@ -314,7 +314,7 @@ impl Plan<'_> {
     }
 }
 
-/// The schema, with all columns optional if `is_optional`: rows of other files may lack a value.
+/// Returns the schema, with all columns optional if `is_optional` is true: rows of other files may lack a value.
 fn optional(schema: &Schema, is_optional: bool) -> SchemaRef {
     let field = |field: &Arc<arrow_schema::Field>| {
         let nullable = field.is_nullable() || is_optional;

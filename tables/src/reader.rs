@@ -20,11 +20,11 @@ use arenite::engine::{Engine, JobOptions};
 use arenite::engine::{Permits, Retried};
 use arenite::kernel::{Arg, Args, Bytes, Kernel, Reply, RetrySafe, SplitArgs, SplitFirst};
 
-/// The number of bytes of a part, if files are large.
+/// The maximum default size of a part in bytes.
 const PART: u64 = 32 << 20;
-/// The number of bytes of a part, if files are small.
+/// The minimum default size of a part in bytes.
 const SMALL_PART: u64 = 1 << 20;
-/// The number of parts for each worker, for files in between.
+/// The number of parts for each worker, unless parts would be too small or too large.
 const PARTS_PER_WORKER: u64 = 4;
 
 /// The methods of an [`Engine`] for tables.
@@ -51,11 +51,11 @@ pub trait Tables {
     /// ```
     ///
     /// Fields may be quoted, and then contain delimiters, line breaks and doubled quotes. Lines end with `\n` or
-    /// `\r\n`; a byte-order mark and empty lines are skipped. Files compressed with gzip and pipes can be read too;
-    /// this process reads them. An empty cell is null. [`csv`](Self::csv) has options.
+    /// `\r\n`; a byte-order mark and empty lines are skipped. Workers read the files, except pipes and files compressed
+    /// with gzip, which this process reads. An empty cell is null. [`csv`](Self::csv) has options.
     ///
     /// # Errors
-    /// The first [`TableError`]: it names file, row and column. [`Reader::report`] keeps the other parts.
+    /// The first [`TableError`], which names file, row and column. [`Reader::report`] returns the other parts too.
     fn read_csv(&self, from: impl Into<Sources>) -> Result<Table, TableError>;
 
     /// Like [`read_csv`](Self::read_csv), for files with one JSON object per line.
@@ -79,8 +79,8 @@ pub trait Tables {
     /// Reads Parquet files with options, or part by part.
     fn parquet(&self, from: impl Into<Sources>) -> Reader<'_>;
 
-    /// Runs a kernel on each part of a table. The first parameter of the kernel is the `&Part`; `rest` is passed to
-    /// each job after it. An array in `rest` is broadcast, without a copy.
+    /// Runs a kernel on each part of a table. The first argument of the kernel is the `&Part`; the other arguments are
+    /// those in `rest`, the same for each job. An array in `rest` is broadcast, without a copy.
     ///
     /// ```
     /// # use arenite_tables::Tables;
@@ -198,7 +198,7 @@ fn labelled(options: &JobOptions<Retried>, origin: Option<&Origin>) -> JobOption
 /// | read files whose columns differ | [`by_name`](Self::by_name) |
 /// | read values that the inferred types do not fit | [`schema`](Self::schema), [`widen`](Self::widen) |
 /// | know which file a row is from | [`file_column`](Self::file_column) |
-/// | show how far it is | [`on_progress`](Self::on_progress) |
+/// | show progress | [`on_progress`](Self::on_progress) |
 #[must_use = "a reader is lazy: nothing is read before `read`, `report` or `scan`"]
 pub struct Reader<'e> {
     engine: &'e Engine,
@@ -239,7 +239,7 @@ impl<'e> Reader<'e> {
         self
     }
 
-    /// Says that CSV files begin with rows, not with a header. Without a [schema](Self::schema), the columns are
+    /// Declares that CSV files begin with rows, not with a header. Without a [schema](Self::schema), the columns are
     /// `column_1` and so on.
     pub fn no_header(mut self) -> Self {
         self.has_header = false;
@@ -247,8 +247,8 @@ impl<'e> Reader<'e> {
     }
 
     /// Sets the columns and their types, instead of those inferred from the first 1,000 rows (at most 1 MiB) of the
-    /// first file. (A column that is empty in all these rows is inferred as text.) A Parquet file has a schema: the
-    /// given one replaces it, and values are converted.
+    /// first file. (A column that is empty in all these rows is inferred as text.) A Parquet file has its own schema:
+    /// `schema` replaces it, and values are converted.
     pub fn schema(mut self, schema: SchemaRef) -> Self {
         self.schema = Some(schema);
         self
@@ -276,7 +276,8 @@ impl<'e> Reader<'e> {
 
     /// Sets the size of a part in bytes of its file: a part has all records that begin in this number of bytes, and at
     /// least one. Default: 32 MiB, but down to 1 MiB if that keeps all workers busy. Parsing needs about twice the size
-    /// in each worker. The rows of a table do not depend on it. Row groups of Parquet files are not divided.
+    /// in each worker. The rows of a table do not depend on the size of parts. Row groups of Parquet files are not
+    /// divided.
     pub fn part_bytes(mut self, bytes: usize) -> Self {
         self.part_bytes = Some(bytes.max(1));
         self
@@ -292,10 +293,10 @@ impl<'e> Reader<'e> {
         self
     }
 
-    /// Calls `report` after each part, with the number of bytes that have been read and that of all files, on the
-    /// thread that reads or takes the results of a scan. For a compressed file, bytes are counted before decompression;
-    /// for a Parquet file, in proportion to its rows; a pipe counts as 0. If [`widen`](Self::widen) reads the files
-    /// again, the count starts again.
+    /// Calls `report(read, total)` after each part, on the thread that reads or takes the results of a scan: `read`
+    /// bytes of the `total` bytes of all files have been read. For a compressed file, bytes are counted before
+    /// decompression; for a Parquet file, in proportion to its rows; a pipe counts as 0. If [`widen`](Self::widen)
+    /// reads the files again, the count starts again.
     ///
     /// ```
     /// # use arenite_tables::Tables;
@@ -319,7 +320,7 @@ impl<'e> Reader<'e> {
     /// Reads all parts into a table.
     ///
     /// # Errors
-    /// The first failure, which cancels the rest. [`report`](Self::report) keeps what succeeded.
+    /// The first failure, which cancels the rest. [`report`](Self::report) returns the parts that succeeded too.
     pub fn read(self) -> Result<Table, TableError> {
         let (table, mut failures) = self.gather(true)?.into_parts();
         match failures.is_empty() {
@@ -357,7 +358,7 @@ impl<'e> Reader<'e> {
     /// it may be larger than memory.
     ///
     /// # Errors
-    /// If no file or no schema is found. Always with [`widen`](Self::widen), which may need all rows.
+    /// If no file or no schema is found. Always fails with [`widen`](Self::widen), which may need all rows.
     pub fn scan(mut self) -> Result<Scan<'e>, TableError> {
         if self.widen {
             let text =
@@ -512,7 +513,7 @@ fn gather<'e>(
     Ok(Attempt { report, wider })
 }
 
-/// The schema that fits this part too. `None` if it is the same.
+/// Returns a schema that fits this part too, or `None` if that is the `known` schema.
 fn widened(
     plan: &Plan<'_>,
     known: &SchemaRef,
@@ -527,7 +528,7 @@ fn widened(
         .submit();
     let found = match found.wait() {
         Ok(found) => found,
-        // No schema fits the rows of the part: the first fault is reported.
+        // No schema fits the rows of the part, so the fault that was found first is reported.
         Err(error) if error.returned::<Fault>().is_some() => return Ok(None),
         Err(error) => return Err(failed(origin, error)),
     };
@@ -549,7 +550,7 @@ fn read_args(plan: &Plan<'_>, schema: Part, task: &Task) -> ReadArgs {
     )
 }
 
-/// The next task: a part, and the schema in shared memory.
+/// Returns a function that returns the next task, and the schema in shared memory, at each call.
 fn tasks<'e>(
     plan: &Arc<Plan<'e>>,
     schema: &SchemaRef,
@@ -620,7 +621,7 @@ pub struct Scan<'e> {
 }
 
 impl<'e> Scan<'e> {
-    /// The columns and their types.
+    /// Returns the columns and their types.
     pub fn schema(&self) -> SchemaRef {
         schema_with_file(&self.schema, &self.plan.file_column)
     }

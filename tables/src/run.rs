@@ -25,11 +25,12 @@ pub struct PartMap<'e, R> {
     flying: VecDeque<Result<Flying<R>, TableError>>,
     ahead: usize,
     is_over: bool,
-    /// The number of bytes of the parts that have ended; and, in `total`, of all parts.
+    /// The number of bytes of the parts that have ended.
     read: u64,
+    /// The number of bytes of all parts.
     total: u64,
     pub(super) on_progress: Option<OnProgress<'e>>,
-    /// The parts of the current file, up to the last that has ended.
+    /// The parts of the current file, up to the last one that has ended.
     before: Vec<(Bytes, Spec)>,
 }
 
@@ -37,7 +38,7 @@ pub struct PartMap<'e, R> {
 pub(super) type Start<'e, R> =
     dyn FnMut(&JobOptions<Retried>) -> Option<Result<Flying<R>, TableError>> + Send + 'e;
 
-/// A callback that takes the number of bytes that were read and that of all parts.
+/// A callback that takes two numbers of bytes: of the parts that have ended, and of all parts.
 pub(super) type OnProgress<'e> = Box<dyn FnMut(u64, u64) + Send + 'e>;
 
 /// A part in flight.
@@ -60,7 +61,7 @@ pub(super) struct Done<R> {
 }
 
 impl<'e, R: Send + 'static> PartMap<'e, R> {
-    /// `total` is the number of bytes of all parts.
+    /// Creates the iterator. `total` is the number of bytes of all parts.
     pub(super) fn new(engine: &'e Engine, start: Box<Start<'e, R>>, total: u64) -> Self {
         Self {
             engine,
@@ -86,8 +87,8 @@ impl<'e, R: Send + 'static> PartMap<'e, R> {
         self
     }
 
-    /// Calls `report` after each part, with the number of bytes of the parts that have ended and that of all parts, on
-    /// the thread that takes the results. In a scan these are bytes of files, as for
+    /// Calls `report(done, total)` after each part, on the thread that takes the results: with the number of bytes of
+    /// the parts that have ended, and of all parts. In a scan these are bytes of files, as for
     /// [`Reader::on_progress`](super::Reader::on_progress); for a table, bytes of its parts.
     pub fn on_progress(mut self, report: impl FnMut(u64, u64) + Send + 'e) -> Self {
         self.on_progress = Some(Box::new(report));
@@ -110,7 +111,7 @@ impl<'e, R: Send + 'static> PartMap<'e, R> {
         PartReport { values, failures }
     }
 
-    /// The results, each with the location that its rows come from.
+    /// Returns the results, each with the location that its rows come from.
     pub fn with_origins(mut self) -> impl Iterator<Item = (Option<Origin>, Result<R, TableError>)> {
         let next = move || self.next_done().map(|done| (done.origin, done.result));
         std::iter::from_fn(next)
@@ -119,7 +120,7 @@ impl<'e, R: Send + 'static> PartMap<'e, R> {
     pub(super) fn next_done(&mut self) -> Option<Done<R>> {
         let done = self.advance();
         if done.is_some() || self.read < self.total {
-            // Files that had no parts have ended too.
+            // Files without parts have ended too.
             if done.is_none() {
                 self.read = self.total;
             }
@@ -184,7 +185,7 @@ impl<'e, R: Send + 'static> PartMap<'e, R> {
         })
     }
 
-    /// The number of rows of a file before a part; `None` if they cannot be counted.
+    /// Returns the number of rows of a file before a part; `None` if they cannot be counted.
     fn rows_before(&self, task: &Task) -> Option<u64> {
         let before: Vec<_> = self
             .before
@@ -200,7 +201,7 @@ impl<'e, R: Send + 'static> PartMap<'e, R> {
     }
 }
 
-/// The number of parts in flight: for each worker one that runs and one that waits.
+/// Returns the maximum number of parts in flight: for each worker, one that runs and one that waits.
 pub(super) fn parts_ahead(engine: &Engine) -> usize {
     2 * engine.stats().workers.len().max(1)
 }
@@ -209,7 +210,7 @@ impl PartMap<'_, Part> {
     /// Runs the kernel on all parts, and makes a table of the results, which must have the same schema.
     ///
     /// # Errors
-    /// The first failure, which cancels the rest. [`report`](Self::report) keeps what succeeded.
+    /// The first failure, which cancels the rest. [`report`](Self::report) returns the results that succeeded too.
     pub fn table(mut self) -> Result<Table, TableError> {
         let mut table = Table::empty(None);
         while let Some(done) = self.next_done() {
@@ -235,13 +236,13 @@ impl<R> fmt::Debug for PartMap<'_, R> {
     }
 }
 
-/// The options of jobs that other parts depend on: they come first, and run again if their worker dies, which is safe
-/// because they only read.
+/// Returns the options of jobs that other parts depend on. Such jobs run before others, and run again if their worker
+/// dies, which is safe because they only read.
 pub(super) fn essential() -> JobOptions<Retried> {
     JobOptions::new().priority(Priority::High).retries(2)
 }
 
-/// The label of a part's job in statistics and traces.
+/// Returns the label of a part's job in statistics and traces.
 pub(super) fn label(origin: &Origin) -> Arc<str> {
     origin.to_string().into()
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 
-/// The narrowest type that can represent the values of both types; text if there is no other.
+/// Returns the narrowest type that can represent the values of both types; text if there is no other.
 pub(super) fn widest(a: &DataType, b: &DataType) -> DataType {
     use DataType::{
         Date32, Float16, Float32, Float64, Int64, LargeUtf8, List, Null, Struct, Timestamp, Utf8,
@@ -44,7 +44,7 @@ fn finer(a: TimeUnit, b: TimeUnit) -> TimeUnit {
     if rank(a) < rank(b) { b } else { a }
 }
 
-/// All fields of `a`, followed by those that only `b` has. `settle` decides the type of a field that differs.
+/// Returns all fields of `a`, followed by those that only `b` has. `settle` decides the type of a field that differs.
 fn union<E>(
     a: &Fields,
     b: &Fields,
@@ -64,7 +64,7 @@ fn union<E>(
     Ok(fields.into())
 }
 
-/// The columns of both schemas, in the order of their first appearance.
+/// Returns the columns of both schemas, in the order of their first appearance.
 ///
 /// # Errors
 /// The column and its two types, if they differ and widening is not allowed.
@@ -88,7 +88,7 @@ pub(super) fn merge(
     )))
 }
 
-/// The first name that two columns have.
+/// Returns the first name that two columns have.
 pub(super) fn duplicate(schema: &Schema) -> Option<&str> {
     let mut names = std::collections::HashSet::new();
     schema
@@ -98,7 +98,7 @@ pub(super) fn duplicate(schema: &Schema) -> Option<&str> {
         .find(|name| !names.insert(*name))
 }
 
-/// The schema with each column optional. A column without values in the sample gets the type `instead`.
+/// Returns the schema with each column optional. A column without values in the sample gets the type `instead`.
 pub(super) fn without_nulls(schema: &Schema, instead: &DataType) -> Schema {
     let field = |field: &FieldRef| {
         let data_type = match field.data_type() {

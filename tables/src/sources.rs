@@ -44,7 +44,7 @@ impl<P: Into<PathBuf>, const N: usize> From<[P; N]> for Sources {
 }
 
 impl Sources {
-    /// All files, in order.
+    /// Returns all files, in order.
     pub(super) fn files(&self) -> Result<Vec<Arc<Path>>, TableError> {
         let mut files = Vec::new();
         for source in &self.0 {

@@ -32,7 +32,7 @@ impl Table {
         }
     }
 
-    /// A table of parts that have the same schema, such as the results of a [report](super::PartMap::report).
+    /// Returns a table of parts that have the same schema, such as the results of a [report](super::PartMap::report).
     ///
     /// # Errors
     /// If a part is no Arrow stream, or has other columns than the first part.
@@ -63,29 +63,29 @@ impl Table {
         Ok(rows)
     }
 
-    /// The columns and their types. Empty without parts and files.
+    /// Returns the columns and their types. The schema is empty if there are neither parts nor files.
     pub fn schema(&self) -> SchemaRef {
         let none = || Arc::new(Schema::empty());
         self.schema.clone().unwrap_or_else(none)
     }
 
-    /// The number of rows.
+    /// Returns the number of rows.
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// The parts, in order.
+    /// Returns the parts, in order.
     pub fn parts(&self) -> &[Part] {
         &self.parts
     }
 
-    /// The location from which the rows of a part were read, even if a kernel has changed them since. `None` for parts
-    /// that were not read from files.
+    /// Returns the location from which the rows of a part were read, even if a kernel has changed them since. `None`
+    /// for parts that were not read from files.
     pub fn origin(&self, part: usize) -> Option<&Origin> {
         self.origins.get(part)?.as_ref()
     }
 
-    /// All rows as batches, in order, without a copy: see [`Part::batches`].
+    /// Returns all rows as batches, in order, without a copy: see [`Part::batches`].
     pub fn batches(&self) -> impl Iterator<Item = Result<RecordBatch, TableError>> {
         let of_part = |(part, origin): (&Part, &Option<Origin>)| match part.batches() {
             Ok(batches) => batches.into_iter().map(Ok).collect(),
@@ -124,17 +124,18 @@ pub struct PartReport<V> {
 }
 
 impl<V> PartReport<V> {
-    /// The results. From a reader: a [`Table`] without the parts that failed. From a map: an `Option` for each part.
+    /// Returns the results. A reader gives a [`Table`] without the parts that failed, a map gives an `Option` for each
+    /// part.
     pub fn values(&self) -> &V {
         &self.values
     }
 
-    /// The failures, in order.
+    /// Returns the failures, in order.
     pub fn failures(&self) -> &[TableError] {
         &self.failures
     }
 
-    /// The results and the failures.
+    /// Returns the results and the failures.
     pub fn into_parts(self) -> (V, Vec<TableError>) {
         (self.values, self.failures)
     }

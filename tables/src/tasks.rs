@@ -85,7 +85,7 @@ impl<'e> Tasks<'e> {
         }
     }
 
-    /// The next part of the current file.
+    /// Returns the next part of the current file.
     fn part(&mut self) -> Result<Option<Task>, TableError> {
         let plan = &self.plan;
         match &mut self.current {
@@ -157,7 +157,7 @@ impl Iterator for Tasks<'_> {
 /// The parts of a file that workers read directly.
 struct Cuts {
     path: Arc<Path>,
-    /// Used to look for the ends of lines. `None` if the ends of records need a survey.
+    /// The file, in which the ends of lines are searched. `None` if the ends of records need a survey.
     file: Option<File>,
     header: Bytes,
     /// The position at which the next part begins.
@@ -169,7 +169,8 @@ struct Cuts {
     surveyed: u64,
     /// Chunks that are being surveyed, in order.
     ahead: VecDeque<Chunk>,
-    /// Whether the file has returned a part. A file without rows returns one too, so that its header is checked.
+    /// Whether [`Tasks`] has returned a part of this file. Even a file without rows has a part, so that its header is
+    /// checked.
     is_begun: bool,
     /// The position at which the first part begins.
     first: u64,
@@ -228,7 +229,7 @@ impl Cuts {
         }))
     }
 
-    /// The end of the part that begins at `begin`, according to the surveys of workers.
+    /// Returns the end of the part that begins at `begin`, according to the surveys of workers.
     fn next_record(&mut self, plan: &Plan<'_>) -> Result<u64, TableError> {
         loop {
             while self.ahead.len() < plan.ahead && self.surveyed < self.len {
@@ -248,7 +249,7 @@ impl Cuts {
             let Some(Chunk { start, end, job }) = self.ahead.pop_front() else {
                 return Ok(self.len);
             };
-            // Without the result of this survey, no later cut is known.
+            // Without the result of this survey, the ends of later parts are unknown, so the rest of the file is lost.
             let lost = || plan.origin(&self.path, self.begin, self.len);
             let found = job.wait().map_err(|error| failed(lost(), error))?;
             let [state, first] = [0, 1].map(|at| found[2 * self.state as usize + at]);
@@ -261,14 +262,14 @@ impl Cuts {
                         "a worker has sent a position out of range".to_owned(),
                     )
                 })?;
-            // The first chunk begins at the beginning of the first part.
+            // The first chunk begins where the first part begins, so its first record does not end a part.
             if first != NOWHERE && start > self.first && self.begin < first && first < self.len {
                 return Ok(first);
             }
         }
     }
 
-    /// The end of the part that begins at `begin`, if records are lines.
+    /// Returns the end of the part that begins at `begin`, if records are lines.
     fn next_line(&mut self, size: u64) -> io::Result<u64> {
         let Some(file) = &self.file else {
             return Ok(self.len);

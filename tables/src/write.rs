@@ -16,7 +16,7 @@ impl Table {
     /// Writes each part as an Arrow stream: `part-00000.arrows` and so on. Other libraries can map or read these files.
     /// Creates the folder. Returns the paths of the files.
     ///
-    /// A file gets its name when it is complete. If writing fails, the files before it stay.
+    /// A file gets its name when it is complete. If writing a file fails, the complete files stay.
     ///
     /// # Errors
     /// If a file cannot be written, or the folder already contains such files.

@@ -6,7 +6,7 @@ use super::{Data, names, rows, text, types};
 use crate::{TableError, Tables};
 use arenite::Engine;
 
-/// A file whose types are inferred from 1,000 rows of `first`; `last` follows.
+/// Makes a file with 1,000 rows of `first`, from which its types are inferred, and then `last`.
 fn file(first: &str, last: &str) -> Data {
     let first = format!("{first}\n").repeat(1000);
     Data::of([("a.json", format!("{first}{last}\n").as_bytes())])

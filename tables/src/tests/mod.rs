@@ -78,7 +78,7 @@ fn text(error: &TableError, data: &Data) -> String {
     error.to_string().replace(&data.pattern(""), "")
 }
 
-/// The records of the parser, each as its fields.
+/// Returns the records that the parser finds, each as its fields.
 fn records(bytes: &[u8]) -> Vec<Vec<Vec<u8>>> {
     use csv_core::ReadRecordResult as Read;
     let mut reader = csv_core::ReaderBuilder::new().build();
@@ -109,7 +109,7 @@ fn records(bytes: &[u8]) -> Vec<Vec<Vec<u8>>> {
     }
 }
 
-/// Numbers that are written in one way only.
+/// Generates numbers that have only one text.
 fn sixteenths() -> impl Strategy<Value = f64> {
     (-999..999_i32).prop_map(|number| f64::from(number) / 16.0)
 }
@@ -124,7 +124,7 @@ proptest! {
         let (mut state, mut begin, mut before) = (State::Outside, 0, b'\n');
         let mut parts = Vec::new();
         for (number, chunk) in bytes.chunks(size).enumerate() {
-            // As workers do, each chunk on its own for all states.
+            // Scan each chunk on its own for all states, as workers do.
             let of_state = State::ALL.map(|state| scan(chunk, rules, state, before));
             let found = of_state[state as usize];
             if let Some(first) = found.first {
@@ -320,7 +320,7 @@ fn a_row_is_counted_behind_parts_that_failed() {
         .unwrap();
     let found: Vec<_> = report.failures().iter().map(|error| error.row()).collect();
     assert_eq!(found, [Some(2), Some(4)]);
-    // The first part ends with the first record that ends behind its two bytes.
+    // The first part ends with the first record that ends after its two bytes, so it has the rows `1` and `x`.
     assert_eq!(rows(report.values()), [["3"], ["5"]]);
 }
 
@@ -341,7 +341,7 @@ fn types_that_do_not_fit_are_widened_where_asked() {
         types(&table),
         [DataType::Float64, DataType::Utf8, DataType::Utf8]
     );
-    // What was a number first is text as it stands in the file.
+    // Cells that were numbers at first become the text that is in the file.
     let expected = [["1.0", "007", "-"], ["2.0", "008", "-"], ["1.5", "x", "7"]];
     assert_eq!(rows(&table), expected);
     assert!(engine.csv(data.path()).widen().scan().is_err());
@@ -397,7 +397,7 @@ fn parquet_is_what_was_written() {
     let again = engine.read_parquet(&out).unwrap();
     assert_eq!((rows(&again), names(&again)), (rows(&table), names(&table)));
     assert_eq!(again.origin(0).unwrap().row_group(), Some(0));
-    // Nothing of another table is replaced or mixed in.
+    // No file of another table is replaced, and none is added to it.
     assert!(
         table
             .write_parquet(&engine, &out)
@@ -473,7 +473,7 @@ fn progress_ends_with_all_bytes_of_all_files() {
 
     let shown = Mutex::new(Vec::new());
     let show = |read, total| shown.lock().unwrap().push((read, total));
-    // `again`: how often it begins anew.
+    // `again` is the number of times that the count starts again.
     let check = |what: &str, total: u64, again: usize, is_whole: bool| {
         let shown = std::mem::take(&mut *shown.lock().unwrap());
         let is_of_total = |(read, of): &(u64, u64)| read <= of && *of == total;
@@ -501,7 +501,7 @@ fn progress_ends_with_all_bytes_of_all_files() {
     let map = engine.map_partitions(&table, batches, ());
     assert_eq!(map.on_progress(show).count(), table.parts().len());
     check("map", of_parts, 0, true);
-    // A failure ends it.
+    // A failure ends the reading.
     assert!(csv().on_progress(show).read().is_err());
     check("read", total, 0, false);
 
@@ -598,14 +598,14 @@ fn no_text_of_a_table_acts_on_a_terminal() {
     let engine = Engine::inline();
     let bad = "\u{1b}[2J\u{9b}\u{202e}";
     let acts = |text: String| text.contains(|each| each != '\n' && arenite::needs_escape(each));
-    // Names of files and columns, and values.
+    // Control characters in the names of a file and of a column.
     let data = Data::of([(&format!("{bad}.csv")[..], b"n\n1\n2\n")]);
     let number = Schema::new(vec![Field::new(bad, DataType::Int64, true)]);
     let wrong = engine.csv(data.path()).schema(number.into()).read();
     let wrong = wrong.unwrap_err().to_string();
     assert!(wrong.contains("\\u{9b}"), "{wrong}");
     assert!(!acts(wrong));
-    // What a worker that was taken over sends.
+    // A worker under the control of an attacker may send this.
     let sent = Fault {
         row: 1,
         column: Some(bad.to_owned()),
@@ -645,7 +645,7 @@ fn a_part_is_checked_before_its_rows_are_used() {
         for with in [0, 0x7F, 0xFF] {
             let mut wrong = bytes.copy();
             wrong[at] = with;
-            // Either is fine; neither may be undefined behaviour or a panic.
+            // Success and failure are both right, but there must be no undefined behaviour and no panic.
             let part = Part::from(wrong.seal());
             let _ = (part.header(), part.batches());
         }
@@ -656,7 +656,7 @@ fn a_part_is_checked_before_its_rows_are_used() {
     }
 }
 
-/// Each column would be looked at: the square of the length of what a worker has sent.
+/// If each column was checked, the time would grow with the square of the length of the message.
 #[test]
 fn columns_that_share_bytes_are_refused() {
     let columns = [&"x".repeat(1000)[..], "a", "b"];
@@ -668,8 +668,8 @@ fn columns_that_share_bytes_are_refused() {
     let batch = RecordBatch::try_from_iter(columns).unwrap();
     let part = Part::new(&batch.schema(), &[batch]).unwrap();
     assert_eq!(part.batches().unwrap()[0].num_columns(), 3);
-    // The places of the buffers: of validity, offsets and text, each in 16 bytes. The text of the first column is the
-    // longest, and all others become it.
+    // A column has the positions of three buffers, of 16 bytes each: validity, offsets and text. The text of the first
+    // column is the longest; the texts of all other columns get its position.
     let mut bytes = part.as_array().copy();
     let find = |bytes: &[u8], len: u64| {
         let places = bytes.windows(8).step_by(8);
