@@ -1,5 +1,5 @@
 //! A service and its client: `cargo run -p arenite-store --example service -- serve` in one terminal,
-//! `cargo run -p arenite-store --example service -- call` in another. Without an argument it is both at once.
+//! `cargo run -p arenite-store --example service -- call` in another. Without an argument, the program is both.
 
 use std::thread;
 
@@ -19,14 +19,14 @@ fn histogram(values: &Array<f32>, bins: u32) -> Result<Array<u64>, String> {
     let mut counts = vec![0; bins as usize];
     for &value in values.iter() {
         let bin = (value - low) / (high - low) * bins as f32;
-        // The largest value belongs to the last one.
+        // The largest value belongs to the last bin.
         let bin = (bin as usize).min(counts.len() - 1);
         counts[bin] += 1;
     }
     Ok(Array::from_slice(&counts))
 }
 
-/// What a bug in a C library does.
+/// Ends the worker, as a bug in a C library may do.
 fn crash() {
     std::process::abort()
 }

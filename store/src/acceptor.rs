@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use crate::sys::effective_user;
 use crate::sys::packet::{PacketSocket, Peer};
 
-/// Accepts connections. Reserves a descriptor with which it can refuse a client if this process may open no other.
+/// Accepts connections. Reserves a descriptor, with which it can refuse a client when this process may open no others.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     spare: Option<File>,
@@ -42,7 +42,7 @@ impl Acceptor {
             Err(_) => return None,
         };
         let peer = socket.peer().ok()?;
-        // The folder admits no other user. This check counts if its mode was changed.
+        // No other user can enter the folder of the sockets. This check matters if the folder's mode was changed.
         (peer.uid == effective_user()).then_some((socket, peer))
     }
 }

@@ -29,8 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 ///
-/// [`StoreErrorKind::NotRunning`] if no server of this name runs, [`StoreErrorKind::Denied`] if it is another user's,
-/// [`StoreErrorKind::Protocol`] if it is of a version that this client does not understand.
+/// [`StoreErrorKind::NotRunning`] if no server of this name runs, [`StoreErrorKind::Denied`] if the server is another
+/// user's, [`StoreErrorKind::Protocol`] if its version is one that this client does not understand.
 pub fn connect(name: &str) -> Result<Store, StoreError> {
     let socket = open(name, PATIENCE, StoreError::from)?;
     let store = Store(Arc::new(Connection {
@@ -94,9 +94,10 @@ pub(crate) fn open(
     Ok(socket)
 }
 
-/// A connection to a store. Clones share it; it closes when the last clone and the last array from it are gone.
+/// A connection to a store. Clones share the connection, which closes when the last clone and the last array from it
+/// are gone.
 ///
-/// Not to be used in a forked copy of the process: connect again there.
+/// Do not use it in a forked copy of the process: connect again there.
 #[derive(Clone)]
 pub struct Store(Arc<Connection>);
 
@@ -110,8 +111,8 @@ struct Connection {
 }
 
 impl Connection {
-    /// Reports to the server the leases that have ended. If `waits` is false and the socket's buffer is full, the other
-    /// leases stay in the list for the next call.
+    /// Reports to the server the leases that have ended. If `waits` is false and the socket's buffer is full, the
+    /// leases that were not reported stay in the list for the next call.
     fn release(&self, socket: &PacketSocket, waits: bool) -> crate::sys::Result<()> {
         loop {
             let id = self.ended().last().copied();
@@ -137,7 +138,7 @@ struct Lease {
 }
 
 impl Store {
-    /// The store's name.
+    /// Returns the store's name.
     pub fn name(&self) -> &str {
         &self.0.name
     }
@@ -145,9 +146,9 @@ impl Store {
     /// Maps the array `name`, without a copy. The array remains usable after the object is removed and after the server
     /// has ended, and jobs of any engine take it by reference.
     ///
-    /// For jobs, a descriptor stays open as long as a handle exists. It is closed at once for objects of up to 64 KiB,
-    /// and if more than half of the descriptors that this process may open (`RLIMIT_NOFILE`) are open: then jobs get a
-    /// copy.
+    /// For jobs, a descriptor stays open as long as a handle exists. The descriptor is closed at once for objects of up
+    /// to 64 KiB, and if more than half of the descriptors that this process may open (`RLIMIT_NOFILE`) are open. Jobs
+    /// get a copy in both cases.
     ///
     /// # Errors
     ///
@@ -234,7 +235,8 @@ impl Store {
         })
     }
 
-    /// All objects, in the order of their names. Objects that appear or vanish meanwhile may be missing or present.
+    /// Returns all objects, in the order of their names. An object that appears or vanishes meanwhile may be in the
+    /// list or not.
     ///
     /// # Errors
     ///
@@ -245,7 +247,8 @@ impl Store {
         Ok(all)
     }
 
-    /// Calls `visit` with each object, in the order of their names. Unlike [`Store::objects`], keeps no list of all.
+    /// Calls `visit` with each object, in the order of their names. Unlike [`Store::objects`], this stores no list of
+    /// all objects.
     ///
     /// # Errors
     ///
@@ -259,7 +262,7 @@ impl Store {
         )
     }
 
-    /// All programs that are connected, this one included.
+    /// Returns all programs that are connected, including this one.
     ///
     /// # Errors
     ///
@@ -293,7 +296,8 @@ impl Store {
         let info = self.ask(&Request::Stop)?;
         let mut guard = self.0.socket.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(socket) = guard.take() {
-            // The server closes this connection last. No answer to another request can come first: the lock is held.
+            // The server closes this connection last. This receives no answer to another request, because the lock is
+            // held.
             let _ = socket.receive(&mut [0]);
         }
         Ok(info)
@@ -315,7 +319,7 @@ impl Store {
     }
 
     /// Returns the store's capacity if an object of `len` bytes can fit into the empty store. Only the server knows
-    /// whether it fits now, because the object may replace another.
+    /// whether the object fits now, because it may replace another.
     fn check_room(&self, len: u64) -> Result<u64, StoreError> {
         let info = self.info()?;
         if len <= info.capacity {

@@ -11,8 +11,8 @@ use super::error::StoreError;
 use super::kind::Kind;
 use super::message::Object;
 
-/// The bytes of an object that is not published yet, zeros at first; no other process can access them. Dereferences to
-/// the bytes, which start at a page.
+/// The bytes of an object that is not published yet: zeros at first, and accessible to no other process. Dereferences
+/// to the bytes, which begin at a page boundary.
 ///
 /// Publishing copies nothing. If a draft is dropped, or its process ends, its memory is freed.
 ///
@@ -39,7 +39,7 @@ impl Draft {
         Ok(Draft { store, kind, file })
     }
 
-    /// The bytes as elements of type `T`.
+    /// Returns the bytes as elements of type `T`.
     ///
     /// # Panics
     ///

@@ -20,7 +20,7 @@ pub struct StoreError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
-    /// No server of this name runs, or it ended. Arrays from it remain usable.
+    /// No server of this name runs, or the server ended. Arrays from it remain usable.
     NotRunning,
     /// A server of this name runs already.
     AlreadyRunning,
@@ -63,7 +63,7 @@ impl StoreError {
         StoreError::new(StoreErrorKind::System, format!("{what}: {error}"))
     }
 
-    /// The cause, for a `match`.
+    /// Returns the cause, for a `match`.
     pub fn kind(&self) -> StoreErrorKind {
         self.kind
     }

@@ -28,7 +28,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind of an array of `T`.
+    /// Returns the kind of an array of `T`.
     ///
     /// ```
     /// use arenite_store::Kind;
@@ -44,7 +44,7 @@ impl Kind {
         }
     }
 
-    /// The kind of the array in a `.npy` file.
+    /// Returns the kind of the array in a `.npy` file.
     pub fn of_npy(header: &Header) -> Kind {
         Kind::Array {
             dtype: header.descr().to_owned(),
@@ -52,8 +52,8 @@ impl Kind {
         }
     }
 
-    /// The size in bytes of an array. `None` for other kinds, for element types that the store does not know, and for
-    /// sizes that do not fit 64 bits.
+    /// Returns the size in bytes of an array. `None` for other kinds, for element types that the store does not know,
+    /// and for sizes that do not fit 64 bits.
     pub fn bytes(&self) -> Option<u64> {
         let Kind::Array { dtype, shape } = self else {
             return None;
@@ -64,7 +64,7 @@ impl Kind {
             .try_fold(item, |bytes, &extent| bytes.checked_mul(extent))
     }
 
-    /// The extents, if this is the kind of an array of `T`.
+    /// Returns the extents, if this is the kind of an array of `T`.
     pub(crate) fn extents_of<T: Dtype>(&self) -> Option<&[u64]> {
         match self {
             Kind::Array { dtype, shape } => {
@@ -76,7 +76,7 @@ impl Kind {
         }
     }
 
-    /// The shape with these extents. The error says why there is none.
+    /// Returns the shape with these extents. The error says why there is none.
     pub(crate) fn shape_of(extents: &[u64]) -> Result<Shape, String> {
         let extents: Vec<usize> = extents
             .iter()
@@ -109,7 +109,7 @@ impl Kind {
         }
     }
 
-    /// The header of a `.npy` file that holds this array. `None` for other kinds.
+    /// Returns the header of a `.npy` file that holds this array. `None` for other kinds.
     pub fn npy_header(&self) -> Option<Vec<u8>> {
         match self {
             Kind::Array { dtype, shape } => Some(npy::encode_header(dtype, shape)),
@@ -139,23 +139,23 @@ impl fmt::Display for Kind {
     }
 }
 
-/// NumPy's name of `T` with its byte order, such as `<f8`.
+/// Returns NumPy's name of `T` with its byte order, such as `<f8`.
 pub(crate) fn descr<T: Dtype>() -> String {
     let order = if size_of::<T>() == 1 { '|' } else { '<' };
     format!("{order}{}", T::NAME)
 }
 
-/// The extents of a shape, in the type of messages.
+/// Returns the extents of a shape, in the type of messages.
 fn extents(shape: &Shape) -> Vec<u64> {
     shape.dims().iter().map(|&extent| extent as u64).collect()
 }
 
-/// The part of a client's text that an error repeats.
+/// Returns the part of a client's text that an error repeats.
 fn short(text: &str) -> String {
     text.chars().take(16).filter(|c| !c.is_control()).collect()
 }
 
-/// The size in bytes of an element, if the type is known.
+/// Returns the size in bytes of an element, if the type is known.
 fn item_size(dtype: &str) -> Option<u64> {
     let (order, name) = dtype.split_at_checked(1)?;
     let size = match name {

@@ -2,9 +2,9 @@
 //!
 //! A server (`arenite serve`, or [`Server`]) owns the names; programs [connect], publish arrays and map them. An object
 //! is one memory file that is sealed before it gets its name: it appears as a whole or not at all, and no process can
-//! change or truncate it under a reader. Its memory is freed once it was removed and the last program that has mapped
-//! it has dropped it. Nothing is evicted: a full store is an error with numbers. Whichever program ends at whichever
-//! moment, no file or memory is left, and mapped arrays survive the server.
+//! change or truncate it under a reader. The memory of an object is freed once the object was removed and every program
+//! that mapped the object has dropped it. Nothing is evicted: a full store is an error that states the sizes. A program
+//! that ends, at any moment, leaves no file and no memory. Mapped arrays survive the server.
 //!
 //! ```no_run
 //! use arenite::Array;
@@ -18,9 +18,9 @@
 //! # Ok::<(), arenite_store::StoreError>(())
 //! ```
 //!
-//! An array from a store is an argument of jobs, like an array of the engine's arena, by reference: workers map the
-//! object as well. Workers that cannot open it (in a sandbox, or of a program that is not dumpable) get a copy in the
-//! arena, which jobs that run at the same time share; objects of up to 64 KiB are always copied. A kernel may also take
+//! Jobs take an array from a store by reference, like an array of the engine's arena: workers map the object as well.
+//! Workers that cannot open the object (because they are sandboxed, or their program is not dumpable) get a copy in the
+//! arena, which jobs that run at the same time share. Objects of up to 64 KiB are always copied. A kernel may also take
 //! a name, and connect to the store itself.
 //!
 //! Module [`service`] is about kernels: a program with an engine offers them under a name, and others call them.

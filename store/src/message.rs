@@ -51,7 +51,7 @@ pub(super) enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Answer<T> {
-    // First: only a failure has the member `error`.
+    // This variant is first, because only a failure has the member `error`.
     Failed(Failure),
     Done(T),
 }
@@ -77,7 +77,7 @@ pub(super) enum FailureCode {
     Exists,
     /// The store is full.
     Full,
-    /// The file or the name is not that of an object: not sealed, another length, holes without memory, a bad name.
+    /// The file is not sealed, has another length, or has holes without memory; or the name is not allowed.
     BadObject,
     /// The packet is no request.
     BadRequest,
@@ -123,18 +123,18 @@ pub struct Object {
     pub id: u64,
     /// The name.
     pub name: String,
-    /// The type of its content.
+    /// The type of the content.
     #[serde(flatten)]
     pub kind: Kind,
     /// Size in bytes.
     pub bytes: u64,
-    /// When it was published, in seconds since 1970.
+    /// When the object was published, in seconds since 1970.
     pub created: f64,
-    /// The number of handles of clients. A removed object occupies memory until there are none.
+    /// The number of handles of clients. A removed object occupies memory until this number is 0.
     pub leases: u64,
-    /// The process that published it.
+    /// The process that published the object.
     pub pid: i32,
-    /// That process' program.
+    /// The program of that process.
     pub program: String,
 }
 
@@ -146,7 +146,7 @@ pub struct Client {
     pub id: u64,
     /// The client's process.
     pub pid: i32,
-    /// That process' program.
+    /// The program of that process.
     pub program: String,
     /// The number of leases of this client.
     pub leases: u64,
@@ -166,7 +166,7 @@ pub struct StoreInfo {
     pub name: String,
     /// The server's process.
     pub pid: i32,
-    /// When it started, in seconds since 1970.
+    /// When the server started, in seconds since 1970.
     pub started: f64,
     /// The number of bytes that all objects together may have.
     pub capacity: u64,

@@ -51,7 +51,7 @@ impl Failure {
 }
 
 impl<F> Objects<F> {
-    /// An empty store that may hold `capacity` bytes.
+    /// Creates an empty store for up to `capacity` bytes.
     pub(super) fn new(capacity: u64) -> Objects<F> {
         Objects {
             named: BTreeMap::new(),
@@ -68,12 +68,12 @@ impl<F> Objects<F> {
         self.capacity
     }
 
-    /// Bytes of all objects, retained ones included.
+    /// Returns the number of bytes of all objects, including retained objects.
     pub(super) fn used(&self) -> u64 {
         self.used
     }
 
-    /// Bytes of objects without a name.
+    /// Returns the number of bytes of objects without a name.
     pub(super) fn retained(&self) -> u64 {
         self.retained_bytes
     }
@@ -114,8 +114,8 @@ impl<F> Objects<F> {
         }))
     }
 
-    /// Adds an object that was [checked](Objects::check), or replaces the object of its name. Returns the new object,
-    /// and the replaced one.
+    /// Adds an object that was [checked](Objects::check), or replaces the object that has its name. Returns the new
+    /// object, and the replaced one.
     pub(super) fn insert(
         &mut self,
         name: &str,
@@ -124,7 +124,7 @@ impl<F> Objects<F> {
         maker: Maker,
         file: F,
     ) -> (&Object, Option<(Object, F)>) {
-        // Remove first: both objects never count at the same time.
+        // Remove first, so that the two objects never count at the same time.
         let replaced = self.remove(name).ok();
         self.last_id += 1;
         self.used += bytes;
@@ -144,7 +144,7 @@ impl<F> Objects<F> {
         (&entry.object, replaced)
     }
 
-    /// New objects get larger numbers than this one.
+    /// Makes new objects get larger numbers than `id`.
     pub(super) fn continue_after(&mut self, id: u64) {
         self.last_id = self.last_id.max(id);
     }
@@ -164,7 +164,7 @@ impl<F> Objects<F> {
         older
     }
 
-    /// An object and its file.
+    /// Returns the object of this name and its file.
     pub(super) fn get(&self, name: &str) -> Result<(&Object, &F), Failure> {
         match self.named.get(name) {
             Some(entry) => Ok((&entry.object, &entry.file)),
@@ -172,7 +172,7 @@ impl<F> Objects<F> {
         }
     }
 
-    /// Removes a name. Returns the object that had it. Its bytes count until the last lease ends.
+    /// Removes a name. Returns the object that had it. The object's bytes count until its last lease ends.
     pub(super) fn remove(&mut self, name: &str) -> Result<(Object, F), Failure> {
         let Some(Entry { object, file }) = self.named.remove(name) else {
             return Err(no_object(name));
@@ -212,7 +212,7 @@ impl<F> Objects<F> {
         }
     }
 
-    /// The size of an object that has a name or leases, in bytes.
+    /// Returns the size of an object that has a name or leases, in bytes.
     pub(super) fn bytes_of(&self, id: u64) -> u64 {
         match self.names.get(&id).and_then(|name| self.named.get(name)) {
             Some(entry) => entry.object.bytes,
@@ -233,7 +233,7 @@ impl<F> Objects<F> {
         }
     }
 
-    /// A page of objects whose names come after `after`, sorted.
+    /// Returns a page of objects whose names come after `after`, sorted.
     pub(super) fn page(&self, after: &str) -> Page<Object> {
         let rest = self
             .named
@@ -242,7 +242,7 @@ impl<F> Objects<F> {
     }
 }
 
-/// A page with the first items.
+/// Returns a page with the first of `items`.
 pub(super) fn page<T>(items: impl Iterator<Item = T>) -> Page<T> {
     let mut items: Vec<T> = items.take(PAGE + 1).collect();
     let more = items.len() > PAGE;

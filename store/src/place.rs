@@ -13,7 +13,7 @@ use super::error::{StoreError, StoreErrorKind};
 use crate::sys::packet::PacketSocket;
 use crate::sys::{effective_user, passed};
 
-/// The folder of the sockets: `$XDG_RUNTIME_DIR/arenite`, or `/tmp/arenite-UID` if that variable is not set.
+/// Returns the folder of the sockets: `$XDG_RUNTIME_DIR/arenite`, or `/tmp/arenite-UID` if that variable is not set.
 pub(super) fn folder() -> PathBuf {
     match std::env::var_os("XDG_RUNTIME_DIR") {
         Some(runtime) if Path::new(&runtime).is_absolute() => Path::new(&runtime).join("arenite"),
@@ -21,7 +21,8 @@ pub(super) fn folder() -> PathBuf {
     }
 }
 
-/// The path of the socket of the store or service `name`, which need not exist: `name` itself if it contains a `/`.
+/// Returns the path of the socket of the store or service `name`: `name` itself if it contains a `/`. The socket need
+/// not exist.
 ///
 /// # Errors
 ///
@@ -129,13 +130,13 @@ impl Claim {
         Ok(socket)
     }
 
-    /// The path of the socket.
+    /// Returns the path of the socket.
     pub(crate) fn socket_path(&self) -> &Path {
         &self.socket_path
     }
 }
 
-/// The time limit of the connection that shows whether a server runs.
+/// The time limit for the connection that tests whether a server runs.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 fn inode(path: &Path) -> Option<u64> {
@@ -180,7 +181,7 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), StoreError> {
     ))
 }
 
-/// The name that Linux has for the program of a process. Empty if the process is gone.
+/// Returns the name that Linux has for the program of a process. Empty if the process is gone.
 pub(crate) fn program_of(pid: i32) -> String {
     let name: io::Result<Vec<u8>> = fs::read(format!("/proc/{pid}/comm"));
     name.map_or(String::new(), |name| {
@@ -188,7 +189,7 @@ pub(crate) fn program_of(pid: i32) -> String {
     })
 }
 
-/// Seconds since 1970.
+/// Returns the time in seconds since 1970.
 pub(crate) fn now() -> f64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

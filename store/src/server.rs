@@ -1,8 +1,8 @@
 //! The server: one thread that answers each request at once.
 //!
-//! It never waits for a client. It disconnects a client that does not read its answers when they no longer fit the
-//! socket's buffer. Linux reports a hang-up however a client ends; the hang-up ends the client's leases. The server
-//! does not interpret or map the bytes of an object.
+//! It never waits for a client. When the answers to a client no longer fit the socket's buffer, because the client does
+//! not read them, the server disconnects the client. Linux reports a hang-up however a client ends; the hang-up ends
+//! the client's leases. The server does not interpret or map the bytes of an object.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -32,7 +32,7 @@ use crate::sys::{self, file};
 /// Objects of up to this number of bytes are stored in the server's own memory, without a descriptor.
 const INLINE: u64 = 64 << 10;
 
-/// The number of descriptors that large objects leave free for clients.
+/// The number of descriptors that are reserved for clients, and that large objects do not use.
 const SPARE_DESCRIPTORS: u64 = 16;
 /// The maximum number of objects. Each takes some hundred bytes of the server's own memory.
 const MAX_OBJECTS: usize = 1 << 20;
@@ -120,7 +120,7 @@ struct Serving {
     /// Closes descriptors on a thread of its own: closing a file that a client has sent may block for as long as the
     /// client likes, and freeing a large object takes time.
     closer: Closer,
-    /// Passes the objects to the service manager. `None` if it keeps no descriptors.
+    /// Passes the objects to the service manager. `None` if no service manager keeps descriptors.
     keeper: Option<Keeper>,
     stopped: bool,
     idle_since: Instant,
@@ -182,12 +182,12 @@ impl Server {
         Stopper::new(&self.stop)
     }
 
-    /// The capacity in bytes.
+    /// Returns the capacity in bytes.
     pub fn max_bytes(&self) -> u64 {
         self.capacity
     }
 
-    /// The path of the socket.
+    /// Returns the path of the socket.
     pub fn socket_path(&self) -> &std::path::Path {
         self.claim.socket_path()
     }
@@ -249,7 +249,8 @@ impl Serving {
         }
     }
 
-    /// The time limit for waiting for requests, if there is one. The outer `None`: the server was idle for too long.
+    /// Returns the time limit for waiting for requests: `Some(None)` for no limit, `None` if the server was idle for
+    /// too long.
     fn patience(&self) -> Option<Option<Duration>> {
         match self.server.idle_exit {
             Some(limit) if self.connections.is_empty() => limit
@@ -331,7 +332,7 @@ impl Serving {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        // Disconnects for a full buffer too: the client does not read.
+        // Also disconnect a client whose buffer is full: it does not read.
         if connection
             .socket
             .send(&bytes, file.as_ref().map(AsFd::as_fd).as_slice())
@@ -524,7 +525,7 @@ impl Content {
         if len > INLINE {
             // Without these descriptors, no client could connect to remove an object.
             sys::room_for_descriptors(SPARE_DESCRIPTORS)?;
-            // A file description of the server's own, without the right to write.
+            // Opens a file description for the server alone, without the right to write.
             return file::reopen(file).map(Content::File);
         }
         let mut bytes = vec![0; len as usize];
@@ -533,7 +534,7 @@ impl Content {
         Ok(Content::Here(bytes.into()))
     }
 
-    /// Another handle to the same content.
+    /// Returns another handle to the same content.
     fn share(&self) -> sys::Result<Content> {
         match self {
             Content::Here(bytes) => Ok(Content::Here(bytes.clone())),
@@ -541,7 +542,7 @@ impl Content {
         }
     }
 
-    /// A sealed file with the bytes. Each reader gets a file description with a position of its own.
+    /// Returns a sealed file with the bytes. Each reader gets a file description with a position of its own.
     fn to_file(&self) -> sys::Result<OwnedFd> {
         match self {
             Content::File(file) => file::reopen(file),

@@ -14,10 +14,10 @@ use super::message::{Answer, FailureCode, MAX_PACKET};
 use super::place;
 use crate::sys::effective_user;
 
-/// The names of this user's sockets, sorted: those of stores and of services.
+/// Returns the names of this user's sockets, of stores and of services, sorted.
 ///
 /// Connects to no socket: a connection may start a server, and prevents an idle server from ending. [`service_status`]
-/// tells whether a service runs under a name.
+/// shows whether a service runs under a name.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -68,8 +68,9 @@ pub fn services() -> Result<Vec<String>, StoreError> {
 ///
 /// # Errors
 ///
-/// [`StoreErrorKind::NotRunning`] if no server of this name runs, [`StoreErrorKind::Denied`] if it is another user's,
-/// [`StoreErrorKind::Protocol`] if the server does not answer within `patience`, or sends anything but a status.
+/// [`StoreErrorKind::NotRunning`] if no server of this name runs, [`StoreErrorKind::Denied`] if the server is another
+/// user's, [`StoreErrorKind::Protocol`] if the server does not answer within `patience`, or sends anything but a
+/// status.
 pub fn service_status(name: &str, patience: Duration) -> Result<Option<String>, StoreError> {
     let failed = |error: crate::sys::Error| match error.errno() {
         Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => not_running(name),

@@ -1,4 +1,5 @@
-//! A server on a thread of its own, and clients in this process. In tests/store they are processes, and are killed.
+//! Tests with a server on a thread of its own, and clients in this process. In tests/store both are processes, and are
+//! killed.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::fs::File;
@@ -249,7 +250,7 @@ fn a_name_is_served_once() {
 fn a_killed_server_leaves_a_name_that_can_be_served() {
     let folder = tempfile::tempdir().unwrap();
     let name = socket_in(folder.path());
-    // Leaves what remains of a killed server: two files without a lock.
+    // Leave what remains of a killed server: two files without a lock.
     drop(PacketSocket::listen(Path::new(&name)).unwrap());
     std::fs::write(folder.path().join("test.sock.lock"), "").unwrap();
     assert_eq!(
@@ -334,7 +335,7 @@ fn what_is_no_object_is_refused() {
     let plain = tempfile::tempfile().unwrap();
     assert!(refused(Kind::Bytes, &plain).contains("memory file"));
     assert_eq!(info(&store).objects, 0);
-    // An array without dimensions is one number.
+    // An array without dimensions has one number.
     let one = file::sealed_copy("test", &[1]).unwrap();
     let kind = shape(Vec::new());
     store.publish("a", kind, false, one.as_fd()).unwrap();
@@ -363,7 +364,7 @@ fn messages_that_are_no_requests_are_answered() {
     ] {
         assert_eq!(ask(text), Err(FailureCode::BadRequest), "{text:?}");
     }
-    // More bytes than a packet may have.
+    // Send more bytes than a packet may have.
     assert_eq!(ask(&[b'['; 70_000]), Err(FailureCode::BadRequest));
     assert_eq!(
         ask(b"{\"op\":\"info\",\"later\":1}"),

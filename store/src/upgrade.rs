@@ -39,7 +39,7 @@ pub(super) struct Keeper {
 }
 
 enum Task {
-    /// The service manager already keeps this object: its number, and the number of its descriptors.
+    /// The service manager already keeps an object: the number of the object, and how many descriptors it has.
     Has(u64, usize),
     Keep(Box<(Object, Content)>),
     Forget(u64),
@@ -48,11 +48,11 @@ enum Task {
 /// The state of the thread of a [`Keeper`].
 struct Manager {
     socket: PacketSocket,
-    /// The maximum number of descriptors that the service manager keeps; then the number of descriptors of each object
-    /// that it keeps, by the number of the object.
+    /// The maximum number of descriptors that the service manager keeps.
     most: usize,
+    /// The number of descriptors of each object that the service manager keeps, by the number of the object.
     kept: HashMap<u64, usize>,
-    /// The service manager has not read a message in time.
+    /// Whether the service manager failed to read a message in time.
     is_stuck: bool,
 }
 
@@ -85,7 +85,7 @@ impl Keeper {
         }))
     }
 
-    /// Whether many objects wait for the service manager.
+    /// Returns whether the maximum number of objects waits to be sent.
     pub(super) fn is_behind(&self) -> bool {
         // Relaxed: only a count.
         self.pending.load(Ordering::Relaxed) >= MAX_PENDING
@@ -122,7 +122,7 @@ impl Manager {
     fn run(mut self, tasks: Receiver<Task>, pending: &AtomicUsize) {
         for task in tasks {
             let sent = match task {
-                // Each further message would wait as long. Messages to forget an object are skipped as well.
+                // Sending another message would wait as long again. Messages to forget an object are skipped as well.
                 _ if self.is_stuck => Ok(()),
                 Task::Has(id, count) => {
                     self.kept.insert(id, count);
@@ -185,7 +185,7 @@ impl Manager {
     }
 }
 
-/// The number of descriptors that the service manager keeps for an object.
+/// Returns the number of descriptors that the service manager keeps for an object.
 fn descriptors(content: &Content) -> usize {
     match content {
         Content::Here(_) => 1,

@@ -23,7 +23,7 @@ use crate::sys;
 use crate::sys::packet::{Packet, PacketSocket};
 use crate::{StoreError, StoreErrorKind};
 
-/// The time limit for sending, and for the answer that connecting waits for. A service reads packets and answers
+/// The time limit for sending a packet, and for the first answer of a service. A service reads packets and answers
 /// questions at once, unless its process is suspended.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -31,8 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 ///
-/// [`ServiceErrorKind::NotRunning`] if no service of this name runs, [`ServiceErrorKind::Denied`] if it is another
-/// user's, [`ServiceErrorKind::Protocol`] if it is a store, or of a version that this client does not understand.
+/// [`ServiceErrorKind::NotRunning`] if no service of this name runs, [`ServiceErrorKind::Denied`] if the service is
+/// another user's, [`ServiceErrorKind::Protocol`] if the server is a store, or has a version that this client does not
+/// understand.
 pub fn connect(name: &str) -> Result<Client, ServiceError> {
     let socket = open(name, PATIENCE, StoreError::from).map_err(|error| match error.kind() {
         StoreErrorKind::NotRunning => not_running(name),
@@ -99,9 +100,10 @@ fn first_answer(name: &str, socket: &PacketSocket) -> Result<ServiceInfo, Servic
     })
 }
 
-/// A connection to a service. Clones share it; it closes when the last clone and the last [`Call`] are gone.
+/// A connection to a service. Clones share the connection, which closes when the last clone and the last [`Call`] are
+/// gone.
 ///
-/// Not to be used in a forked copy of the process: connect again there.
+/// Do not use it in a forked copy of the process: connect again there.
 #[derive(Clone)]
 pub struct Client {
     connection: Arc<Closing>,
@@ -111,9 +113,9 @@ pub struct Client {
 /// Closes the connection on drop. The reader's thread has a reference to the connection itself.
 struct Closing(Arc<Connection>);
 
-/// A connection. The thread that waits for an answer reads it, so that a call costs no switch to another thread. A
-/// thread of the connection is started, and reads from then on, when waiting threads cannot be relied on: if a call is
-/// polled or waited for with a limit, or if [`UNREAD`] calls are open.
+/// A connection. A thread that waits for an answer reads the socket itself, so that a call costs no switch to another
+/// thread. But a call may be polled or waited for with a limit, or [`UNREAD`] calls may be open: then the connection
+/// starts a thread of its own, which reads from then on.
 struct Connection {
     name: String,
     max_calls: usize,
@@ -136,7 +138,7 @@ struct Open {
     /// The numbers of unanswered questions. They are answered in this order.
     questions: VecDeque<u64>,
     answers: HashMap<u64, Vec<u8>>,
-    /// Whether a thread reads.
+    /// Whether a thread reads the socket.
     has_reader: bool,
     /// Whether the thread of the connection was started.
     has_thread: bool,
@@ -150,12 +152,12 @@ struct Open {
 struct Slot {
     result: Option<Result<Value, ServiceError>>,
     waker: Option<Waker>,
-    /// Whether the handle was dropped: then no thread takes the result.
+    /// Whether the handle was dropped. If so, no thread takes the result.
     is_dropped: bool,
 }
 
 impl Client {
-    /// The service's name.
+    /// Returns the service's name.
     pub fn name(&self) -> &str {
         &self.connection.0.name
     }
@@ -496,7 +498,7 @@ impl<R: FromValue> Call<R> {
     ///
     /// # Errors
     ///
-    /// The cause if the call gave no value, as a [`ServiceErrorKind`].
+    /// The cause, as a [`ServiceErrorKind`], if the call gave no value.
     ///
     /// # Panics
     ///

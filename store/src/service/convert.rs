@@ -9,7 +9,7 @@ use crate::Kind;
 
 /// A type whose values travel between programs. Signatures of kernels contain its name.
 pub trait ValueType {
-    /// The name in signatures: `array f4`, `u32`, `text`.
+    /// Returns the name in signatures: `array f4`, `u32`, `text`.
     fn type_name() -> String;
 }
 
@@ -311,7 +311,8 @@ impl<T: FromValue> FromValue for Option<T> {
     }
 }
 
-/// A list. An error if it needs more files than a packet can carry: checked first, because each array would be copied.
+/// Converts values into a list. Fails at the first array for which a packet has no room, so that no further arrays are
+/// copied.
 fn list(values: impl Iterator<Item = Result<Value, ServiceError>>) -> Result<Value, ServiceError> {
     let mut arrays = 0;
     let counted = values.map(|value| {

@@ -49,7 +49,7 @@ pub enum ServiceErrorKind {
     },
     /// The worker exited.
     Exited {
-        /// Its exit code, if known.
+        /// The worker's exit code, if known.
         code: Option<i32>,
     },
     /// The call ran longer than its deadline, and its worker was killed.
@@ -86,17 +86,17 @@ impl ServiceError {
         ServiceError::new(ServiceErrorKind::System, format!("{what}: {error}"))
     }
 
-    /// The cause, for a `match`.
+    /// Returns the cause, for a `match`.
     pub fn kind(&self) -> ServiceErrorKind {
         self.kind
     }
 
-    /// The number of times the call began in a worker. 0 if it never began.
+    /// Returns the number of times the call began in a worker. 0 if it never began.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// The lines that the worker printed last before it died, the oldest first.
+    /// Returns the last lines that the worker printed before it died, the oldest first.
     pub fn last_words(&self) -> &[String] {
         &self.last_words
     }
@@ -154,7 +154,7 @@ impl From<&JobError> for Failure {
     fn from(error: &JobError) -> Failure {
         let mut failure = Failure::new(ErrorCode::Other, error.to_string());
         let mut kind = error.kind();
-        // If a needed job failed, its cause counts. What another job of the worker did is no cause of this job.
+        // If a needed job failed, the code is that of its cause. If another job ended the worker, the code is `Other`.
         while let JobErrorKind::Dependency(needed) = kind {
             kind = needed.cause();
         }

@@ -82,8 +82,8 @@ impl<T: Dtype> ServiceParam for &Array<T> {
     }
 }
 
-/// Implemented for each type separately: to the compiler, slices of numbers and slices of arrays could be the same type
-/// if `T: Dtype` were generic.
+/// Implements the traits for each type separately. With a generic `T: Dtype`, slices of numbers and slices of arrays
+/// could be the same type to the compiler.
 macro_rules! slices {
     ($($t:ty)*) => { $(
         impl ServiceParam for &[$t] {
@@ -183,14 +183,14 @@ pub(super) struct Submission<'a> {
     /// The longest time that the job may run.
     pub(super) deadline: Option<Duration>,
     pub(super) engine: &'a Engine,
-    /// Called if submitting the job has to wait.
+    /// Called before waiting, if the job cannot be submitted at once.
     pub(super) before_waiting: &'a dyn Fn(),
 }
 
 /// A kernel of a service, with its types erased.
 pub(super) trait Handler: Send + Sync {
     fn signature(&self) -> String;
-    /// The number of parameters.
+    /// Returns the number of parameters.
     fn arity(&self) -> usize;
     /// Submits a job with these arguments.
     fn start(&self, args: Vec<Value>, how: &Submission<'_>) -> Result<Box<dyn Running>, Failure>;

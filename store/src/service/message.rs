@@ -39,7 +39,7 @@ pub(super) struct Answer {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Outcome {
-    // First: only a failure has the member `error`.
+    // This variant is first, because only a failure has the member `error`.
     Failed(Failure),
     Done { value: serde_json::Value },
 }
@@ -116,11 +116,11 @@ pub struct ServiceInfo {
     pub name: String,
     /// The server's process.
     pub pid: i32,
-    /// When it started, in seconds since 1970.
+    /// When the server started, in seconds since 1970.
     pub started: f64,
     /// The number of calls that a client may have open.
     pub max_calls: usize,
-    /// The kernels that it offers.
+    /// The kernels that the service offers.
     pub kernels: Vec<KernelInfo>,
 }
 
@@ -148,7 +148,7 @@ impl ServiceInfo {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct KernelInfo {
-    /// Its name.
+    /// The kernel's name.
     pub name: String,
     /// The types of the parameters and of the result: `(array f4, f32) -> array f4`. Element types have NumPy's names.
     pub signature: String,

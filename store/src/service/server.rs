@@ -1,9 +1,9 @@
 //! The server: [`Service`].
 //!
-//! All its threads run the same loop. One at a time, the *leader*, waits for packets and answers questions; each of the
-//! others runs a call or is idle. A leader that has received a short call runs it on its own thread, which saves a
-//! switch between threads; during a longer call, an idle thread becomes the leader. There is one thread more than calls
-//! may run, so that cancellations and hang-ups are always noticed.
+//! All its threads run the same loop. One thread at a time, the *leader*, waits for packets and answers questions; each
+//! of the other threads runs a call or is idle. A leader that has received a short call runs it on its own thread,
+//! which saves a switch between threads; during a longer call, an idle thread becomes the leader. The number of threads
+//! is one more than the number of calls that may run, so that cancellations and hang-ups are always noticed.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -264,7 +264,7 @@ struct Crew {
     running: usize,
     idle: usize,
     is_stopped: bool,
-    /// The error of waiting for packets.
+    /// The error that ended waiting for packets.
     error: Option<sys::Error>,
 }
 
@@ -281,7 +281,7 @@ impl Serving {
         Stopper::new(&self.stop)
     }
 
-    /// The path of the socket.
+    /// Returns the path of the socket.
     pub fn socket_path(&self) -> &Path {
         self.claim.socket_path()
     }
@@ -320,7 +320,7 @@ impl Server {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The loop of each thread: runs the next call if there is one, otherwise leads if no thread leads, otherwise
+    /// Runs the loop of a thread: it runs the next call if there is one, otherwise leads if no thread leads, otherwise
     /// waits.
     fn work(&self, listener: &PacketSocket) {
         let mut crew = self.crew();
@@ -475,7 +475,7 @@ impl Server {
                 }
             }
         };
-        // Disconnects for a full buffer too: the client does not read.
+        // Also disconnect a client whose buffer is full: it does not read.
         if socket.send(&answer, &[]).is_err() {
             self.disconnect(client);
         }
@@ -491,7 +491,7 @@ impl Server {
         deadline: Option<f64>,
         packet: Packet,
     ) -> Result<(), Failure> {
-        // Closed by the closer: closing may block for as long as the client likes.
+        // The closer closes these files: closing may block for as long as the client likes.
         let mut files = Files {
             files: packet.fds.into_iter(),
             closer: &self.closer,
@@ -641,7 +641,7 @@ impl Server {
         let sent = socket
             .send(&text, &files)
             .or_else(|error| match error.errno() {
-                // Disconnects for a full buffer too: the client does not read.
+                // Also disconnect a client whose buffer is full: it does not read.
                 Errno::AGAIN | Errno::PIPE | Errno::CONNRESET => Err(error),
                 // For example, Linux limits the number of descriptors in packets that were not received.
                 _ => {
@@ -734,7 +734,7 @@ impl Server {
     }
 }
 
-/// The number of descriptors that calls leave free for clients, workers and results.
+/// The number of descriptors that are reserved for clients, workers and results, and that calls do not use.
 const SPARE_DESCRIPTORS: u64 = 64;
 
 /// The number of the call in a packet that is no valid request.
@@ -788,7 +788,7 @@ fn failed(id: u64, failure: Failure) -> Vec<u8> {
         let text = encode_json(&answer);
         match &mut answer.outcome {
             Outcome::Failed(failure) if text.len() > MAX_PACKET => {
-                // If the message is too long, drops the oldest of the last words first, then shortens the message.
+                // If the packet is too long, drop the oldest of the last words first, then shorten the message.
                 if failure.last_words.is_empty() {
                     failure.message = failure.message.chars().take(MAX_PACKET / 16).collect();
                 } else {

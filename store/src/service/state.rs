@@ -70,7 +70,7 @@ impl State {
         }
     }
 
-    /// The number that the next client gets.
+    /// Returns the number that the next client gets.
     pub(super) fn next_client(&self) -> u64 {
         self.last_client + 1
     }
@@ -91,7 +91,7 @@ impl State {
         Some(Arc::clone(&self.clients.get(&client)?.socket))
     }
 
-    /// The number of unanswered calls of a client.
+    /// Returns the number of unanswered calls of a client.
     fn open(&self, client: u64) -> usize {
         let begun = self
             .clients
@@ -133,7 +133,7 @@ impl State {
         Ok(())
     }
 
-    /// Whether a call waits for its turn.
+    /// Returns whether a call waits for its turn.
     pub(super) fn has_waiting(&self) -> bool {
         !self.turns.is_empty()
     }
@@ -209,8 +209,8 @@ impl State {
         Some(Arc::clone(&connected.socket))
     }
 
-    /// Cancels a call. Returns the call if it has not begun: then the caller answers it. If it runs, returns the
-    /// killer, which the caller uses.
+    /// Cancels a call. If the call has not begun, returns the call, which the caller answers. If the call runs, returns
+    /// its killer, which the caller uses.
     pub(super) fn cancel(&mut self, client: u64, id: u64) -> (Option<Waiting>, Option<Killer>) {
         if let Some(call) = self.turns.remove(client, |call| call.id == id) {
             self.kernels[call.kernel].queued -= 1;
@@ -246,12 +246,12 @@ impl State {
         self.clients.keys().copied().collect()
     }
 
-    /// The number of calls by state, for each kernel.
+    /// Returns the number of calls by state, for each kernel.
     pub(super) fn counts(&self) -> &[KernelCounts] {
         &self.kernels
     }
 
-    /// The first clients, in the order of their numbers.
+    /// Returns the [`CLIENTS`] clients with the lowest numbers, in this order.
     pub(super) fn client_status(&self) -> Vec<ClientStatus<'_>> {
         let mut ids = self.clients();
         ids.sort_unstable();
@@ -271,7 +271,7 @@ impl State {
             .collect()
     }
 
-    /// The last failures, newest first.
+    /// Returns the last failures, newest first.
     pub(super) fn failures(&self) -> Vec<&FailureStatus> {
         self.failures.iter().collect()
     }

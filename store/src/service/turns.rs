@@ -64,7 +64,7 @@ impl<C> Turns<C> {
             .is_some_and(|queue| queue.iter().any(is_wanted))
     }
 
-    /// The number of waiting calls of a client.
+    /// Returns the number of waiting calls of a client.
     pub(super) fn waiting(&self, client: u64) -> usize {
         self.queues.get(&client).map_or(0, VecDeque::len)
     }

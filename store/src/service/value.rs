@@ -75,7 +75,7 @@ impl Payload {
         })
     }
 
-    /// The text, if the bytes are a long text.
+    /// Returns the text, if the bytes are a long text.
     pub(super) fn text(&self) -> Option<Result<String, String>> {
         if !self.is_text {
             return None;
@@ -93,7 +93,8 @@ impl Payload {
         Some(String::from_utf8(bytes).map_err(|_| "a text that is not UTF-8".to_owned()))
     }
 
-    /// The array's own file, if the array has one, as arrays of a store or a service do. Otherwise a file with a copy.
+    /// Returns the array's own file, if the array has one, as arrays of a store or a service do. Otherwise returns a
+    /// file with a copy.
     pub(super) fn of_array<T: Dtype>(array: &Array<T>) -> sys::Result<Payload> {
         let kind = Kind::array::<T>(array.shape());
         if let Some(file) = array.sealed_file() {
@@ -107,7 +108,7 @@ impl Payload {
         Payload::copy(kind, bytemuck::must_cast_slice(array))
     }
 
-    /// A payload from a file that another process has sent. The error says why the file is unfit.
+    /// Returns a payload from a file that another process has sent. The error says why the file is unfit.
     fn received(kind: Kind, is_text: bool, file: OwnedFd) -> Result<Payload, String> {
         let len = sealed::length(&file, &kind).map_err(|problem| match problem {
             FileProblem::Bad(message) => message,
@@ -121,12 +122,12 @@ impl Payload {
         })
     }
 
-    /// The type of the content.
+    /// Returns the type of the content.
     pub fn kind(&self) -> &Kind {
         &self.kind
     }
 
-    /// The size in bytes.
+    /// Returns the size in bytes.
     pub fn len(&self) -> u64 {
         self.len
     }
@@ -190,7 +191,7 @@ impl From<Number> for Value {
 }
 
 impl Value {
-    /// The value with long texts read from their files.
+    /// Returns the value, with long texts read from their files.
     pub(super) fn with_texts(self) -> Result<Value, String> {
         Ok(match self {
             Value::Payload(payload) => match payload.text() {
@@ -214,7 +215,7 @@ impl Value {
         }
     }
 
-    /// A description for errors: `array <f4 2×3`, `a text`.
+    /// Returns a description for errors: `array <f4 2×3`, `a text`.
     pub(super) fn describe(&self) -> String {
         match self {
             Value::Nothing => "nothing".to_owned(),
@@ -229,7 +230,7 @@ impl Value {
     }
 }
 
-/// The value in JSON. Appends its files to `files`, in the order in which they occur in the value.
+/// Returns the value in JSON. Appends its files to `files`, in the order in which they occur in the value.
 pub(super) fn encode(
     value: Value,
     files: &mut Vec<Arc<OwnedFd>>,
@@ -240,7 +241,7 @@ pub(super) fn encode(
         Value::Int(value) => match (i64::try_from(value), u64::try_from(value)) {
             (Ok(value), _) => value.into(),
             (_, Ok(value)) => value.into(),
-            // Larger numbers have no type that travels.
+            // Larger integers have no type in packets.
             _ => (value as f64).into(),
         },
         Value::Float(value) => match Number::from_f64(value) {

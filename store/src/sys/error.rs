@@ -15,7 +15,7 @@ pub(crate) struct Error {
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// The error of `call`, which failed on `what`.
+    /// Creates the error of the system call `call`, which failed on `what`.
     pub(crate) fn new(call: &str, errno: Errno, what: &str) -> Error {
         let advice = match errno {
             Errno::MFILE => "; raise the limit on open files (RLIMIT_NOFILE, `ulimit -n`)",
@@ -31,7 +31,7 @@ impl Error {
         }
     }
 
-    /// The reason.
+    /// Returns the reason.
     pub(crate) fn errno(&self) -> Errno {
         self.errno
     }

@@ -37,7 +37,7 @@ pub(crate) fn create(label: &str) -> Result<File> {
         .map_err(|errno| Error::new("memfd_create", errno, &format!("the file \"{label}\"")))
 }
 
-/// A sealed memory file with these bytes.
+/// Creates a sealed memory file with these bytes.
 pub(crate) fn sealed_copy(label: &str, bytes: &[u8]) -> Result<OwnedFd> {
     // Writing beyond a limit on file sizes may raise SIGXFSZ. `MemoryFile` does not.
     if bytes.len() > SMALL || getrlimit(Resource::Fsize).current.is_some() {
@@ -61,14 +61,14 @@ pub(crate) fn seal(file: &File) -> Result<()> {
         .map_err(|errno| Error::new("fcntl(F_ADD_SEALS)", errno, "a memory file"))
 }
 
-/// Whether content and length are immutable. Fails with `EINVAL` if this is no memory file.
+/// Returns whether content and length are immutable. Fails with `EINVAL` if this is no memory file.
 pub(crate) fn is_sealed(file: impl AsFd) -> Result<bool> {
     fcntl_get_seals(file)
         .map(|seals| seals.contains(FINAL))
         .map_err(|errno| Error::new("fcntl(F_GET_SEALS)", errno, "a memory file"))
 }
 
-/// The length and allocated memory at this moment.
+/// Returns the length and allocated memory at this moment.
 pub(crate) fn stat(file: impl AsFd) -> Result<Stat> {
     let stat = fstat(file).map_err(|errno| Error::new("fstat", errno, "a memory file"))?;
     Ok(Stat {

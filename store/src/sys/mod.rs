@@ -14,14 +14,15 @@ use rustix::process::{Resource, geteuid, getrlimit};
 
 pub(crate) use error::{Error, Result};
 
-/// The effective user id.
+/// Returns the effective user id.
 pub(crate) fn effective_user() -> u32 {
     geteuid().as_raw()
 }
 
 /// Checks that this process may open `more` descriptors; the error names the limit.
 ///
-/// Linux assigns the lowest free number, so the next number approximates the number of open descriptors.
+/// Linux gives a new descriptor the lowest free number, so the number of a new one approximates that of open
+/// descriptors.
 pub(crate) fn room_for_descriptors(more: u64) -> Result<()> {
     let Some(limit) = getrlimit(Resource::Nofile).current else {
         return Ok(());
@@ -36,7 +37,7 @@ pub(crate) fn room_for_descriptors(more: u64) -> Result<()> {
     let next = match fcntl_dupfd_cloexec(io::stdin(), 0) {
         Ok(copy) => copy.as_raw_fd(),
         Err(Errno::MFILE) => return Err(error(Errno::MFILE)),
-        // If standard input is closed, the next number says nothing.
+        // Standard input is closed, so it cannot be duplicated to learn the next number.
         Err(_) => return Ok(()),
     };
     if u64::try_from(next).unwrap_or(0).saturating_add(more) > limit {

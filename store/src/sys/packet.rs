@@ -21,8 +21,8 @@ use rustix::net::{
 
 use super::{Error, Result};
 
-/// The maximum number of descriptors in a packet (`SCM_MAX_FD`). With room for all, Linux closes none while it receives
-/// a packet: that could block.
+/// The maximum number of descriptors in a packet (`SCM_MAX_FD`). With room for all of them, Linux closes none while a
+/// packet is received: closing could block.
 const MAX_FDS: usize = 253;
 /// Size in bytes of a control message with `MAX_FDS` descriptors.
 const CONTROL: usize = cmsg_space!(ScmRights(MAX_FDS));
@@ -52,7 +52,7 @@ pub(crate) struct Packet {
     pub(crate) len: usize,
     /// The descriptors that came with the packet.
     pub(crate) fds: Vec<OwnedFd>,
-    /// The packet was longer than the buffer, or some of its descriptors could not be received.
+    /// Whether the packet was longer than the buffer, or some of its descriptors could not be received.
     pub(crate) is_cut: bool,
 }
 
@@ -86,8 +86,8 @@ impl PacketSocket {
         Some(PacketSocket { fd })
     }
 
-    /// A socket that sends messages to a service manager at `path`, a path or an abstract name that begins with `@`.
-    /// Sending waits for at most `patience`.
+    /// Creates a socket that sends messages to a service manager at `path`: a path, or an abstract name that begins
+    /// with `@`. Sending waits for at most `patience`.
     pub(crate) fn notify(path: &OsStr, patience: Duration) -> Result<PacketSocket> {
         let error = |errno| Error::new("connect", errno, &path.display().to_string());
         let flags = SocketFlags::CLOEXEC;
@@ -137,7 +137,7 @@ impl PacketSocket {
         }
     }
 
-    /// The process at the other end.
+    /// Returns the process at the other end.
     pub(crate) fn peer(&self) -> Result<Peer> {
         nix::sys::socket::getsockopt(&self.fd, nix::sys::socket::sockopt::PeerCredentials)
             .map(|peer| Peer {
@@ -184,7 +184,8 @@ impl PacketSocket {
     pub(crate) fn receive(&self, bytes: &mut [u8]) -> Result<Packet> {
         let error = |errno| Error::new("recvmsg", errno, "a packet");
         match retry_on_intr(|| self.receive_once(bytes)) {
-            // The other end has closed before it had read everything. The packets that it had sent follow this error.
+            // The other end closed before it had read everything. The packets that it had sent can be received after
+            // this error.
             Err(Errno::CONNRESET) => retry_on_intr(|| self.receive_once(bytes)).map_err(error),
             received => received.map_err(error),
         }

@@ -18,7 +18,7 @@ use super::packet::PacketSocket;
 /// The first descriptor that a service manager passes.
 const FIRST: RawFd = 3;
 
-/// The numbers of the descriptors that were passed to this process.
+/// Returns the numbers of the descriptors that were passed to this process.
 fn numbers() -> Range<RawFd> {
     let number = |name| std::env::var(name).ok()?.parse::<i32>().ok();
     let is_for_this = number("LISTEN_PID").map(i32::cast_unsigned) == Some(std::process::id());
