@@ -1,5 +1,5 @@
-//! Running statistics in an actor whose state survives crashes of its worker. Some of the batches of numbers that feed it
-//! kill the process that reads them.
+//! Running statistics in an actor whose state survives crashes of its worker. Some of the batches of numbers kill the
+//! process that reads them.
 //!
 //! `cargo run --release --example actor [batches]`
 
@@ -29,7 +29,7 @@ impl Running {
         }
     }
 
-    /// A method takes what a kernel may take, and may fail like one.
+    /// Adds a batch. A method takes what a kernel may take, and may fail like a kernel.
     fn add(&mut self, name: &str, batch: &Array<f64>) -> Result<u64, String> {
         if batch.is_empty() {
             return Err(format!("{name} is empty")); // the actor lives on
@@ -52,7 +52,7 @@ impl Running {
         (self.count, self.mean, variance, self.log.join(" "))
     }
 
-    /// A checkpoint is an array.
+    /// Returns a checkpoint, which is an array.
     fn save(&self) -> Array<f64> {
         Array::from_slice(&[self.count, self.mean, self.squares])
     }

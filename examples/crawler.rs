@@ -18,7 +18,7 @@ use bytemuck::{CheckedBitPattern, NoUninit};
 
 /// Maximum number of requests that the server accepts at a time.
 const AT_ONCE: u32 = 4;
-/// Maximum number of requests that it accepts per second.
+/// Maximum number of requests that the server accepts per second.
 const PER_SECOND: u32 = 400;
 
 /// Why a page has no links. Plain data, so it reaches the caller as a value.
@@ -83,15 +83,15 @@ struct Server {
 #[derive(Debug, PartialEq)]
 enum Trouble {
     None,
-    /// After a delay.
+    /// The server answers after a delay.
     Slow,
-    /// Busy at the first request.
+    /// The server is busy at the first request.
     BusyOnce,
     /// The page does not exist.
     Missing,
-    /// Never.
+    /// The server never answers.
     Silent,
-    /// With a body that is not a list of numbers.
+    /// The body of the answer is not a list of numbers.
     Garbage,
 }
 
@@ -124,7 +124,7 @@ impl Server {
         self.most
             .fetch_max(self.inside.fetch_add(1, SeqCst) + 1, SeqCst);
         let answer = self.answer(&peer, page);
-        // Before the answer, because its reader may send the next request at once.
+        // Subtract before the answer is sent: the client may send its next request at once.
         self.inside.fetch_sub(1, SeqCst);
         peer.write_all(answer?.as_bytes())
     }
@@ -173,8 +173,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let seen = Arc::clone(&server);
     thread::spawn(move || server.run(listener));
 
-    // Fetches wait for the server most of the time, so a worker runs several on its lanes. One that exceeds its deadline
-    // ends the worker, and the others are retried.
+    // Fetches wait for the server most of the time, so a worker runs several on its lanes. A fetch that exceeds its
+    // deadline ends its worker, and the other fetches of the worker are retried.
     let engine = Engine::builder()
         .workers(2)
         .lanes(8)
@@ -191,7 +191,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut known, mut frontier) = (BTreeSet::from([0]), vec![0]);
     let (mut fetched, mut letters) = (0, Vec::new());
     while !frontier.is_empty() {
-        // All pages that are one link further away. A page that fails costs no other.
+        // All pages that are one link further away. A page that fails does not affect the others.
         let report = engine
             .map(fetch, frontier.drain(..).map(|page| (port, page)))
             .limit(&polite)
@@ -254,7 +254,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let expected: BTreeSet<u32> = known.iter().copied().filter(bad).collect();
     assert_eq!(failed, expected);
     assert_eq!(fetched + letters.len(), known.len());
-    // The server may still count unanswered requests when the next ones arrive: three attempts of one page.
+    // The server may still count requests that their clients have given up: up to three, the attempts of one page.
     assert!(most <= AT_ONCE + 3, "{most} requests at once");
     let least = Duration::from_secs(1) * requests.saturating_sub(2 * AT_ONCE) / PER_SECOND;
     assert!(took >= least, "{requests} requests in {took:?}");

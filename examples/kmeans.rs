@@ -28,10 +28,10 @@ fn scatter(mut points: TileMut<'_, f32>) {
     }
 }
 
-/// For each centre, the sum and the number of the points nearest to it.
+/// Returns, for each centre, the sum and the number of the points nearest to it.
 fn assign(points: &Array<f32>, centres: &[f32]) -> Array<f64> {
-    // By dimension and then by group, so that a point is compared with all centres at once. A worker computes this for
-    // the first of its chunks in a round and reuses it for the others.
+    // The centres by dimension and then by group, so that a point is compared with all centres at once. A worker
+    // computes this for the first of its chunks in a round and reuses it for the others.
     let mut by_dimension = arenite::scratch(|| (Vec::new(), [[0.0; GROUPS]; DIMENSIONS]));
     let (of, by_dimension) = &mut *by_dimension;
     if of[..] != *centres {

@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let all = engine.par(&numbers).map(|x| x * x)?;
     assert_eq!(all[999_999], 999_999 * 999_999);
 
-    // One job, and a handle to wait for; this thread may work in the meantime.
+    // One job, and a handle to wait for its result; this thread may work in the meantime.
     let job = engine.submit(squares, (&numbers,));
     let sum: i64 = all.iter().sum();
     assert_eq!(job.wait()?[..], all[..]);

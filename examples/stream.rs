@@ -25,7 +25,7 @@ fn something_moves(number: u32) -> bool {
     (100..150).contains(&(number % 250))
 }
 
-/// Some frames are delayed by 3.6 seconds, longer than a walk and the pause after it.
+/// Returns whether a frame is delayed. The delay is 3.6 seconds, longer than a walk and the pause after it.
 fn is_held_up(number: u32) -> bool {
     number > 0 && number.is_multiple_of(97)
 }
@@ -33,7 +33,7 @@ fn is_held_up(number: u32) -> bool {
 /// One frame crashes the decoder.
 const BROKEN: u32 = 360;
 
-/// The numbers of the frames in order of arrival.
+/// Returns the numbers of the frames in order of arrival.
 fn arrivals() -> impl Iterator<Item = u32> {
     (0u32..).flat_map(|number| {
         let held_up = number.checked_sub(90).filter(|&then| is_held_up(then));
@@ -45,7 +45,7 @@ fn arrivals() -> impl Iterator<Item = u32> {
 /// Compares a frame with the empty picture.
 fn difference(frame: &Array<u8>, empty: &Array<u8>) -> Array<u8> {
     if frame[0] == u8::MAX {
-        // As a decoder in C may do.
+        // A decoder in C may do this.
         std::process::abort();
     }
     Array::from_fn(frame.shape(), |i| frame[i].abs_diff(empty[i]))
@@ -62,12 +62,12 @@ struct Walk {
     largest: u64,
 }
 
-/// Private memory of this program and its workers in bytes, without the arena.
+/// Returns the private memory of this program and its workers in bytes, without the arena.
 fn private_bytes(engine: &Engine) -> u64 {
     let workers = engine.stats().workers;
     let pids = workers.iter().map(|worker| worker.pid);
     let of_one = |pid| {
-        // A worker that has just died has none.
+        // A worker that has just died has no memory.
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let mut lines = status.lines();
         let line = lines.find_map(|line| line.strip_prefix("RssAnon:"));
@@ -127,7 +127,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The stream is endless: after enough frames, the items already taken are finished.
     let handle = walks.handle();
     let mut seen = 0;
-    // Memory at the first walk, when every buffer has its size, and the maximum since.
+    // Memory at the first walk, when every buffer has reached its size, and the maximum since.
     let mut private: Option<(u64, u64)> = None;
     let mut walks = walks.run(&engine);
     while let Some(walk) = walks.next() {
@@ -167,7 +167,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(stats.late, late.count() as u64);
     println!("{} frames with a walker came too late", stats.late);
 
-    // Eight frames before and after a stage, the empty picture and the workers' grants, for any length of the stream.
+    // The arena holds eight frames before and after a stage, the empty picture and the workers' grants, however long
+    // the stream is.
     let most = engine.stats().arena.high_water;
     let given = stats.taken * empty.len() as u64;
     println!("{} MB went through {} MB", given >> 20, most >> 20);
