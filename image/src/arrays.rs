@@ -50,8 +50,8 @@ impl Pixels {
             .expect("the number of samples matches the sides"))
     }
 
-    /// Copies an array of height × width (grey), or of height × width × channels: 1 for grey, 2 for grey and alpha, 3
-    /// for RGB, 4 for RGBA.
+    /// Copies an array to a picture. The shape is height × width (grey), or height × width × channels: 1 for grey, 2
+    /// for grey and alpha, 3 for RGB, 4 for RGBA.
     ///
     /// ```
     /// use arenite::Array;

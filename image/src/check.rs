@@ -46,12 +46,13 @@ pub struct Checked {
 ///
 /// # Panics
 /// If a decoder panics. That is a bug of the decoder and says nothing about the file. [`decode`] and similar functions
-/// return it as an error; here it is kept separate from damage. In a worker process it becomes the failure of the job.
+/// return it as an error; here a panic is kept separate from damage. In a worker process, it becomes the failure of the
+/// job.
 ///
 /// [`decode`]: super::decode
 pub fn check(input: &[u8], spec: &ResizeSpec) -> Result<Checked, ImageError> {
     let format = format_of(input)?;
-    // The smallest scale of a JPEG: all its codes are still read.
+    // A JPEG is decoded at its smallest scale: all its codes are still read.
     let smallest = ResizeSpec::new(Size::new(1, 1, When::Always));
     let spec = ResizeSpec {
         max_pixels: spec.max_pixels,

@@ -73,7 +73,7 @@ pub(super) enum Loss {
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) loss: Loss,
-    /// The error that the damage is if the policy counts it as one.
+    /// The error to return if the policy counts the damage as an error.
     pub(super) error: ImageError,
 }
 
@@ -99,16 +99,16 @@ impl Found {
         Self { loss, error }
     }
 
-    /// Damage of a picture after the first in the file.
+    /// Creates the damage of a picture after the first in the file.
     pub(super) const fn later(error: ImageError) -> Self {
         let loss = Loss::Later;
         Self { loss, error }
     }
 
-    /// Applies the policy to a picture with this number of pixels.
+    /// Applies the policy `fail_on` to this damage of a picture with `pixels` pixels.
     ///
     /// # Errors
-    /// The error, if the policy counts the damage as one, or if a limit caused the loss of pixels.
+    /// The error of the damage, if the policy counts it as an error, or if a limit caused the loss of pixels.
     pub(super) fn judge(self, fail_on: FailOn, pixels: u64) -> Result<Damage, ImageError> {
         let level = match (self.loss, &self.error) {
             (Loss::Nothing, _) => FailOn::Warning,

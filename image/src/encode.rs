@@ -24,7 +24,7 @@ pub(super) struct Encoding {
 }
 
 impl Encoding {
-    /// The defaults with this quality.
+    /// Returns the defaults with this quality.
     pub(super) const fn new(quality: u8) -> Self {
         Self::of(&ResizeSpec {
             quality,
@@ -43,7 +43,8 @@ impl Encoding {
         }
     }
 
-    /// The options for a result of the file `input`, with the decision whether it gets a palette.
+    /// Returns the options for a result made from the file `input`: `Palette::Auto` becomes `Never` if the file has no
+    /// palette.
     pub(super) fn after(self, input: &[u8]) -> Self {
         let has_palette = match probe(input) {
             Some(Format::Gif) => true,
@@ -59,7 +60,7 @@ impl Encoding {
         }
     }
 
-    /// Whether grey pixels become RGB in this format.
+    /// Returns whether pixels of this colour model are grey and become RGB in this format.
     pub(super) fn makes_rgb(self, color: Color, format: Format) -> bool {
         match (color, format) {
             (Color::Gray | Color::GrayAlpha, Format::WebP | Format::Gif | Format::Avif) => true,
@@ -104,10 +105,10 @@ pub(super) fn encode(
     }
 }
 
-/// The largest mean squared error at which a palette looks like its picture: 42 dB.
+/// The largest mean squared error at which a picture with a palette looks like the original: 42 dB.
 pub(super) const INVISIBLE: f64 = 4.1;
 
-/// Encodes PNG, with a palette if `how` says so.
+/// Encodes PNG, with a palette if the options `how` ask for it and it fits.
 fn palette_png(
     pixels: &Pixels,
     how: Encoding,
@@ -177,7 +178,7 @@ fn indexed_png(
     write_png(info, Filter::NoFilter, &rows, metadata)
 }
 
-/// Writes a PNG of rows without padding, with metadata if given.
+/// Writes a PNG from rows without padding, with metadata if given.
 fn write_png<'a>(
     mut info: Info<'a>,
     filter: Filter,

@@ -226,8 +226,8 @@ impl KernelError for ImageError {
 }
 
 impl ImageError {
-    /// Whether the file is broken: it ends early, or its content violates its format. Other errors are about limits,
-    /// memory, and missing support; they say nothing about the file.
+    /// Returns whether the file is broken: it ends early, or its content violates its format. Other errors are about
+    /// limits, memory, and missing support; they say nothing about the file.
     pub const fn proves_damage(&self) -> bool {
         matches!(
             self,
@@ -235,19 +235,19 @@ impl ImageError {
         )
     }
 
-    /// A `Corrupt` error with a decoder's message, on one line and without a final full stop.
+    /// Returns a `Corrupt` error with a decoder's message, on one line and without a final full stop.
     pub(super) fn corrupt(format: Format, reason: impl fmt::Display) -> Self {
         let reason = one_line(reason);
         Self::Corrupt { format, reason }
     }
 
-    /// An `UnsupportedVariety` error with a decoder's message.
+    /// Returns an `UnsupportedVariety` error with a decoder's message.
     pub(super) fn variety(format: Format, reason: impl fmt::Display) -> Self {
         let reason = one_line(reason);
         Self::UnsupportedVariety { format, reason }
     }
 
-    /// The same error, for a file of this format.
+    /// Returns the same error, with the format replaced.
     pub(super) fn with_format(mut self, of: Format) -> Self {
         if let Self::UnsupportedVariety { format, .. }
         | Self::Truncated { format }
@@ -354,7 +354,7 @@ impl ImageError {
 /// The maximum length of a decoder's message, in bytes: some contain whole tables of the file.
 const LONGEST_MESSAGE: usize = 400;
 
-/// A number of bytes as text, such as `1.5 GiB`.
+/// Returns a number of bytes as text, such as `1.5 GiB`.
 fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
     let mut unit = "B";

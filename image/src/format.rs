@@ -43,7 +43,7 @@ pub enum Format {
     Tga = 13,
     /// ICO, the largest picture. Read only.
     Ico = 14,
-    /// Photoshop: recognized so that the error can name it. The formats that follow are too.
+    /// Photoshop: recognized so that the error can name it. The same holds for the formats down to JPEG XR.
     Psd = 15,
     /// PCX.
     Pcx = 16,
@@ -67,12 +67,12 @@ pub enum Format {
     JpegXr = 25,
     /// Raw files of cameras whose previews are read: NEF, CR2, CR3, ARW, DNG, RAF, RW2 and ORF. Read only.
     CameraRaw = 26,
-    /// Other raw files of cameras.
+    /// Other raw files of cameras: recognized so that the error can name them.
     OtherRaw = 27,
 }
 
 impl Format {
-    /// The usual name.
+    /// Returns the usual name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Jpeg => "JPEG",
@@ -105,14 +105,14 @@ impl Format {
         }
     }
 
-    /// The format with this [`name`](Self::name).
+    /// Returns the format with this [`name`](Self::name).
     pub(super) fn from_name(name: &str) -> Option<Self> {
         (1..=27)
             .filter_map(|number| bytemuck::checked::try_cast::<u8, Self>(number).ok())
             .find(|format| format.name() == name)
     }
 
-    /// The usual extension of a file in this format, without the dot.
+    /// Returns the usual extension of a file in this format, without the dot.
     pub const fn extension(self) -> &'static str {
         match self {
             Self::Jpeg => "jpg",
@@ -144,7 +144,7 @@ impl Format {
         }
     }
 
-    /// Whether this crate decodes the format.
+    /// Returns whether this crate decodes the format.
     pub const fn is_readable(self) -> bool {
         match self {
             Self::Jpeg2000 => false,
@@ -153,7 +153,7 @@ impl Format {
         }
     }
 
-    /// Whether this crate encodes the format.
+    /// Returns whether this crate encodes the format.
     pub const fn is_writable(self) -> bool {
         matches!(
             self,
@@ -161,13 +161,13 @@ impl Format {
         )
     }
 
-    /// Whether a file of the format can be an animation.
+    /// Returns whether a file of the format can be an animation.
     pub(super) const fn is_animated(self) -> bool {
         matches!(self, Self::Png | Self::WebP | Self::Gif)
     }
 
-    /// The default output format for an input of this format: the same; JPEG for HEIC and raw files of cameras; PNG for
-    /// other formats that are only decoded.
+    /// Returns the default output format for an input of this format: the same; JPEG for HEIC and raw files of cameras;
+    /// PNG for other formats that are only decoded.
     pub const fn default_output(self) -> Self {
         match self {
             Self::Heic | Self::CameraRaw => Self::Jpeg,
@@ -176,8 +176,8 @@ impl Format {
         }
     }
 
-    /// The format that a file's extension stands for (without dot, in any case), supported or not. The extension says
-    /// whether a file is *meant* to be a picture; the content decides which format it has.
+    /// Returns the format that a file's extension stands for (without dot, in any case), supported or not. The
+    /// extension says whether a file is *meant* to be a picture; the content decides which format it has.
     ///
     /// ```
     /// use arenite_image::Format;
@@ -272,9 +272,9 @@ impl FromStr for Format {
     }
 }
 
-/// Returns the format of a file by its first bytes ([`PROBE_BYTES`] suffice). `None` if they are not those of a
-/// picture. Also recognizes formats for which [`Format::is_readable`] is false. Does not recognize TGA, which has no
-/// signature, and raw files of cameras that begin like TIFF.
+/// Returns the format of a file by its first bytes ([`PROBE_BYTES`] suffice). `None` if no known picture begins like
+/// this. Also recognizes formats for which [`Format::is_readable`] is false. Does not recognize TGA, which has no
+/// signature, or raw files of cameras that begin like TIFF.
 ///
 /// ```
 /// use arenite_image::{probe, Format};
@@ -376,7 +376,7 @@ fn is_eps(first_line: &[u8]) -> bool {
     first_line.windows(5).any(|part| part == b"EPSF-")
 }
 
-/// Whether the first element of the file is `svg`, as far as `head` shows it.
+/// Returns whether the first element of the file is `svg`, as far as `head` shows it.
 fn is_svg(head: &[u8]) -> bool {
     let text = head
         .strip_prefix(b"\xef\xbb\xbf")
@@ -389,8 +389,8 @@ fn is_svg(head: &[u8]) -> bool {
             .any(|part| part == b"<svg" || part == b" svg")
 }
 
-/// Whether the file is of Netpbm. Ordinary text may also start with a letter and a digit, so the rest of the header is
-/// checked.
+/// Returns whether the file has a format of Netpbm. Ordinary text may also start with a letter and a digit, so the rest
+/// of the header is checked.
 fn is_pnm(head: &[u8]) -> bool {
     let [b'P', kind @ b'1'..=b'7', blank, rest @ ..] = head else {
         return false;
@@ -413,8 +413,8 @@ fn is_pnm(head: &[u8]) -> bool {
     }
 }
 
-/// Whether the file is a BMP. Ordinary text may also start with `BM`, so the size of the second header, which has few
-/// valid values, is checked.
+/// Returns whether the file is a BMP. Ordinary text may also start with `BM`, so the size of the second header, which
+/// has few valid values, is checked.
 fn is_bmp(head: &[u8]) -> bool {
     head.starts_with(b"BM")
         && head

@@ -6,7 +6,7 @@
 //! | a file's bytes | a file's bytes | [`resize_encoded`] |
 //! | a file's bytes | whether it is whole | [`check`] |
 //! | a file's bytes | pixels | [`resize_to_pixels`], [`decode`] |
-//! | a file's bytes | several sizes of it | [`resize_encoded_sizes`], [`resize_sizes_to_pixels`] |
+//! | a file's bytes | the picture in several sizes | [`resize_encoded_sizes`], [`resize_sizes_to_pixels`] |
 //! | pixels | a file's bytes | [`encode`] |
 //! | pixels | pixels | [`resize_pixels`] |
 //! | pixels | an array, and back | [`Pixels::to_array`], [`Pixels::from_array`] |
@@ -26,15 +26,15 @@
 //! 2. The header is read. A picture of more than `max_pixels` is rejected before memory is allocated for it.
 //! 3. The picture is decoded. JPEG is scaled during decoding, to no less than twice the target on each side, except for
 //!    the filters `Box` and `Nearest` and in linear light; other formats are decoded at full size. If there are several
-//!    target sizes, the largest decides. In a raw file of a camera the largest preview in JPEG is decoded; in a TIFF
-//!    with several pages, and in animated JPEG XL and AVIF, the first picture.
-//! 4. It is resized, with colours weighted by alpha, in the stored numbers or in linear light ([`ResizeSpec::linear`]),
-//!    and *then* turned by its EXIF orientation and converted to sRGB: both are cheap on a small picture. Margins are
-//!    added last.
-//! 5. It is encoded: as JPEG with 4:2:0 chroma, baseline or progressive; as PNG; as WebP, lossy or lossless; as GIF; or
-//!    as AVIF with chroma at full size.
-//! 6. In an animation (GIF, WebP, PNG of 8 bits that is not interlaced) each frame takes these steps. Only the part of
-//!    a frame that changes is written. JPEG and AVIF contain the first frame.
+//!    target sizes, the largest decides the scale. In a raw file of a camera the largest preview in JPEG is decoded; in
+//!    a TIFF with several pages, and in animated JPEG XL and AVIF, the first picture.
+//! 4. The picture is resized, with colours weighted by alpha, in the stored numbers or in linear light
+//!    ([`ResizeSpec::linear`]), and *then* turned by its EXIF orientation and converted to sRGB: both are cheap on a
+//!    small picture. Margins are added last.
+//! 5. The picture is encoded: as JPEG with 4:2:0 chroma, baseline or progressive; as PNG; as WebP, lossy or lossless;
+//!    as GIF; or as AVIF with chroma at full size.
+//! 6. In an animation (GIF, WebP, PNG of 8 bits that is not interlaced) these steps are taken for each frame. Only the
+//!    part of a frame that changes is written. JPEG and AVIF contain the first frame.
 //!
 //! # Decisions
 //! - **Profiles** are applied and dropped: pixels become sRGB, which viewers assume without a profile, and a profile
@@ -42,26 +42,26 @@
 //!   (except for CMYK, and for grey in WebP and AVIF, which become sRGB). A profile that cannot be applied is
 //!   [damage](ResizeSpec::fail_on) outside the pixels.
 //! - **HDR**: PQ and HLG in AVIF and PNG (cICP) become sRGB by the curve of BT.2390 for a white of 203 nits, up to 1000
-//!   nits. With `keep_metadata`, pixels and code points stay in PNG and AVIF, unless there are margins.
+//!   nits. With `keep_metadata`, PNG and AVIF keep the pixels and code points unchanged, unless margins are added.
 //! - **Truncated and corrupt files are errors** by default, even if libjpeg would fill the gap with grey: a truncated
 //!   thumbnail would look complete. Damage that costs no pixel is no error: a missing end, wrong restart markers.
 //!   [`ResizeSpec::fail_on`] changes this, and [`Encoded::damage`] describes the damage.
 //! - **16 bits** stay 16 bits from PNG or TIFF to PNG, and so do 10 and 12 bits of AVIF; JPEG, WebP and AVIF are
-//!   written with 8. A CMYK profile is applied to the upper 8.
-//! - **Alpha** is kept in PNG, WebP and AVIF, and rounded to none or all in GIF. In JPEG, transparent parts show
-//!   `background`, which is white by default. Margins of [`Fit::Pad`] show it too, or are transparent: see [`Margins`].
-//!   A GIF without transparent pixels has no alpha; a WebP animation has alpha if its first frame does not cover the
-//!   canvas.
+//!   written with 8. A CMYK profile is applied to the upper 8 bits.
+//! - **Alpha** is kept in PNG, WebP and AVIF, and rounded to transparent or opaque in GIF. In JPEG, transparent parts
+//!   show `background`, which is white by default. Margins of [`Fit::Pad`] show it too, or are transparent: see
+//!   [`Margins`]. A GIF without transparent pixels has no alpha; a WebP animation has alpha if its first frame does not
+//!   cover the canvas.
 //! - **Grey** stays grey in JPEG and PNG, except over a coloured background. WebP, GIF and AVIF are never written as
 //!   grey.
 //! - **GIF** has 256 colours per frame: those that fit best, mixed (dithered) if the difference would be visible.
-//!   Frames of an animation keep their time, and the animation its number of repetitions.
-//! - **CMYK** (and YCCK) JPEGs and CMYK TIFFs become RGB, by their profile if they have one. Inks in JPEG are inverted,
-//!   as Adobe's programs and all others store them. TIFFs of all colour models keep their alpha.
+//!   Frames of an animation keep their duration, and the animation keeps its number of repetitions.
+//! - **CMYK** (and YCCK) JPEGs and CMYK TIFFs become RGB, by their profile if they have one. Adobe's programs and all
+//!   others store inverted inks in JPEG, so the inks are inverted back. TIFFs of all colour models keep their alpha.
 //! - **AVIF** is turned as its container says; an orientation in its EXIF is ignored. In an animation the separate
 //!   still picture is used, which is usually the first frame.
-//! - **Profiles of PNG** are also made from cICP (as those of AVIF), and from gAMA with cHRM; a gAMA of 1/2.2 alone
-//!   counts as sRGB.
+//! - **Profiles of PNG** are also made from cICP (as for AVIF), and from gAMA with cHRM; a gAMA of 1/2.2 alone counts
+//!   as sRGB.
 //! - **Palettes** of PNG and GIF stay palettes in PNG if the result is exact or looks the same: see [`Palette`].
 //! - **Metadata** is dropped without `keep_metadata`. With it, EXIF (orientation reset, sides updated, thumbnail
 //!   removed), XMP (orientation reset) and the profile are kept in JPEG, PNG, WebP and AVIF. Everything else is
@@ -157,7 +157,8 @@ pub fn resize_encoded(input: &[u8], spec: &ResizeSpec) -> Result<Encoded, ImageE
 
 /// Loads the decoder of HEIC, libde265 of the system, and returns its version.
 ///
-/// Otherwise the first picture loads it, which a sandbox forbids: workers call this at their start.
+/// Without this call, the first HEIC picture loads the library. A sandbox forbids that, so call this function when a
+/// worker starts.
 ///
 /// ```
 /// # arenite::init();
@@ -173,12 +174,13 @@ pub fn heic_decoder() -> Result<String, ImageError> {
     avif::hevc_version()
 }
 
-/// Decodes one picture once, and resizes and encodes it to several sizes, in their order, as `srcset` of a web page
-/// needs. `sizes` replace the size of `spec`. For a large JPEG this takes little longer than the largest size alone.
+/// Decodes one picture once, and resizes and encodes it to each of `sizes`, in their order, for example for `srcset` of
+/// a web page. `sizes` replaces the size in `spec`. For a large JPEG this takes little longer than the largest size
+/// alone.
 ///
-/// The largest result equals that of [`resize_encoded`], byte for byte. Smaller results are made from it, or from the
-/// same pixels, and differ from separate results by at most two levels in the mean. Sizes that lead to the same sides,
-/// for example if the picture is smaller and may not be enlarged, have equal results.
+/// The largest result equals that of [`resize_encoded`], byte for byte. Smaller results are made from the largest, or
+/// from the same decoded pixels, and differ from separate results by at most two levels in the mean. Sizes that lead to
+/// the same sides, for example if the picture is smaller and may not be enlarged, have equal results.
 ///
 /// ```
 /// use arenite_image::{resize_encoded_sizes, ResizeSpec, Size};
@@ -191,7 +193,7 @@ pub fn heic_decoder() -> Result<String, ImageError> {
 /// ```
 ///
 /// # Errors
-/// The errors of [`resize_encoded`], for any of the sizes; `BadRequest` without sizes.
+/// The errors of [`resize_encoded`], for any of the sizes; `BadRequest` if `sizes` is empty.
 pub fn resize_encoded_sizes(
     input: &[u8],
     spec: &ResizeSpec,
@@ -255,7 +257,7 @@ pub fn resize_sizes_to_pixels(
     Ok(for_sizes(pixels, of_sizes))
 }
 
-/// The result of each size. `of_sizes` has the index of its result.
+/// Returns the result for each size. `of_sizes` contains the index of the result for each size.
 fn for_sizes<T: Clone>(results: Vec<T>, of_sizes: Vec<usize>) -> Vec<T> {
     match results.len() == of_sizes.len() {
         true => results,
@@ -309,7 +311,7 @@ pub fn encode(pixels: Pixels, format: Format, quality: u8) -> Result<Vec<u8>, Im
 /// fields of a TGA, counts as TGA.
 ///
 /// # Errors
-/// `NotAnImage` and `Unsupported`.
+/// `NotAnImage` if the format is unknown, `Unsupported` if it is known but not decoded.
 pub fn readable_format(head: &[u8]) -> Result<Format, ImageError> {
     match probe(head) {
         Some(format) if format.is_readable() => Ok(format),
@@ -321,7 +323,7 @@ pub fn readable_format(head: &[u8]) -> Result<Format, ImageError> {
     }
 }
 
-/// The format of a whole file. Distinguishes raw files of cameras that begin like TIFF.
+/// Returns the format of a file, of which all bytes are needed: some raw files of cameras begin like TIFF.
 fn format_of(input: &[u8]) -> Result<Format, ImageError> {
     match readable_format(input)? {
         Format::Tiff if raw::is_tiff(input) => Ok(Format::CameraRaw),
@@ -362,7 +364,7 @@ fn render(input: &[u8], request: Request<'_>) -> Result<AllRendered, ImageError>
     })
 }
 
-/// Decodes a picture for a request, and applies its policy to the damage.
+/// Decodes a picture for a request, and applies the policy of the request to the damage.
 fn decode_for(
     input: &[u8],
     from: Format,
@@ -402,7 +404,8 @@ fn decode_for(
     Ok((decoded, damage))
 }
 
-/// Applies the policy to damage of a file with these sides, and adds it to earlier damage.
+/// Applies the policy of `spec` to new damage, `found`, and adds it to the earlier `damage`. The sides are those of the
+/// file's picture.
 fn add_damage(
     damage: &mut Option<Damage>,
     found: Found,
@@ -501,7 +504,8 @@ fn render_unguarded(
     Ok((rendered, of_sizes))
 }
 
-/// Adds the other frames of an animation to the results of the first. Returns the damage that ends them, if any.
+/// Adds the other frames of an animation to the results of the first. Returns the damage that ends the animation, if
+/// any.
 fn add_frames(
     input: &[u8],
     (from, spec): (Format, &ResizeSpec),
@@ -528,7 +532,7 @@ fn add_frames(
             Ok(frame) => frame,
             Err(found) => return Ok(Some(found)),
         };
-        // The profile of the result is for grey.
+        // The first frame was grey, so the profile of the result is for grey.
         let pixels = match is_grey {
             true => frame.pixels.into_grey(),
             false => frame.pixels,
@@ -555,7 +559,7 @@ fn add_frames(
     Ok(None)
 }
 
-/// Removes repeated plans. Returns for each original plan the index of the equal plan that is left.
+/// Removes repeated plans. Returns for each original plan the index of the equal plan in the shortened list.
 fn drop_repetitions(plans: &mut Vec<StoredPlan>, chroma: Option<&mut Chroma>) -> Vec<usize> {
     let mut different: Vec<usize> = Vec::new();
     let mut indices = Vec::with_capacity(plans.len());
@@ -593,7 +597,7 @@ fn finish(
         || how.makes_rgb(upright.color, into)
         || padding.make_rgb(upright.color, into, spec)
         || metadata.icc.as_ref().is_some_and(cannot_stay);
-    // Margins have colours of sRGB.
+    // Margins have colours of sRGB, so a picture with margins cannot stay HDR.
     let holds_hdr = matches!(into, Format::Png | Format::Avif) && padding == Padding::default();
     let drops_hdr = metadata.hdr.is_some() && !holds_hdr;
     let pixels = match spec.keep_metadata && !drops_profile && !drops_hdr {

@@ -31,7 +31,7 @@ pub(super) struct Decoded {
 }
 
 impl Decoded {
-    /// A picture in a format that has no metadata.
+    /// Creates a picture in a format that has no metadata.
     pub(super) fn without_metadata(
         pixels: Pixels,
         plans: Vec<StoredPlan>,
@@ -50,7 +50,7 @@ impl Decoded {
         }
     }
 
-    /// The same picture, with its damage reworded as damage of the file that contains the picture.
+    /// Returns the same picture, with its damage reworded as damage of the file that contains the picture.
     pub(super) fn with_damage(self, reword: impl FnOnce(ImageError) -> ImageError) -> Self {
         let damage = self.damage.map(|found| Found {
             error: reword(found.error),
@@ -93,7 +93,7 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// The plan of each size for a picture with these stored sides.
+    /// Returns the plan of each size for a picture with these stored sides.
     ///
     /// # Errors
     /// The errors of [`ResizeSpec::plan`], for any of the sizes.
@@ -110,14 +110,15 @@ impl Request<'_> {
         self.sizes.iter().map(plan).collect()
     }
 
-    /// Whether exact pixels at full size are needed: the results of these filters must equal those of other programs
-    /// bit by bit, and a scaled decode averages stored numbers instead of light.
+    /// Returns whether exact pixels at full size are needed: the results of these filters must equal those of other
+    /// programs bit by bit, and a scaled decode averages stored numbers instead of light.
     pub(super) fn needs_exact_pixels(&self) -> bool {
         self.spec.linear || matches!(self.spec.filter, Filter::Box | Filter::Nearest)
     }
 
-    /// Whether luma and chroma are converted to RGB after filtering. Both steps are linear, so their order only affects
-    /// rounding. After filtering there are fewer pixels to convert than `pixels`, and JPEG output needs no conversion.
+    /// Returns whether luma and chroma are converted to RGB after filtering. Both steps are linear, so their order only
+    /// affects rounding. After filtering there are fewer pixels to convert than `pixels`, and JPEG output needs no
+    /// conversion.
     pub(super) fn converts_late(&self, plans: &[StoredPlan], pixels: u64) -> bool {
         let area = |plan: &StoredPlan| u64::from(plan.width) * u64::from(plan.height);
         !self.needs_exact_pixels() && plans.iter().all(|plan| area(plan) <= pixels / 2)
@@ -139,7 +140,7 @@ pub(super) struct StoredPlan {
 }
 
 impl StoredPlan {
-    /// The plan for pixels with these stored sides, which a viewer turns by `orientation`.
+    /// Returns the plan for pixels with these stored sides, which a viewer turns by `orientation`.
     pub(super) fn new(
         spec: &ResizeSpec,
         (width, height): (u32, u32),
@@ -163,14 +164,14 @@ impl StoredPlan {
         })
     }
 
-    /// Whether a decode at `scale` has enough pixels for the quality of the result: [`SPARE`] times its sides.
+    /// Returns whether a decode at `scale` has enough pixels for the quality of the result: [`SPARE`] times its sides.
     pub(super) fn has_spare(&self, scale: f64) -> bool {
         self.region.width * scale >= SPARE * f64::from(self.width)
             && self.region.height * scale >= SPARE * f64::from(self.height)
     }
 
-    /// The plan for the same picture, decoded at `scale` to these sides. Leaves out a last row or column that comes
-    /// from a block filled in part.
+    /// Returns the plan for the same picture, decoded at `scale` to these sides. Leaves out a last row or column that
+    /// comes from a block filled in part.
     pub(super) fn scaled(self, scale: f64, (width, height): (u32, u32)) -> Self {
         if scale == 1.0 {
             return self;
@@ -210,8 +211,8 @@ impl Metadata {
         to_srgb(hdr.tone_mapped(pixels), icc.as_deref())
     }
 
-    /// The faults of the metadata for pixels of this colour model: of the profile, and, if `keeps`, of what is kept.
-    /// Removes EXIF that other programs would reject.
+    /// Returns the faults of the metadata for pixels of this colour model: faults of the profile and, if `keeps`, of
+    /// EXIF. If `keeps`, removes EXIF that other programs would reject.
     pub(super) fn faults(&mut self, color: Color, keeps: bool) -> Vec<String> {
         let mut faults = Vec::new();
         faults.extend(
@@ -228,7 +229,7 @@ impl Metadata {
         faults
     }
 
-    /// The orientation in EXIF; upright if there is none.
+    /// Returns the orientation in EXIF; upright if there is none.
     pub(super) fn orientation(&self) -> Orientation {
         let number = self.exif.as_deref().and_then(exif::orientation);
         number
@@ -236,8 +237,9 @@ impl Metadata {
             .unwrap_or(Orientation::NoTransforms)
     }
 
-    /// Updates the metadata for a result with these sides. If an orientation was applied, of EXIF or of TIFF
-    /// (`turned`), all orientations become "upright". An orientation that is only in XMP is not applied and stays.
+    /// Updates the metadata for a result with these sides. If an orientation was applied, whether that of EXIF or that
+    /// of TIFF (`turned`), all orientations become "upright". An orientation that is only in XMP is not applied and
+    /// stays.
     pub(super) fn describe(&mut self, sides: (u32, u32), turned: bool) {
         let mut is_applied = turned;
         if let Some(exif) = &mut self.exif {
@@ -263,7 +265,7 @@ impl Metadata {
     }
 }
 
-/// EXIF without the prefix that some formats put before it.
+/// Removes the prefix that some formats put before EXIF.
 pub(super) fn without_prefix(exif: Vec<u8>) -> Vec<u8> {
     match exif.strip_prefix(b"Exif\0\0") {
         Some(inner) => inner.to_vec(),
@@ -293,12 +295,12 @@ pub(super) fn complete_png(png: &mut Vec<u8>, metadata: &Metadata) {
         add(&[b"iTXtXML:com.adobe.xmp\0\0\0\0\0", &xmp[..]].concat());
     }
     if let Some(hdr) = metadata.hdr {
-        // RGB, with all numbers in use.
+        // Matrix: RGB. Range: full.
         add(&[&b"cICP"[..], &[hdr.primaries, hdr.transfer(), 0, 1]].concat());
     }
 }
 
-/// The checksum of a PNG chunk. Computed without a table, since chunks have a few kilobytes at most.
+/// Returns the checksum of a PNG chunk. Computed without a table, since chunks have a few kilobytes at most.
 pub(super) fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |sum, &byte| {
         (0..8).fold(sum ^ u32::from(byte), |sum, _| {

@@ -14,12 +14,12 @@ use super::spec::ResizeSpec;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, NoUninit, CheckedBitPattern)]
 #[repr(u8)]
 pub enum Margins {
-    /// The background. Around a picture with transparency, transparent, if the output's format supports it.
+    /// Transparent around a picture with transparency, if the output's format supports it; otherwise the background.
     #[default]
     Auto = 0,
     /// The background, around every picture.
     Background = 1,
-    /// Transparent, around every picture, which gets an alpha channel. In JPEG the background.
+    /// Transparent, around every picture, which gets an alpha channel. JPEG shows the background instead.
     Transparent = 2,
 }
 
@@ -37,8 +37,8 @@ pub struct Padding {
 }
 
 impl Padding {
-    /// The margins of a picture with sides `inner` at a position in a box with sides `outer`. None if it does not fit
-    /// inside.
+    /// Returns the margins of a picture with sides `inner` at a position in a box with sides `outer`. All are 0 if the
+    /// picture does not fit inside.
     pub(super) fn new(inner: (u32, u32), outer: (u32, u32), position: Position) -> Self {
         let (Some(across), Some(down)) =
             (outer.0.checked_sub(inner.0), outer.1.checked_sub(inner.1))
@@ -56,12 +56,12 @@ impl Padding {
         }
     }
 
-    /// Whether there is no margin.
+    /// Returns whether there is no margin.
     pub fn is_empty(self) -> bool {
         self == Self::default()
     }
 
-    /// Whether these margins turn grey pixels into RGB, because they have a colour.
+    /// Returns whether the margins have a colour, so that grey pixels become RGB.
     pub(super) fn make_rgb(self, color: Color, into: Format, spec: &ResizeSpec) -> bool {
         let is_visible = match spec.margins {
             Margins::Auto => !color.has_alpha(),

@@ -22,7 +22,7 @@ pub enum Color {
 }
 
 impl Color {
-    /// The number of channels of a pixel.
+    /// Returns the number of channels of a pixel.
     pub const fn channels(self) -> usize {
         match self {
             Self::Gray => 1,
@@ -32,7 +32,7 @@ impl Color {
         }
     }
 
-    /// Whether the last channel is alpha.
+    /// Returns whether the last channel is alpha.
     pub const fn has_alpha(self) -> bool {
         matches!(self, Self::GrayAlpha | Self::Rgba)
     }
@@ -52,7 +52,7 @@ pub(super) enum Orientation {
 }
 
 impl Orientation {
-    /// The orientation with this number in EXIF.
+    /// Returns the orientation with this number in EXIF.
     pub(super) fn from_exif(number: u8) -> Option<Self> {
         Some(match number {
             1 => Self::NoTransforms,
@@ -91,7 +91,8 @@ pub struct Pixels {
     pub samples: Samples,
 }
 
-/// Divides the samples of each pixel by its last sample, as a fraction of `most`. Invisible pixels do not change.
+/// Divides the other samples of each pixel by the last one, taken as a fraction of `most`. Pixels whose last sample is
+/// 0 do not change.
 pub(super) fn divide_by_last<T: Copy + Into<u64> + TryFrom<u64>>(
     samples: &mut [T],
     channels: usize,
@@ -140,7 +141,7 @@ impl Pixels {
         Ok(())
     }
 
-    /// The size of the samples, in bytes.
+    /// Returns the size of the samples, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         match &self.samples {
             Samples::Eight(samples) => samples.len() as u64,
@@ -148,7 +149,7 @@ impl Pixels {
         }
     }
 
-    /// This picture with the rows of `below` added below it. Both must have the same width, colour model and depth.
+    /// Returns this picture with the rows of `below` appended. Both must have the same width, colour model and depth.
     ///
     /// # Errors
     /// `OutOfMemory`.
@@ -169,7 +170,7 @@ impl Pixels {
         Ok(self)
     }
 
-    /// This picture without its first `count` rows.
+    /// Returns this picture without its first `count` rows.
     pub(super) fn without_rows(mut self, count: u32) -> Self {
         let samples = count as usize * self.width as usize * self.color.channels();
         match &mut self.samples {
@@ -180,7 +181,7 @@ impl Pixels {
         self
     }
 
-    /// The samples of a picture with 8 bits per sample; empty for other pictures.
+    /// Returns the samples of a picture with 8 bits per sample; empty for other pictures.
     pub(super) fn eight_bits(&self) -> &[u8] {
         match &self.samples {
             Samples::Eight(samples) => samples,
@@ -188,7 +189,8 @@ impl Pixels {
         }
     }
 
-    /// Makes each pixel transparent that equals the pixel of `other` at its place. Both pictures have 8-bit RGBA.
+    /// Makes each pixel transparent that equals the pixel of `other` at the same position. Both pictures have 8-bit
+    /// RGBA.
     pub(super) fn hide_equal(&mut self, other: &Pixels) {
         if let Samples::Eight(samples) = &mut self.samples {
             let pixels = samples.as_chunks_mut::<4>().0.iter_mut();
@@ -267,8 +269,8 @@ impl Pixels {
         }
     }
 
-    /// Blends pixels with alpha over a colour, to eight bits without alpha. Grey pixels use the first number of the
-    /// colour. Pixels without alpha do not change.
+    /// Blends pixels with alpha over a colour. The result has 8 bits and no alpha. Grey pixels use the first number of
+    /// the colour. Pixels without alpha do not change.
     pub(super) fn flattened_over(self, background: [u8; 3]) -> Self {
         let color = match self.color {
             Color::GrayAlpha => Color::Gray,
@@ -356,7 +358,8 @@ impl Pixels {
         self.rearranged(color, channels)
     }
 
-    /// Pixels of another colour model. `channels` are the indices of its channels in the present pixels, or [`OPAQUE`].
+    /// Converts to another colour model by copying channels. `channels` has, for each channel of the result, the index
+    /// of the channel in these pixels, or [`OPAQUE`].
     fn rearranged(self, color: Color, channels: &[usize]) -> Self {
         fn pick<T: Copy>(samples: &[T], own: usize, channels: &[usize], opaque: T) -> Vec<T> {
             let mut out = Vec::with_capacity(samples.len() / own * channels.len());
@@ -379,7 +382,7 @@ impl Pixels {
     }
 }
 
-/// The index of a channel that no pixel has: full alpha.
+/// Stands for the index of a channel that the pixels lack: full alpha.
 const OPAQUE: usize = usize::MAX;
 
 /// Scales 16 bits to 8, rounded.
@@ -387,7 +390,7 @@ pub(super) fn narrow(sample: u16) -> u8 {
     ((u32::from(sample) * 255 + 32_767) / 65_535) as u8
 }
 
-/// Whether the orientation swaps width and height.
+/// Returns whether the orientation swaps width and height.
 pub(super) const fn swaps_sides(orientation: Orientation) -> bool {
     matches!(
         orientation,

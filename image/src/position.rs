@@ -5,8 +5,8 @@ use std::str::FromStr;
 use bytemuck::{CheckedBitPattern, NoUninit};
 
 /// The part of the upright picture that [`Fit::Cover`](super::Fit::Cover) shows: the side or corner at which nothing is
-/// cut off, or the most interesting part. And the place where [`Fit::Pad`](super::Fit::Pad) puts the picture: the side
-/// or corner without a margin.
+/// cut off, or the most interesting part. For [`Fit::Pad`](super::Fit::Pad), it is the side or corner without a margin,
+/// where the picture is put.
 ///
 /// ```
 /// use arenite_image::Position;
@@ -40,7 +40,7 @@ pub enum Position {
 }
 
 impl Position {
-    /// All positions: the default first, then clockwise from the top, then the one that depends on the picture.
+    /// All positions: the default first, then clockwise from the top, then the position that depends on the picture.
     pub const ALL: [Self; 10] = [
         Self::Center,
         Self::Top,
@@ -54,7 +54,7 @@ impl Position {
         Self::Attention,
     ];
 
-    /// The name that [`FromStr`] reads.
+    /// Returns the name that [`FromStr`] reads.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Center => "center",
@@ -70,7 +70,7 @@ impl Position {
         }
     }
 
-    /// The fractions of the free space to the left and above, in halves: 0, 1 or 2.
+    /// Returns how much of the free space is to the left and how much is above, in halves: 0, 1 or 2.
     pub(super) const fn halves(self) -> (u8, u8) {
         let left = match self {
             Self::TopLeft | Self::Left | Self::BottomLeft => 0,

@@ -2,8 +2,8 @@
 //!
 //! The largest result is made from the decoder's pixels, as if it were the only one. A smaller result is made from the
 //! next larger result that has [`SPARE`] times its sides: filtering all pixels again would take several times as long.
-//! This is only done for Lanczos, because two passes of a softer filter blur more than one; and not with alpha, because
-//! alpha is clamped where the filter overshoots.
+//! This is only done for Lanczos, because two passes of a softer filter blur more than one pass. It is not done with
+//! alpha, because alpha is clamped where the filter overshoots.
 
 use super::error::ImageError;
 use super::linear;
@@ -68,14 +68,14 @@ pub(super) fn resize_each(
     Ok(results.into_iter().map(|(_, small)| small).collect())
 }
 
-/// Whether two regions are equal, up to rounding.
+/// Returns whether two regions are equal, up to rounding.
 fn shows_same(one: Region, other: Region) -> bool {
     let parts = |region: Region| [region.left, region.top, region.width, region.height];
     let is_near = |(a, b): (f64, f64)| (a - b).abs() < 1e-3;
     parts(one).into_iter().zip(parts(other)).all(is_near)
 }
 
-/// Whether a result has enough pixels to make a smaller one from it.
+/// Returns whether the result `larger` has enough pixels to make the result of `plan` from it.
 fn has_spare(larger: &Pixels, plan: &StoredPlan) -> bool {
     f64::from(larger.width) >= SPARE * f64::from(plan.width)
         && f64::from(larger.height) >= SPARE * f64::from(plan.height)

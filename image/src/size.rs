@@ -89,7 +89,7 @@ const LONGEST: u32 = 65_535;
 const MOST_PER_MILLE: u16 = 10_000;
 
 impl Size {
-    /// A box with these sides in pixels; 0 for a side that follows from the other.
+    /// Creates a box with these sides in pixels; 0 for a side that follows from the other.
     pub const fn new(width: u32, height: u32, when: When) -> Self {
         Self {
             width,
@@ -100,8 +100,8 @@ impl Size {
         }
     }
 
-    /// A percentage of the picture's own sides, in tenths of a percent. `When::Force` is the same as `When::Always`
-    /// here.
+    /// Creates a percentage of the picture's own sides, in tenths of a percent. `When::Force` is the same as
+    /// `When::Always` here.
     pub const fn percent(tenths: u16, when: When) -> Self {
         Self {
             per_mille: tenths,
@@ -213,8 +213,8 @@ pub struct Region {
 }
 
 impl Region {
-    /// The stored part of a picture with these stored sides that appears as this region to a viewer, who turns it by
-    /// `orientation`.
+    /// Returns the part of the stored picture, whose sides are `width` and `height`, that a viewer sees as this region
+    /// after turning the picture by `orientation`.
     pub(super) fn stored(self, (width, height): (u32, u32), orientation: Orientation) -> Self {
         use Orientation::*;
         let (width, height) = (f64::from(width), f64::from(height));
@@ -245,7 +245,7 @@ impl Region {
         stored
     }
 
-    /// The same part of the picture after it was scaled by `scale` (across, down) to these sides.
+    /// Returns the same part of the picture after the picture was scaled by `scale` (across, down) to these sides.
     pub(super) fn scaled(self, scale: (f64, f64), (width, height): (u32, u32)) -> Self {
         let (left, top) = (self.left * scale.0, self.top * scale.1);
         Self {
@@ -317,7 +317,7 @@ impl Plan {
         }
     }
 
-    /// Width and height of the output in pixels: those of the scaled picture and its margins.
+    /// Returns width and height of the output in pixels: the scaled picture with its margins.
     pub fn output(&self) -> (u32, u32) {
         let Padding {
             left,
@@ -328,7 +328,7 @@ impl Plan {
         (left + self.width + right, top + self.height + bottom)
     }
 
-    /// The whole picture, with both sides scaled by the same factor.
+    /// Plans to show the whole picture, with both sides scaled by the same factor.
     fn scaled(self, per_mille: u16, allowed: Directions) -> Self {
         if !allowed.permit(f64::from(per_mille) / 1000.0) {
             return self;
@@ -344,7 +344,7 @@ impl Plan {
         }
     }
 
-    /// The whole picture, each side scaled independently.
+    /// Plans to show the whole picture, each side scaled independently.
     fn filling(self, size: Size, allowed: Directions) -> Self {
         // A missing side does not change, and each side is limited separately.
         let side = |own: u32, wanted: u32| match wanted {
@@ -359,7 +359,7 @@ impl Plan {
         }
     }
 
-    /// The whole picture, within the given sides.
+    /// Plans to show the whole picture within the given sides.
     fn contained(self, size: Size, allowed: Directions) -> Self {
         let scale =
             |own: u32, wanted: u32| (wanted != 0).then(|| f64::from(wanted) / f64::from(own));
@@ -389,17 +389,17 @@ impl Plan {
         }
     }
 
-    /// A part of the picture that fills the box if the picture is large enough.
+    /// Plans to show a part of the picture, which fills the box if the picture is large enough.
     fn covering(self, size: Size, position: Position, allowed: Directions) -> Self {
         let (width, height) = (f64::from(self.width), f64::from(self.height));
         let x = f64::from(size.width) / width;
         let scale = x.max(f64::from(size.height) / height);
-        // The picture is larger than the box and must not shrink: neither scaled nor cropped.
+        // The picture is larger than the box and must not shrink: it is neither scaled nor cropped.
         if scale < 1.0 && !allowed.shrink {
             return self;
         }
-        // Too small to cover the box and must not be enlarged: cropped to the box, not scaled. The scale is a fraction,
-        // so that the deciding side is exact.
+        // The picture is too small to cover the box and must not be enlarged: it is cropped to the box, not scaled. The
+        // scale is a fraction, so that the deciding side is exact.
         let (to, from) = match (allowed.permit(scale), x == scale) {
             (false, _) => (1.0, 1.0),
             (true, true) => (f64::from(size.width), width),

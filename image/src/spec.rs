@@ -74,7 +74,7 @@ pub enum Output {
 }
 
 impl Output {
-    /// The format in which a picture of format `input` is written.
+    /// Returns the format in which a picture of format `input` is written.
     pub const fn format_for(self, input: Format) -> Format {
         match self {
             Self::SameAsInput => input.default_output(),
@@ -139,7 +139,8 @@ pub struct ResizeSpec {
     pub keep_metadata: bool,
     /// Whether WebP is lossless. PNG is always lossless, JPEG and AVIF never.
     pub lossless: bool,
-    /// Whether JPEG is progressive: takes half as long again, and is about 1 % smaller (on the samples).
+    /// Whether JPEG is written progressive. Encoding takes half as long again, and files are about 1 % smaller (on the
+    /// samples).
     pub progressive: bool,
     /// The colour of missing pixels, of transparent parts in JPEG, and of margins: red, green, blue. White by default.
     pub background: [u8; 3],
@@ -154,8 +155,8 @@ pub struct ResizeSpec {
     pub linear: bool,
     /// When PNG is written with a palette.
     pub palette: Palette,
-    /// The maximum number of bytes of pixels per byte of the file, if there are more than 64 MiB of pixels: a larger
-    /// picture that is compressed better is a decompression bomb, not a photo.
+    /// The maximum number of bytes of pixels per byte of the file. A picture that exceeds it is a decompression bomb,
+    /// not a photo. Pictures of at most 64 MiB of pixels are exempt.
     pub max_ratio: u32,
     /// Whether the result of an animation is a still picture, the first frame. Otherwise all frames are written, if the
     /// output's format has animations (GIF, WebP, PNG).
@@ -170,19 +171,19 @@ const _: () = assert!(size_of::<ResizeSpec>() == 56);
 impl arenite::Scalar for ResizeSpec {}
 
 impl ResizeSpec {
-    /// The default of [`max_pixels`](Self::max_pixels): 400 million, twice the pixels of the largest phones. Below it
-    /// [`max_bytes`](Self::max_bytes) decides: a JPEG that shrinks needs few bytes.
+    /// The default of [`max_pixels`](Self::max_pixels): 400 million, twice the pixels of the largest phone cameras.
+    /// Smaller pictures are limited by [`max_bytes`](Self::max_bytes): a JPEG that is scaled down needs few bytes.
     pub const MAX_PIXELS: u64 = 400_000_000;
     /// The default of [`max_bytes`](Self::max_bytes): 1 GiB.
     pub const MAX_BYTES: u64 = 1 << 30;
     /// The default of [`max_ratio`](Self::max_ratio). PNG and GIF cannot reach it; flat colours in WebP can.
     pub const MAX_RATIO: u32 = 4096;
-    /// The number of bytes of pixels that are always allowed, whatever the ratio is.
+    /// The number of bytes of pixels that is allowed at any ratio.
     pub(super) const HARMLESS: u64 = 64 << 20;
     /// The default of [`quality`](Self::quality).
     pub const QUALITY: u8 = 80;
 
-    /// The defaults for a target size: contain, Lanczos3, quality 80, the input's format, white background.
+    /// Returns the defaults for a target size: contain, Lanczos3, quality 80, the input's format, white background.
     pub const fn new(size: Size) -> Self {
         Self {
             max_pixels: Self::MAX_PIXELS,
@@ -208,7 +209,8 @@ impl ResizeSpec {
         }
     }
 
-    /// The defaults without resizing: to [`decode`](super::decode) with other limits, or to convert the format.
+    /// Returns the defaults without resizing. Use them to [`decode`](super::decode) with other limits, or to convert
+    /// the format.
     ///
     /// ```
     /// use arenite_image::{resize_encoded, Output, ResizeSpec};
@@ -219,14 +221,14 @@ impl ResizeSpec {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub const fn full_size() -> Self {
-        // No picture is smaller than this.
+        // Only enlarges, and no picture is smaller than 1 × 1: so no picture is resized.
         Self::new(Size::new(1, 1, When::Enlarge))
     }
 
     /// Checks whether a file of `file` bytes may announce `bytes` bytes of pixels.
     ///
     /// # Errors
-    /// `TooManyBytes` if they exceed `max_bytes`, `Bomb` if they exceed `max_ratio`.
+    /// `TooManyBytes` if the pixels exceed `max_bytes`, `Bomb` if they exceed `max_ratio`.
     pub fn admit(&self, bytes: u64, file: u64) -> Result<(), ImageError> {
         if bytes > self.max_bytes {
             return Err(ImageError::TooManyBytes {
@@ -245,11 +247,11 @@ impl ResizeSpec {
         Ok(())
     }
 
-    /// The plan for a picture with these sides, with its orientation applied.
+    /// Returns the plan for a picture with these sides, with its orientation applied.
     ///
     /// # Errors
     /// `Corrupt` if the source has no pixels, `TooManyPixels` if it exceeds `max_pixels`, `OutputTooManyPixels` if the
-    /// output does, `OutputTooLarge` if the output format does not support its sides.
+    /// output exceeds that limit, `OutputTooLarge` if `format` does not support the sides of the output.
     pub fn plan(&self, width: u32, height: u32, format: Format) -> Result<Plan, ImageError> {
         self.check_source((width, height), format)?;
         let plan = Plan::new(
@@ -271,7 +273,8 @@ impl ResizeSpec {
         Ok(plan)
     }
 
-    /// Checks the sides of a source, in either order: `Corrupt` without pixels, `TooManyPixels` beyond `max_pixels`.
+    /// Checks the sides of a source, in either order. Returns `Corrupt` if one is 0, `TooManyPixels` beyond
+    /// `max_pixels`.
     pub(super) fn check_source(
         &self,
         (width, height): (u32, u32),
@@ -306,7 +309,7 @@ pub(super) fn check_sides((width, height): (u32, u32), format: Format) -> Result
     Ok(())
 }
 
-/// The maximum side of an output format, in pixels.
+/// Returns the maximum side of an output format, in pixels.
 const fn longest_side(format: Format) -> u32 {
     match format {
         Format::Jpeg => 65_500,
