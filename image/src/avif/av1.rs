@@ -25,8 +25,9 @@ use super::boxes::corrupt;
 use super::container::{CodePoints, Config};
 use super::picture::{Owner, Picture};
 
-/// The results "try again" and "not allocated" of rav1d.
+/// The result "try again" of rav1d.
 const AGAIN: i32 = -11;
+/// The result "not allocated" of rav1d.
 const NO_MEMORY: i32 = -12;
 
 /// A picture of rav1d, which owns its samples.
@@ -36,7 +37,7 @@ pub(super) struct Frame(Box<Dav1dPicture>);
 struct Context(Option<Dav1dContext>);
 
 impl Context {
-    /// A decoder that runs on the caller's thread, and rejects frames of more than `most_pixels` pixels.
+    /// Opens a decoder that runs on the caller's thread, and rejects frames of more than `most_pixels` pixels.
     fn new(operating_point: u8, most_pixels: u32) -> Result<Self, ImageError> {
         let mut settings = MaybeUninit::<Dav1dSettings>::uninit();
         // SAFETY: the pointer is that of a local variable, which is only written.
@@ -65,13 +66,13 @@ impl Context {
         }
     }
 
-    /// Passes data to the decoder, which removes from `data` what it has taken. Returns rav1d's result.
+    /// Passes data to the decoder, which removes from `data` the bytes that it has read. Returns rav1d's result.
     fn send(&mut self, data: &mut Data) -> i32 {
         // SAFETY: the context is open until `drop`. rav1d made `data`, and changed it since only by taking from it.
         unsafe { dav1d_send_data(self.0, Some(NonNull::from(&mut data.0))).0 }
     }
 
-    /// The next picture, or rav1d's result if there is none.
+    /// Returns the next picture, or rav1d's result if there is none.
     fn picture(&mut self) -> Result<Dav1dPicture, i32> {
         let mut picture = Dav1dPicture::default();
         // SAFETY: the context is open until `drop`. `picture` is an empty local variable, which is only written.
@@ -119,7 +120,7 @@ impl Drop for Data {
 /// Decodes the first picture in `bytes`.
 ///
 /// # Errors
-/// If there is no picture, or if it has other sides.
+/// If there is no picture, or if its sides are not these.
 pub(super) fn decode(
     bytes: &[u8],
     (width, height): (u32, u32),

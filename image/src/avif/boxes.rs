@@ -33,7 +33,7 @@ impl<'a> Reader<'a> {
         Self { rest: bytes }
     }
 
-    /// All bytes that are left.
+    /// Returns all bytes that are left.
     pub(in super::super) const fn rest(&self) -> &'a [u8] {
         self.rest
     }
@@ -70,7 +70,7 @@ impl<'a> Reader<'a> {
         self.array()
     }
 
-    /// A number of two or four bytes.
+    /// Reads a number of two or four bytes.
     pub(super) fn u16_or_u32(&mut self, is_long: bool) -> Result<u32, ImageError> {
         match is_long {
             true => self.u32(),
@@ -78,7 +78,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A number of 0, 4 or 8 bytes. With 0 bytes it is 0.
+    /// Reads a number of 0, 4 or 8 bytes. A number of 0 bytes is 0.
     pub(super) fn number(&mut self, bytes: u8) -> Result<u64, ImageError> {
         match bytes {
             0 => Ok(0),
@@ -88,7 +88,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The text up to the next zero byte.
+    /// Reads the text up to the next zero byte.
     pub(super) fn text(&mut self) -> Result<&'a [u8], ImageError> {
         let zero = self.rest.iter().position(|&byte| byte == 0);
         let text = self.take(zero.ok_or_else(too_short)?)?;
@@ -96,13 +96,13 @@ impl<'a> Reader<'a> {
         Ok(text)
     }
 
-    /// The version and the flags of a full box.
+    /// Reads the version and the flags of a full box.
     pub(super) fn version(&mut self) -> Result<(u8, u32), ImageError> {
         let word = self.u32()?;
         Ok(((word >> 24) as u8, word & 0x00ff_ffff))
     }
 
-    /// The next box inside a box; `None` at the end.
+    /// Reads the next box inside a box; `None` at the end.
     pub(super) fn inner_box(&mut self) -> Result<Option<(Kind, Reader<'a>)>, ImageError> {
         match self.top_box()? {
             Some(found) if found.is_truncated => Err(too_short()),
@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The next box of a file; `None` at the end, or if less than a header is left.
+    /// Reads the next box of a file; `None` at the end, or if less than a header is left.
     pub(in super::super) fn top_box(&mut self) -> Result<Option<TopBox<'a>>, ImageError> {
         if self.rest.len() < 8 {
             return Ok(None);

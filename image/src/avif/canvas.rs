@@ -18,7 +18,7 @@ pub(super) struct Canvas<'a, T> {
 pub(super) trait Output: Copy + Default {
     const MOST: f32;
 
-    /// Rounds to the nearest sample. Values beyond the range become its ends.
+    /// Rounds to the nearest sample. Values beyond the range become the nearest end of it.
     fn rounded(value: f32) -> Self;
 }
 
@@ -48,7 +48,7 @@ enum Matrix {
 }
 
 impl Matrix {
-    /// The matrix for these code points.
+    /// Returns the matrix for these code points.
     fn of(points: CodePoints) -> Result<Self, ImageError> {
         // The weights of red and blue in luma.
         let (red, blue) = match (points.matrix, points.primaries) {
@@ -81,7 +81,7 @@ struct Range {
 }
 
 impl Range {
-    /// Luma: black becomes 0, white becomes `most`.
+    /// Returns the conversion of luma: black becomes 0, white becomes `most`.
     fn of_luma(depth: u8, is_full: bool, most: f32) -> Self {
         let step = f32::from(1u16 << (depth - 8));
         match is_full {
@@ -96,8 +96,8 @@ impl Range {
         }
     }
 
-    /// Chroma: no difference becomes 0, the largest difference half of `most`. The input values are multiplied by
-    /// `times`.
+    /// Returns the conversion of chroma: no difference becomes 0, the largest difference becomes half of `most`. The
+    /// input values were multiplied by `times`.
     fn of_chroma(depth: u8, is_full: bool, most: f32, times: f32) -> Self {
         let step = f32::from(1u16 << (depth - 8));
         let whole = if is_full {
@@ -116,11 +116,12 @@ impl Range {
     }
 }
 
-/// The scale of enlarged chroma values: 16, since they are weighted by quarters in each direction.
+/// The factor by which enlarged chroma values are multiplied: weights are quarters in both directions.
 const QUARTERS: f32 = 16.0;
 
 impl<T: Output> Canvas<'_, T> {
-    /// Draws the part of a picture that lies inside, at an offset in pixels: colours or grey. Alpha does not change.
+    /// Draws a picture, in colour or grey, at an offset in pixels, as far as it lies inside the canvas. Alpha does not
+    /// change.
     pub(super) fn draw<S: Sample>(
         &mut self,
         picture: &Picture,
@@ -203,7 +204,7 @@ impl<T: Output> Canvas<'_, T> {
         Ok(())
     }
 
-    /// The part of each row to the right of the offset, from the offset's row on.
+    /// Returns the part of each row to the right of the offset, from the offset's row on.
     fn rows(&mut self, (left, top): (usize, usize)) -> impl Iterator<Item = &mut [T]> {
         let start = left.min(self.width) * self.channels;
         let rows = self.samples.chunks_exact_mut(self.width * self.channels);
@@ -218,7 +219,7 @@ fn plane<S: Sample>(picture: &Picture, number: usize) -> Result<Plane<'_, S>, Im
 }
 
 /// A row of chroma at the width of luma, with values multiplied by 16. A chroma sample is in the middle of its pixels,
-/// so the distance of each pixel from the nearest two chroma samples is a quarter and three quarters.
+/// so the two chroma samples nearest to a pixel are one quarter and three quarters of a chroma sample away.
 struct Enlarged {
     shifts: (u32, u32),
     /// The row at its stored width, with values multiplied by 4.

@@ -64,7 +64,7 @@ pub(super) struct Properties<'a> {
     pub(super) turn: Turn,
     /// The purpose of an auxiliary picture.
     pub(super) purpose: Option<&'a [u8]>,
-    /// The number of the quality to decode, if the data has several.
+    /// The number of the operating point (quality) to decode, if the data has several.
     pub(super) operating_point: u8,
 }
 
@@ -131,7 +131,7 @@ impl Turn {
     }
 }
 
-/// Maximum number of items that describe the picture; further ones are ignored.
+/// Maximum number of items that describe the picture; further items are ignored.
 const MOST_CANDIDATES: usize = 16;
 
 impl<'a> Container<'a> {
@@ -304,7 +304,7 @@ impl<'a> Container<'a> {
         item.ok_or_else(|| corrupt("an item that the file does not have"))
     }
 
-    /// The kind of an item.
+    /// Returns the kind of an item.
     ///
     /// # Errors
     /// If it does not exist, or is encrypted.
@@ -316,7 +316,7 @@ impl<'a> Container<'a> {
         }
     }
 
-    /// The bytes of an item. They cannot be more than the file has.
+    /// Returns the bytes of an item: at most as many as the file has.
     pub(super) fn data(&self, number: u32) -> Result<Cow<'a, [u8]>, ImageError> {
         let format = Format::Avif;
         let item = self.item(number)?;
@@ -357,26 +357,26 @@ impl<'a> Container<'a> {
         }
     }
 
-    /// The items that are smaller versions of the same picture.
+    /// Returns the items that are smaller versions of the same picture.
     pub(super) fn thumbnails_of(&self, number: u32) -> impl Iterator<Item = u32> {
         self.references_to(number, b"thmb")
     }
 
-    /// The items to which an item refers; empty if it has no references of this kind.
+    /// Returns the items to which an item refers; empty if it has no references of this kind.
     pub(super) fn references_from(&self, number: u32, kind: &Kind) -> &[u32] {
         let mut references = self.references.iter();
         let found = references.find(|found| found.kind == *kind && found.from == number);
         found.map_or(&[], |found| &found.to)
     }
 
-    /// The items that refer to an item, up to [`MOST_CANDIDATES`].
+    /// Returns the items that refer to an item, up to [`MOST_CANDIDATES`].
     fn references_to(&self, number: u32, kind: &Kind) -> impl Iterator<Item = u32> {
         let references = self.references.iter();
         let found = references.filter(move |r| r.kind == *kind && r.to.contains(&number));
         found.map(|reference| reference.from).take(MOST_CANDIDATES)
     }
 
-    /// The item that contains the alpha of an item.
+    /// Returns the item that contains the alpha of an item.
     pub(super) fn alpha_of(&self, number: u32) -> Result<Option<u32>, ImageError> {
         for auxiliary in self.references_to(number, b"auxl") {
             // An auxiliary picture may also be a depth map, with unknown properties.
@@ -395,7 +395,7 @@ impl<'a> Container<'a> {
         Ok(None)
     }
 
-    /// EXIF and XMP of an item. If one of them cannot be read, it is left out.
+    /// Returns EXIF and XMP of an item, each `None` if it cannot be read.
     pub(super) fn descriptions_of(&self, number: u32) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
         let (mut exif, mut xmp) = (None, None);
         for description in self.references_to(number, b"cdsc") {
@@ -417,7 +417,7 @@ impl<'a> Container<'a> {
         (exif, xmp)
     }
 
-    /// The first property of this kind that an item has.
+    /// Returns the first property of this kind that an item has.
     pub(super) fn first_property(
         &self,
         number: u32,
@@ -430,7 +430,7 @@ impl<'a> Container<'a> {
             .map(|(_, content)| content))
     }
 
-    /// The properties of an item, with whether each is essential.
+    /// Returns the properties of an item, each with whether it is essential.
     fn properties_of(
         &self,
         number: u32,
@@ -516,7 +516,7 @@ impl<'a> Container<'a> {
 }
 
 impl Properties<'_> {
-    /// The kind of samples, if the configuration belongs to the decoder for items of this kind.
+    /// Returns the kind of samples, if the configuration belongs to the decoder for items of this kind.
     pub(super) fn config_for(&self, kind: &Kind) -> Option<Config> {
         self.config
             .filter(|_| self.hevc.is_some() == (kind == b"hvc1"))
@@ -563,7 +563,7 @@ impl<'a> HevcHeader<'a> {
         Ok((Config { depth, is_grey }, Self { length_size, lists }))
     }
 
-    /// Calls a function with each unit of parameters, which the decoder needs before the data.
+    /// Calls a function with each unit of parameters. The decoder needs all units before the data.
     pub(super) fn for_each_unit(
         &self,
         mut f: impl FnMut(&'a [u8]) -> Result<(), ImageError>,
@@ -653,7 +653,7 @@ mod tests {
         let none = Turn::default();
         assert_eq!(none.turned(1).turned(3), none);
         assert_eq!(none.flipped().flipped(), none);
-        // A quarter turn after a flip is one the other way before it.
+        // A quarter turn after a flip equals a quarter turn the other way before the flip.
         let both = none.flipped().turned(1);
         assert_eq!((both.quarters, both.is_flipped), (3, true));
     }

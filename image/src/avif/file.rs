@@ -23,7 +23,7 @@ const MATRIX: u8 = 6;
 /// The number of bytes between the start of the item and the EXIF header: 0.
 const NONE_BEFORE: [u8; 4] = [0; 4];
 
-/// A file with the pictures of `file` and with this metadata. `None` if it would exceed 4 GiB.
+/// Returns a file with the pictures of `file` and with this metadata. `None` if the file would exceed 4 GiB.
 ///
 /// # Errors
 /// If `file` cannot be read.
@@ -102,7 +102,7 @@ fn written(items: &[Item<'_>], properties: &[u8]) -> Option<Vec<u8>> {
     Some([start, meta, boxed(b"mdat", &data)?].concat())
 }
 
-/// The metadata box, for data that begins at `offset`.
+/// Builds the metadata box, for data that begins at `offset`.
 fn meta(items: &[Item<'_>], properties: &[u8], offset: usize) -> Option<Vec<u8>> {
     const FULL: &[u8] = &[0; 4];
     let count = u16::try_from(items.len()).ok()?;

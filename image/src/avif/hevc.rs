@@ -22,16 +22,16 @@ const NAME: &str = "libde265.so.0";
 
 const OUT_OF_MEMORY: c_int = 7;
 const WAITING_FOR_INPUT: c_int = 13;
-/// The lowest number of a warning. `HARMLESS` are warnings that do not affect the picture: it cannot be decoded in
-/// parallel, and there were more warnings than can be stored.
+/// The lowest number of a warning.
 const FIRST_WARNING: c_int = 1000;
+/// The warnings that do not affect the picture: decoding cannot be parallel; there were too many warnings to store.
 const HARMLESS: [c_int; 2] = [1000, 1001];
 
 /// A function that is called before memory is allocated for a picture.
 type GetBuffer = unsafe extern "C" fn(*mut c_void, *mut Spec, *mut c_void, *mut c_void) -> c_int;
 type ReleaseBuffer = unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_void);
 
-/// `de265_image_allocation`.
+/// The struct `de265_image_allocation`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Allocation {
@@ -91,7 +91,7 @@ functions! {
     get_image_matrix_coefficients: fn(*const c_void) -> c_int;
 }
 
-/// The functions of the library, loaded once.
+/// Returns the functions of the library, loaded once.
 fn library() -> Result<&'static Functions, ImageError> {
     static LOADED: OnceLock<Result<Functions, String>> = OnceLock::new();
     let loaded = LOADED.get_or_init(|| Functions::load().map_err(|error| error.to_string()));
@@ -224,7 +224,8 @@ impl Frame {
         }
     }
 
-    /// Returns an error for the first warning that affects the picture: libde265 fills in parts that it cannot decode.
+    /// Returns an error for the first warning that affects the picture: libde265 only warns when it fills in parts that
+    /// it cannot decode.
     fn warnings(&self) -> Result<(), ImageError> {
         loop {
             // SAFETY: the decoder is open.

@@ -40,7 +40,7 @@ pub(super) fn decode(
     request: Request<'_>,
 ) -> Result<Decoded, ImageError> {
     let decoded = decode_primary(input, format, request);
-    // Errors in code that both formats share name AVIF: replace the format.
+    // The code for both formats creates errors about AVIF: replace the format.
     decoded.map_err(|error| error.with_format(format))
 }
 
@@ -115,7 +115,7 @@ fn decode_primary(
         None => Hdr::of_code_points(points.primaries, points.transfer),
     };
     let metadata = Metadata {
-        // The orientation in EXIF is ignored: that of the container counts.
+        // The orientation in EXIF is ignored: the container has its own.
         exif: exif.map(without_prefix),
         xmp,
         icc: icc
@@ -248,7 +248,7 @@ impl<'a> Item<'a> {
         })
     }
 
-    /// The visible part.
+    /// Returns the visible part.
     fn crop(&self) -> Crop {
         let (width, height) = self.sides;
         self.properties.crop.unwrap_or(Crop {
@@ -259,7 +259,7 @@ impl<'a> Item<'a> {
         })
     }
 
-    /// The smallest thumbnail with enough pixels for each result, and the plans for it.
+    /// Returns the smallest thumbnail with enough pixels for each result, and the plans for it.
     fn smaller(&self, plans: &[StoredPlan], spec: &ResizeSpec) -> Option<(Self, Vec<StoredPlan>)> {
         let full = self.crop();
         let thumbnails = self.container.thumbnails_of(self.number);
@@ -270,7 +270,7 @@ impl<'a> Item<'a> {
                 f64::from(shown.width) / f64::from(full.width),
                 f64::from(shown.height) / f64::from(full.height),
             );
-            // A thumbnail of the same picture, up to rounding of its shorter side: the longer side gives its scale.
+            // The thumbnail must show the same picture, up to rounding of the shorter side.
             let error = (scale.0 - scale.1).abs() * f64::from(full.width.min(full.height));
             if error > 1.0 || scale.0 >= 1.0 || item.properties.turn != self.properties.turn {
                 return None;
@@ -287,13 +287,13 @@ impl<'a> Item<'a> {
         found.min_by_key(|(item, _)| u64::from(item.sides.0) * u64::from(item.sides.1))
     }
 
-    /// Whether the colours of `picture` were multiplied by this alpha.
+    /// Returns whether the colours of `picture` were multiplied by this alpha.
     fn multiplies(&self, picture: &Item<'_>) -> bool {
         let multiplied = self.container.references_from(picture.number, b"prem");
         multiplied.contains(&self.number)
     }
 
-    /// Decodes the tiles one after the other, and passes each with its offset in the picture.
+    /// Decodes the tiles one after the other, and passes each to the function with its offset in the picture.
     fn for_each_tile(
         &self,
         mut draw: impl FnMut(&Picture, (usize, usize)) -> Result<(), ImageError>,
@@ -321,7 +321,7 @@ fn without_config() -> ImageError {
     corrupt("a picture without the configuration of its decoder")
 }
 
-/// Decodes colours and alpha into samples. Returns the coding of the colours.
+/// Decodes colours and alpha into samples. Returns the code points of the colours.
 fn fill<T: Output>(
     samples: &mut [T],
     picture: &Item<'_>,
@@ -370,7 +370,7 @@ const fn orientation(turn: Turn) -> Orientation {
     }
 }
 
-/// The visible part of the pixels.
+/// Returns the visible part of the pixels.
 fn cropped(pixels: Pixels, crop: Crop) -> Pixels {
     fn part<T: Copy>(samples: &mut Vec<T>, stride: usize, start: usize, len: usize, rows: usize) {
         for row in 0..rows {

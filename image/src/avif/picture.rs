@@ -41,7 +41,7 @@ impl Sample for u8 {}
 impl Sample for u16 {}
 
 impl<'a, T> Plane<'a, T> {
-    /// A row; `None` below the last one.
+    /// Returns row `y`; `None` below the last row.
     pub(super) fn row(&self, y: usize) -> Option<&'a [T]> {
         let start = y.checked_mul(self.stride)?;
         self.samples.get(start..)?.get(..self.width)
@@ -49,6 +49,8 @@ impl<'a, T> Plane<'a, T> {
 }
 
 impl Picture {
+    /// Creates a picture whose samples are in memory of `owner`.
+    ///
     /// # Safety
     /// Each channel has the rows and samples that `sides` says; those of chroma are halved by `chroma_shifts` and
     /// rounded up. Samples are bytes if `config.depth` is 8, otherwise words of 16 bits. They are initialised, and no
@@ -71,6 +73,8 @@ impl Picture {
         }
     }
 
+    /// Returns the picture if it has these sides and this configuration.
+    ///
     /// # Errors
     /// If the picture has other sides, or other samples than the configuration says.
     pub(super) fn checked(
@@ -102,7 +106,8 @@ impl Picture {
         self.code_points
     }
 
-    /// A channel: luma, or one of chroma. `None` if the picture lacks it, or has samples of another size.
+    /// Returns a channel: 0 is luma, 1 and 2 are chroma. `None` if the picture lacks the channel, or its samples have
+    /// another size.
     pub(super) fn plane<T: Sample>(&self, number: usize) -> Option<Plane<'_, T>> {
         let bytes = if self.config.depth == 8 { 1 } else { 2 };
         let &(start, stride) = self.channels.get(number)?.as_ref()?;
