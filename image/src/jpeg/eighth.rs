@@ -51,7 +51,7 @@ enum Ac {
 }
 
 impl Ac {
-    /// The number of pixels per side of a block.
+    /// Returns the number of pixels per side of a block.
     fn side(&self) -> usize {
         match self {
             Self::Skipped(_) => 1,
@@ -124,11 +124,11 @@ fn level(value: i64) -> u8 {
     (value + 128).clamp(0, 255) as u8
 }
 
-/// The inverse transform to 2×2 pixels, with the arithmetic of libjpeg (jidctred.c): 13 fraction bits, and two more
-/// between the two passes.
+/// Computes the inverse transform to 2×2 pixels, with the arithmetic of libjpeg (jidctred.c): 13 fraction bits, and two
+/// more between the two passes.
 #[inline(always)]
 fn two_by_two(block: &[i16; 64], quant: &[u16; 64]) -> [[u8; 2]; 2] {
-    /// The weights of rows (or columns) 1, 3, 5 and 7. The even ones cancel out.
+    /// The weights of rows (or columns) 1, 3, 5 and 7. Rows and columns 2, 4 and 6 cancel out.
     const ODD: [(usize, i64); 4] = [(7, -5906), (5, 6967), (3, -10_426), (1, 29_692)];
     const COLUMNS: [usize; 5] = [0, 1, 3, 5, 7];
     let rounded = |value: i64, bits: u32| (value + (1 << (bits - 1))) >> bits;
@@ -176,7 +176,7 @@ fn finished(frame: &Frame, planes: &[Plane]) -> Option<Eighth> {
             samples,
         });
     };
-    // 4:2:2 has one chroma pixel for two pixels: it is repeated. The others have one for each pixel.
+    // 4:2:2 has one chroma pixel for two pixels: it is repeated. Other files have one chroma pixel for each pixel.
     let repeat = frame.sampling().0 / blue.ac.side();
     for (y, out) in samples.chunks_exact_mut(width * 3).enumerate() {
         let luma = &luma.samples[row_of(luma, y)..][..width];

@@ -38,12 +38,12 @@ thread_local! {
     static REPORTS: RefCell<Reports> = RefCell::default();
 }
 
-/// Whether the decode on this thread has reached the end of its bytes since [`error_manager`].
+/// Returns whether the decode on this thread has reached the end of its bytes since [`error_manager`].
 pub(super) fn ended_early() -> bool {
     REPORTS.with_borrow(|reports| reports.ended_early)
 }
 
-/// Whether the decode on this thread has lost pixels since [`error_manager`].
+/// Returns whether the decode on this thread has lost pixels since [`error_manager`].
 pub(super) fn has_lost() -> bool {
     REPORTS.with_borrow(|reports| reports.lost.is_some())
 }
@@ -58,7 +58,8 @@ pub(super) fn take_around() -> Option<ImageError> {
     REPORTS.with_borrow_mut(|reports| reports.around.take())
 }
 
-/// An error manager that unwinds on errors, and on warnings about lost pixels if `fail_on` counts them as errors.
+/// Returns an error manager that unwinds on errors, and on warnings about lost pixels if `fail_on` counts them as
+/// errors.
 pub(super) fn error_manager(fail_on: FailOn) -> jpeg_error_mgr {
     REPORTS.set(Reports {
         fail_on,

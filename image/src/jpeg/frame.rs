@@ -88,12 +88,12 @@ impl Frame {
         Some((frame, data))
     }
 
-    /// The number of luma blocks per chroma block, across and down.
+    /// Returns the number of luma blocks per chroma block, across and down.
     pub(super) fn sampling(&self) -> (usize, usize) {
         (self.components[0].across, self.components[0].down)
     }
 
-    /// The number of MCUs, across and down.
+    /// Returns the number of MCUs, across and down.
     pub(super) fn mcus(&self) -> (usize, usize) {
         let (across, down) = self.sampling();
         (
@@ -102,14 +102,14 @@ impl Frame {
         )
     }
 
-    /// Width and height in samples of a component, padded to whole MCUs. `blocks` is its number of blocks per MCU
-    /// (across, down), `side` the number of samples per side of a block.
+    /// Returns width and height of a component in samples, padded to whole MCUs. `blocks` is its number of blocks per
+    /// MCU (across, down), `side` the number of samples per side of a block.
     pub(super) fn padded(&self, blocks: (usize, usize), side: usize) -> (usize, usize) {
         let (across, down) = self.mcus();
         (across * blocks.0 * side, down * blocks.1 * side)
     }
 
-    /// The code of a component's AC coefficients.
+    /// Returns the code of a component's AC coefficients.
     pub(super) fn ac(&self, component: usize) -> Option<&Table> {
         self.ac[self.components[component].ac_table].as_ref()
     }
@@ -138,7 +138,7 @@ impl Frame {
         let mut until_restart = self.restart;
         let mut last_dc = [0i32; COMPONENTS];
         for row in 0..mcus_down {
-            // A file that announces many more blocks than it has must not cost more than one row of blocks.
+            // A file that announces many more blocks than it has must not cost more time than one row of blocks.
             if !bits.ended_within_data() {
                 return None;
             }
@@ -256,7 +256,7 @@ fn read_frame(segment: &[u8], frame: &mut Frame) -> Option<()> {
             across: usize::from(sampling >> 4),
             down: usize::from(sampling & 15),
             quant_table: table.into(),
-            // Set when the scan begins, when its tables must exist.
+            // Set when the scan begins: only then must the tables exist.
             quant: [0; 64],
             dc_table: 0,
             ac_table: 0,

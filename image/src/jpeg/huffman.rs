@@ -22,14 +22,15 @@ pub(super) struct Skips(Box<[Skip; 1 << FAR_LOOK]>);
 /// The number of bits per lookup of a symbol with its value.
 const VALUE_LOOK: u32 = 10;
 
-/// The number of lookups per full window: all are short, except that the last may be a code and value of any length.
+/// The number of lookups per full window: each takes at most `VALUE_LOOK` bits, except the last, whose code and value
+/// may have any length.
 const LOOKS: u32 = 1 + (56 - 31) / VALUE_LOOK;
 
 /// For each value of the next `VALUE_LOOK` bits: a symbol with its value, if both are within these bits.
 pub(super) struct Values(Box<[Value; 1 << VALUE_LOOK]>);
 
-/// A symbol and its value: its length in the low 8 bits, the number of coefficients to advance in the next 8, and the
-/// value in the bits above. 0 if they do not fit.
+/// A symbol and its value: the length of both in the low 8 bits, the number of coefficients to advance in the next 8,
+/// and the value in the bits above. 0 if symbol and value do not fit in a lookup.
 #[derive(Clone, Copy, Default)]
 struct Value(u32);
 
@@ -53,15 +54,15 @@ impl Value {
     }
 }
 
-/// Several symbols, in 16 bits: the total length in the low 5 bits, whether the last symbol ends the block in the next
-/// bit, and the number of coefficients above. 0 if not even the first symbol's code fits.
+/// Several symbols, in 16 bits: the total length in the low 5 bits, in the next bit whether the last symbol ends the
+/// block, and above that the number of coefficients. 0 if not even the first symbol's code fits.
 #[derive(Clone, Copy, Default)]
 struct Skip(u16);
 
 impl Skip {
     const END: u16 = 1 << 5;
 
-    /// The total length in bits, values included: at most 13 + 15.
+    /// Returns the total length in bits, values included: at most 13 + 15.
     #[inline(always)]
     fn bits(self) -> u32 {
         u32::from(self.0 & 31)
@@ -72,7 +73,7 @@ impl Skip {
         self.0 & Self::END != 0
     }
 
-    /// The number of coefficients that the symbols encode.
+    /// Returns the number of coefficients that the symbols encode.
     #[inline(always)]
     fn coefficients(self) -> u32 {
         u32::from(self.0 >> 6)
@@ -136,8 +137,8 @@ impl Table {
         })
     }
 
-    /// The first symbol in `look`, which has `FAR_LOOK` bits, and the length of its code. Only the first `known` bits
-    /// are data.
+    /// Returns the first symbol in `look`, which has `FAR_LOOK` bits, and the length of its code. Only the first
+    /// `known` bits are data.
     fn first(&self, look: usize, known: u32) -> Option<(u8, u32)> {
         let entry = self.codes[look >> (FAR_LOOK - LOOK)];
         if entry != 0 {
@@ -152,7 +153,7 @@ impl Table {
         })
     }
 
-    /// The table for reading values.
+    /// Builds the table for reading values.
     pub(super) fn values(&self) -> Values {
         let mut values = Box::new([Value::default(); 1 << VALUE_LOOK]);
         for (look, entry) in values.iter_mut().enumerate() {
@@ -172,7 +173,7 @@ impl Table {
         Values(values)
     }
 
-    /// The table for skipping.
+    /// Builds the table for skipping.
     pub(super) fn skips(&self) -> Skips {
         let mut skips = Box::new([Skip::default(); 1 << FAR_LOOK]);
         for (look, skip) in skips.iter_mut().enumerate() {
@@ -202,7 +203,7 @@ impl Table {
 }
 
 /// The bits of a scan, with stuffing removed. Reads beyond the end return zeros;
-/// [`ended_within_data`](Self::ended_within_data) detects that.
+/// [`ended_within_data`](Self::ended_within_data) detects such reads.
 pub(super) struct Bits<'a> {
     /// Input that is still stuffed. When all bytes up to the next marker are unstuffed, it starts with that marker or
     /// is empty.
@@ -210,7 +211,7 @@ pub(super) struct Bits<'a> {
     /// Unstuffed bytes, one piece at a time, so that they stay in the L1 cache and memory does not grow with the file.
     bytes: Vec<u8>,
     /// If an MCU starts after this offset, another piece must be unstuffed first. `WHOLE` when everything up to the
-    /// marker is unstuffed; `PADDING` zeros follow then.
+    /// marker is unstuffed and followed by `PADDING` zeros.
     enough: usize,
     /// The offset of the next byte that goes to the window.
     at: usize,
@@ -312,7 +313,8 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Continues after the restart marker. `None` if it does not come next.
+    /// Continues after the next restart marker. `None` if the next marker is not that one, or if bits beyond the data
+    /// were read.
     pub(super) fn restart(&mut self) -> Option<()> {
         if !self.ended_within_data() {
             return None;
@@ -330,7 +332,7 @@ impl<'a> Bits<'a> {
         Some(())
     }
 
-    /// Whether the scan is complete: only bits of the data were read, and the end marker or the end of the file
+    /// Returns whether the scan is complete: only bits of the data were read, and the end marker or the end of the file
     /// follows.
     pub(super) fn ended_whole(&mut self) -> bool {
         if !self.ended_within_data() {
@@ -347,7 +349,7 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Whether only bits of the data before the next marker were read.
+    /// Returns whether only bits of the data before the next marker were read.
     pub(super) fn ended_within_data(&self) -> bool {
         let used = self.at * 8 - self.filled as usize;
         self.enough != WHOLE || used <= (self.bytes.len() - PADDING) * 8
@@ -509,7 +511,7 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// The value of `size` bits. The first bit gives the sign.
+/// Returns the value that `size` bits encode. The first bit gives the sign.
 #[inline(always)]
 fn signed(raw: i32, size: u32) -> i32 {
     if size > 0 && raw >> (size - 1) == 0 {
@@ -519,7 +521,7 @@ fn signed(raw: i32, size: u32) -> i32 {
     }
 }
 
-/// Refills a window. Returns it with the number of its bits and the next offset.
+/// Refills a window. Returns the window, the number of its bits and the next offset.
 #[inline(always)]
 fn refilled(bytes: &[u8], window: u64, filled: u32, at: usize) -> (u64, u32, usize) {
     match bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
@@ -528,7 +530,7 @@ fn refilled(bytes: &[u8], window: u64, filled: u32, at: usize) -> (u64, u32, usi
             filled | 56,
             at + ((63 - filled) >> 3) as usize,
         ),
-        // Only padding zeros follow. The window then has more of them than bits can be missing.
+        // Only padding zeros follow, and the window has zeros behind its bits: they count as filled.
         None => (window, 63, bytes.len()),
     }
 }

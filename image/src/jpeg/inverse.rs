@@ -16,7 +16,7 @@ pub(super) type Square = [[u8; SIDE]; SIDE];
 /// The rows or columns of a block.
 type Rows = [[f32; SIDE]; SIDE];
 
-/// cos(x), for a table computed at compile time.
+/// Returns cos(x), for a table computed at compile time.
 const fn cosine(x: f64) -> f64 {
     // Reduced to -π to π, where twelve terms leave an error below 10⁻⁹.
     let turns = (x / (2.0 * PI) + 0.5) as i64;
@@ -30,7 +30,7 @@ const fn cosine(x: f64) -> f64 {
     sum
 }
 
-/// The weights, by point and coefficient.
+/// Returns the weights, by point and coefficient.
 const fn weights<const N: usize>() -> Rows {
     let mut weights = [[0.0; SIDE]; SIDE];
     let mut k = 0;
@@ -85,8 +85,8 @@ fn transposed(rows: &Rows) -> Rows {
     turned
 }
 
-/// The N × N samples of a block whose nonzero coefficients are in the first M rows and columns. Coefficients and
-/// factors are stored by columns, samples by rows. Samples outside N × N are unspecified.
+/// Computes the N × N samples of a block whose nonzero coefficients are in the first M rows and columns. Coefficients
+/// and factors are stored by columns, samples by rows. Samples outside N × N are unspecified.
 #[inline(always)]
 pub(super) fn inverse<const N: usize, const M: usize>(
     block: &[i16; 64],
@@ -110,7 +110,7 @@ pub(super) fn inverse<const N: usize, const M: usize>(
     samples
 }
 
-/// The samples of a block that has only a DC coefficient, dequantized.
+/// Computes the samples of a block that has only a DC coefficient, dequantized.
 #[inline(always)]
 pub(super) fn flat(first: f32) -> Square {
     [[level(first / 8.0); SIDE]; SIDE]

@@ -13,7 +13,7 @@ pub(super) struct Segment<'a> {
     pub(super) end: usize,
 }
 
-/// The segments after the start of image. Skips other bytes, such as entropy-coded data.
+/// Returns the segments after the start of image. Skips other bytes, such as entropy-coded data.
 pub(super) fn segments(input: &[u8]) -> impl Iterator<Item = Segment<'_>> {
     let mut at = 2;
     std::iter::from_fn(move || {
@@ -52,7 +52,7 @@ pub(super) fn segments(input: &[u8]) -> impl Iterator<Item = Segment<'_>> {
     })
 }
 
-/// Whether the header leaves the height to a marker after the pixels (DNL), which libjpeg does not support.
+/// Returns whether the header leaves the height to a marker after the pixels (DNL), which libjpeg does not support.
 pub(super) fn has_late_height(input: &[u8]) -> bool {
     let mut lacks_height = false;
     segments(input).any(|segment| match (segment.marker, segment.content) {
@@ -70,7 +70,7 @@ pub(super) fn has_late_height(input: &[u8]) -> bool {
 pub(super) enum Scans {
     /// Sequential, and the first scan has all components: no other scan follows.
     AllInOne,
-    /// Progressive, or one scan per component. The number of scans.
+    /// Progressive, or one scan per component; with the number of scans.
     Several(usize),
 }
 

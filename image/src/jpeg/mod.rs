@@ -52,9 +52,9 @@ const BLOCK: u32 = 8;
 /// the whole picture: a few kilobytes of empty scans could take minutes.
 const MOST_SCANS: usize = 100;
 
-/// The scale of decoding, in eighths: the smallest at which `region` has [`SPARE`](super::meta::SPARE) times the sides
-/// of the output. Full scale if exact pixels are needed: a scaled decode would change the mean of the pixels (39 dB),
-/// and the nearest pixel.
+/// Returns the scale of decoding, in eighths: the smallest at which the region of each plan has
+/// [`SPARE`](super::meta::SPARE) times the sides of its result. Full scale if exact pixels are needed: a scaled decode
+/// would change the mean of the pixels (39 dB), and which pixel is nearest.
 fn eighths(plans: &[StoredPlan], request: Request<'_>) -> u32 {
     if request.needs_exact_pixels() {
         return BLOCK;
@@ -102,7 +102,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     Ok(decoded)
 }
 
-/// The stored sides of a JPEG that can be decoded. `None` for lossless JPEG and for more than 8 bits.
+/// Returns the stored sides of a JPEG that can be decoded. `None` for lossless JPEG and for more than 8 bits.
 pub(super) fn sides(input: &[u8]) -> Option<(u32, u32)> {
     if !input.starts_with(b"\xff\xd8") {
         return None;
@@ -119,7 +119,7 @@ pub(super) fn sides(input: &[u8]) -> Option<(u32, u32)> {
     matches!(frame.marker, 0xc0..=0xc2).then_some((side(c, d), side(a, b)))
 }
 
-/// Whether a JPEG has an orientation in EXIF.
+/// Returns whether a JPEG has an orientation in EXIF.
 pub(super) fn has_orientation(input: &[u8]) -> bool {
     let before_scan = segments(input).take_while(|segment| segment.marker != 0xda);
     let exif = before_scan.filter(|segment| segment.marker == 0xe1);
@@ -127,7 +127,8 @@ pub(super) fn has_orientation(input: &[u8]) -> bool {
     exif.any(|exif| exif::orientation(exif).is_some())
 }
 
-/// Decodes a JPEG inside a TIFF to the rows of a strip or tile, without converting its components. Tables precede it.
+/// Decodes a JPEG inside a TIFF to the rows of a strip or tile, without converting its components. `tables` are
+/// inserted in front of its segments.
 pub(super) fn components(
     input: &[u8],
     tables: Option<&[u8]>,
@@ -174,7 +175,7 @@ pub(super) fn components(
     })
 }
 
-/// The file with its restart markers repaired, if it needs that.
+/// Returns the file with its restart markers repaired; `None` if that is not needed.
 fn repaired(input: &[u8]) -> Result<Option<Vec<u8>>, ImageError> {
     if markers::count_scans(input, MOST_SCANS) != Scans::AllInOne {
         return Ok(None);
@@ -236,7 +237,7 @@ fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, Image
     );
     let scale = f64::from(eighths) / f64::from(BLOCK);
     let converts_late = request.converts_late(&plans, scaled_len(&header, eighths));
-    // Only libjpeg finds damage outside the pixels, which the strictest policy counts.
+    // Only libjpeg finds damage outside the pixels, so the strictest policy needs libjpeg.
     let quick = match eighths {
         _ if !sequential || !common || spec.fail_on == FailOn::Warning => None,
         1 => eighth::decode(input).map(|eighth| (eighth.into_pixels(), None)),
@@ -278,7 +279,8 @@ fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, Image
     let mut lines = header.to_colorspace(space).map_err(broken)?;
     let (width, height) = (lines.width(), lines.height());
     let mut samples = take_buffer(width * height * color.channels())?;
-    // The first row with lost pixels. Passes over the whole picture are read before the first row.
+    // The number of rows above the first lost pixels. `None` if pixels were lost earlier: several scans are read before
+    // the first row.
     let mut whole = (!faults::has_lost()).then_some(height);
     let mut row = 0;
     for rows in samples.chunks_mut(ROWS * width * color.channels()) {
@@ -338,8 +340,8 @@ fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, Image
 /// The number of rows that are read at a time, and thus the accuracy with which a loss of pixels is located.
 const ROWS: usize = 8;
 
-/// The number of bytes that decoding needs according to the header: the scaled pixels and, for several scans, the
-/// coefficients of all components. Chroma often has a quarter of the coefficients of luma.
+/// Returns the number of bytes that decoding needs according to the header: the scaled pixels and, for several scans,
+/// the coefficients of all components. Chroma often has a quarter of the coefficients of luma.
 fn announced(header: &Decompress<&[u8]>, eighths: u32, sequential: bool) -> u64 {
     let channels = match header.color_space() {
         ColorSpace::JCS_GRAYSCALE => 1,
@@ -355,7 +357,7 @@ fn announced(header: &Decompress<&[u8]>, eighths: u32, sequential: bool) -> u64 
     let most = |of: fn(&mozjpeg_sys::jpeg_component_info) -> i32| {
         parts.iter().map(|part| factor(of(part))).max().unwrap_or(1)
     };
-    // In each direction, units of all components that belong together are complete.
+    // In each direction, the file contains whole units (MCUs) of blocks of all components.
     let units = |side: usize, most: u64| (side as u64).div_ceil(u64::from(BLOCK) * most);
     let across = units(header.width(), most(|part| part.h_samp_factor));
     let down = units(header.height(), most(|part| part.v_samp_factor));
@@ -366,13 +368,13 @@ fn announced(header: &Decompress<&[u8]>, eighths: u32, sequential: bool) -> u64 
     pixels + coefficients * size_of::<i16>() as u64
 }
 
-/// The number of pixels after decoding at this scale.
+/// Returns the number of pixels after decoding at this scale.
 fn scaled_len(header: &Decompress<&[u8]>, eighths: u32) -> u64 {
     let scaled = |side: usize| (side as u64 * u64::from(eighths)).div_ceil(u64::from(BLOCK));
     scaled(header.width()) * scaled(header.height())
 }
 
-/// EXIF, XMP and profile.
+/// Returns EXIF, XMP and profile.
 fn read_markers(header: &Decompress<&[u8]>) -> Metadata {
     let mut metadata = Metadata::default();
     let mut profile: Vec<(u8, &[u8])> = Vec::new();

@@ -60,7 +60,7 @@ pub(super) fn decode(
     let (across, down) = frame.sampling();
     let side = eighths as usize;
     let luma = Plane::new(&frame, side, 1, (across, down))?;
-    // As many pixels as luma, if chroma has them. The direction with less subsampling limits it.
+    // Chroma gets as many pixels as luma, if it has them. The direction with less subsampling limits the scale.
     let chroma_side = (side * across.min(down)).min(SIDE);
     let chroma = match frame.components.len() {
         1 => None,

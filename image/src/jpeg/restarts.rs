@@ -2,8 +2,8 @@
 
 use super::markers::segments;
 
-/// Returns the file with its restart markers in order, if they are only wrong: announced but absent, or complete but
-/// numbered wrongly. `mcus` is the number of MCUs of the only scan.
+/// Returns the file with its restart markers in order, if they can be repaired: they are announced but absent, or
+/// complete but numbered wrongly. `mcus` is the number of MCUs of the only scan.
 pub(super) fn repaired(input: &[u8], mcus: usize) -> Option<Vec<u8>> {
     let mut interval = None;
     let mut scan = None;
