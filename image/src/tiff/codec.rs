@@ -38,7 +38,7 @@ pub(crate) struct Shape {
 }
 
 impl<'a> Codec<'a> {
-    /// The compression that a directory specifies.
+    /// Returns the compression that a directory specifies.
     ///
     /// # Errors
     /// `UnsupportedVariety`.
@@ -74,7 +74,7 @@ impl<'a> Codec<'a> {
         })
     }
 
-    /// Whether the bits of bytes may be stored in reverse order. Not in formats that define an order.
+    /// Returns whether the bits of each byte may be stored in reverse order: `false` for formats that define an order.
     pub(super) const fn has_bit_order(&self) -> bool {
         !matches!(self, Self::Jpeg(_) | Self::WebP)
     }
@@ -180,7 +180,7 @@ pub(super) fn by_weezl(
     (written, true)
 }
 
-/// Expands runs: a count, and one byte to repeat or several to copy.
+/// Expands runs: each is a count, followed by one byte to repeat or by several bytes to copy.
 fn unpack(mut data: &[u8], most: usize, out: &mut Vec<u8>) {
     while let Some((&count, rest)) = data.split_first()
         && out.len() < most

@@ -45,7 +45,7 @@ impl<'a> Directory<'a> {
         Ok(directory)
     }
 
-    /// The first directory, whatever it contains. `None` if the file ends before or inside it.
+    /// Returns the first directory, whatever it contains. `None` if the file ends before or inside it.
     pub(in super::super) fn first_of(file: &'a [u8]) -> Option<Self> {
         let mut directory = Self::empty(file, file.starts_with(b"MM"));
         let is_large = directory.whole(2, 2)? == 43;
@@ -55,7 +55,7 @@ impl<'a> Directory<'a> {
         Some(directory)
     }
 
-    /// The directory at this offset of a file that is not BigTIFF, and the offset of the next directory, or 0.
+    /// Returns the directory at this offset of a file that is not BigTIFF, and the offset of the next directory, or 0.
     pub(in super::super) fn at(
         file: &'a [u8],
         is_big_endian: bool,
@@ -76,9 +76,9 @@ impl<'a> Directory<'a> {
         }
     }
 
-    /// The entries of the directory at an offset, and the offset of its end.
+    /// Returns the entries of the directory at an offset, and the offset of its end.
     fn entries(&self, start: usize, is_large: bool) -> Option<(Vec<Entry<'a>>, usize)> {
-        // The size of a count or an offset, and of the number of entries.
+        // `word` is the size of an offset or of the count of values, `count` that of the number of entries.
         let (word, count) = if is_large { (8, 8) } else { (4, 2) };
         let len = 4 + 2 * word;
         let first = start.checked_add(count)?;
@@ -105,7 +105,7 @@ impl<'a> Directory<'a> {
         Some((all.collect(), end))
     }
 
-    /// The whole number of `bytes` bytes at an offset.
+    /// Returns the whole number of `bytes` bytes at an offset.
     fn whole(&self, at: usize, bytes: usize) -> Option<u64> {
         Some(self.number(self.file.get(at..at.checked_add(bytes)?)?))
     }
@@ -126,13 +126,13 @@ impl<'a> Directory<'a> {
         self.entries.iter().find(|entry| entry.tag == tag)
     }
 
-    /// The bytes of a value, whatever its type is.
+    /// Returns the bytes of a value, whatever its type is.
     pub(in super::super) fn bytes(&self, tag: u16) -> Option<&'a [u8]> {
         let bytes = self.find(tag)?.bytes?;
         (!bytes.is_empty()).then_some(bytes)
     }
 
-    /// The whole numbers of a value; empty if there is none.
+    /// Returns the whole numbers of a value; empty if there is none.
     pub(in super::super) fn numbers(&self, tag: u16) -> impl ExactSizeIterator<Item = u64> + '_ {
         let (bytes, each) = match self.find(tag) {
             Some(entry) if !matches!(entry.kind, RATIO | SIGNED_RATIO) => {
@@ -143,12 +143,12 @@ impl<'a> Directory<'a> {
         bytes.chunks_exact(each).map(|bytes| self.number(bytes))
     }
 
-    /// The first whole number of a value.
+    /// Returns the first whole number of a value.
     pub(in super::super) fn first(&self, tag: u16) -> Option<u64> {
         self.numbers(tag).next()
     }
 
-    /// The ratios of a value; empty if there is none. Whole numbers count as ratios.
+    /// Returns the ratios of a value; empty if there is none. Whole numbers count as ratios.
     pub(super) fn ratios(&self, tag: u16) -> Vec<f32> {
         match self.find(tag) {
             Some(entry) if matches!(entry.kind, RATIO | SIGNED_RATIO) => {

@@ -89,7 +89,7 @@ fn skip_to_row<R: Iterator<Item = Result<u8, Infallible>>>(bits: Bits<'_, R>) ->
     ended
 }
 
-/// Called after an invalid code. Repeats the row above, and continues at the next end of line. `None` at the end of the
+/// Skips to the next end of line after an invalid code, and returns a copy of the row above. `None` at the end of the
 /// data.
 fn resumed<R: Iterator<Item = Result<u8, Infallible>>>(
     bits: Bits<'_, R>,
@@ -101,7 +101,7 @@ fn resumed<R: Iterator<Item = Result<u8, Infallible>>>(
     Some(above.to_vec())
 }
 
-/// The length of a run: any number of make-up codes, and a terminating code.
+/// Reads the length of a run: any number of make-up codes, and a terminating code.
 fn run<R: Iterator<Item = Result<u8, Infallible>>>(
     bits: Bits<'_, R>,
     is_black: bool,

@@ -181,7 +181,7 @@ impl<'a> Layout<'a> {
         })
     }
 
-    /// The colour model, and the number of its samples.
+    /// Returns the colour model, and the number of its samples.
     fn model(
         directory: &Directory<'a>,
         samples: usize,
@@ -252,7 +252,8 @@ impl<'a> Layout<'a> {
         Ok((model, colors))
     }
 
-    /// The first extra sample, if it is alpha. If nothing describes the fourth of four samples of RGB, it is alpha.
+    /// Returns the first extra sample, if it is alpha. If nothing describes the fourth of four samples of RGB, it is
+    /// alpha.
     fn alpha(
         model: &Model,
         mut extra: impl ExactSizeIterator<Item = u64>,
@@ -278,13 +279,13 @@ impl<'a> Layout<'a> {
         })
     }
 
-    /// Whether colours are multiplied by alpha.
+    /// Returns whether colours are multiplied by alpha.
     pub(super) fn multiplies(&self) -> bool {
         self.alpha.is_some_and(|alpha| alpha.is_associated)
     }
 
-    /// The factor by which to divide a pixel's colours. `last` is its last sample. 1 unless colours are multiplied by
-    /// alpha.
+    /// Returns the factor by which to divide a pixel's colours: 1 unless they are multiplied by alpha. `last` is the
+    /// pixel's last sample.
     pub(super) fn share_of_alpha(&self, last: f32, most: f32) -> f32 {
         match self.multiplies() && last > 0.0 {
             true => last / most,
@@ -292,7 +293,7 @@ impl<'a> Layout<'a> {
         }
     }
 
-    /// The colour model of the pixels, after palettes, L*a*b*, YCbCr, and inks with alpha are converted to RGB.
+    /// Returns the colour model of the pixels, after palettes, L*a*b*, YCbCr, and inks with alpha are converted to RGB.
     pub(super) const fn color(&self) -> Color {
         match (&self.model, self.alpha) {
             (Model::Grey { .. }, None) => Color::Gray,
@@ -303,7 +304,7 @@ impl<'a> Layout<'a> {
         }
     }
 
-    /// The samples that are read, by their index in the pixel.
+    /// Returns the samples that are read, by their index in the pixel.
     pub(super) fn wanted(&self) -> Vec<usize> {
         let colors = match self.model {
             Model::Grey { .. } | Model::Palette(_) => 1,
@@ -315,19 +316,19 @@ impl<'a> Layout<'a> {
             .collect()
     }
 
-    /// The number of bytes of a decoded row of the picture.
+    /// Returns the number of bytes of a decoded row of the picture.
     pub(super) fn row_bytes(&self) -> u64 {
         let channels = self.color().channels().max(self.wanted().len());
         self.width as u64 * channels as u64 * if self.is_deep() { 2 } else { 1 }
     }
 
-    /// Whether the samples need 16 bits.
+    /// Returns whether the samples need 16 bits.
     pub(super) const fn is_deep(&self) -> bool {
         self.row.bits > 8
     }
 
-    /// The conversion of each sample of up to 8 bits: indices of colours do not change, others are scaled. Empty for
-    /// more bits.
+    /// Returns the conversion of each sample of up to 8 bits: indices of colours do not change, other samples are
+    /// scaled. Empty for more bits.
     pub(super) fn levels(&self) -> Vec<u8> {
         if self.is_deep() {
             return Vec::new();
@@ -340,7 +341,7 @@ impl<'a> Layout<'a> {
         (0..=self.row.most()).map(level).collect()
     }
 
-    /// The number of strips or tiles, across and down.
+    /// Returns the number of strips or tiles, across and down.
     pub(super) const fn parts(&self) -> (usize, usize) {
         (
             self.width.div_ceil(self.part.0),
@@ -348,7 +349,7 @@ impl<'a> Layout<'a> {
         )
     }
 
-    /// The shape of the strip or tile that begins at row `top`.
+    /// Returns the shape of the strip or tile that begins at row `top`.
     pub(super) fn shape(&self, top: usize) -> Shape {
         let (width, most) = self.part;
         let rows = match self.is_tiled {
@@ -371,7 +372,7 @@ impl<'a> Layout<'a> {
         }
     }
 
-    /// The number of bytes of a row of a strip or tile.
+    /// Returns the number of bytes of a row of a strip or tile.
     pub(super) const fn stride(&self) -> usize {
         (self
             .part
@@ -381,8 +382,8 @@ impl<'a> Layout<'a> {
         .div_ceil(8)
     }
 
-    /// The bytes of a strip or tile as far as the file contains them, and whether the file ends before them. `None` if
-    /// the file leaves the part out.
+    /// Returns the bytes of a strip or tile as far as the file contains them, and whether the file ends before the end
+    /// of this part. `None` if the file leaves the part out.
     pub(super) fn data(&self, file: &'a [u8], number: usize) -> (Option<&'a [u8]>, bool) {
         let Some(&place) = self.places.get(number) else {
             return (None, true);

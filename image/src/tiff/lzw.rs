@@ -1,7 +1,7 @@
 //! LZW in the variant of TIFF: codes of 9 to 12 bits, the highest bit first, where the width grows one code early.
 //!
-//! A string of the table is in the output already: it is the string of the previous code and the byte after it. So the
-//! table contains places in the output.
+//! Each string of the table is already in the output: it is the string of the previous code with the byte after that
+//! string. So the table contains positions in the output.
 
 const CLEAR: usize = 256;
 const END: usize = 257;
@@ -11,7 +11,7 @@ const MOST_BITS: u32 = 12;
 /// The maximum number of codes in the table.
 const MOST_CODES: usize = (1 << MOST_BITS) - FIRST;
 
-/// The place of a string of the table in the output.
+/// The position in the output of a string of the table.
 #[derive(Clone, Copy)]
 struct Place {
     start: usize,
@@ -19,7 +19,7 @@ struct Place {
 }
 
 impl Place {
-    /// The string with the byte after it.
+    /// Returns the string extended by the byte after it.
     const fn and_a_byte(self) -> Self {
         Self {
             len: self.len + 1,
@@ -98,7 +98,7 @@ pub(super) fn decode(mut data: &[u8], out: &mut [u8]) -> (usize, bool) {
     (written, true)
 }
 
-/// Copies bytes of `out` from `from` on to `into`. The two ranges may overlap.
+/// Copies bytes of `out`, from offset `from` on, to the range `into`. Source and target may overlap.
 fn repeat(out: &mut [u8], from: usize, into: std::ops::Range<usize>) {
     const STEP: usize = 8;
     let (start, len) = (into.start, into.len());

@@ -59,7 +59,7 @@ mod tag {
     pub(super) const XMP: u16 = 700;
     pub(super) const ICC: u16 = 34_675;
 
-    /// Whether the layout of the pixels depends on this tag.
+    /// Returns whether the layout of the pixels depends on this tag.
     pub(super) const fn is_layout(tag: u16) -> bool {
         matches!(
             tag,
@@ -255,7 +255,7 @@ impl Channels<'_> {
     /// Decodes a strip or tile. Returns the number of complete rows, and the reason if some are missing.
     ///
     /// # Errors
-    /// `UnsupportedVariety` and `OutOfMemory`: the other strips would fail too.
+    /// `UnsupportedVariety` and `OutOfMemory`: errors that the other strips would have, too.
     fn read_part(
         &mut self,
         number: usize,
@@ -379,7 +379,7 @@ impl Channels<'_> {
     }
 }
 
-/// Copies differences that several pixels share to each of them.
+/// Gives each pixel a copy of the colour differences that several pixels share.
 fn spread(units: &[u8], shape: Shape, (across, down): (usize, usize)) -> Vec<u8> {
     let stride = shape.width * 3;
     let mut out = vec![0; stride * shape.rows];
@@ -571,8 +571,8 @@ fn inks_to_rgb<T: Copy + Into<u64> + TryFrom<u64>>(
     samples
 }
 
-/// The weights of red, green and blue in luma. Those of Rec. 601 if the weights in the file are invalid, such as ratios
-/// with denominator 0.
+/// Returns the weights of red, green and blue in luma: those of Rec. 601 if the weights in the file are invalid, such
+/// as ratios with denominator 0.
 fn weights_or_usual(weights: &[f32]) -> [f32; 3] {
     <[f32; 3]>::try_from(weights)
         .ok()
@@ -581,7 +581,7 @@ fn weights_or_usual(weights: &[f32]) -> [f32; 3] {
         .unwrap_or([0.299, 0.587, 0.114])
 }
 
-/// The conversion of luma and differences to RGB, by the tags that describe them. JPEG has its own conversion.
+/// Returns the conversion of luma and differences to RGB, by the tags that describe it. JPEG has its own conversion.
 fn from_ycbcr(directory: &Directory<'_>, is_jpeg: bool) -> impl Fn([u8; 3]) -> [u8; 3] {
     let weights = directory.ratios(tag::YCBCR_WEIGHTS);
     let range = directory.ratios(tag::YCBCR_RANGE);

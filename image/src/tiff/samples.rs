@@ -26,7 +26,7 @@ pub(super) enum Predictor {
     None,
     /// From the previous sample.
     Horizontal,
-    /// From the previous byte, where the bytes of all samples are sorted by significance.
+    /// From the previous byte of the row, whose bytes are sorted by significance: first the highest of all samples.
     Float,
 }
 
@@ -108,7 +108,7 @@ impl Row {
         }
     }
 
-    /// The number in up to eight bytes.
+    /// Reads a number of up to eight bytes.
     fn whole(&self, bytes: &[u8]) -> u64 {
         let add = |number: u64, &byte: &u8| number << 8 | u64::from(byte);
         match self.is_big_endian {
@@ -117,7 +117,7 @@ impl Row {
         }
     }
 
-    /// The bits of sample `index` of the row, which must exist.
+    /// Returns the bits of sample `index` of the row. The sample must exist.
     pub(super) fn raw(&self, row: &[u8], index: usize) -> u64 {
         if self.bits.is_multiple_of(8) {
             let bytes = self.bits / 8;
@@ -129,17 +129,17 @@ impl Row {
         all >> (end.div_ceil(8) * 8 - end) & self.most()
     }
 
-    /// The largest number with these bits.
+    /// Returns the largest number with these bits.
     pub(super) const fn most(&self) -> u64 {
         u64::MAX >> (64 - self.bits)
     }
 
-    /// A sample of the row as a fraction: 0 is black, 1 is white.
+    /// Returns a sample of the row as a fraction: 0 is black, 1 is white.
     pub(super) fn share(&self, row: &[u8], index: usize) -> f64 {
         self.share_of(self.raw(row, index))
     }
 
-    /// The fraction for these bits.
+    /// Returns the fraction that these bits stand for.
     pub(super) fn share_of(&self, raw: u64) -> f64 {
         match self.kind {
             Kind::Unsigned => raw as f64 / self.most() as f64,
@@ -177,7 +177,7 @@ fn sum_pixels<const STEP: usize, const BYTES: usize>(
     }
 }
 
-/// A floating-point number of 16 bits: a sign, 5 bits of exponent and 10 of mantissa.
+/// Converts a floating-point number of 16 bits: a sign, 5 bits of exponent and 10 of mantissa.
 fn half(bits: u16) -> f64 {
     let mantissa = f64::from(bits & 0x3ff);
     let number = match bits >> 10 & 0x1f {
