@@ -31,7 +31,7 @@ pub(super) struct Animation<'a> {
 }
 
 impl<'a> Animation<'a> {
-    /// `next` decodes the next frame, and returns `None` after the last.
+    /// Creates an animation. `next` decodes the next frame, and returns `None` after the last.
     pub(super) fn new(
         plays: u32,
         mut next: impl FnMut() -> Result<Option<Frame>, Found> + 'a,
@@ -101,7 +101,7 @@ enum Undo {
 const PIXEL: usize = 4;
 
 impl<'a> Screen<'a> {
-    /// A transparent screen.
+    /// Creates a transparent screen.
     ///
     /// # Errors
     /// If it exceeds the limits of `spec`.
@@ -172,7 +172,7 @@ impl<'a> Screen<'a> {
         }
     }
 
-    /// The content of the screen as a frame.
+    /// Returns the content of the screen as a frame.
     pub(super) fn frame(&self, millis: u32) -> Frame {
         let pixels = Pixels {
             width: self.width,
@@ -186,7 +186,7 @@ impl<'a> Screen<'a> {
         }
     }
 
-    /// The rows of the part of an area that lies on the screen.
+    /// Returns the rows of the part of an area that lies on the screen.
     fn rows(&mut self, area: Area) -> impl Iterator<Item = &mut [u8]> {
         let width = self.width as usize;
         let right = area.right.min(width);
@@ -264,7 +264,7 @@ impl Change {
     }
 }
 
-/// How to write pixels that have not changed, inside the area of pixels that have.
+/// How to write unchanged pixels inside the area of a change.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unchanged {
     /// The pixels are written again.
@@ -276,8 +276,8 @@ pub(super) enum Unchanged {
 /// The longest time of a frame: GIF and PNG count hundredths of a second in 16 bits.
 const MOST_MILLIS: u32 = u16::MAX as u32 * 10;
 
-/// The changes from frame to frame. The first is the whole frame. A frame that equals the previous one only prolongs
-/// it.
+/// Returns the changes from frame to frame. The first change is the whole first frame. A frame that equals the previous
+/// frame only prolongs that frame.
 pub(super) fn changes(frames: &[Frame], unchanged: Unchanged) -> Vec<Change> {
     let mut changes: Vec<Change> = Vec::with_capacity(frames.len());
     let mut before: Option<&Pixels> = None;
@@ -328,8 +328,8 @@ impl Area {
         }
     }
 
-    /// The smallest area that contains all differences between two pictures, at an even position. `None` if they are
-    /// equal.
+    /// Returns the smallest area that contains all differences between two pictures, at an even position. `None` if
+    /// they are equal.
     fn of_difference(one: &Pixels, other: &Pixels) -> Option<Area> {
         let channels = one.color.channels();
         let width = one.width as usize;
@@ -361,7 +361,7 @@ impl Area {
         })
     }
 
-    /// The part of a picture with 8 bits per sample that this area covers.
+    /// Copies the part of a picture with 8 bits per sample that this area covers.
     fn of(&self, pixels: &Pixels) -> Pixels {
         let channels = pixels.color.channels();
         let samples = pixels.eight_bits();

@@ -8,11 +8,15 @@ use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
 
 /// Length of the first header. The second header begins with its own length.
 const FIRST: usize = 14;
-/// Lengths of second headers: OS/2 1, Windows 3, and those with masks for three and for four channels.
+/// The length of the second header of OS/2 1.
 const OS2_1: usize = 12;
+/// The length of the second header of Windows 3.
 const WINDOWS_3: usize = 40;
+/// The length of a second header with masks for three channels.
 const WITH_MASKS: usize = 52;
+/// The length of a second header with masks for four channels.
 const WITH_ALPHA: usize = 56;
+/// The length of the second header of OS/2 2.
 const OS2_2: usize = 64;
 
 /// How the pixels are stored.
@@ -141,7 +145,7 @@ impl Header {
         })
     }
 
-    /// The row of the picture that is stored at index `place`.
+    /// Returns the row of the picture that is stored at index `place`.
     const fn row(&self, place: usize) -> usize {
         match self.is_top_down {
             true => place,
@@ -265,7 +269,7 @@ fn read_rows(header: &Header, data: &[u8], samples: &mut [u8], channels: usize) 
     None
 }
 
-/// The bits of a mask in a pixel, scaled to 8 bits.
+/// Returns the bits of `pixel` that `mask` selects, scaled to 8 bits.
 fn masked(pixel: u32, mask: u32) -> u8 {
     if mask == 0 {
         return 0;

@@ -25,7 +25,7 @@ type Transform<T> = Rc<dyn Fn(&[T], &mut [T]) -> bool>;
 struct Converter {
     /// Whether the conversion changes no colour visibly: most photos are sRGB.
     is_identity: bool,
-    /// Whether the results are grey. Some profiles for grey tint.
+    /// Whether the results are grey. Some profiles for grey add a tint.
     is_grey: bool,
     eight: Transform<u8>,
     sixteen: Transform<u16>,
@@ -53,8 +53,8 @@ pub(super) fn to_srgb(pixels: Pixels, icc: Option<&[u8]>) -> Pixels {
     }
 }
 
-/// The reason why a profile cannot be applied to pixels of this colour model, if any. A profile for RGB can be applied
-/// to grey.
+/// Returns the reason why a profile cannot be applied to pixels of this colour model, if any. A profile for RGB can be
+/// applied to grey.
 pub(super) fn fault_of_profile(icc: &[u8], color: Color) -> Option<String> {
     if converter_for(icc, color).is_some() {
         return None;
@@ -94,7 +94,7 @@ pub(super) fn from_lab([level, a, b]: [f32; 3]) -> [u8; 3] {
     })
 }
 
-/// The samples of a pixel in this background colour; transparent if the colour model has alpha.
+/// Returns the samples of a pixel in this background colour, which is transparent if the colour model has alpha.
 pub(super) fn background_of(color: Color, [r, g, b]: [u8; 3]) -> Vec<u8> {
     let (red, green, blue) = (f32::from(r), f32::from(g), f32::from(b));
     let luma = (0.299 * red + 0.587 * green + 0.114 * blue).round() as u8;
@@ -115,7 +115,7 @@ pub(super) fn background_of(color: Color, [r, g, b]: [u8; 3]) -> Vec<u8> {
     }
 }
 
-/// Whether a profile is for pixels of this colour model, according to the colour space in its header.
+/// Returns whether a profile is for pixels of this colour model, according to the colour space in its header.
 pub(super) fn is_profile_of(icc: &[u8], color: Color) -> bool {
     match icc.get(16..20) {
         Some(b"GRAY") => matches!(color, Color::Gray | Color::GrayAlpha),
@@ -125,8 +125,8 @@ pub(super) fn is_profile_of(icc: &[u8], color: Color) -> bool {
     }
 }
 
-/// The HDR coding of pixels with this colour model, if their profile has code points for it (tag `cicp`, full range).
-/// Curves and tables in such a profile contain another program's tone mapping.
+/// Returns the HDR coding of pixels with this colour model, if their profile has code points for it (tag `cicp`, full
+/// range). Curves and tables in such a profile contain another program's tone mapping.
 pub(super) fn hdr_of_profile(icc: &[u8], color: Color) -> Option<Hdr> {
     const TAGS: usize = 128;
     const ENTRY: usize = 12;
@@ -160,7 +160,7 @@ pub(super) fn hdr_of_profile(icc: &[u8], color: Color) -> Option<Hdr> {
 /// The number of the curve of sRGB in H.273.
 pub(super) const CURVE_OF_SRGB: u8 = 13;
 
-/// The profile for code points (H.273). `None` for HDR, which needs tone mapping.
+/// Returns the profile for code points (H.273). `None` for HDR, which needs tone mapping.
 pub(super) fn from_code_points(primaries: u8, transfer: u8) -> Option<ColorProfile> {
     let curve = TransferCharacteristics::try_from(transfer).ok()?;
     let is_hdr = matches!(
@@ -171,7 +171,7 @@ pub(super) fn from_code_points(primaries: u8, transfer: u8) -> Option<ColorProfi
         return None;
     }
     let mut profile = ColorProfile::new_srgb();
-    // The update sets the curves. It also returns `false` after it has worked.
+    // The update sets the curves. Its result is ignored: it may be `false` after a success.
     profile.red_trc = None;
     let _ = profile.update_rgb_colorimetry_from_cicp(CicpProfile {
         color_primaries: primaries.try_into().ok()?,
@@ -182,8 +182,7 @@ pub(super) fn from_code_points(primaries: u8, transfer: u8) -> Option<ColorProfi
     profile.red_trc.is_some().then_some(profile)
 }
 
-/// The bytes of the profile for code points; code points that are not specified count as those of sRGB. `None` for
-/// sRGB.
+/// Returns the bytes of the profile for code points. Unspecified code points count as those of sRGB. `None` for sRGB.
 pub(super) fn profile_of_code_points(
     primaries: u8,
     transfer: u8,
@@ -209,7 +208,7 @@ pub(super) fn profile_of_code_points(
     }
 }
 
-/// The common name of the colours of code points.
+/// Returns the common name of the colours of code points.
 pub(super) fn name_of(primaries: u8, transfer: u8) -> String {
     let primaries = match primaries {
         1 if transfer == CURVE_OF_SRGB => return "sRGB".to_owned(),
@@ -239,7 +238,7 @@ pub(super) fn name_of(primaries: u8, transfer: u8) -> String {
     format!("{primaries}, {curve}")
 }
 
-/// The bytes of a profile with a name. If `is_grey`, of a profile for grey with the same curve.
+/// Returns the bytes of a profile with a name; if `is_grey`, of a profile for grey with the same curve.
 pub(super) fn encoded(mut profile: ColorProfile, name: &str, is_grey: bool) -> Option<Vec<u8>> {
     profile.cicp = None;
     if is_grey {
@@ -274,7 +273,7 @@ fn converter_for(icc: &[u8], color: Color) -> Option<Converter> {
 }
 
 impl Converter {
-    /// `None` if the profile cannot be read or is for another colour model.
+    /// Creates the converter of a profile. `None` if the profile cannot be read or is for another colour model.
     fn new(icc: &[u8], color: Color) -> Option<Self> {
         let (eight, sixteen) = match color {
             Color::Gray | Color::GrayAlpha if is_profile_of(icc, Color::Rgb) => {
@@ -299,7 +298,7 @@ impl Converter {
         Some(converter)
     }
 
-    /// Whether the profile leaves all levels of grey without a tint.
+    /// Returns whether the profile leaves all levels of grey without a tint.
     fn makes_grey(&self, color: Color) -> bool {
         let levels: Vec<u8> = match color {
             Color::Gray => (0..=u8::MAX).collect(),
@@ -343,9 +342,9 @@ impl Converter {
     }
 }
 
-/// The transforms of moxcms for a profile, or otherwise those of Little CMS.
+/// Returns the transforms of moxcms for a profile, or otherwise those of Little CMS.
 fn transforms(icc: &[u8], color: Color) -> Option<(Transform<u8>, Transform<u16>)> {
-    // It should not panic, but profiles have a hundred kinds of tags.
+    // moxcms should not panic, but profiles have a hundred kinds of tags.
     let first = catch_unwind(|| by_moxcms(icc, color)).unwrap_or(None);
     first.or_else(|| by_lcms(icc, color))
 }
@@ -382,7 +381,7 @@ fn by_moxcms(icc: &[u8], color: Color) -> Option<(Transform<u8>, Transform<u16>)
     Some((checked(&eight.ok()?), checked(&sixteen.ok()?)))
 }
 
-/// Whether a table has sides of different lengths, which moxcms confuses.
+/// Returns whether a table has sides of different lengths, which moxcms confuses.
 fn has_unequal_table(profile: &ColorProfile) -> bool {
     let tables = [
         &profile.lut_a_to_b_perceptual,
@@ -441,7 +440,7 @@ fn by_lcms(icc: &[u8], color: Color) -> Option<(Transform<u8>, Transform<u16>)> 
     ))
 }
 
-/// Makes a transform for grey from one for RGB or RGBA.
+/// Makes a transform for grey from a transform for RGB or RGBA.
 fn of_grey<T: Copy + 'static>(rgb: Transform<T>, color: Color) -> Transform<T> {
     Rc::new(move |from, into| {
         let pixels: Vec<T> = match color.has_alpha() {

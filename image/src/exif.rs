@@ -1,4 +1,4 @@
-//! Updates EXIF to a resized picture.
+//! Updates EXIF to describe a resized picture.
 //!
 //! EXIF is a TIFF without pixels: a list of entries of 12 bytes that refers to a second list with the camera's data,
 //! and to a third with a thumbnail. Existing entries are changed in place; invalid data is left unchanged.
@@ -21,19 +21,21 @@ mod tag {
     pub(super) const INTEROPERABILITY: u16 = 0xa005;
 }
 
-/// A list of entries starts with their number and ends with the offset of the next list.
+/// The number of bytes of the number of entries, at the start of a list.
 const COUNT: usize = 2;
+/// The number of bytes of an entry.
 const ENTRY: usize = 12;
+/// The number of bytes of the offset of the next list, at the end of a list.
 const NEXT: usize = 4;
 /// Byte order and offset of the first list.
 const HEADER: Range<usize> = 0..8;
 
-/// Whether data begins like EXIF: with a byte order and the number of TIFF.
+/// Returns whether data begins like EXIF: with a byte order and the number 42 of TIFF.
 pub(super) fn begins_as_exif(exif: &[u8]) -> bool {
     exif.starts_with(b"II*\0") || exif.starts_with(b"MM\0*")
 }
 
-/// The orientation in the first list: 1 to 8. Programs write it with every type of whole number.
+/// Returns the orientation in the first list: 1 to 8. Programs write the number with every type of whole number.
 pub(super) fn orientation(exif: &[u8]) -> Option<u8> {
     // A copy, since `Tiff` may change the data. It has only a few kilobytes.
     let mut exif = exif.to_vec();
@@ -83,7 +85,7 @@ struct Tiff<'a> {
 }
 
 impl<'a> Tiff<'a> {
-    /// `None` if the data does not begin like EXIF.
+    /// Opens EXIF; `None` if the data does not begin like EXIF.
     fn new(exif: &'a mut Vec<u8>) -> Option<Self> {
         let is_big_endian = match exif.get(..4) {
             Some(b"II*\0") => false,
@@ -96,7 +98,7 @@ impl<'a> Tiff<'a> {
         })
     }
 
-    /// The value of an entry, of any type of whole number.
+    /// Returns the value of an entry, of any type of whole number.
     fn whole_number(&self, entry: usize) -> Option<usize> {
         match self.short(entry + 2)? {
             BYTE | SIGNED_BYTE => self.exif.get(entry + 8).copied().map(usize::from),
@@ -122,7 +124,7 @@ impl<'a> Tiff<'a> {
         } as usize)
     }
 
-    /// The offsets of the entries of a list, as far as the data reaches.
+    /// Returns the offsets of the entries of a list, as far as the data reaches.
     fn entries(&self, list: usize) -> impl Iterator<Item = usize> + use<> {
         let count = self.short(list).map_or(0, usize::from);
         let room = self.exif.len().saturating_sub(list + COUNT) / ENTRY;
@@ -133,12 +135,12 @@ impl<'a> Tiff<'a> {
         self.entries(list).find(|&at| self.short(at) == Some(tag))
     }
 
-    /// The value of an entry that consists of one number.
+    /// Returns the value of an entry that consists of one number.
     fn number(&self, entry: usize) -> Option<usize> {
         self.numbers(entry, 1).first().copied()
     }
 
-    /// The values of an entry; empty if there are more than `most`.
+    /// Returns the values of an entry; empty if there are more than `most`.
     fn numbers(&self, entry: usize, most: usize) -> Vec<usize> {
         let all = || {
             let (kind, count) = (self.short(entry + 2)?, self.long(entry + 4)?);
@@ -227,18 +229,18 @@ impl<'a> Tiff<'a> {
         }
     }
 
-    /// The byte range of a list, if it is complete.
+    /// Returns the byte range of a list, if it is complete.
     fn extent(&self, list: usize) -> Option<Range<usize>> {
         let count = usize::from(self.short(list)?);
         let end = list + COUNT + count * ENTRY + NEXT;
         (end <= self.exif.len()).then_some(list..end)
     }
 
-    /// The bytes that stay: the header, the first list, the lists to which it refers, and their values.
+    /// Returns the bytes that stay: the header, the first list, the lists to which it refers, and their values.
     fn kept(&self, first: Range<usize>) -> Vec<Range<usize>> {
         let mut lists = vec![first];
         for tag in [tag::EXIF, tag::GPS, tag::INTEROPERABILITY] {
-            // The second list refers to the last.
+            // The second list refers to the third.
             let named = lists.iter().find_map(|list| self.find(list.start, tag));
             let place = named.and_then(|at| self.number(at));
             lists.extend(place.and_then(|place| self.extent(place)));
@@ -252,7 +254,7 @@ impl<'a> Tiff<'a> {
         kept
     }
 
-    /// The byte range of a value that is stored outside its entry.
+    /// Returns the byte range of a value that is stored outside its entry.
     fn far_value(&self, entry: usize) -> Option<Range<usize>> {
         let size = match self.short(entry + 2)? {
             SHORT | SIGNED_SHORT => 2,
@@ -283,7 +285,7 @@ fn merged(mut parts: Vec<Range<usize>>) -> Vec<Range<usize>> {
 
 /// The maximum number of strips of a thumbnail that are removed.
 const MOST_STRIPS: usize = 1024;
-/// Types of values: one, two and four bytes.
+// The types of whole numbers, as the file numbers them: of one byte, two (short) and four (long).
 const BYTE: u16 = 1;
 const SIGNED_BYTE: u16 = 6;
 const SHORT: u16 = 3;
@@ -528,7 +530,8 @@ mod tests {
     }
 
     impl Writer {
-        /// A list of entries with consecutive values of eight bytes each; the first entry may be replaced by another.
+        /// Writes a list of entries whose values, of eight bytes each, follow one another from `values` on. `first`
+        /// replaces the first entry; `next` is the offset of the next list.
         fn crowd(&mut self, entries: u16, values: u32, first: Option<(u16, u32)>, next: u32) {
             let mut list: Vec<_> = (0..u32::from(entries))
                 .map(|index| (0x9000, 5, values + index * 8))

@@ -95,7 +95,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     })
 }
 
-/// The frames of a file with more than one frame, or with damage after the first.
+/// Returns the frames of a file with more than one frame, or with damage after the first.
 pub(super) fn animation<'a>(
     input: &'a [u8],
     spec: &'a ResizeSpec,
@@ -159,7 +159,7 @@ pub(super) fn animation<'a>(
     Ok(Some(Animation::new(plays, next)))
 }
 
-/// Whether a file that ends early contains all frames.
+/// Returns whether a file that ends early contains all frames.
 fn lacks_only_its_end(file: &[u8]) -> bool {
     let mut options = DecodeOptions::new();
     options.skip_frame_decoding(true);
@@ -189,7 +189,7 @@ pub(super) fn encode_still(pixels: &Pixels) -> Result<Vec<u8>, ImageError> {
     encode(vec![still], 1)
 }
 
-/// Encodes frames of 8-bit RGB or RGBA. Each frame gets the 256 colours that fit it best.
+/// Encodes frames of 8-bit RGB or RGBA. Each frame gets the 256 colours that fit best.
 pub(super) fn encode(frames: Vec<Frame>, plays: u32) -> Result<Vec<u8>, ImageError> {
     let failed = |reason: String| ImageError::Encode {
         format: Format::Gif,
@@ -257,8 +257,9 @@ pub(super) fn encode(frames: Vec<Frame>, plays: u32) -> Result<Vec<u8>, ImageErr
     Ok(out)
 }
 
-/// The colours of a frame: its own, or those that fit best, mixed where the difference would be visible. A transparent
-/// colour comes first. A frame that is cleared always has one: most decoders clear to it, and without it to a colour.
+/// Returns the colours of a frame: its own, or those that fit best, mixed where the difference would be visible. A
+/// transparent colour comes first. A frame that is cleared always has a transparent colour: most decoders clear to it,
+/// or to another colour if it is missing.
 fn indexed(pixels: &Pixels, is_cleared: bool) -> Option<Indexed> {
     let mut indexed = match Indexed::exact(pixels) {
         Some(exact) if !is_cleared || exact.colors.len() < MOST || has_transparent(&exact) => exact,
@@ -275,7 +276,7 @@ fn has_transparent(indexed: &Indexed) -> bool {
     indexed.colors.first().is_some_and(|color| color[3] == 0)
 }
 
-/// The picture with at most `most` colours, those that fit best.
+/// Returns the picture with at most `most` colours, those that fit best.
 fn nearest(pixels: &Pixels, most: usize) -> Option<Indexed> {
     let mut indexed = Indexed::nearest(pixels, most)?;
     if indexed.error > INVISIBLE {
@@ -297,7 +298,7 @@ fn nearest(pixels: &Pixels, most: usize) -> Option<Indexed> {
     Some(indexed)
 }
 
-/// The frame as RGBA, with each pixel opaque or transparent.
+/// Returns the frame as RGBA, with each pixel opaque or transparent.
 fn without_half_alpha(frame: Frame) -> Frame {
     let mut pixels = frame.pixels.with_alpha();
     if let Samples::Eight(samples) = &mut pixels.samples {
@@ -311,7 +312,7 @@ fn without_half_alpha(frame: Frame) -> Frame {
     Frame { pixels, ..frame }
 }
 
-/// Whether an opaque pixel of one frame is transparent in the next.
+/// Returns whether an opaque pixel of one frame is transparent in the next.
 fn becomes_transparent(one: &Pixels, next: &Pixels) -> bool {
     let (one, next) = (
         one.eight_bits().as_chunks().0,

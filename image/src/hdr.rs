@@ -6,8 +6,9 @@
 
 use super::pixels::{Color, Pixels, Samples};
 
-/// The light, in nits, that becomes `WHITE`. Brighter light becomes `WHITE`, too.
+/// The light, in nits, that is shown as [`WHITE`]. Brighter light is shown as `WHITE`, too.
 const PEAK: f32 = 1000.0;
+/// The light, in nits, of the display's white.
 const WHITE: f32 = 203.0;
 /// The weight of each channel in luminance, with the primaries of BT.2020.
 const LUMINANCE: [f32; 3] = [0.2627, 0.6780, 0.0593];
@@ -26,7 +27,7 @@ enum Curve {
 }
 
 impl Hdr {
-    /// `None` if the curve is neither PQ nor HLG.
+    /// Returns the coding for code points; `None` if the curve is neither PQ nor HLG.
     pub(super) const fn of_code_points(primaries: u8, transfer: u8) -> Option<Self> {
         let curve = match transfer {
             16 => Curve::Pq,
@@ -36,7 +37,7 @@ impl Hdr {
         Some(Self { primaries, curve })
     }
 
-    /// The number of the curve in H.273.
+    /// Returns the number of the curve in H.273.
     pub(super) const fn transfer(self) -> u8 {
         self.curve as u8
     }
@@ -88,7 +89,7 @@ impl Hdr {
         }
     }
 
-    /// The light of a code between 0 and 1: in nits for PQ, relative to the scene for HLG.
+    /// Returns the light of a code between 0 and 1: in nits for PQ, relative to the scene for HLG.
     fn light(self, code: f32) -> f32 {
         match self.curve {
             Curve::Pq => from_pq(code),
@@ -105,7 +106,7 @@ impl Hdr {
     }
 }
 
-/// The light, in nits, that a display of 203 nits shows instead.
+/// Returns the light, in nits, that a display of 203 nits shows for this light.
 fn shown(nits: f32) -> f32 {
     let peak = to_pq(PEAK);
     let (code, most) = ((to_pq(nits) / peak).min(1.0), to_pq(WHITE) / peak);

@@ -10,14 +10,16 @@ use super::png;
 
 const FORMAT: Format = Format::Ico;
 
-/// Bytes of the header, and of an entry.
+/// Bytes of the header.
 const HEADER: usize = 6;
+/// Bytes of an entry.
 const ENTRY: usize = 16;
 
-/// The first header of a BMP, which icons leave out. Then the second headers of Windows 3, and with masks of four
-/// channels.
+/// The length of the first header of a BMP, which icons leave out.
 const FILE_HEADER: usize = 14;
+/// The length of the second header of Windows 3.
 const WINDOWS_3: usize = 40;
+/// The length of a second header with masks for four channels.
 const WITH_ALPHA: usize = 56;
 
 /// A picture as the directory describes it.
@@ -45,8 +47,8 @@ impl Entry {
     }
 }
 
-/// Whether a file that begins with the four bytes of an icon continues with a valid entry: these bytes are also common
-/// in other files.
+/// Returns whether a file that begins with the four bytes of an icon continues with a valid entry: these bytes are also
+/// common in other files.
 pub(super) fn is_header(head: &[u8]) -> bool {
     let rest = head.strip_prefix(b"\0\0\x01\0").unwrap_or_default();
     let Some((count, rest)) = rest.split_first_chunk::<2>() else {
@@ -65,7 +67,8 @@ pub(super) fn is_header(head: &[u8]) -> bool {
         && entry.offset >= HEADER + count * ENTRY
 }
 
-/// Decodes the picture with the most pixels. If there are several, the one with the most bits.
+/// Decodes the picture with the most pixels. Among pictures of equal size, the one with the most bits per pixel is
+/// decoded.
 pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
     let truncated = ImageError::Truncated { format: FORMAT };
     let count = input.get(4..HEADER).unwrap_or(&[0, 0]);
@@ -143,7 +146,7 @@ fn decode_bmp(data: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> 
     let alphas = stored.as_chunks::<4>().0.iter().map(|pixel| pixel[3]);
     let has_alpha = bits == 32 && alphas.into_iter().any(|alpha| alpha > 0);
 
-    // The same pixels as a file; with a mask for alpha if there is any.
+    // Build a BMP file with the same pixels. Its header has a mask for alpha if the pixels have alpha.
     let second = if has_alpha { WITH_ALPHA } else { WINDOWS_3 };
     let offset = (FILE_HEADER + second + colors.len()) as u32;
     let mut file = b"BM\0\0\0\0\0\0\0\0".to_vec();
@@ -167,7 +170,7 @@ fn decode_bmp(data: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> 
     }
 }
 
-/// Makes pixels transparent whose bits are set. A missing mask hides nothing.
+/// Makes the pixels transparent whose bits in `mask` are set. A missing mask hides nothing.
 fn with_mask(decoded: Decoded, mask: &[u8], is_top_down: bool) -> Result<Decoded, ImageError> {
     let (wide, rows) = (
         decoded.pixels.width as usize,

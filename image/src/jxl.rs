@@ -52,7 +52,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         icc,
         hdr,
     };
-    // The decoder has applied the orientation of the header. That in EXIF is for other formats.
+    // The decoder has applied the orientation of the header. The orientation in EXIF does not count in this format.
     let orientation = Orientation::NoTransforms;
     let plans = request.plans(sides, orientation, Format::JpegXl)?;
     Ok(Decoded {
@@ -191,7 +191,7 @@ impl<'a> Opened<'a> {
     }
 }
 
-/// Width and height. An error if one of them is 0.
+/// Returns width and height; an error if one of them is 0.
 fn sides(info: &JxlBasicInfo) -> Result<(u32, u32), ImageError> {
     let (width, height) = info.size;
     match (u32::try_from(width), u32::try_from(height)) {
@@ -200,7 +200,7 @@ fn sides(info: &JxlBasicInfo) -> Result<(u32, u32), ImageError> {
     }
 }
 
-/// The coding of pixels with these colours, if they are of high dynamic range.
+/// Returns the coding of pixels with these colours, if they are of high dynamic range.
 fn hdr_of(profile: &JxlColorProfile) -> Option<Hdr> {
     let transfer = match profile.transfer_function()? {
         JxlTransferFunction::PQ => 16,
@@ -224,7 +224,7 @@ fn hdr_of(profile: &JxlColorProfile) -> Option<Hdr> {
 /// A box of a container: its kind, its content, and all its bytes.
 type Part<'a> = ([u8; 4], &'a [u8], &'a [u8]);
 
-/// The boxes of a container; empty for a bare codestream.
+/// Returns the boxes of a container; empty for a bare codestream.
 fn boxes(file: &[u8]) -> impl Iterator<Item = Part<'_>> {
     let mut rest = match file.starts_with(&[0xff, 0x0a]) {
         true => &[][..],
@@ -247,7 +247,7 @@ fn boxes(file: &[u8]) -> impl Iterator<Item = Part<'_>> {
     })
 }
 
-/// The kind of a compressed box, and its compressed content.
+/// Returns the kind of the box that a compressed box contains, and its compressed content.
 fn compressed((kind, content, _): Part<'_>) -> Option<([u8; 4], &[u8])> {
     let (inner, data) = content.split_first_chunk::<4>()?;
     (kind == *b"brob").then_some((*inner, data))
@@ -259,7 +259,8 @@ const MOST_METADATA: u64 = 16 << 20;
 /// Decompresses the content of a compressed box. The error is a text for the user.
 fn expanded(data: &[u8]) -> Result<Vec<u8>, &'static str> {
     let wrong = "its metadata is compressed wrongly, and is left out";
-    // A window of up to a gigabyte: the format has none, but the decoder would allocate it.
+    // This byte announces a window of up to a gigabyte. The format has no such windows, but the decoder would allocate
+    // it.
     if data.first().is_none_or(|first| first & 0x7f == 0x11) {
         return Err(wrong);
     }
@@ -274,7 +275,7 @@ fn expanded(data: &[u8]) -> Result<Vec<u8>, &'static str> {
     }
 }
 
-/// EXIF in the content of its box, which begins with an offset.
+/// Returns EXIF in the content of its box, which begins with an offset.
 fn exif_of(content: &[u8]) -> Option<Vec<u8>> {
     let (offset, exif) = content.split_first_chunk::<4>()?;
     let exif = exif.get(u32::from_be_bytes(*offset) as usize..)?;

@@ -57,7 +57,7 @@ pub(super) struct Indexed {
 }
 
 impl Indexed {
-    /// The picture with its own colours. `None` if it has more than 256, or is not 8-bit RGB or RGBA.
+    /// Returns the picture with its own colours. `None` if it has more than 256 colours, or is not 8-bit RGB or RGBA.
     pub(super) fn exact(pixels: &Pixels) -> Option<Self> {
         /// The number of slots of a hash table: few collisions with 256 entries.
         const SLOTS: usize = 1024;
@@ -90,7 +90,7 @@ impl Indexed {
         Some(exact.sorted())
     }
 
-    /// The picture with at most `most` colours, those that fit best. `None` if it is not 8-bit RGB or RGBA.
+    /// Returns the picture with at most `most` colours, those that fit best. `None` if it is not 8-bit RGB or RGBA.
     pub(super) fn nearest(pixels: &Pixels, most: usize) -> Option<Self> {
         let mut keyed: Vec<u64> = colors_of(pixels)?
             .zip(0u64..)
@@ -120,8 +120,8 @@ impl Indexed {
         Some(nearest.sorted())
     }
 
-    /// The picture with the same colours, where each pixel's difference is passed on to the next pixels (Floyd and
-    /// Steinberg).
+    /// Returns the picture with the same colours, where each pixel's difference is passed on to the next pixels (Floyd
+    /// and Steinberg).
     pub(super) fn dithered(self, pixels: &Pixels) -> Self {
         let Some(colors) = colors_of(pixels) else {
             return self;
@@ -175,7 +175,7 @@ impl Indexed {
     }
 }
 
-/// The colours of 8-bit RGB or RGBA. All fully transparent pixels have the same colour.
+/// Returns the colours of 8-bit RGB or RGBA. All fully transparent pixels have the same colour.
 fn colors_of(pixels: &Pixels) -> Option<impl Iterator<Item = Rgba>> {
     let Samples::Eight(samples) = &pixels.samples else {
         return None;
@@ -223,7 +223,7 @@ struct Sample {
 /// If there are more colours than this, similar ones are merged first.
 const MOST_SAMPLES: usize = 1 << 15;
 
-/// The distinct colours. If there are too many, the means of similar colours.
+/// Returns the distinct colours, or the means of similar colours if there are too many.
 fn samples(counts: impl Iterator<Item = (Rgba, usize)> + Clone) -> Vec<Sample> {
     let sample = |(color, count): (Rgba, usize)| Sample {
         color: weighted(color),
@@ -253,12 +253,13 @@ fn samples(counts: impl Iterator<Item = (Rgba, usize)> + Clone) -> Vec<Sample> {
 
 /// A group of colours that becomes one colour of the palette.
 struct Group {
-    /// The samples of the group: a range of all samples.
+    /// The start of the group's range in the list of all samples.
     start: usize,
     end: usize,
     mean: Weighted,
-    /// The channel with the largest spread, and the sum of the squared differences in it.
+    /// The channel with the largest spread.
     axis: usize,
+    /// The sum of the squared differences in that channel.
     spread: f32,
 }
 
@@ -342,7 +343,7 @@ fn chosen(mut samples: Vec<Sample>, most: usize) -> Vec<Rgba> {
             }
         }
     }
-    // If most pixels of a group have the same colour, it stays exact: backgrounds and lines.
+    // If most pixels of a group have the same colour, that colour stays exact, as in backgrounds and lines.
     let exact = |((mean, (count, color)), total): ((&Weighted, &(f32, Weighted)), &f32)| match count
         * 2.0
         >= *total
@@ -378,7 +379,7 @@ impl Targets {
         Self { sorted }
     }
 
-    /// The index of the nearest colour, and the squared distance.
+    /// Returns the index of the nearest colour, and the squared distance.
     fn nearest(&self, color: Weighted) -> (u8, f32) {
         let sum = sum_of(&color);
         let (below, above) = self

@@ -1,6 +1,6 @@
 //! Decoding of PNG, by the `png` crate, with what that crate lacks: the sides are checked before a row is allocated,
-//! the rows of a damaged file are kept, unused bits of a transparent grey are masked, and the chunks about colour other
-//! than a profile are converted to one.
+//! the rows of a damaged file are kept, unused bits of a transparent grey are masked, and chunks about colour that are
+//! not a profile are converted to a profile.
 
 use std::borrow::Cow;
 use std::io::{Cursor, ErrorKind};
@@ -22,7 +22,7 @@ use super::spec::{ResizeSpec, SPARE_BYTES};
 
 type File<'a> = Cursor<&'a [u8]>;
 
-/// Decodes the picture that is not part of an animation, or its first frame.
+/// Decodes the first picture: a still picture, or the first frame of an animation.
 pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
     let spec = request.spec;
     // Checked before the decoder runs, which allocates rows for these sides at once.
@@ -46,7 +46,8 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     let plans = request.plans((width, height), orientation, Format::Png)?;
 
     let len = usize::try_from(bytes).map_err(|_| ImageError::OutOfMemory { bytes })?;
-    // Only if pixels may be missing, first decode fewer pixels, as the passes of an interlaced file allow.
+    // If missing pixels are accepted, each pass of an interlaced file also fills the pixels of later passes: a coarse
+    // picture.
     let is_coarse = is_interlaced && spec.fail_on < FailOn::Error;
     let mut samples = match is_deep {
         true => Samples::Sixteen(buffer(len / 2)?),
@@ -71,7 +72,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     let mut pixels = in_full_range(pixels, reader.info());
     let damage = match error.map(translate) {
         Some(error) if done < all => {
-            // An interlaced picture is coarse everywhere instead, unless its first pass is incomplete.
+            // An interlaced picture whose first pass is complete lacks no rows: it is coarse everywhere instead.
             let first = u64::from(width.div_ceil(8)) * u64::from(height.div_ceil(8));
             let whole = match is_interlaced {
                 true if done >= first => height,
@@ -95,7 +96,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     })
 }
 
-/// Opens a decoder, which reads everything before the pixels.
+/// Opens a decoder, and reads everything before the pixels.
 fn open<T: AsRef<[u8]>>(input: T) -> Result<Reader<Cursor<T>>, DecodingError> {
     // A profile is decompressed with the header, before the size of the pixels is known.
     let limits = png::Limits {
@@ -106,7 +107,7 @@ fn open<T: AsRef<[u8]>>(input: T) -> Result<Reader<Cursor<T>>, DecodingError> {
     decoder.read_info()
 }
 
-/// The colour model of decoded rows, and whether they have 16 bits per sample.
+/// Returns the colour model of decoded rows, and whether they have 16 bits per sample.
 fn output_of<T: AsRef<[u8]>>(reader: &Reader<Cursor<T>>) -> Result<(Color, bool), ImageError> {
     let (color, depth) = reader.output_color_type();
     let color = match color {
@@ -164,7 +165,7 @@ fn read_rows(
     (done, reader.finish().err())
 }
 
-/// EXIF, XMP and a profile, from before and after the pixels.
+/// Returns EXIF, XMP and a profile, from before and after the pixels.
 fn metadata(reader: &Reader<File<'_>>, input: &[u8], color: Color) -> Metadata {
     let is_grey = matches!(color, Color::Gray | Color::GrayAlpha);
     let hdr = hdr(reader.info());
@@ -217,14 +218,15 @@ fn in_full_range(pixels: Pixels, info: &png::Info<'_>) -> Pixels {
     }
 }
 
-/// The coding of the pixels, if they are of high dynamic range.
+/// Returns the coding of the pixels, if they are of high dynamic range.
 fn hdr(info: &png::Info<'_>) -> Option<Hdr> {
     let points = info.coding_independent_code_points?;
     let hdr = Hdr::of_code_points(points.color_primaries, points.transfer_function);
     hdr.filter(|_| points.matrix_coefficients == 0)
 }
 
-/// The profile of the pixels: from the first of cICP, iCCP, sRGB, and gAMA with cHRM that exists. `None` for sRGB.
+/// Returns the profile of the pixels, from the first that exists of cICP, iCCP, sRGB, and gAMA with cHRM. `None` for
+/// sRGB.
 fn profile(info: &png::Info<'_>, is_grey: bool) -> Option<Vec<u8>> {
     if let Some(points) = &info.coding_independent_code_points
         && points.matrix_coefficients == 0
@@ -356,19 +358,19 @@ fn translate(error: DecodingError) -> ImageError {
     }
 }
 
-/// Whether the header announces a palette.
+/// Returns whether the header announces a palette.
 pub(super) fn has_palette(file: &[u8]) -> bool {
     file.get(25) == Some(&3)
 }
 
-/// Whether a file is an animation that can be read: not with 16 bits per sample, and not interlaced.
+/// Returns whether a file is an animation that can be read: not with 16 bits per sample, and not interlaced.
 fn is_animated(file: &[u8]) -> bool {
     let mut before_pixels = chunks(file).take_while(|(kind, ..)| kind != b"IDAT");
     let is_read = file.get(24) != Some(&16) && file.get(28) == Some(&0);
     is_read && before_pixels.any(|(kind, ..)| &kind == b"acTL")
 }
 
-/// The frames of a file with more than one.
+/// Returns the frames of a file with more than one.
 pub(super) fn animation<'a>(
     input: &'a [u8],
     spec: &'a ResizeSpec,
@@ -444,7 +446,7 @@ pub(super) fn animation<'a>(
     Ok((control.num_frames > 1).then(|| Animation::new(control.num_plays, next)))
 }
 
-/// The number of frames that have pixels, in a file that is complete.
+/// Returns the number of frames that have pixels, in a file that is complete.
 fn frames_present(file: &[u8]) -> Option<u32> {
     let (mut count, mut has_header) = (0, false);
     for (kind, ..) in chunks(file) {
@@ -462,7 +464,7 @@ const SIGNATURE: usize = 8;
 /// The number of bytes of a chunk in addition to its data: length, kind and checksum.
 const OVERHEAD: usize = 4 + 4 + 4;
 
-/// The chunks: kind, length of the data according to the header, and the bytes of the chunk that exist.
+/// Returns the chunks: kind, length of the data according to the header, and the bytes of the chunk that exist.
 fn chunks(file: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
     let mut rest = file.get(SIGNATURE..).unwrap_or_default();
     std::iter::from_fn(move || {
@@ -474,7 +476,7 @@ fn chunks(file: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
     })
 }
 
-/// The sides in the header, if its checksum is right.
+/// Returns the sides in the header, if its checksum is right.
 pub(super) fn announced(file: &[u8]) -> Option<(u32, u32)> {
     let (kind, _, whole) = chunks(file).next()?;
     let (body, sum) = whole.get(4..)?.split_last_chunk()?;

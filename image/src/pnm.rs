@@ -50,7 +50,7 @@ impl<'a> Words<'a> {
         Some(byte)
     }
 
-    /// The rest of the line.
+    /// Reads the rest of the line.
     fn line(&mut self) -> &'a [u8] {
         let rest = &self.file[self.at..];
         let len = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
@@ -79,7 +79,7 @@ impl<'a> Words<'a> {
         Some(&rest[..len])
     }
 
-    /// A number in digits.
+    /// Reads a number in digits.
     ///
     /// # Errors
     /// `Truncated` at the end of the file, `Corrupt` if no number follows.
@@ -226,7 +226,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
 /// Reads all samples, and scales them so that the brightest is `white`.
 ///
 /// # Errors
-/// The number of samples that were read, and the reason why the others were not.
+/// The number of samples that were read, and the reason why the other samples were not.
 fn read<T>(
     header: &Header,
     file: &[u8],

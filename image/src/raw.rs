@@ -2,10 +2,10 @@
 //!
 //! | file | previews |
 //! |---|---|
-//! | NEF, CR2, ARW, DNG | in the directories of a TIFF: those in a chain, and those nested in them |
+//! | NEF, CR2, ARW, DNG | in the directories of a TIFF, both chained and nested |
 //! | RW2 | the same, or the value of a tag |
-//! | ORF | the same, or at the place that the notes of Olympus name |
-//! | RAF | at the place that the header names |
+//! | ORF | the same, or at the offset that the notes of Olympus contain |
+//! | RAF | at the offset that the header contains |
 //! | CR3 | the samples of its tracks |
 //!
 //! The preview is turned by the orientation in its own EXIF, or otherwise by that of the raw file.
@@ -37,16 +37,16 @@ mod tag {
     pub(super) const EXIF: u16 = 0x8769;
     pub(super) const NOTES: u16 = 0x927c;
     pub(super) const DNG: u16 = 0xc612;
-    /// A tag of Panasonic: the whole JPEG.
+    /// A tag of Panasonic, whose value is a whole JPEG.
     pub(super) const WHOLE_JPEG: u16 = 0x002e;
-    /// A tag of Olympus: a directory with the place of the preview.
+    /// A tag of Olympus: a directory with the offset of the preview.
     pub(super) const CAMERA: u16 = 0x2020;
     pub(super) const PREVIEW: u16 = 0x0101;
     pub(super) const PREVIEW_BYTES: u16 = 0x0102;
 }
 
-/// Whether a file that begins like TIFF is a raw file: its first directory says so, or describes a small picture while
-/// another directory describes a larger one.
+/// Returns whether a file that begins like TIFF is a raw file: its header or its first directory says so, or that
+/// directory describes a small picture and refers to nested directories.
 pub(super) fn is_tiff(file: &[u8]) -> bool {
     if file.get(8..10) == Some(b"CR") {
         return true;
@@ -98,11 +98,11 @@ fn of_raw(error: ImageError) -> ImageError {
     }
 }
 
-/// A copy of a JPEG with an orientation in EXIF.
+/// Returns a copy of a JPEG, with this orientation in EXIF.
 fn with_orientation(jpeg: &[u8], number: u8) -> Vec<u8> {
     let exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0";
     let mut turned = b"\xff\xd8\xff\xe1".to_vec();
-    // Followed by the number, two bytes of padding, and the end of the list.
+    // EXIF is followed by the number, two bytes of padding, and the end of the list.
     turned.extend((exif.len() as u16 + 2 + 7).to_be_bytes());
     turned.extend(exif);
     turned.extend([number, 0, 0, 0, 0, 0, 0]);
@@ -232,7 +232,7 @@ impl<'a> Previews<'a> {
                 Some(u32::from_be_bytes(bytes) as usize)
             };
             match &found.kind {
-                // The last kind is a number that precedes the preview.
+                // The last is no kind: a number in front of the preview's box looks like a box around it.
                 b"moov" | b"trak" | b"mdia" | b"minf" | b"stbl" | b"\0\0\0\x01" if depth > 0 => {
                     self.add_boxes(file, content, depth - 1);
                 }

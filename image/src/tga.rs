@@ -34,7 +34,7 @@ struct Header {
     orientation: Orientation,
     /// Whether the header announces alpha.
     has_alpha: bool,
-    /// The number that the first colour of the palette has.
+    /// The number by which pixels name the first colour of the palette.
     first: usize,
     /// The number of bits of a colour in the palette.
     color_bits: u8,
@@ -44,13 +44,13 @@ struct Header {
     palette: usize,
 }
 
-/// Whether a file may begin with these bytes.
+/// Returns whether a file may begin with these bytes.
 pub(super) fn is_header(head: &[u8]) -> bool {
     Header::read(head).is_some()
 }
 
 impl Header {
-    /// `None` if a field has a value that no program writes.
+    /// Reads the header. `None` if a field has a value that no program writes.
     fn read(file: &[u8]) -> Option<Self> {
         let header = file.first_chunk::<HEADER>()?;
         let word = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);

@@ -12,7 +12,7 @@ const OTHER_PARTS: [&str; 8] = [
     "http://ns.adobe.com/xap/1.0/g/img/",
     "xapGImg",
 ];
-/// Beginnings of names in other namespaces that describe other parts.
+/// Beginnings of names that describe other parts, in namespaces that describe the picture as well.
 const PROPERTIES: [([&str; 2], &[&str]); 2] = [
     (
         ["http://ns.google.com/photos/1.0/camera/", "GCamera"],
@@ -21,7 +21,7 @@ const PROPERTIES: [([&str; 2], &[&str]); 2] = [
     (["http://ns.adobe.com/xap/1.0/", "xmp"], &["Thumbnails"]),
 ];
 
-/// XMP without elements and attributes about other parts of the file. `None` if it cannot be parsed.
+/// Returns XMP without elements and attributes about other parts of the file. `None` if the XMP cannot be parsed.
 pub(super) fn without_other_parts(xmp: Vec<u8>) -> Option<Vec<u8>> {
     let Ok(text) = str::from_utf8(&xmp) else {
         return Some(xmp);
@@ -36,7 +36,7 @@ pub(super) fn without_other_parts(xmp: Vec<u8>) -> Option<Vec<u8>> {
     let spaces = Spaces::of(text);
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;
-    // The number of open elements, counted from the first that is left out.
+    // The number of open elements, counted from the first open element that is left out.
     let mut left_out = 0usize;
     while let Some(start) = rest.find('<') {
         let (before, from) = rest.split_at(start);
@@ -63,7 +63,7 @@ pub(super) fn without_other_parts(xmp: Vec<u8>) -> Option<Vec<u8>> {
     (left_out == 0).then(|| kept.into_bytes())
 }
 
-/// The length of the tag, comment or instruction at the start of a text.
+/// Returns the length of the tag, comment or instruction at the start of a text.
 fn markup_len(text: &str) -> Option<usize> {
     for (start, end) in [("<!--", "-->"), ("<![CDATA[", "]]>"), ("<?", "?>")] {
         if let Some(inner) = text.strip_prefix(start) {
@@ -86,7 +86,7 @@ fn markup_len(text: &str) -> Option<usize> {
     Some(end? + 1)
 }
 
-/// The name in a start tag.
+/// Returns the name in a start tag.
 fn name_of(tag: &str) -> &str {
     let inner = &tag[1..];
     let end = inner.find(|c: char| c.is_ascii_whitespace() || matches!(c, '/' | '>'));

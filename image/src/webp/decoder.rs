@@ -48,7 +48,7 @@ pub(super) fn header(file: &[u8]) -> Option<Header> {
 }
 
 impl Target<'_> {
-    /// Whether the memory has room for the picture.
+    /// Returns whether the memory has room for the picture.
     fn fits(&self, header: &Header) -> bool {
         let (width, height) = (header.width as usize, header.height as usize);
         match self {
@@ -62,7 +62,7 @@ impl Target<'_> {
         }
     }
 
-    /// The options of libwebp. `smooths` smooths the borders of the blocks of a lossy picture.
+    /// Returns the options of libwebp. If `smooths`, libwebp smooths the borders of blocks in a lossy picture.
     fn config(&mut self, header: &Header, smooths: bool) -> Option<WebPDecoderConfig> {
         if !self.fits(header) {
             return None;
@@ -115,7 +115,7 @@ fn judged(status: VP8StatusCode) -> Result<(), Failure> {
     }
 }
 
-/// Decodes a whole picture. A file that ends early is damaged, even if no pixel is missing.
+/// Decodes a whole picture. A file that ends early counts as damaged, even if no pixel is missing.
 pub(super) fn whole(
     file: &[u8],
     header: &Header,
@@ -129,7 +129,7 @@ pub(super) fn whole(
     judged(status)
 }
 
-/// Decodes as much of a picture as the file contains. Returns the number of rows, and the reason if others are missing.
+/// Decodes as much of a picture as the file contains. Returns the number of rows, and the reason if rows are missing.
 pub(super) fn beginning(
     file: &[u8],
     header: &Header,

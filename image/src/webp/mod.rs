@@ -79,13 +79,13 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     })
 }
 
-/// The size of the decoded pixels, in bytes.
+/// Returns the size of the decoded pixels, in bytes.
 fn size(header: &Header) -> u64 {
     let channels = if header.has_alpha { 4 } else { 3 };
     u64::from(header.width) * u64::from(header.height) * channels
 }
 
-/// The error for a file that libwebp rejects.
+/// Returns the error for a file that libwebp rejects.
 fn broken(file: &[u8], reason: &str) -> ImageError {
     match riff::is_truncated(file) {
         true => ImageError::Truncated {
@@ -116,7 +116,7 @@ fn still(file: &[u8], header: &Header, smooths: bool) -> Result<Option<Pixels>, 
     Ok(is_whole(header, done)?.then(|| pixels(header, samples)))
 }
 
-/// Decodes the rows that exist. The others show the background.
+/// Decodes the rows that exist. Missing rows show the background.
 fn beginning(
     file: &[u8],
     header: &Header,
@@ -133,12 +133,12 @@ fn beginning(
     fill_rows(&mut pixels, rows, spec.background);
     let missing = u64::from(header.height).saturating_sub(rows as u64) * u64::from(header.width);
     let error = broken(file, "its pixels cannot be decoded");
-    // libwebp has found damage, even if no row is missing.
+    // At least one pixel counts as missing, since libwebp has found damage.
     let loss = Loss::Pixels(missing.max(1));
     Ok((pixels, Found { loss, error }))
 }
 
-/// Whether a picture is complete; if not, it is damaged.
+/// Returns whether decoding was complete, and not ended by damage; an error if memory was short.
 fn is_whole(header: &Header, done: Result<(), Failure>) -> Result<bool, ImageError> {
     match done {
         Ok(()) => Ok(true),
@@ -150,7 +150,7 @@ fn is_whole(header: &Header, done: Result<(), Failure>) -> Result<bool, ImageErr
     }
 }
 
-/// Luma, and separate chroma with half of its sides: both are resized without conversion.
+/// Decodes luma, and chroma with half of its sides: they are resized separately, without conversion. `None` if damaged.
 fn planes(
     file: &[u8],
     header: &Header,
@@ -239,7 +239,7 @@ pub(super) fn encode_animation(
     .ok_or_else(|| failed("it is larger than 4 GiB"))
 }
 
-/// A file without metadata.
+/// Encodes a picture without metadata.
 fn bare(pixels: &Pixels, how: Encoding) -> Result<Vec<u8>, ImageError> {
     let (layout, samples) = match (pixels.color, &pixels.samples) {
         (Color::Rgb, Samples::Eight(samples)) => (PixelLayout::Rgb, samples),

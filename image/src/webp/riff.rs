@@ -14,7 +14,7 @@ pub(super) const ICC: &[u8; 4] = b"ICCP";
 
 /// The header of the file: the outer chunk's kind and length, and the file type.
 const HEADER: usize = 4 + 4 + 4;
-/// Flags in the first byte of an extended file's header. Its sides follow three bytes later, stored like those of a
+/// A flag in the first byte of an extended file's header. The sides follow three bytes later, stored like those of a
 /// frame: each minus 1, in three bytes.
 pub(super) const ANIMATION: u8 = 0x02;
 pub(super) const ALPHA: u8 = 0x10;
@@ -23,11 +23,12 @@ const HAS_EXIF: u8 = 0x08;
 const HAS_ICC: u8 = 0x20;
 /// The number of bytes of a frame before the chunks of its picture: position, sides, duration, flags.
 const FRAME: usize = 16;
-/// Flags of a frame: its area becomes transparent before the next frame; it replaces the pixels that it covers.
+/// Flag of a frame: its area becomes transparent before the next frame.
 const CLEARED: u8 = 0x01;
+/// Flag of a frame: it replaces the pixels that it covers.
 const REPLACES: u8 = 0x02;
 
-/// The chunks: kind, length of the data according to the header, and the data that exists.
+/// Returns the chunks: kind, length of the data according to the header, and the data that exists.
 fn chunks(mut rest: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
     std::iter::from_fn(move || {
         let (&[k0, k1, k2, k3, a, b, c, d], after) = rest.split_first_chunk::<8>()?;
@@ -39,14 +40,14 @@ fn chunks(mut rest: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
     })
 }
 
-/// Whether the file is shorter than its header says.
+/// Returns whether the file is shorter than its header says.
 pub(super) fn is_truncated(file: &[u8]) -> bool {
     chunks(file)
         .next()
         .is_some_and(|(_, len, data)| data.len() < len)
 }
 
-/// The damage of a file whose first picture is whole: it is shorter than its header says.
+/// Returns the damage of a file whose first picture is whole, if the file is shorter than its header says.
 pub(in super::super) fn damage_after_first(file: &[u8]) -> Option<Found> {
     let format = Format::WebP;
     if !is_truncated(file) {
@@ -64,15 +65,15 @@ pub(in super::super) fn damage_after_first(file: &[u8]) -> Option<Found> {
     })
 }
 
-/// The chunks after the header of an extended file; none for other files.
+/// Returns the chunks after the header of an extended file; none for other files.
 fn extended(file: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
     let mut chunks = chunks(file.get(HEADER..).unwrap_or_default());
     let is_extended = chunks.next().is_some_and(|(kind, ..)| kind == *b"VP8X");
     is_extended.then_some(chunks).into_iter().flatten()
 }
 
-/// The first chunk with metadata of this kind in an extended file, if it is complete and the header announces it:
-/// libwebp ignores other chunks.
+/// Returns the first chunk with metadata of this kind in an extended file, if it is complete and the header announces
+/// it: libwebp ignores other chunks.
 pub(super) fn bytes_of(file: &[u8], kind: &[u8; 4]) -> Option<Vec<u8>> {
     let flag = match kind {
         ICC => HAS_ICC,
@@ -84,20 +85,20 @@ pub(super) fn bytes_of(file: &[u8], kind: &[u8; 4]) -> Option<Vec<u8>> {
     (data.len() == len).then(|| data.to_vec())
 }
 
-/// Whether the file is an animation.
+/// Returns whether the file is an animation.
 pub(super) fn is_animation(file: &[u8]) -> bool {
     let header = file.get(HEADER..).unwrap_or_default();
     header.starts_with(b"VP8X") && header.get(8).is_some_and(|flags| flags & ANIMATION != 0)
 }
 
-/// The frames of an animation, as far as they exist.
+/// Returns the frames of an animation, as far as they exist.
 fn frame_chunks(file: &[u8]) -> impl Iterator<Item = &[u8]> {
     let is_animation = is_animation(file);
     let frames = extended(file).filter(move |(kind, ..)| kind == b"ANMF" && is_animation);
     frames.map(|(_, _, frame)| frame)
 }
 
-/// The frames of a file that has more than one frame, or that lacks some.
+/// Returns the frames of a file that has more than one frame, or that lacks some.
 pub(in super::super) fn animation<'a>(
     file: &'a [u8],
     spec: &'a ResizeSpec,
@@ -109,7 +110,7 @@ pub(in super::super) fn animation<'a>(
     }
 }
 
-/// The frames of an animation.
+/// Returns the frames of an animation.
 pub(super) fn frames<'a>(
     file: &'a [u8],
     spec: &'a ResizeSpec,
@@ -136,7 +137,7 @@ pub(super) fn frames<'a>(
         let flags = ALPHA * u8::from(chunks.starts_with(b"ALPH"));
         let picture = self::file(chunks, flags, sides, &Metadata::default());
         let picture = picture.ok_or_else(damaged)?;
-        // The header of the frame; libwebp compares it with that of the picture before it allocates.
+        // This header has the frame's sides. libwebp compares them with the sides of the picture before it allocates.
         let header = decoder::header(&picture).ok_or_else(damaged)?;
         let picture = still(&picture, &header, true)?.ok_or_else(damaged)?;
         let picture = picture.with_alpha();
@@ -152,7 +153,7 @@ pub(super) fn frames<'a>(
     let mut frames = frame_chunks(file);
     let next = move || match frames.next() {
         Some(frame) => draw(frame).map(Some).map_err(|error| match error {
-            // In a truncated file, the last frame.
+            // A truncated file ends within this frame.
             ImageError::Corrupt { .. } if is_truncated(file) => {
                 Found::later(ImageError::Truncated { format })
             }
@@ -167,15 +168,16 @@ pub(super) fn frames<'a>(
     Ok(Animation::new(plays, next))
 }
 
-/// The chunk that makes a file an animation. `plays`: the number of times it is displayed; 0 for endless repetition.
+/// Builds the chunk that makes a file an animation. `plays`: the number of times it is displayed; 0 for endless
+/// repetition.
 pub(super) fn animation_chunk(plays: u16) -> Vec<u8> {
     let [low, high] = plays.to_le_bytes();
     // The background colour has four bytes; viewers ignore it.
     [b"ANIM", &6u32.to_le_bytes()[..], &[0, 0, 0, 0, low, high]].concat()
 }
 
-/// A frame that replaces the pixels that it covers, with the picture of a file of libwebp. `None` if it would exceed 4
-/// GiB.
+/// Builds the chunk of a frame from a file that libwebp wrote. The frame replaces the pixels that it covers. `None` if
+/// the chunk would exceed 4 GiB.
 pub(super) fn frame(
     (left, top): (u32, u32),
     (width, height): (u32, u32),
@@ -194,7 +196,8 @@ pub(super) fn frame(
     Some(frame)
 }
 
-/// The chunks of the picture in a file of libwebp. The file has an extended header if the picture has alpha.
+/// Returns the chunks of the picture in a file that libwebp wrote. The file has an extended header if the picture has
+/// alpha.
 pub(super) fn picture_chunks(file: &[u8]) -> Option<&[u8]> {
     let chunks = file.get(HEADER..)?;
     match chunks.starts_with(b"VP8X") {
@@ -203,7 +206,8 @@ pub(super) fn picture_chunks(file: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// An extended WebP file: the chunks of its pictures and of the metadata. `flags` are those of the pictures.
+/// Builds an extended WebP file from the chunks of its pictures and the metadata. `flags` are the flags that the
+/// pictures need.
 pub(super) fn file(
     pictures: &[u8],
     mut flags: u8,
