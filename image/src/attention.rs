@@ -65,7 +65,7 @@ pub(super) fn aim(
     Ok(())
 }
 
-/// A small copy in 8-bit RGB, with or without alpha.
+/// Makes a small copy in 8-bit RGB, with or without alpha.
 fn copy(
     pixels: &Pixels,
     chroma: Option<&Chroma>,
@@ -99,7 +99,7 @@ struct Interest {
 }
 
 impl Interest {
-    /// The interest of a picture in 8-bit RGB, with or without alpha.
+    /// Computes the interest of a picture in 8-bit RGB, with or without alpha.
     fn of(small: &Pixels) -> Self {
         let (width, height) = (small.width as usize, small.height as usize);
         let mut interest = Self {
@@ -132,7 +132,7 @@ impl Interest {
     }
 }
 
-/// Red, green and blue.
+/// Returns red, green and blue.
 fn parts(pixel: &[u8]) -> [f64; 3] {
     [pixel[0], pixel[1], pixel[2]].map(f64::from)
 }
@@ -142,7 +142,7 @@ fn luma(pixel: &[u8]) -> f64 {
     0.299 * red + 0.587 * green + 0.114 * blue
 }
 
-/// The score for saturation, up to 80. Dark pixels score 0: their saturation is noise.
+/// Returns the score for saturation, up to 80. Dark pixels score 0: their saturation is noise.
 fn saturation(pixel: &[u8]) -> f64 {
     const DARK: f64 = 30.0;
     let parts = parts(pixel);
@@ -154,8 +154,8 @@ fn saturation(pixel: &[u8]) -> f64 {
     }
 }
 
-/// The score for the colour of skin, up to 120. It compares the shares of red and green, which differ little between
-/// people, whose skin differs in lightness.
+/// Returns the score for the colour of skin, up to 120. It compares the shares of red and green, which differ less
+/// between people than the lightness of their skin.
 fn skin(pixel: &[u8]) -> f64 {
     const SHARES: [f64; 2] = [0.44, 0.31];
     const REACH: f64 = 0.07;
@@ -170,8 +170,8 @@ fn skin(pixel: &[u8]) -> f64 {
     120.0 * (1.0 - distance / REACH).max(0.0)
 }
 
-/// The start of the best window, as a fraction of the whole. The window has the fraction `share` of all scores. Of
-/// windows with equal scores, the one closest to the middle.
+/// Returns the start of the best window, as a fraction of the whole. The window has the fraction `share` of all scores.
+/// Among windows with equal scores, returns the window closest to the middle.
 fn best(scores: &[f64], share: f64) -> f64 {
     let free = 1.0 - share;
     let middle = free / 2.0;
@@ -189,7 +189,8 @@ fn best(scores: &[f64], share: f64) -> f64 {
     best.0
 }
 
-/// The weighted mean of the scores of a window: the weight at its ends is a quarter of that in its middle.
+/// Returns the weighted mean of the scores of a window: the weight at the ends is a quarter of the weight in the
+/// middle.
 fn mean(scores: &[f64], start: f64, share: f64) -> f64 {
     let count = scores.len() as f64;
     let (start, end) = (start * count, (start + share) * count);

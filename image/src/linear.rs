@@ -15,7 +15,7 @@ static LIGHT_OF_SIXTEEN: LazyLock<Vec<u16>> = LazyLock::new(|| table(1 << 16, li
 /// The 16-bit sample of each amount of light.
 static SAMPLE_OF_LIGHT: LazyLock<Vec<u16>> = LazyLock::new(|| table(1 << 16, sample));
 
-/// A table with the values of `value` at `len` points from 0 to 1. Its results are from 0 to 1 too.
+/// Returns a table with the values of `value` at `len` points from 0 to 1. The results of `value` are from 0 to 1, too.
 fn table(len: usize, value: fn(f64) -> f64) -> Vec<u16> {
     let last = (len - 1) as f64;
     let at = |index| (value(index as f64 / last) * 65_535.0).round() as u16;
@@ -36,8 +36,8 @@ fn sample(light: f64) -> f64 {
     }
 }
 
-/// Converts samples of grey or RGB, with or without alpha, to light. They count as samples of sRGB. Needs two more
-/// bytes per sample of the source.
+/// Converts samples of grey or RGB, with or without alpha, to light. The samples count as sRGB. Needs two more bytes of
+/// memory per sample of the source.
 pub(super) fn to_light(pixels: Pixels, max_bytes: u64) -> Result<Pixels, ImageError> {
     let color = pixels.color;
     let samples = match pixels.samples {
@@ -81,7 +81,7 @@ pub(super) fn from_light(mut pixels: Pixels, is_eight: bool) -> Pixels {
     pixels
 }
 
-/// Sets the alpha of each pixel to `value` of its index.
+/// Sets each sample of alpha to `value` of the sample's index.
 fn each_alpha(color: Color, samples: &mut [u16], value: impl Fn(usize) -> u16) {
     if color.has_alpha() {
         let channels = color.channels();

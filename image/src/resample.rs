@@ -22,8 +22,8 @@ struct Scratch {
     decoded: [Vec<u8>; 2],
 }
 
-/// Larger buffers are freed, so that a worker does not keep the memory of a huge picture. 12 megapixels, scaled during
-/// decoding, stay well below.
+/// Larger buffers are freed, so that a worker does not keep the memory of a huge picture. A picture of 12 megapixels,
+/// scaled during decoding, stays well below.
 const KEEP_BYTES: usize = 16 << 20;
 
 /// The maximum number of pixels of a row or column that may become one, with 8 bits per sample. Weights have 21 binary
@@ -38,8 +38,8 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Returns a buffer of `len` bytes with unspecified content, if possible one of this thread's. Give it back with
-/// [`keep_buffer`].
+/// Returns a buffer of `len` bytes with unspecified content, if possible a buffer that this thread has kept. Give it
+/// back with [`keep_buffer`].
 pub(super) fn take_buffer(len: usize) -> Result<Vec<u8>, ImageError> {
     let kept = SCRATCH.with_borrow_mut(|scratch| {
         let enough = scratch.decoded.iter_mut().filter(|b| b.capacity() >= len);
@@ -47,7 +47,7 @@ pub(super) fn take_buffer(len: usize) -> Result<Vec<u8>, ImageError> {
     });
     match kept {
         Some(mut bytes) => {
-            // Within the capacity. Writes only the bytes beyond the last length.
+            // The capacity suffices, and only the bytes beyond the last length are written.
             bytes.resize(len, 0);
             Ok(bytes)
         }
@@ -84,8 +84,8 @@ pub(super) fn keep_buffer(bytes: Vec<u8>) {
 ///
 /// # Errors
 /// `BadRequest` if a side is 0, `channels` is not 1 to 4, the buffer has another length, or more than 8192 pixels of a
-/// side would become one (except with `Nearest`); `TooManyBytes` if very long sides would need more than a gigabyte,
-/// and more than both pictures have; `OutOfMemory`.
+/// side would become one (except with `Nearest`); `TooManyBytes` if very long sides would need more than a gigabyte of
+/// extra memory, and more than both pictures have; `OutOfMemory`.
 pub fn resize_pixels(
     pixels: &[u8],
     size: (u32, u32),
@@ -99,7 +99,7 @@ pub fn resize_pixels(
     Ok(out)
 }
 
-/// Like [`resize_pixels`], but writes to a buffer of the caller, such as a kernel's result.
+/// Resizes like [`resize_pixels`], but writes to a buffer of the caller, such as a kernel's result.
 ///
 /// # Errors
 /// The errors of [`resize_pixels`]; also `BadRequest` if `out` does not have the length of the result.
@@ -266,7 +266,7 @@ pub(super) struct Bands {
     max_bytes: u64,
     /// The number of rows of the picture.
     height: u32,
-    /// The number of rows of the picture on either side of a point that the filter reads for it.
+    /// The number of rows of the picture that the filter reads on either side of a point.
     reach: f64,
     /// The number of rows to add at a time.
     step: usize,
@@ -283,8 +283,8 @@ impl Bands {
     /// The minimum size of a picture in bytes at which bands pay.
     const WORTHWHILE: u64 = 32 << 20;
 
-    /// `None` if the picture is small, if all its pixels are needed at once, or if the filter reads most rows for each
-    /// row of the result. `row` is the number of bytes of a row.
+    /// Prepares the bands of a request. `None` if the picture is small, if all its pixels are needed at once, or if the
+    /// filter reads most rows for each row of the result. `row` is the number of bytes of a row.
     pub(super) fn for_request(
         request: Request<'_>,
         plans: &[StoredPlan],
@@ -316,7 +316,7 @@ impl Bands {
         })
     }
 
-    /// The number of rows to add at a time.
+    /// Returns the number of rows to add at a time.
     pub(super) fn rows(&self) -> usize {
         self.step
     }
@@ -361,7 +361,7 @@ impl Bands {
         Ok(())
     }
 
-    /// The result, and a plan that does not change it.
+    /// Returns the result, with plans that do not change it.
     ///
     /// # Errors
     /// `BadRequest` if rows are missing.
@@ -384,7 +384,7 @@ impl Bands {
     }
 }
 
-/// Adds chroma to a resized luma: `region` of chroma, resized to the sides of luma.
+/// Adds chroma to resized luma: resizes `region` of chroma to the sides of luma.
 pub(super) fn with_chroma(
     luma: Pixels,
     chroma: &Chroma,
@@ -431,7 +431,7 @@ fn stretched(level: u8, (start, range): (i32, i32), center: i32) -> u8 {
     (steps + center).clamp(0, 255) as u8
 }
 
-/// Whether all pixels are opaque. If so, weighting by alpha would copy the source for nothing.
+/// Returns whether all pixels are opaque. If so, weighting by alpha would copy the source for nothing.
 fn is_opaque<const CHANNELS: usize, T: PartialEq>(samples: &[T], full: T) -> bool {
     let (pixels, _) = samples.as_chunks::<CHANNELS>();
     // No early exit inside a block, so that the compiler vectorizes it.

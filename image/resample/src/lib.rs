@@ -1,10 +1,10 @@
 //! A non-generic function around [`fast_image_resize`], for `arenite-image` and the baselines of the benchmarks.
 //!
 //! `Resizer::resize` is generic over the storage of pixels, so its convolutions, hundreds of vectorized variants of a
-//! few functions, are compiled in each crate that calls it, and again for its unit tests and at each change of a line.
-//! They were two fifths of the code of the library. Here they are compiled once, without overflow checks, as their
-//! authors release them (with checks, resizing is a tenth slower). The code that parses untrusted files keeps its
-//! checks: it is in another crate.
+//! few functions, are compiled in each crate that calls it, again for that crate's unit tests, and again at each change
+//! of a line in it. They would be two fifths of the code of the library. Here they are compiled once, without overflow
+//! checks, as their authors release them (with checks, resizing is a tenth slower). The code that parses untrusted
+//! files keeps its checks: it is in another crate.
 //!
 //! Pixels are loaded into the cache in order (`streamed.rs`), which halves the time for large pictures.
 #![deny(unsafe_code)]
@@ -38,7 +38,7 @@ use streamed::Streamed;
 ///
 /// # Errors
 /// If the pixel types differ or are not supported, or the crop is not inside the source.
-// Inlined, it would compile the convolutions in the caller.
+// If this were inlined, its callers would compile the convolutions.
 #[inline(never)]
 pub fn resize(
     resizer: &mut Resizer,
@@ -76,14 +76,14 @@ fn typed<P: PixelTrait>(
 }
 
 /// Lanczos with three lobes: `FilterType::Lanczos3` up to the last bits of a weight, in half the time. Weights are
-/// computed per picture; for small ones their sines took a fifth of the time of resizing.
+/// computed per picture; for small pictures, the sines of `FilterType::Lanczos3` take a fifth of the time of resizing.
 pub fn lanczos3() -> FilterType {
     Filter::new("Lanczos3", lanczos3_weight, LOBES).map_or(FilterType::Lanczos3, FilterType::Custom)
 }
 
 const LOBES: f64 = 3.0;
 
-/// sinc(x) · sinc(x/3) from one sine: with s = sin(πx/3), sin(πx) is 3s − 4s³.
+/// Computes sinc(x) · sinc(x/3) from one sine: with s = sin(πx/3), sin(πx) is 3s − 4s³.
 fn lanczos3_weight(x: f64) -> f64 {
     if x == 0.0 {
         return 1.0;

@@ -2,8 +2,8 @@
 //!
 //! The vertical pass over 8-bit samples computes a row of the target 64 bytes at a time, from the same columns of
 //! several source rows: each step jumps ahead by a whole row. Hardware prefetches along a row, but not across rows, so
-//! the pass waited for each cache line of a large picture. [`Streamed`] touches each row once, one byte per cache line,
-//! right before the first window that contains it; the pass then finds its window in the cache.
+//! the pass would wait for each cache line of a large picture. [`Streamed`] touches each row once, one byte per cache
+//! line, right before the first window that contains it; the pass then finds its window in the cache.
 //!
 //! This takes about half to two thirds of the time; `docs/design/pictures.md` has the measurements.
 
