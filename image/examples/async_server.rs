@@ -21,16 +21,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 
-/// The longest upload.
+/// The maximum number of bytes of an upload.
 const MOST_BYTES: usize = 16 << 20;
-/// The longest head of a request.
+/// The maximum number of bytes of the head of a request.
 const LONGEST_HEAD: usize = 64 << 10;
-/// Bytes of uploads in memory, from the first byte of a body to its response: the longest fits. Some of them are
-/// admitted, the others are still being read, or wait.
+/// The maximum number of bytes of uploads in memory. An upload counts from the first byte of its body to its response;
+/// the longest upload fits. The engine processes some uploads; others are still being read, or wait.
 const IN_MEMORY: usize = 2 * MOST_BYTES;
 /// Time limit for reading an upload: a client that sends nothing must not block others.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// Bytes of the requests that the engine processes at a time.
+/// The maximum number of bytes of the requests that the engine processes at a time.
 const ADMITTED: usize = 8 << 20;
 /// The box of a thumbnail.
 const THUMBNAIL: Size = Size::new(128, 128, When::Always);
@@ -39,7 +39,7 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// The sleep between two ticks of a counter of loop iterations.
 const TICK: Duration = Duration::from_millis(1);
 
-/// A thumbnail of a picture. Some uploads simulate bugs of decoders in C: they hang, crash, or exhaust memory.
+/// Makes a thumbnail of a picture. Some uploads simulate bugs of decoders in C: they hang, crash, or exhaust memory.
 fn thumbnail(upload: &[u8]) -> Result<Array<u8>, Typed<ImageError>> {
     match upload {
         [b'h', b'a', b'n', b'g', ..] => loop {
@@ -81,7 +81,7 @@ impl Service {
     /// Responds to a request whose upload is at `upload`.
     async fn answer(self: &Arc<Self>, request: Vec<u8>, upload: Range<usize>) -> (u16, Vec<u8>) {
         let bytes = upload.len();
-        // Copies megabytes, possibly into memory that is not mapped yet: outside the event loop.
+        // This copies megabytes, possibly into memory that is not mapped yet, so it runs outside the event loop.
         let service = Arc::clone(self);
         let copied =
             tokio::task::spawn_blocking(move || service.engine.from_slice(&request[upload]));
@@ -98,7 +98,7 @@ impl Service {
         let answer = match job.await.await {
             Ok(picture) => (200, picture.to_vec()),
             Err(error) => {
-                // The error that the kernel has returned is a value of its type.
+                // The error that the kernel has returned arrives as a value of its own type.
                 let status = match (error.returned(), error.kind()) {
                     (Some(ImageError::TooManyPixels { .. } | ImageError::Bomb { .. }), _) => 413,
                     (Some(_), _) => 422,
@@ -138,7 +138,7 @@ impl Service {
         let length: Option<usize> = length.and_then(|length| length.trim().parse().ok());
         let (status, answer) = match length {
             Some(length) if length <= MOST_BYTES => {
-                // Held until the response. A body is not read before: TCP slows the client down.
+                // Held until the response. Until there is room, the body is not read, and TCP slows the client down.
                 let room = self.room.acquire_many(length as u32).await;
                 let _room = room.map_err(io::Error::other)?;
                 let read = async {
@@ -190,7 +190,7 @@ async fn upload(port: u16, body: &[u8]) -> io::Result<(u16, Vec<u8>)> {
     Ok((status, answer.split_off(start)))
 }
 
-/// A PNG of 65 bytes that announces 3.6 gigapixels.
+/// Returns a PNG of 65 bytes that announces 3.6 gigapixels.
 fn bomb() -> Vec<u8> {
     let side = 60_000u32.to_be_bytes();
     // Grey, eight bits, not interlaced, without pixel data.
@@ -212,7 +212,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, byte)
 }
 
-/// The upload followed by zeros, which decoders ignore.
+/// Returns the upload followed by zeros, which decoders ignore.
 fn padded(upload: &[u8], bytes: usize) -> Vec<u8> {
     let mut padded = upload.to_vec();
     padded.resize(bytes, 0);
@@ -328,8 +328,8 @@ async fn run(engine: Engine, uploads: usize) -> Result<(), Box<dyn std::error::E
         .filter(|entry| entry.status == 200)
         .count();
     assert!(before > 1, "no request was served during the hang: {log:?}");
-    // The loop kept running during the hang, about as often as the idle one; a busy machine slows both. Blocked by a
-    // job or two, it would hardly have ticked.
+    // The loop kept running during the hang, about as often as the idle one; a busy machine slows both. If a job or two
+    // had blocked the loop, it would hardly have ticked.
     let Answered {
         ticks, idle_ticks, ..
     } = log[hung];
@@ -337,7 +337,7 @@ async fn run(engine: Engine, uploads: usize) -> Result<(), Box<dyn std::error::E
         idle_ticks > 0 && ticks * 4 >= idle_ticks,
         "{ticks} of {idle_ticks} times"
     );
-    // Together these exceed the admission limit: one had to wait, with all requests after it.
+    // Together these uploads exceed the admission limit: one of them had to wait, with all requests after it.
     assert!(
         answered(200, large.len()) > Some(hung),
         "they were processed at the same time: {log:?}"
@@ -359,7 +359,7 @@ async fn run(engine: Engine, uploads: usize) -> Result<(), Box<dyn std::error::E
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // First, before the runtime.
+    // This comes first, before the runtime starts.
     arenite::init();
     let uploads = std::env::args().nth(1).and_then(|count| count.parse().ok());
     let engine = Engine::builder()

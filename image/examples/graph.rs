@@ -16,7 +16,7 @@ fn decode(file: &[u8], side: u32) -> Result<Array<u8>, Box<dyn std::error::Error
     Ok(resize_to_pixels(file, &spec)?.to_array()?)
 }
 
-/// The mean of the channels of each pixel.
+/// Returns the mean of the channels of each pixel.
 fn grey(pixels: &Array<u8>) -> Array<f32> {
     let shape = pixels.shape();
     let &[height, width, channels] = shape.dims() else {
@@ -44,7 +44,7 @@ fn blur(picture: &Array<f32>, radius: usize) -> Array<f32> {
     })
 }
 
-/// The detail that blurring removes.
+/// Returns the detail that blurring removes.
 fn difference(sharp: &[f32], blurred: &[f32]) -> Array<f32> {
     Array::from_fn(sharp.len(), |i| (sharp[i] - blurred[i]).abs())
 }
@@ -57,7 +57,7 @@ fn larger(a: f64, b: f64) -> f64 {
     a.max(b)
 }
 
-/// The run times in the labels of a picture: in seconds, and as written.
+/// Returns the run times in the labels of a drawing: in seconds, and as written.
 fn times(dot: &str) -> Vec<(f64, &str)> {
     let labels = dot.split("[label=\"").skip(1);
     let texts = labels.filter_map(|label| label.split('"').next()?.split("\\n").nth(1));
@@ -112,7 +112,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let blurred = graph.add(blur, (&grey, 2));
         let edges = graph.add(difference, (&grey, &blurred));
         scores.push(graph.add(mean, (&edges,)));
-        // Not requested, so it never runs.
+        // This node is not requested, so it never runs.
         let _unused = graph.add(blur, (&grey, 20));
     }
     // A file that is not a picture fails this node, but not the other scores.

@@ -1,7 +1,7 @@
 //! Where the time for one picture goes: `cargo run --release --example image_speed [FILE [SIZE]]`.
 //! With a size, only this size is made, 300 times: for a profiler.
 //!
-//! Without a file it makes a 12-megapixel JPEG from a sample: enlarged, with seeded noise, quality 85.
+//! Without a file, the example makes a 12-megapixel JPEG from a sample: enlarged, with seeded noise, quality 85.
 
 use std::time::{Duration, Instant};
 
@@ -67,8 +67,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Compares three sizes from one decode with the largest size alone, and with three runs. Rounds alternate. Prints
-/// medians, with the smallest and the largest ratio.
+/// Compares three sizes from one decode with the largest size alone, and with three separate runs. Rounds of the three
+/// alternate. Prints medians, with the smallest and the largest ratio.
 fn sizes(photo: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
     let sizes: [Size; 3] = ["320x".parse()?, "640x".parse()?, "1280x".parse()?];
     let time = |sizes: &[Size]| {
@@ -97,7 +97,7 @@ fn sizes(photo: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The median; sorts the values.
+/// Sorts the values, and returns the median.
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]

@@ -15,7 +15,7 @@ fn decode(file: &[u8], side: u32) -> Result<Array<u8>, Box<dyn std::error::Error
     Ok(resize_to_pixels(file, &spec)?.to_array()?)
 }
 
-/// The histogram of all channels, and the mean of each (up to four).
+/// Returns the histogram of all channels, and the mean of each (up to four).
 fn statistics(pixels: &Array<u8>) -> (Array<u64>, [f64; 4]) {
     let channels = pixels.shape().dims()[2];
     let mut sums = [0u64; 4];
@@ -89,7 +89,7 @@ fn median(histogram: &[u64]) -> usize {
         .unwrap_or(0)
 }
 
-/// The reason for the user: not a picture, or a crash of the decoder.
+/// Returns the reason for the user: not a picture, or a crash of the decoder.
 fn reason(error: &JobError) -> String {
     match error.kind() {
         JobErrorKind::Returned(why) => why.to_string(),
