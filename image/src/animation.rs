@@ -77,7 +77,7 @@ pub(super) struct Screen<'a> {
     height: u32,
     pixels: Vec<u8>,
     undo: Undo,
-    /// The number of bytes of all frames so far, in the form in which they are displayed.
+    /// The number of bytes of all frames so far, each at the size of the screen.
     total: u64,
 }
 
@@ -125,9 +125,9 @@ impl<'a> Screen<'a> {
         Ok(screen)
     }
 
-    /// Checks the limits of `spec` before a frame with these sides is decoded. Returns its size in bytes.
+    /// Checks the limits of `spec` before a frame with these sides is decoded. Returns the size of the frame in bytes.
     pub(super) fn admit(&mut self, sides: (u32, u32)) -> Result<usize, ImageError> {
-        /// Maximum memory of all frames together, as a multiple of that of one picture. A small file may announce any
+        /// The maximum memory of all frames together, as a multiple of `max_bytes`. A small file may announce any
         /// number of frames: more than this is a decompression bomb, which would take minutes.
         const FRAMES: u64 = 16;
         let size = |(width, height)| u64::from(width) * u64::from(height) * PIXEL as u64;

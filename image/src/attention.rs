@@ -14,7 +14,7 @@ use super::spec::Filter;
 
 /// The longest side of the small copy, in pixels.
 const SIDE: f64 = 128.0;
-/// The number of windows that are compared on each side of the middle one.
+/// The number of windows that are compared on each side of the middle window.
 const STEPS: u32 = 50;
 
 /// Moves the regions of plans to the interesting part, if they cover only a part of the picture.

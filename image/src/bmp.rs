@@ -106,7 +106,7 @@ impl Header {
             16 => [0x7c00, 0x3e0, 0x1f, 0],
             _ => [0xff_0000, 0xff00, 0xff, 0],
         };
-        // With the oldest header, masks follow it; in later headers they are included.
+        // Masks follow the header of Windows 3; later headers include them.
         let mut end = FIRST + len;
         if matches!(compression, 3 | 6) {
             let has_alpha = has(WITH_ALPHA) || compression == 6;

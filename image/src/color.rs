@@ -1,8 +1,8 @@
 //! Colour conversion: YCbCr to RGB, profiles and inks to sRGB.
 //!
 //! Pixels are converted after resizing, when there are few. Each thread caches the transform of its last profile:
-//! photos in a folder mostly share one profile. moxcms makes the transform. If it rejects the kind of profile, Little
-//! CMS does: grey with L*a*b* or with tables, tables of unequal sides, headers of old and new versions.
+//! photos in a folder mostly share one profile. moxcms makes the transform, or Little CMS for the kinds of profile that
+//! moxcms rejects: grey with L*a*b* or with tables, tables of unequal sides, headers of old and new versions.
 
 use std::cell::RefCell;
 use std::panic::catch_unwind;
@@ -41,9 +41,9 @@ thread_local! {
     static LAST: RefCell<Option<Cached>> = const { RefCell::new(None) };
 }
 
-/// Converts pixels to sRGB by their profile. If there is no profile that can be applied, they count as sRGB. Grey stays
-/// grey unless the profile tints it, and YCbCr stays YCbCr if there is nothing to convert. Inks always become RGB;
-/// without a profile, by multiplication.
+/// Converts pixels to sRGB by their profile. If there is no profile that can be applied, the pixels count as sRGB. Grey
+/// stays grey unless the profile tints it, and YCbCr stays YCbCr if there is nothing to convert. Inks always become
+/// RGB; without a profile, by multiplication.
 pub(super) fn to_srgb(pixels: Pixels, icc: Option<&[u8]>) -> Pixels {
     let converter = icc.and_then(|icc| converter_for(icc, pixels.color));
     match converter {

@@ -10,7 +10,7 @@ use super::format::Format;
 /// the cause, and what to change. `{:#}` leaves out the advice to raise a limit of [`ResizeSpec`](crate::ResizeSpec),
 /// for programs in which that limit has another name.
 ///
-/// A kernel that returns it in an [`arenite::Typed`] passes it to its caller as a value.
+/// A kernel that returns this error in an [`arenite::Typed`] passes the error to its caller as a value.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ImageError {

@@ -63,7 +63,7 @@ pub(super) fn make_upright(exif: &mut Vec<u8>) -> bool {
     value.map(|value| value.copy_from_slice(&upright)).is_some()
 }
 
-/// Sets the sides to those of the result. Removes the thumbnail, which shows the original picture.
+/// Sets the sides in EXIF to the sides of the result. Removes the thumbnail, which shows the original picture.
 pub(super) fn describe(exif: &mut Vec<u8>, (width, height): (u32, u32)) {
     let Some(mut tiff) = Tiff::new(exif) else {
         return;
@@ -188,7 +188,7 @@ impl<'a> Tiff<'a> {
         }
     }
 
-    /// Removes the list that follows the first list, and all data that belongs to it alone.
+    /// Removes the list that follows the first list, and all data that belongs to that list alone.
     fn drop_thumbnail(&mut self, first: usize) {
         let Some(own) = self.extent(first) else {
             return;

@@ -95,7 +95,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     })
 }
 
-/// Returns the frames of a file with more than one frame, or with damage after the first.
+/// Returns the frames of a file with more than one frame, or with damage after the first frame.
 pub(super) fn animation<'a>(
     input: &'a [u8],
     spec: &'a ResizeSpec,

@@ -207,7 +207,7 @@ fn hdr_of(profile: &JxlColorProfile) -> Option<Hdr> {
         JxlTransferFunction::HLG => 18,
         _ => return None,
     };
-    // By their numbers in H.273. Other primaries are rare, and close to those of BT.2020.
+    // Primaries by their numbers in H.273. Other primaries are rare, and close to those of BT.2020.
     let primaries = match profile {
         JxlColorProfile::Simple(JxlColorEncoding::RgbColorSpace { primaries, .. }) => {
             match primaries {

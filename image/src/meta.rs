@@ -125,8 +125,8 @@ impl Request<'_> {
     }
 }
 
-/// The minimum ratio of the sides after a reduced decode to those of the output: compared with a full decode, the
-/// samples then have an SSIM of at least 0.997 and 46 dB.
+/// The minimum ratio of the sides after a reduced decode to the sides of the output. Compared with a full decode, the
+/// sample pictures then have an SSIM of at least 0.997 and 46 dB.
 pub(super) const SPARE: f64 = 2.0;
 
 /// A [`Plan`](super::size::Plan) for the pixels in stored orientation.
@@ -195,7 +195,7 @@ pub(super) struct Metadata {
 }
 
 impl Metadata {
-    /// Converts pixels to sRGB by the description of their colours, and removes it.
+    /// Converts pixels to sRGB by the description of their colours, and removes that description.
     pub(super) fn apply_colors(&mut self, pixels: Pixels) -> Pixels {
         let icc = self.icc.take();
         let in_profile = || {
@@ -277,7 +277,7 @@ fn position(text: &[u8], name: &[u8]) -> Option<usize> {
     text.windows(name.len()).position(|window| window == name)
 }
 
-/// Inserts into a PNG, directly after the header, what its encoder does not write: XMP, as a text chunk with the
+/// Inserts into a PNG, directly after the header, what the encoder of PNG does not write: XMP, as a text chunk with the
 /// standard keyword, and the code points of high dynamic range.
 pub(super) fn complete_png(png: &mut Vec<u8>, metadata: &Metadata) {
     /// Signature and header chunk: length, name, 13 bytes, checksum.

@@ -15,7 +15,7 @@ pub enum Palette {
     /// If the input has a palette (PNG, GIF) and the result has at most 256 colours, or looks the same with 256.
     #[default]
     Auto = 0,
-    /// Always, except for 16 bits per sample and for grey. If 256 colours do not suffice, they are mixed (dithered).
+    /// Always, except for 16 bits per sample and for grey. If 256 colours do not suffice, colours are mixed (dithered).
     Always = 1,
     /// Never.
     Never = 2,
@@ -220,7 +220,7 @@ struct Sample {
     count: f32,
 }
 
-/// If there are more colours than this, similar ones are merged first.
+/// If there are more colours than this, similar colours are merged first.
 const MOST_SAMPLES: usize = 1 << 15;
 
 /// Returns the distinct colours, or the means of similar colours if there are too many.

@@ -317,7 +317,7 @@ impl Pixels {
         self
     }
 
-    /// Divides colours by alpha, by which they were multiplied.
+    /// Undoes the multiplication of colours by alpha.
     pub(super) fn divide_by_alpha(&mut self) {
         let channels = self.color.channels();
         if !self.color.has_alpha() {

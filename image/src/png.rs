@@ -280,7 +280,8 @@ fn set_curve(profile: &mut ColorProfile, curve: ToneReprCurve) {
     profile.blue_trc = Some(curve);
 }
 
-/// Clears the bits of a transparent grey beyond its depth, which have no meaning. `None` if no such bits are set.
+/// Clears the bits of a transparent grey beyond the file's depth, which have no meaning. `None` if no such bits are
+/// set.
 fn with_masked_transparency(file: &[u8]) -> Option<Vec<u8>> {
     // Depth and colour type follow the sides.
     let (&depth, &kind) = (file.get(24)?, file.get(25)?);
@@ -370,7 +371,7 @@ fn is_animated(file: &[u8]) -> bool {
     is_read && before_pixels.any(|(kind, ..)| &kind == b"acTL")
 }
 
-/// Returns the frames of a file with more than one.
+/// Returns the frames of a file with more than one frame.
 pub(super) fn animation<'a>(
     input: &'a [u8],
     spec: &'a ResizeSpec,

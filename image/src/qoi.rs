@@ -65,7 +65,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     ))
 }
 
-/// Reads pixels until the data or the picture ends. Returns their number, and the bytes after them.
+/// Reads pixels until the data or the picture ends. Returns the number of pixels, and the bytes after them.
 fn read<'a>(data: &'a [u8], samples: &mut [u8], channels: usize) -> (usize, &'a [u8]) {
     let mut seen = [[0u8; 4]; 64];
     let mut pixel = [0, 0, 0, u8::MAX];

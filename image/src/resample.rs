@@ -27,7 +27,8 @@ struct Scratch {
 const KEEP_BYTES: usize = 16 << 20;
 
 /// The maximum number of pixels of a row or column that may become one, with 8 bits per sample. Weights have 21 binary
-/// places: with more pixels their sum would be off by a grey level, and with a million each weight would be 0.
+/// places: with more pixels, the sum of the weights would be off by a grey level, and with a million each weight would
+/// be 0.
 const MOST_TO_ONE: f64 = 8192.0;
 
 /// The maximum number of bytes of weights per pixel of a row or column: the weights of three lobes in 64 and again in
@@ -425,7 +426,7 @@ pub(super) fn with_chroma(
     })
 }
 
-/// Converts a value of video, which uses `range` steps from `start` on, to one that uses 255 steps around `center`.
+/// Converts a value of video, which uses `range` steps from `start` on, to a value that uses 255 steps around `center`.
 fn stretched(level: u8, (start, range): (i32, i32), center: i32) -> u8 {
     let steps = ((i32::from(level) - start) * 255 * 2 + range).div_euclid(2 * range);
     (steps + center).clamp(0, 255) as u8

@@ -3,7 +3,7 @@
 //! This module calls the C interface of rav1d: the safe interface of the fork panics on reserved code points. The
 //! `unsafe` blocks pass pointers to local variables, and read the samples of a picture that rav1d returned.
 //!
-//! A panic of rav1d aborts the process: its functions are `extern "C"`. No file is known that leads to one.
+//! A panic of rav1d aborts the process: its functions are `extern "C"`. No file is known that leads to a panic.
 
 use std::ffi::c_uint;
 use std::mem::MaybeUninit;

@@ -54,7 +54,7 @@ impl Matrix {
         let (red, blue) = match (points.matrix, points.primaries) {
             (0, _) => return Ok(Self::Identity),
             (1, _) | (12, 1) => (0.2126, 0.0722),
-            // If the matrix is not specified, most other programs use this one.
+            // If the matrix is not specified, most other programs use this matrix.
             (2 | 5 | 6, _) => (0.299, 0.114),
             (4, _) => (0.30, 0.11),
             (7, _) => (0.212, 0.087),
@@ -73,7 +73,7 @@ impl Matrix {
     }
 }
 
-/// Converts the values of a plane to those of the output: `(number - zero) * scale`.
+/// Converts values of a plane to values of the output: `(number - zero) * scale`.
 #[derive(Debug, Clone, Copy)]
 struct Range {
     zero: f32,

@@ -307,7 +307,7 @@ impl<'a> Container<'a> {
     /// Returns the kind of an item.
     ///
     /// # Errors
-    /// If it does not exist, or is encrypted.
+    /// If the item does not exist, or is encrypted.
     pub(super) fn kind(&self, number: u32) -> Result<Kind, ImageError> {
         let item = self.item(number)?;
         match item.is_protected {

@@ -115,7 +115,7 @@ pub(in super::super) fn version() -> Result<String, ImageError> {
 pub(super) struct Frame {
     library: &'static Functions,
     decoder: NonNull<c_void>,
-    /// Allocated by a `Box`. libde265 has pointers to it.
+    /// Allocated by a `Box`. libde265 has pointers to this limit.
     limit: NonNull<Limit>,
 }
 
@@ -130,7 +130,7 @@ struct Limit {
 /// Allocates memory for a picture, if it is not larger than the limit.
 ///
 /// # Safety
-/// Only libde265 may call it, with the pointer that was registered with it.
+/// Only libde265 may call this function, with the pointer that was registered together with it.
 unsafe extern "C" fn get_buffer(
     decoder: *mut c_void,
     spec: *mut Spec,
@@ -150,7 +150,7 @@ unsafe extern "C" fn get_buffer(
 }
 
 /// # Safety
-/// Only libde265 may call it, with the pointer that was registered with it.
+/// Only libde265 may call this function, with the pointer that was registered together with it.
 unsafe extern "C" fn release_buffer(decoder: *mut c_void, image: *mut c_void, limit: *mut c_void) {
     // SAFETY: as in `get_buffer`.
     unsafe { ((*limit.cast::<Limit>()).default.release)(decoder, image, ptr::null_mut()) }

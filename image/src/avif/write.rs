@@ -38,7 +38,7 @@ pub(in super::super) fn encode(
             &rounded
         }
     };
-    // Not the generic functions, which would compile the whole encoder again in this crate.
+    // These are not the generic functions, which would compile the whole encoder again in this crate.
     let encoded = match (pixels.color, &pixels.samples) {
         (Color::Rgb, Samples::Eight(samples)) => {
             let pixels = samples.as_chunks::<3>().0.iter();

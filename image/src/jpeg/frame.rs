@@ -71,7 +71,7 @@ pub(super) struct Block<'a> {
 }
 
 impl Frame {
-    /// Reads the frame of a file. Returns it with the data of the scan.
+    /// Reads the frame of a file. Returns the frame and the data of the scan.
     pub(super) fn read(input: &[u8]) -> Option<(Self, &[u8])> {
         let (mut frame, data) = parse(input)?;
         let (first, others) = frame.components.split_first_mut()?;

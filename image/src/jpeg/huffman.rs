@@ -101,8 +101,8 @@ fn ac_symbol(symbol: u8) -> (bool, u32, u32) {
 }
 
 impl Table {
-    /// Builds the table from the number of codes of each length from 1 to 16, and the symbols in order. `None` if they
-    /// are not a valid code.
+    /// Builds the table from the number of codes of each length from 1 to 16, and the symbols in order. `None` if
+    /// counts and symbols are not those of a valid code.
     pub(super) fn new(counts: &[u8; 16], symbols: &[u8]) -> Option<Self> {
         let mut codes = Box::new([0u16; 1 << LOOK]);
         let mut longest = [(-1, 0); 17];

@@ -29,7 +29,7 @@ impl<'a> Directory<'a> {
     /// Reads the first directory.
     ///
     /// # Errors
-    /// `Truncated` if the file ends before or inside it, `Corrupt` if it has no entries.
+    /// `Truncated` if the file ends before or inside the directory, `Corrupt` if the directory has no entries.
     pub(super) fn read(file: &'a [u8]) -> Result<Self, ImageError> {
         let format = Format::Tiff;
         let directory = Self::first_of(file);

@@ -75,7 +75,7 @@ pub(super) fn decode(data: &[u8], width: usize, rows: usize, fax: Fax) -> Vec<u8
 
 type Bits<'a, R> = &'a mut ByteReader<R>;
 
-/// Consumes fill bits and an end of line. Returns whether there was one.
+/// Consumes fill bits and an end of line. Returns whether there was an end of line.
 fn skip_to_row<R: Iterator<Item = Result<u8, Infallible>>>(bits: Bits<'_, R>) -> bool {
     // No code of a run starts with eleven zeros.
     if bits.peek(END_BITS - 1) != Some(0) {
@@ -143,7 +143,8 @@ fn changes<R: Iterator<Item = Result<u8, Infallible>>>(
     let mut row: Vec<usize> = Vec::new();
     let (mut at, mut is_black, mut is_start) = (0, false, true);
     while at < width {
-        // The first change above to the other colour that is to the right of this position, and the change after it.
+        // In the row above: the first change to the other colour to the right of this position, and the change after
+        // it.
         let mut next = above.partition_point(|&change| change < at || change == at && !is_start);
         if next % 2 != usize::from(is_black) {
             next += 1;
