@@ -22,12 +22,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 
 /// The maximum number of bytes of an upload.
-const MOST_BYTES: usize = 16 << 20;
+const MAX_BYTES: usize = 16 << 20;
 /// The maximum number of bytes of the head of a request.
 const LONGEST_HEAD: usize = 64 << 10;
 /// The maximum number of bytes of uploads in memory. An upload counts from the first byte of its body to its response;
 /// the longest upload fits. The engine processes some uploads; others are still being read, or wait.
-const IN_MEMORY: usize = 2 * MOST_BYTES;
+const IN_MEMORY: usize = 2 * MAX_BYTES;
 /// Time limit for reading an upload: a client that sends nothing must not block others.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// The maximum number of bytes of the requests that the engine processes at a time.
@@ -137,7 +137,7 @@ impl Service {
             .find_map(|line| line.strip_prefix("content-length:"));
         let length: Option<usize> = length.and_then(|length| length.trim().parse().ok());
         let (status, answer) = match length {
-            Some(length) if length <= MOST_BYTES => {
+            Some(length) if length <= MAX_BYTES => {
                 // Held until the response. Until there is room, the body is not read, and TCP slows the client down.
                 let room = self.room.acquire_many(length as u32).await;
                 let _room = room.map_err(io::Error::other)?;

@@ -274,7 +274,7 @@ pub(super) enum Unchanged {
 }
 
 /// The longest time of a frame: GIF and PNG count hundredths of a second in 16 bits.
-const MOST_MILLIS: u32 = u16::MAX as u32 * 10;
+const MAX_MILLIS: u32 = u16::MAX as u32 * 10;
 
 /// Returns the changes from frame to frame. The first change is the whole first frame. A frame that equals the previous
 /// frame only prolongs that frame.
@@ -282,7 +282,7 @@ pub(super) fn changes(frames: &[Frame], unchanged: Unchanged) -> Vec<Change> {
     let mut changes: Vec<Change> = Vec::with_capacity(frames.len());
     let mut before: Option<&Pixels> = None;
     for frame in frames {
-        let millis = frame.millis.min(MOST_MILLIS);
+        let millis = frame.millis.min(MAX_MILLIS);
         let sides = (frame.pixels.width, frame.pixels.height);
         let before = before.replace(&frame.pixels);
         let area = match before {
@@ -290,7 +290,7 @@ pub(super) fn changes(frames: &[Frame], unchanged: Unchanged) -> Vec<Change> {
             Some(before) => Area::of_difference(before, &frame.pixels),
         };
         match (area, changes.last_mut()) {
-            (None, Some(last)) if last.millis + millis <= MOST_MILLIS => last.millis += millis,
+            (None, Some(last)) if last.millis + millis <= MAX_MILLIS => last.millis += millis,
             (area, _) => {
                 let area = area.unwrap_or(Area::new((0, 0), (1, 1)));
                 let mut pixels = area.of(&frame.pixels);

@@ -133,19 +133,19 @@ impl Interest {
 }
 
 /// Returns red, green and blue.
-fn parts(pixel: &[u8]) -> [f64; 3] {
+fn rgb(pixel: &[u8]) -> [f64; 3] {
     [pixel[0], pixel[1], pixel[2]].map(f64::from)
 }
 
 fn luma(pixel: &[u8]) -> f64 {
-    let [red, green, blue] = parts(pixel);
+    let [red, green, blue] = rgb(pixel);
     0.299 * red + 0.587 * green + 0.114 * blue
 }
 
 /// Returns the score for saturation, up to 80. Dark pixels score 0: their saturation is noise.
 fn saturation(pixel: &[u8]) -> f64 {
     const DARK: f64 = 30.0;
-    let parts = parts(pixel);
+    let parts = rgb(pixel);
     let most = parts.iter().copied().fold(0.0, f64::max);
     let least = parts.iter().copied().fold(255.0, f64::min);
     match most > DARK {
@@ -160,7 +160,7 @@ fn skin(pixel: &[u8]) -> f64 {
     const SHARES: [f64; 2] = [0.44, 0.31];
     const REACH: f64 = 0.07;
     const DARK: f64 = 90.0;
-    let [red, green, blue] = parts(pixel);
+    let [red, green, blue] = rgb(pixel);
     let sum = red + green + blue;
     if sum < DARK {
         return 0.0;

@@ -8,7 +8,7 @@ use super::color::without_ycbcr;
 use super::error::ImageError;
 use super::format::{Format, probe};
 use super::meta::{Metadata, complete_png};
-use super::palette::{Indexed, MOST, Palette};
+use super::palette::{Indexed, MAX_COLORS, Palette};
 use super::pixels::{Color, Pixels, Samples};
 use super::spec::ResizeSpec;
 use super::{avif, gif, jpeg, png, webp};
@@ -121,7 +121,7 @@ fn palette_png(
     if let Some(exact) = Indexed::exact(pixels) {
         return indexed_png(&exact, sides, metadata);
     }
-    let Some(nearest) = Indexed::nearest(pixels, MOST) else {
+    let Some(nearest) = Indexed::nearest(pixels, MAX_COLORS) else {
         return png(pixels, metadata);
     };
     let is_invisible = nearest.error <= INVISIBLE;

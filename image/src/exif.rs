@@ -213,7 +213,7 @@ impl<'a> Tiff<'a> {
         ] {
             let numbers = |tag| {
                 let entry = self.find(list, tag);
-                entry.map_or_else(Vec::new, |at| self.numbers(at, MOST_STRIPS))
+                entry.map_or_else(Vec::new, |at| self.numbers(at, MAX_STRIPS))
             };
             let pairs = numbers(places).into_iter().zip(numbers(sizes));
             parts.extend(pairs.map(|(place, size)| place..place.saturating_add(size)));
@@ -284,7 +284,7 @@ fn merged(mut parts: Vec<Range<usize>>) -> Vec<Range<usize>> {
 }
 
 /// The maximum number of strips of a thumbnail that are removed.
-const MOST_STRIPS: usize = 1024;
+const MAX_STRIPS: usize = 1024;
 // The types of whole numbers, as the file numbers them: of one byte, two (short) and four (long).
 const BYTE: u16 = 1;
 const SIGNED_BYTE: u16 = 6;

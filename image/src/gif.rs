@@ -13,7 +13,7 @@ use super::encode::INVISIBLE;
 use super::error::ImageError;
 use super::format::Format;
 use super::meta::{Decoded, Metadata, Request};
-use super::palette::{Indexed, MOST};
+use super::palette::{Indexed, MAX_COLORS};
 use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
 use super::spec::ResizeSpec;
 
@@ -262,8 +262,19 @@ pub(super) fn encode(frames: Vec<Frame>, plays: u32) -> Result<Vec<u8>, ImageErr
 /// or to another colour if it is missing.
 fn indexed(pixels: &Pixels, is_cleared: bool) -> Option<Indexed> {
     let mut indexed = match Indexed::exact(pixels) {
-        Some(exact) if !is_cleared || exact.colors.len() < MOST || has_transparent(&exact) => exact,
-        _ => nearest(pixels, if is_cleared { MOST - 1 } else { MOST })?,
+        Some(exact)
+            if !is_cleared || exact.colors.len() < MAX_COLORS || has_transparent(&exact) =>
+        {
+            exact
+        }
+        _ => nearest(
+            pixels,
+            if is_cleared {
+                MAX_COLORS - 1
+            } else {
+                MAX_COLORS
+            },
+        )?,
     };
     if is_cleared && !has_transparent(&indexed) {
         indexed.colors.insert(0, [0; PIXEL]);

@@ -254,7 +254,7 @@ fn compressed((kind, content, _): Part<'_>) -> Option<([u8; 4], &[u8])> {
 }
 
 /// The maximum number of bytes of metadata in a compressed box, after decompression.
-const MOST_METADATA: u64 = 16 << 20;
+const MAX_METADATA: u64 = 16 << 20;
 
 /// Decompresses the content of a compressed box. The error is a text for the user.
 fn expanded(data: &[u8]) -> Result<Vec<u8>, &'static str> {
@@ -265,10 +265,10 @@ fn expanded(data: &[u8]) -> Result<Vec<u8>, &'static str> {
         return Err(wrong);
     }
     let mut content = Vec::new();
-    let mut decoder = Decompressor::new(data, 4096).take(MOST_METADATA + 1);
+    let mut decoder = Decompressor::new(data, 4096).take(MAX_METADATA + 1);
     match decoder.read_to_end(&mut content) {
         Err(_) => Err(wrong),
-        Ok(len) if len as u64 > MOST_METADATA => {
+        Ok(len) if len as u64 > MAX_METADATA => {
             Err("its metadata expands to more than 16 MiB, and is left out")
         }
         Ok(_) => Ok(content),

@@ -54,7 +54,7 @@ pub(super) fn to_light(pixels: Pixels, max_bytes: u64) -> Result<Pixels, ImageEr
             for (lit, &sample) in out.iter_mut().zip(&samples) {
                 *lit = table[usize::from(sample)];
             }
-            each_alpha(color, &mut out, |at| u16::from(samples[at]) * 257);
+            set_alpha(color, &mut out, |at| u16::from(samples[at]) * 257);
             resample::keep_buffer(samples);
             out
         }
@@ -82,7 +82,7 @@ pub(super) fn from_light(mut pixels: Pixels, is_eight: bool) -> Pixels {
 }
 
 /// Sets each sample of alpha to `value` of the sample's index.
-fn each_alpha(color: Color, samples: &mut [u16], value: impl Fn(usize) -> u16) {
+fn set_alpha(color: Color, samples: &mut [u16], value: impl Fn(usize) -> u16) {
     if color.has_alpha() {
         let channels = color.channels();
         for at in (channels - 1..samples.len()).step_by(channels) {

@@ -37,7 +37,7 @@ impl FromStr for Palette {
 }
 
 /// The maximum number of colours of a palette.
-pub(super) const MOST: usize = 256;
+pub(super) const MAX_COLORS: usize = 256;
 
 /// Red, green, blue, alpha.
 type Rgba = [u8; 4];
@@ -70,7 +70,7 @@ impl Indexed {
             let mut at = (key.wrapping_mul(0x9e37_79b1) >> 22) as usize;
             let index = loop {
                 match slots[at] {
-                    (_, 0) if colors.len() == MOST => return None,
+                    (_, 0) if colors.len() == MAX_COLORS => return None,
                     (_, 0) => {
                         colors.push(color);
                         slots[at] = (key, colors.len() as u16);
@@ -162,7 +162,7 @@ impl Indexed {
         };
         let mut order: Vec<usize> = (0..self.colors.len()).collect();
         order.sort_by_key(|&index| luma(self.colors[index]));
-        let mut places = [0; MOST];
+        let mut places = [0; MAX_COLORS];
         for (place, &index) in order.iter().enumerate() {
             places[index] = place as u8;
         }
@@ -221,7 +221,7 @@ struct Sample {
 }
 
 /// If there are more colours than this, similar colours are merged first.
-const MOST_SAMPLES: usize = 1 << 15;
+const MAX_SAMPLES: usize = 1 << 15;
 
 /// Returns the distinct colours, or the means of similar colours if there are too many.
 fn samples(counts: impl Iterator<Item = (Rgba, usize)> + Clone) -> Vec<Sample> {
@@ -229,7 +229,7 @@ fn samples(counts: impl Iterator<Item = (Rgba, usize)> + Clone) -> Vec<Sample> {
         color: weighted(color),
         count: count as f32,
     };
-    if counts.clone().count() <= MOST_SAMPLES {
+    if counts.clone().count() <= MAX_SAMPLES {
         return counts.map(sample).collect();
     }
     let mut coarse: Vec<(u32, Sample)> = counts
@@ -478,7 +478,7 @@ mod tests {
             }
         };
         let picture = picture(Color::Rgb, (0..60_000).flat_map(pixel).collect());
-        let nearest = Indexed::nearest(&picture, MOST).unwrap();
+        let nearest = Indexed::nearest(&picture, MAX_COLORS).unwrap();
         assert!(nearest.colors.len() > 200 && nearest.colors.len() <= 256);
         assert!(nearest.colors.contains(&[251, 3, 7, 255]));
         assert!(nearest.error < 400.0, "{}", nearest.error);

@@ -21,9 +21,9 @@ use super::tiff::Directory;
 const FORMAT: Format = Format::CameraRaw;
 
 /// The maximum number of TIFF directories that are read. Cameras write fewer.
-const MOST_DIRECTORIES: usize = 64;
+const MAX_DIRECTORIES: usize = 64;
 /// The maximum depth of nested boxes.
-const MOST_DEPTH: usize = 8;
+const MAX_DEPTH: usize = 8;
 
 /// Tags of directories.
 mod tag {
@@ -70,7 +70,7 @@ pub(super) fn decode(file: &[u8], request: Request<'_>) -> Result<Decoded, Image
         };
         previews.add(file, Some(long(0)), Some(long(4)));
     } else if file.get(4..8) == Some(b"ftyp") {
-        previews.add_boxes(file, file, MOST_DEPTH);
+        previews.add_boxes(file, file, MAX_DEPTH);
     } else {
         previews.add_directories(file);
     }
@@ -147,7 +147,7 @@ impl<'a> Previews<'a> {
         }];
         let mut next = 0;
         while let Some(&start) = starts.get(next)
-            && next < MOST_DIRECTORIES
+            && next < MAX_DIRECTORIES
         {
             next += 1;
             let Some((directory, following)) = Directory::at(file, is_big_endian, start) else {
@@ -177,7 +177,7 @@ impl<'a> Previews<'a> {
                 .numbers(tag::DIRECTORIES)
                 .chain(directory.first(tag::EXIF));
             let below = below.filter_map(|start| usize::try_from(start).ok());
-            for start in below.chain([following]).take(MOST_DIRECTORIES) {
+            for start in below.chain([following]).take(MAX_DIRECTORIES) {
                 if start > 0 && !starts.contains(&start) {
                     starts.push(start);
                 }

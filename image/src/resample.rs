@@ -29,7 +29,7 @@ const KEEP_BYTES: usize = 16 << 20;
 /// The maximum number of pixels of a row or column that may become one, with 8 bits per sample. Weights have 21 binary
 /// places: with more pixels, the sum of the weights would be off by a grey level, and with a million each weight would
 /// be 0.
-const MOST_TO_ONE: f64 = 8192.0;
+const MAX_TO_ONE: f64 = 8192.0;
 
 /// The maximum number of bytes of weights per pixel of a row or column: the weights of three lobes in 64 and again in
 /// 32 bits, plus the bounds of each output pixel.
@@ -185,10 +185,10 @@ fn check(
         PixelType::U8 | PixelType::U8x2 | PixelType::U8x3 | PixelType::U8x4
     );
     for (from, to) in sides.into_iter().filter(|_| is_short) {
-        if from > MOST_TO_ONE * f64::from(to) {
+        if from > MAX_TO_ONE * f64::from(to) {
             return Err(ImageError::BadRequest {
                 reason: format!(
-                    "a side of {from:.0} pixels would become {to}, but at most {MOST_TO_ONE} can become one; \
+                    "a side of {from:.0} pixels would become {to}, but at most {MAX_TO_ONE} can become one; \
                      use a larger size, or the filter nearest"
                 ),
             });

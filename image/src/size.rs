@@ -86,7 +86,7 @@ pub struct Size {
 /// The maximum side of a target: the limit of JPEG.
 const LONGEST: u32 = 65_535;
 /// The maximum percentage, in tenths.
-const MOST_PER_MILLE: u16 = 10_000;
+const MAX_PER_MILLE: u16 = 10_000;
 
 impl Size {
     /// Creates a box with these sides in pixels; 0 for a side that follows from the other.
@@ -126,7 +126,7 @@ impl FromStr for Size {
             format!(
                 "{text:?} is not a size; write N, WxH, Wx or xH (sides from 1 to {LONGEST}) or N% (up to {}), \
                  optionally followed by > (only shrink), < (only enlarge) or, after sides, ! (exactly)",
-                MOST_PER_MILLE / 10
+                MAX_PER_MILLE / 10
             )
         };
         let (sides, when) = match text.as_bytes().last() {
@@ -140,7 +140,7 @@ impl FromStr for Size {
             let (whole, tenth) = percent.split_once('.').unwrap_or((percent, "0"));
             let is_number = is_digits(whole) && is_digits(tenth) && tenth.len() == 1;
             return match format!("{whole}{tenth}").parse() {
-                Ok(tenths @ 1..=MOST_PER_MILLE) if is_number && when != When::Force => {
+                Ok(tenths @ 1..=MAX_PER_MILLE) if is_number && when != When::Force => {
                     Ok(Self::percent(tenths, when))
                 }
                 _ => Err(help()),

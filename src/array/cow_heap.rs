@@ -43,7 +43,7 @@ const KEEP_FREE: Duration = Duration::from_secs(5);
 /// allocated anew: Linux clears each page when it is first used.
 const CLEARED: usize = 16 << 20;
 /// Maximum number of private blocks at a time. Each is a map of its own; Linux allows a process 65,530 maps.
-const MOST_PRIVATE: usize = 16 << 10;
+const MAX_PRIVATE: usize = 16 << 10;
 
 /// Memory for the allocator of another language. To the language, blocks are ordinary memory. At any time a job can be
 /// given a [`snapshot`](Self::snapshot) of bytes of a block, without a copy, while the language goes on writing.
@@ -90,7 +90,7 @@ struct State {
     /// The number of freed bytes that still have memory.
     free: usize,
     /// The next time at which freed memory may be old enough to be returned. `None` if no freed memory is left.
-    look: Option<Instant>,
+    next_return: Option<Instant>,
     /// The number of bytes of all blocks, in whole chunks.
     held: usize,
     /// The time before which no huge pages are allocated ahead, and the length of the next pause.
@@ -113,7 +113,7 @@ struct Region {
     /// descriptor of the file was closed. A lost region stays retired.
     is_lost: bool,
     /// Runs of chunks that were freed while the region was retired: first chunk and number of chunks.
-    gone: Vec<(usize, usize)>,
+    freed_while_retired: Vec<(usize, usize)>,
     /// The blocks, by their first chunk.
     blocks: BTreeMap<usize, Block>,
     /// Runs of chunks that have no block and no memory.
@@ -345,7 +345,7 @@ impl CowHeap {
         /// The time that a huge page may cost, which is about the time that it saves.
         const FAIR: Duration = Duration::from_micros(300);
         /// The value is large because the first use of memory in a virtual machine takes long with small pages, too.
-        const MOST_DEBT: Duration = Duration::from_secs(2);
+        const MAX_DEBT: Duration = Duration::from_secs(2);
         const PAUSES: Range<Duration> = Duration::from_millis(100)..Duration::from_secs(5);
         /// The number of bytes that one call collapses. Each call waits for all cores once.
         const AT_ONCE: usize = 32 * HUGE;
@@ -362,11 +362,11 @@ impl CowHeap {
             let now = Instant::now();
             debt = (debt + (now - last)).saturating_sub(FAIR * (2 + chunks.len() as u32));
             last = now;
-            if !is_made || debt > MOST_DEBT {
+            if !is_made || debt > MAX_DEBT {
                 let mut state = lock(&self.state);
                 let pause = state.pause.map_or(PAUSES.start, |(_, pause)| pause);
                 state.pause = Some((now + pause, (2 * pause).min(PAUSES.end)));
-                state.debt = MOST_DEBT - MOST_DEBT / 4;
+                state.debt = MAX_DEBT - MAX_DEBT / 4;
                 return;
             }
         }
@@ -487,7 +487,7 @@ impl CowHeap {
         let place = (region.number, first);
         let mut copied = 0;
         if !block.is_private {
-            if *private == MOST_PRIVATE {
+            if *private == MAX_PRIVATE {
                 return None;
             }
             let all = bytes(first, block.chunks);
@@ -568,7 +568,7 @@ impl CowHeap {
             read: Arc::new(read),
             is_retired: false,
             is_lost: false,
-            gone: Vec::new(),
+            freed_while_retired: Vec::new(),
             blocks: BTreeMap::new(),
             unused: BTreeMap::from([(0, (self.len / HUGE, ()))]),
             free: BTreeMap::new(),
@@ -593,16 +593,16 @@ impl CowHeap {
         let State {
             regions,
             free,
-            look,
+            next_return,
             ..
         } = state;
         let now = Instant::now();
-        if look.take_if(|look| *look <= now).is_some() {
+        if next_return.take_if(|at| *at <= now).is_some() {
             for region in regions.iter_mut() {
                 region.return_free(free, self.most_free, now.checked_sub(KEEP_FREE));
             }
             let runs = regions.iter().flat_map(|region| region.free.values());
-            *look = runs
+            *next_return = runs
                 .map(|(_, since)| *since)
                 .min()
                 .map(|since| since + KEEP_FREE);
@@ -624,7 +624,7 @@ impl CowHeap {
         if region.is_retired {
             // A forked process may read the file, so the chunks are not reused.
             let _ = region.write.release(bytes(first, chunks));
-            region.gone.push((first, chunks));
+            region.freed_while_retired.push((first, chunks));
         } else if is_private && region.share(bytes(first, chunks)).is_err() {
             // The next call of `tidy` tries again.
             lock(&self.ended).push((region.number, first));
@@ -645,7 +645,7 @@ impl CowHeap {
         }
         let now = Instant::now();
         join(&mut region.free, first, chunks, now);
-        state.look.get_or_insert(now + KEEP_FREE);
+        state.next_return.get_or_insert(now + KEEP_FREE);
         state.free += chunks * HUGE;
         if state.free > self.most_free {
             region.return_free(&mut state.free, self.most_free, None);
@@ -734,7 +734,7 @@ impl Region {
             return;
         }
         self.is_retired = false;
-        for (first, chunks) in std::mem::take(&mut self.gone) {
+        for (first, chunks) in std::mem::take(&mut self.freed_while_retired) {
             let all = bytes(first, chunks);
             // If a call fails, the chunks are not used again.
             if self.segment.punch(all.start as u64..all.end as u64).is_ok()

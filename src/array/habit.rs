@@ -1,14 +1,14 @@
 //! Decides whether to search an array for written pages or to copy all of it: [`Habit`].
 
 /// The maximum number of calls in a row that copy all of an array before its written pages are searched again.
-const MOST_REFUSED: u32 = 64;
+const MAX_REFUSED: u32 = 64;
 
 /// If more than 1/`MUCH` of an array was written, then a copy of all of it costs less than the page faults of the next
 /// writes.
 const MUCH: usize = 8;
 
-/// If less than 1/`LEAST_PART` of an array is needed, then the caller's copy costs less than a copy of all of it.
-pub(super) const LEAST_PART: usize = 4;
+/// If less than 1/`MIN_PART` of an array is needed, then the caller's copy costs less than a copy of all of it.
+pub(super) const MIN_PART: usize = 4;
 
 /// Statistics of the calls that pass one array of the program, which may write to the array between calls.
 #[derive(Debug, Default)]
@@ -24,14 +24,14 @@ pub(super) struct Habit {
 
 impl Habit {
     /// Counts a call with an array that was written. Returns true if the caller is to copy all of it.
-    pub(super) fn refuses(&mut self) -> bool {
+    pub(super) fn take_refusal(&mut self) -> bool {
         let refuses = self.left > 0;
         self.left -= u32::from(refuses);
         refuses
     }
 
     /// Records that the array was passed unwritten, if `is_unwritten` is true. Returns `is_unwritten`.
-    pub(super) fn reused_if(&mut self, is_unwritten: bool) -> bool {
+    pub(super) fn note_reuse(&mut self, is_unwritten: bool) -> bool {
         self.is_reused |= is_unwritten;
         is_unwritten
     }
@@ -39,7 +39,7 @@ impl Habit {
     /// Records that `written` of the array's `len` bytes were copied, and decides how many calls to refuse.
     pub(super) fn copied(&mut self, written: usize, len: usize) {
         self.left = match written > len / MUCH && !self.is_reused {
-            true => (4 * self.refused.max(1)).min(MOST_REFUSED),
+            true => (4 * self.refused.max(1)).min(MAX_REFUSED),
             false => 0,
         };
         self.refused = self.left;

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
-use super::habit::{Habit, LEAST_PART};
+use super::habit::{Habit, MIN_PART};
 use super::lane::CurrentLane;
 use super::{Array, ArrayLocation};
 use crate::sys::fork::OwnerProcess;
@@ -16,7 +16,7 @@ use crate::sys::written::Written;
 use crate::sys::{self, Access, HUGE, Map, PAGE, Segment, fork};
 
 /// Maximum number of private copies in the program at a time. Each is a map; Linux allows a process 65,530 maps.
-const MOST: usize = 16 << 10;
+const MAX: usize = 16 << 10;
 
 /// A copy-on-write map of the bytes of an array. Writes to it are visible only through this map. Linux copies only the
 /// pages that are written.
@@ -85,7 +85,7 @@ impl PrivateCopy {
         let map = |segment: &Segment, at| PrivateCopy::new(segment, at, array.len(), Some(source));
         let copy = block.arena().with_segment(extent, map).ok()?;
         crate::sync::point!("result.mapped");
-        Some(copy.listed())
+        Some(copy.registered())
     }
 
     /// In a worker: maps `len` bytes of a segment from byte `at` on.
@@ -126,7 +126,7 @@ impl PrivateCopy {
     }
 
     /// Registers the copy for forks: its bytes stay valid in a forked process as long as that process lives.
-    pub(crate) fn listed(self) -> Arc<PrivateCopy> {
+    pub(crate) fn registered(self) -> Arc<PrivateCopy> {
         static REGISTERED: Once = Once::new();
         REGISTERED.call_once(|| fork::run_around_forks(before_fork, after_fork));
         PrivateCopy::free_ended();
@@ -164,7 +164,7 @@ impl PrivateCopy {
         let is_written = Written::of_this_process()
             .and_then(|written| written.is_any(self.addresses(range)))
             .unwrap_or(true);
-        source.habit.reused_if(!is_written).then_some(array)
+        source.habit.note_reuse(!is_written).then_some(array)
     }
 
     /// Like [`unwritten`](Self::unwritten), but also for bytes that were written: these are copied into the array, if
@@ -181,7 +181,7 @@ impl PrivateCopy {
             return Some((array, 0));
         }
         let mut source = self.source()?;
-        if source.habit.refuses() || !source.process.is_current() {
+        if source.habit.take_refusal() || !source.process.is_current() {
             return None;
         }
         let pages = Written::of_this_process().ok()?;
@@ -197,7 +197,7 @@ impl PrivateCopy {
                 return None;
             }
         };
-        let is_much = range.len() >= self.len / LEAST_PART;
+        let is_much = range.len() >= self.len / MIN_PART;
         let part = if is_much { 0..self.len } else { range.clone() };
         let first = self.as_ptr().addr();
         let mut copied = 0;
@@ -260,7 +260,7 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 impl Counted {
     fn new() -> Option<Counted> {
         // Relaxed: the counter guards no other memory.
-        let more = |count| (count < MOST).then_some(count + 1);
+        let more = |count| (count < MAX).then_some(count + 1);
         COUNT
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .ok()

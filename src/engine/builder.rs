@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::inlined::Enrolled;
-use super::limits::{ArenaShare, LEAST_MEMORY, MAX_LANES, MAX_WORKERS, check_least};
+use super::limits::{ArenaShare, MAX_LANES, MAX_WORKERS, MIN_MEMORY, check_least};
 use super::seeds::Seeds;
 use super::{Backend, BuildError, Engine, TraceError, WorkerProgram, Workers};
 #[cfg(feature = "sandbox")]
@@ -773,7 +773,7 @@ impl Builder {
         check_least("lanes", self.lanes as u64, 1, "")?;
         if self.memory_limit > 0 {
             let no_limit = ", or to 0 for no limit";
-            check_least("memory_limit", self.memory_limit, LEAST_MEMORY, no_limit)?;
+            check_least("memory_limit", self.memory_limit, MIN_MEMORY, no_limit)?;
         }
         let workers = active.saturating_add(self.spares);
         let workers = u16::try_from(workers)
@@ -826,7 +826,7 @@ impl Builder {
                 // The default size follows the machine; the limits of this process may allow less.
                 Err(ArenaError::TooLarge { largest, .. })
                     if self.capacity.is_none()
-                        && (LEAST_DEFAULT..spec.capacity).contains(&largest) =>
+                        && (MIN_DEFAULT..spec.capacity).contains(&largest) =>
                 {
                     spec.capacity = largest;
                 }
@@ -896,4 +896,4 @@ impl Builder {
 }
 
 /// The default capacity is reduced to what the process's limits allow, but not below this size: then `build` fails.
-const LEAST_DEFAULT: u64 = 16 << 20;
+const MIN_DEFAULT: u64 = 16 << 20;

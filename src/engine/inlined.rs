@@ -31,7 +31,7 @@ thread_local! {
     /// The engine whose job this thread is about to run.
     static CURRENT: RefCell<Option<Arc<Inlined>>> = const { RefCell::new(None) };
     /// Shows whether this thread lives: while it does, weak references to this value can be upgraded.
-    static THREAD: Arc<()> = Arc::default();
+    static THREAD_LIVES: Arc<()> = Arc::default();
 }
 
 /// The statistics and the trace of an inline engine.
@@ -249,7 +249,7 @@ impl Counts {
     /// Returns the row of this thread. A new thread gets the row of a thread that has ended, so that a program that
     /// keeps starting threads does not fill the trace with rows.
     fn row(&mut self) -> u32 {
-        let thread = THREAD.try_with(Arc::downgrade).unwrap_or_default();
+        let thread = THREAD_LIVES.try_with(Arc::downgrade).unwrap_or_default();
         let mut rows = self.threads.iter();
         let own = rows.position(|row| row.ptr_eq(&thread));
         let free = || {

@@ -7,9 +7,9 @@ pub(super) const MAX_WORKERS: u16 = 1024;
 /// The maximum number of lanes of all workers of an engine.
 pub(super) const MAX_LANES: usize = 4096;
 /// The minimum limit of private memory in bytes: few workers start with less.
-pub(super) const LEAST_MEMORY: u64 = 8 << 20;
+pub(super) const MIN_MEMORY: u64 = 8 << 20;
 /// The minimum number of bytes of the arena that a worker must be allowed to occupy: its first grant.
-const LEAST_SHARE: u64 = 64 << 10;
+const MIN_SHARE: u64 = 64 << 10;
 
 /// Checks that a limit is at least `least`. `more` describes other values that are allowed.
 pub(super) fn check_least(
@@ -54,12 +54,12 @@ impl ArenaShare {
                 format!("{fraction} of {capacity} bytes"),
             ),
         };
-        if bytes < LEAST_SHARE {
+        if bytes < MIN_SHARE {
             return Err(BuildError::BadLimit {
                 limit: "max_arena_per_worker",
                 given,
                 allowed: format!(
-                    "{LEAST_SHARE} bytes or more, or to a fraction of the capacity, at most 1"
+                    "{MIN_SHARE} bytes or more, or to a fraction of the capacity, at most 1"
                 ),
             });
         }

@@ -102,7 +102,7 @@ const IN_ORDER_PER_LANE: u64 = 8;
 /// For an ordered map: the maximum expected time of the jobs in flight of one lane, in nanoseconds.
 const IN_ORDER_NS: u64 = 50_000_000;
 /// For an ordered map: the maximum number of bytes of the jobs in flight.
-const HELD_IN_ORDER: u64 = 64 << 20;
+const IN_ORDER_BYTES: u64 = 64 << 20;
 /// For an ordered map: the bytes of the jobs in flight are at most the arena's capacity divided by this.
 const PART_IN_ORDER: u64 = 16;
 
@@ -224,7 +224,7 @@ impl Supervisor {
     /// Returns the number of jobs that may be in flight if answers are taken in order and each job occupies `each`
     /// bytes. While a long job delays the answers of later items, workers have to continue.
     pub(crate) fn window_in_order(&self, expected_ns: u32, each: u64) -> usize {
-        let bytes = (self.arena.capacity() / PART_IN_ORDER).min(HELD_IN_ORDER);
+        let bytes = (self.arena.capacity() / PART_IN_ORDER).min(IN_ORDER_BYTES);
         // Jobs that other threads submit later wait until all of these have begun.
         let per_lane = (IN_ORDER_NS / u64::from(expected_ns.max(1))).min(IN_ORDER_PER_LANE);
         (bytes / each.max(1)).min(per_lane * self.active_lanes() as u64) as usize

@@ -210,7 +210,9 @@ impl EngineState {
         }
         if reply.kind == kind::SPAWN && !failed {
             self.ended_with_spawn(lane_index, index, took_ns);
-            return self.lanes.notice_behind(lane_index, index, &self.records);
+            return self
+                .lanes
+                .request_notice_of_later_jobs(lane_index, index, &self.records);
         }
         let leases = std::mem::take(&mut self.records.at(index).leases);
         #[cfg_attr(not(feature = "sandbox"), allow(unused_mut, reason = "for copying"))]
@@ -248,7 +250,9 @@ impl EngineState {
                     leases,
                     end: self.runs.pause_end(),
                 });
-                return self.lanes.notice_behind(lane_index, index, &self.records);
+                return self
+                    .lanes
+                    .request_notice_of_later_jobs(lane_index, index, &self.records);
             }
             if let Err(full) = copy_out(&self.arena, unpacked.blocks(), &leases) {
                 return self.not_copied(index, worker, full, (took_ns, bytes));
@@ -261,7 +265,8 @@ impl EngineState {
             // The leases are retained for another attempt, if there is one.
             self.records.at(index).leases = leases;
             self.attempt_failed(index, why, Some(worker), rows);
-            self.lanes.notice_behind(lane_index, index, &self.records);
+            self.lanes
+                .request_notice_of_later_jobs(lane_index, index, &self.records);
         } else {
             let sender = (lane_index, self.lanes[lane_index].generation());
             self.answer_unpacked(index, sender, &reply, unpacked, took_ns);

@@ -74,14 +74,14 @@ mod tests {
             steps in prop::collection::vec((0..4_u8, any::<prop::sample::Index>(), any::<bool>()), 0..64),
         ) {
             // With at most this number of open scopes, the numbers never run out.
-            const MOST: usize = 8;
-            let mut groups = Groups { last: u32::MAX - MOST as u32 - before, ..Groups::default() };
+            const MAX: usize = 8;
+            let mut groups = Groups { last: u32::MAX - MAX as u32 - before, ..Groups::default() };
             // The open scopes, and whether each is cancelled.
             let mut open = BTreeMap::new();
             for (step, which, collects) in steps {
                 let picked = (!open.is_empty()).then(|| *which.get(&open.keys().copied().collect::<Vec<Group>>()));
                 match (step, picked) {
-                    (0 | 1, _) if open.len() < MOST => {
+                    (0 | 1, _) if open.len() < MAX => {
                         let group = groups.add(collects);
                         prop_assert_eq!(group.collects, collects);
                         prop_assert_eq!(open.insert(group, false), None, "{:?} is open", group);

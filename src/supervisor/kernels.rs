@@ -14,7 +14,7 @@ const UNKNOWN_NS: u32 = 250_000;
 /// The maximum number of kernels that all processes of one worker together may report: more than a program has, and few
 /// enough to retain their names. Kernels that another worker has reported do not count, so a hostile worker does not
 /// affect the others.
-const MOST_REPORTED: u32 = 4096;
+const MAX_REPORTED: u32 = 4096;
 
 /// The maximum number of names that a program may give to kernels of one engine. Later names are ignored: their kernels
 /// count under their own names.
@@ -191,7 +191,7 @@ impl Kernels {
             return Some(index);
         }
         let reported_before = self.reported_by.entry(worker).or_default();
-        if *reported_before == MOST_REPORTED {
+        if *reported_before == MAX_REPORTED {
             return None;
         }
         *reported_before += 1;
@@ -309,10 +309,10 @@ mod tests {
     #[test]
     fn a_worker_that_reports_too_many_kernels_takes_nothing_from_others() {
         let mut kernels = Kernels::default();
-        for entry in 0..u64::from(MOST_REPORTED) {
+        for entry in 0..u64::from(MAX_REPORTED) {
             assert!(kernels.spawned(&named(entry, true), 0).is_some());
         }
-        let more = named(u64::from(MOST_REPORTED), true);
+        let more = named(u64::from(MAX_REPORTED), true);
         assert_eq!(kernels.spawned(&more, 0), None);
         let index = kernels.spawned(&more, 1);
         assert!(index.is_some());

@@ -19,13 +19,13 @@ const RESERVE: u64 = 96 << 20;
 
 /// The maximum number of bytes of freed memory that a worker does not return to Linux: the largest threshold that
 /// glibc's allocator sets on its own.
-const MOST_KEPT: u64 = 64 << 20;
+const MAX_KEPT: u64 = 64 << 20;
 
 /// Returns the number of bytes of freed private memory that a worker keeps for its next jobs: at most a quarter of its
 /// limit, and at most an eighth of the memory for all workers together.
 fn freed_to_keep(ceiling: u64, mark: u64, memory: u64, workers: u64) -> u64 {
     let ceiling = if ceiling == 0 { u64::MAX } else { ceiling };
-    MOST_KEPT
+    MAX_KEPT
         .min(ceiling.min(mark) / 4)
         .min(memory / 8 / workers.max(1))
 }
@@ -203,7 +203,7 @@ mod tests {
     fn freed_memory_to_keep_stays_below_every_bound() {
         const MIB: u64 = 1 << 20;
         let (no, large) = (u64::MAX, 32 << 30);
-        assert_eq!(freed_to_keep(0, no, large, 2), MOST_KEPT);
+        assert_eq!(freed_to_keep(0, no, large, 2), MAX_KEPT);
         assert_eq!(freed_to_keep(128 * MIB, no, large, 2), 32 * MIB);
         assert_eq!(freed_to_keep(0, 16 * MIB, large, 2), 4 * MIB);
         assert_eq!(freed_to_keep(0, no, 512 * MIB, 8), 8 * MIB);

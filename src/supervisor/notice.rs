@@ -48,7 +48,7 @@ impl Lanes {
 
     /// Returns the lanes and positions at which the first end among these jobs can occur. A lane ends its jobs in
     /// order, so only the oldest of these jobs on each lane is returned. If that job ends without an answer, see
-    /// [`notice_behind`](Lanes::notice_behind). A job that is placed later is posted with the request `waits_for`. The
+    /// [`request_notice_of_later_jobs`](Lanes::request_notice_of_later_jobs). A job that is placed later is posted with the request `waits_for`. The
     /// oldest call of an actor is returned separately, because it stays on its lane when the jobs ahead of it are moved
     /// to another lane.
     pub(super) fn first_ends(
@@ -80,7 +80,12 @@ impl Lanes {
     /// to its job: the job waits for its next attempt, for jobs that it has spawned, or for a copy. A thread that waits
     /// for the first of several jobs has requested only the end of the oldest one on the lane, and this end has not
     /// woken the thread.
-    pub(super) fn notice_behind(&mut self, lane: usize, index: u32, records: &JobTable) {
+    pub(super) fn request_notice_of_later_jobs(
+        &mut self,
+        lane: usize,
+        index: u32,
+        records: &JobTable,
+    ) {
         let record = records.look(index);
         let goes_on = match record.stage {
             Stage::Waiting | Stage::Spawned { .. } => true,

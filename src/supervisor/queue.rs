@@ -84,7 +84,7 @@ impl Line {
 struct ActorLine {
     calls: Line,
     /// Whether the actor is in `turns`.
-    is_listed: bool,
+    is_queued: bool,
 }
 
 /// Each job with [`Stage::Queued`] has exactly one entry.
@@ -98,7 +98,7 @@ pub(super) struct Queue {
     /// lane.
     turns: Vec<VecDeque<u32>>,
     /// Number of actors in `turns`.
-    listed: usize,
+    queued_actors: usize,
     /// Whether actors went ahead of jobs that share a worker the last time. The two alternate.
     actors_first: bool,
     /// Whether the job that was placed last was exclusive: then other jobs go first the next time. Without alternation,
@@ -113,7 +113,7 @@ impl Queue {
             exclusive: Line::default(),
             actors: Vec::new(),
             turns: vec![VecDeque::new(); lanes + 1],
-            listed: 0,
+            queued_actors: 0,
             actors_first: false,
             exclusive_last: false,
         }
@@ -157,8 +157,8 @@ impl Queue {
             Constraint::WholeWorker => self.exclusive.pop(records),
             Constraint::Host | Constraint::Lane(_) => {
                 let actor = self.turns_of(constraint).pop_front()?;
-                self.actors[actor as usize].is_listed = false;
-                self.listed -= 1;
+                self.actors[actor as usize].is_queued = false;
+                self.queued_actors -= 1;
                 Some(actor)
             }
         }
@@ -190,17 +190,17 @@ impl Queue {
     }
 
     /// Adds an actor that has a job to post to `turns`, unless it is there already.
-    pub(super) fn list(&mut self, actor: u32, constraint: Constraint) {
-        if !std::mem::replace(&mut self.actors[actor as usize].is_listed, true) {
-            self.listed += 1;
+    pub(super) fn queue_actor(&mut self, actor: u32, constraint: Constraint) {
+        if !std::mem::replace(&mut self.actors[actor as usize].is_queued, true) {
+            self.queued_actors += 1;
             self.turns_of(constraint).push_back(actor);
         }
     }
 
     /// Removes an actor from `turns`.
-    pub(super) fn unlist(&mut self, actor: u32) {
-        if std::mem::take(&mut self.actors[actor as usize].is_listed) {
-            self.listed -= 1;
+    pub(super) fn unqueue_actor(&mut self, actor: u32) {
+        if std::mem::take(&mut self.actors[actor as usize].is_queued) {
+            self.queued_actors -= 1;
             for turns in &mut self.turns {
                 turns.retain(|&other| other != actor);
             }
@@ -208,10 +208,10 @@ impl Queue {
     }
 
     /// Removes all actors with this constraint from `turns`.
-    pub(super) fn unlist_all(&mut self, constraint: Constraint) {
+    pub(super) fn unqueue_actors(&mut self, constraint: Constraint) {
         for actor in std::mem::take(self.turns_of(constraint)) {
-            self.actors[actor as usize].is_listed = false;
-            self.listed -= 1;
+            self.actors[actor as usize].is_queued = false;
+            self.queued_actors -= 1;
         }
     }
 
@@ -229,13 +229,13 @@ impl Queue {
     /// Returns true if any actor has a job to post.
     #[inline]
     pub(super) fn has_actors(&self) -> bool {
-        self.listed > 0
+        self.queued_actors > 0
     }
 
     /// Returns true if a call of this actor waits, or the actor waits for its turn to post a job.
     #[inline]
     pub(super) fn has_waiting(&self, actor: u32) -> bool {
-        self.actors[actor as usize].is_listed || self.calls_of(actor) > 0
+        self.actors[actor as usize].is_queued || self.calls_of(actor) > 0
     }
 
     /// Returns the number of calls that wait for their actor.
@@ -247,7 +247,7 @@ impl Queue {
     /// Returns true if a job waits that could be posted if lanes had room.
     #[inline]
     pub(super) fn has_work(&self) -> bool {
-        self.unbound() > 0 || self.listed > 0
+        self.unbound() > 0 || self.queued_actors > 0
     }
 
     /// Returns the number of waiting jobs that belong to no actor.
@@ -284,7 +284,7 @@ impl Queue {
     #[inline]
     pub(super) fn take_actors_first(&mut self) -> bool {
         self.actors_first = !self.actors_first;
-        self.actors_first && self.listed > 0
+        self.actors_first && self.queued_actors > 0
     }
 
     /// Returns true if exclusive jobs are placed after the others this time.

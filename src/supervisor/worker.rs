@@ -53,7 +53,7 @@ pub(super) struct Process {
 pub(super) type KillReason = (u32, JobErrorKind);
 
 /// The maximum number of failed starts that are stored: beyond it the pause does not grow.
-const MOST_REMEMBERED: usize = 8;
+const MAX_REMEMBERED: usize = 8;
 
 /// One worker: see the module.
 #[derive(Debug)]
@@ -177,7 +177,7 @@ impl Worker {
     pub(super) fn start_failed(&mut self, why: &str) -> u32 {
         let before = self.failed_starts.len() as u32;
         self.failed_starts.push(why.to_owned());
-        if self.failed_starts.len() > MOST_REMEMBERED {
+        if self.failed_starts.len() > MAX_REMEMBERED {
             self.failed_starts.remove(0);
         }
         before

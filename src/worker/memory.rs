@@ -313,7 +313,7 @@ unsafe impl LaneMemory for Lane {
             ArrayLocation::File(file, skip) => file.private_copy(skip, len),
             _ => None,
         };
-        let copy = copy?.listed();
+        let copy = copy?.registered();
         crate::sync::point!("private.mapped");
         self.files.note_private(&copy);
         Some(copy)

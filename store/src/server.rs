@@ -94,7 +94,7 @@ impl Stopper {
 #[derive(Debug)]
 pub(super) enum Content {
     /// In the server's memory: small objects.
-    Here(Box<[u8]>),
+    Inline(Box<[u8]>),
     /// In a sealed memory file.
     File(OwnedFd),
 }
@@ -531,13 +531,13 @@ impl Content {
         let mut bytes = vec![0; len as usize];
         // The file is sealed, so it still has this number of bytes.
         file::read(file, &mut bytes)?;
-        Ok(Content::Here(bytes.into()))
+        Ok(Content::Inline(bytes.into()))
     }
 
     /// Returns another handle to the same content.
     fn share(&self) -> sys::Result<Content> {
         match self {
-            Content::Here(bytes) => Ok(Content::Here(bytes.clone())),
+            Content::Inline(bytes) => Ok(Content::Inline(bytes.clone())),
             Content::File(file) => file::reopen(file).map(Content::File),
         }
     }
@@ -546,7 +546,7 @@ impl Content {
     fn to_file(&self) -> sys::Result<OwnedFd> {
         match self {
             Content::File(file) => file::reopen(file),
-            Content::Here(bytes) => file::sealed_copy("arenite-object", bytes),
+            Content::Inline(bytes) => file::sealed_copy("arenite-object", bytes),
         }
     }
 }

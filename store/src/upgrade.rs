@@ -143,7 +143,7 @@ impl Manager {
 
     fn keep(&mut self, object: &Object, content: &Content) -> sys::Result<()> {
         let (small, file) = match content {
-            Content::Here(bytes) => (&bytes[..], None),
+            Content::Inline(bytes) => (&bytes[..], None),
             Content::File(file) => (&[][..], Some(file.as_fd())),
         };
         let count = descriptors(content);
@@ -188,7 +188,7 @@ impl Manager {
 /// Returns the number of descriptors that the service manager keeps for an object.
 fn descriptors(content: &Content) -> usize {
     match content {
-        Content::Here(_) => 1,
+        Content::Inline(_) => 1,
         Content::File(_) => 2,
     }
 }
@@ -263,7 +263,7 @@ fn read(id: u64, about: OwnedFd, file: Option<OwnedFd>) -> sys::Result<Option<(O
         },
         None => {
             let bytes = &text[end + 1..];
-            (Content::Here(bytes.into()), bytes.len() as u64)
+            (Content::Inline(bytes.into()), bytes.len() as u64)
         }
     };
     let is_whole = object.id == id && object.bytes == len && object.kind.problem(len).is_none();

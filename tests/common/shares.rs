@@ -24,7 +24,7 @@ const SHARE: &str = "ARENITE_TEST_SHARE";
 /// Number of programs for each core: most of them wait at any time.
 const PER_CORE: usize = 3;
 /// Maximum number of programs: each takes memory.
-const MOST: usize = 12;
+const MAX: usize = 12;
 
 /// Exit code of a test program with a failed trial.
 const FAILED: i32 = 101;
@@ -35,7 +35,7 @@ pub fn share_out() {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let count = arguments
         .test_threads
-        .unwrap_or((cores * PER_CORE).min(MOST));
+        .unwrap_or((cores * PER_CORE).min(MAX));
     let plain = !arguments.list && arguments.format.is_none() && arguments.logfile.is_none();
     // Strict figures need an idle machine.
     let alone = count < 2 || !plain || figures_are_strict();

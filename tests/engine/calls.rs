@@ -667,7 +667,7 @@ fn lists_of_arrays() {
 
 /// The kernel's fault, too.
 fn a_list_of_too_many_arrays() {
-    const MOST: usize = 4096;
+    const MAX: usize = 4096;
     fn bytes(count: usize) -> Vec<Array<u8>> {
         (0..count).map(|n| Array::from_slice(&[n as u8])).collect()
     }
@@ -677,9 +677,9 @@ fn a_list_of_too_many_arrays() {
     let lab = Lab::new(1);
     for engine in [&*lab, &Engine::inline()] {
         let too_many = [
-            engine.submit(bytes, (MOST + 1,)).wait().map(drop),
+            engine.submit(bytes, (MAX + 1,)).wait().map(drop),
             engine.submit(bytes, (70_000,)).wait().map(drop),
-            engine.submit(two, (MOST,)).wait().map(drop),
+            engine.submit(two, (MAX,)).wait().map(drop),
         ];
         for result in too_many {
             let error = result.unwrap_err();
@@ -688,11 +688,11 @@ fn a_list_of_too_many_arrays() {
             };
             assert!(text.text().contains("4096"), "{text}");
         }
-        let list = engine.submit(bytes, (MOST,)).wait().unwrap();
-        assert_eq!(list, bytes(MOST));
+        let list = engine.submit(bytes, (MAX,)).wait().unwrap();
+        assert_eq!(list, bytes(MAX));
         assert_eq!(
-            engine.submit(two, (MOST - 1,)).wait().unwrap().0.len(),
-            MOST - 1
+            engine.submit(two, (MAX - 1,)).wait().unwrap().0.len(),
+            MAX - 1
         );
     }
     assert_eq!(lab.stats().workers[0].restarts, 0);
@@ -701,12 +701,12 @@ fn a_list_of_too_many_arrays() {
 
 /// The fault is the kernel's, and no reason to distrust its worker.
 fn a_text_that_is_too_long() {
-    const MOST: usize = 64 << 20;
+    const MAX: usize = 64 << 20;
     fn one(len: usize) -> String {
         "x".repeat(len)
     }
     fn shared(len: usize) -> Result<(String, Array<u8>, Option<String>), String> {
-        Ok((one(len), Array::zeros(3), Some(one(MOST - len))))
+        Ok((one(len), Array::zeros(3), Some(one(MAX - len))))
     }
     fn both(len: usize) -> (String, Option<Bytes>) {
         (one(len), Some(one(len).into_bytes().into()))
@@ -715,19 +715,19 @@ fn a_text_that_is_too_long() {
     for engine in [&*lab, &Engine::inline()] {
         let too_long = [
             engine.submit(one, (70 << 20,)).wait().map(drop),
-            engine.submit(one, (MOST + 1,)).wait().map(drop),
-            engine.submit(both, (MOST / 2 + 1,)).wait().map(drop),
+            engine.submit(one, (MAX + 1,)).wait().map(drop),
+            engine.submit(both, (MAX / 2 + 1,)).wait().map(drop),
         ];
         for result in too_long {
             let error = result.unwrap_err();
             let JobErrorKind::Returned(text) = error.kind() else {
                 panic!("{error}");
             };
-            assert!(text.text().contains(&MOST.to_string()), "{text}");
+            assert!(text.text().contains(&MAX.to_string()), "{text}");
         }
-        assert_eq!(engine.submit(one, (MOST,)).wait().unwrap().len(), MOST);
-        let (first, _, second) = engine.submit(shared, (MOST / 3,)).wait().unwrap();
-        assert_eq!(first.len() + second.unwrap().len(), MOST);
+        assert_eq!(engine.submit(one, (MAX,)).wait().unwrap().len(), MAX);
+        let (first, _, second) = engine.submit(shared, (MAX / 3,)).wait().unwrap();
+        assert_eq!(first.len() + second.unwrap().len(), MAX);
     }
     assert_eq!(lab.stats().restarts(), 0);
     lab.assert_in_use(0);

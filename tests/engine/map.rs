@@ -31,7 +31,7 @@ tests![
 ];
 
 /// Maximum number of items in flight and pulled ahead, however short their jobs: twice the slots of a link.
-const MOST_AHEAD: usize = 512;
+const MAX_AHEAD: usize = 512;
 
 fn square(n: u64) -> u64 {
     n * n
@@ -77,7 +77,7 @@ fn items_are_pulled_as_they_are_needed() {
         assert_eq!(value.unwrap(), (taken * taken) as u64);
         most = most.max(pulled.get() - taken);
     }
-    assert!(most <= MOST_AHEAD + 1, "{most} items were pulled ahead");
+    assert!(most <= MAX_AHEAD + 1, "{most} items were pulled ahead");
     lab.assert_idle();
 }
 
@@ -117,7 +117,7 @@ fn a_slow_item_stops_pulling() {
             },
         );
         let ahead = pulled.load(SeqCst);
-        assert!(ahead <= MOST_AHEAD, "{ahead} items were pulled ahead");
+        assert!(ahead <= MAX_AHEAD, "{ahead} items were pulled ahead");
         drop(held);
         step("the rest of the map");
         assert!(map.join().unwrap().into_iter().eq(0..3000));

@@ -12,7 +12,7 @@ tests![
 ];
 
 /// Max growth after the start: less than the smallest block leaked per window would add up to.
-const MOST: u64 = 1 << 20;
+const MAX: u64 = 1 << 20;
 /// Items of each stream; they take some seconds in a debug build.
 const ITEMS: u64 = 400_000;
 
@@ -59,7 +59,7 @@ fn items_through_a_stage_and_a_window_take_no_memory() {
     assert_eq!(all, (0..ITEMS).map(|n| mix(n, 5)).sum::<u64>());
     let grown = most.saturating_sub(before);
     println!("{grown} bytes more than at the beginning");
-    assert!(grown < MOST, "{grown} bytes more than at the beginning");
+    assert!(grown < MAX, "{grown} bytes more than at the beginning");
     drop(run);
     lab.assert_in_use(0);
 }
@@ -93,7 +93,7 @@ fn windows_of_time_take_no_memory() {
     assert_eq!(all, 2 * ITEMS - 10);
     let grown = most.saturating_sub(before);
     println!("{grown} bytes more than at the beginning");
-    assert!(grown < MOST, "{grown} bytes more than at the beginning");
+    assert!(grown < MAX, "{grown} bytes more than at the beginning");
     drop(run);
     lab.assert_in_use(0);
 }

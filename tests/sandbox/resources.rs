@@ -94,13 +94,13 @@ fn all_that_can_be_printed() {
 
 /// Bounded, because other programs of this user would get none.
 fn as_many_threads_as_there_may_be() {
-    const MOST: u64 = 500;
+    const MAX: u64 = 500;
     fn threads() -> u64 {
         let start = || {
             let builder = std::thread::Builder::new().stack_size(16 << 10);
             builder.spawn(|| std::thread::sleep(Duration::MAX)).is_ok()
         };
-        let count = (0..MOST).take_while(|_| start()).count() as u64;
+        let count = (0..MAX).take_while(|_| start()).count() as u64;
         std::thread::sleep(Duration::MAX);
         count
     }

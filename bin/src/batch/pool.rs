@@ -29,14 +29,14 @@ use crate::text::{one_line, reason, show_bytes, show_path};
 const PER_WORKER: usize = 2;
 
 /// The maximum number of sizes of a picture: twice as many as web pages use.
-pub(crate) const MOST_SIZES: usize = 32;
+pub(crate) const MAX_SIZES: usize = 32;
 
 /// The results to make of a picture.
 #[derive(Clone, Debug)]
 pub(crate) struct Make {
     /// The settings of the results. The output format is set for each picture.
     pub spec: ResizeSpec,
-    /// The sizes of the results: 1 to [`MOST_SIZES`].
+    /// The sizes of the results: 1 to [`MAX_SIZES`].
     pub sizes: Vec<Size>,
     /// The deadline of an attempt.
     pub timeout: Option<Duration>,

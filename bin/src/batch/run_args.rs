@@ -24,7 +24,7 @@ use crate::text::{self, Choice, wants_color};
 const WORKERS: &str = "ARENITE_WORKERS";
 
 /// The largest value of `--retries`.
-pub(crate) const MOST_RETRIES: u32 = 100;
+pub(crate) const MAX_RETRIES: u32 = 100;
 
 /// How a list of pictures is worked through, and what is printed about it.
 #[derive(Args, Clone, Debug)]
@@ -105,7 +105,7 @@ pub(crate) struct RunArgs {
         value_name = "N",
         allow_negative_numbers = true,
         default_value_t = 0,
-        value_parser = clap::value_parser!(u32).range(..=i64::from(MOST_RETRIES)),
+        value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_RETRIES)),
         help_heading = "Run"
     )]
     pub retries: u32,
@@ -341,11 +341,11 @@ fn workers(text: &str) -> Result<u16, String> {
 }
 
 /// The minimum of private memory: with less, even small pictures fail, and sandboxed workers do not start.
-const LEAST_MEMORY: u64 = 8 << 20;
+const MIN_MEMORY: u64 = 8 << 20;
 
 fn private_memory(text: &str) -> Result<u64, String> {
     match text::bytes(text)? {
-        bytes @ LEAST_MEMORY.. => Ok(bytes),
+        bytes @ MIN_MEMORY.. => Ok(bytes),
         _ => Err("a worker needs at least 8MiB".to_owned()),
     }
 }

@@ -19,17 +19,17 @@ const TASKS: u64 = 8;
 /// The number of threads of each worker.
 const TASKS_PER_WORKER: u64 = 2;
 /// Free memory below this is trouble.
-const LEAST_MEMORY: u64 = 128 * MIB;
+const MIN_MEMORY: u64 = 128 * MIB;
 /// Capacity below this is not usable.
-const LEAST_CAPACITY: u64 = 16 * MIB;
+const MIN_CAPACITY: u64 = 16 * MIB;
 /// Free memory below this is worth a notice.
 const LITTLE_MEMORY: u64 = GIB;
 /// A named arena needs this much of `/dev/shm` for its control segment, whatever its regions are made of.
-const LEAST_SHM: u64 = MIB;
+const MIN_SHM: u64 = MIB;
 /// The private memory that `arenite resize` allows a worker, and that a large picture needs.
 const PRIVATE_MEMORY: u64 = GIB;
 /// The minimum number of mappings: each published block may split a mapping.
-const LEAST_MAPPINGS: u64 = 16_384;
+const MIN_MAPPINGS: u64 = 16_384;
 
 impl Machine {
     /// Returns the findings about all facts, in reading order.
@@ -141,7 +141,7 @@ impl Machine {
         );
         let advice = "stop what uses it, add memory, or give the engine a smaller capacity";
         match self.memory.map(|room| room.free) {
-            Some(free) if free < LEAST_MEMORY => finding.at(Level::Trouble, advice),
+            Some(free) if free < MIN_MEMORY => finding.at(Level::Trouble, advice),
             Some(free) if free < LITTLE_MEMORY => finding.at(Level::Notice, advice),
             _ => finding,
         }
@@ -170,7 +170,7 @@ impl Machine {
         );
         let advice =
             "raise the limit (docker run --memory=…), or use fewer workers and a smaller capacity";
-        if room.free < LEAST_MEMORY || room.free < room.size / 20 {
+        if room.free < MIN_MEMORY || room.free < room.size / 20 {
             finding.at(Level::Trouble, advice)
         } else if room.free < room.size / 4 {
             finding.at(Level::Notice, advice)
@@ -213,7 +213,7 @@ impl Machine {
         }
         let larger = "remove what fills it (ls -l /dev/shm), or make it larger: \
              mount -o remount,size=…, docker run --shm-size=…";
-        if room.free < LEAST_SHM {
+        if room.free < MIN_SHM {
             return finding(
                 "it is full: engines with a name or with Backing::Named cannot start; others do not need it"
                     .into(),
@@ -401,7 +401,7 @@ impl Machine {
             self.bounds.mappings,
             means,
             |limit| {
-                (limit < LEAST_MAPPINGS)
+                (limit < MIN_MAPPINGS)
                     .then(|| "sysctl vm.max_map_count=65530, as it usually is".to_owned())
             },
         )
@@ -435,20 +435,20 @@ impl Machine {
 /// Returns advice about a limit that leaves an engine `room` bytes of capacity. `lift` is the command that lifts the
 /// limit.
 fn lift_or_shrink(lift: &str, room: u64) -> String {
-    if room < LEAST_CAPACITY {
+    if room < MIN_CAPACITY {
         return format!("lift it ({lift}): what it leaves is too little for arrays");
     }
     let room = show_bytes(room);
     format!("lift it ({lift}): until then an engine has a capacity of {room} at most")
 }
 
-/// Returns the finding about a limit of this process. `hurts` returns advice if the limit is too low.
+/// Returns the finding about a limit of this process. `advice_for` returns advice if the limit is too low.
 fn bound(
     subject: &'static str,
     what: &str,
     limit: Option<u64>,
     means: impl Into<String>,
-    hurts: impl FnOnce(u64) -> Option<String>,
+    advice_for: impl FnOnce(u64) -> Option<String>,
 ) -> Finding {
     let counted = matches!(
         subject,
@@ -463,7 +463,7 @@ fn bound(
     };
     let found = limit.map_or_else(|| format!("{what}: no limit"), shown);
     let finding = Finding::fine(subject, found, means);
-    match limit.and_then(hurts) {
+    match limit.and_then(advice_for) {
         Some(advice) => finding.at(Level::Trouble, advice),
         None => finding,
     }

@@ -16,14 +16,14 @@ pub(super) struct Canvas<'a, T> {
 
 /// A sample of decoded pixels: 8 or 16 bits with full range.
 pub(super) trait Output: Copy + Default {
-    const MOST: f32;
+    const MAX: f32;
 
     /// Rounds to the nearest sample. Values beyond the range become the nearest end of it.
     fn rounded(value: f32) -> Self;
 }
 
 impl Output for u8 {
-    const MOST: f32 = 255.0;
+    const MAX: f32 = 255.0;
 
     fn rounded(value: f32) -> Self {
         (value + 0.5) as Self
@@ -31,7 +31,7 @@ impl Output for u8 {
 }
 
 impl Output for u16 {
-    const MOST: f32 = 65_535.0;
+    const MAX: f32 = 65_535.0;
 
     fn rounded(value: f32) -> Self {
         (value + 0.5) as Self
@@ -141,8 +141,8 @@ impl<T: Output> Canvas<'_, T> {
                 "channels of red, green and blue with different sides",
             ));
         }
-        let of_luma = Range::of_luma(config.depth, points.is_full, T::MOST);
-        let of_chroma = Range::of_chroma(config.depth, points.is_full, T::MOST, QUARTERS);
+        let of_luma = Range::of_luma(config.depth, points.is_full, T::MAX);
+        let of_chroma = Range::of_chroma(config.depth, points.is_full, T::MAX, QUARTERS);
         let (mut blues, mut reds) = (Enlarged::new(shifts), Enlarged::new(shifts));
         let channels = self.channels;
         for (y, row) in self.rows(offset).enumerate() {
@@ -190,7 +190,7 @@ impl<T: Output> Canvas<'_, T> {
         offset: (usize, usize),
         (depth, is_full): (u8, bool),
     ) -> Result<(), ImageError> {
-        let range = Range::of_luma(depth, is_full, T::MOST);
+        let range = Range::of_luma(depth, is_full, T::MAX);
         let channels = self.channels;
         for (y, row) in self.rows(offset).enumerate() {
             let Some(numbers) = plane.row(y) else {

@@ -132,7 +132,7 @@ impl Turn {
 }
 
 /// Maximum number of items that describe the picture; further items are ignored.
-const MOST_CANDIDATES: usize = 16;
+const MAX_CANDIDATES: usize = 16;
 
 impl<'a> Container<'a> {
     /// Reads the metadata of a file.
@@ -369,11 +369,11 @@ impl<'a> Container<'a> {
         found.map_or(&[], |found| &found.to)
     }
 
-    /// Returns the items that refer to an item, up to [`MOST_CANDIDATES`].
+    /// Returns the items that refer to an item, up to [`MAX_CANDIDATES`].
     fn references_to(&self, number: u32, kind: &Kind) -> impl Iterator<Item = u32> {
         let references = self.references.iter();
         let found = references.filter(move |r| r.kind == *kind && r.to.contains(&number));
-        found.map(|reference| reference.from).take(MOST_CANDIDATES)
+        found.map(|reference| reference.from).take(MAX_CANDIDATES)
     }
 
     /// Returns the item that contains the alpha of an item.

@@ -50,7 +50,7 @@ const BLOCK: u32 = 8;
 
 /// The maximum number of scans of a progressive file. Encoders write about ten. Each scan takes time in proportion to
 /// the whole picture: a few kilobytes of empty scans could take minutes.
-const MOST_SCANS: usize = 100;
+const MAX_SCANS: usize = 100;
 
 /// Returns the scale of decoding, in eighths: the smallest at which the region of each plan has
 /// [`SPARE`](super::meta::SPARE) times the sides of its result. Full scale if exact pixels are needed: a scaled decode
@@ -177,7 +177,7 @@ pub(super) fn components(
 
 /// Returns the file with its restart markers repaired; `None` if that is not needed.
 fn repaired(input: &[u8]) -> Result<Option<Vec<u8>>, ImageError> {
-    if markers::count_scans(input, MOST_SCANS) != Scans::AllInOne {
+    if markers::count_scans(input, MAX_SCANS) != Scans::AllInOne {
         return Ok(None);
     }
     let manager = faults::error_manager(FailOn::None);
@@ -223,9 +223,9 @@ fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, Image
     let full = (full_width, full_height);
     let plans = request.plans(full, orientation, Format::Jpeg)?;
 
-    let scans = markers::count_scans(input, MOST_SCANS);
-    if matches!(scans, Scans::Several(n) if n > MOST_SCANS) {
-        let reason = format!("more than {MOST_SCANS} scans");
+    let scans = markers::count_scans(input, MAX_SCANS);
+    if matches!(scans, Scans::Several(n) if n > MAX_SCANS) {
+        let reason = format!("more than {MAX_SCANS} scans");
         return Err(ImageError::variety(Format::Jpeg, reason));
     }
     let eighths = eighths(&plans, request);

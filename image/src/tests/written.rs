@@ -70,7 +70,7 @@ fn rgba(pixels: Pixels) -> RgbaImage {
 }
 
 /// The largest mean error, in steps of 255.
-const MOST: f64 = 2.0;
+const MAX: f64 = 2.0;
 
 #[track_caller]
 fn compare(folder: &str, spec: impl Fn(&RgbaImage) -> ResizeSpec, least: usize) {
@@ -90,7 +90,7 @@ fn compare(folder: &str, spec: impl Fn(&RgbaImage) -> ResizeSpec, least: usize) 
             }
             Ok(pixels) => {
                 let error = mean_error(&rgba(pixels), &shown);
-                if error > MOST {
+                if error > MAX {
                     wrong.push(format!("{name}: mean error {error:.1}"));
                 }
             }

@@ -79,7 +79,7 @@ impl<'a> Layout<'a> {
         let samples = number(tag::SAMPLES, 1);
         let samples = usize::try_from(samples)
             .ok()
-            .filter(|samples| (1..=MOST_SAMPLES).contains(samples));
+            .filter(|samples| (1..=MAX_SAMPLES).contains(samples));
         let samples =
             samples.ok_or_else(|| corrupt("an impossible number of samples per pixel"))?;
         let mut depths = directory.numbers(tag::BITS);
@@ -401,6 +401,6 @@ impl<'a> Layout<'a> {
 }
 
 /// The maximum number of samples of a pixel.
-const MOST_SAMPLES: usize = 64;
+const MAX_SAMPLES: usize = 64;
 /// The compression of files that contain a JPEG with its headers.
 const OLD_JPEG: u64 = 6;

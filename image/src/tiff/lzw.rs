@@ -7,9 +7,9 @@ const CLEAR: usize = 256;
 const END: usize = 257;
 const FIRST: usize = 258;
 const FEWEST_BITS: u32 = 9;
-const MOST_BITS: u32 = 12;
+const MAX_BITS: u32 = 12;
 /// The maximum number of codes in the table.
-const MOST_CODES: usize = (1 << MOST_BITS) - FIRST;
+const MAX_CODES: usize = (1 << MAX_BITS) - FIRST;
 
 /// The position in the output of a string of the table.
 #[derive(Clone, Copy)]
@@ -32,7 +32,7 @@ impl Place {
 /// codes were in the table.
 pub(super) fn decode(mut data: &[u8], out: &mut [u8]) -> (usize, bool) {
     // Not an array, which would be initialised first: most strips are short.
-    let mut table = Vec::with_capacity(MOST_CODES);
+    let mut table = Vec::with_capacity(MAX_CODES);
     let mut width = FEWEST_BITS;
     let mut before: Option<Place> = None;
     let (mut bits, mut count) = (0u64, 0);
@@ -82,11 +82,11 @@ pub(super) fn decode(mut data: &[u8], out: &mut [u8]) -> (usize, bool) {
             written = end;
         }
         if let Some(before) = before
-            && table.len() < MOST_CODES
+            && table.len() < MAX_CODES
         {
             table.push(before.and_a_byte());
             // The width grows one code early.
-            if FIRST + table.len() + 1 >= 1 << width && width < MOST_BITS {
+            if FIRST + table.len() + 1 >= 1 << width && width < MAX_BITS {
                 width += 1;
             }
         }

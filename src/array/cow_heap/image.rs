@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::sync::{Arc, MutexGuard, Weak};
 
 use super::{Block, CowHeap, Place, State, bytes, lock};
-use crate::array::habit::LEAST_PART;
+use crate::array::habit::MIN_PART;
 use crate::sys::written::Written;
 use crate::sys::{HUGE, Segment};
 
-/// A new image is created only if all blocks then take at most 1/`MOST_HELD` of the memory.
-const MOST_HELD: usize = 4;
+/// A new image is created only if all blocks then take at most 1/`MAX_HELD` of the memory.
+const MAX_HELD: usize = 4;
 
 /// The chunks whose part of the file contains the bytes of a private block, except for pages that were written since
 /// the last snapshot.
@@ -48,7 +48,7 @@ impl State {
             && Written::of_this_process()
                 .and_then(|pages| pages.is_any(addresses))
                 .is_ok_and(|is_written| !is_written);
-        Some(self.block(place)?.habit.reused_if(is_current))
+        Some(self.block(place)?.habit.note_reuse(is_current))
     }
 
     /// Returns the chunks of the block's image. `None` if the image is stale.
@@ -88,11 +88,11 @@ impl CowHeap {
     ) -> Option<(MutexGuard<'a, State>, usize)> {
         let block = state.block(place)?;
         let (len, all) = (block.len, bytes(place.1, block.chunks));
-        if block.habit.refuses() {
+        if block.habit.take_refusal() {
             return None;
         }
         // A small range is copied by the caller if a new image would need a copy of all of the block.
-        let is_much = range.len() >= len / LEAST_PART;
+        let is_much = range.len() >= len / MIN_PART;
         let write = Arc::clone(&state.region(place.0)?.write);
         let base = write.base().addr().get();
         let pages = Written::of_this_process().ok()?;
@@ -135,7 +135,7 @@ impl CowHeap {
             return is_made.then_some((state, written));
         }
 
-        if !is_much || state.held + len > self.memory / MOST_HELD {
+        if !is_much || state.held + len > self.memory / MAX_HELD {
             return None;
         }
         let new = self.add_block(&mut state, len, false)?;

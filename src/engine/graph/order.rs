@@ -22,7 +22,7 @@ pub(super) struct Order {
 #[derive(Debug, Default)]
 struct BothWays {
     /// For each node: the nodes that have to end before it, except those whose values it takes.
-    befores: HashMap<u32, Vec<u32>>,
+    predecessors: HashMap<u32, Vec<u32>>,
     /// For each node: all nodes that wait for it, whether they take its value or not.
     followers: HashMap<u32, Vec<u32>>,
 }
@@ -106,7 +106,7 @@ impl BothWays {
     }
 
     fn add(&mut self, node: u32, before: u32) {
-        self.befores.entry(node).or_default().push(before);
+        self.predecessors.entry(node).or_default().push(before);
         self.followers.entry(before).or_default().push(node);
     }
 
@@ -116,7 +116,7 @@ impl BothWays {
         let before = |node, at| {
             let sources = sources(node);
             let source = sources.get(at).copied();
-            source.or_else(|| nth(&self.befores, node, at - sources.len()))
+            source.or_else(|| nth(&self.predecessors, node, at - sources.len()))
         };
         let follower = |node, at| nth(&self.followers, node, at);
         let (mut down, mut up) = (Search::from(from), Search::from(to));
@@ -182,12 +182,12 @@ mod tests {
     use super::*;
 
     /// Returns, for each node, whether `node` waits for it; true for `node` itself.
-    fn waits_for(befores: &[Vec<u32>], node: u32) -> Vec<bool> {
-        let mut seen = vec![false; befores.len()];
+    fn waits_for(predecessors: &[Vec<u32>], node: u32) -> Vec<bool> {
+        let mut seen = vec![false; predecessors.len()];
         let mut open = vec![node];
         while let Some(node) = open.pop() {
             if !std::mem::replace(&mut seen[node as usize], true) {
-                open.extend(&befores[node as usize]);
+                open.extend(&predecessors[node as usize]);
             }
         }
         seen
@@ -201,7 +201,7 @@ mod tests {
         ) {
             let mut order = Order::default();
             let mut sources = vec![vec![]];
-            let mut befores = vec![vec![]];
+            let mut predecessors = vec![vec![]];
             for (is_node, a, b) in steps {
                 let nodes = sources.len() as u32;
                 let (a, b) = (a % nodes, b % nodes);
@@ -209,20 +209,20 @@ mod tests {
                     let takes = if a < b { vec![a, b] } else { vec![a] };
                     order.added(nodes, &takes);
                     sources.push(takes.clone());
-                    befores.push(takes);
+                    predecessors.push(takes);
                     continue;
                 }
-                let is_cycle = waits_for(&befores, b)[a as usize];
+                let is_cycle = waits_for(&predecessors, b)[a as usize];
                 match order.add(a, b, nodes, |node| &sources[node as usize]) {
                     Ok(()) => {
                         prop_assert!(!is_cycle);
-                        befores[a as usize].push(b);
+                        predecessors[a as usize].push(b);
                     }
                     Err(cycle) => {
                                             prop_assert!(is_cycle);
                                             prop_assert_eq!((cycle[0], cycle[cycle.len() - 1]), (b, a));
                                             for pair in cycle.windows(2) {
-                            prop_assert!(befores[pair[0] as usize].contains(&pair[1]));
+                            prop_assert!(predecessors[pair[0] as usize].contains(&pair[1]));
                         }
                     }
                 }

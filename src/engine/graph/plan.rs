@@ -49,14 +49,14 @@ impl Sketch<'_> {
     /// Returns the jobs for these targets. `room`: the bytes that values may take. Jobs are in the order in which nodes
     /// were added if that order fits; otherwise in an order that takes less memory.
     pub(super) fn jobs(&self, targets: &[u32], room: u64) -> Result<Jobs, GraphError> {
-        let befores = self.befores();
-        let order = self.order(targets, &befores);
-        let jobs = self.units(&order, targets, &befores);
+        let predecessors = self.predecessors();
+        let order = self.order(targets, &predecessors);
+        let jobs = self.units(&order, targets, &predecessors);
         if jobs.peak <= room {
             return Ok(jobs);
         }
-        let frugal = self.frugal_order(&jobs, targets, &befores);
-        let frugal = self.units(&frugal, targets, &befores);
+        let frugal = self.frugal_order(&jobs, targets, &predecessors);
+        let frugal = self.units(&frugal, targets, &predecessors);
         let best = if frugal.peak < jobs.peak {
             frugal
         } else {
@@ -72,16 +72,16 @@ impl Sketch<'_> {
     }
 
     /// Returns, for each node, the nodes that have to end before it, except those whose values it takes.
-    fn befores(&self) -> HashMap<u32, Vec<u32>> {
-        let mut befores: HashMap<u32, Vec<u32>> = HashMap::new();
+    fn predecessors(&self) -> HashMap<u32, Vec<u32>> {
+        let mut predecessors: HashMap<u32, Vec<u32>> = HashMap::new();
         for &(node, before) in self.after {
-            befores.entry(node).or_default().push(before);
+            predecessors.entry(node).or_default().push(before);
         }
-        befores
+        predecessors
     }
 
     /// Returns the needed nodes: each after the nodes that it waits for, otherwise in the order of addition.
-    fn order(&self, targets: &[u32], befores: &HashMap<u32, Vec<u32>>) -> Vec<u32> {
+    fn order(&self, targets: &[u32], predecessors: &HashMap<u32, Vec<u32>>) -> Vec<u32> {
         let mut needed = vec![false; self.nodes.len()];
         let mut open = targets.to_vec();
         while let Some(node) = open.pop() {
@@ -89,10 +89,10 @@ impl Sketch<'_> {
                 continue;
             }
             open.extend(self.sources(node));
-            open.extend(befores.get(&node).into_iter().flatten());
+            open.extend(predecessors.get(&node).into_iter().flatten());
         }
         let all = (0..self.nodes.len() as u32).filter(|&node| needed[node as usize]);
-        if befores.is_empty() {
+        if predecessors.is_empty() {
             // The order of addition suffices, because a node takes only values of nodes that were added earlier.
             return all.collect();
         }
@@ -100,7 +100,7 @@ impl Sketch<'_> {
         let mut followers: HashMap<u32, Vec<u32>> = HashMap::new();
         for node in all.clone() {
             let before = self.sources(node).iter();
-            for &before in before.chain(befores.get(&node).into_iter().flatten()) {
+            for &before in before.chain(predecessors.get(&node).into_iter().flatten()) {
                 waits[node as usize] += 1;
                 followers.entry(before).or_default().push(node);
             }
@@ -121,7 +121,7 @@ impl Sketch<'_> {
     }
 
     /// Divides the nodes, in this order, into jobs.
-    fn units(&self, order: &[u32], targets: &[u32], befores: &HashMap<u32, Vec<u32>>) -> Jobs {
+    fn units(&self, order: &[u32], targets: &[u32], predecessors: &HashMap<u32, Vec<u32>>) -> Jobs {
         let mut uses = vec![0u32; self.nodes.len()];
         for &node in order {
             for &source in self.sources(node) {
@@ -134,9 +134,9 @@ impl Sketch<'_> {
             wanted[target as usize] = true;
         }
         let mut is_single = vec![!self.fuse; self.nodes.len()];
-        for (&node, befores) in befores {
+        for (&node, predecessors) in predecessors {
             is_single[node as usize] = true;
-            befores
+            predecessors
                 .iter()
                 .for_each(|&before| is_single[before as usize] = true);
         }
@@ -186,13 +186,13 @@ impl Sketch<'_> {
                 ..RunUnit::default()
             });
         }
-        self.connect(&mut jobs, befores);
+        self.connect(&mut jobs, predecessors);
         self.measure_memory(&mut jobs);
         jobs
     }
 
     /// Fills in the relations between units: for which units each unit waits, and whose values it takes.
-    fn connect(&self, jobs: &mut Jobs, befores: &HashMap<u32, Vec<u32>>) {
+    fn connect(&self, jobs: &mut Jobs, predecessors: &HashMap<u32, Vec<u32>>) {
         let mut counts = vec![0u32; jobs.units.len() + 1];
         let mut waiting = Vec::with_capacity(self.edges.len());
         for unit in 0..jobs.units.len() {
@@ -203,7 +203,7 @@ impl Sketch<'_> {
                 jobs.sources.push(source);
                 waiting.push((source, unit as u32));
             }
-            for &before in befores.get(&node).into_iter().flatten() {
+            for &before in predecessors.get(&node).into_iter().flatten() {
                 waiting.push((jobs.unit_of[before as usize], unit as u32));
             }
         }
@@ -266,14 +266,19 @@ impl Sketch<'_> {
         &self,
         jobs: &Jobs,
         targets: &[u32],
-        befores: &HashMap<u32, Vec<u32>>,
+        predecessors: &HashMap<u32, Vec<u32>>,
     ) -> Vec<u32> {
         // The memory that is needed to compute each node and its inputs, as if no other node took the same inputs.
         let mut need = vec![0u64; self.nodes.len()];
         let mut plans: HashMap<u32, Vec<u32>> = HashMap::new();
         for &node in &jobs.nodes {
-            let befores = befores.get(&node).into_iter().flatten();
-            let mut before: Vec<u32> = self.sources(node).iter().chain(befores).copied().collect();
+            let predecessors = predecessors.get(&node).into_iter().flatten();
+            let mut before: Vec<u32> = self
+                .sources(node)
+                .iter()
+                .chain(predecessors)
+                .copied()
+                .collect();
             before.sort_unstable();
             before.dedup();
             before.sort_by_key(|&node| Reverse(need[node as usize] - self.bytes(node)));
@@ -304,8 +309,14 @@ impl Sketch<'_> {
                     continue;
                 }
                 path.push((node, true));
-                let befores = befores.get(&node).into_iter().flatten();
-                let plain = || self.sources(node).iter().chain(befores).copied().collect();
+                let predecessors = predecessors.get(&node).into_iter().flatten();
+                let plain = || {
+                    self.sources(node)
+                        .iter()
+                        .chain(predecessors)
+                        .copied()
+                        .collect()
+                };
                 let before = plans.get(&node).cloned().unwrap_or_else(plain);
                 path.extend(before.into_iter().rev().map(|node| (node, false)));
             }

@@ -10,9 +10,9 @@ use crate::kernel::{Arg, ExtraArg, Param, kernel_name};
 
 /// The maximum number of failed parts that are halved again. If more parts fail, the failure does not concern single
 /// rows, and each part costs a job and an error with its backtrace.
-const MOST_PARTS: usize = 10_000;
+const MAX_PARTS: usize = 10_000;
 /// The maximum number of lost workers up to which failed parts are halved again.
-const MOST_DEATHS: usize = 200;
+const MAX_DEATHS: usize = 200;
 /// If all parts of a pass, at least this number and at least half of the array, have ended their workers, then further
 /// parts are expected to do so, too.
 const ENOUGH_DEATHS: usize = 16;
@@ -155,7 +155,7 @@ fn narrow(chunks: Vec<Range<usize>>, mut pass: impl FnMut(&[Part]) -> Failures) 
         let died = deaths_in(&failed);
         deaths += died;
         let all_died = died == parts.len() && died >= ENOUGH_DEATHS && rows_of(&parts) >= whole / 2;
-        let is_enough = failed.len() > MOST_PARTS || deaths > MOST_DEATHS || all_died;
+        let is_enough = failed.len() > MAX_PARTS || deaths > MAX_DEATHS || all_died;
         parts.clear();
         for (rows, error) in failed {
             let exclusive = ends_a_worker(&error);
@@ -173,7 +173,7 @@ fn narrow(chunks: Vec<Range<usize>>, mut pass: impl FnMut(&[Part]) -> Failures) 
     // For these rows, another job may have ended the worker or used up the memory. So each row runs once more, one at a
     // time.
     for (part, error) in doubtful {
-        if deaths > MOST_DEATHS {
+        if deaths > MAX_DEATHS {
             final_failures.push((part.rows, error));
             continue;
         }
@@ -319,7 +319,7 @@ mod tests {
             JobErrorKind::Lost(WorkerExit::Signal(6)),
         );
         assert!(
-            passes.iter().sum::<usize>() < 2 * (MOST_DEATHS + bad.len()),
+            passes.iter().sum::<usize>() < 2 * (MAX_DEATHS + bad.len()),
             "{passes:?}"
         );
         assert_eq!(failed.len(), bad.len(), "a piece each: they lie far apart");

@@ -10,7 +10,7 @@ use crate::supervisor::{Because, MAX_SPAWN_DEPTH};
 use crate::worker::{enter_inline_job, inline_job_seeds};
 
 /// A dynamic task group: the jobs that one job has spawned.
-struct Family {
+struct TaskGroup {
     /// The seed of the job's random numbers.
     seed: u64,
     next: u64,
@@ -19,7 +19,7 @@ struct Family {
     last: Option<Box<dyn Task>>,
 }
 
-impl Family {
+impl TaskGroup {
     fn new(mut plan: Plan, seed: u64) -> Self {
         let last = plan.tasks.pop();
         Self {
@@ -50,7 +50,7 @@ pub(super) fn run<V: 'static>(plan: Plan) -> Result<V, Failure> {
 }
 
 fn drive(plan: Plan, run: u64, seed: u64) -> Result<AnyValue, Box<Because>> {
-    let mut open = vec![Family::new(plan, seed)];
+    let mut open = vec![TaskGroup::new(plan, seed)];
     loop {
         let deep = open.len();
         let Some(family) = open.last_mut() else {
@@ -65,7 +65,7 @@ fn drive(plan: Plan, run: u64, seed: u64) -> Result<AnyValue, Box<Because>> {
                 (last, std::mem::take(&mut family.values))
             }
         };
-        let goes_on = family.last.is_none();
+        let is_last = family.last.is_none();
         let kernel = task.kernel().name();
         let ran = {
             let _entered = enter_inline_job(run, seed);
@@ -74,7 +74,7 @@ fn drive(plan: Plan, run: u64, seed: u64) -> Result<AnyValue, Box<Because>> {
         };
         match ran {
             Ran::Value(value) => {
-                if goes_on {
+                if is_last {
                     open.pop();
                 }
                 match open.last_mut() {
@@ -83,7 +83,7 @@ fn drive(plan: Plan, run: u64, seed: u64) -> Result<AnyValue, Box<Because>> {
                 }
             }
             Ran::More(plan) => {
-                if goes_on {
+                if is_last {
                     // The last kernel of a group has spawned in turn. Its new group replaces the old one, because both
                     // give the same value.
                     open.pop();
@@ -99,7 +99,7 @@ fn drive(plan: Plan, run: u64, seed: u64) -> Result<AnyValue, Box<Because>> {
                     });
                     return Err(Box::new(why.into()));
                 }
-                open.push(Family::new(*plan, seed));
+                open.push(TaskGroup::new(*plan, seed));
             }
         }
     }

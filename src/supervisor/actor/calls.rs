@@ -69,7 +69,7 @@ impl EngineState {
             {
                 self.post_call(id.index, job.index, lane);
                 if self.actors.get(id.index).save_is_due() {
-                    self.actors.list(id.index, &mut self.queue);
+                    self.actors.queue_actor(id.index, &mut self.queue);
                     self.feed_actor_lane(lane, 1);
                 }
             }
@@ -103,7 +103,7 @@ impl EngineState {
         self.queue.push_back(record, self.records.look(record));
         let lane = self.actors.get(index).lane();
         let calls = self.queue.calls_of(index);
-        self.actors.list(index, &mut self.queue);
+        self.actors.queue_actor(index, &mut self.queue);
         crate::sync::point!("call.retained");
         // The lane's flags are set already: its worker rings the monitor before the lane has no more jobs.
         if calls > 1 && !calls.is_multiple_of(LOOK_EVERY) {
@@ -118,7 +118,7 @@ impl EngineState {
     }
 
     pub(super) fn remove_actor(&mut self, index: u32) {
-        self.queue.unlist(index);
+        self.queue.unqueue_actor(index);
         self.actors.end_pause(index, &mut self.timers);
         self.actors.remove(index);
         crate::sync::point!("actor.removed");
@@ -189,7 +189,7 @@ impl Supervisor {
         match refusal {
             Some(why) => state.lose_actor(id.index, why),
             None => {
-                state.actors.list(id.index, &mut state.queue);
+                state.actors.queue_actor(id.index, &mut state.queue);
                 crate::sync::point!("actor.entered");
                 state.refill();
             }
@@ -256,7 +256,7 @@ impl Supervisor {
                 state.remove_actor(id.index);
             }
             _ => {
-                state.actors.list(id.index, &mut state.queue);
+                state.actors.queue_actor(id.index, &mut state.queue);
                 state.refill();
             }
         }

@@ -62,7 +62,7 @@ impl EngineState {
                 }
                 placed += 1;
             }
-            self.actors.list(index, &mut self.queue);
+            self.actors.queue_actor(index, &mut self.queue);
             if !fits {
                 break;
             }

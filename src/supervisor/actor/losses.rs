@@ -42,7 +42,7 @@ impl EngineState {
                 if let ActorStage::Starting { lane } = actor.stage {
                     actor.stage = ActorStage::Hosted { lane };
                     crate::sync::point!("actor.ready");
-                    self.actors.list(index, &mut self.queue);
+                    self.actors.queue_actor(index, &mut self.queue);
                     self.flag(lane);
                 }
             }
@@ -80,7 +80,7 @@ impl EngineState {
                         checkpoints.failed += 1;
                         checkpoints.failed_at = call_count.unwrap_or(posted);
                         if call_count.is_some_and(|call_count| call_count < posted) {
-                            self.actors.list(index, &mut self.queue);
+                            self.actors.queue_actor(index, &mut self.queue);
                         }
                     }
                 }
@@ -111,7 +111,7 @@ impl EngineState {
         let innocent = matches!(why, JobErrorKind::Lost(WorkerExit::OtherJob { .. }));
         if innocent || dead && actor.dead_starts < most {
             actor.unplace();
-            return self.actors.list(index, &mut self.queue);
+            return self.actors.queue_actor(index, &mut self.queue);
         }
         if self.pause_restart(index, why) {
             self.actors.get(index).stage = ActorStage::Unplaced;
@@ -142,7 +142,7 @@ impl EngineState {
         for index in self.actors.indices() {
             let is_idle = self.queue.calls_of(index) == 0;
             if is_idle && matches!(self.actors.get(index).stage, ActorStage::Unplaced) {
-                self.queue.unlist(index);
+                self.queue.unqueue_actor(index);
                 self.lose_actor(index, JobErrorKind::ShutDown);
             }
         }
@@ -156,7 +156,7 @@ impl EngineState {
         };
         if matches!(role, Role::Call { .. }) {
             self.queue.push_front(record, self.records.look(record));
-            return self.actors.list(index, &mut self.queue);
+            return self.actors.queue_actor(index, &mut self.queue);
         }
         // The engine posts starts, saves and ends again when they are due.
         self.remove_unrun(record);
@@ -169,12 +169,12 @@ impl EngineState {
             (Role::End, Some(lane)) => actor.stage = ActorStage::Hosted { lane },
             _ => {}
         }
-        self.actors.list(index, &mut self.queue);
+        self.actors.queue_actor(index, &mut self.queue);
     }
 
     /// Marks all actors as lost for this reason.
     pub(in crate::supervisor) fn lose_all_actors(&mut self, why: &JobErrorKind) {
-        self.queue.unlist_all(Constraint::Host);
+        self.queue.unqueue_actors(Constraint::Host);
         for index in self.actors.indices() {
             match self.actors.get(index).stage {
                 // Jobs that were posted to a lane are answered when its worker has exited.
@@ -216,7 +216,7 @@ impl EngineState {
             }
         }
         for lane in self.lanes.of_worker(worker) {
-            self.queue.unlist_all(Constraint::Lane(lane));
+            self.queue.unqueue_actors(Constraint::Lane(lane));
         }
         for index in self.actors.indices() {
             let workers = self.workers.len();
@@ -281,7 +281,7 @@ impl EngineState {
         if actor.is_ending && self.queue.calls_of(index) == 0 {
             return self.remove_actor(index);
         }
-        self.actors.list(index, &mut self.queue);
+        self.actors.queue_actor(index, &mut self.queue);
     }
 }
 

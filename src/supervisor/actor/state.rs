@@ -295,9 +295,9 @@ impl Actors {
     }
 
     /// Gives an actor its turn in the queue if it has a job to post.
-    pub(super) fn list(&self, index: u32, queue: &mut Queue) {
+    pub(super) fn queue_actor(&self, index: u32, queue: &mut Queue) {
         if let Some(constraint) = self.wants(index, queue) {
-            queue.list(index, constraint);
+            queue.queue_actor(index, constraint);
         }
     }
 
@@ -311,7 +311,7 @@ impl Actors {
     ) {
         if self.get(index).due == Some(due) {
             self.end_pause(index, timers);
-            self.list(index, queue);
+            self.queue_actor(index, queue);
         }
     }
 

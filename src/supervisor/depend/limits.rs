@@ -9,4 +9,4 @@ pub(crate) const MAX_OPEN_TASKS: u64 = 1 << 18;
 /// Maximum number of unanswered jobs of one run: enough for every worker.
 pub(super) const WINDOW: usize = 2 * SLOTS;
 /// Maximum number of ends that are processed before the lock is released for other threads.
-pub(super) const MOST_ENDS: usize = 128;
+pub(super) const MAX_ENDS: usize = 128;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::ends::{EndNotice, JobEnd};
-use super::limits::MOST_ENDS;
+use super::limits::MAX_ENDS;
 use super::run::{CancelMode, NoCall, Writers};
 use crate::link::{NOTICE, fence_after_queueing};
 use crate::supervisor::error::{Because, JobError, JobErrorKind};
@@ -54,13 +54,13 @@ impl EngineState {
         }
     }
 
-    /// Processes ends: marks dependents ready and sends them. Leaves ends beyond [`MOST_ENDS`] to
+    /// Processes ends: marks dependents ready and sends them. Leaves ends beyond [`MAX_ENDS`] to
     /// [`unlock`](crate::supervisor::shared::Supervisor::unlock), which releases the lock between batches.
     pub(in crate::supervisor) fn process_ends(&mut self) {
         if std::mem::replace(&mut self.runs.is_processing, true) {
             return;
         }
-        let mut left = MOST_ENDS;
+        let mut left = MAX_ENDS;
         loop {
             while left > 0
                 && let Some(notice) = self.runs.ends.pop_front()

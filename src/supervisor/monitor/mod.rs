@@ -158,7 +158,7 @@ impl Monitor {
 
     /// Recovers a worker that is a handle in this process, for a test.
     #[cfg(any(test, feature = "points"))]
-    pub(in crate::supervisor) fn bury(&mut self, index: usize, exit: Exit) {
+    pub(in crate::supervisor) fn recover_for_test(&mut self, index: usize, exit: Exit) {
         let mut words = self.outputs.finish(&self.shared, index);
         words.crash = self.shared.cells[index].reply().crash.read();
         let cause = self.cause_of(index, exit, &words, false);

@@ -137,7 +137,7 @@ fn time_while_the_monitor_was_stopped_awake_does_not_count() {
     monitor.serve();
     assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
     drop(consumers);
-    monitor.bury(0, Exit::Signal(9));
+    monitor.recover_for_test(0, Exit::Signal(9));
     let why = answer(&shared, late).unwrap();
     assert!(why.contains("deadline"), "{why}");
 }

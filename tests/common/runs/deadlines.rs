@@ -20,7 +20,7 @@ fn busy(nanos: u64, n: u32) -> u32 {
 /// Each job either succeeds or exceeds its deadline, and only the latter costs a worker. Runs until there are some of each.
 pub fn race(order: Order) -> Result<Seen, String> {
     const LIMIT: Duration = Duration::from_millis(3);
-    const LEAST: u64 = 2_000;
+    const MIN: u64 = 2_000;
     const BATCH: u32 = 8;
     let invariant = Invariant::before();
     let lab = Lab::new(2);
@@ -30,7 +30,7 @@ pub fn race(order: Order) -> Result<Seen, String> {
     // The length at which both outcomes are equally likely is below the deadline, and shorter on a busy machine: the run
     // adapts to it.
     let mut middle = LIMIT;
-    while done + late < LEAST || Instant::now() < end {
+    while done + late < MIN || Instant::now() < end {
         step(format!(
             "jobs that end at their deadlines, after {done} done and {late} too late"
         ));

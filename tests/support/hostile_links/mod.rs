@@ -419,7 +419,7 @@ impl Attack {
     }
 
     fn die(&mut self, lane: usize) {
-        self.monitor.bury(lane, Exit::Signal(6));
+        self.monitor.recover_for_test(lane, Exit::Signal(6));
         self.deaths += 1;
         self.running[lane] = false;
         let mut state = self.shared.lock();
@@ -469,7 +469,7 @@ impl Attack {
         state.lifecycle.close(Closing::Now, None);
         drop(state);
         for lane in 0..LANES.into() {
-            self.monitor.bury(lane, Exit::Signal(6));
+            self.monitor.recover_for_test(lane, Exit::Signal(6));
         }
         let mut state = self.shared.lock();
         EngineState::end(&mut state);

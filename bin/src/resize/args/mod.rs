@@ -13,9 +13,9 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueHint};
 
 use crate::batch::plan::Template;
-use crate::batch::pool::{MOST_SIZES, Make, Settings};
+use crate::batch::pool::{MAX_SIZES, Make, Settings};
 use crate::batch::printer::Purpose;
-use crate::batch::run_args::{MOST_RETRIES, RunArgs};
+use crate::batch::run_args::{MAX_RETRIES, RunArgs};
 use crate::batch::shard::Shard;
 
 const EXAMPLES: &str = "\
@@ -364,7 +364,7 @@ pub(crate) fn settings_of_jobs(args: &ResizeArgs) -> Result<Settings, String> {
     check_sizes(args)?;
     Ok(Settings {
         // A job may request more retries than the command line.
-        most_retries: MOST_RETRIES,
+        most_retries: MAX_RETRIES,
         // If the caller does not read stderr, the work must continue.
         drops_messages: true,
         ..args.run.settings(&args.inputs, Purpose::Resize)?
@@ -484,9 +484,9 @@ fn format(args: &ResizeArgs, name: &Template) -> Result<Option<Format>, String> 
 }
 
 fn check_sizes(args: &ResizeArgs) -> Result<(), String> {
-    if args.size.len() > MOST_SIZES {
+    if args.size.len() > MAX_SIZES {
         return Err(format!(
-            "{} sizes are more than the {MOST_SIZES} that one run makes",
+            "{} sizes are more than the {MAX_SIZES} that one run makes",
             args.size.len()
         ));
     }

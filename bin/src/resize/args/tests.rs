@@ -195,7 +195,7 @@ fn names_must_tell_several_sizes_apart() {
     }
     let named = options("p -o x -s 5 --name t_{stem}.webp").unwrap();
     assert_eq!(named.format, Some(Format::WebP));
-    let sizes: String = (0..=MOST_SIZES)
+    let sizes: String = (0..=MAX_SIZES)
         .map(|size| format!(" -s {}", size + 5))
         .collect();
     let why = options(&format!("p -o x --name {{width}}.{{ext}}{sizes}")).unwrap_err();

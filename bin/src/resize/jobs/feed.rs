@@ -92,7 +92,7 @@ impl Feed {
     }
 
     /// Takes the error that ended the reading of stdin.
-    pub(super) fn failure(&self) -> Option<io::Error> {
+    pub(super) fn take_failure(&self) -> Option<io::Error> {
         self.lock().failure.take()
     }
 

@@ -19,7 +19,7 @@ use crate::batch::Fault;
 use crate::batch::inputs::Kind;
 use crate::batch::plan::Template;
 use crate::batch::pool::Make;
-use crate::batch::run_args::{MOST_RETRIES, RunArgs};
+use crate::batch::run_args::{MAX_RETRIES, RunArgs};
 use crate::text::{self, show_path};
 
 /// The content of a line.
@@ -256,8 +256,8 @@ impl Fields {
                 "quality: a number from {least} to {most} is needed"
             ));
         }
-        if self.retries > Some(MOST_RETRIES) {
-            return Err(format!("retries: at most {MOST_RETRIES}"));
+        if self.retries > Some(MAX_RETRIES) {
+            return Err(format!("retries: at most {MAX_RETRIES}"));
         }
         if self.max_ratio == Some(0) {
             return Err("max-ratio: at least 1".to_owned());

@@ -91,7 +91,7 @@ pub(super) fn run(args: &ResizeArgs, stop: &Stop, printer: &mut Printer) -> Resu
         }
         answer();
     });
-    Ok(match (stop.end_work(), feed.failure()) {
+    Ok(match (stop.end_work(), feed.take_failure()) {
         (Some(code), _) => {
             printer.error("interrupted: each job that was begun is answered");
             code
