@@ -1,8 +1,8 @@
-//! A note about its memory that an aborting process leaves behind.
+//! A note that an aborting process leaves about its memory.
 //!
-//! A Rust program whose allocation fails aborts, and so do many C libraries; from outside that is a SIGABRT like any
-//! other. The aborting thread has more information: its `errno` is that of the last failure, and Linux reports how much
-//! of `RLIMIT_DATA` is used.
+//! A Rust program aborts when an allocation fails, and so do many C libraries. From outside, this SIGABRT looks like
+//! any other. The aborting thread has more information: `errno` has the reason of its last failure, and Linux reports
+//! how much of `RLIMIT_DATA` is used.
 
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
@@ -16,7 +16,7 @@ use super::fork::OwnerProcess;
 #[derive(Debug)]
 #[repr(C)]
 pub struct AbortNote {
-    /// Nonzero if the note is written: the process aborted on its own.
+    /// Nonzero once the note is written, which means that the process aborted on its own.
     is_written: AtomicU32,
     /// `errno` of the aborting thread.
     errno: AtomicU32,
@@ -49,7 +49,7 @@ impl AbortNote {
         self.is_written.store(0, Ordering::Relaxed);
     }
 
-    /// The content of the note, if the process aborted on its own.
+    /// Returns the content of the note, if the process aborted on its own.
     pub fn read(&self) -> Option<Aborted> {
         // Acquire: "note written", pairs with `write`.
         if self.is_written.load(Ordering::Acquire) == 0 {
@@ -73,7 +73,7 @@ impl AbortNote {
 /// The note of this process.
 static NOTE: AtomicPtr<AbortNote> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Drops the reference to the note, which is not mapped in a forked copy.
+/// Called in a forked copy, where the note is not mapped: drops the reference to the note.
 pub(super) fn forget_note() {
     NOTE.store(std::ptr::null_mut(), Ordering::Relaxed);
 }
@@ -103,8 +103,8 @@ pub(super) fn note_abort(errno: i32) {
     }
 }
 
-/// `VmData` of this process in bytes, without allocating. Not inlined: otherwise its buffer would be part of the
-/// handler's stack frame for every crash.
+/// Returns `VmData` of this process in bytes, without allocating. Not inlined, because its buffer would otherwise
+/// enlarge the handler's stack frame for every crash.
 #[inline(never)]
 fn private_writable() -> Option<u64> {
     let mut text = [0_u8; 2048];
@@ -124,7 +124,7 @@ fn private_writable() -> Option<u64> {
     kib_after(&text[..len], b"VmData:")?.checked_mul(1024)
 }
 
-/// The number after `name` in a text with lines of the form "name number unit".
+/// Returns the number after `name` in a text with lines of the form "name number unit".
 fn kib_after(text: &[u8], name: &[u8]) -> Option<u64> {
     let line = text
         .split(|&byte| byte == b'\n')

@@ -13,18 +13,18 @@ pub fn reads() -> u64 {
     READS.get()
 }
 
-/// `now + by`, or a time far in the future if that overflows.
+/// Returns `now + by`, or a time far in the future if the sum overflows.
 pub fn saturating_add(now: Instant, by: Duration) -> Instant {
     now.checked_add(by)
         .unwrap_or_else(|| now + Duration::from_secs(1 << 31))
 }
 
-/// `at + by`, or `at` if that overflows.
+/// Returns `at + by`, or `at` if the sum overflows.
 pub fn postponed(at: Instant, by: Duration) -> Instant {
     at.checked_add(by).unwrap_or(at)
 }
 
-/// The processor time that this thread has used.
+/// Returns the processor time that this thread has used.
 pub fn thread_cpu_time() -> Duration {
     let time = read(libc::CLOCK_THREAD_CPUTIME_ID);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
@@ -41,8 +41,8 @@ fn read(clock: libc::clockid_t) -> libc::timespec {
     time
 }
 
-/// Nanoseconds of `CLOCK_MONOTONIC`. All processes of a machine share the clock, so times from different processes can
-/// be compared.
+/// Returns `CLOCK_MONOTONIC` in nanoseconds. All processes of a machine share the clock, so times from different
+/// processes can be compared.
 #[inline]
 pub fn monotonic_ns() -> u64 {
     #[cfg(test)]

@@ -1,20 +1,20 @@
-//! The files that code at an address comes from: lines of `/proc/self/maps`.
+//! Finds the file that contains the code at an address, by the lines of `/proc/self/maps`.
 //!
 //! A crashing process copies the lines that matter, without allocating; its supervisor reads them. A sandboxed process
 //! sends all lines before it receives any input, since it cannot map other code later.
 
 use std::path::PathBuf;
 
-/// Max length of a line that is copied: that of a line with a path of 4096 bytes.
+/// Max length of a line that is copied: enough for a path of 4096 bytes.
 const LONGEST: usize = 4096 + 128;
 /// The working memory of [`for_each_line`].
 pub(super) type Buffer = [u8; LONGEST + 1024];
 
-/// Max total length of the lines of one process, which travel in one message. Enough for about 500 libraries.
+/// Max total length of the lines of one process, which are sent in one message: enough for about 500 libraries.
 #[cfg(feature = "sandbox")]
 const ALL: usize = 64 << 10;
 
-/// Code of a file, as mapped in a process.
+/// A range of addresses at which a process maps code of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CodeMap {
     /// The first address of the code.
@@ -28,14 +28,14 @@ pub struct CodeMap {
 }
 
 impl CodeMap {
-    /// Whether a return address `at` may belong to this code. That includes the first address after it, to which a call
-    /// at its end returns.
+    /// Returns whether the return address `at` may belong to this code. The first address after the code counts too: a
+    /// call at the end of the code returns there.
     pub(super) fn may_return_to(&self, at: u64) -> bool {
         (self.start..=self.end).contains(&at)
     }
 }
 
-/// The lines of this process that map code of files. Lines beyond [`ALL`] bytes are left out.
+/// Returns the lines of this process that map code of files. Once they reach [`ALL`] bytes, further lines are left out.
 #[cfg(feature = "sandbox")]
 pub fn of_this_process() -> Vec<u8> {
     let maps = std::fs::read("/proc/self/maps").unwrap_or_default();
@@ -87,7 +87,7 @@ pub(super) fn for_each_line(buffer: &mut Buffer, mut on_line: impl FnMut(&[u8]))
     unsafe { libc::close(file) };
 }
 
-/// The two addresses at the beginning of a line.
+/// Reads the two addresses at the beginning of a line.
 pub(super) fn addresses(line: &[u8]) -> Option<(u64, u64)> {
     let (start, rest) = hexadecimal(line)?;
     let (end, _) = hexadecimal(rest.strip_prefix(b"-")?)?;

@@ -9,11 +9,11 @@ use super::error::{Error, Result, retry};
 use super::inject::allowed;
 use super::process::{OWN_DESCRIPTORS, close_all_except, exit_now, reap};
 
-/// In a copy made by [`fork_sibling`]: sets up the descriptors that a process of [`spawn`](super::process::spawn)
-/// starts with: `standard` as stdin, stdout and stderr, and `fds`. Closes all others except `shared`, which the copy
-/// has in common with the copied process.
+/// Called in a copy made by [`fork_sibling`]. Sets up the descriptors with which a process of
+/// [`spawn`](super::process::spawn) would start: `standard` becomes stdin, stdout and stderr, followed by `fds`. Closes
+/// all others except `shared`, which the copy shares with the copied process.
 ///
-/// No value in the copy may own any other descriptor.
+/// No value in the copy may own a descriptor that is closed.
 pub fn adopt_in_copy(standard: &[OwnedFd], fds: &[OwnedFd], shared: &[RawFd]) -> Result<()> {
     for (fd, number) in standard.iter().zip(0..) {
         retry(|| {
@@ -27,8 +27,8 @@ pub fn adopt_in_copy(standard: &[OwnedFd], fds: &[OwnedFd], shared: &[RawFd]) ->
     close_all_except(&numbers)
 }
 
-/// Runs the handlers that libraries have registered to run before a fork: forks, and ends the copy at once. Libraries
-/// of linear algebra, for example, end their threads there and start them again when needed.
+/// Runs the handlers that libraries have registered to run before a fork, by a fork whose copy ends at once. In such a
+/// handler, libraries of linear algebra, for example, end their threads, which they start again when needed.
 pub fn prepare_libraries_for_fork() {
     // SAFETY: the copy only ends itself; its exit handlers do not run.
     match unsafe { libc::fork() } {
@@ -39,7 +39,7 @@ pub fn prepare_libraries_for_fork() {
     }
 }
 
-/// The names of the other threads of this process.
+/// Returns the names of the other threads of this process.
 pub fn other_threads() -> Vec<String> {
     let own = nix::unistd::gettid().to_string();
     let entries = std::fs::read_dir("/proc/self/task").into_iter().flatten();
@@ -60,13 +60,13 @@ pub struct OpenFiles {
     pub others: Vec<String>,
 }
 
-/// The open descriptors of this process, except 0 to 2 and `known`.
+/// Returns the open descriptors of this process, except 0 to 2 and `known`.
 pub fn open_files(known: &[RawFd]) -> OpenFiles {
     let maps = std::fs::read("/proc/self/maps").unwrap_or_default();
     let lines = maps.split_inclusive(|&byte| byte == b'\n');
     let is_code = |line: &&[u8]| line.windows(6).any(|part| part == b" r-xp ");
     let code = super::code_maps::parse(&lines.filter(is_code).collect::<Vec<_>>().concat());
-    // The descriptor through which this function reads the folder.
+    // The target of the descriptor through which this function reads the folder.
     let own = format!("/proc/{}/fd", std::process::id());
     let entries = std::fs::read_dir(OWN_DESCRIPTORS).into_iter().flatten();
     let open = entries.flatten().filter_map(|entry| {
@@ -88,8 +88,8 @@ pub fn open_files(known: &[RawFd]) -> OpenFiles {
     files
 }
 
-/// Copies this process, like `fork`, but the copy is a child of this process's parent. This thread must be the only
-/// one. Returns the process id of the copy, and `None` in the copy.
+/// Copies this process like `fork`, but makes the copy a child of this process's parent. The process must have no other
+/// thread. Returns the process id of the copy, and `None` in the copy.
 ///
 /// Handlers of `pthread_atfork` do not run. The C library's data about the thread is updated in the copy.
 ///
@@ -142,17 +142,17 @@ pub fn fork_sibling() -> Result<Option<Pid>> {
     Ok(None)
 }
 
-/// The address where the C library stores the id of this thread, the first of this process. `robust` is the thread's
-/// list of robust mutexes.
+/// Returns the address where the C library stores the id of this thread, which is the first thread of this process.
+/// `robust` is the thread's list of robust mutexes.
 fn thread_number(robust: *const libc::pid_t) -> Option<*const libc::pid_t> {
     /// From Linux' include/uapi/linux/prctl.h.
     const PR_GET_TID_ADDRESS: i32 = 40;
     let mut cleared: *const libc::pid_t = std::ptr::null();
     // SAFETY: writes an address to the variable.
     Errno::result(unsafe { libc::prctl(PR_GET_TID_ADDRESS, &raw mut cleared) }).ok()?;
-    // Linux clears the id at this address when the thread ends. But from glibc 2.43 on the address is that of a state,
-    // next to the id, whose value may equal the process id too. The id is two pointers before the list: look there
-    // first.
+    // Linux clears the id at this address when the thread ends. But from glibc 2.43 on, this is the address of a state
+    // next to the id, and the state may have the same value as the id. The id is two pointers before the list, so that
+    // address is checked first.
     let before = (!robust.is_null()).then(|| robust.wrapping_byte_sub(2 * size_of::<usize>()));
     let places = [before, (!cleared.is_null()).then_some(cleared)];
     let number = nix::unistd::gettid().as_raw();
@@ -161,7 +161,7 @@ fn thread_number(robust: *const libc::pid_t) -> Option<*const libc::pid_t> {
     places.into_iter().flatten().find(is_number)
 }
 
-/// Whether `getpid` makes a system call, instead of returning a stored number.
+/// Returns whether `getpid` makes a system call instead of returning a stored number.
 #[cfg(target_env = "gnu")]
 fn keeps_no_process_number() -> bool {
     // SAFETY: returns a constant string.

@@ -9,19 +9,20 @@ use super::inject::allowed;
 /// The number of cores that a `cpu_set_t` can contain.
 const LIMIT: usize = libc::CPU_SETSIZE as usize;
 
-/// A move or a yield that takes longer did not pay: the thread had to wait for another program.
+/// Max time of a move or a yield that pays. If it takes longer, the thread had to wait for another program.
 const QUICK_NS: u64 = 300_000;
-/// Max time between two attempts while attempts do not pay.
+/// Max interval between two attempts while attempts do not pay.
 const MAX_INTERVAL_NS: u64 = 1_000_000_000;
 
-/// The core on which the calling thread runs at this moment.
+/// Returns the core on which the calling thread runs at this moment.
 #[inline]
 pub fn current() -> u32 {
     // SAFETY: takes no arguments and returns a number.
     u32::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(u32::MAX)
 }
 
-/// Moves the calling thread off `cores`. It may return later. Returns `false` if it may run on no other core.
+/// Moves the calling thread to a core that is not in `cores`. Linux may move the thread back later. Returns `false` if
+/// the thread may run on no other core.
 pub fn leave(cores: impl IntoIterator<Item = u32>) -> bool {
     let before = affinity();
     let mut set = before;
@@ -37,8 +38,8 @@ pub fn leave(cores: impl IntoIterator<Item = u32>) -> bool {
     if others == 0 || set_affinity(&set).is_err() {
         return false;
     }
-    // Restore to all cores, not to `before`: the container may later be allowed more cores, and `before` would exclude
-    // the thread from them. If the thread itself was restricted to fewer cores, restore that.
+    // Allow all cores instead of `before`: if the container is allowed more cores later, `before` would keep the thread
+    // off them. If the thread itself was restricted to fewer cores, restore `before`.
     let all = set_affinity(&full_set()).map(|()| affinity());
     // SAFETY: both are initialised sets.
     let as_before = all.is_ok_and(|all| unsafe { libc::CPU_EQUAL(&all, &before) });
@@ -49,8 +50,8 @@ pub fn leave(cores: impl IntoIterator<Item = u32>) -> bool {
     true
 }
 
-/// Limits how often a thread attempts something, such as a move, that does not pay while other programs are busy. The
-/// interval between attempts doubles after each attempt that did not pay. Times are monotonic nanoseconds.
+/// Limits how often a thread attempts a move or a yield, which does not pay while other programs are busy. The interval
+/// between attempts doubles after each attempt that did not pay. Times are monotonic nanoseconds.
 #[derive(Debug)]
 pub struct Attempts {
     min_interval_ns: u64,
@@ -59,7 +60,7 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// The first attempt is due `min_interval_ns` after `last`.
+    /// Creates a limit whose first attempt is due `min_interval_ns` after `last`.
     pub fn new(min_interval_ns: u64, last: u64) -> Self {
         Self {
             min_interval_ns,
@@ -68,7 +69,7 @@ impl Attempts {
         }
     }
 
-    /// Whether an attempt is due at the time `now`.
+    /// Returns whether an attempt is due at the time `now`.
     pub fn is_due(&self, now: u64) -> bool {
         now.saturating_sub(self.last.get()) >= self.interval_ns.get()
     }

@@ -30,7 +30,7 @@ pub struct Error {
     pub(crate) call: &'static str,
     /// The reason.
     pub(crate) errno: Errno,
-    /// The object of the call: a name, a size, a range.
+    /// What the call was applied to: a name, a size or a range.
     pub(crate) what: String,
 }
 
@@ -74,7 +74,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// What the user can do if a limit was reached.
+/// Returns what the user can do if a limit was reached.
 fn advice(call: &str, what: &str, errno: Errno) -> &'static str {
     let process = matches!(call, "posix_spawn" | "clone");
     match errno {
@@ -113,7 +113,7 @@ pub(crate) fn retry<T>(call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     retry_where(interruptible, call)
 }
 
-/// Like [`retry`], for a call whose other errors have a meaning for its caller: tests do not inject those.
+/// Like [`retry`], for a call whose other errors have a meaning for its caller: tests inject only `EINTR`.
 pub(crate) fn retry_undisturbed<T>(call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     retry_where(undisturbed, call)
 }

@@ -34,7 +34,8 @@ impl EventFd {
         EventFd { raw }
     }
 
-    /// Makes the descriptor readable. `EAGAIN` means that the counter is full, and the descriptor readable already.
+    /// Makes the descriptor readable. Fails with `EAGAIN` if the counter is full; then the descriptor is readable
+    /// already.
     pub fn ring(&self) -> Result<()> {
         match retry_undisturbed(|| self.raw.write(1)) {
             Ok(_) | Err(Errno::EAGAIN) => Ok(()),
@@ -78,7 +79,7 @@ impl Poller {
             .map_err(|errno| Error::new("epoll_create1", errno, "a poller"))
     }
 
-    /// Watches `fd` for input and hang-up until it is removed or closed. [`Poller::wait`] reports it by `token`.
+    /// Watches `fd` for input and hang-up until `fd` is removed or closed. [`Poller::wait`] reports `fd` by `token`.
     pub fn add(&self, fd: BorrowedFd<'_>, token: u64) -> Result<()> {
         allowed()
             .and_then(|()| {

@@ -1,11 +1,12 @@
 //! A note about which thread has ended its process.
 //!
-//! From outside, a stray memory access, an abort and a call of `exit` are only the end of a process. The thread that
-//! caused it stores its number in memory that outlives the process; then the process ends as it would have.
+//! After a stray memory access, an abort or a call of `exit`, only the end of the process is visible from outside. So
+//! the thread that causes the end stores its number in memory that outlives the process; then the process ends as it
+//! would have without this module.
 //!
-//! `exit` calls the handler that was registered first after all others. The other handlers may destroy data that
-//! another thread uses. If that thread crashes meanwhile, its number is stored, and not that of the thread that called
-//! `exit`.
+//! `exit` calls its handlers in reverse order of registration, so this module's handler, registered first, runs last.
+//! The handlers before it may destroy data that another thread still uses. If that thread crashes then, its number is
+//! stored instead of the number of the thread that called `exit`.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
@@ -33,9 +34,9 @@ static THREADS: AtomicPtr<KnownThread> = AtomicPtr::new(ptr::null_mut());
 /// The note of this process.
 static NOTE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
 
-/// Makes the thread that ends this process store its number in `note`, unless a number is stored already. A thread does
-/// so when it calls `exit`, and when [`crash`](super::crash) handles its signal. A signal from outside, `_exit` and a
-/// thread without a number store nothing.
+/// Makes the thread that ends this process store its number in `note`, unless a number is stored already. The number is
+/// stored when the thread calls `exit`, and when [`crash`](super::crash) handles the thread's signal. A signal from
+/// outside, `_exit` and a thread without a number store nothing.
 pub fn note_ends(note: &'static AtomicU32) -> Result<()> {
     // Registers the fork handler that calls `forget_note` in copies of this process.
     let _ = OwnerProcess::current();
@@ -49,7 +50,8 @@ pub fn note_ends(note: &'static AtomicU32) -> Result<()> {
     Ok(())
 }
 
-/// Registers this thread, with a number from 1, or 0 for none. Only for threads that live as long as their process.
+/// Registers this thread under `number`, which is at least 1, or 0 for a thread without a number. For threads that live
+/// as long as their process.
 pub fn know_thread(number: u32) {
     let thread = Box::leak(Box::new(KnownThread {
         id: thread_id(),
@@ -75,7 +77,7 @@ pub fn know_thread(number: u32) {
     }
 }
 
-/// The registered thread with this id. Async-signal-safe.
+/// Returns the registered thread with this id. Async-signal-safe.
 pub(super) fn known_thread(id: u32) -> Option<&'static KnownThread> {
     // Acquire: "thread known", pairs with `know_thread`.
     // SAFETY: null, or a registered thread, which was leaked.
@@ -89,21 +91,21 @@ pub(super) fn known_thread(id: u32) -> Option<&'static KnownThread> {
     None
 }
 
-/// The thread's id in the system. Async-signal-safe.
+/// Returns the id of the calling thread. Async-signal-safe.
 pub(super) fn thread_id() -> u32 {
     // The C library has a function for this only from glibc 2.30 on. The id of a thread fits 32 bits.
     // SAFETY: takes nothing and returns a number.
     unsafe { libc::syscall(libc::SYS_gettid) as u32 }
 }
 
-/// The approximate address of the caller's stack frame.
+/// Returns the approximate address of the caller's stack frame.
 #[inline(never)]
 pub(super) fn stack_address() -> usize {
     let local = 0_u8;
     (&raw const local).addr()
 }
 
-/// Drops the reference to the note, which is not mapped in a forked copy.
+/// Called in a forked copy, where the note is not mapped: drops the reference to the note.
 pub(super) fn forget_note() {
     NOTE.store(ptr::null_mut(), Ordering::Relaxed);
 }

@@ -1,7 +1,7 @@
-//! Detects in a process made by `fork` that it is a copy of the process that created some value.
+//! Detects whether the calling process is a forked copy of the process that created a value.
 //!
-//! A forked copy has the memory, the descriptors and one of the threads, but neither the child processes nor the file
-//! locks. The process that owns an engine would not know what a copy did with the engine.
+//! A forked copy has the memory, the descriptors and one thread of its original, but neither its child processes nor
+//! its file locks. The process that owns an engine would not notice what a copy did with the engine.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,10 +10,10 @@ use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
 /// The number of forks between this process and the first process that called [`OwnerProcess::current`].
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
-/// Called in each forked copy before any other handler.
+/// The function that each forked copy calls before any other handler.
 static FIRST: OnceLock<fn()> = OnceLock::new();
 
-/// Called before each fork, and after the fork in both processes.
+/// The functions to call before each fork, and after the fork in both processes.
 static AROUND: Mutex<Vec<Around>> = Mutex::new(Vec::new());
 
 struct Around {
@@ -33,7 +33,7 @@ fn around() -> MutexGuard<'static, Vec<Around>> {
 }
 
 thread_local! {
-    /// The lock on `AROUND`, while this thread forks. The copy inherits it.
+    /// The guard of the lock on `AROUND` while this thread forks. The copy inherits the guard.
     static HELD: RefCell<Option<MutexGuard<'static, Vec<Around>>>> = const { RefCell::new(None) };
 }
 
@@ -52,7 +52,7 @@ fn after_fork(is_copy: bool) {
 /// Registers `first` to be called in each copy that `fork` makes of this process, before anything else. Copies made by
 /// the bare system call do not call it. Only the first registration has an effect.
 ///
-/// The copy has one thread, and locks may be held by threads that do not exist there.
+/// The copy has only one thread. Locks that other threads held at the fork stay locked there.
 pub fn run_first_in_forks(first: fn()) {
     let _ = OwnerProcess::current();
     let _ = FIRST.set(first);
@@ -81,7 +81,7 @@ impl OwnerProcess {
         FORKS.load(Ordering::Relaxed) == self.0
     }
 
-    /// Rejects a use that a forked copy cannot make.
+    /// Checks that the calling process is this process.
     ///
     /// # Panics
     /// In a forked copy of the process.

@@ -11,7 +11,7 @@ use super::clock;
 pub const MAX_WORDS: usize = 128;
 /// `FUTEX2_SIZE_U32` without `FUTEX2_PRIVATE`: a 32-bit word in memory that processes may share.
 const SIZE_U32: u32 = 2;
-/// The time that [`wait_any`] sleeps on the first word alone if Linux cannot wait on all of them.
+/// If Linux cannot wait on several words, [`wait_any`] sleeps on the first word for this time.
 const FALLBACK_WAIT: Duration = Duration::from_millis(1);
 
 /// The result of a [`wait`].
@@ -56,7 +56,7 @@ pub fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> Wait 
     }
 }
 
-/// A duration as Linux reads it.
+/// Converts a duration to the form that Linux reads.
 fn timespec(time: Duration) -> libc::timespec {
     libc::timespec {
         tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX),
@@ -64,7 +64,7 @@ fn timespec(time: Duration) -> libc::timespec {
     }
 }
 
-/// The address of a time; null for `None`.
+/// Returns the address of a time; null for `None`.
 fn pointer(time: &Option<libc::timespec>) -> *const libc::timespec {
     time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref)
 }
@@ -84,8 +84,8 @@ struct Word {
     reserved: u32,
 }
 
-/// Whether a thread can sleep on several words at once. Linux supports it from 5.16 on, unless a system call filter
-/// forbids it.
+/// Returns whether a thread can sleep on several words at once. Linux supports this from 5.16 on, unless a system call
+/// filter forbids it.
 pub fn has_wait_any() -> bool {
     // Relaxed: the value guards no other memory.
     let known = HAS_WAIT_ANY.load(Ordering::Relaxed);

@@ -1,18 +1,18 @@
-//! How much freed memory the C library's allocator keeps.
+//! Sets how much freed memory the C library's allocator keeps.
 
 /// glibc's default of `M_MMAP_THRESHOLD` in bytes: larger blocks get a map of their own.
 #[cfg(target_env = "gnu")]
 const MAPPED: u64 = 128 << 10;
 
-/// Makes the allocator keep up to `bytes` of freed memory at the end of its heap, and serve blocks of up to half of
-/// that from the heap. If more memory is free, the allocator returns all of it. Each allocating thread but the first
-/// has a separate heap.
+/// Makes the allocator keep up to `bytes` of freed memory at the end of its heap, and allocate blocks of up to `bytes /
+/// 2` in the heap. If more memory at the end is free, the allocator returns all of it to Linux. Threads other than the
+/// first have heaps of their own.
 ///
-/// By default glibc returns the free end of its heap when it exceeds 128 KiB, or twice the largest block ever freed. If
-/// a program allocates the same few buffers again and again, Linux then clears and maps each of their pages again and
-/// again.
+/// By default glibc returns the free end of its heap when the free end exceeds 128 KiB, or twice the largest block ever
+/// freed. If a program allocates the same few buffers again and again, Linux then clears and maps each of their pages
+/// again and again.
 ///
-/// Does nothing if `bytes` is small, if the environment configures the allocator, and if the C library is not glibc.
+/// Does nothing if `bytes` is small, if the environment configures the allocator, or if the C library is not glibc.
 pub fn keep_freed(bytes: u64) {
     #[cfg(target_env = "gnu")]
     if bytes / 2 >= MAPPED && !is_set_up() {
@@ -28,7 +28,7 @@ pub fn keep_freed(bytes: u64) {
     let _ = bytes;
 }
 
-/// Whether the environment configures when memory is returned.
+/// Returns whether the environment configures when memory is returned.
 #[cfg(target_env = "gnu")]
 fn is_set_up() -> bool {
     let old = ["TRIM_THRESHOLD", "MMAP_THRESHOLD", "TOP_PAD", "MMAP_MAX"];

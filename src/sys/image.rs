@@ -56,13 +56,13 @@ pub struct Image {
 }
 
 impl Image {
-    /// Whether `address` is in the object's code.
+    /// Returns whether `address` is in the object's code.
     pub fn is_code(&self, address: usize) -> bool {
         self.text.iter().any(|range| range.contains(&address))
     }
 }
 
-/// The object of this process that contains this crate. Determined once.
+/// Returns the object of this process that contains this crate. It is searched only once.
 pub fn image() -> &'static Image {
     static IMAGE: OnceLock<Image> = OnceLock::new();
     IMAGE.get_or_init(|| read((read as fn(usize) -> Image) as usize))
@@ -72,7 +72,7 @@ pub fn image() -> &'static Image {
 struct Search {
     /// An address in the object.
     contains: usize,
-    /// The number of objects that come before it.
+    /// The number of objects that the search has passed.
     passed: usize,
     base: usize,
     text: Vec<Range<usize>>,
@@ -113,7 +113,7 @@ type Header = libc::Elf64_Phdr;
 #[cfg(target_pointer_width = "32")]
 type Header = libc::Elf32_Phdr;
 
-/// Reads the object if it is the one to find, and then stops the iteration.
+/// Called for each object. If the object contains the address of the search, reads it and stops the iteration.
 unsafe extern "C" fn look(
     info: *mut libc::dl_phdr_info,
     _size: libc::size_t,
@@ -188,7 +188,7 @@ fn build_id_note(mut notes: &[u8], align: usize) -> Option<Vec<u8>> {
     }
 }
 
-/// Replaces the build id of a file that has none. If the file cannot be examined, the id is one that no other process
+/// Computes the id of a file that has no build id. If the file cannot be examined, returns an id that no other process
 /// computes.
 fn file_id(path: &Path) -> BuildId {
     let mut id = [0; 32];

@@ -1,6 +1,7 @@
 //! System calls that fail on purpose, for tests: each wrapper calls a function of this module first.
 //!
-//! Only with the feature `points`, which no release build can have. Without it the checks compile to nothing.
+//! Calls fail only with the feature `points`, which no release build can have. Without the feature, the functions
+//! compile to nothing.
 
 #[cfg(feature = "points")]
 #[path = "../../tests/support/failing_calls.rs"]
@@ -33,7 +34,7 @@ pub(crate) fn undisturbed() -> nix::Result<()> {
     Ok(())
 }
 
-/// Starts counting the system calls of a worker's start, if the environment says which of them fails.
+/// Starts to count the system calls of a worker's start, if the environment says which call fails.
 #[cfg(not(feature = "points"))]
 #[inline(always)]
 pub(crate) fn arm_worker() {}

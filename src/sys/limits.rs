@@ -18,11 +18,11 @@ use super::inject::allowed;
 pub struct Space {
     /// Total size.
     pub size: u64,
-    /// Bytes that this process may still use.
+    /// Free bytes that this process may use.
     pub free: u64,
 }
 
-/// The space of the file system at `path`, which is `/dev/shm` for named segments.
+/// Returns the space of the file system at `path`, which is `/dev/shm` for named segments.
 pub fn shm_space(path: &Path) -> Result<Space> {
     let stat = retry(|| nix::sys::statvfs::statvfs(path))
         .map_err(|errno| Error::new("statvfs", errno, path.display().to_string()))?;
@@ -40,12 +40,12 @@ pub fn shm_space(path: &Path) -> Result<Space> {
     })
 }
 
-/// Memory available to this process, in bytes: the machine's, or its container's if that is less.
+/// Memory available to this process, in bytes: that of the machine, or of the container if that is less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
     /// Total memory.
     pub limit: u64,
-    /// Whether `limit` is that of a container, not the machine's.
+    /// Whether `limit` is a container's limit, not the memory of the machine.
     pub contained: bool,
     /// Memory that can be allocated now without swapping.
     pub available: u64,
@@ -55,7 +55,7 @@ pub struct Memory {
 
 #[cfg(test)]
 impl Memory {
-    /// Memory in a container with this limit.
+    /// Returns the memory of a container with this limit.
     pub(crate) fn of_a_container(limit: u64, available: u64) -> Self {
         Self {
             limit,
@@ -71,7 +71,7 @@ impl Memory {
 /// Reads `/proc/meminfo` and every memory control group from this process's own up to the root, of versions 1 and 2.
 /// Page cache that a group can drop counts as available.
 ///
-/// Returns `None` if there is no descriptor or no memory to read the files with. The caller then uses its previous
+/// Returns `None` if the files cannot be read for lack of descriptors or memory. The caller then uses its previous
 /// result.
 pub fn memory_now(root: &Path) -> Option<Memory> {
     let read = || -> io::Result<Memory> {
@@ -136,13 +136,13 @@ pub struct GroupLimit {
     pub group: PathBuf,
     /// Version of control groups, 1 or 2.
     pub version: u8,
-    /// Maximum for all processes of the group together: bytes, or the number of processes and threads.
+    /// Maximum for all processes of the group together, in bytes or as a number of processes and threads.
     pub limit: u64,
-    /// Current usage, without page cache that can be dropped.
+    /// Current usage, in the same unit, without page cache that can be dropped.
     pub used: u64,
 }
 
-/// The memory control group that leaves this process the fewest bytes, if any has a limit. For `root` see
+/// Finds the memory control group that leaves this process the fewest bytes, if any group has a limit. For `root` see
 /// `memory_now`.
 pub fn memory_group(root: &Path) -> Option<GroupLimit> {
     let machine = total(&read_file(&root.join("proc/meminfo")).ok()?);
@@ -151,8 +151,8 @@ pub fn memory_group(root: &Path) -> Option<GroupLimit> {
     })
 }
 
-/// The control group that lets this process start the fewest more processes and threads (`pids.max`), if any has a
-/// limit. It applies to root too. For `root` see `memory_now`.
+/// Finds the control group whose limit on processes and threads (`pids.max`) is nearest, if any group has a limit. The
+/// limit applies to the root user too. For `root` see `memory_now`.
 pub fn task_group(root: &Path) -> Option<GroupLimit> {
     nearest(groups_of(root, "pids").ok()?, |group| {
         // "max" means no limit, and does not parse as a number.
@@ -161,7 +161,8 @@ pub fn task_group(root: &Path) -> Option<GroupLimit> {
     })
 }
 
-/// The group that leaves the least. `limit_and_use` returns `None` for a group without a limit.
+/// Returns the group with the smallest difference between limit and usage. `limit_and_use` returns `None` for a group
+/// without a limit.
 fn nearest(
     groups: Vec<Group>,
     limit_and_use: impl Fn(&Group) -> Option<(u64, u64)>,
@@ -178,16 +179,16 @@ fn nearest(
     limits.min_by_key(|found| found.limit.saturating_sub(found.used))
 }
 
-/// The memory of a machine whose `/proc/meminfo` does not say. Version 1 of control groups writes almost 2^63 for "no
-/// limit", so this is half of that.
+/// The memory assumed for a machine whose `/proc/meminfo` does not state it. Version 1 of control groups writes almost
+/// 2^63 for "no limit"; this is half of that, so "no limit" is never below it.
 pub const UNKNOWN_MEMORY: u64 = 1 << 62;
 
-/// The machine's memory in bytes.
+/// Returns the machine's memory in bytes.
 fn total(meminfo: &str) -> u64 {
     field(meminfo, "MemTotal:").map_or(UNKNOWN_MEMORY, |kib| kib.saturating_mul(1024))
 }
 
-/// The number after `name` in a text with lines of the form "name value".
+/// Returns the number after `name` in a text with lines of the form "name value".
 fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace();
@@ -198,7 +199,7 @@ fn field(text: &str, name: &str) -> Option<u64> {
 /// A control group.
 pub(super) struct Group {
     pub(super) path: PathBuf,
-    /// Whether the group has version 2 of the interface, not version 1.
+    /// Whether the group has version 2 of the interface; otherwise version 1.
     pub(super) is_v2: bool,
 }
 
@@ -207,9 +208,9 @@ impl Group {
         Ok(read_file(&self.path.join(file))?.trim().parse().ok())
     }
 
-    /// The limit in bytes, and the usage without the page cache, which Linux drops before a process goes without
-    /// memory. `None` if the limit is not below `machine`: then it has no effect, and Linux would take a while to add
-    /// up the usage.
+    /// Returns the limit in bytes, and the usage without the page cache, which Linux drops before it refuses memory to
+    /// a process. Returns `None` if the limit is not below `machine`: such a limit has no effect, and reading the usage
+    /// is slow.
     fn limit_and_use(&self, machine: u64) -> io::Result<Option<(u64, u64)>> {
         let (limit, usage, caches) = if self.is_v2 {
             (
@@ -253,12 +254,12 @@ impl Group {
     }
 }
 
-/// Every memory control group of this process, innermost first.
+/// Returns every memory control group of this process, innermost first.
 pub(super) fn groups(root: &Path) -> io::Result<Vec<Group>> {
     groups_of(root, "memory")
 }
 
-/// All control groups of this process that may have `controller`, the innermost first.
+/// Returns all control groups of this process that may have `controller`, innermost first.
 fn groups_of(root: &Path, controller: &str) -> io::Result<Vec<Group>> {
     let first = format!("sys/fs/cgroup/{controller}");
     let text = read_file(&root.join("proc/self/cgroup"))?;
@@ -279,8 +280,8 @@ fn groups_of(root: &Path, controller: &str) -> io::Result<Vec<Group>> {
         };
         for mount in mounts {
             let mount = root.join(mount);
-            // In a container the group's own folder is often mounted as the root, while the path is still the host's. A
-            // level that does not exist counts as having no limit, and the mount point itself is always read.
+            // In a container the group's own folder is often mounted as the root, while the path is that of the host.
+            // So a level that does not exist counts as having no limit, and the mount point itself is always read.
             let mut level = Some(Path::new(path.trim_start_matches('/')));
             while let Some(inner) = level {
                 let path = mount.join(inner);
@@ -299,18 +300,19 @@ fn limit(resource: Resource) -> Option<u64> {
     }
 }
 
-/// `RLIMIT_AS` in bytes, if it is set. Reserved address space counts too.
+/// Returns `RLIMIT_AS` in bytes, if it is set. The limit also counts reserved address space.
 pub fn address_space_limit() -> Option<u64> {
     limit(Resource::RLIMIT_AS)
 }
 
-/// `RLIMIT_FSIZE` in bytes, if it is set. It bounds the length of segments; exceeding it raises SIGXFSZ.
+/// Returns `RLIMIT_FSIZE` in bytes, if it is set. The limit applies to the length of segments; exceeding it raises
+/// SIGXFSZ.
 pub fn file_size_limit() -> Option<u64> {
     limit(Resource::RLIMIT_FSIZE)
 }
 
-/// Runs a call that may exceed `RLIMIT_FSIZE`. If it does, the call fails with `EFBIG`, and the SIGXFSZ that Linux
-/// sends does not end this process.
+/// Runs a call that may exceed `RLIMIT_FSIZE`. If the call exceeds the limit, it fails with `EFBIG`, and the SIGXFSZ
+/// that Linux sends does not end this process.
 pub fn without_file_size_signal<T>(call: impl FnOnce() -> T) -> T {
     if file_size_limit().is_none() {
         return call();
@@ -341,8 +343,8 @@ pub fn without_file_size_signal<T>(call: impl FnOnce() -> T) -> T {
     answer
 }
 
-/// Whether more than half of the descriptors that this process may open are in use. Judged by the number of a new
-/// descriptor, which is the lowest free number.
+/// Returns whether more than half of the descriptors that this process may open are in use. `new` is the number of a
+/// descriptor that was just opened: it was the lowest free number.
 pub fn is_short_of_descriptors(new: RawFd) -> bool {
     let new = u64::try_from(new).unwrap_or(0);
     limit(Resource::RLIMIT_NOFILE).is_some_and(|limit| new > limit / 2)
@@ -350,7 +352,7 @@ pub fn is_short_of_descriptors(new: RawFd) -> bool {
 
 /// Checks that this process may open `more` descriptors. If not, the error names the limit.
 ///
-/// A new descriptor has the lowest free number, so its number is about the number of open descriptors.
+/// A new descriptor has the lowest free number, so this number is about the count of open descriptors.
 pub fn room_for_descriptors(more: u64) -> Result<()> {
     let Some(limit) = limit(Resource::RLIMIT_NOFILE) else {
         return Ok(());
@@ -377,20 +379,20 @@ pub fn room_for_descriptors(more: u64) -> Result<()> {
     Ok(())
 }
 
-/// Sets the soft `RLIMIT_DATA` of this process, in bytes. It limits private writable memory, not shared maps.
+/// Sets the soft `RLIMIT_DATA` of this process, in bytes. This limit counts private writable memory, not shared maps.
 pub fn set_data_limit(bytes: u64) -> Result<()> {
     set_soft(Resource::RLIMIT_DATA, "RLIMIT_DATA", bytes, |_, hard| hard)
 }
 
-/// Allows private memory beyond `RLIMIT_DATA` as long as this value lives.
+/// While this value lives, `RLIMIT_DATA` is raised, so that this process may have more private memory.
 #[derive(Debug)]
 pub struct DataRoom(Option<Raised>);
 
 #[derive(Debug)]
 enum Raised {
-    /// By this number of bytes.
+    /// The limit was raised by this number of bytes.
     By(u64),
-    /// From this limit to no limit.
+    /// The limit was raised from this number of bytes to no limit.
     From(u64),
 }
 
@@ -398,7 +400,7 @@ enum Raised {
 static DATA_LIMIT: Mutex<()> = Mutex::new(());
 
 impl DataRoom {
-    /// Raises the soft limit of this process by `bytes`, or as far as the hard limit allows.
+    /// Raises the soft `RLIMIT_DATA` of this process by `bytes`, or as far as the hard limit allows.
     pub fn new(bytes: u64) -> DataRoom {
         let _held = DATA_LIMIT.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(before) = limit(Resource::RLIMIT_DATA) else {
@@ -430,8 +432,8 @@ impl Drop for DataRoom {
     }
 }
 
-/// Forbids core dumps of this process by its soft `RLIMIT_CORE`. The limit is 1: Linux then starts no program that
-/// collects dumps through a pipe, which it does for 0, and writes no file of one byte.
+/// Forbids core dumps of this process by a soft `RLIMIT_CORE` of 1. With 0, Linux would still start a program that
+/// collects dumps through a pipe. With 1 it does not, and it writes no file as short as one byte.
 pub fn forbid_core_dumps() -> Result<()> {
     set_soft(Resource::RLIMIT_CORE, "RLIMIT_CORE", 1, |_, hard| hard)
 }
@@ -444,8 +446,8 @@ pub fn set_stack_limit(bytes: u64) -> Result<()> {
     })
 }
 
-/// Limits the soft `RLIMIT_AS` of this process to `more` bytes beyond the address space that it has now. Unlike
-/// `RLIMIT_DATA` it also counts memory that was made read-only.
+/// Sets the soft `RLIMIT_AS` of this process to `more` bytes above the address space that the process has at this
+/// moment. Unlike `RLIMIT_DATA`, this limit also counts memory that was made read-only.
 #[cfg(feature = "sandbox")]
 pub fn set_address_limit(more: u64) -> Result<()> {
     let what = "/proc/self/statm";
@@ -461,7 +463,8 @@ pub fn set_address_limit(more: u64) -> Result<()> {
     set_soft(Resource::RLIMIT_AS, "RLIMIT_AS", bytes, |soft, _| soft)
 }
 
-/// Sets a soft limit, capped by `most(soft, hard)`.
+/// Sets a soft limit to `bytes`, or to `most(soft, hard)` if that is less. The arguments of `most` are the present
+/// limits.
 fn set_soft(
     resource: Resource,
     name: &str,
@@ -475,7 +478,7 @@ fn set_soft(
         .map_err(|errno| error("setrlimit", errno))
 }
 
-/// The number of cores that this process may run on, container limits included.
+/// Returns the number of cores that this process may use, with regard to container limits.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }

@@ -12,13 +12,13 @@ use super::error::{Error, Result, retry};
 use super::inject::allowed;
 use super::segment::Segment;
 
-/// The unit of small pages in layouts, in bytes. Creating an arena fails on machines with other page sizes.
+/// The size of small pages in layouts, in bytes. Creating an arena fails on machines with another page size.
 pub const PAGE: usize = 4096;
 
 /// The size of a huge page, and of a chunk, in bytes.
 pub const HUGE: usize = 2 << 20;
 
-/// Linux' page size in bytes.
+/// Returns Linux' page size in bytes.
 pub fn page_size() -> usize {
     static SIZE: OnceLock<usize> = OnceLock::new();
     *SIZE.get_or_init(|| {
@@ -33,7 +33,7 @@ pub fn page_size() -> usize {
 /// Access rights of mapped pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prot {
-    /// No access: any access is SIGSEGV.
+    /// No access: any access raises SIGSEGV.
     None,
     /// Reading.
     Read,
@@ -54,7 +54,7 @@ impl Prot {
 /// A shared map of a part of a segment. Dropping it unmaps it.
 ///
 /// A map only hands out raw pointers. Layers above decide from ownership and leases whether memory may be read or
-/// written. Touching pages beyond the segment's length is SIGBUS.
+/// written. Touching pages beyond the segment's length raises SIGBUS.
 #[derive(Debug)]
 pub struct Map {
     base: NonNull<u8>,
@@ -62,7 +62,7 @@ pub struct Map {
     unmap: Unmap,
 }
 
-/// The code that unmaps the map.
+/// Which code unmaps the map.
 #[derive(Debug)]
 enum Unmap {
     /// `memmap2`, for an ordinary map.
@@ -194,7 +194,7 @@ impl Map {
         self.len
     }
 
-    /// The address of byte `at`, if the `len` bytes from there on are inside the map.
+    /// Returns the address of byte `at`, if the `len` bytes from `at` on are inside the map.
     pub fn at(&self, at: usize, len: usize) -> Option<NonNull<u8>> {
         let end = at.checked_add(len)?;
         if end > self.len {
@@ -204,9 +204,9 @@ impl Map {
         Some(unsafe { self.base.add(at) })
     }
 
-    /// Changes the access rights of `range` (a multiple of the page size at both ends).
+    /// Changes the access rights of `range`, whose ends are multiples of the page size.
     ///
-    /// Returns `EACCES` if `prot` asks for writing and the map was made from a read-only descriptor.
+    /// Fails with `EACCES` if `prot` allows writing and the map was made from a read-only descriptor.
     pub fn protect(&self, range: Range<usize>, prot: Prot) -> Result<()> {
         let what = || format!("bytes {} to {} of a map", range.start, range.end);
         if range.is_empty() {
@@ -226,17 +226,17 @@ impl Map {
         }
     }
 
-    /// Excludes this map from forked copies of this process: there, touching it is SIGSEGV.
+    /// Excludes this map from forked copies of this process: touching the map there raises SIGSEGV.
     pub fn exclude_from_forks(&self) -> Result<()> {
         self.advise(0..self.len, libc::MADV_DONTFORK, "madvise(DONTFORK)")
     }
 
-    /// Excludes `range` (a multiple of the page size at both ends, or all) from core dumps of this process.
+    /// Excludes `range`, which is the whole map or ends at multiples of the page size, from core dumps of this process.
     pub fn exclude_from_core_dumps(&self, range: Range<usize>) -> Result<()> {
         self.advise(range, libc::MADV_DONTDUMP, "madvise(DONTDUMP)")
     }
 
-    /// Gives Linux advice, or sets a property, that changes neither content nor addresses.
+    /// Calls `madvise` with advice that changes neither content nor addresses.
     fn advise(&self, range: Range<usize>, advice: i32, call: &'static str) -> Result<()> {
         let error = |errno| {
             let what = format!("bytes {} to {} of a map", range.start, range.end);
@@ -280,12 +280,12 @@ impl Map {
         }
     }
 
-    /// Makes `range` (a multiple of the page size at both ends) private to this process. The content stays, but writes
-    /// to it from now on change a copy of the page, and no other map. With `shared`, reverses this: drops the copies,
-    /// and `range` shows the segment again.
+    /// Makes `range`, whose ends are multiples of the page size, private to this process. The content stays, but later
+    /// writes to `range` change a copy of the page, which no other map shows. With `shared`, reverses this: drops the
+    /// copies, so that `range` shows the segment again.
     ///
     /// `segment` must be the segment of this map, and mapped for reading and writing from its first byte on. Threads
-    /// that access `range` during the call see the content before or after.
+    /// that access `range` during the call see its content from before or after the call.
     pub fn set_shared(&self, range: Range<usize>, segment: &Segment, shared: bool) -> Result<()> {
         let kind = if shared {
             libc::MAP_SHARED
@@ -296,8 +296,8 @@ impl Map {
         self.replace(range, Prot::ReadWrite, kind, Some((segment, at)))
     }
 
-    /// Maps `len` bytes of `segment` from `offset` (a multiple of the page size) for reading and writing. Writes change
-    /// copies of the pages. A map of at least 2 MiB is aligned to 2 MiB.
+    /// Maps `len` bytes of `segment` from `offset` (a multiple of the page size) for reading and writing, privately:
+    /// writes change copies of the pages. A map of at least 2 MiB is aligned to 2 MiB.
     pub fn new_private(segment: &Segment, offset: u64, len: usize) -> Result<Map> {
         if len >= HUGE {
             return Map::aligned(segment, offset, len, Prot::ReadWrite, libc::MAP_PRIVATE);
@@ -329,8 +329,8 @@ impl Map {
         })
     }
 
-    /// Replaces this map by a copy of its content, which can be read and which later changes of `segment` do not
-    /// affect. The map must show `segment` from `offset` on. Nothing may change the content during the call.
+    /// Replaces this map by a readable copy of its content, which later changes of `segment` do not affect. The map
+    /// must show `segment` from `offset` on. Nothing may change the content during the call.
     pub fn detach(&self, segment: &Segment, offset: u64) -> Result<()> {
         let all = 0..self.len.next_multiple_of(PAGE);
         self.replace(
@@ -343,7 +343,8 @@ impl Map {
         self.protect(0..self.len, Prot::Read)
     }
 
-    /// Copies all pages of a map that is private and writable. Other threads may write to them meanwhile.
+    /// Makes Linux copy all pages of this map, which must be private and writable. Other threads may write to the pages
+    /// meanwhile.
     pub fn copy_pages(&self) {
         for page in (0..self.len).step_by(PAGE) {
             // SAFETY: the address of a byte of this live map, which is mapped for writing; other threads of this
@@ -355,7 +356,7 @@ impl Map {
         }
     }
 
-    /// Replaces `range` (a multiple of the page size at both ends) by a copy of its content in private memory. Writes
+    /// Replaces `range`, whose ends are multiples of the page size, by a copy of its content in private memory. Writes
     /// of other threads during the call may be lost.
     pub fn copy_in_place(&self, range: Range<usize>) -> Result<()> {
         let error = |errno| {
@@ -391,15 +392,15 @@ impl Map {
         }
     }
 
-    /// Unmaps `range` (a multiple of the page size at both ends). Its addresses stay reserved. The caller must not use
-    /// pointers into it any more.
+    /// Unmaps `range`, whose ends are multiples of the page size. The addresses stay reserved. The caller must not use
+    /// pointers into `range` afterwards.
     pub fn release(&self, range: Range<usize>) -> Result<()> {
         let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         self.replace(range, Prot::None, kind, None)
     }
 
-    /// Writes bytes of this map to `segment`, from `at` on. If another thread changes the bytes meanwhile, some of them
-    /// are written as they were, and others as they are then.
+    /// Writes the bytes `range` of this map to `segment`, from offset `at` on. If another thread changes the bytes
+    /// meanwhile, some old and some new bytes are written.
     pub fn store(&self, range: Range<usize>, segment: &Segment, mut at: u64) -> Result<()> {
         let error = |errno| {
             let what = format!("bytes {} to {} of a map", range.start, range.end);
@@ -432,7 +433,7 @@ impl Map {
         Ok(())
     }
 
-    /// Maps something else at `range`: bytes of a segment from an offset on, or nothing.
+    /// Replaces the map at `range` by bytes of a segment from an offset on, or by no accessible memory.
     fn replace(
         &self,
         range: Range<usize>,
@@ -472,7 +473,7 @@ impl Map {
     }
 
     /// Advises Linux whether the first access to a chunk of `range` should allocate a huge page. Linux may be
-    /// configured to ignore this for shared memory.
+    /// configured to ignore the advice for shared memory.
     pub fn advise_huge(&self, range: Range<usize>, huge: bool) -> Result<()> {
         if huge {
             self.advise(range, libc::MADV_HUGEPAGE, "madvise(HUGEPAGE)")
@@ -500,7 +501,7 @@ impl Drop for Map {
     }
 }
 
-/// Device and inode of the file that is mapped at `address`, if any.
+/// Returns device and inode of the file that is mapped at `address`, if any.
 pub fn mapped_file(address: NonNull<u8>) -> Option<(u64, u64)> {
     let address = address.as_ptr() as usize;
     // Paths in the file need not be UTF-8.

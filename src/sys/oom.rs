@@ -7,17 +7,17 @@ use super::limits::groups;
 
 /// Counts the processes that Linux has killed for lack of memory.
 ///
-/// A memory control group counts its own members that were killed, no matter whether the group, an ancestor or the
-/// machine ran out of memory. So the counter of the innermost group that has one is read. If no group has a counter,
-/// that of the machine is read.
+/// A memory control group counts the members that were killed, no matter whether the group, an ancestor or the machine
+/// ran out of memory. So the counter is read of the innermost group that has a counter. If no group has one, the
+/// counter of the machine is read.
 #[derive(Debug)]
 pub struct OomCounter {
     path: PathBuf,
 }
 
 impl OomCounter {
-    /// The counter for this process and its children. `root` is `/` except in tests. `None` if there is no readable
-    /// counter.
+    /// Finds the counter for this process and its children. `root` is `/` except in tests. Returns `None` if there is
+    /// no readable counter.
     pub fn find(root: &Path) -> Option<OomCounter> {
         let files = groups(root).unwrap_or_default().into_iter().map(|group| {
             let name = match group.is_v2 {
@@ -32,7 +32,7 @@ impl OomCounter {
             .find(|counter| counter.read().is_some())
     }
 
-    /// The number of processes killed so far.
+    /// Returns the number of processes killed so far, if the counter can be read.
     pub fn read(&self) -> Option<u64> {
         let text = fs::read_to_string(&self.path).ok()?;
         text.lines().find_map(|line| {
@@ -42,8 +42,8 @@ impl OomCounter {
     }
 }
 
-/// The number of bytes of memory that only process `pid` has: the pages of its heap and stacks that it has touched.
-/// Shared memory and file pages do not count. `None` if the process has ended.
+/// Returns the number of bytes of private memory of process `pid`: the touched pages of its heap and stacks, without
+/// shared memory and file pages. Returns `None` if the process has ended.
 pub fn private_memory(root: &Path, pid: u32) -> Option<u64> {
     // Not `smaps_rollup`, which requires the rights of a debugger.
     let text = fs::read_to_string(root.join(format!("proc/{pid}/statm"))).ok()?;

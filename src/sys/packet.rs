@@ -14,8 +14,8 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use super::error::{Error, Result, retry};
 use super::inject::allowed;
 
-/// Max number of descriptors in a packet (`SCM_MAX_FD`). With room for all of them, Linux closes none while a packet is
-/// received; closing may wait.
+/// Max number of descriptors in a packet (`SCM_MAX_FD`). Linux closes received descriptors for which the receiver has
+/// no room, and closing may block; so the receiver has room for this number.
 const MAX_FDS: u32 = 253;
 /// Length in bytes of a control message with `MAX_FDS` descriptors.
 // SAFETY: `CMSG_SPACE` only calculates.
@@ -44,7 +44,8 @@ pub struct Packet {
 }
 
 impl PacketSocket {
-    /// Two ends of a connection. Calls of the first that wait for longer than `patience` fail with `EAGAIN`.
+    /// Creates the two ends of a connection. Calls of the first end that wait for longer than `patience` fail with
+    /// `EAGAIN`.
     pub fn pair(patience: Duration) -> Result<(PacketSocket, PacketSocket)> {
         let error = |errno| Error::new("socketpair", errno, "two Unix packet sockets");
         let flags = SockFlag::SOCK_CLOEXEC;
@@ -63,7 +64,7 @@ impl PacketSocket {
 
     /// Sends `bytes` as one packet, with copies of `fds`.
     ///
-    /// `EAGAIN` means that the other end has not read within the time limit of this one.
+    /// Fails with `EAGAIN` if the other end does not read within this end's time limit.
     pub fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
         let fds: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
         let rights = (!fds.is_empty()).then(|| ControlMessage::ScmRights(&fds));
@@ -86,19 +87,19 @@ impl PacketSocket {
         })
     }
 
-    /// Receives the next packet into `bytes`. `EAGAIN` as in [`PacketSocket::send`].
+    /// Receives the next packet into `bytes`. Fails with `EAGAIN` if none arrives within this end's time limit.
     pub fn receive(&self, bytes: &mut [u8]) -> Result<Packet> {
         let error = |errno| Error::new("recvmsg", errno, "a packet");
         match retry(|| self.receive_once(bytes)) {
-            // The other end has closed before it had read everything. The packets that it had sent come after this
-            // error.
+            // The other end was closed before it had read everything. The packets that it sent before can be received
+            // after this error.
             Err(Errno::ECONNRESET) => retry(|| self.receive_once(bytes)).map_err(error),
             received => received.map_err(error),
         }
     }
 
-    /// Does not use `nix`: if some descriptors of a packet could not be received, it drops the others without closing
-    /// them.
+    /// Does not use `nix`, which loses open descriptors: if some descriptors of a packet cannot be received, `nix`
+    /// drops the others without closing them.
     fn receive_once(&self, bytes: &mut [u8]) -> nix::Result<Packet> {
         let mut control = Control([0; CONTROL]);
         let mut part = libc::iovec {

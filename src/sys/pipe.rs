@@ -55,14 +55,14 @@ impl OutputPipe {
     }
 }
 
-/// Opens an existing file that is not a regular file for writing, without waiting. If it is a named pipe that no
-/// process has open for reading, that is an error (`ENXIO`). Later writes block as usual.
+/// Opens an existing file for writing, without waiting; the file must not be a regular file. Fails with `ENXIO` if the
+/// file is a named pipe that no process has open for reading. Later writes block as usual.
 pub fn open_to_write(path: &Path) -> Result<File> {
     let what = || path.display().to_string();
     let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
     let file = retry(|| nix::fcntl::open(path, flags, Mode::empty()))
         .map_err(|errno| Error::new("open", errno, what()))?;
-    // Affects no other process: this description was opened here.
+    // This affects no other process, since the description was opened here.
     fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))
         .map_err(|errno| Error::new("fcntl(F_SETFL)", errno, what()))?;
     Ok(file.into())
@@ -76,8 +76,8 @@ pub fn open_null() -> Result<OwnedFd> {
     above_standard(fd)
 }
 
-/// Opens `/dev/null` as each of descriptors 0 to 2 that this program has closed. Otherwise the next descriptors opened
-/// would get these numbers, and printing would write into shared memory, or into a pipe whose end kills workers.
+/// Opens `/dev/null` in place of each descriptor from 0 to 2 that is closed. Otherwise the next descriptors opened
+/// would get these numbers, and printing would write into shared memory, or into a pipe that workers watch.
 pub fn open_closed_standard() -> Result<()> {
     loop {
         let fd = retry(|| nix::fcntl::open("/dev/null", OFlag::O_RDWR, Mode::empty()))
@@ -98,7 +98,7 @@ pub fn above_standard(fd: OwnedFd) -> Result<OwnedFd> {
     duplicate(fd.as_fd())
 }
 
-/// A new descriptor of the same description, close-on-exec and numbered above 2.
+/// Returns a new descriptor of the same description, close-on-exec and numbered above 2.
 pub fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     let number = allowed()
         .and_then(|()| fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3)))
@@ -123,7 +123,7 @@ pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Found> {
     }
 }
 
-/// Writes all of `bytes`. Waits for room, even if another process has made the description non-blocking.
+/// Writes all of `bytes`. Waits until the pipe has room, even if another process has made the description non-blocking.
 pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
     let failed = |errno| Error::new("write", errno, "the output of this worker");
     while !bytes.is_empty() {
@@ -184,7 +184,7 @@ extern "C" fn on_output(_signal: c_int) {
     WRITTEN.store(true, Ordering::Relaxed);
 }
 
-/// Makes [`output_was_written`] return true whenever this process or a child of it writes to a pipe for which
+/// Makes [`output_was_written`] return true after this process or a child of it has written to a pipe for which
 /// [`signal_writer`] was called with the calling thread.
 ///
 /// Uses SIGURG, whose default action is to do nothing. Interrupted system calls are restarted.
@@ -201,13 +201,13 @@ pub fn watch_own_output() -> Result<()> {
         .map_err(|errno| Error::new("sigaction", errno, "SIGURG"))
 }
 
-/// Whether output was written since the last [`clear_output_written`]; see [`watch_own_output`].
+/// Returns whether output was written since the last [`clear_output_written`]; see [`watch_own_output`].
 #[inline]
 pub fn output_was_written() -> bool {
     WRITTEN.load(Ordering::Relaxed)
 }
 
-/// Resets [`output_was_written`].
+/// Makes [`output_was_written`] return false until output is written again.
 pub fn clear_output_written() {
     WRITTEN.store(false, Ordering::Relaxed);
 }
@@ -223,7 +223,7 @@ pub fn print_line_by_line() {
     let _ = unsafe { libc::setvbuf(stdout, std::ptr::null_mut(), libc::_IOLBF, 0) };
 }
 
-/// Flushes the C library's streams. Waits for streams that another thread has locked.
+/// Flushes the C library's streams. Blocks while another thread has a stream locked.
 pub fn flush_c_streams() {
     // SAFETY: null stands for all streams; the C library locks each of them.
     let _ = unsafe { libc::fflush(std::ptr::null_mut()) };

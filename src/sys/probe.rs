@@ -1,4 +1,4 @@
-//! Probes for features of Linux. They change nothing.
+//! Checks for features of Linux, which change nothing.
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -44,7 +44,7 @@ pub fn collapse() -> Result<()> {
     segment.allocate(0..super::map::PAGE as u64)?;
     let map = Map::new(&segment, 0, HUGE, Prot::ReadWrite, true)?;
     let mut answer = map.collapse(0..HUGE);
-    // A busy machine returns EAGAIN.
+    // On a busy machine, the call returns EAGAIN.
     for _ in 0..3 {
         match &answer {
             Err(error) if error.errno() == Errno::EAGAIN => answer = map.collapse(0..HUGE),
@@ -65,7 +65,7 @@ pub fn wait_any() -> Result<()> {
 /// The first Landlock version that can restrict signals and abstract sockets (Linux 6.12).
 pub const LANDLOCK_SCOPES: u32 = 6;
 
-/// The version of Landlock's interface.
+/// Returns the version of Landlock's interface.
 pub fn landlock_abi() -> Result<u32> {
     const VERSION: u32 = 1;
     // SAFETY: with this flag Linux reads no attributes, so null is correct, and only returns a number.
@@ -106,7 +106,7 @@ fn checked(call: &'static str, answer: libc::c_long) -> Result<libc::c_long> {
     Ok(answer)
 }
 
-/// Whether this process may create files in `folder`.
+/// Returns whether this process may create files in `folder`.
 pub fn may_write(folder: &std::path::Path) -> bool {
     use nix::unistd::{AccessFlags, access};
     access(folder, AccessFlags::W_OK | AccessFlags::X_OK) == Ok(())

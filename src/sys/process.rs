@@ -1,4 +1,4 @@
-//! Processes: starting a program, watching it, ending with the parent.
+//! Functions for processes: starting a program, watching it, and ending together with the parent.
 
 use std::cell::Cell;
 use std::ffi::CString;
@@ -29,11 +29,12 @@ pub enum Exit {
     Code(i32),
     /// This signal ended the process.
     Signal(i32),
-    /// The process has ended, and other code of this program has taken its exit status.
+    /// The process has ended, and other code of this program has reaped it and so received its exit status.
     Unknown,
 }
 
-/// A process, identified by a descriptor, which refers to no other process even if the process id is reused.
+/// A process, identified by a descriptor. The descriptor never refers to another process, even if the process id is
+/// reused.
 #[derive(Debug)]
 pub struct PidFd {
     fd: OwnedFd,
@@ -100,12 +101,12 @@ impl PidFd {
         }
     }
 
-    /// Sends `signal` to the process and to all others of the group that it leads. Does not fail if the group has
-    /// ended.
+    /// Sends `signal` to the process and to all other processes of the group that it leads. Does not fail if the group
+    /// has ended.
     ///
-    /// From Linux 6.9 on the descriptor identifies the group. Older versions need its number, which is the process id.
-    /// No other process gets that id before the process is reaped. If other code of this program has reaped the
-    /// process, nothing is sent to the rest of the group.
+    /// From Linux 6.9 on, the descriptor identifies the group. Older versions identify it by the process id, which no
+    /// other process gets before this process is reaped. On them, nothing is sent to the rest of the group if other
+    /// code of this program has reaped the process.
     pub fn kill_group(&self, signal: Signal) -> Result<()> {
         /// From Linux' include/uapi/linux/pidfd.h.
         const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 1 << 2;
@@ -122,7 +123,7 @@ impl PidFd {
         self.kill(signal)
     }
 
-    /// Whether the process is a child of this process and not reaped yet, so that no other process has its id.
+    /// Returns whether the process is a child of this process and not reaped yet, so that no other process has its id.
     pub fn is_unreaped(&self) -> bool {
         let unreaped = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         retry(|| waitid(Id::PIDFd(self.fd.as_fd()), unreaped)).is_ok()
@@ -137,14 +138,15 @@ impl PidFd {
         }
     }
 
-    /// If the process has exited, kills the processes that are left in the group that it led, and reaps it. Does not
-    /// sleep.
+    /// If the process has exited, kills the processes that are left in the group that it led, and reaps the process.
+    /// Does not sleep.
     pub fn try_exit_of_group(&self) -> Result<Option<Exit>> {
         let unreaped = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         if self.status(unreaped)?.is_none() {
             return Ok(None);
         }
-        // Kill before reaping: afterwards the number may be used again. Fails for processes of other users.
+        // Kill before reaping, because the number may be reused once the process is reaped. Fails for processes of
+        // other users.
         let _ = self.kill_group(Signal::SIGKILL);
         self.try_exit()
     }
@@ -193,8 +195,8 @@ impl AsFd for PidFd {
     }
 }
 
-/// Sleeps until `pid`, a child without a `PidFd`, has ended on its own, and reaps it. Does not kill it: by its id alone
-/// it might be another process.
+/// Sleeps until `pid`, a child without a `PidFd`, has ended on its own, and reaps it. Does not kill the child: without
+/// a `PidFd`, the id might be that of another process.
 pub fn reap(pid: Pid) {
     // An error means that the process has ended and was reaped already.
     let _ = retry(|| nix::sys::wait::waitid(Id::Pid(pid), WaitPidFlag::WEXITED));
@@ -207,7 +209,8 @@ fn poll_one(fd: BorrowedFd<'_>, timeout: PollTimeout) -> Result<PollFlags> {
     Ok(polled[0].revents().unwrap_or(PollFlags::empty()))
 }
 
-/// The first of the consecutive numbers as which [`spawn`] passes `fds` to a child: above the numbers of all `fds`.
+/// [`spawn`] gives `fds` consecutive descriptor numbers in the child. Returns the first of these numbers, which is
+/// above the numbers of all `fds` in this process.
 pub fn first_target_fd(fds: &[BorrowedFd<'_>]) -> RawFd {
     fds.iter()
         .map(AsRawFd::as_raw_fd)
@@ -231,13 +234,13 @@ pub struct Program {
 }
 
 impl Program {
-    /// The program of this process, named `arenite-worker`, without arguments.
+    /// Returns the program that this process runs, named `arenite-worker`, without arguments.
     pub fn this(environment: Vec<CString>) -> Result<Program> {
         let arguments = vec![c"arenite-worker".into()];
         Self::in_file(c"/proc/self/exe".into(), arguments, environment)
     }
 
-    /// The program in `file`. `arguments` begins with its name.
+    /// Returns the program in `file`. `arguments` begins with the program's name.
     pub fn in_file(
         file: CString,
         arguments: Vec<CString>,
@@ -252,8 +255,8 @@ impl Program {
     }
 }
 
-/// A descriptor of the working directory, which stays valid if the directory is renamed or removed. `None` if this user
-/// may not enter the directory.
+/// Opens the working directory. The descriptor stays valid if the directory is renamed or removed. Returns `None` if
+/// this user may not enter the directory.
 fn working_folder() -> Result<Option<OwnedFd>> {
     match super::socket::open_folder(Path::new(".")) {
         Ok(folder) => Ok(Some(folder)),
@@ -281,8 +284,8 @@ fn add_fchdir(actions: &mut PosixSpawnFileActions, folder: &OwnedFd) -> nix::Res
 
 type AddFchdir = unsafe extern "C" fn(*mut libc::posix_spawn_file_actions_t, RawFd) -> i32;
 
-/// `posix_spawn_file_actions_addfchdir_np`, looked up at run time: if a program linked to it, it would not start with a
-/// C library that lacks it.
+/// Looks up `posix_spawn_file_actions_addfchdir_np` at run time: a program linked to this function would not start with
+/// a C library that lacks it.
 #[cfg(target_env = "gnu")]
 fn addfchdir() -> Option<AddFchdir> {
     let name = c"posix_spawn_file_actions_addfchdir_np";
@@ -297,7 +300,7 @@ fn addfchdir() -> Option<AddFchdir> {
     Some(libc::posix_spawn_file_actions_addfchdir_np)
 }
 
-/// Checks that `/proc` is mounted: workers find their program there, and open the descriptors that they inherit.
+/// Checks that `/proc` is mounted. Workers need it to find their program, and to open inherited descriptors again.
 pub fn check_proc() -> Result<()> {
     let error = |errno| Error::new("access", errno, OWN_DESCRIPTORS);
     retry(|| access(OWN_DESCRIPTORS, AccessFlags::F_OK)).map_err(error)
@@ -305,7 +308,7 @@ pub fn check_proc() -> Result<()> {
 
 pub(super) const OWN_DESCRIPTORS: &str = "/proc/self/fd";
 
-/// The environment variables of this process whose names `passes` accepts, in the form that [`Program`] takes.
+/// Returns the environment variables of this process whose names `passes` accepts, in the form that [`Program`] takes.
 pub fn environment(passes: impl Fn(&[u8]) -> bool) -> Vec<CString> {
     std::env::vars_os()
         .filter(|(name, _)| passes(name.as_bytes()))
@@ -317,14 +320,14 @@ pub fn environment(passes: impl Fn(&[u8]) -> bool) -> Vec<CString> {
 }
 
 /// Starts a program in its working directory, with `fds` open as `first_target`, `first_target + 1`, … (see
-/// [`first_target_fd`]). `variables` replace the variables of the same names in its environment. Does not read the
-/// environment of this process.
+/// [`first_target_fd`]). `variables` replace the variables of the same names in the program's environment. The
+/// environment of this process is not read.
 ///
-/// With `standard`, its three descriptors, numbered above 2, become stdin, stdout and stderr of the child, and count for
-/// [`first_target_fd`] too. Otherwise the child inherits the streams of this process. Each signal has its default
-/// action, and [`GROUP_SIGNALS`] are blocked until it calls [`ignore_group_signals`]. The child leads a process group
-/// of its own, which includes the programs that it starts: see [`PidFd::kill_group`]. Uses `posix_spawn`, whose cost
-/// does not grow with the memory of this process.
+/// The three descriptors of `standard` become stdin, stdout and stderr of the child. They must be numbered above 2, and
+/// be passed to [`first_target_fd`] too. Without `standard`, the child inherits the streams of this process. In the
+/// child each signal has its default action, and [`GROUP_SIGNALS`] are blocked until it calls [`ignore_group_signals`].
+/// The child leads a process group of its own, which includes the programs that it starts: see [`PidFd::kill_group`].
+/// Uses `posix_spawn`, whose cost does not grow with the memory of this process.
 pub fn spawn(
     program: &Program,
     variables: &[(&str, String)],
@@ -402,8 +405,8 @@ pub fn start_thread<T: Send + 'static>(
     builder.spawn(body)
 }
 
-/// Blocks signals that other processes send, so that other threads receive them. Does not block signals for the
-/// thread's own actions, such as faults and writes to a closed pipe.
+/// Blocks, on this thread, signals that other processes send, so that other threads receive them. Does not block
+/// signals for the thread's own actions, such as faults and writes to a closed pipe.
 pub fn block_sent_signals() {
     let own = [
         Signal::SIGABRT,
@@ -434,14 +437,15 @@ pub fn start_scoped<'scope, T: Send + 'scope>(
 
 /// Makes Linux send `signal` to this process when the *thread* that started it ends.
 ///
-/// If the parent ended before this call, no signal is sent. So compare [`getppid`] with the expected parent afterwards.
+/// If the parent has ended before this call, no signal is sent. So compare [`getppid`] with the expected parent after
+/// the call.
 pub fn set_pdeathsig(signal: Signal) -> Result<()> {
     allowed()
         .and_then(|()| nix::sys::prctl::set_pdeathsig(signal))
         .map_err(|errno| Error::new("prctl(SET_PDEATHSIG)", errno, signal.as_str()))
 }
 
-/// The parent's process id.
+/// Returns the parent's process id.
 pub fn getppid() -> Pid {
     Pid::parent()
 }
@@ -453,7 +457,7 @@ pub fn set_dumpable(dumpable: bool) -> Result<()> {
         .map_err(|errno| Error::new("prctl(SET_DUMPABLE)", errno, "this process"))
 }
 
-/// Whether other processes of this user may inspect this one: `/proc/PID/fd`, for example.
+/// Returns whether other processes of this user may inspect this process, for example read `/proc/PID/fd`.
 pub fn is_dumpable() -> bool {
     nix::sys::prctl::get_dumpable().unwrap_or(false)
 }
@@ -471,14 +475,16 @@ static IGNORES_GROUP_SIGNALS: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn do_nothing(_: libc::c_int) {}
 
-/// Ignores [`GROUP_SIGNALS`] and unblocks all signals. The supervisor decides what group signals mean.
+/// Ignores [`GROUP_SIGNALS`] and unblocks all signals: how to react to a group signal is up to the supervisor.
 ///
-/// Installs a handler that does nothing, since programs that this process starts would inherit ignored signals, whereas
-/// they have the default action for handled ones. So SIGTERM can end them. The same applies to forked copies of this
-/// process ([`restore_signals_in_fork`]). Also ignores the signals that would stop this process for using its terminal
-/// from the background; programs that it starts get an error from the terminal instead.
+/// To ignore the signals, installs a handler that does nothing: programs started by this process would inherit ignored
+/// signals, but have the default action for handled signals, so that SIGTERM can end them. Forked copies of this
+/// process have the default action too ([`restore_signals_in_fork`]). Also ignores the signals that would stop this
+/// process when it uses its terminal from the background; programs started by this process get an error from the
+/// terminal instead.
 ///
-/// For a process started by [`spawn`], in which these signals are blocked until this call. So they can never end it.
+/// For a process started by [`spawn`], in which these signals are blocked until this call, so that they can never end
+/// the process.
 pub fn ignore_group_signals() -> Result<()> {
     let nothing = SigAction::new(
         SigHandler::Handler(do_nothing),
@@ -503,7 +509,7 @@ pub fn ignore_group_signals() -> Result<()> {
         .map_err(|errno| Error::new("pthread_sigmask", errno, "no signal blocked"))
 }
 
-/// The signals that are sent to end a process, which a forked copy does not ignore.
+/// The signals that are sent to end a process. A forked copy does not ignore them.
 const ENDING_SIGNALS: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
 
 thread_local! {
@@ -512,7 +518,8 @@ thread_local! {
 }
 
 /// Called before a process that ignores [`GROUP_SIGNALS`] forks. Blocks the signals that should end the copy: the
-/// parent may send one as soon as it knows the copy's id, and the copy would lose it until [`restore_signals_in_fork`].
+/// parent may send such a signal as soon as it knows the copy's id, and the copy would ignore it before
+/// [`restore_signals_in_fork`].
 pub fn hold_signals_for_fork() {
     if !IGNORES_GROUP_SIGNALS.load(Ordering::Relaxed) {
         return;
@@ -531,8 +538,8 @@ pub fn release_signals_after_fork() {
 }
 
 /// In a forked copy of a process that ignores [`GROUP_SIGNALS`]: restores the default action of the signals that end a
-/// process. They also end the copy if they were sent since the fork. Handlers of the program stay. A write to a closed
-/// pipe stays an error.
+/// process. The signals also end the copy if they were sent since the fork. Handlers that the program has installed
+/// stay. A write to a closed pipe is still an error, not a signal.
 pub fn restore_signals_in_fork() {
     if !IGNORES_GROUP_SIGNALS.load(Ordering::Relaxed) {
         return;
@@ -553,7 +560,7 @@ pub fn restore_signals_in_fork() {
 
 /// Closes every descriptor of this process except 0, 1, 2 and `keep`.
 ///
-/// For a process that has just started and has only inherited descriptors.
+/// For a process that has just started and has opened no descriptors.
 pub fn close_all_except(keep: &[RawFd]) -> Result<()> {
     let mut keep: Vec<u32> = keep
         .iter()
@@ -585,7 +592,7 @@ pub fn close_all_except(keep: &[RawFd]) -> Result<()> {
     close(first, u32::MAX)
 }
 
-/// A pipe to which nothing is written. The process with the read end is notified when the last write end is closed.
+/// A pipe to which nothing is written. Processes with the read end are notified when the last write end is closed.
 #[derive(Debug)]
 pub struct WatchPipe {
     /// The read end, which workers inherit.
@@ -607,9 +614,9 @@ impl WatchPipe {
 
 /// Makes Linux kill this process, even if it is busy or stopped, when the last write end of the pipe is closed.
 ///
-/// Opens a new description of the pipe and sets `O_ASYNC` with SIGKILL as its signal. The description must be new:
-/// owner and signal belong to it, and every worker inherits the same one. The watch ends when the returned descriptor
-/// is closed. Returns `EPIPE` if the write end is closed already.
+/// Opens a new description of the pipe and sets `O_ASYNC` with SIGKILL as its signal. The description must be new,
+/// because owner and signal are properties of a description, and all workers inherit the same description. The watch
+/// ends when the returned descriptor is closed. Fails with `EPIPE` if the write end is closed already.
 pub fn kill_me_on_hangup(inherited: BorrowedFd<'_>) -> Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", inherited.as_raw_fd());
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
@@ -647,11 +654,11 @@ pub fn effective_user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
-/// The number of other threads of this process, if the process has also opened descriptors other than the `count` from
-/// `first` on: closing those descriptors would take them away from the threads. Otherwise 0.
+/// Returns the number of other threads of this process, if those threads might use descriptors that [`adopt_inherited`]
+/// would close: descriptors that the process has opened, other than the `count` from `first` on. Otherwise returns 0.
 ///
-/// For a process that [`spawn`] has started. Descriptors that the process has opened are close-on-exec; inherited ones
-/// are not.
+/// For a process that [`spawn`] has started. A descriptor counts as opened by the process if it is close-on-exec;
+/// inherited descriptors are not.
 pub fn threads_with_descriptors(first: RawFd, count: usize) -> usize {
     let names = |folder: &str| -> Vec<RawFd> {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -674,7 +681,7 @@ pub fn threads_with_descriptors(first: RawFd, count: usize) -> usize {
 }
 
 /// Takes ownership of the `count` descriptors from `first` on and makes them close-on-exec. With `close_others`, closes
-/// all others except 0, 1 and 2.
+/// all other descriptors except 0, 1 and 2.
 ///
 /// May be called once, in a process that [`spawn`] has just started with exactly these descriptors.
 pub fn adopt_inherited(first: RawFd, count: usize, close_others: bool) -> Result<Vec<OwnedFd>> {
@@ -708,7 +715,7 @@ pub fn adopt_inherited(first: RawFd, count: usize, close_others: bool) -> Result
     numbers.iter().map(adopt).collect()
 }
 
-/// Makes this process the leader of a group of its own.
+/// Makes this process the leader of a process group of its own.
 pub fn lead_group() -> Result<()> {
     nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0))
         .map_err(|errno| Error::new("setpgid", errno, "this process"))
@@ -754,8 +761,8 @@ extern "C" fn on_exit() {
     }
 }
 
-/// Registers `call` to be called when this process ends by `exit` or by the end of `main`. It is also called in forked
-/// copies. Only the first registration has an effect.
+/// Registers `call` to be called when this process ends by `exit` or by the end of `main`. A forked copy calls it too
+/// when it ends so. Only the first registration has an effect.
 pub fn call_at_exit(call: fn()) {
     static REGISTERED: Once = Once::new();
     let _ = AT_EXIT.set(call);

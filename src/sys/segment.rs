@@ -44,7 +44,7 @@ pub struct SegmentStat {
     pub blocks: u64,
     /// Number of names; 0 once the segment is unlinked.
     pub nlink: libc::nlink_t,
-    /// Device and inode. No two files have the same.
+    /// Device and inode: different for any two files.
     pub identity: (u64, u64),
     /// Owner's user id.
     pub uid: u32,
@@ -54,8 +54,8 @@ pub struct SegmentStat {
 
 /// A shared-memory segment with an owned, close-on-exec descriptor.
 ///
-/// Programs that close all descriptors, as daemons do, close this one too, and its number may be that of a file of the
-/// program by then. So nothing is written to, cut off or closed that is not the segment.
+/// A program that closes all descriptors, as daemons do, closes this descriptor too. Then a file of the program may get
+/// its number. So before writing, truncating and closing, the segment checks that the descriptor is still its own.
 #[derive(Debug)]
 pub struct Segment {
     fd: ManuallyDrop<OwnedFd>,
@@ -111,7 +111,7 @@ impl Segment {
 
     /// Reads into `bytes` from offset `at`. Returns the number of bytes read.
     ///
-    /// Unlike reading a map, this cannot raise SIGBUS when another process truncates the segment.
+    /// Unlike a read through a map, this cannot raise SIGBUS if another process truncates the segment.
     pub fn read_at(&self, bytes: &mut [u8], at: i64) -> Result<usize> {
         retry(|| nix::sys::uio::pread(&*self.fd, bytes, at))
             .map_err(|errno| Error::new("pread", errno, "a segment"))
@@ -133,8 +133,8 @@ impl Segment {
 
     /// Opens the existing segment `name`.
     ///
-    /// The name may refer to any file: if it is not a regular file, this fails with `EINVAL`. Opening never waits for a
-    /// pipe.
+    /// The name may refer to any file. Fails with `EINVAL` if the file is not a regular file, and does not block if it
+    /// is a pipe.
     pub fn open_named(name: &str, access: Access) -> Result<Segment> {
         let error = |errno| Error::new("shm_open", errno, format!("the segment {name}"));
         let flags = access.flag() | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
@@ -171,7 +171,8 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Makes content and length of a segment without a name final: no process can write, grow or shrink it any more.
+    /// Makes content and length of a segment without a name final: no process can write, grow or shrink the segment
+    /// afterwards.
     ///
     /// Fails with `EBUSY` while any process maps it for writing.
     pub fn seal(&self) -> Result<()> {
@@ -181,14 +182,14 @@ impl Segment {
             .map_err(|errno| Error::new("fcntl(F_ADD_SEALS)", errno, "a segment"))
     }
 
-    /// Whether content and length are final. `EINVAL` if the segment is no memory file.
+    /// Returns whether content and length are final. Fails with `EINVAL` if the segment is no memory file.
     pub fn is_sealed(&self) -> Result<bool> {
         retry(|| fcntl(&*self.fd, FcntlArg::F_GET_SEALS))
             .map(|seals| SealFlag::from_bits_truncate(seals).contains(Segment::FINAL))
             .map_err(|errno| Error::new("fcntl(F_GET_SEALS)", errno, "a segment"))
     }
 
-    /// Whether no process can make it shorter. `EINVAL` if the segment is no memory file.
+    /// Returns whether no process can make the segment shorter. Fails with `EINVAL` if the segment is no memory file.
     pub fn keeps_length(&self) -> Result<bool> {
         retry(|| fcntl(&*self.fd, FcntlArg::F_GET_SEALS))
             .map(|seals| SealFlag::from_bits_truncate(seals).contains(SealFlag::F_SEAL_SHRINK))
@@ -222,7 +223,7 @@ impl Segment {
 
     /// Opens the file that descriptor `fd` of another process of this user refers to, for reading.
     ///
-    /// The descriptor may have been reused meanwhile, and refer to any file. Opening never waits; the caller compares
+    /// The number may have been reused meanwhile for any file. So opening never blocks, and the caller must compare
     /// [`SegmentStat::identity`].
     pub fn open_in_process(process: Pid, fd: u32) -> Result<Segment> {
         let path = format!("/proc/{process}/fd/{fd}");
@@ -253,10 +254,10 @@ impl Segment {
             .map_err(|errno| Error::new("ftruncate", errno, what()))
     }
 
-    /// Allocates memory for `range`. The content and the length do not change: if another process has truncated the
-    /// segment, lost content must not read as zeros.
+    /// Allocates memory for `range`. Changes neither the content nor the length: if another process has truncated the
+    /// segment, growing it again would make lost content read as zeros.
     ///
-    /// Returns `ENOSPC` if there is no memory. Without this call, a later page fault would raise SIGBUS then.
+    /// Fails with `ENOSPC` if there is no memory. Without this call, a later page fault would raise SIGBUS instead.
     pub fn allocate(&self, range: Range<u64>) -> Result<()> {
         self.fallocate("fallocate", FallocateFlags::FALLOC_FL_KEEP_SIZE, range)
     }
@@ -290,7 +291,7 @@ impl Segment {
             .map_err(error)
     }
 
-    /// Length, memory and names at this moment.
+    /// Returns length, memory and names at this moment.
     pub fn stat(&self) -> Result<SegmentStat> {
         let stat =
             retry(|| fstat(&*self.fd)).map_err(|errno| Error::new("fstat", errno, "a segment"))?;
@@ -311,14 +312,14 @@ impl Segment {
         })
     }
 
-    /// Takes the exclusive `flock` of this description. Returns `false` if another description has a lock.
+    /// Takes the exclusive `flock` for this description. Returns `false` if another description has a lock.
     ///
     /// Linux releases the lock when the last descriptor of this description is closed, however the process ends.
     pub fn try_lock(&self) -> Result<bool> {
         self.flock(libc::LOCK_EX | libc::LOCK_NB)
     }
 
-    /// Whether another description has the exclusive `flock`. Several processes may call this at the same time.
+    /// Returns whether another description has the exclusive `flock`. Several processes may call this at the same time.
     pub fn is_locked(&self) -> Result<bool> {
         let free = self.flock(libc::LOCK_SH | libc::LOCK_NB)?;
         if free {
@@ -327,12 +328,12 @@ impl Segment {
         Ok(!free)
     }
 
-    /// Marks the file as used as long as this description is open, in any process: see [`is_held`](Self::is_held).
+    /// Marks the file as in use until this description is closed in all processes: see [`is_held`](Self::is_held).
     pub fn hold(&self) -> Result<()> {
         self.flock(libc::LOCK_SH | libc::LOCK_NB).map(drop)
     }
 
-    /// Whether another description [holds](Self::hold) the file.
+    /// Returns whether another description [holds](Self::hold) the file.
     pub fn is_held(&self) -> Result<bool> {
         let free = self.try_lock()?;
         if free {
@@ -352,7 +353,7 @@ impl Segment {
     }
 }
 
-/// `memfd_create` by its number, because older versions of glibc than 2.27 lack the function.
+/// Calls `memfd_create` by its number, because versions of glibc before 2.27 lack the function.
 pub fn memfd_create(label: &str, flags: MFdFlags) -> nix::Result<OwnedFd> {
     let label = CString::new(label).map_err(|_| Errno::EINVAL)?;
     // SAFETY: the call reads a string that ends with a zero byte, and returns a number.

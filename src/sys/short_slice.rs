@@ -1,9 +1,9 @@
 //! Short scheduler time slices for a thread that starts processes, so that it gets a core sooner.
 //!
 //! `posix_spawn` sleeps until the new process no longer uses the parent's memory. Then the new process wakes the
-//! caller, often on its own core, and the caller waits there until the program is loaded, although another core is
-//! idle. Measured with two cores: in six of ten starts the second worker began a millisecond after the first, and the
-//! first result came after 2.8 ms instead of 2.0.
+//! caller, often on the new process's core. There the caller waits until the program is loaded, although another core
+//! is idle. Measured with two cores: in six of ten starts the second worker began a millisecond after the first, and
+//! the first result came after 2.8 ms instead of 2.0.
 
 use nix::errno::Errno;
 
@@ -26,7 +26,8 @@ pub struct ShortSlice {
 impl ShortSlice {
     /// Shortens the slices of the calling thread from now on.
     pub fn begin() -> ShortSlice {
-        // Because of the flag below a child would lose a negative nice value together with the slices.
+        // A negative nice value is left alone: because of the flag below, a child would lose it together with the
+        // slices.
         let is_ordinary = |attr: &libc::sched_attr| {
             attr.sched_policy == libc::SCHED_OTHER as u32 && attr.sched_nice >= 0
         };

@@ -10,8 +10,8 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use super::error::{Error, Result, retry};
 use super::inject::allowed;
 
-/// Connects to the packet socket `path` and closes the connection at once. This ends the `accept` of a process that is
-/// blocked there.
+/// Connects to the packet socket `path` and closes the connection at once. This ends an `accept` in which a thread is
+/// blocked.
 pub fn connect_and_close(path: &str) -> Result<()> {
     let error = |errno| Error::new("connect", errno, path);
     let kind = SockType::SeqPacket;
@@ -22,7 +22,7 @@ pub fn connect_and_close(path: &str) -> Result<()> {
     retry(|| connect(socket_fd.as_raw_fd(), &address)).map_err(error)
 }
 
-/// Whether `file` is a socket file to which no other user except root can connect.
+/// Returns whether `file` is a socket file to which no other user except root can connect.
 pub fn is_private(file: BorrowedFd<'_>) -> Result<bool> {
     let stat = retry(|| fstat(file))
         .map_err(|errno| Error::new("fstat", errno, "the file of a socket"))?;
@@ -34,7 +34,7 @@ pub fn is_private(file: BorrowedFd<'_>) -> Result<bool> {
         && !mode.intersects(Mode::S_IWGRP | Mode::S_IWOTH))
 }
 
-/// Opens a folder as a path only, to be used as `/proc/self/fd/N`.
+/// Opens a folder with `O_PATH`, to be used as `/proc/self/fd/N`.
 pub fn open_folder(path: &Path) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let folder = retry(|| open_file(path, flags, Mode::empty()))
@@ -42,8 +42,8 @@ pub fn open_folder(path: &Path) -> Result<OwnedFd> {
     super::pipe::above_standard(folder)
 }
 
-/// Opens the file of a socket as a path only, so that a process can connect to it as `/proc/self/fd/N`, without its
-/// name.
+/// Opens the file of a socket with `O_PATH`, so that a process can connect to the socket as `/proc/self/fd/N`, without
+/// its name.
 pub fn open(path: &Path) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     retry(|| open_file(path, flags, Mode::empty()))

@@ -1,4 +1,4 @@
-//! Names and source lines of code in ELF files, read from the files.
+//! Reads the names and source lines of code from ELF files.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -17,14 +17,14 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, ReadCache, SymbolKind};
 
-/// Max size in bytes of a file that is read.
+/// Max number of bytes that are read from files for one stack.
 const LARGEST: u64 = 1 << 30;
-/// Max number of cached addresses, with and without a symbol.
+/// Max number of cached addresses, whether a symbol was found for them or not.
 const MAX_KNOWN: usize = 4096;
 /// Max number of units of debug information: a unit is a source file or part of a crate. Parsing takes a kilobyte of
 /// memory for each, and a file of 12 MB may announce a million. Large programs have about ten thousand.
 const MAX_UNITS: usize = 1 << 16;
-/// Max number of functions that are inlined into each other.
+/// Max number of functions, inlined into each other, that are returned for one address.
 const MAX_INLINED: usize = 64;
 /// Max length in bytes of a name.
 const LONGEST_NAME: usize = 1024;
@@ -62,18 +62,18 @@ impl Budget {
     }
 }
 
-/// Identifies the content of a file, since a library may be built again: device, inode, length, and time of the last
-/// write in seconds and nanoseconds.
+/// Identifies the content of a file, which changes when a library is built again: device, inode, length, and time of
+/// the last write in seconds and nanoseconds.
 type Content = (u64, u64, u64, i64, i64);
 type Known = HashMap<(Content, u64), Arc<[Symbol]>>;
-/// A cache, because reading a file is slow and the same crashes recur.
+/// Caches symbols, because reading a file is slow and the same crashes recur.
 static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
 
-/// The functions at each of these offsets of a file, the innermost first. There are several if functions were inlined,
-/// and none if nothing is known.
+/// Returns the functions at each of these offsets of a file, the innermost first. An offset has several functions if
+/// functions were inlined, and none if no function is found.
 ///
-/// The path may come from a hostile process. So only regular ELF files are opened, only the parts with names and lines
-/// are read, within the budget, and nothing is mapped, since a mapped file may be truncated.
+/// The path may come from a hostile process. So only regular ELF files are opened, and only the parts with names and
+/// lines are read, within the budget. Files are not mapped, because a mapped file may be truncated.
 pub fn resolve(path: &Path, offsets: &[u64], budget: &Budget) -> Vec<Arc<[Symbol]>> {
     let Some((file, content)) = open(path) else {
         return vec![Arc::default(); offsets.len()];
@@ -89,7 +89,7 @@ pub fn resolve(path: &Path, offsets: &[u64], budget: &Budget) -> Vec<Arc<[Symbol
         let mut named = named.ok().flatten().unwrap_or_default();
         named.resize(offsets.len(), Vec::new());
         if budget.left() == 0 {
-            // Not cached: the budget may suffice for more another time.
+            // Not cached, because the budget may suffice for more at the next call.
             return named.into_iter().map(Arc::from).collect();
         }
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,7 +114,7 @@ fn open(path: &Path) -> Option<(File, Content)> {
     let program = Path::new("/proc/self/exe");
     let is_own = |own: &Path| {
         let (own, path) = (own.as_os_str().as_bytes(), path.as_os_str().as_bytes());
-        // The worker may have read its maps before the file was deleted.
+        // The worker may have read its maps before the file was deleted, without the suffix.
         own == path || own.strip_suffix(b" (deleted)") == Some(path)
     };
     let path = match fs::read_link(program) {
@@ -184,7 +184,7 @@ fn name(file: File, offsets: &[u64], budget: &Budget) -> Option<Vec<Vec<Symbol>>
             _ => Vec::new(),
         })
         .collect();
-    // Without debug information about functions, the symbol table has the name of the outermost.
+    // If debug information has no function names, the symbol table has the name of the outermost function.
     let has_name = |symbols: &[Symbol]| {
         let last = symbols.last();
         last.is_some_and(|last| last.function.is_some())
@@ -208,7 +208,7 @@ fn name(file: File, offsets: &[u64], budget: &Budget) -> Option<Vec<Vec<Symbol>>
     Some(named)
 }
 
-/// The debug information, if there is any, and it is neither compressed nor too long, and has not too many units.
+/// Returns the debug information, unless there is none, or it is compressed, too long, or has too many units.
 fn lines_of<'a>(object: &ElfFile<'a>, budget: &Budget) -> Option<Lines<'a>> {
     /// The sections that are needed.
     const WANTED: [SectionId; 11] = [
@@ -235,7 +235,7 @@ fn lines_of<'a>(object: &ElfFile<'a>, budget: &Budget) -> Option<Lines<'a>> {
     };
     let needed = WANTED.iter().filter_map(|&id| Some(find(id)?.size()));
     let needed = needed.fold(0, u64::saturating_add);
-    // The symbol tables need a part of the budget too.
+    // The symbol tables also need a part of the budget.
     if needed > budget.left() / 4 * 3 {
         return None;
     }
@@ -257,7 +257,7 @@ fn lines_of<'a>(object: &ElfFile<'a>, budget: &Budget) -> Option<Lines<'a>> {
     addr2line::Context::from_dwarf(dwarf).ok()
 }
 
-/// The address that the linker gave to byte `offset` of the file.
+/// Returns the address that the linker gave to byte `offset` of the file.
 fn address_of(object: &ElfFile<'_>, offset: u64) -> Option<u64> {
     object.segments().find_map(|segment| {
         let (start, len) = segment.file_range();
@@ -266,7 +266,7 @@ fn address_of(object: &ElfFile<'_>, offset: u64) -> Option<u64> {
     })
 }
 
-/// The functions at an address, from debug information.
+/// Returns the functions at an address, from debug information.
 fn inlined(lines: &Lines<'_>, address: u64) -> Vec<Symbol> {
     let mut symbols = Vec::new();
     let Ok(mut frames) = lines.find_frames(address).skip_all_loads() else {
@@ -290,7 +290,7 @@ fn inlined(lines: &Lines<'_>, address: u64) -> Vec<Symbol> {
     symbols
 }
 
-/// The functions at these addresses, from the symbol tables.
+/// Returns the functions at these addresses, from the symbol tables.
 fn functions_at(object: &ElfFile<'_>, addresses: impl Iterator<Item = u64>) -> Vec<Option<String>> {
     // The innermost function that contains an address is the one that begins last.
     let mut found: Vec<_> = addresses.map(|address| (address, None)).collect();
@@ -316,7 +316,7 @@ fn functions_at(object: &ElfFile<'_>, addresses: impl Iterator<Item = u64>) -> V
     found.into_iter().map(name).collect()
 }
 
-/// A name, truncated to [`LONGEST_NAME`] bytes.
+/// Truncates a name to [`LONGEST_NAME`] bytes.
 fn shortened(name: Cow<'_, str>) -> String {
     match name.len() <= LONGEST_NAME {
         true => name.into_owned(),
@@ -376,16 +376,16 @@ mod tests {
         let small = Budget(Cell::new(2000));
         assert_eq!(function_at(&library, offset, &small), None);
         assert_eq!(small.left(), 0);
-        // That has not been remembered.
+        // The failure has not been cached.
         let budget = Budget::new();
         let name = function_at(&library, offset, &budget);
         assert_eq!(name.as_deref(), Some("function"));
         let read = LARGEST - budget.left();
         assert!(read > 2000, "{read}");
-        // What is known costs nothing.
+        // Cached symbols cost no budget.
         function_at(&library, offset, &budget);
         assert_eq!(LARGEST - budget.left(), read);
-        // Without lines there are still functions.
+        // If the budget does not suffice for lines, functions are still found.
         let less = Budget(Cell::new(read));
         let symbols = name_of(&library, offset, &less);
         assert_eq!(symbols[0].function.as_deref(), Some("function"));

@@ -1,8 +1,8 @@
 //! Explains a SIGBUS that is caused by the truncation of a mapped segment.
 //!
-//! Any process that may open a segment for writing can truncate it. The next access beyond its end is SIGBUS, anywhere
-//! in the program, and there is no way to continue: data read before may be lost too. The process ends, but a handler
-//! first prints the reason.
+//! Any process that may open a segment for writing can truncate it. The next access beyond the segment's end raises
+//! SIGBUS, anywhere in the program. The program cannot continue, since its data may be lost. The process ends, but a
+//! handler prints the reason first.
 
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
@@ -39,7 +39,7 @@ static MAPS: [Slot; SLOTS] = [const {
 /// The action for SIGBUS that was installed before [`explain`].
 static BEFORE: OnceLock<SigAction> = OnceLock::new();
 
-/// Installs the handler, once; it calls the program's own handler. If this fails, the next watched map tries again.
+/// Installs the handler, once. If this fails, it is tried again for the next watched map.
 fn explain_once() {
     static INSTALLING: Mutex<()> = Mutex::new(());
     if BEFORE.get().is_some() {
@@ -59,7 +59,7 @@ fn explain_once() {
     }
 }
 
-/// Watches a map until dropped.
+/// A map that is watched until this value is dropped; `None` if all slots were taken.
 #[derive(Debug)]
 pub struct Watched(Option<usize>);
 
@@ -99,7 +99,7 @@ impl Drop for Watched {
     }
 }
 
-/// SIGBUS handler: prints an explanation for an address in a watched map, then lets the program's own action end the
+/// Handles SIGBUS: prints an explanation if the address is in a watched map, then lets the program's own action end the
 /// process.
 extern "C" fn explain(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: Linux passes a siginfo that is valid during this call.

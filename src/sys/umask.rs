@@ -10,8 +10,8 @@ use super::inject::allowed;
 
 /// Runs `make` with a umask that gives other users no access to the files and folders it creates.
 ///
-/// `make` runs on a thread with a umask of its own. If a container forbids that (`unshare`), the umask of the whole
-/// process changes for that moment; files that other threads create meanwhile are private too.
+/// `make` runs on a thread with a umask of its own. If a container forbids such a thread (`unshare`), the umask of the
+/// whole process changes while `make` runs, and files that other threads create meanwhile are private too.
 pub fn with_private_umask<T: Send>(make: impl FnOnce() -> T + Send) -> Result<T> {
     let own = Mode::S_IRWXG | Mode::S_IRWXO;
     thread::scope(|threads| {

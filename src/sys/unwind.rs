@@ -3,7 +3,8 @@
 //! Uses the unwind tables, with the same unwinder as panics. Frame pointers would be simpler to walk, but neither Rust
 //! nor C compilers make them by default. `_Unwind_Backtrace` allocates nothing. From glibc 2.35 and GCC 12 on it finds
 //! the tables without a lock (`_dl_find_object`); older versions take the loader's lock. The unwinder trusts the stack:
-//! if the stack was overwritten, the unwinder may crash. Then the process ends with the data recorded so far.
+//! if the stack was overwritten, the unwinder may crash. Then the process ends, and the frames found until then are
+//! recorded.
 
 use std::ffi::{c_int, c_void};
 use std::ops::ControlFlow;
@@ -20,15 +21,15 @@ unsafe extern "C" {
     fn _Unwind_GetCFA(context: *mut c_void) -> usize;
 }
 
-/// Walks the stack of this thread once, without a result. The dynamic linker looks up a function of another library at
-/// its first call. The look-up saves the vector registers, which takes about 3 KiB of stack on a processor with AVX-512:
-/// a signal handler on a small stack has no room for them.
+/// Walks the stack of this thread once and ignores the result, so that later walks need less stack. The dynamic linker
+/// looks up a function of another library at its first call. The look-up saves the vector registers, which takes about
+/// 3 KiB of stack on a processor with AVX-512: too much for a signal handler on a small stack.
 pub(super) fn prepare() {
     walk(|_, _| ControlFlow::Continue(()));
 }
 
 /// Calls `on_frame` with the instruction pointer and the stack address of each frame of this thread, the innermost
-/// first, until it breaks.
+/// first, until `on_frame` returns `Break`.
 pub(super) fn walk<F: FnMut(usize, usize) -> ControlFlow<()>>(mut on_frame: F) {
     extern "C" fn call<F: FnMut(usize, usize) -> ControlFlow<()>>(
         context: *mut c_void,

@@ -24,8 +24,8 @@ pub struct Written {
     identity: (u64, u64),
     /// Whether Linux lacks `PAGEMAP_SCAN` (Linux before 6.7).
     has_no_scan: AtomicBool,
-    /// A `userfaultfd` with asynchronous write protection: a write to a protected page succeeds and ends the
-    /// protection. With its device and inode. `None` if Linux lacks or forbids it.
+    /// A `userfaultfd` with asynchronous write protection (see [`protection`]), and its device and inode. `None` if
+    /// Linux lacks or forbids such protection.
     protection: OnceLock<Option<(File, (u64, u64))>>,
 }
 
@@ -82,7 +82,7 @@ fn protection() -> nix::Result<(File, (u64, u64))> {
     }
     const API: u64 = read_write::<Api>(UFFD, 0x3f);
     const WP_ASYNC: u64 = 1 << 15;
-    /// Linux allows unprivileged programs only this mode. It does not affect asynchronous protection.
+    /// Linux allows unprivileged programs only this mode, which does not affect asynchronous protection.
     const USER_MODE_ONLY: i32 = 1;
     allowed()?;
     let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | USER_MODE_ONLY;
@@ -114,10 +114,10 @@ fn identity(file: &File) -> nix::Result<(u64, u64)> {
 }
 
 impl Written {
-    /// The page table of this process. Opened once.
+    /// Returns the access to the page table of this process, which is opened once.
     pub fn of_this_process() -> Result<Arc<Written>> {
         static OPEN: Mutex<Option<(OwnerProcess, Arc<Written>)>> = Mutex::new(None);
-        // In a forked process, a thread that does not exist there may have locked the mutex.
+        // Do not wait: in a forked process, the mutex may stay locked by a thread that does not exist there.
         let Ok(mut open) = OPEN.try_lock() else {
             return Written::open().map(Arc::new);
         };
@@ -144,8 +144,8 @@ impl Written {
         })
     }
 
-    /// Returns true if a page of these addresses was written since the last [`take`](Self::take) and is therefore a
-    /// copy of this process. The addresses map a segment privately.
+    /// Returns true if a page at these addresses was written since the last [`take`](Self::take), so that this process
+    /// has a copy of its own. The addresses must map a segment privately.
     pub fn is_any(&self, addresses: Range<usize>) -> Result<bool> {
         let pages = addresses.start / PAGE * PAGE..addresses.end.next_multiple_of(PAGE);
         self.check()?;
@@ -200,8 +200,9 @@ impl Written {
         answer == 0
     }
 
-    /// Calls `each` with all runs of pages that [`is_any`](Self::is_any) finds. These pages count as not written until
-    /// they are written again, even by a write during the call to `each`. All addresses must be [tracked](Self::track).
+    /// Calls `each` with all runs of pages that were written, in the sense of [`is_any`](Self::is_any). From then on
+    /// these pages count as not written until the next write, which may happen during the call to `each`. All addresses
+    /// must be [tracked](Self::track).
     ///
     /// # Errors
     ///
@@ -233,7 +234,8 @@ impl Written {
         }
     }
 
-    /// Finds written pages. Returns the number of ranges in `found`, and the address where the scan ended.
+    /// Writes the ranges of written pages to `found`. Returns the number of ranges, and the address where the scan
+    /// ended.
     fn scan(
         &self,
         pages: &Range<usize>,
@@ -285,7 +287,8 @@ impl Written {
             .map_err(error)
     }
 
-    /// Like [`scan`](Self::scan), by reading one word for each page.
+    /// Returns whether any page was written, like [`is_any`](Self::is_any), by reading one word for each page. Used if
+    /// Linux lacks `PAGEMAP_SCAN`.
     fn read(&self, pages: Range<usize>) -> Result<bool> {
         const IS_PRESENT: u64 = 1 << 63;
         const IS_SWAPPED: u64 = 1 << 62;

@@ -24,7 +24,7 @@ use note::has_address;
 pub use note::{Area, CrashNote, Located, MemoryAccess, NotedCrash};
 use registers::Registers;
 
-/// Signals that a thread causes by its own actions and that end the process.
+/// The signals that a thread causes by its own actions and whose default action ends the process.
 const FAULTS: [Signal; 6] = [
     Signal::SIGSEGV,
     Signal::SIGBUS,
@@ -39,13 +39,14 @@ const FAULTS: [Signal; 6] = [
 const STACK: usize = 64 * 1024;
 /// Max distance in bytes from the handler's stack frame to the frames of functions that it calls.
 const DEEPEST_HANDLER: u64 = 1 << 20;
-/// The number of faults that a handler of the program may handle before this module no longer records faults. Or, if it
-/// was the same fault each time, before the process is ended.
+/// The number of faults that a handler of the program may handle. After that this module stops recording faults; or, if
+/// the same fault has recurred each time, it ends the process.
 const SURVIVED: u32 = 8;
 
 /// The note of this process.
 static NOTE: AtomicPtr<CrashNote> = AtomicPtr::new(ptr::null_mut());
-/// The process that writes the note. In a copy made by the bare system call the note is not mapped.
+/// The id of the process that writes the note: a copy made by the bare system call, where the note is not mapped, has
+/// another id.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 /// Finds the location of an address in shared memory.
 static LOCATE: OnceLock<fn(usize) -> Option<Located>> = OnceLock::new();
@@ -55,7 +56,8 @@ static BEFORE: [OnceLock<SigAction>; FAULTS.len()] = [const { OnceLock::new() };
 static STARTED: [OnceLock<SigAction>; FAULTS.len()] = [const { OnceLock::new() }; FAULTS.len()];
 /// The thread that runs the handler; 0 for none.
 static CRASHED: AtomicU32 = AtomicU32::new(0);
-/// A stack address of the handler, while it calls a handler of the program or walks the stack.
+/// A stack address of this module's handler, stored before the handler calls a handler of the program or walks the
+/// stack.
 static HANDLER_STACK: AtomicU64 = AtomicU64::new(0);
 /// The arguments of the handler that walks the stack. The signal is 0 while no walk runs.
 static WALKING: Walking = Walking {
@@ -63,7 +65,7 @@ static WALKING: Walking = Walking {
     info: AtomicPtr::new(ptr::null_mut()),
     context: AtomicPtr::new(ptr::null_mut()),
 };
-/// The number of crashes that a handler of the program has handled.
+/// The number of crashes that handlers of the program have handled.
 static HANDLED: AtomicU32 = AtomicU32::new(0);
 /// The last fault that was passed to a handler of the program. `RECURRED`: how often it has recurred since.
 static LAST_FAULT: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
@@ -88,8 +90,8 @@ pub fn note_crashes(note: &'static CrashNote, locate: fn(usize) -> Option<Locate
     install(on_crash, &BEFORE)
 }
 
-/// Installs the handler before the handlers that the program has installed since [`note_crashes`], and calls those
-/// afterwards.
+/// Makes this module's handler run before the handlers that the program has installed since [`note_crashes`]. It calls
+/// them after it has recorded the crash.
 pub fn note_crashes_first() -> Result<()> {
     install(on_crash_in_front, &STARTED)
 }
@@ -136,13 +138,13 @@ pub fn prepare_thread() -> Result<()> {
         .map_err(|errno| Error::new("sigaltstack", errno, "a stack for faults"))
 }
 
-/// Drops the reference to the note, which is not mapped in a forked copy.
+/// Called in a forked copy, where the note is not mapped: drops the reference to the note.
 pub(super) fn forget_note() {
     NOTE.store(ptr::null_mut(), Ordering::Relaxed);
 }
 
-/// The handler that [`note_crashes`] installs. A program that later installs a handler of its own gets this one as the
-/// previous action, and restores it when it removes its own.
+/// The handler that [`note_crashes`] installs. If the program installs its own handler later, it gets this handler as
+/// the previous action, and restores it when it removes its own.
 extern "C" fn on_crash(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     crashed(signal, info, context, false);
 }
@@ -204,8 +206,8 @@ fn note() -> Option<&'static CrashNote> {
     unsafe { note.as_ref() }
 }
 
-/// Waits until this thread may record its crash. Returns false if the thread is recording a crash already: then the
-/// handler itself has crashed.
+/// Waits until this thread may record its crash. Returns false if this thread is already recording a crash, which means
+/// that the handler itself has crashed.
 ///
 /// # Safety
 /// `context` is that of a signal handler that runs.
@@ -219,11 +221,12 @@ unsafe fn enter(this: u32, context: *const c_void) -> bool {
             Ok(_) => return true,
             // SAFETY: the caller guarantees it.
             Err(first) if first == this && unsafe { is_in_handler(context) } => return false,
-            // A handler of the program has left an earlier call with `longjmp`.
+            // A handler of the program has left an earlier call of this handler by `longjmp`.
             Err(first) if first == this => return true,
             Err(0) => 0,
-            // Another thread has crashed at the same time. After recording that, it ends the process, or continues if a
-            // handler of the program has handled the crash. If it does neither, that handler has left with `longjmp`.
+            // Another thread has crashed at the same time. After recording its crash, that thread ends the process, or
+            // continues if a handler of the program has handled the crash. If it does neither, the program's handler
+            // has left by `longjmp`.
             Err(first) => match wait_for(first) {
                 true => 0,
                 false => first,
@@ -232,7 +235,8 @@ unsafe fn enter(this: u32, context: *const c_void) -> bool {
     }
 }
 
-/// Whether the interrupted code is the handler of this thread, judged by the stack pointer: both run on the same stack.
+/// Returns whether the signal has interrupted the handler itself, judged by the stack pointer: the handler and the code
+/// that it calls use the same stack.
 ///
 /// # Safety
 /// `context` is that of a signal handler that runs.
@@ -244,7 +248,7 @@ unsafe fn is_in_handler(context: *const c_void) -> bool {
     below < DEEPEST_HANDLER && above < 4096
 }
 
-/// Ends a process whose handler has crashed, by the signal of the first crash.
+/// Called if the handler itself has crashed: ends the process by the signal of the first crash.
 #[inline(never)]
 fn end_again(signal: c_int, in_front: bool) {
     let walked = WALKING.signal.swap(0, Ordering::Relaxed);
@@ -265,13 +269,13 @@ fn end_again(signal: c_int, in_front: bool) {
         note.write_maps();
     }
     hand_on(walked, info, context, in_front);
-    // Linux returns to the unwinder otherwise: end the process here.
+    // End the process here: otherwise Linux would return to the unwinder.
     note().into_iter().for_each(|note| note.set_written(true));
     end_by(walked);
 }
 
-/// Calls the program's own handler, or ends the process by the signal. `in_front`: the program has not removed the
-/// handler that it has installed last.
+/// Calls the program's own handler, or ends the process by the signal. `in_front`: whether the handler of
+/// [`note_crashes_first`] runs, after which a handler that `on_worker_start` has installed comes next.
 #[inline(never)]
 fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, in_front: bool) {
     let Some(index) = FAULTS.iter().position(|&fault| fault as c_int == signal) else {
@@ -292,8 +296,9 @@ fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, in_f
         SigHandler::Handler(handler) => handler(signal),
         SigHandler::SigDfl | SigHandler::SigIgn => return end_by(signal),
     }
-    // The program's handler has handled the fault; or it has restored another action, and the fault recurs. In the
-    // first case the note records a crash that did not end the process. A handler cannot handle an `abort`.
+    // The program's handler has handled the fault, or it has restored another action, so that the fault recurs and that
+    // action ends the process. In the first case the note is withdrawn, since the crash did not end the process. An
+    // `abort` cannot be handled.
     let now = action_of(FAULTS[index]);
     if [
         on_crash as Handler as usize,
@@ -305,7 +310,7 @@ fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, in_f
         if signal != libc::SIGABRT {
             note().into_iter().for_each(|note| note.set_written(false));
         }
-        // If a program handles its faults, do not spend the time to record each of them.
+        // If a program handles many faults, recording each of them would take too long.
         if HANDLED.fetch_add(1, Ordering::Relaxed) >= SURVIVED && recurred == 0 {
             // SAFETY: this is the action that the program had installed itself.
             let _ = unsafe { sigaction(FAULTS[index], own) };
@@ -315,9 +320,9 @@ fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, in_f
     CRASHED.store(0, Ordering::Release);
 }
 
-/// The number of times that the same instruction has failed before, at the same address and without another fault in
-/// between. A handler that returns without any effect, such as that of Python's `faulthandler` once it is disabled,
-/// would let it fail without end.
+/// Returns how many times the same instruction has failed before, at the same address and without another fault in
+/// between. If the program's handler returns without any effect, as the one of Python's `faulthandler` does once it is
+/// disabled, the instruction would fail again without end.
 ///
 /// # Safety
 /// Both pointers are those that Linux has passed to the handler that runs.
@@ -327,7 +332,7 @@ unsafe fn count_recurrence(info: *const libc::siginfo_t, context: *const c_void)
         let address = (*info).si_addr().addr() as u64;
         ((*info).si_code, address, Registers::read(context))
     };
-    // A call has raised the signal, and has returned: it does not recur.
+    // The signal was raised by a call, which returns after the handler, so the signal does not recur.
     if code <= 0 {
         return 0;
     }
@@ -352,7 +357,7 @@ fn end_by(signal: c_int) {
     }
 }
 
-/// The address of the handler that is installed for the signal.
+/// Returns the address of the handler that is installed for the signal.
 fn action_of(signal: Signal) -> usize {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: writes the action if it succeeds.
@@ -373,8 +378,8 @@ fn address_of(handler: SigHandler) -> usize {
     }
 }
 
-/// Waits for a few seconds until another thread that has crashed has ended this process or continues. Returns whether
-/// it continues.
+/// Waits up to five seconds for the thread `first`, which is handling a crash. Returns true if that thread continues,
+/// and false if the time is over. If the thread ends the process, this function does not return.
 #[inline(never)]
 fn wait_for(first: u32) -> bool {
     let pause = libc::timespec {

@@ -12,8 +12,8 @@ const SI_KERNEL: i32 = 0x80;
 
 /// The last note of a process.
 ///
-/// Writer: the process, from its signal handler. Reader: the supervisor, after the exit is confirmed. Every field is
-/// the claim of a possibly hostile process.
+/// Writer: the process, from its signal handler. Reader: the supervisor, after the exit is confirmed. The process may
+/// be hostile, so no field can be trusted.
 #[derive(Debug)]
 #[repr(C, align(4096))]
 pub struct CrashNote {
@@ -24,12 +24,12 @@ pub struct CrashNote {
     code: AtomicU32,
     /// [`MemoryAccess`] as a number; 0 if unknown.
     access: AtomicU32,
-    /// [`Area`] as a number; 0 if the address is in none.
+    /// [`Area`] as a number; 0 if the address is in no area.
     area: AtomicU32,
     region: AtomicU32,
-    /// The byte in the area.
+    /// The offset of the byte in the area.
     offset: AtomicU64,
-    /// The address whose access failed.
+    /// The memory address whose access failed.
     address: AtomicU64,
     /// The instruction pointer. The next two fields are the stack pointer and the start of the thread's stack (0 if
     /// unknown).
@@ -38,8 +38,8 @@ pub struct CrashNote {
     stack_start: AtomicU64,
     /// The number of frames on the thread's stack.
     depth: AtomicU64,
-    /// The instruction pointers of the [`INNERMOST`] frames. The others are in `outermost`, by frame number mod
-    /// [`OUTERMOST`].
+    /// The instruction pointers of the [`INNERMOST`] innermost frames. Later frames are in `outermost`, at the index of
+    /// frame number minus [`INNERMOST`], mod [`OUTERMOST`]: the last ones remain.
     innermost: [AtomicU64; INNERMOST],
     outermost: [AtomicU64; OUTERMOST],
     /// The number of bytes in `maps`.
@@ -48,12 +48,14 @@ pub struct CrashNote {
     maps: [AtomicU8; MAPS],
 }
 
-/// The number of frames that are recorded: the innermost frames, and of a deep stack also the outermost.
+/// The number of innermost frames that are recorded. If the stack is deep, [`OUTERMOST`] outermost frames are recorded
+/// too.
 const INNERMOST: usize = 40;
 const OUTERMOST: usize = 24;
-/// Max number of frames that are counted: a stack overflow may have many more.
+/// Max number of frames that are counted: after a stack overflow there may be many more.
 const MAX_DEPTH: u64 = 1 << 18;
-/// Max number of frames of the handler and of Linux before those of the thread begin.
+/// Max number of frames of the handler and of Linux' signal frame that the walk passes before it reaches the crashed
+/// code.
 const HANDLER_FRAMES: u32 = 64;
 /// Max length in bytes of the recorded lines.
 const MAPS: usize = 7168;
@@ -102,7 +104,7 @@ pub struct NotedCrash {
     pub code: i32,
     /// How memory was accessed, if known.
     pub access: Option<MemoryAccess>,
-    /// The location of `address` in shared memory, if it is there.
+    /// The location of `address` in shared memory, if the address is in shared memory.
     pub located: Option<Located>,
     /// The address whose access failed, if the signal has one.
     pub address: Option<u64>,
@@ -114,14 +116,14 @@ pub struct NotedCrash {
     pub stack_start: Option<u64>,
     /// Instruction pointers of the frames, the innermost first. All but the first are return addresses.
     pub frames: Vec<u64>,
-    /// The number of `frames` after which frames are left out, and the number of frames left out.
+    /// The index in `frames` at which frames are left out, and how many are left out.
     pub omitted: (usize, u64),
     /// The files that contain the code of these frames.
     pub files: Vec<CodeMap>,
 }
 
 impl NotedCrash {
-    /// Replaces the files that the process has named by those in `code`, which has all files that it could have mapped.
+    /// Replaces the files that the process has named by `code`, which contains all files that the process could map.
     pub fn believe_files(&mut self, code: &[CodeMap]) {
         let has_frame = |map: &&CodeMap| self.frames.iter().any(|&at| map.may_return_to(at));
         self.files = code.iter().filter(has_frame).cloned().collect();
@@ -167,7 +169,7 @@ impl CrashNote {
         self.is_written.store(is_written.into(), Ordering::Release);
     }
 
-    /// The content of the note, if the process crashed. Accepts any content.
+    /// Returns the content of the note, if the process crashed. Accepts any content.
     pub fn read(&self) -> Option<NotedCrash> {
         // Acquire: "crash noted", pairs with `write`.
         if self.is_written.load(Ordering::Acquire) == 0 {
@@ -208,7 +210,7 @@ impl CrashNote {
         })
     }
 
-    /// The number of frames. Acquire: "frames noted", pairs with `write_frames`.
+    /// Returns the number of frames. Acquire: "frames noted", pairs with `write_frames`.
     fn depth(&self) -> u64 {
         self.depth.load(Ordering::Acquire).min(MAX_DEPTH)
     }
@@ -240,7 +242,7 @@ impl CrashNote {
 
     /// Records the frames of this thread: `instruction`, then the frames that the walk finds after `from`. `from` is
     /// `instruction` itself, or the return address if `step_out_of_call` has changed the context. If the walk crashes,
-    /// the frames that it has reached are recorded.
+    /// the frames found until then stay recorded.
     #[inline(never)]
     pub(super) fn write_frames(&self, instruction: u64, from: u64) {
         let set = |number: u64, instruction: u64| {
@@ -280,7 +282,7 @@ impl CrashNote {
         });
     }
 
-    /// Records which files the code of the frames comes from.
+    /// Records the files that contain the code of the frames.
     #[inline(never)]
     pub(super) fn write_maps(&self) {
         let mut len = 0;
@@ -330,7 +332,7 @@ impl CrashNote {
     }
 }
 
-/// Whether such a signal comes with an address of memory.
+/// Returns whether a signal with this `si_code` comes with an address of memory.
 pub(super) fn has_address(signal: i32, code: i32) -> bool {
     matches!(signal, libc::SIGSEGV | libc::SIGBUS) && code > 0 && code != SI_KERNEL
 }

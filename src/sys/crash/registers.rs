@@ -37,8 +37,8 @@ impl Registers {
         }
     }
 
-    /// If the thread has called an address without code, changes the context to that of the caller, since unwinders do
-    /// not know the callee. Returns the return address.
+    /// If the thread has called an address without code, changes the context to that of the caller, because an unwinder
+    /// cannot step out of an unknown function. Returns the return address.
     ///
     /// # Safety
     /// `context` must be that of a running signal handler.

@@ -3,7 +3,7 @@
 use seccompiler::SeccompCmpOp::{self, Eq, Gt, MaskedEq, Ne};
 use seccompiler::{SeccompCmpArgLen, SeccompCondition, SeccompRule};
 
-/// Numbers and names of these calls, for this processor.
+/// Makes a list of the numbers and names of calls, for this processor.
 macro_rules! numbers {
     ($($name:ident)*) => { &[$((libc::$name, stringify!($name))),*] };
 }
@@ -27,7 +27,7 @@ pub(super) const FREE_HERE: &[Named] = numbers! { SYS_time SYS_poll SYS_select S
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const FREE_HERE: &[Named] = numbers! { SYS_getrlimit };
 
-/// Calls refused with `EACCES`: ordinary libraries try them, and work without.
+/// Calls refused with `EACCES`: ordinary libraries try these calls, and work without them.
 pub(super) const REFUSED: &[Named] = numbers! {
     SYS_openat SYS_openat2 SYS_fstat SYS_newfstatat SYS_statx SYS_statfs SYS_fstatfs SYS_faccessat SYS_faccessat2
     SYS_readlinkat SYS_getcwd SYS_getdents64 SYS_chdir SYS_fchdir SYS_mkdirat SYS_mknodat SYS_unlinkat SYS_linkat
@@ -109,7 +109,7 @@ const ALL: [&[Named]; 7] = [
     OTHERS_HERE,
 ];
 
-/// The name of a call: `ptrace`, `x32 getpid`, `system call 9999`.
+/// Returns the name of a call: `ptrace`, `x32 getpid`, `system call 9999`.
 pub fn name(number: u32) -> String {
     if cfg!(target_arch = "x86_64") && number & X32 != 0 {
         return format!("x32 {}", name(number & !X32));
@@ -125,20 +125,20 @@ pub fn name(number: u32) -> String {
     }
 }
 
-/// Values of this process with which the filters compare arguments.
+/// Values of this process that the filters compare with arguments of calls.
 #[derive(Debug, Clone)]
 pub(super) struct Own {
     /// The id of this process.
     pub(super) pid: u32,
     /// Descriptors that may be written to: logs and the monitor's event.
     pub(super) writable: Vec<u32>,
-    /// The descriptors of the handshake. Messages may be sent on them until they are closed.
+    /// The descriptors of the handshake, on which messages may be sent until they are closed.
     pub(super) channel: Vec<u32>,
     /// Descriptors that must not be closed: through them the process watches the supervisor.
     pub(super) unclosable: Vec<u32>,
 }
 
-/// Calls with rules. A call is covered if one of its rules matches, and a rule matches if all its conditions do.
+/// Calls with their rules. A call matches if one of its rules matches, and a rule matches if all its conditions do.
 pub(super) type Checked = Vec<(libc::c_long, Vec<SeccompRule>)>;
 
 const INT: SeccompCmpArgLen = SeccompCmpArgLen::Dword;
@@ -154,24 +154,24 @@ fn rule(conditions: impl IntoIterator<Item = Condition>) -> seccompiler::Result<
     Ok(SeccompRule::new(conditions.collect::<Result<_, _>>()?)?)
 }
 
-/// One rule for each value that the first argument, an `int`, may have.
+/// Returns one rule for each value that the first argument, an `int`, may have.
 fn first_is_one_of(values: impl IntoIterator<Item = u64>) -> seccompiler::Result<Vec<SeccompRule>> {
     let rules = values.into_iter().map(|value| rule([(0, INT, Eq, value)]));
     rules.collect()
 }
 
-/// Flags of `mmap` that are checked: only private anonymous memory may be mapped, of the kind that the memory limit
-/// counts. Linux counts memory that grows downward as stack and not as data, and locked memory is taken from other
-/// processes. Neither the C libraries nor Rust use these flags: thread stacks have another one.
+/// The bits of the flags of `mmap` that are checked. Only private anonymous memory that the memory limit counts may be
+/// mapped. Memory with `MAP_GROWSDOWN` counts as stack, not as data, and memory with `MAP_LOCKED` is taken from other
+/// processes. Neither the C libraries nor Rust set these two flags, not even for thread stacks.
 const MAP_KIND: u64 = 0x0f | (libc::MAP_ANONYMOUS | libc::MAP_GROWSDOWN | libc::MAP_LOCKED) as u64;
-/// The flag for huge pages that an administrator has reserved. An allocator configured to prefer them then uses
-/// ordinary pages.
+/// The flag for huge pages that an administrator has reserved. Such maps are refused; an allocator configured to prefer
+/// these pages then uses ordinary pages.
 const MAP_RESERVED: u64 = libc::MAP_HUGETLB as u64;
 const MAP_PRIVATE_MEMORY: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
 const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 
-/// Futex operations allowed on words that other processes can access: waiting and waking only, which joining threads
-/// and semaphores need. Requeuing could move a waiter of another process to a word where nothing wakes it.
+/// Futex operations allowed on words that other processes can access: only waiting and waking, which semaphores and the
+/// joining of threads need. Requeuing could move a waiter of another process to a word where no thread wakes it.
 const PLAIN_FUTEX: [u64; 4] = [
     libc::FUTEX_WAIT as u64,
     libc::FUTEX_WAKE as u64,
@@ -179,18 +179,18 @@ const PLAIN_FUTEX: [u64; 4] = [
     libc::FUTEX_WAKE_BITSET as u64,
 ];
 const PRIVATE_FUTEX: u64 = libc::FUTEX_PRIVATE_FLAG as u64;
-/// Futex operations allowed in addition on words of this process alone: all except locks with an owner, which could be
-/// set to a thread of another process.
+/// More futex operations, allowed only on words that no other process can access: all except locks with an owner,
+/// because the owner could be set to a thread of another process.
 const OWN_FUTEX: [u64; 3] = [
     libc::FUTEX_REQUEUE as u64,
     libc::FUTEX_CMP_REQUEUE as u64,
     libc::FUTEX_WAKE_OP as u64,
 ];
-/// Mask of the operation, without the clock flag.
+/// Mask of a futex operation without the clock flag.
 const FUTEX_OPERATION: u64 = !(libc::FUTEX_CLOCK_REALTIME as u64);
 
-/// The last clock that belongs to no process. Clocks of processes and threads have negative numbers, which are large
-/// values here.
+/// The last clock that belongs to no process. Clocks of processes and threads have negative numbers, which count as
+/// large unsigned values.
 const LAST_CLOCK: u64 = libc::CLOCK_TAI as u64;
 
 /// The flags with which the C libraries start a thread. musl adds `CLONE_DETACHED`.
@@ -226,7 +226,7 @@ pub(super) const ADVICE: [u64; 6] = [
     libc::MADV_HUGEPAGE as u64,
     libc::MADV_NOHUGEPAGE as u64,
 ];
-/// Advice that removes memory from its segment. Only an attacker uses it.
+/// Advice that removes memory from its segment, which only an attacker uses.
 const PUNCHING: [u64; 3] = [
     libc::MADV_REMOVE as u64,
     libc::MADV_HWPOISON as u64,
@@ -244,8 +244,8 @@ fn none_of(index: u8, values: &[u64]) -> seccompiler::Result<SeccompRule> {
     rule(values.iter().map(|&value| (index, INT, Ne, value)))
 }
 
-/// Rules that match any first argument except `descriptors`. For no descriptors the list is empty, and matches every
-/// call.
+/// Returns rules that match any first argument except `descriptors`. Without descriptors, the list of rules is empty
+/// and so matches every call.
 fn others(descriptors: &[u32]) -> seccompiler::Result<Vec<SeccompRule>> {
     let values: Vec<u64> = descriptors.iter().map(|&fd| fd.into()).collect();
     if values.is_empty() {
@@ -254,8 +254,8 @@ fn others(descriptors: &[u32]) -> seccompiler::Result<Vec<SeccompRule>> {
     Ok(vec![none_of(0, &values)?])
 }
 
-/// Calls allowed if one of their rules matches; with other arguments they end the process. A call without rules is
-/// always allowed.
+/// Returns the calls that are allowed if one of their rules matches, and that end the process otherwise. A call without
+/// rules is always allowed.
 pub(super) fn checked(own: &Own) -> seccompiler::Result<Checked> {
     let pid = u64::from(own.pid);
     let private = PLAIN_FUTEX.into_iter().chain(OWN_FUTEX);
@@ -312,7 +312,7 @@ pub(super) fn checked(own: &Own) -> seccompiler::Result<Checked> {
     ])
 }
 
-/// Calls refused with `EACCES` if one of the rules matches, or if there are no rules.
+/// Returns the calls that are refused with `EACCES` if one of their rules matches, or if they have no rules.
 pub(super) fn refused_with(own: &Own) -> seccompiler::Result<Checked> {
     Ok(vec![
         (libc::SYS_write, others(&own.writable)?),
@@ -342,7 +342,8 @@ pub(super) fn refused_with(own: &Own) -> seccompiler::Result<Checked> {
     ])
 }
 
-/// Calls that do nothing and report success: they would remove memory from what `RLIMIT_DATA` counts.
+/// Returns the calls that do nothing and report success: making memory read-only would take it out of what
+/// `RLIMIT_DATA` counts.
 pub(super) fn ignored_with() -> seccompiler::Result<Checked> {
     let writable = libc::PROT_WRITE as u64;
     Ok(vec![(
@@ -351,7 +352,7 @@ pub(super) fn ignored_with() -> seccompiler::Result<Checked> {
     )])
 }
 
-/// Calls reported as unknown because of their advice.
+/// Returns the calls of `madvise` that are reported as unknown (`ENOSYS`) because of their advice.
 pub(super) fn unknown_with() -> seccompiler::Result<Checked> {
     Ok(vec![(libc::SYS_madvise, vec![none_of(2, &ADVICE)?])])
 }

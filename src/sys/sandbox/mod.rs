@@ -1,10 +1,10 @@
-//! Dropping rights of this process permanently: seccomp, Landlock and `mseal`.
+//! Permanently drops rights of this process by seccomp, Landlock and `mseal`.
 //!
-//! Three seccomp filters are stacked, and the strictest result counts. The first filter passes [`calls`] that are
-//! allowed or refused, and traps all others: [`trap`] records the number and the process ends. The second refuses calls
-//! that libraries may try, with `EACCES`. The third returns `ENOSYS` if an older call exists. With
-//! [`Keep::writable_memory`] a fourth filter skips calls that would make memory read-only, and reports success. A call
-//! through another architecture's entry (`int 0x80`) ends the process without a record.
+//! Three seccomp filters are stacked, and the strictest of their results applies. The first filter passes [`calls`]
+//! that are allowed or refused, and traps all others: [`trap`] records the number and the process ends. The second
+//! refuses calls that libraries may try, with `EACCES`. The third returns `ENOSYS` for calls that libraries then
+//! replace by older ones. With [`Keep::writable_memory`] a fourth filter skips calls that would make memory read-only,
+//! and reports success. A call through another architecture's entry (`int 0x80`) ends the process without a record.
 
 mod calls;
 mod trap;
@@ -43,11 +43,11 @@ pub struct SandboxFeatures {
 const LANDLOCK_CREATE_RULESET_VERSION: u32 = 1;
 const SECCOMP_GET_ACTION_AVAIL: u32 = 2;
 
-/// Detects the features, without changing anything. A feature that Linux does not know, or that a container hides,
-/// counts as missing.
+/// Detects the features without changing anything. A feature counts as missing if Linux does not know it or a container
+/// hides it.
 ///
 /// # Errors
-/// Any other failure: it does not show that the feature is missing, so the feature must not be skipped.
+/// Any other failure of a check: it does not show that the feature is missing, so the feature must not be skipped.
 pub fn features() -> Result<SandboxFeatures> {
     let available = |action: u32| {
         let answer = ask("seccomp", || {
@@ -87,7 +87,7 @@ pub fn features() -> Result<SandboxFeatures> {
     })
 }
 
-/// The result of a query; `None` if the feature is missing.
+/// Returns the result of a query; `None` if the feature is missing.
 fn ask(call: &'static str, question: impl Fn() -> c_long) -> Result<Option<c_long>> {
     match allowed().and_then(|()| Errno::result(question())) {
         Ok(answer) => Ok(Some(answer)),
@@ -103,7 +103,7 @@ fn unread(error: &std::io::Error, folder: &str) -> Error {
     Error::new("readdir", errno, folder)
 }
 
-/// The open descriptors of this process.
+/// Returns the open descriptors of this process.
 pub fn descriptors() -> Result<Vec<RawFd>> {
     let error = |error: std::io::Error| unread(&error, "/proc/self/fd");
     allowed().map_err(|errno| error(errno.into()))?;
@@ -112,16 +112,17 @@ pub fn descriptors() -> Result<Vec<RawFd>> {
         let name = entry.map_err(error)?.file_name();
         numbers.extend(name.to_str().and_then(|name| name.parse::<RawFd>().ok()));
     }
-    // Drops the descriptor through which the folder was read, which is closed by now.
+    // Removes the number of the descriptor through which the folder was read, which is closed by now.
     // SAFETY: fcntl with F_GETFD takes a number and changes nothing.
     numbers.retain(|&fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0);
     numbers.sort_unstable();
     Ok(numbers)
 }
 
-/// Closes every descriptor except `keep`. Values that own another descriptor then have a number that is not open.
+/// Closes every descriptor except `keep`, even if a value owns the descriptor: the value then has a number that is not
+/// open.
 ///
-/// For a process that enters the sandbox next: it can open no descriptor there, so no number is reused.
+/// For a process that is about to enter the sandbox. It can open no descriptor there, so no number is reused.
 pub fn close_others(keep: &[RawFd]) -> Result<()> {
     for fd in descriptors()?.into_iter().filter(|fd| !keep.contains(fd)) {
         allowed().map_err(|errno| Error::new("close", errno, format!("descriptor {fd}")))?;
@@ -133,7 +134,7 @@ pub fn close_others(keep: &[RawFd]) -> Result<()> {
     Ok(())
 }
 
-/// Number of threads of this process.
+/// Returns the number of threads of this process.
 pub fn threads() -> Result<usize> {
     allowed()
         .map_err(std::io::Error::from)
@@ -151,13 +152,13 @@ pub struct Keep {
     pub channel: Vec<RawFd>,
     /// Descriptors that the process must not close.
     pub unclosable: Vec<RawFd>,
-    /// Whether writable memory stays writable: `RLIMIT_DATA` counts no other memory. Calls that would make guard pages
-    /// read-only then report success, because some libraries end the process on an error.
+    /// Whether writable memory must stay writable, because `RLIMIT_DATA` counts no other memory. Calls that would make
+    /// memory read-only, such as guard pages, then report success, because some libraries end the process on an error.
     pub writable_memory: bool,
 }
 
-/// Permanently drops all rights of this process, and of threads that it starts later, to files, sockets and other
-/// processes. Skips features that `features` does not have.
+/// Permanently drops all rights of this process, and of its later threads, to files, sockets and other processes. Skips
+/// mechanisms that `features` does not have.
 ///
 /// A denied system call is recorded in `record` and ends the process. Must be called while there is only one thread.
 pub fn lock_down(features: SandboxFeatures, keep: &Keep, record: &'static AtomicU32) -> Result<()> {
@@ -186,7 +187,7 @@ fn restrict() -> Result<()> {
     let error = |error: &dyn std::fmt::Display| {
         Error::new("landlock_restrict_self", Errno::EINVAL, error.to_string())
     };
-    // Best effort: applies the features that both this release of the crate and the running version of Linux know.
+    // Best effort: applies what both this release of the Landlock crate and the running version of Linux know.
     let abi = ABI::V7;
     allowed().map_err(|errno| error(&errno))?;
     let rules = Ruleset::default()
@@ -206,7 +207,7 @@ fn restrict() -> Result<()> {
         })
 }
 
-/// The filters, in the order in which they are installed: the last one forbids installing more.
+/// Returns the filters in the order in which they are installed: the last filter forbids installing more.
 fn programs(keep: &Keep) -> Result<Vec<BpfProgram>> {
     let numbers = |list: &[RawFd]| list.iter().map(|&fd| fd.cast_unsigned()).collect();
     let own = calls::Own {
@@ -247,7 +248,7 @@ fn programs(keep: &Keep) -> Result<Vec<BpfProgram>> {
     Ok(programs)
 }
 
-/// Calls whose arguments are not checked.
+/// Converts lists of calls to filter input without rules, so that their arguments are not checked.
 fn lists(lists: &[&[(libc::c_long, &str)]]) -> BTreeMap<i64, Vec<SeccompRule>> {
     let all = lists.iter().copied().flatten();
     all.map(|&(number, _)| (number, Vec::new())).collect()
@@ -264,7 +265,7 @@ fn program(
         .map_err(|error| seccomp(&error))
 }
 
-/// The seccomp mode of this process: 0 without a filter, 2 with one.
+/// Returns the seccomp mode of this process: 0 without a filter, 2 with a filter.
 pub fn mode() -> Result<i32> {
     allowed()
         // SAFETY: the call reads and writes no memory.
@@ -274,7 +275,7 @@ pub fn mode() -> Result<i32> {
 }
 
 impl Map {
-    /// Seals the map: nothing can unmap, move or reprotect it any more, not even this process.
+    /// Seals the map: from then on no code, not even in this process, can unmap or move it or change its access rights.
     pub fn seal(&self) -> Result<()> {
         let len = self.len().next_multiple_of(super::page_size());
         allowed()

@@ -27,12 +27,13 @@ struct Trapped {
     _arch: u32,
 }
 
-/// The number of the call in a record, if there is one.
+/// Returns the number of the denied call in a record, if there is one.
 pub fn call(record: u32) -> Option<u32> {
     (record & NOTED != 0).then_some(record & !NOTED)
 }
 
-/// Makes a trapped call store its number in `record` and end this process by SIGSYS.
+/// Installs the handler for trapped calls: it stores the number of the call in `record`, and ends this process by
+/// SIGSYS.
 pub(super) fn install(record: &'static AtomicU32) -> Result<()> {
     // Release: "record mapped", pairs with the load in `on_trap`.
     RECORD.store(std::ptr::from_ref(record).cast_mut(), Ordering::Release);
