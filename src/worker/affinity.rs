@@ -1,8 +1,8 @@
 //! Keeps each lane on a core of its own, if there are enough cores.
 //!
-//! Linux puts a worker that wakes up on the core of the thread that woke it, or, if all cores are busy at that moment,
-//! on the core where it slept. It is slow to separate two threads that sleep now and then. Two lanes on one core can
-//! only run in turns.
+//! Linux puts a thread that wakes up on the core of the thread that woke it or, if all cores are busy at that moment,
+//! on the core where it went to sleep. If two threads sleep now and then, Linux takes long to separate them. Two lanes
+//! on one core can only run in turns.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -13,11 +13,12 @@ use crate::link::{LinkCells, Neighbours};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::cores::{self, Attempts};
 
-/// Min time between two reads of the other lanes' state, per lane: a read costs both sides a cache line.
+/// Min time between two reads of the other lanes' states, for each other lane: a read moves a cache line between the
+/// two cores.
 const LOOK_INTERVAL_NS: u64 = 50_000;
 /// Min time between two yields of the core.
 const YIELD_INTERVAL_NS: u64 = 500_000;
-/// Min time on a core before a move.
+/// Min time between two moves to another core.
 const MOVE_INTERVAL_NS: u64 = 100_000;
 
 /// Decides when one lane yields its core or moves to another.
@@ -30,14 +31,14 @@ pub(super) struct Affinity {
     look_interval_ns: u64,
     /// The time of the last read of the neighbours.
     looked: Cell<u64>,
-    /// The times at which the lane yielded its core.
+    /// Limits how often the lane yields its core.
     yields: Attempts,
-    /// The times at which the lane moved to another core.
+    /// Limits how often the lane moves to another core.
     moves: Attempts,
 }
 
 impl Affinity {
-    /// For the lane with this link. Called on its thread.
+    /// Creates the value for the lane with this link. Called on the lane's thread.
     pub(super) fn new(cells: Arc<LinkCells>, worker: &WorkerContext, link: usize) -> Self {
         let neighbours = Neighbours::in_view(worker.view, link);
         let has_core_for_each = (1..worker.cores).contains(&neighbours.len());
@@ -62,7 +63,7 @@ impl Affinity {
         self.cells.set_asleep(cores::current());
     }
 
-    /// Publishes the core on which the lane is.
+    /// Publishes the core on which the lane runs.
     pub(super) fn publish(&self) {
         self.cells.set_core(cores::current());
     }
@@ -98,7 +99,8 @@ impl Affinity {
         self.cells.set_core(core);
     }
 
-    /// Called between two jobs. Reads the state of the other lanes from time to time.
+    /// Called between two jobs. From time to time, reads the states of the other lanes, and moves to another core or
+    /// yields if the lane shares its core.
     #[inline]
     pub(super) fn between_jobs(&self, now: u64) {
         if self.may_look(now) {
@@ -106,9 +108,9 @@ impl Affinity {
         }
     }
 
-    /// Finds a core of its own. If another lane waits for a core, yields: that lane may have been woken on this core,
-    /// or this lane may have been moved here between two jobs. The other lane can move to a free core only once it
-    /// runs.
+    /// Moves to a core of its own if needed. Then yields if another lane waits for a core: that lane may have been
+    /// woken on this core, or this lane may have been moved here between two jobs. The other lane must run before it
+    /// can move to a free core.
     #[cold]
     fn look_cold(&self, now: u64) {
         self.find_own_core(now);
@@ -127,8 +129,8 @@ impl Affinity {
 mod tests {
     use super::*;
 
-    /// Whether a lane left its core, on which another lane claims to be or not. On a thread of its own, so that other
-    /// tests do not move.
+    /// Returns whether a lane has left its core. `is_shared`: whether another lane claims to be on the same core. Uses
+    /// a thread of its own, so that other tests do not move.
     fn leaves(is_shared: bool) -> bool {
         let lane = move || {
             let own: &'static Arc<LinkCells> = Box::leak(Box::new(Arc::new(LinkCells::on_heap())));
@@ -144,7 +146,7 @@ mod tests {
             }
             affinity.after_sleep(now + affinity.look_interval_ns);
             let left = published() != Some(core);
-            // It does not move again at once, even if the other lane follows.
+            // The lane does not move again at once, even if the other lane follows.
             other.set_core(published().unwrap_or(core));
             let moved = affinity.moves.last();
             affinity.find_own_core(moved + MOVE_INTERVAL_NS - 1);

@@ -12,7 +12,7 @@ use super::frame::{EVENT, MAX_CONTENT, event};
 use super::{lane, output};
 use crate::link::LinkCells;
 
-/// A subscriber that sends events up to a level. It ignores spans.
+/// A subscriber that sends events up to a level, and ignores spans.
 struct EventSender {
     level: LevelFilter,
     /// The link of the first lane.

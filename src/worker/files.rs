@@ -1,4 +1,4 @@
-//! Maps of the supervisor's memory files that the jobs of a lane take.
+//! Maps of the supervisor's memory files that jobs of a lane have as arguments.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
@@ -10,23 +10,24 @@ use crate::sys::{self, process::getppid};
 /// Max number of maps that are kept between jobs.
 const RETAINED: usize = 16;
 
-/// The files that the last jobs of a lane took, and parts of files that are not sealed. They stay mapped, so that
-/// consecutive jobs map a file once. The lane drops sealed files before it sleeps, so that the memory of a removed
-/// object is free once no job uses it.
+/// The files that were arguments of the last jobs of a lane, and parts of files that are not sealed. They stay mapped,
+/// so that consecutive jobs map a file once. Before the lane sleeps it unmaps sealed files, so that the memory of a
+/// removed object is free once no job uses the object.
 #[derive(Debug, Default)]
 pub(super) struct MappedFiles {
     /// The maps, the most recently used last.
     maps: RefCell<Vec<Arc<SealedFile>>>,
     /// The file whose parts were mapped last.
     source: RefCell<Option<Arc<SealedFile>>>,
-    /// The parts of files that the running job has.
+    /// The parts of files that are arguments of the running job.
     windows: RefCell<Vec<Arc<SealedFile>>>,
     /// Private copies of arrays that the running job has made.
     private: RefCell<Vec<Weak<PrivateCopy>>>,
 }
 
 impl MappedFiles {
-    /// Maps a file, or the bytes `bytes` of a file that is not sealed, unless they are mapped already.
+    /// Returns the map of a file, or of the range `bytes` of a file that is not sealed. Maps it unless it is mapped
+    /// already.
     pub(super) fn open(
         &self,
         name: FileName,
@@ -53,7 +54,7 @@ impl MappedFiles {
     }
 
     fn map(&self, name: FileName, bytes: (u64, u64)) -> Result<Arc<SealedFile>, BadArgument> {
-        // The supervisor started this process, which would have ended with the supervisor.
+        // The parent is the supervisor: this process would have ended with it.
         let supervisor = getppid();
         let refused = |error: &dyn std::fmt::Display| {
             BadArgument::NoFile(format!(
@@ -81,15 +82,15 @@ impl MappedFiles {
     /// Records that the running job has made a private copy.
     pub(super) fn note_private(&self, copy: &Arc<PrivateCopy>) {
         let mut private = self.private.borrow_mut();
-        // A job that makes many copies drops most of them: remove the dropped ones when the list is full.
+        // A job that makes many copies drops most of them: remove dropped copies when the list is full.
         if private.len() == private.capacity() {
             private.retain(|copy| copy.strong_count() > 0);
         }
         private.push(Arc::downgrade(copy));
     }
 
-    /// Called after a job, before its reply. Returns whether handles are left to parts of files that the job had, or to
-    /// its private copies.
+    /// Called after a job, before its reply. Returns whether there are still handles to the job's private copies, or to
+    /// parts of files that were its arguments.
     pub(super) fn has_escaped(&self) -> bool {
         if self
             .private
@@ -99,15 +100,15 @@ impl MappedFiles {
         {
             return true;
         }
-        // Each is in this list and in `maps`, unless `open` has removed it there.
+        // Each part is in this list and in `maps`, unless `open` has removed it from `maps`.
         let windows = self.windows.borrow();
         windows
             .iter()
             .any(|window| is_escaped(window, &windows, &self.maps.borrow()))
     }
 
-    /// Called after a job, before its reply. Copies all bytes of its private copies, and of the parts of files with
-    /// handles, which are not given to later jobs. Clears the lists of the job.
+    /// Called after a job, before its reply. Makes the job's private copies independent of their files, and also the
+    /// parts of files that still have handles; later jobs do not get these parts. Clears the lists of the job.
     pub(super) fn detach_escaped(&self) -> sys::Result<()> {
         for copy in self
             .private
@@ -132,7 +133,7 @@ impl MappedFiles {
         Ok(())
     }
 
-    /// Unmaps the sealed files that no array refers to, and all parts of files except the last.
+    /// Unmaps the sealed files to which no array refers, and all parts of files except those of the last file.
     pub(super) fn clear(&self) {
         let source = self.source.borrow();
         let source = source.as_ref().map(|source| source.identity());
@@ -141,7 +142,7 @@ impl MappedFiles {
     }
 }
 
-/// Whether there are more handles to a part of a file than the lists of the lane have.
+/// Returns whether a part of a file has handles outside the lists of the lane.
 fn is_escaped(
     window: &Arc<SealedFile>,
     windows: &[Arc<SealedFile>],

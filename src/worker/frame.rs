@@ -1,7 +1,7 @@
 //! Frames: messages of a worker to the supervisor, in the bytes of its stdout and stderr.
 //!
-//! A frame begins with a mark that no text contains (two of its bytes are not valid UTF-8). It is written in one call
-//! of at most `PIPE_BUF` bytes, so that output of other threads does not split it.
+//! A frame begins with a mark that no text contains (two bytes of the mark are not valid UTF-8). A frame is written in
+//! one call of at most `PIPE_BUF` bytes, so that output of other threads does not split it.
 
 /// The mark at the beginning of a frame. Its first byte does not occur again in it.
 pub(crate) const MAGIC: [u8; 8] = *b"\x1e\xf5areni\xf5";
@@ -10,13 +10,13 @@ pub(crate) const HEAD: usize = MAGIC.len() + 3;
 /// Max length in bytes of the content, so that the whole frame is one atomic write.
 pub(crate) const MAX_CONTENT: usize = 4096 - HEAD;
 
-/// Kind of a frame that says: the output since the last boundary belongs to this job (0: to no job).
+/// Kind of a frame with the number of a job: the output since the last boundary belongs to this job (0: to no job).
 pub(crate) const BOUNDARY: u8 = 1;
 /// Kind of a frame that contains an event, made by [`event`].
 pub(crate) const EVENT: u8 = 2;
 
-/// Writes the content of an event's frame: the number of its job (8 bytes; 0 for no job), its level (1 for errors to 5
-/// for traces), the length of its target, the target, and its text.
+/// Makes the content of an event's frame: the number of the job (8 bytes; 0 for no job), the level (1 for errors to 5
+/// for traces), the length of the target, the target, and the text.
 #[cfg(feature = "tracing")]
 pub(crate) fn event(job: u64, level: u8, target: &str, text: &str) -> Vec<u8> {
     let mut end = target.len().min(255);

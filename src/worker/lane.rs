@@ -39,7 +39,7 @@ thread_local! {
 /// A job is cancelled by [`Job::cancel`](crate::Job::cancel); when its handle, or the handle of its graph, map or
 /// stream is dropped; when its scope is cancelled; and when a related job fails: a job of the same scope, of the same
 /// graph or map if that stops at the first failure, or another job spawned by the same job. A long-running kernel
-/// should poll this from time to time, and return a partial result or an error.
+/// should call this from time to time, and return a partial result or an error once it is true.
 ///
 /// A call costs a few nanoseconds. Returns false outside a kernel, on threads that a kernel starts, and with
 /// [`Engine::inline`](crate::Engine::inline).
@@ -90,9 +90,9 @@ pub(super) struct WorkerContext {
     pub(super) region: u16,
     /// Whether pages that no running job needs are closed for writing.
     pub(super) guard: bool,
-    /// The pages that lanes need to be open for writing.
+    /// The pages that are open for writing because lanes need them.
     pub(super) pages: Pages,
-    /// Entry of the code that runs before arrays are retained. `None` if arrays are not retained.
+    /// Entry of the program's code that runs before arrays are retained. `None` if arrays are not retained.
     pub(super) retain: Option<u64>,
     /// Whether private memory has a limit.
     pub(super) has_memory_limit: bool,
@@ -106,22 +106,22 @@ pub(super) struct WorkerContext {
     pub(super) monitor_event: EventFd,
 }
 
-/// The link of this thread's lane; `first` on threads without a lane.
+/// Returns the link of this thread's lane, or `first` on threads without a lane.
 pub(super) fn cells_here(first: &LinkCells) -> &LinkCells {
     let lane = LANE.try_with(Cell::get).ok().flatten();
     lane.map_or(first, |lane| &lane.cells)
 }
 
-/// Discards the recorder notes that this thread's lane has written since `end`: the reply of the job reports the event
-/// instead.
+/// Discards the recorder notes that this thread's lane has written after position `end`: the reply of the job reports
+/// the same event.
 pub(super) fn truncate_notes(end: u64) {
     if let Some(lane) = LANE.try_with(Cell::get).ok().flatten() {
         lane.cells.truncate_notes(end);
     }
 }
 
-/// The number of the job that runs on this thread, or 0. On a thread without a lane, the job of the only lane, whose
-/// link is `first`.
+/// Returns the number of the job that runs on this thread, or 0. For a thread without a lane, returns the job of the
+/// only lane, whose link is `first`, or 0 if there are several lanes.
 #[cfg(feature = "tracing")]
 pub(super) fn current_job(first: &LinkCells, has_one_lane: bool) -> u64 {
     let lane = LANE.try_with(Cell::get).ok().flatten();
@@ -131,13 +131,13 @@ pub(super) fn current_job(first: &LinkCells, has_one_lane: bool) -> u64 {
     cells.and_then(|cells| cells.phase().job()).unwrap_or(0)
 }
 
-/// The seed of the run, if this thread is that of a lane.
+/// Returns the seed of the run, on the thread of a lane.
 pub(super) fn seed_of_run() -> Option<u64> {
     let lane = LANE.try_with(Cell::get).ok().flatten()?;
     Some(lane.worker.seed)
 }
 
-/// The seed of the next generator of the job that runs on this thread's lane.
+/// Returns the seed of the next generator of the job that runs on this thread's lane.
 pub(super) fn next_rng_seed() -> Option<RngSeed> {
     LANE.try_with(Cell::get).ok().flatten()?.next_rng_seed()
 }
@@ -155,16 +155,16 @@ pub(super) struct Lane {
     pub(super) count: &'static LaneCount,
     /// `None` if arrays are not retained: then a job whose handles outlive it ends the worker.
     pub(super) retention: Option<Retention>,
-    /// The position of the last job that made random number generators, and their number.
+    /// The position of the last job that made random number generators, and the number of these generators.
     generators: Cell<(u64, GeneratorCount)>,
     /// The position of the last job that was a chain or a subtree, and the seed of the node that the job has reached.
     node_seed: Cell<(u64, u64)>,
     affinity: Affinity,
-    /// The time that the lane spins for a job, while it has permission (`SPIN`).
+    /// How long the lane spins for a job while the supervisor permits spinning (`SPIN`).
     spin_limit: SpinLimit,
     /// Extents opened for writing for the running job.
     lent: RefCell<Vec<Extent>>,
-    /// Extents that the running job reads. They may not be lent to it as well.
+    /// Extents that the running job reads. The same job may not write them through a loan.
     read: RefCell<Vec<Extent>>,
     /// The sealed files that the last jobs took.
     pub(super) files: MappedFiles,
@@ -183,13 +183,13 @@ impl Answer {
             end -= 1;
         }
         let mut reply = ReplyWriter::default();
-        // The first word has the length, and in its upper half the node of the chain that failed.
+        // The lower half of the first word is the length; the upper half is the node of the chain that failed.
         reply.word(end as u64 | u64::from(step_reached()) << 32);
         reply.bytes(&text.as_bytes()[..end]);
         Self { kind, reply }
     }
 
-    /// The reply for an error that a kernel returned.
+    /// Returns the reply for an error that a kernel returned.
     fn returned(returned: &Returned) -> Self {
         let Some((tag, bytes)) = returned.encoded() else {
             return Self::text(kind::RETURNED, returned.text());
@@ -203,7 +203,7 @@ impl Answer {
         }
     }
 
-    /// `step` is the node of the chain that failed; 0 if the job is no chain.
+    /// Returns the reply for a full arena. `step` is the node of the chain that failed; 0 if the job is no chain.
     fn full(full: ArenaFull, step: u32) -> Self {
         let mut reply = ReplyWriter::default();
         super::full_to_words(full)
@@ -284,10 +284,11 @@ impl Lane {
         }
     }
 
-    /// Drops the states of actors that are left. No job runs, so arrays made by the drops are in private memory.
+    /// Drops the states of actors that still exist. No job runs, so arrays that a destructor makes are in private
+    /// memory.
     fn drop_states(&self) {
         while let Some(state) = take_state() {
-            // Without a backtrace, which would use up the short grace period.
+            // A backtrace would use up the short grace period.
             if let Outcome::Panicked(text) = panics::catch_without_backtrace(|| drop(state)) {
                 let (message, location, _) = panics::split(&text);
                 eprintln!(
@@ -300,7 +301,7 @@ impl Lane {
         }
     }
 
-    /// Waits for work: spins for a moment if allowed, then sleeps. Returns the current time.
+    /// Waits for work: spins for a moment if permitted, then sleeps. Returns the current time.
     fn idle(&self) -> u64 {
         let mut consumer = self.consumer.borrow_mut();
         if consumer.may_report_more() {
@@ -377,8 +378,8 @@ impl Lane {
         now
     }
 
-    /// The arrays whose handles outlive the job, if the lane may retain them. If it may not and there are such handles,
-    /// ends the process.
+    /// Returns the arrays whose handles outlive the job, if the lane may retain them. Ends the process if there are
+    /// such handles and the lane may not retain their arrays.
     fn left_behind(&'static self, started: u64) -> LeftBehind {
         let (live_handles, left) = match &self.retention {
             None => (self.count.live(), LeftBehind::new()),
@@ -402,7 +403,8 @@ impl Lane {
         left
     }
 
-    /// The seed of the next generator of the running job. Computed on demand, so a job without generators pays nothing.
+    /// Returns the seed of the next generator of the running job. Computed on demand, so a job without generators pays
+    /// nothing.
     fn next_rng_seed(&self) -> Option<RngSeed> {
         let consumer = self.consumer.borrow();
         let position = consumer.claimed()?;
@@ -422,7 +424,7 @@ impl Lane {
         })
     }
 
-    /// Records the time at which the kernel is entered or left, if the call is `STAMPED`.
+    /// Records the time if the call is `STAMPED`. `ended`: whether the kernel returns; otherwise it is about to begin.
     #[inline]
     fn stamp(&self, call: &CallSlot, ended: bool) {
         if call.form & STAMPED != 0 {
@@ -477,12 +479,13 @@ impl Lane {
             Outcome::Returned(Err(Failure::Rejected(why))) => {
                 Some(Answer::text(kind::BAD_ARGUMENTS, &why.to_string()))
             }
-            // Not reached: a worker sends spawned jobs to the supervisor, only inline engines run them in place.
+            // Not reached: a worker sends spawned jobs to the supervisor; only inline engines run them in place.
             Outcome::Returned(Err(Failure::Spawned(_))) => {
                 Some(Answer::text(kind::RETURNED, "a spawned job failed inline"))
             }
             Outcome::Returned(Err(Failure::Returned(returned))) => Some(
-                // A typed error is not replaced by `ArenaFull`, even if its text contains the message.
+                // A typed error is not replaced by `ArenaFull`, even if its text contains the message of an
+                // `ArenaFull`.
                 Some(&returned)
                     .filter(|returned| returned.encoded().is_none())
                     .and_then(|returned| self.full_in(returned.text()))
@@ -496,7 +499,8 @@ impl Lane {
         }
     }
 
-    /// The reply `ArenaFull`, if this text contains the message of the lane's last `ArenaFull` in this job.
+    /// Returns the reply for a full arena, if this text contains the message of the lane's last `ArenaFull` in this
+    /// job.
     fn full_in(&self, text: &str) -> Option<Answer> {
         let full = self.heap.last_refusal.get()?;
         text.contains(&full.to_string())
@@ -530,7 +534,8 @@ impl Lane {
         if len > INLINE_WORDS {
             match self.spill(&words) {
                 Ok(extent) => spilled = Some(extent),
-                // Without memory, a text is truncated to the slot; a value becomes the failure `ArenaFull`.
+                // Without memory for a block, a text is truncated to the slot, and a value becomes the failure
+                // `ArenaFull`.
                 Err(_)
                     if [kind::RETURNED, kind::PANICKED].contains(&kind)
                         && described < INLINE_WORDS =>
@@ -539,7 +544,8 @@ impl Lane {
                     let step = words[described] >> 32 << 32;
                     words[described] = ((INLINE_WORDS - described - 1) * 8) as u64 | step;
                 }
-                // Without memory, a reply cannot name more arrays than fit into its slot, so they cannot be retained.
+                // Without memory for a block, a reply cannot name more arrays than fit into its slot, so the arrays
+                // cannot be retained.
                 Err(_) if [kind::RETURNED, kind::PANICKED, kind::ARENA_FULL].contains(&kind) => {
                     self.exit_escaped(left.len(), took);
                 }
@@ -599,8 +605,8 @@ impl Lane {
 
     /// Answers with words that fit into the slot, without a block.
     fn answer_inline(&self, kind: u8, words: &[u64], took: u64) {
-        // Report the position in the grants only if older grants were used up, which the supervisor does not learn
-        // otherwise. If the cursor is back where the job began, no report is needed.
+        // Report the position in the grants only if older grants were used up: the supervisor does not learn this
+        // otherwise. Without new grants the cursor is back where the job began, so no report is needed.
         let moved = self
             .settle(std::iter::empty(), &mut [])
             .filter(|used| used.left_grants);
@@ -637,7 +643,7 @@ impl Lane {
         }
     }
 
-    /// Reports that handles outlived their job, and exits before the memory of their arrays can be reused.
+    /// Reports that handles have outlived their job, and exits before the memory of their arrays can be reused.
     fn exit_escaped(&self, live_handles: usize, took: u64) -> ! {
         let answer = OutgoingReply {
             kind: kind::ESCAPED,
@@ -656,12 +662,12 @@ impl Lane {
 
     /// Wakes the monitor.
     pub(super) fn signal_monitor(&self) {
-        // Fails only if the counter is full; then a signal is still unread.
+        // This fails only if the counter is full; then the monitor has not read an earlier signal yet.
         let _ = self.worker.monitor_event.ring();
     }
 
-    /// Closes memory that was lent to the job, after its arguments were dropped. Arrays in `left` stay readable. They
-    /// also stay writable if they have moved into the job and are not in `sent`.
+    /// Closes the memory that was lent to the job. Called after the job's arguments were dropped. Arrays in `left` stay
+    /// readable; those that have moved into the job and are not in `sent` also stay writable.
     pub(super) fn close_lent(&self, sent: &[SentArray], left: &mut [CountedArray]) {
         self.read.borrow_mut().clear();
         let mut lent = self.lent.borrow_mut();
@@ -681,13 +687,13 @@ impl Lane {
     }
 }
 
-/// Whether a reply of this kind is a failure.
+/// Returns whether a reply of this kind is a failure.
 fn is_failure(kind: u8) -> bool {
     ![kind::VALUE, kind::SPAWN, kind::TIMED].contains(&kind)
 }
 
-/// Checks that an extent that the job changes overlaps none of its other extents: two references to one byte, one of
-/// them mutable, would be undefined behaviour.
+/// Checks that an extent that the job may change overlaps none of the job's other extents: two references to one byte,
+/// one of them mutable, would be undefined behaviour.
 fn check_disjoint(extent: Extent, others: &[Extent]) -> Result<(), Unreachable> {
     match others.iter().find(|other| other.overlaps(&extent)) {
         None => Ok(()),

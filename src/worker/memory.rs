@@ -18,9 +18,9 @@ pub(super) struct Bump {
     grant: Option<Granted>,
     /// The next free byte of the grant, as an offset in the region.
     cursor: u64,
-    /// Offset from which on no byte of a fresh grant was ever written.
+    /// Offset from which on no byte of the grant was ever written, if the grant was fresh.
     untouched: u64,
-    /// The cursor when the job began; `None` if the lane has entered the grant after that.
+    /// The cursor when the job began; `None` if the lane has entered its current grant during the job.
     job_start: Option<u64>,
     /// The grants that were current earlier in the running job.
     retired: Vec<Retired>,
@@ -35,8 +35,8 @@ pub(super) struct Bump {
 #[derive(Debug)]
 struct Retired {
     grant: Granted,
-    /// The part of the grant that was free when the job began. The bytes before it were sent by other jobs. They may
-    /// have been freed since, and granted again as part of another grant.
+    /// The part of the grant that was free when the job began. The bytes before this part were sent by earlier jobs,
+    /// and may have been freed and granted again since.
     part: Range<u64>,
 }
 
@@ -55,7 +55,7 @@ impl Default for Bump {
 }
 
 impl Bump {
-    /// Allocates `len` bytes. Returns their offset and whether they are known to be zero. `None` if the grant has no
+    /// Allocates `len` bytes. Returns their offset and whether they are known to be zero, or `None` if the grant has no
     /// room.
     fn place(&mut self, len: u64, placement: BlockPlacement) -> Option<(u64, bool)> {
         let grant = self.grant?;
@@ -82,12 +82,12 @@ impl Bump {
         Some((at, fresh))
     }
 
-    /// The part of the current grant that the running job may use.
+    /// Returns the part of the current grant that the running job may use.
     fn job_part(&self, current: Granted) -> Range<u64> {
         self.job_start.unwrap_or(current.offset)..range(current).end
     }
 
-    /// Makes the bytes between the cursor and `end` a hole.
+    /// Adds the bytes between the cursor and `end` to the holes.
     fn add_hole(&mut self, end: u64, part: Range<u64>) {
         if end > self.cursor {
             let len = end - self.cursor;
@@ -100,7 +100,7 @@ impl Bump {
         self.is_job_over = false;
     }
 
-    /// Makes `grant` the current grant, and the rest of the old one a hole.
+    /// Makes `grant` the current grant, and adds the rest of the old grant to the holes.
     fn enter(&mut self, grant: Granted) {
         if let Some(old) = self.grant.replace(grant) {
             let part = self.job_part(old);
@@ -131,8 +131,8 @@ impl Bump {
         })
     }
 
-    /// Frees a chunk. If it is the last chunk, moves the cursor back, also over a hole before it. Otherwise makes the
-    /// chunk a hole.
+    /// Frees a chunk. If it is the last chunk, moves the cursor back, also over a hole directly before the chunk.
+    /// Otherwise adds the chunk to the holes.
     fn release(&mut self, at: u64, len: u64) {
         if len == 0 || self.is_job_over {
             return;
@@ -160,7 +160,7 @@ fn range(grant: Granted) -> Range<u64> {
     grant.offset..grant.offset + grant.len
 }
 
-/// The number of bytes that a chunk of `len` bytes occupies.
+/// Returns the number of bytes that a chunk of `len` bytes occupies.
 fn padded(len: u64) -> u64 {
     len.next_multiple_of(BlockPlacement::Packed.unit(len))
 }
@@ -172,7 +172,7 @@ pub(super) struct MemoryUse {
     pub(super) grant: u32,
     /// The offset of the next chunk.
     pub(super) cursor: u64,
-    /// Whether the job has used older grants up, which must be reported to the supervisor.
+    /// Whether the job has used up older grants, which must be reported to the supervisor.
     pub(super) left_grants: bool,
 }
 
@@ -200,8 +200,8 @@ impl LaneHeap {
 }
 
 impl Lane {
-    /// Ends the job, with the chunks that it sends and the arrays that are `left`: closes pages and moves the cursor.
-    /// Returns `None` if the lane never had a grant.
+    /// Ends the use of memory by the job: closes pages, and moves the cursor back. `sent` are the chunks in the job's
+    /// reply, `left` the arrays whose handles outlive the job. Returns `None` if the lane never had a grant.
     pub(super) fn settle(
         &self,
         sent: impl Iterator<Item = Extent> + Clone,
@@ -221,7 +221,7 @@ impl Lane {
         let retired = std::mem::take(&mut bump.retired);
         if self.worker.guard {
             let own = sent.filter(|chunk| chunk.at.region() == self.worker.region);
-            // A chunk of this size has whole pages of its own, which are closed as soon as it is sent.
+            // A chunk of this size has whole pages of its own, which are closed as soon as the chunk is sent.
             for chunk in own.filter(|chunk| chunk.len >= LARGE) {
                 let at = chunk.at.offset();
                 self.worker

@@ -52,16 +52,16 @@ const EXIT_LANE_PANICKED: i32 = 72;
 static INITIALISED: AtomicBool = AtomicBool::new(false);
 /// Whether this process is a worker.
 static WORKER: AtomicBool = AtomicBool::new(false);
-/// Which worker this process is.
+/// What [`worker_identity`] returns; not set in the program.
 static IDENTITY: OnceLock<WorkerIdentity> = OnceLock::new();
 /// The function that this worker calls when it has run its last job.
 static AT_END: OnceLock<fn()> = OnceLock::new();
 
-/// Which worker of its engine a process is: what [`worker_identity`] returns.
+/// Identifies a worker in its engine: returned by [`worker_identity`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerIdentity {
-    /// The number of the worker, from 0: below the number of workers, spares included.
+    /// The number of the worker, from 0 to below the number of workers, spares included.
     pub number: u32,
     /// The number of processes that had this worker number before.
     pub generation: u32,
@@ -69,14 +69,14 @@ pub struct WorkerIdentity {
     pub label: String,
 }
 
-/// Returns which worker this process is. `None` in the program. Available from `on_worker_start` on.
+/// Returns which worker this process is, or `None` in the program. Available from `on_worker_start` on.
 pub fn worker_identity() -> Option<&'static WorkerIdentity> {
     IDENTITY.get()
 }
 
-/// Registers `call` to run on the first thread of this worker when all its jobs have ended and it is asked to stop: at
-/// the shutdown of its engine, or to be recycled. A worker that is killed does not run it. The worker is killed if the
-/// call takes longer than the grace period ([`Builder::grace`](crate::engine::Builder::grace)).
+/// Registers `call` to run on the first thread of this worker before the worker ends, after all its jobs: at the
+/// shutdown of its engine, or when it is recycled. A worker that is killed does not run `call`. The worker is killed if
+/// the call takes longer than the grace period ([`Builder::grace`](crate::engine::Builder::grace)).
 ///
 /// Only the first call has an effect. In the program this does nothing.
 pub fn at_worker_end(call: fn()) {
@@ -205,13 +205,14 @@ fn run(identity: &[u8], template: Option<&dyn Template>) -> ! {
     }
 }
 
-/// `identity` is that of a worker program; `None` for a copy of the program that calls `init`.
+/// Makes this process the worker that `mark` describes. `identity` is that of a worker program; `None` for a copy of
+/// the program that calls `init`.
 fn become_worker(mark: &str, identity: Option<&[u8]>, template: Option<&dyn Template>) -> ! {
     WORKER.store(true, Ordering::Relaxed);
     start::main(mark, identity, template)
 }
 
-/// Whether `init` has been called in this process.
+/// Returns whether `init` has been called in this process.
 pub(crate) fn is_initialised() -> bool {
     INITIALISED.load(Ordering::Relaxed)
 }
@@ -221,9 +222,9 @@ pub(crate) fn is_worker() -> bool {
     WORKER.load(Ordering::Relaxed)
 }
 
-/// Whether an engine has started this process as a worker, but it has not become a worker.
+/// Returns whether an engine has started this process as a worker, but the process has not become a worker.
 pub(crate) fn is_unadopted() -> bool {
-    // A program that no engine has started may have inherited the mark of a worker in its environment.
+    // A program that no engine has started may have inherited a worker's mark in its environment.
     let started_by_parent = || {
         let mark: Mark = std::env::var(MARK).ok()?.parse().ok()?;
         (mark.parent == crate::sys::process::getppid().as_raw()).then_some(())
@@ -269,8 +270,9 @@ pub(crate) fn full_from_words(words: [u64; REFUSAL_WORDS]) -> ArenaFull {
 ///
 /// # Limits
 ///
-/// - A worker is the program started again, and ends inside this call. So nothing of `main` runs there. Functions that
-///   other libraries register to run before `main` do not run either if the linker has put them after this call.
+/// - A worker is another process of the same program, and ends inside this call. So nothing of `main` runs there.
+///   Functions that other libraries register to run before `main` do not run either if the linker has put them after
+///   this call.
 /// - In a library that is loaded while the program runs (`dlopen`, a Python module) the call comes too late: its
 ///   engines need a [worker program](crate::Builder::worker_program).
 /// - The linker must include the object file that contains the call. It does for a library among the program's

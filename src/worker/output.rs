@@ -1,7 +1,7 @@
-//! Attributes output of a worker to its jobs, with boundaries in the pipes.
+//! Attributes output of a worker to its jobs, by boundaries that it writes into the pipes.
 //!
-//! Linux signals this thread when something was written to the pipes ([`pipe::signal_writer`]). Only then a boundary is
-//! written into both pipes at the end of the job. A job that prints nothing costs one read of a flag.
+//! Linux signals this thread when something was written to the pipes ([`pipe::signal_writer`]). Only then, a boundary
+//! is written into both pipes at the end of the job. For a job that prints nothing, this costs one read of a flag.
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,7 +20,7 @@ pub(super) fn install() -> sys::Result<()> {
     pipe::print_line_by_line();
     let pipes = [pipe::duplicate_standard(1)?, pipe::duplicate_standard(2)?];
     pipe::watch_own_output()?;
-    // Cannot fail: `install` is called once, so it is not set yet.
+    // Cannot fail: `install` is called once, so `PIPES` is not set yet.
     let _ = PIPES.set(pipes);
     Ok(())
 }
@@ -32,7 +32,7 @@ pub(super) fn descriptors() -> impl Iterator<Item = std::os::fd::RawFd> {
     PIPES.get().into_iter().flatten().map(AsRawFd::as_raw_fd)
 }
 
-/// Attributes output written since the last call to this job; 0 for no job.
+/// Attributes the output since the last call of this function to `job`; 0 for no job.
 #[inline]
 pub(super) fn attribute_to(job: u64) {
     if pipe::output_was_written() {
@@ -44,7 +44,7 @@ pub(super) fn attribute_to(job: u64) {
 fn write_boundary(job: u64) {
     let boundary = frame::frame(frame::BOUNDARY, &job.to_le_bytes());
     for pipe in PIPES.get().into_iter().flatten() {
-        // Fails if no process reads the pipe: then the supervisor is dead, and this process ends soon.
+        // This fails if no process reads the pipe: then the supervisor is dead, and this process ends soon.
         let _ = pipe::write_all(pipe.as_fd(), &boundary);
     }
     // Writing the boundaries has also set the flag.
@@ -60,13 +60,13 @@ pub(super) fn send(kind: u8, content: &[u8]) {
     }
 }
 
-/// The time to wait for a stream that a kernel's thread has locked, or that no process reads.
+/// Max time to wait for a stream that a kernel's thread has locked, or that no process reads.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Flushes the buffers of Rust's stdout and of the C library, which exiting does not do.
 pub(super) fn flush() {
     let (done, ended) = mpsc::channel::<()>();
-    // On a separate thread, so that the wait can time out.
+    // Flush on a separate thread, so that the wait can time out.
     let flush = move || {
         let _ = std::io::stdout().flush();
         pipe::flush_c_streams();

@@ -1,7 +1,7 @@
-//! The pages of this process that are open for writing, and which lanes need them.
+//! Keeps track of the pages of this process that are open for writing, and of the lanes that need them.
 //!
 //! Pages are opened and closed for the whole process, while all its lanes run. So a page is closed only when no lane
-//! needs it. One lock is held while pages change; a job that changes no page does not take it.
+//! needs it. One lock is held while pages change; a job that changes no page does not take the lock.
 
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -13,25 +13,25 @@ use super::retention::RetainedPages;
 use crate::arena::{Extent, Offset, PAGE, View};
 use crate::sys;
 
-/// Ranges of offsets in a region; mostly one range.
+/// Ranges of offsets in a region, mostly one.
 type Ranges = SmallVec<[Range<u64>; 2]>;
 
-/// The ranges that lanes need to be open.
+/// The ranges that must be open because lanes need them.
 #[derive(Debug, Default)]
 struct OpenPages {
-    /// In the worker's own region: grants that a lane allocates from, or that the running job of a lane has used up.
+    /// Grants from which a lane allocates, or which the running job of a lane has used up. In the worker's own region.
     grants: Vec<OpenGrant>,
-    /// Extents that are lent to running jobs, and extents that moved into a job and that a lane retains.
+    /// Extents that are lent to running jobs, and retained extents that have moved into a job.
     lent: Vec<Extent>,
-    /// In the worker's own region: arrays that lanes retain and that were not published.
+    /// Arrays that lanes retain and that were not published. In the worker's own region.
     writable: Vec<Extent>,
     /// Arrays that lanes retain and that were lent to their jobs. Their pages are readable, but not open for writing.
     readable: Vec<Extent>,
 }
 
 /// Identifies a grant by the link of its lane and its number in that link. The range of a grant is not unique: a part
-/// that was published and freed may be granted again, even as the same range to another lane, while the first lane
-/// still has its grant.
+/// that was published and freed may be granted again while the first lane still has its grant, even the same range to
+/// another lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct GrantId {
     pub(super) link: u32,
@@ -90,16 +90,16 @@ impl Pages {
         }
     }
 
-    /// Closes a published chunk: the whole pages that belong to no other array. A chunk that was an argument may not be
-    /// aligned to pages, but is closed already.
+    /// Closes the pages of a published chunk that belong to no other array. A chunk that was an argument may not be
+    /// aligned to pages, but its pages are closed already.
     pub(super) fn close_chunk(&self, chunk: Range<u64>) {
         if !self.guard {
             return;
         }
         let mut open = self.lock();
         open.publish(&chunk);
-        // The chunk may be the block of an argument that is sent back, and a part of it lent to the job of another
-        // lane.
+        // The chunk may be the block of an argument that is sent back, and a part of the chunk may be lent to the job
+        // of another lane.
         for part in subtract_all(chunk, open.lent_pages(self.view.own())) {
             self.close(part);
         }
@@ -120,7 +120,7 @@ impl Pages {
         Ok(ptr)
     }
 
-    /// Closes an extent that was lent to a job that has ended, except pages that are needed otherwise.
+    /// Closes an extent that was lent to a job that has ended, except pages that are needed for another reason.
     pub(super) fn lend_close(&self, extent: Extent) {
         if !self.guard {
             return;
@@ -204,7 +204,8 @@ impl OpenPages {
         self.grants.push(OpenGrant { id, whole, open });
     }
 
-    /// Removes the whole pages of a chunk from the ranges that lanes need, also from older grants that include them.
+    /// Removes the whole pages of a chunk from the open ranges of all grants, also of older grants that include these
+    /// pages.
     fn publish(&mut self, chunk: &Range<u64>) {
         let chunk = chunk.start.next_multiple_of(PAGE)..chunk.end / PAGE * PAGE;
         for grant in &mut self.grants {
@@ -212,31 +213,31 @@ impl OpenPages {
         }
     }
 
-    /// Removes a grant, and returns those of its ranges that no lane needs.
+    /// Removes a grant, and returns the ranges of the grant that no lane needs.
     fn leave(&mut self, id: GrantId, own: u16) -> Ranges {
         let Some(at) = self.grants.iter().position(|held| held.id == id) else {
             return Ranges::new();
         };
         let left = self.grants.swap_remove(at).whole;
-        // A published part may have been freed and granted again, or lent to the job of another lane, which closes it
-        // later.
+        // A published part may have been freed and granted again, or lent to the job of another lane; that lane closes
+        // the part later.
         subtract_all(left, self.needed_own().chain(self.lent_pages(own)))
     }
 
-    /// The pages of a region that are open because they are lent to jobs.
+    /// Returns the pages of a region that are open because they are lent to jobs.
     fn lent_pages(&self, region: u16) -> impl Iterator<Item = Range<u64>> {
         let lent = self.lent.iter();
         lent.filter(move |lent| lent.at.region() == region)
             .map(|lent| pages(*lent))
     }
 
-    /// The ranges of the worker's own region that lanes need, apart from those that are lent.
+    /// Returns the ranges of the worker's own region that lanes need, apart from lent ranges.
     fn needed_own(&self) -> impl Iterator<Item = Range<u64>> {
         let retained = self.writable.iter().map(|extent| pages(*extent));
         self.open_grants().chain(retained)
     }
 
-    /// The open ranges of all grants.
+    /// Returns the open ranges of all grants.
     fn open_grants(&self) -> impl Iterator<Item = Range<u64>> {
         self.grants
             .iter()
@@ -244,7 +245,7 @@ impl OpenPages {
     }
 }
 
-/// The pages that an extent touches; an empty range if the extent has no bytes.
+/// Returns the pages that an extent touches; an empty range if the extent has no bytes.
 fn pages(extent: Extent) -> Range<u64> {
     let start = extent.at.offset();
     if extent.len == 0 {
@@ -264,7 +265,7 @@ fn subtract_all(range: Range<u64>, holes: impl Iterator<Item = Range<u64>>) -> R
     rest
 }
 
-/// Returns `ranges` without `hole`; some may be empty.
+/// Returns `ranges` without `hole`; some of the returned ranges may be empty.
 fn subtract(ranges: Ranges, hole: &Range<u64>) -> Ranges {
     let overlaps =
         |part: &Range<u64>| !hole.is_empty() && part.start < hole.end && hole.start < part.end;
@@ -316,7 +317,7 @@ mod tests {
     }
 
     /// One lane has published all of its grant, which was freed and granted as the same range to another lane. The
-    /// order in which they are left or stored does not matter.
+    /// order in which the two grants are left or stored does not matter.
     #[test]
     fn the_same_range_in_two_lanes_is_two_grants() {
         let (old, new, other) = ([1, 0], [2, 1], [3, 0]);

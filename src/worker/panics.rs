@@ -1,4 +1,4 @@
-//! The `catch_unwind` guard around a kernel, and the panic hook that records message and location of a panic.
+//! The `catch_unwind` guard around a kernel, and the panic hook, which records message and location of a panic.
 
 use std::any::Any;
 use std::backtrace::Backtrace;
@@ -12,9 +12,9 @@ use crate::arena::ArenaFull;
 use crate::link::LinkCells;
 
 thread_local! {
-    /// `Some` while a guarded call runs on this thread: whether to capture the backtrace of a panic.
+    /// Whether to capture the backtrace of a panic; `Some` while a guarded call runs on this thread.
     static GUARDED: Cell<Option<Capture>> = const { Cell::new(None) };
-    /// The last panic in the guarded call that called the hook.
+    /// The last panic of the guarded call for which the hook was called.
     static LAST_PANIC: RefCell<Option<PanicInfo>> = const { RefCell::new(None) };
     /// The end of the recorder's notes before the first panic of the guarded call.
     static NOTES_END: Cell<Option<u64>> = const { Cell::new(None) };
@@ -39,10 +39,10 @@ pub(super) enum Outcome<T> {
 /// The message for a panic whose payload is no text.
 const NO_MESSAGE: &str = "a panic without a text";
 
-/// Max bytes of the text of a panic or error: workers send no more, and the supervisor reads no more.
+/// Max length in bytes of the text of a panic or error that a worker sends and the supervisor reads.
 pub(crate) const TEXT_LIMIT: usize = 16 * 1024;
 
-/// Max bytes of a panic message that is sent. The rest of `TEXT_LIMIT` is for the backtrace.
+/// Max length in bytes of a panic message that is sent. The rest of `TEXT_LIMIT` is for the backtrace.
 const MESSAGE_LIMIT: usize = TEXT_LIMIT / 2;
 
 /// Separates location, message and backtrace.
@@ -68,8 +68,8 @@ fn backtrace() -> String {
     kernel_frames(&Backtrace::force_capture().to_string())
 }
 
-/// Converts a backtrace that a worker sent as a list of addresses to text. `None` if the worker sent a text. Slow:
-/// reads the debug information of the program.
+/// Converts a backtrace that a worker has sent as a list of addresses to text. Returns `None` if the worker has sent
+/// text. Slow, because it reads the debug information of the program.
 pub(crate) fn named_backtrace(sent: &str) -> Option<String> {
     #[cfg(feature = "sandbox")]
     return super::stacks::resolve(sent).map(|named| kernel_frames(&named));
@@ -88,8 +88,9 @@ pub(crate) fn split(text: &str) -> (&str, &str, &str) {
     (next(), location, next())
 }
 
-/// Installs the panic hook. For a panic in a guarded call it stores message, location and backtrace: for the reply of
-/// the job, and in the recorder in case the process ends before the reply. Other panics are printed as before.
+/// Installs the panic hook. For a panic in a guarded call, the hook stores message, location and backtrace for the
+/// reply of the job, and in the recorder in case the process ends before the reply. Other panics are passed to the
+/// previous hook.
 pub(super) fn install(cells: Arc<LinkCells>) {
     let previous = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |hook_info| {
@@ -120,7 +121,7 @@ struct PanicInfo {
 }
 
 impl PanicInfo {
-    /// The text to send, which [`split`] reads.
+    /// Returns the text to send, which [`split`] reads.
     fn into_text(self) -> String {
         let end = self.message.floor_char_boundary(MESSAGE_LIMIT);
         let (message, rest) = self.message.split_at(end);
@@ -134,7 +135,8 @@ impl PanicInfo {
     }
 }
 
-/// Describes a panic. `None` if an array constructor had no room: the caller of the job gets an error instead.
+/// Describes a panic. Returns `None` if an array constructor has panicked because the arena had no room: this is
+/// reported as an error, not as a panic.
 fn describe(info: &PanicHookInfo<'_>, capture: Capture) -> Option<PanicInfo> {
     if info.payload().is::<ArenaFull>() {
         return None;
@@ -171,7 +173,7 @@ fn kernel_frames(backtrace: &str) -> String {
     part
 }
 
-/// A function whose name is found in backtraces: the frames above it are the kernel's.
+/// Calls `kernel`. The name of this function is found in backtraces: the frames inside its call are the kernel's.
 #[inline(never)]
 fn arenite_runs_kernel<T>(kernel: impl FnOnce() -> T) -> T {
     let value = kernel();
@@ -180,7 +182,8 @@ fn arenite_runs_kernel<T>(kernel: impl FnOnce() -> T) -> T {
     value
 }
 
-/// Drops the payload of a panic. The drop runs code of the program, which may panic too; that panic does not propagate.
+/// Drops the payload of a panic. The payload's destructor is code of the program and may panic too; that panic does not
+/// propagate.
 pub(crate) fn drop_payload(payload: Box<dyn Any + Send>) {
     if let Err(thrown) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         // Leaked: dropping this payload could panic again.
@@ -206,7 +209,7 @@ fn guarded<T>(capture: Capture, f: impl FnOnce() -> T) -> Outcome<T> {
     match result {
         Ok(value) => Outcome::Returned(value),
         Err(payload) => {
-            // The reply reports this panic. If the process dies later, that has another cause.
+            // The reply reports this panic. If the process dies later, it has another cause.
             if let Some(end) = NOTES_END.take() {
                 truncate_notes(end);
             }
@@ -221,8 +224,8 @@ fn guarded<T>(capture: Capture, f: impl FnOnce() -> T) -> Outcome<T> {
                     .to_owned(),
             };
             drop_payload(payload);
-            // `LAST_PANIC` may be another panic that the kernel has caught. This panic is not there if it was resumed
-            // (`resume_unwind`, as thread pools do), or if the kernel has replaced the hook.
+            // `LAST_PANIC` may be another panic, which the kernel has caught. It is not this panic if this panic was
+            // resumed (`resume_unwind`, as thread pools do), or if the kernel has replaced the hook.
             let info = LAST_PANIC.take().filter(|info| info.message == message);
             let info = info.unwrap_or_else(|| PanicInfo {
                 message,

@@ -1,7 +1,7 @@
 //! Arrays whose handles outlive their job, in a lane that may retain them.
 //!
-//! Such a lane counts the handles of each array separately. So if a job is given many arrays and a handle to one of
-//! them is left, only that array stays in use.
+//! Such a lane counts the handles of each array separately. So if a job has many arrays as arguments and a handle to
+//! one of them outlives the job, only that array stays in use.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -16,9 +16,9 @@ use crate::kernel::from_offset;
 use crate::kernel::wire::{ReplyWriter, SentArray, WordReader};
 use crate::link::{Consumer, MAX_RETAINED};
 
-/// Maximum number of retained arrays that are checked between two jobs, in turn.
+/// Maximum number of retained arrays that are checked between two jobs. The next check continues after them.
 pub(super) const LOOKS_BETWEEN_JOBS: usize = 64;
-/// Maximum number of retained arrays that are checked before a sleep, in turn.
+/// Maximum number of retained arrays that are checked before a sleep.
 pub(super) const LOOKS_BEFORE_SLEEP: usize = 1024;
 
 /// An array of a job, and the counter of its handles.
@@ -42,7 +42,7 @@ struct RetainedArray {
     array: CountedArray,
 }
 
-/// How the pages of an array that outlives its job differ from other pages that no job needs.
+/// How the pages of an array whose handles outlive its job differ from other pages that no job needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RetainedPages {
     /// The pages do not differ.
@@ -56,18 +56,18 @@ pub(super) enum RetainedPages {
 }
 
 impl RetainedPages {
-    /// Whether the array is in the pages that were opened for the job.
+    /// Returns whether the array was lent to the job or moved into it.
     fn are_lent(self) -> bool {
         matches!(self, Self::Moved | Self::Lent)
     }
 }
 
-/// Arrays of one lane: those of the running job, and those that the lane retains.
+/// The arrays of one lane: arrays of the running job, and retained arrays.
 #[derive(Debug)]
 pub(super) struct Retention {
-    /// Entry of the code of the program that runs before anything is retained.
+    /// Entry of the program's code that runs before arrays are retained.
     before: u64,
-    /// The counter of the lane. It counts the handles of arrays without bytes, which need not be retained.
+    /// The counter of the lane, for the handles of arrays without bytes, which need not be retained.
     lane: &'static LaneCount,
     /// Arrays that were given to the running job.
     given: RefCell<Vec<CountedArray>>,
@@ -80,7 +80,7 @@ pub(super) struct Retention {
     next: Cell<u64>,
     /// The index in `retained` at which the next check begins.
     look: Cell<usize>,
-    /// Counters that are free to use.
+    /// Counters that no array uses.
     unused: RefCell<Vec<&'static LaneCount>>,
 }
 
@@ -129,7 +129,7 @@ impl Retention {
         array.count
     }
 
-    /// Whether the running job has allocated this chunk.
+    /// Returns whether the running job has allocated this chunk.
     pub(super) fn has_made(&self, chunk: Extent) -> bool {
         self.made.borrow().contains_key(&chunk.at.offset())
     }
@@ -139,26 +139,26 @@ impl Retention {
         let Some(array) = self.made.borrow_mut().remove(&at.offset()) else {
             return false;
         };
-        // The handle that is being dropped is still counted. It is the last one, so its drop ends before the lane uses
-        // the counter for another array.
+        // The handle that is being dropped is still counted. Its drop ends on this thread, before the lane uses the
+        // counter for another array.
         self.unused.borrow_mut().push(array.count);
         true
     }
 
-    /// The arrays of the running job.
+    /// Calls `f` with each array of the running job.
     fn for_each(&self, mut f: impl FnMut(&CountedArray)) {
         self.given.borrow().iter().for_each(&mut f);
         self.made.borrow().values().for_each(f);
     }
 
-    /// The number of handles to arrays of the running job.
+    /// Returns the number of handles to arrays of the running job.
     pub(super) fn live(&self) -> usize {
         let mut live = 0;
         self.for_each(|array| live += array.count.live());
         live
     }
 
-    /// Ends the list of the running job's arrays. Returns the arrays that still have handles.
+    /// Clears the lists of the running job's arrays. Returns the arrays that still have handles.
     pub(super) fn take_left(&self) -> LeftBehind {
         let mut left = LeftBehind::new();
         let mut unused = self.unused.borrow_mut();
@@ -173,13 +173,13 @@ impl Retention {
         left
     }
 
-    /// Whether `count` is the counter of a retained array that was lent to its job or moved into it. Such an array is
-    /// sent as a copy: the supervisor does not know who else uses its memory.
+    /// Returns whether `count` is the counter of a retained array that was lent to its job or moved into the job. Such
+    /// an array is sent as a copy, because the supervisor does not know which other arrays use its memory.
     pub(super) fn was_lent(&self, count: &LaneCount) -> bool {
         self.lent.borrow().contains(&address(count))
     }
 
-    /// Whether `more` more arrays can be retained.
+    /// Returns whether `more` more arrays can be retained.
     pub(super) fn has_room(&self, more: usize) -> bool {
         self.retained.borrow().len() + more <= MAX_RETAINED
     }
@@ -211,7 +211,7 @@ impl Lane {
         retention.take_left()
     }
 
-    /// Runs the code of the program that may drop handles that are not needed any more.
+    /// Runs the program's code that may drop handles, for example by collecting garbage.
     #[cold]
     fn run_before_retaining(&'static self, offset: u64) {
         #[allow(unsafe_code, reason = "a kernel is called by the offset of its entry")]
@@ -225,9 +225,9 @@ impl Lane {
         }
     }
 
-    /// Checks up to `looks` retained arrays, and reports those to which no handle is left. Returns whether there were
-    /// any. `sent` are the arrays of the next reply: a reply may send the last handle to a retained array, which the
-    /// supervisor must still find when it reads the reply. Such an array is reported by a later call.
+    /// Checks up to `looks` retained arrays, and reports those to which no handle is left. Returns whether any was
+    /// reported. `sent` are the arrays of the next reply. These are not reported before a later call, even if the reply
+    /// has the last handle: the supervisor must still find the array when it reads the reply.
     pub(super) fn report_releases(
         &self,
         consumer: &mut Consumer,

@@ -22,8 +22,8 @@ thread_local! {
     static ELEMENT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The number of generators that a job has made. Generators for scratch values are counted separately: which job makes
-/// such a value depends on scheduling.
+/// The number of generators that a job has made. Generators for scratch values are counted separately, because
+/// scheduling decides which job makes such a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct GeneratorCount {
     own: u64,
@@ -45,7 +45,8 @@ impl GeneratorCount {
     }
 }
 
-/// Runs `f`, which creates or drops a scratch value. Generators that it makes do not change those of the calling job.
+/// Runs `f`, which creates or drops a scratch value. Generators that `f` makes do not change the generators of the
+/// calling job.
 pub(super) fn in_scratch<T>(f: impl FnOnce() -> T) -> T {
     let _guard = InScratch::set(true);
     f()
@@ -87,16 +88,16 @@ struct InlineJob {
     generators: GeneratorCount,
 }
 
-/// Iteration over an array whose elements draw numbers as if each were a job.
+/// An iteration over an array in which each element draws random numbers as if it were a job.
 #[derive(Clone, Copy, Debug)]
 struct Elements {
     series: u64,
-    /// The last element that made a generator, and the number of its generators.
+    /// The index of the last element for which generators were made, and the number of these generators.
     last: Option<(u64, GeneratorCount)>,
 }
 
-/// Runs `f`, which iterates over elements of an array and stores the index of each in the cell. The numbers that an
-/// element draws depend only on the series and its index.
+/// Runs `f`, which iterates over elements of an array and stores the index of each in the cell. The random numbers that
+/// are drawn for an element depend only on `series` and on the element's index.
 pub(crate) fn for_each_element(series: u64, f: impl FnOnce(&Cell<u64>)) {
     let elements = Elements { series, last: None };
     let _restore = RestoreElements {
@@ -251,7 +252,7 @@ pub(crate) fn enter_inline_job(run: u64, job: u64) -> InlineJobGuard {
     }
 }
 
-/// The seeds of the run and of the job that runs inline on this thread; random seeds if no job does.
+/// Returns the seeds of the run and of the job that runs inline on this thread, or random seeds if no job runs.
 pub(crate) fn inline_job_seeds() -> (u64, u64) {
     INLINE_JOB
         .get()
@@ -339,7 +340,7 @@ mod tests {
         assert_eq!(distinct.len(), 5);
     }
 
-    /// The numbers that these elements draw, in this order, in a call of this series.
+    /// Returns the numbers that these elements draw, in this order, in a call of this series.
     fn drawn_by(series: u64, elements: &[u64]) -> Vec<[u64; 2]> {
         let mut drawn = Vec::new();
         for_each_element(series, |at| {

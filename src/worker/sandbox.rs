@@ -17,7 +17,7 @@ use crate::sys::{code_maps, process};
 /// The state of a worker before code of the program runs.
 #[derive(Debug)]
 pub(super) struct PreSandbox {
-    /// The descriptors that are open.
+    /// The descriptors that are open in this state.
     descriptors: Vec<RawFd>,
     own: OwnFds,
     /// The link in which the number of a denied call is stored.
@@ -40,10 +40,11 @@ impl PreSandbox {
         })
     }
 
-    /// Closes the descriptors opened since, drops all rights that a kernel does not need, and tests the result. Returns
-    /// the map of code from files, which cannot change any more.
+    /// Closes the descriptors that were opened after [`record`](Self::record), drops all rights that a kernel does not
+    /// need, and tests the result. Returns the lines of `/proc/self/maps` for code of files, which cannot change
+    /// afterwards.
     ///
-    /// Fails unless every feature in `kernel` works: the supervisor reports them as enforced.
+    /// Fails unless every feature in `kernel` works, because the supervisor reports these features as enforced.
     pub(super) fn enter(&self, view: &View, kernel: SandboxFeatures) -> Result<Vec<u8>, String> {
         let text = |error: crate::sys::Error| error.to_string();
         panics::send_addresses();
@@ -84,7 +85,7 @@ impl PreSandbox {
     }
 }
 
-/// Tests on two threads what kernels must be able to do: use memory, and panic. And that a file cannot be opened.
+/// Tests, on two threads, that kernels can use memory and panic, and that they cannot open a file.
 fn self_test(kernel: SandboxFeatures) -> Result<(), String> {
     test_thread(kernel)?;
     let second = process::start_thread(thread::Builder::new(), move || test_thread(kernel))
@@ -114,7 +115,7 @@ fn test_thread(kernel: SandboxFeatures) -> Result<(), String> {
             return Err(format!("a thread has seccomp mode {mode}"));
         }
     }
-    // Allocations from the heap, separate maps, and growth from the first kind to the second.
+    // Allocates from the heap and as separate maps, and grows an allocation from the heap to a separate map.
     for len in [64, 100_000, 1 << 20] {
         let mut bytes = vec![0_u8; len];
         bytes[len - 1] = 1;
@@ -124,7 +125,7 @@ fn test_thread(kernel: SandboxFeatures) -> Result<(), String> {
             return Err(format!("{len} bytes of memory lost their content"));
         }
     }
-    // Unwinding like a panic, without the panic hook.
+    // Unwinds like a panic, without the panic hook.
     let unwound = catch_unwind(|| resume_unwind(Box::new(stacks::capture())));
     let stack = unwound
         .err()

@@ -1,4 +1,4 @@
-//! Values that a lane keeps from job to job: [`scratch`].
+//! Values that a lane keeps for later jobs: [`scratch`].
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 
 use super::rng;
 
-/// Max values that a lane keeps. If there are more, the least recently used value is dropped.
+/// Max number of values that a lane keeps. If there are more, the least recently used value is dropped.
 const MAX_VALUES: usize = 64;
 
 thread_local! {
@@ -23,9 +23,9 @@ struct CachedValue {
     value: Box<dyn Any>,
 }
 
-/// In a kernel: returns a value of type `T` that stays in the worker from job to job. The first job that requests it
-/// calls `make`; later jobs on the same worker get the value as the previous job left it. Use it for values that are
-/// slow to make: buffers, tables, plans, models.
+/// In a kernel: returns a value of type `T` that stays in the worker for later jobs. The first job that requests the
+/// value calls `make`; later jobs on the same worker get the value as the previous job left it. Use it for values that
+/// are slow to make: buffers, tables, plans, models.
 ///
 /// ```
 /// use arenite::Array;
@@ -55,8 +55,9 @@ struct CachedValue {
 /// `make` gets from [`rng`](crate::rng) do not change the random numbers of the job.
 ///
 /// A worker keeps the 64 most recently used values, per [lane](crate::engine::Builder::lanes). They are dropped with
-/// the worker, also when it is [recycled](crate::engine::Builder::recycle_after_jobs). If a job panics while it uses a
-/// value, the value is dropped. Values count as private memory ([`memory_limit`](crate::engine::Builder::memory_limit),
+/// the worker, also when the worker is [recycled](crate::engine::Builder::recycle_after_jobs). If a job panics while it
+/// uses a value, the value is dropped. Values count as private memory
+/// ([`memory_limit`](crate::engine::Builder::memory_limit),
 /// [`recycle_above_bytes`](crate::engine::Builder::recycle_above_bytes)).
 ///
 /// A value must not contain arrays: a job whose array handles are alive after its end fails with
@@ -103,7 +104,7 @@ fn take(id: Id) -> Option<Box<dyn Any>> {
     SCRATCH.try_with(take).ok().flatten()
 }
 
-/// Stores a value. Returns the value that it replaces, for the caller to drop.
+/// Stores a value. Returns the value that is replaced or dropped for it, which the caller must drop.
 fn put_back(id: Id, value: Box<dyn Any>) -> Option<CachedValue> {
     let put = |values: &RefCell<Vec<CachedValue>>| {
         let mut values = values.borrow_mut();
@@ -117,7 +118,7 @@ fn put_back(id: Id, value: Box<dyn Any>) -> Option<CachedValue> {
     SCRATCH.try_with(put).ok().flatten()
 }
 
-/// A value of [`scratch`]. It goes back to the worker when this guard is dropped.
+/// A guard for a value of [`scratch`]. Dropping the guard gives the value back to the worker.
 #[must_use = "an unused value need not be made"]
 pub struct Scratch<T: 'static> {
     id: Id,

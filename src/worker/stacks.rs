@@ -1,5 +1,5 @@
-//! Backtraces of a worker that cannot read its own executable. It sends addresses; the supervisor, which is the same
-//! program, resolves them.
+//! Backtraces of a worker that cannot read its own executable. The worker sends addresses; the supervisor, which is the
+//! same program, resolves them to names.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -9,9 +9,9 @@ use crate::sys::image::image;
 
 /// First character of a list of addresses. No resolved backtrace begins with it.
 const MARK: char = '@';
-/// Max frames that are sent.
+/// Max number of frames that are sent.
 const MAX_FRAMES: usize = 128;
-/// Max names in the cache.
+/// Max number of names in the cache.
 const MAX_NAMES: usize = 4096;
 
 /// Captures the current backtrace as addresses relative to the program's image. Leaves out addresses of libraries.
@@ -31,9 +31,9 @@ pub(super) fn capture() -> String {
     text
 }
 
-/// Resolves a captured backtrace to names and source locations. `None` if `text` is no list of addresses.
+/// Resolves a captured backtrace to names and source locations. Returns `None` if `text` is no list of addresses.
 pub(super) fn resolve(text: &str) -> Option<String> {
-    /// A cache, because resolving a name is slow and the same panics recur.
+    /// Caches names, because resolving a name is slow and the same panics recur.
     static NAMES: Mutex<Option<HashMap<usize, String>>> = Mutex::new(None);
     let addresses = text.strip_prefix(MARK)?;
     let image = image();
@@ -53,7 +53,7 @@ pub(super) fn resolve(text: &str) -> Option<String> {
     Some(stack)
 }
 
-/// The names and source locations of an address. There are several if functions were inlined.
+/// Returns the names and source locations of an address: several if functions were inlined.
 fn describe(at: usize) -> String {
     let mut frame = String::new();
     if !image().is_code(at) {

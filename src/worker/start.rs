@@ -28,7 +28,8 @@ use crate::sys::{abort, crash, fault, heap, inject, process};
 pub(crate) struct Mark {
     /// Process id of the supervisor.
     pub(crate) parent: i32,
-    /// The first inherited descriptor: watch pipe, monitor event, handshake socket, control segment, regions.
+    /// The number of the first inherited descriptor. The order is watch pipe, monitor event, handshake socket, control
+    /// segment, regions.
     pub(crate) first_fd: RawFd,
     /// The number of inherited descriptors.
     pub(crate) fds: usize,
@@ -96,7 +97,7 @@ pub(super) fn main(mark: &str, identity: Option<&[u8]>, template: Option<&dyn Te
     process::exit_now(code)
 }
 
-/// Prints why this process cannot be a worker. The print fails if no process reads the output any more.
+/// Prints why this process cannot be a worker. Ignores a failure: perhaps no process reads the output.
 pub(super) fn report(why: &str) {
     let _ = writeln!(
         std::io::stderr(),
@@ -105,10 +106,11 @@ pub(super) fn report(why: &str) {
     );
 }
 
-/// Starts, runs jobs and stops. An error with an empty text need not be reported: it was reported already, or no
-/// process would receive the report.
+/// Starts the worker, runs its jobs and stops it. An error with an empty text need not be reported, because it was
+/// reported already, or no process would receive the report.
 ///
-/// `adopted`: the descriptors of a copy of a template, which has no other descriptors; `None` for other processes.
+/// `adopted`: the descriptors of this process if it is the copy of a template, which has no other descriptors;
+/// otherwise `None`.
 fn start_and_run(
     mark: &Mark,
     identity: Option<&[u8]>,
@@ -120,8 +122,8 @@ fn start_and_run(
     // 2. Bind the lifetime of this process to that of the supervisor.
     let bound = bind(mark.parent)?;
     crate::sync::point!("attach.bound");
-    // 3. Close all other descriptors. If threads use them, this process does not become a worker. A worker program may
-    // have threads on purpose.
+    // 3. Close all other descriptors. If threads might use them, this process does not become a worker. A worker
+    // program may have threads on purpose, so for such a program nothing is closed.
     let threads = match identity {
         None => process::threads_with_descriptors(mark.first_fd, mark.fds),
         Some(_) => 0,
@@ -223,11 +225,11 @@ pub(super) struct OwnFds {
 
 /// The lanes of a worker.
 struct Prepared {
-    /// The lane of this thread. The other lanes run already.
+    /// The lane of this thread. The other lanes are running already.
     first: &'static Lane,
-    /// Each lane waits on it when it has stopped.
+    /// The barrier at which each lane waits when it has stopped.
     stopped: Arc<Barrier>,
-    /// In a sandbox: the map of code from files.
+    /// The lines of `/proc/self/maps` for code of files, in a sandbox; otherwise empty.
     code: Vec<u8>,
 }
 
@@ -289,7 +291,7 @@ fn attach(
         run_on_start(call, lane)?;
     }
     crash::note_crashes_first().map_err(|error| error.to_string())?;
-    // Installed after the program's code has run, so that a subscriber of the program stays.
+    // Installed after the program's code has run, so that a subscriber of the program is not replaced.
     #[cfg(feature = "tracing")]
     super::events::install(welcome.events, Arc::clone(&cells), has_one_lane);
     // 10. The sandbox.
@@ -360,12 +362,12 @@ fn map(fds: Vec<OwnedFd>, welcome: &Welcome) -> Result<Mapped, String> {
     })
 }
 
-/// Address space that a sandboxed worker with a memory limit may use in addition: memory that allocators reserve and do
-/// not touch. It bounds the page tables of the worker. If Linux has no seccomp, hostile code can fill this much memory
-/// and make it read-only, and the memory limit does not count it.
+/// Address space beyond the memory limit that a sandboxed worker may use: memory that allocators reserve and do not
+/// touch. The bound also limits the page tables of the worker. If Linux has no seccomp, hostile code can fill this much
+/// memory and make it read-only, so that the memory limit does not count it.
 #[cfg(feature = "sandbox")]
 const RESERVED_ADDRESSES: u64 = 1 << 30;
-/// Address space that glibc reserves for many allocating threads: eight heaps per core, of 64 MiB each.
+/// Address space per core that glibc reserves for many allocating threads: eight heaps of 64 MiB each.
 #[cfg(feature = "sandbox")]
 const RESERVED_PER_CORE: u64 = 8 * (64 << 20);
 
@@ -403,7 +405,7 @@ fn limit(
 /// The view of the arena in this process.
 static VIEW: OnceLock<&'static View> = OnceLock::new();
 
-/// The location of an address in the arena. Async-signal-safe.
+/// Returns the location of an address in the arena. Async-signal-safe.
 fn locate(address: usize) -> Option<Located> {
     VIEW.get()?.locate(address)
 }
@@ -429,7 +431,7 @@ fn run_on_start(call: &OnStart, lane: &'static Lane) -> Result<(), String> {
     }
 }
 
-/// Runs a lane on a separate thread, which never ends: its thread-locals belong to the program, and dropping them could
+/// Runs a lane on a separate thread, which never ends: its end would drop thread-locals of the program, which could
 /// take any time while other lanes still run jobs.
 fn start_lane(
     number: u32,

@@ -1,9 +1,9 @@
-//! A template: a process from which workers are copied, after it has loaded what all workers need.
+//! A template is a process that has loaded what all workers need, and from which workers are copied.
 //!
 //! A template is started like a worker. After loading, it forks a copy of itself whenever the supervisor requests one.
 //! A copy is a child of the supervisor, and continues like a worker that was started directly. The template has one
 //! thread, and no descriptors except those of the supervisor: threads would be missing in the copies, and descriptors
-//! would be shared with them. Only descriptors of files whose code is mapped may be shared.
+//! would be shared with them. Only descriptors of files whose code is mapped may be shared with copies.
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,8 +15,8 @@ use crate::sys::{copy, process};
 /// The program of [`WorkerProgram::template`](crate::engine::WorkerProgram::template), as it runs in the process from
 /// which workers are copied.
 pub trait Template {
-    /// Loads what all workers need. If this returns an error, or leaves a thread or an open file, workers are started
-    /// one by one instead, with that reason.
+    /// Loads what all workers need. If this returns an error, or leaves a thread running or a file open, workers are
+    /// started one by one instead, and that reason is reported.
     fn load(&self, setup: &[u8]) -> Result<(), String>;
 
     /// Called before each copy is made, in the template.
@@ -32,7 +32,8 @@ pub trait Template {
     fn at_end(&self) {}
 }
 
-/// Loads, and makes copies until the supervisor has ended. Returns only in a copy, with its mark and its descriptors.
+/// Loads the template, and makes copies until the supervisor has ended. Returns only in a copy, with the copy's mark
+/// and descriptors.
 pub(super) fn serve(
     mark: &Mark,
     template: &dyn Template,
@@ -82,7 +83,7 @@ pub(super) fn serve(
         template.before_copy();
         let message = match copy::fork_sibling() {
             Ok(None) => {
-                // None of these values owns a descriptor that the copy keeps: the others are closed by their numbers.
+                // The copy keeps no descriptor that these values own, and closes their descriptors by number.
                 std::mem::forget(watched);
                 return begin_copy(supervisor, request, &shared, template);
             }
@@ -124,7 +125,7 @@ fn fitness(known: &[RawFd]) -> Result<Vec<RawFd>, String> {
     Ok(files.code)
 }
 
-/// The first names, and the number of further names.
+/// Returns the first names, and the number of further names, as text.
 fn some_of(names: &[String]) -> String {
     const SHOWN: usize = 4;
     let shown = names.iter().take(SHOWN).map(String::as_str);
@@ -143,7 +144,8 @@ fn begin_copy(
     template: &dyn Template,
 ) -> Result<(Mark, Vec<std::os::fd::OwnedFd>), String> {
     let text = |error: crate::sys::Error| error.to_string();
-    // Called before the supervisor knows this process, so that a signal to the template's group does not reach it.
+    // Called before the supervisor knows this process, so that a signal to the template's group does not reach the
+    // copy.
     process::lead_group().map_err(text)?;
     let message = Message::Copied {
         request: request.number,
@@ -153,7 +155,7 @@ fn begin_copy(
     crate::sync::point!("copied.sent");
     let mut standard = request.fds;
     let fds = standard.split_off(STANDARD);
-    // `adopt_in_copy` closes its descriptor by number.
+    // `adopt_in_copy` closes the descriptor of this value by number.
     std::mem::forget(supervisor);
     copy::adopt_in_copy(&standard, &fds, shared).map_err(text)?;
     std::mem::forget(standard);
