@@ -1,5 +1,5 @@
-//! Chooses the folder in which the channel makes its sockets. Each exists for microseconds; the folder must be
-//! writable.
+//! Chooses the folder in which the channel makes its sockets. The folder must be writable. A socket's file exists there
+//! for microseconds.
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -15,11 +15,12 @@ const MAX_NAME: usize = 108 - 19 - 1;
 /// The file system that usually accepts files if the root file system is read-only.
 const SHARED_MEMORY: &str = "/dev/shm";
 
-/// Returns the folder for sockets: the folder for temporary files (`TMPDIR`) if a socket can be made there, by a shorter
-/// name if its name is too long for a socket; otherwise `XDG_RUNTIME_DIR` or `/dev/shm`.
+/// Returns the folder for sockets: the folder for temporary files (`TMPDIR`) if a socket can be made there, under a
+/// shorter name if the folder's name is too long for a socket; otherwise `XDG_RUNTIME_DIR` or `/dev/shm`.
 ///
-/// The channel uses the folder that the crate `tempfile` is set to. So a choice other than the first affects all code
-/// of this object that uses `tempfile`: it could not make files before, or it still makes them in the same folder.
+/// The channel uses the folder that is set in the crate `tempfile`. So any choice but the first affects all code of
+/// this object that uses `tempfile`. This does no harm: such code still makes its files in the same folder, under a
+/// shorter name, or could make no files before.
 ///
 /// # Errors
 ///
@@ -40,14 +41,14 @@ pub(crate) fn choose() -> Result<PathBuf, String> {
         .find(|other| check(other).is_ok());
     match found {
         Some(other) if tempfile::env::override_temp_dir(&other).is_ok() => Ok(other),
-        // Another thread has set a folder meanwhile, or the folder set before is not usable any more.
+        // Another thread has set a folder meanwhile, or a folder that was set before has become unusable.
         _ => Some(tempfile::env::temp_dir())
             .filter(|chosen| check(chosen).is_ok())
             .ok_or_else(|| fault(&folder, &why)),
     }
 }
 
-/// The error message for a folder in which no socket can be made.
+/// Returns the error message for a folder in which no socket can be made.
 pub(super) fn fault(folder: &Path, why: &str) -> String {
     let advice = match sys::image::image().is_program {
         true => "set TMPDIR to a writable folder",
@@ -79,8 +80,9 @@ fn check_use(folder: &Path) -> Result<(), String> {
     }
 }
 
-/// Returns a short name for a folder: `/proc/…` with the number of its descriptor, which stays open. Child processes may
-/// use the name while this process runs. `None` if the folder cannot be opened, or if another folder has such a name.
+/// Returns a short name for a folder: `/proc/…` with the number of the folder's descriptor, which stays open. Child
+/// processes may use the name while this process runs. Returns `None` if the folder cannot be opened, or if this
+/// function has named a folder before.
 fn shorter_name(folder: &Path) -> Option<PathBuf> {
     static OPEN: Mutex<Option<OwnedFd>> = Mutex::new(None);
     check_use(folder).ok()?;

@@ -1,4 +1,5 @@
-//! Tests with peers that are not workers: whatever they send to the handshake socket ends the handshake with an error.
+//! Tests with peers that are not workers: anything that they send to the handshake socket ends the handshake with an
+//! error.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Duration;
 
-/// Min age of a socket that is removed. A younger socket may be in use in a container with its own network namespace
-/// and the same folder for temporary files, which this process cannot see. No handshake takes this long.
+/// Min age of a socket that is removed. A younger socket may be in use where this process cannot see it: in a container
+/// with its own network namespace and the same folder for temporary files. No handshake takes this long.
 const MIN_AGE: Duration = Duration::from_secs(60);
 
 /// Max number of entries of the folder that are examined.
@@ -16,7 +16,7 @@ const MAX_ENTRIES: usize = 4096;
 /// Removes sockets of this user that killed programs have left in the folder for temporary files. Runs once per
 /// program.
 ///
-/// The channel chooses the names of sockets, so sockets of other programs that use the same channel look the same. A
+/// The channel chooses the names of sockets, so sockets of other programs that use `ipc-channel` look the same. A
 /// socket is removed only if no open socket of the system has its name.
 pub(crate) fn sweep_once() {
     static ONCE: Once = Once::new();
@@ -45,14 +45,14 @@ fn sweep(temporary: &Path) {
     for socket in sockets {
         let is_its = |line: &str| socket.to_str().is_some_and(|name| line.ends_with(name));
         if !bound.lines().any(is_its) {
-            // Fails if another program has removed it, or added a file to the folder.
+            // Fails if another program has removed the socket or added a file to the folder.
             let _ = fs::remove_file(&socket);
             let _ = socket.parent().map(fs::remove_dir);
         }
     }
 }
 
-/// Returns the socket in a folder that contains nothing else.
+/// Returns the socket in a folder, if the socket is old enough and the folder contains nothing else.
 fn old_socket(folder: &Path) -> Option<PathBuf> {
     let ours = |path: &Path| {
         let meta = fs::symlink_metadata(path).ok()?;

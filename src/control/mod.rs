@@ -11,19 +11,19 @@
 //!                       ◄── Ready { code }, or Failed with the reason
 //! ```
 //!
-//! The channel creates its socket in a new folder in the folder for temporary files, or, if that is not usable, in
-//! another one ([`folder`]). Socket and folder are removed before the process is started: the process gets a descriptor
-//! of the socket's file (`O_PATH`), through which it connects without a name. So they remain only if the program dies
-//! in the microseconds between creation and removal. A later program [sweeps](sweep_once) them; code that ends the
-//! program waits for the removal ([`lock_socket_names`]). While the socket has a name, no other user may connect,
-//! whatever the umask is. So only the worker can connect. This matters because the channel trusts the length at the
-//! beginning of a message, and allocates that much memory.
+//! The channel creates its socket in a new folder, within the folder for temporary files or, if that is not usable,
+//! another folder ([`folder`]). Socket and new folder are removed before the worker's process is started: the process
+//! gets a descriptor of the socket's file (`O_PATH`), through which it connects without a name. So socket and folder
+//! are left over only if the program dies in the microseconds between creation and removal. A later program
+//! [removes](sweep_once) them; code that ends the program waits for the removal ([`lock_socket_names`]). While the
+//! socket has a name, no other user may connect, whatever the umask is. So only the worker can connect. This matters
+//! because the channel trusts the length at the beginning of a message, and allocates that much memory.
 //!
 //! Before `Ready` a worker runs only code of the program and has received no input, so its messages are trusted like
-//! the program. Both ends are dropped afterwards; everything later travels in the link.
+//! the program. After the handshake both ends are dropped; all later communication uses the link.
 //!
 //! `accept` has no time limit, and panics on a malformed packet. So it runs on a separate thread ([`Server::answer`]).
-//! If the worker dies before it connects, the monitor connects instead of it ([`HandshakeSocket::release`]).
+//! If the worker dies before it connects, the monitor connects in its place ([`HandshakeSocket::release`]).
 
 mod folder;
 mod left_behind;
@@ -57,8 +57,8 @@ enum FromWorker {
         reply: IpcSender<Welcome>,
     },
     Ready {
-        /// If the worker is sandboxed, so that it can map no other code: the lines of its `/proc/self/maps` that map
-        /// code of files.
+        /// The lines of the worker's `/proc/self/maps` that map code of files, if the worker is sandboxed and so can
+        /// map no other code; otherwise empty.
         code: Vec<u8>,
     },
     Failed(String),
@@ -74,7 +74,7 @@ pub(crate) struct ProgramId {
 }
 
 impl ProgramId {
-    /// The id of this process, if it runs a program with this identity.
+    /// Returns the id of this process, for a program with this identity.
     pub(crate) fn of(identity: Vec<u8>) -> Self {
         let build_id = sys::image::image().build_id.as_bytes().to_vec();
         Self { build_id, identity }
@@ -92,7 +92,7 @@ pub(crate) struct Welcome {
     pub(crate) region: u16,
     /// The worker's lanes, at least one.
     pub(crate) lanes: Vec<LaneStart>,
-    /// Whether to close pages that no running job needs.
+    /// Whether to close pages for writing that no running job needs.
     pub(crate) guard: bool,
     /// Limit on private memory in bytes; 0 for none.
     pub(crate) memory_limit: u64,
@@ -107,7 +107,7 @@ pub(crate) struct Welcome {
     pub(crate) on_start: Option<OnStart>,
     /// Entry to run before the worker retains arrays of a job; `None` if it retains none.
     pub(crate) retain: Option<u64>,
-    /// Level up to which events of the `tracing` crate are sent, 1 for errors to 5 for traces; 0 for none.
+    /// Level up to which events of the `tracing` crate are sent, from 1 for errors to 5 for traces; 0 for none.
     pub(crate) events: u8,
     /// Name of the engine in messages and process lists.
     pub(crate) label: String,
@@ -188,7 +188,7 @@ impl std::fmt::Debug for Server {
     }
 }
 
-/// Locked while a socket has a name.
+/// The lock that is held while a socket has a name.
 static SOCKET_NAMES: Mutex<()> = Mutex::new(());
 
 /// Waits until this program has no file in the folder for temporary files, and prevents new ones while the guard lives.
@@ -208,9 +208,9 @@ pub fn lock_socket_names(timeout: Duration) -> Option<MutexGuard<'static, ()>> {
     }
 }
 
-/// If this crate is in a shared object: uses the present folder for sockets for all later sockets too. In a shared
-/// object the program may change its environment on another thread without the lock of Rust's standard library. In an
-/// executable the folder is chosen for each socket, see [`folder::choose`].
+/// If this crate is in a shared object, fixes the folder for all later sockets, so that `TMPDIR` is not read again: in
+/// such a program, another thread may change the environment without the lock of Rust's standard library. In an
+/// executable, the folder is chosen for each socket: see [`folder::choose`].
 ///
 /// Called on the thread that builds an engine. Only the first call has an effect.
 pub(crate) fn pin_socket_folder() {
@@ -250,8 +250,8 @@ impl Server {
         let _names = SOCKET_NAMES.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut server, mut name, mut socket) = make()?;
         if !is_private(&socket).map_err(channel)? {
-            // With this umask other users could connect to the socket or replace it while it has a name. So discard it,
-            // and create another with a private umask.
+            // With this umask, other users could connect to the socket or replace it while it has a name. So discard
+            // the socket, and create another with a private umask.
             (server, name, socket) = sys::umask::with_private_umask(make).map_err(channel)??;
             if !is_private(&socket).map_err(channel)? {
                 return Err(wrong("other users could connect to it there"));
@@ -265,12 +265,12 @@ impl Server {
         })
     }
 
-    /// The descriptor through which the worker connects.
+    /// Returns the descriptor through which the worker connects.
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    /// A handle that ends [`Server::answer`] if the worker dies.
+    /// Returns a handle that ends [`Server::answer`] if the worker dies.
     pub(crate) fn handshake_socket(&self) -> HandshakeSocket {
         HandshakeSocket(Arc::downgrade(&self.socket))
     }
@@ -296,7 +296,7 @@ impl Server {
         ours: &ProgramId,
         welcome: Welcome,
     ) -> Result<HandshakeDone, HandshakeError> {
-        // If a peer disconnects without a message, it was `release`, or a worker that has ended.
+        // A peer that disconnects without a message was `release`, or a worker that has ended.
         let (receiver, first): (IpcReceiver<FromWorker>, _) =
             server.accept().map_err(receive_error)?;
         let reply = match first {
@@ -344,7 +344,7 @@ pub(crate) struct HandshakeDone {
     _channel: IpcReceiver<FromWorker>,
 }
 
-/// Max number of tries to release a waiting [`Server::answer`].
+/// Max number of attempts to release a waiting [`Server::answer`].
 const RELEASE_ATTEMPTS: usize = 8;
 
 /// The socket of a [`Server`] that waits for its worker.
@@ -358,20 +358,20 @@ impl HandshakeSocket {
         let Some(socket) = self.0.upgrade() else {
             return;
         };
-        // Not `connect` of the channel, which leaks a descriptor when it fails.
+        // Does not use `connect` of the channel, which leaks a descriptor when it fails.
         for _ in 0..RELEASE_ATTEMPTS {
             match sys::socket::connect_and_close(&address(socket.as_fd())) {
-                // Connected, or `answer` has returned already.
+                // The call has connected, or `answer` has returned already.
                 Ok(()) => return,
                 Err(error) if error.errno() == ECONNREFUSED => return,
-                // There are no descriptors or no memory; other workers that end will free some.
+                // Descriptors or memory are short; other workers that end will free some.
                 Err(_) => std::thread::yield_now(),
             }
         }
     }
 }
 
-/// The address of a socket whose name has been removed.
+/// Returns the address of a socket whose name has been removed.
 fn address(socket: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", socket.as_raw_fd())
 }
@@ -400,7 +400,7 @@ impl Client {
         Ok((Self { sender }, welcome))
     }
 
-    /// Reports that the worker is ready for jobs. `code` is the map of code from files, if it is sandboxed.
+    /// Reports that the worker is ready for jobs. `code`: see [`FromWorker::Ready`].
     pub(crate) fn ready(self, code: Vec<u8>) -> Result<(), HandshakeError> {
         self.sender
             .send(FromWorker::Ready { code })
@@ -418,7 +418,8 @@ fn channel(error: impl std::fmt::Display) -> HandshakeError {
     HandshakeError::Channel(error.to_string())
 }
 
-/// The reason for a failed receive: the other side has ended, or this process has no descriptors or memory left.
+/// Returns the reason for a failed receive: the other side has ended, or this process has no descriptors or memory
+/// left.
 fn receive_error(error: IpcError) -> HandshakeError {
     let out_of_resources = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS];
     let errno = match error {
@@ -444,7 +445,7 @@ fn hex(id: &[u8]) -> String {
         .collect()
 }
 
-/// The identity as a text for messages.
+/// Returns the identity as text for messages.
 fn quoted(identity: &[u8]) -> String {
     const MAX: usize = 80;
     let shown = &identity[..identity.len().min(MAX)];

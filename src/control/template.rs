@@ -2,8 +2,8 @@
 //!
 //! The supervisor sends the setup, and then a request for each worker: its [`Mark`](crate::worker) and the descriptors
 //! that a process started directly would inherit. The template reports once that it is ready, or why it cannot be
-//! copied. For each copy, first the copy itself and then the template report the copy's process id: the supervisor is
-//! informed of every copy even if one of the two ends.
+//! copied. For each copy, the copy itself and then the template report the copy's process id, so that the supervisor
+//! knows every copy even if one of these two processes ends.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(crate) enum Message {
     Ready,
     /// The template cannot be copied, for this reason.
     Unfit(String),
-    /// The process `pid` is the copy for this request.
+    /// The template was copied for this request, and `pid` is the process id of the copy.
     Copied { request: u64, pid: i32 },
     /// No copy was made for this request, for this reason.
     Failed { request: u64, why: String },
@@ -95,7 +95,7 @@ impl TemplateSocket {
         self.socket.send(b"setup", &[file.as_fd()])
     }
 
-    /// Requests a copy that becomes the worker of this mark. Returns the number of the request.
+    /// Requests a copy, which becomes the worker that `mark` describes. Returns the number of the request.
     pub(crate) fn ask(&mut self, mark: &str, fds: &[BorrowedFd<'_>]) -> sys::Result<u64> {
         self.requests += 1;
         let text = format!("{} {mark}", self.requests);
@@ -103,7 +103,7 @@ impl TemplateSocket {
         Ok(self.requests)
     }
 
-    /// Waits for the next message, at most for the patience of the pair. `None` if there will be no more.
+    /// Waits for the next message, at most for the `patience` of the pair. Returns `None` if no more messages can come.
     pub(crate) fn receive(&self) -> sys::Result<Option<Message>> {
         loop {
             let mut bytes = [0; LONGEST];
@@ -169,7 +169,7 @@ impl SupervisorSocket {
         read().map_err(|error: sys::Error| error.to_string())
     }
 
-    /// Waits for the next request. `None` when the supervisor has ended.
+    /// Waits for the next request. Returns `None` when the supervisor has ended.
     pub(crate) fn request(&self) -> sys::Result<Option<Request>> {
         let mut bytes = [0; LONGEST];
         let packet = self.0.receive(&mut bytes)?;
