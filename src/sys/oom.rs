@@ -8,8 +8,8 @@ use super::limits::groups;
 /// Counts the processes that Linux has killed for lack of memory.
 ///
 /// A memory control group counts the members that were killed, no matter whether the group, an ancestor or the machine
-/// ran out of memory. So the counter is read of the innermost group that has a counter. If no group has one, the
-/// counter of the machine is read.
+/// ran out of memory. So the counter of the innermost group that has one is read. If no group has a counter, the
+/// machine's counter is read.
 #[derive(Debug)]
 pub struct OomCounter {
     path: PathBuf,

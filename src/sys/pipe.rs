@@ -77,7 +77,7 @@ pub fn open_null() -> Result<OwnedFd> {
 }
 
 /// Opens `/dev/null` in place of each descriptor from 0 to 2 that is closed. Otherwise the next descriptors opened
-/// would get these numbers, and printing would write into shared memory, or into a pipe that workers watch.
+/// would get these numbers, and printing would write into shared memory, or into the pipe whose closing kills workers.
 pub fn open_closed_standard() -> Result<()> {
     loop {
         let fd = retry(|| nix::fcntl::open("/dev/null", OFlag::O_RDWR, Mode::empty()))

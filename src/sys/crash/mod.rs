@@ -50,9 +50,9 @@ static NOTE: AtomicPtr<CrashNote> = AtomicPtr::new(ptr::null_mut());
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 /// Finds the location of an address in shared memory.
 static LOCATE: OnceLock<fn(usize) -> Option<Located>> = OnceLock::new();
-/// The actions that the program had installed before this process became a worker. `STARTED`: those that its
-/// `on_worker_start` has installed.
+/// The actions that the program had installed before this process became a worker.
 static BEFORE: [OnceLock<SigAction>; FAULTS.len()] = [const { OnceLock::new() }; FAULTS.len()];
+/// The actions that `on_worker_start` has installed.
 static STARTED: [OnceLock<SigAction>; FAULTS.len()] = [const { OnceLock::new() }; FAULTS.len()];
 /// The thread that runs the handler; 0 for none.
 static CRASHED: AtomicU32 = AtomicU32::new(0);
@@ -67,8 +67,9 @@ static WALKING: Walking = Walking {
 };
 /// The number of crashes that handlers of the program have handled.
 static HANDLED: AtomicU32 = AtomicU32::new(0);
-/// The last fault that was passed to a handler of the program. `RECURRED`: how often it has recurred since.
+/// The last fault that was passed to a handler of the program.
 static LAST_FAULT: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
+/// The number of times that [`LAST_FAULT`] has recurred since.
 static RECURRED: AtomicU32 = AtomicU32::new(0);
 
 struct Walking {

@@ -31,10 +31,11 @@ pub struct CrashNote {
     offset: AtomicU64,
     /// The memory address whose access failed.
     address: AtomicU64,
-    /// The instruction pointer. The next two fields are the stack pointer and the start of the thread's stack (0 if
-    /// unknown).
+    /// The instruction pointer.
     pub(super) instruction: AtomicU64,
+    /// The stack pointer.
     pub(super) stack: AtomicU64,
+    /// The start of the thread's stack; 0 if unknown.
     stack_start: AtomicU64,
     /// The number of frames on the thread's stack.
     depth: AtomicU64,
@@ -48,9 +49,9 @@ pub struct CrashNote {
     maps: [AtomicU8; MAPS],
 }
 
-/// The number of innermost frames that are recorded. If the stack is deep, [`OUTERMOST`] outermost frames are recorded
-/// too.
+/// The number of innermost frames that are recorded.
 const INNERMOST: usize = 40;
+/// The number of outermost frames that are recorded too if the stack is deep.
 const OUTERMOST: usize = 24;
 /// Max number of frames that are counted: after a stack overflow there may be many more.
 const MAX_DEPTH: u64 = 1 << 18;
