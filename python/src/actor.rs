@@ -22,17 +22,17 @@ static START: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 /// `arenite._worker.call_actor`.
 static CALL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// In the worker: the object of an actor.
+/// The object of an actor, in the worker.
 pub struct State(Option<Py<PyAny>>);
 
 impl Drop for State {
-    /// Drops the object with the interpreter attached, so that its `__del__` runs and its memory is freed now.
+    /// Drops the object with the interpreter attached, so that its `__del__` runs and its memory is freed at once.
     fn drop(&mut self) {
         Python::attach(|_| drop(self.0.take()));
     }
 }
 
-/// Makes the object of an actor: calls `arenite._worker.start_actor`.
+/// Makes the object of an actor, by `arenite._worker.start_actor`.
 pub fn start_actor(head: &Bytes, buffers: raw::Buffers<'_>) -> Result<State, Typed<TaskError>> {
     guarded(|py| {
         let call = Received::new(py, head, buffers)?;
@@ -47,7 +47,7 @@ pub fn start_actor(head: &Bytes, buffers: raw::Buffers<'_>) -> Result<State, Typ
     })
 }
 
-/// Calls a method of the object: `arenite._worker.call_actor`.
+/// Calls a method of the object, by `arenite._worker.call_actor`.
 fn call_actor(
     state: &mut State,
     head: &Bytes,
@@ -89,7 +89,8 @@ impl Actor {
 
 #[pymethods]
 impl Actor {
-    /// Calls a method after all calls that were made earlier. `deadline`: the seconds that the call may run.
+    /// Submits a call of a method, which runs after all earlier calls. `deadline`: the number of seconds that the call
+    /// may run.
     #[pyo3(signature = (method, arguments, kind, buffers=None, deadline=None))]
     fn call(
         &self,
@@ -126,13 +127,13 @@ impl Actor {
         })
     }
 
-    /// Ends the actor after the calls made so far. The worker drops the object.
+    /// Ends the actor after the calls made so far. Then the worker drops the object.
     fn stop(&self) {
         let mut handle = self.handle.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(handle) = handle.take()
             && !self.shared.is_foreign()
         {
-            // The parent owns the actor: this process is a child made by `fork()`.
+            // This process is a child made by `fork()`, whose parent owns the actor.
             drop(ManuallyDrop::into_inner(handle));
         }
     }

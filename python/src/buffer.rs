@@ -1,4 +1,4 @@
-//! Buffers over memory of the arena: [`Buffer`], and the search for memory by its address.
+//! Buffers over memory of the arena ([`Buffer`]), and the search for memory by its address.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_int;
@@ -13,19 +13,20 @@ use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-/// The arena of the task that this worker runs. The numbers of engines start at 1.
+/// Stands for the arena of the task that this worker runs. The arenas of engines have numbers from 1.
 pub const TASK: u64 = 0;
-/// Memory outside arenas: sealed memory files and snapshots. Workers of every engine map them, except sandboxed ones.
+/// Stands for memory outside arenas: sealed memory files and snapshots. The workers of every engine map them, except
+/// sandboxed workers.
 pub const FILE: u64 = u64::MAX;
 
 /// The number of memory handles in this process.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static NEXT_KEY: AtomicU64 = AtomicU64::new(0);
-/// The known memory by its address.
+/// All memory that can be found by its address. The second part of a key makes it unique.
 static KNOWN: Mutex<BTreeMap<(usize, u64), Known>> = Mutex::new(BTreeMap::new());
 
-/// The number of start addresses below an address that a search visits. Blocks are disjoint, so the first start address
-/// decides, unless handles to parts of a block exist.
+/// How many start addresses a search visits, from the searched address down. Blocks are disjoint, so one start address
+/// would suffice, but there may be handles to parts of a block.
 const LOOK_BACK: usize = 64;
 
 struct Known {
@@ -34,7 +35,7 @@ struct Known {
     bytes: Bytes,
 }
 
-/// What has an address.
+/// The memory of an entry of [`KNOWN`].
 #[derive(Clone)]
 enum Bytes {
     Memory(Weak<Memory>),
@@ -46,7 +47,8 @@ fn known() -> MutexGuard<'static, BTreeMap<(usize, u64), Known>> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where an entry begins that has these bytes, its arena, and what it is.
+/// Finds an entry that contains these bytes and for which `is_right` is true. Returns the entry's start address, arena
+/// and memory.
 fn look_up(
     address: usize,
     len: usize,
@@ -73,8 +75,8 @@ fn key(first: *const u8) -> (usize, u64) {
 
 /// A handle to memory of an arena, shared by all buffers that view it.
 ///
-/// Writable bytes never have a Rust reference: Python code may write them, in this process or in a task that borrows
-/// them.
+/// No Rust reference to writable bytes may exist: Python code may write the bytes, in this process or in a task that
+/// borrows them.
 pub struct Memory {
     array: Array<u8>,
     len: usize,
@@ -121,9 +123,10 @@ impl Memory {
         self.array.rows(range)
     }
 
-    /// Copies bytes into new memory, without a Rust reference to them: Python code may write them meanwhile.
+    /// Copies bytes into new memory without forming a Rust reference to them, because Python code may write the bytes
+    /// meanwhile.
     fn copy(&self, range: Range<usize>) -> Array<u8> {
-        // In a full arena this panics with `ArenaFull`, which the program gets as the failure of the task.
+        // If the arena is full, this panics with `ArenaFull`, which the program gets as the failure of the task.
         let mut copy = ArrayMut::<u8>::uninit(range.len());
         let from = self.part(range);
         // SAFETY: `from` keeps `range.len()` bytes mapped at its address. The copy has the same length; this function
@@ -145,10 +148,10 @@ pub struct ReturnedBytes {
 /// Makes returned memory read-only for this process, or copies it. Returns the arrays, and the number of bytes copied.
 ///
 /// Python code may still refer to memory that the task has allocated, and could write to it: by an array or a view in a
-/// cache, a `memoryview`, an object in a reference cycle. Each of these has a handle to the memory, so the memory has
-/// more handles than `returned` contains. Then the program gets one copy for all returned parts of this memory. The
-/// caller has dropped the Python objects that `returned` was made from, and has the interpreter attached, so that no
-/// other thread makes a handle meanwhile.
+/// cache, by a `memoryview`, or by an object in a reference cycle. Each of these has a handle to the memory, so the
+/// memory has more handles than `returned` contains. Then the program gets one copy for all returned parts of this
+/// memory. The caller must have dropped the Python objects from which `returned` was made, and must have the
+/// interpreter attached, so that no other thread makes a handle meanwhile.
 pub fn publish(returned: Vec<ReturnedBytes>) -> (Vec<Array<u8>>, u64) {
     let mut memories: HashMap<*const Memory, (usize, Range<usize>)> = HashMap::new();
     for ReturnedBytes { memory, range } in &returned {
@@ -189,7 +192,7 @@ pub fn live() -> usize {
 
 /// Bytes in shared memory, for `memoryview`, `numpy.frombuffer` and every other consumer of buffers.
 ///
-/// The memory is freed with the last buffer, view or array over it, and cannot be freed earlier.
+/// The memory is freed when the last buffer, view or array over it is dropped, and cannot be freed earlier.
 #[pyclass(frozen, weakref, module = "arenite._arenite")]
 pub struct Buffer {
     memory: Arc<Memory>,
@@ -215,8 +218,8 @@ impl Buffer {
     }
 
     /// Returns the `len` bytes at an address if they belong to `arena` or, with `files`, to a sealed memory file. With
-    /// `writable`, ignores read-only handles. If the address belongs to a private copy whose bytes were not written,
-    /// returns the original of these bytes.
+    /// `writable`, read-only handles are ignored. If the address belongs to a private copy whose bytes were not
+    /// written, returns the original of these bytes.
     pub fn find(
         address: usize,
         len: usize,
@@ -250,8 +253,9 @@ impl Buffer {
         }
     }
 
-    /// The `len` bytes at this address as they are now, if they lie in a private copy of memory of this arena, and the
-    /// number of bytes that were copied because they were written. `None` also if a copy by the caller costs less.
+    /// Returns a snapshot of the `len` bytes at this address, if they lie in a private copy of memory of this arena,
+    /// and the number of bytes that had to be copied because they were written. Returns `None` if they do not, or if a
+    /// copy made by the caller costs less.
     pub fn snapshot(address: usize, len: usize, arena: u64) -> Option<(Self, usize)> {
         let is_private = |entry: &Known| matches!(entry.bytes, Bytes::Private(_));
         let (start, arena, bytes) = look_up(address, len, |entry| {
@@ -295,8 +299,8 @@ impl Buffer {
         self.memory.part(self.start..self.start + self.len)
     }
 
-    /// Like [`array`](Self::array), but returns `None` if Python can write to the bytes: a job may refer to read-only
-    /// content only.
+    /// Like [`array`](Self::array), but returns `None` if Python can write to the bytes: the memory that a job reads
+    /// must be read-only.
     pub fn sealed(&self) -> Option<Array<u8>> {
         (!self.memory.writable).then(|| self.array())
     }
@@ -316,7 +320,7 @@ impl Buffer {
     }
 }
 
-/// Maps a sealed memory file. The caller owns the descriptor.
+/// Maps a sealed memory file. The caller keeps the descriptor.
 #[pyfunction]
 pub fn map_file(fd: RawFd) -> PyResult<Buffer> {
     // SAFETY: the caller keeps the descriptor open until this function returns.
@@ -345,14 +349,14 @@ impl Buffer {
         !self.memory.writable
     }
 
-    /// Returns a private copy of these bytes, which only this process can change, in a task or in the program; `None`
-    /// if the system cannot make one.
+    /// Returns a private copy of these bytes, which only this process can change (a task or the program); `None` if the
+    /// system cannot make a private copy.
     fn private_copy(&self) -> Option<PrivateBuffer> {
         let arena = self.memory.arena;
         let copy = raw::PrivateCopy::of(&self.array())?;
         // Relaxed: read by the thread that runs the job.
         LIVE.fetch_add(1, Ordering::Relaxed);
-        // A task returns a copy.
+        // In a task the copy is not registered: a result gets an ordinary copy of its bytes.
         let key = (arena != TASK).then(|| {
             let key = key(copy.as_ptr());
             let entry = Known {
@@ -366,7 +370,7 @@ impl Buffer {
         Some(PrivateBuffer { copy, key })
     }
 
-    /// Whether this process can write to these bytes, through this handle or another one.
+    /// Whether this process can write to these bytes, through this handle or another handle.
     #[getter]
     fn lendable(&self) -> bool {
         let address = self.addresses().start;
@@ -473,7 +477,7 @@ unsafe fn fill(
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct PrivateBuffer {
     copy: Arc<raw::PrivateCopy>,
-    /// In the program: where it is known.
+    /// The key of the copy in [`KNOWN`], in the program.
     key: Option<(usize, u64)>,
 }
 

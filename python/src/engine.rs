@@ -23,11 +23,11 @@ use crate::process::{forked, generation, is_worker};
 use crate::task::{Pending, Reply, Task};
 use crate::worker::{Head, collect, run_task, start_worker};
 
-/// The longest pickle that travels in a message. A longer one is copied into the arena.
+/// The length of the longest pickle that is sent in a message. A longer pickle is copied into the arena.
 pub const LONGEST_INLINE: usize = 64 << 10;
 /// The id of the next executor's arena.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-/// Engines that were closed and still finish their tasks.
+/// Engines that were closed and are finishing their tasks.
 static CLOSING: Mutex<Vec<Arc<Closed>>> = Mutex::new(Vec::new());
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -45,7 +45,8 @@ pub struct Sent<'a, 'py> {
 /// A call in the form that a kernel takes.
 pub type Packed = (Vec<u8>, Vec<raw::Buffer>);
 
-/// Why a call was refused. The conversion to an exception runs Python code, so the caller releases the engine first.
+/// Why a call was refused. The conversion to an exception runs Python code, so the caller must release the engine
+/// first.
 pub enum Refusal {
     IsShutDown,
     Full(ArenaFull),
@@ -77,12 +78,12 @@ pub struct Shared {
     copied: AtomicU64,
 }
 
-/// The tasks whose replies were not taken yet.
+/// The tasks whose replies have not been taken.
 #[derive(Default)]
 struct Tasks {
     next: u64,
     open: HashMap<u64, Arc<Pending>>,
-    /// The number of open tasks at which ended tasks without a reader are removed.
+    /// The number of open tasks at which the next search removes ended tasks whose reply will not be taken.
     look_at: usize,
 }
 
@@ -103,12 +104,12 @@ impl Shared {
         self.id
     }
 
-    /// Whether the engine belongs to a process that this process was forked from.
+    /// Returns whether the engine belongs to a process from which this process was forked.
     pub fn is_foreign(&self) -> bool {
         self.process != generation()
     }
 
-    /// Removes a task whose reply was taken or will not be taken.
+    /// Removes a task whose reply has been taken or will not be taken.
     pub fn forget(&self, number: u64) {
         let removed = lock(&self.tasks).open.remove(&number);
         drop(removed);
@@ -124,13 +125,14 @@ impl Shared {
         &self,
         with: impl FnOnce(&arenite::Engine) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
-        // Frees memory of the arena that the call may need.
+        // Frees private copies that have ended: the call may need their memory of the arena.
         raw::PrivateCopy::free_ended();
         let engine = loop {
             match self.engine.try_read() {
                 Ok(engine) => break engine,
                 Err(TryLockError::Poisoned(engine)) => break engine.into_inner(),
-                // Another thread waits for the write lock, and threads with a read lock may need the interpreter.
+                // Another thread waits for the write lock. Detach the interpreter meanwhile, because threads with a
+                // read lock may need it.
                 Err(TryLockError::WouldBlock) => {
                     Python::attach(|py| py.detach(std::thread::yield_now));
                 }
@@ -145,7 +147,7 @@ impl Shared {
     /// Ends all tasks that have not begun and, with `kill`, also the running ones.
     fn end_all(&self, kill: bool) {
         let open: Vec<_> = lock(&self.tasks).open.values().map(Arc::clone).collect();
-        // Ends waiting tasks first: otherwise a worker could start one when its running task is killed.
+        // Ends waiting tasks first: otherwise a worker could start a waiting task when its running task is killed.
         for pending in &open {
             pending.end(false);
         }
@@ -156,7 +158,7 @@ impl Shared {
         }
     }
 
-    /// Frees what the ended engine needed.
+    /// Frees what the ended engine needed: moves unread replies out of the engine.
     fn settle(&self) {
         *lock(&self.loans) = Loans::default();
         let open: Vec<_> = lock(&self.tasks).open.values().map(Arc::clone).collect();
@@ -176,7 +178,7 @@ impl Shared {
         self.copy_in(py, engine, sent.arguments).map(Some)
     }
 
-    /// Encodes a call for a kernel. `long`: the arguments, if they are in the arena.
+    /// Encodes a call for a kernel. `long`: the pickle of the arguments, if it was copied into the arena.
     fn pack(sent: &Sent<'_, '_>, long: Option<arenite::Array<u8>>) -> Packed {
         let mut head = Head {
             kind: sent.kind,
@@ -200,7 +202,7 @@ impl Shared {
         (head.write(), long.into_iter().chain(buffers).collect())
     }
 
-    /// Sends a call as a task, by `submit`.
+    /// Sends a call as a task, by the function `submit`.
     pub fn send(
         self: &Arc<Self>,
         py: Python<'_>,
@@ -256,7 +258,8 @@ impl Shared {
             .map_err(Refusal::Full)
     }
 
-    /// Waits until no thread uses the engine, and takes it. Detaches the interpreter, which such a thread may need.
+    /// Waits until no thread uses the engine, and takes the engine. Detaches the interpreter, which another thread may
+    /// need before it releases the engine.
     fn take_engine(&self) -> Option<arenite::Engine> {
         let take = || {
             let mut engine = self.engine.write().unwrap_or_else(PoisonError::into_inner);
@@ -286,7 +289,7 @@ impl Engine {
 impl Engine {
     /// Builds an engine. Returns without waiting for its workers.
     ///
-    /// `program`: the interpreter; `identity`: what a worker must have in common with this process; `setup` and
+    /// `program`: the interpreter; `identity`: bytes that must be equal in a worker and in this process; `setup` and
     /// `template`: the pickles for `arenite._worker.start` and `arenite._worker.load`; `output`: the number that
     /// `next_events` returns with each printed line.
     #[new]
@@ -347,7 +350,7 @@ impl Engine {
             .on_worker_start_with(start_worker, (setup,))
             .start_in_background()
             .retain_escaped(collect)
-            // The time for exit handlers and threads of tasks.
+            // This is the time for exit handlers and threads of tasks.
             .grace(Duration::from_secs(10))
             .on_log(move |line| push_line(output, line));
         builder = builder.sandbox(match sandbox {
@@ -486,8 +489,8 @@ impl Engine {
         Buffer::whole(Memory::new(buffer.array(), self.shared.id, false))
     }
 
-    /// Returns the `nbytes` bytes at an address as a buffer, if they belong to this engine's arena or to a file that
-    /// its workers map.
+    /// Returns the `nbytes` bytes at an address as a buffer, if they belong to this engine's arena or to a memory file
+    /// that its workers can map.
     #[pyo3(signature = (address, nbytes, writable=false))]
     fn find(&self, address: usize, nbytes: usize, writable: bool) -> Option<Buffer> {
         Buffer::find(
@@ -499,9 +502,9 @@ impl Engine {
         )
     }
 
-    /// The `nbytes` bytes at this address as they are now, if they lie in a result that is written privately, or numpy
-    /// has made them where tasks read snapshots, and workers map them. `None` also if a copy by the caller costs less.
-    /// Counts what was copied.
+    /// Returns a snapshot of the `nbytes` bytes at this address, if they lie in a private copy of a result, or in
+    /// memory that [`numpy_memory`](crate::numpy_memory) has allocated and workers can map. Returns `None` if they do
+    /// not, or if a copy made by the caller costs less. Counts the bytes that had to be copied.
     fn snapshot(&self, py: Python<'_>, address: usize, nbytes: usize) -> Option<Buffer> {
         let arena = self.shared.id;
         if let Some((buffer, copied)) = py.detach(|| Buffer::snapshot(address, nbytes, arena)) {
@@ -583,7 +586,7 @@ impl Engine {
         }
     }
 
-    /// Returns committed memory that is unused to the system.
+    /// Gives committed memory that is unused back to the system.
     fn trim(&self, py: Python<'_>) -> PyResult<u64> {
         self.check_process()?;
         Ok(self.shared.with(|engine| Ok(py.detach(|| engine.trim())))?)
@@ -602,7 +605,7 @@ impl Engine {
     /// Returns the reason why the engine can start no worker any more; `None` if it can.
     #[getter]
     fn broken(&self) -> Option<String> {
-        // The fork may have copied a lock in its locked state; its owner does not exist in this process.
+        // The fork may have copied a lock in its locked state, and the lock's owner does not exist in this process.
         if self.shared.is_foreign() {
             return None;
         }
@@ -612,13 +615,13 @@ impl Engine {
             .flatten()
     }
 
-    /// Whether the engine belongs to a process that this process was forked from.
+    /// Whether the engine belongs to a process from which this process was forked.
     #[getter]
     fn is_foreign(&self) -> bool {
         self.shared.is_foreign()
     }
 
-    /// The limit of the bytes in all arrays and results together.
+    /// The maximum number of bytes in all arrays and results together.
     #[getter]
     fn capacity(&self) -> PyResult<u64> {
         Ok(self
@@ -626,14 +629,14 @@ impl Engine {
             .with(|engine| Ok(engine.stats().arena.capacity))?)
     }
 
-    /// The number of loans that were not removed yet.
+    /// The number of loans that have not been removed.
     #[getter]
     fn loans(&self) -> usize {
         lock(&self.shared.loans).len()
     }
 
     /// Finishes all tasks in the background, then ends the workers. Returns `None` if the engine was closed earlier.
-    /// `grace`: the seconds after which tasks that still run are killed.
+    /// `grace`: the number of seconds after which tasks that still run are killed.
     #[pyo3(signature = (grace=None))]
     fn close(&self, grace: Option<f64>) -> PyResult<Option<Closing>> {
         self.check_process()?;
@@ -660,11 +663,11 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         if self.shared.is_foreign() {
-            // The parent owns the engine. A thread of the parent may have had any of its locks at the fork.
+            // The parent owns the engine. At the fork, a thread of the parent may have held any of the engine's locks.
             std::mem::forget(Arc::clone(&self.shared));
         } else if let Some(engine) = self.shared.take_engine() {
-            // No call uses the engine: it would have a reference to this object. Submitted tasks are finished, as
-            // executors of the standard library do.
+            // No call uses the engine, because a call has a reference to this object. Submitted tasks are finished, as
+            // by executors of the standard library.
             let _ = close(engine, Arc::clone(&self.shared));
         }
     }
@@ -685,8 +688,8 @@ impl Closed {
     }
 }
 
-/// Reports the end of an engine when dropped, also if its thread could not start or has panicked: the interpreter waits
-/// for this report at its end.
+/// Reports the end of an engine when dropped, also if the thread that ends the engine could not start or has panicked:
+/// the interpreter waits for this report before it ends.
 struct ReportEnd(Arc<Closed>);
 
 impl Drop for ReportEnd {
@@ -759,13 +762,13 @@ pub fn join_all(py: Python<'_>) -> PyResult<()> {
 
 /// Forgets the engines of the parent, in a child made by `fork()`.
 pub fn forget_closing() {
-    // A thread of the parent, which does not exist here, may have had the lock at the fork.
+    // A thread of the parent, which does not exist in this process, may have held the lock at the fork.
     if let Ok(mut closing) = CLOSING.try_lock() {
         std::mem::forget(std::mem::take(&mut *closing));
     }
 }
 
-/// Returns `arenite.ArenaFull`, the exception for an allocation that did not fit into the arena.
+/// Returns an `arenite.ArenaFull`, the exception for an allocation that did not fit into the arena.
 pub fn arena_full(py: Python<'_>, full: &ArenaFull) -> PyErr {
     let raise = || {
         let numbers = PyDict::new(py);

@@ -11,8 +11,8 @@ use pyo3::prelude::*;
 
 use crate::process::generation;
 
-/// The queue of this process, and queues for its children by `os.fork()`: in a child, the lock of the parent's queue
-/// may be locked by a thread that does not exist there.
+/// The queue of this process, and queues for descendants made by `os.fork()`, which need their own: in a child, the
+/// lock of the parent's queue may be held by a thread that does not exist there.
 static QUEUES: [Queue; 8] = [const { Queue::new() }; 8];
 
 struct Queue {
@@ -47,7 +47,7 @@ fn queue() -> &'static Queue {
     &QUEUES[generation() as usize % QUEUES.len()]
 }
 
-/// Reports the token of an ended task, or of another event that Python knows.
+/// Reports the token of an ended task, or of another event to which Python code has given a token.
 pub fn push_token(token: u64) {
     let queue = queue();
     queue.lock().ended.push(token);

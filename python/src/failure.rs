@@ -1,4 +1,4 @@
-//! Failures of tasks: the error of a job as a Python dictionary, and the exception that a task raised.
+//! Failures of tasks: the error of a job as a Python dictionary, and the exception that a task has raised.
 
 use std::fmt;
 
@@ -40,7 +40,7 @@ impl KernelError for TaskError {
     }
 }
 
-/// Escapes control characters, so that the text cannot control a terminal, and lone surrogates.
+/// Escapes lone surrogates, and control characters, so that the text cannot control a terminal.
 #[pyfunction]
 pub fn escape(text: &Bound<'_, PyString>) -> PyResult<String> {
     let text = match text.to_str() {
@@ -66,7 +66,7 @@ pub fn describe<'py>(py: Python<'py>, error: &JobError) -> PyResult<Bound<'py, P
     let deaths = error.deaths().iter().map(ToString::to_string);
     failure.set_item("deaths", deaths.collect::<Vec<_>>())?;
     let crash = match error.kind() {
-        // A quarantined job fails for the cause of its last attempt.
+        // A quarantined job is described by the cause of its last attempt.
         JobErrorKind::Limit(JobLimit::Quarantined { .. }) => {
             error.deaths().last().and_then(Death::crash)
         }
@@ -151,7 +151,7 @@ fn describe_kind(failure: &Bound<'_, PyDict>, kind: &JobErrorKind) -> PyResult<(
                 failure.set_item("forgotten", forgotten)?;
                 failure.set_item("restarted", restarted)?;
                 if matches!(failed.cause(), JobErrorKind::Cancelled) {
-                    // The actor's worker was killed to end another call. This call was not cancelled: it is lost.
+                    // The actor's worker was killed to end another call. This call was not cancelled, but lost.
                     return failure.set_item("kind", "died");
                 }
             }

@@ -1,8 +1,8 @@
 //! The extension module of the Python package `arenite`.
 //!
 //! The module gives Python the engine and nothing else: jobs as `Task`s, memory of the arena as `Buffer`s and, in a
-//! worker, the one kernel that calls into Python. Python code defines the encoding of calls, futures, and the end of
-//! workers.
+//! worker, the one kernel that calls into Python. The encoding of calls, futures, and the end of workers are Python
+//! code.
 //!
 //! Threads of the engine never wait for the interpreter: wakers and log lines go through the queue of `events`, which
 //! one Python thread empties.

@@ -5,13 +5,13 @@ use std::sync::{Arc, Weak};
 
 use crate::task::Pending;
 
-/// The memory that is lent for writing, each range with the task that borrows it. The table does not keep the reply of
-/// a task alive. It removes loans of ended tasks whenever it has twice as many entries as remained after the last
-/// removal, so its length is bounded by the number of open tasks.
+/// The memory that is lent for writing: each range with the task that borrows it. The table does not keep the reply of
+/// a task alive. Loans of ended tasks are removed whenever the table has twice as many entries as remained after the
+/// last removal, so its length is limited by the number of open tasks.
 #[derive(Default)]
 pub struct Loans {
     all: Vec<(Range<usize>, Weak<Pending>)>,
-    /// The number of loans at which those of ended tasks are removed.
+    /// The number of loans at which loans of ended tasks are removed.
     look_at: usize,
 }
 

@@ -18,10 +18,10 @@ use crate::process::is_worker;
 
 /// The smallest array, in bytes, that is placed in shared memory.
 const LARGE: usize = 1 << 20;
-/// The smallest array that is placed in shared memory now: [`LARGE`], or `usize::MAX` while the allocator is off.
+/// The size from which on arrays are placed in shared memory: [`LARGE`], or `usize::MAX` while the allocator is off.
 static FROM: AtomicUsize = AtomicUsize::new(LARGE);
 
-/// About the largest size at which glibc adapts its threshold for taking memory from Linux by `mmap`.
+/// About the largest block size to which glibc raises its threshold for using `mmap`.
 const ADAPTED: usize = 31 << 20;
 
 /// `PyDataMemAllocator` of numpy's `ndarraytypes.h`.
@@ -163,8 +163,8 @@ pub fn install(py: Python<'_>, on: bool) -> PyResult<()> {
             ))
         })?;
         let before = (*handler).functions;
-        // Freeing a large array raises glibc's threshold, so that it reuses memory for smaller arrays. From now on
-        // glibc gets no large array, so this raises the threshold once.
+        // Freeing a large block raises glibc's threshold, after which glibc reuses memory for smaller arrays. Large
+        // arrays do not use glibc from here on, so raise the threshold once by this block.
         let large = (before.malloc)(before.context, ADAPTED);
         (before.free)(before.context, large, ADAPTED);
         if INSTALLED.set(Installed { heap, before }).is_ok() {
@@ -179,13 +179,14 @@ pub fn install(py: Python<'_>, on: bool) -> PyResult<()> {
     Ok(())
 }
 
-/// The bytes at this address as they are now, if numpy has made them here, and the number of those that were copied
-/// because they were written since the last time. `None` also if a copy by the caller costs less.
+/// Returns a snapshot of the bytes at this address, if numpy has allocated them by this module, and the number of bytes
+/// that had to be copied because they were written since the last snapshot. Returns `None` if it has not, or if a copy
+/// made by the caller costs less.
 pub fn snapshot(address: usize, len: usize) -> Option<(arenite::Array<u8>, usize)> {
     INSTALLED.get()?.heap.snapshot(address, len)
 }
 
-/// Returns the number of bytes in numpy's arrays in shared memory, and in freed blocks that are reused.
+/// Returns the number of bytes in numpy's arrays in shared memory, and the number in freed blocks that will be reused.
 #[pyfunction]
 pub fn numpy_memory() -> (usize, usize) {
     INSTALLED

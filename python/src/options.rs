@@ -7,10 +7,10 @@ use arenite::{JobOptions, Priority};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-/// The time that imports of a task may take; its deadline begins afterwards.
+/// The time that a task's imports may take; the task's deadline begins after them.
 const LOADING: Duration = Duration::from_secs(60);
 
-/// How a task runs. Immutable; any number of tasks share it.
+/// The options of a task. Immutable, so that any number of tasks can share them.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct Options {
     pub job: JobOptions<Retried>,
@@ -20,7 +20,8 @@ pub struct Options {
 
 #[pymethods]
 impl Options {
-    /// `priority`: below 0 low, 0 normal, above 0 high. `backoff`: the seconds of the first and of the longest pause.
+    /// `priority`: below 0 low, 0 normal, above 0 high. `backoff`: the first and the longest pause between attempts, in
+    /// seconds.
     #[new]
     #[pyo3(signature = (*, name=None, deadline=None, retries=0, retry_errors=false, backoff=None, priority=0, label=None, limit=None))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
@@ -67,7 +68,7 @@ impl Options {
     }
 }
 
-/// Limits the number of tasks that run at a time, and of starts per second, for all executors of this process.
+/// Limits how many tasks run at a time, and how many start per second, for all executors of this process.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct Limiter {
     limiter: arenite::Limiter,

@@ -18,7 +18,7 @@ pub fn after_fork() {
     crate::engine::forget_closing();
 }
 
-/// Whether this process is a worker of an executor.
+/// Returns whether this process is a worker of an executor.
 #[pyfunction]
 pub fn is_worker() -> bool {
     WORKER.load(Ordering::Relaxed)

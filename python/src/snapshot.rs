@@ -10,13 +10,15 @@ use pyo3::types::{
 /// The deepest nesting of containers.
 const DEEPEST: u32 = 16;
 
-/// The items of a list or dictionary at one time, by identity, and the items of its nested lists and dictionaries.
+/// The items that a list or dictionary had at one time, compared by identity, and the items of the lists and
+/// dictionaries inside it.
 ///
-/// No other item can change, so a container that matches has the same contents.
+/// Other items cannot change, so a container that matches the snapshot has the same contents.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct Snapshot(Held);
 
-/// An object and its items at one time. The reference keeps the object's address in use.
+/// An object and the items that it had at one time. The reference keeps the object alive, so that no other object gets
+/// its address.
 struct Held {
     object: Py<PyAny>,
     items: Items,
@@ -26,7 +28,7 @@ enum Items {
     /// An object that cannot change.
     None,
     List(Vec<Held>),
-    /// The items of a list; none of them can change.
+    /// The items of a list that cannot change themselves.
     Fixed(Vec<Py<PyAny>>),
     /// The keys and values of a dictionary, in their order.
     Dict(Vec<(Held, Held)>),
@@ -58,7 +60,7 @@ impl Held {
         Some(Self { object, items })
     }
 
-    /// Whether `object` is the recorded object, with the same items.
+    /// Returns whether `object` is the recorded object and has the same items.
     ///
     /// # Safety
     ///
@@ -112,7 +114,7 @@ impl Held {
     }
 }
 
-/// Whether an object cannot change.
+/// Returns whether an object cannot change.
 fn is_fixed(object: &Bound<'_, PyAny>, depth: u32) -> bool {
     if object.is_none()
         || object.is_exact_instance_of::<PyInt>()
@@ -137,13 +139,14 @@ fn is_fixed(object: &Bound<'_, PyAny>, depth: u32) -> bool {
 
 #[pymethods]
 impl Snapshot {
-    /// Records the items of a list or dictionary now; returns `None` if it contains another object that can change.
+    /// Records the present items of a list or dictionary; returns `None` if it contains an object of another type that
+    /// can change.
     #[staticmethod]
     fn of(object: &Bound<'_, PyAny>) -> Option<Self> {
         Held::new(object, 0).map(Self)
     }
 
-    /// Whether the container still has the same items.
+    /// Returns whether the container still has the same items.
     fn is_current(&self, py: Python<'_>) -> bool {
         let object = self.0.object.bind(py);
         // SAFETY: the interpreter is attached, and the reference lives as long as `self`.
@@ -151,7 +154,7 @@ impl Snapshot {
     }
 }
 
-/// The values of variables when they were recorded: globals, attributes of functions, and all attributes of classes.
+/// Recorded values of variables: globals, attributes of functions, and all attributes of classes.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct Watch {
     items: Vec<(Py<PyDict>, Py<PyAny>, Py<PyAny>)>,
@@ -162,8 +165,9 @@ pub struct Watch {
 
 #[pymethods]
 impl Watch {
-    /// `items`: dictionaries, keys and values; `absent`: dictionaries and keys that they do not contain; `attributes`:
-    /// objects, names and values; `mappings`: mappings with all their values, in order.
+    /// `items`: dictionaries, each with a key and its value; `absent`: dictionaries, each with a key that it does not
+    /// contain; `attributes`: objects, each with the name and the value of an attribute; `mappings`: mappings, each
+    /// with all its values in order.
     #[new]
     fn new(
         items: Vec<(Py<PyDict>, Py<PyAny>, Py<PyAny>)>,
@@ -179,7 +183,7 @@ impl Watch {
         }
     }
 
-    /// Whether each variable still has its value.
+    /// Returns whether each variable still has its value.
     fn is_current(&self, py: Python<'_>) -> PyResult<bool> {
         for (dict, key, value) in &self.items {
             let found = dict.bind(py).get_item(key)?;

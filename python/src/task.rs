@@ -22,7 +22,8 @@ use crate::process::forked;
 pub type Reply = (u64, Bytes, Vec<Array<u8>>);
 type Job = arenite::Job<Reply>;
 
-/// In the first word of a reply: the pickle is the first of the arrays. The other bits count copied bytes.
+/// The bit of a reply's first word that is set if the pickle is the first of the arrays. The other bits count copied
+/// bytes.
 pub const PICKLE_IN_ARRAY: u64 = 1 << 63;
 
 /// The interval at which a waiting thread handles signals.
@@ -30,9 +31,9 @@ const SLICE: Duration = Duration::from_millis(50);
 
 /// The place of a task's reply.
 enum Slot {
-    /// In the engine, now or later.
+    /// The reply is in the engine, or will be there when the job has ended.
     Sent(Job),
-    /// In this process: the engine has ended.
+    /// The engine has ended; the reply was moved out of it.
     Ended(Box<Result<Reply, JobError>>),
     /// The reply was taken.
     Taken,
@@ -49,10 +50,10 @@ impl Slot {
     }
 }
 
-/// The job of a task, until its reply is taken.
+/// The job of a task, until the reply is taken.
 pub struct Pending {
-    /// Threads that wait for the job share the lock. A writer takes it only after the job has ended, when these threads
-    /// release it at once.
+    /// Threads that wait for the job share the lock. A writer takes the lock only after the job has ended, when the
+    /// waiting threads release it at once.
     slot: RwLock<Slot>,
     /// Whether the reply was taken or discarded.
     taken: AtomicBool,
@@ -82,9 +83,10 @@ impl Pending {
         self.slot.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves the reply out of an engine that has ended, so that an unread reply does not keep the engine's memory.
+    /// Moves the reply out of an engine that has ended, so that an unread reply does not keep the engine's memory in
+    /// use.
     pub fn settle(&self) {
-        // One lock for both steps: a thread that takes the reply finds it in the engine or in the slot.
+        // One lock for both steps, so that a thread that takes the reply finds it in the engine or in the slot.
         let mut slot = self.write();
         // Relaxed: a reply that is stored nevertheless is dropped with the handle.
         let is_forgotten = self.forgotten.load(Ordering::Relaxed);
@@ -93,7 +95,7 @@ impl Pending {
         }
     }
 
-    /// Whether the job has ended.
+    /// Returns whether the job has ended.
     pub fn is_done(&self) -> bool {
         match &*self.read() {
             Slot::Sent(job) => job.is_done(),
@@ -108,7 +110,7 @@ impl Pending {
         }
     }
 
-    /// Ends the job unless it has ended. Without `kill`, a running job goes on.
+    /// Ends the job unless it has ended. Without `kill`, lets a running job go on.
     pub fn end(&self, kill: bool) {
         if let Slot::Sent(job) = &*self.read() {
             if kill {
@@ -119,7 +121,7 @@ impl Pending {
         }
     }
 
-    /// Whether the job has ended and its reply will not be taken.
+    /// Returns whether the job has ended and its reply will not be taken.
     pub fn is_over(&self) -> bool {
         // Relaxed: a later call sees the flag.
         self.forgotten.load(Ordering::Relaxed) && self.is_done()
@@ -128,13 +130,13 @@ impl Pending {
 
 /// A submitted task.
 ///
-/// Dropping the handle lets the task run; its result is dropped at its end.
+/// Dropping the handle lets the task run; the result is dropped when the task ends.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct Task {
     number: u64,
     pending: Arc<Pending>,
     shared: Arc<Shared>,
-    /// The reply after it was taken or discarded. It stays here, so that an interrupt right after `take` loses nothing.
+    /// The reply, once taken or discarded. It stays stored here, so that an interrupt right after `take` loses nothing.
     reply: PyOnceLock<Py<PyAny>>,
 }
 
@@ -148,7 +150,7 @@ impl Task {
         }
     }
 
-    /// Returns the job; fails if it belongs to a process that this process was forked from, whose engine is not here.
+    /// Returns the job; fails in a child made by `fork()`, which cannot use the parent's engine.
     fn pending(&self) -> PyResult<&Pending> {
         if self.shared.is_foreign() {
             Err(forked())
@@ -215,7 +217,7 @@ impl Task {
         }
     }
 
-    /// Whether the task has ended.
+    /// Returns whether the task has ended.
     fn done(&self) -> PyResult<bool> {
         Ok(self.pending()?.is_done())
     }
@@ -244,7 +246,7 @@ impl Task {
         Ok(reply)
     }
 
-    /// Discards the reply: the task may go on, and `take` returns `reply` from now on. Returns false if the reply was
+    /// Discards the reply: the task may go on, and later calls of `take` return `reply`. Returns false if the reply was
     /// taken or discarded earlier.
     fn discard(&self, py: Python<'_>, reply: Py<PyAny>) -> bool {
         let first = !self.pending.taken.swap(true, Ordering::AcqRel);
@@ -256,19 +258,19 @@ impl Task {
         first
     }
 
-    /// Whether a worker runs the task now.
+    /// Returns whether a worker runs the task at this moment.
     fn running(&self) -> PyResult<bool> {
         Ok(matches!(&*self.pending()?.read(), Slot::Sent(job) if job.is_running()))
     }
 
-    /// Ends the task unless it has begun. Does nothing in a child made by `fork()`; `kill` neither.
+    /// Ends the task unless it has begun. Does nothing in a child made by `fork()`.
     fn cancel(&self) {
         if let Ok(pending) = self.pending() {
             pending.end(false);
         }
     }
 
-    /// Ends the task. If it runs, kills its worker.
+    /// Ends the task. If the task runs, kills its worker. Does nothing in a child made by `fork()`.
     fn kill(&self) {
         if let Ok(pending) = self.pending() {
             pending.end(true);

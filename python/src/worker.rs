@@ -19,7 +19,8 @@ use crate::task::{PICKLE_IN_ARRAY, Reply};
 /// `arenite._worker.run`.
 static RUN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// The first bytes of a call: flags, the length of the function's pickle, this pickle, and the arguments' pickle.
+/// The first bytes of a call: flags, the length of the function's pickle, the function's pickle, and the arguments'
+/// pickle.
 pub struct Head<'a> {
     pub kind: u16,
     pub function: &'a [u8],
@@ -27,7 +28,7 @@ pub struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// Flag: the arguments' pickle is the first of the buffers.
+    /// The flag that is set if the arguments' pickle is the first of the buffers.
     pub const ARGUMENTS_IN_BUFFER: u16 = 1 << 15;
     const LEN: usize = 6;
 
@@ -52,7 +53,7 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Runs in each worker before its first task. An error describes why the worker cannot start.
+/// Runs in each worker before the worker's first task. An error describes why the worker cannot start.
 pub fn start_worker(setup: &Bytes) -> Result<(), String> {
     arenite::at_worker_end(end_worker);
     keep_thread_state();
@@ -90,7 +91,7 @@ pub fn run_task(head: &Bytes, buffers: raw::Buffers<'_>) -> Result<Reply, Typed<
     })
 }
 
-/// Calls into Python. An exception outside the task's own code becomes the failure of the task.
+/// Calls `f`, which calls Python code. An exception from outside the task's own code becomes the failure of the task.
 pub fn guarded<T>(
     call: impl FnOnce(Python<'_>) -> PyResult<Result<T, Typed<TaskError>>>,
 ) -> Result<T, Typed<TaskError>> {
@@ -105,7 +106,7 @@ pub fn guarded<T>(
     })
 }
 
-/// A received call, as Python objects. The kernel drops all of them before it returns.
+/// A received call, as Python objects. The kernel drops all these objects before it returns.
 pub struct Received<'py> {
     pub function: Bound<'py, PyBytes>,
     pub arguments: Bound<'py, PyAny>,
@@ -139,7 +140,7 @@ impl<'py> Received<'py> {
     }
 }
 
-/// Makes the reply of a task from the return value of `arenite._worker`.
+/// Makes the reply of a task from the return value of a function of `arenite._worker`.
 pub fn answer(answer: Bound<'_, PyAny>) -> PyResult<Result<Reply, Typed<TaskError>>> {
     let answer = answer.cast_into::<PyTuple>()?;
     if answer.len() == 2 {
@@ -150,13 +151,13 @@ pub fn answer(answer: Bound<'_, PyAny>) -> PyResult<Result<Reply, Typed<TaskErro
         answer.extract()?;
     let buffers = buffers.unwrap_or_default();
     let returned = buffers.iter().map(|buffer| buffer.returned()).collect();
-    // Python has dropped the value; the task's code does not have these last objects.
+    // Python has dropped the task's value. Drop the last objects of the reply, which the task's code cannot have.
     drop((answer, buffers));
     let (mut arrays, copied_here) = publish(returned);
     let copied = copied + copied_here;
     let pickle = pickle.as_bytes();
     Ok(Ok(if pickle.len() > LONGEST_INLINE {
-        // In a full arena this panics with `ArenaFull`, which the program gets as the failure of the task.
+        // If the arena is full, this panics with `ArenaFull`, which the program gets as the failure of the task.
         arrays.insert(0, Array::from_slice(pickle));
         (copied | PICKLE_IN_ARRAY, Bytes::from(Vec::new()), arrays)
     } else {
@@ -164,12 +165,13 @@ pub fn answer(answer: Bound<'_, PyAny>) -> PyResult<Result<Reply, Typed<TaskErro
     }))
 }
 
-/// Collects garbage after a task that leaves handles to memory. Cycles with handles are collected; handles that the
-/// task's code has stored, in a cache for example, remain. After collections that free nothing, skips further ones.
+/// Collects garbage after a task that leaves handles to memory. Handles in reference cycles are freed; handles that the
+/// task's code has stored, in a cache for example, remain. After collections that have freed nothing, the next calls do
+/// nothing.
 pub fn collect() {
     static SKIP: AtomicUsize = AtomicUsize::new(0);
     static IN_VAIN: AtomicUsize = AtomicUsize::new(0);
-    // Relaxed: with several lanes a collection more or less does not matter.
+    // Relaxed: with several lanes, one collection more or less does not matter.
     if let Some(skip) = SKIP.load(Ordering::Relaxed).checked_sub(1) {
         SKIP.store(skip, Ordering::Relaxed);
         return;
@@ -185,7 +187,7 @@ pub fn collect() {
     }
 }
 
-/// Preserves the interpreter's thread state between tasks. Creating a state takes microseconds, and a new one would
+/// Preserves the interpreter's thread state between tasks. Creating a state takes microseconds, and a new state would
 /// have an empty `threading.local`.
 fn keep_thread_state() {
     thread_local! {
@@ -198,7 +200,7 @@ fn keep_thread_state() {
             ffi::PyGILState_Ensure();
             ffi::PyEval_SaveThread();
         }
-        // Python does this in its own threads, for `threading.settrace`. A failure costs only a trace.
+        // Python does this in its own threads, for `threading.settrace`. If it fails, only tracing is missing.
         let _ = Python::attach(|py| {
             py.import("arenite._worker")?
                 .call_method0("enter_thread")
@@ -266,7 +268,7 @@ impl arenite::Template for Interpreter {
         // SAFETY: `before_copy` was called, and this process is the copy.
         unsafe { ffi::PyOS_AfterFork_Child() };
         self.release();
-        // If this fails, exit handlers and random number generators stay as they are.
+        // If this fails, exit handlers and random number generators stay as they were in the template.
         let _ = Python::attach(|py| {
             let renewed = py.import("arenite._worker")?.call_method0("renew");
             renewed.map(drop)
@@ -274,13 +276,13 @@ impl arenite::Template for Interpreter {
     }
 }
 
-/// Whether the running task was cancelled and should end soon.
+/// Returns whether the running task was cancelled and should end soon.
 #[pyfunction]
 pub fn is_cancelled() -> bool {
     arenite::cancelled()
 }
 
-/// The number of this worker, the number of its earlier processes, and the label of its executor; `None` in the
+/// Returns the number of this worker, the number of its earlier processes, and the label of its executor; `None` in the
 /// program.
 #[pyfunction]
 pub fn worker_identity() -> Option<(u32, u32, &'static str)> {
@@ -292,7 +294,7 @@ pub fn worker_identity() -> Option<(u32, u32, &'static str)> {
     ))
 }
 
-/// Starts the clock of the running task's deadline, after everything that its function needs was loaded.
+/// Starts the clock of the running task's deadline. Called when everything that the task's function needs was loaded.
 #[pyfunction]
 pub fn begin_timed() {
     arenite::begin_timed();
@@ -325,8 +327,8 @@ impl TaskArena {
         Ok(Buffer::whole(Memory::new(array, TASK, true)))
     }
 
-    /// Returns the `nbytes` bytes at an address as a buffer, if the task has this memory. With `writable`, only if the
-    /// task has allocated it.
+    /// Returns the `nbytes` bytes at an address as a buffer, if the task has this memory. With `writable`, finds only
+    /// memory that the task has allocated.
     #[pyo3(signature = (address, nbytes, writable=false))]
     fn find(&self, address: usize, nbytes: usize, writable: bool) -> Option<Buffer> {
         Buffer::find(address, nbytes, TASK, false, writable)

@@ -1,4 +1,4 @@
-//! The results of a packet's calls: [`Journal`].
+//! The journal, which contains the results of a packet's calls: [`Journal`].
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -14,7 +14,7 @@ use crate::buffer::Buffer;
 const CLOSED: u32 = 1 << 31;
 /// The offset of the records.
 const RECORDS: usize = 16;
-/// The longest record of a journal, in bytes. A longer value goes with the reply.
+/// The longest record of a journal, in bytes. A longer value is sent in the reply.
 pub const LONGEST_RECORD: usize = 8 << 10;
 /// Bytes of the smallest journal.
 const SMALLEST_JOURNAL: usize = 16 << 10;
@@ -23,7 +23,7 @@ const SMALLEST_JOURNAL: usize = 16 << 10;
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct Journal {
     memory: Array<u8>,
-    /// Keeps the memory writable.
+    /// Keeps the memory writable as long as this value lives.
     buffer: Py<Buffer>,
 }
 
@@ -82,7 +82,7 @@ impl Journal {
     /// Empties the journal. Returns its memory, for lending to a task.
     fn open(&self) -> PyResult<Buffer> {
         let words = words(&self.memory);
-        // Relaxed: no task has the journal. The submission publishes both words.
+        // Relaxed: no task has the journal at this time. Submitting the task publishes both words.
         words.begun.store(0, Ordering::Relaxed);
         words.ended.store(0, Ordering::Relaxed);
         self.buffer.get().lend()
@@ -106,9 +106,9 @@ impl Journal {
         words(&self.memory).begun.fetch_or(CLOSED, Ordering::SeqCst) & !CLOSED
     }
 
-    /// Reads at most `most` results, from the byte `at` of the records on. Returns the values, whether one of them is a
-    /// failure, and the offset of the next record. `load` makes a value from its pickle; `raised` makes the value for a
-    /// pickled exception; instances of `failed` are failures.
+    /// Reads at most `most` results, from byte `at` of the records on. Returns the values, whether any of the values is
+    /// a failure, and the offset of the next record. `load` makes a value from its pickle; `raised` makes the value for
+    /// a pickled exception; instances of `failed` are failures.
     fn read<'py>(
         &self,
         py: Python<'py>,
@@ -177,7 +177,7 @@ impl Writer {
         begun & CLOSED == 0
     }
 
-    /// Writes a record of at most `LONGEST_RECORD` bytes. Returns whether a further record has room.
+    /// Writes a record of at most `LONGEST_RECORD` bytes. Returns whether there is room for another record.
     pub fn write(&mut self, record: &[u8]) -> bool {
         let room = self.memory.len() - RECORDS - self.len;
         assert!(record.len() <= room, "a record does not fit its journal");

@@ -1,7 +1,8 @@
 //! Packets: short calls of one function that are sent as one task. [`Stock`], [`Packet`], [`Journal`], [`run_packet`].
 //!
 //! A packet contains the arguments of its calls, one after the other. Its worker writes the result of each call into a
-//! journal: memory that is lent to the task. The program can read it while the task runs, and after its worker's death.
+//! journal: memory that is lent to the task. The program can read the journal while the task runs, and after the
+//! worker's death.
 //!
 //! # The journal
 //!
@@ -11,8 +12,9 @@
 //! | 8..16, calls that have ended, and the bytes of their records | the worker, after each record (Release: "record written", pairs with `Journal::ended`) | the program | atomic |
 //! | 16.., records | the worker, beyond the bytes that it has published | the program, up to these | the word before |
 //!
-//! So each call begins at most once: the program runs the calls that the worker has not begun when the program closes
-//! the journal. The worker is not trusted: the program checks lengths, and that each ended call has a record.
+//! So each call begins at most once: after a worker's death, for example, the program closes the journal, and then runs
+//! only the calls that the worker has not begun. The worker is not trusted: the program checks lengths, and checks that
+//! each ended call has a record.
 
 mod journal;
 mod run;

@@ -14,7 +14,7 @@ use crate::buffer::Buffer;
 /// The interval at which the output of calls is flushed. Flushing after each call would take longer than a short call.
 const FLUSHED: Duration = Duration::from_micros(3);
 
-/// The warning filters at the start of a call.
+/// The warning filters as they were before the calls, to detect changes.
 struct Filters<'py> {
     warnings: Bound<'py, PyDict>,
     list: Bound<'py, PyList>,
@@ -34,8 +34,8 @@ impl<'py> Filters<'py> {
         })
     }
 
-    /// Whether a call has changed the filters: a filter is added at the end or moved to the front, all are removed, or
-    /// the list is another object.
+    /// Returns whether a call has changed the filters: has added a filter at the end, moved a filter to the front,
+    /// removed all filters, or replaced the list.
     fn have_changed(&self) -> PyResult<bool> {
         let now = self.warnings.get_item(intern!(self.list.py(), "filters"))?;
         if !now.is_some_and(|now| now.is(&self.list)) || self.list.len() != self.len {
@@ -61,7 +61,7 @@ type Hooks<'py> = (
 enum Given<'py> {
     /// In the journal.
     Record,
-    /// In the reply of the task, which ends.
+    /// In the reply of the task, which ends after this call.
     Value(Bound<'py, PyAny>),
     Raised(Bound<'py, PyAny>),
 }
@@ -136,8 +136,8 @@ pub fn run_packet<'py>(
     let begin = Instant::now();
     let mut flushed = Duration::ZERO;
     let mut now = Duration::ZERO;
-    // The number of the call after which the clock is read next, and the number of calls between two readings. A
-    // reading takes a tenth of the shortest call.
+    // The number of the call after which the clock is read next, and the number of calls between two readings. Reading
+    // the clock takes a tenth of the time of the shortest call.
     let (mut timed, mut untimed) = (1, 1);
     while !reader.left.is_empty() && tail.is_none() {
         if writer.as_ref().is_some_and(|writer| !writer.begin()) {

@@ -1,4 +1,4 @@
-//! Waiting calls: [`Stock`], and [`Packet`], which sends them.
+//! Calls that wait to be sent ([`Stock`]), and the packets in which they are sent ([`Packet`]).
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,12 +11,12 @@ use crate::buffer::Buffer;
 
 /// The number of argument bytes at which a packet is full.
 const LONGEST_PACKET: u32 = 112 << 10;
-/// The longest arguments, in bytes, that are written without a pickle.
+/// The maximum length in bytes of arguments that are written without a pickle.
 const LONGEST_CALL: usize = 8 << 10;
 /// The number of buffers at which a packet is full.
 const MOST_BUFFERS: u32 = 512;
 
-/// The end of a call in the bytes and buffers of its packet, and the number of bytes copied for the call.
+/// Where a call ends in the bytes and buffers of its packet, and the number of bytes copied for the call.
 #[derive(Clone, Copy, Default)]
 struct End {
     byte: u32,
@@ -24,7 +24,8 @@ struct End {
     copied: u64,
 }
 
-/// Calls that were taken from the input and not sent. Their arguments were encoded when they were taken.
+/// Calls that were taken from the input and have not been sent. Arguments are encoded when they are taken from the
+/// input.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct Stock {
     calls: Mutex<Calls>,
@@ -37,7 +38,7 @@ struct Calls {
     /// The encoded arguments, from `start` on.
     bytes: Vec<u8>,
     start: usize,
-    /// The lengths of the calls.
+    /// The length of each call: its bytes and buffers, and the number of copied bytes.
     lens: VecDeque<End>,
     buffers: VecDeque<Py<Buffer>>,
     /// The number of calls taken from the input.
@@ -73,7 +74,7 @@ impl Calls {
     }
 }
 
-/// Encoded calls that are added to the stock when the batch is dropped, or earlier.
+/// A batch of encoded calls, which are added to the stock when the batch is flushed or dropped.
 struct Batch<'a> {
     stock: &'a Stock,
     bytes: Vec<u8>,
@@ -81,7 +82,7 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// Ends a call: its arguments are the bytes written since the previous call.
+    /// Ends a call. Its arguments are the bytes from `first` on.
     fn end_call(&mut self, first: usize) {
         self.lens.push((self.bytes.len() - first) as u32);
     }
@@ -102,8 +103,8 @@ impl Drop for Batch<'_> {
 }
 
 impl Stock {
-    /// Writes arguments that consist of numbers, text and containers of these. Returns false for other arguments, and
-    /// may have written a part of them.
+    /// Writes arguments that consist of numbers, text and containers of these. Returns false for other arguments, of
+    /// which a part may have been written.
     fn write(&self, item: &Bound<'_, PyAny>, to: &mut Vec<u8>) -> PyResult<bool> {
         let first = to.len();
         if self.is_single {
@@ -145,8 +146,8 @@ impl Stock {
     }
 
     /// Takes the arguments of at most `most` calls from an iterator. Returns whether the iterator may have more.
-    /// `waits`: whether the input may wait for the results of these calls. `dump` pickles a tuple that is not plain: it
-    /// returns the pickle, its buffers and the number of copied bytes, or `None` if the tuple cannot be part of a
+    /// `waits`: whether the iterator may wait for the results of these calls. `dump` pickles a tuple that is not plain:
+    /// it returns the pickle, its buffers and the number of copied bytes, or `None` if the tuple cannot be part of a
     /// packet. If `dump` returns `None` or raises, the tuple becomes `held`.
     fn pull(
         &self,
@@ -207,7 +208,7 @@ impl Stock {
         Ok(true)
     }
 
-    /// Arguments that `pull` has taken and that are in no packet.
+    /// Arguments that `pull` has taken and that cannot be part of a packet.
     #[getter]
     fn held(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.lock().held.as_ref().map(|held| held.clone_ref(py))

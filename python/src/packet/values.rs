@@ -8,8 +8,9 @@ use super::damaged;
 
 /// The longest text or bytes that are encoded directly.
 const LONGEST: usize = 8 << 10;
-/// The deepest nesting, and the largest number of parts, of values that are encoded directly.
+/// The deepest nesting of values that are encoded directly.
 const DEEPEST: u32 = 4;
+/// The largest number of parts of a value that is encoded directly.
 const MOST_PARTS: u32 = 64;
 
 /// The form of a value, or of the arguments of a call.
@@ -28,7 +29,7 @@ pub mod form {
     pub const RAISED: u8 = 9;
 }
 
-/// Writes a value of a plain type. Returns false for other values, and may have written a part of them.
+/// Writes a value of a plain type. Returns false for other values, of which a part may have been written.
 pub fn write_plain(value: &Bound<'_, PyAny>, to: &mut Vec<u8>, depth: u32) -> bool {
     if value.is_none() {
         to.push(form::NONE);
@@ -89,7 +90,7 @@ pub fn write_pickle(form: u8, pickle: &[u8], buffers: u32, to: &mut Vec<u8>) {
     to.extend_from_slice(pickle);
 }
 
-/// A decoded value, or the data that it is made from.
+/// A decoded value, or the data from which the value is made.
 pub enum Read<'a, 'py> {
     Value(Bound<'py, PyAny>),
     Pickle(&'a [u8], usize),
@@ -169,7 +170,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether Python's standard pickler is sufficient for a value: a list, a dictionary or a set of plain values.
+/// Returns whether Python's standard pickler suffices for a value, which it does for a list, a dictionary or a set of
+/// plain values.
 pub fn is_simple(value: &Bound<'_, PyAny>, depth: u32, parts: &mut u32) -> bool {
     *parts += 1;
     if *parts > MOST_PARTS || depth > DEEPEST {

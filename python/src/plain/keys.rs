@@ -1,4 +1,4 @@
-//! The cost of filling a dictionary or a set: [`Keys`].
+//! Computes the cost of filling a dictionary or a set: [`Keys`].
 
 /// The probe sequence of a table.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,14 +15,14 @@ const STEPS: u64 = 256;
 /// The number of adjacent places that a set probes before it continues elsewhere.
 const SIDE_BY_SIDE: usize = 9;
 
-/// Simulates how CPython (3.11 to 3.14) finds the place of each key.
+/// A simulation of how CPython (3.11 to 3.14) finds the place of each key in a table.
 ///
 /// The hashes of numbers, and of tuples of numbers, can be predicted. So an attacker can choose keys whose probe
 /// sequences all coincide: then each insertion takes as many probes as the table has keys.
 #[derive(Debug)]
 pub struct Keys {
     probing: Probing,
-    /// In the order of insertion.
+    /// The hashes of the keys in the order of insertion.
     hashes: Vec<u64>,
     /// The places of the table; empty while the number of keys is at most [`FEW`].
     table: Vec<Option<u64>>,
@@ -46,8 +46,8 @@ impl Keys {
         self.hashes.is_empty()
     }
 
-    /// Probes for a key. Returns the number of keys with the same hash, which the key is compared with; `None` if the
-    /// keys of this table take too many probes.
+    /// Probes for a key. Returns the number of keys with the same hash, with which Python would compare the key; `None`
+    /// if the keys of this table take too many probes.
     pub fn look(&mut self, hash: isize) -> Option<u64> {
         let hash = hash.cast_unsigned() as u64;
         let equal = |place: &&u64| **place == hash;
@@ -87,7 +87,7 @@ impl Keys {
         }
     }
 
-    /// Inserts the key with this number into the table, and enlarges the table as CPython does.
+    /// Inserts the key at this index of `hashes` into the table, and enlarges the table as CPython does.
     fn enter(&mut self, number: usize) {
         let (hash, len) = (self.hashes[number], self.table.len());
         match self.probing {

@@ -1,4 +1,4 @@
-//! The resources that reading a pickle may take: [`Limits`], and why a pickle is refused: [`Refusal`].
+//! The resources that reading a pickle may take ([`Limits`]), and why a pickle is refused ([`Refusal`]).
 
 use std::convert::Infallible;
 
@@ -7,23 +7,25 @@ use pyo3::types::PyType;
 
 use super::keys::Keys;
 
-/// The deepest nesting of containers. A destructor, a hash or a comparison of a value recurses to this depth.
+/// The deepest nesting of containers. A value's destructor, hash or comparison recurses to this depth.
 const DEEPEST: u32 = 100;
 /// The longest integer, in bytes: 157,000 digits. Many operations on integers take time quadratic in their length.
 pub const LONGEST_INT: usize = 1 << 16;
-/// The memory that the objects of one pickle may take: this constant, and a multiple of the received bytes. The
-/// multiple is 64, what a dictionary with one key takes for each received byte.
+/// The memory in bytes that the objects of any pickle may take.
 const MEMORY: u64 = 16 << 20;
+/// The bytes that the objects may take in addition for each received byte: as many as a dictionary with one key takes.
 const MEMORY_PER_BYTE: u64 = 64;
-/// The limit for long pickles: this constant, and twice the received bytes.
+/// The limit for long pickles: this number of bytes, plus 2 for each received byte.
 const MOST_MEMORY: u64 = 512 << 20;
-/// The number of elements that a value may have when it is written out in full, with a shared object as often as it
-/// occurs. Printing or comparing the value takes this number of steps.
+/// The number of elements that any value may have when it is written out in full, where a shared object counts as
+/// often as it occurs. Printing or comparing the value takes this number of steps.
 const ELEMENTS: u64 = 10_000_000;
+/// The number of elements that a value may have in addition for each byte of its pickle.
 const ELEMENTS_PER_BYTE: u64 = 100;
 /// The number of elements that may be hashed or compared as keys of dictionaries and members of sets, or passed as
-/// arguments of functions. An element counts each time.
+/// arguments of functions. An element counts each time that this happens.
 const HASHED: u64 = 1_000_000;
+/// The number of elements in addition for each byte of the pickle.
 const HASHED_PER_BYTE: u64 = 64;
 /// Why a pickle is refused.
 pub enum Refusal {
@@ -79,7 +81,7 @@ pub fn beyond<T>(what: impl Into<String>) -> Step<T> {
     Err(Refusal::Beyond(what.into()))
 }
 
-/// The resources that a pickle may take, and those taken so far.
+/// The resources that a pickle may take, and the resources taken so far.
 pub struct Limits {
     most_memory: u64,
     memory: u64,
@@ -141,7 +143,8 @@ impl Limits {
         Ok(())
     }
 
-    /// Returns the hash of a key with this number of elements, if a container with these keys may add the key.
+    /// Returns the hash of a key with this number of elements. Fails if adding the key to a container with `keys` would
+    /// exceed a limit.
     pub fn look(&mut self, keys: &mut Keys, key: &Bound<'_, PyAny>, elements: u64) -> Step<isize> {
         // The key is hashed here, and again when it is added.
         self.hashed(elements.saturating_mul(2))?;

@@ -1,9 +1,9 @@
 //! Reads the pickles that sandboxed workers send: [`load_plain`].
 //!
-//! Code that has taken over a worker chooses each byte of a pickle. So this module reads pickles, not `pickle`. An
-//! opcode outside the list, a function outside the table, or a value beyond a limit ends the reading before the
-//! offending object is created. Pickles of honest workers are read as `pickle` reads them, except that values that
-//! contain themselves are refused.
+//! Code that has taken over a worker can choose each byte of a pickle. So this module reads the pickles instead of
+//! Python's `pickle`. Reading ends with an error at an opcode outside the list, a function outside the table, or a
+//! value beyond a limit, before the object in question is created. Pickles of honest workers are read as `pickle` reads
+//! them, except that values that contain themselves are refused.
 
 mod keys;
 mod limits;
@@ -31,7 +31,7 @@ enum Filled<'py> {
     Appended,
 }
 
-/// A container that may still be filled: no other object refers to it.
+/// How a container is filled that may still be filled, because no other object refers to it.
 struct Filling<'py> {
     how: Filled<'py>,
     /// The index of the container in the memo.
@@ -51,11 +51,11 @@ enum Makes {
 /// An entry of the stack or the memo.
 struct Item<'py> {
     object: Bound<'py, PyAny>,
-    /// The levels of containers; 0 for a number.
+    /// The number of nested levels of containers; 0 for a number.
     depth: u32,
     /// The number of elements when the object is written out in full.
     elements: u64,
-    /// For a function that may be called: how the created object is filled.
+    /// How the created object is filled, if this is a function that may be called.
     makes: Option<Makes>,
     filling: Option<Box<Filling<'py>>>,
 }
@@ -71,7 +71,7 @@ impl<'py> Item<'py> {
         }
     }
 
-    /// Returns another reference to the object, through which it cannot be filled.
+    /// Returns another reference to the object, through which the object cannot be filled.
     fn again(&self) -> Self {
         Self {
             object: self.object.clone(),
@@ -88,7 +88,7 @@ enum Noted<'py> {
     Filling(usize),
 }
 
-/// Bytes of an entry of the stack or the memo.
+/// The number of bytes that an entry of the stack or the memo is counted with.
 const ITEM: u64 = 2 * size_of::<Item<'_>>() as u64;
 
 /// Returns the refusal for an exception that a function has raised for its arguments.
@@ -112,7 +112,7 @@ fn refused(error: PyErr, function: &Bound<'_, PyAny>) -> Refusal {
 struct Reader<'a, 'py> {
     py: Python<'py>,
     stack: Vec<Item<'py>>,
-    /// The most items on the stack so far.
+    /// The largest number of items on the stack so far.
     highest: usize,
     /// The number of containers that may still be filled.
     filling: usize,
@@ -166,12 +166,12 @@ impl<'py> Reader<'_, 'py> {
         self.push_item(item)
     }
 
-    /// Returns the length of the stack at the last mark; values below it cannot be popped.
+    /// Returns the length of the stack at the last mark; values below the mark cannot be popped.
     fn bottom(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
 
-    /// Pops the last value. A container among its values cannot be filled any more.
+    /// Pops the last value, which can be filled no more if it is a container.
     fn pop(&mut self) -> Step<Item<'py>> {
         match self.stack.pop() {
             Some(item) if self.stack.len() >= self.bottom() => Ok(self.whole(item)),
@@ -194,7 +194,7 @@ impl<'py> Reader<'_, 'py> {
         Ok(items.into_iter().map(|item| self.whole(item)).collect())
     }
 
-    /// Ends the filling of a container that becomes part of another container: it may have further references.
+    /// Ends the filling of a container that becomes part of another container, because it may get further references.
     fn whole(&mut self, mut item: Item<'py>) -> Item<'py> {
         if let Some(filling) = item.filling.take() {
             self.filling -= 1;
@@ -363,7 +363,7 @@ impl<'py> Reader<'_, 'py> {
                 )?
             }
         };
-        // Python has each small number only once.
+        // Python has only one object for each small number.
         let size = if bytes.len() <= 1 {
             0
         } else {
@@ -384,7 +384,7 @@ impl<'py> Reader<'_, 'py> {
                     .memory(72 + width * text.chars().count() as u64)?;
                 PyString::new(self.py, text).into_any()
             }
-            // Text with lone surrogates, of file names for example.
+            // The text has lone surrogates, as file names may have.
             Err(_) => {
                 self.limits.memory(72 + 4 * bytes.len() as u64)?;
                 PyBytes::new(self.py, bytes).call_method1("decode", ("utf-8", "surrogatepass"))?
@@ -416,8 +416,8 @@ impl<'py> Reader<'_, 'py> {
             None => return damaged("refers to a value that is not there"),
             Some(Noted::Whole(item)) => item.again(),
             Some(&Noted::Filling(place)) => {
-                // From now on another object refers to the container, so it is not filled any more. A container that
-                // contains itself would be filled later, which is refused.
+                // From here on another object may refer to the container, so it can no longer be filled. A container
+                // that contains itself would be filled later, and is refused by that.
                 let item = self.stack[place].again();
                 self.stack[place].filling = None;
                 self.filling -= 1;
@@ -482,8 +482,8 @@ impl<'py> Reader<'_, 'py> {
             op::READONLY_BUFFER => {
                 let item = self.pop()?;
                 let view = PyMemoryView::from(&item.object)?;
-                // The opcode means that the worker could not write to the memory. The program can write to its private
-                // copy.
+                // The opcode means that the worker could not write to the memory. The program, however, can write to
+                // its private copy.
                 if item.object.is_instance_of::<PrivateBuffer>()
                     || view.getattr("readonly")?.is_truthy()?
                 {
@@ -537,7 +537,7 @@ impl<'py> Reader<'_, 'py> {
                 if set.len() < members.len() {
                     return damaged("has a set with a member twice");
                 }
-                // The frozen set repeats the probes. A copy of the set may have a table of another size.
+                // The frozen set repeats the probes, since the table of a copied set may have another size.
                 let frozen = PyFrozenSet::new(py, members)?.into_any();
                 self.push_item(Item::new(frozen, filled.depth, filled.elements))
             }

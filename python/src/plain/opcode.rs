@@ -52,10 +52,10 @@ pub enum Follows {
     Counted(usize),
 }
 
-/// Returns the data that follows an opcode; `None` if the opcode is not allowed. The list contains what pickle writes
-/// with protocol 5 for numbers, text, bytes, containers and calls of functions. It excludes opcodes that change any
-/// object (`BUILD`), create one without a call (`NEWOBJ`, `OBJ`, `INST`), allocate memory by a number (`PUT`), or serve
-/// values that contain themselves (`POP`).
+/// Returns the data that follows an opcode; `None` if the opcode is not allowed. The allowed opcodes are those that
+/// `pickle` writes with protocol 5 for numbers, text, bytes, containers and calls of functions. Not allowed are opcodes
+/// that change an arbitrary object (`BUILD`), create an object without a call (`NEWOBJ`, `OBJ`, `INST`), allocate
+/// memory by a number (`PUT`), or serve values that contain themselves (`POP`).
 pub fn follows(opcode: u8) -> Option<Follows> {
     use Follows::{Counted, Fixed};
     Some(match opcode {
