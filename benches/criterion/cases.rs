@@ -4,9 +4,9 @@
 //! compares it with the last run. Engines, pools and processes are started once per system, outside the timed part.
 //! Systems that lack something on this machine are reported and left out.
 //!
-//! Cases about whole programs, processor time or memory are measured by the program `arenite-bench` only. Use its
-//! ratios, too: only there the systems of a case take turns. `thumbnail-12mp` replaces `resize-12mp` here, and measures
-//! the work on one photo.
+//! Only the program `arenite-bench` measures the cases about whole programs, processor time and memory. Take ratios
+//! from that program, too, because there the systems of a case take turns. In place of `resize-12mp`, the group
+//! `thumbnail-12mp` measures the work on one photo.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use arenite_image::{ResizeSpec, resize_encoded};
 use criterion::{Criterion, SamplingMode};
 
 fn main() {
-    // First of all: in a worker neither of these returns.
+    // These calls come first: in a worker, one of them does not return.
     arenite::init();
     arenite_bench::init();
 
@@ -64,7 +64,7 @@ fn is_a_time_in_this_process(case: &Case) -> bool {
 }
 
 fn measure(criterion: &mut Criterion, case: &Case, setup: &Setup) {
-    // Read before the data of the case takes some of it.
+    // Read the free memory before the data of the case takes some of it.
     let lacking = case.lacking();
     let mut group = criterion.benchmark_group(&case.id);
     group.sampling_mode(SamplingMode::Flat);
@@ -103,7 +103,8 @@ fn start(case: &Case, entry: &Entry, lacking: &Option<String>, setup: &Setup) ->
     }
 }
 
-/// The panic of a system that is left out: Criterion offers no other way out of a function that it has called.
+/// The payload of the panic that leaves out a system: Criterion offers no other way out of a function that it has
+/// called.
 struct LeftOut;
 
 fn or_left_out(measure: impl FnOnce()) {

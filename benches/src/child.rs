@@ -1,8 +1,8 @@
-//! Worker processes of the baselines: this program again, with a marker in the environment.
+//! Worker processes of the baselines: this program, started again with a marker in the environment.
 //!
-//! A child is killed when its parent ends: it sets `PR_SET_PDEATHSIG`, then checks that the parent has not ended
-//! before. Dropping a [`Child`] kills it and waits for it. Linux sends the signal when the *thread* that started the
-//! child ends, so baselines are started on a thread that outlives them.
+//! A child is killed when its parent ends: it sets `PR_SET_PDEATHSIG`, then checks that the parent has not ended before
+//! that. Linux sends the signal when the *thread* that started the child ends, so baselines are started on a thread
+//! that outlives them. Dropping a [`Child`] kills the process and waits for its end.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -16,7 +16,8 @@ use nix::unistd::{getpid, getppid};
 
 use super::{BenchError, hog, ipc, page, program, service, spawn, stream};
 
-/// The environment variable that marks a baseline's worker. Its value: process id of the parent, role, arguments.
+/// The environment variable that marks a baseline's worker. Its value is the process id of the parent, the role, and
+/// arguments.
 pub(super) const MARKER: &str = "ARENITE_BASELINE";
 
 /// The work of a marked process.
@@ -117,7 +118,7 @@ fn run(marker: &str) -> Result<(), BenchError> {
     }
 }
 
-/// A running worker of a baseline. Dropping it kills it and waits for it.
+/// A running worker of a baseline. Dropping this value kills the process and waits for its end.
 #[derive(Debug)]
 pub(super) struct Child {
     process: std::process::Child,
@@ -182,9 +183,9 @@ impl Child {
         }
     }
 
-    /// Returns the error for a child that does not answer, which says whether the child has ended.
+    /// Returns the error for a child that does not answer. The error says whether the child has ended.
     pub(super) fn unresponsive(&mut self) -> BenchError {
-        // The closed pipe is noticed a moment before the exit.
+        // A closed pipe is noticed a moment before the child's exit, so wait a little.
         let patience = Instant::now() + Duration::from_millis(200);
         let mut what = "does not answer".to_owned();
         while Instant::now() < patience {
@@ -205,7 +206,7 @@ impl Child {
         !matches!(self.process.try_wait(), Ok(None))
     }
 
-    /// The process id of the child.
+    /// Returns the process id of the child.
     pub(super) fn id(&self) -> u32 {
         self.process.id()
     }
@@ -213,7 +214,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Both fail only if the process has ended and was waited for.
+        // Both calls fail only if the process has ended and was waited for.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Returns the path of the command, in the folder of this program. `None` if it is not built. If Cargo runs this
-/// program, builds the command first, so that it is up to date.
+/// Returns the path of the command in the folder of this program, or `None` if the command is not built. If Cargo runs
+/// this program, builds the command first, so that it is up to date.
 pub fn locate() -> Option<PathBuf> {
     if let Some(cargo) = std::env::var_os("CARGO")
         && let Err(error) = build(&cargo)
     {
         eprintln!("the arenite command could not be built: {error}");
     }
-    // A test program is in a subfolder.
+    // A test program is in a subfolder of the command's folder.
     let program = std::env::current_exe().ok()?;
     let folders = program.ancestors().skip(1).take(2);
     folders

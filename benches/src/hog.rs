@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use super::BenchError;
 use super::child::{Child, Role};
 
-/// Running hogs, two for each core. Dropping them kills them and waits for them.
+/// Running hogs, two for each core. Dropping this value kills the hogs and waits for their end.
 #[derive(Debug)]
 pub(super) struct Hogs {
     /// Only stored: dropping the children kills them.
@@ -36,7 +36,7 @@ impl Hogs {
     }
 }
 
-/// The hog's process: writes one byte, then uses the processor until it is killed.
+/// Runs in a hog's process: writes one byte, then uses the processor until the process is killed.
 pub(super) fn burn(nice: i32) -> Result<(), BenchError> {
     rustix::process::nice(nice).map_err(|error| BenchError::io("change the nice value", error))?;
     let mut out = std::io::stdout();

@@ -16,7 +16,7 @@ use super::{BenchError, work};
 /// A request to the answering side.
 #[derive(Debug, Serialize, Deserialize)]
 enum Request {
-    /// Answer `x + 1`. As wide as the arguments of a small job.
+    /// Answer `x + 1`. The request is as long as the arguments of a small job.
     Noop { x: u64, rest: [u64; 6] },
     /// Read the next message of the byte channel.
     Bytes { sum: bool },
@@ -45,7 +45,7 @@ impl IpcPeer {
         // `accept` has no time limit. If the child ends before it connects, the benchmark must not hang.
         let (arrived, arrival) = mpsc::channel();
         std::thread::spawn(move || {
-            // Fails if the other side has stopped waiting.
+            // This fails if the other side has stopped waiting.
             let _ = arrived.send(server.accept());
         });
         let hello = loop {
@@ -76,13 +76,13 @@ impl IpcPeer {
         self.answers.recv().map_err(|_| self.child.unresponsive())
     }
 
-    /// One round trip.
+    /// Makes one round trip.
     pub(super) fn noop(&mut self, x: u64) -> Result<(), BenchError> {
         self.send_noop(x)?;
         BenchError::expect(self.receive()?, work::noop(x))
     }
 
-    /// Sends `bytes` through the byte channel. Returns the result of reading them.
+    /// Sends `bytes` through the byte channel. Returns the result that the other side has computed from the bytes.
     pub(super) fn hand_over_bytes(&mut self, bytes: &[u8], sum: bool) -> Result<u64, BenchError> {
         self.send(Request::Bytes { sum })?;
         self.bytes
@@ -91,7 +91,7 @@ impl IpcPeer {
         self.receive()
     }
 
-    /// Sends a handle of `memory`. Returns the result of reading it.
+    /// Sends a handle of `memory`. Returns the result that the other side has computed from the memory.
     pub(super) fn hand_over_shared(
         &mut self,
         memory: &IpcSharedMemory,
@@ -111,7 +111,7 @@ impl IpcPeer {
     }
 }
 
-/// The answering side: runs until the asking side has ended.
+/// Runs the answering side until the asking side has ended.
 pub(super) fn answer(server: &str) -> Result<(), BenchError> {
     let failed = |error| BenchError::io("reach the ipc-channel server", error);
     let hello = IpcSender::<Hello>::connect(server.to_owned()).map_err(failed)?;

@@ -1,4 +1,4 @@
-//! Functions of Linux for the baselines and the runner: cores, processor time, and free memory.
+//! Functions of Linux that the baselines and the runner need: cores, processor time, and free memory.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use crate::BenchError;
 
-/// The calling thread, for `sched_setaffinity` and its like.
+/// Stands for the calling thread in calls such as `sched_setaffinity`.
 const THIS_THREAD: Pid = Pid::from_raw(0);
 
 /// Keeps the calling thread on one core until dropped.
@@ -38,7 +38,8 @@ impl Drop for Pinned {
     }
 }
 
-/// Returns two cores that the calling thread may run on. Prefers two that are not hardware threads of one core.
+/// Returns two processors on which the calling thread may run. Prefers two that are not hardware threads of the same
+/// core.
 pub(crate) fn two_cores() -> Option<(usize, usize)> {
     let allowed = sched_getaffinity(THIS_THREAD).ok()?;
     let mut cores = (0..CpuSet::count()).filter(|&core| allowed.is_set(core) == Ok(true));
@@ -69,8 +70,8 @@ pub(crate) fn cpu_time(pid: i32) -> Result<Duration, BenchError> {
     clock_gettime(clock).map(Duration::from).map_err(failed)
 }
 
-/// Returns the bytes of memory that only process `pid` has: the touched parts of its heap and stacks. Shared memory and
-/// file pages do not count. `None` if the process has ended.
+/// Returns the number of bytes of private memory of process `pid`: the touched parts of its heap and stacks, without
+/// shared memory and file pages. Returns `None` if the process has ended.
 pub(crate) fn private_memory(pid: i32) -> Option<u64> {
     // Not `smaps_rollup`, which only a debugger may read.
     let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
@@ -80,7 +81,7 @@ pub(crate) fn private_memory(pid: i32) -> Option<u64> {
     Some(resident.saturating_sub(shared).saturating_mul(page))
 }
 
-/// Returns the bytes of memory that are free, including the limits of containers. `root` is `/` except in tests.
+/// Returns the number of bytes of free memory, with regard to the limits of containers. `root` is `/` except in tests.
 pub(crate) fn free_memory(root: &Path) -> u64 {
     let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
     let meminfo = read(&root.join("proc/meminfo"));
@@ -100,8 +101,8 @@ struct MemoryGroup {
 }
 
 impl MemoryGroup {
-    /// Returns the bytes that this group may still use, if it has a limit. Page cache counts as free: Linux drops it
-    /// before it refuses memory.
+    /// Returns the number of bytes that this group may still use, if the group has a limit. Page cache counts as free:
+    /// Linux drops it before it refuses memory.
     fn free(&self) -> Option<u64> {
         let (limit, usage, caches) = match self.is_version_2 {
             true => (
@@ -140,8 +141,8 @@ fn levels(root: &Path, line: &str) -> Vec<MemoryGroup> {
         }
         false => return Vec::new(),
     };
-    // In a container the group's own folder is often mounted as the root, while the path is the host's. A folder that
-    // does not exist has no limit, and the mount point itself is always read.
+    // In a container the group's own folder is often mounted as the root, while the path is that of the host. So a
+    // folder that does not exist counts as having no limit, and the mount point itself is always read.
     Path::new(path.trim_start_matches('/'))
         .ancestors()
         .map(|level| MemoryGroup {

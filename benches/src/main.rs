@@ -22,7 +22,7 @@ use runner::{figures, json, sample, svg, table};
 /// Exit code for a wrong command line and for set-up that failed.
 const USAGE: u8 = 2;
 
-/// Worker processes and threads of every system; the figures and goals are about two.
+/// The number of worker processes or threads of every system. The goals are made for two.
 const WORKERS: usize = 2;
 
 const ENDS: &str = "\
@@ -111,7 +111,7 @@ fn run(args: &Args) -> io::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    // If the picture cannot be written, the user should know before minutes of measuring.
+    // If the picture cannot be written, the user should know this before minutes of measuring.
     if let Some(path) = &args.svg
         && let Err(error) = may_be_written(path)
     {
@@ -155,7 +155,8 @@ fn run(args: &Args) -> io::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-/// Whether a file can be written. Does not change the file, so that an interrupted run does not lose a picture.
+/// Checks whether a file can be written, without changing it, so that an interrupted run does not lose an older
+/// picture.
 fn may_be_written(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
@@ -177,8 +178,8 @@ fn cannot_write(path: &Path, error: &io::Error) -> String {
     format!("cannot write {}: {}", path.display(), reason(error))
 }
 
-/// The cases that were asked for, by exact name or by the beginning of their names. In a quick run, long cases must be
-/// named.
+/// Returns the cases that were requested, by exact name or by the beginning of their names. In a quick run, long cases
+/// are included only if they are named.
 fn choose(all: Vec<Case>, only: &[String], quick: bool) -> Result<Vec<Case>, String> {
     let short = |case: &Case| case.quick || !quick;
     if only.is_empty() {
@@ -210,7 +211,7 @@ fn choose(all: Vec<Case>, only: &[String], quick: bool) -> Result<Vec<Case>, Str
         .collect())
 }
 
-/// The message of Linux, without the number that `io::Error` appends.
+/// Returns the message of Linux without the number that `io::Error` appends.
 fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {

@@ -1,9 +1,9 @@
 //! Bare ping-pong between two processes over one shared page: the cost of a round trip without an engine.
 //!
-//! The asking side stores its argument, then the request number. The answering side reads a new number, stores the
-//! result, then the same number as reply. *Spinning* sides poll; *sleeping* sides wait on a futex and wake each other.
-//! Between two samples a spinning answerer is parked: it reads [`PARKED`] and sleeps until the next number, so that it
-//! takes no core from other systems.
+//! The asking side stores its argument, then the request number. When the answering side reads a new number, it stores
+//! the result, then the same number as reply. *Spinning* sides poll; *sleeping* sides wait on a futex and wake each
+//! other. Between two samples a spinning answerer is parked: after it has read [`PARKED`], it sleeps until the next
+//! number, so that it takes no core from other systems.
 
 use std::hint::spin_loop;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,12 +20,12 @@ use super::child::{Child, Role};
 use super::linux::{Pinned, two_cores};
 use super::{BenchError, work};
 
-/// The request number that parks an answerer. No request has it.
+/// The request number that parks an answerer. No request has this number.
 const PARKED: u32 = 0;
 /// The time limit for a round trip, after which the other side counts as ended.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The memory that the two processes share. Only atomics, each in a separate pair of cache lines.
+/// The memory that the two processes share: only atomics, each in a separate pair of cache lines.
 #[repr(C, align(4096))]
 #[derive(Debug)]
 struct PageCells {
@@ -33,9 +33,9 @@ struct PageCells {
     request: Line<AtomicU32>,
     /// Written by the answering side, read by the asking side.
     reply: Line<AtomicU32>,
-    /// The argument of the request; written before it.
+    /// The argument of the request; written before `request`.
     argument: Line<AtomicU64>,
-    /// The result in the reply; written before it.
+    /// The result in the reply; written before `reply`.
     result: Line<AtomicU64>,
 }
 
@@ -95,7 +95,7 @@ fn sleep(word: &AtomicU32, expected: u32, timeout: Option<Duration>) {
         tv_sec: timeout.as_secs().cast_signed(),
         tv_nsec: timeout.subsec_nanos().into(),
     });
-    // Not `PRIVATE`: the other process has the page at another address.
+    // The futex is not `PRIVATE`, because another process uses the word.
     let _ = futex::wait(word, futex::Flags::empty(), expected, timeout.as_ref());
 }
 
@@ -240,7 +240,7 @@ impl PagePeer {
     }
 }
 
-/// The answering side: runs until it is killed.
+/// Runs the answering side until its process is killed.
 pub(super) fn answer(core: usize, spin: bool) -> Result<(), BenchError> {
     let descriptor = std::io::stdin()
         .as_fd()

@@ -1,4 +1,4 @@
-//! Folders of photos to measure with: created from the samples, and removed.
+//! Folders of photos for the cases: created from the samples, and removed afterwards.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -22,11 +22,11 @@ const SAMPLES: [&[u8]; 5] = [
     include_bytes!("../../samples/rocket.jpg"),
     include_bytes!("../../samples/seeding.jpg"),
 ];
-/// Prefix of a folder's name. The process id of its owner follows, only as information: ids are reused, and each
-/// container has its own. A lock says whether the folder is in use.
+/// Prefix of a folder's name. The process id of the folder's owner follows, only as information: ids are reused, and
+/// each container has its own ids. A lock says whether the folder is in use.
 const PREFIX: &str = "arenite-bench-";
 
-/// A temporary folder. Dropping it removes it with its contents.
+/// A temporary folder. Dropping this value removes the folder with its contents.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
@@ -78,7 +78,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // If it cannot be removed now, a later run removes it.
+        // If this fails, a later run removes the folder.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
@@ -107,7 +107,7 @@ fn sweep(parent: &Path) {
     };
     for entry in entries.flatten() {
         let is_ours = entry.file_name().to_str().is_some_and(is_name);
-        // Locked during the removal, so that no other process reuses it as a new folder.
+        // The folder is locked during the removal, so that no other process uses it as a new folder.
         if is_ours && let Some(_lock) = lock(&entry.path()) {
             // Fails if another user owns the folder.
             let _ = fs::remove_dir_all(entry.path());
@@ -115,7 +115,7 @@ fn sweep(parent: &Path) {
     }
 }
 
-/// Returns whether this is the name of such a folder: prefix, process id, purpose.
+/// Returns whether this is the name of a folder made here: prefix, process id, purpose.
 fn is_name(name: &str) -> bool {
     let rest = name
         .strip_prefix(PREFIX)
@@ -125,7 +125,8 @@ fn is_name(name: &str) -> bool {
     })
 }
 
-/// Locks a folder. `None` if it is locked already, or if its path refers to no folder or another one by then.
+/// Locks a folder. Returns `None` if the folder is locked already, or if the path refers to no folder, or to another
+/// folder once the lock is taken.
 fn lock(path: &Path) -> Option<File> {
     let folder = OpenOptions::new()
         .read(true)
@@ -140,10 +141,10 @@ fn lock(path: &Path) -> Option<File> {
 
 /// Width and height of the photos of `resize-12mp`.
 pub const LARGE: (u32, u32) = (4000, 3000);
-/// The number of samples: this number of photos with consecutive numbers come from different samples.
+/// The number of samples. Photos with consecutive numbers come from the samples in turns.
 pub const KINDS: u64 = SAMPLES.len() as u64;
 
-/// Returns the photo with this number as a JPEG. It is the same in every folder of photos of this size.
+/// Returns the photo with this number as a JPEG. Every folder with photos of this size has the same photo.
 ///
 /// # Errors
 /// If a sample in this program is not a valid picture.
@@ -175,7 +176,7 @@ pub(super) fn make(
     Ok(folder)
 }
 
-/// Creates a folder with `count` links to the first `different` photos of another folder, in turns.
+/// Creates a folder with `count` links, which refer to the first `different` photos of another folder in turns.
 pub(super) fn link(
     name: &str,
     count: usize,
@@ -215,7 +216,7 @@ fn photo(
     let (width, height) = size;
     let mut rgb = vec![0; width as usize * height as usize * 3];
 
-    // The largest part with the right proportions, reduced by up to 40 %, at a random position.
+    // The part is the largest one with the right proportions, made smaller by up to 40 %, at a random position.
     let whole = f64::min(
         f64::from(sample.width) / f64::from(width),
         f64::from(sample.height) / f64::from(height),

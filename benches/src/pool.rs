@@ -1,7 +1,7 @@
 //! Pools of answering processes: the usual solution if threads are not safe enough.
 //!
-//! One message per job in each direction, with a bounded number in flight to each process. Without the bound both
-//! directions could fill up, a deadlock.
+//! Each job is one message in each direction. The number of messages in flight to each process is bounded: otherwise
+//! both directions could fill up, which would be a deadlock.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -9,7 +9,8 @@ use super::ipc::IpcPeer;
 use super::stream::{Header, StreamKind, StreamPeer, task};
 use super::{BenchError, work};
 
-/// The number of jobs in flight to one process. More are not faster, and about 280 small messages fill a socket.
+/// The number of jobs in flight to one process. More jobs would not be faster, and about 280 small messages fill a
+/// socket.
 const IN_FLIGHT: usize = 128;
 
 /// One process of a pool for no-op jobs.
@@ -48,7 +49,7 @@ pub(super) fn run_noops<P: NoopPeer>(peers: &mut [P], jobs: u64) -> Result<(), B
     for job in 0..jobs {
         let turn = job as usize % count;
         if waiting[turn] == IN_FLIGHT {
-            // Receive half of the results at once: the process works on the other half meanwhile.
+            // Receive half of the results together: meanwhile the process works on the other half.
             for _ in 0..IN_FLIGHT / 2 {
                 total = total.wrapping_add(peers[turn].collect()?);
             }
@@ -75,7 +76,7 @@ pub(super) fn streams(kind: StreamKind, workers: usize) -> Result<Vec<StreamPeer
     (0..workers).map(|_| StreamPeer::start(kind)).collect()
 }
 
-/// Shrinks all pictures. One thread for each process feeds it: it takes the next picture when the process is free.
+/// Shrinks all pictures. For each process, one thread sends the next picture when the process is free.
 pub(super) fn shrink_all(
     peers: &mut [StreamPeer],
     pictures: &[Vec<u8>],

@@ -1,4 +1,4 @@
-//! Whole programs over folders of photos: their time, memory, and bytes written.
+//! Runs whole programs over folders of photos, and measures their time, their memory, and the bytes written.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -30,8 +30,8 @@ pub(super) fn is_installed(name: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }
 
-/// Runs the command lines at the same time. Each is executed by a child of this process that ends with it. Afterwards
-/// `out` must contain `expected` pictures whose longer side is [`work::THUMB_EDGE`].
+/// Runs the command lines at the same time, each in a child of this process that ends when this process ends.
+/// Afterwards `out` must contain `expected` pictures whose longer side is [`work::THUMB_EDGE`].
 ///
 /// If `watched`, samples the memory of the programs; otherwise reports 0. Sampling slows the programs down, most of all
 /// if they are several processes.
@@ -49,8 +49,8 @@ pub(super) fn run(
         .map(|line| Child::start_with(system, role, line))
         .collect::<Result<Vec<_>, _>>()?;
     let roots: Vec<u32> = children.iter().map(Child::id).collect();
-    // Often enough to see the decoding of a photo, rarely enough not to disturb it. A short run gets about the same
-    // number of samples as a long one; otherwise its peak would be missed more often.
+    // Sample often enough to see the decoding of a photo, and rarely enough not to disturb it. A short run gets about
+    // the same number of samples as a long run; otherwise its peak would be missed more often.
     let pause = Duration::from_millis(if expected < 100 { 1 } else { 10 });
     let mut wait = || {
         children.iter_mut().try_for_each(Child::wait_for_success)?;
@@ -82,7 +82,7 @@ pub(super) fn run(
     })
 }
 
-/// Runs `work` and samples the memory of `roots` meanwhile. Returns its result and the peak.
+/// Runs `work` and samples the memory of `roots` meanwhile. Returns the result of `work` and the peak.
 pub(super) fn peak_while<R>(roots: &[u32], pause: Duration, work: impl FnOnce() -> R) -> (R, u64) {
     /// Ends the sampling, also after a panic.
     struct Done<'a>(&'a AtomicBool);
@@ -111,10 +111,10 @@ fn peak_memory(roots: &[u32], pause: Duration, done: &AtomicBool) -> u64 {
     peak
 }
 
-/// Returns the bytes of memory that processes and all their descendants use now.
+/// Returns the number of bytes of memory that processes and all their descendants use.
 ///
-/// Counts the anonymous pages of each process, and once each shared-memory object that any of them has open, with the
-/// pages that it occupies. Pages of program files do not count.
+/// Counts the anonymous pages of each process, and the pages of each shared-memory object that any of the processes has
+/// open, once. Pages of program files do not count.
 pub(super) fn memory_of(roots: &[u32]) -> u64 {
     let mut pids = roots.to_vec();
     let mut next = 0;
@@ -159,7 +159,8 @@ fn anonymous_bytes(pid: u32) -> u64 {
         * 1024
 }
 
-/// Returns device and inode of each memory file that this process has open, and the bytes that it occupies.
+/// Returns device and inode of each memory file that process `pid` has open, and the number of bytes that the file
+/// occupies.
 fn shared_objects(pid: u32) -> Vec<((u64, u64), u64)> {
     let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return Vec::new();
@@ -177,8 +178,8 @@ fn shared_objects(pid: u32) -> Vec<((u64, u64), u64)> {
         .collect()
 }
 
-/// The process of the rayon baseline, with the arguments threads, size, input and output folder: a parallel loop over
-/// the function that the engine's workers call.
+/// Runs in the process of the rayon baseline, whose arguments are threads, size, input and output folder: a parallel
+/// loop over the function that the engine's workers call.
 pub(super) fn resize_in_threads() -> Result<(), BenchError> {
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     let bad = || BenchError::Missing("the process of rayon has wrong arguments".to_owned());
@@ -215,7 +216,7 @@ pub(super) fn resize_in_threads() -> Result<(), BenchError> {
     })
 }
 
-/// Executes another program. Its command line is in the arguments.
+/// Executes another program, whose command line is in this program's arguments.
 pub(super) fn become_program() -> Result<(), BenchError> {
     let mut words = std::env::args_os().skip(1);
     let program = words

@@ -9,10 +9,10 @@ use arenite_store::service::{Client, Service, connect};
 use super::child::{Child, Role};
 use super::{BenchError, work};
 
-/// A service in a separate process, and a client of it.
+/// A service in a separate process, and a client of the service.
 pub(super) struct ServicePeer {
     pub client: Client,
-    // Dropped before the socket is removed.
+    // The child is dropped before the socket is removed.
     _child: Child,
     _socket: Socket,
 }
@@ -21,7 +21,7 @@ struct Socket(PathBuf);
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // The service leaves the file, because it is killed.
+        // The service is killed, so it does not remove the file itself.
         let _ = std::fs::remove_file(&self.0);
         let mut lock = self.0.clone().into_os_string();
         lock.push(".lock");

@@ -24,7 +24,7 @@ pub(super) fn bare(workers: usize) -> Result<Duration, BenchError> {
     Ok(start.elapsed())
 }
 
-/// A bare process: writes one byte and ends.
+/// Runs in a bare process: writes one byte and ends.
 pub(super) fn answer_one_byte() -> Result<(), BenchError> {
     let mut out = std::io::stdout();
     out.write_all(&[1])
@@ -32,7 +32,7 @@ pub(super) fn answer_one_byte() -> Result<(), BenchError> {
         .map_err(|error| BenchError::io("write one byte", error))
 }
 
-/// Starts a pool of `procspawn` and runs a function in it. Returns the time to its result.
+/// Starts a pool of `procspawn` and runs a function in the pool. Returns the time until the function's result.
 pub(super) fn procspawn_pool(workers: usize) -> Result<Duration, BenchError> {
     let failed = |error: procspawn::SpawnError| BenchError::Peer {
         system: "procspawn".to_owned(),

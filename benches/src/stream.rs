@@ -26,9 +26,9 @@ pub(super) mod task {
     pub(crate) const TOUCH: u64 = 1;
     /// Read all of the payload.
     pub(crate) const SUM: u64 = 2;
-    /// Shrink the payload, a picture, and return the small picture as payload.
+    /// Shrink the picture in the payload, and return the small picture as payload.
     pub(crate) const SHRINK: u64 = 3;
-    /// Spin for the number of turns in each word of the payload.
+    /// For each word of the payload, spin for this number of turns.
     pub(crate) const SPIN: u64 = 4;
 }
 
@@ -106,7 +106,7 @@ impl StreamPeer {
                 let (input, to) = std::io::pipe().map_err(failed)?;
                 let (from, output) = std::io::pipe().map_err(failed)?;
                 for end in [to.as_fd(), output.as_fd()] {
-                    // Fails at the user's limit of pipe memory. Pipes of 64 KiB still work.
+                    // This fails if the user's limit of pipe memory is reached. Pipes of 64 KiB work too.
                     let _ = fcntl(end, FcntlArg::F_SETPIPE_SZ(KERNEL_BUFFER as i32));
                 }
                 (from.into(), to.into(), input.into(), output.into())
@@ -146,7 +146,7 @@ impl StreamPeer {
         Ok(header)
     }
 
-    /// One round trip of 64 bytes each way.
+    /// Makes one round trip of 64 bytes each way.
     pub(super) fn noop(&mut self, x: u64) -> Result<(), BenchError> {
         self.send(&Header::new(task::NOOP, 0, x))?;
         BenchError::expect(self.receive()?.value, work::noop(x))
@@ -158,7 +158,7 @@ impl StreamPeer {
         Ok(self.receive()?.value)
     }
 
-    /// Sends a picture and receives the small one.
+    /// Sends a picture and receives the small picture.
     pub(super) fn shrink(&mut self, pixels: &[u8], small: &mut [u8]) -> Result<(), BenchError> {
         self.send_with(&Header::new(task::SHRINK, pixels.len(), 0), pixels)?;
         let header = self.receive()?;
@@ -169,7 +169,7 @@ impl StreamPeer {
     }
 }
 
-/// The answering side: runs until the asking side closes its end.
+/// Runs the answering side until the asking side closes its end.
 pub(super) fn answer() -> Result<(), BenchError> {
     let take = |fd: std::io::Result<OwnedFd>| {
         fd.map_err(|error| BenchError::io("duplicate the inherited descriptors", error))

@@ -1,4 +1,4 @@
-//! The work: plain functions on slices. Every system of a case does the same work.
+//! The work of the cases, as plain functions on slices. Every system of a case does the same work.
 
 use std::cell::RefCell;
 use std::hint::black_box;
@@ -22,13 +22,13 @@ pub const THUMB_EDGE: u32 = 224;
 /// Bytes of a small picture.
 pub const THUMB_BYTES: usize = THUMB_EDGE as usize * THUMB_EDGE as usize * 3;
 
-/// A no-op job: one number in, one number out, so that both directions carry data.
+/// Does the work of a no-op job: one number in, one number out, so that both directions carry data.
 #[must_use]
 pub fn noop(x: u64) -> u64 {
     x.wrapping_add(1)
 }
 
-/// Reads one cache line of every page: returns the sum of the first words.
+/// Reads one cache line of every page, and returns the sum of the first words.
 #[must_use]
 pub fn touch(bytes: &[u8]) -> u64 {
     bytes
@@ -37,7 +37,7 @@ pub fn touch(bytes: &[u8]) -> u64 {
         .fold(0, u64::wrapping_add)
 }
 
-/// Reads all bytes: returns the sum of all words.
+/// Reads all bytes, and returns the sum of all words.
 #[must_use]
 pub fn sum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
@@ -56,8 +56,8 @@ fn first_word(bytes: &[u8]) -> u64 {
 }
 
 /// Adds up numbers in the order of `Engine::sum`, so that results are equal bit by bit. Blocks of 512 numbers are the
-/// leaves of a tree whose left half is the largest power of two below the number of blocks. Within a block, 16
-/// accumulators are used in turns.
+/// leaves of a tree. The number of blocks in the left half of a tree is the largest power of two below the number of
+/// all its blocks. Within a block, 16 accumulators are used in turns.
 #[must_use]
 pub fn pairwise_sum(numbers: &[f32]) -> f32 {
     const BLOCK: usize = 512;
@@ -87,7 +87,7 @@ pub fn pairwise_sum(numbers: &[f32]) -> f32 {
     sums[0]
 }
 
-/// Coordinates of a point in the case `kmeans`.
+/// The number of coordinates of a point in the case `kmeans`.
 pub const DIMENSIONS: usize = 16;
 /// Number of centres in the case `kmeans`.
 pub const GROUPS: usize = 8;
@@ -107,7 +107,7 @@ const fn centres() -> [f32; DIMENSIONS * GROUPS] {
     centres
 }
 
-/// Sums the points that are nearest to each centre.
+/// For each centre, sums the points to which this centre is the nearest.
 #[must_use]
 pub fn nearest(points: &[f32], centres: &[f32; DIMENSIONS * GROUPS]) -> Sums {
     let (centres, _) = centres.as_chunks::<GROUPS>();
@@ -149,7 +149,7 @@ pub fn square(x: &[i64], out: &mut [i64]) {
 
 /// Shrinks an RGB picture of [`IMAGE_WIDTH`] × [`IMAGE_HEIGHT`] to 224×224 into `out` by averaging areas.
 ///
-/// Averaging is the fastest real algorithm for this, so the time to move the pixels is visible.
+/// Averaging is the fastest algorithm in real use, so the time to move the pixels is visible.
 ///
 /// # Panics
 /// If the slices are not as long as pictures of these sizes.
@@ -168,7 +168,7 @@ pub fn shrink(pixels: &[u8], out: &mut [u8]) {
     });
 }
 
-/// Spins for this number of turns: each call does the same work, in whatever time.
+/// Spins for this number of turns. Calls with the same number do the same work, however long it takes.
 pub fn spin(turns: u64) -> u64 {
     let mut x = black_box(turns);
     for _ in 0..turns {
@@ -177,8 +177,8 @@ pub fn spin(turns: u64) -> u64 {
     black_box(x)
 }
 
-/// Returns the number of turns of [`spin`] that take a microsecond on this machine: the maximum of several
-/// measurements, made once per program, so that all systems of a case have the same work.
+/// Returns the number of turns of [`spin`] that take a microsecond on this machine, as the maximum of several
+/// measurements. They are made only once per program, so that all systems of a case have the same work.
 #[must_use]
 pub fn turns_per_microsecond() -> f64 {
     const TURNS: u64 = 1_000_000;
@@ -207,7 +207,7 @@ impl Random {
         Self(seed)
     }
 
-    /// The next number.
+    /// Returns the next number.
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

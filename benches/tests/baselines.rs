@@ -1,7 +1,7 @@
-//! The baselines with real processes: each does its work, and no process is left.
+//! Runs the baselines with real processes: each does its work and leaves no process.
 //!
-//! Without the usual test harness, because the baselines' processes are this program started again: `init` has to come
-//! first in `main`.
+//! The usual test harness is not used, because the baselines' processes are this program started again, and `init` has
+//! to come first in `main`.
 
 #[path = "../../tests/common/asked.rs"]
 mod asked;
@@ -18,7 +18,7 @@ use arenite_bench::BenchError;
 use arenite_bench::cases::{self, Case, Reading, Setup, Unit};
 use libtest_mimic::{Arguments, Failed, Trial};
 
-/// Makes this program start one process of a baseline and wait to be killed.
+/// The environment variable that makes this program start a baseline and wait until it is killed.
 const HOLD: &str = "ARENITE_BENCH_TEST_HOLD";
 /// How long a test waits before it fails.
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -54,7 +54,7 @@ fn setup() -> Setup {
     }
 }
 
-/// Returns all baselines of the cases that need neither much memory nor much time.
+/// Returns all baselines in the cases that need neither much memory nor much time.
 fn light_systems() -> Vec<(String, &'static str)> {
     let light = |case: &Case| {
         case.memory == 0 && !matches!(case.unit, Unit::ImagesPerSecond(_) | Unit::Megabytes)
@@ -71,7 +71,8 @@ fn light_systems() -> Vec<(String, &'static str)> {
         .collect()
 }
 
-/// Starts, runs and ends a system, which checks its results. All on one thread: the processes die with it.
+/// Starts, runs and ends a system, which checks its results. All this happens on one thread, with which the processes
+/// die.
 fn does_its_work(case: &str, system: &str) -> Result<(), Failed> {
     let setup = setup();
     let case = cases::all(&setup)
@@ -111,7 +112,8 @@ fn does_its_work(case: &str, system: &str) -> Result<(), Failed> {
     Ok(())
 }
 
-/// A machine may lack a second core or a newer Linux; nothing else may be missing where all rights are present.
+/// Reports that something is missing. This is an error if the machine has two cores and a complete sandbox: then
+/// nothing may be missing unless the tests allow it.
 fn missing(what: &str) {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     if cores < 2 || !SandboxReport::of_this_kernel().is_complete() {
@@ -154,7 +156,7 @@ fn every_goal_names_a_system() -> Result<(), Failed> {
     Ok(())
 }
 
-/// The process of the next test: starts baselines and waits to be killed.
+/// Runs in the process of the next test: starts baselines and waits until it is killed.
 fn hold() -> ! {
     let setup = setup();
     let cases = cases::all(&setup);
@@ -224,7 +226,7 @@ fn processes_die_with_a_killed_parent() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Returns whether the process runs. A zombie may still wait for its new parent.
+/// Returns whether the process runs. A zombie, which still waits for its new parent, does not.
 fn is_running(pid: u32) -> bool {
     let path = format!("/proc/{pid}/stat");
     if !Path::new(&path).exists() {

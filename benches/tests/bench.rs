@@ -1,4 +1,4 @@
-//! The program `arenite-bench` from outside: its lists, its figures, and its messages about what is missing.
+//! Tests the program `arenite-bench` from outside: its lists, its figures, and its messages about missing things.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -16,8 +16,8 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use world::{Run, World, gone, with_own_mounts};
 
-/// Every case and its systems, in the order in which they run. Scripts and tables of users have these names: none may change
-/// unnoticed.
+/// Every case and its systems, in the order in which they run. Scripts and tables of users contain these names, so no
+/// name may change unnoticed.
 const CASES: &[(&str, &str)] = &[
     (
         "noop-rtt-hot",
@@ -109,7 +109,7 @@ fn command(world: &World, flags: &str) -> Command {
     let mut command = Command::new(PROGRAM);
     command
         .args(flags.split_whitespace())
-        // It would build the command.
+        // With this variable, the program would build the command.
         .env_remove("CARGO")
         .current_dir(world.path("."));
     command
@@ -238,7 +238,7 @@ fn wrong_usage_is_exit_code_2() {
         let run = bench(flags).exits(2);
         assert!(run.stdout.is_empty() && !run.stderr.is_empty(), "{flags}");
     }
-    // Before anything is measured.
+    // The error comes before anything is measured.
     let run = bench("--only idle-3s --svg no/such/folder.svg").exits(2);
     let no_file = "error: cannot write no/such/folder.svg: no such file or directory\n";
     assert_eq!(run.stderr, no_file);
@@ -293,7 +293,8 @@ fn the_table_has_goals_and_notes() {
     assert!(!run.stdout.contains("measuring"), "{}", run.stdout);
 }
 
-/// No case finishes within a millisecond. The case that has begun ends; all others are reported in every output.
+/// No case finishes within a millisecond, so only the case that has begun is measured; all others are reported in every
+/// output.
 #[test]
 fn cases_without_time_left_are_reported() {
     let run = bench("--list --json").exits(0);
@@ -410,13 +411,13 @@ fn figures_that_cannot_be_written_are_exit_code_1() {
     assert!(!output.stderr.is_empty());
 }
 
-/// Root may read more about a worker than other users, who measure its memory all the same.
+/// Root may read more about a worker than other users, who must be able to measure its memory too.
 #[test]
 fn a_user_without_privileges_measures_the_memory_of_workers() {
     let world = World::new();
     let program = world.path("arenite-bench");
-    // By another program: a child that another test starts meanwhile would have the file open for writing, and a file that
-    // is open so cannot be started.
+    // Another program copies the file: otherwise a child that another test starts meanwhile could have the file open
+    // for writing, and a file that is open for writing cannot be executed.
     let copied = Command::new("cp").arg(PROGRAM).arg(&program).status();
     assert!(copied.unwrap().success());
     world.mode("", 0o777);

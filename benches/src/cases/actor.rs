@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Case, Goal, Setup, Unit, ours};
 
-/// The time that a job of a cancelled scope may take before its worker is killed.
+/// The time that a job of a cancelled scope may run before its worker is killed.
 pub(super) const GRACE: Duration = Duration::from_millis(100);
 
 pub(super) fn cases(setup: &Setup) -> Vec<Case> {

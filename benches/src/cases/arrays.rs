@@ -1,4 +1,4 @@
-//! Work on arrays that are already in shared memory: shrinking pictures, squaring numbers.
+//! Work on arrays that are already in shared memory: shrinking pictures and squaring numbers.
 
 use rayon::prelude::*;
 

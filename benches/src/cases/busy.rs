@@ -1,4 +1,4 @@
-//! Small work while other programs use the processor all the time: two for each core, at nice 0 or 10.
+//! Small work while other programs use the processor all the time: two programs for each core, at nice 0 or 10.
 
 use std::hint::black_box;
 use std::sync::mpsc::channel;
@@ -20,7 +20,8 @@ pub(super) fn cases(_: &Setup) -> Vec<Case> {
     cases
 }
 
-/// The id of a case. Without a suffix, the other programs have the same nice value as the benchmark.
+/// Returns the id of a case. An id without a suffix means that the other programs have the same nice value as the
+/// benchmark.
 fn id(work: &str, nice: i32) -> String {
     match nice {
         0 => format!("busy-{work}"),
@@ -28,7 +29,7 @@ fn id(work: &str, nice: i32) -> String {
     }
 }
 
-/// A system with hogs, which use the processor only during its samples.
+/// Makes a system that runs beside hogs. The hogs use the processor only during the samples of the system.
 fn beside<F>(nice: i32, start: F) -> impl Fn(&Setup) -> Result<Running, BenchError>
 where
     F: Fn(&Setup) -> Result<Running, BenchError>,
@@ -99,7 +100,7 @@ fn images(pictures: &Pictures, nice: i32) -> Case {
     case
 }
 
-/// A job goes to one thread and its result back, through channels of the standard library.
+/// Passes jobs to one thread, and results back, through channels of the standard library.
 fn thread_hot() -> Result<Running, BenchError> {
     let (jobs, to_do) = channel::<u64>();
     let (done, results) = channel();

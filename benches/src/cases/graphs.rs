@@ -2,11 +2,11 @@
 
 use super::{Case, Goal, Setup, Unit, ours};
 
-/// Nodes of the wide graph.
+/// The number of nodes in the wide graph.
 pub(super) const NODES: u64 = 100_000;
-/// Nodes of one layer of the wide graph.
+/// The number of nodes in one layer of the wide graph.
 pub(super) const WIDE: usize = 10;
-/// Nodes of the chain.
+/// The number of nodes in the chain.
 pub(super) const LENGTH: u64 = 10_000;
 
 pub(super) fn cases(setup: &Setup) -> Vec<Case> {

@@ -99,7 +99,7 @@ fn systems(case: Case, bytes: &Bytes, read: Read) -> Case {
     .system("memcpy", with(memcpy))
 }
 
-/// Passes a reference to a thread pool.
+/// Passes a reference to the array to a thread pool.
 fn rayon(setup: &Setup, bytes: &Bytes, read: Read) -> Result<Running, BenchError> {
     let pool = rayon_pool(setup)?;
     let bytes = bytes.get();
@@ -139,7 +139,7 @@ fn ipc(_: &Setup, bytes: &Bytes, read: Read) -> Result<Running, BenchError> {
     }))
 }
 
-/// The bytes are already in shared memory, as with the engine. Only a descriptor is sent.
+/// Sends only a descriptor: the bytes are already in shared memory, as with the engine.
 fn ipc_shared(_: &Setup, bytes: &Bytes, read: Read) -> Result<Running, BenchError> {
     let mut peer = IpcPeer::start("ipc-channel-shm")?;
     let memory = IpcSharedMemory::from_bytes(&bytes.get());
@@ -152,7 +152,7 @@ fn ipc_shared(_: &Setup, bytes: &Bytes, read: Read) -> Result<Running, BenchErro
     }))
 }
 
-/// The same thread copies the bytes into warm memory and reads them: nothing is passed to another thread.
+/// Copies the bytes into warm memory and reads them on the same thread, without passing them to another thread.
 fn memcpy(_: &Setup, bytes: &Bytes, read: Read) -> Result<Running, BenchError> {
     let bytes = bytes.get();
     let mut copy = bytes.to_vec();

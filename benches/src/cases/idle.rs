@@ -16,7 +16,8 @@ pub(super) fn cases() -> Vec<Case> {
             Unit::CpuMilliseconds,
         )
         .plan(1, 1, 0)
-        // Not 0, because the clock counts nanoseconds. A tick of Linux' coarser accounting is 10 ms.
+        // The goal is not 0, because the clock counts nanoseconds. One tick of Linux' coarser accounting would be 10
+        // ms.
         .goals(&[Goal::Below(1.0)])
         .system("arenite", ours::idle_cpu),
         Case::new(
@@ -41,8 +42,8 @@ pub(super) fn cpu_time(pids: &[i32]) -> Result<Duration, BenchError> {
 }
 
 /// Returns the bytes of heap, stacks and data that a process has touched: the cost of one more process. Arrays and
-/// pages of the program do not count, because all processes share them. Readable without privileges, although debuggers
-/// may not read workers.
+/// pages of the program do not count, because all processes share them. This can be read without privileges, although
+/// debuggers may not read workers.
 pub(super) fn private_bytes(pid: i32) -> Result<u64, BenchError> {
     linux::private_memory(pid).ok_or_else(|| BenchError::Peer {
         system: "arenite".into(),

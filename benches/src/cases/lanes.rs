@@ -1,4 +1,4 @@
-//! Calls that wait: many at the same time in a few workers.
+//! Many calls that wait at the same time, in a few workers.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use super::noop::timed;
 use super::{BenchError, Case, Goal, Running, Unit, ours};
 
-/// Calls in one operation.
+/// The number of calls in one operation.
 pub(super) const CALLS: u64 = 1000;
-/// The time that each of them waits.
+/// The time that each call waits.
 const WAIT: Duration = Duration::from_millis(20);
-/// Lanes of all workers together.
+/// The number of lanes of all workers together.
 pub(super) const LANES: usize = 100;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -32,7 +32,7 @@ pub(super) fn call(n: u64) -> u64 {
     n
 }
 
-/// The calls of one lane, one after the other, without the cost of submitting them.
+/// Makes the calls of one lane one after the other, without the cost of submitting them.
 fn ideal() -> Result<Running, BenchError> {
     Ok(Box::new(|times| {
         timed(times, |_| {

@@ -1,4 +1,4 @@
-//! One long map: its rate, and its memory, which must not grow with its length.
+//! One long map: its rate, and its memory, which must not grow with the length of the map.
 
 use super::{Case, Goal, Setup, Unit, ours};
 

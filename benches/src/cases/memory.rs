@@ -1,4 +1,4 @@
-//! Commits and writes 1 GiB: for the first time, and again after it was released.
+//! Commits and writes 1 GiB of memory: for the first time, and again after the memory was released.
 
 use std::fs::File;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ pub(super) fn cases() -> Vec<Case> {
     vec![fresh, cold]
 }
 
-/// A POSIX shared memory object as programs create it: named, sized, mapped, with small pages on demand.
+/// A POSIX shared memory object, made as programs usually do: named, sized and mapped, with small pages on demand.
 struct PlainShm {
     file: File,
     map: MmapMut,

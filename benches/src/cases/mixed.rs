@@ -5,9 +5,9 @@ use super::{BenchError, Case, Goal, Running, Setup, Unit, ours};
 use crate::stream::{Header, StreamKind, StreamPeer, task};
 use crate::{pool, work};
 
-/// Jobs of 20 µs.
+/// The number of jobs of 20 µs.
 const SHORT: usize = 1_000;
-/// Jobs of 20 ms.
+/// The number of jobs of 20 ms.
 const LONG: usize = 20;
 
 pub(super) fn cases(setup: &Setup) -> Vec<Case> {
@@ -41,7 +41,7 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     cases
 }
 
-/// The lengths of all jobs, in a shuffled order that is the same for every system and in every run.
+/// Returns the lengths of all jobs, in a shuffled order that is the same for every system and in every run.
 fn jobs() -> Vec<u64> {
     let turns = work::turns_per_microsecond();
     let mut jobs = vec![(turns * 20.0) as u64; SHORT];
@@ -50,7 +50,8 @@ fn jobs() -> Vec<u64> {
     jobs
 }
 
-/// The same jobs, divided by hand so that every process gets the same number of jobs of each length.
+/// Runs the same jobs in processes. The jobs are divided by hand, so that every process gets the same number of each
+/// length.
 fn ideal(setup: &Setup) -> Result<Running, BenchError> {
     let mut peers: Vec<StreamPeer> = pool::streams(StreamKind::UnixSocket, setup.workers)?;
     let mut jobs = jobs();

@@ -34,7 +34,7 @@ use crate::{BenchError, linux};
 /// Settings of a run.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Whether to do less work per sample, and no copies of 1 GiB.
+    /// Whether to do less work per sample, and to leave out copies of 1 GiB.
     pub quick: bool,
     /// Worker processes and pool threads of every system that has workers.
     pub workers: usize,
@@ -50,13 +50,13 @@ pub enum Reading {
     Total(Duration),
     /// The time of each operation, without the pauses between them.
     Each(Vec<Duration>),
-    /// A figure other than a time, in the unit of the case.
+    /// A figure that is not a time, in the unit of the case.
     Amount(f64),
-    /// A program has processed files.
+    /// The reading of a program that has processed files.
     Files {
         /// The time from the start of the program to its end.
         total: Duration,
-        /// Bytes of the files that it wrote.
+        /// The number of bytes in the files that the program has written.
         written: u64,
         /// The peak memory of the program and its children, in bytes.
         peak: u64,
@@ -64,7 +64,7 @@ pub enum Reading {
 }
 
 impl Reading {
-    /// Returns the time of all operations together; `None` for a figure other than a time.
+    /// Returns the time of all operations together; `None` for a figure that is not a time.
     #[must_use]
     pub fn total(&self) -> Option<Duration> {
         match self {
@@ -75,7 +75,7 @@ impl Reading {
     }
 }
 
-/// A started system: one way to do the work of a case.
+/// One way to do the work of a case, ready to be sampled.
 pub trait System {
     /// Runs the operation `times` times, one after the other.
     ///
@@ -114,10 +114,11 @@ impl Entry {
         }
     }
 
-    /// Starts its processes or threads, and prepares its data.
+    /// Starts the processes or threads of the system, and prepares its data.
     ///
     /// # Errors
-    /// [`BenchError::Missing`] if this machine lacks something that it needs; any other error if it failed.
+    /// [`BenchError::Missing`] if this machine lacks something that the system needs; any other error if the system
+    /// failed.
     pub fn start(&self, setup: &Setup) -> Result<Running, BenchError> {
         (self.start)(setup)
     }
@@ -169,7 +170,7 @@ impl Unit {
         matches!(self, Self::JobsPerSecond(_) | Self::ImagesPerSecond(_))
     }
 
-    /// Returns the figure of one sample of `times` operations. If each operation has a time of its own, their median.
+    /// Returns the figure of one sample of `times` operations: the median if each operation has a time of its own.
     #[must_use]
     pub fn figure(self, reading: &Reading, times: u64) -> f64 {
         let seconds = match reading {
@@ -197,26 +198,26 @@ impl Unit {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Goal {
-    /// The engine's figure is at most this factor of another system's (for times and sizes).
+    /// The engine's figure is at most this factor times the figure of another system (for times and sizes).
     AtMost(f64, &'static str),
-    /// The engine is at least this many times as fast as another system (the ratio of times is inverted).
+    /// The engine is at least this number of times as fast as another system.
     AtLeast(f64, &'static str),
-    /// Like `AtLeast`, but compares the best sample of each.
+    /// Like `AtLeast`, but compares the best sample of each system.
     BestAtLeast(f64, &'static str),
     /// The engine's figure is at most this number.
     Below(f64),
-    /// The engine's figure is at most this factor of its figure in another case of the same run.
+    /// The engine's figure is at most this factor times its figure in another case of the same run.
     AtMostCase(f64, &'static str),
 }
 
 /// How a case is sampled.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Operations in a sample.
+    /// The number of operations in a sample.
     pub times: u64,
-    /// Samples of each system.
+    /// The number of samples of each system.
     pub runs: u32,
-    /// Untimed operations before each sample.
+    /// The number of untimed operations before each sample.
     pub warmup: u64,
 }
 
@@ -231,12 +232,12 @@ pub struct Case {
     pub unit: Unit,
     /// How the case is sampled.
     pub plan: Plan,
-    /// Whether a system is started again for each sample. Needed if chance at the start, such as which pages the system
-    /// gets, changes a figure by more than the goal allows.
+    /// Whether a system is started again for each sample. This is needed if something random at the start, such as the
+    /// pages that the system gets, changes a figure by more than the goal allows.
     pub restarts: bool,
-    /// Whether a quick run includes it.
+    /// Whether a quick run includes the case.
     pub quick: bool,
-    /// The free memory that it needs, in bytes.
+    /// The free memory that the case needs, in bytes.
     pub memory: u64,
     /// The systems, the engine first.
     pub systems: Vec<Entry>,
@@ -272,7 +273,7 @@ impl Case {
         self.id.contains("resize")
     }
 
-    /// Returns what this machine lacks to run the case: free memory, including the limits of containers.
+    /// Returns what this machine lacks to run the case. Checks free memory, with regard to the limits of containers.
     #[must_use]
     pub fn lacking(&self) -> Option<String> {
         let available = linux::free_memory(Path::new("/"));
@@ -327,7 +328,7 @@ pub fn all(setup: &Setup) -> Vec<Case> {
     cases.extend(maps::cases(setup));
     cases.extend(handover::cases(setup));
     cases.extend(arrays::cases(setup, &arrays::pictures()));
-    // Separate pictures, so that memory is released with the cases that need it.
+    // These cases have pictures of their own, so that memory is released with the cases that need it.
     cases.extend(protection::cases(setup, &arrays::pictures()));
     cases.extend(busy::cases(setup));
     cases.extend(numbers::cases(setup));
@@ -343,7 +344,7 @@ pub fn all(setup: &Setup) -> Vec<Case> {
     cases
 }
 
-/// Data that the systems of a case share. The first system that needs it creates it. Dropped with the case.
+/// Data that the systems of a case share. The first system that needs the data creates it. It is dropped with the case.
 struct Shared<T> {
     cell: Rc<OnceCell<Rc<T>>>,
     make: fn() -> T,
@@ -371,7 +372,7 @@ impl<T> Clone for Shared<T> {
     }
 }
 
-/// Starts a pool of as many threads as the engine has workers.
+/// Starts a rayon pool with as many threads as the engine has workers.
 fn rayon_pool(setup: &Setup) -> Result<rayon::ThreadPool, BenchError> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(setup.workers)

@@ -9,9 +9,10 @@ use crate::page::{PagePeer, Placement};
 use crate::stream::{StreamKind, StreamPeer};
 use crate::{pool, work};
 
-/// Jobs in one operation of the rate cases.
+/// The number of jobs in one operation of the rate cases.
 pub(super) const JOBS: u64 = 100_000;
-/// The number of round trips on a bare page, instead of all jobs: if both sides sleep, all jobs would take seconds.
+/// The number of round trips that are made on a bare page in place of [`JOBS`] jobs, which would take seconds if both
+/// sides sleep.
 const TRIPS: u64 = 2_000;
 /// The pause of the idle case.
 pub(super) const PAUSE: Duration = Duration::from_millis(2);
@@ -85,8 +86,8 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     vec![hot, idle, rate, submit]
 }
 
-/// Adds pools of processes, and bare pages. A page carries one job at a time, so its rate is that of sequential round
-/// trips.
+/// Adds rayon, pools of processes, and bare pages. A page carries one job at a time, so its rate is that of sequential
+/// round trips.
 fn with_pools(case: Case) -> Case {
     case.note("spin, futex and futex-one-core hand over one job at a time to one process, 2,000 jobs a sample")
         .note("rayon spawns each job in a scope; its par_iter hands over ranges, and is far faster")
@@ -175,7 +176,7 @@ fn page_idle(placement: Placement) -> Result<Running, BenchError> {
     }))
 }
 
-/// Extrapolates from [`TRIPS`] round trips to [`JOBS`].
+/// Makes [`TRIPS`] round trips, and extrapolates their time to [`JOBS`].
 fn page_rate(placement: Placement) -> Result<Running, BenchError> {
     let mut peer = PagePeer::start(placement)?;
     Ok(Box::new(move |times| {

@@ -7,12 +7,13 @@ use super::{BenchError, Case, Goal, Running, Setup, Shared, Unit, ours, rayon_po
 use crate::work::pairwise_sum as sum;
 use crate::work::{self, DIMENSIONS, GROUPS};
 
-/// Numbers of `reduce-1gib`.
+/// The number of numbers in `reduce-1gib`.
 const NUMBERS: usize = (1 << 30) / size_of::<f32>();
-/// Points of `kmeans`: 80 MB.
+/// The number of points in `kmeans`, which take 80 MB.
 const POINTS: usize = 80_000_000 / (DIMENSIONS * size_of::<f32>());
-/// The number of numbers and of points of one rayon task, the same as in a chunk of the engine.
+/// The number of numbers in one rayon task: as many as in a chunk of the engine.
 const NUMBERS_AT_ONCE: usize = 1 << 20;
+/// The number of points in one rayon task: as many as in a chunk of the engine.
 const POINTS_AT_ONCE: usize = POINTS / 256;
 
 /// The sums of no points.
@@ -100,7 +101,7 @@ fn make_numbers() -> Vec<f32> {
     noise.repeat(NUMBERS / noise.len())
 }
 
-/// Combines the result of a round to one number.
+/// Returns a number that depends on all values of the result of a round.
 pub(super) fn checksum(sums: &[f64]) -> u64 {
     sums.iter()
         .fold(0, |all, sum| all.rotate_left(1) ^ sum.to_bits())
@@ -149,7 +150,7 @@ fn one_thread_kmeans(_: &Setup, points: &Numbers) -> Result<Running, BenchError>
     }))
 }
 
-/// Makes the same additions in the same order: the blocks of one task are a whole subtree.
+/// Makes the same additions in the same order as the engine: the blocks of one task form a whole subtree.
 fn rayon_reduce(setup: &Setup, numbers: &Numbers) -> Result<Running, BenchError> {
     let pool = rayon_pool(setup)?;
     let numbers = numbers.get();

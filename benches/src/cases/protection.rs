@@ -1,10 +1,10 @@
-//! The cost of protection: the same work with and without it; and the time to replace a worker.
+//! The cost of protection: the same work with and without a protection, and the time to replace a worker.
 
 use super::arrays::Pictures;
 use super::{BenchError, Case, Goal, Running, Setup, Unit, ours};
 use arenite::{Builder, Guard, Sandbox, SandboxReport};
 
-/// Words of the array that is modified in place: 10 MB.
+/// The number of words in the array that is modified in place, which has 10 MB.
 pub(super) const WORDS: usize = 1_250_000;
 
 /// Turns a protection on or off.
@@ -93,7 +93,7 @@ fn images(
     })
 }
 
-/// The two systems of a case.
+/// Adds the two systems of a case.
 fn pair<F>(case: Case, (on, off): (Change, Change), start: F) -> Case
 where
     F: Fn(&Setup, Change) -> Result<Running, BenchError> + Clone + 'static,
@@ -109,7 +109,7 @@ where
     .system("off", move |setup| without(setup, off))
 }
 
-/// Requires a complete sandbox: a partial one would cost less.
+/// Requires a complete sandbox, because a partial sandbox would cost less.
 fn require_sandbox() -> Result<(), BenchError> {
     let report = SandboxReport::of_this_kernel();
     if report.is_complete() {

@@ -1,7 +1,7 @@
-//! Whole folders of photos to thumbnails: the command `arenite resize` and other programs.
+//! Programs that make thumbnails of a whole folder of photos: the command `arenite resize` and others.
 //!
-//! Every system is a process, timed from its start to its end. All write JPEG: the longer side 224
-//! pixels, quality 80, Lanczos3, no metadata. The photos are in the page cache.
+//! Every system is a process, timed from its start to its end. All write JPEG with a longer side of 224 pixels, quality
+//! 80, resized with Lanczos3, without metadata. The photos are in the page cache.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -79,7 +79,8 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     for case in &mut cases {
         case.quick = case.id == "resize-0.3mp";
     }
-    // Links to the same photos: otherwise a larger photo would look like growing memory.
+    // Both folders contain links to the same photos, this number: otherwise a larger photo would look like growing
+    // memory.
     const DIFFERENT: usize = 20;
     for count in [DIFFERENT, 200] {
         let goals: &[Goal] = match count {
@@ -130,7 +131,7 @@ fn programs(case: Case, photos: &Photos) -> Case {
     )
 }
 
-/// Which runs have their memory sampled.
+/// The runs in which memory is sampled.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Watch {
     /// Each run.
@@ -139,8 +140,8 @@ enum Watch {
     First,
 }
 
-/// A system that runs a program over a folder, once per operation. `lines` returns the command lines, given the photos
-/// and the output folder.
+/// Makes a system that runs a program over a folder, once per operation. `lines` returns the command lines for the
+/// folders of the photos and of the output.
 fn running(
     system: &'static str,
     role: Role,
@@ -149,8 +150,8 @@ fn running(
     lines: impl Fn(&Folder, &Folder) -> Result<Vec<CommandLine>, BenchError> + 'static,
 ) -> Result<Running, BenchError> {
     made(&photos)?;
-    // Output folders are removed only at the end: for five seconds, ext4 examines each freed inode before it takes
-    // another, which slows down the next writer.
+    // Output folders are removed only at the end: for five seconds after a removal, ext4 examines each freed inode
+    // before it takes another inode, which slows down the next writer.
     let mut outputs = Vec::new();
     let mut first_peak = None;
     Ok(Box::new(move |times| {
@@ -235,7 +236,7 @@ fn rayon(setup: &Setup, photos: &Photos) -> Result<Running, BenchError> {
     )
 }
 
-/// One process for all photos; or two with half of the photos each, like `xargs -P2`.
+/// Runs libvips in one process for all photos, or in two processes with half of the photos each, like `xargs -P2`.
 fn vips(system: &'static str, photos: &Photos, batches: usize) -> Result<Running, BenchError> {
     const PROGRAM: &str = "vipsthumbnail";
     if !program::is_installed(PROGRAM) {

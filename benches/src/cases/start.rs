@@ -1,4 +1,4 @@
-//! From no worker to the first result.
+//! The time from no worker to the first result.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Repeats an operation that returns its own time, which does not include the end of its processes.
+/// Repeats an operation that returns its own time. The time does not include the end of the operation's processes.
 pub(super) fn each(
     times: u64,
     mut operation: impl FnMut() -> Result<Duration, BenchError>,

@@ -6,9 +6,9 @@ use super::noop::timed;
 use super::{BenchError, Case, Goal, Running, Setup, Unit, ours};
 use crate::work::sum;
 
-/// Bytes of a frame.
+/// The number of bytes in a frame.
 pub(super) const FRAME: usize = 10_000_000;
-/// Frames that may be in flight.
+/// The number of frames that may be in flight.
 pub(super) const IN_FLIGHT: usize = 6;
 
 pub(super) fn cases(setup: &Setup) -> Vec<Case> {
@@ -62,7 +62,7 @@ pub(super) fn expected() -> u64 {
     sum(&frame)
 }
 
-/// The same stream written by hand, without isolation.
+/// Runs the same stream, written by hand with threads, without isolation.
 fn threads(frames: u64) -> Result<Running, BenchError> {
     let expected = expected();
     let mut pool: Vec<_> = (0..IN_FLIGHT).map(|_| vec![0u8; FRAME]).collect();
@@ -100,7 +100,7 @@ fn threads(frames: u64) -> Result<Running, BenchError> {
                 });
                 for frame in mixed {
                     BenchError::expect(sum(&frame), expected)?;
-                    // Fails after the first stage has ended.
+                    // This fails once the first stage has ended.
                     let _ = to_free.send(frame);
                 }
                 drop(to_free);
@@ -110,7 +110,7 @@ fn threads(frames: u64) -> Result<Running, BenchError> {
     }))
 }
 
-/// The slowest stage on its own, one frame after the other, in one warm buffer: no stream can be faster.
+/// Runs only the slowest stage, one frame after the other, in one warm buffer: no stream can be faster.
 fn ideal(frames: u64) -> Result<Running, BenchError> {
     let mut frame = vec![0; FRAME];
     Ok(Box::new(move |times| {

@@ -1,15 +1,15 @@
-//! The cost of observation: the same jobs with a trace and progress queries, and without.
+//! The cost of observation: the same jobs with a trace and progress queries, and without them.
 //!
 //! The trace is complete: the file of events, written while the jobs run, and the statistics of the report. The page of
 //! the report is written when the engine ends, outside the measurement.
 //!
 //! *Off* is an engine without a trace, in the same program. There is no program compiled without traces to compare
-//! with. The remaining cost is a flag in a word of each job that is read anyway.
+//! with, but the remaining cost is only a flag in a word of each job that is read anyway.
 
 use super::{Case, Goal, Setup, Unit, ours};
 use crate::work;
 
-/// Jobs in one operation.
+/// The number of jobs in one operation.
 const JOBS: usize = 1_000;
 /// The time of each job in microseconds.
 const EACH: f64 = 50.0;

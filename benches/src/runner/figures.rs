@@ -1,4 +1,4 @@
-//! The figures: samples, their medians, and the machine.
+//! The figures of a run: samples, their medians, and the machine.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,7 +14,7 @@ pub struct SystemFigures {
     pub id: &'static str,
     /// One figure per sample, in the unit of the case.
     pub samples: Vec<f64>,
-    /// Bytes of the files written, if the case writes files.
+    /// The number of bytes in the files written, if the case writes files.
     pub written: Option<u64>,
     /// Peak memory in bytes, if the case measures it.
     pub peak: Option<u64>,
@@ -27,7 +27,7 @@ pub struct SystemFigures {
 pub enum Absent {
     /// This machine lacks something that the system needs.
     Missing(String),
-    /// The time budget of the run, which is this long, was used up.
+    /// The time budget of the run, given here, was used up.
     Late(Duration),
     /// The system failed.
     Failed(String),
@@ -90,7 +90,7 @@ impl CaseFigures {
         self.systems.iter().find(|system| system.id == id)
     }
 
-    /// Returns the median of the engine.
+    /// Returns the median of the engine's samples.
     pub fn ours(&self) -> Option<f64> {
         self.our_system()?.median()
     }

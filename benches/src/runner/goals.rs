@@ -10,11 +10,11 @@ use super::names;
 pub struct Outcome {
     /// Description of the goal.
     pub goal: String,
-    /// The figure or ratio to compare with the bound. `None` if a system was not measured.
+    /// The figure or ratio that is compared with the bound; `None` if a system was not measured.
     pub reached: Option<f64>,
-    /// Whether the goal is met.
+    /// Whether the goal is met; `None` if a system was not measured.
     pub met: Option<bool>,
-    /// The number of samples of the engine or of the other system, whichever is smaller.
+    /// The number of samples of the engine or of the other system, whichever has fewer.
     pub samples: usize,
 }
 
@@ -29,7 +29,8 @@ pub fn compare(case: &CaseFigures, before: &[CaseFigures]) -> Vec<Outcome> {
 fn outcome(goal: &Goal, case: &CaseFigures, before: &[CaseFigures]) -> Outcome {
     let ours = case.ours();
     let theirs = |id: &str| case.system(id)?.median();
-    // How many times as fast as the other system the engine is: the ratio of times is inverted, that of rates is not.
+    // Returns how many times as fast as the other system the engine is. A ratio of times is inverted, a ratio of rates
+    // is not.
     let speed = |ours: Option<f64>, theirs: Option<f64>| {
         let (ours, theirs) = (ours?, theirs?);
         Some(if case.unit.more_is_better() {

@@ -1,5 +1,5 @@
-//! The figures as JSON: a list of objects, one for each case and system that was measured or for which no time was
-//! left. The list of cases has the same form.
+//! Writes the figures as JSON: a list of objects, one for each case and system that was measured or for which no time
+//! was left. The list of cases has the same form.
 
 use std::io::{self, Write};
 
@@ -24,7 +24,7 @@ struct Row<'a> {
     peak_bytes: Option<u64>,
 }
 
-/// Replaces the row of a system for which no time was left, so that readers of the list find the reason.
+/// Takes the place of the row of a system for which no time was left, so that readers of the list find the reason.
 #[derive(Serialize)]
 struct LeftOut<'a> {
     case: &'a str,

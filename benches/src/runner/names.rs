@@ -2,12 +2,12 @@
 
 use arenite_bench::cases::Unit;
 
-/// Returns whether this system is the engine with default settings, with which the others are compared.
+/// Returns whether this system is the engine with default settings, with which the other systems are compared.
 pub fn is_ours(id: &str) -> bool {
     matches!(id, "arenite" | "on" | "fused")
 }
 
-/// Returns the name of a system, for a sentence or next to a bar.
+/// Returns the name of a system, as used in a sentence or next to a bar.
 pub fn system(id: &str) -> &str {
     match id {
         "on" => "arenite, with it",
@@ -36,7 +36,7 @@ pub fn system(id: &str) -> &str {
     }
 }
 
-/// Returns the unit as it follows a number.
+/// Returns the unit in the form that follows a number.
 pub fn unit(unit: Unit) -> &'static str {
     match unit {
         Unit::Microseconds => "µs",

@@ -1,5 +1,5 @@
-//! Sampling: all systems of a case are started, then sampled in turns until each has its samples. Some cases restart a
-//! system for each sample.
+//! Samples cases: starts all systems of a case, then samples the systems in turns until each has all its samples. In
+//! some cases, a system is started again for each sample.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -9,12 +9,12 @@ use arenite_bench::cases::{Case, Reading, Running, Setup};
 
 use super::figures::{Absent, CaseFigures, SystemFigures};
 
-/// The amount of sampling, from the command line.
+/// The amount of sampling that the command line requests.
 #[derive(Debug, Clone, Copy)]
 pub struct Amount {
-    /// Samples of each system.
+    /// The number of samples of each system, instead of the number of the case.
     pub runs: Option<u32>,
-    /// Untimed operations before each sample.
+    /// The number of untimed operations before each sample, instead of the number of the case.
     pub warmup: Option<u64>,
 }
 
@@ -22,7 +22,7 @@ pub struct Amount {
 const QUICK_RUNS: u32 = 3;
 /// After this time, a quick run begins no further round of samples of a case, so that time is left for each case.
 const QUICK_CASE_TIME: Duration = Duration::from_secs(1);
-/// After this time, a quick run begins nothing more, however long a round takes on a slow machine.
+/// After this time, a quick run begins no further round at all, so that it ends in time on a slow machine.
 const QUICK_BUDGET: Duration = Duration::from_secs(55);
 
 /// The time budget of a run.
@@ -33,7 +33,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Starts the budget. Without `asked`, only a quick run has a limit, and only if the number of samples is not
+    /// Starts the budget. Without `asked`, a run has a limit only if it is quick and the number of samples is not
     /// given.
     pub fn new(asked: Option<Duration>, quick: bool, amount: Amount) -> Self {
         let own = (quick && amount.runs.is_none()).then_some(QUICK_BUDGET);
@@ -43,7 +43,7 @@ impl Budget {
         }
     }
 
-    /// Returns the limit if it is used up.
+    /// Returns the reason for leaving out systems, if the budget is used up.
     fn used_up(&self) -> Option<Absent> {
         let limit = self.limit.filter(|limit| self.began.elapsed() >= *limit);
         limit.map(Absent::Late)
@@ -112,7 +112,7 @@ pub fn measure(
             break;
         }
         for turn in 0..count {
-            // Another system begins each round, so that no system always follows the same one.
+            // Each round begins with another system.
             let index = (run + turn) % count;
             let Some(system) = running[index].take() else {
                 continue;
@@ -123,7 +123,7 @@ pub fn measure(
                 continue;
             }
             let started = if run > 0 && case.restarts {
-                // End it before its successor starts: there is memory for one instance of each system.
+                // End the system before it is started again: there is memory for only one instance of each system.
                 drop(system);
                 case.systems[index].start(setup)
             } else {

@@ -1,8 +1,8 @@
-//! The figures as a picture: one panel for each case, a bar for each system, on a log scale.
+//! Draws the figures as a picture: one panel for each case, one bar for each system, on a log scale.
 //!
-//! It can be read without the table: every panel has a title, a unit and the better direction; every bar has its figure
-//! and its factor to arenite. The three colours (Okabe and Ito's blue and orange, and a grey) are distinct for
-//! colour-blind readers and in print. The legend names them.
+//! The picture can be read without the table: every panel has a title, a unit and the better direction; every bar has
+//! its figure and the factor to the figure of arenite. The three colours (Okabe and Ito's blue and orange, and a grey)
+//! are distinct for colour-blind readers and in print. The legend names the colours.
 
 mod panel;
 

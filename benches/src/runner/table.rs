@@ -1,4 +1,4 @@
-//! The figures as a table.
+//! Writes the figures as a table.
 
 use std::io::{self, Write};
 
@@ -10,7 +10,7 @@ use super::{goals, names};
 /// Writes the lines above the table.
 ///
 /// # Errors
-/// The errors of `out`. This also applies to the functions below.
+/// The errors of `out`, as for the functions below.
 pub fn head(machine: &Machine, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}", machine.describe())?;
     writeln!(

@@ -10,7 +10,7 @@ use super::{engine, engine_with, refused};
 use crate::work;
 use arenite::JobErrorKind;
 
-/// The work of the empty job, and a state that it changes.
+/// Does the work of the empty job, and changes a state.
 fn next(calls: &mut u64, x: u64) -> u64 {
     *calls += 1;
     work::noop(x)
@@ -20,7 +20,7 @@ pub(in super::super) fn actor_call(setup: &Setup) -> Result<Running, BenchError>
     let engine = engine(setup.workers)?;
     let actor = engine.actor(|| 0_u64, ()).start();
     Ok(Box::new(move |times| {
-        // Moved into the closure: the engine must outlive the calls.
+        // Moves the engine into the closure, because it must outlive the calls.
         let _ = &engine;
         timed(times, |i| {
             let got = actor.call(next, (i,)).wait().map_err(refused)?;
@@ -29,7 +29,7 @@ pub(in super::super) fn actor_call(setup: &Setup) -> Result<Running, BenchError>
     }))
 }
 
-/// Ignores cancellation.
+/// Runs without end and ignores cancellation.
 fn hang() {
     loop {
         std::thread::park();

@@ -1,4 +1,4 @@
-//! Pictures are shrunk and numbers squared in the arena.
+//! Shrinks pictures and squares numbers in the arena.
 
 use super::super::arrays::{check_squares, checksum, expected_checksum};
 use super::super::noop::timed;
@@ -33,7 +33,8 @@ pub(in super::super) fn images_with(
     Ok(Box::new(move |times| {
         let mut got: Vec<Array<u8>> = Vec::new();
         let reading = timed(times, |_| {
-            // As in the other systems. With the results of two rounds alive, twice as much memory would be written.
+            // Drop the results of the last round, as the other systems do. Otherwise twice as much memory would be
+            // written.
             got.clear();
             got = engine
                 .map(shrink, pictures.iter().map(|picture| (picture,)))

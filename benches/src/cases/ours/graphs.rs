@@ -1,4 +1,4 @@
-//! Graphs of empty jobs, built and run; and the same jobs without dependencies.
+//! Builds and runs graphs of empty jobs, and the same jobs without dependencies.
 
 use super::super::graphs::{LENGTH, NODES, WIDE};
 use super::super::noop::timed;
@@ -15,7 +15,7 @@ fn next(x: u64) -> u64 {
     x.wrapping_add(1)
 }
 
-/// Runs a graph in which each node takes the values of two nodes of the layer before.
+/// Runs a graph in which each node takes the values of two nodes of the previous layer.
 fn layers(engine: &Engine) -> Result<u64, BenchError> {
     let mut graph = Graph::new();
     let mut layer: Vec<Node<u64>> = (0..WIDE as u64).map(|x| graph.add(pair, (x, 0))).collect();

@@ -7,7 +7,7 @@ use super::noop::map_all;
 use super::{engine, refused};
 use crate::{pool, program};
 
-/// Results between two samples of the memory.
+/// The number of results between two samples of the memory.
 const SAMPLE_EVERY: u64 = 20_000;
 
 /// Uses all arguments, with next to no work.

@@ -1,4 +1,4 @@
-//! Commit and write 1 GiB.
+//! Commits and writes 1 GiB of memory.
 
 use std::time::{Duration, Instant};
 

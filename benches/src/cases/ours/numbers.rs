@@ -7,7 +7,7 @@ use super::{engine, refused};
 use crate::work::{self, CENTRES, DIMENSIONS};
 use arenite::Array;
 
-/// Other numbers of workers, which must return the same bits.
+/// Other numbers of workers, with which the sum must have the same bits.
 const OTHERS: [usize; 2] = [1, 7];
 
 fn nearest(points: &[f32], centres: &[f32]) -> Array<f64> {
@@ -41,11 +41,12 @@ fn read_one(points: &[f32], centres: &[f32], at: u64) -> f32 {
 }
 
 pub(in super::super) fn round(setup: &Setup, points: &[f32]) -> Result<Running, BenchError> {
-    /// Each round reads a number on another page, so that the rounds do not all read the same cache line.
+    /// The distance between the numbers that two rounds read: they are on different pages, so that the rounds do not
+    /// all read the same cache line.
     const STEP: usize = 1 << 14;
     let engine = engine(setup.workers)?;
     let shared = engine.from_slice(points).map_err(refused)?;
-    // Read in advance, so that the time of a round includes no access to other memory.
+    // Read the expected numbers in advance, so that the time of a round includes no access to other memory.
     let chosen: Vec<(u64, f32)> = (0..points.len())
         .step_by(STEP)
         .map(|at| (at as u64, points[at]))
@@ -63,7 +64,7 @@ pub(in super::super) fn round(setup: &Setup, points: &[f32]) -> Result<Running, 
 
 pub(in super::super) fn reduce(setup: &Setup, numbers: &[f32]) -> Result<Running, BenchError> {
     let expected = expected_sum(numbers);
-    // One engine after the other, because each has a copy of all numbers.
+    // Check one engine after the other, because each has a copy of all numbers.
     for workers in OTHERS {
         summing(workers, numbers, expected)?.run(1)?;
     }

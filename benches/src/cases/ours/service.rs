@@ -9,7 +9,7 @@ use crate::work;
 pub(in super::super) fn service_call(setup: &Setup) -> Result<Running, BenchError> {
     let peer = ServicePeer::start(setup.workers)?;
     Ok(Box::new(move |times| {
-        // Captures the whole peer: a closure captures only the fields that it names.
+        // Makes the closure capture the whole peer: otherwise it would capture only the fields that it names.
         let peer = &peer;
         timed(times, |i| {
             let got = peer.client.call::<u64>("noop", (i,)).wait();

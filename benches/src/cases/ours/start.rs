@@ -1,4 +1,4 @@
-//! From no worker to the first result.
+//! The time from no worker to the first result.
 
 use std::time::Instant;
 

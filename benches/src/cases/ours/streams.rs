@@ -28,7 +28,7 @@ fn summed(frame: ArrayMut<u8>) -> u64 {
     work::sum(&frame)
 }
 
-/// Runs all frames. Each stage has one job at a time, like the slowest stage on its own.
+/// Runs all frames. Each stage has one job at a time, as the slowest stage has when it is measured on its own.
 fn run(engine: &Engine, frames: u64, expected: u64) -> Result<(), BenchError> {
     let source = (0..frames).map(|_| engine.zeros::<u8>(FRAME));
     let stream = Stream::fallible(source)
@@ -55,7 +55,7 @@ pub(in super::super) fn stream(setup: &Setup, frames: u64) -> Result<Running, Be
 
 pub(in super::super) fn stream_memory(setup: &Setup, frames: u64) -> Result<Running, BenchError> {
     let expected = expected();
-    // The workers will be children of this process. Its memory before they start is subtracted.
+    // The workers will be children of this process. The memory that this process has before they start is subtracted.
     let roots = [std::process::id()];
     let before = program::memory_of(&roots);
     let engine = engine(setup.workers)?;

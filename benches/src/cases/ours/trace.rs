@@ -7,10 +7,11 @@ use crate::photos::Folder;
 use crate::work;
 use arenite::{Engine, Trace};
 
-/// Jobs between two progress queries.
+/// The number of jobs between two progress queries.
 const QUERY_EVERY: usize = 100;
 
-/// The order of the fields matters for their drops: the engine completes its files when it ends.
+/// Fields are dropped in this order, which matters: the engine completes its files when it ends, before their folder is
+/// removed.
 struct Traced {
     engine: Engine,
     jobs: Vec<u64>,

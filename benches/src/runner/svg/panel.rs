@@ -25,7 +25,7 @@ pub struct Row {
     pub value: Option<f64>,
     /// The figure with its unit, as text.
     pub figure: String,
-    /// The factor to the engine, as text.
+    /// The factor to the engine's figure, as text.
     pub factor: String,
     /// The colour of the bar.
     pub kind: Kind,
@@ -50,7 +50,7 @@ impl Panel {
     }
 }
 
-/// Returns all panels. Cases that only measure the engine, and whose ids differ only in a number, share a panel.
+/// Returns all panels. Cases share a panel if they measure only the engine and their ids differ only in a number.
 pub fn panels(cases: &[CaseFigures]) -> Vec<Panel> {
     let mut panels: Vec<Panel> = Vec::new();
     let mut series: Option<(String, usize)> = None;
