@@ -144,7 +144,7 @@ mod tests {
         }
     }
 
-    /// Two cores that the calling thread may run on.
+    /// Returns two cores on which the calling thread may run.
     fn two_cores() -> Option<(usize, usize)> {
         let set = affinity();
         // SAFETY: `set` is an initialised set and the numbers lie within it.

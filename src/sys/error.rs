@@ -35,7 +35,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// A failure of `call` on `what`.
+    /// Creates the error for a failure of `call` on `what`.
     pub(crate) fn new(call: &'static str, errno: Errno, what: impl Into<String>) -> Error {
         Error {
             call,
@@ -44,7 +44,7 @@ impl Error {
         }
     }
 
-    /// A failure with the current `errno` of this thread.
+    /// Creates the error for a failure with this thread's `errno`.
     pub(crate) fn last(call: &'static str, what: impl Into<String>) -> Error {
         Error::new(call, Errno::last(), what)
     }
@@ -54,7 +54,7 @@ impl Error {
         self.errno
     }
 
-    /// The reason as a number (`EMFILE`, `ENOMEM`, …), like [`std::io::Error::raw_os_error`].
+    /// Returns the reason as a number (`EMFILE`, `ENOMEM`, …), like [`std::io::Error::raw_os_error`].
     pub fn raw_os_error(&self) -> i32 {
         self.errno as i32
     }

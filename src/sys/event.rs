@@ -52,7 +52,7 @@ impl EventFd {
         }
     }
 
-    /// The descriptor to poll.
+    /// Returns the descriptor to poll.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.raw.as_fd()
     }

@@ -63,7 +63,7 @@ pub fn run_first_in_forks(first: fn()) {
 pub struct OwnerProcess(u32);
 
 impl OwnerProcess {
-    /// The calling process.
+    /// Identifies the calling process.
     pub fn current() -> Self {
         static REGISTERED: Once = Once::new();
         REGISTERED.call_once(|| {
@@ -74,7 +74,7 @@ impl OwnerProcess {
         Self(FORKS.load(Ordering::Relaxed))
     }
 
-    /// Whether the calling process is this process, and not a forked copy of it.
+    /// Returns whether the calling process is this process, and not a forked copy of it.
     #[inline]
     pub fn is_current(self) -> bool {
         // Relaxed: written only when a process begins, by its only thread.

@@ -4,9 +4,9 @@
 #[cfg(target_env = "gnu")]
 const MAPPED: u64 = 128 << 10;
 
-/// Makes the allocator keep up to `bytes` of freed memory at the end of its heap, and allocate blocks of up to `bytes /
-/// 2` in the heap. If more memory at the end is free, the allocator returns all of it to Linux. Threads other than the
-/// first have heaps of their own.
+/// Makes the allocator keep up to `bytes` of freed memory at the end of its heap, and allocate blocks of up to half of
+/// `bytes` in the heap. If more memory at the end is free, the allocator returns all of it to Linux. Threads other than
+/// the first have heaps of their own.
 ///
 /// By default glibc returns the free end of its heap when the free end exceeds 128 KiB, or twice the largest block ever
 /// freed. If a program allocates the same few buffers again and again, Linux then clears and maps each of their pages

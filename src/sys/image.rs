@@ -27,7 +27,7 @@ impl BuildId {
         }
     }
 
-    /// The bytes of the id, without the unused rest of the array.
+    /// Returns the bytes of the id, without the unused rest of the array.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }

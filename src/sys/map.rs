@@ -184,12 +184,12 @@ impl Map {
         })
     }
 
-    /// The first byte.
+    /// Returns the address of the first byte.
     pub fn base(&self) -> NonNull<u8> {
         self.base
     }
 
-    /// The length in bytes.
+    /// Returns the length in bytes.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -256,8 +256,8 @@ impl Map {
             .map_err(error)
     }
 
-    /// In a forked copy of a process that called [`Map::exclude_from_forks`]: maps the same bytes of `segment`, which
-    /// must be the segment of this map, read-only at the same addresses.
+    /// Maps the same bytes of `segment` read-only at the same addresses, in a forked copy of a process that has called
+    /// [`Map::exclude_from_forks`]. `segment` must be the segment of this map.
     pub fn remap_read_only_in_fork(&self, segment: &Segment) -> Result<()> {
         let what = || format!("a map of {} bytes, in a forked copy", self.len);
         allowed().map_err(|errno| Error::new("mmap", errno, what()))?;

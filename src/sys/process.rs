@@ -183,7 +183,7 @@ impl PidFd {
         }
     }
 
-    /// The descriptor. It is readable once the process has ended.
+    /// Returns the descriptor, which is readable once the process has ended.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -537,9 +537,9 @@ pub fn release_signals_after_fork() {
     }
 }
 
-/// In a forked copy of a process that ignores [`GROUP_SIGNALS`]: restores the default action of the signals that end a
-/// process. The signals also end the copy if they were sent since the fork. Handlers that the program has installed
-/// stay. A write to a closed pipe is still an error, not a signal.
+/// Restores the default action of the signals that end a process, in a forked copy of a process that ignores
+/// [`GROUP_SIGNALS`]. The signals also end the copy if they were sent since the fork. Handlers that the program has
+/// installed stay. A write to a closed pipe is still an error, not a signal.
 pub fn restore_signals_in_fork() {
     if !IGNORES_GROUP_SIGNALS.load(Ordering::Relaxed) {
         return;

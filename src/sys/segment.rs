@@ -55,7 +55,8 @@ pub struct SegmentStat {
 /// A shared-memory segment with an owned, close-on-exec descriptor.
 ///
 /// A program that closes all descriptors, as daemons do, closes this descriptor too. Then a file of the program may get
-/// its number. So before writing, truncating and closing, the segment checks that the descriptor is still its own.
+/// the descriptor's number. So the segment checks that the descriptor is still its own before it writes, truncates or
+/// closes.
 #[derive(Debug)]
 pub struct Segment {
     fd: ManuallyDrop<OwnedFd>,

@@ -17,7 +17,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, ReadCache, SymbolKind};
 
-/// Max number of bytes that are read from files for one stack.
+/// Max size in bytes of a file that is read, and of all that is read for one stack.
 const LARGEST: u64 = 1 << 30;
 /// Max number of cached addresses, whether a symbol was found for them or not.
 const MAX_KNOWN: usize = 4096;
@@ -45,7 +45,7 @@ pub struct Symbol {
 pub struct Budget(Cell<u64>);
 
 impl Budget {
-    /// The budget for one stack.
+    /// Returns the budget for one stack.
     pub fn new() -> Self {
         Self(Cell::new(LARGEST))
     }
@@ -396,7 +396,8 @@ mod tests {
         name(file, &[offset], budget).unwrap().remove(0)
     }
 
-    /// A valid ELF file with this number of units of debug information, each of one entry without attributes.
+    /// Returns a valid ELF file with this number of units of debug information. Each unit has one entry without
+    /// attributes.
     fn with_units(units: usize) -> Vec<u8> {
         fn put(file: &mut Vec<u8>, fields: &[(u64, usize)]) {
             for &(value, len) in fields {
@@ -464,7 +465,7 @@ mod tests {
         file
     }
 
-    /// The most memory that this process has had, in bytes.
+    /// Returns the peak memory of this process in bytes.
     fn peak() -> u64 {
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM:"));

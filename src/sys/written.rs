@@ -29,7 +29,7 @@ pub struct Written {
     protection: OnceLock<Option<(File, (u64, u64))>>,
 }
 
-/// The request code `_IOWR(kind, number, T)`.
+/// Returns the request code `_IOWR(kind, number, T)`.
 const fn read_write<T>(kind: u64, number: u64) -> u64 {
     3 << 30 | (size_of::<T>() as u64) << 16 | kind << 8 | number
 }

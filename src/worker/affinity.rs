@@ -58,7 +58,7 @@ impl Affinity {
         }
     }
 
-    /// Called before the lane sleeps.
+    /// Publishes that the lane sleeps, and on which core. Called before the lane sleeps.
     pub(super) fn before_sleep(&self) {
         self.cells.set_asleep(cores::current());
     }
@@ -68,7 +68,8 @@ impl Affinity {
         self.cells.set_core(cores::current());
     }
 
-    /// Called when the lane is awake again.
+    /// Publishes the core of the lane, after moving the lane if it shares that core. Called when the lane is awake
+    /// again.
     pub(super) fn after_sleep(&self, now: u64) {
         if self.may_look(now) {
             self.find_own_core(now);

@@ -39,7 +39,7 @@ thread_local! {
 /// A job is cancelled by [`Job::cancel`](crate::Job::cancel); when its handle, or the handle of its graph, map or
 /// stream is dropped; when its scope is cancelled; and when a related job fails: a job of the same scope, of the same
 /// graph or map if that stops at the first failure, or another job spawned by the same job. A long-running kernel
-/// should call this from time to time, and return a partial result or an error once it is true.
+/// should call this from time to time and, if it returns true, return a partial result or an error.
 ///
 /// A call costs a few nanoseconds. Returns false outside a kernel, on threads that a kernel starts, and with
 /// [`Engine::inline`](crate::Engine::inline).

@@ -460,7 +460,7 @@ mod tests {
         assert_eq!(place(&mut bump, 2), Some(2));
     }
 
-    /// A job that keeps making arrays and dropping the oldest uses about the memory that it holds at one time.
+    /// If a job repeatedly makes arrays and drops the oldest, it uses about as much memory as its live arrays have.
     #[test]
     fn a_job_reuses_dropped_memory() {
         for (live, most) in [(1, 3 << 20), (4, 3 << 20), (1000, 9000)] {

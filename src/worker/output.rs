@@ -25,7 +25,7 @@ pub(super) fn install() -> sys::Result<()> {
     Ok(())
 }
 
-/// The descriptors to which boundaries are written.
+/// Returns the descriptors to which boundaries are written.
 #[cfg(feature = "sandbox")]
 pub(super) fn descriptors() -> impl Iterator<Item = std::os::fd::RawFd> {
     use std::os::fd::AsRawFd;

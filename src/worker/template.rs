@@ -136,7 +136,7 @@ fn some_of(names: &[String]) -> String {
     }
 }
 
-/// The first steps of a copy: makes it independent of the template.
+/// Does the first steps of a copy, which make it independent of the template.
 fn begin_copy(
     supervisor: SupervisorSocket,
     request: Request,

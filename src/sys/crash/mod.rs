@@ -199,7 +199,7 @@ fn crashed(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, in_f
     hand_on(signal, info, context, in_front);
 }
 
-/// The note of this process, if it has one.
+/// Returns the note of this process, if it has one.
 fn note() -> Option<&'static CrashNote> {
     // Acquire: "note mapped", pairs with `note_crashes`.
     let note = NOTE.load(Ordering::Acquire);

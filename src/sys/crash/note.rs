@@ -39,8 +39,8 @@ pub struct CrashNote {
     stack_start: AtomicU64,
     /// The number of frames on the thread's stack.
     depth: AtomicU64,
-    /// The instruction pointers of the [`INNERMOST`] innermost frames. Later frames are in `outermost`, at the index of
-    /// frame number minus [`INNERMOST`], mod [`OUTERMOST`]: the last ones remain.
+    /// The instruction pointers of the [`INNERMOST`] innermost frames. Later frames are in `outermost`, at index (frame
+    /// number - [`INNERMOST`]) mod [`OUTERMOST`], so the last of them remain.
     innermost: [AtomicU64; INNERMOST],
     outermost: [AtomicU64; OUTERMOST],
     /// The number of bytes in `maps`.
@@ -220,7 +220,7 @@ impl CrashNote {
         self.depth().saturating_sub((INNERMOST + OUTERMOST) as u64)
     }
 
-    /// The instruction pointers that are recorded.
+    /// Returns the instruction pointers that are recorded.
     fn frames(&self) -> impl Iterator<Item = u64> {
         let depth = self.depth();
         let innermost = (0..depth)
@@ -381,7 +381,7 @@ mod tests {
         assert_eq!(note.read(), None);
     }
 
-    /// Whatever a hostile process has written, the reader stays in bounds.
+    /// The reader stays in bounds for any content that a hostile process may write.
     #[test]
     fn any_content_is_read() {
         let note = CrashNote::new();

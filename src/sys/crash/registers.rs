@@ -119,7 +119,8 @@ impl Registers {
     }
 }
 
-/// The kind of the memory access, by the exception syndrome: a record that Linux writes after the registers on aarch64.
+/// Returns the kind of the memory access by the exception syndrome, a record that Linux writes after the registers on
+/// aarch64.
 #[cfg(any(target_arch = "aarch64", test))]
 fn access_by_syndrome(mut records: &[u64]) -> Option<MemoryAccess> {
     /// `ESR_MAGIC`.
