@@ -112,8 +112,8 @@ fn does_its_work(case: &str, system: &str) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Reports that something is missing. This is an error if the machine has two cores and a complete sandbox: then
-/// nothing may be missing unless the tests allow it.
+/// Reports that something is missing. On a machine with two cores and a complete sandbox, this is an error if
+/// `ARENITE_MUST_TRY` is set.
 fn missing(what: &str) {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     if cores < 2 || !SandboxReport::of_this_kernel().is_complete() {

@@ -334,7 +334,7 @@ fn cases_without_time_left_are_reported() {
     }
 }
 
-/// A sample of this case is forty operations with pauses of 2 ms: at most two samples begin within 100 ms.
+/// A sample of this case consists of forty operations with pauses of 2 ms, so at most two samples begin within 100 ms.
 #[test]
 fn a_case_ends_with_the_time_budget() {
     let run = bench("--only noop-rtt-idle --quick --budget 100ms --json").exits(0);

@@ -83,7 +83,7 @@ pub struct Shared {
 struct Tasks {
     next: u64,
     open: HashMap<u64, Arc<Pending>>,
-    /// The number of open tasks at which the next search removes ended tasks whose reply will not be taken.
+    /// The number of open tasks at which ended tasks are removed whose replies will not be taken.
     look_at: usize,
 }
 
@@ -120,7 +120,7 @@ impl Shared {
         self.copied.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Calls `with` with the engine; fails if the engine was shut down.
+    /// Passes the engine to `with`; fails if the engine was shut down.
     fn with<T>(
         &self,
         with: impl FnOnce(&arenite::Engine) -> Result<T, Refusal>,

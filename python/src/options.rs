@@ -76,7 +76,8 @@ pub struct Limiter {
 
 #[pymethods]
 impl Limiter {
-    /// `at_once`: at least 1. `between`: the seconds between the starts of two tasks, at least a nanosecond.
+    /// `at_once`: the number of tasks that may run at a time, at least 1. `between`: the seconds between the starts of
+    /// two tasks, at least a nanosecond.
     #[new]
     #[pyo3(signature = (at_once=None, between=None))]
     fn new(at_once: Option<u32>, between: Option<f64>) -> PyResult<Self> {

@@ -26,7 +26,7 @@ pub(super) fn cases() -> Vec<Case> {
     vec![case]
 }
 
-/// A call that waits.
+/// Makes a call that waits.
 pub(super) fn call(n: u64) -> u64 {
     sleep(WAIT);
     n

@@ -79,7 +79,7 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     for case in &mut cases {
         case.quick = case.id == "resize-0.3mp";
     }
-    // Both folders contain links to the same photos, this number: otherwise a larger photo would look like growing
+    // The number of photos to which both folders link. With different photos, a larger one would look like growing
     // memory.
     const DIFFERENT: usize = 20;
     for count in [DIFFERENT, 200] {

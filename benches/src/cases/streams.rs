@@ -37,14 +37,14 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     vec![speed, memory]
 }
 
-/// The first stage: each byte is independent.
+/// Does the first stage, in which each byte is independent.
 pub(super) fn brighten(frame: &mut [u8], by: u8) {
     for byte in frame {
         *byte = byte.saturating_add(by);
     }
 }
 
-/// The second and slowest stage: each byte depends on the previous one.
+/// Does the second and slowest stage, in which each byte depends on the previous byte.
 pub(super) fn mix(frame: &mut [u8]) {
     let mut state = 1u32;
     for byte in frame {

@@ -12,9 +12,9 @@
 //! | 8..16, calls that have ended, and the bytes of their records | the worker, after each record (Release: "record written", pairs with `Journal::ended`) | the program | atomic |
 //! | 16.., records | the worker, beyond the bytes that it has published | the program, up to these | the word before |
 //!
-//! So each call begins at most once: after a worker's death, for example, the program closes the journal, and then runs
-//! only the calls that the worker has not begun. The worker is not trusted: the program checks lengths, and checks that
-//! each ended call has a record.
+//! So each call begins at most once: after the program has closed the journal, it sends again only the calls that the
+//! worker has not begun. The worker is not trusted: the program checks lengths, and checks that each ended call has a
+//! record.
 
 mod journal;
 mod run;

@@ -65,7 +65,7 @@ impl Refusal {
     }
 }
 
-/// `pickle.UnpicklingError`.
+/// Returns the class `pickle.UnpicklingError`.
 pub fn unpickling_error(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     let kind = py.import("pickle")?.getattr("UnpicklingError")?;
     Ok(kind.cast_into::<PyType>()?)
