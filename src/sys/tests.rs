@@ -428,14 +428,14 @@ pub(super) fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
 /// Runs `body` on a thread with a full descriptor table of its own, which can open nothing.
 pub(crate) fn without_descriptors(body: impl FnOnce() + Send) {
     /// Some systems allow a thousand times as many.
-    const MOST: usize = 1 << 20;
+    const MAX: usize = 1 << 20;
     std::thread::scope(|threads| {
         let thread = threads.spawn(|| {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES).unwrap();
             let null = fs::File::open("/dev/null").unwrap();
             let copies = std::iter::repeat_with(|| null.try_clone());
-            let copies: Vec<_> = copies.take(MOST).map_while(Result::ok).collect();
-            if copies.len() == MOST {
+            let copies: Vec<_> = copies.take(MAX).map_while(Result::ok).collect();
+            if copies.len() == MAX {
                 return asked::not_tried(
                     "a table of descriptors that is full: it may have too many",
                 );

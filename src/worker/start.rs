@@ -123,7 +123,7 @@ fn start_and_run(
     let bound = bind(mark.parent)?;
     crate::sync::point!("attach.bound");
     // 3. Close all other descriptors. If threads might use them, this process does not become a worker. A worker
-    // program may have threads on purpose, so for such a program nothing is closed.
+    // program may have threads on purpose, so for such a program they are closed without this check.
     let threads = match identity {
         None => process::threads_with_descriptors(mark.first_fd, mark.fds),
         Some(_) => 0,

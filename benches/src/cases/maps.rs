@@ -5,7 +5,7 @@ use super::{Case, Goal, Setup, Unit, ours};
 /// Items of the map.
 pub(super) const ITEMS: u64 = 1_000_000;
 /// The maximum memory of the map in megabytes. A list of the arguments alone would take 24.
-const MOST: f64 = 8.0;
+const MAX: f64 = 8.0;
 
 pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     let runs = if setup.quick { 5 } else { 9 };
@@ -24,7 +24,7 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
         Unit::Megabytes,
     )
     .plan(1, 1, 0)
-    .goals(&[Goal::Below(MOST)])
+    .goals(&[Goal::Below(MAX)])
     .note("private memory of this process and of the workers, and all shared memory")
     .system("arenite", ours::map_memory);
     vec![rate, memory]

@@ -14,7 +14,7 @@ const LONGEST_PACKET: u32 = 112 << 10;
 /// The maximum length in bytes of arguments that are written without a pickle.
 const LONGEST_CALL: usize = 8 << 10;
 /// The number of buffers at which a packet is full.
-const MOST_BUFFERS: u32 = 512;
+const MAX_BUFFERS: u32 = 512;
 
 /// Where a call ends in the bytes and buffers of its packet, and the number of bytes copied for the call.
 #[derive(Clone, Copy, Default)]
@@ -240,7 +240,7 @@ impl Stock {
         let mut calls = self.lock();
         let mut end = End::default();
         let mut ends = Vec::new();
-        while ends.len() < most.max(1) && end.byte < LONGEST_PACKET && end.buffer < MOST_BUFFERS {
+        while ends.len() < most.max(1) && end.byte < LONGEST_PACKET && end.buffer < MAX_BUFFERS {
             let Some(len) = calls.lens.pop_front() else {
                 break;
             };

@@ -11,7 +11,7 @@ const LONGEST: usize = 8 << 10;
 /// The deepest nesting of values that are encoded directly.
 const DEEPEST: u32 = 4;
 /// The largest number of parts of a value that is encoded directly.
-const MOST_PARTS: u32 = 64;
+const MAX_PARTS: u32 = 64;
 
 /// The form of a value, or of the arguments of a call.
 pub mod form {
@@ -174,7 +174,7 @@ impl<'a> Reader<'a> {
 /// plain values.
 pub fn is_simple(value: &Bound<'_, PyAny>, depth: u32, parts: &mut u32) -> bool {
     *parts += 1;
-    if *parts > MOST_PARTS || depth > DEEPEST {
+    if *parts > MAX_PARTS || depth > DEEPEST {
         return false;
     }
     if let Ok(list) = value.cast_exact::<PyList>() {

@@ -16,7 +16,7 @@ const MEMORY: u64 = 16 << 20;
 /// The bytes that the objects may take in addition for each received byte: as many as a dictionary with one key takes.
 const MEMORY_PER_BYTE: u64 = 64;
 /// The limit for long pickles: this number of bytes, plus 2 for each received byte.
-const MOST_MEMORY: u64 = 512 << 20;
+const MAX_MEMORY: u64 = 512 << 20;
 /// The number of elements that any value may have when it is written out in full, where a shared object counts as
 /// often as it occurs. Printing or comparing the value takes this number of steps.
 const ELEMENTS: u64 = 10_000_000;
@@ -97,7 +97,7 @@ impl Limits {
         let sent = len.saturating_add(buffered);
         let most = MEMORY.saturating_add(MEMORY_PER_BYTE.saturating_mul(sent));
         Self {
-            most_memory: most.min(MOST_MEMORY.saturating_add(sent.saturating_mul(2))),
+            most_memory: most.min(MAX_MEMORY.saturating_add(sent.saturating_mul(2))),
             memory: 0,
             most_hashed: HASHED + HASHED_PER_BYTE * len,
             hashed: 0,
