@@ -1,6 +1,5 @@
 //! Copy-on-write maps, through which a process may change an array for itself alone: [`PrivateCopy`].
 
-use std::cell::RefCell;
 use std::fmt;
 use std::mem;
 use std::ops::Range;
@@ -10,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 use super::habit::{Habit, MIN_PART};
 use super::lane::CurrentLane;
 use super::{Array, ArrayLocation};
-use crate::sys::fork::OwnerProcess;
+use crate::sys::fork::{self, AfterFork, OwnerProcess};
 use crate::sys::limits::DataRoom;
 use crate::sys::written::Written;
-use crate::sys::{self, Access, HUGE, Map, PAGE, Segment, fork};
+use crate::sys::{self, Access, HUGE, Map, PAGE, Segment};
 
 /// Maximum number of private copies in the program at a time. Each is a map; Linux allows a process 65,530 maps.
 const MAX: usize = 16 << 10;
@@ -128,7 +127,7 @@ impl PrivateCopy {
     /// Registers the copy for forks: its bytes stay valid in a forked process as long as that process lives.
     pub(crate) fn registered(self) -> Arc<PrivateCopy> {
         static REGISTERED: Once = Once::new();
-        REGISTERED.call_once(|| fork::run_around_forks(before_fork, after_fork));
+        REGISTERED.call_once(|| fork::run_around_forks(before_fork));
         PrivateCopy::free_ended();
         let copy = Arc::new(self);
         let mut all = all();
@@ -314,19 +313,11 @@ static ALL: Mutex<All> = Mutex::new(All {
     forked: Vec::new(),
 });
 
-/// The guard of [`ALL`], which is locked while a thread forks, and the descriptor that stays open in the forked
-/// process.
-type Held = (MutexGuard<'static, All>, Option<Segment>);
-
-thread_local! {
-    static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
-}
-
 fn all() -> MutexGuard<'static, All> {
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn before_fork() {
+fn before_fork() -> AfterFork {
     let mut all = all();
     let ended = all.take_ended();
     let mut arrays = Vec::new();
@@ -348,7 +339,8 @@ fn before_fork() {
         holder = held;
     }
     drop(ended);
-    HELD.with_borrow_mut(|held| *held = Some((all, holder)));
+    // `ALL` is locked until then.
+    Box::new(|is_copy| after_fork(all, holder, is_copy))
 }
 
 /// Creates a file, and a second file description that holds it: see [`Forked::life`].
@@ -359,10 +351,8 @@ fn life() -> sys::Result<(Segment, Segment)> {
     Ok((life, holder))
 }
 
-fn after_fork(is_copy: bool) {
-    let Some((mut all, holder)) = HELD.take() else {
-        return;
-    };
+/// `holder` stays open in the forked process.
+fn after_fork(mut all: MutexGuard<'_, All>, holder: Option<Segment>, is_copy: bool) {
     if is_copy {
         // The original process frees these arrays.
         all.forked.clear();

@@ -13,39 +13,46 @@ static FORKS: AtomicU32 = AtomicU32::new(0);
 /// The function that each forked copy calls before any other handler.
 static FIRST: OnceLock<fn()> = OnceLock::new();
 
-/// The functions to call before each fork, and after the fork in both processes.
-static AROUND: Mutex<Vec<Around>> = Mutex::new(Vec::new());
+/// Is called after a fork in both processes. The argument is true in the copy.
+pub type AfterFork = Box<dyn FnOnce(bool)>;
 
-struct Around {
-    before: fn(),
-    after: fn(bool),
-}
+/// The functions to call before each fork.
+static BEFORE: Mutex<Vec<fn() -> AfterFork>> = Mutex::new(Vec::new());
 
-/// Registers `before` to be called before each `fork`, and `after` to be called after it in both processes. The
-/// argument of `after` is true in the copy.
-pub fn run_around_forks(before: fn(), after: fn(bool)) {
-    let _ = OwnerProcess::current();
-    around().push(Around { before, after });
-}
-
-fn around() -> MutexGuard<'static, Vec<Around>> {
-    AROUND.lock().unwrap_or_else(PoisonError::into_inner)
+/// What a thread that forks has until the fork is done. The copy inherits it.
+struct Forking {
+    _before: MutexGuard<'static, Vec<fn() -> AfterFork>>,
+    after: Vec<AfterFork>,
 }
 
 thread_local! {
-    /// The guard of the lock on `AROUND` while this thread forks. The copy inherits the guard.
-    static HELD: RefCell<Option<MutexGuard<'static, Vec<Around>>>> = const { RefCell::new(None) };
+    static FORKING: RefCell<Option<Forking>> = const { RefCell::new(None) };
+}
+
+/// Registers `before` to be called before each `fork`. What `before` returns is called after the fork, in both
+/// processes. It may own guards of locks: the copy has only the thread that forks, and the locks are free in both.
+pub fn run_around_forks(before: fn() -> AfterFork) {
+    let _ = OwnerProcess::current();
+    lock_before().push(before);
+}
+
+fn lock_before() -> MutexGuard<'static, Vec<fn() -> AfterFork>> {
+    BEFORE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn before_fork() {
-    let around = around();
-    around.iter().for_each(|one| (one.before)());
-    HELD.with_borrow_mut(|held| *held = Some(around));
+    let before = lock_before();
+    let after = before.iter().map(|before| before()).collect();
+    FORKING.set(Some(Forking {
+        _before: before,
+        after,
+    }));
 }
 
 fn after_fork(is_copy: bool) {
-    if let Some(around) = HELD.take() {
-        around.iter().rev().for_each(|one| (one.after)(is_copy));
+    if let Some(forking) = FORKING.take() {
+        let after = forking.after.into_iter().rev();
+        after.for_each(|after| after(is_copy));
     }
 }
 

@@ -1,15 +1,15 @@
 //! Prepares heaps for a fork, and sets them up in the forked process.
 
-use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, Once};
 
 use super::{CowHeap, State, lock};
-use crate::sys::{Access, Segment, fork};
+use crate::sys::fork::{self, AfterFork};
+use crate::sys::{Access, Segment};
 
 /// Registers the heap: from now on, after a fork neither process sees what the other writes to blocks of the heap.
 pub(super) fn register(heap: &'static CowHeap) {
     static REGISTERED: Once = Once::new();
-    REGISTERED.call_once(|| fork::run_around_forks(before_fork, after_fork));
+    REGISTERED.call_once(|| fork::run_around_forks(before_fork));
     lock(&HEAPS).push(heap);
 }
 
@@ -24,14 +24,10 @@ struct Locks {
     holders: Vec<Segment>,
 }
 
-thread_local! {
-    /// The locks of all heaps, while this thread forks.
-    static HELD: RefCell<Vec<Locks>> = const { RefCell::new(Vec::new()) };
-}
-
 /// Locks all heaps, makes their blocks private and retires their regions.
-fn before_fork() {
+fn before_fork() -> AfterFork {
     let heaps = lock(&HEAPS).clone();
+    let mut all = Vec::new();
     for heap in heaps {
         let mut state = lock(&heap.state);
         heap.tidy(&mut state);
@@ -60,21 +56,20 @@ fn before_fork() {
         }
         regions.retain(|region| !region.blocks.is_empty());
         let _ended = lock(&heap.ended);
-        HELD.with_borrow_mut(|held| {
-            held.push(Locks {
-                state,
-                _ended,
-                holders,
-            });
+        all.push(Locks {
+            state,
+            _ended,
+            holders,
         });
         crate::sync::point!("heap.retired");
     }
+    Box::new(|is_copy| after_fork(all, is_copy))
 }
 
-fn after_fork(is_copy: bool) {
+fn after_fork(all: Vec<Locks>, is_copy: bool) {
     for Locks {
         mut state, holders, ..
-    } in HELD.take()
+    } in all
     {
         if !is_copy {
             crate::sync::point!("heap.forked");
