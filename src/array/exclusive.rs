@@ -194,13 +194,14 @@ impl<T: Element> ArrayMut<T> {
         Ok(ArrayMut::assemble(first, shape, len, memory))
     }
 
-    /// Creates a one-dimensional array from the bytes of its elements, in private memory even inside a kernel. `None`
-    /// if the bytes are not whole elements, or there is no memory.
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<ArrayMut<T>> {
-        let len = bytes.len().checked_div(size_of::<T>()).unwrap_or(0);
-        if len * size_of::<T>() != bytes.len() {
-            return None;
-        }
+    /// Creates a one-dimensional array of `len` elements from their bytes, in private memory even inside a kernel.
+    /// `None` if there is no memory.
+    ///
+    /// # Panics
+    ///
+    /// If the number of bytes is another one.
+    pub(crate) fn from_bytes(len: usize, bytes: &[u8]) -> Option<ArrayMut<T>> {
+        assert_eq!(len * size_of::<T>(), bytes.len(), "bytes of {len} elements");
         let (ptr, memory) = memory::copied_privately(bytes)?;
         // The memory holds initialised bytes, which are valid elements: T is Pod.
         let first = memory::first_element(ptr, bytes.len());

@@ -152,7 +152,8 @@ pub(super) fn receive_array<T: Element>(
 #[cold]
 fn receive_inline<T: Element>(words: &mut Words<'_>) -> Result<Array<T>, BadArgument> {
     let len = usize::try_from(words.0.word()?).map_err(|_| Malformed)?;
-    let array = ArrayMut::from_bytes(words.0.bytes(len)?).ok_or(Malformed)?;
+    let bytes = len.checked_mul(size_of::<T>()).ok_or(Malformed)?;
+    let array = ArrayMut::from_bytes(len, words.0.bytes(bytes)?).ok_or(Malformed)?;
     Ok(array.seal())
 }
 
@@ -288,7 +289,7 @@ macro_rules! list_arguments {
     ($($(const $n:ident)? $arg:ty)*) => { $(
         impl<'env, T: Element $(, const $n: usize)?> Arg<'env, &[T]> for $arg {
             fn send(self, call: &mut CallWriter) {
-                call.0.array_inline(bytemuck::cast_slice(&self[..]));
+                call.0.array_inline(self.len(), bytemuck::cast_slice(&self[..]));
             }
             fn hold(self) -> Array<T> {
                 Array::from_slice(&self[..])

@@ -221,10 +221,10 @@ impl ArgWriter {
         write_shape(shape, |word| self.word(word));
     }
 
-    /// Writes the bytes of an array into the call itself.
-    pub(crate) fn array_inline(&mut self, bytes: &[u8]) {
+    /// Writes the bytes of an array with this number of elements into the call itself.
+    pub(crate) fn array_inline(&mut self, elements: usize, bytes: &[u8]) {
         self.word(bytemuck::cast(Offset::new(INLINE_REGION, 0)));
-        self.word(bytes.len() as u64);
+        self.word(elements as u64);
         self.bytes(bytes);
     }
 

@@ -120,6 +120,8 @@ impl Bump {
         // Parameters that the job returns are in other regions, or in chunks that earlier jobs have published.
         let fresh = self.job_part(grant);
         let end = sent
+            // A handle without bytes keeps no memory, so its offset may be that of a later grant.
+            .filter(|chunk| chunk.len > 0)
             .filter(|chunk| chunk.at.region() == region && fresh.contains(&chunk.at.offset()))
             .map(|chunk| chunk.at.offset() + padded(chunk.len))
             .max();

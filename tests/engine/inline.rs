@@ -23,6 +23,11 @@ fn total(values: &[i32], start: i64) -> i64 {
     start + values.iter().map(|&x| i64::from(x)).sum::<i64>()
 }
 
+/// Elements without bytes have a number only.
+fn count(units: &[()], empty: &[[u8; 0]]) -> (u64, u64) {
+    (units.len() as u64, empty.len() as u64)
+}
+
 fn reversed(mut values: ArrayMut<i32>) -> ArrayMut<i32> {
     values.reverse();
     values
@@ -72,6 +77,7 @@ fn story(engine: &Engine) -> Vec<String> {
             .wait()
             .unwrap(),
     );
+    record(&engine.submit(count, (vec![(); 77], [[0_u8; 0]; 5])).wait());
     let mut own = engine.zeros(5).unwrap();
     own.copy_from_slice(&[1, 2, 3, 4, 5]);
     record(&engine.submit(reversed, (own,)).wait().unwrap().to_vec());

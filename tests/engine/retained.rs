@@ -14,6 +14,7 @@ tests![
     an_input_is_retained_until_it_is_dropped,
     an_array_of_the_job_is_retained_and_writable,
     one_array_of_many_is_retained,
+    handles_without_bytes_retain_nothing,
     a_result_can_be_retained_too,
     a_retained_array_can_be_returned_later,
     an_array_that_was_moved_into_the_job_is_readable,
@@ -94,6 +95,36 @@ fn an_input_is_retained_until_it_is_dropped() {
     }
     lab.submit(forget, ()).wait().unwrap();
     assert!(values.try_into_mut().is_ok());
+    assert_clean(&lab);
+}
+
+/// Empty parts of an array outlive the array. The memory where they began is granted again meanwhile.
+fn handles_without_bytes_retain_nothing() {
+    fn make(len: usize) -> Array<u8> {
+        Array::from_fn(len, |i| i as u8)
+    }
+    fn keep_all(parts: &[Array<u8>]) {
+        KEPT.lock().unwrap().extend_from_slice(parts);
+    }
+    fn give(which: usize) -> (Array<u8>, Array<u8>) {
+        (KEPT.lock().unwrap()[which].clone(), make(2000))
+    }
+    let lab = lab(1);
+    for len in [80_000, 400_000, 1_600_000] {
+        let whole = lab.submit(make, (len,)).wait().unwrap();
+        let parts: Vec<_> = (0..64)
+            .map(|part| part * len / 64 + 3)
+            .map(|at| whole.rows(at..at))
+            .collect();
+        lab.submit(keep_all, (parts,)).wait().unwrap();
+        drop(whole);
+        assert_eq!(retained(&lab), 0);
+        for round in 0..500 {
+            let (empty, full) = lab.submit(give, (round % 64,)).wait().unwrap();
+            assert!(empty.is_empty() && full[1999] == 1999_usize as u8);
+        }
+        lab.submit(forget, ()).wait().unwrap();
+    }
     assert_clean(&lab);
 }
 

@@ -39,6 +39,7 @@ tests![
     all_waiters_are_admitted_when_the_engine_closes,
     an_engine_may_be_dropped_by_its_own_waker,
     two_engines_may_drop_each_other,
+    a_waker_that_waits_for_its_engine_holds_nothing_up,
     a_panicking_waker_clone_loses_no_memory,
     dropping_a_job_cancels_it_and_detaching_does_not,
     dropping_a_stream_cancels_running_items,
@@ -561,6 +562,34 @@ fn two_engines_may_drop_each_other() {
     for job in jobs {
         assert_eq!(job.wait().unwrap(), 1);
     }
+}
+
+/// After a crash the monitor calls it, and the job needs a worker that only the monitor can start.
+fn a_waker_that_waits_for_its_engine_holds_nothing_up() {
+    static ENGINE: Mutex<Option<Arc<Engine>>> = Mutex::new(None);
+    struct Waits;
+    impl Wake for Waits {
+        fn wake(self: Arc<Self>) {
+            let engine = ENGINE.lock().unwrap().take().unwrap();
+            // Panics if this is the monitor.
+            let _ = engine.submit(|| 1, ()).wait();
+        }
+    }
+    fn die(gate: &str) {
+        pass(gate);
+        std::process::abort();
+    }
+    let lab = Arc::new(Engine::builder().workers(1).build().unwrap());
+    let gate = Gate::new();
+    let job = lab.submit(die, (&gate.path(),));
+    *ENGINE.lock().unwrap() = Some(Arc::clone(&lab));
+    assert!(!job.wake_when_done(&Waker::from(Arc::new(Waits))));
+    gate.open();
+    step("the waker to be called");
+    wait_until("the waker was called", || ENGINE.lock().unwrap().is_none());
+    step("a job after it");
+    assert_eq!(lab.submit(|| 2, ()).wait().unwrap(), 2);
+    assert!(job.wait().is_err());
 }
 
 fn a_panicking_waker_clone_loses_no_memory() {

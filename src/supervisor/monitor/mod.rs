@@ -12,6 +12,7 @@ mod template;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
@@ -51,12 +52,27 @@ const WORKER_EVENT: u64 = 1 << 32;
 const TEMPLATE: u64 = u64::MAX - 1;
 
 thread_local! {
-    static IS_HERE: Cell<bool> = const { Cell::new(false) };
+    /// The supervisor whose monitor this thread is. Only compared.
+    static MONITORED: Cell<*const Supervisor> = const { Cell::new(ptr::null()) };
 }
 
 /// Returns true if this thread is the monitor of an engine.
 pub(in crate::supervisor) fn is_here() -> bool {
-    IS_HERE.get()
+    !MONITORED.get().is_null()
+}
+
+/// Called before this thread waits for a job of `shared`.
+///
+/// # Panics
+///
+/// If this thread is the monitor of `shared`: it runs a waker, and the job may need a worker that only the monitor can
+/// start.
+pub(in crate::supervisor) fn assert_may_wait(shared: &Supervisor) {
+    assert!(
+        !ptr::eq(MONITORED.get(), shared),
+        "a waker waits for a job of its engine, which cannot go on until the waker has returned: let the waker wake a \
+         thread that waits"
+    );
 }
 
 /// Starts the monitor of an engine, which starts the workers.
@@ -65,7 +81,7 @@ pub(in crate::supervisor) fn spawn(shared: Arc<Supervisor>) -> crate::sys::Resul
     poller.add(shared.monitor_event().as_fd(), MONITOR_EVENT)?;
     let pipe = WatchPipe::new()?;
     let run = move || {
-        IS_HERE.set(true);
+        MONITORED.set(Arc::as_ptr(&shared));
         let mut monitor = Monitor::new(shared, poller, pipe);
         // A panic here is a bug of this crate. No thread may wait endlessly because of it.
         match catch_unwind(AssertUnwindSafe(|| monitor.run())) {
