@@ -9,7 +9,7 @@ import re
 import socket
 import stat
 
-from . import store
+from ._memory_files import OtherUser, dial, peer, socket_path
 from .service import AlreadyRunning, ServiceError
 
 
@@ -20,7 +20,7 @@ class Claim:
         if "/" not in name and not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}", name):
             known = "up to 64 letters, digits, '-', '_' and '.', or the path of a socket"
             raise ValueError(f"{name!r} is no name for a service; use {known}")
-        self.path = store._path(name)
+        self.path = socket_path(name)
         self._lock_path = f"{self.path}.lock"
         self._socket: int | None = None
         if "/" not in name:
@@ -55,8 +55,8 @@ class Claim:
         if not stat.S_ISSOCK(found.st_mode):
             raise ServiceError(f"{self.path} exists and is no socket of a service")
         try:
-            store._dial(self.path).close()
-        except (OSError, store.OtherUser):
+            dial(self.path).close()
+        except (OSError, OtherUser):
             os.unlink(self.path)
         else:
             # Another program has removed the lock file.
@@ -64,9 +64,9 @@ class Claim:
 
     def _taken(self, name: str) -> AlreadyRunning:
         process = ""
-        with contextlib.suppress(OSError, store.OtherUser):
-            with store._dial(self.path) as server:
-                process = f" by process {store._peer(server)[0]}"
+        with contextlib.suppress(OSError, OtherUser):
+            with dial(self.path) as server:
+                process = f" by process {peer(server)[0]}"
         return AlreadyRunning(f"the name {name} is served already{process}; end that program, or choose another name")
 
     def listen(self) -> socket.socket:

@@ -10,12 +10,12 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from . import store
+from . import _memory_files as memory_files
+from ._memory_files import MAX_PACKET
 
-MAX_PACKET = 64 << 10
 MAX_FILES = 200
 #: The number of files that Linux sends with a packet. With more, some would be lost without a notice.
-_MOST_FILES = 253
+MOST_FILES = 253
 #: The bytes up to which content is copied instead of mapped: copied content takes no descriptor.
 _SMALL = 64 << 10
 #: The bytes of a text in a packet; a longer text is sent as a file. The second limit is for packets that are too long
@@ -108,29 +108,29 @@ def _encode_array(value: Any, files: _Files, longest: int) -> Any:
     if dtype.str not in _SIZES:
         raise TypeError(f"a service takes and returns arrays of numbers, not of {array.dtype}")
     files.make_room(array.nbytes)
-    file = store._memory_file()
+    file = memory_files.create()
     files.append(file)
     if array.nbytes <= _SMALL:
         os.write(file, array.astype(dtype, copy=False).tobytes())
     else:
-        with store._map_new(file, array.nbytes) as mapped:
+        with memory_files.map_new(file, array.nbytes) as mapped:
             target: Any = numpy.frombuffer(mapped, dtype).reshape(array.shape)
             numpy.copyto(target, array)
             # No object may refer to memory that is unmapped.
             del target
-    store._seal(file)
+    memory_files.seal(file)
     return {"kind": "array", "dtype": dtype.str, "shape": list(array.shape)}
 
 
 def _file_of(content: memoryview) -> int:
-    file = store._memory_file()
+    file = memory_files.create()
     try:
         if len(content) <= _SMALL:
             os.write(file, content)
         else:
-            with store._map_new(file, len(content)) as mapped:
+            with memory_files.map_new(file, len(content)) as mapped:
                 mapped[:] = content  # type: ignore[assignment]
-        store._seal(file)
+        memory_files.seal(file)
     except BaseException:
         os.close(file)
         raise
@@ -196,14 +196,14 @@ def decode(value: Any, files: Iterator[int], of_bytes: Callable[[memoryview], An
         raise ValueError("there are fewer files than values that need one")
     content = _content(file, length)
     if kind == "array":
-        return store._array(content, dtype, shape)  # type: ignore[arg-type]
+        return memory_files.as_array(content, dtype, shape)  # type: ignore[arg-type]
     return str(content, "utf-8") if value.get("text") is True else of_bytes(content)
 
 
 def _content(file: int, length: int | None) -> memoryview:
     """Returns the content of a received file: copies it if it is small, otherwise maps it."""
     try:
-        sealed = store._is_sealed(file)
+        sealed = memory_files.is_sealed(file)
     except OSError:
         raise ValueError("a descriptor is none of a memory file (memfd_create)") from None
     if not sealed:
@@ -215,21 +215,11 @@ def _content(file: int, length: int | None) -> memoryview:
     if found.st_blocks * 512 < size:
         raise ValueError(f"{found.st_blocks * 512} of {size} bytes of a file have memory: allocate all of it (fallocate)")
     try:
-        return memoryview(os.pread(file, size, 0) if size <= _SMALL else store._map_sealed(file, size))
+        return memoryview(os.pread(file, size, 0) if size <= _SMALL else memory_files.map_sealed(file, size))
     except OSError as error:
         if error.errno in LIMITS:
             raise
         raise ValueError(f"a file cannot be read: {error.strerror}") from None
-
-
-def receive(connection: socket.socket) -> tuple[bytes, list[int], int]:
-    """Returns the next packet (empty at the end), its files, which the caller closes, and flags."""
-    try:
-        data, files, flags, _ = socket.recv_fds(connection, MAX_PACKET, _MOST_FILES, socket.MSG_CMSG_CLOEXEC)
-    except ConnectionResetError:
-        # Data that the other end has sent before the error can still be received.
-        data, files, flags, _ = socket.recv_fds(connection, MAX_PACKET, _MOST_FILES, socket.MSG_CMSG_CLOEXEC)
-    return data, files, flags
 
 
 def send(connection: socket.socket, packet: bytes, files: list[int]) -> None:

@@ -26,13 +26,14 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
-from . import _pickle, store
+from . import _pickle
 from ._arenite import __version__
 from ._broken import StartFailed, WorkerDied
 from ._claim import Claim
 from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, RemoteTraceback
 from ._future import Future, failed
-from ._packets import LIMITS, MAX_FILES, MAX_PACKET, DoesNotFit, close, decode, pack, receive, send, to_json
+from ._memory_files import MAX_PACKET, peer, receive
+from ._packets import LIMITS, MAX_FILES, MOST_FILES, DoesNotFit, close, decode, pack, send, to_json
 
 if TYPE_CHECKING:
     from ._executor import Executor
@@ -249,7 +250,7 @@ class Serving:
             return
         connection.setblocking(False)
         # The folder admits no other user. This check is for a folder whose mode was changed.
-        pid, user = store._peer(connection)
+        pid, user = peer(connection)
         if user != os.geteuid():
             connection.close()
             return
@@ -282,7 +283,7 @@ class Serving:
         if client.id not in self._clients:
             return
         try:
-            data, files, flags = receive(client.socket)
+            data, files, flags = receive(client.socket, MOST_FILES)
         except BlockingIOError:
             return
         except OSError:

@@ -12,8 +12,8 @@ Any other program:
     future = photos.submit("blur", image, 2.0, deadline=5)
 
 This file is a client of the protocol in docs/service-protocol.md, and `_serving.py` is a server. Both are plain Python.
-A client needs the standard library, numpy for arrays, and `store.py`, `_errors.py`, `_broken.py` and `_packets.py` of
-this package.
+A client needs the standard library, numpy for arrays, and `_memory_files.py`, `_packets.py`, `_errors.py` and
+`_broken.py` of this package.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from concurrent.futures import CancelledError
 from concurrent.futures import Future as BaseFuture
 from typing import Any
 
-from . import store
 from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, shown
-from ._packets import LIMITS, close, decode, pack, receive, send, to_json
+from ._memory_files import OtherUser, dial, receive, socket_path
+from ._packets import LIMITS, MOST_FILES, close, decode, pack, send, to_json
 
 _PROTOCOL = 1
 
@@ -209,10 +209,10 @@ class _Connection:
     def __init__(self, name: str) -> None:
         self.name = name
         try:
-            self.socket = store._dial(store._path(name))
+            self.socket = dial(socket_path(name))
         except (FileNotFoundError, ConnectionRefusedError):
             raise self._gone() from None
-        except store.OtherUser as error:
+        except OtherUser as error:
             raise ServiceError(str(error)) from None
         try:
             self.info = self._greet()
@@ -239,7 +239,7 @@ class _Connection:
             # A service that refuses this client has sent its reason before it closed the connection.
             with contextlib.suppress(BrokenPipeError):
                 send(self.socket, to_json({"op": "info"}), [])
-            data, files, _ = receive(self.socket)
+            data, files, _ = receive(self.socket, MOST_FILES)
             close(files)
         except BlockingIOError:
             raise ServiceError(f"the service {self.name} does not answer; is it stopped?") from None
@@ -342,7 +342,7 @@ class _Connection:
     def _receive(self) -> bool:
         """Receives an answer. A separate function, so that no variable keeps the answer alive."""
         try:
-            data, files, flags = receive(self.socket)
+            data, files, flags = receive(self.socket, MOST_FILES)
         except OSError:
             return False
         try:

@@ -8,36 +8,28 @@ While a server runs:
 
 Tasks of an executor take objects of a store without a copy: their workers map these objects, too.
 
-This file needs only the standard library of Python, and numpy or pyarrow for their objects: it is a complete client of
-the protocol in docs/store-protocol.md. Only executors need the rest of the package.
+This file and `_memory_files.py` need only the standard library of Python, and numpy or pyarrow for their objects: they
+are a complete client of the protocol in docs/store-protocol.md. Only executors need the rest of the package.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
-import fcntl
 import json
-import mmap
 import os
 import socket
-import struct
-import sys
 import threading
 import weakref
 from collections.abc import Iterator, MutableMapping
 from math import prod
 from typing import Any
 
-try:
-    from ._arenite import map_file
-except ImportError:
-    map_file = None  # type: ignore[assignment]
+from . import _memory_files as memory_files
 
 _PROTOCOL = 1
-_MAX_PACKET = 64 << 10
-_PATIENCE = 30
-_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
+#: An answer comes with one file at most.
+_MOST_FILES = 4
 
 
 class StoreError(Exception):
@@ -114,7 +106,7 @@ class Store(MutableMapping[str, Any]):
             weakref.finalize(mapped, self._release, info["id"], connection).atexit = False
             content = memoryview(mapped)
         if info["kind"] == "array":
-            return _array(content, info["dtype"], info["shape"])
+            return memory_files.as_array(content, info["dtype"], info["shape"])
         if info["kind"] == "arrow":
             import pyarrow.ipc
 
@@ -229,14 +221,11 @@ class Store(MutableMapping[str, Any]):
                 with contextlib.suppress(BrokenPipeError):
                     self._end_leases(0)
                     socket.send_fds(connection, [text], [] if file is None else [file])
-                try:
-                    data, files, _, _ = socket.recv_fds(connection, _MAX_PACKET, 4, socket.MSG_CMSG_CLOEXEC)
-                except ConnectionResetError:
-                    # Data that the server has sent before the error can still be received.
-                    data, files, _, _ = socket.recv_fds(connection, _MAX_PACKET, 4, socket.MSG_CMSG_CLOEXEC)
+                data, files, _ = memory_files.receive(connection, _MOST_FILES)
             except BlockingIOError:
                 self._disconnect()
-                raise StoreError(f"the server of {self.name} has not answered for {_PATIENCE} s; is it stopped?") from None
+                message = f"the server of {self.name} has not answered for {memory_files.PATIENCE} s; is it stopped?"
+                raise StoreError(message) from None
             except ConnectionError:
                 data, files = b"", []
             except BaseException:
@@ -276,10 +265,10 @@ class Store(MutableMapping[str, Any]):
         if self._socket is not None:
             return self._socket
         try:
-            self._socket = _dial(_path(self.name))
+            self._socket = memory_files.dial(memory_files.socket_path(self.name))
         except (FileNotFoundError, ConnectionRefusedError):
             raise NotRunning(_not_running(self.name)) from None
-        except OtherUser as error:
+        except memory_files.OtherUser as error:
             raise StoreError(str(error)) from None
         return self._socket
 
@@ -305,15 +294,15 @@ class Draft:
             )
         self._store = store
         self._kind = kind
-        self._file = _memory_file()
+        self._file = memory_files.create()
         self._close = weakref.finalize(self, os.close, self._file)
-        self._mapped = _map_new(self._file, length) if length else None
+        self._mapped = memory_files.map_new(self._file, length) if length else None
         #: The bytes; zeros at first.
         self.memory = memoryview(bytearray() if self._mapped is None else self._mapped)
         #: The array, if the object is an array.
         self.array: Any = None
         if kind["kind"] == "array":
-            self.array = _array(self.memory, kind["dtype"], kind["shape"])
+            self.array = memory_files.as_array(self.memory, kind["dtype"], kind["shape"])
 
     def publish(self, name: str, *, replace: bool = False) -> dict[str, Any]:
         """Make it the object with this name. No process can change it any more. Copies nothing.
@@ -330,100 +319,26 @@ class Draft:
                 raise StoreError(
                     "the draft's memory is still referred to: delete the variables that hold its array or parts of it"
                 ) from None
-        if not _is_sealed(self._file):
-            _seal(self._file)
+        if not memory_files.is_sealed(self._file):
+            memory_files.seal(self._file)
         request = {"op": "put", "name": name, "replace": replace, **self._kind}
         info, _ = self._store._ask(request, self._file)
         self._close()
         return info
 
 
-class OtherUser(Exception):
-    """The server at a path belongs to another user."""
-
-
-def _dial(path: str) -> socket.socket:
-    """Connects to the server at a path, which must belong to this user. Calls that wait for too long fail with
-    EAGAIN."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    try:
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _PATIENCE, 0))
-        connection.connect(path)
-        _, owner = _peer(connection)
-        if owner != os.geteuid():
-            raise OtherUser(f"the server at {path} belongs to another user ({owner})")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _peer(connection: socket.socket) -> tuple[int, int]:
-    """Returns the process and the user at the other end."""
-    pid, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return pid, user
-
-
-def _memory_file() -> int:
-    return os.memfd_create("arenite-object", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-
-
-def _map_new(file: int, length: int) -> mmap.mmap:
-    """Returns a new memory file, mapped for writing."""
-    # Allocates all memory now: a lack is an error here, not a later SIGBUS.
-    os.posix_fallocate(file, 0, length)
-    mapped = mmap.mmap(file, length, mmap.MAP_SHARED)
-    # The mapping of a forked process would be writable, which would prevent sealing.
-    mapped.madvise(mmap.MADV_DONTFORK)
-    return mapped
-
-
-def _seal(file: int) -> None:
-    """Makes a memory file immutable. No writable mapping of the file may exist."""
-    fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_SEAL)
-
-
-def _is_sealed(file: int) -> bool:
-    return fcntl.fcntl(file, fcntl.F_GET_SEALS) & _SEALS == _SEALS
-
-
-def _map_sealed(file: int, length: int) -> Any:
-    if map_file is not None:
-        # Executors know this mapping, and pass it to their tasks.
-        return map_file(file)
-    if sys.version_info >= (3, 13):
-        return mmap.mmap(file, length, mmap.MAP_SHARED, mmap.PROT_READ, trackfd=False)
-    # The mapping has its own descriptor.
-    return mmap.mmap(file, length, mmap.MAP_SHARED, mmap.PROT_READ)
-
-
 def _map(name: str, file: int | None, length: int) -> Any:
     """Returns a received object; None if it has no bytes."""
     if file is None:
         raise StoreError("the descriptor did not arrive; raise the limit on open files (ulimit -n)")
-    if not _is_sealed(file) or os.fstat(file).st_size != length:
+    if not memory_files.is_sealed(file) or os.fstat(file).st_size != length:
         raise StoreError(f"the server sent a file for {name} that can still be changed")
     if not length:
         return None
     try:
-        return _map_sealed(file, length)
+        return memory_files.map_sealed(file, length)
     except OSError as error:
         raise StoreError(f"{name} cannot be mapped: {error.strerror} (see ulimit -n, ulimit -v)") from error
-
-
-def _array(content: memoryview, dtype: str, shape: list[int]) -> Any:
-    import numpy
-
-    return numpy.frombuffer(content, dtype).reshape(shape)
-
-
-def _path(name: str) -> str:
-    if "/" in name:
-        return name
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    folder = f"{runtime}/arenite" if runtime.startswith("/") else f"/tmp/arenite-{os.geteuid()}"
-    return f"{folder}/{name}.sock"
 
 
 def _not_running(name: str) -> str:

@@ -25,7 +25,7 @@ from typing import Any
 import arenite
 import harness
 import pytest
-from arenite import store
+from arenite import _memory_files as memory_files
 from arenite.service import AlreadyRunning, NotRunning, Service, ServiceError, connect
 
 np = pytest.importorskip("numpy")
@@ -169,12 +169,12 @@ class Raw:
 
 
 def sealed(content: bytes, allocate: bool = True) -> int:
-    file = store._memory_file()
+    file = memory_files.create()
     if allocate:
         os.write(file, content)
     else:
         os.truncate(file, len(content))
-    store._seal(file)
+    memory_files.seal(file)
     return file
 
 
@@ -578,7 +578,7 @@ def test_bad_values_are_refused(serving: Any, value: Any) -> None:
 
 def test_descriptors_of_other_kinds_are_refused(serving: Any) -> None:
     before = len(harness.descriptors())
-    unsealed = store._memory_file()
+    unsealed = memory_files.create()
     os.write(unsealed, b"1234")
     reader, writer = os.pipe()
     listener = socket.socket()
@@ -877,7 +877,7 @@ def test_close_fails_open_calls_and_the_next_call_connects(service: Service, tmp
 def test_a_call_may_take_longer_than_a_connection(
     executor: arenite.Executor, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_PATIENCE", 1)
+    monkeypatch.setattr(memory_files, "PATIENCE", 1)
     with executor.serve(name, {"sleep": time.sleep}), connect(name) as service:
         assert service.call("sleep", 1.5) is None
 
@@ -955,7 +955,7 @@ PLAIN = """
 def test_a_client_needs_no_extension(serving: Any, tmp_path: Path) -> None:
     copy = tmp_path / "arenite"
     copy.mkdir()
-    for file in ("__init__.py", "_broken.py", "_errors.py", "_packets.py", "service.py", "store.py"):
+    for file in ("__init__.py", "_broken.py", "_errors.py", "_memory_files.py", "_packets.py", "service.py"):
         shutil.copy(Path(arenite.__file__).parent / file, copy)
     ran = harness.script(PLAIN, tmp_path, serving.address, env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert ran.ok().out == "done\n"

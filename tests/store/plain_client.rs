@@ -1,4 +1,5 @@
-//! A client in plain Python, which needs nothing of arenite: the module `store` of the package, loaded by its path.
+//! A client in plain Python, which needs nothing else of arenite: the modules `store` and `_memory_files` of the package,
+//! loaded from their folder.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,14 +12,18 @@ use crate::programs::{Home, SOCKET};
 
 tests![a_client_in_plain_python_uses_the_store];
 
-const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../python/arenite/store.py");
+const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../python/arenite");
 
 const SCRIPT: &str = r#"
-import importlib.util, os, sys
-spec = importlib.util.spec_from_file_location("plain_store", sys.argv[1])
-module = importlib.util.module_from_spec(spec)
-sys.modules["plain_store"] = module
-spec.loader.exec_module(module)
+import importlib, os, sys, types
+package = sys.modules["plain"] = types.ModuleType("plain")
+package.__path__ = [sys.argv[1]]
+# Without the extension, which may be in the folder.
+sys.modules["plain._arenite"] = None
+module = importlib.import_module("plain.store")
+assert {name for name in sys.modules if name.startswith("plain.")} == {
+    "plain._arenite", "plain._memory_files", "plain.store"
+}
 assert not any(name.split(".")[0] == "arenite" for name in sys.modules)
 
 store = module.connect(os.environ["ARENITE_TEST_SOCKET"])
@@ -78,7 +83,7 @@ fn a_client_in_plain_python_uses_the_store() {
     let store = home.connect();
     let array = Array::from_fn([2, 3], |i| i as u32);
     store.put("from rust", &array).unwrap();
-    assert!(Path::new(CLIENT).is_file());
+    assert!(Path::new(CLIENT).is_dir());
     let ended = Command::new("python3")
         .args(["-I", "-B", "-c", SCRIPT, CLIENT])
         .env(SOCKET, home.path())
