@@ -17,16 +17,28 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from . import service as service
-    from ._actor import Actor as Actor
     from ._arenite import __version__ as __version__
-    from ._arrays import array as array
-    from ._arrays import empty as empty
-    from ._arrays import full as full
-    from ._arrays import install as install
-    from ._arrays import mut as mut
-    from ._arrays import zeros as zeros
     from ._broken import StartFailed as StartFailed
     from ._broken import WorkerDied as WorkerDied
+    from ._core.actor import Actor as Actor
+    from ._core.arrays import array as array
+    from ._core.arrays import empty as empty
+    from ._core.arrays import full as full
+    from ._core.arrays import install as install
+    from ._core.arrays import mut as mut
+    from ._core.arrays import zeros as zeros
+    from ._core.executor import Executor as Executor
+    from ._core.executor import cancelled as cancelled
+    from ._core.future import Future as Future
+    from ._core.identity import Worker as Worker
+    from ._core.identity import worker as worker
+    from ._core.isolated import Report as Report
+    from ._core.isolated import isolated as isolated
+    from ._core.limiter import Limiter as Limiter
+    from ._core.pool import Pool as Pool
+    from ._core.start import freeze_support as freeze_support
+    from ._core.stats import Stats as Stats
+    from ._core.template import before_fork as before_fork
     from ._errors import ArenaFull as ArenaFull
     from ._errors import Cancelled as Cancelled
     from ._errors import Crash as Crash
@@ -35,18 +47,6 @@ if TYPE_CHECKING:
     from ._errors import MemoryLimitExceeded as MemoryLimitExceeded
     from ._errors import RemoteError as RemoteError
     from ._errors import TableError as TableError
-    from ._executor import Executor as Executor
-    from ._executor import cancelled as cancelled
-    from ._future import Future as Future
-    from ._identity import Worker as Worker
-    from ._identity import worker as worker
-    from ._isolated import Report as Report
-    from ._isolated import isolated as isolated
-    from ._limiter import Limiter as Limiter
-    from ._pool import Pool as Pool
-    from ._start import freeze_support as freeze_support
-    from ._stats import Stats as Stats
-    from ._template import before_fork as before_fork
     from .store import connect as connect
     from .tables import Scan as Scan
     from .tables import Table as Table
@@ -60,38 +60,38 @@ if TYPE_CHECKING:
     from .tables.table import table as table
 
 _HOMES = {
-    "Actor": "_actor",
+    "Actor": "_core.actor",
     "ArenaFull": "_errors",
     "Cancelled": "_errors",
     "Crash": "_errors",
     "CrashFrame": "_errors",
     "DeadlineExceeded": "_errors",
-    "Executor": "_executor",
-    "Future": "_future",
-    "Limiter": "_limiter",
+    "Executor": "_core.executor",
+    "Future": "_core.future",
+    "Limiter": "_core.limiter",
     "MemoryLimitExceeded": "_errors",
-    "Pool": "_pool",
+    "Pool": "_core.pool",
     "RemoteError": "_errors",
-    "Report": "_isolated",
+    "Report": "_core.isolated",
     "Scan": "tables",
     "StartFailed": "_broken",
-    "Stats": "_stats",
+    "Stats": "_core.stats",
     "Table": "tables",
     "TableError": "_errors",
-    "Worker": "_identity",
+    "Worker": "_core.identity",
     "WorkerDied": "_broken",
     "__version__": "_arenite",
     "apply": "tables",
-    "array": "_arrays",
-    "before_fork": "_template",
-    "cancelled": "_executor",
+    "array": "_core.arrays",
+    "before_fork": "_core.template",
+    "cancelled": "_core.executor",
     "connect": "store",
-    "empty": "_arrays",
-    "freeze_support": "_start",
-    "full": "_arrays",
-    "install": "_arrays",
-    "isolated": "_isolated",
-    "mut": "_arrays",
+    "empty": "_core.arrays",
+    "freeze_support": "_core.start",
+    "full": "_core.arrays",
+    "install": "_core.arrays",
+    "isolated": "_core.isolated",
+    "mut": "_core.arrays",
     "read_csv": "tables",
     "read_json": "tables",
     "read_parquet": "tables",
@@ -100,8 +100,8 @@ _HOMES = {
     "scan_parquet": "tables",
     "service": "service",
     "table": "tables.table",
-    "worker": "_identity",
-    "zeros": "_arrays",
+    "worker": "_core.identity",
+    "zeros": "_core.arrays",
 }
 
 __all__ = [

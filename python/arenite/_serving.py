@@ -26,17 +26,17 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
-from . import _pickle
 from ._arenite import __version__
 from ._broken import StartFailed, WorkerDied
 from ._claim import Claim
+from ._core import pickling
+from ._core.future import Future, failed
 from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, RemoteTraceback
-from ._future import Future, failed
 from ._memory_files import MAX_PACKET, peer, receive
 from ._packets import LIMITS, MAX_FILES, MOST_FILES, DoesNotFit, close, decode, pack, send, to_json
 
 if TYPE_CHECKING:
-    from ._executor import Executor
+    from ._core.executor import Executor
 
 _PROTOCOL = 1
 #: The number of failures that `status` lists.
@@ -63,7 +63,7 @@ class _Kernel:
         # Pickled once, not for each call: a function refers to the objects of this moment.
         self.function: Any = function
         if not executor._inline:
-            self.function = _pickle.pickle_function(function, executor._definitions, executor._private)
+            self.function = pickling.pickle_function(function, executor._definitions, executor._private)
         self.done = self.failed = 0
 
 

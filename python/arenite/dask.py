@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dask.utils import key_split
 from distributed import Reschedule, Status, WorkerPlugin
 
-from ._executor import Configured, Executor
+from ._core.executor import Configured, Executor
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -37,19 +37,20 @@ from typing import TYPE_CHECKING, Any, Literal
 from joblib import cpu_count, parallel_config, register_parallel_backend
 from joblib.parallel import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend
 
-from . import _arenite, _dispatch, _pickle
+from . import _arenite
 from ._broken import WorkerDied
-from ._copies import Copies
+from ._core import dispatch, pickling
+from ._core.copies import Copies
+from ._core.executor import Configured, Executor
+from ._core.map import Results, _failure
+from ._core.packing import Pace
 from ._errors import DeadlineExceeded, MemoryLimitExceeded
-from ._executor import Configured, Executor
-from ._map import Results, _failure
-from ._packing import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from ._future import Future
-    from ._packing import Packing
+    from ._core.future import Future
+    from ._core.packing import Packing
 
 if not hasattr(ParallelBackendBase, "submit"):
     raise ImportError("arenite.joblib needs joblib 1.5 or newer: pip install --upgrade joblib")
@@ -203,7 +204,7 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             and self._tasks._packs
             and type(function) in (FunctionType, BuiltinFunctionType)
             # The function refers to no objects, so calls of a packet may share it.
-            and _pickle._is_global(function)
+            and pickling._is_global(function)
             and all(item[0] is function for item in items)
         )
 
@@ -252,9 +253,9 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         return executor._submit(self._tasks, call, args, kwargs, _name(function), beside)
 
     @staticmethod
-    def _pickle(one: _Function, executor: Executor, beside: Callable[..., _Beside]) -> _pickle.Function:
+    def _pickle(one: _Function, executor: Executor, beside: Callable[..., _Beside]) -> pickling.Function:
         """Pickles a function for any number of calls."""
-        pickled = _pickle.pickle_function(one, executor._definitions, False, beside)
+        pickled = pickling.pickle_function(one, executor._definitions, False, beside)
         executor._engine.count_copied(pickled.copied)
         pickled.copied = 0
         return pickled
@@ -434,7 +435,7 @@ class _PackedBatch:
         """Called when a task was sent."""
         self._sent.append(None)
         task = entry.task
-        if task is None or _dispatch.arm(self, task, _dispatch.token()):
+        if task is None or dispatch.arm(self, task, dispatch.token()):
             self._finish()
 
     def _finish(self) -> None:
@@ -486,7 +487,7 @@ class _Calls(Results[Any]):
         self, executor: Executor, function: Any, calls: Any, options: Any, pace: Pace, beside: Any, batch: _PackedBatch
     ) -> None:
         self._beside, self._batch = beside, batch
-        super().__init__(executor, function, (calls,), options, None, None, None, False, _pickle.SHARED, True, pace)
+        super().__init__(executor, function, (calls,), options, None, None, None, False, pickling.SHARED, True, pace)
 
     def _tasks(self, iterables: tuple[Iterable[Any], ...]) -> Iterator[Any]:
         assert self._packing is not None
@@ -544,14 +545,14 @@ class Arrays(Copies):
         #: Whether workers may open files.
         self.opens_files = opens_files
         #: The pickled functions.
-        self._functions: dict[Any, _pickle.Function] = {}
+        self._functions: dict[Any, pickling.Function] = {}
 
     def clear(self) -> None:
         """Frees the memory."""
         super().clear()
         self._functions.clear()
 
-    def function(self, kind: type[Any], function: Any, pickle: Callable[[], _pickle.Function]) -> _pickle.Function:
+    def function(self, kind: type[Any], function: Any, pickle: Callable[[], pickling.Function]) -> pickling.Function:
         """Returns the pickle of a function. Makes it once for each kind."""
         known = self._functions.get((kind, function))
         if known is None:
@@ -561,11 +562,11 @@ class Arrays(Copies):
         return known
 
 
-class _Beside(_pickle.Beside):
+class _Beside(pickling.Beside):
     """Takes arrays as loky does: large ones are shared, and small ones are private to their task."""
 
     def __init__(
-        self, arena: _pickle.Arena | None, private: bool, arrays: Arrays, used: list[int] | None
+        self, arena: pickling.Arena | None, private: bool, arrays: Arrays, used: list[int] | None
     ) -> None:
         super().__init__(arena, False)
         self.arrays, self.used = arrays, used
@@ -598,13 +599,13 @@ class _Beside(_pickle.Beside):
 
 def _copied(reduced: Any, array: Any) -> Any:
     """Returns a reduction that gives the task a private copy of an array instead of a view."""
-    if reduced is NotImplemented or reduced[0] is not _pickle._restore_view or not array.flags.writeable:
+    if reduced is NotImplemented or reduced[0] is not pickling._restore_view or not array.flags.writeable:
         return reduced
     return _restore_copy, reduced[1]
 
 
 def _restore_copy(*view: Any) -> Any:
-    return _pickle._restore_view(*view).copy("K")
+    return pickling._restore_view(*view).copy("K")
 
 
 def _mapped(array: Any) -> Any:
@@ -620,7 +621,7 @@ def _mapped(array: Any) -> Any:
     path: Any = getattr(root, "filename", None)
     if path is None or not os.path.exists(path):
         return None
-    low, high = _pickle._extent(array)
+    low, high = pickling._extent(array)
     first = root.offset + low - root.__array_interface__["data"][0]
     # "w+" would empty the file.
     mode = "r+" if root.mode == "w+" else root.mode

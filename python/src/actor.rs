@@ -15,11 +15,11 @@ use crate::failure::TaskError;
 use crate::options::duration;
 use crate::process::forked;
 use crate::task::{Reply, Task};
-use crate::worker::{Received, answer, guarded};
+use crate::worker::{Received, WORKER, answer, guarded};
 
-/// `arenite._worker.start_actor`.
+/// `arenite._core.worker.start_actor`.
 static START: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-/// `arenite._worker.call_actor`.
+/// `arenite._core.worker.call_actor`.
 static CALL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// The object of an actor, in the worker.
@@ -32,11 +32,11 @@ impl Drop for State {
     }
 }
 
-/// Makes the object of an actor, by `arenite._worker.start_actor`.
+/// Makes the object of an actor, by `arenite._core.worker.start_actor`.
 pub fn start_actor(head: &Bytes, buffers: raw::Buffers<'_>) -> Result<State, Typed<TaskError>> {
     guarded(|py| {
         let call = Received::new(py, head, buffers)?;
-        let start = START.import(py, "arenite._worker", "start_actor")?;
+        let start = START.import(py, WORKER, "start_actor")?;
         let made = start.call1((call.function, call.arguments, call.kind, call.buffers))?;
         let made = made.cast_into::<PyTuple>()?;
         if made.len() == 2 {
@@ -55,7 +55,7 @@ fn call_actor(
 ) -> Result<Reply, Typed<TaskError>> {
     guarded(|py| {
         let call = Received::new(py, head, buffers)?;
-        let method = CALL.import(py, "arenite._worker", "call_actor")?;
+        let method = CALL.import(py, WORKER, "call_actor")?;
         let object = state.0.as_ref().map(|object| object.clone_ref(py));
         let arguments = (
             object,

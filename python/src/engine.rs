@@ -290,7 +290,7 @@ impl Engine {
     /// Builds an engine. Returns without waiting for its workers.
     ///
     /// `program`: the interpreter; `identity`: bytes that must be equal in a worker and in this process; `setup` and
-    /// `template`: the pickles for `arenite._worker.start` and `arenite._worker.load`; `output`: the number that
+    /// `template`: the pickles for `arenite._core.worker.start` and `arenite._core.worker.load`; `output`: the number that
     /// `next_events` returns with each printed line.
     #[new]
     #[pyo3(signature = (
@@ -399,7 +399,7 @@ impl Engine {
     }
 
     /// Submits a task: `function` and `arguments` are pickles; `buffers` is the memory that `arguments` refers to, in
-    /// the order of the references. `kind`: see `arenite._pickle`.
+    /// the order of the references. `kind`: see `arenite._core.pickling`.
     #[pyo3(signature = (function, arguments, kind, buffers=None, options=None))]
     fn submit(
         &self,

@@ -16,7 +16,10 @@ use crate::failure::TaskError;
 use crate::process::{is_worker, set_worker};
 use crate::task::{PICKLE_IN_ARRAY, Reply};
 
-/// `arenite._worker.run`.
+/// The module of the Python package that runs in workers.
+pub const WORKER: &str = "arenite._core.worker";
+
+/// `arenite._core.worker.run`.
 static RUN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// The first bytes of a call: flags, the length of the function's pickle, the function's pickle, and the arguments'
@@ -58,7 +61,7 @@ pub fn start_worker(setup: &Bytes) -> Result<(), String> {
     arenite::at_worker_end(end_worker);
     keep_thread_state();
     let failed = Python::attach(|py| {
-        let start = py.import("arenite._worker")?.getattr("start")?;
+        let start = py.import(WORKER)?.getattr("start")?;
         start
             .call1((PyBytes::new(py, setup),))?
             .extract::<Option<String>>()
@@ -70,11 +73,11 @@ pub fn start_worker(setup: &Bytes) -> Result<(), String> {
     }
 }
 
-/// Runs after the last task of this worker: calls `arenite._worker.end`.
+/// Runs after the last task of this worker: calls `arenite._core.worker.end`.
 fn end_worker() {
     Python::attach(|py| {
         let end = py
-            .import("arenite._worker")
+            .import(WORKER)
             .and_then(|worker| worker.call_method0("end"));
         if let Err(error) = end {
             error.print(py);
@@ -82,11 +85,11 @@ fn end_worker() {
     });
 }
 
-/// Runs one task: calls `arenite._worker.run`.
+/// Runs one task: calls `arenite._core.worker.run`.
 pub fn run_task(head: &Bytes, buffers: raw::Buffers<'_>) -> Result<Reply, Typed<TaskError>> {
     guarded(|py| {
         let call = Received::new(py, head, buffers)?;
-        let run = RUN.import(py, "arenite._worker", "run")?;
+        let run = RUN.import(py, WORKER, "run")?;
         answer(run.call1((call.function, call.arguments, call.kind, call.buffers))?)
     })
 }
@@ -140,7 +143,7 @@ impl<'py> Received<'py> {
     }
 }
 
-/// Makes the reply of a task from the return value of a function of `arenite._worker`.
+/// Makes the reply of a task from the return value of a function of `arenite._core.worker`.
 pub fn answer(answer: Bound<'_, PyAny>) -> PyResult<Result<Reply, Typed<TaskError>>> {
     let answer = answer.cast_into::<PyTuple>()?;
     if answer.len() == 2 {
@@ -201,11 +204,7 @@ fn keep_thread_state() {
             ffi::PyEval_SaveThread();
         }
         // Python does this in its own threads, for `threading.settrace`. If it fails, only tracing is missing.
-        let _ = Python::attach(|py| {
-            py.import("arenite._worker")?
-                .call_method0("enter_thread")
-                .map(drop)
-        });
+        let _ = Python::attach(|py| py.import(WORKER)?.call_method0("enter_thread").map(drop));
     }
 }
 
@@ -235,7 +234,7 @@ impl arenite::Template for Interpreter {
     fn load(&self, setup: &[u8]) -> Result<(), String> {
         keep_thread_state();
         let failed = Python::attach(|py| {
-            let load = py.import("arenite._worker")?.getattr("load")?;
+            let load = py.import(WORKER)?.getattr("load")?;
             load.call1((PyBytes::new(py, setup),))?
                 .extract::<Option<String>>()
         });
@@ -270,7 +269,7 @@ impl arenite::Template for Interpreter {
         self.release();
         // If this fails, exit handlers and random number generators stay as they were in the template.
         let _ = Python::attach(|py| {
-            let renewed = py.import("arenite._worker")?.call_method0("renew");
+            let renewed = py.import(WORKER)?.call_method0("renew");
             renewed.map(drop)
         });
     }

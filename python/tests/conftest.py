@@ -46,7 +46,7 @@ def watchdog(request):
 
 def kinds():
     """How many descriptors of each kind are open, without those of workers that may be replaced at this moment."""
-    channel = sys.modules.get("arenite._channel")
+    channel = sys.modules.get("arenite._core.channel")
     printed = {pipe for receiver in list(channel._open) for pipe in getattr(receiver, "pipes", ())} if channel else set()
     opened = [of for number, of in harness.descriptors().items() if number not in printed]
     # What `arenite.install()` and results have opened stays as long as the process.
@@ -67,7 +67,7 @@ def nothing_left(request, watchdog):
         # What a test has made of numpy is not for others.
         extension.install(False)
     # Their executors end with the program otherwise.
-    if isolated := sys.modules.get("arenite._isolated"):
+    if isolated := sys.modules.get("arenite._core.isolated"):
         while isolated._executors:
             isolated._executors.popitem()[1].shutdown()
     if request.node.get_closest_marker("leaves"):

@@ -152,7 +152,7 @@ def all_ready(executor):
 
 def open_executors():
     """Executors that several tests share, while none of them runs."""
-    module = sys.modules.get("arenite._executor")
+    module = sys.modules.get("arenite._core.executor")
     return [executor for executor in list(module._executors) if not executor._is_closed] if module else []
 
 

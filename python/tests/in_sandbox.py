@@ -197,30 +197,30 @@ Point = collections.namedtuple("Point", "x y")
 
 def hostile_value(path):
     """Replies with a pickle that writes a file in the program."""
-    from arenite import _worker
+    from arenite._core import worker
 
-    _worker._dump_value = lambda value: (pickle.dumps(Bomb(exec, (f"open({path!r}, 'w').close()",)), 5), None, 0)
+    worker._dump_value = lambda value: (pickle.dumps(Bomb(exec, (f"open({path!r}, 'w').close()",)), 5), None, 0)
 
 
 def hostile_error(path):
-    from arenite import _worker
+    from arenite._core import worker
 
     bomb = pickle.dumps(Bomb(exec, (f"open({path!r}, 'w').close()",)), 5)
-    _worker._dump_error = lambda error: ("hostile", bomb)
+    worker._dump_error = lambda error: ("hostile", bomb)
     raise ValueError
 
 
 def raw_reply(data, copied=0):
     """Replies with these bytes, and says that it has copied more."""
-    from arenite import _worker
+    from arenite._core import worker
 
-    before = _worker._dump_value
+    before = worker._dump_value
 
     def once(value):
-        _worker._dump_value = before
+        worker._dump_value = before
         return data, None, copied
 
-    _worker._dump_value = once
+    worker._dump_value = once
 
 
 def raise_error(error):
@@ -273,7 +273,7 @@ def taken_over(what):
 def one_array_often(total, nbytes):
     """From now on, each reply of this worker has one array of `nbytes` bytes so often that all have `total` bytes, and
     has a buffer for each time."""
-    from arenite import _worker
+    from arenite._core import worker
 
     def text(content):
         return b"X" + len(content).to_bytes(4, "little") + content.encode()
@@ -281,8 +281,8 @@ def one_array_often(total, nbytes):
     def dump(value, arena, private=False):
         buffer, count = arena.alloc(nbytes), min(4000, max(1, total // nbytes))
         shape = b"J" + nbytes.to_bytes(4, "little") + b"\x85"
-        array = text("arenite._plain") + text("_array") + b"\x93(\x97" + text("|u1") + shape + text("C") + b"tR"
+        array = text("arenite._core.plain") + text("_array") + b"\x93(\x97" + text("|u1") + shape + text("C") + b"tR"
         return b"\x80\x05(" + array * count + b"t.", [buffer] * count, 0
 
-    _worker._dump = dump
+    worker._dump = dump
     return [total]

@@ -53,7 +53,7 @@ def test_another_copy_of_the_package_is_found_first(tmp_path):
         import arenite
 
         def files():
-            import arenite, arenite._pickle, sys
+            import arenite, arenite._core.pickling, sys
             loaded = [module for name, module in sys.modules.items() if name.split(".")[0] == "arenite"]
             return {module.__file__ for module in loaded}
 
@@ -386,9 +386,7 @@ def test_another_version_of_python(tmp_path):
 def test_without_the_extension(tmp_path, platform, words):
     """In the source tree, or on another system."""
     package = tmp_path / "arenite"
-    package.mkdir()
-    for file in Path(arenite.__file__).parent.glob("*.py"):
-        (package / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(Path(arenite.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
     with harness.waiting("an import to fail"):
         ran = subprocess.run(
             [sys.executable, "-c", f"import sys, arenite; sys.platform = {platform!r}; arenite.Executor"],

@@ -78,7 +78,7 @@ def test_an_error_has_the_frames_of_the_function():
     with pytest.raises(KeyError) as caught:
         careful("raise")
     shown = "".join(traceback.format_exception(caught.value))
-    assert "in careful" in shown and shown.count("arenite/_isolated.py") == 1, shown
+    assert "in careful" in shown and shown.count("arenite/_core/isolated.py") == 1, shown
 
     def surrogate():
         raise ValueError("name \udcff")
@@ -217,7 +217,7 @@ def test_workers_are_shared_by_equal_settings_and_start_at_the_first_call():
         one = arenite.isolated(memory_limit=1 << 30)(os.getpid)
         same = arenite.isolated(memory_limit="1GiB", deadline=60)(os.getpid)
         other = arenite.isolated(memory_limit="2GiB")(os.getpid)
-        executors = arenite._isolated._executors
+        executors = arenite._core.isolated._executors
         before = len(executors)
         seen = {one() for _ in range(50)} | {same() for _ in range(50)}
         cores = len(os.sched_getaffinity(0))

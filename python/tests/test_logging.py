@@ -128,17 +128,17 @@ def test_wrong_uses():
 
 def test_a_worker_that_has_connected_is_heard(monkeypatch, kept):
     """Also if the thread that accepts it gets no processor before the executor ends."""
-    from arenite import _channel
+    from arenite._core import channel
 
     ended = threading.Event()
-    accept = _channel.Receiver._accept
+    accept = channel.Receiver._accept
 
     def late(self):
         with harness.waiting("the end of the worker"):
             ended.wait()
         accept(self)
 
-    monkeypatch.setattr(_channel.Receiver, "_accept", late)
+    monkeypatch.setattr(channel.Receiver, "_accept", late)
     with arenite.Executor(1, logging="forward") as ex:
         ex.submit(log, 1).result()
         receiver = ex._receivers[0]

@@ -10,7 +10,7 @@ import harness
 import pytest
 
 import arenite
-import arenite._channel
+import arenite._core.channel
 
 
 def fail_often(path, kind, times):
@@ -263,7 +263,7 @@ def test_a_limit_on_processes_names_itself(monkeypatch):
     def refuse(*_, **__):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(arenite._channel._native.Thread, "__init__", refuse)
+    monkeypatch.setattr(arenite._core.channel.native.Thread, "__init__", refuse)
     with pytest.raises(OSError, match="ulimit -u"):
         arenite.Executor(1, output="plain")
     monkeypatch.undo()

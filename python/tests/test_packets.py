@@ -10,7 +10,7 @@ import harness
 import pytest
 
 import arenite
-from arenite import _packing
+from arenite._core import packing
 
 #: So many that there are packets, whatever the first calls take.
 MANY = 20_000
@@ -183,7 +183,7 @@ def meet(n):
 
 def test_packets_that_lose_their_cores_have_more_time():
     """What others take of a core is not the time of calls, but delays packets as slow calls do."""
-    pace = _packing.Pace()
+    pace = packing.Pace()
     for late in (0, 0, 0.1):
         pace.note(0.001, late, 100, 100)
     assert pace.time == 0.00001 and pace.size == 400 and pace.late == 0.2

@@ -15,7 +15,8 @@ import numpy
 import pytest
 
 import arenite
-from arenite import _arenite, _dispatch
+from arenite import _arenite
+from arenite._core import dispatch
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,7 @@ def test_ctrl_c_in_cancel_leaves_a_future_that_ends(executor, tmp_path, monkeypa
 def test_ctrl_c_while_a_future_is_armed_leaves_one_that_ends(executor, tmp_path, monkeypatch, place):
     gate = tmp_path / "open"
     future = executor.submit(wait_for, gate)
-    monkeypatch.setattr(_dispatch, place, Once(getattr(_dispatch, place)))
+    monkeypatch.setattr(dispatch, place, Once(getattr(dispatch, place)))
     with pytest.raises(KeyboardInterrupt):
         future.add_done_callback(print)
     called = []
@@ -177,7 +178,7 @@ class At:
 
     def __call__(self, frame, event, _):
         code = frame.f_code
-        is_ours = os.path.dirname(code.co_filename) == os.path.dirname(arenite.__file__)
+        is_ours = os.path.dirname(code.co_filename) == os.path.dirname(dispatch.__file__)
         # An exception of a profile at the beginning of a generator is not handled there, unlike that of a signal.
         is_place = event in ("c_return", "c_exception") or event == "call" and not code.co_flags & inspect.CO_GENERATOR
         if is_place and is_ours and code.co_name not in ("__del__", "close"):

@@ -315,9 +315,9 @@ def array_of(data, description, shape=(1,), order="C", strides=None, start=0):
 
 
 def _plain():
-    from arenite import _plain
+    from arenite._core import plain
 
-    return _plain
+    return plain
 
 
 HOSTILE = {
@@ -337,7 +337,7 @@ HOSTILE = {
     "a frame beyond the end": b"\x80\x05\x95\xff\0\0\0\0\0\0\0N.",
     "nothing": b"",
     "an empty stack": b"\x80\x05.",
-    "attributes of what is called": b"\x80\x05\x8c\x0farenite._worker\x8c\x0fRaised.__init__\x93.",
+    "attributes of what is called": b"\x80\x05\x8c\x14arenite._core.worker\x8c\x0fRaised.__init__\x93.",
     "an array beyond its data": pickle.dumps(array_of(b"1234", "<i8"), 5),
     "an array with one place too many": pickle.dumps(array_of(bytes(64), "<f8", (5,), None, (16,)), 5),
     "an array before its data": pickle.dumps(array_of(b"12345678" * 4, "<i8", (2,), None, (-8,), 0), 5),
@@ -378,11 +378,11 @@ def integer(value):
 
 
 def array(description, *rest):
-    return call("arenite._plain", "_array", b"C\x08" + bytes(8), description, *rest)
+    return call("arenite._core.plain", "_array", b"C\x08" + bytes(8), description, *rest)
 
 
 def exception(name, *arguments):
-    return call("arenite._plain", "_exception", text("builtins"), text(name), b"(" + b"".join(arguments) + b"t", b"}")
+    return call("arenite._core.plain", "_exception", text("builtins"), text(name), b"(" + b"".join(arguments) + b"t", b"}")
 
 
 def exceptions_in(levels):

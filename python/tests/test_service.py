@@ -947,7 +947,7 @@ PLAIN = """
     assert "numpy" not in sys.modules
     import numpy
     assert service.call("scale", numpy.arange(3), 2).tolist() == [0, 2, 4]
-    assert not any("_arenite" in name or "_executor" in name for name in sys.modules)
+    assert not any("_arenite" in name or "arenite._core" in name for name in sys.modules)
     print("done")
 """
 

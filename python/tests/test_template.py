@@ -24,7 +24,7 @@ def load_words():
 @pytest.fixture
 def marked(monkeypatch):
     """Templates of this test call `load_words`."""
-    monkeypatch.setattr("arenite._template._marked", [load_words])
+    monkeypatch.setattr("arenite._core.template._marked", [load_words])
 
 
 def seen():

@@ -24,7 +24,7 @@ ALLOWED = """
 arenite._arenite.Buffer.__buffer__
 arenite._arenite.PrivateBuffer.__buffer__
 # Classes that are made when they are first needed.
-arenite._pickle.*
+arenite._core.pickling.*
 # Of libraries without types.
 arenite.dask.Worker
 arenite.joblib.AreniteBackend

@@ -12,7 +12,7 @@ import harness
 import pytest
 
 import arenite
-from arenite import _start
+from arenite._core import start
 
 END = """
     import atexit, os, sys, threading, time
@@ -258,7 +258,7 @@ def test_a_frozen_program_keeps_its_libraries_to_itself(monkeypatch, sandboxed):
     monkeypatch.delenv("LD_LIBRARY_PATH_ORIG", raising=False)
 
     def path(python):
-        return dict(_start.environment(1, None, sandboxed, python)).get("LD_LIBRARY_PATH")
+        return dict(start.environment(1, None, sandboxed, python)).get("LD_LIBRARY_PATH")
 
     assert (path(None), path("python3")) == ("/bundle", None)
     monkeypatch.setenv("LD_LIBRARY_PATH_ORIG", "/mine")

@@ -72,7 +72,7 @@ class System:
 class Arenite(System):
     key, name = "arenite", "arenite"
     # The module of `arenite.Executor`, which `import arenite` does not load.
-    modules = ("arenite._executor",)
+    modules = ("arenite._core.executor",)
 
     def __init__(self, workers):
         import arenite

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Literal
 
-    from .._executor import Configured, Executor
+    from .._core.executor import Configured, Executor
     from .sources import Sources
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .._executor import Configured, Executor
+    from .._core.executor import Configured, Executor
 
 #: Chunks for each worker, and the fewest values of a chunk.
 _CHUNKS_PER_WORKER, _LEAST_CHUNK = 4, 256

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from .._executor import Configured
+    from .._core.executor import Configured
 
 #: The number of pieces for each worker, and the minimum number of rows of a piece.
 _PIECES_PER_WORKER, _LEAST_PIECE = 4, 256

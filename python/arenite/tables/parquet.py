@@ -6,7 +6,7 @@ import numpy
 import pyarrow
 import pyarrow.parquet
 
-from .. import _arrays
+from .._core import arrays
 from .fault import Fault
 
 TYPE_CHECKING = False
@@ -58,7 +58,7 @@ def read(path: str, data: Any, group: int, table: Any) -> list[Any]:
     return pyarrow.Table.from_arrays(columns, schema=table).to_batches()  # type: ignore[no-any-return]
 
 
-def encode(schema: Any, batches: list[Any], compression: str, empty: Callable[..., Any] = _arrays.empty) -> Any:
+def encode(schema: Any, batches: list[Any], compression: str, empty: Callable[..., Any] = arrays.empty) -> Any:
     """Returns a file with these rows, in memory from `empty`: in a task, in the arena."""
     sink = pyarrow.BufferOutputStream()
     table = pyarrow.Table.from_batches(batches, schema=schema)

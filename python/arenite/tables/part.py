@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow
 
-from .. import _arrays
+from .._core import arrays
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Origin:
         return f"<Origin {self}>"
 
 
-def write(schema: Any, batches: Iterable[Any], empty: Callable[..., NDArray[Any]] = _arrays.empty) -> NDArray[Any]:
+def write(schema: Any, batches: Iterable[Any], empty: Callable[..., NDArray[Any]] = arrays.empty) -> NDArray[Any]:
     """Writes batches as a part, in memory from `empty`: in a task, in the arena. This is the only copy."""
     batches = list(batches)
 

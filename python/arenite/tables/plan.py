@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from .._executor import Configured
+    from .._core.executor import Configured
 
 #: Bytes of a part of large files, and of small files; and the number of parts per worker for files in between.
 _PART, _SMALL_PART, _PARTS_PER_WORKER = 8 << 20, 1 << 20, 4

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any, Literal, Protocol, TypeVar, TypeVarTuple, overload
 
-    from .._executor import Configured, Executor
+    from .._core.executor import Configured, Executor
     from .sources import Sources
 
     _T = TypeVar("_T")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TypeVar
 
-from .._map import _bar
+from .._core.map import _bar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

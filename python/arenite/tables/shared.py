@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import threading
 
-from .. import _arenite, _pickle
-from .._executor import Configured, Executor
+from .. import _arenite
+from .._core import pickling
+from .._core.executor import Configured, Executor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .._future import Future
+    from .._core.future import Future
 
 _default: Executor | None = None
 _lock = threading.Lock()
@@ -60,7 +61,7 @@ def workers(tasks: Configured) -> int:
 
 def is_sandboxed(tasks: Configured) -> bool:
     """Whether workers cannot open files, and their data is not trusted."""
-    return tasks._executor._load.__module__ == "arenite._plain"
+    return tasks._executor._load.__module__ == "arenite._core.plain"
 
 
 class Caller:
@@ -71,7 +72,7 @@ class Caller:
         executor = tasks._executor
         executor._check_open()
         if not executor._inline:
-            pickled = _pickle.pickle_function(function, executor._definitions, executor._private)
+            pickled = pickling.pickle_function(function, executor._definitions, executor._private)
             executor._engine.count_copied(pickled.copied)
             pickled.copied = 0
             self._function = pickled

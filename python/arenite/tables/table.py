@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .._executor import Configured, Executor
+    from .._core.executor import Configured, Executor
 
 
 class Part:

@@ -25,7 +25,7 @@ pub mod form {
     pub const TUPLE: u8 = 7;
     /// A pickle, after the number of its buffers.
     pub const PICKLE: u8 = 8;
-    /// The pickle of an exception, in the form of `arenite._worker`.
+    /// The pickle of an exception, in the form of `arenite._core.worker`.
     pub const RAISED: u8 = 9;
 }
 

@@ -276,10 +276,10 @@ CALLS = {
     "timezone": ("datetime", "k", ""),
     "Decimal": ("decimal", "s", ""),
     "Fraction": ("fractions", "ii", ""),
-    "_array": ("arenite._plain", "bdpopi", ""),
-    "_scalar": ("arenite._plain", "bd", ""),
-    "_exception": ("arenite._plain", "ntm", ""),
-    "Raised": ("arenite._worker", "sb", ""),
+    "_array": ("arenite._core.plain", "bdpopi", ""),
+    "_scalar": ("arenite._core.plain", "bd", ""),
+    "_exception": ("arenite._core.plain", "ntm", ""),
+    "Raised": ("arenite._core.worker", "sb", ""),
 }
 
 
@@ -293,9 +293,9 @@ class Reference(pickle.Unpickler):
     """The unpickler of Python, with the functions of the reader under test."""
 
     def find_class(self, module, name):
-        from arenite import _plain
+        from arenite._core import plain
 
-        return _plain._MAKERS[module, name][0]
+        return plain._MAKERS[module, name][0]
 
 
 def shown(value):
@@ -310,10 +310,10 @@ def shown(value):
 
 def read(data):
     """Reads a pickle, and uses its value. Returns whether there was one."""
-    from arenite import _plain
+    from arenite._core import plain
 
     try:
-        value = _plain.load(data)
+        value = plain.load(data)
     except (MemoryError, RecursionError, SystemError):
         raise
     except Exception:
@@ -331,7 +331,7 @@ def read(data):
 def main(seed, first, last, mark):
     import numpy  # noqa: F401
 
-    import arenite._plain  # noqa: F401
+    import arenite._core.plain  # noqa: F401
 
     resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
     values = 0

@@ -32,11 +32,11 @@ class Notes:
 
 def subvert():
     """From now on, replies of this worker are the bytes that a task returns, or that an exception carries."""
-    from arenite import _pickle, _worker
+    from arenite import pickling, _worker
 
-    honest = _pickle.dump_plain
-    _pickle.dump_plain = lambda value: value if type(value) is bytes else honest(value)
-    _worker._dump_error = lambda error: ("said by a hostile worker", error.args[0])
+    honest = pickling.dump_plain
+    pickling.dump_plain = lambda value: value if type(value) is bytes else honest(value)
+    worker._dump_error = lambda error: ("said by a hostile worker", error.args[0])
 
 
 def reply(data):
@@ -146,9 +146,9 @@ def test_answers_of_another_shape(answer):
     """What is no reply at all is an error of its task."""
 
     def subvert(answer):
-        from arenite import _worker
+        from arenite._core import worker
 
-        _worker._dump_error = lambda error: answer
+        worker._dump_error = lambda error: answer
 
     with arenite.Executor(max_workers=1) as executor:
         executor.submit(subvert, answer).result()

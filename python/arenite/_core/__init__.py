@@ -1,0 +1,38 @@
+"""The core: executors, futures, pickling and workers. Private as a whole; users import its public names from `arenite`.
+
+In reading order:
+
+Submitting a call, in the program
+- `executor`: `Executor`, its options and its start; `Configured`.
+- `future`: `Future`, which owns a task of the extension.
+- `dispatch`: the thread that finishes futures and prints output.
+- `map`: the results of many calls of one function.
+- `packing`: short calls that are sent together.
+- `pool`, `actor`, `scope`, `isolated`: other ways to submit.
+- `limiter`, `retry`, `room`: calls that wait, or run again.
+- `inline`: tasks in this process, for `max_workers=0`.
+
+Pickling, for both sides
+- `pickling`: pickles calls and results, with arrays in the arena.
+- `arrays`, `copies`: arrays in the arena, and arguments that were copied there.
+- `definitions`, `by_value`: functions and classes that workers cannot import.
+- `mirror`: the worker's version of their modules.
+- `plain`: the pickles of a sandbox, which can only contain data.
+
+The worker
+- `start`, `template`: its interpreter, arguments and data.
+- `worker`: what the extension calls there.
+- `context`, `imports`, `process`, `inherit`: what it takes over from the program.
+- `sandbox`: preparations for the sandbox.
+- `identity`: `Worker`, a task's view of its worker.
+
+What comes back besides results
+- `channel`: connections from workers.
+- `log`, `output`, `printing`: log records and printed text.
+- `notebook`: text below the cell that has run the task.
+- `stats`: statistics.
+
+Helpers
+- `native`: threads of the operating system, and waiting.
+- `sizes`, `signatures`: options with units, and types for type checkers.
+"""

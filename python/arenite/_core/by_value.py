@@ -1,0 +1,413 @@
+"""Pickles functions and classes by value, with the objects that they consist of. `mirror` creates them from that.
+
+This is used for functions and classes that no module has by name, and for definitions, which a worker gets once.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import dis
+import functools
+import marshal
+import sys
+import types
+import weakref
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import mirror, pickling
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+# ---- code
+
+
+class Names(NamedTuple):
+    """The names that the code of a function refers to, with the code of its inner functions and classes."""
+
+    #: Globals and builtins.
+    globals: frozenset[str]
+    #: Attributes and everything else.
+    others: frozenset[str]
+    #: Whether the code sets variables of an enclosing function.
+    sets_cells: bool
+    #: Whether the code may look up any global.
+    is_open: bool
+
+
+_OF_GLOBALS = {"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
+#: Functions that look up globals by names that are not in the code.
+_OPEN = {"globals", "eval", "exec"}
+_OF_CELLS = {"STORE_DEREF", "DELETE_DEREF"}
+#: By the identity of a code object that exists.
+_names: dict[int, tuple[weakref.ref[CodeType], Names]] = {}
+
+
+def names_of(code: CodeType) -> Names:
+    known = _names.get(id(code))
+    if known is not None and known[0]() is code:
+        return known[1]
+    found, others, sets = set(), set(code.co_names), False
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in _OF_GLOBALS:
+            found.add(instruction.argval)
+        elif instruction.opname in _OF_CELLS and instruction.argval in code.co_freevars:
+            sets = True
+    for constant in code.co_consts:
+        if constant == "__main__":
+            others.add(constant)
+        if type(constant) is CodeType:
+            inner = names_of(constant)
+            found |= inner.globals
+            others |= inner.others
+            sets |= inner.sets_cells
+    is_open = bool(found & _OPEN) or "__name__" in found and "modules" in others
+    names = Names(frozenset(found), frozenset(others), sets, is_open)
+    key = id(code)
+    _names[key] = weakref.ref(code, lambda _: _names.pop(key, None)), names
+    return names
+
+
+# ---- objects that can change
+
+#: Types whose objects cannot change.
+_ATOMS = {int, float, complex, bool, str, bytes, type(None), range, type(Ellipsis), type(NotImplemented)}
+
+
+def is_atom(value: Any) -> bool:
+    kind = type(value)
+    if kind in (tuple, frozenset):
+        return all(map(is_atom, value))
+    return kind in _ATOMS
+
+
+def is_constant(value: Any, inside: tuple[Any, ...] = ()) -> bool:
+    """Whether nothing that a task does can change a value that is pickled by value."""
+    kind = type(value)
+    if kind in _ATOMS or kind is ModuleType:
+        return True
+    if kind in (tuple, frozenset):
+        return all(is_constant(item, inside) for item in value)
+    if kind is FunctionType:
+        if pickling.is_reachable(value, value.__module__, value.__qualname__):
+            return True
+        # A function that refers to itself may store something in an attribute.
+        return not any(value is one for one in inside) and is_constant_function(value, inside)
+    if kind is BuiltinFunctionType:
+        return type(value.__self__) in (ModuleType, type(None))
+    return issubclass(kind, type) and pickling.is_reachable(value, value.__module__, value.__qualname__)
+
+
+def is_constant_function(function: FunctionType, inside: tuple[Any, ...] = ()) -> bool:
+    inside = (*inside, function)
+    held = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    held += [content for _, content in contents(function)]
+    if function.__dict__ or not all(is_constant(value, inside) for value in held):
+        return False
+    if names_of(function.__code__).sets_cells:
+        return False
+    space = function.__globals__
+    if _home(space, False) is not None:
+        return True
+    return all(is_constant(space[name], inside) for name in names_of(function.__code__).globals & space.keys())
+
+
+def contents(function: FunctionType) -> Iterator[tuple[CellType, Any]]:
+    for cell in function.__closure__ or ():
+        try:
+            yield cell, cell.cell_contents
+        except ValueError:
+            pass  # The cell is empty.
+
+
+# ---- functions
+
+
+def _home(space: dict[str, Any], copies: bool) -> tuple[str, bool] | None:
+    """Returns the name of the module with these globals, and whether it is mirrored; None if the globals are copied."""
+    name = space.get("__name__")
+    module = sys.modules.get(name) if type(name) is str else None
+    if module is None or vars(module) is not space:
+        return None
+    is_mirrored = not pickling.is_importable(name)
+    return None if copies and not is_mirrored else (name, is_mirrored)  # type: ignore[return-value]
+
+
+def reduce_function(pickler: pickling.Pickler, function: FunctionType) -> Any:
+    how, state = parts_of_function(pickler, function)
+    defaults = {"__defaults__": function.__defaults__, "__kwdefaults__": function.__kwdefaults__}
+    state.update((name, value) for name, value in defaults.items() if value)
+    state.update(function.__dict__)
+    return mirror.make_function, how, state, None, None, mirror.fill_function
+
+
+def parts_of_function(pickler: pickling.Pickler, function: FunctionType) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Returns the arguments that create a function, and its state, without its defaults and attributes."""
+    code, space = function.__code__, function.__globals__
+    names = names_of(code)
+    state: dict[str, Any] = {"__qualname__": function.__qualname__, "__module__": function.__module__}
+    if function.__doc__ is not None:
+        state["__doc__"] = function.__doc__
+    if annotations := _annotations(function):
+        state["__annotations__"] = annotations
+    if kinds := getattr(function, "__type_params__", None):
+        state["__type_params__"] = kinds
+    if cells := list(contents(function)):
+        state["cells"] = cells
+    home: Any = _home(space, pickler.copies_globals)
+    used = names.globals & space.keys()
+    if home is None or not (home[1] or _needs_module(home[0], [space[name] for name in used])):
+        # The function is sent without its module, which the worker may not have.
+        state["globals"] = {name: space[name] for name in sorted(used)}
+        home = pickler.space_of(space), False
+    elif home[1]:
+        pickler.refer(function, home[0], names)
+    if imports := _submodules(names, [space[name] for name in used] + [content for _, content in cells]):
+        state["imports"] = imports
+    return (code, *home, function.__name__, function.__closure__ or ()), state
+
+
+def _needs_module(home: str, values: list[Any]) -> bool:
+    """Whether a function needs its module for these globals: not if other modules define them."""
+    for value in values:
+        if type(value) is ModuleType:
+            continue
+        other = getattr(value, "__module__", None)
+        is_named = isinstance(value, (type, FunctionType, BuiltinFunctionType))
+        if not is_named or other == home or not pickling.is_importable(other):
+            return True
+    return False
+
+
+def _submodules(names: Names, values: list[Any]) -> list[str]:
+    """Returns the modules that the code reads as attributes of packages, as in `xml.dom.minidom`."""
+    packages = [value for value in values if type(value) is ModuleType and hasattr(value, "__path__")]
+    found = []
+    for package in packages:
+        prefix = f"{package.__name__}."
+        for name in list(sys.modules):
+            if name.startswith(prefix) and names.others.issuperset(name[len(prefix) :].split(".")):
+                if pickling.is_importable(name):
+                    found.append(name)
+    return found
+
+
+def _annotations(function: FunctionType | type) -> dict[str, Any]:
+    """Returns the annotations of a function that can be pickled: few tasks need them."""
+    try:
+        given = function.__annotations__
+    except Exception:  # From Python 3.14 on, a name may not exist.
+        return {}
+    return {name: value for name, value in given.items() if type(value) in _ATOMS or _can_pickle(value)}
+
+
+def _can_pickle(value: Any) -> bool:
+    try:
+        pickling.dump(value, None)
+    except Exception:
+        return False
+    return True
+
+
+def reduce_code(_: pickling.Pickler, code: CodeType) -> Any:
+    # The code contains its file name and line numbers, for tracebacks. Both sides have the same version of Python.
+    return mirror.make_code, (marshal.dumps(code),)
+
+
+# ---- classes
+
+#: Attributes that determine how a class is created.
+_OF_BODY = ("__module__", "__qualname__", "__slots__", "__doc__", "__orig_bases__")
+#: Attributes that a new class has.
+_OF_CREATION = {*_OF_BODY, "__dict__", "__weakref__", "__classdictcell__"}
+
+
+def reduce_class(_: pickling.Pickler, cls: type) -> Any:
+    name, made = mirror.track(cls), how_of_class(cls)
+    return mirror.make_tracked, (name, *made), attributes_of_class(cls), None, None, mirror.fill_tracked
+
+
+def how_of_class(cls: type) -> tuple[Any, ...]:
+    """Returns the arguments of `mirror.make_class`."""
+    space = vars(cls)
+    body = {name: space[name] for name in _OF_BODY if name in space}
+    body.setdefault("__qualname__", cls.__qualname__)
+    members = None
+    if _is_enum(cls):
+        members = [(name, member.value) for name, member in cls.__members__.items()]  # type: ignore[attr-defined]
+    return type(cls), cls.__name__, cls.__bases__, body, members
+
+
+def _is_enum(cls: type) -> bool:
+    enum = sys.modules.get("enum")
+    return enum is not None and isinstance(cls, enum.EnumMeta)
+
+
+def attributes_of_class(cls: type) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    members: Any = cls.__members__ if _is_enum(cls) else None  # type: ignore[attr-defined]
+    for name, value in vars(cls).items():
+        if name in _OF_CREATION or type(value) in (MemberDescriptorType, GetSetDescriptorType):
+            continue
+        if name == "_abc_impl":
+            import abc
+
+            value = [one for ref in abc._get_dump(cls)[0] if (one := ref()) is not None]  # type: ignore[attr-defined]
+        elif name == "__annotations__":
+            value = _annotations(cls)
+        elif members is not None and (name in members or not _is_of_user(name, value)):
+            continue
+        found[name] = value
+    if members is not None:
+        found["_member_state_"] = [(name, _state_of(member)) for name, member in members.items()]
+    if cls in copyreg.dispatch_table:
+        found[mirror.COPYREG] = copyreg.dispatch_table[cls]
+    return found
+
+
+def _is_of_user(name: str, value: Any) -> bool:
+    """Whether the user has defined an attribute of an enumeration, rather than the enumeration's creation."""
+    if name in ("__new__", "_new_member_", "__annotations__"):
+        return False
+    if isinstance(value, (FunctionType, classmethod, staticmethod, property)):
+        return getattr(value, "__module__", "enum") != "enum"
+    return not name.startswith("_")
+
+
+def _state_of(member: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(member).items() if name not in ("_sort_order_", "__objclass__")}
+
+
+#: Types of the interpreter that have no name among the builtins.
+_OF_TYPES = {value: name for name, value in vars(types).items() if isinstance(value, type)}
+for _unnamed in (type(None), type(NotImplemented), type(Ellipsis)):
+    # The pickler handles these types itself.
+    _OF_TYPES.pop(_unnamed, None)
+
+
+def reduce_builtin(cls: type) -> Any:
+    name = _OF_TYPES.get(cls)
+    return NotImplemented if name is None else (mirror.find_in, ("types", name))
+
+
+# ---- parts of functions and classes
+
+
+def _reduce_module(pickler: pickling.Pickler, module: ModuleType) -> Any:
+    name = module.__name__
+    if name in sys.modules and pickling.is_importable(name):
+        pickler.note_module(name)
+        return mirror.import_module, (name,)
+    pickler.refer_module(module)
+    return mirror.module, (name,)
+
+
+def _reduce_lru_cache(_: pickling.Pickler, cache: Any) -> Any:
+    return mirror.make_lru_cache, (cache.__wrapped__, cache.cache_parameters())
+
+
+def _reduce_new_type(_: pickling.Pickler, made: Any) -> Any:
+    return type(made), (made.__name__, made.__supertype__), {"__module__": made.__module__}
+
+
+def _reduce_type_variable(_: pickling.Pickler, made: Any) -> Any:
+    kind = type(made).__name__
+    constraints, options = (), {}
+    if kind == "TypeVar":
+        constraints = made.__constraints__
+        options = {"bound": made.__bound__, "covariant": made.__covariant__, "contravariant": made.__contravariant__}
+    return mirror.make_type_variable, (kind, made.__module__, made.__name__, constraints, options)
+
+
+def _reduce_cached_property(_: pickling.Pickler, made: Any) -> Any:
+    return mirror.make_cached_property, (made.func, made.attrname)
+
+
+_SINGLEDISPATCH = functools.singledispatch(lambda _: None).__code__  # type: ignore[attr-defined]
+
+
+def is_singledispatch(function: FunctionType) -> bool:
+    return function.__code__ is _SINGLEDISPATCH
+
+
+def parts_of_singledispatch(function: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    first = function.registry[object]
+    registered = [(kind, one) for kind, one in function.registry.items() if one is not first]
+    own = ("registry", "dispatch", "register", "_clear_cache", "__wrapped__")
+    return (first,), (tuple(registered), {name: value for name, value in vars(function).items() if name not in own})
+
+
+def reduce_singledispatch(_: pickling.Pickler, function: Any) -> Any:
+    how, state = parts_of_singledispatch(function)
+    return mirror.make_singledispatch, how, state, None, None, mirror.fill_singledispatch
+
+
+def _reduce_method(_: pickling.Pickler, method: MethodType) -> Any:
+    # By its name, as pickle does, unless its class has the method under another name.
+    if getattr(method.__self__, method.__func__.__name__, None) == method:
+        return NotImplemented
+    return MethodType, (method.__func__, method.__self__)
+
+
+#: Reducers by the type of the object. Arguments: the pickler and the object.
+_REDUCERS: dict[type, Callable[[pickling.Pickler, Any], Any]] = {
+    CodeType: reduce_code,
+    CellType: lambda _, cell: (mirror.make_cell, ()),
+    MethodType: _reduce_method,
+    ModuleType: _reduce_module,
+    classmethod: lambda _, made: (classmethod, (made.__func__,)),
+    staticmethod: lambda _, made: (staticmethod, (made.__func__,)),
+    property: lambda _, made: (property, (made.fget, made.fset, made.fdel, made.__doc__)),
+    functools.cached_property: _reduce_cached_property,
+    types.MappingProxyType: lambda _, proxy: (types.MappingProxyType, (dict(proxy),)),
+    type({}.keys()): lambda _, view: (mirror.make_keys, (list(view),)),
+    type({}.values()): lambda _, view: (mirror.make_values, (list(view),)),
+    type({}.items()): lambda _, view: (mirror.make_items, (list(view),)),
+    memoryview: lambda _, view: (bytes, (view.tobytes(),)),
+    weakref.WeakSet: lambda _, made: (weakref.WeakSet, (list(made),)),
+    weakref.WeakKeyDictionary: lambda _, made: (weakref.WeakKeyDictionary, (dict(made.items()),)),
+    weakref.WeakValueDictionary: lambda _, made: (weakref.WeakValueDictionary, (dict(made.items()),)),
+}
+pickling.reducers.update(_REDUCERS)
+#: Reducers of definitions, by type, for objects that pickle by name.
+NAMED: dict[type, Callable[[pickling.Pickler, Any], Any]] = {type(functools.lru_cache(len)): _reduce_lru_cache}
+
+
+def reduce_named(pickler: pickling.Pickler, obj: Any) -> Any:
+    """Reduces the definition of an object that pickles by name."""
+    kind = type(obj)
+    typing = sys.modules.get("typing")
+    if typing is not None and not NAMED.get(typing.NewType):
+        NAMED[typing.NewType] = _reduce_new_type
+        for name in ("TypeVar", "ParamSpec", "TypeVarTuple"):
+            NAMED[getattr(typing, name)] = _reduce_type_variable
+    reduce = NAMED.get(kind)
+    if reduce is not None:
+        return reduce(pickler, obj)
+    return mirror.make_new, (kind,), obj.__getstate__(), None, None, mirror.fill_new
+
+
+#: The markers of `dataclasses` by the names of their types. `dataclasses` compares markers by identity.
+_MARKERS = {
+    "_MISSING_TYPE": "MISSING",
+    "_KW_ONLY_TYPE": "KW_ONLY",
+    "_HAS_DEFAULT_FACTORY_CLASS": "_HAS_DEFAULT_FACTORY",
+}
+
+
+def reduce_marker(obj: Any) -> Any:
+    """Reduces a marker of `dataclasses`, or a copy of a marker that another pickler has made."""
+    kind = type(obj).__name__
+    name = obj.name if kind == "_FIELD_BASE" else _MARKERS.get(kind)
+    return NotImplemented if name is None else (mirror.find_in, ("dataclasses", name))

@@ -1,0 +1,821 @@
+"""The parts of the program's own modules that an executor has sent: `Definitions`; `Bundle`, which goes with tasks.
+
+A *binding* is a global of such a module. A *definition* is a function, class or other object that is pickled by its
+name; its *parts* are attributes. Each binding and each part has a version, which grows when the program has changed it
+after sending it. A bundle has everything that a task needs, with versions. The worker sets the bindings and parts that
+it does not have in this version; the others keep the state that tasks of the worker have given them.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import copyreg
+import itertools
+import linecache
+import pickle
+import sys
+import threading
+import time
+import weakref
+from contextlib import suppress
+from io import BytesIO
+from operator import is_
+from types import FunctionType, MethodType, ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .._arenite import Snapshot, Watch
+from . import by_value, mirror, pickling
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .._arenite import Buffer, Engine
+
+Key = tuple[str, str]
+
+#: A bundle up to this length goes with each task. A longer bundle is in the arena.
+_SHORT = 1024
+#: The number of bundles that are stored.
+_MOST_BUNDLES = 128
+
+_ABSENT = object()
+
+
+def _held(function: FunctionType) -> list[Any]:
+    """Returns the objects that a function refers to, apart from globals."""
+    held: list[Any] = [function.__code__, function.__defaults__, function.__kwdefaults__, function.__name__]
+    return held + [content for _, content in by_value.contents(function)]
+
+
+class _Part:
+    """A binding, or an attribute of a definition, as it was last sent."""
+
+    __slots__ = ("number", "version", "value", "print", "items", "place")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.version = 0
+        #: The object that was sent; if it may change, a weak reference to it, so that the program can free its memory.
+        self.value: Any = _ABSENT
+        #: For a binding to such an object: the globals, and the name in them.
+        self.place: tuple[dict[str, Any], str] | None = None
+        #: The pickle of the object that was sent, if it may change without becoming another object.
+        self.print: bytes | None = None
+        #: The items of the object that was sent, if it is a plain container.
+        self.items: Snapshot | None = None
+
+    def has_changed(self, owner: Definitions) -> bool:
+        """Whether the object was replaced, or has other contents than when it was sent."""
+        if self.items is not None and self.items.is_current():
+            return False
+        value = self.value() if type(self.value) is weakref.ref else self.value
+        if self.place is not None and self.place[0].get(self.place[1], _ABSENT) is not value:
+            return True
+        return _print(value, owner)[0] != self.print
+
+    def update(self, value: Any, owner: Definitions) -> None:
+        """Starts another version if the value is not the one that was sent."""
+        made = None
+        if _is_fixed(value):
+            # Equal numbers may be of different types, or differ in their sign.
+            is_same = value is self.value or (
+                type(value) is type(self.value) and by_value.is_atom(value) and repr(value) == repr(self.value)
+            )
+        else:
+            made, _ = _print(value, owner)
+            is_same = made == self.print
+        if not is_same:
+            self.version += 1
+        self.value, self.print = value, made
+        if made is not None:
+            with suppress(TypeError):
+                self.value = weakref.ref(value, owner.forgetting(self))
+        self.items = Snapshot.of(value) if type(value) in (list, dict) else None
+
+
+class _Late(NamedTuple):
+    """The value of an attribute that is a global or contains globals, and the versions of these globals."""
+
+    value: Any
+    versions: list[int | None]
+
+
+class _Definition:
+    """A function or class that was sent."""
+
+    __slots__ = ("object", "number", "parts")
+
+    def __init__(self, obj: Any, number: int, forget: Callable[[Any], None]) -> None:
+        try:
+            self.object: Any = weakref.ref(obj, forget)
+        except TypeError:
+            self.object = lambda: obj
+        self.number = number
+        self.parts: dict[str, _Part] = {}
+
+
+class Bundle:
+    """The definitions that a task needs."""
+
+    __slots__ = ("_prefix", "_buffers", "_owner", "_parts", "_watch")
+
+    def __init__(self, prefix: bytes, buffers: list[Buffer], watched: _Watched, owner: Definitions) -> None:
+        self._prefix = prefix
+        self._buffers = buffers
+        self._watch = watched.watch()
+        self._parts = watched.parts
+        # A weak reference: a cycle would keep the workers of a dropped executor.
+        self._owner = weakref.ref(owner)
+
+    def is_current(self) -> bool:
+        """Whether the program has changed no part of the bundle since it was made."""
+        owner = self._owner()
+        if owner is None or not self._watch.is_current():
+            return False
+        for part in self._parts:
+            if part.has_changed(owner):
+                return False
+        return True
+
+    def holds(self, part: _Part) -> bool:
+        return any(one is part for one in self._parts)
+
+    def before(self, head: bytes, kind: int, buffers: list[Buffer]) -> tuple[bytes, int, list[Buffer]]:
+        """Adds the bundle before the head and the buffers of a task."""
+        return self._prefix + head, kind | pickling.DEFINITIONS, [*self._buffers, *buffers]
+
+
+class _Watched:
+    """The objects that must be unchanged for a bundle to be current."""
+
+    def __init__(self) -> None:
+        self._items: list[tuple[dict[Any, Any], Any, Any]] = []
+        self._absent: list[tuple[dict[Any, Any], Any]] = []
+        self._attributes: list[tuple[Any, str, Any]] = []
+        self._mappings: list[tuple[Any, list[Any]]] = []
+        #: The parts whose objects may have changed their contents.
+        self.parts: list[_Part] = []
+
+    def watch(self) -> Watch:
+        return Watch(self._items, self._absent, self._attributes, self._mappings)
+
+    def add_global(self, space: dict[str, Any], name: str, part: _Part | None) -> None:
+        if part is not None and type(part.value) is weakref.ref:
+            part.place = space, name
+        elif name in space:
+            self._items.append((space, name, space[name]))
+        else:
+            self._absent.append((space, name))
+
+    def add_definition(self, obj: Any) -> None:
+        if isinstance(obj, FunctionType):
+            self._attributes += ((obj, name, getattr(obj, name)) for name in _OF_FUNCTION)
+            self.add_mapping(obj.__dict__)
+            if by_value.is_singledispatch(obj):
+                self.add_mapping(obj.registry)  # type: ignore[attr-defined]
+        elif isinstance(obj, type):
+            self.add_mapping(vars(obj))
+            reducers: dict[Any, Any] = copyreg.dispatch_table
+            if obj in reducers:
+                self._items.append((reducers, obj, reducers[obj]))
+            else:
+                self._absent.append((reducers, obj))
+
+    def add_mapping(self, mapping: Any) -> None:
+        self._mappings.append((mapping, list(mapping.values())))
+
+    def add_part(self, part: _Part) -> None:
+        if part.print is not None:
+            self.parts.append(part)
+
+    def add_module(self, module: ModuleType) -> None:
+        if module.__name__.partition(".")[0] not in sys.stdlib_module_names:
+            self._attributes.append((module, "__spec__", module.__spec__))
+
+
+#: Attributes of functions that are compared, in addition to those that users set.
+_OF_FUNCTION = ("__code__", "__defaults__", "__kwdefaults__")
+
+
+def _is_fixed(value: Any) -> bool:
+    """Whether a value is compared by identity: it cannot change, or the worker keeps its tasks' changes of it."""
+    kind = type(value)
+    if by_value.is_atom(value) or kind in _BY_IDENTITY or isinstance(value, (type, FunctionType)):
+        return True
+    if kind in (tuple, frozenset):
+        return all(map(_is_fixed, value))
+    # Properties and other descriptors.
+    return hasattr(kind, "__get__")
+
+
+def _print(value: Any, owner: Definitions) -> tuple[bytes, set[Key]]:
+    """Returns a pickle that is equal as long as the value is, and the names in the program's modules that it refers
+    to."""
+    file = BytesIO()
+    printer = _Printer(file, owner)
+    printer.dump(value)
+    return file.getvalue(), printer.names
+
+
+# ---- picklers
+
+_serials: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+_next_serial = itertools.count(1)
+
+
+def _serial(obj: Any) -> int:
+    number = _serials.get(obj)
+    if number is None:
+        number = _serials[obj] = next(_next_serial)
+    return number
+
+
+def _reduce_context_variable(_: Any, variable: contextvars.ContextVar[Any]) -> Any:
+    try:
+        default: tuple[Any, ...] = (contextvars.Context().run(variable.get),)
+    except LookupError:
+        default = ()
+    return mirror.make_context_variable, (variable.name, default)
+
+
+#: Objects that each worker creates for itself, as if it had run the program's main file.
+_RECREATED: dict[type, Callable[[Any, Any], Any]] = {
+    type(threading.Lock()): lambda *_: (threading.Lock, ()),
+    type(threading.RLock()): lambda *_: (threading.RLock, ()),
+    threading.local: lambda *_: (threading.local, ()),
+    contextvars.ContextVar: _reduce_context_variable,
+    # A sentinel: the worker has one object for all references to it.
+    object: lambda pickler, obj: (mirror.sentinel, (pickler.owner.sentinel(obj),)),
+}
+_BY_IDENTITY = {ModuleType, *_RECREATED}
+
+
+#: Attributes of `sys` that refer to the streams of each process.
+_STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
+
+
+class _Pickler(pickling.Pickler):
+    """The base of all picklers of definitions."""
+
+    owner: Definitions
+
+    def reducer_override(self, obj: Any) -> Any:
+        reduce = _RECREATED.get(type(obj))
+        if reduce is not None:
+            return reduce(self, obj)
+        if isinstance(obj, threading.local):
+            return type(obj), ()
+        name = next((name for name in _STREAMS if obj is getattr(sys, name)), None)
+        if name is not None:
+            return getattr, (sys, name.strip("_"))
+        return super().reducer_override(obj)
+
+
+class _Printer(_Pickler):
+    def __init__(self, file: BytesIO, owner: Definitions) -> None:
+        super().__init__(file, _Prints(owner))
+        self.owner = owner
+
+    def without_name(self, obj: Any, reduce: Callable[[pickling.Pickler, Any], Any]) -> Any:
+        # The pickle of a code object is not reproducible.
+        return _serial, (_serial(obj),)
+
+
+class _Finder(_Printer):
+    """Finds the globals that a global contains."""
+
+    def __init__(self, shared: dict[int, Key], key: Key, owner: Definitions) -> None:
+        super().__init__(BytesIO(), owner)
+        self._shared = shared
+        self._key = key
+        self.found: set[Key] = set()
+
+    def persistent_id(self, obj: Any) -> Any:
+        key = self._shared.get(id(obj))
+        if key is not None and key != self._key:
+            self.found.add(key)
+        return None
+
+
+class _Prints(pickling.Beside):
+    """Replaces each large array by the identity of an equal copy in the arena."""
+
+    def __init__(self, owner: Definitions) -> None:
+        super().__init__(None, False)
+        self._owner = owner
+
+    def reduce_array(self, array: Any) -> Any:
+        if array.nbytes < pickling.OUT_OF_BAND or array.dtype.hasobject:
+            return NotImplemented
+        copy = self._owner.copy_of(array)
+        return NotImplemented if copy is None else (_serial, (copy.serial, array.flags.writeable))
+
+
+class _Copies(pickling.Beside):
+    """Puts large arrays into the arena. An array that has not changed is not copied again."""
+
+    #: The limit of copies: workers keep the arrays in globals, and the engine has an entry for each.
+    most = 4000
+
+    def __init__(self, owner: Definitions) -> None:
+        super().__init__(owner.engine, False)
+        self._owner = owner
+
+    def reduce_array(self, array: Any) -> Any:
+        if array.nbytes < pickling.OUT_OF_BAND or array.dtype.hasobject or self._is_full(array.nbytes):
+            return super().reduce_array(array)
+        copy = self._owner.copy_of(array)
+        return super().reduce_array(array) if copy is None else copy.reduced
+
+
+class _Copy:
+    """A copy of an array in the arena."""
+
+    __slots__ = ("array", "reduced", "serial", "source")
+
+    def __init__(self, source: weakref.ref[Any], reduced: Any) -> None:
+        self.source = source
+        self.reduced = reduced
+        self.array = pickling._restore_view(*reduced[1])
+        self.serial = next(_next_serial)
+
+    def is_of(self, array: Any) -> bool:
+        """Whether this is a copy of `array`, with the contents that the array has now."""
+        return self.source() is array and pickling.is_same(array, self.array)
+
+
+class _Definer(_Pickler):
+    """Pickles definitions, each of them where a record first refers to it."""
+
+    def __init__(self, file: BytesIO, beside: pickling.Beside, owner: Definitions) -> None:
+        super().__init__(file, beside)
+        self.copies_globals = owner.copies_globals
+        self.owner = owner
+        self.versions: dict[int, int] = {}
+        self.watched = _Watched()
+        self.sources: set[str] = set()
+        #: The number of records pickled.
+        self.count = 0
+        #: The globals that cannot be pickled, each with the reason.
+        self.unsent: dict[Key, Exception] = {}
+        #: The names that the function itself refers to. If one cannot be sent, submitting fails. For other names, only
+        #: their use fails.
+        self._needed: set[Key] = set()
+        #: Names that the task may not need. One that cannot be sent is left out.
+        self._optional: set[Key] = set()
+        self._done: set[Key] = set()
+        #: Globals that may change, each with the other such globals that it contains.
+        self._objects: dict[Key, set[Key]] = {}
+        #: The keys of these globals by the identity of their objects, for each module.
+        self._shared: dict[str, dict[int, Key]] = {}
+        self._bound: set[Key] = set()
+        self._key: Key | None = None
+        #: Attributes of definitions that are globals or contain globals. They are pickled after these globals are
+        #: bound.
+        self._late: list[tuple[Any, _Part | None, str, Any, list[Key]]] = []
+
+    def define(self, roots: frozenset[Key]) -> None:
+        """Pickles records of these names, and of everything that they refer to."""
+        self.names |= roots
+        self._needed |= roots
+        # Objects come last: creating them in the worker may use everything that they refer to.
+        while left := sorted(self.names - self._done - self._objects.keys()) or _in_order(self._objects, self._done):
+            for home, name in left:
+                if home and name != "*" and self._is_for_later((home, name)):
+                    continue
+                self._done.add((home, name))
+                if not home:
+                    self.owner.reload(self, name)
+                elif name == "*":
+                    found = {(home, one) for one in _space(home) if not one.startswith("__")}
+                    self._optional |= found - self.names
+                    self.names |= found
+                else:
+                    self._define_global((home, name), roots)
+        self._define_late()
+        for name in self.sources:
+            known = linecache.cache.get(name)
+            # The definition is from a notebook cell: no file contains it.
+            if known is not None and len(known) == 4 and known[1] is None:
+                self.write((0, 0, False, None, name, list(known[2])))
+
+    def _is_for_later(self, key: Key) -> bool:
+        """Whether a global is an object that is pickled later. Adds the names that it refers to."""
+        home, name = key
+        value = _space(home).get(name)
+        if key in self._objects or _is_fixed(value):
+            return False
+        finder = _Finder(self.shared_in(home), key, self.owner)
+        self._objects[key] = finder.found
+        try:
+            finder.dump(value)
+            self.names |= finder.names | finder.found
+        except Exception as error:
+            if key not in self._needed:
+                self.unsent[key] = error
+        return True
+
+    def _define_global(self, key: Key, roots: frozenset[Key]) -> None:
+        home, name = key
+        before, owner = self.names.copy(), self.owner
+        if key not in self._optional or owner.is_sendable(key):
+            owner.bind(self, key)
+        if key in self._optional:
+            self._optional |= self.names - before
+        elif key in roots and isinstance(_space(home).get(name), FunctionType):
+            self._needed |= self.names - before
+        self.watched.add_global(_space(home), name, owner.part_of(key))
+
+    def _delay_defaults(self, function: FunctionType, state: dict[str, Any]) -> None:
+        """Removes those defaults from the state of a function that are globals: they are sent later."""
+        if not function.__module__ or pickling.is_importable(function.__module__):
+            return
+        for name in ("__defaults__", "__kwdefaults__"):
+            keys = self._globals_in(function, name, state.get(name))
+            if keys and all(map(self.owner.is_sendable, keys)):
+                self.names.update(keys)
+                self._late.append((function, None, name, state.pop(name), keys))
+
+    def _define_late(self) -> None:
+        """Pickles attributes that are globals too, so that they refer to the globals of the worker."""
+        for obj, part, name, value, keys in self._late:
+            number, version = None, 0
+            if part is not None:
+                held = [self.owner.part_of(key) for key in keys]
+                known = _Late(value, [None if one is None else one.version for one in held])
+                before = part.value
+                if type(before) is not _Late or before.value is not value or before.versions != known.versions:
+                    part.value, part.version = known, part.version + 1
+                number, version = part.number, part.version
+                self.versions[number] = version
+            self._key = obj.__module__, ""
+            self.write((0, 0, False, None, "", (obj, [(number, version, name, value)])))
+
+    def _globals_in(self, obj: Any, name: str, value: Any) -> list[Key]:
+        """Returns the globals that an attribute is or, for a function, that its defaults are or contain."""
+        shared = self.shared_in(obj.__module__)
+        if name not in ("__defaults__", "__kwdefaults__"):
+            return [shared[id(value)]] if id(value) in shared else []
+        if not value:
+            return []
+        finder = _Finder(shared, ("", ""), self.owner)
+        for one in value.values() if isinstance(value, dict) else value:
+            if id(one) in shared:
+                finder.found.add(shared[id(one)])
+            elif type(one) in (list, dict, tuple, set, frozenset):
+                with suppress(Exception):
+                    finder.dump(one)
+        return sorted(finder.found)
+
+    def write(self, record: tuple[Any, ...]) -> None:
+        self.dump(record)
+        self.count += 1
+
+    def shared_in(self, home: str) -> dict[int, Key]:
+        """Returns the globals of a module that may change, by the identity of their objects."""
+        if home not in self._shared:
+            found = ((value, name) for name, value in _space(home).items() if not _is_fixed(value))
+            self._shared[home] = {id(value): (home, name) for value, name in found if not name.startswith("__")}
+        return self._shared[home]
+
+    def bind(self, key: Key, record: tuple[Any, ...]) -> None:
+        """Pickles a global. Other globals that it contains refer to the globals of the worker."""
+        self._key = key
+        self.write(record)
+        self._bound.add(key)
+
+    def persistent_id(self, obj: Any) -> Any:
+        key = self._key and self.shared_in(self._key[0]).get(id(obj))
+        return key if key in self._bound and key != self._key else None
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is MethodType:
+            # A class under construction has no attributes, so its methods cannot be found by name.
+            return MethodType, (obj.__func__, obj.__self__)
+        return super().reducer_override(obj)
+
+    def note_module(self, name: str) -> None:
+        super().note_module(name)
+        module = sys.modules.get(name)
+        if module is not None:
+            self.watched.add_module(module)
+
+    def by_name(self, obj: Any, module: str, name: str) -> Any:
+        reduced = super().by_name(obj, module, name)
+        if pickling.is_importable(module):
+            return reduced
+        definition = self.owner.definition(obj)
+        self.watched.add_definition(obj)
+        if isinstance(obj, FunctionType):
+            self.sources.add(obj.__code__.co_filename)
+            return self._function(obj, definition)
+        if isinstance(obj, type):
+            return self._class(obj, definition)
+        make, arguments, state, _, _, fill = (*by_value.reduce_named(self, obj), None, None, None, None)[:6]
+        if state is not None and fill is None:
+            fill = mirror.fill_new
+        how = definition.number, make, arguments
+        return mirror.define_object, how, (definition.number, fill, state, []), None, None, mirror.fill_definition
+
+    def _function(self, function: Any, definition: _Definition) -> Any:
+        if by_value.is_singledispatch(function):
+            how, (registered, attributes) = by_value.parts_of_singledispatch(function)
+            parts = self._parts(definition, {"registry": registered, **attributes}, True)
+            made, state = (definition.number, mirror.make_singledispatch, how), (definition.number, None, None, parts)
+            return mirror.define_object, made, state, None, None, mirror.fill_definition
+        how, content = by_value.parts_of_function(self, function)
+        values = {name: getattr(function, name) for name in _OF_FUNCTION}
+        parts = self._parts(definition, {**values, **function.__dict__}, True)
+        filled = definition.number, mirror.fill_function, content, parts
+        return mirror.define_function, (definition.number, *how), filled, None, None, mirror.fill_definition
+
+    def _class(self, cls: type, definition: _Definition) -> Any:
+        how, parts = by_value.how_of_class(cls), by_value.attributes_of_class(cls)
+        state = definition.number, None, None, self._parts(definition, parts, False)
+        return mirror.define_class, (definition.number, *how), state, None, None, mirror.fill_definition
+
+    def without_name(self, obj: Any, reduce: Callable[[pickling.Pickler, Any], Any]) -> Any:
+        if not isinstance(obj, type):
+            reduced = reduce(self, obj)
+            if type(obj) is FunctionType:
+                self._delay_defaults(obj, reduced[2])
+            return reduced
+        # Tasks may also get this class by value.
+        definition = self.owner.definition(obj)
+        self.watched.add_definition(obj)
+        how = definition.number, mirror.make_tracked, (mirror.track(obj), *by_value.how_of_class(obj))
+        parts = self._parts(definition, by_value.attributes_of_class(obj), False)
+        state = definition.number, None, None, parts
+        return mirror.define_object, how, state, None, None, mirror.fill_definition
+
+    def _parts(self, definition: _Definition, values: dict[str, Any], by_identity: bool) -> list[tuple[Any, ...]]:
+        """Returns the parts of a definition with their versions. Compares the contents of parts for data of classes
+        only."""
+        known, owner, obj = definition.parts, self.owner, definition.object()
+        parts = []
+        for name in [*values, *(name for name in known if name not in values)]:
+            value = values.get(name, _ABSENT)
+            part = known.get(name)
+            if part is None:
+                part = known[name] = _Part(next(owner.numbers))
+            if value is _ABSENT:
+                value = mirror.REMOVED
+            elif (keys := self._globals_in(obj, name, value)) and (
+                type(part.value) is _Late or all(map(owner.is_sendable, keys))
+            ):
+                self.names.update(keys)
+                self._late.append((obj, part, name, value, keys))
+                parts.append((part.number, 0, name, mirror.LATE))
+                continue
+            if by_identity or name.startswith("_") and name.endswith("_"):
+                if part.value is not value and (type(value) is not tuple or part.value != value):
+                    part.value, part.version = value, part.version + 1
+            else:
+                what = f"`{definition.object().__qualname__}` has the attribute `{name}`"
+                try:
+                    owner.update(part, value, what)
+                except Exception as error:
+                    value = mirror.Unsent(str(error))
+                    owner.update(part, value, what)
+            self.watched.add_part(part)
+            self.versions[part.number] = part.version
+            parts.append((part.number, part.version, name, value))
+        return parts
+
+
+# ---- the definitions of an executor
+
+
+class Definitions:
+    """The state that the workers of an executor have got, and the pickling of values for these workers."""
+
+    def __init__(self, is_sandboxed: bool = False) -> None:
+        self.engine: Engine | None = None
+        #: A sandboxed worker imports no modules.
+        self.copies_globals = is_sandboxed
+        #: Functions that are pickled by name.
+        self.functions: dict[Any, pickling.Function] = {}
+        self.numbers = itertools.count(1)
+        self._bindings: dict[Key, _Part] = {}
+        #: Globals for which `is_sendable` is being computed.
+        self._tried: set[Key] = set()
+        #: Sentinels by their identity, with the number of each.
+        self._sentinels: dict[int, tuple[object, int]] = {}
+        self._definitions: dict[int, _Definition] = {}
+        self._bundles: dict[frozenset[Key], Bundle] = {}
+        self._copies: dict[int, _Copy] = {}
+        #: Functions that are pickled by value, by identity: the objects that they refer to, and their pickles.
+        self._constants: dict[int, tuple[weakref.ref[FunctionType], list[Any], pickling.Function]] = {}
+        #: The functions of the last pickle, for error messages.
+        self._users: dict[Key, str] = {}
+        self._lock = threading.RLock()
+
+    def dump(
+        self, value: Any, private: bool, beside: Callable[..., pickling.Beside] = pickling.Beside
+    ) -> tuple[bytes, list[Buffer], int, set[Key]]:
+        """Pickles a value. Returns the result of `pickling.dump`, and the names in the program's modules that it refers
+        to."""
+        file, taken = BytesIO(), beside(self.engine, private)
+        pickler = pickling.Pickler(file, taken)
+        pickler.copies_globals = self.copies_globals
+        pickler.dump(value)
+        self._users = pickler.users
+        return file.getvalue(), taken.buffers, taken.copied, pickler.names
+
+    def constant(self, function: FunctionType) -> pickling.Function | None:
+        """Returns the recorded pickle of a function that is sent by value, if it is still valid."""
+        known = self._constants.get(id(function))
+        if known is None or known[0]() is not function or not all(map(is_, known[1], _held(function))):
+            return None
+        return known[2] if known[2].is_current() else None
+
+    def keep(self, function: FunctionType, made: pickling.Function) -> None:
+        """Records the pickle of a function that refers to nothing that can change, as long as the function exists."""
+        key, constants = id(function), self._constants
+        constants[key] = weakref.ref(function, lambda _: constants.pop(key, None)), _held(function), made
+
+    def refer(self, function: Any, names: set[Key]) -> None:
+        """Adds the names that a function refers to, if the function is pickled by name."""
+        pickler = pickling.Pickler(BytesIO(), pickling.Beside(None, False))
+        pickler.by_name(function, function.__module__, function.__qualname__)
+        names |= pickler.names
+
+    def copy(self, data: bytes) -> Buffer:
+        assert self.engine is not None
+        return self.engine.copy(data)
+
+    def copy_of(self, array: Any) -> _Copy | None:
+        """Returns the copy of an array in the arena. Makes a copy if none exists or the array has changed. Returns None
+        if the array is to be pickled."""
+        key, copies = id(array), self._copies
+        known = copies.get(key)
+        if known is not None and known.is_of(array):
+            return known
+        beside = pickling.Beside(self.engine, False)
+        reduced = beside.reduce_array(array)
+        if reduced is NotImplemented or reduced[0] is not pickling._restore_view:
+            return None
+        if self.engine is not None:
+            self.engine.count_copied(beside.copied)
+        made = copies[key] = _Copy(weakref.ref(array, lambda _: copies.pop(key, None)), reduced)
+        return made
+
+    def bundle(self, names: Iterable[Key]) -> Bundle:
+        """Returns the bundle of definitions that these names need."""
+        key = frozenset(names)
+        known = self._bundles.get(key)
+        if known is not None and known.is_current():
+            return known
+        with self._lock:
+            versions, watched, data, beside = self._define(key)
+            head = pickle.dumps(versions, 5)
+            data = len(head).to_bytes(4, "little") + head + data
+            buffers: list[Buffer] = beside.buffers
+            if buffers or len(data) > _SHORT:
+                assert self.engine is not None
+                buffers, data = [self.engine.copy(data), *buffers], b""
+            prefix = mirror.header(next(self.numbers), len(buffers), len(data)) + data
+            if len(self._bundles) >= _MOST_BUNDLES:
+                self._bundles.pop(next(iter(self._bundles)), None)
+            made = self._bundles[key] = Bundle(prefix, buffers, watched, self)
+            return made
+
+    def of_setup(self, names: Iterable[Key]) -> bytes:
+        """Returns the definitions that an initializer needs. No engine exists yet."""
+        versions, _, data, _ = self._define(frozenset(names))
+        head = pickle.dumps(versions, 5)
+        return len(head).to_bytes(4, "little") + head + data
+
+    def _define(self, names: frozenset[Key]) -> tuple[Any, _Watched, bytes, pickling.Beside]:
+        """Pickles the definitions of these names, and of everything that they refer to."""
+        file, beside = BytesIO(), _Copies(self)
+        definer = _Definer(file, beside, self)
+        definer.define(names)
+        return (definer.versions, definer.count), definer.watched, file.getvalue(), beside
+
+    def bind(self, definer: _Definer, key: Key) -> None:
+        """Pickles a binding, unless the global never existed."""
+        home, name = key
+        part = self._bindings.get(key)
+        value = _space(home).get(name, mirror.REMOVED)
+        if part is None:
+            if mirror.is_removed(value):
+                return
+            part = self._bindings[key] = _Part(next(self.numbers))
+        user = definer.users.get(key) or self._users.get(key)
+        what = f"the global `{name}`" if user is None else f"`{user}` uses the global `{name}`"
+        if key in definer.unsent:
+            value = mirror.Unsent(str(_named(definer.unsent[key], what)))
+        self.update(part, value, what)
+        try:
+            definer.bind(key, (part.number, part.version, part.version == 1, home, name, value))
+        except Exception as error:
+            raise _named(error, what) from error
+        definer.watched.add_part(part)
+        definer.versions[part.number] = part.version
+
+    def part_of(self, key: Key) -> _Part | None:
+        return self._bindings.get(key)
+
+    def update(self, part: _Part, value: Any, what: str) -> None:
+        """Starts another version of a part if its value has changed. `what`: the name of the part in error messages."""
+        try:
+            part.update(value, self)
+        except Exception as error:
+            raise _named(error, what) from error
+
+    def forgetting(self, part: _Part) -> Callable[[Any], None]:
+        """Returns the callback for the end of a part's object: it removes the bundles with the object."""
+        owner = weakref.ref(self)
+
+        def forget(_: Any) -> None:
+            definitions = owner()
+            if definitions is not None:
+                kept: tuple[dict[Any, Any], ...] = definitions._bundles, definitions.functions
+                for held in kept:
+                    for key, one in list(held.items()):
+                        if one.holds(part):
+                            held.pop(key, None)
+
+        return forget
+
+    def definition(self, obj: Any) -> _Definition:
+        """Returns the record of a function, class or other object that is pickled by name."""
+        key = id(obj)
+        known = self._definitions.get(key)
+        if known is None or known.object() is not obj:
+            forget = self._definitions.pop
+
+            def forgotten(_: Any) -> None:
+                forget(key, None)
+
+            known = self._definitions[key] = _Definition(obj, next(self.numbers), forgotten)
+        return known
+
+    def sentinel(self, obj: object) -> int:
+        """Returns the number of a sentinel."""
+        known = self._sentinels.get(id(obj))
+        if known is None:
+            known = self._sentinels[id(obj)] = obj, next(self.numbers)
+        return known[1]
+
+    def is_sendable(self, key: Key) -> bool:
+        """Whether a global can be sent."""
+        if key in self._tried:
+            # The global contains itself.
+            return True
+        self._tried.add(key)
+        try:
+            # In a separate pickler: an exception would spoil the pickle of the others.
+            self.bind(_Definer(BytesIO(), _Copies(self), self), key)
+        except Exception:
+            return False
+        finally:
+            self._tried.discard(key)
+        return True
+
+    def reload(self, definer: _Definer, name: str) -> None:
+        """Pickles the information that the program has reloaded a module."""
+        part = self._bindings.get(("", name))
+        if part is None:
+            part = self._bindings["", name] = _Part(next(self.numbers))
+        spec = getattr(sys.modules.get(name), "__spec__", None)
+        known = _loaded_again.get(name)
+        if known is None or known[0] is not spec:
+            known = _loaded_again[name] = spec, time.monotonic()
+        if part.value is not spec:
+            part.value, part.version = spec, part.version + 1
+        definer.write((part.number, part.version, False, None, name, known[1]))
+        definer.versions[part.number] = part.version
+
+
+def _in_order(objects: dict[Key, set[Key]], done: set[Key]) -> list[Key]:
+    """Returns the globals that are not done yet, each after those that it contains."""
+    ordered: dict[Key, None] = {}
+
+    def add(key: Key, inside: tuple[Key, ...]) -> None:
+        if key not in inside and key not in ordered and key not in done:
+            for held in sorted(objects[key] & objects.keys()):
+                add(held, (*inside, key))
+            ordered[key] = None
+
+    for key in objects:
+        add(key, ())
+    return list(ordered)
+
+
+#: Modules that the program has reloaded: the specification, and the time when the reload was noticed.
+_loaded_again: dict[str, tuple[Any, float]] = {}
+
+
+def _space(home: str) -> dict[str, Any]:
+    module = sys.modules.get(home) or pickling.unlisted.get(home)
+    return {} if module is None else vars(module)
+
+
+def _named(error: Exception, what: str) -> Exception:
+    """Returns an exception of pickling that names the object."""
+    if isinstance(error.__cause__, Exception) and str(error).endswith(str(error.__cause__)):
+        return error  # An inner pickler has named it.
+    kind = type(error) if type(error) in (TypeError, pickle.PicklingError, AttributeError, ValueError) else TypeError
+    return kind(f"{what}: {error}")

@@ -1,0 +1,172 @@
+"""The dispatcher: a thread that finishes armed futures when their tasks have ended, and prints the output of tasks.
+
+It starts with the first executor and ends before the interpreter. Threads of the engine report to it through a queue,
+and never wait for the interpreter.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import ref
+
+from .. import _arenite
+from . import native
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._arenite import Task
+
+
+class Armed(Protocol):
+    """An object that is notified of its task's end, such as a future."""
+
+    def _finish(self) -> None: ...
+
+
+class Tended(Protocol):
+    """An object that needs regular calls, such as calls that are sent in packets."""
+
+    def tend(self) -> None: ...
+
+
+#: The armed objects by token. Each stays here until its task has ended, because its callbacks must run.
+_armed: dict[int, Armed] = {}
+_tokens = itertools.count(1)
+#: Events that threads wait for: everything that was reported earlier has been processed.
+_marks: dict[int, native.Mark] = {}
+#: The tended objects, by identity, and the seconds between two calls.
+_tended: dict[int, ref[Tended]] = {}
+_TICK = 0.005
+#: The consumers of output lines. Arguments: stream ("stdout", "stderr" or "notice"), worker and text.
+_outputs: dict[int, Callable[[str, int, str], None]] = {}
+#: Reentrant, because a signal handler may make an executor.
+_lock = threading.RLock()
+_thread: native.Thread | None = None
+_stopped = False
+
+
+def register(output: Callable[[str, int, str], None]) -> int:
+    """Starts the dispatcher. Returns a number; an engine that is given this number sends lines to `output`."""
+    global _thread
+    number = next(_tokens)
+    with _lock:
+        _outputs[number] = output
+        if _thread is None and not _stopped:
+            _thread = native.Thread(_run, "arenite-dispatcher")
+    return number
+
+
+def unregister(number: int) -> None:
+    """Removes an output, whose workers have ended."""
+    drain()
+    _outputs.pop(number, None)
+
+
+def token() -> int:
+    """Returns a new token."""
+    return next(_tokens)
+
+
+def arm(future: Armed, task: Task, token: int) -> bool:
+    """Lets the dispatcher finish the future when its task has ended. Returns true if the task has ended already; then
+    the caller must finish the future."""
+    _armed[token] = future
+    # The dispatcher may have got the report of a task that has just ended.
+    return task.arm(token) and _armed.pop(token, None) is not None
+
+
+def tend(what: Tended) -> None:
+    """Adds an object that the dispatcher tends."""
+    if id(what) not in _tended:
+        key, is_first = id(what), not _tended
+        _tended[key] = ref(what, lambda _: _tended.pop(key, None))
+        if is_first:
+            # The token belongs to no object: it only wakes the dispatcher.
+            _arenite.report(token())
+
+
+def leave(what: Tended) -> None:
+    """Removes an object that the dispatcher tends."""
+    _tended.pop(id(what), None)
+
+
+def is_current() -> bool:
+    """Whether the calling thread is the dispatcher."""
+    return _thread is not None and _thread.is_current()
+
+
+def drain() -> None:
+    """Waits until everything reported so far is processed. In the dispatcher itself this returns at once."""
+    thread = _thread
+    if thread is None or not thread.is_alive() or thread.is_current():
+        return
+    token = next(_tokens)
+    mark = _marks[token] = native.Mark()
+    _arenite.report(token)
+    while not native.wait(mark, 0.1) and thread.is_alive():
+        pass
+    _marks.pop(token, None)
+
+
+def stop() -> None:
+    """Ends the dispatcher. Called once, when the interpreter exits."""
+    global _stopped
+    drain()
+    _stopped = True
+    thread = _thread
+    if thread is not None and thread.is_alive():
+        _arenite.report(0)
+        native.wait(thread, None)
+
+
+def _run() -> None:
+    while True:
+        ended, lines = _arenite.next_events(_TICK if _tended else 3600.0)
+        for number, source, worker, text in lines:
+            output = _outputs.get(number)
+            if output is not None:
+                _guarded(output, source, worker, text)
+        for token in ended:
+            if token == 0:
+                return
+            future = _armed.pop(token, None)
+            if future is not None:
+                _guarded(future._finish)
+            elif (mark := _marks.get(token)) is not None:
+                mark.set()
+        for tended in tuple(_tended.values()):
+            if (what := tended()) is not None:
+                _guarded(what.tend)
+        del ended, lines
+        future = output = what = None
+
+
+def _guarded(function: Callable[..., None], *arguments: Any) -> None:
+    """Calls a function of the user or of a future. An exception must not end the dispatcher."""
+    try:
+        function(*arguments)
+    except BaseException:
+        try:
+            sys.excepthook(*sys.exc_info())
+        except BaseException:
+            pass
+
+
+def _after_fork() -> None:
+    """Runs in a child made by `fork()`. The parent owns the dispatcher's thread and all engines."""
+    global _thread, _lock
+    _arenite.after_fork()
+    _armed.clear()
+    _tended.clear()
+    _marks.clear()
+    _outputs.clear()
+    _thread = None
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

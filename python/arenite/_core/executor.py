@@ -1,0 +1,889 @@
+"""The executor: `Executor`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import threading
+from concurrent.futures import Executor as BaseExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+from weakref import WeakSet, finalize
+
+from .. import _arenite
+from .._errors import MANY_PROCESSES, ArenaFull
+from . import context, copies, dispatch, inline, native, pickling, retry, room, start
+from .future import Future, failed
+from .sizes import count, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from types import FrameType, TracebackType
+
+    import numpy
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+    from .._serving import Serving
+    from . import channel
+    from .actor import Actor
+    from .arrays import Shape
+    from .limiter import Limiter
+    from .map import Results
+    from .scope import Scope
+    from .signatures import Kind, Scalar
+    from .stats import Stats
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Executors that end before the interpreter does.
+_executors: WeakSet[Executor] = WeakSet()
+_is_exiting = False
+#: The number of function names for which an executor stores options.
+_MOST_NAMES = 1024
+#: About twice the memory of an interpreter that has done nothing yet.
+_LEAST_MEMORY = 16 << 20
+#: The first piece of the arena that a worker gets.
+_LEAST_ARENA = 64 << 10
+#: Seconds that running tasks have to end after `shutdown(cancel_futures=True)`.
+_GRACE = 0.15
+#: The seconds that killed workers may take to end.
+_LAST = 2.0
+
+Output = Literal["labelled", "plain"] | None
+
+
+class Settings:
+    """Options for tasks, without the executor: an executor that refers to its own settings would be a reference
+    cycle."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = settings
+        self._is_timed = settings.get("deadline") is not None
+        #: The classes of exceptions that are retried; empty if all or none are.
+        self._retried: tuple[type[BaseException], ...] = ()
+        if not isinstance(retried := settings.get("retry_errors", False), bool):
+            self._retried = kinds = retried if isinstance(retried, tuple) else (retried,)
+            if not kinds or not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+                raise TypeError(f"retry_errors must be True, False or a tuple of exception classes, not {retried!r}")
+        #: Whether several calls may be sent as one task: no option applies to a single call.
+        self._packs = not (self._is_timed or settings.get("retries") or settings.get("limit") is not None)
+        self._by_name: dict[str, _arenite.Options] = {}
+        # Raises errors of the settings now, in the caller that wrote them.
+        self._named("")
+
+    def _named(self, name: str) -> _arenite.Options:
+        """Returns the options of a function with this name."""
+        known = self._by_name.get(name)
+        if known is None:
+            if len(self._by_name) >= _MOST_NAMES:
+                self._by_name.clear()
+            settings = {**self._settings, "retry_errors": True} if self._retried else self._settings
+            known = self._by_name[name] = _arenite.Options(name=name or None, **settings)
+        return known
+
+
+class Configured(Settings):
+    """An executor with options for tasks: what `Executor.options` returns."""
+
+    _executor: Executor
+
+    def __init__(self, executor: Executor, settings: dict[str, Any]) -> None:
+        super().__init__(settings)
+        self._executor = executor
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Submits a task with these options: see `Executor.submit`."""
+        if self._retried and not self._executor._inline:
+            future: Future[T] = self._executor._submit(self, retry.Chosen(fn, self._retried), args, kwargs, _name(fn))
+            future._load = retry.Load(future._load)
+            return future
+        return self._executor._submit(self, fn, args, kwargs)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        progress: bool | str = False,
+    ) -> Iterator[T]:
+        """Submits a task for each item, with these options: see `Executor.map`.
+
+        With a deadline, retries or a limit, each item is a separate task, whatever the `chunksize`.
+        """
+        _check_chunksize(chunksize)
+        if not self._packs:
+            chunksize = 1
+        executor = self._executor
+        if self._retried and not executor._inline:
+            chosen: Any = retry.Chosen(fn, self._retried)
+            return executor._map(self, chosen, iterables, timeout, 1, buffersize, progress, _name(fn))
+        return executor._map(self, fn, iterables, timeout, chunksize, buffersize, progress)
+
+
+class Executor(BaseExecutor):
+    """A `concurrent.futures.Executor` whose workers are processes that share arrays with this one.
+
+    No `if __name__ == "__main__"` is needed: workers never run the main file. Functions and classes of `__main__` and
+    of notebooks are sent with the globals that they name, once for each version; those of other modules are imported.
+
+    >>> import arenite
+    >>> with arenite.Executor(max_workers=2) as ex:
+    ...     future = ex.submit(pow, 2, 10)
+    ...     future.result()
+    1024
+
+    :param max_workers: The number of worker processes, by default one for each core. 0 runs tasks in this process, in
+        the thread that submits them: for debugging.
+    :param spares: The number of idle processes that are ready, with `initializer` and `preload` done. When a worker
+        ends, by a crash, a deadline, a cancellation or to be recycled, a spare replaces it at once, and a new spare is
+        started. Tasks never run in more than `max_workers` processes. Each spare takes the memory of an idle worker: 6
+        MB, or 13 MB with numpy, and the memory that `initializer` takes.
+    :param initializer: Called with `initargs` in each worker before its first task. If it raises, submitted tasks fail
+        with `StartFailed`, and `submit` and `map` raise `StartFailed`.
+    :param memory_limit: The limit of private memory of a worker, in bytes or as "1GiB". A task that asks for more fails
+        with `MemoryLimitExceeded`. Arrays in the arena do not count.
+    :param max_arena_per_worker: The limit of arena memory that one worker may use for results of its tasks, in bytes,
+        as "1GiB", or as a fraction of `capacity` such as 0.5. A task that needs more fails with `ArenaFull`. By
+        default, the limit of one worker leaves a share for the others.
+    :param capacity: The bytes that arrays and results may take together; by default half of the available memory.
+    :param preload: Names of modules that a worker imports before it is ready, such as "numpy".
+    :param template: Starts one process, which imports the modules of `preload`, and numpy if the program has imported
+        it, and calls the functions marked by `before_fork`. Workers are copies of this process: a start takes
+        milliseconds, and loaded data is in memory once. Loading must not start threads or leave files open. If it does,
+        or fails, workers are started one by one, and a printed line gives the reason.
+    :param recycle_after: Replaces each worker after this number of tasks.
+    :param recycle_above: Replaces a worker that has more private memory than this after a task.
+    :param sandbox: "strict", or True, denies workers the right to open files and sockets, and to start or touch other
+        processes. Modules that tasks import must be named in `preload`; numpy is added if the program has imported it.
+        Tasks return numbers, text, arrays and containers of these, which are copied; `mut()` is refused. "required"
+        raises OSError if Linux lacks a part of the sandbox.
+    :param lanes: The number of threads of each worker that run tasks at the same time: for tasks that wait.
+    :param writable: "results": the program may write to arrays in results; pages that it writes are copied. "copy" also
+        gives tasks private copies of shared arrays, so that no other process sees what a task writes. With None,
+        results of 4 KiB and more are read-only views of the arena. Arguments that are not in shared memory are always
+        private to their task.
+    :param arrays: "shared" calls `arenite.install()`: from now on, large arrays that numpy makes in this process reach
+        tasks without a copy.
+    :param cancel_running: Whether `Future.cancel()` and `shutdown(cancel_futures=True)` end tasks that run.
+    :param output: What happens to lines that tasks print: "labelled" prints them to `sys.stdout` and `sys.stderr` with
+        the number of the worker, "plain" as they are; None drops them.
+    :param logging: "forward" sends records that tasks make with the module `logging` to the handlers of this process,
+        at the levels that loggers have in this process now. "auto" does so if this process has handlers, and
+        `initializer` adds none in the worker. With None, workers use their own `logging`. Sandboxed workers send no
+        records.
+    :param label: The name of workers in process lists and of their lines.
+    :param env: Variables that workers have in addition to those of this process.
+    :param python: The interpreter that workers run, by default `sys.executable`.
+    :param trace: A file for events of all tasks, which https://ui.perfetto.dev shows.
+    :param report: A file for a page about all tasks.
+    :param seed: The seed of random numbers that the engine draws.
+    :param start_timeout: The seconds that a worker may take to start.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        *,
+        spares: int = 0,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        memory_limit: int | str | None = None,
+        max_arena_per_worker: int | float | str | None = None,
+        capacity: int | str | None = None,
+        preload: Iterable[str] = (),
+        template: bool = False,
+        recycle_after: int | None = None,
+        recycle_above: int | str | None = None,
+        sandbox: bool | Literal["strict", "required"] = False,
+        lanes: int = 1,
+        writable: Literal["copy", "results"] | None = "results",
+        arrays: Literal["shared"] | None = None,
+        cancel_running: bool = True,
+        output: Output = "labelled",
+        logging: Literal["auto", "forward"] | None = "auto",
+        label: str = "arenite",
+        env: Mapping[str, str] | None = None,
+        python: str | None = None,
+        trace: str | os.PathLike[str] | None = None,
+        report: str | os.PathLike[str] | None = None,
+        seed: int | None = None,
+        start_timeout: float | None = None,
+    ) -> None:
+        if max_workers is None:
+            max_workers = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        max_workers, lanes = count("max_workers", max_workers), count("lanes", lanes, least=1)
+        spares = count("spares", spares)
+        if recycle_after is not None:
+            recycle_after = count("recycle_after", recycle_after, least=1)
+        if writable not in (None, "copy", "results"):
+            raise ValueError(f'writable must be None, "copy" or "results", not {writable!r}')
+        if arrays not in (None, "shared"):
+            raise ValueError(f'arrays must be None or "shared", not {arrays!r}')
+        mode = sandbox_mode(sandbox)
+        if logging not in (None, "auto", "forward"):
+            raise ValueError(f'logging must be None, "auto" or "forward", not {logging!r}')
+        if logging == "forward" and sandbox:
+            raise ValueError("a sandbox sends no records: logging='forward' needs workers that may open sockets")
+        if sandbox and max_workers == 0:
+            raise ValueError("a sandbox needs workers: max_workers=0 runs tasks in this process")
+        if arrays == "shared":
+            from . import arrays as _arrays
+
+            _arrays.install()
+        self._max_workers = max_workers
+        self._slots = max(1, max_workers) * lanes
+        self._private = writable == "copy"
+        self._private_results = writable is not None
+        #: Unpickles what workers send.
+        self._load = pickling.load
+        self._cancel_running = cancel_running
+        # Reentrant, for a signal handler that shuts down.
+        self._lock = threading.RLock()
+        self._is_closed = False
+        self._closing: _arenite.Closing | None = None
+        self._maps: WeakSet[Results[Any]] = WeakSet()
+        self._servings: WeakSet[Serving] = WeakSet()
+        self._plain = Settings({})
+        #: Arrays of arguments that were copied into the arena.
+        self._copies = copies.Copies()
+        #: Receivers of the data that workers send outside of results.
+        self._receivers: list[channel.Receiver] = []
+        #: Finalizers that run at the end of the workers.
+        self._closers: list[finalize[..., Executor]] = []
+        #: If the executor was made in a worker: the reason why it refuses tasks.
+        self._refusal: str | None = None
+        #: Whether short calls of a map may be sent as one task: not in a sandbox, which lends no memory, nor if tasks
+        #: are counted.
+        self._packs = mode is None and recycle_after is None
+        self._inline = max_workers == 0
+        if self._inline:
+            if template:
+                from . import template as _template
+
+                _template.call_marked()
+            if initializer is not None:
+                initializer(*initargs)
+            return
+        if _arenite.is_worker():
+            # Not an error yet: a module with an executor as a global may also define functions that are tasks.
+            self._is_closed, self._refusal = True, _refusal()
+            return
+        limit = parse("memory_limit", memory_limit, _LEAST_MEMORY) or 0
+        fraction = max_arena_per_worker if isinstance(max_arena_per_worker, float) else None
+        if fraction is not None and not 0 < fraction <= 1:
+            raise ValueError(f"max_arena_per_worker must be a size, or a fraction from above 0 to 1, not {fraction}")
+        most = None if isinstance(max_arena_per_worker, float) else max_arena_per_worker
+        if mode is not None:
+            from . import plain as _plain
+
+            self._load = _plain.load
+        from .definitions import Definitions
+
+        #: The parts of the program's own modules that the workers get.
+        self._definitions = Definitions(mode is not None)
+        self._sent = context.Sent()
+        try:
+            log = None
+            if logging is not None and mode is None and (logging == "forward" or "logging" in sys.modules):
+                from . import log as _log
+
+                if logging == "forward" or _log.is_configured():
+                    receiver = _log.Receiver()
+                    log = receiver.address, _log.levels(), logging != "forward"
+                    self._receivers.append(receiver)
+                    self._end_with(receiver.stop)
+            plain = None
+            if output == "plain" and mode is None:
+                from . import output as _output
+
+                lines = _output.Receiver()
+                plain = lines.address
+                self._receivers.append(lines)
+                self._end_with(lines.stop)
+                self._load = _output.Load(self._load, lines)
+            imports = None
+            if mode is None:
+                from . import imports as _imports
+
+                file = _imports.make()
+                self._end_with(os.close, file)
+                imports = f"/proc/{os.getpid()}/fd/{file}", spares > 0
+            loaded = None
+            if template:
+                from . import template as _template
+
+                loaded = _template.setup(self._definitions, preload, mode is not None)
+            setup, server = start.setup(
+                self._definitions, initializer, initargs, preload, self._private, limit,
+                mode is not None, env, log, plain, imports, python, loaded,
+            )
+            if server is not None:
+                self._end_with(server.close)
+            self._output = dispatch.register(_printer(output, label))
+            self._engine = _arenite.Engine(
+                workers=max_workers,
+                spares=spares,
+                lanes=lanes,
+                capacity=parse("capacity", capacity),
+                memory_limit=limit,
+                max_arena=parse("max_arena_per_worker", most, _LEAST_ARENA),
+                max_arena_fraction=fraction,
+                recycle_after=recycle_after or 0,
+                recycle_above=parse("recycle_above", recycle_above) or 0,
+                sandbox=mode,
+                label=label,
+                program=start.interpreter(python),
+                arguments=start.arguments(python),
+                environment=start.environment(max_workers, env, mode is not None, python, template),
+                identity=start.identity(),
+                setup=setup,
+                template=loaded,
+                output=self._output,
+                trace=trace,
+                report=report,
+                seed=seed,
+                start_timeout=start_timeout,
+            )
+        except BaseException as error:
+            for closer in self._closers:
+                closer()
+            if "can't start new thread" in str(error) or getattr(error, "errno", None) == errno.EAGAIN:
+                raise OSError(errno.EAGAIN, MANY_PROCESSES) from error
+            raise
+        self._definitions.engine = self._engine
+        self._capacity = self._engine.capacity
+        _executors.add(self)
+        if "IPython" in sys.modules:
+            from . import notebook
+
+            notebook.follow_cells(_executors)
+
+    def _end_with(self, close: Callable[..., object], *arguments: Any) -> None:
+        """Calls `close` when the executor has ended or is dropped."""
+        closer = finalize(self, close, *arguments)
+        closer.atexit = False
+        self._closers.append(closer)
+
+    # ---- tasks
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Submits a task: the call `fn(*args, **kwargs)` in a worker. Returns its future.
+
+        If the arena has no room for the arguments, waits until tasks have ended. On an event loop, and if no task ends
+        within a minute, the future fails with `ArenaFull` instead.
+
+        Arguments that cannot be pickled make the future fail. Raises RuntimeError after `shutdown`, and ValueError if
+        memory that `arenite.mut` lends to the task is lent already, overlaps another argument, or goes to a task with
+        retries.
+        """
+        return self._submit(self._plain, fn, args, kwargs)
+
+    def _submit(
+        self,
+        configured: Settings,
+        fn: Callable[..., T] | pickling.Function,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        name: str | None = None,
+        beside: Callable[..., pickling.Beside] | None = None,
+        waits: bool = True,
+    ) -> Future[T]:
+        """Submits a call. `name`: the name in statistics, for a function that is pickled already. `beside`: replaces
+        the arrays of the arguments. `waits`: waits until the arena has room for the arguments."""
+        if self._is_closed:
+            self._raise_closed()
+        if self._inline:
+            return inline.call(fn, args, kwargs)  # type: ignore[arg-type]
+        self._check_workers()
+        engine, private = self._engine, self._private
+        is_pickled = False
+        used: list[int] = []
+        try:
+            if isinstance(fn, pickling.Function):
+                function = fn
+            else:
+                function = pickling.pickle_function(fn, self._definitions, private)
+            plain = None if kwargs else pickling.dump_plain(args)
+            if plain is not None:
+                head, kind, buffers = function.head, function.kind | pickling.POSITIONAL, function.buffers
+                copied = function.copied
+            else:
+                call, more = ((args, kwargs), 0) if kwargs else (args, pickling.POSITIONAL)
+                arrays = beside or partial(copies.Beside, copies=self._copies, used=used)
+                head, plain, kind, buffers, copied = function.call(call, more, private, arrays)
+                copied += function.copied
+            if copied:
+                engine.count_copied(copied)
+            options = configured._named(name or _name(fn))
+            head, kind = self._sent.before(head, kind)
+            if configured._is_timed:
+                kind |= context.TIMED
+            is_pickled = True
+            task = engine.submit(head, plain, kind, buffers or None, options)
+        except Exception as error:
+            if self._is_closed:
+                self._raise_closed()
+            if engine.is_foreign or is_pickled and isinstance(error, ValueError):
+                raise  # Memory that the call lends is lent already, or overlaps.
+            if not isinstance(error, ArenaFull) or not waits:
+                return failed(error)
+            full = error
+        else:
+            made: Future[T] = Future(task, self._private_results, self._cancel_running, self._load)
+            if used:
+                self._copies.hold(made, used)
+            return made
+        function = buffers = others = None  # type: ignore[assignment]
+        # The frames of the traceback refer to data that was copied before the arena was full.
+        while room.wait(self, full.with_traceback(None)):
+            future: Future[T] = self._submit(configured, fn, args, kwargs, name, beside, waits=False)
+            if not isinstance(future._exception, ArenaFull):
+                return future
+            full = future._exception
+        return failed(room.advise(full))
+
+    def map(  # type: ignore[override]
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        progress: bool | str = False,
+    ) -> Iterator[T]:
+        """Calls `fn` with the items of the iterables. Returns an iterator over the results in their order.
+
+        If the iterables have a length, items are submitted at once, as far as the arena has room for their arguments.
+        Items of other iterables, which may be endless, are pulled as workers need them; `buffersize` is the number of
+        results that may be ahead of the caller.
+
+        :param timeout: Seconds from this call on after which `TimeoutError` is raised and all tasks that are left are
+            cancelled, as `Future.cancel()` does it.
+        :param chunksize: Calls that are sent as one task. If its worker dies, all calls of a chunk fail. By default
+            short calls are sent in packets whose size follows from measured times, and the death of a worker costs one
+            call.
+        :param progress: Whether a progress bar is shown, if tqdm is installed. A text is its title.
+
+        The exception of a call is raised in place of its result; the following `next` returns the result after it.
+        Ctrl-C while `next` waits ends the map: it cancels tasks that have not begun, and ends running tasks.
+        """
+        return self._map(self._plain, fn, iterables, timeout, chunksize, buffersize, progress)
+
+    def _map(
+        self,
+        configured: Settings,
+        fn: Callable[..., T],
+        iterables: tuple[Iterable[Any], ...],
+        timeout: float | None,
+        chunksize: int | None,
+        buffersize: int | None,
+        progress: bool | str,
+        name: str | None = None,
+    ) -> Iterator[T]:
+        _check_chunksize(chunksize)
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or at least 1")
+        if self._is_closed:
+            # No items, nothing to submit.
+            for _ in zip(*iterables):
+                self._raise_closed()
+            return iter(())
+        if self._inline:
+            return inline.map_calls(fn, iterables)
+        self._check_workers()
+        from .map import Results
+
+        named = configured._named(name or _name(fn))
+        more = context.TIMED if configured._is_timed else 0
+        packs = self._packs and configured._packs
+        results = Results(self, fn, iterables, named, timeout, chunksize, buffersize, progress, more, packs)
+        self._maps.add(results)
+        is_single = chunksize == 1 or chunksize is None and (not packs or buffersize is not None)
+        return results if is_single else results.flat()
+
+    def options(
+        self,
+        *,
+        deadline: float | None = None,
+        retries: int = 0,
+        retry_errors: bool | type[BaseException] | tuple[type[BaseException], ...] = False,
+        backoff: tuple[float, float] | None = None,
+        priority: int = 0,
+        label: str | None = None,
+        limit: Limiter | None = None,
+    ) -> Configured:
+        """Returns this executor with options for tasks, which has `submit` and `map`.
+
+        >>> import arenite, time
+        >>> with arenite.Executor(1) as ex:
+        ...     hung = ex.options(deadline=0.1).submit(time.sleep, 60)
+        ...     type(hung.exception()).__name__
+        'DeadlineExceeded'
+
+        :param deadline: Seconds that each attempt may run, from when all that it refers to is imported. Then its worker
+            is killed and replaced.
+        :param retries: How often a task runs again after the death of its worker or its deadline.
+        :param retry_errors: Whether it also runs again after an exception: True, or a tuple of classes of exceptions.
+        :param backoff: Seconds of the first and of the longest pause between attempts. They double in between.
+        :param priority: Above 0 starts before other tasks that wait, below 0 after them.
+        :param label: A name for people, in errors, traces and reports.
+        :param limit: A limiter of how many such tasks run at a time or start per second. `max_workers=0` ignores it.
+        """
+        given = {
+            "deadline": deadline,
+            "retries": count("retries", retries),
+            "retry_errors": retry_errors,
+            "backoff": backoff,
+            "priority": priority,
+            "label": label,
+            "limit": None if limit is None else limit._limiter,
+        }
+        return Configured(self, given)
+
+    def scope(self) -> Scope:
+        """Returns a context whose tasks have all ended when its block ends.
+
+        >>> import arenite
+        >>> with arenite.Executor(2) as ex:
+        ...     with ex.scope() as scope:
+        ...         powers = [scope.submit(pow, 2, n) for n in range(4)]
+        ...     [power.result() for power in powers]
+        [1, 2, 4, 8]
+
+        The first exception of a task cancels the other tasks, and is raised at the end of the block as it is, so that
+        `except ValueError` works as it does around `result()`; exceptions of others stay in their futures. An exception
+        of the block cancels all tasks, too. Ctrl-C ends all tasks, also those that run.
+        """
+        from .scope import Scope
+
+        self._check_open()
+        return Scope(self)
+
+    def actor(self, cls: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Actor[T]:
+        """Makes the object `cls(*args, **kwargs)` in a worker, where it stays. Returns an actor with its methods.
+
+        >>> import arenite, collections
+        >>> with arenite.Executor(2) as ex:
+        ...     counter = ex.actor(collections.Counter, "abc")
+        ...     counter.update("aab").result()
+        ...     counter.most_common(1).result()
+        [('a', 3)]
+
+        A method returns a `Future`. Calls run one after the other, in the order in which they were made; an exception
+        leaves the object as it is. Several actors may share a worker, and other tasks run between their calls. Arrays
+        of the arena in the arguments may stay in the object without a copy.
+
+        Type checkers know the arguments and the result of a method that is named by its class:
+        `counter[collections.Counter.most_common](1)` is the same call as above.
+
+        If `cls` raises, each call raises the same. If the worker dies, the object is lost: the call that ran, and all
+        later calls, raise `WorkerDied` or the exception of the cause. No call runs twice. A task that is cancelled or
+        exceeds its deadline also ends its worker, with the actors in it: use a separate executor for actors that must
+        not be lost in this way. Workers with actors are not recycled.
+
+        The actor ends with the last reference to it, or with its `with` block, after the calls made so far.
+        """
+        from .actor import Actor
+
+        self._check_open()
+        return Actor(self, cls, args, kwargs)
+
+    def serve(self, name: str, kernels: Mapping[str, Callable[..., Any]], /, *, max_calls: int = 64) -> Serving:
+        """Serves functions under a name to other programs of this user, which call them with `arenite.service.connect`.
+
+        Returns at once: a separate thread answers clients, and workers of this executor run the calls, one of each
+        client in turn. The service ends with `close()` of the returned object, with its `with` block, or with the
+        executor.
+
+        >>> import arenite, os
+        >>> with arenite.Executor(1) as ex, ex.serve(f"example-{os.getpid()}", {"add": lambda a, b: a + b}) as serving:
+        ...     with arenite.service.connect(serving.name) as example:
+        ...         example.kernels, example.call("add", 1, 2)
+        ({'add': '(a, b)'}, 3)
+
+        Functions take and return None, numbers, text, bytes, numpy arrays and lists of these. They are pickled now, with
+        the current values of the objects that they refer to.
+
+        :param name: 1 to 64 letters, digits, "-", "_" and ".", or the path of a socket.
+        :param max_calls: The number of calls of one client that may wait and run.
+
+        Raises `arenite.service.AlreadyRunning` if another program serves the name.
+        """
+        from .._serving import Serving
+
+        self._check_open()
+        serving = Serving(self, name, kernels, count("max_calls", max_calls, least=1))
+        self._servings.add(serving)
+        return serving
+
+    # ---- arrays
+
+    def share(self, value: T) -> T:
+        """Returns the value with its memory in the arena, read-only: tasks get it without a copy.
+
+        For arrays, and for anything that pickles its buffers out of band, such as data frames or lists of arrays. The
+        memory is free when the last array over it is gone.
+
+        >>> import arenite, numpy
+        >>> with arenite.Executor(1) as ex:
+        ...     table = ex.share(numpy.arange(10_000))
+        ...     int(ex.submit(numpy.sum, table).result())
+        49995000
+        """
+        self._check_open()
+        from . import arrays as _arrays
+
+        if self._inline:
+            return inline.share(value)
+        self._copies.free()
+        return _arrays.share(self._engine, value, self._engine.count_copied)  # type: ignore[no-any-return]
+
+    @overload
+    def empty(self, shape: Shape, *, order: Any = "C") -> NDArray[numpy.float64]: ...
+    @overload
+    def empty(self, shape: Shape, dtype: Kind[Scalar], order: Any = "C") -> NDArray[Scalar]: ...
+    @overload
+    def empty(self, shape: Shape, dtype: DTypeLike, order: Any = "C") -> NDArray[Any]: ...
+    def empty(self, shape: Shape, dtype: DTypeLike = float, order: Any = "C") -> NDArray[Any]:
+        """Makes an array with unspecified elements in the arena, as `numpy.empty` does elsewhere.
+
+        It is writable here, and read-only in tasks, except for what `arenite.mut` lends them.
+        """
+        return self._make(shape, dtype, order, False)
+
+    @overload
+    def zeros(self, shape: Shape, *, order: Any = "C") -> NDArray[numpy.float64]: ...
+    @overload
+    def zeros(self, shape: Shape, dtype: Kind[Scalar], order: Any = "C") -> NDArray[Scalar]: ...
+    @overload
+    def zeros(self, shape: Shape, dtype: DTypeLike, order: Any = "C") -> NDArray[Any]: ...
+    def zeros(self, shape: Shape, dtype: DTypeLike = float, order: Any = "C") -> NDArray[Any]:
+        """Makes an array of zeros in the arena, as `numpy.zeros` does elsewhere."""
+        return self._make(shape, dtype, order, True)
+
+    @overload
+    def full(self, shape: Shape, fill_value: Any, dtype: Kind[Scalar], order: Any = "C") -> NDArray[Scalar]: ...
+    @overload
+    def full(
+        self, shape: Shape, fill_value: Any, dtype: DTypeLike | None = None, order: Any = "C"
+    ) -> NDArray[Any]: ...
+    def full(
+        self, shape: Shape, fill_value: Any, dtype: DTypeLike | None = None, order: Any = "C"
+    ) -> NDArray[Any]:
+        """Makes an array with one value everywhere in the arena, as `numpy.full` does elsewhere."""
+        import numpy
+
+        out = self.empty(shape, numpy.asarray(fill_value).dtype if dtype is None else dtype, order)
+        out[...] = fill_value
+        return out
+
+    @overload
+    def array(self, values: ArrayLike, dtype: Kind[Scalar]) -> NDArray[Scalar]: ...
+    @overload
+    def array(self, values: NDArray[Scalar], dtype: None = None) -> NDArray[Scalar]: ...
+    @overload
+    def array(self, values: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]: ...
+    def array(self, values: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
+        """Makes a writable array with a copy of these values in the arena, as `numpy.array` does elsewhere."""
+        import numpy
+
+        source = numpy.asarray(values, dtype)
+        out = self.empty(source.shape, source.dtype)
+        out[...] = source
+        return out
+
+    def _make(self, shape: Shape, dtype: DTypeLike, order: Any, zeroed: bool) -> NDArray[Any]:
+        self._check_open()
+        if self._inline:
+            return inline.make(shape, dtype, order, zeroed)
+        from . import arrays as _arrays
+
+        self._copies.free()
+        return _arrays.make(self._engine, shape, dtype, order, zeroed)
+
+    # ---- the executor
+
+    def stats(self) -> Stats:
+        """Returns statistics of the arena, the workers and the tasks."""
+        from . import stats as _stats
+
+        if self._inline or self._refusal is not None:
+            return _stats.Stats()
+        self._copies.free()
+        return _stats.from_dict(self._engine.stats())
+
+    def trim(self) -> int:
+        """Returns unused memory of the arena to Linux at once, instead of after some seconds.
+
+        Returns the number of bytes.
+        """
+        return 0 if self._inline or self._refusal is not None else self._engine.trim()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Ends the executor. No task can be submitted from now on.
+
+        :param wait: Waits until all tasks have ended. Otherwise they go on in the background.
+        :param cancel_futures: Cancels tasks that have not begun, and ends those that do not end at once, unless the
+            executor was made with `cancel_running=False`.
+
+        Ctrl-C while this waits cancels everything.
+        """
+        self._shutdown(wait, cancel_futures, _GRACE if self._cancel_running else None)
+
+    def _shutdown(self, wait: bool, cancel: bool, grace: float | None) -> None:
+        # Without the lock: in a child made by `fork()`, it may belong to a thread that does not exist there.
+        self._is_closed = True
+        for serving in list(self._servings):
+            serving.close()
+        if self._inline or self._refusal is not None or self._engine.is_foreign:
+            return
+        try:
+            maps = list(self._maps)
+            for results in maps:
+                if cancel:
+                    results._cancel()
+                else:
+                    results._submit_rest(waits=wait)
+            if cancel:
+                self._engine.cancel_all(grace == 0)
+            with self._lock:
+                self._closing = self._engine.close(grace if cancel else None) or self._closing
+            if wait and self._closing is not None:
+                native.wait(self._closing, None)
+                dispatch.unregister(self._output)
+                for receiver in self._receivers:
+                    receiver.close()
+                for closer in self._closers:
+                    closer()
+        except BaseException:
+            # Ctrl-C ends everything.
+            self._engine.cancel_all(True)
+            if self._closing is not None:
+                self._closing.wait(_LAST)
+            raise
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> Literal[False]:
+        if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
+            self._shutdown(True, True, 0.0)
+        else:
+            self.shutdown(wait=True)
+        return False
+
+    def __repr__(self) -> str:
+        state = "shut down" if self._is_closed else f"{self._max_workers} workers"
+        if self._refusal is not None:
+            state = "made in a worker"
+        return f"<arenite.Executor: {state}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "an executor cannot be sent to a task: submit from the program, and pass what the task needs, not an object "
+            "that holds the executor"
+        )
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            self._raise_closed()
+
+    def _check_workers(self) -> None:
+        if (why := self._engine.broken) is not None:
+            from .._broken import start_failed
+
+            raise start_failed(f"no worker can be started any more: {why}")
+
+    def _raise_closed(self) -> None:
+        if self._refusal is not None:
+            raise RuntimeError(self._refusal)
+        if _is_exiting:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+
+def sandbox_mode(sandbox: Any) -> str | None:
+    """Checks the argument `sandbox`. Returns "strict", "required" or None."""
+    if sandbox not in (False, True, "strict", "required"):
+        raise ValueError(f'sandbox must be False, True, "strict" or "required", not {sandbox!r}')
+    if not sandbox:
+        return None
+    return "required" if sandbox == "required" else "strict"
+
+
+def cancelled() -> bool:
+    """In a task: whether it was cancelled and should return soon. Elsewhere False.
+
+    Only needed with `Executor(cancel_running=False)`; otherwise a task that is cancelled is ended.
+    """
+    return _arenite.is_cancelled()
+
+
+def _refusal() -> str:
+    """Returns the reason why an executor in a worker refuses tasks: names the module that makes the executor."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__package__") in ("arenite", __package__):
+        frame = frame.f_back
+    name = frame.f_globals.get("__name__") if frame is not None else None
+    return (
+        f"a task cannot have an executor with workers of its own: module {name!r} has made this one in a worker. Submit "
+        "from the program, or use Executor(max_workers=0), which runs in the task"
+    )
+
+
+def _name(function: Any) -> str:
+    """Returns the name of a function in statistics, traces and reports."""
+    name = getattr(function, "__qualname__", None)
+    return name if isinstance(name, str) else type(function).__qualname__
+
+
+def _check_chunksize(chunksize: int | None) -> None:
+    if chunksize is not None and chunksize < 1:
+        raise ValueError("chunksize must be >= 1.")
+
+
+def _printer(output: Output | Callable[[str, int, str], None], label: str) -> Callable[[str, int, str], None]:
+    """Returns the function that prints the lines of workers."""
+    if callable(output):
+        return output
+    if output not in ("labelled", "plain", None):
+        raise ValueError(f'output must be "labelled", "plain", None or a callable, not {output!r}')
+
+    def write(source: str, worker: int, text: str) -> None:
+        if output is None:
+            return
+        stream = sys.stdout if source == "stdout" else sys.stderr
+        if stream is None:
+            return
+        stream.write(f"({label}:{worker}) {text}\n" if output == "labelled" else f"{text}\n")
+        stream.flush()
+
+    return write
+
+
+def _at_exit() -> None:
+    """Finishes all submitted tasks before the interpreter ends, as the executors of the standard library do."""
+    global _is_exiting
+    _is_exiting = True
+    # After Ctrl-C has ended the program, nobody waits for its tasks. In an interactive session that is no reason to
+    # end.
+    interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt and not hasattr(sys, "ps1")
+    try:
+        for executor in list(_executors):
+            executor._shutdown(True, interrupted, 0.0 if interrupted else None)
+        _arenite.join_all()
+        if "arenite._core.channel" in sys.modules:
+            from . import channel
+
+            channel.close_all()
+    finally:
+        dispatch.stop()
+
+
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]

@@ -1,0 +1,65 @@
+"""Runs tasks in this process, for `Executor(max_workers=0)`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .future import Future, failed, succeeded
+from .worker import stopped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+T = TypeVar("T")
+
+
+def call(fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[T]:
+    """Calls the function now. Returns a future with the outcome."""
+    try:
+        value = fn(*map(_unwrap, args), **{name: _unwrap(value) for name, value in kwargs.items()})
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except StopIteration as error:
+        return failed(stopped(error))
+    except BaseException as error:
+        return failed(error)
+    return succeeded(value)
+
+
+def map_calls(fn: Callable[..., T], iterables: tuple[Iterable[Any], ...]) -> Iterator[T]:
+    """Calls the function with each item when its result is asked for."""
+
+    def call(*args: Any) -> T:
+        try:
+            return fn(*args)
+        except StopIteration as error:
+            # A StopIteration would end the iterator.
+            raise stopped(error) from error
+
+    return map(call, *iterables)
+
+
+def _unwrap(value: Any) -> Any:
+    """Returns the array of a `mut()`; other values as they are."""
+    kind = type(value)
+    return value.array if kind.__module__ == "arenite._core.arrays" and kind.__name__ == "Mut" else value
+
+
+def share(value: T) -> T:
+    """Returns a read-only copy of an array; other values as they are."""
+    import numpy
+
+    if isinstance(value, numpy.ndarray):
+        value = value.copy()
+        value.flags.writeable = False
+    return value
+
+
+def make(shape: Any, dtype: Any, order: Any, zeroed: bool) -> NDArray[Any]:
+    """Makes an array in private memory."""
+    import numpy
+
+    made: NDArray[Any] = (numpy.zeros if zeroed else numpy.empty)(shape, dtype, order)
+    return made

@@ -1,0 +1,745 @@
+"""The results of many calls of one function, as `Executor.map` returns them."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Sized
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from .._errors import ArenaFull, Cancelled
+from . import native, packing, pickling, room
+from .future import error_of
+from .packing import STUCK
+from .worker import Raised, load_error, stopped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from .._arenite import Options, Task
+    from .executor import Executor
+
+
+T = TypeVar("T")
+
+#: The number of tasks in flight for an input with a length. Further items wait until results are taken.
+_MOST_SIZED = 1 << 16
+#: The number of calls in flight that are sent in packets.
+_MOST_PACKED = 1 << 18
+#: The number of tasks in flight for an input that may be endless: at first for each task that can run, and at most.
+_FIRST_WINDOW = 4
+_MOST_UNSIZED = 4096
+#: The number of items that are taken from the input before sending, if the previous ones took at most this many
+#: seconds.
+_MOST_PULLED, _QUICK_PULL = 4096, 0.001
+#: The part of the arena for copies of the arguments of one map, as a divisor.
+_PART = 4
+
+
+class Results(Generic[T]):
+    """The results of a map, in the order of its items.
+
+    The exception of a task is raised in place of its result; the following `next` returns the result after it. Dropping
+    the iterator cancels the tasks that have not begun. Ctrl-C while `next` waits also ends running tasks, and ends the
+    iteration.
+    """
+
+    #: Whether Ctrl-C, or an exception of another signal handler, ends the map.
+    _ends_when_interrupted = True
+    #: Whether an item of the input is the only argument of a call, rather than a tuple of all arguments.
+    _takes_single = True
+    #: Makes the object that replaces arrays in arguments that are sent in packets.
+    _beside: Callable[..., pickling.Beside] = pickling.Arguments
+
+    def __init__(
+        self,
+        executor: Executor,
+        function: Callable[..., T] | pickling.Function,
+        iterables: tuple[Iterable[Any], ...],
+        options: Options | None,
+        timeout: float | None,
+        chunksize: int | None,
+        buffersize: int | None,
+        progress: Any,
+        more: int = 0,
+        packs: bool = False,
+        pace: packing.Pace | None = None,
+    ) -> None:
+        """`packs`: without a `chunksize`, short calls may be sent in packets. `pace`: the measured time of calls."""
+        self._executor = executor
+        self._engine = executor._engine
+        self._private = executor._private
+        self._private_results = executor._private_results
+        self._load = executor._load
+        self._options = options
+        self._until = None if timeout is None else monotonic() + timeout
+        self._timeout = timeout
+        self._function: pickling.Function
+        if isinstance(function, pickling.Function):
+            self._function = function
+        else:
+            self._function = pickling.pickle_function(function, executor._definitions, self._private)
+            self._engine.count_copied(self._function.copied)
+        self._chunksize = chunksize or 1
+        #: Sends short calls in packets, if that is allowed.
+        self._packing: packing.Packing | None = None
+        if packs and chunksize is None:
+            pace = pace or packing.Pace()
+            is_single = len(iterables) == 1 and self._takes_single
+            self._packing = packing.Packing(executor, self._function, options, more, pace, is_single, self._beside)
+        #: Tasks in flight, in order; calls in packets are in `line` of `packing`.
+        self._flying: deque[_Entry] = deque()
+        #: The number of items that are taken from the input at a time.
+        self._most_pulled = 1
+        #: With packets: the number of values that were taken, and the bytes that were copied for their calls.
+        self._given = self._given_bytes = 0
+        #: Values of a task that the caller has not got yet.
+        self._values: deque[Any] = deque()
+        #: The bytes that were copied for the tasks in flight.
+        self._bytes = 0
+        self._most_bytes = executor._capacity // _PART
+        #: The arguments of the next task, after they were taken from the input.
+        self._held: Any = None
+        #: The task with these arguments after it was submitted, and the bytes that were copied for it.
+        self._sent: list[Task] = []
+        self._copied = 0
+        #: Locked while tasks are submitted.
+        self._lock = threading.RLock()
+        #: Locked while a result is taken, also while a thread waits for the result.
+        self._taking = threading.RLock()
+        #: If results come in the order of their ends: the tasks that have ended.
+        self._landed: deque[_Entry] | None = None
+        self._is_cut = False
+        #: Whether the executor was shut down before all results were taken.
+        self._is_cancelled = False
+        self._exact = buffersize is not None
+        #: Whether `_values` contains no failure.
+        self._is_whole = False
+        lengths = [len(items) for items in iterables if isinstance(items, Sized)]
+        self._is_sized = len(lengths) == len(iterables)
+        total = min(lengths) if lengths else None
+        if buffersize is not None:
+            self._window = buffersize
+        elif self._is_sized:
+            self._window = _MOST_SIZED if self._packing is None else _MOST_PACKED
+        else:
+            self._window = _FIRST_WINDOW * executor._slots
+        self._kind = pickling.POSITIONAL
+        self._items: Iterator[Any] | None = self._tasks(iterables)
+        self._kind |= more
+        self._bar = _bar(progress, total if self._is_sized else None)
+        try:
+            self._fill()
+        except BaseException:
+            # No caller has this object, but the traceback refers to it.
+            self.close()
+            raise
+
+    def _tasks(self, iterables: tuple[Iterable[Any], ...]) -> Iterator[Any]:
+        """Returns the arguments of each task, and sets the kind of the arguments."""
+        if self._chunksize > 1 and len(iterables) == 1:
+            self._kind = pickling.MANY
+            return _Chunks(iterables[0], self._chunksize)
+        if self._packing is not None and len(iterables) == 1:
+            return iter(self._constant(iterables[0]))
+        calls = zip(*(self._constant(items) for items in iterables))
+        if self._chunksize == 1:
+            return calls
+        self._kind = pickling.MANY_TUPLES
+        return _Chunks(calls, self._chunksize)
+
+    def _constant(self, items: Iterable[Any]) -> Iterable[Any]:
+        """Replaces the array of an `itertools.repeat` by one copy in the arena."""
+        if type(items) is itertools.repeat:
+            value = next(items, None)
+            if type(value).__module__ == "numpy" and type(value).__name__ == "ndarray":
+                value = self._executor.share(value)
+            count = items.__length_hint__() if _is_finite(items) else None
+            return itertools.repeat(value) if count is None else itertools.repeat(value, count + 1)
+        return items
+
+    def _fill(self) -> None:
+        """Submits items until the window is full."""
+        if self._packing is not None:
+            self._fill_packing(self._packing)
+            return
+        with self._lock:
+            while len(self._flying) < self._window and (self._bytes < self._most_bytes or not self._flying):
+                if not self._submit_next():
+                    return
+
+    def _submit_next(self, waits: bool = True) -> bool:
+        """Submits the next item. Returns false if there is none, or if it must wait for room in the arena."""
+        if self._held is None and not self._pull():
+            return False
+        calls = len(self._held) if self._chunksize > 1 else 1
+        outcome: Task | BaseException
+        try:
+            if not self._sent:
+                self._send(self._held)
+            outcome = self._sent[0]
+        except ArenaFull as full:
+            if waits and self._flying:
+                return False
+            self._copied, outcome = 0, room.advise(full)
+        except Exception as error:
+            self._copied, outcome = 0, error
+        entry = _Entry(outcome, self._copied, calls)
+        # No function calls from here on: see `_send`.
+        self._flying += (entry,)
+        self._bytes += entry.copied
+        self._held = None
+        self._sent = []
+        return True
+
+    def _pull(self) -> bool:
+        """Takes the arguments of the next task from the input. Returns false at its end."""
+        if self._items is not None:
+            # Does not call `next`: see `_send`.
+            for self._held in self._items:
+                return True
+            self._items = None
+        return False
+
+    def _send(self, item: Any) -> None:
+        """Submits a task for these arguments.
+
+        The interpreter raises `KeyboardInterrupt` only after calls of functions. So the result of a call must be
+        recorded by that call, or by following steps without a call: an item that was pulled in `_held`, a task that was
+        sent in `_sent`, a result in `_values`. Then `next` can continue where Ctrl-C came.
+        """
+        function, engine = self._function, self._engine
+        data = None if self._chunksize > 1 else pickling.dump_plain(item)
+        if data is not None:
+            head, kind, buffers, self._copied = function.head, function.kind | self._kind, function.buffers, 0
+        else:
+            head, data, kind, buffers, copied = function.call(item, self._kind, self._private)
+            self._copied = copied + len(data)
+            engine.count_copied(copied)
+        head, kind = self._executor._sent.before(head, kind)
+        call = (head,), (data,), (kind,), (buffers or None,), (self._options,)
+        self._sent.extend(map(engine.submit, *call))
+
+    def _fill_packing(self, packing: packing.Packing) -> None:
+        """Takes items from the input until the window is full."""
+        with self._lock:
+            while self._items is not None or packing.stock.held is not None:
+                ahead = self._ahead(packing)
+                room = self._window - ahead
+                copied = packing.stock.pulled_bytes - self._given_bytes + self._bytes
+                if room <= 0 or ahead and copied >= self._most_bytes:
+                    return
+                begin = monotonic()
+                if not self._pull_packing(packing, min(room, self._most_pulled)):
+                    return
+                # Takes more items at a time from an input that does not wait.
+                most = 2 * self._most_pulled if monotonic() - begin < _QUICK_PULL else self._most_pulled // 4
+                self._most_pulled = max(1, min(most, _MOST_PULLED))
+                packing.feed()
+
+    def _ahead(self, packing: packing.Packing) -> int:
+        """Returns the number of items that were taken from the input and whose results were not taken."""
+        return packing.stock.pulled - self._given + (len(self._values) if self._exact else 0)
+
+    def _pull_packing(self, packing: packing.Packing, most: int) -> bool:
+        """Takes items from the input. Returns false if they must wait for room in the arena."""
+        stock = packing.stock
+        error: Exception | None = None
+        packing.is_pulling = True
+        if not self._is_sized:
+            # Lets the dispatcher send calls if the input waits.
+            packing.feed()
+        try:
+            packing.window = self._window
+            if not stock.pull(self._items or iter(()), most, not self._is_sized, packing.dump):
+                self._items = None
+                packing.has_input = False
+        except Exception as raised:
+            if stock.held is None:
+                raise
+            error = raised
+        finally:
+            packing.is_pulling = False
+        if stock.held is None:
+            return True
+        return self._submit_alone(packing, error)
+
+    def _submit_alone(self, packing: packing.Packing, error: Exception | None) -> bool:
+        """Submits the arguments that cannot be part of a packet as a task. `error`: the reason if they cannot be
+        pickled. Returns false if they must wait."""
+        # Sends the earlier calls.
+        packing.feed(all_of_it=True)
+        outcome: Task | BaseException
+        if error is None and not self._sent:
+            try:
+                call = [(part,) for part in packing.call_alone()]
+                self._sent.extend(map(self._engine.submit, *call))
+            except Exception as raised:
+                error = raised
+        if isinstance(error, ArenaFull):
+            if self._ahead(packing) and not packing.is_last:
+                return False
+            error = room.advise(error)
+        if error is None:
+            outcome, copied = self._sent[0], packing.alone[2]
+        else:
+            outcome, copied = error, 0
+        entry = _Entry(outcome, copied, 1)
+        # The last call of a function: see `_send`.
+        packing.line += (entry,)
+        self._bytes += entry.copied
+        self._sent = []
+        packing.stock.release()
+        return True
+
+    def __iter__(self) -> Results[T]:
+        return self
+
+    def __next__(self) -> T:
+        while True:
+            try:
+                if self._exact and self._packing is not None and self._values:
+                    self._fill_packing(self._packing)
+                while not self._values:
+                    self._advance()
+            except BaseException as interrupt:
+                if isinstance(interrupt, Exception):
+                    raise
+                self._interrupt()
+                # The traceback must not keep objects that the caller has dropped.
+                _clear(interrupt)
+                self = None  # type: ignore[assignment]
+                raise
+            values = self._values
+            value = values[0]
+            error = None if self._is_whole else _failure(value)
+            # No function calls up to the end: see `_send`. Another thread may have taken the value.
+            if values and values[0] is value:
+                del values[0]
+                if error is None:
+                    return value  # type: ignore[no-any-return]
+                try:
+                    raise error
+                finally:
+                    value = error = self = None  # type: ignore[assignment]
+
+    def flat(self) -> Iterator[T]:
+        """Returns the results of a map in chunks."""
+        pieces = self._pieces()
+        # The iteration starts at a point where an exception does not end it.
+        next(pieces)
+        flat = Flat.from_iterable(pieces)
+        flat._results = self  # type: ignore[attr-defined]
+        return flat
+
+    def _pieces(self) -> Iterator[Iterable[T]]:
+        """Yields the results in pieces, after an empty piece. An exception is part of a piece, so it does not end the
+        iteration."""
+        error: BaseException | None = None
+        while True:
+            try:
+                yield ()
+                if error is not None:
+                    piece: Iterable[T] = _pieces(deque([_Failed(error)]))
+                    error = None
+                    yield piece
+                while True:
+                    if not self._values:
+                        self._advance()
+                    whole, given = self._is_whole, self._values
+                    # Removes each value from the piece, so that only the caller refers to it.
+                    piece = map(deque.popleft, itertools.repeat(given, len(given))) if whole else _pieces(given)
+                    values: deque[Any] = deque()
+                    # No function call: see `_send`.
+                    self._values = values
+                    yield piece
+            except (StopIteration, GeneratorExit):
+                return
+            except BaseException as raised:
+                # Also for Ctrl-C: a piece raises it.
+                error = raised
+                if not isinstance(raised, Exception):
+                    self._interrupt()
+
+    def _advance_packing(self, packing: packing.Packing) -> None:
+        """Takes results of calls, unless values are left."""
+        with self._taking:
+            if self._values:
+                return
+            if self._exact or self._ahead(packing) <= self._window // 2:
+                packing.feed()
+                if not self._exact and not self._is_sized and packing.is_starving():
+                    self._window = min(2 * self._window, _MOST_UNSIZED)
+                self._fill()
+            # Another thread may close the map meanwhile.
+            line = packing.line
+            entry = self._next_packing(packing)
+            if entry is None:
+                packing.free()
+                raise self._end()
+            mark: Any = None
+            if type(entry) is _Entry:
+                is_whole, values = self._outcome(entry)
+            else:
+                is_whole, values, mark = packing.values(entry, _Failed, self._failed_call)
+            count, copied = len(values), entry.copied
+            # No function calls up to `spend`: see `_send`.
+            self._is_whole = is_whole
+            self._values += values
+            self._given += count
+            if mark is not None:
+                entry.taken, entry.at, entry.is_spent = mark
+                if entry.is_spent:
+                    self._given_bytes += copied
+                    packing.spend(entry)
+            else:
+                self._bytes -= copied
+                line.remove(entry)
+        if self._bar is not None:
+            self._bar.update(count)
+
+    def _next_packing(self, packing: packing.Packing) -> Any:
+        """Waits for the next calls that end. Returns None if no calls are left."""
+        while True:
+            packing.feed()
+            entry = packing.first()
+            if entry is None:
+                return None
+            if type(entry) is _Entry:
+                if not isinstance(entry.task, BaseException) and not self._wait(entry.task, self._left()):
+                    raise self._late()
+                return entry
+            if packing.is_ready(entry):
+                return entry
+            # Meanwhile other packets may have to be taken back or sent.
+            left = self._left()
+            pause = STUCK if packing.is_busy() else left
+            if left is not None and pause is not None:
+                pause = min(left, pause)
+            if self._wait(entry.task, pause):
+                continue
+            if entry.has_more():
+                return entry
+            if left is not None and left <= STUCK:
+                raise self._late()
+
+    def _failed_call(self, pickle: bytes) -> _Failed:
+        return _Failed(make=partial(load_error, pickle, self._load))
+
+    def _advance(self) -> None:
+        """Takes the outcome of the next task, unless values are left."""
+        if self._packing is not None:
+            self._advance_packing(self._packing)
+            return
+        with self._taking:
+            if self._values:
+                return
+            if self._exact or len(self._flying) <= self._window // 2:
+                if self._flying and not self._exact and not self._is_sized and self._is_starving():
+                    self._window = min(2 * self._window, _MOST_UNSIZED)
+                self._fill()
+            # Another thread may close the map meanwhile.
+            flying, landed = self._flying, self._landed
+            entry = self._next()
+            if entry is None:
+                raise self._end()
+            is_whole, values = self._outcome(entry)
+            # No function calls up to the last line: see `_send`.
+            self._is_whole = is_whole
+            self._values += values
+            self._bytes -= entry.copied
+            if landed is None:
+                del flying[0]
+            else:
+                del landed[0]
+                flying.remove(entry)
+        if self._bar is not None:
+            self._bar.update(len(values))
+
+    def _end(self) -> BaseException:
+        """Returns the exception to raise when no results are left."""
+        if self._bar is not None:
+            self._bar.close()
+        if self._is_cancelled:
+            return Cancelled()
+        if self._is_cut:
+            return RuntimeError(
+                "the executor was shut down before the input of this map was used up: take the results inside of the "
+                "`with` block, or pass a list, whose items are all submitted before"
+            )
+        return StopIteration()
+
+    def _next(self) -> _Entry | None:
+        """Waits for the next task that ends. Returns None if no task is left."""
+        if not self._flying:
+            return None
+        entry = self._flying[0]
+        if not isinstance(entry.task, BaseException) and not self._wait(entry.task, self._left()):
+            raise self._late()
+        return entry
+
+    def _wait(self, task: Task, timeout: float | None) -> bool:
+        """Waits for the end of a task. Exceptions come from signal handlers only."""
+        try:
+            return native.wait(task, timeout)
+        except Exception:
+            self._interrupt()
+            raise
+
+    def _interrupt(self) -> None:
+        """Ends the map after a signal handler has interrupted a wait for a result."""
+        if self._ends_when_interrupted:
+            self.close(self._executor._cancel_running)
+            if self._bar is not None:
+                self._bar.close()
+
+    def _outcome(self, entry: _Entry) -> tuple[bool, list[Any]]:
+        """Returns whether all calls of a task have succeeded, and their values, with failures in place of missing
+        values."""
+        task = entry.task
+        error: BaseException
+        if isinstance(task, BaseException):
+            return False, [_Failed(task)] * entry.calls
+        reply = task.take()
+        if type(reply) is dict:
+            error = Cancelled(reply.get("text", "")) if reply["kind"] == "cancelled" else error_of(reply, self._load)
+            return False, [_Failed(error)] * entry.calls
+        try:
+            value = self._load(reply[0], reply[1], self._private_results)
+            if self._chunksize == 1:
+                # The class of the exception is not to be retried.
+                return (False, [self._failed(value)]) if type(value) is Raised else (True, [value])
+            is_whole, values = value
+            if type(values) is not list or len(values) != entry.calls:
+                raise RuntimeError(f"the worker did not send the results of {entry.calls} calls")
+            if is_whole is not True:
+                values = [self._failed(one) if type(one) is Raised else one for one in values]
+            return is_whole is True, values
+        except Exception as raised:
+            return False, [_Failed(raised)] * entry.calls
+
+    def _failed(self, raised: Raised) -> _Failed:
+        return _Failed(make=partial(load_error, raised.pickle, self._load))
+
+    def _left(self) -> float | None:
+        """Returns the seconds until the timeout."""
+        return None if self._until is None else max(0.0, self._until - monotonic())
+
+    def _late(self) -> TimeoutError:
+        # No results come after the timeout, as in the standard library.
+        self.close(self._executor._cancel_running)
+        return TimeoutError(f"the results of the map did not come within {self._timeout} s")
+
+    def _is_starving(self) -> bool:
+        """Whether the workers are idle because results are taken as fast as they come."""
+        last = self._flying[-1].task
+        return isinstance(last, BaseException) or last.done()
+
+    def _has_input(self) -> bool:
+        """Whether items are left in the input."""
+        is_held = self._held if self._packing is None else self._packing.stock.held
+        return self._items is not None or is_held is not None
+
+    def _submit_rest(self, has_end: bool = False, waits: bool = False) -> None:
+        """Submits all items that are left, before the executor ends. Does not read an input without a length, which may
+        be endless, unless `has_end` is true. `waits`: waits until no packet must be sent again."""
+        with self._lock:
+            if not self._is_sized and not has_end:
+                self._is_cut = self._items is not None
+                self._items = None
+                if self._packing is None:
+                    return
+            self._window = 1 << 62
+            if self._packing is not None:
+                self._submit_rest_packing(self._packing, waits)
+                return
+            while self._items is not None or self._held is not None:
+                if not self._submit_next() and self._held is not None:
+                    # The arena is full. The end of the tasks in flight frees their arguments.
+                    for entry in tuple(self._flying):
+                        if not isinstance(entry.task, BaseException):
+                            entry.task.wait(None)
+                    self._submit_next(waits=False)
+
+    def _submit_rest_packing(self, packing: packing.Packing, waits: bool) -> None:
+        while self._items is not None or packing.stock.held is not None:
+            self._fill_packing(packing)
+            if packing.stock.held is not None or self._items is not None:
+                # The arena is full. The end of the tasks in flight frees their arguments.
+                packing.wait_for_all()
+                for entry in tuple(packing.line):
+                    if type(entry) is _Entry and not isinstance(entry.task, BaseException):
+                        entry.task.wait(None)
+                self._most_bytes = 1 << 62
+                self._pull_packing(packing, 1)
+        if waits:
+            packing.wait_for_all()
+        packing.send_alone()
+
+    def close(self, kill: bool = False) -> None:
+        """Cancels the tasks that have not begun, and with `kill` ends running tasks. No further results come."""
+        with self._lock:
+            self._items = self._held = None
+            left: list[Any] = [*self._sent, *(entry.task for entry in tuple(self._flying))]
+            if self._packing is not None:
+                left += self._packing.close()
+            tasks: list[Task] = [task for task in left if not isinstance(task, BaseException)]
+            # Cancels all tasks before it ends the first worker, which must not begin another task.
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                if kill and not task.done():
+                    task.kill()
+            self._sent, self._flying = [], deque()
+            self._values.clear()
+
+    def _cancel(self) -> None:
+        """Cancels the tasks that have not begun, because the executor ends."""
+        with self._lock:
+            is_open = self._items is not None or self._held is not None or self._flying
+            self._is_cancelled = bool(is_open or self._packing is not None and self._packing.is_open())
+        self.close()
+
+    def __del__(self) -> None:
+        if "_taking" in self.__dict__:
+            self.close()
+
+
+class Flat(itertools.chain[T]):
+    """The results of a map whose tasks consist of several calls."""
+
+    _results: Results[T]
+
+    def close(self) -> None:
+        """Closes the `Results`."""
+        self._results.close()
+        # Drops values that were taken and not returned.
+        while True:
+            try:
+                next(self)
+            except StopIteration:
+                return
+            except Exception:
+                pass
+
+
+class _Entry:
+    """A task in flight."""
+
+    __slots__ = ("calls", "copied", "is_armed", "task")
+
+    def __init__(self, task: Task | BaseException, copied: int, calls: int) -> None:
+        #: The task, or the exception if none could be made.
+        self.task = task
+        #: The bytes that were copied for it.
+        self.copied = copied
+        #: Number of its calls.
+        self.calls = calls
+        #: Whether its end is reported.
+        self.is_armed = False
+
+
+class _Failed:
+    """The failure of a task, in place of a value."""
+
+    __slots__ = ("_error", "_make")
+
+    def __init__(self, error: BaseException | None = None, make: Callable[[], BaseException] = RuntimeError) -> None:
+        self._error = stopped(error) if isinstance(error, StopIteration) else error
+        #: Makes the exception when it is needed: the exceptions of many calls would take much memory.
+        self._make = make
+
+    @property
+    def error(self) -> BaseException:
+        if self._error is None:
+            self._error = self._make()
+        return self._error
+
+
+def _pieces(values: deque[Any]) -> Iterator[Any]:
+    """Yields the values of a chunk, in which some are missing. An exception does not end the iteration."""
+    return map(_give, itertools.repeat(values))
+
+
+def _give(values: deque[Any]) -> Any:
+    """Takes the first value. Raises the failure in its place, if it is one."""
+    if not values:
+        raise StopIteration
+    error = _failure(values[0])
+    # No function call: see `Results._send`.
+    if error is None:
+        value = values[0]
+        del values[0]
+        return value
+    try:
+        del values[0]
+        raise error
+    finally:
+        error = None
+
+
+def _clear(error: BaseException) -> None:
+    """Drops the variables of all frames in the traceback except the first one. The frames are of this package and have
+    ended."""
+    trace = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__package__") in ("arenite", __package__):
+            trace.tb_frame.clear()
+        trace = trace.tb_next
+
+
+def _failure(value: Any) -> BaseException | None:
+    """Returns the exception in place of a value; None for a value."""
+    return value.error if type(value) is _Failed else None
+
+
+def _is_finite(items: Any) -> bool:
+    try:
+        items.__length_hint__()
+    except TypeError:
+        return False
+    return True
+
+
+class _Chunks:
+    """The items in lists of this size, or in slices of a sequence. An exception of the input loses no items."""
+
+    def __init__(self, items: Iterable[Any], size: int) -> None:
+        #: A slice of a range takes no memory for its items.
+        self._whole: Any = items if type(items) in (range, list, tuple) else None
+        self._at = 0
+        self._left = iter(()) if self._whole is not None else iter(items)
+        self._next: list[Any] = []
+        self._size = size
+
+    def __iter__(self) -> _Chunks:
+        return self
+
+    def __next__(self) -> Any:
+        if self._whole is not None:
+            chunk = self._whole[self._at : self._at + self._size]
+            if not chunk:
+                raise StopIteration
+            # No function call, here and below: see `Results._send`.
+            self._at += self._size
+            return chunk
+        chunk = self._next
+        chunk.extend(itertools.islice(self._left, self._size - len(chunk)))
+        if not chunk:
+            raise StopIteration
+        self._next = []
+        return chunk
+
+
+def _bar(progress: Any, total: int | None, **options: Any) -> Any:
+    """Returns a progress bar if `progress` asks for one and tqdm is installed."""
+    if not progress:
+        return None
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        return None
+    return tqdm(total=total, desc=progress if isinstance(progress, str) else None, **options)

@@ -1,0 +1,530 @@
+"""The mirror: the worker's version of modules of the program that it cannot import, above all `__main__`.
+
+A worker has a module of the same name for each of these. The program fills the module with *definitions*: functions,
+classes and other globals, which `definitions` sends once per worker and version. This module creates functions and
+classes: in workers from definitions, and on both sides from objects that were pickled by value.
+"""
+
+from __future__ import annotations
+
+import marshal
+import sys
+from io import BytesIO
+from types import CellType, CodeType, FunctionType, ModuleType
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from .. import _arenite
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import pickle
+    import threading
+    from collections.abc import Callable, Iterable
+    from typing import Any
+else:
+    import _pickle as pickle
+    import _thread as threading
+
+#: Stands for a global or an attribute that was removed.
+REMOVED = "arenite:removed"
+
+
+#: Stands for an attribute that contains a global. The attribute follows later.
+LATE = "arenite:late"
+
+
+def is_removed(value: Any) -> bool:
+    return type(value) is str and value == REMOVED
+
+
+_is_worker = _arenite.is_worker()
+
+
+def _fail(unsent: Any, *_: Any, **__: Any) -> Any:
+    raise TypeError(unsent._message)
+
+
+_USES = (
+    "aenter aexit aiter anext await bool call contains delitem enter exit getitem iter len next setitem str bytes float "
+    "int index add radd sub rsub mul rmul truediv floordiv mod pow matmul and or xor lt le gt ge"
+).split()
+_Refusing: Any = type("_Refusing", (), {f"__{name}__": _fail for name in _USES})
+
+
+class Unsent(_Refusing):  # type: ignore[misc]
+    """Stands for a global or an attribute that cannot be sent. Each use raises the error."""
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _fail(self)
+
+    def __reduce__(self) -> Any:
+        # In a worker this raises: a task may not return it.
+        return _fail(self) if _is_worker else (Unsent, (self._message,))
+
+
+# ---- modules
+
+
+def module(name: str) -> ModuleType:
+    """Returns a module of the program. In a worker this is the mirror of the module, which starts empty."""
+    found = sys.modules.get(name)
+    if found is None:
+        if not _is_worker:
+            raise ModuleNotFoundError(f"the program has no module {name!r} any more", name=name)
+        found = sys.modules[name] = _new_module(name)
+    return found
+
+
+def _new_module(name: str) -> ModuleType:
+    made = ModuleType(name)
+    # Tasks see the values of the program if they use them.
+    for default in ("__doc__", "__loader__", "__package__"):
+        delattr(made, default)
+    vars(made)["__builtins__"] = __builtins__
+    return made
+
+
+def import_module(name: str) -> ModuleType:
+    __import__(name)
+    return sys.modules[name]
+
+
+def namespace(home: str | dict[str, Any], is_mirrored: bool) -> dict[str, Any]:
+    """Returns the globals of a function that is created here: of its module, or those that were sent with it."""
+    if isinstance(home, dict):
+        # The thread of a lane may have no builtins.
+        home.setdefault("__builtins__", __builtins__)
+        return home
+    return vars(module(home) if is_mirrored else import_module(home))
+
+
+def clear_main() -> None:
+    """Replaces the `__main__` of this worker by an empty module."""
+    global _started_by
+    # The old module stays, because its code runs.
+    _started_by = sys.modules["__main__"]
+    sys.modules["__main__"] = _new_module("__main__")
+
+
+_started_by: ModuleType | None = None
+
+
+#: Sentinels: objects of the program that have nothing but an identity, by number.
+_sentinels: dict[int, object] = {}
+
+
+def sentinel(number: int) -> object:
+    """Returns this worker's object for a sentinel."""
+    return _sentinels.setdefault(number, object())
+
+
+# ---- functions
+
+
+def make_code(data: bytes) -> CodeType:
+    made: CodeType = marshal.loads(data)
+    return made
+
+
+def make_function(
+    code: CodeType, home: str | dict[str, Any], is_mirrored: bool, name: str, cells: tuple[CellType, ...]
+) -> FunctionType:
+    """Makes a function, which `fill_function` fills later. `home`: the name of the module with its globals, or the
+    globals."""
+    return FunctionType(code, namespace(home, is_mirrored), name, None, cells or None)
+
+
+def fill_function(function: FunctionType, state: dict[str, Any]) -> None:
+    """Sets the parts of a function that refer to other objects, perhaps to the function."""
+    for cell, content in state.pop("cells", ()):
+        cell.cell_contents = content
+    for name in state.pop("imports", ()):
+        __import__(name)
+    function.__globals__.update(state.pop("globals", ()))
+    for name, value in state.items():
+        setattr(function, name, value)
+
+
+def make_cell() -> CellType:
+    return CellType()
+
+
+# ---- classes that are pickled by value
+
+#: Classes that are pickled by value, by their common name in all processes.
+_classes: WeakValueDictionary[str, type] = WeakValueDictionary()
+_tracked: WeakKeyDictionary[type, str] = WeakKeyDictionary()
+#: Classes that were made here from a pickle and are not filled yet.
+_unfilled: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
+
+
+def track(cls: type) -> str:
+    """Returns the name of a class that is pickled by value."""
+    name = _tracked.get(cls)
+    if name is None:
+        import uuid
+
+        name = _tracked[cls] = uuid.uuid4().hex
+        _classes[name] = cls
+    return name
+
+
+def make_tracked(name: str, *how: Any) -> type:
+    """Returns the class with this name. Makes the class if it does not exist here."""
+    found = _classes.get(name)
+    if found is None:
+        found = make_class(*how)
+        _unfilled[found] = True
+        _tracked[found] = name
+        _classes[name] = found
+    return found
+
+
+def fill_tracked(cls: type, attributes: dict[str, Any]) -> None:
+    """Sets the attributes of a class. Does not change a class that was defined in this process."""
+    if _unfilled.pop(cls, False) or _is_worker:
+        for name, value in attributes.items():
+            set_attribute(cls, name, value)
+
+
+def make_class(meta: type, name: str, bases: tuple[type, ...], body: dict[str, Any], members: Any) -> type:
+    """Makes a class with only those attributes, in `body`, that determine how instances are created. `members`: the
+    names and values of an enumeration."""
+    # The program has run the `__init_subclass__` of each base, and has sent its effects.
+    hooks = [(base, vars(base)["__init_subclass__"]) for base in _lineage(bases) if _is_hooked(base)]
+    for base, _ in hooks:
+        type.__delattr__(base, "__init_subclass__")
+    try:
+        if members is not None:
+            filled = meta.__prepare__(name, bases)  # type: ignore[attr-defined]
+            for member, value in members:
+                filled[member] = value
+            filled.update(body)
+            made: type = meta(name, bases, filled)
+            return made
+        if isinstance(meta, type) and meta.__name__ == "_TypedDictMeta":
+            # The metaclass takes no base but its own.
+            own: Any = super(meta, meta)
+            return own.__new__(meta, name, (dict,), body)  # type: ignore[no-any-return]
+        made = meta(name, bases, body)
+        return made
+    finally:
+        for base, hook in hooks:
+            type.__setattr__(base, "__init_subclass__", hook)
+
+
+def _lineage(bases: Iterable[type]) -> list[type]:
+    return list(dict.fromkeys(one for base in bases for one in base.__mro__))
+
+
+def _is_hooked(base: type) -> bool:
+    """Whether a class that was sent has an `__init_subclass__`."""
+    return "__init_subclass__" in vars(base) and (base in _tracked or base in _sent_classes)
+
+
+#: The attribute name for the reducer that `copyreg` has for a class.
+COPYREG = "__copyreg__"
+
+
+def set_attribute(cls: type, name: str, value: Any) -> None:
+    if name == "_abc_impl":
+        for subclass in value:
+            cls.register(subclass)  # type: ignore[attr-defined]
+    elif name == COPYREG:
+        import copyreg
+
+        copyreg.dispatch_table.pop(cls, None)
+        if not is_removed(value):
+            copyreg.pickle(cls, value)
+    elif is_removed(value):
+        if name in vars(cls):
+            delattr(cls, name)
+    elif name == "_member_state_":
+        for member, state in value:
+            vars(vars(cls)["_member_map_"][member]).update(state)
+    else:
+        # Avoids a metaclass that checks assignments.
+        type.__setattr__(cls, name, value)
+
+
+# ---- other objects
+
+
+def make_lru_cache(function: Any, parameters: dict[str, Any]) -> Any:
+    from functools import lru_cache
+
+    return lru_cache(**parameters)(function)
+
+
+def make_singledispatch(function: Any) -> Any:
+    from functools import singledispatch
+
+    return singledispatch(function)
+
+
+def fill_singledispatch(function: Any, state: tuple[Iterable[Any], dict[str, Any]]) -> None:
+    registered, attributes = state
+    _set_part(function, "registry", registered)
+    vars(function).update(attributes)
+
+
+def make_type_variable(kind: str, home: str, name: str, constraints: Any, options: dict[str, Any]) -> Any:
+    import typing
+
+    # `typing` takes the module from the globals of the calling code.
+    made = "make(name, *constraints, **options)"
+    space = {"__name__": home, "make": getattr(typing, kind)}
+    return eval(made, space, {"name": name, "constraints": constraints, "options": options})
+
+
+def make_context_variable(name: str, default: tuple[Any, ...]) -> Any:
+    from contextvars import ContextVar
+
+    return ContextVar(name, default=default[0]) if default else ContextVar(name)
+
+
+def make_cached_property(function: Any, name: str | None) -> Any:
+    from functools import cached_property
+
+    made: Any = cached_property(function)
+    made.attrname = name
+    return made
+
+
+def make_keys(keys: list[Any]) -> Any:
+    return dict.fromkeys(keys).keys()
+
+
+def make_values(values: list[Any]) -> Any:
+    return dict(enumerate(values)).values()
+
+
+def make_items(items: list[Any]) -> Any:
+    return dict(items).items()
+
+
+def find_in(home: str, name: str) -> Any:
+    return getattr(import_module(home), name)
+
+
+def make_new(cls: Any) -> Any:
+    return cls.__new__(cls)
+
+
+def fill_new(made: Any, state: Any) -> None:
+    """Applies the state of an object as unpickling does."""
+    fill = getattr(made, "__setstate__", None)
+    if fill is not None:
+        fill(state)
+        return
+    slots = None
+    if type(state) is tuple and len(state) == 2:
+        state, slots = state
+    if state:
+        vars(made).update(state)
+    for name, value in (slots or {}).items():
+        setattr(made, name, value)
+
+
+# ---- definitions, in a worker
+
+#: The version of each part of the definitions in this worker.
+_versions: dict[int, int] = {}
+#: Functions and classes of the mirror, by the number that the program has given them.
+_objects: WeakValueDictionary[int, Any] = WeakValueDictionary()
+#: Functions and classes, likewise, whose objects have no weak references.
+_strong: dict[int, Any] = {}
+#: The numbers of objects that were made and are not filled yet.
+_fresh: set[int] = set()
+_sent_classes: WeakKeyDictionary[type, int] = WeakKeyDictionary()
+#: Bundles that this worker has loaded, by number: the versions of their parts, and the value of `_changes` at which the
+#: worker had these versions.
+_bundles: dict[bytes, tuple[dict[int, int], int]] = {}
+_changes = 0
+_MOST_BUNDLES = 512
+#: Heads of tasks that were parsed: the bundle's number, the number of its buffers, the definitions and the rest.
+_heads: dict[bytes, tuple[bytes, int, bytes, bytes]] = {}
+#: Locked while definitions are applied: tasks of several lanes may bring definitions at the same time.
+_lock = threading.RLock()
+#: The seconds between the start of the machine and the start of this worker.
+started = 0.0
+
+#: The bytes of a bundle's number, of the number of its buffers, and of its length if it is not in a buffer.
+_NUMBER, _COUNT, _LENGTH = 8, 4, 4
+HEADER = _NUMBER + _COUNT + _LENGTH
+
+
+def header(number: int, buffers: int, length: int) -> bytes:
+    """Returns the header of a bundle in the head of a task."""
+    parts = (number, _NUMBER), (buffers, _COUNT), (length, _LENGTH)
+    return b"".join(value.to_bytes(size, "little") for value, size in parts)
+
+
+def define(head: bytes, buffers: list[Any], private: bool) -> bytes:
+    """Applies the definitions in the head of a task, and removes them from head and buffers. Returns the rest."""
+    parsed = _heads.get(head)
+    if parsed is None:
+        end = HEADER + int.from_bytes(head[_NUMBER + _COUNT : HEADER], "little")
+        count = int.from_bytes(head[_NUMBER : _NUMBER + _COUNT], "little")
+        parsed = head[:_NUMBER], count, head[HEADER:end], head[end:]
+        if len(_heads) >= _MOST_BUNDLES:
+            _heads.clear()
+        _heads[head] = parsed
+    number, count, data, rest = parsed
+    own = buffers[:count]
+    if count:
+        del buffers[:count]
+    known = _bundles.get(number)
+    if known is None or known[1] != _changes:
+        with _lock:
+            _apply(number, data or own[0], own if data else own[1:], private)
+    return rest
+
+
+def _apply(number: bytes, data: Any, buffers: list[Any], private: bool) -> None:
+    known = _bundles.get(number)
+    if known is not None and all(_versions.get(part) == version for part, version in known[0].items()):
+        _bundles[number] = known[0], _changes
+        return
+    versions = apply(data, buffers, private)
+    if len(_bundles) >= _MOST_BUNDLES:
+        del _bundles[next(iter(_bundles))]
+    _bundles[number] = versions, _changes
+
+
+def apply(data: Any, buffers: list[Any], private: bool) -> dict[int, int]:
+    """Loads a bundle of definitions. Returns the versions of its parts."""
+    from . import pickling
+
+    content = memoryview(data)
+    size = int.from_bytes(content[:4], "little")
+    versions, count = pickle.loads(content[4 : 4 + size])
+    # One unpickler for all records, so that they share objects.
+    unpickler = _Unpickler(BytesIO(content[4 + size :]), buffers=pickling.own(buffers, private))
+    for _ in range(count):
+        _set(*unpickler.load())
+    return versions  # type: ignore[no-any-return]
+
+
+class _Unpickler(pickle.Unpickler):
+    def persistent_load(self, key: tuple[str, str]) -> Any:
+        """Returns another global to which a pickled object refers."""
+        home, name = key
+        return vars(module(home))[name]
+
+
+def _set(part: int, version: int, is_first: bool, home: str | None, name: str, value: Any) -> None:
+    """Sets a global of the mirror, unless this worker has this version already."""
+    if _versions.get(part) == version:
+        return
+    if home is None and isinstance(value, list):
+        set_source(name, value)
+        return
+    if home is None and isinstance(value, tuple):
+        _set_parts(*value)
+        return
+    if home is None:
+        _reload(name, value)
+    else:
+        globals_ = vars(module(home))
+        if is_removed(value):
+            globals_.pop(name, None)
+        elif not (is_first and part not in _versions and name in globals_):
+            globals_[name] = value
+        # Otherwise code of this worker has set the global, and the program has not changed it since.
+    set_version(part, version)
+
+
+def set_version(part: int, version: int) -> None:
+    global _changes
+    _versions[part] = version
+    _changes += 1
+
+
+def _reload(name: str, since: float) -> None:
+    """Reloads a module that the program has reloaded, if this worker may have its old code."""
+    found = sys.modules.get(name)
+    if found is not None and started < since:
+        import importlib
+
+        importlib.invalidate_caches()
+        importlib.reload(found)
+
+
+def find_object(number: int) -> Any:
+    found = _objects.get(number)
+    return _strong.get(number) if found is None else found
+
+
+def _add(number: int, made: Any) -> Any:
+    _fresh.add(number)
+    try:
+        _objects[number] = made
+    except TypeError:
+        _strong[number] = made
+    return made
+
+
+def define_function(number: int, *how: Any) -> Any:
+    found = find_object(number)
+    return _add(number, make_function(*how)) if found is None else found
+
+
+def define_class(number: int, *how: Any) -> Any:
+    found = find_object(number)
+    if found is None:
+        found = _add(number, make_class(*how))
+        _sent_classes[found] = number
+    return found
+
+
+def define_object(number: int, make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    found = find_object(number)
+    return _add(number, make(*arguments)) if found is None else found
+
+
+def fill_definition(made: Any, state: tuple[int, Callable[[Any, Any], None] | None, Any, list[Any]]) -> None:
+    """Fills an object that was just made, and sets the parts of which this worker has another version."""
+    number, fill, content, parts = state
+    is_fresh = number in _fresh or isinstance(made, type) and _unfilled.pop(made, False)
+    if is_fresh:
+        _fresh.discard(number)
+        if fill is not None:
+            fill(made, content)
+    _set_parts(made, parts, is_fresh)
+
+
+def _set_parts(made: Any, parts: list[Any], is_fresh: bool = False) -> None:
+    for part, version, name, value in parts:
+        if type(value) is str and value == LATE:
+            if is_fresh:
+                _versions.pop(part, None)
+        elif is_fresh or part is None or _versions.get(part) != version:
+            _set_part(made, name, value)
+            if part is not None:
+                set_version(part, version)
+
+
+def _set_part(made: Any, name: str, value: Any) -> None:
+    if isinstance(made, type):
+        set_attribute(made, name, value)
+    elif is_removed(value):
+        if hasattr(made, name):
+            delattr(made, name)
+    elif name == "registry" and hasattr(made, "register"):
+        for kind, implementation in value:
+            made.register(kind, implementation)
+    else:
+        setattr(made, name, value)
+
+
+def set_source(name: str, lines: list[str]) -> None:
+    """Lets tracebacks show the source of a notebook's cell."""
+    import linecache
+
+    linecache.cache[name] = sum(map(len, lines)), None, lines, name

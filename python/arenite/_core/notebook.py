@@ -1,0 +1,34 @@
+"""Notebooks: the output of tasks appears below the cell that has run them."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from . import dispatch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .executor import Executor
+
+#: The shell whose cells are followed.
+_shell: Any = None
+
+
+def follow_cells(executors: Iterable[Executor]) -> None:
+    """Makes the end of each cell wait for the output of tasks so far."""
+    global _shell
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if shell is None or shell is _shell:
+        return
+    _shell = shell
+
+    def flush(*_: object) -> None:
+        for executor in list(executors):
+            if not executor._is_closed and not executor._engine.is_foreign:
+                executor._engine.flush_logs()
+        dispatch.drain()
+
+    shell.events.register("post_run_cell", flush)

@@ -1,0 +1,73 @@
+"""The identity of a worker in `multiprocessing`, and hooks that run after the import of a module."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .. import _arenite
+
+# A worker imports this before its first task: see `pickling`.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import ModuleType
+    from typing import Any
+
+
+def name_process(key: bytes | None) -> None:
+    """Sets the name and number of this worker in `multiprocessing.current_process()` after `multiprocessing` is
+    imported. `key`: the key by which processes of the program authenticate each other."""
+
+    def change(module: ModuleType) -> None:
+        own = _arenite.worker_identity()
+        if own is None:
+            return
+        number, _, label = own
+        # The number has the form of a pool's processes, for programs that read it from the identity.
+        current: Any = module._current_process  # type: ignore[attr-defined]
+        current._identity = (number + 1,)
+        current._name = f"{label}-{number + 1}"
+        if key is not None:
+            current.authkey = key
+        try:
+            parent: Any = module._ParentProcess  # type: ignore[attr-defined]
+            program = os.getppid()
+            module._parent_process = parent("MainProcess", program, os.pidfd_open(program))  # type: ignore[attr-defined]
+        except OSError:
+            pass  # Without a descriptor left nobody can wait for the program.
+
+    after_import("multiprocessing.process", change)
+
+
+def after_import(name: str, call: Callable[[ModuleType], None]) -> None:
+    """Calls `call` with a module after its import, or now if it is imported already."""
+    module = sys.modules.get(name)
+    if module is not None:
+        call(module)
+    else:
+        sys.meta_path.insert(0, _AfterImport(name, call))  # type: ignore[arg-type]
+
+
+class _AfterImport:
+    def __init__(self, name: str, call: Callable[[ModuleType], None]) -> None:
+        self._name, self._call = name, call
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> Any:
+        if name != self._name:
+            return None
+        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        found = (finder.find_spec(name, path, target) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+        spec = next((spec for spec in found if spec is not None), None)
+        loader: Any = spec and spec.loader
+        # The loader of a frozen module is a class.
+        if loader is None or isinstance(loader, type):
+            return spec
+        execute, call = loader.exec_module, self._call
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            call(module)
+
+        loader.exec_module = exec_module
+        return spec

@@ -1,0 +1,107 @@
+"""A group of tasks that end together: `Scope`."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures._base import FINISHED
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from .._errors import Cancelled
+from .future import Future, cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from .executor import Executor
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Scope:
+    """Tasks that have all ended when the `with` block ends: see `Executor.scope`."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._lock = threading.Lock()
+        #: Tasks that have not ended.
+        self._open: set[Future[Any]] = set()
+        #: The first task that failed.
+        self._failed: Future[Any] | None = None
+        self._is_over = False
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Submits a task, as `Executor.submit` does. After a task of the scope has failed, the future is cancelled."""
+        if self._is_over:
+            raise RuntimeError("cannot schedule new futures after the end of the scope")
+        if self._failed is not None:
+            return cancelled()
+        future = self._executor.submit(fn, *args, **kwargs)
+        with self._lock:
+            self._open.add(future)
+        future.add_done_callback(self._end)  # type: ignore[arg-type]
+        if self._failed is not None and self._failed is not future:
+            # A task of the scope has failed meanwhile.
+            future.cancel()
+        return future
+
+    def _end(self, future: Future[Any]) -> None:
+        """Called when a task has ended. Does not unpickle its value, because this may be the dispatcher."""
+        with self._lock:
+            self._open.discard(future)
+            if self._failed is not None or future._state != FINISHED or not future._has_failed():
+                return
+            self._failed = future
+        self._cancel(False)
+
+    def _cancel(self, kill: bool) -> None:
+        with self._lock:
+            rest = list(self._open)
+        for future in rest:
+            if kill:
+                # Ends running tasks also with `cancel_running=False`.
+                future._cancel_running = True
+            future.cancel()
+
+    def _join(self) -> None:
+        while True:
+            with self._lock:
+                future = next(iter(self._open), None)
+            if future is None:
+                return
+            future._wait(None)
+            with self._lock:
+                # The callback of the future may be about to do this.
+                self._open.discard(future)
+                if self._failed is None and future._state == FINISHED and future._has_failed():
+                    self._failed = future
+            if self._failed is future:
+                self._cancel(False)
+
+    def __enter__(self) -> Scope:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_over = True
+        try:
+            if kind is not None:
+                self._cancel(issubclass(kind, (KeyboardInterrupt, SystemExit)))
+            self._join()
+        except BaseException:
+            # Ctrl-C.
+            self._cancel(True)
+            raise
+        failed = self._failed
+        if failed is None or not (error is None or isinstance(error, Cancelled)):
+            return
+        # Raises the error of the failed task. An error of the block comes from a cancelled future, and explains less.
+        first = failed.exception()
+        if first is None:
+            return
+        try:
+            raise first from first.__cause__
+        finally:
+            first = failed = self = error = None  # type: ignore[assignment]

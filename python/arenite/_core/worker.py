@@ -1,0 +1,619 @@
+"""The program of a worker: its start, and one task after the other.
+
+Imports little: a worker is ready when this module is loaded, and tasks import what they need.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import sys
+import time
+
+from .. import _arenite
+from . import context, imports, mirror, pickling, process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import pickle
+    from collections.abc import Callable
+    from typing import Any
+else:
+    import _pickle as pickle
+
+#: Functions that this worker has loaded, by their pickle or its digest, and the places of functions with a name.
+_functions: dict[bytes, Any] = {}
+#: The largest pickle of an exception that is sent unchanged. A larger pickle is compressed.
+_LARGEST_ERROR = 6 << 20
+#: The seconds after which a packet begins no further call. The program closes the journal earlier, unless it is
+#: stopped.
+_LONGEST_PACKET = 1.0
+#: The largest message and traceback of an exception that is sent as text.
+_LONGEST_TEXT = 128 << 10
+
+#: Words in messages about read-only arrays, and the advice that is added.
+_READ_ONLY = ("read-only", "readonly", "WRITEABLE")
+_NOTE = (
+    "Shared arrays, and arrays in globals and closures, are read-only in tasks of arenite: copy what the task changes, "
+    'or make the executor with writable="copy".'
+)
+
+#: The largest number of buffers in a result: the engine allows 4096, and one of them may be the pickle.
+_MOST_BUFFERS = 4000
+
+_arena: _arenite.TaskArena | None = None
+#: Whether tasks get private copies of their arguments.
+_private = False
+#: Whether private memory has a limit.
+_memory_limit = 0
+#: Memory that is freed for the report when a task has used all other memory.
+_reserve: bytes | None = None
+_RESERVED = 2 << 20
+_is_sandboxed = False
+#: Pickles values for the program. Arguments: a value, the arena for its buffers, and whether the program gets private
+#: copies.
+_dump: Callable[..., tuple[bytes, list[Any], int]] = pickling.dump
+
+
+#: Whether this process is a template or a copy of one.
+_is_loaded = False
+#: Exit handlers that code of the template has registered. They run in the template, not in its copies.
+_exit_handlers: list[Callable[..., object]] = []
+
+
+def load(setup: bytes) -> str | None:
+    """Makes this process a template: loads the modules and data for all workers. Returns the error, or None."""
+    global _is_loaded
+    import atexit
+
+    _is_loaded = True
+    mirror.clear_main()
+    given = pickle.loads(setup)
+    sys.argv[:] = given["argv"]
+    _set_streams()
+    context.begin(given["path"], given["filters"])
+    register = atexit.register
+
+    def noting(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        _exit_handlers.append(function)
+        return register(function, *args, **kwargs)
+
+    atexit.register = noting  # type: ignore[assignment]
+    try:
+        for name in given["preload"]:
+            __import__(name)
+        _call_marked(given)
+        if given["sandboxed"]:
+            from . import sandbox
+
+            sandbox.prepare()
+    except BaseException as error:
+        import traceback
+
+        return "".join(traceback.format_exception_only(error)).strip()[:1000]
+    finally:
+        atexit.register = register
+    # Otherwise each copy would write the buffered output.
+    flush()
+    # Freezes existing objects: collections in copies do not write to them, so their pages remain shared.
+    gc.collect()
+    gc.freeze()
+    return None
+
+
+def _call_marked(given: dict[str, Any]) -> None:
+    """Calls the functions that `before_fork` has marked."""
+    if given["definitions"] is not None:
+        mirror.apply(given["definitions"], [], False)
+    if given["calls"] is not None:
+        for function in pickle.loads(given["calls"])[0]:
+            function()
+
+
+def _set_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # A pipe is block-buffered, but lines should appear at once.
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def renew() -> None:
+    """In a copy of a template: drops exit handlers, which the template runs, and reseeds random number generators,
+    which would be equal in all copies. `random` reseeds itself."""
+    import atexit
+
+    for function in _exit_handlers:
+        atexit.unregister(function)
+    weakref = sys.modules.get("weakref")
+    if weakref is not None:
+        for info in weakref.finalize._registry.values():
+            info.atexit = False
+    threading: Any = sys.modules.get("threading")
+    if threading is not None:
+        # Before Python 3.13, the id remains that of the copied process.
+        threading.main_thread()._set_native_id()
+    for name, seed in (("numpy.random", "seed"), ("torch", "seed")):
+        module = sys.modules.get(name)
+        if module is not None:
+            getattr(module, seed)()
+
+
+def start(setup: bytes) -> str | None:
+    """Prepares this process. Returns the reason why it cannot be a worker, or None."""
+    global _arena, _private, _memory_limit, _is_sandboxed, _dump
+    import faulthandler
+
+    mirror.started = time.monotonic()
+    if not _is_loaded:
+        mirror.clear_main()
+    given = pickle.loads(setup)
+    if given["hash_seed"] is None:
+        # Processes that tasks start choose their own seed: this process has an invented one.
+        os.environ.pop("PYTHONHASHSEED", None)
+    else:
+        os.environ["PYTHONHASHSEED"] = given["hash_seed"]
+    sys.argv[:] = given["argv"]
+    if not _is_loaded:
+        _set_streams()
+    if given["output"] is not None:
+        from . import printing
+
+        printing.redirect(given["output"])
+    # Descriptor 2, not `sys.stderr`: the engine reads the traceback.
+    faulthandler.enable(2)
+    _arena = _arenite.TaskArena()
+    pickling.Beside.most = _MOST_BUFFERS
+    _private = given["private"]
+    _memory_limit = given["memory_limit"]
+    _is_sandboxed = given["sandboxed"]
+    context.begin(given["path"], given["filters"], _is_loaded)
+    if not _is_sandboxed:
+        process.name_process(given["key"])
+    try:
+        for name in given["preload"]:
+            __import__(name)
+        if given["template"] is not None and not _is_loaded:
+            # This worker is not copied from a template, so it does the template's work.
+            _call_marked(pickle.loads(given["template"]))
+        if given["definitions"] is not None:
+            mirror.apply(given["definitions"], [], _private)
+        if given["initializer"] is not None:
+            function, arguments = pickle.loads(given["initializer"])
+            function(*arguments)
+        if given["imports"] is not None:
+            imports.begin(*given["imports"])
+        if given["log"] is not None:
+            _forward_log(*given["log"])
+        if given["sandboxed"]:
+            from . import plain as _plain
+            from . import sandbox
+
+            sandbox.prepare()
+            sandbox.close()
+            _dump = _plain.dump
+    except BaseException as error:
+        import traceback
+
+        text = "".join(traceback.format_exception(error))
+        sys.stderr.write(text)
+        flush()
+        return f"its initializer raised {type(error).__name__}: {error}\n{text}"
+    if _memory_limit:
+        # Imported now for the report of a task that leaves no memory for imports.
+        import traceback
+
+        from .. import _errors  # noqa: F401
+
+        _renew_reserve()
+    flush()
+    return None
+
+
+def _renew_reserve() -> None:
+    global _reserve
+    try:
+        # The reserve consists of zeros that are not read, so it takes no pages.
+        _reserve = bytes(_RESERVED)
+    except MemoryError:
+        pass
+
+
+def _forward_log(*how: Any) -> None:
+    """Forwards records of `logging` to the program, after a task has imported it."""
+
+    def install(_: object) -> None:
+        from . import log
+
+        log.install(*how)
+
+    process.after_import("logging", install)
+
+
+def enter_thread() -> None:
+    """Does in a thread of the engine what Python does in its own threads."""
+    threading = sys.modules.get("threading")
+    for name, begin in (("_trace_hook", sys.settrace), ("_profile_hook", sys.setprofile)):
+        hook = getattr(threading, name, None)
+        if hook is not None:
+            begin(hook)  # type: ignore[operator]
+
+
+def end() -> None:
+    """Does what Python does at its end: waits for threads, runs exit handlers, and flushes files. The process then ends
+    without freeing objects."""
+    if _is_sandboxed:
+        return
+    threading: Any = sys.modules.get("threading")
+    for step in (threading and threading._shutdown, _run_exit_handlers, _flush_files):
+        try:
+            if step is not None:
+                step()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+    flush()
+
+
+def _run_exit_handlers() -> None:
+    import atexit
+
+    atexit._run_exitfuncs()
+
+
+def _flush_files() -> None:
+    import io
+
+    try:
+        objects = gc.get_objects()
+    except MemoryError:
+        # Objects of a task, in cycles.
+        gc.collect()
+        objects = gc.get_objects()
+    for found in objects:
+        # Not `isinstance`, which reads `__class__`: that may run code of the program, which loads modules.
+        if issubclass(type(found), (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)):
+            try:
+                if not found.closed and found.writable():
+                    found.flush()
+            except (OSError, ValueError):
+                pass  # A pipe that nobody reads, or a file that was closed meanwhile.
+
+
+def flush() -> None:
+    """Flushes the output of the task, so that it is attributed to the task."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (AttributeError, MemoryError, OSError, ValueError):
+        pass  # The task has closed or replaced them, or uses all memory.
+
+
+def run(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
+    """Runs one task. Returns the pickle of its value, its buffers and the number of bytes copied; or the text and the
+    pickle of its exception."""
+    try:
+        imports.end()
+        if kind & context.PRECEDED:
+            function = context.split(function)
+        if kind & pickling.PACKED:
+            return _run_packet(function, arguments, kind, buffers)
+        if kind & (pickling.MANY | pickling.MANY_TUPLES):
+            value: Any = _run_many(function, arguments, kind, buffers)
+        else:
+            call, positional, named = _load_call(function, arguments, kind, buffers)
+            del arguments, buffers
+            if kind & context.TIMED:
+                _arenite.begin_timed()
+            value = call(*positional, **named)
+            del call, positional, named
+        imports.note()
+        return _dump_value(value)
+    except BaseException as error:
+        # The memory may not suffice to pickle the value.
+        value = None
+        return _dump_error(error)
+    finally:
+        flush()
+
+
+def _dump_value(value: Any) -> tuple[Any, ...]:
+    plain = pickling.dump_plain(value)
+    if plain is not None:
+        return plain, None, 0
+    return _dump(value, _arena)
+
+
+def start_actor(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
+    """Makes the object of an actor. Returns a tuple of the object, or the text and the pickle of the exception."""
+    try:
+        imports.end()
+        if kind & context.PRECEDED:
+            function = context.split(function)
+        call, positional, named = _load_call(function, arguments, kind, buffers)
+        return (call(*positional, **named),)
+    except BaseException as error:
+        return _dump_error(error)
+    finally:
+        flush()
+
+
+def call_actor(actor: Any, method: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
+    """Calls a method of an actor. Returns the same as `run`."""
+    try:
+        if kind & context.PRECEDED:
+            method = context.split(method)
+        if kind & pickling.DEFINITIONS:
+            method = mirror.define(method, buffers, _private)
+        loaded = pickling.load(arguments, buffers, _private)
+        context.renew()
+        positional, named = (loaded, {}) if kind & pickling.POSITIONAL else loaded
+        del arguments, buffers, loaded
+        value = getattr(actor, method.decode())(*positional, **named)
+        del actor, positional, named
+        return _dump_value(value)
+    except BaseException as error:
+        value = None
+        return _dump_error(error)
+    finally:
+        flush()
+
+
+def _load_call(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, Any, Any]:
+    call = pickling.unpickle_function(function, kind, buffers, _private, _functions)
+    loaded = pickling.load(arguments, buffers, _private)
+    context.renew()
+    if kind & pickling.POSITIONAL:
+        return call, loaded, {}
+    return call, loaded[0], loaded[1]
+
+
+def _run_many(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[bool, list[Any]]:
+    """Calls one function many times. Returns whether all calls have succeeded, and their values, with `Raised` in place
+    of missing values."""
+    call = pickling.unpickle_function(function, kind, buffers, _private, _functions)
+    items = pickling.load(arguments, buffers, _private)
+    context.renew()
+    if kind & context.TIMED:
+        _arenite.begin_timed()
+    count, left = len(items), iter(items)
+    values: list[Any] = []
+    is_whole = True
+    while True:
+        try:
+            # The values of calls before an exception stay in the list.
+            values.extend(map(call, left) if kind & pickling.MANY else itertools.starmap(call, left))
+            if len(values) == count:
+                return is_whole, values
+            # `extend` takes a StopIteration of a call for the end of its input.
+            raise StopIteration
+        except BaseException as error:
+            is_whole = False
+            values.append(Raised(*_dump_error(error)))
+
+
+def _run_packet(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
+    """Runs the calls of a packet. Returns as the value: the seconds taken, the seconds during which other programs had
+    the core, the number of calls and, if the last result is not in the journal, the pickle of its value, whose buffers
+    are those of the reply, or the text and the pickle of its exception. Without a journal, an exception fails the
+    task."""
+    call, make = pickling.open_function(function, kind, buffers, _private, _functions)
+    if make is not None:
+        call = make() if kind & pickling.SHARED else _Again(make)
+    journal = buffers.pop(0) if kind & pickling.JOURNALED else None
+    beside, copied = None, 0
+    context.renew()
+    with call._arenite_around() if kind & pickling.SHARED else _Nothing():
+        waits, begin = _waits(), time.thread_time()
+        took, count, last = _arenite.run_packet(call, arguments, journal, buffers, _LONGEST_PACKET, _HOOKS)
+        # The calls did not block, so without other programs they would have taken their processor time only.
+        late = 0.0 if _waits() != waits else max(0.0, took - (time.thread_time() - begin))
+    imports.note()
+    if last is not None and len(last) == 3:
+        last, beside, copied = last
+    elif last is not None and journal is None:
+        text, error = last
+        return text, error
+    return pickle.dumps((took - late, late, count, last), 5), beside, copied
+
+
+def _waits() -> int:
+    """Returns how often this thread has blocked, rather than waited for a core."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+
+
+class _Again:
+    """A function that is unpickled again for each call, because calls may change the objects that it refers to."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+
+    def __call__(self, *args: Any) -> Any:
+        return self._make()(*args)
+
+
+class _Nothing:
+    """The context of calls without `_arenite_around`."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class Raised:
+    """An exception of a call, in place of its value."""
+
+    __slots__ = ("pickle", "text")
+
+    def __init__(self, text: str, pickle: bytes) -> None:
+        self.text = text
+        self.pickle = pickle
+
+    def __reduce__(self) -> Any:
+        return Raised, (self.text, self.pickle)
+
+
+def _load_arguments(data: bytes, buffers: list[Any]) -> Any:
+    return pickling.load(data, buffers, _private)
+
+
+def _dump_error_of_call(error: BaseException) -> tuple[str, bytes]:
+    """Like `_dump_error`, for an exception whose traceback begins with the called function."""
+    trace = error.__traceback__
+    if trace is not None:
+        return _dump_error(error, trace.tb_frame.f_code is _Again.__call__.__code__)
+    try:
+        # The called function is native: adds a frame, as if it was called here.
+        raise error
+    except BaseException as raised:
+        return _dump_error(raised)
+
+
+def _dump_error(error: BaseException, has_own_frame: bool = True) -> tuple[str, bytes]:
+    """Returns the text of an exception, and a pickle of it."""
+    global _reserve
+    if isinstance(error, MemoryError):
+        # Freed first: no other memory may be left.
+        _reserve = None
+    if isinstance(error, StopIteration):
+        # A StopIteration would silently end the loop that asks for the result.
+        error = stopped(error)
+    # The frames refer to objects that the task has made.
+    chain = _chain(error)
+    for one in chain:
+        _clear_frames(one)
+    if isinstance(error, MemoryError):
+        # A value that refers to an exception of its function, such as Dask's, forms a cycle with the frames.
+        gc.collect()
+    import traceback
+
+    from .._errors import ArenaFull, MemoryLimitExceeded
+
+    if error.__traceback__ is not None and has_own_frame:
+        # Removes the frames of this module.
+        error.__traceback__ = error.__traceback__.tb_next or error.__traceback__
+    while (first := error.__traceback__) is not None and first.tb_next is not None and _is_of_wrapper(first):
+        error.__traceback__ = first.tb_next
+    if not _private and any(_is_read_only(one) for one in chain):
+        error.add_note(_NOTE)
+    trace = "".join(traceback.format_exception(error))
+    text = "".join(traceback.format_exception_only(error)).strip()
+    if isinstance(error, MemoryError) and not isinstance(error, ArenaFull) and _memory_limit:
+        limit = MemoryLimitExceeded(f"the task ran out of memory: its worker has {_memory_limit} bytes", limit=_memory_limit)
+        error = limit
+    for one in chain:
+        one.__traceback__ = None
+    data: Any = None
+    try:
+        data, _, _ = _dump(error, None)
+        if type(pickle.loads(data)) is not type(error):
+            data = None
+        elif len(data) > _LARGEST_ERROR:
+            data = _compressed(data)
+    except BaseException:
+        data = None
+    name = f"{type(error).__module__}.{type(error).__qualname__}"
+    try:
+        message = str(error)
+    except Exception:
+        message = "its message cannot be made"
+    whole = pickle.dumps((data, name, message[:_LONGEST_TEXT], trace[-_LONGEST_TEXT:]), 5)
+    if _memory_limit and _reserve is None:
+        _renew_reserve()
+    # Texts of Python may contain lone surrogates.
+    return text[:_LONGEST_TEXT].encode(errors="backslashreplace").decode(), whole
+
+
+def _is_of_wrapper(trace: Any) -> bool:
+    """Whether the frame belongs to the wrapper that `isolated` makes."""
+    return bool(trace.tb_frame.f_globals.get("__name__") == "arenite._core.isolated")
+
+
+def _is_read_only(error: BaseException) -> bool:
+    """Whether an exception is about an array that cannot be written."""
+    try:
+        return not isinstance(error, OSError) and any(words in str(error) for words in _READ_ONLY)
+    except Exception:
+        return False
+
+
+class _Compressed:
+    """An object whose pickle is compressed, and unpickles as the original object."""
+
+    def __init__(self, packed: bytes) -> None:
+        self.packed = packed
+
+    def __reduce__(self) -> Any:
+        import zlib
+
+        return zlib.decompress, (self.packed,)
+
+
+def _compressed(data: bytes) -> _Compressed | None:
+    """Compresses a long pickle of an exception. Not in a sandbox: the program decompresses nothing from it."""
+    if _dump is not pickling.dump:
+        return None
+    import zlib
+
+    packed = zlib.compress(data, 1)
+    return None if len(packed) > _LARGEST_ERROR else _Compressed(packed)
+
+
+def stopped(error: StopIteration) -> RuntimeError:
+    """Returns the RuntimeError that replaces a StopIteration, as Python raises it for a generator."""
+    instead = RuntimeError("generator raised StopIteration").with_traceback(error.__traceback__)
+    instead.__cause__ = error
+    return instead
+
+
+def _clear_frames(error: BaseException) -> None:
+    frame = error.__traceback__
+    while frame is not None:
+        try:
+            frame.tb_frame.clear()
+        except RuntimeError:
+            pass  # The frame is still running.
+        frame = frame.tb_next
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Returns the exception, and all exceptions that it refers to."""
+    found: list[BaseException] = []
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is not None and not any(one is other for other in found):
+            found.append(one)
+            left += [one.__cause__, one.__context__]
+            if isinstance(one, BaseExceptionGroup):
+                left += one.exceptions
+    return found
+
+
+def load_error(data: bytes, load: Callable[..., Any]) -> BaseException:
+    """Unpickles the exception of a task in the program. Its cause is the traceback of the worker. `load`: unpickles."""
+    from .._errors import RemoteError, RemoteTraceback
+
+    made: Any = None
+    try:
+        stored, *texts = load(data, ())
+        # These texts are shown: escapes characters that would control a terminal.
+        name, message, trace = map(_arenite.escape, texts)
+    except Exception as error:
+        return RemoteError(f"the exception of the task cannot be read: {error!r}")
+    if stored is not None:
+        try:
+            made = load(stored, ())
+        except KeyboardInterrupt:
+            # Ctrl-C has come at this moment.
+            raise
+        except BaseException:
+            made = None
+    if not isinstance(made, BaseException):
+        made = RemoteError(f"{name}: {message}", name, trace)
+    made.__cause__ = RemoteTraceback(trace)
+    return made  # type: ignore[no-any-return]
+
+
+#: What `_arenite.run_packet` needs.
+_HOOKS = (_load_arguments, _dump_value, _dump_error_of_call, context.renew, flush)
