@@ -24,6 +24,7 @@ MODULES = [
 NEEDS = {"docs/python.md": ["joblib"], "docs/asyncio.md": ["anyio"], "docs/beyond-one-machine.md": ["distributed"], "docs/tables.md": ["pandas", "pyarrow"]}
 #: Modules that import what need not be installed.
 OPTIONAL = {"arenite.dask": "distributed", "arenite.joblib": "joblib"}
+OPTIONAL |= {name.replace(".", ".integrations.", 1): library for name, library in OPTIONAL.items()}
 OPTIONAL |= {name: "pyarrow" for name in MODULES if name.startswith("arenite.tables")}
 
 pytest.importorskip("numpy")

@@ -22,7 +22,8 @@ import pytest
 joblib = pytest.importorskip("joblib", minversion="1.5")
 np = pytest.importorskip("numpy")
 
-import arenite.joblib as backend  # noqa: E402
+import arenite.joblib  # noqa: E402
+from arenite.integrations import joblib as backend  # noqa: E402
 from joblib import Parallel, delayed, parallel_config  # noqa: E402
 
 #: Larger than what joblib shares by default.

@@ -26,7 +26,8 @@ arenite._arenite.PrivateBuffer.__buffer__
 # Classes that are made when they are first needed.
 arenite._core.pickling.*
 # Of libraries without types.
-arenite.dask.Worker
+arenite.integrations.dask.Worker
+arenite.integrations.joblib.AreniteBackend
 arenite.joblib.AreniteBackend
 """
 

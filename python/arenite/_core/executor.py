@@ -828,7 +828,7 @@ def cancelled() -> bool:
 def _refusal() -> str:
     """Returns the reason why an executor in a worker refuses tasks: names the module that makes the executor."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__package__") in ("arenite", __package__):
+    while frame is not None and frame.f_globals.get("__package__") in ("arenite", "arenite.integrations", __package__):
         frame = frame.f_back
     name = frame.f_globals.get("__name__") if frame is not None else None
     return (

@@ -686,7 +686,7 @@ def _clear(error: BaseException) -> None:
     ended."""
     trace = error.__traceback__.tb_next if error.__traceback__ is not None else None
     while trace is not None:
-        if trace.tb_frame.f_globals.get("__package__") in ("arenite", __package__):
+        if trace.tb_frame.f_globals.get("__package__") in ("arenite", "arenite.integrations", __package__):
             trace.tb_frame.clear()
         trace = trace.tb_next
 

@@ -1,0 +1,732 @@
+"""The backend of joblib: see `arenite.joblib`."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import reprlib
+import threading
+import warnings
+import weakref
+from functools import partial
+from time import monotonic
+from types import BuiltinFunctionType, FunctionType
+from typing import TYPE_CHECKING, Any, Literal
+
+from joblib import cpu_count, parallel_config, register_parallel_backend
+from joblib.parallel import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend
+
+from .. import _arenite
+from .._broken import WorkerDied
+from .._core import dispatch, pickling
+from .._core.copies import Copies
+from .._core.executor import Configured, Executor
+from .._core.map import Results, _failure
+from .._core.packing import Pace
+from .._errors import DeadlineExceeded, MemoryLimitExceeded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from .._core.future import Future
+    from .._core.packing import Packing
+
+if not hasattr(ParallelBackendBase, "submit"):
+    raise ImportError("arenite.joblib needs joblib 1.5 or newer: pip install --upgrade joblib")
+
+#: Options of tasks. All other options belong to the executor.
+_OF_TASKS = ("deadline", "retries", "retry_errors", "backoff", "priority", "limit")
+#: Options that joblib passes to every backend, and that this backend ignores.
+_UNUSED = ("context", "prefer", "require", "temp_folder", "verbose")
+#: Options that a call in this process ignores.
+_ISOLATING = ("deadline", "memory_limit", "retries", "sandbox")
+#: The size from which on arrays are shared, the default of joblib.
+_MAX_NBYTES = 1 << 20
+#: The part of the arena, as a divisor, from which on joblib submits tasks one by one.
+_PART = 8
+#: The number of functions of a call that are pickled only once.
+_MOST_FUNCTIONS = 64
+#: The seconds after which unused workers end, as in loky.
+_IDLE_TIMEOUT = 300.0
+
+
+class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
+    """The backend "arenite" of `joblib.Parallel`.
+
+    Options are passed to `joblib.parallel_config(backend="arenite", …)` or to `Parallel(backend="arenite", …)`: options
+    of `Executor`, such as `memory_limit`, and of `Executor.options`: `deadline`, `retries`, `retry_errors`, `backoff`,
+    `priority` and `limit`. Without `n_jobs`, there is a worker for each core.
+
+    :param errors: "return" returns the exception of a task in place of its result; with "raise", `Parallel` raises the
+        first exception, and all results are lost.
+    :param idle_worker_timeout: The seconds after which unused workers end.
+    """
+
+    supports_retrieve_callback = True
+    supports_inner_max_num_threads = True
+    default_n_jobs = -1
+
+    def __init__(
+        self, nesting_level: int | None = None, inner_max_num_threads: int | None = None, **options: Any
+    ) -> None:
+        super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads, **options)
+        self.parallel: Any = None
+        self._shared: _SharedExecutor | None = None
+        self._tasks: Configured
+        self._arrays = Arrays()
+        self._returns_errors = False
+        #: Whether tasks have large arrays that they do not share.
+        self._has_large = False
+        #: Batches that have not ended.
+        self._open: set[_Batch | _PackedBatch] = set()
+        self._pace = Pace()
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """Returns the number of workers: all cores for None, counted from their number if negative."""
+        if n_jobs == 0:
+            raise ValueError("n_jobs == 0 in Parallel has no meaning")
+        if n_jobs is None:
+            n_jobs = self.default_n_jobs
+        if n_jobs != 1 and _arenite.is_worker():
+            warnings.warn(
+                "a task of arenite starts no workers, setting n_jobs=1: use backend='threading' there, or more tasks",
+                stacklevel=3,
+            )
+            return 1
+        return n_jobs if n_jobs > 0 else max(1, int(cpu_count()) + 1 + n_jobs)
+
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **given: Any) -> int:
+        """Acquires the workers for a `Parallel`. Returns their number."""
+        if self.parallel is None:
+            # One backend serves every `Parallel` inside a `parallel_config`, several of them at the same time, and does
+            # not know which of them calls it. So each `Parallel` gets its own backend.
+            own = type(self)(self.nesting_level, self.inner_max_num_threads, **self.backend_kwargs)
+            own.parallel = weakref.proxy(parallel)
+            raise FallbackToBackend(own)
+        options = {**self.backend_kwargs, **given}
+        n_jobs = self.effective_n_jobs(n_jobs)
+        if n_jobs == 1:
+            if lost := [name for name in _ISOLATING if options.get(name)]:
+                said = f"n_jobs=1 runs tasks in this process, without {', '.join(lost)}: use n_jobs=2"
+                warnings.warn(said, stacklevel=4)
+            raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
+        for name in _UNUSED:
+            options.pop(name, None)
+        of_tasks = {name: options.pop(name) for name in _OF_TASKS if name in options}
+        if not isinstance(of_tasks.get("retry_errors", False), bool):
+            raise ValueError("retry_errors is True or False with joblib: classes of exceptions are for Executor.options")
+        errors: Literal["raise", "return"] = options.pop("errors", "raise")
+        if errors not in ("raise", "return"):
+            raise ValueError(f'errors must be "raise" or "return", not {errors!r}')
+        self._returns_errors = errors == "return"
+        max_nbytes, mode = options.pop("max_nbytes", _MAX_NBYTES), options.pop("mmap_mode", "r")
+        idle_timeout = options.pop("idle_worker_timeout", _IDLE_TIMEOUT)
+        options["env"] = {**self._prepare_worker_env(n_jobs), **(options.get("env") or {})}
+        # Imported before the deadline or memory limit of a task applies.
+        preload = options.get("preload", ())
+        options["preload"] = [__name__, *([preload] if isinstance(preload, str) else preload)]
+        options.setdefault("output", "plain")
+        self._arrays = Arrays(None if mode is None else max_nbytes, mode != "r", not options.get("sandbox"))
+        self._has_large = False
+        self._pace = Pace()
+        self._shared = _acquire({"max_workers": n_jobs, **options}, idle_timeout)
+        try:
+            self._tasks = self._shared.executor.options(**of_tasks)
+        except BaseException:
+            self.terminate()
+            raise
+        return n_jobs
+
+    def compute_batch_size(self) -> int:
+        """Returns the number of calls that joblib submits together if the user leaves that to the backend: more than
+        one for quick calls."""
+        size: int = super().compute_batch_size()
+        # A timeout applies to a single task, and the arguments of waiting tasks must not fill the memory.
+        if size > 1 and self._shared is not None:
+            executor = self._shared.executor
+            is_filling = executor._engine.stats()["used_bytes"] > executor._capacity // _PART
+            if is_filling or self._has_large or self.parallel.timeout is not None:
+                return 1
+        return size
+
+    def submit(self, func: Any, callback: Callable[[Any], object] | None = None) -> _Batch | _PackedBatch:
+        """Submits a batch of calls. They are one task if the user has set `batch_size`. Otherwise quick calls of one
+        function are sent in packets, and other calls as separate tasks."""
+        if self._shared is None:
+            raise RuntimeError("this call of Parallel has ended")
+        items, executor = func.items, self._shared.executor
+        used: list[int] = []
+        beside = partial(_Beside, arrays=self._arrays, used=used)
+        before = self._arrays.added
+        if self._packs(items) and (packed := self._send_packed(func, executor, beside, used, callback)) is not None:
+            self._has_large |= self._arrays.added - before > 2
+            return packed
+        tasks = [[item] for item in items] if self.parallel.batch_size == "auto" else [items]
+        batch = _Batch(tasks, self.parallel.n_dispatched_tasks - len(items), partial(self._arrays.release, used))
+        self._open.add(batch)
+        for calls in tasks:
+            batch.futures.append(self._send(calls, func, executor, beside))
+        # More than the one or two arrays that all calls share.
+        self._has_large |= min(len(tasks), self._arrays.added - before) > 2
+        if callback is not None:
+            batch.when_ended(callback)
+        return batch
+
+    def _packs(self, items: list[Any]) -> bool:
+        """Whether calls that joblib has batched are sent in packets: quick calls of one function."""
+        assert self._shared is not None
+        function = items[0][0]
+        return (
+            len(items) > 1
+            and self.parallel.batch_size == "auto"
+            and self._shared.executor._packs
+            and self._tasks._packs
+            and type(function) in (FunctionType, BuiltinFunctionType)
+            # The function refers to no objects, so calls of a packet may share it.
+            and pickling._is_global(function)
+            and all(item[0] is function for item in items)
+        )
+
+    def _send_packed(
+        self, func: Any, executor: Executor, beside: Callable[..., _Beside], used: list[int], callback: Any
+    ) -> _PackedBatch | None:
+        """Sends calls of one function in packets. Returns None if it cannot be pickled."""
+        items = func.items
+        function = items[0][0]
+        is_positional = not any(item[2] for item in items)
+        one = (_InPacket if is_positional else _InPacketNamed)(function, func._backend, func._n_jobs)
+        lasting = partial(_Beside, arrays=self._arrays, used=None)
+        try:
+            call = self._arrays.function(type(one), function, lambda: self._pickle(one, executor, lasting))
+        except Exception:
+            return None  # A future raises the same exception.
+        first = self.parallel.n_dispatched_tasks - len(items)
+        batch = _PackedBatch(items, first, partial(self._arrays.release, used), callback)
+        self._open.add(batch)
+        calls = [item[1] for item in items] if is_positional else [item[1:] for item in items]
+        batch.send(_Calls(executor, call, calls, self._tasks._named(_name(function)), self._pace, beside, batch))
+        return batch
+
+    def _send(
+        self, calls: list[Any], func: Any, executor: Executor, beside: Callable[..., _Beside]
+    ) -> Future[Any]:
+        """Submits calls as one task."""
+        function, args, kwargs = calls[0]
+        one: Any
+        if len(calls) == 1:
+            one = _Function(function, func._backend, func._n_jobs)
+        else:
+            is_one = all(item[0] is function for item in calls)
+            one = _Functions(function, func._backend, func._n_jobs) if is_one else func
+            args, kwargs = tuple(item[1:] for item in calls) if is_one else (), {}
+        call: Any = None
+        if one is not func and type(function) in (FunctionType, BuiltinFunctionType):
+            # Each task of the call uses the arrays of the function.
+            lasting = partial(_Beside, arrays=self._arrays, used=None)
+            try:
+                call = self._arrays.function(type(one), function, lambda: self._pickle(one, executor, lasting))
+            except Exception:
+                pass  # The future raises the same exception.
+        if call is None:
+            call, args = _call, (one, *args)
+        return executor._submit(self._tasks, call, args, kwargs, _name(function), beside)
+
+    @staticmethod
+    def _pickle(one: _Function, executor: Executor, beside: Callable[..., _Beside]) -> pickling.Function:
+        """Pickles a function for any number of calls."""
+        pickled = pickling.pickle_function(one, executor._definitions, False, beside)
+        executor._engine.count_copied(pickled.copied)
+        pickled.copied = 0
+        return pickled
+
+    def retrieve_result_callback(self, out: _Batch | _PackedBatch) -> list[Any]:
+        """Returns the results of a batch, or raises its first exception."""
+        self._open.discard(out)
+        results: list[Any] = []
+        for number, error, values in out.outcomes():
+            if error is None:
+                results += values
+                continue
+            if isinstance(error, (WorkerDied, DeadlineExceeded, MemoryLimitExceeded)):
+                error.add_note(out.describe(number))
+            if self._returns_errors and isinstance(error, Exception):
+                results += [error] * len(out.tasks[number])
+                continue
+            try:
+                raise error
+            finally:
+                del error
+        return results
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:
+        """Ends all tasks of the call, also the running ones. Their workers are replaced."""
+        with self.parallel._lock:
+            # Tasks are submitted under this lock, and not while the call is being aborted.
+            rest, self._open = self._open, set()
+        for batch in rest:
+            batch.cancel()
+
+    def stop_call(self) -> None:
+        """Called at the end of the call: frees the memory of its arrays."""
+        self._arrays.clear()
+
+    def terminate(self) -> None:
+        """Releases the workers for later calls."""
+        shared, self._shared = self._shared, None
+        self._arrays.clear()
+        self._open.clear()
+        self.reset_batch_stats()
+        if shared is not None:
+            _release(shared)
+
+
+def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Runs, in a worker, a function that is pickled with its arguments."""
+    return function(*args, **kwargs)
+
+
+class _Function:
+    """The function of a call without its arguments. Called with arguments, it does what joblib's batch of the call
+    does."""
+
+    def __init__(self, function: Callable[..., Any], backend: Any, n_jobs: int | None) -> None:
+        self.function = function
+        self.backend = backend
+        self.n_jobs = n_jobs
+
+    def __call__(self, *args: Any, **kwargs: Any) -> list[Any]:
+        with parallel_config(backend=self.backend, n_jobs=self.n_jobs):
+            return [self.function(*args, **kwargs)]
+
+
+class _InPacket(_Function):
+    """Like `_Function`, for calls in packets: applies joblib's settings once for each packet."""
+
+    def _arenite_around(self) -> Any:
+        return parallel_config(backend=self.backend, n_jobs=self.n_jobs)
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
+
+
+class _InPacketNamed(_InPacket):
+    """Like `_InPacket`, for calls with keyword arguments."""
+
+    def __call__(self, args: Any, kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+
+class _Functions(_Function):
+    """Like `_Function`, for several calls of one function."""
+
+    def __call__(self, *calls: Any) -> list[Any]:
+        with parallel_config(backend=self.backend, n_jobs=self.n_jobs):
+            return [self.function(*args, **kwargs) for args, kwargs in calls]
+
+
+def _name(function: Any) -> str:
+    """Returns the name of the function that a task calls, also if scikit-learn has wrapped it."""
+    name = getattr(function, "__qualname__", None)
+    return name if isinstance(name, str) else type(function).__qualname__
+
+
+class _Batch:
+    """Calls that joblib has submitted together, and their tasks."""
+
+    def __init__(self, tasks: list[list[Any]], first: int, release: Callable[[], None]) -> None:
+        #: Called when all tasks have ended.
+        self._release = release
+        #: The calls of each task.
+        self.tasks = tasks
+        #: The number of the first call.
+        self.first = first
+        self.futures: list[Future[Any]] = []
+        self._left: list[Future[Any]] = []
+        self._callback: Callable[[Any], object]
+
+    def when_ended(self, callback: Callable[[Any], object]) -> None:
+        """Calls `callback(self)` when all tasks have ended."""
+        self._callback, self._left = callback, self.futures[:]
+        self._left.pop().add_done_callback(self._one_ended)
+
+    def _one_ended(self, _: object) -> None:
+        # Arms one future at a time: when it ends, most of the others have ended, too.
+        while self._left:
+            future = self._left.pop()
+            if not future.done():
+                future.add_done_callback(self._one_ended)
+                return
+        self._callback(self)
+        self._release()
+        # Futures and tasks refer to this batch.
+        self.futures, self.tasks = [], []
+
+    def outcomes(self) -> Iterator[tuple[int, BaseException | None, list[Any]]]:
+        """The number and the exception of each task, or the values of its calls."""
+        for number, future in enumerate(self.futures):
+            error = future.exception()
+            yield (number, None, future.result()) if error is None else (number, error, [])
+
+    def cancel(self) -> None:
+        """Ends all tasks, also the running ones."""
+        for future in self.futures:
+            future.cancel()
+
+    def describe(self, number: int) -> str:
+        """Describes the place of a task in the call."""
+        return _describe(self.tasks, self.first, number)
+
+
+def _describe(tasks: list[list[Any]], first: int, number: int) -> str:
+    """Describes the place of a task in a call of `Parallel`. `first`: the number of the first call of these tasks."""
+    calls = tasks[number]
+    first += sum(map(len, tasks[:number]))
+    function, args, kwargs = calls[0]
+    words = [reprlib.repr(value) for value in args]
+    words += [f"{name}={reprlib.repr(value)}" for name, value in kwargs.items()]
+    text, last = f"task {first}", first + len(calls) - 1
+    if last > first:
+        text = f"tasks {first} to {last}, which were one batch; the first is"
+    return f"It ran {text} of this call of joblib.Parallel: {_name(function)}({', '.join(words)})"
+
+
+class _PackedBatch:
+    """Calls that joblib has submitted together, and that are sent in packets."""
+
+    def __init__(self, items: list[Any], first: int, release: Callable[[], None], callback: Any) -> None:
+        #: Called when all calls have ended.
+        self._release, self._callback = release, callback
+        self.tasks = [[item] for item in items]
+        self.first = first
+        self._calls: _Calls | None = None
+        #: The tasks that were sent, and the tasks that have ended. Several threads append to these lists.
+        self._sent: list[None] = []
+        self._ended: list[None] = []
+        #: Acquired once, by the thread that reports the end.
+        self._report = threading.Lock()
+
+    def send(self, calls: _Calls) -> None:
+        """Called when the calls begin to be sent."""
+        self._calls = calls
+        self._step()
+
+    def when_sent(self, entry: Any) -> None:
+        """Called when a task was sent."""
+        self._sent.append(None)
+        task = entry.task
+        if task is None or dispatch.arm(self, task, dispatch.token()):
+            self._finish()
+
+    def _finish(self) -> None:
+        """Called when a task has ended."""
+        self._ended.append(None)
+        self._step()
+
+    def _step(self) -> None:
+        """Sends the next calls, or reports the end."""
+        calls = self._calls
+        if calls is None:
+            return  # Called again by `send`.
+        calls.fill()
+        if calls.has_input() and len(self._ended) == len(self._sent):
+            # The end of tasks has made room, or there will never be room.
+            calls.packing.is_last = True
+            calls.fill()
+        if calls.is_sent() and len(self._ended) == len(self._sent) and self._report.acquire(blocking=False):
+            if self._callback is not None:
+                self._callback(self)
+            self._release()
+
+    def outcomes(self) -> Iterator[tuple[int, BaseException | None, list[Any]]]:
+        """Yields for each failed call its number and exception, and for other calls the values from a number on."""
+        calls, self._calls = self._calls, None
+        assert calls is not None
+        yield from calls.outcomes()
+        self.tasks = []
+
+    def cancel(self) -> None:
+        """Ends all calls, also the running ones."""
+        calls, self._calls = self._calls, None
+        if calls is not None:
+            calls.close(kill=True)
+
+    def describe(self, number: int) -> str:
+        """Describes the place of a call."""
+        return _describe(self.tasks, self.first, number)
+
+
+class _Calls(Results[Any]):
+    """The results of the calls of a `_PackedBatch`."""
+
+    _takes_single = False
+
+    packing: Packing
+
+    def __init__(
+        self, executor: Executor, function: Any, calls: Any, options: Any, pace: Pace, beside: Any, batch: _PackedBatch
+    ) -> None:
+        self._beside, self._batch = beside, batch
+        super().__init__(executor, function, (calls,), options, None, None, None, False, pickling.SHARED, True, pace)
+
+    def _tasks(self, iterables: tuple[Iterable[Any], ...]) -> Iterator[Any]:
+        assert self._packing is not None
+        self.packing = self._packing
+        self.packing.when_sent = self._batch.when_sent
+        # Sends all calls: results are taken at the end.
+        self._window = 1 << 62
+        return iter(iterables[0])
+
+    def has_input(self) -> bool:
+        return self._items is not None or self.packing.stock.held is not None
+
+    def is_sent(self) -> bool:
+        """Whether all calls were sent, and none must be sent again."""
+        return not (self.has_input() or self.packing.is_busy())
+
+    def fill(self) -> None:
+        """Sends calls as far as possible."""
+        self._fill()
+        self.packing.feed()
+
+    def outcomes(self) -> Iterator[tuple[int, BaseException | None, list[Any]]]:
+        number = 0
+        while True:
+            try:
+                self._advance()
+            except StopIteration:
+                return
+            if self._is_whole:
+                yield number, None, list(self._values)
+            else:
+                for place, value in enumerate(self._values, number):
+                    error = _failure(value)
+                    yield (place, error, []) if error is not None else (place, None, [value])
+            number += len(self._values)
+            self._values.clear()
+
+
+# ---- arrays
+
+
+class Arrays(Copies):
+    """Passes the arrays of one call of `Parallel`."""
+
+    lasts = True
+
+    def __init__(
+        self, max_nbytes: int | None = _MAX_NBYTES, is_private: bool = False, opens_files: bool = True
+    ) -> None:
+        super().__init__()
+        #: The size from which on arrays are shared; infinite if none is.
+        self.max_nbytes = float("inf") if max_nbytes is None else max_nbytes
+        #: Whether tasks get private copies of shared arrays.
+        self.is_private = is_private
+        #: Whether workers may open files.
+        self.opens_files = opens_files
+        #: The pickled functions.
+        self._functions: dict[Any, pickling.Function] = {}
+
+    def clear(self) -> None:
+        """Frees the memory."""
+        super().clear()
+        self._functions.clear()
+
+    def function(self, kind: type[Any], function: Any, pickle: Callable[[], pickling.Function]) -> pickling.Function:
+        """Returns the pickle of a function. Makes it once for each kind."""
+        known = self._functions.get((kind, function))
+        if known is None:
+            if len(self._functions) >= _MOST_FUNCTIONS:
+                self._functions.clear()
+            known = self._functions[kind, function] = pickle()
+        return known
+
+
+class _Beside(pickling.Beside):
+    """Takes arrays as loky does: large ones are shared, and small ones are private to their task."""
+
+    def __init__(
+        self, arena: pickling.Arena | None, private: bool, arrays: Arrays, used: list[int] | None
+    ) -> None:
+        super().__init__(arena, False)
+        self.arrays, self.used = arrays, used
+
+    def take(self, view: pickle.PickleBuffer) -> bool:
+        raw = view.raw()
+        # Buffers that are part of the pickle are copied into memory of the task.
+        return super().take(view) if type(raw.obj) is _arenite.Buffer or raw.nbytes >= self.arrays.max_nbytes else True
+
+    def reduce_array(self, array: Any) -> Any:
+        arrays = self.arrays
+        if arrays.opens_files and (mapped := _mapped(array)) is not None:
+            return mapped
+        is_small = array.nbytes < arrays.max_nbytes
+        # An array that the program cannot write is read-only for tasks, too.
+        self.private = is_small and array.flags.writeable
+        if is_small:
+            return _copied(super().reduce_array(array), array)
+        reduced = arrays.find(array, self.used)
+        if reduced is None:
+            arrays.free()
+            reduced = super().reduce_array(array)
+            if reduced is NotImplemented:
+                return reduced
+            if arrays.is_private:
+                reduced = _copied(reduced, array)
+            arrays.add(array, reduced, self.used)
+        return reduced
+
+
+def _copied(reduced: Any, array: Any) -> Any:
+    """Returns a reduction that gives the task a private copy of an array instead of a view."""
+    if reduced is NotImplemented or reduced[0] is not pickling._restore_view or not array.flags.writeable:
+        return reduced
+    return _restore_copy, reduced[1]
+
+
+def _restore_copy(*view: Any) -> Any:
+    return pickling._restore_view(*view).copy("K")
+
+
+def _mapped(array: Any) -> Any:
+    """Returns a reduction that maps the file of an array in a worker, if it is a `numpy.memmap` or a part of one."""
+    import numpy
+
+    root: Any = None
+    base = array
+    while isinstance(base, numpy.ndarray):
+        root, base = base, base.base
+    if not isinstance(root, numpy.memmap) or not isinstance(base, mmap.mmap):
+        return None
+    path: Any = getattr(root, "filename", None)
+    if path is None or not os.path.exists(path):
+        return None
+    low, high = pickling._extent(array)
+    first = root.offset + low - root.__array_interface__["data"][0]
+    # "w+" would empty the file.
+    mode = "r+" if root.mode == "w+" else root.mode
+    start = array.__array_interface__["data"][0] - low
+    region = os.path.abspath(path), mode, first, high - low
+    return _restore_map, (*region, array.dtype, array.shape, array.strides, start)
+
+
+def _restore_map(
+    path: str, mode: Any, first: int, size: int, dtype: Any, shape: Any, strides: Any, start: int
+) -> Any:
+    import numpy
+
+    mapped: Any = numpy.memmap(path, numpy.uint8, mode, first, (size,))
+    view: Any = numpy.ndarray.__new__(numpy.memmap, shape, dtype, mapped, start, strides)
+    # `numpy.memmap.__array_finalize__` copies these attributes for other views.
+    view._mmap, view.filename, view.offset, view.mode = mapped._mmap, mapped.filename, first + start, mapped.mode
+    return view
+
+
+# ---- executors
+
+
+class _SharedExecutor:
+    """An executor that calls with the same options share."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+        self.executor = Executor(**options)
+        #: The number of calls that use it.
+        self.users = 0
+        self.idle_timeout = _IDLE_TIMEOUT
+        self.idle_since = 0.0
+
+    def fits(self, options: dict[str, Any]) -> bool:
+        try:
+            return not self.executor._is_closed and bool(self.options == options)
+        except Exception:  # Arrays in `initargs`, for example, have no truth value.
+            return False
+
+
+#: The executor of the last call. Reentrant: a generator that is dropped releases it, wherever that happens.
+_current: _SharedExecutor | None = None
+_lock = threading.RLock()
+#: Ends the idle executor, at the time `_due`.
+_timer: threading.Timer | None = None
+_due = 0.0
+
+
+def _acquire(options: dict[str, Any], idle_timeout: float) -> _SharedExecutor:
+    """Returns an executor with these options: the executor of the last call, or a new one."""
+    global _current
+    with _lock:
+        before = _current
+        if before is None or not before.fits(options):
+            _current = _SharedExecutor(options)
+            if before is not None and not before.users:
+                before.executor.shutdown(wait=False)
+        assert _current is not None
+        _current.users += 1
+        _current.idle_timeout = idle_timeout
+        return _current
+
+
+def _release(shared: _SharedExecutor) -> None:
+    """Releases the executor at the end of a call."""
+    with _lock:
+        shared.users -= 1
+        if shared.users:
+            return
+        if shared is not _current:
+            shared.executor.shutdown(wait=False)
+            return
+        shared.idle_since = monotonic()
+        if _timer is None or _due > shared.idle_since + shared.idle_timeout:
+            _wait_for_idleness(shared.idle_timeout)
+
+
+def shutdown(wait: bool = True) -> None:
+    """Ends the workers that wait for the next call, which will start new ones. `wait`: waits until they have ended."""
+    global _current, _timer
+    with _lock:
+        shared, _current = _current, None
+        if _timer is not None:
+            _timer.cancel()
+            _timer = None
+    if shared is not None and not shared.users:
+        shared.executor.shutdown(wait=wait)
+
+
+def _wait_for_idleness(seconds: float) -> None:
+    global _timer, _due
+    if _timer is not None:
+        _timer.cancel()
+    _due = monotonic() + seconds
+    _timer = threading.Timer(seconds, _end_idle)
+    _timer.daemon = True
+    _timer.name = "arenite-joblib-idle"
+    _timer.start()
+
+
+def _end_idle() -> None:
+    """Ends the executor if no call has used it for its idle timeout."""
+    global _current, _timer
+    with _lock:
+        if _timer is not threading.current_thread():
+            return  # Another timer waits.
+        _timer = None
+        shared = _current
+        if shared is None or shared.users:
+            return  # The end of the call starts the next timer.
+        left = shared.idle_since + shared.idle_timeout - monotonic()
+        if left > 0:
+            _wait_for_idleness(left)
+            return
+        _current = None
+    shared.executor.shutdown(wait=False)
+
+
+def _after_fork() -> None:
+    """Called in a child made by `fork()`: the parent owns the executor."""
+    global _current, _lock, _timer
+    _current = _timer = None
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+register_parallel_backend("arenite", AreniteBackend)
