@@ -9,7 +9,7 @@ from __future__ import annotations
 from concurrent.futures import BrokenExecutor
 from typing import TYPE_CHECKING, Any
 
-from ._errors import MANY_PROCESSES, Crash, CrashFrame, MemoryLimitExceeded, _Failure
+from ._errors import MANY_PROCESSES, Crash, CrashFrame, Failure, MemoryLimitExceeded
 
 if TYPE_CHECKING:
     from concurrent.futures.process import BrokenProcessPool
@@ -22,7 +22,7 @@ else:
         BrokenProcessPool = BrokenExecutor
 
 
-class WorkerDied(_Failure, BrokenProcessPool):
+class WorkerDied(Failure, BrokenProcessPool):
     """The worker process ended while it ran the task. It was replaced, and other tasks go on.
 
     >>> import arenite, os
@@ -53,7 +53,7 @@ class KilledForMemory(MemoryLimitExceeded, BrokenProcessPool):
     """Linux has killed the worker, because the machine or its container was out of memory."""
 
 
-class StartFailed(_Failure, BrokenProcessPool):
+class StartFailed(Failure, BrokenProcessPool):
     """No worker can be started: the message says why. An initializer that raises is such a reason."""
 
     def __init__(self, message: str = "no worker can be started") -> None:

@@ -90,7 +90,7 @@ class Crash(NamedTuple):
         return "\n  ".join([self.text, *map(str, self.frames)])
 
 
-class _Failure:
+class Failure:
     """The base of all failures of the engine."""
 
     #: The label that the task was given, or None.
@@ -112,7 +112,7 @@ class _Failure:
         self.deaths = failure["deaths"]
 
 
-class DeadlineExceeded(_Failure, TimeoutError):
+class DeadlineExceeded(Failure, TimeoutError):
     """The task ran longer than its deadline. Its worker was killed and replaced."""
 
     def __init__(self, message: str = "the deadline is over", *, deadline: float | None = None) -> None:
@@ -123,7 +123,7 @@ class DeadlineExceeded(_Failure, TimeoutError):
         self.deaths = []
 
 
-class MemoryLimitExceeded(_Failure, MemoryError):
+class MemoryLimitExceeded(Failure, MemoryError):
     """The task asked for more memory than `memory_limit` leaves a worker, or the machine was out of memory."""
 
     def __init__(self, message: str = "the memory limit is reached", *, limit: int | None = None) -> None:
@@ -134,7 +134,7 @@ class MemoryLimitExceeded(_Failure, MemoryError):
         self.deaths = []
 
 
-class ArenaFull(_Failure, MemoryError):
+class ArenaFull(Failure, MemoryError):
     """The arena has no room for an array. Drop arrays, or make the executor with a larger `capacity`.
 
     With `worker_share`, the arena has room, but this worker has reached its limit: raise `max_arena_per_worker`.

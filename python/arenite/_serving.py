@@ -31,12 +31,13 @@ from ._broken import StartFailed, WorkerDied
 from ._claim import Claim
 from ._core import pickling
 from ._core.future import Future, failed
+from ._core.workers import Settings
 from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, RemoteTraceback
 from ._memory_files import MAX_PACKET, peer, receive
 from ._packets import LIMITS, MAX_FILES, MOST_FILES, DoesNotFit, close, decode, pack, send, to_json
 
 if TYPE_CHECKING:
-    from ._core.executor import Executor
+    from ._core.workers import Workers
 
 _PROTOCOL = 1
 #: The number of failures that `status` lists.
@@ -54,7 +55,7 @@ def _terminate(*_: object) -> None:
 
 
 class _Kernel:
-    def __init__(self, name: str, function: Callable[..., Any], executor: Executor) -> None:
+    def __init__(self, name: str, function: Callable[..., Any], workers: Workers) -> None:
         self.name = name
         self.signature: inspect.Signature | None = None
         with contextlib.suppress(ValueError, TypeError):
@@ -62,8 +63,8 @@ class _Kernel:
         self.text = _text_of(self.signature)
         # Pickled once, not for each call: a function refers to the objects of this moment.
         self.function: Any = function
-        if not executor._inline:
-            self.function = pickling.pickle_function(function, executor._definitions, executor._private)
+        if not workers.is_inline:
+            self.function = pickling.pickle_function(function, workers.definitions, workers.private)
         self.done = self.failed = 0
 
 
@@ -121,16 +122,16 @@ class Serving:
     """Functions that are served under a name, by a separate thread: the type that `Executor.serve` returns."""
 
     def __init__(
-        self, executor: Executor, name: str, kernels: Mapping[str, Callable[..., Any]], max_calls: int
+        self, workers: Workers, name: str, kernels: Mapping[str, Callable[..., Any]], max_calls: int
     ) -> None:
         #: The name under which the kernels are served.
         self.name = name
-        self._executor = executor
+        self._workers = workers
         self._max_calls = max_calls
         #: The limit of bytes in arrays of a value: results are in the arena.
-        self._most = None if executor._inline else executor._engine.capacity
+        self._most = None if workers.is_inline else workers.engine.capacity
         self._started = time.time()
-        self._kernels = {kernel: _Kernel(kernel, function, executor) for kernel, function in kernels.items()}
+        self._kernels = {kernel: _Kernel(kernel, function, workers) for kernel, function in kernels.items()}
         if not self._kernels or not all(isinstance(kernel, str) and kernel for kernel in self._kernels):
             raise ValueError("a service has kernels, which have names")
         self._info = self._describe()
@@ -388,7 +389,7 @@ class Serving:
     def _take_turns(self) -> None:
         """Passes the next calls to the executor, one of each client in turn. Passes a few more calls than run at a
         time, so that no worker waits for this thread."""
-        while self._turns and len(self._running) < 2 * self._executor._slots:
+        while self._turns and len(self._running) < 2 * self._workers.slots:
             client = self._turns.popleft()
             call = client.queued.popleft()
             if client.queued:
@@ -396,11 +397,11 @@ class Serving:
             self._start(call)
 
     def _start(self, call: _Call) -> None:
-        executor = self._executor
+        workers = self._workers
         args, kwargs, call.args, call.kwargs = tuple(call.args), call.kwargs, [], {}
         try:
-            options = executor._plain if call.deadline is None else executor.options(deadline=call.deadline)
-            future = executor._submit(options, call.kernel.function, args, kwargs, self._label(call.kernel))
+            options = workers.plain if call.deadline is None else Settings({"deadline": call.deadline})
+            future = workers.submit(options, call.kernel.function, args, kwargs, self._label(call.kernel))
         except Exception as error:
             # The executor was shut down.
             future = failed(StartFailed(str(error)))
@@ -498,7 +499,7 @@ class Serving:
         }
 
     def _status(self) -> bytes:
-        stats = self._executor.stats()
+        stats = self._workers.stats()
         seconds = {function.name: function.seconds for function in stats.functions}
         queued = collections.Counter(call.kernel.name for client in self._clients.values() for call in client.queued)
         # The executor has calls that no worker has begun.
@@ -507,7 +508,7 @@ class Serving:
         running = collections.Counter(call.kernel.name for call in begun)
         by_client = collections.Counter(call.client.id for call in begun)
         # The worker of a call is known if all workers are idle, or all are busy with calls of one kernel.
-        active = "idle" if not stats.running else "busy" if stats.running >= self._executor._slots else None
+        active = "idle" if not stats.running else "busy" if stats.running >= self._workers.slots else None
         same = next(iter(running)) if active == "busy" and len(running) == 1 and len(begun) == stats.running else None
         status: dict[str, Any] = {
             **self._info,

@@ -47,7 +47,7 @@ pub fn start_actor(head: &Bytes, buffers: raw::Buffers<'_>) -> Result<State, Typ
     })
 }
 
-/// Calls a method of the object, by `arenite._worker.call_actor`.
+/// Calls a method of the object, by `arenite._core.worker.call_actor`.
 fn call_actor(
     state: &mut State,
     head: &Bytes,

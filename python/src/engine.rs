@@ -290,7 +290,7 @@ impl Engine {
     /// Builds an engine. Returns without waiting for its workers.
     ///
     /// `program`: the interpreter; `identity`: bytes that must be equal in a worker and in this process; `setup` and
-    /// `template`: the pickles for `arenite._core.worker.start` and `arenite._core.worker.load`; `output`: the number that
+    /// `template`: the pickles for `start` and `load` of `arenite._core.worker`; `output`: the number that
     /// `next_events` returns with each printed line.
     #[new]
     #[pyo3(signature = (

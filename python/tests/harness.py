@@ -152,8 +152,8 @@ def all_ready(executor):
 
 def open_executors():
     """Executors that several tests share, while none of them runs."""
-    module = sys.modules.get("arenite._core.executor")
-    return [executor for executor in list(module._executors) if not executor._is_closed] if module else []
+    module = sys.modules.get("arenite._core.workers")
+    return [workers for workers in list(module.running) if not workers.is_closed] if module else []
 
 
 def is_alive(pid):

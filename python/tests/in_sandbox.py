@@ -206,7 +206,7 @@ def hostile_error(path):
     from arenite._core import worker
 
     bomb = pickle.dumps(Bomb(exec, (f"open({path!r}, 'w').close()",)), 5)
-    worker._dump_error = lambda error: ("hostile", bomb)
+    worker.dump_error = lambda error: ("hostile", bomb)
     raise ValueError
 
 

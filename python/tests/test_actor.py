@@ -138,7 +138,7 @@ def test_an_exception_leaves_the_object(executor):
     log = executor.actor(Log)
     with pytest.raises(KeyError, match="text") as caught:
         log.fail("text").result()
-    if executor._max_workers:
+    if executor._workers.count:
         assert "in fail" in str(caught.value.__cause__)
     with pytest.raises(AttributeError, match="nothing"):
         log.nothing().result()

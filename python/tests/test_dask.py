@@ -166,7 +166,7 @@ def test_as_the_default(client):
     before = client.run(lambda dask_worker: str(dask_worker.executors["default"]))
     with plugin(client, default=True, max_workers=1):
         assert not set(results(client.map(crash_at, range(100, 110)))) & dasks
-        assert set(client.run(lambda dask_worker: executor_of(dask_worker)._max_workers).values()) == {1}
+        assert set(client.run(lambda dask_worker: executor_of(dask_worker)._workers.count).values()) == {1}
     assert client.run(lambda dask_worker: str(dask_worker.executors["default"])) == before
     assert set(results(client.map(crash_at, range(200, 210)))) <= dasks
 

@@ -141,7 +141,7 @@ def test_a_worker_that_has_connected_is_heard(monkeypatch, kept):
     monkeypatch.setattr(channel.Receiver, "_accept", late)
     with arenite.Executor(1, logging="forward") as ex:
         ex.submit(log, 1).result()
-        receiver = ex._receivers[0]
+        receiver = ex._workers.receivers[0]
         stop = receiver.stop
         monkeypatch.setattr(receiver, "stop", lambda: (stop(), ended.set()))
     assert [record.getMessage() for record in kept.records] == ["info 1", "warning {'n': 1}"]

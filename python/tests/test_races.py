@@ -90,7 +90,7 @@ def test_results_are_taken_while_the_engine_ends():
 
 def test_a_signal_handler_shuts_down_during_a_shutdown():
     ex = arenite.Executor(1)
-    with harness.waiting("a shutdown"), ex._lock:
+    with harness.waiting("a shutdown"), ex._workers.lock:
         ex.shutdown()
 
 
@@ -341,7 +341,7 @@ def test_loans_of_tasks_that_have_ended_are_forgotten(executor):
     for n in range(1000):
         executor.submit(fill, arenite.mut(out[n : n + 1]), 1).result()
     assert out.all()
-    assert executor._engine.loans < 200
+    assert executor._workers.engine.loans < 200
 
 
 def test_an_error_is_made_when_no_call_uses_the_engine(monkeypatch):

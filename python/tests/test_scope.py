@@ -81,7 +81,7 @@ def test_the_first_exception_is_raised_as_it_is(executor):
         with executor.scope() as scope:
             scope.submit(abs, -1)
             scope.submit(raise_, ValueError("first"))
-    if executor._max_workers:
+    if executor._workers.count:
         assert "Traceback (most recent call last)" in str(caught.value.__cause__)
     assert executor.submit(abs, -1).result() == 1
 

@@ -675,7 +675,7 @@ def addresses(arrow):
 
 
 def in_arena(executor, address, size):
-    return executor._engine.find(address, size) is not None
+    return executor._workers.engine.find(address, size) is not None
 
 
 def test_other_libraries_read_in_place(tmp_path, executor):

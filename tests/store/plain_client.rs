@@ -1,5 +1,4 @@
-//! A client in plain Python, which needs nothing else of arenite: the modules `store` and `_memory_files` of the package,
-//! loaded from their folder.
+//! A client in plain Python: the modules `store` and `_memory_files` of the package, without anything else of arenite.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

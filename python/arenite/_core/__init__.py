@@ -4,6 +4,7 @@ In reading order:
 
 Submitting a call, in the program
 - `executor`: `Executor`, its options and its start; `Configured`.
+- `workers`: `Workers`, the internal side of an executor, and `Settings` of tasks.
 - `future`: `Future`, which owns a task of the extension.
 - `dispatch`: the thread that finishes futures and prints output.
 - `map`: the results of many calls of one function.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar as DefaultTypeVar
 
     from .. import _arenite
-    from .executor import Executor
+    from .workers import Workers
 
     #: The class of the object.
     Object = DefaultTypeVar("Object", covariant=True, default=Any)
@@ -57,20 +57,20 @@ class Actor(Calls[Object]):
     Calling the actor calls the object, and also returns a `Future`. `options` is a method of the actor.
     """
 
-    def __init__(self, executor: Executor, cls: Callable[..., Object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._executor = executor
+    def __init__(self, workers: Workers, cls: Callable[..., Object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._workers = workers
         self._name = getattr(cls, "__qualname__", type(cls).__qualname__)
         self._class = cls if isinstance(cls, type) else None
         #: The handle of the actor; with `max_workers=0`, a future of the object.
         self._actor: _arenite.Actor | Future[Any] | None
-        if executor._inline:
+        if workers.is_inline:
             self._actor = inline.call(cls, args, kwargs)
             return
-        engine, private = executor._engine, executor._private
-        made = pickling.pickle_function(cls, executor._definitions, private)
+        engine, private = workers.engine, workers.private
+        made = pickling.pickle_function(cls, workers.definitions, private)
         head, data, kind, buffers, copied = made.call((args, kwargs), 0, private)
         engine.count_copied(made.copied + copied)
-        head, kind = executor._sent.before(head, kind)
+        head, kind = workers.sent.before(head, kind)
         self._actor = engine.actor(head, data, kind, buffers or None)
 
     def options(self, *, deadline: float | None = None) -> Limited[Object]:
@@ -103,32 +103,32 @@ class Actor(Calls[Object]):
         return call
 
     def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], deadline: float | None) -> Future[Any]:
-        executor, actor = self._executor, self._actor
-        executor._check_open()
+        workers, actor = self._workers, self._actor
+        workers.check_open()
         if actor is None:
             raise RuntimeError(f"cannot call {self._name}.{name}: the actor has ended")
         if isinstance(actor, Future):
             error = actor.exception()
             return failed(error) if error is not None else inline.call(getattr(actor.result(), name), args, kwargs)
-        engine, private = executor._engine, executor._private
+        engine, private = workers.engine, workers.private
         is_pickled = False
         try:
             # The function of the call is the name of the method.
-            method = pickling.Function(name.encode(), 0, [], 0, frozenset(), executor._definitions)
+            method = pickling.Function(name.encode(), 0, [], 0, frozenset(), workers.definitions)
             head, kind, buffers = method.head, 0 if kwargs else pickling.POSITIONAL, method.buffers
             plain = None if kwargs else pickling.dump_plain(args)
             if plain is None:
                 head, plain, kind, buffers, copied = method.call((args, kwargs) if kwargs else args, kind, private)
                 engine.count_copied(copied)
-            head, kind = executor._sent.before(head, kind)
+            head, kind = workers.sent.before(head, kind)
             is_pickled = True
             task = actor.call(head, plain, kind, buffers or None, deadline)
         except Exception as error:
-            executor._check_open()
+            workers.check_open()
             if engine.is_foreign or is_pickled and isinstance(error, ValueError):
                 raise  # Memory that the call lends is lent already, or overlaps.
             return failed(error)
-        return Future(task, executor._private_results, executor._cancel_running, executor._load)
+        return Future(task, workers.private_results, workers.cancel_running, workers.load)
 
     def __enter__(self) -> Actor[Object]:
         return self

@@ -49,7 +49,7 @@ class Copies:
         if known is None or known.array() is not array or known.layout != _layout(array):
             return None
         # A read-only array may still have changed, by another view or while it was writable.
-        if looks and not pickling.is_same(array, pickling._restore_view(*known.reduced[1])):
+        if looks and not pickling.is_same(array, pickling.restore_view(*known.reduced[1])):
             return None
         with self._lock:
             known.take(used)

@@ -336,7 +336,7 @@ class _Copy:
     def __init__(self, source: weakref.ref[Any], reduced: Any) -> None:
         self.source = source
         self.reduced = reduced
-        self.array = pickling._restore_view(*reduced[1])
+        self.array = pickling.restore_view(*reduced[1])
         self.serial = next(_next_serial)
 
     def is_of(self, array: Any) -> bool:
@@ -653,7 +653,7 @@ class Definitions:
             return known
         beside = pickling.Beside(self.engine, False)
         reduced = beside.reduce_array(array)
-        if reduced is NotImplemented or reduced[0] is not pickling._restore_view:
+        if reduced is NotImplemented or reduced[0] is not pickling.restore_view:
             return None
         if self.engine is not None:
             self.engine.count_copied(beside.copied)

@@ -22,20 +22,14 @@ if TYPE_CHECKING:
     from .._arenite import Task
 
 
-class Armed(Protocol):
-    """An object that is notified of its task's end, such as a future."""
-
-    def _finish(self) -> None: ...
-
-
 class Tended(Protocol):
     """An object that needs regular calls, such as calls that are sent in packets."""
 
     def tend(self) -> None: ...
 
 
-#: The armed objects by token. Each stays here until its task has ended, because its callbacks must run.
-_armed: dict[int, Armed] = {}
+#: What to call when a task has ended, such as a method of its future, by token.
+_armed: dict[int, Callable[[], None]] = {}
 _tokens = itertools.count(1)
 #: Events that threads wait for: everything that was reported earlier has been processed.
 _marks: dict[int, native.Mark] = {}
@@ -72,10 +66,10 @@ def token() -> int:
     return next(_tokens)
 
 
-def arm(future: Armed, task: Task, token: int) -> bool:
-    """Lets the dispatcher finish the future when its task has ended. Returns true if the task has ended already; then
-    the caller must finish the future."""
-    _armed[token] = future
+def arm(finish: Callable[[], None], task: Task, token: int) -> bool:
+    """Lets the dispatcher call `finish` when the task has ended. Returns true if the task has ended already; then the
+    caller must call it."""
+    _armed[token] = finish
     # The dispatcher may have got the report of a task that has just ended.
     return task.arm(token) and _armed.pop(token, None) is not None
 
@@ -134,16 +128,16 @@ def _run() -> None:
         for token in ended:
             if token == 0:
                 return
-            future = _armed.pop(token, None)
-            if future is not None:
-                _guarded(future._finish)
+            finish = _armed.pop(token, None)
+            if finish is not None:
+                _guarded(finish)
             elif (mark := _marks.get(token)) is not None:
                 mark.set()
         for tended in tuple(_tended.values()):
             if (what := tended()) is not None:
                 _guarded(what.tend)
         del ended, lines
-        future = output = what = None
+        finish = output = what = None
 
 
 def _guarded(function: Callable[..., None], *arguments: Any) -> None:

@@ -5,31 +5,28 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import threading
 from concurrent.futures import Executor as BaseExecutor
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
-from weakref import WeakSet, finalize
 
 from .. import _arenite
-from .._errors import MANY_PROCESSES, ArenaFull
-from . import context, copies, dispatch, inline, native, pickling, retry, room, start
-from .future import Future, failed
+from .._errors import MANY_PROCESSES
+from . import dispatch, start
+from .limiter import engine_limiter
 from .sizes import count, parse
+from .workers import Settings, Workers, check_chunksize, name_of, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from types import FrameType, TracebackType
+    from types import TracebackType
 
     import numpy
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
     from .._serving import Serving
-    from . import channel
     from .actor import Actor
     from .arrays import Shape
+    from .future import Future
     from .limiter import Limiter
-    from .map import Results
     from .scope import Scope
     from .signatures import Kind, Scalar
     from .stats import Stats
@@ -37,69 +34,27 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Executors that end before the interpreter does.
-_executors: WeakSet[Executor] = WeakSet()
-_is_exiting = False
-#: The number of function names for which an executor stores options.
-_MOST_NAMES = 1024
 #: About twice the memory of an interpreter that has done nothing yet.
-_LEAST_MEMORY = 16 << 20
+LEAST_MEMORY = 16 << 20
 #: The first piece of the arena that a worker gets.
 _LEAST_ARENA = 64 << 10
 #: Seconds that running tasks have to end after `shutdown(cancel_futures=True)`.
 _GRACE = 0.15
-#: The seconds that killed workers may take to end.
-_LAST = 2.0
 
 Output = Literal["labelled", "plain"] | None
 
 
-class Settings:
-    """Options for tasks, without the executor: an executor that refers to its own settings would be a reference
-    cycle."""
-
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self._settings = settings
-        self._is_timed = settings.get("deadline") is not None
-        #: The classes of exceptions that are retried; empty if all or none are.
-        self._retried: tuple[type[BaseException], ...] = ()
-        if not isinstance(retried := settings.get("retry_errors", False), bool):
-            self._retried = kinds = retried if isinstance(retried, tuple) else (retried,)
-            if not kinds or not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
-                raise TypeError(f"retry_errors must be True, False or a tuple of exception classes, not {retried!r}")
-        #: Whether several calls may be sent as one task: no option applies to a single call.
-        self._packs = not (self._is_timed or settings.get("retries") or settings.get("limit") is not None)
-        self._by_name: dict[str, _arenite.Options] = {}
-        # Raises errors of the settings now, in the caller that wrote them.
-        self._named("")
-
-    def _named(self, name: str) -> _arenite.Options:
-        """Returns the options of a function with this name."""
-        known = self._by_name.get(name)
-        if known is None:
-            if len(self._by_name) >= _MOST_NAMES:
-                self._by_name.clear()
-            settings = {**self._settings, "retry_errors": True} if self._retried else self._settings
-            known = self._by_name[name] = _arenite.Options(name=name or None, **settings)
-        return known
-
-
-class Configured(Settings):
+class Configured:
     """An executor with options for tasks: what `Executor.options` returns."""
 
-    _executor: Executor
-
     def __init__(self, executor: Executor, settings: dict[str, Any]) -> None:
-        super().__init__(settings)
         self._executor = executor
+        self._settings = Settings(settings)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submits a task with these options: see `Executor.submit`."""
-        if self._retried and not self._executor._inline:
-            future: Future[T] = self._executor._submit(self, retry.Chosen(fn, self._retried), args, kwargs, _name(fn))
-            future._load = retry.Load(future._load)
-            return future
-        return self._executor._submit(self, fn, args, kwargs)
+        workers, settings = self._executor._workers, self._settings
+        return workers.submit(settings, workers.chosen(fn, settings), args, kwargs, name_of(fn))
 
     def map(
         self,
@@ -114,14 +69,12 @@ class Configured(Settings):
 
         With a deadline, retries or a limit, each item is a separate task, whatever the `chunksize`.
         """
-        _check_chunksize(chunksize)
-        if not self._packs:
+        check_chunksize(chunksize)
+        workers, settings = self._executor._workers, self._settings
+        if settings.retried or not settings.packs:
             chunksize = 1
-        executor = self._executor
-        if self._retried and not executor._inline:
-            chosen: Any = retry.Chosen(fn, self._retried)
-            return executor._map(self, chosen, iterables, timeout, 1, buffersize, progress, _name(fn))
-        return executor._map(self, fn, iterables, timeout, chunksize, buffersize, progress)
+        chosen = workers.chosen(fn, settings)
+        return workers.map(settings, chosen, iterables, timeout, chunksize, buffersize, progress, name_of(fn))
 
 
 class Executor(BaseExecutor):
@@ -234,58 +187,33 @@ class Executor(BaseExecutor):
             from . import arrays as _arrays
 
             _arrays.install()
-        self._max_workers = max_workers
-        self._slots = max(1, max_workers) * lanes
-        self._private = writable == "copy"
-        self._private_results = writable is not None
-        #: Unpickles what workers send.
-        self._load = pickling.load
-        self._cancel_running = cancel_running
-        # Reentrant, for a signal handler that shuts down.
-        self._lock = threading.RLock()
-        self._is_closed = False
-        self._closing: _arenite.Closing | None = None
-        self._maps: WeakSet[Results[Any]] = WeakSet()
-        self._servings: WeakSet[Serving] = WeakSet()
-        self._plain = Settings({})
-        #: Arrays of arguments that were copied into the arena.
-        self._copies = copies.Copies()
-        #: Receivers of the data that workers send outside of results.
-        self._receivers: list[channel.Receiver] = []
-        #: Finalizers that run at the end of the workers.
-        self._closers: list[finalize[..., Executor]] = []
-        #: If the executor was made in a worker: the reason why it refuses tasks.
-        self._refusal: str | None = None
-        #: Whether short calls of a map may be sent as one task: not in a sandbox, which lends no memory, nor if tasks
-        #: are counted.
-        self._packs = mode is None and recycle_after is None
-        self._inline = max_workers == 0
-        if self._inline:
+        #: For the other modules of this package, which get it by `workers_of`.
+        workers = self._workers = Workers(max_workers, lanes, writable, cancel_running)
+        workers.packs = mode is None and recycle_after is None
+        if workers.is_inline:
             if template:
-                from . import template as _template
+                from .template import call_marked
 
-                _template.call_marked()
+                call_marked()
             if initializer is not None:
                 initializer(*initargs)
             return
         if _arenite.is_worker():
             # Not an error yet: a module with an executor as a global may also define functions that are tasks.
-            self._is_closed, self._refusal = True, _refusal()
+            workers.is_closed, workers.refusal = True, refusal()
             return
-        limit = parse("memory_limit", memory_limit, _LEAST_MEMORY) or 0
+        limit = parse("memory_limit", memory_limit, LEAST_MEMORY) or 0
         fraction = max_arena_per_worker if isinstance(max_arena_per_worker, float) else None
         if fraction is not None and not 0 < fraction <= 1:
             raise ValueError(f"max_arena_per_worker must be a size, or a fraction from above 0 to 1, not {fraction}")
         most = None if isinstance(max_arena_per_worker, float) else max_arena_per_worker
         if mode is not None:
-            from . import plain as _plain
+            from .plain import load
 
-            self._load = _plain.load
+            workers.load = load
         from .definitions import Definitions
 
-        #: The parts of the program's own modules that the workers get.
-        self._definitions = Definitions(mode is not None)
-        self._sent = context.Sent()
+        workers.definitions = Definitions(mode is not None)
         try:
             log = None
             if logging is not None and mode is None and (logging == "forward" or "logging" in sys.modules):
@@ -294,37 +222,37 @@ class Executor(BaseExecutor):
                 if logging == "forward" or _log.is_configured():
                     receiver = _log.Receiver()
                     log = receiver.address, _log.levels(), logging != "forward"
-                    self._receivers.append(receiver)
-                    self._end_with(receiver.stop)
+                    workers.receivers.append(receiver)
+                    workers.end_with(receiver.stop)
             plain = None
             if output == "plain" and mode is None:
                 from . import output as _output
 
                 lines = _output.Receiver()
                 plain = lines.address
-                self._receivers.append(lines)
-                self._end_with(lines.stop)
-                self._load = _output.Load(self._load, lines)
+                workers.receivers.append(lines)
+                workers.end_with(lines.stop)
+                workers.load = _output.Load(workers.load, lines)
             imports = None
             if mode is None:
-                from . import imports as _imports
+                from .imports import make
 
-                file = _imports.make()
-                self._end_with(os.close, file)
+                file = make()
+                workers.end_with(os.close, file)
                 imports = f"/proc/{os.getpid()}/fd/{file}", spares > 0
             loaded = None
             if template:
-                from . import template as _template
+                from .template import setup as setup_template
 
-                loaded = _template.setup(self._definitions, preload, mode is not None)
+                loaded = setup_template(workers.definitions, preload, mode is not None)
             setup, server = start.setup(
-                self._definitions, initializer, initargs, preload, self._private, limit,
+                workers.definitions, initializer, initargs, preload, workers.private, limit,
                 mode is not None, env, log, plain, imports, python, loaded,
             )
             if server is not None:
-                self._end_with(server.close)
-            self._output = dispatch.register(_printer(output, label))
-            self._engine = _arenite.Engine(
+                workers.end_with(server.close)
+            workers.output = dispatch.register(_printer(output, label))
+            workers.engine = _arenite.Engine(
                 workers=max_workers,
                 spares=spares,
                 lanes=lanes,
@@ -342,31 +270,19 @@ class Executor(BaseExecutor):
                 identity=start.identity(),
                 setup=setup,
                 template=loaded,
-                output=self._output,
+                output=workers.output,
                 trace=trace,
                 report=report,
                 seed=seed,
                 start_timeout=start_timeout,
             )
         except BaseException as error:
-            for closer in self._closers:
+            for closer in workers.closers:
                 closer()
             if "can't start new thread" in str(error) or getattr(error, "errno", None) == errno.EAGAIN:
                 raise OSError(errno.EAGAIN, MANY_PROCESSES) from error
             raise
-        self._definitions.engine = self._engine
-        self._capacity = self._engine.capacity
-        _executors.add(self)
-        if "IPython" in sys.modules:
-            from . import notebook
-
-            notebook.follow_cells(_executors)
-
-    def _end_with(self, close: Callable[..., object], *arguments: Any) -> None:
-        """Calls `close` when the executor has ended or is dropped."""
-        closer = finalize(self, close, *arguments)
-        closer.atexit = False
-        self._closers.append(closer)
+        workers.begin()
 
     # ---- tasks
 
@@ -380,71 +296,7 @@ class Executor(BaseExecutor):
         memory that `arenite.mut` lends to the task is lent already, overlaps another argument, or goes to a task with
         retries.
         """
-        return self._submit(self._plain, fn, args, kwargs)
-
-    def _submit(
-        self,
-        configured: Settings,
-        fn: Callable[..., T] | pickling.Function,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        name: str | None = None,
-        beside: Callable[..., pickling.Beside] | None = None,
-        waits: bool = True,
-    ) -> Future[T]:
-        """Submits a call. `name`: the name in statistics, for a function that is pickled already. `beside`: replaces
-        the arrays of the arguments. `waits`: waits until the arena has room for the arguments."""
-        if self._is_closed:
-            self._raise_closed()
-        if self._inline:
-            return inline.call(fn, args, kwargs)  # type: ignore[arg-type]
-        self._check_workers()
-        engine, private = self._engine, self._private
-        is_pickled = False
-        used: list[int] = []
-        try:
-            if isinstance(fn, pickling.Function):
-                function = fn
-            else:
-                function = pickling.pickle_function(fn, self._definitions, private)
-            plain = None if kwargs else pickling.dump_plain(args)
-            if plain is not None:
-                head, kind, buffers = function.head, function.kind | pickling.POSITIONAL, function.buffers
-                copied = function.copied
-            else:
-                call, more = ((args, kwargs), 0) if kwargs else (args, pickling.POSITIONAL)
-                arrays = beside or partial(copies.Beside, copies=self._copies, used=used)
-                head, plain, kind, buffers, copied = function.call(call, more, private, arrays)
-                copied += function.copied
-            if copied:
-                engine.count_copied(copied)
-            options = configured._named(name or _name(fn))
-            head, kind = self._sent.before(head, kind)
-            if configured._is_timed:
-                kind |= context.TIMED
-            is_pickled = True
-            task = engine.submit(head, plain, kind, buffers or None, options)
-        except Exception as error:
-            if self._is_closed:
-                self._raise_closed()
-            if engine.is_foreign or is_pickled and isinstance(error, ValueError):
-                raise  # Memory that the call lends is lent already, or overlaps.
-            if not isinstance(error, ArenaFull) or not waits:
-                return failed(error)
-            full = error
-        else:
-            made: Future[T] = Future(task, self._private_results, self._cancel_running, self._load)
-            if used:
-                self._copies.hold(made, used)
-            return made
-        function = buffers = others = None  # type: ignore[assignment]
-        # The frames of the traceback refer to data that was copied before the arena was full.
-        while room.wait(self, full.with_traceback(None)):
-            future: Future[T] = self._submit(configured, fn, args, kwargs, name, beside, waits=False)
-            if not isinstance(future._exception, ArenaFull):
-                return future
-            full = future._exception
-        return failed(room.advise(full))
+        return self._workers.submit(self._workers.plain, fn, args, kwargs)
 
     def map(  # type: ignore[override]
         self,
@@ -471,39 +323,7 @@ class Executor(BaseExecutor):
         The exception of a call is raised in place of its result; the following `next` returns the result after it.
         Ctrl-C while `next` waits ends the map: it cancels tasks that have not begun, and ends running tasks.
         """
-        return self._map(self._plain, fn, iterables, timeout, chunksize, buffersize, progress)
-
-    def _map(
-        self,
-        configured: Settings,
-        fn: Callable[..., T],
-        iterables: tuple[Iterable[Any], ...],
-        timeout: float | None,
-        chunksize: int | None,
-        buffersize: int | None,
-        progress: bool | str,
-        name: str | None = None,
-    ) -> Iterator[T]:
-        _check_chunksize(chunksize)
-        if buffersize is not None and buffersize < 1:
-            raise ValueError("buffersize must be None or at least 1")
-        if self._is_closed:
-            # No items, nothing to submit.
-            for _ in zip(*iterables):
-                self._raise_closed()
-            return iter(())
-        if self._inline:
-            return inline.map_calls(fn, iterables)
-        self._check_workers()
-        from .map import Results
-
-        named = configured._named(name or _name(fn))
-        more = context.TIMED if configured._is_timed else 0
-        packs = self._packs and configured._packs
-        results = Results(self, fn, iterables, named, timeout, chunksize, buffersize, progress, more, packs)
-        self._maps.add(results)
-        is_single = chunksize == 1 or chunksize is None and (not packs or buffersize is not None)
-        return results if is_single else results.flat()
+        return self._workers.map(self._workers.plain, fn, iterables, timeout, chunksize, buffersize, progress)
 
     def options(
         self,
@@ -540,7 +360,7 @@ class Executor(BaseExecutor):
             "backoff": backoff,
             "priority": priority,
             "label": label,
-            "limit": None if limit is None else limit._limiter,
+            "limit": None if limit is None else engine_limiter(limit),
         }
         return Configured(self, given)
 
@@ -560,7 +380,7 @@ class Executor(BaseExecutor):
         """
         from .scope import Scope
 
-        self._check_open()
+        self._workers.check_open()
         return Scope(self)
 
     def actor(self, cls: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Actor[T]:
@@ -589,8 +409,8 @@ class Executor(BaseExecutor):
         """
         from .actor import Actor
 
-        self._check_open()
-        return Actor(self, cls, args, kwargs)
+        self._workers.check_open()
+        return Actor(self._workers, cls, args, kwargs)
 
     def serve(self, name: str, kernels: Mapping[str, Callable[..., Any]], /, *, max_calls: int = 64) -> Serving:
         """Serves functions under a name to other programs of this user, which call them with `arenite.service.connect`.
@@ -615,9 +435,9 @@ class Executor(BaseExecutor):
         """
         from .._serving import Serving
 
-        self._check_open()
-        serving = Serving(self, name, kernels, count("max_calls", max_calls, least=1))
-        self._servings.add(serving)
+        self._workers.check_open()
+        serving = Serving(self._workers, name, kernels, count("max_calls", max_calls, least=1))
+        self._workers.servings.add(serving)
         return serving
 
     # ---- arrays
@@ -634,13 +454,7 @@ class Executor(BaseExecutor):
         ...     int(ex.submit(numpy.sum, table).result())
         49995000
         """
-        self._check_open()
-        from . import arrays as _arrays
-
-        if self._inline:
-            return inline.share(value)
-        self._copies.free()
-        return _arrays.share(self._engine, value, self._engine.count_copied)  # type: ignore[no-any-return]
+        return self._workers.share(value)
 
     @overload
     def empty(self, shape: Shape, *, order: Any = "C") -> NDArray[numpy.float64]: ...
@@ -653,7 +467,7 @@ class Executor(BaseExecutor):
 
         It is writable here, and read-only in tasks, except for what `arenite.mut` lends them.
         """
-        return self._make(shape, dtype, order, False)
+        return self._workers.make(shape, dtype, order, False)
 
     @overload
     def zeros(self, shape: Shape, *, order: Any = "C") -> NDArray[numpy.float64]: ...
@@ -663,7 +477,7 @@ class Executor(BaseExecutor):
     def zeros(self, shape: Shape, dtype: DTypeLike, order: Any = "C") -> NDArray[Any]: ...
     def zeros(self, shape: Shape, dtype: DTypeLike = float, order: Any = "C") -> NDArray[Any]:
         """Makes an array of zeros in the arena, as `numpy.zeros` does elsewhere."""
-        return self._make(shape, dtype, order, True)
+        return self._workers.make(shape, dtype, order, True)
 
     @overload
     def full(self, shape: Shape, fill_value: Any, dtype: Kind[Scalar], order: Any = "C") -> NDArray[Scalar]: ...
@@ -696,32 +510,18 @@ class Executor(BaseExecutor):
         out[...] = source
         return out
 
-    def _make(self, shape: Shape, dtype: DTypeLike, order: Any, zeroed: bool) -> NDArray[Any]:
-        self._check_open()
-        if self._inline:
-            return inline.make(shape, dtype, order, zeroed)
-        from . import arrays as _arrays
-
-        self._copies.free()
-        return _arrays.make(self._engine, shape, dtype, order, zeroed)
-
     # ---- the executor
 
     def stats(self) -> Stats:
         """Returns statistics of the arena, the workers and the tasks."""
-        from . import stats as _stats
-
-        if self._inline or self._refusal is not None:
-            return _stats.Stats()
-        self._copies.free()
-        return _stats.from_dict(self._engine.stats())
+        return self._workers.stats()
 
     def trim(self) -> int:
         """Returns unused memory of the arena to Linux at once, instead of after some seconds.
 
         Returns the number of bytes.
         """
-        return 0 if self._inline or self._refusal is not None else self._engine.trim()
+        return 0 if self._workers.has_no_engine() else self._workers.engine.trim()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Ends the executor. No task can be submitted from now on.
@@ -732,39 +532,7 @@ class Executor(BaseExecutor):
 
         Ctrl-C while this waits cancels everything.
         """
-        self._shutdown(wait, cancel_futures, _GRACE if self._cancel_running else None)
-
-    def _shutdown(self, wait: bool, cancel: bool, grace: float | None) -> None:
-        # Without the lock: in a child made by `fork()`, it may belong to a thread that does not exist there.
-        self._is_closed = True
-        for serving in list(self._servings):
-            serving.close()
-        if self._inline or self._refusal is not None or self._engine.is_foreign:
-            return
-        try:
-            maps = list(self._maps)
-            for results in maps:
-                if cancel:
-                    results._cancel()
-                else:
-                    results._submit_rest(waits=wait)
-            if cancel:
-                self._engine.cancel_all(grace == 0)
-            with self._lock:
-                self._closing = self._engine.close(grace if cancel else None) or self._closing
-            if wait and self._closing is not None:
-                native.wait(self._closing, None)
-                dispatch.unregister(self._output)
-                for receiver in self._receivers:
-                    receiver.close()
-                for closer in self._closers:
-                    closer()
-        except BaseException:
-            # Ctrl-C ends everything.
-            self._engine.cancel_all(True)
-            if self._closing is not None:
-                self._closing.wait(_LAST)
-            raise
+        self._workers.shutdown(wait, cancel_futures, _GRACE if self._workers.cancel_running else None)
 
     def __exit__(
         self,
@@ -773,14 +541,15 @@ class Executor(BaseExecutor):
         exc_tb: TracebackType | None,
     ) -> Literal[False]:
         if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
-            self._shutdown(True, True, 0.0)
+            self._workers.shutdown(True, True, 0.0)
         else:
             self.shutdown(wait=True)
         return False
 
     def __repr__(self) -> str:
-        state = "shut down" if self._is_closed else f"{self._max_workers} workers"
-        if self._refusal is not None:
+        workers = self._workers
+        state = "shut down" if workers.is_closed else f"{workers.count} workers"
+        if workers.refusal is not None:
             state = "made in a worker"
         return f"<arenite.Executor: {state}>"
 
@@ -790,22 +559,19 @@ class Executor(BaseExecutor):
             "that holds the executor"
         )
 
-    def _check_open(self) -> None:
-        if self._is_closed:
-            self._raise_closed()
+def workers_of(executor: Executor | Configured) -> Workers:
+    """Returns the workers of an executor, for the other modules of this package."""
+    return executor_of(executor)._workers
 
-    def _check_workers(self) -> None:
-        if (why := self._engine.broken) is not None:
-            from .._broken import start_failed
 
-            raise start_failed(f"no worker can be started any more: {why}")
+def executor_of(tasks: Executor | Configured) -> Executor:
+    """Returns the executor, without its options for tasks."""
+    return tasks._executor if isinstance(tasks, Configured) else tasks
 
-    def _raise_closed(self) -> None:
-        if self._refusal is not None:
-            raise RuntimeError(self._refusal)
-        if _is_exiting:
-            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-        raise RuntimeError("cannot schedule new futures after shutdown")
+
+def settings_of(tasks: Configured) -> Settings:
+    """Returns the options for tasks."""
+    return tasks._settings
 
 
 def sandbox_mode(sandbox: Any) -> str | None:
@@ -825,29 +591,6 @@ def cancelled() -> bool:
     return _arenite.is_cancelled()
 
 
-def _refusal() -> str:
-    """Returns the reason why an executor in a worker refuses tasks: names the module that makes the executor."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__package__") in ("arenite", "arenite.integrations", __package__):
-        frame = frame.f_back
-    name = frame.f_globals.get("__name__") if frame is not None else None
-    return (
-        f"a task cannot have an executor with workers of its own: module {name!r} has made this one in a worker. Submit "
-        "from the program, or use Executor(max_workers=0), which runs in the task"
-    )
-
-
-def _name(function: Any) -> str:
-    """Returns the name of a function in statistics, traces and reports."""
-    name = getattr(function, "__qualname__", None)
-    return name if isinstance(name, str) else type(function).__qualname__
-
-
-def _check_chunksize(chunksize: int | None) -> None:
-    if chunksize is not None and chunksize < 1:
-        raise ValueError("chunksize must be >= 1.")
-
-
 def _printer(output: Output | Callable[[str, int, str], None], label: str) -> Callable[[str, int, str], None]:
     """Returns the function that prints the lines of workers."""
     if callable(output):
@@ -865,25 +608,3 @@ def _printer(output: Output | Callable[[str, int, str], None], label: str) -> Ca
         stream.flush()
 
     return write
-
-
-def _at_exit() -> None:
-    """Finishes all submitted tasks before the interpreter ends, as the executors of the standard library do."""
-    global _is_exiting
-    _is_exiting = True
-    # After Ctrl-C has ended the program, nobody waits for its tasks. In an interactive session that is no reason to
-    # end.
-    interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt and not hasattr(sys, "ps1")
-    try:
-        for executor in list(_executors):
-            executor._shutdown(True, interrupted, 0.0 if interrupted else None)
-        _arenite.join_all()
-        if "arenite._core.channel" in sys.modules:
-            from . import channel
-
-            channel.close_all()
-    finally:
-        dispatch.stop()
-
-
-threading._register_atexit(_at_exit)  # type: ignore[attr-defined]

@@ -108,7 +108,7 @@ class Future(BaseFuture[T]):
             return
         # Always the same token: if two threads arm the future, or after Ctrl-C, no entry remains in the dispatcher.
         token = self.__dict__.setdefault("_token", dispatch.token())
-        if dispatch.arm(self, task, token):
+        if dispatch.arm(self._finish, task, token):
             self._finish()
 
     def _finish(self) -> None:
@@ -289,6 +289,22 @@ def error_of(failure: dict[str, Any], load: Callable[..., Any]) -> BaseException
 
         return load_error(failure["pickle"], load)
     return from_failure(failure)
+
+
+def wait_for(future: Future[Any]) -> None:
+    """Waits until a future has its outcome, without unpickling it."""
+    future._wait(None)
+
+
+def has_failed(future: Future[Any]) -> bool:
+    """Whether the outcome of a future that has ended is an exception, and not a cancellation."""
+    return future._state == FINISHED and future._has_failed()
+
+
+def end(future: Future[Any]) -> None:
+    """Cancels a future, and ends its task also with `cancel_running=False`."""
+    future._cancel_running = True
+    future.cancel()
 
 
 def succeeded(value: T) -> Future[T]:

@@ -13,8 +13,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from .. import _arenite
-from .executor import _LEAST_MEMORY, Executor, Settings, sandbox_mode
+from .executor import LEAST_MEMORY, Executor, sandbox_mode, workers_of
 from .sizes import parse
+from .workers import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -134,7 +135,7 @@ def isolated(
     if isinstance(preload, str):
         raise TypeError(f"preload must be a list of names, not the text {preload!r}")
     mode = sandbox_mode(sandbox)
-    limit = parse("memory_limit", memory_limit, _LEAST_MEMORY)
+    limit = parse("memory_limit", memory_limit, LEAST_MEMORY)
     modules = set(preload)
     _settings(deadline)
 
@@ -194,7 +195,7 @@ def _wrapper(fn: Callable[..., Any], kind: _Kind, deadline: float | None) -> Iso
 def _submit(
     fn: Callable[..., T], kind: _Kind, deadline: float | None, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Future[T]:
-    return _executor(kind)._submit(_settings(deadline), fn, args, kwargs)
+    return workers_of(_executor(kind)).submit(_settings(deadline), fn, args, kwargs)
 
 
 def _settings(deadline: float | None) -> Settings:
@@ -207,7 +208,8 @@ def _settings(deadline: float | None) -> Settings:
 def _executor(kind: _Kind) -> Executor:
     with _lock:
         executor = _executors.get(kind)
-        if executor is not None and not executor._is_closed and executor._engine.broken is not None:
+        workers = None if executor is None else workers_of(executor)
+        if executor and workers and not workers.is_closed and workers.engine.broken is not None:
             # A worker could not start. The cause may be mended before the next call.
             executor.shutdown(wait=False)
             executor = None

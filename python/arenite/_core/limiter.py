@@ -44,3 +44,8 @@ class Limiter:
 
     def __repr__(self) -> str:
         return f"arenite.Limiter({self._text})"
+
+
+def engine_limiter(limiter: Limiter) -> _arenite.Limiter:
+    """Returns the engine's part of a limiter."""
+    return limiter._limiter

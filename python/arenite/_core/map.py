@@ -11,16 +11,17 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._errors import ArenaFull, Cancelled
-from . import native, packing, pickling, room
+from . import native, pickling, room
 from .future import error_of
-from .packing import STUCK
+from .packing import STUCK, Pace, Packing
 from .worker import Raised, load_error, stopped
+from .workers import is_internal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from .._arenite import Options, Task
-    from .executor import Executor
+    from .workers import Workers
 
 
 T = TypeVar("T")
@@ -56,7 +57,7 @@ class Results(Generic[T]):
 
     def __init__(
         self,
-        executor: Executor,
+        workers: Workers,
         function: Callable[..., T] | pickling.Function,
         iterables: tuple[Iterable[Any], ...],
         options: Options | None,
@@ -66,14 +67,14 @@ class Results(Generic[T]):
         progress: Any,
         more: int = 0,
         packs: bool = False,
-        pace: packing.Pace | None = None,
+        pace: Pace | None = None,
     ) -> None:
         """`packs`: without a `chunksize`, short calls may be sent in packets. `pace`: the measured time of calls."""
-        self._executor = executor
-        self._engine = executor._engine
-        self._private = executor._private
-        self._private_results = executor._private_results
-        self._load = executor._load
+        self._workers = workers
+        self._engine = workers.engine
+        self._private = workers.private
+        self._private_results = workers.private_results
+        self._load = workers.load
         self._options = options
         self._until = None if timeout is None else monotonic() + timeout
         self._timeout = timeout
@@ -81,17 +82,17 @@ class Results(Generic[T]):
         if isinstance(function, pickling.Function):
             self._function = function
         else:
-            self._function = pickling.pickle_function(function, executor._definitions, self._private)
+            self._function = pickling.pickle_function(function, workers.definitions, self._private)
             self._engine.count_copied(self._function.copied)
         self._chunksize = chunksize or 1
         #: Sends short calls in packets, if that is allowed.
-        self._packing: packing.Packing | None = None
+        self.packing: Packing | None = None
         if packs and chunksize is None:
-            pace = pace or packing.Pace()
+            pace = pace or Pace()
             is_single = len(iterables) == 1 and self._takes_single
-            self._packing = packing.Packing(executor, self._function, options, more, pace, is_single, self._beside)
+            self.packing = Packing(workers, self._function, options, more, pace, is_single, self._beside)
         #: Tasks in flight, in order; calls in packets are in `line` of `packing`.
-        self._flying: deque[_Entry] = deque()
+        self._flying: deque[Entry] = deque()
         #: The number of items that are taken from the input at a time.
         self._most_pulled = 1
         #: With packets: the number of values that were taken, and the bytes that were copied for their calls.
@@ -100,7 +101,7 @@ class Results(Generic[T]):
         self._values: deque[Any] = deque()
         #: The bytes that were copied for the tasks in flight.
         self._bytes = 0
-        self._most_bytes = executor._capacity // _PART
+        self._most_bytes = workers.capacity // _PART
         #: The arguments of the next task, after they were taken from the input.
         self._held: Any = None
         #: The task with these arguments after it was submitted, and the bytes that were copied for it.
@@ -111,7 +112,7 @@ class Results(Generic[T]):
         #: Locked while a result is taken, also while a thread waits for the result.
         self._taking = threading.RLock()
         #: If results come in the order of their ends: the tasks that have ended.
-        self._landed: deque[_Entry] | None = None
+        self._landed: deque[Entry] | None = None
         self._is_cut = False
         #: Whether the executor was shut down before all results were taken.
         self._is_cancelled = False
@@ -124,13 +125,13 @@ class Results(Generic[T]):
         if buffersize is not None:
             self._window = buffersize
         elif self._is_sized:
-            self._window = _MOST_SIZED if self._packing is None else _MOST_PACKED
+            self._window = _MOST_SIZED if self.packing is None else _MOST_PACKED
         else:
-            self._window = _FIRST_WINDOW * executor._slots
+            self._window = _FIRST_WINDOW * workers.slots
         self._kind = pickling.POSITIONAL
         self._items: Iterator[Any] | None = self._tasks(iterables)
         self._kind |= more
-        self._bar = _bar(progress, total if self._is_sized else None)
+        self._bar = make_bar(progress, total if self._is_sized else None)
         try:
             self._fill()
         except BaseException:
@@ -142,29 +143,29 @@ class Results(Generic[T]):
         """Returns the arguments of each task, and sets the kind of the arguments."""
         if self._chunksize > 1 and len(iterables) == 1:
             self._kind = pickling.MANY
-            return _Chunks(iterables[0], self._chunksize)
-        if self._packing is not None and len(iterables) == 1:
+            return Chunks(iterables[0], self._chunksize)
+        if self.packing is not None and len(iterables) == 1:
             return iter(self._constant(iterables[0]))
         calls = zip(*(self._constant(items) for items in iterables))
         if self._chunksize == 1:
             return calls
         self._kind = pickling.MANY_TUPLES
-        return _Chunks(calls, self._chunksize)
+        return Chunks(calls, self._chunksize)
 
     def _constant(self, items: Iterable[Any]) -> Iterable[Any]:
         """Replaces the array of an `itertools.repeat` by one copy in the arena."""
         if type(items) is itertools.repeat:
             value = next(items, None)
             if type(value).__module__ == "numpy" and type(value).__name__ == "ndarray":
-                value = self._executor.share(value)
+                value = self._workers.share(value)
             count = items.__length_hint__() if _is_finite(items) else None
             return itertools.repeat(value) if count is None else itertools.repeat(value, count + 1)
         return items
 
     def _fill(self) -> None:
         """Submits items until the window is full."""
-        if self._packing is not None:
-            self._fill_packing(self._packing)
+        if self.packing is not None:
+            self._fill_packing(self.packing)
             return
         with self._lock:
             while len(self._flying) < self._window and (self._bytes < self._most_bytes or not self._flying):
@@ -187,7 +188,7 @@ class Results(Generic[T]):
             self._copied, outcome = 0, room.advise(full)
         except Exception as error:
             self._copied, outcome = 0, error
-        entry = _Entry(outcome, self._copied, calls)
+        entry = Entry(outcome, self._copied, calls)
         # No function calls from here on: see `_send`.
         self._flying += (entry,)
         self._bytes += entry.copied
@@ -219,11 +220,11 @@ class Results(Generic[T]):
             head, data, kind, buffers, copied = function.call(item, self._kind, self._private)
             self._copied = copied + len(data)
             engine.count_copied(copied)
-        head, kind = self._executor._sent.before(head, kind)
+        head, kind = self._workers.sent.before(head, kind)
         call = (head,), (data,), (kind,), (buffers or None,), (self._options,)
         self._sent.extend(map(engine.submit, *call))
 
-    def _fill_packing(self, packing: packing.Packing) -> None:
+    def _fill_packing(self, packing: Packing) -> None:
         """Takes items from the input until the window is full."""
         with self._lock:
             while self._items is not None or packing.stock.held is not None:
@@ -240,11 +241,11 @@ class Results(Generic[T]):
                 self._most_pulled = max(1, min(most, _MOST_PULLED))
                 packing.feed()
 
-    def _ahead(self, packing: packing.Packing) -> int:
+    def _ahead(self, packing: Packing) -> int:
         """Returns the number of items that were taken from the input and whose results were not taken."""
         return packing.stock.pulled - self._given + (len(self._values) if self._exact else 0)
 
-    def _pull_packing(self, packing: packing.Packing, most: int) -> bool:
+    def _pull_packing(self, packing: Packing, most: int) -> bool:
         """Takes items from the input. Returns false if they must wait for room in the arena."""
         stock = packing.stock
         error: Exception | None = None
@@ -267,7 +268,7 @@ class Results(Generic[T]):
             return True
         return self._submit_alone(packing, error)
 
-    def _submit_alone(self, packing: packing.Packing, error: Exception | None) -> bool:
+    def _submit_alone(self, packing: Packing, error: Exception | None) -> bool:
         """Submits the arguments that cannot be part of a packet as a task. `error`: the reason if they cannot be
         pickled. Returns false if they must wait."""
         # Sends the earlier calls.
@@ -287,7 +288,7 @@ class Results(Generic[T]):
             outcome, copied = self._sent[0], packing.alone[2]
         else:
             outcome, copied = error, 0
-        entry = _Entry(outcome, copied, 1)
+        entry = Entry(outcome, copied, 1)
         # The last call of a function: see `_send`.
         packing.line += (entry,)
         self._bytes += entry.copied
@@ -301,8 +302,8 @@ class Results(Generic[T]):
     def __next__(self) -> T:
         while True:
             try:
-                if self._exact and self._packing is not None and self._values:
-                    self._fill_packing(self._packing)
+                if self._exact and self.packing is not None and self._values:
+                    self._fill_packing(self.packing)
                 while not self._values:
                     self._advance()
             except BaseException as interrupt:
@@ -315,7 +316,7 @@ class Results(Generic[T]):
                 raise
             values = self._values
             value = values[0]
-            error = None if self._is_whole else _failure(value)
+            error = None if self._is_whole else failure(value)
             # No function calls up to the end: see `_send`. Another thread may have taken the value.
             if values and values[0] is value:
                 del values[0]
@@ -364,7 +365,7 @@ class Results(Generic[T]):
                 if not isinstance(raised, Exception):
                     self._interrupt()
 
-    def _advance_packing(self, packing: packing.Packing) -> None:
+    def _advance_packing(self, packing: Packing) -> None:
         """Takes results of calls, unless values are left."""
         with self._taking:
             if self._values:
@@ -381,7 +382,7 @@ class Results(Generic[T]):
                 packing.free()
                 raise self._end()
             mark: Any = None
-            if type(entry) is _Entry:
+            if type(entry) is Entry:
                 is_whole, values = self._outcome(entry)
             else:
                 is_whole, values, mark = packing.values(entry, _Failed, self._failed_call)
@@ -401,14 +402,14 @@ class Results(Generic[T]):
         if self._bar is not None:
             self._bar.update(count)
 
-    def _next_packing(self, packing: packing.Packing) -> Any:
+    def _next_packing(self, packing: Packing) -> Any:
         """Waits for the next calls that end. Returns None if no calls are left."""
         while True:
             packing.feed()
             entry = packing.first()
             if entry is None:
                 return None
-            if type(entry) is _Entry:
+            if type(entry) is Entry:
                 if not isinstance(entry.task, BaseException) and not self._wait(entry.task, self._left()):
                     raise self._late()
                 return entry
@@ -431,8 +432,8 @@ class Results(Generic[T]):
 
     def _advance(self) -> None:
         """Takes the outcome of the next task, unless values are left."""
-        if self._packing is not None:
-            self._advance_packing(self._packing)
+        if self.packing is not None:
+            self._advance_packing(self.packing)
             return
         with self._taking:
             if self._values:
@@ -472,7 +473,7 @@ class Results(Generic[T]):
             )
         return StopIteration()
 
-    def _next(self) -> _Entry | None:
+    def _next(self) -> Entry | None:
         """Waits for the next task that ends. Returns None if no task is left."""
         if not self._flying:
             return None
@@ -492,11 +493,11 @@ class Results(Generic[T]):
     def _interrupt(self) -> None:
         """Ends the map after a signal handler has interrupted a wait for a result."""
         if self._ends_when_interrupted:
-            self.close(self._executor._cancel_running)
+            self.close(self._workers.cancel_running)
             if self._bar is not None:
                 self._bar.close()
 
-    def _outcome(self, entry: _Entry) -> tuple[bool, list[Any]]:
+    def _outcome(self, entry: Entry) -> tuple[bool, list[Any]]:
         """Returns whether all calls of a task have succeeded, and their values, with failures in place of missing
         values."""
         task = entry.task
@@ -530,7 +531,7 @@ class Results(Generic[T]):
 
     def _late(self) -> TimeoutError:
         # No results come after the timeout, as in the standard library.
-        self.close(self._executor._cancel_running)
+        self.close(self._workers.cancel_running)
         return TimeoutError(f"the results of the map did not come within {self._timeout} s")
 
     def _is_starving(self) -> bool:
@@ -538,23 +539,23 @@ class Results(Generic[T]):
         last = self._flying[-1].task
         return isinstance(last, BaseException) or last.done()
 
-    def _has_input(self) -> bool:
+    def has_input(self) -> bool:
         """Whether items are left in the input."""
-        is_held = self._held if self._packing is None else self._packing.stock.held
+        is_held = self._held if self.packing is None else self.packing.stock.held
         return self._items is not None or is_held is not None
 
-    def _submit_rest(self, has_end: bool = False, waits: bool = False) -> None:
+    def submit_rest(self, has_end: bool = False, waits: bool = False) -> None:
         """Submits all items that are left, before the executor ends. Does not read an input without a length, which may
         be endless, unless `has_end` is true. `waits`: waits until no packet must be sent again."""
         with self._lock:
             if not self._is_sized and not has_end:
                 self._is_cut = self._items is not None
                 self._items = None
-                if self._packing is None:
+                if self.packing is None:
                     return
             self._window = 1 << 62
-            if self._packing is not None:
-                self._submit_rest_packing(self._packing, waits)
+            if self.packing is not None:
+                self._submit_rest_packing(self.packing, waits)
                 return
             while self._items is not None or self._held is not None:
                 if not self._submit_next() and self._held is not None:
@@ -564,14 +565,14 @@ class Results(Generic[T]):
                             entry.task.wait(None)
                     self._submit_next(waits=False)
 
-    def _submit_rest_packing(self, packing: packing.Packing, waits: bool) -> None:
+    def _submit_rest_packing(self, packing: Packing, waits: bool) -> None:
         while self._items is not None or packing.stock.held is not None:
             self._fill_packing(packing)
             if packing.stock.held is not None or self._items is not None:
                 # The arena is full. The end of the tasks in flight frees their arguments.
                 packing.wait_for_all()
                 for entry in tuple(packing.line):
-                    if type(entry) is _Entry and not isinstance(entry.task, BaseException):
+                    if type(entry) is Entry and not isinstance(entry.task, BaseException):
                         entry.task.wait(None)
                 self._most_bytes = 1 << 62
                 self._pull_packing(packing, 1)
@@ -584,8 +585,8 @@ class Results(Generic[T]):
         with self._lock:
             self._items = self._held = None
             left: list[Any] = [*self._sent, *(entry.task for entry in tuple(self._flying))]
-            if self._packing is not None:
-                left += self._packing.close()
+            if self.packing is not None:
+                left += self.packing.close()
             tasks: list[Task] = [task for task in left if not isinstance(task, BaseException)]
             # Cancels all tasks before it ends the first worker, which must not begin another task.
             for task in tasks:
@@ -596,11 +597,11 @@ class Results(Generic[T]):
             self._sent, self._flying = [], deque()
             self._values.clear()
 
-    def _cancel(self) -> None:
+    def cancel(self) -> None:
         """Cancels the tasks that have not begun, because the executor ends."""
         with self._lock:
             is_open = self._items is not None or self._held is not None or self._flying
-            self._is_cancelled = bool(is_open or self._packing is not None and self._packing.is_open())
+            self._is_cancelled = bool(is_open or self.packing is not None and self.packing.is_open())
         self.close()
 
     def __del__(self) -> None:
@@ -626,7 +627,7 @@ class Flat(itertools.chain[T]):
                 pass
 
 
-class _Entry:
+class Entry:
     """A task in flight."""
 
     __slots__ = ("calls", "copied", "is_armed", "task")
@@ -668,7 +669,7 @@ def _give(values: deque[Any]) -> Any:
     """Takes the first value. Raises the failure in its place, if it is one."""
     if not values:
         raise StopIteration
-    error = _failure(values[0])
+    error = failure(values[0])
     # No function call: see `Results._send`.
     if error is None:
         value = values[0]
@@ -686,12 +687,12 @@ def _clear(error: BaseException) -> None:
     ended."""
     trace = error.__traceback__.tb_next if error.__traceback__ is not None else None
     while trace is not None:
-        if trace.tb_frame.f_globals.get("__package__") in ("arenite", "arenite.integrations", __package__):
+        if is_internal(trace.tb_frame):
             trace.tb_frame.clear()
         trace = trace.tb_next
 
 
-def _failure(value: Any) -> BaseException | None:
+def failure(value: Any) -> BaseException | None:
     """Returns the exception in place of a value; None for a value."""
     return value.error if type(value) is _Failed else None
 
@@ -704,7 +705,7 @@ def _is_finite(items: Any) -> bool:
     return True
 
 
-class _Chunks:
+class Chunks:
     """The items in lists of this size, or in slices of a sequence. An exception of the input loses no items."""
 
     def __init__(self, items: Iterable[Any], size: int) -> None:
@@ -715,7 +716,7 @@ class _Chunks:
         self._next: list[Any] = []
         self._size = size
 
-    def __iter__(self) -> _Chunks:
+    def __iter__(self) -> Chunks:
         return self
 
     def __next__(self) -> Any:
@@ -734,7 +735,7 @@ class _Chunks:
         return chunk
 
 
-def _bar(progress: Any, total: int | None, **options: Any) -> Any:
+def make_bar(progress: Any, total: int | None, **options: Any) -> Any:
     """Returns a progress bar if `progress` asks for one and tqdm is installed."""
     if not progress:
         return None

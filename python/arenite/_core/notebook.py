@@ -10,13 +10,13 @@ from . import dispatch
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .executor import Executor
+    from .workers import Workers
 
 #: The shell whose cells are followed.
 _shell: Any = None
 
 
-def follow_cells(executors: Iterable[Executor]) -> None:
+def follow_cells(all_workers: Iterable[Workers]) -> None:
     """Makes the end of each cell wait for the output of tasks so far."""
     global _shell
     ipython = sys.modules.get("IPython")
@@ -26,9 +26,9 @@ def follow_cells(executors: Iterable[Executor]) -> None:
     _shell = shell
 
     def flush(*_: object) -> None:
-        for executor in list(executors):
-            if not executor._is_closed and not executor._engine.is_foreign:
-                executor._engine.flush_logs()
+        for workers in list(all_workers):
+            if not workers.is_closed and not workers.engine.is_foreign:
+                workers.engine.flush_logs()
         dispatch.drain()
 
     shell.events.register("post_run_cell", flush)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from functools import partial
 from math import ceil
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .._arenite import Options, Packet, Task
-    from .executor import Executor
+    from .workers import Workers
 
 #: The intended seconds of a packet.
 _TARGET = 0.004
@@ -166,7 +165,7 @@ class Packing:
 
     def __init__(
         self,
-        executor: Executor,
+        workers: Workers,
         function: pickling.Function,
         options: Options | None,
         kind: int,
@@ -176,8 +175,8 @@ class Packing:
     ) -> None:
         """`is_single`: whether each item of the input is the only argument of a call, rather than a tuple of all
         arguments."""
-        self._executor = executor
-        self._engine = executor._engine
+        self._workers = workers
+        self._engine = workers.engine
         self._function = function
         self._options = options
         self._kind = kind | pickling.PACKED
@@ -192,7 +191,7 @@ class Packing:
         #: All entries in the order of the items, except those in the `rest` of others.
         self.line: deque[Any] = deque()
         self._free: list[Journal] = []
-        self._most_journals = executor._capacity // _PART // _JOURNAL
+        self._most_journals = workers.capacity // _PART // _JOURNAL
         self._journals = 0
         #: The pickled arguments that cannot be part of a packet.
         self.alone: Any = None
@@ -216,8 +215,8 @@ class Packing:
 
     def dump(self, item: Any) -> tuple[bytes, list[Any], int] | None:
         """Pickles arguments. Returns None if they must be sent alone; then `alone` has the pickle."""
-        definitions = self._executor._definitions
-        data, buffers, copied, names = definitions.dump(item, self._executor._private, self._beside)
+        definitions = self._workers.definitions
+        data, buffers, copied, names = definitions.dump(item, self._workers.private, self._beside)
         self._engine.count_copied(copied)
         if not names <= self._function.names:
             self._function = self._function.referring_to(names, definitions)
@@ -233,7 +232,7 @@ class Packing:
 
     def _call(self, data: bytes, kind: int, buffers: Sequence[Any]) -> tuple[Any, ...]:
         function = self._function
-        head, kind = self._executor._sent.before(function.head, function.kind | kind)
+        head, kind = self._workers.sent.before(function.head, function.kind | kind)
         return head, data, kind, [*function.buffers, *buffers] or None, self._options
 
     # ---- sending
@@ -248,7 +247,7 @@ class Packing:
                     self._was_split = True
                 elif entry.has_ended:
                     self.settle(entry)
-                elif (busy := busy + 1) > _MOST_LOOKS * self._executor._slots:
+                elif (busy := busy + 1) > _MOST_LOOKS * self._workers.slots:
                     # Tasks end approximately in the order in which they were sent.
                     break
                 elif entry.journal is not None and entry.limit is None:
@@ -289,7 +288,7 @@ class Packing:
 
     def _next_size(self) -> int:
         """Returns the number of calls to send now; 0 to wait."""
-        slots, stock, size = self._executor._slots, len(self.stock), self.pace.size
+        slots, stock, size = self._workers.slots, len(self.stock), self.pace.size
         if self.is_last or size == 1:
             return 1
         if not size:
@@ -363,7 +362,7 @@ class Packing:
         late = self.pace.late
         if begun >= len(packet) or now - entry.seen_at <= STUCK + late and now - entry.began <= _LATE + late:
             return
-        self.take_back(entry, ceil((len(packet) - begun) / (2 * self._executor._slots)) or 1)
+        self.take_back(entry, ceil((len(packet) - begun) / (2 * self._workers.slots)) or 1)
         # Later packets that have not begun are sent again after this rest, so that no call overtakes one that is to end
         # earlier.
         for other in tuple(self.open):
@@ -422,7 +421,7 @@ class Packing:
         entry.reply = reply
         if entry.limit is None and calls < len(packet):
             size = max(1, self.pace.size)
-            self._split(entry, calls, min(size, ceil((len(packet) - calls) / (2 * self._executor._slots))))
+            self._split(entry, calls, min(size, ceil((len(packet) - calls) / (2 * self._workers.slots))))
         else:
             entry.calls = calls
 
@@ -473,7 +472,7 @@ class Packing:
         and the new `taken`, `at` and `is_spent`. `failed`: the class of objects in place of failures; `make` makes such
         an object from the pickle of an exception."""
         journal, calls = entry.journal, entry.calls
-        load, private = self._executor._load, self._executor._private_results
+        load, private = self._workers.load, self._workers.private_results
 
         def read(data: Any, buffers: Sequence[Any] = ()) -> Any:
             try:

@@ -133,12 +133,12 @@ class Beside:
         if dtype.hasobject or array.nbytes == 0 or arena is None or type(array).__name__ != "ndarray":
             return NotImplemented
         shape, strides = array.shape, array.strides
-        low, high = _extent(array)
+        low, high = extent(array)
         kind = dtype.str if dtype.char in _NUMERIC and dtype.names is None and not dtype.metadata else dtype
         is_full = self.most is not None and self._is_full(array.nbytes)
         found = None if is_full else arena.find(low, high - low)
         is_shared = found is not None and not found.of_private
-        restore: Any = _restore_view if is_shared or not self.gives else _restore_own
+        restore: Any = restore_view if is_shared or not self.gives else _restore_own
         # Other arrays are copied, as by every pool: without gaps, and with no overlapping elements.
         if found is None and array.nbytes >= _SMALL and array.flags.forc and array.flags.aligned and not is_full:
             found = self.snapshot(low, high - low)
@@ -148,7 +148,7 @@ class Beside:
             return restore, (pickle.PickleBuffer(found), kind, shape, strides, start)
         if array.nbytes < OUT_OF_BAND or self.private or is_full:
             # The array is copied anyway, so the copy is writable, as with every other pool.
-            return _restore_small, (bytearray(array.tobytes(order)), kind, shape, order)
+            return restore_small, (bytearray(array.tobytes(order)), kind, shape, order)
         import numpy
 
         found = arena.alloc(array.nbytes)
@@ -394,7 +394,7 @@ class Pickler(pickle.Pickler):
         arena = self.beside.arena
         if arena is None:
             raise TypeError("mut() is an argument of tasks, not of an initializer")
-        low, high = _extent(array)
+        low, high = extent(array)
         # Read-only handles to the same memory may exist, for tasks that have returned it: searches for writable memory.
         found = arena.find(low, high - low, True)
         if found is None:
@@ -417,7 +417,7 @@ def _reduce_inherited(obj: Any) -> Any:
     return _inherit.reduce(obj)
 
 
-def _extent(array: Any) -> tuple[int, int]:
+def extent(array: Any) -> tuple[int, int]:
     """Returns the addresses of the first byte of an array and of the byte after its last one."""
     low = high = array.__array_interface__["data"][0]
     for count, stride in zip(array.shape, array.strides, strict=True):
@@ -428,7 +428,7 @@ def _extent(array: Any) -> tuple[int, int]:
     return low, high + array.itemsize
 
 
-def _restore_view(buffer: Any, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], start: int) -> Any:
+def restore_view(buffer: Any, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], start: int) -> Any:
     import numpy
 
     if type(buffer) is memoryview and type(buffer.obj) in (bytearray, PrivateBuffer):
@@ -441,7 +441,7 @@ def _restore_own(buffer: Any, *layout: Any) -> Any:
     """Restores an array that the task may write to. In a sandbox, an array of 256 KiB or more is read-only."""
     if type(buffer) is Buffer and buffer.readonly:
         buffer = _private(buffer) or buffer
-    return _restore_view(buffer, *layout)
+    return restore_view(buffer, *layout)
 
 
 def _private(buffer: Buffer) -> bytearray | PrivateBuffer | None:
@@ -450,7 +450,7 @@ def _private(buffer: Buffer) -> bytearray | PrivateBuffer | None:
     return bytearray(buffer) if buffer.nbytes < COPIED else buffer.private_copy()
 
 
-def _restore_small(data: Any, dtype: Any, shape: tuple[int, ...], order: str) -> Any:
+def restore_small(data: Any, dtype: Any, shape: tuple[int, ...], order: str) -> Any:
     import numpy
 
     return numpy.ndarray(shape, dtype, buffer=data, order=order)  # type: ignore[arg-type]
@@ -611,9 +611,9 @@ def pickle_function(
     is_plain = type(function) in (FunctionType, BuiltinFunctionType, type)
     if is_plain:
         known = definitions.functions.get(function)
-        if known is not None and known.is_current() and _is_global(function):
+        if known is not None and known.is_current() and is_global(function):
             return known
-    if is_plain and _is_global(function):
+    if is_plain and is_global(function):
         names: set[tuple[str, str]] = set()
         data = f"{function.__module__}:{function.__qualname__}".encode()
         definitions.refer(function, names)
@@ -706,7 +706,7 @@ def _find(module: str, names: list[str]) -> Any:
 _MOST_KNOWN = 256
 
 
-def _is_global(function: Any) -> bool:
+def is_global(function: Any) -> bool:
     """Whether the function's name in its module leads to the function."""
     module = sys.modules.get(function.__module__ or "")
     return module is not None and getattr(module, function.__qualname__, None) is function

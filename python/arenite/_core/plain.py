@@ -55,7 +55,7 @@ class _PlainPickler(pickle.Pickler):
 
         if type(obj) is numpy.ndarray and not obj.dtype.hasobject:
             if obj.size:
-                low, high = pickling._extent(obj)
+                low, high = pickling.extent(obj)
                 if obj.nbytes > high - low:
                     # The elements share memory, as in the result of `broadcast_to`: the program refuses arrays that are
                     # longer than their data.
@@ -66,7 +66,7 @@ class _PlainPickler(pickle.Pickler):
                 return _array, (obj.tobytes(order), _description(obj.dtype), obj.shape, order)
             restore, (data, _, *more) = reduced
             shape, *layout = more
-            if restore is pickling._restore_small:
+            if restore is pickling.restore_small:
                 return _array, (bytes(data), _description(obj.dtype), shape, layout[0])
             return _array, (data, _description(obj.dtype), shape, None, *layout)
         if isinstance(obj, numpy.generic) and not obj.dtype.hasobject:

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakSet
 
 from .._errors import Cancelled
-from . import dispatch, packing, pickling
-from .executor import Executor, _name
-from .map import Results, _Chunks, _Entry, _failure
-from .packing import STUCK
+from . import dispatch, pickling
+from .executor import Executor, workers_of
+from .map import Chunks, Entry, Results, failure
+from .packing import STUCK, Packing
+from .workers import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -124,18 +125,18 @@ class Calls(Results[T]):
         try:
             return super()._pull()
         except Exception as error:
-            entry = _Entry(error, 0, 1)
+            entry = Entry(error, 0, 1)
             # No function call: see `Results._send`.
             self._flying += (entry,)
             self._items = None
             return False
 
-    def _pull_packing(self, packing: packing.Packing, most: int) -> bool:
+    def _pull_packing(self, packing: Packing, most: int) -> bool:
         try:
             return super()._pull_packing(packing, most)
         except Exception as error:
             packing.feed(all_of_it=True)
-            entry = _Entry(error, 0, 1)
+            entry = Entry(error, 0, 1)
             # The last call of a function: see `Results._send`.
             packing.line += (entry,)
             self._items = None
@@ -167,11 +168,11 @@ class Calls(Results[T]):
                 break
             except BaseException:
                 # Ctrl-C: no caller gets any result.
-                self.close(self._executor._cancel_running)
+                self.close(self._workers.cancel_running)
                 raise
             if error is None:
                 if not self._is_whole:
-                    error = next(filter(None, map(_failure, self._values)), None)
+                    error = next(filter(None, map(failure, self._values)), None)
                 if error is None:
                     values += self._values
                 else:
@@ -194,37 +195,37 @@ class StarCalls(Calls[T]):
         if self._chunksize == 1:
             return map(tuple, iterables[0])
         self._kind = pickling.MANY_TUPLES
-        return _Chunks(iterables[0], self._chunksize)
+        return Chunks(iterables[0], self._chunksize)
 
 
 class UnorderedCalls(Calls[T]):
     """The results of `Pool.imap_unordered`, in the order in which the calls end."""
 
-    _landed: deque[_Entry]
+    _landed: deque[Entry]
 
     def _tasks(self, iterables: tuple[Iterable[Any], ...]) -> Iterator[Any]:
         # Set before the first task is submitted.
         self._landed = deque()
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
-        if self._packing is not None:
-            self._packing.when_sent = partial(_arm, self._landed, self._wakes)
+        if self.packing is not None:
+            self.packing.when_sent = partial(_arm, self._landed, self._wakes)
         return super()._tasks(iterables)
 
     def _fill(self) -> None:
         super()._fill()
-        if self._packing is None:
+        if self.packing is None:
             self._arm_all()
 
-    def _pull_packing(self, packing: packing.Packing, most: int) -> bool:
+    def _pull_packing(self, packing: Packing, most: int) -> bool:
         has_more = super()._pull_packing(packing, most)
         last = packing.line[-1] if packing.line else None
-        if type(last) is _Entry and not last.is_armed:
+        if type(last) is Entry and not last.is_armed:
             _arm(self._landed, self._wakes, last)
         return has_more
 
-    def _submit_rest(self, has_end: bool = False, waits: bool = False) -> None:
-        super()._submit_rest(has_end, waits)
-        if self._packing is None:
+    def submit_rest(self, has_end: bool = False, waits: bool = False) -> None:
+        super().submit_rest(has_end, waits)
+        if self.packing is None:
             self._arm_all()
 
     def _arm_all(self) -> None:
@@ -234,7 +235,7 @@ class UnorderedCalls(Calls[T]):
             for entry in reversed(others):
                 _arm(self._landed, self._wakes, entry)
 
-    def _next_packing(self, packing: packing.Packing) -> Any:
+    def _next_packing(self, packing: Packing) -> Any:
         landed, line = self._landed, packing.line
         while True:
             packing.feed()
@@ -246,7 +247,7 @@ class UnorderedCalls(Calls[T]):
                 with contextlib.suppress(queue.Empty):
                     self._wakes.get_nowait()
                 entry: Any = landed[0]
-                if type(entry) is not _Entry:
+                if type(entry) is not Entry:
                     packing.is_ready(entry)
                 return entry
             if packing.stock.pulled == self._given and self._items is None:
@@ -262,14 +263,14 @@ class UnorderedCalls(Calls[T]):
                 for entry in (*packing.open, *line):
                     if not entry.is_armed and entry.task is not None:
                         _arm(landed, self._wakes, entry)
-                    elif type(entry) is not _Entry and entry.has_more():
+                    elif type(entry) is not Entry and entry.has_more():
                         return entry
 
     def _is_left(self, entry: Any, line: deque[Any]) -> bool:
         """Whether the outcome of a landed entry was not taken. An entry may land twice."""
-        return entry in line if type(entry) is _Entry else not entry.is_spent
+        return entry in line if type(entry) is Entry else not entry.is_spent
 
-    def _next(self) -> _Entry | None:
+    def _next(self) -> Entry | None:
         # After Ctrl-C some tasks may not be armed.
         self._arm_all()
         landed = self._landed
@@ -292,25 +293,16 @@ class UnorderedCalls(Calls[T]):
 
 def _arm(landed: deque[Any], wakes: queue.SimpleQueue[None], entry: Any) -> None:
     """Reports the end of a task."""
-    landing, task = _Landing(entry, landed, wakes), entry.task
-    if task is None or isinstance(task, BaseException) or dispatch.arm(landing, task, dispatch.token()):
-        landing._finish()
+    land, task = partial(_land, landed, wakes, entry), entry.task
+    if task is None or isinstance(task, BaseException) or dispatch.arm(land, task, dispatch.token()):
+        land()
     entry.is_armed = True
 
 
-class _Landing:
-    """Appends a task to `landed` when it has ended."""
-
-    __slots__ = ("_entry", "_landed", "_wakes")
-
-    def __init__(self, entry: Any, landed: deque[Any], wakes: queue.SimpleQueue[None]) -> None:
-        self._entry = entry
-        self._landed = landed
-        self._wakes = wakes
-
-    def _finish(self) -> None:
-        self._landed.append(self._entry)
-        self._wakes.put(None)
+def _land(landed: deque[Any], wakes: queue.SimpleQueue[None], entry: Any) -> None:
+    """Appends a task to `landed`: it has ended."""
+    landed.append(entry)
+    wakes.put(None)
 
 
 class Pool:
@@ -470,10 +462,10 @@ class Pool:
         self._check_running()
         if chunksize is not None and chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
-        executor = self.executor
-        options = executor._plain._named(_name(func))
-        results = kind(executor, func, (iterable,), options, None, chunksize, None, False, packs=executor._packs)
-        executor._maps.add(results)
+        workers = workers_of(self.executor)
+        options = workers.plain.named(name_of(func))
+        results = kind(workers, func, (iterable,), options, None, chunksize, None, False, packs=workers.packs)
+        workers.maps.add(results)
         return results
 
     def _listed(
@@ -481,7 +473,7 @@ class Pool:
     ) -> Calls[T]:
         self._check_running()
         items: Any = iterable if hasattr(iterable, "__len__") else list(iterable)
-        if chunksize is None and not self.executor._packs:
+        if chunksize is None and not workers_of(self.executor).packs:
             chunksize = max(1, -(-len(items) // (4 * self._processes)))
         return self._calls(kind, func, items, chunksize)
 
@@ -502,8 +494,8 @@ class Pool:
     def _check_running(self) -> None:
         if self._state != _RUN:
             raise ValueError("Pool not running")
-        if self.executor._refusal is not None:
-            raise RuntimeError(self.executor._refusal)
+        if (refusal := workers_of(self.executor).refusal) is not None:
+            raise RuntimeError(refusal)
 
     # ---- the end
 
@@ -512,10 +504,10 @@ class Pool:
         if self._state != _RUN:
             return
         self._state = _CLOSE
-        maps = list(self.executor._maps)
-        if any(results._has_input() for results in maps):
+        maps = list(workers_of(self.executor).maps)
+        if any(results.has_input() for results in maps):
             return
-        if busy := [packing for results in maps if (packing := results._packing) is not None and packing.is_busy()]:
+        if busy := [packing for results in maps if (packing := results.packing) is not None and packing.is_busy()]:
             thread = threading.Thread(target=_close, args=(self.executor, busy), name="arenite-close", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -526,7 +518,7 @@ class Pool:
         """Ends the pool and all its calls now. Workers that run a call are killed."""
         if self._state != _TERMINATE and "executor" in self.__dict__:
             self._state = _TERMINATE
-            self.executor._shutdown(True, True, 0.0)
+            workers_of(self.executor).shutdown(True, True, 0.0)
             self._join_threads()
 
     def join(self) -> None:
@@ -538,8 +530,8 @@ class Pool:
             raise ValueError("Pool is still running")
         if self._state == _CLOSE:
             self._join_threads()
-            for results in list(self.executor._maps):
-                results._submit_rest(has_end=True, waits=True)
+            for results in list(workers_of(self.executor).maps):
+                results.submit_rest(has_end=True, waits=True)
             self.executor.shutdown(wait=True)
 
     def _join_threads(self) -> None:
@@ -562,7 +554,7 @@ class Pool:
             warnings.warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self, stacklevel=2)
 
 
-def _close(executor: Executor, busy: list[packing.Packing]) -> None:
+def _close(executor: Executor, busy: list[Packing]) -> None:
     """Ends an executor after all calls were sent, in a separate thread."""
     for packing in busy:
         packing.wait_for_all()

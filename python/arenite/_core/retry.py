@@ -26,7 +26,7 @@ class Chosen:
         except self.kinds:
             raise
         except BaseException as error:
-            return worker.Raised(*worker._dump_error(error))
+            return worker.Raised(*worker.dump_error(error))
 
 
 class Load:

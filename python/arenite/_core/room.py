@@ -11,7 +11,7 @@ from . import dispatch
 
 if TYPE_CHECKING:
     from .._errors import ArenaFull
-    from .executor import Executor
+    from .workers import Workers
 
 #: The seconds without the end of any task after which waiting is given up.
 _LONGEST = 60.0
@@ -19,7 +19,7 @@ _LONGEST = 60.0
 _PAUSE, _LONGEST_PAUSE = 0.0005, 0.02
 
 
-def wait(executor: Executor, full: ArenaFull) -> bool:
+def wait(workers: Workers, full: ArenaFull) -> bool:
     """Waits until a task has ended. Returns false if no task ends, or this thread must not wait."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None and asyncio._get_running_loop() is not None:
@@ -27,8 +27,8 @@ def wait(executor: Executor, full: ArenaFull) -> bool:
     if full.worker_share is not None or full.requested > full.capacity or dispatch.is_current():
         return False
     before, until, pause = None, time.monotonic() + _LONGEST, _PAUSE
-    while time.monotonic() < until and not executor._is_closed:
-        stats = executor._engine.stats()
+    while time.monotonic() < until and not workers.is_closed:
+        stats = workers.engine.stats()
         ended = stats["done"] + stats["failed"] + stats["cancelled"]
         if before is None:
             before = ended

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures._base import FINISHED
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .._errors import Cancelled
-from .future import Future, cancelled
+from .future import Future, cancelled, end, has_failed, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +49,7 @@ class Scope:
         """Called when a task has ended. Does not unpickle its value, because this may be the dispatcher."""
         with self._lock:
             self._open.discard(future)
-            if self._failed is not None or future._state != FINISHED or not future._has_failed():
+            if self._failed is not None or not has_failed(future):
                 return
             self._failed = future
         self._cancel(False)
@@ -60,9 +59,9 @@ class Scope:
             rest = list(self._open)
         for future in rest:
             if kill:
-                # Ends running tasks also with `cancel_running=False`.
-                future._cancel_running = True
-            future.cancel()
+                end(future)
+            else:
+                future.cancel()
 
     def _join(self) -> None:
         while True:
@@ -70,11 +69,11 @@ class Scope:
                 future = next(iter(self._open), None)
             if future is None:
                 return
-            future._wait(None)
+            wait_for(future)
             with self._lock:
                 # The callback of the future may be about to do this.
                 self._open.discard(future)
-                if self._failed is None and future._state == FINISHED and future._has_failed():
+                if self._failed is None and has_failed(future):
                     self._failed = future
             if self._failed is future:
                 self._cancel(False)

@@ -310,7 +310,7 @@ def run(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple
     except BaseException as error:
         # The memory may not suffice to pickle the value.
         value = None
-        return _dump_error(error)
+        return dump_error(error)
     finally:
         flush()
 
@@ -331,7 +331,7 @@ def start_actor(function: bytes, arguments: Any, kind: int, buffers: list[Any]) 
         call, positional, named = _load_call(function, arguments, kind, buffers)
         return (call(*positional, **named),)
     except BaseException as error:
-        return _dump_error(error)
+        return dump_error(error)
     finally:
         flush()
 
@@ -352,7 +352,7 @@ def call_actor(actor: Any, method: bytes, arguments: Any, kind: int, buffers: li
         return _dump_value(value)
     except BaseException as error:
         value = None
-        return _dump_error(error)
+        return dump_error(error)
     finally:
         flush()
 
@@ -387,7 +387,7 @@ def _run_many(function: bytes, arguments: Any, kind: int, buffers: list[Any]) ->
             raise StopIteration
         except BaseException as error:
             is_whole = False
-            values.append(Raised(*_dump_error(error)))
+            values.append(Raised(*dump_error(error)))
 
 
 def _run_packet(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
@@ -401,7 +401,7 @@ def _run_packet(function: bytes, arguments: Any, kind: int, buffers: list[Any]) 
     journal = buffers.pop(0) if kind & pickling.JOURNALED else None
     beside, copied = None, 0
     context.renew()
-    with call._arenite_around() if kind & pickling.SHARED else _Nothing():
+    with call.arenite_around() if kind & pickling.SHARED else _Nothing():
         waits, begin = _waits(), time.thread_time()
         took, count, last = _arenite.run_packet(call, arguments, journal, buffers, _LONGEST_PACKET, _HOOKS)
         # The calls did not block, so without other programs they would have taken their processor time only.
@@ -433,7 +433,7 @@ class _Again:
 
 
 class _Nothing:
-    """The context of calls without `_arenite_around`."""
+    """The context of calls without `arenite_around`."""
 
     def __enter__(self) -> None: ...
 
@@ -458,18 +458,18 @@ def _load_arguments(data: bytes, buffers: list[Any]) -> Any:
 
 
 def _dump_error_of_call(error: BaseException) -> tuple[str, bytes]:
-    """Like `_dump_error`, for an exception whose traceback begins with the called function."""
+    """Like `dump_error`, for an exception whose traceback begins with the called function."""
     trace = error.__traceback__
     if trace is not None:
-        return _dump_error(error, trace.tb_frame.f_code is _Again.__call__.__code__)
+        return dump_error(error, trace.tb_frame.f_code is _Again.__call__.__code__)
     try:
         # The called function is native: adds a frame, as if it was called here.
         raise error
     except BaseException as raised:
-        return _dump_error(raised)
+        return dump_error(raised)
 
 
-def _dump_error(error: BaseException, has_own_frame: bool = True) -> tuple[str, bytes]:
+def dump_error(error: BaseException, has_own_frame: bool = True) -> tuple[str, bytes]:
     """Returns the text of an exception, and a pickle of it."""
     global _reserve
     if isinstance(error, MemoryError):

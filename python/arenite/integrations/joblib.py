@@ -21,9 +21,10 @@ from .. import _arenite
 from .._broken import WorkerDied
 from .._core import dispatch, pickling
 from .._core.copies import Copies
-from .._core.executor import Configured, Executor
-from .._core.map import Results, _failure
+from .._core.executor import Configured, Executor, settings_of, workers_of
+from .._core.map import Results, failure
 from .._core.packing import Pace
+from .._core.workers import Workers, name_of
 from .._errors import DeadlineExceeded, MemoryLimitExceeded
 
 if TYPE_CHECKING:
@@ -144,8 +145,8 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         size: int = super().compute_batch_size()
         # A timeout applies to a single task, and the arguments of waiting tasks must not fill the memory.
         if size > 1 and self._shared is not None:
-            executor = self._shared.executor
-            is_filling = executor._engine.stats()["used_bytes"] > executor._capacity // _PART
+            workers = workers_of(self._shared.executor)
+            is_filling = workers.engine.stats()["used_bytes"] > workers.capacity // _PART
             if is_filling or self._has_large or self.parallel.timeout is not None:
                 return 1
         return size
@@ -155,18 +156,18 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         function are sent in packets, and other calls as separate tasks."""
         if self._shared is None:
             raise RuntimeError("this call of Parallel has ended")
-        items, executor = func.items, self._shared.executor
+        items, workers = func.items, workers_of(self._shared.executor)
         used: list[int] = []
         beside = partial(_Beside, arrays=self._arrays, used=used)
         before = self._arrays.added
-        if self._packs(items) and (packed := self._send_packed(func, executor, beside, used, callback)) is not None:
+        if self._packs(items) and (packed := self._send_packed(func, workers, beside, used, callback)) is not None:
             self._has_large |= self._arrays.added - before > 2
             return packed
         tasks = [[item] for item in items] if self.parallel.batch_size == "auto" else [items]
         batch = _Batch(tasks, self.parallel.n_dispatched_tasks - len(items), partial(self._arrays.release, used))
         self._open.add(batch)
         for calls in tasks:
-            batch.futures.append(self._send(calls, func, executor, beside))
+            batch.futures.append(self._send(calls, func, workers, beside))
         # More than the one or two arrays that all calls share.
         self._has_large |= min(len(tasks), self._arrays.added - before) > 2
         if callback is not None:
@@ -180,16 +181,16 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         return (
             len(items) > 1
             and self.parallel.batch_size == "auto"
-            and self._shared.executor._packs
-            and self._tasks._packs
+            and workers_of(self._shared.executor).packs
+            and settings_of(self._tasks).packs
             and type(function) in (FunctionType, BuiltinFunctionType)
             # The function refers to no objects, so calls of a packet may share it.
-            and pickling._is_global(function)
+            and pickling.is_global(function)
             and all(item[0] is function for item in items)
         )
 
     def _send_packed(
-        self, func: Any, executor: Executor, beside: Callable[..., _Beside], used: list[int], callback: Any
+        self, func: Any, workers: Workers, beside: Callable[..., _Beside], used: list[int], callback: Any
     ) -> _PackedBatch | None:
         """Sends calls of one function in packets. Returns None if it cannot be pickled."""
         items = func.items
@@ -198,18 +199,18 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         one = (_InPacket if is_positional else _InPacketNamed)(function, func._backend, func._n_jobs)
         lasting = partial(_Beside, arrays=self._arrays, used=None)
         try:
-            call = self._arrays.function(type(one), function, lambda: self._pickle(one, executor, lasting))
+            call = self._arrays.function(type(one), function, lambda: workers.pickle_function(one, False, lasting))
         except Exception:
             return None  # A future raises the same exception.
         first = self.parallel.n_dispatched_tasks - len(items)
         batch = _PackedBatch(items, first, partial(self._arrays.release, used), callback)
         self._open.add(batch)
         calls = [item[1] for item in items] if is_positional else [item[1:] for item in items]
-        batch.send(_Calls(executor, call, calls, self._tasks._named(_name(function)), self._pace, beside, batch))
+        batch.send(_Calls(workers, call, calls, settings_of(self._tasks).named(name_of(function)), self._pace, beside, batch))
         return batch
 
     def _send(
-        self, calls: list[Any], func: Any, executor: Executor, beside: Callable[..., _Beside]
+        self, calls: list[Any], func: Any, workers: Workers, beside: Callable[..., _Beside]
     ) -> Future[Any]:
         """Submits calls as one task."""
         function, args, kwargs = calls[0]
@@ -225,20 +226,12 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             # Each task of the call uses the arrays of the function.
             lasting = partial(_Beside, arrays=self._arrays, used=None)
             try:
-                call = self._arrays.function(type(one), function, lambda: self._pickle(one, executor, lasting))
+                call = self._arrays.function(type(one), function, lambda: workers.pickle_function(one, False, lasting))
             except Exception:
                 pass  # The future raises the same exception.
         if call is None:
             call, args = _call, (one, *args)
-        return executor._submit(self._tasks, call, args, kwargs, _name(function), beside)
-
-    @staticmethod
-    def _pickle(one: _Function, executor: Executor, beside: Callable[..., _Beside]) -> pickling.Function:
-        """Pickles a function for any number of calls."""
-        pickled = pickling.pickle_function(one, executor._definitions, False, beside)
-        executor._engine.count_copied(pickled.copied)
-        pickled.copied = 0
-        return pickled
+        return workers.submit(settings_of(self._tasks), call, args, kwargs, name_of(function), beside)
 
     def retrieve_result_callback(self, out: _Batch | _PackedBatch) -> list[Any]:
         """Returns the results of a batch, or raises its first exception."""
@@ -303,7 +296,7 @@ class _Function:
 class _InPacket(_Function):
     """Like `_Function`, for calls in packets: applies joblib's settings once for each packet."""
 
-    def _arenite_around(self) -> Any:
+    def arenite_around(self) -> Any:
         return parallel_config(backend=self.backend, n_jobs=self.n_jobs)
 
     def __call__(self, *args: Any) -> Any:
@@ -323,12 +316,6 @@ class _Functions(_Function):
     def __call__(self, *calls: Any) -> list[Any]:
         with parallel_config(backend=self.backend, n_jobs=self.n_jobs):
             return [self.function(*args, **kwargs) for args, kwargs in calls]
-
-
-def _name(function: Any) -> str:
-    """Returns the name of the function that a task calls, also if scikit-learn has wrapped it."""
-    name = getattr(function, "__qualname__", None)
-    return name if isinstance(name, str) else type(function).__qualname__
 
 
 class _Batch:
@@ -388,7 +375,7 @@ def _describe(tasks: list[list[Any]], first: int, number: int) -> str:
     text, last = f"task {first}", first + len(calls) - 1
     if last > first:
         text = f"tasks {first} to {last}, which were one batch; the first is"
-    return f"It ran {text} of this call of joblib.Parallel: {_name(function)}({', '.join(words)})"
+    return f"It ran {text} of this call of joblib.Parallel: {name_of(function)}({', '.join(words)})"
 
 
 class _PackedBatch:
@@ -415,7 +402,7 @@ class _PackedBatch:
         """Called when a task was sent."""
         self._sent.append(None)
         task = entry.task
-        if task is None or dispatch.arm(self, task, dispatch.token()):
+        if task is None or dispatch.arm(self._finish, task, dispatch.token()):
             self._finish()
 
     def _finish(self) -> None:
@@ -464,21 +451,16 @@ class _Calls(Results[Any]):
     packing: Packing
 
     def __init__(
-        self, executor: Executor, function: Any, calls: Any, options: Any, pace: Pace, beside: Any, batch: _PackedBatch
+        self, workers: Workers, function: Any, calls: Any, options: Any, pace: Pace, beside: Any, batch: _PackedBatch
     ) -> None:
         self._beside, self._batch = beside, batch
-        super().__init__(executor, function, (calls,), options, None, None, None, False, pickling.SHARED, True, pace)
+        super().__init__(workers, function, (calls,), options, None, None, None, False, pickling.SHARED, True, pace)
 
     def _tasks(self, iterables: tuple[Iterable[Any], ...]) -> Iterator[Any]:
-        assert self._packing is not None
-        self.packing = self._packing
         self.packing.when_sent = self._batch.when_sent
         # Sends all calls: results are taken at the end.
         self._window = 1 << 62
         return iter(iterables[0])
-
-    def has_input(self) -> bool:
-        return self._items is not None or self.packing.stock.held is not None
 
     def is_sent(self) -> bool:
         """Whether all calls were sent, and none must be sent again."""
@@ -500,7 +482,7 @@ class _Calls(Results[Any]):
                 yield number, None, list(self._values)
             else:
                 for place, value in enumerate(self._values, number):
-                    error = _failure(value)
+                    error = failure(value)
                     yield (place, error, []) if error is not None else (place, None, [value])
             number += len(self._values)
             self._values.clear()
@@ -579,13 +561,13 @@ class _Beside(pickling.Beside):
 
 def _copied(reduced: Any, array: Any) -> Any:
     """Returns a reduction that gives the task a private copy of an array instead of a view."""
-    if reduced is NotImplemented or reduced[0] is not pickling._restore_view or not array.flags.writeable:
+    if reduced is NotImplemented or reduced[0] is not pickling.restore_view or not array.flags.writeable:
         return reduced
     return _restore_copy, reduced[1]
 
 
 def _restore_copy(*view: Any) -> Any:
-    return pickling._restore_view(*view).copy("K")
+    return pickling.restore_view(*view).copy("K")
 
 
 def _mapped(array: Any) -> Any:
@@ -601,7 +583,7 @@ def _mapped(array: Any) -> Any:
     path: Any = getattr(root, "filename", None)
     if path is None or not os.path.exists(path):
         return None
-    low, high = pickling._extent(array)
+    low, high = pickling.extent(array)
     first = root.offset + low - root.__array_interface__["data"][0]
     # "w+" would empty the file.
     mode = "r+" if root.mode == "w+" else root.mode
@@ -638,7 +620,7 @@ class _SharedExecutor:
 
     def fits(self, options: dict[str, Any]) -> bool:
         try:
-            return not self.executor._is_closed and bool(self.options == options)
+            return not workers_of(self.executor).is_closed and bool(self.options == options)
         except Exception:  # Arrays in `initargs`, for example, have no truth value.
             return False
 

@@ -6,6 +6,7 @@ import sys
 
 import pyarrow
 
+from .._core.executor import executor_of
 from .._errors import TableError
 from . import frame, part, shared
 from .run import in_order
@@ -93,7 +94,7 @@ def apply(
         for start in range(0, count, size):
             chunk = values.slice(start, size)
             column = pyarrow.table([chunk], names=[""])
-            data = part.write(column.schema, column.to_batches(), tasks._executor.empty)
+            data = part.write(column.schema, column.to_batches(), executor_of(tasks).empty)
             yield range(start, start + len(chunk)), call(data)
 
     made = []

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy
 import pyarrow
 
+from .._core.executor import executor_of
 from .._errors import ArenaFull, TableError
 from . import cut, part, shared, stream
 from .fault import Fault, shown
@@ -92,7 +93,7 @@ class Plan:
     def share(self, data: bytes, file: str) -> Any:
         """Copies bytes to memory that workers can read."""
         try:
-            array = self.tasks._executor.empty(len(data), "u1")
+            array = executor_of(self.tasks).empty(len(data), "u1")
         except ArenaFull as full:
             raise TableError.at(of_full(full), file=file) from full
         array[:] = numpy.frombuffer(data, "u1")
@@ -400,7 +401,7 @@ def failed(error: BaseException, origin: Origin | None) -> TableError:
 
     if isinstance(error, ArenaFull):
         text = of_full(error)
-    elif isinstance(error, (_errors._Failure, _errors.Cancelled)):
+    elif isinstance(error, (_errors.Failure, _errors.Cancelled)):
         text = str(error)
     else:
         text = f"{type(error).__name__}: {error}"

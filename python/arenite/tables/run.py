@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TypeVar
 
-from .._core.map import _bar
+from .._core.map import make_bar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Bar:
 
     def __init__(self, progress: bool | str, total: int) -> None:
         self._total = total
-        self._bar = _bar(progress, total, unit="B", unit_scale=True, unit_divisor=1024)
+        self._bar = make_bar(progress, total, unit="B", unit_scale=True, unit_divisor=1024)
 
     def show(self, read: int) -> None:
         if self._bar is not None:

@@ -6,8 +6,7 @@ import os
 import threading
 
 from .. import _arenite
-from .._core import pickling
-from .._core.executor import Configured, Executor
+from .._core.executor import Configured, Executor, executor_of, settings_of, workers_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ def default() -> Executor:
     """Returns the executor of calls without an executor: a worker for each core. It ends with the program."""
     global _default
     with _lock:
-        if _default is None or _default._is_closed:
+        if _default is None or workers_of(_default).is_closed:
             if _arenite.is_worker():
                 # A task cannot start workers.
                 _default = Executor(0)
@@ -50,35 +49,30 @@ def configured(executor: Executor | Configured | None) -> Configured:
 
 def urgent(tasks: Configured) -> Configured:
     """Returns options for tasks on which other tasks depend, and that may run again."""
-    given = {"priority": 0, "retries": 0, **tasks._settings}
+    given = {"priority": 0, "retries": 0, **settings_of(tasks).given}
     given |= {"priority": given["priority"] + 1, "retries": max(2, given["retries"])}
-    return Configured(tasks._executor, given)
+    return Configured(executor_of(tasks), given)
 
 
 def workers(tasks: Configured) -> int:
-    return tasks._executor._slots
+    return workers_of(tasks).slots
 
 
 def is_sandboxed(tasks: Configured) -> bool:
     """Whether workers cannot open files, and their data is not trusted."""
-    return tasks._executor._load.__module__ == "arenite._core.plain"
+    return workers_of(tasks).load.__module__ == "arenite._core.plain"
 
 
 class Caller:
     """Submits calls of one function, which is pickled once."""
 
     def __init__(self, tasks: Configured, function: Any, name: str) -> None:
-        self._tasks, self._function, self._name = tasks, function, name
-        executor = tasks._executor
-        executor._check_open()
-        if not executor._inline:
-            pickled = pickling.pickle_function(function, executor._definitions, executor._private)
-            executor._engine.count_copied(pickled.copied)
-            pickled.copied = 0
-            self._function = pickled
+        self._settings, self._function, self._name = settings_of(tasks), function, name
+        self._workers = workers_of(tasks)
+        self._workers.check_open()
+        if not self._workers.is_inline:
+            self._function = self._workers.pickle_function(function, self._workers.private)
 
     def __call__(self, *arguments: Any) -> Future[Any]:
-        future = self._tasks._executor._submit(self._tasks, self._function, arguments, {}, self._name)
         # Arrow reads parts in place, and writes to none.
-        future._private = False
-        return future
+        return self._workers.submit(self._settings, self._function, arguments, {}, self._name, private=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow
 
+from .._core.executor import executor_of
 from .._errors import TableError
 from . import part, plan, schema, shared, stream
 from .part import Origin
@@ -253,7 +254,7 @@ def table(data: Any, *, executor: Executor | Configured | None = None) -> Table:
     count = max(-(-found.nbytes // _PART), min(4 * shared.workers(tasks), found.nbytes >> 20), 1)
     size = max(1, -(-found.num_rows // count))
     pieces = [found.slice(start, size) for start in range(0, found.num_rows, size)]
-    made = (part.write(found.schema, piece.to_batches(), tasks._executor.empty) for piece in pieces)
+    made = (part.write(found.schema, piece.to_batches(), executor_of(tasks).empty) for piece in pieces)
     return Table(found.schema, [Part(data) for data in made], executor=tasks)
 
 

@@ -1,0 +1,358 @@
+"""The workers of an executor: `Workers`, with which the other modules of this package submit calls. Their options:
+`Settings`."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet, finalize
+
+from .. import _arenite
+from .._errors import ArenaFull
+from . import context, copies, dispatch, inline, native, pickling, retry, room
+from .future import Future, failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import FrameType
+
+    from numpy.typing import NDArray
+
+    from .._serving import Serving
+    from . import channel
+    from .definitions import Definitions
+    from .map import Results
+    from .stats import Stats
+
+T = TypeVar("T")
+
+#: Workers that end before the interpreter does.
+running: WeakSet[Workers] = WeakSet()
+_is_exiting = False
+#: The number of function names for which an executor stores options.
+_MOST_NAMES = 1024
+#: The packages whose code calls the code of users.
+_INTERNAL = ("arenite", "arenite._core", "arenite.integrations")
+#: The seconds that killed workers may take to end.
+_LAST = 2.0
+
+
+class Settings:
+    """Options for tasks, without the executor: an executor that refers to its own settings would be a reference
+    cycle."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        self.given = given
+        self.is_timed = given.get("deadline") is not None
+        #: The classes of exceptions that are retried; empty if all or none are.
+        self.retried: tuple[type[BaseException], ...] = ()
+        if not isinstance(retried := given.get("retry_errors", False), bool):
+            self.retried = kinds = retried if isinstance(retried, tuple) else (retried,)
+            if not kinds or not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+                raise TypeError(f"retry_errors must be True, False or a tuple of exception classes, not {retried!r}")
+        #: Whether several calls may be sent as one task: no option applies to a single call.
+        self.packs = not (self.is_timed or given.get("retries") or given.get("limit") is not None)
+        self._by_name: dict[str, _arenite.Options] = {}
+        # Raises errors of the settings now, in the caller that wrote them.
+        self.named("")
+
+    def named(self, name: str) -> _arenite.Options:
+        """Returns the options of a function with this name."""
+        known = self._by_name.get(name)
+        if known is None:
+            if len(self._by_name) >= _MOST_NAMES:
+                self._by_name.clear()
+            settings = {**self.given, "retry_errors": True} if self.retried else self.given
+            known = self._by_name[name] = _arenite.Options(name=name or None, **settings)
+        return known
+
+
+class Workers:
+    """The engine of an executor, what was sent to it, and the way of a call to it. The executor fills it, and has the
+    documented methods."""
+
+    #: Missing with `max_workers=0`, and if the executor was made in a worker.
+    engine: _arenite.Engine
+    #: The parts of the program's own modules that the workers get.
+    definitions: Definitions
+    #: The number of the dispatcher for the output of the workers.
+    output: int
+    capacity: int
+    #: Whether short calls of a map may be sent as one task: not in a sandbox, which lends no memory, nor if tasks
+    #: are counted.
+    packs = False
+
+    def __init__(self, count: int, lanes: int, writable: str | None, cancel_running: bool) -> None:
+        self.count = count
+        self.slots = max(1, count) * lanes
+        self.is_inline = count == 0
+        self.private = writable == "copy"
+        self.private_results = writable is not None
+        #: Unpickles what workers send.
+        self.load: Callable[..., Any] = pickling.load
+        self.cancel_running = cancel_running
+        # Reentrant, for a signal handler that shuts down.
+        self.lock = threading.RLock()
+        self.is_closed = False
+        self._closing: _arenite.Closing | None = None
+        self.maps: WeakSet[Results[Any]] = WeakSet()
+        self.servings: WeakSet[Serving] = WeakSet()
+        self.plain = Settings({})
+        self.sent = context.Sent()
+        #: Arrays of arguments that were copied into the arena.
+        self._copies = copies.Copies()
+        #: Receivers of the data that workers send outside of results.
+        self.receivers: list[channel.Receiver] = []
+        #: Finalizers that run at the end of the workers.
+        self.closers: list[finalize[..., Workers]] = []
+        #: If the executor was made in a worker: the reason why it refuses tasks.
+        self.refusal: str | None = None
+
+    def begin(self) -> None:
+        """Called when the engine runs."""
+        self.definitions.engine = self.engine
+        self.capacity = self.engine.capacity
+        running.add(self)
+        if "IPython" in sys.modules:
+            from . import notebook
+
+            notebook.follow_cells(running)
+
+    def end_with(self, close: Callable[..., object], *arguments: Any) -> None:
+        """Calls `close` when the workers have ended or are dropped."""
+        closer = finalize(self, close, *arguments)
+        closer.atexit = False
+        self.closers.append(closer)
+
+    def has_no_engine(self) -> bool:
+        return self.is_inline or self.refusal is not None
+
+    def chosen(self, fn: Callable[..., T], settings: Settings) -> Callable[..., T]:
+        """Returns the function to send: options that retry exceptions of some classes wrap it."""
+        return retry.Chosen(fn, settings.retried) if settings.retried and not self.is_inline else fn
+
+    def pickle_function(
+        self, fn: Any, private: bool, beside: Callable[..., pickling.Beside] = pickling.Beside
+    ) -> pickling.Function:
+        """Pickles a function for any number of calls. `private`: whether tasks get private copies of its arrays;
+        `beside`: replaces them."""
+        pickled = pickling.pickle_function(fn, self.definitions, private, beside)
+        self.engine.count_copied(pickled.copied)
+        pickled.copied = 0
+        return pickled
+
+    def submit(
+        self, settings: Settings, fn: Callable[..., T] | pickling.Function, args: tuple[Any, ...], kwargs: dict[str, Any],
+        name: str | None = None, beside: Callable[..., pickling.Beside] | None = None, private: bool | None = None,
+    ) -> Future[T]:  # fmt: skip
+        """Submits a call, and waits until the arena has room for its arguments. `name`: the name in statistics, for a
+        function that is pickled already. `beside`: replaces the arrays of the arguments. `private`: whether the program
+        may write to arrays in the result."""
+        while isinstance(made := self._try_submit(settings, fn, args, kwargs, name, beside, private), ArenaFull):
+            # The frames of the traceback refer to data that was copied before the arena was full.
+            if not room.wait(self, made.with_traceback(None)):
+                return failed(room.advise(made))
+        return made
+
+    def _try_submit(
+        self, settings: Settings, fn: Callable[..., T] | pickling.Function, args: tuple[Any, ...], kwargs: dict[str, Any],
+        name: str | None, beside: Callable[..., pickling.Beside] | None, private: bool | None,
+    ) -> Future[T] | ArenaFull:  # fmt: skip
+        """Submits a call. Returns the exception if the arena has no room for its arguments."""
+        self.check_open()
+        if self.is_inline:
+            return inline.call(fn, args, kwargs)  # type: ignore[arg-type]
+        self._check_workers()
+        engine = self.engine
+        is_pickled = False
+        used: list[int] = []
+        try:
+            if isinstance(fn, pickling.Function):
+                function = fn
+            else:
+                function = pickling.pickle_function(fn, self.definitions, self.private)
+            plain = None if kwargs else pickling.dump_plain(args)
+            if plain is not None:
+                head, kind, buffers = function.head, function.kind | pickling.POSITIONAL, function.buffers
+                copied = function.copied
+            else:
+                call, more = ((args, kwargs), 0) if kwargs else (args, pickling.POSITIONAL)
+                arrays = beside or partial(copies.Beside, copies=self._copies, used=used)
+                head, plain, kind, buffers, copied = function.call(call, more, self.private, arrays)
+                copied += function.copied
+            if copied:
+                engine.count_copied(copied)
+            options = settings.named(name or name_of(fn))
+            head, kind = self.sent.before(head, kind)
+            if settings.is_timed:
+                kind |= context.TIMED
+            is_pickled = True
+            task = engine.submit(head, plain, kind, buffers or None, options)
+        except Exception as error:
+            self.check_open()
+            if engine.is_foreign or is_pickled and isinstance(error, ValueError):
+                raise  # Memory that the call lends is lent already, or overlaps.
+            return error if isinstance(error, ArenaFull) else failed(error)
+        load = retry.Load(self.load) if type(fn) is retry.Chosen else self.load
+        private = self.private_results if private is None else private
+        made: Future[T] = Future(task, private, self.cancel_running, load)
+        if used:
+            self._copies.hold(made, used)
+        return made
+
+    def map(
+        self, settings: Settings, fn: Callable[..., T], iterables: tuple[Iterable[Any], ...], timeout: float | None,
+        chunksize: int | None, buffersize: int | None, progress: bool | str, name: str | None = None,
+    ) -> Iterator[T]:  # fmt: skip
+        """Submits a call for each item: see `Executor.map`."""
+        check_chunksize(chunksize)
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or at least 1")
+        if self.is_closed:
+            # No items, nothing to submit.
+            for _ in zip(*iterables):
+                self.check_open()
+            return iter(())
+        if self.is_inline:
+            return inline.map_calls(fn, iterables)
+        self._check_workers()
+        from .map import Results
+
+        named = settings.named(name or name_of(fn))
+        more = context.TIMED if settings.is_timed else 0
+        packs = self.packs and settings.packs
+        results = Results(self, fn, iterables, named, timeout, chunksize, buffersize, progress, more, packs)
+        self.maps.add(results)
+        is_single = chunksize == 1 or chunksize is None and (not packs or buffersize is not None)
+        return results if is_single else results.flat()
+
+    def share(self, value: T) -> T:
+        """Copies arrays into the arena: see `Executor.share`."""
+        self.check_open()
+        from . import arrays
+
+        if self.is_inline:
+            return inline.share(value)
+        self._copies.free()
+        return arrays.share(self.engine, value, self.engine.count_copied)  # type: ignore[no-any-return]
+
+    def make(self, shape: Any, dtype: Any, order: Any, zeroed: bool) -> NDArray[Any]:
+        """Makes an array in the arena."""
+        self.check_open()
+        if self.is_inline:
+            return inline.make(shape, dtype, order, zeroed)
+        from . import arrays
+
+        self._copies.free()
+        return arrays.make(self.engine, shape, dtype, order, zeroed)
+
+    def stats(self) -> Stats:
+        """Returns statistics."""
+        from . import stats
+
+        if self.has_no_engine():
+            return stats.Stats()
+        self._copies.free()
+        return stats.from_dict(self.engine.stats())
+
+    def shutdown(self, wait: bool, cancel: bool, grace: float | None) -> None:
+        """Ends the workers. `grace`: the seconds that running tasks have to end if `cancel` is true; None for ever."""
+        # Without the lock: in a child made by `fork()`, it may belong to a thread that does not exist there.
+        self.is_closed = True
+        for serving in list(self.servings):
+            serving.close()
+        if self.has_no_engine() or self.engine.is_foreign:
+            return
+        try:
+            maps = list(self.maps)
+            for results in maps:
+                if cancel:
+                    results.cancel()
+                else:
+                    results.submit_rest(waits=wait)
+            if cancel:
+                self.engine.cancel_all(grace == 0)
+            with self.lock:
+                self._closing = self.engine.close(grace if cancel else None) or self._closing
+            if wait and self._closing is not None:
+                native.wait(self._closing, None)
+                dispatch.unregister(self.output)
+                for receiver in self.receivers:
+                    receiver.close()
+                for closer in self.closers:
+                    closer()
+        except BaseException:
+            # Ctrl-C ends everything.
+            self.engine.cancel_all(True)
+            if self._closing is not None:
+                self._closing.wait(_LAST)
+            raise
+
+    def check_open(self) -> None:
+        """Raises RuntimeError after the shutdown."""
+        if not self.is_closed:
+            return
+        if self.refusal is not None:
+            raise RuntimeError(self.refusal)
+        if _is_exiting:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def _check_workers(self) -> None:
+        if (why := self.engine.broken) is not None:
+            from .._broken import start_failed
+
+            raise start_failed(f"no worker can be started any more: {why}")
+
+
+def refusal() -> str:
+    """Returns the reason why an executor in a worker refuses tasks: names the module that makes the executor."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and is_internal(frame):
+        frame = frame.f_back
+    name = frame.f_globals.get("__name__") if frame is not None else None
+    return (
+        f"a task cannot have an executor with workers of its own: module {name!r} has made this one in a worker. Submit "
+        "from the program, or use Executor(max_workers=0), which runs in the task"
+    )
+
+
+def is_internal(frame: FrameType) -> bool:
+    """Whether a frame runs code of this package that is not the user's."""
+    return frame.f_globals.get("__package__") in _INTERNAL
+
+
+def name_of(function: Any) -> str:
+    """Returns the name of a function in statistics, traces and reports."""
+    name = getattr(function, "__qualname__", None)
+    return name if isinstance(name, str) else type(function).__qualname__
+
+
+def check_chunksize(chunksize: int | None) -> None:
+    """Raises ValueError for a wrong `chunksize`."""
+    if chunksize is not None and chunksize < 1:
+        raise ValueError("chunksize must be >= 1.")
+
+
+def _at_exit() -> None:
+    """Finishes all submitted tasks before the interpreter ends, as the executors of the standard library do."""
+    global _is_exiting
+    _is_exiting = True
+    # After Ctrl-C has ended the program, nobody waits for its tasks. In an interactive session that is no reason to
+    # end.
+    interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt and not hasattr(sys, "ps1")
+    try:
+        for workers in list(running):
+            workers.shutdown(True, interrupted, 0.0 if interrupted else None)
+        _arenite.join_all()
+        if "arenite._core.channel" in sys.modules:
+            from . import channel
+
+            channel.close_all()
+    finally:
+        dispatch.stop()
+
+
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]

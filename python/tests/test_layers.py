@@ -1,0 +1,78 @@
+"""The structure of the package: which modules use private names of others."""
+
+import ast
+from pathlib import Path
+
+import arenite
+import pytest
+
+PACKAGE = Path(arenite.__file__).parent
+#: The extension is private, and no module of Python. `arenite._core` names its public parts without an underscore.
+PACKAGES = {"_arenite", "_core"} | {path.stem for path in PACKAGE.glob("_*.py")}
+#: Private names of the standard library and of other libraries, which have no public name for the same.
+FOREIGN = {
+    "_args_from_interpreter_flags",  # subprocess
+    "_authkey", "_extra_reducers", "_is_fork_ctx", "_make_methods", "_rebuild", "_semlock",  # multiprocessing
+    "_ParentProcess", "_current_process", "_identity", "_parent_process",  # multiprocessing.process
+    "_get_dump",  # abc
+    "_get_running_loop",  # asyncio
+    "_getframe",  # sys
+    "_register_atexit", "_set_native_id", "_shutdown",  # threading
+    "_run_exitfuncs",  # atexit
+    "_registry",  # weakref
+    "_backend", "_lock", "_mmap", "_n_jobs",  # joblib and numpy
+    "_replace",  # namedtuple
+}  # fmt: skip
+#: Private attributes of public classes which another module sets or reads.
+SHARED = {
+    ("tables/plan.py", "_is_of_type"), ("tables/reader.py", "_is_of_type"),  # `TableError`
+    ("store.py", "_ask"),  # `Draft` belongs to its `Store`
+}  # fmt: skip
+
+
+def uses(tree):
+    """The private names that a module uses and does not define."""
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_self(node.value):
+            own.add(node.attr)
+        elif isinstance(node, ast.AnnAssign | ast.Assign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            own |= {target.id for target in targets if isinstance(target, ast.Name)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr) and not is_self(node.value) and node.attr not in own:
+            yield node.lineno, node.attr
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, name.name) for name in node.names if is_private(name.name))
+
+
+def is_private(name):
+    return name.startswith("_") and not name.endswith("__") and name not in PACKAGES
+
+
+def is_self(node):
+    """Whether an expression is the object of a method, whose private names its class may define in another module."""
+    return isinstance(node, ast.Name) and node.id in ("self", "cls") or ast.unparse(node) == "super()"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_module_uses_private_names_of_another(path):
+    name = path.relative_to(PACKAGE).as_posix()
+    if name.startswith("bench/"):
+        pytest.skip("a program, which compares internals")
+    found = [f"{name}:{line}: {used}" for line, used in uses(ast.parse(path.read_text())) if used not in FOREIGN]
+    found = [use for use in found if (name, use.rpartition(" ")[2]) not in SHARED]
+    assert not found, found
+
+
+def test_a_use_of_a_private_name_is_found():
+    wrong = "from .executor import _LEAST, Executor\ndef size(executor):\n    return executor._engine.size + other._name\n"
+    assert [use for _, use in uses(ast.parse(wrong))] == ["_LEAST", "_name", "_engine"]
+
+
+def test_the_core_lists_its_modules():
+    import arenite._core
+
+    listed = arenite._core.__doc__ or ""
+    missing = [path.stem for path in (PACKAGE / "_core").glob("[!_]*.py") if f"`{path.stem}`" not in listed]
+    assert not missing, missing
