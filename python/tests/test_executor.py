@@ -3,6 +3,7 @@
 import collections
 import functools
 import itertools
+import multiprocessing
 import operator
 import os
 import signal
@@ -11,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import harness
 import pytest
@@ -113,6 +115,48 @@ def test_map_raises_what_its_input_raises(executor):
 
     with pytest.raises(LookupError, match="no more"):
         list(executor.map(square, items()))
+
+
+def _touch(name):
+    with open(name, "x"):
+        return len(name)
+
+
+#: Ways to give a map its input, and to leave its results.
+INPUTS = {"list": list, "iterator": iter, "generator": lambda names: (name for name in names)}
+LEFT = {
+    "dropped": lambda ex, items: ex.map(_touch, items) and None,
+    "dropped, in chunks": lambda ex, items: ex.map(_touch, items, chunksize=7) and None,
+    "read after the end": lambda ex, items: ex.map(_touch, items),
+    "shut down at once": lambda ex, items: [ex.map(_touch, items), ex.shutdown(wait=False)][0],
+}
+
+
+@pytest.mark.parametrize("left", LEFT)
+@pytest.mark.parametrize("given", INPUTS)
+def test_a_map_makes_all_calls_whoever_reads_its_results(given, left, tmp_path):
+    found = []
+    for make in (lambda: ThreadPoolExecutor(2), lambda: arenite.Executor(2)):
+        folder = tmp_path / str(len(found))
+        folder.mkdir()
+        with make() as ex:
+            results = LEFT[left](ex, INPUTS[given]([str(folder / str(number)) for number in range(300)]))
+        found.append((len(list(folder.iterdir())), results and list(results)))
+    assert found[0] == found[1]
+
+
+def test_a_map_that_nobody_reads_ends_with_its_executor():
+    ex = arenite.Executor(2)
+    ex.map(time.sleep, [60] * 20)
+    ex.map(abs, itertools.count())
+    ex.shutdown(cancel_futures=True)
+
+
+def test_names_of_the_standard_library():
+    with arenite.Executor(1, max_tasks_per_child=1, mp_context=multiprocessing.get_context("spawn")) as ex:
+        assert len({ex.submit(os.getpid).result() for _ in range(3)}) == 3
+    with pytest.raises(TypeError, match="recycle_after and max_tasks_per_child"):
+        arenite.Executor(1, recycle_after=1, max_tasks_per_child=1)
 
 
 def test_map_times_out(executor):

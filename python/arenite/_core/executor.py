@@ -109,6 +109,8 @@ class Executor(BaseExecutor):
         milliseconds, and loaded data is in memory once. Loading must not start threads or leave files open. If it does,
         or fails, workers are started one by one, and a printed line gives the reason.
     :param recycle_after: Replaces each worker after this number of tasks.
+    :param max_tasks_per_child: The name that `ProcessPoolExecutor` has for `recycle_after`.
+    :param mp_context: Ignored: workers are always new processes, without the memory of this one.
     :param recycle_above: Replaces a worker that has more private memory than this after a task.
     :param sandbox: "strict", or True, denies workers the right to open files and sockets, and to start or touch other
         processes. Modules that tasks import must be named in `preload`; numpy is added if the program has imported it.
@@ -165,7 +167,13 @@ class Executor(BaseExecutor):
         report: str | os.PathLike[str] | None = None,
         seed: int | None = None,
         start_timeout: float | None = None,
+        max_tasks_per_child: int | None = None,
+        mp_context: object = None,
     ) -> None:
+        if max_tasks_per_child is not None:
+            if recycle_after is not None:
+                raise TypeError("recycle_after and max_tasks_per_child are the same: give one of them")
+            recycle_after = max_tasks_per_child
         if max_workers is None:
             max_workers = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
         max_workers, lanes = count("max_workers", max_workers), count("lanes", lanes, least=1)

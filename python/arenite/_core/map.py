@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import itertools
+import sys
 import threading
 from collections import deque
 from collections.abc import Sized
@@ -44,8 +46,8 @@ class Results(Generic[T]):
     """The results of a map, in the order of its items.
 
     The exception of a task is raised in place of its result; the following `next` returns the result after it. Dropping
-    the iterator cancels the tasks that have not begun. Ctrl-C while `next` waits also ends running tasks, and ends the
-    iteration.
+    the iterator after the first `next` cancels the tasks that have not begun; dropping it earlier lets all tasks run.
+    Ctrl-C while `next` waits also ends running tasks, and ends the iteration.
     """
 
     #: Whether Ctrl-C, or an exception of another signal handler, ends the map.
@@ -114,6 +116,10 @@ class Results(Generic[T]):
         #: If results come in the order of their ends: the tasks that have ended.
         self._landed: deque[Entry] | None = None
         self._is_cut = False
+        #: Whether a result was asked for.
+        self._is_begun = False
+        #: Locked until all tasks have ended, after the iterator was dropped before a result was asked for.
+        self.unread: _thread.LockType | None = None
         #: Whether the executor was shut down before all results were taken.
         self._is_cancelled = False
         self._exact = buffersize is not None
@@ -121,6 +127,7 @@ class Results(Generic[T]):
         self._is_whole = False
         lengths = [len(items) for items in iterables if isinstance(items, Sized)]
         self._is_sized = len(lengths) == len(iterables)
+        self._is_endless = all(map(_is_endless, iterables))
         total = min(lengths) if lengths else None
         if buffersize is not None:
             self._window = buffersize
@@ -432,6 +439,7 @@ class Results(Generic[T]):
 
     def _advance(self) -> None:
         """Takes the outcome of the next task, unless values are left."""
+        self._is_begun = True
         if self.packing is not None:
             self._advance_packing(self.packing)
             return
@@ -545,10 +553,12 @@ class Results(Generic[T]):
         return self._items is not None or is_held is not None
 
     def submit_rest(self, has_end: bool = False, waits: bool = False) -> None:
-        """Submits all items that are left, before the executor ends. Does not read an input without a length, which may
-        be endless, unless `has_end` is true. `waits`: waits until no packet must be sent again."""
+        """Submits all items that are left, before the executor ends. Reads an input without a length, which may be
+        endless, only if `has_end` is true or no result was asked for. `waits`: waits until no packet must be sent
+        again."""
         with self._lock:
-            if not self._is_sized and not has_end:
+            is_read = self._is_begun and self.unread is None or self._exact or self._is_endless
+            if not self._is_sized and not has_end and is_read:
                 self._is_cut = self._items is not None
                 self._items = None
                 if self.packing is None:
@@ -597,16 +607,57 @@ class Results(Generic[T]):
             self._sent, self._flying = [], deque()
             self._values.clear()
 
+    def _is_open(self) -> bool:
+        """Whether items or tasks are left."""
+        is_open = self._items is not None or self._held is not None or self._flying
+        return bool(is_open or self.packing is not None and self.packing.is_open())
+
     def cancel(self) -> None:
         """Cancels the tasks that have not begun, because the executor ends."""
         with self._lock:
-            is_open = self._items is not None or self._held is not None or self._flying
-            self._is_cancelled = bool(is_open or self.packing is not None and self.packing.is_open())
+            self._is_cancelled = self._is_open()
         self.close()
 
     def __del__(self) -> None:
-        if "_taking" in self.__dict__:
+        if "_taking" not in self.__dict__:
+            return
+        if self._is_begun or self._is_endless or not self._is_open() or sys.is_finalizing():
             self.close()
+            return
+        # As in the standard library, nobody has to ask for the results.
+        if self._exact:
+            self._items = None
+        self.unread = _thread.allocate_lock()
+        self.unread.acquire()
+        self._workers.keep_unread(self)
+        try:
+            # Not `threading`, whose locks the thread may hold that runs the garbage collector.
+            _thread.start_new_thread(self._run_unread, (self.unread,))
+        except RuntimeError:
+            self._workers.drop_unread(self)
+            self.close()
+
+    def _run_unread(self, lock: _thread.LockType) -> None:
+        """Lets all tasks run, and drops their results."""
+        error: BaseException | None = None
+        try:
+            while True:
+                try:
+                    self._advance()
+                except (StopIteration, Cancelled):
+                    break
+                except Exception as raised:
+                    # Of the input, or an engine that has ended.
+                    if error is not None:
+                        break
+                    error, self._items = raised, None
+                self._values.clear()
+            if error is not None:
+                # The interpreter prints it.
+                raise error
+        finally:
+            self._workers.drop_unread(self)
+            lock.release()
 
 
 class Flat(itertools.chain[T]):
@@ -695,6 +746,12 @@ def _clear(error: BaseException) -> None:
 def failure(value: Any) -> BaseException | None:
     """Returns the exception in place of a value; None for a value."""
     return value.error if type(value) is _Failed else None
+
+
+def _is_endless(items: Any) -> bool:
+    """Whether an input is known to have no end."""
+    kind = type(items)
+    return kind in (itertools.count, itertools.cycle) or kind is itertools.repeat and not _is_finite(items)
 
 
 def _is_finite(items: Any) -> bool:
