@@ -329,7 +329,9 @@ class Executor(BaseExecutor):
         :param progress: Whether a progress bar is shown, if tqdm is installed. A text is its title.
 
         The exception of a call is raised in place of its result; the following `next` returns the result after it.
-        Ctrl-C while `next` waits ends the map: it cancels tasks that have not begun, and ends running tasks.
+        Ctrl-C while `next` waits ends the map: it cancels tasks that have not begun, and ends running tasks. Dropping
+        the iterator after the first `next` cancels tasks that have not begun. If no result is asked for, all calls are
+        made all the same.
         """
         return self._workers.map(self._workers.plain, fn, iterables, timeout, chunksize, buffersize, progress)
 
