@@ -329,10 +329,9 @@ impl Builder {
     ///
     /// If a kernel requests more, its process aborts, its job fails with [`JobLimit::Memory`](crate::JobLimit::Memory),
     /// and its worker is replaced. A program started by a kernel inherits the limit for itself (`RLIMIT_DATA`). The
-    /// stack of a worker's first thread may take the same amount in addition. Linux counts only private, writable
-    /// memory: without a sandbox, a kernel could get more by shared memory, memory that grows downwards, page tables, or
-    /// filled memory that it makes read-only. In a [sandbox](Builder::sandbox) with a limit, memory stays writable, and
-    /// pages of published results are not [guarded](Guard).
+    /// stack of a worker's first thread may take the same amount in addition. Linux counts private, writable memory:
+    /// without a sandbox, a kernel could get more by shared or growing memory, by page tables, or by making memory
+    /// read-only. In a [sandbox](Builder::sandbox) with a limit, pages of published results are not [guarded](Guard).
     ///
     /// A worker with one lane keeps freed memory for its next jobs: at most about 64 MiB, or a quarter of the limit.
     /// [`build`](Builder::build) rejects a limit below 8 MiB, because few workers could start with it.
