@@ -537,7 +537,7 @@ class _Definer(_Pickler):
     def without_name(self, obj: Any, reduce: Callable[[pickling.Pickler, Any], Any]) -> Any:
         if not isinstance(obj, type):
             reduced = reduce(self, obj)
-            if type(obj) is FunctionType:
+            if type(obj) is FunctionType and not by_value.is_singledispatch(obj):
                 self._delay_defaults(obj, reduced[2])
             return reduced
         # Tasks may also get this class by value.

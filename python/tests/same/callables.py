@@ -234,6 +234,24 @@ def _(x: int):
     return f"int {x}"
 
 
+class Shows:
+    @functools.singledispatchmethod
+    def show(self, x):
+        return "something"
+
+    @show.register
+    def _(self, x: int):
+        return f"int {x}"
+
+    @show.register(str)
+    @classmethod
+    def _(cls, x):
+        return f"{cls.__name__} {x}"
+
+    def both(self, x):
+        return self.show(x), self.show("x"), self.show(None)
+
+
 def accumulates(x, seen=[]):  # noqa: B006
     seen.append(x)
     return list(seen)
@@ -622,6 +640,7 @@ BY_NAME = {
     "metaclass": (Made().get, False),
     "nested class": (Outer.Inner().get, False),
     "descriptor": (Described().get, False),
+    "singledispatchmethod": (Shows().both, False),
     "singleton": (Single().get, False),
     "partial with a list": (functools.partial(append, []), False),
     "partial with a class": (functools.partial(takes_two, y=Plain), False),
