@@ -12,6 +12,7 @@ import marshal
 import sys
 import types
 import weakref
+from contextlib import suppress
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -245,13 +246,34 @@ def how_of_class(cls: type) -> tuple[Any, ...]:
     body.setdefault("__qualname__", cls.__qualname__)
     members = None
     if _is_enum(cls):
-        members = [(name, member.value) for name, member in cls.__members__.items()]  # type: ignore[attr-defined]
+        members = _members_of(cls)
     return type(cls), cls.__name__, cls.__bases__, body, members
 
 
 def _is_enum(cls: type) -> bool:
     enum = sys.modules.get("enum")
     return enum is not None and isinstance(cls, enum.EnumMeta)
+
+
+def _members_of(cls: Any) -> tuple[Any, ...]:
+    """Returns the arguments of `mirror.make_enum` that describe the members of an enumeration."""
+    kind = next(one for one in cls._member_type_.__mro__ if type(vars(one).get("__new__")) is BuiltinFunctionType)
+    members = [(name, one._value_, _content_of(one, kind)) for name, one in cls.__members__.items()]
+    if any(content is None for _, _, content in members):
+        kind = None
+    return vars(cls).get("_boundary_"), kind, members
+
+
+def _content_of(member: Any, kind: Any) -> tuple[Any, ...] | None:
+    """Returns the arguments with which `kind.__new__` makes an equal object; None if that is not enough."""
+    if kind is object:
+        return ()
+    if kind.__init__ is not object.__init__:
+        return None
+    if hasattr(kind, "__getnewargs__"):
+        return kind.__getnewargs__(member)  # type: ignore[no-any-return]
+    reduced = kind.__reduce_ex__(member, 2)
+    return reduced[1] if reduced[0] is type(member) else None
 
 
 def attributes_of_class(cls: type) -> dict[str, Any]:
@@ -266,7 +288,7 @@ def attributes_of_class(cls: type) -> dict[str, Any]:
             value = [one for ref in abc._get_dump(cls)[0] if (one := ref()) is not None]  # type: ignore[attr-defined]
         elif name == "__annotations__":
             value = _annotations(cls)
-        elif members is not None and (name in members or not _is_of_user(name, value)):
+        elif members is not None and (name in members or _is_of_enum(cls, name, value)):
             continue
         found[name] = value
     if members is not None:
@@ -276,17 +298,37 @@ def attributes_of_class(cls: type) -> dict[str, Any]:
     return found
 
 
-def _is_of_user(name: str, value: Any) -> bool:
-    """Whether the user has defined an attribute of an enumeration, rather than the enumeration's creation."""
-    if name in ("__new__", "_new_member_", "__annotations__"):
+#: Attributes that `EnumType` gives each enumeration, in all versions of Python.
+_OF_ENUM = {
+    *("__new__", "__annotations_cache__", "_all_bits_", "_boundary_", "_flag_mask_", "_hashable_values_", "_inverted_"),
+    *("_member_map_", "_member_names_", "_member_type_", "_singles_mask_", "_unhashable_values_", "_use_args_"),
+    *("_unhashable_values_map_", "_value2member_map_", "_value_repr_"),
+}
+
+
+def _is_of_enum(cls: type, name: str, value: Any) -> bool:
+    """Whether `EnumType` gives an enumeration this attribute in the worker too."""
+    if name in _OF_ENUM or name == "_iter_member_" and type(value) is MethodType:
+        return True
+    function = getattr(value, "__func__", value)
+    if name == "_new_member_" and type(function) is not FunctionType:
+        return True
+    if type(function) is not FunctionType or function.__module__ != "enum":
         return False
-    if isinstance(value, (FunctionType, classmethod, staticmethod, property)):
-        return getattr(value, "__module__", "enum") != "enum"
-    return not name.startswith("_")
+    inherited = next((vars(base)[name] for base in cls.__mro__[1:] if name in vars(base)), None)
+    return name == "_new_member_" or getattr(inherited, "__func__", inherited) is function
 
 
-def _state_of(member: Any) -> dict[str, Any]:
-    return {name: value for name, value in vars(member).items() if name not in ("_sort_order_", "__objclass__")}
+def _state_of(member: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the attributes of a member that are in its `__dict__`, and those in slots."""
+    state = {name: value for name, value in vars(member).items() if name not in ("_sort_order_", "__objclass__")}
+    slots = {}
+    for base in type(member).__mro__:
+        for name, slot in vars(base).items() if "__slots__" in vars(base) else ():
+            if type(slot) is MemberDescriptorType:
+                with suppress(AttributeError):  # The slot is empty.
+                    slots[name] = slot.__get__(member)
+    return state, slots
 
 
 #: Types of the interpreter that have no name among the builtins.

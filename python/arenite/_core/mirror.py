@@ -193,29 +193,56 @@ def fill_tracked(cls: type, attributes: dict[str, Any]) -> None:
 
 
 def make_class(meta: type, name: str, bases: tuple[type, ...], body: dict[str, Any], members: Any) -> type:
-    """Makes a class with only those attributes, in `body`, that determine how instances are created. `members`: the
-    names and values of an enumeration."""
+    """Makes a class with only those attributes, in `body`, that determine how instances are created. `members`: for
+    an enumeration, further arguments of `make_enum`."""
     # The program has run the `__init_subclass__` of each base, and has sent its effects.
     hooks = [(base, vars(base)["__init_subclass__"]) for base in _lineage(bases) if _is_hooked(base)]
     for base, _ in hooks:
         type.__delattr__(base, "__init_subclass__")
     try:
         if members is not None:
-            filled = meta.__prepare__(name, bases)  # type: ignore[attr-defined]
-            for member, value in members:
-                filled[member] = value
-            filled.update(body)
-            made: type = meta(name, bases, filled)
-            return made
+            return make_enum(meta, name, bases, body, *members)
         if isinstance(meta, type) and meta.__name__ == "_TypedDictMeta":
             # The metaclass takes no base but its own.
             own: Any = super(meta, meta)
             return own.__new__(meta, name, (dict,), body)  # type: ignore[no-any-return]
-        made = meta(name, bases, body)
+        made: type = meta(name, bases, body)
         return made
     finally:
         for base, hook in hooks:
             type.__setattr__(base, "__init_subclass__", hook)
+
+
+def make_enum(
+    meta: Any, name: str, bases: tuple[type, ...], body: dict[str, Any], boundary: Any, kind: Any, members: list[Any]
+) -> type:
+    """Makes an enumeration from the name, the value and the content of each member. `kind`: the type that makes an
+    instance from the content; None if `EnumType` makes the members from their values."""
+    from enum import member as as_member
+
+    def create(cls: type, *given: Any) -> Any:
+        # `EnumType` wraps the definition of a member again if members are tuples.
+        content, value = given if len(given) == 2 else given[0]
+        made = kind.__new__(cls, *content)
+        made._value_ = value
+        return made
+
+    # The program has run the `__new__` and the `__init__` of the enumeration, and has sent their effects.
+    is_made_here = bool(members) and kind is not None
+    own = {"__new__": create, "__init__": lambda *_: None} if is_made_here else {}
+    filled = meta.__prepare__(name, bases)
+    for member, value, content in members:
+        if is_made_here:
+            filled[member] = content, value
+        else:
+            filled[member] = as_member(value) if hasattr(value, "__get__") else value
+    filled.update({**body, **own})
+    made: Any = meta(name, bases, filled, **({} if boundary is None else {"boundary": boundary}))
+    if is_made_here:
+        type.__delattr__(made, "__init__")
+        type.__delattr__(made, "__new_member__")
+        type.__setattr__(made, "_new_member_", kind.__new__)
+    return made  # type: ignore[no-any-return]
 
 
 def _lineage(bases: Iterable[type]) -> list[type]:
@@ -245,8 +272,11 @@ def set_attribute(cls: type, name: str, value: Any) -> None:
         if name in vars(cls):
             delattr(cls, name)
     elif name == "_member_state_":
-        for member, state in value:
-            vars(vars(cls)["_member_map_"][member]).update(state)
+        for member, (state, slots) in value:
+            made = vars(cls)["_member_map_"][member]
+            vars(made).update(state)
+            for slot, content in slots.items():
+                object.__setattr__(made, slot, content)
     else:
         # Avoids a metaclass that checks assignments.
         type.__setattr__(cls, name, value)

@@ -4,6 +4,7 @@ import abc
 import collections
 import contextvars
 import dataclasses
+import datetime
 import enum
 import functools
 import operator
@@ -407,6 +408,140 @@ class Level(enum.IntEnum):
         return self + y, Level.HIGH
 
 
+class Text(str, enum.Enum):
+    A, B = "a", "b"
+    C = A
+    __str__ = str.__str__
+
+    @property
+    def double(self):
+        return self.value * 2
+
+    def add(self, y):
+        return str(self), f"{self}", self.double, Text.C, Text("a"), list(Text), y
+
+
+class Numeral(int, enum.Enum):
+    ONE = 1
+    __str__ = int.__repr__
+
+    def add(self, y):
+        return str(self), repr(self), self + y
+
+
+class Hidden(enum.Enum):
+    A = "a"
+    _table = enum.nonmember({"a": [1]})
+    _nothing = enum.nonmember(None)
+
+    @property
+    def _content(self):
+        return self._table[self.value]
+
+    @classmethod
+    def _all(cls):
+        return [one._content for one in cls]
+
+    def add(self, y):
+        return self._content, self._all(), self._nothing, y
+
+
+class Coordinate(bytes, enum.Enum):
+    def __new__(cls, value, label, unit):
+        made = bytes.__new__(cls, [value])
+        made._value_, made.label, made.unit = value, label, unit
+        return made
+
+    PX = 0, "P.X", "km"
+    PY = 1, "P.Y", "km"
+    OTHER = 1, "other", "km"
+
+    def add(self, y):
+        found = Coordinate(1), Coordinate["OTHER"], list(Coordinate)
+        return bytes(self), len(self), self.label, self.unit, [(one.name, one.value) for one in found[:2]], len(found[2]), y
+
+
+class Coded(enum.Enum):
+    def __new__(cls, code, text):
+        made = object.__new__(cls)
+        made._value_, made.text = code, text
+        return made
+
+    def __init__(self, code, text):
+        self.both = f"{code} {text}"
+
+
+class Code(Coded):
+    RED = 1, "red"
+    BLUE = 2, "blue"
+
+    def add(self, y):
+        return self.text, self.both, Code(2), self, y
+
+
+class Thousands(int, enum.Enum):
+    def __new__(cls, value):
+        made = int.__new__(cls, value * 1000)
+        made._value_ = value
+        return made
+
+    K, M = 1, 2
+
+    def add(self, y):
+        return int(self), self.value, self + y, Thousands(2), Thousands["K"], self
+
+
+class Day(datetime.date, enum.Enum):
+    FIRST = 2020, 1, 2
+
+    def add(self, y):
+        return self.year, self.value, Day(datetime.date(2020, 1, 2)), y
+
+
+class Place(tuple, enum.Enum):
+    HERE = 1, 2
+    THERE = (3,)
+
+    def add(self, y):
+        return self[0], len(self), self.value, Place((3,)), y
+
+
+class Operation(enum.Enum):
+    PLUS = enum.member(operator.add)
+    MINUS = enum.member(minus)
+
+    def add(self, y):
+        return self.MINUS.value(y), self.PLUS.value(y, 1), self
+
+
+class Kept(enum.Flag, boundary=enum.KEEP):
+    A = 1
+
+    def add(self, y):
+        return Kept(5).value, ~Kept.A, Kept.A in Kept(y)
+
+
+class Strict(enum.IntFlag, boundary=enum.STRICT):
+    A, B = 1, 2
+
+    def add(self, y):
+        return Strict(y)
+
+
+class Conforming(enum.Flag, boundary=enum.CONFORM):
+    A, B, BOTH = 1, 2, 3
+
+    def add(self, y):
+        return Conforming(y), Conforming.BOTH
+
+
+class Ejecting(enum.Flag, boundary=enum.EJECT):
+    A = 1
+
+    def add(self, y):
+        return Ejecting(y)
+
+
 class Pair(typing.NamedTuple):
     x: int
     y: int = 2
@@ -633,6 +768,19 @@ BY_NAME = {
     "enumeration with fields": (Planet.MARS.add, False),
     "flags": (Rights.READ.add, False),
     "numbers with names": (Level.LOW.add, False),
+    "text with names": (Text.B.add, False),
+    "numbers that are written as numbers": (Numeral.ONE.add, False),
+    "enumeration with hidden attributes": (Hidden.A.add, False),
+    "bytes with names": (Coordinate.PY.add, False),
+    "enumeration that inherits __new__": (Code.RED.add, False),
+    "numbers with other values": (Thousands.M.add, False),
+    "dates with names": (Day.FIRST.add, False),
+    "tuples with names": (Place.THERE.add, False),
+    "functions with names": (Operation.MINUS.add, False),
+    "flags that keep": (Kept.A.add, False),
+    "flags that are strict": (Strict.A.add, False),
+    "flags that conform": (Conforming.A.add, False),
+    "flags that eject": (Ejecting.A.add, False),
     "named tuple": (Pair(1).add, False),
     "named tuple of collections": (Point(1, 2).count, False),
     "abstract class": (Square().area, False),
