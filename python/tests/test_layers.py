@@ -15,6 +15,7 @@ FOREIGN = {
     "_authkey", "_extra_reducers", "_is_fork_ctx", "_make_methods", "_rebuild", "_semlock",  # multiprocessing
     "_ParentProcess", "_current_process", "_identity", "_parent_process",  # multiprocessing.process
     "_get_dump",  # abc
+    "_AsyncGeneratorContextManager", "_GeneratorContextManager",  # contextlib
     "_value_",  # enum
     "_get_running_loop",  # asyncio
     "_getframe",  # sys

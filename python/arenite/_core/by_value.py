@@ -5,6 +5,7 @@ This is used for functions and classes that no module has by name, and for defin
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import dis
 import functools
@@ -12,7 +13,6 @@ import marshal
 import sys
 import types
 import weakref
-from contextlib import suppress
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -326,7 +326,7 @@ def _state_of(member: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     for base in type(member).__mro__:
         for name, slot in vars(base).items() if "__slots__" in vars(base) else ():
             if type(slot) is MemberDescriptorType:
-                with suppress(AttributeError):  # The slot is empty.
+                with contextlib.suppress(AttributeError):  # The slot is empty.
                     slots[name] = slot.__get__(member)
     return state, slots
 
@@ -376,6 +376,13 @@ def _reduce_cached_property(_: pickling.Pickler, made: Any) -> Any:
     return mirror.make_cached_property, (made.func, made.attrname)
 
 
+def _reduce_context_manager(_: pickling.Pickler, made: Any) -> Any:
+    state = {name: value for name, value in vars(made).items() if name != "gen"}
+    if "func" not in state:
+        return NotImplemented  # The generator has begun.
+    return mirror.make_new, (type(made),), state, None, None, mirror.fill_context_manager
+
+
 _SINGLEDISPATCH = functools.singledispatch(lambda _: None).__code__  # type: ignore[attr-defined]
 
 
@@ -411,6 +418,8 @@ _REDUCERS: dict[type, Callable[[pickling.Pickler, Any], Any]] = {
     classmethod: lambda _, made: (classmethod, (made.__func__,)),
     staticmethod: lambda _, made: (staticmethod, (made.__func__,)),
     property: lambda _, made: (property, (made.fget, made.fset, made.fdel, made.__doc__)),
+    contextlib._GeneratorContextManager: _reduce_context_manager,
+    contextlib._AsyncGeneratorContextManager: _reduce_context_manager,
     functools.cached_property: _reduce_cached_property,
     types.MappingProxyType: lambda _, proxy: (types.MappingProxyType, (dict(proxy),)),
     type({}.keys()): lambda _, view: (mirror.make_keys, (list(view),)),

@@ -361,6 +361,34 @@ def fill_new(made: Any, state: Any) -> None:
         setattr(made, name, value)
 
 
+class LateGenerator:
+    """The generator of a context manager. Calls its function at the first use, when the function has its defaults."""
+
+    def __init__(self, made: Any) -> None:
+        self._call = made.func, made.args, made.kwds
+        self._made: Any = None
+
+    def _generator(self) -> Any:
+        if self._made is None:
+            function, arguments, options = self._call
+            self._made = function(*arguments, **options)
+        return self._made
+
+    def __next__(self) -> Any:
+        return next(self._generator())
+
+    def __anext__(self) -> Any:
+        return anext(self._generator())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generator(), name)
+
+
+def fill_context_manager(made: Any, state: dict[str, Any]) -> None:
+    vars(made).update(state)
+    made.gen = LateGenerator(made)
+
+
 # ---- definitions, in a worker
 
 #: The version of each part of the definitions in this worker.

@@ -500,8 +500,9 @@ def by_value() -> Any:
 _IMMUTABLE_TYPE, _HEAP_TYPE = 1 << 8, 1 << 9
 #: The names of the types that `by_value` reduces.
 _BY_VALUE = frozenset(
-    "WeakKeyDictionary WeakSet WeakValueDictionary cached_property cell classmethod code dict_items dict_keys "
-    "dict_values mappingproxy memoryview method module property staticmethod".split()
+    "WeakKeyDictionary WeakSet WeakValueDictionary _AsyncGeneratorContextManager _GeneratorContextManager "
+    "cached_property cell classmethod code dict_items dict_keys dict_values mappingproxy memoryview method module "
+    "property staticmethod".split()
 )
 #: The specification of each module when a pickle first referred to it. A reload makes another specification.
 _specs: dict[str, Any] = {}

@@ -1,7 +1,9 @@
 """Programs: what is called × what it holds × how it is called × how many workers × which use."""
 
 import abc
+import asyncio
 import collections
+import contextlib
 import contextvars
 import dataclasses
 import datetime
@@ -235,6 +237,62 @@ def _(x: int):
     return f"int {x}"
 
 
+@contextlib.contextmanager
+def logging(name, log=LOGGED, *, absent=ABSENT):
+    entered = [name, log is LOGGED, absent is ABSENT]
+    try:
+        yield entered
+    except ZeroDivisionError:
+        entered.append("failed")
+    MANAGED.append(tuple(entered))
+
+
+MANAGED = []
+
+
+@logging("function")
+def managed(x):
+    return 2 * x
+
+
+@logging("divides")
+def divides(x):
+    return x / 0
+
+
+def calls_managed(x):
+    MANAGED.clear()
+    return managed(x), managed(x), divides(x), [list(one) for one in MANAGED]
+
+
+def enters(x):
+    with logging("here") as entered:
+        return entered, x
+
+
+@contextlib.asynccontextmanager
+async def opening(name, log=LOGGED):
+    MANAGED.append(name)
+    yield log is LOGGED
+
+
+@opening("async")
+async def managed_async(x):
+    return 3 * x
+
+
+def runs_managed(x):
+    MANAGED.clear()
+    return asyncio.run(managed_async(x)), list(MANAGED)
+
+
+class Manages:
+    @logging("method")
+    def add(self, x):
+        MANAGED.clear()
+        return x, self is not None
+
+
 class Shows:
     @functools.singledispatchmethod
     def show(self, x):
@@ -458,7 +516,8 @@ class Coordinate(bytes, enum.Enum):
 
     def add(self, y):
         found = Coordinate(1), Coordinate["OTHER"], list(Coordinate)
-        return bytes(self), len(self), self.label, self.unit, [(one.name, one.value) for one in found[:2]], len(found[2]), y
+        names = [(one.name, one.value) for one in found[:2]], len(found[2])
+        return bytes(self), len(self), self.label, self.unit, names, y
 
 
 class Coded(enum.Enum):
@@ -788,6 +847,10 @@ BY_NAME = {
     "metaclass": (Made().get, False),
     "nested class": (Outer.Inner().get, False),
     "descriptor": (Described().get, False),
+    "context manager as a decorator": (calls_managed, False),
+    "context manager": (enters, False),
+    "asynchronous context manager": (runs_managed, False),
+    "context manager around a method": (Manages().add, False),
     "singledispatchmethod": (Shows().both, False),
     "singleton": (Single().get, False),
     "partial with a list": (functools.partial(append, []), False),
