@@ -116,8 +116,8 @@ impl Region {
         });
     }
 
-    /// Number of consecutive chunks from `first` on that are empty and should become huge pages at once, because
-    /// `range` needs enough of each.
+    /// The number of consecutive chunks from `first` on that are empty, and of which `range` needs enough granules for
+    /// a huge page to be worthwhile.
     fn empty_run(&self, first: usize, range: &Range<u64>) -> usize {
         let accounting = lock(&self.accounting);
         accounting.chunks[first..chunks_of(range).end]

@@ -202,8 +202,9 @@ impl LaneHeap {
 }
 
 impl Lane {
-    /// Ends the use of memory by the job: closes pages, and moves the cursor back. `sent` are the chunks in the job's
-    /// reply, `left` the arrays whose handles outlive the job. Returns `None` if the lane never had a grant.
+    /// Ends the use of memory by the job. Makes pages of sent chunks and of earlier grants read-only, where pages are
+    /// guarded, and moves the cursor back. `sent` are the chunks in the job's reply, `left` the arrays whose handles
+    /// outlive the job. Returns `None` if the lane never had a grant.
     pub(super) fn settle(
         &self,
         sent: impl Iterator<Item = Extent> + Clone,

@@ -550,7 +550,8 @@ fn read_args(plan: &Plan<'_>, schema: Part, task: &Task) -> ReadArgs {
     )
 }
 
-/// Returns a function that returns the next task, and the schema in shared memory, at each call.
+/// Returns a function that returns at each call the next task and the schema. The first call puts the schema into
+/// shared memory, which later calls share.
 fn tasks<'e>(
     plan: &Arc<Plan<'e>>,
     schema: &SchemaRef,

@@ -313,8 +313,8 @@ impl Finder<'_> {
         is_excluded
     }
 
-    /// Returns whether a folder is the output folder. Reads the folder's metadata: for a mount point, a listing has the
-    /// inode of the folder that the mount covers.
+    /// Returns whether a folder is the output folder. Reads the folder's metadata instead of taking the
+    /// inode from the listing: for a mount point, that is the inode of the folder that the mount covers.
     fn is_out(&mut self, folder: &Path) -> bool {
         self.out_identity = self.out_identity.or_else(|| identity(self.request.out?));
         self.out_identity.is_some() && identity(folder) == self.out_identity

@@ -173,7 +173,7 @@ pub(super) fn top(args: &TopArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The alternate screen of the terminal, without line editing. Restored on drop.
+/// The alternate screen of the terminal, with line editing off. Dropping it restores the previous screen and settings.
 struct Screen {
     before: Option<Termios>,
 }

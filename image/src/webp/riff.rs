@@ -14,8 +14,8 @@ pub(super) const ICC: &[u8; 4] = b"ICCP";
 
 /// The header of the file: the outer chunk's kind and length, and the file type.
 const HEADER: usize = 4 + 4 + 4;
-/// A flag in the first byte of an extended file's header. The sides follow three bytes later, stored like those of a
-/// frame: each minus 1, in three bytes.
+// Flags in the first byte of the header of an extended file. Three reserved bytes follow this byte, then the sides,
+// each minus 1, in three bytes.
 pub(super) const ANIMATION: u8 = 0x02;
 pub(super) const ALPHA: u8 = 0x10;
 const HAS_XMP: u8 = 0x04;

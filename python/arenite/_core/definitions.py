@@ -718,7 +718,8 @@ class Definitions:
         return self._bindings.get(key)
 
     def update(self, part: _Part, value: Any, what: str) -> None:
-        """Starts another version of a part if its value has changed. `what`: the name of the part in error messages."""
+        """Gives a part its new value, and a new version number if the value has changed. `what`: the name of the part
+        in error messages."""
         try:
             part.update(value, self)
         except Exception as error:

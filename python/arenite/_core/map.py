@@ -335,7 +335,7 @@ class Results(Generic[T]):
                     value = error = self = None  # type: ignore[assignment]
 
     def flat(self) -> Iterator[T]:
-        """Returns the results of a map in chunks."""
+        """Returns an iterator over the results of single calls, for a map whose tasks consist of several calls."""
         pieces = self._pieces()
         # The iteration starts at a point where an exception does not end it.
         next(pieces)
@@ -438,7 +438,7 @@ class Results(Generic[T]):
         return _Failed(make=partial(load_error, pickle, self._load))
 
     def _advance(self) -> None:
-        """Takes the outcome of the next task, unless values are left."""
+        """Takes the outcome of the next task, unless the caller has not got all values of an earlier task yet."""
         self._is_begun = True
         if self.packing is not None:
             self._advance_packing(self.packing)

@@ -436,7 +436,8 @@ class Packing:
         return True
 
     def is_busy(self) -> bool:
-        """Whether work must be done before the first task ends."""
+        """Whether there is something to do while a thread waits for the first task: packets that may have to be sent or
+        taken back, or calls in stock."""
         return bool(self.open or len(self.stock))
 
     def is_starving(self) -> bool:

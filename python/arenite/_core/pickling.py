@@ -575,15 +575,16 @@ class Function:
             self.head, self.kind, self.buffers = self._bundle.before(*self.own)
 
     def is_current(self) -> bool:
-        """Whether the objects that it refers to are unchanged since they were last sent."""
+        """Whether the objects that this function refers to are unchanged since they were last sent."""
         return self._bundle is None or self._bundle.is_current()
 
     def holds(self, part: Any) -> bool:
-        """Whether its definitions contain this part."""
+        """Whether the definitions of this function contain this part."""
         return self._bundle is not None and self._bundle.holds(part)
 
     def referring_to(self, names: set[tuple[str, str]], definitions: Definitions) -> Function:
-        """Returns this function for a call whose arguments refer to these names."""
+        """Returns a copy of this function that also sends the definitions of these names, to which the arguments of a
+        call refer."""
         return Function(*self.own, 0, self.names | names, definitions)
 
     def call(

@@ -229,7 +229,8 @@ class UnorderedCalls(Calls[T]):
             self._arm_all()
 
     def _arm_all(self) -> None:
-        """Reports the ends of all tasks in flight. Tasks whose end is reported already precede the others."""
+        """Arranges that the end of each task in flight is reported. The tasks for which this is arranged already
+        precede the others."""
         with self._lock:
             others = [*itertools.takewhile(lambda entry: not entry.is_armed, reversed(self._flying))]
             for entry in reversed(others):
@@ -292,7 +293,7 @@ class UnorderedCalls(Calls[T]):
 
 
 def _arm(landed: deque[Any], wakes: queue.SimpleQueue[None], entry: Any) -> None:
-    """Reports the end of a task."""
+    """Arranges that `landed` gets the entry when its task ends."""
     land, task = partial(_land, landed, wakes, entry), entry.task
     if task is None or isinstance(task, BaseException) or dispatch.arm(land, task, dispatch.token()):
         land()

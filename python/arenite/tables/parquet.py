@@ -59,7 +59,7 @@ def read(path: str, data: Any, group: int, table: Any) -> list[Any]:
 
 
 def encode(schema: Any, batches: list[Any], compression: str, empty: Callable[..., Any] = arrays.empty) -> Any:
-    """Returns a file with these rows, in memory from `empty`: in a task, in the arena."""
+    """Returns the rows as a Parquet file, in an array that `empty` makes: by default, in a task, one in the arena."""
     sink = pyarrow.BufferOutputStream()
     table = pyarrow.Table.from_batches(batches, schema=schema)
     pyarrow.parquet.write_table(table, sink, compression=compression)

@@ -24,7 +24,7 @@ pub(super) enum Image {
     Own,
     /// The chunks of a block that only snapshots read.
     Other(Place),
-    /// No image has all bytes of the block.
+    /// At present, no image has all bytes of the block.
     Stale,
 }
 

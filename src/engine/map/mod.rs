@@ -122,7 +122,7 @@ impl Engine {
         self.map_calls(calls, self.seeds.series(), items.into_iter())
     }
 
-    /// Returns a map whose items `calls` converts into calls.
+    /// Returns a map over `items`. `calls` turns each item into a call.
     pub(super) fn map_calls<I, R>(
         &self,
         calls: Calls<I::Item, R>,

@@ -20,7 +20,7 @@ pub trait MapWith<T, U, P: Param>: Copy + Send + 'static {
     fn all(from: &[T], to: &mut [U], within: Chunk, with: P::At<'_>);
 }
 
-/// A function, or a closure that captures nothing, of a chunk, a chunk of the result, and an
+/// A function or a closure that captures nothing, with three parameters: a chunk, a chunk of the result, and an
 /// [argument](super::Par::with). Implemented for every such function.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a function of `&[{T}]`, `&mut [{U}]` and `{P}`",
@@ -32,9 +32,9 @@ pub trait ApplyWith<T, U, P: Param>: Copy + Send + 'static {
     fn all(from: &[T], to: &mut [U], with: P::At<'_>, key: Key);
 }
 
-/// A function, or a closure that captures nothing, of a chunk and an [argument](super::ParMut::with). Implemented for
-/// every such function. Only this crate can call such a function by its type. A type without bytes need not have a
-/// value, so such a call by a program could be unsound:
+/// A function or a closure that captures nothing, with two parameters: a chunk and an
+/// [argument](super::ParMut::with). Implemented for every such function. Only this crate can call such a function by
+/// its type. A type without bytes need not have a value, so such a call by a program could be unsound:
 ///
 /// ```compile_fail,E0061
 /// use arenite::par::ApplyMutWith;
