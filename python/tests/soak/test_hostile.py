@@ -32,11 +32,11 @@ class Notes:
 
 def subvert():
     """From now on, replies of this worker are the bytes that a task returns, or that an exception carries."""
-    from arenite import pickling, _worker
+    from arenite._core import pickling, worker
 
     honest = pickling.dump_plain
     pickling.dump_plain = lambda value: value if type(value) is bytes else honest(value)
-    worker._dump_error = lambda error: ("said by a hostile worker", error.args[0])
+    worker.dump_error = lambda error: ("said by a hostile worker", error.args[0])
 
 
 def reply(data):
@@ -148,7 +148,7 @@ def test_answers_of_another_shape(answer):
     def subvert(answer):
         from arenite._core import worker
 
-        worker._dump_error = lambda error: answer
+        worker.dump_error = lambda error: answer
 
     with arenite.Executor(max_workers=1) as executor:
         executor.submit(subvert, answer).result()
