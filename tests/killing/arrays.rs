@@ -28,11 +28,8 @@ pub fn owns(point: &Point) -> bool {
 
 pub fn trials() -> Vec<Trial> {
     let trial = |point: &'static Point| named(format!("arrays::{}", point.name), move || at(point));
-    points(Side::Worker).filter(owns_ref).map(trial).collect()
-}
-
-fn owns_ref(point: &&Point) -> bool {
-    owns(point)
+    let mine = |point: &&Point| owns(point);
+    points(Side::Worker).filter(mine).map(trial).collect()
 }
 
 /// The length of an array: two huge pages and a part of a third.
@@ -280,6 +277,6 @@ fn scene(point: &'static Point, passing: Option<u64>) -> Result<Saw, String> {
 
 /// Runs without deaths: each step is taken. For tests that read the board.
 pub fn undisturbed() {
-    let point = points(Side::Worker).find(owns_ref);
+    let point = points(Side::Worker).find(|point| owns(point));
     scene(point.expect("a step of its own"), None).unwrap();
 }

@@ -557,8 +557,8 @@ class Results(Generic[T]):
         endless, only if `has_end` is true or no result was asked for. `waits`: waits until no packet must be sent
         again."""
         with self._lock:
-            is_read = self._is_begun and self.unread is None or self._exact or self._is_endless
-            if not self._is_sized and not has_end and is_read:
+            is_left_unread = self._is_begun and self.unread is None or self._exact or self._is_endless
+            if is_left_unread and not self._is_sized and not has_end:
                 self._is_cut = self._items is not None
                 self._items = None
                 if self.packing is None:
@@ -609,8 +609,7 @@ class Results(Generic[T]):
 
     def _is_open(self) -> bool:
         """Whether items or tasks are left."""
-        is_open = self._items is not None or self._held is not None or self._flying
-        return bool(is_open or self.packing is not None and self.packing.is_open())
+        return bool(self.has_input() or self._flying or self.packing is not None and self.packing.is_open())
 
     def cancel(self) -> None:
         """Cancels the tasks that have not begun, because the executor ends."""
@@ -624,17 +623,18 @@ class Results(Generic[T]):
         if self._is_begun or self._is_endless or not self._is_open() or sys.is_finalizing():
             self.close()
             return
-        # As in the standard library, nobody has to ask for the results.
+        # As in the standard library, all calls are made although no caller asks for the results.
         if self._exact:
             self._items = None
         self.unread = _thread.allocate_lock()
         self.unread.acquire()
-        self._workers.keep_unread(self)
+        self._workers.maps.add(self)
         try:
-            # Not `threading`, whose locks the thread may hold that runs the garbage collector.
+            # Not `threading`, whose locks the thread may hold that runs the garbage collector. The thread keeps this
+            # object.
             _thread.start_new_thread(self._run_unread, (self.unread,))
         except RuntimeError:
-            self._workers.drop_unread(self)
+            self.unread.release()
             self.close()
 
     def _run_unread(self, lock: _thread.LockType) -> None:
@@ -656,7 +656,6 @@ class Results(Generic[T]):
                 # The interpreter prints it.
                 raise error
         finally:
-            self._workers.drop_unread(self)
             lock.release()
 
 

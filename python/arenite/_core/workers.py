@@ -98,8 +98,6 @@ class Workers:
         self.is_closed = False
         self._closing: _arenite.Closing | None = None
         self.maps: WeakSet[Results[Any]] = WeakSet()
-        #: The maps whose results nobody asks for.
-        self._unread: set[Results[Any]] = set()
         self.servings: WeakSet[Serving] = WeakSet()
         self.plain = Settings({})
         self.sent = context.Sent()
@@ -229,14 +227,6 @@ class Workers:
         self.maps.add(results)
         is_single = chunksize == 1 or chunksize is None and (not packs or buffersize is not None)
         return results if is_single else results.flat()
-
-    def keep_unread(self, results: Results[Any]) -> None:
-        """Keeps a map whose iterator was dropped, until its tasks have ended."""
-        self._unread.add(results)
-        self.maps.add(results)
-
-    def drop_unread(self, results: Results[Any]) -> None:
-        self._unread.discard(results)
 
     def share(self, value: T) -> T:
         """Copies arrays into the arena: see `Executor.share`."""
