@@ -56,8 +56,8 @@ impl MemoryFile {
     ///
     /// # Errors
     ///
-    /// Linux refuses the seals. It does so only if another process has got hold of the descriptor, and maps the file for
-    /// writing.
+    /// Linux refuses the seals. It does so only if another process has got hold of the descriptor, and maps the file
+    /// for writing.
     pub fn seal(self) -> sys::Result<OwnedFd> {
         // Linux does not seal a file that is mapped for writing.
         drop(self.map);

@@ -48,9 +48,9 @@ impl Lanes {
 
     /// Returns the lanes and positions at which the first end among these jobs can occur. A lane ends its jobs in
     /// order, so only the oldest of these jobs on each lane is returned. If that job ends without an answer, see
-    /// [`request_notice_of_later_jobs`](Lanes::request_notice_of_later_jobs). A job that is placed later is posted with the request `waits_for`. The
-    /// oldest call of an actor is returned separately, because it stays on its lane when the jobs ahead of it are moved
-    /// to another lane.
+    /// [`request_notice_of_later_jobs`](Lanes::request_notice_of_later_jobs). A job that is placed later is posted with
+    /// the request `waits_for`. The oldest call of an actor is returned separately, because it stays on its lane when
+    /// the jobs ahead of it are moved to another lane.
     pub(super) fn first_ends(
         &self,
         ids: impl Iterator<Item = JobId>,

@@ -315,7 +315,8 @@ impl Temporary {
     ///
     /// # Errors
     ///
-    /// The errors of `may_replace` and of Linux. The file then keeps its temporary name, unless another program renames it.
+    /// The errors of `may_replace` and of Linux. The file then keeps its temporary name, unless another program renames
+    /// it.
     pub(crate) fn place<E: From<io::Error>>(
         &self,
         name: &OsStr,

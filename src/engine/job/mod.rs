@@ -309,9 +309,9 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
     /// The value is not taken. Use this in programs whose event loop is not made of futures, and in bindings to other
     /// languages. It replaces the waker of an earlier call or poll; threads that wait for the job are not affected.
     ///
-    /// A waker should do no more than wake a thread or a task. The engine's own thread may call it, and until it returns
-    /// that thread replaces no workers and ends no jobs at their deadlines. If a waker waits for a job of this engine
-    /// there, the wait panics.
+    /// A waker should do no more than wake a thread or a task. The engine's own thread may call it, and until it
+    /// returns that thread replaces no workers and ends no jobs at their deadlines. If a waker waits for a job of this
+    /// engine there, the wait panics.
     ///
     /// ```standalone_crate
     /// use std::sync::Arc;
