@@ -16,7 +16,7 @@ import pytest
 
 import arenite
 from arenite import _arenite
-from arenite._core import dispatch
+from arenite._core import dispatch, isolated
 
 
 @pytest.fixture(scope="module")
@@ -249,6 +249,37 @@ def test_ctrl_c_in_a_map_loses_no_result_and_no_task(kind, length, chunksize):
             if not interrupted:
                 break
         assert nth > 50
+
+
+def test_ctrl_c_before_an_isolated_call_waits_ends_the_call():
+    """At each place where it may come. Otherwise the program would wait for the call at its end."""
+    hang = arenite.isolated(lambda hangs: threading.Event().wait(None if hangs else 0))
+    hang(False)
+    executors = list(isolated._executors.values())
+    has_waited, submitted = False, 0
+
+    for nth in itertools.count(1):
+        at = At(nth)
+
+        def interrupt(frame, event, function, at=at):
+            nonlocal has_waited
+            at(frame, event, function)
+            if event == "c_call" and function.__qualname__ == "Task.wait":
+                has_waited = True
+                raise KeyboardInterrupt
+
+        before = sum(executor.stats().submitted for executor in executors)
+        sys.setprofile(interrupt)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                hang(True)
+        finally:
+            sys.setprofile(None)
+        submitted += sum(executor.stats().submitted for executor in executors) - before
+        harness.until(lambda: all(map(is_idle, executors)), f"no call to be left after place {nth}")
+        if has_waited:
+            break
+    assert nth > submitted > 1, "interrupted before and after the task was sent"
 
 
 def test_a_callback_takes_a_lock_of_the_thread_that_waits(executor, tmp_path):

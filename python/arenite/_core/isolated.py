@@ -161,12 +161,13 @@ def _wrapper(fn: Callable[..., Any], kind: _Kind, deadline: float | None) -> Iso
     def call(*args: Any, **kwargs: Any) -> Any:
         if _arenite.is_worker():
             return fn(*args, **kwargs)
-        future = _submit(call, kind, deadline, args, kwargs)
+        tasks: list[_arenite.Task] = []
         try:
-            return future.result()
+            return _submit(call, kind, deadline, args, kwargs, tasks).result()
         finally:
             # After Ctrl-C, no thread waits for the call.
-            future.cancel()
+            for task in tasks:
+                task.kill()
 
     async def aio(*args: Any, **kwargs: Any) -> Any:
         """Calls the function in a worker. Cancelling the awaiting task ends the call and its worker."""
@@ -174,7 +175,12 @@ def _wrapper(fn: Callable[..., Any], kind: _Kind, deadline: float | None) -> Iso
             return fn(*args, **kwargs)
         from asyncio import wrap_future
 
-        return await wrap_future(_submit(call, kind, deadline, args, kwargs))
+        tasks: list[_arenite.Task] = []
+        try:
+            return await wrap_future(_submit(call, kind, deadline, args, kwargs, tasks))
+        finally:
+            for task in tasks:
+                task.kill()
 
     def report(*args: Any, **kwargs: Any) -> Report[Any]:
         """Calls the function in a worker and waits. Returns the outcome instead of raising."""
@@ -193,9 +199,14 @@ def _wrapper(fn: Callable[..., Any], kind: _Kind, deadline: float | None) -> Iso
 
 
 def _submit(
-    fn: Callable[..., T], kind: _Kind, deadline: float | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    fn: Callable[..., T],
+    kind: _Kind,
+    deadline: float | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    tasks: list[_arenite.Task],
 ) -> Future[T]:
-    return workers_of(_executor(kind)).submit(_settings(deadline), fn, args, kwargs)
+    return workers_of(_executor(kind)).submit(_settings(deadline), fn, args, kwargs, tasks=tasks)
 
 
 def _settings(deadline: float | None) -> Settings:
