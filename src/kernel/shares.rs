@@ -6,7 +6,7 @@
 //! long chain of tiny nodes reads it nine times. If the value fits into its slot, but not together with the shares, the
 //! shares are left out; the time is then divided equally, as for a chain that fails.
 
-use super::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS};
+use super::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, kind};
 use crate::sys::clock::monotonic_ns;
 
 /// The maximum number of shares in a reply.
@@ -65,7 +65,7 @@ impl ShareClock {
             let spent = spent.iter().rev();
             reply.word(spent.fold(0, |word, spent| word << 16 | part(spent) as u64));
         }
-        reply.timed = true;
+        reply.kind = kind::TIMED;
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
         clock.spent_ns[..3].copy_from_slice(&[1_000_000, 0, 3_000_000]);
         let mut reply = ReplyWriter::default();
         clock.send(&mut reply);
-        assert!(reply.timed);
+        assert_eq!(reply.kind, kind::TIMED);
         let shares = Shares::of(reply.words[..].try_into().expect("two words"));
         let shares = shares.expect("shares that are not zero");
         let took: Vec<u64> = shares.of_nodes(3, 8_000_000).collect();
@@ -145,7 +145,7 @@ mod tests {
             (0..words).for_each(|word| reply.word(word));
             clock.send(&mut reply);
             let fits = ![11, 12].contains(&words);
-            assert_eq!(reply.timed, fits, "{words}");
+            assert_eq!(reply.kind == kind::TIMED, fits, "{words}");
             assert_eq!(reply.words.len() as u64, words + 2 * u64::from(fits));
         }
     }

@@ -24,7 +24,7 @@ use super::host::Host;
 use super::owned::{OwnedParam, OwnedParams};
 use super::param::{HostRef, Key, Words, array_at};
 use super::reply::{AnyValue, Reply, Sending, Value};
-use super::wire::{MAX_TEXT, Malformed, ReplyWriter, WordReader};
+use super::wire::{MAX_TEXT, Malformed, ReplyWriter, WordReader, kind};
 use crate::arena::{ArenaFull, Extent};
 use crate::array::{Array, Element, Shape};
 
@@ -236,7 +236,7 @@ pub(crate) fn spawning<T: Spawning + ?Sized>(
         };
         rows.push(row as u64);
     }
-    reply.writer.spawns = true;
+    reply.writer.kind = kind::SPAWN;
     let children = tasks.len() as u64 - 1;
     reply.writer.word(kernels.len() as u64 | children << 32);
     for (kernel, [entry, plain]) in &kernels {

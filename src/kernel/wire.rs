@@ -3,6 +3,8 @@
 //! Words are in the order of the parameters, without names or types: both ends are the same function of the same
 //! executable. A call of up to [`INLINE_WORDS`] words fits into a slot; a longer call goes to a block.
 
+pub(crate) mod kind;
+
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -464,14 +466,12 @@ impl SentArray {
 /// Writes a reply, in the worker: arrays first, then the words that describe the value.
 #[derive(Debug, Default)]
 pub(crate) struct ReplyWriter {
+    /// One of [`kind`]. By default a value.
+    pub(crate) kind: u8,
     /// The arrays, in the order of the value.
     pub(crate) arrays: SmallVec<[SentArray; 2]>,
     /// Shapes, scalars, lengths.
     pub(crate) words: SmallVec<[u64; INLINE_WORDS]>,
-    /// Whether the reply consists of jobs to run instead of a value: see [`Spawning`](super::Spawning).
-    pub(crate) spawns: bool,
-    /// Whether the words of the value are followed by the share that each node had of the chain's time.
-    pub(crate) timed: bool,
 }
 
 impl ReplyWriter {
@@ -485,11 +485,6 @@ impl ReplyWriter {
 
     pub(crate) fn shape(&mut self, shape: &Shape) {
         write_shape(shape, |word| self.words.push(word));
-    }
-
-    /// Returns true if the reply has neither arrays nor words.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.arrays.is_empty() && self.words.is_empty()
     }
 }
 

@@ -5,6 +5,9 @@ mod attach;
 mod cells;
 mod consumer;
 mod futex;
+#[cfg(arenite_loom)]
+#[path = "../kernel/wire/kind.rs"]
+pub(crate) mod kind;
 #[cfg(all(test, arenite_loom))]
 mod loom;
 #[cfg(not(arenite_loom))]
@@ -18,6 +21,8 @@ mod state;
 #[cfg(all(test, not(arenite_loom)))]
 mod tests;
 
+#[cfg(not(arenite_loom))]
+pub(crate) use crate::kernel::wire::kind;
 pub(crate) use cells::{
     BACKLOG, CallSlot, INLINE_WORDS, LOW_SHIFT, LinkCells, MAX_RETAINED, REFUSAL_WORDS, SLOTS,
     SPILLED, SPIN, STAMPED, STEALABLE, STOP, control_bytes,
@@ -30,27 +35,3 @@ pub(crate) use recorder::{Phase, steps};
 #[cfg(not(arenite_loom))]
 pub(crate) use spin::SpinLimit;
 pub(crate) use state::{Ask, CANCEL, NOTICE, Retract, WAITER, is_open, is_running};
-
-/// Kinds of replies.
-pub(crate) mod kind {
-    /// The kernel's value.
-    pub(crate) const VALUE: u8 = 0;
-    /// The text of the kernel's `Err`.
-    pub(crate) const RETURNED: u8 = 1;
-    /// Message, location and backtrace of a panic.
-    pub(crate) const PANICKED: u8 = 2;
-    /// The number of array handles that outlived the job. The worker then exits.
-    pub(crate) const ESCAPED: u8 = 3;
-    /// The numbers of an `ArenaFull`.
-    pub(crate) const ARENA_FULL: u8 = 4;
-    /// The arguments are invalid or refer to memory out of reach.
-    pub(crate) const BAD_ARGUMENTS: u8 = 5;
-    /// Jobs to run first, and the continuation that takes their values.
-    pub(crate) const SPAWN: u8 = 6;
-    /// No words: the job was cancelled between two of its parts.
-    pub(crate) const CANCELLED: u8 = 7;
-    /// The value of a chain, and the share that each node had of the chain's time.
-    pub(crate) const TIMED: u8 = 8;
-    /// The kernel's `Err` as text and as a value.
-    pub(crate) const TYPED_ERROR: u8 = 9;
-}

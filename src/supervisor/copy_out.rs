@@ -7,14 +7,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::depend::JobEnd;
-use super::drain::Unpacked;
+use super::drain::CheckedReply;
 use super::error::{JobErrorKind, JobLimit};
 use super::record::{Record, Stage};
 use super::shared::Supervisor;
 use super::state::EngineState;
 use crate::arena::{Arena, ArenaFull, Block};
 use crate::kernel::wire::{Lease, Leases, ReceivedArray};
-use crate::link::Reply;
 
 /// Maximum number of bytes that are copied under the lock.
 const SMALL: u64 = 64 << 10;
@@ -27,8 +26,7 @@ pub(super) struct Uncopied {
     pub(super) lane: usize,
     /// The generation of the worker that sent it.
     pub(super) generation: u32,
-    pub(super) reply: Reply,
-    pub(super) unpacked: Unpacked,
+    pub(super) checked: CheckedReply,
     pub(super) leases: Leases,
     pub(super) end: JobEnd,
 }
@@ -67,20 +65,17 @@ impl EngineState {
             record,
             lane,
             generation,
-            reply,
-            unpacked,
+            checked,
             leases,
             end,
         } = value;
         self.uncopied.taken -= 1;
         self.runs.resume_end(end);
         match result {
-            Ok(()) => {
-                self.answer_unpacked(record, (lane, generation), &reply, unpacked, end.took_ns)
-            }
+            Ok(()) => self.answer_checked(record, (lane, generation), checked, end.took_ns),
             Err(full) => {
                 let worker = self.lanes.worker_of(lane) as u32;
-                self.not_copied(record, worker, full, (end.took_ns, unpacked.bytes));
+                self.not_copied(record, worker, full, (end.took_ns, checked.bytes));
             }
         }
         // Inputs are freed only now: the value may contain some of them.
@@ -126,7 +121,7 @@ impl Supervisor {
         };
         let any = !waiting.is_empty();
         for mut value in waiting {
-            let result = copy_out(&self.arena, value.unpacked.blocks(), &value.leases);
+            let result = copy_out(&self.arena, value.checked.blocks(), &value.leases);
             let mut state = self.lock();
             state.copied(value, result);
             self.unlock(state);

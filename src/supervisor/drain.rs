@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::config::Config;
 #[cfg(feature = "sandbox")]
 use super::copy_out::{Uncopied, copy_out};
@@ -196,7 +198,7 @@ impl EngineState {
     }
 
     fn ended_with_reply(&mut self, lane_index: usize, index: u32, failed: bool, took_ns: u64) {
-        let mut reply = self.reply;
+        let reply = self.reply;
         if reply.kind == kind::ESCAPED {
             self.lanes[lane_index].uncount_job();
             self.condemn(
@@ -216,37 +218,36 @@ impl EngineState {
         }
         let leases = std::mem::take(&mut self.records.at(index).leases);
         #[cfg_attr(not(feature = "sandbox"), allow(unused_mut, reason = "for copying"))]
-        let (mut unpacked, why) =
-            match self.check_reply(lane_index, index, &mut reply, failed, &leases) {
-                Ok(checked) => checked,
-                Err(what) => {
-                    self.records.at(index).leases = leases;
-                    self.lanes[lane_index].uncount_job();
-                    self.condemn(
-                        lane_index,
-                        index,
-                        JobErrorKind::Lost(WorkerExit::Protocol(what)),
-                    );
-                    return;
-                }
-            };
+        let (mut checked, why) = match self.check_reply(lane_index, index, &reply, failed, &leases)
+        {
+            Ok(checked) => checked,
+            Err(what) => {
+                self.records.at(index).leases = leases;
+                self.lanes[lane_index].uncount_job();
+                self.condemn(
+                    lane_index,
+                    index,
+                    JobErrorKind::Lost(WorkerExit::Protocol(what)),
+                );
+                return;
+            }
+        };
         crate::sync::point!("reap.received");
         let kernel = self.records.at(index).kernel;
         let worker = self.lanes.worker_of(lane_index) as u32;
-        let bytes = unpacked.bytes;
+        let bytes = checked.bytes;
         #[cfg(feature = "sandbox")]
         // The reply of a failed job has no arrays to copy.
         if self.config.is_sandboxed() && why.is_none() {
             let record = self.records.look(index);
-            if record.is_copied_later(unpacked.bytes_to_copy()) {
+            if record.is_copied_later(checked.bytes_to_copy()) {
                 self.records.at(index).stage = Stage::Copying;
                 self.monitor.call();
                 self.uncopied.add(Uncopied {
                     record: index,
                     lane: lane_index,
                     generation: self.lanes[lane_index].generation(),
-                    reply,
-                    unpacked,
+                    checked,
                     leases,
                     end: self.runs.pause_end(),
                 });
@@ -254,7 +255,7 @@ impl EngineState {
                     .lanes
                     .request_notice_of_later_jobs(lane_index, index, &self.records);
             }
-            if let Err(full) = copy_out(&self.arena, unpacked.blocks(), &leases) {
+            if let Err(full) = copy_out(&self.arena, checked.blocks(), &leases) {
                 return self.not_copied(index, worker, full, (took_ns, bytes));
             }
         }
@@ -269,7 +270,7 @@ impl EngineState {
                 .request_notice_of_later_jobs(lane_index, index, &self.records);
         } else {
             let sender = (lane_index, self.lanes[lane_index].generation());
-            self.answer_unpacked(index, sender, &reply, unpacked, took_ns);
+            self.answer_checked(index, sender, checked, took_ns);
         }
         // Inputs are freed only now: the reply may contain some of them.
     }
@@ -283,19 +284,19 @@ impl EngineState {
         &mut self,
         lane: usize,
         index: u32,
-        reply: &mut Reply,
+        reply: &Reply,
         failed: bool,
         leases: &[Lease],
-    ) -> Result<(Unpacked, Option<JobErrorKind>), String> {
+    ) -> Result<(CheckedReply, Option<JobErrorKind>), String> {
         // The words of a long value stay in the arena until a handle takes them and reads them without the lock. Values
         // that the engine itself reads are read at once.
         let is_long = reply.spilled && reply.len > SHORT;
         let has_handle = self.records.look(index).owner.has_handle();
         let stays = !failed && reply.kind == kind::VALUE && is_long && has_handle;
-        let mut unpacked =
+        let mut checked =
             self.lanes
                 .unpack(lane, (&self.arena, &self.config), reply, leases, stays)?;
-        let words = unpacked.words(reply);
+        let words = &checked.words[..];
         let mut why = failed.then(|| failure(reply.kind, words)).transpose()?;
         if let Some(JobErrorKind::Returned(returned)) = &why
             && returned.encoded().is_some()
@@ -334,50 +335,44 @@ impl EngineState {
                 if !self.kernels.get(kernel).is_chain() {
                     return Err("the times of a chain from a job that is none".into());
                 }
-                self.runs.note_shares(unpacked.take_shares(reply)?);
+                self.runs.note_shares(checked.take_shares()?);
             }
             other => return Err(format!("a value of kind {other}")),
         }
-        Ok((unpacked, why))
+        Ok((checked, why))
     }
 
     /// Answers a job with a value that is at its final address. `sender`: the lane, and the generation of its worker.
-    pub(super) fn answer_unpacked(
+    pub(super) fn answer_checked(
         &mut self,
         index: u32,
         (lane, generation): (usize, u32),
-        reply: &Reply,
-        unpacked: Unpacked,
+        checked: CheckedReply,
         took_ns: u64,
     ) {
-        self.runs.note_bytes(unpacked.bytes);
+        let CheckedReply {
+            arrays,
+            words,
+            in_arena,
+            bytes,
+        } = checked;
+        self.runs.note_bytes(bytes);
         let kernel = self.records.at(index).kernel;
-        self.kernels
-            .get(kernel)
-            .learn(took_ns, unpacked.bytes, false);
+        self.kernels.get(kernel).learn(took_ns, bytes, false);
         if self.records.at(index).is_traced() {
             self.trace
-                .value(index, &self.records, &mut self.kernels, unpacked.bytes);
+                .value(index, &self.records, &mut self.kernels, bytes);
         }
-        let skip = unpacked.skip;
         let record = self.records.at(index);
         record.answered_by = (lane as u32, generation);
-        record.arrays = unpacked.arrays;
-        let outcome = match (unpacked.in_arena, unpacked.long) {
-            (Some(block), _) => Outcome::InArena(ReceivedArray {
-                skip: block.skip + skip as u64 * 8,
-                len: block.len - skip as u64 * 8,
-                ..block
-            }),
-            (None, Some(mut words)) => {
-                words.drain(..skip);
-                Outcome::Long(words)
-            }
-            (None, None) => {
-                let len = reply.len as usize - skip;
-                record.payload[..len].copy_from_slice(&reply.words[skip..skip + len]);
+        record.arrays = arrays;
+        let outcome = match (in_arena, words.len()) {
+            (Some(block), _) => Outcome::InArena(block),
+            (None, len @ 0..=INLINE_WORDS) => {
+                record.payload[..len].copy_from_slice(&words);
                 Outcome::Inline { len: len as u32 }
             }
+            (None, _) => Outcome::Long(words.into_vec()),
         };
         self.answer(index, outcome);
     }
@@ -445,7 +440,7 @@ impl Lanes {
         reply: &Reply,
         leases: &[Lease],
         stays: bool,
-    ) -> Result<Unpacked, String> {
+    ) -> Result<CheckedReply, String> {
         let arrays = usize::from(reply.arrays);
         if arrays > MAX_ARRAYS {
             return Err(format!("a reply of {arrays} arrays"));
@@ -457,15 +452,15 @@ impl Lanes {
             .ok_or_else(|| format!("a reply that retains {} arrays", reply.retained))?;
         let skip = arrays * SENT_WORDS + retained * EXTENT_WORDS;
         let sent = (arrays, skip);
-        let mut unpacked = self[lane].unpack_all(arena, reply, leases, sent, stays)?;
+        let mut checked = self[lane].unpack_all(arena, reply, leases, sent, stays)?;
         if retained > 0 {
-            let left = unpacked.arrays.drain(arrays..).map(|array| array.block);
+            let left = checked.arrays.drain(arrays..).map(|array| array.block);
             let lane_state = &mut self[lane];
             lane_state.retained_mut().add(arena, left, leases)?;
             self.note_retaining(lane);
             crate::sync::point!("retain.recorded");
         }
-        Ok(unpacked)
+        Ok(checked)
     }
 }
 
@@ -478,7 +473,7 @@ impl Lane {
         leases: &[Lease],
         (arrays, skip): (usize, usize),
         stays: bool,
-    ) -> Result<Unpacked, String> {
+    ) -> Result<CheckedReply, String> {
         if !reply.spilled {
             let words = reply
                 .words
@@ -487,11 +482,10 @@ impl Lane {
                 .ok_or("a reply longer than its slot")?;
             let sent = read_sent(&words[..skip], arrays)?;
             let taken = self.receive(arena, reply, &sent, leases)?;
-            return Ok(Unpacked {
+            return Ok(CheckedReply {
                 arrays: taken.arrays,
-                long: None,
+                words: SmallVec::from_slice(&words[skip..]),
                 in_arena: None,
-                skip,
                 bytes: taken.bytes,
             });
         }
@@ -523,7 +517,7 @@ impl Lane {
             len: len as u64 * 8,
             ..extent
         };
-        let words = arena
+        let mut words = arena
             .copy_words(copied)
             .map_err(|error| error.to_string())?;
         let mut sent = read_sent(&words[..skip], arrays)?;
@@ -532,30 +526,33 @@ impl Lane {
             view: extent,
         });
         let mut taken = self.receive(arena, reply, &sent, leases)?;
-        let block = taken.arrays.pop();
-        Ok(Unpacked {
+        let block = taken.arrays.pop().filter(|_| stays);
+        words.drain(..skip);
+        Ok(CheckedReply {
             arrays: taken.arrays,
-            long: (!stays).then_some(words),
-            in_arena: block.filter(|_| stays),
-            skip,
+            words: words.into(),
+            in_arena: block.map(|block| ReceivedArray {
+                skip: block.skip + skip as u64 * 8,
+                len: block.len - skip as u64 * 8,
+                ..block
+            }),
             bytes: taken.bytes,
         })
     }
 }
 
-/// A reply whose memory was taken over and checked.
+/// A reply that was checked, and whose memory was taken over.
 #[derive(Debug)]
-pub(super) struct Unpacked {
-    pub(super) arrays: smallvec::SmallVec<[ReceivedArray; 1]>,
-    long: Option<Vec<u64>>,
-    /// The block of the words, if they stay in the arena.
+pub(super) struct CheckedReply {
+    pub(super) arrays: SmallVec<[ReceivedArray; 1]>,
+    /// The words of the value, without those that describe arrays. Empty if they stay in the arena.
+    words: SmallVec<[u64; INLINE_WORDS]>,
+    /// The words of the value, if they stay in the arena.
     in_arena: Option<ReceivedArray>,
-    /// Number of words that describe arrays.
-    skip: usize,
     pub(super) bytes: u64,
 }
 
-impl Unpacked {
+impl CheckedReply {
     /// Returns all arrays, and the block of the words if it stays in the arena.
     #[cfg(feature = "sandbox")]
     pub(super) fn blocks(&mut self) -> impl Iterator<Item = &mut ReceivedArray> {
@@ -572,43 +569,24 @@ impl Unpacked {
         fresh.fold(0, |bytes, extent| bytes.saturating_add(extent.len))
     }
 
-    /// Returns the words after those that describe arrays. Empty if they stay in the arena.
-    fn words<'a>(&'a self, reply: &'a Reply) -> &'a [u64] {
-        match &self.long {
-            _ if self.in_arena.is_some() => &[],
-            Some(words) => &words[self.skip..],
-            None => &reply.words[self.skip..reply.len as usize],
-        }
-    }
-
     /// Removes and returns the shares at the end of a chain's reply, which are not part of its value.
-    fn take_shares(&mut self, reply: &mut Reply) -> Result<Option<Shares>, String> {
-        let shares = self.words(reply).last_chunk();
+    fn take_shares(&mut self) -> Result<Option<Shares>, String> {
+        let shares = self.words.last_chunk();
         let shares = Shares::of(*shares.ok_or("a chain's reply without its times")?);
-        reply.len -= SHARE_WORDS as u32;
-        if let Some(words) = &mut self.long {
-            words.truncate(words.len() - SHARE_WORDS);
-        }
+        self.words.truncate(self.words.len() - SHARE_WORDS);
         Ok(shares)
     }
 
-    /// Returns the words after those that describe arrays, and the arrays.
-    pub(super) fn into_words(self, reply: &Reply) -> (Vec<u64>, Vec<ReceivedArray>) {
-        let words = match self.long {
-            Some(mut words) => {
-                words.drain(..self.skip);
-                words
-            }
-            None => reply.words[self.skip..reply.len as usize].to_vec(),
-        };
-        (words, self.arrays.into_vec())
+    /// Returns the words of the value, and the arrays.
+    pub(super) fn into_words(self) -> (Vec<u64>, Vec<ReceivedArray>) {
+        (self.words.into_vec(), self.arrays.into_vec())
     }
 }
 
 /// Reads the descriptors of arrays: first those of the value, then those of arrays that the lane retains.
-fn read_sent(words: &[u64], arrays: usize) -> Result<smallvec::SmallVec<[SentArray; 2]>, String> {
+fn read_sent(words: &[u64], arrays: usize) -> Result<SmallVec<[SentArray; 2]>, String> {
     let mut reader = WordReader::new(words);
-    let mut sent = smallvec::SmallVec::new();
+    let mut sent = SmallVec::new();
     while reader.len() > 0 {
         let array = match sent.len() < arrays {
             true => SentArray::read(&mut reader),

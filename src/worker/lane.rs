@@ -170,53 +170,43 @@ pub(super) struct Lane {
     pub(super) files: MappedFiles,
 }
 
-/// The reply of a job, before it is written into its slot.
-struct Answer {
-    kind: u8,
-    reply: ReplyWriter,
+/// Returns a reply of this kind that consists of a text.
+fn text_reply(kind: u8, text: &str) -> ReplyWriter {
+    let end = text.floor_char_boundary(panics::TEXT_LIMIT);
+    let mut reply = ReplyWriter {
+        kind,
+        ..ReplyWriter::default()
+    };
+    // The lower half of the first word is the length; the upper half is the node of the chain that failed.
+    reply.word(end as u64 | u64::from(step_reached()) << 32);
+    reply.bytes(&text.as_bytes()[..end]);
+    reply
 }
 
-impl Answer {
-    fn text(kind: u8, text: &str) -> Self {
-        let mut end = text.len().min(panics::TEXT_LIMIT);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        let mut reply = ReplyWriter::default();
-        // The lower half of the first word is the length; the upper half is the node of the chain that failed.
-        reply.word(end as u64 | u64::from(step_reached()) << 32);
-        reply.bytes(&text.as_bytes()[..end]);
-        Self { kind, reply }
-    }
+/// Returns the reply for an error that a kernel returned.
+fn returned_reply(returned: &Returned) -> ReplyWriter {
+    let Some((tag, bytes)) = returned.encoded() else {
+        return text_reply(kind::RETURNED, returned.text());
+    };
+    let mut reply = text_reply(kind::TYPED_ERROR, returned.text());
+    reply.words.insert_from_slice(1, &[tag, bytes.len() as u64]);
+    reply.bytes(bytes);
+    reply
+}
 
-    /// Returns the reply for an error that a kernel returned.
-    fn returned(returned: &Returned) -> Self {
-        let Some((tag, bytes)) = returned.encoded() else {
-            return Self::text(kind::RETURNED, returned.text());
-        };
-        let Self { mut reply, .. } = Self::text(kind::TYPED_ERROR, returned.text());
-        reply.words.insert_from_slice(1, &[tag, bytes.len() as u64]);
-        reply.bytes(bytes);
-        Self {
-            kind: kind::TYPED_ERROR,
-            reply,
-        }
+/// Returns the reply for a full arena. `step` is the node of the chain that failed; 0 if the job is no chain.
+fn full_reply(full: ArenaFull, step: u32) -> ReplyWriter {
+    let mut reply = ReplyWriter {
+        kind: kind::ARENA_FULL,
+        ..ReplyWriter::default()
+    };
+    super::full_to_words(full)
+        .into_iter()
+        .for_each(|word| reply.word(word));
+    if step != 0 {
+        reply.word(step.into());
     }
-
-    /// Returns the reply for a full arena. `step` is the node of the chain that failed; 0 if the job is no chain.
-    fn full(full: ArenaFull, step: u32) -> Self {
-        let mut reply = ReplyWriter::default();
-        super::full_to_words(full)
-            .into_iter()
-            .for_each(|word| reply.word(word));
-        if step != 0 {
-            reply.word(step.into());
-        }
-        Self {
-            kind: kind::ARENA_FULL,
-            reply,
-        }
-    }
+    reply
 }
 
 impl Lane {
@@ -351,17 +341,16 @@ impl Lane {
         if self.worker.has_memory_limit {
             abort::clear_errno();
         }
-        let answer = match self.words_of(&call) {
+        let reply = match self.words_of(&call) {
             Ok(words) => {
                 self.cells.set_phase(Phase::Running(call.job));
                 self.stamp(&call, false);
                 self.run_kernel(call.entry, &words)
             }
-            Err(why) => Some(Answer::text(kind::BAD_ARGUMENTS, &why)),
+            Err(why) => text_reply(kind::BAD_ARGUMENTS, &why),
         };
         let mut left = self.left_behind(started);
-        let sent = answer.as_ref().map(|answer| &answer.reply.arrays[..]);
-        let sent = sent.unwrap_or_default();
+        let sent = &reply.arrays[..];
         self.close_lent(sent, &mut left);
         self.stamp(&call, true);
         crate::sync::point!("run.closed");
@@ -373,7 +362,7 @@ impl Lane {
         // Output found in the pipe after this boundary does not belong to the job.
         self.cells.set_phase(Phase::Publishing(call.job));
         self.report_releases(&mut self.consumer.borrow_mut(), LOOKS_BETWEEN_JOBS, sent);
-        self.answer(answer, took, left);
+        self.answer(reply, took, left);
         self.affinity.between_jobs(now);
         now
     }
@@ -450,8 +439,8 @@ impl Lane {
             .map_err(|error| error.to_string())
     }
 
-    /// Runs a kernel. Returns `None` if its value has no words.
-    fn run_kernel(&'static self, offset: u64, words: &[u64]) -> Option<Answer> {
+    /// Runs a kernel and returns its reply.
+    fn run_kernel(&'static self, offset: u64, words: &[u64]) -> ReplyWriter {
         #[allow(unsafe_code, reason = "a kernel is called by the offset of its entry")]
         // SAFETY: the supervisor computed the offset from an entry, and is the same build (checked in the handshake).
         let entry = unsafe { from_offset(offset) };
@@ -460,62 +449,40 @@ impl Lane {
         crate::sync::point!("run.entered");
         let outcome = panics::catch(|| entry(WordReader::new(words), self, &mut reply));
         crate::sync::point!("run.returned");
-        match outcome {
-            Outcome::Returned(Ok(())) if reply.is_empty() => None,
-            Outcome::Returned(Ok(())) => Some(Answer {
-                kind: match &reply {
-                    ReplyWriter { spawns: true, .. } => kind::SPAWN,
-                    ReplyWriter { timed: true, .. } => kind::TIMED,
-                    _ => kind::VALUE,
-                },
-                reply,
-            }),
-            Outcome::Returned(Err(Failure::Full(full))) | Outcome::Full(full) => {
-                Some(Answer::full(full, step_reached()))
+        let failure = match outcome {
+            Outcome::Returned(Ok(())) => return reply,
+            Outcome::Full(full) => Failure::Full(full),
+            Outcome::Panicked(text) => {
+                let full = self.full_in(&text);
+                return full.unwrap_or_else(|| text_reply(kind::PANICKED, &text));
             }
-            Outcome::Returned(Err(Failure::Rejected(BadArgument::NoFile(why)))) => {
-                Some(Answer::text(kind::RETURNED, &why))
-            }
-            Outcome::Returned(Err(Failure::Rejected(why))) => {
-                Some(Answer::text(kind::BAD_ARGUMENTS, &why.to_string()))
-            }
+            Outcome::Returned(Err(failure)) => failure,
+        };
+        match failure {
+            Failure::Full(full) => full_reply(full, step_reached()),
+            Failure::Rejected(BadArgument::NoFile(why)) => text_reply(kind::RETURNED, &why),
+            Failure::Rejected(why) => text_reply(kind::BAD_ARGUMENTS, &why.to_string()),
             // Not reached: a worker sends spawned jobs to the supervisor; only inline engines run them in place.
-            Outcome::Returned(Err(Failure::Spawned(_))) => {
-                Some(Answer::text(kind::RETURNED, "a spawned job failed inline"))
-            }
-            Outcome::Returned(Err(Failure::Returned(returned))) => Some(
-                // A typed error is not replaced by `ArenaFull`, even if its text contains the message of an
-                // `ArenaFull`.
-                Some(&returned)
-                    .filter(|returned| returned.encoded().is_none())
-                    .and_then(|returned| self.full_in(returned.text()))
-                    .unwrap_or_else(|| Answer::returned(&returned)),
-            ),
-            Outcome::Returned(Err(Failure::Cancelled)) => Some(Answer::text(kind::CANCELLED, "")),
-            Outcome::Panicked(text) => Some(
-                self.full_in(&text)
-                    .unwrap_or_else(|| Answer::text(kind::PANICKED, &text)),
-            ),
+            Failure::Spawned(_) => text_reply(kind::RETURNED, "a spawned job failed inline"),
+            // A typed error is not replaced by `ArenaFull`, even if its text contains the message of an `ArenaFull`.
+            Failure::Returned(returned) => Some(&returned)
+                .filter(|returned| returned.encoded().is_none())
+                .and_then(|returned| self.full_in(returned.text()))
+                .unwrap_or_else(|| returned_reply(&returned)),
+            Failure::Cancelled => text_reply(kind::CANCELLED, ""),
         }
     }
 
     /// Returns the reply for a full arena, if this text contains the message of the lane's last `ArenaFull` in this
     /// job.
-    fn full_in(&self, text: &str) -> Option<Answer> {
+    fn full_in(&self, text: &str) -> Option<ReplyWriter> {
         let full = self.heap.last_refusal.get()?;
         text.contains(&full.to_string())
-            .then(|| Answer::full(full, step_reached()))
+            .then(|| full_reply(full, step_reached()))
     }
 
-    fn answer(&'static self, answer: Option<Answer>, took: u64, mut left: LeftBehind) {
-        let Answer { kind, mut reply } = match answer {
-            Some(answer) => answer,
-            None if left.is_empty() => return self.answer_inline(kind::VALUE, &[], took),
-            None => Answer {
-                kind: kind::VALUE,
-                reply: ReplyWriter::default(),
-            },
-        };
+    fn answer(&'static self, mut reply: ReplyWriter, took: u64, mut left: LeftBehind) {
+        let kind = reply.kind;
         if left.is_empty() && reply.arrays.is_empty() && reply.words.len() <= INLINE_WORDS {
             return self.answer_inline(kind, &reply.words, took);
         }
@@ -555,7 +522,7 @@ impl Lane {
                         kind::TYPED_ERROR => (words[described] >> 32) as u32,
                         _ => 0,
                     };
-                    return self.answer(Some(Answer::full(full, step)), took, left);
+                    return self.answer(full_reply(full, step), took, left);
                 }
             }
         }

@@ -65,7 +65,7 @@ impl EngineState {
         leases: &Leases,
     ) -> Result<(Tasks, u64), String> {
         let reply = self.reply;
-        let unpacked =
+        let checked =
             self.lanes
                 .unpack(lane, (&self.arena, &self.config), &reply, leases, false)?;
         let record = self.records.look(index);
@@ -73,11 +73,11 @@ impl EngineState {
         if owner.actor().is_some() || !self.kernels.get(kernel).spawns {
             return Err("spawned jobs from a kernel that does not spawn".into());
         }
-        let bytes = unpacked.bytes;
+        let bytes = checked.bytes;
         if self.config.is_sandboxed() {
             return Ok((Err(JobErrorKind::Rejected(Rejection::Spawning)), bytes));
         }
-        let (words, arrays) = unpacked.into_words(&reply);
+        let (words, arrays) = checked.into_words();
         // Checked before anything of the claimed size is allocated.
         if let Some(why) = self.runs.too_many(owner, SpawnReply::tasks_in(&words)) {
             return Ok((Err(why), bytes));

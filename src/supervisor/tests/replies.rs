@@ -358,8 +358,8 @@ impl Worker {
                 config,
                 ..
             } = &mut *state;
-            let unpacked = lanes.unpack(0, (&*own, &*config), &reported, &leases, false);
-            match (unpacked, expected) {
+            let checked = lanes.unpack(0, (&*own, &*config), &reported, &leases, false);
+            match (checked, expected) {
                 (Err(_), None) => {
                     refused += 1;
                     check_accounting(&arena, &state.lanes[0], &kept, &[&input, &lent])?;
@@ -367,13 +367,13 @@ impl Worker {
                     state.lanes[0].revoke(&arena);
                     model.0.clear();
                 }
-                (Ok(unpacked), Some(mut comes)) => {
+                (Ok(checked), Some(mut comes)) => {
                     taken += 1;
                     if reported.spilled {
                         comes.pop();
                     }
-                    prop_assert_eq!(unpacked.arrays.len(), comes.len());
-                    for (array, (view, comes)) in unpacked.arrays.iter().zip(&comes) {
+                    prop_assert_eq!(checked.arrays.len(), comes.len());
+                    for (array, (view, comes)) in checked.arrays.iter().zip(&comes) {
                         prop_assert_eq!(array.len, view.len);
                         let block = array.block.extent();
                         let at = Offset::new(block.at.region(), block.at.offset() + array.skip);
@@ -390,8 +390,8 @@ impl Worker {
                             }
                         }
                     }
-                    for (a, one) in std::iter::zip(&unpacked.arrays, &comes) {
-                        for (b, other) in std::iter::zip(&unpacked.arrays, &comes) {
+                    for (a, one) in std::iter::zip(&checked.arrays, &comes) {
+                        for (b, other) in std::iter::zip(&checked.arrays, &comes) {
                             // Arrays in one chunk share one block.
                             if matches!(one.1, Comes::Fresh(_)) {
                                 prop_assert_eq!(Arc::ptr_eq(&a.block, &b.block), one.1 == other.1);
@@ -407,7 +407,7 @@ impl Worker {
                             kept.push(Arc::clone(&a.block));
                         }
                     }
-                    drop(unpacked);
+                    drop(checked);
                     let held: Vec<_> = state.lanes[0]
                         .grants()
                         .blocks()
@@ -420,7 +420,7 @@ impl Worker {
                     check_accounting(&arena, &state.lanes[0], &kept, &[&input, &lent])?;
                 }
                 (got, expected) => {
-                    let got = got.map(|unpacked| unpacked.arrays);
+                    let got = got.map(|checked| checked.arrays);
                     return Err(TestCaseError::fail(format!(
                         "{reported:?} is to be {expected:?}, and is {got:?}"
                     )));
