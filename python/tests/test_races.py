@@ -282,6 +282,27 @@ def test_ctrl_c_before_an_isolated_call_waits_ends_the_call():
     assert nth > submitted > 1, "interrupted before and after the task was sent"
 
 
+def test_ctrl_c_while_a_scope_sends_a_task_leaves_none(executor):
+    """At each place: the block ends, and with it all tasks that were sent."""
+    for nth in itertools.count(1):
+        at = At(nth)
+        before = executor.stats().submitted
+        try:
+            with executor.scope() as scope:
+                sys.setprofile(at)
+                try:
+                    scope.submit(time.sleep, 3600)
+                finally:
+                    sys.setprofile(None)
+                raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            pass
+        harness.until(lambda: is_idle(executor), f"no task to be left after place {nth}")
+        if at.left > 0:
+            break
+    assert nth > 20 and executor.stats().submitted > before
+
+
 def test_a_callback_takes_a_lock_of_the_thread_that_waits(executor, tmp_path):
     gate = tmp_path / "open"
     future = executor.submit(wait_for, gate)

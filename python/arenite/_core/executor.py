@@ -391,7 +391,7 @@ class Executor(BaseExecutor):
         from .scope import Scope
 
         self._workers.check_open()
-        return Scope(self)
+        return Scope(self._workers)
 
     def actor(self, cls: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Actor[T]:
         """Makes the object `cls(*args, **kwargs)` in a worker, where it stays. Returns an actor with its methods.

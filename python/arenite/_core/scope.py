@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from .executor import Executor
+    from .. import _arenite
+    from .workers import Workers
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,8 +22,8 @@ T = TypeVar("T")
 class Scope:
     """Tasks that have all ended when the `with` block ends: see `Executor.scope`."""
 
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
         self._lock = threading.Lock()
         #: Tasks that have not ended.
         self._open: set[Future[Any]] = set()
@@ -36,9 +37,16 @@ class Scope:
             raise RuntimeError("cannot schedule new futures after the end of the scope")
         if self._failed is not None:
             return cancelled()
-        future = self._executor.submit(fn, *args, **kwargs)
-        with self._lock:
-            self._open.add(future)
+        tasks: list[_arenite.Task] = []
+        try:
+            future = self._workers.submit(self._workers.plain, fn, args, kwargs, tasks=tasks)
+            with self._lock:
+                self._open.add(future)
+        except BaseException:
+            # Ctrl-C: the task may have been sent.
+            for task in tasks:
+                task.kill()
+            raise
         future.add_done_callback(self._end)  # type: ignore[arg-type]
         if self._failed is not None and self._failed is not future:
             # A task of the scope has failed meanwhile.
