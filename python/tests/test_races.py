@@ -287,9 +287,18 @@ def test_ctrl_c_while_a_scope_sends_a_task_leaves_none(executor):
     for nth in itertools.count(1):
         at = At(nth)
         before = executor.stats().submitted
+
+        def interrupt(frame, event, function, at=at, before=before):
+            try:
+                at(frame, event, function)
+            except KeyboardInterrupt:
+                if executor.stats().submitted > before:
+                    harness.until(lambda: executor.stats().running == 1, "the task runs")
+                raise
+
         try:
             with executor.scope() as scope:
-                sys.setprofile(at)
+                sys.setprofile(interrupt)
                 try:
                     scope.submit(time.sleep, 3600)
                 finally:

@@ -21,6 +21,7 @@ mod maps;
 mod numbers;
 mod observing;
 mod origins;
+mod programs;
 mod random;
 mod rounds;
 mod scopes;
@@ -51,6 +52,7 @@ fn main() {
         numbers::tests(),
         observing::tests(),
         origins::tests(),
+        programs::tests(),
         random::tests(),
         rounds::tests(),
         scopes::tests(),
