@@ -1,17 +1,14 @@
 //! Many threads on one engine, and jobs without a waiter.
 
 use std::io::Read;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 
-use arenite::{Array, Job};
+use arenite::Job;
 
 use crate::harness::{Gate, Lab, pass, step, tests};
 
 tests![
-    many_threads_submit_and_wait,
     threads_wait_for_each_others_jobs,
-    threads_mix_everything,
     detached_jobs_end_while_the_caller_sleeps,
     more_workers_than_cores,
     a_long_job_delays_no_job_that_another_worker_can_run,
@@ -20,22 +17,6 @@ tests![
 
 fn square(n: u64) -> u64 {
     n * n
-}
-
-fn many_threads_submit_and_wait() {
-    let lab = Lab::new(2);
-    thread::scope(|threads| {
-        for start in 0..16u64 {
-            let lab = &lab;
-            threads.spawn(move || {
-                for n in start * 1000..start * 1000 + 500 {
-                    assert_eq!(lab.submit(square, (n,)).wait().unwrap(), n * n);
-                }
-            });
-        }
-        step("16 threads with 500 jobs each");
-    });
-    lab.assert_in_use(0);
 }
 
 /// Each thread submits a batch and passes the handles to the next thread.
@@ -61,53 +42,6 @@ fn threads_wait_for_each_others_jobs() {
         }
         step("8 threads in a ring");
     });
-    lab.assert_in_use(0);
-}
-
-fn threads_mix_everything() {
-    fn sum(values: &[u32]) -> u64 {
-        values.iter().map(|&x| u64::from(x)).sum()
-    }
-    fn range(n: u32) -> Array<u32> {
-        Array::from_fn(n as usize, |i| i as u32)
-    }
-    let lab = Lab::new(3);
-    let total = AtomicU64::new(0);
-    thread::scope(|threads| {
-        let (lab, total) = (&lab, &total);
-        let shared = lab.from_fn(10_000, |i| i as u32).unwrap();
-        for n in 0..12u32 {
-            let shared = shared.clone();
-            threads.spawn(move || {
-                for round in 0..30u32 {
-                    match (n + round) % 6 {
-                        0 => {
-                            for array in lab.map(range, (0..100).map(|n| (n,))) {
-                                total.fetch_add(sum(&array.unwrap()), Relaxed);
-                            }
-                        }
-                        1 => assert_eq!(lab.par(&shared).map(|x| x + 1).unwrap()[9999], 10_000),
-                        2 => assert_eq!(lab.submit(sum, (&shared,)).wait().unwrap(), 49_995_000),
-                        3 => {
-                            let mut out = lab.zeros::<u32>(1000).unwrap();
-                            lab.scope(|s| {
-                                out.tiles_mut(100).for_each(|tile| {
-                                    drop(s.submit(|tile: &mut [u32]| tile.fill(9), (tile,)))
-                                })
-                            })
-                            .unwrap();
-                            assert!(out.iter().all(|&x| x == 9));
-                        }
-                        4 => drop((0..50).map(|n| lab.submit(range, (n,))).collect::<Vec<_>>()),
-                        _ => (0..50).for_each(|n| lab.submit(range, (n * 100,)).detach()),
-                    }
-                }
-            });
-        }
-        step("12 threads that do everything");
-    });
-    // Each of 12 threads had a map in 5 of its 30 rounds, of 0 + 1 + … + (n − 1) for each n below 100.
-    assert_eq!(total.into_inner(), 12 * 5 * 161_700);
     lab.assert_in_use(0);
 }
 

@@ -1,6 +1,5 @@
 //! Workers killed from outside, at every moment.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,6 @@ tests![
     while_running,
     with_jobs_queued_behind,
     all_at_once,
-    again_and_again_under_load,
     stopped_workers,
     while_waiting_for_memory,
     while_holding_arrays,
@@ -125,77 +123,6 @@ fn all_at_once() {
     for (n, job) in (0..).zip(behind) {
         assert_eq!(job.wait().unwrap(), n);
     }
-    lab.assert_in_use(0);
-}
-
-fn again_and_again_under_load() {
-    fn work(values: &Array<u8>, n: u32) -> Array<u32> {
-        let sum: u32 = values.iter().map(|&x| u32::from(x)).sum();
-        Array::from_fn(5000 + n as usize % 20_000, |i| if i == 0 { sum } else { n })
-    }
-    let lab = Lab::new(2);
-    let values = lab.from_slice(&[1u8; 10_000]).unwrap();
-    let (over, kills) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let mut failures = 0;
-    thread::scope(|threads| {
-        let (lab, over, kills) = (&lab, &over, &kills);
-        threads.spawn(move || {
-            let jobs = || {
-                lab.stats()
-                    .workers
-                    .iter()
-                    .map(|worker| worker.jobs)
-                    .sum::<u64>()
-            };
-            let mut before = 0;
-            while !over.load(SeqCst) {
-                let victim = &lab.stats().workers[kills.load(SeqCst) % 2];
-                // Not before the worker is ready, which would be a crash loop, and with some work between two deaths.
-                if jobs() < before + 20 || !victim.ready {
-                    thread::yield_now();
-                    continue;
-                }
-                before = jobs();
-                // It may be dying already.
-                if kill(Pid::from_raw(victim.pid as i32), Signal::SIGKILL).is_ok() {
-                    kills.fetch_add(1, SeqCst);
-                }
-            }
-        });
-        let mut live = std::collections::VecDeque::new();
-        let items = (0..u32::MAX).map(|n| (&values, n));
-        for (n, result) in (0..).zip(lab.map(work, items)) {
-            match result {
-                Ok(array) => {
-                    assert_eq!((array[0], array[1]), (10_000, n));
-                    assert_eq!(array.len(), 5000 + n as usize % 20_000);
-                    live.push_back((n, array));
-                }
-                Err(error) => {
-                    assert_eq!(
-                        *error.kind(),
-                        JobErrorKind::Lost(WorkerExit::Signal(9)),
-                        "item {n}: {error}"
-                    );
-                    failures += 1;
-                }
-            }
-            if live.len() > 50 {
-                let (n, array) = live.pop_front().unwrap();
-                assert!(
-                    array[1..].iter().all(|&x| x == n),
-                    "result {n} changed while it was held"
-                );
-            }
-            if n > 3000 && kills.load(SeqCst) > 20 {
-                break;
-            }
-        }
-        over.store(true, SeqCst);
-    });
-    let kills = kills.into_inner();
-    assert!(failures <= kills, "{kills} deaths cost {failures} jobs");
-    drop(values);
     lab.assert_in_use(0);
 }
 

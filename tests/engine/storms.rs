@@ -3,13 +3,10 @@
 
 use std::time::Duration;
 
-use crate::harness::runs::storm::Fault;
-use crate::harness::runs::{Order, Seen, bombs, crashes, deadlines, scale, stops, storm};
+use crate::harness::runs::{Order, Seen, bombs, crashes, deadlines, scale, stops};
 use crate::harness::{Env, case, figures_are_strict, seeds, tests};
 
 tests![
-    random_kills,
-    random_stops,
     random_stops_at_deadlines,
     jobs_that_end_at_their_deadlines,
     jobs_that_hang,
@@ -45,14 +42,6 @@ fn play(usual: f64, strict: f64, run: impl Fn(Order) -> Result<Seen, String>) ->
     println!("{seen:?}");
     assert!(seen.jobs > 0);
     seen
-}
-
-fn random_kills() {
-    play(10.0, 30.0, |order| storm::run(order, Fault::Kill));
-}
-
-fn random_stops() {
-    play(2.0, 5.0, |order| storm::run(order, Fault::Stop));
 }
 
 fn random_stops_at_deadlines() {

@@ -36,7 +36,6 @@ tests![
     a_small_part_of_a_large_array_is_copied_without_the_lock,
     on_worker_start_may_open_files,
     a_thread_left_by_on_worker_start_fails_the_build,
-    many_jobs,
     a_panic_while_a_worker_is_replaced,
     the_report_names_missing_parts,
     output_of_lanes_is_attributed_to_jobs,
@@ -652,23 +651,6 @@ fn a_thread_left_by_on_worker_start_fails_the_build() {
     let error = builder().sandbox(Sandbox::Strict).build().unwrap_err();
     assert!(error.to_string().contains("1 threads running"), "{error}");
     builder().build().unwrap();
-}
-
-fn many_jobs() {
-    let lab = strict(2);
-    let results = lab.map(|x: u64| x + 1, (0..20_000_u64).map(|x| (x,)));
-    assert_eq!(
-        results.map(Result::unwrap).sum::<u64>(),
-        (1..=20_000).sum::<u64>()
-    );
-    let arrays = lab.map(
-        |n: usize| Array::from_fn(n, |i| i as u32),
-        (0..500_usize).map(|n| (n,)),
-    );
-    for (n, array) in arrays.map(Result::unwrap).enumerate() {
-        assert!(array.len() == n && array.iter().zip(0..).all(|(&x, i)| x == i));
-    }
-    lab.assert_in_use(0);
 }
 
 fn a_panic_while_a_worker_is_replaced() {

@@ -12,6 +12,9 @@ mod harness;
 #[path = "../common/lacking.rs"]
 mod kernels;
 mod pictures;
+#[path = "../model/programs/mod.rs"]
+#[allow(dead_code, reason = "a suite runs its trials")]
+mod programs;
 mod signals;
 mod supervisor;
 mod trials;
@@ -87,7 +90,11 @@ struct Row {
     run: fn(Order) -> Result<Seen, String>,
 }
 
-const ROWS: [Row; 17] = [
+const ROWS: [Row; 18] = [
+    Row {
+        name: "programs",
+        run: programs::soak,
+    },
     Row {
         name: "storm-of-kills",
         run: |order| storm::run(order, Fault::Kill),

@@ -71,6 +71,7 @@ fn text(bytes: &[u8]) -> String {
 
 fn a_short_soak_runs_its_rows() {
     for row in [
+        "programs",
         "storm-of-kills",
         "storm-of-locked",
         "broken-pictures",

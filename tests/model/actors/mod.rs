@@ -3,10 +3,10 @@
 mod admission;
 mod arrays;
 mod calls;
+mod company;
 mod ends;
 mod losses;
 mod places;
-mod storms;
 
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -30,7 +30,7 @@ pub fn tests() -> Vec<libtest_mimic::Trial> {
         ends::tests(),
         losses::tests(),
         places::tests(),
-        storms::tests(),
+        company::tests(),
     ];
     parts.into_iter().flatten().collect()
 }

@@ -4,7 +4,6 @@ mod failures;
 mod memory;
 mod pictures;
 mod statistics;
-mod storms;
 mod values;
 mod waiting;
 
@@ -16,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::{
-    Diary, Gate, Lab, are_all, case, filled, note, numbers, pass, seeds, step, tests, wait_until,
+    Diary, Gate, Lab, are_all, filled, note, numbers, pass, step, tests, wait_until,
 };
 
 /// The tests of all parts.
@@ -26,7 +25,6 @@ pub fn tests() -> Vec<libtest_mimic::Trial> {
         memory::tests(),
         pictures::tests(),
         statistics::tests(),
-        storms::tests(),
         values::tests(),
         waiting::tests(),
     ];

@@ -3,16 +3,12 @@
 use std::collections::VecDeque;
 use std::iter;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use arenite::{Array, ArrayMut, Job, TileMut};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
-use super::{end, lanes};
+use super::lanes;
 use crate::harness::{Gate, Lab, pass, step, tests};
 
 tests![
@@ -21,7 +17,6 @@ tests![
     empty_arrays_need_no_memory,
     tiles_in_one_page_are_written_by_many_lanes,
     a_lent_array_stays_writable_when_its_maker_goes_on,
-    kills_under_load,
 ];
 
 /// Numbers that depend on the seed.
@@ -178,51 +173,5 @@ fn a_lent_array_stays_writable_when_its_maker_goes_on() {
     .unwrap();
     assert!(a.iter().all(|&x| x == 1) && b.iter().all(|&x| x == 2));
     drop((a, b));
-    lab.assert_in_use(0);
-}
-
-fn kills_under_load() {
-    fn work(n: u32) -> Array<u32> {
-        // Some jobs wait, so that all lanes are used.
-        if n.is_multiple_of(5) {
-            thread::sleep(Duration::from_millis(1));
-        }
-        numbers(length(n % 4), n)
-    }
-    let lab = Lab::with(2, |builder| builder.lanes(5).quarantine_after(1000));
-    let kills = AtomicU32::new(0);
-    let (stop, stopped) = channel::<()>();
-    thread::scope(|threads| {
-        let lab = &lab;
-        let kills = &kills;
-        threads.spawn(move || {
-            // Half of the deaths are caused by jobs.
-            let pause = Duration::from_millis(3);
-            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-                let kills = kills.fetch_add(1, Ordering::SeqCst) + 1;
-                if kills.is_multiple_of(2) {
-                    let ended = lab.submit(end, (kills / 2 % 2,)).wait();
-                    assert!(ended.is_err());
-                } else {
-                    let _ = kill(
-                        Pid::from_raw(lab.pid(kills as usize / 2 % 2)),
-                        Signal::SIGKILL,
-                    );
-                }
-            }
-        });
-        for round in 0.. {
-            if round >= 4 && kills.load(Ordering::SeqCst) >= 2 {
-                break;
-            }
-            step(format!("round {round} under fire"));
-            let submit = |n| lab.job(work, (n,)).retries(1000).submit();
-            let jobs: Vec<_> = (0..200u32).map(submit).collect();
-            for (n, job) in (0..).zip(jobs) {
-                assert_numbers(&job.wait().unwrap(), length(n % 4), n);
-            }
-        }
-        drop(stop);
-    });
     lab.assert_in_use(0);
 }

@@ -1,6 +1,5 @@
 //! Failures of spawned jobs, and killed workers.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
 use arenite::{
@@ -8,7 +7,7 @@ use arenite::{
     call,
 };
 
-use super::{around, end, fails, fib, numbers, sort};
+use super::{around, end, fails, fib};
 use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
 
 tests![
@@ -19,7 +18,6 @@ tests![
     a_child_with_retries_survives_its_worker,
     a_job_that_changes_an_array_is_not_retried,
     spawned_jobs_inherit_retries,
-    killed_workers_change_no_value,
     spawning_with_too_many_arrays_is_an_error,
     spawning_with_too_much_text_is_an_error,
 ];
@@ -278,34 +276,6 @@ fn spawned_jobs_inherit_retries() {
     gate.open();
     assert_eq!(job.wait().unwrap(), 8);
     lab.assert_in_use(0);
-}
-
-fn killed_workers_change_no_value() {
-    let plain = numbers(5_000);
-    let mut expected = plain.clone();
-    expected.sort_unstable();
-    let lab = Lab::new(2);
-    let values = lab.from_slice(&plain).unwrap();
-    let over = Mutex::new(false);
-    std::thread::scope(|threads| {
-        threads.spawn(|| {
-            for round in 0..8 {
-                lab.replace(round % 2);
-            }
-            *over.lock().unwrap() = true;
-        });
-        while !*over.lock().unwrap() {
-            let job = lab
-                .job(sort, (&values, 20))
-                .retries(50)
-                .backoff(Backoff::NONE);
-            let sorted = job.submit().wait().unwrap();
-            assert!(sorted[..] == expected);
-        }
-    });
-    drop(values);
-    lab.assert_in_use(0);
-    lab.assert_idle();
 }
 
 fn spawning_with_too_many_arrays_is_an_error() {
