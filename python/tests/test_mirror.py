@@ -28,6 +28,75 @@ def run(source, how="file"):
     harness.script(BEGIN + textwrap.dedent(source), how=how).ok()
 
 
+def test_all_functions_see_what_the_program_changes():
+    """Data that several functions use, changed in place. The oracle is the same call in the program."""
+    run(
+        """
+        import dataclasses, numpy
+
+        class Object:
+            pass
+
+        @dataclasses.dataclass
+        class Config:
+            rate: float = 0.1
+            tags: list = dataclasses.field(default_factory=list)
+
+        class Shop:
+            prices, names = [1], {"a": 1}
+            def both(self): return self.prices, self.names, SETTINGS["rate"]
+            @classmethod
+            def first(cls): return cls.prices[0] + SETTINGS["rate"]
+
+        SETTINGS, LIST, CONFIG, THING = {"rate": 1}, [[1], [2]], Config(), Object()
+        INNER, SMALL, LARGE = LIST[0], numpy.zeros(3), numpy.zeros(200_000)
+        THING.number, THING.table, THING.array = 1, {}, SMALL
+
+        def rate(): return SETTINGS["rate"]
+        def ten_times(): return SETTINGS["rate"] * 10
+        def price(): return Shop.prices[0]
+        def by_instance(): return Shop().both()
+        def by_class(): return Shop.first()
+        def attribute(): return attribute.cache
+        attribute.cache = [0]
+        def of_another(): return attribute.cache, attribute()
+        def whole(): return LIST
+        def part(): return INNER, INNER is LIST[0]
+        def thing(): return THING.number, THING.table
+        def turned(): return THING.table, THING.number, THING.array.tolist()
+        def config(): return CONFIG.rate, CONFIG.tags
+        def tags(): return CONFIG.tags
+        def small(): return SMALL.sum()
+        def large(): return LARGE.sum()
+        def first(): return LARGE[0]
+        unnamed = lambda: (SETTINGS["rate"], CONFIG.rate)
+
+        functions = [
+            rate, ten_times, price, by_instance, by_class, attribute, of_another, whole, part, thing, turned, config,
+            tags, small, large, first, unnamed,
+        ]
+        for order in functions, functions[::-1]:
+            for step in range(4):
+                for function in order:
+                    same((function.__name__, step, do(function)), (function.__name__, step, function()))
+                SETTINGS["rate"] += 1
+                Shop.prices[0] += 1
+                Shop.names[step] = 1
+                attribute.cache[0] += 1
+                INNER[0] += 1
+                THING.number += 1
+                THING.table[step] = 1
+                CONFIG.rate += 1
+                CONFIG.tags.append(step)
+                SMALL[0] += 1
+                LARGE[0] += 1
+        # What was changed back, too.
+        SETTINGS["rate"] = 1
+        same([do(rate), do(ten_times)], [1, 10])
+        """
+    )
+
+
 @pytest.mark.parametrize("how", ["file", "-c", "-"])
 def test_globals_that_the_program_changes_win(how):
     run(

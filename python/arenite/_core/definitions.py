@@ -123,7 +123,8 @@ class Bundle:
         self._prefix = prefix
         self._buffers = buffers
         self._watch = watched.watch()
-        self._parts = watched.parts
+        #: The parts whose objects may have changed their contents, with the versions that this bundle has.
+        self._parts = [(part, part.version) for part in watched.parts]
         # A weak reference: a cycle would keep the workers of a dropped executor.
         self._owner = weakref.ref(owner)
 
@@ -132,13 +133,14 @@ class Bundle:
         owner = self._owner()
         if owner is None or not self._watch.is_current():
             return False
-        for part in self._parts:
-            if part.has_changed(owner):
+        # Another bundle may have sent a later version of a part.
+        for part, version in self._parts:
+            if part.version != version or part.has_changed(owner):
                 return False
         return True
 
     def holds(self, part: _Part) -> bool:
-        return any(one is part for one in self._parts)
+        return any(one is part for one, _ in self._parts)
 
     def before(self, head: bytes, kind: int, buffers: list[Buffer]) -> tuple[bytes, int, list[Buffer]]:
         """Adds the bundle before the head and the buffers of a task."""
@@ -248,6 +250,7 @@ _RECREATED: dict[type, Callable[[Any, Any], Any]] = {
     object: lambda pickler, obj: (mirror.sentinel, (pickler.owner.sentinel(obj),)),
 }
 _BY_IDENTITY = {ModuleType, *_RECREATED}
+_CONTAINERS = {list, dict, set, bytearray}
 
 
 #: Attributes of `sys` that refer to the streams of each process.
@@ -567,7 +570,8 @@ class _Definer(_Pickler):
                 self._late.append((obj, part, name, value, keys))
                 parts.append((part.number, 0, name, mirror.LATE))
                 continue
-            if by_identity or name.startswith("_") and name.endswith("_"):
+            # Data of a function is compared as data of a class is.
+            if by_identity and type(value) not in _CONTAINERS or name.startswith("_") and name.endswith("_"):
                 if part.value is not value and (type(value) is not tuple or part.value != value):
                     part.value, part.version = value, part.version + 1
             else:
