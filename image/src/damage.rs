@@ -63,6 +63,8 @@ pub(super) enum Loss {
     Nothing,
     /// This number of pixels.
     Pixels(u64),
+    /// No pixel is missing, but some may be wrong, because a checksum over the pixels is.
+    Doubtful,
     /// Detail: passes over the whole picture are missing.
     Detail,
     /// Pixels of pictures after the first in the file.
@@ -125,6 +127,7 @@ impl Found {
                 let percent = count as f64 * 100.0 / pixels.max(1) as f64;
                 (count, format!("{percent:.1} % of its pixels are missing"))
             }
+            Loss::Doubtful => (0, "some of its pixels may be wrong".to_owned()),
             Loss::Detail => (0, "the picture is coarser than it was".to_owned()),
             Loss::Later => (0, "what comes before is whole".to_owned()),
         };

@@ -24,6 +24,11 @@ type File<'a> = Cursor<&'a [u8]>;
 
 /// Decodes the first picture: a still picture, or the first frame of an animation.
 pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
+    decode_with(input, request, true)
+}
+
+/// Decodes the first picture. `checks`: whether the checksum of all pixels is checked.
+fn decode_with(input: &[u8], request: Request<'_>, checks: bool) -> Result<Decoded, ImageError> {
     let spec = request.spec;
     // Checked before the decoder runs, which allocates rows for these sides at once.
     if let Some(sides) = announced(input) {
@@ -32,7 +37,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     check_palette(input)?;
     let masked = with_masked_transparency(input);
     let input = masked.as_deref().unwrap_or(input);
-    let mut reader = open(input).map_err(translate)?;
+    let mut reader = open(input, checks).map_err(translate)?;
     let info = reader.info();
     let (width, height) = info.size();
     let is_interlaced = info.interlaced;
@@ -70,6 +75,17 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         samples,
     };
     let mut pixels = in_full_range(pixels, reader.info());
+    let is_doubtful = error.as_ref().is_some_and(concerns_pixels);
+    if is_doubtful && done < all && checks && spec.fail_on < FailOn::Error {
+        // The decoder checks the sum before it returns the last rows.
+        let mut decoded = decode_with(input, request, false)?;
+        let doubtful = error.map(translate).map(|error| Found {
+            loss: Loss::Doubtful,
+            error,
+        });
+        decoded.damage = decoded.damage.or(doubtful);
+        return Ok(decoded);
+    }
     let damage = match error.map(translate) {
         Some(error) if done < all => {
             // An interlaced picture whose first pass is complete lacks no rows: it is coarse everywhere instead.
@@ -83,7 +99,11 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
             let loss = Loss::Pixels(all - done);
             Some(Found { loss, error })
         }
-        error => error.map(Found::around),
+        Some(error) if is_doubtful => {
+            let loss = Loss::Doubtful;
+            Some(Found { loss, error })
+        }
+        error => error.or_else(|| ignored_chunk(input)).map(Found::around),
     };
     Ok(Decoded {
         pixels,
@@ -96,13 +116,16 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     })
 }
 
-/// Opens a decoder, and reads everything before the pixels.
-fn open<T: AsRef<[u8]>>(input: T) -> Result<Reader<Cursor<T>>, DecodingError> {
+/// Opens a decoder, and reads everything before the pixels. `checks`: whether it checks the checksum of all pixels.
+fn open<T: AsRef<[u8]>>(input: T, checks: bool) -> Result<Reader<Cursor<T>>, DecodingError> {
     // A profile is decompressed with the header, before the size of the pixels is known.
     let limits = png::Limits {
         bytes: SPARE_BYTES as usize,
     };
-    let mut decoder = png::Decoder::new_with_limits(Cursor::new(input), limits);
+    let mut options = png::DecodeOptions::default();
+    options.set_ignore_adler32(!checks);
+    let mut decoder = png::Decoder::new_with_options(Cursor::new(input), options);
+    decoder.set_limits(limits);
     decoder.set_transformations(Transformations::EXPAND);
     decoder.read_info()
 }
@@ -180,7 +203,7 @@ fn metadata(reader: &Reader<File<'_>>, input: &[u8], color: Color) -> Metadata {
         hdr,
     };
     if let Some(rest) = metadata_after_pixels(input)
-        && let Ok(rest) = open(rest.as_slice())
+        && let Ok(rest) = open(rest.as_slice(), true)
     {
         metadata.exif = metadata.exif.or_else(|| exif(&rest));
         metadata.xmp = metadata.xmp.or_else(|| xmp(&rest));
@@ -309,6 +332,28 @@ fn with_masked_transparency(file: &[u8]) -> Option<Vec<u8>> {
     Some(masked)
 }
 
+/// Whether an error after the last pixel is about the pixels: the checksum of their chunk, or of all of them.
+fn concerns_pixels(error: &DecodingError) -> bool {
+    let text = error.to_string();
+    text.contains("Corrupt deflate stream") || text.contains("CRC error") && text.contains("IDAT")
+}
+
+/// Returns the error for a chunk about colours, transparency or orientation that the decoder has ignored, because its
+/// checksum is wrong.
+fn ignored_chunk(file: &[u8]) -> Option<ImageError> {
+    const KINDS: [&[u8; 4]; 7] = [
+        b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"tRNS", b"eXIf",
+    ];
+    let (kind, ..) = chunks(file).find(|(kind, len, whole)| {
+        let sum = |(body, sum): (&[u8], &[u8; 4])| u32::from_be_bytes(*sum) != crc32(body);
+        let is_whole = whole.len() == len.saturating_add(OVERHEAD);
+        KINDS.contains(&kind) && is_whole && whole[4..].split_last_chunk().is_some_and(sum)
+    })?;
+    let kind = String::from_utf8_lossy(&kind).into_owned();
+    let reason = format!("the checksum of its chunk {kind} is wrong, so the chunk was ignored");
+    Some(ImageError::corrupt(Format::Png, reason))
+}
+
 /// Converts an error of the decoder.
 fn translate(error: DecodingError) -> ImageError {
     let format = Format::Png;
@@ -380,7 +425,7 @@ pub(super) fn animation<'a>(
         return Ok(None);
     }
     let file = with_masked_transparency(input).map_or(Cow::Borrowed(input), Cow::Owned);
-    let mut reader = open(file).map_err(translate)?;
+    let mut reader = open(file, true).map_err(translate)?;
     let Some(control) = reader.info().animation_control else {
         return Ok(None);
     };

@@ -204,6 +204,54 @@ fn a_png_that_lacks_only_its_end_is_accepted() {
 }
 
 #[test]
+fn a_png_with_a_wrong_checksum_is_damaged() {
+    let whole = written(&waves(61, 47).into(), ImageFormat::Png);
+    let pixels = resize_to_pixels(&whole, &spec("20"));
+    let chunk = |kind: &[u8; 4], data: &[u8]| {
+        let body = [&kind[..], data].concat();
+        let sum = meta::crc32(&body).to_be_bytes();
+        [&(data.len() as u32).to_be_bytes(), &body[..], &sum].concat()
+    };
+    // The file has one chunk of pixels, which ends with the checksum of all pixels, and then its own.
+    let front = whole.windows(4).position(|four| four == b"IDAT").unwrap() - 4;
+    let end = whole.len() - 12;
+    let data = &whole[front + 8..end - 4];
+    let mut other = data.to_vec();
+    *other.last_mut().unwrap() ^= 1;
+    let of_all = [&whole[..front], &chunk(b"IDAT", &other), &whole[end..]].concat();
+    let mut of_chunk = whole.clone();
+    of_chunk[end - 1] ^= 1;
+    for file in [of_all, of_chunk] {
+        let error = resize_to_pixels(&file, &spec("20")).unwrap_err();
+        assert!(error.proves_damage(), "{error}");
+        assert!(check(&file, &ResizeSpec::full_size()).is_err());
+        let any = ResizeSpec {
+            fail_on: FailOn::None,
+            ..spec("20")
+        };
+        let made = resize_encoded(&file, &any).unwrap();
+        let damage = made.damage.unwrap();
+        assert_eq!(damage.missing, 0);
+        assert!(
+            damage.text.contains("pixels may be wrong"),
+            "{}",
+            damage.text
+        );
+        assert_eq!(resize_to_pixels(&file, &any), pixels);
+    }
+    // The decoder ignores these chunks.
+    for kind in [b"eXIf", b"iCCP", b"tRNS", b"gAMA"] {
+        let mut ignored = chunk(kind, &[0; 6]);
+        *ignored.last_mut().unwrap() ^= 1;
+        let file = [&whole[..33], &ignored, &whole[33..]].concat();
+        let damage = resize_encoded(&file, &spec("20")).unwrap().damage.unwrap();
+        let name = String::from_utf8_lossy(kind);
+        assert!(damage.text.contains(&*name), "{name}: {}", damage.text);
+        assert_eq!(resize_to_pixels(&file, &spec("20")), pixels);
+    }
+}
+
+#[test]
 fn flipped_bytes_never_panic() {
     let spec = ResizeSpec {
         max_pixels: 4_000_000,
