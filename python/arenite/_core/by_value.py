@@ -73,7 +73,7 @@ def names_of(code: CodeType) -> Names:
             found |= inner.globals
             others |= inner.others
             sets |= inner.sets_cells
-    is_open = bool(found & _OPEN) or "__name__" in found and "modules" in others
+    is_open = bool(found & _OPEN) or "__subclasses__" in others or "__name__" in found and "modules" in others
     names = Names(frozenset(found), frozenset(others), sets, is_open)
     key = id(code)
     _names[key] = weakref.ref(code, lambda _: _names.pop(key, None)), names
@@ -234,6 +234,28 @@ _OF_BODY = ("__module__", "__qualname__", "__slots__", "__doc__", "__orig_bases_
 _OF_CREATION = {*_OF_BODY, "__dict__", "__weakref__", "__classdictcell__"}
 
 
+#: What determines the layout of a class of `ctypes`, in an order in which it can be set.
+_OF_CTYPES = (
+    *("_pack_", "_align_", "_layout_", "_anonymous_", "_length_", "_type_", "_flags_", "_restype_", "_argtypes_"),
+    "_fields_",
+)
+#: The metaclasses of `ctypes`, which no name leads to, each with a class that has it.
+METACLASSES = {
+    **{"PyCStructType": "Structure", "UnionType": "Union", "PyCArrayType": "Array", "PyCSimpleType": "_SimpleCData"},
+    **{"PyCPointerType": "_Pointer", "PyCFuncPtrType": "_CFuncPtr"},
+}
+
+
+def reduce_swapped(cls: Any) -> Any:
+    """Reduces a number of `ctypes` in the other byte order. Returns None for a number in the order of this machine."""
+    ours, other = ("__ctype_le__", "__ctype_be__") if sys.byteorder == "little" else ("__ctype_be__", "__ctype_le__")
+    return (getattr, (getattr(cls, ours), other)) if getattr(cls, other) is cls else None
+
+
+def _own_of_ctypes(cls: type) -> tuple[str, ...]:
+    return _OF_CTYPES if type(cls).__module__ == "_ctypes" else ()
+
+
 def reduce_class(_: pickling.Pickler, cls: type) -> Any:
     name, made = mirror.track(cls), how_of_class(cls)
     return mirror.make_tracked, (name, *made), attributes_of_class(cls), None, None, mirror.fill_tracked
@@ -242,7 +264,7 @@ def reduce_class(_: pickling.Pickler, cls: type) -> Any:
 def how_of_class(cls: type) -> tuple[Any, ...]:
     """Returns the arguments of `mirror.make_class`."""
     space = vars(cls)
-    body = {name: space[name] for name in _OF_BODY if name in space}
+    body = {name: space[name] for name in (*_OF_BODY, *_own_of_ctypes(cls)) if name in space}
     body.setdefault("__qualname__", cls.__qualname__)
     members = None
     if _is_enum(cls):
@@ -281,6 +303,8 @@ def attributes_of_class(cls: type) -> dict[str, Any]:
     members: Any = cls.__members__ if _is_enum(cls) else None  # type: ignore[attr-defined]
     for name, value in vars(cls).items():
         if name in _OF_CREATION or type(value) in (MemberDescriptorType, GetSetDescriptorType):
+            continue
+        if type(value).__module__ == "_ctypes" and type(value).__name__ == "CField" or name in _own_of_ctypes(cls):
             continue
         if name == "_abc_impl":
             import abc
@@ -443,10 +467,20 @@ def reduce_named(pickler: pickling.Pickler, obj: Any) -> Any:
         NAMED[typing.NewType] = _reduce_new_type
         for name in ("TypeVar", "ParamSpec", "TypeVarTuple"):
             NAMED[getattr(typing, name)] = _reduce_type_variable
+        alias = getattr(typing, "TypeAliasType", None)
+        if alias is not None:
+            NAMED[alias] = _reduce_alias
     reduce = NAMED.get(kind)
     if reduce is not None:
         return reduce(pickler, obj)
     return mirror.make_new, (kind,), obj.__getstate__(), None, None, mirror.fill_new
+
+
+def _reduce_alias(_: pickling.Pickler, alias: Any) -> Any:
+    if alias.__type_params__:
+        kind: Any = type(alias)
+        return functools.partial(kind, type_params=alias.__type_params__), (alias.__name__, alias.__value__)
+    return mirror.make_alias, (alias.__name__,), alias.__value__, None, None, mirror.fill_alias
 
 
 #: The markers of `dataclasses` by the names of their types. `dataclasses` compares markers by identity.

@@ -13,6 +13,7 @@ import copyreg
 import itertools
 import linecache
 import pickle
+import struct
 import sys
 import threading
 import time
@@ -210,6 +211,19 @@ def _is_fixed(value: Any) -> bool:
     return hasattr(kind, "__get__")
 
 
+def _is_plain(kind: type) -> bool:
+    """Whether an instance is restored from its state alone, because all its classes are written in Python."""
+    reducers: tuple[Any, Any] = kind.__reduce_ex__, kind.__reduce__
+    if reducers != (object.__reduce_ex__, object.__reduce__):
+        return False
+    return all(type(vars(base).get("__new__", None)) in (staticmethod, type(None)) for base in kind.__mro__[:-1])
+
+
+def _empty(value: Any) -> Callable[[], Any] | None:
+    """Returns the type of a container, which makes an empty one; None for other values."""
+    return type(value) if type(value) in _CONTAINERS else None
+
+
 def _print(value: Any, owner: Definitions) -> tuple[bytes, set[Key]]:
     """Returns a pickle that is equal as long as the value is, and the names in the program's modules that it refers
     to."""
@@ -246,6 +260,7 @@ _RECREATED: dict[type, Callable[[Any, Any], Any]] = {
     type(threading.RLock()): lambda *_: (threading.RLock, ()),
     threading.local: lambda *_: (threading.local, ()),
     contextvars.ContextVar: _reduce_context_variable,
+    struct.Struct: lambda _, obj: (struct.Struct, (obj.format,)),
     # A sentinel: the worker has one object for all references to it.
     object: lambda pickler, obj: (mirror.sentinel, (pickler.owner.sentinel(obj),)),
 }
@@ -278,6 +293,12 @@ class _Printer(_Pickler):
     def __init__(self, file: BytesIO, owner: Definitions) -> None:
         super().__init__(file, _Prints(owner))
         self.owner = owner
+        #: The types of the objects pickled.
+        self.kinds: set[type] = set()
+
+    def reducer_override(self, obj: Any) -> Any:
+        self.kinds.add(type(obj))
+        return super().reducer_override(obj)
 
     def without_name(self, obj: Any, reduce: Callable[[pickling.Pickler, Any], Any]) -> Any:
         # The pickle of a code object is not reproducible.
@@ -376,13 +397,18 @@ class _Definer(_Pickler):
         #: Attributes of definitions that are globals or contain globals. They are pickled after these globals are
         #: bound.
         self._late: list[tuple[Any, _Part | None, str, Any, list[Key]]] = []
+        #: Attributes of classes that contain instances of the class. They are pickled last, because making an instance
+        #: may use all other attributes.
+        self._last: list[tuple[type, int, int, str, Any]] = []
 
     def define(self, roots: frozenset[Key]) -> None:
         """Pickles records of these names, and of everything that they refer to."""
         self.names |= roots
         self._needed |= roots
         # Objects come last: creating them in the worker may use everything that they refer to.
-        while left := sorted(self.names - self._done - self._objects.keys()) or _in_order(self._objects, self._done):
+        while left := _as_defined(self.names - self._done - self._objects.keys()) or _in_order(
+            self._objects, self._done
+        ):
             for home, name in left:
                 if home and name != "*" and self._is_for_later((home, name)):
                     continue
@@ -390,7 +416,7 @@ class _Definer(_Pickler):
                 if not home:
                     self.owner.reload(self, name)
                 elif name == "*":
-                    found = {(home, one) for one in _space(home) if not one.startswith("__")}
+                    found = {(home, one) for one in _space(home) if one == "__file__" or not one.startswith("__")}
                     self._optional |= found - self.names
                     self.names |= found
                 else:
@@ -453,6 +479,18 @@ class _Definer(_Pickler):
                 self.versions[number] = version
             self._key = obj.__module__, ""
             self.write((0, 0, False, None, "", (obj, [(number, version, name, value)])))
+        for cls, number, version, name, value in self._last:
+            self._key = cls.__module__, ""
+            self.write((0, 0, False, None, "", (cls, [(number, version, name, value)])))
+
+    def _has_instances(self, cls: type, value: Any) -> bool:
+        """Whether the value of an attribute contains instances of the class that has the attribute."""
+        if _is_fixed(value):
+            return False
+        printer = _Printer(BytesIO(), self.owner)
+        with suppress(Exception):
+            printer.dump(value)
+        return any(cls in kind.__mro__ for kind in printer.kinds)
 
     def _globals_in(self, obj: Any, name: str, value: Any) -> list[Key]:
         """Returns the globals that an attribute is or, for a function, that its defaults are or contain."""
@@ -495,7 +533,11 @@ class _Definer(_Pickler):
         if type(obj) is MethodType:
             # A class under construction has no attributes, so its methods cannot be found by name.
             return MethodType, (obj.__func__, obj.__self__)
-        return super().reducer_override(obj)
+        reduced, kind = super().reducer_override(obj), type(obj)
+        if reduced is NotImplemented and type(kind.__new__) is FunctionType and _is_plain(kind):
+            # The program has run the `__new__` of the class, and sends the effects.
+            return object.__new__, (kind,), *obj.__reduce_ex__(4)[2:]
+        return reduced
 
     def note_module(self, name: str) -> None:
         super().note_module(name)
@@ -568,7 +610,7 @@ class _Definer(_Pickler):
             ):
                 self.names.update(keys)
                 self._late.append((obj, part, name, value, keys))
-                parts.append((part.number, 0, name, mirror.LATE))
+                parts.append((part.number, 0, name, mirror.Late(_empty(value))))
                 continue
             # Data of a function is compared as data of a class is.
             if by_identity and type(value) not in _CONTAINERS or name.startswith("_") and name.endswith("_"):
@@ -583,6 +625,9 @@ class _Definer(_Pickler):
                     owner.update(part, value, what)
             self.watched.add_part(part)
             self.versions[part.number] = part.version
+            if not by_identity and self._has_instances(obj, value):
+                self._last.append((obj, part.number, part.version, name, value))
+                value = mirror.Late(_empty(value))
             parts.append((part.number, part.version, name, value))
         return parts
 
@@ -792,6 +837,12 @@ class Definitions:
             part.value, part.version = spec, part.version + 1
         definer.write((part.number, part.version, False, None, name, known[1]))
         definer.versions[part.number] = part.version
+
+
+def _as_defined(keys: set[Key]) -> list[Key]:
+    """Sorts globals as their modules have them: the order in which a class gets its subclasses."""
+    places = {home: {name: place for place, name in enumerate(_space(home))} for home, _ in keys}
+    return sorted(keys, key=lambda key: (key[0], places[key[0]].get(key[1], -1), key[1]))
 
 
 def _in_order(objects: dict[Key, set[Key]], done: set[Key]) -> list[Key]:

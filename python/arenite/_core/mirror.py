@@ -29,8 +29,15 @@ else:
 REMOVED = "arenite:removed"
 
 
-#: Stands for an attribute that contains a global. The attribute follows later.
-LATE = "arenite:late"
+class Late:
+    """Stands for an attribute of a definition that follows later: it contains a global, or instances of its class.
+    `make`: makes an empty value for a class, whose `__new__` may use the attribute meanwhile; None for None."""
+
+    def __init__(self, make: Callable[[], Any] | None) -> None:
+        self.make = make
+
+    def __reduce__(self) -> Any:
+        return Late, (self.make,)
 
 
 def is_removed(value: Any) -> bool:
@@ -204,13 +211,21 @@ def make_class(meta: type, name: str, bases: tuple[type, ...], body: dict[str, A
             return make_enum(meta, name, bases, body, *members)
         if isinstance(meta, type) and meta.__name__ == "_TypedDictMeta":
             # The metaclass takes no base but its own.
-            own: Any = super(meta, meta)
-            return own.__new__(meta, name, (dict,), body)  # type: ignore[no-any-return]
+            parent: Any = super(meta, meta)
+            return parent.__new__(meta, name, (dict,), body)  # type: ignore[no-any-return]
+        if any(map(_is_sent, meta.__mro__)):
+            # The program has run its metaclass, perhaps with further arguments, and has sent the effects.
+            maker: Any = next(one for one in meta.__mro__ if "__new__" in vars(one) and not _is_sent(one))
+            return maker.__new__(meta, name, bases, body)  # type: ignore[no-any-return]
         made: type = meta(name, bases, body)
         return made
     finally:
         for base, hook in hooks:
             type.__setattr__(base, "__init_subclass__", hook)
+
+
+def _is_sent(cls: type) -> bool:
+    return cls in _sent_classes or cls in _tracked
 
 
 def make_enum(
@@ -278,11 +293,34 @@ def set_attribute(cls: type, name: str, value: Any) -> None:
             for slot, content in slots.items():
                 object.__setattr__(made, slot, content)
     else:
-        # Avoids a metaclass that checks assignments.
-        type.__setattr__(cls, name, value)
+        try:
+            # Avoids a metaclass that checks assignments.
+            type.__setattr__(cls, name, value)
+        except TypeError:
+            # A metaclass in C, such as those of `ctypes`.
+            setattr(cls, name, value)
 
 
 # ---- other objects
+
+
+def make_alias(name: str) -> Any:
+    """Makes the alias of a `type` statement. `fill_alias` sets its value, which may contain the alias."""
+    space: dict[str, Any] = {"own": []}
+    exec(f"type {name} = own[0]", space)
+    made = space[name]
+    _values_of_aliases[id(made)] = made, space["own"]
+    return made
+
+
+#: Aliases that are not filled yet, each with the list for its value.
+_values_of_aliases: dict[int, tuple[Any, list[Any]]] = {}
+
+
+def fill_alias(made: Any, value: Any) -> None:
+    known = _values_of_aliases.pop(id(made), None)
+    if known is not None:
+        known[1].append(value)
 
 
 def make_lru_cache(function: Any, parameters: dict[str, Any]) -> Any:
@@ -400,6 +438,8 @@ _strong: dict[int, Any] = {}
 #: The numbers of objects that were made and are not filled yet.
 _fresh: set[int] = set()
 _sent_classes: WeakKeyDictionary[type, int] = WeakKeyDictionary()
+#: The objects of globals as the program has sent them last.
+_sent: dict[tuple[str, str], Any] = {}
 #: Bundles that this worker has loaded, by number: the versions of their parts, and the value of `_changes` at which the
 #: worker had these versions.
 _bundles: dict[bytes, tuple[dict[int, int], int]] = {}
@@ -471,7 +511,10 @@ def apply(data: Any, buffers: list[Any], private: bool) -> dict[int, int]:
 
 class _Unpickler(pickle.Unpickler):
     def persistent_load(self, key: tuple[str, str]) -> Any:
-        """Returns another global to which a pickled object refers."""
+        """Returns the object of another global, to which a pickled object refers. The global may have been set again
+        by a task since."""
+        if key in _sent:
+            return _sent[key]
         home, name = key
         return vars(module(home))[name]
 
@@ -490,8 +533,10 @@ def _set(part: int, version: int, is_first: bool, home: str | None, name: str, v
         _reload(name, value)
     else:
         globals_ = vars(module(home))
+        _sent[home, name] = value
         if is_removed(value):
             globals_.pop(name, None)
+            del _sent[home, name]
         elif not (is_first and part not in _versions and name in globals_):
             globals_[name] = value
         # Otherwise code of this worker has set the global, and the program has not changed it since.
@@ -559,9 +604,11 @@ def fill_definition(made: Any, state: tuple[int, Callable[[Any, Any], None] | No
 
 def _set_parts(made: Any, parts: list[Any], is_fresh: bool = False) -> None:
     for part, version, name, value in parts:
-        if type(value) is str and value == LATE:
+        if type(value) is Late:
             if is_fresh:
                 _versions.pop(part, None)
+                if isinstance(made, type) and not name.startswith("__"):
+                    _set_part(made, name, value.make and value.make())
         elif is_fresh or part is None or _versions.get(part) != version:
             _set_part(made, name, value)
             if part is not None:

@@ -320,12 +320,18 @@ class Pickler(pickle.Pickler):
 
     def reduce_class(self, cls: type) -> Any:
         module, name = cls.__module__, cls.__qualname__
+        if module == "_ctypes" and issubclass(cls, type):
+            import ctypes
+
+            return type, (getattr(ctypes, by_value().METACLASSES[name]),)
         if not cls.__flags__ & _HEAP_TYPE:
             if module == "builtins" and not hasattr(builtins, name):
                 return by_value().reduce_builtin(cls)
             return NotImplemented
         if is_reachable(cls, module, name):
             return self.by_name(cls, module, name)
+        if "__ctype_be__" in vars(cls) and (swapped := by_value().reduce_swapped(cls)):
+            return swapped
         if cls.__flags__ & _IMMUTABLE_TYPE:
             return NotImplemented
         return self.without_name(cls, by_value().reduce_class)

@@ -5,12 +5,14 @@ import asyncio
 import collections
 import contextlib
 import contextvars
+import ctypes
 import dataclasses
 import datetime
 import enum
 import functools
 import operator
 import random
+import sys
 import threading
 import typing
 import weakref
@@ -793,7 +795,171 @@ def local_class():
 # ---- the programs
 
 #: By name: what is called, and whether it keeps something from one call to the next, which depends on the worker.
+
+# ---- classes that hold their own instances, or whose creation takes more than a name
+
+
+class Only:
+    _one = None
+
+    def __new__(cls):
+        if cls._one is None:
+            cls._one = super().__new__(cls)
+        return cls._one
+
+
+ONLY = Only()
+
+
+def is_only(x):
+    return Only() is ONLY, Only._one is ONLY, x
+
+
+class Symbol:
+    _known: typing.ClassVar = {}
+
+    def __new__(cls, name):
+        if name not in cls._known:
+            made = cls._known[name] = super().__new__(cls)
+            made.name = name
+        return cls._known[name]
+
+    def __reduce__(self):
+        return Symbol, (self.name,)
+
+
+class Interned:
+    _known: typing.ClassVar = {}
+
+    def __new__(cls, name):
+        return cls._known.setdefault(name, super().__new__(cls))
+
+    def __getnewargs__(self):
+        return (next(name for name, one in self._known.items() if one is self),)
+
+
+A_SYMBOL, AN_INTERNED = Symbol("a"), Interned("a")
+
+
+def are_known(x):
+    return Symbol("a") is A_SYMBOL, len(Symbol._known), Interned("a") is AN_INTERNED, len(Interned._known), x
+
+
+class Colour:
+    all: typing.ClassVar = set()
+    by_name: typing.ClassVar = {}
+    order: typing.ClassVar = []
+    salt = 3
+    count = 0
+
+    def __new__(cls, name):
+        cls.count += 1
+        return super().__new__(cls)
+
+    def __init__(self, name):
+        self.name = name
+        self.all.add(self)
+        self.by_name[self] = name
+        self.order.append(self)
+
+    def __hash__(self):
+        return hash((self.salt, self.name))
+
+    def __eq__(self, other):
+        return (self.salt, self.name) == (other.salt, other.name)
+
+
+RED = Colour("red")
+Colour.BLUE = Colour("blue")
+
+
+def colours(x):
+    listed = [colour.name for colour in Colour.order], [Colour.by_name[colour] for colour in Colour.order]
+    return listed, RED in Colour.all, Colour.BLUE in Colour.all, Colour.order[0] is RED, Colour.count, len(Colour.all), x
+
+
+MADE = []
+
+
+class Registering(type):
+    def __new__(meta, name, bases, space, *, tag):
+        made = super().__new__(meta, name, bases, space)
+        made.tag = tag
+        MADE.append(name)
+        return made
+
+    def __init__(cls, name, bases, space, *, tag):
+        super().__init__(name, bases, space)
+
+
+class Registered(metaclass=Registering, tag=4):
+    def get(self, x):
+        return self.tag + x, MADE
+
+
+def registered(x):
+    return Registered().get(x), type(Registered).__name__
+
+
+class Figure:
+    def area(self):
+        return sum(shape().area() for shape in type(self).__subclasses__())
+
+
+class Quad(Figure):
+    def area(self):
+        return 4
+
+
+class Disc(Figure):
+    def area(self):
+        return 3
+
+
+def shapes(x):
+    return Figure().area(), [shape.__name__ for shape in Figure.__subclasses__()], x
+
+
+class Record(ctypes.Structure):
+    _pack_ = 1
+    _fields_ = (("tag", ctypes.c_uint8), ("value", ctypes.c_double))
+
+
+class Network(ctypes.BigEndianStructure):
+    _fields_ = (("port", ctypes.c_uint16), ("record", ctypes.c_uint32))
+
+
+class Either(ctypes.Union):
+    _fields_ = (("number", ctypes.c_uint32), ("bytes", ctypes.c_uint8 * 4))
+
+
+Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
+
+
+def records(x):
+    record = Record(x, 2.5)
+    number = list(Either(258).bytes)
+    return record.tag, record.value, ctypes.sizeof(Record), bytes(Network(1, 2)), number, Callback(lambda n: n + x)(1)
+
+
+if sys.version_info >= (3, 12):
+    exec("type Paired = tuple[int, Tree_of]\ntype Tree_of = int | list[Tree_of]")
+else:
+    Paired = tuple
+
+
+def aliases(x, pair: "Paired" = None):
+    return Paired.__name__, str(getattr(Paired, "__value__", "")), x
+
+
 BY_NAME = {
+    "singleton": (is_only, False),
+    "known by name": (are_known, False),
+    "class with its instances": (colours, False),
+    "metaclass with arguments": (registered, False),
+    "subclasses": (shapes, False),
+    "ctypes": (records, False),
+    "type aliases": (aliases, False),
     **{one.__name__: (one, False) for one in (
         plus, minus, table, nested, handled, locked, waits, context, weak, is_missing, number, by_name_of_global,
         through_main, recursive, even, odd, annotated, uses_cache, fails, fails_sometimes, fails_from, fails_in_group,
