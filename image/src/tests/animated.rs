@@ -576,6 +576,36 @@ fn a_webp_that_ends_between_two_frames_is_truncated() {
 }
 
 #[test]
+fn a_webp_with_a_broken_chunk_among_its_frames_is_damaged() {
+    let frames = [RED, BLUE, RED].map(|color| webp_frame((0, 0), (20, 10), color, 0));
+    let whole = webp_of(2, &frames);
+    let second = whole.len() - frames[2].len() - frames[1].len();
+    let mut renamed = whole.clone();
+    renamed[second] ^= 1;
+    let mut too_long = whole.clone();
+    too_long[second + 7] = 0x40;
+    let spec = ResizeSpec::full_size();
+    for (file, left) in [(renamed, 2), (too_long, 1)] {
+        for result in [
+            check(&file, &spec).map(|_| ()),
+            resize_encoded(&file, &spec).map(|_| ()),
+        ] {
+            assert!(result.as_ref().unwrap_err().proves_damage(), "{result:?}");
+        }
+        let fail_on = FailOn::None;
+        let made = resize_encoded(&file, &ResizeSpec { fail_on, ..spec }).unwrap();
+        assert!(made.damage.is_some(), "{left} frames are left");
+    }
+    // Metadata may stand anywhere, and chunks of other kinds at the end.
+    let [first, second, _] = frames;
+    let chunks = [first, chunk(b"XMP ", b"<x/>"), second, chunk(b"more", b"x")];
+    assert_eq!(
+        resize_encoded(&webp_of(2, &chunks), &spec).unwrap().damage,
+        None
+    );
+}
+
+#[test]
 fn a_still_webp_that_lacks_what_follows_its_pixels_is_whole() {
     let pixels = RED.repeat(200);
     for file in [

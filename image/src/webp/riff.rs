@@ -47,11 +47,29 @@ pub(super) fn is_truncated(file: &[u8]) -> bool {
         .is_some_and(|(_, len, data)| data.len() < len)
 }
 
-/// Returns the damage of a file whose first picture is whole, if the file is shorter than its header says.
+/// Returns what is wrong with the chunks of an animation, so that frames are lost.
+fn broken_among_frames(file: &[u8]) -> Option<&'static str> {
+    let (_, _, content) = chunks(file).next().filter(|_| is_animation(file))?;
+    for (kind, len, data) in chunks(content.get(4..)?) {
+        if data.len() < len {
+            return Some("a chunk is longer than the file");
+        }
+        // Chunks of other kinds may stand between frames.
+        let picture = data.get(FRAME..FRAME + 4).filter(|_| &kind != b"ANMF");
+        if matches!(picture, Some(b"VP8 " | b"VP8L" | b"ALPH")) {
+            return Some("a frame has the name of another chunk");
+        }
+    }
+    None
+}
+
+/// Returns the damage of a file whose first picture is whole, if the file is shorter than its header says, or if frames
+/// are lost.
 pub(in super::super) fn damage_after_first(file: &[u8]) -> Option<Found> {
     let format = Format::WebP;
     if !is_truncated(file) {
-        return None;
+        let reason = broken_among_frames(file)?;
+        return Some(Found::later(ImageError::corrupt(format, reason)));
     }
     Some(match is_animation(file) {
         true => Found {
@@ -105,7 +123,7 @@ pub(in super::super) fn animation<'a>(
 ) -> Result<Option<Animation<'a>>, ImageError> {
     match frame_chunks(file).count() {
         0 => Ok(None),
-        1 if !is_truncated(file) => Ok(None),
+        1 if !is_truncated(file) && broken_among_frames(file).is_none() => Ok(None),
         _ => frames(file, spec).map(Some),
     }
 }
