@@ -252,6 +252,19 @@ fn a_png_with_a_wrong_checksum_is_damaged() {
 }
 
 #[test]
+fn a_webp_with_damaged_alpha_is_damaged() {
+    let pixels: Vec<u8> = (0..40 * 30 * 4).map(|i| (i % 251) as u8).collect();
+    let whole = ::webp::Encoder::from_rgba(&pixels, 40, 30).encode(80.0);
+    let alpha = whole.windows(4).position(|kind| kind == b"ALPH").unwrap();
+    for head in [0x02, 0x20, 0xc1] {
+        let mut file = whole.to_vec();
+        file[alpha + 8] = head;
+        let error = resize_to_pixels(&file, &spec("20")).unwrap_err();
+        assert!(error.proves_damage(), "{head:#x}: {error}");
+    }
+}
+
+#[test]
 fn flipped_bytes_never_panic() {
     let spec = ResizeSpec {
         max_pixels: 4_000_000,

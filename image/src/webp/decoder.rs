@@ -2,6 +2,7 @@
 //!
 //! The `unsafe` blocks pass libwebp pointers to slices that are borrowed for the call, with their lengths.
 
+use super::riff::has_bad_alpha;
 use libwebp_sys::{
     VP8StatusCode, WEBP_CSP_MODE, WebPDecode, WebPDecoderConfig, WebPGetFeatures, WebPIDecode,
     WebPIDecodedArea, WebPIDelete, WebPIUpdate, WebPRGBABuffer, WebPYUVABuffer,
@@ -107,9 +108,11 @@ impl Target<'_> {
     }
 }
 
-fn judged(status: VP8StatusCode) -> Result<(), Failure> {
+fn judged(status: VP8StatusCode, file: &[u8]) -> Result<(), Failure> {
     match status {
         VP8StatusCode::VP8_STATUS_OK => Ok(()),
+        // What libwebp says of alpha whose header it rejects.
+        VP8StatusCode::VP8_STATUS_OUT_OF_MEMORY if has_bad_alpha(file) => Err(Failure::Damage),
         VP8StatusCode::VP8_STATUS_OUT_OF_MEMORY => Err(Failure::OutOfMemory),
         _ => Err(Failure::Damage),
     }
@@ -126,7 +129,7 @@ pub(super) fn whole(
     let mut config = config.ok_or(Failure::Damage)?;
     // SAFETY: the bytes of the file and, through the lengths in `config`, of the target are borrowed for the call.
     let status = unsafe { WebPDecode(file.as_ptr(), file.len(), &mut config) };
-    judged(status)
+    judged(status, file)
 }
 
 /// Decodes as much of a picture as the file contains. Returns the number of rows, and the reason if rows are missing.
@@ -154,5 +157,5 @@ pub(super) fn beginning(
         WebPIDelete(decoder);
         status
     };
-    (usize::try_from(rows).unwrap_or(0), judged(status))
+    (usize::try_from(rows).unwrap_or(0), judged(status, file))
 }
