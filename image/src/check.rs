@@ -25,10 +25,10 @@ pub struct Checked {
 
 /// Decodes one picture to find out whether it is complete. Uses only the limits and `fail_on` of `spec`.
 ///
-/// All pixels are decoded; in a JPEG only as far as needed to find damage, which is faster than [`decode`]. If a TIFF
-/// has several pictures, the first is decoded; in an animation, all frames are. [`ImageError::proves_damage`] separates
-/// broken files from files that could not be checked. In a JPEG that is complete otherwise, damage outside the pixels
-/// is only searched for at [`FailOn::Warning`](super::FailOn::Warning).
+/// All pixels are decoded; in a JPEG only as far as needed to find damage, which is faster than [`decode`]. If a file
+/// has several pictures, the first is decoded; in an animation in GIF, WebP or PNG, all frames are.
+/// [`ImageError::proves_damage`] separates broken files from files that could not be checked. In a JPEG that is
+/// complete otherwise, damage outside the pixels is only searched for at [`FailOn::Warning`](super::FailOn::Warning).
 ///
 /// ```
 /// use arenite_image::{ResizeSpec, check};

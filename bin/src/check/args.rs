@@ -21,7 +21,8 @@ const DETAILS: &str = "\
 Inputs:
   Files, folders, globs and lists as for resize, with the same formats. All
   pixels of a picture are decoded: of a TIFF with several pages those of the
-  first, of an animation those of all frames. Nothing is written.
+  first, of an animation in GIF, WebP or PNG those of all frames (in AVIF and
+  JPEG XL of the first). Nothing is written.
 
 Damaged:
   A damaged file is a line on stdout, also with --quiet: its path, a tab, and
