@@ -101,6 +101,12 @@ impl Found {
         Self { loss, error }
     }
 
+    /// Creates the damage of a picture that lacks no pixel, and of which some may be wrong.
+    pub(super) const fn doubtful(error: ImageError) -> Self {
+        let loss = Loss::Doubtful;
+        Self { loss, error }
+    }
+
     /// Creates the damage of a picture after the first in the file.
     pub(super) const fn later(error: ImageError) -> Self {
         let loss = Loss::Later;

@@ -79,10 +79,7 @@ fn decode_with(input: &[u8], request: Request<'_>, checks: bool) -> Result<Decod
     if is_doubtful && done < all && checks && spec.fail_on < FailOn::Error {
         // The decoder checks the sum before it returns the last rows.
         let mut decoded = decode_with(input, request, false)?;
-        let doubtful = error.map(translate).map(|error| Found {
-            loss: Loss::Doubtful,
-            error,
-        });
+        let doubtful = error.map(translate).map(Found::doubtful);
         decoded.damage = decoded.damage.or(doubtful);
         return Ok(decoded);
     }
@@ -99,10 +96,7 @@ fn decode_with(input: &[u8], request: Request<'_>, checks: bool) -> Result<Decod
             let loss = Loss::Pixels(all - done);
             Some(Found { loss, error })
         }
-        Some(error) if is_doubtful => {
-            let loss = Loss::Doubtful;
-            Some(Found { loss, error })
-        }
+        Some(error) if is_doubtful => Some(Found::doubtful(error)),
         error => error.or_else(|| ignored_chunk(input)).map(Found::around),
     };
     Ok(Decoded {

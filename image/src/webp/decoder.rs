@@ -2,11 +2,12 @@
 //!
 //! The `unsafe` blocks pass libwebp pointers to slices that are borrowed for the call, with their lengths.
 
-use super::riff::has_bad_alpha;
 use libwebp_sys::{
     VP8StatusCode, WEBP_CSP_MODE, WebPDecode, WebPDecoderConfig, WebPGetFeatures, WebPIDecode,
     WebPIDecodedArea, WebPIDelete, WebPIUpdate, WebPRGBABuffer, WebPYUVABuffer,
 };
+
+use super::riff::has_bad_alpha;
 
 /// The properties of the picture in a file.
 #[derive(Debug, Clone, Copy)]

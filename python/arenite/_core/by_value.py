@@ -300,11 +300,12 @@ def _content_of(member: Any, kind: Any) -> tuple[Any, ...] | None:
 
 def attributes_of_class(cls: type) -> dict[str, Any]:
     found: dict[str, Any] = {}
+    of_body = _own_of_ctypes(cls)
     members: Any = cls.__members__ if _is_enum(cls) else None  # type: ignore[attr-defined]
     for name, value in vars(cls).items():
         if name in _OF_CREATION or type(value) in (MemberDescriptorType, GetSetDescriptorType):
             continue
-        if type(value).__module__ == "_ctypes" and type(value).__name__ == "CField" or name in _own_of_ctypes(cls):
+        if type(value).__module__ == "_ctypes" and type(value).__name__ == "CField" or name in of_body:
             continue
         if name == "_abc_impl":
             import abc

@@ -875,7 +875,8 @@ Colour.BLUE = Colour("blue")
 
 def colours(x):
     listed = [colour.name for colour in Colour.order], [Colour.by_name[colour] for colour in Colour.order]
-    return listed, RED in Colour.all, Colour.BLUE in Colour.all, Colour.order[0] is RED, Colour.count, len(Colour.all), x
+    found = RED in Colour.all, Colour.BLUE in Colour.all, Colour.order[0] is RED
+    return listed, found, Colour.count, len(Colour.all), x
 
 
 MADE = []

@@ -1,4 +1,5 @@
-//! The kernels of random programs. `call` is the number of the call, which is unique, and whether it draws random numbers.
+//! The kernels of random programs. `call` is the number of the call, which is unique, and whether it draws random
+//! numbers.
 
 use std::thread;
 

@@ -1,5 +1,5 @@
-//! Random programs: on workers that are killed and stopped at random moments, they get what they get on an inline engine,
-//! which shares no scheduler, no memory and no protocol with them.
+//! Random programs: on workers that are killed and stopped at random moments, they get what they get on an inline
+//! engine, which shares no scheduler, no memory and no protocol with them.
 //!
 //! A job may be lost only with its worker, and each worker takes no more than one job of each lane along. A job with
 //! retries is never lost, no other job begins twice, and nothing is left behind.

@@ -80,7 +80,8 @@ fn text(kind: &JobErrorKind) -> String {
     }
 }
 
-/// Returns what is wrong with what a program got from workers. `log`: the calls in the order in which they began, if known.
+/// Returns what is wrong with what a program got from workers. `log`: the calls in the order in which they began, if
+/// known.
 pub fn judge(
     expected: &[Entry],
     story: &Story,
