@@ -426,6 +426,34 @@ def test_a_cut_parquet_file(tmp_path, executor):
             arenite.read_parquet(tmp_path, executor=executor)
 
 
+def test_parquet_columns_of_repeated_text(tmp_path, any_executor):
+    chance = random.Random(5)
+    words = ["", "a", "ä€😀", "long " * 50, None]
+    rows = 5000
+    few = [chance.choice(words) for _ in range(rows)]
+    columns = {
+        "few": pa.array(few),
+        "of bytes": pa.array([word and word.encode() for word in few], pa.binary()),
+        "large": pa.array(few, pa.large_string()),
+        "missing": pa.array([None] * rows, pa.string()),
+        "many": pa.array([f"row {row}" for row in range(rows)]),
+        "dictionary": pa.array(few).dictionary_encode(),
+        "lists": pa.array([[word, word] for word in few]),
+        "structs": pa.array([{"few": word} for word in few]),
+    }
+    path = tmp_path / "a.parquet"
+    for options in ({}, {"use_dictionary": False}, {"dictionary_pagesize_limit": 100}):
+        pq.write_table(pa.table(columns), path, row_group_size=rows // 3, **options)
+        assert arenite.read_parquet(path, executor=any_executor).to_pyarrow().equals(pq.read_table(path)), options
+    twice = pa.table([columns["few"], pa.array(range(rows)), columns["of bytes"]], names=["same", "same", "same"])
+    pq.write_table(twice, path)
+    assert arenite.read_parquet(path, executor=any_executor).to_pyarrow().equals(twice)
+    numbers = pa.table({"text": [str(row % 7) for row in range(rows)]})
+    pq.write_table(numbers, path)
+    table = arenite.read_parquet(path, types={"text": "int64"}, executor=any_executor)
+    assert table.to_pyarrow().equals(numbers.cast(pa.schema([("text", pa.int64())])))
+
+
 def test_parquet_files_that_differ(tmp_path, executor):
     pq.write_table(pa.table({"n": [1, 2], "t": ["a", "b"]}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"t": ["c"], "n": [1.5]}), tmp_path / "b.parquet")

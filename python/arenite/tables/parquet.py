@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+#: The types of columns that may be read as dictionaries.
+_TEXTS = [pyarrow.string(), pyarrow.binary()]
 
-def _open(path: str, data: Any) -> Any:
+
+def _open(path: str, data: Any, **options: Any) -> Any:
+    source = path if data is None else pyarrow.BufferReader(pyarrow.py_buffer(data))
     try:
-        return pyarrow.parquet.ParquetFile(path if data is None else pyarrow.BufferReader(pyarrow.py_buffer(data)))
+        return pyarrow.parquet.ParquetFile(source, **options)
     except OSError as error:
         if data is None and error.errno is not None:
             raise Fault(f"cannot open it: {error.strerror}") from None
@@ -36,17 +40,29 @@ def describe(path: str, data: Any) -> tuple[Any, list[int]]:
 def read(path: str, data: Any, group: int, table: Any) -> list[Any]:
     """Reads a row group. Returns batches."""
     with _open(path, data) as file:
+        repeated = _repeated(file, group, table)
+    try:
+        return _read(path, data, group, table, repeated)
+    except Fault:
+        if not repeated:
+            raise
+        # The text of a column may be longer than an array can be. It consists of several arrays if it is read as text.
+        return _read(path, data, group, table, [])
+
+
+def _read(path: str, data: Any, group: int, table: Any, repeated: list[str]) -> list[Any]:
+    with _open(path, data, read_dictionary=repeated) as file:
         try:
             found = file.read_row_group(group, use_threads=False)
         except (OSError, pyarrow.ArrowException) as error:
             raise Fault(str(error)) from None
     rows = found.num_rows
     columns = []
-    for field in table:
+    for position, field in enumerate(table):
         index = found.schema.get_field_index(field.name)
         if index < 0 and field.name in found.schema.names:
             # Two columns have this name: uses the position.
-            index = table.names.index(field.name) if found.schema.names == table.names else -1
+            index = position if found.schema.names == table.names else -1
         if index < 0:
             columns.append(pyarrow.nulls(rows, field.type))
             continue
@@ -56,6 +72,17 @@ def read(path: str, data: Any, group: int, table: Any) -> list[Any]:
         except pyarrow.ArrowException as error:
             raise Fault(str(error), column=field.name) from None
     return pyarrow.Table.from_arrays(columns, schema=table).to_batches()  # type: ignore[no-any-return]
+
+
+def _repeated(file: Any, group: int, table: Any) -> list[str]:
+    """Returns the columns of text that a row group contains as a dictionary of values, and a number for each row. It is
+    up to twice as fast to decode them as they are, and to convert the dictionaries to text, as to decode them as text."""
+    known, names = file.metadata.row_group(group), file.schema_arrow.names
+    columns = map(known.column, range(known.num_columns))
+    # A value that is not in a dictionary takes at least the 4 bytes of its length.
+    short = {column.path_in_schema for column in columns if column.total_uncompressed_size < 4 * column.num_values}
+    fields = [field for field in table if field.type in _TEXTS and field.name in short and names.count(field.name) == 1]
+    return [field.name for field in fields if file.schema_arrow.field(field.name).type == field.type]
 
 
 def encode(schema: Any, batches: list[Any], compression: str, empty: Callable[..., Any] = arrays.empty) -> Any:
