@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | shared | shows the file | changes with each write |
 //! | private, from its first snapshot on | shows the file, and copies of the pages that were written since | changes when a snapshot is taken, and no other is left |
+//! | own, instead of shared | shows large zeros of this process alone | is empty; snapshots show an image from the first on |
 //! | free | is shared again | may be reused once no snapshot is left |
 //!
 //! A private block never becomes shared again while it is in use: what other threads write to it during the change
@@ -35,6 +36,7 @@ use image::Image;
 use super::habit::Habit;
 use super::sealed_file::SealedFile;
 use super::{Array, Shape};
+use crate::sys::written::Written;
 use crate::sys::{self, HUGE, Map, Prot, Segment, limits};
 
 /// Freed memory is returned to Linux by the first call of the heap after this time.
@@ -42,6 +44,9 @@ const KEEP_FREE: Duration = Duration::from_secs(5);
 /// Maximum size in bytes at which freed memory is cleared for a request for zeros, as glibc does. Larger blocks are
 /// allocated anew: Linux clears each page when it is first used.
 const CLEARED: usize = 16 << 20;
+/// A block of large zeros becomes memory of this process alone only if all blocks, with an image for this one, then take
+/// at most 1/`OWN_HELD` of the memory.
+const OWN_HELD: usize = 8;
 /// Maximum number of private blocks at a time. Each is a map of its own; Linux allows a process 65,530 maps.
 const MAX_PRIVATE: usize = 16 << 10;
 
@@ -132,7 +137,14 @@ struct Block {
     chunks: usize,
     /// The number of bytes requested.
     len: usize,
+    /// Whether the map for writing shows the block in a way that other maps of the file do not.
     is_private: bool,
+    /// Whether the block is memory of this process alone, and its chunks of the file have no memory. Such a block is
+    /// private. Linux makes huge pages of its memory when they are first used, as it does for other memory.
+    is_own: bool,
+    /// Whether all bytes are zero outside of the pages that [`Written`] finds: the block is such memory, and has had no
+    /// image.
+    is_zero: bool,
     /// Whether the block is in use: neither the allocator of the language nor, if the block is an image, `release` has
     /// freed it.
     is_owned: bool,
@@ -242,7 +254,8 @@ impl CowHeap {
     pub fn alloc(&self, len: usize, zeroed: bool) -> Option<NonNull<u8>> {
         let mut state = lock(&self.state);
         self.tidy(&mut state);
-        let new = self.add_block(&mut state, len, zeroed)?;
+        let may_be_own = zeroed && self.may_be_own(&state, len);
+        let new = self.add_block(&mut state, len, zeroed, may_be_own)?;
         drop(state);
         crate::sync::point!("heap.taken");
         self.prepare(&new, len);
@@ -256,8 +269,14 @@ impl CowHeap {
         Some(block)
     }
 
-    /// Takes chunks for a block.
-    fn add_block(&self, state: &mut State, len: usize, zeroed: bool) -> Option<NewBlock> {
+    /// Takes chunks for a block. `may_be_own`: whether the block may be memory of this process alone.
+    fn add_block(
+        &self,
+        state: &mut State,
+        len: usize,
+        zeroed: bool,
+        may_be_own: bool,
+    ) -> Option<NewBlock> {
         let chunks = len.max(1).div_ceil(HUGE);
         if len > self.memory {
             return None;
@@ -271,6 +290,7 @@ impl CowHeap {
             regions,
             free,
             held,
+            private,
             ..
         } = state;
         let region = regions.iter_mut().find(|region| !region.is_retired)?;
@@ -290,14 +310,23 @@ impl CowHeap {
                 }
             },
         };
+        let all = bytes(first, chunks);
+        let is_own = may_be_own && region.write.set_anonymous(all.clone()).is_ok();
+        if is_own {
+            *private += 1;
+            // Advice.
+            let _ = region.write.exclude_from_core_dumps(all);
+        }
         let block = Block {
             chunks,
             len,
-            is_private: false,
+            is_private: is_own,
+            is_own,
+            is_zero: is_own,
             is_owned: true,
             snapshots: 0,
             last: Weak::new(),
-            image: Image::Own,
+            image: if is_own { Image::Stale } else { Image::Own },
             habit: Habit::default(),
             is_busy: false,
         };
@@ -335,6 +364,18 @@ impl CowHeap {
             && len <= self.most_free
             && state.held + len <= self.memory / 4
             && state.pause.is_none_or(|(until, _)| until <= Instant::now())
+    }
+
+    /// Whether a new block of `len` bytes of zeros may be memory of this process alone. Only then Linux makes huge pages
+    /// when they are first used, unless it does so for shared memory, too. The first snapshot copies the block.
+    fn may_be_own(&self, state: &State, len: usize) -> bool {
+        let with_image = 2 * len.next_multiple_of(HUGE);
+        CLEARED < len
+            && len <= self.most_free
+            && state.held + with_image <= self.memory / OWN_HELD
+            && state.private < MAX_PRIVATE
+            && !faults_are_huge()
+            && Written::of_this_process().is_ok_and(|pages| pages.can_track())
     }
 
     /// Allocates huge pages for `range`. If Linux has none, or the calls take too long, stops and starts a pause.
@@ -387,11 +428,13 @@ impl CowHeap {
         let Some(block) = region.blocks.get(&first) else {
             return false;
         };
-        let (chunks, is_private) = (block.chunks, block.is_private);
+        let (chunks, is_private, is_own) = (block.chunks, block.is_private, block.is_own);
         let needed = len.max(1).div_ceil(HUGE);
         let more = needed.saturating_sub(chunks);
         let was_free = match more {
             0 => (needed > chunks / 2 || chunks == 1).then_some(0),
+            // The chunks of a block are all of one kind.
+            _ if is_own => None,
             _ => region.extend(first + chunks, more, is_private),
         };
         if let Some(block) = region.blocks.get_mut(&first)
@@ -619,7 +662,7 @@ impl CowHeap {
         if block.is_owned || block.snapshots > 0 {
             return;
         }
-        let (chunks, is_private) = (block.chunks, block.is_private);
+        let (chunks, is_private, is_own) = (block.chunks, block.is_private, block.is_own);
         region.check();
         if region.is_retired {
             // A forked process may read the file, so the chunks are not reused.
@@ -641,6 +684,10 @@ impl CowHeap {
             if region.blocks.is_empty() {
                 state.regions.remove(index);
             }
+            return;
+        }
+        if is_own {
+            join(&mut region.unused, first, chunks, ());
             return;
         }
         let now = Instant::now();

@@ -296,6 +296,13 @@ impl Map {
         self.replace(range, Prot::ReadWrite, kind, Some((segment, at)))
     }
 
+    /// Replaces `range`, whose ends are multiples of the page size, by zeros of this process alone. No pointers into
+    /// `range` may be in use.
+    pub fn set_anonymous(&self, range: Range<usize>) -> Result<()> {
+        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        self.replace(range, Prot::ReadWrite, kind, None)
+    }
+
     /// Maps `len` bytes of `segment` from `offset` (a multiple of the page size) for reading and writing, privately:
     /// writes change copies of the pages. A map of at least 2 MiB is aligned to 2 MiB.
     pub fn new_private(segment: &Segment, offset: u64, len: usize) -> Result<Map> {
@@ -433,7 +440,7 @@ impl Map {
         Ok(())
     }
 
-    /// Replaces the map at `range` by bytes of a segment from an offset on, or by no accessible memory.
+    /// Replaces the map at `range` by bytes of a segment from an offset on, or by memory that belongs to no segment.
     fn replace(
         &self,
         range: Range<usize>,

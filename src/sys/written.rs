@@ -162,6 +162,15 @@ impl Written {
         self.read(pages)
     }
 
+    /// Returns true if Linux has asynchronous write protection (from 6.7 on) and allows it.
+    pub fn can_track(&self) -> bool {
+        self.protection().is_some()
+    }
+
+    fn protection(&self) -> Option<&(File, (u64, u64))> {
+        self.protection.get_or_init(|| protection().ok()).as_ref()
+    }
+
     /// Prepares [`take`](Self::take) for these addresses. Returns false if Linux lacks asynchronous write protection
     /// (before 6.7) or does not allow it.
     pub fn track(&self, addresses: Range<usize>) -> bool {
@@ -175,7 +184,7 @@ impl Written {
         }
         const REGISTER: u64 = read_write::<Register>(UFFD, 0);
         const MODE_PROTECT: u64 = 1 << 1;
-        let Some((file, known)) = self.protection.get_or_init(|| protection().ok()) else {
+        let Some((file, known)) = self.protection() else {
             return false;
         };
         if identity(file) != Ok(*known) || allowed().is_err() {

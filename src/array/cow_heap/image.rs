@@ -138,7 +138,11 @@ impl CowHeap {
         if !is_much || state.held + len > self.memory / MAX_HELD {
             return None;
         }
-        let new = self.add_block(&mut state, len, false)?;
+        let is_zero = std::mem::take(&mut state.block(place)?.is_zero);
+        let mut new = self.add_block(&mut state, len, false, false)?;
+        // Of zeros only the pages that were used get memory.
+        let goes_ahead = new.goes_ahead && !new.is_warm;
+        new.goes_ahead &= !is_zero;
         let block = state.block(place)?;
         block.is_busy = true;
         // This keeps other blocks intact even if the program frees the block during the copy, which is an error of the
@@ -147,10 +151,42 @@ impl CowHeap {
         drop(state);
         self.prepare(&new, len);
         let image = (new.region, new.first);
-        let is_made = pages
-            .take(base + all.start..base + all.end, |run| written += run.len())
-            .and_then(|()| store(all.start..all.start + len, image, &new.segment))
-            .is_ok();
+        let in_image = |range: Range<usize>| {
+            let at = |offset: usize| image.1 * HUGE + offset - all.start;
+            at(range.start)..at(range.end)
+        };
+        let mut stored = Ok(());
+        // The end of the bytes that the image has so far, if it gets only pages that were used: to read other pages of
+        // the block would use them, too.
+        let mut end = all.start;
+        let clear = |range: Range<usize>| {
+            let range = in_image(range);
+            match new.is_warm {
+                true => new.segment.punch(range.start as u64..range.end as u64),
+                false => Ok(()),
+            }
+        };
+        let taken = pages.take(base + all.start..base + all.end, |run| {
+            written += run.len();
+            if !is_zero || stored.is_err() {
+                return;
+            }
+            let run = run.start - base..run.end - base;
+            if goes_ahead {
+                let part = in_image(run.clone());
+                let huge = part.start.next_multiple_of(HUGE)..part.end / HUGE * HUGE;
+                self.populate(&new.write, &new.segment, huge);
+            }
+            stored = clear(end..run.start).and_then(|()| store(run.clone(), image, &new.segment));
+            end = run.end;
+        });
+        if taken.is_ok() && stored.is_ok() {
+            stored = match is_zero {
+                true => clear(end..all.end),
+                false => store(all.start..all.start + len, image, &new.segment),
+            };
+        }
+        let is_made = taken.is_ok() && stored.is_ok();
         crate::sync::point!("heap.copied");
 
         let mut state = lock(&self.state);
@@ -170,7 +206,7 @@ impl CowHeap {
             let index = state.index_of(place.0)?;
             self.recycle(&mut state, index, place.1);
         }
-        is_used.then_some((state, len))
+        is_used.then_some((state, if is_zero { written.min(len) } else { len }))
     }
 
     /// Frees the image, which no private block uses any more.

@@ -156,6 +156,40 @@ fn what_was_written_is_copied_once() {
     assert_eq!(heap.in_use().0, 0);
 }
 
+/// Large zeros are memory of this process alone until the first snapshot, which copies them.
+#[test]
+fn large_zeros_are_copied_by_the_first_snapshot() {
+    let (heap, _guard) = heap();
+    let is_own = finds_writes() && !faults_are_huge();
+    let block = Owned::new(heap, 20 * MIB, true);
+    let first = block.at;
+    block.write(19 * MIB, 1);
+    let (snapshot, copied) = block.counted(0..20 * MIB).unwrap();
+    // The used page, small or huge.
+    assert_eq!(copied > 0, is_own);
+    assert!(copied <= HUGE);
+    assert_eq!((snapshot[0], snapshot[19 * MIB]), (0, 1));
+    let (again, copied) = block.counted(0..20 * MIB).unwrap();
+    assert_eq!((again.as_ptr(), copied), (snapshot.as_ptr(), 0));
+    block.write(0, 2);
+    assert_eq!(
+        (snapshot[0], block.read(0), block.read(19 * MIB)),
+        (0, 2, 1)
+    );
+    assert_eq!(heap.in_use(), (if is_own { 40 * MIB } else { 20 * MIB }, 0));
+    if is_own {
+        // SAFETY: the block is used by this thread alone.
+        assert!(!unsafe { heap.resize(block.at, 22 * MIB) });
+    }
+    drop(block);
+    assert_eq!(heap.in_use(), (20 * MIB, 0), "the snapshot has the image");
+    let zeros = Owned::new(heap, 20 * MIB, true);
+    assert!((0..20 * MIB).step_by(64).all(|at| zeros.read(at) == 0));
+    assert_eq!(zeros.at == first, is_own, "its chunks are used again");
+    drop((snapshot, again));
+    assert_eq!(heap.in_use(), (20 * MIB, 20 * MIB));
+}
+
 /// A block that is written again before each snapshot is mostly left to the caller to copy.
 #[test]
 fn a_block_that_is_rewritten_each_time_is_refused() {
@@ -263,7 +297,8 @@ fn random_programs_equal_plain_memory() {
                 while steps.fetch_add(1, Ordering::Relaxed) < 20_000 {
                     match random.below(16) {
                         0 if blocks.len() < 8 => {
-                            let len = 1 + random.below(6 * MIB);
+                            let is_large = random.below(4) == 0;
+                            let len = 1 + random.below(6 * MIB) + usize::from(is_large) * CLEARED;
                             // Zeroed, because the test also reads bytes that it has not written.
                             blocks.push((Owned::new(heap, len, true), BTreeMap::new()));
                         }
