@@ -69,23 +69,40 @@ pub(super) fn fault_of_profile(icc: &[u8], color: Color) -> Option<String> {
     })
 }
 
-/// Converts CIE L*a*b* with the white point of sRGB to sRGB.
-pub(super) fn from_lab([level, a, b]: [f32; 3]) -> [u8; 3] {
-    const WHITE: [f32; 3] = [0.950_47, 1.0, 1.088_83];
+/// A white point of CIE L*a*b*, and the matrix from XYZ beneath that white to linear sRGB.
+pub(super) struct White([f32; 3], [[f32; 3]; 3]);
+
+/// The white of sRGB.
+pub(super) const D65: White = White(
+    [0.950_47, 1.0, 1.088_83],
+    [
+        [3.240_454, -1.537_138, -0.498_531],
+        [-0.969_266, 1.876_011, 0.041_556],
+        [0.055_643, -0.204_026, 1.057_225],
+    ],
+);
+
+/// The white of colour profiles, adapted to that of sRGB by the Bradford matrix.
+pub(super) const D50: White = White(
+    [0.964_22, 1.0, 0.825_21],
+    [
+        [3.133_856, -1.616_867, -0.490_615],
+        [-0.978_768, 1.916_142, 0.033_454],
+        [0.071_945, -0.228_991, 1.405_243],
+    ],
+);
+
+/// Converts CIE L*a*b* to sRGB.
+pub(super) fn from_lab([level, a, b]: [f32; 3], White(white, matrix): &White) -> [u8; 3] {
     let y = (level + 16.0) / 116.0;
     let cube = |root: f32| match root > 6.0 / 29.0 {
         true => root * root * root,
         false => (root - 4.0 / 29.0) * 108.0 / 841.0,
     };
     let [x, y, z] = [y + a / 500.0, y, y - b / 200.0].map(cube);
-    let [x, y, z] = [x * WHITE[0], y * WHITE[1], z * WHITE[2]];
-    let linear = [
-        3.240_454 * x - 1.537_138 * y - 0.498_531 * z,
-        -0.969_266 * x + 1.876_011 * y + 0.041_556 * z,
-        0.055_643 * x - 0.204_026 * y + 1.057_225 * z,
-    ];
-    linear.map(|part| {
-        let part = part.clamp(0.0, 1.0);
+    let [x, y, z] = [x * white[0], y * white[1], z * white[2]];
+    matrix.map(|[of_x, of_y, of_z]| {
+        let part = (of_x * x + of_y * y + of_z * z).clamp(0.0, 1.0);
         let encoded = match part <= 0.003_130_8 {
             true => 12.92 * part,
             false => 1.055 * part.powf(1.0 / 2.4) - 0.055,

@@ -37,7 +37,8 @@ fn decode_with(input: &[u8], request: Request<'_>, checks: bool) -> Result<Decod
     check_palette(input)?;
     let masked = with_masked_transparency(input);
     let input = masked.as_deref().unwrap_or(input);
-    let mut reader = open(input, checks).map_err(translate)?;
+    let unreadable = |error| unknown_chunk(input).unwrap_or_else(|| translate(error));
+    let mut reader = open(input, checks).map_err(unreadable)?;
     let info = reader.info();
     let (width, height) = info.size();
     let is_interlaced = info.interlaced;
@@ -338,14 +339,34 @@ fn ignored_chunk(file: &[u8]) -> Option<ImageError> {
     const KINDS: [&[u8; 4]; 7] = [
         b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"tRNS", b"eXIf",
     ];
-    let (kind, ..) = chunks(file).find(|(kind, len, whole)| {
-        let sum = |(body, sum): (&[u8], &[u8; 4])| u32::from_be_bytes(*sum) != crc32(body);
-        let is_whole = whole.len() == len.saturating_add(OVERHEAD);
-        KINDS.contains(&kind) && is_whole && whole[4..].split_last_chunk().is_some_and(sum)
-    })?;
+    let wrong = |sum| matches!(sum, Some(false));
+    let mut found = chunks(file).filter(|(kind, ..)| KINDS.contains(&kind));
+    let (kind, ..) = found.find(|(_, len, whole)| wrong(has_right_sum(*len, whole)))?;
     let kind = String::from_utf8_lossy(&kind).into_owned();
     let reason = format!("the checksum of its chunk {kind} is wrong, so the chunk was ignored");
     Some(ImageError::corrupt(Format::Png, reason))
+}
+
+/// Returns the error for an intact chunk that a decoder has to know, and that no specification names.
+fn unknown_chunk(file: &[u8]) -> Option<ImageError> {
+    const KNOWN: [&[u8; 4]; 4] = [b"IHDR", b"PLTE", b"IDAT", b"IEND"];
+    let mut unknown =
+        chunks(file).filter(|(kind, ..)| kind[0].is_ascii_uppercase() && !KNOWN.contains(&kind));
+    let (kind, ..) = unknown.find(|(_, len, whole)| has_right_sum(*len, whole) == Some(true))?;
+    Some(ImageError::variety(
+        Format::Png,
+        match &kind {
+            b"CgBI" => "Apple's CgBI".to_owned(),
+            kind => format!("a necessary chunk {}", String::from_utf8_lossy(kind)),
+        },
+    ))
+}
+
+/// Returns whether the checksum of a chunk is right; `None` if the chunk is cut.
+fn has_right_sum(len: usize, whole: &[u8]) -> Option<bool> {
+    let (body, sum) = whole.get(4..)?.split_last_chunk()?;
+    let is_whole = whole.len() == len.saturating_add(OVERHEAD);
+    is_whole.then(|| u32::from_be_bytes(*sum) == crc32(body))
 }
 
 /// Converts an error of the decoder.
@@ -386,9 +407,13 @@ fn translate(error: DecodingError) -> ImageError {
             "Invalid color type",
             "its header names an unknown kind of pixels",
         ),
-        ("method", "its header names an unknown method"),
+        ("method", "its header or a row names an unknown method"),
         ("Chunk length", "a chunk has an impossible length"),
         ("Sequence is not in order", "its frames are out of order"),
+        (
+            "at most once",
+            "it has two chunks of a kind of which it may have one",
+        ),
         ("chunk", "its chunks are out of order"),
     ];
     let known = known.iter().find(|(theirs, _)| error.contains(theirs));

@@ -107,6 +107,10 @@ fn from_message(text: &str) -> ImageError {
         variety(&format!("a lossless or hierarchical process ({kind})"))
     } else if let Some(bits) = text.strip_prefix("Unsupported JPEG data precision ") {
         variety(&format!("{bits} bits per sample"))
+    } else if text.starts_with("Unsupported marker type 0xf7") {
+        variety("JPEG-LS")
+    } else if text.starts_with("Fractional sampling") {
+        variety("chroma whose sampling does not divide that of luma")
     } else if text.starts_with("Unsupported marker type") {
         corrupt("an unknown marker between its segments")
     } else if text.starts_with("Unsupported color conversion") {

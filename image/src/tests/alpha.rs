@@ -104,6 +104,40 @@ fn tiff(shape: Shape, pixels: &[Vec<u8>]) -> Vec<u8> {
     file
 }
 
+/// ICCLab has the white of colour profiles.
+#[test]
+fn lab_of_profiles_is_what_little_cms_makes_of_it() {
+    use lcms2::{CIExyY, GlobalContext, Intent, PixelFormat, Profile, Transform};
+    let white = CIExyY {
+        x: 0.3457,
+        y: 0.3585,
+        Y: 1.0,
+    };
+    let lab = Profile::new_lab4_context(GlobalContext::new(), &white).unwrap();
+    let (srgb, intent) = (Profile::new_srgb(), Intent::RelativeColorimetric);
+    let formats = (PixelFormat::Lab_8, PixelFormat::RGB_8);
+    let transform = Transform::new(&lab, formats.0, &srgb, formats.1, intent).unwrap();
+    let pixels: Vec<[u8; 3]> = (0..SIDE * SIDE)
+        .map(|at| [60 + at % 170, 118 + at / 7 % 20, 118 + at / 3 % 20].map(|part| part as u8))
+        .collect();
+    let mut expected = vec![[0_u8; 3]; pixels.len()];
+    transform.transform_pixels(&pixels, &mut expected);
+    let shape = Shape {
+        model: (9, 3),
+        is_deep: false,
+        is_planar: false,
+        is_tiled: false,
+        alpha: None,
+    };
+    let rows: Vec<_> = pixels.iter().map(|pixel| pixel.to_vec()).collect();
+    let Samples::Eight(found) = decode(&tiff(shape, &rows)).unwrap().samples else {
+        panic!("not eight bits");
+    };
+    for (at, (found, expected)) in found.iter().zip(expected.as_flattened()).enumerate() {
+        assert!(found.abs_diff(*expected) <= 2, "{at}: {found}, {expected}");
+    }
+}
+
 /// Alpha of 51 at the left and of 255 at the right.
 fn alpha_at(index: usize) -> u8 {
     (51 + index % SIDE * 204 / (SIDE - 1)) as u8

@@ -4,6 +4,13 @@ use image::{GrayImage, RgbaImage};
 
 use super::*;
 
+/// A chunk of PNG.
+fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+    let body = [&kind[..], data].concat();
+    let sum = meta::crc32(&body).to_be_bytes();
+    [&(data.len() as u32).to_be_bytes(), &body[..], &sum].concat()
+}
+
 fn files() -> Vec<(&'static str, Vec<u8>)> {
     let picture: DynamicImage = waves(61, 47).into();
     let alpha: DynamicImage = RgbaImage::from_fn(50, 40, |x, y| {
@@ -186,11 +193,6 @@ fn a_png_that_lacks_only_its_end_is_accepted() {
         assert_eq!(pixels.as_ref(), Ok(&whole), "{missing} bytes are missing");
     }
     // Without its last pixels it is truncated, even if it ends after a chunk.
-    let chunk = |kind: &[u8; 4], data: &[u8]| {
-        let body = [&kind[..], data].concat();
-        let sum = meta::crc32(&body).to_be_bytes();
-        [&(data.len() as u32).to_be_bytes(), &body[..], &sum].concat()
-    };
     let at = file.windows(4).position(|four| four == b"IDAT").unwrap();
     let pixels = &file[at + 4..file.len() - 12 - 4];
     let (most, rest) = pixels.split_at(pixels.len() - 100);
@@ -207,11 +209,6 @@ fn a_png_that_lacks_only_its_end_is_accepted() {
 fn a_png_with_a_wrong_checksum_is_damaged() {
     let whole = written(&waves(61, 47).into(), ImageFormat::Png);
     let pixels = resize_to_pixels(&whole, &spec("20"));
-    let chunk = |kind: &[u8; 4], data: &[u8]| {
-        let body = [&kind[..], data].concat();
-        let sum = meta::crc32(&body).to_be_bytes();
-        [&(data.len() as u32).to_be_bytes(), &body[..], &sum].concat()
-    };
     // The file has one chunk of pixels, which ends with the checksum of all pixels, and then its own.
     let front = whole.windows(4).position(|four| four == b"IDAT").unwrap() - 4;
     let end = whole.len() - 12;
@@ -256,12 +253,53 @@ fn a_webp_with_damaged_alpha_is_damaged() {
     let pixels: Vec<u8> = (0..40 * 30 * 4).map(|i| (i % 251) as u8).collect();
     let whole = ::webp::Encoder::from_rgba(&pixels, 40, 30).encode(80.0);
     let alpha = whole.windows(4).position(|kind| kind == b"ALPH").unwrap();
-    for head in [0x02, 0x20, 0xc1] {
+    let refused = |at: usize, value: u8| {
         let mut file = whole.to_vec();
-        file[alpha + 8] = head;
-        let error = resize_to_pixels(&file, &spec("20")).unwrap_err();
-        assert!(error.proves_damage(), "{head:#x}: {error}");
+        file[at] = value;
+        let error = resize_to_pixels(&file, &spec("20")).err()?;
+        assert!(error.proves_damage(), "{value:#x} at {at}: {error}");
+        Some(error)
+    };
+    for head in [0x02, 0x20, 0xc1] {
+        refused(alpha + 8, head).unwrap();
     }
+    // The compressed values: some bytes only change them.
+    let damaged = (alpha + 9..alpha + 60).flat_map(|at| [0, 0xff].map(|value| refused(at, value)));
+    assert!(damaged.flatten().count() > 10);
+}
+
+/// Valid files that no decoder here reads are no damage.
+#[test]
+fn unknown_varieties_are_named() {
+    let named = |file: &[u8], name: &str| {
+        let error = resize_to_pixels(file, &spec("20")).unwrap_err();
+        let is_named = error.to_string().contains(name) && !error.proves_damage();
+        assert!(is_named, "{name}: {error}");
+    };
+    let png = written(&waves(40, 30).into(), ImageFormat::Png);
+    let with = |at: usize, kind: &[u8; 4]| [&png[..at], &chunk(kind, &[0; 4]), &png[at..]].concat();
+    named(&with(8, b"CgBI"), "CgBI");
+    named(&with(33, b"XyZz"), "XyZz");
+    let mut damaged = with(33, b"XyZz");
+    damaged[40] ^= 1;
+    assert!(
+        resize_to_pixels(&damaged, &spec("20"))
+            .unwrap_err()
+            .proves_damage()
+    );
+    // A JPEG-LS file begins with its frame header, SOF55 (ISO/IEC 14495-1).
+    let frame = [
+        0xff, 0xd8, 0xff, 0xf7, 0, 11, 8, 0, 30, 0, 40, 1, 1, 0x11, 0,
+    ];
+    named(&frame, "JPEG-LS");
+    // Luma has 3 x 1 samples for 2 x 1 of chroma.
+    let mut fractional = jpeg(&waves(40, 30));
+    let mut pairs = fractional.windows(2);
+    let header = pairs.position(|pair| pair == [0xff, 0xc0]).unwrap();
+    for (at, sampling) in [(11, 0x31), (14, 0x21), (17, 0x21)] {
+        fractional[header + at] = sampling;
+    }
+    named(&fractional, "sampling");
 }
 
 #[test]

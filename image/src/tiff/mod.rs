@@ -496,7 +496,7 @@ fn converted(
                 });
                 let middle = if is_signed { 0.0 } else { 128.0 };
                 let lab = [level.min(255.0) * 100.0 / 255.0, a - middle, b - middle];
-                pixel[..3].copy_from_slice(&color::from_lab(lab));
+                pixel[..3].copy_from_slice(&color::from_lab(lab, white_of(is_signed)));
             }
             Samples::Eight(samples)
         }
@@ -515,7 +515,8 @@ fn converted(
                     (128.0, 65_280.0)
                 };
                 let [a, b] = [a, b].map(|part| part / 256.0 - middle);
-                to[..3].copy_from_slice(&color::from_lab([level * 100.0 / white, a, b]));
+                let lab = [level * 100.0 / white, a, b];
+                to[..3].copy_from_slice(&color::from_lab(lab, white_of(is_signed)));
                 if let [_, _, _, to] = to {
                     *to = narrow(pixel[3]);
                 }
@@ -530,6 +531,14 @@ fn converted(
         color,
         samples,
     })
+}
+
+/// Returns the white point of L*a*b*: that of CIELab, which is signed, or of ICCLab.
+fn white_of(is_signed: bool) -> &'static color::White {
+    match is_signed {
+        true => &color::D65,
+        false => &color::D50,
+    }
 }
 
 /// The conversions between samples of one depth and the samples of a picture, in both directions.

@@ -7,8 +7,6 @@ use libwebp_sys::{
     WebPIDecodedArea, WebPIDelete, WebPIUpdate, WebPRGBABuffer, WebPYUVABuffer,
 };
 
-use super::riff::has_bad_alpha;
-
 /// The properties of the picture in a file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Header {
@@ -109,14 +107,20 @@ impl Target<'_> {
     }
 }
 
-fn judged(status: VP8StatusCode, file: &[u8]) -> Result<(), Failure> {
+fn judged(status: VP8StatusCode, header: &Header) -> Result<(), Failure> {
     match status {
         VP8StatusCode::VP8_STATUS_OK => Ok(()),
-        // What libwebp says of alpha whose header it rejects.
-        VP8StatusCode::VP8_STATUS_OUT_OF_MEMORY if has_bad_alpha(file) => Err(Failure::Damage),
-        VP8StatusCode::VP8_STATUS_OUT_OF_MEMORY => Err(Failure::OutOfMemory),
+        // libwebp also says this of damaged alpha.
+        VP8StatusCode::VP8_STATUS_OUT_OF_MEMORY if !has_memory(header) => Err(Failure::OutOfMemory),
         _ => Err(Failure::Damage),
     }
+}
+
+/// Returns whether there is more memory than libwebp needs to decode a picture.
+fn has_memory(header: &Header) -> bool {
+    let pixels = header.width as usize * header.height as usize;
+    let needed = pixels.saturating_mul(12).saturating_add(4 << 20);
+    Vec::<u8>::new().try_reserve_exact(needed).is_ok()
 }
 
 /// Decodes a whole picture. A file that ends early counts as damaged, even if no pixel is missing.
@@ -130,7 +134,7 @@ pub(super) fn whole(
     let mut config = config.ok_or(Failure::Damage)?;
     // SAFETY: the bytes of the file and, through the lengths in `config`, of the target are borrowed for the call.
     let status = unsafe { WebPDecode(file.as_ptr(), file.len(), &mut config) };
-    judged(status, file)
+    judged(status, header)
 }
 
 /// Decodes as much of a picture as the file contains. Returns the number of rows, and the reason if rows are missing.
@@ -158,5 +162,5 @@ pub(super) fn beginning(
         WebPIDelete(decoder);
         status
     };
-    (usize::try_from(rows).unwrap_or(0), judged(status, file))
+    (usize::try_from(rows).unwrap_or(0), judged(status, header))
 }

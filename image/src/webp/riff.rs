@@ -103,15 +103,6 @@ pub(super) fn bytes_of(file: &[u8], kind: &[u8; 4]) -> Option<Vec<u8>> {
     (data.len() == len).then(|| data.to_vec())
 }
 
-/// Returns whether libwebp rejects the header of the alpha of a lossy picture.
-pub(super) fn has_bad_alpha(file: &[u8]) -> bool {
-    let alpha = extended(file).find(|(kind, ..)| kind == b"ALPH");
-    alpha.is_some_and(|(_, _, data)| match *data {
-        [head, _, ..] => head & 3 > 1 || head >> 4 & 3 > 1 || head >> 6 > 1,
-        _ => true,
-    })
-}
-
 /// Returns whether the file is an animation.
 pub(super) fn is_animation(file: &[u8]) -> bool {
     let header = file.get(HEADER..).unwrap_or_default();
