@@ -85,6 +85,15 @@ pub(crate) fn find(
     Ok(found)
 }
 
+/// Prints why no input can be used.
+pub(crate) fn name_faults(items: &[Item], printer: &mut Printer) {
+    for item in items {
+        if let Err(fault) = &item.task {
+            printer.error(&format!("{}: {fault}", show_path(&item.input)));
+        }
+    }
+}
+
 /// Returns an error if an extra file would overwrite an input or a result, or a result would overwrite the extra file.
 /// An existing file is compared by device and inode, because it is overwritten in place, under all its names.
 pub(crate) fn in_the_way(settings: &Settings, items: &[Item]) -> Option<String> {

@@ -47,6 +47,9 @@ fn check(args: &CheckArgs, stop: &Stop, printer: &mut Printer) -> Result<u8, Ref
         let found = batch::find(&request, shard, printer)?;
         let nothing = found.nothing_found();
         let mut items = plan::without_results(found.inputs, shard);
+        if nothing.is_some() {
+            batch::name_faults(&items, printer);
+        }
         if let Some(why) = nothing.or_else(|| batch::in_the_way(&settings, &items)) {
             return Err(Refusal { items, why });
         }

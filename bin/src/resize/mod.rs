@@ -124,11 +124,7 @@ fn prepare(
         Refusal { items, why }
     })?;
     if nothing.is_some() {
-        for item in &items {
-            if let Err(fault) = &item.task {
-                printer.error(&format!("{}: {fault}", show_path(&item.input)));
-            }
-        }
+        batch::name_faults(&items, printer);
     }
     let in_the_way = || {
         let through = through_link(&options.engine, out);

@@ -300,6 +300,9 @@ fn wrong_usage_is_exit_code_2() {
         let run = check(&world, line).exits(2);
         assert!(!run.stderr.is_empty() && run.stdout.is_empty(), "{line}");
     }
+    let named = "error: missing.jpg: no such file or folder";
+    let run = check(&world, "missing.jpg").exits(2);
+    assert_eq!(run.errors(), [named, "error: no input found"]);
     let lines = check(&world, "missing.jpg --json").exits(2).json();
     assert_eq!(lines[0]["status"], "failed");
     assert_eq!(lines[1]["status"], "refused");
