@@ -76,6 +76,23 @@ fn tiff(
     file
 }
 
+/// As libtiff does, which estimates the length.
+#[test]
+fn a_strip_without_its_length_extends_to_the_end_of_the_file() {
+    let strip: Vec<u8> = (0..16 * 12).map(|at| at as u8).collect();
+    let whole = tiff((16, 12), 1, (1, 0), &strip);
+    let length = [23, 1, 4, 0, 1, 0, 0, 0];
+    let at = whole.windows(8).position(|entry| entry == length).unwrap() + 8;
+    let expected = decode(&whole).unwrap().samples;
+    for wrong in [0, 100_u32] {
+        let mut file = whole.clone();
+        file[at..at + 4].copy_from_slice(&wrong.to_le_bytes());
+        assert_eq!(decode(&file).unwrap().samples, expected, "{wrong}");
+        file.truncate(whole.len() - 1);
+        assert!(decode(&file).unwrap_err().proves_damage());
+    }
+}
+
 #[test]
 fn associated_alpha_is_divided_out() {
     // Half transparent, with associated and with unassociated alpha.
