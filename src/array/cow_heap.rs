@@ -19,6 +19,7 @@
 //! lives. From then on both processes allocate in regions of their own. A process made by the bare system call, without
 //! `fork`, shares all blocks that are not private.
 
+mod chunks;
 mod forks;
 mod image;
 
@@ -31,6 +32,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use chunks::{Runs, bytes, huge_part, join, take_front};
 use image::Image;
 
 use super::habit::Habit;
@@ -130,9 +132,6 @@ struct Region {
 /// A block: the number of its region, and its first chunk.
 type Place = (u64, usize);
 
-/// Runs of chunks, no two of which touch. Maps the first chunk to the number of chunks and to data about the run.
-type Runs<T> = BTreeMap<usize, (usize, T)>;
-
 struct Block {
     chunks: usize,
     /// The number of bytes requested.
@@ -186,21 +185,6 @@ impl Drop for Snapshot {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The byte range of `chunks` chunks from chunk `first` on.
-fn bytes(first: usize, chunks: usize) -> Range<usize> {
-    first * HUGE..(first + chunks) * HUGE
-}
-
-/// Returns the length of the part, at the start of a block of `len` bytes, that is worth huge pages.
-fn huge_part(len: usize) -> usize {
-    let rest = len % HUGE;
-    if rest >= HUGE / 4 * 3 {
-        len.next_multiple_of(HUGE)
-    } else {
-        len - rest
-    }
 }
 
 impl CowHeap {
@@ -876,29 +860,6 @@ impl Region {
             }
         }
     }
-}
-
-/// Takes the first `chunks` chunks of the run that begins at `first`.
-fn take_front<T>(runs: &mut Runs<T>, first: usize, chunks: usize) {
-    if let Some((run, known)) = runs.remove(&first)
-        && run > chunks
-    {
-        runs.insert(first + chunks, (run - chunks, known));
-    }
-}
-
-/// Merges a run with the runs next to it, and adds the result.
-fn join<T>(runs: &mut Runs<T>, mut first: usize, mut chunks: usize, known: T) {
-    if let Some((&before, &(run, _))) = runs.range(..first).next_back()
-        && before + run == first
-    {
-        first = before;
-        chunks += run;
-    }
-    if let Some((run, _)) = runs.remove(&(first + chunks)) {
-        chunks += run;
-    }
-    runs.insert(first, (chunks, known));
 }
 
 /// Whether Linux makes huge pages of shared memory at the first access, where this is advised.

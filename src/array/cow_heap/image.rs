@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::sync::{Arc, MutexGuard, Weak};
 
-use super::{Block, CowHeap, Place, State, bytes, lock};
+use super::chunks::bytes;
+use super::{Block, CowHeap, Place, State, lock};
 use crate::array::habit::MIN_PART;
 use crate::sys::written::Written;
 use crate::sys::{HUGE, Segment};
