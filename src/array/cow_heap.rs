@@ -22,8 +22,8 @@
 mod chunks;
 mod forks;
 mod image;
+mod region;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
@@ -32,22 +32,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use chunks::{Runs, bytes, huge_part, join, take_front};
+use chunks::{bytes, huge_part, join};
 use image::Image;
+use region::Region;
 
 use super::habit::Habit;
 use super::sealed_file::SealedFile;
 use super::{Array, Shape};
 use crate::sys::written::Written;
-use crate::sys::{self, HUGE, Map, Prot, Segment, limits};
+use crate::sys::{self, HUGE, Map, Segment, limits};
 
 /// Freed memory is returned to Linux by the first call of the heap after this time.
 const KEEP_FREE: Duration = Duration::from_secs(5);
 /// Maximum size in bytes at which freed memory is cleared for a request for zeros, as glibc does. Larger blocks are
 /// allocated anew: Linux clears each page when it is first used.
 const CLEARED: usize = 16 << 20;
-/// A block of large zeros becomes memory of this process alone only if all blocks, with an image for this one, then take
-/// at most 1/`OWN_HELD` of the memory.
+/// A block of large zeros becomes memory of this process alone only if all blocks, with an image for this one, then
+/// take at most 1/`OWN_HELD` of the memory.
 const OWN_HELD: usize = 8;
 /// Maximum number of private blocks at a time. Each is a map of its own; Linux allows a process 65,530 maps.
 const MAX_PRIVATE: usize = 16 << 10;
@@ -106,29 +107,6 @@ struct State {
     debt: Duration,
 }
 
-struct Region {
-    number: u64,
-    segment: Arc<Segment>,
-    /// Device and inode of the memory file.
-    identity: (u64, u64),
-    /// The map for writing, which contains the blocks.
-    write: Arc<Map>,
-    /// The map for reading, which snapshots use.
-    read: Arc<Map>,
-    is_retired: bool,
-    /// Whether it is unknown which processes have the file: the process inherited the region by `fork`, or the
-    /// descriptor of the file was closed. A lost region stays retired.
-    is_lost: bool,
-    /// Runs of chunks that were freed while the region was retired: first chunk and number of chunks.
-    freed_while_retired: Vec<(usize, usize)>,
-    /// The blocks, by their first chunk.
-    blocks: BTreeMap<usize, Block>,
-    /// Runs of chunks that have no block and no memory.
-    unused: Runs<()>,
-    /// Runs of free chunks that still have memory, each with the time when its block was freed.
-    free: Runs<Instant>,
-}
-
 /// A block: the number of its region, and its first chunk.
 type Place = (u64, usize);
 
@@ -141,9 +119,6 @@ struct Block {
     /// Whether the block is memory of this process alone, and its chunks of the file have no memory. Such a block is
     /// private. Linux makes huge pages of its memory when they are first used, as it does for other memory.
     is_own: bool,
-    /// Whether all bytes are zero outside of the pages that [`Written`] finds: the block is such memory, and has had no
-    /// image.
-    is_zero: bool,
     /// Whether the block is in use: neither the allocator of the language nor, if the block is an image, `release` has
     /// freed it.
     is_owned: bool,
@@ -238,8 +213,7 @@ impl CowHeap {
     pub fn alloc(&self, len: usize, zeroed: bool) -> Option<NonNull<u8>> {
         let mut state = lock(&self.state);
         self.tidy(&mut state);
-        let may_be_own = zeroed && self.may_be_own(&state, len);
-        let new = self.add_block(&mut state, len, zeroed, may_be_own)?;
+        let new = self.add_block(&mut state, len, zeroed)?;
         drop(state);
         crate::sync::point!("heap.taken");
         self.prepare(&new, len);
@@ -253,14 +227,8 @@ impl CowHeap {
         Some(block)
     }
 
-    /// Takes chunks for a block. `may_be_own`: whether the block may be memory of this process alone.
-    fn add_block(
-        &self,
-        state: &mut State,
-        len: usize,
-        zeroed: bool,
-        may_be_own: bool,
-    ) -> Option<NewBlock> {
+    /// Takes chunks for a block.
+    fn add_block(&self, state: &mut State, len: usize, zeroed: bool) -> Option<NewBlock> {
         let chunks = len.max(1).div_ceil(HUGE);
         if len > self.memory {
             return None;
@@ -270,6 +238,7 @@ impl CowHeap {
             self.add_region(state).ok()?;
         }
         let goes_ahead = !zeroed && self.goes_ahead(state, len);
+        let may_be_own = zeroed && self.may_be_own(state, len);
         let State {
             regions,
             free,
@@ -306,11 +275,10 @@ impl CowHeap {
             len,
             is_private: is_own,
             is_own,
-            is_zero: is_own,
             is_owned: true,
             snapshots: 0,
             last: Weak::new(),
-            image: if is_own { Image::Stale } else { Image::Own },
+            image: if is_own { Image::Zero } else { Image::Own },
             habit: Habit::default(),
             is_busy: false,
         };
@@ -350,8 +318,8 @@ impl CowHeap {
             && state.pause.is_none_or(|(until, _)| until <= Instant::now())
     }
 
-    /// Whether a new block of `len` bytes of zeros may be memory of this process alone. Only then Linux makes huge pages
-    /// when they are first used, unless it does so for shared memory, too. The first snapshot copies the block.
+    /// Whether a new block of `len` bytes of zeros may be memory of this process alone. Only then Linux makes huge
+    /// pages when they are first used, unless it does so for shared memory, too. The first snapshot copies the block.
     fn may_be_own(&self, state: &State, len: usize) -> bool {
         let with_image = 2 * len.next_multiple_of(HUGE);
         CLEARED < len
@@ -575,31 +543,13 @@ impl CowHeap {
     }
 
     fn add_region(&self, state: &mut State) -> sys::Result<()> {
-        let segment = Segment::create_memfd(&self.label, true)?;
-        segment.set_len(self.len as u64)?;
-        let write = Map::new(&segment, 0, self.len, Prot::ReadWrite, true)?;
-        let read = Map::new(&segment, 0, self.len, Prot::Read, true)?;
-        // Core dumps contain no memory of arrays.
-        write.exclude_from_core_dumps(0..self.len)?;
-        read.exclude_from_core_dumps(0..self.len)?;
+        let region = Region::new(state.next, &self.label, self.len)?;
         crate::sync::point!("heap.mapped");
-        let begin = write.base().addr().get();
+        let begin = region.write.base().addr().get();
         // Relaxed: see `may_contain`.
         self.lowest.fetch_min(begin, Ordering::Relaxed);
         self.highest.fetch_max(begin + self.len, Ordering::Relaxed);
-        state.regions.push(Region {
-            number: state.next,
-            identity: segment.stat()?.identity,
-            segment: Arc::new(segment),
-            write: Arc::new(write),
-            read: Arc::new(read),
-            is_retired: false,
-            is_lost: false,
-            freed_while_retired: Vec::new(),
-            blocks: BTreeMap::new(),
-            unused: BTreeMap::from([(0, (self.len / HUGE, ()))]),
-            free: BTreeMap::new(),
-        });
+        state.regions.push(region);
         state.next += 1;
         Ok(())
     }
@@ -709,156 +659,6 @@ impl State {
             let (&first, block) = region.blocks.range(..=at / HUGE).next_back()?;
             (at < (first + block.chunks) * HUGE).then_some((index, first))
         })
-    }
-}
-
-impl Region {
-    /// Takes `chunks` chunks that have no memory, from the first run that is long enough. Returns the first chunk.
-    fn take(&mut self, chunks: usize) -> Option<usize> {
-        let mut runs = self.unused.iter();
-        let (&first, _) = runs.find(|(_, (run, ()))| *run >= chunks)?;
-        take_front(&mut self.unused, first, chunks);
-        Some(first)
-    }
-
-    /// Takes the `chunks` chunks from `first` on, which follow a block, to extend the block. Returns the number of
-    /// chunks that still had memory, or `None` if one of the chunks belongs to a block.
-    fn extend(&mut self, first: usize, chunks: usize, is_private: bool) -> Option<usize> {
-        let end = first + chunks;
-        let mut at = first;
-        while at < end {
-            at += match (self.free.get(&at), self.unused.get(&at)) {
-                (Some((run, _)), _) | (None, Some((run, ()))) => run,
-                (None, None) => return None,
-            };
-        }
-        let all = bytes(first, chunks);
-        if self.is_retired || is_private && self.make_private(all.clone(), false).is_err() {
-            return None;
-        }
-        // Only advice.
-        let _ = self.write.advise_huge(all, true);
-        let (mut at, mut was_free) = (first, 0);
-        while at < end {
-            if let Some(&(run, _)) = self.free.get(&at) {
-                let taken = run.min(end - at);
-                take_front(&mut self.free, at, taken);
-                was_free += taken;
-                at += taken;
-            } else if let Some(&(run, ())) = self.unused.get(&at) {
-                let taken = run.min(end - at);
-                take_front(&mut self.unused, at, taken);
-                at += taken;
-            }
-        }
-        Some(was_free)
-    }
-
-    /// Retires the region permanently if code of the program has closed the region's descriptor, as daemons do.
-    /// Otherwise ends its retirement if no forked process that may read the file is left.
-    fn check(&mut self) {
-        if self.segment.check().is_err() {
-            self.is_retired = true;
-            self.is_lost = true;
-        }
-        if !self.is_retired || self.is_lost || self.segment.is_held().unwrap_or(true) {
-            return;
-        }
-        self.is_retired = false;
-        for (first, chunks) in std::mem::take(&mut self.freed_while_retired) {
-            let all = bytes(first, chunks);
-            // If a call fails, the chunks are not used again.
-            if self.segment.punch(all.start as u64..all.end as u64).is_ok()
-                && self.share(all).is_ok()
-            {
-                join(&mut self.unused, first, chunks, ());
-            }
-        }
-    }
-
-    /// Makes a block private by mapping it again. If that fails and `copies` is set, copies all its pages.
-    fn make_private(&self, range: Range<usize>, copies: bool) -> sys::Result<()> {
-        let map = || {
-            self.segment.check()?;
-            self.write.set_shared(range.clone(), &self.segment, false)
-        };
-        let made = map().or_else(|_| {
-            // Linux also refuses if the limit of private memory was lowered below what the process has: raise the limit
-            // and try again.
-            let _room = limits::DataRoom::new(u64::MAX);
-            map()
-        });
-        match made {
-            Err(_) if copies => self.write.copy_in_place(range),
-            made => made,
-        }
-    }
-
-    /// Makes all shared blocks of the region private.
-    fn make_all_private(&mut self, private: &mut usize) {
-        let shared = self.blocks.iter().filter(|(_, block)| !block.is_private);
-        let shared: Vec<_> = shared
-            .map(|(first, block)| (*first, block.chunks))
-            .collect();
-        for (first, chunks) in shared {
-            if self.make_private(bytes(first, chunks), true).is_ok()
-                && let Some(block) = self.blocks.get_mut(&first)
-            {
-                block.is_private = true;
-                *private += 1;
-            }
-        }
-    }
-
-    /// Makes chunks of a private block shared again, by mapping them again.
-    fn share(&self, range: Range<usize>) -> sys::Result<()> {
-        self.segment.check()?;
-        self.write.set_shared(range.clone(), &self.segment, true)?;
-        self.write.exclude_from_core_dumps(range)
-    }
-
-    /// Takes `chunks` chunks that still have memory, from the shortest run that is long enough. Returns the first
-    /// chunk.
-    fn take_free(&mut self, chunks: usize) -> Option<usize> {
-        let fits = self.free.iter().filter(|(_, (run, _))| *run >= chunks);
-        let (&first, _) = fits.min_by_key(|(_, (run, _))| *run)?;
-        take_front(&mut self.free, first, chunks);
-        Some(first)
-    }
-
-    /// Returns memory of freed blocks to Linux, oldest first: all that was freed before `until`, and more until at most
-    /// `most` bytes are left.
-    fn return_free(&mut self, free: &mut usize, most: usize, until: Option<Instant>) {
-        if self.segment.check().is_err() {
-            return;
-        }
-        let mut runs: Vec<_> = self
-            .free
-            .iter()
-            .map(|(first, (chunks, since))| (*since, *first, *chunks))
-            .collect();
-        runs.sort_unstable();
-        for (since, first, chunks) in runs {
-            if *free <= most && until.is_none_or(|until| since >= until) {
-                break;
-            }
-            self.free.remove(&first);
-            // Return no more of a long run than is above `most`.
-            let returned = match until {
-                Some(until) if since < until => chunks,
-                _ => chunks.min((*free - most).div_ceil(HUGE)),
-            };
-            if returned < chunks {
-                self.free.insert(first, (chunks - returned, since));
-            }
-            let all = bytes(first + chunks - returned, returned);
-            *free -= all.len();
-            // If punching fails, the chunks may not be zero: they are not used again.
-            if self.segment.punch(all.start as u64..all.end as u64).is_ok() {
-                crate::sync::point!("heap.returned");
-                join(&mut self.unused, first + chunks - returned, returned, ());
-            }
-        }
     }
 }
 

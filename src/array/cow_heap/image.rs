@@ -27,6 +27,8 @@ pub(super) enum Image {
     Other(Place),
     /// At present, no image has all bytes of the block.
     Stale,
+    /// None: all bytes are zero, except in pages that [`Written::is_any`] finds.
+    Zero,
 }
 
 impl State {
@@ -41,7 +43,7 @@ impl State {
         let is_in_image = match image {
             Image::Own => true,
             Image::Other(other) => range.end <= self.block(other)?.len,
-            Image::Stale => false,
+            Image::Stale | Image::Zero => false,
         };
         let begin = self.address(place)?;
         let addresses = begin + range.start..begin + range.end;
@@ -52,12 +54,12 @@ impl State {
         Some(self.block(place)?.habit.note_reuse(is_current))
     }
 
-    /// Returns the chunks of the block's image. `None` if the image is stale.
+    /// Returns the chunks of the block's image. `None` if there is none, or if it is stale.
     pub(super) fn image_of(&mut self, place: Place) -> Option<Place> {
         match self.block(place)?.image {
             Image::Own => Some(place),
             Image::Other(other) => Some(other),
-            Image::Stale => None,
+            Image::Stale | Image::Zero => None,
         }
     }
 
@@ -139,12 +141,12 @@ impl CowHeap {
         if !is_much || state.held + len > self.memory / MAX_HELD {
             return None;
         }
-        let is_zero = std::mem::take(&mut state.block(place)?.is_zero);
-        let mut new = self.add_block(&mut state, len, false, false)?;
+        let mut new = self.add_block(&mut state, len, false)?;
         // Of zeros only the pages that were used get memory.
         let goes_ahead = new.goes_ahead && !new.is_warm;
-        new.goes_ahead &= !is_zero;
         let block = state.block(place)?;
+        let is_zero = block.image == Image::Zero;
+        new.goes_ahead &= !is_zero;
         block.is_busy = true;
         // This keeps other blocks intact even if the program frees the block during the copy, which is an error of the
         // program.
@@ -152,6 +154,8 @@ impl CowHeap {
         drop(state);
         self.prepare(&new, len);
         let image = (new.region, new.first);
+        // A block that was shortened has chunks beyond its end, and the image has none for them.
+        let until = all.start + len;
         let in_image = |range: Range<usize>| {
             let at = |offset: usize| image.1 * HUGE + offset - all.start;
             at(range.start)..at(range.end)
@@ -172,7 +176,10 @@ impl CowHeap {
             if !is_zero || stored.is_err() {
                 return;
             }
-            let run = run.start - base..run.end - base;
+            let run = run.start - base..until.min(run.end - base);
+            if run.is_empty() {
+                return;
+            }
             if goes_ahead {
                 let part = in_image(run.clone());
                 let huge = part.start.next_multiple_of(HUGE)..part.end / HUGE * HUGE;
@@ -183,8 +190,8 @@ impl CowHeap {
         });
         if taken.is_ok() && stored.is_ok() {
             stored = match is_zero {
-                true => clear(end..all.end),
-                false => store(all.start..all.start + len, image, &new.segment),
+                true => clear(end..until),
+                false => store(all.start..until, image, &new.segment),
             };
         }
         let is_made = taken.is_ok() && stored.is_ok();

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{RwLock, RwLockReadGuard};
 
@@ -188,6 +189,26 @@ fn large_zeros_are_copied_by_the_first_snapshot() {
     assert_eq!(zeros.at == first, is_own, "its chunks are used again");
     drop((snapshot, again));
     assert_eq!(heap.in_use(), (20 * MIB, 20 * MIB));
+}
+
+/// What was written beyond the present end of a block stays out of its image, which ends earlier.
+#[test]
+fn the_image_of_shortened_zeros_leaves_its_neighbour_alone() {
+    let (heap, _guard) = heap();
+    let block = Owned::new(heap, 40 * MIB, true);
+    let place = Owned::new(heap, 26 * MIB, false);
+    let neighbour = Owned::new(heap, 20 * MIB, false);
+    let pages = || (0..20 * MIB).step_by(4096);
+    pages().for_each(|at| neighbour.write(at, 7));
+    // The image takes this place.
+    drop(place);
+    block.write(25 * MIB, 1);
+    block.write(30 * MIB, 2);
+    // SAFETY: the block is used by this thread alone, and not beyond the new end.
+    assert!(unsafe { heap.resize(block.at, 26 * MIB) });
+    let snapshot = block.snapshot(0..26 * MIB).unwrap();
+    assert_eq!((snapshot[0], snapshot[25 * MIB]), (0, 1));
+    assert!(pages().all(|at| neighbour.read(at) == 7));
 }
 
 /// A block that is written again before each snapshot is mostly left to the caller to copy.
