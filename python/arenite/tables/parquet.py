@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy
 import pyarrow
 import pyarrow.parquet
@@ -41,21 +43,19 @@ def read(path: str, data: Any, group: int, table: Any) -> list[Any]:
     """Reads a row group. Returns batches."""
     with _open(path, data) as file:
         repeated = _repeated(file, group, table)
-    try:
-        return _read(path, data, group, table, repeated)
-    except Fault:
-        if not repeated:
-            raise
         # The text of a column may be longer than an array can be. It consists of several arrays if it is read as text.
-        return _read(path, data, group, table, [])
+        with suppress(Fault):
+            if repeated:
+                with _open(path, data, metadata=file.metadata, read_dictionary=repeated) as again:
+                    return _batches(again, group, table)
+        return _batches(file, group, table)
 
 
-def _read(path: str, data: Any, group: int, table: Any, repeated: list[str]) -> list[Any]:
-    with _open(path, data, read_dictionary=repeated) as file:
-        try:
-            found = file.read_row_group(group, use_threads=False)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise Fault(str(error)) from None
+def _batches(file: Any, group: int, table: Any) -> list[Any]:
+    try:
+        found = file.read_row_group(group, use_threads=False)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise Fault(str(error)) from None
     rows = found.num_rows
     columns = []
     for position, field in enumerate(table):
@@ -75,8 +75,8 @@ def _read(path: str, data: Any, group: int, table: Any, repeated: list[str]) -> 
 
 
 def _repeated(file: Any, group: int, table: Any) -> list[str]:
-    """Returns the columns of text that a row group contains as a dictionary of values, and a number for each row. It is
-    up to twice as fast to decode them as they are, and to convert the dictionaries to text, as to decode them as text."""
+    """Returns the columns of text that a row group contains as a dictionary of values, and a number for each row. To
+    decode them as they are, and to convert the dictionaries to text, is up to twice as fast as to decode text."""
     known, names = file.metadata.row_group(group), file.schema_arrow.names
     columns = map(known.column, range(known.num_columns))
     # A value that is not in a dictionary takes at least the 4 bytes of its length.
