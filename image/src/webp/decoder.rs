@@ -2,6 +2,8 @@
 //!
 //! The `unsafe` blocks pass libwebp pointers to slices that are borrowed for the call, with their lengths.
 
+use super::super::pixels::buffer;
+use super::riff::alpha;
 use libwebp_sys::{
     VP8StatusCode, WEBP_CSP_MODE, WebPDecode, WebPDecoderConfig, WebPGetFeatures, WebPIDecode,
     WebPIDecodedArea, WebPIDelete, WebPIUpdate, WebPRGBABuffer, WebPYUVABuffer,
@@ -107,20 +109,46 @@ impl Target<'_> {
     }
 }
 
-fn judged(status: VP8StatusCode, header: &Header) -> Result<(), Failure> {
+fn judged(status: VP8StatusCode, file: &[u8], header: &Header) -> Result<(), Failure> {
     match status {
         VP8StatusCode::VP8_STATUS_OK => Ok(()),
-        // libwebp also says this of damaged alpha.
-        VP8StatusCode::VP8_STATUS_OUT_OF_MEMORY if !has_memory(header) => Err(Failure::OutOfMemory),
+        // libwebp also says this of alpha that it cannot begin to decode.
+        VP8StatusCode::VP8_STATUS_OUT_OF_MEMORY if !has_damaged_alpha(file, header) => {
+            Err(Failure::OutOfMemory)
+        }
         _ => Err(Failure::Damage),
     }
 }
 
-/// Returns whether there is more memory than libwebp needs to decode a picture.
-fn has_memory(header: &Header) -> bool {
+/// Decodes only the alpha of a lossy picture, and returns whether it is damaged.
+fn has_damaged_alpha(file: &[u8], header: &Header) -> bool {
+    let (compression, values) = match alpha(file) {
+        None => return false,
+        // The two highest bits are reserved; the next two are 1 for alpha with fewer levels.
+        Some(&[head, ref values @ ..]) if head >> 6 == 0 && head >> 4 <= 1 => (head & 3, values),
+        Some(_) => return true,
+    };
     let pixels = header.width as usize * header.height as usize;
-    let needed = pixels.saturating_mul(12).saturating_add(4 << 20);
-    Vec::<u8>::new().try_reserve_exact(needed).is_ok()
+    match compression {
+        0 => values.len() < pixels,
+        1 => {
+            // Alpha is a lossless picture without its header: a signature, and two sides of 14 bits.
+            let sides = (header.width - 1) | (header.height - 1) << 14;
+            let stream = buffer(5 + values.len());
+            let (Ok(mut stream), Ok(mut samples)) = (stream, buffer(3 * pixels)) else {
+                return false;
+            };
+            stream[0] = 0x2f;
+            stream[1..5].copy_from_slice(&sides.to_le_bytes());
+            stream[5..].copy_from_slice(values);
+            let header = Header {
+                has_alpha: false,
+                ..*header
+            };
+            whole(&stream, &header, Target::Rgb(&mut samples), true) == Err(Failure::Damage)
+        }
+        _ => true,
+    }
 }
 
 /// Decodes a whole picture. A file that ends early counts as damaged, even if no pixel is missing.
@@ -134,7 +162,7 @@ pub(super) fn whole(
     let mut config = config.ok_or(Failure::Damage)?;
     // SAFETY: the bytes of the file and, through the lengths in `config`, of the target are borrowed for the call.
     let status = unsafe { WebPDecode(file.as_ptr(), file.len(), &mut config) };
-    judged(status, header)
+    judged(status, file, header)
 }
 
 /// Decodes as much of a picture as the file contains. Returns the number of rows, and the reason if rows are missing.
@@ -162,5 +190,46 @@ pub(super) fn beginning(
         WebPIDelete(decoder);
         status
     };
-    (usize::try_from(rows).unwrap_or(0), judged(status, header))
+    (
+        usize::try_from(rows).unwrap_or(0),
+        judged(status, file, header),
+    )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// libwebp reports a lack of memory in both cases. The oracle is its decoder of lossless pictures.
+    #[test]
+    fn only_damaged_alpha_is_no_lack_of_memory() {
+        let (width, height) = (40, 30);
+        let pixels: Vec<u8> = (0..width * height * 4)
+            .map(|i| (i * i % 251) as u8)
+            .collect();
+        let whole = ::webp::Encoder::from_rgba(&pixels, width, height).encode(80.0);
+        let header = header(&whole).unwrap();
+        let judged = |file: &[u8]| {
+            let status = VP8StatusCode::VP8_STATUS_OUT_OF_MEMORY;
+            super::judged(status, file, &header).unwrap_err()
+        };
+        assert_eq!(judged(&whole), Failure::OutOfMemory);
+        let at = whole.windows(4).position(|kind| kind == b"ALPH").unwrap() + 8;
+        assert_eq!(whole[at] & 3, 1, "compressed");
+        let mut counts = [0; 2];
+        for (position, value) in (at..at + 80).flat_map(|at| [(at, 0), (at, 0xff), (at, 0x55)]) {
+            let mut file = whole.to_vec();
+            file[position] = value;
+            let mut samples = vec![0; pixels.len()];
+            // Of the whole picture.
+            let expected = match super::whole(&file, &header, Target::Rgb(&mut samples), true) {
+                Ok(()) => Failure::OutOfMemory,
+                Err(_) => Failure::Damage,
+            };
+            assert_eq!(judged(&file), expected, "{value:#x} at {position}");
+            counts[usize::from(expected == Failure::Damage)] += 1;
+        }
+        assert!(counts.iter().all(|&count| count > 20), "{counts:?}");
+    }
 }

@@ -103,6 +103,13 @@ pub(super) fn bytes_of(file: &[u8], kind: &[u8; 4]) -> Option<Vec<u8>> {
     (data.len() == len).then(|| data.to_vec())
 }
 
+/// Returns the chunk with the alpha of a lossy picture: the last before the colours, as in libwebp.
+pub(super) fn alpha(file: &[u8]) -> Option<&[u8]> {
+    let chunks = extended(file).take_while(|(kind, ..)| kind != b"VP8 ");
+    let alpha = chunks.filter(|(kind, ..)| kind == b"ALPH").last();
+    alpha.map(|(_, _, data)| data)
+}
+
 /// Returns whether the file is an animation.
 pub(super) fn is_animation(file: &[u8]) -> bool {
     let header = file.get(HEADER..).unwrap_or_default();
