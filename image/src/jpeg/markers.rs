@@ -52,6 +52,23 @@ pub(super) fn segments(input: &[u8]) -> impl Iterator<Item = Segment<'_>> {
     })
 }
 
+/// Returns whether the file ends before its first scan, or inside a segment, without an end marker.
+pub(super) fn ends_in_segments(input: &[u8]) -> bool {
+    let mut has_scan = false;
+    for segment in segments(input) {
+        match segment.marker {
+            0xd9 => return false,
+            _ if segment.end > input.len() => return !input.ends_with(&[0xff, 0xd9]),
+            marker => has_scan |= marker == 0xda,
+        }
+    }
+    // A marker whose segment has not even its length.
+    let end = &input[input.len().saturating_sub(3)..];
+    let begins_segment =
+        |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0 | 0xd0..=0xd7 | 0xff);
+    !has_scan || end.windows(2).any(begins_segment)
+}
+
 /// Returns whether the header leaves the height to a marker after the pixels (DNL), which libjpeg does not support.
 pub(super) fn has_late_height(input: &[u8]) -> bool {
     let mut lacks_height = false;

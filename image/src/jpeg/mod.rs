@@ -97,6 +97,10 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         let why = "its restart markers are missing or out of order";
         around = Some(ImageError::corrupt(Format::Jpeg, why));
     }
+    if matches!(decoded, Err(ImageError::Corrupt { .. })) && markers::ends_in_segments(input) {
+        let format = Format::Jpeg;
+        return Err(ImageError::Truncated { format });
+    }
     let mut decoded = decoded?;
     decoded.damage = decoded.damage.or(around.map(Found::around));
     Ok(decoded)

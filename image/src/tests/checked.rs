@@ -41,6 +41,33 @@ fn whole_files_are_whole_and_torn_ones_are_damaged() {
 }
 
 #[test]
+fn files_that_end_early_are_truncated_wherever_they_end() {
+    let is_truncated =
+        |file: &[u8]| matches!(check(file, &full()), Err(ImageError::Truncated { .. }));
+    for (name, file) in files() {
+        let ends = [file.len() / 16, file.len() / 4, file.len() / 2];
+        let each = 3..file.len() - 8;
+        let ends = match name.contains("JPEG") {
+            true => ends.into_iter().chain(each).collect(),
+            false => ends.to_vec(),
+        };
+        for end in ends {
+            assert!(is_truncated(&file[..end]), "{name}, {end}");
+        }
+        // With an end marker, segments are missing, not the end.
+        let start = file.windows(2).position(|pair| pair == [0xff, 0xda]);
+        if let Some(start) = start.filter(|_| name.contains("JPEG")) {
+            let ended = [&file[..start], &[0xff, 0xd9]].concat();
+            let error = check(&ended, &full()).unwrap_err();
+            assert!(
+                matches!(error, ImageError::Corrupt { .. }),
+                "{name}: {error}"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_verdict_on_spoilt_files_is_that_of_a_full_decode() {
     let mut verdicts = [0; 2];
     for (name, file) in files() {
