@@ -13,7 +13,7 @@ use super::damage::Found;
 use super::error::ImageError;
 use super::format::Format;
 use super::hdr::Hdr;
-use super::meta::{Decoded, Metadata, Request};
+use super::meta::{Decoded, Metadata, Request, exif_after_offset};
 use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
 use super::spec::{ResizeSpec, SPARE_BYTES};
 
@@ -23,14 +23,14 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     let mut opened = Opened::new(input, spec)?;
     let sides = (opened.width, opened.height);
     let plain = |kind| boxes(input).find(|(found, ..)| *found == kind);
-    let mut exif = plain(*b"Exif").and_then(|(_, content, _)| exif_of(content));
+    let mut exif = plain(*b"Exif").and_then(|(_, content, _)| exif_after_offset(content));
     let mut xmp = plain(*b"xml ").map(|(_, content, _)| content.to_vec());
     let mut damage = None;
     if spec.keep_metadata {
         for (kind, compressed) in boxes(input).filter_map(compressed) {
             if kind == *b"Exif" && exif.is_none() || kind == *b"xml " && xmp.is_none() {
                 match expanded(compressed) {
-                    Ok(content) if kind == *b"Exif" => exif = exif_of(&content),
+                    Ok(content) if kind == *b"Exif" => exif = exif_after_offset(&content),
                     Ok(content) => xmp = Some(content),
                     Err(reason) => {
                         let error = ImageError::corrupt(Format::JpegXl, reason);
@@ -273,13 +273,6 @@ fn expanded(data: &[u8]) -> Result<Vec<u8>, &'static str> {
         }
         Ok(_) => Ok(content),
     }
-}
-
-/// Returns EXIF in the content of its box, which begins with an offset.
-fn exif_of(content: &[u8]) -> Option<Vec<u8>> {
-    let (offset, exif) = content.split_first_chunk::<4>()?;
-    let exif = exif.get(u32::from_be_bytes(*offset) as usize..)?;
-    Some(exif.to_vec())
 }
 
 /// Converts an error of the decoder.

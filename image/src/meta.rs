@@ -265,6 +265,19 @@ impl Metadata {
     }
 }
 
+/// Returns EXIF in the content of a box or item, which begins with the number of bytes between this number and EXIF.
+/// Searches EXIF if it is not there: some programs write a wrong number, or none.
+pub(super) fn exif_after_offset(content: &[u8]) -> Option<Vec<u8>> {
+    let announced = content
+        .split_first_chunk::<4>()
+        .and_then(|(skipped, rest)| rest.get(u32::from_be_bytes(*skipped) as usize..));
+    let mut starts = (0..content.len()).map(|at| &content[at..]);
+    let exif = announced
+        .filter(|exif| exif::begins_as_exif(exif))
+        .or_else(|| starts.find(|exif| exif::begins_as_exif(exif)));
+    exif.or(announced).map(<[u8]>::to_vec)
+}
+
 /// Removes the prefix that some formats put before EXIF.
 pub(super) fn without_prefix(exif: Vec<u8>) -> Vec<u8> {
     match exif.strip_prefix(b"Exif\0\0") {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::super::error::ImageError;
 use super::super::format::Format;
+use super::super::meta::exif_after_offset;
 use super::boxes::{Kind, Reader, corrupt};
 
 /// The metadata about the items of a file.
@@ -404,12 +405,8 @@ impl<'a> Container<'a> {
             };
             let is_xmp = item.kind == *b"mime" && item.content_type == b"application/rdf+xml";
             if item.kind == *b"Exif" && exif.is_none() {
-                exif = self.data(description).ok().and_then(|data| {
-                    let mut reader = Reader::new(&data);
-                    // The number of bytes between the start of the item and the TIFF header.
-                    let skipped = reader.u32().ok()? as usize;
-                    Some(reader.rest().get(skipped..)?.to_vec())
-                });
+                let data = self.data(description).ok();
+                exif = data.and_then(|data| exif_after_offset(&data));
             } else if is_xmp && xmp.is_none() {
                 xmp = self.data(description).ok().map(Cow::into_owned);
             }

@@ -20,7 +20,7 @@ use super::color::profile_of_code_points;
 use super::error::ImageError;
 use super::format::Format;
 use super::hdr::Hdr;
-use super::meta::{Decoded, Metadata, Request, StoredPlan, without_prefix};
+use super::meta::{Decoded, Metadata, Request, StoredPlan};
 use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
 use super::spec::ResizeSpec;
 
@@ -116,7 +116,7 @@ fn decode_primary(
     };
     let metadata = Metadata {
         // The orientation in EXIF is ignored: the container has its own.
-        exif: exif.map(without_prefix),
+        exif,
         xmp,
         icc: icc
             .or_else(|| profile_of_code_points(points.primaries, points.transfer, config.is_grey)),

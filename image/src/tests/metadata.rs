@@ -431,6 +431,48 @@ fn compressed_metadata_of_jpeg_xl_is_kept() {
     }
 }
 
+/// The specifications want its offset first. darktable searches the header of EXIF, ImageMagick ignores the offset.
+#[test]
+fn exif_is_found_whatever_the_offset_before_it_is() {
+    let keep = ResizeSpec {
+        keep_metadata: true,
+        ..spec("8")
+    };
+    let exif = exif(1);
+    let kept = |file: &[u8]| rendered(file, &keep).map(|it| (it.metadata.exif, it.damage));
+    let parts: [&[&[u8]]; 6] = [
+        &[&[0; 4], &exif],
+        &[&exif],
+        &[b"Exif\0\0", &exif],
+        &[&[0; 4], b"Exif\0\0", &exif],
+        &[&[0, 0, 0, 6], b"Exif\0\0", &exif],
+        &[&[0, 0, 0, 200], &exif],
+    ];
+    let jxl = include_bytes!("pictures/jxl_rgb8_container.jxl");
+    let expected = Ok((Some(exif.clone()), None));
+    for (number, parts) in parts.iter().enumerate() {
+        let content = parts.concat();
+        let length = (content.len() as u32 + 8).to_be_bytes();
+        let file = [&jxl[..], &length, b"Exif", &content].concat();
+        assert_eq!(kept(&file), expected, "JPEG XL, {number}");
+    }
+    // The item has room for four bytes and EXIF.
+    let avif = include_bytes!("pictures/avif_exif.avif");
+    let at = avif.windows(4).position(|four| four == b"II*\0").unwrap();
+    for (front, back) in [(0, 4), (2, 2), (4, 0)] {
+        let mut file = avif.to_vec();
+        let item = [&vec![0; front][..], &exif, &vec![0; back]].concat();
+        file[at - 4..at - 4 + item.len()].copy_from_slice(&item);
+        let (found, damage) = kept(&file).unwrap();
+        let found = found.unwrap();
+        assert_eq!(
+            (&found[..exif.len()], damage),
+            (&exif[..], None),
+            "AVIF, {front}"
+        );
+    }
+}
+
 /// Moves metadata after the pixels, where it is valid and some programs write it.
 fn metadata_moved_after_pixels(png: &[u8]) -> Vec<u8> {
     let mut moved = Vec::new();
