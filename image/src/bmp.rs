@@ -38,7 +38,7 @@ struct Header {
     /// The bits of red, green, blue and alpha in a pixel of 16 or 32 bits.
     masks: [u32; 4],
     palette: Vec<[u8; 3]>,
-    /// Offset of the pixels.
+    /// Offset of the pixels. If the file has none, they follow the palette.
     pixels: usize,
 }
 
@@ -126,6 +126,10 @@ impl Header {
             1..=8 if used == 0 => 1 << bits,
             1..=8 => used.min(1 << bits),
             _ => 0,
+        };
+        let pixels = match pixels {
+            0 => end + colors * each,
+            pixels => pixels,
         };
         let table = file
             .get(end..)

@@ -372,3 +372,24 @@ fn the_largest_picture_of_an_icon_is_read_with_its_mask() {
         assert!(decode(&file[..end]).unwrap_err().proves_damage());
     }
 }
+
+/// As in Pillow and in browsers.
+#[test]
+fn the_pixels_of_a_bmp_without_their_offset_follow_the_palette() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/tests/pictures");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.to_string_lossy().into_owned();
+        // In these, the pixels are elsewhere.
+        if !name.ends_with(".bmp") || name.contains("gap") || name.contains("offset") {
+            continue;
+        }
+        let mut file = std::fs::read(&path).unwrap();
+        let expected = decode(&file);
+        file[10..14].fill(0);
+        assert!(decode(&file) == expected, "{name}");
+        count += 1;
+    }
+    assert!(count > 20, "{count}");
+}
