@@ -1,7 +1,7 @@
 //! GIF, by the `gif` crate: frames on a screen that is at least as large as the first frame.
 
 use std::borrow::Cow;
-use std::io::Read;
+use std::io::{Cursor, Read};
 
 use gif::{
     ColorOutput, DecodeOptions, DecodingError, DisposalMethod, Encoder, MemoryLimit, Repeat,
@@ -29,7 +29,8 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     options.set_color_output(ColorOutput::RGBA);
     // The size is checked here, before anything is allocated.
     options.set_memory_limit(MemoryLimit::Unlimited);
-    let mut decoder = options.read_info(input).map_err(translate)?;
+    let file = Cursor::new(without_padding(input));
+    let mut decoder = options.read_info(file).map_err(translate)?;
     let area = |width: u32, height: u32| u64::from(width) * u64::from(height);
     let screen @ (width, height) = (decoder.width().into(), decoder.height().into());
     if area(width, height) > 0 {
@@ -100,9 +101,10 @@ pub(super) fn animation<'a>(
     input: &'a [u8],
     spec: &'a ResizeSpec,
 ) -> Result<Option<Animation<'a>>, ImageError> {
+    let file = without_padding(input);
     let mut options = DecodeOptions::new();
     options.skip_frame_decoding(true);
-    let mut decoder = options.read_info(input).map_err(translate)?;
+    let mut decoder = options.read_info(&file[..]).map_err(translate)?;
     for _ in 0..2 {
         if let Ok(None) = decoder.next_frame_info() {
             return Ok(None);
@@ -117,7 +119,7 @@ pub(super) fn animation<'a>(
     options.set_color_output(ColorOutput::RGBA);
     // Sizes are checked here, before anything is allocated.
     options.set_memory_limit(MemoryLimit::Unlimited);
-    let mut decoder = options.read_info(input).map_err(translate)?;
+    let mut decoder = options.read_info(Cursor::new(file)).map_err(translate)?;
     let mut screen = None;
     let next = move || {
         let frame = match decoder.next_frame_info() {
@@ -159,10 +161,46 @@ pub(super) fn animation<'a>(
     Ok(Some(Animation::new(plays, next)))
 }
 
+/// Returns the file without zeros before its blocks and its end marker, which other programs skip too.
+fn without_padding(file: &[u8]) -> Cow<'_, [u8]> {
+    let palette = |flags: u8| match flags & 0x80 {
+        0 => 0_usize,
+        _ => 3 << ((flags & 7) + 1),
+    };
+    // Skips parts of a block; each begins with its length, and the last is empty.
+    let after_parts = |mut at: usize| {
+        while let Some(&length @ 1..) = file.get(at) {
+            at += 1 + usize::from(length);
+        }
+        at + 1
+    };
+    let flags = |at: usize| file.get(at).copied().unwrap_or_default();
+    let mut at = 13 + palette(flags(10));
+    let (mut copied, mut start) = (Vec::new(), 0);
+    while let Some(&kind) = file.get(at) {
+        at = match kind {
+            0 => {
+                copied.extend_from_slice(&file[start..at]);
+                start = at + 1;
+                start
+            }
+            b'!' => after_parts(at + 2),
+            b',' => after_parts(at + 10 + palette(flags(at + 9)) + 1),
+            _ => break,
+        };
+    }
+    if start == 0 {
+        return Cow::Borrowed(file);
+    }
+    copied.extend_from_slice(&file[start..]);
+    Cow::Owned(copied)
+}
+
 /// Returns whether a file that ends early contains all frames.
 fn lacks_only_its_end(file: &[u8]) -> bool {
     let mut options = DecodeOptions::new();
     options.skip_frame_decoding(true);
+    let file = without_padding(file);
     let Ok(mut decoder) = options.read_info(file.chain(&b";"[..])) else {
         return false;
     };

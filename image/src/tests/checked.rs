@@ -173,3 +173,41 @@ fn all_frames_of_a_gif_are_checked() {
     let text = unended.damage.unwrap().text;
     assert!(text.contains("its end marker is missing"), "{text}");
 }
+
+/// Pillow skips zeros between blocks, and reads nothing after the end marker.
+#[test]
+fn zeros_around_the_blocks_of_a_gif_are_no_damage() {
+    let spec = full();
+    let frames = |file: &[u8]| {
+        let animation = animation::open(file, Format::Gif, &spec)
+            .unwrap()
+            .unwrap();
+        let frames = animation.frames.map(|frame| frame.unwrap().pixels);
+        frames.collect::<Vec<_>>()
+    };
+    let whole = animated_gif();
+    let (first, all) = (decode(&whole).unwrap(), frames(&whole));
+    assert_eq!(all.len(), 3);
+    let is_block = |four: &[u8]| four[..3] == [b'!', 0xf9, 4];
+    let blocks = (0..whole.len() - 4).filter(|&at| is_block(&whole[at..at + 4]));
+    let places: Vec<usize> = blocks.chain([whole.len() - 1, whole.len()]).collect();
+    assert_eq!(places.len(), 5);
+    for place in places {
+        for count in [1, 2, 700] {
+            let mut file = whole.clone();
+            file.splice(place..place, vec![0; count]);
+            assert_eq!(check(&file, &spec).map(|it| it.damage), Ok(None), "{place}");
+            assert_eq!(decode(&file).as_ref(), Ok(&first), "{place}");
+            assert_eq!(frames(&file), all, "{place}");
+        }
+    }
+    // Instead of the end marker.
+    let padded = [&whole[..whole.len() - 1], &[0; 5]].concat();
+    let damage = check(&padded, &spec).unwrap().damage.unwrap();
+    assert!(
+        damage.text.contains("its end marker is missing"),
+        "{}",
+        damage.text
+    );
+    assert_eq!(damage.missing, 0);
+}
