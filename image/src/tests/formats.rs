@@ -93,6 +93,39 @@ fn a_strip_without_its_length_extends_to_the_end_of_the_file() {
     }
 }
 
+/// As libtiff does: the end of the codes is in the codes.
+#[test]
+fn the_only_strip_of_a_compressed_tiff_may_have_any_length_beyond_its_own() {
+    let strip: Vec<u8> = (0..64 * 48).map(|at| (at * at % 97) as u8).collect();
+    let expected = decode(&tiff((64, 48), 1, (1, 0), &strip)).unwrap().samples;
+    let mut lzw = weezl::encode::Encoder::with_tiff_size_switch(weezl::BitOrder::Msb, 8);
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut zlib, &strip).unwrap();
+    for (compression, codes) in [
+        (5, lzw.encode(&strip).unwrap()),
+        (8, zlib.finish().unwrap()),
+    ] {
+        let whole = tiff((64, 48), 1, (compression, 0), &codes);
+        let entry = whole
+            .windows(8)
+            .position(|entry| entry == [23, 1, 4, 0, 1, 0, 0, 0]);
+        let at = entry.unwrap() + 8;
+        for wrong in [0, codes.len() as u32 + 1, 1 << 20, u32::MAX] {
+            let mut file = whole.clone();
+            file[at..at + 4].copy_from_slice(&wrong.to_le_bytes());
+            assert_eq!(
+                decode(&file).unwrap().samples,
+                expected,
+                "{compression}, {wrong}"
+            );
+            let missing = check(&file, &ResizeSpec::full_size()).unwrap().damage;
+            assert_eq!(missing.map_or(0, |damage| damage.missing), 0);
+            file.truncate(whole.len() - codes.len() / 2);
+            assert!(decode(&file).unwrap_err().proves_damage());
+        }
+    }
+}
+
 #[test]
 fn associated_alpha_is_divided_out() {
     // Half transparent, with associated and with unassociated alpha.
