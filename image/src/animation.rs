@@ -54,15 +54,18 @@ impl<'a> Animation<'a> {
 
 /// Opens the animation in a file whose first picture has been decoded. `None` if the file has one picture. Also `None`
 /// for PNG with 16 bits per sample and for interlaced PNG, of which only the first picture is read.
+///
+/// Unless `draws`, frames are only decoded: they have no samples, and take no time and memory for the whole screen.
 pub(super) fn open<'a>(
     input: &'a [u8],
     format: Format,
     spec: &'a ResizeSpec,
+    draws: bool,
 ) -> Result<Option<Animation<'a>>, ImageError> {
     match format {
-        Format::Gif => gif::animation(input, spec),
-        Format::WebP => webp::animation(input, spec),
-        Format::Png => png::animation(input, spec),
+        Format::Gif => gif::animation(input, spec, draws),
+        Format::WebP => webp::animation(input, spec, draws),
+        Format::Png => png::animation(input, spec, draws),
         _ => Ok(None),
     }
 }
@@ -75,9 +78,12 @@ pub(super) struct Screen<'a> {
     file: u64,
     width: u32,
     height: u32,
+    /// Empty unless `draws`.
     pixels: Vec<u8>,
+    /// Whether frames are drawn, and not only decoded.
+    draws: bool,
     undo: Undo,
-    /// The number of bytes of all frames so far, each at the size of the screen.
+    /// The number of bytes of all frames so far, each at the size of the screen if it is drawn.
     total: u64,
 }
 
@@ -101,7 +107,7 @@ enum Undo {
 const PIXEL: usize = 4;
 
 impl<'a> Screen<'a> {
-    /// Creates a transparent screen.
+    /// Creates a transparent screen. Unless `draws`, frames change nothing on it.
     ///
     /// # Errors
     /// If it exceeds the limits of `spec`.
@@ -109,6 +115,7 @@ impl<'a> Screen<'a> {
         (width, height): (u32, u32),
         (file, format): (&[u8], Format),
         spec: &'a ResizeSpec,
+        draws: bool,
     ) -> Result<Screen<'a>, ImageError> {
         let mut screen = Screen {
             format,
@@ -117,11 +124,12 @@ impl<'a> Screen<'a> {
             width,
             height,
             pixels: Vec::new(),
+            draws,
             undo: Undo::Nothing,
             total: 0,
         };
         let bytes = screen.admit((width, height))?;
-        screen.pixels = buffer(bytes)?;
+        screen.pixels = buffer(if draws { bytes } else { 0 })?;
         Ok(screen)
     }
 
@@ -134,7 +142,10 @@ impl<'a> Screen<'a> {
         let bytes = size(sides);
         self.spec.check_source(sides, self.format)?;
         self.spec.admit(bytes, self.file)?;
-        self.total += size((self.width, self.height));
+        self.total += match self.draws {
+            true => size((self.width, self.height)),
+            false => bytes,
+        };
         let limit = self.spec.max_ratio;
         let by_file = self.file.saturating_mul(limit.into());
         if self.total > by_file.max(self.spec.max_bytes.saturating_mul(FRAMES)) {
@@ -172,7 +183,7 @@ impl<'a> Screen<'a> {
         }
     }
 
-    /// Returns the content of the screen as a frame.
+    /// Returns the content of the screen as a frame, without samples if nothing is drawn.
     pub(super) fn frame(&self, millis: u32) -> Frame {
         let pixels = Pixels {
             width: self.width,

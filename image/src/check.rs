@@ -68,7 +68,7 @@ pub fn check(input: &[u8], spec: &ResizeSpec) -> Result<Checked, ImageError> {
     };
     let (decoded, mut damage) = decode_for(input, format, request)?;
     let (width, height) = decoded.full;
-    let found = match animation::open(input, format, &spec) {
+    let found = match animation::open(input, format, &spec, false) {
         Ok(Some(mut animation)) => animation.frames.find_map(Result::err),
         Ok(None) => None,
         Err(error) => Some(Found::later(error)),

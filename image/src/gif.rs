@@ -100,6 +100,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
 pub(super) fn animation<'a>(
     input: &'a [u8],
     spec: &'a ResizeSpec,
+    draws: bool,
 ) -> Result<Option<Animation<'a>>, ImageError> {
     let file = without_padding(input);
     let mut options = DecodeOptions::new();
@@ -147,7 +148,7 @@ pub(super) fn animation<'a>(
             none => {
                 let width = u32::from(decoder.width()).max(place.0 + sides.0);
                 let height = u32::from(decoder.height()).max(place.1 + sides.1);
-                let made = Screen::new((width, height), (input, Format::Gif), spec);
+                let made = Screen::new((width, height), (input, Format::Gif), spec, draws);
                 none.insert(made.map_err(Found::later)?)
             }
         };

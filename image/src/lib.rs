@@ -513,7 +513,7 @@ fn add_frames(
     rendered: &mut [Rendered],
     results: impl Fn(Pixels, Option<Chroma>, &ResizeSpec) -> Result<Vec<(Pixels, Metadata)>, ImageError>,
 ) -> Result<Option<Found>, ImageError> {
-    let animation = match animation::open(input, from, spec) {
+    let animation = match animation::open(input, from, spec, true) {
         Ok(Some(animation)) => animation,
         Ok(None) => return Ok(None),
         Err(error) => return Ok(Some(Found::later(error))),

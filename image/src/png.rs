@@ -439,6 +439,7 @@ fn is_animated(file: &[u8]) -> bool {
 pub(super) fn animation<'a>(
     input: &'a [u8],
     spec: &'a ResizeSpec,
+    draws: bool,
 ) -> Result<Option<Animation<'a>>, ImageError> {
     if !is_animated(input) {
         return Ok(None);
@@ -449,7 +450,7 @@ pub(super) fn animation<'a>(
         return Ok(None);
     };
     let sides = reader.info().size();
-    let mut screen = Screen::new(sides, (input, Format::Png), spec)?;
+    let mut screen = Screen::new(sides, (input, Format::Png), spec, draws)?;
     let (color, _) = output_of(&reader)?;
     // The decoder requires a buffer for the whole picture, whatever the size of the frame is.
     let mut samples: Vec<u8> = buffer(reader.output_buffer_size().unwrap_or(0))?;

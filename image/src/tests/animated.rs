@@ -678,16 +678,29 @@ fn an_animated_png_of_grey_keeps_its_profile_and_its_times() {
 
 #[test]
 fn frames_that_would_take_minutes_are_a_bomb() {
-    let frames: Vec<Vec<u8>> = (0..40)
-        .map(|n| webp_frame((2 * (n % 8), 0), (2, 2), RED, 0))
-        .collect();
-    let file = webp_of(0x12, &frames);
+    let [tiny, large] = [(2, 2), (20, 10)].map(|sides| {
+        let frame = webp_frame((0, 0), sides, RED, 0);
+        webp_of(0x12, &vec![frame; 40])
+    });
     let spec = ResizeSpec {
         max_bytes: 20 * 10 * 4,
         max_ratio: 1,
         ..ResizeSpec::full_size()
     };
-    let error = check(&file, &spec).unwrap_err();
+    for file in [&tiny, &large] {
+        let mut drawn = animation::open(file, Format::WebP, &spec, true)
+            .unwrap()
+            .unwrap();
+        let found = drawn.frames.find_map(Result::err).unwrap();
+        assert!(
+            matches!(found.error, ImageError::Bomb { .. }),
+            "{}",
+            found.error
+        );
+        assert!(check(file, &ResizeSpec::full_size()).is_ok());
+    }
+    // A check does not draw frames on the screen.
+    assert!(check(&tiny, &spec).is_ok());
+    let error = check(&large, &spec).unwrap_err();
     assert!(matches!(error, ImageError::Bomb { .. }), "{error}");
-    assert!(check(&file, &ResizeSpec::full_size()).is_ok());
 }

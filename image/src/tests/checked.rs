@@ -179,7 +179,7 @@ fn all_frames_of_a_gif_are_checked() {
 fn zeros_around_the_blocks_of_a_gif_are_no_damage() {
     let spec = full();
     let frames = |file: &[u8]| {
-        let animation = animation::open(file, Format::Gif, &spec)
+        let animation = animation::open(file, Format::Gif, &spec, true)
             .unwrap()
             .unwrap();
         let frames = animation.frames.map(|frame| frame.unwrap().pixels);
@@ -210,4 +210,55 @@ fn zeros_around_the_blocks_of_a_gif_are_no_damage() {
         damage.text
     );
     assert_eq!(damage.missing, 0);
+}
+
+#[test]
+fn frames_are_decoded_without_drawing_them_on_the_screen() {
+    let limits = ResizeSpec {
+        max_bytes: 8 << 20,
+        max_ratio: 1,
+        ..full()
+    };
+    // One large frame and many tiny ones, each the change of a pixel: drawn on the screen, all have 16 times the limit.
+    let frames = || {
+        let file = written(&waves(1000, 1000).into(), ImageFormat::Png);
+        let frame = |number: u8| {
+            let mut pixels = decode(&file).unwrap();
+            if let Samples::Eight(samples) = &mut pixels.samples {
+                samples[..3].fill(number);
+            }
+            animation::Frame { pixels, millis: 20 }
+        };
+        (0..40).map(frame).collect()
+    };
+    for format in [Format::Gif, Format::WebP, Format::Png] {
+        let file = animation::encode(frames(), 0, format, Encoding::new(80), None).unwrap();
+        let animates = |spec: &ResizeSpec| {
+            let drawn = animation::open(&file, format, spec, true).unwrap().unwrap();
+            drawn
+                .frames
+                .collect::<Result<Vec<_>, _>>()
+                .map(|all| all.len())
+        };
+        let large = ResizeSpec {
+            max_bytes: 1 << 30,
+            ..limits
+        };
+        assert_eq!(animates(&large).unwrap(), 40, "{format}");
+        assert!(matches!(
+            animates(&limits).unwrap_err().error,
+            ImageError::Bomb { .. }
+        ));
+        assert_eq!(
+            check(&file, &limits).map(|it| it.damage),
+            Ok(None),
+            "{format}"
+        );
+        // In the last frame.
+        let torn = &file[..file.len() - 20];
+        assert!(
+            check(torn, &limits).unwrap_err().proves_damage(),
+            "{format}"
+        );
+    }
 }

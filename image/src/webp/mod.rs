@@ -40,7 +40,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     let plans = request.plans(full, orientation, format)?;
     let mut damage = None;
     let (pixels, chroma) = if riff::is_animation(input) {
-        let frame = riff::frames(input, spec)?.frames.next();
+        let frame = riff::frames(input, spec, true)?.frames.next();
         let frame = frame.ok_or_else(|| broken(input, "an animation without a frame"))?;
         let pixels = frame.map_err(|found| found.error)?.pixels;
         match header.has_alpha {

@@ -127,11 +127,12 @@ fn frame_chunks(file: &[u8]) -> impl Iterator<Item = &[u8]> {
 pub(in super::super) fn animation<'a>(
     file: &'a [u8],
     spec: &'a ResizeSpec,
+    draws: bool,
 ) -> Result<Option<Animation<'a>>, ImageError> {
     match frame_chunks(file).count() {
         0 => Ok(None),
         1 if !is_truncated(file) && broken_among_frames(file).is_none() => Ok(None),
-        _ => frames(file, spec).map(Some),
+        _ => frames(file, spec, draws).map(Some),
     }
 }
 
@@ -139,6 +140,7 @@ pub(in super::super) fn animation<'a>(
 pub(super) fn frames<'a>(
     file: &'a [u8],
     spec: &'a ResizeSpec,
+    draws: bool,
 ) -> Result<Animation<'a>, ImageError> {
     let format = Format::WebP;
     let damaged = move || ImageError::corrupt(format, "a frame without a picture");
@@ -150,7 +152,7 @@ pub(super) fn frames<'a>(
         .get(HEADER + 8 + 4..HEADER + 8 + 10)
         .ok_or_else(damaged)?;
     let canvas = (number(&canvas[..3]) + 1, number(&canvas[3..]) + 1);
-    let mut screen = Screen::new(canvas, (file, format), spec)?;
+    let mut screen = Screen::new(canvas, (file, format), spec, draws)?;
     let plays = extended(file).find(|(kind, ..)| kind == b"ANIM");
     let plays = plays.and_then(|(_, _, data)| data.get(4..6)?.try_into().ok());
     let mut draw = move |frame: &[u8]| {
