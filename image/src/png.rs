@@ -339,9 +339,8 @@ fn ignored_chunk(file: &[u8]) -> Option<ImageError> {
     const KINDS: [&[u8; 4]; 7] = [
         b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"tRNS", b"eXIf",
     ];
-    let wrong = |sum| matches!(sum, Some(false));
     let mut found = chunks(file).filter(|(kind, ..)| KINDS.contains(&kind));
-    let (kind, ..) = found.find(|(_, len, whole)| wrong(has_right_sum(*len, whole)))?;
+    let (kind, ..) = found.find(|(_, len, whole)| has_right_sum(*len, whole) == Some(false))?;
     let kind = String::from_utf8_lossy(&kind).into_owned();
     let reason = format!("the checksum of its chunk {kind} is wrong, so the chunk was ignored");
     Some(ImageError::corrupt(Format::Png, reason))
@@ -544,14 +543,12 @@ fn chunks(file: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
 
 /// Returns the sides in the header, if its checksum is right.
 pub(super) fn announced(file: &[u8]) -> Option<(u32, u32)> {
-    let (kind, _, whole) = chunks(file).next()?;
-    let (body, sum) = whole.get(4..)?.split_last_chunk()?;
-    let is_whole = kind == *b"IHDR" && body.len() == 4 + 13;
-    if !is_whole || u32::from_be_bytes(*sum) != crc32(body) {
+    let (kind, len, whole) = chunks(file).next()?;
+    if kind != *b"IHDR" || len != 13 || has_right_sum(len, whole) != Some(true) {
         return None;
     }
-    let side = |at: usize| body[at..].first_chunk().copied().map(u32::from_be_bytes);
-    Some((side(4)?, side(8)?))
+    let side = |at: usize| whole[at..].first_chunk().copied().map(u32::from_be_bytes);
+    Some((side(8)?, side(12)?))
 }
 
 /// Rejects a palette that ends within a colour, on which `png` 0.18 panics.

@@ -158,20 +158,7 @@ impl<'a> Layout<'a> {
             return Err(corrupt("it does not say where its pixels are"));
         }
         let step = if is_planar { 1 } else { samples };
-        // Some programs write no length of the only part, or a wrong one. Its pixels then end where the file ends, at
-        // most.
-        let rows = part
-            .0
-            .saturating_mul(step)
-            .saturating_mul(bits as usize)
-            .div_ceil(8);
-        let all = rows.saturating_mul(part.1) as u64;
-        let is_wrong = |length: u64| length == 0 || matches!(codec, Codec::None) && length < all;
-        let lengths = match (&places[..], &lengths[..]) {
-            (&[place], &[length]) if place != 0 && is_wrong(length) => Vec::new(),
-            _ => lengths,
-        };
-        Ok(Self {
+        let mut layout = Self {
             width,
             height,
             samples,
@@ -191,7 +178,18 @@ impl<'a> Layout<'a> {
             is_tiled,
             places,
             lengths,
-        })
+        };
+        // Some programs write no length of the only part, or a wrong one. Its pixels then end where the file ends, at
+        // most.
+        if let (&[place], &[length]) = (&layout.places[..], &layout.lengths[..])
+            && place != 0
+        {
+            let is_raw = matches!(layout.codec, Codec::None);
+            if length == 0 || is_raw && length < layout.shape(0).bytes as u64 {
+                layout.lengths.clear();
+            }
+        }
+        Ok(layout)
     }
 
     /// Returns the colour model, and the number of its samples.
