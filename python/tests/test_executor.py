@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import gc
 import itertools
 import multiprocessing
 import operator
@@ -157,6 +158,16 @@ def test_names_of_the_standard_library():
         assert len({ex.submit(os.getpid).result() for _ in range(3)}) == 3
     with pytest.raises(TypeError, match="recycle_after and max_tasks_per_child"):
         arenite.Executor(1, recycle_after=1, max_tasks_per_child=1)
+
+
+def test_a_map_that_cannot_begin_says_so_once(executor, monkeypatch):
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    for call in (lambda: executor.map(abs, 5), lambda: executor.map(abs, [1], chunksize=0)):
+        with pytest.raises((TypeError, ValueError)):
+            call()
+    gc.collect()
+    assert not ignored
 
 
 def test_map_times_out(executor):

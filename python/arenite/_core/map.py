@@ -618,8 +618,8 @@ class Results(Generic[T]):
         self.close()
 
     def __del__(self) -> None:
-        if "_taking" not in self.__dict__:
-            return
+        if "_bar" not in self.__dict__:
+            return  # `__init__` has failed, before any task was submitted.
         if self._is_begun or self._is_endless or not self._is_open() or sys.is_finalizing():
             self.close()
             return
