@@ -515,6 +515,61 @@ def test_globals_that_hold_each_other():
     )
 
 
+def test_globals_that_share_an_object():
+    """That tasks find it shared is compared with other pools, in the folder `same`."""
+    pytest.importorskip("numpy")
+    run(
+        """
+        import socket
+        import numpy as np
+
+        class Thing:
+            hits = 0
+
+        def counters(held):
+            number = [0]
+            def more(): number[0] += 1; return number[0]
+            def now(): return number[0]
+            def close(): number.append(held); held.close()
+            return more, now, close
+
+        things, first = {"a": Thing()}, [Thing()]
+        more, now, close = counters(socket.socket())
+        flat = np.zeros(100_000)
+        grid = flat.reshape(100, 1000)
+        part = np.zeros(1_000_000)[:1000]
+
+        def look(): return things["a"].hits, first[0].hits, first[0] is things["a"]
+        def hit(): first[0].hits += 1; return things["a"].hits
+        def names(): return [*things]
+        def write(x): grid[0, 0] = x; return flat[0], grid[0, 0]
+        def read(): return flat[0], grid[0, 0]
+        def inc(): return more()
+        def get(): return now()
+        def length(): return len(part)
+
+        # What the program changes reaches all of them, and makes them share what it shares from then on.
+        same(do(look), (0, 0, False))
+        first = [things["a"]]
+        same((do(names), do(hit), do(look)), (["a"], 1, (1, 1, True)))
+        things["b"] = 1
+        same((do(names), do(look), do(hit)), (["a", "b"], (0, 0, True), 1))
+        same((do(read), do(write, 5), do(read)), ((0, 0), (5, 5), (5, 5)))
+        flat[1] = 2
+        same((do(read), do(write, 6), do(read)), ((0, 0), (6, 6), (6, 6)))
+
+        # A function with the same variable cannot be sent.
+        same((do(inc), do(get)), (1, 1))
+        close()
+
+        # Of an array that no global has, only the part that a global has is sent.
+        before = ex.stats().bytes_copied
+        same(do(length), 1000)
+        assert ex.stats().bytes_copied - before < 100_000
+        """
+    )
+
+
 def test_objects_are_made_when_what_they_need_is_there():
     run(
         """

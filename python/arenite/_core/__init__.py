@@ -17,6 +17,7 @@ Pickling, for both sides
 - `pickling`: pickles calls and results, with arrays in the arena.
 - `arrays`, `copies`: arrays in the arena, and arguments that were copied there.
 - `definitions`, `by_value`: functions and classes that workers cannot import.
+- `links`: objects that their globals share.
 - `mirror`: the worker's version of their modules.
 - `plain`: the pickles of a sandbox, which can only contain data.
 

@@ -83,20 +83,20 @@ def names_of(code: CodeType) -> Names:
 # ---- objects that can change
 
 #: Types whose objects cannot change.
-_ATOMS = {int, float, complex, bool, str, bytes, type(None), range, type(Ellipsis), type(NotImplemented)}
+ATOMS = {int, float, complex, bool, str, bytes, type(None), range, type(Ellipsis), type(NotImplemented)}
 
 
 def is_atom(value: Any) -> bool:
     kind = type(value)
     if kind in (tuple, frozenset):
         return all(map(is_atom, value))
-    return kind in _ATOMS
+    return kind in ATOMS
 
 
 def is_constant(value: Any, inside: tuple[Any, ...] = ()) -> bool:
     """Whether nothing that a task does can change a value that is pickled by value."""
     kind = type(value)
-    if kind in _ATOMS or kind is ModuleType:
+    if kind in ATOMS or kind is ModuleType:
         return True
     if kind in (tuple, frozenset):
         return all(is_constant(item, inside) for item in value)
@@ -210,7 +210,7 @@ def _annotations(function: FunctionType | type) -> dict[str, Any]:
         given = function.__annotations__
     except Exception:  # From Python 3.14 on, a name may not exist.
         return {}
-    return {name: value for name, value in given.items() if type(value) in _ATOMS or _can_pickle(value)}
+    return {name: value for name, value in given.items() if type(value) in ATOMS or _can_pickle(value)}
 
 
 def _can_pickle(value: Any) -> bool:

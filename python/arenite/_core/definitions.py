@@ -25,7 +25,7 @@ from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._arenite import Snapshot, Watch
-from . import by_value, mirror, pickling
+from . import by_value, links, mirror, pickling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -268,6 +268,9 @@ _BY_IDENTITY = {ModuleType, *_RECREATED}
 _CONTAINERS = {list, dict, set, bytearray}
 
 
+#: Names of a module that its tasks get although they begin with two underscores.
+_SENT = ("__file__", "__getattr__")
+
 #: Attributes of `sys` that refer to the streams of each process.
 _STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
 
@@ -335,7 +338,7 @@ class _Prints(pickling.Beside):
         return NotImplemented if copy is None else (_serial, (copy.serial, array.flags.writeable))
 
 
-class _Copies(pickling.Beside):
+class _Copies(pickling.Arguments):
     """Puts large arrays into the arena. An array that has not changed is not copied again."""
 
     #: The limit of copies: workers keep the arrays in globals, and the engine has an entry for each.
@@ -392,6 +395,7 @@ class _Definer(_Pickler):
         self._objects: dict[Key, set[Key]] = {}
         #: The keys of these globals by the identity of their objects, for each module.
         self._shared: dict[str, dict[int, Key]] = {}
+        self._links: dict[str, links.Links] = {}
         self._bound: set[Key] = set()
         self._key: Key | None = None
         #: Attributes of definitions that are globals or contain globals. They are pickled after these globals are
@@ -408,7 +412,7 @@ class _Definer(_Pickler):
         # Objects come last: creating them in the worker may use everything that they refer to.
         while left := _as_defined(self.names - self._done - self._objects.keys()) or _in_order(
             self._objects, self._done
-        ):
+        ) or self._linked():
             for home, name in left:
                 if home and name != "*" and self._is_for_later((home, name)):
                     continue
@@ -416,7 +420,7 @@ class _Definer(_Pickler):
                 if not home:
                     self.owner.reload(self, name)
                 elif name == "*":
-                    found = {(home, one) for one in _space(home) if one == "__file__" or not one.startswith("__")}
+                    found = {(home, one) for one in _space(home) if one in _SENT or not one.startswith("__")}
                     self._optional |= found - self.names
                     self.names |= found
                 else:
@@ -427,6 +431,18 @@ class _Definer(_Pickler):
             # The definition is from a notebook cell: no file contains it.
             if known is not None and len(known) == 4 and known[1] is None:
                 self.write((0, 0, False, None, name, list(known[2])))
+
+    def _linked(self) -> list[Key]:
+        """Adds the globals that share objects with those defined so far."""
+        found = {one for key in self._done for one in self.owner.group_of(key)} - self.names
+        self._optional |= found
+        self.names |= found
+        return _as_defined(found)
+
+    def _links_in(self, home: str) -> links.Links:
+        if home not in self._links:
+            self._links[home] = self.owner.links_in(home)
+        return self._links[home]
 
     def _is_for_later(self, key: Key) -> bool:
         """Whether a global is an object that is pickled later. Adds the names that it refers to."""
@@ -447,6 +463,7 @@ class _Definer(_Pickler):
     def _define_global(self, key: Key, roots: frozenset[Key]) -> None:
         home, name = key
         before, owner = self.names.copy(), self.owner
+        owner.link(home, self._links_in(home).groups.get(name, {name}))
         if key not in self._optional or owner.is_sendable(key):
             owner.bind(self, key)
         if key in self._optional:
@@ -533,7 +550,10 @@ class _Definer(_Pickler):
         if type(obj) is MethodType:
             # A class under construction has no attributes, so its methods cannot be found by name.
             return MethodType, (obj.__func__, obj.__self__)
-        reduced, kind = super().reducer_override(obj), type(obj)
+        kind = type(obj)
+        if kind.__name__ == "ndarray" and self._key and (view := links.view_of(obj, self._links_in(self._key[0]))):
+            return view
+        reduced = super().reducer_override(obj)
         if reduced is NotImplemented and type(kind.__new__) is FunctionType and _is_plain(kind):
             # The program has run the `__new__` of the class, and sends the effects.
             return object.__new__, (kind,), *obj.__reduce_ex__(4)[2:]
@@ -646,6 +666,10 @@ class Definitions:
         self.functions: dict[Any, pickling.Function] = {}
         self.numbers = itertools.count(1)
         self._bindings: dict[Key, _Part] = {}
+        #: What the globals of each module share.
+        self._links: dict[str, links.Links] = {}
+        #: For each global that shares objects with others: all of them, as they were sent last.
+        self._groups: dict[Key, set[Key]] = {}
         #: Globals for which `is_sendable` is being computed.
         self._tried: set[Key] = set()
         #: Sentinels by their identity, with the number of each.
@@ -660,7 +684,7 @@ class Definitions:
         self._lock = threading.RLock()
 
     def dump(
-        self, value: Any, private: bool, beside: Callable[..., pickling.Beside] = pickling.Beside
+        self, value: Any, private: bool, beside: Callable[..., pickling.Beside] = pickling.Arguments
     ) -> tuple[bytes, list[Buffer], int, set[Key]]:
         """Pickles a value. Returns the result of `pickling.dump`, and the names in the program's modules that it refers
         to."""
@@ -700,9 +724,9 @@ class Definitions:
         known = copies.get(key)
         if known is not None and known.is_of(array):
             return known
-        beside = pickling.Beside(self.engine, False)
+        beside = pickling.Arguments(self.engine, False)
         reduced = beside.reduce_array(array)
-        if reduced is NotImplemented or reduced[0] is not pickling.restore_view:
+        if reduced is NotImplemented or reduced[0] not in (pickling.restore_view, pickling.restore_own):
             return None
         if self.engine is not None:
             self.engine.count_copied(beside.copied)
@@ -762,6 +786,34 @@ class Definitions:
             raise _named(error, what) from error
         definer.watched.add_part(part)
         definer.versions[part.number] = part.version
+
+    def links_in(self, home: str) -> links.Links:
+        """Returns what the globals of a module share. Looks into them only if a global was replaced since."""
+        made = self._links[home] = links.find(_space(home), self._links.get(home))
+        return made
+
+    def group_of(self, key: Key) -> set[Key]:
+        return self._groups.get(key, set())
+
+    def link(self, home: str, names: set[str]) -> None:
+        """Records the globals of a module that share objects. If one has changed, or they did not share before, all get
+        new versions: a worker has copies of the same objects only if it gets them together."""
+        keys = {(home, name) for name in names}
+        before = {key: self._groups.get(key, {key}) for key in keys}
+        if len(keys) == 1 and all(map(keys.__eq__, before.values())):
+            return
+        parts = [(part, part.version, key) for key in keys if (part := self._bindings.get(key))]
+        for part, _, (_, name) in parts:
+            with suppress(Exception):
+                part.update(_space(home).get(name, mirror.REMOVED), self)
+        is_new = any(before[key] != keys for _, _, key in parts)
+        if is_new:
+            self._bundles.clear()
+            self.functions.clear()
+        if is_new or any(part.version != version for part, version, _ in parts):
+            for part, version, _ in parts:
+                part.version = version + 1
+        self._groups.update(dict.fromkeys(keys, keys))
 
     def part_of(self, key: Key) -> _Part | None:
         return self._bindings.get(key)

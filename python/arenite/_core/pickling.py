@@ -138,7 +138,7 @@ class Beside:
         is_full = self.most is not None and self._is_full(array.nbytes)
         found = None if is_full else arena.find(low, high - low)
         is_shared = found is not None and not found.of_private
-        restore: Any = restore_view if is_shared or not self.gives else _restore_own
+        restore: Any = restore_view if is_shared or not self.gives else restore_own
         # Other arrays are copied, as by every pool: without gaps, and with no overlapping elements.
         if found is None and array.nbytes >= _SMALL and array.flags.forc and array.flags.aligned and not is_full:
             found = self.snapshot(low, high - low)
@@ -443,7 +443,12 @@ def restore_view(buffer: Any, dtype: Any, shape: tuple[int, ...], strides: tuple
     return numpy.ndarray(shape, dtype, buffer=buffer, offset=start, strides=strides)
 
 
-def _restore_own(buffer: Any, *layout: Any) -> Any:
+def restore_part(owner: Any, *layout: Any) -> Any:
+    """Restores an array that uses the memory of another one."""
+    return restore_view(owner if owner.flags.c_contiguous else owner.T, *layout)
+
+
+def restore_own(buffer: Any, *layout: Any) -> Any:
     """Restores an array that the task may write to. In a sandbox, an array of 256 KiB or more is read-only."""
     if type(buffer) is Buffer and buffer.readonly:
         buffer = _private(buffer) or buffer

@@ -35,8 +35,8 @@ _LONGEST_TEXT = 128 << 10
 #: Words in messages about read-only arrays, and the advice that is added.
 _READ_ONLY = ("read-only", "readonly", "WRITEABLE")
 _NOTE = (
-    "Shared arrays, and arrays in globals and closures, are read-only in tasks of arenite: copy what the task changes, "
-    'or make the executor with writable="copy".'
+    "Shared arrays are read-only in tasks of arenite, and in a sandbox all arrays of 256 KiB or more: copy what the "
+    'task changes, or make the executor with writable="copy".'
 )
 
 #: The largest number of buffers in a result: the engine allows 4096, and one of them may be the pickle.

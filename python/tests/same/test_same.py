@@ -22,7 +22,7 @@ sys.path.insert(0, str(HERE))
 
 import backends  # noqa: E402
 
-SCRIPTS = {"broken": (), "callables": (), "values": ("numpy", "pandas")}
+SCRIPTS = {"broken": (), "callables": (), "sharing": ("numpy",), "values": ("numpy", "pandas")}
 #: Seconds for all programs of a script.
 PATIENCE = 300
 
