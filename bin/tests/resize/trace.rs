@@ -22,7 +22,7 @@ fn runs(events: &[Value]) -> Vec<&Value> {
 fn both_files_contain_jobs_and_failures() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/b.jpg", "p/c.jpg"]);
-    // Only its first bytes are those of a picture.
+    // Cut in its headers.
     let whole = fs::read(world.path("p/a.jpg")).unwrap();
     world.file("p/broken.jpg", &whole[..whole.len() / 8]);
     let run = world.run("p -s 16 -o out -j 2 --trace run.json --report run.html");
@@ -39,7 +39,7 @@ fn both_files_contain_jobs_and_failures() {
     assert_eq!(failed[0]["args"]["label"], "p/broken.jpg");
     let error = failed[0]["args"]["error"].as_str().unwrap();
     assert!(
-        error.ends_with("[corrupt]") && !error.contains(char::is_control),
+        error.ends_with("[truncated]") && !error.contains(char::is_control),
         "{error}"
     );
     let good = runs
