@@ -17,6 +17,7 @@ FOREIGN = {
     "_get_dump",  # abc
     "_AsyncGeneratorContextManager", "_GeneratorContextManager",  # contextlib
     "_value_",  # enum
+    "_Unpickler",  # pickle
     "_get_running_loop",  # asyncio
     "_getframe",  # sys
     "_register_atexit", "_set_native_id", "_shutdown",  # threading

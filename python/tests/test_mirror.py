@@ -692,6 +692,30 @@ def test_what_cannot_be_sent_and_is_not_used():
     )
 
 
+def test_a_global_that_cannot_be_unpickled_is_an_error_where_it_is_used():
+    run(
+        """
+        class Error(Exception):
+            def __init__(self, code, text):
+                super().__init__(text)
+
+        first, error, last = bytearray(9000), Error(1, "a"), bytearray(b"b" * 9000)
+        all = {"first": first}
+
+        def names(): return sorted(name for name in globals() if name in ("first", "error", "last"))
+        def parts(): return globals()["last"] == b"b" * 9000, globals()["all"]["first"] is globals()["first"]
+        def use(): return error.args
+
+        same((do(names), do(parts)), (["error", "first", "last"], (True, True)))
+        failure = ex.submit(use).exception()
+        expected = "the global `error` cannot be unpickled: TypeError: Error.__init__() missing 1 required positional"
+        same((type(failure), str(failure).partition(" argument")[0]), (TypeError, expected))
+        error = OSError(1, "b")
+        same(do(use), (1, "b"))
+        """
+    )
+
+
 @pytest.mark.parametrize("how", ["file", "-c"])
 def test_tracebacks_show_the_line(how):
     run(

@@ -48,7 +48,7 @@ _is_worker = _arenite.is_worker()
 
 
 def _fail(unsent: Any, *_: Any, **__: Any) -> Any:
-    raise TypeError(unsent._message)
+    raise TypeError(unsent.message)
 
 
 _USES = (
@@ -62,7 +62,7 @@ class Unsent(_Refusing):  # type: ignore[misc]
     """Stands for a global or an attribute that cannot be sent. Each use raises the error."""
 
     def __init__(self, message: str) -> None:
-        self._message = message
+        self.message = message
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -71,7 +71,7 @@ class Unsent(_Refusing):  # type: ignore[misc]
 
     def __reduce__(self) -> Any:
         # In a worker this raises: a task may not return it.
-        return _fail(self) if _is_worker else (Unsent, (self._message,))
+        return _fail(self) if _is_worker else (Unsent, (self.message,))
 
 
 # ---- modules
@@ -502,33 +502,56 @@ def apply(data: Any, buffers: list[Any], private: bool) -> dict[int, int]:
     content = memoryview(data)
     size = int.from_bytes(content[:4], "little")
     versions, count = pickle.loads(content[4 : 4 + size])
-    # One unpickler for all records, so that they share objects.
-    unpickler = _Unpickler(BytesIO(content[4 + size :]), buffers=pickling.own(buffers, private))
-    for _ in range(count):
-        _set(*unpickler.load())
+    records, owned = content[4 + size :], pickling.own(buffers, private)
+    done: set[int] = set()
+    try:
+        _set_records(Unpickler(BytesIO(records), buffers=owned), count, done)
+    except Exception as error:
+        try:
+            from . import lenient
+        except ImportError:  # In a sandbox.
+            raise error from None
+        # Again from the beginning, because records share objects.
+        for part in done:
+            _versions.pop(part, None)
+        _set_records(lenient.Unpickler(BytesIO(records), buffers=owned), count, done)
     return versions  # type: ignore[no-any-return]
 
 
-class _Unpickler(pickle.Unpickler):
+def _set_records(unpickler: Any, count: int, done: set[int]) -> None:
+    """Loads records and sets what they have. Adds the numbers of the globals that were set to `done`."""
+    # One unpickler for all records, so that they share objects.
+    for _ in range(count):
+        part, version, is_first, *rest = unpickler.load()
+        if _set(part, version, is_first and part not in done, *rest):
+            done.add(part)
+
+
+class Unpickler(pickle.Unpickler):
     def persistent_load(self, key: tuple[str, str]) -> Any:
-        """Returns the object of another global, to which a pickled object refers. The global may have been set again
-        by a task since."""
-        if key in _sent:
-            return _sent[key]
-        home, name = key
-        return vars(module(home))[name]
+        return find_global(key)
 
 
-def _set(part: int, version: int, is_first: bool, home: str | None, name: str, value: Any) -> None:
-    """Sets a global of the mirror, unless this worker has this version already."""
+def find_global(key: tuple[str, str]) -> Any:
+    """Returns the object of another global, to which a pickled object refers. The global may have been set again by a
+    task since."""
+    if key in _sent:
+        return _sent[key]
+    home, name = key
+    return vars(module(home))[name]
+
+
+def _set(part: int, version: int, is_first: bool, home: str | None, name: str, value: Any) -> bool:
+    """Sets a global of the mirror, unless this worker has this version already. Returns true if it was set."""
+    is_set = False
     if _versions.get(part) == version:
-        return
+        return False
     if home is None and isinstance(value, list):
         set_source(name, value)
-        return
+        return False
     if home is None and isinstance(value, tuple):
         _set_parts(*value)
-        return
+        return False
     if home is None:
         _reload(name, value)
     else:
@@ -539,8 +562,10 @@ def _set(part: int, version: int, is_first: bool, home: str | None, name: str, v
             del _sent[home, name]
         elif not (is_first and part not in _versions and name in globals_):
             globals_[name] = value
+            is_set = True
         # Otherwise code of this worker has set the global, and the program has not changed it since.
     set_version(part, version)
+    return is_set
 
 
 def set_version(part: int, version: int) -> None:
