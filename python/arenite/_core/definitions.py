@@ -396,6 +396,8 @@ class _Definer(_Pickler):
         #: The keys of these globals by the identity of their objects, for each module.
         self._shared: dict[str, dict[int, Key]] = {}
         self._links: dict[str, links.Links] = {}
+        #: Globals for which `_is_sendable` is being computed.
+        self._tried: set[Key] = set()
         self._bound: set[Key] = set()
         self._key: Key | None = None
         #: Attributes of definitions that are globals or contain globals. They are pickled after these globals are
@@ -444,6 +446,23 @@ class _Definer(_Pickler):
             self._links[home] = self.owner.links_in(home)
         return self._links[home]
 
+    def _is_sendable(self, key: Key) -> bool:
+        """Whether a global can be sent."""
+        if key in self._tried:
+            # The global contains itself.
+            return True
+        self._tried.add(key)
+        # A separate pickler: an exception would spoil the pickle of the others.
+        trial = _Definer(BytesIO(), _Copies(self.owner), self.owner)
+        trial._tried, trial._shared, trial._links = self._tried, self._shared, self._links
+        try:
+            self.owner.bind(trial, key)
+        except Exception:
+            return False
+        finally:
+            self._tried.discard(key)
+        return True
+
     def _is_for_later(self, key: Key) -> bool:
         """Whether a global is an object that is pickled later. Adds the names that it refers to."""
         home, name = key
@@ -464,7 +483,7 @@ class _Definer(_Pickler):
         home, name = key
         before, owner = self.names.copy(), self.owner
         owner.link(home, self._links_in(home).groups.get(name, {name}))
-        if key not in self._optional or owner.is_sendable(key):
+        if key not in self._optional or self._is_sendable(key):
             owner.bind(self, key)
         if key in self._optional:
             self._optional |= self.names - before
@@ -478,7 +497,7 @@ class _Definer(_Pickler):
             return
         for name in ("__defaults__", "__kwdefaults__"):
             keys = self._globals_in(function, name, state.get(name))
-            if keys and all(map(self.owner.is_sendable, keys)):
+            if keys and all(map(self._is_sendable, keys)):
                 self.names.update(keys)
                 self._late.append((function, None, name, state.pop(name), keys))
 
@@ -626,7 +645,7 @@ class _Definer(_Pickler):
             if value is _ABSENT:
                 value = mirror.REMOVED
             elif (keys := self._globals_in(obj, name, value)) and (
-                type(part.value) is _Late or all(map(owner.is_sendable, keys))
+                type(part.value) is _Late or all(map(self._is_sendable, keys))
             ):
                 self.names.update(keys)
                 self._late.append((obj, part, name, value, keys))
@@ -670,8 +689,6 @@ class Definitions:
         self._links: dict[str, links.Links] = {}
         #: For each global that shares objects with others: all of them, as they were sent last.
         self._groups: dict[Key, set[Key]] = {}
-        #: Globals for which `is_sendable` is being computed.
-        self._tried: set[Key] = set()
         #: Sentinels by their identity, with the number of each.
         self._sentinels: dict[int, tuple[object, int]] = {}
         self._definitions: dict[int, _Definition] = {}
@@ -861,21 +878,6 @@ class Definitions:
             known = self._sentinels[id(obj)] = obj, next(self.numbers)
         return known[1]
 
-    def is_sendable(self, key: Key) -> bool:
-        """Whether a global can be sent."""
-        if key in self._tried:
-            # The global contains itself.
-            return True
-        self._tried.add(key)
-        try:
-            # In a separate pickler: an exception would spoil the pickle of the others.
-            self.bind(_Definer(BytesIO(), _Copies(self), self), key)
-        except Exception:
-            return False
-        finally:
-            self._tried.discard(key)
-        return True
-
     def reload(self, definer: _Definer, name: str) -> None:
         """Pickles the information that the program has reloaded a module."""
         part = self._bindings.get(("", name))
@@ -893,7 +895,8 @@ class Definitions:
 
 def _as_defined(keys: set[Key]) -> list[Key]:
     """Sorts globals as their modules have them: the order in which a class gets its subclasses."""
-    places = {home: {name: place for place, name in enumerate(_space(home))} for home, _ in keys}
+    homes = {home for home, _ in keys}
+    places = {home: {name: place for place, name in enumerate(_space(home))} for home in homes}
     return sorted(keys, key=lambda key: (key[0], places[key[0]].get(key[1], -1), key[1]))
 
 
