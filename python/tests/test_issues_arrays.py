@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import subprocess
+import textwrap
 
 import arenite
 import harness
@@ -407,3 +408,43 @@ def test_read_only_arrays_are_copied_once_until_they_change(executor, tmp_path, 
         gate.touch()
     assert [future.result() for future in futures] == expected
     assert copied == array.nbytes
+
+
+@pytest.mark.parametrize("dtype", ["S3", "U5", "c16", "V7", [("number", "i4"), ("value", "f8")]], ids=str)
+def test_elements_may_have_any_length(dtype):
+    """Read-only arguments, and globals: they are compared with their copies."""
+    source = f"""
+        import arenite
+        import numpy as np
+
+        records = np.zeros(8000, {dtype!r})
+        numbers = records.view("u1")
+        argument = records.copy()
+        argument.flags.writeable = False
+
+        def number(array):
+            return int(array.view("u1").sum())
+
+        def number_in_global():
+            return int(records.view("u1").sum())
+
+        with arenite.Executor(1) as ex:
+            for changed in range(3):
+                for _ in range(2):
+                    assert ex.submit(number_in_global).result() == changed
+                    assert ex.submit(number, argument).result() == 0
+                numbers[changed] = 1
+    """
+    harness.script(textwrap.dedent(source)).ok()
+
+
+def is_writable(array):
+    return array.flags.writeable
+
+
+def test_empty_copies_are_writable(executor):
+    """As those of pickle's default protocol are."""
+    empty = np.zeros((3, 0))
+    empty.flags.writeable = False
+    assert executor.submit(is_writable, empty).result()
+    assert executor.submit(identity, empty).result().flags.writeable

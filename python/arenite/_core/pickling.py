@@ -130,8 +130,11 @@ class Beside:
     def reduce_array(self, array: Any) -> Any:
         """Reduces an array to a view of its memory."""
         dtype, arena = array.dtype, self.arena
-        if dtype.hasobject or array.nbytes == 0 or arena is None or type(array).__name__ != "ndarray":
+        if dtype.hasobject or arena is None or type(array).__name__ != "ndarray":
             return NotImplemented
+        if array.nbytes == 0:
+            # By numpy, a copy of a read-only array would be read-only.
+            return restore_small, (bytearray(), dtype, array.shape, "C" if array.flags.c_contiguous else "F")
         shape, strides = array.shape, array.strides
         low, high = extent(array)
         kind = dtype.str if dtype.char in _NUMERIC and dtype.names is None and not dtype.metadata else dtype
@@ -175,7 +178,8 @@ def is_same(array: Any, copy: Any) -> bool:
         array, copy = array.T, copy.T
     if array.flags.c_contiguous and copy.flags.c_contiguous:
         kind = numpy.uint64 if array.nbytes % 8 == 0 else numpy.uint8
-        array, copy = array.reshape(-1).view(kind), copy.reshape(-1).view(kind)
+        # Elements of 12 bytes cannot be viewed as numbers of 8 bytes at once.
+        array, copy = (one.reshape(-1).view(numpy.uint8).view(kind) for one in (array, copy))
         # Compares a part at a time: a change is often at the beginning.
         return all(numpy.array_equal(array[at : at + _PART], copy[at : at + _PART]) for at in range(0, len(array), _PART))
     return bool(array.tobytes() == copy.tobytes())
