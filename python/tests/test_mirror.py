@@ -538,6 +538,8 @@ def test_globals_that_share_an_object():
         flat = np.zeros(100_000)
         grid = flat.reshape(100, 1000)
         part = np.zeros(1_000_000)[:1000]
+        fixed = np.arange(3)
+        fixed.flags.writeable = False
 
         def look(): return things["a"].hits, first[0].hits, first[0] is things["a"]
         def hit(): first[0].hits += 1; return things["a"].hits
@@ -547,6 +549,7 @@ def test_globals_that_share_an_object():
         def inc(): return more()
         def get(): return now()
         def length(): return len(part)
+        def is_fixed(): return not fixed.flags.writeable
 
         # What the program changes reaches all of them, and makes them share what it shares from then on.
         same(do(look), (0, 0, False))
@@ -557,6 +560,8 @@ def test_globals_that_share_an_object():
         same((do(read), do(write, 5), do(read)), ((0, 0), (5, 5), (5, 5)))
         flat[1] = 2
         same((do(read), do(write, 6), do(read)), ((0, 0), (6, 6), (6, 6)))
+
+        same(do(is_fixed), True)
 
         # A function with the same variable cannot be sent.
         same((do(inc), do(get)), (1, 1))

@@ -570,9 +570,13 @@ class _Definer(_Pickler):
             # A class under construction has no attributes, so its methods cannot be found by name.
             return MethodType, (obj.__func__, obj.__self__)
         kind = type(obj)
-        if kind.__name__ == "ndarray" and self._key and (view := links.view_of(obj, self._links_in(self._key[0]))):
-            return view
-        reduced = super().reducer_override(obj)
+        reduced: Any = None
+        if kind.__name__ == "ndarray" and self._key:
+            reduced = links.view_of(obj, self._links_in(self._key[0]))
+        reduced = reduced or super().reducer_override(obj)
+        if kind.__name__ == "ndarray" and type(reduced) is tuple and len(reduced) == 2 and not obj.flags.writeable:
+            # Unlike an argument, a global is what the program has made.
+            reduced = pickling.restore_read_only, reduced
         if reduced is NotImplemented and type(kind.__new__) is FunctionType and _is_plain(kind):
             # The program has run the `__new__` of the class, and sends the effects.
             return object.__new__, (kind,), *obj.__reduce_ex__(4)[2:]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: The number of objects that are looked at in a module, and in each of its globals.
 _MOST, _MOST_OF_EACH = 10_000, 300
+#: The number of bytes of an array that is always sent with its parts.
+_SMALL = 64 << 10
 
 _DICTS = {dict, OrderedDict, defaultdict}
 _LISTS = {list, set, deque}
@@ -27,7 +29,7 @@ class Links(NamedTuple):
     values: dict[str, int]
     #: For each global that shares objects with others: the names of all of them. They are sent together.
     groups: dict[str, set[str]]
-    #: Arrays, by identity, whose memory at least two arrays use that together are as long.
+    #: Arrays, by identity, whose memory at least two arrays use.
     owners: dict[int, weakref.ref[Any]]
 
 
@@ -45,8 +47,9 @@ def find(space: dict[str, Any], known: Links | None) -> Links:
         for one in walk.objects_in(value):
             _join(groups, name, first.setdefault(one, name))
     owners = [(owner_of(arrays[0]), arrays) for arrays in walk.arrays.values() if len(arrays) > 1]
-    # To send more than the arrays themselves would cost more than most programs gain.
-    owners = [(owner, arrays) for owner, arrays in owners if owner.nbytes <= sum(one.nbytes for one in arrays)]
+    # The whole memory is sent. Without this limit, two short parts of a huge array would cost too much.
+    sizes = {id(owner): max(_SMALL, 2 * sum(one.nbytes for one in arrays)) for owner, arrays in owners}
+    owners = [(owner, arrays) for owner, arrays in owners if owner.nbytes <= sizes[id(owner)]]
     return Links(values, groups, {id(owner): weakref.ref(owner) for owner, _ in owners})
 
 
@@ -111,7 +114,7 @@ class _Walk:
             parts, can_change = self._look(one, one is value)
             if can_change:
                 found.add(key)
-            if not is_other:
+            if not (is_other and can_change):
                 is_held = is_held or isinstance(one, (FunctionType, type))
                 parts = list(islice(parts, most))
                 if not by_value.ATOMS.issuperset(map(type, parts)):

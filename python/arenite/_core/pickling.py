@@ -452,6 +452,12 @@ def restore_part(owner: Any, *layout: Any) -> Any:
     return restore_view(owner if owner.flags.c_contiguous else owner.T, *layout)
 
 
+def restore_read_only(restore: Callable[..., Any], layout: tuple[Any, ...]) -> Any:
+    array = restore(*layout)
+    array.flags.writeable = False
+    return array
+
+
 def restore_own(buffer: Any, *layout: Any) -> Any:
     """Restores an array that the task may write to. In a sandbox, an array of 256 KiB or more is read-only."""
     if type(buffer) is Buffer and buffer.readonly:
