@@ -396,6 +396,8 @@ class _Definer(_Pickler):
         #: The keys of these globals by the identity of their objects, for each module.
         self._shared: dict[str, dict[int, Key]] = {}
         self._links: dict[str, links.Links] = {}
+        #: Globals that were linked with those that share objects with them.
+        self._grouped: set[Key] = set()
         #: Globals for which `_is_sendable` is being computed.
         self._tried: set[Key] = set()
         self._bound: set[Key] = set()
@@ -482,7 +484,10 @@ class _Definer(_Pickler):
     def _define_global(self, key: Key, roots: frozenset[Key]) -> None:
         home, name = key
         before, owner = self.names.copy(), self.owner
-        owner.link(home, self._links_in(home).groups.get(name, {name}))
+        if key not in self._grouped:
+            group = {(home, one) for one in self._links_in(home).groups.get(name, {name})}
+            owner.link(group)
+            self._grouped |= group
         if key not in self._optional or self._is_sendable(key):
             owner.bind(self, key)
         if key in self._optional:
@@ -570,16 +575,20 @@ class _Definer(_Pickler):
             # A class under construction has no attributes, so its methods cannot be found by name.
             return MethodType, (obj.__func__, obj.__self__)
         kind = type(obj)
-        reduced: Any = None
-        if kind.__name__ == "ndarray" and self._key:
-            reduced = links.view_of(obj, self._links_in(self._key[0]))
-        reduced = reduced or super().reducer_override(obj)
-        if kind.__name__ == "ndarray" and type(reduced) is tuple and len(reduced) == 2 and not obj.flags.writeable:
-            # Unlike an argument, a global is what the program has made.
-            reduced = pickling.restore_read_only, reduced
+        if kind.__name__ == "ndarray":
+            return self._array(obj)
+        reduced = super().reducer_override(obj)
         if reduced is NotImplemented and type(kind.__new__) is FunctionType and _is_plain(kind):
             # The program has run the `__new__` of the class, and sends the effects.
             return object.__new__, (kind,), *obj.__reduce_ex__(4)[2:]
+        return reduced
+
+    def _array(self, array: Any) -> Any:
+        view = links.view_of(array, self._links_in(self._key[0])) if self._key else None
+        reduced = super().reducer_override(array) if view is None else view
+        if type(reduced) is tuple and len(reduced) == 2 and not array.flags.writeable:
+            # Unlike an argument, a global is what the program has made.
+            return pickling.restore_read_only, reduced
         return reduced
 
     def note_module(self, name: str) -> None:
@@ -816,15 +825,14 @@ class Definitions:
     def group_of(self, key: Key) -> set[Key]:
         return self._groups.get(key, set())
 
-    def link(self, home: str, names: set[str]) -> None:
+    def link(self, keys: set[Key]) -> None:
         """Records the globals of a module that share objects. If one has changed, or they did not share before, all get
         new versions: a worker has copies of the same objects only if it gets them together."""
-        keys = {(home, name) for name in names}
         before = {key: self._groups.get(key, {key}) for key in keys}
-        if len(keys) == 1 and all(map(keys.__eq__, before.values())):
+        if len(keys) == 1 and keys in before.values():
             return
         parts = [(part, part.version, key) for key in keys if (part := self._bindings.get(key))]
-        for part, _, (_, name) in parts:
+        for part, _, (home, name) in parts:
             with suppress(Exception):
                 part.update(_space(home).get(name, mirror.REMOVED), self)
         is_new = any(before[key] != keys for _, _, key in parts)

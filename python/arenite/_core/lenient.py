@@ -8,7 +8,10 @@ from typing import Any
 from . import mirror
 
 #: What is on the stack after an instruction that has failed: the object that it would have changed, or nothing.
-_CHANGING = (pickle.REDUCE, pickle.BUILD, pickle.APPEND, pickle.APPENDS, pickle.SETITEM, pickle.SETITEMS, pickle.ADDITEMS)
+_CHANGING = (
+    *(pickle.REDUCE, pickle.BUILD, pickle.APPEND, pickle.APPENDS),
+    *(pickle.SETITEM, pickle.SETITEMS, pickle.ADDITEMS),
+)
 _MAKING = (pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.STACK_GLOBAL)
 
 

@@ -46,11 +46,13 @@ def find(space: dict[str, Any], known: Links | None) -> Links:
     for name, value in found:
         for one in walk.objects_in(value):
             _join(groups, name, first.setdefault(one, name))
-    owners = [(owner_of(arrays[0]), arrays) for arrays in walk.arrays.values() if len(arrays) > 1]
-    # The whole memory is sent. Without this limit, two short parts of a huge array would cost too much.
-    sizes = {id(owner): max(_SMALL, 2 * sum(one.nbytes for one in arrays)) for owner, arrays in owners}
-    owners = [(owner, arrays) for owner, arrays in owners if owner.nbytes <= sizes[id(owner)]]
-    return Links(values, groups, {id(owner): weakref.ref(owner) for owner, _ in owners})
+    owners = {}
+    for arrays in walk.arrays.values():
+        owner = owner_of(arrays[0])
+        # The whole memory is sent. Without this limit, two short parts of a huge array would cost too much.
+        if len(arrays) > 1 and owner.nbytes <= max(_SMALL, 2 * sum(one.nbytes for one in arrays)):
+            owners[id(owner)] = weakref.ref(owner)
+    return Links(values, groups, owners)
 
 
 def _join(groups: dict[str, set[str]], name: str, other: str) -> None:

@@ -505,7 +505,7 @@ def apply(data: Any, buffers: list[Any], private: bool) -> dict[int, int]:
     records, owned = content[4 + size :], pickling.own(buffers, private)
     done: set[int] = set()
     try:
-        _set_records(Unpickler(BytesIO(records), buffers=owned), count, done)
+        _set_records(_Unpickler(BytesIO(records), buffers=owned), count, done)
     except Exception as error:
         try:
             from . import lenient
@@ -527,7 +527,7 @@ def _set_records(unpickler: Any, count: int, done: set[int]) -> None:
             done.add(part)
 
 
-class Unpickler(pickle.Unpickler):
+class _Unpickler(pickle.Unpickler):
     def persistent_load(self, key: tuple[str, str]) -> Any:
         return find_global(key)
 
@@ -543,7 +543,6 @@ def find_global(key: tuple[str, str]) -> Any:
 
 def _set(part: int, version: int, is_first: bool, home: str | None, name: str, value: Any) -> bool:
     """Sets a global of the mirror, unless this worker has this version already. Returns true if it was set."""
-    is_set = False
     if _versions.get(part) == version:
         return False
     if home is None and isinstance(value, list):
@@ -552,6 +551,7 @@ def _set(part: int, version: int, is_first: bool, home: str | None, name: str, v
     if home is None and isinstance(value, tuple):
         _set_parts(*value)
         return False
+    is_set = False
     if home is None:
         _reload(name, value)
     else:
