@@ -165,7 +165,14 @@ def test_what_a_module_says_of_itself():
         def about():
             return __name__, __doc__, os.path.basename(__file__)
 
+        def __getattr__(name):
+            return name.upper()
+
+        def made():
+            return sys.modules[__name__].constant
+
         same(do(about), ("__main__", "What it does", "program.py"))
+        same(do(made), made())
         """
     )
 
@@ -533,6 +540,11 @@ def test_globals_that_share_an_object():
             def close(): number.append(held); held.close()
             return more, now, close
 
+        class ndarray:
+            "Not numpy's."
+
+        odd = ndarray()
+        oddities = [odd]
         things, first = {"a": Thing()}, [Thing()]
         more, now, close = counters(socket.socket())
         flat = np.zeros(100_000)
@@ -550,6 +562,7 @@ def test_globals_that_share_an_object():
         def get(): return now()
         def length(): return len(part)
         def is_fixed(): return not fixed.flags.writeable
+        def is_odd(): return oddities[0] is odd
 
         # What the program changes reaches all of them, and makes them share what it shares from then on.
         same(do(look), (0, 0, False))
@@ -561,7 +574,7 @@ def test_globals_that_share_an_object():
         flat[1] = 2
         same((do(read), do(write, 6), do(read)), ((0, 0), (6, 6), (6, 6)))
 
-        same(do(is_fixed), True)
+        same((do(is_fixed), do(is_odd)), (True, True))
 
         # A function with the same variable cannot be sent.
         same((do(inc), do(get)), (1, 1))

@@ -574,10 +574,9 @@ class _Definer(_Pickler):
         if type(obj) is MethodType:
             # A class under construction has no attributes, so its methods cannot be found by name.
             return MethodType, (obj.__func__, obj.__self__)
-        kind = type(obj)
-        if kind.__name__ == "ndarray":
+        if pickling.is_array(obj):
             return self._array(obj)
-        reduced = super().reducer_override(obj)
+        reduced, kind = super().reducer_override(obj), type(obj)
         if reduced is NotImplemented and type(kind.__new__) is FunctionType and _is_plain(kind):
             # The program has run the `__new__` of the class, and sends the effects.
             return object.__new__, (kind,), *obj.__reduce_ex__(4)[2:]

@@ -63,7 +63,7 @@ def _join(groups: dict[str, set[str]], name: str, other: str) -> None:
 
 def owner_of(array: Any) -> Any:
     """Returns the array that has the memory of an array."""
-    while type(array.base).__name__ == "ndarray":
+    while pickling.is_array(array.base):
         array = array.base
     return array
 
@@ -73,7 +73,7 @@ def view_of(array: Any, links: Links) -> Any:
     owner = owner_of(array)
     known = links.owners.get(id(owner))
     is_known = known is not None and known() is owner
-    if owner is array or not is_known or array.dtype.hasobject or type(array).__name__ != "ndarray":
+    if owner is array or not is_known or array.dtype.hasobject:
         return None
     flat = owner if owner.flags.c_contiguous else owner.T
     if not flat.flags.c_contiguous:
@@ -108,7 +108,7 @@ class _Walk:
             is_other = one is not value and key in self._globals
             if is_other and not is_held:
                 continue
-            if type(one).__name__ == "ndarray":
+            if pickling.is_array(one):
                 owner = id(owner_of(one))
                 found.add(owner)
                 self.arrays.setdefault(owner, []).append(one)

@@ -163,7 +163,7 @@ class Results(Generic[T]):
         """Replaces the array of an `itertools.repeat` by one copy in the arena."""
         if type(items) is itertools.repeat:
             value = next(items, None)
-            if type(value).__module__ == "numpy" and type(value).__name__ == "ndarray":
+            if pickling.is_array(value):
                 value = self._workers.share(value)
             count = items.__length_hint__() if _is_finite(items) else None
             return itertools.repeat(value) if count is None else itertools.repeat(value, count + 1)

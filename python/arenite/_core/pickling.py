@@ -167,6 +167,12 @@ class Arguments(Beside):
     gives = True
 
 
+def is_array(value: Any) -> bool:
+    """Whether a value is an array of numpy, and not of a derived class. Does not import numpy."""
+    kind = type(value)
+    return kind.__name__ == "ndarray" and kind.__module__ == "numpy"
+
+
 def is_same(array: Any, copy: Any) -> bool:
     """Whether a copy of an array has the same type, shape and bytes. Does not compare elements, because NaN is not
     equal to itself."""
