@@ -431,3 +431,39 @@ def test_an_error_is_made_when_no_call_uses_the_engine(monkeypatch):
         with harness.waiting("an error that shuts the executor down"), pytest.raises((Full, RuntimeError)):
             call(ex)
         assert made
+
+
+def test_another_thread_imports_what_the_pickler_looks_for():
+    """An import of `multiprocessing` has begun and has not defined all names yet."""
+    harness.script("""
+        import builtins, sys, threading
+        import arenite
+
+        begun, over = threading.Event(), threading.Event()
+        original = builtins.__import__
+
+        def stops(name, space=None, *rest):
+            if space is not None and space.get("__name__") == "multiprocessing.reduction" and not begun.is_set():
+                begun.set()
+                over.wait()
+            return original(name, space, *rest)
+
+        class Plain:
+            pass
+
+        def own(value):
+            return type(value).__name__
+
+        if __name__ == "__main__":
+            with arenite.Executor(1) as ex:
+                assert "multiprocessing.reduction" not in sys.modules
+                builtins.__import__ = stops
+                thread = threading.Thread(target=original, args=("multiprocessing.reduction",))
+                thread.start()
+                begun.wait()
+                try:
+                    assert ex.submit(own, Plain()).result() == "Plain"
+                finally:
+                    over.set()
+                    thread.join()
+    """).ok()

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _arenite
 from . import channel
 from .channel import Address
+from .process import imported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -181,11 +182,11 @@ def passing() -> Iterator[Callable[[], Server | None]]:
 def reduce(obj: Any) -> Any:
     """Reduces the types that `multiprocessing` can send. Returns NotImplemented for others."""
     kind = type(obj)
-    synchronize: Any = sys.modules.get("multiprocessing.synchronize")
+    synchronize = imported("multiprocessing.synchronize")
     if synchronize is not None and isinstance(obj, synchronize.SemLock):
         spawning = sys.modules["multiprocessing.context"].get_spawning_popen()  # type: ignore[attr-defined]
         return spawning.server.reduce_semaphore(obj) if isinstance(spawning, _Spawning) else NotImplemented
-    reduction: Any = sys.modules.get("multiprocessing.reduction")
+    reduction = imported("multiprocessing.reduction")
     if reduction is None:
         return NotImplemented
     reducer = reduction.ForkingPickler._extra_reducers.get(kind)

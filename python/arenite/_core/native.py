@@ -6,10 +6,11 @@ task must not block the loop that runs all others: it polls, and sleeps by the l
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
+
+from .process import imported
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,10 +28,10 @@ class Waitable(Protocol):
 
 def original(name: str) -> Any:
     """Returns the original of a function in the module `_thread`; None unless a library has replaced it."""
-    gevent: Any = sys.modules.get("gevent.monkey")
+    gevent = imported("gevent.monkey")
     if gevent is not None and gevent.is_module_patched("threading"):
         return gevent.get_original("_thread", name)
-    eventlet: Any = sys.modules.get("eventlet.patcher")
+    eventlet = imported("eventlet.patcher")
     if eventlet is not None and eventlet.is_monkey_patched("thread"):
         return getattr(eventlet.original("_thread"), name)
     return None

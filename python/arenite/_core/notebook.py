@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 from . import dispatch
+from .process import imported
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +19,7 @@ _shell: Any = None
 def follow_cells(all_workers: Iterable[Workers]) -> None:
     """Makes the end of each cell wait for the output of tasks so far."""
     global _shell
-    ipython = sys.modules.get("IPython")
+    ipython = imported("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     if shell is None or shell is _shell:
         return

@@ -20,6 +20,7 @@ from weakref import ref
 
 from .._arenite import Buffer, PrivateBuffer
 from . import mirror
+from .process import imported
 
 # A worker imports this before its first task: `typing` and `pickle`, with their imports, take a fifth of its start.
 TYPE_CHECKING = False
@@ -205,7 +206,7 @@ _reducers_of_others = 0
 def _look_for_reducers() -> None:
     """Checks all types again if the number of `multiprocessing` reducers, built-in or registered, has grown."""
     global _reducers_of_others
-    reduction: Any = sys.modules.get("multiprocessing.reduction")
+    reduction = imported("multiprocessing.reduction")
     if reduction is not None and len(reduction.ForkingPickler._extra_reducers) != _reducers_of_others:
         _reducers_of_others = len(reduction.ForkingPickler._extra_reducers)
         _simple.clear()
@@ -391,7 +392,7 @@ class Pickler(pickle.Pickler):
             return self._reduce_mut(obj)
         elif module == "multiprocessing.managers" and hasattr(obj, "_authkey"):
             return _restore_proxy, (bytes(obj._authkey), *obj.__reduce__()[:2])
-        if "multiprocessing.reduction" in sys.modules:
+        if imported("multiprocessing.reduction") is not None:
             return _reduce_inherited(obj)
         return NotImplemented
 

@@ -1,4 +1,4 @@
-"""The identity of a worker in `multiprocessing`, and hooks that run after the import of a module."""
+"""The identity of a worker in `multiprocessing`, and modules of which arenite only knows what others import."""
 
 from __future__ import annotations
 
@@ -38,6 +38,13 @@ def name_process(key: bytes | None) -> None:
             pass  # Without a descriptor left nobody can wait for the program.
 
     after_import("multiprocessing.process", change)
+
+
+def imported(name: str) -> Any:
+    """Returns a module if the program has imported it. Returns None also while a thread imports it, which has defined
+    only a part of its names."""
+    module = sys.modules.get(name)
+    return None if getattr(getattr(module, "__spec__", None), "_initializing", False) else module
 
 
 def after_import(name: str, call: Callable[[ModuleType], None]) -> None:

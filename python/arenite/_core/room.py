@@ -3,11 +3,11 @@ have ended."""
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING
 
 from . import dispatch
+from .process import imported
 
 if TYPE_CHECKING:
     from .._errors import ArenaFull
@@ -21,7 +21,7 @@ _PAUSE, _LONGEST_PAUSE = 0.0005, 0.02
 
 def wait(workers: Workers, full: ArenaFull) -> bool:
     """Waits until a task has ended. Returns false if no task ends, or this thread must not wait."""
-    asyncio = sys.modules.get("asyncio")
+    asyncio = imported("asyncio")
     if asyncio is not None and asyncio._get_running_loop() is not None:
         return False
     if full.worker_share is not None or full.requested > full.capacity or dispatch.is_current():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _arenite
 from . import context
+from .process import imported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -238,5 +239,5 @@ def modules(preload: Iterable[str], sandboxed: bool) -> list[str]:
 
 def _key() -> bytes | None:
     """Returns the key by which processes of this program authenticate each other, if it uses `multiprocessing`."""
-    process: Any = sys.modules.get("multiprocessing.process")
+    process = imported("multiprocessing.process")
     return None if process is None else bytes(process.current_process().authkey)

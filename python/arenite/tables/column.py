@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import pyarrow
 
 from .._core.executor import executor_of
+from .._core.process import imported
 from .._errors import TableError
 from . import frame, part, shared
 from .run import in_order
@@ -133,7 +132,7 @@ def _to_arrow(series: Any) -> tuple[Any, Callable[[Any], Any]]:
         return series, lambda made: made
     if isinstance(series, pyarrow.Array):
         return pyarrow.chunked_array([series]), lambda made: made.combine_chunks()
-    pandas, polars = sys.modules.get("pandas"), sys.modules.get("polars")
+    pandas, polars = imported("pandas"), imported("polars")
     if pandas is not None and isinstance(series, pandas.Series):
 
         def to_pandas(made: Any) -> Any:

@@ -6,6 +6,7 @@ import sys
 
 import numpy
 
+from .._core.process import imported
 from . import shared
 from .run import in_order
 from .table import closing
@@ -24,7 +25,7 @@ _PIECES_PER_WORKER, _LEAST_PIECE = 4, 256
 def is_frame(data: Any) -> bool:
     """Returns true if `data` is a data frame of pandas or polars."""
     return any(
-        (library := sys.modules.get(name)) is not None and isinstance(data, library.DataFrame)
+        (library := imported(name)) is not None and isinstance(data, library.DataFrame)
         for name in ("pandas", "polars")
     )
 
