@@ -5,14 +5,20 @@ This is used for functions and classes that no module has by name, and for defin
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import copyreg
 import dis
 import functools
+import gc
+import itertools
 import marshal
+import operator
 import sys
 import types
 import weakref
+from collections import OrderedDict
+from random import SystemRandom
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -210,10 +216,10 @@ def _annotations(function: FunctionType | type) -> dict[str, Any]:
         given = function.__annotations__
     except Exception:  # From Python 3.14 on, a name may not exist.
         return {}
-    return {name: value for name, value in given.items() if type(value) in ATOMS or _can_pickle(value)}
+    return {name: value for name, value in given.items() if type(value) in ATOMS or can_pickle(value)}
 
 
-def _can_pickle(value: Any) -> bool:
+def can_pickle(value: Any) -> bool:
     try:
         pickling.dump(value, None)
     except Exception:
@@ -232,6 +238,8 @@ def reduce_code(_: pickling.Pickler, code: CodeType) -> Any:
 _OF_BODY = ("__module__", "__qualname__", "__slots__", "__doc__", "__orig_bases__")
 #: Attributes that a new class has.
 _OF_CREATION = {*_OF_BODY, "__dict__", "__weakref__", "__classdictcell__"}
+#: Attributes that a class with annotations has: Python 3.14 has a function that evaluates the annotations.
+_OF_ANNOTATIONS = {"__annotations__", "__annotations_cache__", "__annotate_func__", "__annotate__"}
 
 
 #: What determines the layout of a class of `ctypes`, in an order in which it can be set.
@@ -263,7 +271,8 @@ def reduce_class(_: pickling.Pickler, cls: type) -> Any:
 
 def how_of_class(cls: type) -> tuple[Any, ...]:
     """Returns the arguments of `mirror.make_class`."""
-    space = vars(cls)
+    # A slot may have the name of an attribute.
+    space = {name: value for name, value in vars(cls).items() if type(value) is not MemberDescriptorType}
     body = {name: space[name] for name in (*_OF_BODY, *_own_of_ctypes(cls)) if name in space}
     body.setdefault("__qualname__", cls.__qualname__)
     members = None
@@ -302,17 +311,18 @@ def attributes_of_class(cls: type) -> dict[str, Any]:
     found: dict[str, Any] = {}
     of_body = _own_of_ctypes(cls)
     members: Any = cls.__members__ if _is_enum(cls) else None  # type: ignore[attr-defined]
-    for name, value in vars(cls).items():
+    # A copy: reading annotations adds an attribute.
+    for name, value in list(vars(cls).items()):
         if name in _OF_CREATION or type(value) in (MemberDescriptorType, GetSetDescriptorType):
             continue
-        if type(value).__module__ == "_ctypes" and type(value).__name__ == "CField" or name in of_body:
+        if type(value).__module__ in ("_ctypes", "ctypes") and type(value).__name__ == "CField" or name in of_body:
             continue
         if name == "_abc_impl":
             import abc
 
             value = [one for ref in abc._get_dump(cls)[0] if (one := ref()) is not None]  # type: ignore[attr-defined]
-        elif name == "__annotations__":
-            value = _annotations(cls)
+        elif name in _OF_ANNOTATIONS:
+            name, value = "__annotations__", _annotations(cls)
         elif members is not None and (name in members or _is_of_enum(cls, name, value)):
             continue
         found[name] = value
@@ -389,12 +399,102 @@ def _reduce_new_type(_: pickling.Pickler, made: Any) -> Any:
 
 
 def _reduce_type_variable(_: pickling.Pickler, made: Any) -> Any:
-    kind = type(made).__name__
-    constraints, options = (), {}
+    kind, constraints = type(made).__name__, ()
+    options = {"default": made.__default__} if _has_default(made) else {}
+    if not _is_named(made):
+        constraints, bound = _bounds_of(made)
+        parts = {"bound": constraints or bound, **options}
+        return mirror.make_type_parameter, _how_of_parameter(made), parts, None, None, mirror.fill_late
     if kind == "TypeVar":
         constraints = made.__constraints__
-        options = {"bound": made.__bound__, "covariant": made.__covariant__, "contravariant": made.__contravariant__}
-    return mirror.make_type_variable, (kind, made.__module__, made.__name__, constraints, options)
+        options |= {"bound": made.__bound__, "covariant": made.__covariant__, "contravariant": made.__contravariant__}
+    how = mirror.track(made), kind, made.__module__, made.__name__, constraints, options
+    return mirror.make_type_variable, how
+
+
+#: The stars before a type parameter, by its type.
+_STARS = {"TypeVar": "", "TypeVarTuple": "*", "ParamSpec": "**"}
+
+
+def _is_named(variable: Any) -> bool:
+    """Returns false for the type parameter of a generic class, function or alias, which the interpreter makes."""
+    return str(variable.__module__) != "typing"
+
+
+def _has_default(variable: Any) -> bool:
+    return bool(hasattr(variable, "has_default") and variable.has_default())
+
+
+def _how_of_parameter(made: Any) -> tuple[Any, ...]:
+    """Returns the arguments of `mirror.make_type_parameter`."""
+    constraints, bound = _bounds_of(made)
+    stars = _STARS[type(made).__name__]
+    return mirror.track(made), stars, made.__name__, len(constraints), bound is not None, _has_default(made)
+
+
+def _bounds_of(parameter: Any) -> tuple[tuple[Any, ...], Any]:
+    """Returns the constraints and the bound of a type parameter. A bound that cannot be evaluated is None."""
+    try:
+        return getattr(parameter, "__constraints__", ()), getattr(parameter, "__bound__", None)
+    except Exception:
+        return (), None
+
+
+#: The types of methods and properties, which other types may inherit from, each with what makes an equal object.
+_DESCRIPTORS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
+    classmethod: lambda made: (made.__func__,),
+    staticmethod: lambda made: (made.__func__,),
+    property: lambda made: (made.fget, made.fset, made.fdel, made.__doc__),
+}
+
+
+def reduce_descriptor(_: pickling.Pickler, made: Any) -> Any:
+    """Reduces a method of a class or a property. Returns NotImplemented for other objects."""
+    base = next((base for base in _DESCRIPTORS if isinstance(made, base)), None)
+    if base is None:
+        return NotImplemented
+    kind, arguments = type(made), _DESCRIPTORS[base](made)
+    if kind is base:
+        return kind, arguments
+    state = made.__getstate__()
+    return mirror.make_descriptor, (kind, base, arguments), state, None, None, mirror.fill_new
+
+
+#: The types of the views of dictionaries.
+_VIEWS = [
+    type(view) for made in (dict[Any, Any](), OrderedDict[Any, Any]()) for view in (made.keys(), made.values(), made.items())
+]
+
+
+def _reduce_view(_: pickling.Pickler, view: Any) -> Any:
+    """Reduces a view of a dictionary."""
+    kind = type(view).__name__
+    held: Any = dict(enumerate(view)) if kind.endswith("values") else view
+    if kind.endswith("keys"):
+        held = dict.fromkeys(view)
+    whole = OrderedDict if kind.startswith("odict") else dict
+    return operator.methodcaller(kind.partition("_")[2]), (whole(held),)
+
+
+def _reduce_memory(_: pickling.Pickler, view: memoryview) -> Any:
+    data = view.tobytes() if view.readonly else bytearray(view.tobytes())
+    if 0 in (view.shape or ()) or view.ndim == 1 and view.format == "B":
+        return memoryview, (data,)
+    return mirror.make_memory, (data, view.format, view.shape)
+
+
+def _reduce_count(_: pickling.Pickler, count: Any) -> Any:
+    # Only its text has the numbers: `itertools` has no support for pickling from Python 3.14 on.
+    try:
+        return itertools.count, ast.literal_eval(repr(count).removeprefix("count")[:-1] + ",)")
+    except (SyntaxError, ValueError):
+        return NotImplemented
+
+
+def _reduce_key(_: pickling.Pickler, key: Any) -> Any:
+    """Reduces what `functools.cmp_to_key` has made, which has no attribute for its function."""
+    held = [one for one in gc.get_referents(key) if one is not type(key)]
+    return (functools.cmp_to_key, tuple(held)) if len(held) == 1 else NotImplemented
 
 
 def _reduce_cached_property(_: pickling.Pickler, made: Any) -> Any:
@@ -440,17 +540,16 @@ _REDUCERS: dict[type, Callable[[pickling.Pickler, Any], Any]] = {
     CellType: lambda _, cell: (mirror.make_cell, ()),
     MethodType: _reduce_method,
     ModuleType: _reduce_module,
-    classmethod: lambda _, made: (classmethod, (made.__func__,)),
-    staticmethod: lambda _, made: (staticmethod, (made.__func__,)),
-    property: lambda _, made: (property, (made.fget, made.fset, made.fdel, made.__doc__)),
+    **dict.fromkeys(_DESCRIPTORS, reduce_descriptor),
     contextlib._GeneratorContextManager: _reduce_context_manager,
     contextlib._AsyncGeneratorContextManager: _reduce_context_manager,
     functools.cached_property: _reduce_cached_property,
     types.MappingProxyType: lambda _, proxy: (types.MappingProxyType, (dict(proxy),)),
-    type({}.keys()): lambda _, view: (mirror.make_keys, (list(view),)),
-    type({}.values()): lambda _, view: (mirror.make_values, (list(view),)),
-    type({}.items()): lambda _, view: (mirror.make_items, (list(view),)),
-    memoryview: lambda _, view: (bytes, (view.tobytes(),)),
+    **dict.fromkeys(_VIEWS, _reduce_view),
+    memoryview: _reduce_memory,
+    itertools.count: _reduce_count,
+    type(functools.cmp_to_key(max)): _reduce_key,
+    SystemRandom: lambda _, made: (type(made), ()),
     weakref.WeakSet: lambda _, made: (weakref.WeakSet, (list(made),)),
     weakref.WeakKeyDictionary: lambda _, made: (weakref.WeakKeyDictionary, (dict(made.items()),)),
     weakref.WeakValueDictionary: lambda _, made: (weakref.WeakValueDictionary, (dict(made.items()),)),
@@ -460,28 +559,34 @@ pickling.reducers.update(_REDUCERS)
 NAMED: dict[type, Callable[[pickling.Pickler, Any], Any]] = {type(functools.lru_cache(len)): _reduce_lru_cache}
 
 
-def reduce_named(pickler: pickling.Pickler, obj: Any) -> Any:
-    """Reduces the definition of an object that pickles by name."""
-    kind = type(obj)
+def has_definition(obj: Any) -> bool:
+    """Whether an object that pickles by name has a definition of its own, and needs no name."""
     typing = sys.modules.get("typing")
     if typing is not None and not NAMED.get(typing.NewType):
         NAMED[typing.NewType] = _reduce_new_type
-        for name in ("TypeVar", "ParamSpec", "TypeVarTuple"):
+        for name in _STARS:
             NAMED[getattr(typing, name)] = _reduce_type_variable
         alias = getattr(typing, "TypeAliasType", None)
         if alias is not None:
             NAMED[alias] = _reduce_alias
-    reduce = NAMED.get(kind)
-    if reduce is not None:
-        return reduce(pickler, obj)
-    return mirror.make_new, (kind,), obj.__getstate__(), None, None, mirror.fill_new
+    return type(obj) in NAMED
+
+
+def reduce_named(pickler: pickling.Pickler, obj: Any) -> Any:
+    """Reduces the definition of an object that pickles by name."""
+    if has_definition(obj):
+        return NAMED[type(obj)](pickler, obj)
+    return mirror.make_new, (type(obj),), obj.__getstate__(), None, None, mirror.fill_new
 
 
 def _reduce_alias(_: pickling.Pickler, alias: Any) -> Any:
-    if alias.__type_params__:
+    parameters = alias.__type_params__
+    if any(map(_is_named, parameters)):
         kind: Any = type(alias)
-        return functools.partial(kind, type_params=alias.__type_params__), (alias.__name__, alias.__value__)
-    return mirror.make_alias, (alias.__name__,), alias.__value__, None, None, mirror.fill_alias
+        return functools.partial(kind, type_params=parameters), (alias.__name__, alias.__value__)
+    how = alias.__name__, *map(_how_of_parameter, parameters)
+    parts = {"value": alias.__value__, "parameters": parameters}
+    return mirror.make_alias, how, parts, None, None, mirror.fill_late
 
 
 #: The markers of `dataclasses` by the names of their types. `dataclasses` compares markers by identity.

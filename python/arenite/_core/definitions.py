@@ -21,6 +21,7 @@ import weakref
 from contextlib import suppress
 from io import BytesIO
 from operator import is_
+from queue import SimpleQueue
 from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -258,13 +259,14 @@ def _reduce_context_variable(_: Any, variable: contextvars.ContextVar[Any]) -> A
 _RECREATED: dict[type, Callable[[Any, Any], Any]] = {
     type(threading.Lock()): lambda *_: (threading.Lock, ()),
     type(threading.RLock()): lambda *_: (threading.RLock, ()),
-    threading.local: lambda *_: (threading.local, ()),
+    SimpleQueue: lambda _, obj: (SimpleQueue, ()) if obj.empty() else NotImplemented,
+    weakref.ReferenceType: lambda _, obj: (mirror.make_reference, (obj(),)),
     contextvars.ContextVar: _reduce_context_variable,
     struct.Struct: lambda _, obj: (struct.Struct, (obj.format,)),
     # A sentinel: the worker has one object for all references to it.
     object: lambda pickler, obj: (mirror.sentinel, (pickler.owner.sentinel(obj),)),
 }
-_BY_IDENTITY = {ModuleType, *_RECREATED}
+_BY_IDENTITY = {ModuleType, threading.local, *_RECREATED}
 _CONTAINERS = {list, dict, set, bytearray}
 
 
@@ -285,7 +287,9 @@ class _Pickler(pickling.Pickler):
         if reduce is not None:
             return reduce(self, obj)
         if isinstance(obj, threading.local):
-            return type(obj), ()
+            # The worker's thread begins with what the thread that submits the task has.
+            state = {name: value for name, value in vars(obj).items() if by_value.can_pickle(value)}
+            return type(obj), (), state or None, None, None, mirror.fill_new
         name = next((name for name in _STREAMS if obj is getattr(sys, name)), None)
         if name is not None:
             return getattr, (sys, name.strip("_"))

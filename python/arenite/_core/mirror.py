@@ -163,21 +163,21 @@ def make_cell() -> CellType:
 
 # ---- classes that are pickled by value
 
-#: Classes that are pickled by value, by their common name in all processes.
-_classes: WeakValueDictionary[str, type] = WeakValueDictionary()
-_tracked: WeakKeyDictionary[type, str] = WeakKeyDictionary()
+#: Classes and type variables that are pickled by value, by their common name in all processes.
+_classes: WeakValueDictionary[str, Any] = WeakValueDictionary()
+_tracked: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 #: Classes that were made here from a pickle and are not filled yet.
 _unfilled: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
-def track(cls: type) -> str:
-    """Returns the name of a class that is pickled by value."""
-    name = _tracked.get(cls)
+def track(made: Any) -> str:
+    """Returns the name of a class or a type variable that is pickled by value."""
+    name = _tracked.get(made)
     if name is None:
         import uuid
 
-        name = _tracked[cls] = uuid.uuid4().hex
-        _classes[name] = cls
+        name = _tracked[made] = uuid.uuid4().hex
+        _classes[name] = made
     return name
 
 
@@ -304,23 +304,49 @@ def set_attribute(cls: type, name: str, value: Any) -> None:
 # ---- other objects
 
 
-def make_alias(name: str) -> Any:
-    """Makes the alias of a `type` statement. `fill_alias` sets its value, which may contain the alias."""
-    space: dict[str, Any] = {"own": []}
-    exec(f"type {name} = own[0]", space)
+def make_alias(name: str, *parameters: tuple[str, str, str, int, bool, bool]) -> Any:
+    """Makes the alias of a `type` statement with these type parameters. `fill_late` sets its value, which may contain
+    the alias."""
+    return _with_parameters(f"type {name}[", f"] = parts[{len(parameters)}]['value']", name, parameters)
+
+
+def make_type_parameter(*how: Any) -> Any:
+    """Returns the type parameter of a generic class, function or alias. Makes it if it does not exist here. `how`: the
+    name that `track` gives, the stars before its own name, this name, the number of its constraints, and whether it has
+    a bound and a default. `fill_late` sets these parts, which may contain the parameter."""
+    found = _classes.get(how[0])
+    return _with_parameters("def own[", "](): pass", "own", (how,)).__type_params__[0] if found is None else found
+
+
+def _with_parameters(before: str, after: str, name: str, parameters: Any) -> Any:
+    """Makes a generic object with the syntax of Python 3.12, which evaluates all parts at their first use."""
+    texts = []
+    for number, (_, stars, own, constraints, has_bound, has_default) in enumerate(parameters):
+        place, text = f"parts[{number}]", stars + own
+        if constraints:
+            text += ": (" + "".join(f"{place}['bound'][{one}], " for one in range(constraints)) + ")"
+        elif has_bound:
+            text += f": {place}['bound']"
+        texts.append(text + (f" = {place}['default']" if has_default else ""))
+    space: dict[str, Any] = {"parts": [{} for _ in range(len(texts) + 1)]}
+    exec(f"{before}{', '.join(texts)}{after}".replace("[]", ""), space)
     made = space[name]
-    _values_of_aliases[id(made)] = made, space["own"]
+    for (key, *_), parameter in zip(parameters, made.__type_params__, strict=True):
+        _tracked[parameter] = key
+        _classes[key] = parameter
+    for one, parts in zip((*made.__type_params__, made), space["parts"], strict=True):
+        _late_parts[id(one)] = one, parts
     return made
 
 
-#: Aliases that are not filled yet, each with the list for its value.
-_values_of_aliases: dict[int, tuple[Any, list[Any]]] = {}
+#: Aliases and type parameters that are not filled yet, each with the place for its parts.
+_late_parts: dict[int, tuple[Any, dict[str, Any]]] = {}
 
 
-def fill_alias(made: Any, value: Any) -> None:
-    known = _values_of_aliases.pop(id(made), None)
+def fill_late(made: Any, parts: dict[str, Any]) -> None:
+    known = _late_parts.pop(id(made), None)
     if known is not None:
-        known[1].append(value)
+        known[1].update(parts)
 
 
 def make_lru_cache(function: Any, parameters: dict[str, Any]) -> Any:
@@ -341,13 +367,22 @@ def fill_singledispatch(function: Any, state: tuple[Iterable[Any], dict[str, Any
     vars(function).update(attributes)
 
 
-def make_type_variable(kind: str, home: str, name: str, constraints: Any, options: dict[str, Any]) -> Any:
+def make_type_variable(
+    key: str, kind: str, home: str, name: str, constraints: tuple[Any, ...], options: dict[str, Any]
+) -> Any:
+    """Returns the type variable that `track` names `key`. Makes it if it does not exist here."""
+    found = _classes.get(key)
+    if found is not None:
+        return found
     import typing
 
     # `typing` takes the module from the globals of the calling code.
-    made = "make(name, *constraints, **options)"
+    code = "make(name, *constraints, **options)"
     space = {"__name__": home, "make": getattr(typing, kind)}
-    return eval(made, space, {"name": name, "constraints": constraints, "options": options})
+    made = eval(code, space, {"name": name, "constraints": constraints, "options": options})
+    _tracked[made] = key
+    _classes[key] = made
+    return made
 
 
 def make_context_variable(name: str, default: tuple[Any, ...]) -> Any:
@@ -364,16 +399,22 @@ def make_cached_property(function: Any, name: str | None) -> Any:
     return made
 
 
-def make_keys(keys: list[Any]) -> Any:
-    return dict.fromkeys(keys).keys()
+def make_memory(data: bytes | bytearray, layout: str, shape: tuple[int, ...]) -> memoryview:
+    return memoryview(data).cast(layout, shape)  # type: ignore[call-overload, no-any-return]
 
 
-def make_values(values: list[Any]) -> Any:
-    return dict(enumerate(values)).values()
+def make_reference(referent: Any) -> Any:
+    """Makes a weak reference. Without a referent, makes the reference of an object that no longer exists."""
+    import weakref
+
+    return weakref.ref(type("", (), {})() if referent is None else referent)
 
 
-def make_items(items: list[Any]) -> Any:
-    return dict(items).items()
+def make_descriptor(kind: Any, base: Any, arguments: tuple[Any, ...]) -> Any:
+    """Makes an object of a type that inherits from `base`, which is `property`, `classmethod` or `staticmethod`."""
+    made = base.__new__(kind, *arguments)
+    base.__init__(made, *arguments)
+    return made
 
 
 def find_in(home: str, name: str) -> Any:

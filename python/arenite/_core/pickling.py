@@ -243,7 +243,7 @@ class Pickler(pickle.Pickler):
         reduced = self._reduce_object(obj)
         if reduced is NotImplemented:
             reduced = self._reduce_other(kind, obj)
-        package = kind.__module__.partition(".")[0]
+        package = str(kind.__module__).partition(".")[0]
         if reduced is NotImplemented and package not in _WATCHED and kind.__name__ not in _BY_VALUE:
             if len(_simple) >= _MOST_SIMPLE:
                 _simple.clear()
@@ -362,7 +362,7 @@ class Pickler(pickle.Pickler):
         if own is None:
             ways: Any = kind
             if ways.__reduce_ex__ is object.__reduce_ex__ and ways.__reduce__ is object.__reduce__:
-                return NotImplemented
+                return by_value().reduce_descriptor(self, obj) if hasattr(kind, "__get__") else NotImplemented
         # Reduces it as the pickler would: the pickler does not show the reduced value.
         reduced = own(obj) if own is not None else obj.__reduce_ex__(5)
         if type(reduced) is str:
@@ -376,7 +376,7 @@ class Pickler(pickle.Pickler):
         if is_reachable(obj, module, name):
             return self.by_name(obj, module, name)
         _by_value = by_value()
-        return self.without_name(obj, _by_value.reduce_named) if type(obj) in _by_value.NAMED else name
+        return self.without_name(obj, _by_value.reduce_named) if _by_value.has_definition(obj) else name
 
     def _reduce_object(self, obj: Any) -> Any:
         """Reduces arrays. Returns NotImplemented for everything else."""

@@ -85,7 +85,7 @@ def show(value):
     name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
     if isinstance(value, BaseException):
         inner = [show(one) for one in getattr(value, "exceptions", ())]
-        notes = getattr(value, "__notes__", [])
+        notes = [note for note in getattr(value, "__notes__", []) if not note.startswith("when serializing ")]
         held = {key: item for key, item in vars(value).items() if key != "__notes__"}
         text = f"{name}{value.args!r} {held} {notes} {inner}"
     elif kind in (list, tuple):

@@ -24,6 +24,7 @@ import random
 import re
 import socket
 import struct
+import sys
 import threading
 import traceback
 import types
@@ -249,6 +250,8 @@ def everything():
 
 #: What arenite sends as well.
 ONLY_HERE = {"module", "view", "memory"}
+if sys.version_info >= (3, 14):
+    ONLY_HERE.add("count")
 
 
 # ---- what is done

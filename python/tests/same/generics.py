@@ -1,0 +1,143 @@
+"""Programs with the type parameters of Python 3.12."""
+
+import collections.abc
+import dataclasses
+import sys
+import typing
+
+import backends
+
+
+class Box[U]:
+    def __init__(self, content: U):
+        self.content = content
+
+    def get(self) -> U:
+        return self.content
+
+
+class Numbers[V: int](Box[V]):
+    def twice(self):
+        return 2 * self.content
+
+
+class Texts[W: (str, bytes)]:
+    def parts(self):
+        return [one.__name__ for one in Texts.__type_params__[0].__constraints__]
+
+
+class Ordered[C: Ordered]:
+    def bound(self):
+        return Ordered.__type_params__[0].__bound__ is Ordered
+
+
+@dataclasses.dataclass
+class Node[K]:
+    key: K
+    kids: "list[Node[K]]" = dataclasses.field(default_factory=list)
+
+
+class Call[**P, R]:
+    def __init__(self, function: collections.abc.Callable[P, R]):
+        self.function = function
+
+    def __call__(self, *args: P.args, **options: P.kwargs) -> R:
+        return self.function(*args, **options)
+
+
+class Row[*Ts](tuple[*Ts]):
+    pass
+
+
+class Options[X](typing.TypedDict):
+    value: X
+
+
+class Pair[A, B](typing.NamedTuple):
+    first: A
+    second: B
+
+
+class Runs[X](typing.Protocol):
+    def run(self) -> X: ...
+
+
+type Two[A] = tuple[A, A]
+type Tree[L] = list[Tree[L]] | L
+type Fixed = int | str
+
+
+def first[X](values: list[X]) -> X:
+    return values[0]
+
+
+def keeps[X: int](value: X) -> X:
+    return value
+
+
+def boxes():
+    numbers = Numbers(3)
+    return numbers.twice(), numbers.get(), Box("a").get(), Numbers.__orig_bases__[0].__args__[0] is Numbers.__type_params__[0]
+
+
+def parameters():
+    found = [Box, Numbers, Texts, Node, Call, Row, Options, Pair, Runs, first, Two, Tree]
+    return [[(repr(one), type(one).__name__) for one in made.__type_params__] for made in found]
+
+
+def bounds():
+    found = Numbers.__type_params__ + Box.__type_params__ + keeps.__type_params__
+    return [one.__bound__ for one in found], Texts().parts(), Ordered().bound()
+
+
+def calls(x=3):
+    return Call(first)([x]), first([x, 4]), keeps(x), repr(first.__annotations__)
+
+
+def nodes():
+    return dataclasses.asdict(Node(3, [Node("a")])), Node.__parameters__ == Node.__type_params__
+
+
+def rows():
+    return Row((1, 2)), Options(value=3), Pair(1, "a"), Pair(1, 2)._replace(first="b"), list(Options.__annotations__)
+
+
+def aliases():
+    return repr((Two[int], Two.__value__, Tree.__type_params__, Fixed.__value__, Tree.__value__))
+
+
+def same_in_two_tasks():
+    return BOX.__type_params__[0] is Box.__type_params__[0], BOX is Box
+
+
+BOX = Box
+
+
+def local():
+    def inner[Y: int](value: Y) -> Y:
+        return value
+
+    return inner(3), inner.__type_params__[0].__bound__
+
+
+PROGRAMS = [boxes, parameters, bounds, calls, nodes, rows, aliases, same_in_two_tasks, local]
+if sys.version_info >= (3, 13):
+    exec("class Default[D = int]: pass\nclass Defaults[*Ts = *tuple[int, str]]: pass")
+    exec("def defaults(): return [one.__type_params__[0].__default__ for one in (Default, Defaults)]\nPROGRAMS += [defaults]")
+
+
+def names():
+    for program in PROGRAMS:
+        yield f"generics: {program.__name__}", ["fork", "spawn"]
+
+
+def programs(which):
+    with backends.executor(which) as ex:
+        for name, _ in backends.drawn(names()):
+            call = globals()[name.removeprefix("generics: ")]
+            # The first use and the second.
+            yield name, [backends.outcome(lambda: ex.submit(call).result()) for _ in range(2)]
+
+
+if __name__ == "__main__":
+    backends.main(programs)

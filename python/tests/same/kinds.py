@@ -1,0 +1,308 @@
+"""Programs: a task uses a global of each kind that programs have, mostly from the standard library."""
+
+import abc
+import argparse
+import array
+import collections
+import configparser
+import contextlib
+import ctypes
+import dataclasses
+import datetime
+import decimal
+import difflib
+import enum
+import functools
+import graphlib
+import inspect
+import io
+import ipaddress
+import itertools
+import logging
+import operator
+import pathlib
+import queue
+import random
+import re
+import string
+import struct
+import sys
+import textwrap
+import threading
+import types
+import typing
+import uuid
+import weakref
+import zoneinfo
+
+import backends
+
+# ---- classes
+
+
+class ClassProperty(property):
+    def __get__(self, instance, owner=None):
+        return self.fget(owner)
+
+
+class Tagged(classmethod):
+    tag = "tag"
+
+
+class Noted(staticmethod):
+    def __init__(self, function, note=None):
+        super().__init__(function)
+        self.note = note
+
+
+class Cached(functools.cached_property):
+    pass
+
+
+class Lazy:
+    def __init__(self, function):
+        self.function = function
+
+    def __set_name__(self, owner, name):
+        self.name = name
+        owner.seen = (*getattr(owner, "seen", ()), name)
+
+    def __get__(self, instance, owner=None):
+        if instance is None:
+            return self
+        made = instance.__dict__[self.name] = self.function(instance)
+        return made
+
+
+class Slotted:
+    # A slot has the name of an attribute of classes.
+    __slots__ = ("__doc__", "__name__", "function")
+
+    def __init__(self, function):
+        self.function, self.__doc__, self.__name__ = function, function.__doc__, function.__name__
+
+    def __get__(self, instance, owner=None):
+        return self.function(owner)
+
+
+class Methods:
+    @ClassProperty
+    def name(cls):
+        return cls.__name__
+
+    @Tagged
+    def tagged(cls):
+        return cls.__name__
+
+    @Cached
+    def cached(self):
+        return [1]
+
+    @Lazy
+    def lazy(self):
+        return 4
+
+    @Slotted
+    def slotted(cls):
+        """Of the class."""
+        return cls.__name__
+
+    noted = Noted(len, note="note")
+    partial = functools.partialmethod(lambda self, x, y: (x, y), 1)
+
+    @functools.singledispatchmethod
+    def kind(self, x):
+        return "object"
+
+    @kind.register
+    def _(self, x: int):
+        return "int"
+
+
+class Child(Methods):
+    @property
+    def name(self):
+        return "of the instance"
+
+
+class Abstract(abc.ABC):
+    @abc.abstractclassmethod
+    def make(cls): ...
+
+    @abc.abstractstaticmethod
+    def give(): ...
+
+    @abc.abstractproperty
+    def size(self): ...
+
+
+class Concrete(Abstract):
+    @classmethod
+    def make(cls):
+        return cls()
+
+    @staticmethod
+    def give():
+        return 3
+
+    size = property(lambda self: 8)
+
+
+def refused():
+    try:
+        return Abstract()
+    except TypeError as error:
+        return str(error)
+
+
+class Homeless:
+    pass
+
+
+Homeless.__module__ = None
+
+
+@dataclasses.dataclass
+class Node:
+    key: int
+    kids: "list[Node]" = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(slots=True, frozen=True, kw_only=True)
+class Position:
+    x: int
+    y: int = 3
+
+
+class Options(typing.TypedDict, total=False):
+    level: int
+
+
+@typing.runtime_checkable
+class Runs(typing.Protocol):
+    def run(self) -> int: ...
+
+
+class Runner:
+    def run(self):
+        return 5
+
+
+class Letter(enum.StrEnum):
+    A = enum.auto()
+    B = enum.auto()
+
+
+Made = enum.Enum("Made", "A B")
+Fields = collections.namedtuple("Fields", "a b", defaults=[2])
+T = typing.TypeVar("T")
+Number = typing.NewType("Number", int)
+
+
+# ---- the programs
+
+#: By name: the value of the global `own`, and what the task does.
+PROGRAMS = {
+    "methods": (Methods, "own.name, own.tagged(), own.noted([1]), own().cached, own().lazy, own.seen, own().partial(2)"),
+    "parts of methods": (Methods, "vars(own)['noted'].note, vars(own)['tagged'].tag, vars(own)['slotted'].__doc__"),
+    "kinds of methods": (Methods, "[type(vars(own)[name]).__name__ for name in ('name', 'tagged', 'noted', 'cached')]"),
+    "slots": (Methods, "own.slotted, Slotted.__slots__"),
+    "dispatch": (Methods, "own().kind(3), own().kind('x')"),
+    "overridden": (Child, "own().name, own.seen"),
+    "abstract": (Concrete, "own.make().give(), own().size, sorted(Abstract.__abstractmethods__), refused()"),
+    "without a module": (Homeless(), "type(own).__name__, type(own).__module__"),
+    "dataclass": (Node(1, [Node(2)]), "own, type(own)(3), dataclasses.fields(own)[1].name"),
+    "slots of a dataclass": (Position(x=1), "own, own.__slots__, dataclasses.replace(own, y=5)"),
+    "typed dictionary": (Options, "own(level=1), own.__total__, own.__annotations__"),
+    "protocol": (Runs, "isinstance(Runner(), own), isinstance(3, own)"),
+    "letters": (Letter, "own('a') is own.A, list(own)"),
+    "made enumeration": (Made, "[one.name for one in own], own(1) is own.A"),
+    "made tuple": (Fields, "own(1), own._field_defaults"),
+    "count": (itertools.count(5), "next(own), next(own)"),
+    "count by steps": (itertools.count(5.5, 2), "next(own), next(own)"),
+    "next number": (itertools.count().__next__, "own()"),
+    "queue": (queue.SimpleQueue(), "own.put(1), own.get()"),
+    "class without a strong reference": (weakref.ref(Methods), "own() is Methods"),
+    "gone": (weakref.ref(type("Gone", (), {})()), "own()"),
+    "of this thread": (threading.local(), "own.value, own.__dict__"),
+    "text template": (string.Template("$a"), "own.substitute(a=1)"),
+    "random of the system": (random.SystemRandom(), "0 <= own.random() < 1"),
+    "sequence of random numbers": (random.Random(3), "own.random()"),
+    "order": (functools.cmp_to_key(lambda a, b: b - a), "sorted([1, 3, 2], key=own)"),
+    "keys": (collections.OrderedDict(b=1, a=2).keys(), "list(own), type(own).__name__"),
+    "values": (collections.OrderedDict(b=1, a=1).values(), "list(own), type(own).__name__"),
+    "items": (collections.OrderedDict(b=1, a=2).items(), "list(own), type(own).__name__"),
+    "keys of a dictionary": ({"b": 1, "a": 2}.keys(), "list(own), 'b' in own, type(own).__name__"),
+    "values of a dictionary": ({"b": 1, "a": 1}.values(), "list(own), type(own).__name__"),
+    "memory": (memoryview(b"abc"), "bytes(own), own.readonly, own[0]"),
+    "memory to write": (memoryview(bytearray(b"abc")), "own.__setitem__(0, 9), bytes(own), own.readonly"),
+    "memory of numbers": (memoryview(array.array("d", [1.5, 2])), "own[1], own.shape, own.format"),
+    "table in memory": (memoryview(array.array("i", range(6))).cast("B").cast("i", (2, 3)), "own[1, 2], own.shape"),
+    "proxy": (types.MappingProxyType({"a": [1]}), "own['a'], type(own).__name__"),
+    "pattern": (re.compile(r"(\d+)"), "own.match('12').group(1)"),
+    "arguments": (argparse.Namespace(a=1), "own"),
+    "parser": (argparse.ArgumentParser(prog="p", add_help=False), "own.prog, own.parse_args([])"),
+    "configuration": (configparser.ConfigParser({"a": "1"}), "own.defaults()"),
+    "precision": (decimal.Context(prec=5), "own.divide(1, 3)"),
+    "signature": (inspect.signature(lambda a, *, b=2: 0), "own"),
+    "log": (logging.getLogger("log"), "own.name, own.level"),
+    "adapter of a log": (logging.LoggerAdapter(logging.getLogger("log"), {"a": 1}), "own.extra, own.logger.name"),
+    "handler of a log": (logging.StreamHandler(), "own.level, own.stream is sys.stderr"),
+    "text in memory": (io.StringIO("ab\ncd"), "own.readline()"),
+    "zone": (datetime.datetime(2020, 1, 1, tzinfo=zoneinfo.ZoneInfo("UTC")), "own, own.tzinfo.key"),
+    "structure": (struct.Struct("<ih"), "own.size"),
+    "numbers of C": ((ctypes.c_int * 3)(1, 2, 3), "list(own)"),
+    "semaphore": (threading.Semaphore(2), "own.acquire(False), own.acquire(False), own.acquire(False)"),
+    "barrier": (threading.Barrier(1), "own.wait()"),
+    "condition": (threading.Condition(), "own.acquire(), own.release()"),
+    "lock in a dictionary": ({"lock": threading.Lock()}, "own['lock'].acquire(False), own['lock'].release()"),
+    "chain of mappings": (collections.ChainMap({"a": 1}, {"b": 2}), "own['b'], own"),
+    "nested defaults": (collections.defaultdict(lambda: collections.defaultdict(int)), "own['a']['b']"),
+    "getter": (operator.attrgetter("a.b"), "own"),
+    "caller": (operator.methodcaller("upper"), "own('a')"),
+    "bound": ("abc".upper, "own()"),
+    "method of a type": (str.join, "own('-', 'ab')"),
+    "method of a number": ((3).__add__, "own(3)"),
+    "unlimited cache": (functools.cache(lambda x: [x]), "own(2) is own(2)"),
+    "context": (contextlib.nullcontext(3), "own.__enter__()"),
+    "network": (ipaddress.ip_network("10.0.0.0/30"), "list(own)"),
+    "identifier": (uuid.UUID(int=3), "own"),
+    "path": (pathlib.Path("/tmp"), "own / 'a'"),
+    "wrapper": (textwrap.TextWrapper(width=5), "own.wrap('aa bb cc')"),
+    "graph": (graphlib.TopologicalSorter({"a": {"b"}}), "list(own.static_order())"),
+    "matcher": (difflib.SequenceMatcher(None, "abc", "abd"), "own.ratio()"),
+    "alias": (list[int] | None, "own"),
+    "type variable": (T, "own.__name__, own"),
+    "new type": (Number, "own(3), own.__supertype__"),
+}  # fmt: skip
+PROGRAMS["of this thread"][0].value = 3
+OWN = re.compile(r"\bown\b")
+
+
+def names():
+    for name in PROGRAMS:
+        yield f"kinds: {name}", ["fork", "spawn"]
+
+
+def _define():
+    """Gives each program a global of its own, and a task."""
+    for number, (value, does) in enumerate(PROGRAMS.values()):
+        globals()[f"own{number}"] = value
+        exec(f"def task{number}(): return {OWN.sub(f'own{number}', does)}", globals())
+
+
+_define()
+
+
+def programs(which):
+    wanted = {name for name, _ in backends.drawn(names())}
+    with backends.executor(which) as ex:
+        for number, name in enumerate(PROGRAMS):
+            if f"kinds: {name}" in wanted:
+                task = globals()[f"task{number}"]
+                # The first use and the second.
+                yield f"kinds: {name}", [backends.outcome(lambda: ex.submit(task).result()) for _ in range(2)]
+
+
+if __name__ == "__main__":
+    backends.main(programs)
