@@ -1,4 +1,4 @@
-"""Objects of `multiprocessing` in `initargs`, in arguments and in results: what its own pools do with them."""
+"""Objects of `multiprocessing` in `initargs`, globals, arguments and results: what its own pools do with them."""
 
 import multiprocessing
 import multiprocessing.sharedctypes
@@ -283,6 +283,47 @@ def test_locks_elsewhere_are_refused_as_by_the_standard_library():
     assert type(error) is RuntimeError and "should only be shared between processes through inheritance" in str(error)
     with pytest.raises(RuntimeError, match="through inheritance"):
         arenite.Executor(1, sandbox=True, initializer=keep, initargs=(lock,))
+
+
+def test_globals_are_shared_until_the_executor_ends():
+    """A worker that dies, and further versions of other globals, change nothing; no descriptor stays open."""
+    harness.script("""
+        import multiprocessing, os
+        import arenite
+
+        context = multiprocessing.get_context("fork")
+        lock, total, pipe = context.Lock(), context.Value("i", 0), context.Pipe()
+        version = 0
+
+        def add():
+            with lock, total.get_lock():
+                total.value += 1
+                pipe[0].send(version)
+                return version
+
+        def die():
+            lock.acquire()
+            os._exit(1)
+
+        def descriptors():
+            return len(os.listdir("/proc/self/fd"))
+
+        if __name__ == "__main__":
+            before = descriptors()
+            with arenite.Executor(1) as ex:
+                seen = set()
+                for version in range(20):
+                    assert ex.submit(add).result() == pipe[1].recv() == version
+                    seen.add(descriptors())
+                assert len(seen) == 1, seen
+                assert isinstance(ex.submit(die).exception(), arenite.WorkerDied)
+                assert lock.acquire(timeout=50)
+                lock.release()
+                assert ex.submit(add).result() == pipe[1].recv() == 19 and total.value == 21
+            with arenite.Executor(1, sandbox=True) as ex:
+                assert "through inheritance" in str(ex.submit(add).exception())
+            assert descriptors() == before, (descriptors(), before)
+    """).ok()
 
 
 def answer(connection, text):

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import weakref
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from io import BytesIO
 from operator import is_
 from queue import SimpleQueue
@@ -27,11 +27,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._arenite import Snapshot, Watch
 from . import by_value, links, mirror, pickling
+from .process import imported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
 
     from .._arenite import Buffer, Engine
+    from . import inherit
 
 Key = tuple[str, str]
 
@@ -206,10 +209,21 @@ def _is_fixed(value: Any) -> bool:
     kind = type(value)
     if by_value.is_atom(value) or kind in _BY_IDENTITY or isinstance(value, (type, FunctionType)):
         return True
+    if _find_shared()(value):
+        return True
     if kind in (tuple, frozenset):
         return all(map(_is_fixed, value))
     # Properties and other descriptors.
     return hasattr(kind, "__get__")
+
+
+def _find_shared() -> Callable[[Any], bool]:
+    """Returns a function that finds objects of `multiprocessing` that workers share with the program."""
+    if imported("multiprocessing.reduction") is None:
+        return lambda _: False
+    from . import inherit
+
+    return inherit.is_shared
 
 
 def _is_plain(kind: type) -> bool:
@@ -302,9 +316,12 @@ class _Printer(_Pickler):
         self.owner = owner
         #: The types of the objects pickled.
         self.kinds: set[type] = set()
+        self._is_shared = _find_shared()
 
     def reducer_override(self, obj: Any) -> Any:
         self.kinds.add(type(obj))
+        if self._is_shared(obj):
+            return mirror.sentinel, (self.owner.sentinel(obj),)
         return super().reducer_override(obj)
 
     def without_name(self, obj: Any, reduce: Callable[[pickling.Pickler, Any], Any]) -> Any:
@@ -714,7 +731,23 @@ class Definitions:
         self._constants: dict[int, tuple[weakref.ref[FunctionType], list[Any], pickling.Function]] = {}
         #: The functions of the last pickle, for error messages.
         self._users: dict[Key, str] = {}
+        #: Serves the objects of `multiprocessing` that workers share with the program.
+        self.server: inherit.Server | None = None
         self._lock = threading.RLock()
+
+    def close(self) -> None:
+        """Called when the workers have ended."""
+        if self.server is not None:
+            self.server.close()
+
+    def passing(self) -> AbstractContextManager[None]:
+        """Returns a context in which objects of `multiprocessing` can be pickled. A sandboxed worker cannot reach
+        them."""
+        if self.copies_globals or imported("multiprocessing.context") is None:
+            return nullcontext()
+        from . import inherit
+
+        return inherit.passing(self)
 
     def dump(
         self, value: Any, private: bool, beside: Callable[..., pickling.Beside] = pickling.Arguments
@@ -796,7 +829,8 @@ class Definitions:
         """Pickles the definitions of these names, and of everything that they refer to."""
         file, beside = BytesIO(), _Copies(self)
         definer = _Definer(file, beside, self)
-        definer.define(names)
+        with self.passing():
+            definer.define(names)
         return (definer.versions, definer.count), definer.watched, file.getvalue(), beside
 
     def bind(self, definer: _Definer, key: Key) -> None:

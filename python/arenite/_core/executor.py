@@ -253,12 +253,11 @@ class Executor(BaseExecutor):
                 from .template import setup as setup_template
 
                 loaded = setup_template(workers.definitions, preload, mode is not None)
-            setup, server = start.setup(
+            workers.end_with(workers.definitions.close)
+            setup = start.setup(
                 workers.definitions, initializer, initargs, preload, workers.private, limit,
                 mode is not None, env, log, plain, imports, python, loaded,
             )
-            if server is not None:
-                workers.end_with(server.close)
             workers.output = dispatch.register(_printer(output, label))
             workers.engine = _arenite.Engine(
                 workers=max_workers,

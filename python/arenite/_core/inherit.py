@@ -1,8 +1,8 @@
 """Objects of `multiprocessing` that its pools pass to workers by inheritance: locks, events, conditions, barriers,
-queues, shared values and arrays, in `initializer` and `initargs`.
+queues, shared values and arrays, in globals, `initializer` and `initargs`.
 
-Workers inherit nothing: they run another program, and each worker and replacement unpickles the initializer. So the
-program serves the parts of these objects as long as the executor exists:
+Workers inherit nothing: they run another program, and each worker and replacement unpickles these objects. So the
+program serves their parts as long as the executor exists:
 
 - **Descriptors** of pipes and of shared memory: a worker gets a duplicate for each request.
 - **Semaphores with a name** (of a `spawn` context): the worker opens them.
@@ -17,6 +17,7 @@ key is closed.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import math
 import os
 import socket
@@ -34,6 +35,8 @@ from .process import imported
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from .definitions import Definitions
+
 _REQUEST = struct.Struct("<BId")
 _ANSWER = struct.Struct("<bi")
 _FD, _ACQUIRE, _RELEASE, _VALUE = range(4)
@@ -49,18 +52,17 @@ _SLICE = 0.2
 
 
 class Server(channel.Listener):
-    """Serves the objects that the initializer of an executor refers to."""
+    """Serves the objects that the globals and the initializer of an executor refer to."""
 
     def __init__(self) -> None:
         super().__init__("arenite-inherit", socket.SOCK_SEQPACKET)
         #: By number: a descriptor, or an object with a semaphore.
         self._served: list[Any] = []
+        #: The numbers of the served objects, by their identity.
+        self._numbers: dict[tuple[Any, ...], int] = {}
         #: By the number of a lock: the connection whose thread has the lock.
         self._owners: dict[int, socket.socket] = {}
         self._lock = threading.Lock()
-
-    def is_needed(self) -> bool:
-        return bool(self._served)
 
     def close(self) -> None:
         """Stops serving new workers. Open connections remain."""
@@ -73,9 +75,21 @@ class Server(channel.Listener):
                 self._served[number] = None
                 os.close(served)
 
-    def add(self, served: Any) -> int:
-        self._served.append(served)
-        return len(self._served) - 1
+    def add(self, lock: Any) -> int:
+        return self._add((id(lock),), lambda: lock)
+
+    def add_descriptor(self, fd: int) -> int:
+        """Serves a duplicate of a descriptor. Both ends of a pipe have the same file: they differ in their access."""
+        info = os.fstat(fd)
+        access = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+        return self._add((info.st_dev, info.st_ino, access), lambda: os.dup(fd))
+
+    def _add(self, identity: tuple[Any, ...], make: Callable[[], Any]) -> int:
+        number = self._numbers.get(identity)
+        if number is None:
+            self._served.append(make())
+            number = self._numbers[identity] = len(self._served) - 1
+        return number
 
     def reduce_semaphore(self, lock: Any) -> Any:
         own = lock._semlock
@@ -146,37 +160,49 @@ class Server(channel.Listener):
 
 
 class _Spawning:
-    """Stands for the process that `multiprocessing` starts, while the initializer is pickled."""
+    """Stands for the process that `multiprocessing` starts, while an object for workers is pickled."""
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
+    def __init__(self, owner: Definitions) -> None:
+        self._owner = owner
+
+    @property
+    def server(self) -> Server:
+        """The server of the executor, which starts when an object needs it."""
+        server = self._owner.server
+        if server is None:
+            server = Server()
+            server.start()
+            self._owner.server = server
+        return server
 
     def duplicate_for_child(self, fd: int) -> int:
-        return self.server.add(os.dup(fd))
+        return self.server.add_descriptor(fd)
 
     def DupFd(self, number: int) -> Descriptor:  # noqa: N802
         return Descriptor(self.server.address, number)
 
 
 @contextlib.contextmanager
-def passing() -> Iterator[Callable[[], Server | None]]:
-    """A context in which objects of `multiprocessing` can be pickled, as while it starts a process. Its value is a
-    function that returns the server that workers need, or None if they need none."""
+def passing(owner: Definitions) -> Iterator[None]:
+    """A context in which objects of `multiprocessing` can be pickled, as while it starts a process."""
     from multiprocessing import context
 
-    server, before = Server(), context.get_spawning_popen()
-    context.set_spawning_popen(_Spawning(server))  # type: ignore[arg-type]
+    before = context.get_spawning_popen()
+    context.set_spawning_popen(_Spawning(owner))  # type: ignore[arg-type]
     try:
-        yield lambda: server if server.is_needed() else None
-    except BaseException:
-        server.close()
-        raise
+        yield
     finally:
         context.set_spawning_popen(before)
-    if server.is_needed():
-        server.start()
-    else:
-        server.close()
+
+
+#: The modules whose objects are shared with the program.
+_SHARED = {f"multiprocessing.{name}" for name in ("connection", "queues", "sharedctypes", "synchronize")}
+
+
+def is_shared(obj: Any) -> bool:
+    """Returns true if workers do not get a copy of this object, but share it with the program."""
+    kind = type(obj)
+    return kind.__module__ in _SHARED or type(kind).__module__ == "_ctypes" and hasattr(obj, "_wrapper")
 
 
 def reduce(obj: Any) -> Any:
@@ -191,6 +217,9 @@ def reduce(obj: Any) -> Any:
         return NotImplemented
     reducer = reduction.ForkingPickler._extra_reducers.get(kind)
     if reducer is None or kind.__module__ in _LEFT or kind.__module__.partition(".")[0] == "torch":
+        return NotImplemented
+    if reducer.__module__ == "multiprocessing.sharedctypes" and not hasattr(obj, "_wrapper"):
+        # Once a number is shared, `multiprocessing` takes all numbers of its type for shared.
         return NotImplemented
     from multiprocessing.process import current_process
 
@@ -239,7 +268,7 @@ class Descriptor:
         connection.send(_REQUEST.pack(_FD, self._number, 0))
         _, fds, _, _ = socket.recv_fds(connection, _ANSWER.size, 1, socket.MSG_CMSG_CLOEXEC)
         if not fds:
-            raise RuntimeError("the program has ended its executor, and with it what its initializer refers to")
+            raise RuntimeError("the program has ended its executor, and with it the objects that it shares")
         return fds[0]
 
 
@@ -257,7 +286,7 @@ def _connection(address: Address) -> socket.socket:
             found = known[name] = channel.connect(address, socket.SOCK_SEQPACKET)
         except OSError as error:
             raise RuntimeError(
-                "the program has ended its executor, and with it what its initializer refers to"
+                "the program has ended its executor, and with it the objects that it shares"
             ) from error
     return found
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from .. import _arenite
@@ -15,7 +14,6 @@ from .process import imported
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from . import inherit
     from .definitions import Definitions
 
 #: Loads the package and its extension from their places in this process, whatever the search path contains, and runs
@@ -185,24 +183,18 @@ def setup(
     imports: tuple[str, bool] | None,
     python: str | None,
     template: bytes | None,
-) -> tuple[bytes, inherit.Server | None]:
-    """Returns the pickled arguments of `worker.start`, and the server that the initializer needs. `log`: how records
-    are forwarded; `output`: where output goes, None for the engine; `imports`: the file with the names of modules, and
-    whether workers keep reading it; `template`: the arguments of the template."""
+) -> bytes:
+    """Returns the pickled arguments of `worker.start`. `log`: how records are forwarded; `output`: where output goes,
+    None for the engine; `imports`: the file with the names of modules, and whether workers keep reading it;
+    `template`: the arguments of the template."""
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
-    first = defined = server = None
+    first = defined = None
     if initializer is not None:
-        passing: Any = nullcontext(lambda: None)
-        if not sandboxed and "multiprocessing.context" in sys.modules:
-            from . import inherit
-
-            passing = inherit.passing()
-        with passing as needed:
+        with definitions.passing():
             first, _, _, names_used = definitions.dump((initializer, tuple(initargs)), private)
-            if names_used:
-                defined = definitions.of_setup(names_used)
-            server = needed()
+        if names_used:
+            defined = definitions.of_setup(names_used)
     given = {
         # The modules of a frozen program are in an archive that other interpreters cannot read.
         "path": None if python is not None and is_frozen() else context.path(),
@@ -223,7 +215,7 @@ def setup(
         # For workers that are not copied from a template.
         "template": template,
     }
-    return pickle.dumps(given, 5), server
+    return pickle.dumps(given, 5)
 
 
 def modules(preload: Iterable[str], sandboxed: bool) -> list[str]:
