@@ -462,7 +462,9 @@ def reduce_descriptor(_: pickling.Pickler, made: Any) -> Any:
 
 #: The types of the views of dictionaries.
 _VIEWS = [
-    type(view) for made in (dict[Any, Any](), OrderedDict[Any, Any]()) for view in (made.keys(), made.values(), made.items())
+    type(view)
+    for made in (dict[Any, Any](), OrderedDict[Any, Any]())
+    for view in (made.keys(), made.values(), made.items())
 ]
 
 
@@ -527,6 +529,33 @@ def reduce_singledispatch(_: pickling.Pickler, function: Any) -> Any:
     return mirror.make_singledispatch, how, state, None, None, mirror.fill_singledispatch
 
 
+def _reduce_json_scanner(_: pickling.Pickler, scanner: Any) -> Any:
+    names = "strict", "object_hook", "object_pairs_hook", "parse_float", "parse_int", "parse_constant"
+    return mirror.make_json_scanner, ({name: getattr(scanner, name) for name in names},)
+
+
+#: The flag of `ctypes` for functions that keep a copy of `errno`.
+_USES_ERRNO = 8
+
+
+def _reduce_library(_: pickling.Pickler, library: Any) -> Any:
+    """Reduces a library of `ctypes`: the worker loads it. Its functions keep their types."""
+    found = {name: _types_of(one) for name, one in vars(library).items() if type(one) is library._FuncPtr}
+    how = type(library), library._name, bool(library._FuncPtr._flags_ & _USES_ERRNO)
+    return mirror.make_library, how, found, None, None, mirror.fill_library
+
+
+def _reduce_library_function(_: pickling.Pickler, function: Any) -> Any:
+    library = (function._objects or {}).get("0")
+    if library is None or not hasattr(library, "_FuncPtr"):
+        return NotImplemented  # A pointer, which means nothing in another process.
+    return getattr, (library, function.__name__), _types_of(function), None, None, mirror.fill_slots
+
+
+def _types_of(function: Any) -> dict[str, Any]:
+    return {name: getattr(function, name) for name in ("argtypes", "restype", "errcheck") if hasattr(function, name)}
+
+
 def _reduce_method(_: pickling.Pickler, method: MethodType) -> Any:
     # By its name, as pickle does, unless its class has the method under another name.
     if getattr(method.__self__, method.__func__.__name__, None) == method:
@@ -555,6 +584,13 @@ _REDUCERS: dict[type, Callable[[pickling.Pickler, Any], Any]] = {
     weakref.WeakValueDictionary: lambda _, made: (weakref.WeakValueDictionary, (dict(made.items()),)),
 }
 pickling.reducers.update(_REDUCERS)
+#: Reducers, likewise, for types of modules that few programs import.
+RARE: dict[str, Callable[[pickling.Pickler, Any], Any]] = {
+    "_json.Scanner": _reduce_json_scanner,
+    "ctypes.CDLL": _reduce_library,
+    "ctypes.PyDLL": _reduce_library,
+    "ctypes._FuncPtr": _reduce_library_function,
+}
 #: Reducers of definitions, by type, for objects that pickle by name.
 NAMED: dict[type, Callable[[pickling.Pickler, Any], Any]] = {type(functools.lru_cache(len)): _reduce_lru_cache}
 

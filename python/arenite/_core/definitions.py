@@ -603,6 +603,20 @@ class _Definer(_Pickler):
             return object.__new__, (kind,), *obj.__reduce_ex__(4)[2:]
         return reduced
 
+    def complete(self, obj: Any, reduced: Any) -> Any:
+        """Adds attributes that a type in C leaves out: `Decimal` does for classes that inherit from it."""
+        kind, attributes = type(obj), getattr(obj, "__dict__", None)
+        if type(reduced) is not tuple or len(reduced) > 3 or not attributes or type(attributes) is not dict:
+            return reduced
+        if any(isinstance(way, FunctionType) for way in (kind.__reduce_ex__, kind.__reduce__)):
+            return reduced
+        state = reduced[2] if len(reduced) == 3 else None
+        parts = state if type(state) is tuple else (state,)
+        has_attributes = any(isinstance(part, dict) for part in parts)
+        if has_attributes or reduced[0] is not kind and reduced[1][:1] != (kind,):
+            return reduced
+        return *reduced[:2], (state, dict(attributes)), None, None, mirror.fill_attributes
+
     def _array(self, array: Any) -> Any:
         view = links.view_of(array, self._links_in(self._key[0])) if self._key else None
         reduced = super().reducer_override(array) if view is None else view

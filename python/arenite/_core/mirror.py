@@ -399,6 +399,34 @@ def make_cached_property(function: Any, name: str | None) -> Any:
     return made
 
 
+def make_json_scanner(options: dict[str, Any]) -> Any:
+    from json.scanner import c_make_scanner  # type: ignore[attr-defined]
+    from types import SimpleNamespace
+
+    return c_make_scanner(SimpleNamespace(**options))
+
+
+def make_library(kind: Any, name: str | None, uses_errno: bool) -> Any:
+    return kind(name, use_errno=uses_errno)
+
+
+def fill_library(library: Any, functions: dict[str, dict[str, Any]]) -> None:
+    for name, types in functions.items():
+        fill_slots(getattr(library, name), types)
+
+
+def fill_slots(made: Any, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(made, name, value)
+
+
+def fill_attributes(made: Any, state: tuple[Any, dict[str, Any]]) -> None:
+    """Applies the state of an object, and sets attributes that are not part of the state."""
+    if state[0] is not None:
+        fill_new(made, state[0])
+    vars(made).update(state[1])
+
+
 def make_memory(data: bytes | bytearray, layout: str, shape: tuple[int, ...]) -> memoryview:
     return memoryview(data).cast(layout, shape)  # type: ignore[call-overload, no-any-return]
 

@@ -264,6 +264,10 @@ class Pickler(pickle.Pickler):
         """Reduces a function or a class that has no name."""
         return reduce(self, obj)
 
+    def complete(self, _: Any, reduced: Any) -> Any:
+        """Returns the reduced form of an object, as its type makes it."""
+        return reduced
+
     # ---- references of an object
 
     def note_module(self, name: str) -> None:
@@ -352,7 +356,7 @@ class Pickler(pickle.Pickler):
         module = kind.__module__
         if module == "dataclasses" or kind.__name__ in _BY_VALUE:
             _by_value = by_value()
-            reduce = reducers.get(kind)
+            reduce = reducers.get(kind) or _by_value.RARE.get(f"{module}.{kind.__name__}")
             if reduce is not None:
                 return reduce(self, obj)
             marker = _by_value.reduce_marker(obj) if module == "dataclasses" else NotImplemented
@@ -367,7 +371,7 @@ class Pickler(pickle.Pickler):
         reduced = own(obj) if own is not None else obj.__reduce_ex__(5)
         if type(reduced) is str:
             return self._reduce_named(obj, reduced)
-        return reduced
+        return reduced if own is not None else self.complete(obj, reduced)
 
     def _reduce_named(self, obj: Any, name: str) -> Any:
         module = getattr(obj, "__module__", None)
@@ -530,7 +534,8 @@ _IMMUTABLE_TYPE, _HEAP_TYPE = 1 << 8, 1 << 9
 _BY_VALUE = frozenset(
     "WeakKeyDictionary WeakSet WeakValueDictionary _AsyncGeneratorContextManager _GeneratorContextManager "
     "cached_property cell classmethod code dict_items dict_keys dict_values mappingproxy memoryview method module "
-    "property staticmethod".split()
+    "odict_items odict_keys odict_values property staticmethod CDLL KeyWrapper PyDLL Scanner SystemRandom _FuncPtr "
+    "count".split()
 )
 #: The specification of each module when a pickle first referred to it. A reload makes another specification.
 _specs: dict[str, Any] = {}

@@ -506,7 +506,7 @@ def dump_error(error: BaseException, has_own_frame: bool = True) -> tuple[str, b
     data: Any = None
     try:
         data, _, _ = _dump(error, None)
-        if type(pickle.loads(data)) is not type(error):
+        if not isinstance(pickle.loads(data), BaseException):
             data = None
         elif len(data) > _LARGEST_ERROR:
             data = _compressed(data)

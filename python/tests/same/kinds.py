@@ -18,6 +18,7 @@ import inspect
 import io
 import ipaddress
 import itertools
+import json
 import logging
 import operator
 import pathlib
@@ -193,6 +194,35 @@ class Letter(enum.StrEnum):
     B = enum.auto()
 
 
+class Money(decimal.Decimal):
+    currency = "EUR"
+
+
+class Moment(datetime.datetime):
+    pass
+
+
+class Fault(Exception):
+    def __init__(self, text, *, code):
+        super().__init__(text)
+        self.code = code
+
+    def __reduce__(self):
+        return functools.partial(Fault, code=self.code), self.args
+
+
+class Detailed(Fault):
+    pass
+
+
+def fail():
+    raise Detailed("text", code=4)
+
+
+MONEY, MOMENT = Money("1.5"), Moment(2020, 1, 2)
+MONEY.currency = MOMENT.zone = "USD"
+MATH, C = ctypes.CDLL("libm.so.6"), ctypes.CDLL(None, use_errno=True)
+MATH.cos.argtypes, MATH.cos.restype = [ctypes.c_double], ctypes.c_double
 Made = enum.Enum("Made", "A B")
 Fields = collections.namedtuple("Fields", "a b", defaults=[2])
 T = typing.TypeVar("T")
@@ -216,6 +246,14 @@ PROGRAMS = {
     "typed dictionary": (Options, "own(level=1), own.__total__, own.__annotations__"),
     "protocol": (Runs, "isinstance(Runner(), own), isinstance(3, own)"),
     "letters": (Letter, "own('a') is own.A, list(own)"),
+    "attribute of a decimal": (MONEY, "own + 1, own.currency, type(own).__name__"),
+    "attribute of a date": (MOMENT, "own, own.zone"),
+    "exception of another class": (fail, "own()"),
+    "library": (MATH, "own.cos(0.0), own.cos.restype"),
+    "function of a library": (MATH.cos, "own(0.0), own.argtypes"),
+    "library of the program": (C, "own.getppid() > 0, own.close(-1), ctypes.get_errno()"),
+    "decoder": (json.JSONDecoder(parse_float=str), "own.decode('[1, 2.5]'), own.raw_decode('{} ')"),
+    "list of a type": (list[int], "own"),
     "made enumeration": (Made, "[one.name for one in own], own(1) is own.A"),
     "made tuple": (Fields, "own(1), own._field_defaults"),
     "count": (itertools.count(5), "next(own), next(own)"),
