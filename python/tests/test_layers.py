@@ -16,6 +16,7 @@ FOREIGN = {
     "_ParentProcess", "_current_process", "_identity", "_parent_process",  # multiprocessing.process
     "_get_dump",  # abc
     "_AsyncGeneratorContextManager", "_GeneratorContextManager",  # contextlib
+    "_FuncPtr", "_flags_", "_name", "_objects",  # ctypes
     "_value_",  # enum
     "_Unpickler",  # pickle
     "_get_running_loop",  # asyncio

@@ -19,6 +19,7 @@ import threading
 import time
 import weakref
 from contextlib import nullcontext, suppress
+from functools import partial
 from io import BytesIO
 from operator import is_
 from queue import SimpleQueue
@@ -213,8 +214,8 @@ def _is_fixed(value: Any) -> bool:
         return True
     if kind in (tuple, frozenset):
         return all(map(_is_fixed, value))
-    # Properties and other descriptors.
-    return hasattr(kind, "__get__")
+    # Properties and other descriptors, but no callables with arguments that may change.
+    return hasattr(kind, "__get__") and not isinstance(value, (MethodType, partial))
 
 
 def _find_shared() -> Callable[[Any], bool]:
@@ -605,15 +606,16 @@ class _Definer(_Pickler):
 
     def complete(self, obj: Any, reduced: Any) -> Any:
         """Adds attributes that a type in C leaves out: `Decimal` does for classes that inherit from it."""
-        kind, attributes = type(obj), getattr(obj, "__dict__", None)
-        if type(reduced) is not tuple or len(reduced) > 3 or not attributes or type(attributes) is not dict:
+        kind = type(obj)
+        if type(reduced) is not tuple or len(reduced) > 3 or reduced[0] is not kind and reduced[1][:1] != (kind,):
             return reduced
         if any(isinstance(way, FunctionType) for way in (kind.__reduce_ex__, kind.__reduce__)):
             return reduced
         state = reduced[2] if len(reduced) == 3 else None
         parts = state if type(state) is tuple else (state,)
-        has_attributes = any(isinstance(part, dict) for part in parts)
-        if has_attributes or reduced[0] is not kind and reduced[1][:1] != (kind,):
+        # Last: this gives an object without attributes an empty dictionary, which becomes part of its pickle.
+        attributes = not any(isinstance(part, dict) for part in parts) and getattr(obj, "__dict__", None)
+        if not attributes or type(attributes) is not dict:
             return reduced
         return *reduced[:2], (state, dict(attributes)), None, None, mirror.fill_attributes
 
