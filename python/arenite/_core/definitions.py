@@ -208,8 +208,12 @@ _OF_FUNCTION = ("__code__", "__defaults__", "__kwdefaults__")
 def _is_fixed(value: Any) -> bool:
     """Whether a value is compared by identity: it cannot change, or the worker keeps its tasks' changes of it."""
     kind = type(value)
-    if by_value.is_atom(value) or kind in _BY_IDENTITY or isinstance(value, (type, FunctionType)):
+    if by_value.is_atom(value) or kind in _BY_IDENTITY or isinstance(value, type):
         return True
+    if kind is FunctionType:
+        # What a function without a name holds is no part of a definition.
+        is_named = pickling.is_reachable(value, value.__module__, value.__qualname__)
+        return is_named or not (value.__closure__ or value.__dict__)
     if _find_shared()(value):
         return True
     if kind in (tuple, frozenset):
@@ -327,7 +331,10 @@ class _Printer(_Pickler):
 
     def without_name(self, obj: Any, reduce: Callable[[pickling.Pickler, Any], Any]) -> Any:
         # The pickle of a code object is not reproducible.
-        return _serial, (_serial(obj),)
+        made = _serial, (_serial(obj),)
+        if type(obj) is not FunctionType:
+            return made
+        return *made, ([content for _, content in by_value.contents(obj)], vars(obj))
 
 
 class _Finder(_Printer):
@@ -653,18 +660,18 @@ class _Definer(_Pickler):
     def _function(self, function: Any, definition: _Definition) -> Any:
         if by_value.is_singledispatch(function):
             how, (registered, attributes) = by_value.parts_of_singledispatch(function)
-            parts = self._parts(definition, {"registry": registered, **attributes}, True)
+            parts = self._parts(definition, {"registry": registered, **attributes}, False)
             made, state = (definition.number, mirror.make_singledispatch, how), (definition.number, None, None, parts)
             return mirror.define_object, made, state, None, None, mirror.fill_definition
         how, content = by_value.parts_of_function(self, function)
         values = {name: getattr(function, name) for name in _OF_FUNCTION}
-        parts = self._parts(definition, {**values, **function.__dict__}, True)
+        parts = self._parts(definition, {**values, **function.__dict__}, False)
         filled = definition.number, mirror.fill_function, content, parts
         return mirror.define_function, (definition.number, *how), filled, None, None, mirror.fill_definition
 
     def _class(self, cls: type, definition: _Definition) -> Any:
         how, parts = by_value.how_of_class(cls), by_value.attributes_of_class(cls)
-        state = definition.number, None, None, self._parts(definition, parts, False)
+        state = definition.number, None, None, self._parts(definition, parts, True)
         return mirror.define_class, (definition.number, *how), state, None, None, mirror.fill_definition
 
     def without_name(self, obj: Any, reduce: Callable[[pickling.Pickler, Any], Any]) -> Any:
@@ -677,13 +684,13 @@ class _Definer(_Pickler):
         definition = self.owner.definition(obj)
         self.watched.add_definition(obj)
         how = definition.number, mirror.make_tracked, (mirror.track(obj), *by_value.how_of_class(obj))
-        parts = self._parts(definition, by_value.attributes_of_class(obj), False)
+        parts = self._parts(definition, by_value.attributes_of_class(obj), True)
         state = definition.number, None, None, parts
         return mirror.define_object, how, state, None, None, mirror.fill_definition
 
-    def _parts(self, definition: _Definition, values: dict[str, Any], by_identity: bool) -> list[tuple[Any, ...]]:
-        """Returns the parts of a definition with their versions. Compares the contents of parts for data of classes
-        only."""
+    def _parts(self, definition: _Definition, values: dict[str, Any], of_class: bool) -> list[tuple[Any, ...]]:
+        """Returns the parts of a definition with their versions. Compares the contents of parts, but not of those that
+        Python itself uses."""
         known, owner, obj = definition.parts, self.owner, definition.object()
         parts = []
         for name in [*values, *(name for name in known if name not in values)]:
@@ -700,8 +707,7 @@ class _Definer(_Pickler):
                 self._late.append((obj, part, name, value, keys))
                 parts.append((part.number, 0, name, mirror.Late(_empty(value))))
                 continue
-            # Data of a function is compared as data of a class is.
-            if by_identity and type(value) not in _CONTAINERS or name.startswith("_") and name.endswith("_"):
+            if name.startswith("_") and name.endswith("_"):
                 if part.value is not value and (type(value) is not tuple or part.value != value):
                     part.value, part.version = value, part.version + 1
             else:
@@ -713,7 +719,7 @@ class _Definer(_Pickler):
                     owner.update(part, value, what)
             self.watched.add_part(part)
             self.versions[part.number] = part.version
-            if not by_identity and self._has_instances(obj, value):
+            if of_class and self._has_instances(obj, value):
                 self._last.append((obj, part.number, part.version, name, value))
                 value = mirror.Late(_empty(value))
             parts.append((part.number, part.version, name, value))

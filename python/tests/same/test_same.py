@@ -22,7 +22,7 @@ sys.path.insert(0, str(HERE))
 
 import backends  # noqa: E402
 
-SCRIPTS = {"broken": (), "callables": (), "kinds": (), "shared": (), "sharing": ("numpy",), "values": ("numpy", "pandas")}
+SCRIPTS = {"broken": (), "callables": (), "changes": ("numpy",), "kinds": (), "shared": (), "sharing": ("numpy",), "values": ("numpy", "pandas")}
 if sys.version_info >= (3, 12):
     SCRIPTS["generics"] = ()
 #: Seconds for all programs of a script.

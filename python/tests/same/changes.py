@@ -1,0 +1,230 @@
+"""Programs that change something in a global, in an attribute of a class and in one of a function between two tasks."""
+
+import array
+import collections
+import ctypes
+import dataclasses
+import functools
+import os
+import random
+import types
+
+import backends
+import numpy
+
+CASES = min(backends.CASES, 40)
+SEED = os.environ.get("ARENITE_SEED", "")
+STEPS = 4
+
+
+@dataclasses.dataclass
+class Data:
+    held: object
+    number: int = 0
+
+
+class Slots:
+    __slots__ = ("held", "number")
+
+    def __init__(self, held):
+        self.held, self.number = held, 0
+
+
+class Plain:
+    def __init__(self, held):
+        self.held, self.number = held, 0
+
+    def get(self):
+        return self.held
+
+
+class State(Plain):
+    def __getstate__(self):
+        return {"held": self.held, "number": self.number}
+
+
+class Reduced:
+    number = 0
+
+    def __init__(self, held):
+        self.held = held
+
+    def __reduce__(self):
+        return Reduced, (self.held,), {"number": self.number}
+
+
+class OfList(list):
+    number = 0
+
+
+Named = collections.namedtuple("Named", "held number")
+
+
+def closure(held):
+    def get():
+        return held
+
+    return get
+
+
+def with_attribute(held):
+    def get():
+        return get.held
+
+    get.held = held
+    return get
+
+
+def leaf(rng):
+    made = [
+        lambda: [1],
+        lambda: {"a": 1},
+        lambda: {1, 2},
+        lambda: collections.deque([1]),
+        lambda: bytearray(b"ab"),
+        lambda: array.array("i", [1, 2]),
+        lambda: collections.Counter("ab"),
+        lambda: (ctypes.c_int * 3)(1, 2, 3),
+        lambda: numpy.arange(rng.choice([4, 5_000, 100_000])),
+        lambda: numpy.arange(6).reshape(2, 3).T,
+        lambda: numpy.array([1, "a", None], object),
+    ]
+    return rng.choice(made)()
+
+
+#: What contains one object.
+AROUND = [
+    lambda held: [held],
+    lambda held: (held, 1),
+    lambda held: {"held": held},
+    lambda held: collections.OrderedDict(held=held),
+    lambda held: collections.defaultdict(list, held=held),
+    lambda held: collections.deque([held]),
+    lambda held: collections.ChainMap({"held": held}),
+    lambda held: types.MappingProxyType({"held": held}),
+    lambda held: types.SimpleNamespace(held=held, number=0),
+    lambda held: Named(held, 0),
+    lambda held: OfList([held]),
+    lambda held: Plain(held).get,
+    lambda held: functools.partial(Plain.get, Plain(held)),
+    lambda held: type("Local", (), {"held": held, "number": 0}),
+    *(Data, Slots, Plain, State, Reduced, closure, with_attribute),
+]
+LEAVES = numpy.ndarray, set, bytearray, array.array, ctypes.Array
+MAPPINGS = dict, collections.ChainMap, types.MappingProxyType
+
+
+def content(value):
+    """The object that a value contains; None for a leaf."""
+    if isinstance(value, MAPPINGS):
+        return value.get("held")
+    if isinstance(value, (list, tuple, collections.deque)):
+        return value[0] if value and not isinstance(value[0], int) else None
+    return getattr(value, "held", None) if hasattr(value, "held") else value() if callable(value) else None
+
+
+def look(value):
+    if isinstance(value, LEAVES):
+        if isinstance(value, numpy.ndarray):
+            return value.shape, value.tolist() if value.size < 10 else int(value.sum())
+        return sorted(value)
+    held = content(value)
+    inner = "leaf" if held is None else look(held)
+    if isinstance(value, MAPPINGS):
+        return sorted((name, one) for name, one in value.items() if isinstance(one, int)), inner
+    if isinstance(value, (list, tuple, collections.deque)):
+        return [one for one in value if isinstance(one, int)], getattr(value, "number", None), inner
+    return getattr(value, "number", None), inner
+
+
+def change(value, rng):
+    held = content(value)
+    if held is not None and rng.randrange(3):
+        change(held, rng)
+    elif isinstance(value, numpy.ndarray):
+        value[rng.randrange(len(value))] = rng.randrange(1000)
+    elif isinstance(value, set):
+        value.add(rng.randrange(1000))
+    elif isinstance(value, LEAVES):
+        value[0] = rng.randrange(100)
+    elif isinstance(value, (dict, collections.ChainMap)):
+        value["number"] = rng.randrange(1000)
+    elif isinstance(value, OfList) and rng.randrange(2):
+        value.number = rng.randrange(1000)
+    elif isinstance(value, (list, collections.deque)):
+        value.append(rng.randrange(1000))
+    elif hasattr(value, "number") and not isinstance(value, tuple):
+        value.number = rng.randrange(1000)
+    else:
+        change(held, rng)
+
+
+PROGRAM = """
+class Class{0}:
+    held = None
+
+    def look(self):
+        return look(Class{0}.held)
+
+class Child{0}(Class{0}):
+    pass
+
+def global_of{0}():
+    return look(held{0})
+
+def class_of{0}():
+    return Child{0}().look()
+
+def function_of{0}():
+    return look(function_of{0}.held)
+"""
+
+
+def value_of(rng):
+    value = leaf(rng)
+    for _ in range(rng.randrange(4)):
+        value = rng.choice(AROUND)(value)
+    return value
+
+
+def define(case):
+    """Creates the globals of a program. Returns each of its tasks with the object that changes."""
+    rng = random.Random(f"{SEED} {case}")
+    space = globals()
+    exec(PROGRAM.format(case), space)
+    held = space[f"held{case}"] = value_of(rng)
+    of_class = space[f"Class{case}"].held = value_of(rng)
+    of_function = space[f"function_of{case}"].held = value_of(rng)
+    return {f"global_of{case}": held, f"class_of{case}": of_class, f"function_of{case}": of_function}
+
+
+def names():
+    for case in range(CASES):
+        yield f"changes: {case}", ["fork"]
+
+
+def steps(case, submit):
+    for task, value in define(case).items():
+        rng = random.Random(task)
+        for _ in range(STEPS):
+            yield backends.outcome(lambda: submit(globals()[task]))
+            change(value, rng)
+
+
+def programs(which):
+    def fresh(task):
+        # A pool begins with what the program has now.
+        with backends.executor(which) as ex:
+            return ex.submit(task).result()
+
+    if which == "fork":
+        for case in range(CASES):
+            yield f"changes: {case}", list(steps(case, fresh))
+        return
+    with backends.executor(which) as ex:
+        for case in range(CASES):
+            yield f"changes: {case}", list(steps(case, lambda task: ex.submit(task).result()))
+
+
+if __name__ == "__main__":
+    backends.main(programs)
