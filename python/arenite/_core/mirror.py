@@ -688,7 +688,9 @@ def define_object(number: int, make: Callable[..., Any], arguments: tuple[Any, .
 def fill_definition(made: Any, state: tuple[int, Callable[[Any, Any], None] | None, Any, list[Any]]) -> None:
     """Fills an object that was just made, and sets the parts of which this worker has another version."""
     number, fill, content, parts = state
-    is_fresh = number in _fresh or isinstance(made, type) and _unfilled.pop(made, False)
+    # A class that is pickled by value is recorded in both.
+    is_unfilled = isinstance(made, type) and _unfilled.pop(made, False)
+    is_fresh = number in _fresh or is_unfilled
     if is_fresh:
         _fresh.discard(number)
         if fill is not None:

@@ -1,4 +1,5 @@
-"""Programs that change something in a global, in an attribute of a class and in one of a function between two tasks."""
+"""Programs that change something in a global, in an attribute of a class and in one of a function: between two tasks, or
+in tasks."""
 
 import array
 import collections
@@ -177,6 +178,18 @@ def class_of{0}():
 
 def function_of{0}():
     return look(function_of{0}.held)
+
+def change_global_of{0}(seed):
+    change(held{0}, random.Random(seed))
+    return look(held{0})
+
+def change_class_of{0}(seed):
+    change(Class{0}.held, random.Random(seed))
+    return look(Child{0}.held)
+
+def change_function_of{0}(seed):
+    change(function_of{0}.held, random.Random(seed))
+    return look(held{0})
 """
 
 
@@ -200,10 +213,19 @@ def define(case):
 
 def names():
     for case in range(CASES):
-        yield f"changes: {case}", ["fork"]
+        yield f"program: {case}", ["fork"]
+        yield f"tasks: {case}", ["fork"]
 
 
-def steps(case, submit):
+def in_tasks(case, submit):
+    rng = random.Random(case)
+    for seed in range(2 * STEPS):
+        task = f"{rng.choice(['global', 'class', 'function'])}_of{case}"
+        task, arguments = (f"change_{task}", [seed]) if rng.randrange(2) else (task, [])
+        yield backends.outcome(lambda: submit(globals()[task], *arguments))
+
+
+def in_program(case, submit):
     for task, value in define(case).items():
         rng = random.Random(task)
         for _ in range(STEPS):
@@ -217,13 +239,15 @@ def programs(which):
         with backends.executor(which) as ex:
             return ex.submit(task).result()
 
-    if which == "fork":
-        for case in range(CASES):
-            yield f"changes: {case}", list(steps(case, fresh))
-        return
     with backends.executor(which) as ex:
         for case in range(CASES):
-            yield f"changes: {case}", list(steps(case, lambda task: ex.submit(task).result()))
+            submit = fresh if which == "fork" else lambda task: ex.submit(task).result()
+            yield f"program: {case}", list(in_program(case, submit))
+    for case in range(CASES):
+        define(case)
+    with backends.executor(which) as ex:
+        for case in range(CASES):
+            yield f"tasks: {case}", list(in_tasks(case, lambda task, *seed: ex.submit(task, *seed).result()))
 
 
 if __name__ == "__main__":
