@@ -308,6 +308,27 @@ DONE = {
 READ_ONLY = {"large numbers", "large columns", "reversed"}
 
 
+#: What cannot be sent in a global, and classes whose pickles show that there was one.
+NOT_GLOBAL = {
+    *("generator", "open file", "thread", "object with a state", "object with a reduction"),
+    *("object of a registered class", "broadcast"),
+}
+#: By the name of a value that is a global: two tasks, of which one changes it.
+GLOBALS = {}
+
+
+def _define():
+    for number, (name, value) in enumerate(everything().items()):
+        if name not in NOT_GLOBAL:
+            GLOBALS[name] = f"describe{number}", f"change{number}"
+            globals()[f"value{number}"] = value
+            exec(f"def describe{number}(): return describe(value{number})", globals())
+            exec(f"def change{number}(): return describe(change(value{number}))", globals())
+
+
+_define()
+
+
 def names():
     for done in DONE:
         for name in everything():
@@ -318,6 +339,8 @@ def names():
             if done in ("given", "changed in the task"):
                 yield f"map, {done}: {name}", ["fork", "spawn"]
                 yield f"chunks, {done}: {name}", ["fork", "spawn"]
+    for name in GLOBALS:
+        yield f"global, changed in tasks: {name}", ["fork", "spawn"]
     for name in everything():
         if name not in ONLY_HERE:
             yield f"pool, changed in the task: {name}", ["fork", "spawn"]
@@ -331,6 +354,9 @@ def programs(which):
             way, rest = program.split(", ", 1)
             done, name = rest.split(": ", 1)
             if way == "pool":
+                continue
+            if way == "global":
+                yield program, [backends.outcome(ex.submit(globals()[task]).result) for task in 2 * GLOBALS[name]]
                 continue
             task, after = DONE[done]
             value = everything()[name]
