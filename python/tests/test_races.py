@@ -169,19 +169,24 @@ def test_ctrl_c_while_a_value_is_unpickled_is_not_the_outcome(executor):
     assert future.result() == "unpickled"
 
 
+def is_enter(function):
+    return getattr(function, "__name__", None) == "__enter__"
+
+
 class At:
     """Raises KeyboardInterrupt where the interpreter may raise it in the package, at one such place: where a function
-    begins, or where a call of a C function has returned."""
+    begins, or where a call of a C function has returned. Not between a `with` and its block: from Python 3.14 on, an
+    interrupt may come there too, and no `with` releases its lock then."""
 
     def __init__(self, nth):
         self.left = nth
 
-    def __call__(self, frame, event, _):
+    def __call__(self, frame, event, function):
         code = frame.f_code
         is_ours = os.path.dirname(code.co_filename) == os.path.dirname(dispatch.__file__)
         # An exception of a profile at the beginning of a generator is not handled there, unlike that of a signal.
         is_place = event in ("c_return", "c_exception") or event == "call" and not code.co_flags & inspect.CO_GENERATOR
-        if is_place and is_ours and code.co_name not in ("__del__", "close"):
+        if is_place and is_ours and code.co_name not in ("__del__", "close") and not is_enter(function):
             self.left -= 1
             if self.left == 0:
                 # Which also ends this profile.
