@@ -662,9 +662,9 @@ def test_what_each_worker_has_of_its_own():
 )
 def test_errors_name_the_global(definition, message):
     run(
-        f"stream = open(os.devnull)\n{definition}\n"
+        f"import sqlite3\nstream = sqlite3.connect(':memory:')\n{definition}\n"
         "error = ex.submit(f).exception()\n"
-        f"same((type(error), str(error)), (TypeError, {message!r} \": cannot pickle '_io.TextIOWrapper' object\"))\n"
+        f"same((type(error), str(error)), (TypeError, {message!r} \": cannot pickle 'sqlite3.Connection' object\"))\n"
         "same(do(abs, -1), 1)\n"
     )
 
@@ -672,7 +672,9 @@ def test_errors_name_the_global(definition, message):
 def test_what_cannot_be_sent_and_is_not_used():
     run(
         """
-        stream, generator = open(os.devnull), (n for n in [])
+        import sqlite3
+
+        stream, generator = sqlite3.connect(":memory:"), (n for n in [])
 
         class Job:
             log = stream
@@ -700,7 +702,7 @@ def test_what_cannot_be_sent_and_is_not_used():
         error = ex.submit(f, 1).exception()
         expected = "`helper` uses the global `generator`: cannot pickle 'generator' object"
         same((type(error), str(error)), (TypeError, expected))
-        expected = "`Job` has the attribute `log`: cannot pickle '_io.TextIOWrapper' object"
+        expected = "`Job` has the attribute `log`: cannot pickle 'sqlite3.Connection' object"
         for call in (Job().fail, Job().give):
             error = ex.submit(call).exception()
             same((type(error), str(error)), (TypeError, expected))

@@ -64,7 +64,7 @@ def test_programs_equal_pickling(way):
                     # The same one twice is one array in the task, and another view of it is another.
                     arrays += [arrays[0], arrays[0][:]]
             before = [[digest(array) for array in arrays] for _, arrays in calls]
-            expected = [change(*pickle.loads(pickle.dumps(call))) for call in calls]
+            expected = [change(*pickle.loads(pickle.dumps(call, 4))) for call in calls]
             if way == "submit":
                 found = [task.result() for task in [ex.submit(change, *call) for call in calls]]
             else:
@@ -104,7 +104,7 @@ def test_a_shared_copy_of_read_only_arrays_is_not_changed():
     table.flags.writeable = False
     with arenite.Executor(2) as ex:
         tasks = [ex.submit(changed, seed, table) for seed in range(20)]
-        expected = [changed(seed, pickle.loads(pickle.dumps(table))) for seed in range(20)]
+        expected = [changed(seed, pickle.loads(pickle.dumps(table, 4))) for seed in range(20)]
         assert [task.result() for task in tasks] == expected
         assert ex.stats().bytes_copied < 5 * table.nbytes
 
