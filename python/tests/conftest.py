@@ -84,8 +84,8 @@ def nothing_left(request, watchdog):
             found += [f"{count} descriptors of {kind}" for kind, count in (kinds() - opened).items()]
         return found
 
-    # What a shutdown without waiting has begun may still be under way, on a busy machine for seconds.
-    for look in range(500):
+    # What a shutdown without waiting has begun may still be under way.
+    for look in range(100):
         if look in (1, 10):
             gc.collect()
         if not (found := left()):

@@ -1,13 +1,16 @@
 """What tasks print with `output="plain"`, byte for byte: as what tasks of the standard library print."""
 
+import itertools
 import os
 import re
+import socket
 import sys
 
 import harness
 import pytest
 
 import arenite
+from arenite._core import output
 
 PROGRAM = """
     import os, random, sys
@@ -236,3 +239,18 @@ def test_a_forked_child_leaves_the_output_to_its_parent():
     # Whole, so it is not the engine that printed it.
     line = "x" * 10_000 + "\n"
     assert harness.script(source).ok().out == f"{line}first\n{line}second\n"
+
+
+def test_a_worker_that_is_killed_before_its_pipes_are_read_leaves_none():
+    receiver = output.Receiver()
+    before = harness.descriptors()
+    ends = [os.pipe() for _ in range(2)]
+    with socket.socket(socket.AF_UNIX) as worker:
+        worker.connect("\0" + receiver.address[0])
+        worker.sendall(receiver.address[1])
+        socket.send_fds(worker, [(0).to_bytes(4, "little")], [end for end, _ in ends])
+    for end in itertools.chain(*ends):
+        os.close(end)
+    with harness.waiting("the receiver"):
+        receiver.close()
+    assert not set(harness.descriptors().values()) - set(before.values())

@@ -49,12 +49,28 @@ class Receiver(channel.Receiver):
     def receive(self, connection: socket.socket) -> None:
         data, pipes, _, _ = socket.recv_fds(connection, _NUMBER.size, 2, socket.MSG_CMSG_CLOEXEC)
         self.pipes.update(pipes)
-        if len(data) != _NUMBER.size or len(pipes) != 2:
-            return
-        (worker,) = _NUMBER.unpack(data)
+        try:
+            if len(data) == _NUMBER.size and len(pipes) == 2:
+                (worker,) = _NUMBER.unpack(data)
+                self._forward(worker, pipes, connection)
+        finally:
+            # A worker may be killed before it knows that its pipes are read.
+            for pipe in pipes:
+                self.pipes.discard(pipe)
+                os.close(pipe)
+
+    def _forward(self, worker: int, pipes: list[int], connection: socket.socket) -> None:
+        """Forwards the output of a worker until its pipes end."""
         self._open.add(worker)
-        # The worker waits for this byte: now its pipes have a reader.
-        connection.sendall(b"!")
+        try:
+            # The worker waits for this byte: now its pipes have a reader.
+            connection.sendall(b"!")
+            self._words[worker] = self._read(pipes)
+        finally:
+            self._open.discard(worker)
+
+    def _read(self, pipes: list[int]) -> list[str]:
+        """Writes what comes from the pipes. Returns the last lines."""
         words: collections.deque[str] = collections.deque(maxlen=_WORDS)
         left = {pipe: bytearray() for pipe in pipes}
         with selectors.DefaultSelector() as selector:
@@ -76,10 +92,7 @@ class Receiver(channel.Receiver):
                         left[pipe] += chunk
                     if not chunk:
                         selector.unregister(pipe)
-                        self.pipes.discard(pipe)
-                        os.close(pipe)
-        self._words[worker] = list(words)
-        self._open.discard(worker)
+        return list(words)
 
     def _write(self, name: str, data: bytes) -> None:
         stream = getattr(sys, name)
