@@ -18,7 +18,6 @@ import sys
 import types
 import weakref
 from collections import OrderedDict
-from random import SystemRandom
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -578,7 +577,6 @@ _REDUCERS: dict[type, Callable[[pickling.Pickler, Any], Any]] = {
     memoryview: _reduce_memory,
     itertools.count: _reduce_count,
     type(functools.cmp_to_key(max)): _reduce_key,
-    SystemRandom: lambda _, made: (type(made), ()),
     weakref.WeakSet: lambda _, made: (weakref.WeakSet, (list(made),)),
     weakref.WeakKeyDictionary: lambda _, made: (weakref.WeakKeyDictionary, (dict(made.items()),)),
     weakref.WeakValueDictionary: lambda _, made: (weakref.WeakValueDictionary, (dict(made.items()),)),
@@ -590,6 +588,7 @@ RARE: dict[str, Callable[[pickling.Pickler, Any], Any]] = {
     "ctypes.CDLL": _reduce_library,
     "ctypes.PyDLL": _reduce_library,
     "ctypes._FuncPtr": _reduce_library_function,
+    "random.SystemRandom": lambda _, made: (type(made), ()),
 }
 #: Reducers of definitions, by type, for objects that pickle by name.
 NAMED: dict[type, Callable[[pickling.Pickler, Any], Any]] = {type(functools.lru_cache(len)): _reduce_lru_cache}
