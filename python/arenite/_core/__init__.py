@@ -25,7 +25,7 @@ Pickling, for both sides
 The worker
 - `start`, `template`: its interpreter, arguments and data.
 - `worker`: what the extension calls there.
-- `context`, `imports`, `process`, `inherit`: what it takes over from the program.
+- `context`, `imports`, `libraries`, `process`, `inherit`: what it takes over from the program.
 - `sandbox`: preparations for the sandbox.
 - `identity`: `Worker`, a task's view of its worker.
 

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from .. import _arenite
-from . import context
+from . import context, libraries
 from .process import imported
 
 if TYPE_CHECKING:
@@ -201,6 +201,7 @@ def setup(
         # Arguments of the program may be secrets.
         "argv": sys.argv[:1] if sandboxed else list(sys.argv),
         "filters": context.filters(),
+        "libraries": libraries.changed(),
         "preload": modules(preload, sandboxed),
         "definitions": defined,
         "initializer": first,

@@ -12,7 +12,7 @@ import sys
 import time
 
 from .. import _arenite
-from . import context, imports, mirror, pickling, process
+from . import context, imports, libraries, mirror, pickling, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -167,6 +167,7 @@ def start(setup: bytes) -> str | None:
     _memory_limit = given["memory_limit"]
     _is_sandboxed = given["sandboxed"]
     context.begin(given["path"], given["filters"], _is_loaded)
+    libraries.begin(given["libraries"])
     if not _is_sandboxed:
         process.name_process(given["key"])
     try:
@@ -236,6 +237,7 @@ def enter_thread() -> None:
         hook = getattr(threading, name, None)
         if hook is not None:
             begin(hook)  # type: ignore[operator]
+    libraries.enter_thread()
 
 
 def end() -> None:

@@ -22,7 +22,10 @@ sys.path.insert(0, str(HERE))
 
 import backends  # noqa: E402
 
-SCRIPTS = {"broken": (), "callables": (), "changes": ("numpy",), "kinds": (), "shared": (), "sharing": ("numpy",), "values": ("numpy", "pandas")}
+SCRIPTS = {
+    **{"broken": (), "callables": (), "changes": ("numpy",), "kinds": (), "settings": (), "shared": ()},
+    **{"sharing": ("numpy",), "values": ("numpy", "pandas")},
+}
 if sys.version_info >= (3, 12):
     SCRIPTS["generics"] = ()
 #: Seconds for all programs of a script.

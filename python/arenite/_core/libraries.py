@@ -1,0 +1,136 @@
+"""Settings of libraries that change the results of tasks, such as the precision of `decimal`.
+
+A program usually sets them in its main file, which workers do not run. So workers start with those that the program has
+changed before it makes the executor. A worker applies the settings of a library after the import of the library.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from . import process
+
+# A worker imports this before its first task: see `pickling`.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+class Setting:
+    """A setting of a module, or several that are read and set together."""
+
+    def __init__(
+        self, home: str, default: Any, get: Callable[[Any], Any], put: Callable[[Any, Any], object], of_thread: bool = False
+    ) -> None:
+        self.home, self.default, self.get, self.put = home, default, get, put
+        #: Whether each thread has its own.
+        self.of_thread = of_thread
+
+
+def _attribute(home: str, name: str, default: Any) -> Setting:
+    return Setting(home, default, lambda module: getattr(module, name), lambda module, value: setattr(module, name, value))
+
+
+def _function(home: str, get: str, put: str, default: Any) -> Setting:
+    return Setting(home, default, lambda module: getattr(module, get)(), lambda module, value: getattr(module, put)(value))
+
+
+_OF_DECIMAL = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
+
+
+def _get_decimal(module: Any) -> Any:
+    context = module.getcontext()
+    traps = sorted(signal.__name__ for signal, is_set in context.traps.items() if is_set)
+    return [*(getattr(context, name) for name in _OF_DECIMAL), traps]
+
+
+def _set_decimal(module: Any, value: Any) -> None:
+    context = module.getcontext()
+    for name, one in zip(_OF_DECIMAL, value, strict=False):
+        setattr(context, name, one)
+    for signal in context.traps:
+        context.traps[signal] = signal.__name__ in value[-1]
+
+
+def _get_locale(module: Any) -> str | None:
+    """Returns the locale if the program has changed it. Python itself only sets the one of characters."""
+    value: str = module.setlocale(module.LC_ALL)
+    parts = [part.partition("=") for part in value.split(";")]
+    is_changed = any((one or name) != "C" for name, _, one in parts if name != "LC_CTYPE")
+    return value if is_changed else None
+
+
+_OF_PRINTS = {
+    **{"edgeitems": 3, "threshold": 1000, "floatmode": "maxprec", "precision": 8, "suppress": False, "linewidth": 75},
+    **{"nanstr": "nan", "infstr": "inf", "sign": "-", "legacy": False},
+}
+
+
+def _get_prints(module: Any) -> Any:
+    options = module.get_printoptions()
+    return {name: options[name] for name, default in _OF_PRINTS.items() if options.get(name, default) != default}
+
+
+_ALL = [
+    _function("sys", "getrecursionlimit", "setrecursionlimit", 1000),
+    _function("sys", "get_int_max_str_digits", "set_int_max_str_digits", 4300),
+    _function("socket", "getdefaulttimeout", "setdefaulttimeout", None),
+    _function("csv", "field_size_limit", "field_size_limit", 131072),
+    _function("calendar", "firstweekday", "setfirstweekday", 0),
+    _attribute("PIL.Image", "MAX_IMAGE_PIXELS", 89478485),
+    _attribute("PIL.ImageFile", "LOAD_TRUNCATED_IMAGES", False),
+    Setting("locale", None, _get_locale, lambda module, value: module.setlocale(module.LC_ALL, value)),
+    Setting(
+        "decimal",
+        [28, "ROUND_HALF_EVEN", -999999, 999999, 1, 0, ["DivisionByZero", "InvalidOperation", "Overflow"]],
+        _get_decimal,
+        _set_decimal,
+        of_thread=True,
+    ),
+    Setting(
+        "numpy",
+        {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"},
+        lambda module: module.geterr(),
+        lambda module, value: module.seterr(**value),
+        of_thread=True,
+    ),
+    Setting("numpy", {}, _get_prints, lambda module, value: module.set_printoptions(**value), of_thread=True),
+]
+
+
+# ---- in the program
+
+
+def changed() -> list[tuple[int, Any]]:
+    """Returns the settings that differ from those of a new process, by their index."""
+    found = []
+    for index, setting in enumerate(_ALL):
+        module = process.imported(setting.home)
+        if module is not None and (value := setting.get(module)) != setting.default:
+            found.append((index, value))
+    return found
+
+
+# ---- in a worker
+
+_given: list[tuple[int, Any]] = []
+
+
+def begin(given: list[tuple[int, Any]]) -> None:
+    """Applies the settings that `changed` has returned in the program."""
+    _given[:] = given
+    for index, value in given:
+        process.after_import(_ALL[index].home, partial(_put, index, value))
+
+
+def enter_thread() -> None:
+    """Applies the settings that each thread has for itself."""
+    for index, value in _given:
+        module = process.imported(_ALL[index].home) if _ALL[index].of_thread else None
+        if module is not None:
+            _put(index, value, module)
+
+
+def _put(index: int, value: Any, module: Any) -> None:
+    _ALL[index].put(module, value)

@@ -1,0 +1,107 @@
+"""Programs whose main file changes settings of libraries, on which the results of tasks depend."""
+
+import calendar
+import csv
+import decimal
+import importlib
+import locale
+import socket
+import sys
+
+import backends
+
+def optional(name):
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+numpy, image = optional("numpy"), optional("PIL.ImageFile")
+
+
+def change():
+    sys.setrecursionlimit(2500)
+    sys.set_int_max_str_digits(700)
+    decimal.getcontext().prec = 6
+    decimal.getcontext().rounding = decimal.ROUND_UP
+    decimal.getcontext().traps[decimal.Inexact] = True
+    decimal.getcontext().traps[decimal.DivisionByZero] = False
+    locale.setlocale(locale.LC_ALL, "C.UTF-8")
+    socket.setdefaulttimeout(3.5)
+    csv.field_size_limit(999)
+    calendar.setfirstweekday(3)
+    if numpy:
+        numpy.seterr(divide="raise", under="warn")
+        numpy.set_printoptions(precision=2, suppress=True, threshold=5)
+    if image:
+        image.LOAD_TRUNCATED_IMAGES = True
+        image.Image.MAX_IMAGE_PIXELS = None
+
+
+# Not in the process that draws programs. `spawn` runs this file under another name.
+if __name__ in ("__main__", "__mp_main__"):
+    change()
+
+
+def depth(left=2000):
+    return 0 if left == 0 else 1 + depth(left - 1)
+
+
+def digits():
+    return int("1" * 800)
+
+
+def third():
+    with decimal.localcontext() as context:
+        context.traps[decimal.Inexact] = False
+        return decimal.Decimal(1) / 3, decimal.Decimal(1) / 0
+
+
+def inexact():
+    return decimal.Decimal(1) / 3
+
+
+def locales():
+    return locale.setlocale(locale.LC_ALL), locale.setlocale(locale.LC_NUMERIC)
+
+
+def limits():
+    return socket.getdefaulttimeout(), csv.field_size_limit(), calendar.firstweekday(), sys.getrecursionlimit()
+
+
+def week():
+    return calendar.weekheader(2)
+
+
+def divide():
+    return numpy.float64(1) / numpy.zeros(2)
+
+
+def shown():
+    return str(numpy.arange(10) / 3), repr(numpy.array([1e-9, 2 / 3]))
+
+
+def pixels():
+    return image.LOAD_TRUNCATED_IMAGES, image.Image.MAX_IMAGE_PIXELS
+
+
+PROGRAMS = [depth, digits, third, inexact, locales, limits, week]
+PROGRAMS += [divide, shown] if numpy else []
+PROGRAMS += [pixels] if image else []
+
+
+def names():
+    for program in PROGRAMS:
+        yield f"settings: {program.__name__}", ["fork", "spawn"]
+
+
+def programs(which):
+    with backends.executor(which) as ex:
+        for name, _ in backends.drawn(names()):
+            call = globals()[name.removeprefix("settings: ")]
+            yield name, backends.outcome(lambda: ex.submit(call).result())
+
+
+if __name__ == "__main__":
+    backends.main(programs)
