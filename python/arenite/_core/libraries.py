@@ -133,4 +133,7 @@ def enter_thread() -> None:
 
 
 def _put(index: int, value: Any, module: Any) -> None:
-    _ALL[index].put(module, value)
+    try:
+        _ALL[index].put(module, value)
+    except Exception:
+        pass  # A worker with other limits refuses it, as a recursion limit below its depth. No import fails for that.
