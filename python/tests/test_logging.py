@@ -77,7 +77,8 @@ def test_an_initializer_that_configures_logging_has_its_way(kept, capfd):
     with arenite.Executor(1, initializer=configure, output="plain") as ex:
         ex.submit(log, 1).result()
     assert not kept.records
-    assert capfd.readouterr().err == "own debug 1\nown info 1\nown warning {'n': 1}\n"
+    # The level of the program's logger applies, as in a copy of the program.
+    assert capfd.readouterr().err == "own info 1\nown warning {'n': 1}\n"
     with arenite.Executor(1, initializer=configure, output=None, logging="forward") as ex:
         ex.submit(log, 2).result()
     # Its level, too.

@@ -229,7 +229,7 @@ class Executor(BaseExecutor):
 
                 if logging == "forward" or _log.is_configured():
                     receiver = _log.Receiver()
-                    log = receiver.address, _log.levels(), logging != "forward"
+                    log = receiver.address, logging != "forward"
                     workers.receivers.append(receiver)
                     workers.end_with(receiver.stop)
             plain = None

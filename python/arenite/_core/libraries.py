@@ -72,6 +72,22 @@ def _get_prints(module: Any) -> Any:
     return {name: options[name] for name, default in _OF_PRINTS.items() if options.get(name, default) != default}
 
 
+def _get_levels(module: Any) -> Any:
+    """Returns the level that disables all loggers, and the levels of loggers by name; that of the root logger is
+    empty."""
+    manager = module.root.manager
+    found = {name: level for name, one in list(manager.loggerDict.items()) if (level := getattr(one, "level", 0))}
+    if module.root.level != module.WARNING:
+        found[""] = module.root.level
+    return manager.disable, found
+
+
+def _set_levels(module: Any, value: Any) -> None:
+    module.disable(value[0])
+    for name, level in value[1].items():
+        module.getLogger(name or None).setLevel(level)
+
+
 _ALL = [
     _function("sys", "getrecursionlimit", "setrecursionlimit", 1000),
     _function("sys", "get_int_max_str_digits", "set_int_max_str_digits", 4300),
@@ -80,6 +96,7 @@ _ALL = [
     _function("calendar", "firstweekday", "setfirstweekday", 0),
     _attribute("PIL.Image", "MAX_IMAGE_PIXELS", 89478485),
     _attribute("PIL.ImageFile", "LOAD_TRUNCATED_IMAGES", False),
+    Setting("logging", (0, {}), _get_levels, _set_levels),
     Setting("locale", None, _get_locale, lambda module, value: module.setlocale(module.LC_ALL, value)),
     Setting(
         "decimal",

@@ -2,7 +2,7 @@
 
 A worker has one handler, at its root logger, which sends each record to the program over a socket. In the program, a
 thread for each worker passes the record to the logger of the same name. Workers have the levels of the program when it
-made the executor, so they do not send records that the program would drop.
+made the executor (see `libraries`), so they do not send records that the program would drop.
 """
 
 from __future__ import annotations
@@ -26,13 +26,6 @@ def is_configured() -> bool:
         getattr(logger, "handlers", None) and not all(isinstance(one, logging.NullHandler) for one in logger.handlers)
         for logger in loggers
     )
-
-
-def levels() -> dict[str, int]:
-    """Returns the levels that were set for loggers of the program, by name; the name of the root logger is empty."""
-    loggers: Any = logging.root.manager.loggerDict
-    found = {name: level for name, logger in loggers.items() if (level := getattr(logger, "level", logging.NOTSET))}
-    return {"": logging.root.level, **found}
 
 
 class Receiver(channel.Receiver):
@@ -94,13 +87,8 @@ class Forward(logging.Handler):
         return self._socket
 
 
-def install(address: channel.Address, given: dict[str, int], only_if_bare: bool) -> None:
+def install(address: channel.Address, only_if_bare: bool) -> None:
     """Forwards the records of this worker. `only_if_bare`: does nothing if the root logger has a handler."""
     if only_if_bare and logging.root.handlers:
         return
-    for name, level in given.items():
-        logger = logging.getLogger(name) if name else logging.root
-        if logger.level in (logging.NOTSET, logging.WARNING if not name else logging.NOTSET):
-            # No code of the worker has set the level.
-            logger.setLevel(level)
     logging.root.addHandler(Forward(address))

@@ -5,6 +5,7 @@ import csv
 import decimal
 import importlib
 import locale
+import logging
 import socket
 import sys
 
@@ -31,6 +32,9 @@ def change():
     socket.setdefaulttimeout(3.5)
     csv.field_size_limit(999)
     calendar.setfirstweekday(3)
+    logging.getLogger("quiet.one").setLevel(logging.ERROR)
+    logging.getLogger().setLevel(logging.INFO)
+    logging.disable(logging.DEBUG)
     if numpy:
         numpy.seterr(divide="raise", under="warn")
         numpy.set_printoptions(precision=2, suppress=True, threshold=5)
@@ -70,6 +74,11 @@ def limits():
     return socket.getdefaulttimeout(), csv.field_size_limit(), calendar.firstweekday(), sys.getrecursionlimit()
 
 
+def levels():
+    found = [logging.getLogger(name) for name in ("quiet.one", "quiet", "quiet.one.inner", "other")]
+    return [(one.getEffectiveLevel(), one.isEnabledFor(logging.WARNING), one.isEnabledFor(logging.DEBUG)) for one in found]
+
+
 def week():
     return calendar.weekheader(2)
 
@@ -86,7 +95,7 @@ def pixels():
     return image.LOAD_TRUNCATED_IMAGES, image.Image.MAX_IMAGE_PIXELS
 
 
-PROGRAMS = [depth, digits, third, inexact, locales, limits, week]
+PROGRAMS = [depth, digits, third, inexact, locales, limits, levels, week]
 PROGRAMS += [divide, shown] if numpy else []
 PROGRAMS += [pixels] if image else []
 
