@@ -270,9 +270,10 @@ def reduce_class(_: pickling.Pickler, cls: type) -> Any:
 
 def how_of_class(cls: type) -> tuple[Any, ...]:
     """Returns the arguments of `mirror.make_class`."""
-    # A slot may have the name of an attribute.
-    space = {name: value for name, value in vars(cls).items() if type(value) is not MemberDescriptorType}
+    space = vars(cls)
     body = {name: space[name] for name in (*_OF_BODY, *_own_of_ctypes(cls)) if name in space}
+    # A slot may have the name of an attribute.
+    body = {name: value for name, value in body.items() if type(value) is not MemberDescriptorType}
     body.setdefault("__qualname__", cls.__qualname__)
     members = None
     if _is_enum(cls):
@@ -321,7 +322,8 @@ def attributes_of_class(cls: type) -> dict[str, Any]:
 
             value = [one for ref in abc._get_dump(cls)[0] if (one := ref()) is not None]  # type: ignore[attr-defined]
         elif name in _OF_ANNOTATIONS:
-            name, value = "__annotations__", _annotations(cls)
+            name = "__annotations__"
+            value = found[name] if name in found else _annotations(cls)
         elif members is not None and (name in members or _is_of_enum(cls, name, value)):
             continue
         found[name] = value

@@ -614,7 +614,9 @@ class _Definer(_Pickler):
     def complete(self, obj: Any, reduced: Any) -> Any:
         """Adds attributes that a type in C leaves out: `Decimal` does for classes that inherit from it."""
         kind = type(obj)
-        if type(reduced) is not tuple or len(reduced) > 3 or not any(one is kind for one in (reduced[0], *reduced[1][:1])):
+        if type(reduced) is not tuple or len(reduced) > 3:
+            return reduced
+        if not any(one is kind for one in (reduced[0], *reduced[1][:1])):
             return reduced
         if any(isinstance(way, FunctionType) for way in (kind.__reduce_ex__, kind.__reduce__)):
             return reduced

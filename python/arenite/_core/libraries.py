@@ -21,7 +21,12 @@ class Setting:
     """A setting of a module, or several that are read and set together."""
 
     def __init__(
-        self, home: str, default: Any, get: Callable[[Any], Any], put: Callable[[Any, Any], object], of_thread: bool = False
+        self,
+        home: str,
+        default: Any,
+        get: Callable[[Any], Any],
+        put: Callable[[Any, Any], object],
+        of_thread: bool = False,
     ) -> None:
         self.home, self.default, self.get, self.put = home, default, get, put
         #: Whether each thread has its own.
@@ -29,11 +34,17 @@ class Setting:
 
 
 def _attribute(home: str, name: str, default: Any) -> Setting:
-    return Setting(home, default, lambda module: getattr(module, name), lambda module, value: setattr(module, name, value))
+    def put(module: Any, value: Any) -> None:
+        setattr(module, name, value)
+
+    return Setting(home, default, lambda module: getattr(module, name), put)
 
 
 def _function(home: str, get: str, put: str, default: Any) -> Setting:
-    return Setting(home, default, lambda module: getattr(module, get)(), lambda module, value: getattr(module, put)(value))
+    def call(module: Any, value: Any) -> None:
+        getattr(module, put)(value)
+
+    return Setting(home, default, lambda module: getattr(module, get)(), call)
 
 
 _OF_DECIMAL = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")

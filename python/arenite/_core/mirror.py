@@ -153,8 +153,7 @@ def fill_function(function: FunctionType, state: dict[str, Any]) -> None:
     for name in state.pop("imports", ()):
         __import__(name)
     function.__globals__.update(state.pop("globals", ()))
-    for name, value in state.items():
-        setattr(function, name, value)
+    fill_slots(function, state)
 
 
 def make_cell() -> CellType:
@@ -176,9 +175,14 @@ def track(made: Any) -> str:
     if name is None:
         import uuid
 
-        name = _tracked[made] = uuid.uuid4().hex
-        _classes[name] = made
+        name = uuid.uuid4().hex
+        _record(name, made)
     return name
+
+
+def _record(name: str, made: Any) -> None:
+    _tracked[made] = name
+    _classes[name] = made
 
 
 def make_tracked(name: str, *how: Any) -> type:
@@ -187,8 +191,7 @@ def make_tracked(name: str, *how: Any) -> type:
     if found is None:
         found = make_class(*how)
         _unfilled[found] = True
-        _tracked[found] = name
-        _classes[name] = found
+        _record(name, found)
     return found
 
 
@@ -332,8 +335,7 @@ def _with_parameters(before: str, after: str, name: str, parameters: Any) -> Any
     exec(f"{before}{', '.join(texts)}{after}".replace("[]", ""), space)
     made = space[name]
     for (key, *_), parameter in zip(parameters, made.__type_params__, strict=True):
-        _tracked[parameter] = key
-        _classes[key] = parameter
+        _record(key, parameter)
     for one, parts in zip((*made.__type_params__, made), space["parts"], strict=True):
         _late_parts[id(one)] = one, parts
     return made
@@ -380,8 +382,7 @@ def make_type_variable(
     code = "make(name, *constraints, **options)"
     space = {"__name__": home, "make": getattr(typing, kind)}
     made = eval(code, space, {"name": name, "constraints": constraints, "options": options})
-    _tracked[made] = key
-    _classes[key] = made
+    _record(key, made)
     return made
 
 
@@ -464,8 +465,7 @@ def fill_new(made: Any, state: Any) -> None:
         state, slots = state
     if state:
         vars(made).update(state)
-    for name, value in (slots or {}).items():
-        setattr(made, name, value)
+    fill_slots(made, slots or {})
 
 
 class LateGenerator:

@@ -102,6 +102,18 @@ def show(value):
     return re.sub(r"0x[0-9a-fA-F]+", "0x…", text)
 
 
+def names_of(tasks):
+    """The names of programs that submit one task each, and the backends that they run on besides arenite."""
+    return [(name, ["fork", "spawn"]) for name in tasks]
+
+
+def submitted(which, tasks):
+    """Runs programs that submit one task each: tells what its first use gave and what the second."""
+    with executor(which) as ex:
+        for name in drawn(tasks):
+            yield name, [outcome(lambda: ex.submit(tasks[name]).result()) for _ in range(2)]
+
+
 def main(programs):
     """Runs all programs on the pool that the command line names, and prints what each of them gave."""
     which = sys.argv[1]

@@ -1,5 +1,4 @@
-"""Programs that change something in a global, in an attribute of a class and in one of a function: between two tasks, or
-in tasks."""
+"""Programs that change what a global, a class and a function hold: between two tasks, or in tasks."""
 
 import array
 import collections

@@ -77,7 +77,8 @@ def keeps[X: int](value: X) -> X:
 
 def boxes():
     numbers = Numbers(3)
-    return numbers.twice(), numbers.get(), Box("a").get(), Numbers.__orig_bases__[0].__args__[0] is Numbers.__type_params__[0]
+    is_same = Numbers.__orig_bases__[0].__args__[0] is Numbers.__type_params__[0]
+    return numbers.twice(), numbers.get(), Box("a").get(), is_same
 
 
 def parameters():
@@ -123,20 +124,19 @@ def local():
 PROGRAMS = [boxes, parameters, bounds, calls, nodes, rows, aliases, same_in_two_tasks, local]
 if sys.version_info >= (3, 13):
     exec("class Default[D = int]: pass\nclass Defaults[*Ts = *tuple[int, str]]: pass")
-    exec("def defaults(): return [one.__type_params__[0].__default__ for one in (Default, Defaults)]\nPROGRAMS += [defaults]")
+    exec("def defaults(): return [one.__type_params__[0].__default__ for one in (Default, Defaults)]")
+    PROGRAMS += [globals()["defaults"]]
+
+
+TASKS = {f"generics: {program.__name__}": program for program in PROGRAMS}
 
 
 def names():
-    for program in PROGRAMS:
-        yield f"generics: {program.__name__}", ["fork", "spawn"]
+    return backends.names_of(TASKS)
 
 
 def programs(which):
-    with backends.executor(which) as ex:
-        for name, _ in backends.drawn(names()):
-            call = globals()[name.removeprefix("generics: ")]
-            # The first use and the second.
-            yield name, [backends.outcome(lambda: ex.submit(call).result()) for _ in range(2)]
+    return backends.submitted(which, TASKS)
 
 
 if __name__ == "__main__":

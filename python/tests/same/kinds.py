@@ -233,7 +233,8 @@ Number = typing.NewType("Number", int)
 
 #: By name: the value of the global `own`, and what the task does.
 PROGRAMS = {
-    "methods": (Methods, "own.name, own.tagged(), own.noted([1]), own().cached, own().lazy, own.seen, own().partial(2)"),
+    "methods": (Methods, "own.name, own.tagged(), own.noted([1]), own().partial(2)"),
+    "values of methods": (Methods, "own().cached, own().lazy, own.seen"),
     "parts of methods": (Methods, "vars(own)['noted'].note, vars(own)['tagged'].tag, vars(own)['slotted'].__doc__"),
     "kinds of methods": (Methods, "[type(vars(own)[name]).__name__ for name in ('name', 'tagged', 'noted', 'cached')]"),
     "slots": (Methods, "own.slotted, Slotted.__slots__"),
@@ -315,31 +316,26 @@ PROGRAMS = {
 }  # fmt: skip
 PROGRAMS["of this thread"][0].value = 3
 OWN = re.compile(r"\bown\b")
-
-
-def names():
-    for name in PROGRAMS:
-        yield f"kinds: {name}", ["fork", "spawn"]
+TASKS = {}
 
 
 def _define():
     """Gives each program a global of its own, and a task."""
-    for number, (value, does) in enumerate(PROGRAMS.values()):
+    for number, (name, (value, does)) in enumerate(PROGRAMS.items()):
         globals()[f"own{number}"] = value
         exec(f"def task{number}(): return {OWN.sub(f'own{number}', does)}", globals())
+        TASKS[f"kinds: {name}"] = globals()[f"task{number}"]
 
 
 _define()
 
 
+def names():
+    return backends.names_of(TASKS)
+
+
 def programs(which):
-    wanted = {name for name, _ in backends.drawn(names())}
-    with backends.executor(which) as ex:
-        for number, name in enumerate(PROGRAMS):
-            if f"kinds: {name}" in wanted:
-                task = globals()[f"task{number}"]
-                # The first use and the second.
-                yield f"kinds: {name}", [backends.outcome(lambda: ex.submit(task).result()) for _ in range(2)]
+    return backends.submitted(which, TASKS)
 
 
 if __name__ == "__main__":

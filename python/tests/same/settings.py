@@ -76,7 +76,8 @@ def limits():
 
 def levels():
     found = [logging.getLogger(name) for name in ("quiet.one", "quiet", "quiet.one.inner", "other")]
-    return [(one.getEffectiveLevel(), one.isEnabledFor(logging.WARNING), one.isEnabledFor(logging.DEBUG)) for one in found]
+    enabled = [[one.isEnabledFor(level) for level in (logging.WARNING, logging.DEBUG)] for one in found]
+    return [one.getEffectiveLevel() for one in found], enabled
 
 
 def week():
@@ -98,18 +99,15 @@ def pixels():
 PROGRAMS = [depth, digits, third, inexact, locales, limits, levels, week]
 PROGRAMS += [divide, shown] if numpy else []
 PROGRAMS += [pixels] if image else []
+TASKS = {f"settings: {program.__name__}": program for program in PROGRAMS}
 
 
 def names():
-    for program in PROGRAMS:
-        yield f"settings: {program.__name__}", ["fork", "spawn"]
+    return backends.names_of(TASKS)
 
 
 def programs(which):
-    with backends.executor(which) as ex:
-        for name, _ in backends.drawn(names()):
-            call = globals()[name.removeprefix("settings: ")]
-            yield name, backends.outcome(lambda: ex.submit(call).result())
+    return backends.submitted(which, TASKS)
 
 
 if __name__ == "__main__":
