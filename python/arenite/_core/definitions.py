@@ -662,18 +662,18 @@ class _Definer(_Pickler):
     def _function(self, function: Any, definition: _Definition) -> Any:
         if by_value.is_singledispatch(function):
             how, (registered, attributes) = by_value.parts_of_singledispatch(function)
-            parts = self._parts(definition, {"registry": registered, **attributes}, False)
+            parts = self._parts(definition, {"registry": registered, **attributes})
             made, state = (definition.number, mirror.make_singledispatch, how), (definition.number, None, None, parts)
             return mirror.define_object, made, state, None, None, mirror.fill_definition
         how, content = by_value.parts_of_function(self, function)
         values = {name: getattr(function, name) for name in _OF_FUNCTION}
-        parts = self._parts(definition, {**values, **function.__dict__}, False)
+        parts = self._parts(definition, {**values, **function.__dict__})
         filled = definition.number, mirror.fill_function, content, parts
         return mirror.define_function, (definition.number, *how), filled, None, None, mirror.fill_definition
 
     def _class(self, cls: type, definition: _Definition) -> Any:
         how, parts = by_value.how_of_class(cls), by_value.attributes_of_class(cls)
-        state = definition.number, None, None, self._parts(definition, parts, True)
+        state = definition.number, None, None, self._parts(definition, parts)
         return mirror.define_class, (definition.number, *how), state, None, None, mirror.fill_definition
 
     def without_name(self, obj: Any, reduce: Callable[[pickling.Pickler, Any], Any]) -> Any:
@@ -686,11 +686,11 @@ class _Definer(_Pickler):
         definition = self.owner.definition(obj)
         self.watched.add_definition(obj)
         how = definition.number, mirror.make_tracked, (mirror.track(obj), *by_value.how_of_class(obj))
-        parts = self._parts(definition, by_value.attributes_of_class(obj), True)
+        parts = self._parts(definition, by_value.attributes_of_class(obj))
         state = definition.number, None, None, parts
         return mirror.define_object, how, state, None, None, mirror.fill_definition
 
-    def _parts(self, definition: _Definition, values: dict[str, Any], of_class: bool) -> list[tuple[Any, ...]]:
+    def _parts(self, definition: _Definition, values: dict[str, Any]) -> list[tuple[Any, ...]]:
         """Returns the parts of a definition with their versions. Compares the contents of parts, but not of those that
         Python itself uses."""
         known, owner, obj = definition.parts, self.owner, definition.object()
@@ -721,7 +721,7 @@ class _Definer(_Pickler):
                     owner.update(part, value, what)
             self.watched.add_part(part)
             self.versions[part.number] = part.version
-            if of_class and self._has_instances(obj, value):
+            if isinstance(obj, type) and self._has_instances(obj, value):
                 self._last.append((obj, part.number, part.version, name, value))
                 value = mirror.Late(_empty(value))
             parts.append((part.number, part.version, name, value))
