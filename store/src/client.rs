@@ -122,7 +122,10 @@ impl Connection {
                 true => socket.send(text.as_bytes(), &[])?,
                 false => socket.send_now(text.as_bytes())?,
             }
-            self.ended().retain(|&ended| ended != id);
+            // Only one: the list has an entry for each lease, and an object may have several.
+            let mut ended = self.ended();
+            let sent = ended.iter().rposition(|&ended| ended == id);
+            sent.map(|at| ended.swap_remove(at));
         }
     }
 

@@ -513,6 +513,8 @@ impl Serving {
             for (&object, &count) in &connection.leases {
                 self.objects.release(object, count);
             }
+            // Otherwise the poller would report the hang-up until the socket is closed.
+            let _ = self.server.poller.remove(&connection.socket);
             // The socket may contain packets with descriptors that were not read.
             self.close(connection);
         }

@@ -177,6 +177,20 @@ fn leases_are_counted_by_client_and_end_with_it() {
 }
 
 #[test]
+fn leases_that_end_on_many_threads_are_each_reported() {
+    let running = Running::new(|server| server);
+    let store = running.connect();
+    store.put("a", &Array::<u8>::zeros(70_000)).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..500).for_each(|_| drop(store.get::<u8>("a").unwrap())));
+        }
+    });
+    info(&store);
+    assert_eq!(store.objects().unwrap()[0].leases, 0);
+}
+
+#[test]
 fn a_full_store_says_how_full() {
     let running = Running::new(|server| server.capacity(100_000));
     let store = running.connect();
