@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch, new_null_array};
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, RecordBatch, new_null_array};
 use arrow_csv::ReaderBuilder;
 use arrow_csv::reader::{Decoder, Format};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
@@ -11,7 +12,7 @@ use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use super::cut::{Records, State, scan};
 use super::error::Fault;
 use super::kernels::Spec;
-use super::schema::without_nulls;
+use super::schema::{cast, is_exact};
 
 /// The maximum number of rows of a batch.
 const BATCH: usize = 1 << 16;
@@ -26,6 +27,8 @@ pub(super) fn batch_rows(columns: usize) -> usize {
 struct Columns {
     /// All columns of the file. Columns that are also in the table have the table's types.
     file: SchemaRef,
+    /// The columns as the parser makes them: times, dates and decimals are texts, which it would cut or round.
+    parsed: SchemaRef,
     table: SchemaRef,
     /// For each column of the table, the index of its column in the file.
     from: Vec<Option<usize>>,
@@ -68,6 +71,7 @@ impl Columns {
         let delimiter = spec.delimiter;
         let whole = |table: &SchemaRef| Self {
             file: table.clone(),
+            parsed: parsed(table),
             from: (0..table.fields().len()).map(Some).collect(),
             table: table.clone(),
             delimiter,
@@ -112,8 +116,10 @@ impl Columns {
         };
         let file: Vec<Field> = names.iter().map(field).collect::<Result<_, _>>()?;
         let place = |field: &Arc<Field>| names.iter().position(|name| name == field.name());
+        let file = Arc::new(Schema::new(file));
         Ok(Self {
-            file: Arc::new(Schema::new(file)),
+            parsed: parsed(&file),
+            file,
             from: table.fields().iter().map(place).collect(),
             table: table.clone(),
             delimiter,
@@ -121,7 +127,7 @@ impl Columns {
     }
 
     fn builder(&self, rows: usize) -> ReaderBuilder {
-        ReaderBuilder::new(self.file.clone())
+        ReaderBuilder::new(self.parsed.clone())
             .with_delimiter(self.delimiter)
             .with_batch_size(rows)
     }
@@ -135,11 +141,18 @@ impl Columns {
             rest = &rest[read..];
             if read == 0 || decoder.capacity() == 0 {
                 match decoder.flush()? {
-                    Some(batch) => batches.push(batch),
+                    Some(batch) => batches.push(self.typed(&batch)?),
                     None => return Ok(()),
                 }
             }
         }
+    }
+
+    /// Returns a parsed batch with the types of the file's columns.
+    fn typed(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+        let columns = batch.columns().iter().zip(self.file.fields());
+        let columns = columns.map(|(column, field)| typed(column, field.data_type()));
+        RecordBatch::try_new(self.file.clone(), columns.collect::<Result<_, _>>()?)
     }
 
     /// Arranges the columns of a file in the order of the table.
@@ -211,10 +224,37 @@ impl Columns {
             decoder.decode(record)?;
             // No bytes stand for the end of the file, which ends the last record.
             decoder.decode(&[])?;
-            decoder.flush()
+            let field = self.file.field(column);
+            let parsed = decoder.flush()?;
+            parsed
+                .map(|batch| typed(batch.column(0), field.data_type()))
+                .transpose()
         };
         parse().is_err()
     }
+}
+
+/// Returns the columns as the parser makes them.
+fn parsed(file: &SchemaRef) -> SchemaRef {
+    let field = |field: &Arc<Field>| match field.data_type() {
+        of if of.is_temporal() || of.is_decimal() => {
+            Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8))
+        }
+        _ => field.clone(),
+    };
+    let fields: Vec<_> = file.fields().iter().map(field).collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// Returns a parsed column with the type `of`.
+fn typed(column: &ArrayRef, of: &DataType) -> Result<ArrayRef, ArrowError> {
+    if column.data_type() != of {
+        let texts = column.as_string::<i32>();
+        if let Some(text) = texts.iter().flatten().find(|text| !is_exact(text, of)) {
+            return Err(ArrowError::ParseError(format!("{text:?} is not {of}")));
+        }
+    }
+    cast(column, of)
 }
 
 /// Returns a decoder that has already read a line break: an empty line, which is no record. A decoder skips a
@@ -316,6 +356,5 @@ pub(super) fn infer(
     let (schema, _) = format
         .infer_schema(std::io::Read::chain(header, data), rows)
         .map_err(|error| Fault::new(error.to_string()))?;
-    // A column whose cells are all empty becomes text, which any later cell fits.
-    Ok(without_nulls(&schema, &DataType::Utf8))
+    Ok(schema)
 }

@@ -6,7 +6,7 @@
 //! quote opens a quoted field only at the beginning of a field; elsewhere in a bare field it is literal; inside quotes
 //! it is doubled.
 
-use memchr::{memchr, memrchr};
+use memchr::{memchr, memchr_iter, memrchr};
 
 /// The state between two bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +119,20 @@ pub(super) fn first_record(bytes: &[u8], records: Records) -> Option<usize> {
         .iter()
         .take_while(|byte| matches!(byte, b'\n' | b'\r'))
         .count();
-    let found = scan(&bytes[blank..], records, State::Outside, b'\n');
-    Some(blank + found.first?)
+    let rest = &bytes[blank..];
+    let found = scan(rest, records, State::Outside, b'\n').first;
+    if let Records::Csv { .. } = records {
+        // The parser also ends a record at a carriage return without a line feed. If it took the records after such a
+        // header for a part of the header, they would be lost.
+        let (mut state, mut begin) = (State::Outside, 0_usize);
+        for at in memchr_iter(b'\r', &rest[..found.unwrap_or(rest.len())]) {
+            let before = begin.checked_sub(1).map_or(b'\n', |index| rest[index]);
+            state = scan(&rest[begin..at], records, state, before).state;
+            begin = at;
+            if state != State::Quoted && rest.get(at + 1).is_some_and(|next| *next != b'\n') {
+                return Some(blank + at + 1);
+            }
+        }
+    }
+    Some(blank + found?)
 }

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_json::ReaderBuilder;
 use arrow_json::reader::{
-    ArrayDecoder, DecoderContext, DecoderFactory, Tape, TapeElement, infer_json_schema,
+    ArrayDecoder, Decoder, DecoderContext, DecoderFactory, Tape, TapeElement, infer_json_schema,
 };
-use arrow_schema::{ArrowError, DataType, FieldRef, Schema, SchemaRef};
+use arrow_schema::{ArrowError, DataType, Field, FieldRef, Schema, SchemaRef};
 use memchr::memchr;
 
 use super::csv::batch_rows;
 use super::error::Fault;
 use super::kernels::Spec;
+use super::schema::is_exact;
 
 /// From this number on, floats cannot represent every integer.
 const EXACT: f64 = (1_u64 << 53) as f64;
@@ -45,12 +46,29 @@ fn decode(
     rows: usize,
     batches: &mut Vec<RecordBatch>,
 ) -> Result<(), ArrowError> {
-    let mut decoder = ReaderBuilder::new(table.clone())
+    decode_with(begun(spec, table, rows, true)?, data, batches)
+}
+
+/// Returns a decoder. `is_strict`: whether fields that the schema lacks are an error.
+fn begun(
+    spec: &Spec,
+    table: &SchemaRef,
+    rows: usize,
+    is_strict: bool,
+) -> Result<Decoder, ArrowError> {
+    ReaderBuilder::new(table.clone())
         .with_batch_size(rows)
-        .with_strict_mode(true)
+        .with_strict_mode(is_strict)
         .with_coerce_primitive(spec.widen)
         .with_decoder_factory(Arc::new(Exact))
-        .build_decoder()?;
+        .build_decoder()
+}
+
+fn decode_with(
+    mut decoder: Decoder,
+    data: &[u8],
+    batches: &mut Vec<RecordBatch>,
+) -> Result<(), ArrowError> {
     let mut rest = data;
     loop {
         let read = decoder.decode(rest)?;
@@ -66,7 +84,8 @@ fn decode(
     }
 }
 
-/// Makes integers, times and dates only from whole numbers: the decoders of Arrow would round others.
+/// Makes integers, times, dates and decimals only of values that these represent exactly: the decoders of Arrow would
+/// round others.
 #[derive(Debug)]
 struct Exact;
 
@@ -78,30 +97,38 @@ impl DecoderFactory for Exact {
         is_nullable: bool,
     ) -> Result<Option<Box<dyn ArrayDecoder>>, ArrowError> {
         let of = field.data_type();
-        if !of.is_integer() && !of.is_temporal() {
+        if !of.is_integer() && !of.is_temporal() && !of.is_decimal() {
             return Ok(None);
         }
         let inner = context.make_builtin_decoder(field, is_nullable)?;
         let of = of.clone();
-        Ok(Some(Box::new(Whole { inner, of })))
+        Ok(Some(Box::new(ExactValues { inner, of })))
     }
 }
 
-/// Decodes only whole numbers.
-struct Whole {
+/// Decodes only values that the type represents exactly.
+struct ExactValues {
     inner: Box<dyn ArrayDecoder>,
     of: DataType,
 }
 
-impl ArrayDecoder for Whole {
+impl ArrayDecoder for ExactValues {
     fn decode(&mut self, tape: &Tape<'_>, at: &[u32]) -> Result<ArrayRef, ArrowError> {
         for &at in at {
-            if let TapeElement::Number(number) = tape.get(at) {
-                let number = tape.get_string(number);
-                if !is_whole(number, &self.of) {
-                    let text = format!("{number} is not {}", self.of);
-                    return Err(ArrowError::JsonError(text));
+            let (text, is_kept) = match tape.get(at) {
+                TapeElement::Number(number) if !self.of.is_decimal() => {
+                    let number = tape.get_string(number);
+                    (number, is_whole(number, &self.of))
                 }
+                TapeElement::Number(text) | TapeElement::String(text) => {
+                    let text = tape.get_string(text);
+                    (text, is_exact(text, &self.of))
+                }
+                _ => continue,
+            };
+            if !is_kept {
+                let text = format!("{text} is not {}", self.of);
+                return Err(ArrowError::JsonError(text));
             }
         }
         self.inner.decode(tape, at)
@@ -205,8 +232,8 @@ pub(super) fn count_rows(data: &[u8]) -> u64 {
     lines(data).count() as u64
 }
 
-/// Returns the schema that fits the first `rows` lines.
-pub(super) fn infer(data: &[u8], rows: Option<usize>) -> Result<Schema, Fault> {
+/// Returns the schema that fits the first `rows` lines, or all.
+pub(super) fn infer(data: &[u8], spec: &Spec, rows: Option<usize>) -> Result<Schema, Fault> {
     let inferred = infer_json_schema(data, rows);
     let (schema, _) = inferred.map_err(|error| {
         let row = lines(data)
@@ -217,5 +244,40 @@ pub(super) fn infer(data: &[u8], rows: Option<usize>) -> Result<Schema, Fault> {
             ..Fault::new(format!("no JSON object per line: {error}"))
         }
     })?;
-    Ok(schema)
+    let has_long_number = || {
+        data.split(|byte| !byte.is_ascii_digit())
+            .any(|digits| digits.len() >= LONG)
+    };
+    let is_float = |field: &&FieldRef| *field.data_type() == DataType::Float64;
+    if !schema.fields().iter().any(|field| is_float(&field)) || !has_long_number() {
+        return Ok(schema);
+    }
+    let last = lines(data).take(rows.unwrap_or(usize::MAX)).last();
+    let end = last.map_or(0, |line| {
+        line.as_ptr_range().end.addr() - data.as_ptr().addr()
+    });
+    let sample = &data[..end];
+    let field = |field: &FieldRef| {
+        let of = |of| Arc::new(Field::new(field.name(), of, true));
+        let (int, large) = (of(DataType::Int64), of(DataType::UInt64));
+        match is_float(&field) && !fits(sample, spec, &int) && fits(sample, spec, &large) {
+            true => large,
+            false => field.clone(),
+        }
+    };
+    Ok(Schema::new(
+        schema.fields().iter().map(field).collect::<Vec<_>>(),
+    ))
+}
+
+/// The number of digits of integers that need more than 63 bits.
+const LONG: usize = 19;
+
+/// Returns whether all values of a field have its type. The schema that Arrow infers has floats for integers of 64 bits
+/// without a sign, which would be rounded.
+fn fits(sample: &[u8], spec: &Spec, field: &FieldRef) -> bool {
+    let table = Arc::new(Schema::new(vec![field.clone()]));
+    let decoded = begun(spec, &table, batch_rows(1), false)
+        .and_then(|decoder| decode_with(decoder, sample, &mut Vec::new()));
+    decoded.is_ok()
 }

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch, new_null_array};
-use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{ArrowError, Field, Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
@@ -14,6 +13,7 @@ use parquet::file::reader::ChunkReader;
 use super::csv::batch_rows;
 use super::error::Fault;
 use super::part::Part;
+use super::schema::cast;
 use arenite::Array;
 
 /// Returns the schema of a file, and the number of rows of each row group.
@@ -74,20 +74,29 @@ fn open(path: &Path, data: &Array<u8>) -> Result<Input, Fault> {
         .map_err(|error| Fault::new(format!("cannot open it: {error}")))
 }
 
-/// Arranges columns in the order of the table, by name. A column that the file lacks is null.
+/// Arranges columns in the order of the table: by name, unless the names are the same. A column that the file lacks is null.
 fn arrange(batch: &RecordBatch, table: &SchemaRef) -> Result<RecordBatch, ArrowError> {
-    let exact = CastOptions {
-        safe: false,
-        ..CastOptions::default()
+    let found = batch.schema();
+    let names = |schema: &Schema| -> Vec<String> {
+        schema
+            .fields()
+            .iter()
+            .map(|field| field.name().clone())
+            .collect()
     };
-    let column = |field: &Arc<Field>| -> Result<ArrayRef, ArrowError> {
-        match batch.column_by_name(field.name()) {
+    // Two columns may have one name.
+    let is_same = names(&found) == names(table);
+    let column = |(position, field): (usize, &Arc<Field>)| -> Result<ArrayRef, ArrowError> {
+        let column = match is_same {
+            true => Some(batch.column(position)),
+            false => batch.column_by_name(field.name()),
+        };
+        match column {
             None => Ok(new_null_array(field.data_type(), batch.num_rows())),
-            Some(column) if column.data_type() == field.data_type() => Ok(column.clone()),
-            Some(column) => cast_with_options(column, field.data_type(), &exact),
+            Some(column) => cast(column, field.data_type()),
         }
     };
-    let columns = table.fields().iter().map(column);
+    let columns = table.fields().iter().enumerate().map(column);
     RecordBatch::try_new(table.clone(), columns.collect::<Result<_, _>>()?)
 }
 

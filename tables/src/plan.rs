@@ -14,7 +14,7 @@ use super::feed::Feed;
 use super::kernels::{self, Format, SAMPLED_ROWS, Spec};
 use super::part::Part;
 use super::run::essential;
-use super::schema::{duplicate, merge};
+use super::schema::{duplicate, merge, of_csv};
 use arenite::Array;
 use arenite::engine::{Engine, InputError, JobError};
 use arenite::kernel::Bytes;
@@ -104,20 +104,29 @@ impl Plan<'_> {
         self.files.iter().all(|file| file.is_file())
     }
 
-    /// Returns the schema of the first file that has one. If columns are matched by name, returns the union of the
+    /// Returns the schema of the first file that has rows. If columns are matched by name, returns the union of the
     /// schemas of all files.
     pub(super) fn schema(&mut self) -> Result<SchemaRef, TableError> {
-        if self.format == Format::Parquet {
-            return self.describe();
+        match self.format {
+            Format::Parquet => self.describe(None),
+            Format::Json => self.infer(),
+            Format::Csv => self.infer().map(|found| of_csv(&found)),
         }
+    }
+
+    fn infer(&mut self) -> Result<SchemaRef, TableError> {
         let mut merged: Option<SchemaRef> = None;
         // The number of samples in flight is bounded: the map requests as many as its workers need.
         let failure = RefCell::new(None);
         let files = RefCell::new(Vec::new());
+        let without_rows = RefCell::new(None);
         let samples = (0..self.files.len()).filter_map(|index| match self.sample(index) {
             Ok(Some(sample)) if failure.borrow().is_none() => {
-                files.borrow_mut().push(index);
-                Some(sample)
+                if sample.3.is_empty() && !self.by_name {
+                    without_rows.borrow_mut().get_or_insert((index, sample));
+                    return None;
+                }
+                Some((index, sample))
             }
             Ok(_) => None,
             Err(error) => {
@@ -125,8 +134,15 @@ impl Plan<'_> {
                 None
             }
         });
-        // If columns are not matched by name, the first schema suffices.
-        let samples = samples.take(if self.by_name { usize::MAX } else { 1 });
+        // If columns are not matched by name, the schema of one file suffices: of the first without rows, if none has
+        // rows.
+        let samples = samples
+            .chain(std::iter::from_fn(|| without_rows.take()))
+            .take(if self.by_name { usize::MAX } else { 1 })
+            .map(|(index, sample)| {
+                files.borrow_mut().push(index);
+                sample
+            });
         let inferred = self
             .engine
             .map(kernels::infer, samples)
@@ -207,8 +223,9 @@ impl Plan<'_> {
         Ok((!is_empty).then_some(args))
     }
 
-    /// Returns the schema of Parquet files. Stores the number of rows of each of their row groups.
-    fn describe(&mut self) -> Result<SchemaRef, TableError> {
+    /// Returns the schema of Parquet files, or checks that they have the columns of a `given` one. Stores the number of
+    /// rows of each of their row groups.
+    pub(super) fn describe(&mut self, given: Option<&SchemaRef>) -> Result<SchemaRef, TableError> {
         let mut merged: Option<SchemaRef> = None;
         let failure = RefCell::new(None);
         let contents = RefCell::new(Vec::new());
@@ -237,14 +254,18 @@ impl Plan<'_> {
             let (found, rows) =
                 described.map_err(|error| failed(Origin::file_only(file), error))?;
             let (found, _) = found.header()?;
-            merged = Some(match merged {
-                Some(known) => {
+            merged = Some(match (merged, given) {
+                (known, Some(given)) => {
+                    self.has_columns(&found, given, file)?;
+                    known.unwrap_or_else(|| given.clone())
+                }
+                (Some(known), None) => {
                     if !self.by_name {
                         self.same_columns(&known, &found, file)?;
                     }
                     self.union(&known, &found, file)?
                 }
-                None => optional(&found, self.by_name || self.files.len() > 1),
+                (None, None) => optional(&found, self.by_name || self.files.len() > 1),
             });
             self.groups.push((rows.to_vec(), content));
         }
@@ -252,6 +273,31 @@ impl Plan<'_> {
             (Some(error), _) => Err(error),
             (None, Some(schema)) => Ok(schema),
             (None, None) => unreachable!("there is at least one file"),
+        }
+    }
+
+    /// Checks that a file has all columns of the schema, unless columns are matched by name.
+    fn has_columns(
+        &self,
+        found: &Schema,
+        given: &Schema,
+        file: &Arc<Path>,
+    ) -> Result<(), TableError> {
+        let is_missing = |name: &&String| !self.by_name && found.column_with_name(name).is_none();
+        match given
+            .fields()
+            .iter()
+            .map(|field| field.name())
+            .find(is_missing)
+        {
+            None => Ok(()),
+            Some(name) => Err(TableError::of_file(
+                file,
+                format!(
+                    "the schema has the column {name:?}, and this file does not; by_name() reads files whose columns \
+                     differ"
+                ),
+            )),
         }
     }
 

@@ -11,7 +11,7 @@ use super::kernels::{self, Format, schema_with_file};
 use super::part::Part;
 use super::plan::{Plan, failed};
 use super::run::{Done, Flying, OnProgress, PartMap, Start, essential, label, parts_ahead};
-use super::schema::merge;
+use super::schema::{merge, widen_by_position};
 use super::sources::Sources;
 use super::table::{PartReport, Table};
 use super::tasks::{Task, Tasks};
@@ -50,9 +50,9 @@ pub trait Tables {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// Fields may be quoted, and then contain delimiters, line breaks and doubled quotes. Lines end with `\n` or
-    /// `\r\n`; a byte-order mark and empty lines are skipped. Workers read the files, except pipes and files compressed
-    /// with gzip, which this process reads. An empty cell is null. [`csv`](Self::csv) has options.
+    /// Fields may be quoted, and then contain delimiters, line breaks and doubled quotes. Lines end with `\n`, `\r\n` or
+    /// `\r`; a byte-order mark and empty lines are skipped. Workers read the files, except pipes and files compressed with
+    /// gzip, which this process reads. An empty cell is null. [`csv`](Self::csv) has options.
     ///
     /// # Errors
     /// The first [`TableError`], which names file, row and column. [`Reader::report`] returns the other parts too.
@@ -403,12 +403,8 @@ impl<'e> Reader<'e> {
         };
         let schema = match self.schema {
             // Even with a given schema, the row groups of Parquet files must be known.
-            Some(schema) => {
-                if plan.format == Format::Parquet {
-                    plan.schema()?;
-                }
-                schema
-            }
+            Some(schema) if plan.format == Format::Parquet => plan.describe(Some(&schema))?,
+            Some(schema) => schema,
             None => plan.schema()?,
         };
         if !plan.file_column.is_empty() && schema.column_with_name(&plan.file_column).is_some() {
@@ -481,8 +477,7 @@ fn gather<'e>(
                 task: Some(task),
                 ..
             } if plan.widen && plan.is_repeatable() => {
-                let known = wider.as_ref().unwrap_or(schema);
-                match widened(plan, known, task) {
+                match widened(plan, schema, wider.as_ref(), task) {
                     Ok(Some(found)) => {
                         wider = Some(found);
                         table = Table::empty(None);
@@ -513,10 +508,12 @@ fn gather<'e>(
     Ok(Attempt { report, wider })
 }
 
-/// Returns a schema that fits this part too, or `None` if that is the `known` schema.
+/// Returns a schema that also fits this part; `None` if the part fits the types with which it was read, so that other
+/// types would not help. `wider`: the schema that other parts need.
 fn widened(
     plan: &Plan<'_>,
-    known: &SchemaRef,
+    schema: &SchemaRef,
+    wider: Option<&SchemaRef>,
     task: Task,
 ) -> Result<Option<SchemaRef>, TableError> {
     let origin = task.origin.clone();
@@ -533,8 +530,12 @@ fn widened(
         Err(error) => return Err(failed(origin, error)),
     };
     let (found, _) = found.header()?;
-    let merged = merge(known, &found, true).unwrap_or_else(|_| known.clone());
-    Ok((merged != *known).then_some(merged))
+    let merged = |known: &SchemaRef| match plan.format == Format::Csv && !plan.by_name {
+        true => widen_by_position(known, &found),
+        false => merge(known, &found, true).unwrap_or_else(|_| known.clone()),
+    };
+    let fits = merged(schema);
+    Ok((fits != *schema).then(|| wider.map_or(fits, merged)))
 }
 
 type ReadArgs = (Bytes, kernels::Spec, Bytes, Part, Array<u8>, String);

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use arrow_schema::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
+use arrow_array::ArrayRef;
+use arrow_cast::{CastOptions, cast_with_options};
+use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 
 /// Returns the narrowest type that can represent the values of both types; text if there is no other.
 pub(super) fn widest(a: &DataType, b: &DataType) -> DataType {
     use DataType::{
-        Date32, Float16, Float32, Float64, Int64, LargeUtf8, List, Null, Struct, Timestamp, Utf8,
+        Date32, Float16, Float32, Float64, Int64, LargeUtf8, List, Null, Struct, Timestamp, UInt64,
+        Utf8,
     };
     match (a, b) {
         _ if a == b => a.clone(),
@@ -27,6 +30,9 @@ pub(super) fn widest(a: &DataType, b: &DataType) -> DataType {
         (Struct(x), Struct(y)) => {
             Struct(union(x, y, &|_, x, y| Ok::<_, ()>(widest(x, y))).unwrap_or_else(|()| x.clone()))
         }
+        (UInt64, other) | (other, UInt64) if other.is_unsigned_integer() => UInt64,
+        // No number can represent all values of both.
+        (UInt64, other) | (other, UInt64) if other.is_integer() => Utf8,
         (a, b) if a.is_integer() && b.is_integer() => Int64,
         (Float16 | Float32, Float16 | Float32) => Float32,
         (a, b) if a.is_numeric() && b.is_numeric() => Float64,
@@ -98,14 +104,91 @@ pub(super) fn duplicate(schema: &Schema) -> Option<&str> {
         .find(|name| !names.insert(*name))
 }
 
-/// Returns the schema with each column optional. A column without values in the sample gets the type `instead`.
-pub(super) fn without_nulls(schema: &Schema, instead: &DataType) -> Schema {
+/// Returns the schema of columns of CSV files, each optional. A column without values becomes text, which any later cell
+/// fits.
+pub(super) fn of_csv(schema: &Schema) -> SchemaRef {
     let field = |field: &FieldRef| {
         let data_type = match field.data_type() {
-            DataType::Null => instead.clone(),
+            DataType::Null => DataType::Utf8,
             known => known.clone(),
         };
         Field::new(field.name(), data_type, true)
     };
-    Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>())
+    Arc::new(Schema::new(
+        schema.fields().iter().map(field).collect::<Vec<_>>(),
+    ))
+}
+
+/// Returns the schema whose columns can represent the values of both schemas, which have the same columns.
+pub(super) fn widen_by_position(known: &Schema, found: &Schema) -> SchemaRef {
+    let columns = known.fields().iter().zip(found.fields());
+    let columns =
+        columns.map(|(x, y)| Field::new(x.name(), widest(x.data_type(), y.data_type()), true));
+    Arc::new(Schema::new_with_metadata(
+        columns.collect::<Vec<_>>(),
+        known.metadata.clone(),
+    ))
+}
+
+/// Converts a column to the type `of`. A value that has no equivalent is an error.
+pub(super) fn cast(column: &ArrayRef, of: &DataType) -> Result<ArrayRef, ArrowError> {
+    if column.data_type() == of {
+        return Ok(column.clone());
+    }
+    let exact = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
+    cast_with_options(column, of, &exact)
+}
+
+/// Returns whether a type represents a time, a date or a decimal number exactly: the parsers of Arrow would cut or round
+/// other values.
+pub(super) fn is_exact(text: &str, of: &DataType) -> bool {
+    use DataType::{
+        Date32, Date64, Decimal32, Decimal64, Decimal128, Decimal256, Time32, Time64, Timestamp,
+    };
+    match of {
+        // The time of the day would be lost.
+        Date32 => !text.trim().contains([' ', 'T', 't', ':']),
+        Date64 => places(text) <= 3,
+        Timestamp(unit, _) | Time32(unit) | Time64(unit) => {
+            let most = match unit {
+                TimeUnit::Second => 0,
+                TimeUnit::Millisecond => 3,
+                TimeUnit::Microsecond => 6,
+                TimeUnit::Nanosecond => 9,
+            };
+            places(text) <= most
+        }
+        Decimal32(_, scale) | Decimal64(_, scale) | Decimal128(_, scale) | Decimal256(_, scale) => {
+            last_place(text) <= i64::from(*scale)
+        }
+        _ => true,
+    }
+}
+
+/// Returns the number of digits of the fraction, without zeros at its end.
+fn places(number: &str) -> usize {
+    let fraction = number.split_once('.').map_or("", |(_, fraction)| fraction);
+    let end = fraction.find(|digit: char| !digit.is_ascii_digit());
+    let digits = &fraction[..end.unwrap_or(fraction.len())];
+    digits.trim_end_matches('0').len()
+}
+
+/// Returns the place of the last digit that is not 0: 2 for 0.05, -1 for 50.
+fn last_place(number: &str) -> i64 {
+    let (digits, exponent) = number
+        .trim()
+        .split_once(['e', 'E'])
+        .unwrap_or((number.trim(), "0"));
+    if !digits.contains(|digit| matches!(digit, '1'..='9')) {
+        return i64::MIN;
+    }
+    let whole = digits.split('.').next().unwrap_or(digits);
+    let place = match places(digits) {
+        0 => whole.trim_end_matches('0').len() as i64 - whole.len() as i64,
+        places => places as i64,
+    };
+    place.saturating_sub(exponent.parse().unwrap_or(0))
 }

@@ -59,13 +59,13 @@ impl Table {
     }
 }
 
-struct Folder {
+pub(super) struct Folder {
     path: PathBuf,
     extension: &'static str,
 }
 
 impl Folder {
-    fn open(path: &Path, extension: &'static str) -> Result<Self, TableError> {
+    pub(super) fn open(path: &Path, extension: &'static str) -> Result<Self, TableError> {
         let folder = Self {
             path: path.to_owned(),
             extension,
@@ -86,10 +86,15 @@ impl Folder {
         Ok(folder)
     }
 
-    fn write(&self, number: usize, bytes: &[u8]) -> Result<PathBuf, TableError> {
+    pub(super) fn write(&self, number: usize, bytes: &[u8]) -> Result<PathBuf, TableError> {
+        // Names have the order of the parts: a letter for each digit beyond the fifth, as in `part-a100000`.
+        let longer = number
+            .checked_ilog10()
+            .map_or(0, |digits| digits.saturating_sub(4));
+        let letters = "a".repeat(longer as usize);
         let path = self
             .path
-            .join(format!("part-{number:05}.{}", self.extension));
+            .join(format!("part-{letters}{number:05}.{}", self.extension));
         let write = || -> io::Result<()> {
             let mut file = tempfile::Builder::new()
                 .prefix(".part-")

@@ -70,9 +70,9 @@ fn json_types_widen_where_asked() {
         ("1", "1e300", Float64, ["1.0", "1e300"]),
         (
             "1",
-            "9223372036854775808",
-            Float64,
-            ["1.0", "9.223372036854776e18"],
+            "9223372036854775809",
+            Utf8,
+            ["1", "9223372036854775809"],
         ),
         ("1", r#""x""#, Utf8, ["1", "x"]),
         ("1.5", "true", Utf8, ["1.5", "true"]),
@@ -158,4 +158,18 @@ fn a_number_of_json_is_never_rounded() {
             "{error}"
         );
     }
+}
+
+/// What pandas gives. Arrow infers floats, which would be rounded.
+#[test]
+fn integers_without_a_sign_stay_exact() {
+    let engine = Engine::inline();
+    let lines = "{\"id\": 1, \"x\": 5.0}\n\n{\"id\": 18446744073709551615, \"x\": 1}\n";
+    let data = Data::of([("a.json", lines.as_bytes())]);
+    let table = engine.read_json(data.path()).unwrap();
+    assert_eq!(types(&table), [DataType::UInt64, DataType::Float64]);
+    assert_eq!(
+        rows(&table),
+        [["1", "5.0"], ["18446744073709551615", "1.0"]]
+    );
 }

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use arrow_array::RecordBatch;
 use arrow_cast::display::array_value_to_string;
-use arrow_schema::{DataType, Field, Schema};
+use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use proptest::prelude::*;
 
 use super::cut::{Records, State, scan};
@@ -347,6 +347,127 @@ fn types_that_do_not_fit_are_widened_where_asked() {
     assert!(engine.csv(data.path()).widen().scan().is_err());
 }
 
+/// What pyarrow and polars give for these files.
+#[test]
+fn types_are_those_of_the_files_that_have_values() {
+    let engine = Engine::inline();
+    let read = |files: [(&str, &[u8]); 3], by_name: bool| {
+        let data = Data::of(files);
+        let reader = engine.csv(data.path()).widen();
+        let table = if by_name { reader.by_name() } else { reader }
+            .read()
+            .unwrap();
+        (types(&table), rows(&table))
+    };
+    let (int, float) = (DataType::Int64, DataType::Float64);
+    // The first file has no rows, and a column of the second no values.
+    let files: [(&str, &[u8]); 3] = [
+        ("a.csv", b"n,m\n"),
+        ("b.csv", b"n,m\n1,2\n"),
+        ("c.csv", b"n,m\n1.5,\n"),
+    ];
+    let expected = vec![vec!["1.0", "2"], vec!["1.5", "-"]];
+    for by_name in [false, true] {
+        let (types, rows) = read(files, by_name);
+        assert_eq!(types, [float.clone(), int.clone()]);
+        assert_eq!(rows, expected);
+    }
+    // Several parts need the same wider type, and the column has the name of another.
+    let files: [(&str, &[u8]); 3] = [
+        ("a.csv", b"x,x\n1,1\n"),
+        ("b.csv", b"x,x\n1,1.5\n"),
+        ("c.csv", b"x,x\n1,2.5\n"),
+    ];
+    assert_eq!(read(files, false).0, [int, float]);
+}
+
+#[test]
+fn no_time_date_or_decimal_is_cut() {
+    let engine = Engine::inline();
+    let first = "t,d\n2024-01-01T00:00:00,2024-01-01\n";
+    for (row, column, is_wider) in [
+        ("2024-01-01T00:00:00.5,2024-01-01", "t", true),
+        ("2024-01-01T00:00:00,2024-01-02T13:45:00", "d", true),
+        ("2024-01-01T00:00:00,2024-01-02 13:45:00", "d", true),
+    ] {
+        let data = Data::of([
+            ("a.csv", first.as_bytes()),
+            ("b.csv", format!("t,d\n{row}\n").as_bytes()),
+        ]);
+        let error = engine.read_csv(data.path()).unwrap_err();
+        assert_eq!(
+            (error.row(), error.column()),
+            (Some(1), Some(column)),
+            "{error}"
+        );
+        let table = engine.csv(data.path()).widen().read();
+        assert_eq!(table.is_ok(), is_wider, "{table:?}");
+    }
+    let whole = Data::of([("a.csv", b"t,d\n2024-01-01T00:00:00.000,2024-01-01\n")]);
+    let schema = Schema::new(vec![
+        Field::new("t", DataType::Timestamp(TimeUnit::Second, None), true),
+        Field::new("d", DataType::Date32, true),
+    ]);
+    assert_eq!(
+        engine
+            .csv(whole.path())
+            .schema(schema.into())
+            .read()
+            .unwrap()
+            .rows(),
+        1
+    );
+
+    let of = DataType::Decimal128(10, 2);
+    let schema = Schema::new(vec![Field::new("n", of, true)]);
+    for (number, is_exact) in [
+        ("1.00", true),
+        ("1.005", false),
+        ("-1.500", true),
+        ("12e-1", true),
+        ("12e-3", false),
+        ("0e-9", true),
+    ] {
+        let data = Data::of([
+            ("a.csv", format!("n\n{number}\n").as_bytes()),
+            (
+                "a.json",
+                format!("{{\"n\": {number}}}\n{{\"n\": \"{number}\"}}\n").as_bytes(),
+            ),
+        ]);
+        let csv = engine
+            .csv(data.path().join("a.csv"))
+            .schema(schema.clone().into())
+            .read();
+        assert_eq!(csv.is_ok(), is_exact, "{number}: {csv:?}");
+        let json = engine
+            .json(data.path().join("a.json"))
+            .schema(schema.clone().into())
+            .read();
+        assert_eq!(json.is_ok(), is_exact, "{number}: {json:?}");
+    }
+}
+
+/// The header ends where the parser ends it, so no row is lost.
+#[test]
+fn carriage_returns_end_records() {
+    let engine = Engine::inline();
+    for (content, expected) in [
+        ("a,b\r1,2\r3,4\r", 2),
+        ("a,b\r1,2\n3,4\n", 2),
+        ("\r\ra,b\r1,2\r\n3,4", 2),
+        ("\"a\r\",b\r\n1,2\n", 1),
+        ("\"a\r\"\"\r\",b\r1,2\n", 1),
+        ("a,b\r", 0),
+    ] {
+        let data = Data::of([("a.csv", content.as_bytes())]);
+        let table = engine.read_csv(data.path()).unwrap();
+        assert_eq!(table.rows(), expected, "{content:?}");
+        let bare = engine.csv(data.path()).no_header().read().unwrap();
+        assert_eq!(bare.rows(), expected + 1, "{content:?}");
+    }
+}
+
 #[test]
 fn columns_are_matched_by_name_where_asked() {
     let engine = Engine::inline();
@@ -410,6 +531,16 @@ fn parquet_is_what_was_written() {
     let part = Part::from(engine.read_file(&streams[0]).unwrap());
     assert_eq!(part.batches().unwrap(), table.parts()[0].batches().unwrap());
 
+    // Two columns of one name stay two.
+    fs::write(data.path().join("twice.csv"), "x,x\n1,2\n").unwrap();
+    let twice = engine.read_csv(data.path().join("twice.csv")).unwrap();
+    let twice_out = data.path().join("twice");
+    twice.write_parquet(&engine, &twice_out).unwrap();
+    assert_eq!(
+        rows(&engine.read_parquet(&twice_out).unwrap()),
+        [["1", "2"]]
+    );
+
     let whole = fs::read(&files[1]).unwrap();
     for len in [0, 3, 40, whole.len() - 1] {
         fs::write(&files[0], &whole[..len]).unwrap();
@@ -442,6 +573,27 @@ fn parquet_of_other_columns_is_an_error_or_a_union() {
     assert_eq!(error.column(), Some("x"), "{error}");
     let table = engine.parquet(&all).by_name().widen().read().unwrap();
     assert_eq!(rows(&table), [["1.0", "a", "-"], ["2.5", "-", "b"]]);
+    // A schema decides the types, also of files that differ, and names columns that exist.
+    let of = |name| Schema::new(vec![Field::new(name, DataType::Float64, true)]);
+    let table = engine.parquet(&all).schema(of("x").into()).read().unwrap();
+    assert_eq!(rows(&table), [["1.0"], ["2.5"]]);
+    let error = engine
+        .parquet(&all)
+        .schema(of("typo").into())
+        .read()
+        .unwrap_err();
+    assert!(error.to_string().contains("\"typo\""), "{error}");
+}
+
+#[test]
+fn files_of_parts_have_the_order_of_the_parts() {
+    let data = Data::of([]);
+    let folder = crate::write::Folder::open(data.path(), "parquet").unwrap();
+    let numbers = [0, 1, 9, 99_999, 100_000, 100_001, 999_999, 1_000_000];
+    let files: Vec<_> = numbers
+        .map(|number| folder.write(number, b"").unwrap())
+        .to_vec();
+    assert!(files.is_sorted(), "{files:?}");
 }
 
 #[test]
