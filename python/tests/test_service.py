@@ -352,6 +352,27 @@ def test_limits_of_memory(name: str) -> None:
             assert service.call("len", np.zeros(10)) == 10
 
 
+def test_a_full_arena_stops_no_other_call(name: str, tmp_path: Path) -> None:
+    def take(data: bytes, folder: str) -> int:
+        hold(folder)
+        return len(data)
+
+    # Workers map arrays where they lie; bytes are copied into the arena.
+    data = bytes(6 << 20)
+    with arenite.Executor(1, capacity="8MiB") as executor:
+        with executor.serve(name, {"take": take, "echo": echo}), connect(name) as one, connect(name) as other:
+            first = one.submit("take", data, str(tmp_path))
+            begun(tmp_path, 1)
+            second = other.submit("take", data, str(tmp_path))
+            # The service answers while the second call waits for room.
+            assert [client["queued"] for client in one.status()["clients"]] == [0, 1]
+            waiting = other.submit("take", data, str(tmp_path))
+            assert waiting.cancel()
+            (tmp_path / "gate").touch()
+            assert (get(first), get(second)) == (len(data), len(data))
+            assert other.call("echo", 1) == 1
+
+
 def test_a_worker_that_cannot_start(name: str) -> None:
     with arenite.Executor(1, initializer=fail, initargs=("no model",), output=None) as executor:
         with executor.serve(name, {"echo": echo}), connect(name) as service:

@@ -3,6 +3,7 @@ costs one part, and other libraries read the parts in place."""
 
 import gc
 import gzip
+import io
 import json
 import os
 import random
@@ -839,6 +840,12 @@ def test_apply_to_polars(executor):
 
 
 PANDAS_ROWS = [
+    # Of other types in some of the pieces.
+    lambda row: None if row["a"] < 990 else row["a"] / 2,
+    lambda row: 1 if row["a"] < 990 else "text",
+    lambda row: row[["a", "b"]] if row["a"] < 990 else row[["b", "text"]],
+    lambda row: [row["a"], row["text"]],
+    lambda row: row,
     lambda row: row["a"] + row["b"],
     lambda row: row["text"],
     lambda row: (row["a"], row["text"]),
@@ -847,6 +854,13 @@ PANDAS_ROWS = [
 ]
 PANDAS_GROUPS = [
     len,
+    # Some of the pieces are one group.
+    lambda group: group["b"] - group["b"].mean(),
+    lambda group: group["b"].describe(),
+    lambda group: None if len(group) % 2 else group["b"].sum(),
+    lambda group: group["b"].to_numpy()[:3],
+    lambda group: group.sort_values("b"),
+    lambda group: None,
     lambda group: group["b"].sum(),
     lambda group: group[["b"]].mean(),
     lambda group: group.head(2),
@@ -1040,6 +1054,90 @@ def test_progress_without_tqdm(tmp_path, executor, monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     (tmp_path / "a.csv").write_text("n\n1\n")
     assert len(arenite.read_csv(tmp_path, progress=True, executor=executor)) == 1
+
+
+def test_types_are_those_of_the_files_that_have_values(tmp_path, executor):
+    files = {"a.csv": "n,m,r\n", "b.csv": "n,m,r\n1,2,\n", "c.csv": "n,m,r\n1.5,,0.5\n"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    wanted = pa.table({"n": [1.0, 1.5], "m": [2, None], "r": [None, 0.5]})
+    for options in ({"widen": True}, {"widen": True, "by_name": True}):
+        made = arenite.read_csv(tmp_path, executor=executor, **options).to_pyarrow()
+        # A column without values in the first file that has rows is text, unless all files are looked at.
+        expected = wanted if "by_name" in options else wanted.set_column(2, "r", pa.array([None, "0.5"]))
+        assert made == expected
+    assert arenite.read_csv([tmp_path / "a.csv", tmp_path / "b.csv"], executor=executor).schema.field("n").type == "int64"
+    made = arenite.read_csv(tmp_path, by_name=True, types={"n": "string"}, executor=executor).to_pyarrow()
+    assert made["n"].to_pylist() == ["1", "1.5"]
+
+
+def test_large_integers_are_not_rounded(tmp_path, executor):
+    pandas = pytest.importorskip("pandas")
+    (tmp_path / "a.csv").write_text("id,x,y\n1,1.5,2\n9400111899223197428490,-1e300,9223372036854775807\n")
+    made = arenite.read_csv(tmp_path / "a.csv", executor=executor).to_pandas()
+    wanted = pandas.read_csv(tmp_path / "a.csv")
+    assert made["id"].tolist() == wanted["id"].astype(str).tolist()
+    assert made["y"].tolist() == wanted["y"].tolist() and made["x"].tolist() == wanted["x"].tolist()
+    (tmp_path / "a.json").write_text('{"id": 1, "s": "18446744073709551615"}\n{"id": 18446744073709551615, "s": ""}\n')
+    made = arenite.read_json(tmp_path / "a.json", executor=executor).to_pandas()
+    assert made["id"].tolist() == pandas.read_json(tmp_path / "a.json", lines=True)["id"].tolist()
+
+
+@pytest.mark.parametrize("text", ["a,b\r1,2\r3,4\r", "a,b\r1,2\n3,4\n", '"a\r",b\r1,2\r\n3,4\n', "\r\ra,b\r\n1,2\r3,4"])
+def test_carriage_returns_end_records(tmp_path, any_executor, text):
+    (tmp_path / "a.csv").write_bytes(text.encode())
+    import csv as plain
+
+    wanted = list(plain.reader(io.StringIO(text.lstrip("\r"), newline="")))
+    made = arenite.read_csv(tmp_path / "a.csv", executor=any_executor).to_pyarrow()
+    assert [made.column_names, *([str(cell) for cell in row.values()] for row in made.to_pylist())] == wanted
+
+
+def test_a_schema_decides_the_types_of_parquet_files_that_differ(tmp_path, executor):
+    import pyarrow.parquet
+
+    for name, values in (("a", [1, 2]), ("b", [0.5])):
+        pyarrow.parquet.write_table(pa.table({"n": values}), tmp_path / f"{name}.parquet")
+    schema = pa.schema([("n", pa.float64())])
+    made = arenite.read_parquet(tmp_path, schema=schema, executor=executor).to_pyarrow()
+    assert made == pyarrow.parquet.read_table(tmp_path, schema=schema)
+    assert arenite.read_parquet(tmp_path, types={"n": "float64"}, executor=executor).to_pyarrow() == made
+    with pytest.raises(arenite.TableError, match='column "typo"'):
+        arenite.read_parquet(tmp_path, schema=pa.schema([("typo", pa.int64())]), executor=executor)
+
+
+def test_the_index_of_a_data_frame_is_no_column(executor):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"n": [1, 2, 3]}, index=["a", "b", "c"])
+    table = arenite.table(frame, executor=executor)
+    assert table.schema.names == ["n"]
+    made = table.map_batches(lambda batch: (rows := batch.to_pandas())[rows["n"] > 1])
+    assert made.to_pyarrow().to_pydict() == {"n": [2, 3]}
+
+
+def test_files_of_parts_have_the_order_of_the_parts(tmp_path):
+    from arenite.tables import write
+
+    folder = write.Folder(tmp_path, "none")
+    for number in (0, 9, 99_999, 100_000, 100_001, 999_999, 1_000_000):
+        folder.files = Files(number)
+        folder.write(b"")
+    assert sorted(Files.written) == Files.written
+
+
+class Files(list):
+    """A list of so many files."""
+
+    written = []
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def append(self, file):
+        self.written.append(file)
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
 import pyarrow
 import pyarrow.csv
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from .read import Spec
 
 _MARK = b"\xef\xbb\xbf"
+#: An integer that may need more than 63 bits.
+_LONG = re.compile(rb"[+-]?\d{19,}")
 #: The largest size of a block: the parser has 32 bits for it.
 _MOST = (1 << 31) - 1
 
@@ -187,7 +190,7 @@ def parse(data: bytes, header: bytes, spec: Spec, table: Any, is_last: bool) -> 
 
 
 def infer(data: bytes, header: bytes, spec: Spec, rows: int | None) -> Any:
-    """Returns the schema that fits the first `rows` records, or all."""
+    """Returns the schema that fits the first `rows` records, or all. A column without values has no type."""
     begins, ends = cut.records(cut.view(data), spec.delimiter)
     sample = _safe(data[: ends[min(rows, len(ends)) - 1]] if rows and len(ends) else data)
     if spec.has_header:
@@ -198,7 +201,7 @@ def infer(data: bytes, header: bytes, spec: Spec, rows: int | None) -> Any:
     else:
         raise Fault("there is no row")
     if not len(begins):
-        return pyarrow.schema([(name, pyarrow.string()) for name in names])
+        return pyarrow.schema([(name, pyarrow.null()) for name in names])
     # Text fits every column, so only a row with too many or too few fields fails here.
     text = Columns(b"", spec._replace(has_header=False), pyarrow.schema([(name, pyarrow.string()) for name in names]))
     places = [str(index) for index in range(len(names))]
@@ -213,9 +216,13 @@ def infer(data: bytes, header: bytes, spec: Spec, rows: int | None) -> Any:
         ).schema
     except pyarrow.ArrowException as error:
         raise text.diagnose(sample, error) from None
-    # An empty column becomes text, which fits all later cells.
-    types = [pyarrow.string() if pyarrow.types.is_null(kind) else kind for kind in found.types]
-    for name, kind in zip(names, types):
+    types = list(found.types)
+    for index, (name, kind) in enumerate(zip(names, types)):
         if pyarrow.types.is_binary(kind):
             raise text.diagnose(sample, Fault("the text is not UTF-8", column=name))
+        if pyarrow.types.is_floating(kind) and _LONG.search(sample):
+            # The parser makes floats of integers beyond 64 bits, which would be rounded.
+            cells = text.parse(sample, only=index).column(0).to_pylist()
+            if any(cell is not None and _LONG.fullmatch(cell.strip().encode()) for cell in cells):
+                types[index] = pyarrow.string()
     return pyarrow.schema(list(zip(names, types)))

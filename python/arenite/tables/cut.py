@@ -184,7 +184,18 @@ def first_record(data: Bytes, delimiter: int | None) -> int | None:
     blank = 0
     while blank < len(data) and data[blank] in (NEWLINE, RETURN):
         blank += 1
-    end = first_end(data[blank:], delimiter)
+    rest = data[blank:]
+    end = first_end(rest, delimiter)
+    if delimiter is not None:
+        # The parser also ends a record at a carriage return without a line feed. If it took the records after such a
+        # header for a part of the header, they would be lost.
+        head = rest[:end]
+        found, _ = quotes(head, delimiter, OUTSIDE, NEWLINE)
+        alone = breaks(head, found, OUTSIDE, RETURN)
+        alone = alone[alone + 1 < len(rest)]
+        alone = alone[rest[alone + 1] != NEWLINE]
+        if len(alone):
+            end = int(alone[0]) + 1
     return None if end is None else blank + end
 
 

@@ -37,9 +37,24 @@ class Pandas:
         self.function, self.arguments, self.by = function, arguments, by
 
     def __call__(self, piece: Any) -> Any:
+        """Returns the results of the function, or a data frame if all of them are its rows."""
+        import pandas
+
+        made: list[Any] = []
+
+        def note(rows: Any, *arguments: Any) -> Any:
+            result = self.function(rows, *arguments)
+            # pandas may use the same object for the next row.
+            made.append(result.copy(deep=False) if self.by is None and isinstance(result, pandas.Series) else result)
+            return result
+
+        joined = self._on(piece, note, self.arguments)
+        return joined if not made or (self.by is None and isinstance(joined, pandas.DataFrame)) else made
+
+    def _on(self, frame: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         if self.by is None:
-            return piece.apply(self.function, axis=1, args=self.arguments)
-        return piece.groupby(self.by, observed=True).apply(self.function, *self.arguments)
+            return frame.apply(function, axis=1, args=arguments)
+        return frame.groupby(self.by, observed=True).apply(function, *arguments)
 
     def pieces(self, frame: Any, most: int) -> Iterator[tuple[str, Any]]:
         """The pieces of the data frame, each after its name for error messages."""
@@ -61,9 +76,25 @@ class Pandas:
             yield f"groups {first}..{last + 1}", frame.take(order[start : ends[last]])
             first, start = last + 1, int(ends[last])
 
-    @staticmethod
-    def join(made: list[Any]) -> Any:
-        return sys.modules["pandas"].concat(made)
+    def join(self, frame: Any, made: list[Any]) -> Any:
+        """Returns what pandas makes of all results."""
+        pandas = sys.modules["pandas"]
+        if not any(isinstance(results, list) for results in made):
+            return pandas.concat(made)
+        # pandas calls the function in the same order: it gets the results that the workers have computed.
+        results = [row for piece in made for row in _rows_of(piece)]
+        if self.by is None:
+            # Rows of one column are made faster.
+            frame = pandas.DataFrame({0: numpy.zeros(len(frame), "u1")}, index=frame.index)
+        elif any(result is not None for result in results):
+            # Groups of few columns, too. The columns decide only what no results become.
+            frame = frame[self.by if isinstance(self.by, list) else [self.by]]
+        order = iter(results)
+        return self._on(frame, lambda _: next(order), ())
+
+
+def _rows_of(made: Any) -> list[Any]:
+    return made if isinstance(made, list) else [row for _, row in made.iterrows()]
 
 
 class Polars:
@@ -101,7 +132,7 @@ class Polars:
             yield "no groups", frame.to_arrow()
 
     @staticmethod
-    def join(made: list[Any]) -> Any:
+    def join(frame: Any, made: list[Any]) -> Any:
         polars = sys.modules["polars"]
         return polars.concat([polars.from_arrow(table) for table in made], how="vertical_relaxed")
 
@@ -127,4 +158,4 @@ def apply(frame: Any, function: Callable[..., Any], arguments: tuple[Any, ...], 
         except Exception as error:
             error.add_note(f"It is of {name} of the data frame that apply() was given")
             raise
-    return one.join(made)
+    return one.join(frame, made)

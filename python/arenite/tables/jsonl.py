@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pyarrow
 import pyarrow.json
 
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MOST = (1 << 31) - 1
+#: An integer that may need more than 63 bits.
+_LONG = re.compile(rb"\d{19}")
 
 
 def _read(data: bytes, schema: Any = None, unexpected: str | None = None) -> Any:
@@ -125,4 +130,13 @@ def infer(data: bytes, rows: int | None) -> Any:
     def text(kind: Any) -> Any:
         return pyarrow.string() if pyarrow.types.is_timestamp(kind) else kind
 
-    return with_types(found, text)
+    found = with_types(found, text)
+    large = {
+        name
+        for line in lines
+        if _LONG.search(line)
+        for name, value in json.loads(line).items()
+        if type(value) is int and 1 << 63 <= value < 1 << 64
+    }
+    # The parser makes floats of these integers, which would be rounded.
+    return pyarrow.schema([field.with_type(pyarrow.uint64()) if field.name in large else field for field in found])

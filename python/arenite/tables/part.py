@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow
 
 from .._core import arrays
+from .._core.process import imported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,6 +79,9 @@ def batches_of(result: Any) -> Any:
         return pyarrow.Table.from_batches([result])
     if isinstance(result, dict):
         return pyarrow.table(result)
+    if (pandas := imported("pandas")) is not None and isinstance(result, pandas.DataFrame):
+        # Without its index, which is no column.
+        return pyarrow.Table.from_pandas(result, preserve_index=False).replace_schema_metadata(None)
     if hasattr(result, "__arrow_c_stream__") and not hasattr(result, "__arrow_c_array__"):
         return pyarrow.table(result)
     return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy
@@ -66,11 +65,11 @@ class Plan:
         #: For each Parquet file: the number of rows of each row group, and the content if it can be read only once.
         self._groups: list[tuple[list[int], Any]] = []
         if spec.format == "parquet":
-            found = self._describe()
+            found = self._describe(schema)
         else:
-            found = self._infer() if schema is None else None
+            found = self._infer() if schema is None else schema
         #: The columns, without the additional column for the file.
-        self.schema = typed(found if schema is None else schema, self.types)
+        self.schema = typed(found, self.types)
         if spec.file_column is not None and spec.file_column in self.schema.names:
             text = f"the files have a column {shown(spec.file_column)} themselves"
             raise TableError.at(text, file=self.files[0])
@@ -121,12 +120,19 @@ class Plan:
     # ---- the schema
 
     def _infer(self) -> Any:
-        """Returns the schema of the first file that has one; with `by_name`, of all files."""
+        """Returns the schema of the first file that has rows; with `by_name`, of all files."""
+        found = self._infer_each()
+        if self.spec.format != "csv":
+            return found
+        # Text fits all later cells of a column without values.
+        types = [pyarrow.string() if pyarrow.types.is_null(kind) else kind for kind in found.types]
+        return pyarrow.schema(list(zip(found.names, types)))
+
+    def _infer_each(self) -> Any:
         merged: Any = None
         call = shared.Caller(shared.urgent(self.tasks), Infer(self.spec, SAMPLED_ROWS), "infer")
-        samples = self._samples()
-        # If columns are not matched by name, the first schema suffices.
-        starts = ((file, call(*place)) for file, place in (samples if self.spec.by_name else islice(samples, 1)))
+        samples = self._samples() if self.spec.by_name else _one_with_rows(self._samples())
+        starts = ((file, call(*place)) for file, place in samples)
         for file, reply in in_order(starts, self.ahead):
             # The sample begins with the first row of the file.
             found = self.columns_in(self.reply(reply, Origin(file), rows_before=0), Origin(file))
@@ -135,11 +141,16 @@ class Plan:
             if (name := duplicate(found.names)) is not None:
                 text = f"two columns have the name {shown(name)}, so by_name=True cannot tell them apart"
                 raise TableError.at(text, file=file)
+            found = self._typed(found)
             merged = found if merged is None else self._union(merged, found, file)
         if merged is None:
             text = "there is no row to infer a schema from: pass one with schema="
             raise TableError.at(text, file=self.files[0])
         return merged
+
+    def _typed(self, found: Any) -> Any:
+        """Returns the schema of a file with the types that the user has given."""
+        return typed(found, {name: kind for name, kind in self.types.items() if name in found.names})
 
     def _union(self, known: Any, found: Any, file: str) -> Any:
         try:
@@ -164,8 +175,9 @@ class Plan:
                 data = self.share(sample, file)
                 yield file, Place(file, 0, 0, feed.header, False, data)
 
-    def _describe(self) -> Any:
-        """Returns the schema of Parquet files. Records the number of rows of each row group."""
+    def _describe(self, given: Any) -> Any:
+        """Returns the schema of Parquet files, or checks that they have the columns of a given one. Records the number
+        of rows of each row group."""
         known: Any = None
         call = shared.Caller(shared.urgent(self.tasks), Describe(), "describe")
         contents: list[Any] = []
@@ -181,15 +193,23 @@ class Plan:
             if not _is_description(described):
                 raise TableError.at("its worker has sent no description", file=file)
             found, rows = self.columns_in(described[0], Origin(file)), described[1]
-            if known is None:
-                known = found
+            if given is not None:
+                missing = [name for name in given.names if name not in found.names]
+                if missing and not self.spec.by_name:
+                    text = f"the schema has the column {shown(missing[0])}, and this file does not"
+                    raise TableError.at(f"{text}; by_name=True reads files whose columns differ", file=file)
+            elif known is None:
+                known = self._typed(found)
             else:
+                found = self._typed(found)
                 if not self.spec.by_name and known.names != found.names:
                     text = f"its columns are {found.names}, and those of the first file {known.names}"
                     raise TableError.at(f"{text}; by_name=True reads files whose columns differ", file=file)
                 if not same_columns(known, found):
                     known = self._union(known, found, file)
             self._groups.append((list(rows), contents[number]))
+        if given is not None:
+            return given
         # Rows of other files may lack a value.
         return pyarrow.schema([field.with_nullable(True) for field in known], known.metadata)
 
@@ -310,6 +330,19 @@ class Plan:
             behind = self.reply(reply, Origin(file, range(begin, length)))
             state = behind[state] if behind[state] in cut.STATES else cut.OUTSIDE
         yield length
+
+
+def _one_with_rows(samples: Iterator[tuple[str, Place]]) -> Iterator[tuple[str, Place]]:
+    """Yields the first sample with rows, or the first if none has rows: its schema suffices if columns are not matched
+    by name."""
+    first = None
+    for sample in samples:
+        if len(sample[1].data):
+            yield sample
+            return
+        first = first or sample
+    if first is not None:
+        yield first
 
 
 def _is_description(reply: Any) -> bool:

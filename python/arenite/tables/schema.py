@@ -39,6 +39,9 @@ def widest(a: Any, b: Any) -> Any:
     if types.is_struct(a) and types.is_struct(b):
         return pyarrow.struct(list(merge(pyarrow.schema(list(a)), pyarrow.schema(list(b)), True)))
     if types.is_integer(a) and types.is_integer(b):
+        if pyarrow.uint64() in (a, b):
+            is_unsigned = types.is_unsigned_integer(a) and types.is_unsigned_integer(b)
+            return pyarrow.uint64() if is_unsigned else pyarrow.float64()
         return pyarrow.int64()
     if all(types.is_integer(one) or types.is_floating(one) for one in (a, b)):
         return pyarrow.float64()

@@ -63,7 +63,9 @@ class Folder:
 
     def write(self, data: Any) -> None:
         """Writes the next part. The file gets its name when it is complete, and replaces no file."""
-        path = self._path / f"part-{len(self.files):05}.parquet"
+        # Names have the order of the parts: a letter for each digit beyond the fifth, as in `part-a100000`.
+        number = f"{len(self.files):05}"
+        path = self._path / f"part-{'a' * (len(number) - 5)}{number}.parquet"
         try:
             draft = self._path / f".part-{secrets.token_hex(8)}"
             with open(draft, "xb") as file:
