@@ -18,6 +18,7 @@ Pickling, for both sides
 - `arrays`, `copies`: arrays in the arena, and arguments that were copied there.
 - `definitions`, `by_value`: functions and classes that workers cannot import.
 - `links`: objects that their globals share.
+- `elsewhere`: objects that modules have which workers import.
 - `mirror`: the worker's version of their modules.
 - `lenient`: definitions of which a part cannot be unpickled.
 - `plain`: the pickles of a sandbox, which can only contain data.

@@ -27,7 +27,7 @@ from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._arenite import Snapshot, Watch
-from . import by_value, links, mirror, pickling
+from . import by_value, elsewhere, links, mirror, pickling
 from .process import imported
 
 if TYPE_CHECKING:
@@ -78,6 +78,11 @@ class _Part:
         if self.place is not None and self.place[0].get(self.place[1], _ABSENT) is not value:
             return True
         return _print(value, owner)[0] != self.print
+
+    def refer(self, value: Any) -> None:
+        """Starts another version if the value is another object."""
+        self.version += value is not self.value
+        self.value, self.print, self.items = value, None, None
 
     def update(self, value: Any, owner: Definitions) -> None:
         """Starts another version if the value is not the one that was sent."""
@@ -312,7 +317,34 @@ class _Pickler(pickling.Pickler):
         name = next((name for name in _STREAMS if obj is getattr(sys, name)), None)
         if name is not None:
             return getattr, (sys, name.strip("_"))
+        place = None if self.owner.copies_globals else elsewhere.place_of(obj)
+        if place is not None and (elsewhere.is_standard(place[0]) or type(obj) in elsewhere.METHODS):
+            return mirror.find_in, place
         return super().reducer_override(obj)
+
+
+class _Imported:
+    """An object of a module that workers import: they get its contents in the object of their own module."""
+
+    def __init__(self, value: Any, place: elsewhere.Place, part: _Part, is_sent: bool) -> None:
+        self.value, self.place, self.part, self.is_sent = value, place, part, is_sent
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        make = mirror.find_or_make, (*self.place, type(self.value))
+        if not self.is_sent:
+            return make
+        contents: Any
+        if type(self.value) not in elsewhere.CONTAINERS:
+            contents = self.value.__reduce_ex__(4)[2]
+        else:
+            contents = dict(self.value) if isinstance(self.value, dict) else list(self.value)
+        return *make, (self.part.number, self.part.version, contents), None, None, mirror.refill
+
+
+def _has_contents(value: Any, place: elsewhere.Place) -> bool:
+    """Whether workers need the contents of an object of a module. Those of objects of Python belong to a process."""
+    kind = type(value)
+    return kind in elsewhere.CONTAINERS or (_is_plain(kind) and not elsewhere.is_standard(place[0]))
 
 
 class _Printer(_Pickler):
@@ -600,7 +632,7 @@ class _Definer(_Pickler):
         return key if key in self._bound and key != self._key else None
 
     def reducer_override(self, obj: Any) -> Any:
-        if type(obj) is MethodType:
+        if type(obj) is MethodType and elsewhere.place_of(obj) is None:
             # A class under construction has no attributes, so its methods cannot be found by name.
             return MethodType, (obj.__func__, obj.__self__)
         if pickling.is_array(obj):
@@ -868,9 +900,19 @@ class Definitions:
             part = self._bindings[key] = _Part(next(self.numbers))
         user = definer.users.get(key) or self._users.get(key)
         what = f"the global `{name}`" if user is None else f"`{user}` uses the global `{name}`"
-        if key in definer.unsent:
+        place = None if self.copies_globals else elsewhere.place_of(value)
+        if key in definer.unsent and place is None:
             value = mirror.Unsent(str(_named(definer.unsent[key], what)))
-        self.update(part, value, what)
+        try:
+            self.update(part, value, what)
+            if place is not None and _has_contents(value, place):
+                value = _Imported(value, place, part, True)
+        except Exception:
+            if place is None:
+                raise
+            # The worker's own object has to do.
+            part.refer(value)
+            value = _Imported(value, place, part, False)
         try:
             definer.bind(key, (part.number, part.version, part.version == 1, home, name, value))
         except Exception as error:

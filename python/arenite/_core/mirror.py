@@ -450,6 +450,29 @@ def find_in(home: str, name: str) -> Any:
     return getattr(import_module(home), name)
 
 
+def find_or_make(home: str, name: str, kind: Any) -> Any:
+    """Returns an object of an importable module; a new one if the program has added it to the module."""
+    try:
+        found = find_in(home, name)
+    except (ImportError, AttributeError):
+        found = None
+    return found if type(found) is kind else kind.__new__(kind)
+
+
+def refill(made: Any, state: tuple[int, int, Any]) -> None:
+    """Gives an object of a module the contents that it has in the program, unless this worker has this version."""
+    part, version, contents = state
+    if _versions.get(part) == version:
+        return
+    if hasattr(made, "clear") and type(contents) in (dict, list):
+        made.clear()
+        (made.extend if hasattr(made, "extend") else made.update)(contents)
+    else:
+        if hasattr(made, "__dict__"):
+            vars(made).clear()
+        fill_new(made, contents)
+
+
 def make_new(cls: Any) -> Any:
     return cls.__new__(cls)
 

@@ -1,0 +1,70 @@
+"""Objects that modules have which workers import, such as `os.environ` or the method `random.random`: workers use the
+objects of their own modules."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter, OrderedDict, defaultdict, deque
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+from . import by_value, pickling
+
+Place = tuple[str, str]
+
+#: Containers whose contents are sent.
+CONTAINERS = (dict, list, set, OrderedDict, defaultdict, Counter, deque)
+_OTHERS = {*by_value.ATOMS, ModuleType, FunctionType, tuple, frozenset}
+#: Modules whose attributes the interpreter or the program sets.
+_SKIPPED = ("__main__", "__mp_main__", "builtins")
+#: The types of methods of an object.
+METHODS = (BuiltinFunctionType, MethodType)
+
+#: The module and the name of objects, by identity. An object may be gone since.
+_places: dict[int, Place] = {}
+#: The number of modules at that time.
+_modules = 0
+
+
+def place_of(value: Any) -> Place | None:
+    """Returns the module and the name of an object that a worker's module has, too. The module may be of the standard
+    library, of a package or of the program."""
+    kind = type(value)
+    if kind in _OTHERS or isinstance(value, type) or (kind in METHODS and _is_bare(value)):
+        return None
+    if len(sys.modules) != _modules:
+        _look()
+    place = _places.get(id(value))
+    if place is None:
+        return None
+    home, name = place
+    if vars(sys.modules[home]).get(name) is not value or not pickling.is_importable(home):
+        return None
+    # The program may have given its own object to the module.
+    owner = type(value.__self__) if kind in METHODS else kind
+    is_own = is_standard(owner.__module__) if is_standard(home) else pickling.is_importable(owner.__module__)
+    return place if is_own else None
+
+
+def is_standard(module: str) -> bool:
+    return module.partition(".")[0] in sys.stdlib_module_names or module == "builtins"
+
+
+def _is_bare(function: Any) -> bool:
+    """Whether a function of C is no method of an object."""
+    owner = function.__self__
+    return owner is None or isinstance(owner, (ModuleType, type))
+
+
+def _look() -> None:
+    global _modules
+    _places.clear()
+    _modules = len(sys.modules)
+    modules = [(name, one) for name, one in list(sys.modules.items()) if isinstance(one, ModuleType)]
+    # An object may have several names: that of the standard library comes first.
+    for home, module in sorted(modules, key=lambda item: not is_standard(item[0])):
+        if home in _SKIPPED:
+            continue
+        for name, value in list(vars(module).items()):
+            if type(value) not in _OTHERS and not name.startswith("__") and not isinstance(value, type):
+                _places.setdefault(id(value), (home, name))
