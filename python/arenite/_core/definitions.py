@@ -806,15 +806,21 @@ class Definitions:
         return inherit.passing(self)
 
     def dump(
-        self, value: Any, private: bool, beside: Callable[..., pickling.Beside] = pickling.Arguments
+        self,
+        value: Any,
+        private: bool,
+        beside: Callable[..., pickling.Beside] = pickling.Arguments,
+        picklers: list[pickling.Pickler] | None = None,
     ) -> tuple[bytes, list[Buffer], int, set[Key]]:
         """Pickles a value. Returns the result of `pickling.dump`, and the names in the program's modules that it refers
-        to."""
+        to. `picklers`: gets the pickler, whose memo has the objects pickled."""
         file, taken = BytesIO(), beside(self.engine, private)
         pickler = pickling.Pickler(file, taken)
         pickler.copies_globals = self.copies_globals
         pickler.dump(value)
         self._users = pickler.users
+        if picklers is not None:
+            picklers.append(pickler)
         return file.getvalue(), taken.buffers, taken.copied, pickler.names
 
     def constant(self, function: FunctionType) -> pickling.Function | None:

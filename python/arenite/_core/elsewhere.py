@@ -41,7 +41,7 @@ def place_of(value: Any) -> Place | None:
     if vars(sys.modules[home]).get(name) is not value or not pickling.is_importable(home):
         return None
     # The program may have given its own object to the module.
-    owner = type(value.__self__) if kind in METHODS else kind
+    owner = type(getattr(value, "__self__", None)) if kind in METHODS else kind
     is_own = is_standard(owner.__module__) if is_standard(home) else pickling.is_importable(owner.__module__)
     return place if is_own else None
 

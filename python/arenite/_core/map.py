@@ -295,7 +295,7 @@ class Results(Generic[T]):
                 return False
             error = room.advise(error)
         if error is None:
-            outcome, copied = self._sent[0], packing.alone[2]
+            outcome, copied = self._sent[0], packing.alone[-1]
         else:
             outcome, copied = error, 0
         entry = Entry(outcome, copied, 1)

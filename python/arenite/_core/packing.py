@@ -183,7 +183,7 @@ class Packing:
         self._beside = beside
         self.pace = pace
         #: The calls that were not sent.
-        self.stock = Stock(is_single)
+        self.stock = Stock(is_single, function.has_objects())
         #: Entries whose end must be noticed: they wait, are measured, or may have a rest.
         self.open: list[Entry] = []
         #: Locked while entries change, and never while code of the program runs.
@@ -193,7 +193,7 @@ class Packing:
         self._free: list[Journal] = []
         self._most_journals = workers.capacity // _PART // _JOURNAL
         self._journals = 0
-        #: The pickled arguments that cannot be part of a packet.
+        #: A call that cannot be part of a packet.
         self.alone: Any = None
         #: Called with each entry that was sent.
         self.when_sent: Callable[[Entry], object] | None = None
@@ -214,21 +214,28 @@ class Packing:
     # ---- the input
 
     def dump(self, item: Any) -> tuple[bytes, list[Any], int] | None:
-        """Pickles arguments. Returns None if they must be sent alone; then `alone` has the pickle."""
-        definitions = self._workers.definitions
-        data, buffers, copied, names = definitions.dump(item, self._workers.private, self._beside)
+        """Pickles arguments. Returns None if they must be sent alone; then `alone` has the call."""
+        definitions, private = self._workers.definitions, self._workers.private
+        kind, picklers = self._kind & ~pickling.PACKED | pickling.POSITIONAL, self._function.picklers()
+        data, buffers, copied, names = definitions.dump(item, private, self._beside, picklers)
+        if self._function.shares(picklers):
+            self.alone = self._function.call(item, kind, private, self._beside)
+            self._engine.count_copied(self.alone[-1])
+            return None
         self._engine.count_copied(copied)
         if not names <= self._function.names:
             self._function = self._function.referring_to(names, definitions)
         if len(data) > _LONGEST or len(buffers) > _MOST_BUFFERS or any(buffer.lent for buffer in buffers):
-            self.alone = data, buffers, copied
+            function = self._function
+            self.alone = function.head, data, function.kind | kind, [*function.buffers, *buffers], copied
             return None
         return data, buffers, copied + len(data)
 
     def call_alone(self) -> tuple[Any, ...]:
         """Returns the arguments of `submit` for the call that was pickled last."""
-        data, buffers, _ = self.alone
-        return self._call(data, self._kind & ~pickling.PACKED | pickling.POSITIONAL, buffers)
+        head, data, kind, buffers, _ = self.alone
+        head, kind = self._workers.sent.before(head, kind)
+        return head, data, kind, buffers or None, self._options
 
     def _call(self, data: bytes, kind: int, buffers: Sequence[Any]) -> tuple[Any, ...]:
         function = self._function

@@ -579,7 +579,7 @@ def dump_plain(value: Any) -> bytes | None:
 class Function:
     """A pickled function: the part of a call that is the same for all its calls."""
 
-    __slots__ = ("head", "kind", "buffers", "copied", "names", "own", "_bundle", "_definitions")
+    __slots__ = ("head", "kind", "buffers", "copied", "names", "own", "_bundle", "_definitions", "_source")
 
     def __init__(
         self,
@@ -589,7 +589,10 @@ class Function:
         copied: int,
         names: frozenset[tuple[str, str]],
         definitions: Definitions,
+        source: tuple[Any, Pickler] | None = None,
     ) -> None:
+        #: The function and its pickler, whose memo has the objects of the function, if tasks can change them.
+        self._source = source
         #: The head, the kind and the buffers of a call.
         self.head = data
         self.kind = kind
@@ -618,7 +621,26 @@ class Function:
     def referring_to(self, names: set[tuple[str, str]], definitions: Definitions) -> Function:
         """Returns a copy of this function that also sends the definitions of these names, to which the arguments of a
         call refer."""
-        return Function(*self.own, 0, self.names | names, definitions)
+        return Function(*self.own, 0, self.names | names, definitions, self._source)
+
+    def has_objects(self) -> bool:
+        """Whether the function contains objects that tasks can change or compare."""
+        if self._source is None:
+            return False
+        function, pickler = self._source
+        own = {id(function), id(getattr(function, "keywords", None))}
+        return any(key not in own and _has_identity(one) for key, (_, one) in pickler.memo.copy().items())
+
+    def picklers(self) -> list[Pickler] | None:
+        """Returns a list for the pickler of arguments; None if the function shares no objects with them."""
+        return None if self._source is None else []
+
+    def shares(self, picklers: list[Pickler] | None) -> bool:
+        """Whether the function contains objects of the arguments that tasks can change or compare."""
+        if not picklers or self._source is None:
+            return False
+        memo = picklers[0].memo.copy()
+        return any(_has_identity(memo[key][1]) for key in memo.keys() & self._source[1].memo.copy().keys())
 
     def call(
         self, call: Any, kind: int, private: bool, beside: Callable[[Arena | None, bool], Beside] = Arguments
@@ -628,11 +650,54 @@ class Function:
         definitions = self._definitions()
         if definitions is None:
             raise RuntimeError("the executor of this function is gone")
-        data, buffers, copied, names = definitions.dump(call, private, beside)
+        picklers = self.picklers()
+        data, buffers, copied, names = definitions.dump(call, private, beside, picklers)
+        if self.shares(picklers):
+            # One pickle keeps them the same.
+            assert self._source is not None
+            call, kind = _together(self._source[0], call, kind)
+            return pickle_function(call_together, definitions, private).call(call, kind, private, beside)
         if names <= self.names:
             return self.head, data, self.kind | kind, [*self.buffers, *buffers], copied
         head, own, before = definitions.bundle(self.names | names).before(*self.own)
         return head, data, own | kind, [*before, *buffers], copied
+
+
+def call_together(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)
+
+
+def _together(function: Any, call: Any, kind: int) -> tuple[Any, int]:
+    """Returns the arguments of calls of `call_together`, and their kind."""
+    if kind & MANY:
+        return [(function, one) for one in call], kind & ~MANY | MANY_TUPLES
+    if kind & MANY_TUPLES:
+        return [(function, *one) for one in call], kind
+    if kind & POSITIONAL:
+        return (function, *call), kind
+    return ((function, *call[0]), call[1]), kind
+
+
+#: Containers that tasks may change.
+_CHANGED = frozenset({list, dict, set, bytearray})
+
+
+def _has_identity(obj: Any) -> bool:
+    """Whether a task can change an object, or tell it from an equal one. Objects of libraries, such as types of elements
+    and indexes, are shared by many others."""
+    kind = type(obj)
+    if kind in _CHANGED:
+        return True
+    if isinstance(obj, (FunctionType, BuiltinFunctionType, type, ModuleType)) or hasattr(kind, "__members__"):
+        return False
+    module = sys.modules.get(kind.__module__)
+    return not _is_of_library(kind.__module__, getattr(module, "__file__", None))
+
+
+def _is_of_library(module: str, file: str | None) -> bool:
+    if module == "builtins" or module.partition(".")[0] in sys.stdlib_module_names:
+        return True
+    return file is not None and ("site-packages" in file or "dist-packages" in file)
 
 
 def pickle_function(
@@ -662,14 +727,16 @@ def pickle_function(
             kind = KEPT
             if (known := definitions.constant(function)) is not None:
                 return known
-    data, buffers, copied, found = definitions.dump(function, private, beside)
+    picklers: list[Pickler] | None = None if kind else []
+    data, buffers, copied, found = definitions.dump(function, private, beside, picklers)
     if buffers or len(data) > _SHORT_FUNCTION:
         from hashlib import blake2b
 
         digest = blake2b(data, digest_size=_DIGEST).digest() if kind else bytes(_DIGEST)
         buffers = [definitions.copy(data), *buffers]
         data, kind = digest + (len(buffers) - 1).to_bytes(4, "little"), kind | FUNCTION_IN_BUFFER
-    made = Function(data, kind, buffers, copied, frozenset(found), definitions)
+    source = (function, picklers[0]) if picklers else None
+    made = Function(data, kind, buffers, copied, frozenset(found), definitions, source)
     if kind & KEPT:
         definitions.keep(function, made)
     return made

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
-use super::values::{dump_simple, form, is_simple, write_pickle, write_plain};
+use super::values::{dump_simple, form, is_atom, is_simple, write_pickle, write_plain};
 use crate::buffer::Buffer;
 
 /// The number of argument bytes at which a packet is full.
@@ -31,6 +31,7 @@ pub struct Stock {
     calls: Mutex<Calls>,
     /// Whether each item of the input is the only argument of a call, rather than a tuple of all arguments.
     is_single: bool,
+    shares_objects: bool,
 }
 
 #[derive(Default)]
@@ -106,6 +107,15 @@ impl Stock {
     /// Writes arguments that consist of numbers, text and containers of these. Returns false for other arguments, of
     /// which a part may have been written.
     fn write(&self, item: &Bound<'_, PyAny>, to: &mut Vec<u8>) -> PyResult<bool> {
+        if self.shares_objects {
+            let is_plain = match item.cast_exact::<PyTuple>() {
+                Ok(items) if !self.is_single => items.iter_borrowed().all(|item| is_atom(&item)),
+                _ => self.is_single && is_atom(item),
+            };
+            if !is_plain {
+                return Ok(false);
+            }
+        }
         let first = to.len();
         if self.is_single {
             to.extend_from_slice(&[form::TUPLE, 1]);
@@ -136,12 +146,14 @@ impl Stock {
 #[pymethods]
 impl Stock {
     /// `is_single`: whether each item of the input is the only argument of a call, rather than a tuple of all
-    /// arguments.
+    /// arguments. `shares_objects`: whether the function may contain objects of the arguments; then containers are
+    /// pickled by `dump`.
     #[new]
-    fn new(is_single: bool) -> Self {
+    fn new(is_single: bool, shares_objects: bool) -> Self {
         Self {
             calls: Mutex::default(),
             is_single,
+            shares_objects,
         }
     }
 

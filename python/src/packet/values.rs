@@ -190,13 +190,18 @@ pub fn is_simple(value: &Bound<'_, PyAny>, depth: u32, parts: &mut u32) -> bool 
     } else if let Ok(set) = value.cast_exact::<PySet>() {
         set.iter().all(|part| is_simple(&part, depth + 1, parts))
     } else {
-        value.is_none()
-            || value.is_exact_instance_of::<PyBool>()
-            || value.is_exact_instance_of::<PyInt>()
-            || value.is_exact_instance_of::<PyFloat>()
-            || value.is_exact_instance_of::<PyString>()
-            || value.is_exact_instance_of::<PyBytes>()
+        is_atom(value)
     }
+}
+
+/// Returns whether a value is a number, text, bytes or `None`, which cannot change.
+pub fn is_atom(value: &Bound<'_, PyAny>) -> bool {
+    value.is_none()
+        || value.is_exact_instance_of::<PyBool>()
+        || value.is_exact_instance_of::<PyInt>()
+        || value.is_exact_instance_of::<PyFloat>()
+        || value.is_exact_instance_of::<PyString>()
+        || value.is_exact_instance_of::<PyBytes>()
 }
 
 /// Returns the pickle of a value for which `is_simple` is true.
