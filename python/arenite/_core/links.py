@@ -3,6 +3,7 @@ memory of an array and of its views."""
 
 from __future__ import annotations
 
+import copyreg
 import weakref
 from collections import OrderedDict, defaultdict, deque
 from functools import partial
@@ -10,23 +11,34 @@ from itertools import chain, islice
 from types import CellType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import by_value, pickling
+from . import by_value, elsewhere, pickling
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 #: The number of objects that are looked at in a module, and in each of its globals.
-_MOST, _MOST_OF_EACH = 10_000, 300
+_MOST, _MOST_OF_EACH = 20_000, 300
+#: The number of elements of a container that are compared with those of others.
+_MOST_ELEMENTS = 20_000
 #: The number of bytes of an array that is always sent with its parts.
 _SMALL = 64 << 10
 
 _DICTS = {dict, OrderedDict, defaultdict}
 _LISTS = {list, set, deque}
+_CHANGING = {bytearray, *_DICTS, *_LISTS}
+
+
+class _Held(NamedTuple):
+    #: The identity of the global's object.
+    value: int
+    #: The identities of the objects in it that tasks can change, and the arrays.
+    objects: set[int]
+    arrays: list[weakref.ref[Any]]
 
 
 class Links(NamedTuple):
-    #: The globals, by name, each with the identity of its object.
-    values: dict[str, int]
+    #: What each global held when it was bound to its object.
+    held: dict[str, _Held]
     #: For each global that shares objects with others: the names of all of them. They are sent together.
     groups: dict[str, set[str]]
     #: Arrays, by identity, whose memory at least two arrays use.
@@ -37,22 +49,29 @@ def find(space: dict[str, Any], known: Links | None) -> Links:
     """Returns what the globals of a module share; what is `known`, if they are the same objects."""
     found = [(name, value) for name, value in list(space.items()) if type(value) not in by_value.ATOMS]
     found = [(name, value) for name, value in found if name[:2] != "__"]
-    values = {name: id(value) for name, value in found}
-    if known is not None and known.values == values:
+    before = {} if known is None else known.held
+    same = {name: before[name] for name, value in found if name in before and before[name].value == id(value)}
+    if known is not None and len(same) == len(found) == len(before):
         return known
     walk = _Walk(space, {id(value) for _, value in found if not isinstance(value, FunctionType)})
+    held: dict[str, _Held] = {}
     groups: dict[str, set[str]] = {}
     first: dict[int, str] = {}
+    all_arrays: dict[int, list[Any]] = defaultdict(list)
     for name, value in found:
-        for one in walk.objects_in(value):
-            _join(groups, name, first.setdefault(one, name))
+        one = held[name] = same.get(name) or walk.look_into(value)
+        for key in one.objects:
+            if (other := first.setdefault(key, name)) is not name:
+                _join(groups, name, other)
+        for array in (array for reference in one.arrays if (array := reference()) is not None):
+            all_arrays[id(owner_of(array))].append(array)
     owners = {}
-    for arrays in walk.arrays.values():
+    for arrays in all_arrays.values():
         owner = owner_of(arrays[0])
         # The whole memory is sent. Without this limit, two short parts of a huge array would cost too much.
         if len(arrays) > 1 and owner.nbytes <= max(_SMALL, 2 * sum(one.nbytes for one in arrays)):
             owners[id(owner)] = weakref.ref(owner)
-    return Links(values, groups, owners)
+    return Links(held, groups, owners)
 
 
 def _join(groups: dict[str, set[str]], name: str, other: str) -> None:
@@ -89,8 +108,12 @@ class _Walk:
         self._space = space
         self._globals = globals_
         self._left = _MOST
-        #: The arrays found, by the identity of the array that has their memory.
-        self.arrays: dict[int, list[Any]] = {}
+        self._own: dict[type, bool] = {}
+        self._arrays: list[Any] = []
+
+    def look_into(self, value: Any) -> _Held:
+        self._arrays = []
+        return _Held(id(value), self.objects_in(value), [weakref.ref(array) for array in self._arrays])
 
     def objects_in(self, value: Any) -> set[int]:
         """Returns the identities of these objects in a global. Other globals in it count only if a function or class
@@ -109,20 +132,30 @@ class _Walk:
             if is_other and not is_held:
                 continue
             if pickling.is_array(one):
-                owner = id(owner_of(one))
-                found.add(owner)
-                self.arrays.setdefault(owner, []).append(one)
+                found.add(self._add_array(one))
                 continue
             parts, can_change = self._look(one, one is value)
             if can_change:
                 found.add(key)
             if not (is_other and can_change):
                 is_held = is_held or isinstance(one, (FunctionType, type))
-                parts = list(islice(parts, most))
-                if not by_value.ATOMS.issuperset(map(type, parts)):
-                    left += [(part, is_held) for part in parts]
+                parts = list(islice(parts, _MOST_ELEMENTS))
+                kinds = set(map(type, parts))
+                if not by_value.ATOMS.issuperset(kinds):
+                    if len(parts) > most:
+                        # Looks into the first ones only.
+                        changing = {kind for kind in kinds if kind in _CHANGING or self._is_own(kind)}
+                        others = set() if is_held else self._globals
+                        found.update({id(part) for part in parts if type(part) in changing} - others)
+                        found.update(self._add_array(part) for part in parts[most:] if pickling.is_array(part))
+                    left += [(part, is_held) for part in parts[:most]]
         self._left -= len(seen)
         return found
+
+    def _add_array(self, array: Any) -> int:
+        """Records an array. Returns the identity of the array that has its memory."""
+        self._arrays.append(array)
+        return id(owner_of(array))
 
     def _look(self, value: Any, is_global: bool) -> tuple[Iterable[Any], bool]:
         """Returns the objects that a value contains, and whether the value itself can be changed."""
@@ -130,7 +163,7 @@ class _Walk:
         if kind in _LISTS:
             return value, True
         if kind in _DICTS:
-            return value.values(), True
+            return chain(value, value.values()), True
         if kind in (tuple, frozenset):
             return value, False
         if kind is FunctionType:
@@ -157,5 +190,13 @@ class _Walk:
         if kind is bytearray:
             return (), True
         # Instances of other classes may be shared by many, as loggers are, and have names of their own.
-        is_own = not pickling.is_importable(kind.__module__) and not hasattr(kind, "__members__")
-        return (vars(value).values() if is_own and hasattr(value, "__dict__") else ()), is_own
+        if not self._is_own(kind) or elsewhere.place_of(value) is not None:
+            return (), False
+        slots = (getattr(value, name, None) for name in copyreg._slotnames(kind))  # type: ignore[attr-defined]
+        return chain(slots, getattr(value, "__dict__", {}).values()), True
+
+    def _is_own(self, kind: type) -> bool:
+        """Whether a class is of the program, and no enumeration."""
+        if kind not in self._own:
+            self._own[kind] = not pickling.is_of_library(kind) and not hasattr(kind, "__members__")
+        return self._own[kind]

@@ -690,14 +690,16 @@ def _has_identity(obj: Any) -> bool:
         return True
     if isinstance(obj, (FunctionType, BuiltinFunctionType, type, ModuleType)) or hasattr(kind, "__members__"):
         return False
-    module = sys.modules.get(kind.__module__)
-    return not _is_of_library(kind.__module__, getattr(module, "__file__", None))
+    return not is_of_library(kind)
 
 
-def _is_of_library(module: str, file: str | None) -> bool:
+def is_of_library(kind: type) -> bool:
+    """Whether a type is not of the program: Python or an installed package defines it."""
+    module = str(kind.__module__)
     if module == "builtins" or module.partition(".")[0] in sys.stdlib_module_names:
         return True
-    return file is not None and ("site-packages" in file or "dist-packages" in file)
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    return "site-packages" in file or "dist-packages" in file
 
 
 def pickle_function(

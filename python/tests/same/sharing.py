@@ -20,19 +20,28 @@ class Holder:
         return peek(self.held)
 
 
+class Slots:
+    __slots__ = ("held",)
+
+    def __init__(self, held):
+        self.held = held
+
+
 def poke(value, number):
     """Changes a value, or something in it."""
     if isinstance(value, list) and not (value and isinstance(value[0], HELD)):
         value.append(number)
     elif isinstance(value, (list, tuple)):
-        poke(value[number % len(value)], number)
+        poke(value[number % len(value) if len(value) < LONG else -1], number)
     elif isinstance(value, dict):
         key = number % 3
-        if isinstance(value.get("held"), HELD):
+        if isinstance(first := next(iter(value), None), HOLDERS):
+            poke(first, number)
+        elif isinstance(value.get("held"), HELD):
             poke(value["held"], number)
         else:
             value[key] = value.get(key, 0) + number
-    elif isinstance(value, Holder):
+    elif isinstance(value, HOLDERS):
         poke(value.held, number) if isinstance(value.held, HELD) else setattr(value, "held", value.held + number)
     elif isinstance(value, numpy.ndarray):
         value[(0,) * value.ndim] += number
@@ -42,11 +51,11 @@ def poke(value, number):
 
 def peek(value):
     if isinstance(value, (list, tuple)):
-        return [peek(one) for one in value]
+        return [peek(one) for one in value[-LONG:]]
     if isinstance(value, dict):
-        return sorted((str(key), peek(one)) for key, one in value.items())
-    if isinstance(value, Holder):
-        return "Holder", peek(value.held)
+        return sorted((str(peek(key)), peek(one)) for key, one in value.items())
+    if isinstance(value, HOLDERS):
+        return type(value).__name__, peek(value.held)
     if isinstance(value, numpy.ndarray):
         return value.shape, float(value.sum()), float(value.ravel()[0])
     return value(0) if callable(value) else value
@@ -99,7 +108,10 @@ def d?(number, held=None):
     return peek(held)
 """
 
-HELD = (list, tuple, dict, Holder, numpy.ndarray)
+HOLDERS = (Holder, Slots)
+HELD = (list, tuple, dict, *HOLDERS, numpy.ndarray)
+#: The length of lists of which only the end is used.
+LONG = 5
 
 
 def base(rng):
@@ -123,6 +135,9 @@ def shared(rng, held):
         lambda: (held, held),
         lambda: {"held": held},
         lambda: Holder(held),
+        lambda: Slots(held),
+        lambda: {held if isinstance(held, HOLDERS) else Slots(held): 0},
+        lambda: [*map(Holder, range(400 if rng.randrange(8) == 0 else 1)), held],
         lambda: Holder(held).poke,
         lambda: functools.partial(Holder.poke, Holder(held)),
         lambda: functools.partial(Holder.poke, Holder([held])),
