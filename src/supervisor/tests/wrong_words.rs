@@ -205,18 +205,3 @@ fn a_failure_cancels_the_jobs_behind_it_once() {
         );
     }
 }
-
-#[test]
-fn a_job_that_says_it_was_cancelled_costs_the_worker() {
-    let (shared, mut consumers) = fixture(1, 1);
-    let id = submit(&shared);
-    assert_eq!(consumers[0].next(), Next::Run);
-    consumers[0].finish(true, 1, Some(&one_word(kind::CANCELLED, &[0])));
-    let mut state = shared.lock();
-    state.drain_busy();
-    assert_eq!(state.workers[0].status(), Status::Leaving);
-    shared.unlock(state);
-    die(&shared, 0);
-    let why = answer(&shared, id).unwrap();
-    assert!(why.contains("answered that it was cancelled"), "{why}");
-}
