@@ -143,7 +143,7 @@ impl EngineState {
         open.iter().for_each(|&id| self.cancel(id));
         // A grace period beyond the range of the clock never ends.
         if open.iter().any(|&id| self.records.is_open(id))
-            && let Some(due) = Instant::now().checked_add(self.config.grace())
+            && let Some(due) = Instant::now().checked_add(self.config.grace)
         {
             self.timers.add(due, Timer::Scope(group));
             self.monitor.call_before(due);

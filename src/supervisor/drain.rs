@@ -47,7 +47,7 @@ impl EngineState {
         let mut any = false;
         let released = self
             .config
-            .retains()
+            .retains
             .then(|| self.lanes[index].producer.released());
         loop {
             if self.lanes[index].is_condemned() {
@@ -114,7 +114,7 @@ impl EngineState {
             }
         }
         if any {
-            if self.config.recycles_by_size() {
+            if self.config.recycles_by_size {
                 self.monitor.watch_memory();
             }
             if self.lanes[index].has_timed() {
@@ -238,7 +238,7 @@ impl EngineState {
         let bytes = checked.bytes;
         #[cfg(feature = "sandbox")]
         // The reply of a failed job has no arrays to copy.
-        if self.config.is_sandboxed() && why.is_none() {
+        if self.config.is_sandboxed && why.is_none() {
             let record = self.records.look(index);
             if record.is_copied_later(checked.bytes_to_copy()) {
                 self.records.at(index).stage = Stage::Copying;
@@ -445,7 +445,7 @@ impl Lanes {
         if arrays > MAX_ARRAYS {
             return Err(format!("a reply of {arrays} arrays"));
         }
-        let most_retained = if config.retains() { MAX_RETAINED } else { 0 };
+        let most_retained = if config.retains { MAX_RETAINED } else { 0 };
         let retained = usize::try_from(reply.retained)
             .ok()
             .filter(|&retained| retained <= most_retained)

@@ -305,7 +305,7 @@ impl EngineState {
         for (_, record) in ran {
             // The job may have begun, and its worker died of another cause.
             let open = !self.lifecycle.closes_now();
-            let most = self.config.quarantine_after();
+            let most = self.config.quarantine_after;
             let policy = self.records.at(record).policy.as_mut();
             if open && policy.is_some_and(|policy| policy.may_run_again_after_loss(most)) {
                 if self.records.at(record).is_traced() {

@@ -20,7 +20,7 @@ impl EngineState {
         lent: Vec<Range<usize>>,
     ) {
         let closing = self.lifecycle.is_over();
-        let quarantine_after = self.config.quarantine_after();
+        let quarantine_after = self.config.quarantine_after;
         if self.records.at(index).policy.is_some() {
             let record = self.records.look(index);
             let killed = worker.map(|worker| &self.workers[worker as usize]);

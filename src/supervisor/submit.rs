@@ -118,7 +118,7 @@ impl EngineState {
     /// Sets the options of a job in its record.
     pub(super) fn set_options(&mut self, index: u32, options: &JobOptions) {
         let mut policy = Policy::new(options.clone());
-        policy.is_exclusive = self.config.deadlines_are_exclusive() && options.deadline.is_some();
+        policy.is_exclusive = self.config.deadlines_are_exclusive && options.deadline.is_some();
         let record = self.records.at(index);
         record.policy = Some(Box::new(policy));
         if options.retries > 0 && options.retry_errors {
@@ -146,11 +146,11 @@ impl EngineState {
         if call.has_files() {
             // This is for calls that the engine makes for graphs; other calls were spilled without the lock.
             let alloc = |len| self.arena.alloc(0, len, BlockPlacement::Packed);
-            call.copy_files(must_copy_files(self.config.is_sandboxed()), alloc);
+            call.copy_files(must_copy_files(self.config.is_sandboxed), alloc);
         }
         let form = if self.trace.is_on() { STAMPED } else { 0 };
         if fill(self.records.at(index), call, form) {
-            return refusal_of(call, self.config.is_sandboxed());
+            return refusal_of(call, self.config.is_sandboxed);
         }
         self.fill_specially(index, call)
     }
@@ -163,10 +163,10 @@ impl EngineState {
         }
         let record = self.records.at(index);
         if record.form & SPILLED != 0 {
-            return fill_long(record, call, &self.arena, self.config.is_sandboxed());
+            return fill_long(record, call, &self.arena, self.config.is_sandboxed);
         }
         fill_inline(record, call);
-        refusal_of(call, self.config.is_sandboxed())
+        refusal_of(call, self.config.is_sandboxed)
     }
 
     /// Places a job when no lane seems to have room: drains the lanes first.

@@ -74,7 +74,7 @@ impl EngineState {
             return Err("spawned jobs from a kernel that does not spawn".into());
         }
         let bytes = checked.bytes;
-        if self.config.is_sandboxed() {
+        if self.config.is_sandboxed {
             return Ok((Err(JobErrorKind::Rejected(Rejection::Spawning)), bytes));
         }
         let (words, arrays) = checked.into_words();

@@ -278,7 +278,7 @@ impl EngineState {
         }
         if how == CancelMode::AskThenKill
             && self.runs.get(number).sent > 0
-            && let Some(due) = Instant::now().checked_add(self.config.grace())
+            && let Some(due) = Instant::now().checked_add(self.config.grace)
         {
             let timer = Timer::Run {
                 run: number,
