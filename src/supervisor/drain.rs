@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::config::Config;
 #[cfg(feature = "sandbox")]
 use super::copy_out::{Uncopied, copy_out};
+use super::depend::JobEnd;
 use super::error::{JobErrorKind, WorkerExit};
 use super::failed_reply::{failed_step, failure};
 use super::lane::{Lane, NO_RECORD};
@@ -152,7 +153,11 @@ impl EngineState {
         }
         self.lanes[lane_index].count_job();
         self.lanes.left();
-        self.runs.begin_end(lane_index as u32, took_ns);
+        self.runs.last = JobEnd {
+            took_ns,
+            lane: lane_index as u32,
+            ..JobEnd::default()
+        };
         let traced = self.records.at(index).is_traced();
         if traced {
             self.trace.ran(&self.lanes, lane_index, position, index);
@@ -249,7 +254,7 @@ impl EngineState {
                     generation: self.lanes[lane_index].generation(),
                     checked,
                     leases,
-                    end: self.runs.pause_end(),
+                    end: self.runs.last,
                 });
                 return self
                     .lanes
@@ -260,7 +265,7 @@ impl EngineState {
             }
         }
         if let Some(why) = why {
-            self.runs.note_bytes(bytes);
+            self.runs.last.bytes = bytes;
             self.kernels.get(kernel).learn(took_ns, bytes, failed);
             let rows = lent(&leases);
             // The leases are retained for another attempt, if there is one.
@@ -326,7 +331,7 @@ impl EngineState {
             true => failed_step(reply.kind, words),
             false => u32::MAX,
         };
-        self.runs.note_step(step);
+        self.runs.last.step = step;
         match reply.kind {
             _ if failed => {}
             kind::VALUE => {}
@@ -335,7 +340,7 @@ impl EngineState {
                 if !self.kernels.get(kernel).is_chain() {
                     return Err("the times of a chain from a job that is none".into());
                 }
-                self.runs.note_shares(checked.take_shares()?);
+                self.runs.last.shares = checked.take_shares()?;
             }
             other => return Err(format!("a value of kind {other}")),
         }
@@ -356,7 +361,7 @@ impl EngineState {
             in_arena,
             bytes,
         } = checked;
-        self.runs.note_bytes(bytes);
+        self.runs.last.bytes = bytes;
         let kernel = self.records.at(index).kernel;
         self.kernels.get(kernel).learn(took_ns, bytes, false);
         if self.records.at(index).is_traced() {

@@ -10,7 +10,6 @@ pub(super) mod spawn_reply;
 mod steps;
 mod waiting;
 
-#[cfg(feature = "sandbox")]
 pub(super) use ends::JobEnd;
 pub(crate) use plan::{Calls, Jobs, NodeCalls, RunPlan, RunUnit};
 pub(super) use run::CancelMode;
