@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 #[cfg(feature = "points")]
 use super::hold_time::HoldTime;
-use super::lifecycle::EngineEnd;
 use super::output::Logger;
 use super::output::flush::FlushRequests;
 use super::reply::assert_not_reading;
@@ -54,8 +53,8 @@ pub(crate) struct Supervisor {
     tracer: Mutex<Option<TraceOwner>>,
     /// The process that owns the engine.
     process: OwnerProcess,
-    /// Whether [`finish`](Supervisor::finish) has run.
-    pub(super) end: EngineEnd,
+    /// Set when [`finish`](Supervisor::finish) has run.
+    pub(super) end: OnceLock<()>,
     /// Set by the first of two threads: the caller of [`end`](Supervisor::end) that did not join the monitor, and the
     /// monitor. The thread that finds it set runs [`finish`](Supervisor::finish).
     one_has_ended: AtomicBool,
@@ -124,7 +123,7 @@ impl Supervisor {
             looks: Mutex::new(RateMeter::new()),
             tracer: Mutex::new(tracer),
             process: OwnerProcess::current(),
-            end: EngineEnd::default(),
+            end: OnceLock::new(),
             one_has_ended: AtomicBool::new(false),
         }
     }
