@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::display::signal_name;
 use super::{CrashFrame, FailedDependency, JobErrorKind, Stack, WorkerExit};
-use crate::sys::crash::MemoryAccess;
+pub use crate::sys::crash::CrashedAccess;
 
 /// How the worker of a job crashed: the signal, the address that it could not access, and what lies there.
 ///
@@ -46,38 +46,6 @@ pub struct Crash {
     pub(crate) access: Option<CrashedAccess>,
     pub(crate) instruction: u64,
     pub(crate) stack: Stack,
-}
-
-/// How the memory was accessed: see [`Crash::access`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CrashedAccess {
-    /// A read.
-    Read,
-    /// A write.
-    Write,
-    /// A call or a jump to the address.
-    Execute,
-}
-
-impl CrashedAccess {
-    /// Returns a word for programs in other languages: `read`, `write` or `execute`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Execute => "execute",
-        }
-    }
-}
-
-impl From<MemoryAccess> for CrashedAccess {
-    fn from(access: MemoryAccess) -> Self {
-        match access {
-            MemoryAccess::Read => Self::Read,
-            MemoryAccess::Write => Self::Write,
-            MemoryAccess::Execute => Self::Execute,
-        }
-    }
 }
 
 /// The class of a crash: see [`Crash::class`].
