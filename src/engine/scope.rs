@@ -47,7 +47,7 @@ struct Dropped {
 const SCAN_AT_LEAST: usize = 16;
 
 /// The failures that a scope returns.
-enum Failures {
+pub(super) enum Failures {
     /// The first failure.
     First(Option<JobError>),
     /// All failures.
@@ -138,7 +138,7 @@ impl Engine {
     /// ([`JobError::unspecified_rows`]).
     #[doc(alias("TaskGroup", "nursery", "create_task_group"))]
     pub fn scope<'env, T>(&'env self, f: impl FnOnce(&Scope<'env>) -> T) -> Result<T, JobError> {
-        match self.run_scope(Failures::First(None), f) {
+        match self.run_scope(self.seeds.series(), Failures::First(None), f) {
             (_, Failures::First(Some(error))) => Err(error),
             (value, _) => Ok(value),
         }
@@ -179,7 +179,8 @@ impl Engine {
     where
         E: From<JobError>,
     {
-        let (ended, failures) = self.run_scope(Failures::First(None), |scope| {
+        let series = self.seeds.series();
+        let (ended, failures) = self.run_scope(series, Failures::First(None), |scope| {
             let result = f(scope);
             // After the failure of a job, an error of `f` is probably a consequence of that failure.
             let own = result.is_err() && !scope.has_failed();
@@ -216,7 +217,7 @@ impl Engine {
         &'env self,
         f: impl FnOnce(&Scope<'env>) -> T,
     ) -> (T, Vec<JobError>) {
-        let (value, failures) = self.run_scope(Failures::All(Vec::new()), f);
+        let (value, failures) = self.run_scope(self.seeds.series(), Failures::All(Vec::new()), f);
         let mut errors = match failures {
             Failures::All(errors) => errors,
             Failures::First(error) => Vec::from_iter(error),
@@ -226,25 +227,8 @@ impl Engine {
         (value, errors)
     }
 
-    /// Like [`scope_collect`](Engine::scope_collect), for a call that already has a series of random numbers. Errors of
-    /// jobs that `f` does not wait for are dropped.
-    pub(super) fn scope_in<'env, T>(
-        &'env self,
-        series: Series,
-        f: impl FnOnce(&Scope<'env>) -> T,
-    ) -> T {
-        self.run_scope_in(series, Failures::All(Vec::new()), f).0
-    }
-
-    fn run_scope<'env, T>(
-        &'env self,
-        failures: Failures,
-        f: impl FnOnce(&Scope<'env>) -> T,
-    ) -> (T, Failures) {
-        self.run_scope_in(self.seeds.series(), failures, f)
-    }
-
-    fn run_scope_in<'env, T>(
+    /// Runs `f` in a scope whose jobs draw random numbers of this series.
+    pub(super) fn run_scope<'env, T>(
         &'env self,
         series: Series,
         failures: Failures,

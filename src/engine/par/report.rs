@@ -5,7 +5,9 @@ use std::ops::Range;
 use super::chunks::{Work, apply, apply_fresh, place};
 use crate::array::{Array, ArrayMut, Element};
 use crate::engine::seeds::Series;
-use crate::engine::{DeadLetter, Engine, JobError, JobErrorKind, JobLimit, Report, WorkerExit};
+use crate::engine::{
+    DeadLetter, Engine, JobError, JobErrorKind, JobLimit, Report, WorkerExit, scope,
+};
 use crate::kernel::{Arg, ExtraArg, Param, kernel_name};
 
 /// The maximum number of failed parts that are halved again. If more parts fail, the failure does not concern single
@@ -77,7 +79,7 @@ impl Engine {
                 .collect()
         };
         if self.lends() {
-            let ends = self.scope_in(series, |s| {
+            let (ends, _) = self.run_scope(series, scope::Failures::All(Vec::new()), |s| {
                 let mut tiles = out.tiles_mut(1);
                 let jobs = parts.iter().map(|Part { rows, exclusive }| {
                     let tile = tiles.at(rows.clone());
@@ -98,7 +100,7 @@ impl Engine {
         }
         let row = a.shape().row_len().unwrap_or(0);
         // Sandboxed workers return each part as an array of its own, which is copied into the result.
-        let ends = self.scope_in(series, |s| {
+        let (ends, _) = self.run_scope(series, scope::Failures::All(Vec::new()), |s| {
             let jobs = parts.iter().map(|Part { rows, exclusive }| {
                 let first = (rows.start * row) as u64;
                 let args = (
