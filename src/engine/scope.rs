@@ -338,6 +338,7 @@ impl<'env> Scope<'env> {
                 args.send(&mut call);
                 call.0.seed = self.series.seed(index);
                 ScopedCall::Sent {
+                    shared: &workers.shared,
                     call,
                     kernel: KernelInfo::of::<Single<F, P, R>>(),
                     read: R::receive,
@@ -534,6 +535,7 @@ pub struct ScopedJobBuilder<'s, 'env, R> {
 )]
 enum ScopedCall<'env, R> {
     Sent {
+        shared: &'env Arc<Supervisor>,
         call: CallWriter,
         kernel: KernelInfo,
         read: Read<R>,
@@ -574,33 +576,33 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
     /// Submits the job.
     pub fn submit(self) -> ScopedJob<'s, 'env, R> {
         let scope = self.scope;
-        let state = match (self.call, scope.engine.shared()) {
-            (
-                ScopedCall::Sent {
-                    mut call,
-                    kernel,
-                    read,
-                },
-                Some(shared),
-            ) => {
+        let state = match self.call {
+            ScopedCall::Sent {
+                shared,
+                mut call,
+                kernel,
+                read,
+            } => {
                 let kernel = kernel.named(self.options.name);
                 let owner = scope.group.map_or(Owner::Handle, Owner::scope);
                 let id = shared.submit(&kernel, &mut call.0, owner, self.options.if_set());
                 let index = self.index;
                 scope.open.borrow_mut().insert(index, id);
                 scope.forget_dropped(shared, &kernel);
-                Scoped::Sent { index, id, read }
+                Scoped::Sent {
+                    shared,
+                    index,
+                    id,
+                    read,
+                }
             }
-            (ScopedCall::Inline(run), _) => {
+            ScopedCall::Inline(run) => {
                 let options = &self.options;
                 let result = run(scope, options).map_err(|error| error.named_by(options));
                 if let Err(error) = &result {
                     scope.note(error);
                 }
                 Scoped::Inline(result)
-            }
-            (ScopedCall::Sent { .. }, None) => {
-                unreachable!("an inline engine runs its jobs at once")
             }
         };
         ScopedJob {
@@ -622,11 +624,12 @@ impl<R> fmt::Debug for ScopedJobBuilder<'_, '_, R> {
 pub struct ScopedJob<'s, 'env, R> {
     scope: &'s Scope<'env>,
     /// `None` after its result was taken.
-    state: Option<Scoped<R>>,
+    state: Option<Scoped<'env, R>>,
 }
 
-enum Scoped<R> {
+enum Scoped<'env, R> {
     Sent {
+        shared: &'env Arc<Supervisor>,
         index: u64,
         id: JobId,
         read: Read<R>,
@@ -637,8 +640,8 @@ enum Scoped<R> {
 impl<R> ScopedJob<'_, '_, R> {
     /// Returns the job's number: see [`Job::id`](super::Job::id).
     pub fn id(&self) -> Option<u64> {
-        match (&self.state, self.scope.engine.shared()) {
-            (Some(Scoped::Sent { id, .. }), Some(shared)) => Some(shared.number_of(*id)),
+        match &self.state {
+            Some(Scoped::Sent { shared, id, .. }) => Some(shared.number_of(*id)),
             _ => None,
         }
     }
@@ -650,12 +653,12 @@ impl<R> ScopedJob<'_, '_, R> {
     pub fn wait(mut self) -> Result<R, JobError> {
         match self.state.take().expect("only this takes it") {
             Scoped::Inline(result) => result,
-            Scoped::Sent { index, id, read } => {
-                let shared = self
-                    .scope
-                    .engine
-                    .shared()
-                    .expect("the job was sent to workers");
+            Scoped::Sent {
+                shared,
+                index,
+                id,
+                read,
+            } => {
                 // The job is removed from `open` only after it has ended, because the scope must not end earlier.
                 let result = shared.wait(id, read);
                 self.scope.open.borrow_mut().remove(&index);
