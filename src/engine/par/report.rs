@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::chunks::{Work, apply, apply_fresh, place};
 use crate::array::{Array, ArrayMut, Element};
+use crate::engine::failure::Origin;
 use crate::engine::seeds::Series;
 use crate::engine::{
     DeadLetter, Engine, JobError, JobErrorKind, JobLimit, Report, WorkerExit, scope,
@@ -52,7 +53,7 @@ impl Engine {
         }
         let letters = failed.into_iter().map(|(rows, error)| {
             let args = a.rows(rows.clone());
-            DeadLetter::of_rows(rows, args, error.with_no_unspecified_rows())
+            DeadLetter::new(Origin::Rows(rows), args, error.with_no_unspecified_rows())
         });
         let letters = letters.collect();
         Ok(Report::of_rows(out.seal(), letters))

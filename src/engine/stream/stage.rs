@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::error::StreamError;
 use super::flow::{BoxFlow, Driver, Event, Flow, Item};
+use crate::engine::failure::Origin;
 use crate::engine::{DeadLetter, Engine, Job, JobBuilder, JobError};
 use crate::kernel::{Accepts, Reply};
 use crate::supervisor::{JobOptions, LineTicket, Supervisor};
@@ -255,7 +256,11 @@ fn failed<'a, I, K, R>(
         .map(|to| Rc::clone(&to.to));
     if let (Some(to), Some(input)) = (to, copy) {
         driver.leave_admission_line();
-        let letter = DeadLetter::of_stage(stage, sequence, input, error.clone());
+        let origin = Origin::Stage {
+            stage,
+            item: sequence,
+        };
+        let letter = DeadLetter::new(origin, input, error.clone());
         to.borrow_mut()(letter);
     }
     let error = StreamError::Job {
