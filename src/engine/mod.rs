@@ -65,6 +65,7 @@ pub use worker_program::WorkerProgram;
 
 use crate::kernel::{Args, Kernel, Params, Reply, Single, captures_nothing};
 use crate::supervisor::{Closing, Supervisor};
+use job::run_kernel;
 use seeds::Seeds;
 
 /// Worker processes and the arena that they share.
@@ -221,7 +222,7 @@ impl Engine {
             }
             Backend::Inline => {
                 let _job = self.seeds.begin_inline(0);
-                Job::run_inline(kernel, args.hold())
+                Job::ready(run_kernel::<F, P, R>(args.hold()))
             }
         }
     }

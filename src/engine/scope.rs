@@ -7,12 +7,12 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::{option_setters, permit, run_inline};
+use super::job::{option_setters, permit, run_kernel};
 use super::seeds::Series;
 use super::{Backend, Canceller, Engine, JobError, JobErrorKind};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
-    Args, CallWriter, Kernel, KernelInfo, Key, Params, Reply, Single, captures_nothing, kernel_name,
+    Args, CallWriter, Kernel, KernelInfo, Params, Reply, Single, captures_nothing, kernel_name,
 };
 use crate::supervisor::{Failed, Flight, Group, JobId, JobOptions, Owner, Read, Supervisor};
 
@@ -311,6 +311,8 @@ impl<'env> Scope<'env> {
         R: Reply,
     {
         const { captures_nothing::<F>() };
+        // Only the type of the kernel is used: its value has no bytes.
+        let _ = kernel;
         let index = self.jobs.replace(self.jobs.get() + 1);
         let call = match &self.engine.backend {
             Backend::Inline => {
@@ -330,7 +332,7 @@ impl<'env> Scope<'env> {
                         return Err(why.into());
                     }
                     let _job = scope.series.begin_inline(index);
-                    run_inline(name, || kernel.call(held, Key::new()).into_value())
+                    run_kernel::<F, P, R>(held)
                 }))
             }
             Backend::Workers(workers) => {

@@ -8,10 +8,10 @@ mod stream;
 use std::fmt;
 use std::time::Duration;
 
-use super::job::{option_setters, run_inline};
+use super::job::{option_setters, run_kernel};
 use super::seeds::Series;
 use super::{DeadLetter, Engine, JobError, JobFailure, Report};
-use crate::kernel::{Args, Kernel, KernelInfo, Key, Params, Reply, Single, captures_nothing};
+use crate::kernel::{Args, Kernel, KernelInfo, Params, Reply, Single, captures_nothing};
 use crate::supervisor::{JobOptions, ResultKey};
 pub(super) use feed::{Calls, IN_A_ROW};
 use feed::{Feed, MapPlan};
@@ -108,15 +108,7 @@ impl Engine {
         let calls = Calls {
             kernel: KernelInfo::of::<Single<F, P, R>>(),
             send: <I::Item as Args<'static, P>>::send,
-            run: |item: I::Item| {
-                let held = item.hold();
-                let run = || {
-                    crate::kernel::zst_value::<F>()
-                        .call(held, Key::new())
-                        .into_value()
-                };
-                run_inline(std::any::type_name::<F>(), run)
-            },
+            run: |item: I::Item| run_kernel::<F, P, R>(item.hold()),
             read: R::receive,
         };
         self.map_calls(calls, self.seeds.series(), items.into_iter())
