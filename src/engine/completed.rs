@@ -101,27 +101,20 @@ impl ReadyQueue {
 
     /// Waits for the next job to poll, and returns its index. Returns `None` at the time `until`.
     fn next(&self, until: Option<Instant>) -> Option<usize> {
-        let mut ready = self.lock();
-        loop {
-            if let Some(index) = ready.indices.pop_front() {
-                return Some(index);
+        let ready = self.lock();
+        let is_empty = |ready: &mut Ready| ready.indices.is_empty();
+        let mut ready = match until {
+            None => self
+                .arrived
+                .wait_while(ready, is_empty)
+                .unwrap_or_else(PoisonError::into_inner),
+            Some(until) => {
+                let left = until.saturating_duration_since(Instant::now());
+                let waited = self.arrived.wait_timeout_while(ready, left, is_empty);
+                waited.unwrap_or_else(PoisonError::into_inner).0
             }
-            ready = match until {
-                None => self.arrived.wait(ready),
-                Some(until) => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return None;
-                    }
-                    let waited = self.arrived.wait_timeout(ready, left);
-                    waited.map(|(ready, _)| ready).map_err(|poisoned| {
-                        let (ready, _) = poisoned.into_inner();
-                        PoisonError::new(ready)
-                    })
-                }
-            }
-            .unwrap_or_else(PoisonError::into_inner);
-        }
+        };
+        ready.indices.pop_front()
     }
 }
 

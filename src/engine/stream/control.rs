@@ -79,14 +79,11 @@ impl Control {
 
     /// Sleeps until notified. Returns at once if there was a notification since the last sleep.
     pub(super) fn sleep(&self) {
-        let mut is_notified = lock(&self.is_notified);
-        while !*is_notified {
-            is_notified = self
-                .changed
-                .wait(is_notified)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        *is_notified = false;
+        let is_notified = lock(&self.is_notified);
+        let waited = self
+            .changed
+            .wait_while(is_notified, |is_notified| !*is_notified);
+        *waited.unwrap_or_else(PoisonError::into_inner) = false;
     }
 
     pub(super) fn publish(&self, stats: StreamStats) {
