@@ -7,11 +7,12 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use super::{JobErrorKind, KernelStats, TraceError};
 use crate::supervisor::{Progress, RateMeter, sentence};
+use crate::sync::lock;
 use crate::sys::clock::monotonic_ns;
 use crate::trace::{
     Attempt, AttemptEnd, Event, KernelRun, LaneId, TraceConfig, TraceOwner, Tracer,
@@ -52,10 +53,6 @@ struct Counts {
     kernels: Vec<KernelStats>,
     /// The threads to which the rows of the trace belong, until they end. Empty without a trace.
     threads: Vec<Weak<()>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The registration of an inline engine: its number in the list of all inline engines. Dropping it removes the engine

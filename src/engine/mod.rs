@@ -29,7 +29,7 @@ mod submitting;
 mod worker_program;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -65,6 +65,7 @@ pub use worker_program::WorkerProgram;
 
 use crate::kernel::{Args, Kernel, Params, Reply, Single, captures_nothing};
 use crate::supervisor::{Closing, Supervisor};
+use crate::sync::lock;
 use job::run_kernel;
 use seeds::Seeds;
 
@@ -442,8 +443,7 @@ impl Workers {
 impl Owner {
     /// Takes the handle of the monitor thread; `None` if another caller has taken it.
     fn take_monitor(&self) -> Option<JoinHandle<()>> {
-        let mut monitor = self.monitor.lock().unwrap_or_else(PoisonError::into_inner);
-        monitor.take()
+        lock(&self.monitor).take()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 #[cfg(feature = "points")]
 use super::hold_time::HoldTime;
@@ -17,6 +17,7 @@ use super::waiting::wakers::wake_all;
 use super::worker::Refusal;
 use crate::arena::Arena;
 use crate::link::{LinkCells, SpinLimit};
+use crate::sync::lock;
 use crate::sys::event::EventFd;
 use crate::sys::fork::OwnerProcess;
 #[cfg(feature = "sandbox")]
@@ -138,10 +139,8 @@ impl Supervisor {
     pub(super) fn lock(&self) -> Locked<'_> {
         self.process.assert_current();
         assert_not_reading();
-        // A panic under the lock is a bug of this crate; the state is still the best there is.
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         Locked {
-            state,
+            state: lock(&self.state),
             #[cfg(feature = "points")]
             hold_time: HoldTime::begin(),
         }
@@ -189,22 +188,18 @@ impl Supervisor {
 
     /// Reports a failed handshake to the monitor.
     pub(super) fn refused(&self, refusal: Refusal) {
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        refusals.push(refusal);
-        drop(refusals);
+        lock(&self.refusals).push(refusal);
         self.ring();
     }
 
     /// Takes the handshakes that have failed since the last call.
     pub(super) fn take_refusals(&self) -> Vec<Refusal> {
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut refusals)
+        std::mem::take(&mut lock(&self.refusals))
     }
 
     /// Fills in the engine's age and rate.
     pub(super) fn rate(&self, progress: &mut Progress) {
-        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
-        looks.look(progress);
+        lock(&self.looks).look(progress);
     }
 
     /// Returns true if this is the second call, so the caller has to finish the engine: see `one_has_ended`.
@@ -215,7 +210,7 @@ impl Supervisor {
 
     /// Completes the trace. No event follows.
     pub(crate) fn end_trace(&self) {
-        drop(self.owner().take());
+        drop(lock(&self.tracer).take());
     }
 
     /// Returns true if there is a ceiling on bytes in flight, so that jobs may have to wait for admission.
@@ -223,13 +218,10 @@ impl Supervisor {
         self.settings.memory.admission > 0
     }
 
-    fn owner(&self) -> MutexGuard<'_, Option<TraceOwner>> {
-        self.tracer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Returns the trace of the engine, if it has one now.
     pub(crate) fn tracer(&self) -> Option<Arc<Tracer>> {
-        self.owner().as_ref().map(|owner| Arc::clone(&owner.0))
+        let owner = lock(&self.tracer);
+        owner.as_ref().map(|owner| Arc::clone(&owner.0))
     }
 
     /// Returns true if workers are sandboxed.

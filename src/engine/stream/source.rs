@@ -7,9 +7,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::Context;
 use std::thread::JoinHandle;
 
-use super::control::{Control, lock};
+use super::control::Control;
 use super::error::StreamError;
 use super::flow::{Driver, Event, Flow};
+use crate::sync::lock;
 use crate::sys::process::start_thread;
 
 /// An item of a source, or the text of its error.
