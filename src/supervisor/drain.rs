@@ -62,9 +62,11 @@ impl EngineState {
                     let record = self.lanes[index].take(position);
                     if record != NO_RECORD {
                         self.lanes.left();
-                        let why = "a job was skipped that was not taken back";
-                        let why = JobErrorKind::Lost(WorkerExit::Protocol(why.into()));
-                        self.condemn(index, record, why);
+                        self.condemn_for(
+                            index,
+                            record,
+                            "a job was skipped that was not taken back",
+                        );
                     }
                 }
                 Drained::Ended {
@@ -81,19 +83,14 @@ impl EngineState {
                 Drained::Fault(what) => {
                     let position = self.lanes[index].producer.open_positions().start;
                     let record = self.lanes[index].record_at(position);
-                    self.condemn(
-                        index,
-                        record,
-                        JobErrorKind::Lost(WorkerExit::Protocol(what)),
-                    );
+                    self.condemn_for(index, record, what);
                 }
             }
         }
         if let Some(upto) = released
             && let Some(why) = self.lanes.take_releases(index, upto, &self.arena)
         {
-            let why = JobErrorKind::Lost(WorkerExit::Protocol(why));
-            self.condemn(index, NO_RECORD, why);
+            self.condemn_for(index, NO_RECORD, why);
         }
         // A request has found this job's state word to say that the job had ended. A worker ends jobs in order, so
         // either this drain has found the end, or the worker wrote a wrong state word.
@@ -103,9 +100,9 @@ impl EngineState {
             && lane.holds(position)
         {
             let record = lane.record_at(position);
-            let why = "a job that had not come to its end, or not in its turn, was said to be over";
-            let why = JobErrorKind::Lost(WorkerExit::Protocol(why.into()));
-            self.condemn(index, record, why);
+            let what =
+                "a job that had not come to its end, or not in its turn, was said to be over";
+            self.condemn_for(index, record, what);
         }
         if self.lanes[index].is_idle() {
             self.lanes.set_idle(index);
@@ -144,12 +141,7 @@ impl EngineState {
         let lane = &mut self.lanes[lane_index];
         let index = lane.take(position);
         if index == NO_RECORD {
-            self.condemn(
-                lane_index,
-                NO_RECORD,
-                JobErrorKind::Lost(WorkerExit::Protocol("an answer to no job".into())),
-            );
-            return;
+            return self.condemn_for(lane_index, NO_RECORD, "an answer to no job");
         }
         self.lanes[lane_index].count_job();
         self.lanes.left();
@@ -229,12 +221,7 @@ impl EngineState {
             Err(what) => {
                 self.records.at(index).leases = leases;
                 self.lanes[lane_index].uncount_job();
-                self.condemn(
-                    lane_index,
-                    index,
-                    JobErrorKind::Lost(WorkerExit::Protocol(what)),
-                );
-                return;
+                return self.condemn_for(lane_index, index, what);
             }
         };
         crate::sync::point!("reap.received");
@@ -380,6 +367,12 @@ impl EngineState {
             (None, _) => Outcome::Long(words.into_vec()),
         };
         self.answer(index, outcome);
+    }
+
+    /// Kills a worker that broke the protocol: see [`condemn`](Self::condemn). `what` describes what it wrote.
+    pub(super) fn condemn_for(&mut self, lane: usize, record: u32, what: impl Into<String>) {
+        let why = JobErrorKind::Lost(WorkerExit::Protocol(what.into()));
+        self.condemn(lane, record, why);
     }
 
     /// Kills a worker because of the job of this record. The job is answered when the worker's exit is confirmed.
