@@ -202,16 +202,8 @@ impl Supervisor {
         self.unlock(state);
     }
 
-    /// See [`EngineState::kill`].
+    /// See [`EngineState::kill`]. The answer of the job may have been taken.
     pub(crate) fn kill(&self, id: JobId) {
-        let mut state = self.lock();
-        state.kill(id);
-        state.settle_dependents();
-        self.unlock(state);
-    }
-
-    /// Like [`kill`](Self::kill), for a job whose answer may have been taken.
-    pub(crate) fn kill_if_open(&self, id: JobId) {
         let mut state = self.lock();
         if state.records.is_open(id) {
             state.kill(id);

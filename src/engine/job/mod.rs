@@ -47,7 +47,7 @@ pub struct Killer {
 impl Killer {
     /// Ends the job, like [`Job::kill`]. Does nothing if the job has ended, or its value was taken.
     pub fn kill(&self) {
-        self.shared.kill_if_open(self.id);
+        self.shared.kill(self.id);
     }
 }
 
