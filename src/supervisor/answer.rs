@@ -219,15 +219,7 @@ impl EngineState {
     /// Counts and traces a job that ended without a value.
     pub(super) fn count_failed(&mut self, index: u32, kind: &JobErrorKind, crash: Option<&Crash>) {
         self.counts.count(kind);
-        if self.records.at(index).is_traced() {
-            self.trace.failed(
-                index,
-                &self.records,
-                &mut self.kernels,
-                kind,
-                (crash, false),
-            );
-        }
+        self.trace_failed(index, kind, crash, false);
     }
 
     /// Takes the answer of a job, if there is one. Also reads a long value, under the lock.

@@ -59,13 +59,7 @@ impl EngineState {
     /// Removes an unbegun job whose handle was dropped, without an answer.
     pub(super) fn remove_unrun(&mut self, index: u32) {
         debug_assert!(self.records.look(index).stage != Stage::Answered);
-        self.counts.count(&JobErrorKind::Cancelled);
-        if self.records.look(index).is_traced() {
-            let (records, kernels) = (&self.records, &mut self.kernels);
-            let why = JobErrorKind::Cancelled;
-            self.trace
-                .failed(index, records, kernels, &why, (None, false));
-        }
+        self.count_failed(index, &JobErrorKind::Cancelled, None);
         self.discharge(index);
         self.records.remove(index);
     }

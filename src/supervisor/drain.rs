@@ -150,14 +150,11 @@ impl EngineState {
             lane: lane_index as u32,
             ..JobEnd::default()
         };
-        let traced = self.records.at(index).is_traced();
-        if traced {
+        if self.records.at(index).is_traced() {
             self.trace.ran(&self.lanes, lane_index, position, index);
         }
         if is_empty {
-            if traced {
-                self.trace.value(index, &self.records, &mut self.kernels, 0);
-            }
+            self.trace_value(index, 0);
             let generation = self.lanes[lane_index].generation();
             let record = self.records.at(index);
             // The empty reply is not a value of every kernel. Reading the reply finds out whether it is one of this
@@ -188,9 +185,7 @@ impl EngineState {
         record.payload[..len].copy_from_slice(&reply.words[..len]);
         record.leases.clear();
         self.kernels.get(kernel).learn(took_ns, 0, false);
-        if traced {
-            self.trace.value(index, &self.records, &mut self.kernels, 0);
-        }
+        self.trace_value(index, 0);
         self.answer_inline(index, len as u32);
     }
 
@@ -351,10 +346,7 @@ impl EngineState {
         self.runs.last.bytes = bytes;
         let kernel = self.records.at(index).kernel;
         self.kernels.get(kernel).learn(took_ns, bytes, false);
-        if self.records.at(index).is_traced() {
-            self.trace
-                .value(index, &self.records, &mut self.kernels, bytes);
-        }
+        self.trace_value(index, bytes);
         let record = self.records.at(index);
         record.answered_by = (lane as u32, generation);
         record.arrays = arrays;

@@ -308,11 +308,7 @@ impl EngineState {
             let most = self.config.quarantine_after;
             let policy = self.records.at(record).policy.as_mut();
             if open && policy.is_some_and(|policy| policy.may_run_again_after_loss(most)) {
-                if self.records.at(record).is_traced() {
-                    let (records, kernels) = (&self.records, &mut self.kernels);
-                    self.trace
-                        .failed(record, records, kernels, &lost, (None, true));
-                }
+                self.trace_failed(record, &lost, None, true);
                 self.requeue(record);
                 self.waiters.notify_moved(self.records.look(record), record);
             } else {

@@ -36,9 +36,7 @@ impl EngineState {
             match after {
                 Some(After::Again { pause }) => {
                     if let Some(crash) = traced {
-                        let end = (crash.as_ref(), true);
-                        self.trace
-                            .failed(index, &self.records, &mut self.kernels, &why, end);
+                        self.trace_failed(index, &why, crash.as_ref(), true);
                     }
                     let record = self.records.at(index);
                     record.attempt = record.attempt.saturating_add(1);
