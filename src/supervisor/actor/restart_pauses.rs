@@ -32,4 +32,11 @@ impl EngineState {
         self.monitor.call_before(due);
         true
     }
+    /// Gives an actor its turn again after its pause. Does nothing if the pause has been ended in the meantime.
+    pub(in crate::supervisor) fn restart_after_pause(&mut self, index: u32, due: Instant) {
+        if self.actors.get(index).due == Some(due) {
+            self.actors.end_pause(index, &mut self.timers);
+            self.actors.queue_actor(index, &mut self.queue);
+        }
+    }
 }

@@ -117,7 +117,13 @@ impl Trace {
 
     /// Reports that an attempt of a traced job returned a value, with this number of bytes of fresh arrays.
     #[cold]
-    pub(in crate::supervisor) fn value(&mut self, index: u32, records: &JobTable, kernels: &mut Kernels, bytes: u64) {
+    pub(in crate::supervisor) fn value(
+        &mut self,
+        index: u32,
+        records: &JobTable,
+        kernels: &mut Kernels,
+        bytes: u64,
+    ) {
         self.ended(index, records, kernels, bytes, AttemptEnd::Value);
     }
 
