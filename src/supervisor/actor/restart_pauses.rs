@@ -1,14 +1,12 @@
 //! Pauses between restarts of an actor while the arena is full. The actor's checkpoint is retained.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::supervisor::error::{JobErrorKind, JobLimit};
-use crate::supervisor::options::Backoff;
+use crate::supervisor::recover::START_PAUSES;
 use crate::supervisor::state::EngineState;
 use crate::supervisor::timers::Timer;
 
-/// The pause between two restarts.
-const PAUSES: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
 /// The maximum number of consecutive restarts before the actor is lost, which takes about 15 seconds.
 const MAX_TRIES: u32 = 20;
 
@@ -26,7 +24,7 @@ impl EngineState {
             return false;
         }
         actor.full_starts += 1;
-        let due = Instant::now() + PAUSES.pause(actor.full_starts, index.into());
+        let due = Instant::now() + START_PAUSES.pause(actor.full_starts, index.into());
         actor.due = Some(due);
         self.timers.add(due, Timer::ActorStart(index));
         self.monitor.call_before(due);
