@@ -194,7 +194,7 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
             let options = self.options.borrow();
             (options.jobs, options.results)
         };
-        let most = driver.settings.in_flight;
+        let most = driver.in_flight;
         while self.admit_last(driver)
             && self.running < jobs
             && self.ready < results
@@ -280,7 +280,7 @@ impl<I, K, R: Send + 'static> Flow<(K, R)> for Stage<'_, I, K, R> {
 
     fn take(&mut self, driver: &mut Driver<'_>) -> Option<Event<(K, R)>> {
         let slot = match self.slots.front()? {
-            Slot::Running(_) if driver.settings.ordered => return None,
+            Slot::Running(_) if driver.plan.ordered => return None,
             Slot::Running(_) => {
                 let is_ready =
                     |slot: &Slot<'_, I, K, R>| matches!(slot, Slot::Ready(_) | Slot::Failed(_));
