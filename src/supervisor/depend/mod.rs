@@ -11,7 +11,7 @@ mod steps;
 mod waiting;
 
 pub(super) use ends::JobEnd;
-pub(crate) use plan::{Calls, Jobs, NodeCalls, RunPlan, RunUnit};
+pub(crate) use plan::{Calls, Jobs, NodeCalls, RunPlan, RunUnit, node_name};
 pub(super) use run::CancelMode;
 pub use run::GraphProgress;
 pub(crate) use run::NodeFate;
