@@ -506,7 +506,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     /// or windows without length.
     #[doc(alias = "WindowInto")]
     pub fn window<M>(self, windows: Windows<M>) -> Result<Windowed<'a, (), T, M>, WindowError> {
-        windows.check(self.plan.timed, self.plan.marked)?;
+        windows.rule.check(self.plan.timed, self.plan.marked)?;
         Ok(Windowed::new(self.then(|before| before), windows))
     }
 
