@@ -98,7 +98,7 @@ impl Supervisor {
             .filter(|&&(record, _)| record != NO_RECORD && !state.lanes.hold(record))
             .count() as u64;
         let ended = state.records.submitted() - queued - waiting - limited - open - awaiting_exit;
-        let (failed, cancelled) = (state.counts.failed(), state.counts.cancelled());
+        let (failed, cancelled) = (state.counts.failed, state.counts.cancelled);
         let mut progress = Progress {
             submitted: state.records.submitted(),
             planned: state.runs.planned() as u64,
