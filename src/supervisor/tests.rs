@@ -89,6 +89,13 @@ fn submit_of(shared: &Supervisor, owner: Owner) -> JobId {
     )
 }
 
+/// Submits a job once it is admitted.
+fn poll_enter(shared: &Supervisor, line: &mut LineTicket) -> Poll<JobId> {
+    let mut call = ArgWriter::new(shared.arena.id());
+    let context = Context::from_waker(Waker::noop());
+    shared.poll_enter(&kernel(), &mut call, None, line, &context)
+}
+
 /// A reply of one word.
 pub(super) fn one_word(kind: u8, word: &[u64; 1]) -> OutgoingReply<'_> {
     OutgoingReply {
@@ -358,11 +365,9 @@ fn a_condemned_lane_gets_no_request_for_its_next_end() {
         assert_eq!(consumers[0].next(), Next::Run);
         consumers[0].finish(false, 1, None);
         let mut line = LineTicket::default();
-        let context = Context::from_waker(Waker::noop());
-        let poll = shared.poll_admit(&kernel(), 0, &mut line, &context);
-        assert!(poll.is_pending());
+        assert!(poll_enter(&shared, &mut line).is_pending());
         die(&shared, 0);
-        let poll = shared.poll_admit(&kernel(), 0, &mut line, &context);
+        let poll = poll_enter(&shared, &mut line);
         assert!(poll.is_ready(), "nothing is in flight any more");
         for id in [ends, id] {
             assert!(answer(&shared, id).is_some());

@@ -489,10 +489,9 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         let unsent = Arc::clone(&self.flying.unsent);
         let mut written = unsent.lock();
         let (kernel, call) = (&self.plan.calls.kernel, &mut written.all()[0].0);
+        let options = self.plan.options.if_set();
         let line = &mut self.flying.line;
-        let entry =
-            std::task::ready!(shared.poll_admit(kernel, exclusive_bytes(call), line, context));
-        let id = shared.submit_admitted_job(kernel, call, self.plan.options.if_set(), entry);
+        let id = std::task::ready!(shared.poll_enter(kernel, call, options, line, context));
         let flight = &mut self.flying.flight;
         flight.open.push_back((K::of(flight.sent), id));
         flight.sent += 1;

@@ -174,15 +174,18 @@ impl Supervisor {
         }
     }
 
-    /// Admits a call, or joins the line and stores a waker. After admission, call [`Supervisor::submit_admitted_job`].
-    pub(crate) fn poll_admit(
+    /// Admits and submits a job of a handle, or joins the line and stores a waker.
+    pub(crate) fn poll_enter(
         &self,
         info: &KernelInfo,
-        held: u64,
+        call: &mut ArgWriter,
+        options: Option<&JobOptions>,
         line: &mut LineTicket,
         context: &Context<'_>,
-    ) -> Poll<Admitted> {
-        self.poll_admit_and(info, held, line, context, |state, entry| (state, entry))
+    ) -> Poll<JobId> {
+        self.poll_submit(info, call, line, context, |state, call| {
+            state.submit(info, call, Owner::Handle, options)
+        })
     }
 
     /// Admits and submits a call in one critical section, or joins the line and stores a waker.
@@ -195,20 +198,6 @@ impl Supervisor {
         submit: impl FnOnce(&mut EngineState, &mut ArgWriter) -> JobId,
     ) -> Poll<JobId> {
         let held = exclusive_bytes(call);
-        self.poll_admit_and(info, held, line, context, |state, entry| {
-            self.submit_with_admission(state, call, entry, submit)
-        })
-    }
-
-    /// Admits a call and runs `proceed` in the same critical section, or joins the line and stores a waker.
-    fn poll_admit_and<'a, T>(
-        &'a self,
-        info: &KernelInfo,
-        held: u64,
-        line: &mut LineTicket,
-        context: &Context<'_>,
-        proceed: impl FnOnce(Locked<'a>, Admitted) -> (Locked<'a>, T),
-    ) -> Poll<T> {
         // A waker is foreign code: it is cloned and dropped outside the lock.
         let mut waker = Some(context.waker().clone());
         let mut state = self.lock();
@@ -218,13 +207,15 @@ impl Supervisor {
             .zip(admission)
             .map(|(ticket, line)| line.look_again(ticket));
         let kernel = state.kernels.index(info);
-        let entry = loop {
+        let entered = loop {
             state.drain_busy();
             state.refill();
             if let Ok(admitted) = state.admit(kernel, held, line.0) {
                 line.0 = None;
                 state.notify_admission_line();
-                break Poll::Ready(admitted);
+                let (locked, id) = self.submit_with_admission(state, call, admitted, submit);
+                state = locked;
+                break Poll::Ready(id);
             }
             if !state.lanes.request_next_ends() {
                 continue;
@@ -237,14 +228,6 @@ impl Supervisor {
             }
             state.monitor.call_before(recheck_at);
             break Poll::Pending;
-        };
-        let entered = match entry {
-            Poll::Ready(entry) => {
-                let (locked, entered) = proceed(state, entry);
-                state = locked;
-                Poll::Ready(entered)
-            }
-            Poll::Pending => Poll::Pending,
         };
         self.unlock(state);
         drop((waker, before));

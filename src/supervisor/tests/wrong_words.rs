@@ -37,12 +37,10 @@ fn full(jobs: usize) -> (Arc<Supervisor>, Vec<JobId>) {
 /// A thread waits for admission, and the worker is killed.
 fn costs_the_worker(shared: &Supervisor) {
     let mut line = LineTicket::default();
-    let context = Context::from_waker(Waker::noop());
-    let poll = shared.poll_admit(&kernel(), 0, &mut line, &context);
-    assert!(poll.is_pending());
+    assert!(poll_enter(shared, &mut line).is_pending());
     assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
     die(shared, 0);
-    let poll = shared.poll_admit(&kernel(), 0, &mut line, &context);
+    let poll = poll_enter(shared, &mut line);
     assert!(poll.is_ready(), "nothing is in flight any more");
 }
 
