@@ -235,17 +235,27 @@ impl Supervisor {
         owner: Owner,
         options: Option<&JobOptions>,
     ) -> JobId {
-        let mut state = self.lock();
-        let id = if state.admission.is_none() {
-            state = self.spilled(state, call);
+        self.submit_by(kernel, call, |state, call| {
             state.submit(kernel, call, owner, options)
+        })
+    }
+
+    /// Submits a call by `submit`. Below a ceiling, blocks until the call is admitted.
+    #[inline]
+    pub(super) fn submit_by(
+        &self,
+        kernel: &KernelInfo,
+        call: &mut ArgWriter,
+        submit: impl FnOnce(&mut EngineState, &mut ArgWriter) -> JobId,
+    ) -> JobId {
+        let mut state = self.lock();
+        let id;
+        if state.admission.is_none() {
+            state = self.spilled(state, call);
+            id = submit(&mut state, call);
         } else {
-            let submit =
-                |state: &mut EngineState, call: &mut _| state.submit(kernel, call, owner, options);
-            let (admitted, id) = self.submit_admitted(state, kernel, call, submit);
-            state = admitted;
-            id
-        };
+            (state, id) = self.submit_admitted(state, kernel, call, submit);
+        }
         self.unlock(state);
         id
     }
