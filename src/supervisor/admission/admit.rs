@@ -86,6 +86,9 @@ impl EngineState {
 
     /// Charges an admitted job to its record.
     pub(in crate::supervisor) fn charge_admitted(&mut self, id: JobId, Admitted(bytes): Admitted) {
+        let Some(admission) = &mut self.admission else {
+            return;
+        };
         // The job may have ended while it was posted. Then it is answered, or waits for jobs that it spawned, or its
         // record was freed because another run replaced it.
         let record = self.records.find(id);
@@ -96,9 +99,6 @@ impl EngineState {
             // Makes the drain use the slower path, which discharges the job when it is answered.
             record.parked = true;
         }
-        let Some(admission) = &mut self.admission else {
-            return;
-        };
         let notify_line = admission.charge(open.then_some(id.index), bytes);
         crate::sync::point!("admit.charged");
         if notify_line {
