@@ -1,6 +1,6 @@
 //! Settings of an engine: [`Builder`].
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::inlined::Enrolled;
@@ -869,8 +869,9 @@ impl Builder {
                 StartError::Worker(HandshakeError::Failed(why)) => BuildError::Worker(why),
                 StartError::Worker(why) => BuildError::Worker(why.to_string()),
             })?;
+        let monitor = Mutex::new(Some(monitor));
         Ok(Engine {
-            backend: Backend::Workers(Workers::new(shared, monitor)),
+            backend: Backend::Workers(Arc::new(Workers { shared, monitor })),
             names: super::actor::Names::default(),
             seeds,
         })
