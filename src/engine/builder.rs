@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::inlined::Enrolled;
+use super::inlined::Inlined;
 use super::limits::{ArenaShare, MAX_LANES, MAX_WORKERS, MIN_MEMORY, check_least};
 use super::seeds::Seeds;
 use super::{Backend, BuildError, Engine, TraceError, WorkerProgram, Workers};
@@ -727,7 +727,7 @@ impl Builder {
         Engine {
             backend: Backend::Inline,
             names: super::actor::Names::default(),
-            seeds: Arc::new(Seeds::new(self.seed).inlined(Enrolled::new(self.trace, &self.label))),
+            seeds: Arc::new(Seeds::new(self.seed).inlined(Inlined::new(self.trace, &self.label))),
         }
     }
 

@@ -114,7 +114,8 @@ impl Columns {
     /// Runs a node on the caller's thread.
     pub(super) fn run(&mut self, node: u32, values: &mut NodeValues) -> InlineValue {
         let (column, row) = self.positions[node as usize];
-        let _job = self.series.map(|series| series.begin_inline(node.into()));
+        let series = self.series.as_ref();
+        let _job = series.map(|series| series.begin_inline(node.into()));
         self.columns[column as usize].run(row, values)
     }
 }
@@ -123,7 +124,7 @@ impl NodeCalls for Columns {
     fn load(&mut self, node: u32, loading: &mut Loading<'_>) {
         let (column, row) = self.positions[node as usize];
         self.columns[column as usize].load(row, loading);
-        if let Some(series) = self.series {
+        if let Some(series) = &self.series {
             loading.call.0.seed = series.seed(node.into());
         }
     }

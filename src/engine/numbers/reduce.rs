@@ -90,6 +90,7 @@ impl<T: Element> Par<'_, T> {
         let rows = a.shape().rows();
         let step = chunks::rows::<T>(a.shape());
         let series = engine.seeds.series();
+        let number = series.number();
         // A kernel that spawns has no value yet when it returns, so its chunk cannot share a job.
         let alone = R::SPAWNS || S::SPAWNS;
         let shared = engine.shared().filter(|_| !alone);
@@ -109,7 +110,7 @@ impl<T: Element> Par<'_, T> {
                 count: run.len(),
                 step,
                 first: run.start,
-                series: series.number(),
+                series: number,
                 rest: args,
             })
         });
@@ -126,7 +127,7 @@ impl<T: Element> Par<'_, T> {
         }
         let mut tree = Tree::<_, C, X, Y, S> {
             engine,
-            series,
+            series: series.clone(),
             waiting: BTreeMap::new(),
             running: VecDeque::new(),
             combine: PhantomData,

@@ -40,7 +40,7 @@ impl Engine {
         let mut out = self.output::<U>(a.shape(), kernel_name::<W>())?;
         let chunks: Vec<_> = self.chunks::<T, U>(a.shape()).collect();
         let series = self.seeds.series();
-        let mut pass = |parts: &[Part]| self.pass::<T, U, P, W>(series, a, &with, &mut out, parts);
+        let mut pass = |parts: &[Part]| self.pass::<T, U, P, W>(&series, a, &with, &mut out, parts);
         let failed = if is_single {
             narrow(chunks, pass)
         } else {
@@ -62,7 +62,7 @@ impl Engine {
     /// Runs a job for each part. Parts are in order, and so are the returned failures.
     fn pass<T, U, P, W>(
         &self,
-        series: Series,
+        series: &Series,
         a: &Array<T>,
         with: &(impl for<'e> Arg<'e, P> + Clone),
         out: &mut ArrayMut<U>,
@@ -80,7 +80,7 @@ impl Engine {
                 .collect()
         };
         if self.lends() {
-            let (ends, _) = self.run_scope(series, scope::Failures::All(Vec::new()), |s| {
+            let (ends, _) = self.run_scope(series.clone(), scope::Failures::All(Vec::new()), |s| {
                 let mut tiles = out.tiles_mut(1);
                 let jobs = parts.iter().map(|Part { rows, exclusive }| {
                     let tile = tiles.at(rows.clone());
@@ -101,7 +101,7 @@ impl Engine {
         }
         let row = a.shape().row_len().unwrap_or(0);
         // Sandboxed workers return each part as an array of its own, which is copied into the result.
-        let (ends, _) = self.run_scope(series, scope::Failures::All(Vec::new()), |s| {
+        let (ends, _) = self.run_scope(series.clone(), scope::Failures::All(Vec::new()), |s| {
             let jobs = parts.iter().map(|Part { rows, exclusive }| {
                 let first = (rows.start * row) as u64;
                 let args = (
