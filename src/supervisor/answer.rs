@@ -41,23 +41,10 @@ pub(super) struct Unread {
     error: JobError,
 }
 
-/// A value that could not be read.
-pub(super) struct UnreadFailed {
-    error: JobError,
-    /// The lane and generation of the worker that sent the value.
-    sender: Option<(u32, u32)>,
-}
-
-impl UnreadFailed {
-    fn condemn(&self, state: &mut EngineState) {
-        if let Some(sender) = self.sender {
-            state.condemn_sender(sender);
-        }
-    }
-}
-
 impl Unread {
-    fn read<R>(self, arena: &Arena, read: Read<R>) -> Result<Result<R, JobError>, UnreadFailed> {
+    /// Reads the value. Also returns the sender if it has to be condemned, because the words are no value of the
+    /// kernel.
+    fn read<R>(self, arena: &Arena, read: Read<R>) -> (Result<R, JobError>, Option<(u32, u32)>) {
         let Self {
             words,
             arrays,
@@ -79,16 +66,11 @@ impl Unread {
             }
             Err(_) => Err(Unreadable::Malformed),
         };
-        value.map(Ok).map_err(|why| match why {
-            Unreadable::Malformed => UnreadFailed {
-                error,
-                sender: Some(sender),
-            },
-            Unreadable::CheckPanicked(kind) => UnreadFailed {
-                error: error.with_kind(kind),
-                sender: None,
-            },
-        })
+        match value {
+            Ok(value) => (Ok(value), None),
+            Err(Unreadable::Malformed) => (Err(error), Some(sender)),
+            Err(Unreadable::CheckPanicked(kind)) => (Err(error.with_kind(kind)), None),
+        }
     }
 }
 
@@ -99,12 +81,13 @@ impl Supervisor {
             TakenAnswer::Read(answer) => return answer,
             TakenAnswer::Unread(unread) => unread,
         };
-        unread.read(&self.arena, read).unwrap_or_else(|failed| {
+        let (answer, condemned) = unread.read(&self.arena, read);
+        if let Some(sender) = condemned {
             let mut state = self.lock();
-            failed.condemn(&mut state);
+            state.condemn_sender(sender);
             self.unlock(state);
-            Err(failed.error)
-        })
+        }
+        answer
     }
 }
 
@@ -228,10 +211,11 @@ impl EngineState {
         Some(match self.take(id, read)? {
             TakenAnswer::Read(answer) => answer,
             TakenAnswer::Unread(unread) => {
-                unread.read(&self.arena, read).unwrap_or_else(|failed| {
-                    failed.condemn(self);
-                    Err(failed.error)
-                })
+                let (answer, condemned) = unread.read(&self.arena, read);
+                if let Some(sender) = condemned {
+                    self.condemn_sender(sender);
+                }
+                answer
             }
         })
     }
