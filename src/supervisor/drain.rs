@@ -42,6 +42,13 @@ impl EngineState {
         }
     }
 
+    /// Drains all lanes that have work, then places queued jobs while lanes have room for them.
+    #[inline]
+    pub(super) fn catch_up(&mut self) {
+        self.drain_busy();
+        self.refill();
+    }
+
     /// Drains a lane: answers the jobs that it has ended, frees retained arrays that it has released, and checks
     /// reported ends.
     pub(super) fn drain(&mut self, index: usize) {

@@ -84,8 +84,7 @@ impl Supervisor {
     /// See [`Progress`].
     pub(crate) fn progress(&self) -> Progress {
         let mut state = self.lock();
-        state.drain_busy();
-        state.refill();
+        state.catch_up();
         let (kernels, running) = state.kernel_stats();
         let queued = state.queue.len() as u64;
         let waiting = (state.timers.attempts().count() + state.runs.waiting_parents()) as u64;

@@ -109,8 +109,7 @@ impl EngineState {
             // costs a cache line each, so it is not done for every job.
             self.queue.push_back(index, self.records.at(index));
             if self.queue.len().is_multiple_of(LOOK_EVERY) {
-                self.drain_busy();
-                self.refill();
+                self.catch_up();
             }
         }
     }
@@ -192,8 +191,7 @@ impl EngineState {
         crate::sync::point!("submit.retained");
         self.update_flags();
         fence_after_queueing();
-        self.drain_busy();
-        self.refill();
+        self.catch_up();
     }
 
     #[inline]
@@ -300,8 +298,7 @@ impl Supervisor {
     ) -> Result<T, ArenaFull> {
         alloc(&self.arena).or_else(|_| {
             let mut state = self.lock();
-            state.drain_busy();
-            state.refill();
+            state.catch_up();
             self.unlock(state);
             let again = alloc(&self.arena);
             if again.is_err() && self.settings.retain.is_some() {

@@ -255,8 +255,7 @@ impl Supervisor {
     /// Returns the status of an actor, or `None` if the actor has ended.
     pub(crate) fn status_of_actor(&self, id: ActorId) -> Option<ActorStatus> {
         let mut state = self.lock();
-        state.drain_busy();
-        state.refill();
+        state.catch_up();
         let workers = state.workers.len();
         let EngineState { actors, queue, .. } = &mut *state;
         let status = actors.find(id).map(|actor| {

@@ -55,8 +55,7 @@ impl EngineState {
         ticket: Option<u64>,
     ) -> Result<Admitted, RefusedBy> {
         self.admit(kernel, held, ticket).or_else(|_| {
-            self.drain_busy();
-            self.refill();
+            self.catch_up();
             self.admit(kernel, held, ticket)
         })
     }
@@ -208,8 +207,7 @@ impl Supervisor {
             .map(|(ticket, line)| line.look_again(ticket));
         let kernel = state.kernels.index(info);
         let entered = loop {
-            state.drain_busy();
-            state.refill();
+            state.catch_up();
             if let Ok(admitted) = state.admit(kernel, held, line.0) {
                 line.0 = None;
                 state.notify_admission_line();
@@ -286,8 +284,7 @@ impl Supervisor {
         held: u64,
     ) -> Result<Admitted, RefusedBy> {
         let mut state = self.lock();
-        state.drain_busy();
-        state.refill();
+        state.catch_up();
         let entry = if state.scheduler.is_low_on_memory() && !state.lifecycle.is_over() {
             Err(RefusedBy::MemoryShort)
         } else {

@@ -74,8 +74,7 @@ impl EngineState {
                 self.monitor.watch_memory();
                 self.update_flags();
                 fence_after_queueing();
-                self.drain_busy();
-                self.refill();
+                self.catch_up();
             }
             if self.runs.ends.is_empty() || left == 0 {
                 break;
