@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::lane::NO_RECORD;
+use super::lane::{Lane, NO_RECORD};
 use super::shared::Supervisor;
 use super::state::EngineState;
 use super::stats::{KernelStats, Progress, Stats, WorkerStats};
@@ -37,29 +37,19 @@ impl Supervisor {
         let arena = self.arena.stats();
         let mut state = self.lock();
         state.drain_busy();
+        let lanes = &state.lanes;
+        let of_worker = |worker| lanes.of_worker(worker).map(move |lane| &lanes[lane]);
         let workers = state.workers.iter().enumerate();
         let workers = workers.map(|(index, worker)| WorkerStats {
             pid: worker.pid(),
             ready: worker.status() == Status::Ready,
             spare: worker.status() == Status::Spare,
-            jobs: state.lanes.jobs_of(index),
-            open: state
-                .lanes
-                .of_worker(index)
-                .map(|lane| state.lanes[lane].live())
-                .sum(),
+            jobs: lanes.jobs_of(index),
+            open: of_worker(index).map(Lane::live).sum(),
             restarts: worker.restarts(),
             recycled: worker.recycled(),
-            granted: state
-                .lanes
-                .of_worker(index)
-                .map(|lane| state.lanes[lane].grants().held())
-                .sum(),
-            retained: state
-                .lanes
-                .of_worker(index)
-                .map(|lane| state.lanes[lane].retained().bytes())
-                .sum(),
+            granted: of_worker(index).map(|lane| lane.grants().held()).sum(),
+            retained: of_worker(index).map(|lane| lane.retained().bytes()).sum(),
         });
         let stats = Stats {
             arena,
