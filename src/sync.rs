@@ -4,6 +4,9 @@
 //! by loom's, and the models in `link/loom.rs` explore every order of their accesses. The rest of the crate uses `std`
 //! directly.
 
+#[cfg(not(arenite_loom))]
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 #[cfg(all(feature = "points", not(arenite_loom)))]
 #[path = "../tests/support/points.rs"]
 pub mod points;
@@ -121,6 +124,14 @@ impl<T> Cell<T> {
         #[cfg(not(arenite_loom))]
         return f(self.0.get());
     }
+}
+
+/// Locks a mutex, and ignores poisoning: a panic under a lock is a bug of this crate, and the value is still the best
+/// there is.
+#[cfg(not(arenite_loom))]
+#[inline]
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Prefetches the cache line of `at`, which will be read soon.

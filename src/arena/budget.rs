@@ -1,16 +1,12 @@
 //! Limits of commits: the capacity, the system's memory, and a policy for collapsing.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::sync::lock;
 use crate::sys::limits::{self, Memory};
-
-/// Locks a mutex. A panic inside cannot leave a partial change, since each change is one step.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Maximum age of a cached reading of the system's memory.
 const MAX_AGE: Duration = Duration::from_millis(100);

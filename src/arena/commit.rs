@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
-use super::budget::{Budget, lock};
+use super::budget::Budget;
 use super::layout::{CHUNK, GRANULE, PAGE};
 use super::region::{Region, chunks_of, inside, runs, touched, within};
+use crate::sync::lock;
 use crate::sys;
 
 /// If at least this number of granules of a chunk (1 MiB) is needed at once, the chunk becomes a huge page immediately.

@@ -36,7 +36,7 @@ pub use spec::{Backing, Spec, default_capacity};
 pub use stats::ArenaStats;
 pub use view::{AttachSpec, View};
 
-use budget::{Budget, lock};
+use budget::Budget;
 pub(crate) use free::FreeRanges;
 use layout::{CHUNK, Layout};
 pub(crate) use layout::{HEADER_LEN, LARGE, PAGE, QUANTUM};
@@ -44,6 +44,7 @@ use region::{Region, Reserved};
 use spec::ResolvedSpec;
 use unused::UnusedNote;
 
+use crate::sync::lock;
 use crate::sys::limits::{self, Memory};
 use crate::sys::pipe::open_closed_standard;
 use crate::sys::{self, Segment};

@@ -9,10 +9,10 @@ use std::time::Duration;
 use nix::errno::Errno;
 use shared_memory::{Shmem, ShmemConf, ShmemError};
 
-use super::budget::lock;
 use super::error::ArenaError;
 use super::layout::{self, HEADER_LEN};
 use super::region::Missing;
+use crate::sync::lock;
 use crate::sys::fork::OwnerProcess;
 use crate::sys::limits::without_file_size_signal;
 use crate::sys::truncation::{self, Watched};

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 
-use super::budget::lock;
 use super::free::FreeRanges;
 use super::layout::{CHUNK, GRANULE};
+use crate::sync::lock;
 use crate::sys::truncation::{self, Watched};
 use crate::sys::{self, Map, Prot, Segment};
 

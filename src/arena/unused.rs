@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::Arena;
-use super::budget::lock;
 use super::layout::CHUNK;
+use crate::sync::lock;
 use crate::sys::event::EventFd;
 
 /// Whether [`Arena::return_unused`] may have something to return, and how its caller is notified.

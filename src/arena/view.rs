@@ -8,11 +8,11 @@ use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 
 use nix::errno::Errno;
 
-use super::budget::lock;
 use super::error::ArenaError;
 use super::layout::{CHUNK, Layout, PAGE};
 use super::names::read_header;
 use super::offset::{BadOffset, Extent};
+use crate::sync::lock;
 use crate::sys::crash::{Area, Located};
 use crate::sys::{self, Access, Map, Prot, Segment};
 

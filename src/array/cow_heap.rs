@@ -29,7 +29,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use chunks::{bytes, huge_part, join};
@@ -39,6 +39,7 @@ use region::Region;
 use super::habit::Habit;
 use super::sealed_file::SealedFile;
 use super::{Array, Shape};
+use crate::sync::lock;
 use crate::sys::written::Written;
 use crate::sys::{self, HUGE, Map, Segment, limits};
 
@@ -156,10 +157,6 @@ impl Drop for Snapshot {
     fn drop(&mut self) {
         lock(&self.heap.ended).push((self.region, self.block));
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl CowHeap {

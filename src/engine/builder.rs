@@ -1,9 +1,9 @@
 //! Settings of an engine: [`Builder`].
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::inlined::Enrolled;
+use super::inlined::Inlined;
 use super::limits::{ArenaShare, MAX_LANES, MAX_WORKERS, MIN_MEMORY, check_least};
 use super::seeds::Seeds;
 use super::{Backend, BuildError, Engine, TraceError, WorkerProgram, Workers};
@@ -727,7 +727,7 @@ impl Builder {
         Engine {
             backend: Backend::Inline,
             names: super::actor::Names::default(),
-            seeds: Arc::new(Seeds::new(self.seed).inlined(Enrolled::new(self.trace, &self.label))),
+            seeds: Arc::new(Seeds::new(self.seed).inlined(Inlined::new(self.trace, &self.label))),
         }
     }
 
@@ -869,8 +869,9 @@ impl Builder {
                 StartError::Worker(HandshakeError::Failed(why)) => BuildError::Worker(why),
                 StartError::Worker(why) => BuildError::Worker(why.to_string()),
             })?;
+        let monitor = Mutex::new(Some(monitor));
         Ok(Engine {
-            backend: Backend::Workers(Workers::new(shared, monitor)),
+            backend: Backend::Workers(Arc::new(Workers { shared, monitor })),
             names: super::actor::Names::default(),
             seeds,
         })

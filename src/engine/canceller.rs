@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::supervisor::{Group, Supervisor};
+use crate::sync::lock;
 
 /// Cancels a [`Scope`](super::Scope) from another thread, such as a timer or a Ctrl-C handler. See
 /// [`Scope::canceller`](super::Scope::canceller).
@@ -43,7 +44,7 @@ impl Canceller {
         }
         // The lock is held until the group is cancelled: otherwise the scope could end, and another group could get its
         // number.
-        if let Some((shared, group)) = &*self.jobs() {
+        if let Some((shared, group)) = &*lock(&self.inner.jobs) {
             shared.cancel_group(*group);
         }
     }
@@ -56,17 +57,9 @@ impl Canceller {
 
     /// Makes the canceller ineffective, because the scope has ended.
     pub(super) fn end(&self) {
-        if let Some((shared, group)) = self.jobs().take() {
+        if let Some((shared, group)) = lock(&self.inner.jobs).take() {
             shared.end_group(group);
         }
-    }
-
-    fn jobs(&self) -> MutexGuard<'_, Option<(Arc<Supervisor>, Group)>> {
-        // A panic under the lock leaves the value unchanged.
-        self.inner
-            .jobs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

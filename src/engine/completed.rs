@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use futures_core::Stream;
 use super::map::IN_A_ROW;
 use super::{Job, JobError, JobFailure};
 use crate::supervisor::{JobId, Supervisor, park_until};
+use crate::sync::lock;
 
 /// Yields the index and result of each job as soon as it ends.
 ///
@@ -34,7 +35,7 @@ pub fn as_completed<R: Send + 'static, E: JobFailure>(
 ) -> AsCompleted<R, E> {
     let jobs: HashMap<usize, Job<R, E>> = jobs.into_iter().enumerate().collect();
     let ready = Arc::new(ReadyQueue::default());
-    ready.lock().indices.extend(0..jobs.len());
+    lock(&ready.ready).indices.extend(0..jobs.len());
     AsCompleted {
         next: jobs.len(),
         jobs,
@@ -70,13 +71,9 @@ struct Ready {
 }
 
 impl ReadyQueue {
-    fn lock(&self) -> MutexGuard<'_, Ready> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn push(&self, index: usize) {
         let waker = {
-            let mut ready = self.lock();
+            let mut ready = lock(&self.ready);
             ready.indices.push_back(index);
             ready.waker.take()
         };
@@ -89,7 +86,7 @@ impl ReadyQueue {
         // Wakers are cloned and dropped outside the lock, because they are foreign code, which may end a job on this
         // thread.
         let mut waker = Some(context.waker().clone());
-        let mut ready = self.lock();
+        let mut ready = lock(&self.ready);
         let index = ready.indices.pop_front();
         if index.is_none() {
             std::mem::swap(&mut ready.waker, &mut waker);
@@ -101,27 +98,20 @@ impl ReadyQueue {
 
     /// Waits for the next job to poll, and returns its index. Returns `None` at the time `until`.
     fn next(&self, until: Option<Instant>) -> Option<usize> {
-        let mut ready = self.lock();
-        loop {
-            if let Some(index) = ready.indices.pop_front() {
-                return Some(index);
+        let ready = lock(&self.ready);
+        let is_empty = |ready: &mut Ready| ready.indices.is_empty();
+        let mut ready = match until {
+            None => self
+                .arrived
+                .wait_while(ready, is_empty)
+                .unwrap_or_else(PoisonError::into_inner),
+            Some(until) => {
+                let left = until.saturating_duration_since(Instant::now());
+                let waited = self.arrived.wait_timeout_while(ready, left, is_empty);
+                waited.unwrap_or_else(PoisonError::into_inner).0
             }
-            ready = match until {
-                None => self.arrived.wait(ready),
-                Some(until) => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return None;
-                    }
-                    let waited = self.arrived.wait_timeout(ready, left);
-                    waited.map(|(ready, _)| ready).map_err(|poisoned| {
-                        let (ready, _) = poisoned.into_inner();
-                        PoisonError::new(ready)
-                    })
-                }
-            }
-            .unwrap_or_else(PoisonError::into_inner);
-        }
+        };
+        ready.indices.pop_front()
     }
 }
 

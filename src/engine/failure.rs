@@ -36,7 +36,7 @@ impl<A> JobFailure for DeadLetter<A> {
     type Retained = A;
     const NOTHING: Option<A> = None;
     fn from_error(index: usize, args: A, error: JobError, _: Key) -> Self {
-        Self::of_item(index, args, error)
+        Self::new(Origin::Item(index), args, error)
     }
 }
 
@@ -51,7 +51,7 @@ pub struct DeadLetter<A> {
 
 /// Where the arguments of a failed job come from.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Origin {
+pub(super) enum Origin {
     /// The index of an item of an iterator; 0 for a single job.
     Item(usize),
     /// A range of rows of an array.
@@ -61,19 +61,7 @@ enum Origin {
 }
 
 impl<A> DeadLetter<A> {
-    pub(super) fn of_item(index: usize, args: A, error: JobError) -> Self {
-        Self::new(Origin::Item(index), args, error)
-    }
-
-    pub(super) fn of_rows(rows: Range<usize>, args: A, error: JobError) -> Self {
-        Self::new(Origin::Rows(rows), args, error)
-    }
-
-    pub(super) fn of_stage(stage: usize, item: u64, args: A, error: JobError) -> Self {
-        Self::new(Origin::Stage { stage, item }, args, error)
-    }
-
-    fn new(origin: Origin, args: A, error: JobError) -> Self {
+    pub(super) fn new(origin: Origin, args: A, error: JobError) -> Self {
         Self {
             origin,
             args,

@@ -1,31 +1,21 @@
 //! Statistics and trace of an inline engine's jobs, which run on the calling threads.
 //!
 //! A call that runs jobs enters its engine for each job ([`enter`]), which stores the engine in a thread-local
-//! variable. The `catch_unwind` guard of the kernel finds the engine there ([`Observed`]). Engines are referred to by
-//! number, because a handle may outlive its engine.
+//! variable. The `catch_unwind` guard of the kernel finds the engine there ([`Observed`]). Handles refer to their
+//! engine weakly: they may outlive it, and its trace is complete when the engine has been dropped.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use super::{JobErrorKind, KernelStats, TraceError};
 use crate::supervisor::{Progress, RateMeter, sentence};
+use crate::sync::lock;
 use crate::sys::clock::monotonic_ns;
 use crate::trace::{
     Attempt, AttemptEnd, Event, KernelRun, LaneId, TraceConfig, TraceOwner, Tracer,
 };
-
-static ENGINES: Mutex<Engines> = Mutex::new(Engines {
-    last: 0,
-    all: BTreeMap::new(),
-});
-
-struct Engines {
-    last: u64,
-    all: BTreeMap<u64, Arc<Inlined>>,
-}
 
 thread_local! {
     /// The engine whose job this thread is about to run.
@@ -54,49 +44,6 @@ struct Counts {
     threads: Vec<Weak<()>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The registration of an inline engine: its number in the list of all inline engines. Dropping it removes the engine
-/// from that list.
-#[derive(Debug)]
-pub(super) struct Enrolled(u64);
-
-impl Enrolled {
-    pub(super) fn new(trace: Option<TraceConfig>, label: &str) -> Self {
-        let tracer = trace.map(|plan| {
-            Tracer::start(plan, label).map_err(|(path, error)| TraceError { path, error })
-        });
-        let engine = Arc::new(Inlined {
-            counts: Mutex::default(),
-            looks: Mutex::new(RateMeter::new()),
-            tracer,
-        });
-        let mut engines = lock(&ENGINES);
-        engines.last += 1;
-        let number = engines.last;
-        engines.all.insert(number, engine);
-        Self(number)
-    }
-
-    pub(super) fn number(&self) -> u64 {
-        self.0
-    }
-
-    pub(super) fn engine(&self) -> Option<Arc<Inlined>> {
-        lock(&ENGINES).all.get(&self.0).cloned()
-    }
-}
-
-impl Drop for Enrolled {
-    fn drop(&mut self) {
-        let engine = lock(&ENGINES).all.remove(&self.0);
-        // Outside the lock: unless one of the engine's jobs still runs, this drop completes the trace.
-        drop(engine);
-    }
-}
-
 /// Marks, from creation to drop, that this thread runs a job of an inline engine.
 #[must_use]
 #[derive(Debug)]
@@ -106,9 +53,8 @@ pub(super) struct Inside {
     thread: PhantomData<*const ()>,
 }
 
-/// Enters the engine with this number, if it exists.
-pub(super) fn enter(number: u64) -> Inside {
-    let engine = lock(&ENGINES).all.get(&number).cloned();
+/// Enters an engine, if it still exists.
+pub(super) fn enter(engine: Option<Arc<Inlined>>) -> Inside {
     Inside {
         before: CURRENT.replace(engine),
         thread: PhantomData,
@@ -189,6 +135,17 @@ fn failed(why: &JobErrorKind) -> AttemptEnd {
 }
 
 impl Inlined {
+    pub(super) fn new(trace: Option<TraceConfig>, label: &str) -> Self {
+        let tracer = trace.map(|plan| {
+            Tracer::start(plan, label).map_err(|(path, error)| TraceError { path, error })
+        });
+        Self {
+            counts: Mutex::default(),
+            looks: Mutex::new(RateMeter::new()),
+            tracer,
+        }
+    }
+
     /// Counts a job. Returns the number of the job, and the row of this thread.
     fn begin(&self, name: &'static str) -> (u64, u32) {
         let mut counts = lock(&self.counts);
@@ -288,8 +245,8 @@ mod tests {
     use crate::engine::Trace;
 
     fn rows(engine: &Engine) -> usize {
-        let inlined = engine.seeds.inlined.as_ref().and_then(|it| it.engine());
-        super::lock(&inlined.unwrap().counts).threads.len()
+        let inlined = engine.seeds.inlined.as_ref().unwrap();
+        super::lock(&inlined.counts).threads.len()
     }
 
     /// Behaves like a server that starts a thread for each request.

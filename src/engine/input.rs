@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::{Backend, Engine};
+use super::Engine;
 use crate::arena::{ArenaFull, BlockPlacement, default_capacity};
 #[cfg(feature = "ndarray")]
 use crate::array::nd;
@@ -83,16 +83,13 @@ impl Engine {
     /// If the size does not fit the address space.
     pub fn zeros<T: Element>(&self, shape: impl Into<Shape>) -> Result<ArrayMut<T>, ArenaFull> {
         let shape = shape.into();
-        match &self.backend {
-            Backend::Inline => ArrayMut::try_zeros(shape),
-            Backend::Workers(workers) => {
-                let bytes = bytes_of::<T>(&shape);
-                let block = workers
-                    .shared
-                    .with_room(|arena| arena.alloc_zeroed(0, bytes, BlockPlacement::Pages))?;
-                Ok(ArrayMut::from_block(block, 0, shape))
-            }
-        }
+        let Some(shared) = self.shared() else {
+            return ArrayMut::try_zeros(shape);
+        };
+        let bytes = bytes_of::<T>(&shape);
+        let block =
+            shared.with_room(|arena| arena.alloc_zeroed(0, bytes, BlockPlacement::Pages))?;
+        Ok(ArrayMut::from_block(block, 0, shape))
     }
 
     /// Allocates an exclusive array in the arena with *unspecified* elements, for workers to fill tile by tile.
@@ -279,10 +276,10 @@ impl Engine {
         D: ndarray::Dimension,
     {
         let shape = nd::shape_of(from.shape()).map_err(InputError::BadRank)?;
-        Ok(self.fill(shape, |to| match &self.backend {
+        Ok(self.fill(shape, |to| match self.shared() {
             // The calling thread may be in a sandboxed worker, which must not start threads.
-            Backend::Inline => nd::write(from, to),
-            Backend::Workers(_) => nd::write_by_threads(from, to),
+            None => nd::write(from, to),
+            Some(_) => nd::write_by_threads(from, to),
         })?)
     }
 
@@ -315,23 +312,17 @@ impl Engine {
         // Pipes and files that Linux generates have no length and may be endless: this reads at most as many bytes as
         // could fit.
         if !meta.is_file() || meta.len() == 0 {
-            let most = match &self.backend {
-                Backend::Inline => default_capacity(),
-                Backend::Workers(workers) => workers.shared.arena.capacity(),
-            };
+            let arena = self.shared().map(|shared| &shared.arena);
+            let most = arena.map_or_else(default_capacity, |arena| arena.capacity());
             let mut bytes = Vec::new();
             let limited = &mut file.take(most.saturating_add(1));
             limited.read_to_end(&mut bytes).map_err(failed)?;
             if bytes.len() as u64 <= most {
                 return Ok(self.from_slice(&bytes)?);
             }
-            return Err(match &self.backend {
-                Backend::Inline => failed(io::ErrorKind::OutOfMemory.into()),
-                Backend::Workers(workers) => workers
-                    .shared
-                    .arena
-                    .full_in_region_0(bytes.len() as u64)
-                    .into(),
+            return Err(match arena {
+                None => failed(io::ErrorKind::OutOfMemory.into()),
+                Some(arena) => arena.full_in_region_0(bytes.len() as u64).into(),
             });
         }
         let len = usize::try_from(meta.len())
@@ -399,13 +390,11 @@ impl Engine {
     /// Allocates an array for the content of a file. Returns an error if the length that the file claims exceeds the
     /// memory.
     fn to_read<T: Element>(&self, shape: Shape) -> Result<ArrayMut<T>, AllocError> {
-        match &self.backend {
-            Backend::Inline => ArrayMut::to_read(shape),
-            Backend::Workers(_) => {
-                let array = self.exclusive(shape, BlockPlacement::Packed);
-                array.map_err(AllocError::Arena)
-            }
+        if self.shared().is_none() {
+            return ArrayMut::to_read(shape);
         }
+        let array = self.exclusive(shape, BlockPlacement::Packed);
+        array.map_err(AllocError::Arena)
     }
 
     /// Allocates an array that the caller overwrites completely. The memory's old content is initialised, and therefore
@@ -415,16 +404,12 @@ impl Engine {
         shape: Shape,
         placement: BlockPlacement,
     ) -> Result<ArrayMut<T>, ArenaFull> {
-        match &self.backend {
-            Backend::Inline => ArrayMut::try_uninit(shape),
-            Backend::Workers(workers) => {
-                let bytes = bytes_of::<T>(&shape);
-                let block = workers
-                    .shared
-                    .with_room(|arena| arena.alloc(0, bytes, placement))?;
-                Ok(ArrayMut::from_block(block, 0, shape))
-            }
-        }
+        let Some(shared) = self.shared() else {
+            return ArrayMut::try_uninit(shape);
+        };
+        let bytes = bytes_of::<T>(&shape);
+        let block = shared.with_room(|arena| arena.alloc(0, bytes, placement))?;
+        Ok(ArrayMut::from_block(block, 0, shape))
     }
 }
 

@@ -29,7 +29,7 @@ mod submitting;
 mod worker_program;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -65,6 +65,8 @@ pub use worker_program::WorkerProgram;
 
 use crate::kernel::{Args, Kernel, Params, Reply, Single, captures_nothing};
 use crate::supervisor::{Closing, Supervisor};
+use crate::sync::lock;
+use job::run_kernel;
 use seeds::Seeds;
 
 /// Worker processes and the arena that they share.
@@ -120,20 +122,15 @@ pub struct Engine {
 #[derive(Clone)]
 pub(crate) enum Backend {
     /// In worker processes.
-    Workers(Workers),
+    Workers(Arc<Workers>),
     /// On the calling thread.
     Inline,
 }
 
-#[derive(Clone)]
+/// Shared by all clones of an engine: dropping the last clone ends the engine.
 pub(crate) struct Workers {
     pub(crate) shared: Arc<Supervisor>,
-    owner: Arc<Owner>,
-}
-
-/// Shared by all clones of an engine: dropping the last clone ends the engine.
-struct Owner {
-    shared: Arc<Supervisor>,
+    /// The monitor thread, until a caller takes the handle to end the engine.
     monitor: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -221,7 +218,7 @@ impl Engine {
             }
             Backend::Inline => {
                 let _job = self.seeds.begin_inline(0);
-                Job::run_inline(kernel, args.hold())
+                Job::ready(run_kernel::<F, P, R>(args.hold()))
             }
         }
     }
@@ -274,28 +271,20 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn stats(&self) -> Stats {
-        match &self.backend {
-            Backend::Workers(workers) => workers.shared.stats(),
-            Backend::Inline => Stats::default(),
-        }
+        self.shared()
+            .map_or_else(Stats::default, |shared| shared.stats())
     }
 
     /// Returns the reason why no worker can be started any more, or `None` if there is none. If there is a reason,
     /// every job fails with [`NoWorkers`](JobErrorKind::NoWorkers).
     pub fn broken(&self) -> Option<String> {
-        match &self.backend {
-            Backend::Workers(workers) => workers.shared.broken(),
-            Backend::Inline => None,
-        }
+        self.shared()?.broken()
     }
 
     /// Gives unused committed memory of the arena back to Linux at once, not only after some seconds. Returns the
     /// number of bytes.
     pub fn trim(&self) -> u64 {
-        match &self.backend {
-            Backend::Workers(workers) => workers.shared.arena.trim(),
-            Backend::Inline => 0,
-        }
+        self.shared().map_or(0, |shared| shared.arena.trim())
     }
 
     /// Finishes all jobs, including detached ones, and ends the workers. Dropping the engine ends jobs instead. See
@@ -330,8 +319,7 @@ impl Engine {
     /// ```
     pub fn shutdown(self) {
         if let Backend::Workers(workers) = &self.backend {
-            let monitor = workers.owner.take_monitor();
-            workers.shared.end(monitor, Closing::Drain);
+            workers.shared.end(workers.take_monitor(), Closing::Drain);
         }
     }
 
@@ -363,9 +351,7 @@ impl Engine {
     /// ```
     pub fn shutdown_timeout(self, limit: Duration) -> bool {
         match &self.backend {
-            Backend::Workers(workers) => workers
-                .shared
-                .end_within(workers.owner.take_monitor(), limit),
+            Backend::Workers(workers) => workers.shared.end_within(workers.take_monitor(), limit),
             Backend::Inline => true,
         }
     }
@@ -429,24 +415,13 @@ impl Engine {
 }
 
 impl Workers {
-    fn new(shared: Arc<Supervisor>, monitor: JoinHandle<()>) -> Self {
-        let owner = Arc::new(Owner {
-            shared: Arc::clone(&shared),
-            monitor: Mutex::new(Some(monitor)),
-        });
-        Self { shared, owner }
-    }
-}
-
-impl Owner {
     /// Takes the handle of the monitor thread; `None` if another caller has taken it.
     fn take_monitor(&self) -> Option<JoinHandle<()>> {
-        let mut monitor = self.monitor.lock().unwrap_or_else(PoisonError::into_inner);
-        monitor.take()
+        lock(&self.monitor).take()
     }
 }
 
-impl Drop for Owner {
+impl Drop for Workers {
     fn drop(&mut self) {
         if let Some(monitor) = self.take_monitor() {
             self.shared.end(Some(monitor), Closing::Now);

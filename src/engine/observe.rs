@@ -2,9 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use super::inlined::Inlined;
 use super::{Builder, Engine};
 use crate::supervisor::Progress;
 use crate::sys::debug_as_text;
@@ -190,13 +188,11 @@ impl Engine {
         match self.shared() {
             Some(shared) => shared.progress(),
             None => self
-                .inlined()
+                .seeds
+                .inlined
+                .as_ref()
                 .map_or_else(Progress::default, |engine| engine.progress()),
         }
-    }
-
-    fn inlined(&self) -> Option<Arc<Inlined>> {
-        self.seeds.inlined.as_ref()?.engine()
     }
 
     /// Updates the files of [`Builder::trace`], including the report. Returns `None` if there is no trace. The end of
@@ -214,7 +210,7 @@ impl Engine {
         if let Some(shared) = self.shared() {
             return shared.tracer().map(|tracer| flush(&tracer)).transpose();
         }
-        let Some(engine) = self.inlined() else {
+        let Some(engine) = &self.seeds.inlined else {
             return Ok(None);
         };
         let tracer = engine.tracer().transpose()?;

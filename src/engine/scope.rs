@@ -7,12 +7,12 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::{option_setters, permit, run_inline};
+use super::job::{option_setters, permit, run_kernel};
 use super::seeds::Series;
 use super::{Backend, Canceller, Engine, JobError, JobErrorKind};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
-    Args, CallWriter, Kernel, KernelInfo, Key, Params, Reply, Single, captures_nothing, kernel_name,
+    Args, CallWriter, Kernel, KernelInfo, Params, Reply, Single, captures_nothing, kernel_name,
 };
 use crate::supervisor::{Failed, Flight, Group, JobId, JobOptions, Owner, Read, Supervisor};
 
@@ -47,7 +47,7 @@ struct Dropped {
 const SCAN_AT_LEAST: usize = 16;
 
 /// The failures that a scope returns.
-enum Failures {
+pub(super) enum Failures {
     /// The first failure.
     First(Option<JobError>),
     /// All failures.
@@ -138,7 +138,7 @@ impl Engine {
     /// ([`JobError::unspecified_rows`]).
     #[doc(alias("TaskGroup", "nursery", "create_task_group"))]
     pub fn scope<'env, T>(&'env self, f: impl FnOnce(&Scope<'env>) -> T) -> Result<T, JobError> {
-        match self.run_scope(Failures::First(None), f) {
+        match self.run_scope(self.seeds.series(), Failures::First(None), f) {
             (_, Failures::First(Some(error))) => Err(error),
             (value, _) => Ok(value),
         }
@@ -179,7 +179,8 @@ impl Engine {
     where
         E: From<JobError>,
     {
-        let (ended, failures) = self.run_scope(Failures::First(None), |scope| {
+        let series = self.seeds.series();
+        let (ended, failures) = self.run_scope(series, Failures::First(None), |scope| {
             let result = f(scope);
             // After the failure of a job, an error of `f` is probably a consequence of that failure.
             let own = result.is_err() && !scope.has_failed();
@@ -216,7 +217,7 @@ impl Engine {
         &'env self,
         f: impl FnOnce(&Scope<'env>) -> T,
     ) -> (T, Vec<JobError>) {
-        let (value, failures) = self.run_scope(Failures::All(Vec::new()), f);
+        let (value, failures) = self.run_scope(self.seeds.series(), Failures::All(Vec::new()), f);
         let mut errors = match failures {
             Failures::All(errors) => errors,
             Failures::First(error) => Vec::from_iter(error),
@@ -226,25 +227,8 @@ impl Engine {
         (value, errors)
     }
 
-    /// Like [`scope_collect`](Engine::scope_collect), for a call that already has a series of random numbers. Errors of
-    /// jobs that `f` does not wait for are dropped.
-    pub(super) fn scope_in<'env, T>(
-        &'env self,
-        series: Series,
-        f: impl FnOnce(&Scope<'env>) -> T,
-    ) -> T {
-        self.run_scope_in(series, Failures::All(Vec::new()), f).0
-    }
-
-    fn run_scope<'env, T>(
-        &'env self,
-        failures: Failures,
-        f: impl FnOnce(&Scope<'env>) -> T,
-    ) -> (T, Failures) {
-        self.run_scope_in(self.seeds.series(), failures, f)
-    }
-
-    fn run_scope_in<'env, T>(
+    /// Runs `f` in a scope whose jobs draw random numbers of this series.
+    pub(super) fn run_scope<'env, T>(
         &'env self,
         series: Series,
         failures: Failures,
@@ -327,6 +311,8 @@ impl<'env> Scope<'env> {
         R: Reply,
     {
         const { captures_nothing::<F>() };
+        // Only the type of the kernel is used: its value has no bytes.
+        let _ = kernel;
         let index = self.jobs.replace(self.jobs.get() + 1);
         let call = match &self.engine.backend {
             Backend::Inline => {
@@ -346,7 +332,7 @@ impl<'env> Scope<'env> {
                         return Err(why.into());
                     }
                     let _job = scope.series.begin_inline(index);
-                    run_inline(name, || kernel.call(held, Key::new()).into_value())
+                    run_kernel::<F, P, R>(held)
                 }))
             }
             Backend::Workers(workers) => {
@@ -354,6 +340,7 @@ impl<'env> Scope<'env> {
                 args.send(&mut call);
                 call.0.seed = self.series.seed(index);
                 ScopedCall::Sent {
+                    shared: &workers.shared,
                     call,
                     kernel: KernelInfo::of::<Single<F, P, R>>(),
                     read: R::receive,
@@ -550,6 +537,7 @@ pub struct ScopedJobBuilder<'s, 'env, R> {
 )]
 enum ScopedCall<'env, R> {
     Sent {
+        shared: &'env Arc<Supervisor>,
         call: CallWriter,
         kernel: KernelInfo,
         read: Read<R>,
@@ -590,33 +578,33 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
     /// Submits the job.
     pub fn submit(self) -> ScopedJob<'s, 'env, R> {
         let scope = self.scope;
-        let state = match (self.call, scope.engine.shared()) {
-            (
-                ScopedCall::Sent {
-                    mut call,
-                    kernel,
-                    read,
-                },
-                Some(shared),
-            ) => {
+        let state = match self.call {
+            ScopedCall::Sent {
+                shared,
+                mut call,
+                kernel,
+                read,
+            } => {
                 let kernel = kernel.named(self.options.name);
                 let owner = scope.group.map_or(Owner::Handle, Owner::scope);
                 let id = shared.submit(&kernel, &mut call.0, owner, self.options.if_set());
                 let index = self.index;
                 scope.open.borrow_mut().insert(index, id);
                 scope.forget_dropped(shared, &kernel);
-                Scoped::Sent { index, id, read }
+                Scoped::Sent {
+                    shared,
+                    index,
+                    id,
+                    read,
+                }
             }
-            (ScopedCall::Inline(run), _) => {
+            ScopedCall::Inline(run) => {
                 let options = &self.options;
                 let result = run(scope, options).map_err(|error| error.named_by(options));
                 if let Err(error) = &result {
                     scope.note(error);
                 }
                 Scoped::Inline(result)
-            }
-            (ScopedCall::Sent { .. }, None) => {
-                unreachable!("an inline engine runs its jobs at once")
             }
         };
         ScopedJob {
@@ -638,11 +626,12 @@ impl<R> fmt::Debug for ScopedJobBuilder<'_, '_, R> {
 pub struct ScopedJob<'s, 'env, R> {
     scope: &'s Scope<'env>,
     /// `None` after its result was taken.
-    state: Option<Scoped<R>>,
+    state: Option<Scoped<'env, R>>,
 }
 
-enum Scoped<R> {
+enum Scoped<'env, R> {
     Sent {
+        shared: &'env Arc<Supervisor>,
         index: u64,
         id: JobId,
         read: Read<R>,
@@ -653,8 +642,8 @@ enum Scoped<R> {
 impl<R> ScopedJob<'_, '_, R> {
     /// Returns the job's number: see [`Job::id`](super::Job::id).
     pub fn id(&self) -> Option<u64> {
-        match (&self.state, self.scope.engine.shared()) {
-            (Some(Scoped::Sent { id, .. }), Some(shared)) => Some(shared.number_of(*id)),
+        match &self.state {
+            Some(Scoped::Sent { shared, id, .. }) => Some(shared.number_of(*id)),
             _ => None,
         }
     }
@@ -666,12 +655,12 @@ impl<R> ScopedJob<'_, '_, R> {
     pub fn wait(mut self) -> Result<R, JobError> {
         match self.state.take().expect("only this takes it") {
             Scoped::Inline(result) => result,
-            Scoped::Sent { index, id, read } => {
-                let shared = self
-                    .scope
-                    .engine
-                    .shared()
-                    .expect("the job was sent to workers");
+            Scoped::Sent {
+                shared,
+                index,
+                id,
+                read,
+            } => {
                 // The job is removed from `open` only after it has ended, because the scope must not end earlier.
                 let result = shared.wait(id, read);
                 self.scope.open.borrow_mut().remove(&index);

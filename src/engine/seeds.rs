@@ -1,8 +1,9 @@
 //! Seeds of the random numbers that jobs draw: see [`rng`](crate::rng).
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
-use super::inlined::{self, Enrolled, Inside};
+use super::inlined::{self, Inlined, Inside};
 use crate::kernel::seed_in_series;
 use crate::sys::random;
 use crate::worker::{InlineJobGuard, enter_inline_job};
@@ -15,8 +16,8 @@ pub(crate) struct Seeds {
     series: AtomicU64,
     /// Number of single jobs of an inline engine. In an engine with workers, the supervisor counts them.
     jobs: AtomicU64,
-    /// The registration of an inline engine, which records its jobs.
-    pub(super) inlined: Option<Enrolled>,
+    /// Records the jobs of an inline engine.
+    pub(super) inlined: Option<Arc<Inlined>>,
 }
 
 /// Marks, from creation to drop, that a job of an inline engine runs on this thread.
@@ -28,12 +29,12 @@ pub(crate) struct InlineJob {
 }
 
 /// The jobs of one call, identified by their index in the call.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Series {
     run: u64,
     number: u64,
-    /// The number of the inline engine, or 0 if the engine has workers.
-    engine: u64,
+    /// Records the jobs of an inline engine. Refers to nothing if the engine has workers.
+    inlined: Weak<Inlined>,
 }
 
 impl Seeds {
@@ -47,14 +48,9 @@ impl Seeds {
     }
 
     /// Makes these the seeds of an inline engine.
-    pub(super) fn inlined(mut self, engine: Enrolled) -> Self {
-        self.inlined = Some(engine);
+    pub(super) fn inlined(mut self, inlined: Inlined) -> Self {
+        self.inlined = Some(Arc::new(inlined));
         self
-    }
-
-    /// Returns the number of the inline engine, or 0 if the engine has workers.
-    fn engine(&self) -> u64 {
-        self.inlined.as_ref().map_or(0, Enrolled::number)
     }
 
     pub(super) fn run(&self) -> u64 {
@@ -68,7 +64,11 @@ impl Seeds {
         Series {
             run: self.run,
             number,
-            engine: self.engine(),
+            inlined: self
+                .inlined
+                .as_ref()
+                .map(Arc::downgrade)
+                .unwrap_or_default(),
         }
     }
 
@@ -80,28 +80,28 @@ impl Seeds {
         };
         InlineJob {
             _entered: enter_inline_job(self.run, if seed == 0 { next() } else { seed }),
-            _inside: inlined::enter(self.engine()),
+            _inside: inlined::enter(self.inlined.clone()),
         }
     }
 }
 
 impl Series {
     /// Returns the number of this series.
-    pub(crate) fn number(self) -> u64 {
+    pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
     /// Returns the seed of the job with this index.
     #[inline]
-    pub(crate) fn seed(self, index: u64) -> u64 {
+    pub(crate) fn seed(&self, index: u64) -> u64 {
         seed_in_series(self.number, index)
     }
 
     /// Begins the job with this index on this thread, in an inline engine.
-    pub(crate) fn begin_inline(self, index: u64) -> InlineJob {
+    pub(crate) fn begin_inline(&self, index: u64) -> InlineJob {
         InlineJob {
             _entered: enter_inline_job(self.run, self.seed(index)),
-            _inside: inlined::enter(self.engine),
+            _inside: inlined::enter(self.inlined.upgrade()),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use super::{Job, JobBuilder, JobFailure};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{Accepts, KernelInfo, Program, Reply};
-use crate::supervisor::{JobError, JobId, JobOptions, LineTicket, Supervisor, exclusive_bytes};
+use crate::supervisor::{JobError, JobId, JobOptions, LineTicket, Supervisor};
 
 /// A ticket in the line for admission. Dropping it leaves the line.
 pub(super) struct Entering {
@@ -59,9 +59,8 @@ impl<G: Program> PendingCall<G> {
         context: &Context<'_>,
     ) -> Poll<JobId> {
         let kernel = KernelInfo::of::<G>().named(self.options.name);
-        let entry = ready!(shared.poll_admit(&kernel, exclusive_bytes(&self.call), line, context));
-        let id = shared.submit_admitted_job(&kernel, &mut self.call, self.options.if_set(), entry);
-        Poll::Ready(id)
+        let options = self.options.if_set();
+        shared.poll_enter(&kernel, &mut self.call, options, line, context)
     }
 }
 

@@ -41,23 +41,10 @@ pub(super) struct Unread {
     error: JobError,
 }
 
-/// A value that could not be read.
-pub(super) struct UnreadFailed {
-    error: JobError,
-    /// The lane and generation of the worker that sent the value.
-    sender: Option<(u32, u32)>,
-}
-
-impl UnreadFailed {
-    fn condemn(&self, state: &mut EngineState) {
-        if let Some(sender) = self.sender {
-            state.condemn_sender(sender);
-        }
-    }
-}
-
 impl Unread {
-    fn read<R>(self, arena: &Arena, read: Read<R>) -> Result<Result<R, JobError>, UnreadFailed> {
+    /// Reads the value. Also returns the sender if it has to be condemned, because the words are no value of the
+    /// kernel.
+    fn read<R>(self, arena: &Arena, read: Read<R>) -> (Result<R, JobError>, Option<(u32, u32)>) {
         let Self {
             words,
             arrays,
@@ -79,16 +66,11 @@ impl Unread {
             }
             Err(_) => Err(Unreadable::Malformed),
         };
-        value.map(Ok).map_err(|why| match why {
-            Unreadable::Malformed => UnreadFailed {
-                error,
-                sender: Some(sender),
-            },
-            Unreadable::CheckPanicked(kind) => UnreadFailed {
-                error: error.with_kind(kind),
-                sender: None,
-            },
-        })
+        match value {
+            Ok(value) => (Ok(value), None),
+            Err(Unreadable::Malformed) => (Err(error), Some(sender)),
+            Err(Unreadable::CheckPanicked(kind)) => (Err(error.with_kind(kind)), None),
+        }
     }
 }
 
@@ -99,12 +81,13 @@ impl Supervisor {
             TakenAnswer::Read(answer) => return answer,
             TakenAnswer::Unread(unread) => unread,
         };
-        unread.read(&self.arena, read).unwrap_or_else(|failed| {
+        let (answer, condemned) = unread.read(&self.arena, read);
+        if let Some(sender) = condemned {
             let mut state = self.lock();
-            failed.condemn(&mut state);
+            state.condemn_sender(sender);
             self.unlock(state);
-            Err(failed.error)
-        })
+        }
+        answer
     }
 }
 
@@ -219,15 +202,7 @@ impl EngineState {
     /// Counts and traces a job that ended without a value.
     pub(super) fn count_failed(&mut self, index: u32, kind: &JobErrorKind, crash: Option<&Crash>) {
         self.counts.count(kind);
-        if self.records.at(index).is_traced() {
-            self.trace.failed(
-                index,
-                &self.records,
-                &mut self.kernels,
-                kind,
-                (crash, false),
-            );
-        }
+        self.trace_failed(index, kind, crash, false);
     }
 
     /// Takes the answer of a job, if there is one. Also reads a long value, under the lock.
@@ -236,10 +211,11 @@ impl EngineState {
         Some(match self.take(id, read)? {
             TakenAnswer::Read(answer) => answer,
             TakenAnswer::Unread(unread) => {
-                unread.read(&self.arena, read).unwrap_or_else(|failed| {
-                    failed.condemn(self);
-                    Err(failed.error)
-                })
+                let (answer, condemned) = unread.read(&self.arena, read);
+                if let Some(sender) = condemned {
+                    self.condemn_sender(sender);
+                }
+                answer
             }
         })
     }

@@ -47,10 +47,10 @@ impl Lanes {
         let capacity = arena.capacity();
         let free = capacity.saturating_sub(arena.in_use());
         let held = self.arena_held_by(worker);
-        let limit = match config.max_arena_per_worker() {
+        let limit = match config.max_arena_per_worker {
             Some(limit) => limit,
             None => {
-                let workers = config.active_workers() as u64;
+                let workers = config.active_workers as u64;
                 let shares_of = |bytes: u64| bytes / ALL_SHARES / workers * (workers - 1);
                 // Enough memory remains for the shares of all others, whatever they occupy now.
                 if bytes <= free.saturating_sub(shares_of(capacity)) {
@@ -92,7 +92,7 @@ impl Lanes {
         arena: &Arena,
         config: &Config,
     ) -> Result<(), OverShare> {
-        if let Some(limit) = config.max_arena_per_worker() {
+        if let Some(limit) = config.max_arena_per_worker {
             let lanes = self.of_worker(self.worker_of(lane));
             let ahead: u64 = lanes.map(|lane| self[lane].grants().ahead()).sum();
             if ahead.saturating_add(bytes) > limit / UNUSED {
@@ -105,7 +105,7 @@ impl Lanes {
     /// Returns the maximum size in bytes to which the grant for a smaller request is enlarged.
     pub(super) fn most_granted_at_once(&self, config: &Config) -> u64 {
         let most = (8 << 20) / self.per_worker() as u64;
-        let limit = config.max_arena_per_worker();
+        let limit = config.max_arena_per_worker;
         limit.map_or(most, |limit| most.min(limit / UNUSED))
     }
 

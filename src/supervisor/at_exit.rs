@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::shared::Supervisor;
+use crate::sync::lock;
 use crate::sys::process;
 
 /// The engines of this program.
@@ -20,9 +21,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// exists then.
 pub(super) fn flush_logs_of(engine: &Arc<Supervisor>) {
     process::call_at_exit(flush_all);
-    let mut engines = ENGINES
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut engines = lock(&ENGINES);
     engines.retain(|engine| engine.strong_count() > 0);
     engines.push(Arc::downgrade(engine));
 }

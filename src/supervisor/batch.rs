@@ -130,8 +130,7 @@ impl Supervisor {
         let mut state = self.lock();
         let before = flight.sent;
         // Drains first: the jobs of an undrained lane look as if they were running, and another worker would be woken.
-        state.drain_busy();
-        state.refill();
+        state.catch_up();
         let index = state.kernels.index(kernel);
         for call in calls {
             let submit = |state: &mut EngineState, call: &mut ArgWriter| {

@@ -59,13 +59,7 @@ impl EngineState {
     /// Removes an unbegun job whose handle was dropped, without an answer.
     pub(super) fn remove_unrun(&mut self, index: u32) {
         debug_assert!(self.records.look(index).stage != Stage::Answered);
-        self.counts.count(&JobErrorKind::Cancelled);
-        if self.records.look(index).is_traced() {
-            let (records, kernels) = (&self.records, &mut self.kernels);
-            let why = JobErrorKind::Cancelled;
-            self.trace
-                .failed(index, records, kernels, &why, (None, false));
-        }
+        self.count_failed(index, &JobErrorKind::Cancelled, None);
         self.discharge(index);
         self.records.remove(index);
     }
@@ -143,7 +137,7 @@ impl EngineState {
         open.iter().for_each(|&id| self.cancel(id));
         // A grace period beyond the range of the clock never ends.
         if open.iter().any(|&id| self.records.is_open(id))
-            && let Some(due) = Instant::now().checked_add(self.config.grace())
+            && let Some(due) = Instant::now().checked_add(self.config.grace)
         {
             self.timers.add(due, Timer::Scope(group));
             self.monitor.call_before(due);
@@ -202,16 +196,8 @@ impl Supervisor {
         self.unlock(state);
     }
 
-    /// See [`EngineState::kill`].
+    /// See [`EngineState::kill`]. The answer of the job may have been taken.
     pub(crate) fn kill(&self, id: JobId) {
-        let mut state = self.lock();
-        state.kill(id);
-        state.settle_dependents();
-        self.unlock(state);
-    }
-
-    /// Like [`kill`](Self::kill), for a job whose answer may have been taken.
-    pub(crate) fn kill_if_open(&self, id: JobId) {
         let mut state = self.lock();
         if state.records.is_open(id) {
             state.kill(id);

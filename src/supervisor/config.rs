@@ -8,27 +8,27 @@ use super::settings::Settings;
 #[derive(Debug)]
 pub(super) struct Config {
     /// The number of workers that may be active at the same time.
-    active_workers: usize,
+    pub(super) active_workers: usize,
     /// The number of workers that a job with retries may kill.
-    quarantine_after: u32,
+    pub(super) quarantine_after: u32,
     /// The time that a running job of a cancelled group gets before its worker is killed, and that a worker gets to end
     /// after it was asked to.
-    grace: Duration,
+    pub(super) grace: Duration,
     /// Whether a job with a deadline has its worker to itself.
-    deadlines_are_exclusive: bool,
+    pub(super) deadlines_are_exclusive: bool,
     /// Whether workers have several lanes, which share one region.
-    lanes_share_regions: bool,
+    pub(super) lanes_share_regions: bool,
     /// Whether workers are sandboxed: no memory is lent to them, and their results are copied.
-    is_sandboxed: bool,
+    pub(super) is_sandboxed: bool,
     /// Whether workers are replaced when they have grown: then the monitor checks their memory after each job.
-    recycles_by_size: bool,
+    pub(super) recycles_by_size: bool,
     /// Whether workers retain arrays whose handles outlive their job.
-    retains: bool,
+    pub(super) retains: bool,
     /// The maximum number of bytes of the arena that a worker may occupy. `None`: limited by the shares of the others.
-    max_arena_per_worker: Option<u64>,
-    cores: usize,
+    pub(super) max_arena_per_worker: Option<u64>,
+    pub(super) cores: usize,
     /// Whether a worker may spin while it waits for its next job.
-    may_spin: bool,
+    pub(super) may_spin: bool,
 }
 
 impl Config {
@@ -53,78 +53,5 @@ impl Config {
     pub(super) fn set_cores(&mut self, cores: usize, lanes: usize) {
         self.cores = cores;
         self.may_spin = cores > 1 && (!self.lanes_share_regions || lanes <= cores);
-    }
-
-    #[inline]
-    pub(super) fn active_workers(&self) -> usize {
-        self.active_workers
-    }
-
-    pub(super) fn quarantine_after(&self) -> u32 {
-        self.quarantine_after
-    }
-
-    pub(super) fn grace(&self) -> Duration {
-        self.grace
-    }
-
-    pub(super) fn deadlines_are_exclusive(&self) -> bool {
-        self.deadlines_are_exclusive
-    }
-
-    #[inline]
-    pub(super) fn lanes_share_regions(&self) -> bool {
-        self.lanes_share_regions
-    }
-
-    #[inline]
-    pub(super) fn is_sandboxed(&self) -> bool {
-        self.is_sandboxed
-    }
-
-    #[inline]
-    pub(super) fn recycles_by_size(&self) -> bool {
-        self.recycles_by_size
-    }
-
-    #[inline]
-    pub(super) fn retains(&self) -> bool {
-        self.retains
-    }
-
-    pub(super) fn max_arena_per_worker(&self) -> Option<u64> {
-        self.max_arena_per_worker
-    }
-
-    #[inline]
-    pub(super) fn cores(&self) -> usize {
-        self.cores
-    }
-
-    #[inline]
-    pub(super) fn may_spin(&self) -> bool {
-        self.may_spin
-    }
-}
-
-#[cfg(any(test, feature = "points"))]
-impl Config {
-    pub(super) fn set_retaining(&mut self) {
-        self.retains = true;
-    }
-}
-
-#[cfg(test)]
-impl Config {
-    pub(super) fn set_active_workers(&mut self, workers: usize) {
-        self.active_workers = workers;
-    }
-
-    pub(super) fn set_sandboxed(&mut self) {
-        self.is_sandboxed = true;
-    }
-
-    pub(super) fn set_quarantine_after(&mut self, deaths: u32) {
-        self.quarantine_after = deaths;
     }
 }

@@ -70,7 +70,7 @@ impl EngineState {
             end,
         } = value;
         self.uncopied.taken -= 1;
-        self.runs.resume_end(end);
+        self.runs.last = end;
         match result {
             Ok(()) => self.answer_checked(record, (lane, generation), checked, end.took_ns),
             Err(full) => {
@@ -96,7 +96,7 @@ impl EngineState {
     ) {
         let kernel = self.records.at(record).kernel;
         self.kernels.get(kernel).learn(took_ns, bytes, true);
-        self.runs.note_shares(None);
+        self.runs.last.shares = None;
         let full = JobErrorKind::Limit(JobLimit::Arena(full));
         self.fail(record, full, Some(worker), Vec::new());
     }

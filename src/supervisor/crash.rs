@@ -10,7 +10,7 @@ use super::worker::Worker;
 use crate::arena::Arena;
 use crate::kernel::wire::Lease;
 use crate::link::SPILLED;
-use crate::sys::crash::{Area, Located, MemoryAccess, NotedCrash};
+use crate::sys::crash::{Area, CrashedAccess, Located, NotedCrash};
 
 /// An access below this address counts as one through a null pointer, at an offset. Linux maps nothing there
 /// (`vm.mmap_min_addr`).
@@ -118,7 +118,7 @@ fn crash(noted: &NotedCrash, class: CrashClass) -> Crash {
         code: noted.code,
         class,
         address: noted.address,
-        access: noted.access.map(Into::into),
+        access: noted.access,
         instruction: noted.instruction,
         stack: Stack::of(noted),
     }
@@ -152,7 +152,7 @@ fn segv(noted: &NotedCrash, address: u64) -> CrashClass {
     }
     let around_stack =
         noted.stack.saturating_sub(BELOW_STACK)..=noted.stack.saturating_add(ABOVE_STACK);
-    if noted.access != Some(MemoryAccess::Execute) && around_stack.contains(&address) {
+    if noted.access != Some(CrashedAccess::Execute) && around_stack.contains(&address) {
         let depth = noted
             .stack_start
             .and_then(|start| start.checked_sub(noted.stack));
@@ -173,7 +173,7 @@ mod tests {
         NotedCrash {
             signal,
             code,
-            access: Some(MemoryAccess::Write),
+            access: Some(CrashedAccess::Write),
             located: None,
             address,
             instruction: 0x1000,

@@ -157,10 +157,7 @@ impl EngineState {
         for (at, timer) in due {
             match timer {
                 Timer::Attempt(_) => {}
-                Timer::ActorStart(index) => {
-                    self.actors
-                        .resume(index, at, &mut self.timers, &mut self.queue);
-                }
+                Timer::ActorStart(index) => self.restart_after_pause(index, at),
                 Timer::Scope(group) => {
                     // Killing may drain ends, but no record is removed meanwhile: jobs of a scope are never detached,
                     // and only their scope takes their answers.

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::config::Config;
 #[cfg(feature = "sandbox")]
 use super::copy_out::{Uncopied, copy_out};
+use super::depend::JobEnd;
 use super::error::{JobErrorKind, WorkerExit};
 use super::failed_reply::{failed_step, failure};
 use super::lane::{Lane, NO_RECORD};
@@ -41,13 +42,20 @@ impl EngineState {
         }
     }
 
+    /// Drains all lanes that have work, then places queued jobs while lanes have room for them.
+    #[inline]
+    pub(super) fn catch_up(&mut self) {
+        self.drain_busy();
+        self.refill();
+    }
+
     /// Drains a lane: answers the jobs that it has ended, frees retained arrays that it has released, and checks
     /// reported ends.
     pub(super) fn drain(&mut self, index: usize) {
         let mut any = false;
         let released = self
             .config
-            .retains()
+            .retains
             .then(|| self.lanes[index].producer.released());
         loop {
             if self.lanes[index].is_condemned() {
@@ -61,9 +69,11 @@ impl EngineState {
                     let record = self.lanes[index].take(position);
                     if record != NO_RECORD {
                         self.lanes.left();
-                        let why = "a job was skipped that was not taken back";
-                        let why = JobErrorKind::Lost(WorkerExit::Protocol(why.into()));
-                        self.condemn(index, record, why);
+                        self.condemn_for(
+                            index,
+                            record,
+                            "a job was skipped that was not taken back",
+                        );
                     }
                 }
                 Drained::Ended {
@@ -80,19 +90,14 @@ impl EngineState {
                 Drained::Fault(what) => {
                     let position = self.lanes[index].producer.open_positions().start;
                     let record = self.lanes[index].record_at(position);
-                    self.condemn(
-                        index,
-                        record,
-                        JobErrorKind::Lost(WorkerExit::Protocol(what)),
-                    );
+                    self.condemn_for(index, record, what);
                 }
             }
         }
         if let Some(upto) = released
             && let Some(why) = self.lanes.take_releases(index, upto, &self.arena)
         {
-            let why = JobErrorKind::Lost(WorkerExit::Protocol(why));
-            self.condemn(index, NO_RECORD, why);
+            self.condemn_for(index, NO_RECORD, why);
         }
         // A request has found this job's state word to say that the job had ended. A worker ends jobs in order, so
         // either this drain has found the end, or the worker wrote a wrong state word.
@@ -102,9 +107,9 @@ impl EngineState {
             && lane.holds(position)
         {
             let record = lane.record_at(position);
-            let why = "a job that had not come to its end, or not in its turn, was said to be over";
-            let why = JobErrorKind::Lost(WorkerExit::Protocol(why.into()));
-            self.condemn(index, record, why);
+            let what =
+                "a job that had not come to its end, or not in its turn, was said to be over";
+            self.condemn_for(index, record, what);
         }
         if self.lanes[index].is_idle() {
             self.lanes.set_idle(index);
@@ -114,7 +119,7 @@ impl EngineState {
             }
         }
         if any {
-            if self.config.recycles_by_size() {
+            if self.config.recycles_by_size {
                 self.monitor.watch_memory();
             }
             if self.lanes[index].has_timed() {
@@ -143,24 +148,20 @@ impl EngineState {
         let lane = &mut self.lanes[lane_index];
         let index = lane.take(position);
         if index == NO_RECORD {
-            self.condemn(
-                lane_index,
-                NO_RECORD,
-                JobErrorKind::Lost(WorkerExit::Protocol("an answer to no job".into())),
-            );
-            return;
+            return self.condemn_for(lane_index, NO_RECORD, "an answer to no job");
         }
         self.lanes[lane_index].count_job();
         self.lanes.left();
-        self.runs.begin_end(lane_index as u32, took_ns);
-        let traced = self.records.at(index).is_traced();
-        if traced {
+        self.runs.last = JobEnd {
+            took_ns,
+            lane: lane_index as u32,
+            ..JobEnd::default()
+        };
+        if self.records.at(index).is_traced() {
             self.trace.ran(&self.lanes, lane_index, position, index);
         }
         if is_empty {
-            if traced {
-                self.trace.value(index, &self.records, &mut self.kernels, 0);
-            }
+            self.trace_value(index, 0);
             let generation = self.lanes[lane_index].generation();
             let record = self.records.at(index);
             // The empty reply is not a value of every kernel. Reading the reply finds out whether it is one of this
@@ -191,9 +192,7 @@ impl EngineState {
         record.payload[..len].copy_from_slice(&reply.words[..len]);
         record.leases.clear();
         self.kernels.get(kernel).learn(took_ns, 0, false);
-        if traced {
-            self.trace.value(index, &self.records, &mut self.kernels, 0);
-        }
+        self.trace_value(index, 0);
         self.answer_inline(index, len as u32);
     }
 
@@ -224,12 +223,7 @@ impl EngineState {
             Err(what) => {
                 self.records.at(index).leases = leases;
                 self.lanes[lane_index].uncount_job();
-                self.condemn(
-                    lane_index,
-                    index,
-                    JobErrorKind::Lost(WorkerExit::Protocol(what)),
-                );
-                return;
+                return self.condemn_for(lane_index, index, what);
             }
         };
         crate::sync::point!("reap.received");
@@ -238,7 +232,7 @@ impl EngineState {
         let bytes = checked.bytes;
         #[cfg(feature = "sandbox")]
         // The reply of a failed job has no arrays to copy.
-        if self.config.is_sandboxed() && why.is_none() {
+        if self.config.is_sandboxed && why.is_none() {
             let record = self.records.look(index);
             if record.is_copied_later(checked.bytes_to_copy()) {
                 self.records.at(index).stage = Stage::Copying;
@@ -249,7 +243,7 @@ impl EngineState {
                     generation: self.lanes[lane_index].generation(),
                     checked,
                     leases,
-                    end: self.runs.pause_end(),
+                    end: self.runs.last,
                 });
                 return self
                     .lanes
@@ -260,7 +254,7 @@ impl EngineState {
             }
         }
         if let Some(why) = why {
-            self.runs.note_bytes(bytes);
+            self.runs.last.bytes = bytes;
             self.kernels.get(kernel).learn(took_ns, bytes, failed);
             let rows = lent(&leases);
             // The leases are retained for another attempt, if there is one.
@@ -326,7 +320,7 @@ impl EngineState {
             true => failed_step(reply.kind, words),
             false => u32::MAX,
         };
-        self.runs.note_step(step);
+        self.runs.last.step = step;
         match reply.kind {
             _ if failed => {}
             kind::VALUE => {}
@@ -335,7 +329,7 @@ impl EngineState {
                 if !self.kernels.get(kernel).is_chain() {
                     return Err("the times of a chain from a job that is none".into());
                 }
-                self.runs.note_shares(checked.take_shares()?);
+                self.runs.last.shares = checked.take_shares()?;
             }
             other => return Err(format!("a value of kind {other}")),
         }
@@ -356,13 +350,10 @@ impl EngineState {
             in_arena,
             bytes,
         } = checked;
-        self.runs.note_bytes(bytes);
+        self.runs.last.bytes = bytes;
         let kernel = self.records.at(index).kernel;
         self.kernels.get(kernel).learn(took_ns, bytes, false);
-        if self.records.at(index).is_traced() {
-            self.trace
-                .value(index, &self.records, &mut self.kernels, bytes);
-        }
+        self.trace_value(index, bytes);
         let record = self.records.at(index);
         record.answered_by = (lane as u32, generation);
         record.arrays = arrays;
@@ -375,6 +366,12 @@ impl EngineState {
             (None, _) => Outcome::Long(words.into_vec()),
         };
         self.answer(index, outcome);
+    }
+
+    /// Kills a worker that broke the protocol: see [`condemn`](Self::condemn). `what` describes what it wrote.
+    pub(super) fn condemn_for(&mut self, lane: usize, record: u32, what: impl Into<String>) {
+        let why = JobErrorKind::Lost(WorkerExit::Protocol(what.into()));
+        self.condemn(lane, record, why);
     }
 
     /// Kills a worker because of the job of this record. The job is answered when the worker's exit is confirmed.
@@ -445,7 +442,7 @@ impl Lanes {
         if arrays > MAX_ARRAYS {
             return Err(format!("a reply of {arrays} arrays"));
         }
-        let most_retained = if config.retains() { MAX_RETAINED } else { 0 };
+        let most_retained = if config.retains { MAX_RETAINED } else { 0 };
         let retained = usize::try_from(reply.retained)
             .ok()
             .filter(|&retained| retained <= most_retained)

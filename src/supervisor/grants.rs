@@ -420,13 +420,6 @@ fn whole(block: &Block) -> Extent {
 
 #[cfg(any(test, feature = "points"))]
 impl Grants {
-    /// Returns the offset of the grant with this number, from the cursor on.
-    #[cfg(test)]
-    pub(super) fn granted_at(&self, number: u32) -> Option<u64> {
-        let grant = self.grants.iter().find(|grant| grant.number == number)?;
-        Some(grant.block.extent().at.offset())
-    }
-
     /// Returns the number of bytes that the monitor has to grant ahead.
     #[cfg(test)]
     pub(super) fn short_of(&self) -> u64 {

@@ -1,8 +1,7 @@
 //! The lanes of an engine, and their totals.
 
 use std::iter::StepBy;
-use std::ops::{Index, IndexMut, Range};
-use std::slice;
+use std::ops::{Deref, DerefMut, Range};
 
 use super::job_table::JobTable;
 use super::lane::{DEPTH_NS, Lane};
@@ -47,23 +46,6 @@ impl Lanes {
             ready: 0,
             reserved: None,
         }
-    }
-
-    #[inline]
-    pub(super) fn len(&self) -> usize {
-        self.lanes.len()
-    }
-
-    pub(super) fn get(&self, lane: usize) -> Option<&Lane> {
-        self.lanes.get(lane)
-    }
-
-    pub(super) fn iter(&self) -> slice::Iter<'_, Lane> {
-        self.lanes.iter()
-    }
-
-    pub(super) fn iter_mut(&mut self) -> slice::IterMut<'_, Lane> {
-        self.lanes.iter_mut()
     }
 
     /// Returns the lanes of a worker.
@@ -390,19 +372,19 @@ impl Lanes {
     }
 }
 
-impl Index<usize> for Lanes {
-    type Output = Lane;
+impl Deref for Lanes {
+    type Target = [Lane];
 
     #[inline]
-    fn index(&self, lane: usize) -> &Lane {
-        &self.lanes[lane]
+    fn deref(&self) -> &[Lane] {
+        &self.lanes
     }
 }
 
-impl IndexMut<usize> for Lanes {
+impl DerefMut for Lanes {
     #[inline]
-    fn index_mut(&mut self, lane: usize) -> &mut Lane {
-        &mut self.lanes[lane]
+    fn deref_mut(&mut self) -> &mut [Lane] {
+        &mut self.lanes
     }
 }
 

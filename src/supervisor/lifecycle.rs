@@ -1,6 +1,5 @@
 //! The stages of an engine, from its start to its end.
 
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::sys::clock;
@@ -111,25 +110,6 @@ impl Lifecycle {
         }
         self.closing = Closing::Now;
         true
-    }
-}
-
-/// Whether the engine has ended, and a way for threads to wait for it.
-#[derive(Debug, Default)]
-pub(super) struct EngineEnd {
-    has_come: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl EngineEnd {
-    pub(super) fn set(&self) {
-        *self.has_come.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.changed.notify_all();
-    }
-
-    pub(super) fn wait(&self) {
-        let has_come = self.has_come.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.changed.wait_while(has_come, |has_come| !*has_come));
     }
 }
 

@@ -83,7 +83,7 @@ impl MemoryWatch {
         let mut state = shared.lock();
         // If the last job has ended after the check, there is one more check, which finds what the job left.
         let mut seen = self.seen.iter().enumerate();
-        let unseen = state.config.recycles_by_size()
+        let unseen = state.config.recycles_by_size
             && seen.any(|(worker, &seen)| state.lanes.jobs_of(worker) != seen);
         let watches = state.lanes.open() > 0
             || state.queue.has_work()

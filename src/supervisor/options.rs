@@ -114,6 +114,7 @@ impl Default for Backoff {
 ///
 /// `M` records whether [`retries`](Self::retries) was called: [`AtMostOnce`] options fit every job, [`Retried`] ones
 /// only jobs whose arguments the kernel cannot change.
+#[derive(PartialEq)]
 pub struct JobOptions<M = AtMostOnce> {
     pub(crate) deadline: Option<Duration>,
     /// With `loading`: how long the kernel may take until it calls `begin_timed`, which starts the clock of the
@@ -134,11 +135,11 @@ pub struct JobOptions<M = AtMostOnce> {
 }
 
 /// [Job options](JobOptions) without retries.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub enum AtMostOnce {}
 
 /// [Job options](JobOptions) with retries.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub enum Retried {}
 
 /// Arguments of jobs that may have [`JobOptions<M>`](JobOptions): all arguments for [`AtMostOnce`], and for [`Retried`]
@@ -153,6 +154,17 @@ impl JobOptions {
     /// Returns options without effect: no deadline, no retries, normal priority.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Returns `None` if the options do not affect how a job runs: a pause without retries does not, nor does a name,
+    /// which is part of the kernel's identity.
+    pub(crate) fn if_set(&self) -> Option<&Self> {
+        let plain = Self {
+            backoff: self.backoff,
+            name: self.name,
+            ..Self::default()
+        };
+        (*self != plain).then_some(self)
     }
 }
 
@@ -329,17 +341,6 @@ impl<M> JobOptions<M> {
             mode: PhantomData,
         }
     }
-
-    /// Returns `None` if the options do not affect how a job runs: a pause without retries does not, nor does a name,
-    /// which is part of the kernel's identity.
-    pub(crate) fn if_set(&self) -> Option<&Self> {
-        let plain = Self {
-            backoff: self.backoff,
-            name: self.name,
-            ..Self::default()
-        };
-        (*self != plain).then_some(self)
-    }
 }
 
 impl<M> Default for JobOptions<M> {
@@ -366,24 +367,6 @@ impl<M> Clone for JobOptions<M> {
             label: self.label.clone(),
             ..*self
         }
-    }
-}
-
-impl<M> PartialEq for JobOptions<M> {
-    fn eq(&self, other: &Self) -> bool {
-        let parts = |options: &Self| {
-            (
-                options.deadline,
-                options.loading,
-                options.retries,
-                options.retry_errors,
-                options.backoff,
-                options.priority,
-            )
-        };
-        parts(self) == parts(other)
-            && self.limit == other.limit
-            && (&self.label, self.name) == (&other.label, other.name)
     }
 }
 

@@ -71,7 +71,7 @@ impl Lanes {
         let crowded = streams
             && expected_ns < TINY_NS
             && !submitter_is_idle
-            && self.busy() + 1 >= config.cores();
+            && self.busy() + 1 >= config.cores;
         let free = |lane: &&Lane| lane.is_idle() && fits(lane) && !crowded;
         let awake = |lane: &&Lane| !lane.producer.seems_asleep();
         let position = |wanted: &dyn Fn(&&Lane) -> bool| self.iter().position(|lane| wanted(&lane));
@@ -85,14 +85,14 @@ impl Lanes {
         };
         // One lane per worker is enough for jobs that are known to be short: more lanes would wake threads that only
         // compete for the worker's core.
-        if config.lanes_share_regions()
+        if config.lanes_share_regions
             && expected_ns < SHORT_NS
-            && self.busy() >= config.active_workers()
+            && self.busy() >= config.active_workers
             && let Some(busy) = shortest(&|lane| !lane.stands_still())
         {
             return Some(busy);
         }
-        let found = match config.lanes_share_regions() {
+        let found = match config.lanes_share_regions {
             true => self.spread(&|lane| free(&lane)),
             false => position(&|lane| free(lane) && awake(lane)).or_else(|| position(&free)),
         };
@@ -165,7 +165,7 @@ impl EngineState {
         let bytes = kernel.expected_bytes;
         let offset = kernel.offset.unwrap_or_default();
         if bytes > 0 {
-            let shared = self.config.lanes_share_regions();
+            let shared = self.config.lanes_share_regions;
             if self.lanes[chosen].is_short_of(bytes, shared) {
                 // If the worker would then exceed its share of the arena, memory is not granted ahead: the worker
                 // requests what it needs.
@@ -236,7 +236,7 @@ impl EngineState {
     pub(super) fn flag(&mut self, index: usize) {
         let more = self.queue.has_work();
         let spare = self.lanes.open() > self.lanes.ready();
-        let spin = self.config.may_spin() && index == self.lanes.recent();
+        let spin = self.config.may_spin && index == self.lanes.recent();
         let lane = &mut self.lanes[index];
         if lane.producer.flags() & STOP != 0 {
             return;

@@ -8,6 +8,7 @@ use super::drain::lent;
 use super::error::{JobErrorKind, WorkerExit};
 use super::exit_causes::before_ready;
 use super::lane::NO_RECORD;
+use super::options::Backoff;
 use super::output::last_words::LastWords;
 use super::queue::Constraint;
 use super::shared::Supervisor;
@@ -23,9 +24,9 @@ const DEATHS_AT_ONCE: u32 = 3;
 /// How many parts of a whole death are counted if an idle worker was killed from outside. A few such workers are
 /// replaced at once, but a program that kills each worker as soon as it is ready must not keep a core busy with starts.
 const KILLED: u32 = 1;
-/// The pause after the first failed start. Each further failure doubles it, up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The pauses after failed starts of a worker, and between restarts of an actor while the arena is full.
+pub(super) const START_PAUSES: Backoff =
+    Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
 
 impl Supervisor {
     /// Recovers from the end of a worker: its jobs are answered or queued again, its memory is freed, and its next
@@ -161,7 +162,7 @@ impl EngineState {
     /// it is still being built, or if each worker has failed to start several times in a row.
     fn start_failed(&mut self, index: usize, why: &str) {
         let worker = &mut self.workers[index];
-        let pause = pause_after(worker.start_failed(why));
+        let pause = START_PAUSES.pause(worker.start_failed(why), 0);
         let not_before = Some(Instant::now() + pause);
         self.set_status(index, Status::Absent { not_before });
         let hopeless = |worker: &Worker| worker.failed_starts().len() >= FAILED_STARTS;
@@ -305,14 +306,10 @@ impl EngineState {
         for (_, record) in ran {
             // The job may have begun, and its worker died of another cause.
             let open = !self.lifecycle.closes_now();
-            let most = self.config.quarantine_after();
+            let most = self.config.quarantine_after;
             let policy = self.records.at(record).policy.as_mut();
             if open && policy.is_some_and(|policy| policy.may_run_again_after_loss(most)) {
-                if self.records.at(record).is_traced() {
-                    let (records, kernels) = (&self.records, &mut self.kernels);
-                    self.trace
-                        .failed(record, records, kernels, &lost, (None, true));
-                }
+                self.trace_failed(record, &lost, None, true);
                 self.requeue(record);
                 self.waiters.notify_moved(self.records.look(record), record);
             } else {
@@ -396,10 +393,6 @@ fn one_after_the_other(failures: &[String]) -> String {
 
 /// Returns the pause until a worker that died this many times in a row is started again.
 fn respawn_pause(deaths: u32) -> Option<Duration> {
-    deaths.checked_sub(DEATHS_AT_ONCE).map(pause_after)
-}
-
-/// Returns 10 ms, 20 ms, 40 ms and so on.
-fn pause_after(failures: u32) -> Duration {
-    (FIRST_PAUSE * 2u32.saturating_pow(failures.min(16))).min(LONGEST_PAUSE)
+    let more = deaths.checked_sub(DEATHS_AT_ONCE)?;
+    Some(START_PAUSES.pause(more + 1, 0))
 }

@@ -41,7 +41,7 @@ impl EngineState {
             return;
         }
         // A grace period beyond the range of the clock never ends.
-        let ends_by = Instant::now().checked_add(self.config.grace());
+        let ends_by = Instant::now().checked_add(self.config.grace);
         self.workers[worker].set_ends_by(ends_by);
         if let Some(at) = ends_by {
             self.monitor.call_before(at);

@@ -20,7 +20,7 @@ impl EngineState {
         lent: Vec<Range<usize>>,
     ) {
         let closing = self.lifecycle.is_over();
-        let quarantine_after = self.config.quarantine_after();
+        let quarantine_after = self.config.quarantine_after;
         if self.records.at(index).policy.is_some() {
             let record = self.records.look(index);
             let killed = worker.map(|worker| &self.workers[worker as usize]);
@@ -36,9 +36,7 @@ impl EngineState {
             match after {
                 Some(After::Again { pause }) => {
                     if let Some(crash) = traced {
-                        let end = (crash.as_ref(), true);
-                        self.trace
-                            .failed(index, &self.records, &mut self.kernels, &why, end);
+                        self.trace_failed(index, &why, crash.as_ref(), true);
                     }
                     let record = self.records.at(index);
                     record.attempt = record.attempt.saturating_add(1);

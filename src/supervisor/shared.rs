@@ -2,11 +2,10 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 #[cfg(feature = "points")]
 use super::hold_time::HoldTime;
-use super::lifecycle::EngineEnd;
 use super::output::Logger;
 use super::output::flush::FlushRequests;
 use super::reply::assert_not_reading;
@@ -18,6 +17,7 @@ use super::waiting::wakers::wake_all;
 use super::worker::Refusal;
 use crate::arena::Arena;
 use crate::link::{LinkCells, SpinLimit};
+use crate::sync::lock;
 use crate::sys::event::EventFd;
 use crate::sys::fork::OwnerProcess;
 #[cfg(feature = "sandbox")]
@@ -54,8 +54,8 @@ pub(crate) struct Supervisor {
     tracer: Mutex<Option<TraceOwner>>,
     /// The process that owns the engine.
     process: OwnerProcess,
-    /// Whether [`finish`](Supervisor::finish) has run.
-    pub(super) end: EngineEnd,
+    /// Set when [`finish`](Supervisor::finish) has run.
+    pub(super) end: OnceLock<()>,
     /// Set by the first of two threads: the caller of [`end`](Supervisor::end) that did not join the monitor, and the
     /// monitor. The thread that finds it set runs [`finish`](Supervisor::finish).
     one_has_ended: AtomicBool,
@@ -124,7 +124,7 @@ impl Supervisor {
             looks: Mutex::new(RateMeter::new()),
             tracer: Mutex::new(tracer),
             process: OwnerProcess::current(),
-            end: EngineEnd::default(),
+            end: OnceLock::new(),
             one_has_ended: AtomicBool::new(false),
         }
     }
@@ -139,10 +139,8 @@ impl Supervisor {
     pub(super) fn lock(&self) -> Locked<'_> {
         self.process.assert_current();
         assert_not_reading();
-        // A panic under the lock is a bug of this crate; the state is still the best there is.
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         Locked {
-            state,
+            state: lock(&self.state),
             #[cfg(feature = "points")]
             hold_time: HoldTime::begin(),
         }
@@ -190,22 +188,18 @@ impl Supervisor {
 
     /// Reports a failed handshake to the monitor.
     pub(super) fn refused(&self, refusal: Refusal) {
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        refusals.push(refusal);
-        drop(refusals);
+        lock(&self.refusals).push(refusal);
         self.ring();
     }
 
     /// Takes the handshakes that have failed since the last call.
     pub(super) fn take_refusals(&self) -> Vec<Refusal> {
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut refusals)
+        std::mem::take(&mut lock(&self.refusals))
     }
 
     /// Fills in the engine's age and rate.
     pub(super) fn rate(&self, progress: &mut Progress) {
-        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
-        looks.look(progress);
+        lock(&self.looks).look(progress);
     }
 
     /// Returns true if this is the second call, so the caller has to finish the engine: see `one_has_ended`.
@@ -216,7 +210,7 @@ impl Supervisor {
 
     /// Completes the trace. No event follows.
     pub(crate) fn end_trace(&self) {
-        drop(self.owner().take());
+        drop(lock(&self.tracer).take());
     }
 
     /// Returns true if there is a ceiling on bytes in flight, so that jobs may have to wait for admission.
@@ -224,13 +218,10 @@ impl Supervisor {
         self.settings.memory.admission > 0
     }
 
-    fn owner(&self) -> MutexGuard<'_, Option<TraceOwner>> {
-        self.tracer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Returns the trace of the engine, if it has one now.
     pub(crate) fn tracer(&self) -> Option<Arc<Tracer>> {
-        self.owner().as_ref().map(|owner| Arc::clone(&owner.0))
+        let owner = lock(&self.tracer);
+        owner.as_ref().map(|owner| Arc::clone(&owner.0))
     }
 
     /// Returns true if workers are sandboxed.

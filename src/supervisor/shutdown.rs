@@ -70,7 +70,8 @@ impl Supervisor {
         self.arena.retire();
         self.end_trace();
         crate::sync::point!("stop.unnamed");
-        self.end.set();
+        // Fails only if it is set already.
+        let _ = self.end.set(());
     }
 
     /// Passes all that workers have printed to the sink. Does not wait for a call of the sink that takes too long, nor

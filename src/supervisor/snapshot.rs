@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::lane::NO_RECORD;
+use super::lane::{Lane, NO_RECORD};
 use super::shared::Supervisor;
 use super::state::EngineState;
 use super::stats::{KernelStats, Progress, Stats, WorkerStats};
@@ -37,29 +37,19 @@ impl Supervisor {
         let arena = self.arena.stats();
         let mut state = self.lock();
         state.drain_busy();
+        let lanes = &state.lanes;
+        let of_worker = |worker| lanes.of_worker(worker).map(move |lane| &lanes[lane]);
         let workers = state.workers.iter().enumerate();
         let workers = workers.map(|(index, worker)| WorkerStats {
             pid: worker.pid(),
             ready: worker.status() == Status::Ready,
             spare: worker.status() == Status::Spare,
-            jobs: state.lanes.jobs_of(index),
-            open: state
-                .lanes
-                .of_worker(index)
-                .map(|lane| state.lanes[lane].live())
-                .sum(),
+            jobs: lanes.jobs_of(index),
+            open: of_worker(index).map(Lane::live).sum(),
             restarts: worker.restarts(),
             recycled: worker.recycled(),
-            granted: state
-                .lanes
-                .of_worker(index)
-                .map(|lane| state.lanes[lane].grants().held())
-                .sum(),
-            retained: state
-                .lanes
-                .of_worker(index)
-                .map(|lane| state.lanes[lane].retained().bytes())
-                .sum(),
+            granted: of_worker(index).map(|lane| lane.grants().held()).sum(),
+            retained: of_worker(index).map(|lane| lane.retained().bytes()).sum(),
         });
         let stats = Stats {
             arena,
@@ -84,8 +74,7 @@ impl Supervisor {
     /// See [`Progress`].
     pub(crate) fn progress(&self) -> Progress {
         let mut state = self.lock();
-        state.drain_busy();
-        state.refill();
+        state.catch_up();
         let (kernels, running) = state.kernel_stats();
         let queued = state.queue.len() as u64;
         let waiting = (state.timers.attempts().count() + state.runs.waiting_parents()) as u64;
@@ -98,7 +87,7 @@ impl Supervisor {
             .filter(|&&(record, _)| record != NO_RECORD && !state.lanes.hold(record))
             .count() as u64;
         let ended = state.records.submitted() - queued - waiting - limited - open - awaiting_exit;
-        let (failed, cancelled) = (state.counts.failed(), state.counts.cancelled());
+        let (failed, cancelled) = (state.counts.failed, state.counts.cancelled);
         let mut progress = Progress {
             submitted: state.records.submitted(),
             planned: state.runs.planned() as u64,

@@ -39,7 +39,7 @@ impl EngineState {
             Status::Absent { not_before } => Some((index, not_before)),
             _ => None,
         });
-        let most = match missing(&self.workers, self.config.active_workers()) {
+        let most = match missing(&self.workers, self.config.active_workers) {
             _ if !self.needs_workers() => 0,
             0 => usize::MAX,
             missing => missing.saturating_sub(with_status(&self.workers, Status::Starting).count()),
@@ -73,7 +73,7 @@ mod tests {
     fn spares_start_behind_the_others_and_take_their_places() {
         let (shared, _) = fixture(4, 0);
         let mut state = shared.lock();
-        state.config.set_active_workers(2);
+        state.config.active_workers = 2;
         let now = Instant::now();
         assert_eq!(state.to_start(now), [0, 1]);
         state.set_status(0, Status::Starting);
@@ -115,7 +115,7 @@ mod tests {
     fn one_that_fails_to_start_takes_turns_with_the_others() {
         let (shared, _) = fixture(3, 0);
         let mut state = shared.lock();
-        state.config.set_active_workers(1);
+        state.config.active_workers = 1;
         let now = Instant::now();
         let later = now + Duration::from_secs(1);
         let mut order = Vec::new();

@@ -147,7 +147,7 @@ impl EngineState {
 
     /// Returns the number of lanes of the workers that may be active at the same time.
     pub(super) fn active_lanes(&self) -> usize {
-        self.config.active_workers() * self.lanes.per_worker()
+        self.config.active_workers * self.lanes.per_worker()
     }
 
     /// Sets the status of a worker, and whether its lanes accept jobs. Makes spares ready if fewer workers are active
@@ -155,7 +155,7 @@ impl EngineState {
     pub(super) fn set_status(&mut self, worker: usize, status: Status) {
         self.workers[worker].move_to(status);
         self.lanes.set_ready(worker, status == Status::Ready);
-        while missing(&self.workers, self.config.active_workers()) > 0
+        while missing(&self.workers, self.config.active_workers) > 0
             && let Some(spare) = { with_status(&self.workers, Status::Spare).next() }
         {
             self.workers[spare].move_to(Status::Ready);

@@ -109,8 +109,7 @@ impl EngineState {
             // costs a cache line each, so it is not done for every job.
             self.queue.push_back(index, self.records.at(index));
             if self.queue.len().is_multiple_of(LOOK_EVERY) {
-                self.drain_busy();
-                self.refill();
+                self.catch_up();
             }
         }
     }
@@ -118,7 +117,7 @@ impl EngineState {
     /// Sets the options of a job in its record.
     pub(super) fn set_options(&mut self, index: u32, options: &JobOptions) {
         let mut policy = Policy::new(options.clone());
-        policy.is_exclusive = self.config.deadlines_are_exclusive() && options.deadline.is_some();
+        policy.is_exclusive = self.config.deadlines_are_exclusive && options.deadline.is_some();
         let record = self.records.at(index);
         record.policy = Some(Box::new(policy));
         if options.retries > 0 && options.retry_errors {
@@ -146,11 +145,11 @@ impl EngineState {
         if call.has_files() {
             // This is for calls that the engine makes for graphs; other calls were spilled without the lock.
             let alloc = |len| self.arena.alloc(0, len, BlockPlacement::Packed);
-            call.copy_files(must_copy_files(self.config.is_sandboxed()), alloc);
+            call.copy_files(must_copy_files(self.config.is_sandboxed), alloc);
         }
         let form = if self.trace.is_on() { STAMPED } else { 0 };
         if fill(self.records.at(index), call, form) {
-            return refusal_of(call, self.config.is_sandboxed());
+            return refusal_of(call, self.config.is_sandboxed);
         }
         self.fill_specially(index, call)
     }
@@ -163,10 +162,10 @@ impl EngineState {
         }
         let record = self.records.at(index);
         if record.form & SPILLED != 0 {
-            return fill_long(record, call, &self.arena, self.config.is_sandboxed());
+            return fill_long(record, call, &self.arena, self.config.is_sandboxed);
         }
         fill_inline(record, call);
-        refusal_of(call, self.config.is_sandboxed())
+        refusal_of(call, self.config.is_sandboxed)
     }
 
     /// Places a job when no lane seems to have room: drains the lanes first.
@@ -192,8 +191,7 @@ impl EngineState {
         crate::sync::point!("submit.retained");
         self.update_flags();
         fence_after_queueing();
-        self.drain_busy();
-        self.refill();
+        self.catch_up();
     }
 
     #[inline]
@@ -235,17 +233,27 @@ impl Supervisor {
         owner: Owner,
         options: Option<&JobOptions>,
     ) -> JobId {
-        let mut state = self.lock();
-        let id = if state.admission.is_none() {
-            state = self.spilled(state, call);
+        self.submit_by(kernel, call, |state, call| {
             state.submit(kernel, call, owner, options)
+        })
+    }
+
+    /// Submits a call by `submit`. Below a ceiling, blocks until the call is admitted.
+    #[inline]
+    pub(super) fn submit_by(
+        &self,
+        kernel: &KernelInfo,
+        call: &mut ArgWriter,
+        submit: impl FnOnce(&mut EngineState, &mut ArgWriter) -> JobId,
+    ) -> JobId {
+        let mut state = self.lock();
+        let id;
+        if state.admission.is_none() {
+            state = self.spilled(state, call);
+            id = submit(&mut state, call);
         } else {
-            let submit =
-                |state: &mut EngineState, call: &mut _| state.submit(kernel, call, owner, options);
-            let (admitted, id) = self.submit_admitted(state, kernel, call, submit);
-            state = admitted;
-            id
-        };
+            (state, id) = self.submit_admitted(state, kernel, call, submit);
+        }
         self.unlock(state);
         id
     }
@@ -290,8 +298,7 @@ impl Supervisor {
     ) -> Result<T, ArenaFull> {
         alloc(&self.arena).or_else(|_| {
             let mut state = self.lock();
-            state.drain_busy();
-            state.refill();
+            state.catch_up();
             self.unlock(state);
             let again = alloc(&self.arena);
             if again.is_err() && self.settings.retain.is_some() {

@@ -2,7 +2,7 @@
 
 use super::lane::NO_RECORD;
 use super::options::Priority;
-use super::record::Stage;
+use super::record::{Record, Stage};
 use super::state::EngineState;
 use crate::link::Retract;
 
@@ -40,23 +40,33 @@ impl EngineState {
         }
     }
 
-    /// Takes back all later jobs of the lane. Returns false if one of them has begun.
-    pub(super) fn take_back_behind(&mut self, index: usize, position: u64) -> bool {
-        let mut all = true;
-        let mut back = Vec::new();
-        // Newest first, because jobs begin in order.
-        for behind in (position + 1..self.lanes[index].producer.tail()).rev() {
-            let record = self.lanes[index].record_at(behind);
+    /// Takes back the jobs of a lane from position `from` on, newest first, and adds them to `back`. Stops at a job
+    /// that may not be taken back, or that has begun: then all earlier jobs have begun, too. Returns false if it
+    /// stopped.
+    fn take_newest(
+        &mut self,
+        lane: usize,
+        from: u64,
+        may: impl Fn(&Record) -> bool,
+        back: &mut Vec<u32>,
+    ) -> bool {
+        for position in (from..self.lanes[lane].producer.tail()).rev() {
+            let record = self.lanes[lane].record_at(position);
             if record == NO_RECORD {
                 continue;
             }
-            if !self.take_back(index, behind) {
-                // This job has begun, and so have all earlier ones.
-                all = false;
-                break;
+            if !may(self.records.look(record)) || !self.take_back(lane, position) {
+                return false;
             }
             back.push(record);
         }
+        true
+    }
+
+    /// Takes back all later jobs of the lane. Returns false if one of them has begun.
+    pub(super) fn take_back_behind(&mut self, index: usize, position: u64) -> bool {
+        let mut back = Vec::new();
+        let all = self.take_newest(index, position + 1, |_| true, &mut back);
         for record in back {
             self.requeue(record);
         }
@@ -67,16 +77,8 @@ impl EngineState {
     pub(super) fn reclaim(&mut self, lanes: impl Iterator<Item = usize>) {
         let mut back = Vec::new();
         for index in lanes {
-            for position in self.lanes[index].producer.open_positions().rev() {
-                let record = self.lanes[index].record_at(position);
-                if record == NO_RECORD {
-                    continue;
-                }
-                if !self.take_back(index, position) {
-                    break;
-                }
-                back.push(record);
-            }
+            let oldest = self.lanes[index].producer.open_positions().start;
+            self.take_newest(index, oldest, |_| true, &mut back);
         }
         back.sort_unstable_by_key(|&record| self.records.at(record).job);
         for record in back.into_iter().rev() {
@@ -96,17 +98,9 @@ impl EngineState {
         }
         let mut back = Vec::new();
         for lane in 0..self.lanes.len() {
-            for position in self.lanes[lane].producer.open_positions().rev() {
-                let record = self.lanes[lane].record_at(position);
-                if record == NO_RECORD {
-                    continue;
-                }
-                if self.records.at(record).priority() >= priority || !self.take_back(lane, position)
-                {
-                    break;
-                }
-                back.push(record);
-            }
+            let oldest = self.lanes[lane].producer.open_positions().start;
+            let may = |record: &Record| record.priority() < priority;
+            self.take_newest(lane, oldest, may, &mut back);
         }
         back.sort_unstable_by_key(|&record| self.records.look(record).job);
         for &index in back.iter().rev() {

@@ -89,6 +89,13 @@ fn submit_of(shared: &Supervisor, owner: Owner) -> JobId {
     )
 }
 
+/// Submits a job once it is admitted.
+fn poll_enter(shared: &Supervisor, line: &mut LineTicket) -> Poll<JobId> {
+    let mut call = ArgWriter::new(shared.arena.id());
+    let context = Context::from_waker(Waker::noop());
+    shared.poll_enter(&kernel(), &mut call, None, line, &context)
+}
+
 /// A reply of one word.
 pub(super) fn one_word(kind: u8, word: &[u64; 1]) -> OutgoingReply<'_> {
     OutgoingReply {
@@ -173,6 +180,7 @@ fn only_a_cancelled_job_may_answer_cancelled() {
         let answered = answer(&shared, id);
         assert_eq!(answered.is_some(), asked);
         if !asked {
+            assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
             die(&shared, 0);
         }
         let answered = answered.or_else(|| answer(&shared, id)).unwrap();
@@ -357,11 +365,9 @@ fn a_condemned_lane_gets_no_request_for_its_next_end() {
         assert_eq!(consumers[0].next(), Next::Run);
         consumers[0].finish(false, 1, None);
         let mut line = LineTicket::default();
-        let context = Context::from_waker(Waker::noop());
-        let poll = shared.poll_admit(&kernel(), 0, &mut line, &context);
-        assert!(poll.is_pending());
+        assert!(poll_enter(&shared, &mut line).is_pending());
         die(&shared, 0);
-        let poll = shared.poll_admit(&kernel(), 0, &mut line, &context);
+        let poll = poll_enter(&shared, &mut line);
         assert!(poll.is_ready(), "nothing is in flight any more");
         for id in [ends, id] {
             assert!(answer(&shared, id).is_some());
@@ -413,47 +419,6 @@ fn a_waiter_on_a_condemned_lane_sleeps_until_the_exit() {
     let why = in_time(move || waiter.join().unwrap());
     assert!(why.contains("handle"), "{why}");
     assert_eq!(Arc::strong_count(&input), 1);
-}
-
-#[test]
-fn jobs_that_a_dead_worker_had_not_begun_run_elsewhere() {
-    let (shared, mut consumers) = fixture(2, 1);
-    let jobs = [submit(&shared), submit(&shared), submit(&shared)];
-    let placed = |shared: &Supervisor| {
-        let mut state = shared.lock();
-        jobs.map(|id| matches!(state.records.get(id).stage, Stage::Placed { .. }))
-    };
-    assert_eq!(placed(&shared), [true, true, false]);
-    assert_eq!(consumers[0].next(), Next::Run);
-    shared.abandon(jobs[1]);
-    shared.stats();
-    die(&shared, 0);
-    assert_ne!(answer(&shared, jobs[0]).unwrap(), "value");
-    assert!(answer(&shared, jobs[2]).is_none());
-    let mut state = shared.lock();
-    assert_eq!(
-        (state.lanes.open(), state.queue.len(), state.records.live()),
-        (0, 1, 1)
-    );
-    assert_eq!(state.lanes[0].records().count(), 0);
-    assert_eq!(state.records.get(jobs[2]).stage, Stage::Queued);
-}
-
-#[test]
-fn dropped_jobs_leave_the_queue_from_any_position() {
-    let (shared, _consumers) = fixture(1, 0);
-    let jobs: Vec<_> = (0..7).map(|_| submit(&shared)).collect();
-    for at in [3, 0, 6, 5, 1] {
-        shared.abandon(jobs[at]);
-    }
-    let state = shared.lock();
-    let left = state.queue.in_order(&state.records);
-    drop(state);
-    assert_eq!(left, [jobs[2].index, jobs[4].index]);
-    shared.cancel(jobs[2]);
-    assert!(answer(&shared, jobs[2]).unwrap().contains("cancel"));
-    shared.abandon(jobs[4]);
-    assert_eq!(shared.lock().records.live(), 0);
 }
 
 #[test]
@@ -586,41 +551,6 @@ fn overlapping_views_count_their_memory_once() {
     assert_eq!(taken.bytes, PAGE / 2);
 }
 
-#[test]
-fn a_reply_without_arrays_frees_what_the_job_used() {
-    let none = RetainedArrays::default();
-    let (arena, mut lane) = lane();
-    for _ in 0..3 {
-        lane.grant(arena.grant(1, 16 * PAGE, false).unwrap())
-            .unwrap();
-    }
-    assert_eq!(arena.stats().in_use, 48 * PAGE);
-    let last = 2;
-    let at = lane.grants().granted_at(last).unwrap();
-    assert!(
-        lane.grants_mut()
-            .receive(&arena, last.into(), at, &[], &[], &none)
-            .unwrap()
-            .arrays
-            .is_empty()
-    );
-    assert_eq!(
-        (arena.stats().in_use, lane.grants().ahead()),
-        (16 * PAGE, 16 * PAGE)
-    );
-}
-
-/// One reply: correct numbers, each of which may be replaced by a wrong number.
-#[derive(Clone, Debug)]
-struct ReportedReply {
-    grants: u8,
-    pages: u64,
-    grant: Lie,
-    cursor: Lie,
-    arrays: Vec<(u64, u64, Lie, Lie, Lie)>,
-    keep: bool,
-}
-
 /// A number that replaces a correct one.
 #[derive(Clone, Copy, Debug)]
 enum Lie {
@@ -649,114 +579,6 @@ fn lie() -> impl Strategy<Value = Lie> {
         1 => prop_oneof![Just(0), Just(u64::MAX), Just(u64::MAX - 63), Just(1 << 48), Just(1 << 63), any::<u64>()]
             .prop_map(Lie::Value),
     ]
-}
-
-fn reported_reply() -> impl Strategy<Value = ReportedReply> {
-    let array = (0u64..3 * PAGE, 0u64..70_000, lie(), lie(), lie());
-    let arrays = prop::collection::vec(array, 0..5);
-    (0u8..3, 1u64..40, lie(), lie(), arrays, any::<bool>()).prop_map(
-        |(grants, pages, grant, cursor, arrays, keep)| ReportedReply {
-            grants,
-            pages,
-            grant,
-            cursor,
-            arrays,
-            keep,
-        },
-    )
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
-
-    /// For any replies of a worker: nothing panics, no memory is published twice, the lane's accounting agrees with the
-    /// arena after each reply, and all memory is free in the end.
-    #[test]
-    fn no_reply_frees_memory_twice(replies in prop::collection::vec(reported_reply(), 1..12)) {
-        let (arena, mut lane) = lane();
-        let input = Arc::new(arena.alloc(0, 1000, BlockPlacement::Packed).unwrap());
-        let leases: Leases = [Lease::Shared(Arc::clone(&input)), Lease::Lent(0..1)].into_iter().collect();
-        let mut kept: Vec<Arc<Block>> = Vec::new();
-        // The worker's grants by number: offset, length and cursor.
-        let mut granted: BTreeMap<u64, (u64, u64, u64)> = BTreeMap::new();
-        for reported in replies {
-            for _ in 0..reported.grants {
-                let number = lane.producer.granted();
-                let Ok(block) = arena.grant(1, reported.pages * PAGE, false) else { continue };
-                let (at, held) = (block.extent().at.offset(), block.held());
-                if lane.grant(block).is_ok() {
-                    granted.insert(number.into(), (at, held, at));
-                }
-            }
-            let Some((&number, &(from, held, cursor))) = granted.last_key_value() else { continue };
-            let mut honest = true;
-            let mut lied = |lie: Lie, truth| {
-                let said = lie.about(truth);
-                honest &= said == truth;
-                said
-            };
-            let mut next = cursor;
-            let mut sent = Vec::new();
-            for (skip, len, at_lie, len_lie, view_lie) in reported.arrays {
-                let unit = if len >= 64 * 1024 { PAGE } else { 64 };
-                let at = (next + skip / 64 * 64).next_multiple_of(unit);
-                if at + len.next_multiple_of(unit) > from + held {
-                    // The reply contains the input instead.
-                    let view = Extent { at: input.extent().at, len: lied(len_lie, 100) };
-                    sent.push(SentArray { chunk: view, view });
-                    continue;
-                }
-                next = at + len.next_multiple_of(unit);
-                let chunk = Extent {
-                    at: bytemuck::cast(lied(at_lie, bytemuck::cast(Offset::new(1, at)))),
-                    len: lied(len_lie, len),
-                };
-                let view = Extent { len: lied(view_lie, chunk.len), ..chunk };
-                sent.push(SentArray { chunk, view });
-            }
-            let said_grant = lied(reported.grant, number);
-            let said_cursor = lied(reported.cursor, next);
-            match lane.grants_mut().receive(&arena, said_grant, said_cursor, &sent, &leases, &RetainedArrays::default()) {
-                Ok(taken) => {
-                    let received = taken.arrays;
-                    prop_assert_eq!(received.len(), sent.len());
-                    for (array, sent) in received.iter().zip(&sent) {
-                        // The array lies in its block, at the reported position.
-                        prop_assert_eq!(array.len, sent.view.len);
-                        prop_assert!(array.skip + array.len <= array.block.held());
-                        if array.len > 0 {
-                            let at = array.block.extent().at;
-                            prop_assert_eq!(
-                                Offset::new(at.region(), at.offset() + array.skip),
-                                sent.view.at
-                            );
-                        }
-                        if reported.keep && !Arc::ptr_eq(&array.block, &input) {
-                            kept.push(Arc::clone(&array.block));
-                        }
-                    }
-                    if said_grant != NO_GRANT {
-                        granted.retain(|&known, _| known >= said_grant);
-                        if let Some(first) = granted.get_mut(&said_grant) {
-                            first.2 = said_cursor.clamp(first.0, first.0 + first.1);
-                        }
-                    }
-                }
-                Err(why) => {
-                    prop_assert!(!honest, "{why}");
-                    // The worker is killed for the reply; until then, its replies are ignored.
-                    break;
-                }
-            }
-            kept.dedup_by(|a, b| Arc::ptr_eq(a, b));
-            check_accounting(&arena, &lane, &kept, &[&input])?;
-        }
-        lane.revoke(&arena);
-        check_accounting(&arena, &lane, &kept, &[&input])?;
-        prop_assert_eq!(lane.grants().ahead(), 0);
-        drop((kept, leases, input, lane));
-        prop_assert_eq!((arena.stats().in_use, arena.stats().blocks), (0, 0));
-    }
 }
 
 /// The arena counts exactly the memory of the lane, the handles and the input, and no two blocks overlap.

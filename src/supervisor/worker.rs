@@ -175,12 +175,12 @@ impl Worker {
 
     /// Records a failed start. Returns the number of consecutive failed starts.
     pub(super) fn start_failed(&mut self, why: &str) -> u32 {
-        let before = self.failed_starts.len() as u32;
         self.failed_starts.push(why.to_owned());
-        if self.failed_starts.len() > MAX_REMEMBERED {
+        let failed = self.failed_starts.len();
+        if failed > MAX_REMEMBERED {
             self.failed_starts.remove(0);
         }
-        before
+        failed as u32
     }
 
     /// Records a successful start.

@@ -2,7 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, Once};
 
-use super::{CowHeap, State, lock};
+use super::{CowHeap, State};
+use crate::sync::lock;
 use crate::sys::fork::{self, AfterFork};
 use crate::sys::{Access, Segment};
 

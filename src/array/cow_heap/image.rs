@@ -4,8 +4,9 @@ use std::ops::Range;
 use std::sync::{Arc, MutexGuard, Weak};
 
 use super::chunks::bytes;
-use super::{Block, CowHeap, Place, State, lock};
+use super::{Block, CowHeap, Place, State};
 use crate::array::habit::MIN_PART;
+use crate::sync::lock;
 use crate::sys::written::Written;
 use crate::sys::{HUGE, Segment};
 

@@ -5,10 +5,11 @@
 //! actor must not wait for a method, so they use a second lock, which is never held while a method runs.
 
 use std::cell::RefCell;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::engine::job::run_inline;
 use crate::engine::{JobErrorKind, Rejection};
+use crate::sync::lock;
 
 pub(super) struct InlineActor<S> {
     /// `None` after the actor has ended.
@@ -150,13 +151,11 @@ impl<S> InlineActor<S> {
 
     /// Panics of methods are caught while the lock is held, so it is never poisoned.
     fn state(&self) -> MutexGuard<'_, Option<S>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// This lock is not held while code of the program runs.
     fn accounting(&self) -> MutexGuard<'_, Accounting> {
-        self.accounting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.accounting)
     }
 }

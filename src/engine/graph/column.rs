@@ -5,11 +5,9 @@ use std::any::{Any, TypeId};
 use std::collections::HashMap;
 
 use crate::engine::JobError;
-use crate::engine::job::run_inline;
+use crate::engine::job::run_kernel;
 use crate::engine::seeds::Series;
-use crate::kernel::{
-    Kernel, Key, Loading, NodeKernel, NodeValues, OwnedParams, Reply, to_offset, zst_value,
-};
+use crate::kernel::{Kernel, Loading, NodeKernel, NodeValues, OwnedParams, Reply, to_offset};
 use crate::supervisor::NodeCalls;
 
 /// A value computed on the caller's thread.
@@ -91,9 +89,7 @@ impl Columns {
                 rows: Vec::new(),
                 load: P::load,
                 run: |slots, values| {
-                    let held = P::take(slots, values);
-                    let run = || zst_value::<F>().call(held, Key::new()).into_value();
-                    let value = run_inline(std::any::type_name::<F>(), run)?;
+                    let value = run_kernel::<F, P, R>(P::take(slots, values))?;
                     Ok(Box::new(value))
                 },
             };
@@ -118,7 +114,8 @@ impl Columns {
     /// Runs a node on the caller's thread.
     pub(super) fn run(&mut self, node: u32, values: &mut NodeValues) -> InlineValue {
         let (column, row) = self.positions[node as usize];
-        let _job = self.series.map(|series| series.begin_inline(node.into()));
+        let series = self.series.as_ref();
+        let _job = series.map(|series| series.begin_inline(node.into()));
         self.columns[column as usize].run(row, values)
     }
 }
@@ -127,7 +124,7 @@ impl NodeCalls for Columns {
     fn load(&mut self, node: u32, loading: &mut Loading<'_>) {
         let (column, row) = self.positions[node as usize];
         self.columns[column as usize].load(row, loading);
-        if let Some(series) = self.series {
+        if let Some(series) = &self.series {
             loading.call.0.seed = series.seed(node.into());
         }
     }

@@ -41,30 +41,13 @@ impl Wiring<'_> {
         });
     }
 
-    fn node<R, H>(&mut self, node: &impl AsNode<R>) -> Slot<H> {
-        let node = node.as_node();
-        if node.graph == self.graph {
-            self.edges.push(node.index);
+    fn node<H>(&mut self, graph: u64, index: u32) -> Slot<H> {
+        if graph == self.graph {
+            self.edges.push(index);
         } else {
             self.foreign = true;
         }
-        Slot::Node(node.index)
-    }
-}
-
-trait AsNode<R> {
-    fn as_node(&self) -> &Node<R>;
-}
-
-impl<R> AsNode<R> for Node<R> {
-    fn as_node(&self) -> &Node<R> {
-        self
-    }
-}
-
-impl<R> AsNode<R> for &Node<R> {
-    fn as_node(&self) -> &Node<R> {
-        self
+        Slot::Node(index)
     }
 }
 
@@ -137,7 +120,7 @@ macro_rules! taken {
         impl$(<$kind: $bound>)? Input<$param> for $node {
             #[inline]
             fn slot(self, wiring: &mut Wiring<'_>) -> Slot<$held> {
-                wiring.node(&self)
+                wiring.node(self.graph, self.index)
             }
         }
     )* };

@@ -30,7 +30,7 @@ use running::InlineRun;
 
 use super::{Engine, OnFailure};
 use crate::kernel::{Kernel, OwnedParam, OwnedParams, Reply, captures_nothing};
-use crate::supervisor::{Calls, JobOptions, Jobs, Read, RunPlan};
+use crate::supervisor::{Calls, JobOptions, Jobs, Read, RunPlan, node_name};
 use crate::sys::HUGE;
 
 /// A task graph: jobs that take each other's values, described before any of them runs.
@@ -317,14 +317,11 @@ impl Graph {
         let order = &mut self.order;
         let added = order.add(node.index, before.index, nodes.len() as u32, sources);
         added.map_err(|cycle| GraphError::Cycle {
-            nodes: cycle.into_iter().map(|node| self.name(node)).collect(),
+            nodes: cycle
+                .into_iter()
+                .map(|node| node_name(&self.names, node))
+                .collect(),
         })
-    }
-
-    /// Returns the name of a node, for messages.
-    fn name(&self, node: u32) -> String {
-        let name = self.names.get(&node);
-        name.map_or_else(|| format!("node {node}"), |name| format!("node {name:?}"))
     }
 
     /// Sets whether a chain of nodes runs as one job, as it does by default.
@@ -499,7 +496,7 @@ impl Graph {
         };
         let kernel = self.nodes[node as usize].kernel;
         Err(GraphError::ForeignArray {
-            node: self.name(node),
+            node: node_name(&self.names, node),
             kernel: self.columns.kernels[kernel as usize].info.name,
             argument: argument as usize + 1,
         })
@@ -543,7 +540,7 @@ impl Graph {
         sorted.sort_unstable();
         if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(GraphError::AskedTwice {
-                node: self.name(twice[0]),
+                node: node_name(&self.names, twice[0]),
             });
         }
         Ok((wanted, list))

@@ -44,12 +44,6 @@ impl Picture {
         self.kernels[self.kernel_of[node as usize] as usize]
     }
 
-    /// Returns the name of a node, for messages.
-    pub(super) fn name(&self, node: u32) -> String {
-        let name = self.names.get(&node);
-        name.map_or_else(|| format!("node {node}"), |name| format!("node {name:?}"))
-    }
-
     /// Returns the label of a node in pictures.
     fn label(&self, node: u32) -> String {
         let kernel = self.kernel(node);

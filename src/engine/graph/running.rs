@@ -17,6 +17,7 @@ use crate::engine::JobError;
 use crate::kernel::NodeValues;
 use crate::supervisor::{
     Failed, GraphId, GraphProgress, JobOptions, Jobs, NodeFate, PermitSource, Read, Supervisor,
+    node_name,
 };
 
 /// A running graph: see [`Graph::run`](super::Graph::run).
@@ -222,7 +223,7 @@ impl InlineRun {
                 let Some(Lost::Failed(error)) = &self.errors[*root as usize] else {
                     unreachable!("the failed node has an error");
                 };
-                let why = error.of_dependency(self.picture.name(*root));
+                let why = error.of_dependency(node_name(&self.picture.names, *root));
                 Err(Failed::new(why, self.picture.kernel(node), 0).into())
             }
         }

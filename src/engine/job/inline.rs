@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::engine::Engine;
 use crate::engine::inlined::Observed;
 use crate::engine::spawn::inline_failure;
-use crate::kernel::{Accepts, Failure, Reply};
+use crate::kernel::{Accepts, Failure, Kernel, Key, Params, Reply, kernel_name, zst_value};
 use crate::supervisor::{
     Because, Failed, JobError, JobErrorKind, JobOptions, Permit, PermitSource, WorkerExit,
 };
@@ -27,6 +27,18 @@ pub(in crate::engine) fn run_inline<R>(
     kernel: impl FnOnce() -> Result<R, Failure>,
 ) -> Result<R, JobError> {
     run_inline_at(&Cell::new(name), kernel)
+}
+
+/// Runs a kernel on this thread.
+pub(in crate::engine) fn run_kernel<F, P, R>(held: P::Held) -> Result<R::Out, JobError>
+where
+    F: Kernel<P, R>,
+    P: Params,
+    R: Reply,
+{
+    run_inline(kernel_name::<F>(), || {
+        zst_value::<F>().call(held, Key::new()).into_value()
+    })
 }
 
 /// Like [`run_inline`]. `at` contains the name of the kernel that began last.

@@ -12,13 +12,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 pub use builder::{JobBuilder, Refused};
-pub(super) use inline::{permit, run_inline};
+pub(super) use inline::{permit, run_inline, run_kernel};
 pub(super) use options::{option_setters, replace};
 
 use super::JobFailure;
 
 use crate::kernel::wire::ArgWriter;
-use crate::kernel::{CallWriter, Kernel, KernelInfo, Key, Params, Program, Reply};
+use crate::kernel::{CallWriter, KernelInfo, Key, Program, Reply};
 use crate::supervisor::{JobError, JobId, Owner, Read, Supervisor};
 
 /// A submitted job, which returns a value of type `R`.
@@ -47,7 +47,7 @@ pub struct Killer {
 impl Killer {
     /// Ends the job, like [`Job::kill`]. Does nothing if the job has ended, or its value was taken.
     pub fn kill(&self) {
-        self.shared.kill_if_open(self.id);
+        self.shared.kill(self.id);
     }
 }
 
@@ -97,18 +97,6 @@ impl<R: Send + 'static> Job<R> {
 
     pub(super) fn ready(result: Result<R, JobError>) -> Self {
         Self::ended(result, ())
-    }
-
-    /// Runs a kernel on this thread.
-    pub(super) fn run_inline<F, P, T>(kernel: F, held: P::Held) -> Self
-    where
-        F: Kernel<P, T>,
-        P: Params,
-        T: Reply<Out = R>,
-    {
-        Self::ready(run_inline(std::any::type_name::<F>(), || {
-            kernel.call(held, Key::new()).into_value()
-        }))
     }
 }
 

@@ -44,33 +44,15 @@ pub(in crate::engine) struct Calls<T, R> {
     pub(in crate::engine) read: Read<R>,
 }
 
-/// The items of a map, and how they are run.
-pub(super) struct MapPlan<I: Iterator, R> {
-    pub(super) items: I,
-    pub(super) calls: Calls<I::Item, R>,
+/// How the items of a map are run.
+pub(super) struct MapPlan<T, R> {
+    pub(super) calls: Calls<T, R>,
     pub(super) options: JobOptions,
     pub(super) on_failure: OnFailure,
     /// The series of the random numbers that the jobs draw.
     pub(super) series: Series,
     /// How many copies of each item are kept until its result is returned.
     pub(super) copies: usize,
-}
-
-impl<I: Iterator, R> MapPlan<I, R> {
-    /// Returns the same plan with another iterator over the same type of items.
-    pub(super) fn with<J>(self, change: impl FnOnce(I) -> J) -> MapPlan<J, R>
-    where
-        J: Iterator<Item = I::Item>,
-    {
-        MapPlan {
-            items: change(self.items),
-            calls: self.calls,
-            options: self.options,
-            on_failure: self.on_failure,
-            series: self.series,
-            copies: self.copies,
-        }
-    }
 }
 
 /// The jobs in flight. Abandoned on drop.
@@ -121,7 +103,8 @@ impl<K, R> Drop for Flying<K, R> {
 
 /// The state of a map that runs.
 pub(super) struct Feed<I: Iterator, R, K> {
-    pub(super) plan: MapPlan<I, R>,
+    pub(super) items: I,
+    pub(super) plan: MapPlan<I::Item, R>,
     /// Whether the map has stopped pulling items: the iterator has ended, or a failure stopped the map.
     exhausted: bool,
     flying: Flying<K, R>,
@@ -142,8 +125,13 @@ pub(super) struct Feed<I: Iterator, R, K> {
 }
 
 impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
-    pub(super) fn new(plan: MapPlan<I, R>, shared: Option<Arc<Supervisor>>) -> Self {
+    pub(super) fn new(
+        items: I,
+        plan: MapPlan<I::Item, R>,
+        shared: Option<Arc<Supervisor>>,
+    ) -> Self {
         Self {
+            items,
             plan,
             exhausted: false,
             flying: Flying {
@@ -161,16 +149,20 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         }
     }
 
-    /// Returns the plan, and the engine's shared state. `what`: the method that was called, for the text of the panic.
+    /// Returns the items, the plan, and the engine's shared state. `what`: the method that was called, for the text of
+    /// the panic.
     ///
     /// # Panics
     /// If items have been pulled.
-    pub(super) fn into_parts(mut self, what: &str) -> (MapPlan<I, R>, Option<Arc<Supervisor>>) {
+    pub(super) fn into_parts(
+        mut self,
+        what: &str,
+    ) -> (I, MapPlan<I::Item, R>, Option<Arc<Supervisor>>) {
         assert!(
             self.pulled == 0 && !self.exhausted,
             "`{what}` comes before the first result of a map is asked for"
         );
-        (self.plan, self.flying.shared.take())
+        (self.items, self.plan, self.flying.shared.take())
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -182,7 +174,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         let ahead = flight.open.len() + flight.done.len() + self.flying.unsent.lock().uncounted();
         let (low, high) = match self.exhausted {
             true => (0, Some(0)),
-            false => self.plan.items.size_hint(),
+            false => self.items.size_hint(),
         };
         let low = match self.plan.on_failure {
             OnFailure::GoOn => low.saturating_add(ahead),
@@ -196,7 +188,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         if self.exhausted {
             return None;
         }
-        let item = self.plan.items.next();
+        let item = self.items.next();
         self.exhausted = item.is_none();
         self.pulled += usize::from(item.is_some());
         item
@@ -497,10 +489,9 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         let unsent = Arc::clone(&self.flying.unsent);
         let mut written = unsent.lock();
         let (kernel, call) = (&self.plan.calls.kernel, &mut written.all()[0].0);
+        let options = self.plan.options.if_set();
         let line = &mut self.flying.line;
-        let entry =
-            std::task::ready!(shared.poll_admit(kernel, exclusive_bytes(call), line, context));
-        let id = shared.submit_admitted_job(kernel, call, self.plan.options.if_set(), entry);
+        let id = std::task::ready!(shared.poll_enter(kernel, call, options, line, context));
         let flight = &mut self.flying.flight;
         flight.open.push_back((K::of(flight.sent), id));
         flight.sent += 1;

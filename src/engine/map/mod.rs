@@ -8,10 +8,10 @@ mod stream;
 use std::fmt;
 use std::time::Duration;
 
-use super::job::{option_setters, run_inline};
+use super::job::{option_setters, run_kernel};
 use super::seeds::Series;
 use super::{DeadLetter, Engine, JobError, JobFailure, Report};
-use crate::kernel::{Args, Kernel, KernelInfo, Key, Params, Reply, Single, captures_nothing};
+use crate::kernel::{Args, Kernel, KernelInfo, Params, Reply, Single, captures_nothing};
 use crate::supervisor::{JobOptions, ResultKey};
 pub(super) use feed::{Calls, IN_A_ROW};
 use feed::{Feed, MapPlan};
@@ -108,15 +108,7 @@ impl Engine {
         let calls = Calls {
             kernel: KernelInfo::of::<Single<F, P, R>>(),
             send: <I::Item as Args<'static, P>>::send,
-            run: |item: I::Item| {
-                let held = item.hold();
-                let run = || {
-                    crate::kernel::zst_value::<F>()
-                        .call(held, Key::new())
-                        .into_value()
-                };
-                run_inline(std::any::type_name::<F>(), run)
-            },
+            run: |item: I::Item| run_kernel::<F, P, R>(item.hold()),
             read: R::receive,
         };
         self.map_calls(calls, self.seeds.series(), items.into_iter())
@@ -133,15 +125,15 @@ impl Engine {
         I: Iterator,
     {
         let plan = MapPlan {
-            items: Retaining::new(items, |_: &I::Item| ()),
             calls,
             options: JobOptions::default(),
             on_failure: OnFailure::default(),
             series,
             copies: 0,
         };
+        let items = Retaining::new(items, |_: &I::Item| ());
         Map {
-            feed: Feed::new(plan, self.shared().cloned()),
+            feed: Feed::new(items, plan, self.shared().cloned()),
             given: 0,
         }
     }
@@ -255,9 +247,8 @@ impl<I: Iterator, R, E: JobFailure, K: ResultKey> Map<I, R, E, K> {
     fn give(&mut self, (key, result): (K, Result<R, JobError>)) -> K::Item<Result<R, E>> {
         let index = key.index().unwrap_or(self.given);
         self.given += 1;
-        let plan = &mut self.feed.plan;
-        let is_last = plan.on_failure == OnFailure::Stop;
-        key.item(plan.items.answer(index, result, is_last))
+        let is_last = self.feed.plan.on_failure == OnFailure::Stop;
+        key.item(self.feed.items.answer(index, result, is_last))
     }
 }
 
@@ -279,9 +270,9 @@ impl<I: Iterator, R, E: JobFailure> Map<I, R, E> {
     /// If results have already been taken from the map.
     #[doc(alias = "imap_unordered")]
     pub fn unordered(self) -> Map<I, R, E, usize> {
-        let (plan, shared) = self.feed.into_parts("unordered");
+        let (items, plan, shared) = self.feed.into_parts("unordered");
         Map {
-            feed: Feed::new(plan, shared),
+            feed: Feed::new(items, plan, shared),
             given: 0,
         }
     }
@@ -336,11 +327,11 @@ impl<I: Iterator<Item: Clone>, R, K: ResultKey> Map<I, R, JobError, K> {
     /// # Panics
     /// If results have already been taken from the map.
     pub fn keep_args(self) -> Map<I, R, DeadLetter<I::Item>, K> {
-        let (plan, shared) = self.feed.into_parts("keep_args");
-        let mut plan = plan.with(|items| Retaining::new(items.into_items(), I::Item::clone));
+        let (items, mut plan, shared) = self.feed.into_parts("keep_args");
+        let items = Retaining::new(items.into_items(), I::Item::clone);
         plan.copies = 1;
         Map {
-            feed: Feed::new(plan, shared),
+            feed: Feed::new(items, plan, shared),
             given: 0,
         }
     }

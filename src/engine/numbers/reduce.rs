@@ -1,22 +1,21 @@
 //! Runs a kernel on chunks, and a second kernel that combines two results, in the tree that the README specifies.
 
-use std::any::type_name;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::super::job::run_inline;
+use super::super::job::run_kernel;
 use super::super::map::Calls;
 use super::super::seeds::Series;
 use super::super::{Engine, Job, JobError, Par};
 use super::chunks;
 use crate::array::{Array, Element};
 use crate::kernel::{
-    Arg, Args, Kernel, KernelInfo, Key, Leaves, Param, Reply, Single, captures_nothing,
+    Arg, Args, Kernel, KernelInfo, Leaves, Param, Reply, Single, captures_nothing,
 };
-use crate::kernel::{SplitFirst, Subtree, Top, node, zst_value};
+use crate::kernel::{SplitFirst, Subtree, Top, node};
 
 /// The approximate maximum duration of a run: long compared to the cost of a job, about 20 µs.
 const RUN: Duration = Duration::from_millis(10);
@@ -86,11 +85,12 @@ impl<T: Element> Par<'_, T> {
     {
         const { captures_nothing::<F>() };
         let (engine, a) = (self.engine, self.array);
-        // Only the type of the kernel is used: its value has no bytes.
-        let _ = kernel;
+        // Only the types of the kernels are used: their values have no bytes.
+        let _ = (kernel, combine);
         let rows = a.shape().rows();
         let step = chunks::rows::<T>(a.shape());
         let series = engine.seeds.series();
+        let number = series.number();
         // A kernel that spawns has no value yet when it returns, so its chunk cannot share a job.
         let alone = R::SPAWNS || S::SPAWNS;
         let shared = engine.shared().filter(|_| !alone);
@@ -110,19 +110,14 @@ impl<T: Element> Par<'_, T> {
                 count: run.len(),
                 step,
                 first: run.start,
-                series: series.number(),
+                series: number,
                 rest: args,
             })
         });
         let mut calls = Calls {
             kernel: KernelInfo::of::<Subtree<T, F, P, R, C, X, Y, S>>(),
             send: Leaves::send::<P>,
-            run: |leaf: Leaves<T, A>| {
-                run_inline(type_name::<F>(), || {
-                    let value = zst_value::<F>().call(leaf.hold_single::<P>(), Key::new());
-                    value.into_value()
-                })
-            },
+            run: |leaf: Leaves<T, A>| run_kernel::<F, P, R>(leaf.hold_single::<P>()),
             read: Top::<R, S>::receive,
         };
         if alone {
@@ -130,13 +125,12 @@ impl<T: Element> Par<'_, T> {
             calls.send = Leaves::send_single::<P>;
             calls.read = R::receive;
         }
-        let mut tree = Tree {
+        let mut tree = Tree::<_, C, X, Y, S> {
             engine,
-            combine,
-            series,
+            series: series.clone(),
             waiting: BTreeMap::new(),
             running: VecDeque::new(),
-            reply: PhantomData,
+            combine: PhantomData,
         };
         // Results are taken in any order: the first runs are the longest, and the other results should not wait for
         // them.
@@ -208,14 +202,13 @@ impl Runs {
 /// Combines results from the leaves to the root.
 struct Tree<'e, V, C, X, Y, S> {
     engine: &'e Engine,
-    combine: C,
     /// The series of the random numbers that the nodes draw.
     series: Series,
     /// Values that wait for the neighbouring value, by level and index.
     waiting: BTreeMap<(usize, usize), V>,
     /// Jobs that combine two values, by level and index of their result.
     running: VecDeque<((usize, usize), Job<V>)>,
-    reply: PhantomData<fn(X, Y) -> S>,
+    combine: PhantomData<(C, X, Y, S)>,
 }
 
 impl<V, C, X, Y, S> Tree<'_, V, C, X, Y, S>
@@ -248,7 +241,7 @@ where
             None => {
                 let _job = self.series.begin_inline(node);
                 let held = Args::<(X, Y)>::hold(args);
-                Job::run_inline::<C, (X, Y), S>(self.combine, held)
+                Job::ready(run_kernel::<C, (X, Y), S>(held))
             }
             Some(shared) => Job::send::<Single<C, (X, Y), S>>(shared, |call| {
                 Args::<(X, Y)>::send(args, call);

@@ -213,7 +213,8 @@ impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
         // In this and the following methods, only the type of `f` is used: its value has no bytes.
         const { captures_nothing::<F>() };
         let _ = f;
-        self.elements::<U, Nothing, MapEach<F>>(Nothing)
+        self.engine
+            .par_rows::<T, U, Nothing, MapEach<F>, O>(self.array, Nothing, true)
     }
 
     /// Returns an array of the same shape whose elements `f` computes chunk by chunk: `f` gets two slices of equal
@@ -243,7 +244,8 @@ impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
     {
         const { captures_nothing::<F>() };
         let _ = f;
-        self.chunks::<U, Nothing, ApplyEach<F>>(Nothing)
+        self.engine
+            .par_rows::<T, U, Nothing, ApplyEach<F>, O>(self.array, Nothing, false)
     }
 }
 
@@ -261,9 +263,8 @@ impl<T: Element, A, O: Outcome> Par<'_, T, With<A>, O> {
     {
         const { captures_nothing::<F>() };
         let _ = f;
-        let (engine, array, With(with)) = (self.engine, self.array, self.with);
-        let par = engine.par(array).outcome::<O>();
-        par.elements::<U, P, MapEachWith<F>>(with)
+        self.engine
+            .par_rows::<T, U, P, MapEachWith<F>, O>(self.array, self.with.0, true)
     }
 
     /// Like [`apply`](Par::apply), with the [argument](Par::with) after each chunk.
@@ -291,59 +292,36 @@ impl<T: Element, A, O: Outcome> Par<'_, T, With<A>, O> {
     {
         const { captures_nothing::<F>() };
         let _ = f;
-        let (engine, array, With(with)) = (self.engine, self.array, self.with);
-        let par = engine.par(array).outcome::<O>();
-        par.chunks::<U, P, ApplyEachWith<F>>(with)
+        self.engine
+            .par_rows::<T, U, P, ApplyEachWith<F>, O>(self.array, self.with.0, false)
     }
 }
 
-impl<'a, T: Element, O> Par<'a, T, Without, O> {
-    fn outcome<N>(self) -> Par<'a, T, Without, N> {
-        Par {
-            engine: self.engine,
-            array: self.array,
-            with: self.with,
-            outcome: PhantomData,
-        }
-    }
-}
-
-impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
-    /// Runs a `W` that works on single elements, so that the division into chunks makes no difference.
-    fn elements<U, P, W>(
-        self,
+impl Engine {
+    /// Returns an array that `W` computes in chunks. `by_element`: whether `W` works on single elements, so that the
+    /// end of a chunk need not be the end of a row.
+    fn par_rows<T, U, P, W, O>(
+        &self,
+        array: &Array<T>,
         with: impl for<'e> Arg<'e, P> + Clone,
+        by_element: bool,
     ) -> Result<O::Of<T, U>, JobError>
     where
+        T: Element,
         U: Element,
         P: Param + 'static,
         W: Work<T, U, P>,
+        O: Outcome,
     {
-        let report = if O::REPORTS {
-            self.engine
-                .report_rows::<T, U, P, W>(self.array, with, true)?
-        } else {
-            let values = self.engine.work_on_each::<T, U, P, W>(self.array, with)?;
-            Report::of_rows(values, Vec::new())
+        if O::REPORTS {
+            let report = self.report_rows::<T, U, P, W>(array, with, by_element)?;
+            return Ok(O::of(report));
+        }
+        let values = match by_element {
+            true => self.work_on_each::<T, U, P, W>(array, with)?,
+            false => self.work_on::<T, U, P, W>(array, with)?,
         };
-        Ok(O::of(report))
-    }
-
-    /// Runs a `W` that works on whole chunks.
-    fn chunks<U, P, W>(self, with: impl for<'e> Arg<'e, P> + Clone) -> Result<O::Of<T, U>, JobError>
-    where
-        U: Element,
-        P: Param + 'static,
-        W: Work<T, U, P>,
-    {
-        let report = if O::REPORTS {
-            self.engine
-                .report_rows::<T, U, P, W>(self.array, with, false)?
-        } else {
-            let values = self.engine.work_on::<T, U, P, W>(self.array, with)?;
-            Report::of_rows(values, Vec::new())
-        };
-        Ok(O::of(report))
+        Ok(O::of(Report::of_rows(values, Vec::new())))
     }
 }
 

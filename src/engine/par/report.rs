@@ -4,8 +4,11 @@ use std::ops::Range;
 
 use super::chunks::{Work, apply, apply_fresh, place};
 use crate::array::{Array, ArrayMut, Element};
+use crate::engine::failure::Origin;
 use crate::engine::seeds::Series;
-use crate::engine::{DeadLetter, Engine, JobError, JobErrorKind, JobLimit, Report, WorkerExit};
+use crate::engine::{
+    DeadLetter, Engine, JobError, JobErrorKind, JobLimit, Report, WorkerExit, scope,
+};
 use crate::kernel::{Arg, ExtraArg, Param, kernel_name};
 
 /// The maximum number of failed parts that are halved again. If more parts fail, the failure does not concern single
@@ -37,7 +40,7 @@ impl Engine {
         let mut out = self.output::<U>(a.shape(), kernel_name::<W>())?;
         let chunks: Vec<_> = self.chunks::<T, U>(a.shape()).collect();
         let series = self.seeds.series();
-        let mut pass = |parts: &[Part]| self.pass::<T, U, P, W>(series, a, &with, &mut out, parts);
+        let mut pass = |parts: &[Part]| self.pass::<T, U, P, W>(&series, a, &with, &mut out, parts);
         let failed = if is_single {
             narrow(chunks, pass)
         } else {
@@ -50,7 +53,7 @@ impl Engine {
         }
         let letters = failed.into_iter().map(|(rows, error)| {
             let args = a.rows(rows.clone());
-            DeadLetter::of_rows(rows, args, error.with_no_unspecified_rows())
+            DeadLetter::new(Origin::Rows(rows), args, error.with_no_unspecified_rows())
         });
         let letters = letters.collect();
         Ok(Report::of_rows(out.seal(), letters))
@@ -59,7 +62,7 @@ impl Engine {
     /// Runs a job for each part. Parts are in order, and so are the returned failures.
     fn pass<T, U, P, W>(
         &self,
-        series: Series,
+        series: &Series,
         a: &Array<T>,
         with: &(impl for<'e> Arg<'e, P> + Clone),
         out: &mut ArrayMut<U>,
@@ -77,7 +80,7 @@ impl Engine {
                 .collect()
         };
         if self.lends() {
-            let ends = self.scope_in(series, |s| {
+            let (ends, _) = self.run_scope(series.clone(), scope::Failures::All(Vec::new()), |s| {
                 let mut tiles = out.tiles_mut(1);
                 let jobs = parts.iter().map(|Part { rows, exclusive }| {
                     let tile = tiles.at(rows.clone());
@@ -98,7 +101,7 @@ impl Engine {
         }
         let row = a.shape().row_len().unwrap_or(0);
         // Sandboxed workers return each part as an array of its own, which is copied into the result.
-        let ends = self.scope_in(series, |s| {
+        let (ends, _) = self.run_scope(series.clone(), scope::Failures::All(Vec::new()), |s| {
             let jobs = parts.iter().map(|Part { rows, exclusive }| {
                 let first = (rows.start * row) as u64;
                 let args = (

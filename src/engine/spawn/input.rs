@@ -47,8 +47,8 @@ given! {
 }
 
 macro_rules! called {
-    ($($call:ty => $param:ty, $held:ty, $kind:ident: $bound:path $(, and $more:path)?;)*) => { $(
-        impl<$kind: $bound $(+ $more)?> SpawnInput<$param> for Call<$call> {
+    ($($call:ty => $param:ty, $held:ty $(, $kind:ident: $bound:path)?;)*) => { $(
+        impl$(<$kind: $bound>)? SpawnInput<$param> for Call<$call> {
             fn source(self, children: &mut Children) -> Source<$held> {
                 children.0.push(self.task);
                 Source::Children(1)
@@ -60,21 +60,9 @@ called! {
     Array<T> => &Array<T>, Array<T>, T: Element;
     Array<T> => &[T], Array<T>, T: Element;
     ArrayMut<T> => ArrayMut<T>, Option<ArrayMut<T>>, T: Element;
+    String => &str, String;
+    Bytes => &Bytes, Bytes;
     S => S, S, S: Scalar;
-}
-
-impl SpawnInput<&str> for Call<String> {
-    fn source(self, children: &mut Children) -> Source<String> {
-        children.0.push(self.task);
-        Source::Children(1)
-    }
-}
-
-impl SpawnInput<&Bytes> for Call<Bytes> {
-    fn source(self, children: &mut Children) -> Source<Bytes> {
-        children.0.push(self.task);
-        Source::Children(1)
-    }
 }
 
 impl<T: Element + Scalar> SpawnInput<&[T]> for Vec<Call<T>> {

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::Wake;
+
+use crate::sync::lock;
 
 /// Statistics of a stream at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,14 +81,11 @@ impl Control {
 
     /// Sleeps until notified. Returns at once if there was a notification since the last sleep.
     pub(super) fn sleep(&self) {
-        let mut is_notified = lock(&self.is_notified);
-        while !*is_notified {
-            is_notified = self
-                .changed
-                .wait(is_notified)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        *is_notified = false;
+        let is_notified = lock(&self.is_notified);
+        let waited = self
+            .changed
+            .wait_while(is_notified, |is_notified| !*is_notified);
+        *waited.unwrap_or_else(PoisonError::into_inner) = false;
     }
 
     pub(super) fn publish(&self, stats: StreamStats) {
@@ -107,11 +106,6 @@ impl Wake for Control {
     fn wake_by_ref(self: &Arc<Self>) {
         self.notify();
     }
-}
-
-/// Locks a mutex and ignores poisoning, because no foreign code runs while it is locked.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Ends or inspects a stream from any thread. See [`Stream::handle`](super::Stream::handle).

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::control::StreamStats;
 use super::error::StreamError;
-use super::{OnFailure, StreamSettings};
+use super::{OnFailure, StreamPlan};
 use crate::engine::seeds::Series;
 use crate::engine::{Engine, JobErrorKind};
 use crate::supervisor::{LineTicket, Supervisor};
 
+/// The default maximum of items in flight is this number, or four for each worker if that is more.
+const IN_FLIGHT: usize = 16;
 /// How long items are pulled from the source before jobs are polled again.
 const SLICE: Duration = Duration::from_micros(50);
 
@@ -74,7 +76,9 @@ pub(super) struct Driver<'e> {
     pub(super) engine: &'e Engine,
     /// The series of the random numbers that the stream's jobs draw.
     pub(super) series: Series,
-    pub(super) settings: StreamSettings,
+    pub(super) plan: StreamPlan,
+    /// The maximum number of items in flight.
+    pub(super) in_flight: usize,
     pub(super) stats: StreamStats,
     /// Whether the driver has stopped taking items from the source.
     pub(super) draining: bool,
@@ -96,11 +100,13 @@ pub(super) struct Driver<'e> {
 }
 
 impl<'e> Driver<'e> {
-    pub(super) fn new(engine: &'e Engine, settings: StreamSettings, waker: Waker) -> Self {
+    pub(super) fn new(engine: &'e Engine, plan: StreamPlan, waker: Waker) -> Self {
+        let workers = engine.stats().workers.len();
         Self {
             engine,
             series: engine.seeds.series(),
-            settings,
+            in_flight: plan.in_flight.unwrap_or(IN_FLIGHT.max(4 * workers)),
+            plan,
             stats: StreamStats::default(),
             draining: false,
             failing: false,
@@ -162,8 +168,8 @@ impl<'e> Driver<'e> {
         if self.failing || self.draining {
             return 0;
         }
-        let left = self.settings.in_flight.saturating_sub(self.stats.in_flight);
-        match self.settings.bytes {
+        let left = self.in_flight.saturating_sub(self.stats.in_flight);
+        match self.plan.bytes {
             // Items are taken one at a time, because the size of an item is not known before.
             Some(limit) if self.stats.bytes_in_flight < limit => left.min(1),
             Some(_) => 0,
@@ -183,7 +189,7 @@ impl<'e> Driver<'e> {
     fn may_expand(&self) -> bool {
         let (items, bytes) = self.expanding;
         let has_room = |limit| self.stats.bytes_in_flight - bytes < limit;
-        self.settings.bytes.is_none_or(has_room) || self.stats.in_flight == items
+        self.plan.bytes.is_none_or(has_room) || self.stats.in_flight == items
     }
 
     /// Counts and returns a new item of the source.
@@ -233,7 +239,7 @@ impl<'e> Driver<'e> {
             StreamError::Job { error, .. }
                 if matches!(error.kind(), JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_))
         );
-        if self.settings.on_failure == OnFailure::GoOn && !no_engine {
+        if self.plan.on_failure == OnFailure::GoOn && !no_engine {
             return None;
         }
         Some(self.ended(error))

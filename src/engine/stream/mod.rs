@@ -66,9 +66,6 @@ use super::{Engine, OnFailure};
 use crate::kernel::{Arg, Args, Kernel, Reply, SplitArgs, SplitFirst, captures_nothing};
 use crate::supervisor::JobOptions;
 
-/// The default maximum of items in flight is this number, or four for each worker if that is more.
-const IN_FLIGHT: usize = 16;
-
 /// A source, and the steps that each of its items passes through.
 ///
 /// A stream is a plan, in the order of its steps; nothing runs before [`run`](Stream::run) is iterated over. Settings
@@ -85,7 +82,7 @@ pub struct Stream<'a, T, S = ()> {
     last: S,
 }
 
-/// Settings of the whole stream, while it is built.
+/// Settings of the whole stream.
 #[derive(Clone, Copy)]
 struct StreamPlan {
     in_flight: Option<usize>,
@@ -95,15 +92,6 @@ struct StreamPlan {
     timed: bool,
     marked: bool,
     stages: usize,
-}
-
-/// Settings of the whole stream, while it runs.
-#[derive(Clone, Copy)]
-struct StreamSettings {
-    in_flight: usize,
-    bytes: Option<u64>,
-    ordered: bool,
-    on_failure: OnFailure,
 }
 
 impl<'a, T: 'a> Stream<'a, T> {
@@ -518,7 +506,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     /// or windows without length.
     #[doc(alias = "WindowInto")]
     pub fn window<M>(self, windows: Windows<M>) -> Result<Windowed<'a, (), T, M>, WindowError> {
-        windows.check(self.plan.timed, self.plan.marked)?;
+        windows.rule.check(self.plan.timed, self.plan.marked)?;
         Ok(Windowed::new(self.then(|before| before), windows))
     }
 
@@ -550,14 +538,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     /// # }
     /// ```
     pub fn run(self, engine: &'a Engine) -> Run<'a, T> {
-        let workers = engine.stats().workers.len();
-        let settings = StreamSettings {
-            in_flight: self.plan.in_flight.unwrap_or(IN_FLIGHT.max(4 * workers)),
-            bytes: self.plan.bytes,
-            ordered: self.plan.ordered,
-            on_failure: self.plan.on_failure,
-        };
-        let driver = Driver::new(engine, settings, Arc::clone(&self.control).into());
+        let driver = Driver::new(engine, self.plan, Arc::clone(&self.control).into());
         Run::new(self.flow, driver, self.control)
     }
 

@@ -7,9 +7,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::Context;
 use std::thread::JoinHandle;
 
-use super::control::{Control, lock};
+use super::control::Control;
 use super::error::StreamError;
 use super::flow::{Driver, Event, Flow};
+use crate::sync::lock;
 use crate::sys::process::start_thread;
 
 /// An item of a source, or the text of its error.
@@ -255,13 +256,9 @@ impl<T> Mailbox<T> {
 
     /// Waits until the thread may pull another item. Returns false if the mailbox is closed.
     fn may_pull(&self) -> bool {
-        let mut state = lock(&self.state);
-        while state.allowed == 0 && !state.is_closed {
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
+        let must_wait = |state: &mut State<T>| state.allowed == 0 && !state.is_closed;
+        let waited = self.changed.wait_while(lock(&self.state), must_wait);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
         if state.is_closed {
             return false;
         }

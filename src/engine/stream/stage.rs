@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::error::StreamError;
 use super::flow::{BoxFlow, Driver, Event, Flow, Item};
+use crate::engine::failure::Origin;
 use crate::engine::{DeadLetter, Engine, Job, JobBuilder, JobError};
 use crate::kernel::{Accepts, Reply};
 use crate::supervisor::{JobOptions, LineTicket, Supervisor};
@@ -193,7 +194,7 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
             let options = self.options.borrow();
             (options.jobs, options.results)
         };
-        let most = driver.settings.in_flight;
+        let most = driver.in_flight;
         while self.admit_last(driver)
             && self.running < jobs
             && self.ready < results
@@ -255,7 +256,11 @@ fn failed<'a, I, K, R>(
         .map(|to| Rc::clone(&to.to));
     if let (Some(to), Some(input)) = (to, copy) {
         driver.leave_admission_line();
-        let letter = DeadLetter::of_stage(stage, sequence, input, error.clone());
+        let origin = Origin::Stage {
+            stage,
+            item: sequence,
+        };
+        let letter = DeadLetter::new(origin, input, error.clone());
         to.borrow_mut()(letter);
     }
     let error = StreamError::Job {
@@ -275,7 +280,7 @@ impl<I, K, R: Send + 'static> Flow<(K, R)> for Stage<'_, I, K, R> {
 
     fn take(&mut self, driver: &mut Driver<'_>) -> Option<Event<(K, R)>> {
         let slot = match self.slots.front()? {
-            Slot::Running(_) if driver.settings.ordered => return None,
+            Slot::Running(_) if driver.plan.ordered => return None,
             Slot::Running(_) => {
                 let is_ready =
                     |slot: &Slot<'_, I, K, R>| matches!(slot, Slot::Ready(_) | Slot::Failed(_));

@@ -207,20 +207,9 @@ impl Supervisor {
         call: &mut ArgWriter,
         options: Option<&JobOptions>,
     ) -> JobId {
-        let mut state = self.lock();
-        let id = if state.admission.is_none() {
-            state = self.spilled(state, call);
+        self.submit_by(kernel, call, |state, call| {
             state.call_actor(actor, kernel, call, options)
-        } else {
-            let submit = |state: &mut EngineState, call: &mut _| {
-                state.call_actor(actor, kernel, call, options)
-            };
-            let (admitted, id) = self.submit_admitted(state, kernel, call, submit);
-            state = admitted;
-            id
-        };
-        self.unlock(state);
-        id
+        })
     }
 
     /// Like `call_actor`, for a future. Admission and submission happen in one critical section, so calls run in the
@@ -234,9 +223,9 @@ impl Supervisor {
         line: &mut LineTicket,
         context: &Context<'_>,
     ) -> Poll<JobId> {
-        let submit =
-            |state: &mut EngineState, call: &mut _| state.call_actor(actor, kernel, call, options);
-        self.poll_submit(kernel, call, line, context, submit)
+        self.poll_submit(kernel, call, line, context, |state, call| {
+            state.call_actor(actor, kernel, call, options)
+        })
     }
 
     /// Ends an actor whose handle was dropped: its state is dropped after all calls that were submitted.
@@ -266,8 +255,7 @@ impl Supervisor {
     /// Returns the status of an actor, or `None` if the actor has ended.
     pub(crate) fn status_of_actor(&self, id: ActorId) -> Option<ActorStatus> {
         let mut state = self.lock();
-        state.drain_busy();
-        state.refill();
+        state.catch_up();
         let workers = state.workers.len();
         let EngineState { actors, queue, .. } = &mut *state;
         let status = actors.find(id).map(|actor| {

@@ -101,7 +101,7 @@ impl EngineState {
         if let Some(lane) = self.actors.get(index).lane() {
             self.lanes.unhost(lane);
         }
-        let most = self.config.quarantine_after();
+        let most = self.config.quarantine_after;
         let actor = self.actors.get(index);
         // An actor with checkpoints may end as many workers as a job with retries, so starts that ended their worker
         // are counted.

@@ -1,14 +1,12 @@
 //! Pauses between restarts of an actor while the arena is full. The actor's checkpoint is retained.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::supervisor::error::{JobErrorKind, JobLimit};
-use crate::supervisor::options::Backoff;
+use crate::supervisor::recover::START_PAUSES;
 use crate::supervisor::state::EngineState;
 use crate::supervisor::timers::Timer;
 
-/// The pause between two restarts.
-const PAUSES: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
 /// The maximum number of consecutive restarts before the actor is lost, which takes about 15 seconds.
 const MAX_TRIES: u32 = 20;
 
@@ -26,10 +24,17 @@ impl EngineState {
             return false;
         }
         actor.full_starts += 1;
-        let due = Instant::now() + PAUSES.pause(actor.full_starts, index.into());
+        let due = Instant::now() + START_PAUSES.pause(actor.full_starts, index.into());
         actor.due = Some(due);
         self.timers.add(due, Timer::ActorStart(index));
         self.monitor.call_before(due);
         true
+    }
+    /// Gives an actor its turn again after its pause. Does nothing if the pause has been ended in the meantime.
+    pub(in crate::supervisor) fn restart_after_pause(&mut self, index: u32, due: Instant) {
+        if self.actors.get(index).due == Some(due) {
+            self.actors.end_pause(index, &mut self.timers);
+            self.actors.queue_actor(index, &mut self.queue);
+        }
     }
 }

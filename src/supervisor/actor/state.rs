@@ -301,20 +301,6 @@ impl Actors {
         }
     }
 
-    /// Gives an actor its turn again after its pause. Does nothing if the pause has been ended in the meantime.
-    pub(in crate::supervisor) fn resume(
-        &mut self,
-        index: u32,
-        due: Instant,
-        timers: &mut Timers,
-        queue: &mut Queue,
-    ) {
-        if self.get(index).due == Some(due) {
-            self.end_pause(index, timers);
-            self.queue_actor(index, queue);
-        }
-    }
-
     /// Cancels the scheduled restart.
     pub(super) fn end_pause(&mut self, index: u32, timers: &mut Timers) {
         if let Some(due) = self.get(index).due.take() {

@@ -55,8 +55,7 @@ impl EngineState {
         ticket: Option<u64>,
     ) -> Result<Admitted, RefusedBy> {
         self.admit(kernel, held, ticket).or_else(|_| {
-            self.drain_busy();
-            self.refill();
+            self.catch_up();
             self.admit(kernel, held, ticket)
         })
     }
@@ -86,6 +85,9 @@ impl EngineState {
 
     /// Charges an admitted job to its record.
     pub(in crate::supervisor) fn charge_admitted(&mut self, id: JobId, Admitted(bytes): Admitted) {
+        let Some(admission) = &mut self.admission else {
+            return;
+        };
         // The job may have ended while it was posted. Then it is answered, or waits for jobs that it spawned, or its
         // record was freed because another run replaced it.
         let record = self.records.find(id);
@@ -96,9 +98,6 @@ impl EngineState {
             // Makes the drain use the slower path, which discharges the job when it is answered.
             record.parked = true;
         }
-        let Some(admission) = &mut self.admission else {
-            return;
-        };
         let notify_line = admission.charge(open.then_some(id.index), bytes);
         crate::sync::point!("admit.charged");
         if notify_line {
@@ -174,15 +173,18 @@ impl Supervisor {
         }
     }
 
-    /// Admits a call, or joins the line and stores a waker. After admission, call [`Supervisor::submit_admitted_job`].
-    pub(crate) fn poll_admit(
+    /// Admits and submits a job of a handle, or joins the line and stores a waker.
+    pub(crate) fn poll_enter(
         &self,
         info: &KernelInfo,
-        held: u64,
+        call: &mut ArgWriter,
+        options: Option<&JobOptions>,
         line: &mut LineTicket,
         context: &Context<'_>,
-    ) -> Poll<Admitted> {
-        self.poll_admit_and(info, held, line, context, |state, entry| (state, entry))
+    ) -> Poll<JobId> {
+        self.poll_submit(info, call, line, context, |state, call| {
+            state.submit(info, call, Owner::Handle, options)
+        })
     }
 
     /// Admits and submits a call in one critical section, or joins the line and stores a waker.
@@ -195,20 +197,6 @@ impl Supervisor {
         submit: impl FnOnce(&mut EngineState, &mut ArgWriter) -> JobId,
     ) -> Poll<JobId> {
         let held = exclusive_bytes(call);
-        self.poll_admit_and(info, held, line, context, |state, entry| {
-            self.submit_with_admission(state, call, entry, submit)
-        })
-    }
-
-    /// Admits a call and runs `proceed` in the same critical section, or joins the line and stores a waker.
-    fn poll_admit_and<'a, T>(
-        &'a self,
-        info: &KernelInfo,
-        held: u64,
-        line: &mut LineTicket,
-        context: &Context<'_>,
-        proceed: impl FnOnce(Locked<'a>, Admitted) -> (Locked<'a>, T),
-    ) -> Poll<T> {
         // A waker is foreign code: it is cloned and dropped outside the lock.
         let mut waker = Some(context.waker().clone());
         let mut state = self.lock();
@@ -218,13 +206,14 @@ impl Supervisor {
             .zip(admission)
             .map(|(ticket, line)| line.look_again(ticket));
         let kernel = state.kernels.index(info);
-        let entry = loop {
-            state.drain_busy();
-            state.refill();
+        let entered = loop {
+            state.catch_up();
             if let Ok(admitted) = state.admit(kernel, held, line.0) {
                 line.0 = None;
                 state.notify_admission_line();
-                break Poll::Ready(admitted);
+                let (locked, id) = self.submit_with_admission(state, call, admitted, submit);
+                state = locked;
+                break Poll::Ready(id);
             }
             if !state.lanes.request_next_ends() {
                 continue;
@@ -237,14 +226,6 @@ impl Supervisor {
             }
             state.monitor.call_before(recheck_at);
             break Poll::Pending;
-        };
-        let entered = match entry {
-            Poll::Ready(entry) => {
-                let (locked, entered) = proceed(state, entry);
-                state = locked;
-                Poll::Ready(entered)
-            }
-            Poll::Pending => Poll::Pending,
         };
         self.unlock(state);
         drop((waker, before));
@@ -303,8 +284,7 @@ impl Supervisor {
         held: u64,
     ) -> Result<Admitted, RefusedBy> {
         let mut state = self.lock();
-        state.drain_busy();
-        state.refill();
+        state.catch_up();
         let entry = if state.scheduler.is_low_on_memory() && !state.lifecycle.is_over() {
             Err(RefusedBy::MemoryShort)
         } else {

@@ -22,11 +22,11 @@ pub(super) enum EndNotice {
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::supervisor) struct JobEnd {
     pub(in crate::supervisor) took_ns: u64,
-    pub(super) lane: u32,
+    pub(in crate::supervisor) lane: u32,
     /// For a chain that failed: the step of the node that failed.
-    pub(super) step: u32,
+    pub(in crate::supervisor) step: u32,
     /// Bytes of fresh arrays in the value.
-    pub(super) bytes: u64,
+    pub(in crate::supervisor) bytes: u64,
     /// How the time of a chain is divided among its nodes.
-    pub(super) shares: Option<Shares>,
+    pub(in crate::supervisor) shares: Option<Shares>,
 }

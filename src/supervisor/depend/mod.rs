@@ -10,9 +10,8 @@ pub(super) mod spawn_reply;
 mod steps;
 mod waiting;
 
-#[cfg(feature = "sandbox")]
 pub(super) use ends::JobEnd;
-pub(crate) use plan::{Calls, Jobs, NodeCalls, RunPlan, RunUnit};
+pub(crate) use plan::{Calls, Jobs, NodeCalls, RunPlan, RunUnit, node_name};
 pub(super) use run::CancelMode;
 pub use run::GraphProgress;
 pub(crate) use run::NodeFate;

@@ -174,10 +174,10 @@ impl RunPlan {
     pub(super) fn kernel(&self, node: u32) -> &NodeKernel {
         &self.kernels[self.kernel_of[node as usize] as usize]
     }
+}
 
-    /// Returns the name of a node in messages.
-    pub(super) fn name(&self, node: u32) -> String {
-        let name = self.names.get(&node);
-        name.map_or_else(|| format!("node {node}"), |name| format!("node {name:?}"))
-    }
+/// Returns the name of a node in messages.
+pub(crate) fn node_name(names: &HashMap<u32, String>, node: u32) -> String {
+    let name = names.get(&node);
+    name.map_or_else(|| format!("node {node}"), |name| format!("node {name:?}"))
 }

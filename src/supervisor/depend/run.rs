@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::ends::JobEnd;
 use super::limits::WINDOW;
-use super::plan::{Calls, NodeCalls, RunPlan, RunUnit};
+use super::plan::{Calls, NodeCalls, RunPlan, RunUnit, node_name};
 use super::spawn_reply::{ChildValue, SpawnReply, Unloaded};
 use crate::kernel::wire::{ArgWriter, ReceivedArray, ReplyReader, WordReader};
 use crate::kernel::{
@@ -659,7 +659,7 @@ impl Run {
     /// Returns the error of a unit that could not run because `root` failed.
     pub(super) fn error_of_dependent(&self, unit: u32, root: u32) -> JobError {
         let (node, error) = self.error_of(root);
-        let why = error.of_dependency(self.plan.name(*node));
+        let why = error.of_dependency(node_name(&self.plan.names, *node));
         Failed::new(why, self.last_kernel(unit), 0).into()
     }
 

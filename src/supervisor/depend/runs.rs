@@ -6,7 +6,6 @@ use super::ends::{EndNotice, JobEnd};
 use super::limits::{MAX_OPEN_TASKS, MAX_SPAWN_DEPTH};
 use super::plan::Calls;
 use super::run::{Run, Spawned, UnitStage, Writers};
-use crate::kernel::Shares;
 use crate::supervisor::error::{JobErrorKind, JobLimit};
 use crate::supervisor::job_table::JobTable;
 use crate::supervisor::lane::Lane;
@@ -27,13 +26,13 @@ pub(in crate::supervisor) struct Runs {
     /// would grow at its lower end as fast as a cancellation descends.
     pub(super) ends: VecDeque<EndNotice>,
     /// Whether a thread processes `ends`.
-    pub(super) is_processing: bool,
+    pub(in crate::supervisor) is_processing: bool,
     /// Whether a unit was put into the queue.
     pub(in crate::supervisor) has_queued: bool,
     /// Runs that admission does not let send a job now, by ticket.
     pub(super) held_back: BTreeSet<(u64, u32)>,
     /// The end of a job that is being drained. It is filled in for every job, because the job may be a unit.
-    pub(super) last: JobEnd,
+    pub(in crate::supervisor) last: JobEnd,
     /// `None` while a thread writes a call.
     pub(super) writers: Option<Box<Writers>>,
 }
@@ -198,58 +197,10 @@ impl Runs {
         self.all.len() - self.free.len() - self.graph_count()
     }
 
-    /// Begins to record the end of a job that was drained from this lane.
-    #[inline]
-    pub(in crate::supervisor) fn begin_end(&mut self, lane: u32, took_ns: u64) {
-        self.last = JobEnd {
-            took_ns,
-            lane,
-            ..JobEnd::default()
-        };
-    }
-
-    /// Returns the end that [`begin_end`](Self::begin_end) began, to be continued later.
-    #[cfg(feature = "sandbox")]
-    pub(in crate::supervisor) fn pause_end(&self) -> JobEnd {
-        self.last
-    }
-
-    /// Continues an end that was returned by [`pause_end`](Self::pause_end).
-    #[cfg(feature = "sandbox")]
-    pub(in crate::supervisor) fn resume_end(&mut self, end: JobEnd) {
-        self.last = end;
-    }
-
-    /// Records the number of bytes of fresh arrays in the value.
-    pub(in crate::supervisor) fn note_bytes(&mut self, bytes: u64) {
-        self.last.bytes = bytes;
-    }
-
-    /// Records which node of a failed chain failed.
-    pub(in crate::supervisor) fn note_step(&mut self, step: u32) {
-        self.last.step = step;
-    }
-
-    /// Records how the time of a chain is divided among its nodes.
-    pub(in crate::supervisor) fn note_shares(&mut self, shares: Option<Shares>) {
-        self.last.shares = shares;
-    }
-
-    /// Returns the recorded shares of the last job.
-    #[cfg(test)]
-    pub(in crate::supervisor) fn last_shares(&self) -> Option<Shares> {
-        self.last.shares
-    }
-
     /// Returns true if ends wait to be processed and no thread processes them.
     #[inline]
     pub(in crate::supervisor) fn has_unhandled_ends(&self) -> bool {
         !self.ends.is_empty() && !self.is_processing
-    }
-
-    /// Allows ends to be processed again after a panic interrupted it.
-    pub(in crate::supervisor) fn reset_after_panic(&mut self) {
-        self.is_processing = false;
     }
 
     /// Returns the number of jobs that running graphs have not sent yet.

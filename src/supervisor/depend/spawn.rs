@@ -8,7 +8,7 @@ use super::run::{Run, Spawned};
 use super::spawn_reply::SpawnReply;
 use crate::kernel::wire::Leases;
 use crate::link::{CANCEL, STAMPED};
-use crate::supervisor::error::{JobErrorKind, Rejection, WorkerExit};
+use crate::supervisor::error::{JobErrorKind, Rejection};
 use crate::supervisor::owner::Owner;
 use crate::supervisor::record::{Outcome, Stage};
 use crate::supervisor::state::EngineState;
@@ -32,7 +32,7 @@ impl EngineState {
             Err(what) => {
                 self.records.at(index).leases = leases;
                 self.lanes[lane].uncount_job();
-                self.condemn(lane, index, JobErrorKind::Lost(WorkerExit::Protocol(what)));
+                self.condemn_for(lane, index, what);
             }
             Ok((spawned, bytes)) => {
                 self.kernels.get(kernel).learn(took_ns, bytes, false);
@@ -74,7 +74,7 @@ impl EngineState {
             return Err("spawned jobs from a kernel that does not spawn".into());
         }
         let bytes = checked.bytes;
-        if self.config.is_sandboxed() {
+        if self.config.is_sandboxed {
             return Ok((Err(JobErrorKind::Rejected(Rejection::Spawning)), bytes));
         }
         let (words, arrays) = checked.into_words();

@@ -74,8 +74,7 @@ impl EngineState {
                 self.monitor.watch_memory();
                 self.update_flags();
                 fence_after_queueing();
-                self.drain_busy();
-                self.refill();
+                self.catch_up();
             }
             if self.runs.ends.is_empty() || left == 0 {
                 break;
@@ -195,25 +194,18 @@ impl EngineState {
             && let Some(unit) = run.next_ready()
         {
             let (kernel, ticket) = (run.kernel(unit), run.ticket);
-            let admitted = if self.admission.is_some() {
-                let Some(admitted) = self.admit(kernel, 0, Some(ticket)).ok() else {
-                    // The run tries again when a job ends.
-                    self.runs.held_back.insert((ticket, number));
-                    self.monitor.watch_memory();
-                    if !self.lanes.request_next_ends() {
-                        // A job has ended without a notice, before the request.
-                        self.monitor.look_again();
-                    }
-                    return;
-                };
-                Some(admitted)
-            } else {
-                None
+            let Ok(admitted) = self.admit(kernel, 0, Some(ticket)) else {
+                // The run tries again when a job ends.
+                self.runs.held_back.insert((ticket, number));
+                self.monitor.watch_memory();
+                if !self.lanes.request_next_ends() {
+                    // A job has ended without a notice, before the request.
+                    self.monitor.look_again();
+                }
+                return;
             };
             let id = self.send_unit(number, unit, kernel);
-            if let Some(admitted) = admitted {
-                self.charge_admitted(id, admitted);
-            }
+            self.charge_admitted(id, admitted);
         }
     }
 
@@ -278,7 +270,7 @@ impl EngineState {
         }
         if how == CancelMode::AskThenKill
             && self.runs.get(number).sent > 0
-            && let Some(due) = Instant::now().checked_add(self.config.grace())
+            && let Some(due) = Instant::now().checked_add(self.config.grace)
         {
             let timer = Timer::Run {
                 run: number,

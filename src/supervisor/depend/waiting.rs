@@ -64,8 +64,7 @@ impl Supervisor {
     ) -> Locked<'a> {
         state.runs.get(graph).driving_threads += 1;
         loop {
-            state.drain_busy();
-            state.refill();
+            state.catch_up();
             let run = state.runs.get(graph);
             if run.undecided == 0 {
                 run.driving_threads -= 1;
@@ -101,8 +100,7 @@ impl Supervisor {
             let EngineState { lanes, records, .. } = &mut *state;
             lanes.want_notice(id, records);
         }
-        state.drain_busy();
-        state.refill();
+        state.catch_up();
         state
     }
 
@@ -153,8 +151,7 @@ impl Supervisor {
     pub(crate) fn graph_progress(&self, graph: GraphId) -> GraphProgress {
         let mut state = self.lock();
         // Processes the ends of jobs first.
-        state.drain_busy();
-        state.refill();
+        state.catch_up();
         let progress = state.runs.get(graph.run).progress;
         self.unlock(state);
         progress

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::display::signal_name;
 use super::{CrashFrame, FailedDependency, JobErrorKind, Stack, WorkerExit};
-use crate::sys::crash::MemoryAccess;
+pub use crate::sys::crash::CrashedAccess;
 
 /// How the worker of a job crashed: the signal, the address that it could not access, and what lies there.
 ///
@@ -46,38 +46,6 @@ pub struct Crash {
     pub(crate) access: Option<CrashedAccess>,
     pub(crate) instruction: u64,
     pub(crate) stack: Stack,
-}
-
-/// How the memory was accessed: see [`Crash::access`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CrashedAccess {
-    /// A read.
-    Read,
-    /// A write.
-    Write,
-    /// A call or a jump to the address.
-    Execute,
-}
-
-impl CrashedAccess {
-    /// Returns a word for programs in other languages: `read`, `write` or `execute`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Execute => "execute",
-        }
-    }
-}
-
-impl From<MemoryAccess> for CrashedAccess {
-    fn from(access: MemoryAccess) -> Self {
-        match access {
-            MemoryAccess::Read => Self::Read,
-            MemoryAccess::Write => Self::Write,
-            MemoryAccess::Execute => Self::Execute,
-        }
-    }
 }
 
 /// The class of a crash: see [`Crash::class`].
@@ -190,7 +158,58 @@ impl Crash {
     /// Returns the signal and the access in words, without the stack:
     /// `SIGSEGV: a read of a null pointer (address 0x0)`.
     pub fn what(&self) -> String {
-        format!("{}: {}", signal_name(self.signal), What(self))
+        format!("{}: {}", signal_name(self.signal), self.cause())
+    }
+
+    fn cause(&self) -> String {
+        let access = match self.access {
+            None => "an access to",
+            Some(CrashedAccess::Read) => "a read of",
+            Some(CrashedAccess::Write) => "a write to",
+            Some(CrashedAccess::Execute) => "a call of",
+        };
+        let at = match self.address {
+            Some(address) => format!(" (address {address:#x})"),
+            None => String::new(),
+        };
+        match &self.class {
+            CrashClass::Null => format!("{access} a null pointer{at}"),
+            CrashClass::Input { array, offset, len } => format!(
+                "{access} array {array} of its arguments (byte {offset} of {len}), which it may only read"
+            ),
+            CrashClass::Arguments => {
+                format!("{access} the copied values of its arguments, which it may only read")
+            }
+            CrashClass::Published { region, offset } => format!(
+                "{access} an array of the engine that it may not write (byte {offset} of region {region})"
+            ),
+            CrashClass::Unused { region, offset } => format!(
+                "{access} memory of the arena that is freed or was never used (byte {offset} of region {region})"
+            ),
+            CrashClass::Records => format!("{access} the records of the engine"),
+            CrashClass::StackOverflow { depth: Some(depth) } => {
+                format!("a stack overflow, {} KiB deep", depth / 1024)
+            }
+            CrashClass::StackOverflow { depth: None } => "a stack overflow".into(),
+            CrashClass::Unmapped => format!("{access} memory that is not mapped{at}"),
+            CrashClass::Protected => format!("{access} protected memory{at}"),
+            CrashClass::Impossible => "an access to an impossible address".into(),
+            CrashClass::BeyondFile => format!(
+                "{access} memory beyond the end of a mapped file{at}; has the file been truncated?"
+            ),
+            CrashClass::Hardware => format!("{access} memory that cannot be provided{at}"),
+            CrashClass::Instruction if self.signal == libc::SIGTRAP => {
+                format!("a trap instruction, at {:#x}", self.instruction)
+            }
+            CrashClass::Instruction => {
+                format!("an illegal instruction, at {:#x}", self.instruction)
+            }
+            CrashClass::Division => "an integer division by zero, or its overflow".into(),
+            CrashClass::Arithmetic => "an arithmetic fault".into(),
+            CrashClass::Abort => "an abort (a failed allocation, or a library's own check)".into(),
+            CrashClass::Raised => "it sent itself this signal".into(),
+            CrashClass::Unknown => "for an unknown reason".into(),
+        }
     }
 
     /// Returns the address in the worker that could not be accessed. `None` if the signal is not about an address, or
@@ -233,84 +252,6 @@ impl fmt::Display for Crash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what())?;
         self.stack.write_first(f)
-    }
-}
-
-/// Displays the signal and the access.
-struct What<'a>(&'a Crash);
-
-impl fmt::Display for What<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let crash = self.0;
-        let access = match crash.access {
-            None => "an access to",
-            Some(CrashedAccess::Read) => "a read of",
-            Some(CrashedAccess::Write) => "a write to",
-            Some(CrashedAccess::Execute) => "a call of",
-        };
-        crash.write_class(f, access, Address(crash.address))
-    }
-}
-
-impl Crash {
-    fn write_class(&self, f: &mut fmt::Formatter<'_>, access: &str, at: Address) -> fmt::Result {
-        match &self.class {
-            CrashClass::Null => write!(f, "{access} a null pointer{at}"),
-            CrashClass::Input { array, offset, len } => write!(
-                f,
-                "{access} array {array} of its arguments (byte {offset} of {len}), which it may only read"
-            ),
-            CrashClass::Arguments => {
-                write!(
-                    f,
-                    "{access} the copied values of its arguments, which it may only read"
-                )
-            }
-            CrashClass::Published { region, offset } => write!(
-                f,
-                "{access} an array of the engine that it may not write (byte {offset} of region {region})"
-            ),
-            CrashClass::Unused { region, offset } => write!(
-                f,
-                "{access} memory of the arena that is freed or was never used (byte {offset} of region {region})"
-            ),
-            CrashClass::Records => write!(f, "{access} the records of the engine"),
-            CrashClass::StackOverflow { depth: Some(depth) } => {
-                write!(f, "a stack overflow, {} KiB deep", depth / 1024)
-            }
-            CrashClass::StackOverflow { depth: None } => f.write_str("a stack overflow"),
-            CrashClass::Unmapped => write!(f, "{access} memory that is not mapped{at}"),
-            CrashClass::Protected => write!(f, "{access} protected memory{at}"),
-            CrashClass::Impossible => f.write_str("an access to an impossible address"),
-            CrashClass::BeyondFile => write!(
-                f,
-                "{access} memory beyond the end of a mapped file{at}; has the file been truncated?"
-            ),
-            CrashClass::Hardware => write!(f, "{access} memory that cannot be provided{at}"),
-            CrashClass::Instruction if self.signal == libc::SIGTRAP => {
-                write!(f, "a trap instruction, at {:#x}", self.instruction)
-            }
-            CrashClass::Instruction => {
-                write!(f, "an illegal instruction, at {:#x}", self.instruction)
-            }
-            CrashClass::Division => f.write_str("an integer division by zero, or its overflow"),
-            CrashClass::Arithmetic => f.write_str("an arithmetic fault"),
-            CrashClass::Abort => {
-                f.write_str("an abort (a failed allocation, or a library's own check)")
-            }
-            CrashClass::Raised => f.write_str("it sent itself this signal"),
-            CrashClass::Unknown => f.write_str("for an unknown reason"),
-        }
-    }
-}
-
-/// Displays an address in parentheses, if there is one.
-struct Address(Option<u64>);
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .map_or(Ok(()), |address| write!(f, " (address {address:#x})"))
     }
 }
 

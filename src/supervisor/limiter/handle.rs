@@ -7,7 +7,7 @@ mod tests;
 use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use super::permits::{Caller, PermitState, Rate, Ticket};
 use crate::supervisor::error::{JobErrorKind, Rejection};
 use crate::supervisor::waiting::thread_waker::ThreadWaker;
 use crate::supervisor::waiting::wakers::wake_all;
+use crate::sync::lock;
 
 /// The maximum time that a burst may take to be available again: longer than any program runs.
 const CENTURY: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
@@ -243,12 +244,7 @@ impl Limiter {
     pub(super) fn lock(&self) -> (MutexGuard<'_, PermitState>, Duration) {
         #[cfg(test)]
         tests::LOCKS.set(tests::LOCKS.get() + 1);
-        // A panic under the lock is a bug; the state is still the best there is.
-        let state = self
-            .inner
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let state = lock(&self.inner.state);
         (state, self.inner.start.elapsed())
     }
 

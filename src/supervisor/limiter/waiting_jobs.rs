@@ -2,12 +2,13 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Wake, Waker};
 use std::time::Instant;
 
 use super::handle::Limiter;
 use super::permits::Ticket;
+use crate::sync::lock;
 use crate::sys::event::EventFd;
 
 /// What a job has at its limiter.
@@ -185,17 +186,13 @@ impl WaitingJobs {
 
     /// Returns the limiters that woke this engine, and the limiters whose time has come.
     pub(super) fn limiters_to_check(&self) -> BTreeSet<usize> {
-        let mut limiters_to_check = std::mem::take(&mut *lock_woken(&self.woken));
+        let mut limiters_to_check = std::mem::take(&mut *lock(&self.woken));
         if !self.due.is_empty() {
             let come = self.due.range(..=(Instant::now(), usize::MAX));
             limiters_to_check.extend(come.map(|&(_, address)| address));
         }
         limiters_to_check
     }
-}
-
-fn lock_woken(woken: &Mutex<BTreeSet<usize>>) -> MutexGuard<'_, BTreeSet<usize>> {
-    woken.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Wakes the monitor of an engine, if that still exists, and records for which limiter.
@@ -208,7 +205,7 @@ struct LimiterWaker {
 impl Wake for LimiterWaker {
     fn wake(self: Arc<Self>) {
         // Recorded first: the monitor reads the record when it wakes.
-        lock_woken(&self.woken).insert(self.limiter);
+        lock(&self.woken).insert(self.limiter);
         if let Some(monitor) = self.monitor.upgrade() {
             // Fails only for a bad descriptor.
             let _ = monitor.ring();

@@ -185,7 +185,8 @@ impl Monitor {
     fn end_without_poller(&self, why: &str) {
         {
             let mut state = self.shared.lock();
-            state.runs.reset_after_panic();
+            // A panic may have interrupted the processing of ends.
+            state.runs.is_processing = false;
             state.give_up(why);
             self.shared.unlock(state);
         }

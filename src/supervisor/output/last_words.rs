@@ -40,17 +40,8 @@ pub(in crate::supervisor) struct LastWords {
 }
 
 impl LastWords {
-    /// Adds a line, escaped.
-    pub(in crate::supervisor) fn push(&mut self, job: u64, line: &[u8]) {
-        self.add(job, line, false);
-    }
-
-    /// Adds a line of a traceback, escaped. Later lines do not displace it.
-    pub(in crate::supervisor) fn push_traceback(&mut self, job: u64, line: &[u8]) {
-        self.add(job, line, true);
-    }
-
-    fn add(&mut self, job: u64, line: &[u8], is_traceback: bool) {
+    /// Adds a line, escaped. Later lines do not displace a line of a traceback.
+    pub(in crate::supervisor) fn push(&mut self, job: u64, line: &[u8], is_traceback: bool) {
         self.lines.push(Line {
             job,
             text: escape::escape_line(line, LONGEST, 0),
@@ -119,10 +110,10 @@ mod tests {
     #[test]
     fn a_job_gets_its_own_last_lines() {
         let mut words = LastWords::default();
-        words.push(0, b"start");
+        words.push(0, b"start", false);
         for n in 0..40 {
-            words.push(7, format!("seven {n}").as_bytes());
-            words.push(8, b"eight");
+            words.push(7, format!("seven {n}").as_bytes(), false);
+            words.push(8, b"eight", false);
         }
         let of = words.of(7);
         assert_eq!(of.len(), LINES);
@@ -135,9 +126,9 @@ mod tests {
     #[test]
     fn a_traceback_is_retained_whatever_follows() {
         let mut words = LastWords::default();
-        words.push(7, b"before");
-        (0..19).for_each(|n| words.push_traceback(7, format!("frame {n}").as_bytes()));
-        (0..16).for_each(|_| words.push(7, b"after"));
+        words.push(7, b"before", false);
+        (0..19).for_each(|n| words.push(7, format!("frame {n}").as_bytes(), true));
+        (0..16).for_each(|_| words.push(7, b"after", false));
         let of = words.of(7);
         assert_eq!(of.len(), 19 + LINES);
         assert_eq!((of[0].as_str(), of[18].as_str()), ("frame 0", "frame 18"));
@@ -148,7 +139,7 @@ mod tests {
     fn long_lines_stay_below_the_byte_limit() {
         let mut words = LastWords::default();
         for _ in 0..16 {
-            words.push(1, &[b'x'; 5000]);
+            words.push(1, &[b'x'; 5000], false);
         }
         let of = words.of(1);
         assert!(of.len() >= 3 && of.iter().map(String::len).sum::<usize>() <= BYTES);

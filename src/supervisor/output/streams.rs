@@ -42,10 +42,8 @@ impl OutputStreams {
         pipes: [OwnedFd; 2],
     ) -> crate::sys::Result<()> {
         let label: Arc<str> = shared.settings.label.as_str().into();
-        let mut output = WorkerOutput::new(label, worker as u32, pipes, Instant::now());
-        if shared.settings.lanes > 1 {
-            output = output.of_several_lanes();
-        }
+        let several = shared.settings.lanes > 1;
+        let output = WorkerOutput::new(label, worker as u32, pipes, several, Instant::now());
         for (which, token) in STREAMS {
             if let Some(pipe) = output.pipe(which) {
                 poller.add(pipe, worker as u64 | token)?;
@@ -153,7 +151,7 @@ impl OutputStreams {
         };
         for link in lanes_of(worker, shared.workers(), shared.cells.len()) {
             for (job, note) in shared.cells[link].notes() {
-                words.push(job, note.as_bytes());
+                words.push(job, note.as_bytes(), false);
             }
         }
         words

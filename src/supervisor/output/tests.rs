@@ -21,7 +21,13 @@ impl Bench {
     fn new() -> Self {
         let [stdout, stderr] = [(); 2].map(|()| OutputPipe::new().unwrap());
         Self {
-            output: WorkerOutput::new("test".into(), 0, [stdout.read, stderr.read], Instant::now()),
+            output: WorkerOutput::new(
+                "test".into(),
+                0,
+                [stdout.read, stderr.read],
+                false,
+                Instant::now(),
+            ),
             pipes: [stdout.write, stderr.write],
             phase: Cell::new(Phase::Idle),
             lines: Vec::new(),

@@ -90,6 +90,7 @@ impl WorkerOutput {
         label: Arc<str>,
         worker: u32,
         pipes: [OwnedFd; 2],
+        has_several_lanes: bool,
         now: Instant,
     ) -> Self {
         let stream = |pipe| Stream {
@@ -110,15 +111,7 @@ impl WorkerOutput {
             blas_gave_up: false,
             last_job: 0,
             running: None,
-            has_several_lanes: false,
-        }
-    }
-
-    /// Marks the output of a worker with several lanes.
-    pub(in crate::supervisor) fn of_several_lanes(self) -> Self {
-        Self {
-            has_several_lanes: true,
-            ..self
+            has_several_lanes,
         }
     }
 
@@ -423,11 +416,11 @@ impl WorkerOutput {
         };
         let lines: Vec<_> = self.tail.iter().map(|(_, line)| line).collect();
         let (before, after) = lines.split_at(self.before_traceback);
-        before.iter().for_each(|line| words.push(job, line));
+        before.iter().for_each(|line| words.push(job, line, false));
         self.traceback
             .lines()
-            .for_each(|line| words.push_traceback(job, &line));
-        after.iter().for_each(|line| words.push(job, line));
+            .for_each(|line| words.push(job, &line, true));
+        after.iter().for_each(|line| words.push(job, line, false));
         words
     }
 }

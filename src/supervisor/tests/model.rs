@@ -141,7 +141,7 @@ proptest! {
     #[test]
     fn the_state_agrees_with_a_model(events in events()) {
         let (shared, mut consumers) = fixture(1, 1);
-        shared.lock().config.set_quarantine_after(QUARANTINE);
+        shared.lock().config.quarantine_after = QUARANTINE;
         let consumer = &mut consumers[0];
         let mut model = Model::default();
         let pause = Backoff::new(HOUR, HOUR);

@@ -296,8 +296,7 @@ impl World {
 
     fn look(&self) {
         let mut state = self.shared.lock();
-        state.drain_busy();
-        state.refill();
+        state.catch_up();
         self.shared.unlock(state);
     }
 }

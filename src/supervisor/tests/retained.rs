@@ -16,7 +16,7 @@ impl Retaining {
         let (shared, mut consumers) = fixture(1, 1);
         let mut consumer = consumers.remove(0);
         let mut state = shared.lock();
-        state.config.set_retaining();
+        state.config.retains = true;
         let block = shared.arena.grant(1, 16 * PAGE, false).unwrap();
         let granted = block.extent();
         state.lanes[0].grant(block).unwrap();

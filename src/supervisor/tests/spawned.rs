@@ -149,7 +149,7 @@ fn only_a_spawning_kernel_may_spawn() {
 #[test]
 fn a_sandboxed_worker_cannot_spawn() {
     let (shared, mut consumers) = fixture(1, 1);
-    shared.lock().config.set_sandboxed();
+    shared.lock().config.is_sandboxed = true;
     // The list is not read, whether it is correct or not.
     for words in [list(), vec![u64::MAX; 12]] {
         let id = submit(&shared, &spawning());

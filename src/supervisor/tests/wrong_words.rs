@@ -37,12 +37,10 @@ fn full(jobs: usize) -> (Arc<Supervisor>, Vec<JobId>) {
 /// A thread waits for admission, and the worker is killed.
 fn costs_the_worker(shared: &Supervisor) {
     let mut line = LineTicket::default();
-    let context = Context::from_waker(Waker::noop());
-    let poll = shared.poll_admit(&kernel(), 0, &mut line, &context);
-    assert!(poll.is_pending());
+    assert!(poll_enter(shared, &mut line).is_pending());
     assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
     die(shared, 0);
-    let poll = shared.poll_admit(&kernel(), 0, &mut line, &context);
+    let poll = poll_enter(shared, &mut line);
     assert!(poll.is_ready(), "nothing is in flight any more");
 }
 
@@ -204,19 +202,4 @@ fn a_failure_cancels_the_jobs_behind_it_once() {
             (0, 0, 0)
         );
     }
-}
-
-#[test]
-fn a_job_that_says_it_was_cancelled_costs_the_worker() {
-    let (shared, mut consumers) = fixture(1, 1);
-    let id = submit(&shared);
-    assert_eq!(consumers[0].next(), Next::Run);
-    consumers[0].finish(true, 1, Some(&one_word(kind::CANCELLED, &[0])));
-    let mut state = shared.lock();
-    state.drain_busy();
-    assert_eq!(state.workers[0].status(), Status::Leaving);
-    shared.unlock(state);
-    die(&shared, 0);
-    let why = answer(&shared, id).unwrap();
-    assert!(why.contains("answered that it was cancelled"), "{why}");
 }

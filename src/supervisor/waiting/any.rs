@@ -126,7 +126,6 @@ impl Supervisor {
 
 /// Drains the lanes, and returns the index of a job that has ended.
 fn look_for_end(state: &mut EngineState, mut ids: impl Iterator<Item = JobId>) -> Option<usize> {
-    state.drain_busy();
-    state.refill();
+    state.catch_up();
     ids.position(|id| state.records.get(id).stage == Stage::Answered)
 }

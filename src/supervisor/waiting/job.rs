@@ -22,8 +22,7 @@ impl Supervisor {
     /// Returns true if the job has ended.
     pub(crate) fn is_done(&self, id: JobId) -> bool {
         let mut state = self.lock();
-        state.drain_busy();
-        state.refill();
+        state.catch_up();
         let done = state.records.get(id).stage == Stage::Answered;
         self.unlock(state);
         done
@@ -226,8 +225,7 @@ impl Supervisor {
             lanes.want_notice(id, records);
             state.monitor.watch_memory();
             // Finds a job that ended before the request for notice.
-            state.drain_busy();
-            state.refill();
+            state.catch_up();
             taken = state.take(id, read);
         }
         self.unlock(state);

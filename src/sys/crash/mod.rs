@@ -21,7 +21,7 @@ use super::fork::OwnerProcess;
 use super::inject::allowed;
 use super::unwind;
 use note::has_address;
-pub use note::{Area, CrashNote, Located, MemoryAccess, NotedCrash};
+pub use note::{Area, CrashNote, CrashedAccess, Located, NotedCrash};
 use registers::Registers;
 
 /// The signals that a thread causes by its own actions and whose default action ends the process.

@@ -22,7 +22,7 @@ pub struct CrashNote {
     signal: AtomicU32,
     /// `si_code`.
     code: AtomicU32,
-    /// [`MemoryAccess`] as a number; 0 if unknown.
+    /// [`CrashedAccess`] as a number; 0 if unknown.
     access: AtomicU32,
     /// [`Area`] as a number; 0 if the address is in no area.
     area: AtomicU32,
@@ -63,15 +63,26 @@ const MAPS: usize = 7168;
 
 const _: () = assert!(size_of::<CrashNote>() == 8192);
 
-/// The kind of a memory access.
+/// How memory was accessed when a process crashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MemoryAccess {
-    /// The memory was read.
+pub enum CrashedAccess {
+    /// A read.
     Read,
-    /// The memory was written.
+    /// A write.
     Write,
-    /// The memory was executed.
+    /// A call or a jump to the address.
     Execute,
+}
+
+impl CrashedAccess {
+    /// Returns a word for programs in other languages: `read`, `write` or `execute`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Execute => "execute",
+        }
+    }
 }
 
 /// A part of shared memory as mapped in the crashed process.
@@ -104,7 +115,7 @@ pub struct NotedCrash {
     /// The signal's `si_code`.
     pub code: i32,
     /// How memory was accessed, if known.
-    pub access: Option<MemoryAccess>,
+    pub access: Option<CrashedAccess>,
     /// The location of `address` in shared memory, if the address is in shared memory.
     pub located: Option<Located>,
     /// The address whose access failed, if the signal has one.
@@ -191,9 +202,9 @@ impl CrashNote {
             signal,
             code,
             access: match self.access.load(Ordering::Relaxed) {
-                1 => Some(MemoryAccess::Read),
-                2 => Some(MemoryAccess::Write),
-                3 => Some(MemoryAccess::Execute),
+                1 => Some(CrashedAccess::Read),
+                2 => Some(CrashedAccess::Write),
+                3 => Some(CrashedAccess::Execute),
                 _ => None,
             },
             located: area.zip(region).map(|(area, region)| Located {
@@ -357,7 +368,7 @@ mod tests {
         let mut crash = NotedCrash {
             signal: libc::SIGSEGV,
             code: 2,
-            access: Some(MemoryAccess::Write),
+            access: Some(CrashedAccess::Write),
             located: Some(Located {
                 area: Area::Lent,
                 region: 3,

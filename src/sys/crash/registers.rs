@@ -2,14 +2,14 @@
 
 use std::ffi::c_void;
 
-use super::{MemoryAccess, NotedCrash};
+use super::{CrashedAccess, NotedCrash};
 
 /// The registers of a crashed thread that are recorded.
 #[derive(Clone, Copy)]
 pub(super) struct Registers {
     pub(super) instruction: u64,
     pub(super) stack: u64,
-    pub(super) access: Option<MemoryAccess>,
+    pub(super) access: Option<CrashedAccess>,
 }
 
 impl Registers {
@@ -27,11 +27,11 @@ impl Registers {
             stack: registers[libc::REG_RSP as usize].cast_unsigned(),
             access: (registers[libc::REG_TRAPNO as usize] == PAGE_FAULT).then_some(
                 if error & 16 != 0 {
-                    MemoryAccess::Execute
+                    CrashedAccess::Execute
                 } else if error & 2 != 0 {
-                    MemoryAccess::Write
+                    CrashedAccess::Write
                 } else {
-                    MemoryAccess::Read
+                    CrashedAccess::Read
                 },
             ),
         }
@@ -44,7 +44,7 @@ impl Registers {
     /// `context` must be that of a running signal handler.
     #[cfg(target_arch = "x86_64")]
     pub(super) unsafe fn step_out_of_call(crash: &NotedCrash, context: *mut c_void) -> Option<u64> {
-        if crash.access != Some(MemoryAccess::Execute) {
+        if crash.access != Some(CrashedAccess::Execute) {
             return None;
         }
         // SAFETY: the caller guarantees it. A call has just written the return address to the stack. If it was a jump
@@ -76,7 +76,7 @@ impl Registers {
     /// `context` must be that of a running signal handler.
     #[cfg(target_arch = "aarch64")]
     pub(super) unsafe fn step_out_of_call(crash: &NotedCrash, context: *mut c_void) -> Option<u64> {
-        if crash.access != Some(MemoryAccess::Execute) {
+        if crash.access != Some(CrashedAccess::Execute) {
             return None;
         }
         // SAFETY: the caller guarantees it.
@@ -114,7 +114,7 @@ impl Registers {
         Self {
             instruction: registers.pc,
             stack: registers.sp,
-            access: access.or_else(|| is_jump.then_some(MemoryAccess::Execute)),
+            access: access.or_else(|| is_jump.then_some(CrashedAccess::Execute)),
         }
     }
 }
@@ -122,7 +122,7 @@ impl Registers {
 /// Returns the kind of the memory access by the exception syndrome, a record that Linux writes after the registers on
 /// aarch64.
 #[cfg(any(target_arch = "aarch64", test))]
-fn access_by_syndrome(mut records: &[u64]) -> Option<MemoryAccess> {
+fn access_by_syndrome(mut records: &[u64]) -> Option<CrashedAccess> {
     /// `ESR_MAGIC`.
     const SYNDROME: u32 = 0x4553_5201;
     /// Set if the access of a data abort was a write.
@@ -135,9 +135,9 @@ fn access_by_syndrome(mut records: &[u64]) -> Option<MemoryAccess> {
             let &syndrome = records.get(1)?;
             return match (syndrome >> 26) & 0x3f {
                 // Instruction aborts and data aborts, of the same and of a lower exception level.
-                0x20 | 0x21 => Some(MemoryAccess::Execute),
-                0x24 | 0x25 if syndrome & IS_WRITE != 0 => Some(MemoryAccess::Write),
-                0x24 | 0x25 => Some(MemoryAccess::Read),
+                0x20 | 0x21 => Some(CrashedAccess::Execute),
+                0x24 | 0x25 if syndrome & IS_WRITE != 0 => Some(CrashedAccess::Write),
+                0x24 | 0x25 => Some(CrashedAccess::Read),
                 _ => None,
             };
         }
@@ -164,9 +164,9 @@ mod tests {
             records
         };
         for (syndrome, access) in [
-            (0x9200_0046, Some(MemoryAccess::Write)),
-            (0x9200_0006, Some(MemoryAccess::Read)),
-            (0x8200_0006, Some(MemoryAccess::Execute)),
+            (0x9200_0046, Some(CrashedAccess::Write)),
+            (0x9200_0006, Some(CrashedAccess::Read)),
+            (0x8200_0006, Some(CrashedAccess::Execute)),
             (0x0200_0000, None),
         ] {
             assert_eq!(access_by_syndrome(&records(syndrome)), access);

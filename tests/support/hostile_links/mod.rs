@@ -138,7 +138,7 @@ struct Attack {
 impl Attack {
     fn new() -> Self {
         let (shared, consumers) = fixture(LANES, LANES.into());
-        shared.lock().config.set_retaining();
+        shared.lock().config.retains = true;
         Self {
             group: (shared.new_group(false), 0),
             monitor: Monitor::idle(Arc::clone(&shared)),

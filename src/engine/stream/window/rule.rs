@@ -24,13 +24,13 @@ pub struct Merging;
 /// | [`session`](Windows::session) | items less than a gap apart | when the watermark is a gap after the last item |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Windows<M = Fixed> {
-    pub(super) rule: Rule,
+    pub(in super::super) rule: Rule,
     kind: PhantomData<M>,
 }
 
 /// The rule's numbers are in nanoseconds, or, for windows by count, numbers of items with the same key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rule {
+pub(in super::super) enum Rule {
     Count { length: u128, step: u128 },
     Time { length: u128, step: u128 },
     Session { gap: u128 },
@@ -104,19 +104,13 @@ impl Windows<Merging> {
     }
 }
 
-impl<M> Windows<M> {
-    /// Checks the rule. `timed`: whether the items have event times; `marked`: whether there are watermarks.
-    pub(in super::super) fn check(&self, timed: bool, marked: bool) -> Result<(), WindowError> {
-        self.rule.check(timed, marked)
-    }
-}
-
 impl Rule {
     pub(super) fn is_timed(self) -> bool {
         !matches!(self, Self::Count { .. })
     }
 
-    fn check(self, timed: bool, marked: bool) -> Result<(), WindowError> {
+    /// Checks the rule. `timed`: whether the items have event times; `marked`: whether there are watermarks.
+    pub(in super::super) fn check(self, timed: bool, marked: bool) -> Result<(), WindowError> {
         match self {
             Self::Count { length: 0, .. }
             | Self::Time { length: 0, .. }
