@@ -23,6 +23,7 @@ tests![
     another_thread_cancels_a_scope,
     an_error_of_the_closure_stops_running_jobs,
     the_first_failure_is_the_error_of_a_scope,
+    failures_that_follow_from_the_first_are_not_the_error_of_a_scope,
     an_inline_engine_gives_the_same,
 ];
 
@@ -360,6 +361,48 @@ fn the_first_failure_is_the_error_of_a_scope() {
         });
         assert_eq!(ended, Err(Trouble::Job(JobErrorKind::Cancelled)));
     }
+}
+
+/// Not even if they are failures of jobs that were submitted earlier.
+fn failures_that_follow_from_the_first_are_not_the_error_of_a_scope() {
+    fn until_cancelled(gate: &str) -> Result<(), &'static str> {
+        pass(gate);
+        while !arenite::cancelled() {
+            thread::yield_now();
+        }
+        Err("stopped early")
+    }
+    fn fail(gate: &str) -> Result<(), &'static str> {
+        pass(gate);
+        Err("disk full")
+    }
+    let lab = Lab::new(2);
+    let gates = [Gate::new(), Gate::new()];
+    let result = lab.scope(|s| {
+        s.submit(until_cancelled, (gates[0].path(),));
+        s.submit(fail, (gates[1].path(),));
+        gates.iter().for_each(Gate::open);
+        step("a scope to end whose second job has failed");
+    });
+    assert_eq!(
+        *result.unwrap_err().kind(),
+        JobErrorKind::Returned("disk full".into())
+    );
+    // A job that is lost with the worker of another one.
+    let lab = Lab::with(1, |builder| builder.lanes(2));
+    let gate = Gate::new();
+    let result = lab.scope(|s| {
+        s.submit(hang, (gate.path(),));
+        let held = gate.meet();
+        let aborts = s.submit(|| -> () { std::process::abort() }, ());
+        step("a scope to end whose second job has ended the worker of the first");
+        drop((aborts, held));
+    });
+    assert_eq!(
+        *result.unwrap_err().kind(),
+        JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT))
+    );
+    lab.assert_in_use(0);
 }
 
 /// The grace period of one scope does not apply to jobs of the next.
