@@ -120,6 +120,10 @@ impl Config {
         self.active_workers = workers;
     }
 
+    pub(super) fn set_deadlines_exclusive(&mut self) {
+        self.deadlines_are_exclusive = true;
+    }
+
     pub(super) fn set_sandboxed(&mut self) {
         self.is_sandboxed = true;
     }

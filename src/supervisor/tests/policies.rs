@@ -20,7 +20,7 @@ pub(super) fn submit_with(shared: &Supervisor, options: JobOptions) -> JobId {
     shared.submit(&kernel(), &mut call, Owner::Handle, Some(&options))
 }
 
-fn timed(limit: Duration) -> JobOptions {
+pub(super) fn timed(limit: Duration) -> JobOptions {
     JobOptions {
         deadline: Some(limit),
         ..JobOptions::default()
