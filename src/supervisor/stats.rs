@@ -42,8 +42,8 @@ pub struct KernelStats {
     /// The kernel's name, as returned by [`std::any::type_name`], or the [name](crate::JobOptions::name) that the
     /// program has set.
     pub name: &'static str,
-    /// Number of calls that ended in a worker, with a value or without. A chain of nodes that ran as one job counts
-    /// once for each of its nodes.
+    /// Number of calls that ended in a worker, with a value or without, or with their worker. A chain of nodes that ran
+    /// as one job counts once for each of its nodes that has ended, and not at all if its worker died.
     pub calls: u64,
     /// Number of calls that ended without a value.
     pub failures: u64,
