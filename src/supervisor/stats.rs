@@ -145,7 +145,8 @@ pub struct Progress {
     pub limited: u64,
     /// Number of jobs on a lane that wait for the job that the lane runs.
     pub ahead: u64,
-    /// Number of jobs that run, or are about to: one for each lane that has jobs.
+    /// Number of jobs that run, or are about to: one for each lane that has jobs, and jobs that wait for the exit of their
+    /// worker or whose values are being copied.
     pub running: u64,
     /// Number of jobs that returned a value.
     pub done: u64,
