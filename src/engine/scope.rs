@@ -294,8 +294,8 @@ impl Drop for Ending<'_, '_> {
 
 impl<'env> Scope<'env> {
     /// Runs a kernel in a worker, on arguments that may borrow for `'env`. With
-    /// [`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes) it blocks until the job is admitted. See
-    /// [`Engine::scope`] for an example.
+    /// [`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes) it blocks until the job is admitted or the
+    /// scope is cancelled. See [`Engine::scope`] for an example.
     pub fn submit<F, A, P, R>(&self, kernel: F, args: A) -> ScopedJob<'_, 'env, R::Out>
     where
         F: Kernel<P, R>,

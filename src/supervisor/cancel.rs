@@ -139,6 +139,8 @@ impl EngineState {
         if !self.groups.cancel(group, culprit) {
             return;
         }
+        // A thread of the scope may wait for admission.
+        self.waiters.notify_admission();
         let open = self.records.open_of(|owner| owner.is_in(group));
         open.iter().for_each(|&id| self.cancel(id));
         // A grace period beyond the range of the clock never ends.

@@ -242,7 +242,7 @@ impl Supervisor {
         } else {
             let submit =
                 |state: &mut EngineState, call: &mut _| state.submit(kernel, call, owner, options);
-            let (admitted, id) = self.submit_admitted(state, kernel, call, submit);
+            let (admitted, id) = self.submit_admitted(state, kernel, call, owner, submit);
             state = admitted;
             id
         };

@@ -215,7 +215,7 @@ impl Supervisor {
             let submit = |state: &mut EngineState, call: &mut _| {
                 state.call_actor(actor, kernel, call, options)
             };
-            let (admitted, id) = self.submit_admitted(state, kernel, call, submit);
+            let (admitted, id) = self.submit_admitted(state, kernel, call, Owner::Handle, submit);
             state = admitted;
             id
         };
