@@ -737,8 +737,8 @@ impl Builder {
     /// # Errors
     /// [`BuildError`]: `init()` was not called, this process is a worker itself, there are no or too many workers or
     /// lanes, a limit is too low, the arena does not fit or its name is taken, a worker cannot start,
-    /// [`on_worker_start`](Builder::on_worker_start) is code of another library, a file of the trace cannot be written,
-    /// Linux lacks a part of a required sandbox, or a system call fails. Nothing is left behind.
+    /// a function given to this builder is code of another library, a file of the trace cannot be written, Linux lacks
+    /// a part of a required sandbox, or a system call fails. Nothing is left behind.
     ///
     /// # Panics
     /// Aborts in a process that an engine has started as a worker and that has called neither `init()` nor

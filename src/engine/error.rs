@@ -48,7 +48,8 @@ pub enum BuildError {
     System(crate::arena::SystemError),
     /// An argument of `on_worker_start_with` is an array.
     StartWithArrays,
-    /// The function of `on_worker_start` is not in the executable or shared object that contains arenite.
+    /// The function of `on_worker_start` or `retain_escaped` is not in the executable or shared object that contains
+    /// arenite.
     ForeignKernel,
     /// [`Sandbox::Required`](super::Sandbox::Required) was set, and the running Linux lacks a part of the sandbox.
     #[cfg(feature = "sandbox")]
@@ -87,8 +88,8 @@ impl fmt::Display for BuildError {
             ),
             Self::ForeignKernel => {
                 f.write_str(
-                "on_worker_start is code of another library; it must be in the executable or shared object that contains \
-                 arenite",
+                "a function given to the builder is code of another library; it must be in the executable or shared \
+                 object that contains arenite",
             )
             }
             #[cfg(feature = "sandbox")]

@@ -55,13 +55,15 @@ pub(super) enum Failures {
 }
 
 impl Failures {
-    fn note(&mut self, error: &JobError) {
+    fn note(&mut self, error: &JobError, culprit: Option<u64>) {
         match self {
-            // Retains the failure of the job that was submitted first. A cancellation is retained only if there is no
-            // other failure, because it is a consequence of another failure.
+            // Retains the failure of the job that cancelled the others: other failures may be consequences. If a call
+            // has cancelled them, retains the failure of the job that was submitted first, preferably no cancellation.
             Self::First(known) => {
-                let rank =
-                    |error: &JobError| (*error.kind() == JobErrorKind::Cancelled, error.job());
+                let rank = |error: &JobError| {
+                    let is_cancelled = *error.kind() == JobErrorKind::Cancelled;
+                    (error.job() != culprit, is_cancelled, error.job())
+                };
                 if known.as_ref().is_none_or(|known| rank(error) < rank(known)) {
                     *known = Some(error.clone());
                 }
@@ -276,8 +278,8 @@ impl Drop for Ending<'_, '_> {
 
 impl<'env> Scope<'env> {
     /// Runs a kernel in a worker, on arguments that may borrow for `'env`. With
-    /// [`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes) it blocks until the job is admitted. See
-    /// [`Engine::scope`] for an example.
+    /// [`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes) it blocks until the job is admitted or the
+    /// scope is cancelled. See [`Engine::scope`] for an example.
     pub fn submit<F, A, P, R>(&self, kernel: F, args: A) -> ScopedJob<'_, 'env, R::Out>
     where
         F: Kernel<P, R>,
@@ -439,7 +441,9 @@ impl<'env> Scope<'env> {
     }
 
     fn note(&self, error: &JobError) {
-        self.failures.borrow_mut().note(error);
+        let group = self.engine.shared().zip(self.group);
+        let culprit = group.and_then(|(shared, group)| shared.culprit_of(group));
+        self.failures.borrow_mut().note(error, culprit);
     }
 
     /// Records that the handle of this job was dropped. `holds_memory`: whether the job's value may have memory of the

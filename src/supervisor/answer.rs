@@ -195,7 +195,7 @@ impl EngineState {
         };
         self.answer(index, Outcome::Failed(error.into()));
         if let Some(group) = cancels {
-            self.cancel_group(group);
+            self.cancel_group(group, Some(job));
         }
     }
 

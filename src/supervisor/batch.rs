@@ -143,7 +143,9 @@ impl Supervisor {
                 state = entered;
                 id
             } else if wait && flight.is_over() {
-                let (admitted, id) = self.submit_admitted(state, kernel, &mut call.0, submit);
+                let call = &mut call.0;
+                let (admitted, id) =
+                    self.submit_admitted(state, kernel, call, Owner::Handle, submit);
                 state = admitted;
                 id
             } else {

@@ -128,11 +128,13 @@ impl EngineState {
     }
 
     /// Cancels the jobs of a group, including jobs that will be submitted later. Jobs that run get the request
-    /// `CANCEL`; their workers are killed after the grace period.
-    pub(super) fn cancel_group(&mut self, group: Group) {
-        if !self.groups.cancel(group) {
+    /// `CANCEL`; their workers are killed after the grace period. `culprit`: the job whose failure is the reason.
+    pub(super) fn cancel_group(&mut self, group: Group, culprit: Option<u64>) {
+        if !self.groups.cancel(group, culprit) {
             return;
         }
+        // A thread of the scope may wait for admission.
+        self.waiters.notify_admission();
         let open = self.records.open_of(|owner| owner.is_in(group));
         open.iter().for_each(|&id| self.cancel(id));
         // A grace period beyond the range of the clock never ends.
@@ -215,7 +217,7 @@ impl Supervisor {
     /// See [`EngineState::cancel_group`].
     pub(crate) fn cancel_group(&self, group: Group) {
         let mut state = self.lock();
-        state.cancel_group(group);
+        state.cancel_group(group, None);
         state.settle_dependents();
         self.unlock(state);
     }
@@ -223,6 +225,11 @@ impl Supervisor {
     /// Returns true if the group was cancelled or one of its jobs has failed.
     pub(crate) fn is_group_cancelled(&self, group: Group) -> bool {
         self.lock().groups.is_cancelled(group)
+    }
+
+    /// Returns the number of the job whose failure cancelled the group.
+    pub(crate) fn culprit_of(&self, group: Group) -> Option<u64> {
+        self.lock().groups.culprit(group)
     }
 
     /// Removes a group whose jobs have all ended, and that will get no more jobs.

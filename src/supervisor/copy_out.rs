@@ -45,8 +45,8 @@ impl Uncopieds {
         self.waiting.push(value);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.taken == 0
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len() + self.taken
     }
 }
 

@@ -45,8 +45,11 @@ impl Lane {
             }
             None => now + LOOK_FOR_BEGIN,
         };
-        let last = alarm.since.checked_add(most)?.checked_add(limit)?;
-        (due > now && now < last).then_some(due.min(last))
+        // An end beyond the range of the clock counts as none.
+        let loaded = alarm.since.checked_add(most);
+        let last = loaded.and_then(|loaded| loaded.checked_add(limit));
+        let due = last.map_or(due, |last| due.min(last));
+        (due > now).then_some(due)
     }
 }
 

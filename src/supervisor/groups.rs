@@ -1,6 +1,6 @@
 //! Groups of jobs that are cancelled together: each scope has one.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use super::owner::{Group, Owner};
 
@@ -12,8 +12,8 @@ pub(super) struct Groups {
     /// Numbers up to `last` of groups that have ended. Only these are reused: a cancellation of one scope must not
     /// affect another open scope.
     free: Vec<u32>,
-    /// Open groups that were cancelled, or in which a job has failed.
-    cancelled: HashSet<Group>,
+    /// Open groups that were cancelled, with the number of the job whose failure cancelled the group, if one did.
+    cancelled: HashMap<Group, Option<u64>>,
 }
 
 impl Groups {
@@ -38,19 +38,29 @@ impl Groups {
 
     /// Returns true if a group was cancelled or one of its jobs has failed.
     pub(super) fn is_cancelled(&self, group: Group) -> bool {
-        self.cancelled.contains(&group)
+        self.cancelled.contains_key(&group)
     }
 
-    /// Marks a group as cancelled. Returns false if it was already.
-    pub(super) fn cancel(&mut self, group: Group) -> bool {
-        self.cancelled.insert(group)
+    /// Returns the number of the job whose failure cancelled the group.
+    pub(super) fn culprit(&self, group: Group) -> Option<u64> {
+        self.cancelled.get(&group).copied().flatten()
+    }
+
+    /// Marks a group as cancelled, by the failure of the job with this number or by a call. Returns false if it was
+    /// already.
+    pub(super) fn cancel(&mut self, group: Group, culprit: Option<u64>) -> bool {
+        let is_first = !self.is_cancelled(group);
+        if is_first {
+            self.cancelled.insert(group, culprit);
+        }
+        is_first
     }
 
     /// Removes a group whose jobs have all ended, and that will get no more jobs. Another group may get its number.
     /// Returns whether it was cancelled.
     pub(super) fn remove(&mut self, group: Group) -> bool {
         self.free.push(group.number);
-        self.cancelled.remove(&group)
+        self.cancelled.remove(&group).is_some()
     }
 }
 
@@ -67,7 +77,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(asked::cases(10_000)))]
 
         /// For any sequence of scopes, even when numbers run out: no two open scopes share a number, and only cancelled
-        /// scopes are reported as cancelled. The model is the set of open scopes.
+        /// scopes are reported as cancelled, by the first culprit. The model is the set of open scopes.
         #[test]
         fn open_groups_have_different_numbers(
             before in 0..8_u32,
@@ -76,21 +86,23 @@ mod tests {
             // With at most this number of open scopes, the numbers never run out.
             const MAX: usize = 8;
             let mut groups = Groups { last: u32::MAX - MAX as u32 - before, ..Groups::default() };
-            // The open scopes, and whether each is cancelled.
+            // The open scopes, and the culprit of each that is cancelled.
             let mut open = BTreeMap::new();
-            for (step, which, collects) in steps {
+            for (job, (step, which, collects)) in (0..).zip(steps) {
                 let picked = (!open.is_empty()).then(|| *which.get(&open.keys().copied().collect::<Vec<Group>>()));
                 match (step, picked) {
                     (0 | 1, _) if open.len() < MAX => {
                         let group = groups.add(collects);
                         prop_assert_eq!(group.collects, collects);
-                        prop_assert_eq!(open.insert(group, false), None, "{:?} is open", group);
+                        prop_assert_eq!(open.insert(group, None), None, "{:?} is open", group);
                         let numbers: BTreeSet<_> = open.keys().map(|group| group.number).collect();
                         prop_assert_eq!(numbers.len(), open.len());
                     }
                     (2, Some(group)) => {
-                        let is_first = !std::mem::replace(open.get_mut(&group).expect("picked"), true);
-                        prop_assert_eq!(groups.cancel(group), is_first);
+                        let culprit = collects.then_some(job);
+                        let known = open.get_mut(&group).expect("picked");
+                        prop_assert_eq!(groups.cancel(group, culprit), known.is_none());
+                        known.get_or_insert(culprit);
                     }
                     (3, Some(group)) => {
                         open.remove(&group);
@@ -98,8 +110,9 @@ mod tests {
                     }
                     _ => {}
                 }
-                for (&group, &is_cancelled) in &open {
-                    prop_assert_eq!(groups.is_cancelled(group), is_cancelled);
+                for (&group, &cancelled) in &open {
+                    prop_assert_eq!(groups.is_cancelled(group), cancelled.is_some());
+                    prop_assert_eq!(groups.culprit(group), cancelled.flatten());
                 }
             }
         }

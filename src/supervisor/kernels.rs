@@ -39,7 +39,9 @@ pub(super) struct KernelStats {
     /// Expected size of a job's result in bytes: grows at once, shrinks slowly.
     pub(super) expected_bytes: u64,
     pub(super) calls: u64,
-    pub(super) failures: u64,
+    failures: u64,
+    /// Number of calls that have ended their worker or were lost with it. They do not affect the averages.
+    lost: u64,
     pub(super) total_ns: u64,
     /// Bytes of the results of all jobs.
     pub(super) total_bytes: u64,
@@ -61,6 +63,7 @@ impl KernelStats {
             expected_bytes: 0,
             calls: 0,
             failures: 0,
+            lost: 0,
             total_ns: 0,
             total_bytes: 0,
             chained: 0,
@@ -70,7 +73,7 @@ impl KernelStats {
     pub(super) fn stats(&self) -> stats::KernelStats {
         stats::KernelStats {
             name: self.name,
-            calls: self.calls + self.chained,
+            calls: self.calls + self.chained + self.lost,
             failures: self.failures,
             total: Duration::from_nanos(self.total_ns),
             expected: Duration::from_nanos(u64::from(self.expected_ns)),
@@ -102,6 +105,12 @@ impl KernelStats {
         self.total_bytes = self.total_bytes.saturating_add(bytes);
         self.failures += u64::from(failed);
         self.expected_bytes = bytes_to_expect(self.expected_bytes, bytes);
+    }
+
+    /// Counts a call that has ended its worker or was lost with it.
+    pub(super) fn count_lost(&mut self) {
+        self.lost += 1;
+        self.failures += 1;
     }
 
     /// Counts a node of this kernel that has ended in a chain, with its part of the chain's time. This does not affect

@@ -10,7 +10,8 @@ use crate::kernel::{RetrySafe, seed_of_task, stored};
 
 /// The order in which waiting jobs start.
 ///
-/// Jobs of equal priority start in the order of submission. A running job is never interrupted.
+/// Jobs of equal priority start in the order of submission. A running job is never interrupted. In workers with several
+/// [`lanes`](crate::engine::Builder::lanes), jobs with and without a deadline take turns, whatever their priority.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
     /// Starts after all jobs of higher priority.

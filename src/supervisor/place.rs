@@ -290,7 +290,7 @@ impl EngineState {
         }
     }
 
-    /// While memory is short: places the oldest job if no job runs.
+    /// While memory is short: places one job if no job runs.
     #[cold]
     fn refill_one_at_a_time(&mut self) {
         if self.lanes.open() > 0 {
@@ -305,11 +305,16 @@ impl EngineState {
         if actors {
             self.feed_actors(1);
         } else {
-            let constraint = match self.queue.has_exclusive() {
-                true => Constraint::WholeWorker,
-                false => Constraint::Any,
+            let order = match self.queue.exclusive_goes_last() {
+                true => [Constraint::Any, Constraint::WholeWorker],
+                false => [Constraint::WholeWorker, Constraint::Any],
             };
-            self.place_next(constraint);
+            let placed = order.into_iter().find(|&next| self.place_next(next));
+            let is_exclusive = placed == Some(Constraint::WholeWorker);
+            self.queue.set_exclusive_last(is_exclusive);
+            if !self.queue.has_exclusive() {
+                self.lanes.unreserve();
+            }
         }
         self.lanes.set_paused(true);
         if !is_empty && self.queue.unbound() == 0 {

@@ -136,17 +136,18 @@ impl Queue {
         line.classes[class].push_front(Entry { index, generation });
     }
 
-    /// Returns the line in which a job waits, and its class there. All exclusive jobs are in one class.
+    /// Returns the line in which a job waits, and its class there.
     #[inline]
     fn line_of(&mut self, record: &Record) -> (&mut Line, usize) {
         let class = record.priority() as usize;
         if let Some(actor) = record.owner.actor() {
             return (&mut self.actors[actor as usize].calls, class);
         }
-        match record.is_exclusive() {
-            true => (&mut self.exclusive, Priority::Normal as usize),
-            false => (&mut self.shared, class),
-        }
+        let line = match record.is_exclusive() {
+            true => &mut self.exclusive,
+            false => &mut self.shared,
+        };
+        (line, class)
     }
 
     /// Takes the next job for this constraint. If an actor is next, takes the actor's next job.

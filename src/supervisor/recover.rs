@@ -343,7 +343,7 @@ impl EngineState {
         };
         let rows = lent(&self.records.at(record).leases);
         let kernel = self.records.at(record).kernel;
-        self.kernels.get(kernel).failures += 1;
+        self.kernels.get(kernel).count_lost();
         self.attempt_failed(record, why, Some(worker as u32), rows);
     }
 

@@ -80,13 +80,14 @@ impl Supervisor {
         let waiting = (state.timers.attempts().count() + state.runs.waiting_parents()) as u64;
         let limited = state.permit_waiters.len() as u64;
         let open = state.lanes.open() as u64;
-        // Jobs that have left their lanes, and are answered when the exit of their worker is confirmed, also count as
-        // running.
+        // Jobs that have left their lanes, and are answered when the exit of their worker is confirmed or their value
+        // is copied, also count as running.
         let reasons = state.workers.iter().flat_map(Worker::kill_reasons);
         let awaiting_exit = reasons
             .filter(|&&(record, _)| record != NO_RECORD && !state.lanes.hold(record))
             .count() as u64;
-        let ended = state.records.submitted() - queued - waiting - limited - open - awaiting_exit;
+        let unanswered = awaiting_exit + state.uncopied_values() as u64;
+        let ended = state.records.submitted() - queued - waiting - limited - open - unanswered;
         let (failed, cancelled) = (state.counts.failed, state.counts.cancelled);
         let mut progress = Progress {
             submitted: state.records.submitted(),
@@ -95,7 +96,7 @@ impl Supervisor {
             waiting,
             limited,
             ahead: open - running as u64,
-            running: running as u64 + awaiting_exit,
+            running: running as u64 + unanswered,
             done: ended - failed - cancelled,
             failed,
             cancelled,

@@ -121,10 +121,15 @@ impl EngineState {
 
     /// Returns true if values wait for the monitor to copy them.
     pub(super) fn has_uncopied(&self) -> bool {
+        self.uncopied_values() > 0
+    }
+
+    /// Returns the number of values that the monitor has not copied yet.
+    pub(super) fn uncopied_values(&self) -> usize {
         #[cfg(feature = "sandbox")]
-        return !self.uncopied.is_empty();
+        return self.uncopied.len();
         #[cfg(not(feature = "sandbox"))]
-        false
+        0
     }
 
     pub(super) fn call_if_drained(&mut self) {

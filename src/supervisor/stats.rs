@@ -42,8 +42,8 @@ pub struct KernelStats {
     /// The kernel's name, as returned by [`std::any::type_name`], or the [name](crate::JobOptions::name) that the
     /// program has set.
     pub name: &'static str,
-    /// Number of calls that ended in a worker, with a value or without. A chain of nodes that ran as one job counts
-    /// once for each of its nodes.
+    /// Number of calls that ended in a worker, with a value or without, or with their worker. A chain of nodes that ran
+    /// as one job counts once for each of its nodes that has ended, and not at all if its worker died.
     pub calls: u64,
     /// Number of calls that ended without a value.
     pub failures: u64,
@@ -145,7 +145,8 @@ pub struct Progress {
     pub limited: u64,
     /// Number of jobs on a lane that wait for the job that the lane runs.
     pub ahead: u64,
-    /// Number of jobs that run, or are about to: one for each lane that has jobs.
+    /// Number of jobs that run, or are about to: one for each lane that has jobs, and jobs that wait for the exit of their
+    /// worker or whose values are being copied.
     pub running: u64,
     /// Number of jobs that returned a value.
     pub done: u64,

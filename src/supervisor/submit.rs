@@ -233,7 +233,7 @@ impl Supervisor {
         owner: Owner,
         options: Option<&JobOptions>,
     ) -> JobId {
-        self.submit_by(kernel, call, |state, call| {
+        self.submit_by(kernel, call, owner, |state, call| {
             state.submit(kernel, call, owner, options)
         })
     }
@@ -244,6 +244,7 @@ impl Supervisor {
         &self,
         kernel: &KernelInfo,
         call: &mut ArgWriter,
+        owner: Owner,
         submit: impl FnOnce(&mut EngineState, &mut ArgWriter) -> JobId,
     ) -> JobId {
         let mut state = self.lock();
@@ -252,7 +253,7 @@ impl Supervisor {
             state = self.spilled(state, call);
             id = submit(&mut state, call);
         } else {
-            (state, id) = self.submit_admitted(state, kernel, call, submit);
+            (state, id) = self.submit_admitted(state, kernel, call, owner, submit);
         }
         self.unlock(state);
         id

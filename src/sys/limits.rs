@@ -411,7 +411,8 @@ impl DataRoom {
             return DataRoom(None);
         }
         DataRoom(Some(match limit(Resource::RLIMIT_DATA) {
-            Some(now) => Raised::By(now - before),
+            // Other code may have lowered the limit since.
+            Some(now) => Raised::By(now.saturating_sub(before)),
             None => Raised::From(before),
         }))
     }

@@ -1,6 +1,7 @@
 //! Maps of the supervisor's memory files that jobs of a lane have as arguments.
 
 use std::cell::RefCell;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Weak};
 
 use crate::array::{FileName, PrivateCopy, SealedFile};
@@ -102,14 +103,19 @@ impl MappedFiles {
         }
         // Each part is in this list and in `maps`, unless `open` has removed it from `maps`.
         let windows = self.windows.borrow();
-        windows
+        let escaped = windows
             .iter()
-            .any(|window| is_escaped(window, &windows, &self.maps.borrow()))
+            .any(|window| is_escaped(window, &windows, &self.maps.borrow()));
+        see_last_use();
+        escaped
     }
 
     /// Called after a job, before its reply. Makes the job's private copies independent of their files, and also the
     /// parts of files that still have handles; later jobs do not get these parts. Clears the lists of the job.
     pub(super) fn detach_escaped(&self) -> sys::Result<()> {
+        if self.private.borrow().is_empty() && self.windows.borrow().is_empty() {
+            return Ok(());
+        }
         for copy in self
             .private
             .borrow_mut()
@@ -119,9 +125,6 @@ impl MappedFiles {
             copy.detach();
             crate::sync::point!("private.detached");
         }
-        if self.windows.borrow().is_empty() {
-            return Ok(());
-        }
         let windows = self.windows.take();
         let mut maps = self.maps.borrow_mut();
         for window in &windows {
@@ -130,6 +133,7 @@ impl MappedFiles {
                 window.detach()?;
             }
         }
+        see_last_use();
         Ok(())
     }
 
@@ -140,6 +144,13 @@ impl MappedFiles {
         let mut maps = self.maps.borrow_mut();
         maps.retain(|file| !file.is_sealed() && Some(file.identity()) == source);
     }
+}
+
+/// Called after the counts of handles were read, and before the reply, after which the program may change the memory.
+fn see_last_use() {
+    // Acquire: "handle is gone", pairs with the decrement in the `drop` of `Arc`: the counts are read with `Relaxed`. At 0,
+    // every access through a handle of another thread has happened.
+    fence(Ordering::Acquire);
 }
 
 /// Returns whether a part of a file has handles outside the lists of the lane.

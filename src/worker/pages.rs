@@ -133,13 +133,11 @@ impl Pages {
     /// Closes the pages of an extent that no job needs. Pages of arrays that lanes retain stay readable.
     fn close_lent(&self, open: &OpenPages, extent: Extent) {
         let region = extent.at.region();
-        let own = open.needed_own().filter(|_| region == self.view.own());
-        let needed = open.lent_pages(region).chain(own);
         let whole = |part: &Range<u64>| Extent {
             at: Offset::new(region, part.start),
             len: part.end - part.start,
         };
-        for part in subtract_all(pages(extent), needed) {
+        for part in open.unneeded(extent, self.view.own()) {
             let read = open.readable.iter();
             let read = read.filter(|read| read.at.region() == region);
             let closed = subtract_all(part.clone(), read.map(|read| pages(*read)));
@@ -175,10 +173,7 @@ impl Pages {
             RetainedPages::Plain => {}
             RetainedPages::Writable => {
                 let mut open = self.lock();
-                remove(&mut open.writable, extent);
-                let chunk = extent.at.offset()..extent.at.offset() + extent.len;
-                open.publish(&chunk);
-                for part in subtract_all(chunk, open.needed_own()) {
+                for part in open.remove_writable(extent) {
                     self.close(part);
                 }
             }
@@ -222,6 +217,22 @@ impl OpenPages {
         // A published part may have been freed and granted again, or lent to the job of another lane; that lane closes
         // the part later.
         subtract_all(left, self.needed_own().chain(self.lent_pages(own)))
+    }
+
+    /// Removes a retained array in the worker's own region that was not published. Returns its pages that no lane needs:
+    /// also those at its ends, of which other arrays may have a part.
+    fn remove_writable(&mut self, extent: Extent) -> Ranges {
+        remove(&mut self.writable, extent);
+        let start = extent.at.offset();
+        self.publish(&(start..start + extent.len));
+        self.unneeded(extent, extent.at.region())
+    }
+
+    /// Returns the pages of an extent that no lane needs. `own`: the worker's own region.
+    fn unneeded(&self, extent: Extent, own: u16) -> Ranges {
+        let region = extent.at.region();
+        let needed = self.needed_own().filter(|_| region == own);
+        subtract_all(pages(extent), self.lent_pages(region).chain(needed))
     }
 
     /// Returns the pages of a region that are open because they are lent to jobs.
@@ -361,7 +372,7 @@ mod tests {
         assert_eq!(only(&ranges), &(32 * PAGE..64 * PAGE), "not a whole page");
     }
 
-    /// A small array that a lane retains keeps its page open when the grant around it is left.
+    /// A small array that a lane retains keeps its page open when the grant around it is left, until it is released.
     #[test]
     fn retained_arrays_are_needed() {
         let id = GrantId { link: 1, number: 0 };
@@ -373,8 +384,17 @@ mod tests {
         };
         open.writable.push(retained);
         assert_eq!(open.leave(id, 1)[..], [0..2 * PAGE, 3 * PAGE..8 * PAGE]);
-        remove(&mut open.writable, retained);
+        assert_eq!(only(&open.remove_writable(retained)), &(2 * PAGE..3 * PAGE));
         assert!(open.needed_own().next().is_none());
+        // The page has another retained array, or belongs to a grant that a lane uses.
+        let other = Extent {
+            at: Offset::new(1, 2 * PAGE),
+            len: 100,
+        };
+        open.writable.extend([retained, other]);
+        assert!(open.remove_writable(retained).is_empty());
+        open.enter(id, 0..8 * PAGE);
+        assert!(open.remove_writable(other).is_empty());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Engine, JobError, JobErrorKind, WorkerExit};
+use arenite::{ArrayMut, Engine, JobError, JobErrorKind, WorkerExit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -16,6 +16,7 @@ tests![
     a_failure_stops_running_jobs,
     a_panicking_scope_stops_running_jobs,
     jobs_submitted_after_cancelling_never_begin,
+    a_cancelled_scope_does_not_wait_for_admission,
     a_scope_that_collects_runs_everything,
     a_scope_that_collects_survives_the_death_of_a_worker,
     a_scope_that_collects_can_be_cancelled,
@@ -23,6 +24,7 @@ tests![
     another_thread_cancels_a_scope,
     an_error_of_the_closure_stops_running_jobs,
     the_first_failure_is_the_error_of_a_scope,
+    failures_that_follow_from_the_first_are_not_the_error_of_a_scope,
     an_inline_engine_gives_the_same,
 ];
 
@@ -170,6 +172,33 @@ fn jobs_submitted_after_cancelling_never_begin() {
     assert!(lab.stats().kernels.iter().all(|kernel| kernel.calls == 0));
     // The next scope is unaffected.
     lab.scope(|s| s.submit(|| (), ()).wait().unwrap()).unwrap();
+}
+
+fn a_cancelled_scope_does_not_wait_for_admission() {
+    let lab = Lab::with(2, |builder| builder.max_in_flight_bytes(1 << 20));
+    let gate = Gate::new();
+    // Larger than the ceiling: no other job is admitted meanwhile.
+    let large = lab.zeros::<u8>(2 << 20).unwrap();
+    let first = lab.submit(
+        |_: ArrayMut<u8>, gate: &str| pass(gate),
+        (large, gate.path()),
+    );
+    let held = gate.meet();
+    let admitted = lab.stats().admitted;
+    let result = lab.scope(|s| {
+        let canceller = s.canceller();
+        let cancels = thread::spawn(move || canceller.cancel());
+        step("a scope that is cancelled to end, while no job is admitted");
+        s.submit(halve, (2,));
+        cancels.join().unwrap();
+    });
+    assert_eq!(*result.unwrap_err().kind(), JobErrorKind::Cancelled);
+    assert_eq!(lab.stats().admitted, admitted);
+    drop(held);
+    first.wait().unwrap();
+    assert_eq!(lab.submit(halve, (2,)).wait().unwrap(), 1);
+    assert_eq!(lab.stats().admitted, 0);
+    lab.assert_in_use(0);
 }
 
 fn halve(x: u32) -> Result<u32, String> {
@@ -360,6 +389,48 @@ fn the_first_failure_is_the_error_of_a_scope() {
         });
         assert_eq!(ended, Err(Trouble::Job(JobErrorKind::Cancelled)));
     }
+}
+
+/// Not even if they are failures of jobs that were submitted earlier.
+fn failures_that_follow_from_the_first_are_not_the_error_of_a_scope() {
+    fn until_cancelled(gate: &str) -> Result<(), &'static str> {
+        pass(gate);
+        while !arenite::cancelled() {
+            thread::yield_now();
+        }
+        Err("stopped early")
+    }
+    fn fail(gate: &str) -> Result<(), &'static str> {
+        pass(gate);
+        Err("disk full")
+    }
+    let lab = Lab::new(2);
+    let gates = [Gate::new(), Gate::new()];
+    let result = lab.scope(|s| {
+        s.submit(until_cancelled, (gates[0].path(),));
+        s.submit(fail, (gates[1].path(),));
+        gates.iter().for_each(Gate::open);
+        step("a scope to end whose second job has failed");
+    });
+    assert_eq!(
+        *result.unwrap_err().kind(),
+        JobErrorKind::Returned("disk full".into())
+    );
+    // A job that is lost with the worker of another one.
+    let lab = Lab::with(1, |builder| builder.lanes(2));
+    let gate = Gate::new();
+    let result = lab.scope(|s| {
+        s.submit(hang, (gate.path(),));
+        let held = gate.meet();
+        let aborts = s.submit(|| -> () { std::process::abort() }, ());
+        step("a scope to end whose second job has ended the worker of the first");
+        drop((aborts, held));
+    });
+    assert_eq!(
+        *result.unwrap_err().kind(),
+        JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT))
+    );
+    lab.assert_in_use(0);
 }
 
 /// The grace period of one scope does not apply to jobs of the next.

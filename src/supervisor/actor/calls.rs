@@ -207,7 +207,7 @@ impl Supervisor {
         call: &mut ArgWriter,
         options: Option<&JobOptions>,
     ) -> JobId {
-        self.submit_by(kernel, call, |state, call| {
+        self.submit_by(kernel, call, Owner::Handle, |state, call| {
             state.call_actor(actor, kernel, call, options)
         })
     }

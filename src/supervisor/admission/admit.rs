@@ -144,18 +144,29 @@ impl EngineState {
 }
 
 impl Supervisor {
-    /// Blocks until the call is admitted.
+    /// Blocks until the call is admitted, or the scope of its owner is cancelled: then its submission is refused.
     fn await_admission<'a>(
         &'a self,
         mut state: Locked<'a>,
         info: &KernelInfo,
         held: u64,
+        owner: Owner,
     ) -> (Locked<'a>, Admitted) {
         let mut ticket = None;
         let kernel = state.kernels.index(info);
         loop {
             if let Ok(admitted) = state.admit_or_drain(kernel, held, ticket) {
                 return (state, admitted);
+            }
+            if state.groups.refuses(owner)
+                && let Some(admission) = &mut state.admission
+            {
+                // The charge of the refused job notifies the next caller in the line. The entry contains no waker.
+                if let Some(ticket) = ticket {
+                    admission.leave(ticket);
+                }
+                admission.reserve(0);
+                return (state, Admitted(0));
             }
             if let Some(admission) = &mut state.admission {
                 ticket.get_or_insert_with(|| admission.join());
@@ -247,16 +258,18 @@ impl Supervisor {
         drop(entry);
     }
 
-    /// Submits a job to an engine with a ceiling. Blocks until the job is admitted.
+    /// Submits a job to an engine with a ceiling. Blocks until the job is admitted, or refused because its scope is
+    /// cancelled.
     #[cold]
     pub(in crate::supervisor) fn submit_admitted<'a>(
         &'a self,
         state: Locked<'a>,
         info: &KernelInfo,
         call: &mut ArgWriter,
+        owner: Owner,
         submit: impl FnOnce(&mut EngineState, &mut ArgWriter) -> JobId,
     ) -> (Locked<'a>, JobId) {
-        let (state, admitted) = self.await_admission(state, info, exclusive_bytes(call));
+        let (state, admitted) = self.await_admission(state, info, exclusive_bytes(call), owner);
         self.submit_with_admission(state, call, admitted, submit)
     }
 

@@ -103,7 +103,8 @@ impl fmt::Display for JobLimit {
             ),
             Self::Quarantined { deaths } => write!(
                 f,
-                "it cost {deaths} workers, one at each attempt, and is not tried again"
+                "its attempts ended {deaths} worker{}, and it is not tried again",
+                if *deaths == 1 { "" } else { "s" }
             ),
         }
     }

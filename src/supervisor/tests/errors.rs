@@ -53,6 +53,16 @@ fn answered(kernel: &KernelInfo, words: &[u64]) -> JobErrorKind {
     answer.unwrap().unwrap_err().kind().clone()
 }
 
+/// Other attempts may have ended without the end of a worker.
+#[test]
+fn a_quarantined_job_says_how_many_workers_it_has_ended() {
+    for (deaths, workers) in [(1, "1 worker,"), (3, "3 workers,")] {
+        let text = JobErrorKind::from(JobLimit::Quarantined { deaths }).to_string();
+        let expected = format!("its attempts ended {workers} and it is not tried again");
+        assert_eq!(text, expected);
+    }
+}
+
 #[test]
 fn a_typed_error_is_read_as_its_type() {
     let kind = answered(&info(refuses), &reply("yes", tag_of_bool(), &[1]));

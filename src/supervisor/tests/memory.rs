@@ -93,6 +93,42 @@ fn the_monitor_looks_at_memory_without_use_while_there_is_some() {
     drop(consumers);
 }
 
+/// There may be no room for the copy.
+#[cfg(feature = "sandbox")]
+#[test]
+fn a_job_whose_value_is_copied_counts_as_running() {
+    let (shared, mut consumers) = fixture(1, 1);
+    let mut state = shared.lock();
+    state.config.is_sandboxed = true;
+    let block = shared.arena.grant(1, 32 * PAGE, false).unwrap();
+    let (granted, len) = (block.extent().at, 20 * PAGE);
+    state.lanes[0].grant(block).unwrap();
+    drop(state);
+    let number = consumers[0].next_grant().unwrap().number;
+    let job = submit(&shared);
+    assert_eq!(consumers[0].next(), Next::Run);
+    let at = bytemuck::cast(granted);
+    let value = OutgoingReply {
+        kind: kind::VALUE,
+        arrays: 1,
+        retained: 0,
+        spilled: false,
+        len: 6,
+        grant: number.into(),
+        cursor: granted.offset() + len,
+        words: &[at, len, at, len, 1, len],
+    };
+    consumers[0].finish(false, 10, Some(&value));
+    let figures = || {
+        let progress = shared.progress();
+        (progress.running, progress.done)
+    };
+    assert_eq!(figures(), (1, 0));
+    assert!(shared.copy_values());
+    assert_eq!(figures(), (0, 1));
+    shared.abandon(job);
+}
+
 #[test]
 fn a_lane_without_a_job_gets_no_memory() {
     let (shared, mut consumers) = fixture(1, 1);

@@ -87,7 +87,7 @@ impl Model {
         known.failed += 1;
         known.costs += u32::from(costs);
         if known.retries > 0 && costs && known.costs >= QUARANTINE {
-            self.end(job, "workers, one at each attempt");
+            self.end(job, "workers, and it is not tried again");
         } else if known.failed > known.retries || self.closed {
             self.end(job, cause);
         } else {

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::super::actor::ActorPlan;
+use super::policies::{HOUR, finish, submit_with, timed};
 use super::*;
 use crate::link::NOTICE;
 use crate::link::Phase;
@@ -231,6 +232,60 @@ fn an_actor_does_not_wait_for_a_lane_while_another_one_has_room() {
         drop(state);
         assert_eq!(actors(), [0, 2]);
         drop((jobs, consumers));
+    }
+}
+
+/// An exclusive job runs in another worker than the one that was reserved for it.
+#[test]
+fn no_worker_stays_reserved_after_memory_was_short() {
+    let (shared, mut consumers) = with_lanes(2, 2, 2);
+    shared.lock().config.deadlines_are_exclusive = true;
+    let args = || ArgWriter::new(shared.arena.id());
+    let actor = shared.new_actor(ActorPlan {
+        start: kernel(),
+        args: args(),
+        end: kernel(),
+        checkpoints: None,
+    });
+    assert_eq!(consumers[0].next(), Next::Run);
+    finish(&mut consumers[0]);
+    shared.stats();
+    let beside = submit(&shared);
+    assert_eq!(consumers[0].next(), Next::Run);
+    let [first, second] = [(); 2].map(|()| submit_with(&shared, timed(HOUR)));
+    assert_eq!(consumers[1].next(), Next::Run);
+    assert_eq!(shared.lock().lanes.reserved(), Some(0));
+    shared.lock().set_low_on_memory(true);
+    for (lane, id) in [(1, first), (0, beside)] {
+        finish(&mut consumers[lane]);
+        assert_eq!(answer(&shared, id).unwrap(), "value");
+    }
+    let mut state = shared.lock();
+    state.refill();
+    // In the worker without actors.
+    let stage = state.records.get(second).stage;
+    assert!(matches!(stage, Stage::Placed { link: 1, .. }), "{stage:?}");
+    assert_eq!(state.lanes.reserved(), None);
+    state.set_low_on_memory(false);
+    drop(state);
+    shared.call_actor(actor, &kernel(), &mut args(), None);
+    assert_eq!(consumers[0].next(), Next::Run);
+}
+
+#[test]
+fn exclusive_jobs_and_others_take_turns_while_memory_is_short() {
+    let (shared, mut consumers) = with_lanes(1, 2, 1);
+    let mut state = shared.lock();
+    state.config.deadlines_are_exclusive = true;
+    state.set_low_on_memory(true);
+    drop(state);
+    let exclusive = [(); 3].map(|()| submit_with(&shared, timed(HOUR)));
+    let others = [(); 3].map(|()| submit(&shared));
+    for id in exclusive.into_iter().zip(others).flat_map(<[_; 2]>::from) {
+        assert_eq!(consumers[0].next(), Next::Run);
+        finish(&mut consumers[0]);
+        assert_eq!(answer(&shared, id).unwrap(), "value");
+        shared.lock().refill();
     }
 }
 

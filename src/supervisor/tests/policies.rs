@@ -20,7 +20,7 @@ pub(super) fn submit_with(shared: &Supervisor, options: JobOptions) -> JobId {
     shared.submit(&kernel(), &mut call, Owner::Handle, Some(&options))
 }
 
-fn timed(limit: Duration) -> JobOptions {
+pub(super) fn timed(limit: Duration) -> JobOptions {
     JobOptions {
         deadline: Some(limit),
         ..JobOptions::default()
@@ -270,17 +270,20 @@ fn runs_timers(shared: &Supervisor, times: usize) -> Status {
 
 #[test]
 fn a_job_that_loads_is_timed_from_when_it_begins() {
-    let (shared, mut consumers) = fixture(1, 1);
-    let job = submit_with(&shared, timed(MOMENT).loading(HOUR));
-    assert_eq!(consumers[0].next(), Next::Run);
-    assert_eq!(runs_timers(&shared, 3), Status::Ready, "it has not begun");
-    let number = consumers[0].call().job;
-    consumers[0].begin_timed(clock::monotonic_ns(), number + 1);
-    assert_eq!(runs_timers(&shared, 3), Status::Ready, "another job has");
-    consumers[0].begin_timed(clock::monotonic_ns(), number);
-    assert_eq!(runs_timers(&shared, 1), Status::Leaving);
-    die(&shared, 0);
-    assert!(answer(&shared, job).unwrap().contains("deadline"));
+    // The second time is beyond the range of the clock.
+    for most in [HOUR, Duration::MAX] {
+        let (shared, mut consumers) = fixture(1, 1);
+        let job = submit_with(&shared, timed(MOMENT).loading(most));
+        assert_eq!(consumers[0].next(), Next::Run);
+        assert_eq!(runs_timers(&shared, 3), Status::Ready, "it has not begun");
+        let number = consumers[0].call().job;
+        consumers[0].begin_timed(clock::monotonic_ns(), number + 1);
+        assert_eq!(runs_timers(&shared, 3), Status::Ready, "another job has");
+        consumers[0].begin_timed(clock::monotonic_ns(), number);
+        assert_eq!(runs_timers(&shared, 1), Status::Leaving);
+        die(&shared, 0);
+        assert!(answer(&shared, job).unwrap().contains("deadline"));
+    }
 }
 
 #[test]

@@ -387,3 +387,22 @@ fn what_a_dead_worker_may_have_written_counts_as_no_zeros() {
     let bytes = unsafe { std::slice::from_raw_parts(start.as_ptr(), 3 << 19) };
     assert!(bytes.iter().all(|&byte| byte == 0));
 }
+
+/// The first call, after which the expected duration is still unknown.
+#[test]
+fn a_call_that_ends_its_worker_is_counted() {
+    let (shared, mut consumers) = fixture(1, 1);
+    let id = submit(&shared);
+    assert_eq!(consumers[0].next(), Next::Run);
+    die(&shared, 0);
+    assert!(answer(&shared, id).is_some());
+    let mut state = shared.lock();
+    let kernel = state.kernels.get(0);
+    let figures = |kernel: &super::super::kernels::KernelStats| {
+        let stats = kernel.stats();
+        (stats.calls, stats.failures)
+    };
+    assert_eq!(figures(kernel), (1, 1));
+    kernel.learn(7, 0, false);
+    assert_eq!((figures(kernel), kernel.expected_ns), ((2, 1), 7));
+}

@@ -1,7 +1,9 @@
 //! The order in which jobs run.
 
+use std::time::Duration;
+
 use arenite::Priority::{High, Low, Normal};
-use arenite::{Job, Priority};
+use arenite::{Job, JobOptions, Priority};
 
 use crate::harness::{Diary, Gate, Lab, note, pass, tests};
 
@@ -14,39 +16,46 @@ fn line(diary: &str, text: &str) {
     note(diary, text);
 }
 
-fn send(lab: &Lab, diary: &str, priority: Priority, n: u32) -> Job<()> {
+fn send(lab: &Lab, diary: &str, options: &JobOptions, priority: Priority, n: u32) -> Job<()> {
     let text = format!("{priority:?} {n}");
-    lab.job(line, (diary, text)).priority(priority).submit()
+    let job = lab.job(line, (diary, text)).options(options);
+    job.priority(priority).submit()
 }
 
+/// Also among jobs of which each has its worker to itself.
 fn highest_priority_first_then_oldest() {
-    let lab = Lab::new(1);
-    for _ in 0..5 {
-        let (gate, diary) = (Gate::new(), Diary::new());
-        let path = diary.path();
-        let running = lab.submit(pass, (&gate.path(),));
-        let held = gate.meet();
-        let mut jobs = Vec::new();
-        for n in 0..20 {
-            for priority in [Low, Normal, High] {
-                jobs.push(send(&lab, &path, priority, n));
-            }
-        }
-        // One of each is dropped; the order of the others stays.
-        for at in [30, 31, 32] {
-            jobs[at].cancel();
-        }
-        drop(held);
-        running.wait().unwrap();
-        let failed = jobs.into_iter().filter_map(|job| job.wait().err()).count();
-        assert_eq!(failed, 3);
-        let expected = [High, Normal, Low].into_iter().flat_map(|priority| {
-            let numbers = (0..20).filter(|&n| n != 10);
-            numbers.map(move |n| format!("{priority:?} {n}"))
-        });
-        assert_eq!(diary.lines(), expected.collect::<Vec<_>>());
+    let exclusive = JobOptions::new().deadline(Duration::from_secs(3600));
+    for (lanes, options) in [(1, JobOptions::new()), (3, exclusive)] {
+        let lab = Lab::with(1, |builder| builder.lanes(lanes));
+        (0..5).for_each(|_| highest_first(&lab, &options));
+        lab.assert_in_use(0);
     }
-    lab.assert_in_use(0);
+}
+
+fn highest_first(lab: &Lab, options: &JobOptions) {
+    let (gate, diary) = (Gate::new(), Diary::new());
+    let path = diary.path();
+    let running = lab.job(pass, (&gate.path(),)).options(options).submit();
+    let held = gate.meet();
+    let mut jobs = Vec::new();
+    for n in 0..20 {
+        for priority in [Low, Normal, High] {
+            jobs.push(send(lab, &path, options, priority, n));
+        }
+    }
+    // One of each is dropped; the order of the others stays.
+    for at in [30, 31, 32] {
+        jobs[at].cancel();
+    }
+    drop(held);
+    running.wait().unwrap();
+    let failed = jobs.into_iter().filter_map(|job| job.wait().err()).count();
+    assert_eq!(failed, 3);
+    let expected = [High, Normal, Low].into_iter().flat_map(|priority| {
+        let numbers = (0..20).filter(|&n| n != 10);
+        numbers.map(move |n| format!("{priority:?} {n}"))
+    });
+    assert_eq!(diary.lines(), expected.collect::<Vec<_>>());
 }
 
 fn many_jobs_of_all_priorities_run() {
