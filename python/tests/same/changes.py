@@ -1,4 +1,5 @@
-"""Programs that change what a global, a class and a function hold: between two tasks, or in tasks."""
+"""Programs that change what a global, a class and a function hold: between two tasks, in tasks, or in another thread
+while it is sent."""
 
 import array
 import collections
@@ -7,6 +8,7 @@ import dataclasses
 import functools
 import os
 import random
+import threading
 import types
 
 import backends
@@ -210,10 +212,112 @@ def define(case):
     return {f"global_of{case}": held, f"class_of{case}": of_class, f"function_of{case}": of_function}
 
 
+# ---- what a task reaches and does not need
+
+HIDDEN = """
+class Hides{0}:
+    held = None
+
+def inner{0}(x, held=None):
+    return look({1}) if x < 0 else x
+
+def outer{0}(x):
+    return inner{0}(x)
+"""
+PLACES = ["hidden{0}", "Hides{0}.held", "inner{0}.held", "held"]
+
+
+def hide(name, place, value):
+    """Creates a task that uses a value only if its argument is negative."""
+    space = globals()
+    exec(HIDDEN.format(name, PLACES[place].format(name)), space)
+    space[f"hidden{name}"] = value if place == 0 else None
+    space[f"Hides{name}"].held = value if place == 1 else None
+    space[f"inner{name}"].held = value if place == 2 else None
+    space[f"inner{name}"].__defaults__ = (value if place == 3 else None,)
+    return space[f"outer{name}"]
+
+
+def in_spoilt(case, submit):
+    """What can be sent no more, and then again."""
+    held = [1]
+    task = hide(case, case % len(PLACES), AROUND[case // len(PLACES)](held))
+    yield backends.outcome(lambda: submit(task, 1))
+    with open(os.devnull) as file:
+        held.append(file)
+        yield backends.outcome(lambda: submit(task, 2))
+        held.pop()
+    held.append(3)
+    yield backends.outcome(lambda: submit(task, 3))
+    if PLACES[case % len(PLACES)] != "held":
+        # What a default contains is sent once.
+        yield backends.outcome(lambda: submit(task, -1))
+
+
+class Grows:
+    """Lets another thread change a container when it is pickled itself."""
+
+    def __init__(self, change, times):
+        self.change, self.left = change, times
+
+    def __reduce__(self):
+        if self.left:
+            self.left -= 1
+            thread = threading.Thread(target=self.change, args=(self.left,))
+            thread.start()
+            thread.join()
+        return Plain, (0,)
+
+
+#: How an object gets into a container.
+GROWING = {
+    "dict": (dict, dict.__setitem__),
+    "ordered dict": (collections.OrderedDict, dict.__setitem__),
+    "counter": (collections.Counter, dict.__setitem__),
+    "object": (lambda: Plain(0), lambda held, key, one: setattr(held, f"_{key}", one)),
+    "set": (set, lambda held, _, one: held.add(one)),
+    "deque": (collections.deque, lambda held, _, one: held.append(one)),
+}
+TIMES = 3
+
+
+def in_raced(name, submit):
+    """What another thread changes while it is sent: at first, and again."""
+    make, put = GROWING[name]
+    for place in range(len(PLACES)):
+        held = make()
+        task = hide(f"{place}{name.replace(' ', '')}", place, held)
+        for step in range(2):
+            more = functools.partial(lambda step, n: put(held, f"{step}, {n}", n), step)
+            put(held, f"grows{step}", Grows(more, TIMES))
+            yield backends.outcome(lambda: submit(task, step))
+
+
+def in_thread(submit):
+    """A thread that changes something all the time."""
+    held = {number: Plain(number) for number in range(100)}
+    task, ends = hide("thread", 0, held), threading.Event()
+
+    def change():
+        while not ends.wait(0.0001):
+            held.pop(1000, None) or held.setdefault(1000, Plain(0))
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    yield [backends.outcome(lambda: submit(task, x)) for x in range(10)]
+    ends.set()
+    thread.join()
+
+
 def names():
     for case in range(CASES):
         yield f"program: {case}", ["fork"]
         yield f"tasks: {case}", ["fork"]
+    for case in range(len(AROUND) * len(PLACES)):
+        yield f"spoilt: {case}", ["fork"]
+    for name in GROWING:
+        yield f"raced: {name}", ["fork"]
+    yield "raced: all the time", ["fork"]
 
 
 def in_tasks(case, submit):
@@ -233,15 +337,21 @@ def in_program(case, submit):
 
 
 def programs(which):
-    def fresh(task):
+    def fresh(task, *arguments):
         # A pool begins with what the program has now.
         with backends.executor(which) as ex:
-            return ex.submit(task).result()
+            return ex.submit(task, *arguments).result()
 
     with backends.executor(which) as ex:
+        submit = fresh if which == "fork" else lambda task, *arguments: ex.submit(task, *arguments).result()
         for case in range(CASES):
-            submit = fresh if which == "fork" else lambda task: ex.submit(task).result()
             yield f"program: {case}", list(in_program(case, submit))
+        for name, _ in backends.drawn(names()):
+            kind, _, case = name.partition(": ")
+            if kind == "spoilt":
+                yield name, list(in_spoilt(int(case), submit))
+            elif kind == "raced":
+                yield name, list(in_thread(submit) if case == "all the time" else in_raced(case, submit))
     for case in range(CASES):
         define(case)
     with backends.executor(which) as ex:
