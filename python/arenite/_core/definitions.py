@@ -810,17 +810,19 @@ class Definitions:
         self._users = pickler.users
         return file.getvalue(), taken.buffers, taken.copied, pickler.names
 
-    def constant(self, function: FunctionType) -> pickling.Function | None:
-        """Returns the recorded pickle of a function that is sent by value, if it is still valid."""
-        known = self._constants.get(id(function))
-        if known is None or known[0]() is not function or not all(map(is_, known[1], _held(function))):
+    def constant(self, function: FunctionType, named: list[Any]) -> pickling.Function | None:
+        """Returns the recorded pickle of a function that is sent by value, if it is still valid. `named`: what a pickle
+        refers to by name."""
+        known, held = self._constants.get(id(function)), _held(function) + named
+        if known is None or known[0]() is not function:
             return None
-        return known[2] if known[2].is_current() else None
+        is_valid = len(known[1]) == len(held) and all(map(is_, known[1], held)) and known[2].is_current()
+        return known[2] if is_valid else None
 
-    def keep(self, function: FunctionType, made: pickling.Function) -> None:
+    def keep(self, function: FunctionType, named: list[Any], made: pickling.Function) -> None:
         """Records the pickle of a function that refers to nothing that can change, as long as the function exists."""
         key, constants = id(function), self._constants
-        constants[key] = weakref.ref(function, lambda _: constants.pop(key, None)), _held(function), made
+        constants[key] = weakref.ref(function, lambda _: constants.pop(key, None)), _held(function) + named, made
 
     def refer(self, function: Any, names: set[Key]) -> None:
         """Adds the names that a function refers to, if the function is pickled by name."""
@@ -995,6 +997,7 @@ class Definitions:
             part.value, part.version = spec, part.version + 1
         definer.write((part.number, part.version, False, None, name, known[1]))
         definer.versions[part.number] = part.version
+        definer.note_module(name)
 
 
 def _as_defined(keys: set[Key]) -> list[Key]:

@@ -1,13 +1,18 @@
 """Programs that change what a global, a class and a function hold: between two tasks, in tasks, or in another thread
-while it is sent."""
+while it is sent; and that define functions and classes again."""
 
 import array
 import collections
+import contextlib
 import ctypes
 import dataclasses
 import functools
+import importlib
 import os
+import pathlib
 import random
+import sys
+import tempfile
 import threading
 import types
 
@@ -309,6 +314,96 @@ def in_thread(submit):
     thread.join()
 
 
+# ---- what is defined again
+
+VERSION = """
+def helper(x):
+    return x, {0}
+
+class Tools:
+    @staticmethod
+    def clean(x):
+        return x, {0}
+
+    @classmethod
+    def count(cls, x):
+        return x, {0}
+
+    def method(self, x):
+        return x, {0}
+
+    class Inner:
+        @staticmethod
+        def clean(x):
+            return x, {0}
+
+        def __init__(self, x):
+            self.x = x, {0}
+
+        def __repr__(self):
+            return f"Inner{{self.x}}"
+"""
+
+
+def named(helper, tools):
+    return {
+        "function": helper,
+        "static method": tools.clean,
+        "class method": tools.count,
+        "method": tools().method,
+        "method of a class": functools.partial(tools.method, None),
+        "inner static method": tools.Inner.clean,
+        "inner class": tools.Inner,
+        "partial": functools.partial(tools.clean),
+    }
+
+
+def closures(helper, tools):
+    clean, both = tools.clean, (helper, tools.Inner.clean)
+    return {
+        "function": lambda x: helper(x),
+        "class": lambda x: tools.Inner.clean(x),
+        "static method": lambda x: clean(x),
+        "tuple": lambda x: [one(x) for one in both],
+        "default": lambda x, one=clean: one(x),
+        "closure": (lambda one: lambda x: one(x))(lambda x: helper(x)),
+    }
+
+
+#: Programs by name, each with what it calls and the pool that takes it.
+AGAIN = {
+    f"again: {home}, {calls.__name__}": (home, calls, other)
+    for home in ("main", "file")
+    for calls, other in ((named, "fork"), (closures, "loky"))
+}
+
+
+def defined(home, number, folder, name):
+    """The globals of a module after this version was defined in it."""
+    if home == "main":
+        exec(VERSION.format(number), globals())
+        return globals()
+    path = pathlib.Path(folder, f"{name}.py")
+    # Of different lengths: a file may be written twice within the resolution of its time.
+    path.write_text(VERSION.format(number) + "\n" * number)
+    importlib.invalidate_caches()
+    return vars(importlib.reload(importlib.import_module(name)) if number else importlib.import_module(name))
+
+
+def in_again(name, pool):
+    home, calls, _ = AGAIN[name]
+    made = {}
+    with tempfile.TemporaryDirectory() as folder:
+        sys.path.insert(0, folder)
+        for number in range(3):
+            space = defined(home, number, folder, f"defined_{calls.__name__}")
+            if calls is named:
+                made.clear()  # The standard library refuses what its name does not lead to any more.
+            made.update((f"{one} {number}", call) for one, call in calls(space["helper"], space["Tools"]).items())
+            with pool() as ex:
+                yield {one: backends.outcome(ex.submit(call, number).result) for one, call in made.items()}
+
+
 def names():
     for case in range(CASES):
         yield f"program: {case}", ["fork"]
@@ -318,6 +413,8 @@ def names():
     for name in GROWING:
         yield f"raced: {name}", ["fork"]
     yield "raced: all the time", ["fork"]
+    for name, (_, _, other) in AGAIN.items():
+        yield name, [other]
 
 
 def in_tasks(case, submit):
@@ -337,25 +434,33 @@ def in_program(case, submit):
 
 
 def programs(which):
-    def fresh(task, *arguments):
-        # A pool begins with what the program has now.
-        with backends.executor(which) as ex:
-            return ex.submit(task, *arguments).result()
+    wanted = [name for name, others in backends.drawn(names()) if which == "arenite" or which in others]
 
     with backends.executor(which) as ex:
-        submit = fresh if which == "fork" else lambda task, *arguments: ex.submit(task, *arguments).result()
-        for case in range(CASES):
-            yield f"program: {case}", list(in_program(case, submit))
-        for name, _ in backends.drawn(names()):
+
+        def pool():
+            # A pool begins with what the program has now.
+            return contextlib.nullcontext(ex) if which == "arenite" else backends.executor(which)
+
+        def submit(task, *arguments):
+            with pool() as ex:
+                return ex.submit(task, *arguments).result()
+
+        for name in wanted:
             kind, _, case = name.partition(": ")
-            if kind == "spoilt":
+            if kind == "program":
+                yield name, list(in_program(int(case), submit))
+            elif kind == "spoilt":
                 yield name, list(in_spoilt(int(case), submit))
             elif kind == "raced":
                 yield name, list(in_thread(submit) if case == "all the time" else in_raced(case, submit))
-    for case in range(CASES):
+            elif kind == "again":
+                yield name, list(in_again(name, pool))
+    cases = [int(name.removeprefix("tasks: ")) for name in wanted if name.startswith("tasks")]
+    for case in cases:
         define(case)
     with backends.executor(which) as ex:
-        for case in range(CASES):
+        for case in cases:
             yield f"tasks: {case}", list(in_tasks(case, lambda task, *seed: ex.submit(task, *seed).result()))
 
 
