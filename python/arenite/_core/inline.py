@@ -30,6 +30,7 @@ def call(fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 def map_calls(fn: Callable[..., T], iterables: tuple[Iterable[Any], ...]) -> Iterator[T]:
     """Calls the function with each item when its result is asked for."""
+    from .map import present
 
     def call(*args: Any) -> T:
         try:
@@ -38,7 +39,7 @@ def map_calls(fn: Callable[..., T], iterables: tuple[Iterable[Any], ...]) -> Ite
             # A StopIteration would end the iterator.
             raise stopped(error) from error
 
-    return map(call, *iterables)
+    return map(call, *map(present, iterables))
 
 
 def _unwrap(value: Any) -> Any:

@@ -6,8 +6,9 @@ import _thread
 import itertools
 import sys
 import threading
-from collections import deque
+from collections import UserDict, UserList, deque
 from collections.abc import Sized
+from copy import copy
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -125,6 +126,8 @@ class Results(Generic[T]):
         self._exact = buffersize is not None
         #: Whether `_values` contains no failure.
         self._is_whole = False
+        if buffersize is None:
+            iterables = tuple(map(present, iterables))
         lengths = [len(items) for items in iterables if isinstance(items, Sized)]
         self._is_sized = len(lengths) == len(iterables)
         self._is_endless = all(map(_is_endless, iterables))
@@ -745,6 +748,24 @@ def _clear(error: BaseException) -> None:
 def failure(value: Any) -> BaseException | None:
     """Returns the exception in place of a value; None for a value."""
     return value.error if type(value) is _Failed else None
+
+
+_EMPTY: dict[Any, Any] = {}
+#: Containers that can change, and whose items exist.
+_CONTAINERS = (
+    *(list, dict, set, deque, bytearray, UserDict, UserList),
+    *(type(_EMPTY.keys()), type(_EMPTY.values()), type(_EMPTY.items())),
+)
+
+
+def present(items: Any) -> Any:
+    """Returns the present items of a container, which the program may change before they are all submitted. Returns an
+    input that cannot change, or makes its items, as it is."""
+    if isinstance(items, _CONTAINERS):
+        return list(items)
+    if type(items).__module__ == "array" or pickling.is_array(items) and items.ndim == 1:
+        return copy(items)
+    return items
 
 
 def _is_endless(items: Any) -> bool:
