@@ -279,6 +279,10 @@ def test_tasks_run_in_this_process_without_workers():
         assert ex.submit(os.getpid).result() == os.getpid()
         assert ex.submit(get_state).result() == 7
         assert list(ex.map(square, range(3))) == [0, 1, 4]
+        items = [0, 1, 2]
+        results = ex.map(square, items)
+        items.clear()
+        assert list(results) == [0, 1, 4]
         with pytest.raises(ZeroDivisionError):
             ex.submit(operator.truediv, 1, 0).result()
     with pytest.raises(RuntimeError, match="after shutdown"):

@@ -204,6 +204,18 @@ def test_imap_is_lazy(pool):
     assert len({next(found) for _ in range(10)}) == 10
 
 
+@pytest.mark.parametrize("chunksize", [None, 1, 7])
+@pytest.mark.parametrize("name", ["imap", "imap_unordered", "map_async", "starmap_async"])
+def test_a_list_may_change_after_the_call(pool, monkeypatch, name, chunksize):
+    # As of many more items, it takes a few at a time.
+    monkeypatch.setattr("arenite._core.map._MOST_SIZED", 5)
+    monkeypatch.setattr("arenite._core.map._MOST_PACKED", 5)
+    items = [(n,) if name == "starmap_async" else n for n in range(50)]
+    results = getattr(pool, name)(square, items, chunksize)
+    items.clear()
+    assert sorted(results.get() if name.endswith("async") else results) == [n * n for n in range(50)]
+
+
 def test_imap_unordered_gives_what_has_ended(pool, tmp_path):
     """The first item waits until the results of the others were seen."""
     barrier = tmp_path / "barrier"

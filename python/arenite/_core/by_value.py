@@ -98,35 +98,37 @@ def is_atom(value: Any) -> bool:
     return kind in ATOMS
 
 
-def is_constant(value: Any, inside: tuple[Any, ...] = ()) -> bool:
-    """Whether nothing that a task does can change a value that is pickled by value."""
+def is_constant(value: Any, named: list[Any], inside: tuple[Any, ...] = ()) -> bool:
+    """Whether nothing that a task does can change a value that is pickled by value. Adds to `named` what is pickled by
+    name."""
     kind = type(value)
     if kind in ATOMS or kind is ModuleType:
         return True
     if kind in (tuple, frozenset):
-        return all(is_constant(item, inside) for item in value)
-    if kind is FunctionType:
-        if pickling.is_reachable(value, value.__module__, value.__qualname__):
-            return True
-        # A function that refers to itself may store something in an attribute.
-        return not any(value is one for one in inside) and is_constant_function(value, inside)
+        return all(is_constant(item, named, inside) for item in value)
     if kind is BuiltinFunctionType:
         return type(value.__self__) in (ModuleType, type(None))
-    return issubclass(kind, type) and pickling.is_reachable(value, value.__module__, value.__qualname__)
+    if kind is not FunctionType and not issubclass(kind, type):
+        return False
+    if pickling.is_global(value):
+        named.append(value)
+        return True
+    # A function that refers to itself may store something in an attribute.
+    return kind is FunctionType and value not in inside and is_constant_function(value, named, inside)
 
 
-def is_constant_function(function: FunctionType, inside: tuple[Any, ...] = ()) -> bool:
+def is_constant_function(function: FunctionType, named: list[Any], inside: tuple[Any, ...] = ()) -> bool:
     inside = (*inside, function)
     held = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     held += [content for _, content in contents(function)]
-    if function.__dict__ or not all(is_constant(value, inside) for value in held):
+    if function.__dict__ or not all(is_constant(value, named, inside) for value in held):
         return False
     if names_of(function.__code__).sets_cells:
         return False
     space = function.__globals__
     if _home(space, False) is not None:
         return True
-    return all(is_constant(space[name], inside) for name in names_of(function.__code__).globals & space.keys())
+    return all(is_constant(space[name], named, inside) for name in names_of(function.__code__).globals & space.keys())
 
 
 def contents(function: FunctionType) -> Iterator[tuple[CellType, Any]]:

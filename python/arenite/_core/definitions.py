@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import weakref
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from io import BytesIO
 from operator import is_
@@ -27,11 +27,12 @@ from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._arenite import Snapshot, Watch
+from .._errors import ArenaFull
 from . import by_value, elsewhere, links, mirror, pickling
 from .process import imported
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from .._arenite import Buffer, Engine
@@ -43,6 +44,10 @@ Key = tuple[str, str]
 _SHORT = 1024
 #: The number of bundles that are stored.
 _MOST_BUNDLES = 128
+
+#: The seconds for which other threads wait at each further attempt to pickle definitions that they have changed
+#: meanwhile.
+_PAUSES = (0.01, 0.04, 0.16, 0.64, 2.56)
 
 _ABSENT = object()
 
@@ -77,7 +82,13 @@ class _Part:
         value = self.value() if type(self.value) is weakref.ref else self.value
         if self.place is not None and self.place[0].get(self.place[1], _ABSENT) is not value:
             return True
-        return _print(value, owner)[0] != self.print
+        try:
+            return _print(value, owner)[0] != self.print
+        except ArenaFull:
+            raise  # The caller waits for room.
+        except (Exception, _Raced):
+            # It cannot be pickled as it is now: `Definitions.bundle` finds the reason, if the task needs it at all.
+            return True
 
     def refer(self, value: Any) -> None:
         """Starts another version if the value is another object."""
@@ -260,6 +271,12 @@ def _print(value: Any, owner: Definitions) -> tuple[bytes, set[Key]]:
 
 # ---- picklers
 
+
+class _Raced(BaseException):
+    """Another thread has changed a container while it was pickled. Not an `Exception`: the container can be sent, at
+    the next attempt."""
+
+
 _serials: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 _next_serial = itertools.count(1)
 
@@ -305,6 +322,14 @@ class _Pickler(pickling.Pickler):
     """The base of all picklers of definitions."""
 
     owner: Definitions
+
+    def dump(self, value: Any) -> None:
+        try:
+            super().dump(value)
+        except RuntimeError as error:
+            if "during iteration" not in str(error):
+                raise
+            raise _Raced from error
 
     def reducer_override(self, obj: Any) -> Any:
         reduce = _RECREATED.get(type(obj))
@@ -485,7 +510,7 @@ class _Definer(_Pickler):
                 if not home:
                     self.owner.reload(self, name)
                 elif name == "*":
-                    found = {(home, one) for one in _space(home) if one in _SENT or not one.startswith("__")}
+                    found = {(home, one) for one in list(_space(home)) if one in _SENT or not one.startswith("__")}
                     self._optional |= found - self.names
                     self.names |= found
                 else:
@@ -617,7 +642,7 @@ class _Definer(_Pickler):
     def shared_in(self, home: str) -> dict[int, Key]:
         """Returns the globals of a module that may change, by the identity of their objects."""
         if home not in self._shared:
-            found = ((value, name) for name, value in _space(home).items() if not _is_fixed(value))
+            found = ((value, name) for name, value in list(_space(home).items()) if not _is_fixed(value))
             self._shared[home] = {id(value): (home, name) for value, name in found if not name.startswith("__")}
         return self._shared[home]
 
@@ -823,17 +848,19 @@ class Definitions:
             picklers.append(pickler)
         return file.getvalue(), taken.buffers, taken.copied, pickler.names
 
-    def constant(self, function: FunctionType) -> pickling.Function | None:
-        """Returns the recorded pickle of a function that is sent by value, if it is still valid."""
-        known = self._constants.get(id(function))
-        if known is None or known[0]() is not function or not all(map(is_, known[1], _held(function))):
+    def constant(self, function: FunctionType, named: list[Any]) -> pickling.Function | None:
+        """Returns the recorded pickle of a function that is sent by value, if it is still valid. `named`: what a pickle
+        refers to by name."""
+        known, held = self._constants.get(id(function)), _held(function) + named
+        if known is None or known[0]() is not function:
             return None
-        return known[2] if known[2].is_current() else None
+        is_valid = len(known[1]) == len(held) and all(map(is_, known[1], held)) and known[2].is_current()
+        return known[2] if is_valid else None
 
-    def keep(self, function: FunctionType, made: pickling.Function) -> None:
+    def keep(self, function: FunctionType, named: list[Any], made: pickling.Function) -> None:
         """Records the pickle of a function that refers to nothing that can change, as long as the function exists."""
         key, constants = id(function), self._constants
-        constants[key] = weakref.ref(function, lambda _: constants.pop(key, None)), _held(function), made
+        constants[key] = weakref.ref(function, lambda _: constants.pop(key, None)), _held(function) + named, made
 
     def refer(self, function: Any, names: set[Key]) -> None:
         """Adds the names that a function refers to, if the function is pickled by name."""
@@ -889,11 +916,17 @@ class Definitions:
 
     def _define(self, names: frozenset[Key]) -> tuple[Any, _Watched, bytes, pickling.Beside]:
         """Pickles the definitions of these names, and of everything that they refer to."""
-        file, beside = BytesIO(), _Copies(self)
-        definer = _Definer(file, beside, self)
-        with self.passing():
-            definer.define(names)
-        return (definer.versions, definer.count), definer.watched, file.getvalue(), beside
+        raced: BaseException | None = None
+        for pause in (0.0, *_PAUSES):
+            file, beside = BytesIO(), _Copies(self)
+            definer = _Definer(file, beside, self)
+            try:
+                with _pausing_others(pause), self.passing():
+                    definer.define(names)
+                return (definer.versions, definer.count), definer.watched, file.getvalue(), beside
+            except _Raced as error:
+                raced = error.__cause__
+        raise RuntimeError(f"another thread keeps changing a global: {raced}") from raced
 
     def bind(self, definer: _Definer, key: Key) -> None:
         """Pickles a binding, unless the global never existed."""
@@ -1012,12 +1045,13 @@ class Definitions:
             part.value, part.version = spec, part.version + 1
         definer.write((part.number, part.version, False, None, name, known[1]))
         definer.versions[part.number] = part.version
+        definer.note_module(name)
 
 
 def _as_defined(keys: set[Key]) -> list[Key]:
     """Sorts globals as their modules have them: the order in which a class gets its subclasses."""
     homes = {home for home, _ in keys}
-    places = {home: {name: place for place, name in enumerate(_space(home))} for home in homes}
+    places = {home: {name: place for place, name in enumerate(list(_space(home)))} for home in homes}
     return sorted(keys, key=lambda key: (key[0], places[key[0]].get(key[1], -1), key[1]))
 
 
@@ -1034,6 +1068,24 @@ def _in_order(objects: dict[Key, set[Key]], done: set[Key]) -> list[Key]:
     for key in objects:
         add(key, ())
     return list(ordered)
+
+
+@contextmanager
+def _pausing_others(seconds: float) -> Iterator[None]:
+    """Lets other threads wait so long until this thread pauses for them."""
+    if not seconds:
+        yield
+        return
+    with _pausing:
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(max(before, seconds))
+        try:
+            yield
+        finally:
+            sys.setswitchinterval(before)
+
+
+_pausing = threading.RLock()
 
 
 #: Modules that the program has reloaded: the specification, and the time when the reload was noticed.

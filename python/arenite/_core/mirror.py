@@ -660,6 +660,11 @@ def _set(part: int, version: int, is_first: bool, home: str | None, name: str, v
     return is_set
 
 
+def changes() -> int:
+    """Returns a number that grows when definitions of this worker change."""
+    return _changes
+
+
 def set_version(part: int, version: int) -> None:
     global _changes
     _versions[part] = version

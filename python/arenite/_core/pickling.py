@@ -724,11 +724,11 @@ def pickle_function(
         made = definitions.functions[function] = Function(data, NAMED, [], 0, frozenset(names), definitions)
         return made
     kind = 0
-    if type(function) is FunctionType:
-        if by_value().is_constant(function):
-            kind = KEPT
-            if (known := definitions.constant(function)) is not None:
-                return known
+    named: list[Any] = []
+    if type(function) is FunctionType and by_value().is_constant(function, named):
+        kind = KEPT
+        if (known := definitions.constant(function, named)) is not None:
+            return known
     picklers: list[Pickler] | None = None if kind else []
     data, buffers, copied, found = definitions.dump(function, private, beside, picklers)
     if buffers or len(data) > _SHORT_FUNCTION:
@@ -740,7 +740,7 @@ def pickle_function(
     source = (function, picklers[0]) if picklers else None
     made = Function(data, kind, buffers, copied, frozenset(found), definitions, source)
     if kind & KEPT:
-        definitions.keep(function, made)
+        definitions.keep(function, named, made)
     return made
 
 
@@ -750,7 +750,7 @@ _MOST_FUNCTIONS = 1024
 
 def unpickle_function(head: bytes, kind: int, buffers: list[Any], private: bool, known: dict[bytes, Any]) -> Any:
     """Returns the function of a call, and removes its buffers from `buffers`. `known`: functions that cannot change,
-    and the places of functions with a name."""
+    each with the number of changes of definitions before it was loaded, and the places of functions with a name."""
     function, make = open_function(head, kind, buffers, private, known)
     return function if make is None else make()
 
@@ -779,10 +779,12 @@ def open_function(
         del buffers[:count]
     if not kind & KEPT:
         return None, lambda: load(data, own, private)
-    function = known.get(head)
-    if function is None:
+    changes = mirror.changes()
+    function, loaded = known.get(head, (None, -1))
+    if loaded != changes:
+        # The functions and classes that it refers to by name may be others now.
         function = load(data, own, private)
-        _keep(known, head, function)
+        _keep(known, head, (function, changes))
     return function, None
 
 
@@ -812,8 +814,7 @@ _MOST_KNOWN = 256
 
 def is_global(function: Any) -> bool:
     """Whether the function's name in its module leads to the function."""
-    module = sys.modules.get(function.__module__ or "")
-    return module is not None and getattr(module, function.__qualname__, None) is function
+    return is_reachable(function, function.__module__, function.__qualname__)
 
 
 def load(data: Any, buffers: Sequence[Any], private: bool = False) -> Any:

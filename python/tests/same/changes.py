@@ -1,12 +1,19 @@
-"""Programs that change what a global, a class and a function hold: between two tasks, or in tasks."""
+"""Programs that change what a global, a class and a function hold: between two tasks, in tasks, or in another thread
+while it is sent; and that define functions and classes again."""
 
 import array
 import collections
+import contextlib
 import ctypes
 import dataclasses
 import functools
+import importlib
 import os
+import pathlib
 import random
+import sys
+import tempfile
+import threading
 import types
 
 import backends
@@ -210,10 +217,204 @@ def define(case):
     return {f"global_of{case}": held, f"class_of{case}": of_class, f"function_of{case}": of_function}
 
 
+# ---- what a task reaches and does not need
+
+HIDDEN = """
+class Hides{0}:
+    held = None
+
+def inner{0}(x, held=None):
+    return look({1}) if x < 0 else x
+
+def outer{0}(x):
+    return inner{0}(x)
+"""
+PLACES = ["hidden{0}", "Hides{0}.held", "inner{0}.held", "held"]
+
+
+def hide(name, place, value):
+    """Creates a task that uses a value only if its argument is negative."""
+    space = globals()
+    exec(HIDDEN.format(name, PLACES[place].format(name)), space)
+    space[f"hidden{name}"] = value if place == 0 else None
+    space[f"Hides{name}"].held = value if place == 1 else None
+    space[f"inner{name}"].held = value if place == 2 else None
+    space[f"inner{name}"].__defaults__ = (value if place == 3 else None,)
+    return space[f"outer{name}"]
+
+
+def in_spoilt(case, submit):
+    """What can be sent no more, and then again."""
+    held = [1]
+    task = hide(case, case % len(PLACES), AROUND[case // len(PLACES)](held))
+    yield backends.outcome(lambda: submit(task, 1))
+    with open(os.devnull) as file:
+        held.append(file)
+        yield backends.outcome(lambda: submit(task, 2))
+        held.pop()
+    held.append(3)
+    yield backends.outcome(lambda: submit(task, 3))
+    if PLACES[case % len(PLACES)] != "held":
+        # What a default contains is sent once.
+        yield backends.outcome(lambda: submit(task, -1))
+
+
+class Grows:
+    """Lets another thread change a container when it is pickled itself."""
+
+    def __init__(self, change, times):
+        self.change, self.left = change, times
+
+    def __reduce__(self):
+        if self.left:
+            self.left -= 1
+            thread = threading.Thread(target=self.change, args=(self.left,))
+            thread.start()
+            thread.join()
+        return Plain, (0,)
+
+
+#: How an object gets into a container.
+GROWING = {
+    "dict": (dict, dict.__setitem__),
+    "ordered dict": (collections.OrderedDict, dict.__setitem__),
+    "counter": (collections.Counter, dict.__setitem__),
+    "object": (lambda: Plain(0), lambda held, key, one: setattr(held, f"_{key}", one)),
+    "set": (set, lambda held, _, one: held.add(one)),
+    "deque": (collections.deque, lambda held, _, one: held.append(one)),
+}
+TIMES = 3
+
+
+def in_raced(name, submit):
+    """What another thread changes while it is sent: at first, and again."""
+    make, put = GROWING[name]
+    for place in range(len(PLACES)):
+        held = make()
+        task = hide(f"{place}{name.replace(' ', '')}", place, held)
+        for step in range(2):
+            more = functools.partial(lambda step, n: put(held, f"{step}, {n}", n), step)
+            put(held, f"grows{step}", Grows(more, TIMES))
+            yield backends.outcome(lambda: submit(task, step))
+
+
+def in_thread(submit):
+    """A thread that changes something all the time."""
+    held = {number: Plain(number) for number in range(100)}
+    task, ends = hide("thread", 0, held), threading.Event()
+
+    def change():
+        while not ends.wait(0.0001):
+            held.pop(1000, None) or held.setdefault(1000, Plain(0))
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    yield [backends.outcome(lambda: submit(task, x)) for x in range(10)]
+    ends.set()
+    thread.join()
+
+
+# ---- what is defined again
+
+VERSION = """
+def helper(x):
+    return x, {0}
+
+class Tools:
+    @staticmethod
+    def clean(x):
+        return x, {0}
+
+    @classmethod
+    def count(cls, x):
+        return x, {0}
+
+    def method(self, x):
+        return x, {0}
+
+    class Inner:
+        @staticmethod
+        def clean(x):
+            return x, {0}
+
+        def __init__(self, x):
+            self.x = x, {0}
+
+        def __repr__(self):
+            return f"Inner{{self.x}}"
+"""
+
+
+def named(helper, tools):
+    return {
+        "function": helper,
+        "static method": tools.clean,
+        "class method": tools.count,
+        "method": tools().method,
+        "method of a class": functools.partial(tools.method, None),
+        "inner static method": tools.Inner.clean,
+        "inner class": tools.Inner,
+        "partial": functools.partial(tools.clean),
+    }
+
+
+def closures(helper, tools):
+    clean, both = tools.clean, (helper, tools.Inner.clean)
+    return {
+        "function": lambda x: helper(x),
+        "class": lambda x: tools.Inner.clean(x),
+        "static method": lambda x: clean(x),
+        "tuple": lambda x: [one(x) for one in both],
+        "default": lambda x, one=clean: one(x),
+        "closure": (lambda one: lambda x: one(x))(lambda x: helper(x)),
+    }
+
+
+#: Programs by name, each with what it calls and the pool that takes it.
+AGAIN = {
+    f"again: {home}, {calls.__name__}": (home, calls, other)
+    for home in ("main", "file")
+    for calls, other in ((named, "fork"), (closures, "loky"))
+}
+
+
+def defined(home, number, folder, name):
+    """The globals of a module after this version was defined in it."""
+    if home == "main":
+        exec(VERSION.format(number), globals())
+        return globals()
+    path = pathlib.Path(folder, f"{name}.py")
+    # Of different lengths: a file may be written twice within the resolution of its time.
+    path.write_text(VERSION.format(number) + "\n" * number)
+    importlib.invalidate_caches()
+    return vars(importlib.reload(importlib.import_module(name)) if number else importlib.import_module(name))
+
+
+def in_again(name, pool):
+    home, calls, _ = AGAIN[name]
+    made = {}
+    with tempfile.TemporaryDirectory() as folder:
+        sys.path.insert(0, folder)
+        for number in range(3):
+            space = defined(home, number, folder, f"defined_{calls.__name__}")
+            if calls is named:
+                made.clear()  # The standard library refuses what its name does not lead to any more.
+            made.update((f"{one} {number}", call) for one, call in calls(space["helper"], space["Tools"]).items())
+            with pool() as ex:
+                yield {one: backends.outcome(ex.submit(call, number).result) for one, call in made.items()}
+
+
 def names():
     for case in range(CASES):
         yield f"program: {case}", ["fork"]
         yield f"tasks: {case}", ["fork"]
+    for case in range(len(AROUND) * len(PLACES)):
+        yield f"spoilt: {case}", ["fork"]
+    for name in GROWING:
+        yield f"raced: {name}", ["fork"]
+    yield "raced: all the time", ["fork"]
+    for name, (_, _, other) in AGAIN.items():
+        yield name, [other]
 
 
 def in_tasks(case, submit):
@@ -233,19 +434,33 @@ def in_program(case, submit):
 
 
 def programs(which):
-    def fresh(task):
-        # A pool begins with what the program has now.
-        with backends.executor(which) as ex:
-            return ex.submit(task).result()
+    wanted = [name for name, others in backends.drawn(names()) if which == "arenite" or which in others]
 
     with backends.executor(which) as ex:
-        for case in range(CASES):
-            submit = fresh if which == "fork" else lambda task: ex.submit(task).result()
-            yield f"program: {case}", list(in_program(case, submit))
-    for case in range(CASES):
+
+        def pool():
+            # A pool begins with what the program has now.
+            return contextlib.nullcontext(ex) if which == "arenite" else backends.executor(which)
+
+        def submit(task, *arguments):
+            with pool() as ex:
+                return ex.submit(task, *arguments).result()
+
+        for name in wanted:
+            kind, _, case = name.partition(": ")
+            if kind == "program":
+                yield name, list(in_program(int(case), submit))
+            elif kind == "spoilt":
+                yield name, list(in_spoilt(int(case), submit))
+            elif kind == "raced":
+                yield name, list(in_thread(submit) if case == "all the time" else in_raced(case, submit))
+            elif kind == "again":
+                yield name, list(in_again(name, pool))
+    cases = [int(name.removeprefix("tasks: ")) for name in wanted if name.startswith("tasks")]
+    for case in cases:
         define(case)
     with backends.executor(which) as ex:
-        for case in range(CASES):
+        for case in cases:
             yield f"tasks: {case}", list(in_tasks(case, lambda task, *seed: ex.submit(task, *seed).result()))
 
 

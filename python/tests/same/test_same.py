@@ -23,8 +23,8 @@ sys.path.insert(0, str(HERE))
 import backends  # noqa: E402
 
 SCRIPTS = {
-    **{"broken": (), "callables": (), "changes": ("numpy",), "kinds": (), "modules": (), "settings": (), "shared": ()},
-    **{"sharing": ("numpy",), "together": (), "values": ("numpy", "pandas")},
+    **{"broken": (), "callables": (), "changes": ("numpy",), "inputs": (), "kinds": (), "modules": (), "settings": ()},
+    **{"shared": (), "sharing": ("numpy",), "together": (), "values": ("numpy", "pandas")},
 }
 if sys.version_info >= (3, 12):
     SCRIPTS["generics"] = ()
