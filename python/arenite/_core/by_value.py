@@ -275,6 +275,11 @@ def how_of_class(cls: type) -> tuple[Any, ...]:
     # A slot may have the name of an attribute.
     body = {name: value for name, value in body.items() if type(value) is not MemberDescriptorType}
     body.setdefault("__qualname__", cls.__qualname__)
+    home = str(type(cls).__module__)
+    if home.partition(".")[0] not in sys.stdlib_module_names and pickling.is_importable(home):
+        # An imported metaclass, which may check attributes.
+        names = space.keys() - _OF_CREATION - _OF_ANNOTATIONS
+        body |= {name: space[name] for name in sorted(names) if is_atom(space[name])}
     members = None
     if _is_enum(cls):
         members = _members_of(cls)

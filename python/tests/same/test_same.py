@@ -23,7 +23,7 @@ sys.path.insert(0, str(HERE))
 import backends  # noqa: E402
 
 SCRIPTS = {
-    **{"broken": (), "callables": (), "changes": ("numpy",), "kinds": (), "settings": (), "shared": ()},
+    **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "kinds": (), "settings": (), "shared": ()},
     **{"sharing": ("numpy",), "values": ("numpy", "pandas")},
 }
 if sys.version_info >= (3, 12):
