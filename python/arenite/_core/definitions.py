@@ -452,8 +452,10 @@ class _Definer(_Pickler):
                 self._done.add((home, name))
                 if not home:
                     self.owner.reload(self, name)
-                elif name == "*":
-                    found = {(home, one) for one in _space(home) if one in _SENT or not one.startswith("__")}
+                elif name[0] in ("*", pickling.OPTIONAL):
+                    found = {(home, name[1:])}
+                    if name == "*":
+                        found = {(home, one) for one in _space(home) if one in _SENT or not one.startswith("__")}
                     self._optional |= found - self.names
                     self.names |= found
                 else:
@@ -513,6 +515,10 @@ class _Definer(_Pickler):
     def _define_global(self, key: Key, roots: frozenset[Key]) -> None:
         home, name = key
         before, owner = self.names.copy(), self.owner
+        value = _space(home).get(name)
+        if type(value) is not str:
+            # An alias of a type may refer to classes by text.
+            self.may_refer(home, by_value.names_in(value))
         if key not in self._grouped:
             group = {(home, one) for one in self._links_in(home).groups.get(name, {name})}
             owner.link(group)
@@ -521,7 +527,7 @@ class _Definer(_Pickler):
             owner.bind(self, key)
         if key in self._optional:
             self._optional |= self.names - before
-        elif key in roots and isinstance(_space(home).get(name), FunctionType):
+        elif key in roots and isinstance(value, FunctionType):
             self._needed |= self.names - before
         self.watched.add_global(_space(home), name, owner.part_of(key))
 
@@ -672,7 +678,7 @@ class _Definer(_Pickler):
         return mirror.define_function, (definition.number, *how), filled, None, None, mirror.fill_definition
 
     def _class(self, cls: type, definition: _Definition) -> Any:
-        how, parts = by_value.how_of_class(cls), by_value.attributes_of_class(cls)
+        how, parts = by_value.how_of_class(cls), by_value.attributes_of_class(self, cls)
         state = definition.number, None, None, self._parts(definition, parts)
         return mirror.define_class, (definition.number, *how), state, None, None, mirror.fill_definition
 
@@ -686,7 +692,7 @@ class _Definer(_Pickler):
         definition = self.owner.definition(obj)
         self.watched.add_definition(obj)
         how = definition.number, mirror.make_tracked, (mirror.track(obj), *by_value.how_of_class(obj))
-        parts = self._parts(definition, by_value.attributes_of_class(obj))
+        parts = self._parts(definition, by_value.attributes_of_class(self, obj))
         state = definition.number, None, None, parts
         return mirror.define_object, how, state, None, None, mirror.fill_definition
 

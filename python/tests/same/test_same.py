@@ -24,7 +24,7 @@ import backends  # noqa: E402
 
 SCRIPTS = {
     **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "kinds": (), "settings": (), "shared": ()},
-    **{"sharing": ("numpy",), "values": ("numpy", "pandas")},
+    **{"sharing": ("numpy",), "texts": (), "values": ("numpy", "pandas")},
 }
 if sys.version_info >= (3, 12):
     SCRIPTS["generics"] = ()
