@@ -19,6 +19,7 @@ Pickling, for both sides
 - `definitions`, `by_value`: functions and classes that workers cannot import.
 - `links`: objects that their globals share.
 - `mirror`: the worker's version of their modules.
+- `lookup`: names that a task looks up without having them in its code.
 - `lenient`: definitions of which a part cannot be unpickled.
 - `plain`: the pickles of a sandbox, which can only contain data.
 

@@ -645,6 +645,7 @@ _REDUCERS: dict[type, Callable[[pickling.Pickler, Any], Any]] = {
     CellType: lambda _, cell: (mirror.make_cell, ()),
     MethodType: _reduce_method,
     ModuleType: _reduce_module,
+    mirror.Mirror: _reduce_module,
     **dict.fromkeys(_DESCRIPTORS, reduce_descriptor),
     contextlib._GeneratorContextManager: _reduce_context_manager,
     contextlib._AsyncGeneratorContextManager: _reduce_context_manager,

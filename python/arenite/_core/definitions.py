@@ -836,7 +836,8 @@ class Definitions:
         if known is not None and known.is_current():
             return known
         with self._lock:
-            versions, watched, data, beside = self._define(key)
+            beside = _Copies(self)
+            versions, watched, data = self._define(key, beside)
             head = pickle.dumps(versions, 5)
             data = len(head).to_bytes(4, "little") + head + data
             buffers: list[Buffer] = beside.buffers
@@ -850,18 +851,24 @@ class Definitions:
             return made
 
     def of_setup(self, names: Iterable[Key]) -> bytes:
-        """Returns the definitions that an initializer needs. No engine exists yet."""
-        versions, _, data, _ = self._define(frozenset(names))
+        """Returns the definitions that an initializer needs, with the data of arrays. No engine exists yet."""
+        with self._lock:
+            versions, _, data = self._define(frozenset(names), pickling.Arguments(None, False))
         head = pickle.dumps(versions, 5)
         return len(head).to_bytes(4, "little") + head + data
 
-    def _define(self, names: frozenset[Key]) -> tuple[Any, _Watched, bytes, pickling.Beside]:
+    def of_lookup(self, home: str, name: str) -> bytes:
+        """Returns the same for a global that a task looks up; nothing if the program does not have it."""
+        has_global = name in _space(home) and not pickling.is_importable(home)
+        return self.of_setup([(home, pickling.OPTIONAL + name)]) if has_global else b""
+
+    def _define(self, names: frozenset[Key], beside: pickling.Beside) -> tuple[Any, _Watched, bytes]:
         """Pickles the definitions of these names, and of everything that they refer to."""
-        file, beside = BytesIO(), _Copies(self)
+        file = BytesIO()
         definer = _Definer(file, beside, self)
         with self.passing():
             definer.define(names)
-        return (definer.versions, definer.count), definer.watched, file.getvalue(), beside
+        return (definer.versions, definer.count), definer.watched, file.getvalue()
 
     def bind(self, definer: _Definer, key: Key) -> None:
         """Pickles a binding, unless the global never existed."""

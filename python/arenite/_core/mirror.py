@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterable
     from typing import Any
+
+    from .channel import Address
 else:
     import _pickle as pickle
     import _thread as threading
@@ -90,8 +92,30 @@ def module(name: str) -> ModuleType:
     return found
 
 
+class Mirror(ModuleType):
+    """A module of the program in a worker. It asks the program for names that it does not have."""
+
+    def __getattr__(self, name: str) -> Any:
+        space = vars(self)
+        if program is not None and not name.startswith("__"):
+            from . import lookup
+
+            with _lock:
+                if data := lookup.ask(program, space["__name__"], name):
+                    apply(data, [], False)
+            if name in space:
+                return space[name]
+        raise AttributeError(f"module {space.get('__name__')!r} has no attribute {name!r}", name=name, obj=self)
+
+
+# Its type is one that `pickling` looks at.
+Mirror.__name__ = "module"
+#: The address for such questions; None in a sandbox.
+program: Address | None = None
+
+
 def _new_module(name: str) -> ModuleType:
-    made = ModuleType(name)
+    made = Mirror(name)
     # Tasks see the values of the program if they use them.
     for default in ("__doc__", "__loader__", "__package__"):
         delattr(made, default)

@@ -23,8 +23,8 @@ sys.path.insert(0, str(HERE))
 import backends  # noqa: E402
 
 SCRIPTS = {
-    **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "kinds": (), "settings": (), "shared": ()},
-    **{"sharing": ("numpy",), "texts": (), "values": ("numpy", "pandas")},
+    **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "kinds": (), "lookups": (), "settings": ()},
+    **{"shared": (), "sharing": ("numpy",), "texts": (), "values": ("numpy", "pandas")},
 }
 if sys.version_info >= (3, 12):
     SCRIPTS["generics"] = ()
