@@ -4,6 +4,7 @@ What a program does not change while it runs is compared with other pools, in th
 """
 
 import textwrap
+from pathlib import Path
 
 import harness
 import pytest
@@ -365,6 +366,37 @@ def test_results_leave_classes_of_the_program_as_they_are():
         Local.made = 0
         same(do(lambda: Local.made), 0)
         """
+    )
+
+
+def test_classes_by_value_whose_base_is_imported():
+    """Only those classes that a base registers without keywords are registered on the other side too."""
+    run(
+        """
+        sys.path.insert(0, %r)
+        import plugins
+
+        def classes():
+            class Json(plugins.Parser, extension=".json"):
+                pass
+            class One(plugins.Named):
+                name = "one"
+                def get(self): return __class__.name
+            return Json, One
+
+        def known(): return sorted(plugins.Parser.known), plugins.Named.known["ONE"]().get()
+
+        Json, One = classes()
+        plugins.Named.known.clear()
+        same(do(lambda: (Json().__class__.__name__, One().get(), known())), ("Json", "one", ([], "one")))
+        One.number = 5
+        same(do(lambda: (One.number, One().get())), (5, "one"))
+        plugins.Parser.known.clear()
+        Json, One = do(classes)
+        same((One().get(), One.number, known()), ("one", 1, ([], "one")))
+        same(plugins.Named.known["ONE"] is One, True)
+        """
+        % str(Path(__file__).with_name("same"))
     )
 
 

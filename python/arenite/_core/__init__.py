@@ -20,6 +20,7 @@ Pickling, for both sides
 - `links`: objects that their globals share.
 - `elsewhere`: objects that modules have which workers import.
 - `mirror`: the worker's version of their modules.
+- `lookup`: names that a task looks up without having them in its code.
 - `lenient`: definitions of which a part cannot be unpickled.
 - `plain`: the pickles of a sandbox, which can only contain data.
 

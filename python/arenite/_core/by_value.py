@@ -14,6 +14,7 @@ import gc
 import itertools
 import marshal
 import operator
+import re
 import sys
 import types
 import weakref
@@ -50,11 +51,26 @@ class Names(NamedTuple):
     sets_cells: bool
     #: Whether the code may look up any global.
     is_open: bool
+    #: Words in texts of the code that may be globals.
+    texts: frozenset[str]
 
 
 _OF_GLOBALS = {"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
 #: Functions that look up globals by names that are not in the code.
 _OPEN = {"globals", "eval", "exec"}
+#: Attributes that lead to any global.
+_OPEN_ATTRIBUTES = {"__subclasses__", "__globals__", "f_globals"}
+#: What looks up a name of `__main__` that is not an attribute in the code.
+_OPEN_MAIN = {"getattr", "vars", "__dict__", "attrgetter"}
+#: Functions of libraries that evaluate a text with the globals of their caller: pandas, numexpr, DuckDB.
+_EVALUATING = {"eval", "evaluate", "sql"}
+#: A longer text is not searched for names.
+_LONGEST_TEXT = 1000
+_WORD = re.compile(r"[^\W\d]\w*")
+#: A global in a query of pandas, and a formula of statsmodels.
+_MARKED, _FORMULA = re.compile(r"@([^\W\d]\w*)"), re.compile(r"\w\s*~\s*[\w(]")
+#: Flags of code: of a function, and of a function with documentation.
+_OF_FUNCTION, _HAS_DOCSTRING = 1, 0x4000000
 _OF_CELLS = {"STORE_DEREF", "DELETE_DEREF"}
 #: By the identity of a code object that exists.
 _names: dict[int, tuple[weakref.ref[CodeType], Names]] = {}
@@ -65,11 +81,17 @@ def names_of(code: CodeType) -> Names:
     if known is not None and known[0]() is code:
         return known[1]
     found, others, sets = set(), set(code.co_names), False
+    texts = {word for text in _texts(code) for word in words(text)}
+    called = None
     for instruction in dis.get_instructions(code):
         if instruction.opname in _OF_GLOBALS:
             found.add(instruction.argval)
         elif instruction.opname in _OF_CELLS and instruction.argval in code.co_freevars:
             sets = True
+        elif instruction.opname == "LOAD_CONST" and called in _EVALUATING and type(instruction.argval) is str:
+            texts.update(words(instruction.argval, True))
+        if instruction.opname != "PUSH_NULL":
+            called = instruction.argval if type(instruction.argval) is str else None
     for constant in code.co_consts:
         if constant == "__main__":
             others.add(constant)
@@ -77,12 +99,58 @@ def names_of(code: CodeType) -> Names:
             inner = names_of(constant)
             found |= inner.globals
             others |= inner.others
+            texts |= inner.texts
             sets |= inner.sets_cells
-    is_open = bool(found & _OPEN) or "__subclasses__" in others or "__name__" in found and "modules" in others
-    names = Names(frozenset(found), frozenset(others), sets, is_open)
+    is_open = bool(found & _OPEN or others & _OPEN_ATTRIBUTES) or "__name__" in found and "modules" in others
+    is_open |= "__main__" in others and not _OPEN_MAIN.isdisjoint(found | others)
+    names = Names(frozenset(found), frozenset(others), sets, is_open, frozenset(texts))
     key = id(code)
     _names[key] = weakref.ref(code, lambda _: _names.pop(key, None)), names
     return names
+
+
+def _texts(code: CodeType) -> Iterator[str]:
+    """Returns the texts in the code of a function, without its documentation and its inner functions."""
+    has_docstring = code.co_flags & (_OF_FUNCTION if sys.version_info < (3, 14) else _HAS_DOCSTRING)
+    left = list(code.co_consts[1:] if has_docstring else code.co_consts)
+    while left:
+        constant = left.pop()
+        if type(constant) is str:
+            yield constant
+        elif type(constant) in (tuple, frozenset):
+            left += constant
+
+
+def words(text: str, is_evaluated: bool = False) -> list[str]:
+    """Returns the words of a text that may be globals of the code that uses the text."""
+    if len(text) > _LONGEST_TEXT:
+        return []
+    if is_evaluated or "__main__" in text or _FORMULA.search(text):
+        return _WORD.findall(text)
+    return _MARKED.findall(text)
+
+
+@functools.lru_cache
+def _names_in_text(text: str) -> frozenset[str]:
+    """Returns the names in an annotation that is text."""
+    try:
+        code = compile(text, "<annotation>", "eval")
+    except (SyntaxError, ValueError):
+        return frozenset()
+    inner = () if {"Literal", "Annotated"}.intersection(code.co_names) else _texts(code)
+    return frozenset(code.co_names).union(*map(_names_in_text, inner))
+
+
+def names_in(annotation: Any) -> frozenset[str]:
+    """Returns the names that an annotation, or an alias of a type, has as text."""
+    kind = type(annotation)
+    if kind is str:
+        return _names_in_text(annotation)
+    if kind.__name__ == "ForwardRef":
+        return _names_in_text(annotation.__forward_arg__)
+    if kind.__module__ in ("typing", "types", "collections.abc") and kind.__name__ != "_LiteralGenericAlias":
+        return frozenset().union(*map(names_in, getattr(annotation, "__args__", ())))
+    return frozenset()
 
 
 # ---- objects that can change
@@ -167,7 +235,7 @@ def parts_of_function(pickler: pickling.Pickler, function: FunctionType) -> tupl
     state: dict[str, Any] = {"__qualname__": function.__qualname__, "__module__": function.__module__}
     if function.__doc__ is not None:
         state["__doc__"] = function.__doc__
-    if annotations := _annotations(function):
+    if annotations := _annotations(pickler, function):
         state["__annotations__"] = annotations
     if kinds := getattr(function, "__type_params__", None):
         state["__type_params__"] = kinds
@@ -211,12 +279,14 @@ def _submodules(names: Names, values: list[Any]) -> list[str]:
     return found
 
 
-def _annotations(function: FunctionType | type) -> dict[str, Any]:
-    """Returns the annotations of a function that can be pickled: few tasks need them."""
+def _annotations(pickler: pickling.Pickler, owner: FunctionType | type) -> dict[str, Any]:
+    """Returns the annotations of a function or class that can be pickled: few tasks need them."""
     try:
-        given = function.__annotations__
+        given = owner.__annotations__
     except Exception:  # From Python 3.14 on, a name may not exist.
         return {}
+    for value in given.values():
+        pickler.may_refer(owner.__module__, names_in(value))
     return {name: value for name, value in given.items() if type(value) in ATOMS or can_pickle(value)}
 
 
@@ -265,9 +335,9 @@ def _own_of_ctypes(cls: type) -> tuple[str, ...]:
     return _OF_CTYPES if type(cls).__module__ == "_ctypes" else ()
 
 
-def reduce_class(_: pickling.Pickler, cls: type) -> Any:
+def reduce_class(pickler: pickling.Pickler, cls: type) -> Any:
     name, made = mirror.track(cls), how_of_class(cls)
-    return mirror.make_tracked, (name, *made), attributes_of_class(cls), None, None, mirror.fill_tracked
+    return mirror.make_tracked, (name, *made), attributes_of_class(pickler, cls), None, None, mirror.fill_tracked
 
 
 def how_of_class(cls: type) -> tuple[Any, ...]:
@@ -277,6 +347,11 @@ def how_of_class(cls: type) -> tuple[Any, ...]:
     # A slot may have the name of an attribute.
     body = {name: value for name, value in body.items() if type(value) is not MemberDescriptorType}
     body.setdefault("__qualname__", cls.__qualname__)
+    home = str(type(cls).__module__)
+    if home.partition(".")[0] not in sys.stdlib_module_names and pickling.is_importable(home):
+        # An imported metaclass, which may check attributes.
+        names = space.keys() - _OF_CREATION - _OF_ANNOTATIONS
+        body |= {name: space[name] for name in sorted(names) if is_atom(space[name])}
     members = None
     if _is_enum(cls):
         members = _members_of(cls)
@@ -309,7 +384,7 @@ def _content_of(member: Any, kind: Any) -> tuple[Any, ...] | None:
     return reduced[1] if reduced[0] is type(member) else None
 
 
-def attributes_of_class(cls: type) -> dict[str, Any]:
+def attributes_of_class(pickler: pickling.Pickler, cls: type) -> dict[str, Any]:
     found: dict[str, Any] = {}
     of_body = _own_of_ctypes(cls)
     members: Any = cls.__members__ if _is_enum(cls) else None  # type: ignore[attr-defined]
@@ -325,7 +400,7 @@ def attributes_of_class(cls: type) -> dict[str, Any]:
             value = [one for ref in abc._get_dump(cls)[0] if (one := ref()) is not None]  # type: ignore[attr-defined]
         elif name in _OF_ANNOTATIONS:
             name = "__annotations__"
-            value = found[name] if name in found else _annotations(cls)
+            value = found[name] if name in found else _annotations(pickler, cls)
         elif members is not None and (name in members or _is_of_enum(cls, name, value)):
             continue
         found[name] = value
@@ -572,6 +647,7 @@ _REDUCERS: dict[type, Callable[[pickling.Pickler, Any], Any]] = {
     CellType: lambda _, cell: (mirror.make_cell, ()),
     MethodType: _reduce_method,
     ModuleType: _reduce_module,
+    mirror.Mirror: _reduce_module,
     **dict.fromkeys(_DESCRIPTORS, reduce_descriptor),
     contextlib._GeneratorContextManager: _reduce_context_manager,
     contextlib._AsyncGeneratorContextManager: _reduce_context_manager,

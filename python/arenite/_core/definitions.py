@@ -509,8 +509,10 @@ class _Definer(_Pickler):
                 self._done.add((home, name))
                 if not home:
                     self.owner.reload(self, name)
-                elif name == "*":
-                    found = {(home, one) for one in list(_space(home)) if one in _SENT or not one.startswith("__")}
+                elif name[0] in ("*", pickling.OPTIONAL):
+                    found = {(home, name[1:])}
+                    if name == "*":
+                        found = {(home, one) for one in list(_space(home)) if one in _SENT or not one.startswith("__")}
                     self._optional |= found - self.names
                     self.names |= found
                 else:
@@ -570,6 +572,10 @@ class _Definer(_Pickler):
     def _define_global(self, key: Key, roots: frozenset[Key]) -> None:
         home, name = key
         before, owner = self.names.copy(), self.owner
+        value = _space(home).get(name)
+        if type(value) is not str:
+            # An alias of a type may refer to classes by text.
+            self.may_refer(home, by_value.names_in(value))
         if key not in self._grouped:
             group = {(home, one) for one in self._links_in(home).groups.get(name, {name})}
             owner.link(group)
@@ -578,7 +584,7 @@ class _Definer(_Pickler):
             owner.bind(self, key)
         if key in self._optional:
             self._optional |= self.names - before
-        elif key in roots and isinstance(_space(home).get(name), FunctionType):
+        elif key in roots and isinstance(value, FunctionType):
             self._needed |= self.names - before
         self.watched.add_global(_space(home), name, owner.part_of(key))
 
@@ -729,7 +735,7 @@ class _Definer(_Pickler):
         return mirror.define_function, (definition.number, *how), filled, None, None, mirror.fill_definition
 
     def _class(self, cls: type, definition: _Definition) -> Any:
-        how, parts = by_value.how_of_class(cls), by_value.attributes_of_class(cls)
+        how, parts = by_value.how_of_class(cls), by_value.attributes_of_class(self, cls)
         state = definition.number, None, None, self._parts(definition, parts)
         return mirror.define_class, (definition.number, *how), state, None, None, mirror.fill_definition
 
@@ -743,7 +749,7 @@ class _Definer(_Pickler):
         definition = self.owner.definition(obj)
         self.watched.add_definition(obj)
         how = definition.number, mirror.make_tracked, (mirror.track(obj), *by_value.how_of_class(obj))
-        parts = self._parts(definition, by_value.attributes_of_class(obj))
+        parts = self._parts(definition, by_value.attributes_of_class(self, obj))
         state = definition.number, None, None, parts
         return mirror.define_object, how, state, None, None, mirror.fill_definition
 
@@ -895,7 +901,7 @@ class Definitions:
         if known is not None and known.is_current():
             return known
         with self._lock:
-            versions, watched, data, beside = self._define(key)
+            versions, watched, data, beside = self._define(key, partial(_Copies, self))
             head = pickle.dumps(versions, 5)
             data = len(head).to_bytes(4, "little") + head + data
             buffers: list[Buffer] = beside.buffers
@@ -909,16 +915,25 @@ class Definitions:
             return made
 
     def of_setup(self, names: Iterable[Key]) -> bytes:
-        """Returns the definitions that an initializer needs. No engine exists yet."""
-        versions, _, data, _ = self._define(frozenset(names))
+        """Returns the definitions that an initializer needs, with the data of arrays. No engine exists yet."""
+        with self._lock:
+            versions, _, data, _ = self._define(frozenset(names), partial(pickling.Arguments, None, False))
         head = pickle.dumps(versions, 5)
         return len(head).to_bytes(4, "little") + head + data
 
-    def _define(self, names: frozenset[Key]) -> tuple[Any, _Watched, bytes, pickling.Beside]:
-        """Pickles the definitions of these names, and of everything that they refer to."""
+    def of_lookup(self, home: str, name: str) -> bytes:
+        """Returns the same for a global that a task looks up; nothing if the program does not have it."""
+        has_global = name in _space(home) and not pickling.is_importable(home)
+        return self.of_setup([(home, pickling.OPTIONAL + name)]) if has_global else b""
+
+    def _define(
+        self, names: frozenset[Key], begin: Callable[[], pickling.Beside]
+    ) -> tuple[Any, _Watched, bytes, pickling.Beside]:
+        """Pickles the definitions of these names, and of everything that they refer to. `begin`: makes the object that
+        takes the arrays."""
         raced: BaseException | None = None
         for pause in (0.0, *_PAUSES):
-            file, beside = BytesIO(), _Copies(self)
+            file, beside = BytesIO(), begin()
             definer = _Definer(file, beside, self)
             try:
                 with _pausing_others(pause), self.passing():

@@ -241,10 +241,15 @@ class Executor(BaseExecutor):
                 workers.receivers.append(lines)
                 workers.end_with(lines.stop)
                 workers.load = _output.Load(workers.load, lines)
-            imports = None
+            imports = lookups = None
             if mode is None:
                 from .imports import make
+                from .lookup import Server
 
+                server = Server(workers.definitions)
+                server.start()
+                lookups = server.address
+                workers.end_with(server.stop)
                 file = make()
                 workers.end_with(os.close, file)
                 imports = f"/proc/{os.getpid()}/fd/{file}", spares > 0
@@ -256,7 +261,7 @@ class Executor(BaseExecutor):
             workers.end_with(workers.definitions.close)
             setup = start.setup(
                 workers.definitions, initializer, initargs, preload, workers.private, limit,
-                mode is not None, env, log, plain, imports, python, loaded,
+                mode is not None, env, log, plain, imports, lookups, python, loaded,
             )
             workers.output = dispatch.register(_printer(output, label))
             workers.engine = _arenite.Engine(

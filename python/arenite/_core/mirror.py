@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterable
     from typing import Any
+
+    from .channel import Address
 else:
     import _pickle as pickle
     import _thread as threading
@@ -45,6 +47,9 @@ def is_removed(value: Any) -> bool:
 
 
 _is_worker = _arenite.is_worker()
+#: Locked while definitions are applied and while classes are made: tasks of several lanes, and results, may bring
+#: definitions at the same time.
+_lock = threading.RLock()
 
 
 def _fail(unsent: Any, *_: Any, **__: Any) -> Any:
@@ -87,8 +92,30 @@ def module(name: str) -> ModuleType:
     return found
 
 
+class Mirror(ModuleType):
+    """A module of the program in a worker. It asks the program for names that it does not have."""
+
+    def __getattr__(self, name: str) -> Any:
+        space = vars(self)
+        if program is not None and not name.startswith("__"):
+            from . import lookup
+
+            with _lock:
+                if data := lookup.ask(program, space["__name__"], name):
+                    apply(data, [], False)
+            if name in space:
+                return space[name]
+        raise AttributeError(f"module {space.get('__name__')!r} has no attribute {name!r}", name=name, obj=self)
+
+
+# Its type is one that `pickling` looks at.
+Mirror.__name__ = "module"
+#: The address for such questions; None in a sandbox.
+program: Address | None = None
+
+
 def _new_module(name: str) -> ModuleType:
-    made = ModuleType(name)
+    made = Mirror(name)
     # Tasks see the values of the program if they use them.
     for default in ("__doc__", "__loader__", "__package__"):
         delattr(made, default)
@@ -197,34 +224,47 @@ def make_tracked(name: str, *how: Any) -> type:
 
 def fill_tracked(cls: type, attributes: dict[str, Any]) -> None:
     """Sets the attributes of a class. Does not change a class that was defined in this process."""
-    if _unfilled.pop(cls, False) or _is_worker:
+    is_unfilled = _unfilled.pop(cls, False)
+    if is_unfilled or _is_worker:
         for name, value in attributes.items():
             set_attribute(cls, name, value)
+        if is_unfilled:
+            _introduce(cls)
 
 
 def make_class(meta: type, name: str, bases: tuple[type, ...], body: dict[str, Any], members: Any) -> type:
     """Makes a class with only those attributes, in `body`, that determine how instances are created. `members`: for
     an enumeration, further arguments of `make_enum`."""
-    # The program has run the `__init_subclass__` of each base, and has sent its effects.
-    hooks = [(base, vars(base)["__init_subclass__"]) for base in _lineage(bases) if _is_hooked(base)]
-    for base, _ in hooks:
-        type.__delattr__(base, "__init_subclass__")
-    try:
-        if members is not None:
-            return make_enum(meta, name, bases, body, *members)
-        if isinstance(meta, type) and meta.__name__ == "_TypedDictMeta":
-            # The metaclass takes no base but its own.
-            parent: Any = super(meta, meta)
-            return parent.__new__(meta, name, (dict,), body)  # type: ignore[no-any-return]
-        if any(map(_is_sent, meta.__mro__)):
-            # The program has run its metaclass, perhaps with further arguments, and has sent the effects.
-            maker: Any = next(one for one in meta.__mro__ if "__new__" in vars(one) and not _is_sent(one))
-            return maker.__new__(meta, name, bases, body)  # type: ignore[no-any-return]
-        made: type = meta(name, bases, body)
-        return made
-    finally:
-        for base, hook in hooks:
-            type.__setattr__(base, "__init_subclass__", hook)
+    with _lock:
+        # The program has run the `__init_subclass__` of each base, and has sent its effects.
+        hooks = _suspend(base for base in _lineage(bases) if _is_hooked(base))
+        try:
+            if members is not None:
+                return make_enum(meta, name, bases, body, *members)
+            if isinstance(meta, type) and meta.__name__ == "_TypedDictMeta":
+                # The metaclass takes no base but its own.
+                parent: Any = super(meta, meta)
+                return parent.__new__(meta, name, (dict,), body)  # type: ignore[no-any-return]
+            return _make_plain(meta, name, bases, body)
+        finally:
+            _resume(hooks)
+
+
+def _make_plain(meta: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
+    # The program has run a metaclass of its own, perhaps with further arguments, and has sent the effects.
+    makers = [one.__new__ for one in meta.__mro__ if "__new__" in vars(one) and not _is_sent(one)]
+    if not any(map(_is_sent, meta.__mro__)):
+        makers.insert(0, lambda meta, *how: meta(*how))
+    failed: Exception | None = None
+    for make in makers:
+        try:
+            made: type = make(meta, name, bases, dict(body))
+            return made
+        except Exception as error:
+            # An imported metaclass may need attributes that are set later, or keywords of the class.
+            failed = failed or error
+    assert failed is not None
+    raise failed
 
 
 def _is_sent(cls: type) -> bool:
@@ -268,8 +308,53 @@ def _lineage(bases: Iterable[type]) -> list[type]:
 
 
 def _is_hooked(base: type) -> bool:
-    """Whether a class that was sent has an `__init_subclass__`."""
-    return "__init_subclass__" in vars(base) and (base in _tracked or base in _sent_classes)
+    """Whether a class has an `__init_subclass__`: one of the program, or of an imported module outside of the standard
+    library. The latter may need attributes that are set later, or keywords of the class."""
+    if "__init_subclass__" not in vars(base):
+        return False
+    function = getattr(vars(base)["__init_subclass__"], "__func__", None)
+    home = str(base.__module__).partition(".")[0]
+    return _is_sent(base) or type(function) is FunctionType and home not in sys.stdlib_module_names
+
+
+def _suspend(bases: Iterable[type]) -> list[tuple[type, Any]]:
+    """Keeps this thread from running the `__init_subclass__` of these classes. Returns the argument of `_resume`."""
+    thread, hooks = threading.get_ident(), [(base, vars(base)["__init_subclass__"]) for base in bases]
+    for base, hook in hooks:
+
+        def run(cls: Any, /, _base: Any = base, _hook: Any = hook, **keywords: Any) -> None:
+            here = threading.get_ident() == thread
+            (super(_base, cls).__init_subclass__ if here else _hook.__get__(None, cls))(**keywords)
+
+        type.__setattr__(base, "__init_subclass__", classmethod(run))
+    return hooks
+
+
+def _resume(hooks: list[tuple[type, Any]]) -> None:
+    for base, hook in hooks:
+        type.__setattr__(base, "__init_subclass__", hook)
+
+
+def _introduce(cls: type) -> None:
+    """Runs the `__init_subclass__` of imported bases for a class that is complete: they may register the class
+    elsewhere. What they change in the class, the program has sent."""
+    with _lock:
+        hooked = [base for base in cls.__mro__[1:] if _is_hooked(base)]
+        imported = [base for base in hooked if not _is_sent(base)]
+        if not imported:
+            return
+        before, hooks = dict(vars(cls)), _suspend(filter(_is_sent, hooked))
+        try:
+            vars(imported[0])["__init_subclass__"].__get__(None, cls)()
+        except Exception:
+            pass  # It needs keywords of the class, which are not known.
+        finally:
+            _resume(hooks)
+        for name in [name for name in vars(cls) if name not in before]:
+            type.__delattr__(cls, name)
+        for name, value in before.items():
+            if vars(cls).get(name) is not value:
+                type.__setattr__(cls, name, value)
 
 
 #: The attribute name for the reducer that `copyreg` has for a class.
@@ -530,6 +615,8 @@ _strong: dict[int, Any] = {}
 #: The numbers of objects that were made and are not filled yet.
 _fresh: set[int] = set()
 _sent_classes: WeakKeyDictionary[type, int] = WeakKeyDictionary()
+#: Classes that were filled while the definitions of one bundle are applied.
+_complete: list[type] = []
 #: The objects of globals as the program has sent them last.
 _sent: dict[tuple[str, str], Any] = {}
 #: Bundles that this worker has loaded, by number: the versions of their parts, and the value of `_changes` at which the
@@ -539,8 +626,6 @@ _changes = 0
 _MOST_BUNDLES = 512
 #: Heads of tasks that were parsed: the bundle's number, the number of its buffers, the definitions and the rest.
 _heads: dict[bytes, tuple[bytes, int, bytes, bytes]] = {}
-#: Locked while definitions are applied: tasks of several lanes may bring definitions at the same time.
-_lock = threading.RLock()
 #: The seconds between the start of the machine and the start of this worker.
 started = 0.0
 
@@ -607,6 +692,8 @@ def apply(data: Any, buffers: list[Any], private: bool) -> dict[int, int]:
         for part in done:
             _versions.pop(part, None)
         _set_records(lenient.Unpickler(BytesIO(records), buffers=owned), count, done)
+    while _complete:
+        _introduce(_complete.pop(0))
     return versions  # type: ignore[no-any-return]
 
 
@@ -723,6 +810,8 @@ def fill_definition(made: Any, state: tuple[int, Callable[[Any, Any], None] | No
         _fresh.discard(number)
         if fill is not None:
             fill(made, content)
+        if isinstance(made, type):
+            _complete.append(made)
     _set_parts(made, parts, is_fresh)
 
 

@@ -212,6 +212,10 @@ def _look_for_reducers() -> None:
         _simple.clear()
 
 
+#: Precedes a name that the receiver may not need: it gets the name if it can be pickled.
+OPTIONAL = "?"
+
+
 class Pickler(pickle.Pickler):
     """Pickles data by value, and functions and classes by name if their name leads to them."""
 
@@ -287,14 +291,26 @@ class Pickler(pickle.Pickler):
                 value = space.get(name)
                 if isinstance(value, ModuleType):
                     self.refer_module(value, names)
+                elif type(value) is str:
+                    self.may_refer(home, frozenset(by_value().words(value)))
         if space.get("__package__"):
             # Relative imports need it.
             self.names.add((home, "__package__"))
         if names.is_open:
             # The function may look up any global.
             self.names.add((home, "*"))
+        self.may_refer(home, names.texts)
         if "__main__" in names.others and (main := sys.modules.get("__main__")):
             self.refer_module(main, names)
+            if names.is_open:
+                self.names.add(("__main__", "*"))
+
+    def may_refer(self, home: str | None, names: frozenset[str]) -> None:
+        """Records that text has these names, some of which may be globals of a module of the program."""
+        if names and home is not None and not is_importable(home):
+            module = sys.modules.get(home) or unlisted.get(home)
+            found = frozenset() if module is None else vars(module).keys() & names
+            self.names.update((home, f"{OPTIONAL}{name}") for name in found)
 
     def refer_module(self, module: ModuleType, names: Names | None = None) -> None:
         """Records a reference to a module, and to these names in it; without names, to all of them."""

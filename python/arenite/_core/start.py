@@ -181,12 +181,13 @@ def setup(
     log: tuple[Any, ...] | None,
     output: tuple[str, bytes] | None,
     imports: tuple[str, bool] | None,
+    lookups: tuple[str, bytes] | None,
     python: str | None,
     template: bytes | None,
 ) -> bytes:
     """Returns the pickled arguments of `worker.start`. `log`: how records are forwarded; `output`: where output goes,
     None for the engine; `imports`: the file with the names of modules, and whether workers keep reading it;
-    `template`: the arguments of the template."""
+    `lookups`: where workers ask for names; `template`: the arguments of the template."""
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
     first = defined = None
@@ -213,6 +214,7 @@ def setup(
         "log": log,
         "output": output,
         "imports": imports,
+        "lookups": lookups,
         # For workers that are not copied from a template.
         "template": template,
     }

@@ -147,6 +147,7 @@ def start(setup: bytes) -> str | None:
     if not _is_loaded:
         mirror.clear_main()
     given = pickle.loads(setup)
+    mirror.program = given["lookups"]
     if given["hash_seed"] is None:
         # Processes that tasks start choose their own seed: this process has an invented one.
         os.environ.pop("PYTHONHASHSEED", None)

@@ -23,8 +23,9 @@ sys.path.insert(0, str(HERE))
 import backends  # noqa: E402
 
 SCRIPTS = {
-    **{"broken": (), "callables": (), "changes": ("numpy",), "inputs": (), "kinds": (), "modules": (), "settings": ()},
-    **{"shared": (), "sharing": ("numpy",), "together": (), "values": ("numpy", "pandas")},
+    **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "inputs": (), "kinds": (), "lookups": ()},
+    **{"modules": (), "settings": (), "shared": (), "sharing": ("numpy",), "texts": (), "together": ()},
+    **{"values": ("numpy", "pandas")},
 }
 if sys.version_info >= (3, 12):
     SCRIPTS["generics"] = ()
