@@ -23,6 +23,7 @@ FOREIGN = {
     "_getframe",  # sys
     "_register_atexit", "_set_native_id", "_shutdown",  # threading
     "_run_exitfuncs",  # atexit
+    "_slotnames",  # copyreg
     "_registry",  # weakref
     "_backend", "_lock", "_mmap", "_n_jobs",  # joblib and numpy
     "_replace",  # namedtuple
