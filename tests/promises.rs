@@ -186,7 +186,10 @@ fn everything_that_the_table_of_faults_names_exists() {
     for file in files(&root().join("tests/killing")) {
         let text = fs::read_to_string(&file).unwrap();
         let name = file.file_stem().unwrap().to_str().unwrap();
-        let kills_workers = text.contains("Fault::Kill") && text.contains("points(Side::Worker)");
+        let kills = ["Fault::Kill", "Death::arm"]
+            .iter()
+            .any(|fault| text.contains(fault));
+        let kills_workers = kills && text.contains("points(Side::Worker)");
         assert!(
             !kills_workers || row.contains(&format!("`{name}::`")),
             "{name}"

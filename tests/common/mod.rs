@@ -1,6 +1,11 @@
 //! The harness of tests with real engines: a watchdog that fails with a dump instead of hanging, and a check for leftovers.
 //! Shared by several test programs, each of which uses a part.
-#![allow(dead_code, unused_imports, reason = "each test binary uses a part")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "each test binary uses a part"
+)]
 
 pub mod asked;
 mod bytes;
@@ -25,8 +30,9 @@ pub use diary::{Diary, note, note_after, numbers};
 pub use environment::Env;
 pub use futures::{WakeFlag, block_on};
 pub use lab::{
-    Answers, Dice, End, Gate, Invariant, Lab, case, children, expect_in_use, judge, pass, patience,
-    private_bytes, processes_of, state_of, step, wait_until, watched,
+    Answers, Dice, End, Gate, Invariant, Lab, at_gates, case, children, expect_in_use, hang, judge,
+    pass, patience, private_bytes, processes_of, send_signal, state_of, step, through, wait_until,
+    watched,
 };
 pub use shares::{run, share_out};
 
@@ -65,6 +71,16 @@ macro_rules! tests {
     };
 }
 pub(crate) use tests;
+
+/// Asserts the kind of an error; the message of the failure is the error.
+macro_rules! assert_kind {
+    ($error:expr, $kind:pat $(if $condition:expr)?) => {
+        match &$error {
+            error => assert!(matches!(error.kind(), $kind $(if $condition)?), "{error}"),
+        }
+    };
+}
+pub(crate) use assert_kind;
 
 /// Returns a trial named by its path, without the name of the test program.
 pub fn trial(path: &'static str, test: fn()) -> Trial {

@@ -9,10 +9,11 @@ use std::thread;
 
 use arenite::{Array, ArrayMut, Engine, JobErrorKind, RefusedBy, WorkerExit};
 use futures_core::Stream;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::harness::{Env, Gate, Lab, block_on, pass, step, tests, wait_until};
+use crate::harness::{
+    Env, Gate, Lab, assert_kind, block_on, pass, send_signal, step, tests, wait_until,
+};
 
 tests![
     many_threads_stay_below_the_ceiling,
@@ -293,9 +294,7 @@ fn try_submit_returns_the_arguments() {
 
 fn a_refused_chain_returns_all_arguments() {
     let lab = limited(1, MIB);
-    let gate = Gate::new();
-    let running = lab.submit(pass, (gate.path(),));
-    let held = gate.meet();
+    let (running, held) = lab.hold();
     let chain = |engine: &Engine, values: ArrayMut<u8>, text: String| {
         let first = |values: ArrayMut<u8>| values.seal();
         let second = |values: &Array<u8>, text: &str| values.len() + text.len();
@@ -491,9 +490,7 @@ fn an_inline_engine_admits_every_job() {
     let lab = Lab::with(1, |builder| {
         builder.max_in_flight_bytes(MIB).on_worker_start(start)
     });
-    let gate = Gate::new();
-    let running = lab.submit(pass, (gate.path(),));
-    let held = gate.meet();
+    let (running, held) = lab.hold();
     thread::scope(|threads| {
         let lab = &lab;
         let waiting: Vec<_> = (0..3)
@@ -510,16 +507,13 @@ fn an_inline_engine_admits_every_job() {
             lab.stats().arena.in_use >= 6 * MIB
         });
         std::fs::write(&file, "").unwrap();
-        kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
+        send_signal(lab.pid(0), Signal::SIGKILL);
         let error = running.wait().unwrap_err();
         assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(9)));
         drop(held);
         step("three that wait to be let in when the engine has given up");
         for error in waiting.into_iter().map(|thread| thread.join().unwrap()) {
-            assert!(
-                matches!(error.kind(), JobErrorKind::NoWorkers(_)),
-                "{error}"
-            );
+            assert_kind!(error, JobErrorKind::NoWorkers(_));
         }
     });
 }
@@ -532,13 +526,7 @@ fn a_map_outlives_its_engine() {
     let rest: Vec<_> = map.collect();
     assert_eq!(rest.len(), 19, "each has an answer");
     let last = rest.into_iter().last().unwrap().unwrap_err();
-    assert!(
-        matches!(
-            last.kind(),
-            JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_)
-        ),
-        "{last}"
-    );
+    assert_kind!(last, JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_));
 }
 
 fn refused_while_memory_is_short() {
@@ -576,9 +564,7 @@ fn refused_while_memory_is_short() {
 
 fn without_a_ceiling_every_job_is_admitted() {
     let lab = Lab::new(1);
-    let gate = Gate::new();
-    let running = lab.submit(pass, (gate.path(),));
-    let held = gate.meet();
+    let (running, held) = lab.hold();
     let jobs: Vec<_> = (0..50)
         .map(|_| lab.job(result, (MIB as usize,)).try_submit().unwrap())
         .collect();

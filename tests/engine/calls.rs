@@ -3,7 +3,7 @@
 use arenite::{Array, ArrayMut, Bytes, Engine, JobErrorKind, Scalar, WorkerExit};
 use bytemuck::{CheckedBitPattern, NoUninit};
 
-use crate::harness::{Lab, tests};
+use crate::harness::{Lab, assert_kind, tests};
 
 tests![
     zero_to_eight_parameters,
@@ -595,10 +595,7 @@ fn lists_of_plain_values() {
         assert!(most.len() == 64 << 10 && most.iter().flatten().all(|&x| x == 7));
         let more = engine.submit(kibibytes, ((64 << 10) + 1,));
         let error = more.wait().unwrap_err();
-        assert!(
-            matches!(error.kind(), JobErrorKind::Returned(_)),
-            "{error:?}"
-        );
+        assert_kind!(error, JobErrorKind::Returned(_));
     }
     lab.assert_in_use(0);
 }
@@ -865,9 +862,6 @@ fn an_invalid_bit_pattern_is_refused() {
     let lab = Lab::new(1);
     assert!(lab.submit(wrong, (1,)).wait().unwrap().set);
     let error = lab.failure_of(lab.submit(wrong, (2,)));
-    assert!(
-        matches!(error.kind(), JobErrorKind::Lost(WorkerExit::Protocol(_))),
-        "{error:?}"
-    );
+    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Protocol(_)));
     assert!(!lab.submit(wrong, (0,)).wait().unwrap().set);
 }

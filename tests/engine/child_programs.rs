@@ -1,6 +1,5 @@
 //! Programs that kernels start: the signals that reach them, and when they end.
 
-use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -16,10 +15,7 @@ use crate::harness::{Gate, Lab, pass, state_of, step, tests, wait_until};
 tests![
     a_program_is_ended_by_signals_that_workers_ignore,
     a_forked_copy_is_ended_by_signals_that_workers_ignore,
-    a_signal_right_after_a_fork_is_not_lost,
-    a_deadline_ends_the_programs_too,
-    killing_a_job_ends_its_programs,
-    a_crash_ends_the_programs_too,
+    a_job_that_loses_its_worker_ends_its_programs,
     the_end_of_an_engine_ends_the_programs,
     a_recycled_worker_leaves_no_program,
     a_worker_may_be_inspected,
@@ -90,37 +86,11 @@ fn a_program_is_ended_by_signals_that_workers_ignore() {
     assert_eq!(lab.stats().restarts(), 0);
 }
 
+/// Also one that arrives right after the fork.
 fn a_forked_copy_is_ended_by_signals_that_workers_ignore() {
-    fn end(signal: i32) -> i32 {
-        let (mut ready, mut say) = std::io::pipe().unwrap();
-        // SAFETY: the copy writes to a pipe and waits.
-        match unsafe { fork() }.unwrap() {
-            ForkResult::Child => {
-                say.write_all(b"r").unwrap();
-                loop {
-                    nix::unistd::pause();
-                }
-            }
-            ForkResult::Parent { child } => {
-                ready.read_exact(&mut [0]).unwrap();
-                kill(child, Signal::try_from(signal).unwrap()).unwrap();
-                match waitpid(child, None).unwrap() {
-                    WaitStatus::Signaled(_, signal, _) => signal as i32,
-                    other => panic!("{other:?}"),
-                }
-            }
-        }
-    }
-    let lab = Lab::new(1);
-    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
-        step(format!("a copy to end by signal {signal}"));
-        assert_eq!(lab.submit(end, (signal,)).wait().unwrap(), signal);
-    }
-}
-
-fn a_signal_right_after_a_fork_is_not_lost() {
-    const COPIES: usize = 200;
-    fn end() -> usize {
+    const COPIES: usize = 100;
+    fn end(signal: i32) -> usize {
+        let signal = Signal::try_from(signal).unwrap();
         let end_one = || {
             // SAFETY: the copy only waits.
             match unsafe { fork() }.unwrap() {
@@ -128,9 +98,8 @@ fn a_signal_right_after_a_fork_is_not_lost() {
                     nix::unistd::pause();
                 },
                 ForkResult::Parent { child } => {
-                    kill(child, Signal::SIGTERM).unwrap();
-                    waitpid(child, None).unwrap()
-                        == WaitStatus::Signaled(child, Signal::SIGTERM, false)
+                    kill(child, signal).unwrap();
+                    waitpid(child, None).unwrap() == WaitStatus::Signaled(child, signal, false)
                 }
             }
         };
@@ -144,46 +113,35 @@ fn a_signal_right_after_a_fork_is_not_lost() {
     }
     let lab = Lab::new(1);
     // A copy that has lost its signal waits without end.
-    let ended = lab.job(end, ()).deadline(Duration::from_secs(30)).submit();
-    assert_eq!(ended.wait().unwrap(), COPIES);
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        step(format!("copies to end by signal {signal}"));
+        let ended = lab.job(end, (signal,)).deadline(Duration::from_secs(30));
+        assert_eq!(ended.submit().wait().unwrap(), COPIES);
+    }
 }
 
-fn a_deadline_ends_the_programs_too() {
+fn a_job_that_loses_its_worker_ends_its_programs() {
     let lab = Lab::new(1);
-    let gate = Gate::new();
     let limit = Duration::from_secs(3);
-    let job = lab
-        .job(start_and, (&gate.path(), 0))
-        .deadline(limit)
-        .submit();
-    let program = program_of(&gate);
-    let error = lab.failure_of(job);
-    let late = JobErrorKind::Limit(JobLimit::Deadline { limit });
-    assert_eq!(*error.kind(), late);
-    await_end(program);
-}
-
-fn killing_a_job_ends_its_programs() {
-    let lab = Lab::new(1);
-    let gate = Gate::new();
-    let job = lab.submit(start_and, (&gate.path(), 0));
-    let program = program_of(&gate);
-    assert_ne!(state_of(program), None);
-    job.kill();
-    assert_eq!(*lab.failure_of(job).kind(), JobErrorKind::Cancelled);
-    await_end(program);
-}
-
-fn a_crash_ends_the_programs_too() {
-    let lab = Lab::new(1);
-    for (end, expected) in [
-        (1, WorkerExit::Signal(libc::SIGABRT)),
-        (2, WorkerExit::Code(Some(3))),
+    for (end, is_killed, expected) in [
+        (0, false, JobErrorKind::Limit(JobLimit::Deadline { limit })),
+        (0, true, JobErrorKind::Cancelled),
+        (
+            1,
+            false,
+            JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)),
+        ),
+        (2, false, JobErrorKind::Lost(WorkerExit::Code(Some(3)))),
     ] {
         let gate = Gate::new();
-        let job = lab.submit(start_and, (&gate.path(), end));
+        let job = lab.job(start_and, (gate.path(), end)).deadline(limit);
+        let job = job.submit();
         let program = program_of(&gate);
-        assert_eq!(*lab.failure_of(job).kind(), JobErrorKind::Lost(expected));
+        assert_ne!(state_of(program), None);
+        if is_killed {
+            job.kill();
+        }
+        assert_eq!(*lab.failure_of(job).kind(), expected);
         await_end(program);
     }
 }

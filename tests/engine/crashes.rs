@@ -8,7 +8,7 @@ use std::{ptr, thread};
 use arenite::engine::{Crash, CrashClass, CrashedAccess};
 use arenite::{Array, ArrayMut, JobError, JobErrorKind, WorkerExit};
 
-use crate::harness::{Lab, tests};
+use crate::harness::{Lab, assert_kind, tests};
 
 tests![
     a_null_read,
@@ -280,6 +280,10 @@ fn a_write_to_memory_of_the_arena_that_is_free() {
             "{error}"
         );
     }
+    // Free memory of the program cannot be read either.
+    let far = |values: &Array<u8>| read_at(values.as_ptr().expose_provenance() + (100 << 20));
+    let error = lab.failure_of(lab.submit(far, (&lab.from_slice(&[1u8]).unwrap(),)));
+    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(7 | 11)));
 }
 
 fn a_write_to_a_lent_array_after_its_job() {
@@ -292,15 +296,19 @@ fn a_write_to_a_lent_array_after_its_job() {
         write_at(PLACE.load(Relaxed))
     }
     let lab = Lab::new(1);
-    let mut values = lab.zeros::<u8>(1 << 20).unwrap();
-    lab.scope(|s| drop(s.submit(remember, (&mut values,))))
-        .unwrap();
-    let error = lab.failure_of(lab.submit(return_to_the_scene, ()));
-    let crash = crash_of(&lab, &error, libc::SIGSEGV);
-    assert!(
-        matches!(crash.class(), CrashClass::Published { region: 0, .. }),
-        "{error}"
-    );
+    for len in [100, 1 << 20] {
+        let mut values = lab.zeros::<u8>(len).unwrap();
+        lab.scope(|s| drop(s.submit(remember, (&mut values,))))
+            .unwrap();
+        let error = lab.failure_of(lab.submit(return_to_the_scene, ()));
+        let crash = crash_of(&lab, &error, libc::SIGSEGV);
+        assert!(
+            matches!(crash.class(), CrashClass::Published { region: 0, .. }),
+            "{error}"
+        );
+        assert!(values.iter().all(|&x| x == 1));
+    }
+    lab.assert_in_use(0);
 }
 
 #[allow(unconditional_recursion, reason = "it is what is tested")]
@@ -592,9 +600,7 @@ fn in_c() {
 /// Only the job that crashed has the crash, though another runs in the same process.
 fn on_one_of_several_lanes() {
     let lab = Lab::with(1, |builder| builder.lanes(2));
-    let gate = crate::harness::Gate::new();
-    let other = lab.submit(crate::harness::pass, (&gate.path(),));
-    let held = gate.meet();
+    let (other, held) = lab.hold();
     let input = lab.from_slice(&[1_u8; 50]).unwrap();
     let vandal = |input: &Array<u8>| -> u8 { write_at(input.as_ptr().expose_provenance() + 49) };
     let error = lab.failure_of(lab.submit(vandal, (&input,)));
@@ -606,13 +612,7 @@ fn on_one_of_several_lanes() {
     };
     assert_class(&crash, class, CrashedAccess::Write);
     let other = lab.failure_of(other);
-    assert!(
-        matches!(
-            other.kind(),
-            JobErrorKind::Lost(WorkerExit::OtherJob { .. })
-        ),
-        "{other}"
-    );
+    assert_kind!(other, JobErrorKind::Lost(WorkerExit::OtherJob { .. }));
     assert_eq!(other.crash(), None);
     drop(held);
 }
@@ -816,9 +816,7 @@ fn nothing_for_ends_that_are_no_crash() {
         assert_eq!(error.crash(), None, "{error}");
     }
     for signal in [libc::SIGSEGV, libc::SIGKILL] {
-        let gate = crate::harness::Gate::new();
-        let job = lab.submit(crate::harness::pass, (&gate.path(),));
-        let held = gate.meet();
+        let (job, held) = lab.hold();
         // SAFETY: signals a worker of this test.
         assert_eq!(unsafe { libc::kill(lab.pid(0), signal) }, 0);
         let error = lab.failure_of(job);

@@ -4,10 +4,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arenite::{Array, JobErrorKind, WorkerExit};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::harness::{Diary, Env, Gate, Lab, note, pass, step, tests, wait_until};
+use crate::harness::{
+    Diary, Env, Gate, Lab, assert_kind, at_gates, note, pass, send_signal, step, tests, wait_until,
+};
 
 tests![
     while_idle,
@@ -15,17 +16,12 @@ tests![
     with_jobs_queued_behind,
     all_at_once,
     stopped_workers,
-    while_waiting_for_memory,
     while_holding_arrays,
     while_starting,
     a_crash_loop_is_given_up,
     a_crash_loop_without_jobs_slows_down,
     a_timed_wait_reports_a_death,
 ];
-
-fn end(pid: i32, signal: Signal) {
-    kill(Pid::from_raw(pid), signal).expect("the worker exists");
-}
 
 fn while_idle() {
     let lab = Lab::new(2);
@@ -43,17 +39,11 @@ fn while_idle() {
 fn while_running() {
     let lab = Lab::new(1);
     for signal in [Signal::SIGKILL, Signal::SIGQUIT, Signal::SIGABRT] {
-        let gate = Gate::new();
-        let job = lab.submit(pass, (&gate.path(),));
-        let held = gate.meet();
-        end(lab.pid(0), signal);
+        let (job, held) = lab.hold();
+        send_signal(lab.pid(0), signal);
         let error = lab.failure_of(job);
         drop(held);
-        assert_eq!(
-            *error.kind(),
-            JobErrorKind::Lost(WorkerExit::Signal(signal as i32)),
-            "{error}"
-        );
+        assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(by)) if *by == signal as i32);
         assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
     }
     lab.assert_in_use(0);
@@ -78,9 +68,9 @@ fn with_jobs_queued_behind() {
             .map(|n| lab.submit(noted, (path, n, &input)))
             .collect();
         let held = gate.meet();
-        end(lab.pid(0), Signal::SIGKILL);
-        assert_eq!(
-            *lab.failure_of(running).kind(),
+        send_signal(lab.pid(0), Signal::SIGKILL);
+        assert_kind!(
+            lab.failure_of(running),
             JobErrorKind::Lost(WorkerExit::Signal(9))
         );
         drop(held);
@@ -104,17 +94,12 @@ fn with_jobs_queued_behind() {
 
 fn all_at_once() {
     let lab = Lab::new(4);
-    let gates: Vec<_> = (0..4).map(|_| Gate::new()).collect();
-    let jobs: Vec<_> = gates
-        .iter()
-        .map(|gate| lab.submit(pass, (&gate.path(),)))
-        .collect();
-    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    let (jobs, held) = at_gates(4, |gate| lab.submit(pass, (gate,)));
     let behind: Vec<_> = (0..100u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
-    (0..4).for_each(|worker| end(lab.pid(worker), Signal::SIGKILL));
+    (0..4).for_each(|worker| send_signal(lab.pid(worker), Signal::SIGKILL));
     for job in jobs {
-        assert_eq!(
-            *lab.failure_of(job).kind(),
+        assert_kind!(
+            lab.failure_of(job),
             JobErrorKind::Lost(WorkerExit::Signal(9))
         );
     }
@@ -129,87 +114,20 @@ fn all_at_once() {
 /// A stopped worker blocks its own job and no other.
 fn stopped_workers() {
     let lab = Lab::new(2);
-    let gate = Gate::new();
-    let job = lab.submit(pass, (&gate.path(),));
-    let held = gate.meet();
+    let (job, held) = lab.hold();
     let stopped = lab.busy_worker();
-    end(lab.pid(stopped), Signal::SIGSTOP);
+    send_signal(lab.pid(stopped), Signal::SIGSTOP);
     for n in 0..1000u32 {
         let job = lab.submit(|n: u32| Array::from_slice(&[n]), (n,));
         assert_eq!(job.wait().unwrap()[..], [n]);
     }
-    end(lab.pid(stopped), Signal::SIGCONT);
+    send_signal(lab.pid(stopped), Signal::SIGCONT);
     drop(held);
     job.wait().unwrap();
     // Two workers that stay stopped do not keep the engine from ending.
-    (0..2).for_each(|worker| end(lab.pid(worker), Signal::SIGSTOP));
+    (0..2).for_each(|worker| send_signal(lab.pid(worker), Signal::SIGSTOP));
     step("the end of an engine with stopped workers");
     drop(lab);
-}
-
-fn while_waiting_for_memory() {
-    fn greedy(gate: &str, with_it: &str, len: usize) -> Array<u8> {
-        pass(gate);
-        let array = Array::zeros(len);
-        if !with_it.is_empty() {
-            pass(with_it);
-        }
-        array
-    }
-    const LEN: usize = 50 << 20;
-    let (mut early, mut late, mut done) = (0, 0, 0);
-    // After this time both outcomes are equally likely: it moves with the load and is adjusted.
-    let mut even = Duration::from_millis(1);
-    for round in 0.. {
-        if round >= 20 && early > 0 && late > 0 && done > 0 {
-            break;
-        }
-        assert!(
-            round < 400,
-            "{early} without the memory, {late} with it, {done} done"
-        );
-        let gate = Gate::new();
-        // A new worker: one that needed much before gets large grants ahead, and would not wait.
-        let lab = Lab::new(1);
-        // With busy cores a worker gets memory and has answered within one time slice: every fourth one waits there.
-        let after = (round % 4 == 3).then(Gate::new);
-        let with_it = after.as_ref().map(Gate::path).unwrap_or_default();
-        let job = lab.submit(greedy, (&gate.path(), &with_it, LEN));
-        let held = gate.meet();
-        let pid = lab.pid(0);
-        let granted = || lab.stats().workers[0].granted;
-        let before = granted();
-        drop(held);
-        // Anywhere before the allocation request, between it and the grant, and up to the reply.
-        let (began, wait) = (Instant::now(), even * (round % 5) / 2);
-        while after.is_none() && began.elapsed() < wait {
-            thread::park_timeout(wait.saturating_sub(began.elapsed()));
-        }
-        let in_hand = after.as_ref().map(Gate::meet);
-        let has_it = granted() > before;
-        end(pid, Signal::SIGKILL);
-        drop(in_hand);
-        step(format!(
-            "a job whose worker is killed, {early} {late} {done}"
-        ));
-        match job.wait() {
-            Ok(array) => {
-                assert_eq!(array.len(), LEN);
-                done += 1;
-                even = even * 4 / 5;
-            }
-            Err(error) => {
-                assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(9)));
-                *(if has_it { &mut late } else { &mut early }) += 1;
-                if after.is_none() {
-                    even = even * 5 / 4;
-                }
-            }
-        }
-        lab.await_restart(0, 1);
-        lab.assert_in_use(0);
-    }
-    println!("{early} without the memory, {late} with it, {done} done, the balance at {even:?}");
 }
 
 fn while_holding_arrays() {
@@ -229,9 +147,9 @@ fn while_holding_arrays() {
         let gate = Gate::new();
         let job = lab.submit(busy, (&gate.path(), len));
         let held = gate.meet();
-        end(lab.pid(0), Signal::SIGKILL);
-        assert_eq!(
-            *lab.failure_of(job).kind(),
+        send_signal(lab.pid(0), Signal::SIGKILL);
+        assert_kind!(
+            lab.failure_of(job),
             JobErrorKind::Lost(WorkerExit::Signal(9))
         );
         drop(held);
@@ -265,13 +183,13 @@ fn while_starting() {
     let lab = Lab::with(1, |builder| builder.on_worker_start(start));
     assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
     std::fs::rename(&away, gate.path()).unwrap();
-    end(lab.pid(0), Signal::SIGKILL);
+    send_signal(lab.pid(0), Signal::SIGKILL);
     let job = lab.submit(|| 2u8, ());
     // The replacement is at the gate, before it is ready.
     let held = gate.meet();
     std::fs::remove_file(gate.path()).unwrap();
     assert!(!lab.stats().workers[0].ready);
-    end(lab.pid(0), Signal::SIGKILL);
+    send_signal(lab.pid(0), Signal::SIGKILL);
     step("the job that waits for a worker");
     assert_eq!(job.wait().unwrap(), 2);
     drop(held);
@@ -293,26 +211,23 @@ fn a_crash_loop_is_given_up() {
     let queued: Vec<_> = (0..10).map(|_| lab.submit(|| 1u8, ())).collect();
     let held = gate.meet();
     std::fs::write(&path, "").unwrap();
-    end(lab.pid(0), Signal::SIGKILL);
-    assert_eq!(
-        *lab.failure_of(running).kind(),
+    send_signal(lab.pid(0), Signal::SIGKILL);
+    assert_kind!(
+        lab.failure_of(running),
         JobErrorKind::Lost(WorkerExit::Signal(9))
     );
     drop(held);
     step("the engine to give up");
     for job in queued {
         let error = lab.failure_of(job);
-        assert!(
-            matches!(error.kind(), JobErrorKind::NoWorkers(why)
-                if why.contains("the drive is gone") && why.starts_with("4 times in a row: ")),
-            "{error}"
+        assert_kind!(
+            error,
+            JobErrorKind::NoWorkers(why)
+                if why.contains("the drive is gone") && why.starts_with("4 times in a row: ")
         );
     }
     let error = lab.failure_of(lab.submit(|| 1u8, ()));
-    assert!(
-        matches!(error.kind(), JobErrorKind::NoWorkers(_)),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::NoWorkers(_));
 }
 
 fn a_crash_loop_without_jobs_slows_down() {
@@ -360,7 +275,7 @@ fn a_timed_wait_reports_a_death() {
         job.wait_timeout(std::time::Duration::from_millis(1))
             .is_none()
     );
-    end(lab.pid(0), Signal::SIGKILL);
+    send_signal(lab.pid(0), Signal::SIGKILL);
     wait_until("the job has its answer", || job.is_done());
     let error = job
         .wait_timeout(std::time::Duration::ZERO)

@@ -8,7 +8,7 @@ use arenite::{
     Spawn, Typed, WorkerExit, call,
 };
 
-use crate::harness::{Lab, tests, wait_until};
+use crate::harness::{Lab, assert_kind, tests, wait_until};
 
 tests![
     a_returned_error_keeps_its_type,
@@ -249,7 +249,7 @@ fn spawned_jobs_keep_the_type() {
     for engine in [&*lab, &Engine::inline()] {
         assert_eq!(engine.submit(halves, (4,)).wait().unwrap(), 5);
         let error = engine.submit(halves, (13,)).wait().unwrap_err();
-        assert!(matches!(error.kind(), JobErrorKind::Returned(_)), "{error}");
+        assert_kind!(error, JobErrorKind::Returned(_));
         assert_odd(&error, 13);
         let error = engine.submit(halves, (5,)).wait().unwrap_err();
         let kind = error.kind();
@@ -377,10 +377,7 @@ fn a_broken_encoding_is_a_protocol_fault() {
     MODE.store(1, SeqCst);
     let error = lab.failure_of(lab.submit(unreadable, ()));
     MODE.store(0, SeqCst);
-    assert!(
-        matches!(error.kind(), JobErrorKind::Lost(WorkerExit::Protocol(_))),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Protocol(_)));
     wait_until("its worker is replaced", || lab.stats().restarts() == 1);
     // The next one is fine, and so is the encoding.
     let error = lab.failure_of(lab.submit(unreadable, ()));
@@ -398,10 +395,7 @@ fn a_decoder_that_panics_fails_its_job() {
     MODE.store(2, SeqCst);
     let error = lab.failure_of(lab.submit(unreadable, ()));
     MODE.store(0, SeqCst);
-    assert!(
-        matches!(error.kind(), JobErrorKind::Panicked { message, .. } if message == "out of order"),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::Panicked { message, .. } if message == "out of order");
     lab.submit(|| (), ()).wait().unwrap();
     assert_eq!(lab.stats().restarts(), 0);
     lab.assert_in_use(0);

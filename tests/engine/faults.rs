@@ -4,30 +4,21 @@ use std::hint::black_box;
 
 use arenite::{Array, ArrayMut, JobError, JobErrorKind, JobLimit, WorkerExit};
 
-use crate::harness::{Lab, tests};
+use crate::harness::{Lab, assert_kind, tests};
 
 tests![
     a_panic_has_message_location_and_backtrace,
     a_long_message_leaves_room_for_its_location,
     panics_of_every_kind,
-    an_abort,
-    a_wild_read,
     an_exit,
     signals,
-    an_illegal_instruction,
-    a_stack_overflow,
     a_write_to_an_input_changes_nothing,
     a_write_to_a_text_argument_is_private,
     a_write_to_another_workers_array_changes_nothing,
     a_write_to_a_published_array_changes_nothing,
-    a_write_beyond_the_grant_faults,
-    a_write_to_a_formerly_lent_array_faults,
-    an_access_beyond_the_arena_faults,
     arena_full_keeps_its_numbers,
     a_kernel_may_handle_a_full_arena,
-    private_memory_beyond_the_limit_fails,
     threads_of_a_kernel_that_panic,
-    threads_of_a_kernel_that_abort,
     descriptors_closed_by_a_kernel,
     a_kernel_that_forks,
     a_process_that_a_kernel_forks_may_exit,
@@ -164,24 +155,6 @@ fn panics_of_every_kind() {
     lab.assert_in_use(0);
 }
 
-fn an_abort() {
-    let lab = Lab::new(1);
-    let error = lab.failure_of(lab.submit(|| -> u8 { std::process::abort() }, ()));
-    assert!(error.to_string().contains("SIGABRT"), "{error}");
-    assert_death(&lab, &error, &JobErrorKind::Lost(WorkerExit::Signal(6)));
-    lab.assert_in_use(0);
-}
-
-fn a_wild_read() {
-    let lab = Lab::new(1);
-    // SAFETY: none: a bug, on purpose.
-    let wild = |at: usize| unsafe { std::ptr::with_exposed_provenance::<u8>(at).read_volatile() };
-    let error = lab.failure_of(lab.submit(wild, (16,)));
-    assert!(error.to_string().contains("SIGSEGV"), "{error}");
-    assert_death(&lab, &error, &JobErrorKind::Lost(WorkerExit::Signal(11)));
-    lab.assert_in_use(0);
-}
-
 fn an_exit() {
     let lab = Lab::new(1);
     for code in [0, 3, 70, 71] {
@@ -216,45 +189,6 @@ fn signals() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
         assert_eq!(lab.submit(send, (signal,)).wait().unwrap(), 0);
     }
-    lab.assert_in_use(0);
-}
-
-fn an_illegal_instruction() {
-    fn trap() -> u8 {
-        // SAFETY: ends the process, on purpose.
-        #[cfg(target_arch = "x86_64")]
-        unsafe {
-            std::arch::asm!("ud2", options(noreturn))
-        };
-        #[cfg(target_arch = "aarch64")]
-        unsafe {
-            std::arch::asm!("udf #0", options(noreturn))
-        };
-    }
-    let lab = Lab::new(1);
-    let error = lab.failure_of(lab.submit(trap, ()));
-    assert_death(
-        &lab,
-        &error,
-        &JobErrorKind::Lost(WorkerExit::Signal(libc::SIGILL)),
-    );
-}
-
-fn a_stack_overflow() {
-    #[allow(unconditional_recursion, reason = "it is what is tested")]
-    fn deeper(n: u64) -> u64 {
-        let filler = black_box([n; 1000]);
-        deeper(n + 1) + filler[n as usize % 1000]
-    }
-    let lab = Lab::new(1);
-    let error = lab.failure_of(lab.submit(deeper, (1,)));
-    // Where its handler is installed, the standard library turns the fault into an abort with a message.
-    assert!(
-        matches!(error.kind(), JobErrorKind::Lost(WorkerExit::Signal(6 | 11))),
-        "{error}"
-    );
-    let kind = error.kind().clone();
-    assert_death(&lab, &error, &kind);
     lab.assert_in_use(0);
 }
 
@@ -299,14 +233,10 @@ fn made(len: usize) -> Array<u8> {
 
 fn a_write_to_another_workers_array_changes_nothing() {
     let lab = Lab::new(2);
-    let gate = crate::harness::Gate::new();
-    let blocked = lab.submit(crate::harness::pass, (&gate.path(),));
-    let held = gate.meet();
+    let (blocked, held) = lab.hold();
     // One worker is at the gate while the other makes the victim; then the other way round.
     let victim = lab.submit(made, (1000,)).wait().unwrap();
-    let gate_two = crate::harness::Gate::new();
-    let blocked_two = lab.submit(crate::harness::pass, (&gate_two.path(),));
-    let held_two = gate_two.meet();
+    let (blocked_two, held_two) = lab.hold();
     drop(held);
     blocked.wait().unwrap();
     let error = lab.failure_of(lab.submit(vandal, (&victim, 10)));
@@ -341,70 +271,6 @@ fn a_write_to_a_published_array_changes_nothing() {
             }
         }
     }
-    lab.assert_in_use(0);
-}
-
-fn a_write_beyond_the_grant_faults() {
-    fn beyond(by: usize) -> Array<u8> {
-        let mut own = ArrayMut::<u8>::zeros(100);
-        // SAFETY: none: a bug in a kernel, on purpose.
-        unsafe { own.as_mut_ptr().add(by).write_volatile(1) };
-        own.seal()
-    }
-    let lab = Lab::new(1);
-    for by in [32 << 20, 200 << 20] {
-        let error = lab.failure_of(lab.submit(beyond, (by,)));
-        assert!(
-            matches!(error.kind(), JobErrorKind::Lost(WorkerExit::Signal(11 | 7))),
-            "{error}"
-        );
-    }
-    lab.assert_in_use(0);
-}
-
-fn a_write_to_a_formerly_lent_array_faults() {
-    /// The array's address in this process while it was lent.
-    static PLACE: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-    fn remember(values: &mut [u8]) {
-        PLACE.store(
-            values.as_mut_ptr().expose_provenance(),
-            std::sync::atomic::Ordering::Relaxed,
-        );
-        values.fill(1);
-    }
-    fn return_to_the_scene() -> u8 {
-        let place = PLACE.load(std::sync::atomic::Ordering::Relaxed);
-        // SAFETY: none: a bug in a kernel, on purpose.
-        unsafe { std::ptr::with_exposed_provenance_mut::<u8>(place).write_volatile(2) };
-        1
-    }
-    let lab = Lab::new(1);
-    for len in [100usize, 1 << 20] {
-        let mut values = lab.zeros::<u8>(len).unwrap();
-        lab.scope(|s| drop(s.submit(remember, (&mut values,))))
-            .unwrap();
-        let error = lab.failure_of(lab.submit(return_to_the_scene, ()));
-        assert_death(&lab, &error, &JobErrorKind::Lost(WorkerExit::Signal(11)));
-        assert!(values.iter().all(|&x| x == 1));
-    }
-    lab.assert_in_use(0);
-}
-
-fn an_access_beyond_the_arena_faults() {
-    fn far(values: &Array<u8>, by: usize) -> u8 {
-        // SAFETY: none: a bug in a kernel, on purpose.
-        unsafe { values.as_ptr().wrapping_add(by).read_volatile() }
-    }
-    let lab = Lab::new(1);
-    let values = lab.from_slice(&[1u8]).unwrap();
-    for by in [100 << 20, 1 << 45] {
-        let error = lab.failure_of(lab.submit(far, (&values, by)));
-        assert!(
-            matches!(error.kind(), JobErrorKind::Lost(WorkerExit::Signal(7 | 11))),
-            "{error}"
-        );
-    }
-    drop(values);
     lab.assert_in_use(0);
 }
 
@@ -483,37 +349,6 @@ fn a_kernel_may_handle_a_full_arena() {
     lab.assert_in_use(0);
 }
 
-fn private_memory_beyond_the_limit_fails() {
-    fn hoard(bytes: usize) -> usize {
-        let pieces = (0..bytes >> 20).map(|_| black_box(vec![1u8; 1 << 20]));
-        pieces.collect::<Vec<_>>().len() << 20
-    }
-    fn arena(len: usize) -> Array<u8> {
-        ArrayMut::from_fn(len, |i| i as u8).seal()
-    }
-    let lab = Lab::with(1, |builder| builder.memory_limit(64 << 20));
-    assert_eq!(lab.submit(hoard, (8 << 20,)).wait().unwrap(), 8 << 20);
-    // The replacement has the same limit; the arena does not count.
-    for _ in 0..2 {
-        let error = lab.failure_of(lab.submit(hoard, (100 << 20,)));
-        assert!(
-            matches!(
-                error.kind(),
-                JobErrorKind::Limit(JobLimit::Memory {
-                    limit: 0x400_0000,
-                    ..
-                })
-            ),
-            "{error}"
-        );
-    }
-    assert_eq!(
-        lab.submit(arena, (128 << 20,)).wait().unwrap().len(),
-        128 << 20
-    );
-    lab.assert_in_use(0);
-}
-
 fn threads_of_a_kernel_that_panic() {
     fn careful() -> bool {
         std::thread::spawn(|| panic!("on a thread of the kernel"))
@@ -528,22 +363,8 @@ fn threads_of_a_kernel_that_panic() {
     let lab = Lab::new(1);
     assert!(lab.submit(careful, ()).wait().unwrap());
     let error = lab.failure_of(lab.submit(careless, ()));
-    assert!(
-        matches!(error.kind(), JobErrorKind::Panicked { .. }),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::Panicked { .. });
     assert_eq!(lab.stats().workers[0].restarts, 0);
-}
-
-fn threads_of_a_kernel_that_abort() {
-    fn careless() -> u8 {
-        std::thread::spawn(|| -> u8 { std::process::abort() })
-            .join()
-            .unwrap()
-    }
-    let lab = Lab::new(1);
-    let error = lab.failure_of(lab.submit(careless, ()));
-    assert_death(&lab, &error, &JobErrorKind::Lost(WorkerExit::Signal(6)));
 }
 
 /// A forked copy of a worker cannot answer: it ends when it returns from the kernel.

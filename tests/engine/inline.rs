@@ -2,7 +2,7 @@
 
 use arenite::{Array, ArrayMut, Engine, JobError, JobErrorKind, TileMut, as_completed};
 
-use crate::harness::{Lab, tests};
+use crate::harness::{Lab, assert_kind, tests};
 
 tests![
     both_engines_give_the_same_answers,
@@ -191,10 +191,7 @@ fn a_panic_payload_that_panics_when_dropped() {
     for engine in [&*lab, &Engine::inline()] {
         let panicked = |result: &Result<u32, JobError>| {
             let error = result.as_ref().unwrap_err();
-            assert!(
-                matches!(error.kind(), JobErrorKind::Panicked { .. }),
-                "{error}"
-            );
+            assert_kind!(error, JobErrorKind::Panicked { .. });
         };
         panicked(&engine.submit(throw, (1,)).wait());
         let results: Vec<_> = engine.map(throw, (0..3).map(|n| (n,))).collect();

@@ -5,30 +5,25 @@ use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread;
 use std::time::Duration;
 
 use arenite::{Array, Engine, JobError, JobErrorKind, WorkerExit, as_completed};
 
-use crate::harness::{Gate, Lab, block_on, pass, step, tests, wait_until};
+use crate::harness::{Gate, Lab, assert_kind, at_gates, pass, step, tests, wait_until};
 
 tests![
     a_label_is_in_every_error_of_its_job,
     a_wait_with_a_limit_leaves_the_job_running,
     is_done_reports_the_end_of_a_job,
-    a_detached_job_runs_to_its_end,
     a_dropped_job_that_has_not_begun_never_starts,
     a_dropped_running_job_is_not_killed,
-    a_job_is_a_future,
     a_future_wakes_the_last_waker,
-    many_futures_on_one_thread,
     as_completed_yields_jobs_as_they_end,
     as_completed_accepts_more_jobs,
     dropping_as_completed_cancels_the_rest,
     a_chain_stays_in_one_worker,
     a_chain_ends_with_its_first_failure,
     a_value_is_taken_once,
-    a_job_may_be_waited_for_on_another_thread,
 ];
 
 fn a_label_is_in_every_error_of_its_job() {
@@ -65,16 +60,9 @@ fn a_label_is_in_every_error_of_its_job() {
     let held = gate.meet();
     lab.failure_of(lab.submit(abort, ()));
     let lost = labelled(lab.failure_of(beside));
-    assert!(
-        matches!(lost.kind(), JobErrorKind::Lost(WorkerExit::OtherJob { .. })),
-        "{lost}"
-    );
+    assert_kind!(lost, JobErrorKind::Lost(WorkerExit::OtherJob { .. }));
     drop(held);
-    let gates = [Gate::new(), Gate::new()];
-    let hold = gates
-        .each_ref()
-        .map(|gate| lab.submit(pass, (gate.path(),)));
-    let held = gates.each_ref().map(Gate::meet);
+    let (hold, held) = at_gates(2, |gate| lab.submit(pass, (gate,)));
     let cancelled = lab.job(fails, ()).label(label).try_submit().unwrap();
     cancelled.cancel();
     labelled(lab.failure_of(cancelled));
@@ -134,23 +122,6 @@ fn is_done_reports_the_end_of_a_job() {
     assert_eq!((running.wait().unwrap(), queued.wait().unwrap()), (5, 6));
 }
 
-fn a_detached_job_runs_to_its_end() {
-    fn after(gate: &str, path: &str) {
-        pass(gate);
-        touch(path);
-    }
-    let lab = Lab::new(1);
-    let (gate, folder) = (Gate::new(), tempfile::tempdir().unwrap());
-    let path = folder.path().join("ran").to_str().unwrap().to_owned();
-    lab.submit(after, (&gate.path(), &path)).detach();
-    gate.open();
-    lab.into_inner().shutdown();
-    assert!(
-        Path::new(&path).exists(),
-        "shutdown finishes what is detached"
-    );
-}
-
 fn a_dropped_job_that_has_not_begun_never_starts() {
     let lab = Lab::new(1);
     let (gate, folder) = (Gate::new(), tempfile::tempdir().unwrap());
@@ -207,29 +178,6 @@ fn a_dropped_running_job_is_not_killed() {
     lab.assert_in_use(0);
 }
 
-fn a_job_is_a_future() {
-    let lab = Lab::new(2);
-    let sum = async {
-        let mut sum = 0;
-        for n in 0..200u64 {
-            sum += lab.submit(|n: u64| n, (n,)).await?;
-        }
-        Ok::<_, arenite::JobError>(sum)
-    };
-    step("a chain of futures");
-    assert_eq!(block_on(sum).unwrap(), 199 * 100);
-    // One that is certainly pending when it is polled.
-    let gate = Gate::new();
-    let job = lab.submit(gated, (&gate.path(), 5));
-    let value = thread::scope(|s| {
-        let waiting = s.spawn(|| block_on(job));
-        gate.open();
-        waiting.join().unwrap()
-    });
-    assert_eq!(value.unwrap(), 5);
-    lab.assert_idle();
-}
-
 fn a_future_wakes_the_last_waker() {
     struct Count(std::sync::atomic::AtomicUsize);
     impl Wake for Count {
@@ -257,18 +205,6 @@ fn a_future_wakes_the_last_waker() {
     });
     assert_eq!(first.0.load(std::sync::atomic::Ordering::SeqCst), 0);
     assert_eq!(poll(&second), Poll::Ready(5));
-}
-
-fn many_futures_on_one_thread() {
-    let lab = Lab::new(2);
-    let jobs: Vec<_> = (0..1000u32)
-        .map(|n| lab.submit(|n: u32| n + 1, (n,)))
-        .collect();
-    step("a thousand futures");
-    for (n, job) in (0..).zip(jobs) {
-        assert_eq!(block_on(job).unwrap(), n + 1);
-    }
-    lab.assert_in_use(0);
 }
 
 fn as_completed_yields_jobs_as_they_end() {
@@ -415,10 +351,7 @@ fn a_chain_ends_with_its_first_failure() {
             .then(refuse, ())
             .submit(),
     );
-    assert!(
-        matches!(error.kind(), JobErrorKind::Panicked { message, .. } if message == "too large"),
-        "{error:?}"
-    );
+    assert_kind!(error, JobErrorKind::Panicked { message, .. } if message == "too large");
     assert_eq!(
         lab.job(refuse, (9,))
             .then(burst, ())
@@ -445,14 +378,4 @@ fn a_value_is_taken_once() {
     let text = *again.unwrap_err().downcast::<&str>().unwrap();
     assert!(text.contains("taken before"), "{text}");
     lab.assert_idle();
-}
-
-fn a_job_may_be_waited_for_on_another_thread() {
-    let lab = Lab::new(1);
-    let gate = Gate::new();
-    let job = lab.submit(gated, (&gate.path(), 5));
-    let waiting = thread::spawn(move || job.wait());
-    gate.open();
-    step("the other thread");
-    assert_eq!(waiting.join().unwrap().unwrap(), 5);
 }

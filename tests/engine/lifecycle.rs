@@ -14,7 +14,8 @@ use rand::Rng;
 
 use crate::harness::programs::{Ended, Program, Scenario, say, scenario_name, stay};
 use crate::harness::{
-    Env, Gate, Lab, children, pass, shared_memory_named, step, tests, wait_until,
+    Env, Gate, Lab, assert_kind, at_gates, children, pass, send_signal, shared_memory_named, step,
+    tests, wait_until,
 };
 
 tests![
@@ -94,9 +95,7 @@ fn shutdown_timeout_finishes_jobs_that_end_in_time() {
 fn shutdown_timeout_ends_the_rest() {
     for limit in [Duration::ZERO, Duration::from_millis(50)] {
         let lab = Lab::with(1, |builder| builder.grace(Duration::from_secs(3600)));
-        let gate = Gate::new();
-        let hung = lab.submit(pass, (gate.path(),));
-        let held = gate.meet();
+        let (hung, held) = lab.hold();
         // After the job.
         let queued: Vec<_> = (0..20).map(|_| lab.submit(|| (), ())).collect();
         lab.submit(|| (), ()).detach();
@@ -105,7 +104,7 @@ fn shutdown_timeout_ends_the_rest() {
         assert_eq!(children(), [0_i32; 0]);
         for job in queued.into_iter().chain([hung]) {
             let error = job.wait().unwrap_err();
-            assert_eq!(*error.kind(), JobErrorKind::ShutDown, "{error}");
+            assert_kind!(error, JobErrorKind::ShutDown);
         }
         drop(held);
     }
@@ -121,7 +120,7 @@ fn shutdown_timeout_ends_queued_jobs() {
     step("shutdown, with a job that waits for another engine's");
     assert!(!lab.into_inner().shutdown_timeout(Duration::from_millis(50)));
     let error = waiting.wait().unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::ShutDown, "{error}");
+    assert_kind!(error, JobErrorKind::ShutDown);
     drop(held);
     hung.wait().unwrap();
 }
@@ -129,9 +128,7 @@ fn shutdown_timeout_ends_queued_jobs() {
 /// Each of them returns only when the workers are gone. Later jobs are refused, however they are submitted.
 fn several_clones_are_shut_down() {
     let lab = Lab::new(2);
-    let gate = Gate::new();
-    let job = lab.submit(pass, (gate.path(),));
-    let held = gate.meet();
+    let (job, held) = lab.hold();
     let engine = lab.into_inner();
     let barrier = Barrier::new(5);
     thread::scope(|threads| {
@@ -165,9 +162,7 @@ fn several_clones_are_shut_down() {
 
 fn a_limit_ends_a_shutdown_without_one() {
     let lab = Lab::new(1);
-    let gate = Gate::new();
-    let hung = lab.submit(pass, (gate.path(),));
-    let held = gate.meet();
+    let (hung, held) = lab.hold();
     let engine = lab.into_inner();
     let other = engine.clone();
     let waiting = thread::spawn(|| other.shutdown());
@@ -176,7 +171,7 @@ fn a_limit_ends_a_shutdown_without_one() {
     step("the shutdown without one");
     waiting.join().unwrap();
     let error = hung.wait().unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::ShutDown, "{error}");
+    assert_kind!(error, JobErrorKind::ShutDown);
     drop(held);
 }
 
@@ -193,12 +188,7 @@ fn the_last_clone_ends_the_engine() {
 
 fn dropping_answers_submitted_jobs() {
     let lab = Lab::new(2);
-    let gates = [Gate::new(), Gate::new()];
-    let running: Vec<_> = gates
-        .iter()
-        .map(|gate| lab.submit(pass, (&gate.path(),)))
-        .collect();
-    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    let (running, held) = at_gates(2, |gate| lab.submit(pass, (gate,)));
     let queued: Vec<_> = (0..1000u32)
         .map(|n| lab.submit(|n: u32| Array::from_slice(&[n]), (n,)))
         .collect();
@@ -212,18 +202,16 @@ fn dropping_answers_submitted_jobs() {
     );
     drop(held);
     for error in running.into_iter().map(|job| job.wait().unwrap_err()) {
-        assert_eq!(*error.kind(), JobErrorKind::ShutDown, "{error}");
+        assert_kind!(error, JobErrorKind::ShutDown);
     }
     for error in queued.into_iter().map(|job| job.wait().unwrap_err()) {
-        assert_eq!(*error.kind(), JobErrorKind::ShutDown, "{error}");
+        assert_kind!(error, JobErrorKind::ShutDown);
     }
 }
 
 fn dropping_while_others_wait() {
     let lab = Lab::new(1);
-    let gate = Gate::new();
-    let running = lab.submit(pass, (&gate.path(),));
-    let held = gate.meet();
+    let (running, held) = lab.hold();
     let queued: Vec<_> = (0..8u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
     let barrier = Barrier::new(10);
     thread::scope(|threads| {
@@ -265,13 +253,7 @@ fn jobs_may_outlive_their_engine() {
     let error = std::iter::from_fn(|| map.next())
         .find_map(Result::err)
         .unwrap();
-    assert!(
-        matches!(
-            error.kind(),
-            JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_)
-        ),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_));
 }
 
 /// A program that forks, like an old-style daemon or server, and whose copy runs destructors.
@@ -283,9 +265,7 @@ fn a_forked_copy_does_not_touch_the_engine() {
     let lab = Lab::with(1, |builder| builder.name(&name).trace(Trace::to(&events)));
     let mut graph = arenite::Graph::new();
     let node = graph.add(|x: u32| x + 1, (1u32,));
-    let gate = Gate::new();
-    let running = lab.submit(pass, (&gate.path(),));
-    let held = gate.meet();
+    let (running, held) = lab.hold();
     let queued = lab.submit(|x: u32| x, (7,));
     let nodes = graph.run(&lab, &node).unwrap();
     let actor = lab.actor(|| 5u32, ()).start();
@@ -467,7 +447,7 @@ fn a_program_killed_while_its_workers_are_stopped() {
         program.expect(scenario);
         let own = program.pid();
         for worker in program.processes().into_iter().filter(|&pid| pid != own) {
-            kill(Pid::from_raw(worker), Signal::SIGSTOP).unwrap();
+            send_signal(worker, Signal::SIGSTOP);
         }
         kill_all_of(program);
     }
@@ -495,7 +475,7 @@ fn a_program_that_is_interrupted() {
     for signal in TO_GROUPS {
         // Workers lead groups of their own.
         for process in program.processes() {
-            kill(Pid::from_raw(process), signal).unwrap();
+            send_signal(process, signal);
         }
     }
     // All its jobs were run by its original workers.
@@ -770,13 +750,7 @@ fn reaps() {
             .submit(|| -> u8 { std::process::exit(3) }, ())
             .wait()
             .unwrap_err();
-        assert!(
-            matches!(
-                error.kind(),
-                JobErrorKind::Lost(WorkerExit::Code(None | Some(3)))
-            ),
-            "{error}"
-        );
+        assert_kind!(error, JobErrorKind::Lost(WorkerExit::Code(None | Some(3))));
         compute(&engine);
     }
     engine.shutdown();

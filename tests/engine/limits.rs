@@ -12,11 +12,10 @@ use arenite::{
 };
 use libtest_mimic::Trial;
 use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::harness::programs::{Ended, Program, Scenario};
-use crate::harness::{Gate, Invariant, Lab, pass, private_bytes, trial};
+use crate::harness::{Gate, Invariant, Lab, assert_kind, pass, private_bytes, send_signal, trial};
 
 pub fn tests() -> Vec<Trial> {
     let mut all = always::tests();
@@ -211,12 +210,9 @@ fn a_thread_of_a_kernel_that_runs_out_of_memory() {
     }
     let lab = limited(1);
     let error = lab.failure_of(lab.submit(careless, ()));
-    assert!(
-        matches!(
-            error.kind(),
-            JobErrorKind::Limit(JobLimit::Memory { limit: CEILING, .. })
-        ),
-        "{error}"
+    assert_kind!(
+        error,
+        JobErrorKind::Limit(JobLimit::Memory { limit: CEILING, .. })
     );
     lab.assert_in_use(0);
 }
@@ -236,11 +232,7 @@ fn an_abort_below_the_ceiling_is_an_abort() {
         );
         let pid = lab.pid(0);
         let error = lab.failure_of(lab.submit(|| -> u8 { std::process::abort() }, ()));
-        assert_eq!(
-            *error.kind(),
-            JobErrorKind::Lost(WorkerExit::Signal(6)),
-            "{error}"
-        );
+        assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(6)));
         lab.await_restart(0, 1);
         assert_ne!(lab.pid(0), pid);
     }
@@ -261,31 +253,21 @@ fn an_abort_below_the_ceiling_is_an_abort() {
     };
     let job = lab.submit(full, (&gate.path(),));
     let held = gate.meet();
-    kill(Pid::from_raw(lab.pid(0)), Signal::SIGABRT).unwrap();
+    send_signal(lab.pid(0), Signal::SIGABRT);
     let error = lab.failure_of(job);
     drop(held);
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Lost(WorkerExit::Signal(6)),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(6)));
     lab.assert_in_use(0);
 }
 
 fn a_kill_from_outside_is_a_kill() {
     let lab = limited(1);
     for _ in 0..3 {
-        let gate = Gate::new();
-        let job = lab.submit(pass, (&gate.path(),));
-        let held = gate.meet();
-        kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
+        let (job, held) = lab.hold();
+        send_signal(lab.pid(0), Signal::SIGKILL);
         let error = lab.failure_of(job);
         drop(held);
-        assert_eq!(
-            *error.kind(),
-            JobErrorKind::Lost(WorkerExit::Signal(9)),
-            "{error}"
-        );
+        assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(9)));
     }
 }
 

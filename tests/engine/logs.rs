@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::programs::{self, Program, Scenario};
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use crate::harness::{Gate, Lab, assert_kind, pass, send_signal, step, tests, wait_until};
 
 tests![
     a_panic_that_ends_the_process_is_reported,
@@ -34,7 +34,6 @@ tests![
     a_grandchild_that_keeps_the_pipe,
     stdin_is_empty,
     a_kernel_that_redirects_or_closes_its_streams,
-    a_failed_start_reports_its_output,
     by_default_lines_go_to_stderr,
     output_of_ended_jobs_is_there_when_the_program_exits,
     flushing_hands_over_what_ended_jobs_have_printed,
@@ -99,11 +98,7 @@ extern "C" fn cannot_unwind(what: u32) {
 fn a_panic_that_ends_the_process_is_reported() {
     let lab = Lab::new(1);
     let error = lab.failure_of(lab.submit(|| cannot_unwind(0xcafe), ()));
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Lost(WorkerExit::Signal(6)),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(6)));
     let words = error.last_words();
     let said = |what: &str| words.iter().any(|line| line.contains(what));
     assert!(
@@ -121,14 +116,14 @@ fn a_silent_death_has_no_last_words() {
     let lab = Lab::new(1);
     for _ in 0..2 {
         let caught = lab.failure_of(lab.submit(|| -> u8 { panic!("caught") }, ()));
-        assert!(matches!(caught.kind(), JobErrorKind::Panicked { .. }));
+        assert_kind!(caught, JobErrorKind::Panicked { .. });
         assert!(caught.last_words().is_empty(), "{caught:?}");
         let gate = Gate::new();
         let printed = lab.submit(|| println!("of the job before"), ());
         let job = lab.submit(pass, (&gate.path(),));
         printed.wait().unwrap();
         let held = gate.meet();
-        kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
+        send_signal(lab.pid(0), Signal::SIGKILL);
         let error = lab.failure_of(job);
         drop(held);
         assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(9)));
@@ -143,7 +138,7 @@ fn a_silent_death_has_no_last_words() {
     };
     let job = lab.job(twice, (&tried.path(),)).retries(1).submit();
     let held = tried.meet();
-    kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
+    send_signal(lab.pid(0), Signal::SIGKILL);
     let error = lab.failure_of(job);
     drop(held);
     assert_eq!((error.attempt(), error.deaths().len()), (2, 1));
@@ -274,7 +269,7 @@ fn the_last_words_of_a_killed_job() {
         let job = lab.submit(last, (&gate.path(), how, lines));
         if how == 0 {
             let held = gate.meet();
-            kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
+            send_signal(lab.pid(0), Signal::SIGKILL);
             drop(held);
         }
         let error = lab.failure_of(job);
@@ -613,20 +608,6 @@ fn a_kernel_that_redirects_or_closes_its_streams() {
     lab.submit(|| println!("a new one"), ()).wait().unwrap();
     assert_eq!(said.await_text("a new one").job, Some(5));
     lab.assert_in_use(0);
-}
-
-fn a_failed_start_reports_its_output() {
-    fn start() {
-        eprintln!("no such \x1b[31mlibrary");
-        std::process::abort();
-    }
-    let builder = Engine::builder().workers(1).capacity(64 << 20);
-    let error = builder.on_worker_start(start).build().unwrap_err();
-    let text = error.to_string();
-    assert!(
-        text.contains("on_worker_start did it") && text.contains(r"no such \u{1b}[31mlibrary"),
-        "{text}"
-    );
 }
 
 fn by_default_lines_go_to_stderr() {

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use arenite::engine::BuildError;
-use arenite::{Array, ArrayMut, Engine, JobErrorKind, JobLimit, Rejection};
+use arenite::{Array, ArrayMut, Engine, JobErrorKind, JobLimit};
 
-use crate::harness::{Gate, Lab, are_all, filled, pass, step, tests, wait_until};
+use crate::harness::{Lab, are_all, assert_kind, at_gates, filled, pass, step, tests, wait_until};
 
 tests![
     a_full_arena_at_submit,
@@ -23,7 +23,6 @@ tests![
     a_job_that_makes_and_drops_arrays_for_long,
     trim_returns_memory_to_the_system,
     memory_without_use_returns_to_the_system,
-    arrays_outlive_their_engine,
     results_are_freed_in_any_order,
     every_backing,
 ];
@@ -66,10 +65,7 @@ fn a_full_arena_recovers_when_freed() {
                 Err(error) => break error,
             }
         };
-        assert!(
-            matches!(error.kind(), JobErrorKind::Limit(JobLimit::Arena(_))),
-            "{error}"
-        );
+        assert_kind!(error, JobErrorKind::Limit(JobLimit::Arena(_)));
         assert!(
             all.len() >= 7,
             "{} arrays of 3 MiB fit into 32 MiB",
@@ -102,12 +98,7 @@ fn jobs_that_take_all_they_get_leave_others_a_share() {
         let lab = Lab::with(workers, |builder| {
             builder.capacity(CAPACITY as u64).lanes(lanes)
         });
-        let gates: Vec<_> = (0..hogs).map(|_| Gate::new()).collect();
-        let jobs: Vec<_> = gates
-            .iter()
-            .map(|gate| lab.submit(hog, (&gate.path(), 256 << 10)))
-            .collect();
-        let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+        let (jobs, held) = at_gates(hogs, |gate| lab.submit(hog, (gate, 256 << 10)));
         // On the worker, or lane, that is left.
         let share = CAPACITY / 4 / workers;
         for len in [400_000, share / 2] {
@@ -147,12 +138,7 @@ fn a_worker_reaches_its_limit_in_the_arena() {
         for part in ["8388608", "9437184", "max_arena_per_worker"] {
             assert!(text.contains(part), "{text}");
         }
-        let gates: Vec<_> = (0..2 * lanes).map(|_| Gate::new()).collect();
-        let jobs: Vec<_> = gates
-            .iter()
-            .map(|gate| lab.submit(hog, (&gate.path(), 64 << 10)))
-            .collect();
-        let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+        let (jobs, held) = at_gates(2 * lanes, |gate| lab.submit(hog, (gate, 64 << 10)));
         drop(held);
         let taken: u64 = jobs.into_iter().map(|job| job.wait().unwrap()).sum();
         assert!(
@@ -227,10 +213,7 @@ fn a_gibibyte() {
     let made = lab.submit(make, (LEN,)).wait().unwrap();
     assert_eq!((made[0], made[LEN - 1]), (0, 5));
     let error = lab.failure_of(lab.submit(make, (LEN,)));
-    assert!(
-        matches!(error.kind(), JobErrorKind::Limit(JobLimit::Arena(_))),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::Limit(JobLimit::Arena(_)));
     drop((values, back, made));
     lab.assert_in_use(0);
     assert!(lab.trim() >= 1 << 30);
@@ -471,44 +454,6 @@ fn memory_without_use_returns_to_the_system() {
     wait_until("memory returns", || committed() < 8 << 20);
     assert_eq!(kept[..], [5; 100]);
     assert!(committed() >= lab.stats().arena.in_use);
-}
-
-fn arrays_outlive_their_engine() {
-    fn inverted(values: &Array<u8>) -> Array<u8> {
-        Array::from_fn(values.shape(), |i| !values[i])
-    }
-    for shut_down in [false, true] {
-        let lab = Lab::new(1);
-        let ours = lab.from_fn(100_000, |i| i as u8).unwrap();
-        let theirs = lab.submit(inverted, (&ours,)).wait().unwrap();
-        let mut open = lab.zeros::<u8>(1000).unwrap();
-        let waiting = lab.submit(inverted, (&ours,));
-        let engine = lab.into_inner();
-        if shut_down {
-            engine.shutdown()
-        } else {
-            drop(engine)
-        }
-        assert!(ours.iter().zip(theirs.iter()).all(|(&a, &b)| a == !b));
-        open.fill(1);
-        let open = open.seal();
-        assert_eq!(open.rows(5..).len(), 995);
-        match waiting.wait() {
-            Ok(last) => assert_eq!(last[..], theirs[..]),
-            Err(error) => assert_eq!((error.kind(), shut_down), (&JobErrorKind::ShutDown, false)),
-        }
-        // Another engine imports them like any others.
-        let next = Lab::new(1);
-        assert_eq!(
-            *next.failure_of(next.submit(inverted, (&ours,))).kind(),
-            JobErrorKind::Rejected(Rejection::ForeignArray)
-        );
-        let copied = next.import(&theirs).unwrap();
-        assert_eq!(
-            next.submit(inverted, (&copied,)).wait().unwrap()[..],
-            ours[..]
-        );
-    }
 }
 
 fn results_are_freed_in_any_order() {

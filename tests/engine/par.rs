@@ -1,44 +1,24 @@
 //! Whole arrays with one call.
 
-use arenite::{Array, ArrayMut, JobErrorKind, JobLimit, Rejection, Scalar, WorkerExit};
+use arenite::{Array, ArrayMut, Engine, JobErrorKind, JobLimit, Rejection, Scalar, WorkerExit};
 use bytemuck::{CheckedBitPattern, NoUninit};
 use rand::RngExt;
 
-use crate::harness::{Lab, tests};
+use crate::harness::{Lab, assert_kind, tests};
 
 tests![
-    a_million_squares,
     another_type_and_many_dimensions,
-    in_place,
     par_map_with_a_number,
     par_map_with_a_shared_array,
     par_map_with_texts_and_user_types,
     par_map_with_survives_a_worker,
-    random_numbers_are_the_same_with_an_argument,
     an_empty_array,
     rows_of_odd_sizes,
     one_long_row_is_cut,
     a_chunk_that_fails,
-    foreign_arrays,
+    foreign_arrays_are_rejected,
     a_full_arena_fails_the_result,
 ];
-
-fn a_million_squares() {
-    let lab = Lab::new(2);
-    let numbers = lab.from_fn(1_000_000, |i| i as i64).unwrap();
-    let squares = lab.par(&numbers).map(|x| x * x).unwrap();
-    assert!(squares.iter().zip(0..).all(|(&x, n)| x == n * n));
-    let chunked = lab
-        .par(&numbers)
-        .apply(|from: &[i64], to: &mut [i64]| from.iter().zip(to).for_each(|(x, to)| *to = x * x))
-        .unwrap();
-    assert_eq!(squares[..], chunked[..]);
-    // The result is an ordinary array.
-    let roots = lab.par(&squares).map(|x| x.isqrt()).unwrap();
-    assert_eq!(roots[..], numbers[..]);
-    drop((numbers, squares, chunked, roots));
-    lab.assert_in_use(0);
-}
 
 fn another_type_and_many_dimensions() {
     let lab = Lab::new(3);
@@ -57,19 +37,6 @@ fn another_type_and_many_dimensions() {
             .zip(bytes.iter())
             .all(|(&a, &b)| a == u16::from(b / 2))
     );
-}
-
-fn in_place() {
-    let lab = Lab::new(2);
-    let mut values = lab.zeros::<u16>([333, 1001]).unwrap();
-    for _ in 0..10 {
-        lab.par_mut(&mut values)
-            .apply(|part: &mut [u16]| part.iter_mut().for_each(|x| *x += 3))
-            .unwrap();
-    }
-    assert!(values.iter().all(|&x| x == 30));
-    drop(values);
-    lab.assert_in_use(0);
 }
 
 fn par_map_with_a_number() {
@@ -100,7 +67,16 @@ fn par_map_with_a_number() {
             .unwrap();
         assert_eq!(changed[..], numbers[..]);
     }
-    drop(numbers);
+    // Without the number.
+    let applied = lab
+        .par(&numbers)
+        .apply(|from: &[i64], to: &mut [i64]| to.copy_from_slice(from));
+    let mut changed = applied.unwrap().try_into_mut().unwrap();
+    lab.par_mut(&mut changed)
+        .apply(|part: &mut [i64]| part.iter_mut().for_each(|x| *x *= *x))
+        .unwrap();
+    assert!(changed.iter().zip(0..).all(|(&x, n)| x == n * n));
+    drop((numbers, changed));
     lab.assert_in_use(0);
 }
 
@@ -193,41 +169,13 @@ fn par_map_with_survives_a_worker() {
         x + table[1]
     };
     let error = lab.par(&values).with(&table).map(picky).unwrap_err();
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Lost(WorkerExit::Signal(6)),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(6)));
     // This function has the only handle.
     drop(table);
     let next = lab.par(&values).with(1).map(|x: u32, one: u32| x + one);
     assert!(next.unwrap().iter().zip(1..).all(|(&x, n)| x == n));
     drop(values);
     lab.assert_in_use(0);
-}
-
-fn random_numbers_are_the_same_with_an_argument() {
-    let drawn = |workers| {
-        let lab = Lab::with(workers, |builder| builder.seed(7));
-        let input = lab.zeros::<u8>(50_000).unwrap().seal();
-        let with = lab
-            .par(&input)
-            .with(1u64)
-            .map(|_: u8, more: u64| arenite::rng().random::<u64>().wrapping_add(more))
-            .unwrap();
-        // Those of a plain call with the same number in the run.
-        let lab = Lab::with(1, |builder| builder.seed(7));
-        let input = lab.zeros::<u8>(50_000).unwrap().seal();
-        let plain = lab.par(&input).map(|_| arenite::rng().random::<u64>());
-        let plain = plain.unwrap();
-        assert!(
-            with.iter()
-                .zip(&plain[..])
-                .all(|(with, plain)| *with == plain.wrapping_add(1))
-        );
-        with.to_vec()
-    };
-    assert_eq!(drawn(1), drawn(3));
 }
 
 fn an_empty_array() {
@@ -312,10 +260,7 @@ fn a_chunk_that_fails() {
         x
     };
     let error = lab.par(&values).map(picky).unwrap_err();
-    assert!(
-        matches!(error.kind(), JobErrorKind::Panicked { message, .. } if message.contains("the one")),
-        "{error:?}"
-    );
+    assert_kind!(error, JobErrorKind::Panicked { message, .. } if message.contains("the one"));
     // It names the function but no rows: the caller has lent none.
     assert_eq!(error.kernel(), std::any::type_name_of_val(&picky));
     assert!(error.unspecified_rows().is_empty());
@@ -335,23 +280,32 @@ fn a_chunk_that_fails() {
     lab.assert_in_use(0);
 }
 
-fn foreign_arrays() {
+fn foreign_arrays_are_rejected() {
     let lab = Lab::new(1);
-    let private = Array::from_slice(&[1u8, 2]);
-    assert_eq!(
-        *lab.par(&private).map(|x| x).unwrap_err().kind(),
-        JobErrorKind::Rejected(Rejection::ForeignArray)
-    );
-    let mut private = ArrayMut::<u8>::zeros(5);
-    let error = lab
-        .par_mut(&mut private)
-        .apply(|part: &mut [u8]| part.fill(1))
-        .unwrap_err();
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Rejected(Rejection::ForeignArray)
-    );
-    assert_eq!(private[..], [0; 5]);
+    let private = Array::from_slice(&[1.0f32, 2.0]);
+    let mut own = ArrayMut::<u8>::zeros(5);
+    fn sum(x: &[f32]) -> f32 {
+        x.iter().sum()
+    }
+    let answers = [
+        lab.par(&private).map(|x| x).map(|_| ()),
+        lab.par(&private).sum().map(|_| ()),
+        lab.par(&private).cumsum().map(|_| ()),
+        lab.par(&private)
+            .reduce(sum, (), |a: f32, b: f32| a + b)
+            .map(|_| ()),
+        lab.par_mut(&mut own).apply(|part: &mut [u8]| part.fill(1)),
+        lab.scope(|s| {
+            for tile in own.tiles_mut(2) {
+                s.submit(|tile: &mut [u8]| tile.fill(1), (tile,));
+            }
+        }),
+    ];
+    for error in answers.map(Result::unwrap_err) {
+        assert_kind!(error, JobErrorKind::Rejected(Rejection::ForeignArray));
+    }
+    assert_eq!(own[..], [0; 5]);
+    assert_eq!(Engine::inline().par(&private).sum().unwrap(), 3.0);
     lab.assert_in_use(0);
 }
 

@@ -8,7 +8,9 @@ use arenite::{Array, JobErrorKind, WorkerExit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use crate::harness::{
+    Gate, Lab, assert_kind, at_gates, pass, send_signal, step, tests, wait_until,
+};
 
 tests![
     after_each_job,
@@ -61,8 +63,11 @@ fn after_some_jobs() {
     fn work(n: u32) -> (u32, u32, Array<u32>) {
         (std::process::id(), n, Array::from_slice(&[n]))
     }
-    for (workers, most) in [(1, 7), (2, 1), (2, 50), (3, 300)] {
-        let lab = Lab::with(workers, |builder| builder.recycle_after_jobs(most));
+    // Of all lanes together.
+    for (workers, lanes, most) in [(1, 1, 7), (2, 1, 1), (2, 4, 10), (2, 1, 50), (3, 1, 300)] {
+        let lab = Lab::with(workers, |builder| {
+            builder.lanes(lanes).recycle_after_jobs(most)
+        });
         let submitted: Vec<_> = (0..400).map(|n| lab.submit(work, (n,))).collect();
         let results = submitted.into_iter().map(|job| job.wait().unwrap());
         let mapped = lab.map(work, (400..800).map(|n| (n,)));
@@ -80,7 +85,7 @@ fn after_some_jobs() {
         assert_eq!(lab.stats().restarts(), 0);
         let gone = census.len() as u64;
         assert!((gone - workers as u64..=gone).contains(&lab.stats().recycled()));
-        lab.assert_idle();
+        lab.assert_in_use(0);
     }
 }
 
@@ -88,9 +93,7 @@ fn after_some_jobs() {
 fn while_jobs_share_workers() {
     let lab = Lab::with(2, |builder| builder.recycle_after_jobs(20));
     for _ in 0..5 {
-        let gate = Gate::new();
-        let long = lab.submit(pass, (&gate.path(),));
-        let held = gate.meet();
+        let (long, held) = lab.hold();
         let short: Vec<_> = (0..100_u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
         for (n, job) in (0..).zip(short) {
             assert_eq!(job.wait().unwrap(), n);
@@ -127,9 +130,7 @@ fn a_worker_above_the_memory_mark_is_recycled() {
     // A worker that has run no job is not replaced, whatever it uses.
     let modest = Lab::with(1, |builder| builder.recycle_above_bytes(1));
     let first = modest.pid(0);
-    let other = Gate::new();
-    let job = modest.submit(pass, (&other.path(),));
-    let held = other.meet();
+    let (job, held) = modest.hold();
     // A second engine that has replaced a worker shows that enough time has passed for a memory check.
     let other = Lab::with(1, |builder| builder.recycle_above_bytes(1));
     for round in 1..=2 {
@@ -201,13 +202,8 @@ fn grown_ends_what_it_runs() -> bool {
         // It was replaced before it could be asked for more.
         return false;
     };
-    let gates = [Gate::new(), Gate::new()];
-    let jobs: Vec<_> = gates
-        .iter()
-        .map(|gate| lab.submit(slow, (&gate.path(), 20 * MIB)))
-        .collect();
+    let (jobs, held) = at_gates(2, |gate| lab.submit(slow, (gate, 20 * MIB)));
     let behind: Vec<_> = (0..200_u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
-    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
     let is_asked = is_asked_to_end(&lab, index);
     // It still gets memory for its result.
     drop(held);
@@ -237,14 +233,10 @@ fn dies_on_its_way_out() -> bool {
     if !is_asked_to_end(&lab, 0) {
         return false;
     }
-    kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
+    send_signal(lab.pid(0), Signal::SIGKILL);
     let error = lab.failure_of(job);
     drop(held);
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Lost(WorkerExit::Signal(9)),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(9)));
     assert_eq!(behind.wait().unwrap(), 5);
     assert_eq!(
         (lab.stats().restarts(), lab.stats().recycled()),
@@ -271,7 +263,7 @@ fn shutdown_and_drop_during_recycling() {
             for (n, job) in (0..).zip(jobs) {
                 match job.wait() {
                     Ok(value) => assert_eq!(value, n),
-                    Err(error) => assert_eq!(*error.kind(), JobErrorKind::ShutDown, "{error}"),
+                    Err(error) => assert_kind!(error, JobErrorKind::ShutDown),
                 }
             }
         }

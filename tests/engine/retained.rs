@@ -15,16 +15,12 @@ tests![
     an_array_of_the_job_is_retained_and_writable,
     one_array_of_many_is_retained,
     handles_without_bytes_retain_nothing,
-    a_result_can_be_retained_too,
     a_retained_array_can_be_returned_later,
-    an_array_that_was_moved_into_the_job_is_readable,
     failures_retain_too,
     a_chain_and_a_list_retain,
-    spawned_jobs_retain,
     many_arrays_are_retained,
     what_a_thread_drops_while_its_worker_sleeps,
     code_before_arrays_are_retained,
-    a_crash_frees_what_was_retained,
     recycling_frees_what_was_retained,
     a_full_arena_names_what_is_retained,
     actors_retain_what_they_were_given,
@@ -196,29 +192,6 @@ fn one_array_of_many_is_retained() {
     assert_clean(&lab);
 }
 
-fn a_result_can_be_retained_too() {
-    fn make(len: usize) -> Array<u8> {
-        let own = Array::from_fn(len, |_| 2u8);
-        KEPT.lock().unwrap().push(own.clone());
-        own
-    }
-    fn same(values: &Array<u8>) -> Array<u8> {
-        keep(values);
-        values.rows(1..)
-    }
-    let lab = lab(1);
-    for len in [10, LARGE] {
-        let made = lab.submit(make, (len,)).wait().unwrap();
-        let part = lab.submit(same, (&made,)).wait().unwrap();
-        assert_eq!((made[0], part.len()), (2, len - 1));
-        let made = made.try_into_mut().unwrap_err().into_array();
-        drop((made, part));
-        assert_eq!(lab.submit(sum, ()).wait().unwrap(), 4 * len as u64);
-        lab.submit(forget, ()).wait().unwrap();
-    }
-    assert_clean(&lab);
-}
-
 /// Without a copy: the memory in use does not grow.
 fn a_retained_array_can_be_returned_later() {
     fn make(len: usize) {
@@ -249,48 +222,6 @@ fn a_retained_array_can_be_returned_later() {
         let again = lab.submit(first, ()).wait().unwrap();
         lab.submit(forget, ()).wait().unwrap();
         assert!(again.iter().enumerate().all(|(i, &x)| x == i as u8));
-    }
-    assert_clean(&lab);
-}
-
-fn an_array_that_was_moved_into_the_job_is_readable() {
-    fn keep_exclusive(mut values: ArrayMut<u8>, other: ArrayMut<u8>) -> ArrayMut<u8> {
-        values.fill(5);
-        OWN.lock().unwrap().push(values);
-        other
-    }
-    fn keep_sealed(values: ArrayMut<u8>) -> Array<u8> {
-        let sealed = values.seal();
-        KEPT.lock().unwrap().push(sealed.clone());
-        sealed
-    }
-    fn sum_exclusive() -> u64 {
-        let own = OWN.lock().unwrap();
-        own.iter()
-            .flat_map(|array| array.iter())
-            .map(|&x| u64::from(x))
-            .sum()
-    }
-    fn fill(mut values: ArrayMut<u8>) -> ArrayMut<u8> {
-        values.fill(9);
-        values
-    }
-    let lab = lab(1);
-    for len in [100, LARGE] {
-        let [one, other] = [(); 2].map(|()| lab.zeros::<u8>(len).unwrap());
-        let other = lab.submit(keep_exclusive, (one, other)).wait().unwrap();
-        // Opens and closes pages around it.
-        let other = lab.submit(fill, (other,)).wait().unwrap();
-        assert_eq!(
-            lab.submit(sum_exclusive, ()).wait().unwrap(),
-            5 * len as u64
-        );
-        let sealed = lab.submit(keep_sealed, (other,)).wait().unwrap();
-        let sealed = sealed.try_into_mut().unwrap_err().into_array();
-        assert!(sealed.iter().all(|&x| x == 9));
-        drop(sealed);
-        assert_eq!(lab.submit(sum, ()).wait().unwrap(), 9 * len as u64);
-        lab.submit(forget, ()).wait().unwrap();
     }
     assert_clean(&lab);
 }
@@ -341,24 +272,6 @@ fn a_chain_and_a_list_retain() {
     let chain = lab.job(made, (LARGE, 1)).then(keep_and_count, ()).submit();
     assert_eq!(chain.wait().unwrap(), LARGE as u64);
     assert_eq!(lab.submit(sum, ()).wait().unwrap(), LARGE as u64);
-    lab.submit(forget, ()).wait().unwrap();
-    assert_clean(&lab);
-}
-
-fn spawned_jobs_retain() {
-    use arenite::{Spawn, call};
-    fn leaf(values: &Array<u8>) -> u64 {
-        keep(values);
-        values.len() as u64
-    }
-    fn root(len: usize) -> Spawn<u64> {
-        let values = Array::from_fn(len, |_| 1u8);
-        keep(&values);
-        Spawn::new(|n: u64| n, (call(leaf, (values,)),))
-    }
-    let lab = lab(1);
-    assert_eq!(lab.submit(root, (LARGE,)).wait().unwrap(), LARGE as u64);
-    assert_eq!(lab.submit(sum, ()).wait().unwrap(), 2 * LARGE as u64);
     lab.submit(forget, ()).wait().unwrap();
     assert_clean(&lab);
 }
@@ -438,29 +351,6 @@ fn code_before_arrays_are_retained() {
     }
     assert!(values.try_into_mut().is_ok());
     assert_clean(&lab);
-}
-
-fn a_crash_frees_what_was_retained() {
-    fn make_and_keep(values: &Array<u8>) {
-        keep(values);
-        KEPT.lock().unwrap().push(Array::from_fn(LARGE, |_| 1));
-    }
-    fn crash() {
-        std::process::abort();
-    }
-    let lab = lab(2);
-    for _ in 0..3 {
-        let values = lab.from_slice(&[1u8; LARGE]).unwrap();
-        let jobs = [(); 20].map(|()| lab.submit(make_and_keep, (&values,)));
-        jobs.into_iter().for_each(|job| job.wait().unwrap());
-        assert!(retained(&lab) >= 20 * LARGE as u64);
-        drop(values);
-        wait_until("every worker that retains something has crashed", || {
-            lab.failure_of(lab.submit(crash, ()));
-            retained(&lab) == 0
-        });
-        lab.assert_in_use(0);
-    }
 }
 
 fn recycling_frees_what_was_retained() {

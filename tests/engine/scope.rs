@@ -3,13 +3,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
-use arenite::{Array, ArrayMut, JobErrorKind, Rejection, TileMut, WorkerExit};
+use arenite::{Array, ArrayMut, JobErrorKind, TileMut, WorkerExit};
 
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use crate::harness::{Gate, Lab, assert_kind, pass, step, tests, wait_until};
 
 tests![
-    tiles_of_one_array_are_written_by_many_workers,
-    tiles_smaller_than_a_page,
     a_tile_knows_its_rows,
     a_whole_array_is_lent_and_comes_back,
     several_arrays_in_one_scope,
@@ -17,10 +15,8 @@ tests![
     a_scope_ends_with_its_jobs_even_when_it_panics,
     a_scope_works_in_a_destructor,
     the_first_failure_cancels_the_rest,
-    a_scope_can_be_cancelled,
     a_scope_within_a_scope,
     scopes_on_many_threads,
-    a_private_array_cannot_be_lent,
     a_worker_that_dies_in_a_tile,
     a_lent_array_returns_only_after_the_workers_exit,
     handles_may_outlive_their_scope,
@@ -34,49 +30,6 @@ fn number(mut tile: TileMut<'_, u32>, by: u32) {
     for (i, x) in tile.iter_mut().enumerate() {
         *x = (first + i) as u32 * by;
     }
-}
-
-fn tiles_of_one_array_are_written_by_many_workers() {
-    let lab = Lab::new(3);
-    let mut out = lab.zeros::<u32>([1000, 1030]).unwrap();
-    for by in 1..4 {
-        lab.scope(|s| {
-            for tile in out.tiles_mut(7) {
-                s.submit(number, (tile, by));
-            }
-        })
-        .unwrap();
-        assert!(out.iter().zip(0..).all(|(&x, n)| x == n * by));
-    }
-    let sealed = out.seal();
-    assert_eq!(sealed[1_029_999], 1_029_999 * 3);
-    drop(sealed);
-    lab.assert_in_use(0);
-}
-
-/// Two processes write neighbouring bytes of one page at the same time.
-fn tiles_smaller_than_a_page() {
-    fn fill(bytes: &mut [u8], value: u8) {
-        bytes.fill(value);
-    }
-    let lab = Lab::new(2);
-    for len in [10, 4000, 4097, 20_000usize] {
-        let mut out = lab.zeros::<u8>(len).unwrap();
-        for round in 0..3 {
-            lab.scope(|s| {
-                for (n, tile) in out.tiles_mut(len / 10).enumerate() {
-                    s.submit(fill, (tile, n as u8 + round));
-                }
-            })
-            .unwrap();
-            assert!(
-                out.iter()
-                    .enumerate()
-                    .all(|(i, &x)| x == (i / (len / 10)) as u8 + round)
-            );
-        }
-    }
-    lab.assert_in_use(0);
 }
 
 fn a_tile_knows_its_rows() {
@@ -315,23 +268,6 @@ fn the_first_failure_cancels_the_rest() {
     lab.assert_in_use(0);
 }
 
-fn a_scope_can_be_cancelled() {
-    let lab = Lab::new(1);
-    let gate = Gate::new();
-    let mut out = lab.zeros::<u8>(300).unwrap();
-    let result = lab.scope(|s| {
-        s.submit(pass, (&gate.path(),));
-        for tile in out.tiles_mut(1) {
-            s.submit(|tile: &mut [u8]| tile.fill(1), (tile,));
-        }
-        let held = gate.meet();
-        s.cancel();
-        drop(held);
-    });
-    assert_eq!(*result.unwrap_err().kind(), JobErrorKind::Cancelled);
-    assert!(out.iter().all(|&x| x == 0));
-}
-
 fn a_scope_within_a_scope() {
     let lab = Lab::new(2);
     let (mut outer, mut inner) = (
@@ -378,26 +314,12 @@ fn scopes_on_many_threads() {
                     })
                     .unwrap();
                 }
+                let out = out.seal();
                 assert!(out.iter().zip(0..).all(|(&x, n)| x == n * by));
             });
         }
     });
     lab.assert_in_use(0);
-}
-
-fn a_private_array_cannot_be_lent() {
-    let lab = Lab::new(1);
-    let mut private = ArrayMut::<u32>::zeros([10, 10]);
-    let result = lab.scope(|s| {
-        for tile in private.tiles_mut(5) {
-            s.submit(number, (tile, 1));
-        }
-    });
-    assert_eq!(
-        *result.unwrap_err().kind(),
-        JobErrorKind::Rejected(Rejection::ForeignArray)
-    );
-    assert!(private.iter().all(|&x| x == 0));
 }
 
 fn a_worker_that_dies_in_a_tile() {
@@ -445,8 +367,8 @@ fn a_lent_array_returns_only_after_the_workers_exit() {
             !crate::harness::children().contains(&pid),
             "worker {pid} still exists"
         );
-        assert_eq!(
-            *result.unwrap_err().kind(),
+        assert_kind!(
+            result.unwrap_err(),
             JobErrorKind::Lost(WorkerExit::Signal(6))
         );
         lab.await_restart(0, restarts + 1);

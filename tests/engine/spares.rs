@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use arenite::engine::WorkerStats;
 use arenite::{Array, Engine, JobErrorKind, JobLimit, WorkerExit};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::harness::{Gate, Invariant, Lab, pass, step, tests, wait_until};
+use crate::harness::{
+    Gate, Invariant, Lab, assert_kind, at_gates, hang, pass, send_signal, step, tests, wait_until,
+};
 
 tests![
     each_end_is_followed_by_a_spare,
@@ -24,7 +25,7 @@ tests![
 ];
 
 fn end(pid: u32, signal: Signal) {
-    kill(Pid::from_raw(pid as i32), signal).expect("the worker exists");
+    send_signal(pid as i32, signal);
 }
 
 /// Process ids of the workers that take jobs, and of the spares.
@@ -45,12 +46,6 @@ fn settled(engine: &Engine, active: usize, spares: usize) -> (Vec<u32>, Vec<u32>
         (ready.len(), spare.len()) == (active, spares)
     });
     pids(engine)
-}
-
-fn hang() {
-    loop {
-        std::thread::park();
-    }
 }
 
 fn held(gate: &str) {
@@ -116,9 +111,7 @@ fn each_end_is_followed_by_a_spare() {
     }
     settled(&lab, 1, 1);
     assert_eq!(lab.stats().restarts(), 6);
-    invariant.holds(&lab, 0).unwrap();
-    lab.into_inner().shutdown();
-    invariant.nothing_left().unwrap();
+    invariant.ends(lab).unwrap();
 
     let lab = Lab::with(1, |builder| builder.spares(1).recycle_after_jobs(1));
     for _ in 0..5 {
@@ -135,16 +128,11 @@ fn each_end_is_followed_by_a_spare() {
 fn spares_get_no_jobs() {
     let lab = Lab::with(2, |builder| builder.spares(2));
     let (ready, spares) = settled(&lab, 2, 2);
-    let gates = [Gate::new(), Gate::new()];
-    let running: Vec<_> = gates
-        .iter()
-        .map(|gate| lab.submit(pass, (&gate.path(),)))
-        .collect();
-    let at_gates = gates.each_ref().map(Gate::meet);
+    let (running, held) = at_gates(2, |gate| lab.submit(pass, (gate,)));
     let waiting: Vec<_> = (0..100).map(|_| lab.submit(std::process::id, ())).collect();
     let mut workers = lab.stats().workers.into_iter();
     assert!(workers.all(|worker| !worker.spare || worker.open == 0));
-    drop(at_gates);
+    drop(held);
     running.into_iter().for_each(|job| job.wait().unwrap());
     for job in waiting {
         assert!(ready.contains(&job.wait().unwrap()));
@@ -161,24 +149,13 @@ fn lanes_move_together() {
     let lab = Lab::with(1, |builder| builder.lanes(3).spares(1));
     let (ready, spare) = settled(&lab, 1, 1);
     for (round, pid) in [ready[0], spare[0]].into_iter().enumerate() {
-        // New ones each time: until a worker that starts has executed its program, it holds copies of the pipes of the
-        // last round open, and its end of them would let a kernel pass.
-        let gates = [(); 3].map(|()| Gate::new());
         // All three are at their gates at the same time.
-        let jobs: Vec<_> = gates
-            .iter()
-            .map(|gate| lab.submit(held, (&gate.path(),)))
-            .collect();
-        let open = gates.each_ref().map(Gate::meet);
+        let (jobs, open) = at_gates(3, |gate| lab.submit(held, (gate,)));
         let behind = lab.submit(std::process::id, ());
         end(pid, Signal::SIGKILL);
         for job in jobs {
             let error = lab.failure_of(job);
-            assert_eq!(
-                *error.kind(),
-                JobErrorKind::Lost(WorkerExit::Signal(9)),
-                "{error}"
-            );
+            assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(9)));
         }
         drop(open);
         let next = behind.wait().unwrap();
@@ -218,9 +195,7 @@ fn an_actor_moves_to_a_spare() {
 fn spares_that_die_cost_nothing() {
     let lab = Lab::with(1, |builder| builder.spares(2));
     let (ready, _) = settled(&lab, 1, 2);
-    let gate = Gate::new();
-    let running = lab.submit(pass, (&gate.path(),));
-    let at_gate = gate.meet();
+    let (running, at_gate) = lab.hold();
     for _ in 0..3 {
         let (_, spares) = settled(&lab, 1, 2);
         let restarts = lab.stats().restarts();
@@ -275,10 +250,7 @@ fn spares_that_do_not_start_cost_nothing() {
         end(pid, Signal::SIGKILL);
     }
     let error = lab.failure_of(lab.submit(hang, ()));
-    assert!(
-        matches!(error.kind(), JobErrorKind::NoWorkers(_)),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::NoWorkers(_));
     lab.into_inner().shutdown();
     invariant.nothing_left().unwrap();
 }
@@ -337,10 +309,7 @@ fn the_next_job_waits_for_the_exit() {
         let late = late.submit();
         let next = lab.submit(locked, (path, false));
         let error = lab.failure_of(late);
-        assert!(
-            matches!(error.kind(), JobErrorKind::Limit(JobLimit::Deadline { .. })),
-            "{error}"
-        );
+        assert_kind!(error, JobErrorKind::Limit(JobLimit::Deadline { .. }));
         assert!(next.wait().unwrap(), "the lock is free");
         // The process that has the lock goes.
         end(
@@ -407,7 +376,5 @@ fn many_spares() {
     }
     settled(&lab, 2, 3);
     assert_eq!(lab.stats().restarts(), 20);
-    invariant.holds(&lab, 0).unwrap();
-    lab.into_inner().shutdown();
-    invariant.nothing_left().unwrap();
+    invariant.ends(lab).unwrap();
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arenite::engine::{Builder, WorkerProgram};
 use arenite::{Array, BuildError, Bytes, Engine, JobErrorKind, WorkerExit};
 
-use crate::harness::{Env, Gate, Lab, pass, step, tests, wait_until};
+use crate::harness::{Env, Gate, Lab, assert_kind, hang, pass, step, tests, wait_until};
 
 tests![
     a_start_that_hangs,
@@ -89,11 +89,6 @@ fn hung_in(start: impl Fn(Builder) -> Builder) -> (String, Duration) {
 }
 
 fn a_start_that_hangs() {
-    fn hang() {
-        loop {
-            std::hint::spin_loop();
-        }
-    }
     let (text, limit) = hung_in(|builder| builder.on_worker_start(hang));
     assert!(text.contains(&format!("{limit:?}")), "{text}");
 }
@@ -235,10 +230,7 @@ fn a_failed_start_in_the_background() {
         let jobs: Vec<_> = (0..4).map(|_| lab.submit(|| 1_u8, ())).collect();
         for job in jobs {
             let error = job.wait().unwrap_err();
-            assert!(
-                matches!(error.kind(), JobErrorKind::NoWorkers(why) if why.contains(expected)),
-                "{error}"
-            );
+            assert_kind!(error, JobErrorKind::NoWorkers(why) if why.contains(expected));
         }
         // It does not try again.
         let error = lab.submit(|| 1_u8, ()).wait().unwrap_err();

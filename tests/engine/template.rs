@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use arenite::engine::{Builder, LogLine, LogSource, WorkerProgram};
 use arenite::{Engine, JobErrorKind, Sandbox, Template, WorkerExit};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::harness::{Lab, case, children, step, tests, wait_until};
+use crate::harness::{Lab, assert_kind, case, children, send_signal, step, tests, wait_until};
 
 tests![
     workers_are_copies_of_one_process,
@@ -144,7 +143,7 @@ fn limits_and_the_sandbox_are_those_of_the_copy() {
     assert!(!lab.submit(opens, ()).wait().unwrap());
     let fills = || vec![1_u8; 512 << 20].len() as u64;
     let error = lab.submit(fills, ()).wait().unwrap_err();
-    assert!(matches!(error.kind(), JobErrorKind::Limit(_)), "{error}");
+    assert_kind!(error, JobErrorKind::Limit(_));
     assert!(template_of(&lab) > 0);
 }
 
@@ -167,7 +166,7 @@ fn notice(setup: &str, change: impl FnOnce(Builder) -> Builder) -> String {
         .submit(|| -> () { std::process::abort() }, ())
         .wait()
         .unwrap_err();
-    assert!(matches!(error.kind(), JobErrorKind::Lost(_)), "{error}");
+    assert_kind!(error, JobErrorKind::Lost(_));
     assert_eq!(template_of(&lab), 0, "{setup}");
     lab.into_inner().shutdown();
     assert_eq!(children(), [0_i32; 0]);
@@ -216,7 +215,7 @@ fn code_that_a_template_has_open_stays_open_in_copies() {
 
 /// Kills a template, and waits until it is gone.
 fn kill_template(template: i32) {
-    kill(Pid::from_raw(template), Signal::SIGKILL).unwrap();
+    send_signal(template, Signal::SIGKILL);
     wait_until("the template is gone", || !children().contains(&template));
 }
 
@@ -274,7 +273,7 @@ fn a_template_that_keeps_dying_is_given_up() {
 fn a_template_that_is_stopped_is_replaced() {
     let lab = Lab::of(builder("x").workers(1).build().unwrap());
     let template = template_of(&lab);
-    kill(Pid::from_raw(template), Signal::SIGSTOP).unwrap();
+    send_signal(template, Signal::SIGSTOP);
     lab.replace(0);
     // Started by itself, or copied from another one.
     assert_ne!(template_of(&lab), template);

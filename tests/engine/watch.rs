@@ -8,7 +8,7 @@ use arenite::engine::SystemLimit;
 use arenite::{ArenaFull, Array, ArrayMut, Backoff, Engine, JobErrorKind, JobLimit};
 use tempfile::TempDir;
 
-use crate::harness::{Gate, Lab, are_all, pass, step, tests, wait_until};
+use crate::harness::{Gate, Lab, are_all, at_gates, pass, step, tests, wait_until};
 
 tests![
     jobs_run_one_at_a_time_while_memory_is_short,
@@ -122,13 +122,8 @@ fn jobs_run_one_at_a_time_while_memory_is_short() {
     assert!(lab.stats().memory_short);
     system.available(LIMIT / 2);
     until_short(&lab, false);
-    let gates: Vec<_> = (0..4).map(|_| Gate::new()).collect();
-    let jobs: Vec<_> = gates
-        .iter()
-        .map(|gate| lab.submit(pass, (&gate.path(),)))
-        .collect();
     // All four at the same time.
-    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    let (jobs, held) = at_gates(4, |gate| lab.submit(pass, (gate,)));
     drop(held);
     jobs.into_iter().for_each(|job| job.wait().unwrap());
     lab.assert_in_use(0);
@@ -172,12 +167,7 @@ fn an_unawaited_attempt_is_watched() {
 fn jobs_behind_a_long_job_return_to_the_queue() {
     let system = System::new(0);
     let lab = system.lab(2);
-    let gates = [Gate::new(), Gate::new()];
-    let long: Vec<_> = gates
-        .iter()
-        .map(|gate| lab.submit(pass, (&gate.path(),)))
-        .collect();
-    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    let (long, held) = at_gates(2, |gate| lab.submit(pass, (gate,)));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();
     let behind: Vec<_> = (0..20).map(|_| lab.submit(alone, (path,))).collect();
@@ -209,9 +199,7 @@ fn an_engine_that_ends_while_memory_is_short() {
             jobs.into_iter().for_each(|job| job.wait().unwrap());
         } else {
             // No other job runs while this one does, which is until the engine is gone.
-            let gate = Gate::new();
-            let long = lab.submit(pass, (&gate.path(),));
-            let held = gate.meet();
+            let (long, held) = lab.hold();
             let jobs: Vec<_> = submit();
             drop(lab);
             drop(held);

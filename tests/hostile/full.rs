@@ -1,17 +1,18 @@
 //! A /dev/shm that is too small, full from the start, or filled by others at any moment: in the program's own mount
 //! namespace, which takes root. Without root those tests are listed as ignored.
 
-use std::fs::File;
-use std::os::fd::AsFd;
+use std::time::Duration;
 
 use arenite::{
     Array, ArrayMut, Backing, BuildError, Engine, JobErrorKind, JobLimit, Trace, WorkerExit,
 };
-use nix::fcntl::{FallocateFlags, fallocate};
 use nix::mount::{MsFlags, mount};
 
 use crate::harness::programs::{Program, Scenario, own_shm};
-use crate::harness::{Gate, Invariant, pass, tests};
+use crate::harness::runs::Order;
+use crate::harness::runs::crowded::{Hog, crowd, fill, room};
+use crate::harness::{Dice, Gate, Invariant, Lab, assert_kind, pass, seeds, tests};
+use crate::kernels::refusing;
 use crate::users::is_root;
 
 tests![
@@ -86,7 +87,8 @@ fn without_names_filled_later() {
 
 /// As with vm.memfd_noexec=2, or in a container with a system call filter.
 fn without_memory_files() {
-    Program::start("full-names-only", forbid_memory_files)
+    let refused = refusing(&[libc::SYS_memfd_create], libc::EPERM);
+    Program::start("full-names-only", refused)
         .end()
         .assert_done();
 }
@@ -105,41 +107,8 @@ fn files_of_a_trace() {
 
 // ---- what those programs do ---------------------------------------------------------------------------------
 
-/// Allocates all space of /dev/shm except this number of bytes, until dropped.
-struct Hog {
-    file: File,
-}
-
-impl Hog {
-    fn leaving(bytes: u64) -> Self {
-        let path = "/dev/shm/hog";
-        let file = File::create(path).unwrap();
-        std::fs::remove_file(path).unwrap();
-        let hog = Self { file };
-        hog.take(bytes);
-        hog
-    }
-
-    /// Allocates what has become free meanwhile.
-    fn take(&self, leave: u64) {
-        let space = nix::sys::statvfs::statvfs("/dev/shm").unwrap();
-        let free = space.blocks_available() * space.fragment_size();
-        let len = self.file.metadata().unwrap().len();
-        let more = free.saturating_sub(leave);
-        if more > 0 {
-            let (from, more) = (len as i64, more as i64);
-            // What others allocated in between counts too.
-            match fallocate(self.file.as_fd(), FallocateFlags::empty(), from, more) {
-                Ok(()) | Err(nix::errno::Errno::ENOSPC) => {}
-                Err(error) => panic!("{error}"),
-            }
-        }
-    }
-}
-
 fn size() -> u64 {
-    let space = nix::sys::statvfs::statvfs("/dev/shm").unwrap();
-    space.blocks() * space.fragment_size()
+    room().unwrap().0
 }
 
 fn named(capacity: u64) -> Result<Engine, BuildError> {
@@ -148,12 +117,6 @@ fn named(capacity: u64) -> Result<Engine, BuildError> {
         .capacity(capacity)
         .backing(Backing::Named)
         .build()
-}
-
-fn fill(n: usize, with: u8) -> Array<u8> {
-    let mut array = ArrayMut::<u8>::zeros(n);
-    array.fill(with);
-    array.seal()
 }
 
 /// Checks that only new workers' grants are held, and that there is room for another job.
@@ -182,17 +145,14 @@ fn create() {
     }
     // No room for the first byte.
     for leave in [0, 4096, 64 * 1024, 100 * 1024] {
-        let hog = Hog::leaving(leave);
+        let hog = Hog::leaving(leave).unwrap();
         match named(size / 2) {
             Err(error) => assert!(error.to_string().contains("No space left"), "{error}"),
             // The control segment only.
             Ok(engine) => {
                 let job = engine.submit(|| Array::<u8>::zeros(1 << 20), ()).wait();
                 let error = job.unwrap_err();
-                assert!(
-                    matches!(error.kind(), JobErrorKind::Limit(JobLimit::Arena(_))),
-                    "{error}"
-                );
+                assert_kind!(error, JobErrorKind::Limit(JobLimit::Arena(_)));
                 assert!(engine.zeros::<u8>(1 << 20).is_err());
                 assert_eq!(engine.submit(|n: u32| n + 1, (1,)).wait().unwrap(), 2);
                 drop(hog);
@@ -224,10 +184,7 @@ fn growth() {
     assert!(kept.iter().all(|array| array.iter().all(|&x| x == 7)));
     // Results find no room either, and fail with an error.
     let error = engine.submit(fill, (2 << 20, 1)).wait().unwrap_err();
-    assert!(
-        matches!(error.kind(), JobErrorKind::Limit(JobLimit::Arena(_))),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::Limit(JobLimit::Arena(_)));
     // There is room again.
     drop(kept);
     assert_works(&engine);
@@ -249,7 +206,7 @@ fn job() {
         made
     }
     let engine = named(size()).unwrap();
-    let hog = Hog::leaving(3 << 20);
+    let hog = Hog::leaving(3 << 20).unwrap();
     let jobs: Vec<_> = (0..4).map(|_| engine.submit(hungry, (3,))).collect();
     // A job may find that the others hold everything.
     let made: Vec<u64> = jobs.into_iter().map(|job| job.wait().unwrap()).collect();
@@ -261,39 +218,12 @@ fn job() {
 }
 
 fn another_program() {
-    let engine = named(size()).unwrap();
-    let (mut refused, mut done) = (0, 0);
-    for round in 0..10 {
-        // Between nothing and a megabyte is left, at random moments.
-        let hog = Hog::leaving(round % 4 * 300_000);
-        let jobs: Vec<_> = (0..20)
-            .map(|n| engine.submit(fill, (150_000 * (n as usize % 5 + 1), n)))
-            .collect();
-        hog.take(0);
-        for (n, job) in (0..).zip(jobs) {
-            match job.wait() {
-                Ok(bytes) => {
-                    done += 1;
-                    assert!(bytes.iter().all(|&x| x == n));
-                }
-                Err(error) => {
-                    refused += 1;
-                    assert!(
-                        matches!(error.kind(), JobErrorKind::Limit(JobLimit::Arena(_))),
-                        "{error}"
-                    );
-                }
-            }
-        }
-        // The arena still has what it has committed.
-        if let Ok(mut array) = engine.zeros::<u8>(2 << 20) {
-            array.fill(9);
-        }
-        drop(hog);
-        assert_works(&engine);
-    }
-    assert!(refused > 0 && done > 0, "{refused} refused, {done} done");
-    assert_holds(&engine);
+    let order = Order {
+        seed: seeds(1).start,
+        length: Duration::from_millis(500),
+        strict: false,
+    };
+    crowd(order, &mut Dice::new(order.seed), || false).unwrap();
 }
 
 fn auto() {
@@ -316,7 +246,7 @@ fn auto() {
     assert_holds(&engine);
     drop(engine);
     // It is full.
-    let hog = Hog::leaving(0);
+    let hog = Hog::leaving(0).unwrap();
     let engine = build(size / 2);
     assert_works(&engine);
     assert_holds(&engine);
@@ -334,7 +264,7 @@ fn later() {
         .build()
         .unwrap();
     assert_works(&engine);
-    let hog = Hog::leaving(0);
+    let hog = Hog::leaving(0).unwrap();
     let kept: Vec<_> = (0..8)
         .map(|_| {
             let mut array = engine.zeros::<u8>(capacity as usize / 16).unwrap();
@@ -353,56 +283,23 @@ fn later() {
     let gate = Gate::new();
     let job = engine.submit(fill_later, (&gate.path(), capacity as usize / 4));
     let held = gate.meet();
-    let hog = Hog::leaving(0);
+    let hog = Hog::leaving(0).unwrap();
     drop(held);
     assert!(job.wait().unwrap().iter().all(|&x| x == 4));
     drop(hog);
 
     let piece = capacity as usize / 128;
     for round in 0..10 {
-        let hog = Hog::leaving(round % 4 * 300_000);
+        let hog = Hog::leaving(round % 4 * 300_000).unwrap();
         let jobs: Vec<_> = (0..20)
             .map(|n| engine.submit(fill, (piece * (n as usize % 4 + 1), n)))
             .collect();
-        hog.take(0);
+        hog.take_all_but(0).unwrap();
         for (n, job) in (0..).zip(jobs) {
             assert!(job.wait().unwrap().iter().all(|&x| x == n));
         }
     }
     assert_holds(&engine);
-}
-
-/// Makes `memfd_create` fail with EPERM, here and in all processes started from here.
-fn forbid_memory_files() -> std::io::Result<()> {
-    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const IS: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const ANSWER: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    let mut steps = [
-        // The number of the call, which comes first.
-        step(LOAD, 0, 0, 0),
-        step(IS, 0, 1, libc::SYS_memfd_create as u32),
-        step(ANSWER, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-        step(ANSWER, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog {
-        len: steps.len() as u16,
-        filter: steps.as_mut_ptr(),
-    };
-    // SAFETY: Linux copies the filter, which lives until then.
-    let answer = unsafe {
-        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-            | libc::prctl(
-                libc::PR_SET_SECCOMP,
-                libc::SECCOMP_MODE_FILTER,
-                &raw const program,
-            )
-    };
-    if answer == 0 {
-        Ok(())
-    } else {
-        Err(std::io::Error::last_os_error())
-    }
 }
 
 fn names_only() {
@@ -450,7 +347,7 @@ fn spilled() {
     let engine = named(8 << 20).unwrap();
     // Makes the region long, with holes in it.
     drop(engine.submit(fill, (4 << 20, 1)).wait().unwrap());
-    let hog = Hog::leaving(0);
+    let hog = Hog::leaving(0).unwrap();
     let mut lies = 0;
     for at in [0u64, 1 << 20, 3 << 20, 6 << 20] {
         let answers = (0..50).map(|_| engine.submit(lie, (at,)).wait());
@@ -472,21 +369,10 @@ fn spilled() {
     assert!(lies > 0, "no lie was noticed");
     drop(hog);
     // Live workers would continue to lie: new ones are needed.
-    for index in 0..2 {
-        let worker = || engine.stats().workers.swap_remove(index);
-        crate::harness::wait_until("there is a worker", || worker().ready);
-        let before = worker();
-        nix::sys::signal::kill(
-            nix::unistd::Pid::from_raw(before.pid as i32),
-            nix::sys::signal::Signal::SIGKILL,
-        )
-        .unwrap();
-        crate::harness::wait_until("it is replaced", || {
-            worker().restarts > before.restarts && worker().ready
-        });
-    }
-    assert_works(&engine);
-    assert_holds(&engine);
+    let lab = Lab::of(engine);
+    (0..2).for_each(|worker| lab.replace(worker));
+    assert_works(&lab);
+    assert_holds(&lab);
 }
 
 /// The disk with the files of a trace fills up: what was written stays complete.
@@ -513,7 +399,7 @@ fn trace() {
     fail_often(10);
     let written = engine.write_trace().unwrap().unwrap();
     assert_eq!((written.attempts, written.dropped), (10, 0));
-    let hog = Hog::leaving(100_000);
+    let hog = Hog::leaving(100_000).unwrap();
     for n in 0..1000 {
         engine.submit(half, (n,)).wait().unwrap();
     }
@@ -536,7 +422,7 @@ fn trace() {
     // A longer page than the existing one, for which there is no room either.
     let content = std::fs::read_to_string(page).unwrap();
     fail_often(150);
-    hog.take(0);
+    hog.take_all_but(0).unwrap();
     full();
     drop(engine);
     assert_eq!(std::fs::read_to_string(page).unwrap(), content);

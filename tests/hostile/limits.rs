@@ -5,7 +5,7 @@ use arenite::{Array, Backing, Engine, OnFailure};
 use nix::sys::resource::{Resource, setrlimit};
 
 use crate::harness::programs::{Ended, Program, Scenario, say};
-use crate::harness::{Invariant, tests};
+use crate::harness::{Invariant, assert_kind, tests};
 use crate::users::become_unprivileged;
 
 tests![
@@ -195,12 +195,9 @@ fn later() {
         .submit(|n: usize| Array::<u8>::zeros(n), (32 << 20,))
         .wait()
         .unwrap_err();
-    assert!(
-        matches!(
-            error.kind(),
-            arenite::JobErrorKind::Limit(arenite::JobLimit::Arena(_))
-        ),
-        "{error}"
+    assert_kind!(
+        error,
+        arenite::JobErrorKind::Limit(arenite::JobLimit::Arena(_))
     );
     work(&engine);
     engine.shutdown();

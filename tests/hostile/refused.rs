@@ -11,7 +11,7 @@ use std::time::Duration;
 use arenite::{Array, Engine, JobError, JobErrorKind, JobLimit, WorkerExit};
 
 use crate::harness::programs::{Ended, Program, Scenario, say};
-use crate::harness::{shared_memory_named, step, tests};
+use crate::harness::{hang, shared_memory_named, step, tests};
 use crate::kernels::refusing;
 
 tests![
@@ -198,12 +198,6 @@ fn sum(values: &[u32]) -> u64 {
     values.iter().copied().map(u64::from).sum()
 }
 
-fn hang() -> u8 {
-    loop {
-        std::thread::park();
-    }
-}
-
 /// What a program does with an engine, as far as it gets: arrays both ways, a worker that dies, one that is killed.
 fn live() -> Result<(), Box<dyn Error>> {
     let engine = Engine::builder().workers(2).capacity(16 << 20).build()?;
@@ -222,7 +216,7 @@ fn live() -> Result<(), Box<dyn Error>> {
         JobErrorKind::Limit(JobLimit::Deadline { .. }) => true,
         _ => false,
     };
-    let abort = || -> u8 { std::process::abort() };
+    let abort = || -> () { std::process::abort() };
     let late = engine.job(hang, ()).deadline(Duration::from_millis(1));
     for job in [engine.submit(abort, ()), late.submit()] {
         let error = job.wait().unwrap_err();

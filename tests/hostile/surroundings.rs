@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
 
 use crate::harness::programs::{Program, Scenario, say};
-use crate::harness::{Gate, Lab, pass, tests, wait_until};
+use crate::harness::{Lab, assert_kind, hang, tests, wait_until};
 use crate::users::{UNPRIVILEGED, become_unprivileged, is_root};
 
 tests![
@@ -247,9 +247,7 @@ fn another_user_has_no_access() {
     let name = format!("private-{}", std::process::id());
     let lab = Lab::with(1, |builder| builder.backing(Backing::Named).name(&name));
     let values = lab.from_slice(&[1u8; 1000]).unwrap();
-    let gate = Gate::new();
-    let blocked = lab.submit(pass, (&gate.path(),));
-    let held = gate.meet();
+    let (blocked, held) = lab.hold();
     let victims = format!("{} {} {name}", std::process::id(), lab.pid(0));
     let change = |command: &mut std::process::Command| {
         command.env("ARENITE_HOSTILE_VICTIMS", &victims);
@@ -464,11 +462,7 @@ fn first_of_its_namespace() {
         .submit(|| -> u8 { std::process::abort() }, ())
         .wait()
         .unwrap_err();
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)));
     wait_until("it is replaced", || {
         let now = engine.stats();
         now.workers.iter().all(|worker| worker.ready) && numbers() != old
@@ -501,7 +495,7 @@ fn first_of_its_namespace() {
         });
         cancelled.kill();
         let cancelled = cancelled.wait().unwrap_err();
-        assert_eq!(*cancelled.kind(), JobErrorKind::Cancelled, "{cancelled}");
+        assert_kind!(cancelled, JobErrorKind::Cancelled);
     }
     drop(engine);
     let mut status = 0;
@@ -516,10 +510,4 @@ fn first_of_its_namespace() {
         libc::waitpid(bystander, &raw mut status, libc::WUNTRACED);
     }
     assert_eq!(status, libc::SIGUSR1, "the bystander got another signal");
-}
-
-fn hang() -> u8 {
-    loop {
-        std::thread::park();
-    }
 }

@@ -11,7 +11,7 @@ use arenite::{Array, Backing, Engine, JobError, JobErrorKind, JobLimit, WorkerEx
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::harness::programs::{Ended, Program, Scenario, pause, say};
-use crate::harness::{Gate, pass, state_of, step, tests, wait_until};
+use crate::harness::{Gate, assert_kind, pass, state_of, step, tests, wait_until};
 use crate::maps::leads_to;
 
 tests![
@@ -402,11 +402,7 @@ fn punched() {
         .submit(|| -> u8 { std::process::abort() }, ())
         .wait()
         .unwrap_err();
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)));
     let error = engine.submit(made, (10,)).wait().unwrap_err();
     let JobErrorKind::NoWorkers(why) = error.kind() else {
         panic!("{error}");
@@ -479,10 +475,7 @@ fn links() {
         may_fail(&error);
     }
     let error = engine.submit(made, (10,)).wait().unwrap_err();
-    assert!(
-        matches!(error.kind(), JobErrorKind::NoWorkers(_)),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::NoWorkers(_));
     may_fail(&error);
     drop(own);
     engine.shutdown();
@@ -533,11 +526,7 @@ fn name() {
         .submit(|| -> u8 { std::process::abort() }, ())
         .wait()
         .unwrap_err();
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)));
     assert_eq!(engine.submit(made, (1000,)).wait().unwrap().len(), 1000);
     engine.shutdown();
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arenite::{Array, Backing, JobError, JobErrorKind, WorkerExit};
 
-use crate::harness::{Dice, Lab, case, seeds, state_of, tests, wait_until};
+use crate::harness::{Dice, Lab, assert_kind, case, seeds, state_of, tests, wait_until};
 use crate::maps::{self, layout};
 
 tests![
@@ -100,10 +100,7 @@ fn verdict(lab: &Lab, job: arenite::Job<()>) -> JobError {
         job.is_done()
     });
     let error = job.wait().unwrap_err();
-    assert!(
-        matches!(error.kind(), JobErrorKind::Lost(WorkerExit::Protocol(_))),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Protocol(_)));
     error
 }
 

@@ -9,16 +9,16 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use arenite::points::{Fault, Point, Side};
+use arenite::points::{Point, Side};
 use arenite::raw::{Buffer, Buffers, CowHeap, PrivateCopy, Received};
 use arenite::{Array, Backoff, Engine};
 use libtest_mimic::Trial;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
-use crate::board::{board, points};
+use crate::board::points;
 use crate::harness::{Invariant, Lab, named, step};
-use crate::passings::{Nth, Saw, each};
+use crate::passings::{Death, Saw, at_each};
 use crate::programs::COMPLAINT;
 
 /// Steps of a worker that only arguments have that it maps from a file or privately.
@@ -27,6 +27,7 @@ pub fn owns(point: &Point) -> bool {
 }
 
 pub fn trials() -> Vec<Trial> {
+    let at = |point: &'static Point| at_each(point, |passing| scene(point, passing));
     let trial = |point: &'static Point| named(format!("arrays::{}", point.name), move || at(point));
     let mine = |point: &&Point| owns(point);
     points(Side::Worker).filter(mine).map(trial).collect()
@@ -245,34 +246,17 @@ fn watch(mut ended: impl Read, blocks: &[&Block]) -> bool {
 
 // ---- workers that are killed --------------------------------------------------------------------------------
 
-fn at(point: &'static Point) {
-    let all = scene(point, None).unwrap().passed;
-    let which = [Nth::First, Nth::Second, Nth::Middle, Nth::Last];
-    each(point.name, all, &which, |passing, _| {
-        scene(point, Some(passing))
-    });
-}
-
 /// Plays the story, during which a worker is killed at this passing. The program and later jobs notice nothing.
 fn scene(point: &'static Point, passing: Option<u64>) -> Result<Saw, String> {
     let invariant = Invariant::before();
     let lab = Lab::new(1);
-    let before = board().passed(point.name);
-    if let Some(passing) = passing {
-        board().arm(point.name, Fault::Kill, passing..passing + 1);
-    }
+    let death = Death::arm(point, passing);
     story(&lab, |_| ());
-    let passed = board().passed(point.name) - before;
-    let deaths = passing.map_or(0, |_| board().done(point.name).0);
-    board().disarm();
-    // The arguments of the last job are free, and nothing of a killed worker is left.
-    lab.job(|| (), ()).retries(1).submit().wait().unwrap();
+    let (saw, _) = death.disarm(&lab);
     assert_eq!(heap().in_use().0, 0, "a block is not free");
     heap().trim();
-    invariant.holds(&lab, 0)?;
-    lab.into_inner().shutdown();
-    invariant.nothing_left()?;
-    Ok(Saw { passed, deaths })
+    invariant.ends(lab)?;
+    Ok(saw)
 }
 
 /// Runs without deaths: each step is taken. For tests that read the board.

@@ -5,14 +5,14 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
-use arenite::points::{Fault, Point, Side};
+use arenite::points::{Point, Side};
 use arenite::{Array, Backoff, JobErrorKind, WorkerExit};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
-use crate::board::{board, points};
-use crate::harness::{Answers, Invariant, Lab, named, step};
-use crate::passings::{Nth, Saw, each};
+use crate::board::points;
+use crate::harness::{Answers, Invariant, Lab, step};
+use crate::passings::{Death, Saw, once_and_retried};
 use crate::scene::{Pending, bytes, input, len_of, sum_of, text_of, value_at};
 use crate::workers::costs_a_job;
 
@@ -39,13 +39,7 @@ const STEPS: [&str; 13] = [
 
 pub fn trials() -> Vec<Trial> {
     let mine = points(Side::Worker).filter(|point| STEPS.contains(&point.name));
-    let trial = |point: &'static Point| {
-        [("once", 0), ("retried", 3)].map(|(how, retries)| {
-            let name = format!("lanes::{how}::{}", point.name);
-            named(name, move || at(point, retries))
-        })
-    };
-    let trials: Vec<_> = mine.flat_map(trial).collect();
+    let trials = once_and_retried("lanes", mine, 3, scene);
     assert_eq!(trials.len(), 2 * STEPS.len(), "a step without a point");
     trials
 }
@@ -82,14 +76,6 @@ fn reference() -> Vec<Vec<u8>> {
     (0..JOBS).map(of).collect()
 }
 
-fn at(point: &'static Point, retries: u32) {
-    let all = scene(point, retries, None).unwrap().passed;
-    let which = [Nth::First, Nth::Second, Nth::Middle, Nth::Last];
-    each(point.name, all, &which, |passing, _| {
-        scene(point, retries, Some(passing))
-    });
-}
-
 /// Runs all jobs on one worker, which is killed at this passing.
 fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Saw, String> {
     let invariant = Invariant::before();
@@ -97,10 +83,7 @@ fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Sa
     let go = folder.path().join("go");
     let lab = Lab::with(1, |builder| builder.lanes(LANES));
     let values = lab.from_slice(&input()).unwrap();
-    let before = board().passed(point.name);
-    if let Some(passing) = passing {
-        board().arm(point.name, Fault::Kill, passing..passing + 1);
-    }
+    let death = Death::arm(point, passing);
     macro_rules! sent {
         ($kernel:expr, $args:expr) => {{
             let job = lab.job($kernel, $args).retries(retries);
@@ -117,14 +100,7 @@ fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Sa
     File::create(&go).unwrap();
     step("every answer");
     let answers: Vec<_> = jobs.into_iter().map(Pending::wait).collect();
-    // Read before the engine ends: later deaths do not affect these jobs.
-    let passed = board().passed(point.name) - before;
-    let died = || passing.map_or(0, |_| board().done(point.name).0);
-    let hit = died();
-    // After everything that is left of the killed worker.
-    lab.job(|| (), ()).retries(1).submit().wait().unwrap();
-    board().disarm();
-    let deaths = died();
+    let (saw, hit) = death.disarm(&lab);
     let answers = Answers::compare(answers, &reference())?;
     let lost = answers.failed.len();
     if retries == 0 && costs_a_job(point) && lost < hit as usize {
@@ -135,16 +111,14 @@ fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Sa
         killed || matches!(why, JobErrorKind::Lost(WorkerExit::OtherJob { .. }))
     };
     let most = if retries == 0 {
-        LANES * deaths as usize
+        LANES * saw.deaths as usize
     } else {
         0
     };
     if lost > most || !answers.failed.iter().all(|(_, why)| by_the_death(why)) {
-        return Err(format!("{deaths} deaths have cost {:?}", answers.failed));
+        return Err(format!("{saw:?}, and failed {:?}", answers.failed));
     }
     drop(values);
-    invariant.holds(&lab, 0)?;
-    lab.into_inner().shutdown();
-    invariant.nothing_left()?;
-    Ok(Saw { passed, deaths })
+    invariant.ends(lab)?;
+    Ok(saw)
 }

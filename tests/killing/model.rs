@@ -383,10 +383,7 @@ pub fn play(retries: u32, fate: Option<Fate>) -> (Passings, u32) {
     drop(actors);
     await_order();
     passings.insert(LATE, board().passed(LATE) - late);
-    invariant.holds(&lab, 0).unwrap();
-    step("the engine to shut down");
-    lab.into_inner().shutdown();
-    invariant.nothing_left().unwrap();
+    invariant.ends(lab).unwrap();
     (passings, deaths())
 }
 
@@ -448,9 +445,7 @@ pub fn stopped_too_long(point: &'static Point) -> bool {
         });
     }
     drop(actors);
-    invariant.holds(&lab, 0).unwrap();
-    lab.into_inner().shutdown();
-    invariant.nothing_left().unwrap();
+    invariant.ends(lab).unwrap();
     stopped > 0
 }
 

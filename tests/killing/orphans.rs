@@ -6,9 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use arenite::{Array, Engine};
 use nix::sys::signal::Signal;
 
-use crate::harness::{Answers, Invariant, Lab, processes_of, step, tests, wait_until};
+use crate::harness::{Answers, Invariant, Lab, processes_of, send_signal, step, tests, wait_until};
 use crate::programs::{Home, own_maps};
-use crate::workers::end;
 
 tests![a_new_engine_and_an_orphan];
 
@@ -68,7 +67,7 @@ fn a_new_engine_and_an_orphan() {
         assert_eq!(processes_of(running.pid()), [orphan], "it computes on");
         invariant.holds(&next, 0).unwrap();
         invariant.holds(&alive, 0).unwrap();
-        end(orphan, Signal::SIGKILL);
+        send_signal(orphan, Signal::SIGKILL);
         running.await_all_gone();
         drop((next, alive, running));
         invariant.nothing_left().unwrap();

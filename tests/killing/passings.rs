@@ -1,6 +1,10 @@
 //! At which passings of a point a process is killed, and the check that it was.
 
-use crate::harness::step;
+use arenite::points::{Fault, Point};
+use libtest_mimic::Trial;
+
+use crate::board::board;
+use crate::harness::{Lab, named, step};
 
 /// Maximum number of consecutive scenes without a death. Whether a doorbell is rung depends on which side is awake, so some points
 /// are not passed in each scene.
@@ -34,6 +38,67 @@ pub struct Saw {
     pub passed: u64,
     /// Number of deaths.
     pub deaths: u32,
+}
+
+/// A worker's death at one passing of a point in a scene, or none.
+pub struct Death {
+    point: &'static Point,
+    passing: Option<u64>,
+    before: u64,
+}
+
+impl Death {
+    /// Counts passings from now on, and kills a worker at this one.
+    pub fn arm(point: &'static Point, passing: Option<u64>) -> Self {
+        let before = board().passed(point.name);
+        if let Some(passing) = passing {
+            board().arm(point.name, Fault::Kill, passing..passing + 1);
+        }
+        Self {
+            point,
+            passing,
+            before,
+        }
+    }
+
+    fn deaths(&self) -> u32 {
+        self.passing.map_or(0, |_| board().done(self.point.name).0)
+    }
+
+    /// Ends the scene after its last answer, when everything that is left of a killed worker is done. Returns what
+    /// happened, and the number of deaths before the last answer: a later one does not affect the jobs of the scene.
+    pub fn disarm(self, lab: &Lab) -> (Saw, u32) {
+        let passed = board().passed(self.point.name) - self.before;
+        let hit = self.deaths();
+        lab.job(|| (), ()).retries(1).submit().wait().unwrap();
+        board().disarm();
+        let deaths = self.deaths();
+        (Saw { passed, deaths }, hit)
+    }
+}
+
+/// Runs `scene` without a death, and with one at its first, second, middle and last passing of the point.
+pub fn at_each(point: &Point, scene: impl Fn(Option<u64>) -> Result<Saw, String>) {
+    let all = scene(None).unwrap().passed;
+    let which = [Nth::First, Nth::Second, Nth::Middle, Nth::Last];
+    each(point.name, all, &which, |passing, _| scene(Some(passing)));
+}
+
+/// Returns two trials of a scene for each point: in one its jobs are not retried, in the other they have retries.
+pub fn once_and_retried(
+    group: &str,
+    points: impl Iterator<Item = &'static Point>,
+    retries: u32,
+    scene: fn(&'static Point, u32, Option<u64>) -> Result<Saw, String>,
+) -> Vec<Trial> {
+    let trial = |point: &'static Point| {
+        [("once", 0), ("retried", retries)].map(|(how, retries)| {
+            let name = format!("{group}::{how}::{}", point.name);
+            let scene = move |passing| scene(point, retries, passing);
+            named(name, move || at_each(point, scene))
+        })
+    };
+    points.flat_map(trial).collect()
 }
 
 /// Runs `scene` with a death at each of these passings, and again until there was one. `scene` gets the number of the passing, and

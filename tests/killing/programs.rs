@@ -9,13 +9,12 @@ use std::time::Duration;
 use arenite::engine::WorkerStats;
 use arenite::points::{Board, Fault, Point, Side, VARIABLE};
 use arenite::{Array, Backing, Backoff, Engine, JobErrorKind, JobLimit, Limiter};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::board::of;
 use crate::harness::programs::{Program, Scenario, say, stay};
-use crate::harness::{Gate, pass, wait_until};
+use crate::harness::{Gate, assert_kind, hang, pass, send_signal, wait_until};
 
 const NAME: &str = "ARENITE_TEST_NAME";
 /// Environment variable: a point and a passing, armed when the program has busy workers, one of which is stopped.
@@ -188,12 +187,6 @@ fn spin(gate: &str) -> u64 {
     }
 }
 
-fn hang() -> u8 {
-    loop {
-        std::thread::park();
-    }
-}
-
 fn make(n: usize) -> Array<u32> {
     Array::from_fn(n, |i| i as u32)
 }
@@ -209,7 +202,7 @@ fn live(work: fn(&Engine)) {
     }
     let busy = engine.stats().workers;
     let stopped = busy.iter().position(|worker| worker.open > 0).unwrap();
-    kill(Pid::from_raw(busy[stopped].pid as i32), Signal::SIGSTOP).unwrap();
+    send_signal(busy[stopped].pid as i32, Signal::SIGSTOP);
     workers_are_busy();
     work(&engine);
     // The busy workers are killed after the grace period.
@@ -242,7 +235,7 @@ fn jobs(engine: &Engine) {
     let idle = engine.stats().workers;
     let is_idle = |worker: &&WorkerStats| worker.ready && worker.open == 0;
     let idle = idle.iter().find(is_idle).unwrap();
-    kill(Pid::from_raw(idle.pid as i32), Signal::SIGKILL).unwrap();
+    send_signal(idle.pid as i32, Signal::SIGKILL);
     assert_eq!(
         engine.submit(make, (100_000,)).wait().unwrap().len(),
         100_000
@@ -250,10 +243,7 @@ fn jobs(engine: &Engine) {
     eprintln!("a job takes too long for its deadline, and is tried again");
     let late = engine.job(hang, ()).deadline(Duration::from_millis(20));
     let error = late.retries(1).submit().wait().unwrap_err();
-    assert!(
-        matches!(error.kind(), JobErrorKind::Limit(JobLimit::Deadline { .. })),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::Limit(JobLimit::Deadline { .. }));
     // Its successor is idle when the engine ends.
     assert_eq!(engine.submit(make, (1000,)).wait().unwrap().len(), 1000);
     engine.trim();

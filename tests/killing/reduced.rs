@@ -1,13 +1,13 @@
 //! Workers killed while they compute subtrees of a reduction.
 
-use arenite::points::{Fault, Point, Side};
+use arenite::points::{Point, Side};
 use arenite::{Array, JobErrorKind, WorkerExit};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
-use crate::board::{board, points};
+use crate::board::points;
 use crate::harness::{Invariant, Lab, named};
-use crate::passings::{Nth, Saw, each};
+use crate::passings::{Death, Saw, at_each};
 use crate::scene::begin;
 use crate::workers::costs_a_job;
 
@@ -27,6 +27,7 @@ const COMMON: [&str; 4] = [
 /// Only without retries, which a reduction does not allow.
 pub fn trials() -> Vec<Trial> {
     let mine = |point: &&Point| owns(point) || COMMON.contains(&point.name);
+    let at = |point: &'static Point| at_each(point, |passing| scene(point, passing));
     let trial =
         |point: &'static Point| named(format!("reduced::{}", point.name), move || at(point));
     points(Side::Worker).filter(mine).map(trial).collect()
@@ -56,14 +57,6 @@ fn began(log: &str) -> Vec<u32> {
     began
 }
 
-fn at(point: &'static Point) {
-    let all = scene(point, None).unwrap().passed;
-    let which = [Nth::First, Nth::Second, Nth::Middle, Nth::Last];
-    each(point.name, all, &which, |passing, _| {
-        scene(point, Some(passing))
-    });
-}
-
 /// Runs a reduction, during which a worker is killed at this passing.
 fn scene(point: &'static Point, passing: Option<u64>) -> Result<Saw, String> {
     let invariant = Invariant::before();
@@ -71,19 +64,9 @@ fn scene(point: &'static Point, passing: Option<u64>) -> Result<Saw, String> {
     let log = tempfile::NamedTempFile::new().unwrap().into_temp_path();
     let path = log.to_str().unwrap();
     let numbers = lab.from_fn(CHUNKS * CHUNK / 8, |i| i as u64).unwrap();
-    let before = board().passed(point.name);
-    if let Some(passing) = passing {
-        board().arm(point.name, Fault::Kill, passing..passing + 1);
-    }
+    let death = Death::arm(point, passing);
     let whole = lab.par(&numbers).reduce(span, (path,), join);
-    // Read before the engine ends: later deaths do not affect its jobs.
-    let passed = board().passed(point.name) - before;
-    let died = || passing.map_or(0, |_| board().done(point.name).0);
-    let hit = died();
-    // After everything that is left of the killed worker.
-    lab.job(|| (), ()).retries(1).submit().wait().unwrap();
-    board().disarm();
-    let deaths = died();
+    let (saw, hit) = death.disarm(&lab);
     match whole {
         Ok(whole) => {
             let is_whole = hit == 0 || !costs_a_job(point);
@@ -93,15 +76,13 @@ fn scene(point: &'static Point, passing: Option<u64>) -> Result<Saw, String> {
         }
         Err(error) => {
             let killed = JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32));
-            assert_eq!((error.kind(), deaths), (&killed, 1), "{error}");
+            assert_eq!((error.kind(), saw.deaths), (&killed, 1), "{error}");
             assert!(began(path).is_sorted_by(|a, b| a < b), "a chunk twice");
         }
     }
     drop(numbers);
-    invariant.holds(&lab, 0)?;
-    lab.into_inner().shutdown();
-    invariant.nothing_left()?;
-    Ok(Saw { passed, deaths })
+    invariant.ends(lab)?;
+    Ok(saw)
 }
 
 /// Runs without deaths: each step is taken. For tests that read the board.

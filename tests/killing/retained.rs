@@ -3,14 +3,14 @@
 
 use std::sync::Mutex;
 
-use arenite::points::{Fault, Point, Side};
+use arenite::points::{Point, Side};
 use arenite::{Array, Backoff, Engine, JobErrorKind, WorkerExit};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
-use crate::board::{board, points};
-use crate::harness::{Answers, Invariant, Lab, named, step};
-use crate::passings::{Nth, Saw, each};
+use crate::board::points;
+use crate::harness::{Answers, Invariant, Lab, step};
+use crate::passings::{Death, Saw, once_and_retried};
 use crate::workers::costs_a_job;
 
 /// Steps of a worker that only arrays left behind have.
@@ -36,13 +36,7 @@ const COMMON: [&str; 12] = [
 
 pub fn trials() -> Vec<Trial> {
     let mine = |point: &&Point| owns(point) || COMMON.contains(&point.name);
-    let trial = |point: &'static Point| {
-        [("once", 0), ("retried", 2)].map(|(how, retries)| {
-            let name = format!("retained::{how}::{}", point.name);
-            named(name, move || at(point, retries))
-        })
-    };
-    points(Side::Worker).filter(mine).flat_map(trial).collect()
+    once_and_retried("retained", points(Side::Worker).filter(mine), 2, scene)
 }
 
 static KEPT: Mutex<Vec<Array<u32>>> = Mutex::new(Vec::new());
@@ -88,14 +82,6 @@ fn reference() -> Vec<Vec<u8>> {
     (0..JOBS).map(of).collect()
 }
 
-fn at(point: &'static Point, retries: u32) {
-    let all = scene(point, retries, None).unwrap().passed;
-    let which = [Nth::First, Nth::Second, Nth::Middle, Nth::Last];
-    each(point.name, all, &which, |passing, _| {
-        scene(point, retries, Some(passing))
-    });
-}
-
 /// Runs jobs that leave arrays behind, on a worker that is killed at this passing.
 fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Saw, String> {
     let invariant = Invariant::before();
@@ -103,10 +89,7 @@ fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Sa
     let inputs: Vec<_> = (0..16)
         .map(|i| lab.from_slice(&[i; 600]).unwrap())
         .collect();
-    let before = board().passed(point.name);
-    if let Some(passing) = passing {
-        board().arm(point.name, Fault::Kill, passing..passing + 1);
-    }
+    let death = Death::arm(point, passing);
     let send = |job: u32| match job % 8 {
         6 => lab.submit(own, (lab.zeros::<u32>(LEN).unwrap(), job)),
         _ => {
@@ -126,15 +109,9 @@ fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Sa
         }));
         lab.job(forget, ()).retries(1).submit().wait().unwrap();
     }
-    let passed = board().passed(point.name) - before;
-    let died = || passing.map_or(0, |_| board().done(point.name).0);
-    let hit = died();
-    // After everything that is left of the killed worker.
-    lab.job(forget, ()).retries(1).submit().wait().unwrap();
-    board().disarm();
-    let deaths = died();
+    let (saw, hit) = death.disarm(&lab);
     let answers = Answers::compare(answers, &reference())?;
-    answers.cost_at_most(deaths as usize, |why| {
+    answers.cost_at_most(saw.deaths as usize, |why| {
         *why == JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32))
     })?;
     let lost = answers.failed.len();
@@ -146,10 +123,8 @@ fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Sa
     if retained > 0 {
         return Err(format!("{retained} bytes are retained at the end"));
     }
-    invariant.holds(&lab, 0)?;
-    lab.into_inner().shutdown();
-    invariant.nothing_left()?;
-    Ok(Saw { passed, deaths })
+    invariant.ends(lab)?;
+    Ok(saw)
 }
 
 /// Runs without deaths: each step is taken. For tests that read the board.

@@ -1,13 +1,13 @@
 //! Workers killed while they run spawned jobs, and the steps of the supervisor for those.
 
-use arenite::points::{Fault, Point, Side};
+use arenite::points::{Point, Side};
 use arenite::{Array, Backoff, Engine, FailedDependency, JobErrorKind, Spawn, WorkerExit, call};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
-use crate::board::{board, points};
-use crate::harness::{Invariant, Lab, named};
-use crate::passings::{Nth, Saw, each};
+use crate::board::points;
+use crate::harness::{Invariant, Lab, assert_kind};
+use crate::passings::{Death, Saw, once_and_retried};
 use crate::workers::costs_a_job;
 
 /// Steps of a job at which earlier events make a difference.
@@ -22,13 +22,7 @@ const STEPS: [&str; 6] = [
 
 pub fn trials() -> Vec<Trial> {
     let mine = points(Side::Worker).filter(|point| STEPS.contains(&point.name));
-    let trial = |point: &'static Point| {
-        [("once", 0), ("retried", 3)].map(|(how, retries)| {
-            let name = format!("spawned::{how}::{}", point.name);
-            named(name, move || at(point, retries))
-        })
-    };
-    mine.flat_map(trial).collect()
+    once_and_retried("spawned", mine, 3, scene)
 }
 
 fn sort(values: &Array<u32>) -> Spawn<Array<u32>> {
@@ -52,14 +46,6 @@ fn numbers() -> Vec<u32> {
     (0..1_000).map(|n| n * 7_919 % 1_009).collect()
 }
 
-fn at(point: &'static Point, retries: u32) {
-    let all = scene(point, retries, None).unwrap().passed;
-    let which = [Nth::First, Nth::Second, Nth::Middle, Nth::Last];
-    each(point.name, all, &which, |passing, _| {
-        scene(point, retries, Some(passing))
-    });
-}
-
 /// Runs a job that spawns others, during which a worker is killed at this passing.
 fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Saw, String> {
     let mut expected = numbers();
@@ -67,20 +53,10 @@ fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Sa
     let invariant = Invariant::before();
     let lab = Lab::new(1);
     let values = lab.from_slice(&numbers()).unwrap();
-    let before = board().passed(point.name);
-    if let Some(passing) = passing {
-        board().arm(point.name, Fault::Kill, passing..passing + 1);
-    }
+    let death = Death::arm(point, passing);
     let job = lab.job(sort, (&values,)).retries(retries);
     let sorted = job.backoff(Backoff::NONE).submit().wait();
-    // Read before the engine ends: later deaths do not affect these jobs.
-    let passed = board().passed(point.name) - before;
-    let died = || passing.map_or(0, |_| board().done(point.name).0);
-    let hit = died();
-    // After everything that is left of the killed worker.
-    lab.job(|| (), ()).retries(1).submit().wait().unwrap();
-    board().disarm();
-    let deaths = died();
+    let (saw, hit) = death.disarm(&lab);
     match &sorted {
         Ok(sorted) => {
             assert!(sorted[..] == expected);
@@ -96,14 +72,12 @@ fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Sa
                 *cause,
                 JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32))
             );
-            assert!(retries == 0 && deaths == 1, "{error}");
+            assert!(retries == 0 && saw.deaths == 1, "{error}");
         }
     }
     drop((sorted, values));
-    invariant.holds(&lab, 0)?;
-    lab.into_inner().shutdown();
-    invariant.nothing_left()?;
-    Ok(Saw { passed, deaths })
+    invariant.ends(lab)?;
+    Ok(saw)
 }
 
 /// The scenario of a killed supervisor: a job that spawns others, and one whose spawned job fails.
@@ -115,12 +89,9 @@ pub fn live() {
     assert!(sorted.is_sorted());
     let spawns = |n: u32| -> Spawn<u32> { Spawn::new(|n: u32| n, (call(broken, (n,)),)) };
     let error = engine.submit(spawns, (7,)).wait().unwrap_err();
-    assert!(
-        matches!(
-            error.kind(),
-            JobErrorKind::Dependency(FailedDependency::Child { .. })
-        ),
-        "{error}"
+    assert_kind!(
+        error,
+        JobErrorKind::Dependency(FailedDependency::Child { .. })
     );
     engine.shutdown();
 }

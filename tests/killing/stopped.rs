@@ -11,13 +11,15 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::board::{board, locked, points};
-use crate::harness::{Answers, Invariant, Lab, children, named, state_of, step, tests, wait_until};
+use crate::harness::{
+    Answers, Invariant, Lab, children, named, send_signal, state_of, step, tests, wait_until,
+};
 use crate::model::{self, Fate};
 use crate::passings::AGAIN;
 use crate::reduced;
 use crate::scene::{Played, Policy, Scene};
 use crate::strict;
-use crate::workers::{end, judge, play, played};
+use crate::workers::{judge, play, played};
 
 /// Returns trials for each point of a running worker.
 pub fn trials() -> Vec<Trial> {
@@ -117,7 +119,7 @@ fn once_stopped(
 /// Without a deadline, its jobs wait, and succeed when it continues.
 fn let_go(point: &'static Point) {
     let respawn = point.step() == "attach";
-    let go_on = |pid| end(pid, Signal::SIGCONT);
+    let go_on = |pid| send_signal(pid, Signal::SIGCONT);
     once_stopped(point, (Policy::NONE, respawn), go_on, |lab, played| {
         assert_eq!(lab.stats().workers[0].restarts, u64::from(respawn));
         judge(played, Policy::NONE, 0, 0).unwrap();
@@ -136,7 +138,7 @@ fn let_go_elsewhere(point: &'static Point) {
         thread::scope(|threads| {
             // No worker has been stopped at the point yet.
             board().arm(point.name, Fault::Stop, 0..0);
-            threads.spawn(|| await_stop(point, &over).map(|pid| end(pid, Signal::SIGCONT)));
+            threads.spawn(|| await_stop(point, &over).map(|pid| send_signal(pid, Signal::SIGCONT)));
             if reduced::owns(point) {
                 board().arm(point.name, Fault::Stop, 1..2);
                 reduced::undisturbed();
@@ -160,7 +162,9 @@ fn let_go_locked(point: &'static Point) {
                 true,
                 || {
                     board().arm(point.name, Fault::Stop, 1..2);
-                    threads.spawn(|| await_stop(point, &over).map(|pid| end(pid, Signal::SIGCONT)));
+                    threads.spawn(|| {
+                        await_stop(point, &over).map(|pid| send_signal(pid, Signal::SIGCONT))
+                    });
                 },
                 |lab, played| {
                     over.store(true, Relaxed);
@@ -246,7 +250,7 @@ fn stopped_at_another_start(point: &Point, sandbox: Sandbox, limit: Duration) ->
         }
     };
     board().arm(point.name, Fault::Stop, 1..2);
-    end(lab.pid(0), Signal::SIGKILL);
+    send_signal(lab.pid(0), Signal::SIGKILL);
     let job = lab.submit(|| 7u8, ());
     step(format!("a worker that stops at {}", point.name));
     let answer = job.wait();

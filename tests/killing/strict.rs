@@ -17,7 +17,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 use crate::board::{board, locked, of};
-use crate::harness::{Answers, Invariant, Lab, named, step, wait_until};
+use crate::harness::{Answers, Invariant, Lab, named, send_signal, step, wait_until};
 use crate::passings::{Nth, Saw, each};
 use crate::programs::workers_are_busy;
 use crate::scene::{self, Pending, bytes, input, len_of, sum_of, text_of, value_at};
@@ -248,10 +248,7 @@ pub fn play(retries: u32, replace: bool, arm: impl FnOnce(), judge: impl FnOnce(
     });
     judge(&stage.lab, &played);
     let lab = stage.lab;
-    invariant.holds(&lab, 0).unwrap();
-    step("the engine to shut down");
-    lab.into_inner().shutdown();
-    invariant.nothing_left().unwrap();
+    invariant.ends(lab).unwrap();
 }
 
 /// Runs without deaths: each step is taken. For tests that read the board.
@@ -418,6 +415,6 @@ pub fn live() {
     (1..COPIES).for_each(|_| again());
     let workers = engine.stats().workers;
     let idle = workers.iter().find(|worker| worker.open == 0).unwrap();
-    kill(Pid::from_raw(idle.pid as i32), Signal::SIGKILL).unwrap();
+    send_signal(idle.pid as i32, Signal::SIGKILL);
     again();
 }

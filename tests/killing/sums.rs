@@ -75,7 +75,5 @@ fn at(point: &'static Point) {
     assert!(deaths >= CHUNKS, "{}: {deaths} deaths", point.name);
     println!("{}: {deaths} deaths", point.name);
     drop(a);
-    invariant.holds(&lab, 0).unwrap();
-    lab.into_inner().shutdown();
-    invariant.nothing_left().unwrap();
+    invariant.ends(lab).unwrap();
 }

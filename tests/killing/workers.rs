@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::arrays;
 use crate::board::{board, points};
-use crate::harness::{Answers, Invariant, Lab, named, step, tests, wait_until};
+use crate::harness::{Answers, Invariant, Lab, named, send_signal, step, tests, wait_until};
 use crate::model;
 use crate::passings::{Nth, Saw, each};
 use crate::reduced;
@@ -112,10 +112,7 @@ pub fn play(
     });
     judge(&lab, &played);
     board().disarm();
-    invariant.holds(&lab, 0).unwrap();
-    step("the engine to shut down");
-    lab.into_inner().shutdown();
-    invariant.nothing_left().unwrap();
+    invariant.ends(lab).unwrap();
 }
 
 /// Number of spares that are ready.
@@ -270,7 +267,7 @@ fn for_ever_before_a_job() {
             let array = lab.from_slice(&scene::input()).unwrap();
             board().arm(point, Fault::Kill, 1..u64::MAX);
             // The next worker has to be ready first.
-            end(lab.pid(0), Signal::SIGKILL);
+            send_signal(lab.pid(0), Signal::SIGKILL);
             wait_until("it is gone", || lab.stats().restarts() > 0);
             let open: Vec<_> = (0..jobs)
                 .map(|job| {
@@ -287,9 +284,7 @@ fn for_ever_before_a_job() {
             assert!(board().done(point).0 >= jobs * (retries + 1), "{point}");
             board().disarm();
             drop(array);
-            invariant.holds(&lab, 0).unwrap();
-            lab.into_inner().shutdown();
-            invariant.nothing_left().unwrap();
+            invariant.ends(lab).unwrap();
         }
     }
 }
@@ -301,7 +296,7 @@ fn for_ever_without_a_job() {
     let lab = started();
     board().arm("attach.ready", Fault::Kill, 1..u64::MAX);
     let began = Instant::now();
-    end(lab.pid(0), Signal::SIGKILL);
+    send_signal(lab.pid(0), Signal::SIGKILL);
     wait_until("it was killed again and again", || {
         lab.stats().restarts() > 48
     });
@@ -352,7 +347,7 @@ fn spares_for_ever() {
         let _ = kill(Pid::from_raw(spare as i32), Signal::SIGKILL);
         dies(2);
         assert_eq!(lab.submit(std::process::id, ()).wait().unwrap(), working);
-        end(working as i32, Signal::SIGKILL);
+        send_signal(working as i32, Signal::SIGKILL);
         dies(1);
         board().disarm();
         step("a job in the first worker that starts");
@@ -361,13 +356,6 @@ fn spares_for_ever() {
         let next = job.wait().unwrap();
         assert!(next != working && next != spare, "{}", point.name);
         wait_until("a spare is ready", || count_spares(&lab) == 1);
-        invariant.holds(&lab, 0).unwrap();
-        lab.into_inner().shutdown();
-        invariant.nothing_left().unwrap();
+        invariant.ends(lab).unwrap();
     }
-}
-
-/// Kills a process that is known to run.
-pub fn end(pid: i32, signal: Signal) {
-    kill(Pid::from_raw(pid), signal).expect("the process exists");
 }

@@ -16,15 +16,14 @@ use arenite::{Array, Engine, Job, JobErrorKind, Limiter, WorkerExit};
 use futures_core::Stream;
 
 use crate::harness::{
-    Gate, Lab, WakeFlag, block_on, pass, patience, shared_memory_named, step, tests, wait_until,
-    watched,
+    Gate, Lab, WakeFlag, assert_kind, block_on, pass, patience, shared_memory_named, step, tests,
+    through, wait_until, watched,
 };
 
 tests![
     jobs_on_each_executor,
     maps_on_each_executor,
     tasks_on_many_threads,
-    a_death_wakes_the_waiting_thread,
     other_tasks_run_while_a_job_is_awaited,
     other_tasks_run_while_a_map_is_awaited,
     other_tasks_run_while_jobs_are_awaited_as_they_end,
@@ -42,7 +41,6 @@ tests![
     a_waker_that_waits_for_its_engine_holds_nothing_up,
     a_panicking_waker_clone_loses_no_memory,
     dropping_a_job_cancels_it_and_detaching_does_not,
-    dropping_a_stream_cancels_running_items,
     async_code_works_on_an_inline_engine,
 ];
 
@@ -99,13 +97,6 @@ async fn turn() {
         Poll::Pending
     })
     .await;
-}
-
-fn through(gate: &str, n: u64) -> u64 {
-    if !gate.is_empty() {
-        pass(gate);
-    }
-    n
 }
 
 fn square(n: u64) -> u64 {
@@ -217,35 +208,12 @@ fn tasks_on_many_threads() {
     });
     let sum = (0..200).map(|n| n * n).sum::<u64>();
     assert!(values.into_iter().eq((0..20).map(|n| (n * n, sum))));
-    assert_eq!(
-        *killed.unwrap_err().kind(),
+    assert_kind!(
+        killed.unwrap_err(),
         JobErrorKind::Lost(WorkerExit::Signal(9))
     );
     drop(runtime);
     lab.assert_idle();
-}
-
-fn a_death_wakes_the_waiting_thread() {
-    fn fall(n: u64) -> u64 {
-        if n == 1 {
-            std::process::abort();
-        }
-        n
-    }
-    let lab = Lab::new(1);
-    step("a job that dies");
-    let error = tokio_block_on(lab.submit(fall, (1,))).unwrap_err();
-    assert_eq!(error.kind(), &JobErrorKind::Lost(WorkerExit::Signal(6)));
-    step("a map of which one dies");
-    let failed = smol::block_on(async {
-        let mut map = lab.map(fall, (0..4).map(|n| (n,))).unordered().stream();
-        let mut failed = Vec::new();
-        while let Some((index, result)) = next(&mut map).await {
-            failed.extend(result.is_err().then_some(index));
-        }
-        failed
-    });
-    assert_eq!(failed, [1]);
 }
 
 fn other_tasks_run_while_a_job_is_awaited() {
@@ -753,26 +721,6 @@ fn dropping_a_job_cancels_it_and_detaching_does_not() {
     wait_until("everything has ended", || lab.stats().open == 0);
     assert!(!std::path::Path::new(&path("dropped")).exists());
     assert!(std::path::Path::new(&path("detached")).exists());
-}
-
-fn dropping_a_stream_cancels_running_items() {
-    let lab = Lab::new(2);
-    let gate = Gate::new();
-    let pulled = RefCell::new(0);
-    let items = (0..1000).map(|n| {
-        *pulled.borrow_mut() += 1;
-        (gate.path(), n)
-    });
-    let mut map = lab.map(through, items).stream();
-    joins(&mut next(&mut map));
-    assert!(*pulled.borrow() > 2);
-    drop(map);
-    wait_until("only running jobs are left", || {
-        let stats = lab.stats();
-        stats.queued == 0 && stats.open <= 2
-    });
-    gate.release_all(|| lab.stats().open == 0);
-    lab.assert_idle();
 }
 
 fn async_code_works_on_an_inline_engine() {

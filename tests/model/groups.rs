@@ -5,10 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arenite::{ArrayMut, Engine, JobError, JobErrorKind, WorkerExit};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::harness::{Gate, Lab, expect_figure, pass, step, tests, wait_until};
+use crate::harness::{Gate, Lab, expect_figure, pass, send_signal, step, tests, wait_until};
 
 tests![
     a_cancelled_scope_stops_running_and_waiting_jobs,
@@ -241,7 +240,7 @@ fn a_scope_that_collects_survives_the_death_of_a_worker() {
             .map(|tile| s.submit(|tile: &mut [u8]| tile.fill(1), (tile,)));
         let jobs: Vec<_> = jobs.collect();
         let held = gate.meet();
-        kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
+        send_signal(lab.pid(0), Signal::SIGKILL);
         drop(held);
         drop(victim);
         jobs.into_iter()
@@ -351,7 +350,7 @@ fn the_first_failure_is_the_error_of_a_scope() {
     let ended = lab.scope_try(|s| {
         let victim = s.submit(hang, (gate.path(),));
         let held = gate.meet();
-        kill(Pid::from_raw(lab.pid(lab.busy_worker())), Signal::SIGKILL).unwrap();
+        send_signal(lab.pid(lab.busy_worker()), Signal::SIGKILL);
         wait_until("the death is seen", || lab.stats().restarts() == 1);
         drop((held, victim));
         Err::<(), _>(Trouble::Own("too late"))
@@ -453,9 +452,7 @@ fn the_grace_period_of_an_ended_scope_does_not_affect_the_next() {
         }
         grace *= 2;
     };
-    let gate = Gate::new();
-    let job = lab.submit(pass, (gate.path(),));
-    let held = gate.meet();
+    let (job, held) = lab.hold();
     let since = Instant::now();
     wait_until("the period of the first scope is over", || {
         since.elapsed() > 2 * grace

@@ -12,7 +12,9 @@ use arenite::{
     Array, Backoff, Engine, Graph, Job, JobErrorKind, JobLimit, Limiter, Rejection, WorkerExit,
 };
 
-use crate::harness::{Diary, Gate, Lab, block_on, note, pass, step, tests, wait_until};
+use crate::harness::{
+    Diary, Gate, Lab, assert_kind, block_on, note, pass, step, tests, through, wait_until,
+};
 
 tests![
     at_most_the_limit_run_at_a_time,
@@ -31,22 +33,12 @@ tests![
     a_job_cancelled_while_waiting_for_a_permit_leaves_the_queue,
     dropping_a_running_job_keeps_its_permit_until_it_ends,
     a_map_leaves_permits_for_others,
-    submitting_does_not_wait,
     shutdown_runs_jobs_that_wait_for_permits,
-    dropping_the_engine_answers_jobs_that_wait_for_permits,
-    a_dropped_engine_frees_its_permits,
+    a_dropped_engine_answers_its_jobs_and_frees_its_permits,
 ];
 
 fn at_once(jobs: u32) -> Limiter {
     Limiter::builder().concurrency(jobs).build()
-}
-
-/// A kernel that waits at a gate.
-fn stand(gate: &str, n: u64) -> u64 {
-    if !gate.is_empty() {
-        pass(gate);
-    }
-    n
 }
 
 fn assert_none_waits(lab: &Lab) {
@@ -101,7 +93,7 @@ fn a_rate_limit_delays_jobs() {
     let start = Instant::now();
     step("21 jobs, 5 ms from one to the next");
     let jobs: Vec<_> = (0..21)
-        .map(|n| lab.job(stand, ("", n)).limit(&limiter).submit())
+        .map(|n| lab.job(through, ("", n)).limit(&limiter).submit())
         .collect();
     for (n, job) in (0..21).zip(jobs) {
         assert_eq!(job.wait().unwrap(), n);
@@ -114,7 +106,7 @@ fn a_rate_limit_delays_jobs() {
         .burst(3)
         .build();
     let mut jobs: Vec<_> = (0..4)
-        .map(|n| lab.job(stand, ("", n)).limit(&bursts).submit())
+        .map(|n| lab.job(through, ("", n)).limit(&bursts).submit())
         .collect();
     let last = jobs.pop().unwrap();
     jobs.into_iter().for_each(|job| {
@@ -135,7 +127,7 @@ fn permits_are_given_in_order() {
     let labs = [Lab::new(2), Lab::new(2)];
     let one = at_once(1);
     let gate = Gate::new();
-    let first = labs[0].job(stand, (gate.path(), 0)).limit(&one).submit();
+    let first = labs[0].job(through, (gate.path(), 0)).limit(&one).submit();
     let held = gate.meet();
     // From two engines in turn, while no job has a permit.
     let jobs: Vec<_> = (0..40)
@@ -159,7 +151,7 @@ fn callers_take_turns() {
     let labs = [Lab::new(2), Lab::new(2)];
     let one = at_once(1);
     let gate = Gate::new();
-    let first = labs[0].job(stand, (gate.path(), 0)).limit(&one).submit();
+    let first = labs[0].job(through, (gate.path(), 0)).limit(&one).submit();
     let held = gate.meet();
     // Each caller submits all its jobs before the next begins; the last uses another engine.
     let submit = |lab: &Lab, numbers: std::ops::Range<u64>| -> Vec<Job<()>> {
@@ -188,7 +180,7 @@ fn two_tasks(first: &Limiter, second: &Limiter) -> Vec<u32> {
     let diary = file.path();
     let lab = Lab::new(2);
     let gate = Gate::new();
-    let running = lab.job(stand, (gate.path(), 0)).limit(first).submit();
+    let running = lab.job(through, (gate.path(), 0)).limit(first).submit();
     let held = gate.meet();
     let tasks = smol::LocalExecutor::new();
     let many = tasks.spawn(async {
@@ -240,7 +232,7 @@ fn all_submissions_of_a_handle_are_one_caller() {
     let one = at_once(1);
     let (mine, other) = (one.caller(), one.caller());
     let gate = Gate::new();
-    let running = lab.job(stand, (gate.path(), 0)).limit(&one).submit();
+    let running = lab.job(through, (gate.path(), 0)).limit(&one).submit();
     let held = gate.meet();
     let jobs = [1, 2].map(|n| lab.job(noted, (&diary, n)).limit(&mine).submit());
     let mut graph = Graph::new();
@@ -281,16 +273,16 @@ fn kernels_share_a_limit() {
     let lab = Lab::new(3);
     let two = at_once(2);
     let gates = [Gate::new(), Gate::new(), Gate::new()];
-    let a = lab.job(stand, (gates[0].path(), 0)).limit(&two).submit();
+    let a = lab.job(through, (gates[0].path(), 0)).limit(&two).submit();
     let b = lab
         .job(other, (gates[1].path(),))
         .limit(&two.clone())
         .submit();
-    let c = lab.job(stand, (gates[2].path(), 2)).limit(&two).submit();
+    let c = lab.job(through, (gates[2].path(), 2)).limit(&two).submit();
     let both = (gates[0].meet(), gates[1].meet());
     assert_eq!((lab.stats().limited, lab.stats().open), (1, 2));
     // Other jobs do not wait for them.
-    assert_eq!(lab.submit(stand, ("", 9)).wait().unwrap(), 9);
+    assert_eq!(lab.submit(through, ("", 9)).wait().unwrap(), 9);
     drop(both.1);
     b.wait().unwrap();
     step("the third, in place of the second");
@@ -304,9 +296,9 @@ fn kernels_share_a_limit() {
 fn engines_share_a_limit() {
     let (one, labs) = (at_once(1), [Lab::new(1), Lab::new(1)]);
     let gate = Gate::new();
-    let first = labs[0].job(stand, (gate.path(), 1)).limit(&one).submit();
+    let first = labs[0].job(through, (gate.path(), 1)).limit(&one).submit();
     let held = gate.meet();
-    let second = labs[1].job(stand, ("", 2)).limit(&one).submit();
+    let second = labs[1].job(through, ("", 2)).limit(&one).submit();
     let stats = labs[1].stats();
     assert_eq!((stats.limited, stats.open + stats.queued), (1, 0));
     drop(held);
@@ -319,13 +311,13 @@ fn engines_share_a_limit() {
 fn an_inline_engine_shares_a_limit() {
     let (one, lab, inline) = (at_once(1), Lab::new(1), Engine::inline());
     let gate = Gate::new();
-    let first = lab.job(stand, (gate.path(), 1)).limit(&one).submit();
+    let first = lab.job(through, (gate.path(), 1)).limit(&one).submit();
     let held = gate.meet();
     let began = AtomicBool::new(false);
     thread::scope(|s| {
         let (one, inline, began) = (&one, &inline, &began);
         let second = s.spawn(move || {
-            let value = inline.job(stand, ("", 2)).limit(one).submit().wait();
+            let value = inline.job(through, ("", 2)).limit(one).submit().wait();
             began.store(true, SeqCst);
             value
         });
@@ -348,7 +340,7 @@ fn an_inline_engine_shares_a_limit() {
     let start = Instant::now();
     assert_eq!(
         inline
-            .map(stand, (0..6).map(|n| ("", n)))
+            .map(through, (0..6).map(|n| ("", n)))
             .limit(&rate)
             .count(),
         6
@@ -450,7 +442,7 @@ fn a_deadlock_of_waiting_threads_is_an_error() {
     // A waiting job without a permit is not part of the deadlock.
     let lab = Lab::new(1);
     assert_eq!(
-        lab.job(stand, ("", 3)).limit(&limiter).submit().wait(),
+        lab.job(through, ("", 3)).limit(&limiter).submit().wait(),
         Ok(3)
     );
     INLINE.lock().unwrap().clear();
@@ -460,8 +452,8 @@ fn a_permit_is_returned_when_its_worker_dies() {
     let lab = Lab::new(2);
     let one = at_once(1);
     let gate = Gate::new();
-    let job = lab.job(stand, (gate.path(), 1)).limit(&one).submit();
-    let next = lab.job(stand, ("", 2)).limit(&one).submit();
+    let job = lab.job(through, (gate.path(), 1)).limit(&one).submit();
+    let next = lab.job(through, ("", 2)).limit(&one).submit();
     let held = gate.meet();
     let worker = lab.busy_worker();
     lab.replace(worker);
@@ -474,15 +466,15 @@ fn a_permit_is_returned_when_its_worker_dies() {
     drop(held);
     // The same if a job ends by its deadline, by cancellation, by a panic, or is rejected.
     let late = lab
-        .job(stand, (gate.path(), 3))
+        .job(through, (gate.path(), 3))
         .limit(&one)
         .deadline(Duration::from_millis(20))
         .submit();
-    assert!(matches!(
-        late.wait().unwrap_err().kind(),
+    assert_kind!(
+        late.wait().unwrap_err(),
         JobErrorKind::Limit(JobLimit::Deadline { .. })
-    ));
-    let hung = lab.job(stand, (gate.path(), 4)).limit(&one).submit();
+    );
+    let hung = lab.job(through, (gate.path(), 4)).limit(&one).submit();
     let held = gate.meet();
     hung.kill();
     assert_eq!(hung.wait().unwrap_err().kind(), &JobErrorKind::Cancelled);
@@ -502,7 +494,11 @@ fn a_permit_is_returned_when_its_worker_dies() {
         &JobErrorKind::Rejected(Rejection::ForeignArray)
     );
     assert_eq!(
-        lab.job(stand, ("", 5)).limit(&one).submit().wait().unwrap(),
+        lab.job(through, ("", 5))
+            .limit(&one)
+            .submit()
+            .wait()
+            .unwrap(),
         5
     );
     assert_none_waits(&lab);
@@ -529,7 +525,7 @@ fn each_attempt_needs_a_permit() {
         .limit(&one)
         .submit();
     let held = gates[0].meet();
-    let other = lab.job(stand, (gates[1].path(), 2)).limit(&one).submit();
+    let other = lab.job(through, (gates[1].path(), 2)).limit(&one).submit();
     drop(held);
     // The first attempt has ended, and the other job has its permit.
     let held = gates[1].meet();
@@ -547,10 +543,10 @@ fn a_job_cancelled_while_waiting_for_a_permit_leaves_the_queue() {
     let lab = Lab::new(2);
     let one = at_once(1);
     let gate = Gate::new();
-    let running = lab.job(stand, (gate.path(), 0)).limit(&one).submit();
+    let running = lab.job(through, (gate.path(), 0)).limit(&one).submit();
     let held = gate.meet();
     let line: Vec<_> = (0..6)
-        .map(|n| lab.job(stand, ("", n)).limit(&one).submit())
+        .map(|n| lab.job(through, ("", n)).limit(&one).submit())
         .collect();
     let [dropped, cancelled, ended, detached, kept, last]: [Job<u64>; 6] = line.try_into().unwrap();
     drop(dropped);
@@ -575,14 +571,14 @@ fn dropping_a_running_job_keeps_its_permit_until_it_ends() {
     let one = at_once(1);
     let gate = Gate::new();
     for detach in [false, true] {
-        let running = lab.job(stand, (gate.path(), 0)).limit(&one).submit();
+        let running = lab.job(through, (gate.path(), 0)).limit(&one).submit();
         let held = gate.meet();
         if detach {
             running.detach();
         } else {
             drop(running);
         }
-        let next = lab.job(stand, ("", 1)).limit(&one).submit();
+        let next = lab.job(through, ("", 1)).limit(&one).submit();
         assert_eq!(lab.stats().limited, 1, "it still runs");
         drop(held);
         step("the next one, after a detached job");
@@ -597,10 +593,10 @@ fn a_map_leaves_permits_for_others() {
     let one = at_once(1);
     let gate = Gate::new();
     // The kernel is known to be quick, so hundreds of its jobs would be in flight.
-    let known = lab.map(stand, (0..500).map(|n| ("", n)));
+    let known = lab.map(through, (0..500).map(|n| ("", n)));
     known.for_each(|value| assert!(value.is_ok()));
     let items = (0..1000).map(|n| (if n == 0 { gate.path() } else { String::new() }, n));
-    let mut map = lab.map(stand, items).limit(&one);
+    let mut map = lab.map(through, items).limit(&one);
     thread::scope(|s| {
         let taken = Arc::new(Mutex::new(0));
         let count = Arc::clone(&taken);
@@ -627,25 +623,6 @@ fn a_map_leaves_permits_for_others() {
     assert_none_waits(&lab);
 }
 
-/// A thousand jobs are accepted without a permit; the caller does not block.
-fn submitting_does_not_wait() {
-    let lab = Lab::new(1);
-    let one = at_once(1);
-    let gate = Gate::new();
-    let running = lab.job(stand, (gate.path(), 0)).limit(&one).submit();
-    let held = gate.meet();
-    let jobs: Vec<_> = (0..1000)
-        .map(|n| lab.job(stand, ("", n)).limit(&one).submit())
-        .collect();
-    assert_eq!(lab.stats().limited, 1000);
-    drop(held);
-    running.wait().unwrap();
-    step("a thousand, one at a time");
-    for (n, job) in (0..1000).zip(jobs) {
-        assert_eq!(job.wait().unwrap(), n);
-    }
-}
-
 fn shutdown_runs_jobs_that_wait_for_permits() {
     let lab = Lab::new(1);
     let limiter = Limiter::builder()
@@ -653,7 +630,7 @@ fn shutdown_runs_jobs_that_wait_for_permits() {
         .rate(1000, Duration::from_secs(1))
         .build();
     let jobs: Vec<_> = (0..20)
-        .map(|n| lab.job(stand, ("", n)).limit(&limiter).submit())
+        .map(|n| lab.job(through, ("", n)).limit(&limiter).submit())
         .collect();
     step("the end of all jobs, including waiting ones");
     lab.into_inner().shutdown();
@@ -662,35 +639,22 @@ fn shutdown_runs_jobs_that_wait_for_permits() {
     }
 }
 
-fn dropping_the_engine_answers_jobs_that_wait_for_permits() {
-    let lab = Lab::new(1);
-    let one = at_once(1);
+fn a_dropped_engine_answers_its_jobs_and_frees_its_permits() {
+    let (one, first, second) = (at_once(1), Lab::new(1), Lab::new(1));
     let gate = Gate::new();
-    let running = lab.job(stand, (gate.path(), 0)).limit(&one).submit();
+    let running = first.job(through, (gate.path(), 0)).limit(&one).submit();
     let held = gate.meet();
-    let line: Vec<_> = (0..10)
-        .map(|n| lab.job(stand, ("", n)).limit(&one).submit())
+    let in_front: Vec<_> = (0..10)
+        .map(|n| first.job(through, ("", n)).limit(&one).submit())
         .collect();
-    step("the engine to be dropped");
-    drop(lab.into_inner());
-    for job in line.into_iter().chain([running]) {
+    let behind = second.job(through, ("", 2)).limit(&one).submit();
+    drop(first.into_inner());
+    step("the job of the remaining engine");
+    assert_eq!(behind.wait().unwrap(), 2);
+    for job in in_front.into_iter().chain([running]) {
         assert_eq!(job.wait().unwrap_err().kind(), &JobErrorKind::ShutDown);
     }
     drop(held);
     assert_eq!((one.given(), one.waiting()), (0, 0));
-}
-
-fn a_dropped_engine_frees_its_permits() {
-    let (one, first, second) = (at_once(1), Lab::new(1), Lab::new(1));
-    let gate = Gate::new();
-    let running = first.job(stand, (gate.path(), 0)).limit(&one).submit();
-    let held = gate.meet();
-    let in_front = first.job(stand, ("", 1)).limit(&one).submit();
-    let behind = second.job(stand, ("", 2)).limit(&one).submit();
-    drop(first.into_inner());
-    step("the job of the remaining engine");
-    assert_eq!(behind.wait().unwrap(), 2);
-    assert!(running.wait().is_err() && in_front.wait().is_err());
-    drop(held);
     assert_none_waits(&second);
 }

@@ -14,7 +14,6 @@ mod groups;
 mod handles;
 #[path = "../common/mod.rs"]
 mod harness;
-mod inlined;
 mod lanes;
 mod limiter;
 mod maps;
@@ -45,7 +44,6 @@ fn main() {
         graph::tests(),
         groups::tests(),
         handles::tests(),
-        inlined::tests(),
         lanes::tests(),
         limiter::tests(),
         maps::tests(),

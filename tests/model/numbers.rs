@@ -1,15 +1,12 @@
 //! Sums, scans, histograms and reductions: the same bits for any number of workers, also when one is killed.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
 use arenite::par::Number;
-use arenite::{
-    Array, ArrayMut, Engine, JobErrorKind, JobLimit, Rejection, Spawn, WorkerExit, call,
-};
+use arenite::{Array, ArrayMut, Engine, JobErrorKind, JobLimit, Spawn, WorkerExit, call};
 
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use crate::harness::{Gate, Lab, assert_kind, pass, step, tests, wait_until};
 
 tests![
     the_same_bits_for_any_number_of_workers,
@@ -23,10 +20,8 @@ tests![
     counts_in_bins,
     too_many_bins_for_the_arena_are_an_error,
     too_many_bins_for_the_program_are_an_error,
-    a_sum_survives_a_killed_worker,
     sums_survive_killed_workers,
     a_scan_names_the_worker_that_died,
-    reductions_keep_the_order,
     a_reduction_combines_rows,
     a_reduction_of_small_chunks_is_few_jobs,
     a_slow_chunk_of_a_reduction_holds_up_no_other,
@@ -35,9 +30,7 @@ tests![
     a_reduction_whose_kernels_spawn,
     a_reduction_names_the_worker_that_died,
     reductions_leave_nothing_behind,
-    partitions_and_broadcasts_give_plain_results,
     a_retried_part_reads_the_same_broadcast,
-    foreign_arrays_are_rejected,
 ];
 
 /// Numbers of very different magnitude, so that each order of addition gives other bits.
@@ -274,7 +267,7 @@ fn an_overflowing_running_total_is_an_error() {
         .par(&steps)
         .scan(|_: i64, _: i64| panic!("no more"))
         .unwrap_err();
-    assert!(matches!(error.kind(), JobErrorKind::Panicked { message, .. } if message == "no more"));
+    assert_kind!(error, JobErrorKind::Panicked { message, .. } if message == "no more");
     drop(steps);
     lab.assert_in_use(0);
 }
@@ -304,10 +297,7 @@ fn too_many_bins_for_the_arena_are_an_error() {
     });
     let a = array(&lab, 1000);
     let error = lab.par(&a).histogram(64 << 20, (0.0, 1.0)).unwrap_err();
-    assert!(
-        matches!(error.kind(), JobErrorKind::Limit(JobLimit::Arena(full)) if full.requested == 512 << 20),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::Limit(JobLimit::Arena(full)) if full.requested == 512 << 20);
     assert_eq!(lab.stats().restarts(), 0);
 }
 
@@ -319,9 +309,9 @@ fn too_many_bins_for_the_program_are_an_error() {
     for bins in [1 << 45, 1 << 58] {
         for (engine, a) in [(&*lab, array(&lab, 1000)), (&inline, none.clone())] {
             let error = engine.par(&a).histogram(bins, (0.0, 1.0)).unwrap_err();
-            assert!(
-                matches!(error.kind(), JobErrorKind::Limit(JobLimit::Arena(full)) if full.requested == 8 * bins as u64),
-                "{error}"
+            assert_kind!(
+                error,
+                JobErrorKind::Limit(JobLimit::Arena(full)) if full.requested == 8 * bins as u64
             );
         }
         let some = Array::from_slice(&[0.5f32]);
@@ -330,34 +320,12 @@ fn too_many_bins_for_the_program_are_an_error() {
     assert_eq!(lab.stats().restarts(), 0);
 }
 
-fn a_sum_survives_a_killed_worker() {
-    let lab = Lab::new(2);
-    let a = array(&lab, 4_000_000);
-    let expected = lab.par(&a).sum().unwrap().to_bits();
-    let (ended, sums) = (AtomicBool::new(false), AtomicU64::new(0));
-    thread::scope(|threads| {
-        threads.spawn(|| {
-            while !ended.load(Relaxed) {
-                assert_eq!(lab.par(&a).sum().unwrap().to_bits(), expected);
-                sums.fetch_add(1, Relaxed);
-            }
-        });
-        wait_until("sums are made", || sums.load(Relaxed) > 0);
-        for round in 0..6 {
-            lab.replace(round % 2);
-        }
-        let before = sums.load(Relaxed);
-        wait_until("sums are made afterwards", || sums.load(Relaxed) > before);
-        ended.store(true, Relaxed);
-    });
-    assert_eq!(lab.par(&a).sum().unwrap().to_bits(), expected);
-}
-
 /// A killed worker may have written a part of its chunk.
 fn sums_survive_killed_workers() {
     let lab = Lab::new(1);
     let a = array(&lab, 2_000_000);
     let bits = |sums: Array<f32>| sums.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    killed_in_the_middle(&lab, "sum_of<", || lab.par(&a).sum().unwrap().to_bits());
     killed_in_the_middle(&lab, "scan::total<", || bits(lab.par(&a).cumsum().unwrap()));
     killed_in_the_middle(&lab, "scan::fill<", || bits(lab.par(&a).cumsum().unwrap()));
     let range = (-1e9, 1e9);
@@ -415,29 +383,6 @@ fn a_scan_names_the_worker_that_died() {
         assert_eq!(scanned[..], inline.par(&without).scan(last).unwrap()[..]);
     }
     lab.assert_in_use(0);
-}
-
-/// Each result lists its ranges, and so shows how it was combined.
-fn reductions_keep_the_order() {
-    fn span(rows: &Array<u64>) -> Array<u64> {
-        let first = rows[0];
-        assert!(rows.iter().zip(first..).all(|(&x, n)| x == n));
-        Array::from_slice(&[first, rows[rows.len() - 1]])
-    }
-    fn join(left: &[u64], right: &[u64]) -> Result<Array<u64>, String> {
-        if left[1] + 1 != right[0] {
-            return Err(format!("{left:?} beside {right:?}"));
-        }
-        Ok(Array::from_slice(&[left[0], right[1]]))
-    }
-    for workers in [1, 4] {
-        let lab = Lab::new(workers);
-        for len in [1, 8192, 8193, 100_000, 1_000_000] {
-            let numbers = lab.from_fn(len, |i| i as u64).unwrap();
-            let whole = lab.par(&numbers).reduce(span, (), join).unwrap();
-            assert_eq!(whole[..], [0, len as u64 - 1]);
-        }
-    }
 }
 
 fn a_reduction_combines_rows() {
@@ -642,10 +587,7 @@ fn a_reduction_names_the_worker_that_died() {
         reduced.join().unwrap().unwrap_err()
     });
     assert!(error.kernel().contains("stops"), "{error}");
-    assert!(
-        matches!(error.kind(), JobErrorKind::Lost(WorkerExit::Signal(9))),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(9)));
     assert_eq!(
         lab.par(&numbers).sum().unwrap(),
         (1 << 16) * ((1 << 17) - 1)
@@ -676,30 +618,6 @@ fn reductions_leave_nothing_behind() {
     lab.assert_in_use(0);
 }
 
-fn partitions_and_broadcasts_give_plain_results() {
-    fn dot(part: &Array<f64>, weights: &[f64]) -> Array<f64> {
-        let product = |row: &[f64]| row.iter().zip(weights).map(|(a, b)| a * b).sum();
-        let rows: Vec<f64> = part.chunks(weights.len()).map(product).collect();
-        Array::from_slice(&rows)
-    }
-    let lab = Lab::new(2);
-    let table = lab.from_fn([1001, 4], |i| i as f64).unwrap();
-    let weights = lab.from_slice(&[1.0, 0.0, 0.0, -1.0]).unwrap();
-    let before = lab.stats().arena.in_use;
-    let parts = table.partitions(7);
-    assert_eq!(lab.stats().arena.in_use, before);
-    let results: Result<Vec<_>, _> = lab.map(dot, parts.map(|part| (part, &weights))).collect();
-    let results = results.unwrap();
-    assert_eq!(results.len(), 7);
-    assert!(
-        results
-            .iter()
-            .flat_map(|part| part.iter())
-            .all(|&x| x == -3.0)
-    );
-    assert_eq!(results.iter().map(|part| part.len()).sum::<usize>(), 1001);
-}
-
 /// The results of the other parts stay, and the retried part reads the same broadcast.
 fn a_retried_part_reads_the_same_broadcast() {
     fn dot(part: &[f64], weights: &[f64], marker: &str) -> f64 {
@@ -713,6 +631,9 @@ fn a_retried_part_reads_the_same_broadcast() {
     let lab = Lab::new(2);
     let table = lab.from_fn([1001, 4], |i| i as f64).unwrap();
     let weights = lab.from_slice(&[1.0, 0.0, 0.0, -1.0]).unwrap();
+    let before = lab.stats().arena.in_use;
+    assert_eq!(table.partitions(7).count(), 7);
+    assert_eq!(lab.stats().arena.in_use, before, "without a copy");
     for retries in [0, 1] {
         let folder = tempfile::tempdir().unwrap();
         let marker = folder.path().join("died");
@@ -743,25 +664,4 @@ fn a_retried_part_reads_the_same_broadcast() {
     }
     drop((table, weights));
     lab.assert_in_use(0);
-}
-
-fn foreign_arrays_are_rejected() {
-    let lab = Lab::new(1);
-    let private = Array::from_slice(&[1.0f32, 2.0]);
-    assert_eq!(
-        *lab.par(&private).sum().unwrap_err().kind(),
-        JobErrorKind::Rejected(Rejection::ForeignArray)
-    );
-    assert_eq!(
-        *lab.par(&private).cumsum().unwrap_err().kind(),
-        JobErrorKind::Rejected(Rejection::ForeignArray)
-    );
-    let reduced = lab
-        .par(&private)
-        .reduce(plain_sum, (), |a: f32, b: f32| a + b);
-    assert_eq!(
-        *reduced.unwrap_err().kind(),
-        JobErrorKind::Rejected(Rejection::ForeignArray)
-    );
-    assert_eq!(Engine::inline().par(&private).sum().unwrap(), 3.0);
 }

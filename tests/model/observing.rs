@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::programs::{Program, Scenario, say, stay};
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use crate::harness::{Gate, Lab, assert_kind, at_gates, pass, step, tests, wait_until};
 
 tests![
     every_job_is_counted_once,
@@ -207,9 +207,7 @@ fn busy_for(ms: u64) -> u64 {
 fn every_job_is_counted_once() {
     let lab = Lab::new(1);
     assert_eq!(lab.progress().submitted, 0);
-    let gate = Gate::new();
-    let held = lab.submit(pass, (&gate.path(),));
-    let at_gate = gate.meet();
+    let (held, at_gate) = lab.hold();
     let values = lab.submit(|| Array::from_slice(&[1u8; 1000]), ());
     let refused = lab.submit(refuse, (1,));
     let dropped = lab.submit(refuse, (2,));
@@ -369,9 +367,7 @@ fn kernels_are_distinguished_by_type() {
 fn queueing_does_not_count_as_run_time() {
     let files = Files::new();
     let lab = files.lab(1);
-    let gate = Gate::new();
-    let before = lab.submit(pass, (&gate.path(),));
-    let held = gate.meet();
+    let (before, held) = lab.hold();
     let jobs = [30, 1, 20].map(|ms| lab.submit(busy_for, (ms,)));
     drop(held);
     before.wait().unwrap();
@@ -420,9 +416,7 @@ fn a_trace_records_a_killed_worker() {
     let lab = files.lab(2);
     let before = lab.submit(busy_for, (0,)).wait();
     assert_eq!(before, Ok(0));
-    let gate = Gate::new();
-    let job = lab.submit(pass, (&gate.path(),));
-    let at_gate = gate.meet();
+    let (job, at_gate) = lab.hold();
     let worker = lab.busy_worker();
     lab.replace(worker);
     let error = lab.failure_of(job);
@@ -498,10 +492,10 @@ fn waits_for_memory_are_traced() {
     let lab = files.lab(1);
     drop(lab.submit(large, ()).wait().unwrap());
     let error = lab.submit(|| Array::<u8>::zeros(1 << 30), ());
-    assert!(matches!(
-        lab.failure_of(error).kind(),
+    assert_kind!(
+        lab.failure_of(error),
         JobErrorKind::Limit(JobLimit::Arena(_))
-    ));
+    );
     drop(lab);
     let events = files.read();
     let waits = events.of("b", "waits for memory");
@@ -521,9 +515,7 @@ fn waits_for_memory_are_traced() {
 fn an_engine_dropped_at_work_completes_its_trace() {
     let files = Files::new();
     let lab = files.lab(1);
-    let gate = Gate::new();
-    let job = lab.submit(pass, (&gate.path(),));
-    let at_gate = gate.meet();
+    let (job, at_gate) = lab.hold();
     let queued: Vec<_> = (0..500).map(|n| lab.submit(refuse, (n,))).collect();
     drop(lab);
     drop(at_gate);
@@ -734,12 +726,7 @@ fn each_lane_has_its_own_row_in_a_trace() {
     let files = Files::new();
     let trace = Trace::to(files.events()).report(files.page());
     let lab = Lab::with(1, |builder| builder.lanes(3).trace(trace));
-    let gates = [Gate::new(), Gate::new(), Gate::new()];
-    let jobs: Vec<_> = gates
-        .iter()
-        .map(|gate| lab.submit(pass, (&gate.path(),)))
-        .collect();
-    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    let (jobs, held) = at_gates(3, |gate| lab.submit(pass, (gate,)));
     assert_eq!(lab.progress().running, 3);
     lab.replace(0);
     for job in jobs {

@@ -5,7 +5,7 @@ use arenite::{
     Backoff, FailedDependency, Graph, JobError, JobErrorKind, JobLimit, Spawn, WorkerExit, call,
 };
 
-use crate::harness::{Lab, tests};
+use crate::harness::{Lab, assert_kind, tests};
 
 tests![
     each_attempt_has_its_last_words,
@@ -70,10 +70,10 @@ fn a_dependent_names_the_failed_node_as_origin() {
     let double = graph.add(|x: u32| x * 2, (&photo,));
     let end = graph.add(|x: u32| x + 1, (&double,));
     let error = graph.run(&lab, &end).unwrap().wait().unwrap_err();
-    assert!(
-        matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Node { node, cause, .. })
-            if node.contains("the photo") && **cause == ABORTED),
-        "{error}"
+    assert_kind!(
+        error,
+        JobErrorKind::Dependency(FailedDependency::Node { node, cause, .. })
+            if node.contains("the photo") && **cause == ABORTED
     );
     assert!(
         error.to_string().ends_with("a node: the header is fine"),
@@ -123,9 +123,9 @@ fn a_spawned_job_names_its_origin() {
     ];
     for job in jobs {
         let error = lab.failure_of(job);
-        assert!(
-            matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Child { cause, .. }) if **cause == ABORTED),
-            "{error}"
+        assert_kind!(
+            error,
+            JobErrorKind::Dependency(FailedDependency::Child { cause, .. }) if **cause == ABORTED
         );
         assert!(
             error.to_string().ends_with("a child: the header is fine"),

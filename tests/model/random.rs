@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 
 use arenite::stream::Stream;
-use arenite::{Array, Backoff, Engine};
+use arenite::{Array, Backoff, Engine, Graph};
 use rand::{Rng, RngExt};
 
 use crate::harness::{Gate, Lab, pass, step, tests};
@@ -83,6 +83,12 @@ fn drawn(engine: &Engine) -> Vec<[u64; 2]> {
     };
     drawn.push(actor.call(mix, ()).wait().unwrap());
     drawn.push(engine.submit(draw, ()).wait().unwrap());
+    // A chain of nodes, in one job or several.
+    let mut graph = Graph::new();
+    graph.fuse(engine.stats().workers.len() != 2);
+    let first = graph.add(|| draw()[0], ());
+    let last = graph.add(|first: u64| [first, draw()[0]], (&first,));
+    drawn.push(graph.run(engine, &last).unwrap().wait().unwrap());
     drawn
 }
 
@@ -296,23 +302,29 @@ fn scratch_values_change_no_random_number() {
 }
 
 fn elements_draw_by_their_index_alone() {
-    let run = |engine: &Engine| {
+    let run = |engine: &Engine, with_argument: bool| {
         let input = engine.from_fn([7000, 3], |i| i as u32).unwrap();
-        let all = engine.par(&input).map(|_: u32| draw()).unwrap();
+        let all = engine.par(&input);
+        let all = match with_argument {
+            true => all.with(1u8).map(|_: u32, _: u8| draw()),
+            false => all.map(|_: u32| draw()),
+        };
+        let all = all.unwrap();
         let report = engine.par(&input).report().map(|_: u32| draw()).unwrap();
         assert!(report.failures().is_empty(), "{report}");
         let (report, _) = report.into_parts();
         let after = engine.map(draw_twice, [(0,)]).next().unwrap().unwrap();
         [all.to_vec(), report.to_vec(), vec![after]].concat()
     };
-    let expected = run(&inline(7));
+    let expected = run(&inline(7), false);
     let distinct: HashSet<u64> = expected.iter().flatten().copied().collect();
     assert_eq!(distinct.len(), 2 * (2 * 21_000 + 1));
     for workers in [1, 2, 3, 7] {
         step(format!("{workers} workers"));
-        assert!(run(&seeded(workers, 7)) == expected, "{workers} workers");
+        let drawn = run(&seeded(workers, 7), workers != 2);
+        assert!(drawn == expected, "{workers} workers");
     }
-    assert_ne!(run(&seeded(2, 8)), expected);
+    assert_ne!(run(&seeded(2, 8), false), expected);
     step("other numbers of other elements");
     let lab = seeded(3, 7);
     let input = lab.from_fn([7000, 3], |i| i as u32).unwrap();

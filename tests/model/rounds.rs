@@ -7,7 +7,7 @@ use std::thread;
 
 use arenite::{Array, Engine, JobErrorKind, WorkerExit};
 
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use crate::harness::{Gate, Lab, assert_kind, pass, step, tests, wait_until};
 
 tests![
     scratch_is_made_once_per_worker,
@@ -76,7 +76,7 @@ fn a_panic_costs_the_value_and_not_the_worker() {
     let lab = Lab::new(1);
     assert_eq!(lab.submit(count, (0,)).wait().unwrap(), [1, 1]);
     let error = lab.failure_of(lab.submit(spoils, ()));
-    assert!(matches!(error.kind(), JobErrorKind::Panicked { .. }));
+    assert_kind!(error, JobErrorKind::Panicked { .. });
     assert_eq!(lab.submit(count, (0,)).wait().unwrap(), [2, 1]);
     assert_eq!(lab.stats().workers[0].restarts, 0);
 }
@@ -89,10 +89,7 @@ fn an_array_cannot_be_stored_in_scratch() {
     let lab = Lab::new(1);
     let values = lab.from_slice(&[5u64]).unwrap();
     let error = lab.failure_of(lab.submit(keeps, (&values,)));
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Lost(WorkerExit::Escaped { count: 1 })
-    );
+    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Escaped { count: 1 }));
     drop(values);
     assert_eq!(lab.submit(count, (0,)).wait().unwrap(), [1, 1]);
     lab.assert_in_use(0);

@@ -3,10 +3,9 @@
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use arenite::{Engine, JobErrorKind, Limiter, TileMut, WorkerExit};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use crate::harness::{Gate, Lab, assert_kind, pass, send_signal, step, tests, wait_until};
 
 tests![
     tiles_share_a_limit_with_others,
@@ -76,16 +75,12 @@ fn a_death_returns_the_permit() {
         let held = gate.meet();
         assert_eq!(lab.stats().limited, 3);
         let pid = lab.pid(lab.busy_worker());
-        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        send_signal(pid, Signal::SIGKILL);
         wait_until("the queue is empty", || lab.stats().limited == 0);
         drop(held);
     });
     let error = result.unwrap_err();
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Lost(WorkerExit::Signal(9)),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(9)));
     assert!(matches!(error.unspecified_rows(), [rows] if *rows == (0..10)));
     assert!(out[10..].iter().all(|&x| x == 0), "the others never began");
     // The permit and the rows are free for the next scope.
@@ -148,10 +143,7 @@ fn without_workers_a_job_runs_when_it_is_submitted() {
         let error = late.submit().wait().unwrap_err();
         assert_eq!(*error.kind(), JobErrorKind::Cancelled);
     });
-    assert!(matches!(
-        result.unwrap_err().kind(),
-        JobErrorKind::Returned(_)
-    ));
+    assert_kind!(result.unwrap_err(), JobErrorKind::Returned(_));
     assert_eq!(RUNS.load(SeqCst), 3);
     // The permit is free again.
     let next = engine.job(count, (false,)).limit(&one).submit();

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use arenite::engine::Builder;
 use arenite::{Array, Job, JobErrorKind, Sandbox, WorkerExit};
+use libc::{PROT_READ, PROT_WRITE, SYS_mprotect};
 
 use crate::harness::{Invariant, Lab, step};
 
@@ -177,3 +179,23 @@ macro_rules! raw {
     };
 }
 pub(crate) use raw;
+
+/// Address of the latest remembered array.
+static LAST: AtomicUsize = AtomicUsize::new(0);
+
+/// In a worker: remembers the address of an array that this worker made.
+pub fn remember(array: Array<u32>) -> Array<u32> {
+    LAST.store(array.as_ptr() as usize, Relaxed);
+    array
+}
+
+/// In a worker: overwrites that array. Returns whether this worker can.
+pub fn spoil(len: usize) -> bool {
+    let first = LAST.load(Relaxed);
+    let (start, end) = (first / 4096 * 4096, first + len * 4);
+    let len_of_pages = (end - start).next_multiple_of(4096);
+    let opened = raw!(SYS_mprotect, start, len_of_pages, PROT_READ | PROT_WRITE);
+    // SAFETY: none: an attack, on memory that this worker made.
+    unsafe { std::ptr::with_exposed_provenance_mut::<u8>(first).write_bytes(0xee, len * 4) };
+    opened == 0
+}

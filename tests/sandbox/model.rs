@@ -1,8 +1,6 @@
 //! Actors and graphs in sandboxed workers: honest ones, and what a hostile method or node costs.
 
 use std::fs::File;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
 
 use arenite::{
     Actor, Array, ArrayMut, FailedDependency, Graph, Job, JobError, JobErrorKind, KernelError,
@@ -10,8 +8,8 @@ use arenite::{
 };
 use libc::*;
 
-use crate::harness::{Lab, step, tests, wait_until};
-use crate::lab::{raw, strict};
+use crate::harness::{Lab, assert_kind, step, tests, wait_until};
+use crate::lab::{remember, spoil, strict};
 
 tests![
     actors_keep_their_state_and_go_on_from_checkpoints,
@@ -327,10 +325,10 @@ fn a_hostile_node_costs_what_depends_on_it() {
         assert_eq!(*error.kind(), denied(), "{error}");
         assert!(error.kernel().ends_with("hostile"), "{error}");
         let error = waits.unwrap_err();
-        assert!(
-            matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Node { cause, kernel, .. })
-                if **cause == denied() && kernel.ends_with("hostile")),
-            "{error}"
+        assert_kind!(
+            error,
+            JobErrorKind::Dependency(FailedDependency::Node { cause, kernel, .. })
+                if **cause == denied() && kernel.ends_with("hostile")
         );
         assert!(error.to_string().contains("clone"), "{error}");
         assert_eq!(apart.unwrap(), before + 2);
@@ -342,28 +340,9 @@ fn a_hostile_node_costs_what_depends_on_it() {
     let x = graph.add(|| 1u32, ());
     let x = graph.add(look_around, (&x,));
     let error = graph.run(&lab, &x).unwrap().wait().unwrap_err();
-    assert!(matches!(error.kind(), JobErrorKind::Returned(_)), "{error}");
+    assert_kind!(error, JobErrorKind::Returned(_));
     assert_eq!(lab.stats().restarts(), 3);
     lab.assert_in_use(0);
-}
-
-/// Address of the latest array.
-static LAST: AtomicUsize = AtomicUsize::new(0);
-
-fn remember(array: Array<u32>) -> Array<u32> {
-    LAST.store(array.as_ptr() as usize, Relaxed);
-    array
-}
-
-/// Overwrites that array. Returns whether this worker can.
-fn spoil(len: usize) -> bool {
-    let first = LAST.load(Relaxed);
-    let (start, end) = (first / 4096 * 4096, first + len * 4);
-    let len_of_pages = (end - start).next_multiple_of(4096);
-    let opened = raw!(SYS_mprotect, start, len_of_pages, PROT_READ | PROT_WRITE);
-    // SAFETY: none: an attack, on memory that this worker made.
-    unsafe { std::ptr::with_exposed_provenance_mut::<u8>(first).write_bytes(0xee, len * 4) };
-    opened == 0
 }
 
 /// Values for other nodes, and checkpoints, are stored where their worker cannot write.

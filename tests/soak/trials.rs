@@ -8,8 +8,8 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::harness::programs::own_session;
-use crate::harness::runs::Seen;
 use crate::harness::{case, processes_of, state_of, tests, wait_until};
+use crate::harness::{runs::Seen, send_signal};
 use crate::{ROWS, WITHOUT_FAULTS, kernels, other_seed, something_happened};
 
 tests![
@@ -177,12 +177,12 @@ fn programs_of_a_killed_soak_end() {
     };
     // The soak must not kill the program before the test has seen it.
     let program = loop {
-        kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+        send_signal(pid, Signal::SIGSTOP);
         wait_until("the soak is stopped", || state_of(pid) == Some('T'));
         if let Some(program) = children_of(pid).into_iter().find(is_at_work) {
             break Group(program);
         }
-        kill(Pid::from_raw(pid), Signal::SIGCONT).unwrap();
+        send_signal(pid, Signal::SIGCONT);
         std::thread::park_timeout(Duration::from_millis(1));
     };
     soak.kill().unwrap();

@@ -9,7 +9,7 @@ use arenite_store::{Store, StoreErrorKind, connect};
 use nix::sys::resource::{Resource, setrlimit};
 
 use crate::harness::{case, tests, wait_until};
-use crate::programs::{Home, array};
+use crate::programs::{Home, Shop, array, descriptors};
 use crate::raw::{self, Connection};
 
 tests![
@@ -33,17 +33,12 @@ fn is_well(store: &Store) {
 }
 
 fn no_descriptor_but_a_sealed_file_makes_an_object() {
-    let home = Home::new();
-    let mut server = home.serve();
-    let store = home.connect();
-    let descriptors = || {
-        std::fs::read_dir(format!("/proc/{}/fd", server.pid()))
-            .unwrap()
-            .count()
-    };
-    is_well(&store);
+    let shop = Shop::open();
+    let store = &shop.store;
+    let descriptors = || descriptors(shop.server.pid());
+    is_well(store);
     let before = descriptors();
-    let connection = Connection::new(&home.path());
+    let connection = Connection::new(&shop.home.path());
     let put = r#"{"op":"put","name":"a","kind":"bytes"}"#;
     let (reader, writer) = io::pipe().unwrap();
     let (stream, _other) = UnixStream::pair().unwrap();
@@ -102,16 +97,13 @@ fn no_descriptor_but_a_sealed_file_makes_an_object() {
     wait_until("at most the connection's are open", || {
         descriptors() <= before + 1
     });
-    is_well(&store);
-    store.stop().unwrap();
-    server.wait().assert_done();
+    is_well(store);
+    shop.close();
 }
 
 fn a_file_that_is_still_mapped_for_writing_is_no_object() {
-    let home = Home::new();
-    let mut server = home.serve();
-    let store = home.connect();
-    let connection = Connection::new(&home.path());
+    let shop = Shop::open();
+    let connection = Connection::new(&shop.home.path());
     let file = raw::memory_file(&[1; 4096]);
     let options = memmap2::MmapOptions::new();
     let map = options.map_raw(&file).unwrap();
@@ -122,35 +114,31 @@ fn a_file_that_is_still_mapped_for_writing_is_no_object() {
     raw::seal(&file).unwrap();
     let (answer, _) = connection.ask(r#"{"op":"put","name":"a","kind":"bytes"}"#, &[&file]);
     assert_eq!(answer["bytes"], 4096, "{answer}");
-    store.stop().unwrap();
-    server.wait().assert_done();
+    shop.close();
 }
 
 fn a_client_cannot_end_the_leases_of_others() {
-    let home = Home::new();
-    let mut server = home.serve();
-    let store = home.connect();
+    let shop = Shop::open();
+    let store = &shop.store;
     let object = store.put("a", &array()).unwrap();
     let _held = store.get::<u8>("a").unwrap();
-    let connection = Connection::new(&home.path());
+    let connection = Connection::new(&shop.home.path());
     for id in [object.id, 0, u64::MAX] {
         connection.send(&format!(r#"{{"op":"release","id":{id}}}"#), &[]);
     }
     connection.ask(r#"{"op":"info"}"#, &[]);
     assert_eq!(store.objects().unwrap()[0].leases, 1);
-    store.stop().unwrap();
-    server.wait().assert_done();
+    shop.close();
 }
 
 fn a_received_object_cannot_be_changed() {
-    let home = Home::new();
-    let mut server = home.serve();
-    let store = home.connect();
+    let shop = Shop::open();
+    let store = &shop.store;
     store.put("large", &array()).unwrap();
     store
         .put("small", &arenite::Array::from_slice(&[1_u8, 2, 3]))
         .unwrap();
-    let connection = Connection::new(&home.path());
+    let connection = Connection::new(&shop.home.path());
     for name in ["large", "small"] {
         case(name);
         let (_, file) = connection.ask(&format!(r#"{{"op":"get","name":"{name}"}}"#), &[]);
@@ -177,20 +165,18 @@ fn a_received_object_cannot_be_changed() {
             .is_err()
         );
     }
-    store.stop().unwrap();
-    server.wait().assert_done();
+    shop.close();
 }
 
 fn without_descriptors_clients_are_refused_and_others_served() {
-    let home = Home::new();
     let few = || setrlimit(Resource::RLIMIT_NOFILE, 40, 40).map_err(io::Error::from);
-    let mut server = home.serve_with(few, 1 << 30, &[]);
-    let store = home.connect();
-    is_well(&store);
+    let shop = Shop::with(|home| home.serve_with(few, 1 << 30, &[]));
+    let store = &shop.store;
+    is_well(store);
     let mut clients = Vec::new();
     let error = loop {
         // The kernel accepts; the server closes at once what it has no descriptor for.
-        match connect(&home.socket()) {
+        match connect(&shop.home.socket()) {
             Ok(client) => clients.push(client),
             Err(error) => break error,
         }
@@ -205,9 +191,8 @@ fn without_descriptors_clients_are_refused_and_others_served() {
     wait_until("the clients are gone", || {
         store.info().unwrap().clients == 1
     });
-    is_well(&store);
-    store.stop().unwrap();
-    server.wait().assert_done();
+    is_well(store);
+    shop.close();
 }
 
 /// Becomes another user.
@@ -218,19 +203,17 @@ fn become_nobody() -> io::Result<()> {
 }
 
 fn another_user_is_refused() {
-    let home = Home::new();
-    let mut server = home.serve();
+    let shop = Shop::open();
     // As if the folder and the socket were open to all.
-    for path in [home.folder(), &home.path()] {
+    for path in [shop.home.folder(), &shop.home.path()] {
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o777)).unwrap();
     }
-    let mut other = home.start("reader", become_nobody);
+    let mut other = shop.home.start("reader", become_nobody);
     let ended = other.wait();
     assert_eq!(ended.code, Some(101), "{ended:?}");
     assert!(ended.errors.contains("another user"), "{ended:?}");
     // Its own check comes first; without it the server hangs up.
-    home.connect().stop().unwrap();
-    server.wait().assert_done();
+    shop.close();
 }
 
 fn a_squatted_socket_is_refused() {

@@ -10,8 +10,8 @@ use arenite::{Array, Graph, JobErrorKind, Rejection, Sandbox, SandboxReport, Wor
 use arenite_store::Kind;
 
 use crate::harness::programs::{Program, say};
-use crate::harness::{Lab, tests, wait_until};
-use crate::programs::{Home, SOCKET};
+use crate::harness::{Lab, assert_kind, tests, wait_until};
+use crate::programs::{Home, SOCKET, descriptors};
 
 /// What the program for [`a_program_that_forbids_it`] is called.
 pub const UNDUMPABLE: &str = "undumpable";
@@ -94,11 +94,6 @@ fn sum_list(values: &[Array<f32>]) -> f64 {
 fn maps(pid: i32) -> usize {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     maps.matches("memfd:arenite-object").count()
-}
-
-fn descriptors(pid: i32) -> usize {
-    let folder = format!("/proc/{pid}/fd");
-    std::fs::read_dir(folder).unwrap().count()
 }
 
 fn every_parameter_takes_them() {
@@ -370,7 +365,7 @@ fn a_descriptor_that_is_another_file_costs_the_job() {
     // SAFETY: a bug, on purpose, in a program that has opened this number.
     assert_eq!(unsafe { libc::dup2(null.as_raw_fd(), fd) }, fd);
     let error = lab.failure_of(lab.submit(sum_of, (&table.array,)));
-    assert!(matches!(error.kind(), JobErrorKind::Returned(_)), "{error}");
+    assert_kind!(error, JobErrorKind::Returned(_));
     assert!(error.to_string().contains("engine.import"), "{error}");
     assert!(error.to_string().contains("another file"), "{error}");
     let copy = lab.import(&table.array).unwrap();

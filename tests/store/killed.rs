@@ -1,28 +1,17 @@
 //! Deaths: of clients at each step, of servers while clients hold arrays.
 
-use std::path::Path;
-
 use arenite_store::{Store, StoreErrorKind, connect};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::harness::{case, tests, wait_until};
-use crate::programs::{Home, LEN, STEPS, array};
+use crate::harness::{case, send_signal, tests, wait_until};
+use crate::programs::{Home, LEN, STEPS, Shop, array, descriptors};
 
 tests![
     a_client_killed_at_any_step_leaves_what_it_published,
     readers_go_on_after_the_server_is_killed,
     a_server_killed_at_any_moment_can_be_replaced,
-    a_stopped_server_ends_and_leaves_nothing,
     four_programs_share_an_array_and_one_dies,
 ];
-
-/// Number of descriptors of a process.
-fn descriptors(pid: i32) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/fd"))
-        .unwrap()
-        .count()
-}
 
 /// Names and leases.
 fn list(store: &Store) -> Vec<(String, u64)> {
@@ -31,15 +20,14 @@ fn list(store: &Store) -> Vec<(String, u64)> {
 }
 
 fn a_client_killed_at_any_step_leaves_what_it_published() {
-    let home = Home::new();
-    let mut server = home.serve();
-    let store = home.connect();
+    let shop = Shop::open();
+    let store = &shop.store;
     for (index, step) in STEPS.into_iter().enumerate() {
         for _ in 0..3 {
             case(format!("killed when {step}"));
-            let before = descriptors(server.pid());
+            let before = descriptors(shop.server.pid());
             store.put("kept", &array()).unwrap();
-            let mut client = home.client(step);
+            let mut client = shop.home.client(step);
             client.kill();
             client.wait().assert_killed();
             // The kernel closes its sockets; the server hears of it in its turn.
@@ -57,7 +45,7 @@ fn a_client_killed_at_any_step_leaves_what_it_published() {
             .flatten()
             .map(|name| (name.to_owned(), 0))
             .collect();
-            assert_eq!(list(&store), expected);
+            assert_eq!(list(store), expected);
             if reached("sent") {
                 assert_eq!(store.get::<u8>("sent").unwrap()[..], array()[..]);
                 store.remove("sent").unwrap();
@@ -73,12 +61,11 @@ fn a_client_killed_at_any_step_leaves_what_it_published() {
             assert_eq!((info.used, info.retained, info.objects), (0, 0, 0));
             // They are closed on a thread of their own.
             wait_until("as many descriptors", || {
-                descriptors(server.pid()) == before
+                descriptors(shop.server.pid()) == before
             });
         }
     }
-    store.stop().unwrap();
-    server.wait().assert_done();
+    shop.close();
 }
 
 fn readers_go_on_after_the_server_is_killed() {
@@ -112,7 +99,7 @@ fn a_server_killed_at_any_moment_can_be_replaced() {
                 std::hint::spin_loop();
                 std::thread::yield_now();
             }
-            kill(Pid::from_raw(victim), Signal::SIGKILL).unwrap();
+            send_signal(victim, Signal::SIGKILL);
         });
         let mut held = Vec::new();
         let error = loop {
@@ -135,25 +122,15 @@ fn a_server_killed_at_any_moment_can_be_replaced() {
     }
 }
 
-fn a_stopped_server_ends_and_leaves_nothing() {
-    let home = Home::new();
-    let mut server = home.serve();
-    home.connect().stop().unwrap();
-    server.wait().assert_done();
-    assert_eq!(std::fs::read_dir(home.folder()).unwrap().count(), 0);
-    assert!(!Path::new(&home.socket()).exists());
-}
-
 fn four_programs_share_an_array_and_one_dies() {
-    let home = Home::new();
-    let mut server = home.serve();
-    let store = home.connect();
+    let shop = Shop::open();
+    let store = &shop.store;
     store.put("kept", &array()).unwrap();
-    let mut readers: Vec<_> = (0..3).map(|_| home.reader()).collect();
+    let mut readers: Vec<_> = (0..3).map(|_| shop.home.reader()).collect();
     // The fourth holds it too, and has filled and sealed a second object that it has not sent.
-    let held = home.client("got");
+    let held = shop.home.client("got");
     assert_eq!(store.objects().unwrap()[0].leases, 4);
-    let mut fourth = home.client("sealed");
+    let mut fourth = shop.home.client("sealed");
     fourth.kill();
     fourth.wait().assert_killed();
     drop(held);
@@ -163,9 +140,8 @@ fn four_programs_share_an_array_and_one_dies() {
         reader.wait().assert_done();
     }
     // Started again, it has its array.
-    let mut again = home.reader();
+    let mut again = shop.home.reader();
     again.go_on();
     again.wait().assert_done();
-    store.stop().unwrap();
-    server.wait().assert_done();
+    shop.close();
 }

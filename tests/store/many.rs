@@ -3,11 +3,11 @@
 use std::io::Read;
 
 use arenite::Array;
-use arenite_store::{Kind, connect};
+use arenite_store::Kind;
 
 use crate::harness::programs::{may_have_own_shm, own_shm};
 use crate::harness::{case, tests};
-use crate::programs::{Home, LEN, array};
+use crate::programs::{LEN, Shop, array, descriptors};
 
 tests![
     a_thousand_clients_and_a_hundred_thousand_objects,
@@ -17,9 +17,8 @@ tests![
 
 fn a_thousand_clients_and_a_hundred_thousand_objects() {
     const OBJECTS: usize = 100_000;
-    let home = Home::new();
-    let mut server = home.serve();
-    let clients: Vec<_> = (0..1000).map(|_| home.connect()).collect();
+    let shop = Shop::open();
+    let clients: Vec<_> = (0..999).map(|_| shop.home.connect()).collect();
     for index in 0..OBJECTS {
         if index % 10_000 == 0 {
             case(format!("object {index}"));
@@ -28,14 +27,14 @@ fn a_thousand_clients_and_a_hundred_thousand_objects() {
         let array = Array::from_slice(&[index as u64]);
         store.put(&format!("object {index:06}"), &array).unwrap();
     }
-    let store = &clients[0];
+    let store = &shop.store;
     let info = store.info().unwrap();
     assert_eq!(
         (info.objects, info.clients, info.used),
         (100_000, 1000, 800_000)
     );
     for index in (0..OBJECTS).step_by(997) {
-        let found = clients[index % 1000].get::<u64>(&format!("object {index:06}"));
+        let found = clients[index % 999].get::<u64>(&format!("object {index:06}"));
         assert_eq!(found.unwrap()[..], [index as u64]);
     }
     case("the list");
@@ -43,13 +42,10 @@ fn a_thousand_clients_and_a_hundred_thousand_objects() {
     assert_eq!(objects.len(), OBJECTS);
     assert!(objects.is_sorted_by(|a, b| a.name < b.name));
     // Small objects take no descriptors.
-    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", server.pid()))
-        .unwrap()
-        .count();
+    let descriptors = descriptors(shop.server.pid());
     assert!(descriptors < 1000 + 100, "{descriptors}");
-    store.stop().unwrap();
     drop(clients);
-    server.wait().assert_done();
+    shop.close();
 }
 
 /// The bytes of objects that a process has mapped, each page divided by the number of processes that have it: what
@@ -70,12 +66,11 @@ fn share_of_objects(pid: i32) -> u64 {
 }
 
 fn readers_of_an_array_take_its_memory_once() {
-    let home = Home::new();
-    let mut server = home.serve();
-    let store = home.connect();
+    let shop = Shop::open();
+    let store = &shop.store;
     store.put("kept", &array()).unwrap();
     // They read all of it.
-    let mut readers: Vec<_> = (0..4).map(|_| home.reader()).collect();
+    let mut readers: Vec<_> = (0..4).map(|_| shop.home.reader()).collect();
     let sum: u64 = readers
         .iter()
         .map(|reader| share_of_objects(reader.pid()))
@@ -89,14 +84,12 @@ fn readers_of_an_array_take_its_memory_once() {
         reader.go_on();
         reader.wait().assert_done();
     }
-    store.stop().unwrap();
-    server.wait().assert_done();
+    shop.close();
 }
 
 fn a_small_dev_shm_does_not_matter() {
-    let home = Home::new();
-    let mut server = home.serve_with(own_shm(Some(8)), 1 << 30, &[]);
-    let store = home.connect();
+    let shop = Shop::with(|home| home.serve_with(own_shm(Some(8)), 1 << 30, &[]));
+    let store = &shop.store;
     let len = 64 << 20;
     let mut draft = store.draft(Kind::array::<u8>(len), len).unwrap();
     draft.fill(7);
@@ -109,6 +102,5 @@ fn a_small_dev_shm_does_not_matter() {
         .put_from("stream", Kind::Bytes, (&bytes[..]).chain(&bytes[..]), false)
         .unwrap();
     assert_eq!(store.get_bytes("stream").unwrap().1.len(), 2 * bytes.len());
-    connect(&home.socket()).unwrap().stop().unwrap();
-    server.wait().assert_done();
+    shop.close();
 }

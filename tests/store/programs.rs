@@ -129,6 +129,43 @@ impl Home {
     }
 }
 
+/// A running server, and a client of it.
+pub struct Shop {
+    pub home: Home,
+    pub server: Program,
+    pub store: Store,
+}
+
+impl Shop {
+    pub fn open() -> Shop {
+        Shop::with(Home::serve)
+    }
+
+    pub fn with(serve: impl FnOnce(&Home) -> Program) -> Shop {
+        let home = Home::new();
+        let server = serve(&home);
+        let store = home.connect();
+        Shop {
+            home,
+            server,
+            store,
+        }
+    }
+
+    /// Stops the server, which leaves nothing.
+    pub fn close(mut self) {
+        self.store.stop().unwrap();
+        self.server.wait().assert_done();
+        assert_eq!(std::fs::read_dir(self.home.folder()).unwrap().count(), 0);
+    }
+}
+
+/// Number of descriptors of a process.
+pub fn descriptors(pid: i32) -> usize {
+    let folder = format!("/proc/{pid}/fd");
+    std::fs::read_dir(folder).unwrap().count()
+}
+
 /// The array that clients put.
 pub fn array() -> Array<u8> {
     Array::from_fn(LEN, |i| (i % 251) as u8)

@@ -3,18 +3,17 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use arenite::{Array, ArrayMut, Bytes, Engine};
 use arenite_store::StoreErrorKind;
 use arenite_store::service::{Call, Client, Payload, Service, ServiceErrorKind, Value, connect};
-use nix::sys::stat::Mode;
 use serde_json::{Value as Json, json};
 
 use crate::harness::programs::{Program, pause, say, stay};
-use crate::harness::{block_on, case, step, tests, wait_until};
-use crate::programs::{Home, SOCKET};
+use crate::harness::{Gate, block_on, case, hang, pass, step, tests, wait_until};
+use crate::programs::{Home, SOCKET, Shop, descriptors};
 use crate::raw::{self, Connection};
 
 tests![
@@ -40,32 +39,11 @@ const STEP: &str = "ARENITE_TEST_STEP";
 /// Environment variable with the path of a gate.
 const GATE: &str = "ARENITE_TEST_GATE";
 
-/// A place where a kernel waits: a named pipe that it reads.
-struct Gate(PathBuf);
-
-impl Gate {
-    fn new(folder: &Path, name: &str) -> Gate {
-        let path = folder.join(name);
-        nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
-        Gate(path)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-
-    /// Waits until a kernel stands here, which goes on when the result is dropped.
-    fn reached(&self) -> std::fs::File {
-        step(format!("a kernel at {}", self.0.display()));
-        OpenOptions::new().write(true).open(&self.0).unwrap()
-    }
-}
-
 fn add(a: u32, b: u32) -> u32 {
     a + b
 }
 fn wait_at(gate: &str) -> u32 {
-    std::fs::read(gate).unwrap();
+    pass(gate);
     std::process::id()
 }
 fn note(file: &str, text: &str) {
@@ -117,11 +95,6 @@ fn abort() {
 }
 fn exit(code: i32) {
     std::process::exit(code)
-}
-fn hang() {
-    loop {
-        std::thread::park();
-    }
 }
 fn many_texts(count: usize) -> (String, String) {
     let text = "x".repeat(count);
@@ -237,8 +210,7 @@ impl Served {
     }
 
     fn descriptors(&self) -> usize {
-        let folder = format!("/proc/{}/fd", self.program.pid());
-        std::fs::read_dir(folder).unwrap().count()
+        descriptors(self.program.pid())
     }
 
     pub fn stop(mut self) {
@@ -353,9 +325,8 @@ fn values_travel_both_ways() {
 }
 
 fn an_object_of_a_store_is_passed_on() {
-    let home = Home::new();
-    let mut server = home.serve();
-    let store = home.connect();
+    let shop = Shop::open();
+    let store = &shop.store;
     store
         .put("values", &Array::from_slice(&[1.0, 2.5]))
         .unwrap();
@@ -373,8 +344,7 @@ fn an_object_of_a_store_is_passed_on() {
         .wait()
         .unwrap();
     assert_eq!(four[..], [4.0]);
-    store.stop().unwrap();
-    server.wait().assert_done();
+    shop.close();
     drop(client);
     served.stop();
 }
@@ -382,10 +352,10 @@ fn an_object_of_a_store_is_passed_on() {
 fn a_call_that_fails_says_how_and_fails_alone() {
     let served = Served::new(2);
     let client = served.connect();
-    let gate = Gate::new(served.home.folder(), "gate");
+    let gate = Gate::new();
     // Runs on meanwhile, in the other worker.
-    let other = client.call::<u32>("wait_at", (gate.path(),));
-    let standing = gate.reached();
+    let other = client.call::<u32>("wait_at", (&*gate.path(),));
+    let standing = gate.meet();
     // The second worker has started, too.
     is_well(&client);
     let before = served.descriptors();
@@ -458,9 +428,9 @@ fn a_call_that_fails_says_how_and_fails_alone() {
 fn calls_are_cancelled_whether_they_wait_or_run() {
     let served = Served::new(1);
     let client = served.connect();
-    let gate = Gate::new(served.home.folder(), "gate");
-    let runs = client.call::<u32>("wait_at", (gate.path(),));
-    let standing = gate.reached();
+    let gate = Gate::new();
+    let runs = client.call::<u32>("wait_at", (&*gate.path(),));
+    let standing = gate.meet();
     // One more is in the engine already; the others wait for their turns.
     let wait: Vec<Call<u32>> = (0..4).map(|i| client.call("add", (i, 1))).collect();
     wait[1].cancel();
@@ -477,8 +447,8 @@ fn calls_are_cancelled_whether_they_wait_or_run() {
         }
     }
     // Dropping a call is the same; whoever wants to know waits in `wait_timeout`.
-    let mut runs = client.call::<u32>("wait_at", (gate.path(),));
-    let standing = gate.reached();
+    let mut runs = client.call::<u32>("wait_at", (&*gate.path(),));
+    let standing = gate.meet();
     assert!(runs.wait_timeout(Duration::from_millis(1)).is_none());
     drop(runs);
     is_well(&client);
@@ -493,11 +463,11 @@ fn calls_are_cancelled_whether_they_wait_or_run() {
 fn clients_take_turns() {
     let served = Served::new(1);
     let (greedy, modest) = (served.connect(), served.connect());
-    let gate = Gate::new(served.home.folder(), "gate");
+    let gate = Gate::new();
     let notes = served.home.folder().join("notes");
     let notes = notes.to_str().unwrap();
-    let first = greedy.call::<u32>("wait_at", (gate.path(),));
-    let standing = gate.reached();
+    let first = greedy.call::<u32>("wait_at", (&*gate.path(),));
+    let standing = gate.meet();
     let calls: Vec<Call<()>> = (0..40)
         .map(|_| greedy.call("note", (notes, "greedy")))
         .collect();
@@ -522,7 +492,7 @@ fn a_client_has_a_limited_number_of_calls() {
     let served = Served::new(1);
     let client = served.connect();
     assert_eq!(client.info().unwrap().max_calls, 64);
-    let gate = Gate::new(served.home.folder(), "gate");
+    let gate = Gate::new();
     let raw = Connection::new(&served.home.path());
     let call = |id: u32| {
         format!(
@@ -563,7 +533,7 @@ fn a_client_killed_at_any_step_leaves_no_call() {
     let served = Served::new(1);
     let client = served.connect();
     is_well(&client);
-    let gate = Gate::new(served.home.folder(), "gate");
+    let gate = Gate::new();
     for last in STEPS {
         for _ in 0..3 {
             case(format!("killed when {last}"));
@@ -601,15 +571,15 @@ fn a_killed_service_fails_its_calls_and_can_be_replaced() {
         case(format!("round {round}"));
         let mut served = Served::at(home, 2);
         let client = served.connect();
-        let gate = Gate::new(served.home.folder(), &format!("gate{round}"));
+        let gate = Gate::new();
         let kept = client
             .call::<Array<f32>>("doubled", (&Array::from_slice(&[1.0_f32]),))
             .wait()
             .unwrap();
         let calls: Vec<Call<u32>> = (0..9)
-            .map(|_| client.call("wait_at", (gate.path(),)))
+            .map(|_| client.call("wait_at", (&*gate.path(),)))
             .collect();
-        let standing = gate.reached();
+        let standing = gate.meet();
         served.program.kill();
         served.program.wait().assert_killed();
         for call in calls {
@@ -773,9 +743,8 @@ fn names_are_those_of_stores_too() {
     let error = Service::new(Engine::inline()).run(&socket).unwrap_err();
     assert_eq!(error.kind(), ServiceErrorKind::AlreadyRunning);
 
-    let home = Home::new();
-    let mut server = home.serve();
-    let error = connect(&home.socket()).unwrap_err();
+    let shop = Shop::open();
+    let error = connect(&shop.home.socket()).unwrap_err();
     assert_eq!(error.kind(), ServiceErrorKind::Protocol);
     assert!(error.to_string().contains("is a store"), "{error}");
     let error = connect("/nowhere/at/all.sock").unwrap_err();
@@ -787,14 +756,13 @@ fn names_are_those_of_stores_too() {
         twice.run("/nowhere/a.sock").unwrap_err().kind(),
         ServiceErrorKind::BadName
     );
-    home.connect().stop().unwrap();
-    server.wait().assert_done();
+    shop.close();
     served.stop();
 }
 
 fn a_service_without_workers_answers_while_a_call_runs() {
     let home = Home::new();
-    let gate = Gate::new(home.folder(), "gate");
+    let gate = Gate::new();
     let serving = Service::new(Engine::inline())
         .kernel("wait_at", wait_at)
         .bind(&home.socket())
@@ -802,8 +770,8 @@ fn a_service_without_workers_answers_while_a_call_runs() {
     let stopper = serving.stopper();
     let running = std::thread::spawn(|| serving.run());
     let client = connect(&home.socket()).unwrap();
-    let call = client.call::<u32>("wait_at", (gate.path(),));
-    let standing = gate.reached();
+    let call = client.call::<u32>("wait_at", (&*gate.path(),));
+    let standing = gate.meet();
     step("an answer while the call runs");
     let status = connect(&home.socket()).unwrap().status().unwrap();
     assert_eq!(kernel(&status, "wait_at")["running"], 1);

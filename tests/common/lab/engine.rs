@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt::Write;
+use std::fs::File;
 use std::ops::{Deref, Range};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -13,7 +14,7 @@ use arenite::{Engine, Job, JobError, Stats};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{expect_idle, expect_in_use, step};
+use super::{Gate, expect_idle, expect_in_use, pass, step};
 
 /// All engines of the running test, for the dump of a hang.
 static ENGINES: Mutex<Vec<Weak<Engine>>> = Mutex::new(Vec::new());
@@ -60,6 +61,13 @@ impl Lab {
     /// Waits until a worker has a process, and returns its id. Never 0, which means the whole group to `kill`.
     pub fn pid(&self, worker: usize) -> i32 {
         pid(self, worker)
+    }
+
+    /// Starts a job that holds its worker until the file is dropped.
+    pub fn hold(&self) -> (Job<()>, File) {
+        let gate = Gate::new();
+        let job = self.submit(pass, (gate.path(),));
+        (job, gate.meet())
     }
 
     /// Returns the first worker that has exactly one job.
@@ -159,6 +167,15 @@ fn await_restart(engine: &Engine, worker: usize, restarts: u64) {
         let stats = &engine.stats().workers[worker];
         stats.restarts >= restarts && stats.ready
     });
+}
+
+/// Sends a signal to a process that exists.
+pub fn send_signal(pid: i32, signal: Signal) {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "its parent has not waited for it"
+    )]
+    kill(Pid::from_raw(pid), signal).expect("the process exists");
 }
 
 /// Polls until a condition holds. The watchdog ends a wait in vain.

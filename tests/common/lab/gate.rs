@@ -54,9 +54,33 @@ impl Gate {
     }
 }
 
+/// Starts jobs, each with the path of a gate of its own, and waits until all are at their gates. They continue when the
+/// returned files are dropped.
+pub fn at_gates<J>(count: usize, job: impl FnMut(&str) -> J) -> (Vec<J>, Vec<File>) {
+    let gates: Vec<_> = (0..count).map(|_| Gate::new()).collect();
+    let paths: Vec<_> = gates.iter().map(Gate::path).collect();
+    let jobs = paths.iter().map(String::as_str).map(job).collect();
+    (jobs, gates.iter().map(Gate::meet).collect())
+}
+
 /// In a kernel: waits at the gate.
 pub fn pass(gate: &str) {
     let mut pipe = File::open(Path::new(gate)).expect("the pipe exists");
     let mut nothing = Vec::new();
     pipe.read_to_end(&mut nothing).expect("a pipe can be read");
+}
+
+/// A kernel that waits at the gate, if there is one.
+pub fn through(gate: &str, n: u64) -> u64 {
+    if !gate.is_empty() {
+        pass(gate);
+    }
+    n
+}
+
+/// In a kernel: never ends, and uses no processor time.
+pub fn hang() {
+    loop {
+        std::thread::park();
+    }
 }

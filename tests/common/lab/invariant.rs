@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use arenite::{Engine, JobError, JobErrorKind, Stats};
 
-use super::engine::{replace, wait_until};
+use super::engine::{Lab, replace, wait_until};
 use super::step;
 use super::traces::Traces;
 
@@ -48,6 +48,14 @@ impl Invariant {
             other => return Err(format!("another job answers {other:?}")),
         }
         expect_in_use(engine, kept)
+    }
+
+    /// Checks an engine of which the caller holds nothing, shuts it down, and checks that nothing is left.
+    pub fn ends(self, lab: Lab) -> Result<(), String> {
+        self.holds(&lab, 0)?;
+        step("the engine to shut down");
+        lab.into_inner().shutdown();
+        self.nothing_left()
     }
 
     /// Checks that `/dev/shm` lists the same names as before.

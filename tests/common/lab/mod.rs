@@ -13,8 +13,8 @@ mod watch;
 
 pub use dice::Dice;
 pub use ends::{End, judge};
-pub use engine::{Lab, wait_until};
-pub use gate::{Gate, pass};
+pub use engine::{Lab, send_signal, wait_until};
+pub use gate::{Gate, at_gates, hang, pass, through};
 pub use invariant::{Answers, Invariant, expect_idle, expect_in_use};
 pub use proc::{private_bytes, state_of};
 pub use traces::{children, processes_of};

@@ -3,18 +3,23 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use arenite::{Job, JobErrorKind, JobLimit};
+use arenite::{Array, Job, JobErrorKind, JobLimit};
 
 use super::super::lab::{Invariant, Lab, step};
-use super::{Dice, Order, Seen};
+use super::{Dice, Figure, Order, Seen};
 
 /// Spins for this time.
-fn busy(nanos: u64, n: u32) -> u32 {
+fn busy(nanos: u64, n: u32) -> Array<u32> {
     let began = Instant::now();
     while began.elapsed() < Duration::from_nanos(nanos) {
         std::hint::spin_loop();
     }
-    n ^ 0x5555
+    answer(n)
+}
+
+/// Large enough to use the worker's memory.
+fn answer(n: u32) -> Array<u32> {
+    Array::from_slice(&[n ^ 0x5555; 100])
 }
 
 /// Each job either succeeds or exceeds its deadline, and only the latter costs a worker. Runs until there are some of each.
@@ -34,7 +39,7 @@ pub fn race(order: Order) -> Result<Seen, String> {
         step(format!(
             "jobs that end at their deadlines, after {done} done and {late} too late"
         ));
-        let batch: Vec<Job<u32>> = (0..BATCH)
+        let batch: Vec<Job<Array<u32>>> = (0..BATCH)
             .map(|n| {
                 let length = middle + dice.micros(0, 400);
                 let nanos = length.saturating_sub(Duration::from_micros(200)).as_nanos();
@@ -44,8 +49,8 @@ pub fn race(order: Order) -> Result<Seen, String> {
         let before = late;
         for (n, job) in (0u32..).zip(batch) {
             match job.wait() {
-                Ok(value) if value == n ^ 0x5555 => done += 1,
-                Ok(value) => return Err(format!("job {n} of a batch answers {value}")),
+                Ok(value) if value[..] == answer(n)[..] => done += 1,
+                Ok(value) => return Err(format!("job {n} of a batch answers {value:?}")),
                 Err(error) => match error.kind() {
                     JobErrorKind::Limit(JobLimit::Deadline { limit }) if *limit == LIMIT => {
                         late += 1
@@ -62,11 +67,7 @@ pub fn race(order: Order) -> Result<Seen, String> {
     if done == 0 || late == 0 {
         return Err(format!("no race at all: {done} done and {late} too late"));
     }
-    // The death after the last result may still be in progress.
-    super::super::lab::wait_until("every late job has cost a worker", || {
-        let restarts = lab.stats().restarts();
-        restarts == late
-    });
+    each_has_cost_a_worker(&lab, late);
     invariant.holds(&lab, 0)?;
     drop(lab);
     invariant.nothing_left()?;
@@ -75,6 +76,13 @@ pub fn race(order: Order) -> Result<Seen, String> {
         jobs: done + late,
         ..Seen::default()
     })
+}
+
+/// The death after the last result may still be in progress.
+fn each_has_cost_a_worker(lab: &Lab, late: u64) {
+    super::super::lab::wait_until("every late job has cost a worker", || {
+        lab.stats().restarts() == late
+    });
 }
 
 fn spins() -> u32 {
@@ -104,9 +112,11 @@ pub fn hung(order: Order) -> Result<Seen, String> {
     let mut dice = Dice::new(order.seed);
     let end = Instant::now() + order.length;
     let mut seen = Seen::default();
+    let mut longest = Duration::ZERO;
     while seen.faults == 0 || Instant::now() < end {
         for _ in 0..3 {
             step("a job that hangs");
+            let from = Instant::now();
             let job = match dice.below(3) {
                 0 => lab.job(spins, ()).deadline(LIMIT).submit(),
                 1 => lab.job(sleeps, ()).deadline(LIMIT).submit(),
@@ -118,17 +128,26 @@ pub fn hung(order: Order) -> Result<Seen, String> {
                 other => return Err(format!("a job that hangs answers {other:?}")),
             }
             seen.faults += 1;
+            longest = longest.max(from.elapsed());
         }
         // Other jobs succeed meanwhile.
         let job = lab.job(busy, (1000, 7)).deadline(Duration::from_secs(60));
         match job.submit().wait() {
-            Ok(value) if value == 7 ^ 0x5555 => {}
+            Ok(value) if value[..] == answer(7)[..] => {}
             other => return Err(format!("a job beside them answers {other:?}")),
         }
         seen.jobs += 4;
     }
+    each_has_cost_a_worker(&lab, seen.faults);
     invariant.holds(&lab, 0)?;
     drop(lab);
     invariant.nothing_left()?;
+    let figure = Figure {
+        name: "a hung job was ended after",
+        value: longest.as_secs_f64() * 1e3,
+        unit: "ms",
+        limit: (LIMIT + Duration::from_millis(100)).as_secs_f64() * 1e3,
+    };
+    seen.figure(order, figure)?;
     Ok(seen)
 }

@@ -5,6 +5,7 @@
 
 pub mod bombs;
 pub mod crashes;
+pub mod crowded;
 pub mod deadlines;
 pub mod scale;
 pub mod stops;

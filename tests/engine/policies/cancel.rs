@@ -4,20 +4,18 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use arenite::{Array, Engine, JobErrorKind};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::harness::{Diary, Gate, Lab, block_on, note, note_after, pass, step, tests, wait_until};
+use crate::harness::{
+    Diary, Lab, assert_kind, block_on, note, note_after, send_signal, step, tests, wait_until,
+};
 
 tests![
     a_queued_job_is_cancelled,
     a_running_job_is_asked_and_still_returns_its_value,
-    the_request_is_for_one_job_only,
     a_dropped_handle_is_a_request,
     a_running_job_is_killed,
     a_stopped_worker_is_killed,
-    killing_a_job_affects_no_other,
-    a_lent_array_is_back_after_the_exit,
     a_finished_job_keeps_its_answer,
     cancel_races_with_the_end_of_the_job,
     kill_races_with_the_end_of_the_job,
@@ -41,9 +39,7 @@ fn await_lines(diary: &Diary, lines: usize) {
 
 fn a_queued_job_is_cancelled() {
     let lab = Lab::new(1);
-    let gate = Gate::new();
-    let running = lab.submit(pass, (&gate.path(),));
-    let held = gate.meet();
+    let (running, held) = lab.hold();
     // In the lane, and in the queue.
     let behind: Vec<_> = (0..600u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
     for (n, job) in behind.iter().enumerate() {
@@ -70,20 +66,6 @@ fn a_queued_job_is_cancelled() {
 }
 
 fn a_running_job_is_asked_and_still_returns_its_value() {
-    let lab = Lab::new(2);
-    for _ in 0..20 {
-        let diary = Diary::new();
-        let job = lab.submit(until_cancelled, (&diary.path(),));
-        await_lines(&diary, 1);
-        job.cancel();
-        job.cancel();
-        step("a kernel that was asked to end");
-        assert_eq!(job.wait().unwrap(), 1);
-    }
-    lab.assert_in_use(0);
-}
-
-fn the_request_is_for_one_job_only() {
     let lab = Lab::new(1);
     for _ in 0..20 {
         let diary = Diary::new();
@@ -91,9 +73,12 @@ fn the_request_is_for_one_job_only() {
         let next = lab.submit(arenite::cancelled, ());
         await_lines(&diary, 1);
         job.cancel();
+        job.cancel();
+        step("a kernel that was asked to end");
         assert_eq!(job.wait().unwrap(), 1);
-        assert!(!next.wait().unwrap());
+        assert!(!next.wait().unwrap(), "it asks this job only");
     }
+    lab.assert_in_use(0);
 }
 
 fn a_dropped_handle_is_a_request() {
@@ -125,7 +110,7 @@ fn a_running_job_is_killed() {
         } else {
             block_on(job).unwrap_err()
         };
-        assert_eq!(*error.kind(), JobErrorKind::Cancelled, "{error}");
+        assert_kind!(error, JobErrorKind::Cancelled);
         assert_eq!(error.worker(), Some(0));
         lab.await_restart(0, round);
     }
@@ -135,70 +120,14 @@ fn a_running_job_is_killed() {
 fn a_stopped_worker_is_killed() {
     let lab = Lab::new(1);
     for round in 1..=3 {
-        let gate = Gate::new();
-        let job = lab.submit(pass, (&gate.path(),));
-        let _held = gate.meet();
-        kill(Pid::from_raw(lab.pid(0)), Signal::SIGSTOP).unwrap();
+        let (job, _held) = lab.hold();
+        send_signal(lab.pid(0), Signal::SIGSTOP);
         job.cancel();
         assert!(!job.is_done());
         job.kill();
         assert_eq!(*lab.failure_of(job).kind(), JobErrorKind::Cancelled);
         lab.await_restart(0, round);
     }
-}
-
-fn killing_a_job_affects_no_other() {
-    let lab = Lab::new(1);
-    let diary = Diary::new();
-    let input = lab.from_slice(&[3u8; 100_000]).unwrap();
-    let gate = Gate::new();
-    let running = lab.submit(pass, (&gate.path(),));
-    let first = |diary: &str, n: u32, input: &Array<u8>| {
-        note(diary, n);
-        u32::from(input[0]) * n
-    };
-    let behind: Vec<_> = (0..50)
-        .map(|n| lab.submit(first, (&diary.path(), n, &input)))
-        .collect();
-    let _held = gate.meet();
-    running.kill();
-    assert_eq!(*lab.failure_of(running).kind(), JobErrorKind::Cancelled);
-    for (n, job) in (0..).zip(behind) {
-        assert_eq!(job.wait().unwrap(), 3 * n);
-    }
-    let expected: Vec<String> = (0..50).map(|n: u32| n.to_string()).collect();
-    assert_eq!(diary.lines(), expected, "each ran once, in order");
-    drop(input);
-    lab.assert_in_use(0);
-}
-
-/// Rows that a job may write are returned only after its process is gone.
-fn a_lent_array_is_back_after_the_exit() {
-    fn scribble(values: &mut [u64], diary: &str) {
-        note(diary, "begun");
-        loop {
-            for value in values.iter_mut() {
-                *value = value.wrapping_add(1);
-            }
-        }
-    }
-    let lab = Lab::new(2);
-    for _ in 0..5 {
-        let mut out = lab.zeros::<u64>(10_000).unwrap();
-        let diary = Diary::new();
-        let error = lab
-            .scope(|s| {
-                let limit = Duration::from_millis(20);
-                s.job(scribble, (&mut out, &diary.path()))
-                    .deadline(limit)
-                    .submit();
-            })
-            .unwrap_err();
-        assert_eq!(error.unspecified_rows(), std::slice::from_ref(&(0..10_000)));
-        out.fill(5);
-        assert!((0..100).all(|_| out.iter().all(|&value| value == 5)));
-    }
-    lab.assert_in_use(0);
 }
 
 fn a_finished_job_keeps_its_answer() {
@@ -243,7 +172,7 @@ fn cancel_races_with_the_end_of_the_job() {
                 done += 1;
             }
             Err(error) => {
-                assert_eq!(*error.kind(), JobErrorKind::Cancelled, "{error}");
+                assert_kind!(error, JobErrorKind::Cancelled);
                 cancelled += 1;
             }
         }
@@ -282,7 +211,7 @@ fn kill_races_with_the_end_of_the_job() {
                 micros = micros.saturating_sub(20);
             }
             Err(error) => {
-                assert_eq!(*error.kind(), JobErrorKind::Cancelled, "{error}");
+                assert_kind!(error, JobErrorKind::Cancelled);
                 ended += u64::from(error.worker().is_some());
                 micros += 60;
             }

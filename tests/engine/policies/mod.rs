@@ -5,8 +5,6 @@ mod deadlines;
 mod priorities;
 mod retries;
 
-use std::thread;
-
 pub fn tests() -> Vec<libtest_mimic::Trial> {
     [
         cancel::tests(),
@@ -17,11 +15,4 @@ pub fn tests() -> Vec<libtest_mimic::Trial> {
     .into_iter()
     .flatten()
     .collect()
-}
-
-/// In a kernel: never ends, and uses no processor time.
-fn hang() {
-    loop {
-        thread::park();
-    }
 }

@@ -6,9 +6,9 @@ use arenite::{Array, Backoff, Job, JobErrorKind, JobLimit, Rejection, WorkerExit
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
-use super::hang;
 use crate::harness::{
-    Diary, Gate, Lab, block_on, figures_are_strict, note, note_after, pass, step, tests, wait_until,
+    Diary, Gate, Lab, assert_kind, block_on, figures_are_strict, hang, note, note_after, pass,
+    step, tests, wait_until,
 };
 
 tests![
@@ -63,9 +63,7 @@ fn a_death_fails_or_is_retried() {
     for retries in [0, 1] {
         for bad in [0, 1, 9] {
             let diary = Diary::new();
-            let gate = Gate::new();
-            let running = lab.submit(pass, (&gate.path(),));
-            let held = gate.meet();
+            let (running, held) = lab.hold();
             let jobs: Vec<_> = (0..10)
                 .map(|n| {
                     let attempts = if n == bad { 2 } else { 1 };
@@ -203,15 +201,9 @@ fn failures_that_are_never_retried() {
     let error = lab.failure_of(lab.job(returned, (&path,)).retries(9).submit());
     assert_eq!(*error.kind(), JobErrorKind::Returned("no".into()));
     let error = lab.failure_of(lab.job(full, (&path,)).retries(9).submit());
-    assert!(
-        matches!(error.kind(), JobErrorKind::Limit(JobLimit::Arena(_))),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::Limit(JobLimit::Arena(_)));
     let error = lab.failure_of(lab.job(escaped, (&path,)).retries(9).submit());
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Lost(WorkerExit::Escaped { count: 1 })
-    );
+    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Escaped { count: 1 }));
     let foreign = Array::from_slice(&[1u8]);
     let sum = |values: &Array<u8>| values.len();
     let error = lab.failure_of(lab.job(sum, (&foreign,)).retries(9).submit());
@@ -388,10 +380,7 @@ fn a_cancelled_job_is_not_retried() {
     job.cancel();
     drop(held);
     let error = lab.failure_of(job);
-    assert!(
-        matches!(error.kind(), JobErrorKind::Panicked { .. }),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::Panicked { .. });
     assert_eq!((error.attempt(), diary.lines().len()), (1, 1));
     lab.assert_in_use(0);
 }

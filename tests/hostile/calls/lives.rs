@@ -8,7 +8,7 @@ use arenite::{
     JobLimit, TileMut, WorkerExit, failing_calls,
 };
 
-use crate::harness::{Invariant, wait_until};
+use crate::harness::{Invariant, hang, wait_until};
 
 /// A scenario.
 #[derive(Clone, Copy)]
@@ -102,12 +102,6 @@ fn is_ramp(bytes: &[u8], n: usize) -> bool {
 
 fn sum(bytes: &[u8]) -> u64 {
     bytes.iter().map(|&x| u64::from(x)).sum()
-}
-
-fn hang() -> u8 {
-    loop {
-        std::thread::park();
-    }
 }
 
 /// The first error of a scenario, which continues.

@@ -1,6 +1,7 @@
 //! Arrays in the state of an actor.
 
 use super::*;
+use crate::harness::assert_kind;
 
 tests![
     arrays_of_the_initial_kernel_stay_in_the_state,
@@ -53,10 +54,10 @@ fn arrays_of_the_initial_kernel_stay_in_the_state() {
     assert_eq!(dies.call(Model::total, ()).wait().unwrap(), total);
     let worker = dies.status().worker.unwrap() as usize;
     lab.replace(worker);
-    assert!(matches!(
-        dies.call(Model::total, ()).wait().unwrap_err().kind(),
+    assert_kind!(
+        dies.call(Model::total, ()).wait().unwrap_err(),
         JobErrorKind::Dependency(FailedDependency::Actor { .. })
-    ));
+    );
     // Although a handle of the ended actor remains.
     lab.assert_in_use(0);
     drop(dies);

@@ -1,6 +1,7 @@
 //! Calls: in order, in one worker, among other jobs.
 
 use super::*;
+use crate::harness::assert_kind;
 
 tests![
     calls_run_in_order_in_one_worker,
@@ -144,7 +145,7 @@ fn an_error_and_a_panic_leave_the_actor_alive() {
         JobErrorKind::Returned("1 is not wanted".into())
     );
     let panicked = list.call(panic_after, (2,)).wait().unwrap_err();
-    assert!(matches!(panicked.kind(), JobErrorKind::Panicked { message, .. } if message == "at 2"));
+    assert_kind!(panicked, JobErrorKind::Panicked { message, .. } if message == "at 2");
     assert_eq!(list.call(List::push, (3,)).wait().unwrap(), 3);
     assert_eq!(seen(&list), [1, 2, 3], "the state is unchanged");
     assert_eq!(lab.stats().workers[0].restarts, 0);
@@ -313,13 +314,7 @@ fn a_call_of_the_calling_actor_itself_is_rejected() {
         list.push(1);
         assert_eq!(handle().status().lost, None, "its status is available");
         let refused = handle().call(List::push, (2,)).wait().unwrap_err();
-        assert!(
-            matches!(
-                refused.kind(),
-                JobErrorKind::Rejected(Rejection::Deadlock { .. })
-            ),
-            "{refused}"
-        );
+        assert_kind!(refused, JobErrorKind::Rejected(Rejection::Deadlock { .. }));
         assert!(refused.kernel().contains("push"), "{refused}");
         refused.to_string()
     }

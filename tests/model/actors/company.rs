@@ -12,18 +12,16 @@ fn calls_run_concurrently_in_several_lanes() {
     let lab = Lab::with(2, |builder| builder.lanes(3));
     // Actors are spread over the lanes.
     let actors: Vec<_> = (0..6).map(|_| lab.actor(List::new, ()).start()).collect();
-    let gates: Vec<_> = actors.iter().map(|_| Gate::new()).collect();
-    let calls = actors.iter().zip(&gates);
-    let calls: Vec<_> = calls
-        .map(|(list, gate)| list.call(List::push_at, (0, gate.path())))
-        .collect();
-    step("all of them at their gates at once");
-    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    let mut each = actors.iter();
+    let (calls, held) = at_gates(6, |gate| {
+        let list = each.next().unwrap();
+        list.call(List::push_at, (0, gate.to_owned()))
+    });
     drop(held);
     calls
         .into_iter()
         .for_each(|call| assert_eq!(call.wait().unwrap(), 1));
-    drop((actors, gates));
+    drop(actors);
     lab.assert_in_use(0);
 }
 

@@ -164,11 +164,7 @@ fn a_shutdown_restores_no_unreachable_actor() {
     list.call(List::push, (1,)).wait().unwrap();
     wait_until("it is saved", || list.status().checkpoints == 1);
     // One job in each worker.
-    let gates = [(); 2].map(|()| Gate::new());
-    let others = gates
-        .each_ref()
-        .map(|gate| lab.submit(pass, (&gate.path(),)));
-    let held = gates.each_ref().map(Gate::meet);
+    let (others, held) = at_gates(2, |gate| lab.submit(pass, (gate,)));
     let pid = lab.pid(here(&list));
     let engine = lab.into_inner();
     thread::scope(|threads| {
@@ -178,15 +174,15 @@ fn a_shutdown_restores_no_unreachable_actor() {
             let refused = list.call(List::pid, ()).wait_timeout(Duration::ZERO);
             refused.is_some_and(|call| *call.unwrap_err().kind() == JobErrorKind::ShutDown)
         });
-        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        send_signal(pid, Signal::SIGKILL);
         wait_until("the state is lost", || list.status().lost.is_some());
         assert_eq!(list.status().lost, Some(JobErrorKind::ShutDown));
         drop(held);
         step("the end of the engine");
         ending.join().unwrap();
     });
-    let ended = others.map(|other| other.wait().is_ok());
-    assert_eq!(ended.iter().filter(|&&is_ok| is_ok).count(), 1);
+    let ended = others.into_iter().map(|other| other.wait().is_ok());
+    assert_eq!(ended.filter(|&is_ok| is_ok).count(), 1);
 }
 
 fn a_shutdown_answers_every_call() {
@@ -320,7 +316,7 @@ fn remaining_states_are_dropped_when_the_engine_ends() {
         let gone = pid(&actors[0]);
         let kept = actors.iter().map(|actor| pid(actor) != gone);
         let kept: Vec<_> = kept.zip(0..).filter(|(kept, _)| *kept).collect();
-        kill(Pid::from_raw(gone), Signal::SIGKILL).unwrap();
+        send_signal(gone, Signal::SIGKILL);
         wait_until("they are lost", || actors[0].status().lost.is_some());
         if !keeps {
             // Their ends are not waited for.

@@ -3,6 +3,7 @@
 use bytemuck::{CheckedBitPattern, NoUninit};
 
 use super::*;
+use crate::harness::assert_kind;
 
 tests![
     a_call_without_a_state_names_the_cause,
@@ -326,8 +327,7 @@ fn a_worker_killed_while_restoring_is_replaced() {
     let call = list.call(List::push, (8,));
     let held = gate.meet();
     std::fs::remove_file(gate.path()).unwrap();
-    let pid = Pid::from_raw(lab.pid(0));
-    kill(pid, Signal::SIGKILL).unwrap();
+    send_signal(lab.pid(0), Signal::SIGKILL);
     step("the call that waits for the state");
     assert_eq!(call.wait().unwrap(), 2);
     drop(held);
@@ -496,10 +496,7 @@ fn a_call_before_the_end_of_an_actor_whose_worker_is_killed() {
         drop(list);
         step("the invalid value");
         let why = bad.wait().unwrap_err();
-        assert!(
-            matches!(why.kind(), JobErrorKind::Lost(WorkerExit::Protocol(_))),
-            "{why:?}"
-        );
+        assert_kind!(why, JobErrorKind::Lost(WorkerExit::Protocol(_)));
         drop(held);
         let (why, ..) = lost(slow);
         assert!(

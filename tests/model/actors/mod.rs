@@ -16,10 +16,9 @@ use arenite::{
     Actor, ActorNameError, Array, ArrayMut, Engine, FailedDependency, Job, JobErrorKind, JobLimit,
     Priority, Rejection, WorkerExit,
 };
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
+use crate::harness::{Gate, Lab, at_gates, pass, send_signal, step, tests, wait_until};
 
 /// The tests of all parts.
 pub fn tests() -> Vec<libtest_mimic::Trial> {
@@ -104,5 +103,5 @@ fn here(actor: &Actor<List>) -> usize {
 
 fn kill_worker_of(lab: &Lab, list: &Actor<List>) {
     let pid = lab.pid(here(list));
-    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    send_signal(pid, Signal::SIGKILL);
 }

@@ -1,6 +1,7 @@
 //! The workers on which actors start, and the jobs beside them.
 
 use super::*;
+use crate::harness::hang;
 
 tests![
     a_job_that_may_kill_its_worker_runs_apart_from_actors,
@@ -13,12 +14,6 @@ const LONG: Duration = Duration::from_secs(600);
 fn at_gate(gate: &str) -> u32 {
     pass(gate);
     std::process::id()
-}
-
-fn hang() {
-    loop {
-        thread::park();
-    }
 }
 
 fn a_job_that_may_kill_its_worker_runs_apart_from_actors() {
@@ -39,17 +34,14 @@ fn a_job_that_may_kill_its_worker_runs_apart_from_actors() {
     }
     let own = list.call(List::pid, ()).wait().unwrap();
     // Without a free worker, the exclusive job gets the other worker, and new jobs run beside the actor.
-    let gates = [(); 2].map(|()| Gate::new());
-    let submit = |gate: &Gate| lab.job(at_gate, (gate.path(),));
-    let jobs = gates.each_ref().map(|gate| submit(gate).submit());
-    let held = gates.each_ref().map(Gate::meet);
+    let (jobs, held) = at_gates(2, |gate| lab.submit(at_gate, (gate,)));
     let gate = Gate::new();
-    let timed = submit(&gate).deadline(LONG).submit();
+    let timed = lab.job(at_gate, (gate.path(),)).deadline(LONG).submit();
     assert_eq!(lab.stats().queued, 1);
     let beside = lab.submit(std::process::id, ()).wait().unwrap();
     assert_eq!(beside, own);
     drop(held);
-    let pids = jobs.map(|job| job.wait().unwrap());
+    let pids: Vec<_> = jobs.into_iter().map(|job| job.wait().unwrap()).collect();
     assert_ne!(pids[0], pids[1], "each worker had one");
     drop(gate.meet());
     timed.wait().unwrap();

@@ -1,11 +1,12 @@
 //! Nodes that fail, and workers that die.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arenite::{Backoff, Limiter, OnFailure, Priority};
 
 use super::*;
+use crate::harness::assert_kind;
 use crate::maps::Watched;
 
 tests![
@@ -20,7 +21,6 @@ tests![
     a_death_in_a_chain_names_its_node,
     a_node_with_retries_survives_its_worker,
     a_hang_in_a_node_ends_at_its_deadline,
-    each_attempt_of_a_hang_ends_at_its_deadline,
     a_killed_node_returns_its_permit,
     a_node_with_higher_priority_goes_first,
 ];
@@ -187,12 +187,9 @@ fn skipped_nodes_are_reported_inline_as_on_workers() {
         let running = graph.run(&engine, (&lost, &behind)).unwrap();
         let (failed, behind) = running.results();
         for error in failed.into_iter().map(Result::unwrap_err) {
-            assert!(
-                matches!(
-                    error.kind(),
-                    JobErrorKind::Dependency(FailedDependency::Node { .. })
-                ),
-                "{error}"
+            assert_kind!(
+                error,
+                JobErrorKind::Dependency(FailedDependency::Node { .. })
             );
         }
         if stops {
@@ -231,7 +228,7 @@ fn a_map_that_stops_at_a_failure_sends_no_more() {
             match leaf {
                 Ok(value) => assert_eq!(value, n),
                 Err(error) => {
-                    assert_eq!(*error.kind(), JobErrorKind::Cancelled, "{error}");
+                    assert_kind!(error, JobErrorKind::Cancelled);
                     assert_eq!(error.origin(), Some(&bad));
                     cancelled += 1;
                 }
@@ -311,9 +308,10 @@ fn a_failure_in_a_chain_names_its_node() {
         let second = graph.job(half, (&first,)).name("second").add();
         let lost = graph.job(down, (&second,)).retries(1).add();
         let error = graph.run(engine, &lost).unwrap().wait().unwrap_err();
-        assert!(
-            matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Node { node, .. }) if node == "node \"second\""),
-            "{error}"
+        assert_kind!(
+            error,
+            JobErrorKind::Dependency(FailedDependency::Node { node, .. })
+                if node == "node \"second\""
         );
 
         let mut graph = Graph::new();
@@ -337,10 +335,7 @@ fn a_value_without_room_fails_the_last_node() {
     let last = graph.add(long, (&first,));
     assert_eq!(graph.plan(&last).unwrap().jobs, 1);
     let error = graph.run(&lab, &last).unwrap().wait().unwrap_err();
-    assert!(
-        matches!(error.kind(), JobErrorKind::Limit(JobLimit::Arena(full)) if full.requested > 24 << 20),
-        "{error}"
-    );
+    assert_kind!(error, JobErrorKind::Limit(JobLimit::Arena(full)) if full.requested > 24 << 20);
     // The next job is no chain: the node reached by this one is reset.
     assert_eq!(lab.submit(half, (8,)).wait().unwrap(), 4);
     lab.assert_in_use(0);
@@ -368,17 +363,17 @@ fn a_death_in_a_chain_names_its_node() {
     let (x, fine, after) = graph.run(&lab, (&x, &fine, &after)).unwrap().results();
     let error = x.unwrap_err();
     let killed = JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT));
-    assert!(
-        matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Node { node, kernel, cause, .. })
-            if node == "node 6" && kernel.ends_with("abort") && **cause == killed),
-        "{error}"
+    assert_kind!(
+        error,
+        JobErrorKind::Dependency(FailedDependency::Node { node, kernel, cause, .. })
+            if node == "node 6" && kernel.ends_with("abort") && **cause == killed
     );
     assert_eq!(*error.origin().unwrap().kind(), killed);
     assert_eq!(fine.unwrap(), 6);
     let error = after.unwrap_err();
-    assert!(
-        matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Node { kernel, .. }) if kernel.ends_with("abort")),
-        "{error}"
+    assert_kind!(
+        error,
+        JobErrorKind::Dependency(FailedDependency::Node { kernel, .. }) if kernel.ends_with("abort")
     );
     lab.assert_in_use(0);
 }
@@ -418,9 +413,10 @@ fn a_node_with_retries_survives_its_worker() {
     end(lab.pid(0));
     let error = running.wait().unwrap_err();
     drop(held);
-    assert!(
-        matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Node { cause, .. }) if **cause == JobErrorKind::Lost(WorkerExit::Signal(9))),
-        "{error}"
+    assert_kind!(
+        error,
+        JobErrorKind::Dependency(FailedDependency::Node { cause, .. })
+            if **cause == JobErrorKind::Lost(WorkerExit::Signal(9))
     );
     lab.assert_in_use(0);
 }
@@ -444,14 +440,21 @@ fn a_hang_in_a_node_ends_at_its_deadline() {
     let path = diary.path();
     let mut graph = Graph::new();
     let six = graph.add(leaf, (&path, 6));
-    let hung = graph.job(hang, (&six,)).name("stuck").deadline(LIMIT).add();
+    let hung = graph.job(hang, (&six,)).name("stuck").deadline(LIMIT);
+    let hung = hung.retries(1).backoff(Backoff::NONE).add();
     let lost = graph.add(sum, (&path, &hung, &six));
     let lost_too = graph.add(sum, (&path, &lost, &six));
     let fine = graph.add(sum, (&path, &six, &six));
     step("a graph with a node that hangs");
     let running = graph.run(&lab, (&hung, &lost, &lost_too, &fine)).unwrap();
     let (hung, lost, lost_too, fine) = running.results();
-    assert_eq!(*hung.unwrap_err().kind(), late(LIMIT));
+    let error = hung.unwrap_err();
+    assert_eq!((error.kind(), error.attempt()), (&late(LIMIT), 2));
+    assert_eq!(
+        error.deaths(),
+        [late(LIMIT)],
+        "each attempt has the full time"
+    );
     for lost in [lost, lost_too] {
         let error = lost.unwrap_err();
         let JobErrorKind::Dependency(FailedDependency::Node { node, cause, .. }) = error.kind()
@@ -464,31 +467,6 @@ fn a_hang_in_a_node_ends_at_its_deadline() {
     let mut ran = diary.numbers();
     ran.sort_unstable();
     assert_eq!(ran, [6, 112]);
-    lab.assert_in_use(0);
-}
-
-/// Each attempt has the full time, with a pause before the second.
-fn each_attempt_of_a_hang_ends_at_its_deadline() {
-    const LIMIT: Duration = Duration::from_millis(50);
-    let pause = Duration::from_millis(100);
-    let lab = Lab::new(1);
-    let mut graph = Graph::new();
-    let node = graph.job(hang, (1,)).deadline(LIMIT).retries(1);
-    let node = node.backoff(Backoff::new(pause, pause)).add();
-    let began = Instant::now();
-    step("a node that hangs twice");
-    let error = graph.run(&lab, &node).unwrap().wait().unwrap_err();
-    let took = began.elapsed();
-    assert!(
-        took >= 2 * LIMIT + pause,
-        "two attempts and a pause, in {took:?}"
-    );
-    assert_eq!(
-        (error.kind(), error.attempt()),
-        (&late(LIMIT), 2),
-        "{error}"
-    );
-    assert_eq!(error.deaths(), [late(LIMIT)]);
     lab.assert_in_use(0);
 }
 

@@ -267,9 +267,7 @@ fn a_stopped_graph_frees_the_inputs_of_nodes_that_will_not_run() {
 
 fn an_unpolled_future_does_not_hold_up_a_graph() {
     let lab = Lab::with(1, |builder| builder.max_in_flight_bytes(2000));
-    let gate = Gate::new();
-    let holding = lab.submit(pass, (&gate.path(),));
-    let held = gate.meet();
+    let (holding, held) = lab.hold();
     let mut context = Context::from_waker(Waker::noop());
     let mut first = lab.job(|n: u32| n, (1,)).submit_async();
     assert!(Pin::new(&mut first).poll(&mut context).is_pending());

@@ -11,11 +11,10 @@ use arenite::{
     Array, ArrayMut, Bytes, Engine, FailedDependency, Graph, GraphError, JobError, JobErrorKind,
     JobLimit, Node, WorkerExit,
 };
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::harness::{
-    Diary, Gate, Lab, are_all, filled, note, numbers, pass, step, tests, wait_until,
+    Diary, Gate, Lab, are_all, filled, note, numbers, pass, send_signal, step, tests, wait_until,
 };
 
 /// The tests of all parts.
@@ -54,5 +53,5 @@ fn down(x: u32) -> u32 {
 }
 
 fn end(pid: i32) {
-    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("the worker exists");
+    send_signal(pid, Signal::SIGKILL);
 }

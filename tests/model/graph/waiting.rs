@@ -3,11 +3,10 @@
 use std::thread;
 
 use super::*;
-use crate::harness::block_on;
+use crate::harness::{assert_kind, block_on};
 
 tests![
     a_graph_runs_without_a_waiting_thread,
-    a_future_wakes_its_task,
     values_may_be_taken_while_other_nodes_run,
     dropping_the_handle_ends_the_graph,
     shutdown_finishes_and_dropping_the_engine_cancels,
@@ -62,12 +61,9 @@ fn values_may_be_taken_while_other_nodes_run() {
         );
         let mut running = graph.run(&lab, (&one, &all)).unwrap();
         let error = block_on(&mut running).unwrap_err();
-        assert!(
-            matches!(
-                error.kind(),
-                JobErrorKind::Dependency(FailedDependency::Node { .. })
-            ),
-            "{error}"
+        assert_kind!(
+            error,
+            JobErrorKind::Dependency(FailedDependency::Node { .. })
         );
         gate.open();
         let calls = || lab.stats().kernels.iter().map(|one| one.calls).sum::<u64>();
@@ -77,21 +73,6 @@ fn values_may_be_taken_while_other_nodes_run() {
         drop(running);
         lab.assert_in_use(0);
     }
-}
-
-fn a_future_wakes_its_task() {
-    let lab = Lab::new(2);
-    for engine in [&*lab, &Engine::inline()] {
-        for _ in 0..20 {
-            let mut graph = Graph::new();
-            let one = graph.add(|| 1u32, ());
-            let left = graph.add(|x: u32| x + 1, (&one,));
-            let right = graph.add(|x: u32| x + 2, (&one,));
-            let both = graph.add(|a: u32, b: u32| a * b, (&left, &right));
-            assert_eq!(block_on(graph.run(engine, &both).unwrap()).unwrap(), 6);
-        }
-    }
-    lab.assert_in_use(0);
 }
 
 fn dropping_the_handle_ends_the_graph() {
@@ -151,9 +132,10 @@ fn shutdown_finishes_and_dropping_the_engine_cancels() {
     drop(lab.into_inner());
     drop(held);
     let error = running.wait().unwrap_err();
-    assert!(
-        matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Node { cause, .. }) if **cause == JobErrorKind::ShutDown),
-        "{error}"
+    assert_kind!(
+        error,
+        JobErrorKind::Dependency(FailedDependency::Node { cause, .. })
+            if **cause == JobErrorKind::ShutDown
     );
 }
 

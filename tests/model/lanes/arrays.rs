@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use arenite::{Array, ArrayMut, Job, TileMut};
 
 use super::lanes;
-use crate::harness::{Gate, Lab, pass, step, tests};
+use crate::harness::{Gate, Lab, at_gates, pass, step, tests};
 
 tests![
     arrays_of_many_lanes_do_not_overlap,
@@ -104,10 +104,7 @@ fn empty_arrays_need_no_memory() {
     let lab = Lab::with(1, |builder| builder.lanes(3).capacity(4 << 20));
     let all = iter::from_fn(|| lab.zeros::<u8>(64 << 10).ok());
     let all: Vec<_> = all.collect();
-    let gates: Vec<_> = (0..3).map(|_| Gate::new()).collect();
-    let jobs = gates.iter().map(|gate| lab.submit(empty, (&gate.path(),)));
-    let jobs: Vec<_> = jobs.collect();
-    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    let (jobs, held) = at_gates(3, |gate| lab.submit(empty, (gate,)));
     drop(held);
     for job in jobs {
         assert_eq!(job.wait().unwrap().len(), 0);
@@ -116,6 +113,7 @@ fn empty_arrays_need_no_memory() {
     lab.assert_in_use(0);
 }
 
+/// Tiles that lie in one page are written at the same time, by lanes of one worker and by two workers.
 fn tiles_in_one_page_are_written_by_many_lanes() {
     fn fill(mut tile: TileMut<'_, u8>, rounds: u8) {
         for round in 0..=rounds {
@@ -123,20 +121,21 @@ fn tiles_in_one_page_are_written_by_many_lanes() {
             thread::yield_now();
         }
     }
-    let lab = lanes(1, 8);
-    for len in [64, 4096, 5000, 40_000] {
-        let mut out = lab.zeros::<u8>(len).unwrap();
-        for rounds in [1, 20] {
-            lab.scope(|s| {
-                for tile in out.tiles_mut(32) {
-                    s.submit(fill, (tile, rounds));
-                }
-            })
-            .unwrap();
-            assert!(out.iter().all(|&x| x == rounds));
+    for lab in [Lab::new(2), lanes(1, 8)] {
+        for len in [10, 64, 4096, 5000, 40_000] {
+            let mut out = lab.zeros::<u8>(len).unwrap();
+            for rounds in [1, 20] {
+                lab.scope(|s| {
+                    for tile in out.tiles_mut(32) {
+                        s.submit(fill, (tile, rounds));
+                    }
+                })
+                .unwrap();
+                assert!(out.iter().all(|&x| x == rounds));
+            }
         }
+        lab.assert_in_use(0);
     }
-    lab.assert_in_use(0);
 }
 
 /// Makes an array in the current grant of its lane, once both lanes run this.

@@ -6,11 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use arenite::{JobErrorKind, JobLimit};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use super::{Waiting, assert_lost, at_gate, lanes};
-use crate::harness::{Gate, Lab, pass, step, tests};
+use crate::harness::{Gate, Lab, at_gates, pass, send_signal, step, tests};
 
 tests![
     a_job_with_a_deadline_runs_exclusively,
@@ -138,7 +137,7 @@ fn a_cancelled_deadline_job_does_not_keep_its_worker() {
     // Neither does one whose worker dies while the job waits for it.
     let before = Waiting::new(&lab, 2);
     let timed = lab.job(|| 2u8, ()).deadline(LONG).submit();
-    kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
+    send_signal(lab.pid(0), Signal::SIGKILL);
     assert_eq!(timed.wait().unwrap(), 2);
     before.fail(&lab);
     assert_eq!(
@@ -151,13 +150,8 @@ fn a_cancelled_deadline_job_does_not_keep_its_worker() {
 
 fn deadlines_may_share_a_worker() {
     let lab = Lab::with(1, |builder| builder.lanes(3).co_schedule_deadlines(true));
-    let gates = [Gate::new(), Gate::new()];
-    let timed = |limit| {
-        let submit = |gate: &Gate| lab.job(at_gate, (&gate.path(),)).deadline(limit).submit();
-        gates.iter().map(submit).collect::<Vec<_>>()
-    };
-    let jobs = timed(LONG);
-    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    let timed = |gate: &str| lab.job(at_gate, (gate,)).deadline(LONG).submit();
+    let (jobs, held) = at_gates(2, timed);
     drop(held);
     for job in jobs {
         job.wait().unwrap();
@@ -178,9 +172,7 @@ fn deadlines_may_share_a_worker() {
 fn killing_a_job_loses_its_neighbours() {
     let lab = lanes(1, 3);
     let waiting = Waiting::new(&lab, 2);
-    let gate = Gate::new();
-    let job = lab.submit(pass, (&gate.path(),));
-    let held = gate.meet();
+    let (job, held) = lab.hold();
     job.kill();
     let culprit = lab.failure_of(job);
     drop(held);

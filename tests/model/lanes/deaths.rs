@@ -6,11 +6,10 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use arenite::{Array, Engine, JobError, JobErrorKind, JobLimit, WorkerExit};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use super::{Waiting, assert_lost, at_gate, end, lanes};
-use crate::harness::{Gate, Lab, step, tests};
+use crate::harness::{Gate, Lab, assert_kind, send_signal, step, tests};
 
 tests![
     a_crash_names_the_jobs_lost_with_it,
@@ -88,15 +87,11 @@ fn job_numbers_in_an_error_match_job_ids() {
 fn a_kill_from_outside_blames_no_job() {
     let lab = lanes(1, 4);
     let waiting = Waiting::new(&lab, 3);
-    kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
+    send_signal(lab.pid(0), Signal::SIGKILL);
     let errors = waiting.fail(&lab);
     let jobs: Vec<u64> = errors.iter().filter_map(JobError::job).collect();
     for error in &errors {
-        assert_eq!(
-            *error.kind(),
-            JobErrorKind::Lost(WorkerExit::Signal(9)),
-            "{error}"
-        );
+        assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(9)));
         let others = jobs.iter().copied().filter(|&job| Some(job) != error.job());
         assert_eq!(error.lost_jobs(), others.collect::<Vec<_>>(), "{error}");
         let text = error.to_string();
@@ -104,7 +99,7 @@ fn a_kill_from_outside_blames_no_job() {
     }
     // The only job of a worker is the culprit.
     let waiting = Waiting::new(&lab, 1);
-    kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
+    send_signal(lab.pid(0), Signal::SIGKILL);
     let errors = waiting.fail(&lab);
     assert!(errors[0].lost_jobs().is_empty(), "{}", errors[0]);
     lab.assert_in_use(0);
@@ -136,7 +131,7 @@ fn unbegun_jobs_run_elsewhere() {
     let waiting = Waiting::new(&lab, 4);
     // All lanes are busy, so these wait in them or in the queue.
     let behind: Vec<_> = (0..600u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
-    kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
+    send_signal(lab.pid(0), Signal::SIGKILL);
     step("the jobs behind the dead ones");
     for (n, job) in (0..).zip(behind) {
         assert_eq!(job.wait().unwrap(), n);
@@ -158,10 +153,7 @@ fn a_panic_stays_in_its_lane() {
     for n in 0..20u32 {
         let error = lab.failure_of(lab.submit(fail, (n,)));
         let said = format!("number {n}");
-        assert!(
-            matches!(error.kind(), JobErrorKind::Panicked { message, .. } if *message == said),
-            "{error:?}"
-        );
+        assert_kind!(error, JobErrorKind::Panicked { message, .. } if *message == said);
     }
     assert_eq!(waiting.go(), [pid as u32; 2]);
 }
@@ -194,8 +186,8 @@ fn a_handle_that_escapes_ends_all_lanes() {
     let waiting = Waiting::new(&lab, 2);
     let made = || std::mem::forget(Array::from_fn(1000, |i| i as u32));
     let culprit = lab.failure_of(lab.submit(made, ()));
-    assert_eq!(
-        *culprit.kind(),
+    assert_kind!(
+        culprit,
         JobErrorKind::Lost(WorkerExit::Escaped { count: 1 })
     );
     assert_lost(&waiting.fail(&lab), &culprit);

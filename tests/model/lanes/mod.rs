@@ -10,7 +10,7 @@ use std::hint::black_box;
 use arenite::{Job, JobError, JobErrorKind, WorkerExit};
 use nix::sys::signal::{Signal, raise};
 
-use crate::harness::{Gate, Lab, pass};
+use crate::harness::{Lab, at_gates, pass};
 
 /// The tests of all parts.
 pub fn tests() -> Vec<libtest_mimic::Trial> {
@@ -41,14 +41,7 @@ struct Waiting {
 
 impl Waiting {
     fn new(lab: &Lab, count: usize) -> Self {
-        Self::with(lab, count, 0)
-    }
-
-    fn with(lab: &Lab, count: usize, retries: u32) -> Self {
-        let gates: Vec<_> = (0..count).map(|_| Gate::new()).collect();
-        let submit = |gate: &Gate| lab.job(at_gate, (&gate.path(),)).retries(retries).submit();
-        let jobs = gates.iter().map(submit).collect();
-        let held = gates.iter().map(Gate::meet).collect();
+        let (jobs, held) = at_gates(count, |gate| lab.submit(at_gate, (gate,)));
         Self { jobs, held }
     }
 

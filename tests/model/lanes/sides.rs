@@ -4,24 +4,20 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, ThreadId};
-use std::time::Duration;
 
-use arenite::engine::Builder;
-use arenite::{Engine, JobErrorKind};
+use arenite::JobErrorKind;
 
 use super::{Waiting, at_gate, lanes};
-use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
+use crate::harness::{Diary, Lab, at_gates, note, pass, step, tests};
 
 tests![
     jobs_wait_side_by_side,
     a_slow_call_does_not_hold_up_the_next,
     jobs_are_spread_over_all_workers,
     a_worker_starts_once_for_all_its_lanes,
-    workers_are_replaced_after_so_many_jobs_of_all_lanes,
     a_shutdown_waits_for_all_lanes,
     a_stop_does_not_drop_thread_locals,
     a_dropped_engine_does_not_finish_the_queue,
-    too_many_lanes_are_an_error,
 ];
 
 fn jobs_wait_side_by_side() {
@@ -77,53 +73,18 @@ fn a_worker_starts_once_for_all_its_lanes() {
     };
     let lab = Lab::with(1, |builder| builder.lanes(4).on_worker_start(start));
     for _ in 0..2 {
-        let gates: Vec<_> = (0..4).map(|_| Gate::new()).collect();
-        let jobs: Vec<_> = gates
-            .iter()
-            .map(|gate| lab.submit(starts, (&gate.path(),)))
-            .collect();
-        let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+        let (jobs, held) = at_gates(4, |gate| lab.submit(starts, (gate,)));
         drop(held);
         for job in jobs {
             assert_eq!(job.wait().unwrap(), 1);
         }
-        let jobs: Vec<_> = gates
-            .iter()
-            .map(|gate| lab.submit(thread, (&gate.path(),)))
-            .collect();
-        let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+        let (jobs, held) = at_gates(4, |gate| lab.submit(thread, (gate,)));
         drop(held);
         let threads: BTreeSet<String> = jobs.into_iter().map(|job| job.wait().unwrap()).collect();
         assert_eq!(threads.len(), 4, "one thread per lane: {threads:?}");
+        assert_eq!(STARTS.load(Ordering::Relaxed), 0, "not in this process");
         lab.replace(0);
     }
-}
-
-fn workers_are_replaced_after_so_many_jobs_of_all_lanes() {
-    const JOBS: u64 = 10;
-    let lab = Lab::with(2, |builder| builder.lanes(4).recycle_after_jobs(JOBS));
-    let mut of = BTreeMap::new();
-    for wait in [false, true] {
-        let job = |wait: bool| {
-            if wait {
-                thread::sleep(Duration::from_millis(1));
-            }
-            std::process::id()
-        };
-        let jobs: Vec<_> = (0..100).map(|_| lab.submit(job, (wait,))).collect();
-        for job in jobs {
-            *of.entry(job.wait().unwrap()).or_insert(0) += 1;
-        }
-    }
-    assert_eq!(of.values().sum::<u64>(), 200);
-    assert!(of.values().all(|&jobs| jobs <= JOBS), "{of:?}");
-    wait_until(
-        "all workers that reached their number of jobs are replaced",
-        || lab.stats().recycled() as usize >= of.values().filter(|&&jobs| jobs == JOBS).count(),
-    );
-    let stats = lab.stats();
-    assert_eq!(stats.restarts(), 0, "{stats:?}");
-    lab.assert_in_use(0);
 }
 
 fn a_shutdown_waits_for_all_lanes() {
@@ -160,11 +121,8 @@ fn a_stop_does_not_drop_thread_locals() {
         at_gate(gate)
     }
     let lab = lanes(1, 3);
-    let (diary, gates) = (Diary::new(), [(); 3].map(|()| Gate::new()));
-    let jobs = gates
-        .each_ref()
-        .map(|gate| lab.submit(keep, (&diary.path(), &gate.path())));
-    let held = gates.each_ref().map(Gate::meet);
+    let diary = Diary::new();
+    let (jobs, held) = at_gates(3, |gate| lab.submit(keep, (&diary.path(), gate)));
     drop(held);
     for job in jobs {
         job.wait().unwrap();
@@ -181,28 +139,4 @@ fn a_dropped_engine_does_not_finish_the_queue() {
         assert_eq!(*job.wait().unwrap_err().kind(), JobErrorKind::ShutDown);
     }
     drop(held);
-}
-
-fn too_many_lanes_are_an_error() {
-    let build = |builder: Builder| builder.capacity(64 << 20).build();
-    let error = build(Engine::builder().workers(2).lanes(4000)).unwrap_err();
-    assert!(
-        error.to_string().contains("4000 lanes in each worker"),
-        "{error}"
-    );
-    let error = build(Engine::builder().workers(1).lanes(0)).unwrap_err();
-    assert!(
-        error.to_string().contains("lanes cannot be 0: set it to 1"),
-        "{error}"
-    );
-    // Their stacks do not fit into the memory limit: an error, without leftovers.
-    let builder = Engine::builder()
-        .workers(1)
-        .lanes(200)
-        .memory_limit(64 << 20);
-    let error = build(builder).unwrap_err();
-    assert!(
-        error.to_string().contains("lanes cannot be started"),
-        "{error}"
-    );
 }

@@ -34,15 +34,17 @@ where
     check(block_on(map().keep_args().stream().enumerate().collect()));
     step("a stream of results as they end");
     check(block_on(map().keep_args().unordered().stream().collect()));
-    step("a report in `async` code");
-    let report: Report<_, _> = block_on(map().keep_args().stream().collect());
-    let (values, letters) = report.into_parts();
-    let letters = letters
-        .into_iter()
-        .map(|letter| (letter.index(), Err(letter)));
-    let values = values.into_iter().enumerate();
-    let values = values.filter_map(|(index, value)| Some((index, Ok(value?))));
-    check(values.chain(letters).collect());
+    step("a report, also in `async` code");
+    let later: Report<_, _> = block_on(map().keep_args().stream().collect());
+    for report in [map().report(), later] {
+        let (values, letters) = report.into_parts();
+        let letters = letters
+            .into_iter()
+            .map(|letter| (letter.index(), Err(letter)));
+        let values = values.into_iter().enumerate();
+        let values = values.filter_map(|(index, value)| Some((index, Ok(value?))));
+        check(values.chain(letters).collect());
+    }
 }
 
 /// Returns the letters among the results of `items` items, in order. All other values must equal their index.
@@ -193,6 +195,14 @@ fn check_all_but_the_first(results: Results<Item>, in_use: impl Fn() -> u64) {
     wait_until("the item at the gate is left", || in_use() == EACH);
 }
 
+/// At most one for each of two workers.
+fn only_running_jobs_are_left(lab: &Lab) {
+    wait_until("only running jobs are left", || {
+        let stats = lab.stats();
+        stats.queued == 0 && stats.open <= 2
+    });
+}
+
 fn dropping_a_map_early_frees_everything() {
     let lab = Lab::new(2);
     let gate = Gate::new();
@@ -202,10 +212,7 @@ fn dropping_a_map_early_frees_everything() {
         map.keep_args()
     };
     let is_dropped = |letter: DeadLetter<Item>| {
-        wait_until("only running jobs are left", || {
-            let stats = lab.stats();
-            stats.queued == 0 && stats.open <= 2
-        });
+        only_running_jobs_are_left(&lab);
         gate.release_all(|| lab.stats().open == 0);
         lab.assert_idle();
         lab.assert_in_use(EACH);
@@ -229,6 +236,7 @@ fn stopping_frees_all_but_the_arguments_in_the_letter() {
     let map = || lab.map(at, items(&lab, 60, 0, |n| n > 0, &gate));
     let stopped = || map().on_failure(OnFailure::Stop).keep_args();
     let is_over = |letter: DeadLetter<Item>| {
+        only_running_jobs_are_left(&lab);
         gate.release_all(|| lab.stats().open == 0);
         lab.assert_in_use(EACH);
         assert_eq!(letter.args().1[0], 0);

@@ -13,8 +13,6 @@ use std::sync::{Mutex, Weak};
 use arenite::Engine;
 use bytemuck::{CheckedBitPattern, NoUninit};
 
-use crate::harness::pass;
-
 pub fn tests() -> Vec<libtest_mimic::Trial> {
     let parts = [
         results::tests(),
@@ -29,14 +27,6 @@ pub fn tests() -> Vec<libtest_mimic::Trial> {
 
 fn square(n: u64) -> u64 {
     n * n
-}
-
-/// Waits at the gate, if any.
-fn through(gate: &str, n: u64) -> u64 {
-    if !gate.is_empty() {
-        pass(gate);
-    }
-    n
 }
 
 fn odd(n: u64) -> Result<u64, String> {

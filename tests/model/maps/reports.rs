@@ -2,15 +2,13 @@
 
 use arenite::{Backoff, JobErrorKind, OnFailure, WorkerExit};
 
-use super::{odd, square, through};
-use crate::harness::{Diary, Gate, Lab, note_after, pass, step, tests, wait_until};
+use super::{odd, square};
+use crate::harness::{Diary, Gate, Lab, note_after, pass, step, tests};
 
 tests![
     on_failure_decides_whether_a_map_stops,
-    stopping_cancels_running_items,
     a_report_names_each_failure,
     dead_letters_are_sent_again,
-    a_killed_worker_is_in_the_report,
     errors_are_retried_on_request,
     deaths_and_errors_both_count_as_attempts,
 ];
@@ -30,32 +28,6 @@ fn on_failure_decides_whether_a_map_stops() {
     let results: Vec<_> = map().on_failure(OnFailure::Stop).unordered().collect();
     let failed = results.iter().filter(|(_, result)| result.is_err()).count();
     assert_eq!((failed, results.last().unwrap().1.is_err()), (1, true));
-    lab.assert_idle();
-}
-
-fn stopping_cancels_running_items() {
-    fn fail_at(gate: &str, n: u64) -> Result<u64, String> {
-        match n {
-            0 => Err("the first one".into()),
-            n => Ok(through(gate, n)),
-        }
-    }
-    let lab = Lab::new(2);
-    let gate = Gate::new();
-    let items = (0..50).map(|n| (gate.path(), n));
-    let mut map = lab
-        .map(fail_at, items)
-        .on_failure(OnFailure::Stop)
-        .unordered();
-    step("the failure, while others wait at the gate");
-    assert!(map.next().unwrap().1.is_err());
-    assert!(map.next().is_none());
-    // At most one job per worker waits at the gate; no other is left.
-    wait_until("only running jobs are left", || {
-        let stats = lab.stats();
-        stats.queued == 0 && stats.open <= 2
-    });
-    gate.release_all(|| lab.stats().open == 0);
     lab.assert_idle();
 }
 
@@ -123,34 +95,6 @@ fn dead_letters_are_sent_again() {
     }
     assert_eq!(values, [1, 2, 3, 4].map(Some));
     lab.assert_in_use(0);
-}
-
-fn a_killed_worker_is_in_the_report() {
-    fn poison(n: u64) -> u64 {
-        if n == 3 {
-            std::process::abort();
-        }
-        n
-    }
-    let lab = Lab::new(2);
-    let report = lab
-        .map(poison, (0..8).map(|n| (n,)))
-        .retries(1)
-        .backoff(arenite::Backoff::NONE)
-        .report();
-    let [letter] = report.failures() else {
-        panic!("{report}");
-    };
-    assert_eq!(
-        (letter.index(), letter.args(), letter.attempts()),
-        (3, &(3,), 2)
-    );
-    assert_eq!(
-        letter.error().kind(),
-        &JobErrorKind::Lost(WorkerExit::Signal(6))
-    );
-    assert_eq!(letter.deaths(), [JobErrorKind::Lost(WorkerExit::Signal(6))]);
-    assert_eq!(report.values().iter().flatten().count(), 7);
 }
 
 /// A server that is busy the first `times` times, counted by lines in a file.

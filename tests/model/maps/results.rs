@@ -1,62 +1,28 @@
 //! Results of a map: with index, in order of completion, and without retaining memory.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, Engine, JobErrorKind, OnFailure, WorkerExit};
-use nix::sys::signal::{Signal, kill};
+use arenite::{Array, Engine, JobErrorKind, OnFailure};
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::Pid;
 
-use super::{ASKED, Watched, odd, square, through};
+use super::{ASKED, Watched, odd, square};
 use crate::flat::private_bytes;
-use crate::harness::{Gate, Lab, step, tests, wait_until};
+use crate::harness::{Lab, step, tests, wait_until};
 
 tests![
-    unordered_results_have_their_index,
-    a_slow_item_holds_up_no_other,
     a_slow_first_item_is_waited_for_without_spinning,
-    a_killed_worker_costs_one_result,
     unordered_is_lazy_and_leaves_nothing,
     a_million_small_items_take_no_memory,
-    a_map_frees_results_as_they_are_dropped,
     unclaimed_results_do_not_fill_the_arena,
     a_panicking_validity_check_fails_one_result,
     a_validity_check_that_calls_its_engine_is_an_error,
     a_map_without_workers_gives_the_same,
 ];
-
-fn unordered_results_have_their_index() {
-    const ITEMS: u64 = 20_000;
-    let lab = Lab::new(2);
-    let mut seen = vec![false; ITEMS as usize];
-    for (index, value) in lab.map(square, (0..ITEMS).map(|n| (n,))).unordered() {
-        assert_eq!(value.unwrap(), (index * index) as u64);
-        assert!(!std::mem::replace(&mut seen[index], true), "{index} twice");
-    }
-    assert!(seen.into_iter().all(|seen| seen));
-    assert_eq!(lab.map(square, (0..0).map(|n| (n,))).unordered().count(), 0);
-    lab.assert_in_use(0);
-}
-
-fn a_slow_item_holds_up_no_other() {
-    let lab = Lab::new(2);
-    let gate = Gate::new();
-    let items = (0..100).map(|n| (if n == 0 { gate.path() } else { String::new() }, n));
-    let mut map = lab.map(through, items).unordered();
-    step("all but the first, which waits at the gate");
-    let mut others: Vec<_> = map.by_ref().take(99).map(|(index, _)| index).collect();
-    others.sort_unstable();
-    assert!(others.into_iter().eq(1..100));
-    gate.open();
-    let (index, value) = map.next().unwrap();
-    assert_eq!((index, value.unwrap()), (0, 0));
-    assert!(map.next().is_none());
-    lab.assert_idle();
-}
 
 fn a_slow_first_item_is_waited_for_without_spinning() {
     fn maybe_slow(millis: u64) -> u64 {
@@ -77,39 +43,6 @@ fn a_slow_first_item_is_waited_for_without_spinning() {
     lab.assert_in_use(0);
 }
 
-fn a_killed_worker_costs_one_result() {
-    let lab = Lab::new(2);
-    let gate = Gate::new();
-    let items = (0..200).map(|n| (if n == 70 { gate.path() } else { String::new() }, n));
-    let mut map = lab.map(through, items).unordered();
-    let mut died = Vec::new();
-    thread::scope(|s| {
-        s.spawn(|| {
-            let held = gate.meet();
-            // One worker waits at the gate; the other is idle, or runs another item.
-            let worker = Cell::new(None);
-            wait_until("only one job is left", || {
-                let stats = lab.stats();
-                worker.set(stats.workers.iter().position(|worker| worker.open > 0));
-                stats.open + stats.queued == 1 && worker.get().is_some()
-            });
-            let pid = lab.pid(worker.get().unwrap());
-            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-            wait_until("it has ended", || lab.stats().restarts() > 0);
-            drop(held);
-        });
-        step("199 values and a death");
-        for (index, value) in &mut map {
-            match value {
-                Ok(value) => assert_eq!(value, index as u64),
-                Err(error) => died.push((index, error.kind().clone())),
-            }
-        }
-    });
-    assert_eq!(died, [(70, JobErrorKind::Lost(WorkerExit::Signal(9)))]);
-    lab.assert_idle();
-}
-
 fn unordered_is_lazy_and_leaves_nothing() {
     let lab = Lab::new(2);
     let pulled = Cell::new(0usize);
@@ -119,8 +52,11 @@ fn unordered_is_lazy_and_leaves_nothing() {
     });
     let mut map = lab.map(square, items).unordered();
     assert_eq!(pulled.get(), 0);
+    let mut seen = BTreeSet::new();
     for taken in 1..10_000 {
-        map.next().unwrap().1.unwrap();
+        let (index, value) = map.next().unwrap();
+        assert_eq!(value.unwrap(), (index * index) as u64);
+        assert!(seen.insert(index), "{index} twice");
         assert!(
             pulled.get() - taken <= 512,
             "{} ahead",
@@ -128,6 +64,7 @@ fn unordered_is_lazy_and_leaves_nothing() {
         );
     }
     drop(map);
+    assert_eq!(lab.map(square, (0..0).map(|n| (n,))).unordered().count(), 0);
     lab.assert_idle();
     lab.assert_in_use(0);
 }
@@ -165,23 +102,6 @@ fn a_million_small_items_take_no_memory() {
     lab.assert_in_use(0);
 }
 
-fn a_map_frees_results_as_they_are_dropped() {
-    fn fresh(n: u8) -> Array<u8> {
-        let mut array = arenite::ArrayMut::zeros(1 << 20);
-        array.fill(n);
-        array.seal()
-    }
-    // 500 MiB of results through an arena of 64 MiB.
-    let lab = Lab::with(2, |builder| builder.capacity(64 << 20));
-    for (n, array) in lab.map(fresh, (0..500).map(|n| (n as u8,))).enumerate() {
-        assert_eq!(array.unwrap()[77], n as u8);
-    }
-    for (n, array) in lab.map(fresh, (0..500).map(|n| (n as u8,))).unordered() {
-        assert_eq!(array.unwrap()[77], n as u8);
-    }
-    lab.assert_in_use(0);
-}
-
 fn unclaimed_results_do_not_fill_the_arena() {
     // Quick for the size of its result.
     fn large(n: u64) -> Array<u64> {
@@ -205,6 +125,9 @@ fn unclaimed_results_do_not_fill_the_arena() {
         }
     }
     drop(map);
+    for (n, array) in lab.map(large, (0..300).map(|n| (n,))).unordered() {
+        assert_eq!(array.unwrap()[0], n as u64);
+    }
     lab.assert_in_use(0);
 }
 

@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 
 use arenite::Array;
 
-use super::{square, through};
-use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
+use super::square;
+use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, through, wait_until};
 
 tests![
     a_job_begins_while_its_iterator_waits_for_the_next_item,
     ended_results_come_before_the_next_item,
-    many_items_at_once_are_batched,
     jobs_sent_for_a_blocked_iterator_are_cancelled_with_the_map,
     jobs_that_an_iterator_waits_for_are_admitted_in_turn,
 ];
@@ -82,21 +81,6 @@ fn ended_results_come_before_the_next_item() {
     }
     assert_eq!(pulled.get(), asked);
     drop(map);
-    lab.assert_in_use(0);
-}
-
-/// One by one at first, then in batches, and one by one again after a pause.
-fn many_items_at_once_are_batched() {
-    let lab = Lab::new(2);
-    let items = (0..3000u64).map(|n| {
-        let asked = Instant::now();
-        while n % 1000 == 999 && asked.elapsed() < Duration::from_micros(200) {
-            std::hint::spin_loop();
-        }
-        (n,)
-    });
-    let squares = lab.map(square, items).map(Result::unwrap);
-    assert!(squares.eq((0..3000).map(square)));
     lab.assert_in_use(0);
 }
 

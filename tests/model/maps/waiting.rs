@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use arenite::{JobErrorKind, WorkerExit};
 
-use super::{odd, square, through};
-use crate::harness::{Gate, Lab, WakeFlag, pass, step, tests, wait_until};
+use super::square;
+use crate::harness::{Gate, Lab, WakeFlag, at_gates, pass, step, tests, through, wait_until};
 
 tests![
     a_failed_job_returns_its_arguments,
@@ -17,7 +17,6 @@ tests![
     the_first_of_several_engines,
     wait_all_returns_when_all_jobs_have_ended,
     a_death_among_several_jobs,
-    waiting_does_not_take_values,
     waiting_for_any_does_not_steal_wakers,
     results_of_a_map_within_a_time,
     the_time_limit_of_a_map_covers_admission,
@@ -52,17 +51,10 @@ fn a_failed_job_returns_its_arguments() {
 
 fn the_first_of_several_jobs() {
     let lab = Lab::new(3);
-    let gates = [Gate::new(), Gate::new(), Gate::new()];
-    let mut jobs: Vec<_> = (0..)
-        .zip(&gates)
-        .map(|(n, gate)| lab.submit(through, (gate.path(), n)))
-        .collect();
-    assert_eq!(arenite::wait_any(&mut jobs, Some(Duration::ZERO)), None);
-    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
-    assert_eq!(
-        arenite::wait_any(&mut jobs, Some(Duration::from_millis(1))),
-        None
-    );
+    let (mut jobs, held) = at_gates(3, |gate| lab.submit(through, (gate, 0)));
+    for limit in [Duration::ZERO, Duration::from_millis(1)] {
+        assert_eq!(arenite::wait_any(&mut jobs, Some(limit)), None);
+    }
     let mut held = held.into_iter();
     let (first, second) = (held.next(), held.next());
     thread::scope(|s| {
@@ -86,13 +78,9 @@ fn the_first_of_several_jobs() {
 
 fn the_first_of_several_engines() {
     let labs = [Lab::new(1), Lab::new(1)];
-    let gates = [Gate::new(), Gate::new()];
-    let mut jobs: Vec<_> = labs
-        .iter()
-        .zip(&gates)
-        .map(|(lab, gate)| lab.submit(through, (gate.path(), 7)))
-        .collect();
-    let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+    let mut each = labs.iter();
+    let submit = |gate: &str| each.next().unwrap().submit(through, (gate, 7));
+    let (mut jobs, held) = at_gates(2, submit);
     thread::scope(|s| {
         s.spawn(|| {
             wait_until("a job is in each", || {
@@ -187,15 +175,6 @@ fn a_death_among_several_jobs() {
         });
     }
     lab.assert_in_use(0);
-}
-
-fn waiting_does_not_take_values() {
-    let lab = Lab::new(1);
-    let mut jobs = [lab.submit(odd, (10,))];
-    assert_eq!(arenite::wait_any(&mut jobs, None), Some(0));
-    assert!(arenite::wait_all(&jobs, None));
-    let [job] = jobs;
-    assert!(job.wait().is_err());
 }
 
 fn waiting_for_any_does_not_steal_wakers() {

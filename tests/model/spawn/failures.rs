@@ -8,7 +8,7 @@ use arenite::{
 };
 
 use super::{around, end, fails, fib};
-use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
+use crate::harness::{Diary, Gate, Lab, assert_kind, note, pass, step, tests, wait_until};
 
 tests![
     a_recursion_without_an_end_is_an_error,
@@ -116,10 +116,10 @@ fn a_continuation_may_fail() {
         let error = engine.submit(outer, (0,)).wait().unwrap_err();
         assert_eq!(*error.kind(), JobErrorKind::Returned("at once".into()));
         let error = engine.submit(outer, (1,)).wait().unwrap_err();
-        assert!(
-            matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Child { cause, .. })
-                if **cause == JobErrorKind::Returned("not 13".into())),
-            "{error}"
+        assert_kind!(
+            error,
+            JobErrorKind::Dependency(FailedDependency::Child { cause, .. })
+                if **cause == JobErrorKind::Returned("not 13".into())
         );
     }
     lab.assert_in_use(0);
@@ -169,10 +169,10 @@ fn other_children_are_cancelled_when_one_fails() {
         wait_until("the other one runs", || diary.lines().len() == 1);
         drop(held);
         let error = job.wait().unwrap_err();
-        assert!(
-            matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Child { cause, .. })
-                if **cause == JobErrorKind::Returned("opened".into())),
-            "{error}"
+        assert_kind!(
+            error,
+            JobErrorKind::Dependency(FailedDependency::Child { cause, .. })
+                if **cause == JobErrorKind::Returned("opened".into())
         );
         assert_eq!(diary.lines().len(), if listens { 2 } else { 1 });
         let restarts = |worker| lab.stats().workers[worker as usize].restarts;
@@ -238,9 +238,10 @@ fn a_job_that_changes_an_array_is_not_retried() {
     end(lab.pid(0));
     let error = job.wait().unwrap_err();
     drop(held);
-    assert!(
-        matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Child { cause, .. }) if **cause == JobErrorKind::Lost(WorkerExit::Signal(9))),
-        "{error}"
+    assert_kind!(
+        error,
+        JobErrorKind::Dependency(FailedDependency::Child { cause, .. })
+            if **cause == JobErrorKind::Lost(WorkerExit::Signal(9))
     );
     let job = lab.job(outer, (&gate.path(),)).retries(5).submit();
     gate.open();

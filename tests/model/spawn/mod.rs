@@ -6,10 +6,9 @@ mod values;
 
 use arenite::{Array, Spawn, call};
 use libtest_mimic::Trial;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::harness::pass;
+use crate::harness::{pass, send_signal};
 
 pub fn tests() -> Vec<Trial> {
     let all = [values::tests(), failures::tests(), ends::tests()];
@@ -18,7 +17,7 @@ pub fn tests() -> Vec<Trial> {
 
 /// Sends SIGKILL.
 fn end(pid: i32) {
-    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    send_signal(pid, Signal::SIGKILL);
 }
 
 fn numbers(len: usize) -> Vec<i64> {

@@ -396,40 +396,17 @@ fn spawned_jobs_are_counted() {
 }
 
 fn spawned_jobs_run_without_a_waiting_thread() {
-    fn noted(depth: u32, path: &str) -> Spawn<()> {
-        match depth {
-            0 => {
-                note(path, "ran");
-                ().into()
-            }
-            _ => Spawn::new(
-                |path: &str, _: bool, _: bool| note(path, "ran"),
-                (
-                    path,
-                    call(below, (depth - 1, path)),
-                    call(below, (depth - 1, path)),
-                ),
-            ),
+    fn noted(depth: u32, path: &str) -> Spawn<bool> {
+        if depth == 0 {
+            note(path, "ran");
+            return true.into();
         }
-    }
-    fn below(depth: u32, path: &str) -> Spawn<bool> {
-        match depth {
-            0 => {
-                note(path, "ran");
-                true.into()
-            }
-            _ => Spawn::new(
-                |path: &str, _: bool, _: bool| {
-                    note(path, "ran");
-                    true
-                },
-                (
-                    path,
-                    call(below, (depth - 1, path)),
-                    call(below, (depth - 1, path)),
-                ),
-            ),
-        }
+        let below = || call(noted, (depth - 1, path));
+        let both = |path: &str, _: bool, _: bool| {
+            note(path, "ran");
+            true
+        };
+        Spawn::new(both, (path, below(), below()))
     }
     let lab = Lab::new(2);
     let diary = Diary::new();

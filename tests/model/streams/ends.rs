@@ -5,11 +5,10 @@ use std::thread;
 
 use arenite::stream::{Stream, StreamError, Windows};
 use arenite::{Array, Engine, JobErrorKind, OnFailure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use super::busy;
-use crate::harness::{Env, Gate, Lab, pass, step, tests, wait_until};
+use crate::harness::{Env, Gate, Lab, pass, send_signal, step, tests, wait_until};
 
 tests![
     draining_from_another_thread_finishes_what_was_taken,
@@ -284,7 +283,7 @@ fn an_engine_that_cannot_restart_workers_ends_the_stream() {
     let mut run = stream.run(&lab);
     assert_eq!(run.next().unwrap().unwrap(), 0);
     std::fs::write(&path, "").unwrap();
-    kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
+    send_signal(lab.pid(0), Signal::SIGKILL);
     step("the stream to end");
     let last = run.find_map(Result::err).expect("an error is the last");
     assert!(

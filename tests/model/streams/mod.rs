@@ -14,7 +14,7 @@ use arenite::{
     Array, ArrayMut, Backoff, JobErrorKind, JobLimit, OnFailure, Priority, Rejection, WorkerExit,
 };
 
-use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
+use crate::harness::{Diary, Gate, Lab, assert_kind, note, step, tests, through, wait_until};
 
 tests![
     stages_run_side_by_side_and_results_keep_their_order,
@@ -30,23 +30,13 @@ tests![
     a_crash_stops_the_stream_at_its_item,
     a_panic_is_a_dead_letter_with_its_stack,
     a_hang_in_a_stage_ends_at_its_deadline,
-    a_hang_stops_the_stream_at_its_item,
     stages_have_priorities,
-    retries_lose_nothing,
     workers_killed_from_outside_cost_the_items_that_they_ran,
     a_killed_worker_costs_a_stream_with_retries_nothing,
 ];
 
 fn add(n: u64, more: u64) -> u64 {
     n + more
-}
-
-/// Waits at the gate, if any.
-fn through(gate: &str, n: u64) -> u64 {
-    if !gate.is_empty() {
-        pass(gate);
-    }
-    n
 }
 
 fn stages_run_side_by_side_and_results_keep_their_order() {
@@ -304,10 +294,7 @@ fn a_crash_costs_one_item() {
             (letter.stage(), letter.index() as u64),
             (Some(2), *letter.args())
         );
-        assert_eq!(
-            *letter.error().kind(),
-            JobErrorKind::Lost(WorkerExit::Signal(6))
-        );
+        assert_kind!(letter.error(), JobErrorKind::Lost(WorkerExit::Signal(6)));
     }
     let stats = handle.stats();
     assert_eq!(
@@ -414,36 +401,6 @@ fn a_hang_in_a_stage_ends_at_its_deadline() {
     lab.assert_in_use(0);
 }
 
-fn a_hang_stops_the_stream_at_its_item() {
-    /// The deadline of the other items too.
-    const LIMIT: Duration = Duration::from_secs(3);
-    let lab = Lab::new(2);
-    let mut run = Stream::new(0u64..)
-        .stage(hangs_at, (3,))
-        .deadline(LIMIT)
-        .stage(add, (1,))
-        .run(&lab);
-    for n in 1..4 {
-        assert_eq!(run.next().unwrap().unwrap(), n);
-    }
-    step("the item that hangs");
-    let error = run.next().unwrap().unwrap_err();
-    let StreamError::Job {
-        stage: 1,
-        sequence: 3,
-        error,
-    } = error
-    else {
-        panic!("{error:?}");
-    };
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Limit(JobLimit::Deadline { limit: LIMIT })
-    );
-    assert!(run.next().is_none());
-    lab.assert_in_use(0);
-}
-
 /// While a job waits at a gate: jobs of another caller, and those of a stage with high or low priority.
 fn stages_have_priorities() {
     fn noted(diary: &str, n: u64) -> u64 {
@@ -487,28 +444,6 @@ fn stages_have_priorities() {
         }
     }
     lab.assert_in_use(0);
-}
-
-fn retries_lose_nothing() {
-    /// Dies the first time that it sees an item with a file.
-    fn shy(n: u64, folder: &str) -> u64 {
-        if n.is_multiple_of(40) && std::fs::remove_file(format!("{folder}/{n}")).is_ok() {
-            std::process::abort();
-        }
-        n
-    }
-    let folder = tempfile::tempdir().unwrap();
-    for n in (0..200).step_by(40) {
-        std::fs::write(folder.path().join(n.to_string()), "").unwrap();
-    }
-    let lab = Lab::new(2);
-    let path = folder.path().to_str().unwrap().to_owned();
-    let stream = Stream::new(0..200u64).stage(shy, (path,)).retries(1);
-    let found: Vec<_> = stream.run(&lab).map(Result::unwrap).collect();
-    assert!(found.into_iter().eq(0..200));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    let restarts = lab.stats().restarts();
-    assert!(restarts >= 4, "{restarts}");
 }
 
 fn busy(n: u64) -> u64 {

@@ -1,8 +1,8 @@
 //! Hostile words in a link. Whatever a worker writes into its half, at any moment, the supervisor does not panic, does
 //! not read out of range, answers each job once, and kills the worker for what cannot be true.
 //!
-//! [`link_words`] interprets any bytes as such a worker. A fuzzer calls it, with the feature `points`; the tests beside
-//! it run a corpus of files and a long sequence of seeded numbers.
+//! [`link_words`] interprets any bytes as such a worker. A fuzzer calls it, with the feature `points`, and so does
+//! `tests/fuzz` with a corpus of files; the tests beside it run a long sequence of seeded numbers.
 
 #[cfg(test)]
 mod tests;
