@@ -425,6 +425,16 @@ def pngs():
         np.dstack([srgb(from_p3(linear(RGB))), ALPHA]),
         [(b"cICP", bytes([12, 13, 0, 1])), (b"sRGB", b"\0")],
     )
+    # What libpng ignores: a background of indices before their colours, code points of YCbCr or of an unknown range,
+    # and suggested colours in a wrong number of bytes.
+    colors = np.random.default_rng(5).integers(0, 256, (256, 3), dtype=np.uint8)
+    table = [(b"bKGD", b"\x07"), (b"PLTE", colors.tobytes())]
+    png("png_ignored_bkgd", GREY, 3, 8, colors[GREY], table)
+    png("png_ignored_cicp_matrix", RGB, 2, 8, RGB, [(b"cICP", bytes([9, 16, 9, 0]))])
+    png("png_ignored_cicp_range", RGB, 2, 8, RGB, [(b"cICP", bytes([9, 16, 0, 2]))])
+    for length in (5, 771):
+        png(f"png_ignored_plte_{length}", RGBA, 6, 8, RGBA, [(b"PLTE", bytes(length))])
+    png("png_ignored_plte_grey", GREY, 0, 8, GREY, [(b"PLTE", bytes(4))])
 
 
 # GIF
