@@ -381,12 +381,15 @@ fn ignored_chunk(file: &[u8]) -> Option<ImageError> {
     Some(ImageError::corrupt(Format::Png, reason))
 }
 
-/// Returns the error for an intact chunk about colours that the decoder has not read, although it stands before the
-/// pixels.
+/// Returns the error for an intact chunk about colours or transparency that the decoder has not read, although it
+/// stands before the pixels.
 fn unread_chunk(info: &png::Info<'_>, file: &[u8]) -> Option<ImageError> {
     let (kind, ..) = before_pixels(file).find(|&(kind, len, _)| match &kind {
         b"PLTE" => !is_palette(len),
         b"cICP" => info.coding_independent_code_points.is_none(),
+        b"iCCP" => info.icc_profile.is_none(),
+        // Next to alpha it has no meaning.
+        b"tRNS" => info.trns.is_none() && info.color_type.samples() % 2 == 1,
         _ => false,
     })?;
     let kind = String::from_utf8_lossy(&kind).into_owned();

@@ -80,3 +80,74 @@ fn chunks_that_libpng_ignores_do_not_end_an_animation() {
     let checked = check(&spoilt, &ResizeSpec::full_size()).unwrap();
     assert!(checked.damage.unwrap().text.contains("cICP"));
 }
+
+/// A file of one grey pixel per level, or of indices, with these chunks before the pixels.
+fn levels(kind: u8, chunks: &[Vec<u8>]) -> Vec<u8> {
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+    let rows: Vec<u8> = (0..16_u8)
+        .flat_map(|row| [vec![0], (row * 16..=row * 16 + 15).collect()].concat())
+        .collect();
+    std::io::Write::write_all(&mut zlib, &rows).unwrap();
+    let header = chunk(b"IHDR", &[0, 0, 0, 16, 0, 0, 0, 16, 8, kind, 0, 0, 0]);
+    let signature = b"\x89PNG\r\n\x1a\n".to_vec();
+    let pixels = chunk(b"IDAT", &zlib.finish().unwrap());
+    let parts = [
+        signature,
+        header,
+        chunks.concat(),
+        pixels,
+        chunk(b"IEND", &[]),
+    ];
+    parts.concat()
+}
+
+/// libpng shows the pixels without the profile and without transparency, too, and warns.
+#[test]
+fn profiles_and_transparency_that_cannot_be_read_are_a_warning() {
+    let srgb = moxcms::ColorProfile::new_srgb().encode().unwrap();
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut zlib, &srgb).unwrap();
+    let packed = zlib.finish().unwrap();
+    let profile = |start: &[u8], packed: &[u8]| chunk(b"iCCP", &[start, packed].concat());
+    let mut spoilt = packed.clone();
+    spoilt[2..30].fill(0xff);
+    let palette: Vec<u8> = (0..=255).flat_map(|level| [level; 3]).collect();
+    let palette = chunk(b"PLTE", &palette);
+    let clear = |len| chunk(b"tRNS", &vec![0; len]);
+    let (grey, indexed) = (0, 3);
+    let whole = [
+        (grey, vec![]),
+        (grey, vec![profile(b"p\0\0", &packed)]),
+        (grey, vec![clear(2)]),
+        (indexed, vec![palette.clone(), clear(256)]),
+        (indexed, vec![palette.clone(), clear(1)]),
+    ];
+    for (kind, chunks) in whole {
+        let file = levels(kind, &chunks);
+        assert_eq!(check(&file, &ResizeSpec::full_size()).unwrap().damage, None);
+    }
+    for (kind, chunks, name) in [
+        (grey, vec![profile(b"p\0\0", &spoilt)], "iCCP"),
+        (grey, vec![profile(b"p\0\0", &packed[..200])], "iCCP"),
+        (grey, vec![profile(b"p\0\x01", &packed)], "iCCP"),
+        (grey, vec![profile(b"\0\0", &packed)], "iCCP"),
+        (grey, vec![clear(1)], "tRNS"),
+        (indexed, vec![palette.clone(), clear(257)], "tRNS"),
+        (indexed, vec![clear(9), palette.clone()], "tRNS"),
+    ] {
+        let file = levels(kind, &chunks);
+        let made = resize_encoded(&file, &ResizeSpec::full_size()).unwrap();
+        let damage = made.damage.unwrap();
+        assert!(damage.text.contains(name), "{name}: {}", damage.text);
+        assert_eq!(damage.missing, 0);
+        let expected: Vec<u8> = (0..=255).collect();
+        let picture = image::load_from_memory(&made.bytes).unwrap();
+        assert!(!picture.color().has_alpha());
+        assert_eq!(picture.to_luma8().into_raw(), expected, "{name}");
+        let strict = ResizeSpec {
+            fail_on: FailOn::Warning,
+            ..ResizeSpec::full_size()
+        };
+        assert!(resize_encoded(&file, &strict).unwrap_err().proves_damage());
+    }
+}

@@ -177,6 +177,10 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
             let error = ImageError::corrupt(format, "a strip or tile ends beyond the file");
             Some(Found::around(error))
         }
+        None if directory.is_beyond_file(tag::ICC) => {
+            let reason = "its colour profile ends beyond the file, and is not applied";
+            Some(Found::around(ImageError::corrupt(format, reason)))
+        }
         None if has_inks_and_alpha => {
             let fault = icc.and_then(|icc| color::fault_of_profile(icc, Color::Cmyk));
             fault.map(|reason| Found::around(ImageError::corrupt(format, reason)))
