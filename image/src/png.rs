@@ -14,6 +14,7 @@ use super::animation::{Animation, Area, Disposal, Screen};
 use super::color::{encoded, from_code_points, name_of};
 use super::damage::{FailOn, Found, Loss, fill_rows};
 use super::error::ImageError;
+use super::exif;
 use super::format::Format;
 use super::hdr::Hdr;
 use super::meta::{Decoded, Metadata, Request, crc32, without_prefix};
@@ -200,13 +201,43 @@ fn metadata(reader: &Reader<File<'_>>, input: &[u8], color: Color) -> Metadata {
         },
         hdr,
     };
+    let mut old = exif_as_text(reader.info());
     if let Some(rest) = metadata_after_pixels(input)
         && let Ok(rest) = open(rest.as_slice(), true)
     {
         metadata.exif = metadata.exif.or_else(|| exif(&rest));
         metadata.xmp = metadata.xmp.or_else(|| xmp(&rest));
+        old = old.or_else(|| exif_as_text(rest.info()));
     }
+    metadata.exif = metadata.exif.or(old);
     metadata
+}
+
+/// The keywords of texts in which ImageMagick and exiftool have written EXIF, before PNG had a chunk for it.
+const EXIF_AS_TEXT: [&str; 2] = ["Raw profile type exif", "Raw profile type APP1"];
+
+/// Returns EXIF from a text: a name, a length, and hexadecimal digits.
+fn exif_as_text(info: &png::Info<'_>) -> Option<Vec<u8>> {
+    let is_exif = |keyword: &str| EXIF_AS_TEXT.contains(&keyword);
+    let plain = info.uncompressed_latin1_text.iter();
+    let plain = plain.filter(|text| is_exif(&text.keyword));
+    let packed = info.compressed_latin1_text.iter();
+    let packed = packed.filter(|text| is_exif(&text.keyword));
+    let unpacked = packed.filter_map(|text| {
+        let mut text = text.clone();
+        // An error for more than 2 MiB.
+        text.decompress_text().ok()?;
+        text.get_text().ok()
+    });
+    let mut texts = plain.map(|text| text.text.clone()).chain(unpacked);
+    texts.find_map(|text| {
+        let digits = text.split_ascii_whitespace().skip(2).flat_map(str::chars);
+        let digits = digits.map(|digit| digit.to_digit(16).map(|digit| digit as u8));
+        let digits: Vec<u8> = digits.collect::<Option<_>>()?;
+        let pairs = digits.as_chunks::<2>().0.iter();
+        let exif = without_prefix(pairs.map(|[high, low]| high << 4 | low).collect());
+        exif::begins_as_exif(&exif).then_some(exif)
+    })
 }
 
 fn exif(reader: &Reader<File<'_>>) -> Option<Vec<u8>> {
@@ -629,6 +660,10 @@ pub(super) fn metadata_after_pixels(file: &[u8]) -> Option<Vec<u8>> {
         let is_metadata = match &kind {
             b"eXIf" => true,
             b"iTXt" => whole[8..].starts_with(b"XML:com.adobe.xmp\0"),
+            b"tEXt" | b"zTXt" => {
+                let mut keywords = EXIF_AS_TEXT.iter();
+                keywords.any(|keyword| whole[8..].starts_with(keyword.as_bytes()))
+            }
             _ => false,
         };
         is_metadata && whole.len() == len.saturating_add(OVERHEAD)

@@ -151,3 +151,45 @@ fn profiles_and_transparency_that_cannot_be_read_are_a_warning() {
         assert!(resize_encoded(&file, &strict).unwrap_err().proves_damage());
     }
 }
+
+/// As ImageMagick and exiftool wrote it; Pillow turns such pictures, see `pictures/make.py`.
+#[test]
+fn exif_as_text_is_applied_and_kept() {
+    let upright = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x01\0\0\0\0\0\0";
+    let keep = ResizeSpec {
+        keep_metadata: true,
+        ..ResizeSpec::full_size()
+    };
+    for file in [
+        &include_bytes!("pictures/png_text_exif_5.png")[..],
+        include_bytes!("pictures/png_text_exif_6.png"),
+        include_bytes!("pictures/png_text_app1_8.png"),
+    ] {
+        // Behind the header.
+        let len = u32::from_be_bytes(*file[33..].first_chunk().unwrap()) as usize;
+        let (header, (text, rest)) = (&file[..33], file[33..].split_at(12 + len));
+        let (pixels, end) = rest.split_at(rest.len() - 12);
+        let later = [header, pixels, text, end].concat();
+        for file in [file, &later] {
+            let made = resize_encoded(file, &keep).unwrap();
+            assert_eq!(
+                (made.width, made.height, made.damage.is_some()),
+                (21, 29, false)
+            );
+            let read = rendered(&made.bytes, &keep).unwrap().metadata;
+            assert_eq!(read.exif.as_deref(), Some(&upright[..]));
+        }
+        // A chunk for EXIF prevails.
+        let own = [header, &chunk(b"eXIf", &exif(1)), text, rest].concat();
+        assert_eq!(decode(&own).unwrap().width, 29);
+        // Neither of these is EXIF.
+        for other in [
+            &b"Raw profile type exif\0\nexif\n 8\n4d4d002axx"[..],
+            b"Raw profile type exif\0",
+            b"Raw",
+        ] {
+            let odd = [header, &chunk(b"tEXt", other), rest].concat();
+            assert_eq!(decode(&odd).unwrap().width, 29);
+        }
+    }
+}

@@ -435,6 +435,19 @@ def pngs():
     for length in (5, 771):
         png(f"png_ignored_plte_{length}", RGBA, 6, 8, RGBA, [(b"PLTE", bytes(length))])
     png("png_ignored_plte_grey", GREY, 0, 8, GREY, [(b"PLTE", bytes(4))])
+    # EXIF as text: of ImageMagick with lines of 36 bytes, and of exiftool in one line.
+    for name, number, kind, across in (("exif", 6, b"zTXt", 36), ("exif", 5, b"tEXt", 36), ("APP1", 8, b"zTXt", 999)):
+        exif = b"Exif\0\0MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1" + bytes([0, number]) + bytes(6)
+        lines = [exif[at : at + across].hex() for at in range(0, len(exif), across)]
+        text = f"\n{name}\n{len(exif):8}\n".encode() + "\n".join(lines).encode() + b"\n"
+        data = zlib.compress(text) if kind == b"zTXt" else text
+        keyword = f"Raw profile type {name}".encode() + bytes(1 + (kind == b"zTXt"))
+        case = f"png_text_{name.lower()}_{number}"
+        png(case, RGB, 2, 8, turned(RGB, number), [(kind, keyword + data)])
+        # Pillow knows only one of the keywords.
+        if name == "exif":
+            with Image.open(OUT / f"{case}.png") as opened:
+                assert (np.asarray(ImageOps.exif_transpose(opened)) == turned(RGB, number)).all()
 
 
 # GIF
