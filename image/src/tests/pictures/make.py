@@ -160,10 +160,11 @@ def tiffs():
     for dtype in (np.float16, np.float32, np.float64):
         name = np.dtype(dtype).name
         tiff(f"tiff_grey_{name}", (GREY / 255).astype(dtype), GREY, photometric="minisblack")
+        # Light: scRGB of libvips.
         tiff(
             f"tiff_rgb_{name}_predicted",
             (RGB / 255).astype(dtype),
-            RGB,
+            srgb(RGB / 255),
             photometric="rgb",
             compression="zlib",
             predictor=True,
