@@ -228,7 +228,8 @@ fn over(above: [u8; PIXEL], below: [u8; PIXEL]) -> [u8; PIXEL] {
     }
 }
 
-/// Encodes frames of equal sides, with 8 bits per sample in RGB or RGBA.
+/// Encodes frames of equal sides, with 8 bits per sample. Only PNG may stay grey, for the colours of a profile for grey
+/// are those of grey pixels.
 pub(super) fn encode(
     frames: Vec<Frame>,
     plays: u32,
@@ -237,8 +238,14 @@ pub(super) fn encode(
     metadata: Option<&Metadata>,
 ) -> Result<Vec<u8>, ImageError> {
     let has_alpha = frames.iter().any(|frame| frame.pixels.color.has_alpha());
+    let is_grey = |frame: &Frame| matches!(frame.pixels.color, Color::Gray | Color::GrayAlpha);
+    let stays_grey = format == Format::Png && frames.iter().all(is_grey);
     let frames = frames.into_iter().map(|frame| {
-        let pixels = frame.pixels.into_rgb().into_eight_bits();
+        let pixels = match stays_grey {
+            true => frame.pixels,
+            false => frame.pixels.into_rgb(),
+        };
+        let pixels = pixels.into_eight_bits();
         let pixels = if has_alpha {
             pixels.with_alpha()
         } else {
@@ -404,15 +411,16 @@ fn animated_png(
     };
     let mut info = Info::with_size(first.pixels.width, first.pixels.height);
     info.bit_depth = BitDepth::Eight;
-    info.color_type = match first.pixels.color {
+    let color = first.pixels.color;
+    info.color_type = match color {
+        Color::Gray => ColorType::Grayscale,
+        Color::GrayAlpha => ColorType::GrayscaleAlpha,
         Color::Rgba => ColorType::Rgba,
         _ => ColorType::Rgb,
     };
     encode::describe_png(&mut info, metadata);
-    // Frames are never grey.
-    info.icc_profile = info
-        .icc_profile
-        .filter(|icc| is_profile_of(icc, Color::Rgb));
+    let icc = info.icc_profile;
+    info.icc_profile = icc.filter(|icc| is_profile_of(icc, color));
     let mut encoder = ::png::Encoder::with_info(&mut out, info).map_err(failed)?;
     encoder
         .set_animated(changes.len() as u32, plays)

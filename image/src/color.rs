@@ -225,6 +225,13 @@ pub(super) fn profile_of_code_points(
     }
 }
 
+/// Returns the profile of light with the primaries of sRGB.
+pub(super) fn linear_profile() -> Option<Vec<u8>> {
+    const PRIMARIES_OF_SRGB: u8 = 1;
+    const LINEAR: u8 = 8;
+    profile_of_code_points(PRIMARIES_OF_SRGB, LINEAR, false)
+}
+
 /// Returns the common name of the colours of code points.
 pub(super) fn name_of(primaries: u8, transfer: u8) -> String {
     let primaries = match primaries {

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::io::{Cursor, Read};
 
 use gif::{
-    ColorOutput, DecodeOptions, DecodingError, DisposalMethod, Encoder, MemoryLimit, Repeat,
+    ColorOutput, DecodeOptions, DecodingError, DisposalMethod, Encoder, Extension, MemoryLimit,
+    Repeat,
 };
 
 use super::animation::{Animation, Area, Change, Disposal, Frame, Screen, Unchanged, changes};
@@ -162,7 +163,8 @@ pub(super) fn animation<'a>(
     Ok(Some(Animation::new(plays, next)))
 }
 
-/// Returns the file without zeros before its blocks and its end marker, which other programs skip too.
+/// Returns the file without zeros before its blocks and its end marker, which other programs skip too. Extensions of
+/// unknown kinds, which a decoder has to skip, become comments.
 fn without_padding(file: &[u8]) -> Cow<'_, [u8]> {
     let palette = |flags: u8| match flags & 0x80 {
         0 => 0_usize,
@@ -185,7 +187,15 @@ fn without_padding(file: &[u8]) -> Cow<'_, [u8]> {
                 start = at + 1;
                 start
             }
-            b'!' => after_parts(at + 2),
+            b'!' => {
+                let is_unknown = |&label: &u8| Extension::from_u8(label).is_none();
+                if file.get(at + 1).is_some_and(is_unknown) {
+                    copied.extend_from_slice(&file[start..=at]);
+                    copied.push(Extension::Comment as u8);
+                    start = at + 2;
+                }
+                after_parts(at + 2)
+            }
             b',' => after_parts(at + 10 + palette(flags(at + 9)) + 1),
             _ => break,
         };

@@ -14,6 +14,7 @@ use super::animation::{Animation, Area, Disposal, Screen};
 use super::color::{encoded, from_code_points, name_of};
 use super::damage::{FailOn, Found, Loss, fill_rows};
 use super::error::ImageError;
+use super::exif;
 use super::format::Format;
 use super::hdr::Hdr;
 use super::meta::{Decoded, Metadata, Request, crc32, without_prefix};
@@ -35,10 +36,9 @@ fn decode_with(input: &[u8], request: Request<'_>, checks: bool) -> Result<Decod
         spec.check_source(sides, Format::Png)?;
     }
     check_palette(input)?;
-    let masked = with_masked_transparency(input);
-    let input = masked.as_deref().unwrap_or(input);
     let unreadable = |error| unknown_chunk(input).unwrap_or_else(|| translate(error));
-    let mut reader = open(input, checks).map_err(unreadable)?;
+    let readable = readable(input);
+    let mut reader = open(&readable[..], checks).map_err(unreadable)?;
     let info = reader.info();
     let (width, height) = info.size();
     let is_interlaced = info.interlaced;
@@ -98,7 +98,11 @@ fn decode_with(input: &[u8], request: Request<'_>, checks: bool) -> Result<Decod
             Some(Found { loss, error })
         }
         Some(error) if is_doubtful => Some(Found::doubtful(error)),
-        error => error.or_else(|| ignored_chunk(input)).map(Found::around),
+        error => {
+            let error = error.or_else(|| ignored_chunk(input));
+            let error = error.or_else(|| unread_chunk(reader.info(), input));
+            error.map(Found::around)
+        }
     };
     Ok(Decoded {
         pixels,
@@ -197,13 +201,43 @@ fn metadata(reader: &Reader<File<'_>>, input: &[u8], color: Color) -> Metadata {
         },
         hdr,
     };
+    let mut old = exif_as_text(reader.info());
     if let Some(rest) = metadata_after_pixels(input)
         && let Ok(rest) = open(rest.as_slice(), true)
     {
         metadata.exif = metadata.exif.or_else(|| exif(&rest));
         metadata.xmp = metadata.xmp.or_else(|| xmp(&rest));
+        old = old.or_else(|| exif_as_text(rest.info()));
     }
+    metadata.exif = metadata.exif.or(old);
     metadata
+}
+
+/// The keywords of texts in which ImageMagick and exiftool have written EXIF, before PNG had a chunk for it.
+const EXIF_AS_TEXT: [&str; 2] = ["Raw profile type exif", "Raw profile type APP1"];
+
+/// Returns EXIF from a text: a name, a length, and hexadecimal digits.
+fn exif_as_text(info: &png::Info<'_>) -> Option<Vec<u8>> {
+    let is_exif = |keyword: &str| EXIF_AS_TEXT.contains(&keyword);
+    let plain = info.uncompressed_latin1_text.iter();
+    let plain = plain.filter(|text| is_exif(&text.keyword));
+    let packed = info.compressed_latin1_text.iter();
+    let packed = packed.filter(|text| is_exif(&text.keyword));
+    let unpacked = packed.filter_map(|text| {
+        let mut text = text.clone();
+        // An error for more than 2 MiB.
+        text.decompress_text().ok()?;
+        text.get_text().ok()
+    });
+    let mut texts = plain.map(|text| text.text.clone()).chain(unpacked);
+    texts.find_map(|text| {
+        let digits = text.split_ascii_whitespace().skip(2).flat_map(str::chars);
+        let digits = digits.map(|digit| digit.to_digit(16).map(|digit| digit as u8));
+        let digits: Vec<u8> = digits.collect::<Option<_>>()?;
+        let pairs = digits.as_chunks::<2>().0.iter();
+        let exif = without_prefix(pairs.map(|[high, low]| high << 4 | low).collect());
+        exif::begins_as_exif(&exif).then_some(exif)
+    })
 }
 
 fn exif(reader: &Reader<File<'_>>) -> Option<Vec<u8>> {
@@ -298,6 +332,39 @@ fn set_curve(profile: &mut ColorProfile, curve: ToneReprCurve) {
     profile.blue_trc = Some(curve);
 }
 
+/// Returns the file in the form that the decoder reads as libpng does: without chunks that libpng ignores, and with a
+/// transparent grey of the file's depth.
+fn readable(file: &[u8]) -> Cow<'_, [u8]> {
+    let file = without_ignored(file);
+    with_masked_transparency(&file).map_or(file, Cow::Owned)
+}
+
+/// Leaves out chunks before the pixels for which the decoder would refuse the file.
+fn without_ignored(file: &[u8]) -> Cow<'_, [u8]> {
+    let (mut copied, mut start, mut at) = (Vec::new(), 0, SIGNATURE);
+    for (kind, len, whole) in before_pixels(file) {
+        let is_ignored = match &kind {
+            b"PLTE" => !has_palette(file) && !is_palette(len),
+            // Code points of RGB in narrow or full range.
+            b"cICP" => !matches!(whole[8..], [_, _, 0, 0 | 1, _, _, _, _]),
+            // Refused before the palette; never used.
+            b"bKGD" => has_palette(file),
+            _ => false,
+        };
+        let end = at + whole.len();
+        if is_ignored && has_right_sum(len, whole) == Some(true) {
+            copied.extend_from_slice(&file[start..at]);
+            start = end;
+        }
+        at = end;
+    }
+    if start == 0 {
+        return Cow::Borrowed(file);
+    }
+    copied.extend_from_slice(&file[start..]);
+    Cow::Owned(copied)
+}
+
 /// Clears the bits of a transparent grey beyond the file's depth, which have no meaning. `None` if no such bits are
 /// set.
 fn with_masked_transparency(file: &[u8]) -> Option<Vec<u8>> {
@@ -307,8 +374,7 @@ fn with_masked_transparency(file: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let mut at = SIGNATURE;
-    let mut front = chunks(file).take_while(|(kind, ..)| kind != b"IDAT");
-    let len = front.find_map(|(kind, len, whole)| {
+    let len = before_pixels(file).find_map(|(kind, len, whole)| {
         let found = kind == *b"tRNS";
         at += if found { 0 } else { whole.len() };
         found.then_some(len)
@@ -343,6 +409,22 @@ fn ignored_chunk(file: &[u8]) -> Option<ImageError> {
     let (kind, ..) = found.find(|(_, len, whole)| has_right_sum(*len, whole) == Some(false))?;
     let kind = String::from_utf8_lossy(&kind).into_owned();
     let reason = format!("the checksum of its chunk {kind} is wrong, so the chunk was ignored");
+    Some(ImageError::corrupt(Format::Png, reason))
+}
+
+/// Returns the error for an intact chunk about colours or transparency that the decoder has not read, although it
+/// stands before the pixels.
+fn unread_chunk(info: &png::Info<'_>, file: &[u8]) -> Option<ImageError> {
+    let (kind, ..) = before_pixels(file).find(|&(kind, len, _)| match &kind {
+        b"PLTE" => !is_palette(len),
+        b"cICP" => info.coding_independent_code_points.is_none(),
+        b"iCCP" => info.icc_profile.is_none(),
+        // Next to alpha it has no meaning.
+        b"tRNS" => info.trns.is_none() && info.color_type.samples() % 2 == 1,
+        _ => false,
+    })?;
+    let kind = String::from_utf8_lossy(&kind).into_owned();
+    let reason = format!("its chunk {kind} is invalid or out of place, so the chunk was ignored");
     Some(ImageError::corrupt(Format::Png, reason))
 }
 
@@ -429,9 +511,8 @@ pub(super) fn has_palette(file: &[u8]) -> bool {
 
 /// Returns whether a file is an animation that can be read: not with 16 bits per sample, and not interlaced.
 fn is_animated(file: &[u8]) -> bool {
-    let mut before_pixels = chunks(file).take_while(|(kind, ..)| kind != b"IDAT");
     let is_read = file.get(24) != Some(&16) && file.get(28) == Some(&0);
-    is_read && before_pixels.any(|(kind, ..)| &kind == b"acTL")
+    is_read && before_pixels(file).any(|(kind, ..)| &kind == b"acTL")
 }
 
 /// Returns the frames of a file with more than one frame.
@@ -443,8 +524,7 @@ pub(super) fn animation<'a>(
     if !is_animated(input) {
         return Ok(None);
     }
-    let file = with_masked_transparency(input).map_or(Cow::Borrowed(input), Cow::Owned);
-    let mut reader = open(file, true).map_err(translate)?;
+    let mut reader = open(readable(input), true).map_err(translate)?;
     let Some(control) = reader.info().animation_control else {
         return Ok(None);
     };
@@ -529,8 +609,10 @@ const SIGNATURE: usize = 8;
 /// The number of bytes of a chunk in addition to its data: length, kind and checksum.
 const OVERHEAD: usize = 4 + 4 + 4;
 
-/// Returns the chunks: kind, length of the data according to the header, and the bytes of the chunk that exist.
-fn chunks(file: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
+/// A chunk: kind, length of the data according to the header, and the bytes of the chunk that exist.
+type Chunk<'a> = ([u8; 4], usize, &'a [u8]);
+
+fn chunks(file: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
     let mut rest = file.get(SIGNATURE..).unwrap_or_default();
     std::iter::from_fn(move || {
         let [a, b, c, d, kind @ ..] = *rest.first_chunk::<8>()?;
@@ -539,6 +621,10 @@ fn chunks(file: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
         rest = after;
         Some((kind, len, whole))
     })
+}
+
+fn before_pixels(file: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
+    chunks(file).take_while(|(kind, ..)| kind != b"IDAT")
 }
 
 /// Returns the sides in the header, if its checksum is right.
@@ -551,10 +637,14 @@ pub(super) fn announced(file: &[u8]) -> Option<(u32, u32)> {
     Some((side(8)?, side(12)?))
 }
 
-/// Rejects a palette that ends within a colour, on which `png` 0.18 panics.
-pub(super) fn check_palette(file: &[u8]) -> Result<(), ImageError> {
-    let front = chunks(file).take_while(|(kind, ..)| kind != b"IDAT");
-    for (kind, len, _) in front {
+/// Returns whether a palette may have this number of bytes. (libpng ignores any other number but 0.)
+const fn is_palette(len: usize) -> bool {
+    len <= 768 && len.is_multiple_of(3)
+}
+
+/// Rejects a palette of indices that ends within a colour, on which `png` 0.18 panics.
+fn check_palette(file: &[u8]) -> Result<(), ImageError> {
+    for (kind, len, _) in before_pixels(file).filter(|_| has_palette(file)) {
         if kind == *b"PLTE" && !len.is_multiple_of(3) {
             let reason = format!("a palette of {len} bytes, which is not a multiple of 3");
             return Err(ImageError::corrupt(Format::Png, reason));
@@ -566,10 +656,14 @@ pub(super) fn check_palette(file: &[u8]) -> Result<(), ImageError> {
 /// Returns a PNG of one pixel with the EXIF and XMP that `file` has after its pixels, where the decoder does not look.
 /// `None` if there are none.
 pub(super) fn metadata_after_pixels(file: &[u8]) -> Option<Vec<u8>> {
-    let whole = |&(kind, len, whole): &([u8; 4], usize, &[u8])| {
+    let whole = |&(kind, len, whole): &Chunk<'_>| {
         let is_metadata = match &kind {
             b"eXIf" => true,
             b"iTXt" => whole[8..].starts_with(b"XML:com.adobe.xmp\0"),
+            b"tEXt" | b"zTXt" => {
+                let mut keywords = EXIF_AS_TEXT.iter();
+                keywords.any(|keyword| whole[8..].starts_with(keyword.as_bytes()))
+            }
             _ => false,
         };
         is_metadata && whole.len() == len.saturating_add(OVERHEAD)

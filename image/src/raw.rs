@@ -11,6 +11,7 @@
 //! The preview is turned by the orientation in its own EXIF, or otherwise by that of the raw file.
 
 use super::avif::Reader;
+use super::damage::Found;
 use super::error::ImageError;
 use super::exif;
 use super::format::Format;
@@ -31,6 +32,8 @@ mod tag {
     pub(super) const STRIPS: u16 = 0x0111;
     pub(super) const ORIENTATION: u16 = 0x0112;
     pub(super) const STRIP_BYTES: u16 = 0x0117;
+    pub(super) const TILES: u16 = 0x0144;
+    pub(super) const TILE_BYTES: u16 = 0x0145;
     pub(super) const DIRECTORIES: u16 = 0x014a;
     pub(super) const JPEG: u16 = 0x0201;
     pub(super) const JPEG_BYTES: u16 = 0x0202;
@@ -60,20 +63,7 @@ pub(super) fn is_tiff(file: &[u8]) -> bool {
 
 /// Decodes the largest preview.
 pub(super) fn decode(file: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
-    let mut previews = Previews::default();
-    if let Some(rest) = file.strip_prefix(b"FUJIFILMCCD-RAW") {
-        let place = rest.get(84 - 15..92 - 15).unwrap_or(&[0; 8]);
-        let long = |at: usize| {
-            place[at..at + 4]
-                .iter()
-                .fold(0, |n, &byte| n << 8 | usize::from(byte))
-        };
-        previews.add(file, Some(long(0)), Some(long(4)));
-    } else if file.get(4..8) == Some(b"ftyp") {
-        previews.add_boxes(file, file, MAX_DEPTH);
-    } else {
-        previews.add_directories(file);
-    }
+    let previews = Previews::of(file);
     let (_, preview) = previews
         .largest
         .ok_or_else(|| ImageError::variety(FORMAT, "no preview in JPEG is found in it"))?;
@@ -85,6 +75,12 @@ pub(super) fn decode(file: &[u8], request: Request<'_>) -> Result<Decoded, Image
     };
     let decoded = jpeg::decode(turned.as_deref().unwrap_or(preview), request);
     Ok(decoded.map_err(of_raw)?.with_damage(of_raw))
+}
+
+/// Returns the damage of a file that ends before its raw pixels or one of its previews do.
+pub(super) fn damage_beyond_preview(file: &[u8]) -> Option<Found> {
+    let truncated = || Found::later(ImageError::Truncated { format: FORMAT });
+    Previews::of(file).is_cut.then(truncated)
 }
 
 /// Converts an error about a preview to one about the raw file.
@@ -117,9 +113,30 @@ struct Previews<'a> {
     largest: Option<(u64, &'a [u8])>,
     /// The orientation of the raw file, as a number of EXIF.
     orientation: Option<u8>,
+    /// Whether raw pixels or a preview end beyond the file.
+    is_cut: bool,
 }
 
 impl<'a> Previews<'a> {
+    /// Searches the whole file.
+    fn of(file: &'a [u8]) -> Self {
+        let mut previews = Self::default();
+        if let Some(rest) = file.strip_prefix(b"FUJIFILMCCD-RAW") {
+            let place = rest.get(84 - 15..92 - 15).unwrap_or(&[0; 8]);
+            let long = |at: usize| {
+                place[at..at + 4]
+                    .iter()
+                    .fold(0, |n, &byte| n << 8 | usize::from(byte))
+            };
+            previews.add(file, Some(long(0)), Some(long(4)));
+        } else if file.get(4..8) == Some(b"ftyp") {
+            previews.add_boxes(file, file, MAX_DEPTH);
+        } else {
+            previews.add_directories(file);
+        }
+        previews
+    }
+
     /// Considers the bytes at an offset, if they are a JPEG that can be decoded.
     fn add(&mut self, file: &'a [u8], offset: Option<usize>, len: Option<usize>) {
         let (Some(offset), Some(len)) = (offset, len) else {
@@ -163,6 +180,8 @@ impl<'a> Previews<'a> {
                     number(tag::ORIENTATION).and_then(|number| u8::try_from(number).ok());
                 self.orientation = orientation;
             }
+            // Lengths of Panasonic may be those of decompressed pixels.
+            self.is_cut |= !file.starts_with(b"IIU\0") && has_part_beyond(file, &directory);
             self.add(file, number(tag::JPEG), number(tag::JPEG_BYTES));
             if directory.numbers(tag::STRIPS).len() == 1 {
                 self.add(file, number(tag::STRIPS), number(tag::STRIP_BYTES));
@@ -231,6 +250,9 @@ impl<'a> Previews<'a> {
                 let bytes = *content.get(at..)?.first_chunk()?;
                 Some(u32::from_be_bytes(bytes) as usize)
             };
+            // What follows the last box of the format may look like a longer one.
+            let is_known = matches!(&found.kind, b"moov" | b"uuid" | b"mdat");
+            self.is_cut |= depth == MAX_DEPTH && is_known && found.is_truncated;
             match &found.kind {
                 // The last is no kind: a number in front of the preview's box looks like a box around it.
                 b"moov" | b"trak" | b"mdia" | b"minf" | b"stbl" | b"\0\0\0\x01" if depth > 0 => {
@@ -251,4 +273,22 @@ impl<'a> Previews<'a> {
         }
         self.add(file, offset, len);
     }
+}
+
+/// Returns whether a strip, a tile or a JPEG of a directory ends beyond the file. Places and lengths of ones, and a
+/// length of 0, are unknown.
+fn has_part_beyond(file: &[u8], directory: &Directory<'_>) -> bool {
+    let is_known = |number: u64| number < u64::from(u32::MAX);
+    let parts = [
+        (tag::STRIPS, tag::STRIP_BYTES),
+        (tag::TILES, tag::TILE_BYTES),
+        (tag::JPEG, tag::JPEG_BYTES),
+    ];
+    parts.into_iter().any(|(places, lengths)| {
+        let (places, lengths) = (directory.numbers(places), directory.numbers(lengths));
+        let is_beyond = |(place, len): (u64, u64)| {
+            is_known(place) && is_known(len) && len > 0 && place + len > file.len() as u64
+        };
+        places.len() == lengths.len() && places.zip(lengths).any(is_beyond)
+    })
 }

@@ -674,6 +674,24 @@ fn an_animated_png_of_grey_keeps_its_profile_and_its_times() {
     assert_eq!(frames[0].0, first);
     // Light of a half is a level of 188.
     assert!(frames[32].0.get_pixel(0, 0)[0].abs_diff(188) <= 2);
+
+    // With metadata, levels and profile stay, and mean the same.
+    let keep = ResizeSpec {
+        keep_metadata: true,
+        ..lossless(Output::Png)
+    };
+    let kept = resize_encoded(&file, &keep).unwrap().bytes;
+    let mut reader = ::png::Decoder::new(Cursor::new(&kept)).read_info().unwrap();
+    let info = reader.info();
+    assert_eq!(info.color_type, ::png::ColorType::Grayscale);
+    assert_eq!(info.icc_profile.as_ref().unwrap()[16..20], *b"GRAY");
+    let mut samples = vec![0; reader.output_buffer_size().unwrap()];
+    for number in 0..60 {
+        reader.next_frame(&mut samples).unwrap();
+        assert_eq!(samples, [number * 4; 64]);
+    }
+    let again = shown(&resize_encoded(&kept, &spec).unwrap().bytes).0;
+    assert!(again == frames);
 }
 
 #[test]

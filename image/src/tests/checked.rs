@@ -212,6 +212,44 @@ fn zeros_around_the_blocks_of_a_gif_are_no_damage() {
     assert_eq!(damage.missing, 0);
 }
 
+/// GIF89a wants decoders to skip them. Pillow and libvips do.
+#[test]
+fn extensions_of_unknown_kinds_in_a_gif_are_skipped() {
+    let spec = full();
+    let frames = |file: &[u8]| {
+        let animation = animation::open(file, Format::Gif, &spec, true).unwrap();
+        let frames = animation.unwrap().frames.map(|frame| frame.unwrap().pixels);
+        frames.collect::<Vec<_>>()
+    };
+    let whole = animated_gif();
+    let (first, all) = (decode(&whole).unwrap(), frames(&whole));
+    let is_time = |four: &[u8]| four[..3] == [b'!', 0xf9, 4];
+    let times = (0..whole.len() - 4).filter(|&at| is_time(&whole[at..at + 4]));
+    // Before each time, between it and its picture, and before the end marker.
+    let places = times.flat_map(|at| [at, at + 8]);
+    let places: Vec<usize> = places.chain([whole.len() - 1]).collect();
+    assert_eq!(places.len(), 7);
+    let long = [&[255; 256][..], &[3, b',', b';', 0, 0]].concat();
+    for (place, label) in places
+        .iter()
+        .flat_map(|&at| [(at, 0), (at, 0x77), (at, 0xfd)])
+    {
+        for parts in [&[2, b'!', 0xf9, 0][..], &long] {
+            let mut file = whole.clone();
+            file.splice(place..place, [&[b'!', label], parts].concat());
+            assert_eq!(check(&file, &spec).map(|it| it.damage), Ok(None), "{place}");
+            assert_eq!(decode(&file).as_ref(), Ok(&first), "{place}");
+            assert_eq!(frames(&file), all, "{place}");
+            // Torn inside the extension.
+            let torn = check(&file[..place + 1 + parts.len()], &spec);
+            assert!(
+                matches!(torn, Err(ImageError::Truncated { .. })),
+                "{place}: {torn:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn frames_are_decoded_without_drawing_them_on_the_screen() {
     let limits = ResizeSpec {

@@ -7,6 +7,7 @@ mod attention;
 mod avif;
 mod broken;
 mod checked;
+mod chunks;
 mod formats;
 mod hdr;
 mod heic;

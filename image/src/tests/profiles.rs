@@ -388,6 +388,50 @@ fn a_profile_that_cannot_be_applied_is_a_warning() {
     assert_eq!(good.unwrap().damage, None);
 }
 
+/// libvips decodes the file with `fail_on=error`, without the profile, and refuses it with `fail_on=warning`.
+#[test]
+fn a_profile_that_ends_beyond_its_tiff_is_a_warning() {
+    use ::tiff::encoder::{TiffEncoder, colortype::RGB8};
+    let profile = moxcms::ColorProfile::new_display_p3().encode().unwrap();
+    let mut file = std::io::Cursor::new(Vec::new());
+    let mut encoder = TiffEncoder::new(&mut file).unwrap();
+    let mut image = encoder.new_image::<RGB8>(8, 8).unwrap();
+    let tag = ::tiff::tags::Tag::IccProfile;
+    image.encoder().write_tag(tag, &profile[..]).unwrap();
+    image.write_data(&[200, 60, 60].repeat(64)).unwrap();
+    let mut whole = file.into_inner();
+    // Moves the profile to the end of the file.
+    let entry = [
+        &[0x73, 0x87, 1, 0],
+        &(profile.len() as u32).to_le_bytes()[..],
+    ]
+    .concat();
+    let at = whole.windows(8).position(|eight| eight == entry).unwrap() + 8;
+    let end = whole.len() as u32;
+    whole[at..at + 4].copy_from_slice(&end.to_le_bytes());
+    whole.extend(profile);
+
+    let spec = ResizeSpec::full_size();
+    let red = |file: &[u8]| {
+        let made = resize_encoded(file, &spec).unwrap();
+        (decoded(&made).to_rgb8().get_pixel(4, 4).0[0], made.damage)
+    };
+    let (applied, damage) = red(&whole);
+    assert!(applied > 208 && damage.is_none(), "{applied}: {damage:?}");
+    let torn = &whole[..whole.len() - 1];
+    let (plain, damage) = red(torn);
+    let damage = damage.unwrap();
+    assert!(damage.text.contains("colour profile"), "{}", damage.text);
+    assert_eq!((plain, damage.missing), (200, 0));
+    let fail_on = FailOn::Warning;
+    for result in [
+        check(torn, &ResizeSpec { fail_on, ..spec }).map(|_| ()),
+        resize_encoded(torn, &ResizeSpec { fail_on, ..spec }).map(|_| ()),
+    ] {
+        assert!(result.unwrap_err().proves_damage());
+    }
+}
+
 /// Whatever the bytes are, a profile is applied or not; nothing panics.
 #[test]
 fn spoilt_profiles_are_harmless() {

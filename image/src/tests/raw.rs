@@ -7,13 +7,14 @@ const PREVIEW: (u32, u32) = (64, 40);
 /// A value of a directory.
 enum Value {
     Long(u32),
+    Longs([u32; 2]),
     Bytes(Vec<u8>),
     /// The place of what is put behind the directories, and its length in the tag that is given.
     Place(Vec<u8>, u16),
     /// Directories below.
     Below(Vec<Vec<(u16, Value)>>),
 }
-use Value::{Below, Bytes, Long, Place};
+use Value::{Below, Bytes, Long, Longs, Place};
 
 type Entries = Vec<(u16, Value)>;
 
@@ -25,6 +26,10 @@ fn append(file: &mut Vec<u8>, directories: Vec<Entries>, base: usize) -> u32 {
         for (tag, value) in entries {
             match value {
                 Long(number) => words.push((tag, 4, 1, number)),
+                Longs(numbers) => {
+                    words.push((tag, 4, 2, (file.len() - base) as u32));
+                    file.extend(numbers.map(u32::to_le_bytes).concat());
+                }
                 Bytes(bytes) => {
                     words.push((tag, 7, bytes.len() as u32, (file.len() - base) as u32));
                     file.extend(bytes);
@@ -252,6 +257,82 @@ fn the_largest_preview_is_shown_upright() {
             (Format::CameraRaw, None),
             "{name}"
         );
+    }
+}
+
+/// Files that end with the 50 bytes that `part` describes at this place, after the preview.
+fn ending_with(magic: &[u8; 4], part: impl Fn(u32) -> Entries) -> Vec<u8> {
+    let directories = |place| {
+        let preview = (0x201, Place(preview(), 0x202));
+        let below = (0x14a, Below(vec![part(place)]));
+        vec![vec![(0xfe, Long(1)), preview, below]]
+    };
+    let place = tiff(magic, b"", directories(0)).len() as u32;
+    [tiff(magic, b"", directories(place)), vec![7; 50]].concat()
+}
+
+/// Places and lengths are those of TIFF 6.0 (strips, tiles, JPEG) and ISO/IEC 14496-12 (boxes).
+#[test]
+fn a_check_finds_raw_files_that_end_within_their_raw_pixels() {
+    let strip = |place| vec![(0x111, Long(place)), (0x117, Long(50))];
+    let strips = |place| {
+        vec![
+            (0x111, Longs([place, place + 20])),
+            (0x117, Longs([20, 30])),
+        ]
+    };
+    let tile = |place| vec![(0x144, Long(place)), (0x145, Long(50))];
+    let jpeg = |place| vec![(0x201, Long(place)), (0x202, Long(50))];
+    let canon_3 = [canon_3(1), bmff(b"mdat", &[7; 42])].concat();
+    let spec = ResizeSpec::full_size();
+    let fail_on = FailOn::None;
+    for (name, file) in [
+        ("strip", ending_with(b"II*\0", strip)),
+        ("strips", ending_with(b"II*\0", strips)),
+        ("tile", ending_with(b"II*\0", tile)),
+        ("JPEG", ending_with(b"II*\0", jpeg)),
+        ("box", canon_3.clone()),
+    ] {
+        let damage = |file: &[u8], spec| check(file, &spec).map(|checked| checked.damage);
+        assert_eq!(damage(&file, spec), Ok(None), "{name}");
+        let small = resize_encoded(&file, &spec);
+        for end in file.len() - 40..file.len() {
+            let torn = &file[..end];
+            let error = damage(torn, spec).unwrap_err();
+            assert!(
+                matches!(error, ImageError::Truncated { .. }),
+                "{name}: {error}"
+            );
+            let text = damage(torn, ResizeSpec { fail_on, ..spec })
+                .unwrap()
+                .unwrap()
+                .text;
+            assert!(
+                text.contains("what comes before is whole"),
+                "{name}: {text}"
+            );
+            // The preview is whole.
+            assert_eq!(resize_encoded(torn, &spec), small, "{name}");
+        }
+    }
+    // Neither an unknown place, nor an unknown length, nor what follows the last box is damage.
+    for file in [
+        ending_with(b"II*\0", |_| {
+            vec![(0x111, Long(u32::MAX)), (0x117, Long(50))]
+        }),
+        ending_with(b"II*\0", |place| {
+            vec![(0x111, Long(place)), (0x117, Long(u32::MAX))]
+        }),
+        ending_with(b"II*\0", |place| {
+            vec![(0x111, Long(place + 99)), (0x117, Long(0))]
+        }),
+        ending_with(b"II*\0", |place| vec![(0x111, Long(place + 99))]),
+        ending_with(b"IIU\0", |place| {
+            vec![(0x111, Long(place)), (0x117, Long(999))]
+        }),
+        [&canon_3[..], b"\x7f\0\0\0more"].concat(),
+    ] {
+        assert_eq!(check(&file, &spec).unwrap().damage, None);
     }
 }
 

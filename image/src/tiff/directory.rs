@@ -126,6 +126,11 @@ impl<'a> Directory<'a> {
         self.entries.iter().find(|entry| entry.tag == tag)
     }
 
+    /// Returns whether there is a value that is outside the file.
+    pub(super) fn is_beyond_file(&self, tag: u16) -> bool {
+        self.find(tag).is_some_and(|entry| entry.bytes.is_none())
+    }
+
     /// Returns the bytes of a value, whatever its type is.
     pub(in super::super) fn bytes(&self, tag: u16) -> Option<&'a [u8]> {
         let bytes = self.find(tag)?.bytes?;

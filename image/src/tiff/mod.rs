@@ -110,12 +110,14 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     spec.admit(layout.shape(0).bytes as u64, input.len() as u64)?;
     let icc = directory.bytes(tag::ICC);
     let has_inks_and_alpha = matches!(layout.model, Model::Cmyk) && layout.alpha.is_some();
+    let has_light = matches!(layout.model, Model::Rgb) && layout.row.kind == Kind::Float;
     let metadata = Metadata {
         exif: None,
         xmp: directory.bytes(tag::XMP).map(<[u8]>::to_vec),
         // L*a*b*, and inks with alpha, are converted to sRGB here.
         icc: match has_inks_and_alpha || matches!(layout.model, Model::Lab { .. }) {
             true => None,
+            false if icc.is_none() && has_light => color::linear_profile(),
             false => icc.map(<[u8]>::to_vec),
         },
         hdr: None,
@@ -176,6 +178,10 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         None if is_cut => {
             let error = ImageError::corrupt(format, "a strip or tile ends beyond the file");
             Some(Found::around(error))
+        }
+        None if directory.is_beyond_file(tag::ICC) => {
+            let reason = "its colour profile ends beyond the file, and is not applied";
+            Some(Found::around(ImageError::corrupt(format, reason)))
         }
         None if has_inks_and_alpha => {
             let fault = icc.and_then(|icc| color::fault_of_profile(icc, Color::Cmyk));

@@ -160,10 +160,11 @@ def tiffs():
     for dtype in (np.float16, np.float32, np.float64):
         name = np.dtype(dtype).name
         tiff(f"tiff_grey_{name}", (GREY / 255).astype(dtype), GREY, photometric="minisblack")
+        # Light: scRGB of libvips.
         tiff(
             f"tiff_rgb_{name}_predicted",
             (RGB / 255).astype(dtype),
-            RGB,
+            srgb(RGB / 255),
             photometric="rgb",
             compression="zlib",
             predictor=True,
@@ -425,6 +426,29 @@ def pngs():
         np.dstack([srgb(from_p3(linear(RGB))), ALPHA]),
         [(b"cICP", bytes([12, 13, 0, 1])), (b"sRGB", b"\0")],
     )
+    # What libpng ignores: a background of indices before their colours, code points of YCbCr or of an unknown range,
+    # and suggested colours in a wrong number of bytes.
+    colors = np.random.default_rng(5).integers(0, 256, (256, 3), dtype=np.uint8)
+    table = [(b"bKGD", b"\x07"), (b"PLTE", colors.tobytes())]
+    png("png_ignored_bkgd", GREY, 3, 8, colors[GREY], table)
+    png("png_ignored_cicp_matrix", RGB, 2, 8, RGB, [(b"cICP", bytes([9, 16, 9, 0]))])
+    png("png_ignored_cicp_range", RGB, 2, 8, RGB, [(b"cICP", bytes([9, 16, 0, 2]))])
+    for length in (5, 771):
+        png(f"png_ignored_plte_{length}", RGBA, 6, 8, RGBA, [(b"PLTE", bytes(length))])
+    png("png_ignored_plte_grey", GREY, 0, 8, GREY, [(b"PLTE", bytes(4))])
+    # EXIF as text: of ImageMagick with lines of 36 bytes, and of exiftool in one line.
+    for name, number, kind, across in (("exif", 6, b"zTXt", 36), ("exif", 5, b"tEXt", 36), ("APP1", 8, b"zTXt", 999)):
+        exif = b"Exif\0\0MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1" + bytes([0, number]) + bytes(6)
+        lines = [exif[at : at + across].hex() for at in range(0, len(exif), across)]
+        text = f"\n{name}\n{len(exif):8}\n".encode() + "\n".join(lines).encode() + b"\n"
+        data = zlib.compress(text) if kind == b"zTXt" else text
+        keyword = f"Raw profile type {name}".encode() + bytes(1 + (kind == b"zTXt"))
+        case = f"png_text_{name.lower()}_{number}"
+        png(case, RGB, 2, 8, turned(RGB, number), [(kind, keyword + data)])
+        # Pillow knows only one of the keywords.
+        if name == "exif":
+            with Image.open(OUT / f"{case}.png") as opened:
+                assert (np.asarray(ImageOps.exif_transpose(opened)) == turned(RGB, number)).all()
 
 
 # GIF
