@@ -45,6 +45,10 @@ _SHORT = 1024
 _MOST_BUNDLES = 128
 
 _ABSENT = object()
+_IMPORTING = (
+    "this process was started by multiprocessing and is importing the main file, which submits a task: put that below "
+    'if __name__ == "__main__":'
+)
 
 
 def _held(function: FunctionType) -> list[Any]:
@@ -836,6 +840,9 @@ class Definitions:
         if known is not None and known.is_current():
             return known
         with self._lock:
+            process = imported("multiprocessing.process")
+            if process is not None and getattr(process.current_process(), "_inheriting", False):
+                raise RuntimeError(_IMPORTING)
             beside = _Copies(self)
             versions, watched, data = self._define(key, beside)
             head = pickle.dumps(versions, 5)

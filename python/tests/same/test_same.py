@@ -24,7 +24,7 @@ import backends  # noqa: E402
 
 SCRIPTS = {
     **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "kinds": (), "lookups": (), "settings": ()},
-    **{"shared": (), "sharing": ("numpy",), "texts": (), "values": ("numpy", "pandas")},
+    **{"shared": (), "sharing": ("numpy",), "starts": (), "texts": (), "values": ("numpy", "pandas")},
 }
 if sys.version_info >= (3, 12):
     SCRIPTS["generics"] = ()
