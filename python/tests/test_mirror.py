@@ -178,6 +178,46 @@ def test_what_a_module_says_of_itself():
     )
 
 
+def test_processes_of_a_task_do_not_run_a_file_without_a_guard():
+    run(
+        """
+        import multiprocessing, time
+
+        # Fails in a process that runs this file again.
+        open(__file__ + ".ran", "x").close()
+
+        def start(method):
+            child = multiprocessing.get_context(method).Process(target=time.time)
+            child.start()
+            child.join()
+            return child.exitcode
+
+        same([do(start, "spawn"), do(start, "forkserver")], [0, 0])
+        """
+    )
+
+
+def test_processes_of_a_task_submit_nothing_while_they_import_the_main_file():
+    """Otherwise each would start another one."""
+    source = """
+        import multiprocessing, time
+
+        def start():
+            child = multiprocessing.get_context("spawn").Process(target=time.time)
+            child.start()
+            child.join()
+            return child.exitcode
+
+        same(do(start), 1)
+
+        if __name__ == "__main__":
+            print("is guarded in part")
+        """
+    ended = harness.script(BEGIN + textwrap.dedent(source))
+    assert (ended.code, ended.out) == (0, "is guarded in part\n"), ended
+    assert "RuntimeError: this process was started by multiprocessing" in ended.err, ended
+
+
 def test_equal_values_are_no_change():
     run(
         """

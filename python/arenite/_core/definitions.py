@@ -50,6 +50,10 @@ _MOST_BUNDLES = 128
 _PAUSES = (0.01, 0.04, 0.16, 0.64, 2.56)
 
 _ABSENT = object()
+_IMPORTING = (
+    "this process was started by multiprocessing and is importing the main file, which submits a task: put that below "
+    'if __name__ == "__main__":'
+)
 
 
 def _held(function: FunctionType) -> list[Any]:
@@ -901,6 +905,9 @@ class Definitions:
         if known is not None and known.is_current():
             return known
         with self._lock:
+            process = imported("multiprocessing.process")
+            if process is not None and getattr(process.current_process(), "_inheriting", False):
+                raise RuntimeError(_IMPORTING)
             versions, watched, data, beside = self._define(key, partial(_Copies, self))
             head = pickle.dumps(versions, 5)
             data = len(head).to_bytes(4, "little") + head + data

@@ -146,6 +146,19 @@ def clear_main() -> None:
 
 
 _started_by: ModuleType | None = None
+#: The globals of `describe_main`.
+_OF_MAIN = ("__file__", "__spec__")
+
+
+def describe_main(path: str, name: str | None) -> None:
+    """Sets what `multiprocessing` reads to import the main file in the processes that a task starts. `name`: the name of
+    the main module if the program was started by `python -m`."""
+    space = vars(module("__main__"))
+    space["__file__"] = path
+    if name is not None:
+        from importlib.machinery import ModuleSpec
+
+        space["__spec__"] = ModuleSpec(name, None, origin=path)
 
 
 #: Sentinels: objects of the program that have nothing but an identity, by number.
@@ -739,7 +752,7 @@ def _set(part: int, version: int, is_first: bool, home: str | None, name: str, v
         if is_removed(value):
             globals_.pop(name, None)
             del _sent[home, name]
-        elif not (is_first and part not in _versions and name in globals_):
+        elif name in _OF_MAIN or not (is_first and part not in _versions and name in globals_):
             globals_[name] = value
             is_set = True
         # Otherwise code of this worker has set the global, and the program has not changed it since.

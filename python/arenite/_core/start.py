@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -201,6 +203,7 @@ def setup(
         "path": None if python is not None and is_frozen() else context.path(),
         # Arguments of the program may be secrets.
         "argv": sys.argv[:1] if sandboxed else list(sys.argv),
+        "main": None if sandboxed else _main(),
         "filters": context.filters(),
         "libraries": libraries.changed(),
         "preload": modules(preload, sandboxed),
@@ -219,6 +222,25 @@ def setup(
         "template": template,
     }
     return pickle.dumps(given, 5)
+
+
+def _main() -> tuple[str, str | None] | None:
+    """Returns the file and the name of the main module, which processes import that a task starts with `spawn` or
+    `forkserver`. Returns None if the file has no guard: it would start everything again."""
+    main = sys.modules.get("__main__")
+    path, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
+    if not isinstance(path, str) or not _is_guarded(path):
+        return None
+    return path, getattr(spec, "name", None)
+
+
+@functools.cache
+def _is_guarded(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return re.search(rb"""__name__\s*[!=]=\s*["']__main__""", file.read()) is not None
+    except OSError:
+        return False  # In an archive.
 
 
 def modules(preload: Iterable[str], sandboxed: bool) -> list[str]:

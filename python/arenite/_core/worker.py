@@ -148,6 +148,8 @@ def start(setup: bytes) -> str | None:
         mirror.clear_main()
     given = pickle.loads(setup)
     mirror.program = given["lookups"]
+    if given["main"] is not None:
+        mirror.describe_main(*given["main"])
     if given["hash_seed"] is None:
         # Processes that tasks start choose their own seed: this process has an invented one.
         os.environ.pop("PYTHONHASHSEED", None)

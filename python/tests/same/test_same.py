@@ -24,7 +24,7 @@ import backends  # noqa: E402
 
 SCRIPTS = {
     **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "inputs": (), "kinds": (), "lookups": ()},
-    **{"modules": (), "settings": (), "shared": (), "sharing": ("numpy",), "texts": (), "together": ()},
+    **{"modules": (), "settings": (), "shared": (), "sharing": ("numpy",), "starts": (), "texts": (), "together": ()},
     **{"values": ("numpy", "pandas")},
 }
 if sys.version_info >= (3, 12):

@@ -1,0 +1,75 @@
+"""Programs: a task starts processes with methods that import the main file again."""
+
+import concurrent.futures
+import functools
+import multiprocessing
+import os
+
+import backends
+
+FACTOR = 4
+
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+
+def nothing():
+    pass
+
+
+def times(x):
+    return x * FACTOR
+
+
+def answer(queue, point):
+    queue.put(Point(times(point.x)))
+
+
+def process(method):
+    child = multiprocessing.get_context(method).Process(target=nothing)
+    child.start()
+    child.join()
+    return child.exitcode
+
+
+def queue(method):
+    context = multiprocessing.get_context(method)
+    answers = context.SimpleQueue()
+    child = context.Process(target=answer, args=(answers, Point(3)))
+    child.start()
+    # A child that fails sends nothing.
+    child.join()
+    return child.exitcode or isinstance(answers.get(), Point)
+
+
+def executor(method):
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as ex:
+        return list(ex.map(times, range(3)))
+
+
+def main_module(_):
+    import __main__
+
+    return os.path.basename(__main__.__file__), os.path.basename(__file__), __main__.__spec__
+
+
+PROGRAMS = [process, queue, executor, main_module]
+TASKS = {
+    f"starts: {program.__name__}, {method}": functools.partial(program, method)
+    for program in PROGRAMS
+    for method in ("spawn", "forkserver")
+}
+
+
+def names():
+    return backends.names_of(TASKS)
+
+
+def programs(which):
+    return backends.submitted(which, TASKS)
+
+
+if __name__ == "__main__":
+    backends.main(programs)
