@@ -9,7 +9,6 @@ use crate::supervisor::job_table::JobTable;
 use crate::supervisor::kernels::Kernels;
 use crate::supervisor::lanes::Lanes;
 use crate::supervisor::lifecycle::Closing;
-use crate::supervisor::state::EngineState;
 use crate::supervisor::worker::Worker;
 use crate::sys::clock::monotonic_ns;
 use crate::trace::{AttemptEnd, Describe, Event, LaneId, Tracer};
@@ -22,33 +21,6 @@ impl Describe for Crash {
     fn frames(&self) -> Vec<String> {
         let frames = Crash::frames(self).iter();
         frames.map(|frame| frame.to_string()).collect()
-    }
-}
-
-impl EngineState {
-    /// Reports that an attempt of a job returned a value, with this number of bytes of fresh arrays, if it is traced.
-    #[inline]
-    pub(in crate::supervisor) fn trace_value(&mut self, index: u32, bytes: u64) {
-        if self.records.look(index).is_traced() {
-            self.trace
-                .value(index, &self.records, &mut self.kernels, bytes);
-        }
-    }
-
-    /// Reports that an attempt of a job ended without a value, if it is traced.
-    #[inline]
-    pub(in crate::supervisor) fn trace_failed(
-        &mut self,
-        index: u32,
-        why: &JobErrorKind,
-        crash: Option<&Crash>,
-        is_retried: bool,
-    ) {
-        if self.records.look(index).is_traced() {
-            let (records, kernels) = (&self.records, &mut self.kernels);
-            self.trace
-                .failed(index, records, kernels, why, (crash, is_retried));
-        }
     }
 }
 
@@ -129,7 +101,7 @@ impl Trace {
 
     /// Reports that an attempt of a traced job ended without a value.
     #[cold]
-    fn failed(
+    pub(in crate::supervisor) fn failed(
         &mut self,
         index: u32,
         records: &JobTable,
