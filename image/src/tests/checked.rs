@@ -174,6 +174,40 @@ fn all_frames_of_a_gif_are_checked() {
     assert!(text.contains("its end marker is missing"), "{text}");
 }
 
+/// docs/check.md: later frames with 16 bits per sample are not decoded.
+#[test]
+fn damage_in_later_frames_of_a_png_counts_where_they_are_decoded() {
+    for (depth, is_decoded) in [
+        (::png::BitDepth::Eight, true),
+        (::png::BitDepth::Sixteen, false),
+    ] {
+        let mut file = Vec::new();
+        let mut encoder = ::png::Encoder::new(&mut file, 16, 16);
+        encoder.set_depth(depth);
+        encoder.set_animated(2, 0).unwrap();
+        let mut writer = encoder.write_header().unwrap();
+        for _ in 0..2 {
+            let samples: Vec<u8> = (0..256 * depth as usize / 8)
+                .map(|i| (i * i) as u8)
+                .collect();
+            writer.write_image_data(&samples).unwrap();
+        }
+        writer.finish().unwrap();
+        assert_eq!(check(&file, &full()).map(|it| it.damage), Ok(None));
+        let later = file.windows(4).rposition(|kind| kind == b"fdAT").unwrap();
+        let mut spoilt = file.clone();
+        spoilt[later + 30] ^= 1;
+        for damaged in [&spoilt[..], &file[..later + 30]] {
+            match check(damaged, &full()) {
+                Err(error) => assert!(is_decoded && error.proves_damage(), "{error}"),
+                Ok(checked) => {
+                    assert!(!is_decoded && checked.damage.is_none_or(|it| it.missing == 0))
+                }
+            }
+        }
+    }
+}
+
 /// Pillow skips zeros between blocks, and reads nothing after the end marker.
 #[test]
 fn zeros_around_the_blocks_of_a_gif_are_no_damage() {

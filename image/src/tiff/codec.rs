@@ -79,7 +79,8 @@ impl<'a> Codec<'a> {
         !matches!(self, Self::Jpeg(_) | Self::WebP)
     }
 
-    /// Decompresses a strip or tile. If the result is shorter than its rows, returns the reason too.
+    /// Decompresses a strip or tile. If the result is shorter than its rows, or a fax has invalid codes, returns the
+    /// reason too.
     pub(super) fn decode(&self, data: &[u8], shape: Shape) -> (Vec<u8>, Option<ImageError>) {
         let invalid = || ImageError::corrupt(Format::Tiff, "its pixels are compressed wrongly");
         let mut out = Vec::new();
@@ -90,8 +91,10 @@ impl<'a> Codec<'a> {
             }
             Self::Fax(fax) => {
                 // For fax each row is a row of bits, whatever the samples are.
-                out = fax::decode(data, shape.width * shape.channels, shape.rows, *fax);
-                true
+                let (rows, is_valid) =
+                    fax::decode(data, shape.width * shape.channels, shape.rows, *fax);
+                out = rows;
+                is_valid
             }
             Self::Lzw => return lzw(data, shape.bytes),
             Self::Deflate => read(flate2::read::ZlibDecoder::new(data), shape, &mut out),

@@ -26,13 +26,14 @@ const PADDING: [u8; 2] = [0xff; 2];
 const PADDING_BITS: u8 = 16;
 
 /// Decodes up to `rows` rows of `width` pixels. Set bits are black runs. Returns fewer rows if the data ends or, except
-/// in Group 3, is invalid.
-pub(super) fn decode(data: &[u8], width: usize, rows: usize, fax: Fax) -> Vec<u8> {
+/// in Group 3, is invalid; and whether all codes of these rows are valid.
+pub(super) fn decode(data: &[u8], width: usize, rows: usize, fax: Fax) -> (Vec<u8>, bool) {
     let padded = data.iter().chain(&PADDING).copied().map(Ok);
     let Ok(mut bits) = ByteReader::<_>::new(padded);
     let mut out = Vec::with_capacity(width.div_ceil(8) * rows);
     // The positions at which the row above changes colour. The first change is to black.
     let mut above = Vec::new();
+    let mut is_valid = true;
     for _ in 0..rows {
         let row = match fax {
             Fax::Huffman => {
@@ -53,24 +54,31 @@ pub(super) fn decode(data: &[u8], width: usize, rows: usize, fax: Fax) -> Vec<u8
                 };
                 // Six ends of line in a row end the data.
                 if ended && bits.peek(END_BITS) == Some(END_OF_LINE) {
-                    None
-                } else if is_flat {
-                    runs(&mut bits, width).or_else(|| resumed(&mut bits, &above))
-                } else {
-                    changes(&mut bits, width, &above).or_else(|| resumed(&mut bits, &above))
+                    break;
                 }
+                let row = match is_flat {
+                    true => runs(&mut bits, width),
+                    false => changes(&mut bits, width, &above),
+                };
+                row.or_else(|| {
+                    let row = resumed(&mut bits, &above)?;
+                    is_valid = false;
+                    Some(row)
+                })
             }
             Fax::Group4 => changes(&mut bits, width, &above),
         };
-        let Some(row) = row else { break };
+        let Some(mut row) = row else { break };
         if bits.peek(PADDING_BITS).is_none() {
             // The last code of the row is truncated.
             break;
         }
+        is_valid &= row.last().is_none_or(|&end| end <= width);
+        row.iter_mut().for_each(|end| *end = width.min(*end));
         paint(&row, width, &mut out);
         above = row;
     }
-    out
+    (out, is_valid)
 }
 
 type Bits<'a, R> = &'a mut ByteReader<R>;
@@ -119,7 +127,7 @@ fn run<R: Iterator<Item = Result<u8, Infallible>>>(
     }
 }
 
-/// Decodes a row of runs. Returns the positions at which it changes colour.
+/// Decodes a row of runs. Returns the positions at which it changes colour; the last may be beyond the row.
 fn runs<R: Iterator<Item = Result<u8, Infallible>>>(
     bits: Bits<'_, R>,
     width: usize,
@@ -128,13 +136,13 @@ fn runs<R: Iterator<Item = Result<u8, Infallible>>>(
     let (mut at, mut is_black) = (0, false);
     while at < width {
         at += run(bits, is_black)?;
-        row.push(at.min(width));
+        row.push(at);
         is_black = !is_black;
     }
     Some(row)
 }
 
-/// Decodes a row of changes from the row above.
+/// Decodes a row of changes from the row above. The last may be beyond the row.
 fn changes<R: Iterator<Item = Result<u8, Infallible>>>(
     bits: Bits<'_, R>,
     width: usize,
@@ -164,7 +172,7 @@ fn changes<R: Iterator<Item = Result<u8, Infallible>>>(
             Mode::Horizontal => {
                 for color in [is_black, !is_black] {
                     at += run(bits, color)?;
-                    row.push(at.min(width));
+                    row.push(at);
                 }
             }
             Mode::Extension | Mode::EOF => return None,

@@ -139,6 +139,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         is_cut: false,
         missing: Vec::new(),
         first: None,
+        doubtful: None,
     };
     let planes = if layout.is_planar { layout.samples } else { 1 };
     let mut lost = 0;
@@ -169,12 +170,18 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         None => (band(0..down)?, plans),
     };
     let lost = lost / planes as u64;
-    let Channels { is_cut, first, .. } = channels;
+    let Channels {
+        is_cut,
+        first,
+        doubtful,
+        ..
+    } = channels;
     let damage = match first {
         Some(error) => {
             let loss = Loss::Pixels(lost.max(1));
             Some(Found { loss, error })
         }
+        None if doubtful.is_some() => doubtful.map(Found::doubtful),
         None if is_cut => {
             let error = ImageError::corrupt(format, "a strip or tile ends beyond the file");
             Some(Found::around(error))
@@ -217,6 +224,8 @@ struct Channels<'a> {
     missing: Vec<(usize, usize, usize)>,
     /// The reason why the first missing pixels are missing.
     first: Option<ImageError>,
+    /// The reason why some pixels may be wrong.
+    doubtful: Option<ImageError>,
 }
 
 impl Channels<'_> {
@@ -312,8 +321,11 @@ impl Channels<'_> {
         }
         let error = match error {
             // Rows beyond the picture, and data after the last row, may be missing.
-            _ if done == rows => {
+            error if done == rows => {
                 self.is_cut |= is_cut;
+                if matches!(layout.codec, codec::Codec::Fax(_)) {
+                    self.doubtful = self.doubtful.take().or(error);
+                }
                 None
             }
             Some(_) | None if is_cut => Some(truncated()),
