@@ -24,7 +24,7 @@ import backends  # noqa: E402
 
 SCRIPTS = {
     **{"broken": (), "callables": (), "changes": ("numpy",), "inputs": (), "kinds": (), "settings": (), "shared": ()},
-    **{"sharing": ("numpy",), "values": ("numpy", "pandas")},
+    **{"sharing": ("numpy",), "values": ("numpy", "pandas"), "views": ("numpy",)},
 }
 if sys.version_info >= (3, 12):
     SCRIPTS["generics"] = ()
