@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 
 import arenite
@@ -62,7 +62,29 @@ def ended(folder):
     return len(pids)
 
 
-def test_awaiting(executor):
+def take_at_once(source, destination):
+    """Takes the outcome of a future as asyncio does from Python 3.15 on: by one call, which reads attributes."""
+    is_done, is_cancelled, result, error = source._get_snapshot()
+    assert is_done
+    if is_cancelled:
+        destination.cancel()
+    elif error is not None:
+        destination.set_exception(error)
+    elif not destination.cancelled():
+        destination.set_result(result)
+
+
+def snapshot(future):
+    is_cancelled = future.cancelled()
+    return future.done(), is_cancelled, None if is_cancelled else future._result, future._exception
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_awaiting(executor, monkeypatch, at_once):
+    if at_once:
+        monkeypatch.setattr(asyncio.futures, "_copy_future_state", take_at_once)
+        monkeypatch.setattr(Future, "_get_snapshot", snapshot, raising=False)
+
     async def main():
         loop = asyncio.get_running_loop()
         assert await loop.run_in_executor(executor, pow, 2, 10) == 1024
@@ -75,6 +97,11 @@ def test_awaiting(executor):
         awaited = [asyncio.wrap_future(executor.submit(pow, n, 2)) for n in range(50)]
         assert await asyncio.gather(*awaited[:25]) == [n * n for n in range(25)]
         assert sorted([await one for one in asyncio.as_completed(awaited[25:])]) == [n * n for n in range(25, 50)]
+        cancelled = executor.submit(time.sleep, 60)
+        awaited = asyncio.wrap_future(cancelled)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await awaited
 
     run(main())
     run(main())

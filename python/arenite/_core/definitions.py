@@ -698,9 +698,10 @@ class _Definer(_Pickler):
     def _array(self, array: Any) -> Any:
         view = links.view_of(array, self._links_in(self._key[0])) if self._key else None
         reduced = super().reducer_override(array) if view is None else view
-        if type(reduced) is tuple and len(reduced) == 2 and not array.flags.writeable:
+        if type(reduced) is tuple and len(reduced) == 2:
             # Unlike an argument, a global is what the program has made.
-            return pickling.restore_read_only, reduced
+            reduced = pickling.AS_IT_IS.get(reduced[0], reduced[0]), reduced[1]
+            return reduced if array.flags.writeable else (pickling.restore_read_only, reduced)
         return reduced
 
     def note_module(self, name: str) -> None:

@@ -230,6 +230,12 @@ class Future(BaseFuture[T]):
             self._decode()
         return self._exception
 
+    def _get_snapshot(self) -> Any:
+        """Returns the outcome to asyncio, which reads it by this method from Python 3.15 on."""
+        if self.done():
+            self._decode()
+        return super()._get_snapshot()  # type: ignore[misc]
+
     def done(self) -> bool:
         """Whether the task has ended, was cancelled or has failed."""
         if self._state in _ENDED:

@@ -78,8 +78,10 @@ _DIGEST = 16
 #: Types that the C pickler handles alone.
 _PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None)})
 
-#: The characters of numpy types that `str` identifies.
-_NUMERIC = frozenset("?bBhHiIlLqQefdgFDGSUMm")
+#: The characters of numpy types that `str` identifies, and the number of numpy's own types. Types of other libraries
+#: have some of these characters, too.
+_NUMERIC, _OWN_TYPES = frozenset("?bBhHiIlLqQefdgFDGSUMm"), 24
+
 
 class Beside:
     """The buffers of a pickle, in the arena. Separate from the pickler: otherwise the pickler would refer to itself,
@@ -138,7 +140,8 @@ class Beside:
             return restore_small, (bytearray(), dtype, array.shape, "C" if array.flags.c_contiguous else "F")
         shape, strides = array.shape, array.strides
         low, high = extent(array)
-        kind = dtype.str if dtype.char in _NUMERIC and dtype.names is None and not dtype.metadata else dtype
+        is_plain = dtype.char in _NUMERIC and dtype.num < _OWN_TYPES and dtype.names is None and not dtype.metadata
+        kind = dtype.str if is_plain else dtype
         is_full = self.most is not None and self._is_full(array.nbytes)
         found = None if is_full else arena.find(low, high - low)
         is_shared = found is not None and not found.of_private
@@ -465,7 +468,29 @@ def extent(array: Any) -> tuple[int, int]:
     return low, high + array.itemsize
 
 
-def restore_view(buffer: Any, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], start: int) -> Any:
+def overlaps(array: Any) -> bool:
+    """Whether elements of an array may share memory, as in the result of `broadcast_to`."""
+    if array.flags.forc:
+        return False
+    extent = array.itemsize
+    for stride, count in sorted((abs(stride), count) for stride, count in zip(array.strides, array.shape, strict=True)):
+        if count > 1:
+            if stride < extent:
+                return True
+            extent += stride * (count - 1)
+    return False
+
+
+def _apart(array: Any) -> Any:
+    """Gives each element its own memory if the receiver may write to it, as with every other pool."""
+    return array.copy() if array.flags.writeable and overlaps(array) else array
+
+
+def restore_view(*layout: Any) -> Any:
+    return _apart(view(*layout))
+
+
+def view(buffer: Any, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], start: int) -> Any:
     import numpy
 
     if type(buffer) is memoryview and type(buffer.obj) in (bytearray, PrivateBuffer):
@@ -476,7 +501,7 @@ def restore_view(buffer: Any, dtype: Any, shape: tuple[int, ...], strides: tuple
 
 def restore_part(owner: Any, *layout: Any) -> Any:
     """Restores an array that uses the memory of another one."""
-    return restore_view(owner if owner.flags.c_contiguous else owner.T, *layout)
+    return view(owner if owner.flags.c_contiguous else owner.T, *layout)
 
 
 def restore_read_only(restore: Callable[..., Any], layout: tuple[Any, ...]) -> Any:
@@ -485,11 +510,19 @@ def restore_read_only(restore: Callable[..., Any], layout: tuple[Any, ...]) -> A
     return array
 
 
-def restore_own(buffer: Any, *layout: Any) -> Any:
+def restore_own(*layout: Any) -> Any:
     """Restores an array that the task may write to. In a sandbox, an array of 256 KiB or more is read-only."""
+    return _apart(own_view(*layout))
+
+
+def own_view(buffer: Any, *layout: Any) -> Any:
     if type(buffer) is Buffer and buffer.readonly:
         buffer = _private(buffer) or buffer
-    return restore_view(buffer, *layout)
+    return view(buffer, *layout)
+
+
+#: What restores the same array with the elements that share memory in the program.
+AS_IT_IS: dict[Any, Any] = {restore_view: view, restore_own: own_view}
 
 
 def _private(buffer: Buffer) -> bytearray | PrivateBuffer | None:

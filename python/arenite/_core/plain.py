@@ -13,6 +13,7 @@ import math
 import pickle
 import re
 from collections import Counter, OrderedDict, deque
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta, timezone
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -54,12 +55,9 @@ class _PlainPickler(pickle.Pickler):
         import numpy
 
         if type(obj) is numpy.ndarray and not obj.dtype.hasobject:
-            if obj.size:
-                low, high = pickling.extent(obj)
-                if obj.nbytes > high - low:
-                    # The elements share memory, as in the result of `broadcast_to`: the program refuses arrays that are
-                    # longer than their data.
-                    obj = obj.copy()
+            if obj.size and pickling.overlaps(obj):
+                # The program refuses arrays that are longer than their data.
+                obj = obj.copy()
             reduced = self.beside.reduce_array(obj)
             if reduced is NotImplemented:
                 order: Any = "C" if obj.flags.c_contiguous or not obj.flags.f_contiguous else "F"
@@ -81,9 +79,13 @@ class _PlainPickler(pickle.Pickler):
 
 def _description(dtype: Any) -> Any:
     """Returns a type of elements as text and lists."""
-    from numpy.lib.format import dtype_to_descr
+    from numpy.lib.format import descr_to_dtype, dtype_to_descr
 
-    return dtype_to_descr(dtype)
+    made = dtype_to_descr(dtype)
+    with suppress(TypeError):
+        if descr_to_dtype(made) == dtype:
+            return made
+    raise TypeError(f"a task in a sandbox cannot return elements of the type {dtype}: return numbers or text of numpy")
 
 
 def _reduce_exception(error: BaseException) -> Any:

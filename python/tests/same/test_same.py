@@ -25,7 +25,7 @@ import backends  # noqa: E402
 SCRIPTS = {
     **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "inputs": (), "kinds": (), "lookups": ()},
     **{"modules": (), "settings": (), "shared": (), "sharing": ("numpy",), "starts": (), "texts": (), "together": ()},
-    **{"values": ("numpy", "pandas")},
+    **{"values": ("numpy", "pandas"), "views": ("numpy",)},
 }
 if sys.version_info >= (3, 12):
     SCRIPTS["generics"] = ()

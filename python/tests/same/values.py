@@ -34,6 +34,11 @@ import backends
 import numpy as np
 import pandas as pd
 
+try:
+    import ml_dtypes
+except ImportError:
+    ml_dtypes = None
+
 # ---- what the program defines
 
 
@@ -191,6 +196,22 @@ def failure(cause=None):
 
 def everything():
     """Values by name."""
+    return {**values(), **arrays_of_other_types()}
+
+
+#: Types of elements that another library adds to numpy. Some have the character of one of numpy's own.
+OTHER_TYPES = ["bfloat16", "float8_e4m3b11fnuz", "float8_e4m3fnuz", "float8_e5m2", "float4_e2m1fn", "int4", "uint2"]
+
+
+def arrays_of_other_types():
+    kinds = [np.dtype(getattr(ml_dtypes, name)) for name in OTHER_TYPES] if ml_dtypes else []
+    made = {f"{kind}": np.arange(20).astype(kind) for kind in kinds}
+    made.update({f"many {kind}": np.ones(6000, kind) for kind in kinds})
+    made.update({f"records of {kind}": np.zeros(3, [("a", kind), ("b", "i4")]) for kind in kinds[:3]})
+    return made
+
+
+def values():
     table = pd.DataFrame({"a": [1, 2, 3], "b": list("xyz"), "c": pd.Categorical(list("xyx"))})
     return {
         "none": None, "true": True, "int": -7, "long": 1 << 200, "float": 1.5, "nan": math.nan, "minus zero": -0.0,
