@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from ._arenite import __version__
 from ._broken import StartFailed, WorkerDied
 from ._claim import Claim
-from ._core import pickling
+from ._core import pickling, room
 from ._core.future import Future, failed
 from ._core.workers import Settings
 from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, RemoteTraceback
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _PROTOCOL = 1
 #: The number of failures that `status` lists.
 _MOST_FAILURES = 16
+#: The seconds for which a call waits for room in the arena while no call runs, and between two attempts.
+_PATIENCE, _PAUSE = 2.0, 0.005
 #: The longest deadline in seconds.
 _LONGEST = 1e9
 
@@ -146,6 +148,9 @@ class Serving:
         self._failures: collections.deque[dict[str, Any]] = collections.deque(maxlen=_MOST_FAILURES)
         #: Calls that have ended in the executor.
         self._ended: collections.deque[_Call] = collections.deque()
+        #: The time since which the arena has no room for the next call although no call runs: other threads may still
+        #: hold memory of calls that have ended.
+        self._full_since: float | None = None
         self._is_stopping = False
         #: Set when the thread has nothing left to do.
         self._over = threading.Event()
@@ -221,8 +226,10 @@ class Serving:
         closer.start()
         try:
             while not self._is_stopping:
-                for key, _ in self._selector.select():
+                for key, _ in self._selector.select(None if self._full_since is None else _PAUSE):
                     key.data()
+                if self._full_since is not None:
+                    self._take_turns()
         finally:
             self._listener.close()
             self._claim.release()
@@ -390,24 +397,51 @@ class Serving:
         """Passes the next calls to the executor, one of each client in turn. Passes a few more calls than run at a
         time, so that no worker waits for this thread."""
         while self._turns and len(self._running) < 2 * self._workers.slots:
-            client = self._turns.popleft()
-            call = client.queued.popleft()
+            client = self._turns[0]
+            if not self._start(client.queued[0]):
+                # Tried again when a call has ended.
+                return
+            self._turns.popleft()
+            client.queued.popleft()
             if client.queued:
                 self._turns.append(client)
-            self._start(call)
 
-    def _start(self, call: _Call) -> None:
+    def _start(self, call: _Call) -> bool:
+        """Passes a call to the executor. Returns False if the arena has no room for it until other calls have
+        ended."""
         workers = self._workers
-        args, kwargs, call.args, call.kwargs = tuple(call.args), call.kwargs, [], {}
+        future: Future[Any]
         try:
             options = workers.plain if call.deadline is None else Settings({"deadline": call.deadline})
-            future = workers.submit(options, call.kernel.function, args, kwargs, self._label(call.kernel))
+            args, label = tuple(call.args), self._label(call.kernel)
+            # Not `submit`, which waits for room: this thread answers all clients.
+            made = workers.try_submit(options, call.kernel.function, args, call.kwargs, label)
+            if isinstance(made, ArenaFull):
+                # The frames of the traceback refer to data that was copied before the arena was full.
+                made = made.with_traceback(None)
+                if made.worker_share is None and made.requested <= made.capacity and self._may_get_room():
+                    return False
+                future = failed(room.advise(made))
+            else:
+                future = made
         except Exception as error:
             # The executor was shut down.
             future = failed(StartFailed(str(error)))
+        self._full_since = None
+        call.args, call.kwargs = [], {}
         call.future = future
         self._running.add(call)
         future.add_done_callback(functools.partial(self._notify, call))
+        return True
+
+    def _may_get_room(self) -> bool:
+        """Whether calls that run, or have just ended, may make room in the arena."""
+        if self._running:
+            self._full_since = None
+            return True
+        now = time.monotonic()
+        self._full_since = self._full_since or now
+        return now - self._full_since < _PATIENCE
 
     def _notify(self, call: _Call, _: Future[Any]) -> None:
         """Called on any thread when a call has ended in the executor."""

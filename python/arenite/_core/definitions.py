@@ -370,10 +370,11 @@ class _Imported:
         return *make, (self.part.number, self.part.version, contents), None, None, mirror.refill
 
 
-def _has_contents(value: Any, place: elsewhere.Place) -> bool:
-    """Whether workers need the contents of an object of a module. Those of objects of Python belong to a process."""
+def _has_contents(value: Any) -> bool:
+    """Whether workers need the contents of an object of a module. Those of objects of Python belong to a process, and
+    objects of libraries are pickled as they want."""
     kind = type(value)
-    return kind in elsewhere.CONTAINERS or (_is_plain(kind) and not elsewhere.is_standard(place[0]))
+    return kind in elsewhere.CONTAINERS or (_is_plain(kind) and not pickling.is_of_library(kind))
 
 
 class _Printer(_Pickler):
@@ -967,7 +968,7 @@ class Definitions:
             value = mirror.Unsent(str(_named(definer.unsent[key], what)))
         try:
             self.update(part, value, what)
-            if place is not None and _has_contents(value, place):
+            if place is not None and _has_contents(value):
                 value = _Imported(value, place, part, True)
         except Exception:
             if place is None:

@@ -232,7 +232,7 @@ class Future(BaseFuture[T]):
 
     def _get_snapshot(self) -> Any:
         """Returns the outcome to asyncio, which reads it by this method from Python 3.15 on."""
-        if self.done():
+        if self.done() and not self.cancelled():
             self._decode()
         return super()._get_snapshot()  # type: ignore[misc]
 

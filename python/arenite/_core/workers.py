@@ -151,16 +151,16 @@ class Workers:
         """Submits a call, and waits until the arena has room for its arguments. `name`: the name in statistics, for a
         function that is pickled already. `beside`: replaces the arrays of the arguments. `private`: whether the program
         may write to arrays in the result. `tasks`: gets the task, also if Ctrl-C comes before this returns."""
-        while isinstance(made := self._try_submit(settings, fn, args, kwargs, name, beside, private, tasks), ArenaFull):
+        while isinstance(made := self.try_submit(settings, fn, args, kwargs, name, beside, private, tasks), ArenaFull):
             # The frames of the traceback refer to data that was copied before the arena was full.
             if not room.wait(self, made.with_traceback(None)):
                 return failed(room.advise(made))
         return made
 
-    def _try_submit(
+    def try_submit(
         self, settings: Settings, fn: Callable[..., T] | pickling.Function, args: tuple[Any, ...], kwargs: dict[str, Any],
-        name: str | None, beside: Callable[..., pickling.Beside] | None, private: bool | None,
-        tasks: list[_arenite.Task] | None,
+        name: str | None = None, beside: Callable[..., pickling.Beside] | None = None, private: bool | None = None,
+        tasks: list[_arenite.Task] | None = None,
     ) -> Future[T] | ArenaFull:  # fmt: skip
         """Submits a call. Returns the exception if the arena has no room for its arguments."""
         self.check_open()
