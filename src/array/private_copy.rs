@@ -62,8 +62,8 @@ pub struct PrivateCopy {
 }
 
 impl PrivateCopy {
-    /// Maps the bytes of an argument of the running job, or of an array of an engine of this program. Returns `None` for
-    /// other arrays, in a sandbox, for arrays of a store, and if no more maps can be made.
+    /// Maps the bytes of an argument of the running job, or of an array of an engine of this program. Returns `None`
+    /// for other arrays, in a sandbox, for arrays of a store, and if no more maps can be made.
     ///
     /// In a worker, the copy does not keep its array: of an array that the job has made, it shows what the job writes
     /// to that memory later.

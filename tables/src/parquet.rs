@@ -74,7 +74,8 @@ fn open(path: &Path, data: &Array<u8>) -> Result<Input, Fault> {
         .map_err(|error| Fault::new(format!("cannot open it: {error}")))
 }
 
-/// Arranges columns in the order of the table: by name, unless the names are the same. A column that the file lacks is null.
+/// Arranges columns in the order of the table: by name, unless the names are the same. A
+/// column that the file lacks is null.
 fn arrange(batch: &RecordBatch, table: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let found = batch.schema();
     let names = |schema: &Schema| -> Vec<String> {

@@ -50,9 +50,9 @@ pub trait Tables {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// Fields may be quoted, and then contain delimiters, line breaks and doubled quotes. Lines end with `\n`, `\r\n` or
-    /// `\r`; a byte-order mark and empty lines are skipped. Workers read the files, except pipes and files compressed with
-    /// gzip, which this process reads. An empty cell is null. [`csv`](Self::csv) has options.
+    /// Fields may be quoted, and then contain delimiters, line breaks and doubled quotes. Lines end with `\n`, `\r\n`
+    /// or `\r`; a byte-order mark and empty lines are skipped. Workers read the files, except pipes and files compressed
+    /// with gzip, which this process reads. An empty cell is null. [`csv`](Self::csv) has options.
     ///
     /// # Errors
     /// The first [`TableError`], which names file, row and column. [`Reader::report`] returns the other parts too.

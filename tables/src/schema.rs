@@ -104,8 +104,8 @@ pub(super) fn duplicate(schema: &Schema) -> Option<&str> {
         .find(|name| !names.insert(*name))
 }
 
-/// Returns the schema of columns of CSV files, each optional. A column without values becomes text, which any later cell
-/// fits.
+/// Returns the schema of columns of CSV files, each optional. A column without values becomes text, which any later
+/// cell fits.
 pub(super) fn of_csv(schema: &Schema) -> SchemaRef {
     let field = |field: &FieldRef| {
         let data_type = match field.data_type() {
@@ -142,8 +142,8 @@ pub(super) fn cast(column: &ArrayRef, of: &DataType) -> Result<ArrayRef, ArrowEr
     cast_with_options(column, of, &exact)
 }
 
-/// Returns whether a type represents a time, a date or a decimal number exactly: the parsers of Arrow would cut or round
-/// other values.
+/// Returns whether a type represents a time, a date or a decimal number exactly: the parsers of Arrow would cut or
+/// round other values.
 pub(super) fn is_exact(text: &str, of: &DataType) -> bool {
     use DataType::{
         Date32, Date64, Decimal32, Decimal64, Decimal128, Decimal256, Time32, Time64, Timestamp,

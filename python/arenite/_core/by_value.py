@@ -348,7 +348,7 @@ def how_of_class(cls: type) -> tuple[Any, ...]:
     body = {name: value for name, value in body.items() if type(value) is not MemberDescriptorType}
     body.setdefault("__qualname__", cls.__qualname__)
     home = str(type(cls).__module__)
-    if home.partition(".")[0] not in sys.stdlib_module_names and pickling.is_importable(home):
+    if not pickling.is_standard(home) and pickling.is_importable(home):
         # An imported metaclass, which may check attributes.
         names = space.keys() - _OF_CREATION - _OF_ANNOTATIONS
         body |= {name: space[name] for name in sorted(names) if is_atom(space[name])}

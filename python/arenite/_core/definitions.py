@@ -217,7 +217,7 @@ class _Watched:
             self.parts.append(part)
 
     def add_module(self, module: ModuleType) -> None:
-        if module.__name__.partition(".")[0] not in sys.stdlib_module_names:
+        if not pickling.is_standard(module.__name__):
             self._attributes.append((module, "__spec__", module.__spec__))
 
 
@@ -347,7 +347,7 @@ class _Pickler(pickling.Pickler):
         if name is not None:
             return getattr, (sys, name.strip("_"))
         place = None if self.owner.copies_globals else elsewhere.place_of(obj)
-        if place is not None and (elsewhere.is_standard(place[0]) or type(obj) in elsewhere.METHODS):
+        if place is not None and (pickling.is_standard(place[0]) or type(obj) in elsewhere.METHODS):
             return mirror.find_in, place
         return super().reducer_override(obj)
 

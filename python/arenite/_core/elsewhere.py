@@ -42,12 +42,8 @@ def place_of(value: Any) -> Place | None:
         return None
     # The program may have given its own object to the module.
     owner = type(getattr(value, "__self__", None)) if kind in METHODS else kind
-    is_own = is_standard(owner.__module__) if is_standard(home) else pickling.is_importable(owner.__module__)
-    return place if is_own else None
-
-
-def is_standard(module: str) -> bool:
-    return module.partition(".")[0] in sys.stdlib_module_names or module == "builtins"
+    is_own = pickling.is_standard if pickling.is_standard(home) else pickling.is_importable
+    return place if is_own(owner.__module__) else None
 
 
 def _is_bare(function: Any) -> bool:
@@ -62,7 +58,7 @@ def _look() -> None:
     _modules = len(sys.modules)
     modules = [(name, one) for name, one in list(sys.modules.items()) if isinstance(one, ModuleType)]
     # An object may have several names: that of the standard library comes first.
-    for home, module in sorted(modules, key=lambda item: not is_standard(item[0])):
+    for home, module in sorted(modules, key=lambda item: not pickling.is_standard(item[0])):
         if home in _SKIPPED:
             continue
         for name, value in list(vars(module).items()):

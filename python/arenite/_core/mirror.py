@@ -151,8 +151,8 @@ _OF_MAIN = ("__file__", "__spec__")
 
 
 def describe_main(path: str, name: str | None) -> None:
-    """Sets what `multiprocessing` reads to import the main file in the processes that a task starts. `name`: the name of
-    the main module if the program was started by `python -m`."""
+    """Sets what `multiprocessing` reads to import the main file in the processes that a task starts. `name`: the name
+    of the main module if the program was started by `python -m`."""
     space = vars(module("__main__"))
     space["__file__"] = path
     if name is not None:

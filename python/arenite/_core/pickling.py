@@ -732,8 +732,8 @@ _CHANGED = frozenset({list, dict, set, bytearray})
 
 
 def _has_identity(obj: Any) -> bool:
-    """Whether a task can change an object, or tell it from an equal one. Objects of libraries, such as types of elements
-    and indexes, are shared by many others."""
+    """Whether a task can change an object, or tell it from an equal one. Objects of libraries, such as types of
+    elements and indexes, are shared by many others."""
     kind = type(obj)
     if kind in _CHANGED:
         return True
@@ -742,10 +742,15 @@ def _has_identity(obj: Any) -> bool:
     return not is_of_library(kind)
 
 
+def is_standard(module: str) -> bool:
+    """Whether a module is of the standard library."""
+    return module.partition(".")[0] in sys.stdlib_module_names
+
+
 def is_of_library(kind: type) -> bool:
     """Whether a type is not of the program: Python or an installed package defines it."""
     module = str(kind.__module__)
-    if module == "builtins" or module.partition(".")[0] in sys.stdlib_module_names:
+    if is_standard(module):
         return True
     file = getattr(sys.modules.get(module), "__file__", None) or ""
     return "site-packages" in file or "dist-packages" in file

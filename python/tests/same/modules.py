@@ -91,7 +91,8 @@ class Task:
         self.lines = lines
 
     def run(self, name):
-        return load(name), self.lines[-1], self.lines is LINES, Task.registry.items[name], type(Task.draw(0, 1)).__name__
+        known = load(name), self.lines[-1], self.lines is LINES, Task.registry.items[name]
+        return *known, type(Task.draw(0, 1)).__name__
 
 
 TASK = Task()
