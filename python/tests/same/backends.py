@@ -114,6 +114,11 @@ def submitted(which, tasks):
             yield name, [outcome(lambda: ex.submit(tasks[name]).result()) for _ in range(2)]
 
 
+def of_tasks(tasks):
+    """`names` and `programs` of a script whose programs submit one task each."""
+    return lambda: names_of(tasks), lambda which: submitted(which, tasks)
+
+
 def main(programs):
     """Runs all programs on the pool that the command line names, and prints what each of them gave."""
     which = sys.argv[1]

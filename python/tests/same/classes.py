@@ -179,14 +179,7 @@ PROGRAMS += [letters, metaclass_needs_a_keyword, metaclass_registers, metaclass_
 PROGRAMS += [both_need_keywords, makes_classes, gives_instances]
 TASKS = {f"classes: {program.__name__}": program for program in PROGRAMS}
 
-
-def names():
-    return backends.names_of(TASKS)
-
-
-def programs(which):
-    return backends.submitted(which, TASKS)
-
+names, programs = backends.of_tasks(TASKS)
 
 if __name__ == "__main__":
     backends.main(programs)

@@ -130,14 +130,7 @@ if sys.version_info >= (3, 13):
 
 TASKS = {f"generics: {program.__name__}": program for program in PROGRAMS}
 
-
-def names():
-    return backends.names_of(TASKS)
-
-
-def programs(which):
-    return backends.submitted(which, TASKS)
-
+names, programs = backends.of_tasks(TASKS)
 
 if __name__ == "__main__":
     backends.main(programs)

@@ -329,14 +329,7 @@ def _define():
 
 _define()
 
-
-def names():
-    return backends.names_of(TASKS)
-
-
-def programs(which):
-    return backends.submitted(which, TASKS)
-
+names, programs = backends.of_tasks(TASKS)
 
 if __name__ == "__main__":
     backends.main(programs)

@@ -101,14 +101,7 @@ PROGRAMS += [divide, shown] if numpy else []
 PROGRAMS += [pixels] if image else []
 TASKS = {f"settings: {program.__name__}": program for program in PROGRAMS}
 
-
-def names():
-    return backends.names_of(TASKS)
-
-
-def programs(which):
-    return backends.submitted(which, TASKS)
-
+names, programs = backends.of_tasks(TASKS)
 
 if __name__ == "__main__":
     backends.main(programs)

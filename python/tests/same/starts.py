@@ -62,14 +62,7 @@ TASKS = {
     for method in ("spawn", "forkserver")
 }
 
-
-def names():
-    return backends.names_of(TASKS)
-
-
-def programs(which):
-    return backends.submitted(which, TASKS)
-
+names, programs = backends.of_tasks(TASKS)
 
 if __name__ == "__main__":
     backends.main(programs)
