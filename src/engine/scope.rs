@@ -415,6 +415,11 @@ impl<'env> Scope<'env> {
         self.canceller.clone()
     }
 
+    /// Returns true if workers may write into arrays of the supervisor: see [`Engine::lends`].
+    pub(super) fn lends(&self) -> bool {
+        self.engine.lends()
+    }
+
     /// Returns the number of the scope's series of random numbers.
     pub(super) fn series(&self) -> u64 {
         self.series.number()

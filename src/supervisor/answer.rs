@@ -11,7 +11,7 @@ use super::record::{JobId, Outcome, Stage};
 use super::reply::{Read, Unreadable, read_guarded};
 use super::shared::Supervisor;
 use super::state::EngineState;
-use crate::arena::{Arena, Extent, Offset};
+use crate::arena::{Extent, Offset};
 use crate::kernel::Receiving;
 use crate::kernel::wire::{ReceivedArray, ReplyReader, WordReader};
 
@@ -41,18 +41,20 @@ pub(super) struct Unread {
     error: JobError,
 }
 
-impl Unread {
-    /// Reads the value. Also returns the sender if it has to be condemned, because the words are no value of the
-    /// kernel.
-    fn read<R>(self, arena: &Arena, read: Read<R>) -> (Result<R, JobError>, Option<(u32, u32)>) {
-        let Self {
+impl Supervisor {
+    /// Reads an answer that was taken under the lock. Called without the lock.
+    pub(super) fn read<R>(&self, taken: TakenAnswer<R>, read: Read<R>) -> Result<R, JobError> {
+        let Unread {
             words,
             arrays,
             sender,
             error,
-        } = self;
+        } = match taken {
+            TakenAnswer::Read(answer) => return answer,
+            TakenAnswer::Unread(unread) => *unread,
+        };
         let at = words.block.extent().at;
-        let copied = arena.copy_words(Extent {
+        let copied = self.arena.copy_words(Extent {
             at: Offset::new(at.region(), at.offset() + words.skip),
             len: words.len,
         });
@@ -66,28 +68,15 @@ impl Unread {
             }
             Err(_) => Err(Unreadable::Malformed),
         };
-        match value {
-            Ok(value) => (Ok(value), None),
-            Err(Unreadable::Malformed) => (Err(error), Some(sender)),
-            Err(Unreadable::CheckPanicked(kind)) => (Err(error.with_kind(kind)), None),
-        }
-    }
-}
-
-impl Supervisor {
-    /// Reads an answer that was taken under the lock. Called without the lock.
-    pub(super) fn read<R>(&self, taken: TakenAnswer<R>, read: Read<R>) -> Result<R, JobError> {
-        let unread = match taken {
-            TakenAnswer::Read(answer) => return answer,
-            TakenAnswer::Unread(unread) => unread,
-        };
-        let (answer, condemned) = unread.read(&self.arena, read);
-        if let Some(sender) = condemned {
-            let mut state = self.lock();
-            state.condemn_sender(sender);
-            self.unlock(state);
-        }
-        answer
+        value.map_err(|why| match why {
+            Unreadable::Malformed => {
+                let mut state = self.lock();
+                state.condemn_sender(sender);
+                self.unlock(state);
+                error
+            }
+            Unreadable::CheckPanicked(kind) => error.with_kind(kind),
+        })
     }
 }
 
@@ -134,16 +123,10 @@ impl EngineState {
         }
         record.stage = Stage::Answered;
         record.outcome = Some(outcome);
-        let is_unwanted = |owner| {
-            matches!(
-                owner,
-                Owner::Scope {
-                    is_wanted: false,
-                    ..
-                }
-            )
-        };
-        if is_unwanted(record.owner) {
+        if let Owner::Scope {
+            is_wanted: false, ..
+        } = record.owner
+        {
             record.drop_value();
         }
         if record.parked || record.waker.is_some() {
@@ -228,21 +211,6 @@ impl EngineState {
     pub(super) fn count_failed(&mut self, index: u32, kind: &JobErrorKind, crash: Option<&Crash>) {
         self.counts.count(kind);
         self.trace_failed(index, kind, crash, false);
-    }
-
-    /// Takes the answer of a job, if there is one. Also reads a long value, under the lock.
-    #[inline]
-    pub(super) fn try_take<R>(&mut self, id: JobId, read: Read<R>) -> Option<Result<R, JobError>> {
-        Some(match self.take(id, read)? {
-            TakenAnswer::Read(answer) => answer,
-            TakenAnswer::Unread(unread) => {
-                let (answer, condemned) = unread.read(&self.arena, read);
-                if let Some(sender) = condemned {
-                    self.condemn_sender(sender);
-                }
-                answer
-            }
-        })
     }
 
     /// Takes the answer of a job, if there is one. A long value is returned unread: call [`Supervisor::read`] without

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::array::{Array, ArrayMut, Element, Shape, TileMut};
 use crate::engine::answers::expect_len;
-use crate::engine::{Engine, JobError, JobErrorKind, JobLimit};
+use crate::engine::{Engine, JobError, JobErrorKind, JobLimit, Scope, ScopedJob};
 use crate::kernel::{Arg, Extra, ExtraArg, Nothing, Param, kernel_name, zst_value};
 use crate::supervisor::Failed;
 use crate::sys::{HUGE, PAGE};
@@ -50,36 +50,10 @@ impl Engine {
         W: Work<T, U, P>,
     {
         let mut out = self.output::<U>(a.shape(), kernel_name::<W>())?;
-        let chunks = self.chunks::<T, U>(a.shape());
-        if self.lends() {
-            self.scope(|s| {
-                let mut tiles = out.tiles_mut(1);
-                for rows in chunks {
-                    let part = a.rows(rows.clone());
-                    let args = (part, tiles.at(rows), s.series(), ExtraArg(with.clone()));
-                    s.submit(apply::<T, U, P, W>, args);
-                }
-            })
-            .map_err(JobError::with_no_unspecified_rows)?;
-            return Ok(out.seal());
-        }
-        // Sandboxed workers return each chunk as an array of its own, which is copied into the result.
-        let row = a.shape().row_len().unwrap_or(0);
-        let parts = self.scope(|s| {
-            let jobs: Vec<_> = chunks
-                .map(|rows| {
-                    let first = (rows.start * row) as u64;
-                    let part = a.rows(rows.clone());
-                    let args = (part, first, s.series(), ExtraArg(with.clone()));
-                    (rows, s.submit(apply_fresh::<T, U, P, W>, args))
-                })
-                .collect();
-            let parts = jobs.into_iter().map(|(rows, job)| Ok((rows, job.wait()?)));
-            parts.collect::<Result<Vec<(_, Array<U>)>, JobError>>()
-        })??;
-        for (rows, part) in &parts {
-            place::<U, W>(&mut out, rows, row, part)?;
-        }
+        let chunks = self.chunks::<T, U>(a.shape()).map(|rows| (rows, false));
+        let ends = self.scope(|s| s.run_parts::<T, U, P, W>(a, &with, &mut out, chunks));
+        let ends = ends.map_err(JobError::with_no_unspecified_rows)?;
+        ends.into_iter().collect::<Result<(), JobError>>()?;
         Ok(out.seal())
     }
 
@@ -157,6 +131,48 @@ impl Engine {
     }
 }
 
+impl<'env> Scope<'env> {
+    /// Runs `W` for ranges of rows of `a`, each in a job of its own, which needs a worker without other jobs if the
+    /// flag is set. Writes the results into `out`. Returns how each job ended.
+    pub(super) fn run_parts<T, U, P, W>(
+        &self,
+        a: &Array<T>,
+        with: &(impl for<'e> Arg<'e, P> + Clone),
+        out: &'env mut ArrayMut<U>,
+        parts: impl Iterator<Item = (Range<usize>, bool)>,
+    ) -> Vec<Result<(), JobError>>
+    where
+        T: Element,
+        U: Element,
+        P: Param + 'static,
+        W: Work<T, U, P>,
+    {
+        let (series, with) = (self.series(), || ExtraArg(with.clone()));
+        if self.lends() {
+            let mut tiles = out.tiles_mut(1);
+            let jobs = parts.map(|(rows, exclusive)| {
+                let args = (a.rows(rows.clone()), tiles.at(rows), series, with());
+                let job = self.job(apply::<T, U, P, W>, args);
+                job.exclusive(exclusive).submit()
+            });
+            let jobs: Vec<_> = jobs.collect();
+            return jobs.into_iter().map(ScopedJob::wait).collect();
+        }
+        // Sandboxed workers return each part as an array of its own, which is copied into the result.
+        let row = a.shape().row_len().unwrap_or(0);
+        let jobs = parts.map(|(rows, exclusive)| {
+            let first = (rows.start * row) as u64;
+            let args = (a.rows(rows.clone()), first, series, with());
+            let job = self.job(apply_fresh::<T, U, P, W>, args);
+            (rows, job.exclusive(exclusive).submit())
+        });
+        let jobs: Vec<_> = jobs.collect();
+        let ends = jobs.into_iter();
+        ends.map(|(rows, job)| place::<U, W>(out, &rows, row, &job.wait()?))
+            .collect()
+    }
+}
+
 /// The position of a chunk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Within {
@@ -168,7 +184,7 @@ pub(super) struct Within {
 
 /// Copies the result for `rows`, each of `row` elements, into the whole array. Checks the length of the result, which
 /// the worker has sent.
-pub(super) fn place<U: Element, F>(
+fn place<U: Element, F>(
     whole: &mut [U],
     rows: &Range<usize>,
     row: usize,
@@ -217,7 +233,7 @@ impl<T, F: Fn(&mut [T]) + Copy + 'static> Change<T, Nothing> for ChangeEach<F> {
     }
 }
 
-pub(super) fn apply<T: Element, U: Element, P: Param, W: Work<T, U, P>>(
+fn apply<T: Element, U: Element, P: Param, W: Work<T, U, P>>(
     from: &[T],
     mut to: TileMut<'_, U>,
     series: u64,
@@ -229,7 +245,7 @@ pub(super) fn apply<T: Element, U: Element, P: Param, W: Work<T, U, P>>(
     W::run(from, &mut to, Within { first, series }, with.0);
 }
 
-pub(super) fn apply_fresh<T: Element, U: Element, P: Param, W: Work<T, U, P>>(
+fn apply_fresh<T: Element, U: Element, P: Param, W: Work<T, U, P>>(
     from: &[T],
     first: u64,
     series: u64,

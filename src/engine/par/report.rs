@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use super::chunks::{Work, apply, apply_fresh, place};
+use super::chunks::Work;
 use crate::array::{Array, ArrayMut, Element};
 use crate::engine::failure::Origin;
 use crate::engine::seeds::Series;
 use crate::engine::{
     DeadLetter, Engine, JobError, JobErrorKind, JobLimit, Report, WorkerExit, scope,
 };
-use crate::kernel::{Arg, ExtraArg, Param, kernel_name};
+use crate::kernel::{Arg, Param, kernel_name};
 
 /// The maximum number of failed parts that are halved again. If more parts fail, the failure does not concern single
 /// rows, and each part costs a job and an error with its backtrace.
@@ -74,57 +74,14 @@ impl Engine {
         P: Param + 'static,
         W: Work<T, U, P>,
     {
-        let with_rows = |ends: Vec<Option<JobError>>| {
-            let ends = parts.iter().zip(ends);
-            ends.filter_map(|(part, end)| Some((part.rows.clone(), end?)))
-                .collect()
-        };
-        if self.lends() {
-            let (ends, _) = self.run_scope(series.clone(), scope::Failures::All(Vec::new()), |s| {
-                let mut tiles = out.tiles_mut(1);
-                let jobs = parts.iter().map(|Part { rows, exclusive }| {
-                    let tile = tiles.at(rows.clone());
-                    let args = (
-                        a.rows(rows.clone()),
-                        tile,
-                        s.series(),
-                        ExtraArg(with.clone()),
-                    );
-                    s.job(apply::<T, U, P, W>, args)
-                        .exclusive(*exclusive)
-                        .submit()
-                });
-                let jobs: Vec<_> = jobs.collect();
-                jobs.into_iter().map(|job| job.wait().err()).collect()
-            });
-            return with_rows(ends);
-        }
-        let row = a.shape().row_len().unwrap_or(0);
-        // Sandboxed workers return each part as an array of its own, which is copied into the result.
-        let (ends, _) = self.run_scope(series.clone(), scope::Failures::All(Vec::new()), |s| {
-            let jobs = parts.iter().map(|Part { rows, exclusive }| {
-                let first = (rows.start * row) as u64;
-                let args = (
-                    a.rows(rows.clone()),
-                    first,
-                    s.series(),
-                    ExtraArg(with.clone()),
-                );
-                s.job(apply_fresh::<T, U, P, W>, args)
-                    .exclusive(*exclusive)
-                    .submit()
-            });
-            let jobs: Vec<_> = jobs.collect();
-            let mut ends = Vec::with_capacity(jobs.len());
-            for (part, job) in parts.iter().zip(jobs) {
-                let placed = job
-                    .wait()
-                    .and_then(|values| place::<U, W>(out, &part.rows, row, &values));
-                ends.push(placed.err());
-            }
-            ends
+        let all = scope::Failures::All(Vec::new());
+        let rows = parts.iter().map(|part| (part.rows.clone(), part.exclusive));
+        let (ends, _) = self.run_scope(series.clone(), all, |s| {
+            s.run_parts::<T, U, P, W>(a, with, out, rows)
         });
-        with_rows(ends)
+        let ends = parts.iter().zip(ends);
+        ends.filter_map(|(part, end)| Some((part.rows.clone(), end.err()?)))
+            .collect()
     }
 }
 

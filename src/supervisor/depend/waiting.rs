@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::plan::RunPlan;
 use super::run::{GraphProgress, NodeFate, Run, UnitStage};
 use crate::link::{Ask, NOTICE};
+use crate::supervisor::answer::TakenAnswer;
 use crate::supervisor::error::JobError;
 use crate::supervisor::owner::Owner;
 use crate::supervisor::record::{JobId, Stage};
@@ -120,21 +121,21 @@ impl Supervisor {
                 // The record is removed with the value, although units that will never run still count as users.
                 run.plan.jobs.units[unit as usize].uses -= 1;
                 run.states[unit as usize].stage = UnitStage::Failed(unit);
-                let taken = state.try_take(unit_state.record, read);
+                let taken = state.take(unit_state.record, read);
                 taken.expect("a unit that is done has its answer in its record")
             }
-            UnitStage::Failed(root) => match run.error_of(root) {
-                (failed, error) if *failed == node => Err(error.clone()),
+            UnitStage::Failed(root) => TakenAnswer::Read(Err(match run.error_of(root) {
+                (failed, error) if *failed == node => error.clone(),
                 // Another node failed, perhaps of the same chain.
-                _ => Err(run.error_of_dependent(unit, root)),
-            },
-            UnitStage::Stopped => Err(run.error_of_stopped(unit)),
+                _ => run.error_of_dependent(unit, root),
+            })),
+            UnitStage::Stopped => TakenAnswer::Read(Err(run.error_of_stopped(unit))),
             UnitStage::Waiting | UnitStage::Sent => {
                 unreachable!("values are taken when it is known how all end")
             }
         };
         self.unlock(state);
-        taken
+        self.read(taken, read)
     }
 
     /// Returns how each node of a graph ended.
