@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use super::{Job, JobBuilder, JobFailure};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{Accepts, KernelInfo, Program, Reply};
-use crate::supervisor::{JobError, JobId, JobOptions, LineTicket, Supervisor};
+use crate::supervisor::{JobError, JobId, JobOptions, LineTicket, Read, Supervisor, Target};
 
 /// A ticket in the line for admission. Dropping it leaves the line.
 pub(super) struct Entering {
@@ -35,21 +35,14 @@ impl Drop for Entering {
 }
 
 /// A call whose arguments are written, and which is not submitted yet.
-pub(super) struct PendingCall<G> {
-    call: ArgWriter,
-    options: JobOptions,
-    program: PhantomData<fn() -> G>,
+pub(super) struct PendingCall {
+    pub(super) kernel: KernelInfo,
+    pub(super) call: ArgWriter,
+    pub(super) target: Target,
+    pub(super) options: JobOptions,
 }
 
-impl<G: Program> PendingCall<G> {
-    pub(super) fn new(call: ArgWriter, options: JobOptions) -> Self {
-        Self {
-            call,
-            options,
-            program: PhantomData,
-        }
-    }
-
+impl PendingCall {
     /// Submits the call once it is admitted; until then the waker is stored in `line`. Must not be called again after
     /// it has returned `Ready`.
     pub(super) fn poll(
@@ -58,29 +51,56 @@ impl<G: Program> PendingCall<G> {
         line: &mut LineTicket,
         context: &Context<'_>,
     ) -> Poll<JobId> {
-        let kernel = KernelInfo::of::<G>().named(self.options.name);
+        let kernel = self.kernel.named(self.options.name);
         let options = self.options.if_set();
-        shared.poll_enter(&kernel, &mut self.call, options, line, context)
+        shared.poll_submit(&kernel, &mut self.call, self.target, options, line, context)
+    }
+}
+
+/// How far a future has submitted a call.
+#[allow(clippy::large_enum_variant, reason = "short-lived")]
+pub(super) enum Submission<R, E: JobFailure, H> {
+    Waits {
+        entering: Entering,
+        call: PendingCall,
+        read: Read<R>,
+        retained: E::Retained,
+        /// Dropped when the call is submitted.
+        _handle: H,
+    },
+    /// The call ran on the caller's thread.
+    Ran(Job<R, E>),
+    Submitted,
+}
+
+impl<R: Send + 'static, E: JobFailure, H> Submission<R, E, H> {
+    pub(super) fn poll(&mut self, context: &Context<'_>) -> Poll<Job<R, E>> {
+        let mut id = None;
+        if let Self::Waits { entering, call, .. } = self {
+            let Entering { shared, line } = entering;
+            id = Some(ready!(call.poll(shared, line, context)));
+        }
+        Poll::Ready(match (mem::replace(self, Self::Submitted), id) {
+            (
+                Self::Waits {
+                    entering,
+                    read,
+                    retained,
+                    ..
+                },
+                Some(id),
+            ) => Job::submitted(&entering.shared, id, read, retained),
+            (Self::Ran(job), _) => job,
+            _ => panic!("this call was submitted before"),
+        })
     }
 }
 
 /// The future of [`JobBuilder::submit_async`]. Dropping it leaves the line for admission, and drops the arguments.
 #[must_use = "a future does nothing before it is polled"]
 pub struct Submitting<G: Program, A, E: JobFailure = JobError> {
-    state: State<G, E>,
+    state: Submission<<G::Reply as Reply>::Out, E, ()>,
     args: PhantomData<fn(A)>,
-}
-
-#[allow(clippy::large_enum_variant, reason = "short-lived")]
-enum State<G: Program, E: JobFailure> {
-    Waits {
-        entering: Entering,
-        call: PendingCall<G>,
-        retained: E::Retained,
-    },
-    /// The job ran on the caller's thread.
-    Ready(Job<<G::Reply as Reply>::Out, E>),
-    Submitted,
 }
 
 // The future is not self-referential.
@@ -109,13 +129,15 @@ impl<G: Program, A, M, E: JobFailure> JobBuilder<'_, G, A, M, E> {
         let state = match self.engine.shared() {
             Some(shared) => {
                 let (call, retained) = self.into_pending(shared.arena.id(), 0);
-                State::Waits {
+                Submission::Waits {
                     entering: Entering::new(shared),
                     call,
+                    read: G::Reply::receive,
                     retained,
+                    _handle: (),
                 }
             }
-            None => State::Ready(self.run_inline()),
+            None => Submission::Ran(self.run_inline()),
         };
         let args = PhantomData;
         Submitting { state, args }
@@ -126,28 +148,7 @@ impl<G: Accepts<A>, A, E: JobFailure> Future for Submitting<G, A, E> {
     type Output = Job<<G::Reply as Reply>::Out, E>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let id = match &mut self.state {
-            State::Waits { entering, call, .. } => {
-                let Entering { shared, line } = entering;
-                Some(ready!(call.poll(shared, line, context)))
-            }
-            State::Ready(_) | State::Submitted => None,
-        };
-        match (mem::replace(&mut self.state, State::Submitted), id) {
-            (
-                State::Waits {
-                    entering, retained, ..
-                },
-                Some(id),
-            ) => Poll::Ready(Job::submitted(
-                &entering.shared,
-                id,
-                G::Reply::receive,
-                retained,
-            )),
-            (State::Ready(job), _) => Poll::Ready(job),
-            _ => panic!("this job was submitted before"),
-        }
+        self.state.poll(context)
     }
 }
 

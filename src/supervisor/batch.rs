@@ -11,8 +11,6 @@ use super::owner::Owner;
 use super::record::JobId;
 use super::reply::Read;
 use super::shared::Supervisor;
-use super::state::EngineState;
-use crate::kernel::wire::ArgWriter;
 use crate::kernel::{CallWriter, KernelInfo};
 use crate::link::SLOTS;
 
@@ -133,19 +131,17 @@ impl Supervisor {
         state.catch_up();
         let index = state.kernels.index(kernel);
         for call in calls {
-            let submit = |state: &mut EngineState, call: &mut ArgWriter| {
-                state.submit(kernel, call, Owner::Handle, options)
-            };
+            let (call, owner) = (&mut call.0, Owner::Handle);
             let id = if state.admission.is_none() {
-                submit(&mut state, &mut call.0)
-            } else if let Ok(entry) = { state.admit(index, exclusive_bytes(&call.0), None) } {
-                let (entered, id) = self.submit_with_admission(state, &mut call.0, entry, submit);
+                state.submit(kernel, call, owner, options)
+            } else if let Ok(entry) = { state.admit(index, exclusive_bytes(call), None) } {
+                let (entered, id) =
+                    self.submit_with_admission(state, kernel, call, owner, options, entry);
                 state = entered;
                 id
             } else if wait && flight.is_over() {
-                let call = &mut call.0;
                 let (admitted, id) =
-                    self.submit_admitted(state, kernel, call, Owner::Handle, submit);
+                    self.submit_admitted(state, kernel, call, owner.into(), options);
                 state = admitted;
                 id
             } else {

@@ -108,6 +108,7 @@ pub(crate) use shared::Supervisor;
 pub(crate) use start::start;
 pub(crate) use stats::RateMeter;
 pub use stats::{KernelStats, Progress, Stats, WorkerStats};
+pub(crate) use submit::Target;
 pub(crate) use trace::sentence;
 pub(crate) use waiting::thread_waker::park_until;
 pub(crate) use worker_start::environment;

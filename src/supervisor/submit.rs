@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::actor::ActorId;
 use super::error::{JobErrorKind, JobLimit, Rejection};
 use super::lifecycle::Closing;
 use super::options::JobOptions;
@@ -27,16 +28,41 @@ pub(super) fn refuse(why: JobErrorKind) -> Refusal {
     Some(Box::new(why))
 }
 
+/// What a call is submitted to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target {
+    /// The workers, as a job with this owner: a handle or a scope.
+    Workers(Owner),
+    Actor(ActorId),
+}
+
+impl From<Owner> for Target {
+    #[inline]
+    fn from(owner: Owner) -> Self {
+        Self::Workers(owner)
+    }
+}
+
+impl From<ActorId> for Target {
+    fn from(id: ActorId) -> Self {
+        Self::Actor(id)
+    }
+}
+
 impl EngineState {
-    /// Submits a job of a handle or of a scope.
+    /// Submits a call.
     #[inline]
     pub(super) fn submit(
         &mut self,
         info: &KernelInfo,
         call: &mut ArgWriter,
-        owner: Owner,
+        target: impl Into<Target>,
         options: Option<&JobOptions>,
     ) -> JobId {
+        let owner = match target.into() {
+            Target::Workers(owner) => owner,
+            Target::Actor(id) => return self.call_actor(id, info, call, options),
+        };
         let kernel = self.kernels.index(info);
         let (id, refusal) = self.enter_record(kernel, call, owner, options);
         self.enter(id.index, refusal, options);
@@ -224,36 +250,23 @@ impl EngineState {
 }
 
 impl Supervisor {
-    /// Submits a job.
+    /// Submits a call. With a ceiling on bytes in flight, blocks until the call is admitted.
     #[inline]
     pub(crate) fn submit(
         &self,
         kernel: &KernelInfo,
         call: &mut ArgWriter,
-        owner: Owner,
+        target: impl Into<Target>,
         options: Option<&JobOptions>,
     ) -> JobId {
-        self.submit_by(kernel, call, owner, |state, call| {
-            state.submit(kernel, call, owner, options)
-        })
-    }
-
-    /// Submits a call by `submit`. Below a ceiling, blocks until the call is admitted.
-    #[inline]
-    pub(super) fn submit_by(
-        &self,
-        kernel: &KernelInfo,
-        call: &mut ArgWriter,
-        owner: Owner,
-        submit: impl FnOnce(&mut EngineState, &mut ArgWriter) -> JobId,
-    ) -> JobId {
+        let target = target.into();
         let mut state = self.lock();
         let id;
         if state.admission.is_none() {
             state = self.spilled(state, call);
-            id = submit(&mut state, call);
+            id = state.submit(kernel, call, target, options);
         } else {
-            (state, id) = self.submit_admitted(state, kernel, call, owner, submit);
+            (state, id) = self.submit_admitted(state, kernel, call, target, options);
         }
         self.unlock(state);
         id

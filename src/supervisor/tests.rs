@@ -93,7 +93,14 @@ fn submit_of(shared: &Supervisor, owner: Owner) -> JobId {
 fn poll_enter(shared: &Supervisor, line: &mut LineTicket) -> Poll<JobId> {
     let mut call = ArgWriter::new(shared.arena.id());
     let context = Context::from_waker(Waker::noop());
-    shared.poll_enter(&kernel(), &mut call, None, line, &context)
+    shared.poll_submit(
+        &kernel(),
+        &mut call,
+        Owner::Handle.into(),
+        None,
+        line,
+        &context,
+    )
 }
 
 /// A reply of one word.

@@ -2,40 +2,23 @@
 
 use std::fmt;
 use std::future::Future;
-use std::mem;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::{Actor, ActorLocation, call_inline, within, written};
-use crate::engine::Job;
-use crate::engine::submitting::Entering;
+use crate::engine::submitting::{Entering, PendingCall, Submission};
+use crate::engine::{Job, JobError};
 use crate::kernel::actor::Call;
-use crate::kernel::{Args, CallWriter, KernelInfo, Method, MethodParams, Reply, captures_nothing};
-use crate::supervisor::{ActorId, JobOptions, Read};
+use crate::kernel::{Args, KernelInfo, Method, MethodParams, Reply, captures_nothing};
+use crate::supervisor::JobOptions;
 
 /// A call that waits for admission: see [`Actor::call_async`]. Until then it contains a handle to its actor. Dropping
 /// it leaves the line and drops the arguments: the method is not called.
 #[must_use = "a future does nothing until it is polled"]
 pub struct Calling<S: Send + 'static, R> {
-    state: State<S, R>,
-}
-
-#[allow(clippy::large_enum_variant, reason = "short-lived")]
-enum State<S: Send + 'static, R> {
-    Waits {
-        entering: Entering,
-        id: ActorId,
-        method: KernelInfo,
-        call: CallWriter,
-        options: JobOptions,
-        read: Read<R>,
-        /// Keeps the actor alive until the call is submitted.
-        _actor: Actor<S>,
-    },
-    /// The call ran on this thread.
-    Ran(Job<R>),
-    Called,
+    /// Contains a handle to the actor, which keeps it alive until the call is submitted.
+    state: Submission<R, JobError, Actor<S>>,
 }
 
 // The future is not self-referential.
@@ -104,17 +87,20 @@ impl<S: Send + 'static> Actor<S> {
         R: Reply,
     {
         let state = match &self.inner.location {
-            ActorLocation::Worker { shared, id } => State::Waits {
+            ActorLocation::Worker { shared, id } => Submission::Waits {
                 entering: Entering::new(shared),
-                id: *id,
-                method: KernelInfo::of::<Call<F, S, P, R>>(),
-                call: written(shared, *id, args),
-                options,
+                call: PendingCall {
+                    kernel: KernelInfo::of::<Call<F, S, P, R>>(),
+                    call: written(shared, *id, args).0,
+                    target: (*id).into(),
+                    options,
+                },
                 read: R::receive,
-                _actor: self.clone(),
+                retained: (),
+                _handle: self.clone(),
             },
             ActorLocation::Inline(actor, seeds) => {
-                State::Ran(call_inline(actor, seeds, method, args))
+                Submission::Ran(call_inline(actor, seeds, method, args))
             }
         };
         Calling { state }
@@ -125,28 +111,7 @@ impl<S: Send + 'static, R: Send + 'static> Future for Calling<S, R> {
     type Output = Job<R>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut made = None;
-        if let State::Waits {
-            entering,
-            id,
-            method,
-            call,
-            options,
-            ..
-        } = &mut self.state
-        {
-            let Entering { shared, line } = entering;
-            let (call, options) = (&mut call.0, options.if_set());
-            let polled = shared.poll_call_actor(*id, method, call, options, line, context);
-            made = Some(ready!(polled));
-        }
-        match (mem::replace(&mut self.state, State::Called), made) {
-            (State::Waits { entering, read, .. }, Some(id)) => {
-                Poll::Ready(Job::submitted(&entering.shared, id, read, ()))
-            }
-            (State::Ran(job), _) => Poll::Ready(job),
-            (State::Waits { .. } | State::Called, _) => panic!("this call was made before"),
-        }
+        self.state.poll(context)
     }
 }
 

@@ -184,7 +184,7 @@ impl<S: Send + 'static> Actor<S> {
             ActorLocation::Worker { shared, id } => {
                 let mut call = written(shared, *id, args);
                 let info = KernelInfo::of::<Call<F, S, P, R>>();
-                let job = shared.call_actor(*id, &info, &mut call.0, options);
+                let job = shared.submit(&info, &mut call.0, *id, options);
                 Job::submitted(shared, job, R::receive, ())
             }
             ActorLocation::Inline(actor, seeds) => call_inline(actor, seeds, method, args),

@@ -359,7 +359,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
         self,
         arena: u64,
         copies: usize,
-    ) -> (PendingCall<G>, E::Retained)
+    ) -> (PendingCall, E::Retained)
     where
         G: Accepts<A>,
     {
@@ -367,7 +367,13 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
         let mut call = CallWriter(ArgWriter::new(arena));
         G::send(self.args, &mut call);
         (call.0.seed, call.0.kept) = (self.seed, copies);
-        (PendingCall::new(call.0, self.options), retained)
+        let pending = PendingCall {
+            kernel: KernelInfo::of::<G>(),
+            call: call.0,
+            target: Owner::Handle.into(),
+            options: self.options,
+        };
+        (pending, retained)
     }
 }
 

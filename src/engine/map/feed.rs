@@ -11,7 +11,7 @@ use crate::engine::seeds::Series;
 use crate::kernel::wire::Lease;
 use crate::kernel::{CallWriter, KernelInfo};
 use crate::supervisor::{
-    Flight, JobOptions, LineTicket, Outlook, PendingBatch, PendingCalls, Read, ResultKey,
+    Flight, JobOptions, LineTicket, Outlook, Owner, PendingBatch, PendingCalls, Read, ResultKey,
     Supervisor, bytes_to_expect, exclusive_bytes, park_until,
 };
 
@@ -491,7 +491,9 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         let (kernel, call) = (&self.plan.calls.kernel, &mut written.all()[0].0);
         let options = self.plan.options.if_set();
         let line = &mut self.flying.line;
-        let id = std::task::ready!(shared.poll_enter(kernel, call, options, line, context));
+        let target = Owner::Handle.into();
+        let polled = shared.poll_submit(kernel, call, target, options, line, context);
+        let id = std::task::ready!(polled);
         let flight = &mut self.flying.flight;
         flight.open.push_back((K::of(flight.sent), id));
         flight.sent += 1;

@@ -2,13 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use super::state::{Actor, ActorId, ActorPlan, ActorStage, ActorStatus, Checkpoints, LOOK_EVERY};
 use crate::kernel::KernelInfo;
 use crate::kernel::wire::{ArgWriter, Lease};
 use crate::link::fence_after_queueing;
-use crate::supervisor::admission::LineTicket;
 use crate::supervisor::error::{JobErrorKind, Rejection};
 use crate::supervisor::options::JobOptions;
 use crate::supervisor::owner::{Owner, Role};
@@ -20,7 +18,7 @@ use crate::sync::FIRST_COUNT;
 
 impl EngineState {
     /// Submits a call to its actor. Posts it, queues it with the actor, or answers it with a refusal.
-    pub(super) fn call_actor(
+    pub(in crate::supervisor) fn call_actor(
         &mut self,
         id: ActorId,
         info: &KernelInfo,
@@ -196,36 +194,6 @@ impl Supervisor {
         }
         self.unlock(locked);
         id
-    }
-
-    /// See [`EngineState::call_actor`].
-    #[inline]
-    pub(crate) fn call_actor(
-        &self,
-        actor: ActorId,
-        kernel: &KernelInfo,
-        call: &mut ArgWriter,
-        options: Option<&JobOptions>,
-    ) -> JobId {
-        self.submit_by(kernel, call, Owner::Handle, |state, call| {
-            state.call_actor(actor, kernel, call, options)
-        })
-    }
-
-    /// Like `call_actor`, for a future. Admission and submission happen in one critical section, so calls run in the
-    /// order in which they were admitted.
-    pub(crate) fn poll_call_actor(
-        &self,
-        actor: ActorId,
-        kernel: &KernelInfo,
-        call: &mut ArgWriter,
-        options: Option<&JobOptions>,
-        line: &mut LineTicket,
-        context: &Context<'_>,
-    ) -> Poll<JobId> {
-        self.poll_submit(kernel, call, line, context, |state, call| {
-            state.call_actor(actor, kernel, call, options)
-        })
     }
 
     /// Ends an actor whose handle was dropped: its state is dropped after all calls that were submitted.

@@ -11,6 +11,7 @@ use crate::supervisor::owner::Owner;
 use crate::supervisor::record::{JobId, Stage};
 use crate::supervisor::shared::{Locked, Supervisor};
 use crate::supervisor::state::EngineState;
+use crate::supervisor::submit::Target;
 use crate::supervisor::waiting::LOOK_AGAIN;
 
 impl EngineState {
@@ -150,7 +151,7 @@ impl Supervisor {
         mut state: Locked<'a>,
         info: &KernelInfo,
         held: u64,
-        owner: Owner,
+        target: Target,
     ) -> (Locked<'a>, Admitted) {
         let mut ticket = None;
         let kernel = state.kernels.index(info);
@@ -158,7 +159,8 @@ impl Supervisor {
             if let Ok(admitted) = state.admit_or_drain(kernel, held, ticket) {
                 return (state, admitted);
             }
-            if state.groups.refuses(owner)
+            if let Target::Workers(owner) = target
+                && state.groups.refuses(owner)
                 && let Some(admission) = &mut state.admission
             {
                 // The charge of the refused job notifies the next caller in the line. The entry contains no waker.
@@ -184,28 +186,16 @@ impl Supervisor {
         }
     }
 
-    /// Admits and submits a job of a handle, or joins the line and stores a waker.
-    pub(crate) fn poll_enter(
+    /// Admits and submits a call in one critical section, or joins the line and stores a waker. So calls run in the
+    /// order in which they were admitted.
+    pub(crate) fn poll_submit(
         &self,
         info: &KernelInfo,
         call: &mut ArgWriter,
+        target: Target,
         options: Option<&JobOptions>,
         line: &mut LineTicket,
         context: &Context<'_>,
-    ) -> Poll<JobId> {
-        self.poll_submit(info, call, line, context, |state, call| {
-            state.submit(info, call, Owner::Handle, options)
-        })
-    }
-
-    /// Admits and submits a call in one critical section, or joins the line and stores a waker.
-    pub(in crate::supervisor) fn poll_submit(
-        &self,
-        info: &KernelInfo,
-        call: &mut ArgWriter,
-        line: &mut LineTicket,
-        context: &Context<'_>,
-        submit: impl FnOnce(&mut EngineState, &mut ArgWriter) -> JobId,
     ) -> Poll<JobId> {
         let held = exclusive_bytes(call);
         // A waker is foreign code: it is cloned and dropped outside the lock.
@@ -222,7 +212,8 @@ impl Supervisor {
             if let Ok(admitted) = state.admit(kernel, held, line.0) {
                 line.0 = None;
                 state.notify_admission_line();
-                let (locked, id) = self.submit_with_admission(state, call, admitted, submit);
+                let (locked, id) =
+                    self.submit_with_admission(state, info, call, target, options, admitted);
                 state = locked;
                 break Poll::Ready(id);
             }
@@ -266,23 +257,25 @@ impl Supervisor {
         state: Locked<'a>,
         info: &KernelInfo,
         call: &mut ArgWriter,
-        owner: Owner,
-        submit: impl FnOnce(&mut EngineState, &mut ArgWriter) -> JobId,
+        target: Target,
+        options: Option<&JobOptions>,
     ) -> (Locked<'a>, JobId) {
-        let (state, admitted) = self.await_admission(state, info, exclusive_bytes(call), owner);
-        self.submit_with_admission(state, call, admitted, submit)
+        let (state, admitted) = self.await_admission(state, info, exclusive_bytes(call), target);
+        self.submit_with_admission(state, info, call, target, options, admitted)
     }
 
     /// Submits an admitted job.
     pub(in crate::supervisor) fn submit_with_admission<'a>(
         &'a self,
         state: Locked<'a>,
+        info: &KernelInfo,
         call: &mut ArgWriter,
+        target: impl Into<Target>,
+        options: Option<&JobOptions>,
         entry: Admitted,
-        submit: impl FnOnce(&mut EngineState, &mut ArgWriter) -> JobId,
     ) -> (Locked<'a>, JobId) {
         let mut state = self.spilled(state, call);
-        let id = submit(&mut state, call);
+        let id = state.submit(info, call, target, options);
         state.charge_admitted(id, entry);
         // The job may have been answered at once, which makes room for other jobs.
         state.settle_dependents();
@@ -317,10 +310,8 @@ impl Supervisor {
         entry: Admitted,
     ) -> JobId {
         self.spill(call);
-        let submit = |state: &mut EngineState, call: &mut _| {
-            state.submit(info, call, Owner::Handle, options)
-        };
-        let (state, id) = self.submit_with_admission(self.lock(), call, entry, submit);
+        let (state, id) =
+            self.submit_with_admission(self.lock(), info, call, Owner::Handle, options, entry);
         self.unlock(state);
         id
     }

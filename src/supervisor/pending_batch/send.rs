@@ -4,11 +4,9 @@ use std::sync::Arc;
 
 use super::calls::{PendingBatch, PendingCalls};
 use crate::kernel::KernelInfo;
-use crate::kernel::wire::ArgWriter;
 use crate::supervisor::options::JobOptions;
 use crate::supervisor::owner::Owner;
 use crate::supervisor::shared::Supervisor;
-use crate::supervisor::state::EngineState;
 
 impl Supervisor {
     /// Makes the monitor watch the written calls. Called each time before the iterator runs.
@@ -53,14 +51,12 @@ impl Supervisor {
         let mut state = self.lock();
         let mut ids = Vec::new();
         for call in written {
-            let submit = |state: &mut EngineState, call: &mut ArgWriter| {
-                state.submit(&kernel, call, Owner::Handle, options.as_ref())
-            };
+            let (call, owner, options) = (&mut call.0, Owner::Handle, options.as_ref());
             if state.admission.is_none() {
-                ids.push(submit(&mut state, &mut call.0));
-            } else if let Some(admitted) = state.admit_or_join(&kernel, &call.0, line) {
+                ids.push(state.submit(&kernel, call, owner, options));
+            } else if let Some(admitted) = state.admit_or_join(&kernel, call, line) {
                 let (entered, id) =
-                    self.submit_with_admission(state, &mut call.0, admitted, submit);
+                    self.submit_with_admission(state, &kernel, call, owner, options, admitted);
                 state = entered;
                 ids.push(id);
             } else {

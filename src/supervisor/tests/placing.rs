@@ -139,7 +139,7 @@ fn the_end_of_an_actor_call_is_reported_after_the_jobs_before_it_moved() {
     let long = submit(&shared);
     assert_eq!(consumers[0].next(), Next::Run);
     let movable = submit(&shared);
-    let call = shared.call_actor(actor, &kernel(), &mut args(), None);
+    let call = shared.submit(&kernel(), &mut args(), actor, None);
     let place = |id| match shared.lock().records.get(id).stage {
         Stage::Placed { link, position } => (link, position),
         other => panic!("{other:?}"),
@@ -268,7 +268,7 @@ fn no_worker_stays_reserved_after_memory_was_short() {
     assert_eq!(state.lanes.reserved(), None);
     state.set_low_on_memory(false);
     drop(state);
-    shared.call_actor(actor, &kernel(), &mut args(), None);
+    shared.submit(&kernel(), &mut args(), actor, None);
     assert_eq!(consumers[0].next(), Next::Run);
 }
 

@@ -119,7 +119,7 @@ fn an_actor_start_in_front_of_dying_workers_is_answered_eventually() {
     let (shared, _consumers) = fixture(1, 1);
     let args = || ArgWriter::new(shared.arena.id());
     let actor = an_actor(&shared);
-    let call = shared.call_actor(actor, &kernel(), &mut args(), None);
+    let call = shared.submit(&kernel(), &mut args(), actor, None);
     is_answered_after_some_deaths(&shared, call);
 }
 
@@ -135,7 +135,7 @@ fn calls_before_an_end_that_has_begun_are_answered() {
     shared.stats();
     let index = shared.lock().kernels.index(&kernel());
     shared.lock().kernels.get(index).learn(1000, 0, false);
-    let calls = [(); 3].map(|()| shared.call_actor(actor, &kernel(), &mut args(), None));
+    let calls = [(); 3].map(|()| shared.submit(&kernel(), &mut args(), actor, None));
     assert_eq!(consumers[0].next(), Next::Run);
     shared.end_actor(actor);
     let open = shared.lock().lanes[0].producer.open_positions();
