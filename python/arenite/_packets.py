@@ -197,7 +197,8 @@ def decode(value: Any, files: Iterator[int], of_bytes: Callable[[memoryview], An
     content = _content(file, length)
     if kind == "array":
         return memory_files.as_array(content, dtype, shape)  # type: ignore[arg-type]
-    return str(content, "utf-8") if value.get("text") is True else of_bytes(content)
+    copied = of_bytes(content)
+    return str(copied, "utf-8") if value.get("text") is True else copied
 
 
 def _content(file: int, length: int | None) -> memoryview:

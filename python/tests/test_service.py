@@ -632,6 +632,19 @@ def test_descriptors_of_other_kinds_are_refused(serving: Any) -> None:
     same_descriptors(before)
 
 
+def test_a_file_that_is_sent_many_times_is_not_copied_without_limit(name: str) -> None:
+    length = {"length": lambda *args: sum(map(len, args))}
+    with arenite.Executor(1, capacity="64MiB") as executor, executor.serve(name, length), Raw(name) as raw:
+        file = sealed(bytes(1 << 20))
+        for value, count in (({"kind": "bytes"}, 10), ({"kind": "bytes", "text": True}, 10)):
+            call = {"op": "call", "id": 1, "kernel": "length", "args": [value] * count}
+            assert raw.ask(call, [file] * count) == {"id": 1, "value": count << 20}
+            call["args"] *= 10
+            answer = raw.ask(call, [file] * 10 * count)
+            assert answer["error"] == "limit" and "counted as often as it occurs" in answer["message"], answer
+        os.close(file)
+
+
 def test_a_client_that_does_not_read_is_disconnected(serving: Any, service: Service) -> None:
     before = len(harness.descriptors())
     with Raw(serving.address) as raw, harness.waiting("a client that does not read to be disconnected"):
