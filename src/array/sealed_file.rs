@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -36,7 +36,27 @@ pub(crate) struct SealedFile {
     copies: Mutex<Vec<(u64, Weak<Block>)>>,
     /// Keeps the bytes unchanged. Dropped after the map.
     #[allow(dead_code, reason = "for its drop")]
-    keep: Box<dyn Keeper>,
+    keep: Kept,
+}
+
+/// A value of the program that is only dropped. A panic in its drop, whose message the panic hook has printed, goes no
+/// further: the last handle may be dropped at any place in an engine.
+struct Kept(Option<Box<dyn Keeper>>);
+
+impl Kept {
+    fn new(keep: impl Keeper + 'static) -> Self {
+        Self(Some(Box::new(keep)))
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let keep = self.0.take();
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(keep))) {
+            // The drop of the payload is foreign code as well.
+            std::mem::forget(payload);
+        }
+    }
 }
 
 /// How a worker finds a sealed file: a descriptor of the supervisor, and the file that it must refer to.
@@ -132,7 +152,7 @@ impl SealedFile {
             identity: stat.identity,
             start: 0,
             copies: Mutex::default(),
-            keep: Box::new(keep),
+            keep: Kept::new(keep),
         })
     }
 
@@ -150,7 +170,7 @@ impl SealedFile {
             identity,
             start: 0,
             copies: Mutex::default(),
-            keep: Box::new(keep),
+            keep: Kept::new(keep),
         }
     }
 
@@ -175,7 +195,7 @@ impl SealedFile {
             segment,
             identity: stat.identity,
             copies: Mutex::default(),
-            keep: Box::new(()),
+            keep: Kept(None),
         })
     }
 
@@ -195,7 +215,7 @@ impl SealedFile {
             segment: Some(Arc::clone(segment)),
             identity: self.identity,
             copies: Mutex::default(),
-            keep: Box::new(()),
+            keep: Kept(None),
         }))
     }
 
@@ -330,7 +350,7 @@ impl<T: Element> Array<T> {
     ///
     /// `keep` is dropped after the last handle, including the handles of jobs. For example, its drop can report to the
     /// owner of the file that the file is no longer used. That may happen on any thread of this process, also on a
-    /// thread of an engine, so dropping `keep` must neither wait nor call an engine.
+    /// thread of an engine, so dropping `keep` must neither wait nor call an engine. A panic of that drop is caught.
     ///
     /// The file needs the seals `F_SEAL_WRITE`, `F_SEAL_GROW` and `F_SEAL_SHRINK`, so that no process can change it:
     /// [`MemoryFile`](super::MemoryFile) makes such files. Reading a page that has no memory yet (a hole) raises SIGBUS

@@ -768,6 +768,19 @@ fn a_sealed_file_is_one_array_and_says_when_it_is_unused() {
     assert!(Array::from_slice(&[1_u8]).sealed_file().is_none());
 }
 
+/// A handle may be dropped while an engine waits for a scope.
+#[test]
+fn a_panic_of_what_keeps_a_file_goes_no_further() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("the program's drop");
+        }
+    }
+    let file = MemoryFile::new("test", 10).unwrap().seal().unwrap();
+    drop(Array::<u8>::map_sealed(file, 10, Bomb).unwrap());
+}
+
 #[test]
 fn what_can_be_changed_is_not_mapped() {
     let unsealed = crate::sys::Segment::create_memfd("test", true).unwrap();
