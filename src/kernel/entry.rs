@@ -210,15 +210,27 @@ pub trait Program: params_sealed::Sealed {
 
 /// A program that takes the arguments `A`: the arguments of its kernels, as nested pairs that begin with those of the
 /// first kernel. This trait is sealed.
+///
+/// Only the engine runs a program: the type of a program shows no value of its kernels.
+///
+/// ```compile_fail,E0061
+/// fn run<G: arenite::kernel::Accepts<()>>() {
+///     let _ = G::run_inline((), &std::cell::Cell::new(""));
+/// }
+/// ```
 pub trait Accepts<A>: Program {
     #[doc(hidden)]
     fn send(args: A, call: &mut CallWriter);
     #[doc(hidden)]
     fn held(args: &A) -> u64;
-    /// Runs the program on the caller's thread. Sets `at` to the name of each kernel before it runs.
+    /// Runs the program on the caller's thread. Sets `at` to the name of each kernel before it runs. Has a key, because
+    /// the caller must have had values of the kernels: a type without values is the type of a program, too.
     #[doc(hidden)]
-    fn run_inline(args: A, at: &Cell<&'static str>)
-    -> Result<<Self::Reply as Reply>::Out, Failure>;
+    fn run_inline(
+        args: A,
+        at: &Cell<&'static str>,
+        key: Key,
+    ) -> Result<<Self::Reply as Reply>::Out, Failure>;
 }
 
 /// A program that consists of one kernel.
@@ -250,9 +262,9 @@ impl<F: Kernel<P, R>, P: Params, R: Reply, A: Args<'static, P>> Accepts<A> for S
     fn held(args: &A) -> u64 {
         args.held()
     }
-    fn run_inline(args: A, at: &Cell<&'static str>) -> Result<R::Out, Failure> {
+    fn run_inline(args: A, at: &Cell<&'static str>, key: Key) -> Result<R::Out, Failure> {
         at.set(kernel_name::<F>());
-        zst_value::<F>().call(args.hold(), Key::new()).into_value()
+        zst_value::<F>().call(args.hold(), key).into_value()
     }
 }
 
@@ -305,11 +317,12 @@ where
     fn run_inline(
         (first, rest): (First, Rest),
         at: &Cell<&'static str>,
+        key: Key,
     ) -> Result<R::Out, Failure> {
-        let first = A::run_inline(first, at)?;
+        let first = A::run_inline(first, at, key)?;
         at.set(type_name::<G>());
         let held = Q::join(first.hold(), rest.hold());
-        zst_value::<G>().call(held, Key::new()).into_value()
+        zst_value::<G>().call(held, key).into_value()
     }
 }
 

@@ -91,7 +91,7 @@ where
         let _permit = permit(&options.limit, G::name())?;
         let _job = engine.seeds.begin_inline(seed);
         let at = Cell::new(G::name());
-        let run = || G::run_inline(args, &at);
+        let run = || G::run_inline(args, &at, Key::new());
         run_inline_at(&at, run)
     };
     run().map_err(|error| error.named_by(options))
