@@ -96,9 +96,13 @@ impl ReadyQueue {
         index
     }
 
-    /// Waits for the next job to poll, and returns its index. Returns `None` at the time `until`.
-    fn next(&self, until: Option<Instant>) -> Option<usize> {
+    /// Waits for the next job to poll, and returns its index. Returns `None` at the time `until`. Calls `check` before
+    /// it sleeps.
+    fn next(&self, until: Option<Instant>, check: impl FnOnce()) -> Option<usize> {
         let ready = lock(&self.ready);
+        if ready.indices.is_empty() {
+            check();
+        }
         let is_empty = |ready: &mut Ready| ready.indices.is_empty();
         let mut ready = match until {
             None => self
@@ -178,7 +182,10 @@ impl<R: Send + 'static, E: JobFailure> AsCompleted<R, E> {
 
     fn next_until(&mut self, until: Option<Instant>) -> Option<(usize, Result<R, E>)> {
         while !self.jobs.is_empty() {
-            let index = self.ready.next(until)?;
+            let index = self.ready.next(until, || {
+                let sent = self.jobs.values().filter_map(Job::sent_to);
+                sent.for_each(|(shared, _)| shared.assert_may_wait());
+            })?;
             if let Some(result) = self.poll_job(index) {
                 return Some(result);
             }
@@ -325,6 +332,9 @@ pub fn wait_any<'j, R: Send + 'static, E: JobFailure + 'j>(
             let ended = shared.look_any(ids.iter().copied())?;
             Some(sent[ended].0)
         });
+    }
+    for (shared, ..) in &engines {
+        shared.assert_may_wait();
     }
     // The wakers of tasks that wait for the same jobs. They are put back afterwards.
     let mut displaced: Vec<_> = engines.iter().map(|_| Vec::new()).collect();

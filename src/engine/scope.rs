@@ -230,6 +230,9 @@ impl Engine {
     }
 
     /// Runs `f` in a scope whose jobs draw random numbers of this series.
+    ///
+    /// # Panics
+    /// In a waker that this engine's monitor calls, where the scope could not wait for its jobs.
     pub(super) fn run_scope<'env, T>(
         &'env self,
         series: Series,
@@ -237,7 +240,10 @@ impl Engine {
         f: impl FnOnce(&Scope<'env>) -> T,
     ) -> (T, Failures) {
         let collects = matches!(failures, Failures::All(_));
-        let group = self.shared().map(|shared| shared.new_group(collects));
+        let group = self.shared().map(|shared| {
+            shared.assert_may_wait();
+            shared.new_group(collects)
+        });
         let scope = Scope {
             engine: self,
             group,
@@ -273,6 +279,16 @@ impl Drop for Ending<'_, '_> {
             self.scope.cancel();
         }
         self.scope.join();
+    }
+}
+
+/// Ends the process when it is dropped. While this exists, a panic must not leave the function: jobs of a scope that
+/// the scope does not know, or does not wait for, write to memory that the caller gets back.
+struct NoUnwinding;
+
+impl Drop for NoUnwinding {
+    fn drop(&mut self) {
+        std::process::abort();
     }
 }
 
@@ -488,11 +504,13 @@ impl<'env> Scope<'env> {
         let jobs = dropped.jobs.open.into_iter();
         open.extend(jobs.map(|(index, id)| (index as u64, id)));
         drop(open);
+        let guard = NoUnwinding;
         while let Some((_, id)) = { self.open.borrow_mut().pop_last() } {
             if let Err(error) = shared.wait(id, |_| Ok(())) {
                 self.note(&error);
             }
         }
+        std::mem::forget(guard);
         self.canceller.end();
     }
 }
@@ -596,9 +614,11 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
             } => {
                 let kernel = kernel.named(self.options.name);
                 let owner = scope.group.map_or(Owner::Handle, Owner::scope);
+                let guard = NoUnwinding;
                 let id = shared.submit(&kernel, &mut call.0, owner, self.options.if_set());
                 let index = self.index;
                 scope.open.borrow_mut().insert(index, id);
+                std::mem::forget(guard);
                 scope.forget_dropped(shared, &kernel);
                 Scoped::Sent {
                     shared,

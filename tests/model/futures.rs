@@ -39,6 +39,7 @@ tests![
     an_engine_may_be_dropped_by_its_own_waker,
     two_engines_may_drop_each_other,
     a_waker_that_waits_for_its_engine_holds_nothing_up,
+    a_waker_that_opens_a_scope_runs_no_job,
     a_panicking_waker_clone_loses_no_memory,
     dropping_a_job_cancels_it_and_detaching_does_not,
     async_code_works_on_an_inline_engine,
@@ -558,6 +559,91 @@ fn a_waker_that_waits_for_its_engine_holds_nothing_up() {
     step("a job after it");
     assert_eq!(lab.submit(|| 2, ()).wait().unwrap(), 2);
     assert!(job.wait().is_err());
+}
+
+/// What a waker does.
+type Does = fn(&Engine);
+
+/// The monitor, which calls the waker, cannot wait for the jobs of a scope, which would write to memory that the waker
+/// gets back. It cannot wait for other jobs or for admission either.
+fn a_waker_that_opens_a_scope_runs_no_job() {
+    struct Wakes(Mutex<Option<Arc<Engine>>>, Does, Mutex<Option<bool>>);
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            let engine = self.0.lock().unwrap().take().unwrap();
+            let does = || self.1(&engine);
+            let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(does)).is_err();
+            *self.2.lock().unwrap() = Some(panicked);
+        }
+    }
+    fn run(_: arenite::ArrayMut<u8>, gate: &str, dies: bool) {
+        through(gate, 0);
+        if dies {
+            std::process::abort();
+        }
+    }
+    let wrongs: [(&str, Does); 5] = [
+        ("a scope", |engine| {
+            let mut lent = engine.zeros::<u8>(10).unwrap();
+            let _ = engine.scope(|_| unreachable!("{:?}", lent.fill(1)));
+        }),
+        ("a map in place", |engine| {
+            let mut lent = engine.zeros::<u8>(10).unwrap();
+            let _ = engine
+                .par_mut(&mut lent)
+                .apply(|part: &mut [u8]| part.fill(1));
+        }),
+        ("the first of several", |engine| {
+            let _ = arenite::wait_any(&mut [engine.submit(|| 1, ())], None);
+        }),
+        ("all as they end", |engine| {
+            let _ = arenite::as_completed([engine.submit(|| 1, ())]).next();
+        }),
+        ("admission", |engine| {
+            let array = engine.zeros::<u8>(2 << 20).unwrap();
+            engine.submit(run, (array, "", false)).detach();
+        }),
+    ];
+    for (wrong, does) in wrongs {
+        let engine = Engine::builder()
+            .workers(2)
+            .max_in_flight_bytes(3 << 20)
+            .build();
+        let engine = Arc::new(engine.unwrap());
+        let submit = |len, gate: &str, dies| {
+            let array = engine.zeros::<u8>(len).unwrap();
+            engine.submit(run, (array, gate, dies))
+        };
+        // From now on its expected bytes are known.
+        submit(0, "", false).wait().unwrap();
+        let gates = [Gate::new(), Gate::new()];
+        let large = submit(2 << 20, &gates[0].path(), false);
+        let held = gates[0].meet();
+        let dies = submit(0, &gates[1].path(), true);
+        let wakes = Wakes(
+            Mutex::new(Some(Arc::clone(&engine))),
+            does,
+            Mutex::new(None),
+        );
+        let wakes = Arc::new(wakes);
+        assert!(!dies.wake_when_done(&Waker::from(Arc::clone(&wakes))));
+        gates[1].open();
+        step("the waker to return");
+        wait_until("the waker has returned", || {
+            wakes.2.lock().unwrap().is_some()
+        });
+        assert_eq!(
+            *wakes.2.lock().unwrap(),
+            Some(true),
+            "{wrong} does not panic"
+        );
+        drop(held);
+        step("jobs after it");
+        large.wait().unwrap();
+        dies.wait().unwrap_err();
+        assert_eq!(engine.submit(|| 2, ()).wait().unwrap(), 2);
+        assert_eq!(engine.stats().untaken, 0, "{wrong} loses a job");
+    }
 }
 
 fn a_panicking_waker_clone_loses_no_memory() {

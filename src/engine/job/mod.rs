@@ -209,10 +209,20 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
     /// # Panics
     /// If [`wait_timeout`](Job::wait_timeout) or polling has already returned the value.
     pub fn wait(mut self) -> Result<R, E> {
-        let result = match std::mem::replace(&mut self.state, State::Taken) {
-            State::Sent { shared, id, read } => shared.wait(id, read),
-            State::Ended(result) => *result,
-            State::Taken => panic!("the value of this job was taken before"),
+        let sent = match &self.state {
+            State::Sent { shared, id, read } => Some(shared.wait(*id, *read)),
+            State::Ended(_) | State::Taken => None,
+        };
+        self.take(sent)
+    }
+
+    /// Returns the value of a job that has ended: `sent`, if the job was submitted. Until now the handle had the job,
+    /// which would be abandoned if waiting panicked.
+    fn take(&mut self, sent: Option<Result<R, JobError>>) -> Result<R, E> {
+        let result = match (std::mem::replace(&mut self.state, State::Taken), sent) {
+            (State::Sent { .. }, Some(result)) => result,
+            (State::Ended(result), _) => *result,
+            _ => panic!("the value of this job was taken before"),
         };
         self.answer(result)
     }
@@ -240,18 +250,11 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
     /// # Panics
     /// If the value was already taken.
     pub fn wait_timeout(&mut self, limit: Duration) -> Option<Result<R, E>> {
-        let result = match std::mem::replace(&mut self.state, State::Taken) {
-            State::Sent { shared, id, read } => match shared.wait_timeout(id, read, limit) {
-                Some(result) => result,
-                None => {
-                    self.state = State::Sent { shared, id, read };
-                    return None;
-                }
-            },
-            State::Ended(result) => *result,
-            State::Taken => panic!("the value of this job was taken before"),
+        let sent = match &self.state {
+            State::Sent { shared, id, read } => Some(shared.wait_timeout(*id, *read, limit)?),
+            State::Ended(_) | State::Taken => None,
         };
-        Some(self.answer(result))
+        Some(self.take(sent))
     }
 
     /// Returns true if the job has ended, with a value or an error.

@@ -391,6 +391,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
 
     /// Waits for at most `limit` until the first written call is admitted, and submits it.
     fn enter_within(&mut self, shared: &Supervisor, limit: Option<Duration>) {
+        shared.assert_may_wait();
         let entered = park_until(limit, |waker, _| {
             let context = &mut Context::from_waker(waker);
             self.poll_first_call(shared, context)

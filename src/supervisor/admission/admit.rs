@@ -170,6 +170,7 @@ impl Supervisor {
                 admission.reserve(0);
                 return (state, Admitted(0));
             }
+            self.assert_may_wait();
             if let Some(admission) = &mut state.admission {
                 ticket.get_or_insert_with(|| admission.join());
             }

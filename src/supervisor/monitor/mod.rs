@@ -61,18 +61,20 @@ pub(in crate::supervisor) fn is_here() -> bool {
     !MONITORED.get().is_null()
 }
 
-/// Called before this thread waits for a job of `shared`.
-///
-/// # Panics
-///
-/// If this thread is the monitor of `shared`: it runs a waker, and the job may need a worker that only the monitor can
-/// start.
-pub(in crate::supervisor) fn assert_may_wait(shared: &Supervisor) {
-    assert!(
-        !ptr::eq(MONITORED.get(), shared),
-        "a waker waits for a job of its engine, which cannot go on until the waker has returned: let the waker wake a \
-         thread that waits"
-    );
+impl Supervisor {
+    /// Called before this thread waits for a job of this engine.
+    ///
+    /// # Panics
+    ///
+    /// If this thread is the engine's monitor: it runs a waker, and the job may need a worker that only the monitor can
+    /// start.
+    pub(crate) fn assert_may_wait(&self) {
+        assert!(
+            !ptr::eq(MONITORED.get(), self),
+            "a waker waits for a job of its engine, which cannot go on until the waker has returned: let the waker \
+             wake a thread that waits"
+        );
+    }
 }
 
 /// Starts the monitor of an engine, which starts the workers.

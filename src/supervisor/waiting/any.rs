@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::thread_waker::{Words, park_until};
 use super::wakers::wake_all;
 use crate::link::{Ask, NOTICE, WAITER};
-use crate::supervisor::monitor::assert_may_wait;
 use crate::supervisor::record::{AWAITED, JobId, Stage};
 use crate::supervisor::shared::Supervisor;
 use crate::supervisor::state::EngineState;
@@ -113,7 +112,7 @@ impl Supervisor {
     where
         I: Iterator<Item = JobId> + Clone,
     {
-        assert_may_wait(self);
+        self.assert_may_wait();
         let ended = park_until(limit, |waker, words| {
             self.poll_any_with(ids.clone(), waker, Some(words), &mut Vec::new())
         });

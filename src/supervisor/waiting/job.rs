@@ -8,7 +8,6 @@ use super::wakers::drop_waker;
 use crate::control::HandshakeError;
 use crate::link::{Ask, SLOTS, WAITER, is_open, is_running};
 use crate::supervisor::error::JobError;
-use crate::supervisor::monitor::assert_may_wait;
 use crate::supervisor::record::{JobId, Stage};
 use crate::supervisor::reply::Read;
 use crate::supervisor::shared::Supervisor;
@@ -112,7 +111,7 @@ impl Supervisor {
                 self.unlock(state);
                 return None;
             }
-            assert_may_wait(self);
+            self.assert_may_wait();
             let record = state.records.get(id);
             let (stage, kernel) = (record.stage, record.kernel);
             // The state word of a condemned lane may say that the job has ended, but the job is answered when its
