@@ -1,8 +1,9 @@
 //! Statistics and trace of an inline engine's jobs, which run on the calling threads.
 //!
 //! A call that runs jobs enters its engine for each job ([`enter`]), which stores the engine in a thread-local
-//! variable. The `catch_unwind` guard of the kernel finds the engine there ([`Observed`]). Handles refer to their
-//! engine weakly: they may outlive it, and its trace is complete when the engine has been dropped.
+//! variable. The `catch_unwind` guard of the kernel finds the engine there ([`Observed`]). Handles, except
+//! those of actors, refer to their engine weakly: they may outlive it, and its trace is complete when the engine and its
+//! actors have been dropped.
 
 use std::cell::RefCell;
 use std::marker::PhantomData;

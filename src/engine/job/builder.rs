@@ -338,14 +338,16 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
             return Ok(self.run_inline());
         };
         let kernel = KernelInfo::of::<G>().named(self.options.name);
-        let entry = match shared.try_admit_job(&kernel, G::held(&self.args)) {
+        let held = G::held(&self.args);
+        // Before admission: copying may panic.
+        let retained = (self.retain)(&self.args);
+        let entry = match shared.try_admit_job(&kernel, held) {
             Ok(entry) => entry,
             Err(why) => {
                 let args = Box::new(self.args);
                 return Err(Refused { args, why });
             }
         };
-        let retained = (self.retain)(&self.args);
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
         G::send(self.args, &mut call);
         call.0.seed = self.seed;
