@@ -238,7 +238,8 @@ impl Kernels {
             };
             let of = stats[at].clone();
             let sum = &mut stats[into];
-            if sum.calls == 0 {
+            // Calls that were lost with their workers were not measured.
+            if self.table[into].calls == 0 {
                 sum.expected = of.expected;
             }
             sum.calls += of.calls;
@@ -327,6 +328,27 @@ mod tests {
         assert!(index.is_some());
         // The kernel is known now, whichever worker reports it.
         assert_eq!(kernels.spawned(&more, 0), index);
+    }
+
+    /// A kernel whose only plain call was lost, and that ran as a task.
+    #[test]
+    fn lost_calls_have_no_expected_duration() {
+        let mut kernels = Kernels::default();
+        let own = kernels.index(&kernel());
+        let task = NamedKernel {
+            plain: kernels.get(own).offset.unwrap(),
+            name: kernels.get(own).name.into(),
+            ..named(7, false)
+        };
+        let task = kernels.spawned(&task, 0).unwrap();
+        kernels.get(own).lost += 1;
+        kernels.get(task).learn(5_000, 0, false);
+        let stats = kernels.table.iter().map(KernelStats::stats).collect();
+        let merged = kernels.merged(stats);
+        let [both] = &merged[..] else {
+            panic!("{merged:?}")
+        };
+        assert_eq!((both.calls, both.expected), (2, Duration::from_micros(5)));
     }
 
     #[test]
