@@ -141,8 +141,9 @@ impl EngineState {
         if open.iter().any(|&id| self.records.is_open(id))
             && let Some(due) = Instant::now().checked_add(self.config.grace)
         {
-            self.timers.add(due, Timer::Scope(group));
-            self.monitor.call_before(due);
+            let entry = self.timers.add(due, Timer::Scope(group));
+            self.groups.set_end(group, entry);
+            self.monitor.call_for_end(due);
         }
     }
 }
@@ -235,8 +236,7 @@ impl Supervisor {
     /// Removes a group whose jobs have all ended, and that will get no more jobs.
     pub(crate) fn end_group(&self, group: Group) {
         let mut state = self.lock();
-        if state.groups.remove(group) {
-            state.timers.forget_end(Timer::Scope(group));
-        }
+        let entry = state.groups.remove(group);
+        state.timers.remove_end(entry);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::owner::{Group, Owner};
+use super::timers::Entry;
 
 /// The groups of an engine.
 #[derive(Debug, Default)]
@@ -12,8 +13,16 @@ pub(super) struct Groups {
     /// Numbers up to `last` of groups that have ended. Only these are reused: a cancellation of one scope must not
     /// affect another open scope.
     free: Vec<u32>,
-    /// Open groups that were cancelled, with the number of the job whose failure cancelled the group, if one did.
-    cancelled: HashMap<Group, Option<u64>>,
+    /// Open groups that were cancelled.
+    cancelled: HashMap<Group, Cancelled>,
+}
+
+#[derive(Debug)]
+struct Cancelled {
+    /// The number of the job whose failure cancelled the group, if one did.
+    culprit: Option<u64>,
+    /// The timer that kills the jobs that still run.
+    end: Option<Entry>,
 }
 
 impl Groups {
@@ -43,7 +52,7 @@ impl Groups {
 
     /// Returns the number of the job whose failure cancelled the group.
     pub(super) fn culprit(&self, group: Group) -> Option<u64> {
-        self.cancelled.get(&group).copied().flatten()
+        self.cancelled.get(&group)?.culprit
     }
 
     /// Marks a group as cancelled, by the failure of the job with this number or by a call. Returns false if it was
@@ -51,16 +60,24 @@ impl Groups {
     pub(super) fn cancel(&mut self, group: Group, culprit: Option<u64>) -> bool {
         let is_first = !self.is_cancelled(group);
         if is_first {
-            self.cancelled.insert(group, culprit);
+            let cancelled = Cancelled { culprit, end: None };
+            self.cancelled.insert(group, cancelled);
         }
         is_first
     }
 
+    /// Records the timer that kills the jobs of a cancelled group that still run.
+    pub(super) fn set_end(&mut self, group: Group, entry: Entry) {
+        if let Some(cancelled) = self.cancelled.get_mut(&group) {
+            cancelled.end = Some(entry);
+        }
+    }
+
     /// Removes a group whose jobs have all ended, and that will get no more jobs. Another group may get its number.
-    /// Returns whether it was cancelled.
-    pub(super) fn remove(&mut self, group: Group) -> bool {
+    /// Returns its timer.
+    pub(super) fn remove(&mut self, group: Group) -> Option<Entry> {
         self.free.push(group.number);
-        self.cancelled.remove(&group).is_some()
+        self.cancelled.remove(&group)?.end
     }
 }
 

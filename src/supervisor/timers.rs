@@ -35,24 +35,31 @@ impl Timer {
     }
 }
 
+/// A timer, with its time or, for one at which jobs may be lost, an earlier time: see [`Timers`].
+pub(super) type Entry = (Instant, Timer);
+
 /// All timers of an engine, by time.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     /// Starts of attempts and of actors.
-    starts: BTreeSet<(Instant, Timer)>,
+    starts: BTreeSet<Entry>,
     /// Timers at which jobs may be lost. Each stored time is earlier than the real one by `delay`.
-    ends: BTreeSet<(Instant, Timer)>,
+    ends: BTreeSet<Entry>,
     /// The sum of all delays by [`postpone_ends`](Self::postpone_ends). Adding them up is faster than changing the
     /// stored time of very many timers.
     delay: Duration,
 }
 
 impl Timers {
-    pub(super) fn add(&mut self, due: Instant, timer: Timer) {
+    /// Adds a timer. Returns its entry.
+    pub(super) fn add(&mut self, due: Instant, timer: Timer) -> Entry {
         if timer.is_end() {
-            self.ends.insert((self.without_delay(due), timer));
+            let entry = (self.without_delay(due), timer);
+            self.ends.insert(entry);
+            entry
         } else {
             self.starts.insert((due, timer));
+            (due, timer)
         }
     }
 
@@ -74,9 +81,9 @@ impl Timers {
         }
     }
 
-    /// Removes an end whose time is not known.
-    pub(super) fn forget_end(&mut self, timer: Timer) {
-        self.ends.retain(|&(_, other)| other != timer);
+    /// Removes the entry of a timer at which jobs may be lost.
+    pub(super) fn remove_end(&mut self, entry: Option<Entry>) {
+        entry.map(|entry| self.ends.remove(&entry));
     }
 
     fn first_end(&self) -> Option<Instant> {
@@ -113,17 +120,14 @@ impl Timers {
 
     /// Removes and returns what is due: ends, then starts, each in the order of time. The time of a start is exact; the
     /// time of an end lacks the delay.
-    pub(super) fn take_due(&mut self, now: Instant) -> Vec<(Instant, Timer)> {
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<Entry> {
         let ended = self.without_delay(now);
         let ends = take_until(&mut self.ends, ended);
         ends.chain(take_until(&mut self.starts, now)).collect()
     }
 }
 
-fn take_until(
-    timers: &mut BTreeSet<(Instant, Timer)>,
-    now: Instant,
-) -> impl Iterator<Item = (Instant, Timer)> {
+fn take_until(timers: &mut BTreeSet<Entry>, now: Instant) -> impl Iterator<Item = Entry> {
     std::iter::from_fn(move || {
         timers.first().filter(|&&(due, _)| due <= now)?;
         timers.pop_first()

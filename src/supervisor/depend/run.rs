@@ -21,6 +21,7 @@ use crate::supervisor::lane::NO_RECORD;
 use crate::supervisor::options::JobOptions;
 use crate::supervisor::record::JobId;
 use crate::supervisor::reply::{Unreadable, read_guarded};
+use crate::supervisor::timers::Entry;
 
 /// The stage of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +112,8 @@ pub(in crate::supervisor) struct Run {
     shares: HashMap<u32, Shares>,
     /// If the run was stopped: the strongest way in which its jobs were cancelled.
     pub(super) stopped: Option<CancelMode>,
+    /// The timer that kills the jobs that still run after the run was stopped.
+    pub(super) kill: Option<Entry>,
     /// The unit whose failure stopped the run.
     pub(super) stopped_at: Option<u32>,
     /// With a ceiling: the next unit in order.
@@ -302,6 +305,7 @@ impl Run {
             errors: HashMap::new(),
             shares: HashMap::new(),
             stopped: None,
+            kill: None,
             stopped_at: None,
             next: 0,
             held: 0,

@@ -178,7 +178,8 @@ impl EngineState {
         let (parent, sent) = (run.parent, run.sent);
         if let Some(spawned) = &mut run.spawned {
             if let Some(why) = spawned.failure.take_if(|_| sent == 0) {
-                self.runs.remove_with_values(number, &mut self.records);
+                let run = self.runs.remove_with_values(number, &mut self.records);
+                self.timers.remove_end(run.and_then(|run| run.kill));
                 self.fail(parent, why, None, Vec::new());
             }
         } else if run.undecided == 0 && self.records.at(parent).is_open() {
@@ -276,8 +277,8 @@ impl EngineState {
                 run: number,
                 serial,
             };
-            self.timers.add(due, timer);
-            self.monitor.call_before(due);
+            self.runs.get(number).kill = Some(self.timers.add(due, timer));
+            self.monitor.call_for_end(due);
         }
         let run = number;
         let notice = EndNotice::Cancel { run, serial, how };

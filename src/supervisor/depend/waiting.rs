@@ -171,6 +171,8 @@ impl Supervisor {
         let mut wakers = Vec::from_iter(state.records.get(graph.job).waker.take());
         state.records.remove(graph.job.index);
         let run = state.runs.remove_with_values(graph.run, &mut state.records);
+        let kill = run.as_ref().and_then(|run| run.kill);
+        state.timers.remove_end(kill);
         for id in run.iter().flat_map(|run| run.sent_jobs()) {
             state.records.get(id).owner = Owner::None;
             wakers.extend(state.abandon(id));

@@ -3,6 +3,7 @@
 use super::*;
 use crate::kernel::{SPAWNS, to_offset};
 use crate::supervisor::admission::Admission;
+use crate::supervisor::depend::CancelMode;
 
 fn spawning() -> KernelInfo {
     KernelInfo {
@@ -71,6 +72,28 @@ fn children_run_and_the_last_one_answers() {
     let state = shared.lock();
     assert_eq!((state.records.live(), state.runs.waiting_parents()), (0, 0));
     assert_eq!(state.records.submitted(), 3);
+}
+
+/// A child runs on after the run was stopped, and ends before it is killed.
+#[test]
+fn a_run_that_was_stopped_leaves_no_timer() {
+    let (shared, mut consumers) = fixture(1, 1);
+    let id = submit(&shared, &spawning());
+    assert_eq!(consumers[0].next(), Next::Run);
+    spawn(&mut consumers[0], &list());
+    assert!(take(&shared, id).is_none());
+    assert_eq!(consumers[0].next(), Next::Run);
+    let mut state = shared.lock();
+    let Stage::Spawned { run } = state.records.get(id).stage else {
+        panic!("the job has spawned")
+    };
+    state.cancel_run(run, JobErrorKind::Cancelled, CancelMode::AskThenKill);
+    assert!(state.timers.has_ends(), "the child is to be killed");
+    shared.unlock(state);
+    consumers[0].finish(false, 10, Some(&value(&[6])));
+    let error = take(&shared, id).unwrap().unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::Cancelled);
+    assert!(!shared.lock().timers.has_ends());
 }
 
 /// The end of the later job was not requested: the end of the earlier job was to be reported first.
