@@ -20,6 +20,7 @@ impl EngineState {
             Retract::TooLate => false,
             Retract::Taken { wake } => {
                 let record = lane.take(position);
+                lane.return_share();
                 self.lanes.left();
                 let owner = self.records.look(record).owner;
                 self.actors.retracted(owner, position);

@@ -78,6 +78,29 @@ fn a_lane_that_falls_asleep_beside_a_new_job_is_rung_when_the_lock_is_released()
     drop(consumers);
 }
 
+/// A job that is taken back counts for no share of the jobs after which its worker is recycled.
+#[test]
+fn a_lane_gets_its_share_of_jobs_although_some_are_taken_back() {
+    let (shared, _consumers) = fixture(1, 1);
+    shared.lock().lanes[0].begin_generation(2);
+    let ranked = |priority| {
+        let options = JobOptions {
+            priority,
+            ..JobOptions::default()
+        };
+        submit_with(&shared, options)
+    };
+    let [first, second] = [(); 2].map(|()| ranked(Priority::Low));
+    let high = ranked(Priority::High);
+    let stage = |id| shared.lock().records.get(id).stage;
+    let on_lane = |id| matches!(stage(id), Stage::Placed { link: 0, .. });
+    assert!(
+        on_lane(high) && !on_lane(second),
+        "{:?}",
+        [first, second, high].map(stage)
+    );
+}
+
 /// In a stream of tiny jobs, two are often on the same lane while another lane is idle, and have ended a moment later.
 /// The monitor is called for that once, and then ticks.
 #[test]
