@@ -339,6 +339,11 @@ impl<const N: usize> LinkCells<N> {
     pub(crate) fn index(position: u64) -> usize {
         (position % N as u64) as usize
     }
+
+    /// The number that marks the stamps of the job at this position. Not zero, which an unused cell has.
+    pub(crate) fn tag(position: u64) -> u64 {
+        position.wrapping_add(1)
+    }
 }
 
 #[cfg(any(test, arenite_loom))]

@@ -182,13 +182,14 @@ impl<const N: usize> Consumer<N> {
         field.store(at, Ordering::Relaxed);
     }
 
-    /// Records that the claimed job is timed from `at` on. Stores the number of the job too, because the cell may have
-    /// the stamps of an older job. At the end of a traced job its second stamp overwrites the number.
-    pub(crate) fn begin_timed(&self, at: u64, job: u64) {
+    /// Records that the claimed job is timed from `at` on. Stores a number made from its position too, because the cell
+    /// may have the stamps of an older job. At the end of a traced job its second stamp overwrites the number.
+    pub(crate) fn begin_timed(&self, at: u64) {
         let cell = &self.cells.reply().stamps[LinkCells::<N>::index(self.position)];
         cell.began.store(at, Ordering::Relaxed);
         // Release: "timed", pairs with the load in `Producer::timed_since`.
-        cell.ended.store(job, Ordering::Release);
+        cell.ended
+            .store(LinkCells::<N>::tag(self.position), Ordering::Release);
     }
 
     /// Whether the claimed job is cancelled. False while no job is claimed.

@@ -352,12 +352,12 @@ impl<const N: usize> Producer<N> {
     }
 
     /// The time at which the job called `begin_timed`, as claimed by the worker, in monotonic nanoseconds. `None` if
-    /// the job has not called it.
-    pub(crate) fn timed_since(&self, position: u64, job: u64) -> Option<u64> {
+    /// the job has not called it: each attempt of a job has a position of its own.
+    pub(crate) fn timed_since(&self, position: u64) -> Option<u64> {
         let cell = &self.cells.reply().stamps[LinkCells::<N>::index(position)];
         // Acquire: "timed", pairs with the store in `Consumer::begin_timed`.
         let of = cell.ended.load(Ordering::Acquire);
-        (of == job).then(|| cell.began.load(Ordering::Relaxed))
+        (of == LinkCells::<N>::tag(position)).then(|| cell.began.load(Ordering::Relaxed))
     }
 
     /// The time of the current allocation request, as claimed by the worker.

@@ -5,7 +5,7 @@
 //! later jobs of the lane are taken back, and the worker is killed. The job is answered after the worker's exit.
 //!
 //! A job whose options have `loading` is timed from the moment its kernel calls `begin_timed`. The worker records that
-//! moment and the number of the job in the stamps of its slot. When the deadline has passed, that moment is read. If
+//! moment and the position of the job in the stamps of its slot. When the deadline has passed, that moment is read. If
 //! less than the limit has passed since, or no moment is recorded for this job yet, then the deadline is set again. A
 //! worker cannot postpone its end beyond `loading` plus the limit, whatever it records.
 
@@ -33,15 +33,17 @@ impl Lane {
     fn due_after_loading(
         &self,
         alarm: Alarm,
-        job: u64,
         limit: Duration,
         most: Duration,
         now: Instant,
     ) -> Option<Instant> {
-        let due = match self.producer.timed_since(alarm.position, job) {
+        let due = match self.producer.timed_since(alarm.position) {
             Some(began) => {
                 let ago = Duration::from_nanos(clock::monotonic_ns().saturating_sub(began));
-                now.checked_sub(ago)?.checked_add(limit)?
+                let began = now.checked_sub(ago)?;
+                let stopped = alarm.stopped.filter(|&(noticed, _)| began < noticed);
+                let stopped = stopped.map_or(Duration::ZERO, |(_, all)| all);
+                began.checked_add(limit)?.checked_add(stopped)?
             }
             None => now + LOOK_FOR_BEGIN,
         };
@@ -79,10 +81,11 @@ impl EngineState {
                     position,
                     at,
                     since,
+                    stopped: None,
                 }));
                 if let Some(at) = at {
                     crate::sync::point!("deadline.set");
-                    self.monitor.call_before(at);
+                    self.monitor.call_for_end(at);
                     crate::sync::point!("deadline.started");
                 }
             }
@@ -189,13 +192,12 @@ impl EngineState {
         crate::sync::point!("judge.due");
         let record = self.lanes[index].record_at(alarm.position);
         let record = self.records.look(record);
-        let (job, policy) = (record.job, &record.policy);
-        let options = policy.as_ref().map(|policy| &policy.options);
+        let options = record.policy.as_ref().map(|policy| &policy.options);
         let limit = options.and_then(|options| options.deadline);
         let limit = limit.unwrap_or_default();
         let loading = options.and_then(|options| options.loading);
-        if let Some(at) = loading
-            .and_then(|most| self.lanes[index].due_after_loading(alarm, job, limit, most, now))
+        if let Some(at) =
+            loading.and_then(|most| self.lanes[index].due_after_loading(alarm, limit, most, now))
         {
             self.lanes[index].set_alarm(Some(Alarm { at, ..alarm }));
             self.monitor.call_before(at);

@@ -26,8 +26,10 @@ pub(super) const DEPTH_NS: u64 = 500_000;
 pub(super) struct Alarm {
     pub(super) position: u64,
     pub(super) at: Instant,
-    /// When the clock was started.
+    /// When the clock was started, plus the time for which the program did not run since.
     pub(super) since: Instant,
+    /// When it was last found that the program had not run, and for how long in all.
+    pub(super) stopped: Option<(Instant, Duration)>,
 }
 
 /// What to do with the clock of a lane's oldest job: see [`Lane::update_alarm`].
@@ -306,6 +308,9 @@ impl Lane {
     pub(super) fn postpone_alarm(&mut self, by: Duration) {
         if let Some(alarm) = &mut self.alarm {
             alarm.at = clock::postponed(alarm.at, by);
+            alarm.since = clock::postponed(alarm.since, by);
+            let before = alarm.stopped.map_or(Duration::ZERO, |(_, all)| all);
+            alarm.stopped = Some((Instant::now(), before.saturating_add(by)));
         }
     }
 
@@ -490,6 +495,13 @@ impl Lane {
         self.last = self.share;
         self.set_until();
         self.jobs_before = self.jobs;
+    }
+
+    /// Lets the present generation have another job in the place of one that was taken back.
+    pub(super) fn return_share(&mut self) {
+        self.share = self.share.saturating_add(1);
+        self.last = self.last.saturating_add(1);
+        self.set_until();
     }
 
     /// Sets whether the worker stays while it hosts actors, or is recycled after its share of jobs.

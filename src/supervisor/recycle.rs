@@ -44,7 +44,7 @@ impl EngineState {
         let ends_by = Instant::now().checked_add(self.config.grace);
         self.workers[worker].set_ends_by(ends_by);
         if let Some(at) = ends_by {
-            self.monitor.call_before(at);
+            self.monitor.call_for_end(at);
         }
     }
 }

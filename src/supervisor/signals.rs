@@ -17,6 +17,11 @@ pub(super) struct MonitorSignals {
     ticks: bool,
     /// While the monitor sleeps: when it wakes up at the latest. `None`: only when it is rung.
     wakes_at: Option<Instant>,
+    /// Whether the monitor wakes up often enough to find out that the program was stopped.
+    beats: bool,
+    /// Whether such a time was set since the monitor slept last: see [`call_for_end`](Self::call_for_end). Then it
+    /// beats the next time, whether or not the job has ended: otherwise each job of a stream would ring it.
+    has_end: bool,
 }
 
 impl MonitorSignals {
@@ -44,6 +49,19 @@ impl MonitorSignals {
         if self.wakes_at.is_none_or(|wakes_at| at < wakes_at) {
             self.calls = true;
         }
+    }
+
+    /// Like [`call_before`](Self::call_before), for a time at which a job, a worker or a drain is ended. Also rings a
+    /// monitor that would not find out that the program was stopped meanwhile.
+    pub(super) fn call_for_end(&mut self, at: Instant) {
+        self.calls |= !self.beats;
+        self.has_end = true;
+        self.call_before(at);
+    }
+
+    /// Returns whether a time for [`call_for_end`](Self::call_for_end) was set, and clears the request.
+    pub(super) fn take_end(&mut self) -> bool {
+        std::mem::take(&mut self.has_end)
     }
 
     /// Returns whether the monitor has to be rung, and clears the request.
@@ -97,9 +115,11 @@ impl MonitorSignals {
         self.ticks = found || (self.ticks && !whole_tick);
     }
 
-    /// Records that the monitor is about to sleep until `wakes_at` at the latest. Called only by the monitor.
-    pub(super) fn sleeps_until(&mut self, wakes_at: Option<Instant>) {
+    /// Records that the monitor is about to sleep until `wakes_at` at the latest, and whether it `beats`. Called only by
+    /// the monitor.
+    pub(super) fn sleeps_until(&mut self, wakes_at: Option<Instant>, beats: bool) {
         self.wakes_at = wakes_at;
+        self.beats = beats;
     }
 }
 

@@ -77,7 +77,7 @@ pub fn begin_timed() {
     if let Some(lane) = lane {
         let consumer = lane.consumer.borrow();
         if consumer.claimed().is_some() {
-            consumer.begin_timed(clock::monotonic_ns(), consumer.call().job);
+            consumer.begin_timed(clock::monotonic_ns());
         }
     }
 }

@@ -344,12 +344,13 @@ impl Monitor {
             .chain(state.next_timer())
             .chain(self.outputs.due())
             .min();
-        let clocks = state.has_clocks()
+        let clocks = state.monitor.take_end()
+            || state.has_clocks()
             || !self.starting.is_empty()
             || self.stopping.is_some()
             || self.template.until().is_some();
         let next = next.map(|at| if clocks { at.min(now + BEAT) } else { at });
-        state.monitor.sleeps_until(next);
+        state.monitor.sleeps_until(next, clocks);
         next.map(|at| at.saturating_duration_since(now))
     }
 

@@ -3,7 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::link::SLOTS;
 use crate::supervisor::error::Death;
+use crate::supervisor::lane::Alarm;
 use crate::supervisor::lifecycle::Closing;
 use crate::supervisor::monitor::{Monitor, idle};
 use crate::supervisor::policy::{After, Policy};
@@ -276,10 +278,7 @@ fn a_job_that_loads_is_timed_from_when_it_begins() {
         let job = submit_with(&shared, timed(MOMENT).loading(most));
         assert_eq!(consumers[0].next(), Next::Run);
         assert_eq!(runs_timers(&shared, 3), Status::Ready, "it has not begun");
-        let number = consumers[0].call().job;
-        consumers[0].begin_timed(clock::monotonic_ns(), number + 1);
-        assert_eq!(runs_timers(&shared, 3), Status::Ready, "another job has");
-        consumers[0].begin_timed(clock::monotonic_ns(), number);
+        consumers[0].begin_timed(clock::monotonic_ns());
         assert_eq!(runs_timers(&shared, 1), Status::Leaving);
         die(&shared, 0);
         assert!(answer(&shared, job).unwrap().contains("deadline"));
@@ -294,14 +293,79 @@ fn a_worker_cannot_postpone_a_deadline_for_ever() {
         assert_eq!(consumers[0].next(), Next::Run);
         if begins {
             // The worker reports a time that is an hour ahead.
-            let number = consumers[0].call().job;
             let later = clock::monotonic_ns() + 3_600_000_000_000;
-            consumers[0].begin_timed(later, number);
+            consumers[0].begin_timed(later);
         }
         assert_eq!(runs_timers(&shared, 1), Status::Leaving);
         die(&shared, 0);
         assert!(answer(&shared, job).unwrap().contains("deadline"));
     }
+}
+
+/// The last attempt finds the stamps of the first in its slot.
+#[test]
+fn an_attempt_is_not_timed_from_when_an_earlier_one_began() {
+    let (shared, mut consumers) = fixture(1, 1);
+    let options = JobOptions {
+        deadline: Some(MOMENT),
+        ..retried(SLOTS as u32)
+    };
+    submit_with(&shared, options.loading(HOUR));
+    for _ in 0..SLOTS {
+        assert_eq!(consumers[0].next(), Next::Run);
+        consumers[0].begin_timed(clock::monotonic_ns());
+        consumers[0].finish(true, 1, Some(&one_word(kind::PANICKED, &[0])));
+        shared.stats();
+        run_timers(&shared);
+    }
+    assert_eq!(consumers[0].next(), Next::Run);
+    assert_eq!(runs_timers(&shared, 1), Status::Ready, "it has not begun");
+}
+
+/// The program was stopped for an hour while a job loaded, or after it began.
+#[test]
+fn a_job_that_loads_loses_no_time_while_the_program_is_stopped() {
+    for begins in [false, true] {
+        let (shared, mut consumers) = fixture(1, 1);
+        submit_with(&shared, timed(HOUR / 2).loading(HOUR / 2));
+        assert_eq!(consumers[0].next(), Next::Run);
+        let ago = HOUR + HOUR / 4;
+        if begins {
+            let ns = clock::monotonic_ns().saturating_sub(ago.as_nanos() as u64);
+            consumers[0].begin_timed(ns);
+        }
+        let mut state = shared.lock();
+        let alarm = state.lanes[0].alarm().unwrap();
+        let past = Instant::now().checked_sub(ago).unwrap();
+        state.lanes[0].set_alarm(Some(Alarm {
+            at: past,
+            since: past,
+            ..alarm
+        }));
+        state.postpone(HOUR);
+        shared.unlock(state);
+        assert_eq!(
+            runs_timers(&shared, 1),
+            Status::Ready,
+            "it has begun: {begins}"
+        );
+    }
+}
+
+#[test]
+fn the_first_deadline_wakes_a_monitor_that_would_not_see_a_stop() {
+    let (shared, _consumers) = fixture(1, 1);
+    let sleeps = |beats| {
+        shared
+            .lock()
+            .monitor
+            .sleeps_until(Some(Instant::now() + MOMENT), beats);
+        let _ = shared.monitor_event().clear();
+    };
+    sleeps(false);
+    submit_with(&shared, timed(HOUR));
+    assert!(shared.monitor_event().clear().unwrap(), "it is rung");
+    assert!(shared.lock().monitor.take_end(), "it has to beat");
 }
 
 /// The job has ended, and the lane was not drained: its worker must not be killed.
