@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 
 use super::job_table::JobTable;
-use super::options::Priority;
 use super::record::{Record, Stage};
 
 /// The number of stale entries (without a job) at which they are removed.
@@ -275,9 +274,10 @@ impl Queue {
         self.exclusive.len() > 0
     }
 
-    /// Returns true if no job of this priority or a higher one waits.
-    pub(super) fn has_none_from(&self, priority: Priority) -> bool {
-        let mut classes = self.shared.live[priority as usize..].iter();
+    /// Returns true if no job of this job's priority or a higher one waits where this job would.
+    pub(super) fn has_none_from(&mut self, record: &Record) -> bool {
+        let (line, class) = self.line_of(record);
+        let mut classes = line.live[class..].iter();
         classes.all(|&live| live == 0)
     }
 

@@ -93,8 +93,9 @@ impl EngineState {
     /// its priority or above are queued: then that was done already. Returns true if a job was taken back.
     #[cold]
     pub(super) fn overtake(&mut self, index: u32) -> bool {
-        let priority = self.records.at(index).priority();
-        if priority == Priority::Low || !self.queue.has_none_from(priority) {
+        let record = self.records.at(index);
+        let priority = record.priority();
+        if priority == Priority::Low || !self.queue.has_none_from(record) {
             return false;
         }
         let mut back = Vec::new();
