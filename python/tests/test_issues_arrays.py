@@ -1,10 +1,12 @@
 """Arrays in shared memory: what users of other pools reported, and what happens here."""
 
 import gc
+import multiprocessing
 import os
 import shutil
 import subprocess
 import textwrap
+from concurrent.futures import ProcessPoolExecutor
 
 import arenite
 import harness
@@ -448,3 +450,15 @@ def test_empty_copies_are_writable(executor):
     empty.flags.writeable = False
     assert executor.submit(is_writable, empty).result()
     assert executor.submit(identity, empty).result().flags.writeable
+
+
+def _resized(array):
+    array.resize(2 * len(array), refcheck=False)
+    return array
+
+
+def test_small_arrays_own_their_memory(executor):
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as other:
+        for ex in (executor, other):
+            found = ex.submit(_resized, np.arange(9)).result()
+            assert _resized(found).tolist() == [*range(9), *[0] * 27]

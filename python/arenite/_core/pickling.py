@@ -531,10 +531,16 @@ def _private(buffer: Buffer) -> bytearray | PrivateBuffer | None:
     return bytearray(buffer) if buffer.nbytes < COPIED else buffer.private_copy()
 
 
+#: The largest size, in bytes, of arrays that own their memory.
+_OWNED = 1024
+
+
 def restore_small(data: Any, dtype: Any, shape: tuple[int, ...], order: str) -> Any:
     import numpy
 
-    return numpy.ndarray(shape, dtype, buffer=data, order=order)  # type: ignore[arg-type]
+    made: Any = numpy.ndarray(shape, dtype, buffer=data, order=order)  # type: ignore[arg-type]
+    # An array can be resized in place only if it owns its memory.
+    return made.copy("K") if made.nbytes <= _OWNED else made
 
 
 def _restore_proxy(key: bytes, function: Any, arguments: Any) -> Any:
@@ -586,15 +592,25 @@ _BY_VALUE = frozenset(
     "odict_items odict_keys odict_values property staticmethod CDLL KeyWrapper PyDLL Scanner SystemRandom _FuncPtr "
     "count".split()
 )
+#: Names in `__module__` under which no module can be imported.
+_absent: set[str] = set()
 #: The specification of each module when a pickle first referred to it. A reload makes another specification.
 _specs: dict[str, Any] = {}
 
 
 def is_reachable(obj: Any, module: str | None, name: str) -> bool:
-    """Whether this name in this module leads to the object."""
-    found: Any = sys.modules.get(module) if module else None
-    if found is None or "<" in name:
+    """Whether this name in this module leads to the object. Imports the module, as pickle does: a package may give its
+    classes the name of a module that only some programs import."""
+    if not module or "<" in name:
         return False
+    found: Any = sys.modules.get(module)
+    if found is None:
+        if module not in _absent:
+            try:
+                __import__(module)
+            except Exception:
+                _absent.add(module)
+        found = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
     return found is obj

@@ -48,6 +48,15 @@ registry, opened = Registry(), Open()
 add, bump, uniform = registry.add, opened.bump, random.Random().uniform
 
 
+class Shown:
+    def name(self):
+        return super().__repr__()[:15], isinstance(self, Shown)
+
+
+# The public name of the class: a module that only some programs import.
+Shown.__module__ = "shown"
+
+
 def load(name):
     R[name] = len(name)
     for one in (L, Q):
@@ -72,10 +81,11 @@ if FOLDER is None:
     FOLDER = os.environ["SAME_MODULES"] = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, FOLDER)
     pathlib.Path(FOLDER, "plugged.py").write_text(SOURCE)
+    pathlib.Path(FOLDER, "shown.py").write_text("from plugged import Shown")
 sys.path.insert(0, FOLDER)
 importlib.invalidate_caches()
 
-from plugged import CONFIG, C, D, L, O, Q, R, S, add, bump, debug, load, opened, registry, total, uniform  # noqa: E402
+from plugged import CONFIG, C, D, L, O, Q, R, S, Shown, add, bump, debug, load, opened, registry, total, uniform  # noqa: E402
 from plugged import L as LINES  # noqa: E402
 
 CONFIG["debug"] = CONFIG["more"] = True
@@ -125,6 +135,10 @@ def libraries():
     return *known, root.name, filters is sys.modules["warnings"].filters, digits
 
 
+def shows(shown):
+    return shown.name(), type(shown) is Shown, type(shown).__module__, Shown
+
+
 def numbers():
     return random(), draw(0, 1 << 60), uniform(0, 1)
 
@@ -137,6 +151,7 @@ CALLS = [
     ("reads again", reads, ["abcd"]),
     ("opens", opens, []),
     ("libraries", libraries, []),
+    ("shows", shows, [Shown()]),
 ]
 
 
