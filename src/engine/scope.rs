@@ -138,6 +138,9 @@ impl Engine {
     /// # Errors
     /// The first failure of a job. It contains the rows that a dead worker may have written
     /// ([`JobError::unspecified_rows`]).
+    ///
+    /// # Panics
+    /// In a waker that a thread of the engine calls: the engine cannot go on until the waker has returned.
     #[doc(alias("TaskGroup", "nursery", "create_task_group"))]
     pub fn scope<'env, T>(&'env self, f: impl FnOnce(&Scope<'env>) -> T) -> Result<T, JobError> {
         match self.run_scope(self.seeds.series(), Failures::First(None), f) {
