@@ -12,8 +12,6 @@ use crate::harness::{Lab, assert_kind, step, tests, wait_until};
 use crate::lab::{remember, spoil, strict};
 
 tests![
-    actors_keep_their_state_and_go_on_from_checkpoints,
-    graphs_fuse_forward_and_free,
     an_array_changed_in_place_stays_within_its_chain,
     a_hostile_method_costs_what_its_worker_has,
     a_hostile_start_and_a_hostile_checkpoint,
@@ -54,10 +52,6 @@ impl Model {
 
     fn pid(&self) -> u32 {
         std::process::id()
-    }
-
-    fn abort(&mut self) {
-        std::process::abort();
     }
 
     /// Number of files and sockets that could be opened.
@@ -108,70 +102,12 @@ fn lost<R: Send + std::fmt::Debug + 'static>(call: Job<R>) -> (JobErrorKind, u64
     }
 }
 
-fn actors_keep_their_state_and_go_on_from_checkpoints() {
-    let lab = strict(2);
-    let [kept, plain] = models(&lab);
-    for x in 1..=5 {
-        for model in [&kept, &plain] {
-            assert_eq!(model.call(Model::weigh, (x,)).wait().unwrap(), 6 * x);
-        }
-    }
-    wait_until("the fourth call is in a checkpoint", || {
-        kept.status().checkpoints == 2
-    });
-    let (why, forgotten, restarted, _) = lost(kept.call(Model::abort, ()));
-    assert_eq!((forgotten, restarted), (1, true));
-    assert_eq!(why, JobErrorKind::Lost(WorkerExit::Signal(SIGABRT)));
-    assert_eq!(kept.call(Model::weigh, (6,)).wait().unwrap(), 36);
-    let seen = |model: &Actor<Model>| model.call(Model::seen, ()).wait().unwrap().to_vec();
-    assert_eq!(seen(&kept), [1, 2, 3, 4, 6]);
-    assert_eq!(seen(&plain), [1, 2, 3, 4, 5], "in the other worker");
-    drop((kept, plain));
-    lab.assert_in_use(0);
-}
-
 fn ramp(n: usize) -> Array<u32> {
     Array::from_fn(n, |i| i as u32)
 }
 
 fn scale(values: &Array<u32>, by: u32) -> Array<u32> {
     Array::from_fn(values.shape(), |i| values[i] * by)
-}
-
-fn add(a: &[u32], b: &[u32]) -> Array<u32> {
-    Array::from_fn(a.len(), |i| a[i] + b[i])
-}
-
-fn graphs_fuse_forward_and_free() {
-    let lab = strict(2);
-    // Sizes in whole pages.
-    const LEN: usize = 50 << 10;
-    for fused in [true, false] {
-        let mut graph = Graph::new();
-        graph.fuse(fused);
-        let base = graph.add(ramp, (LEN,));
-        let left = graph.add(scale, (&base, 2));
-        let right = graph.add(scale, (&base, 3));
-        let mut both = graph.add(add, (&left, &right));
-        // A chain whose arrays have the same size.
-        for _ in 0..20 {
-            both = graph.add(scale, (&both, 1));
-        }
-        let text = graph.add(|n: u32| format!("{n} numbers"), (LEN as u32,));
-        let len = graph.add(|text: &str| text.len() as u64, (&text,));
-        let running = graph.run(&lab, (&both, &len)).unwrap();
-        step("a graph");
-        assert!(running.wait_timeout(std::time::Duration::MAX));
-        // Three units before the chain, and the pair next to them; otherwise each node is a job.
-        let jobs = running.jobs();
-        assert_eq!(jobs, if fused { 5 } else { 26 });
-        let (both, len) = running.wait().unwrap();
-        assert_eq!(len, 13, "51200 numbers");
-        assert!(both.iter().zip(0..).all(|(&x, i)| x == i * 5));
-        // All intermediate memory is free.
-        lab.assert_in_use((LEN * 4) as u64);
-    }
-    lab.assert_in_use(0);
 }
 
 fn an_array_changed_in_place_stays_within_its_chain() {
