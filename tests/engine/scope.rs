@@ -16,7 +16,6 @@ tests![
     a_scope_works_in_a_destructor,
     the_first_failure_cancels_the_rest,
     a_scope_within_a_scope,
-    scopes_on_many_threads,
     a_worker_that_dies_in_a_tile,
     a_lent_array_returns_only_after_the_workers_exit,
     handles_may_outlive_their_scope,
@@ -298,28 +297,6 @@ fn a_scope_within_a_scope() {
     })
     .unwrap();
     assert!(outer.iter().zip(0..).all(|(&x, n)| x == 2 * n));
-}
-
-fn scopes_on_many_threads() {
-    let lab = Lab::new(2);
-    thread::scope(|threads| {
-        for by in 1..7u32 {
-            let lab = &lab;
-            threads.spawn(move || {
-                let mut out = lab.zeros::<u32>([50, 50]).unwrap();
-                for _ in 0..20 {
-                    lab.scope(|s| {
-                        out.tiles_mut(9)
-                            .for_each(|tile| drop(s.submit(number, (tile, by))))
-                    })
-                    .unwrap();
-                }
-                let out = out.seal();
-                assert!(out.iter().zip(0..).all(|(&x, n)| x == n * by));
-            });
-        }
-    });
-    lab.assert_in_use(0);
 }
 
 fn a_worker_that_dies_in_a_tile() {

@@ -105,7 +105,7 @@ fn sandboxed(plan: &mut Plan, dice: &mut Dice) {
 }
 
 fn threaded(plan: &mut Plan, dice: &mut Dice) {
-    (plan.threads, plan.rules.draws, plan.rules.acts) = (3, false, 30);
+    (plan.threads, plan.rules.draws, plan.rules.acts) = (3 + dice.below(4), false, 30);
     plan.kills = dice.below(4);
     plan.rules.deadly = dice.below(3) == 0;
     plan.lanes = 1 + dice.below(2) as usize;
