@@ -11,6 +11,7 @@ pub mod asked;
 mod bytes;
 mod diary;
 mod environment;
+mod errors;
 mod futures;
 mod lab;
 pub mod programs;
@@ -28,6 +29,7 @@ pub use asked::not_tried;
 pub use bytes::{are_all, filled};
 pub use diary::{Diary, note, note_after, numbers};
 pub use environment::Env;
+pub use errors::{ABORTED, KILLED, by_signal, late};
 pub use futures::{WakeFlag, block_on};
 pub use lab::{
     Answers, Dice, End, Gate, Invariant, Lab, at_gates, case, children, expect_in_use, hang, judge,

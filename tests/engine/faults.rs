@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use arenite::{Array, ArrayMut, JobError, JobErrorKind, JobLimit, WorkerExit};
 
-use crate::harness::{Lab, assert_kind, tests};
+use crate::harness::{Lab, assert_kind, by_signal, tests};
 
 tests![
     a_panic_has_message_location_and_backtrace,
@@ -179,11 +179,7 @@ fn signals() {
     let send = |signal: i32| unsafe { libc::raise(signal) };
     for signal in [libc::SIGKILL, libc::SIGQUIT, libc::SIGFPE, libc::SIGUSR1] {
         let error = lab.failure_of(lab.submit(send, (signal,)));
-        assert_death(
-            &lab,
-            &error,
-            &JobErrorKind::Lost(WorkerExit::Signal(signal)),
-        );
+        assert_death(&lab, &error, &by_signal(signal));
     }
     // Workers ignore what a terminal, a service manager or a closed pipe sends to the whole group.
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
@@ -205,7 +201,7 @@ fn a_write_to_an_input_changes_nothing() {
         let victim = lab.from_fn(len, |i| i as u8).unwrap();
         for at in [0, len / 2, len - 1] {
             let error = lab.failure_of(lab.submit(vandal, (&victim, at)));
-            assert_death(&lab, &error, &JobErrorKind::Lost(WorkerExit::Signal(11)));
+            assert_death(&lab, &error, &by_signal(11));
             assert!(
                 victim.iter().enumerate().all(|(i, &x)| x == i as u8),
                 "a byte of {len} changed"
@@ -240,7 +236,7 @@ fn a_write_to_another_workers_array_changes_nothing() {
     drop(held);
     blocked.wait().unwrap();
     let error = lab.failure_of(lab.submit(vandal, (&victim, 10)));
-    assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(11)));
+    assert_eq!(*error.kind(), by_signal(11));
     assert!(victim.iter().enumerate().all(|(i, &x)| x == i as u8));
     drop(held_two);
     blocked_two.wait().unwrap();
@@ -260,12 +256,12 @@ fn a_write_to_a_published_array_changes_nothing() {
             for at in [0, len / 2, len - 1] {
                 let pid = lab.pid(0);
                 let error = lab.failure_of(lab.submit(vandal, (&victim, at)));
-                assert_death(&lab, &error, &JobErrorKind::Lost(WorkerExit::Signal(11)));
+                assert_death(&lab, &error, &by_signal(11));
                 assert!(victim.iter().enumerate().all(|(i, &x)| x == i as u8));
                 assert_ne!(lab.pid(0), pid);
                 // The replacement did not make the array, and cannot write it either.
                 let error = lab.failure_of(lab.submit(vandal, (&victim, at)));
-                assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(11)));
+                assert_eq!(*error.kind(), by_signal(11));
                 // One that makes its own array next to it.
                 lab.submit(made, (len,)).wait().unwrap();
             }

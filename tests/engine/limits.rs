@@ -7,15 +7,15 @@ use std::process::Command;
 
 use arenite::engine::Builder;
 use arenite::engine::SystemLimit;
-use arenite::{
-    ArenaFull, Array, ArrayMut, Backing, Engine, JobErrorKind, JobLimit, TileMut, WorkerExit,
-};
+use arenite::{ArenaFull, Array, ArrayMut, Backing, Engine, JobErrorKind, JobLimit, TileMut};
 use libtest_mimic::Trial;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
 
 use crate::harness::programs::{Ended, Program, Scenario};
-use crate::harness::{Gate, Invariant, Lab, assert_kind, pass, private_bytes, send_signal, trial};
+use crate::harness::{
+    ABORTED, Gate, Invariant, KILLED, Lab, assert_kind, pass, private_bytes, send_signal, trial,
+};
 
 pub fn tests() -> Vec<Trial> {
     let mut all = always::tests();
@@ -232,7 +232,7 @@ fn an_abort_below_the_ceiling_is_an_abort() {
         );
         let pid = lab.pid(0);
         let error = lab.failure_of(lab.submit(|| -> u8 { std::process::abort() }, ()));
-        assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(6)));
+        assert_eq!(*error.kind(), ABORTED, "{error}");
         lab.await_restart(0, 1);
         assert_ne!(lab.pid(0), pid);
     }
@@ -256,7 +256,7 @@ fn an_abort_below_the_ceiling_is_an_abort() {
     send_signal(lab.pid(0), Signal::SIGABRT);
     let error = lab.failure_of(job);
     drop(held);
-    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(6)));
+    assert_eq!(*error.kind(), ABORTED, "{error}");
     lab.assert_in_use(0);
 }
 
@@ -267,7 +267,7 @@ fn a_kill_from_outside_is_a_kill() {
         send_signal(lab.pid(0), Signal::SIGKILL);
         let error = lab.failure_of(job);
         drop(held);
-        assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(9)));
+        assert_eq!(*error.kind(), KILLED, "{error}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use arenite::raw::{Buffer, Buffers, CowHeap, PrivateCopy, Received};
 use arenite::{Array, Backoff, Bytes, Engine, JobErrorKind, Rejection, Sandbox, WorkerExit};
 
-use crate::harness::{Dice, Gate, Lab, pass, step, tests, wait_until};
+use crate::harness::{ABORTED, Dice, Gate, Lab, by_signal, pass, step, tests, wait_until};
 
 tests![
     bytes_are_read_and_changed_where_they_are,
@@ -195,7 +195,7 @@ fn a_worker_that_dies_with_a_loan() {
         let buffers = vec![lend(array.rows(5..9000))];
         let error = lab.submit(fill_and_die, (buffers, value)).wait();
         let error = error.unwrap_err();
-        assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(6)));
+        assert_eq!(*error.kind(), ABORTED);
         assert_eq!(
             (array[4], array[5], array[8999], array[9000]),
             (0, value, value, 0)
@@ -332,11 +332,7 @@ fn pages_are_closed_after_the_job() {
             continue;
         }
         let error = lab.submit(stray, ()).wait().unwrap_err();
-        let died = matches!(
-            error.kind(),
-            JobErrorKind::Lost(WorkerExit::Signal(libc::SIGSEGV))
-        );
-        assert!(died, "{error}");
+        assert_eq!(*error.kind(), by_signal(libc::SIGSEGV), "{error}");
         assert_eq!(
             (array[99], array[100], array[199], array[200]),
             (0, 1, 1, 0)

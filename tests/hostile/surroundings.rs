@@ -7,14 +7,14 @@ use std::os::fd::IntoRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
 
-use arenite::{Array, Backing, Engine, JobErrorKind, JobLimit, WorkerExit};
+use arenite::{Array, Backing, Engine, JobErrorKind, JobLimit};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
 
 use crate::harness::programs::{Program, Scenario, say};
-use crate::harness::{Lab, assert_kind, hang, tests, wait_until};
+use crate::harness::{ABORTED, Lab, assert_kind, hang, tests, wait_until};
 use crate::users::{UNPRIVILEGED, become_unprivileged, is_root};
 
 tests![
@@ -462,7 +462,7 @@ fn first_of_its_namespace() {
         .submit(|| -> u8 { std::process::abort() }, ())
         .wait()
         .unwrap_err();
-    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)));
+    assert_eq!(*error.kind(), ABORTED, "{error}");
     wait_until("it is replaced", || {
         let now = engine.stats();
         now.workers.iter().all(|worker| worker.ready) && numbers() != old

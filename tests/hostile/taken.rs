@@ -11,7 +11,7 @@ use arenite::{Array, Backing, Engine, JobError, JobErrorKind, JobLimit, WorkerEx
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::harness::programs::{Ended, Program, Scenario, pause, say};
-use crate::harness::{Gate, assert_kind, pass, state_of, step, tests, wait_until};
+use crate::harness::{ABORTED, Gate, assert_kind, pass, state_of, step, tests, wait_until};
 use crate::maps::leads_to;
 
 tests![
@@ -402,7 +402,7 @@ fn punched() {
         .submit(|| -> u8 { std::process::abort() }, ())
         .wait()
         .unwrap_err();
-    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)));
+    assert_eq!(*error.kind(), ABORTED, "{error}");
     let error = engine.submit(made, (10,)).wait().unwrap_err();
     let JobErrorKind::NoWorkers(why) = error.kind() else {
         panic!("{error}");
@@ -470,7 +470,7 @@ fn links() {
     (2..50).for_each(round);
     // A worker that starts later cannot use zeroed links.
     if let Err(error) = engine.submit(|| -> u8 { std::process::abort() }, ()).wait()
-        && *error.kind() != JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT))
+        && *error.kind() != ABORTED
     {
         may_fail(&error);
     }
@@ -526,7 +526,7 @@ fn name() {
         .submit(|| -> u8 { std::process::abort() }, ())
         .wait()
         .unwrap_err();
-    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)));
+    assert_eq!(*error.kind(), ABORTED, "{error}");
     assert_eq!(engine.submit(made, (1000,)).wait().unwrap().len(), 1000);
     engine.shutdown();
 }

@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use arenite::points::Point;
 use arenite::raw::{Buffer, Buffers, Received};
-use arenite::{Array, Backoff, Engine, Job, JobError, JobErrorKind, TileMut, WorkerExit};
-use nix::sys::signal::Signal;
+use arenite::{Array, Backoff, Engine, Job, JobError, TileMut};
 use tempfile::TempDir;
 
 use crate::board::board;
-use crate::harness::{Answers, Lab, step, wait_until};
+use crate::harness::{Answers, KILLED, Lab, step, wait_until};
 
 /// Jobs of the first batch; the first occupies the worker until all are submitted.
 const FIRST: u32 = 10;
@@ -162,9 +161,7 @@ pub fn judge(
     cost: u32,
     once: impl Fn(u32) -> bool,
 ) -> Result<u32, String> {
-    let killed =
-        |why: &JobErrorKind| *why == JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32));
-    answers.cost_at_most(deaths as usize, killed)?;
+    answers.cost_at_most(deaths as usize, |why| *why == KILLED)?;
     let lost = answers.failed.len() as u32;
     let is_final = |(job, _): &(usize, _)| retries == 0 || once(*job as u32);
     if !answers.failed.iter().all(is_final) || lost > cost || (retries == 0 && lost < cost) {

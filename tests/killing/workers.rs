@@ -6,14 +6,16 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use arenite::points::{Fault, Point, Side};
-use arenite::{Array, Engine, JobErrorKind, WorkerExit};
+use arenite::{Array, Engine};
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::arrays;
 use crate::board::{board, points};
-use crate::harness::{Answers, Invariant, Lab, named, send_signal, step, tests, wait_until};
+use crate::harness::{
+    Answers, Invariant, KILLED, Lab, named, send_signal, step, tests, wait_until,
+};
 use crate::model;
 use crate::passings::{Nth, Saw, each};
 use crate::reduced;
@@ -259,7 +261,6 @@ fn started() -> Lab {
 /// All workers die before they run a job, one after the other: waiting callers get an error, and jobs succeed as soon as workers
 /// live again.
 fn for_ever_before_a_job() {
-    let killed = JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32));
     for point in ["attach.ready", "claim.taken", "run.read"] {
         for (retries, jobs) in [(0, 3), (2, 1)] {
             let invariant = Invariant::before();
@@ -278,7 +279,7 @@ fn for_ever_before_a_job() {
             for job in open {
                 step(format!("an answer although every worker dies at {point}"));
                 let error = job.wait().unwrap_err();
-                assert_eq!(*error.kind(), killed, "{point}: {error}");
+                assert_eq!(*error.kind(), KILLED, "{point}: {error}");
                 assert_eq!(error.attempt(), retries + 1, "{point}: {error}");
             }
             assert!(board().done(point).0 >= jobs * (retries + 1), "{point}");

@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use arenite::{JobErrorKind, WorkerExit};
 use libc::*;
 
-use crate::harness::tests;
+use crate::harness::{by_signal, tests};
 use crate::lab::{Victim, raw, sibling};
 
 tests![
@@ -438,11 +438,7 @@ fn calls_of_other_architectures_are_denied() {
                     assert!(call.contains("another architecture"), "{error}");
                 }
                 other => {
-                    assert_eq!(
-                        *other,
-                        JobErrorKind::Lost(WorkerExit::Signal(11)),
-                        "{error}"
-                    );
+                    assert_eq!(*other, by_signal(11), "{error}");
                     eprintln!("this kernel has no 32-bit calls: they are SIGSEGV here");
                 }
             }

@@ -3,11 +3,12 @@
 use std::os::unix::process::parent_id;
 use std::time::{Duration, Instant};
 
-use arenite::{Job, JobErrorKind, JobLimit, WorkerExit};
+use arenite::{Job, JobErrorKind, JobLimit};
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::super::errors::ABORTED;
 use super::super::lab::{Answers, Invariant, Lab, step, wait_until};
 use super::{Dice, Figure, Order, Seen};
 
@@ -72,10 +73,7 @@ pub fn flood(order: Order) -> Result<Seen, String> {
         match answer {
             None => break,
             Some(Ok(_)) => return Err("a poisoned job has a value".into()),
-            Some(Err(error))
-                if *error.kind()
-                    == JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGABRT as i32)) =>
-            {
+            Some(Err(error)) if *error.kind() == ABORTED => {
                 answered += 1;
             }
             Some(Err(error)) => return Err(format!("a poisoned job ends with {error}")),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use arenite::{Backoff, Limiter, OnFailure, Priority};
 
 use super::*;
-use crate::harness::assert_kind;
+use crate::harness::{KILLED, assert_kind, late};
 use crate::maps::Watched;
 
 tests![
@@ -362,13 +362,12 @@ fn a_death_in_a_chain_names_its_node() {
         .add();
     let (x, fine, after) = graph.run(&lab, (&x, &fine, &after)).unwrap().results();
     let error = x.unwrap_err();
-    let killed = JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT));
     assert_kind!(
         error,
         JobErrorKind::Dependency(FailedDependency::Node { node, kernel, cause, .. })
-            if node == "node 6" && kernel.ends_with("abort") && **cause == killed
+            if node == "node 6" && kernel.ends_with("abort") && **cause == ABORTED
     );
-    assert_eq!(*error.origin().unwrap().kind(), killed);
+    assert_eq!(*error.origin().unwrap().kind(), ABORTED);
     assert_eq!(fine.unwrap(), 6);
     let error = after.unwrap_err();
     assert_kind!(
@@ -416,7 +415,7 @@ fn a_node_with_retries_survives_its_worker() {
     assert_kind!(
         error,
         JobErrorKind::Dependency(FailedDependency::Node { cause, .. })
-            if **cause == JobErrorKind::Lost(WorkerExit::Signal(9))
+            if **cause == KILLED
     );
     lab.assert_in_use(0);
 }
@@ -426,10 +425,6 @@ fn hang(x: u32) -> u32 {
         thread::park();
         std::hint::black_box(x);
     }
-}
-
-fn late(limit: Duration) -> JobErrorKind {
-    JobErrorKind::Limit(JobLimit::Deadline { limit })
 }
 
 /// Its dependents fail with the cause; all other nodes run.
@@ -527,7 +522,7 @@ fn a_killed_node_returns_its_permit() {
                 else {
                     panic!("{error}");
                 };
-                assert_eq!(**cause, JobErrorKind::Lost(WorkerExit::Signal(9)));
+                assert_eq!(**cause, KILLED);
                 assert_eq!(ran, [0, 1, 101, 2, 102, 3, 103]);
             }
         }

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use arenite::{
-    Array, ArrayMut, Backoff, Engine, FailedDependency, JobErrorKind, JobLimit, Spawn, WorkerExit,
-    call,
+    Array, ArrayMut, Backoff, Engine, FailedDependency, JobErrorKind, JobLimit, Spawn, call,
 };
 
 use super::{around, end, fails, fib};
-use crate::harness::{Diary, Gate, Lab, assert_kind, note, pass, step, tests, wait_until};
+use crate::harness::{
+    ABORTED, Diary, Gate, KILLED, Lab, assert_kind, note, pass, step, tests, wait_until,
+};
 
 tests![
     a_recursion_without_an_end_is_an_error,
@@ -93,7 +94,7 @@ fn a_failed_child_is_the_failure_of_the_job() {
                 1 => assert!(
                     matches!(&**cause, JobErrorKind::Panicked { message, .. } if message == "a broken leaf")
                 ),
-                _ => assert_eq!(**cause, JobErrorKind::Lost(WorkerExit::Signal(6))),
+                _ => assert_eq!(**cause, ABORTED),
             }
         }
     }
@@ -211,7 +212,7 @@ fn a_child_with_retries_survives_its_worker() {
     else {
         panic!("{error}");
     };
-    assert_eq!(**cause, JobErrorKind::Lost(WorkerExit::Signal(9)));
+    assert_eq!(**cause, KILLED);
     assert!(kernel.ends_with("gated"), "{kernel}");
     lab.assert_in_use(0);
     lab.assert_idle();
@@ -241,7 +242,7 @@ fn a_job_that_changes_an_array_is_not_retried() {
     assert_kind!(
         error,
         JobErrorKind::Dependency(FailedDependency::Child { cause, .. })
-            if **cause == JobErrorKind::Lost(WorkerExit::Signal(9))
+            if **cause == KILLED
     );
     let job = lab.job(outer, (&gate.path(),)).retries(5).submit();
     gate.open();

@@ -10,11 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arenite::stream::{Handle, Stream, StreamError, Windows};
-use arenite::{
-    Array, ArrayMut, Backoff, JobErrorKind, JobLimit, OnFailure, Priority, Rejection, WorkerExit,
-};
+use arenite::{Array, ArrayMut, Backoff, JobErrorKind, OnFailure, Priority, Rejection};
 
-use crate::harness::{Diary, Gate, Lab, assert_kind, note, step, tests, through, wait_until};
+use crate::harness::{ABORTED, Diary, Gate, Lab, late, note, step, tests, through, wait_until};
 
 tests![
     stages_run_side_by_side_and_results_keep_their_order,
@@ -294,7 +292,7 @@ fn a_crash_costs_one_item() {
             (letter.stage(), letter.index() as u64),
             (Some(2), *letter.args())
         );
-        assert_kind!(letter.error(), JobErrorKind::Lost(WorkerExit::Signal(6)));
+        assert_eq!(*letter.error().kind(), ABORTED);
     }
     let stats = handle.stats();
     assert_eq!(
@@ -345,7 +343,7 @@ fn a_crash_stops_the_stream_at_its_item() {
     else {
         panic!("{error:?}");
     };
-    assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(6)));
+    assert_eq!(*error.kind(), ABORTED);
     assert!(run.next().is_none());
     assert!(pulled.get() <= 6 + 16, "{}", pulled.get());
     lab.assert_in_use(0);
@@ -391,11 +389,10 @@ fn a_hang_in_a_stage_ends_at_its_deadline() {
     let [letter] = &letters[..] else {
         panic!("{letters:?}");
     };
-    let late = JobErrorKind::Limit(JobLimit::Deadline { limit: LIMIT });
     assert_eq!((letter.stage(), *letter.args()), (Some(2), 7));
-    assert_eq!(*letter.error().kind(), late);
+    assert_eq!(*letter.error().kind(), late(LIMIT));
     assert_eq!(letter.attempts(), 2);
-    assert_eq!(letter.deaths(), [late]);
+    assert_eq!(letter.deaths(), [late(LIMIT)]);
     let stats = handle.stats();
     assert_eq!((stats.failed, stats.delivered, stats.in_flight), (1, 39, 0));
     lab.assert_in_use(0);

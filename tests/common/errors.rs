@@ -1,0 +1,21 @@
+//! Kinds of errors that many tests expect.
+
+use std::time::Duration;
+
+use arenite::{JobErrorKind, JobLimit, WorkerExit};
+
+/// The worker of a job was ended by this signal.
+pub const fn by_signal(number: i32) -> JobErrorKind {
+    JobErrorKind::Lost(WorkerExit::Signal(number))
+}
+
+/// The worker of a job was ended by SIGKILL.
+pub const KILLED: JobErrorKind = by_signal(9);
+
+/// The worker of a job was ended by SIGABRT.
+pub const ABORTED: JobErrorKind = by_signal(6);
+
+/// A job took longer than this limit.
+pub const fn late(limit: Duration) -> JobErrorKind {
+    JobErrorKind::Limit(JobLimit::Deadline { limit })
+}
