@@ -19,3 +19,17 @@ pub const ABORTED: JobErrorKind = by_signal(6);
 pub const fn late(limit: Duration) -> JobErrorKind {
     JobErrorKind::Limit(JobLimit::Deadline { limit })
 }
+
+/// Returns message, location and backtrace of a panic, which this error must be.
+#[track_caller]
+pub fn panicked(kind: &JobErrorKind) -> (&str, &str, &str) {
+    let JobErrorKind::Panicked {
+        message,
+        location,
+        backtrace,
+    } = kind
+    else {
+        panic!("{kind:?}")
+    };
+    (message, location, backtrace)
+}

@@ -26,10 +26,10 @@ use std::time::Duration;
 use libtest_mimic::{Failed, Trial};
 
 pub use asked::not_tried;
-pub use bytes::{are_all, filled};
+pub use bytes::{are_all, filled, made, vandal};
 pub use diary::{Diary, note, note_after, numbers};
 pub use environment::Env;
-pub use errors::{ABORTED, KILLED, by_signal, late};
+pub use errors::{ABORTED, KILLED, by_signal, late, panicked};
 pub use futures::{WakeFlag, block_on};
 pub use lab::{
     Answers, Dice, End, Gate, Invariant, Lab, at_gates, case, children, expect_in_use, hang, judge,

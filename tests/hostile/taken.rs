@@ -11,7 +11,7 @@ use arenite::{Array, Backing, Engine, JobError, JobErrorKind, JobLimit, WorkerEx
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::harness::programs::{Ended, Program, Scenario, pause, say};
-use crate::harness::{ABORTED, Gate, assert_kind, pass, state_of, step, tests, wait_until};
+use crate::harness::{ABORTED, Gate, assert_kind, made, pass, state_of, step, tests, wait_until};
 use crate::maps::leads_to;
 
 tests![
@@ -265,10 +265,6 @@ fn build(backing: Backing) -> Engine {
         .backing(backing)
         .build()
         .unwrap()
-}
-
-fn made(n: usize) -> Array<u8> {
-    Array::from_fn(n, |i| i as u8)
 }
 
 fn sum(bytes: &[u8]) -> u64 {

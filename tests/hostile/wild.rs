@@ -4,7 +4,7 @@
 
 use arenite::{Array, ArrayMut, Backing, TileMut};
 
-use crate::harness::{Gate, Lab, by_signal, pass, tests};
+use crate::harness::{Gate, Lab, by_signal, made, pass, tests, vandal};
 use crate::maps::{self, layout};
 
 tests![
@@ -101,17 +101,6 @@ fn a_write_to_a_neighbours_links() {
         blocked.wait().unwrap();
     }
     lab.assert_in_use(0);
-}
-
-fn made(len: usize) -> Array<u8> {
-    Array::from_fn(len, |i| i as u8)
-}
-
-/// Writes to its read-only input.
-fn vandal(victim: &Array<u8>, at: usize) -> u8 {
-    // SAFETY: none: a bug in a kernel, on purpose.
-    unsafe { victim.as_ptr().cast_mut().add(at).write_volatile(0xff) };
-    1
 }
 
 fn a_write_to_a_published_array_in_a_closed_grant() {

@@ -8,7 +8,7 @@ use arenite::{JobErrorKind, WorkerExit};
 use libc::*;
 
 use crate::harness::{by_signal, tests};
-use crate::lab::{Victim, raw, sibling};
+use crate::lab::{Victim, denied, raw, sibling};
 
 tests![
     processes_cannot_be_made,
@@ -233,13 +233,7 @@ fn the_watch_over_the_supervisor_stays() {
         (),
     );
     let error = victim.lab.failure_of(first);
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Lost(WorkerExit::Denied {
-            call: "close".into()
-        }),
-        "{error}"
-    );
+    assert_eq!(*error.kind(), denied("close"), "{error}");
     denied!(victim:
         "prctl" => |_s, _w| raw!(SYS_prctl, PR_SET_PDEATHSIG, 0, 0, 0, 0),
         "fcntl" => |_s, _w| raw!(SYS_fcntl, 3, F_SETFL, 0),

@@ -8,7 +8,7 @@ use arenite::{
 };
 
 use crate::harness::{ABORTED, Lab, assert_kind, step, tests, wait_until};
-use crate::lab::{remember, spoil, strict};
+use crate::lab::{denied, remember, spoil, strict};
 
 tests![
     an_array_changed_in_place_stays_within_its_chain,
@@ -69,13 +69,6 @@ impl Model {
 fn fork() {
     // SAFETY: an attack, which ends this process.
     unsafe { libc::fork() };
-}
-
-/// The call that a fork is reported as.
-fn denied() -> JobErrorKind {
-    JobErrorKind::Lost(WorkerExit::Denied {
-        call: "clone".into(),
-    })
 }
 
 fn models(lab: &Lab) -> [Actor<Model>; 2] {
@@ -157,7 +150,7 @@ fn a_hostile_method_costs_what_its_worker_has() {
         model.call(Model::weigh, (1,)).wait().unwrap();
     }
     let (why, _, restarted, text) = lost(kept.call(Model::fork, ()));
-    assert_eq!((why, restarted), (denied(), true));
+    assert_eq!((why, restarted), (denied("clone"), true));
     assert!(text.contains("clone"), "{text}");
     // The actor in the same worker continues as well; the other worker is not affected.
     wait_until("the one beside it has gone on", || {
@@ -170,11 +163,11 @@ fn a_hostile_method_costs_what_its_worker_has() {
     }
     // Without checkpoints, both actors in that worker are lost.
     let (why, forgotten, restarted, _) = lost(plain.call(Model::fork, ()));
-    assert_eq!((why, restarted), (denied(), false));
+    assert_eq!((why, restarted), (denied("clone"), false));
     assert!(forgotten > 0);
     let (why, ..) = lost(plain_too.call(Model::seen, ()));
     assert!(
-        matches!(&why, JobErrorKind::Lost(WorkerExit::OtherJob { cause: culprit, .. }) if **culprit == denied()),
+        matches!(&why, JobErrorKind::Lost(WorkerExit::OtherJob { cause: culprit, .. }) if **culprit == denied("clone")),
         "{why:?}"
     );
     assert_eq!(lab.submit(ramp, (10,)).wait().unwrap()[9], 9);
@@ -204,7 +197,7 @@ fn a_hostile_start_and_a_hostile_checkpoint() {
     let lab = strict(2);
     let list = lab.actor(start, ()).start();
     let (why, forgotten, restarted, _) = lost(list.call(push, (1,)));
-    assert_eq!((why, forgotten, restarted), (denied(), 0, false));
+    assert_eq!((why, forgotten, restarted), (denied("clone"), 0, false));
     let list = lab.actor(Vec::new, ());
     let list = list.checkpoint(2, save, restore).start();
     for x in 1..=4 {
@@ -257,13 +250,13 @@ fn a_hostile_node_costs_what_depends_on_it() {
         } else {
             error.origin().unwrap()
         };
-        assert_eq!(*error.kind(), denied(), "{error}");
+        assert_eq!(*error.kind(), denied("clone"), "{error}");
         assert!(error.kernel().ends_with("hostile"), "{error}");
         let error = waits.unwrap_err();
         assert_kind!(
             error,
             JobErrorKind::Dependency(FailedDependency::Node { cause, kernel, .. })
-                if **cause == denied() && kernel.ends_with("hostile")
+                if **cause == denied("clone") && kernel.ends_with("hostile")
         );
         assert!(error.to_string().contains("clone"), "{error}");
         assert_eq!(apart.unwrap(), before + 2);

@@ -13,8 +13,10 @@ use arenite::{
 };
 use rand::RngExt;
 
-use crate::harness::{ABORTED, Lab, are_all, assert_kind, filled, step, tests, wait_until};
-use crate::lab::{raw, strict, strict_with};
+use crate::harness::{
+    ABORTED, Lab, are_all, assert_kind, filled, panicked, step, tests, wait_until,
+};
+use crate::lab::{denied, raw, strict, strict_with};
 
 tests![
     kernels_may_use_threads_and_memory,
@@ -92,14 +94,7 @@ fn a_panic_has_its_stack() {
     let lab = strict(1);
     for _ in 0..3 {
         let error = lab.failure_of(lab.submit(the_kernel_that_panics, (5,)));
-        let JobErrorKind::Panicked {
-            message,
-            location,
-            backtrace,
-        } = error.kind()
-        else {
-            panic!("{error:?}")
-        };
+        let (message, location, backtrace) = panicked(error.kind());
         assert_eq!(message, "5 is not more than 100");
         assert!(location.contains("work.rs:"), "{location}");
         assert!(backtrace.contains("the_kernel_that_panics"), "{backtrace}");
@@ -162,10 +157,7 @@ fn private_memory_beyond_the_ceiling_fails() {
         map.min(0)
     }
     let error = lab.failure_of(lab.submit(map, (256 << 20, libc::MAP_GROWSDOWN)));
-    let denied = JobErrorKind::Lost(WorkerExit::Denied {
-        call: "mmap".into(),
-    });
-    assert_eq!(*error.kind(), denied, "{error}");
+    assert_eq!(*error.kind(), denied("mmap"), "{error}");
     let stack = libc::MAP_STACK | libc::MAP_NORESERVE;
     assert_eq!(lab.submit(map, (8 << 20, stack)).wait().unwrap(), 0);
     // An allocator configured for huge pages asks for these, and falls back.
@@ -289,10 +281,7 @@ fn queries_about_other_processes_are_refused() {
         raw!(libc::SYS_futex, word.as_ptr(), lock, 0, 0, 0, 0)
     };
     let error = lab.failure_of(lab.submit(lock, (std::process::id(),)));
-    let denied = JobErrorKind::Lost(WorkerExit::Denied {
-        call: "futex".into(),
-    });
-    assert_eq!(*error.kind(), denied, "{error}");
+    assert_eq!(*error.kind(), denied("futex"), "{error}");
 }
 
 fn in_place_arguments_are_refused() {
@@ -707,15 +696,12 @@ fn all_lanes_are_sandboxed() {
         assert_eq!(lines.recv().unwrap(), "here");
     }
     let culprit = lab.failure_of(lab.submit(mount, ()));
-    let denied = JobErrorKind::Lost(WorkerExit::Denied {
-        call: "mount".into(),
-    });
-    assert_eq!(*culprit.kind(), denied, "{culprit}");
+    assert_eq!(*culprit.kind(), denied("mount"), "{culprit}");
     assert_eq!(culprit.lost_jobs().len(), 2, "{culprit}");
     for job in waiting {
         let lost = JobErrorKind::Lost(WorkerExit::OtherJob {
             job: culprit.job(),
-            cause: Box::new(denied.clone()),
+            cause: Box::new(denied("mount")),
         });
         assert_eq!(*lab.failure_of(job).kind(), lost);
     }

@@ -8,7 +8,7 @@ use nix::sys::time::TimeValLike;
 
 use crate::harness::{
     ABORTED, Diary, Gate, Lab, assert_kind, block_on, figures_are_strict, hang, late, note,
-    note_after, pass, step, tests, wait_until,
+    note_after, panicked, pass, step, tests, wait_until,
 };
 
 tests![
@@ -124,9 +124,7 @@ fn deaths_are_listed_and_attempts_counted() {
     let [first, second, third] = error.deaths() else {
         panic!("{error:?}");
     };
-    let JobErrorKind::Panicked { message, .. } = third.kind() else {
-        panic!("{error:?}");
-    };
+    let (message, ..) = panicked(third.kind());
     assert_eq!(*first, ABORTED);
     assert_eq!(*second, JobErrorKind::Lost(WorkerExit::Code(Some(3))));
     assert_eq!(message, "third");

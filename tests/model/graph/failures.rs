@@ -6,7 +6,7 @@ use std::time::Duration;
 use arenite::{Backoff, Limiter, OnFailure, Priority};
 
 use super::*;
-use crate::harness::{KILLED, assert_kind, late};
+use crate::harness::{KILLED, assert_kind, late, panicked};
 use crate::maps::Watched;
 
 tests![
@@ -256,9 +256,7 @@ fn a_panicking_validity_check_fails_the_consumer_of_the_value() {
     assert_eq!(fine.unwrap(), 4);
     for answer in [first, second] {
         let error = answer.unwrap_err();
-        let JobErrorKind::Panicked { message, .. } = error.kind() else {
-            panic!("{error}")
-        };
+        let (message, ..) = panicked(error.kind());
         assert!(message.contains("not checked"), "{error}");
     }
     let progress = lab.progress();
