@@ -32,9 +32,9 @@ pub use environment::Env;
 pub use errors::{ABORTED, KILLED, by_signal, late, panicked};
 pub use futures::{WakeFlag, block_on};
 pub use lab::{
-    Answers, Dice, End, Gate, Invariant, Lab, at_gates, case, children, expect_in_use, hang, judge,
-    pass, patience, private_bytes, processes_of, send_signal, state_of, step, through, wait_until,
-    watched,
+    Answers, Dice, End, Gate, Invariant, Lab, at_gates, builder, case, children, expect_in_use,
+    hang, judge, pass, patience, private_bytes, processes_of, send_signal, state_of, step, through,
+    wait_until, watched,
 };
 pub use shares::{run, share_out};
 

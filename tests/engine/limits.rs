@@ -7,14 +7,15 @@ use std::process::Command;
 
 use arenite::engine::Builder;
 use arenite::engine::SystemLimit;
-use arenite::{ArenaFull, Array, ArrayMut, Backing, Engine, JobErrorKind, JobLimit, TileMut};
+use arenite::{ArenaFull, Array, ArrayMut, Backing, JobErrorKind, JobLimit, TileMut};
 use libtest_mimic::Trial;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
 
 use crate::harness::programs::{Ended, Program, Scenario};
 use crate::harness::{
-    ABORTED, Gate, Invariant, KILLED, Lab, assert_kind, pass, private_bytes, send_signal, trial,
+    ABORTED, Gate, Invariant, KILLED, Lab, assert_kind, builder, pass, private_bytes, send_signal,
+    trial,
 };
 
 pub fn tests() -> Vec<Trial> {
@@ -335,9 +336,7 @@ fn in_group(scenario: &str, limit: u64) -> Ended {
 /// In a group with little memory.
 fn crowded() {
     join_group();
-    let engine = Engine::builder()
-        .workers(1)
-        .capacity(16 << 20)
+    let engine = builder(1, 16 << 20)
         .backing(Backing::Memfd)
         .build()
         .unwrap();
@@ -405,12 +404,7 @@ fn filled() {
     };
     join_group();
     let invariant = Invariant::before();
-    let engine = Engine::builder()
-        .workers(3)
-        .capacity(ROOM)
-        .backing(Backing::Memfd)
-        .build()
-        .unwrap();
+    let engine = builder(3, ROOM).backing(Backing::Memfd).build().unwrap();
     let own = |most: usize| {
         let mut all = Vec::new();
         while all.len() < most {

@@ -11,7 +11,9 @@ use arenite::{Array, Backing, Engine, JobError, JobErrorKind, JobLimit, WorkerEx
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::harness::programs::{Ended, Program, Scenario, pause, say};
-use crate::harness::{ABORTED, Gate, assert_kind, made, pass, state_of, step, tests, wait_until};
+use crate::harness::{
+    ABORTED, Gate, assert_kind, builder, made, pass, state_of, step, tests, wait_until,
+};
 use crate::maps::leads_to;
 
 tests![
@@ -259,12 +261,7 @@ fn a_program_keeps_its_own_handler() {
 // ---- what those programs do ---------------------------------------------------------------------------------
 
 fn build(backing: Backing) -> Engine {
-    Engine::builder()
-        .workers(1)
-        .capacity(32 << 20)
-        .backing(backing)
-        .build()
-        .unwrap()
+    builder(1, 32 << 20).backing(backing).build().unwrap()
 }
 
 fn sum(bytes: &[u8]) -> u64 {
@@ -411,12 +408,7 @@ fn punched() {
 
 /// Continues over zeroed links, until the engine reports that it cannot, or until jobs succeed.
 fn links() {
-    let engine = Engine::builder()
-        .workers(2)
-        .capacity(32 << 20)
-        .backing(backing())
-        .build()
-        .unwrap();
+    let engine = builder(2, 32 << 20).backing(backing()).build().unwrap();
     let own = engine.from_fn(100_000, |i| i as u8).unwrap();
     let way = std::env::var(BUSY).unwrap();
     fn may_be(why: &JobErrorKind) -> bool {
@@ -479,12 +471,7 @@ fn links() {
 
 fn with_name() -> (Engine, String) {
     let name = format!("taken-{}", std::process::id());
-    let engine = Engine::builder()
-        .workers(1)
-        .capacity(8 << 20)
-        .name(&name)
-        .build()
-        .unwrap();
+    let engine = builder(1, 8 << 20).name(&name).build().unwrap();
     let user = nix::unistd::geteuid();
     (engine, format!("/dev/shm/arenite-{user}-{name}.kept"))
 }

@@ -4,11 +4,11 @@
 use std::sync::Mutex;
 
 use arenite::points::{Point, Side};
-use arenite::{Array, Backoff, Engine, JobErrorKind};
+use arenite::{Array, Backoff, JobErrorKind};
 use libtest_mimic::Trial;
 
 use crate::board::points;
-use crate::harness::{Answers, Invariant, KILLED, Lab, step};
+use crate::harness::{Answers, Invariant, KILLED, Lab, builder, step};
 use crate::passings::{Death, Saw, once_and_retried};
 use crate::workers::costs_a_job;
 
@@ -132,9 +132,7 @@ pub fn undisturbed() {
 
 /// What a supervisor does that is killed: an engine of its own retains arrays.
 pub fn live() {
-    let engine = Engine::builder()
-        .workers(1)
-        .capacity(64 << 20)
+    let engine = builder(1, 64 << 20)
         .retain_escaped(|| {})
         .build()
         .expect("an engine can be built");

@@ -12,7 +12,8 @@ use nix::unistd::Pid;
 
 use crate::board::{board, locked, points};
 use crate::harness::{
-    Answers, Invariant, Lab, children, named, send_signal, state_of, step, tests, wait_until,
+    Answers, Invariant, Lab, builder, children, named, send_signal, state_of, step, tests,
+    wait_until,
 };
 use crate::model::{self, Fate};
 use crate::passings::AGAIN;
@@ -200,9 +201,7 @@ fn stopped_at_start(point: &Point, sandbox: Sandbox, limit: Duration) -> bool {
     let invariant = Invariant::before();
     board().arm(point.name, Fault::Stop, 1..u64::MAX);
     step(format!("an engine whose workers stop at {}", point.name));
-    let built = Engine::builder()
-        .workers(2)
-        .capacity(64 << 20)
+    let built = builder(2, 64 << 20)
         .sandbox(sandbox)
         .start_timeout(limit)
         .build();

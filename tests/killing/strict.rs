@@ -17,7 +17,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 use crate::board::{board, locked, of};
-use crate::harness::{Answers, Invariant, Lab, named, send_signal, step, wait_until};
+use crate::harness::{Answers, Invariant, Lab, builder, named, send_signal, step, wait_until};
 use crate::passings::{Nth, Saw, each};
 use crate::programs::workers_are_busy;
 use crate::scene::{self, Pending, bytes, input, len_of, sum_of, text_of, value_at};
@@ -293,11 +293,7 @@ fn while_starting(point: &'static Point, retries: u32) {
     let invariant = Invariant::before();
     board().arm(point.name, Fault::Kill, 1..u64::MAX);
     step(format!("an engine whose workers die at {}", point.name));
-    let built = Engine::builder()
-        .workers(2)
-        .capacity(64 << 20)
-        .sandbox(Sandbox::Strict)
-        .build();
+    let built = builder(2, 64 << 20).sandbox(Sandbox::Strict).build();
     board().disarm();
     let error = built.expect_err("no worker can be ready").to_string();
     assert!(error.contains("SIGKILL"), "{}: {error}", point.name);
@@ -392,9 +388,7 @@ fn spin() -> u64 {
 
 /// The role of a supervisor that copies results of sandboxed workers, one of which is busy forever, and replaces the other.
 pub fn live() {
-    let mut builder = Engine::builder()
-        .workers(2)
-        .capacity(64 << 20)
+    let mut builder = builder(2, 64 << 20)
         .grace(Duration::from_millis(50))
         .sandbox(Sandbox::Strict);
     if let Some(name) = crate::programs::name() {

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use crate::arrays;
 use crate::board::{board, points};
 use crate::harness::{
-    Answers, Invariant, KILLED, Lab, named, send_signal, step, tests, wait_until,
+    Answers, Invariant, KILLED, Lab, builder, named, send_signal, step, tests, wait_until,
 };
 use crate::model;
 use crate::passings::{Nth, Saw, each};
@@ -310,9 +310,7 @@ fn for_ever_without_a_job() {
 
     board().arm("attach.ready", Fault::Kill, 1..u64::MAX);
     step("an engine whose workers die as soon as they are ready");
-    let built = Engine::builder()
-        .workers(16)
-        .capacity(64 << 20)
+    let built = builder(16, 64 << 20)
         .start_timeout(Duration::from_secs(3600))
         .build();
     board().disarm();

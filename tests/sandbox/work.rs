@@ -14,7 +14,7 @@ use arenite::{
 use rand::RngExt;
 
 use crate::harness::{
-    ABORTED, Lab, are_all, assert_kind, filled, panicked, step, tests, wait_until,
+    ABORTED, Lab, are_all, assert_kind, builder, filled, panicked, step, tests, wait_until,
 };
 use crate::lab::{denied, raw, strict, strict_with};
 
@@ -581,12 +581,7 @@ fn a_thread_left_by_on_worker_start_fails_the_build() {
             }
         });
     };
-    let builder = || {
-        Engine::builder()
-            .workers(1)
-            .capacity(64 << 20)
-            .on_worker_start(start)
-    };
+    let builder = || builder(1, 64 << 20).on_worker_start(start);
     let error = builder().sandbox(Sandbox::Strict).build().unwrap_err();
     assert!(error.to_string().contains("1 threads running"), "{error}");
     builder().build().unwrap();
@@ -616,11 +611,7 @@ fn the_report_names_missing_parts() {
     eprintln!("{report}");
     let lab = strict(1);
     assert_eq!(lab.sandbox_report(), Some(report));
-    let required = Engine::builder()
-        .workers(1)
-        .capacity(64 << 20)
-        .sandbox(Sandbox::Required)
-        .build();
+    let required = builder(1, 64 << 20).sandbox(Sandbox::Required).build();
     match required {
         Ok(engine) => {
             assert!(report.is_complete());
