@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use arenite::{JobErrorKind, JobLimit, WorkerExit};
+use arenite::{JobErrorKind, JobLimit, Rejection, WorkerExit};
 
 /// The worker of a job was ended by this signal.
 pub const fn by_signal(number: i32) -> JobErrorKind {
@@ -32,4 +32,9 @@ pub fn panicked(kind: &JobErrorKind) -> (&str, &str, &str) {
         panic!("{kind:?}")
     };
     (message, location, backtrace)
+}
+
+/// A job or call that the engine has refused.
+pub const fn rejected(why: Rejection) -> JobErrorKind {
+    JobErrorKind::Rejected(why)
 }

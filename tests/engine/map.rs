@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use arenite::{Array, ArrayMut, JobErrorKind, OnFailure, Rejection};
+use arenite::{Array, ArrayMut, OnFailure, Rejection};
 
-use crate::harness::{Gate, Lab, pass, step, tests, through, wait_until};
+use crate::harness::{Gate, Lab, pass, rejected, step, tests, through, wait_until};
 
 tests![
     nothing_runs_before_the_map_is_iterated,
@@ -232,7 +232,7 @@ fn a_foreign_array_fails_its_item() {
     assert_eq!((lengths[0].clone(), lengths[2].clone()), (Ok(1), Ok(3)));
     assert_eq!(
         *lengths[1].as_ref().unwrap_err().kind(),
-        JobErrorKind::Rejected(Rejection::ForeignArray)
+        rejected(Rejection::ForeignArray)
     );
     lab.assert_in_use(0);
 }

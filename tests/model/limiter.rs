@@ -11,7 +11,8 @@ use arenite::stream::Stream;
 use arenite::{Array, Backoff, Engine, Graph, Job, JobErrorKind, JobLimit, Limiter, Rejection};
 
 use crate::harness::{
-    Diary, Gate, KILLED, Lab, assert_kind, block_on, note, pass, step, tests, through, wait_until,
+    Diary, Gate, KILLED, Lab, assert_kind, block_on, note, pass, rejected, step, tests, through,
+    wait_until,
 };
 
 tests![
@@ -486,7 +487,7 @@ fn a_permit_is_returned_when_its_worker_dies() {
         .submit();
     assert_eq!(
         refused.wait().unwrap_err().kind(),
-        &JobErrorKind::Rejected(Rejection::ForeignArray)
+        &rejected(Rejection::ForeignArray)
     );
     assert_eq!(
         lab.job(through, ("", 5))

@@ -7,7 +7,7 @@ use arenite::{
     Rejection, Typed, WorkerExit,
 };
 
-use crate::harness::{ABORTED, Lab, assert_kind, step, tests, wait_until};
+use crate::harness::{ABORTED, Lab, assert_kind, rejected, step, tests, wait_until};
 use crate::lab::{denied, remember, spoil, strict};
 
 tests![
@@ -127,11 +127,7 @@ fn an_array_changed_in_place_stays_within_its_chain() {
         let JobErrorKind::Dependency(FailedDependency::Node { cause, .. }) = error.kind() else {
             panic!("{error}");
         };
-        assert_eq!(
-            **cause,
-            JobErrorKind::Rejected(Rejection::Lending),
-            "{error}"
-        );
+        assert_eq!(**cause, rejected(Rejection::Lending), "{error}");
     }
     lab.assert_in_use(0);
 }

@@ -14,7 +14,8 @@ use arenite::{
 use rand::RngExt;
 
 use crate::harness::{
-    ABORTED, Lab, are_all, assert_kind, builder, filled, panicked, step, tests, wait_until,
+    ABORTED, Lab, are_all, assert_kind, builder, filled, panicked, rejected, step, tests,
+    wait_until,
 };
 use crate::lab::{denied, raw, strict, strict_with};
 
@@ -302,27 +303,21 @@ fn in_place_arguments_are_refused() {
             s.submit(fill, (tile,));
         }
     });
-    assert_eq!(
-        *tiles.unwrap_err().kind(),
-        JobErrorKind::Rejected(Rejection::Lending)
-    );
+    assert_eq!(*tiles.unwrap_err().kind(), rejected(Rejection::Lending));
     let lent = lab.scope(|s| drop(s.submit(whole, (&mut array,))));
-    assert_eq!(
-        *lent.unwrap_err().kind(),
-        JobErrorKind::Rejected(Rejection::Lending)
-    );
+    assert_eq!(*lent.unwrap_err().kind(), rejected(Rejection::Lending));
     let applied = lab
         .par_mut(&mut array)
         .apply(|values: &mut [u32]| values.fill(7));
     let error = applied.unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::Rejected(Rejection::Lending));
+    assert_eq!(*error.kind(), rejected(Rejection::Lending));
     assert!(
         error.to_string().contains("return a fresh array"),
         "{error}"
     );
     assert!(array.iter().all(|&x| x == 0));
     let error = lab.failure_of(lab.submit(moved, (array,)));
-    assert_eq!(*error.kind(), JobErrorKind::Rejected(Rejection::Lending));
+    assert_eq!(*error.kind(), rejected(Rejection::Lending));
     // Reading works in all of these ways.
     let input = lab.from_slice(&[1_u32, 2, 3]).unwrap();
     let doubled = lab.par(&input).apply(|from: &[u32], to: &mut [u32]| {
@@ -416,7 +411,7 @@ fn spawning_is_refused() {
     }
     let lab = strict(2);
     let error = lab.failure_of(lab.submit(fib, (5,)));
-    assert_eq!(*error.kind(), JobErrorKind::Rejected(Rejection::Spawning));
+    assert_eq!(*error.kind(), rejected(Rejection::Spawning));
     assert!(error.to_string().contains("strict sandbox"), "{error}");
     // The worker did nothing wrong, and an immediate value is a value.
     assert_eq!(lab.submit(fib, (1,)).wait().unwrap(), 1);
@@ -426,7 +421,7 @@ fn spawning_is_refused() {
         Spawn::new(|all: &[u64]| all.iter().sum::<u64>(), (made,))
     }
     let error = lab.failure_of(lab.submit(with_arrays, (100_000,)));
-    assert_eq!(*error.kind(), JobErrorKind::Rejected(Rejection::Spawning));
+    assert_eq!(*error.kind(), rejected(Rejection::Spawning));
     let restarts = |worker: usize| lab.stats().workers[worker].restarts;
     assert_eq!(restarts(0) + restarts(1), 0);
     lab.assert_in_use(0);

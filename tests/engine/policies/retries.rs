@@ -8,7 +8,7 @@ use nix::sys::time::TimeValLike;
 
 use crate::harness::{
     ABORTED, Diary, Gate, Lab, assert_kind, block_on, figures_are_strict, hang, late, note,
-    note_after, panicked, pass, step, tests, wait_until,
+    note_after, panicked, pass, rejected, step, tests, wait_until,
 };
 
 tests![
@@ -204,10 +204,7 @@ fn failures_that_are_never_retried() {
     let foreign = Array::from_slice(&[1u8]);
     let sum = |values: &Array<u8>| values.len();
     let error = lab.failure_of(lab.job(sum, (&foreign,)).retries(9).submit());
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Rejected(Rejection::ForeignArray)
-    );
+    assert_eq!(*error.kind(), rejected(Rejection::ForeignArray));
     assert_eq!(diary.lines().len(), 3, "each once");
     lab.assert_in_use(0);
 }

@@ -49,10 +49,7 @@ fn a_call_without_a_state_names_the_cause() {
         .actor(|_: &Array<u8>| List::new(), (Array::from_slice(&[1]),))
         .start();
     let error = foreign.call(List::seen, ()).wait().unwrap_err();
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Rejected(Rejection::ForeignArray)
-    );
+    assert_eq!(*error.kind(), rejected(Rejection::ForeignArray));
     // The initial kernel may return a `Result`.
     let made: Actor<List> = lab.actor(|| Ok::<_, String>(List::new()), ()).start();
     assert_eq!(made.call(List::push, (0,)).wait().unwrap(), 1);
@@ -414,10 +411,7 @@ fn a_restart_waits_for_arena_memory() {
     let other = heavy(&lab);
     let full = lose_while_full(&lab, &other, 1);
     other.stop();
-    assert_eq!(
-        other.status().lost,
-        Some(JobErrorKind::Rejected(Rejection::ActorEnded))
-    );
+    assert_eq!(other.status().lost, Some(rejected(Rejection::ActorEnded)));
     drop(full);
     seen(&list);
     let full = lose_while_full(&lab, &list, list.status().restarts + 1);

@@ -19,7 +19,8 @@ use arenite::{
 use nix::sys::signal::Signal;
 
 use crate::harness::{
-    ABORTED, Gate, KILLED, Lab, at_gates, late, pass, send_signal, step, tests, wait_until,
+    ABORTED, Gate, KILLED, Lab, at_gates, late, pass, rejected, send_signal, step, tests,
+    wait_until,
 };
 
 /// The tests of all parts.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use arenite::{Array, Engine, JobErrorKind, Rejection};
 use arenite::{DeadLetter, Report};
 
-use crate::harness::{ABORTED, Lab, step, tests};
+use crate::harness::{ABORTED, Lab, rejected, step, tests};
 
 tests![
     a_failed_row_costs_no_other,
@@ -223,10 +223,7 @@ fn failures_of_whole_array_kernels_are_reported_by_chunk() {
     let rows = |letter: &DeadLetter<Array<u32>>| letter.args().len();
     assert_eq!(report.failures().iter().map(rows).sum::<usize>(), LEN);
     for letter in report.failures() {
-        assert_eq!(
-            *letter.error().kind(),
-            JobErrorKind::Rejected(Rejection::ForeignArray)
-        );
+        assert_eq!(*letter.error().kind(), rejected(Rejection::ForeignArray));
     }
     assert!(report.values().iter().all(|&x| x == 0));
     assert!(report.to_string().contains("\n  rows 0.."), "{report}");

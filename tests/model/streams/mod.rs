@@ -10,9 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arenite::stream::{Handle, Stream, StreamError, Windows};
-use arenite::{Array, ArrayMut, Backoff, JobErrorKind, OnFailure, Priority, Rejection};
+use arenite::{Array, ArrayMut, Backoff, OnFailure, Priority, Rejection};
 
-use crate::harness::{ABORTED, Diary, Gate, Lab, late, note, step, tests, through, wait_until};
+use crate::harness::{
+    ABORTED, Diary, Gate, Lab, late, note, rejected, step, tests, through, wait_until,
+};
 
 tests![
     stages_run_side_by_side_and_results_keep_their_order,
@@ -253,10 +255,7 @@ fn a_stage_may_take_a_list_of_arrays() {
     }
     let foreign = vec![Array::from_slice(&[1u32])];
     let error = lab.failure_of(lab.submit(concat, (foreign, 2, &last)));
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Rejected(Rejection::ForeignArray)
-    );
+    assert_eq!(*error.kind(), rejected(Rejection::ForeignArray));
     drop(last);
     lab.assert_in_use(0);
 }
