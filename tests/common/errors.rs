@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use arenite::{JobErrorKind, JobLimit, Rejection, WorkerExit};
+use arenite::{JobError, JobErrorKind, JobLimit, Rejection, WorkerExit};
 
 /// The worker of a job was ended by this signal.
 pub const fn by_signal(number: i32) -> JobErrorKind {
@@ -37,4 +37,15 @@ pub fn panicked(kind: &JobErrorKind) -> (&str, &str, &str) {
 /// A job or call that the engine has refused.
 pub const fn rejected(why: Rejection) -> JobErrorKind {
     JobErrorKind::Rejected(why)
+}
+
+/// Returns why the node or spawned job has failed that this failure comes from.
+#[track_caller]
+pub fn cause_of(error: &JobError) -> &JobErrorKind {
+    let JobErrorKind::Dependency(failed) = error.kind() else {
+        panic!("{error}")
+    };
+    let origin = error.origin().map(JobError::kind);
+    assert_eq!(origin, Some(failed.cause()), "{error}");
+    failed.cause()
 }

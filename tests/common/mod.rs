@@ -29,7 +29,7 @@ pub use asked::not_tried;
 pub use bytes::{are_all, filled, made, vandal};
 pub use diary::{Diary, note, note_after, numbers};
 pub use environment::Env;
-pub use errors::{ABORTED, KILLED, by_signal, late, panicked, rejected};
+pub use errors::{ABORTED, KILLED, by_signal, cause_of, late, panicked, rejected};
 pub use futures::{WakeFlag, block_on};
 pub use lab::{
     Answers, Dice, End, Gate, Invariant, Lab, at_gates, builder, case, children, expect_in_use,

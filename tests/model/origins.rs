@@ -3,7 +3,7 @@
 
 use arenite::{Backoff, FailedDependency, Graph, JobError, JobErrorKind, JobLimit, Spawn, call};
 
-use crate::harness::{ABORTED, Lab, assert_kind, tests};
+use crate::harness::{ABORTED, Lab, assert_kind, cause_of, tests};
 
 tests![
     each_attempt_has_its_last_words,
@@ -119,10 +119,7 @@ fn a_spawned_job_names_its_origin() {
     ];
     for job in jobs {
         let error = lab.failure_of(job);
-        assert_kind!(
-            error,
-            JobErrorKind::Dependency(FailedDependency::Child { cause, .. }) if **cause == ABORTED
-        );
+        assert_eq!(*cause_of(&error), ABORTED);
         assert!(
             error.to_string().ends_with("a child: the header is fine"),
             "{error}"

@@ -6,7 +6,7 @@ use std::time::Duration;
 use arenite::{Backoff, Limiter, OnFailure, Priority};
 
 use super::*;
-use crate::harness::{KILLED, assert_kind, late, panicked};
+use crate::harness::{KILLED, assert_kind, cause_of, late, panicked};
 use crate::maps::Watched;
 
 tests![
@@ -410,11 +410,7 @@ fn a_node_with_retries_survives_its_worker() {
     end(lab.pid(0));
     let error = running.wait().unwrap_err();
     drop(held);
-    assert_kind!(
-        error,
-        JobErrorKind::Dependency(FailedDependency::Node { cause, .. })
-            if **cause == KILLED
-    );
+    assert_eq!(*cause_of(&error), KILLED);
     lab.assert_in_use(0);
 }
 
@@ -516,11 +512,7 @@ fn a_killed_node_returns_its_permit() {
             }
             Err(error) => {
                 assert_eq!(retries, 0, "{error}");
-                let JobErrorKind::Dependency(FailedDependency::Node { cause, .. }) = error.kind()
-                else {
-                    panic!("{error}");
-                };
-                assert_eq!(**cause, KILLED);
+                assert_eq!(*cause_of(&error), KILLED);
                 assert_eq!(ran, [0, 1, 101, 2, 102, 3, 103]);
             }
         }
