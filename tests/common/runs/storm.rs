@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use super::super::errors::KILLED;
 use super::super::lab::{Invariant, Lab, step};
-use super::{Dice, Figure, Order, Seen};
+use super::{Dice, Order, Seen};
 
 /// What is done to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,15 +154,7 @@ pub fn run_with(
         ),
     ];
     for (name, value, unit, limit) in figures {
-        seen.figure(
-            order,
-            Figure {
-                name,
-                value,
-                unit,
-                limit,
-            },
-        )?;
+        seen.figure(order, name, (value, unit), limit)?;
     }
     Ok(seen)
 }
