@@ -376,18 +376,26 @@ fn a_death_in_a_chain_names_its_node() {
 }
 
 fn a_node_with_retries_survives_its_worker() {
-    fn at_gate(gate: &str, values: &Array<u32>) -> Array<u32> {
+    fn ramp(n: usize) -> Array<u32> {
+        Array::from_fn(n, |i| i as u32)
+    }
+    /// Takes a list of nodes.
+    fn at_gate(gate: &str, values: &[Array<u32>]) -> Array<u32> {
         pass(gate);
-        Array::from_fn(values.shape(), |i| values[i] + 1)
+        let sum = |i| values.iter().map(|values| values[i]).sum::<u32>() + 1;
+        Array::from_fn(values[0].shape(), sum)
     }
     let lab = Lab::new(1);
     let gate = Gate::new();
     let mut graph = Graph::new();
-    let ramp = graph.add(|n: usize| Array::from_fn(n, |i| i as u32), (1000,));
-    let more = graph.job(at_gate, (&gate.path(), &ramp)).retries(2).add();
+    let ramps = [(); 3].map(|()| graph.add(ramp, (1000,)));
+    let more = graph
+        .job(at_gate, (&gate.path(), &ramps[..]))
+        .retries(2)
+        .add();
     let total = graph.add(
         |a: &[u32], b: &[u32]| a.iter().chain(b).sum::<u32>(),
-        (&more, &ramp),
+        (&more, &ramps[0]),
     );
     let running = graph.run(&lab, &total).unwrap();
     for restarts in 1..=2 {
@@ -397,14 +405,17 @@ fn a_node_with_retries_survives_its_worker() {
         drop(held);
     }
     gate.open();
-    assert_eq!(running.wait().unwrap(), 2 * 499_500 + 1000);
+    assert_eq!(running.wait().unwrap(), 4 * 499_500 + 1000);
     lab.assert_in_use(0);
 
     // A node without retries fails, with its dependents.
     let mut graph = Graph::new();
-    let values = graph.add(|n: usize| Array::from_fn(n, |i| i as u32), (1000,));
-    let more = graph.add(at_gate, (&gate.path(), &values));
-    let count = graph.add(|a: &[u32], b: &[u32]| a.len() + b.len(), (&more, &values));
+    let values = [graph.add(ramp, (1000,))];
+    let more = graph.add(at_gate, (&gate.path(), &values[..]));
+    let count = graph.add(
+        |a: &[u32], b: &[u32]| a.len() + b.len(),
+        (&more, &values[0]),
+    );
     let running = graph.run(&lab, &count).unwrap();
     let held = gate.meet();
     end(lab.pid(0));
