@@ -423,7 +423,7 @@ fn a_foreign_array_is_named_before_any_node_runs() {
     let listed = refused.add(joined, (&list[..],));
     let error = refused.run(&lab, listed).unwrap_err();
     assert!(
-        matches!(&error, GraphError::ForeignArray { node, argument: 2, .. } if node == "node 0"),
+        matches!(&error, GraphError::ForeignArray { node, argument: 1, .. } if node == "node 0"),
         "{error}"
     );
     drop(list);
