@@ -11,6 +11,7 @@ pub mod asked;
 mod bytes;
 mod diary;
 mod environment;
+mod errors;
 mod futures;
 mod lab;
 pub mod programs;
@@ -25,14 +26,15 @@ use std::time::Duration;
 use libtest_mimic::{Failed, Trial};
 
 pub use asked::not_tried;
-pub use bytes::{are_all, filled};
+pub use bytes::{are_all, filled, made, vandal};
 pub use diary::{Diary, note, note_after, numbers};
 pub use environment::Env;
+pub use errors::{ABORTED, KILLED, by_signal, cause_of, late, panicked, rejected};
 pub use futures::{WakeFlag, block_on};
 pub use lab::{
-    Answers, Dice, End, Gate, Invariant, Lab, at_gates, case, children, expect_in_use, hang, judge,
-    pass, patience, private_bytes, processes_of, send_signal, state_of, step, through, wait_until,
-    watched,
+    Answers, Dice, End, Gate, Invariant, Lab, at_gates, builder, case, children, expect_in_use,
+    hang, judge, pass, patience, private_bytes, processes_of, send_signal, state_of, step, through,
+    wait_until, watched,
 };
 pub use shares::{run, share_out};
 

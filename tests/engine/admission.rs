@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::task::{Context, Waker};
 use std::thread;
 
-use arenite::{Array, ArrayMut, Engine, JobErrorKind, RefusedBy, WorkerExit};
+use arenite::{Array, ArrayMut, Engine, JobErrorKind, RefusedBy};
 use futures_core::Stream;
 use nix::sys::signal::Signal;
 
 use crate::harness::{
-    Env, Gate, Lab, assert_kind, block_on, pass, send_signal, step, tests, wait_until,
+    Env, Gate, KILLED, Lab, assert_kind, block_on, pass, send_signal, step, tests, wait_until,
 };
 
 tests![
@@ -509,7 +509,7 @@ fn an_inline_engine_admits_every_job() {
         std::fs::write(&file, "").unwrap();
         send_signal(lab.pid(0), Signal::SIGKILL);
         let error = running.wait().unwrap_err();
-        assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(9)));
+        assert_eq!(*error.kind(), KILLED);
         drop(held);
         step("three that wait to be let in when the engine has given up");
         for error in waiting.into_iter().map(|thread| thread.join().unwrap()) {

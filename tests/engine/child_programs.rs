@@ -4,13 +4,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use arenite::{Engine, JobErrorKind, JobLimit, WorkerExit};
+use arenite::{Engine, JobErrorKind, WorkerExit};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
-use crate::harness::{Gate, Lab, pass, state_of, step, tests, wait_until};
+use crate::harness::{ABORTED, Gate, Lab, late, pass, state_of, step, tests, wait_until};
 
 tests![
     a_program_is_ended_by_signals_that_workers_ignore,
@@ -124,13 +124,9 @@ fn a_job_that_loses_its_worker_ends_its_programs() {
     let lab = Lab::new(1);
     let limit = Duration::from_secs(3);
     for (end, is_killed, expected) in [
-        (0, false, JobErrorKind::Limit(JobLimit::Deadline { limit })),
+        (0, false, late(limit)),
         (0, true, JobErrorKind::Cancelled),
-        (
-            1,
-            false,
-            JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)),
-        ),
+        (1, false, ABORTED),
         (2, false, JobErrorKind::Lost(WorkerExit::Code(Some(3)))),
     ] {
         let gate = Gate::new();

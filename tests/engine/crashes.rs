@@ -8,7 +8,7 @@ use std::{ptr, thread};
 use arenite::engine::{Crash, CrashClass, CrashedAccess};
 use arenite::{Array, ArrayMut, JobError, JobErrorKind, WorkerExit};
 
-use crate::harness::{Lab, assert_kind, tests};
+use crate::harness::{Lab, assert_kind, by_signal, tests};
 
 tests![
     a_null_read,
@@ -46,11 +46,7 @@ tests![
 
 /// The crash of a job that ended by this signal; its text is part of the error's, and the engine continues.
 fn crash_of(lab: &Lab, error: &JobError, signal: i32) -> Crash {
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Lost(WorkerExit::Signal(signal)),
-        "{error}"
-    );
+    assert_eq!(*error.kind(), by_signal(signal), "{error}");
     let crash = error.crash().unwrap_or_else(|| panic!("{error}")).clone();
     assert_eq!(crash.signal(), signal);
     assert!(error.to_string().contains(&crash.to_string()), "{error}");
@@ -821,10 +817,7 @@ fn nothing_for_ends_that_are_no_crash() {
         assert_eq!(unsafe { libc::kill(lab.pid(0), signal) }, 0);
         let error = lab.failure_of(job);
         drop(held);
-        assert_eq!(
-            *error.kind(),
-            JobErrorKind::Lost(WorkerExit::Signal(signal))
-        );
+        assert_eq!(*error.kind(), by_signal(signal));
         assert_eq!(error.crash(), None, "{error}");
     }
 }

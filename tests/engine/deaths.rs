@@ -3,11 +3,12 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, JobErrorKind, WorkerExit};
+use arenite::{Array, JobErrorKind};
 use nix::sys::signal::Signal;
 
 use crate::harness::{
-    Diary, Env, Gate, Lab, assert_kind, at_gates, note, pass, send_signal, step, tests, wait_until,
+    Diary, Env, Gate, KILLED, Lab, assert_kind, at_gates, by_signal, note, pass, send_signal, step,
+    tests, wait_until,
 };
 
 tests![
@@ -43,7 +44,7 @@ fn while_running() {
         send_signal(lab.pid(0), signal);
         let error = lab.failure_of(job);
         drop(held);
-        assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(by)) if *by == signal as i32);
+        assert_eq!(*error.kind(), by_signal(signal as i32), "{error}");
         assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
     }
     lab.assert_in_use(0);
@@ -69,10 +70,7 @@ fn with_jobs_queued_behind() {
             .collect();
         let held = gate.meet();
         send_signal(lab.pid(0), Signal::SIGKILL);
-        assert_kind!(
-            lab.failure_of(running),
-            JobErrorKind::Lost(WorkerExit::Signal(9))
-        );
+        assert_eq!(*lab.failure_of(running).kind(), KILLED);
         drop(held);
         step("what was behind the job that died");
         for (n, job) in (0..).zip(behind) {
@@ -98,10 +96,7 @@ fn all_at_once() {
     let behind: Vec<_> = (0..100u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
     (0..4).for_each(|worker| send_signal(lab.pid(worker), Signal::SIGKILL));
     for job in jobs {
-        assert_kind!(
-            lab.failure_of(job),
-            JobErrorKind::Lost(WorkerExit::Signal(9))
-        );
+        assert_eq!(*lab.failure_of(job).kind(), KILLED);
     }
     drop(held);
     step("the queue, after all workers died");
@@ -148,10 +143,7 @@ fn while_holding_arrays() {
         let job = lab.submit(busy, (&gate.path(), len));
         let held = gate.meet();
         send_signal(lab.pid(0), Signal::SIGKILL);
-        assert_kind!(
-            lab.failure_of(job),
-            JobErrorKind::Lost(WorkerExit::Signal(9))
-        );
+        assert_eq!(*lab.failure_of(job).kind(), KILLED);
         drop(held);
         // The next worker writes where the dead one did, but not where live results are.
         let next = lab
@@ -212,10 +204,7 @@ fn a_crash_loop_is_given_up() {
     let held = gate.meet();
     std::fs::write(&path, "").unwrap();
     send_signal(lab.pid(0), Signal::SIGKILL);
-    assert_kind!(
-        lab.failure_of(running),
-        JobErrorKind::Lost(WorkerExit::Signal(9))
-    );
+    assert_eq!(*lab.failure_of(running).kind(), KILLED);
     drop(held);
     step("the engine to give up");
     for job in queued {
@@ -281,6 +270,6 @@ fn a_timed_wait_reports_a_death() {
         .wait_timeout(std::time::Duration::ZERO)
         .unwrap()
         .unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(9)));
+    assert_eq!(*error.kind(), KILLED);
     drop(held);
 }

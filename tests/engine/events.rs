@@ -10,7 +10,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber, debug, error, info, info_span, warn};
 
 use crate::harness::programs::Program;
-use crate::harness::tests;
+use crate::harness::{builder, tests};
 use crate::logs::{Said, flooded};
 
 tests![
@@ -94,9 +94,7 @@ fn a_subscriber_set_at_start_stays() {
     let said = Said::default();
     let keep = said.clone();
     let start = || tracing::subscriber::set_global_default(Printer).unwrap();
-    let engine = Engine::builder()
-        .workers(1)
-        .capacity(64 << 20)
+    let engine = builder(1, 64 << 20)
         .on_worker_start(start)
         .on_log(move |line| keep.add(line));
     let engine = engine.build().unwrap();

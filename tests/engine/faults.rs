@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use arenite::{Array, ArrayMut, JobError, JobErrorKind, JobLimit, WorkerExit};
 
-use crate::harness::{Lab, assert_kind, tests};
+use crate::harness::{Lab, assert_kind, by_signal, made, panicked, tests, vandal};
 
 tests![
     a_panic_has_message_location_and_backtrace,
@@ -42,14 +42,7 @@ fn the_kernel_that_panics(n: u32) -> u32 {
 fn a_panic_has_message_location_and_backtrace() {
     let lab = Lab::new(1);
     let error = lab.failure_of(lab.submit(the_kernel_that_panics, (5,)));
-    let JobErrorKind::Panicked {
-        message,
-        location,
-        backtrace,
-    } = error.kind()
-    else {
-        panic!("{error:?}")
-    };
+    let (message, location, backtrace) = panicked(error.kind());
     assert_eq!(message, "5 is not more than 100");
     assert!(location.contains("faults.rs:"), "{location}");
     assert!(backtrace.contains("the_kernel_that_panics"), "{backtrace}");
@@ -78,14 +71,7 @@ fn a_long_message_leaves_room_for_its_location() {
     let lab = Lab::new(1);
     for of in [1, 4095, 4096, 100_000] {
         let error = lab.failure_of(lab.submit(says_much, (of,)));
-        let JobErrorKind::Panicked {
-            message,
-            location,
-            backtrace,
-        } = error.kind()
-        else {
-            panic!("{error:?}")
-        };
+        let (message, location, backtrace) = panicked(error.kind());
         let text = message.trim_start_matches('\u{e4}');
         assert_eq!((message.len() - text.len()) / 2, of.min(4096) as usize);
         assert_eq!(text.ends_with("bytes more"), of > 4095, "{text}");
@@ -179,11 +165,7 @@ fn signals() {
     let send = |signal: i32| unsafe { libc::raise(signal) };
     for signal in [libc::SIGKILL, libc::SIGQUIT, libc::SIGFPE, libc::SIGUSR1] {
         let error = lab.failure_of(lab.submit(send, (signal,)));
-        assert_death(
-            &lab,
-            &error,
-            &JobErrorKind::Lost(WorkerExit::Signal(signal)),
-        );
+        assert_death(&lab, &error, &by_signal(signal));
     }
     // Workers ignore what a terminal, a service manager or a closed pipe sends to the whole group.
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
@@ -192,20 +174,13 @@ fn signals() {
     lab.assert_in_use(0);
 }
 
-/// Writes through a pointer to memory that it must not write.
-fn vandal(victim: &Array<u8>, at: usize) -> u8 {
-    // SAFETY: none: a bug in a kernel, on purpose.
-    unsafe { victim.as_ptr().cast_mut().add(at).write_volatile(0xff) };
-    1
-}
-
 fn a_write_to_an_input_changes_nothing() {
     let lab = Lab::new(1);
     for len in [1usize, 100, 64 * 1024, 3 << 20] {
         let victim = lab.from_fn(len, |i| i as u8).unwrap();
         for at in [0, len / 2, len - 1] {
             let error = lab.failure_of(lab.submit(vandal, (&victim, at)));
-            assert_death(&lab, &error, &JobErrorKind::Lost(WorkerExit::Signal(11)));
+            assert_death(&lab, &error, &by_signal(11));
             assert!(
                 victim.iter().enumerate().all(|(i, &x)| x == i as u8),
                 "a byte of {len} changed"
@@ -227,10 +202,6 @@ fn a_write_to_a_text_argument_is_private() {
     assert_eq!(text, "untouched");
 }
 
-fn made(len: usize) -> Array<u8> {
-    Array::from_fn(len, |i| i as u8)
-}
-
 fn a_write_to_another_workers_array_changes_nothing() {
     let lab = Lab::new(2);
     let (blocked, held) = lab.hold();
@@ -240,7 +211,7 @@ fn a_write_to_another_workers_array_changes_nothing() {
     drop(held);
     blocked.wait().unwrap();
     let error = lab.failure_of(lab.submit(vandal, (&victim, 10)));
-    assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(11)));
+    assert_eq!(*error.kind(), by_signal(11));
     assert!(victim.iter().enumerate().all(|(i, &x)| x == i as u8));
     drop(held_two);
     blocked_two.wait().unwrap();
@@ -260,12 +231,12 @@ fn a_write_to_a_published_array_changes_nothing() {
             for at in [0, len / 2, len - 1] {
                 let pid = lab.pid(0);
                 let error = lab.failure_of(lab.submit(vandal, (&victim, at)));
-                assert_death(&lab, &error, &JobErrorKind::Lost(WorkerExit::Signal(11)));
+                assert_death(&lab, &error, &by_signal(11));
                 assert!(victim.iter().enumerate().all(|(i, &x)| x == i as u8));
                 assert_ne!(lab.pid(0), pid);
                 // The replacement did not make the array, and cannot write it either.
                 let error = lab.failure_of(lab.submit(vandal, (&victim, at)));
-                assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(11)));
+                assert_eq!(*error.kind(), by_signal(11));
                 // One that makes its own array next to it.
                 lab.submit(made, (len,)).wait().unwrap();
             }

@@ -13,7 +13,7 @@ use arenite::{
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use crate::harness::{Lab, tests};
+use crate::harness::{Lab, rejected, tests};
 
 tests![
     files,
@@ -225,7 +225,7 @@ fn mapped_files_are_copied_in() {
     let mapped = unsafe { npy::map::<u8>(&path) }.unwrap();
     assert_eq!(
         *lab.failure_of(lab.submit(sum, (&mapped,))).kind(),
-        JobErrorKind::Rejected(Rejection::ForeignArray)
+        rejected(Rejection::ForeignArray)
     );
     let copied = lab.import(&mapped).unwrap();
     assert_eq!(copied.shape(), mapped.shape());
@@ -265,10 +265,7 @@ fn arrays_of_another_engine_are_copied_in() {
     let (lab, other) = (Lab::new(1), Lab::new(1));
     let theirs = other.from_slice(&[1u8, 2, 3]).unwrap();
     let error = lab.failure_of(lab.submit(sum, (&theirs,)));
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Rejected(Rejection::ForeignArray)
-    );
+    assert_eq!(*error.kind(), rejected(Rejection::ForeignArray));
     assert!(
         error.to_string().contains("import"),
         "it says what to do: {error}"
@@ -276,14 +273,11 @@ fn arrays_of_another_engine_are_copied_in() {
     assert_eq!(
         *lab.failure_of(lab.submit(sum, (&Array::from_slice(&[1, 2]),)))
             .kind(),
-        JobErrorKind::Rejected(Rejection::ForeignArray)
+        rejected(Rejection::ForeignArray)
     );
     let moved = other.zeros::<u8>(5).unwrap();
     let error = lab.failure_of(lab.submit(|bytes: arenite::ArrayMut<u8>| bytes.len(), (moved,)));
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Rejected(Rejection::ForeignArray)
-    );
+    assert_eq!(*error.kind(), rejected(Rejection::ForeignArray));
     let ours = lab.import(&theirs).unwrap();
     assert_eq!(lab.submit(sum, (&ours,)).wait().unwrap(), 6);
     assert_eq!(

@@ -14,8 +14,8 @@ use rand::Rng;
 
 use crate::harness::programs::{Ended, Program, Scenario, say, scenario_name, stay};
 use crate::harness::{
-    Env, Gate, Lab, assert_kind, at_gates, children, pass, send_signal, shared_memory_named, step,
-    tests, wait_until,
+    Env, Gate, Lab, assert_kind, at_gates, builder, children, pass, send_signal,
+    shared_memory_named, step, tests, wait_until,
 };
 
 tests![
@@ -378,11 +378,7 @@ fn many_engines_at_once() {
         for n in 0..6u64 {
             threads.spawn(move || {
                 for _ in 0..5 {
-                    let engine = Engine::builder()
-                        .workers(1 + n as usize % 3)
-                        .capacity(32 << 20)
-                        .build()
-                        .unwrap();
+                    let engine = builder(1 + n as usize % 3, 32 << 20).build().unwrap();
                     assert!(
                         engine
                             .map(|n: u64| n, (0..200).map(|n| (n,)))
@@ -515,11 +511,7 @@ fn a_program_killed_leaves_its_name_to_the_next() {
     let name = format!("left-{}", std::process::id());
     let mut program = start_with("named", NAME, &name);
     program.expect("named");
-    let taken = Engine::builder()
-        .workers(1)
-        .capacity(64 << 20)
-        .name(&name)
-        .build();
+    let taken = builder(1, 64 << 20).name(&name).build();
     assert!(taken.is_err(), "while it lives the name is its own");
     kill_all_of(program);
     let lab = Lab::with(1, |builder| builder.name(&name));
@@ -580,11 +572,7 @@ fn compute(engine: &Engine) {
 }
 
 fn build() -> Engine {
-    Engine::builder()
-        .workers(3)
-        .capacity(64 << 20)
-        .build()
-        .unwrap()
+    builder(3, 64 << 20).build().unwrap()
 }
 
 /// Called before `init()`.
@@ -656,11 +644,7 @@ fn starting() {
         stay();
         std::process::exit(1)
     });
-    let _ = Engine::builder()
-        .workers(1)
-        .capacity(64 << 20)
-        .on_worker_start(start)
-        .build();
+    let _ = builder(1, 64 << 20).on_worker_start(start).build();
 }
 
 /// One of its workers never finishes its job.
@@ -729,12 +713,7 @@ fn bombarded() {
 
 fn named() {
     let name = std::env::var(NAME).unwrap();
-    let engine = Engine::builder()
-        .workers(1)
-        .capacity(64 << 20)
-        .name(name)
-        .build()
-        .unwrap();
+    let engine = builder(1, 64 << 20).name(name).build().unwrap();
     say("named");
     stay();
     drop(engine);

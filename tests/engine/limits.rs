@@ -7,15 +7,16 @@ use std::process::Command;
 
 use arenite::engine::Builder;
 use arenite::engine::SystemLimit;
-use arenite::{
-    ArenaFull, Array, ArrayMut, Backing, Engine, JobErrorKind, JobLimit, TileMut, WorkerExit,
-};
+use arenite::{ArenaFull, Array, ArrayMut, Backing, JobErrorKind, JobLimit, TileMut};
 use libtest_mimic::Trial;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
 
 use crate::harness::programs::{Ended, Program, Scenario};
-use crate::harness::{Gate, Invariant, Lab, assert_kind, pass, private_bytes, send_signal, trial};
+use crate::harness::{
+    ABORTED, Gate, Invariant, KILLED, Lab, assert_kind, builder, pass, private_bytes, send_signal,
+    trial,
+};
 
 pub fn tests() -> Vec<Trial> {
     let mut all = always::tests();
@@ -232,7 +233,7 @@ fn an_abort_below_the_ceiling_is_an_abort() {
         );
         let pid = lab.pid(0);
         let error = lab.failure_of(lab.submit(|| -> u8 { std::process::abort() }, ()));
-        assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(6)));
+        assert_eq!(*error.kind(), ABORTED, "{error}");
         lab.await_restart(0, 1);
         assert_ne!(lab.pid(0), pid);
     }
@@ -256,7 +257,7 @@ fn an_abort_below_the_ceiling_is_an_abort() {
     send_signal(lab.pid(0), Signal::SIGABRT);
     let error = lab.failure_of(job);
     drop(held);
-    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(6)));
+    assert_eq!(*error.kind(), ABORTED, "{error}");
     lab.assert_in_use(0);
 }
 
@@ -267,7 +268,7 @@ fn a_kill_from_outside_is_a_kill() {
         send_signal(lab.pid(0), Signal::SIGKILL);
         let error = lab.failure_of(job);
         drop(held);
-        assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(9)));
+        assert_eq!(*error.kind(), KILLED, "{error}");
     }
 }
 
@@ -335,9 +336,7 @@ fn in_group(scenario: &str, limit: u64) -> Ended {
 /// In a group with little memory.
 fn crowded() {
     join_group();
-    let engine = Engine::builder()
-        .workers(1)
-        .capacity(16 << 20)
+    let engine = builder(1, 16 << 20)
         .backing(Backing::Memfd)
         .build()
         .unwrap();
@@ -405,12 +404,7 @@ fn filled() {
     };
     join_group();
     let invariant = Invariant::before();
-    let engine = Engine::builder()
-        .workers(3)
-        .capacity(ROOM)
-        .backing(Backing::Memfd)
-        .build()
-        .unwrap();
+    let engine = builder(3, ROOM).backing(Backing::Memfd).build().unwrap();
     let own = |most: usize| {
         let mut all = Vec::new();
         while all.len() < most {

@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arenite::engine::{LogLine, LogSource};
-use arenite::{Engine, Job, JobErrorKind, WorkerExit};
+use arenite::{Engine, Job, JobErrorKind};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::programs::{self, Program, Scenario};
-use crate::harness::{Gate, Lab, assert_kind, pass, send_signal, step, tests, wait_until};
+use crate::harness::{
+    ABORTED, Gate, KILLED, Lab, assert_kind, pass, send_signal, step, tests, wait_until,
+};
 
 tests![
     a_panic_that_ends_the_process_is_reported,
@@ -98,7 +100,7 @@ extern "C" fn cannot_unwind(what: u32) {
 fn a_panic_that_ends_the_process_is_reported() {
     let lab = Lab::new(1);
     let error = lab.failure_of(lab.submit(|| cannot_unwind(0xcafe), ()));
-    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(6)));
+    assert_eq!(*error.kind(), ABORTED, "{error}");
     let words = error.last_words();
     let said = |what: &str| words.iter().any(|line| line.contains(what));
     assert!(
@@ -126,7 +128,7 @@ fn a_silent_death_has_no_last_words() {
         send_signal(lab.pid(0), Signal::SIGKILL);
         let error = lab.failure_of(job);
         drop(held);
-        assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(9)));
+        assert_eq!(*error.kind(), KILLED);
         assert!(error.last_words().is_empty(), "{error:?}");
     }
     // Nor are those of an earlier attempt.

@@ -6,19 +6,18 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use arenite::{Array, ArrayMut, JobError, JobErrorKind, OnFailure, Rejection};
+use arenite::{Array, ArrayMut, OnFailure, Rejection};
 
-use crate::harness::{Gate, Lab, pass, step, tests, through, wait_until};
+use crate::harness::{Gate, Lab, pass, rejected, step, tests, through, wait_until};
 
 tests![
-    results_come_in_the_order_of_the_items,
     nothing_runs_before_the_map_is_iterated,
     items_are_pulled_as_they_are_needed,
     a_slow_item_stops_pulling,
     more_jobs_are_in_flight_behind_a_slow_item,
     large_results_do_not_accumulate_behind_a_slow_item,
     items_of_tiny_jobs_leave_room_in_the_arena,
-    a_failure_is_one_item,
+    a_foreign_array_fails_its_item,
     an_endless_map_may_be_dropped,
     a_panicking_iterator_leaves_the_engine_usable,
     maps_of_maps,
@@ -32,21 +31,6 @@ const MAX_AHEAD: usize = 512;
 
 fn square(n: u64) -> u64 {
     n * n
-}
-
-fn results_come_in_the_order_of_the_items() {
-    fn uneven(n: u64) -> u64 {
-        // Some take a hundred times as long as others.
-        (0..if n.is_multiple_of(7) { 20_000 } else { 200 })
-            .fold(n, |n, i| std::hint::black_box(n + i) - i)
-    }
-    let lab = Lab::new(3);
-    for (expected, value) in (0..20_000).zip(lab.map(uneven, (0..20_000).map(|n| (n,)))) {
-        assert_eq!(value.unwrap(), expected);
-    }
-    assert_eq!(lab.map(square, (0..0).map(|n| (n,))).count(), 0);
-    assert_eq!(lab.map(square, [(3,)]).next().unwrap().unwrap(), 9);
-    lab.assert_in_use(0);
 }
 
 fn nothing_runs_before_the_map_is_iterated() {
@@ -75,6 +59,8 @@ fn items_are_pulled_as_they_are_needed() {
         most = most.max(pulled.get() - taken);
     }
     assert!(most <= MAX_AHEAD + 1, "{most} items were pulled ahead");
+    assert_eq!(lab.map(square, (0..0).map(|n| (n,))).count(), 0);
+    assert_eq!(lab.map(square, [(3,)]).next().unwrap().unwrap(), 9);
     lab.assert_idle();
 }
 
@@ -231,30 +217,12 @@ fn items_of_tiny_jobs_leave_room_in_the_arena() {
     lab.assert_in_use(0);
 }
 
-fn a_failure_is_one_item() {
-    fn picky(n: u32) -> Result<u32, String> {
-        match n % 100 {
-            3 => Err(format!("not {n}")),
-            4 => panic!("not {n} either"),
-            _ => Ok(n),
-        }
-    }
-    let lab = Lab::new(2);
-    for (n, result) in lab.map(picky, (0..1000).map(|n| (n,))).enumerate() {
-        let n = n as u32;
-        match (n % 100, result.as_ref().map_err(JobError::kind)) {
-            (3, Err(JobErrorKind::Returned(text))) => assert_eq!(text.text(), format!("not {n}")),
-            (4, Err(JobErrorKind::Panicked { message, .. })) => {
-                assert_eq!(*message, format!("not {n} either"))
-            }
-            (_, Ok(&value)) => assert_eq!(value, n),
-            (_, other) => panic!("item {n}: {other:?}"),
-        }
-    }
-    // An argument that cannot be sent is one failing item.
+/// An argument that cannot be sent is one failing item.
+fn a_foreign_array_fails_its_item() {
     fn len(values: &[u8]) -> usize {
         values.len()
     }
+    let lab = Lab::new(2);
     let arrays = [
         lab.from_slice(&[1u8]).unwrap(),
         Array::from_slice(&[1, 2]),
@@ -264,7 +232,7 @@ fn a_failure_is_one_item() {
     assert_eq!((lengths[0].clone(), lengths[2].clone()), (Ok(1), Ok(3)));
     assert_eq!(
         *lengths[1].as_ref().unwrap_err().kind(),
-        JobErrorKind::Rejected(Rejection::ForeignArray)
+        rejected(Rejection::ForeignArray)
     );
     lab.assert_in_use(0);
 }

@@ -27,7 +27,6 @@ tests![
     lanes_retain_on_their_own,
     lanes_hand_arrays_to_each_other,
     memory_stays_flat,
-    random_jobs_retain_and_drop,
 ];
 
 static KEPT: Mutex<Vec<Array<u8>>> = Mutex::new(Vec::new());
@@ -567,79 +566,4 @@ fn memory_stays_flat() {
     assert!(most < 4 << 20, "{most} bytes");
     lab.submit(forget, ()).wait().unwrap();
     assert_clean(&lab);
-}
-
-/// Each worker has a cache of arrays, which jobs fill and clear at random.
-fn random_jobs_retain_and_drop() {
-    fn act(values: &[Array<u8>], seed: u64) -> Array<u8> {
-        let mut dice = Dice::new(seed);
-        let mut kept = KEPT.lock().unwrap();
-        for array in kept.iter() {
-            assert!(
-                array.iter().all(|&x| x == array[0]),
-                "memory was reused under a handle"
-            );
-        }
-        for values in values {
-            if dice.below(3) == 0 {
-                kept.push(values.clone());
-            }
-        }
-        let mut result = None;
-        for _ in 0..dice.below(6) {
-            let most = if dice.below(16) == 0 { 200_000 } else { 2000 };
-            let len = 1 + dice.below(most) as usize;
-            let own = Array::from_fn(len, |_| seed as u8);
-            match dice.below(4) {
-                0 => kept.push(own),
-                1 => {
-                    kept.push(own.rows(..len / 2 + 1));
-                    result = Some(own);
-                }
-                2 => result = Some(own),
-                _ => {}
-            }
-        }
-        while kept.len() > 30 || !kept.is_empty() && dice.below(3) > 0 {
-            let at = dice.below(kept.len() as u64) as usize;
-            kept.swap_remove(at);
-        }
-        drop(kept);
-        match dice.below(20) {
-            0 => panic!("a failure"),
-            _ => result.unwrap_or_else(|| Array::from_slice(&[seed as u8])),
-        }
-    }
-    for seed in seeds(1) {
-        let lab = lab(2);
-        let mut dice = Dice::new(seed);
-        let mut inputs: Vec<Array<u8>> = Vec::new();
-        let mut open = std::collections::VecDeque::new();
-        for job in 0..800 {
-            if job % 50 == 0 {
-                step(format!("the jobs from {job} on"));
-            }
-            let len = 1 + dice.below(4000) as usize;
-            inputs.push(lab.from_slice(&vec![job as u8; len]).unwrap());
-            if inputs.len() > 8 {
-                inputs.swap_remove(dice.below(8) as usize);
-            }
-            let number = dice.any();
-            open.push_back((number, lab.submit(act, (&inputs, number))));
-            if open.len() > 20 {
-                let (number, job) = open.pop_front().unwrap();
-                match job.wait() {
-                    Ok(values) => assert!(values.iter().all(|&x| x == number as u8)),
-                    Err(error) => assert!(error.to_string().contains("a failure"), "{error}"),
-                }
-            }
-        }
-        drop((inputs, open));
-        wait_until("both workers have dropped all", || {
-            let jobs = [(); 8].map(|()| lab.submit(forget, ()));
-            jobs.into_iter().for_each(|job| job.wait().unwrap());
-            retained(&lab) == 0
-        });
-        assert_clean(&lab);
-    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arenite::engine::{Builder, WorkerProgram};
 use arenite::{Array, BuildError, Bytes, Engine, JobErrorKind, WorkerExit};
 
-use crate::harness::{Env, Gate, Lab, assert_kind, hang, pass, step, tests, wait_until};
+use crate::harness::{Env, Gate, Lab, assert_kind, builder, hang, pass, step, tests, wait_until};
 
 tests![
     a_start_that_hangs,
@@ -56,10 +56,7 @@ pub fn before_init() {
 }
 
 fn build(start_timeout: Duration, start: impl FnOnce(Builder) -> Builder) -> String {
-    let builder = Engine::builder()
-        .workers(2)
-        .capacity(64 << 20)
-        .start_timeout(start_timeout);
+    let builder = builder(2, 64 << 20).start_timeout(start_timeout);
     step("an engine that cannot be built");
     let error = start(builder).build().unwrap_err();
     let text = error.to_string();
@@ -212,12 +209,7 @@ fn a_start_in_the_background() {
 }
 
 fn a_failed_start_in_the_background() {
-    let builder = || {
-        Engine::builder()
-            .workers(2)
-            .capacity(64 << 20)
-            .start_in_background()
-    };
+    let builder = || builder(2, 64 << 20).start_in_background();
     let missing = WorkerProgram::new("/missing/program");
     for (builder, expected) in [
         (

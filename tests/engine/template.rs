@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arenite::engine::{Builder, LogLine, LogSource, WorkerProgram};
-use arenite::{Engine, JobErrorKind, Sandbox, Template, WorkerExit};
+use arenite::{Engine, JobErrorKind, Sandbox, Template};
 use nix::sys::signal::Signal;
 
-use crate::harness::{Lab, assert_kind, case, children, send_signal, step, tests, wait_until};
+use crate::harness::{
+    ABORTED, Lab, assert_kind, case, children, send_signal, step, tests, wait_until,
+};
 
 tests![
     workers_are_copies_of_one_process,
@@ -125,8 +127,7 @@ fn a_worker_that_dies_is_copied_again() {
             .submit(|| -> () { std::process::abort() }, ())
             .wait()
             .unwrap_err();
-        let aborted = JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGABRT as i32));
-        assert_eq!(*error.kind(), aborted);
+        assert_eq!(*error.kind(), ABORTED);
         assert_eq!(template_of(&lab), template);
     }
     lab.replace(0);

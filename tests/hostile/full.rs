@@ -11,7 +11,7 @@ use nix::mount::{MsFlags, mount};
 use crate::harness::programs::{Program, Scenario, own_shm};
 use crate::harness::runs::Order;
 use crate::harness::runs::crowded::{Hog, crowd, fill, room};
-use crate::harness::{Dice, Gate, Invariant, Lab, assert_kind, pass, seeds, tests};
+use crate::harness::{Dice, Gate, Invariant, Lab, assert_kind, builder, pass, seeds, tests};
 use crate::kernels::refusing;
 use crate::users::is_root;
 
@@ -112,11 +112,7 @@ fn size() -> u64 {
 }
 
 fn named(capacity: u64) -> Result<Engine, BuildError> {
-    Engine::builder()
-        .workers(2)
-        .capacity(capacity)
-        .backing(Backing::Named)
-        .build()
+    builder(2, capacity).backing(Backing::Named).build()
 }
 
 /// Checks that only new workers' grants are held, and that there is room for another job.
@@ -228,13 +224,7 @@ fn another_program() {
 
 fn auto() {
     let size = size();
-    let build = |capacity| {
-        Engine::builder()
-            .workers(2)
-            .capacity(capacity)
-            .build()
-            .unwrap()
-    };
+    let build = |capacity| builder(2, capacity).build().unwrap();
     // More than /dev/shm has.
     let engine = build(size * 2);
     let large = engine
@@ -258,11 +248,7 @@ fn auto() {
 fn later() {
     let size = size();
     let capacity = size / 2;
-    let engine = Engine::builder()
-        .workers(2)
-        .capacity(capacity)
-        .build()
-        .unwrap();
+    let engine = builder(2, capacity).build().unwrap();
     assert_works(&engine);
     let hog = Hog::leaving(0).unwrap();
     let kept: Vec<_> = (0..8)
@@ -303,16 +289,10 @@ fn later() {
 }
 
 fn names_only() {
-    let engine = Engine::builder()
-        .workers(2)
-        .capacity(8 << 20)
-        .build()
-        .unwrap();
+    let engine = builder(2, 8 << 20).build().unwrap();
     assert_works(&engine);
     assert_holds(&engine);
-    let forbidden = Engine::builder()
-        .workers(1)
-        .capacity(8 << 20)
+    let forbidden = builder(1, 8 << 20)
         .backing(Backing::Memfd)
         .build()
         .unwrap_err();
@@ -327,11 +307,7 @@ fn read_only() {
     let none = None::<&str>;
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
     mount(none, "/dev/shm", none, flags, none).unwrap();
-    let engine = Engine::builder()
-        .workers(1)
-        .capacity(8 << 20)
-        .build()
-        .unwrap();
+    let engine = builder(1, 8 << 20).build().unwrap();
     assert_works(&engine);
     assert_holds(&engine);
     let error = named(8 << 20).unwrap_err();
@@ -384,9 +360,7 @@ fn trace() {
         n / 2
     }
     let [events, page] = ["/dev/shm/events.json", "/dev/shm/report.html"];
-    let engine = Engine::builder()
-        .workers(2)
-        .capacity(1 << 20)
+    let engine = builder(2, 1 << 20)
         .backing(Backing::Memfd)
         .trace(Trace::to(events).report(page))
         .build()

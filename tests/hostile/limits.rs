@@ -5,7 +5,7 @@ use arenite::{Array, Backing, Engine, OnFailure};
 use nix::sys::resource::{Resource, setrlimit};
 
 use crate::harness::programs::{Ended, Program, Scenario, say};
-use crate::harness::{Invariant, assert_kind, tests};
+use crate::harness::{Invariant, assert_kind, builder, tests};
 use crate::users::become_unprivileged;
 
 tests![
@@ -49,11 +49,7 @@ fn build() {
         Ok("named") => Backing::Named,
         _ => Backing::Memfd,
     };
-    let engine = Engine::builder()
-        .workers(2)
-        .capacity(16 << 20)
-        .backing(backing)
-        .build();
+    let engine = builder(2, 16 << 20).backing(backing).build();
     match engine {
         Ok(engine) => {
             work(&engine);
@@ -182,11 +178,7 @@ fn file_sizes() {
 
 /// Grows its arena after the limit was set.
 fn later() {
-    let engine = Engine::builder()
-        .workers(1)
-        .capacity(64 << 20)
-        .build()
-        .unwrap();
+    let engine = builder(1, 64 << 20).build().unwrap();
     work(&engine);
     setrlimit(Resource::RLIMIT_FSIZE, 4 << 20, 4 << 20).unwrap();
     let full = engine.zeros::<u8>(32 << 20).unwrap_err();

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
-use crate::harness::{Lab, case, seeds, step, tests};
+use crate::harness::{Lab, case, rejected, seeds, step, tests};
 
 tests![handles_against_a_model];
 
@@ -243,10 +243,7 @@ impl Play {
                     Ok(done) => assert!(fits && done.is_ok(), "{done:?}"),
                     Err(error) => {
                         assert!(!fits, "{error}");
-                        assert_eq!(
-                            *error.kind(),
-                            JobErrorKind::Rejected(Rejection::ForeignArray)
-                        );
+                        assert_eq!(*error.kind(), rejected(Rejection::ForeignArray));
                     }
                 }
                 if fits {
@@ -433,10 +430,7 @@ fn assert_answer<T: PartialEq + std::fmt::Debug>(
         }
         Err(error) => {
             assert!(!fits, "{error}");
-            assert_eq!(
-                *error.kind(),
-                JobErrorKind::Rejected(Rejection::ForeignArray)
-            );
+            assert_eq!(*error.kind(), rejected(Rejection::ForeignArray));
         }
     }
 }

@@ -4,7 +4,6 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use arenite::Engine;
 use arenite::points::{Board, Fault, VARIABLE};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -14,7 +13,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 use crate::harness::programs::{Program, Scenario};
-use crate::harness::{step, tests};
+use crate::harness::{builder, step, tests};
 use crate::users::{become_unprivileged, is_root};
 
 // Only root can start a process of another user.
@@ -72,11 +71,7 @@ fn only_socket(folder: &Path) -> PathBuf {
 
 /// Starts an engine and works with it.
 fn host() {
-    let engine = Engine::builder()
-        .workers(2)
-        .capacity(8 << 20)
-        .build()
-        .unwrap();
+    let engine = builder(2, 8 << 20).build().unwrap();
     assert_eq!(engine.submit(|n: u8| n, (3,)).wait().unwrap(), 3);
     engine.shutdown();
 }

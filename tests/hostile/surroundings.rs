@@ -7,14 +7,14 @@ use std::os::fd::IntoRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
 
-use arenite::{Array, Backing, Engine, JobErrorKind, JobLimit, WorkerExit};
+use arenite::{Array, Backing, JobErrorKind, JobLimit};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
 
 use crate::harness::programs::{Program, Scenario, say};
-use crate::harness::{Lab, assert_kind, hang, tests, wait_until};
+use crate::harness::{ABORTED, Lab, assert_kind, builder, hang, tests, wait_until};
 use crate::users::{UNPRIVILEGED, become_unprivileged, is_root};
 
 tests![
@@ -198,10 +198,7 @@ fn strange_umask() {
         _ => Backing::Memfd,
     };
     let name = format!("umask-{}", std::process::id());
-    let mut builder = Engine::builder()
-        .workers(1)
-        .capacity(8 << 20)
-        .backing(backing);
+    let mut builder = builder(1, 8 << 20).backing(backing);
     if backing == Backing::Named {
         builder = builder.name(&name);
     }
@@ -322,12 +319,7 @@ fn a_squatted_name_is_refused() {
     let mut program = Program::with("around-squatted", become_unprivileged, change);
     program.expect("taken");
     for backing in [Backing::Named, Backing::Memfd] {
-        let built = Engine::builder()
-            .workers(1)
-            .capacity(8 << 20)
-            .backing(backing)
-            .name(&name)
-            .build();
+        let built = builder(1, 8 << 20).backing(backing).name(&name).build();
         let error = built.unwrap_err().to_string();
         assert!(error.contains("belongs to user 65534"), "{error}");
     }
@@ -372,12 +364,7 @@ fn link() {
             fs::write(&target, b"precious").unwrap();
         }
         std::os::unix::fs::symlink(&target, &path).unwrap();
-        let error = Engine::builder()
-            .workers(1)
-            .capacity(8 << 20)
-            .name(&name)
-            .build()
-            .unwrap_err();
+        let error = builder(1, 8 << 20).name(&name).build().unwrap_err();
         assert!(error.to_string().contains("shm_open"), "{error}");
         assert_eq!(
             fs::read(&target).ok().as_deref(),
@@ -390,12 +377,7 @@ fn link() {
     // A link under an unused name does not matter.
     std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
     arenite::platform::sweep();
-    let engine = Engine::builder()
-        .workers(1)
-        .capacity(8 << 20)
-        .backing(Backing::Named)
-        .build()
-        .unwrap();
+    let engine = builder(1, 8 << 20).backing(Backing::Named).build().unwrap();
     assert_eq!(engine.submit(|n: u8| n, (3,)).wait().unwrap(), 3);
     engine.shutdown();
     let _ = fs::remove_file(&path);
@@ -444,11 +426,7 @@ fn first_of_its_namespace() {
         none,
     )
     .unwrap();
-    let engine = Engine::builder()
-        .workers(2)
-        .capacity(16 << 20)
-        .build()
-        .unwrap();
+    let engine = builder(2, 16 << 20).build().unwrap();
     let numbers = || {
         engine
             .stats()
@@ -462,7 +440,7 @@ fn first_of_its_namespace() {
         .submit(|| -> u8 { std::process::abort() }, ())
         .wait()
         .unwrap_err();
-    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)));
+    assert_eq!(*error.kind(), ABORTED, "{error}");
     wait_until("it is replaced", || {
         let now = engine.stats();
         now.workers.iter().all(|worker| worker.ready) && numbers() != old

@@ -11,7 +11,9 @@ use arenite::{Array, Backing, Engine, JobError, JobErrorKind, JobLimit, WorkerEx
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::harness::programs::{Ended, Program, Scenario, pause, say};
-use crate::harness::{Gate, assert_kind, pass, state_of, step, tests, wait_until};
+use crate::harness::{
+    ABORTED, Gate, assert_kind, builder, made, pass, state_of, step, tests, wait_until,
+};
 use crate::maps::leads_to;
 
 tests![
@@ -259,16 +261,7 @@ fn a_program_keeps_its_own_handler() {
 // ---- what those programs do ---------------------------------------------------------------------------------
 
 fn build(backing: Backing) -> Engine {
-    Engine::builder()
-        .workers(1)
-        .capacity(32 << 20)
-        .backing(backing)
-        .build()
-        .unwrap()
-}
-
-fn made(n: usize) -> Array<u8> {
-    Array::from_fn(n, |i| i as u8)
+    builder(1, 32 << 20).backing(backing).build().unwrap()
 }
 
 fn sum(bytes: &[u8]) -> u64 {
@@ -402,7 +395,7 @@ fn punched() {
         .submit(|| -> u8 { std::process::abort() }, ())
         .wait()
         .unwrap_err();
-    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)));
+    assert_eq!(*error.kind(), ABORTED, "{error}");
     let error = engine.submit(made, (10,)).wait().unwrap_err();
     let JobErrorKind::NoWorkers(why) = error.kind() else {
         panic!("{error}");
@@ -415,12 +408,7 @@ fn punched() {
 
 /// Continues over zeroed links, until the engine reports that it cannot, or until jobs succeed.
 fn links() {
-    let engine = Engine::builder()
-        .workers(2)
-        .capacity(32 << 20)
-        .backing(backing())
-        .build()
-        .unwrap();
+    let engine = builder(2, 32 << 20).backing(backing()).build().unwrap();
     let own = engine.from_fn(100_000, |i| i as u8).unwrap();
     let way = std::env::var(BUSY).unwrap();
     fn may_be(why: &JobErrorKind) -> bool {
@@ -470,7 +458,7 @@ fn links() {
     (2..50).for_each(round);
     // A worker that starts later cannot use zeroed links.
     if let Err(error) = engine.submit(|| -> u8 { std::process::abort() }, ()).wait()
-        && *error.kind() != JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT))
+        && *error.kind() != ABORTED
     {
         may_fail(&error);
     }
@@ -483,12 +471,7 @@ fn links() {
 
 fn with_name() -> (Engine, String) {
     let name = format!("taken-{}", std::process::id());
-    let engine = Engine::builder()
-        .workers(1)
-        .capacity(8 << 20)
-        .name(&name)
-        .build()
-        .unwrap();
+    let engine = builder(1, 8 << 20).name(&name).build().unwrap();
     let user = nix::unistd::geteuid();
     (engine, format!("/dev/shm/arenite-{user}-{name}.kept"))
 }
@@ -526,7 +509,7 @@ fn name() {
         .submit(|| -> u8 { std::process::abort() }, ())
         .wait()
         .unwrap_err();
-    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)));
+    assert_eq!(*error.kind(), ABORTED, "{error}");
     assert_eq!(engine.submit(made, (1000,)).wait().unwrap().len(), 1000);
     engine.shutdown();
 }

@@ -2,9 +2,9 @@
 //!
 //! Writes to inputs, to other workers' arrays and to published arrays are in `tests/engine/faults.rs`.
 
-use arenite::{Array, ArrayMut, Backing, JobErrorKind, TileMut, WorkerExit};
+use arenite::{Array, ArrayMut, Backing, TileMut};
 
-use crate::harness::{Gate, Lab, assert_kind, pass, tests};
+use crate::harness::{Gate, Lab, by_signal, made, pass, tests, vandal};
 use crate::maps::{self, layout};
 
 tests![
@@ -50,11 +50,7 @@ fn assert_refused(lab: &Lab, segment: &str, at: u64) {
     let look = || lab.submit(peek, (segment, at, 64usize)).wait().unwrap()[..].to_vec();
     let before = look();
     let error = lab.failure_of(lab.submit(scribble, (segment, at)));
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Lost(WorkerExit::Signal(11)),
-        "{segment} at {at}: {error}"
-    );
+    assert_eq!(*error.kind(), by_signal(11), "{segment} at {at}: {error}");
     assert_eq!(look(), before, "{segment} at {at}");
     let workers = lab.stats().workers.len() as u32;
     let sum: u32 = lab
@@ -85,7 +81,7 @@ fn a_write_to_its_own_submissions() {
     // Grants, doorbell, flags: never writable, whatever they contain at the moment.
     for at in [0, 4, 8, 12, 16, 64, 128] {
         let error = lab.failure_of(lab.submit(scribble, ("control", layout::post(0) + at)));
-        assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(11)));
+        assert_eq!(*error.kind(), by_signal(11), "{error}");
     }
     lab.assert_in_use(0);
 }
@@ -107,17 +103,6 @@ fn a_write_to_a_neighbours_links() {
     lab.assert_in_use(0);
 }
 
-fn made(len: usize) -> Array<u8> {
-    Array::from_fn(len, |i| i as u8)
-}
-
-/// Writes to its read-only input.
-fn vandal(victim: &Array<u8>, at: usize) -> u8 {
-    // SAFETY: none: a bug in a kernel, on purpose.
-    unsafe { victim.as_ptr().cast_mut().add(at).write_volatile(0xff) };
-    1
-}
-
 fn a_write_to_a_published_array_in_a_closed_grant() {
     let lab = lab(1);
     let pid = lab.pid(0);
@@ -128,7 +113,7 @@ fn a_write_to_a_published_array_in_a_closed_grant() {
         .collect();
     assert_eq!(lab.pid(0), pid, "the same worker made both");
     let error = lab.failure_of(lab.submit(vandal, (&victim, 4096)));
-    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(11)));
+    assert_eq!(*error.kind(), by_signal(11), "{error}");
     assert!(victim.iter().enumerate().all(|(i, &x)| x == i as u8));
     drop((victim, large));
     lab.assert_in_use(0);
@@ -151,7 +136,7 @@ fn a_write_to_a_published_array_after_it_was_lent() {
         let victim = array.seal();
         for at in [0, LEN - 1] {
             let error = lab.failure_of(lab.submit(vandal, (&victim, at)));
-            assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(11)));
+            assert_eq!(*error.kind(), by_signal(11), "{error}");
             assert!(victim.iter().all(|&x| x == value));
         }
         // By the next worker, from its first grant.
@@ -204,12 +189,7 @@ fn a_write_to_a_neighbours_tile() {
             let _ = honest.unwrap().wait();
         });
         let _ = result;
-        assert_eq!(
-            *errors[0].kind(),
-            JobErrorKind::Lost(WorkerExit::Signal(11)),
-            "{}",
-            errors[0]
-        );
+        assert_eq!(*errors[0].kind(), by_signal(11), "{}", errors[0]);
         let own = if first { 0..ROWS } else { ROWS..2 * ROWS };
         assert_eq!(errors[0].unspecified_rows(), std::slice::from_ref(&own));
         let neighbours = values.iter().enumerate().filter(|(i, _)| !own.contains(i));

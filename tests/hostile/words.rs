@@ -8,11 +8,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arenite::{Array, Backing, JobError, JobErrorKind, WorkerExit};
 
-use crate::harness::{Dice, Lab, assert_kind, case, seeds, state_of, tests, wait_until};
+use crate::harness::{Dice, Lab, case, seeds, state_of, tests, wait_until};
 use crate::maps::{self, layout};
 
 tests![
-    impossible_state_words,
     impossible_answers,
     words_that_change_between_two_reads,
     endless_allocation_requests,
@@ -67,11 +66,6 @@ fn running() -> Vec<(u64, &'static AtomicU32)> {
     running
 }
 
-fn wake(word: &AtomicU32) {
-    // SAFETY: FUTEX_WAKE takes an address as a key.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
-}
-
 fn forever() -> ! {
     loop {
         std::hint::spin_loop();
@@ -89,28 +83,6 @@ fn about(dice: &mut Dice, truth: u64) -> u64 {
         5 => 1 << dice.below(64),
         6 => dice.below(70_000),
         _ => dice.any(),
-    }
-}
-
-/// The error for a worker that never ends its job on its own. Its words must be read for that, as every thread does
-/// that submits, waits or polls.
-fn verdict(lab: &Lab, job: arenite::Job<()>) -> JobError {
-    wait_until("its words are looked at", || {
-        lab.stats();
-        job.is_done()
-    });
-    let error = job.wait().unwrap_err();
-    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Protocol(_)));
-    error
-}
-
-/// Honest jobs next to a hostile one: correct, or lost with the very worker that broke the rules.
-fn assert_neighbours(jobs: Vec<(u32, arenite::Job<u64>)>, culprit: Option<u32>) {
-    for (n, job) in jobs {
-        match job.wait() {
-            Ok(value) => assert_eq!(value, u64::from(n) * 3),
-            Err(error) => assert_eq!(error.worker(), culprit, "{error}"),
-        }
     }
 }
 
@@ -237,40 +209,6 @@ fn is_kill(kind: &JobErrorKind) -> bool {
         JobErrorKind::Lost(WorkerExit::Signal(libc::SIGKILL)) => true,
         JobErrorKind::Lost(WorkerExit::OtherJob { cause: culprit, .. }) => is_kill(culprit),
         _ => false,
-    }
-}
-
-fn impossible_state_words() {
-    /// A word that cannot follow from `Running` at this generation.
-    fn spoil(seed: u64) {
-        let mut dice = Dice::new(seed);
-        let pick = dice.any();
-        for (_, word) in running() {
-            let truth = word.load(Ordering::Relaxed);
-            let lie = match pick % 6 {
-                0 => 0,
-                1 => u32::MAX,
-                2 => truth & !7,
-                3 => truth | 7,
-                // Another lap.
-                4 => truth ^ 1 << (8 + pick / 6 % 24),
-                // "Retracted, and the worker is past it": it was not retracted.
-                _ => truth & !7 | 6,
-            };
-            word.store(lie, Ordering::Relaxed);
-            wake(word);
-        }
-        forever()
-    }
-    for seed in seeds(140) {
-        case(format!("seed {seed}"));
-        // A new engine each time: workers that die repeatedly are replaced ever more slowly.
-        let lab = lab();
-        let hostile = lab.submit(spoil, (seed,));
-        let others = triples(&lab);
-        let error = verdict(&lab, hostile);
-        assert_neighbours(others, error.worker());
-        lab.assert_in_use(0);
     }
 }
 

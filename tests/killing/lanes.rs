@@ -8,10 +8,9 @@ use std::time::Duration;
 use arenite::points::{Point, Side};
 use arenite::{Array, Backoff, JobErrorKind, WorkerExit};
 use libtest_mimic::Trial;
-use nix::sys::signal::Signal;
 
 use crate::board::points;
-use crate::harness::{Answers, Invariant, Lab, step};
+use crate::harness::{Answers, Invariant, KILLED, Lab, step};
 use crate::passings::{Death, Saw, once_and_retried};
 use crate::scene::{Pending, bytes, input, len_of, sum_of, text_of, value_at};
 use crate::workers::costs_a_job;
@@ -107,8 +106,7 @@ fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Sa
         return Err("a job that its worker died of ran again".into());
     }
     let by_the_death = |why: &JobErrorKind| {
-        let killed = *why == JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32));
-        killed || matches!(why, JobErrorKind::Lost(WorkerExit::OtherJob { .. }))
+        *why == KILLED || matches!(why, JobErrorKind::Lost(WorkerExit::OtherJob { .. }))
     };
     let most = if retries == 0 {
         LANES * saw.deaths as usize

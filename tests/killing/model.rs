@@ -6,14 +6,12 @@ use std::time::Duration;
 
 use arenite::points::{Fault, Point, Side};
 use arenite::{
-    Actor, Array, Backoff, Engine, FailedDependency, Graph, JobError, JobErrorKind, JobLimit,
-    WorkerExit,
+    Actor, Array, Backoff, Engine, FailedDependency, Graph, JobError, JobErrorKind, WorkerExit,
 };
 use libtest_mimic::Trial;
-use nix::sys::signal::Signal;
 
 use crate::board::{board, points};
-use crate::harness::{Gate, Invariant, Lab, children, named, pass, step, wait_until};
+use crate::harness::{Gate, Invariant, KILLED, Lab, children, late, named, pass, step, wait_until};
 use crate::passings::{Nth, Saw, each};
 use crate::programs;
 use crate::scene::{self, begin};
@@ -55,7 +53,7 @@ fn killed(why: &JobErrorKind) -> bool {
     match why {
         // The state was lost with a worker that was killed in another job.
         JobErrorKind::Lost(WorkerExit::OtherJob { cause: culprit, .. }) => killed(culprit),
-        why => *why == JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32)),
+        why => *why == KILLED,
     }
 }
 
@@ -422,20 +420,15 @@ pub fn stopped_too_long(point: &'static Point) -> bool {
     }
     board().arm(point.name, Fault::Stop, 1..2);
     step(format!("a call that is stopped at {}", point.name));
-    let late = actors[0].call_within(LIMIT, List::push, (CALLS,)).wait();
+    let pushed = actors[0].call_within(LIMIT, List::push, (CALLS,)).wait();
     let (stopped, victim) = board().done(point.name);
     board().disarm();
     if stopped > 0 {
-        let error = late.unwrap_err();
+        let error = pushed.unwrap_err();
         let JobErrorKind::Dependency(FailedDependency::Actor { cause, .. }) = error.kind() else {
             panic!("{error}");
         };
-        let limit = LIMIT;
-        assert_eq!(
-            **cause,
-            JobErrorKind::Limit(JobLimit::Deadline { limit }),
-            "{error}"
-        );
+        assert_eq!(**cause, late(LIMIT), "{error}");
         assert!(!children().contains(&victim), "it is still there");
         let seen = actors[0].call(List::seen, ()).wait().unwrap();
         assert!(!seen.contains(&CALLS), "{seen:?}");

@@ -6,13 +6,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use arenite::points::Fault;
-use arenite::{Array, Backoff, Engine, JobErrorKind, WorkerExit};
+use arenite::{Array, Backoff, Engine, JobErrorKind};
 use libtest_mimic::Trial;
-use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::board::board;
-use crate::harness::{Answers, Gate, Invariant, Lab, named, pass, step, wait_until};
+use crate::harness::{Answers, Gate, Invariant, KILLED, Lab, named, pass, step, wait_until};
 use crate::passings::AGAIN;
 use crate::scene::begin;
 
@@ -90,7 +89,7 @@ fn costs_a_job(point: &str) -> bool {
 }
 
 fn killed(why: &JobErrorKind) -> bool {
-    *why == JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32))
+    *why == KILLED
 }
 
 fn log() -> (TempDir, String) {

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::board::of;
 use crate::harness::programs::{Program, Scenario, say, stay};
-use crate::harness::{Gate, assert_kind, hang, pass, send_signal, wait_until};
+use crate::harness::{Gate, assert_kind, builder, hang, pass, send_signal, wait_until};
 
 const NAME: &str = "ARENITE_TEST_NAME";
 /// Environment variable: a point and a passing, armed when the program has busy workers, one of which is stopped.
@@ -278,9 +278,7 @@ pub fn board() -> Board {
 /// Also runs an engine with an admission limit, whose jobs are cancelled.
 fn policies() {
     let board = board();
-    let engine = Engine::builder()
-        .workers(1)
-        .capacity(64 << 20)
+    let engine = builder(1, 64 << 20)
         .max_in_flight_bytes(1 << 20)
         .build()
         .expect("an engine can be built");
@@ -341,9 +339,7 @@ fn policies() {
 /// memory.
 fn grown() {
     let board = board();
-    let engine = Engine::builder()
-        .workers(1)
-        .capacity(64 << 20)
+    let engine = builder(1, 64 << 20)
         .recycle_above_bytes(LARGE)
         .build()
         .expect("an engine can be built");

@@ -1,12 +1,11 @@
 //! Workers killed while they compute subtrees of a reduction.
 
+use arenite::Array;
 use arenite::points::{Point, Side};
-use arenite::{Array, JobErrorKind, WorkerExit};
 use libtest_mimic::Trial;
-use nix::sys::signal::Signal;
 
 use crate::board::points;
-use crate::harness::{Invariant, Lab, named};
+use crate::harness::{Invariant, KILLED, Lab, named};
 use crate::passings::{Death, Saw, at_each};
 use crate::scene::begin;
 use crate::workers::costs_a_job;
@@ -75,8 +74,7 @@ fn scene(point: &'static Point, passing: Option<u64>) -> Result<Saw, String> {
             assert_eq!(began(path), Vec::from_iter(0..CHUNKS as u32));
         }
         Err(error) => {
-            let killed = JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32));
-            assert_eq!((error.kind(), saw.deaths), (&killed, 1), "{error}");
+            assert_eq!((error.kind(), saw.deaths), (&KILLED, 1), "{error}");
             assert!(began(path).is_sorted_by(|a, b| a < b), "a chunk twice");
         }
     }

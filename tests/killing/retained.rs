@@ -4,12 +4,11 @@
 use std::sync::Mutex;
 
 use arenite::points::{Point, Side};
-use arenite::{Array, Backoff, Engine, JobErrorKind, WorkerExit};
+use arenite::{Array, Backoff, JobErrorKind};
 use libtest_mimic::Trial;
-use nix::sys::signal::Signal;
 
 use crate::board::points;
-use crate::harness::{Answers, Invariant, Lab, step};
+use crate::harness::{Answers, Invariant, KILLED, Lab, builder, step};
 use crate::passings::{Death, Saw, once_and_retried};
 use crate::workers::costs_a_job;
 
@@ -111,9 +110,7 @@ fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Sa
     }
     let (saw, hit) = death.disarm(&lab);
     let answers = Answers::compare(answers, &reference())?;
-    answers.cost_at_most(saw.deaths as usize, |why| {
-        *why == JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32))
-    })?;
+    answers.cost_at_most(saw.deaths as usize, |why| *why == KILLED)?;
     let lost = answers.failed.len();
     if retries == 0 && costs_a_job(point) && hit > 0 && lost > 1 {
         return Err(format!("one death has cost {:?}", answers.failed));
@@ -135,9 +132,7 @@ pub fn undisturbed() {
 
 /// What a supervisor does that is killed: an engine of its own retains arrays.
 pub fn live() {
-    let engine = Engine::builder()
-        .workers(1)
-        .capacity(64 << 20)
+    let engine = builder(1, 64 << 20)
         .retain_escaped(|| {})
         .build()
         .expect("an engine can be built");

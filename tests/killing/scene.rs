@@ -1,20 +1,27 @@
 //! The scene in which a worker is killed: jobs of each kind, in a known order, such that a worker passes each of its points.
+//!
+//! A sandboxed worker cannot open files: it is stopped while jobs queue up, instead of waiting at a gate, and prints which job
+//! starts, instead of logging it to a file. It gets no jobs that modify in place.
 
 use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use arenite::engine::LogSource;
 use arenite::points::Point;
 use arenite::raw::{Buffer, Buffers, Received};
-use arenite::{Array, Backoff, Engine, Job, JobError, JobErrorKind, TileMut, WorkerExit};
-use nix::sys::signal::Signal;
+use arenite::{Array, Backoff, Engine, Job, JobError, Sandbox, TileMut};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::board::board;
-use crate::harness::{Answers, Lab, step, wait_until};
+use crate::harness::{Answers, KILLED, Lab, step, wait_until};
+use crate::workers::{Passings, passed};
 
 /// Jobs of the first batch; the first occupies the worker until all are submitted.
 const FIRST: u32 = 10;
@@ -44,8 +51,11 @@ impl Policy {
     };
 }
 
-/// Logs that a job has started: one line each, in the order of execution.
+/// Logs that a job has started: one line each, in the order of execution. Prints it if there is no log.
 pub fn begin(log: &str, job: u32) {
+    if log.is_empty() {
+        return println!("{job}");
+    }
     let mut file = File::options().append(true).open(log).expect("a log");
     file.write_all(format!("{job}\n").as_bytes())
         .expect("a line");
@@ -84,8 +94,8 @@ fn plain(log: &str, input: &Array<u32>, job: u32) -> u64 {
     sum_of(input, job)
 }
 
-/// Larger than a first grant: the lane has to request memory.
-fn large(log: &str, input: &Array<u32>, job: u32) -> Array<u32> {
+/// Larger than a first grant: the lane has to request memory. In a sandbox the supervisor copies it.
+pub fn large(log: &str, input: &Array<u32>, job: u32) -> Array<u32> {
     begin(log, job);
     Array::from_fn(len_of(job), |i| value_at(input, job, i))
 }
@@ -162,9 +172,7 @@ pub fn judge(
     cost: u32,
     once: impl Fn(u32) -> bool,
 ) -> Result<u32, String> {
-    let killed =
-        |why: &JobErrorKind| *why == JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32));
-    answers.cost_at_most(deaths as usize, killed)?;
+    answers.cost_at_most(deaths as usize, |why| *why == KILLED)?;
     let lost = answers.failed.len() as u32;
     let is_final = |(job, _): &(usize, _)| retries == 0 || once(*job as u32);
     if !answers.failed.iter().all(is_final) || lost > cost || (retries == 0 && lost < cost) {
@@ -196,9 +204,34 @@ pub fn has_begun(point: &Point) -> bool {
     matches!(point.step(), "allocate" | "publish" | "cancel") || point.name == "run.returned"
 }
 
-/// The files of one run.
+/// Submits a job with the policy.
+macro_rules! send {
+    ($engine:expr, $policy:expr, $kernel:expr, $args:expr) => {{
+        let job = $engine.job($kernel, $args).retries($policy.retries);
+        let mut job = job.backoff(Backoff::NONE);
+        if let Some(limit) = $policy.deadline {
+            job = job.deadline(limit);
+        }
+        job.submit()
+    }};
+}
+
+/// The worker of a scene.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Plain,
+    /// With a spare that takes over.
+    Spared,
+    Sandboxed,
+}
+
+/// An engine with one worker, and what its jobs write when they start.
 pub struct Scene {
+    pub lab: Lab,
+    kind: Kind,
     folder: TempDir,
+    /// The output of a sandboxed worker.
+    printed: Arc<Mutex<Vec<String>>>,
 }
 
 /// The outcome of a run.
@@ -207,36 +240,78 @@ pub struct Played {
     pub answers: Vec<Result<Vec<u8>, JobError>>,
     /// Jobs in the order in which they started.
     pub began: Vec<u32>,
+    /// Number of passings of each point at the time of the last result.
+    pub passed: Passings,
+}
+
+/// Returns a new file in the folder.
+fn file(folder: &TempDir, name: &str) -> String {
+    let path = folder.path().join(name);
+    File::create(&path).unwrap();
+    path.into_os_string().into_string().unwrap()
+}
+
+/// Stops the worker while `pile` submits jobs.
+fn while_stopped<T>(lab: &Lab, pile: impl FnOnce() -> T) -> T {
+    let worker = Pid::from_raw(lab.pid(0));
+    kill(worker, Signal::SIGSTOP).expect("the worker runs");
+    step("the worker to be stopped");
+    waitid(
+        Id::Pid(worker),
+        WaitPidFlag::WSTOPPED | WaitPidFlag::WNOWAIT,
+    )
+    .expect("the worker is a child");
+    let piled = pile();
+    kill(worker, Signal::SIGCONT).expect("the worker is there");
+    piled
 }
 
 impl Scene {
-    pub fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        File::create(folder.path().join("log")).unwrap();
-        Self { folder }
+    pub fn new(kind: Kind) -> Self {
+        let printed = Arc::new(Mutex::new(Vec::new()));
+        let listener = Arc::clone(&printed);
+        let lab = Lab::with(1, |builder| match kind {
+            Kind::Plain => builder,
+            Kind::Spared => builder.spares(1),
+            Kind::Sandboxed => builder.sandbox(Sandbox::Strict).on_log(move |line| {
+                if line.source == LogSource::Stdout {
+                    listener.lock().unwrap().push(line.text.clone());
+                }
+            }),
+        });
+        Self {
+            lab,
+            kind,
+            folder: tempfile::tempdir().unwrap(),
+            printed,
+        }
     }
 
-    fn path(&self, name: &str) -> String {
-        self.folder
-            .path()
-            .join(name)
-            .into_os_string()
-            .into_string()
-            .unwrap()
-    }
-
-    /// Runs the scene on an engine with one worker. Calls `between` between the two batches.
-    pub fn play(&self, lab: &Lab, policy: Policy, between: impl FnOnce(&Lab)) -> Played {
-        let log = &*self.path("log");
-        let go = &*self.path("go");
+    /// Runs the scene. Calls `between` between the two batches.
+    pub fn play(&self, policy: Policy, between: impl FnOnce(&Lab)) -> Played {
+        let lab = &self.lab;
+        let is_sandboxed = self.kind == Kind::Sandboxed;
+        let go = self.folder.path().join("go");
+        let (log, gate) = match is_sandboxed {
+            true => (String::new(), ""),
+            false => (file(&self.folder, "log"), go.to_str().unwrap()),
+        };
+        let log = &*log;
         let input = lab.from_slice(&input()).unwrap();
         let slept = board().passed("claim.announced");
         step("the first batch");
-        let mut jobs = vec![number(lab, policy, (log, go, 0))];
-        // Retracted before they start: they wait behind the first.
-        (0..RARE).for_each(|_| drop(lab.submit(plain, (log, &input, JOBS))));
-        jobs.extend((1..FIRST).map(|job| submit(lab, policy, log, &input, job)));
-        File::create(go).unwrap();
+        let pile = || {
+            let mut jobs = vec![number(lab, policy, (log, gate, 0))];
+            // Retracted before they start: they wait behind the first.
+            (0..RARE).for_each(|_| drop(lab.submit(plain, (log, &input, JOBS))));
+            jobs.extend((1..FIRST).map(|job| submit(lab, policy, log, &input, job)));
+            jobs
+        };
+        let jobs = match is_sandboxed {
+            true => while_stopped(lab, pile),
+            false => pile(),
+        };
+        File::create(&go).unwrap();
         let mut answers: Vec<_> = jobs.into_iter().map(Pending::wait).collect();
         between(lab);
         wait_until("the worker goes to sleep", || {
@@ -246,28 +321,63 @@ impl Scene {
         step("the second batch");
         let jobs = (FIRST..ASKED.start).map(|job| submit(lab, policy, log, &input, job));
         answers.extend(jobs.collect::<Vec<_>>().into_iter().map(Pending::wait));
-        answers.extend(ASKED.map(|job| ask(lab, policy, log, job)));
-        step("the jobs in place");
-        answers.extend(LENT.map(|job| match job - LENT.start {
-            1 => lend_buffer(lab, policy, log, job),
-            _ => lend(lab, policy, log, job),
-        }));
-        let began = std::fs::read_to_string(log).unwrap();
+        answers.extend(ASKED.map(|job| self.ask(policy, log, job)));
+        if !is_sandboxed {
+            step("the jobs in place");
+            answers.extend(LENT.map(|job| match job - LENT.start {
+                1 => lend_buffer(lab, policy, log, job),
+                _ => lend(lab, policy, log, job),
+            }));
+        }
+        let passed = passed();
+        if is_sandboxed {
+            board().disarm();
+            lab.submit(|| println!("all"), ()).wait().unwrap();
+            // Lines arrive in order, and this is the last.
+            wait_until("all that was printed is here", || {
+                self.lines(log).iter().any(|line| line == "all")
+            });
+        }
+        let began = self.lines(log).into_iter().filter(|line| line != "all");
         Played {
             answers,
-            began: began.lines().map(|line| line.parse().unwrap()).collect(),
+            began: began.map(|line| line.parse().unwrap()).collect(),
+            passed,
         }
+    }
+
+    /// Returns what jobs have written so far.
+    fn lines(&self, log: &str) -> Vec<String> {
+        match self.kind {
+            Kind::Sandboxed => self.printed.lock().unwrap().clone(),
+            _ => {
+                let lines = std::fs::read_to_string(log).unwrap();
+                lines.lines().map(str::to_owned).collect()
+            }
+        }
+    }
+
+    /// Cancels the job as soon as it runs.
+    fn ask(&self, policy: Policy, log: &str, number: u32) -> Result<Vec<u8>, JobError> {
+        let job = send!(self.lab, policy, obey, (log, number));
+        let line = number.to_string();
+        wait_until(
+            "the job that is to be cancelled runs, or has failed",
+            || job.is_done() || self.lines(log).contains(&line),
+        );
+        job.cancel();
+        Pending::Number(job).wait()
     }
 
     /// Returns the results of one process, computed once.
     pub fn reference() -> &'static [Vec<u8>] {
         static REFERENCE: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
-        REFERENCE.get_or_init(|| Self::new().compute())
+        REFERENCE.get_or_init(Self::compute)
     }
 
-    fn compute(&self) -> Vec<Vec<u8>> {
-        let log = &*self.path("reference");
-        File::create(log).unwrap();
+    fn compute() -> Vec<Vec<u8>> {
+        let folder = tempfile::tempdir().unwrap();
+        let log = &*file(&folder, "log");
         let input = Array::from_slice(&input());
         let answer = |job: u32| match job {
             0 => hold(log, "", 0).to_le_bytes().to_vec(),
@@ -291,35 +401,8 @@ pub fn input() -> Vec<u32> {
         .collect()
 }
 
-/// Submits a job with the policy.
-macro_rules! send {
-    ($engine:expr, $policy:expr, $kernel:expr, $args:expr) => {{
-        let job = $engine.job($kernel, $args).retries($policy.retries);
-        let mut job = job.backoff(Backoff::NONE);
-        if let Some(limit) = $policy.deadline {
-            job = job.deadline(limit);
-        }
-        job.submit()
-    }};
-}
-
 fn number(engine: &Engine, policy: Policy, args: (&str, &str, u32)) -> Pending {
     Pending::Number(send!(engine, policy, hold, args))
-}
-
-/// Cancels the job as soon as it runs.
-fn ask(engine: &Engine, policy: Policy, log: &str, number: u32) -> Result<Vec<u8>, JobError> {
-    let job = send!(engine, policy, obey, (log, number));
-    let line = number.to_string();
-    wait_until(
-        "the job that is to be cancelled runs, or has failed",
-        || {
-            let began = std::fs::read_to_string(log).unwrap();
-            job.is_done() || began.lines().any(|began| began == line)
-        },
-    );
-    job.cancel();
-    Pending::Number(job).wait()
 }
 
 const LENT_LEN: usize = 30_000;

@@ -1,12 +1,11 @@
 //! Workers killed while they run spawned jobs, and the steps of the supervisor for those.
 
 use arenite::points::{Point, Side};
-use arenite::{Array, Backoff, Engine, FailedDependency, JobErrorKind, Spawn, WorkerExit, call};
+use arenite::{Array, Backoff, Engine, FailedDependency, JobErrorKind, Spawn, call};
 use libtest_mimic::Trial;
-use nix::sys::signal::Signal;
 
 use crate::board::points;
-use crate::harness::{Invariant, Lab, assert_kind};
+use crate::harness::{Invariant, KILLED, Lab, assert_kind};
 use crate::passings::{Death, Saw, once_and_retried};
 use crate::workers::costs_a_job;
 
@@ -68,10 +67,7 @@ fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Sa
                 JobErrorKind::Dependency(FailedDependency::Child { cause, .. }) => cause,
                 own => own,
             };
-            assert_eq!(
-                *cause,
-                JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32))
-            );
+            assert_eq!(*cause, KILLED);
             assert!(retries == 0 && saw.deaths == 1, "{error}");
         }
     }

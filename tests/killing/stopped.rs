@@ -12,23 +12,28 @@ use nix::unistd::Pid;
 
 use crate::board::{board, locked, points};
 use crate::harness::{
-    Answers, Invariant, Lab, children, named, send_signal, state_of, step, tests, wait_until,
+    Answers, Invariant, Lab, builder, children, named, send_signal, state_of, step, tests,
+    wait_until,
 };
 use crate::model::{self, Fate};
 use crate::passings::AGAIN;
 use crate::reduced;
-use crate::scene::{Played, Policy, Scene};
-use crate::strict;
+use crate::scene::{Kind, Played, Policy, Scene};
 use crate::workers::{judge, play, played};
 
 /// Returns trials for each point of a running worker.
 pub fn trials() -> Vec<Trial> {
     let started = |point: &&&Point| point.step() != "attach" && point.step() != "stop";
     let mut all = tests();
-    for point in played().filter(|point| point.step() != "stop") {
-        all.push(named(format!("stopped::let_go::{}", point.name), || {
-            let_go(point)
-        }));
+    let free = played().filter(|point| point.step() != "stop");
+    let free = free.map(|point| (Kind::Plain, point));
+    // In a sandboxed worker that replaces another.
+    let locked = locked(Side::Worker).map(|point| (Kind::Sandboxed, point));
+    for (kind, point) in free.chain(locked) {
+        all.push(named(
+            format!("stopped::let_go::{}", point.name),
+            move || let_go(kind, point),
+        ));
     }
     for point in played().filter(|point| started(&point)) {
         all.push(named(format!("stopped::too_long::{}", point.name), || {
@@ -50,11 +55,6 @@ pub fn trials() -> Vec<Trial> {
             let point = points(Side::Worker).find(|point| point.name == name);
             let point = point.expect("there is such a point");
             until_stopped(point, || model::stopped_too_long(point));
-        }));
-    }
-    for point in locked(Side::Worker) {
-        all.push(named(format!("stopped::let_go::{}", point.name), || {
-            let_go_locked(point)
         }));
     }
     all
@@ -87,6 +87,7 @@ fn until_stopped(point: &Point, scene: impl Fn() -> bool) {
 
 /// Runs the scene while `meanwhile` handles the stopped worker. `judge` gets the results.
 fn once_stopped(
+    kind: Kind,
     point: &'static Point,
     (policy, respawn): (Policy, bool),
     then: impl Fn(i32) + Sync,
@@ -97,7 +98,7 @@ fn once_stopped(
         let mut stopped = 0;
         thread::scope(|threads| {
             play(
-                0,
+                kind,
                 policy,
                 respawn,
                 |_| {
@@ -117,13 +118,19 @@ fn once_stopped(
 }
 
 /// Without a deadline, its jobs wait, and succeed when it continues.
-fn let_go(point: &'static Point) {
+fn let_go(kind: Kind, point: &'static Point) {
     let respawn = point.step() == "attach";
     let go_on = |pid| send_signal(pid, Signal::SIGCONT);
-    once_stopped(point, (Policy::NONE, respawn), go_on, |lab, played| {
-        assert_eq!(lab.stats().workers[0].restarts, u64::from(respawn));
-        judge(played, Policy::NONE, 0, 0).unwrap();
-    });
+    once_stopped(
+        kind,
+        point,
+        (Policy::NONE, respawn),
+        go_on,
+        |lab, played| {
+            assert_eq!(lab.stats().workers[0].restarts, u64::from(respawn));
+            judge(played, Policy::NONE, 0, 0).unwrap();
+        },
+    );
 }
 
 /// In a graph, an actor or a reduction: all of it waits, and succeeds when the worker continues.
@@ -152,31 +159,6 @@ fn let_go_elsewhere(point: &'static Point) {
     });
 }
 
-/// In a sandboxed worker that replaces another.
-fn let_go_locked(point: &'static Point) {
-    until_stopped(point, || {
-        let over = AtomicBool::new(false);
-        thread::scope(|threads| {
-            strict::play(
-                0,
-                true,
-                || {
-                    board().arm(point.name, Fault::Stop, 1..2);
-                    threads.spawn(|| {
-                        await_stop(point, &over).map(|pid| send_signal(pid, Signal::SIGCONT))
-                    });
-                },
-                |lab, played| {
-                    over.store(true, Relaxed);
-                    assert_eq!(lab.stats().workers[0].restarts, 1);
-                    strict::judge(played, 0, 0, 0).unwrap();
-                },
-            );
-        });
-        board().done(point.name).0 == 1
-    });
-}
-
 /// A start takes less than this, however busy the machine is.
 const LATE: Duration = Duration::from_secs(60);
 
@@ -200,9 +182,7 @@ fn stopped_at_start(point: &Point, sandbox: Sandbox, limit: Duration) -> bool {
     let invariant = Invariant::before();
     board().arm(point.name, Fault::Stop, 1..u64::MAX);
     step(format!("an engine whose workers stop at {}", point.name));
-    let built = Engine::builder()
-        .workers(2)
-        .capacity(64 << 20)
+    let built = builder(2, 64 << 20)
         .sandbox(sandbox)
         .start_timeout(limit)
         .build();
@@ -338,7 +318,7 @@ fn too_long(point: &'static Point) {
     until_stopped(point, || {
         let mut stopped = 0;
         play(
-            0,
+            Kind::Plain,
             POLICY,
             false,
             |_| board().arm(point.name, Fault::Stop, 1..2),
@@ -370,7 +350,7 @@ fn in_between(point: &'static Point) {
         // Fails if it has been killed.
         let _ = kill(Pid::from_raw(victim), Signal::SIGCONT);
     };
-    once_stopped(point, (POLICY, false), go_on, |lab, played| {
+    once_stopped(Kind::Plain, point, (POLICY, false), go_on, |lab, played| {
         let reference = Scene::reference();
         let answers = Answers::compare(played.answers.iter().cloned(), reference).unwrap();
         judge_late(lab, &answers);

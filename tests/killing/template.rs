@@ -1,12 +1,12 @@
 //! A template, and copies that are no workers yet, killed and stopped at each step; and its supervisor.
 
+use arenite::Template;
 use arenite::engine::WorkerProgram;
 use arenite::points::{Fault, Point, Side};
-use arenite::{Engine, Template};
 use libtest_mimic::Trial;
 
 use crate::board::{board, of};
-use crate::harness::{Invariant, Lab, children, named, wait_until};
+use crate::harness::{Invariant, Lab, builder, children, named, wait_until};
 
 /// The first argument of the program of workers.
 const RUN: &str = "--template";
@@ -49,9 +49,7 @@ fn at(point: &'static Point, fault: Fault) {
         let program = WorkerProgram::new(std::env::current_exe().unwrap())
             .args([RUN])
             .template("");
-        let engine = Engine::builder()
-            .workers(2)
-            .capacity(64 << 20)
+        let engine = builder(2, 64 << 20)
             .start_timeout(std::time::Duration::from_secs(3))
             .worker_program(program)
             .build()

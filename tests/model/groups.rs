@@ -4,10 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{ArrayMut, Engine, JobError, JobErrorKind, WorkerExit};
+use arenite::{ArrayMut, Engine, JobError, JobErrorKind};
 use nix::sys::signal::Signal;
 
-use crate::harness::{Gate, Lab, expect_figure, pass, send_signal, step, tests, wait_until};
+use crate::harness::{
+    ABORTED, Gate, KILLED, Lab, expect_figure, pass, send_signal, step, tests, wait_until,
+};
 
 tests![
     a_cancelled_scope_stops_running_and_waiting_jobs,
@@ -250,7 +252,7 @@ fn a_scope_that_collects_survives_the_death_of_a_worker() {
     });
     assert_eq!(values, 50, "queued jobs ran");
     assert_eq!(errors.len(), 1);
-    assert_eq!(*errors[0].kind(), JobErrorKind::Lost(WorkerExit::Signal(9)));
+    assert_eq!(*errors[0].kind(), KILLED);
     assert!(out.iter().all(|&x| x == 1));
 }
 
@@ -355,10 +357,7 @@ fn the_first_failure_is_the_error_of_a_scope() {
         drop((held, victim));
         Err::<(), _>(Trouble::Own("too late"))
     });
-    assert_eq!(
-        ended,
-        Err(Trouble::Job(JobErrorKind::Lost(WorkerExit::Signal(9))))
-    );
+    assert_eq!(ended, Err(Trouble::Job(KILLED)));
     for engine in [&*lab, &Engine::inline()] {
         // `?` would return the error of a job that was cancelled because of the other one.
         let ended = engine.scope_try(|s| {
@@ -425,10 +424,7 @@ fn failures_that_follow_from_the_first_are_not_the_error_of_a_scope() {
         step("a scope to end whose second job has ended the worker of the first");
         drop((aborts, held));
     });
-    assert_eq!(
-        *result.unwrap_err().kind(),
-        JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT))
-    );
+    assert_eq!(*result.unwrap_err().kind(), ABORTED);
     lab.assert_in_use(0);
 }
 

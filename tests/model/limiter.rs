@@ -8,12 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arenite::stream::Stream;
-use arenite::{
-    Array, Backoff, Engine, Graph, Job, JobErrorKind, JobLimit, Limiter, Rejection, WorkerExit,
-};
+use arenite::{Array, Backoff, Engine, Graph, Job, JobErrorKind, JobLimit, Limiter, Rejection};
 
 use crate::harness::{
-    Diary, Gate, Lab, assert_kind, block_on, note, pass, step, tests, through, wait_until,
+    Diary, Gate, KILLED, Lab, assert_kind, block_on, note, pass, rejected, step, tests, through,
+    wait_until,
 };
 
 tests![
@@ -459,10 +458,7 @@ fn a_permit_is_returned_when_its_worker_dies() {
     lab.replace(worker);
     step("the job that got the permit of a dead one");
     assert_eq!(next.wait().unwrap(), 2);
-    assert_eq!(
-        job.wait().unwrap_err().kind(),
-        &JobErrorKind::Lost(WorkerExit::Signal(9))
-    );
+    assert_eq!(job.wait().unwrap_err().kind(), &KILLED);
     drop(held);
     // The same if a job ends by its deadline, by cancellation, by a panic, or is rejected.
     let late = lab
@@ -491,7 +487,7 @@ fn a_permit_is_returned_when_its_worker_dies() {
         .submit();
     assert_eq!(
         refused.wait().unwrap_err().kind(),
-        &JobErrorKind::Rejected(Rejection::ForeignArray)
+        &rejected(Rejection::ForeignArray)
     );
     assert_eq!(
         lab.job(through, ("", 5))

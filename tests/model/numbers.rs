@@ -4,9 +4,9 @@ use std::thread;
 use std::time::Duration;
 
 use arenite::par::Number;
-use arenite::{Array, ArrayMut, Engine, JobErrorKind, JobLimit, Spawn, WorkerExit, call};
+use arenite::{Array, ArrayMut, Engine, JobErrorKind, JobLimit, Spawn, call};
 
-use crate::harness::{Gate, Lab, assert_kind, pass, step, tests, wait_until};
+use crate::harness::{ABORTED, Gate, KILLED, Lab, assert_kind, pass, step, tests, wait_until};
 
 tests![
     the_same_bits_for_any_number_of_workers,
@@ -374,8 +374,7 @@ fn a_scan_names_the_worker_that_died() {
         let one = |i| if i == at { 7 } else { (i % 5) as u32 };
         let numbers = lab.from_fn(100_000, one).unwrap();
         let error = lab.par(&numbers).scan(last).unwrap_err();
-        let abort = JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT));
-        assert_eq!((error.kind(), error.attempt()), (&abort, 1), "{error}");
+        assert_eq!((error.kind(), error.attempt()), (&ABORTED, 1), "{error}");
         assert!(error.kernel().contains("last"), "{error}");
         // The next call succeeds.
         let without = lab.from_fn(100_000, |i| (i % 5) as u32).unwrap();
@@ -587,7 +586,7 @@ fn a_reduction_names_the_worker_that_died() {
         reduced.join().unwrap().unwrap_err()
     });
     assert!(error.kernel().contains("stops"), "{error}");
-    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(9)));
+    assert_eq!(*error.kind(), KILLED, "{error}");
     assert_eq!(
         lab.par(&numbers).sum().unwrap(),
         (1 << 16) * ((1 << 17) - 1)
@@ -645,11 +644,7 @@ fn a_retried_part_reads_the_same_broadcast() {
         assert_eq!(failures.len(), 1 - retries as usize);
         for failure in failures {
             let kind = failure.error().kind();
-            assert_eq!(
-                *kind,
-                JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)),
-                "{failure}"
-            );
+            assert_eq!(*kind, ABORTED, "{failure}");
             assert_eq!(
                 failure.args().0[0],
                 table.partitions(7).nth(failure.index()).unwrap()[0]

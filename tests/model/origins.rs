@@ -1,11 +1,9 @@
 //! The origin, cause and last lines of failures: also for jobs that failed because of another one, and for attempts
 //! before the last.
 
-use arenite::{
-    Backoff, FailedDependency, Graph, JobError, JobErrorKind, JobLimit, Spawn, WorkerExit, call,
-};
+use arenite::{Backoff, FailedDependency, Graph, JobError, JobErrorKind, JobLimit, Spawn, call};
 
-use crate::harness::{Lab, assert_kind, tests};
+use crate::harness::{ABORTED, Lab, assert_kind, cause_of, tests};
 
 tests![
     each_attempt_has_its_last_words,
@@ -16,8 +14,6 @@ tests![
     a_dead_letter_has_the_last_lines,
     a_jobs_own_failure_has_no_origin,
 ];
-
-const ABORTED: JobErrorKind = JobErrorKind::Lost(WorkerExit::Signal(6));
 
 fn speaks_and_dies(name: &str) -> u32 {
     eprintln!("{name}: the header is fine");
@@ -123,10 +119,7 @@ fn a_spawned_job_names_its_origin() {
     ];
     for job in jobs {
         let error = lab.failure_of(job);
-        assert_kind!(
-            error,
-            JobErrorKind::Dependency(FailedDependency::Child { cause, .. }) if **cause == ABORTED
-        );
+        assert_eq!(*cause_of(&error), ABORTED);
         assert!(
             error.to_string().ends_with("a child: the header is fine"),
             "{error}"

@@ -7,8 +7,8 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use arenite::{JobErrorKind, WorkerExit};
 use libc::*;
 
-use crate::harness::tests;
-use crate::lab::{Victim, raw, sibling};
+use crate::harness::{by_signal, tests};
+use crate::lab::{Victim, denied, raw, sibling};
 
 tests![
     processes_cannot_be_made,
@@ -233,13 +233,7 @@ fn the_watch_over_the_supervisor_stays() {
         (),
     );
     let error = victim.lab.failure_of(first);
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Lost(WorkerExit::Denied {
-            call: "close".into()
-        }),
-        "{error}"
-    );
+    assert_eq!(*error.kind(), denied("close"), "{error}");
     denied!(victim:
         "prctl" => |_s, _w| raw!(SYS_prctl, PR_SET_PDEATHSIG, 0, 0, 0, 0),
         "fcntl" => |_s, _w| raw!(SYS_fcntl, 3, F_SETFL, 0),
@@ -438,11 +432,7 @@ fn calls_of_other_architectures_are_denied() {
                     assert!(call.contains("another architecture"), "{error}");
                 }
                 other => {
-                    assert_eq!(
-                        *other,
-                        JobErrorKind::Lost(WorkerExit::Signal(11)),
-                        "{error}"
-                    );
+                    assert_eq!(*other, by_signal(11), "{error}");
                     eprintln!("this kernel has no 32-bit calls: they are SIGSEGV here");
                 }
             }

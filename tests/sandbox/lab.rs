@@ -42,6 +42,11 @@ pub fn descriptors(pid: i32) -> BTreeMap<u32, String> {
     entries.flatten().filter_map(target).collect()
 }
 
+/// The worker of a job was ended for this system call.
+pub fn denied(call: &str) -> JobErrorKind {
+    JobErrorKind::Lost(WorkerExit::Denied { call: call.into() })
+}
+
 /// The honest kernel: reads one array and returns another.
 fn double(values: &Array<u32>) -> Array<u32> {
     Array::from_fn(values.shape(), |i| values[i] * 2)
@@ -97,8 +102,7 @@ impl Victim {
         step(format!("{call} to be denied"));
         let honest = self.honest();
         let error = self.lab.failure_of(attack(self));
-        let expected = JobErrorKind::Lost(WorkerExit::Denied { call: call.into() });
-        assert_eq!(*error.kind(), expected, "{call}: {error}");
+        assert_eq!(*error.kind(), denied(call), "{call}: {error}");
         assert!(error.to_string().contains(call), "{error}");
         honest.check();
         self.honest().check();

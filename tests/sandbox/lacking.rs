@@ -2,10 +2,10 @@
 
 use std::fs::File;
 
-use arenite::{BuildError, Engine, Sandbox, SandboxReport};
+use arenite::{BuildError, Sandbox, SandboxReport};
 
 use crate::harness::programs::{Program, Scenario, say};
-use crate::harness::tests;
+use crate::harness::{builder, tests};
 use crate::kernels::without;
 
 tests![missing_parts_are_named];
@@ -58,13 +58,7 @@ fn filters(pid: u32) -> u32 {
 fn lacking() {
     let report = SandboxReport::of_this_kernel();
     report.lacking().into_iter().for_each(say);
-    let build = |sandbox| {
-        Engine::builder()
-            .workers(2)
-            .capacity(64 << 20)
-            .sandbox(sandbox)
-            .build()
-    };
+    let build = |sandbox| builder(2, 64 << 20).sandbox(sandbox).build();
     let refused = build(Sandbox::Required).unwrap_err();
     assert!(
         matches!(refused, BuildError::SandboxLacks(lacking) if lacking == report),

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use arenite::{Array, ArrayMut, JobErrorKind, WorkerExit};
+use arenite::{Array, ArrayMut};
 use libc::*;
 
-use crate::harness::{Lab, assert_kind, tests};
+use crate::harness::{Lab, by_signal, tests};
 use crate::lab::{Victim, descriptors, may_look, raw, remember, spoil, strict_with};
 use crate::segments;
 
@@ -35,7 +35,7 @@ fn a_write_to_a_read_only_map_faults() {
     let error = victim
         .lab
         .failure_of(victim.lab.submit(attack, (&victim.array,)));
-    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(SIGSEGV)));
+    assert_eq!(*error.kind(), by_signal(SIGSEGV), "{error}");
     honest.check();
     victim.check();
 }
@@ -250,7 +250,7 @@ fn zeros_are_zero_after_a_hostile_worker() {
     for lab in [free, bound] {
         for round in 0..2 {
             let error = lab.failure_of(lab.submit(fill_the_region, ()));
-            assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(SIGBUS)));
+            assert_eq!(*error.kind(), by_signal(SIGBUS), "{error}");
             for len in [100, 10_000, 100_000, 1_000_000, 10_000_000] {
                 let wrong = lab.submit(not_zero, (len,)).wait().unwrap();
                 assert_eq!(wrong, 0, "of {len}, the time after fill {round}");

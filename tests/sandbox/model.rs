@@ -6,14 +6,11 @@ use arenite::{
     Actor, Array, ArrayMut, FailedDependency, Graph, Job, JobError, JobErrorKind, KernelError,
     Rejection, Typed, WorkerExit,
 };
-use libc::*;
 
-use crate::harness::{Lab, assert_kind, step, tests, wait_until};
-use crate::lab::{remember, spoil, strict};
+use crate::harness::{ABORTED, Lab, assert_kind, cause_of, rejected, step, tests, wait_until};
+use crate::lab::{denied, remember, spoil, strict};
 
 tests![
-    actors_keep_their_state_and_go_on_from_checkpoints,
-    graphs_fuse_forward_and_free,
     an_array_changed_in_place_stays_within_its_chain,
     a_hostile_method_costs_what_its_worker_has,
     a_hostile_start_and_a_hostile_checkpoint,
@@ -56,10 +53,6 @@ impl Model {
         std::process::id()
     }
 
-    fn abort(&mut self) {
-        std::process::abort();
-    }
-
     /// Number of files and sockets that could be opened.
     fn look_around(&mut self) -> u32 {
         let files = ["/etc/passwd", "/proc/self/maps", "/dev/null"];
@@ -76,13 +69,6 @@ impl Model {
 fn fork() {
     // SAFETY: an attack, which ends this process.
     unsafe { libc::fork() };
-}
-
-/// The call that a fork is reported as.
-fn denied() -> JobErrorKind {
-    JobErrorKind::Lost(WorkerExit::Denied {
-        call: "clone".into(),
-    })
 }
 
 fn models(lab: &Lab) -> [Actor<Model>; 2] {
@@ -108,70 +94,12 @@ fn lost<R: Send + std::fmt::Debug + 'static>(call: Job<R>) -> (JobErrorKind, u64
     }
 }
 
-fn actors_keep_their_state_and_go_on_from_checkpoints() {
-    let lab = strict(2);
-    let [kept, plain] = models(&lab);
-    for x in 1..=5 {
-        for model in [&kept, &plain] {
-            assert_eq!(model.call(Model::weigh, (x,)).wait().unwrap(), 6 * x);
-        }
-    }
-    wait_until("the fourth call is in a checkpoint", || {
-        kept.status().checkpoints == 2
-    });
-    let (why, forgotten, restarted, _) = lost(kept.call(Model::abort, ()));
-    assert_eq!((forgotten, restarted), (1, true));
-    assert_eq!(why, JobErrorKind::Lost(WorkerExit::Signal(SIGABRT)));
-    assert_eq!(kept.call(Model::weigh, (6,)).wait().unwrap(), 36);
-    let seen = |model: &Actor<Model>| model.call(Model::seen, ()).wait().unwrap().to_vec();
-    assert_eq!(seen(&kept), [1, 2, 3, 4, 6]);
-    assert_eq!(seen(&plain), [1, 2, 3, 4, 5], "in the other worker");
-    drop((kept, plain));
-    lab.assert_in_use(0);
-}
-
 fn ramp(n: usize) -> Array<u32> {
     Array::from_fn(n, |i| i as u32)
 }
 
 fn scale(values: &Array<u32>, by: u32) -> Array<u32> {
     Array::from_fn(values.shape(), |i| values[i] * by)
-}
-
-fn add(a: &[u32], b: &[u32]) -> Array<u32> {
-    Array::from_fn(a.len(), |i| a[i] + b[i])
-}
-
-fn graphs_fuse_forward_and_free() {
-    let lab = strict(2);
-    // Sizes in whole pages.
-    const LEN: usize = 50 << 10;
-    for fused in [true, false] {
-        let mut graph = Graph::new();
-        graph.fuse(fused);
-        let base = graph.add(ramp, (LEN,));
-        let left = graph.add(scale, (&base, 2));
-        let right = graph.add(scale, (&base, 3));
-        let mut both = graph.add(add, (&left, &right));
-        // A chain whose arrays have the same size.
-        for _ in 0..20 {
-            both = graph.add(scale, (&both, 1));
-        }
-        let text = graph.add(|n: u32| format!("{n} numbers"), (LEN as u32,));
-        let len = graph.add(|text: &str| text.len() as u64, (&text,));
-        let running = graph.run(&lab, (&both, &len)).unwrap();
-        step("a graph");
-        assert!(running.wait_timeout(std::time::Duration::MAX));
-        // Three units before the chain, and the pair next to them; otherwise each node is a job.
-        let jobs = running.jobs();
-        assert_eq!(jobs, if fused { 5 } else { 26 });
-        let (both, len) = running.wait().unwrap();
-        assert_eq!(len, 13, "51200 numbers");
-        assert!(both.iter().zip(0..).all(|(&x, i)| x == i * 5));
-        // All intermediate memory is free.
-        lab.assert_in_use((LEN * 4) as u64);
-    }
-    lab.assert_in_use(0);
 }
 
 fn an_array_changed_in_place_stays_within_its_chain() {
@@ -196,14 +124,7 @@ fn an_array_changed_in_place_stays_within_its_chain() {
             continue;
         }
         let error = values.unwrap_err();
-        let JobErrorKind::Dependency(FailedDependency::Node { cause, .. }) = error.kind() else {
-            panic!("{error}");
-        };
-        assert_eq!(
-            **cause,
-            JobErrorKind::Rejected(Rejection::Lending),
-            "{error}"
-        );
+        assert_eq!(*cause_of(&error), rejected(Rejection::Lending), "{error}");
     }
     lab.assert_in_use(0);
 }
@@ -222,7 +143,7 @@ fn a_hostile_method_costs_what_its_worker_has() {
         model.call(Model::weigh, (1,)).wait().unwrap();
     }
     let (why, _, restarted, text) = lost(kept.call(Model::fork, ()));
-    assert_eq!((why, restarted), (denied(), true));
+    assert_eq!((why, restarted), (denied("clone"), true));
     assert!(text.contains("clone"), "{text}");
     // The actor in the same worker continues as well; the other worker is not affected.
     wait_until("the one beside it has gone on", || {
@@ -235,11 +156,11 @@ fn a_hostile_method_costs_what_its_worker_has() {
     }
     // Without checkpoints, both actors in that worker are lost.
     let (why, forgotten, restarted, _) = lost(plain.call(Model::fork, ()));
-    assert_eq!((why, restarted), (denied(), false));
+    assert_eq!((why, restarted), (denied("clone"), false));
     assert!(forgotten > 0);
     let (why, ..) = lost(plain_too.call(Model::seen, ()));
     assert!(
-        matches!(&why, JobErrorKind::Lost(WorkerExit::OtherJob { cause: culprit, .. }) if **culprit == denied()),
+        matches!(&why, JobErrorKind::Lost(WorkerExit::OtherJob { cause: culprit, .. }) if **culprit == denied("clone")),
         "{why:?}"
     );
     assert_eq!(lab.submit(ramp, (10,)).wait().unwrap()[9], 9);
@@ -269,7 +190,7 @@ fn a_hostile_start_and_a_hostile_checkpoint() {
     let lab = strict(2);
     let list = lab.actor(start, ()).start();
     let (why, forgotten, restarted, _) = lost(list.call(push, (1,)));
-    assert_eq!((why, forgotten, restarted), (denied(), 0, false));
+    assert_eq!((why, forgotten, restarted), (denied("clone"), 0, false));
     let list = lab.actor(Vec::new, ());
     let list = list.checkpoint(2, save, restore).start();
     for x in 1..=4 {
@@ -322,13 +243,13 @@ fn a_hostile_node_costs_what_depends_on_it() {
         } else {
             error.origin().unwrap()
         };
-        assert_eq!(*error.kind(), denied(), "{error}");
+        assert_eq!(*error.kind(), denied("clone"), "{error}");
         assert!(error.kernel().ends_with("hostile"), "{error}");
         let error = waits.unwrap_err();
         assert_kind!(
             error,
             JobErrorKind::Dependency(FailedDependency::Node { cause, kernel, .. })
-                if **cause == denied() && kernel.ends_with("hostile")
+                if **cause == denied("clone") && kernel.ends_with("hostile")
         );
         assert!(error.to_string().contains("clone"), "{error}");
         assert_eq!(apart.unwrap(), before + 2);
@@ -384,7 +305,7 @@ fn values_cannot_be_changed_once_they_are_taken_over() {
     wait_until("it is saved", || state.status().checkpoints > 0);
     assert_eq!(state.call(touch, (true,)).wait().unwrap(), 1);
     let (why, ..) = lost(state.call(abort, ()));
-    assert_eq!(why, JobErrorKind::Lost(WorkerExit::Signal(SIGABRT)));
+    assert_eq!(why, ABORTED);
     assert_eq!(state.call(touch, (false,)).wait().unwrap(), LEN as u32);
     drop(state);
     lab.assert_in_use(0);

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arenite::engine::LogLine;
-use arenite::{ArrayMut, Job, JobErrorKind, JobLimit};
+use arenite::{ArrayMut, Job};
 
-use crate::harness::{step, tests, wait_until};
+use crate::harness::{late, step, tests, wait_until};
 use crate::lab::{Victim, raw, strict, strict_with};
 
 tests![
@@ -160,8 +160,7 @@ fn all_processor_time() {
     victim.honest().check();
     for attack in attacks {
         let error = victim.lab.failure_of(attack);
-        let expected = JobErrorKind::Limit(JobLimit::Deadline { limit });
-        assert_eq!(*error.kind(), expected, "{error}");
+        assert_eq!(*error.kind(), late(limit), "{error}");
     }
     victim.honest().check();
     victim.check();

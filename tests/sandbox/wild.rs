@@ -5,13 +5,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use arenite::{JobErrorKind, WorkerExit};
 use libc::{
     FUTEX_CMP_REQUEUE, FUTEX_PRIVATE_FLAG, FUTEX_REQUEUE, FUTEX_WAKE, PROT_READ, PROT_WRITE,
     SIGSEGV, SYS_futex, SYS_mprotect,
 };
 
-use crate::harness::{Lab, step, tests, wait_until};
+use crate::harness::{Lab, by_signal, step, tests, wait_until};
 use crate::lab::{Victim, may_look, raw, strict_with};
 use crate::segments::{self, Mapped, layout};
 
@@ -98,8 +97,11 @@ fn assert_refused(victim: &Victim, by: usize, segment: &str, at: u64) {
             Err(error) => Some(error),
         }
     });
-    let expected = JobErrorKind::Lost(WorkerExit::Signal(SIGSEGV));
-    assert_eq!(*error.kind(), expected, "{segment} at {at}: {error}");
+    assert_eq!(
+        *error.kind(),
+        by_signal(SIGSEGV),
+        "{segment} at {at}: {error}"
+    );
     assert_eq!(look(segment, at), before, "{segment} at {at}");
     victim.honest().check();
     victim.check();

@@ -1,25 +1,26 @@
 //! What honest kernels can still do, and how the engine differs with a sandbox.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::channel;
-use std::sync::{Mutex, OnceLock};
 
-use arenite::engine::{CrashClass, CrashFrame};
+use arenite::engine::{CrashClass, CrashFrame, LogSource};
 use arenite::{
     Array, ArrayMut, BuildError, Engine, JobErrorKind, JobLimit, Rejection, Sandbox, SandboxReport,
     Spawn, TileMut, WorkerExit, call,
 };
 use rand::RngExt;
 
-use crate::harness::{Lab, are_all, assert_kind, filled, step, tests, wait_until};
-use crate::lab::{raw, strict, strict_with};
+use crate::harness::{
+    ABORTED, Lab, are_all, assert_kind, builder, filled, panicked, rejected, step, tests,
+    wait_until,
+};
+use crate::lab::{denied, raw, strict, strict_with};
 
 tests![
     kernels_may_use_threads_and_memory,
-    output_is_attributed_to_its_job,
     a_panic_has_its_stack,
     a_crash_is_described,
     private_memory_beyond_the_ceiling_fails,
@@ -37,7 +38,7 @@ tests![
     a_thread_left_by_on_worker_start_fails_the_build,
     a_panic_while_a_worker_is_replaced,
     the_report_names_missing_parts,
-    output_of_lanes_is_attributed_to_jobs,
+    output_is_attributed_to_its_job,
     all_lanes_are_sandboxed,
 ];
 
@@ -84,33 +85,6 @@ fn kernels_may_use_threads_and_memory() {
     assert_eq!(lab.stats().restarts(), 0);
 }
 
-fn output_is_attributed_to_its_job() {
-    let (lines_sender, lines) = channel();
-    let lines_sender = Mutex::new(lines_sender);
-    let lab = strict_with(1, |builder| {
-        builder.on_log(move |line| {
-            // The last lines may arrive after the receiver is gone.
-            let _ = lines_sender
-                .lock()
-                .unwrap()
-                .send((line.job, line.text.clone()));
-        })
-    });
-    let say = |n: u32| {
-        println!("out {n}");
-        eprintln!("err {n}");
-    };
-    let mut expected = BTreeSet::new();
-    for n in 1..=3_u32 {
-        lab.submit(say, (n,)).wait().unwrap();
-        let job = Some(u64::from(n));
-        expected.extend([(job, format!("out {n}")), (job, format!("err {n}"))]);
-    }
-    step("what was printed");
-    let seen: BTreeSet<_> = lines.iter().take(expected.len()).collect();
-    assert_eq!(seen, expected);
-}
-
 #[inline(never)]
 fn the_kernel_that_panics(n: u32) -> u32 {
     assert!(std::hint::black_box(n) > 100, "{n} is not more than 100");
@@ -121,14 +95,7 @@ fn a_panic_has_its_stack() {
     let lab = strict(1);
     for _ in 0..3 {
         let error = lab.failure_of(lab.submit(the_kernel_that_panics, (5,)));
-        let JobErrorKind::Panicked {
-            message,
-            location,
-            backtrace,
-        } = error.kind()
-        else {
-            panic!("{error:?}")
-        };
+        let (message, location, backtrace) = panicked(error.kind());
         assert_eq!(message, "5 is not more than 100");
         assert!(location.contains("work.rs:"), "{location}");
         assert!(backtrace.contains("the_kernel_that_panics"), "{backtrace}");
@@ -166,7 +133,7 @@ fn a_crash_is_described() {
     };
     assert!(crash.frames().iter().any(is_it), "{:#?}", crash.frames());
     let error = lab.failure_of(lab.submit(|| -> u8 { std::process::abort() }, ()));
-    assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(6)));
+    assert_eq!(*error.kind(), ABORTED, "{error}");
     let crash = error.crash().unwrap_or_else(|| panic!("{error}"));
     assert_eq!(*crash.class(), CrashClass::Abort, "{error}");
     let error = lab.failure_of(lab.submit(|| -> u8 { std::process::exit(3) }, ()));
@@ -191,10 +158,7 @@ fn private_memory_beyond_the_ceiling_fails() {
         map.min(0)
     }
     let error = lab.failure_of(lab.submit(map, (256 << 20, libc::MAP_GROWSDOWN)));
-    let denied = JobErrorKind::Lost(WorkerExit::Denied {
-        call: "mmap".into(),
-    });
-    assert_eq!(*error.kind(), denied, "{error}");
+    assert_eq!(*error.kind(), denied("mmap"), "{error}");
     let stack = libc::MAP_STACK | libc::MAP_NORESERVE;
     assert_eq!(lab.submit(map, (8 << 20, stack)).wait().unwrap(), 0);
     // An allocator configured for huge pages asks for these, and falls back.
@@ -318,10 +282,7 @@ fn queries_about_other_processes_are_refused() {
         raw!(libc::SYS_futex, word.as_ptr(), lock, 0, 0, 0, 0)
     };
     let error = lab.failure_of(lab.submit(lock, (std::process::id(),)));
-    let denied = JobErrorKind::Lost(WorkerExit::Denied {
-        call: "futex".into(),
-    });
-    assert_eq!(*error.kind(), denied, "{error}");
+    assert_eq!(*error.kind(), denied("futex"), "{error}");
 }
 
 fn in_place_arguments_are_refused() {
@@ -342,27 +303,21 @@ fn in_place_arguments_are_refused() {
             s.submit(fill, (tile,));
         }
     });
-    assert_eq!(
-        *tiles.unwrap_err().kind(),
-        JobErrorKind::Rejected(Rejection::Lending)
-    );
+    assert_eq!(*tiles.unwrap_err().kind(), rejected(Rejection::Lending));
     let lent = lab.scope(|s| drop(s.submit(whole, (&mut array,))));
-    assert_eq!(
-        *lent.unwrap_err().kind(),
-        JobErrorKind::Rejected(Rejection::Lending)
-    );
+    assert_eq!(*lent.unwrap_err().kind(), rejected(Rejection::Lending));
     let applied = lab
         .par_mut(&mut array)
         .apply(|values: &mut [u32]| values.fill(7));
     let error = applied.unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::Rejected(Rejection::Lending));
+    assert_eq!(*error.kind(), rejected(Rejection::Lending));
     assert!(
         error.to_string().contains("return a fresh array"),
         "{error}"
     );
     assert!(array.iter().all(|&x| x == 0));
     let error = lab.failure_of(lab.submit(moved, (array,)));
-    assert_eq!(*error.kind(), JobErrorKind::Rejected(Rejection::Lending));
+    assert_eq!(*error.kind(), rejected(Rejection::Lending));
     // Reading works in all of these ways.
     let input = lab.from_slice(&[1_u32, 2, 3]).unwrap();
     let doubled = lab.par(&input).apply(|from: &[u32], to: &mut [u32]| {
@@ -431,10 +386,7 @@ fn failing_rows_are_found() {
         );
     }
     assert_eq!(report.values().shape(), input.shape());
-    assert_kind!(
-        report.failures()[1].error(),
-        JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT))
-    );
+    assert_eq!(*report.failures()[1].error().kind(), ABORTED);
     for (i, &value) in report.values().iter().enumerate() {
         let failed = [4321, 11_000].contains(&(i / 3));
         let expected = if failed {
@@ -459,7 +411,7 @@ fn spawning_is_refused() {
     }
     let lab = strict(2);
     let error = lab.failure_of(lab.submit(fib, (5,)));
-    assert_eq!(*error.kind(), JobErrorKind::Rejected(Rejection::Spawning));
+    assert_eq!(*error.kind(), rejected(Rejection::Spawning));
     assert!(error.to_string().contains("strict sandbox"), "{error}");
     // The worker did nothing wrong, and an immediate value is a value.
     assert_eq!(lab.submit(fib, (1,)).wait().unwrap(), 1);
@@ -469,7 +421,7 @@ fn spawning_is_refused() {
         Spawn::new(|all: &[u64]| all.iter().sum::<u64>(), (made,))
     }
     let error = lab.failure_of(lab.submit(with_arrays, (100_000,)));
-    assert_eq!(*error.kind(), JobErrorKind::Rejected(Rejection::Spawning));
+    assert_eq!(*error.kind(), rejected(Rejection::Spawning));
     let restarts = |worker: usize| lab.stats().workers[worker].restarts;
     assert_eq!(restarts(0) + restarts(1), 0);
     lab.assert_in_use(0);
@@ -624,12 +576,7 @@ fn a_thread_left_by_on_worker_start_fails_the_build() {
             }
         });
     };
-    let builder = || {
-        Engine::builder()
-            .workers(1)
-            .capacity(64 << 20)
-            .on_worker_start(start)
-    };
+    let builder = || builder(1, 64 << 20).on_worker_start(start);
     let error = builder().sandbox(Sandbox::Strict).build().unwrap_err();
     assert!(error.to_string().contains("1 threads running"), "{error}");
     builder().build().unwrap();
@@ -659,11 +606,7 @@ fn the_report_names_missing_parts() {
     eprintln!("{report}");
     let lab = strict(1);
     assert_eq!(lab.sandbox_report(), Some(report));
-    let required = Engine::builder()
-        .workers(1)
-        .capacity(64 << 20)
-        .sandbox(Sandbox::Required)
-        .build();
+    let required = builder(1, 64 << 20).sandbox(Sandbox::Required).build();
     match required {
         Ok(engine) => {
             assert!(report.is_complete());
@@ -679,26 +622,26 @@ fn the_report_names_missing_parts() {
 }
 
 /// Each line is attributed to its job, although silent jobs run in between.
-fn output_of_lanes_is_attributed_to_jobs() {
+fn output_is_attributed_to_its_job() {
     let talk = |n: u64| {
         if n.is_multiple_of(3) {
             println!("job {n}");
             eprintln!("job {n}");
         }
     };
-    let (sender, lines) = std::sync::mpsc::channel();
+    let (sender, lines) = channel();
     let lab = strict_with(2, move |builder| {
         builder.on_log(move |line| sender.send(line.clone()).unwrap())
     });
     let jobs: Vec<_> = (1..=600u64).map(|n| lab.submit(talk, (n,))).collect();
     jobs.into_iter().for_each(|job| job.wait().unwrap());
     lab.into_inner().shutdown();
-    let mut count = 0;
+    let mut counts = [0, 0];
     for line in lines {
         assert_eq!(line.job.map(|job| format!("job {job}")), Some(line.text));
-        count += 1;
+        counts[usize::from(line.source == LogSource::Stderr)] += 1;
     }
-    assert_eq!(count, 400);
+    assert_eq!(counts, [200, 200]);
 }
 
 /// A forbidden call in one lane ends all lanes of the worker; the error names the lane's job.
@@ -739,15 +682,12 @@ fn all_lanes_are_sandboxed() {
         assert_eq!(lines.recv().unwrap(), "here");
     }
     let culprit = lab.failure_of(lab.submit(mount, ()));
-    let denied = JobErrorKind::Lost(WorkerExit::Denied {
-        call: "mount".into(),
-    });
-    assert_eq!(*culprit.kind(), denied, "{culprit}");
+    assert_eq!(*culprit.kind(), denied("mount"), "{culprit}");
     assert_eq!(culprit.lost_jobs().len(), 2, "{culprit}");
     for job in waiting {
         let lost = JobErrorKind::Lost(WorkerExit::OtherJob {
             job: culprit.job(),
-            cause: Box::new(denied.clone()),
+            cause: Box::new(denied("mount")),
         });
         assert_eq!(*lab.failure_of(job).kind(), lost);
     }

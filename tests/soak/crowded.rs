@@ -53,7 +53,6 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
                 name: "without room",
                 value: refused as f64,
                 unit: "jobs",
-                limit: f64::INFINITY,
             }],
             ..Seen::default()
         }),

@@ -252,9 +252,7 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
     if restarts > 0 {
         return Err(format!("{restarts} workers died of a picture"));
     }
-    invariant.holds(&lab, 0)?;
-    drop(lab);
-    invariant.nothing_left()?;
+    invariant.ends(lab)?;
     Ok(seen)
 }
 

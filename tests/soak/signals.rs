@@ -14,7 +14,7 @@ use super::pictures::bitmap;
 use super::supervisor::ProcessGroup;
 use crate::harness::Dice;
 use crate::harness::programs::own_session;
-use crate::harness::runs::{Figure, Order, Seen};
+use crate::harness::runs::{Order, Seen};
 use crate::harness::{End, Invariant, judge, processes_of, step, wait_until};
 
 const PICTURES: usize = 24;
@@ -193,12 +193,7 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
     ] {
         let count = ends.iter().filter(|&&ended| ended == end).count();
         // For information: chance decides which.
-        seen.figures.push(Figure {
-            name,
-            value: count as f64,
-            unit: "times",
-            limit: f64::INFINITY,
-        });
+        seen.figure(order, name, (count as f64, "times"), f64::INFINITY)?;
     }
     Ok(seen)
 }

@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 
 use crate::harness::Dice;
 use crate::harness::programs::own_session;
-use crate::harness::runs::{Figure, Order, Seen};
+use crate::harness::runs::{Order, Seen};
 use crate::harness::{Invariant, processes_of, step, wait_until};
 
 /// What a child program does until it is killed.
@@ -215,20 +215,7 @@ pub(super) fn killed(order: Order) -> Result<Seen, String> {
         seen.jobs += 1;
     }
     // For information: chance decides which.
-    seen.figures.push(Figure {
-        name: "had workers",
-        value: met.into(),
-        unit: "times",
-        limit: f64::INFINITY,
-    });
-    seen.figure(
-        order,
-        Figure {
-            name: "all gone after",
-            value: slowest.as_secs_f64(),
-            unit: "s",
-            limit: 1.0,
-        },
-    )?;
+    seen.figure(order, "had workers", (met.into(), "times"), f64::INFINITY)?;
+    seen.figure(order, "all gone after", (slowest.as_secs_f64(), "s"), 1.0)?;
     Ok(seen)
 }

@@ -10,18 +10,15 @@ use nix::unistd::Pid;
 use crate::harness::programs::own_session;
 use crate::harness::{case, processes_of, state_of, tests, wait_until};
 use crate::harness::{runs::Seen, send_signal};
-use crate::{ROWS, WITHOUT_FAULTS, kernels, other_seed, something_happened};
+use crate::{ROWS, WITHOUT_FAULTS, kernels, something_happened};
 
 tests![
     a_short_soak_runs_its_rows,
-    an_unknown_row_is_wrong_usage,
     a_broken_promise_is_exit_code_1,
-    a_length_that_cannot_be_counted_is_wrong_usage,
     a_row_that_lacks_a_part_of_linux_is_skipped,
     workers_of_a_killed_soak_end,
     programs_of_a_killed_soak_end,
     a_run_without_jobs_or_faults_is_a_failure,
-    seeds_differ_by_process_and_by_time,
 ];
 
 /// Longer than any run takes here, so that only a hang exceeds it.
@@ -91,13 +88,6 @@ fn a_short_soak_runs_its_rows() {
     }
 }
 
-fn an_unknown_row_is_wrong_usage() {
-    let output = run(&["--only", "nothing"]);
-    let notes = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(notes.contains("storm-of-kills"), "{notes}");
-}
-
 /// Workers die that no row has killed.
 fn a_broken_promise_is_exit_code_1() {
     let command = soak(&["--minutes", "1", "--only", "storm-of-stops"]);
@@ -112,15 +102,6 @@ fn a_broken_promise_is_exit_code_1() {
         notes.contains("storm-of-stops: broken with seed 1"),
         "{notes}"
     );
-}
-
-fn a_length_that_cannot_be_counted_is_wrong_usage() {
-    for minutes in ["1e300", "0", "-1", "NaN", "inf", "long"] {
-        let output = run(&[&format!("--minutes={minutes}")]);
-        let notes = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{minutes}: {notes}");
-        assert!(notes.contains("--minutes"), "{notes}");
-    }
 }
 
 /// Without a sandbox the row about sandboxed workers would show nothing.
@@ -229,10 +210,4 @@ fn a_run_without_jobs_or_faults_is_a_failure() {
             .iter()
             .all(|name| ROWS.iter().any(|row| row.name == *name))
     );
-}
-
-fn seeds_differ_by_process_and_by_time() {
-    let [early, late] = [1_700_000_000, 1_700_000_001].map(Duration::from_secs);
-    assert_ne!(other_seed(1, early), other_seed(1, late));
-    assert_ne!(other_seed(1, early), other_seed(2, early));
 }

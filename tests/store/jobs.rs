@@ -6,11 +6,11 @@ use std::path::Path;
 
 use arenite::array::npy;
 use arenite::raw::{Buffer, Buffers, Received};
-use arenite::{Array, Graph, JobErrorKind, Rejection, Sandbox, SandboxReport, WorkerExit};
+use arenite::{Array, Graph, JobErrorKind, Rejection, Sandbox, SandboxReport};
 use arenite_store::Kind;
 
 use crate::harness::programs::{Program, say};
-use crate::harness::{Lab, assert_kind, tests, wait_until};
+use crate::harness::{Lab, assert_kind, by_signal, rejected, tests, wait_until};
 use crate::programs::{Home, SOCKET, descriptors};
 
 /// What the program for [`a_program_that_forbids_it`] is called.
@@ -318,8 +318,7 @@ fn a_write_costs_the_job() {
         unsafe { table.as_ptr().cast_mut().add(7).write_volatile(1.) }
     };
     let error = lab.failure_of(lab.submit(write, (&table.array,)));
-    let kind = JobErrorKind::Lost(WorkerExit::Signal(libc::SIGSEGV));
-    assert_eq!(*error.kind(), kind, "{error}");
+    assert_eq!(*error.kind(), by_signal(libc::SIGSEGV), "{error}");
     let job = lab.submit(sum_of, (&table.array,));
     assert_eq!(job.wait().unwrap(), sum_of(&table.array));
     assert_eq!(table.array[7], 7.);
@@ -334,16 +333,14 @@ fn arrays_that_can_change_are_rejected() {
     let lab = Lab::new(1);
     for array in [mapped, Array::zeros(10)] {
         let error = lab.failure_of(lab.submit(sum_of, (array,)));
-        let kind = JobErrorKind::Rejected(Rejection::ForeignArray);
-        assert_eq!(*error.kind(), kind, "{error}");
+        assert_eq!(*error.kind(), rejected(Rejection::ForeignArray), "{error}");
     }
     let table = Table::new();
     let (_, bytes) = table.home.connect().get_bytes("table").unwrap();
     // SAFETY: it is rejected.
     let lent = unsafe { Buffer::write(bytes) };
     let error = lab.failure_of(lab.submit(|_: Buffers<'_>| (), (vec![lent],)));
-    let kind = JobErrorKind::Rejected(Rejection::ForeignArray);
-    assert_eq!(*error.kind(), kind, "{error}");
+    assert_eq!(*error.kind(), rejected(Rejection::ForeignArray), "{error}");
 }
 
 fn a_descriptor_that_is_another_file_costs_the_job() {

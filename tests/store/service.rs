@@ -12,7 +12,7 @@ use arenite_store::service::{Call, Client, Payload, Service, ServiceErrorKind, V
 use serde_json::{Value as Json, json};
 
 use crate::harness::programs::{Program, pause, say, stay};
-use crate::harness::{Gate, block_on, case, hang, pass, step, tests, wait_until};
+use crate::harness::{Gate, block_on, builder, case, hang, pass, step, tests, wait_until};
 use crate::programs::{Home, SOCKET, Shop, descriptors};
 use crate::raw::{self, Connection};
 
@@ -105,11 +105,7 @@ fn many_texts(count: usize) -> (String, String) {
 pub fn serve() {
     arenite::init();
     let workers = std::env::var(WORKERS).unwrap().parse().unwrap();
-    let engine = Engine::builder()
-        .workers(workers)
-        .capacity(256 << 20)
-        .build()
-        .unwrap();
+    let engine = builder(workers, 256 << 20).build().unwrap();
     let serving = Service::new(engine)
         .kernel("add", add)
         .kernel("wait_at", wait_at)

@@ -19,6 +19,11 @@ use super::{Gate, expect_idle, expect_in_use, pass, step};
 /// All engines of the running test, for the dump of a hang.
 static ENGINES: Mutex<Vec<Weak<Engine>>> = Mutex::new(Vec::new());
 
+/// Settings of an engine with this number of workers, and of bytes in its arena.
+pub fn builder(workers: usize, capacity: u64) -> Builder {
+    Engine::builder().workers(workers).capacity(capacity)
+}
+
 /// An engine that the watchdog includes in its dump.
 #[derive(Debug)]
 pub struct Lab {
@@ -39,8 +44,8 @@ impl Lab {
     }
 
     pub fn with(workers: usize, change: impl FnOnce(Builder) -> Builder) -> Self {
-        let builder = Engine::builder().workers(workers).capacity(256 << 20);
-        Self::of(change(builder).build().expect("an engine can be built"))
+        let builder = change(builder(workers, 256 << 20));
+        Self::of(builder.build().expect("an engine can be built"))
     }
 
     /// Wraps an engine.

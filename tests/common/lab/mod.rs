@@ -13,7 +13,7 @@ mod watch;
 
 pub use dice::Dice;
 pub use ends::{End, judge};
-pub use engine::{Lab, send_signal, wait_until};
+pub use engine::{Lab, builder, send_signal, wait_until};
 pub use gate::{Gate, at_gates, hang, pass, through};
 pub use invariant::{Answers, Invariant, expect_idle, expect_in_use};
 pub use proc::{private_bytes, state_of};

@@ -3,13 +3,14 @@
 use std::os::unix::process::parent_id;
 use std::time::{Duration, Instant};
 
-use arenite::{Job, JobErrorKind, JobLimit, WorkerExit};
+use arenite::{Job, JobErrorKind, JobLimit};
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::super::errors::ABORTED;
 use super::super::lab::{Answers, Invariant, Lab, step, wait_until};
-use super::{Dice, Figure, Order, Seen};
+use super::{Dice, Order, Seen};
 
 fn poison() -> u32 {
     std::process::abort();
@@ -42,9 +43,7 @@ pub fn poison_among_others(order: Order) -> Result<Seen, String> {
             other => return Err(format!("a poisoned job ends with {other:?}: {error}")),
         }
     }
-    invariant.holds(&lab, 0)?;
-    drop(lab);
-    invariant.nothing_left()?;
+    invariant.ends(lab)?;
     let _ = order;
     Ok(Seen {
         faults: 3 * POISONED as u64,
@@ -72,10 +71,7 @@ pub fn flood(order: Order) -> Result<Seen, String> {
         match answer {
             None => break,
             Some(Ok(_)) => return Err("a poisoned job has a value".into()),
-            Some(Err(error))
-                if *error.kind()
-                    == JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGABRT as i32)) =>
-            {
+            Some(Err(error)) if *error.kind() == ABORTED => {
                 answered += 1;
             }
             Some(Err(error)) => return Err(format!("a poisoned job ends with {error}")),
@@ -85,23 +81,15 @@ pub fn flood(order: Order) -> Result<Seen, String> {
     let (wall, spent) = (began.elapsed(), cpu()? - before);
     // Jobs that have not started are cancelled; the others end on their own.
     drop(jobs);
-    invariant.holds(&lab, 0)?;
-    drop(lab);
-    invariant.nothing_left()?;
+    invariant.ends(lab)?;
     let mut seen = Seen {
         faults: answered,
         jobs: answered,
         ..Seen::default()
     };
-    seen.figure(
-        order,
-        Figure {
-            name: "processor time of a crash loop",
-            value: 100.0 * spent.as_secs_f64() / wall.as_secs_f64(),
-            unit: "% of a core",
-            limit: 5.0,
-        },
-    )?;
+    let share = 100.0 * spent.as_secs_f64() / wall.as_secs_f64();
+    let share = (share, "% of a core");
+    seen.figure(order, "processor time of a crash loop", share, 5.0)?;
     Ok(seen)
 }
 
@@ -192,15 +180,9 @@ pub fn at_start(order: Order) -> Result<Seen, String> {
         jobs: answered + 1,
         ..Seen::default()
     };
-    seen.figure(
-        order,
-        Figure {
-            name: "processor time of starts that fail",
-            value: 100.0 * spent.as_secs_f64() / wall.as_secs_f64(),
-            unit: "% of a core",
-            limit: 5.0,
-        },
-    )?;
+    let share = 100.0 * spent.as_secs_f64() / wall.as_secs_f64();
+    let share = (share, "% of a core");
+    seen.figure(order, "processor time of starts that fail", share, 5.0)?;
     Ok(seen)
 }
 

@@ -3,17 +3,13 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, Job, JobErrorKind, JobLimit};
+use arenite::{Array, Job};
 
 use super::super::lab::{Invariant, Lab, step};
-use super::{Dice, Figure, Order, Seen};
+use super::{Dice, Order, Seen, each_has_cost_a_worker, in_time, spin};
 
-/// Spins for this time.
 fn busy(nanos: u64, n: u32) -> Array<u32> {
-    let began = Instant::now();
-    while began.elapsed() < Duration::from_nanos(nanos) {
-        std::hint::spin_loop();
-    }
+    spin(nanos);
     answer(n)
 }
 
@@ -48,15 +44,9 @@ pub fn race(order: Order) -> Result<Seen, String> {
             .collect();
         let before = late;
         for (n, job) in (0u32..).zip(batch) {
-            match job.wait() {
-                Ok(value) if value[..] == answer(n)[..] => done += 1,
-                Ok(value) => return Err(format!("job {n} of a batch answers {value:?}")),
-                Err(error) => match error.kind() {
-                    JobErrorKind::Limit(JobLimit::Deadline { limit }) if *limit == LIMIT => {
-                        late += 1
-                    }
-                    other => return Err(format!("job {n} of a batch ends with {other:?}")),
-                },
+            match in_time(job, &answer(n), LIMIT)? {
+                true => done += 1,
+                false => late += 1,
             }
         }
         middle = match (late - before) * 4 > u64::from(BATCH) {
@@ -68,21 +58,12 @@ pub fn race(order: Order) -> Result<Seen, String> {
         return Err(format!("no race at all: {done} done and {late} too late"));
     }
     each_has_cost_a_worker(&lab, late);
-    invariant.holds(&lab, 0)?;
-    drop(lab);
-    invariant.nothing_left()?;
+    invariant.ends(lab)?;
     Ok(Seen {
         faults: late,
         jobs: done + late,
         ..Seen::default()
     })
-}
-
-/// The death after the last result may still be in progress.
-fn each_has_cost_a_worker(lab: &Lab, late: u64) {
-    super::super::lab::wait_until("every late job has cost a worker", || {
-        lab.stats().restarts() == late
-    });
 }
 
 fn spins() -> u32 {
@@ -122,10 +103,8 @@ pub fn hung(order: Order) -> Result<Seen, String> {
                 1 => lab.job(sleeps, ()).deadline(LIMIT).submit(),
                 _ => lab.job(locks, ()).deadline(LIMIT).submit(),
             };
-            match job.wait() {
-                Err(error) if matches!(error.kind(), JobErrorKind::Limit(JobLimit::Deadline { limit }) if *limit == LIMIT) =>
-                    {}
-                other => return Err(format!("a job that hangs answers {other:?}")),
+            if in_time(job, &0, LIMIT)? {
+                return Err("a job that hangs has an answer".into());
             }
             seen.faults += 1;
             longest = longest.max(from.elapsed());
@@ -139,15 +118,9 @@ pub fn hung(order: Order) -> Result<Seen, String> {
         seen.jobs += 4;
     }
     each_has_cost_a_worker(&lab, seen.faults);
-    invariant.holds(&lab, 0)?;
-    drop(lab);
-    invariant.nothing_left()?;
-    let figure = Figure {
-        name: "a hung job was ended after",
-        value: longest.as_secs_f64() * 1e3,
-        unit: "ms",
-        limit: (LIMIT + Duration::from_millis(100)).as_secs_f64() * 1e3,
-    };
-    seen.figure(order, figure)?;
+    invariant.ends(lab)?;
+    let [longest, limit] =
+        [longest, LIMIT + Duration::from_millis(100)].map(|time| time.as_secs_f64() * 1e3);
+    seen.figure(order, "a hung job was ended after", (longest, "ms"), limit)?;
     Ok(seen)
 }

@@ -11,9 +11,14 @@ pub mod scale;
 pub mod stops;
 pub mod storm;
 
-use std::time::Duration;
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
 
+use arenite::Job;
+
+use super::errors::late;
 pub use super::lab::Dice;
+use super::lab::{Lab, wait_until};
 
 /// The parameters of a run.
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +49,6 @@ pub struct Figure {
     pub name: &'static str,
     pub value: f64,
     pub unit: &'static str,
-    /// A strict run fails above this.
-    pub limit: f64,
 }
 
 impl Seen {
@@ -70,17 +73,48 @@ impl Seen {
         }
     }
 
-    /// Records a figure. Fails if the run is strict and the figure is above its limit.
-    pub fn figure(&mut self, order: Order, figure: Figure) -> Result<(), String> {
-        let too_large = figure.value > figure.limit;
-        let text = format!(
-            "{}: {:.3} {}, more than the promised {}",
-            figure.name, figure.value, figure.unit, figure.limit
-        );
-        self.figures.push(figure);
-        if too_large && order.strict {
-            return Err(text);
+    /// Records a figure. Fails if the run is strict and the figure is above this limit.
+    pub fn figure(
+        &mut self,
+        order: Order,
+        name: &'static str,
+        (value, unit): (f64, &'static str),
+        limit: f64,
+    ) -> Result<(), String> {
+        self.figures.push(Figure { name, value, unit });
+        match value > limit && order.strict {
+            true => Err(format!(
+                "{name}: {value:.3} {unit}, more than the promised {limit}"
+            )),
+            false => Ok(()),
         }
-        Ok(())
     }
+}
+
+/// Spins for this time.
+pub fn spin(nanos: u64) {
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_nanos(nanos) {
+        std::hint::spin_loop();
+    }
+}
+
+/// Returns whether a job was in time, which returns `right` within its limit or is ended at it.
+pub fn in_time<T: Debug + PartialEq + Send + 'static>(
+    job: Job<T>,
+    right: &T,
+    limit: Duration,
+) -> Result<bool, String> {
+    match job.wait() {
+        Ok(value) if value == *right => Ok(true),
+        Err(error) if *error.kind() == late(limit) => Ok(false),
+        other => Err(format!("a job that returns {right:?} ends with {other:?}")),
+    }
+}
+
+/// The death after the last result may still be in progress.
+pub fn each_has_cost_a_worker(lab: &Lab, late: u64) {
+    wait_until("every late job has cost a worker", || {
+        lab.stats().restarts() == late
+    });
 }

@@ -8,7 +8,7 @@ use arenite::{Array, Engine, Stats};
 use nix::sys::statvfs::statvfs;
 
 use super::super::lab::{Invariant, Lab, expect_idle, private_bytes, step};
-use super::{Figure, Order, Seen};
+use super::{Order, Seen};
 
 fn tiny(n: u64) -> u64 {
     n.rotate_left(17) ^ 0xfeed
@@ -60,17 +60,12 @@ pub fn tiny_jobs(order: Order, workers: usize, per_round: u64) -> Result<Seen, S
         rounds.note(Taken::now(Some(&lab.stats())));
     }
     let grown = rounds.compare(Some(&lab))?;
-    invariant.holds(&lab, 0)?;
-    drop(lab);
-    invariant.nothing_left()?;
+    invariant.ends(lab)?;
     seen.figure(
         order,
-        Figure {
-            name: "grown over the jobs",
-            value: grown as f64 / 1e6,
-            unit: "MB",
-            limit: 32.0,
-        },
+        "grown over the jobs",
+        (grown as f64 / 1e6, "MB"),
+        32.0,
     )?;
     Ok(seen)
 }
@@ -109,12 +104,9 @@ pub fn cycles(order: Order) -> Result<Seen, String> {
     invariant.nothing_left()?;
     seen.figure(
         order,
-        Figure {
-            name: "grown over the engines",
-            value: grown as f64 / 1e6,
-            unit: "MB",
-            limit: 32.0,
-        },
+        "grown over the engines",
+        (grown as f64 / 1e6, "MB"),
+        32.0,
     )?;
     Ok(seen)
 }

@@ -3,19 +3,15 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Job, JobErrorKind, JobLimit};
+use arenite::Job;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::super::lab::{Invariant, Lab, step, wait_until};
-use super::{Dice, Order, Seen};
+use super::{Dice, Order, Seen, each_has_cost_a_worker, in_time, spin};
 
-/// Spins for this time.
 fn busy(nanos: u64, n: u32) -> u32 {
-    let began = Instant::now();
-    while began.elapsed() < Duration::from_nanos(nanos) {
-        std::hint::spin_loop();
-    }
+    spin(nanos);
     n ^ 0x5555
 }
 
@@ -55,15 +51,9 @@ pub fn at_deadlines(order: Order) -> Result<Seen, String> {
             signal(pid, Signal::SIGCONT);
         }
         for (n, job) in (0u32..).zip(jobs) {
-            match job.wait() {
-                Ok(value) if value == n ^ 0x5555 => done += 1,
-                Ok(value) => return Err(format!("job {n} answers {value}")),
-                Err(error) => match error.kind() {
-                    JobErrorKind::Limit(JobLimit::Deadline { limit }) if *limit == LIMIT => {
-                        late += 1
-                    }
-                    other => return Err(format!("job {n} ends with {other:?}")),
-                },
+            match in_time(job, &(n ^ 0x5555), LIMIT)? {
+                true => done += 1,
+                false => late += 1,
             }
         }
         // It was idle when it was stopped, so no deadline has ended it.
@@ -71,15 +61,8 @@ pub fn at_deadlines(order: Order) -> Result<Seen, String> {
             signal(pid, Signal::SIGCONT);
         }
     }
-    // The death after the last result may still be in progress.
-    wait_until("every late job has cost a worker", || {
-        let stats = lab.stats();
-        let restarts: u64 = stats.workers.iter().map(|worker| worker.restarts).sum();
-        restarts == late
-    });
-    invariant.holds(&lab, 0)?;
-    drop(lab);
-    invariant.nothing_left()?;
+    each_has_cost_a_worker(&lab, late);
+    invariant.ends(lab)?;
     Ok(Seen {
         faults: stops,
         jobs: done + late,

@@ -5,12 +5,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arenite::engine::Builder;
-use arenite::{Array, Engine, JobError, JobErrorKind, WorkerExit};
+use arenite::{Array, Engine, JobError};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::super::errors::KILLED;
 use super::super::lab::{Invariant, Lab, step};
-use super::{Dice, Figure, Order, Seen};
+use super::{Dice, Order, Seen};
 
 /// What is done to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +90,7 @@ pub fn run_with(
             };
             let Some((n, result)) = next else { break };
             let is_blow =
-                |error: &JobError| *error.kind() == killed() && fault == Fault::Kill && !is_spared;
+                |error: &JobError| *error.kind() == KILLED && fault == Fault::Kill && !is_spared;
             match result {
                 Ok(array) => held.push_back((n, array)),
                 Err(error) if is_blow(&error) => failures += 1,
@@ -153,15 +154,7 @@ pub fn run_with(
         ),
     ];
     for (name, value, unit, limit) in figures {
-        seen.figure(
-            order,
-            Figure {
-                name,
-                value,
-                unit,
-                limit,
-            },
-        )?;
+        seen.figure(order, name, (value, unit), limit)?;
     }
     Ok(seen)
 }
@@ -196,10 +189,6 @@ fn load<'a>(
     values: &'a Array<u8>,
 ) -> impl Iterator<Item = (u32, Result<Array<u32>, JobError>)> + 'a {
     (0..).zip(lab.map(work, (0..u32::MAX).map(move |n| (values, n))))
-}
-
-fn killed() -> JobErrorKind {
-    JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32))
 }
 
 /// Returns jobs per second over one window.

@@ -4,12 +4,12 @@ use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, Graph, Job, JobErrorKind, JobLimit, TileMut};
+use arenite::{Array, Graph, Job, JobErrorKind, TileMut};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::{
-    Diary, Gate, Lab, block_on, hang, note, pass, send_signal, step, tests, wait_until,
+    Diary, Gate, Lab, block_on, hang, late, note, pass, send_signal, step, tests, wait_until,
 };
 
 tests![
@@ -29,10 +29,6 @@ tests![
 const SHORT: Duration = Duration::from_millis(30);
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(3600);
-
-fn exceeded(limit: Duration) -> JobErrorKind {
-    JobErrorKind::Limit(JobLimit::Deadline { limit })
-}
 
 /// A job that has reached its gate within its limit, and continues when `held` is dropped.
 struct AtGate<R> {
@@ -77,7 +73,7 @@ fn at_gate<R: std::fmt::Debug + Send + 'static>(
             }
             std::thread::park_timeout(Duration::from_micros(500));
         }
-        assert_eq!(*lab.failure_of(job).kind(), exceeded(limit));
+        assert_eq!(*lab.failure_of(job).kind(), late(limit));
         limit *= 2;
     }
 }
@@ -89,7 +85,7 @@ fn a_stopped_worker_is_ended() {
         wait_until("the worker is ready", || lab.stats().workers[0].ready);
         send_signal(lab.pid(0), Signal::SIGSTOP);
         let job = lab.job(|| 1u8, ()).deadline(SHORT).submit();
-        assert_eq!(*lab.failure_of(job).kind(), exceeded(SHORT));
+        assert_eq!(*lab.failure_of(job).kind(), late(SHORT));
 
         let at_gate = at_gate(&lab, 3 * SHORT, |gate, limit| {
             lab.job(pass, (gate,)).deadline(limit).submit()
@@ -98,7 +94,7 @@ fn a_stopped_worker_is_ended() {
         // It may be gone already.
         let _ = kill(Pid::from_raw(at_gate.pid), Signal::SIGSTOP);
         let error = lab.failure_of(at_gate.job);
-        assert_eq!(*error.kind(), exceeded(at_gate.limit));
+        assert_eq!(*error.kind(), late(at_gate.limit));
         drop(at_gate.held);
         assert_eq!(behind.wait().unwrap(), 2);
     }
@@ -113,11 +109,11 @@ fn a_resumed_worker_changes_nothing() {
         1
     }
     let lab = Lab::new(1);
-    let (mut rounds, mut done, mut late) = (0, 0, 0);
+    let (mut rounds, mut done, mut overdue) = (0, 0, 0);
     // Microseconds before the deadline. The time at which both outcomes are equally likely moves with the load and is
     // adjusted.
     let mut before = 0i64;
-    while rounds < 20 || done == 0 || late == 0 {
+    while rounds < 20 || done == 0 || overdue == 0 {
         rounds += 1;
         let at_gate = at_gate(&lab, LIMIT, |gate, limit| {
             lab.job(once, (gate,)).deadline(limit).submit()
@@ -139,8 +135,8 @@ fn a_resumed_worker_changes_nothing() {
                 false
             }
             Err(error) => {
-                assert_eq!(*error.kind(), exceeded(at_gate.limit), "{error}");
-                late += 1;
+                assert_eq!(*error.kind(), late(at_gate.limit), "{error}");
+                overdue += 1;
                 before += 1000;
                 true
             }
@@ -149,7 +145,7 @@ fn a_resumed_worker_changes_nothing() {
         let restarts = lab.stats().restarts() - at_gate.restarts;
         assert_eq!(restarts, u64::from(is_late));
     }
-    println!("{done} done, {late} too late, the balance {before} µs before");
+    println!("{done} done, {overdue} too late, the balance {before} µs before");
     lab.assert_in_use(0);
 }
 
@@ -172,7 +168,7 @@ fn the_clock_starts_when_the_worker_is_free() {
         first.wait().unwrap();
         match second.wait() {
             Ok(value) => break assert_eq!(value, 2),
-            Err(error) => assert_eq!(*error.kind(), exceeded(limit)),
+            Err(error) => assert_eq!(*error.kind(), late(limit)),
         }
         limit *= 2;
     }
@@ -195,7 +191,7 @@ fn a_deadline_starts_without_a_waiter() {
         first.detach();
         drop(held);
         step("the answer of a job that only a future waits for");
-        assert_eq!(*block_on(hung).unwrap_err().kind(), exceeded(SHORT));
+        assert_eq!(*block_on(hung).unwrap_err().kind(), late(SHORT));
     }
 }
 
@@ -236,7 +232,7 @@ fn jobs_behind_a_killed_one_run_once_and_in_order() {
             hung.kill();
             JobErrorKind::Cancelled
         } else {
-            exceeded(SHORT)
+            late(SHORT)
         };
         assert_eq!(*lab.failure_of(hung).kind(), expected);
         for (n, job) in (0..).zip(behind) {
@@ -271,7 +267,7 @@ fn a_map_goes_on_beside_hung_items() {
             match square {
                 Ok(square) => assert_eq!(square, n * n),
                 Err(error) => {
-                    assert_eq!(*error.kind(), exceeded(limit));
+                    assert_eq!(*error.kind(), late(limit));
                     ended.push(n);
                 }
             }
@@ -308,7 +304,7 @@ fn a_scope_names_the_rows() {
                 }
             })
             .unwrap_err();
-        assert_eq!(*error.kind(), exceeded(SHORT), "{error}");
+        assert_eq!(*error.kind(), late(SHORT), "{error}");
         assert_eq!(
             error.unspecified_rows(),
             std::slice::from_ref(&(2000..3000))
@@ -352,7 +348,7 @@ fn an_engine_with_running_clocks_can_be_dropped() {
             let error = job.wait().unwrap_err();
             let kind = error.kind();
             assert!(
-                *kind == JobErrorKind::ShutDown || *kind == exceeded(limit),
+                *kind == JobErrorKind::ShutDown || *kind == late(limit),
                 "{error}"
             );
         }
@@ -361,7 +357,7 @@ fn an_engine_with_running_clocks_can_be_dropped() {
     let lab = Lab::new(1);
     let job = lab.job(hang, ()).deadline(SHORT).submit();
     lab.into_inner().shutdown();
-    assert_eq!(*job.wait().unwrap_err().kind(), exceeded(SHORT));
+    assert_eq!(*job.wait().unwrap_err().kind(), late(SHORT));
 }
 
 fn a_deadline_of_zero_affects_no_other_job() {
@@ -380,7 +376,7 @@ fn a_deadline_of_zero_affects_no_other_job() {
     ];
     for error in kinds {
         let error = error.unwrap_err();
-        assert_eq!(*error.kind(), exceeded(none));
+        assert_eq!(*error.kind(), late(none));
         let text = error.to_string();
         assert!(
             text.contains("not run: its deadline is 0") && !text.contains("kill"),

@@ -5,10 +5,10 @@ use std::time::Duration;
 use arenite::engine::{ArenaError, Builder, SystemError};
 use arenite::{
     ArenaFull, Array, ArrayMut, Backing, BuildError, Engine, InputError, JobError, JobErrorKind,
-    JobLimit, TileMut, WorkerExit, failing_calls,
+    JobLimit, TileMut, failing_calls,
 };
 
-use crate::harness::{Invariant, hang, wait_until};
+use crate::harness::{ABORTED, Invariant, hang, wait_until};
 
 /// A scenario.
 #[derive(Clone, Copy)]
@@ -178,7 +178,7 @@ fn deaths(backing: Backing, invariant: &Invariant) -> Result<(), Failed> {
     troubles.ramps(&engine);
     let abort = || -> u8 { std::process::abort() };
     match engine.submit(abort, ()).wait().unwrap_err() {
-        error if *error.kind() == JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)) => {}
+        error if *error.kind() == ABORTED => {}
         error => troubles.note(Failed::Job(error)),
     }
     let limit = Duration::from_millis(1);
@@ -278,7 +278,7 @@ fn locked(invariant: &Invariant) -> Result<(), Failed> {
     troubles.ramps(&engine);
     let abort = || -> u8 { std::process::abort() };
     match engine.submit(abort, ()).wait().unwrap_err() {
-        error if *error.kind() == JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)) => {}
+        error if *error.kind() == ABORTED => {}
         error => troubles.note(Failed::Job(error)),
     }
     if let Some(bytes) = troubles.value(engine.submit(ramp, (700_000,)).wait()) {

@@ -211,7 +211,7 @@ fn a_call_waiting_for_admission_reports_that_the_actor_ended() {
     gate.open();
     step("a call of an actor that was stopped");
     let error = block_on(answer(call)).unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::Rejected(Rejection::ActorEnded));
+    assert_eq!(*error.kind(), rejected(Rejection::ActorEnded));
     first.wait().unwrap();
     lab.assert_in_use(0);
     assert_eq!(lab.stats().admitted, 0);

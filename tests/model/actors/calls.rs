@@ -371,11 +371,8 @@ fn an_actor_may_end_itself() {
     step("a method that ends its actor");
     assert_eq!(list.call(stop, ()).wait().unwrap(), 1);
     let error = list.call(List::seen, ()).wait().unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::Rejected(Rejection::ActorEnded));
-    assert_eq!(
-        list.status().lost,
-        Some(JobErrorKind::Rejected(Rejection::ActorEnded))
-    );
+    assert_eq!(*error.kind(), rejected(Rejection::ActorEnded));
+    assert_eq!(list.status().lost, Some(rejected(Rejection::ActorEnded)));
 }
 
 fn an_actor_may_look_up_names_while_it_starts() {

@@ -55,7 +55,7 @@ fn deadlines_and_actors_share_workers() {
     }
     let limit = Duration::from_millis(30);
     let (why, ..) = lost(actors[0].call_within(limit, List::hang, ()));
-    assert_eq!(why, JobErrorKind::Limit(JobLimit::Deadline { limit }));
+    assert_eq!(why, late(limit));
     for list in &actors {
         let seen = seen(list);
         assert!(seen.iter().copied().eq(0..50), "{seen:?}");

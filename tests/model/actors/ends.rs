@@ -80,7 +80,7 @@ fn an_actor_can_be_stopped() {
     list.stop();
     for list in [&list, &other] {
         let error = list.call(List::seen, ()).wait().unwrap_err();
-        assert_eq!(*error.kind(), JobErrorKind::Rejected(Rejection::ActorEnded));
+        assert_eq!(*error.kind(), rejected(Rejection::ActorEnded));
         assert!(error.to_string().contains("has ended"), "{error}");
     }
     for (len, call) in (1..).zip(before) {
@@ -88,12 +88,12 @@ fn an_actor_can_be_stopped() {
     }
     // A new actor at its index is another actor.
     wait_until("it has ended", || {
-        list.status().lost == Some(JobErrorKind::Rejected(Rejection::ActorEnded))
+        list.status().lost == Some(rejected(Rejection::ActorEnded))
     });
     let next = lab.actor(List::new, ()).start();
     next.call(List::push, (1,)).wait().unwrap();
     let error = other.call(List::seen, ()).wait().unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::Rejected(Rejection::ActorEnded));
+    assert_eq!(*error.kind(), rejected(Rejection::ActorEnded));
     drop((list, other));
     assert_eq!(seen(&next), [1]);
     lab.assert_idle();
@@ -114,10 +114,7 @@ fn without_workers_an_actor_can_be_stopped_from_its_method() {
         recorder.stop();
         assert_eq!(recorder.status().lost, None, "it still answers");
         let refused = recorder.call(|_: &DropRecorder| (), ()).wait().unwrap_err();
-        assert_eq!(
-            *refused.kind(),
-            JobErrorKind::Rejected(Rejection::ActorEnded)
-        );
+        assert_eq!(*refused.kind(), rejected(Rejection::ActorEnded));
         assert!(!file.exists());
         drop(held);
         call.join().unwrap().unwrap();
@@ -125,7 +122,7 @@ fn without_workers_an_actor_can_be_stopped_from_its_method() {
     assert!(file.exists(), "the state is dropped");
     assert_eq!(
         recorder.status().lost,
-        Some(JobErrorKind::Rejected(Rejection::ActorEnded))
+        Some(rejected(Rejection::ActorEnded))
     );
 }
 

@@ -43,19 +43,13 @@ fn a_call_without_a_state_names_the_cause() {
     let (why, ..) = lost(panicked.call(List::push, (0,)));
     assert!(matches!(why, JobErrorKind::Panicked { .. }), "{why:?}");
     let died = lab.actor(die, ()).start();
-    assert_eq!(
-        lost(died.call(List::push, (0,))).0,
-        JobErrorKind::Lost(WorkerExit::Signal(6))
-    );
+    assert_eq!(lost(died.call(List::push, (0,))).0, ABORTED);
     assert_eq!(died.status().restarts, 0, "it is not retried");
     let foreign = lab
         .actor(|_: &Array<u8>| List::new(), (Array::from_slice(&[1]),))
         .start();
     let error = foreign.call(List::seen, ()).wait().unwrap_err();
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Rejected(Rejection::ForeignArray)
-    );
+    assert_eq!(*error.kind(), rejected(Rejection::ForeignArray));
     // The initial kernel may return a `Result`.
     let made: Actor<List> = lab.actor(|| Ok::<_, String>(List::new()), ()).start();
     assert_eq!(made.call(List::push, (0,)).wait().unwrap(), 1);
@@ -84,7 +78,7 @@ fn a_crash_ends_an_actor_without_checkpoints() {
     drop(held);
     waits.wait().unwrap();
     let job = match lost(crash) {
-        (JobErrorKind::Lost(WorkerExit::Signal(6)), 2, false) => {
+        (ABORTED, 2, false) => {
             // The other actors of the same worker.
             match lost(beside.call(List::seen, ())) {
                 (
@@ -95,7 +89,7 @@ fn a_crash_ends_an_actor_without_checkpoints() {
                     1,
                     false,
                 ) => {
-                    assert_eq!(*culprit, JobErrorKind::Lost(WorkerExit::Signal(6)));
+                    assert_eq!(*culprit, ABORTED);
                     job
                 }
                 other => panic!("{other:?}"),
@@ -105,15 +99,9 @@ fn a_crash_ends_an_actor_without_checkpoints() {
     };
     assert!(job.is_some());
     for call in behind {
-        assert_eq!(
-            lost(call),
-            (JobErrorKind::Lost(WorkerExit::Signal(6)), 2, false)
-        );
+        assert_eq!(lost(call), (ABORTED, 2, false));
     }
-    assert_eq!(
-        lost(victim.call(List::seen, ())),
-        (JobErrorKind::Lost(WorkerExit::Signal(6)), 2, false)
-    );
+    assert_eq!(lost(victim.call(List::seen, ())), (ABORTED, 2, false));
     assert!(victim.status().lost.is_some());
     assert_eq!(seen(elsewhere), [1]);
     // The worker goes on, also for other actors.
@@ -128,10 +116,7 @@ fn the_death_of_an_idle_worker_is_reported() {
     list.call(List::push, (1,)).wait().unwrap();
     kill_worker_of(&lab, &list);
     wait_until("the loss is known", || list.status().lost.is_some());
-    assert_eq!(
-        lost(list.call(List::seen, ())),
-        (JobErrorKind::Lost(WorkerExit::Signal(9)), 1, false)
-    );
+    assert_eq!(lost(list.call(List::seen, ())), (KILLED, 1, false));
 }
 
 fn a_checkpoint_restores_its_state() {
@@ -149,10 +134,7 @@ fn a_checkpoint_restores_its_state() {
     let behind: Vec<_> = (9..400).map(|x| list.call(List::push, (x,))).collect();
     kill_worker_of(&lab, &list);
     // The checkpoint holds 0 to 5; 6 and 7 are forgotten; 8 had begun.
-    assert_eq!(
-        lost(waits),
-        (JobErrorKind::Lost(WorkerExit::Signal(9)), 2, true)
-    );
+    assert_eq!(lost(waits), (KILLED, 2, true));
     drop(held);
     for (len, call) in (7..).zip(behind) {
         assert_eq!(call.wait().unwrap(), len, "unbegun calls are answered");
@@ -198,16 +180,10 @@ fn before_the_first_checkpoint_an_actor_starts_again() {
         .checkpoint(2, List::seen, restore)
         .start();
     list.call(List::push, (10,)).wait().unwrap();
-    assert_eq!(
-        lost(list.call(List::abort, ())),
-        (JobErrorKind::Lost(WorkerExit::Signal(6)), 1, true)
-    );
+    assert_eq!(lost(list.call(List::abort, ())), (ABORTED, 1, true));
     assert_eq!(list.call(List::push, (11,)).wait().unwrap(), 4);
     assert_eq!(list.call(List::push, (12,)).wait().unwrap(), 5);
-    assert_eq!(
-        lost(list.call(List::abort, ())),
-        (JobErrorKind::Lost(WorkerExit::Signal(6)), 0, true)
-    );
+    assert_eq!(lost(list.call(List::abort, ())), (ABORTED, 0, true));
     assert_eq!(seen(&list), [7, 8, 9, 11, 12]);
     drop(list);
     lab.assert_in_use(0);
@@ -234,10 +210,7 @@ fn a_failed_checkpoint_is_retried_after_the_next_call() {
     assert_eq!(list.status().checkpoints, 0);
     list.call(List::push, (4,)).wait().unwrap();
     wait_until("one is made", || list.status().checkpoints == 1);
-    assert_eq!(
-        lost(list.call(List::abort, ())),
-        (JobErrorKind::Lost(WorkerExit::Signal(6)), 0, true)
-    );
+    assert_eq!(lost(list.call(List::abort, ())), (ABORTED, 0, true));
     assert_eq!(seen(&list), [0, 1, 2, 3, 4]);
 }
 
@@ -298,7 +271,7 @@ fn retracted_calls_are_in_no_checkpoint() {
         }
         assert_eq!(last.wait().unwrap(), 2);
         wait_until("all calls are in a checkpoint", || lab.stats().open == 0);
-        let nothing = (JobErrorKind::Lost(WorkerExit::Signal(6)), 0, true);
+        let nothing = (ABORTED, 0, true);
         assert_eq!(lost(list.call(List::abort, ())), nothing);
         assert_eq!(seen(&list), [0, 1]);
     }
@@ -348,7 +321,7 @@ fn a_state_that_kills_every_restoring_worker_is_lost() {
     list.call(List::push, (7,)).wait().unwrap();
     wait_until("it is saved", || list.status().checkpoints == 1);
     assert!(lost(list.call(List::abort, ())).2, "a restart is attempted");
-    let end = (JobErrorKind::Lost(WorkerExit::Signal(6)), 0, false);
+    let end = (ABORTED, 0, false);
     assert_eq!(lost(list.call(List::push, (8,))), end);
     assert_eq!(lost(list.call(List::push, (9,))), end);
     let restarts = lab.stats().workers[0].restarts;
@@ -370,7 +343,7 @@ fn a_call_beyond_its_limit_is_killed() {
     let hangs = list.call_within(limit, List::hang, ());
     let behind = list.call(List::push, (2,));
     let (why, forgotten, restarted) = lost(hangs);
-    assert_eq!(why, JobErrorKind::Limit(JobLimit::Deadline { limit }));
+    assert_eq!(why, late(limit));
     assert_eq!((forgotten, restarted), (0, true));
     assert_eq!(behind.wait().unwrap(), 2);
     assert_eq!(seen(&list), [1, 2]);
@@ -438,10 +411,7 @@ fn a_restart_waits_for_arena_memory() {
     let other = heavy(&lab);
     let full = lose_while_full(&lab, &other, 1);
     other.stop();
-    assert_eq!(
-        other.status().lost,
-        Some(JobErrorKind::Rejected(Rejection::ActorEnded))
-    );
+    assert_eq!(other.status().lost, Some(rejected(Rejection::ActorEnded)));
     drop(full);
     seen(&list);
     let full = lose_while_full(&lab, &list, list.status().restarts + 1);

@@ -18,7 +18,10 @@ use arenite::{
 };
 use nix::sys::signal::Signal;
 
-use crate::harness::{Gate, Lab, at_gates, pass, send_signal, step, tests, wait_until};
+use crate::harness::{
+    ABORTED, Gate, KILLED, Lab, at_gates, late, pass, rejected, send_signal, step, tests,
+    wait_until,
+};
 
 /// The tests of all parts.
 pub fn tests() -> Vec<libtest_mimic::Trial> {

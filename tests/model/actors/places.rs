@@ -23,10 +23,7 @@ fn a_job_that_may_kill_its_worker_runs_apart_from_actors() {
     let limit = Duration::from_millis(1);
     for _ in 0..3 {
         let error = lab.failure_of(lab.job(hang, ()).deadline(limit).submit());
-        assert_eq!(
-            *error.kind(),
-            JobErrorKind::Limit(JobLimit::Deadline { limit })
-        );
+        assert_eq!(*error.kind(), late(limit));
         assert_eq!(seen(&list), [7]);
         wait_until("both workers are ready", || {
             lab.stats().workers.iter().all(|worker| worker.ready)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use arenite::{Backoff, Limiter, OnFailure, Priority};
 
 use super::*;
-use crate::harness::assert_kind;
+use crate::harness::{KILLED, assert_kind, cause_of, late, panicked};
 use crate::maps::Watched;
 
 tests![
@@ -256,9 +256,7 @@ fn a_panicking_validity_check_fails_the_consumer_of_the_value() {
     assert_eq!(fine.unwrap(), 4);
     for answer in [first, second] {
         let error = answer.unwrap_err();
-        let JobErrorKind::Panicked { message, .. } = error.kind() else {
-            panic!("{error}")
-        };
+        let (message, ..) = panicked(error.kind());
         assert!(message.contains("not checked"), "{error}");
     }
     let progress = lab.progress();
@@ -362,13 +360,12 @@ fn a_death_in_a_chain_names_its_node() {
         .add();
     let (x, fine, after) = graph.run(&lab, (&x, &fine, &after)).unwrap().results();
     let error = x.unwrap_err();
-    let killed = JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT));
     assert_kind!(
         error,
         JobErrorKind::Dependency(FailedDependency::Node { node, kernel, cause, .. })
-            if node == "node 6" && kernel.ends_with("abort") && **cause == killed
+            if node == "node 6" && kernel.ends_with("abort") && **cause == ABORTED
     );
-    assert_eq!(*error.origin().unwrap().kind(), killed);
+    assert_eq!(*error.origin().unwrap().kind(), ABORTED);
     assert_eq!(fine.unwrap(), 6);
     let error = after.unwrap_err();
     assert_kind!(
@@ -379,18 +376,26 @@ fn a_death_in_a_chain_names_its_node() {
 }
 
 fn a_node_with_retries_survives_its_worker() {
-    fn at_gate(gate: &str, values: &Array<u32>) -> Array<u32> {
+    fn ramp(n: usize) -> Array<u32> {
+        Array::from_fn(n, |i| i as u32)
+    }
+    /// Takes a list of nodes.
+    fn at_gate(gate: &str, values: &[Array<u32>]) -> Array<u32> {
         pass(gate);
-        Array::from_fn(values.shape(), |i| values[i] + 1)
+        let sum = |i| values.iter().map(|values| values[i]).sum::<u32>() + 1;
+        Array::from_fn(values[0].shape(), sum)
     }
     let lab = Lab::new(1);
     let gate = Gate::new();
     let mut graph = Graph::new();
-    let ramp = graph.add(|n: usize| Array::from_fn(n, |i| i as u32), (1000,));
-    let more = graph.job(at_gate, (&gate.path(), &ramp)).retries(2).add();
+    let ramps = [(); 3].map(|()| graph.add(ramp, (1000,)));
+    let more = graph
+        .job(at_gate, (&gate.path(), &ramps[..]))
+        .retries(2)
+        .add();
     let total = graph.add(
         |a: &[u32], b: &[u32]| a.iter().chain(b).sum::<u32>(),
-        (&more, &ramp),
+        (&more, &ramps[0]),
     );
     let running = graph.run(&lab, &total).unwrap();
     for restarts in 1..=2 {
@@ -400,24 +405,23 @@ fn a_node_with_retries_survives_its_worker() {
         drop(held);
     }
     gate.open();
-    assert_eq!(running.wait().unwrap(), 2 * 499_500 + 1000);
+    assert_eq!(running.wait().unwrap(), 4 * 499_500 + 1000);
     lab.assert_in_use(0);
 
     // A node without retries fails, with its dependents.
     let mut graph = Graph::new();
-    let values = graph.add(|n: usize| Array::from_fn(n, |i| i as u32), (1000,));
-    let more = graph.add(at_gate, (&gate.path(), &values));
-    let count = graph.add(|a: &[u32], b: &[u32]| a.len() + b.len(), (&more, &values));
+    let values = [graph.add(ramp, (1000,))];
+    let more = graph.add(at_gate, (&gate.path(), &values[..]));
+    let count = graph.add(
+        |a: &[u32], b: &[u32]| a.len() + b.len(),
+        (&more, &values[0]),
+    );
     let running = graph.run(&lab, &count).unwrap();
     let held = gate.meet();
     end(lab.pid(0));
     let error = running.wait().unwrap_err();
     drop(held);
-    assert_kind!(
-        error,
-        JobErrorKind::Dependency(FailedDependency::Node { cause, .. })
-            if **cause == JobErrorKind::Lost(WorkerExit::Signal(9))
-    );
+    assert_eq!(*cause_of(&error), KILLED);
     lab.assert_in_use(0);
 }
 
@@ -426,10 +430,6 @@ fn hang(x: u32) -> u32 {
         thread::park();
         std::hint::black_box(x);
     }
-}
-
-fn late(limit: Duration) -> JobErrorKind {
-    JobErrorKind::Limit(JobLimit::Deadline { limit })
 }
 
 /// Its dependents fail with the cause; all other nodes run.
@@ -523,11 +523,7 @@ fn a_killed_node_returns_its_permit() {
             }
             Err(error) => {
                 assert_eq!(retries, 0, "{error}");
-                let JobErrorKind::Dependency(FailedDependency::Node { cause, .. }) = error.kind()
-                else {
-                    panic!("{error}");
-                };
-                assert_eq!(**cause, JobErrorKind::Lost(WorkerExit::Signal(9)));
+                assert_eq!(*cause_of(&error), KILLED);
                 assert_eq!(ran, [0, 1, 101, 2, 102, 3, 103]);
             }
         }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use arenite::OnFailure;
+use arenite::{OnFailure, Sandbox};
 
 use super::*;
 use crate::harness::patience;
@@ -77,16 +77,18 @@ fn same_size(a: &Array<u8>) -> Array<u8> {
 }
 
 fn intermediates_are_freed_at_their_last_use() {
-    let lab = Lab::with(2, |builder| builder.capacity(96 << 20));
-    let mut graph = Graph::new();
-    graph.fuse(false);
-    let mut values = graph.add(block_of, (2 * MIB, 0));
-    for _ in 0..200 {
-        values = graph.add(same_size, (&values,));
+    for sandbox in [Sandbox::Off, Sandbox::Strict] {
+        let lab = Lab::with(2, |builder| builder.capacity(96 << 20).sandbox(sandbox));
+        let mut graph = Graph::new();
+        graph.fuse(false);
+        let mut values = graph.add(block_of, (2 * MIB, 0));
+        for _ in 0..200 {
+            values = graph.add(same_size, (&values,));
+        }
+        let values = graph.run(&lab, &values).unwrap().wait().unwrap();
+        assert!(are_all(&values, 200));
+        lab.assert_in_use(2 << 20);
     }
-    let values = graph.run(&lab, &values).unwrap().wait().unwrap();
-    assert!(are_all(&values, 200));
-    lab.assert_in_use(2 << 20);
 }
 
 fn a_chain_of_arrays_needs_the_memory_of_two() {

@@ -9,12 +9,13 @@ mod waiting;
 
 use arenite::{
     Array, ArrayMut, Bytes, Engine, FailedDependency, Graph, GraphError, JobError, JobErrorKind,
-    JobLimit, Node, WorkerExit,
+    JobLimit, Node,
 };
 use nix::sys::signal::Signal;
 
 use crate::harness::{
-    Diary, Gate, Lab, are_all, filled, note, numbers, pass, send_signal, step, tests, wait_until,
+    ABORTED, Diary, Gate, Lab, are_all, filled, note, numbers, pass, send_signal, step, tests,
+    wait_until,
 };
 
 /// The tests of all parts.

@@ -161,7 +161,7 @@ fn a_failed_chain_counts_the_nodes_that_it_reached() {
     assert_eq!((figures("::down"), figures("::half")), ((2, 0), (1, 1)));
     // The nodes of a chain whose worker died are not counted.
     let error = origin(chain(|graph, x| graph.add(abort, (x,))));
-    assert_eq!(error, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)));
+    assert_eq!(error, ABORTED);
     assert_eq!((figures("::down"), figures("::abort")), ((2, 0), (0, 0)));
     lab.assert_in_use(0);
 }

@@ -7,7 +7,6 @@ tests![
     only_requested_nodes_run_and_once,
     values_of_every_kind_are_passed_on,
     a_node_takes_a_list_of_nodes,
-    a_list_of_nodes_survives_a_retry,
     a_graph_reduction_combines_pairs_in_a_fixed_order,
     an_exclusive_array_moves_from_node_to_node,
     parts_of_arrays_are_spawned_without_a_copy,
@@ -102,11 +101,8 @@ fn values_of_every_kind_are_passed_on() {
     lab.assert_in_use(0);
 }
 
-/// Concatenates the parts. Waits at the gate first, if any.
-fn joined(gate: &str, parts: &[Array<u64>]) -> Array<u64> {
-    if !gate.is_empty() {
-        pass(gate);
-    }
+/// Concatenates the parts.
+fn joined(parts: &[Array<u64>]) -> Array<u64> {
     let all: Vec<_> = parts.iter().flat_map(|part| part.iter().copied()).collect();
     Array::from_slice(&all)
 }
@@ -122,12 +118,12 @@ fn a_node_takes_a_list_of_nodes() {
             graph.fuse(fuse);
             let parts: Vec<_> = (0..count).map(|n| graph.add(ramp, (n,))).collect();
             let own = [ramp(7), ramp(8)].map(|array| engine.import(&array).unwrap());
-            let all = graph.job(joined, ("", &parts)).retries(1).add();
+            let all = graph.job(joined, (&parts,)).retries(1).add();
             let mut twice = vec![graph.add(|a: &Array<u64>| a.clone(), (&all,))];
             twice.push(graph.add(|a: &Array<u64>| a.rows(0..a.len()), (&all,)));
-            let twice = graph.add(joined, ("", twice));
-            let given = graph.add(joined, ("", &own[..]));
-            let chain = graph.add(joined, ("", parts));
+            let twice = graph.add(joined, (twice,));
+            let given = graph.add(joined, (&own[..],));
+            let chain = graph.add(joined, (parts,));
             let length = graph.add(|all: &[u64]| all.len(), (chain,));
             let running = graph.run(engine, (&all, &twice, &given, &length)).unwrap();
             let (all, twice, given, length) = running.wait().unwrap();
@@ -143,37 +139,13 @@ fn a_node_takes_a_list_of_nodes() {
             let mut graph = Graph::new();
             graph.fuse(fuse);
             let part = graph.add(ramp, (50,));
-            let all = graph.add(joined, ("", vec![part]));
+            let all = graph.add(joined, (vec![part],));
             let sum = graph.add(|all: &[u64]| all.iter().sum::<u64>(), (all,));
             assert_eq!(graph.plan(&sum).unwrap().jobs, jobs);
             let sum = graph.run(engine, sum).unwrap().wait().unwrap();
             assert_eq!(sum, ramp(50).iter().sum::<u64>());
         }
     }
-    lab.assert_in_use(0);
-}
-
-fn a_list_of_nodes_survives_a_retry() {
-    let lab = Lab::new(1);
-    let gate = Gate::new();
-    let mut graph = Graph::new();
-    let part = |n: u64| Array::from_fn(1000, |i| n + i as u64);
-    let parts: Vec<_> = (0..20).map(|n| graph.add(part, (n,))).collect();
-    let all = graph
-        .job(joined, (gate.path(), &parts[..]))
-        .retries(1)
-        .add();
-    let running = graph.run(&lab, &all).unwrap();
-    let met = gate.meet();
-    step("the worker dies with the list");
-    end(lab.pid(0));
-    // Otherwise the gate might be opened for the dying worker.
-    lab.await_restart(0, 1);
-    drop(met);
-    gate.open();
-    let all = running.wait().unwrap();
-    assert!(all.iter().copied().eq((0..20).flat_map(|n| n..n + 1000)));
-    drop(all);
     lab.assert_in_use(0);
 }
 
@@ -448,10 +420,10 @@ fn a_foreign_array_is_named_before_any_node_runs() {
         lab.from_slice(&[1u64]).unwrap(),
         other.from_slice(&[2u64]).unwrap(),
     ];
-    let listed = refused.add(joined, ("", &list[..]));
+    let listed = refused.add(joined, (&list[..],));
     let error = refused.run(&lab, listed).unwrap_err();
     assert!(
-        matches!(&error, GraphError::ForeignArray { node, argument: 2, .. } if node == "node 0"),
+        matches!(&error, GraphError::ForeignArray { node, argument: 1, .. } if node == "node 0"),
         "{error}"
     );
     drop(list);

@@ -12,58 +12,11 @@ use super::lanes;
 use crate::harness::{Gate, Lab, at_gates, pass, step, tests};
 
 tests![
-    arrays_of_many_lanes_do_not_overlap,
     a_grant_may_cover_a_range_that_another_lane_used_up,
     empty_arrays_need_no_memory,
     tiles_in_one_page_are_written_by_many_lanes,
     a_lent_array_stays_writable_when_its_maker_goes_on,
 ];
-
-/// Numbers that depend on the seed.
-fn numbers(len: usize, seed: u32) -> Array<u32> {
-    Array::from_fn(len, |i| (i as u32).wrapping_mul(0x9e37_79b9) ^ seed)
-}
-
-fn assert_numbers(array: &Array<u32>, len: usize, seed: u32) {
-    assert_eq!(array.len(), len);
-    let wrong = array
-        .iter()
-        .zip(0u32..)
-        .position(|(&x, i)| x != i.wrapping_mul(0x9e37_79b9) ^ seed);
-    assert_eq!(wrong, None, "array {seed} of {len}");
-}
-
-/// Lengths around a page, the size with own pages, and a grant.
-fn length(n: u32) -> usize {
-    [3, 1000, 1025, 20_000, 70_000, 300_000][n as usize % 6] + n as usize
-}
-
-fn arrays_of_many_lanes_do_not_overlap() {
-    /// Makes an array, reads another one, and drops some in between.
-    fn work(input: &Array<u32>, n: u32) -> (Array<u32>, u32) {
-        let passing: Vec<_> = (0..3).map(|k| numbers(length(n + k), n)).collect();
-        let sum = input.iter().fold(0u32, |sum, &x| sum.wrapping_add(x));
-        drop(passing);
-        (numbers(length(n), n), sum)
-    }
-    for guard in [arenite::Guard::On, arenite::Guard::Off] {
-        let lab = Lab::with(2, |builder| builder.lanes(6).guard(guard));
-        let input = lab.from_fn(50_000, |i| i as u32).unwrap();
-        let sum = input.iter().fold(0u32, |sum, &x| sum.wrapping_add(x));
-        for round in 0..3 {
-            let jobs: Vec<_> = (0..120u32).map(|n| lab.submit(work, (&input, n))).collect();
-            step(format!("round {round}"));
-            for (n, job) in (0..).zip(jobs) {
-                let (array, read) = job.wait().unwrap();
-                assert_numbers(&array, length(n), n);
-                assert_eq!(read, sum);
-            }
-        }
-        assert_eq!(lab.stats().restarts(), 0);
-        drop(input);
-        lab.assert_in_use(0);
-    }
-}
 
 /// Results that each fill a grant and are dropped at once, so that another lane is granted the same range before the
 /// first has left it. The first leaves it while the other still writes in one of ten thousand jobs.

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use arenite::{JobErrorKind, JobLimit};
+use arenite::JobErrorKind;
 use nix::sys::signal::Signal;
 
 use super::{Waiting, assert_lost, at_gate, lanes};
-use crate::harness::{Gate, Lab, at_gates, pass, send_signal, step, tests};
+use crate::harness::{Gate, Lab, at_gates, late, pass, send_signal, step, tests};
 
 tests![
     a_job_with_a_deadline_runs_exclusively,
@@ -46,10 +46,7 @@ fn a_job_with_a_deadline_runs_exclusively() {
         let limit = Duration::from_millis(1);
         let gate = Gate::new();
         let error = lab.failure_of(lab.job(at_gate, (&gate.path(),)).deadline(limit).submit());
-        assert_eq!(
-            *error.kind(),
-            JobErrorKind::Limit(JobLimit::Deadline { limit })
-        );
+        assert_eq!(*error.kind(), late(limit));
         assert!(error.lost_jobs().is_empty(), "{error}");
     }
     lab.assert_in_use(0);
@@ -161,10 +158,7 @@ fn deadlines_may_share_a_worker() {
     let gate = Gate::new();
     let job = lab.job(at_gate, (&gate.path(),)).deadline(limit).submit();
     let culprit = lab.failure_of(job);
-    assert_eq!(
-        *culprit.kind(),
-        JobErrorKind::Limit(JobLimit::Deadline { limit })
-    );
+    assert_eq!(*culprit.kind(), late(limit));
     assert_lost(&waiting.fail(&lab), &culprit);
     lab.assert_in_use(0);
 }

@@ -9,7 +9,9 @@ use arenite::{Array, Engine, JobError, JobErrorKind, JobLimit, WorkerExit};
 use nix::sys::signal::Signal;
 
 use super::{Waiting, assert_lost, at_gate, end, lanes};
-use crate::harness::{Gate, Lab, assert_kind, send_signal, step, tests};
+use crate::harness::{
+    ABORTED, Gate, KILLED, Lab, assert_kind, by_signal, send_signal, step, tests,
+};
 
 tests![
     a_crash_names_the_jobs_lost_with_it,
@@ -26,12 +28,12 @@ tests![
 /// Ways to end a process from within, and the reported causes.
 fn ways() -> [(u32, JobErrorKind); 6] {
     [
-        (0, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT))),
-        (1, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGSEGV))),
+        (0, ABORTED),
+        (1, by_signal(libc::SIGSEGV)),
         (2, JobErrorKind::Lost(WorkerExit::Code(Some(3)))),
-        (3, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGSEGV))),
-        (4, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGFPE))),
-        (5, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGBUS))),
+        (3, by_signal(libc::SIGSEGV)),
+        (4, by_signal(libc::SIGFPE)),
+        (5, by_signal(libc::SIGBUS)),
     ]
 }
 
@@ -91,7 +93,7 @@ fn a_kill_from_outside_blames_no_job() {
     let errors = waiting.fail(&lab);
     let jobs: Vec<u64> = errors.iter().filter_map(JobError::job).collect();
     for error in &errors {
-        assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(9)));
+        assert_eq!(*error.kind(), KILLED, "{error}");
         let others = jobs.iter().copied().filter(|&job| Some(job) != error.job());
         assert_eq!(error.lost_jobs(), others.collect::<Vec<_>>(), "{error}");
         let text = error.to_string();
@@ -117,7 +119,7 @@ fn retryable_jobs_lost_with_a_worker_run_again() {
         *lost.fail(&lab)[0].kind(),
         JobErrorKind::Lost(WorkerExit::OtherJob {
             job: culprit.job(),
-            cause: Box::new(JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT))),
+            cause: Box::new(ABORTED),
         })
     );
     // Its attempt does not count: it comes to the gate again.

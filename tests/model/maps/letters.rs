@@ -1,10 +1,10 @@
 //! Dead letters with arguments, in every order of a map's results.
 
 use arenite::engine::Map;
-use arenite::{Array, Backoff, DeadLetter, Engine, JobErrorKind, OnFailure, Report, WorkerExit};
+use arenite::{Array, Backoff, DeadLetter, Engine, OnFailure, Report};
 use smol::stream::StreamExt;
 
-use crate::harness::{Gate, Lab, block_on, pass, step, tests, wait_until};
+use crate::harness::{ABORTED, Gate, Lab, block_on, pass, step, tests, wait_until};
 
 tests![
     failures_come_with_their_arguments,
@@ -107,11 +107,8 @@ fn a_killed_worker_is_one_letter() {
             panic!("{letters:?}")
         };
         assert_eq!((letter.args(), letter.attempts()), (&(30,), 2));
-        assert_eq!(
-            letter.error().kind(),
-            &JobErrorKind::Lost(WorkerExit::Signal(6))
-        );
-        assert_eq!(letter.deaths(), [JobErrorKind::Lost(WorkerExit::Signal(6))]);
+        assert_eq!(letter.error().kind(), &ABORTED);
+        assert_eq!(letter.deaths(), [ABORTED]);
     });
     lab.assert_in_use(0);
 }

@@ -1,9 +1,9 @@
 //! Reports on the failures of a map, and retries.
 
-use arenite::{Backoff, JobErrorKind, OnFailure, WorkerExit};
+use arenite::{Backoff, JobErrorKind, OnFailure};
 
 use super::{odd, square};
-use crate::harness::{Diary, Gate, Lab, note_after, pass, step, tests};
+use crate::harness::{Diary, Gate, KILLED, Lab, note_after, pass, step, tests};
 
 tests![
     on_failure_decides_whether_a_map_stops,
@@ -218,10 +218,7 @@ fn deaths_and_errors_both_count_as_attempts() {
             Ok(value) => assert_eq!((value, retries), (2, 2)),
             Err(error) => {
                 assert_eq!(retries, 1, "{error}");
-                assert_eq!(
-                    (error.kind(), error.attempt()),
-                    (&JobErrorKind::Lost(WorkerExit::Signal(9)), 2)
-                );
+                assert_eq!((error.kind(), error.attempt()), (&KILLED, 2));
                 assert_eq!(error.deaths(), [returned(0)]);
             }
         }

@@ -7,12 +7,12 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, Engine, JobErrorKind, OnFailure};
+use arenite::{Array, Engine, OnFailure};
 use nix::time::{ClockId, clock_gettime};
 
 use super::{ASKED, Watched, odd, square};
 use crate::flat::private_bytes;
-use crate::harness::{Lab, step, tests, wait_until};
+use crate::harness::{Lab, panicked, step, tests, wait_until};
 
 tests![
     a_slow_first_item_is_waited_for_without_spinning,
@@ -140,9 +140,7 @@ fn a_panicking_validity_check_fails_one_result() {
         match value {
             Ok((array, watched)) => assert_eq!((array[0], watched), (n, Watched(n))),
             Err(error) => {
-                let JobErrorKind::Panicked { message, .. } = error.kind() else {
-                    panic!("{error}")
-                };
+                let (message, ..) = panicked(error.kind());
                 assert!(n == 3 && message.contains("not checked"), "{error}");
             }
         }
@@ -162,9 +160,7 @@ fn a_validity_check_that_calls_its_engine_is_an_error() {
     let [Ok(Watched(4)), Err(error)] = &answers else {
         panic!("{answers:?}")
     };
-    let JobErrorKind::Panicked { message, .. } = error.kind() else {
-        panic!("{error}")
-    };
+    let (message, ..) = panicked(error.kind());
     assert!(message.contains("calls an engine"), "{error}");
     assert_eq!(engine.submit(Watched, (5,)).wait().unwrap(), Watched(5));
     Arc::into_inner(engine).unwrap().shutdown();

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, Engine, JobErrorKind, Rejection, WorkerExit};
+use arenite::{Array, Engine, JobErrorKind, Rejection};
 use arenite::{DeadLetter, Report};
 
-use crate::harness::{Lab, assert_kind, step, tests};
+use crate::harness::{ABORTED, Lab, rejected, step, tests};
 
 tests![
     a_failed_row_costs_no_other,
@@ -111,7 +111,7 @@ fn a_row_that_kills_its_worker_is_named() {
     let report = lab.par(&input).report().map(poison).unwrap();
     check(&report, &[33_333]);
     let error = report.failures()[0].error();
-    assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(6)));
+    assert_eq!(*error.kind(), ABORTED);
     // It is zero (see `check`), so it is not reported as unspecified.
     assert!(error.unspecified_rows().is_empty(), "{error}");
     assert!(!report.to_string().contains("unspecified"), "{report}");
@@ -205,7 +205,7 @@ fn a_kernel_that_always_crashes_stops_early() {
     for letter in report.failures() {
         assert_eq!(letter.index(), next);
         next += letter.args().len();
-        assert_kind!(letter.error(), JobErrorKind::Lost(WorkerExit::Signal(6)));
+        assert_eq!(*letter.error().kind(), ABORTED);
     }
     assert_eq!(next, LEN, "each row is in one of them");
     assert!(report.values().iter().all(|&value| value == 0));
@@ -223,10 +223,7 @@ fn failures_of_whole_array_kernels_are_reported_by_chunk() {
     let rows = |letter: &DeadLetter<Array<u32>>| letter.args().len();
     assert_eq!(report.failures().iter().map(rows).sum::<usize>(), LEN);
     for letter in report.failures() {
-        assert_eq!(
-            *letter.error().kind(),
-            JobErrorKind::Rejected(Rejection::ForeignArray)
-        );
+        assert_eq!(*letter.error().kind(), rejected(Rejection::ForeignArray));
     }
     assert!(report.values().iter().all(|&x| x == 0));
     assert!(report.to_string().contains("\n  rows 0.."), "{report}");
@@ -248,10 +245,7 @@ fn a_chunk_whose_worker_dies_is_reported() {
     let [letter] = report.failures() else {
         panic!("{report}");
     };
-    assert_eq!(
-        letter.error().kind(),
-        &JobErrorKind::Lost(WorkerExit::Signal(6))
-    );
+    assert_eq!(letter.error().kind(), &ABORTED);
     let failed = letter.index()..letter.index() + letter.args().len();
     assert!(failed.contains(&200_000));
     let (values, _) = report.into_parts();

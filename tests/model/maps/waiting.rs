@@ -6,10 +6,10 @@ use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
-use arenite::{JobErrorKind, WorkerExit};
-
 use super::square;
-use crate::harness::{Gate, Lab, WakeFlag, at_gates, pass, step, tests, through, wait_until};
+use crate::harness::{
+    ABORTED, Gate, KILLED, Lab, WakeFlag, at_gates, pass, step, tests, through, wait_until,
+};
 
 tests![
     a_failed_job_returns_its_arguments,
@@ -37,10 +37,7 @@ fn a_failed_job_returns_its_arguments() {
         .wait()
         .unwrap_err();
     assert_eq!(letter.args().0[..], [1, 2]);
-    assert_eq!(
-        letter.error().kind(),
-        &JobErrorKind::Lost(WorkerExit::Signal(6))
-    );
+    assert_eq!(letter.error().kind(), &ABORTED);
     assert_eq!(
         lab.job(square, (3,)).keep_args().submit().wait().unwrap(),
         9
@@ -168,7 +165,7 @@ fn a_death_among_several_jobs() {
                 panic!("{failed:?}");
             };
             assert!(*index < 2, "one that ran");
-            assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(9)));
+            assert_eq!(*error.kind(), KILLED);
             for (index, value) in values {
                 assert_eq!(value.unwrap(), index as u64);
             }

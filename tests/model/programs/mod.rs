@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Instant;
 
-use arenite::{Engine, Limiter, Sandbox};
+use arenite::{Engine, Guard, Limiter, Sandbox};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -48,6 +48,7 @@ struct Plan {
     /// Replaces workers after this number of jobs, unless 0.
     recycled_after: u64,
     in_flight: Option<u64>,
+    guard: Guard,
 }
 
 impl Plan {
@@ -69,6 +70,7 @@ impl Plan {
             threads: 1,
             recycled_after: [0, 0, 0, 30][dice.below(4) as usize],
             in_flight: [None, None, Some(8 << 20)][dice.below(3) as usize],
+            guard: [Guard::On, Guard::On, Guard::On, Guard::Off][dice.below(4) as usize],
         }
     }
 }
@@ -91,7 +93,7 @@ fn deadly(plan: &mut Plan, dice: &mut Dice) {
 }
 
 fn in_lanes(plan: &mut Plan, dice: &mut Dice) {
-    plan.lanes = 2 + dice.below(2) as usize;
+    plan.lanes = 2 + dice.below(5) as usize;
     plan.kills = dice.below(4);
     plan.rules.deadly = dice.below(2) == 0;
 }
@@ -103,7 +105,7 @@ fn sandboxed(plan: &mut Plan, dice: &mut Dice) {
 }
 
 fn threaded(plan: &mut Plan, dice: &mut Dice) {
-    (plan.threads, plan.rules.draws, plan.rules.acts) = (3, false, 30);
+    (plan.threads, plan.rules.draws, plan.rules.acts) = (3 + dice.below(4), false, 30);
     plan.kills = dice.below(4);
     plan.rules.deadly = dice.below(3) == 0;
     plan.lanes = 1 + dice.below(2) as usize;
@@ -230,6 +232,7 @@ fn play(seed: u64, plan: &Plan) -> Result<Seen, String> {
             .seed(seed)
             .capacity(1 << 30)
             .recycle_after_jobs(plan.recycled_after)
+            .guard(plan.guard)
             .quarantine_after(10_000);
         let builder = match plan.in_flight {
             Some(bytes) => builder.max_in_flight_bytes(bytes),

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use arenite::{
-    Array, ArrayMut, Backoff, Engine, FailedDependency, JobErrorKind, JobLimit, Spawn, WorkerExit,
-    call,
+    Array, ArrayMut, Backoff, Engine, FailedDependency, JobErrorKind, JobLimit, Spawn, call,
 };
 
 use super::{around, end, fails, fib};
-use crate::harness::{Diary, Gate, Lab, assert_kind, note, pass, step, tests, wait_until};
+use crate::harness::{
+    ABORTED, Diary, Gate, KILLED, Lab, cause_of, note, pass, step, tests, wait_until,
+};
 
 tests![
     a_recursion_without_an_end_is_an_error,
@@ -93,7 +94,7 @@ fn a_failed_child_is_the_failure_of_the_job() {
                 1 => assert!(
                     matches!(&**cause, JobErrorKind::Panicked { message, .. } if message == "a broken leaf")
                 ),
-                _ => assert_eq!(**cause, JobErrorKind::Lost(WorkerExit::Signal(6))),
+                _ => assert_eq!(**cause, ABORTED),
             }
         }
     }
@@ -116,11 +117,7 @@ fn a_continuation_may_fail() {
         let error = engine.submit(outer, (0,)).wait().unwrap_err();
         assert_eq!(*error.kind(), JobErrorKind::Returned("at once".into()));
         let error = engine.submit(outer, (1,)).wait().unwrap_err();
-        assert_kind!(
-            error,
-            JobErrorKind::Dependency(FailedDependency::Child { cause, .. })
-                if **cause == JobErrorKind::Returned("not 13".into())
-        );
+        assert_eq!(*cause_of(&error), JobErrorKind::Returned("not 13".into()));
     }
     lab.assert_in_use(0);
 }
@@ -169,11 +166,7 @@ fn other_children_are_cancelled_when_one_fails() {
         wait_until("the other one runs", || diary.lines().len() == 1);
         drop(held);
         let error = job.wait().unwrap_err();
-        assert_kind!(
-            error,
-            JobErrorKind::Dependency(FailedDependency::Child { cause, .. })
-                if **cause == JobErrorKind::Returned("opened".into())
-        );
+        assert_eq!(*cause_of(&error), JobErrorKind::Returned("opened".into()));
         assert_eq!(diary.lines().len(), if listens { 2 } else { 1 });
         let restarts = |worker| lab.stats().workers[worker as usize].restarts;
         assert_eq!(restarts(0) + restarts(1), u64::from(!listens));
@@ -207,12 +200,11 @@ fn a_child_with_retries_survives_its_worker() {
     end(lab.pid(0));
     let error = job.wait().unwrap_err();
     drop(held);
-    let JobErrorKind::Dependency(FailedDependency::Child { kernel, cause, .. }) = error.kind()
-    else {
-        panic!("{error}");
-    };
-    assert_eq!(**cause, JobErrorKind::Lost(WorkerExit::Signal(9)));
-    assert!(kernel.ends_with("gated"), "{kernel}");
+    assert_eq!(*cause_of(&error), KILLED);
+    assert!(
+        error.origin().unwrap().kernel().ends_with("gated"),
+        "{error}"
+    );
     lab.assert_in_use(0);
     lab.assert_idle();
 }
@@ -238,11 +230,7 @@ fn a_job_that_changes_an_array_is_not_retried() {
     end(lab.pid(0));
     let error = job.wait().unwrap_err();
     drop(held);
-    assert_kind!(
-        error,
-        JobErrorKind::Dependency(FailedDependency::Child { cause, .. })
-            if **cause == JobErrorKind::Lost(WorkerExit::Signal(9))
-    );
+    assert_eq!(*cause_of(&error), KILLED);
     let job = lab.job(outer, (&gate.path(),)).retries(5).submit();
     gate.open();
     assert_eq!(job.wait().unwrap(), 1);

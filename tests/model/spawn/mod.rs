@@ -20,36 +20,6 @@ fn end(pid: i32) {
     send_signal(pid, Signal::SIGKILL);
 }
 
-fn numbers(len: usize) -> Vec<i64> {
-    let mut x = 1u64;
-    let next = |_| {
-        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (x >> 33) as i64 - (1 << 30)
-    };
-    (0..len).map(next).collect()
-}
-
-fn sort(values: &Array<i64>, leaf: usize) -> Spawn<Array<i64>> {
-    if values.len() <= leaf {
-        let mut sorted = values.to_vec();
-        sorted.sort_unstable();
-        return Array::from_slice(&sorted).into();
-    }
-    let half = values.len() / 2;
-    let (left, right) = (values.rows(..half), values.rows(half..));
-    Spawn::new(merge, (call(sort, (left, leaf)), call(sort, (right, leaf))))
-}
-
-fn merge(left: &[i64], right: &[i64]) -> Array<i64> {
-    let mut merged = Vec::with_capacity(left.len() + right.len());
-    let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
-    while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
-        merged.extend(if a <= b { left.next() } else { right.next() });
-    }
-    merged.extend(left.chain(right));
-    Array::from_slice(&merged)
-}
-
 fn fib(n: u64) -> Spawn<u64> {
     if n < 2 {
         return n.into();

@@ -6,11 +6,10 @@ use arenite::stream::Stream;
 use arenite::{Array, ArrayMut, Backoff, Bytes, Engine, Graph, Spawn, Trace, call};
 use rand::Rng;
 
-use super::{around, end, fib, numbers, sort};
+use super::{around, end, fib};
 use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
 
 tests![
-    a_sort_gives_what_a_plain_sort_gives,
     a_tree_of_thousands_of_nodes,
     values_of_every_kind_are_passed_on,
     a_spawn_chain_may_be_deeper_than_the_number_of_workers,
@@ -21,26 +20,6 @@ tests![
     spawned_jobs_run_without_a_waiting_thread,
     the_trace_has_all_spawned_jobs,
 ];
-
-fn a_sort_gives_what_a_plain_sort_gives() {
-    let plain = numbers(20_000);
-    let mut expected = plain.clone();
-    expected.sort_unstable();
-    for workers in [1, 2, 7] {
-        step(format!("{workers} workers"));
-        let lab = Lab::new(workers);
-        let values = lab.from_slice(&plain).unwrap();
-        let sorted = lab.submit(sort, (&values, 100)).wait().unwrap();
-        assert!(sorted[..] == expected, "{workers} workers");
-        drop((sorted, values));
-        lab.assert_in_use(0);
-        lab.assert_idle();
-    }
-    let engine = Engine::inline();
-    let values = engine.from_slice(&plain).unwrap();
-    let sorted = engine.submit(sort, (&values, 100)).wait().unwrap();
-    assert!(sorted[..] == expected);
-}
 
 /// A tree whose shape depends only on its random numbers.
 fn tree(n: u64, depth: u32) -> Spawn<u64> {

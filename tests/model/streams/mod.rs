@@ -10,11 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arenite::stream::{Handle, Stream, StreamError, Windows};
-use arenite::{
-    Array, ArrayMut, Backoff, JobErrorKind, JobLimit, OnFailure, Priority, Rejection, WorkerExit,
-};
+use arenite::{Array, ArrayMut, Backoff, OnFailure, Priority, Rejection};
 
-use crate::harness::{Diary, Gate, Lab, assert_kind, note, step, tests, through, wait_until};
+use crate::harness::{
+    ABORTED, Diary, Gate, Lab, late, note, rejected, step, tests, through, wait_until,
+};
 
 tests![
     stages_run_side_by_side_and_results_keep_their_order,
@@ -81,61 +81,62 @@ fn unordered_results_overtake_a_slow_one() {
     assert!(run.next().is_none());
 }
 
-/// While one item is slow, others are taken up to the bound.
-fn a_slow_item_holds_back_the_source() {
+/// Paths of gates, or nothing, with a number.
+type Items<'a> = Box<dyn Iterator<Item = (String, u64)> + Send + 'a>;
+
+/// Runs a stream of this many items, the first of which waits at a gate. The gate opens when `stands` returns true for
+/// the number of items that were pulled, and the number of jobs. Returns the results of the stream.
+fn behind_a_gate<R: Send>(
+    count: u64,
+    run: impl FnOnce(&Lab, Items<'_>) -> Vec<R> + Send,
+    stands: impl Fn(usize, usize) -> bool,
+) -> Vec<R> {
     let lab = Lab::new(2);
     let gate = Gate::new();
     let (pulled, path) = (AtomicUsize::new(0), gate.path());
+    let items = (0..count).map(|n| {
+        pulled.fetch_add(1, SeqCst);
+        (if n == 0 { path.clone() } else { String::new() }, n)
+    });
     thread::scope(|s| {
-        let (lab, pulled) = (&lab, &pulled);
-        let results = s.spawn(move || {
-            let items = (0..500u64).map(|n| {
-                pulled.fetch_add(1, SeqCst);
-                (if n == 0 { path.clone() } else { String::new() }, n)
-            });
-            let stream = Stream::new(items)
-                .in_flight(10)
-                .stage_with(through, |(gate, n)| (n, (gate, n)))
-                .stage_with(add, |(kept, n)| (kept, (n, 1)));
-            stream.run(lab).map(Result::unwrap).collect::<Vec<_>>()
-        });
+        let results = s.spawn(|| run(&lab, Box::new(items)));
         let held = gate.meet();
-        wait_until("ten are in flight, and only the gate blocks", || {
+        wait_until("everything else waits for the item at the gate", || {
             let stats = lab.stats();
-            pulled.load(SeqCst) == 10 && stats.open + stats.queued == 1
+            stands(pulled.load(SeqCst), stats.open + stats.queued)
         });
         drop(held);
         step("the rest of the stream");
-        let results = results.join().unwrap();
-        assert!(results.into_iter().eq((0..500).map(|n| (n, n + 1))));
-    });
+        results.join().unwrap()
+    })
 }
 
+/// While one item is slow, others are taken up to the bound.
+fn a_slow_item_holds_back_the_source() {
+    let run = |lab: &Lab, items: Items<'_>| {
+        let stream = Stream::new(items)
+            .in_flight(10)
+            .stage_with(through, |(gate, n)| (n, (gate, n)))
+            .stage_with(add, |(kept, n)| (kept, (n, 1)));
+        stream.run(lab).map(Result::unwrap).collect()
+    };
+    let results = behind_a_gate(500, run, |pulled, jobs| pulled == 10 && jobs == 1);
+    assert!(results.into_iter().eq((0..500).map(|n| (n, n + 1))));
+}
+
+/// Although two workers are ready.
 fn jobs_of_a_stage_are_bounded() {
-    let lab = Lab::new(2);
-    let gate = Gate::new();
-    let (pulled, path) = (AtomicUsize::new(0), gate.path());
-    thread::scope(|s| {
-        let (lab, pulled) = (&lab, &pulled);
-        let results = s.spawn(move || {
-            let items = (0..20u64).map(|n| {
-                pulled.fetch_add(1, SeqCst);
-                (if n == 0 { path.clone() } else { String::new() }, n)
-            });
-            let stream = Stream::new(items)
-                .stage_with(through, |(gate, n)| ((), (gate, n)))
-                .jobs(1);
-            stream.run(lab).map(|n| n.unwrap().1).collect::<Vec<_>>()
-        });
-        let held = gate.meet();
-        wait_until("one job is open although two workers are ready", || {
-            let stats = lab.stats();
-            stats.open == 1 && stats.queued == 0
-        });
-        assert_eq!(pulled.load(SeqCst), 1);
-        drop(held);
-        assert!(results.join().unwrap().into_iter().eq(0..20));
+    let run = |lab: &Lab, items: Items<'_>| {
+        let stream = Stream::new(items)
+            .stage_with(through, |(gate, n)| ((), (gate, n)))
+            .jobs(1);
+        stream.run(lab).map(|n| n.unwrap().1).collect()
+    };
+    let results = behind_a_gate(20, run, |pulled, jobs| {
+        assert_eq!(pulled, 1);
+        jobs == 1
     });
+    assert!(results.into_iter().eq(0..20));
 }
 
 /// 105 MB of frames, and results of the same size, through an arena of 64 MiB.
@@ -255,10 +256,7 @@ fn a_stage_may_take_a_list_of_arrays() {
     }
     let foreign = vec![Array::from_slice(&[1u32])];
     let error = lab.failure_of(lab.submit(concat, (foreign, 2, &last)));
-    assert_eq!(
-        *error.kind(),
-        JobErrorKind::Rejected(Rejection::ForeignArray)
-    );
+    assert_eq!(*error.kind(), rejected(Rejection::ForeignArray));
     drop(last);
     lab.assert_in_use(0);
 }
@@ -294,7 +292,7 @@ fn a_crash_costs_one_item() {
             (letter.stage(), letter.index() as u64),
             (Some(2), *letter.args())
         );
-        assert_kind!(letter.error(), JobErrorKind::Lost(WorkerExit::Signal(6)));
+        assert_eq!(*letter.error().kind(), ABORTED);
     }
     let stats = handle.stats();
     assert_eq!(
@@ -345,7 +343,7 @@ fn a_crash_stops_the_stream_at_its_item() {
     else {
         panic!("{error:?}");
     };
-    assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(6)));
+    assert_eq!(*error.kind(), ABORTED);
     assert!(run.next().is_none());
     assert!(pulled.get() <= 6 + 16, "{}", pulled.get());
     lab.assert_in_use(0);
@@ -391,11 +389,10 @@ fn a_hang_in_a_stage_ends_at_its_deadline() {
     let [letter] = &letters[..] else {
         panic!("{letters:?}");
     };
-    let late = JobErrorKind::Limit(JobLimit::Deadline { limit: LIMIT });
     assert_eq!((letter.stage(), *letter.args()), (Some(2), 7));
-    assert_eq!(*letter.error().kind(), late);
+    assert_eq!(*letter.error().kind(), late(LIMIT));
     assert_eq!(letter.attempts(), 2);
-    assert_eq!(letter.deaths(), [late]);
+    assert_eq!(letter.deaths(), [late(LIMIT)]);
     let stats = handle.stats();
     assert_eq!((stats.failed, stats.delivered, stats.in_flight), (1, 39, 0));
     lab.assert_in_use(0);
