@@ -65,10 +65,11 @@ fn each_node_of_a_chain_counts() {
         assert!(all.iter().all(|kernel| kernel.failures == 0), "{all:?}");
         let total: Duration = all.iter().map(|kernel| kernel.total).sum();
         let total = total - before.total;
-        // The first node has its share as well, less than 1/22.
+        // The first node has its share as well, less than 1/22. A worker that lost its core reads the clock long before
+        // it claims a job.
         assert!(
             30 * Duration::from_micros(200) * 21 / 22 <= total + Duration::from_nanos(100)
-                && total <= elapsed + all[0].expected * 4,
+                && total <= elapsed * 3 / 2,
             "{total:?} in {elapsed:?}"
         );
         let of_workers = std::ptr::eq(engine, &raw const *lab);
