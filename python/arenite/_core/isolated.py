@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib  # noqa: F401
 import inspect
 import os
 import subprocess  # noqa: F401
@@ -13,7 +14,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from .. import _arenite
-# With `subprocess`, what an executor imports when it is made: a signal handler may make one during these imports.
+# With `hashlib` and `subprocess`, what the first call imports elsewhere: there a signal handler that calls a function
+# would find modules that are half imported.
 from . import definitions, locks, log, lookup, output, plain  # noqa: F401
 from .executor import LEAST_MEMORY, Executor, sandbox_mode, workers_of
 from .sizes import parse
