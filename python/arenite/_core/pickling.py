@@ -760,7 +760,7 @@ def pickle_function(
     function: Any,
     definitions: Definitions,
     private: bool,
-    beside: Callable[[Arena | None, bool], Beside] = Beside,
+    beside: Callable[[Arena | None, bool], Beside] = Arguments,
 ) -> Function:
     """Pickles a function for any number of calls. Puts a long pickle into the arena once. A function with a name is
     pickled once; another function each time, because the objects that it refers to may have changed."""
