@@ -131,7 +131,7 @@ class Results(Generic[T]):
         self._is_whole = False
         if buffersize is None:
             iterables = tuple(map(present, iterables))
-        lengths = [len(items) for items in iterables if isinstance(items, Sized)]
+        lengths = [length for items in iterables if (length := _length(items)) is not None]
         self._is_sized = len(lengths) == len(iterables)
         self._is_endless = all(map(_is_endless, iterables))
         total = min(lengths) if lengths else None
@@ -266,7 +266,9 @@ class Results(Generic[T]):
             packing.feed()
         try:
             packing.window = self._window
-            if not stock.pull(self._items or iter(()), most, not self._is_sized, packing.dump):
+            # Not `or`: an iterator may be false.
+            items = iter(()) if self._items is None else self._items
+            if not stock.pull(items, most, not self._is_sized, packing.dump):
                 self._items = None
                 packing.has_input = False
         except Exception as raised:
@@ -779,10 +781,19 @@ def present(items: Any) -> Any:
     """Returns the present items of a container, which the program may change before they are all submitted. Returns an
     input that cannot change, or makes its items, as it is."""
     if isinstance(items, _CONTAINERS):
-        return list(items)
+        # `list` asks for the length, and the one of a derived class may raise.
+        return list(items) if type(items) in _CONTAINERS else [item for item in items]
     if type(items).__module__ == "array" or pickling.is_array(items) and items.ndim == 1:
         return copy(items)
     return items
+
+
+def _length(items: Any) -> int | None:
+    """Returns the length of an input; None if it has none, also if its class only raises an exception that says so."""
+    try:
+        return len(items) if isinstance(items, Sized) else None
+    except Exception:
+        return None
 
 
 def _is_endless(items: Any) -> bool:

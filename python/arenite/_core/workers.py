@@ -346,7 +346,11 @@ def is_internal(frame: FrameType) -> bool:
 
 def name_of(function: Any) -> str:
     """Returns the name of a function in statistics, traces and reports."""
-    name = getattr(function, "__qualname__", None)
+    try:
+        name = getattr(function, "__qualname__", None)
+    except Exception:
+        # Of a `__getattr__` that raises another exception than AttributeError.
+        name = None
     return name if isinstance(name, str) else type(function).__qualname__
 
 
