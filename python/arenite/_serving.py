@@ -61,7 +61,8 @@ class _Kernel:
     def __init__(self, name: str, function: Callable[..., Any], workers: Workers) -> None:
         self.name = name
         self.signature: inspect.Signature | None = None
-        with contextlib.suppress(ValueError, TypeError):
+        # Also what a `__getattr__` of the function's class raises.
+        with contextlib.suppress(Exception):
             self.signature = inspect.signature(function)
         self.text = _text_of(self.signature)
         # Pickled once, not for each call: a function refers to the objects of this moment.

@@ -1,5 +1,7 @@
 //! Detects changes of objects that the program has sent to workers: [`Snapshot`] and [`Watch`].
 
+use std::collections::HashSet;
+
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{
@@ -7,106 +9,85 @@ use pyo3::types::{
     PyTuple,
 };
 
-/// The deepest nesting of containers.
-const DEEPEST: u32 = 16;
-
 /// The items that a list or dictionary had at one time, compared by identity, and the items of the lists and
 /// dictionaries inside it.
 ///
-/// Other items cannot change, so a container that matches the snapshot has the same contents.
+/// Other items cannot change, so a container that matches the snapshot has the same contents. Each container is
+/// recorded once, however often it occurs: containers that share parts may have far more items than memory can hold.
 #[pyclass(frozen, module = "arenite._arenite")]
-pub struct Snapshot(Held);
+pub struct Snapshot(Vec<Held>);
 
-/// An object and the items that it had at one time. The reference keeps the object alive, so that no other object gets
-/// its address.
-struct Held {
-    object: Py<PyAny>,
-    items: Items,
+/// A list or dictionary, and the items that it had at one time. The references keep them alive, so that no other object
+/// gets their addresses.
+enum Held {
+    List(Py<PyList>, Vec<Py<PyAny>>),
+    /// With the keys and values in their order.
+    Dict(Py<PyDict>, Vec<(Py<PyAny>, Py<PyAny>)>),
 }
 
-enum Items {
-    /// An object that cannot change.
-    None,
-    List(Vec<Held>),
-    /// The items of a list that cannot change themselves.
-    Fixed(Vec<Py<PyAny>>),
-    /// The keys and values of a dictionary, in their order.
-    Dict(Vec<(Held, Held)>),
+/// The objects that are still to be recorded.
+struct Walk<'py> {
+    left: Vec<Bound<'py, PyAny>>,
+    /// The addresses of objects to which several others may refer. The recorded containers keep the objects alive.
+    seen: HashSet<*mut ffi::PyObject>,
+}
+
+impl<'py> Walk<'py> {
+    /// Adds an item of a container, unless it cannot change or was added before.
+    fn add(&mut self, item: &Bound<'py, PyAny>) {
+        if is_atom(item) {
+            return;
+        }
+        // SAFETY: `item` keeps the object alive.
+        let references = unsafe { ffi::Py_REFCNT(item.as_ptr()) };
+        // One of them is of the container, another one of `item`.
+        if references <= 2 || self.seen.insert(item.as_ptr()) {
+            self.left.push(item.clone());
+        }
+    }
 }
 
 impl Held {
-    /// Returns `None` if the object can change, and is neither a list nor a dictionary.
-    fn new(object: &Bound<'_, PyAny>, depth: u32) -> Option<Self> {
-        let items = if depth > DEEPEST {
-            return None;
-        } else if let Ok(list) = object.cast_exact::<PyList>() {
-            if list.iter().all(|item| is_fixed(&item, depth + 1)) {
-                Items::Fixed(list.iter().map(Bound::unbind).collect())
-            } else {
-                let items = list.iter().map(|item| Self::new(&item, depth + 1));
-                Items::List(items.collect::<Option<_>>()?)
-            }
-        } else if let Ok(dict) = object.cast_exact::<PyDict>() {
-            let items = dict.iter().map(|(key, value)| {
-                Some((Self::new(&key, depth + 1)?, Self::new(&value, depth + 1)?))
-            });
-            Items::Dict(items.collect::<Option<_>>()?)
-        } else if is_fixed(object, depth) {
-            Items::None
-        } else {
-            return None;
-        };
-        let object = object.clone().unbind();
-        Some(Self { object, items })
+    /// Returns `None` for an object that is neither a list nor a dictionary.
+    fn new<'py>(object: &Bound<'py, PyAny>, walk: &mut Walk<'py>) -> Option<Self> {
+        if let Ok(list) = object.cast_exact::<PyList>() {
+            let items = list.iter().inspect(|item| walk.add(item));
+            let items = items.map(Bound::unbind).collect();
+            return Some(Self::List(list.clone().unbind(), items));
+        }
+        let dict = object.cast_exact::<PyDict>().ok()?;
+        let items = dict.iter().map(|(key, value)| {
+            walk.add(&key);
+            walk.add(&value);
+            (key.unbind(), value.unbind())
+        });
+        Some(Self::Dict(dict.clone().unbind(), items.collect()))
     }
 
-    /// Returns whether `object` is the recorded object and has the same items.
-    ///
-    /// # Safety
-    ///
-    /// The interpreter is attached. `object` is a pointer to an object or to freed memory: it is dereferenced only if
-    /// it is equal to the recorded pointer.
-    unsafe fn matches(&self, object: *mut ffi::PyObject) -> bool {
-        if object != self.object.as_ptr() {
-            return false;
-        }
-        match &self.items {
-            Items::None => true,
-            Items::List(items) => {
-                // SAFETY: the object is the recorded list, which `self` has kept alive. The items are borrowed; no
+    /// Returns whether the container still has the recorded items.
+    fn is_current(&self, py: Python<'_>) -> bool {
+        match self {
+            Self::List(list, items) => {
+                let list = list.bind(py).as_ptr();
+                // SAFETY: the interpreter is attached, and `self` keeps the list alive. The items are borrowed; no
                 // Python code runs between reading the length and reading them.
                 unsafe {
-                    ffi::PyList_Size(object) == items.len() as isize
-                        && items.iter().enumerate().all(|(index, held)| {
-                            held.matches(ffi::PyList_GetItem(object, index as isize))
+                    ffi::PyList_Size(list) == items.len() as isize
+                        && items.iter().enumerate().all(|(index, item)| {
+                            ffi::PyList_GetItem(list, index as isize) == item.as_ptr()
                         })
                 }
             }
-            Items::Fixed(items) => {
-                // SAFETY: as above.
-                unsafe {
-                    ffi::PyList_Size(object) == items.len() as isize
-                        && items.iter().enumerate().all(|(index, held)| {
-                            ffi::PyList_GetItem(object, index as isize) == held.as_ptr()
-                        })
-                }
-            }
-            Items::Dict(items) => {
-                let mut next = items.iter();
+            Self::Dict(dict, items) => {
+                let dict = dict.bind(py).as_ptr();
                 let mut position = 0;
                 let (mut key, mut value) = (std::ptr::null_mut(), std::ptr::null_mut());
                 // SAFETY: as above, for a dictionary.
                 unsafe {
-                    ffi::PyDict_Size(object) == items.len() as isize
-                        && std::iter::from_fn(|| {
-                            let more =
-                                ffi::PyDict_Next(object, &mut position, &mut key, &mut value);
-                            (more != 0).then_some((key, value))
-                        })
-                        .all(|(key, value)| {
-                            next.next().is_some_and(|(held_key, held_value)| {
-                                held_key.matches(key) && held_value.matches(value)
-                            })
+                    ffi::PyDict_Size(dict) == items.len() as isize
+                        && items.iter().all(|(held_key, held_value)| {
+                            ffi::PyDict_Next(dict, &mut position, &mut key, &mut value) != 0
+                                && (key, value) == (held_key.as_ptr(), held_value.as_ptr())
                         })
                 }
             }
@@ -114,27 +95,15 @@ impl Held {
     }
 }
 
-/// Returns whether an object cannot change.
-fn is_fixed(object: &Bound<'_, PyAny>, depth: u32) -> bool {
-    if object.is_none()
+/// Returns whether an object cannot change and contains no others.
+fn is_atom(object: &Bound<'_, PyAny>) -> bool {
+    object.is_none()
         || object.is_exact_instance_of::<PyInt>()
         || object.is_exact_instance_of::<PyString>()
         || object.is_exact_instance_of::<PyFloat>()
         || object.is_exact_instance_of::<PyBool>()
         || object.is_exact_instance_of::<PyBytes>()
         || object.is_exact_instance_of::<PyComplex>()
-    {
-        return true;
-    }
-    if depth > DEEPEST {
-        return false;
-    }
-    if let Ok(tuple) = object.cast_exact::<PyTuple>() {
-        return tuple.iter().all(|item| is_fixed(&item, depth + 1));
-    }
-    object
-        .cast_exact::<PyFrozenSet>()
-        .is_ok_and(|set| set.iter().all(|item| is_fixed(&item, depth + 1)))
 }
 
 #[pymethods]
@@ -142,15 +111,27 @@ impl Snapshot {
     /// Records the present items of a list or dictionary; returns `None` if it contains an object of another type that
     /// can change.
     #[staticmethod]
-    fn of(object: &Bound<'_, PyAny>) -> Option<Self> {
-        Held::new(object, 0).map(Self)
+    fn of(object: Bound<'_, PyAny>) -> Option<Self> {
+        let mut held = Vec::new();
+        let mut walk = Walk {
+            seen: HashSet::from([object.as_ptr()]),
+            left: vec![object],
+        };
+        while let Some(object) = walk.left.pop() {
+            if let Ok(tuple) = object.cast_exact::<PyTuple>() {
+                tuple.iter().for_each(|item| walk.add(&item));
+            } else if let Ok(set) = object.cast_exact::<PyFrozenSet>() {
+                set.iter().for_each(|item| walk.add(&item));
+            } else {
+                held.push(Held::new(&object, &mut walk)?);
+            }
+        }
+        Some(Self(held))
     }
 
     /// Returns whether the container still has the same items.
     fn is_current(&self, py: Python<'_>) -> bool {
-        let object = self.0.object.bind(py);
-        // SAFETY: the interpreter is attached, and the reference lives as long as `self`.
-        unsafe { self.0.matches(object.as_ptr()) }
+        self.0.iter().all(|held| held.is_current(py))
     }
 }
 

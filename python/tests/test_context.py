@@ -10,6 +10,7 @@ import numpy
 import pytest
 
 import arenite
+from arenite._core import context
 
 REPEATS = 12
 
@@ -91,6 +92,25 @@ def test_the_search_path_is_that_of_now(how, tmp_path, monkeypatch):
         sys.path.remove(str(tmp_path))
         assert str(tmp_path) not in ex.submit(of_sys, "path").result()
         sys.path.insert(0, str(tmp_path))
+
+
+def test_a_thread_sends_the_search_path_of_now_while_another_one_pickles_it(tmp_path, monkeypatch):
+    sent = context.Sent()
+    by_other = []
+
+    def path(*given):
+        monkeypatch.setattr(context, "path", real)
+        by_other.append(sent.before(b"", 0))
+        # The path as it was when this thread has noticed the change.
+        monkeypatch.syspath_prepend("/later")
+        return real(*given)
+
+    real = context.path
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(context, "path", path)
+    heads = [sent.before(b"", 0), *by_other, sent.before(b"", 0)]
+    assert [str(tmp_path).encode() in head for head, _ in heads] == [True, True, True]
+    assert [b"/later" in head for head, _ in heads] == [False, False, True]
 
 
 def of_sys(name):

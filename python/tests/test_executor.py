@@ -1,6 +1,7 @@
 """The executor: options, initializers, limits, output, the end."""
 
 import collections
+import dataclasses
 import functools
 import gc
 import itertools
@@ -45,6 +46,37 @@ def square(n):
     return n * n
 
 
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+
+class Reads(Exception):
+    """Raises KeyError for each attribute that it does not have."""
+
+    def __getattr__(self, name):
+        raise KeyError(name)
+
+
+class Refuses(Exception):
+    def __setattr__(self, name, value):
+        raise TypeError(name)
+
+    def __reduce__(self):
+        return Refuses, self.args
+
+
+def raise_it(kind, *arguments):
+    raise kind(*arguments)
+
+
+def write_to(array, kind):
+    try:
+        array[0] = 1
+    except ValueError as error:
+        raise kind(3) from error
+
+
 def run(program, *arguments, **options):
     """Runs a program from standard input, which has no file."""
     return subprocess.run(
@@ -80,6 +112,22 @@ def test_map_keeps_the_order(executor):
     assert list(executor.map(pow, [2, 3, 4], itertools.repeat(2))) == [4, 9, 16]
     assert list(executor.map(square, range(100), chunksize=7)) == [n * n for n in range(100)]
     assert list(executor.map(square, [])) == []
+
+
+@pytest.mark.parametrize("kind", [Frozen, Reads, Refuses])
+def test_an_exception_whose_class_refuses_attributes(executor, kind):
+    numpy = pytest.importorskip("numpy")
+    array = executor.share(numpy.zeros(10_000))
+    for task in ((raise_it, kind, 3), (write_to, array, kind)):
+        error = executor.submit(*task).exception()
+        assert type(error) is (arenite.RemoteError if kind is Frozen else kind), repr(error)
+        assert str(error) == (f"{__name__}.Frozen: 3" if kind is Frozen else "3")
+        assert task[0].__name__ in error.__cause__.tb and f"{kind.__name__}: 3" in error.__cause__.tb
+    results = executor.map(raise_it, [kind] * 3, range(3))
+    for number in range(3):
+        with pytest.raises((arenite.RemoteError, kind)) as raised:
+            next(results)
+        assert str(raised.value).endswith(str(number))
 
 
 def test_map_goes_on_after_an_exception(executor):

@@ -526,6 +526,67 @@ def test_an_array_that_changes_between_calls():
     assert run(delayed(total)(array))[0][0] == 4 * LARGE
 
 
+def sizes_of(how):
+    """Yields calls of a function that refers to what grows meanwhile."""
+    state, count = [], 0
+    counts = {}
+
+    def closure(number):
+        return len(state)
+
+    def cell(number):
+        return count
+
+    def default(number, state=state):
+        return len(state)
+
+    functions = {"closure": closure, "cell": cell, "default": default, "method": counts.get}
+    for number in range(8):
+        state.append(number)
+        counts[number] = count = number + 1
+        yield delayed(functions[how])(number)
+
+
+@pytest.mark.parametrize("how", ["closure", "cell", "default", "method"])
+def test_what_a_function_refers_to_changes_between_calls(how):
+    """The number of a call is at most what its function has got before: as with loky."""
+    with harness.waiting("a call"):
+        sizes = Parallel(n_jobs=2, backend="arenite", pre_dispatch=2)(sizes_of(how))
+    assert all(size > number for number, size in enumerate(sizes)), sizes
+
+
+def test_a_global_of_the_program_changes_between_calls():
+    source = """
+        import arenite.joblib
+        from joblib import Parallel, delayed
+
+        STATE = []
+
+        def size(number):
+            return len(STATE)
+
+        def calls():
+            for number in range(8):
+                STATE.append(number)
+                yield delayed(size)(number)
+
+        sizes = Parallel(n_jobs=2, backend="arenite", pre_dispatch=2)(calls())
+        print([size > number for number, size in enumerate(sizes)] == [True] * 8, sizes)
+    """
+    assert harness.script(source).ok().out.startswith("True")
+
+
+def test_a_function_that_refers_to_nothing_that_changes_is_pickled_once(monkeypatch):
+    made, pickle_function = [], backend.pickling.pickle_function
+    monkeypatch.setattr(backend.pickling, "pickle_function", lambda *given: made.append(1) or pickle_function(*given))
+    offset = 3
+    assert run(*(delayed(lambda n: n + offset)(n) for n in [1])) == [4]
+    made.clear()
+    add = lambda n: n + offset  # noqa: E731
+    assert run(*(delayed(add)(n) for n in range(20)), batch_size=1) == list(range(3, 23))
+    assert len(made) == 1
+
+
 def test_arrays_at_one_address():
     """An array that is made for each task may lie where the one before it lay. None is held."""
     freed = []

@@ -21,7 +21,7 @@ FOREIGN = {
     "_Unpickler",  # pickle
     "_get_running_loop",  # asyncio
     "_getframe",  # sys
-    "_register_atexit", "_set_native_id", "_shutdown",  # threading
+    "_at_fork_reinit", "_is_owned", "_register_atexit", "_set_native_id", "_shutdown",  # threading
     "_run_exitfuncs",  # atexit
     "_slotnames",  # copyreg
     "_registry",  # weakref

@@ -1,6 +1,7 @@
 """Calls that meet: a shutdown and a copy, a fork and a report, Ctrl-C and the line after it."""
 
 import concurrent.futures
+import contextlib
 import inspect
 import itertools
 import operator
@@ -16,7 +17,7 @@ import pytest
 
 import arenite
 from arenite import _arenite
-from arenite._core import dispatch, isolated
+from arenite._core import copies, dispatch, isolated, locks, mirror
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,89 @@ def test_a_signal_handler_shuts_down_during_a_shutdown():
     ex = arenite.Executor(1)
     with harness.waiting("a shutdown"), ex._workers.lock:
         ex.shutdown()
+
+
+HANDLER = """
+    # A signal handler calls an isolated function in the middle of the first call.
+    import sys
+    import threading
+
+    import arenite
+    from arenite._core import isolated, native
+
+    @arenite.isolated
+    def double(n):
+        return 2 * n
+
+    def interrupted(*arguments, **options):
+        setattr(module, name, real)
+        made.append(double(2))
+        return real(*arguments, **options)
+
+    made, module = [], {"Executor": isolated, "Thread": native}[sys.argv[1]]
+    name, real = sys.argv[1], getattr(module, sys.argv[1])
+    setattr(module, name, interrupted)
+    print(double(1), made, double(3), len(isolated._executors))
+    print([thread.name for thread in threading.enumerate()].count("arenite-dispatcher"))
+"""
+
+
+@pytest.mark.parametrize("place", ["Executor", "Thread"])
+def test_a_signal_handler_calls_an_isolated_function_during_the_first_call(place):
+    assert harness.script(HANDLER, place).ok().out == "2 [4] 6 1\n1\n"
+
+
+def test_the_first_call_of_an_isolated_function_imports_nothing():
+    """A signal handler would find modules that are half imported."""
+    source = """
+        import sys
+        import arenite
+        double = arenite.isolated(lambda n: 2 * n)
+        before = sys.modules.copy()
+        assert double(2) == 4
+        print([name for name in sys.modules.keys() - before.keys() if not name.startswith("encodings")])
+    """
+    assert harness.script(source).ok().out == "[]\n"
+
+
+def test_a_finalizer_submits_while_a_lock_is_held(executor):
+    array = numpy.arange(10_000)
+    array.flags.writeable = False
+    with harness.waiting("calls of a finalizer"), executor._workers._copies._lock:
+        assert executor.submit(numpy.sum, array).result() == array.sum()
+    with harness.waiting("calls of a finalizer"), executor.scope() as scope, scope._lock:
+        assert scope.submit(abs, -1).result() == 1
+
+
+def test_a_child_made_by_fork_has_no_lock_of_other_threads():
+    inner = [mirror._lock, isolated._lock, copies.Copies()._lock, locks.lock()]
+    own, locked, over = locks.lock(), threading.Event(), threading.Event()
+
+    def hold():
+        with contextlib.ExitStack() as stack:
+            for lock in inner:
+                stack.enter_context(lock)
+            locked.set()
+            over.wait()
+
+    def check():
+        for lock in inner:
+            assert lock.acquire(blocking=False), lock
+            lock.release()
+        own.release()
+        with pytest.raises(RuntimeError):
+            own.release()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        with harness.waiting("a thread to take the locks"):
+            locked.wait()
+        with own:
+            assert in_child(check)
+    finally:
+        over.set()
+        thread.join()
 
 
 class Once:

@@ -109,6 +109,27 @@ def test_a_shared_copy_of_read_only_arrays_is_not_changed():
         assert ex.stats().bytes_copied < 5 * table.nbytes
 
 
+@pytest.mark.parametrize("writable", [None, "copy"])
+@pytest.mark.parametrize("count", [600, 5_000, 300_000])
+def test_each_call_of_a_closure_begins_with_its_arrays_as_they_were_sent(writable, count):
+    array = numpy.zeros(count)
+
+    def add(number):
+        array[:] += number
+        return float(array[-1])
+
+    with arenite.Executor(1, writable=writable) as ex:
+        assert [ex.submit(add, number).result() for number in (1, 2)] == [1, 2]
+        assert list(ex.map(add, range(20))) == list(range(20))
+        assert ex.submit(lambda number: add(number), 3).result() == 3
+        array += 1
+        assert ex.submit(add, 1).result() == 2
+        shared = ex.share(array)
+        fails = ex.submit(lambda: shared.__setitem__(0, 1)).exception()
+        assert fails is None if writable else type(fails) is ValueError
+    assert (array == 1).all() and not shared.flags.writeable
+
+
 def test_what_was_shared_on_purpose_stays_read_only():
     with arenite.Executor(1) as ex:
         for array in (ex.share(numpy.ones(100_000)), ex.zeros(100_000)):

@@ -39,5 +39,6 @@ What comes back besides results
 
 Helpers
 - `native`: threads of the operating system, and waiting.
+- `locks`: locks that signal handlers, finalizers and forked processes may meet.
 - `sizes`, `signatures`: options with units, and types for type checkers.
 """

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from . import inline, pickling
 from .future import Future, failed
+from .workers import name_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,7 +60,7 @@ class Actor(Calls[Object]):
 
     def __init__(self, workers: Workers, cls: Callable[..., Object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._workers = workers
-        self._name = getattr(cls, "__qualname__", type(cls).__qualname__)
+        self._name = name_of(cls)
         self._class = cls if isinstance(cls, type) else None
         #: The handle of the actor; with `max_workers=0`, a future of the object.
         self._actor: _arenite.Actor | Future[Any] | None

@@ -29,16 +29,17 @@ _LENGTH = 4
 # ---- in the program
 
 
-def path() -> list[Any]:
+def path(entries: list[Any] | None = None) -> list[Any]:
     """Returns the search path with absolute entries: a later worker may start in another working directory."""
-    return [os.path.abspath(entry) if isinstance(entry, str) else entry for entry in sys.path]
+    entries = sys.path if entries is None else entries
+    return [os.path.abspath(entry) if isinstance(entry, str) else entry for entry in entries]
 
 
-def filters() -> list[Any]:
+def filters(entries: list[Any] | None = None) -> list[Any]:
     """Returns the warning filters, with the names of their categories: a worker may not have imported the classes."""
     return [
         (action, message, (category.__module__, category.__qualname__), module, line)
-        for action, message, category, module, line in _filters()
+        for action, message, category, module, line in (_filters() if entries is None else entries)
         if isinstance(category, type)
     ]
 
@@ -51,22 +52,23 @@ def _filters() -> list[Any]:
 class Sent:
     """The state that the workers of an executor have got."""
 
-    __slots__ = ("_filters", "_path", "_prefix")
+    __slots__ = ("_state",)
 
     def __init__(self) -> None:
-        self._path = sys.path[:]
-        self._filters = _filters()[:]
-        self._prefix = b""
+        #: Search path and filters, and what precedes each call. Replaced as a whole: threads may submit at the same time.
+        self._state = sys.path[:], _filters()[:], b""
 
     def before(self, head: bytes, kind: int) -> tuple[bytes, int]:
         """Adds the state before the head of a call if it has changed since the executor was made. Returns head and
         kind."""
         # Entries are compared by identity first, so this takes a tenth of a microsecond.
-        if sys.path != self._path or _filters() != self._filters:
-            self._path, self._filters = sys.path[:], _filters()[:]
-            data = pickle.dumps((path(), filters()), 5)
-            self._prefix = len(data).to_bytes(_LENGTH, "little") + data
-        return (self._prefix + head, kind | PRECEDED) if self._prefix else (head, kind)
+        known_path, known_filters, prefix = self._state
+        if sys.path != known_path or _filters() != known_filters:
+            new_path, new_filters = sys.path[:], _filters()[:]
+            data = pickle.dumps((path(new_path), filters(new_filters)), 5)
+            prefix = len(data).to_bytes(_LENGTH, "little") + data
+            self._state = new_path, new_filters, prefix
+        return (prefix + head, kind | PRECEDED) if prefix else (head, kind)
 
 
 # ---- in a worker

@@ -6,11 +6,10 @@ the array still has the same bytes. joblib shares the copies of all large arrays
 
 from __future__ import annotations
 
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from . import pickling
+from . import locks, pickling
 
 if TYPE_CHECKING:
     from .future import Future
@@ -26,7 +25,7 @@ class Copies:
     def __init__(self) -> None:
         #: By the identity of arrays that exist. See `free`.
         self._known: dict[int, _Known] = {}
-        self._lock = threading.Lock()
+        self._lock = locks.lock()
         #: The number of arrays copied.
         self.added = 0
         #: The arrays of tasks whose end is not reported.
@@ -86,8 +85,10 @@ class Copies:
         with self._lock:
             most = 1 if self.lasts else 1 << 62
             # Negative: tasks still used the last copy of an array that has changed.
-            for key in [key for key, known in self._known.items() if known.users <= 0 and known.uses <= most]:
-                del self._known[key]
+            # Arrays may end meanwhile.
+            for key, known in self._known.copy().items():
+                if known.users <= 0 and known.uses <= most:
+                    self._known.pop(key, None)
 
 
 class _Known:

@@ -41,17 +41,23 @@ _outputs: dict[int, Callable[[str, int, str], None]] = {}
 #: Reentrant, because a signal handler may make an executor.
 _lock = threading.RLock()
 _thread: native.Thread | None = None
+#: Whether the thread is being started. A signal handler that makes an executor meanwhile starts no second one.
+_is_starting = False
 _stopped = False
 
 
 def register(output: Callable[[str, int, str], None]) -> int:
     """Starts the dispatcher. Returns a number; an engine that is given this number sends lines to `output`."""
-    global _thread
+    global _thread, _is_starting
     number = next(_tokens)
     with _lock:
         _outputs[number] = output
-        if _thread is None and not _stopped:
-            _thread = native.Thread(_run, "arenite-dispatcher")
+        if _thread is None and not _is_starting and not _stopped:
+            _is_starting = True
+            try:
+                _thread = native.Thread(_run, "arenite-dispatcher")
+            finally:
+                _is_starting = False
     return number
 
 
@@ -153,13 +159,14 @@ def _guarded(function: Callable[..., None], *arguments: Any) -> None:
 
 def _after_fork() -> None:
     """Runs in a child made by `fork()`. The parent owns the dispatcher's thread and all engines."""
-    global _thread, _lock
+    global _thread, _lock, _is_starting
     _arenite.after_fork()
     _armed.clear()
     _tended.clear()
     _marks.clear()
     _outputs.clear()
     _thread = None
+    _is_starting = False
     _lock = threading.RLock()
 
 

@@ -77,15 +77,22 @@ def note() -> None:
     if _file < 0 or len(sys.modules) == _count:
         return
     _count = len(sys.modules)
-    new = [name for name, module in list(sys.modules.items()) if name not in _names and _is_found(module)]
-    _names.update(sys.modules)
-    if new:
-        os.write(_file, "".join(f"{name}\n" for name in new).encode())
+    try:
+        new = [name for name, module in sys.modules.copy().items() if name not in _names and _is_found(module)]
+        _names.update(sys.modules)
+        if new:
+            os.write(_file, "".join(f"{name}\n" for name in new).encode())
+    except Exception:
+        pass  # The imports of a task do not make it fail.
 
 
 def _is_found(module: Any) -> bool:
-    spec = getattr(module, "__spec__", None)
-    return spec is not None and spec.origin is not None and not spec.name.startswith(("arenite.", "__"))
+    try:
+        # Not `getattr`, which may run code of the program: that loads modules, or raises.
+        spec = object.__getattribute__(module, "__dict__").get("__spec__")
+        return spec is not None and spec.origin is not None and not spec.name.startswith(("arenite.", "__"))
+    except Exception:
+        return False  # The task has stored something else there.
 
 
 def _catch_up() -> None:

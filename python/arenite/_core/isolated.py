@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import functools
+import hashlib  # noqa: F401
 import inspect
 import os
+import subprocess  # noqa: F401
 import sys
-import threading
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from .. import _arenite
+# With `hashlib` and `subprocess`, what the first call imports elsewhere: there a signal handler that calls a function
+# would find modules that are half imported.
+from . import definitions, locks, log, lookup, output, plain  # noqa: F401
 from .executor import LEAST_MEMORY, Executor, sandbox_mode, workers_of
 from .sizes import parse
 from .workers import Settings
@@ -33,7 +37,7 @@ _Kind = tuple[int | None, str | None, tuple[str, ...]]
 
 #: The executor of each kind, made at the first call. It ends with the interpreter.
 _executors: dict[_Kind, Executor] = {}
-_lock = threading.Lock()
+_lock = locks.lock()
 #: The options for each deadline. Functions do not refer to options, because options cannot be pickled.
 _deadlines: dict[float | None, Settings] = {}
 
@@ -222,11 +226,12 @@ def _executor(kind: _Kind) -> Executor:
         workers = None if executor is None else workers_of(executor)
         if executor and workers and not workers.is_closed and workers.engine.broken is not None:
             # A worker could not start. The cause may be mended before the next call.
+            del _executors[kind]
             executor.shutdown(wait=False)
             executor = None
         if executor is None:
             limit, mode, modules = kind
-            executor = _executors[kind] = Executor(
+            made = Executor(
                 memory_limit=limit,
                 sandbox=cast("Any", mode or False),
                 preload=modules,
@@ -234,6 +239,10 @@ def _executor(kind: _Kind) -> Executor:
                 output="plain",
                 label="isolated",
             )
+            # A signal handler may have called a function meanwhile.
+            executor = _executors.setdefault(kind, made)
+            if executor is not made:
+                made.shutdown(wait=False)
     return executor
 
 
@@ -252,9 +261,9 @@ def _is_importable(name: str | None) -> bool:
 
 
 def _after_fork() -> None:
-    """Runs in a child made by `fork()`: the parent owns the workers, and one of its threads may have had the lock."""
-    global _executors, _lock
-    _executors, _lock = {}, threading.Lock()
+    """Runs in a child made by `fork()`: the parent owns the workers."""
+    global _executors
+    _executors = {}
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import gc
 import itertools
 import sys
 import threading
@@ -88,6 +89,8 @@ class Results(Generic[T]):
             self._function = pickling.pickle_function(function, workers.definitions, self._private)
             self._engine.count_copied(self._function.copied)
         self._chunksize = chunksize or 1
+        if repeated := self._repeated(iterables):
+            self._beside = partial(_Beside, repeated=repeated)
         #: Sends short calls in packets, if that is allowed.
         self.packing: Packing | None = None
         if packs and chunksize is None:
@@ -128,7 +131,7 @@ class Results(Generic[T]):
         self._is_whole = False
         if buffersize is None:
             iterables = tuple(map(present, iterables))
-        lengths = [len(items) for items in iterables if isinstance(items, Sized)]
+        lengths = [length for items in iterables if (length := _length(items)) is not None]
         self._is_sized = len(lengths) == len(iterables)
         self._is_endless = all(map(_is_endless, iterables))
         total = min(lengths) if lengths else None
@@ -155,22 +158,20 @@ class Results(Generic[T]):
             self._kind = pickling.MANY
             return Chunks(iterables[0], self._chunksize)
         if self.packing is not None and len(iterables) == 1:
-            return iter(self._constant(iterables[0]))
-        calls = zip(*(self._constant(items) for items in iterables))
+            return iter(iterables[0])
+        calls = zip(*iterables)
         if self._chunksize == 1:
             return calls
         self._kind = pickling.MANY_TUPLES
         return Chunks(calls, self._chunksize)
 
-    def _constant(self, items: Iterable[Any]) -> Iterable[Any]:
-        """Replaces the array of an `itertools.repeat` by one copy in the arena."""
-        if type(items) is itertools.repeat:
-            value = next(items, None)
-            if pickling.is_array(value):
-                value = self._workers.share(value)
-            count = items.__length_hint__() if _is_finite(items) else None
-            return itertools.repeat(value) if count is None else itertools.repeat(value, count + 1)
-        return items
+    def _repeated(self, iterables: tuple[Iterable[Any], ...]) -> _Repeated:
+        """Copies the array of each `itertools.repeat` into the arena, once for all calls."""
+        found = [items for items in iterables if type(items) is itertools.repeat]
+        # Takes no item: the program may use the rest.
+        arrays = [value for value in gc.get_referents(*found) if pickling.is_array(value)]
+        copied = {id(array): (array, self._workers.copy_once(array)) for array in arrays}
+        return {key: one for key, one in copied.items() if one[1] is not NotImplemented}
 
     def _fill(self) -> None:
         """Submits items until the window is full."""
@@ -227,7 +228,7 @@ class Results(Generic[T]):
         if data is not None:
             head, kind, buffers, self._copied = function.head, function.kind | self._kind, function.buffers, 0
         else:
-            head, data, kind, buffers, copied = function.call(item, self._kind, self._private)
+            head, data, kind, buffers, copied = function.call(item, self._kind, self._private, self._beside)
             self._copied = copied + len(data)
             engine.count_copied(copied)
         head, kind = self._workers.sent.before(head, kind)
@@ -265,7 +266,9 @@ class Results(Generic[T]):
             packing.feed()
         try:
             packing.window = self._window
-            if not stock.pull(self._items or iter(()), most, not self._is_sized, packing.dump):
+            # Not `or`: an iterator may be false.
+            items = iter(()) if self._items is None else self._items
+            if not stock.pull(items, most, not self._is_sized, packing.dump):
                 self._items = None
                 packing.has_input = False
         except Exception as raised:
@@ -662,6 +665,22 @@ class Results(Generic[T]):
             lock.release()
 
 
+#: By the identity of arrays: the arrays, and what replaces them in arguments.
+_Repeated = dict[int, tuple[Any, Any]]
+
+
+class _Beside(pickling.Arguments):
+    """Replaces arrays that many calls have by the copies that were made of them once."""
+
+    def __init__(self, arena: pickling.Arena | None, private: bool, repeated: _Repeated) -> None:
+        super().__init__(arena, private)
+        self.repeated = repeated
+
+    def reduce_array(self, array: Any) -> Any:
+        known = self.repeated.get(id(array))
+        return super().reduce_array(array) if known is None else known[1]
+
+
 class Flat(itertools.chain[T]):
     """The results of a map whose tasks consist of several calls."""
 
@@ -762,10 +781,19 @@ def present(items: Any) -> Any:
     """Returns the present items of a container, which the program may change before they are all submitted. Returns an
     input that cannot change, or makes its items, as it is."""
     if isinstance(items, _CONTAINERS):
-        return list(items)
+        # `list` asks for the length, and the one of a derived class may raise.
+        return list(items) if type(items) in _CONTAINERS else [item for item in items]
     if type(items).__module__ == "array" or pickling.is_array(items) and items.ndim == 1:
         return copy(items)
     return items
+
+
+def _length(items: Any) -> int | None:
+    """Returns the length of an input; None if it has none, also if its class only raises an exception that says so."""
+    try:
+        return len(items) if isinstance(items, Sized) else None
+    except Exception:
+        return None
 
 
 def _is_endless(items: Any) -> bool:

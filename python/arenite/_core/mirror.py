@@ -14,6 +14,7 @@ from types import CellType, CodeType, FunctionType, ModuleType
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from .. import _arenite
+from . import locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def is_removed(value: Any) -> bool:
 _is_worker = _arenite.is_worker()
 #: Locked while definitions are applied and while classes are made: tasks of several lanes, and results, may bring
 #: definitions at the same time.
-_lock = threading.RLock()
+_lock = locks.lock()
 
 
 def _fail(unsent: Any, *_: Any, **__: Any) -> Any:

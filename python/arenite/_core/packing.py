@@ -171,7 +171,7 @@ class Packing:
         kind: int,
         pace: Pace,
         is_single: bool,
-        beside: Callable[..., pickling.Beside] = pickling.Beside,
+        beside: Callable[..., pickling.Beside],
     ) -> None:
         """`is_single`: whether each item of the input is the only argument of a call, rather than a tuple of all
         arguments."""

@@ -27,6 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import pickle
     from collections.abc import Callable, Sequence
+    from functools import partial
     from typing import Any, Protocol
 
     from .by_value import Names
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         def find_object(self, obj: Any) -> Buffer | None: ...
 else:
     import _pickle as pickle
+    from _functools import partial
 
 #: The size from which on a buffer is not part of the pickle.
 OUT_OF_BAND = 4096
@@ -693,7 +695,9 @@ class Function:
         if self._source is None:
             return False
         function, pickler = self._source
-        own = {id(function), id(getattr(function, "keywords", None))}
+        own = {id(function)}
+        if issubclass(type(function), partial):
+            own.add(id(function.keywords))
         return any(key not in own and _has_identity(one) for key, (_, one) in pickler.memo.copy().items())
 
     def picklers(self) -> list[Pickler] | None:
@@ -776,7 +780,7 @@ def pickle_function(
     function: Any,
     definitions: Definitions,
     private: bool,
-    beside: Callable[[Arena | None, bool], Beside] = Beside,
+    beside: Callable[[Arena | None, bool], Beside] = Arguments,
 ) -> Function:
     """Pickles a function for any number of calls. Puts a long pickle into the arena once. A function with a name is
     pickled once; another function each time, because the objects that it refers to may have changed."""

@@ -474,8 +474,10 @@ class Pool:
     ) -> Calls[T]:
         self._check_running()
         items: Any = iterable if hasattr(iterable, "__len__") else list(iterable)
+        # Raises what `__len__` raises, as with multiprocessing.
+        count = len(items)
         if chunksize is None and not workers_of(self.executor).packs:
-            chunksize = max(1, -(-len(items) // (4 * self._processes)))
+            chunksize = max(1, -(-count // (4 * self._processes)))
         return self._calls(kind, func, items, chunksize)
 
     def _in_background(

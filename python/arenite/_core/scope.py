@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .._errors import Cancelled
+from . import locks
 from .future import Future, cancelled, end, has_failed, wait_for
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Scope:
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
-        self._lock = threading.Lock()
+        self._lock = locks.lock()
         #: Tasks that have not ended.
         self._open: set[Future[Any]] = set()
         #: The first task that failed.

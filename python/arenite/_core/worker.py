@@ -490,24 +490,24 @@ def dump_error(error: BaseException, has_own_frame: bool = True) -> tuple[str, b
     if isinstance(error, MemoryError):
         # A value that refers to an exception of its function, such as Dask's, forms a cycle with the frames.
         gc.collect()
-    import traceback
-
     from .._errors import ArenaFull, MemoryLimitExceeded
 
     if error.__traceback__ is not None and has_own_frame:
         # Removes the frames of this module.
-        error.__traceback__ = error.__traceback__.tb_next or error.__traceback__
+        _set_traceback(error, error.__traceback__.tb_next or error.__traceback__)
     while (first := error.__traceback__) is not None and first.tb_next is not None and _is_of_wrapper(first):
-        error.__traceback__ = first.tb_next
+        _set_traceback(error, first.tb_next)
     if not _private and any(_is_read_only(one) for one in chain):
-        error.add_note(_NOTE)
-    trace = "".join(traceback.format_exception(error))
-    text = "".join(traceback.format_exception_only(error)).strip()
+        try:
+            error.add_note(_NOTE)
+        except Exception:
+            pass  # Its class refuses attributes.
+    trace, text = _format(error)
     if isinstance(error, MemoryError) and not isinstance(error, ArenaFull) and _memory_limit:
         limit = MemoryLimitExceeded(f"the task ran out of memory: its worker has {_memory_limit} bytes", limit=_memory_limit)
         error = limit
     for one in chain:
-        one.__traceback__ = None
+        _set_traceback(one, None)
     data: Any = None
     try:
         data, _, _ = _dump(error, None)
@@ -517,16 +517,37 @@ def dump_error(error: BaseException, has_own_frame: bool = True) -> tuple[str, b
             data = _compressed(data)
     except BaseException:
         data = None
-    name = f"{type(error).__module__}.{type(error).__qualname__}"
-    try:
-        message = str(error)
-    except Exception:
-        message = "its message cannot be made"
+    name, message = _describe(error)
     whole = pickle.dumps((data, name, message[:_LONGEST_TEXT], trace[-_LONGEST_TEXT:]), 5)
     if _memory_limit and _reserve is None:
         _renew_reserve()
     # Texts of Python may contain lone surrogates.
     return text[:_LONGEST_TEXT].encode(errors="backslashreplace").decode(), whole
+
+
+#: Not an assignment: the class of an exception may refuse assignments, as frozen data classes do.
+_set_traceback: Callable[[BaseException, Any], object] = BaseException.with_traceback
+
+
+def _describe(error: BaseException) -> tuple[str, str]:
+    """Returns the name of an exception's class, and the message."""
+    try:
+        message = str(error)
+    except Exception:
+        message = "its message cannot be made"
+    return f"{type(error).__module__}.{type(error).__qualname__}", message
+
+
+def _format(error: BaseException) -> tuple[str, str]:
+    """Returns the traceback of an exception, and the part that says what was raised."""
+    import traceback
+
+    try:
+        return "".join(traceback.format_exception(error)), "".join(traceback.format_exception_only(error)).strip()
+    except Exception:
+        # Before Python 3.13, of a `__getattr__` that raises another exception than AttributeError.
+        frames, line = "".join(traceback.format_tb(error.__traceback__)), ": ".join(_describe(error))
+        return f"Traceback (most recent call last):\n{frames}{line}\n", line
 
 
 def _is_of_wrapper(trace: Any) -> bool:
@@ -616,7 +637,8 @@ def load_error(data: bytes, load: Callable[..., Any]) -> BaseException:
             made = None
     if not isinstance(made, BaseException):
         made = RemoteError(f"{name}: {message}", name, trace)
-    made.__cause__ = RemoteTraceback(trace)
+    # Not an assignment: see `_set_traceback`.
+    vars(BaseException)["__cause__"].__set__(made, RemoteTraceback(trace))
     return made  # type: ignore[no-any-return]
 
 

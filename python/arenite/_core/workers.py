@@ -134,7 +134,7 @@ class Workers:
         return retry.Chosen(fn, settings.retried) if settings.retried and not self.is_inline else fn
 
     def pickle_function(
-        self, fn: Any, private: bool, beside: Callable[..., pickling.Beside] = pickling.Beside
+        self, fn: Any, private: bool, beside: Callable[..., pickling.Beside] = pickling.Arguments
     ) -> pickling.Function:
         """Pickles a function for any number of calls. `private`: whether tasks get private copies of its arrays;
         `beside`: replaces them."""
@@ -234,6 +234,15 @@ class Workers:
         self.maps.add(results)
         is_single = chunksize == 1 or chunksize is None and (not packs or buffersize is not None)
         return results if is_single else results.flat()
+
+    def copy_once(self, array: NDArray[Any]) -> Any:
+        """Copies an array into the arena for any number of calls. Returns its replacement in their arguments, or
+        NotImplemented for an array that is pickled."""
+        self._copies.free()
+        beside = pickling.Arguments(self.engine, False)
+        reduced = beside.reduce_array(array)
+        self.engine.count_copied(beside.copied)
+        return reduced
 
     def share(self, value: T) -> T:
         """Copies arrays into the arena: see `Executor.share`."""
@@ -337,7 +346,11 @@ def is_internal(frame: FrameType) -> bool:
 
 def name_of(function: Any) -> str:
     """Returns the name of a function in statistics, traces and reports."""
-    name = getattr(function, "__qualname__", None)
+    try:
+        name = getattr(function, "__qualname__", None)
+    except Exception:
+        # Of a `__getattr__` that raises another exception than AttributeError.
+        name = None
     return name if isinstance(name, str) else type(function).__qualname__
 
 

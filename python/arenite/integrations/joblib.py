@@ -10,6 +10,7 @@ import threading
 import warnings
 import weakref
 from functools import partial
+from operator import is_
 from time import monotonic
 from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any, Literal
@@ -506,8 +507,8 @@ class Arrays(Copies):
         self.is_private = is_private
         #: Whether workers may open files.
         self.opens_files = opens_files
-        #: The pickled functions.
-        self._functions: dict[Any, pickling.Function] = {}
+        #: The pickled functions, and the objects that they referred to.
+        self._functions: dict[Any, tuple[list[Any], pickling.Function]] = {}
 
     def clear(self) -> None:
         """Frees the memory."""
@@ -515,13 +516,31 @@ class Arrays(Copies):
         self._functions.clear()
 
     def function(self, kind: type[Any], function: Any, pickle: Callable[[], pickling.Function]) -> pickling.Function:
-        """Returns the pickle of a function. Makes it once for each kind."""
-        known = self._functions.get((kind, function))
-        if known is None:
+        """Returns the pickle of a function. Makes it once for each kind, unless the function refers to objects that the
+        program may change between two calls."""
+        held = _held(function)
+        if held is None:
+            return pickle()
+        before, known = self._functions.get((kind, function), ([], None))
+        if known is None or not known.is_current() or len(held) != len(before) or not all(map(is_, held, before)):
             if len(self._functions) >= _MOST_FUNCTIONS:
                 self._functions.clear()
-            known = self._functions[kind, function] = pickle()
+            known = pickle()
+            self._functions[kind, function] = held, known
         return known
+
+
+def _held(function: Any) -> list[Any] | None:
+    """Returns the objects to which a function refers, apart from globals: none if it is sent by name. Returns None if
+    they may change."""
+    named: list[Any] = []
+    if pickling.is_global(function):
+        return named
+    by_value = pickling.by_value()
+    if type(function) is not FunctionType or not by_value.is_constant(function, named):
+        return None
+    held = [function.__code__, function.__defaults__, function.__kwdefaults__]
+    return [*held, *(content for _, content in by_value.contents(function)), *named]
 
 
 class _Beside(pickling.Beside):

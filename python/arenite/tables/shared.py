@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
 
 from .. import _arenite
+from .._core import locks
 from .._core.executor import Configured, Executor, executor_of, settings_of, workers_of
 
 TYPE_CHECKING = False
@@ -15,26 +15,30 @@ if TYPE_CHECKING:
     from .._core.future import Future
 
 _default: Executor | None = None
-_lock = threading.Lock()
+_lock = locks.lock()
 
 
 def default() -> Executor:
     """Returns the executor of calls without an executor: a worker for each core. It ends with the program."""
     global _default
     with _lock:
-        if _default is None or workers_of(_default).is_closed:
-            if _arenite.is_worker():
-                # A task cannot start workers.
-                _default = Executor(0)
-            else:
-                _default = Executor(preload=["arenite.tables"], output="plain")
+        before = _default
+        if before is not None and not workers_of(before).is_closed:
+            return before
+        # A task cannot start workers.
+        made = Executor(0) if _arenite.is_worker() else Executor(preload=["arenite.tables"], output="plain")
+        if _default is None or _default is before:
+            _default = made
+        else:
+            # A signal handler has called this meanwhile.
+            made.shutdown(wait=False)
         return _default
 
 
 def _after_fork() -> None:
     """Called in a child made by `fork()`: the parent owns the executor."""
-    global _default, _lock
-    _default, _lock = None, threading.Lock()
+    global _default
+    _default = None
 
 
 os.register_at_fork(after_in_child=_after_fork)

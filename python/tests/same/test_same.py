@@ -24,8 +24,8 @@ import backends  # noqa: E402
 
 SCRIPTS = {
     **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "inputs": (), "kinds": (), "lookups": ()},
-    **{"modules": (), "settings": (), "shared": (), "sharing": ("numpy",), "starts": (), "texts": (), "together": ()},
-    **{"values": ("numpy", "pandas"), "views": ("numpy",)},
+    **{"modules": (), "odd": (), "settings": (), "shared": (), "sharing": ("numpy",), "starts": (), "texts": ()},
+    **{"together": (), "values": ("numpy", "pandas"), "views": ("numpy",), "written": ("numpy",)},
 }
 if sys.version_info >= (3, 12):
     SCRIPTS["generics"] = ()
