@@ -24,7 +24,7 @@ import backends  # noqa: E402
 
 SCRIPTS = {
     **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "inputs": (), "kinds": (), "lookups": ()},
-    **{"modules": (), "settings": (), "shared": (), "sharing": ("numpy",), "starts": (), "texts": (), "together": ()},
+    **{"modules": (), "settings": (), "shared": (), "sharing": ("numpy",), "starts": (), "texts": (), "together": ("numpy",)},
     **{"values": ("numpy", "pandas"), "views": ("numpy",)},
 }
 if sys.version_info >= (3, 12):
