@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import mirror, pickling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
 
 # ---- code
@@ -159,11 +159,19 @@ def names_in(annotation: Any) -> frozenset[str]:
 ATOMS = {int, float, complex, bool, str, bytes, type(None), range, type(Ellipsis), type(NotImplemented)}
 
 
+def is_one_of(kind: type, kinds: Collection[type]) -> bool:
+    """Whether a type is one of these."""
+    try:
+        return kind in kinds
+    except Exception:  # Its metaclass compares types, but has no hash.
+        return False
+
+
 def is_atom(value: Any) -> bool:
     kind = type(value)
-    if kind in (tuple, frozenset):
+    if kind is tuple or kind is frozenset:
         return all(map(is_atom, value))
-    return kind in ATOMS
+    return is_one_of(kind, ATOMS)
 
 
 def is_constant(value: Any, named: list[Any], inside: tuple[Any, ...] = ()) -> bool:

@@ -65,7 +65,7 @@ def _held(function: FunctionType) -> list[Any]:
 class _Part:
     """A binding, or an attribute of a definition, as it was last sent."""
 
-    __slots__ = ("number", "version", "value", "print", "items", "place")
+    __slots__ = ("number", "version", "value", "print", "objects", "items", "place")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -76,18 +76,21 @@ class _Part:
         self.place: tuple[dict[str, Any], str] | None = None
         #: The pickle of the object that was sent, if it may change without becoming another object.
         self.print: bytes | None = None
+        #: The identities of objects in it that globals have, in the order of the pickle.
+        self.objects: list[int] = []
         #: The items of the object that was sent, if it is a plain container.
         self.items: Snapshot | None = None
 
     def has_changed(self, owner: Definitions) -> bool:
         """Whether the object was replaced, or has other contents than when it was sent."""
-        if self.items is not None and self.items.is_current():
-            return False
+        if self.items is not None:
+            # Equal items may be other objects.
+            return not self.items.is_current()
         value = self.value() if type(self.value) is weakref.ref else self.value
         if self.place is not None and self.place[0].get(self.place[1], _ABSENT) is not value:
             return True
         try:
-            return _print(value, owner)[0] != self.print
+            return _print(value, owner) != (self.print, self.objects)
         except ArenaFull:
             raise  # The caller waits for room.
         except (Exception, _Raced):
@@ -101,18 +104,21 @@ class _Part:
 
     def update(self, value: Any, owner: Definitions) -> None:
         """Starts another version if the value is not the one that was sent."""
-        made = None
+        made: bytes | None = None
+        objects: list[int] = []
         if _is_fixed(value):
             # Equal numbers may be of different types, or differ in their sign.
             is_same = value is self.value or (
                 type(value) is type(self.value) and by_value.is_atom(value) and repr(value) == repr(self.value)
             )
         else:
-            made, _ = _print(value, owner)
-            is_same = made == self.print
+            made, objects = _print(value, owner)
+            before = self.value() if type(self.value) is weakref.ref else self.value
+            is_same = before is value and (made, objects) == (self.print, self.objects)
+            is_same = is_same and (self.items is None or self.items.is_current())
         if not is_same:
             self.version += 1
-        self.value, self.print = value, made
+        self.value, self.print, self.objects = value, made, objects
         if made is not None:
             with suppress(TypeError):
                 self.value = weakref.ref(value, owner.forgetting(self))
@@ -228,7 +234,7 @@ _OF_FUNCTION = ("__code__", "__defaults__", "__kwdefaults__")
 def _is_fixed(value: Any) -> bool:
     """Whether a value is compared by identity: it cannot change, or the worker keeps its tasks' changes of it."""
     kind = type(value)
-    if by_value.is_atom(value) or kind in _BY_IDENTITY or isinstance(value, type):
+    if by_value.is_atom(value) or by_value.is_one_of(kind, _BY_IDENTITY) or issubclass(kind, type):
         return True
     if kind is FunctionType:
         # What a function without a name holds is no part of a definition.
@@ -236,7 +242,7 @@ def _is_fixed(value: Any) -> bool:
         return is_named or not (value.__closure__ or value.__dict__)
     if _find_shared()(value):
         return True
-    if kind in (tuple, frozenset):
+    if kind is tuple or kind is frozenset:
         return all(map(_is_fixed, value))
     # Properties and other descriptors, but no callables with arguments that may change.
     return hasattr(kind, "__get__") and not isinstance(value, (MethodType, partial))
@@ -264,13 +270,14 @@ def _empty(value: Any) -> Callable[[], Any] | None:
     return type(value) if type(value) in _CONTAINERS else None
 
 
-def _print(value: Any, owner: Definitions) -> tuple[bytes, set[Key]]:
-    """Returns a pickle that is equal as long as the value is, and the names in the program's modules that it refers
-    to."""
+def _print(value: Any, owner: Definitions) -> tuple[bytes, list[int]]:
+    """Returns a pickle that is equal as long as the value is, and the identities of the objects in it that globals
+    have."""
     file = BytesIO()
     printer = _Printer(file, owner)
     printer.dump(value)
-    return file.getvalue(), printer.names
+    memo = printer.memo.copy()
+    return file.getvalue(), sorted(memo.keys() & owner.objects, key=lambda key: memo[key][0])
 
 
 # ---- picklers
@@ -538,7 +545,7 @@ class _Definer(_Pickler):
 
     def _links_in(self, home: str) -> links.Links:
         if home not in self._links:
-            self._links[home] = self.owner.links_in(home)
+            self._links[home] = self.owner.links_in(home, self.names)
         return self._links[home]
 
     def _is_sendable(self, key: Key) -> bool:
@@ -763,6 +770,7 @@ class _Definer(_Pickler):
         """Returns the parts of a definition with their versions. Compares the contents of parts, but not of those that
         Python itself uses."""
         known, owner, obj = definition.parts, self.owner, definition.object()
+        before = {name: part.version for name, part in known.items()}
         parts = []
         for name in [*values, *(name for name in known if name not in values)]:
             value = values.get(name, _ABSENT)
@@ -794,6 +802,14 @@ class _Definer(_Pickler):
                 self._last.append((obj, part.number, part.version, name, value))
                 value = mirror.Late(_empty(value))
             parts.append((part.number, part.version, name, value))
+        # A part that shares objects with one that is sent again is sent again, too.
+        changed = {key for name, part in known.items() if part.version != before.get(name) for key in part.objects}
+        for place, (number, version, name, value) in enumerate(parts):
+            if version == before.get(name) and type(value) is not mirror.Late:
+                part = known[name]
+                part.version += not changed.isdisjoint(part.objects)
+                self.versions[number] = part.version
+                parts[place] = number, part.version, name, value
         return parts
 
 
@@ -813,6 +829,8 @@ class Definitions:
         self._bindings: dict[Key, _Part] = {}
         #: What the globals of each module share.
         self._links: dict[str, links.Links] = {}
+        #: The identities of all objects in these globals. Some may be gone since.
+        self.objects: set[int] = set()
         #: For each global that shares objects with others: all of them, as they were sent last.
         self._groups: dict[Key, set[Key]] = {}
         #: Sentinels by their identity, with the number of each.
@@ -983,9 +1001,17 @@ class Definitions:
         definer.watched.add_part(part)
         definer.versions[part.number] = part.version
 
-    def links_in(self, home: str) -> links.Links:
-        """Returns what the globals of a module share. Looks into them only if a global was replaced since."""
-        made = self._links[home] = links.find(_space(home), self._links.get(home))
+    def links_in(self, home: str, names: set[Key]) -> links.Links:
+        """Returns what the globals of a module share. Looks into globals that were replaced, and into those that were
+        sent or have these names, if their contents may have changed."""
+        again = {name for at, name in names if at == home}
+        for (at, name), part in self._bindings.items():
+            if at == home and part.print is not None:
+                (again.discard if part.items is not None and part.items.is_current() else again.add)(name)
+        known = self._links.get(home)
+        made = self._links[home] = links.find(_space(home), known, again)
+        if made is not known:
+            self.objects = set().union(*(one.first for one in self._links.values()))
         return made
 
     def group_of(self, key: Key) -> set[Key]:
@@ -1008,6 +1034,15 @@ class Definitions:
         if is_new or any(part.version != version for part, version, _ in parts):
             for part, version, _ in parts:
                 part.version = version + 1
+            for home, name in keys:
+                known = self._definitions.get(id(_space(home).get(name)))
+                for part in () if known is None else known.parts.values():
+                    part.version += bool(part.objects)
+            # Objects that contain these globals have to refer to the new ones.
+            for home in {home for home, _ in keys}:
+                for name in self._links[home].holders({name for at, name in keys if at == home}):
+                    if part := self._bindings.get((home, name)):
+                        part.version += 1
         self._groups.update(dict.fromkeys(keys, keys))
 
     def part_of(self, key: Key) -> _Part | None:

@@ -730,7 +730,7 @@ def _together(function: Any, call: Any, kind: int) -> tuple[Any, int]:
 #: Containers that `Stock` writes without a pickler, and that tasks can change.
 _CHANGED = frozenset({list, dict, set})
 #: Types whose objects cannot change. They are compared by value.
-_VALUES = (
+_VALUES: tuple[Any, ...] = (
     *(*_PLAIN, tuple, frozenset, range, slice, type(...), type(NotImplemented), CodeType, property, classmethod),
     *(staticmethod, FunctionType, BuiltinFunctionType, type, ModuleType),
 )
@@ -907,24 +907,28 @@ def _private_view(buffer: Buffer) -> bytearray | memoryview | None:
     return memoryview(copy) if type(copy) is PrivateBuffer else copy
 
 
-#: Whether a worker can import a module, by its name.
-_importable: dict[str | None, bool] = {"builtins": True, "__main__": False, "__mp_main__": False}
+#: The specification of a module when it was looked for, and whether a worker can import it, by its name.
+_importable: dict[str, tuple[Any, bool]] = {}
+#: Modules that no worker has to look for.
+_FIXED: dict[str | None, bool] = {None: True, "builtins": True, "__main__": False, "__mp_main__": False}
 
 
 def is_importable(name: str | None) -> bool:
     """Whether a worker finds the module with this name in the place from where this process has loaded it."""
-    known = _importable.get(name)
-    if known is None:
-        known = _importable[name] = name is None or _is_found(name)
-    return known
-
-
-def _is_found(name: str) -> bool:
-    module = sys.modules.get(name)
+    if name in _FIXED:
+        return _FIXED[name]
+    module = sys.modules.get(name)  # type: ignore[arg-type]
     if module is None:
-        # The entry is not a module: the pickler reports the error.
+        # No module has this name yet: the pickler reports the error.
         return True
-    ours = getattr(module, "__spec__", None)
+    spec = getattr(module, "__spec__", None)
+    known = _importable.get(name)  # type: ignore[arg-type]
+    if known is None or known[0] is not spec:
+        known = _importable[name] = spec, _is_found(name, spec)  # type: ignore[index, arg-type]
+    return known[1]
+
+
+def _is_found(name: str, ours: Any) -> bool:
     if ours is None:
         return False
     parent, _, _ = name.rpartition(".")

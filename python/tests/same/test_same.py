@@ -23,9 +23,9 @@ sys.path.insert(0, str(HERE))
 import backends  # noqa: E402
 
 SCRIPTS = {
-    **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "inputs": (), "kinds": (), "lookups": ()},
-    **{"modules": (), "settings": (), "shared": (), "sharing": ("numpy",), "starts": (), "texts": (), "together": ("numpy",)},
-    **{"values": ("numpy", "pandas"), "views": ("numpy",)},
+    **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "inputs": (), "joins": (), "kinds": ()},
+    **{"lookups": (), "modules": (), "settings": (), "shared": (), "sharing": ("numpy",), "starts": (), "texts": ()},
+    **{"together": ("numpy",), "unused": (), "values": ("numpy", "pandas"), "views": ("numpy",)},
 }
 if sys.version_info >= (3, 12):
     SCRIPTS["generics"] = ()
