@@ -232,7 +232,8 @@ def reduce_function(pickler: pickling.Pickler, function: FunctionType) -> Any:
     how, state = parts_of_function(pickler, function)
     defaults = {"__defaults__": function.__defaults__, "__kwdefaults__": function.__kwdefaults__}
     state.update((name, value) for name, value in defaults.items() if value)
-    state.update(function.__dict__)
+    if function.__dict__:
+        state["__dict__"] = dict(function.__dict__)
     return mirror.make_function, how, state, None, None, mirror.fill_function
 
 
@@ -354,6 +355,10 @@ def how_of_class(cls: type) -> tuple[Any, ...]:
     body = {name: space[name] for name in (*_OF_BODY, *_own_of_ctypes(cls)) if name in space}
     # A slot may have the name of an attribute.
     body = {name: value for name, value in body.items() if type(value) is not MemberDescriptorType}
+    if hasattr(body.get("__slots__"), "__next__"):
+        # An iterator, which the class has used up.
+        own = (name for name in ("__dict__", "__weakref__") if name in space)
+        body["__slots__"] = (*own, *(name for name, one in space.items() if type(one) is MemberDescriptorType))
     body.setdefault("__qualname__", cls.__qualname__)
     home = str(type(cls).__module__)
     if not pickling.is_standard(home) and pickling.is_importable(home):

@@ -738,7 +738,7 @@ class _Definer(_Pickler):
     def _function(self, function: Any, definition: _Definition) -> Any:
         if by_value.is_singledispatch(function):
             how, (registered, attributes) = by_value.parts_of_singledispatch(function)
-            parts = self._parts(definition, {"registry": registered, **attributes})
+            parts = self._parts(definition, {mirror.REGISTERED: registered, **attributes})
             made, state = (definition.number, mirror.make_singledispatch, how), (definition.number, None, None, parts)
             return mirror.define_object, made, state, None, None, mirror.fill_definition
         how, content = by_value.parts_of_function(self, function)
@@ -778,7 +778,7 @@ class _Definer(_Pickler):
             if part is None:
                 part = known[name] = _Part(next(owner.numbers))
             if value is _ABSENT:
-                value = mirror.REMOVED
+                value = mirror.Removed
             elif (keys := self._globals_in(obj, name, value)) and (
                 type(part.value) is _Late or all(map(self._is_sendable, keys))
             ):
@@ -974,7 +974,7 @@ class Definitions:
         """Pickles a binding, unless the global never existed."""
         home, name = key
         part = self._bindings.get(key)
-        value = _space(home).get(name, mirror.REMOVED)
+        value = _space(home).get(name, mirror.Removed)
         if part is None:
             if mirror.is_removed(value):
                 return
@@ -1026,7 +1026,7 @@ class Definitions:
         parts = [(part, part.version, key) for key in keys if (part := self._bindings.get(key))]
         for part, _, (home, name) in parts:
             with suppress(Exception):
-                part.update(_space(home).get(name, mirror.REMOVED), self)
+                part.update(_space(home).get(name, mirror.Removed), self)
         is_new = any(before[key] != keys for _, _, key in parts)
         if is_new:
             self._bundles.clear()
