@@ -493,6 +493,8 @@ class _Definer(_Pickler):
         self._objects: dict[Key, set[Key]] = {}
         #: The keys of these globals by the identity of their objects, for each module.
         self._shared: dict[str, dict[int, Key]] = {}
+        #: These objects. Otherwise another object could get the identity of one that another thread removes.
+        self._held: list[Any] = []
         self._links: dict[str, links.Links] = {}
         #: Globals that were linked with those that share objects with them.
         self._grouped: set[Key] = set()
@@ -557,6 +559,7 @@ class _Definer(_Pickler):
         # A separate pickler: an exception would spoil the pickle of the others.
         trial = _Definer(BytesIO(), _Copies(self.owner), self.owner)
         trial._tried, trial._shared, trial._links = self._tried, self._shared, self._links
+        trial._held = self._held
         try:
             self.owner.bind(trial, key)
         except Exception:
@@ -660,7 +663,8 @@ class _Definer(_Pickler):
     def shared_in(self, home: str) -> dict[int, Key]:
         """Returns the globals of a module that may change, by the identity of their objects."""
         if home not in self._shared:
-            found = ((value, name) for name, value in list(_space(home).items()) if not _is_fixed(value))
+            found = [(value, name) for name, value in list(_space(home).items()) if not _is_fixed(value)]
+            self._held.append(found)
             self._shared[home] = {id(value): (home, name) for value, name in found if not name.startswith("__")}
         return self._shared[home]
 

@@ -235,7 +235,13 @@ class _Walk:
         if not self._is_own(kind) or elsewhere.place_of(value) is not None:
             return (), False
         slots = [_attribute(value, name) for name in copyreg._slotnames(kind)]  # type: ignore[attr-defined]
-        return chain(slots, (_attribute(value, "__dict__") or {}).values()), True
+        own = chain(slots, (_attribute(value, "__dict__") or {}).values())
+        base: Any = next((one for one in (dict, list, tuple, set, frozenset, deque) if issubclass(kind, one)), None)
+        if base is dict:
+            own = chain(own, dict.keys(value), dict.values(value))
+        elif base is not None:
+            own = chain(own, base.__iter__(value))
+        return own, True
 
     def _is_own(self, kind: type) -> bool:
         """Whether instances of a class are looked into: those of the program, but no members of enumerations."""

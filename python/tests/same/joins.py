@@ -79,12 +79,22 @@ def put(value, held):
         value.held = held
 
 
+class OfDict(dict):
+    pass
+
+
+class OfList(list):
+    pass
+
+
 AROUND = {
     "list": lambda held: [held],
     "dict": lambda held: {"held": held},
     "ordered dict": lambda held: collections.OrderedDict(held=held),
     "deque": lambda held: collections.deque([held]),
     "object": Box,
+    "own dict": lambda held: OfDict(held=held),
+    "own list": lambda held: OfList([held]),
     "slots": Slots,
     "namespace": lambda held: types.SimpleNamespace(held=held),
     "object in a list": lambda held: [Box(held)],

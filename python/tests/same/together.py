@@ -47,6 +47,16 @@ def change(one, key, other):
     return one == other, one is other, len(one)
 
 
+def is_pair(pair):
+    one, other = pair
+    return one is other, one is other[0]
+
+
+def twice(x):
+    pair = x, -x
+    return pair, pair, (pair,)
+
+
 def sizes(settings, values):
     values.append(settings["n"])
     return len(values), settings
@@ -92,6 +102,7 @@ class Holder:
 BODIES = [Body(x) for x in (0, 3, 7)]
 ROOT = Tree()
 LEAF = Tree(ROOT)
+PAIR = (1.5, "a")
 TABLE, LIST, SETTINGS, ABSENT = {}, [1, 2], {"n": 1}, object()
 
 #: A name, a function and arguments of calls.
@@ -107,6 +118,8 @@ CASES = [
     ("partial of a partial", functools.partial(functools.partial(change, TABLE), "key"), [(TABLE,), ({},)]),
     ("changed", functools.partial(change, TABLE), [("a", TABLE), ("b", TABLE), ("c", {})]),
     ("list", functools.partial(is_same, LIST), [(LIST,), ([1, 2],), ((1, 2),)]),
+    ("arguments", is_same, [(PAIR, PAIR), (PAIR, LIST), (LIST, LIST), ((PAIR,), PAIR)]),
+    ("parts of an argument", is_pair, [((PAIR, PAIR),), ((PAIR, (PAIR,)),), ((LIST, LIST),)]),
     ("sentinel", functools.partial(is_same, ABSENT), [(ABSENT,), (object(),)]),
     *((kind, functools.partial(use, one), [(kind, one)]) for kind, (one, _, _) in OF_LIBRARIES.items()),
     *((f"attribute: {kind}", Holder(one).use, [(kind, one)]) for kind, (one, _, _) in OF_LIBRARIES.items()),
@@ -118,6 +131,7 @@ def names():
     """The programs, by the backends that they run on besides arenite."""
     for name, _, _ in CASES:
         yield f"together: {name}", ["fork", "spawn"]
+    yield "together: results", ["fork", "spawn"]
 
 
 def programs(which):
@@ -134,6 +148,7 @@ def programs(which):
                     backends.outcome(lambda: list(pool.imap(functools.partial(_unpacked, function), calls))),
                 ],
             )
+        yield "together: results", [(one is two, one is three[0]) for one, two, three in ex.map(twice, range(9))]
 
 
 def _unpacked(function, arguments):
