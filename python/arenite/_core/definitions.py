@@ -33,6 +33,7 @@ from .process import imported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Set as AbstractSet
     from contextlib import AbstractContextManager
 
     from .._arenite import Buffer, Engine
@@ -170,6 +171,10 @@ class Bundle:
             if part.version != version or part.has_changed(owner):
                 return False
         return True
+
+    def numbers(self) -> set[int]:
+        """Returns the numbers of the parts whose objects may have changed their contents."""
+        return {part.number for part, _ in self._parts}
 
     def holds(self, part: _Part) -> bool:
         return any(one is part for one, _ in self._parts)
@@ -483,6 +488,8 @@ class _Definer(_Pickler):
         self.count = 0
         #: The globals that cannot be pickled, each with the reason.
         self.unsent: dict[Key, Exception] = {}
+        #: The parts that may have changed; None if all may have.
+        self.changed: set[int] | None = None
         #: The names that the function itself refers to. If one cannot be sent, submitting fails. For other names, only
         #: their use fails.
         self._needed: set[Key] = set()
@@ -547,7 +554,7 @@ class _Definer(_Pickler):
 
     def _links_in(self, home: str) -> links.Links:
         if home not in self._links:
-            self._links[home] = self.owner.links_in(home, self.names)
+            self._links[home] = self.owner.links_in(home, self.names, self.changed)
         return self._links[home]
 
     def _is_sendable(self, key: Key) -> bool:
@@ -834,7 +841,7 @@ class Definitions:
         #: What the globals of each module share.
         self._links: dict[str, links.Links] = {}
         #: The identities of all objects in these globals. Some may be gone since.
-        self.objects: set[int] = set()
+        self.objects: AbstractSet[int] = set()
         #: For each global that shares objects with others: all of them, as they were sent last.
         self._groups: dict[Key, set[Key]] = {}
         #: Sentinels by their identity, with the number of each.
@@ -932,7 +939,8 @@ class Definitions:
             process = imported("multiprocessing.process")
             if process is not None and getattr(process.current_process(), "_inheriting", False):
                 raise RuntimeError(_IMPORTING)
-            versions, watched, data, beside = self._define(key, partial(_Copies, self))
+            changed = None if known is None else known.numbers()
+            versions, watched, data, beside = self._define(key, partial(_Copies, self), changed)
             head = pickle.dumps(versions, 5)
             data = len(head).to_bytes(4, "little") + head + data
             buffers: list[Buffer] = beside.buffers
@@ -958,14 +966,15 @@ class Definitions:
         return self.of_setup([(home, pickling.OPTIONAL + name)]) if has_global else b""
 
     def _define(
-        self, names: frozenset[Key], begin: Callable[[], pickling.Beside]
+        self, names: frozenset[Key], begin: Callable[[], pickling.Beside], changed: set[int] | None = None
     ) -> tuple[Any, _Watched, bytes, pickling.Beside]:
         """Pickles the definitions of these names, and of everything that they refer to. `begin`: makes the object that
-        takes the arrays."""
+        takes the arrays. `changed`: the parts that may have changed since; None if all may have."""
         raced: BaseException | None = None
         for pause in (0.0, *_PAUSES):
             file, beside = BytesIO(), begin()
             definer = _Definer(file, beside, self)
+            definer.changed = changed
             try:
                 with _pausing_others(pause), self.passing():
                     definer.define(names)
@@ -1005,17 +1014,18 @@ class Definitions:
         definer.watched.add_part(part)
         definer.versions[part.number] = part.version
 
-    def links_in(self, home: str, names: set[Key]) -> links.Links:
-        """Returns what the globals of a module share. Looks into globals that were replaced, and into those that were
-        sent or have these names, if their contents may have changed."""
+    def links_in(self, home: str, names: set[Key], changed: set[int] | None) -> links.Links:
+        """Returns what the globals of a module share. Looks into globals that were replaced, and into those with these
+        names or with parts that may have `changed`; None if all may have."""
         again = {name for at, name in names if at == home}
         for (at, name), part in self._bindings.items():
-            if at == home and part.print is not None:
+            if at == home and part.print is not None and (changed is None or part.number in changed):
                 (again.discard if part.items is not None and part.items.is_current() else again.add)(name)
         known = self._links.get(home)
         made = self._links[home] = links.find(_space(home), known, again)
         if made is not known:
-            self.objects = set().union(*(one.first for one in self._links.values()))
+            found = [one.first.keys() for one in self._links.values()]
+            self.objects = found[0] if len(found) == 1 else set().union(*found)
         return made
 
     def group_of(self, key: Key) -> set[Key]:

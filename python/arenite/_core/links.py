@@ -48,9 +48,9 @@ class _Held(NamedTuple):
     def is_of(self, value: Any) -> bool:
         return self.value == id(value) and (self.reference is None or self.reference() is value)
 
-    def is_like(self, other: _Held | None) -> bool:
+    def is_like(self, other: _Held) -> bool:
         """Whether both have the same objects."""
-        if other is None or (self.value, self.objects, self.named) != (other.value, other.objects, other.named):
+        if (self.value, self.objects, self.named) != (other.value, other.objects, other.named):
             return False
         ours, theirs = ([reference() for reference in one.arrays] for one in (self, other))
         return len(ours) == len(theirs) and all(map(is_, ours, theirs))
@@ -80,15 +80,17 @@ class Links(NamedTuple):
 def find(space: dict[str, Any], known: Links | None, again: set[str]) -> Links:
     """Returns what the globals of a module share; what is `known`, if they have the same objects. Looks only into
     globals that were replaced, and `again` into these, whose contents may have changed."""
-    found = [(name, value) for name, value in list(space.items()) if name[:2] != "__"]
-    found = [(name, value) for name, value in found if not by_value.is_one_of(type(value), by_value.ATOMS)]
+    found = _globals_in(space)
     before = {} if known is None else known.held
-    same = {name: before[name] for name, value in found if name in before and before[name].is_of(value)}
+    same = {name: one for name, value in found if (one := before.get(name)) is not None and one.is_of(value)}
+    left = [(name, value) for name, value in found if name not in same or name in again]
+    is_whole = known is not None and len(same) == len(found) == len(before)
+    if is_whole and not left:
+        return known  # type: ignore[return-value]
     walk = _Walk(space, {id(value) for _, value in found if type(value) is not FunctionType})
-    new = {name: walk.look_into(value) for name, value in found if name not in same or name in again}
-    if known is not None and len(same) == len(found) == len(before):
-        if all(one.is_like(before[name]) for name, one in new.items()):
-            return known
+    new = {name: walk.look_into(value) for name, value in left}
+    if is_whole and all(one.is_like(before[name]) for name, one in new.items()):
+        return known  # type: ignore[return-value]
     held: dict[str, _Held] = {}
     groups: dict[str, set[str]] = {}
     first: dict[int, str] = {}
@@ -107,6 +109,15 @@ def find(space: dict[str, Any], known: Links | None, again: set[str]) -> Links:
         if len(arrays) > 1 and owner.nbytes <= max(_SMALL, 2 * sum(one.nbytes for one in arrays)):
             owners[id(owner)] = weakref.ref(owner)
     return Links(held, groups, owners, first)
+
+
+def _globals_in(space: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Returns the globals of a module that are no atoms."""
+    found = [(name, value) for name, value in list(space.items()) if name[:2] != "__"]
+    try:
+        return [(name, value) for name, value in found if type(value) not in by_value.ATOMS]
+    except Exception:  # A type has no hash.
+        return [(name, value) for name, value in found if not by_value.is_one_of(type(value), by_value.ATOMS)]
 
 
 def _join(groups: dict[str, set[str]], name: str, other: str) -> None:
@@ -167,7 +178,7 @@ class _Walk:
         while left and len(seen) < most:
             one, is_held = left.pop()
             key = id(one)
-            if key in seen or by_value.is_one_of(type(one), by_value.ATOMS):
+            if key in seen or type(one) in by_value.ATOMS:
                 continue
             seen.add(key)
             is_other = one is not value and key in self._globals
