@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import mirror, pickling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
 
 # ---- code
@@ -159,11 +159,19 @@ def names_in(annotation: Any) -> frozenset[str]:
 ATOMS = {int, float, complex, bool, str, bytes, type(None), range, type(Ellipsis), type(NotImplemented)}
 
 
+def is_one_of(kind: type, kinds: Collection[type]) -> bool:
+    """Whether a type is one of these."""
+    try:
+        return kind in kinds
+    except Exception:  # Its metaclass compares types, but has no hash.
+        return False
+
+
 def is_atom(value: Any) -> bool:
     kind = type(value)
-    if kind in (tuple, frozenset):
+    if kind is tuple or kind is frozenset:
         return all(map(is_atom, value))
-    return kind in ATOMS
+    return is_one_of(kind, ATOMS)
 
 
 def is_constant(value: Any, named: list[Any], inside: tuple[Any, ...] = ()) -> bool:
@@ -224,7 +232,8 @@ def reduce_function(pickler: pickling.Pickler, function: FunctionType) -> Any:
     how, state = parts_of_function(pickler, function)
     defaults = {"__defaults__": function.__defaults__, "__kwdefaults__": function.__kwdefaults__}
     state.update((name, value) for name, value in defaults.items() if value)
-    state.update(function.__dict__)
+    if function.__dict__:
+        state["__dict__"] = dict(function.__dict__)
     return mirror.make_function, how, state, None, None, mirror.fill_function
 
 
@@ -346,6 +355,10 @@ def how_of_class(cls: type) -> tuple[Any, ...]:
     body = {name: space[name] for name in (*_OF_BODY, *_own_of_ctypes(cls)) if name in space}
     # A slot may have the name of an attribute.
     body = {name: value for name, value in body.items() if type(value) is not MemberDescriptorType}
+    if hasattr(body.get("__slots__"), "__next__"):
+        # An iterator, which the class has used up.
+        own = (name for name in ("__dict__", "__weakref__") if name in space)
+        body["__slots__"] = (*own, *(name for name, one in space.items() if type(one) is MemberDescriptorType))
     body.setdefault("__qualname__", cls.__qualname__)
     home = str(type(cls).__module__)
     if not pickling.is_standard(home) and pickling.is_importable(home):

@@ -33,6 +33,7 @@ from .process import imported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Set as AbstractSet
     from contextlib import AbstractContextManager
 
     from .._arenite import Buffer, Engine
@@ -65,7 +66,7 @@ def _held(function: FunctionType) -> list[Any]:
 class _Part:
     """A binding, or an attribute of a definition, as it was last sent."""
 
-    __slots__ = ("number", "version", "value", "print", "items", "place")
+    __slots__ = ("number", "version", "value", "print", "objects", "items", "place")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -76,18 +77,21 @@ class _Part:
         self.place: tuple[dict[str, Any], str] | None = None
         #: The pickle of the object that was sent, if it may change without becoming another object.
         self.print: bytes | None = None
+        #: The identities of objects in it that globals have, in the order of the pickle.
+        self.objects: list[int] = []
         #: The items of the object that was sent, if it is a plain container.
         self.items: Snapshot | None = None
 
     def has_changed(self, owner: Definitions) -> bool:
         """Whether the object was replaced, or has other contents than when it was sent."""
-        if self.items is not None and self.items.is_current():
-            return False
+        if self.items is not None:
+            # Equal items may be other objects.
+            return not self.items.is_current()
         value = self.value() if type(self.value) is weakref.ref else self.value
         if self.place is not None and self.place[0].get(self.place[1], _ABSENT) is not value:
             return True
         try:
-            return _print(value, owner)[0] != self.print
+            return _print(value, owner) != (self.print, self.objects)
         except ArenaFull:
             raise  # The caller waits for room.
         except (Exception, _Raced):
@@ -101,18 +105,21 @@ class _Part:
 
     def update(self, value: Any, owner: Definitions) -> None:
         """Starts another version if the value is not the one that was sent."""
-        made = None
+        made: bytes | None = None
+        objects: list[int] = []
         if _is_fixed(value):
             # Equal numbers may be of different types, or differ in their sign.
             is_same = value is self.value or (
                 type(value) is type(self.value) and by_value.is_atom(value) and repr(value) == repr(self.value)
             )
         else:
-            made, _ = _print(value, owner)
-            is_same = made == self.print
+            made, objects = _print(value, owner)
+            before = self.value() if type(self.value) is weakref.ref else self.value
+            is_same = before is value and (made, objects) == (self.print, self.objects)
+            is_same = is_same and (self.items is None or self.items.is_current())
         if not is_same:
             self.version += 1
-        self.value, self.print = value, made
+        self.value, self.print, self.objects = value, made, objects
         if made is not None:
             with suppress(TypeError):
                 self.value = weakref.ref(value, owner.forgetting(self))
@@ -164,6 +171,10 @@ class Bundle:
             if part.version != version or part.has_changed(owner):
                 return False
         return True
+
+    def numbers(self) -> set[int]:
+        """Returns the numbers of the parts whose objects may have changed their contents."""
+        return {part.number for part, _ in self._parts}
 
     def holds(self, part: _Part) -> bool:
         return any(one is part for one, _ in self._parts)
@@ -228,7 +239,7 @@ _OF_FUNCTION = ("__code__", "__defaults__", "__kwdefaults__")
 def _is_fixed(value: Any) -> bool:
     """Whether a value is compared by identity: it cannot change, or the worker keeps its tasks' changes of it."""
     kind = type(value)
-    if by_value.is_atom(value) or kind in _BY_IDENTITY or isinstance(value, type):
+    if by_value.is_atom(value) or by_value.is_one_of(kind, _BY_IDENTITY) or issubclass(kind, type):
         return True
     if kind is FunctionType:
         # What a function without a name holds is no part of a definition.
@@ -236,7 +247,7 @@ def _is_fixed(value: Any) -> bool:
         return is_named or not (value.__closure__ or value.__dict__)
     if _find_shared()(value):
         return True
-    if kind in (tuple, frozenset):
+    if kind is tuple or kind is frozenset:
         return all(map(_is_fixed, value))
     # Properties and other descriptors, but no callables with arguments that may change.
     return hasattr(kind, "__get__") and not isinstance(value, (MethodType, partial))
@@ -264,13 +275,14 @@ def _empty(value: Any) -> Callable[[], Any] | None:
     return type(value) if type(value) in _CONTAINERS else None
 
 
-def _print(value: Any, owner: Definitions) -> tuple[bytes, set[Key]]:
-    """Returns a pickle that is equal as long as the value is, and the names in the program's modules that it refers
-    to."""
+def _print(value: Any, owner: Definitions) -> tuple[bytes, list[int]]:
+    """Returns a pickle that is equal as long as the value is, and the identities of the objects in it that globals
+    have."""
     file = BytesIO()
     printer = _Printer(file, owner)
     printer.dump(value)
-    return file.getvalue(), printer.names
+    memo = printer.memo.copy()
+    return file.getvalue(), sorted(memo.keys() & owner.objects, key=lambda key: memo[key][0])
 
 
 # ---- picklers
@@ -476,6 +488,8 @@ class _Definer(_Pickler):
         self.count = 0
         #: The globals that cannot be pickled, each with the reason.
         self.unsent: dict[Key, Exception] = {}
+        #: The parts that may have changed; None if all may have.
+        self.changed: set[int] | None = None
         #: The names that the function itself refers to. If one cannot be sent, submitting fails. For other names, only
         #: their use fails.
         self._needed: set[Key] = set()
@@ -486,6 +500,8 @@ class _Definer(_Pickler):
         self._objects: dict[Key, set[Key]] = {}
         #: The keys of these globals by the identity of their objects, for each module.
         self._shared: dict[str, dict[int, Key]] = {}
+        #: These objects. Otherwise another object could get the identity of one that another thread removes.
+        self._held: list[Any] = []
         self._links: dict[str, links.Links] = {}
         #: Globals that were linked with those that share objects with them.
         self._grouped: set[Key] = set()
@@ -538,7 +554,7 @@ class _Definer(_Pickler):
 
     def _links_in(self, home: str) -> links.Links:
         if home not in self._links:
-            self._links[home] = self.owner.links_in(home)
+            self._links[home] = self.owner.links_in(home, self.names, self.changed)
         return self._links[home]
 
     def _is_sendable(self, key: Key) -> bool:
@@ -550,6 +566,7 @@ class _Definer(_Pickler):
         # A separate pickler: an exception would spoil the pickle of the others.
         trial = _Definer(BytesIO(), _Copies(self.owner), self.owner)
         trial._tried, trial._shared, trial._links = self._tried, self._shared, self._links
+        trial._held = self._held
         try:
             self.owner.bind(trial, key)
         except Exception:
@@ -653,7 +670,8 @@ class _Definer(_Pickler):
     def shared_in(self, home: str) -> dict[int, Key]:
         """Returns the globals of a module that may change, by the identity of their objects."""
         if home not in self._shared:
-            found = ((value, name) for name, value in list(_space(home).items()) if not _is_fixed(value))
+            found = [(value, name) for name, value in list(_space(home).items()) if not _is_fixed(value)]
+            self._held.append(found)
             self._shared[home] = {id(value): (home, name) for value, name in found if not name.startswith("__")}
         return self._shared[home]
 
@@ -731,7 +749,7 @@ class _Definer(_Pickler):
     def _function(self, function: Any, definition: _Definition) -> Any:
         if by_value.is_singledispatch(function):
             how, (registered, attributes) = by_value.parts_of_singledispatch(function)
-            parts = self._parts(definition, {"registry": registered, **attributes})
+            parts = self._parts(definition, {mirror.REGISTERED: registered, **attributes})
             made, state = (definition.number, mirror.make_singledispatch, how), (definition.number, None, None, parts)
             return mirror.define_object, made, state, None, None, mirror.fill_definition
         how, content = by_value.parts_of_function(self, function)
@@ -763,6 +781,7 @@ class _Definer(_Pickler):
         """Returns the parts of a definition with their versions. Compares the contents of parts, but not of those that
         Python itself uses."""
         known, owner, obj = definition.parts, self.owner, definition.object()
+        before = {name: part.version for name, part in known.items()}
         parts = []
         for name in [*values, *(name for name in known if name not in values)]:
             value = values.get(name, _ABSENT)
@@ -770,7 +789,7 @@ class _Definer(_Pickler):
             if part is None:
                 part = known[name] = _Part(next(owner.numbers))
             if value is _ABSENT:
-                value = mirror.REMOVED
+                value = mirror.Removed
             elif (keys := self._globals_in(obj, name, value)) and (
                 type(part.value) is _Late or all(map(self._is_sendable, keys))
             ):
@@ -794,6 +813,14 @@ class _Definer(_Pickler):
                 self._last.append((obj, part.number, part.version, name, value))
                 value = mirror.Late(_empty(value))
             parts.append((part.number, part.version, name, value))
+        # A part that shares objects with one that is sent again is sent again, too.
+        changed = {key for name, part in known.items() if part.version != before.get(name) for key in part.objects}
+        for place, (number, version, name, value) in enumerate(parts):
+            if version == before.get(name) and type(value) is not mirror.Late:
+                part = known[name]
+                part.version += not changed.isdisjoint(part.objects)
+                self.versions[number] = part.version
+                parts[place] = number, part.version, name, value
         return parts
 
 
@@ -813,6 +840,8 @@ class Definitions:
         self._bindings: dict[Key, _Part] = {}
         #: What the globals of each module share.
         self._links: dict[str, links.Links] = {}
+        #: The identities of all objects in these globals. Some may be gone since.
+        self.objects: AbstractSet[int] = set()
         #: For each global that shares objects with others: all of them, as they were sent last.
         self._groups: dict[Key, set[Key]] = {}
         #: Sentinels by their identity, with the number of each.
@@ -910,7 +939,8 @@ class Definitions:
             process = imported("multiprocessing.process")
             if process is not None and getattr(process.current_process(), "_inheriting", False):
                 raise RuntimeError(_IMPORTING)
-            versions, watched, data, beside = self._define(key, partial(_Copies, self))
+            changed = None if known is None else known.numbers()
+            versions, watched, data, beside = self._define(key, partial(_Copies, self), changed)
             head = pickle.dumps(versions, 5)
             data = len(head).to_bytes(4, "little") + head + data
             buffers: list[Buffer] = beside.buffers
@@ -936,14 +966,15 @@ class Definitions:
         return self.of_setup([(home, pickling.OPTIONAL + name)]) if has_global else b""
 
     def _define(
-        self, names: frozenset[Key], begin: Callable[[], pickling.Beside]
+        self, names: frozenset[Key], begin: Callable[[], pickling.Beside], changed: set[int] | None = None
     ) -> tuple[Any, _Watched, bytes, pickling.Beside]:
         """Pickles the definitions of these names, and of everything that they refer to. `begin`: makes the object that
-        takes the arrays."""
+        takes the arrays. `changed`: the parts that may have changed since; None if all may have."""
         raced: BaseException | None = None
         for pause in (0.0, *_PAUSES):
             file, beside = BytesIO(), begin()
             definer = _Definer(file, beside, self)
+            definer.changed = changed
             try:
                 with _pausing_others(pause), self.passing():
                     definer.define(names)
@@ -956,7 +987,7 @@ class Definitions:
         """Pickles a binding, unless the global never existed."""
         home, name = key
         part = self._bindings.get(key)
-        value = _space(home).get(name, mirror.REMOVED)
+        value = _space(home).get(name, mirror.Removed)
         if part is None:
             if mirror.is_removed(value):
                 return
@@ -983,9 +1014,18 @@ class Definitions:
         definer.watched.add_part(part)
         definer.versions[part.number] = part.version
 
-    def links_in(self, home: str) -> links.Links:
-        """Returns what the globals of a module share. Looks into them only if a global was replaced since."""
-        made = self._links[home] = links.find(_space(home), self._links.get(home))
+    def links_in(self, home: str, names: set[Key], changed: set[int] | None) -> links.Links:
+        """Returns what the globals of a module share. Looks into globals that were replaced, and into those with these
+        names or with parts that may have `changed`; None if all may have."""
+        again = {name for at, name in names if at == home}
+        for (at, name), part in self._bindings.items():
+            if at == home and part.print is not None and (changed is None or part.number in changed):
+                (again.discard if part.items is not None and part.items.is_current() else again.add)(name)
+        known = self._links.get(home)
+        made = self._links[home] = links.find(_space(home), known, again)
+        if made is not known:
+            found = [one.first.keys() for one in self._links.values()]
+            self.objects = found[0] if len(found) == 1 else set().union(*found)
         return made
 
     def group_of(self, key: Key) -> set[Key]:
@@ -1000,7 +1040,7 @@ class Definitions:
         parts = [(part, part.version, key) for key in keys if (part := self._bindings.get(key))]
         for part, _, (home, name) in parts:
             with suppress(Exception):
-                part.update(_space(home).get(name, mirror.REMOVED), self)
+                part.update(_space(home).get(name, mirror.Removed), self)
         is_new = any(before[key] != keys for _, _, key in parts)
         if is_new:
             self._bundles.clear()
@@ -1008,6 +1048,15 @@ class Definitions:
         if is_new or any(part.version != version for part, version, _ in parts):
             for part, version, _ in parts:
                 part.version = version + 1
+            for home, name in keys:
+                known = self._definitions.get(id(_space(home).get(name)))
+                for part in () if known is None else known.parts.values():
+                    part.version += bool(part.objects)
+            # Objects that contain these globals have to refer to the new ones.
+            for home in {home for home, _ in keys}:
+                for name in self._links[home].holders({name for at, name in keys if at == home}):
+                    if part := self._bindings.get((home, name)):
+                        part.version += 1
         self._groups.update(dict.fromkeys(keys, keys))
 
     def part_of(self, key: Key) -> _Part | None:

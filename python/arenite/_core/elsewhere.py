@@ -22,23 +22,23 @@ METHODS = (BuiltinFunctionType, MethodType)
 
 #: The module and the name of objects, by identity. An object may be gone since.
 _places: dict[int, Place] = {}
-#: The number of modules at that time.
-_modules = 0
+#: What `_newest` returned at that time.
+_modules = 0, 0
 
 
 def place_of(value: Any) -> Place | None:
     """Returns the module and the name of an object that a worker's module has, too. The module may be of the standard
     library, of a package or of the program."""
     kind = type(value)
-    if kind in _OTHERS or isinstance(value, type) or (kind in METHODS and _is_bare(value)):
+    if issubclass(kind, type) or by_value.is_one_of(kind, _OTHERS) or (kind in METHODS and _is_bare(value)):
         return None
-    if len(sys.modules) != _modules:
+    if _newest() != _modules:
         _look()
     place = _places.get(id(value))
     if place is None:
         return None
     home, name = place
-    if vars(sys.modules[home]).get(name) is not value or not pickling.is_importable(home):
+    if getattr(sys.modules.get(home), "__dict__", {}).get(name) is not value or not pickling.is_importable(home):
         return None
     # The program may have given its own object to the module.
     owner = type(getattr(value, "__self__", None)) if kind in METHODS else kind
@@ -52,15 +52,25 @@ def _is_bare(function: Any) -> bool:
     return owner is None or isinstance(owner, (ModuleType, type))
 
 
+def _newest() -> tuple[int, int]:
+    """Returns the number of modules, and the identity of the last one that was imported."""
+    try:
+        last = next(reversed(sys.modules))
+    except RuntimeError:  # Another thread imports a module.
+        last = ""
+    return len(sys.modules), id(sys.modules.get(last))
+
+
 def _look() -> None:
     global _modules
     _places.clear()
-    _modules = len(sys.modules)
+    _modules = _newest()
     modules = [(name, one) for name, one in list(sys.modules.items()) if isinstance(one, ModuleType)]
     # An object may have several names: that of the standard library comes first.
     for home, module in sorted(modules, key=lambda item: not pickling.is_standard(item[0])):
         if home in _SKIPPED:
             continue
         for name, value in list(vars(module).items()):
-            if type(value) not in _OTHERS and not name.startswith("__") and not isinstance(value, type):
+            kind = type(value)
+            if not (name.startswith("__") or issubclass(kind, type) or by_value.is_one_of(kind, _OTHERS)):
                 _places.setdefault(id(value), (home, name))

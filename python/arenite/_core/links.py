@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import copyreg
 import weakref
-from collections import OrderedDict, defaultdict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
+from contextlib import suppress
 from functools import partial
 from itertools import chain, islice
+from operator import is_
 from types import CellType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,43 +25,78 @@ _MOST_ELEMENTS = 20_000
 #: The number of bytes of an array that is always sent with its parts.
 _SMALL = 64 << 10
 
-_DICTS = {dict, OrderedDict, defaultdict}
+_DICTS = {dict, Counter, OrderedDict, defaultdict}
 _LISTS = {list, set, deque}
 _CHANGING = {bytearray, *_DICTS, *_LISTS}
+#: Types of the standard library whose instances are looked into.
+_OF_DATA = frozenset(
+    "_io.BytesIO _io.StringIO array.array collections.ChainMap collections.UserDict collections.UserList random.Random "
+    "types.SimpleNamespace".split()
+)
 
 
 class _Held(NamedTuple):
-    #: The identity of the global's object.
+    #: The identity of the global's object, and a weak reference to it if its type has them.
     value: int
+    reference: weakref.ref[Any] | None
     #: The identities of the objects in it that tasks can change, and the arrays.
     objects: set[int]
     arrays: list[weakref.ref[Any]]
+    #: The identities of other globals in it, to which it refers by name.
+    named: set[int]
+
+    def is_of(self, value: Any) -> bool:
+        return self.value == id(value) and (self.reference is None or self.reference() is value)
+
+    def is_like(self, other: _Held) -> bool:
+        """Whether both have the same objects."""
+        if (self.value, self.objects, self.named) != (other.value, other.objects, other.named):
+            return False
+        ours, theirs = ([reference() for reference in one.arrays] for one in (self, other))
+        return len(ours) == len(theirs) and all(map(is_, ours, theirs))
 
 
 class Links(NamedTuple):
-    #: What each global held when it was bound to its object.
+    #: What each global held when it was looked at.
     held: dict[str, _Held]
     #: For each global that shares objects with others: the names of all of them. They are sent together.
     groups: dict[str, set[str]]
     #: Arrays, by identity, whose memory at least two arrays use.
     owners: dict[int, weakref.ref[Any]]
+    #: The names of globals by the identities of the objects in them.
+    first: dict[int, str]
+
+    def holders(self, names: set[str]) -> set[str]:
+        """Returns the globals that refer to these by name, or refer to such a global."""
+        found: set[str] = set()
+        left = names
+        while left:
+            values = {self.held[name].value for name in left if name in self.held}
+            left = {name for name, one in self.held.items() if not one.named.isdisjoint(values)} - found - names
+            found |= left
+        return found
 
 
-def find(space: dict[str, Any], known: Links | None) -> Links:
-    """Returns what the globals of a module share; what is `known`, if they are the same objects."""
-    found = [(name, value) for name, value in list(space.items()) if type(value) not in by_value.ATOMS]
-    found = [(name, value) for name, value in found if name[:2] != "__"]
+def find(space: dict[str, Any], known: Links | None, again: set[str]) -> Links:
+    """Returns what the globals of a module share; what is `known`, if they have the same objects. Looks only into
+    globals that were replaced, and `again` into these, whose contents may have changed."""
+    found = _globals_in(space)
     before = {} if known is None else known.held
-    same = {name: before[name] for name, value in found if name in before and before[name].value == id(value)}
-    if known is not None and len(same) == len(found) == len(before):
-        return known
-    walk = _Walk(space, {id(value) for _, value in found if not isinstance(value, FunctionType)})
+    same = {name: one for name, value in found if (one := before.get(name)) is not None and one.is_of(value)}
+    left = [(name, value) for name, value in found if name not in same or name in again]
+    is_whole = known is not None and len(same) == len(found) == len(before)
+    if is_whole and not left:
+        return known  # type: ignore[return-value]
+    walk = _Walk(space, {id(value) for _, value in found if type(value) is not FunctionType})
+    new = {name: walk.look_into(value) for name, value in left}
+    if is_whole and all(one.is_like(before[name]) for name, one in new.items()):
+        return known  # type: ignore[return-value]
     held: dict[str, _Held] = {}
     groups: dict[str, set[str]] = {}
     first: dict[int, str] = {}
     all_arrays: dict[int, list[Any]] = defaultdict(list)
-    for name, value in found:
-        one = held[name] = same.get(name) or walk.look_into(value)
+    for name, _ in found:
+        one = held[name] = new.get(name) or same[name]
         for key in one.objects:
             if (other := first.setdefault(key, name)) is not name:
                 _join(groups, name, other)
@@ -71,7 +108,16 @@ def find(space: dict[str, Any], known: Links | None) -> Links:
         # The whole memory is sent. Without this limit, two short parts of a huge array would cost too much.
         if len(arrays) > 1 and owner.nbytes <= max(_SMALL, 2 * sum(one.nbytes for one in arrays)):
             owners[id(owner)] = weakref.ref(owner)
-    return Links(held, groups, owners)
+    return Links(held, groups, owners, first)
+
+
+def _globals_in(space: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Returns the globals of a module that are no atoms."""
+    found = [(name, value) for name, value in list(space.items()) if name[:2] != "__"]
+    try:
+        return [(name, value) for name, value in found if type(value) not in by_value.ATOMS]
+    except Exception:  # A type has no hash.
+        return [(name, value) for name, value in found if not by_value.is_one_of(type(value), by_value.ATOMS)]
 
 
 def _join(groups: dict[str, set[str]], name: str, other: str) -> None:
@@ -110,15 +156,22 @@ class _Walk:
         self._left = _MOST
         self._own: dict[type, bool] = {}
         self._arrays: list[Any] = []
+        self._named: set[int] = set()
 
     def look_into(self, value: Any) -> _Held:
-        self._arrays = []
-        return _Held(id(value), self.objects_in(value), [weakref.ref(array) for array in self._arrays])
-
-    def objects_in(self, value: Any) -> set[int]:
-        """Returns the identities of these objects in a global. Other globals in it count only if a function or class
-        holds them: another object refers to them by name."""
+        self._arrays, self._named = [], set()
         found: set[int] = set()
+        # Code of the program may raise anything.
+        with suppress(Exception):
+            self._add_objects(value, found)
+        reference = None
+        with suppress(TypeError):
+            reference = weakref.ref(value)
+        return _Held(id(value), reference, found, [weakref.ref(array) for array in self._arrays], self._named)
+
+    def _add_objects(self, value: Any, found: set[int]) -> None:
+        """Adds the identities of these objects in a global. Other globals in it count only if a function or class
+        holds them: another object refers to them by name."""
         seen: set[int] = set()
         left = [(value, False)]
         most = min(_MOST_OF_EACH, self._left)
@@ -130,6 +183,7 @@ class _Walk:
             seen.add(key)
             is_other = one is not value and key in self._globals
             if is_other and not is_held:
+                self._named.add(key)
                 continue
             if pickling.is_array(one):
                 found.add(self._add_array(one))
@@ -150,7 +204,6 @@ class _Walk:
                         found.update(self._add_array(part) for part in parts[most:] if pickling.is_array(part))
                     left += [(part, is_held) for part in parts[:most]]
         self._left -= len(seen)
-        return found
 
     def _add_array(self, array: Any) -> int:
         """Records an array. Returns the identity of the array that has its memory."""
@@ -184,7 +237,7 @@ class _Walk:
             return (value.fget, value.fset, value.fdel), False
         if kind is partial:
             return (value.func, *value.args, *value.keywords.values()), False
-        if isinstance(value, type):
+        if issubclass(kind, type):
             is_own = is_global and value.__module__ == self._space.get("__name__")
             return (vars(value).values() if is_own else ()), False
         if kind is bytearray:
@@ -192,11 +245,26 @@ class _Walk:
         # Instances of other classes may be shared by many, as loggers are, and have names of their own.
         if not self._is_own(kind) or elsewhere.place_of(value) is not None:
             return (), False
-        slots = (getattr(value, name, None) for name in copyreg._slotnames(kind))  # type: ignore[attr-defined]
-        return chain(slots, getattr(value, "__dict__", {}).values()), True
+        slots = [_attribute(value, name) for name in copyreg._slotnames(kind)]  # type: ignore[attr-defined]
+        own = chain(slots, (_attribute(value, "__dict__") or {}).values())
+        base: Any = next((one for one in (dict, list, tuple, set, frozenset, deque) if issubclass(kind, one)), None)
+        if base is dict:
+            own = chain(own, dict.keys(value), dict.values(value))
+        elif base is not None:
+            own = chain(own, base.__iter__(value))
+        return own, True
 
     def _is_own(self, kind: type) -> bool:
-        """Whether a class is of the program, and no enumeration."""
+        """Whether instances of a class are looked into: those of the program, but no members of enumerations."""
         if kind not in self._own:
-            self._own[kind] = not pickling.is_of_library(kind) and not hasattr(kind, "__members__")
+            is_own = f"{kind.__module__}.{kind.__qualname__}" in _OF_DATA or not pickling.is_of_library(kind)
+            self._own[kind] = is_own and not hasattr(kind, "__members__")
         return self._own[kind]
+
+
+def _attribute(value: Any, name: str) -> Any:
+    """Returns an attribute without the `__getattr__` of the program; None if it is not set."""
+    try:
+        return object.__getattribute__(value, name)
+    except Exception:
+        return None

@@ -28,8 +28,12 @@ else:
     import _pickle as pickle
     import _thread as threading
 
-#: Stands for a global or an attribute that was removed.
-REMOVED = "arenite:removed"
+#: The part of a function of `singledispatch` that has the functions which it calls. No attribute has this name.
+REGISTERED = "<registered>"
+
+
+class Removed:
+    """Stands, itself, for a global or an attribute that was removed."""
 
 
 class Late:
@@ -44,7 +48,7 @@ class Late:
 
 
 def is_removed(value: Any) -> bool:
-    return type(value) is str and value == REMOVED
+    return value is Removed
 
 
 _is_worker = _arenite.is_worker()
@@ -464,7 +468,7 @@ def make_singledispatch(function: Any) -> Any:
 
 def fill_singledispatch(function: Any, state: tuple[Iterable[Any], dict[str, Any]]) -> None:
     registered, attributes = state
-    _set_part(function, "registry", registered)
+    _set_part(function, REGISTERED, registered)
     vars(function).update(attributes)
 
 
@@ -848,7 +852,7 @@ def _set_part(made: Any, name: str, value: Any) -> None:
     elif is_removed(value):
         if hasattr(made, name):
             delattr(made, name)
-    elif name == "registry" and hasattr(made, "register"):
+    elif name == REGISTERED:
         for kind, implementation in value:
             made.register(kind, implementation)
     else:

@@ -15,7 +15,7 @@ import builtins
 import copyreg
 import sys
 from io import BytesIO
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from weakref import ref
 
 from .._arenite import Buffer, PrivateBuffer
@@ -691,14 +691,12 @@ class Function:
         return Function(*self.own, 0, self.names | names, definitions, self._source)
 
     def has_objects(self) -> bool:
-        """Whether the function contains objects that tasks can change or compare."""
+        """Whether the function contains containers that `Stock` would write without a pickler."""
         if self._source is None:
             return False
         function, pickler = self._source
-        own = {id(function)}
-        if issubclass(type(function), partial):
-            own.add(id(function.keywords))
-        return any(key not in own and _has_identity(one) for key, (_, one) in pickler.memo.copy().items())
+        own = id(function.keywords) if issubclass(type(function), partial) else None
+        return any(key != own and type(one) in _CHANGED for key, (_, one) in pickler.memo.copy().items())
 
     def picklers(self) -> list[Pickler] | None:
         """Returns a list for the pickler of arguments; None if the function shares no objects with them."""
@@ -747,19 +745,31 @@ def _together(function: Any, call: Any, kind: int) -> tuple[Any, int]:
     return ((function, *call[0]), call[1]), kind
 
 
-#: Containers that tasks may change.
-_CHANGED = frozenset({list, dict, set, bytearray})
+#: Containers that `Stock` writes without a pickler, and that tasks can change.
+_CHANGED = frozenset({list, dict, set})
+#: Types whose objects cannot change. They are compared by value.
+_VALUES: tuple[Any, ...] = (
+    *(*_PLAIN, tuple, frozenset, range, slice, type(...), type(NotImplemented), CodeType, property, classmethod),
+    *(staticmethod, FunctionType, BuiltinFunctionType, type, ModuleType),
+)
+#: The names of such types in libraries, and of types whose objects have names of their own.
+_VALUES_OF_LIBRARIES = frozenset(
+    "Decimal ExtensionDtype Fraction Logger Pattern PurePath Timestamp UUID ZoneInfo date datetime device dtype "
+    "generic time timedelta timezone ufunc".split()
+)
 
 
 def _has_identity(obj: Any) -> bool:
-    """Whether a task can change an object, or tell it from an equal one. Objects of libraries, such as types of
-    elements and indexes, are shared by many others."""
+    """Whether a task can change an object, or tells it from an equal one."""
     kind = type(obj)
     if kind in _CHANGED:
         return True
-    if isinstance(obj, (FunctionType, BuiltinFunctionType, type, ModuleType)) or hasattr(kind, "__members__"):
+    if kind in _VALUES or issubclass(kind, (type, ModuleType)) or hasattr(kind, "__members__"):
         return False
-    return not is_of_library(kind)
+    if "__qualname__" in vars(kind):
+        return False  # A function of an extension module, such as one of Cython.
+    is_value = issubclass(kind, _VALUES) or not _VALUES_OF_LIBRARIES.isdisjoint(one.__name__ for one in kind.__mro__)
+    return not (is_value and is_of_library(kind))
 
 
 def is_standard(module: str) -> bool:
@@ -915,24 +925,28 @@ def _private_view(buffer: Buffer) -> bytearray | memoryview | None:
     return memoryview(copy) if type(copy) is PrivateBuffer else copy
 
 
-#: Whether a worker can import a module, by its name.
-_importable: dict[str | None, bool] = {"builtins": True, "__main__": False, "__mp_main__": False}
+#: The specification of a module when it was looked for, and whether a worker can import it, by its name.
+_importable: dict[str, tuple[Any, bool]] = {}
+#: Modules that no worker has to look for.
+_FIXED: dict[str | None, bool] = {None: True, "builtins": True, "__main__": False, "__mp_main__": False}
 
 
 def is_importable(name: str | None) -> bool:
     """Whether a worker finds the module with this name in the place from where this process has loaded it."""
-    known = _importable.get(name)
-    if known is None:
-        known = _importable[name] = name is None or _is_found(name)
-    return known
-
-
-def _is_found(name: str) -> bool:
-    module = sys.modules.get(name)
+    if name in _FIXED:
+        return _FIXED[name]
+    module = sys.modules.get(name)  # type: ignore[arg-type]
     if module is None:
-        # The entry is not a module: the pickler reports the error.
+        # No module has this name yet: the pickler reports the error.
         return True
-    ours = getattr(module, "__spec__", None)
+    spec = getattr(module, "__spec__", None)
+    known = _importable.get(name)  # type: ignore[arg-type]
+    if known is None or known[0] is not spec:
+        known = _importable[name] = spec, _is_found(name, spec)  # type: ignore[index, arg-type]
+    return known[1]
+
+
+def _is_found(name: str, ours: Any) -> bool:
     if ours is None:
         return False
     parent, _, _ = name.rpartition(".")

@@ -1,5 +1,6 @@
 //! Encodes values: plain types directly, others as pickles.
 
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PySet, PyString, PyTuple};
@@ -31,6 +32,16 @@ pub mod form {
 
 /// Writes a value of a plain type. Returns false for other values, of which a part may have been written.
 pub fn write_plain(value: &Bound<'_, PyAny>, to: &mut Vec<u8>, depth: u32) -> bool {
+    write_part(value, to, depth, &mut Vec::new())
+}
+
+/// Like `write_plain`, for a part of a value. `tuples`: the tuples that were written.
+fn write_part(
+    value: &Bound<'_, PyAny>,
+    to: &mut Vec<u8>,
+    depth: u32,
+    tuples: &mut Vec<*mut ffi::PyObject>,
+) -> bool {
     if value.is_none() {
         to.push(form::NONE);
     } else if let Ok(flag) = value.cast_exact::<PyBool>() {
@@ -60,10 +71,17 @@ pub fn write_plain(value: &Bound<'_, PyAny>, to: &mut Vec<u8>, depth: u32) -> bo
         let Some(len) = u8::try_from(tuple.len()).ok().filter(|_| depth < DEEPEST) else {
             return false;
         };
+        if len > 0 {
+            // Only a pickle can refer to a tuple twice.
+            if tuples.contains(&tuple.as_ptr()) {
+                return false;
+            }
+            tuples.push(tuple.as_ptr());
+        }
         to.extend_from_slice(&[form::TUPLE, len]);
         return tuple
             .iter_borrowed()
-            .all(|part| write_plain(&part, to, depth + 1));
+            .all(|part| write_part(&part, to, depth + 1, tuples));
     } else {
         return false;
     }

@@ -778,6 +778,14 @@ def local_factorial():
     return inner
 
 
+def many_attributes():
+    def call(x):
+        return sorted(vars(call)), call.registry, call.register, x
+
+    vars(call).update(cells=3, imports=["absent"], globals={"a": 1}, registry={"k": 1}, register=True)
+    return call
+
+
 def local_class():
     class Local:
         made = 0
@@ -1036,6 +1044,7 @@ BY_VALUE = {
     "closure that counts": counter(),
     "closure with a list": recording(),
     "function with an attribute of its own": own_attribute(),
+    "function with many attributes": many_attributes(),
     "recursive closure": local_factorial(),
     "method of a local class": local_class().get,
     "partial of a lambda": functools.partial(lambda a, b: a - b, 10),

@@ -120,6 +120,42 @@ class Methods:
         return "int"
 
 
+def plugin(x):
+    return sorted(vars(plugin)), plugin.registry, plugin.register([], x), plugin.globals
+
+
+#: Attributes whose names mean something to arenite or to `functools`.
+ATTRIBUTES = {"cells": 3, "imports": ["absent"], "globals": {"a": 1}, "register": list.append, "registry": {"k": 1}}
+vars(plugin).update(ATTRIBUTES, dispatch=None, __wrapped__=len)
+
+
+@functools.singledispatch
+def dispatching(x):
+    return "object"
+
+
+dispatching.register(int, lambda x: "int")
+vars(dispatching).update(cells=3, imports=["absent"], globals={"a": 1})
+
+
+class OfIterator:
+    __slots__ = iter(("a", "__b", "__dict__", "__weakref__"))
+
+    def __init__(self):
+        self.a, self.__b, self.c = 1, 2, 3
+
+    def get(self):
+        return self.a, self.__b, self.c, weakref.ref(self)() is self, sorted(vars(self))
+
+
+class OfGenerator:
+    __slots__ = (name for name in ("a", "b"))
+
+    def get(self):
+        self.a = 1
+        return self.a, hasattr(self, "b"), hasattr(self, "__dict__")
+
+
 class Child(Methods):
     @property
     def name(self):
@@ -313,6 +349,11 @@ PROGRAMS = {
     "alias": (list[int] | None, "own"),
     "type variable": (T, "own.__name__, own"),
     "new type": (Number, "own(3), own.__supertype__"),
+    "attributes of a function": (plugin, "own(1)"),
+    "attributes of a dispatching function": (dispatching, "own(1), own('a'), own.cells, own.imports, own.globals"),
+    "slots from an iterator": (OfIterator, "own().get()"),
+    "slots from a generator": (OfGenerator, "own().get()"),
+    "text": ("arenite:removed", "own"),
 }  # fmt: skip
 PROGRAMS["of this thread"][0].value = 3
 OWN = re.compile(r"\bown\b")

@@ -1,8 +1,14 @@
 """Programs whose functions and arguments refer to the same objects."""
 
+import array
+import collections
 import functools
+import io
+import random
+import types
 
 import backends
+import numpy
 
 
 class Body:
@@ -41,15 +47,63 @@ def change(one, key, other):
     return one == other, one is other, len(one)
 
 
+def is_pair(pair):
+    one, other = pair
+    return one is other, one is other[0]
+
+
+def twice(x):
+    pair = x, -x
+    return pair, pair, (pair,)
+
+
 def sizes(settings, values):
     values.append(settings["n"])
     return len(values), settings
 
 
+#: Objects of libraries, each with what changes it and what reads it.
+OF_LIBRARIES = {
+    "deque": (collections.deque([0]), "append", list),
+    "UserList": (collections.UserList([0]), "append", list),
+    "bytes": (bytearray(b"a"), "append", bytes),
+    "array": (array.array("i", [0]), "append", list),
+    "OrderedDict": (collections.OrderedDict(), "update", dict),
+    "Counter": (collections.Counter(), "update", dict),
+    "defaultdict": (collections.defaultdict(list), "update", dict),
+    "ChainMap": (collections.ChainMap(), "update", dict),
+    "namespace": (types.SimpleNamespace(), "__setattr__", vars),
+    "text file": (io.StringIO(), "write", io.StringIO.getvalue),
+    "random": (random.Random(3), "seed", random.Random.random),
+    "random of numpy": (numpy.random.RandomState(3), "seed", numpy.random.RandomState.random_sample),
+    "small numbers": (numpy.zeros(3), "fill", list),
+    "numbers": (numpy.zeros(3_000), "fill", list),
+    "many numbers": (numpy.zeros(40_000), "fill", numpy.sum),
+    "masked numbers": (numpy.ma.zeros(3), "fill", list),
+}
+ARGUMENTS = {"update": ({"a": 1},), "__setattr__": ("a", 1), "write": ("a",)}
+
+
+def use(one, kind, two):
+    """Changes one object. Returns what the other one has then."""
+    _, change, read = OF_LIBRARIES[kind]
+    getattr(one, change)(*ARGUMENTS.get(change, (1,)))
+    return one is two, read(two)
+
+
+class Holder:
+    def __init__(self, held):
+        self.held = held
+
+    def use(self, kind, other):
+        return use(other, kind, self.held)
+
+
 BODIES = [Body(x) for x in (0, 3, 7)]
 ROOT = Tree()
 LEAF = Tree(ROOT)
-TABLE, LIST, SETTINGS = {}, [1, 2], {"n": 1}
+PAIR = (1.5, "a")
+TABLE, LIST, SETTINGS, ABSENT = {}, [1, 2], {"n": 1}, object()
 
 #: A name, a function and arguments of calls.
 CASES = [
@@ -64,6 +118,11 @@ CASES = [
     ("partial of a partial", functools.partial(functools.partial(change, TABLE), "key"), [(TABLE,), ({},)]),
     ("changed", functools.partial(change, TABLE), [("a", TABLE), ("b", TABLE), ("c", {})]),
     ("list", functools.partial(is_same, LIST), [(LIST,), ([1, 2],), ((1, 2),)]),
+    ("arguments", is_same, [(PAIR, PAIR), (PAIR, LIST), (LIST, LIST), ((PAIR,), PAIR)]),
+    ("parts of an argument", is_pair, [((PAIR, PAIR),), ((PAIR, (PAIR,)),), ((LIST, LIST),)]),
+    ("sentinel", functools.partial(is_same, ABSENT), [(ABSENT,), (object(),)]),
+    *((kind, functools.partial(use, one), [(kind, one)]) for kind, (one, _, _) in OF_LIBRARIES.items()),
+    *((f"attribute: {kind}", Holder(one).use, [(kind, one)]) for kind, (one, _, _) in OF_LIBRARIES.items()),
     ("nothing shared", functools.partial(sizes, SETTINGS), [([1],), ([2, 3],), ([],)]),
 ]
 
@@ -72,6 +131,7 @@ def names():
     """The programs, by the backends that they run on besides arenite."""
     for name, _, _ in CASES:
         yield f"together: {name}", ["fork", "spawn"]
+    yield "together: results", ["fork", "spawn"]
 
 
 def programs(which):
@@ -88,6 +148,7 @@ def programs(which):
                     backends.outcome(lambda: list(pool.imap(functools.partial(_unpacked, function), calls))),
                 ],
             )
+        yield "together: results", [(one is two, one is three[0]) for one, two, three in ex.map(twice, range(9))]
 
 
 def _unpacked(function, arguments):
