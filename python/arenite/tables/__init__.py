@@ -20,7 +20,9 @@ except ImportError as _missing:
         name=_missing.name,
     ) from _missing
 
-# Imported now, because a sandboxed worker cannot import it later.
+# Imported now, because a sandboxed worker cannot import them later. pyarrow imports the module when it converts a column.
+import pyarrow.compute as _compute  # noqa: F401
+
 from . import write as write
 from .column import apply as apply
 from .reader import Scan as Scan

@@ -109,7 +109,7 @@ def _starts(plan: Plan, call: shared.Caller) -> Iterator[tuple[Task | TableError
 def _widened(plan: Plan, wider: Any, task: Task) -> Any:
     """Returns a schema that also fits this part; None if the part fits the types with which it was read, so that other
     types would not help. `wider`: the schema that other parts need, which may suffice for this part."""
-    call = shared.Caller(shared.urgent(plan.tasks), Infer(plan.spec, None), "infer")
+    call = shared.Caller(shared.urgent(plan.tasks), Infer(plan.spec, None, tuple(plan.types)), "infer")
     try:
         found = plan.columns_in(plan.reply(call(*task.place), task.origin), task.origin)
     except TableError:
