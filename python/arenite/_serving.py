@@ -35,7 +35,7 @@ from ._core.future import Future, failed
 from ._core.workers import Settings
 from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, RemoteTraceback
 from ._memory_files import MAX_PACKET, peer, receive
-from ._packets import LIMITS, MAX_FILES, MOST_FILES, DoesNotFit, close, decode, pack, send, to_json
+from ._packets import LIMITS, MAX_FILES, MOST_FILES, DoesNotFit, close, decode, id_of, pack, send, to_json
 
 if TYPE_CHECKING:
     from ._core.workers import Workers
@@ -60,6 +60,8 @@ def _terminate(*_: object) -> None:
 class _Kernel:
     def __init__(self, name: str, function: Callable[..., Any], workers: Workers) -> None:
         self.name = name
+        if any(map(_is_async, (function, getattr(function, "__call__", None)))):  # noqa: B004
+            raise TypeError(f"the kernel {name} is async, and workers call ordinary functions: wrap it in asyncio.run")
         self.signature: inspect.Signature | None = None
         with contextlib.suppress(ValueError, TypeError):
             self.signature = inspect.signature(function)
@@ -69,6 +71,10 @@ class _Kernel:
         if not workers.is_inline:
             self.function = pickling.pickle_function(function, workers.definitions, workers.private)
         self.done = self.failed = 0
+
+
+def _is_async(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
 def _text_of(signature: inspect.Signature | None) -> str:
@@ -332,9 +338,9 @@ class Serving:
         except (ValueError, RecursionError) as error:
             request, problem = None, str(error)
         if flags & socket.MSG_TRUNC:
-            self._answer_error(client, None, "bad_request", f"a packet has at most {MAX_PACKET} bytes")
+            self._refuse_unread(client, data, f"a packet has at most {MAX_PACKET} bytes")
         elif not isinstance(request, dict):
-            self._answer_error(client, None, "bad_request", f"no request: {problem}")
+            self._refuse_unread(client, data, f"no request: {problem}")
         elif request.get("op") == "call":
             self._call(client, request, files, flags)
         elif files:
@@ -347,6 +353,14 @@ class Serving:
             self._answer(client, self._status())
         else:
             self._answer_error(client, None, "bad_request", f"no request: {str(request.get('op')):.100}")
+
+    def _refuse_unread(self, client: _Client, data: bytes, problem: str) -> None:
+        """Answers a packet that cannot be read. Without the number of its call, the client would wait."""
+        id = id_of(data)
+        if id is None or id in client.calls:
+            self._answer_error(client, None, "bad_request", problem)
+        else:
+            self._answer_error(client, id, "bad_argument", problem)
 
     def _call(self, client: _Client, request: dict[str, Any], files: list[int], flags: int) -> None:
         id, name, args, deadline = (request.get(member) for member in ("id", "kernel", "args", "deadline"))
