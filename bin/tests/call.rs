@@ -162,6 +162,18 @@ fn plain_values_are_written_as_they_look() {
     assert_eq!(call(&["a", "-3", "2.5", "true"]), "a -3 2.5 true\n");
     // A text that looks like a number is one in quotes.
     assert_eq!(call(&["\"42\"", "0", "1", "false"]), "42 0 1 false\n");
+    for (text, why) in [
+        ("18446744073709551616", "64 bits"),
+        ("[1, -9223372036854775809]", "64 bits"),
+        (&"[".repeat(200), "nested too deeply"),
+    ] {
+        let (code, message) = world.failure(&["describe", "a", text, "0", "true"]);
+        assert!(code == 2 && message.contains(why), "{message}");
+    }
+    assert_eq!(
+        call(&["18446744073709551616 or so", "1", "0", "true"]),
+        "18446744073709551616 or so 1 0 true\n"
+    );
     assert_eq!(world.out(&["nothing"]), "");
     assert_eq!(world.out(&["nothing", "--json"]), "null\n");
     assert_eq!(world.out(&["limit", "true"]), "inf\n");

@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import sys
+import weakref
 from typing import Any
 
 try:
@@ -27,6 +28,22 @@ def create() -> int:
     return os.memfd_create("arenite-object", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
+#: New memory files that are mapped for writing.
+_new: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """Called in a forked process, which lacks the mappings: other memory may be at their addresses by the time that they
+    are closed. So they are never closed there."""
+    for mapped in list(_new):
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(mapped))
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def map_new(file: int, length: int) -> mmap.mmap:
     """Returns a new memory file, mapped for writing."""
     # Allocates all memory now: a lack is an error here, not a later SIGBUS.
@@ -34,6 +51,7 @@ def map_new(file: int, length: int) -> mmap.mmap:
     mapped = mmap.mmap(file, length, mmap.MAP_SHARED)
     # The mapping of a forked process would be writable, which would prevent sealing.
     mapped.madvise(mmap.MADV_DONTFORK)
+    _new.add(mapped)
     return mapped
 
 

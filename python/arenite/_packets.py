@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,6 +26,8 @@ _MAX_DIMS = 64
 _SIZES = {"|b1": 1, "|i1": 1, "|u1": 1, "<i2": 2, "<u2": 2, "<f2": 2, "<i4": 4, "<u4": 4, "<f4": 4}
 _SIZES |= {"<i8": 8, "<u8": 8, "<f8": 8, "<c8": 8, "<c16": 16}
 _FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+#: The number of a call.
+_ID = re.compile(rb'"id"\s*:\s*(-?\d{1,18})\s*[,}]')
 #: Errors of a process without descriptors, memory, or room in sockets.
 LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ETOOMANYREFS, errno.ENOBUFS)
 
@@ -158,6 +161,13 @@ def pack(message: dict[str, Any], member: str, value: Any, most: int | None = No
 
 def to_json(message: dict[str, Any], errors: str = "strict") -> bytes:
     return json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(errors=errors)
+
+
+def id_of(packet: bytes) -> int | None:
+    """Returns the number of the call in a packet that cannot be read as JSON: its integers have too many digits, or its
+    lists are nested too deeply."""
+    found = _ID.search(packet)
+    return None if found is None else int(found[1])
 
 
 def close(files: list[int]) -> None:

@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import queue
+import resource
 import selectors
 import signal
 import socket
@@ -35,7 +36,7 @@ from ._core.future import Future, failed
 from ._core.workers import Settings
 from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, RemoteTraceback
 from ._memory_files import MAX_PACKET, peer, receive
-from ._packets import LIMITS, MAX_FILES, MOST_FILES, DoesNotFit, close, decode, pack, send, to_json
+from ._packets import LIMITS, MAX_FILES, MOST_FILES, DoesNotFit, close, decode, id_of, pack, send, to_json
 
 if TYPE_CHECKING:
     from ._core.workers import Workers
@@ -45,6 +46,8 @@ _PROTOCOL = 1
 _MOST_FAILURES = 16
 #: The seconds for which a call waits for room in the arena while no call runs, and between two attempts.
 _PATIENCE, _PAUSE = 2.0, 0.005
+#: The number of descriptors that must be free after a client was accepted: values need some for a moment.
+_FREE = 24
 #: The longest deadline in seconds.
 _LONGEST = 1e9
 
@@ -60,6 +63,8 @@ def _terminate(*_: object) -> None:
 class _Kernel:
     def __init__(self, name: str, function: Callable[..., Any], workers: Workers) -> None:
         self.name = name
+        if any(map(_is_async, (function, getattr(function, "__call__", None)))):  # noqa: B004
+            raise TypeError(f"the kernel {name} is async, and workers call ordinary functions: wrap it in asyncio.run")
         self.signature: inspect.Signature | None = None
         # Also what a `__getattr__` of the function's class raises.
         with contextlib.suppress(Exception):
@@ -70,6 +75,10 @@ class _Kernel:
         if not workers.is_inline:
             self.function = pickling.pickle_function(function, workers.definitions, workers.private)
         self.done = self.failed = 0
+
+
+def _is_async(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
 def _text_of(signature: inspect.Signature | None) -> str:
@@ -277,6 +286,11 @@ class Serving:
                 # Otherwise the client would wait, and this loop would spin.
                 self._refuse()
             return
+        # Linux gives a new descriptor the lowest free number, so the number of this one approximates that of open ones.
+        if connection.fileno() + _FREE > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+            with connection, contextlib.suppress(OSError):
+                connection.send(self._refusal(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            return
         connection.setblocking(False)
         # The folder admits no other user. This check is for a folder whose mode was changed.
         pid, user = peer(connection)
@@ -289,12 +303,16 @@ class Serving:
 
     def _refuse(self) -> None:
         self._drop_spare()
-        text = "the service has no descriptor left for another client; raise its limit on open files (ulimit -n)"
         with contextlib.suppress(OSError):
             with self._listener.accept()[0] as connection:
-                connection.send(to_json({"error": "limit", "message": text}), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                connection.send(self._refusal(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         with contextlib.suppress(OSError):
             self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+    @staticmethod
+    def _refusal() -> bytes:
+        text = "the service has no descriptor left for another client; raise its limit on open files (ulimit -n)"
+        return to_json({"error": "limit", "message": text})
 
     def _drop_spare(self) -> None:
         if self._spare >= 0:
@@ -333,9 +351,9 @@ class Serving:
         except (ValueError, RecursionError) as error:
             request, problem = None, str(error)
         if flags & socket.MSG_TRUNC:
-            self._answer_error(client, None, "bad_request", f"a packet has at most {MAX_PACKET} bytes")
+            self._refuse_unread(client, data, f"a packet has at most {MAX_PACKET} bytes")
         elif not isinstance(request, dict):
-            self._answer_error(client, None, "bad_request", f"no request: {problem}")
+            self._refuse_unread(client, data, f"no request: {problem}")
         elif request.get("op") == "call":
             self._call(client, request, files, flags)
         elif files:
@@ -348,6 +366,14 @@ class Serving:
             self._answer(client, self._status())
         else:
             self._answer_error(client, None, "bad_request", f"no request: {str(request.get('op')):.100}")
+
+    def _refuse_unread(self, client: _Client, data: bytes, problem: str) -> None:
+        """Answers a packet that cannot be read. Without the number of its call, the client would wait."""
+        id = id_of(data)
+        if id is None or id in client.calls:
+            self._answer_error(client, None, "bad_request", problem)
+        else:
+            self._answer_error(client, id, "bad_argument", problem)
 
     def _call(self, client: _Client, request: dict[str, Any], files: list[int], flags: int) -> None:
         id, name, args, deadline = (request.get(member) for member in ("id", "kernel", "args", "deadline"))

@@ -34,7 +34,7 @@ from typing import Any
 
 from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, shown
 from ._memory_files import OtherUser, dial, receive, socket_path
-from ._packets import LIMITS, MOST_FILES, close, decode, pack, send, to_json
+from ._packets import LIMITS, MOST_FILES, close, decode, id_of, pack, send, to_json
 
 _PROTOCOL = 1
 
@@ -347,7 +347,13 @@ class _Connection:
             return False
         try:
             if data:
-                self._answered(json.loads(data), files, flags)
+                try:
+                    answer = json.loads(data)
+                except (ValueError, RecursionError) as error:
+                    # Fails its call only.
+                    text = f"the value of the call cannot be read: {error}"
+                    answer = {"id": id_of(data), "error": "other", "message": text}
+                self._answered(answer, files, flags)
         finally:
             close(files)
         return bool(data)

@@ -17,13 +17,14 @@ from __future__ import annotations
 import collections
 import contextlib
 import json
+import operator
 import os
 import socket
 import threading
 import weakref
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from math import prod
-from typing import Any
+from typing import Any, SupportsIndex
 
 from . import _memory_files as memory_files
 
@@ -133,12 +134,12 @@ class Store(MutableMapping[str, Any]):
     def put(self, name: str, value: Any, *, replace: bool = False) -> dict[str, Any]:
         """Copy a value into the store under this name. Return its entry in `objects`.
 
-        A numpy array (or an object with its interface) is stored as an array, an object with `__arrow_c_stream__` (a
-        table of pyarrow or polars) as an Arrow stream, and an object with a buffer of bytes as bytes. Raise
-        `ObjectExists` if the name is taken, unless `replace`.
+        A numpy array (or an object with its interface, such as a Series) is stored as an array, a table with
+        `__arrow_c_stream__` (of pyarrow, pandas or polars) as an Arrow stream, and an object with a buffer of bytes as
+        bytes. Raise `ObjectExists` if the name is taken, unless `replace`.
         """
-        if hasattr(value, "__arrow_c_stream__"):
-            return self._put_arrow(name, value, replace)
+        if hasattr(value, "__arrow_c_stream__") and (table := _table_of(value)) is not None:
+            return self._put_arrow(name, table, replace)
         if isinstance(value, (bytes, bytearray, memoryview)):
             content = memoryview(value).cast("B")
             draft = Draft(self, {"kind": "bytes"}, len(content))
@@ -151,14 +152,16 @@ class Store(MutableMapping[str, Any]):
             numpy.copyto(draft.array, array)
         return draft.publish(name, replace=replace)
 
-    def draft(self, shape: int | tuple[int, ...], dtype: Any = "<f8") -> Draft:
+    def draft(self, shape: SupportsIndex | Iterable[SupportsIndex], dtype: Any = "<f8") -> Draft:
         """Begin an array in memory that only this process can access until it is published. Fill `draft.array`."""
         import numpy
 
         dtype = numpy.dtype(dtype).newbyteorder("<")
         if dtype.hasobject or dtype.names is not None:
             raise TypeError(f"a store keeps arrays of numbers, not of {dtype}")
-        extents = (shape,) if isinstance(shape, int) else tuple(int(extent) for extent in shape)
+        extents = tuple(map(operator.index, shape if isinstance(shape, Iterable) else (shape,)))
+        if any(extent < 0 for extent in extents):
+            raise ValueError(f"the extents of an array are not negative: {extents}")
         kind = {"kind": "array", "dtype": dtype.str, "shape": list(extents)}
         return Draft(self, kind, prod(extents) * dtype.itemsize)
 
@@ -196,10 +199,9 @@ class Store(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return f"arenite.connect({self.name!r})"
 
-    def _put_arrow(self, name: str, value: Any, replace: bool) -> dict[str, Any]:
+    def _put_arrow(self, name: str, table: Any, replace: bool) -> dict[str, Any]:
         import pyarrow
 
-        table = pyarrow.table(value)
         # Computes the length first, so that the stream is written once, directly into the object.
         sink = pyarrow.MockOutputStream()
         with pyarrow.ipc.new_stream(sink, table.schema) as writer:
@@ -308,8 +310,11 @@ class Draft:
         """Make it the object with this name. No process can change it any more. Copies nothing.
 
         References to `array` and `memory`, and to parts of them, must not exist any more. If publishing fails for the
-        name or for lack of room, it can be repeated.
+        name or for lack of room, it can be repeated. A draft is published once.
         """
+        if not self._close.alive:
+            # Another file may have its descriptor.
+            raise StoreError("the draft was published already: begin another one")
         self.array = None
         self.memory.release()
         if self._mapped is not None:
@@ -325,6 +330,23 @@ class Draft:
         info, _ = self._store._ask(request, self._file)
         self._close()
         return info
+
+
+def _table_of(value: Any) -> Any:
+    """Returns a `pyarrow.Table` of an object with `__arrow_c_stream__`; None if the object is a column, whose values are
+    an array."""
+    import pyarrow
+
+    try:
+        return pyarrow.table(value)
+    except pyarrow.ArrowInvalid as error:
+        try:
+            column = pyarrow.chunked_array(value)
+        except pyarrow.ArrowException:
+            raise error from None
+    if column.null_count and not pyarrow.types.is_floating(column.type):
+        raise TypeError("an array of a store has no nulls: fill them, or put a table with this column")
+    return None
 
 
 def _map(name: str, file: int | None, length: int) -> Any:

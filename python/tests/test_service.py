@@ -14,6 +14,7 @@ import pickle
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -562,15 +563,66 @@ def test_garbage_is_answered_and_costs_nothing(serving: Any, service: Service) -
         for packet in packets:
             answer = raw.ask(packet)
             code = "no_kernel" if isinstance(packet, dict) and packet.get("kernel") == "\ud800" else "bad_request"
-            assert answer["error"] == code, (packet, answer)
+            is_cut = isinstance(packet, bytes) and b'"id":1,' in packet
+            assert answer["error"] == ("bad_argument" if is_cut else code), (packet, answer)
             # Those that have an id of their own say which call it is.
-            own = isinstance(packet, dict) and packet.get("id") == 1 and packet.get("id") is not True
+            own = isinstance(packet, dict) and packet.get("id") == 1 and packet.get("id") is not True or is_cut
             assert answer.get("id") == (1 if own else None), (packet, answer)
         raw.send({"op": "cancel", "id": 5})
         raw.send({"op": "cancel"})
         assert raw.ask({"op": "info", "more": 1})["service"] is True
         same_descriptors(before)
     assert service.call("echo", 1) == 1
+
+
+def test_a_packet_that_cannot_be_read_costs_its_call(serving: Any, service: Service) -> None:
+    digits = b"1" + b"0" * 5000
+    with Raw(serving.address) as raw:
+        for args in (digits, b"[" * 30_000, b"1, " + digits, b"]", b"x" * 100_000):
+            packet = b'{"op":"call","id":7,"kernel":"echo","args":[' + args + b"]}"
+            answer = raw.ask(packet)
+            assert (answer["id"], answer["error"]) == (7, "bad_argument"), answer
+        assert raw.ask({"op": "call", "id": 7, "kernel": "echo", "args": [1]}) == {"id": 7, "value": 1}
+    # A client without the limit of digits sends it.
+    known = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        numbers = [service.submit("echo", [10**5000])]
+    finally:
+        sys.set_int_max_str_digits(known)
+    assert [failure(number).code for number in numbers] == ["bad_argument"]
+    assert service.call("echo", 1) == 1
+
+
+def test_an_answer_that_cannot_be_read_costs_its_call(tmp_path: Path) -> None:
+    info = b'{"service":true,"protocol":1,"name":"s","pid":1,"version":"","started":0,"max_calls":9,"names":true,"kernels":[]}'
+    path = str(tmp_path / "s.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def serve() -> None:
+            with listener.accept()[0] as client:
+                ids = []
+                while data := client.recv(1 << 16):
+                    request = json.loads(data)
+                    if request["op"] == "info":
+                        client.send(info)
+                        continue
+                    ids.append(request["id"])
+                    if len(ids) == 3:
+                        client.send(b'{"id":%d,"value":[1,%s]}' % (ids[1], b"1" + b"0" * 5000))
+                        client.send(b'{"id":%d,"value":%s}' % (ids[2], b"[" * 30_000 + b"]" * 30_000))
+                        client.send(b'{"id":%d,"value":5}' % ids[0])
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        with connect(path) as service:
+            calls = [service.submit("echo") for _ in range(3)]
+            for call in calls[1:]:
+                assert "cannot be read" in str(failure(call))
+            assert get(calls[0]) == 5
+        thread.join()
 
 
 @pytest.mark.parametrize(
@@ -878,6 +930,17 @@ def test_bad_kernels(executor: arenite.Executor, name: str) -> None:
             executor.serve(name, bad)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         executor.serve(name, {"lock": threading.Lock().acquire})
+    class Later:
+        async def __call__(self) -> None: ...
+
+    async def later() -> None: ...
+
+    async def several() -> Any:
+        yield 1
+
+    for kernel in (later, several, Later(), functools.partial(later)):
+        with pytest.raises(TypeError, match="later is async"):
+            executor.serve(name, {"later": kernel})
     with pytest.raises(ValueError, match="max_calls"):
         executor.serve(name, {"echo": echo}, max_calls=0)
     assert not os.path.exists(name)

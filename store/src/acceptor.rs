@@ -4,8 +4,12 @@ use std::fs::File;
 
 use rustix::io::Errno;
 
-use crate::sys::effective_user;
 use crate::sys::packet::{PacketSocket, Peer};
+use crate::sys::{effective_user, room_for_descriptors};
+
+/// The number of descriptors that must be free after a client was accepted: requests of all clients need some for a
+/// moment, and a server keeps some free when it stores an object.
+const FREE: u64 = 24;
 
 /// Accepts connections. Reserves a descriptor, with which it can refuse a client when this process may open no others.
 #[derive(Debug)]
@@ -20,7 +24,7 @@ impl Acceptor {
         }
     }
 
-    /// Returns the next client, if one of this user has connected. If this process may open no more descriptors, the
+    /// Returns the next client, if one of this user has connected. If this process may open few more descriptors, the
     /// client gets the message `refusal`, and `None` is returned.
     pub(crate) fn accept(
         &mut self,
@@ -41,6 +45,10 @@ impl Acceptor {
             // The client is gone, or memory is short for a moment.
             Err(_) => return None,
         };
+        if room_for_descriptors(FREE).is_err() {
+            let _ = socket.send_now(&refusal());
+            return None;
+        }
         let peer = socket.peer().ok()?;
         // No other user can enter the folder of the sockets. This check matters if the folder's mode was changed.
         (peer.uid == effective_user()).then_some((socket, peer))

@@ -12,8 +12,9 @@ use std::time::Duration;
 use arenite::Array;
 use tempfile::TempDir;
 
-use super::message::{Answer, Failure, FailureCode};
+use super::message::{Answer, Failure, FailureCode, MAX_PACKET};
 use super::objects::PAGE;
+use super::service::{self, ServiceErrorKind, Value};
 use super::{
     Kind, Server, Store, StoreError, StoreErrorKind, StoreInfo, connect, service_status,
     socket_path,
@@ -442,4 +443,64 @@ fn a_store_is_no_service_and_a_service_is_asked_with_patience() {
         socket_path("main").unwrap().file_name().unwrap(),
         "main.sock"
     );
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_fails_its_call_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("service.sock");
+    let listener = PacketSocket::listen(&path).unwrap();
+    let server = std::thread::spawn(move || {
+        let client = loop {
+            match listener.accept().unwrap() {
+                Some(client) => break client,
+                None => std::thread::yield_now(),
+            }
+        };
+        let mut bytes = vec![0; MAX_PACKET];
+        let mut calls = 0;
+        // Until the client hangs up.
+        loop {
+            let len = match client.receive(&mut bytes) {
+                Ok(packet) if packet.len > 0 => packet.len,
+                Ok(_) => return,
+                Err(error) if error.errno() == rustix::io::Errno::AGAIN => {
+                    std::thread::yield_now();
+                    continue;
+                }
+                Err(_) => return,
+            };
+            let request: serde_json::Value = serde_json::from_slice(&bytes[..len]).unwrap();
+            if request["op"] == "info" {
+                let info = r#"{"service":true,"protocol":1,"version":"","name":"s","pid":1,"started":0.0,
+                    "max_calls":9,"kernels":[]}"#;
+                client.send(info.as_bytes(), &[]).unwrap();
+                continue;
+            }
+            calls += 1;
+            let deep = "[".repeat(200) + &"]".repeat(200);
+            let values = ["18446744073709551616", &deep, r#"{"dict":{"a":1}}"#, "5"];
+            if calls == values.len() {
+                for (id, value) in (1..).zip(values) {
+                    let answer = format!("{{\"id\":{id},\"value\":{value}}}");
+                    client.send(answer.as_bytes(), &[]).unwrap();
+                }
+            }
+        }
+    });
+    let client = service::connect(path.to_str().unwrap()).unwrap();
+    let calls = [(); 4].map(|()| client.call::<Value>("echo", ()));
+    let [long, deep, dictionary, five] = calls.map(service::Call::wait);
+    for (result, text) in [
+        (long, "64 bits"),
+        (deep, "recursion"),
+        (dictionary, "dictionary"),
+    ] {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ServiceErrorKind::Protocol);
+        assert!(error.to_string().contains(text), "{error}");
+    }
+    assert!(matches!(five, Ok(Value::Int(5))));
+    drop(client);
+    server.join().unwrap();
 }

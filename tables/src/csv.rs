@@ -3,8 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, RecordBatch, new_null_array};
+use arrow_array::{ArrayRef, RecordBatch, new_null_array};
 use arrow_csv::ReaderBuilder;
 use arrow_csv::reader::{Decoder, Format};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
@@ -12,7 +11,7 @@ use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use super::cut::{Records, State, scan};
 use super::error::Fault;
 use super::kernels::Spec;
-use super::schema::{cast, is_exact};
+use super::schema::{cast, duplicate, is_exact, twice};
 
 /// The maximum number of rows of a batch.
 const BATCH: usize = 1 << 16;
@@ -107,6 +106,9 @@ impl Columns {
             }
             return Ok(whole(table));
         }
+        if let Some(name) = duplicate(&names) {
+            return Err(twice(name));
+        }
         let field = |name: &String| match table.field_with_name(name) {
             Ok(field) => Ok(field.clone()),
             Err(_) => Err(Fault {
@@ -151,7 +153,7 @@ impl Columns {
     /// Returns a parsed batch with the types of the file's columns.
     fn typed(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
         let columns = batch.columns().iter().zip(self.file.fields());
-        let columns = columns.map(|(column, field)| typed(column, field.data_type()));
+        let columns = columns.map(|(column, field)| cast(column, field.data_type()));
         RecordBatch::try_new(self.file.clone(), columns.collect::<Result<_, _>>()?)
     }
 
@@ -227,7 +229,7 @@ impl Columns {
             let field = self.file.field(column);
             let parsed = decoder.flush()?;
             parsed
-                .map(|batch| typed(batch.column(0), field.data_type()))
+                .map(|batch| cast(batch.column(0), field.data_type()))
                 .transpose()
         };
         parse().is_err()
@@ -244,17 +246,6 @@ fn parsed(file: &SchemaRef) -> SchemaRef {
     };
     let fields: Vec<_> = file.fields().iter().map(field).collect();
     Arc::new(Schema::new(fields))
-}
-
-/// Returns a parsed column with the type `of`.
-fn typed(column: &ArrayRef, of: &DataType) -> Result<ArrayRef, ArrowError> {
-    if column.data_type() != of {
-        let texts = column.as_string::<i32>();
-        if let Some(text) = texts.iter().flatten().find(|text| !is_exact(text, of)) {
-            return Err(ArrowError::ParseError(format!("{text:?} is not {of}")));
-        }
-    }
-    cast(column, of)
 }
 
 /// Returns a decoder that has already read a line break: an empty line, which is no record. A decoder skips a
@@ -355,6 +346,58 @@ pub(super) fn infer(
         .with_delimiter(spec.delimiter);
     let (schema, _) = format
         .infer_schema(std::io::Read::chain(header, data), rows)
-        .map_err(|error| Fault::new(error.to_string()))?;
-    Ok(schema)
+        .map_err(|error| of_sample(data, header, spec, &error))?;
+    Ok(without_zones(schema, data, spec.delimiter, rows))
+}
+
+/// Returns the fault of a sample of which no schema can be inferred, with the row. Text fits every column, so the row
+/// has too many or too few fields, or is no UTF-8.
+fn of_sample(data: &[u8], header: &[u8], spec: &Spec, error: &ArrowError) -> Fault {
+    let names = match spec.has_header {
+        true => match names(header, spec.delimiter) {
+            Ok(names) => names,
+            Err(fault) => return fault,
+        },
+        false => {
+            let first = each_record(data, spec.delimiter, |_, fields| Some(fields));
+            (1..=first.unwrap_or(0))
+                .map(|number| format!("column_{number}"))
+                .collect()
+        }
+    };
+    let text = |name: &String| Field::new(name, DataType::Utf8, true);
+    let table: SchemaRef = Arc::new(Schema::new(names.iter().map(text).collect::<Vec<_>>()));
+    let columns = Columns {
+        file: table.clone(),
+        parsed: table.clone(),
+        from: Vec::new(),
+        table,
+        delimiter: spec.delimiter,
+    };
+    columns.diagnose(data, 0, error)
+}
+
+/// Returns a schema that was inferred, with text for columns of times of which one has a time zone: the type that Arrow
+/// infers has none.
+fn without_zones(schema: Schema, data: &[u8], delimiter: u8, rows: Option<usize>) -> Schema {
+    let is_time = |field: &&Arc<Field>| matches!(field.data_type(), DataType::Timestamp(_, None));
+    if !schema.fields().iter().any(|field| is_time(&field)) {
+        return schema;
+    }
+    let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
+    let mut row = 0;
+    each_record(data, delimiter, |record, _| {
+        row += 1;
+        if rows.is_some_and(|rows| row > rows) {
+            return Some(());
+        }
+        for (cell, field) in cells(&data[record], delimiter).iter().zip(&mut fields) {
+            if !cell.is_empty() && !is_exact(&String::from_utf8_lossy(cell), field.data_type()) {
+                let text = Field::new(field.name(), DataType::Utf8, true);
+                *field = Arc::new(text);
+            }
+        }
+        None
+    });
+    Schema::new_with_metadata(fields, schema.metadata)
 }

@@ -73,6 +73,10 @@ impl Feed {
         }
         if has_header {
             feed.header = feed.record(records)?;
+            // A file of empty lines has no header.
+            if feed.header.iter().all(|byte| matches!(byte, b'\n' | b'\r')) {
+                feed.header.clear();
+            }
         }
         feed.header_end = feed.offset;
         Ok(feed)
@@ -110,6 +114,13 @@ impl Feed {
                 return Err(error);
             }
             if self.is_at_end {
+                if scan(&self.pending, records, State::Outside, b'\n').state == State::Quoted {
+                    // It would contain all rows.
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "the file ends inside the quotes of a field of the header",
+                    ));
+                }
                 let end = self.pending.len();
                 return Ok(self.take(end));
             }

@@ -1,13 +1,14 @@
 //! Parsing the parts of files with one JSON object per line.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_json::ReaderBuilder;
 use arrow_json::reader::{
     ArrayDecoder, Decoder, DecoderContext, DecoderFactory, Tape, TapeElement, infer_json_schema,
 };
-use arrow_schema::{ArrowError, DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use memchr::memchr;
 
 use super::csv::batch_rows;
@@ -36,6 +37,20 @@ pub(super) fn parse(
         let done = batches.iter().map(RecordBatch::num_rows).sum();
         diagnose(data, spec, table, done, &error)
     })?;
+    // The decoder accepts several objects in a line, and one in several lines, where a part may end.
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    if rows as u64 != count_rows(data) {
+        let is_row = |line: &&[u8]| {
+            let mut batches = Vec::new();
+            decode(line, spec, table, 2, &mut batches).is_err()
+                || batches.iter().map(RecordBatch::num_rows).sum::<usize>() != 1
+        };
+        let row = lines(data).position(|line| is_row(&line));
+        return Err(Fault {
+            row: row.map_or(0, |at| at as u64 + 1),
+            ..Fault::new("no JSON object in one line")
+        });
+    }
     Ok(batches)
 }
 
@@ -233,7 +248,7 @@ pub(super) fn count_rows(data: &[u8]) -> u64 {
 }
 
 /// Returns the schema that fits the first `rows` lines, or all.
-pub(super) fn infer(data: &[u8], spec: &Spec, rows: Option<usize>) -> Result<Schema, Fault> {
+pub(super) fn infer(data: &[u8], rows: Option<usize>) -> Result<Schema, Fault> {
     let inferred = infer_json_schema(data, rows);
     let (schema, _) = inferred.map_err(|error| {
         let row = lines(data)
@@ -248,8 +263,13 @@ pub(super) fn infer(data: &[u8], spec: &Spec, rows: Option<usize>) -> Result<Sch
         data.split(|byte| !byte.is_ascii_digit())
             .any(|digits| digits.len() >= LONG)
     };
-    let is_float = |field: &&FieldRef| *field.data_type() == DataType::Float64;
-    if !schema.fields().iter().any(|field| is_float(&field)) || !has_long_number() {
+    let mut leaves = 0;
+    let numbered = with_floats(schema.fields(), &mut |field| {
+        let number = ("leaf".to_owned(), leaves.to_string());
+        leaves += 1;
+        Field::clone(field).with_metadata(HashMap::from([number]))
+    });
+    if leaves == 0 || !has_long_number() {
         return Ok(schema);
     }
     let last = lines(data).take(rows.unwrap_or(usize::MAX)).last();
@@ -257,27 +277,118 @@ pub(super) fn infer(data: &[u8], spec: &Spec, rows: Option<usize>) -> Result<Sch
         line.as_ptr_range().end.addr() - data.as_ptr().addr()
     });
     let sample = &data[..end];
-    let field = |field: &FieldRef| {
-        let of = |of| Arc::new(Field::new(field.name(), of, true));
-        let (int, large) = (of(DataType::Int64), of(DataType::UInt64));
-        match is_float(&field) && !fits(sample, spec, &int) && fits(sample, spec, &large) {
-            true => large,
-            false => field.clone(),
-        }
-    };
-    Ok(Schema::new(
-        schema.fields().iter().map(field).collect::<Vec<_>>(),
-    ))
+    let seen = Arc::new(Seen(Mutex::new(vec![Numbers::default(); leaves])));
+    let decoded = ReaderBuilder::new(Arc::new(Schema::new(numbered)))
+        .with_batch_size(batch_rows(schema.fields().len()))
+        .with_coerce_primitive(true)
+        .with_decoder_factory(Arc::new(SeenFactory(seen.clone())))
+        .build_decoder()
+        .and_then(|decoder| decode_with(decoder, sample, &mut Vec::new()));
+    decoded.map_err(|error| Fault::new(error.to_string()))?;
+    let seen = seen.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut seen = seen.iter();
+    let fields = with_floats(schema.fields(), &mut |field| {
+        let of = seen.next().map_or(DataType::Float64, Numbers::of);
+        Field::clone(field).with_data_type(of)
+    });
+    Ok(Schema::new(fields))
 }
 
 /// The number of digits of integers that need more than 63 bits.
 const LONG: usize = 19;
 
-/// Returns whether all values of a field have its type. The schema that Arrow infers has floats for integers of 64 bits
-/// without a sign, which would be rounded.
-fn fits(sample: &[u8], spec: &Spec, field: &FieldRef) -> bool {
-    let table = Arc::new(Schema::new(vec![field.clone()]));
-    let decoded = begun(spec, &table, batch_rows(1), false)
-        .and_then(|decoder| decode_with(decoder, sample, &mut Vec::new()));
-    decoded.is_ok()
+/// Returns fields with each field of floats changed, also in structs and lists.
+fn with_floats(fields: &Fields, change: &mut impl FnMut(&FieldRef) -> Field) -> Fields {
+    fn changed(field: &FieldRef, change: &mut impl FnMut(&FieldRef) -> Field) -> FieldRef {
+        let of = match field.data_type() {
+            DataType::Float64 => return Arc::new(change(field)),
+            DataType::Struct(fields) => DataType::Struct(with_floats(fields, change)),
+            DataType::List(item) => DataType::List(changed(item, change)),
+            _ => return field.clone(),
+        };
+        Arc::new(Field::clone(field).with_data_type(of))
+    }
+    fields.iter().map(|field| changed(field, change)).collect()
+}
+
+/// The numbers of a field for which Arrow has inferred floats.
+#[derive(Clone, Copy, Debug, Default)]
+struct Numbers {
+    /// Whether an integer needs 64 bits without a sign.
+    is_large: bool,
+    /// Whether there is a negative number or a fraction.
+    is_other: bool,
+    /// Whether an integer needs more than 64 bits.
+    is_longer: bool,
+}
+
+impl Numbers {
+    fn add(&mut self, number: &str) {
+        let digits = number.strip_prefix('-').unwrap_or(number);
+        let is_integer = digits.bytes().all(|byte| byte.is_ascii_digit());
+        let (small, large) = (number.parse::<i64>(), number.parse::<u64>());
+        match is_integer {
+            true if large.is_ok() => self.is_large |= small.is_err(),
+            true if small.is_ok() => self.is_other = true,
+            true => self.is_longer = true,
+            false => self.is_other = true,
+        }
+    }
+
+    /// Returns the type that fits the numbers: as in CSV, text for integers that floats would round.
+    fn of(&self) -> DataType {
+        match self {
+            _ if self.is_longer || (self.is_large && self.is_other) => DataType::Utf8,
+            _ if self.is_large => DataType::UInt64,
+            _ => DataType::Float64,
+        }
+    }
+}
+
+/// The numbers of each field of floats, by the number in the field's metadata.
+#[derive(Debug)]
+struct Seen(Mutex<Vec<Numbers>>);
+
+#[derive(Debug)]
+struct SeenFactory(Arc<Seen>);
+
+impl DecoderFactory for SeenFactory {
+    fn make_default_decoder(
+        &self,
+        context: &DecoderContext,
+        field: &FieldRef,
+        is_nullable: bool,
+    ) -> Result<Option<Box<dyn ArrayDecoder>>, ArrowError> {
+        let leaf = field
+            .metadata()
+            .get("leaf")
+            .and_then(|leaf| leaf.parse().ok());
+        let Some(leaf) = leaf else {
+            return Ok(None);
+        };
+        let inner = context.make_builtin_decoder(field, is_nullable)?;
+        let seen = self.0.clone();
+        Ok(Some(Box::new(SeenValues { inner, seen, leaf })))
+    }
+}
+
+struct SeenValues {
+    inner: Box<dyn ArrayDecoder>,
+    seen: Arc<Seen>,
+    leaf: usize,
+}
+
+impl ArrayDecoder for SeenValues {
+    fn decode(&mut self, tape: &Tape<'_>, at: &[u32]) -> Result<ArrayRef, ArrowError> {
+        let mut seen = self.seen.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(numbers) = seen.get_mut(self.leaf) {
+            for &at in at {
+                if let TapeElement::Number(number) = tape.get(at) {
+                    numbers.add(tape.get_string(number));
+                }
+            }
+        }
+        drop(seen);
+        self.inner.decode(tape, at)
+    }
 }

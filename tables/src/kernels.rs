@@ -146,7 +146,7 @@ pub(super) fn infer(
     let rows = usize::try_from(rows).ok().filter(|rows| *rows > 0);
     let schema = match spec.format {
         Format::Csv => csv::infer(&content, header, &spec, rows)?,
-        Format::Json => json::infer(&content, &spec, rows)?,
+        Format::Json => json::infer(&content, rows)?,
         Format::Parquet => return Err(Fault::new("a Parquet file has its schema").into()),
     };
     no_rows(schema)

@@ -13,7 +13,7 @@ use parquet::file::reader::ChunkReader;
 use super::csv::batch_rows;
 use super::error::Fault;
 use super::part::Part;
-use super::schema::cast;
+use super::schema::{cast, names, twice};
 use arenite::Array;
 
 /// Returns the schema of a file, and the number of rows of each row group.
@@ -42,21 +42,25 @@ pub(super) fn read(
         reader: R,
         group: usize,
         table: &SchemaRef,
-    ) -> Result<Vec<RecordBatch>, ArrowError> {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(reader)?
-            .with_row_groups(vec![group])
-            .with_batch_size(batch_rows(table.fields().len()));
-        builder
-            .build()?
-            .map(|batch| arrange(&batch?, table))
+    ) -> Result<Vec<RecordBatch>, Fault> {
+        let text = |error: ArrowError| Fault::new(error.to_string());
+        let reader = ParquetRecordBatchReaderBuilder::try_new(reader)
+            .and_then(|builder| {
+                builder
+                    .with_row_groups(vec![group])
+                    .with_batch_size(batch_rows(table.fields().len()))
+                    .build()
+            })
+            .map_err(|error| Fault::new(error.to_string()))?;
+        reader
+            .map(|batch| arrange(&batch.map_err(text)?, table))
             .collect()
     }
     let group = usize::try_from(group).map_err(|_| Fault::new("no such row group"))?;
-    let batches = match open(path, data)? {
+    match open(path, data)? {
         Input::File(file) => of(file, group, table),
         Input::Memory(bytes) => of(bytes, group, table),
-    };
-    batches.map_err(|error| Fault::new(error.to_string()))
+    }
 }
 
 enum Input {
@@ -76,29 +80,30 @@ fn open(path: &Path, data: &Array<u8>) -> Result<Input, Fault> {
 
 /// Arranges columns in the order of the table: by name, unless the names are the same. A
 /// column that the file lacks is null.
-fn arrange(batch: &RecordBatch, table: &SchemaRef) -> Result<RecordBatch, ArrowError> {
-    let found = batch.schema();
-    let names = |schema: &Schema| -> Vec<String> {
-        schema
-            .fields()
-            .iter()
-            .map(|field| field.name().clone())
-            .collect()
-    };
+fn arrange(batch: &RecordBatch, table: &SchemaRef) -> Result<RecordBatch, Fault> {
+    let found = names(&batch.schema());
     // Two columns may have one name.
-    let is_same = names(&found) == names(table);
-    let column = |(position, field): (usize, &Arc<Field>)| -> Result<ArrayRef, ArrowError> {
+    let is_same = found == names(table);
+    let column = |(position, field): (usize, &Arc<Field>)| -> Result<ArrayRef, Fault> {
+        let name = field.name();
         let column = match is_same {
             true => Some(batch.column(position)),
-            false => batch.column_by_name(field.name()),
+            false if found.iter().filter(|other| *other == name).count() > 1 => {
+                return Err(twice(name));
+            }
+            false => batch.column_by_name(name),
         };
         match column {
             None => Ok(new_null_array(field.data_type(), batch.num_rows())),
-            Some(column) => cast(column, field.data_type()),
+            Some(column) => cast(column, field.data_type()).map_err(|error| Fault {
+                column: Some(name.clone()),
+                ..Fault::new(error.to_string())
+            }),
         }
     };
     let columns = table.fields().iter().enumerate().map(column);
     RecordBatch::try_new(table.clone(), columns.collect::<Result<_, _>>()?)
+        .map_err(|error| Fault::new(error.to_string()))
 }
 
 /// Encodes a part as a Parquet file, in an array.

@@ -14,7 +14,7 @@ use super::feed::Feed;
 use super::kernels::{self, Format, SAMPLED_ROWS, Spec};
 use super::part::Part;
 use super::run::essential;
-use super::schema::{duplicate, merge, of_csv};
+use super::schema::{duplicate, merge, names, of_csv, twice};
 use arenite::Array;
 use arenite::engine::{Engine, InputError, JobError};
 use arenite::kernel::Bytes;
@@ -159,14 +159,7 @@ impl Plan<'_> {
             if !self.by_name {
                 return Ok(found);
             }
-            if let Some(name) = duplicate(&found) {
-                return Err(TableError::of_file(
-                    file,
-                    format!(
-                        "two columns have the name {name:?}, so by_name() cannot tell them apart"
-                    ),
-                ));
-            }
+            check_names(&found, file)?;
             merged = Some(match merged {
                 Some(known) => self.union(&known, &found, file)?,
                 None => found,
@@ -210,7 +203,15 @@ impl Plan<'_> {
         let mut spec = self.spec(0, 0);
         spec.is_passed = true;
         let header = Bytes::from(&feed.header);
-        let sample = feed.sample(SAMPLE, spec.records());
+        let mut sample = feed.sample(SAMPLE, spec.records());
+        let is_blank = |byte: &u8| match self.format {
+            Format::Json => byte.is_ascii_whitespace(),
+            Format::Csv | Format::Parquet => matches!(byte, b'\n' | b'\r'),
+        };
+        // Empty lines are no rows.
+        if sample.iter().all(is_blank) {
+            sample = &[];
+        }
         let is_empty = sample.is_empty() && header.is_empty();
         let data = self
             .engine
@@ -254,6 +255,9 @@ impl Plan<'_> {
             let (found, rows) =
                 described.map_err(|error| failed(Origin::file_only(file), error))?;
             let (found, _) = found.header()?;
+            if self.by_name {
+                check_names(&found, file)?;
+            }
             merged = Some(match (merged, given) {
                 (known, Some(given)) => {
                     self.has_columns(&found, given, file)?;
@@ -307,13 +311,6 @@ impl Plan<'_> {
         found: &Schema,
         file: &Arc<Path>,
     ) -> Result<(), TableError> {
-        let names = |schema: &Schema| -> Vec<String> {
-            schema
-                .fields()
-                .iter()
-                .map(|field| field.name().clone())
-                .collect()
-        };
         let (known, found) = (names(known), names(found));
         if known == found {
             return Ok(());
@@ -357,6 +354,18 @@ impl Plan<'_> {
             .import(part.as_array())
             .map_err(|full| TableError::new(None, full.into()))?;
         Ok(shared.into())
+    }
+}
+
+/// Checks that no two columns of a file have the same name.
+fn check_names(found: &Schema, file: &Arc<Path>) -> Result<(), TableError> {
+    match duplicate(&names(found)) {
+        Some(name) => Err(TableError::of_fault(
+            Origin::file_only(file),
+            twice(name),
+            None,
+        )),
+        None => Ok(()),
     }
 }
 

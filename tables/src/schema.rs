@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow_array::ArrayRef;
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, make_array};
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
+
+use super::error::Fault;
 
 /// Returns the narrowest type that can represent the values of both types; text if there is no other.
 pub(super) fn widest(a: &DataType, b: &DataType) -> DataType {
@@ -94,14 +97,27 @@ pub(super) fn merge(
     )))
 }
 
+/// Returns the names of the columns.
+pub(super) fn names(schema: &Schema) -> Vec<String> {
+    let fields = schema.fields().iter();
+    fields.map(|field| field.name().clone()).collect()
+}
+
 /// Returns the first name that two columns have.
-pub(super) fn duplicate(schema: &Schema) -> Option<&str> {
-    let mut names = std::collections::HashSet::new();
-    schema
-        .fields()
-        .iter()
-        .map(|field| field.name().as_str())
-        .find(|name| !names.insert(*name))
+pub(super) fn duplicate(names: &[String]) -> Option<&str> {
+    let mut known = std::collections::HashSet::new();
+    let mut names = names.iter().map(String::as_str);
+    names.find(|name| !known.insert(*name))
+}
+
+/// Returns the fault of a file with two columns of one name.
+pub(super) fn twice(name: &str) -> Fault {
+    Fault {
+        column: Some(name.to_owned()),
+        ..Fault::new(format!(
+            "two columns have the name {name:?}, so by_name() cannot tell them apart"
+        ))
+    }
 }
 
 /// Returns the schema of columns of CSV files, each optional. A column without values becomes text, which any later
@@ -130,16 +146,91 @@ pub(super) fn widen_by_position(known: &Schema, found: &Schema) -> SchemaRef {
     ))
 }
 
-/// Converts a column to the type `of`. A value that has no equivalent is an error.
+/// Converts a column to the type `of`. A value that has no equivalent is an error: Arrow would cut or round some.
 pub(super) fn cast(column: &ArrayRef, of: &DataType) -> Result<ArrayRef, ArrowError> {
     if column.data_type() == of {
         return Ok(column.clone());
     }
-    let exact = CastOptions {
+    let made = converted(column, of)?;
+    if !is_same(column, &made)? {
+        let text = format!(
+            "a value of {} does not fit {of}: it would be altered",
+            column.data_type()
+        );
+        return Err(ArrowError::CastError(text));
+    }
+    Ok(made)
+}
+
+fn converted(column: &ArrayRef, of: &DataType) -> Result<ArrayRef, ArrowError> {
+    let strict = CastOptions {
         safe: false,
         ..CastOptions::default()
     };
-    cast_with_options(column, of, &exact)
+    cast_with_options(column, of, &strict)
+}
+
+/// Returns whether a converted array has all that the values before were. A fraction may be rounded in a narrower
+/// float.
+fn is_same(before: &ArrayRef, after: &ArrayRef) -> Result<bool, ArrowError> {
+    use DataType::{Dictionary, Null, Struct, Timestamp};
+    Ok(match (before.data_type(), after.data_type()) {
+        (a, b) if a == b => true,
+        (Null, _) => true,
+        (Dictionary(_, of), _) => is_same(&converted(before, of)?, after)?,
+        (_, Dictionary(_, of)) => is_same(before, &converted(after, of)?)?,
+        (Struct(fields), Struct(_)) => {
+            let (before, after) = (before.as_struct(), after.as_struct());
+            for (field, values) in fields.iter().zip(before.columns()) {
+                if let Some(made) = after.column_by_name(field.name())
+                    && !is_same(values, made)?
+                {
+                    return Ok(false);
+                }
+            }
+            true
+        }
+        (a, b) if a.is_nested() || b.is_nested() => {
+            let (before, after) = (before.to_data(), after.to_data());
+            let (before, after) = (before.child_data(), after.child_data());
+            if before.len() == after.len() {
+                for (values, made) in before.iter().zip(after) {
+                    if !is_same(&make_array(values.clone()), &make_array(made.clone()))? {
+                        return Ok(false);
+                    }
+                }
+            }
+            true
+        }
+        (a, b) if is_text(a) => {
+            let texts = converted(before, &DataType::Utf8);
+            let is_exact = |text: &str| is_exact(text, b);
+            texts.is_ok_and(|texts| texts.as_string::<i32>().iter().flatten().all(is_exact))
+        }
+        (_, b) if is_text(b) => true,
+        (a, b) if b.is_floating() && !a.is_integer() => {
+            !a.is_floating() || infinities(before)? == infinities(after)?
+        }
+        (Timestamp(_, zone), Timestamp(_, other)) if zone.is_some() != other.is_some() => false,
+        (a, _) => converted(after, a).is_ok_and(|back| back.as_ref() == before.as_ref()),
+    })
+}
+
+fn is_text(of: &DataType) -> bool {
+    use DataType::{Binary, BinaryView, LargeBinary, LargeUtf8, Utf8, Utf8View};
+    matches!(
+        of,
+        Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView
+    )
+}
+
+/// Returns the positions of infinite floats.
+fn infinities(floats: &ArrayRef) -> Result<Vec<usize>, ArrowError> {
+    use arrow_array::types::Float64Type;
+    let floats = converted(floats, &DataType::Float64)?;
+    let floats = floats.as_primitive::<Float64Type>().iter().enumerate();
+    let infinite = floats.filter(|(_, value)| value.is_some_and(f64::is_infinite));
+    Ok(infinite.map(|(at, _)| at).collect())
 }
 
 /// Returns whether a type represents a time, a date or a decimal number exactly: the parsers of Arrow would cut or
@@ -151,7 +242,10 @@ pub(super) fn is_exact(text: &str, of: &DataType) -> bool {
     match of {
         // The time of the day would be lost.
         Date32 => !text.trim().contains([' ', 'T', 't', ':']),
+        Date64 | Timestamp(_, None) if has_zone(text) => false,
         Date64 => places(text) <= 3,
+        // Arrow makes a second of the next minute of a leap second.
+        Time32(_) | Time64(_) if text.contains(":60") => false,
         Timestamp(unit, _) | Time32(unit) | Time64(unit) => {
             let most = match unit {
                 TimeUnit::Second => 0,
@@ -166,6 +260,12 @@ pub(super) fn is_exact(text: &str, of: &DataType) -> bool {
         }
         _ => true,
     }
+}
+
+/// Returns whether a date with a time also has a time zone.
+fn has_zone(text: &str) -> bool {
+    let time = text.trim().split_once(['T', 't', ' ']);
+    time.is_some_and(|(_, time)| time.contains(['+', '-', 'Z', 'z', '/']))
 }
 
 /// Returns the number of digits of the fraction, without zeros at its end.

@@ -182,30 +182,15 @@ fn argument(text: &str, store: &StoreName) -> Result<Value, Failure> {
         };
         return payload(kind, &bytes, text);
     }
-    Ok(serde_json::from_str(text)
-        .ok()
-        .and_then(plain)
-        .unwrap_or_else(|| Value::Text(text.to_owned())))
+    let shown = || arenite::escape_text(&text.chars().take(40).collect::<String>()).to_string();
+    let value = Value::from_json(text).map_err(|why| usage(format!("{}: {why}", shown())))?;
+    Ok(value.unwrap_or_else(|| Value::Text(text.to_owned())))
 }
 
 fn payload(kind: Kind, bytes: &[u8], text: &str) -> Result<Value, Failure> {
     Payload::new(kind, bytes)
         .map(Value::Payload)
         .map_err(|error| usage(format!("{text}: {error}")))
-}
-
-/// Converts JSON to a value. `None` for objects, which have no meaning as an argument.
-fn plain(json: serde_json::Value) -> Option<Value> {
-    Some(match json {
-        serde_json::Value::Null => Value::Nothing,
-        serde_json::Value::Bool(value) => Value::Bool(value),
-        serde_json::Value::Number(number) => number.into(),
-        serde_json::Value::String(text) => Value::Text(text),
-        serde_json::Value::Array(values) => {
-            Value::List(values.into_iter().map(plain).collect::<Option<_>>()?)
-        }
-        serde_json::Value::Object(_) => return None,
-    })
 }
 
 fn payloads(value: &Value) -> usize {

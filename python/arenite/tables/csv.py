@@ -10,7 +10,8 @@ import pyarrow
 import pyarrow.csv
 
 from . import cut
-from .fault import Fault, shown
+from .fault import Fault, check_nulls, shown
+from .schema import duplicate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _MARK = b"\xef\xbb\xbf"
 #: An integer that may need more than 63 bits.
 _LONG = re.compile(rb"[+-]?\d{19,}")
+#: A number that the parser reads as bits: 0xff is -1 as int8.
+_HEX = re.compile(rb"0[xX][0-9a-fA-F]+")
 #: The largest size of a block: the parser has 32 bits for it.
 _MOST = (1 << 31) - 1
 
@@ -34,7 +37,11 @@ def header_names(header: bytes, delimiter: int) -> list[str]:
     try:
         # Skips empty lines before the header.
         lines = csv.reader(io.StringIO(text.lstrip("\r\n"), newline=""), delimiter=chr(delimiter))
-        return next(lines, [])
+        known = csv.field_size_limit(max(len(text), csv.field_size_limit()))
+        try:
+            return next(lines, [])
+        finally:
+            csv.field_size_limit(known)
     except csv.Error as error:
         raise Fault(f"the header cannot be read: {error}") from None
 
@@ -53,6 +60,9 @@ class Columns:
             return
         names, known = header_names(header, spec.delimiter), table.names
         if spec.by_name:
+            if (twice := duplicate(names)) is not None:
+                text = f"two columns have the name {shown(twice)}, so by_name=True cannot tell them apart"
+                raise Fault(text, column=twice)
             for name in names:
                 if name not in known:
                     raise Fault("the schema has no such column", column=name)
@@ -92,7 +102,31 @@ class Columns:
             pyarrow.nulls(rows, field.type) if place is None else parsed.column(place)
             for place, field in zip(self.places, self.table, strict=True)
         ]
+        for field, column in zip(self.table, columns, strict=True):
+            check_nulls(field, column)
         return pyarrow.Table.from_arrays(columns, schema=self.table).to_batches()  # type: ignore[no-any-return]
+
+    def check_integers(self, data: Any) -> None:
+        """Raises `Fault` for a hexadecimal number in a column of integers."""
+        for index, field in enumerate(self.fields):
+            kind = field.type.value_type if pyarrow.types.is_dictionary(field.type) else field.type
+            if not (pyarrow.types.is_integer(kind) or pyarrow.types.is_duration(kind)):
+                continue
+            cells = self.parse(data, [pyarrow.field(one.name, pyarrow.binary()) for one in self.fields], only=index)
+            for row, cell in enumerate(cells.column(0).to_pylist(), 1):
+                if cell is not None and _HEX.fullmatch(cell.strip()):
+                    raise _does_not_fit(cell, field, row)
+
+    def without_parser(self, error: Exception) -> Fault:
+        """Returns the fault for a type of which the parser makes no values."""
+        cells = (chr(self.delimiter) * (len(self.fields) - 1) or '""').encode() + b"\n"
+        for index, field in enumerate(self.fields):
+            try:
+                self.parse(cells, only=index)
+            except pyarrow.ArrowNotImplementedError:
+                text = f"cells of CSV cannot be read as {field.type}: read another type, and convert the column"
+                return Fault(text, column=field.name)
+        return Fault(str(error))
 
     def diagnose(self, data: Any, error: Exception) -> Fault:
         """Finds the first row that cannot be parsed, and its column."""
@@ -135,19 +169,17 @@ class Columns:
             try:
                 self.parse(record, only=index)
             except pyarrow.ArrowException:
-                cell = cells.column(index)[0].as_py() or b""
-                try:
-                    shown_cell = shown(cell.decode()[:100])
-                except UnicodeDecodeError:
-                    return Fault("the text is not UTF-8", row=row, column=field.name)
-                return Fault(
-                    f"{shown_cell} is not {field.type}; pass types= or schema=, or widen=True, which chooses a type that "
-                    "fits all rows",
-                    row=row,
-                    column=field.name,
-                    is_of_type=True,
-                )
+                return _does_not_fit(cells.column(index)[0].as_py() or b"", field, row)
         return Fault(str(error), row=row)
+
+
+def _does_not_fit(cell: bytes, field: Any, row: int) -> Fault:
+    try:
+        text = shown(cell.decode()[:100])
+    except UnicodeDecodeError:
+        return Fault("the text is not UTF-8", row=row, column=field.name)
+    advice = "pass types= or schema=, or widen=True, which chooses a type that fits all rows"
+    return Fault(f"{text} is not {field.type}; {advice}", row=row, column=field.name, is_of_type=True)
 
 
 def convert(**options: Any) -> Any:
@@ -184,8 +216,12 @@ def parse(data: bytes, header: bytes, spec: Spec, table: Any, is_last: bool) -> 
         data = _safe(data)
     try:
         parsed = columns.parse(data)
+    except pyarrow.ArrowNotImplementedError as error:
+        raise columns.without_parser(error) from None
     except pyarrow.ArrowException as error:
         raise columns.diagnose(data, error) from None
+    if b"0x" in data or b"0X" in data:
+        columns.check_integers(data)
     return columns.arrange(parsed)
 
 
@@ -220,9 +256,11 @@ def infer(data: bytes, header: bytes, spec: Spec, rows: int | None) -> Any:
     for index, (name, kind) in enumerate(zip(names, types)):
         if pyarrow.types.is_binary(kind):
             raise text.diagnose(sample, Fault("the text is not UTF-8", column=name))
-        if pyarrow.types.is_floating(kind) and _LONG.search(sample):
-            # The parser makes floats of integers beyond 64 bits, which would be rounded.
+        # The parser makes floats of integers beyond 64 bits, which would be rounded.
+        is_float, is_integer = pyarrow.types.is_floating(kind), pyarrow.types.is_integer(kind)
+        altered = _LONG if is_float else _HEX if is_integer else None
+        if altered is not None and altered.search(sample):
             cells = text.parse(sample, only=index).column(0).to_pylist()
-            if any(cell is not None and _LONG.fullmatch(cell.strip().encode()) for cell in cells):
+            if any(cell is not None and altered.fullmatch(cell.strip().encode()) for cell in cells):
                 types[index] = pyarrow.string()
     return pyarrow.schema(list(zip(names, types)))

@@ -36,6 +36,13 @@ class Fault(Exception):
         return cls(text, row=row, column=column, is_of_type=bool(reply["is_of_type"]))
 
 
+def check_nulls(field: Any, column: Any) -> None:
+    """Raises `Fault` for a null in a column whose field excludes it."""
+    if not field.nullable and column.null_count:
+        row = next(row for row, is_null in enumerate(column.is_null().to_pylist(), 1) if is_null)
+        raise Fault("a value is missing, and the schema says nullable=False", row=row, column=field.name)
+
+
 def shown(text: str) -> str:
     """Returns the text in quotes."""
     return json.dumps(text, ensure_ascii=False)

@@ -8,6 +8,7 @@ import stat
 import zlib
 
 from . import cut
+from .fault import Fault
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ class Feed:
         if self._pending.startswith(_MARK):
             self._take(len(_MARK))
         #: The first record, if it is a header.
-        self.header = self._record() if has_header else b""
+        header = self._record() if has_header else b""
+        # A file of empty lines has no header.
+        self.header = header if header.strip(b"\r\n") else b""
         #: The position after the byte-order mark and the header.
         self.header_end = self.offset
 
@@ -91,7 +94,11 @@ class Feed:
             if self._error is not None:
                 raise self._error
             if self._is_at_end:
-                return self._take(len(self._pending))
+                header = self._take(len(self._pending))
+                if self._delimiter is not None and cut.is_inside_quotes(cut.view(header.lstrip(b"\r\n")), self._delimiter):
+                    # It would contain all rows.
+                    raise Fault("the file ends inside the quotes of a field of the header")
+                return header
             wanted *= 2
 
     def _end_of_block(self, size: int) -> int:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _MOST = (1 << 31) - 1
 #: An integer that may need more than 63 bits.
 _LONG = re.compile(rb"\d{19}")
+#: An integer beyond 64 bits, which is not computed.
+_BEYOND = 1 << 64
 
 
 def _read(data: bytes, schema: Any = None, unexpected: str | None = None) -> Any:
@@ -36,17 +38,39 @@ def _lines(data: bytes) -> list[bytes]:
     return [line for line in data.split(b"\n") if line and not line.isspace()]
 
 
+def _check_utf8(data: bytes) -> None:
+    """Raises `Fault` for a line that is not UTF-8: the parser would accept it."""
+    if data.isascii():
+        return
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        row = cut.count_lines(data[: data.rfind(b"\n", 0, error.start) + 1]) + 1
+        raise Fault("the text is not UTF-8", row=row) from None
+
+
 def parse(data: bytes, table: Any) -> list[Any]:
     """Parses whole lines. Returns batches."""
+    _check_utf8(data)
     if not cut.count_lines(data[:4096]) and not cut.count_lines(data):
         return []
     try:
         parsed = _read(data, table)
+        _check_lines(data, parsed.num_rows)
         if parsed.schema.names != table.names:
             parsed = parsed.select(table.names)
         return parsed.cast(table).to_batches()  # type: ignore[no-any-return]
     except pyarrow.ArrowException as error:
         raise _diagnose(data, table, error) from None
+
+
+def _check_lines(data: bytes, rows: int) -> None:
+    """Raises `Fault` if not each line is an object: the parser would accept several in a line, and one in several lines,
+    where a part may end."""
+    if rows == data.count(b"\n") + (not data.endswith(b"\n")) or rows == cut.count_lines(data):
+        return
+    bad = next((row for row, line in enumerate(_lines(data), 1) if not _is_object(line)), 0)
+    raise Fault("no JSON object in one line", row=bad)
 
 
 def _diagnose(data: bytes, table: Any, error: Exception) -> Fault:
@@ -110,19 +134,23 @@ def _words(error: Exception) -> str:
 def _is_object(line: bytes) -> bool:
     """Whether a line is a JSON object, of any schema."""
     try:
-        _read(line + b"\n")
+        return bool(_read(line + b"\n").num_rows == 1)
     except pyarrow.ArrowException:
         return False
-    return True
 
 
-def infer(data: bytes, rows: int | None) -> Any:
-    """Returns the schema that fits the first `rows` lines, or all. Texts that look like times remain texts."""
+def infer(data: bytes, rows: int | None, typed: tuple[str, ...] = ()) -> Any:
+    """Returns the schema that fits the first `rows` lines, or all. Texts that look like times remain texts. `typed`: the
+    columns whose types the user has given."""
+    _check_utf8(data)
     lines = _lines(data)[:rows]
     if not lines:
         raise Fault("there is no row")
     try:
-        found = _read(b"\n".join(lines) + b"\n").schema
+        sample = b"\n".join(lines) + b"\n"
+        read = _read(sample)
+        _check_lines(sample, read.num_rows)
+        found = read.schema
     except pyarrow.ArrowException as error:
         bad = next((row for row, line in enumerate(lines, 1) if not _is_object(line)), 0)
         raise Fault(f"no JSON object per line: {_words(error)}", row=bad) from None
@@ -131,12 +159,34 @@ def infer(data: bytes, rows: int | None) -> Any:
         return pyarrow.string() if pyarrow.types.is_timestamp(kind) else kind
 
     found = with_types(found, text)
-    large = {
-        name
-        for line in lines
-        if _LONG.search(line)
-        for name, value in json.loads(line).items()
-        if type(value) is int and 1 << 63 <= value < 1 << 64
-    }
-    # The parser makes floats of these integers, which would be rounded.
-    return pyarrow.schema([field.with_type(pyarrow.uint64()) if field.name in large else field for field in found])
+    types = dict(zip(found.names, found.types))
+    for row, line in enumerate(lines, 1):
+        if _LONG.search(line):
+            # A byte-order mark is not part of the first line's object.
+            for name, value in json.loads(line.decode("utf-8-sig"), parse_int=_integer).items():
+                if name not in typed:
+                    types[name] = _with_large(value, types[name], name, row)
+    return pyarrow.schema([field.with_type(types[field.name]) for field in found])
+
+
+def _integer(digits: str) -> int:
+    return int(digits) if len(digits) <= 20 else _BEYOND
+
+
+def _with_large(value: Any, kind: Any, column: str, row: int) -> Any:
+    """Returns the type of a column, with `uint64` for integers of 64 bits. The parser makes floats of integers beyond 63
+    bits, which would be rounded."""
+    types = pyarrow.types
+    if types.is_struct(kind) and isinstance(value, dict):
+        fields = [field.with_type(_with_large(value.get(field.name), field.type, column, row)) for field in kind]
+        return pyarrow.struct(fields)
+    if types.is_list(kind) and isinstance(value, list):
+        for one in value:
+            kind = pyarrow.list_(_with_large(one, kind.value_type, column, row))
+        return kind
+    if not types.is_floating(kind) or type(value) is not int or -(1 << 63) <= value < 1 << 63:
+        return kind
+    if not 0 < value < _BEYOND:
+        text = "an integer has more than 64 bits; pass types= or schema= with a decimal type, or float64, which rounds it"
+        raise Fault(text, row=row, column=column)
+    return pyarrow.uint64()

@@ -9,7 +9,8 @@ import pyarrow
 import pyarrow.parquet
 
 from .._core import arrays
-from .fault import Fault
+from .fault import Fault, check_nulls, shown
+from .schema import converted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,15 +63,18 @@ def _batches(file: Any, group: int, table: Any) -> list[Any]:
         index = found.schema.get_field_index(field.name)
         if index < 0 and field.name in found.schema.names:
             # Two columns have this name: uses the position.
-            index = position if found.schema.names == table.names else -1
+            if found.schema.names != table.names:
+                raise Fault(f"two columns have the name {shown(field.name)}", column=field.name)
+            index = position
         if index < 0:
-            columns.append(pyarrow.nulls(rows, field.type))
-            continue
-        column = found.column(index)
-        try:
-            columns.append(column if column.type == field.type else column.cast(field.type))
-        except pyarrow.ArrowException as error:
-            raise Fault(str(error), column=field.name) from None
+            column = pyarrow.nulls(rows, field.type)
+        else:
+            try:
+                column = converted(found.column(index), field.type)
+            except pyarrow.ArrowException as error:
+                raise Fault(str(error), column=field.name) from None
+        check_nulls(field, column)
+        columns.append(column)
     return pyarrow.Table.from_arrays(columns, schema=table).to_batches()  # type: ignore[no-any-return]
 
 

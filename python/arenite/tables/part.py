@@ -82,6 +82,13 @@ def batches_of(result: Any) -> Any:
     if (pandas := imported("pandas")) is not None and isinstance(result, pandas.DataFrame):
         # Without its index, which is no column.
         return pyarrow.Table.from_pandas(result, preserve_index=False).replace_schema_metadata(None)
-    if hasattr(result, "__arrow_c_stream__") and not hasattr(result, "__arrow_c_array__"):
+    if hasattr(result, "__arrow_c_stream__") and not hasattr(result, "__arrow_c_array__") and not is_column(result):
         return pyarrow.table(result)
     return None
+
+
+def is_column(value: Any) -> bool:
+    """Whether an object with `__arrow_c_stream__` is a column and no table: a Series or a ChunkedArray."""
+    pandas, polars = imported("pandas"), imported("polars")
+    columns = [pyarrow.ChunkedArray, *(library.Series for library in (pandas, polars) if library is not None)]
+    return isinstance(value, tuple(columns))

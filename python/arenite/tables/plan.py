@@ -130,7 +130,7 @@ class Plan:
 
     def _infer_each(self) -> Any:
         merged: Any = None
-        call = shared.Caller(shared.urgent(self.tasks), Infer(self.spec, SAMPLED_ROWS), "infer")
+        call = shared.Caller(shared.urgent(self.tasks), Infer(self.spec, SAMPLED_ROWS, tuple(self.types)), "infer")
         samples = self._samples() if self.spec.by_name else _one_with_rows(self._samples())
         starts = ((file, call(*place)) for file, place in samples)
         for file, reply in in_order(starts, self.ahead):
@@ -138,15 +138,19 @@ class Plan:
             found = self.columns_in(self.reply(reply, Origin(file), rows_before=0), Origin(file))
             if not self.spec.by_name:
                 return found
-            if (name := duplicate(found.names)) is not None:
-                text = f"two columns have the name {shown(name)}, so by_name=True cannot tell them apart"
-                raise TableError.at(text, file=file)
+            self._check_names(found, file)
             found = self._typed(found)
             merged = found if merged is None else self._union(merged, found, file)
         if merged is None:
             text = "there is no row to infer a schema from: pass one with schema="
             raise TableError.at(text, file=self.files[0])
         return merged
+
+    @staticmethod
+    def _check_names(found: Any, file: str) -> None:
+        if (name := duplicate(found.names)) is not None:
+            text = f"two columns have the name {shown(name)}, so by_name=True cannot tell them apart"
+            raise TableError.at(text, file=file, column=name)
 
     def _typed(self, found: Any) -> Any:
         """Returns the schema of a file with the types that the user has given."""
@@ -167,6 +171,9 @@ class Plan:
         for index, file in enumerate(self.files):
             feed = self.open(index)
             sample = feed.sample(_SAMPLE)
+            # Empty lines are no rows.
+            if not sample.strip(b"\r\n" if self.spec.format == "csv" else None):
+                sample = b""
             if os.path.isfile(file):
                 feed.close()
             else:
@@ -193,6 +200,8 @@ class Plan:
             if not _is_description(described):
                 raise TableError.at("its worker has sent no description", file=file)
             found, rows = self.columns_in(described[0], Origin(file)), described[1]
+            if self.spec.by_name:
+                self._check_names(found, file)
             if given is not None:
                 missing = [name for name in given.names if name not in found.names]
                 if missing and not self.spec.by_name:
@@ -240,7 +249,7 @@ class Plan:
         read = stream.read if shared.is_sandboxed(self.tasks) else part.read
         try:
             return read(data)[0]
-        except pyarrow.ArrowException as error:
+        except (pyarrow.ArrowException, OSError) as error:
             raise TableError.at(f"its worker has sent no Arrow stream: {error}", origin=origin) from error
 
     # ---- parts

@@ -15,6 +15,7 @@ import pyarrow
 from .. import _arenite
 from . import csv, cut, jsonl, parquet, part
 from .fault import Fault
+from .schema import converted_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,14 +111,15 @@ class Survey(Task):
 class Infer(Task):
     """Returns the schema of a sample, or of a whole part, as a part without rows."""
 
-    def __init__(self, spec: Spec, rows: int | None) -> None:
-        self.spec, self.rows = spec, rows
+    def __init__(self, spec: Spec, rows: int | None, typed: tuple[str, ...]) -> None:
+        #: `typed`: the columns whose types the user has given.
+        self.spec, self.rows, self.typed = spec, rows, typed
 
     def run(self, *place: Any) -> Any:
         content, spec = _content(Place(*place)), self.spec
         if spec.format == "csv":
             return part.write(csv.infer(content, Place(*place).header, spec, self.rows), [])
-        return part.write(jsonl.infer(content, self.rows), [])
+        return part.write(jsonl.infer(content, self.rows, self.typed), [])
 
 
 class Describe(Task):
@@ -209,7 +211,7 @@ class Apply(Task):
             if schema is None:
                 schema = made.schema
             if made.schema != schema:
-                made = made.cast(schema)
+                made = converted_table(made, schema)
             tables.append(made)
         return part.write(schema, pyarrow.concat_tables(tables).to_batches())
 

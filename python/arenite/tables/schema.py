@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy
 import pyarrow
+import pyarrow.compute
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,8 +82,13 @@ def type_of(kind: Any) -> Any:
         return kind
     if kind is str:
         return pyarrow.string()
+    if kind == "float":
+        raise ValueError("'float' has 32 bits in pyarrow, and 64 in numpy: write 'float32' or 'float64'")
+    if isinstance(kind, str):
+        with suppress(ValueError):
+            return pyarrow.type_for_alias(kind)
     try:
-        return pyarrow.type_for_alias(kind) if isinstance(kind, str) else pyarrow.from_numpy_dtype(numpy.dtype(kind))
+        return pyarrow.from_numpy_dtype(numpy.dtype(kind))
     except (ValueError, TypeError, pyarrow.ArrowException) as error:
         raise ValueError(f"{kind!r} is no type of pyarrow or numpy: {error}") from None
 
@@ -105,6 +113,72 @@ def with_types(schema: Any, change: Any) -> Any:
         return change(kind)
 
     return pyarrow.schema([pyarrow.field(field.name, changed(field.type)) for field in schema])
+
+
+def converted(column: Any, kind: Any) -> Any:
+    """Converts an array or a ChunkedArray. Raises ArrowInvalid if a value does not fit the type: pyarrow cuts and rounds
+    some."""
+    if column.type == kind:
+        return column
+    made = column.cast(kind)
+    if not is_exact(column, made):
+        raise pyarrow.ArrowInvalid(f"a value of {column.type} does not fit {kind}: it would be altered")
+    return made
+
+
+def converted_table(table: Any, schema: Any) -> Any:
+    """Converts the columns of a table, as `converted` does one."""
+    made = table.cast(schema)
+    for field, before, after in zip(table.schema, table.columns, made.columns, strict=True):
+        if not is_exact(before, after):
+            raise pyarrow.ArrowInvalid(
+                f"a value of the column {field.name!r} ({before.type}) does not fit {after.type}: it would be altered"
+            )
+    return made
+
+
+def is_exact(before: Any, after: Any) -> bool:
+    """Whether a converted array has all that the values before were. A fraction may be rounded in a narrower float."""
+    if isinstance(before, pyarrow.ChunkedArray):
+        return all(map(is_exact, before.chunks, after.chunks))
+    types, a, b = pyarrow.types, before.type, after.type
+    if types.is_dictionary(a) or types.is_dictionary(b):
+        # The values of a dictionary decide, which are fewer than the rows.
+        before = before.dictionary if types.is_dictionary(a) else before
+        after = after.dictionary if types.is_dictionary(b) else after
+        return before.type == after.type or is_exact(before, before.cast(after.type))
+    if a == b or types.is_null(a):
+        return True
+    if types.is_struct(a) and types.is_struct(b):
+        both = [field.name for field in b if a.get_field_index(field.name) >= 0]
+        return all(is_exact(before.field(name), after.field(name)) for name in both)
+    if types.is_map(a) and types.is_map(b):
+        return is_exact(before.keys, after.keys) and is_exact(before.items, after.items)
+    if hasattr(a, "value_type") and hasattr(b, "value_type"):
+        # Lists of several kinds.
+        return is_exact(before.flatten(), after.flatten())
+    if types.is_nested(a) or types.is_nested(b):
+        return True
+    if _is_text(a):
+        # pyarrow reads the bits of a hexadecimal number: 0xff is -1 as int8.
+        is_hex = types.is_integer(b) and pyarrow.compute.any(pyarrow.compute.match_substring_regex(before, "0[xX]"))
+        return not (is_hex and is_hex.as_py())
+    if _is_text(b) or (types.is_integer(a) and types.is_temporal(b)):
+        return True
+    if types.is_floating(b) and not types.is_integer(a):
+        is_inf = pyarrow.compute.is_inf
+        return not types.is_floating(a) or bool(is_inf(before).equals(is_inf(after)))
+    if types.is_timestamp(a) and types.is_timestamp(b) and (a.tz is None) != (b.tz is None):
+        return False
+    try:
+        return bool(after.cast(a).equals(before))
+    except pyarrow.ArrowException:
+        return False
+
+
+def _is_text(kind: Any) -> bool:
+    name = str(kind)
+    return "string" in name or "binary" in name
 
 
 def duplicate(names: list[str]) -> str | None:

@@ -264,7 +264,7 @@ def received(data: Any, origin: Origin | None, tasks: Configured) -> Part:
         raise TableError.at("its worker has sent no part", origin=origin)
     try:
         return Part(data, origin, not shared.is_sandboxed(tasks))
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise TableError.at(f"its worker has sent no Arrow stream: {error}", origin=origin) from error
 
 

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::convert::{FromValue, IntoValue};
 use super::error::{ServiceError, ServiceErrorKind};
 use super::message::{Answer, Failure, Outcome, PROTOCOL, Request, ServiceInfo};
-use super::value::{MAX_FILES, Value, decode, encode};
+use super::value::{MAX_FILES, Value, decode, encode, has_long_integer};
 use crate::client::open;
 use crate::message::MAX_PACKET;
 use crate::sys;
@@ -430,15 +430,27 @@ impl Connection {
 
     /// Handles a packet. Returns `None` if it is no answer.
     fn received(&self, bytes: &[u8], packet: Packet) -> Option<()> {
-        let Ok(Answer { id, outcome }) = serde_json::from_slice(bytes) else {
-            let mut open = self.open();
-            let question = open.questions.pop_front()?;
-            open.answers.insert(question, bytes.to_vec());
-            self.notify(&open);
-            return Some(());
+        let protocol = |why| ServiceError::new(ServiceErrorKind::Protocol, why);
+        let (id, outcome) = match (serde_json::from_slice(bytes), id_of(bytes)) {
+            (Ok(Answer { id, outcome }), _) => (id, outcome),
+            // Fails its call only.
+            (Err(error), Some(id)) => {
+                let why = format!("the value cannot be read: {error}");
+                return self.settle(id, Err(protocol(why)));
+            }
+            (Err(_), None) => {
+                let mut open = self.open();
+                let question = open.questions.pop_front()?;
+                open.answers.insert(question, bytes.to_vec());
+                self.notify(&open);
+                return Some(());
+            }
         };
         let result = match outcome {
             Outcome::Failed(failure) => Err(failure.into()),
+            Outcome::Done { .. } if has_long_integer(bytes) => Err(protocol(
+                "an integer of the value has more than 64 bits".to_owned(),
+            )),
             Outcome::Done { .. } if packet.is_cut => Err(ServiceError::new(
                 ServiceErrorKind::System,
                 "the descriptors did not arrive; raise the limit on open files (RLIMIT_NOFILE, `ulimit -n`)",
@@ -447,9 +459,14 @@ impl Connection {
                 let mut files = packet.fds.into_iter();
                 decode(value, &mut files)
                     .and_then(Value::with_texts)
-                    .map_err(|why| ServiceError::new(ServiceErrorKind::Protocol, why))
+                    .map_err(protocol)
             }
         };
+        self.settle(id, result)
+    }
+
+    /// Ends a call with its result. Returns `None` if it is no open call.
+    fn settle(&self, id: u64, result: Result<Value, ServiceError>) -> Option<()> {
         let mut open = self.open();
         let slot = open.calls.get_mut(&id)?;
         if slot.result.is_some() {
@@ -658,4 +675,11 @@ fn lost(name: &str) -> ServiceError {
             "the connection to the service {name} was lost; if the service runs again, connect again"
         ),
     )
+}
+
+/// Returns the number of the call that a packet answers, without reading the packet.
+fn id_of(bytes: &[u8]) -> Option<u64> {
+    let rest = bytes.strip_prefix(b"{\"id\":")?;
+    let end = rest.iter().position(|byte| !byte.is_ascii_digit())?;
+    std::str::from_utf8(&rest[..end]).ok()?.parse().ok()
 }

@@ -165,7 +165,7 @@ macro_rules! floats {
                 match value {
                     Value::Float(number) => Ok(number as $t),
                     // JSON writes 2.0 as 2, which is read as an integer.
-                    Value::Int(number) => Ok(number as $t),
+                    Value::Int(number) if (number as $t) as i128 == number => Ok(number as $t),
                     other => Err(wrong::<$t>(&other)),
                 }
             }

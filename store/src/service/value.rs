@@ -179,6 +179,58 @@ fn unusable(error: MapError) -> String {
     }
 }
 
+/// The parser makes floats of these integers, which would be rounded.
+pub(super) const TOO_LONG: &str =
+    "an integer has more than 64 bits: pass it as text, or as a float such as 1e20";
+
+/// Returns whether JSON contains an integer that needs more than 64 bits.
+pub(super) fn has_long_integer(json: &[u8]) -> bool {
+    let mut rest = json;
+    while let Some(at) = rest
+        .iter()
+        .position(|byte| matches!(byte, b'"' | b'-' | b'0'..=b'9'))
+    {
+        rest = &rest[at..];
+        let end = if rest[0] == b'"' {
+            let mut is_escaped = false;
+            let closes = |byte: &u8| {
+                let closes = *byte == b'"' && !is_escaped;
+                is_escaped = *byte == b'\\' && !is_escaped;
+                closes
+            };
+            rest[1..].iter().position(closes).map(|at| at + 2)
+        } else {
+            let is_other =
+                |byte: &u8| !matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9');
+            rest.iter().position(is_other)
+        };
+        let (token, behind) = rest.split_at(end.unwrap_or(rest.len()));
+        rest = behind;
+        let digits = token.strip_prefix(b"-").unwrap_or(token);
+        if digits.len() >= 19 && digits.iter().all(u8::is_ascii_digit) {
+            let token = std::str::from_utf8(token).unwrap_or_default();
+            if token.parse::<i64>().is_err() && token.parse::<u64>().is_err() {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+/// Converts JSON to a value. `None` for objects.
+fn plain(json: serde_json::Value) -> Option<Value> {
+    Some(match json {
+        serde_json::Value::Null => Value::Nothing,
+        serde_json::Value::Bool(value) => Value::Bool(value),
+        serde_json::Value::Number(number) => number.into(),
+        serde_json::Value::String(text) => Value::Text(text),
+        serde_json::Value::Array(values) => {
+            Value::List(values.into_iter().map(plain).collect::<Option<_>>()?)
+        }
+        serde_json::Value::Object(_) => return None,
+    })
+}
+
 /// An integer becomes `Int`, any other number `Float`.
 impl From<Number> for Value {
     fn from(number: Number) -> Value {
@@ -191,6 +243,25 @@ impl From<Number> for Value {
 }
 
 impl Value {
+    /// Parses JSON. Returns `None` if the text is none, or an object, which has no meaning as a value.
+    ///
+    /// # Errors
+    ///
+    /// The reason, if an integer has more than 64 bits, or lists are nested too deeply.
+    pub fn from_json(text: &str) -> Result<Option<Value>, String> {
+        match serde_json::from_str(text).map(plain) {
+            Ok(Some(_)) if has_long_integer(text.as_bytes()) => Err(TOO_LONG.to_owned()),
+            Ok(value) => Ok(value),
+            Err(error)
+                if text.trim_start().starts_with('[')
+                    && error.to_string().starts_with("recursion limit") =>
+            {
+                Err(format!("lists are nested too deeply: {error}"))
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
     /// Returns the value, with long texts read from their files.
     pub(super) fn with_texts(self) -> Result<Value, String> {
         Ok(match self {
@@ -295,6 +366,11 @@ pub(super) fn decode(
             }
             Value::List(list)
         }
+        serde_json::Value::Object(members) if members.contains_key("dict") => {
+            return Err(
+                "a dictionary, which only clients in Python take: return a list".to_owned(),
+            );
+        }
         serde_json::Value::Object(members) => match members.get("float") {
             Some(name) => match name.as_str() {
                 Some("nan") => Value::Float(f64::NAN),
@@ -313,4 +389,55 @@ pub(super) fn decode(
             }
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn integers_beyond_64_bits_are_found() {
+        for (json, expected) in [
+            ("18446744073709551615", false),
+            ("18446744073709551616", true),
+            ("-9223372036854775808", false),
+            ("-9223372036854775809", true),
+            ("[1, [2, 100000000000000000000]]", true),
+            ("100000000000000000000.0", false),
+            ("1e40", false),
+            ("1234567890123456789012e2", false),
+            (
+                r#"["100000000000000000000", "\\\"100000000000000000000"]"#,
+                false,
+            ),
+            (r#"["\\", 100000000000000000000]"#, true),
+            ("\"100000000000000000000", false),
+            ("", false),
+        ] {
+            assert_eq!(has_long_integer(json.as_bytes()), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn what_json_cannot_say_exactly_is_refused() {
+        let parse =
+            |text: &str| Value::from_json(text).map(|value| value.map(|value| value.describe()));
+        assert_eq!(parse("-3"), Ok(Some("the integer -3".to_owned())));
+        assert_eq!(parse("[1e20]"), Ok(Some("a list of 1".to_owned())));
+        for text in ["007", "x", "{\"a\": 18446744073709551616}", "1e400", "[1"] {
+            assert_eq!(parse(text), Ok(None), "{text}");
+        }
+        assert!(
+            parse("[18446744073709551616]")
+                .unwrap_err()
+                .contains("64 bits")
+        );
+        let deep = "[".repeat(200) + &"]".repeat(200);
+        assert!(parse(&deep).unwrap_err().contains("nested"));
+        let dictionary = json!([{"dict": {"a": 1}}]);
+        let error = decode(dictionary, &mut std::iter::empty()).unwrap_err();
+        assert!(error.contains("dictionary"), "{error}");
+    }
 }

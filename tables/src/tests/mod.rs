@@ -17,6 +17,7 @@ use arenite::Engine;
 use arenite::kernel::KernelError;
 
 mod json;
+mod values;
 
 /// The rows as text; null is `-`.
 fn rows(table: &Table) -> Vec<Vec<String>> {
