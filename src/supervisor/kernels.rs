@@ -336,11 +336,11 @@ mod tests {
         let mut kernels = Kernels::default();
         let own = kernels.index(&kernel());
         let task = NamedKernel {
-            plain: kernels.get(own).offset.unwrap(),
+            plain: kernels.get(own).offset.expect("code of this program"),
             name: kernels.get(own).name.into(),
             ..named(7, false)
         };
-        let task = kernels.spawned(&task, 0).unwrap();
+        let task = kernels.spawned(&task, 0).expect("there is room");
         kernels.get(own).lost += 1;
         kernels.get(task).learn(5_000, 0, false);
         let stats = kernels.table.iter().map(KernelStats::stats).collect();
