@@ -250,7 +250,7 @@ def _is_fixed(value: Any) -> bool:
     if kind is tuple or kind is frozenset:
         return all(map(_is_fixed, value))
     # Properties and other descriptors, but no callables with arguments that may change.
-    return hasattr(kind, "__get__") and not isinstance(value, (MethodType, partial))
+    return hasattr(kind, "__get__") and not issubclass(kind, (MethodType, partial))
 
 
 def _find_shared() -> Callable[[Any], bool]:

@@ -4,6 +4,8 @@ equal or lie where an earlier one was."""
 import collections
 import contextlib
 import functools
+import os
+import random
 import types
 
 import backends
@@ -34,7 +36,7 @@ A = B = C = None
 
 def names():
     """The programs, by the backends that they run on besides arenite."""
-    for name in PROGRAMS:
+    for name in dict.fromkeys(("attributes", *NAMES)):
         yield f"joins: {name}", ["fork"]
 
 
@@ -173,6 +175,7 @@ def of_attributes():
     yield
 
 
+CASES = min(backends.CASES, 80)
 PROGRAMS = {
     **{
         f"{how.__name__}: {one}, {two}": (read, functools.partial(how, one, two))
@@ -182,6 +185,7 @@ PROGRAMS = {
     },
     "attributes": (attributes, of_attributes),
 }
+NAMES = random.Random(os.environ.get("ARENITE_SEED", "")).sample(list(PROGRAMS), CASES - 1)
 
 
 def programs(which):
