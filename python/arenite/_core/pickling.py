@@ -288,14 +288,14 @@ class Pickler(pickle.Pickler):
         """Records that a function refers to these names, with globals of a module of the program."""
         space = function.__globals__
         for name in names.globals:
-            if name in space or not hasattr(builtins, name):
-                self.names.add((home, name))
-                self.users.setdefault((home, name), function.__qualname__)
-                value = space.get(name)
-                if isinstance(value, ModuleType):
-                    self.refer_module(value, names)
-                elif type(value) is str:
-                    self.may_refer(home, frozenset(by_value().words(value)))
+            # A global may hide a builtin later.
+            self.names.add((home, name))
+            self.users.setdefault((home, name), function.__qualname__)
+            value = space.get(name)
+            if isinstance(value, ModuleType):
+                self.refer_module(value, names)
+            elif type(value) is str:
+                self.may_refer(home, frozenset(by_value().words(value)))
         if space.get("__package__"):
             # Relative imports need it.
             self.names.add((home, "__package__"))
@@ -778,10 +778,10 @@ def pickle_function(
         made = definitions.functions[function] = Function(data, NAMED, [], 0, frozenset(names), definitions)
         return made
     kind = 0
-    named: list[Any] = []
-    if type(function) is FunctionType and by_value().is_constant(function, named):
+    held: list[Any] = []
+    if type(function) is FunctionType and by_value().is_constant(function, held):
         kind = KEPT
-        if (known := definitions.constant(function, named)) is not None:
+        if (known := definitions.constant(function, held)) is not None:
             return known
     picklers: list[Pickler] | None = None if kind else []
     data, buffers, copied, found = definitions.dump(function, private, beside, picklers)
@@ -794,7 +794,7 @@ def pickle_function(
     source = (function, picklers[0]) if picklers else None
     made = Function(data, kind, buffers, copied, frozenset(found), definitions, source)
     if kind & KEPT:
-        definitions.keep(function, named, made)
+        definitions.keep(function, held, made)
     return made
 
 
