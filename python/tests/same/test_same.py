@@ -23,9 +23,9 @@ sys.path.insert(0, str(HERE))
 import backends  # noqa: E402
 
 SCRIPTS = {
-    **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "inputs": (), "kinds": (), "lookups": ()},
-    **{"modules": (), "settings": (), "shared": (), "sharing": ("numpy",), "starts": (), "texts": (), "together": ()},
-    **{"values": ("numpy", "pandas"), "views": ("numpy",)},
+    **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "edits": ("numpy",), "inputs": ()},
+    **{"kinds": (), "lookups": (), "modules": (), "settings": (), "shared": (), "sharing": ("numpy",), "starts": ()},
+    **{"texts": (), "together": (), "values": ("numpy", "pandas"), "views": ("numpy",)},
 }
 if sys.version_info >= (3, 12):
     SCRIPTS["generics"] = ()
