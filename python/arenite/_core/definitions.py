@@ -25,7 +25,7 @@ from functools import partial
 from io import BytesIO
 from operator import is_
 from queue import SimpleQueue
-from types import FunctionType, MethodType, ModuleType
+from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._arenite import Snapshot, Watch
@@ -252,6 +252,9 @@ class _Watched:
         elif isinstance(obj, type):
             self._attributes += ((obj, name, getattr(obj, name)) for name in _OF_NEW_CLASS)
             self.add_mapping(vars(obj))
+            for name in ("__annotations__", "__annotations_cache__"):
+                if type(annotations := vars(obj).get(name)) is dict:
+                    self.add_mapping(annotations)
             reducers: dict[Any, Any] = copyreg.dispatch_table
             if by_value.is_registered(obj):
                 self._items.append((reducers, obj, reducers[obj]))
@@ -299,10 +302,11 @@ def _is_fixed(value: Any) -> bool:
 
 
 def _is_data(value: Any) -> bool:
-    """Whether a value is a container of data, functions and classes."""
-    if type(value) not in _CONTAINERS:
-        return False
-    items = (*value, *value.values()) if type(value) is dict else value
+    """Whether a value is a container of data, functions and classes, or an object of a class of the program."""
+    kind = type(value)
+    if kind not in _CONTAINERS and kind not in elsewhere.CONTAINERS:
+        return kind is SimpleNamespace or not pickling.is_of_library(kind)
+    items = (*value, *value.values()) if issubclass(kind, dict) else value
     return Snapshot.of(value) is not None or all(map(_is_fixed, items))
 
 

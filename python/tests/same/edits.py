@@ -91,6 +91,8 @@ class Marked:
     __registry__ = {}
     _list_ = []
     _set_ = set()
+    _deque_ = collections.deque()
+    _object_ = Plain()
 
 
 class Field:
@@ -164,6 +166,7 @@ def described() -> int:
 
 class Described:
     "one"
+    number: int
 
 
 class Equal(type):
@@ -268,8 +271,10 @@ EDITS = {
             lambda: Marked.__registry__.update(b=First),
             lambda: Marked._list_.append(1),
             lambda: Marked._set_.add(1),
+            lambda: Marked._deque_.append(1),
+            *sets(Marked._object_, "held", 1, [2]),
         ],
-        "Marked.__registry__, Marked._list_, Marked._set_",
+        "Marked.__registry__, Marked._list_, Marked._set_, list(Marked._deque_), vars(Marked._object_)",
     ),
     "state: closure": ([lambda: None, lambda: states["decorated"]("b")], "decorated()"),
     "state: decorator": (sets(scaled, "scale", 1, 2), "scaled(10)"),
@@ -283,8 +288,13 @@ EDITS = {
         "described()",
     ),
     "attributes: class": (
-        [*sets(Described, "__doc__", "one", "two"), *sets(Described, "__name__", "Described", "Other")],
-        "Described.__doc__, Described.__name__",
+        [
+            *sets(Described, "__doc__", "one", "two"),
+            *sets(Described, "__name__", "Described", "Other"),
+            *sets(Described, "__annotations__", {"number": int}, {"number": str}),
+            lambda: Described.__annotations__.update(text=str),
+        ],
+        "Described.__doc__, Described.__name__, Described.__annotations__",
     ),
     "attributes: bases": (sets(Child, "__bases__", (First,), (Second,)), "Child.number, Child.__mro__"),
     "hidden: from the first task": ([*changes("max", lambda *_: "mine"), lambda: space.pop("max")], "max(1, 2)"),
