@@ -91,7 +91,7 @@ def _is_same(value: Any, other: Any) -> bool:
     if kind is not type(other):
         return False
     if issubclass(kind, tuple):
-        # An existing function has one reference.
+        # A function has one weak reference without a callback, as long as it exists.
         return len(value) == len(other) and all(map(_is_same, value, other))
     return by_value.is_atom(value) and by_value.is_atom(other) and _encoded(value) == _encoded(other)
 

@@ -309,11 +309,9 @@ class Pickler(pickle.Pickler):
                 self.names.add(("__main__", "*"))
 
     def may_refer(self, home: str | None, names: frozenset[str]) -> None:
-        """Records that text has these names, some of which may be globals of a module of the program."""
+        """Records that text has these names, some of which may be globals of a module of the program, now or later."""
         if names and home is not None and not is_importable(home):
-            module = sys.modules.get(home) or unlisted.get(home)
-            found = frozenset() if module is None else vars(module).keys() & names
-            self.names.update((home, f"{OPTIONAL}{name}") for name in found)
+            self.names.update((home, f"{OPTIONAL}{name}") for name in names)
 
     def refer_module(self, module: ModuleType, names: Names | None = None) -> None:
         """Records a reference to a module, and to these names in it; without names, to all of them."""

@@ -311,6 +311,10 @@ EDITS = {
         [*changes("shown", "1"), lambda: space.update(shown="any_other", any_other=2)],
         "eval(shown)",
     ),
+    "any global: in a text": (
+        [lambda: None, *changes("text_new", 1, 2), lambda: space.pop("text_new")],
+        "backends.global_of('@text_new')",
+    ),
     "any global: subclass": (
         run("class Root: pass", "class Leaf(Root): pass"),
         "[one.__name__ for one in Root.__subclasses__()]",
