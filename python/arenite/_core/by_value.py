@@ -187,12 +187,13 @@ def is_constant(value: Any, held: list[Any], inside: tuple[Any, ...] = ()) -> bo
 
 def _is_constant_function(function: FunctionType, held: list[Any], inside: tuple[Any, ...]) -> bool:
     inside = (*inside, function)
-    names, space = own_names(function), function.__globals__
+    space = function.__globals__
     values = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     values += [content for _, content in contents(function)]
-    values += [space[name] for name in names if name in space]
+    if names := [name for name in own_names(function) if name in space]:
+        held += names
+        values += [space[name] for name in names]
     held += [function.__code__, function.__defaults__, function.__kwdefaults__, function.__name__, *values]
-    held += [name for name in names if name in space]
     if function.__dict__ or not all(is_constant(value, held, inside) for value in values):
         return False
     return not names_of(function.__code__).sets_cells

@@ -387,7 +387,10 @@ def _reduce_weak_container(_: Any, obj: Any) -> Any:
 
 #: Objects with weak references to others. The program keeps these, and the worker keeps its copies of them.
 _REFERRING: dict[type, Callable[[Any, Any], Any]] = {
-    weakref.ReferenceType: lambda _, obj: (mirror.make_reference, (obj(), id(obj))),
+    **dict.fromkeys(
+        (weakref.ReferenceType, weakref.WeakMethod),
+        lambda _, obj: (mirror.make_reference, (type(obj), obj(), id(obj))),
+    ),
     **dict.fromkeys((weakref.WeakSet, weakref.WeakKeyDictionary, weakref.WeakValueDictionary), _reduce_weak_container),
 }
 #: Reducers of definitions.

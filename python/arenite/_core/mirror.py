@@ -11,7 +11,7 @@ import marshal
 import sys
 from io import BytesIO
 from types import CellType, CodeType, FunctionType, ModuleType
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 from .. import _arenite
 from .weak import IdentityMap
@@ -535,12 +535,10 @@ def make_memory(data: bytes | bytearray, layout: str, shape: tuple[int, ...]) ->
 _referents: dict[int, Any] = {}
 
 
-def make_reference(referent: Any, number: int) -> Any:
+def make_reference(kind: Any, referent: Any, number: int) -> Any:
     """Makes a weak reference. Without a referent, makes the reference of an object that no longer exists."""
-    import weakref
-
     _referents[number] = referent
-    return weakref.ref(type("", (), {})() if referent is None else referent)
+    return ref(type("", (), {})()) if referent is None else kind(referent)
 
 
 def make_descriptor(kind: Any, base: Any, arguments: tuple[Any, ...]) -> Any:

@@ -210,10 +210,14 @@ class Thing:
         Thing.made.add(self)
         Thing.named[name] = self
 
+    def get(self):
+        return self.name
+
 
 things = [Thing("a"), Thing("b")]
 thing = Thing("c")
 reference, to_item, dead = weakref.ref(thing), weakref.ref(things[0]), weakref.ref(Thing("d"))
+to_method = weakref.WeakMethod(things[1].get)
 huge = 10**5000
 failure = None
 
@@ -322,7 +326,7 @@ EDITS = {
     "no module: global": ([lambda: None, lambda: BARE.update(x=2), lambda: BARE.update(x=[3])], "bare()"),
     "weak: references": (
         [lambda: None, lambda: setattr(things[0], "name", "z")],
-        "to_item() is not None and to_item().name, dead()",
+        "to_item().name, to_method()(), dead()",
     ),
     "weak: reference to a global": (
         [lambda: None, *sets(thing, "name", "y")],
