@@ -83,7 +83,8 @@ class Watch:
         items: list[tuple[dict[Any, Any], Any, Any]],
         absent: list[tuple[dict[Any, Any], Any]],
         attributes: list[tuple[Any, str, Any]],
-        mappings: list[tuple[Any, list[Any]]],
+        mappings: list[tuple[Any, list[Any], list[Any]]],
+        names: list[tuple[dict[Any, Any], list[Any]]],
     ) -> Watch: ...
     def is_current(self) -> bool: ...
 

@@ -6,7 +6,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{
     PyBool, PyBytes, PyComplex, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PyMapping, PyString,
-    PyTuple,
+    PyTuple, PyType,
 };
 
 /// The items that a list or dictionary had at one time, compared by identity, and the items of the lists and
@@ -95,9 +95,11 @@ impl Held {
     }
 }
 
-/// Returns whether an object cannot change and contains no others.
+/// Returns whether an object cannot change and contains no others. A class is sent by its name, or has a definition of
+/// its own.
 fn is_atom(object: &Bound<'_, PyAny>) -> bool {
     object.is_none()
+        || object.is_instance_of::<PyType>()
         || object.is_exact_instance_of::<PyInt>()
         || object.is_exact_instance_of::<PyString>()
         || object.is_exact_instance_of::<PyFloat>()
@@ -135,32 +137,38 @@ impl Snapshot {
     }
 }
 
+/// All keys and values of a mapping, in their order.
+type Mapping = (Py<PyAny>, Vec<Py<PyAny>>, Vec<Py<PyAny>>);
+
 /// Recorded values of variables: globals, attributes of functions, and all attributes of classes.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct Watch {
     items: Vec<(Py<PyDict>, Py<PyAny>, Py<PyAny>)>,
     absent: Vec<(Py<PyDict>, Py<PyAny>)>,
     attributes: Vec<(Py<PyAny>, Py<PyString>, Py<PyAny>)>,
-    mappings: Vec<(Py<PyAny>, Vec<Py<PyAny>>)>,
+    mappings: Vec<Mapping>,
+    names: Vec<(Py<PyDict>, Vec<Py<PyAny>>)>,
 }
 
 #[pymethods]
 impl Watch {
     /// `items`: dictionaries, each with a key and its value; `absent`: dictionaries, each with a key that it does not
     /// contain; `attributes`: objects, each with the name and the value of an attribute; `mappings`: mappings, each
-    /// with all its values in order.
+    /// with all its keys and values in order; `names`: dictionaries, each with all its keys in order.
     #[new]
     fn new(
         items: Vec<(Py<PyDict>, Py<PyAny>, Py<PyAny>)>,
         absent: Vec<(Py<PyDict>, Py<PyAny>)>,
         attributes: Vec<(Py<PyAny>, Py<PyString>, Py<PyAny>)>,
-        mappings: Vec<(Py<PyAny>, Vec<Py<PyAny>>)>,
+        mappings: Vec<Mapping>,
+        names: Vec<(Py<PyDict>, Vec<Py<PyAny>>)>,
     ) -> Self {
         Self {
             items,
             absent,
             attributes,
             mappings,
+            names,
         }
     }
 
@@ -178,19 +186,52 @@ impl Watch {
             }
         }
         for (object, name, value) in &self.attributes {
-            if !object.bind(py).getattr(name)?.is(value) {
+            // Reading an annotation, or an empty cell, raises.
+            let found = object.bind(py).getattr(name);
+            if !found.is_ok_and(|found| found.is(value)) {
                 return Ok(false);
             }
         }
-        for (mapping, values) in &self.mappings {
-            let mapping = mapping.bind(py).cast::<PyMapping>()?;
-            let held = mapping.values()?;
-            let is_same = held.len() == values.len()
-                && held.iter().zip(values).all(|(held, value)| held.is(value));
+        for (mapping, keys, values) in &self.mappings {
+            let mapping = mapping.bind(py);
+            let is_same = if let Ok(dict) = mapping.cast_exact::<PyDict>() {
+                holds(dict, keys, Some(values.as_slice()))
+            } else {
+                let mapping = mapping.cast::<PyMapping>()?;
+                are_same(&mapping.values()?, values) && are_same(&mapping.keys()?, keys)
+            };
             if !is_same {
+                return Ok(false);
+            }
+        }
+        for (dict, keys) in &self.names {
+            if !holds(dict.bind(py), keys, None) {
                 return Ok(false);
             }
         }
         Ok(true)
     }
+}
+
+/// Returns whether a dictionary has these keys, and these values, in this order.
+fn holds(dict: &Bound<'_, PyDict>, keys: &[Py<PyAny>], values: Option<&[Py<PyAny>]>) -> bool {
+    if dict.len() != keys.len() {
+        return false;
+    }
+    let (mut place, mut position) = (0, 0);
+    let (mut key, mut value) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: the interpreter is attached. The pointers are borrowed; no Python code runs while they are compared.
+    while unsafe { ffi::PyDict_Next(dict.as_ptr(), &mut position, &mut key, &mut value) } != 0 {
+        let is_same = keys[place].as_ptr() == key
+            && values.is_none_or(|values| values[place].as_ptr() == value);
+        if !is_same {
+            return false;
+        }
+        place += 1;
+    }
+    true
+}
+
+fn are_same(found: &Bound<'_, PyList>, recorded: &[Py<PyAny>]) -> bool {
+    found.len() == recorded.len() && found.iter().zip(recorded).all(|(one, other)| one.is(other))
 }

@@ -22,6 +22,7 @@ Pickling, for both sides
 - `mirror`: the worker's version of their modules.
 - `lookup`: names that a task looks up without having them in its code.
 - `lenient`: definitions of which a part cannot be unpickled.
+- `weak`: what is known of objects, by identity.
 - `plain`: the pickles of a sandbox, which can only contain data.
 
 The worker

@@ -174,37 +174,42 @@ def is_atom(value: Any) -> bool:
     return is_one_of(kind, ATOMS)
 
 
-def is_constant(value: Any, named: list[Any], inside: tuple[Any, ...] = ()) -> bool:
-    """Whether nothing that a task does can change a value that is pickled by value. Adds to `named` what is pickled by
-    name."""
+def is_constant(value: Any, held: list[Any], inside: tuple[Any, ...] = ()) -> bool:
+    """Whether nothing that a task does can change a value that is pickled by value. Adds to `held` the objects that the
+    pickle has or refers to: with the same objects, the next pickle is the same."""
     kind = type(value)
     if kind in ATOMS or kind is ModuleType:
         return True
     if kind in (tuple, frozenset):
-        return all(is_constant(item, named, inside) for item in value)
+        return all(is_constant(item, held, inside) for item in value)
     if kind is BuiltinFunctionType:
         return type(value.__self__) in (ModuleType, type(None))
     if kind is not FunctionType and not issubclass(kind, type):
         return False
     if pickling.is_global(value):
-        named.append(value)
+        held.append(value)
         return True
     # A function that refers to itself may store something in an attribute.
-    return kind is FunctionType and value not in inside and is_constant_function(value, named, inside)
+    return kind is FunctionType and value not in inside and _is_constant_function(value, held, inside)
 
 
-def is_constant_function(function: FunctionType, named: list[Any], inside: tuple[Any, ...] = ()) -> bool:
+def _is_constant_function(function: FunctionType, held: list[Any], inside: tuple[Any, ...]) -> bool:
     inside = (*inside, function)
-    held = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    held += [content for _, content in contents(function)]
-    if function.__dict__ or not all(is_constant(value, named, inside) for value in held):
-        return False
-    if names_of(function.__code__).sets_cells:
-        return False
     space = function.__globals__
-    if _home(space, False) is not None:
-        return True
-    return all(is_constant(space[name], named, inside) for name in names_of(function.__code__).globals & space.keys())
+    values = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    values += [content for _, content in contents(function)]
+    if names := [name for name in own_names(function) if name in space]:
+        held += names
+        values += [space[name] for name in names]
+    held += [function.__code__, function.__defaults__, function.__kwdefaults__, function.__name__, *values]
+    if function.__dict__ or not all(is_constant(value, held, inside) for value in values):
+        return False
+    return not names_of(function.__code__).sets_cells
+
+
+def own_names(function: FunctionType) -> list[str]:
+    """Returns the names of the globals that a function uses, if no module has them: the function is sent with them."""
+    return sorted(names_of(function.__code__).globals) if _home(function.__globals__, False) is None else []
 
 
 def contents(function: FunctionType) -> Iterator[tuple[CellType, Any]]:
@@ -419,9 +424,14 @@ def attributes_of_class(pickler: pickling.Pickler, cls: type) -> dict[str, Any]:
         found[name] = value
     if members is not None:
         found["_member_state_"] = [(name, _state_of(member)) for name, member in members.items()]
-    if cls in copyreg.dispatch_table:
+    if is_registered(cls):
         found[mirror.COPYREG] = copyreg.dispatch_table[cls]
     return found
+
+
+def is_registered(cls: type) -> bool:
+    """Whether `copyreg` has a reducer for a class. The metaclass of a class may have no hash."""
+    return type(cls).__hash__ is not None and cls in copyreg.dispatch_table
 
 
 #: Attributes that `EnumType` gives each enumeration, in all versions of Python.
@@ -532,7 +542,7 @@ def _bounds_of(parameter: Any) -> tuple[tuple[Any, ...], Any]:
 
 
 #: The types of methods and properties, which other types may inherit from, each with what makes an equal object.
-_DESCRIPTORS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
+DESCRIPTORS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     classmethod: lambda made: (made.__func__,),
     staticmethod: lambda made: (made.__func__,),
     property: lambda made: (made.fget, made.fset, made.fdel, made.__doc__),
@@ -541,10 +551,10 @@ _DESCRIPTORS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
 
 def reduce_descriptor(_: pickling.Pickler, made: Any) -> Any:
     """Reduces a method of a class or a property. Returns NotImplemented for other objects."""
-    base = next((base for base in _DESCRIPTORS if isinstance(made, base)), None)
+    base = next((base for base in DESCRIPTORS if isinstance(made, base)), None)
     if base is None:
         return NotImplemented
-    kind, arguments = type(made), _DESCRIPTORS[base](made)
+    kind, arguments = type(made), DESCRIPTORS[base](made)
     if kind is base:
         return kind, arguments
     state = made.__getstate__()
@@ -661,7 +671,7 @@ _REDUCERS: dict[type, Callable[[pickling.Pickler, Any], Any]] = {
     MethodType: _reduce_method,
     ModuleType: _reduce_module,
     mirror.Mirror: _reduce_module,
-    **dict.fromkeys(_DESCRIPTORS, reduce_descriptor),
+    **dict.fromkeys(DESCRIPTORS, reduce_descriptor),
     contextlib._GeneratorContextManager: _reduce_context_manager,
     contextlib._AsyncGeneratorContextManager: _reduce_context_manager,
     functools.cached_property: _reduce_cached_property,

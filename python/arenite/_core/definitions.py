@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextvars
 import copyreg
+import gc
 import itertools
 import linecache
+import marshal
 import pickle
 import struct
 import sys
@@ -23,13 +25,14 @@ from functools import partial
 from io import BytesIO
 from operator import is_
 from queue import SimpleQueue
-from types import FunctionType, MethodType, ModuleType
+from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._arenite import Snapshot, Watch
 from .._errors import ArenaFull
 from . import by_value, elsewhere, links, mirror, pickling
 from .process import imported
+from .weak import IdentityMap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -57,10 +60,48 @@ _IMPORTING = (
 )
 
 
-def _held(function: FunctionType) -> list[Any]:
-    """Returns the objects that a function refers to, apart from globals."""
-    held: list[Any] = [function.__code__, function.__defaults__, function.__kwdefaults__, function.__name__]
-    return held + [content for _, content in by_value.contents(function)]
+class _Weak(weakref.ref[Any]):
+    """A reference of a part to its object. Globals may be references, too."""
+
+    __slots__ = ()
+
+
+class _Functions(tuple[Any, ...]):
+    """Identifies a function or a method, and keeps no function alive: it may refer to the class that has it."""
+
+    __slots__ = ()
+
+
+def _identity(value: Any) -> Any:
+    """Returns what identifies a value that is compared by identity."""
+    kind = type(value)
+    if kind is FunctionType:
+        return _Functions((weakref.ref(value),))
+    held = by_value.DESCRIPTORS[kind](value) if kind in by_value.DESCRIPTORS else None
+    if held is None:
+        return value
+    return _Functions((kind, *(weakref.ref(one) if type(one) is FunctionType else one for one in held)))
+
+
+def _is_same(value: Any, other: Any) -> bool:
+    """Whether two values that are compared by identity are the same, or equal. Equal numbers may be of different types,
+    or differ in their sign."""
+    kind = type(value)
+    if value is other:
+        return True
+    if kind is not type(other):
+        return False
+    if issubclass(kind, tuple):
+        # A function has one weak reference without a callback, as long as it exists.
+        return len(value) == len(other) and all(map(_is_same, value, other))
+    return by_value.is_atom(value) and by_value.is_atom(other) and _encoded(value) == _encoded(other)
+
+
+def _encoded(value: Any) -> bytes:
+    try:
+        return marshal.dumps(value, 2)
+    except ValueError:  # A range.
+        return pickle.dumps(value, 5)
 
 
 class _Part:
@@ -71,12 +112,13 @@ class _Part:
     def __init__(self, number: int) -> None:
         self.number = number
         self.version = 0
-        #: The object that was sent; if it may change, a weak reference to it, so that the program can free its memory.
+        #: The object that was sent, or its identity; if it may change, a weak reference to it, so that the program can
+        #: free its memory.
         self.value: Any = _ABSENT
         #: For a binding to such an object: the globals, and the name in them.
         self.place: tuple[dict[str, Any], str] | None = None
-        #: The pickle of the object that was sent, if it may change without becoming another object.
-        self.print: bytes | None = None
+        #: What `_print` made of the object that was sent, if it may change without becoming another object.
+        self.print: tuple[bytes, list[int]] | None = None
         #: The identities of objects in it that globals have, in the order of the pickle.
         self.objects: list[int] = []
         #: The items of the object that was sent, if it is a plain container.
@@ -87,7 +129,7 @@ class _Part:
         if self.items is not None:
             # Equal items may be other objects.
             return not self.items.is_current()
-        value = self.value() if type(self.value) is weakref.ref else self.value
+        value = self.value() if type(self.value) is _Weak else self.value
         if self.place is not None and self.place[0].get(self.place[1], _ABSENT) is not value:
             return True
         try:
@@ -100,29 +142,22 @@ class _Part:
 
     def refer(self, value: Any) -> None:
         """Starts another version if the value is another object."""
-        self.version += value is not self.value
-        self.value, self.print, self.items = value, None, None
+        value = _identity(value)
+        self.version += not _is_same(value, self.value)
+        self.value, self.print, self.objects, self.items = value, None, [], None
 
     def update(self, value: Any, owner: Definitions) -> None:
         """Starts another version if the value is not the one that was sent."""
-        made: bytes | None = None
-        objects: list[int] = []
         if _is_fixed(value):
-            # Equal numbers may be of different types, or differ in their sign.
-            is_same = value is self.value or (
-                type(value) is type(self.value) and by_value.is_atom(value) and repr(value) == repr(self.value)
-            )
-        else:
-            made, objects = _print(value, owner)
-            before = self.value() if type(self.value) is weakref.ref else self.value
-            is_same = before is value and (made, objects) == (self.print, self.objects)
-            is_same = is_same and (self.items is None or self.items.is_current())
-        if not is_same:
-            self.version += 1
-        self.value, self.print, self.objects = value, made, objects
-        if made is not None:
-            with suppress(TypeError):
-                self.value = weakref.ref(value, owner.forgetting(self))
+            self.refer(value)
+            return
+        made = _print(value, owner)
+        before = self.value() if type(self.value) is _Weak else self.value
+        is_same = before is value and made == (self.print, self.objects)
+        self.version += not (is_same and (self.items is None or self.items.is_current()))
+        self.value, (self.print, self.objects) = value, made
+        with suppress(TypeError):
+            self.value = _Weak(value, owner.forgetting(self))
         self.items = Snapshot.of(value) if type(value) in (list, dict) else None
 
 
@@ -153,6 +188,7 @@ class Bundle:
     __slots__ = ("_prefix", "_buffers", "_owner", "_parts", "_watch")
 
     def __init__(self, prefix: bytes, buffers: list[Buffer], watched: _Watched, owner: Definitions) -> None:
+        #: Empty if the task needs no definitions.
         self._prefix = prefix
         self._buffers = buffers
         self._watch = watched.watch()
@@ -181,6 +217,8 @@ class Bundle:
 
     def before(self, head: bytes, kind: int, buffers: list[Buffer]) -> tuple[bytes, int, list[Buffer]]:
         """Adds the bundle before the head and the buffers of a task."""
+        if not self._prefix:
+            return head, kind, buffers
         return self._prefix + head, kind | pickling.DEFINITIONS, [*self._buffers, *buffers]
 
 
@@ -191,37 +229,53 @@ class _Watched:
         self._items: list[tuple[dict[Any, Any], Any, Any]] = []
         self._absent: list[tuple[dict[Any, Any], Any]] = []
         self._attributes: list[tuple[Any, str, Any]] = []
-        self._mappings: list[tuple[Any, list[Any]]] = []
+        self._mappings: list[tuple[Any, list[Any], list[Any]]] = []
+        self._names: list[tuple[dict[Any, Any], list[Any]]] = []
         #: The parts whose objects may have changed their contents.
         self.parts: list[_Part] = []
 
     def watch(self) -> Watch:
-        return Watch(self._items, self._absent, self._attributes, self._mappings)
+        return Watch(self._items, self._absent, self._attributes, self._mappings, self._names)
 
-    def add_global(self, space: dict[str, Any], name: str, part: _Part | None) -> None:
-        if part is not None and type(part.value) is weakref.ref:
+    def add_global(self, space: dict[str, Any], name: str, value: Any, part: _Part | None) -> None:
+        """`value`: what the bundle has. The global may have another value by now."""
+        if part is not None and type(part.value) is _Weak:
             part.place = space, name
-        elif name in space:
-            self._items.append((space, name, space[name]))
+        elif value is not _ABSENT:
+            self._items.append((space, name, value))
         else:
             self._absent.append((space, name))
 
     def add_definition(self, obj: Any) -> None:
         if isinstance(obj, FunctionType):
-            self._attributes += ((obj, name, getattr(obj, name)) for name in _OF_FUNCTION)
+            for name in (*_OF_FUNCTION, *_OF_NEW_FUNCTION):
+                with suppress(Exception):  # From Python 3.14 on, reading annotations may raise.
+                    self._attributes.append((obj, name, getattr(obj, name)))
+            self._attributes += ((cell, "cell_contents", content) for cell, content in by_value.contents(obj))
+            for name in by_value.own_names(obj):
+                self.add_global(obj.__globals__, name, obj.__globals__.get(name, _ABSENT), None)
+            if obj.__kwdefaults__:
+                self.add_mapping(obj.__kwdefaults__)
             self.add_mapping(obj.__dict__)
             if by_value.is_singledispatch(obj):
                 self.add_mapping(obj.registry)  # type: ignore[attr-defined]
         elif isinstance(obj, type):
+            self._attributes += ((obj, name, getattr(obj, name)) for name in _OF_NEW_CLASS)
             self.add_mapping(vars(obj))
+            for name in ("__annotations__", "__annotations_cache__"):
+                if type(annotations := vars(obj).get(name)) is dict:
+                    self.add_mapping(annotations)
             reducers: dict[Any, Any] = copyreg.dispatch_table
-            if obj in reducers:
+            if by_value.is_registered(obj):
                 self._items.append((reducers, obj, reducers[obj]))
-            else:
+            elif type(obj).__hash__ is not None:
                 self._absent.append((reducers, obj))
 
     def add_mapping(self, mapping: Any) -> None:
-        self._mappings.append((mapping, list(mapping.values())))
+        self._mappings.append((mapping, list(mapping.keys()), list(mapping.values())))
+
+    def add_names(self, space: dict[str, Any]) -> None:
+        self._names.append((space, list(space)))
 
     def add_part(self, part: _Part) -> None:
         if part.print is not None:
@@ -234,23 +288,36 @@ class _Watched:
 
 #: Attributes of functions that are compared, in addition to those that users set.
 _OF_FUNCTION = ("__code__", "__defaults__", "__kwdefaults__")
+#: Attributes that a function or class has when a worker makes it. They are sent again if they change.
+_OF_NEW_FUNCTION = ("__name__", "__doc__", "__annotations__")
+_OF_NEW_CLASS = ("__name__", "__bases__")
 
 
 def _is_fixed(value: Any) -> bool:
     """Whether a value is compared by identity: it cannot change, or the worker keeps its tasks' changes of it."""
+    # Not `isinstance`, for which a lazy object makes its value.
     kind = type(value)
     if by_value.is_atom(value) or by_value.is_one_of(kind, _BY_IDENTITY) or issubclass(kind, type):
         return True
     if kind is FunctionType:
         # What a function without a name holds is no part of a definition.
         is_named = pickling.is_reachable(value, value.__module__, value.__qualname__)
-        return is_named or not (value.__closure__ or value.__dict__)
+        return is_named or not (value.__closure__ or value.__dict__ or by_value.own_names(value))
     if _find_shared()(value):
         return True
     if kind is tuple or kind is frozenset:
         return all(map(_is_fixed, value))
-    # Properties and other descriptors, but no callables with arguments that may change.
-    return hasattr(kind, "__get__") and not issubclass(kind, (MethodType, partial))
+    # Properties and the like, but neither the program's descriptors nor callables with arguments that may change.
+    return hasattr(kind, "__get__") and not issubclass(kind, (MethodType, partial)) and pickling.is_of_library(kind)
+
+
+def _is_data(value: Any) -> bool:
+    """Whether a value is a container of data, functions and classes, or an object of a class of the program."""
+    kind = type(value)
+    if not by_value.is_one_of(kind, _CONTAINERS) and not by_value.is_one_of(kind, elsewhere.CONTAINERS):
+        return kind is SimpleNamespace or not pickling.is_of_library(kind)
+    items = (*value, *value.values()) if issubclass(kind, dict) else value
+    return Snapshot.of(value) is not None or all(map(_is_fixed, items))
 
 
 def _find_shared() -> Callable[[Any], bool]:
@@ -275,14 +342,15 @@ def _empty(value: Any) -> Callable[[], Any] | None:
     return type(value) if type(value) in _CONTAINERS else None
 
 
-def _print(value: Any, owner: Definitions) -> tuple[bytes, list[int]]:
-    """Returns a pickle that is equal as long as the value is, and the identities of the objects in it that globals
-    have."""
+def _print(value: Any, owner: Definitions) -> tuple[tuple[bytes, list[int]], list[int]]:
+    """Returns a pickle and the identities of what names in it lead to, which are equal as long as the value is, and the
+    identities of the objects in it that globals have."""
     file = BytesIO()
     printer = _Printer(file, owner)
     printer.dump(value)
     memo = printer.memo.copy()
-    return file.getvalue(), sorted(memo.keys() & owner.objects, key=lambda key: memo[key][0])
+    objects = sorted(memo.keys() & owner.objects, key=lambda key: memo[key][0])
+    return (file.getvalue(), printer.named), objects
 
 
 # ---- picklers
@@ -293,12 +361,12 @@ class _Raced(BaseException):
     the next attempt."""
 
 
-_serials: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+_serials = IdentityMap()
 _next_serial = itertools.count(1)
 
 
 def _serial(obj: Any) -> int:
-    number = _serials.get(obj)
+    number: int | None = _serials.get(obj)
     if number is None:
         number = _serials[obj] = next(_next_serial)
     return number
@@ -317,13 +385,29 @@ _RECREATED: dict[type, Callable[[Any, Any], Any]] = {
     type(threading.Lock()): lambda *_: (threading.Lock, ()),
     type(threading.RLock()): lambda *_: (threading.RLock, ()),
     SimpleQueue: lambda _, obj: (SimpleQueue, ()) if obj.empty() else NotImplemented,
-    weakref.ReferenceType: lambda _, obj: (mirror.make_reference, (obj(),)),
     contextvars.ContextVar: _reduce_context_variable,
     struct.Struct: lambda _, obj: (struct.Struct, (obj.format,)),
     # A sentinel: the worker has one object for all references to it.
     object: lambda pickler, obj: (mirror.sentinel, (pickler.owner.sentinel(obj),)),
 }
 _BY_IDENTITY = {ModuleType, threading.local, *_RECREATED}
+
+
+def _reduce_weak_container(_: Any, obj: Any) -> Any:
+    items = list(obj) if isinstance(obj, weakref.WeakSet) else dict(obj.items())
+    return type(obj), (items,), {"_referents": items}
+
+
+#: Objects with weak references to others. The program keeps these, and the worker keeps its copies of them.
+_REFERRING: dict[type, Callable[[Any, Any], Any]] = {
+    **dict.fromkeys(
+        (weakref.ReferenceType, weakref.WeakMethod),
+        lambda _, obj: (mirror.make_reference, (type(obj), obj(), id(obj))),
+    ),
+    **dict.fromkeys((weakref.WeakSet, weakref.WeakKeyDictionary, weakref.WeakValueDictionary), _reduce_weak_container),
+}
+#: Reducers of definitions.
+_OWN = {**_RECREATED, **_REFERRING}
 _CONTAINERS = {list, dict, set, bytearray}
 
 
@@ -332,6 +416,15 @@ _SENT = ("__file__", "__getattr__")
 
 #: Attributes of `sys` that refer to the streams of each process.
 _STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
+
+
+def _arguments_of(local: threading.local) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Returns the arguments with which each thread calls the `__init__` of a `threading.local`. It has no attributes
+    for them."""
+    held = gc.get_referents(local)
+    arguments = next((one for one in held if type(one) is tuple), ())
+    keywords = (one for one in held if type(one) is dict and {str}.issuperset(map(type, one)))
+    return arguments, next(keywords, {})
 
 
 class _Pickler(pickling.Pickler):
@@ -348,13 +441,16 @@ class _Pickler(pickling.Pickler):
             raise _Raced from error
 
     def reducer_override(self, obj: Any) -> Any:
-        reduce = _RECREATED.get(type(obj))
+        reduce = _OWN.get(type(obj))
         if reduce is not None:
             return reduce(self, obj)
-        if isinstance(obj, threading.local):
+        if issubclass(type(obj), threading.local):
             # The worker's thread begins with what the thread that submits the task has.
             state = {name: value for name, value in vars(obj).items() if by_value.can_pickle(value)}
-            return type(obj), (), state or None, None, None, mirror.fill_new
+            arguments, keywords = _arguments_of(obj)
+            kind: Any = type(obj)
+            make = partial(kind, *arguments, **keywords) if arguments or keywords else kind
+            return make, (), state or None, None, None, mirror.fill_new
         name = next((name for name in _STREAMS if obj is getattr(sys, name)), None)
         if name is not None:
             return getattr, (sys, name.strip("_"))
@@ -362,6 +458,17 @@ class _Pickler(pickling.Pickler):
         if place is not None and (pickling.is_standard(place[0]) or type(obj) in elsewhere.METHODS):
             return mirror.find_in, place
         return super().reducer_override(obj)
+
+    def complete(self, obj: Any, reduced: Any) -> Any:
+        """Adds the attributes of an exception that its type leaves out."""
+        kind: Any = type(obj)
+        if not issubclass(kind, BaseException) or kind.__setstate__ is not BaseException.__setstate__:
+            return reduced
+        found = {name: getattr(obj, name) for name in ("__context__", "__cause__", "__suppress_context__")}
+        state = reduced[2] if type(reduced) is tuple and len(reduced) == 3 else {}
+        if not any(found.values()) or type(state) is not dict:
+            return reduced
+        return *reduced[:2], {**state, **{name: one for name, one in found.items() if by_value.can_pickle(one)}}
 
 
 class _Imported:
@@ -395,6 +502,9 @@ class _Printer(_Pickler):
         self.owner = owner
         #: The types of the objects pickled.
         self.kinds: set[type] = set()
+        #: The identities of the objects to which names in the pickle lead, and of modules that were loaded again: the
+        #: program may define other objects with these names.
+        self.named: list[int] = []
         self._is_shared = _find_shared()
 
     def reducer_override(self, obj: Any) -> Any:
@@ -403,12 +513,24 @@ class _Printer(_Pickler):
             return mirror.sentinel, (self.owner.sentinel(obj),)
         return super().reducer_override(obj)
 
+    def by_name(self, obj: Any, module: str, name: str) -> Any:
+        if not pickling.is_importable(module) and type(obj).__weakrefoffset__:
+            self.named.append(_serial(obj))
+        return super().by_name(obj, module, name)
+
+    def note_module(self, name: str) -> None:
+        super().note_module(name)
+        spec = _spec_of(name) if ("", name) in self.names else None
+        if spec is not None:
+            self.named.append(_serial(spec))
+
     def without_name(self, obj: Any, reduce: Callable[[pickling.Pickler, Any], Any]) -> Any:
         # The pickle of a code object is not reproducible.
         made = _serial, (_serial(obj),)
         if type(obj) is not FunctionType:
             return made
-        return *made, ([content for _, content in by_value.contents(obj)], vars(obj))
+        own = [obj.__globals__.get(name, _ABSENT) for name in by_value.own_names(obj)]
+        return *made, ([content for _, content in by_value.contents(obj)], vars(obj), own)
 
 
 class _Finder(_Printer):
@@ -530,10 +652,12 @@ class _Definer(_Pickler):
                 self._done.add((home, name))
                 if not home:
                     self.owner.reload(self, name)
-                elif name[0] in ("*", pickling.OPTIONAL):
+                elif name[:1] in ("*", pickling.OPTIONAL):
                     found = {(home, name[1:])}
                     if name == "*":
+                        self.watched.add_names(_space(home))
                         found = {(home, one) for one in list(_space(home)) if one in _SENT or not one.startswith("__")}
+                        found |= self.owner.bound_in(home)
                     self._optional |= found - self.names
                     self.names |= found
                 else:
@@ -568,7 +692,7 @@ class _Definer(_Pickler):
         trial._tried, trial._shared, trial._links = self._tried, self._shared, self._links
         trial._held = self._held
         try:
-            self.owner.bind(trial, key)
+            self.owner.bind(trial, key, _space(key[0]).get(key[1], _ABSENT))
         except Exception:
             return False
         finally:
@@ -594,7 +718,8 @@ class _Definer(_Pickler):
     def _define_global(self, key: Key, roots: frozenset[Key]) -> None:
         home, name = key
         before, owner = self.names.copy(), self.owner
-        value = _space(home).get(name)
+        # Read once: another thread may set the global meanwhile.
+        value = _space(home).get(name, _ABSENT)
         if type(value) is not str:
             # An alias of a type may refer to classes by text.
             self.may_refer(home, by_value.names_in(value))
@@ -603,12 +728,12 @@ class _Definer(_Pickler):
             owner.link(group)
             self._grouped |= group
         if key not in self._optional or self._is_sendable(key):
-            owner.bind(self, key)
+            owner.bind(self, key, value)
         if key in self._optional:
             self._optional |= self.names - before
-        elif key in roots and isinstance(value, FunctionType):
+        elif key in roots and type(value) is FunctionType:
             self._needed |= self.names - before
-        self.watched.add_global(_space(home), name, owner.part_of(key))
+        self.watched.add_global(_space(home), name, value, owner.part_of(key))
 
     def _delay_defaults(self, function: FunctionType, state: dict[str, Any]) -> None:
         """Removes those defaults from the state of a function that are globals: they are sent later."""
@@ -699,7 +824,7 @@ class _Definer(_Pickler):
 
     def complete(self, obj: Any, reduced: Any) -> Any:
         """Adds attributes that a type in C leaves out: `Decimal` does for classes that inherit from it."""
-        kind = type(obj)
+        kind, reduced = type(obj), super().complete(obj, reduced)
         if type(reduced) is not tuple or len(reduced) > 3:
             return reduced
         if not any(one is kind for one in (reduced[0], *reduced[1][:1])):
@@ -754,13 +879,19 @@ class _Definer(_Pickler):
             return mirror.define_object, made, state, None, None, mirror.fill_definition
         how, content = by_value.parts_of_function(self, function)
         values = {name: getattr(function, name) for name in _OF_FUNCTION}
-        parts = self._parts(definition, {**values, **function.__dict__})
+        new = {"__name__": function.__name__, "__doc__": function.__doc__}
+        new["__annotations__"] = content.get("__annotations__", {})
+        for index, cell in enumerate(function.__closure__ or ()):
+            with suppress(ValueError):  # The cell is empty.
+                new[f"{mirror.CELL}{index}"] = cell.cell_contents
+        new |= {f"{mirror.GLOBAL}{name}": value for name, value in content.get("globals", {}).items()}
+        parts = self._parts(definition, {**values, **function.__dict__}, new)
         filled = definition.number, mirror.fill_function, content, parts
         return mirror.define_function, (definition.number, *how), filled, None, None, mirror.fill_definition
 
     def _class(self, cls: type, definition: _Definition) -> Any:
-        how, parts = by_value.how_of_class(cls), by_value.attributes_of_class(self, cls)
-        state = definition.number, None, None, self._parts(definition, parts)
+        how = by_value.how_of_class(cls)
+        state = definition.number, None, None, self._parts_of_class(cls, definition)
         return mirror.define_class, (definition.number, *how), state, None, None, mirror.fill_definition
 
     def without_name(self, obj: Any, reduce: Callable[[pickling.Pickler, Any], Any]) -> Any:
@@ -773,14 +904,21 @@ class _Definer(_Pickler):
         definition = self.owner.definition(obj)
         self.watched.add_definition(obj)
         how = definition.number, mirror.make_tracked, (mirror.track(obj), *by_value.how_of_class(obj))
-        parts = self._parts(definition, by_value.attributes_of_class(self, obj))
-        state = definition.number, None, None, parts
+        state = definition.number, None, None, self._parts_of_class(obj, definition)
         return mirror.define_object, how, state, None, None, mirror.fill_definition
 
-    def _parts(self, definition: _Definition, values: dict[str, Any]) -> list[tuple[Any, ...]]:
-        """Returns the parts of a definition with their versions. Compares the contents of parts, but not of those that
-        Python itself uses."""
-        known, owner, obj = definition.parts, self.owner, definition.object()
+    def _parts_of_class(self, cls: type, definition: _Definition) -> list[tuple[Any, ...]]:
+        new = {name: getattr(cls, name) for name in _OF_NEW_CLASS}
+        new["__doc__"] = vars(cls).get("__doc__")
+        return self._parts(definition, by_value.attributes_of_class(self, cls), new)
+
+    def _parts(
+        self, definition: _Definition, values: dict[str, Any], new: dict[str, Any] | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Returns the parts of a definition with their versions. Compares the contents of parts; of those that Python
+        itself uses, only if they are data. `new`: parts that a new object has. They follow when they have changed."""
+        known, owner, obj, new = definition.parts, self.owner, definition.object(), new or {}
+        values = {**new, **values}
         before = {name: part.version for name, part in known.items()}
         parts = []
         for name in [*values, *(name for name in known if name not in values)]:
@@ -797,9 +935,10 @@ class _Definer(_Pickler):
                 self._late.append((obj, part, name, value, keys))
                 parts.append((part.number, 0, name, mirror.Late(_empty(value))))
                 continue
-            if name.startswith("_") and name.endswith("_"):
-                if part.value is not value and (type(value) is not tuple or part.value != value):
-                    part.value, part.version = value, part.version + 1
+            if name in ("__kwdefaults__", "__annotations__") and type(value) is dict:
+                part.refer(tuple(value.items()))
+            elif name.startswith("_") and name.endswith("_") and not _is_data(value):
+                part.refer(value)
             else:
                 what = f"`{definition.object().__qualname__}` has the attribute `{name}`"
                 try:
@@ -808,6 +947,8 @@ class _Definer(_Pickler):
                     value = mirror.Unsent(str(error))
                     owner.update(part, value, what)
             self.watched.add_part(part)
+            if name in new and part.version == 1:
+                continue
             self.versions[part.number] = part.version
             if isinstance(obj, type) and self._has_instances(obj, value):
                 self._last.append((obj, part.number, part.version, name, value))
@@ -849,7 +990,7 @@ class Definitions:
         self._definitions: dict[int, _Definition] = {}
         self._bundles: dict[frozenset[Key], Bundle] = {}
         self._copies: dict[int, _Copy] = {}
-        #: Functions that are pickled by value, by identity: the objects that they refer to, and their pickles.
+        #: Functions that are pickled by value, by identity: the objects in their pickles, and the pickles.
         self._constants: dict[int, tuple[weakref.ref[FunctionType], list[Any], pickling.Function]] = {}
         #: The functions of the last pickle, for error messages.
         self._users: dict[Key, str] = {}
@@ -889,19 +1030,19 @@ class Definitions:
             picklers.append(pickler)
         return file.getvalue(), taken.buffers, taken.copied, pickler.names
 
-    def constant(self, function: FunctionType, named: list[Any]) -> pickling.Function | None:
-        """Returns the recorded pickle of a function that is sent by value, if it is still valid. `named`: what a pickle
-        refers to by name."""
-        known, held = self._constants.get(id(function)), _held(function) + named
+    def constant(self, function: FunctionType, held: list[Any]) -> pickling.Function | None:
+        """Returns the recorded pickle of a function that is sent by value, if it is still valid. `held`: the objects
+        that a pickle has or refers to."""
+        known = self._constants.get(id(function))
         if known is None or known[0]() is not function:
             return None
         is_valid = len(known[1]) == len(held) and all(map(is_, known[1], held)) and known[2].is_current()
         return known[2] if is_valid else None
 
-    def keep(self, function: FunctionType, named: list[Any], made: pickling.Function) -> None:
+    def keep(self, function: FunctionType, held: list[Any], made: pickling.Function) -> None:
         """Records the pickle of a function that refers to nothing that can change, as long as the function exists."""
         key, constants = id(function), self._constants
-        constants[key] = weakref.ref(function, lambda _: constants.pop(key, None)), _held(function) + named, made
+        constants[key] = weakref.ref(function, lambda _: constants.pop(key, None)), held, made
 
     def refer(self, function: Any, names: set[Key]) -> None:
         """Adds the names that a function refers to, if the function is pickled by name."""
@@ -941,13 +1082,15 @@ class Definitions:
                 raise RuntimeError(_IMPORTING)
             changed = None if known is None else known.numbers()
             versions, watched, data, beside = self._define(key, partial(_Copies, self), changed)
-            head = pickle.dumps(versions, 5)
-            data = len(head).to_bytes(4, "little") + head + data
-            buffers: list[Buffer] = beside.buffers
-            if buffers or len(data) > _SHORT:
-                assert self.engine is not None
-                buffers, data = [self.engine.copy(data), *buffers], b""
-            prefix = mirror.header(next(self.numbers), len(buffers), len(data)) + data
+            prefix, buffers = b"", beside.buffers
+            # Otherwise all names are those of builtins.
+            if data:
+                head = pickle.dumps(versions, 5)
+                data = len(head).to_bytes(4, "little") + head + data
+                if buffers or len(data) > _SHORT:
+                    assert self.engine is not None
+                    buffers, data = [self.engine.copy(data), *buffers], b""
+                prefix = mirror.header(next(self.numbers), len(buffers), len(data)) + data
             if len(self._bundles) >= _MOST_BUNDLES:
                 self._bundles.pop(next(iter(self._bundles)), None)
             made = self._bundles[key] = Bundle(prefix, buffers, watched, self)
@@ -983,15 +1126,16 @@ class Definitions:
                 raced = error.__cause__
         raise RuntimeError(f"another thread keeps changing a global: {raced}") from raced
 
-    def bind(self, definer: _Definer, key: Key) -> None:
-        """Pickles a binding, unless the global never existed."""
+    def bind(self, definer: _Definer, key: Key, value: Any) -> None:
+        """Pickles a binding to this value, unless the global never existed."""
         home, name = key
         part = self._bindings.get(key)
-        value = _space(home).get(name, mirror.Removed)
         if part is None:
-            if mirror.is_removed(value):
+            if value is _ABSENT:
                 return
             part = self._bindings[key] = _Part(next(self.numbers))
+        if value is _ABSENT:
+            value = mirror.Removed
         user = definer.users.get(key) or self._users.get(key)
         what = f"the global `{name}`" if user is None else f"`{user}` uses the global `{name}`"
         place = None if self.copies_globals else elsewhere.place_of(value)
@@ -1059,6 +1203,10 @@ class Definitions:
                         part.version += 1
         self._groups.update(dict.fromkeys(keys, keys))
 
+    def bound_in(self, home: str) -> set[Key]:
+        """Returns the globals of a module that were sent."""
+        return {key for key in list(self._bindings) if key[0] == home}
+
     def part_of(self, key: Key) -> _Part | None:
         return self._bindings.get(key)
 
@@ -1110,7 +1258,7 @@ class Definitions:
         part = self._bindings.get(("", name))
         if part is None:
             part = self._bindings["", name] = _Part(next(self.numbers))
-        spec = getattr(sys.modules.get(name), "__spec__", None)
+        spec = _spec_of(name)
         known = _loaded_again.get(name)
         if known is None or known[0] is not spec:
             known = _loaded_again[name] = spec, time.monotonic()
@@ -1163,6 +1311,10 @@ _pausing = threading.RLock()
 
 #: Modules that the program has reloaded: the specification, and the time when the reload was noticed.
 _loaded_again: dict[str, tuple[Any, float]] = {}
+
+
+def _spec_of(name: str) -> Any:
+    return getattr(sys.modules.get(name), "__spec__", None)
 
 
 def _space(home: str) -> dict[str, Any]:

@@ -11,10 +11,11 @@ import marshal
 import sys
 from io import BytesIO
 from types import CellType, CodeType, FunctionType, ModuleType
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 from .. import _arenite
 from . import locks
+from .weak import IdentityMap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -209,14 +210,14 @@ def make_cell() -> CellType:
 
 #: Classes and type variables that are pickled by value, by their common name in all processes.
 _classes: WeakValueDictionary[str, Any] = WeakValueDictionary()
-_tracked: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+_tracked = IdentityMap()
 #: Classes that were made here from a pickle and are not filled yet.
-_unfilled: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
+_unfilled = IdentityMap()
 
 
 def track(made: Any) -> str:
     """Returns the name of a class or a type variable that is pickled by value."""
-    name = _tracked.get(made)
+    name: str | None = _tracked.get(made)
     if name is None:
         import uuid
 
@@ -535,11 +536,14 @@ def make_memory(data: bytes | bytearray, layout: str, shape: tuple[int, ...]) ->
     return memoryview(data).cast(layout, shape)  # type: ignore[call-overload, no-any-return]
 
 
-def make_reference(referent: Any) -> Any:
-    """Makes a weak reference. Without a referent, makes the reference of an object that no longer exists."""
-    import weakref
+#: The referents of weak references, by the number of the reference.
+_referents: dict[int, Any] = {}
 
-    return weakref.ref(type("", (), {})() if referent is None else referent)
+
+def make_reference(kind: Any, referent: Any, number: int) -> Any:
+    """Makes a weak reference. Without a referent, makes the reference of an object that no longer exists."""
+    _referents[number] = referent
+    return ref(type("", (), {})()) if referent is None else kind(referent)
 
 
 def make_descriptor(kind: Any, base: Any, arguments: tuple[Any, ...]) -> Any:
@@ -632,7 +636,7 @@ _objects: WeakValueDictionary[int, Any] = WeakValueDictionary()
 _strong: dict[int, Any] = {}
 #: The numbers of objects that were made and are not filled yet.
 _fresh: set[int] = set()
-_sent_classes: WeakKeyDictionary[type, int] = WeakKeyDictionary()
+_sent_classes = IdentityMap()
 #: Classes that were filled while the definitions of one bundle are applied.
 _complete: list[type] = []
 #: The objects of globals as the program has sent them last.
@@ -644,6 +648,8 @@ _changes = 0
 _MOST_BUNDLES = 512
 #: Heads of tasks that were parsed: the bundle's number, the number of its buffers, the definitions and the rest.
 _heads: dict[bytes, tuple[bytes, int, bytes, bytes]] = {}
+#: What precedes the number of a cell, and the name of a global that no module has, in the name of a function's part.
+CELL, GLOBAL = "cell ", "global "
 #: The seconds between the start of the machine and the start of this worker.
 started = 0.0
 
@@ -849,6 +855,17 @@ def _set_parts(made: Any, parts: list[Any], is_fresh: bool = False) -> None:
 def _set_part(made: Any, name: str, value: Any) -> None:
     if isinstance(made, type):
         set_attribute(made, name, value)
+    elif name.startswith(CELL):
+        cell = made.__closure__[int(name.removeprefix(CELL))]
+        if is_removed(value):
+            del cell.cell_contents
+        else:
+            cell.cell_contents = value
+    elif name.startswith(GLOBAL):
+        if is_removed(value):
+            made.__globals__.pop(name.removeprefix(GLOBAL), None)
+        else:
+            made.__globals__[name.removeprefix(GLOBAL)] = value
     elif is_removed(value):
         if hasattr(made, name):
             delattr(made, name)

@@ -290,14 +290,14 @@ class Pickler(pickle.Pickler):
         """Records that a function refers to these names, with globals of a module of the program."""
         space = function.__globals__
         for name in names.globals:
-            if name in space or not hasattr(builtins, name):
-                self.names.add((home, name))
-                self.users.setdefault((home, name), function.__qualname__)
-                value = space.get(name)
-                if isinstance(value, ModuleType):
-                    self.refer_module(value, names)
-                elif type(value) is str:
-                    self.may_refer(home, frozenset(by_value().words(value)))
+            # A global may hide a builtin later.
+            self.names.add((home, name))
+            self.users.setdefault((home, name), function.__qualname__)
+            value = space.get(name)
+            if isinstance(value, ModuleType):
+                self.refer_module(value, names)
+            elif type(value) is str:
+                self.may_refer(home, frozenset(by_value().words(value)))
         if space.get("__package__"):
             # Relative imports need it.
             self.names.add((home, "__package__"))
@@ -311,11 +311,9 @@ class Pickler(pickle.Pickler):
                 self.names.add(("__main__", "*"))
 
     def may_refer(self, home: str | None, names: frozenset[str]) -> None:
-        """Records that text has these names, some of which may be globals of a module of the program."""
+        """Records that text has these names, some of which may be globals of a module of the program, now or later."""
         if names and home is not None and not is_importable(home):
-            module = sys.modules.get(home) or unlisted.get(home)
-            found = frozenset() if module is None else vars(module).keys() & names
-            self.names.update((home, f"{OPTIONAL}{name}") for name in found)
+            self.names.update((home, f"{OPTIONAL}{name}") for name in names)
 
     def refer_module(self, module: ModuleType, names: Names | None = None) -> None:
         """Records a reference to a module, and to these names in it; without names, to all of them."""
@@ -808,10 +806,10 @@ def pickle_function(
         made = definitions.functions[function] = Function(data, NAMED, [], 0, frozenset(names), definitions)
         return made
     kind = 0
-    named: list[Any] = []
-    if type(function) is FunctionType and by_value().is_constant(function, named):
+    held: list[Any] = []
+    if type(function) is FunctionType and by_value().is_constant(function, held):
         kind = KEPT
-        if (known := definitions.constant(function, named)) is not None:
+        if (known := definitions.constant(function, held)) is not None:
             return known
     picklers: list[Pickler] | None = None if kind else []
     data, buffers, copied, found = definitions.dump(function, private, beside, picklers)
@@ -824,7 +822,7 @@ def pickle_function(
     source = (function, picklers[0]) if picklers else None
     made = Function(data, kind, buffers, copied, frozenset(found), definitions, source)
     if kind & KEPT:
-        definitions.keep(function, named, made)
+        definitions.keep(function, held, made)
     return made
 
 

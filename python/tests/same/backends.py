@@ -102,6 +102,11 @@ def show(value):
     return re.sub(r"0x[0-9a-fA-F]+", "0x…", text)
 
 
+def global_of(text):
+    """The global of the main file that a text names with `@`, as in a query of pandas; None if there is none."""
+    return vars(sys.modules["__main__"]).get(text.removeprefix("@"))
+
+
 def names_of(tasks):
     """The names of programs that submit one task each, and the backends that they run on besides arenite."""
     return [(name, ["fork", "spawn"]) for name in tasks]

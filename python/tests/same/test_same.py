@@ -23,10 +23,10 @@ sys.path.insert(0, str(HERE))
 import backends  # noqa: E402
 
 SCRIPTS = {
-    **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "inputs": (), "joins": (), "kinds": ()},
-    **{"lookups": (), "modules": (), "odd": (), "settings": (), "shared": (), "sharing": ("numpy",), "starts": ()},
-    **{"texts": (), "together": ("numpy",), "unused": (), "values": ("numpy", "pandas"), "views": ("numpy",)},
-    **{"written": ("numpy",)},
+    **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "edits": ("numpy",), "inputs": ()},
+    **{"joins": (), "kinds": (), "lookups": (), "modules": (), "odd": (), "settings": (), "shared": ()},
+    **{"sharing": ("numpy",), "starts": (), "texts": (), "together": ("numpy",), "unused": ()},
+    **{"values": ("numpy", "pandas"), "views": ("numpy",), "written": ("numpy",)},
 }
 if sys.version_info >= (3, 12):
     SCRIPTS["generics"] = ()
