@@ -3,7 +3,7 @@
 //! The `unsafe` blocks pass libwebp pointers to slices that are borrowed for the call, with their lengths.
 
 use super::super::pixels::buffer;
-use super::riff::alpha;
+use super::riff::{alpha, may_have_alpha};
 use libwebp_sys::{
     VP8StatusCode, WEBP_CSP_MODE, WebPDecode, WebPDecoderConfig, WebPGetFeatures, WebPIDecode,
     WebPIDecodedArea, WebPIDelete, WebPIUpdate, WebPRGBABuffer, WebPYUVABuffer,
@@ -44,7 +44,8 @@ pub(super) fn header(file: &[u8]) -> Option<Header> {
     (status == VP8StatusCode::VP8_STATUS_OK).then_some(Header {
         width: features.width.unsigned_abs(),
         height: features.height.unsigned_abs(),
-        has_alpha: features.has_alpha != 0,
+        // libwebp also finds alpha that the file does not announce; other programs ignore it.
+        has_alpha: features.has_alpha != 0 && may_have_alpha(file),
         is_lossy: features.format == LOSSY,
     })
 }
