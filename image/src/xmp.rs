@@ -63,6 +63,26 @@ pub(super) fn without_other_parts(xmp: Vec<u8>) -> Option<Vec<u8>> {
     (left_out == 0).then(|| kept.into_bytes())
 }
 
+/// Replaces a number in XMP where it exists, as an attribute or an element.
+pub(super) fn set_number(xmp: &mut Vec<u8>, name: &str, number: u32) {
+    for before in [
+        format!("{name}=\""),
+        format!("{name}='"),
+        format!("<{name}>"),
+    ] {
+        let mut windows = xmp.windows(before.len());
+        let Some(at) = windows.position(|window| window == before.as_bytes()) else {
+            continue;
+        };
+        let start = at + before.len();
+        let digits = xmp[start..].iter().take_while(|byte| byte.is_ascii_digit());
+        let end = start + digits.count();
+        if start < end {
+            xmp.splice(start..end, number.to_string().into_bytes());
+        }
+    }
+}
+
 /// Returns the length of the tag, comment or instruction at the start of a text.
 fn markup_len(text: &str) -> Option<usize> {
     for (start, end) in [("<!--", "-->"), ("<![CDATA[", "]]>"), ("<?", "?>")] {
