@@ -116,8 +116,8 @@ pub(super) fn is_animation(file: &[u8]) -> bool {
     header.starts_with(b"VP8X") && header.get(8).is_some_and(|flags| flags & ANIMATION != 0)
 }
 
-/// Returns whether the file may have alpha: an extended file says so in its header.
-pub(super) fn may_have_alpha(file: &[u8]) -> bool {
+/// Returns whether a file may have alpha beside its pixels: an extended file says so in its header.
+pub(super) fn announces_alpha(file: &[u8]) -> bool {
     let header = file.get(HEADER..).unwrap_or_default();
     !header.starts_with(b"VP8X") || header.get(8).is_some_and(|flags| flags & ALPHA != 0)
 }
@@ -173,8 +173,7 @@ pub(super) fn frames<'a>(
             ));
         }
         screen.admit(sides)?;
-        let has_alpha = chunks.starts_with(b"ALPH") || chunks.starts_with(b"VP8L");
-        let flags = ALPHA * u8::from(has_alpha);
+        let flags = ALPHA * u8::from(chunks.starts_with(b"ALPH"));
         let picture = self::file(chunks, flags, sides, &Metadata::default());
         let picture = picture.ok_or_else(damaged)?;
         // This header has the frame's sides. libwebp compares them with the sides of the picture before it allocates.
