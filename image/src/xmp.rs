@@ -1,5 +1,5 @@
-//! Removes from XMP the descriptions of other parts of its file: gain maps, motion photos, further pictures,
-//! thumbnails. Results do not contain those parts.
+//! Adapts XMP to a result: sets numbers, and removes the descriptions of other parts of its file (gain maps, motion
+//! photos, further pictures, thumbnails), which results do not contain.
 
 /// Namespaces that only describe other parts, and the prefixes that files use for them even without a declaration.
 const OTHER_PARTS: [&str; 8] = [
