@@ -3,7 +3,7 @@
 use super::damage::{Found, Loss, fill_rows};
 use super::error::ImageError;
 use super::format::Format;
-use super::meta::{Decoded, Request};
+use super::meta::{Decoded, Metadata, Request};
 use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
 
 /// Length of the first header. The second header begins with its own length.
@@ -206,13 +206,31 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         };
         Found { loss, error }
     });
-    Ok(Decoded::without_metadata(
-        pixels,
-        plans,
-        orientation,
-        damage,
-        full,
-    ))
+    let decoded = Decoded::without_metadata(pixels, plans, orientation, damage, full);
+    let metadata = Metadata {
+        icc: profile(input),
+        ..Metadata::default()
+    };
+    Ok(Decoded {
+        metadata,
+        ..decoded
+    })
+}
+
+/// Returns the profile that a header of Windows 5 embeds; empty if it ends beyond the file, which counts as a profile
+/// that cannot be read.
+fn profile(file: &[u8]) -> Option<Vec<u8>> {
+    /// Length of that header.
+    const WINDOWS_5: usize = 124;
+    const KIND: usize = FIRST + 56;
+    const OFFSET: usize = FIRST + 112;
+    if number(file, FIRST, 4)? < WINDOWS_5 || file.get(KIND..KIND + 4)? != b"DEBM" {
+        return None;
+    }
+    // Counted from this header on.
+    let start = FIRST + number(file, OFFSET, 4)?;
+    let end = start + number(file, OFFSET + 4, 4)?;
+    Some(file.get(start..end).unwrap_or_default().to_vec())
 }
 
 /// Reads rows. Returns the number of rows that the file lacks, if any.

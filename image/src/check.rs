@@ -7,7 +7,7 @@ use super::meta::{Decoded, Request};
 use super::pixels::{Samples, swaps_sides};
 use super::size::{Size, When};
 use super::spec::ResizeSpec;
-use super::{animation, decode_for, format_of, raw, resample, webp};
+use super::{animation, decode_for, format_of, ico, raw, resample, webp};
 
 /// A picture whose pixels can be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +75,7 @@ pub fn check(input: &[u8], spec: &ResizeSpec) -> Result<Checked, ImageError> {
     };
     let later = match found {
         None if format == Format::WebP => webp::damage_after_first(input),
+        None if format == Format::Ico => ico::damage_beyond_picture(input),
         None if format == Format::CameraRaw => raw::damage_beyond_preview(input),
         found => found,
     };

@@ -2,7 +2,8 @@
 //!
 //! Pixels are converted after resizing, when there are few. Each thread caches the transform of its last profile:
 //! photos in a folder mostly share one profile. moxcms makes the transform, or Little CMS for the kinds of profile that
-//! moxcms rejects: grey with L*a*b* or with tables, tables of unequal sides, headers of old and new versions.
+//! moxcms rejects or misreads: grey with L*a*b* or with tables, tables of unequal sides or to XYZ, L*a*b* in another
+//! coding than the version suggests or without a table, headers of old and new versions.
 
 use std::cell::RefCell;
 use std::panic::catch_unwind;
@@ -10,8 +11,9 @@ use std::rc::Rc;
 
 use lcms2::{Flags, Intent, PixelFormat, Profile, Transform as LcmsTransform};
 use moxcms::{
-    CicpProfile, ColorProfile, DataColorSpace, Layout, LocalizableString, LutWarehouse,
-    MatrixCoefficients, ProfileText, TransferCharacteristics, TransformExecutor, TransformOptions,
+    CicpProfile, ColorProfile, DataColorSpace, Layout, LocalizableString, LutType, LutWarehouse,
+    MatrixCoefficients, ProfileText, ProfileVersion, TransferCharacteristics, TransformExecutor,
+    TransformOptions,
 };
 
 use super::hdr::Hdr;
@@ -368,9 +370,19 @@ impl Converter {
 
 /// Returns the transforms of moxcms for a profile, or otherwise those of Little CMS.
 fn transforms(icc: &[u8], color: Color) -> Option<(Transform<u8>, Transform<u16>)> {
+    if !describes_colors(icc) {
+        return None;
+    }
     // moxcms should not panic, but profiles have a hundred kinds of tags.
     let first = catch_unwind(|| by_moxcms(icc, color)).unwrap_or(None);
     first.or_else(|| by_lcms(icc, color))
+}
+
+/// Returns whether a profile leads from device colours to a connection space, according to its header: not from one
+/// device to another, from one connection space to another, or from names.
+fn describes_colors(icc: &[u8]) -> bool {
+    let is_conversion = matches!(icc.get(12..16), Some(b"link" | b"abst" | b"nmcl"));
+    !is_conversion && matches!(icc.get(20..24), Some(b"XYZ " | b"Lab "))
 }
 
 fn by_moxcms(icc: &[u8], color: Color) -> Option<(Transform<u8>, Transform<u16>)> {
@@ -381,7 +393,7 @@ fn by_moxcms(icc: &[u8], color: Color) -> Option<(Transform<u8>, Transform<u16>)
         Rc::new(move |from, into| by.transform(from, into).is_ok())
     }
     let profile = ColorProfile::new_from_slice(icc).ok()?;
-    if has_unequal_table(&profile) {
+    if is_misread(&profile) {
         return None;
     }
     let from = match (profile.color_space, color) {
@@ -405,23 +417,41 @@ fn by_moxcms(icc: &[u8], color: Color) -> Option<(Transform<u8>, Transform<u16>)
     Some((checked(&eight.ok()?), checked(&sixteen.ok()?)))
 }
 
-/// Returns whether a table has sides of different lengths, which moxcms confuses.
-fn has_unequal_table(profile: &ColorProfile) -> bool {
+/// Returns whether moxcms misreads a profile.
+fn is_misread(profile: &ColorProfile) -> bool {
     let tables = [
         &profile.lut_a_to_b_perceptual,
         &profile.lut_a_to_b_colorimetric,
         &profile.lut_a_to_b_saturation,
     ];
-    tables.into_iter().flatten().any(|table| match table {
-        LutWarehouse::Multidimensional(table) => {
-            let sides = table
-                .grid_points
-                .iter()
-                .take(table.num_input_channels.into());
-            sides.clone().any(|side| Some(side) != sides.clone().next())
+    let mut tables = tables.into_iter().flatten().peekable();
+    let has_tables = tables.peek().is_some();
+    match profile.pcs {
+        // moxcms takes colorants for XYZ whatever the header says. Tables of the type `mft2` code L*a*b* as in version
+        // 2, all others as in version 4; moxcms goes by the version of the profile.
+        DataColorSpace::Lab if has_tables => {
+            let is_old = profile.version() < ProfileVersion::V4_0;
+            tables.any(|table| is_mft2(table) != is_old || has_unequal_sides(table))
         }
-        LutWarehouse::Lut(_) => false,
-    })
+        DataColorSpace::Lab => true,
+        // moxcms confuses the scale of XYZ in tables, and prefers colorants to tables.
+        _ => has_tables,
+    }
+}
+
+fn is_mft2(table: &LutWarehouse) -> bool {
+    matches!(table, LutWarehouse::Lut(table) if table.lut_type == LutType::Lut16)
+}
+
+/// Returns whether a table has sides of different lengths, which moxcms confuses.
+fn has_unequal_sides(table: &LutWarehouse) -> bool {
+    let LutWarehouse::Multidimensional(table) = table else {
+        return false;
+    };
+    let inputs = usize::from(table.num_input_channels);
+    let mut sides = table.grid_points.iter().take(inputs);
+    let first = sides.next();
+    sides.any(|side| Some(side) != first)
 }
 
 fn by_lcms(icc: &[u8], color: Color) -> Option<(Transform<u8>, Transform<u16>)> {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::{Cursor, Read};
+use std::ops::Range;
 
 use gif::{
     ColorOutput, DecodeOptions, DecodingError, DisposalMethod, Encoder, Extension, MemoryLimit,
@@ -112,10 +113,10 @@ pub(super) fn animation<'a>(
             return Ok(None);
         }
     }
-    let plays = match decoder.repeat() {
-        Repeat::Infinite => 0,
-        // GIF stores how often the animation starts again.
-        Repeat::Finite(again) => u32::from(again) + 1,
+    // GIF stores how often the animation starts again.
+    let plays = match repetitions(&file) {
+        Some(0) => 0,
+        again => u32::from(again.unwrap_or(0)) + 1,
     };
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::RGBA);
@@ -163,48 +164,78 @@ pub(super) fn animation<'a>(
     Ok(Some(Animation::new(plays, next)))
 }
 
-/// Returns the file without zeros before its blocks and its end marker, which other programs skip too. Extensions of
-/// unknown kinds, which a decoder has to skip, become comments.
-fn without_padding(file: &[u8]) -> Cow<'_, [u8]> {
+/// Returns the places of the blocks before the end marker. A zero counts as a block. The last block may end beyond the
+/// file.
+fn blocks(file: &[u8]) -> impl Iterator<Item = Range<usize>> {
     let palette = |flags: u8| match flags & 0x80 {
         0 => 0_usize,
         _ => 3 << ((flags & 7) + 1),
     };
     // Skips parts of a block; each begins with its length, and the last is empty.
-    let after_parts = |mut at: usize| {
+    let after_parts = move |mut at: usize| {
         while let Some(&length @ 1..) = file.get(at) {
             at += 1 + usize::from(length);
         }
         at + 1
     };
-    let flags = |at: usize| file.get(at).copied().unwrap_or_default();
+    let flags = move |at: usize| file.get(at).copied().unwrap_or_default();
     let mut at = 13 + palette(flags(10));
+    std::iter::from_fn(move || {
+        let start = at;
+        at = match file.get(start)? {
+            0 => start + 1,
+            b'!' => after_parts(start + 2),
+            b',' => after_parts(start + 10 + palette(flags(start + 9)) + 1),
+            _ => return None,
+        };
+        Some(start..at)
+    })
+}
+
+/// Returns the file without zeros before its blocks and its end marker, which other programs skip too. Extensions of
+/// unknown kinds, which a decoder has to skip, become comments.
+fn without_padding(file: &[u8]) -> Cow<'_, [u8]> {
     let (mut copied, mut start) = (Vec::new(), 0);
-    while let Some(&kind) = file.get(at) {
-        at = match kind {
+    for block in blocks(file) {
+        match file[block.start] {
             0 => {
-                copied.extend_from_slice(&file[start..at]);
-                start = at + 1;
-                start
+                copied.extend_from_slice(&file[start..block.start]);
+                start = block.end;
             }
             b'!' => {
                 let is_unknown = |&label: &u8| Extension::from_u8(label).is_none();
-                if file.get(at + 1).is_some_and(is_unknown) {
-                    copied.extend_from_slice(&file[start..=at]);
+                if file.get(block.start + 1).is_some_and(is_unknown) {
+                    copied.extend_from_slice(&file[start..=block.start]);
                     copied.push(Extension::Comment as u8);
-                    start = at + 2;
+                    start = block.start + 2;
                 }
-                after_parts(at + 2)
             }
-            b',' => after_parts(at + 10 + palette(flags(at + 9)) + 1),
-            _ => break,
-        };
+            _ => {}
+        }
     }
     if start == 0 {
         return Cow::Borrowed(file);
     }
     copied.extend_from_slice(&file[start..]);
     Cow::Owned(copied)
+}
+
+/// Returns how often the animation starts again, 0 for endless repetition, from the last extension that says so: it may
+/// stand anywhere among the frames. `None` if none does.
+fn repetitions(file: &[u8]) -> Option<u16> {
+    let extensions = blocks(file).filter_map(|block| file.get(block));
+    let again = extensions.filter_map(|block| {
+        let parts = block.strip_prefix(b"!\xff\x0b")?;
+        let parts = parts
+            .strip_prefix(b"NETSCAPE2.0")
+            .or_else(|| parts.strip_prefix(b"ANIMEXTS1.0"))?;
+        match *parts {
+            // The first part: its length and kind.
+            [3..=u8::MAX, 1, low, high, ..] => Some(u16::from_le_bytes([low, high])),
+            _ => None,
+        }
+    });
+    again.last()
 }
 
 /// Returns whether a file that ends early contains all frames.

@@ -67,27 +67,52 @@ pub(super) fn is_header(head: &[u8]) -> bool {
         && entry.offset >= HEADER + count * ENTRY
 }
 
-/// Decodes the picture with the most pixels. Among pictures of equal size, the one with the most bits per pixel is
-/// decoded.
+/// Returns the pictures as far as the directory exists.
+fn entries(file: &[u8]) -> impl Iterator<Item = Entry> {
+    let count = file.get(4..HEADER).unwrap_or(&[0, 0]);
+    let count = usize::from(u16::from_le_bytes([count[0], count[1]]));
+    let entries = file.get(HEADER..).unwrap_or_default();
+    let entries = entries.as_chunks::<ENTRY>().0;
+    entries.iter().take(count).map(Entry::read)
+}
+
+/// Returns the picture with the most pixels, and its number. Among pictures of equal size, the one with the most bits
+/// per pixel is returned.
+fn largest(file: &[u8]) -> Option<(usize, Entry)> {
+    let size = |entry: &Entry| (u32::from(entry.width) * u32::from(entry.height), entry.bits);
+    entries(file)
+        .enumerate()
+        .max_by_key(|(_, entry)| size(entry))
+}
+
+/// Returns the damage of a file that ends before a picture other than the decoded one does.
+pub(super) fn damage_beyond_picture(file: &[u8]) -> Option<Found> {
+    let (decoded, _) = largest(file)?;
+    let mut others = entries(file)
+        .enumerate()
+        .filter(|(number, _)| *number != decoded);
+    let is_cut = others.any(|(_, entry)| entry.offset.saturating_add(entry.len) > file.len());
+    is_cut.then(|| Found::later(ImageError::Truncated { format: FORMAT }))
+}
+
+/// Decodes the largest picture.
 pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
     let truncated = ImageError::Truncated { format: FORMAT };
-    let count = input.get(4..HEADER).unwrap_or(&[0, 0]);
-    let count = usize::from(u16::from_le_bytes([count[0], count[1]]));
-    let entries = input
-        .get(HEADER..)
-        .unwrap_or_default()
-        .as_chunks::<ENTRY>()
-        .0;
-    let entries = entries.iter().take(count).map(Entry::read);
-    let size = |entry: &Entry| (u32::from(entry.width) * u32::from(entry.height), entry.bits);
-    let largest = entries.max_by_key(size).ok_or(truncated)?;
+    let (_, largest) = largest(input).ok_or(truncated)?;
     let rest = input.get(largest.offset..).unwrap_or_default();
     let data = &rest[..largest.len.min(rest.len())];
     let decoded = match data.starts_with(b"\x89PNG\r\n\x1a\n") {
         true => png::decode(data, request),
         false => decode_bmp(data, request),
     };
-    Ok(decoded.map_err(of_icon)?.with_damage(of_icon))
+    let mut decoded = decoded.map_err(of_icon)?.with_damage(of_icon);
+    if data.len() < largest.len {
+        // Its pixels are there, but not its mask, which has no meaning next to alpha, or bytes after a PNG.
+        let reason = "it is shorter than its directory says";
+        let around = || Found::around(ImageError::corrupt(FORMAT, reason));
+        decoded.damage.get_or_insert_with(around);
+    }
+    Ok(decoded)
 }
 
 /// Converts an error about the picture in an icon to one about the icon.

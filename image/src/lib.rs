@@ -425,9 +425,14 @@ fn render_unguarded(
     from: Format,
     request: Request<'_>,
 ) -> Result<AllRendered, ImageError> {
-    let spec = request.spec;
-    let into = spec.output.format_for(from);
     let (mut decoded, mut damage) = decode_for(input, from, request)?;
+    // All frames of an animation have the margins of the first.
+    let margins = margins(&decoded, request.spec);
+    let spec = &ResizeSpec {
+        margins,
+        ..*request.spec
+    };
+    let into = spec.output.format_for(from);
     let of_sizes = drop_repetitions(&mut decoded.plans, decoded.chroma.as_mut());
     if spec.position == Position::Attention {
         let chroma = decoded.chroma.as_mut();
@@ -448,7 +453,7 @@ fn render_unguarded(
         full,
         ..
     } = decoded;
-    let results = |mut pixels: Pixels, chroma: Option<Chroma>, spec: &ResizeSpec| {
+    let results = |mut pixels: Pixels, chroma: Option<Chroma>| {
         let mut metadata = metadata.clone();
         if spec.linear {
             // Linear light uses the curve of sRGB, so convert to sRGB first, unless colours are kept. CMYK is always
@@ -467,7 +472,7 @@ fn render_unguarded(
     };
     let (first_color, mut rendered) = (pixels.color, Vec::with_capacity(plans.len()));
     let mut too_long = None;
-    for (pixels, mut metadata) in results(pixels, chroma, spec)? {
+    for (pixels, mut metadata) in results(pixels, chroma)? {
         if spec.keep_metadata {
             let turned = orientation != Orientation::NoTransforms;
             metadata.describe((pixels.width, pixels.height), turned);
@@ -504,6 +509,17 @@ fn render_unguarded(
     Ok((rendered, of_sizes))
 }
 
+/// Returns the margins of the results: by the pixels of the picture, because formats differ in whether a picture without
+/// transparency has alpha.
+fn margins(decoded: &Decoded, spec: &ResizeSpec) -> Margins {
+    let has_any = decoded.plans.iter().any(|plan| !plan.padding.is_empty());
+    match spec.margins {
+        Margins::Auto if has_any && decoded.pixels.is_opaque() => Margins::Background,
+        Margins::Auto if has_any => Margins::Transparent,
+        margins => margins,
+    }
+}
+
 /// Adds the other frames of an animation to the results of the first. Returns the damage that ends the animation, if
 /// any.
 fn add_frames(
@@ -511,20 +527,13 @@ fn add_frames(
     (from, spec): (Format, &ResizeSpec),
     first: Color,
     rendered: &mut [Rendered],
-    results: impl Fn(Pixels, Option<Chroma>, &ResizeSpec) -> Result<Vec<(Pixels, Metadata)>, ImageError>,
+    results: impl Fn(Pixels, Option<Chroma>) -> Result<Vec<(Pixels, Metadata)>, ImageError>,
 ) -> Result<Option<Found>, ImageError> {
     let animation = match animation::open(input, from, spec, true) {
         Ok(Some(animation)) => animation,
         Ok(None) => return Ok(None),
         Err(error) => return Ok(Some(Found::later(error))),
     };
-    // All frames have the margins of the first frame.
-    let margins = match spec.margins {
-        Margins::Auto if first.has_alpha() => Margins::Transparent,
-        Margins::Auto => Margins::Background,
-        margins => margins,
-    };
-    let of_frames = ResizeSpec { margins, ..*spec };
     let is_grey = matches!(first, Color::Gray | Color::GrayAlpha);
     let mut bytes = 0;
     for (number, frame) in animation.frames.enumerate() {
@@ -537,7 +546,7 @@ fn add_frames(
             true => frame.pixels.into_grey(),
             false => frame.pixels,
         };
-        let made = results(pixels, None, &of_frames)?;
+        let made = results(pixels, None)?;
         for (rendered, (pixels, _)) in rendered.iter_mut().zip(made) {
             rendered.plays = animation.plays;
             // Writing the frames takes the same amount again.

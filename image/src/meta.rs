@@ -237,7 +237,7 @@ impl Metadata {
             .unwrap_or(Orientation::NoTransforms)
     }
 
-    /// Updates the metadata for a result with these sides. If an orientation was applied, whether that of EXIF or that
+    /// Updates the metadata for a result with these sides, in EXIF and XMP. If an orientation was applied, whether that of EXIF or that
     /// of TIFF (`turned`), all orientations become "upright". An orientation that is only in XMP is not applied and
     /// stays.
     pub(super) fn describe(&mut self, sides: (u32, u32), turned: bool) {
@@ -248,18 +248,14 @@ impl Metadata {
             is_applied |= exif::make_upright(exif);
         }
         self.xmp = self.xmp.take().and_then(xmp::without_other_parts);
-        if let Some(xmp) = self.xmp.as_mut().filter(|_| is_applied) {
-            for name in [
-                &b"tiff:Orientation=\""[..],
-                b"tiff:Orientation='",
-                b"<tiff:Orientation>",
-            ] {
-                let found = position(xmp, name);
-                if let Some(digit) = found.and_then(|at| xmp.get_mut(at + name.len()))
-                    && digit.is_ascii_digit()
-                {
-                    *digit = b'1';
-                }
+        if let Some(xmp) = &mut self.xmp {
+            let (width, height) = sides;
+            xmp::set_number(xmp, "tiff:ImageWidth", width);
+            xmp::set_number(xmp, "tiff:ImageLength", height);
+            xmp::set_number(xmp, "exif:PixelXDimension", width);
+            xmp::set_number(xmp, "exif:PixelYDimension", height);
+            if is_applied {
+                xmp::set_number(xmp, "tiff:Orientation", 1);
             }
         }
     }
@@ -284,10 +280,6 @@ pub(super) fn without_prefix(exif: Vec<u8>) -> Vec<u8> {
         Some(inner) => inner.to_vec(),
         None => exif,
     }
-}
-
-fn position(text: &[u8], name: &[u8]) -> Option<usize> {
-    text.windows(name.len()).position(|window| window == name)
 }
 
 /// Inserts into a PNG, directly after the header, what the encoder of PNG does not write: XMP, as a text chunk with the

@@ -14,7 +14,7 @@ use super::spec::ResizeSpec;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, NoUninit, CheckedBitPattern)]
 #[repr(u8)]
 pub enum Margins {
-    /// Transparent around a picture with transparency, if the output's format supports it; otherwise the background.
+    /// Transparent around a picture with transparent pixels, if the output's format supports it; otherwise the background.
     #[default]
     Auto = 0,
     /// The background, around every picture.

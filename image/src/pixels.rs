@@ -299,6 +299,20 @@ impl Pixels {
         }
     }
 
+    /// Returns whether no pixel is transparent, not even in part.
+    pub(super) fn is_opaque(&self) -> bool {
+        fn is_full<T: PartialEq>(samples: &[T], channels: usize, most: &T) -> bool {
+            let mut pixels = samples.chunks_exact(channels);
+            pixels.all(|pixel| pixel.last() == Some(most))
+        }
+        let channels = self.color.channels();
+        !self.color.has_alpha()
+            || match &self.samples {
+                Samples::Eight(samples) => is_full(samples, channels, &u8::MAX),
+                Samples::Sixteen(samples) => is_full(samples, channels, &u16::MAX),
+            }
+    }
+
     /// Drops the alpha of 8-bit RGBA if all pixels are opaque; otherwise returns the pixels as they are.
     pub(super) fn without_full_alpha(mut self) -> Self {
         let (Color::Rgba, Samples::Eight(samples)) = (self.color, &mut self.samples) else {

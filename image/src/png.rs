@@ -99,6 +99,13 @@ fn decode_with(input: &[u8], request: Request<'_>, checks: bool) -> Result<Decod
         }
         Some(error) if is_doubtful => Some(Found::doubtful(error)),
         error => {
+            // The decoder reads on after the pixels, up to the end marker.
+            let error = error.map(|error| match error {
+                ImageError::Truncated { format } => {
+                    ImageError::corrupt(format, "its end marker is missing")
+                }
+                error => error,
+            });
             let error = error.or_else(|| ignored_chunk(input));
             let error = error.or_else(|| unread_chunk(reader.info(), input));
             error.map(Found::around)
@@ -293,22 +300,18 @@ fn profile(info: &png::Info<'_>, is_grey: bool) -> Option<Vec<u8>> {
     if info.srgb.is_some() {
         return None;
     }
-    let gamma = info.gama_chunk.map(|gamma| gamma.into_scaled());
+    let gamma = info.gama_chunk.map(png::ScaledFloat::into_scaled);
     // The gamma that programs write for sRGB.
     const LIKE_SRGB: u32 = 45_455;
-    let curve = match gamma {
-        None | Some(0 | LIKE_SRGB) => None,
+    let curve = match gamma.filter(is_gamma) {
+        None | Some(LIKE_SRGB) => None,
         Some(gamma) => Some(ToneReprCurve::Parametric(vec![100_000.0 / gamma as f32])),
     };
-    let chosen = info.chrm_chunk.and_then(|chosen| {
-        let point = |(x, y): (png::ScaledFloat, png::ScaledFloat)| {
-            Chromaticity::new(x.into_value(), y.into_value())
-        };
-        let all = [chosen.red, chosen.green, chosen.blue, chosen.white].map(point);
-        // The three colours must form a triangle that can contain the white point.
-        let is_sane = all.iter().all(|point| point.y > 0.0 && point.x >= 0.0);
-        let [red, green, blue, white] = all;
-        is_sane.then_some((ColorPrimaries { red, green, blue }, white))
+    let chosen = info.chrm_chunk.filter(is_triangle).map(|chosen| {
+        let point = |(x, y): Point| Chromaticity::new(x.into_value(), y.into_value());
+        let [red, green, blue, white] =
+            [chosen.red, chosen.green, chosen.blue, chosen.white].map(point);
+        (ColorPrimaries { red, green, blue }, white)
     });
     let name = match (&curve, &chosen) {
         (None, None) => return None,
@@ -324,6 +327,33 @@ fn profile(info: &png::Info<'_>, is_grey: bool) -> Option<Vec<u8>> {
         set_curve(&mut profile, curve);
     }
     encoded(profile, name, is_grey)
+}
+
+/// A place among colours: x and y.
+type Point = (png::ScaledFloat, png::ScaledFloat);
+
+/// Returns whether a gamma, in units of 1/100,000, is in the range that libpng accepts.
+fn is_gamma(gamma: &u32) -> bool {
+    (16..=625_000_000).contains(gamma)
+}
+
+/// Returns whether primaries form a triangle of colours around their white point.
+fn is_triangle(chosen: &png::SourceChromaticities) -> bool {
+    const ONE: i64 = 100_000;
+    /// Twice the least area between the white point and two primaries. sRGB has about 50 times as much.
+    const LEAST: i64 = ONE * ONE / 1000;
+    let point = |(x, y): Point| (i64::from(x.into_scaled()), i64::from(y.into_scaled()));
+    let [red, green, blue, white] =
+        [chosen.red, chosen.green, chosen.blue, chosen.white].map(point);
+    let is_color = |(x, y): (i64, i64)| y > 0 && x + y <= ONE;
+    // Twice the area between the white point and two primaries; negative if they follow each other clockwise.
+    let area = |a: (i64, i64), b: (i64, i64)| {
+        (a.0 - white.0) * (b.1 - white.1) - (a.1 - white.1) * (b.0 - white.0)
+    };
+    [red, green, blue, white].into_iter().all(is_color) && {
+        let areas = [area(red, green), area(green, blue), area(blue, red)];
+        areas.iter().all(|&area| area >= LEAST) || areas.iter().all(|&area| area <= -LEAST)
+    }
 }
 
 fn set_curve(profile: &mut ColorProfile, curve: ToneReprCurve) {
@@ -419,6 +449,10 @@ fn unread_chunk(info: &png::Info<'_>, file: &[u8]) -> Option<ImageError> {
         b"PLTE" => !is_palette(len),
         b"cICP" => info.coding_independent_code_points.is_none(),
         b"iCCP" => info.icc_profile.is_none(),
+        b"gAMA" => !info
+            .gama_chunk
+            .is_some_and(|gamma| is_gamma(&gamma.into_scaled())),
+        b"cHRM" => !info.chrm_chunk.as_ref().is_some_and(is_triangle),
         // Next to alpha it has no meaning.
         b"tRNS" => info.trns.is_none() && info.color_type.samples() % 2 == 1,
         _ => false,

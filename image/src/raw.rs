@@ -29,6 +29,7 @@ const MAX_DEPTH: usize = 8;
 /// Tags of directories.
 mod tag {
     pub(super) const KIND: u16 = 0x00fe;
+    pub(super) const PHOTOMETRIC: u16 = 0x0106;
     pub(super) const STRIPS: u16 = 0x0111;
     pub(super) const ORIENTATION: u16 = 0x0112;
     pub(super) const STRIP_BYTES: u16 = 0x0117;
@@ -49,7 +50,8 @@ mod tag {
 }
 
 /// Returns whether a file that begins like TIFF is a raw file: its header or its first directory says so, or that
-/// directory describes a small picture and refers to nested directories.
+/// directory describes a small picture and refers to nested directories. Other programs write the latter, too, but
+/// neither previews nor pixels of a sensor.
 pub(super) fn is_tiff(file: &[u8]) -> bool {
     if file.get(8..10) == Some(b"CR") {
         return true;
@@ -58,7 +60,11 @@ pub(super) fn is_tiff(file: &[u8]) -> bool {
         return false;
     };
     let is_small = first.first(tag::KIND).is_some_and(|kind| kind & 1 == 1);
-    first.bytes(tag::DNG).is_some() || is_small && first.bytes(tag::DIRECTORIES).is_some()
+    first.bytes(tag::DNG).is_some()
+        || is_small && first.bytes(tag::DIRECTORIES).is_some() && {
+            let previews = Previews::of(file);
+            previews.largest.is_some() || previews.may_have_raw_pixels
+        }
 }
 
 /// Decodes the largest preview.
@@ -113,6 +119,8 @@ struct Previews<'a> {
     largest: Option<(u64, &'a [u8])>,
     /// The orientation of the raw file, as a number of EXIF.
     orientation: Option<u8>,
+    /// Whether a TIFF has the pixels of a sensor, or directories that cannot be read.
+    may_have_raw_pixels: bool,
     /// Whether raw pixels or a preview end beyond the file.
     is_cut: bool,
 }
@@ -168,6 +176,7 @@ impl<'a> Previews<'a> {
         {
             next += 1;
             let Some((directory, following)) = Directory::at(file, is_big_endian, start) else {
+                self.may_have_raw_pixels = true;
                 continue;
             };
             let number = |tag| {
@@ -180,6 +189,7 @@ impl<'a> Previews<'a> {
                     number(tag::ORIENTATION).and_then(|number| u8::try_from(number).ok());
                 self.orientation = orientation;
             }
+            self.may_have_raw_pixels |= matches!(number(tag::PHOTOMETRIC), Some(32_803 | 34_892));
             // Lengths of Panasonic may be those of decompressed pixels.
             self.is_cut |= !file.starts_with(b"IIU\0") && has_part_beyond(file, &directory);
             self.add(file, number(tag::JPEG), number(tag::JPEG_BYTES));

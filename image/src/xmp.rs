@@ -1,5 +1,5 @@
-//! Removes from XMP the descriptions of other parts of its file: gain maps, motion photos, further pictures,
-//! thumbnails. Results do not contain those parts.
+//! Adapts XMP to a result: sets numbers, and removes the descriptions of other parts of its file (gain maps, motion
+//! photos, further pictures, thumbnails), which results do not contain.
 
 /// Namespaces that only describe other parts, and the prefixes that files use for them even without a declaration.
 const OTHER_PARTS: [&str; 8] = [
@@ -61,6 +61,26 @@ pub(super) fn without_other_parts(xmp: Vec<u8>) -> Option<Vec<u8>> {
     }
     kept.push_str(rest);
     (left_out == 0).then(|| kept.into_bytes())
+}
+
+/// Replaces a number in XMP where it exists, as an attribute or an element.
+pub(super) fn set_number(xmp: &mut Vec<u8>, name: &str, number: u32) {
+    for before in [
+        format!("{name}=\""),
+        format!("{name}='"),
+        format!("<{name}>"),
+    ] {
+        let mut windows = xmp.windows(before.len());
+        let Some(at) = windows.position(|window| window == before.as_bytes()) else {
+            continue;
+        };
+        let start = at + before.len();
+        let digits = xmp[start..].iter().take_while(|byte| byte.is_ascii_digit());
+        let end = start + digits.count();
+        if start < end {
+            xmp.splice(start..end, number.to_string().into_bytes());
+        }
+    }
 }
 
 /// Returns the length of the tag, comment or instruction at the start of a text.

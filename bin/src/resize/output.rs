@@ -87,6 +87,9 @@ pub(crate) struct WriteFault {
     pub fatal: bool,
 }
 
+/// The cause of a failure because of a file that arenite has not made.
+const EXISTS: &str = "exists";
+
 /// The reason why a file did not get its name.
 #[derive(Debug)]
 pub(crate) enum NotPut {
@@ -185,9 +188,18 @@ impl OutFolder {
         };
         let own = || self.own.get_or_init(|| Own::read(&bounds.root));
         let is_own = |existing: &Stamp| own().has(relative, existing);
-        let stamp = self
+        let replaced = self
             .writer
-            .replace(&folder, name, output, may_replace, is_own)?;
+            .replace(&folder, name, output, may_replace, is_own);
+        let stamp = replaced.map_err(|mut failure| {
+            let own = self.own.get().filter(|_| failure.fault.cause == EXISTS);
+            if let Some(record) = own.and_then(Own::damaged) {
+                let record = show_path(&bounds.path().join(record));
+                let more = format!("; the record {record} is damaged, so arenite may have made it");
+                failure.fault.text.push_str(&more);
+            }
+            failure
+        })?;
         self.taken.insert(stamp.identity(), relative.to_owned());
         self.names.insert(relative.to_owned());
         Ok(stamp)
@@ -234,7 +246,7 @@ impl Writer {
                 let text = format!(
                     "not written: {path} exists, and arenite has not made it; --overwrite replaces such files"
                 );
-                return Err(Fault::new("exists", text));
+                return Err(Fault::new(EXISTS, text));
             }
             known.set(Some(stamp));
             Ok(())
@@ -419,9 +431,13 @@ impl Bounds {
 /// Creates a folder if needed, and opens it. Follows links.
 pub(crate) fn create(folder: &Path) -> Result<Arc<Folder>, WriteFault> {
     let opened = fs::create_dir_all(folder).and_then(|()| Folder::open(folder));
-    opened
-        .map(Arc::new)
-        .map_err(|error| failed(&error, folder, 0))
+    opened.map(Arc::new).map_err(|error| {
+        let error = match error.kind() {
+            io::ErrorKind::AlreadyExists => io::Error::other("it is not a folder"),
+            _ => error,
+        };
+        failed(&error, folder, 0)
+    })
 }
 
 impl From<io::Error> for NotPut {

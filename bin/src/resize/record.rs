@@ -1,7 +1,7 @@
 //! The record of the results that arenite has made: for `--resume`, and to leave other files alone. It is a hidden text
 //! file, `.arenite-resize`, in the output folder. Each shard has its own, `.arenite-resize-<number>-of-<count>`,
 //! because machines that append to the same file in a network folder overwrite each other's lines. All records are
-//! read.
+//! read. A file of this name that begins differently, or is longer than 1 GiB, is not read.
 //!
 //! A run appends a line for each result after the result has its final name, and changes nothing else. If it ends at
 //! any moment, at most the line of one result is lost; that result is then made again. Invalid lines are skipped. Two
@@ -23,7 +23,8 @@
 //! in that line (it was not replaced by another file). It does not matter which of the two files is older: a camera's
 //! clock may be ahead. The results of one line are fresh only together.
 //!
-//! A file is arenite's [`Own`] if any line has its path, length and time. Later results may replace it.
+//! A file is arenite's [`Own`] if any line has its path, length and time. Later results may replace it. If a record
+//! cannot be read, or has invalid lines, errors about other files name that record.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -47,6 +48,9 @@ pub(crate) const NAME: &str = ".arenite-resize";
 
 /// The beginning of each record.
 const BEGINNING: &[u8] = b"# arenite resize";
+
+/// The maximum length of a record, in bytes: more than ten million results.
+const LONGEST: u64 = 1 << 30;
 
 const HEADER: &str = "# arenite resize: what made the files in this folder, for later runs.\n";
 
@@ -93,7 +97,7 @@ impl Records {
     /// Reads the records in `out`.
     pub(crate) fn read(out: &Folder) -> Records {
         let records = out.names(is_name).unwrap_or_default();
-        let last = |name: &OsString| notes(&read(out, name)).collect();
+        let last = |name: &OsString| notes(&read(out, name).0).collect();
         Records {
             notes: records.iter().map(last).collect(),
         }
@@ -143,6 +147,8 @@ pub(crate) struct Own {
     hasher: RandomState,
     /// For each result, a hash of path, length and time. A hash suffices, and a record may have millions of results.
     results: HashSet<u64>,
+    /// The name of the first record that cannot be read, or has invalid lines.
+    damaged: Option<OsString>,
 }
 
 impl Own {
@@ -150,7 +156,11 @@ impl Own {
     pub(crate) fn read(out: &Folder) -> Own {
         let mut own = Own::default();
         for name in out.names(is_name).unwrap_or_default() {
-            for (_, note) in notes(&read(out, &name)) {
+            let (text, is_whole) = read(out, &name);
+            if !is_whole || has_invalid_lines(&text) {
+                own.damaged.get_or_insert(name);
+            }
+            for (_, note) in notes(&text) {
                 for Noted {
                     path,
                     len,
@@ -171,6 +181,11 @@ impl Own {
         self.results.contains(&key)
     }
 
+    /// Returns the name of a record that may lack results, because it is damaged.
+    pub(crate) fn damaged(&self) -> Option<&OsStr> {
+        self.damaged.as_deref()
+    }
+
     fn key(&self, relative: &Path, len: u64, modified: i128) -> u64 {
         self.hasher.hash_one((relative, len, modified))
     }
@@ -189,14 +204,47 @@ fn is_name(name: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
-/// Returns the text of a record.
-fn read(out: &Folder, name: &OsStr) -> Vec<u8> {
+/// Returns the text of a record, and whether all of it was read.
+fn read(out: &Folder, name: &OsStr) -> (Vec<u8>, bool) {
     let mut text = Vec::new();
-    if let Ok(mut file) = out.open_file(name, OFlag::O_RDONLY) {
-        // After an error, the part that was read is used.
-        let _ = file.read_to_end(&mut text);
+    let file = out.open_file(name, OFlag::O_RDONLY);
+    // After an error, the part that was read is used.
+    let read = file.and_then(|mut file| read_open(&mut file, &mut text));
+    (text, read.is_ok())
+}
+
+/// Reads an open record.
+///
+/// # Errors
+///
+/// If it does not begin like a record, or is too long for one: then the rest is not read, which may not fit in memory.
+fn read_open(file: &mut File, text: &mut Vec<u8>) -> io::Result<()> {
+    let invalid = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    file.take(BEGINNING.len() as u64).read_to_end(text)?;
+    // An empty record, such as after a crash of the machine, is continued.
+    if !text.is_empty() && text != BEGINNING {
+        text.clear();
+        return invalid("it is not a record of arenite; remove it");
     }
-    text
+    if file.metadata()?.len() > LONGEST {
+        return invalid("it is longer than 1 GiB; remove it");
+    }
+    file.take(LONGEST).read_to_end(text)?;
+    Ok(())
+}
+
+/// Returns whether a record has lines that no version has written, or a line that a crash has truncated.
+fn has_invalid_lines(text: &[u8]) -> bool {
+    let is_valid = |line: &[u8]| {
+        let line = line
+            .strip_suffix(b"\n")
+            .and_then(|line| std::str::from_utf8(line).ok());
+        line.is_some_and(|line| {
+            let is_other = line.is_empty() || line.starts_with('#') || line.starts_with("options ");
+            is_other || parse(line).is_some()
+        })
+    };
+    !text.split_inclusive(|byte| *byte == b'\n').all(is_valid)
 }
 
 /// Returns the notes in a record, in the order of its lines, each with the name of its results.
@@ -296,12 +344,7 @@ impl Recorder {
     /// Continues an existing record. Fails with `AlreadyExists` if another program has replaced it.
     fn go_on_with(&self, mut file: File) -> io::Result<File> {
         let mut old = Vec::new();
-        file.read_to_end(&mut old)?;
-        // An empty record, such as after a crash of the machine, is continued.
-        if !old.is_empty() && !old.starts_with(BEGINNING) {
-            let text = "it is not a record of arenite; remove it";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
+        read_open(&mut file, &mut old)?;
         let entry = Entry::of(&file)?;
         // If the file has other names, in a backup for example, it must not change: write a copy.
         let copy = || entry.has_other_names().then(|| old.clone());
@@ -734,6 +777,54 @@ mod tests {
         assert!(is_fresh(&record, "a", &result, &input, options));
         assert!(is_fresh(&record, "b", &result, &input, options));
         assert_eq!(record.notes[0].len(), 2);
+    }
+
+    #[test]
+    fn a_record_that_may_lack_results_is_damaged() {
+        let out = tempfile::tempdir().unwrap();
+        let (result, input) = (stamp(1, 10), stamp(2, 5));
+        let mut recorder = Recorder::new(&open(&out), None, OPTIONS.to_owned(), &Stop::default());
+        for path in ["a", "b"] {
+            note(&mut recorder, path, &result, &input).unwrap();
+        }
+        let path = out.path().join(NAME);
+        let whole = std::fs::read(&path).unwrap();
+        let own = || Own::read(&open(&out));
+        assert_eq!(own().damaged(), None);
+        assert!(own().has(Path::new("b"), &result));
+        for (text, has) in [
+            (&whole[..whole.len() - 3], [true, false]),
+            (&[&whole[..], b"file 0123 7 8 9\n"].concat(), [true, true]),
+            (&whole[1..], [false, false]),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let own = own();
+            assert_eq!(own.damaged(), Some(OsStr::new(NAME)));
+            assert_eq!(
+                ["a", "b"].map(|path| own.has(Path::new(path), &result)),
+                has
+            );
+        }
+        std::fs::write(&path, &whole).unwrap();
+        // A file without blocks: reading it would take all memory.
+        for beginning in [&whole[..], b""] {
+            let other = out.path().join(format!("{NAME}-x"));
+            std::fs::write(&other, beginning).unwrap();
+            File::options()
+                .write(true)
+                .open(&other)
+                .unwrap()
+                .set_len(1 << 40)
+                .unwrap();
+            assert_eq!(own().damaged(), Some(other.file_name().unwrap()));
+            assert!(own().has(Path::new("a"), &result));
+            assert_eq!(Records::read(&open(&out)).notes.len(), 2);
+            std::fs::rename(&other, &path).unwrap();
+            let mut recorder =
+                Recorder::new(&open(&out), None, OPTIONS.to_owned(), &Stop::default());
+            assert!(note(&mut recorder, "c", &result, &input).is_err());
+            std::fs::write(&path, &whole).unwrap();
+        }
     }
 
     #[test]

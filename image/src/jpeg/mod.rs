@@ -381,7 +381,7 @@ fn scaled_len(header: &Decompress<&[u8]>, eighths: u32) -> u64 {
 /// Returns EXIF, XMP and profile.
 fn read_markers(header: &Decompress<&[u8]>) -> Metadata {
     let mut metadata = Metadata::default();
-    let mut profile: Vec<(u8, &[u8])> = Vec::new();
+    let mut profile: Vec<ProfilePart<'_>> = Vec::new();
     for marker in header.markers() {
         let data = marker.data;
         match marker.marker {
@@ -393,24 +393,38 @@ fn read_markers(header: &Decompress<&[u8]>) -> Metadata {
                 }
             }
             Marker::APP(2) => {
-                if let Some([number, _count, part @ ..]) = data.strip_prefix(ICC) {
-                    profile.push((*number, part));
+                if let Some([number, count, part @ ..]) = data.strip_prefix(ICC) {
+                    profile.push((*number, *count, part));
                 }
             }
             _ => {}
         }
     }
-    if !profile.is_empty() {
-        profile.sort_by_key(|&(number, _)| number);
-        metadata.icc = Some(
-            profile
-                .into_iter()
-                .flat_map(|(_, part)| part)
-                .copied()
-                .collect(),
-        );
-    }
+    // A profile that lacks parts is empty, which counts as a profile that cannot be read.
+    metadata.icc = (!profile.is_empty()).then(|| joined(profile).unwrap_or_default());
     metadata
+}
+
+/// A part of a profile, with its number and the number of parts.
+type ProfilePart<'a> = (u8, u8, &'a [u8]);
+
+/// Returns the profile in these parts, which may be in any order. Ignores parts that repeat a number, or that belong to
+/// another number of parts than the first. `None` if a part is missing.
+fn joined(mut parts: Vec<ProfilePart<'_>>) -> Option<Vec<u8>> {
+    let &(_, count, _) = parts.first()?;
+    parts.retain(|part| part.1 == count);
+    // The order of equal numbers does not change.
+    parts.sort_by_key(|part| part.0);
+    parts.dedup_by_key(|part| part.0);
+    parts.truncate(count.into());
+    let &(first, ..) = parts.first()?;
+    // Some programs count from 0.
+    let is_whole = parts.len() == usize::from(count)
+        && parts
+            .iter()
+            .zip(first..=u8::MAX)
+            .all(|(part, number)| part.0 == number);
+    is_whole.then(|| parts.iter().flat_map(|part| part.2).copied().collect())
 }
 
 /// Removes metadata that is too long for a JPEG. Returns what was removed, as a text for an error.

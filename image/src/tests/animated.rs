@@ -722,3 +722,115 @@ fn frames_that_would_take_minutes_are_a_bomb() {
     let error = check(&large, &spec).unwrap_err();
     assert!(matches!(error, ImageError::Bomb { .. }), "{error}");
 }
+
+/// Browsers and Pillow read all of the file, too.
+#[test]
+fn the_number_of_repetitions_may_stand_anywhere() {
+    let plain = gif_of_all_kinds(None);
+    let plays = |file: &[u8]| {
+        let spec = ResizeSpec::full_size();
+        let animation = animation::open(file, Format::Gif, &spec, true)
+            .unwrap()
+            .unwrap();
+        (
+            animation.plays,
+            animation.frames.map(Result::unwrap).count(),
+        )
+    };
+    let (once, count) = plays(&plain);
+    assert_eq!(once, 1);
+    let controls = plain
+        .windows(3)
+        .enumerate()
+        .filter(|(_, bytes)| *bytes == b"!\xf9\x04");
+    let places: Vec<usize> = controls
+        .map(|(at, _)| at)
+        .chain([plain.len() - 1])
+        .collect();
+    let extension = |name: &[u8; 11], again: u16| {
+        let [low, high] = again.to_le_bytes();
+        [b"!\xff\x0b", &name[..], &[3, 1, low, high, 0]].concat()
+    };
+    let with = |at: usize, extension: &[u8]| [&plain[..at], extension, &plain[at..]].concat();
+    for at in [places[0], places[1], places[places.len() - 1]] {
+        for name in [b"NETSCAPE2.0", b"ANIMEXTS1.0"] {
+            for (again, expected) in [(0, 0), (1, 2), (4, 5), (u16::MAX, 65_536)] {
+                let file = with(at, &extension(name, again));
+                assert_eq!(plays(&file), (expected, count), "{again} at {at}");
+            }
+        }
+        assert_eq!(plays(&with(at, &extension(b"XMP DataXMP", 4))).0, 1);
+    }
+    let both = [extension(b"NETSCAPE2.0", 4), extension(b"NETSCAPE2.0", 0)].concat();
+    assert_eq!(plays(&with(places[1], &both)).0, 0, "the last counts");
+}
+
+/// libwebp refuses such animations.
+#[test]
+fn a_frame_outside_a_webp_is_damage() {
+    let first = webp_frame((0, 0), (20, 10), RED, 0);
+    let whole = webp_of(0x12, &[first.clone(), webp_frame((16, 6), (4, 4), BLUE, 0)]);
+    assert!(check(&whole, &ResizeSpec::full_size()).is_ok());
+    for place in [(18, 6), (16, 8), (100, 0), (0, 100)] {
+        let outside = webp_frame(place, (4, 4), BLUE, 0);
+        for frames in [
+            vec![first.clone(), outside.clone()],
+            vec![outside.clone(), first.clone()],
+        ] {
+            let file = webp_of(0x12, &frames);
+            let spec = ResizeSpec::full_size();
+            for error in [
+                check(&file, &spec).unwrap_err(),
+                resize_encoded(&file, &spec).unwrap_err(),
+            ] {
+                assert!(
+                    error.proves_damage() && error.to_string().contains("outside"),
+                    "{error}"
+                );
+            }
+        }
+    }
+}
+
+/// The same pixels, in formats with and without alpha, still and moving.
+#[test]
+fn margins_follow_the_pixels() {
+    let margins = |file: &[u8], output| {
+        let spec = ResizeSpec {
+            fit: Fit::Pad,
+            size: spec("24x24").size,
+            ..lossless(output)
+        };
+        let made = resize_encoded(file, &spec).unwrap();
+        let picture = image::load_from_memory(&made.bytes).unwrap().to_rgba8();
+        picture.get_pixel(12, 1).0
+    };
+    let opaque = RgbaImage::from_pixel(24, 12, image::Rgba(RED));
+    let mut clear = opaque.clone();
+    clear.get_pixel_mut(23, 11)[3] = 0;
+    let files = |picture: &RgbaImage| {
+        let formats = [
+            ImageFormat::Png,
+            ImageFormat::WebP,
+            ImageFormat::Tiff,
+            ImageFormat::Tga,
+            ImageFormat::Gif,
+            ImageFormat::Qoi,
+            ImageFormat::Bmp,
+        ];
+        formats.map(|format| (format, written(&picture.clone().into(), format)))
+    };
+    for output in [Output::Png, Output::WebP] {
+        for (format, file) in files(&opaque) {
+            assert_eq!(margins(&file, output), [255; 4], "{format:?}");
+        }
+        for (format, file) in files(&clear) {
+            assert_eq!(margins(&file, output)[3], 0, "{format:?}");
+        }
+    }
+    let deep = DynamicImage::ImageRgba8(opaque).to_rgba16();
+    assert_eq!(
+        margins(&written(&deep.into(), ImageFormat::Png), Output::Png),
+        [255; 4]
+    );
+}

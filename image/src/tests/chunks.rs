@@ -152,6 +152,113 @@ fn profiles_and_transparency_that_cannot_be_read_are_a_warning() {
     }
 }
 
+/// libpng ignores gAMA out of its range, and cHRM that describes no colours, too.
+#[test]
+fn a_gamma_or_primaries_that_nothing_can_show_are_a_warning() {
+    let numbers = |numbers: &[u32]| {
+        numbers
+            .iter()
+            .flat_map(|number| number.to_be_bytes())
+            .collect::<Vec<_>>()
+    };
+    let gamma = |gamma: u32| chunk(b"gAMA", &numbers(&[gamma]));
+    let places = |places: [u32; 8]| chunk(b"cHRM", &numbers(&places));
+    let palette: Vec<u8> = (0..=255)
+        .flat_map(|level| [level, level, 255 - level])
+        .collect();
+    let picture = |colors: &[Vec<u8>]| {
+        let all = [colors, &[chunk(b"PLTE", &palette)]].concat();
+        let file = levels(3, &all);
+        resize_encoded(&file, &ResizeSpec::full_size()).unwrap()
+    };
+    let plain = picture(&[]);
+    for (chunk, name) in [
+        (gamma(0), "gAMA"),
+        (gamma(1), "gAMA"),
+        (gamma(15), "gAMA"),
+        (gamma(625_000_001), "gAMA"),
+        (gamma(u32::MAX), "gAMA"),
+        (chunk(b"gAMA", &[0; 3]), "gAMA"),
+        (places([0; 8]), "cHRM"),
+        // No triangle: one point, a line, and almost a line.
+        (
+            places([31_270, 32_900].repeat(4).try_into().unwrap()),
+            "cHRM",
+        ),
+        (
+            places([
+                31_270, 32_900, 10_000, 10_000, 20_000, 20_000, 30_000, 30_000,
+            ]),
+            "cHRM",
+        ),
+        (
+            places([
+                20_000, 20_000, 10_000, 10_000, 20_000, 20_010, 30_000, 30_000,
+            ]),
+            "cHRM",
+        ),
+        // The white point is outside, at a corner, or on a side.
+        (
+            places([5_000, 5_000, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000]),
+            "cHRM",
+        ),
+        (
+            places([
+                30_000, 60_000, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000,
+            ]),
+            "cHRM",
+        ),
+        (
+            places([
+                45_000, 45_000, 60_000, 30_000, 30_000, 60_000, 15_000, 6_000,
+            ]),
+            "cHRM",
+        ),
+        // No colours.
+        (
+            places([
+                31_270, 32_900, 94_000, 33_000, 30_000, 60_000, 15_000, 6_000,
+            ]),
+            "cHRM",
+        ),
+        (
+            places([
+                31_270,
+                32_900,
+                64_000,
+                33_000,
+                30_000,
+                60_000,
+                15_000,
+                u32::MAX,
+            ]),
+            "cHRM",
+        ),
+    ] {
+        let made = picture(std::slice::from_ref(&chunk));
+        assert_eq!(made.bytes, plain.bytes, "{chunk:?}");
+        let text = made.damage.unwrap().text;
+        assert!(text.contains(name), "{text}");
+    }
+    // Not sRGB: linear light, wide primaries in both directions of rotation.
+    for chunk in [
+        gamma(100_000),
+        gamma(16),
+        gamma(625_000_000),
+        places([31_270, 32_900, 73_470, 26_530, 15_960, 84_040, 3_660, 10]),
+        places([
+            31_270, 32_900, 15_000, 6_000, 30_000, 60_000, 64_000, 33_000,
+        ]),
+    ] {
+        let made = picture(std::slice::from_ref(&chunk));
+        assert!(
+            made.bytes != plain.bytes && made.damage.is_none(),
+            "{:?}",
+            made.damage
+        );
+    }
+}
+
 /// As ImageMagick and exiftool wrote it; Pillow turns such pictures, see `pictures/make.py`.
 #[test]
 fn exif_as_text_is_applied_and_kept() {

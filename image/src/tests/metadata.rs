@@ -248,6 +248,35 @@ fn an_orientation_that_was_not_applied_is_kept() {
     }
 }
 
+#[test]
+fn sides_in_xmp_become_those_of_the_result() {
+    for (before, after) in [
+        (
+            r#"tiff:ImageWidth="96" tiff:ImageLength='64' exif:PixelXDimension="96" exif:PixelYDimension="64" "#,
+            r#"tiff:ImageWidth="8" tiff:ImageLength='5' exif:PixelXDimension="8" exif:PixelYDimension="5" "#,
+        ),
+        (
+            "><tiff:ImageWidth>4000</tiff:ImageWidth><exif:PixelYDimension>3000</exif:PixelYDimension><x ",
+            "><tiff:ImageWidth>8</tiff:ImageWidth><exif:PixelYDimension>5</exif:PixelYDimension><x ",
+        ),
+        (r#"tiff:ImageWidth="" "#, r#"tiff:ImageWidth="" "#),
+    ] {
+        let xmp = |part: &str| XMP.replace("dc:title", &format!("{part}dc:title"));
+        let metadata = Metadata {
+            xmp: Some(xmp(before).into_bytes()),
+            ..Metadata::default()
+        };
+        let keep = ResizeSpec {
+            keep_metadata: true,
+            ..spec("8")
+        };
+        let file = tagged_jpeg(&quarters(96, 64), &metadata);
+        let made = resize_encoded(&file, &keep).unwrap();
+        let text = String::from_utf8_lossy(&made.bytes);
+        assert!(text.contains(&xmp(after)), "{after}");
+    }
+}
+
 /// Motion photos, gain maps and thumbnails are not in the result. What else XMP says stays.
 #[test]
 fn xmp_about_other_parts_of_the_file_is_dropped() {

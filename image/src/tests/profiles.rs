@@ -58,6 +58,24 @@ fn profile(
     [header, table, data].concat()
 }
 
+/// A table of 8 bits (`mft1`) with straight curves.
+fn table_of_bytes(inputs: u8, points: u8, nodes: &[u8]) -> Vec<u8> {
+    let matrix = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+        .map(fixed)
+        .concat();
+    let line = |channels: u8| (0..=255).collect::<Vec<u8>>().repeat(channels.into());
+    let head = [inputs, 3, points, 0];
+    [
+        b"mft1\0\0\0\0",
+        &head[..],
+        &matrix,
+        &line(inputs),
+        nodes,
+        &line(3),
+    ]
+    .concat()
+}
+
 fn gamma(exponent: f64) -> Vec<u8> {
     [
         &b"curv\0\0\0\0\0\0\0\x01"[..],
@@ -262,18 +280,22 @@ fn a_profile_may_tint_grey() {
     }
 }
 
-/// The primaries of sRGB with light as samples.
-fn linear(version: [u8; 2]) -> Vec<u8> {
+/// The tags of a profile with the primaries of sRGB.
+fn colorants(exponent: f64) -> Vec<(&'static [u8; 4], Vec<u8>)> {
     let colorant = |xyz: [f64; 3]| [b"XYZ \0\0\0\0".to_vec(), xyz.map(fixed).concat()].concat();
-    let tags = [
-        (b"rTRC", gamma(1.0)),
-        (b"gTRC", gamma(1.0)),
-        (b"bTRC", gamma(1.0)),
+    vec![
+        (b"rTRC", gamma(exponent)),
+        (b"gTRC", gamma(exponent)),
+        (b"bTRC", gamma(exponent)),
         (b"rXYZ", colorant([0.43607, 0.22249, 0.01392])),
         (b"gXYZ", colorant([0.38515, 0.71687, 0.09708])),
         (b"bXYZ", colorant([0.14307, 0.06061, 0.7141])),
-    ];
-    profile(version, [b"mntr", b"RGB ", b"XYZ "], &tags)
+    ]
+}
+
+/// The primaries of sRGB with light as samples.
+fn linear(version: [u8; 2]) -> Vec<u8> {
+    profile(version, [b"mntr", b"RGB ", b"XYZ "], &colorants(1.0))
 }
 
 #[test]
@@ -295,6 +317,111 @@ fn headers_of_all_versions_are_read() {
 fn a_profile_of_rgb_is_applied_to_grey() {
     for color in [Color::Gray, Color::GrayAlpha] {
         assert_levels("linear", &linear([2, 0x40]), color, curve_of_srgb);
+    }
+}
+
+/// The type of a table says how it codes L*a*b*, not the version of the profile: `mft1` and `mAB ` as in version 4,
+/// `mft2` as in version 2.
+#[test]
+fn tables_code_lightness_as_their_type_says() {
+    let bright =
+        |at: &[f64]| at.iter().take(3).sum::<f64>() / 3.0 * (1.0 - at.get(3).unwrap_or(&0.0));
+    let lab = |at: &[f64]| [100.0 * bright(at), 0.0, 0.0];
+    for (space, color) in [
+        (b"RGB ", Color::Rgb),
+        (b"RGB ", Color::Rgba),
+        (b"CMYK", Color::Cmyk),
+    ] {
+        let inputs = if color == Color::Cmyk { 4 } else { 3 };
+        let sides = &[2; 4][..inputs];
+        let new = nodes(sides, lab);
+        let bytes: Vec<u8> = new
+            .iter()
+            .map(|&node| ((u32::from(node) + 128) / 257) as u8)
+            .collect();
+        let old: Vec<u16> = new
+            .iter()
+            .map(|&node| (f64::from(node) / 65_535.0 * 65_280.0) as u16)
+            .collect();
+        for (name, table) in [
+            ("mft1", table_of_bytes(inputs as u8, 2, &bytes)),
+            ("mft2", table(inputs as u8, 2, &old)),
+            ("mAB ", unequal_table(sides, &new)),
+        ] {
+            for version in [[2, 0x10], [2, 0x40], [4, 0], [4, 0x30]] {
+                let names = [b"prtr", space, b"Lab "];
+                // The other tag for a table would move black in version 4.
+                let icc = profile(version, names, &[(b"A2B1", table.clone())]);
+                let name = format!("{name} in version {version:?}");
+                let levels = match color {
+                    // Without black.
+                    Color::Cmyk => ramp(Color::Rgb, false)
+                        .eight_bits()
+                        .chunks(3)
+                        .flat_map(|p| [p[0], p[1], p[2], 0])
+                        .collect(),
+                    color => ramp(color, false).eight_bits().to_vec(),
+                };
+                let pixels = Pixels {
+                    width: 256,
+                    height: 1,
+                    color,
+                    samples: Samples::Eight(levels),
+                };
+                let shown = color::to_srgb(pixels, Some(&icc));
+                let width = shown.color.channels();
+                for (level, pixel) in (0..=255u8).zip(shown.eight_bits().chunks_exact(width)) {
+                    let expected = of_lightness(f64::from(level) / 2.55) * 255.0;
+                    let is_near = pixel[..3]
+                        .iter()
+                        .all(|&part| (f64::from(part) - expected).abs() < 2.5);
+                    assert!(is_near, "{name}: {level} is {pixel:?}, not {expected}");
+                }
+            }
+        }
+    }
+}
+
+/// XYZ ends at 1 + 32,767 / 32,768.
+#[test]
+fn tables_may_lead_to_xyz() {
+    let white = [0.9642, 1.0, 0.8249];
+    let node = |at: usize| {
+        let bright = [at >> 2, at >> 1 & 1, at & 1].into_iter().sum::<usize>() as f64 / 3.0;
+        white.map(|part| (part * bright * 32_768.0) as u16)
+    };
+    let nodes: Vec<u16> = (0..8).flat_map(node).collect();
+    let icc = profile(
+        [2, 0x40],
+        [b"scnr", b"RGB ", b"XYZ "],
+        &[(b"A2B0", table(3, 2, &nodes))],
+    );
+    assert_levels("XYZ", &icc, Color::Rgb, curve_of_srgb);
+    // Next to colorants, the table counts.
+    let mut both: Vec<(&[u8; 4], Vec<u8>)> = colorants(1.8);
+    both.push((b"A2B0", table(3, 2, &nodes)));
+    let icc = profile([2, 0x40], [b"scnr", b"RGB ", b"XYZ "], &both);
+    assert_levels("XYZ and colorants", &icc, Color::Rgb, curve_of_srgb);
+}
+
+/// Colorants are XYZ, whatever connection space the header names.
+#[test]
+fn colorants_may_lead_to_lab() {
+    let pixels = Pixels {
+        width: 64,
+        height: 1,
+        color: Color::Rgb,
+        samples: Samples::Eight((0..192u32).map(|at| (at * 7919 % 251) as u8).collect()),
+    };
+    for version in [[2, 0x40], [4, 0x30]] {
+        let [to_xyz, to_lab] = [b"XYZ ", b"Lab "].map(|connection| {
+            let icc = profile(version, [b"mntr", b"RGB ", connection], &colorants(1.0));
+            color::to_srgb(pixels.clone(), Some(&icc))
+        });
+        let pairs = to_xyz.eight_bits().iter().zip(to_lab.eight_bits());
+        let far = pairs.map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(far <= Some(2), "{version:?}: {far:?}");
+        assert_ne!(to_xyz, pixels);
     }
 }
 
@@ -350,10 +477,29 @@ fn a_profile_that_cannot_be_applied_is_a_warning() {
     let of_inks = profile([2, 0x40], [b"prtr", b"CMYK", b"Lab "], &[]);
     let torn = linear([2, 0x40])[..200].to_vec();
     let newest = linear([6, 0]);
+    // Such profiles lead from device to device, from one connection space to another, or from names.
+    let [link, of_lab, of_names, to_rgb] = [
+        [b"link", b"RGB ", b"RGB "],
+        [b"abst", b"RGB ", b"Lab "],
+        [b"nmcl", b"RGB ", b"Lab "],
+        [b"prtr", b"RGB ", b"RGB "],
+    ]
+    .map(|names: [&[u8; 4]; 3]| {
+        let lab = nodes(&[2, 2, 2], |at| [100.0 * at[0], 0.0, 0.0]);
+        profile(
+            [4, 0x30],
+            names,
+            &[(b"A2B0", unequal_table(&[2, 2, 2], &lab))],
+        )
+    });
     for (icc, why) in [
         (&of_inks, "for other colours"),
         (&torn, "cannot be read"),
         (&newest, "cannot be read"),
+        (&link, "cannot be read"),
+        (&of_lab, "cannot be read"),
+        (&of_names, "cannot be read"),
+        (&to_rgb, "cannot be read"),
         (&b"not a profile".to_vec(), "cannot be read"),
     ] {
         let file = tagged(&rgb, icc);
@@ -386,6 +532,63 @@ fn a_profile_that_cannot_be_applied_is_a_warning() {
     }
     let good = resize_encoded(&tagged(&rgb, &linear([2, 0x40])), &ResizeSpec::full_size());
     assert_eq!(good.unwrap().damage, None);
+}
+
+/// A JPEG whose segments have parts of a profile: number, number of parts, bytes.
+fn in_parts(parts: &[(u8, u8, &[u8])]) -> Vec<u8> {
+    let file = jpeg(&waves(40, 30));
+    let segment = |&(number, count, part): &(u8, u8, &[u8])| {
+        let content = [b"ICC_PROFILE\0", &[number, count][..], part].concat();
+        let len = (content.len() as u16 + 2).to_be_bytes();
+        [&[0xff, 0xe2], &len[..], &content].concat()
+    };
+    let segments: Vec<u8> = parts.iter().flat_map(segment).collect();
+    [&file[..2], &segments, &file[2..]].concat()
+}
+
+/// libvips and libjpeg join the first part of each number, too, and drop a profile that lacks parts.
+#[test]
+fn parts_of_a_profile_in_a_jpeg_may_be_repeated_but_not_missing() {
+    let icc = linear([2, 0x40]);
+    let third = icc.len() / 3;
+    let (one, two, three) = (&icc[..third], &icc[third..2 * third], &icc[2 * third..]);
+    let made = |parts: &[(u8, u8, &[u8])]| {
+        resize_encoded(&in_parts(parts), &ResizeSpec::full_size()).unwrap()
+    };
+    let whole = made(&[(1, 1, &icc)]);
+    let plain = made(&[]);
+    assert_ne!(whole.bytes, plain.bytes);
+    let all = [(1, 3, one), (2, 3, two), (3, 3, three)];
+    for parts in [
+        &all[..],
+        &[all[2], all[0], all[1]],
+        &[all, all].concat(),
+        &[all[0], all[1], all[1], all[2]],
+        &[all[0], all[1], all[2], (4, 3, one)],
+        &[all[0], all[1], all[2], (1, 1, one), (2, 2, one)],
+        &[(1, 1, &icc), all[0], all[1], all[2]],
+        &[(0, 3, one), (1, 3, two), (2, 3, three)],
+    ] {
+        let made = made(parts);
+        assert!(
+            made.bytes == whole.bytes && made.damage.is_none(),
+            "{parts:?}"
+        );
+    }
+    for parts in [
+        &all[..2],
+        &all[1..],
+        &[all[0], all[2]],
+        &[all[0], all[0], all[2]],
+        &[(1, 4, one), (2, 4, two), (3, 4, three)],
+        &[(1, 0, &icc)],
+        &[(1, u8::MAX, &icc), (u8::MAX, u8::MAX, &icc)],
+    ] {
+        let made = made(parts);
+        let text = made.damage.unwrap().text;
+        assert!(text.contains("colour profile cannot be read"), "{text}");
+        assert_eq!(made.bytes, plain.bytes, "{parts:?}");
+    }
 }
 
 /// libvips decodes the file with `fail_on=error`, without the profile, and refuses it with `fail_on=warning`.

@@ -368,3 +368,64 @@ fn torn_and_endless_raw_files_are_errors() {
         Format::Tiff
     );
 }
+
+/// A pyramid: a small picture, and a larger one in a nested directory. Neither is a preview or from a sensor.
+#[test]
+fn a_tiff_that_begins_with_a_reduced_picture_is_no_raw_file() {
+    let picture = |side: u32, level: u8, colors: u32| -> Entries {
+        let samples = vec![level; (side * side * 3) as usize];
+        vec![
+            (254, Long(1)),
+            (256, Long(side)),
+            (257, Long(side)),
+            (258, Long(8)),
+            (262, Long(colors)),
+            (273, Place(samples, 279)),
+            (277, Long(3)),
+        ]
+    };
+    let file = |colors: u32| {
+        let mut first = picture(4, 90, 2);
+        first.push((330, Below(vec![picture(8, 200, colors)])));
+        tiff(b"II*\0", b"", vec![first])
+    };
+    let shown = decode(&file(2)).unwrap();
+    assert_eq!((shown.width, shown.eight_bits()[0]), (4, 90));
+    assert_eq!(
+        check(&file(2), &ResizeSpec::full_size()).unwrap().format,
+        Format::Tiff
+    );
+    for colors in [32_803, 34_892] {
+        let error = decode(&file(colors)).unwrap_err();
+        assert!(error.to_string().contains("preview"), "{error}");
+    }
+}
+
+/// libtiff and Pillow take such files, too.
+#[test]
+fn the_number_of_samples_may_follow_from_the_colours() {
+    let file = |colors: u32, bits: Value, samples: usize| {
+        let entries = vec![
+            (256, Long(4)),
+            (257, Long(4)),
+            (258, bits),
+            (262, Long(colors)),
+            (273, Place((0..16 * samples as u8).collect(), 279)),
+        ];
+        tiff(b"II*\0", b"", vec![entries])
+    };
+    for (colors, bits, samples, color) in [
+        (2, Long(8), 3, Color::Rgb),
+        (1, Long(8), 1, Color::Gray),
+        (1, Longs([8, 8]), 2, Color::Gray),
+        (6, Long(8), 3, Color::Rgb),
+    ] {
+        let file = file(colors, bits, samples);
+        let shown = decode(&file).unwrap_or_else(|error| panic!("{colors}: {error}"));
+        assert_eq!(shown.color, color, "{colors}");
+        if colors != 6 {
+            let second = shown.eight_bits()[color.channels()];
+            assert_eq!(second, samples as u8);
+        }
+    }
+}

@@ -393,3 +393,74 @@ fn the_pixels_of_a_bmp_without_their_offset_follow_the_palette() {
     }
     assert!(count > 20, "{count}");
 }
+
+#[test]
+fn an_icon_that_ends_early_is_found() {
+    let spec = ResizeSpec::full_size();
+    let png = |side: u32| written(&waves(side, side).into(), ImageFormat::Png);
+    let large = (48, 48, 32, png(48));
+    let two = icon(&[large.clone(), (16, 16, 32, png(16))]);
+    assert_eq!(check(&two, &spec).unwrap().damage, None);
+    for end in [two.len() - 1, two.len() - png(16).len()] {
+        let torn = &two[..end];
+        let error = check(torn, &spec).unwrap_err();
+        assert!(matches!(error, ImageError::Truncated { .. }), "{error}");
+        assert_eq!(
+            resize_encoded(torn, &spec).unwrap().damage,
+            None,
+            "the largest is whole"
+        );
+    }
+    // The mask has no meaning next to alpha.
+    let one = icon(&[(20, 10, 32, dib(32, 255))]);
+    let whole = resize_encoded(&one, &spec).unwrap();
+    let torn = &one[..one.len() - 5];
+    let made = resize_encoded(torn, &spec).unwrap();
+    assert_eq!((made.bytes, whole.damage), (whole.bytes, None));
+    for damage in [made.damage, check(torn, &spec).unwrap().damage] {
+        let text = damage.unwrap().text;
+        assert!(
+            text.contains("shorter than its directory says; no pixel"),
+            "{text}"
+        );
+    }
+}
+
+/// A profile of Display P3, as the PNG has it.
+#[test]
+fn a_profile_in_a_bmp_is_applied() {
+    let profile = moxcms::ColorProfile::new_display_p3().encode().unwrap();
+    let picture = waves(16, 8);
+    let rows = picture.as_raw().chunks(48).rev();
+    let pixels = rows.flat_map(|row| row.chunks(3).flat_map(|p| [p[2], p[1], p[0]]));
+    let pixels: Vec<u8> = pixels.collect();
+    let file = |kind: &[u8; 4], profile: &[u8]| {
+        let mut header = vec![0; 124];
+        let mut put =
+            |at: usize, number: u32| header[at..at + 4].copy_from_slice(&number.to_le_bytes());
+        put(0, 124);
+        put(4, 16);
+        put(8, 8);
+        put(12, 1 | 24 << 16);
+        put(112, 124 + pixels.len() as u32);
+        put(116, profile.len() as u32);
+        header[56..60].copy_from_slice(kind);
+        let first = [b"BM\0\0\0\0\0\0\0\0", &(14 + 124u32).to_le_bytes()[..]].concat();
+        [first, header, pixels.clone(), profile.to_vec()].concat()
+    };
+    let tagged = Pixels {
+        width: 16,
+        height: 8,
+        color: Color::Rgb,
+        samples: Samples::Eight(picture.as_raw().clone()),
+    };
+    let plain = tagged.clone();
+    let shown = color::to_srgb(tagged, Some(&profile));
+    assert_eq!(decode(&file(b"DEBM", &profile)).unwrap(), shown);
+    assert_eq!(decode(&file(b"BGRs", &profile)).unwrap(), plain);
+    assert_ne!(shown, plain);
+    let whole = file(b"DEBM", &profile);
+    let made = resize_encoded(&whole[..whole.len() - 1], &ResizeSpec::full_size()).unwrap();
+    let text = made.damage.unwrap().text;
+    assert!(text.contains("profile cannot be read"), "{text}");
+}

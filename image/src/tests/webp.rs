@@ -66,3 +66,33 @@ fn the_rows_of_a_torn_file_are_shown() {
     let rest = shown.eight_bits()[known..].as_chunks::<3>().0;
     assert!(rest.iter().all(|pixel| *pixel == [1, 2, 3]));
 }
+
+/// Pillow and libvips show the same.
+#[test]
+fn alpha_beside_lossy_pixels_counts_if_the_header_announces_it() {
+    let pixels = [200, 30, 30, 90].repeat(64);
+    let lossy = ::webp::Encoder::from_rgba(&pixels, 8, 8).encode(90.0);
+    let lossless = ::webp::Encoder::from_rgba(&pixels, 8, 8).encode_lossless();
+    assert_eq!(
+        (&lossy[12..16], &lossless[12..16]),
+        (&b"VP8X"[..], &b"VP8L"[..])
+    );
+    for (chunks, flags, color) in [
+        (&lossy[30..], 0x10, Color::Rgba),
+        (&lossy[30..], 0, Color::Rgb),
+        (&lossless[12..], 0x10, Color::Rgba),
+        (&lossless[12..], 0, Color::Rgba),
+    ] {
+        let header = [b"VP8X\x0a\0\0\0", &[flags, 0, 0, 0, 7, 0, 0, 7, 0, 0][..]].concat();
+        let body = [b"WEBP", &header[..], chunks].concat();
+        let file = [b"RIFF", &(body.len() as u32).to_le_bytes()[..], &body].concat();
+        let shown = decode(&file).unwrap();
+        assert_eq!(shown.color, color, "{flags}");
+        let middle = shown.eight_bits().chunks(color.channels()).nth(36).unwrap();
+        assert!(
+            middle[0] >= 198 && middle.get(3).is_none_or(|&alpha| alpha == 90),
+            "{middle:?}"
+        );
+        assert_eq!(check(&file, &ResizeSpec::full_size()).unwrap().damage, None);
+    }
+}

@@ -76,7 +76,7 @@ impl<'a> Layout<'a> {
         if width == 0 || height == 0 {
             return Err(corrupt("it has no pixels"));
         }
-        let samples = number(tag::SAMPLES, 1);
+        let samples = number(tag::SAMPLES, Self::usual_samples(directory));
         let samples = usize::try_from(samples)
             .ok()
             .filter(|samples| (1..=MAX_SAMPLES).contains(samples));
@@ -190,6 +190,19 @@ impl<'a> Layout<'a> {
             }
         }
         Ok(layout)
+    }
+
+    /// Returns the number of samples per pixel of a file that does not contain it.
+    fn usual_samples(directory: &Directory<'a>) -> u64 {
+        match (
+            directory.numbers(tag::BITS).len(),
+            directory.first(tag::PHOTOMETRIC),
+        ) {
+            (depths @ 2.., _) => depths as u64,
+            (_, Some(2 | 6 | 8 | 9)) => 3,
+            (_, Some(5)) => 4,
+            _ => 1,
+        }
     }
 
     /// Returns the colour model, and the number of its samples.

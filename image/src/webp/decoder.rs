@@ -3,7 +3,7 @@
 //! The `unsafe` blocks pass libwebp pointers to slices that are borrowed for the call, with their lengths.
 
 use super::super::pixels::buffer;
-use super::riff::alpha;
+use super::riff::{alpha, announces_alpha};
 use libwebp_sys::{
     VP8StatusCode, WEBP_CSP_MODE, WebPDecode, WebPDecoderConfig, WebPGetFeatures, WebPIDecode,
     WebPIDecodedArea, WebPIDelete, WebPIUpdate, WebPRGBABuffer, WebPYUVABuffer,
@@ -41,11 +41,13 @@ pub(super) fn header(file: &[u8]) -> Option<Header> {
     let features = &mut config.input;
     // SAFETY: the bytes are borrowed for the call, which fills `features`.
     let status = unsafe { WebPGetFeatures(file.as_ptr(), file.len(), features) };
+    let is_lossy = features.format == LOSSY;
     (status == VP8StatusCode::VP8_STATUS_OK).then_some(Header {
         width: features.width.unsigned_abs(),
         height: features.height.unsigned_abs(),
-        has_alpha: features.has_alpha != 0,
-        is_lossy: features.format == LOSSY,
+        // libwebp also finds alpha of a lossy picture that the file does not announce; Pillow and libvips ignore it.
+        has_alpha: features.has_alpha != 0 && (!is_lossy || announces_alpha(file)),
+        is_lossy,
     })
 }
 

@@ -4,7 +4,7 @@
 mod decoder;
 mod riff;
 
-use ::webp::{Encoder, PixelLayout};
+use ::webp::{Encoder, PixelLayout, WebPEncodingError};
 
 use self::decoder::{Failure, Header, Target};
 pub(super) use self::riff::{animation, damage_after_first};
@@ -252,13 +252,54 @@ fn bare(pixels: &Pixels, how: Encoding) -> Result<Vec<u8>, ImageError> {
     };
     let file = Encoder::new(samples, layout, pixels.width, pixels.height)
         .encode_simple(how.lossless, quality)
-        .map_err(|error| failed(format!("{error:?}")))?;
+        .map_err(|error| translate(error, pixels))?;
     Ok(file.to_vec())
+}
+
+/// Converts an error of the encoder. It copies the pixels first, with four bytes each.
+fn translate(error: WebPEncodingError, pixels: &Pixels) -> ImageError {
+    match error {
+        // The encoder does not say that there is no memory for the copy, which is then missing, and for the file.
+        WebPEncodingError::VP8_ENC_ERROR_NULL_PARAMETER
+        | WebPEncodingError::VP8_ENC_ERROR_BAD_WRITE
+        | WebPEncodingError::VP8_ENC_ERROR_OUT_OF_MEMORY
+        | WebPEncodingError::VP8_ENC_ERROR_BITSTREAM_OUT_OF_MEMORY => {
+            let bytes = u64::from(pixels.width) * u64::from(pixels.height) * 4;
+            ImageError::OutOfMemory { bytes }
+        }
+        error => failed(format!("{error:?}")),
+    }
 }
 
 fn failed(reason: impl Into<String>) -> ImageError {
     ImageError::Encode {
         format: Format::WebP,
         reason: reason.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_memory_is_no_fault_of_the_pixels() {
+        let pixels = Pixels {
+            width: 1000,
+            height: 500,
+            color: Color::Rgb,
+            samples: Samples::Eight(Vec::new()),
+        };
+        for error in [
+            WebPEncodingError::VP8_ENC_ERROR_NULL_PARAMETER,
+            WebPEncodingError::VP8_ENC_ERROR_OUT_OF_MEMORY,
+            WebPEncodingError::VP8_ENC_ERROR_BITSTREAM_OUT_OF_MEMORY,
+            WebPEncodingError::VP8_ENC_ERROR_BAD_WRITE,
+        ] {
+            let bytes = 2_000_000;
+            assert_eq!(translate(error, &pixels), ImageError::OutOfMemory { bytes });
+        }
+        let other = translate(WebPEncodingError::VP8_ENC_ERROR_BAD_DIMENSION, &pixels);
+        assert!(matches!(other, ImageError::Encode { .. }), "{other}");
     }
 }

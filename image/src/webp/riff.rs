@@ -116,6 +116,12 @@ pub(super) fn is_animation(file: &[u8]) -> bool {
     header.starts_with(b"VP8X") && header.get(8).is_some_and(|flags| flags & ANIMATION != 0)
 }
 
+/// Returns whether a file may have alpha beside its pixels: an extended file says so in its header.
+pub(super) fn announces_alpha(file: &[u8]) -> bool {
+    let header = file.get(HEADER..).unwrap_or_default();
+    !header.starts_with(b"VP8X") || header.get(8).is_some_and(|flags| flags & ALPHA != 0)
+}
+
 /// Returns the frames of an animation, as far as they exist.
 fn frame_chunks(file: &[u8]) -> impl Iterator<Item = &[u8]> {
     let is_animation = is_animation(file);
@@ -160,6 +166,12 @@ pub(super) fn frames<'a>(
         let [left, top, across, down, millis] =
             [0, 3, 6, 9, 12].map(|at| number(&head[at..at + 3]));
         let sides = (across + 1, down + 1);
+        if 2 * left + sides.0 > canvas.0 || 2 * top + sides.1 > canvas.1 {
+            return Err(ImageError::corrupt(
+                format,
+                "a frame is outside the picture",
+            ));
+        }
         screen.admit(sides)?;
         let flags = ALPHA * u8::from(chunks.starts_with(b"ALPH"));
         let picture = self::file(chunks, flags, sides, &Metadata::default());

@@ -177,11 +177,17 @@ fn is_exact(text: &[u8]) -> bool {
     digits.trim_matches('0').len() <= f64::DIGITS as usize
 }
 
+/// Returns whether a whole number is stored exactly by programs that store numbers as floats.
+fn is_safe(number: i64) -> bool {
+    number.unsigned_abs() < 1 << f64::MANTISSA_DIGITS
+}
+
 /// Checks an id. `text` is the whole line.
 fn checked_id(id: Value, text: &[u8]) -> Result<Value, String> {
     match id {
         Value::Null | Value::String(_) => Ok(id),
-        Value::Number(ref number) if !number.is_f64() || is_exact(text) => Ok(id),
+        Value::Number(ref number) if number.as_i64().is_some_and(is_safe) => Ok(id),
+        Value::Number(ref number) if number.is_f64() && is_exact(text) => Ok(id),
         Value::Number(_) => Err("id: a number of too many digits; write it as a string".to_owned()),
         _ => Err("id: a string or a number is needed".to_owned()),
     }
@@ -486,6 +492,10 @@ mod tests {
             "\u{fffd}",
             r#"{"id": {}, "in": "a", "out": "b"}"#,
             r#"{"id": 18446744073709551616, "in": "a", "out": "b"}"#,
+            r#"{"id": 18446744073709551615, "in": "a", "out": "b"}"#,
+            r#"{"id": 9007199254740993, "in": "a", "out": "b"}"#,
+            r#"{"id": 9007199254740992, "in": "a", "out": "b"}"#,
+            r#"{"id": -9007199254740993, "in": "a", "out": "b"}"#,
             r#"{"id": 0.1234567890123456, "in": "a", "out": "b"}"#,
         ] {
             let read = job("-s 8", line);
@@ -494,6 +504,10 @@ mod tests {
                 (Value::Null, true),
                 "{line}"
             );
+        }
+        for id in [9_007_199_254_740_991, -9_007_199_254_740_991_i64, 0] {
+            let read = job("-s 8", &format!(r#"{{"id": {id}, "in": "a", "out": "b"}}"#));
+            assert_eq!((read.id, read.asked.is_ok()), (id.into(), true));
         }
         let fault = job("", r#"{"in": "a", "out": "b"}"#).asked.unwrap_err();
         assert!(fault.text.contains("size"), "{fault}");
