@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._arenite import Snapshot, Watch
 from .._errors import ArenaFull
-from . import by_value, elsewhere, links, mirror, pickling
+from . import by_value, elsewhere, links, locks, mirror, pickling
 from .process import imported
 from .weak import IdentityMap
 
@@ -996,7 +996,7 @@ class Definitions:
         self._users: dict[Key, str] = {}
         #: Serves the objects of `multiprocessing` that workers share with the program.
         self.server: inherit.Server | None = None
-        self._lock = threading.RLock()
+        self._lock = locks.lock()
 
     def close(self) -> None:
         """Called when the workers have ended."""
@@ -1306,7 +1306,7 @@ def _pausing_others(seconds: float) -> Iterator[None]:
             sys.setswitchinterval(before)
 
 
-_pausing = threading.RLock()
+_pausing = locks.lock()
 
 
 #: Modules that the program has reloaded: the specification, and the time when the reload was noticed.
