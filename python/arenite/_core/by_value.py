@@ -49,6 +49,8 @@ class Names(NamedTuple):
     others: frozenset[str]
     #: Whether the code sets variables of an enclosing function.
     sets_cells: bool
+    #: Whether the code sets attributes or globals.
+    sets_others: bool
     #: Whether the code may look up any global.
     is_open: bool
     #: Words in texts of the code that may be globals.
@@ -72,6 +74,9 @@ _MARKED, _FORMULA = re.compile(r"@([^\W\d]\w*)"), re.compile(r"\w\s*~\s*[\w(]")
 #: Flags of code: of a function, and of a function with documentation.
 _OF_FUNCTION, _HAS_DOCSTRING = 1, 0x4000000
 _OF_CELLS = {"STORE_DEREF", "DELETE_DEREF"}
+_SETTING = {"STORE_ATTR", "DELETE_ATTR", "STORE_GLOBAL", "DELETE_GLOBAL"}
+#: Functions and attributes that set attributes.
+_SETTERS = {"setattr", "delattr", "__setattr__", "__delattr__", "vars", "__dict__"}
 #: By the identity of a code object that exists.
 _names: dict[int, tuple[weakref.ref[CodeType], Names]] = {}
 
@@ -80,10 +85,11 @@ def names_of(code: CodeType) -> Names:
     known = _names.get(id(code))
     if known is not None and known[0]() is code:
         return known[1]
-    found, others, sets = set(), set(code.co_names), False
+    found, others, sets, sets_others = set(), set(code.co_names), False, not _SETTERS.isdisjoint(code.co_names)
     texts = {word for text in _texts(code) for word in words(text)}
     called = None
     for instruction in dis.get_instructions(code):
+        sets_others |= instruction.opname in _SETTING
         if instruction.opname in _OF_GLOBALS:
             found.add(instruction.argval)
         elif instruction.opname in _OF_CELLS and instruction.argval in code.co_freevars:
@@ -101,9 +107,10 @@ def names_of(code: CodeType) -> Names:
             others |= inner.others
             texts |= inner.texts
             sets |= inner.sets_cells
+            sets_others |= inner.sets_others
     is_open = bool(found & _OPEN or others & _OPEN_ATTRIBUTES) or "__name__" in found and "modules" in others
     is_open |= "__main__" in others and not _OPEN_MAIN.isdisjoint(found | others)
-    names = Names(frozenset(found), frozenset(others), sets, is_open, frozenset(texts))
+    names = Names(frozenset(found), frozenset(others), sets, sets_others, is_open, frozenset(texts))
     key = id(code)
     _names[key] = weakref.ref(code, lambda _: _names.pop(key, None)), names
     return names
@@ -190,7 +197,11 @@ def is_constant(value: Any, held: list[Any], inside: tuple[Any, ...] = ()) -> bo
         held.append(value)
         return True
     # A function that refers to itself may store something in an attribute.
-    return kind is FunctionType and value not in inside and _is_constant_function(value, held, inside)
+    if kind is not FunctionType or value in inside or not _is_constant_function(value, held, inside):
+        return False
+    # So may one that has other functions, or globals of its own.
+    codes = () if inside else [one for one in held if type(one) is CodeType]
+    return len(codes) < 2 or not any(names_of(code).sets_others for code in codes)
 
 
 def _is_constant_function(function: FunctionType, held: list[Any], inside: tuple[Any, ...]) -> bool:
@@ -204,7 +215,8 @@ def _is_constant_function(function: FunctionType, held: list[Any], inside: tuple
     held += [function.__code__, function.__defaults__, function.__kwdefaults__, function.__name__, *values]
     if function.__dict__ or not all(is_constant(value, held, inside) for value in values):
         return False
-    return not names_of(function.__code__).sets_cells
+    found = names_of(function.__code__)
+    return not found.sets_cells and not (names and found.sets_others)
 
 
 def own_names(function: FunctionType) -> list[str]:

@@ -778,6 +778,45 @@ def local_factorial():
     return inner
 
 
+def counts_elsewhere():
+    def helper():
+        pass
+
+    def count(x):
+        helper.calls = getattr(helper, "calls", 0) + 1
+        return helper.calls, x
+
+    return count
+
+
+def counts_by_another():
+    def helper():
+        pass
+
+    def count(function):
+        setattr(function, "calls", getattr(function, "calls", 0) + 1)
+        return function.calls
+
+    return lambda x: (count(helper), x)
+
+
+def counts_in_defaults():
+    def helper(calls=0):
+        return calls
+
+    def count(x):
+        helper.__defaults__ = (helper() + 1,)
+        return helper(), x
+
+    return count
+
+
+def counts_in_own_globals():
+    own = {"__name__": "no_module", "calls": 0}
+    exec("def count(x):\n    global calls\n    calls += 1\n    return calls, x", own)
+    return own["count"]
+
+
 def many_attributes():
     def call(x):
         return sorted(vars(call)), call.registry, call.register, x
@@ -1046,6 +1085,10 @@ BY_VALUE = {
     "function with an attribute of its own": own_attribute(),
     "function with many attributes": many_attributes(),
     "recursive closure": local_factorial(),
+    "attribute of another function": counts_elsewhere(),
+    "attributes that another function sets": counts_by_another(),
+    "defaults of another function": counts_in_defaults(),
+    "globals of no module": counts_in_own_globals(),
     "method of a local class": local_class().get,
     "partial of a lambda": functools.partial(lambda a, b: a - b, 10),
     "lambda that fails": lambda x: x / 0,
