@@ -592,10 +592,21 @@ def _reduce_view(_: pickling.Pickler, view: Any) -> Any:
 
 
 def _reduce_memory(_: pickling.Pickler, view: memoryview) -> Any:
+    whole = view.obj
+    if view.contiguous and not view.readonly and view.nbytes and type(whole).__name__ in ("bytearray", "array"):
+        # What is written by the one is seen by the other.
+        start = _address_of(view) - _address_of(memoryview(whole))
+        return mirror.make_memory, (whole, view.format, view.shape, (start, start + view.nbytes))
     data = view.tobytes() if view.readonly else bytearray(view.tobytes())
     if 0 in (view.shape or ()) or view.ndim == 1 and view.format == "B":
         return memoryview, (data,)
     return mirror.make_memory, (data, view.format, view.shape)
+
+
+def _address_of(view: memoryview) -> int:
+    import ctypes
+
+    return ctypes.addressof(ctypes.c_char.from_buffer(view))
 
 
 def _reduce_count(_: pickling.Pickler, count: Any) -> Any:

@@ -532,8 +532,11 @@ def fill_attributes(made: Any, state: tuple[Any, dict[str, Any]]) -> None:
     vars(made).update(state[1])
 
 
-def make_memory(data: bytes | bytearray, layout: str, shape: tuple[int, ...]) -> memoryview:
-    return memoryview(data).cast(layout, shape)  # type: ignore[call-overload, no-any-return]
+def make_memory(data: Any, layout: str, shape: tuple[int, ...], part: tuple[int, int] | None = None) -> memoryview:
+    """Makes a view of an object, or of the bytes from the first number of `part` to the second."""
+    view = memoryview(data).cast("B")
+    made = view if part is None else view[slice(*part)]
+    return made.cast(layout, shape)  # type: ignore[call-overload, no-any-return]
 
 
 #: The referents of weak references, by the number of the reference.
