@@ -66,10 +66,12 @@ def _held(function: FunctionType) -> list[Any]:
 class _Part:
     """A binding, or an attribute of a definition, as it was last sent."""
 
-    __slots__ = ("number", "version", "value", "print", "objects", "items", "place")
+    __slots__ = ("number", "name", "version", "value", "print", "objects", "shared", "items", "place")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, name: str = "") -> None:
         self.number = number
+        #: The name of a binding.
+        self.name = name
         self.version = 0
         #: The object that was sent; if it may change, a weak reference to it, so that the program can free its memory.
         self.value: Any = _ABSENT
@@ -77,20 +79,22 @@ class _Part:
         self.place: tuple[dict[str, Any], str] | None = None
         #: The pickle of the object that was sent, if it may change without becoming another object.
         self.print: bytes | None = None
-        #: The identities of objects in it that globals have, in the order of the pickle.
-        self.objects: list[int] = []
+        #: The objects in it that globals have, each with its number in the pickle and its identity.
+        self.objects: list[tuple[int, int]] = []
+        #: Those that several globals have: the number of each, and the names of these globals.
+        self.shared: list[tuple[int, frozenset[str]]] = []
         #: The items of the object that was sent, if it is a plain container.
         self.items: Snapshot | None = None
 
     def has_changed(self, owner: Definitions) -> bool:
         """Whether the object was replaced, or has other contents than when it was sent."""
-        if self.items is not None:
-            # Equal items may be other objects.
-            return not self.items.is_current()
+        if self.items is not None and self.items.is_current():
+            return False
         value = self.value() if type(self.value) is weakref.ref else self.value
         if self.place is not None and self.place[0].get(self.place[1], _ABSENT) is not value:
             return True
         try:
+            # Equal objects may be others, or shared with others.
             return _print(value, owner) != (self.print, self.objects)
         except ArenaFull:
             raise  # The caller waits for room.
@@ -106,7 +110,7 @@ class _Part:
     def update(self, value: Any, owner: Definitions) -> None:
         """Starts another version if the value is not the one that was sent."""
         made: bytes | None = None
-        objects: list[int] = []
+        objects: list[tuple[int, int]] = []
         if _is_fixed(value):
             # Equal numbers may be of different types, or differ in their sign.
             is_same = value is self.value or (
@@ -114,12 +118,12 @@ class _Part:
             )
         else:
             made, objects = _print(value, owner)
-            before = self.value() if type(self.value) is weakref.ref else self.value
-            is_same = before is value and (made, objects) == (self.print, self.objects)
-            is_same = is_same and (self.items is None or self.items.is_current())
-        if not is_same:
+            is_same = made == self.print and type(self.value) is not _Late
+        found = ((number, owner.shared.get(key)) for number, key in objects)
+        shared = [(number, names) for number, names in found if names and names != {self.name}]
+        if not is_same or shared != self.shared:
             self.version += 1
-        self.value, self.print, self.objects = value, made, objects
+        self.value, self.print, self.objects, self.shared = value, made, objects, shared
         if made is not None:
             with suppress(TypeError):
                 self.value = weakref.ref(value, owner.forgetting(self))
@@ -136,7 +140,7 @@ class _Late(NamedTuple):
 class _Definition:
     """A function or class that was sent."""
 
-    __slots__ = ("object", "number", "parts")
+    __slots__ = ("object", "number", "parts", "shared")
 
     def __init__(self, obj: Any, number: int, forget: Callable[[Any], None]) -> None:
         try:
@@ -145,6 +149,9 @@ class _Definition:
             self.object = lambda: obj
         self.number = number
         self.parts: dict[str, _Part] = {}
+        #: The objects that several parts have, for each part: the number of each in the pickle, and the names of these
+        #: parts.
+        self.shared: dict[str, list[tuple[int, frozenset[str]]]] = {}
 
 
 class Bundle:
@@ -275,14 +282,14 @@ def _empty(value: Any) -> Callable[[], Any] | None:
     return type(value) if type(value) in _CONTAINERS else None
 
 
-def _print(value: Any, owner: Definitions) -> tuple[bytes, list[int]]:
-    """Returns a pickle that is equal as long as the value is, and the identities of the objects in it that globals
-    have."""
+def _print(value: Any, owner: Definitions) -> tuple[bytes, list[tuple[int, int]]]:
+    """Returns a pickle that is equal as long as the value is, and the objects in it that globals have: the number of
+    each in the pickle, and its identity."""
     file = BytesIO()
     printer = _Printer(file, owner)
     printer.dump(value)
     memo = printer.memo.copy()
-    return file.getvalue(), sorted(memo.keys() & owner.objects, key=lambda key: memo[key][0])
+    return file.getvalue(), sorted((memo[key][0], key) for key in memo.keys() & owner.objects)
 
 
 # ---- picklers
@@ -813,13 +820,17 @@ class _Definer(_Pickler):
                 self._last.append((obj, part.number, part.version, name, value))
                 value = mirror.Late(_empty(value))
             parts.append((part.number, part.version, name, value))
-        # A part that shares objects with one that is sent again is sent again, too.
-        changed = {key for name, part in known.items() if part.version != before.get(name) for key in part.objects}
+        holders: dict[int, set[str]] = {}
+        for *_, name, value in parts:
+            for _, key in () if type(value) is mirror.Late else known[name].objects:
+                holders.setdefault(key, set()).add(name)
         for place, (number, version, name, value) in enumerate(parts):
-            if version == before.get(name) and type(value) is not mirror.Late:
+            if type(value) is not mirror.Late:
                 part = known[name]
-                part.version += not changed.isdisjoint(part.objects)
-                self.versions[number] = part.version
+                found = ((count, frozenset(holders[key])) for count, key in part.objects)
+                shared = [one for one in found if len(one[1]) > 1]
+                part.version += version == before.get(name) and shared != definition.shared.get(name, [])
+                definition.shared[name], self.versions[number] = shared, part.version
                 parts[place] = number, part.version, name, value
         return parts
 
@@ -842,6 +853,8 @@ class Definitions:
         self._links: dict[str, links.Links] = {}
         #: The identities of all objects in these globals. Some may be gone since.
         self.objects: AbstractSet[int] = set()
+        #: For each of these that several globals have, or that a global refers to by name: the names of these globals.
+        self.shared: dict[int, frozenset[str]] = {}
         #: For each global that shares objects with others: all of them, as they were sent last.
         self._groups: dict[Key, set[Key]] = {}
         #: Sentinels by their identity, with the number of each.
@@ -991,7 +1004,7 @@ class Definitions:
         if part is None:
             if mirror.is_removed(value):
                 return
-            part = self._bindings[key] = _Part(next(self.numbers))
+            part = self._bindings[key] = _Part(next(self.numbers), name)
         user = definer.users.get(key) or self._users.get(key)
         what = f"the global `{name}`" if user is None else f"`{user}` uses the global `{name}`"
         place = None if self.copies_globals else elsewhere.place_of(value)
@@ -1026,6 +1039,7 @@ class Definitions:
         if made is not known:
             found = [one.first.keys() for one in self._links.values()]
             self.objects = found[0] if len(found) == 1 else set().union(*found)
+            self.shared = {key: names for one in self._links.values() for key, names in one.shared.items()}
         return made
 
     def group_of(self, key: Key) -> set[Key]:
