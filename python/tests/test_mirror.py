@@ -218,7 +218,7 @@ def test_processes_of_a_task_submit_nothing_while_they_import_the_main_file():
     assert "RuntimeError: this process was started by multiprocessing" in ended.err, ended
 
 
-def test_equal_numbers_are_no_change():
+def test_equal_values_are_no_change():
     run(
         """
         LIMIT, NAMES = 1000, ["a"]
@@ -233,7 +233,7 @@ def test_equal_numbers_are_no_change():
 
         do(set_limit, 5)
         LIMIT, NAMES = int("1000"), ["a"]          # The cell of a notebook runs again.
-        same(do(limit), (5, ["a"]))
+        same(do(limit), (5, ["a", "b"]))
         """
     )
 

@@ -107,10 +107,12 @@ def _encoded(value: Any) -> bytes:
 class _Part:
     """A binding, or an attribute of a definition, as it was last sent."""
 
-    __slots__ = ("number", "version", "value", "print", "objects", "items", "place")
+    __slots__ = ("number", "name", "version", "value", "print", "objects", "shared", "items", "place")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, name: str = "") -> None:
         self.number = number
+        #: The name of a binding.
+        self.name = name
         self.version = 0
         #: The object that was sent, or its identity; if it may change, a weak reference to it, so that the program can
         #: free its memory.
@@ -119,20 +121,22 @@ class _Part:
         self.place: tuple[dict[str, Any], str] | None = None
         #: What `_print` made of the object that was sent, if it may change without becoming another object.
         self.print: tuple[bytes, list[int]] | None = None
-        #: The identities of objects in it that globals have, in the order of the pickle.
-        self.objects: list[int] = []
+        #: The objects in it that globals have, each with its number in the pickle and its identity.
+        self.objects: list[tuple[int, int]] = []
+        #: Those that several globals have: the number of each, and the names of these globals.
+        self.shared: list[tuple[int, frozenset[str]]] = []
         #: The items of the object that was sent, if it is a plain container.
         self.items: Snapshot | None = None
 
     def has_changed(self, owner: Definitions) -> bool:
         """Whether the object was replaced, or has other contents than when it was sent."""
-        if self.items is not None:
-            # Equal items may be other objects.
-            return not self.items.is_current()
+        if self.items is not None and self.items.is_current():
+            return False
         value = self.value() if type(self.value) is _Weak else self.value
         if self.place is not None and self.place[0].get(self.place[1], _ABSENT) is not value:
             return True
         try:
+            # Equal objects may be others, or shared with others.
             return _print(value, owner) != (self.print, self.objects)
         except ArenaFull:
             raise  # The caller waits for room.
@@ -144,18 +148,20 @@ class _Part:
         """Starts another version if the value is another object."""
         value = _identity(value)
         self.version += not _is_same(value, self.value)
-        self.value, self.print, self.objects, self.items = value, None, [], None
+        self.value, self.print, self.items = value, None, None
+        self.objects, self.shared = [], []
 
     def update(self, value: Any, owner: Definitions) -> None:
         """Starts another version if the value is not the one that was sent."""
         if _is_fixed(value):
             self.refer(value)
             return
-        made = _print(value, owner)
-        before = self.value() if type(self.value) is _Weak else self.value
-        is_same = before is value and made == (self.print, self.objects)
-        self.version += not (is_same and (self.items is None or self.items.is_current()))
-        self.value, (self.print, self.objects) = value, made
+        made, objects = _print(value, owner)
+        found = ((number, owner.shared.get(key)) for number, key in objects)
+        shared = [(number, names) for number, names in found if names and names != {self.name}]
+        is_same = (made, shared) == (self.print, self.shared) and type(self.value) is not _Late
+        self.version += not is_same
+        self.value, self.print, self.objects, self.shared = value, made, objects, shared
         with suppress(TypeError):
             self.value = _Weak(value, owner.forgetting(self))
         self.items = Snapshot.of(value) if type(value) in (list, dict) else None
@@ -171,7 +177,7 @@ class _Late(NamedTuple):
 class _Definition:
     """A function or class that was sent."""
 
-    __slots__ = ("object", "number", "parts")
+    __slots__ = ("object", "number", "parts", "shared")
 
     def __init__(self, obj: Any, number: int, forget: Callable[[Any], None]) -> None:
         try:
@@ -180,6 +186,9 @@ class _Definition:
             self.object = lambda: obj
         self.number = number
         self.parts: dict[str, _Part] = {}
+        #: The objects that several parts have, for each part: the number of each in the pickle, and the names of these
+        #: parts.
+        self.shared: dict[str, list[tuple[int, frozenset[str]]]] = {}
 
 
 class Bundle:
@@ -342,14 +351,14 @@ def _empty(value: Any) -> Callable[[], Any] | None:
     return type(value) if type(value) in _CONTAINERS else None
 
 
-def _print(value: Any, owner: Definitions) -> tuple[tuple[bytes, list[int]], list[int]]:
-    """Returns a pickle and the identities of what names in it lead to, which are equal as long as the value is, and the
-    identities of the objects in it that globals have."""
+def _print(value: Any, owner: Definitions) -> tuple[tuple[bytes, list[int]], list[tuple[int, int]]]:
+    """Returns a pickle and the identities of what names in it lead to, which are equal as long as the value is; and the
+    objects in it that globals have: the number of each in the pickle, and its identity."""
     file = BytesIO()
     printer = _Printer(file, owner)
     printer.dump(value)
     memo = printer.memo.copy()
-    objects = sorted(memo.keys() & owner.objects, key=lambda key: memo[key][0])
+    objects = sorted((memo[key][0], key) for key in memo.keys() & owner.objects)
     return (file.getvalue(), printer.named), objects
 
 
@@ -954,13 +963,17 @@ class _Definer(_Pickler):
                 self._last.append((obj, part.number, part.version, name, value))
                 value = mirror.Late(_empty(value))
             parts.append((part.number, part.version, name, value))
-        # A part that shares objects with one that is sent again is sent again, too.
-        changed = {key for name, part in known.items() if part.version != before.get(name) for key in part.objects}
+        holders: dict[int, set[str]] = {}
+        for *_, name, value in parts:
+            for _, key in () if type(value) is mirror.Late else known[name].objects:
+                holders.setdefault(key, set()).add(name)
         for place, (number, version, name, value) in enumerate(parts):
-            if version == before.get(name) and type(value) is not mirror.Late:
+            if type(value) is not mirror.Late:
                 part = known[name]
-                part.version += not changed.isdisjoint(part.objects)
-                self.versions[number] = part.version
+                found = ((count, frozenset(holders[key])) for count, key in part.objects)
+                shared = [one for one in found if len(one[1]) > 1]
+                part.version += version == before.get(name) and shared != definition.shared.get(name, [])
+                definition.shared[name], self.versions[number] = shared, part.version
                 parts[place] = number, part.version, name, value
         return parts
 
@@ -983,6 +996,8 @@ class Definitions:
         self._links: dict[str, links.Links] = {}
         #: The identities of all objects in these globals. Some may be gone since.
         self.objects: AbstractSet[int] = set()
+        #: For each of these that several globals have, or that a global refers to by name: the names of these globals.
+        self.shared: dict[int, frozenset[str]] = {}
         #: For each global that shares objects with others: all of them, as they were sent last.
         self._groups: dict[Key, set[Key]] = {}
         #: Sentinels by their identity, with the number of each.
@@ -1133,7 +1148,7 @@ class Definitions:
         if part is None:
             if value is _ABSENT:
                 return
-            part = self._bindings[key] = _Part(next(self.numbers))
+            part = self._bindings[key] = _Part(next(self.numbers), name)
         if value is _ABSENT:
             value = mirror.Removed
         user = definer.users.get(key) or self._users.get(key)
@@ -1170,6 +1185,7 @@ class Definitions:
         if made is not known:
             found = [one.first.keys() for one in self._links.values()]
             self.objects = found[0] if len(found) == 1 else set().union(*found)
+            self.shared = {key: names for one in self._links.values() for key, names in one.shared.items()}
         return made
 
     def group_of(self, key: Key) -> set[Key]:

@@ -65,6 +65,8 @@ class Links(NamedTuple):
     owners: dict[int, weakref.ref[Any]]
     #: The names of globals by the identities of the objects in them.
     first: dict[int, str]
+    #: For each of these that several globals have, or that a global refers to by name: the names of these globals.
+    shared: dict[int, frozenset[str]]
 
     def holders(self, names: set[str]) -> set[str]:
         """Returns the globals that refer to these by name, or refer to such a global."""
@@ -94,12 +96,14 @@ def find(space: dict[str, Any], known: Links | None, again: set[str]) -> Links:
     held: dict[str, _Held] = {}
     groups: dict[str, set[str]] = {}
     first: dict[int, str] = {}
+    shared: dict[int, set[str]] = {}
     all_arrays: dict[int, list[Any]] = defaultdict(list)
     for name, _ in found:
         one = held[name] = new.get(name) or same[name]
         for key in one.objects:
             if (other := first.setdefault(key, name)) is not name:
                 _join(groups, name, other)
+                shared.setdefault(key, {other}).add(name)
         for array in (array for reference in one.arrays if (array := reference()) is not None):
             all_arrays[id(owner_of(array))].append(array)
     owners = {}
@@ -108,7 +112,9 @@ def find(space: dict[str, Any], known: Links | None, again: set[str]) -> Links:
         # The whole memory is sent. Without this limit, two short parts of a huge array would cost too much.
         if len(arrays) > 1 and owner.nbytes <= max(_SMALL, 2 * sum(one.nbytes for one in arrays)):
             owners[id(owner)] = weakref.ref(owner)
-    return Links(held, groups, owners, first)
+    for key in set().union(*(one.named for one in held.values())) & first.keys():
+        shared.setdefault(key, {first[key]})
+    return Links(held, groups, owners, first, {key: frozenset(names) for key, names in shared.items()})
 
 
 def _globals_in(space: dict[str, Any]) -> list[tuple[str, Any]]:
