@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: The number of objects that are looked at in a module, and in each of its globals.
 _MOST, _MOST_OF_EACH = 20_000, 300
+#: The number of elements of a container from which on they are looked at last.
+_LONG = 30
 #: The number of elements of a container that are compared with those of others.
 _MOST_ELEMENTS = 20_000
 #: The number of bytes of an array that is always sent with its parts.
@@ -208,7 +210,9 @@ class _Walk:
                         others = set() if is_held else self._globals
                         found.update({id(part) for part in parts if type(part) in changing} - others)
                         found.update(self._add_array(part) for part in parts[most:] if pickling.is_array(part))
-                    left += [(part, is_held) for part in parts[:most]]
+                    more = [(part, is_held) for part in parts[:most]]
+                    # What is beside a long container comes before its elements.
+                    left = left + more if len(more) < _LONG else more + left
         self._left -= len(seen)
 
     def _add_array(self, array: Any) -> int:
