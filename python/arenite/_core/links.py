@@ -163,6 +163,7 @@ class _Walk:
         self._globals = globals_
         self._left = _MOST
         self._own: dict[type, bool] = {}
+        self._containers: dict[type, Any] = {}
         self._arrays: list[Any] = []
         self._named: set[int] = set()
 
@@ -257,12 +258,19 @@ class _Walk:
             return (), False
         slots = [_attribute(value, name) for name in copyreg._slotnames(kind)]  # type: ignore[attr-defined]
         own = chain(slots, (_attribute(value, "__dict__") or {}).values())
-        base: Any = next((one for one in (dict, list, tuple, set, frozenset, deque) if issubclass(kind, one)), None)
+        base = self._container(kind)
         if base is dict:
             own = chain(own, dict.keys(value), dict.values(value))
         elif base is not None:
             own = chain(own, base.__iter__(value))
         return own, True
+
+    def _container(self, kind: type) -> Any:
+        """Returns the type of containers that a class inherits from; None for other classes."""
+        if kind not in self._containers:
+            found = (one for one in (dict, list, tuple, set, frozenset, deque) if issubclass(kind, one))
+            self._containers[kind] = next(found, None)
+        return self._containers[kind]
 
     def _is_own(self, kind: type) -> bool:
         """Whether instances of a class are looked into: those of the program, but no members of enumerations."""
