@@ -91,17 +91,15 @@ def _text_of(signature: inspect.Signature | None) -> str:
 
 
 class _Copier:
-    """Copies the bytes and texts of a call. A packet may refer to one file 200 times: raises before all copies of a
-    client's calls take more than the arena could."""
+    """Copies the bytes and texts of a call. A packet may refer to one file 200 times: raises before the copies take more
+    than the arena has."""
 
     def __init__(self, room: int) -> None:
         self._room = room
-        #: The bytes of all copies.
-        self.copied = 0
 
     def __call__(self, content: memoryview) -> bytes:
-        self.copied += len(content)
-        if self.copied > self._room:
+        self._room -= len(content)
+        if self._room < 0:
             raise MemoryError("bytes and texts, each counted as often as it occurs, take more than the arena has")
         return bytes(content)
 
@@ -115,7 +113,6 @@ class _Call:
         args: list[Any],
         kwargs: dict[str, Any],
         deadline: float | None,
-        copied: int,
     ) -> None:
         self.client = client
         self.id = id
@@ -123,8 +120,6 @@ class _Call:
         self.args = args
         self.kwargs = kwargs
         self.deadline = deadline
-        #: The bytes of the arguments that were copied.
-        self.copied = copied
         #: The future, after the executor has the call.
         self.future: Future[Any] | None = None
 
@@ -404,8 +399,7 @@ class Serving:
         if deadline is not None and not 0 < deadline < _LONGEST:
             return refuse("bad_argument", f"the deadline {deadline}: it is above 0, and at most {_LONGEST:.0f} seconds")
         left = iter(files)
-        room = sys.maxsize if self._most is None else self._most
-        copier = _Copier(room - sum(call.copied for call in client.calls.values()))
+        copier = _Copier(sys.maxsize if self._most is None else self._most)
         try:
             args = decode(args, left, copier)
             if next(left, None) is not None:
@@ -421,7 +415,7 @@ class Serving:
         # The files are memory files, which close quickly.
         close(files)
         files.clear()
-        call = client.calls[id] = _Call(client, id, kernel, args, kwargs, deadline, copier.copied)
+        call = client.calls[id] = _Call(client, id, kernel, args, kwargs, deadline)
         client.queued.append(call)
         if len(client.queued) == 1:
             self._turns.append(client)
