@@ -136,7 +136,7 @@ impl Supervisor {
                 state.submit(kernel, call, owner, options)
             } else if let Ok(entry) = { state.admit(index, exclusive_bytes(call), None) } {
                 let (entered, id) =
-                    self.submit_with_admission(state, kernel, call, owner, options, entry);
+                    self.submit_with_admission(state, kernel, call, owner.into(), options, entry);
                 state = entered;
                 id
             } else if wait && flight.is_over() {

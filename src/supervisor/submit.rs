@@ -52,17 +52,28 @@ impl From<ActorId> for Target {
 impl EngineState {
     /// Submits a call.
     #[inline]
+    pub(super) fn submit_to(
+        &mut self,
+        info: &KernelInfo,
+        call: &mut ArgWriter,
+        target: Target,
+        options: Option<&JobOptions>,
+    ) -> JobId {
+        match target {
+            Target::Workers(owner) => self.submit(info, call, owner, options),
+            Target::Actor(id) => self.call_actor(id, info, call, options),
+        }
+    }
+
+    /// Submits a job of a handle or of a scope.
+    #[inline]
     pub(super) fn submit(
         &mut self,
         info: &KernelInfo,
         call: &mut ArgWriter,
-        target: impl Into<Target>,
+        owner: Owner,
         options: Option<&JobOptions>,
     ) -> JobId {
-        let owner = match target.into() {
-            Target::Workers(owner) => owner,
-            Target::Actor(id) => return self.call_actor(id, info, call, options),
-        };
         let kernel = self.kernels.index(info);
         let (id, refusal) = self.enter_record(kernel, call, owner, options);
         self.enter(id.index, refusal, options);
@@ -264,7 +275,7 @@ impl Supervisor {
         let id;
         if state.admission.is_none() {
             state = self.spilled(state, call);
-            id = state.submit(kernel, call, target, options);
+            id = state.submit_to(kernel, call, target, options);
         } else {
             (state, id) = self.submit_admitted(state, kernel, call, target, options);
         }

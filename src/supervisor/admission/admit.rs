@@ -271,12 +271,12 @@ impl Supervisor {
         state: Locked<'a>,
         info: &KernelInfo,
         call: &mut ArgWriter,
-        target: impl Into<Target>,
+        target: Target,
         options: Option<&JobOptions>,
         entry: Admitted,
     ) -> (Locked<'a>, JobId) {
         let mut state = self.spilled(state, call);
-        let id = state.submit(info, call, target, options);
+        let id = state.submit_to(info, call, target, options);
         state.charge_admitted(id, entry);
         // The job may have been answered at once, which makes room for other jobs.
         state.settle_dependents();
@@ -311,8 +311,9 @@ impl Supervisor {
         entry: Admitted,
     ) -> JobId {
         self.spill(call);
+        let target = Owner::Handle.into();
         let (state, id) =
-            self.submit_with_admission(self.lock(), info, call, Owner::Handle, options, entry);
+            self.submit_with_admission(self.lock(), info, call, target, options, entry);
         self.unlock(state);
         id
     }

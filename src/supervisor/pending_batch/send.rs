@@ -55,8 +55,14 @@ impl Supervisor {
             if state.admission.is_none() {
                 ids.push(state.submit(&kernel, call, owner, options));
             } else if let Some(admitted) = state.admit_or_join(&kernel, call, line) {
-                let (entered, id) =
-                    self.submit_with_admission(state, &kernel, call, owner, options, admitted);
+                let (entered, id) = self.submit_with_admission(
+                    state,
+                    &kernel,
+                    call,
+                    owner.into(),
+                    options,
+                    admitted,
+                );
                 state = entered;
                 ids.push(id);
             } else {
