@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import queue
+import resource
 import selectors
 import signal
 import socket
@@ -45,6 +46,8 @@ _PROTOCOL = 1
 _MOST_FAILURES = 16
 #: The seconds for which a call waits for room in the arena while no call runs, and between two attempts.
 _PATIENCE, _PAUSE = 2.0, 0.005
+#: The number of descriptors that must be free after a client was accepted: values need some for a moment.
+_FREE = 24
 #: The longest deadline in seconds.
 _LONGEST = 1e9
 
@@ -282,6 +285,11 @@ class Serving:
                 # Otherwise the client would wait, and this loop would spin.
                 self._refuse()
             return
+        # Linux gives a new descriptor the lowest free number, so the number of this one approximates that of open ones.
+        if connection.fileno() + _FREE > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+            with connection, contextlib.suppress(OSError):
+                connection.send(self._refusal(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            return
         connection.setblocking(False)
         # The folder admits no other user. This check is for a folder whose mode was changed.
         pid, user = peer(connection)
@@ -294,12 +302,16 @@ class Serving:
 
     def _refuse(self) -> None:
         self._drop_spare()
-        text = "the service has no descriptor left for another client; raise its limit on open files (ulimit -n)"
         with contextlib.suppress(OSError):
             with self._listener.accept()[0] as connection:
-                connection.send(to_json({"error": "limit", "message": text}), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                connection.send(self._refusal(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         with contextlib.suppress(OSError):
             self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+    @staticmethod
+    def _refusal() -> bytes:
+        text = "the service has no descriptor left for another client; raise its limit on open files (ulimit -n)"
+        return to_json({"error": "limit", "message": text})
 
     def _drop_spare(self) -> None:
         if self._spare >= 0:
