@@ -5,6 +5,7 @@ import datetime
 import decimal
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -155,6 +156,33 @@ def test_nulls_where_the_schema_has_none(tmp_path, make, executor):
     error = refused(lambda: arenite.read_parquet(tmp_path / "a.parquet", schema=schema, executor=executor), "missing")
     assert (error.row, error.column) == (3, "a")
     assert len(arenite.read_csv(make("a,b\n1,\n"), schema=schema, executor=executor)) == 1
+
+
+def test_names_of_types(make, executor):
+    names = {"int": pa.int64(), "datetime64[ns]": pa.timestamp("ns"), "float64": pa.float64(), "double": pa.float64()}
+    path = make("a\n2020\n")
+    for name, kind in names.items():
+        for options in ({"types": {"a": name}}, {"schema": {"a": name}}):
+            assert arenite.scan_csv(path, executor=executor, **options).schema.field("a").type == kind
+    for bad, words in (("float", "float32"), ("object", "no type"), ("nothing", "no type")):
+        with pytest.raises(ValueError, match=words):
+            arenite.read_csv(path, types={"a": bad}, executor=executor)
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.list_(pa.int64()), pa.string_view(), pa.struct([("x", pa.int64())])])
+def test_types_of_which_the_parser_makes_no_values(make, executor, kind):
+    for text in ("a\n1\n", "b,a\nx,1\n"):
+        error = refused(lambda t=text: arenite.read_csv(make(t), types={"a": kind}, executor=executor), str(kind))
+        assert error.column == "a" and "convert the column" in str(error)
+
+
+def test_arguments_that_make_no_sense(make, executor):
+    path = make("a\n1\n")
+    with pytest.raises(ValueError, match="delimiter"):
+        arenite.read_csv(path, delimiter="\0", executor=executor)
+    for source in (os.fsencode(path), [os.fsencode(path)]):
+        with pytest.raises(TypeError, match="a path is text, not bytes"):
+            arenite.read_csv(source, executor=executor)
 
 
 # ---- JSON

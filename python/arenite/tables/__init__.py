@@ -73,7 +73,8 @@ def read_csv(
         on, or the names in `schema`.
     :param schema: The columns and their types, a `pyarrow.Schema`. By default they are inferred from the first 1,000
         rows (at most 1 MiB) of the first file with rows; a later value that does not fit is an error.
-    :param types: The types of some columns, such as `{"price": "float64"}`: types of pyarrow or numpy, or their names.
+    :param types: The types of some columns, such as `{"price": "float64"}`: types of pyarrow or numpy, or their names,
+        except "float", which has 32 bits in pyarrow and 64 in numpy.
     :param widen: Whether a value that does not fit its type changes the type of the column: from integer to float, then
         to text. Then the files are read again.
     :param by_name: Whether columns are matched by name: the table has the columns of all files, with null where a file
@@ -136,7 +137,8 @@ def read_parquet(
 ) -> Table:
     """Reads Parquet files into a table, as `read_csv` does CSV. Each row group is a part.
 
-    :param schema: The columns and their types, instead of those in the files. Values are converted.
+    :param schema: The columns and their types, instead of those in the files. Values are converted; one that would be
+        cut or rounded is an error.
     :param widen: Whether a column may have different types in different files: then its type is one that fits all
         values.
     """

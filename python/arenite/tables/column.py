@@ -61,8 +61,8 @@ def apply(
     ...     arenite.apply(pyarrow.array(["a", "bcd", None]), lambda text: text and len(text), executor=ex).to_pylist()
     [1, 3, None]
 
-    Values are Python objects: numbers, text, dates, lists, dicts; a missing one is None. The column is copied once,
-    into shared memory. pandas keeps name and index.
+    Values are Python objects: numbers, text, dates, lists, dicts; a missing one is None. Times of pandas keep their
+    nanoseconds. The column is copied once, into shared memory. pandas keeps name and index.
 
     | data frame | the same by its library |
     |---|---|
@@ -75,7 +75,8 @@ def apply(
     all rows or groups.
 
     :param by: The column, or the list of columns, whose values make groups of the rows of a data frame.
-    :param type: The type of the results, a `pyarrow.DataType`. By default it is inferred from the results.
+    :param type: The type of the results, a `pyarrow.DataType`. By default it is inferred from the results, which have
+        one type. A result that the type would alter is a TypeError.
     :param executor: The executor whose workers run the function, or the result of its `options`. By default all calls
         share an executor.
 

@@ -117,6 +117,17 @@ class Columns:
                 if cell is not None and _HEX.fullmatch(cell.strip()):
                     raise _does_not_fit(cell, field, row)
 
+    def without_parser(self, error: Exception) -> Fault:
+        """Returns the fault for a type of which the parser makes no values."""
+        cells = (chr(self.delimiter) * (len(self.fields) - 1) or '""').encode() + b"\n"
+        for index, field in enumerate(self.fields):
+            try:
+                self.parse(cells, only=index)
+            except pyarrow.ArrowNotImplementedError:
+                text = f"cells of CSV cannot be read as {field.type}: read another type, and convert the column"
+                return Fault(text, column=field.name)
+        return Fault(str(error))
+
     def diagnose(self, data: Any, error: Exception) -> Fault:
         """Finds the first row that cannot be parsed, and its column."""
         begins, ends = cut.records(cut.view(data), self.delimiter)
@@ -205,6 +216,8 @@ def parse(data: bytes, header: bytes, spec: Spec, table: Any, is_last: bool) -> 
         data = _safe(data)
     try:
         parsed = columns.parse(data)
+    except pyarrow.ArrowNotImplementedError as error:
+        raise columns.without_parser(error) from None
     except pyarrow.ArrowException as error:
         raise columns.diagnose(data, error) from None
     if b"0x" in data or b"0X" in data:

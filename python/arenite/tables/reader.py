@@ -10,7 +10,7 @@ from . import parquet, part, shared
 from .plan import Plan, Rows, Task
 from .read import Infer, Read, ReadThenApply, Spec
 from .run import Bar, in_order
-from .schema import merge, same_columns, typed, widen_by_position
+from .schema import merge, same_columns, type_of, typed, widen_by_position
 from .sources import files
 from .table import Collector, Table, check_errors, closing, received
 
@@ -47,14 +47,14 @@ def make_plan(
     widen: bool = False,
     part_bytes: int | None = None,
 ) -> Plan:
-    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n':
-        raise ValueError(f"delimiter must be one ASCII character that is no quote and no line break, not {delimiter!r}")
+    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0':
+        raise ValueError(f"delimiter must be one ASCII character that is no quote, line break or NUL, not {delimiter!r}")
     if by_name and not header:
         raise ValueError("by_name=True needs a header: columns have no names without it")
     if part_bytes is not None and part_bytes < 1:
         raise ValueError("part_bytes must be at least 1")
     if isinstance(schema, dict):
-        schema = pyarrow.schema(schema)
+        schema = pyarrow.schema({name: type_of(kind) for name, kind in schema.items()})
     spec = Spec(format, ord(delimiter), header and format == "csv", by_name, file_column)
     tasks = shared.configured(executor)
     return Plan(files(sources), spec, tasks=tasks, schema=schema, types=types, widen=widen, part_bytes=part_bytes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy
 import pyarrow
 import pyarrow.compute
@@ -80,8 +82,13 @@ def type_of(kind: Any) -> Any:
         return kind
     if kind is str:
         return pyarrow.string()
+    if kind == "float":
+        raise ValueError("'float' has 32 bits in pyarrow, and 64 in numpy: write 'float32' or 'float64'")
+    if isinstance(kind, str):
+        with suppress(ValueError):
+            return pyarrow.type_for_alias(kind)
     try:
-        return pyarrow.type_for_alias(kind) if isinstance(kind, str) else pyarrow.from_numpy_dtype(numpy.dtype(kind))
+        return pyarrow.from_numpy_dtype(numpy.dtype(kind))
     except (ValueError, TypeError, pyarrow.ArrowException) as error:
         raise ValueError(f"{kind!r} is no type of pyarrow or numpy: {error}") from None
 

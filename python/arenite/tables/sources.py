@@ -22,7 +22,7 @@ def files(sources: Sources) -> list[str]:
     A pattern or a folder stands for its files in the order of their paths; a list keeps its order. A folder stands for
     all files in it and in its folders, except those whose name begins with "." or "_".
     """
-    given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    given = [sources] if isinstance(sources, (str, bytes, os.PathLike)) else list(sources)
     found: list[str] = []
     for path in given:
         source: Any = os.fspath(path)
