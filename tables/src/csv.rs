@@ -346,8 +346,35 @@ pub(super) fn infer(
         .with_delimiter(spec.delimiter);
     let (schema, _) = format
         .infer_schema(std::io::Read::chain(header, data), rows)
-        .map_err(|error| Fault::new(error.to_string()))?;
+        .map_err(|error| of_sample(data, header, spec, &error))?;
     Ok(without_zones(schema, data, spec.delimiter, rows))
+}
+
+/// Returns the fault of a sample of which no schema can be inferred, with the row. Text fits every column, so the row
+/// has too many or too few fields, or is no UTF-8.
+fn of_sample(data: &[u8], header: &[u8], spec: &Spec, error: &ArrowError) -> Fault {
+    let names = match spec.has_header {
+        true => match names(header, spec.delimiter) {
+            Ok(names) => names,
+            Err(fault) => return fault,
+        },
+        false => {
+            let first = each_record(data, spec.delimiter, |_, fields| Some(fields));
+            (1..=first.unwrap_or(0))
+                .map(|number| format!("column_{number}"))
+                .collect()
+        }
+    };
+    let text = |name: &String| Field::new(name, DataType::Utf8, true);
+    let table: SchemaRef = Arc::new(Schema::new(names.iter().map(text).collect::<Vec<_>>()));
+    let columns = Columns {
+        file: table.clone(),
+        parsed: table.clone(),
+        from: Vec::new(),
+        table,
+        delimiter: spec.delimiter,
+    };
+    columns.diagnose(data, 0, error)
 }
 
 /// Returns a schema that was inferred, with text for columns of times of which one has a time zone: the type that Arrow

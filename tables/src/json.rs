@@ -37,6 +37,20 @@ pub(super) fn parse(
         let done = batches.iter().map(RecordBatch::num_rows).sum();
         diagnose(data, spec, table, done, &error)
     })?;
+    // The decoder accepts several objects in a line, and one in several lines, where a part may end.
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    if rows as u64 != count_rows(data) {
+        let is_row = |line: &&[u8]| {
+            let mut batches = Vec::new();
+            decode(line, spec, table, 2, &mut batches).is_err()
+                || batches.iter().map(RecordBatch::num_rows).sum::<usize>() != 1
+        };
+        let row = lines(data).position(|line| is_row(&line));
+        return Err(Fault {
+            row: row.map_or(0, |at| at as u64 + 1),
+            ..Fault::new("no JSON object in one line")
+        });
+    }
     Ok(batches)
 }
 

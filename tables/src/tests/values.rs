@@ -296,6 +296,50 @@ fn time_zones_are_not_dropped() {
 }
 
 #[test]
+fn errors_in_the_first_rows_name_the_row() {
+    let engine = Engine::inline();
+    for (bytes, row, column) in [
+        (&b"a,b\n1,2\n1,2,3\n"[..], 2, None),
+        (b"a,b\n1,2\n\n1\n", 2, None),
+        (b"a,b\n1,2\n3,4\n1,\xE9\n", 3, Some("b")),
+    ] {
+        let data = Data::of([("a.csv", bytes)]);
+        let error = engine.read_csv(data.path()).unwrap_err();
+        assert_eq!(
+            (error.row(), error.column()),
+            (Some(row), column),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn each_line_of_json_is_an_object() {
+    let engine = Engine::inline();
+    let wanted = || schema(&[("a", DataType::Int64)]);
+    for (bytes, row) in [
+        ("{\"a\": 1}\n{\n\"a\": 2\n}\n", 2),
+        ("{\"a\": 1}\n{\"a\": 2}{\"a\": 3}\n", 2),
+        ("{\"a\": 1}\r{\"a\": 2}\r", 1),
+    ] {
+        let data = Data::of([("a.json", bytes.as_bytes())]);
+        for size in [1, 12, 1 << 20] {
+            let read = engine
+                .json(data.path())
+                .part_bytes(size)
+                .schema(wanted())
+                .read();
+            let error = read.unwrap_err();
+            assert_eq!(error.row(), Some(row), "{error}");
+            assert!(
+                error.to_string().contains("no JSON object in one line"),
+                "{error}"
+            );
+        }
+    }
+}
+
+#[test]
 fn integers_of_json_beyond_64_bits_are_text_or_an_error() {
     let engine = Engine::inline();
     let beyond = [
