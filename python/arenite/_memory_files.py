@@ -33,8 +33,8 @@ _new: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    """Called in a forked process, which lacks the mappings: other memory may be at their addresses by the time that they
-    are closed. So they are never closed there."""
+    """Called in a forked process, which lacks the mappings: other memory may be at their addresses by the time that
+    they are closed. So they are never closed there."""
     for mapped in list(_new):
         import ctypes
 

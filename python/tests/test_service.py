@@ -596,7 +596,7 @@ def test_a_packet_that_cannot_be_read_costs_its_call(serving: Any, service: Serv
 
 
 def test_an_answer_that_cannot_be_read_costs_its_call(tmp_path: Path) -> None:
-    info = b'{"service":true,"protocol":1,"name":"s","pid":1,"version":"","started":0,"max_calls":9,"names":true,"kernels":[]}'
+    info = b'{"service":true,"protocol":1,"name":"s","pid":1,"max_calls":9,"names":true,"kernels":[]}'
     path = str(tmp_path / "s.sock")
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(path)

@@ -220,7 +220,8 @@ def test_extents(store: Store) -> None:
 
 def test_columns_are_arrays(store: Store) -> None:
     pa, pandas, polars = map(pytest.importorskip, ("pyarrow", "pandas", "polars"))
-    for column in (pa.chunked_array([[1], [2, 3]]), pandas.Series([1, 2, 3], index=list("abc")), polars.Series([1, 2, 3])):
+    series = pandas.Series([1, 2, 3], index=list("abc")), polars.Series([1, 2, 3])
+    for column in (pa.chunked_array([[1], [2, 3]]), *series):
         store["a"] = column
         assert store["a"].tolist() == [1, 2, 3] and store["a"].dtype == np.asarray(column).dtype
     store["a"] = pandas.Series([1.5, None])

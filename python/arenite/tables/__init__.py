@@ -20,7 +20,8 @@ except ImportError as _missing:
         name=_missing.name,
     ) from _missing
 
-# Imported now, because a sandboxed worker cannot import them later. pyarrow imports the module when it converts a column.
+# Imported now, because a sandboxed worker cannot import them later. pyarrow imports this module when it converts a
+# column.
 import pyarrow.compute as _compute  # noqa: F401
 
 from . import write as write

@@ -95,7 +95,8 @@ class Feed:
                 raise self._error
             if self._is_at_end:
                 header = self._take(len(self._pending))
-                if self._delimiter is not None and cut.is_inside_quotes(cut.view(header.lstrip(b"\r\n")), self._delimiter):
+                begin = cut.view(header.lstrip(b"\r\n"))
+                if self._delimiter is not None and cut.is_inside_quotes(begin, self._delimiter):
                     # It would contain all rows.
                     raise Fault("the file ends inside the quotes of a field of the header")
                 return header

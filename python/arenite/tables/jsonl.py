@@ -65,8 +65,8 @@ def parse(data: bytes, table: Any) -> list[Any]:
 
 
 def _check_lines(data: bytes, rows: int) -> None:
-    """Raises `Fault` if not each line is an object: the parser would accept several in a line, and one in several lines,
-    where a part may end."""
+    """Raises `Fault` if not each line is an object: the parser would accept several in a line, and one in several
+    lines, where a part may end."""
     if rows == data.count(b"\n") + (not data.endswith(b"\n")) or rows == cut.count_lines(data):
         return
     bad = next((row for row, line in enumerate(_lines(data), 1) if not _is_object(line)), 0)
@@ -140,8 +140,8 @@ def _is_object(line: bytes) -> bool:
 
 
 def infer(data: bytes, rows: int | None, typed: tuple[str, ...] = ()) -> Any:
-    """Returns the schema that fits the first `rows` lines, or all. Texts that look like times remain texts. `typed`: the
-    columns whose types the user has given."""
+    """Returns the schema that fits the first `rows` lines, or all. Texts that look like times remain texts. `typed`:
+    the columns whose types the user has given."""
     _check_utf8(data)
     lines = _lines(data)[:rows]
     if not lines:
@@ -174,8 +174,8 @@ def _integer(digits: str) -> int:
 
 
 def _with_large(value: Any, kind: Any, column: str, row: int) -> Any:
-    """Returns the type of a column, with `uint64` for integers of 64 bits. The parser makes floats of integers beyond 63
-    bits, which would be rounded."""
+    """Returns the type of a column, with `uint64` for integers of 64 bits. The parser makes floats of integers beyond
+    63 bits, which would be rounded."""
     types = pyarrow.types
     if types.is_struct(kind) and isinstance(value, dict):
         fields = [field.with_type(_with_large(value.get(field.name), field.type, column, row)) for field in kind]
@@ -187,6 +187,6 @@ def _with_large(value: Any, kind: Any, column: str, row: int) -> Any:
     if not types.is_floating(kind) or type(value) is not int or -(1 << 63) <= value < 1 << 63:
         return kind
     if not 0 < value < _BEYOND:
-        text = "an integer has more than 64 bits; pass types= or schema= with a decimal type, or float64, which rounds it"
-        raise Fault(text, row=row, column=column)
+        advice = "pass types= or schema= with a decimal type, or float64, which rounds it"
+        raise Fault(f"an integer has more than 64 bits; {advice}", row=row, column=column)
     return pyarrow.uint64()

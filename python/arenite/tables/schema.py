@@ -116,8 +116,8 @@ def with_types(schema: Any, change: Any) -> Any:
 
 
 def converted(column: Any, kind: Any) -> Any:
-    """Converts an array or a ChunkedArray. Raises ArrowInvalid if a value does not fit the type: pyarrow cuts and rounds
-    some."""
+    """Converts an array or a ChunkedArray. Raises ArrowInvalid if a value does not fit the type: pyarrow cuts and
+    rounds some."""
     if column.type == kind:
         return column
     made = column.cast(kind)
