@@ -55,7 +55,7 @@ use super::wire::{ReplyWriter, WordReader};
     message = "`{Self}` is not a kernel",
     label = "cannot be run by a worker",
     note = "a kernel is a function, or a closure that captures nothing, of up to 8 parameters",
-    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str` (and no `String`), `&Bytes`, numbers, `bool`, `char`, `[S; N]`, tuples of up to 4 of these, your own `impl arenite::Scalar`",
+    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str` (and no `String`), `&Bytes`, numbers, `bool`, `char`, `[S; N]`, `Vec` of these, tuples of up to 4 of these, your own `impl arenite::Scalar`",
     note = "replies: `()`, `Array<T>`, `Vec<Array<T>>`, `Vec` of numbers, `ArrayMut<T>`, `String`, `Bytes`, `Option`, tuples of up to 4, numbers, `bool`, `char`, your own `impl arenite::Scalar`, and `Result` of these with an error that can be displayed",
     note = "instead of other types: `&str` for a `String` or a `Path`; `&[T]` for a `Vec<T>` (pass the `Vec`, or an array, which is not copied); a number (`as_secs_f64()`) for a `Duration`; a number that stands for none, or an empty array, for an `Option`; `&Bytes` with their encoded form for maps and types of serde; elements `u8` for `bool`",
     note = "parameters borrow only for the job (no `&'static`), and the result borrows nothing"

@@ -38,7 +38,7 @@ pub mod sealed {
 #[diagnostic::on_unimplemented(
     message = "a kernel cannot take a parameter of type `{Self}`",
     label = "not a kernel parameter",
-    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, `&Bytes`, numbers, `bool`, `char`, `[S; N]`, tuples of up to 4 of these, and your own `impl arenite::Scalar`",
+    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, `&Bytes`, numbers, `bool`, `char`, `[S; N]`, `Vec` of these, tuples of up to 4 of these, and your own `impl arenite::Scalar`",
     note = "instead of other types: `&str` for a `String` or a `Path`; `&[T]` for a `Vec<T>` (pass the `Vec`, or an array, which is not copied); a number (`as_secs_f64()`) for a `Duration`; a number that stands for none, or an empty array, for an `Option`; `&Bytes` with their encoded form for maps and types of serde; elements `u8` for `bool`"
 )]
 pub trait Param: sealed::Sealed {
@@ -301,9 +301,9 @@ macro_rules! list_arguments {
     )* };
 }
 list_arguments!(Vec<T> &Vec<T> &[T] const N [T; N] const N &[T; N]);
-impl<T: Element> RetrySafe for Vec<T> {}
-impl<T: Element> RetrySafe for &Vec<T> {}
-impl<T: Element> RetrySafe for &[T] {}
+impl<T: bytemuck::NoUninit> RetrySafe for Vec<T> {}
+impl<T: bytemuck::NoUninit> RetrySafe for &Vec<T> {}
+impl<T: bytemuck::NoUninit> RetrySafe for &[T] {}
 impl<T: Element, const N: usize> RetrySafe for &[T; N] {}
 
 /// Returns the array of this shape at `extent`, which has moved into the job. Its length is known to match the shape.
@@ -570,6 +570,45 @@ impl<'env, S: Scalar> Arg<'env, S> for S {
     }
 }
 impl<S: Scalar> RetrySafe for S {}
+
+impl<S: Scalar> sealed::Sealed for Vec<S> {}
+impl<S: Scalar> Param for Vec<S> {
+    type At<'j> = Vec<S>;
+    type Held = Vec<S>;
+    fn receive(words: &mut Words<'_>, _: &HostRef<'_>) -> Result<Vec<S>, BadArgument> {
+        let count = usize::try_from(words.0.word()?).map_err(|_| Malformed)?;
+        let size = size_of::<S>();
+        let bytes = words.0.bytes(count.checked_mul(size).ok_or(Malformed)?)?;
+        let values = (0..count).map(|at| &bytes[at * size..][..size]);
+        values
+            .map(|value| {
+                let read = bytemuck::checked::try_pod_read_unaligned(value);
+                read.map_err(|_| BadArgument::Malformed)
+            })
+            .collect()
+    }
+    fn at(held: &mut Vec<S>, _: Key) -> Vec<S> {
+        std::mem::take(held)
+    }
+}
+
+macro_rules! list_arguments {
+    ($($arg:ty)*) => { $(
+        impl<'env, S: Scalar> Arg<'env, Vec<S>> for $arg {
+            fn send(self, call: &mut CallWriter) {
+                call.0.word(self.len() as u64);
+                call.0.bytes(bytemuck::cast_slice(&self[..]));
+            }
+            fn hold(self) -> Vec<S> {
+                self.to_vec()
+            }
+            fn held(&self) -> u64 {
+                size_of_val(&self[..]) as u64
+            }
+        }
+    )* };
+}
+list_arguments!(Vec<S> &Vec<S> &[S]);
 
 macro_rules! tuples {
     ($(($($p:ident $a:ident $x:ident),+))+) => {$(

@@ -17,10 +17,24 @@ use bytemuck::{CheckedBitPattern, NoUninit};
 ///
 /// impl arenite::Scalar for Thresholds {}
 /// ```
+///
+/// A list of scalars is a parameter `Vec<S>`, whose argument is copied. Pass many numbers as an array.
+///
+/// ```
+/// # fn main() -> Result<(), arenite::Error> {
+/// arenite::init();
+/// let engine = arenite::Engine::builder().workers(1).build()?;
+/// let count = |flags: Vec<bool>| flags.into_iter().filter(|&flag| flag).count();
+/// let flags: Vec<bool> = (0..1000).map(|number| number % 3 == 0).collect();
+/// assert_eq!(engine.submit(count, (&flags,)).wait()?, 334);
+/// assert_eq!(engine.submit(count, (Vec::new(),)).wait()?, 0);
+/// # Ok(())
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an argument or a reply of a kernel",
     label = "not something that travels between processes",
-    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, `&Bytes`, numbers, `bool`, `char`, `[S; N]`",
+    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, `&Bytes`, numbers, `bool`, `char`, `[S; N]`, `Vec` of these",
     note = "replies: `()`, `Array<T>`, `Vec<Array<T>>`, `Vec` of numbers, `ArrayMut<T>`, `String`, `Bytes`, `Option`, tuples of up to 4, numbers, and `Result` of these",
     note = "a closure that never returns says what it would return: `|| -> () {{ std::process::abort() }}`",
     note = "instead of other types: `&str` for a `String` or a `Path`; `&[T]` for a `Vec<T>` (pass the `Vec`, or an array, which is not copied); a number (`as_secs_f64()`) for a `Duration`; a number that stands for none, or an empty array, for an `Option`; `&Bytes` with their encoded form for maps and types of serde; elements `u8` for `bool`",
