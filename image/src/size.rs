@@ -83,6 +83,8 @@ pub struct Size {
     pub per_mille: u16,
 }
 
+impl arenite::Scalar for Size {}
+
 /// The maximum side of a target: the limit of JPEG.
 const LONGEST: u32 = 65_535;
 /// The maximum percentage, in tenths.

@@ -104,16 +104,13 @@ pub(crate) struct EnginePool<'a> {
 /// with the fraction of its pixels that is missing.
 pub(crate) type Reply = (Vec<Array<u8>>, Vec<[u32; 2]>, u64, Option<(String, f64)>);
 
-/// The kernel of `resize`. Takes an encoded picture, and sizes separated by blanks. If several results have the same
-/// sides, returns only the first.
+/// The kernel of `resize`. If several results have the same sides, returns only the first.
 fn resize_file(
     file: &Array<u8>,
     spec: ResizeSpec,
-    sizes: &str,
+    sizes: Vec<Size>,
 ) -> Result<Reply, Typed<PictureError>> {
     let start = Instant::now();
-    let sizes: Result<Vec<Size>, String> = sizes.split(' ').map(str::parse).collect();
-    let sizes = sizes.map_err(|reason| PictureError(ImageError::BadRequest { reason }))?;
     let pictures = resize_encoded_sizes(file, &spec, &sizes).map_err(PictureError)?;
     let damage = pictures.first().and_then(|picture| picture.damage.clone());
     let mut files = Vec::with_capacity(pictures.len());
@@ -309,8 +306,7 @@ impl<'a> Makers<'a> {
                     output,
                     ..make.spec
                 };
-                let sizes: Vec<String> = make.sizes.iter().map(Size::to_string).collect();
-                let job = self.engine.job(resize_file, (file, spec, sizes.join(" ")));
+                let job = self.engine.job(resize_file, (file, spec, &make.sizes));
                 job.options(&options).submit()
             }
             Purpose::Check => {
@@ -604,7 +600,7 @@ mod tests {
         let file = engine.from_slice(b"no picture").unwrap();
         let spec = ResizeSpec::new("8x8".parse().unwrap());
         let error = engine
-            .submit(resize_file, (&file, spec, "8x8"))
+            .submit(resize_file, (&file, spec, &[spec.size][..]))
             .wait()
             .unwrap_err();
         let expected = ImageError::NotAnImage;
