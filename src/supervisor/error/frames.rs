@@ -89,7 +89,9 @@ impl fmt::Display for CrashFrame {
         }
         match (self.file(), self.line()) {
             (Some(file), Some(line)) => write!(f, " ({}:{line})", escape_text(file)),
-            _ => Ok(()),
+            // Code that the compiler has added belongs to no line.
+            (Some(file), None) => write!(f, " ({})", escape_text(file)),
+            (None, _) => Ok(()),
         }
     }
 }
