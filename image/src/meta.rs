@@ -237,9 +237,9 @@ impl Metadata {
             .unwrap_or(Orientation::NoTransforms)
     }
 
-    /// Updates the metadata for a result with these sides, in EXIF and XMP. If an orientation was applied, whether that of EXIF or that
-    /// of TIFF (`turned`), all orientations become "upright". An orientation that is only in XMP is not applied and
-    /// stays.
+    /// Updates the metadata for a result with these sides, in EXIF and XMP. If an orientation was applied, whether that
+    /// of EXIF or that of TIFF (`turned`), all orientations become "upright". An orientation that is only in XMP is not
+    /// applied and stays.
     pub(super) fn describe(&mut self, sides: (u32, u32), turned: bool) {
         let mut is_applied = turned;
         if let Some(exif) = &mut self.exif {
