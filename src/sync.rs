@@ -2,8 +2,10 @@
 //!
 //! Protocol code (the link layer) takes its atomics from here. A build with `--cfg arenite_loom` replaces these atomics
 //! by loom's, and the models in `link/loom.rs` explore every order of their accesses. The rest of the crate uses `std`
-//! directly.
+//! directly. [`catch_panic`] calls foreign code.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 #[cfg(not(arenite_loom))]
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -132,6 +134,23 @@ impl<T> Cell<T> {
 #[inline]
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Calls foreign code: a waker, a drop, a function of the program. Returns `None` if it panics; the panic hook has then
+/// printed the message.
+pub(crate) fn catch_panic<T>(call: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(call))
+        .map_err(drop_payload)
+        .ok()
+}
+
+/// Drops the payload of a panic. The payload's destructor is foreign code and may panic too; that panic does not
+/// propagate.
+pub(crate) fn drop_payload(payload: Box<dyn Any + Send>) {
+    if let Err(thrown) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        // Leaked: dropping this payload could panic again.
+        std::mem::forget(thrown);
+    }
 }
 
 /// Prefetches the cache line of `at`, which will be read soon.

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -17,6 +17,7 @@ use super::memory::{self, Keeper, SealedMemory};
 use super::sealed::ArrayLocation;
 use super::{Array, Element, PrivateCopy, Shape};
 use crate::arena::Block;
+use crate::sync::catch_panic;
 use crate::sys::{self, Access, HUGE, Map, PAGE, Prot, Segment};
 
 /// A memory file, mapped for reading, that no process can write, grow or truncate any more. Or parts of the file of a
@@ -52,10 +53,7 @@ impl Kept {
 impl Drop for Kept {
     fn drop(&mut self) {
         let keep = self.0.take();
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(keep))) {
-            // The drop of the payload is foreign code as well.
-            std::mem::forget(payload);
-        }
+        catch_panic(|| drop(keep));
     }
 }
 

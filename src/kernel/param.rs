@@ -576,23 +576,14 @@ impl<S: Scalar> Param for Vec<S> {
     type At<'j> = Vec<S>;
     type Held = Vec<S>;
     fn receive(words: &mut Words<'_>, _: &HostRef<'_>) -> Result<Vec<S>, BadArgument> {
-        let count = usize::try_from(words.0.word()?).map_err(|_| Malformed)?;
-        let size = size_of::<S>();
-        let bytes = words.0.bytes(count.checked_mul(size).ok_or(Malformed)?)?;
-        let values = (0..count).map(|at| &bytes[at * size..][..size]);
-        values
-            .map(|value| {
-                let read = bytemuck::checked::try_pod_read_unaligned(value);
-                read.map_err(|_| BadArgument::Malformed)
-            })
-            .collect()
+        Ok(read_scalars(&mut words.0, usize::MAX)?)
     }
     fn at(held: &mut Vec<S>, _: Key) -> Vec<S> {
         std::mem::take(held)
     }
 }
 
-macro_rules! list_arguments {
+macro_rules! scalar_list_arguments {
     ($($arg:ty)*) => { $(
         impl<'env, S: Scalar> Arg<'env, Vec<S>> for $arg {
             fn send(self, call: &mut CallWriter) {
@@ -608,7 +599,7 @@ macro_rules! list_arguments {
         }
     )* };
 }
-list_arguments!(Vec<S> &Vec<S> &[S]);
+scalar_list_arguments!(Vec<S> &Vec<S> &[S]);
 
 macro_rules! tuples {
     ($(($($p:ident $a:ident $x:ident),+))+) => {$(
@@ -655,4 +646,21 @@ tuples! {
 pub(crate) fn read_scalar<S: Scalar>(words: &mut WordReader<'_>) -> Result<S, Malformed> {
     let bytes = words.bytes(size_of::<S>())?;
     bytemuck::checked::try_pod_read_unaligned(bytes).map_err(|_| Malformed)
+}
+
+/// Reads a list of scalars of at most `max` bytes, and checks that these are valid values. Scalars without bytes count
+/// as one byte each, since nothing else bounds their number.
+pub(super) fn read_scalars<S: Scalar>(
+    words: &mut WordReader<'_>,
+    max: usize,
+) -> Result<Vec<S>, Malformed> {
+    let count = usize::try_from(words.word()?).map_err(|_| Malformed)?;
+    let size = size_of::<S>();
+    let len = count.checked_mul(size.max(1));
+    len.filter(|&len| len <= max).ok_or(Malformed)?;
+    let bytes = words.bytes(count * size)?;
+    let values = (0..count).map(|at| &bytes[at * size..][..size]);
+    values
+        .map(|value| bytemuck::checked::try_pod_read_unaligned(value).map_err(|_| Malformed))
+        .collect()
 }

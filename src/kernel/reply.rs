@@ -8,7 +8,7 @@ use super::actor::counts_for_actor;
 use super::error::{KernelError, Returned, Typed};
 use super::failure::Failure;
 use super::host::Host;
-use super::param::read_scalar;
+use super::param::{read_scalar, read_scalars};
 use super::scalar::Scalar;
 use super::spawn::MAX_ARRAYS;
 use super::wire::{
@@ -325,16 +325,7 @@ impl<S: Scalar> Value for Vec<S> {
         Ok(())
     }
     fn receive(reply: &mut Receiving<'_>) -> Result<Vec<S>, BadReply> {
-        let count = usize::try_from(reply.0.words.word()?).map_err(|_| BadReply)?;
-        let size = size_of::<S>();
-        // Values without bytes count as one byte each, since nothing else bounds their number.
-        let len = count.checked_mul(size.max(1));
-        len.filter(|&len| len <= MAX_TEXT).ok_or(BadReply)?;
-        let bytes = reply.0.words.bytes(count * size)?;
-        let values = (0..count).map(|at| &bytes[at * size..][..size]);
-        values
-            .map(|value| bytemuck::checked::try_pod_read_unaligned(value).map_err(|_| BadReply))
-            .collect()
+        Ok(read_scalars(&mut reply.0.words, MAX_TEXT)?)
     }
     fn into_value(self) -> Vec<S> {
         self

@@ -1,12 +1,11 @@
 //! Flushes the output of ended jobs when the program ends while engines exist, for example in a `static`.
 
-use std::panic::catch_unwind;
 use std::sync::{Arc, Mutex, TryLockError, Weak};
 use std::thread;
 use std::time::Duration;
 
 use super::shared::Supervisor;
-use crate::sync::lock;
+use crate::sync::{catch_panic, lock};
 use crate::sys::process;
 
 /// The engines of this program.
@@ -42,7 +41,7 @@ fn flush_all() {
             continue;
         };
         // Unwinding out of a handler of `exit` would abort.
-        let _ = catch_unwind(std::panic::AssertUnwindSafe(|| engine.flush_logs()));
+        catch_panic(|| engine.flush_logs());
         // The engine is not dropped: this may be the last reference if another thread drops its own at this moment. The
         // end of the process frees the memory faster.
         std::mem::forget(engine);

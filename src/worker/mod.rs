@@ -25,7 +25,6 @@ mod template;
 #[allow(unsafe_code, reason = "writes through pointers, as a kernel may")]
 mod hostile;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -38,6 +37,7 @@ pub use template::Template;
 
 use crate::arena::ArenaFull;
 use crate::link::REFUSAL_WORDS;
+use crate::sync::catch_panic;
 
 /// The environment variable that makes a process a worker.
 pub(crate) const MARK: &str = "ARENITE_WORKER";
@@ -86,8 +86,8 @@ pub fn at_worker_end(call: fn()) {
 /// Runs the function that [`at_worker_end`] has registered.
 fn run_at_end() {
     if let Some(call) = AT_END.get() {
-        // The panic hook has printed the message, and the process ends in either case.
-        let _ = catch_unwind(AssertUnwindSafe(call));
+        // The process ends in either case.
+        catch_panic(call);
     }
 }
 

@@ -1,6 +1,5 @@
 //! The `catch_unwind` guard around a kernel, and the panic hook, which records message and location of a panic.
 
-use std::any::Any;
 use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
@@ -10,6 +9,7 @@ use std::sync::Arc;
 use super::lane::{cells_here, truncate_notes};
 use crate::arena::ArenaFull;
 use crate::link::LinkCells;
+use crate::sync::drop_payload;
 
 thread_local! {
     /// Whether to capture the backtrace of a panic; `Some` while a guarded call runs on this thread.
@@ -180,15 +180,6 @@ fn arenite_runs_kernel<T>(kernel: impl FnOnce() -> T) -> T {
     // Prevents a tail call, which would remove this frame.
     std::hint::black_box(());
     value
-}
-
-/// Drops the payload of a panic. The payload's destructor is code of the program and may panic too; that panic does not
-/// propagate.
-pub(crate) fn drop_payload(payload: Box<dyn Any + Send>) {
-    if let Err(thrown) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        // Leaked: dropping this payload could panic again.
-        std::mem::forget(thrown);
-    }
 }
 
 /// Calls `f` and catches its panic.

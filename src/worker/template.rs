@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::start::{self, Mark};
 use crate::control::template::{Message, Request, STANDARD, SupervisorSocket};
+use crate::sync::catch_panic;
 use crate::sys::{copy, process};
 
 /// The program of [`WorkerProgram::template`](crate::engine::WorkerProgram::template), as it runs in the process from
@@ -75,7 +76,7 @@ pub(super) fn serve(
     loop {
         let Some(request) = supervisor.request().map_err(text)? else {
             // A panic does not matter: the process ends.
-            let _ = catch_unwind(AssertUnwindSafe(|| template.at_end()));
+            catch_panic(|| template.at_end());
             process::exit_now(0);
         };
         crate::sync::point!("template.asked");

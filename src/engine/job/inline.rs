@@ -10,7 +10,7 @@ use crate::kernel::{Accepts, Failure, Kernel, Key, Params, Reply, kernel_name, z
 use crate::supervisor::{
     Because, Failed, JobError, JobErrorKind, JobOptions, Permit, PermitSource, WorkerExit,
 };
-use crate::worker::panics::drop_payload;
+use crate::sync::drop_payload;
 
 /// Waits on this thread for the permit that a job needs.
 pub(in crate::engine) fn permit<'l>(

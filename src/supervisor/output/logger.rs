@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
@@ -11,8 +10,8 @@ use std::time::Duration;
 
 use super::events;
 use super::log_line::{LogLevel, LogLine, LogSource};
+use crate::sync::catch_panic;
 use crate::sys::process::start_thread;
-use crate::worker::panics::drop_payload;
 
 /// The receiver of the lines.
 #[derive(Clone)]
@@ -47,13 +46,6 @@ impl Sink {
             Self::Call(call) => catch_panic(|| call(line)).unwrap_or_default(),
         }
     }
-}
-
-/// Calls foreign code. If it panics, the panic hook has printed the message.
-fn catch_panic<T>(call: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(call))
-        .map_err(drop_payload)
-        .ok()
 }
 
 /// The maximum number of lines that wait for the sink.
