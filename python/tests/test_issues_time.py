@@ -172,9 +172,11 @@ def test_one_ctrl_c_ends_thirty_tasks():
 def test_ctrl_c_reaches_every_wait(wait):
     end = harness.Script(
         f"""
-        import _thread, concurrent.futures, os, signal, threading, time
+        import concurrent.futures, faulthandler, os, signal, sys, threading, time
         import arenite
 
+        # Should it hang, this says where.
+        faulthandler.dump_traceback_later(60)
         executor = arenite.Executor(1)
         future = executor.submit(time.sleep, 3600)
         waits = {{
@@ -186,13 +188,17 @@ def test_ctrl_c_reaches_every_wait(wait):
         }}
 
         def interrupt():
-            # Once the main thread sleeps in the kernel; several times, in case it was on its way there.
-            for _ in range(1000):
+            # Once the main thread sleeps at one place of the program for a tenth of a second. It sleeps for moments on
+            # its way there, and the `as_completed` of the standard library keeps a lock that it took if it is
+            # interrupted then.
+            main, places = threading.main_thread(), [None] * 10
+            while len(set(places)) > 1 or places[0] is None:
                 time.sleep(0.01)
                 stat = open("/proc/self/task/%d/stat" % os.getpid()).read()
-                if waiting and stat.rpartition(")")[2].split()[0] == "S":
-                    os.kill(os.getpid(), signal.SIGINT)
-                    return
+                frame = sys._current_frames()[main.ident]
+                asleep = waiting and stat.rpartition(")")[2].split()[0] == "S"
+                places = places[1:] + [(frame.f_code, frame.f_lasti) if asleep else None]
+            os.kill(os.getpid(), signal.SIGINT)
 
         waiting = False
         threading.Thread(target=interrupt, daemon=True).start()

@@ -531,16 +531,12 @@ class Arrays(Copies):
 
 
 def _held(function: Any) -> list[Any] | None:
-    """Returns the objects to which a function refers, apart from globals: none if it is sent by name. Returns None if
-    they may change."""
-    named: list[Any] = []
+    """Returns the objects to which a function refers: none if it is sent by name. Returns None if they may change."""
+    held: list[Any] = []
     if pickling.is_global(function):
-        return named
-    by_value = pickling.by_value()
-    if type(function) is not FunctionType or not by_value.is_constant(function, named):
-        return None
-    held = [function.__code__, function.__defaults__, function.__kwdefaults__]
-    return [*held, *(content for _, content in by_value.contents(function)), *named]
+        return held
+    is_constant = type(function) is FunctionType and pickling.by_value().is_constant(function, held)
+    return held if is_constant else None
 
 
 class _Beside(pickling.Beside):
