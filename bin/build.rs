@@ -1,4 +1,4 @@
-//! Passes the compiler what `--version` prints: commit, profile and target.
+// Passes the compiler what `--version` prints: commit, profile and target.
 
 use std::env;
 use std::process::Command;

@@ -1,0 +1,3 @@
+//! What the command's `--version` reports: the commit of a figure.
+
+include!("../bin/build.rs");
