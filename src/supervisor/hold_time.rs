@@ -19,6 +19,16 @@ const LONGEST: Duration = Duration::from_millis(300);
 thread_local! {
     /// Processor time of this thread in checks that the program wrote, and in its panic hook if a check panics.
     static FOREIGN: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    /// The number of locks of engines that this thread holds.
+    static HELD: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Ends the process if this thread holds the lock of an engine. For work whose time nothing bounds.
+pub(super) fn expect_released(work: &str) {
+    if HELD.get() > 0 {
+        eprintln!("arenite: {work} while this thread holds the lock of an engine");
+        std::process::abort();
+    }
 }
 
 /// Calls a check of the program. Its time does not count.
@@ -43,6 +53,7 @@ pub(super) struct HoldTime {
 impl HoldTime {
     #[track_caller]
     pub(super) fn begin() -> Self {
+        HELD.set(HELD.get() + 1);
         Self {
             since: clock::thread_cpu_time().saturating_sub(FOREIGN.get()),
             caller: Location::caller(),
@@ -51,6 +62,7 @@ impl HoldTime {
 
     /// Ends the process if the lock was held for too long: a panic would be caught by guards for other panics.
     pub(super) fn end(&self) {
+        HELD.set(HELD.get() - 1);
         let held = clock::thread_cpu_time().saturating_sub(self.since + FOREIGN.get());
         if held > LONGEST {
             eprintln!(

@@ -157,6 +157,8 @@ impl Stack {
 /// Looks up the names of all frames up to the kernel. Also returns the number of frames that are left out in the
 /// middle.
 fn name(noted: &NotedCrash) -> (Vec<CrashFrame>, u64) {
+    #[cfg(feature = "points")]
+    crate::supervisor::hold_time::expect_released("frames get names");
     // A return address may already belong to the next function.
     let places = noted.frames.iter().enumerate().map(|(at, &address)| {
         let of = address.saturating_sub(u64::from(at > 0));
