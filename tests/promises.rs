@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Suites that the tables may name, with their paths.
-const SUITES: [(&str, &str); 14] = [
+const SUITES: [(&str, &str); 15] = [
+    ("lib", "src/supervisor/tests"),
     ("engine", "tests/engine"),
     ("model", "tests/model"),
     ("killing", "tests/killing"),

@@ -25,6 +25,7 @@ use crate::kernel::{KernelInfo, Reply, Single};
 use crate::link::{Consumer, LinkCells, NO_GRANT, Next, OutgoingReply, kind};
 
 mod chains;
+mod decoders;
 mod errors;
 mod memory;
 mod model;
