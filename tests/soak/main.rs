@@ -29,7 +29,6 @@ use clap::{Args, Parser};
 
 use harness::runs::storm::Fault;
 use harness::runs::{Figure, Order, Seen, bombs, crashes, deadlines, scale, stops, storm};
-use supervisor::Role;
 
 /// What stands behind `soak`, where that is not run as a test suite.
 #[derive(Debug, Parser)]
@@ -53,9 +52,6 @@ struct SoakArgs {
     /// Report figures without failing on them, for a busy machine
     #[arg(long)]
     lenient: bool,
-    /// Role of a child program
-    #[arg(long, hide = true)]
-    play: Option<Role>,
 }
 
 fn length(text: &str) -> Result<Duration, String> {
@@ -77,6 +73,7 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     // First of all: in a worker it does not return.
     arenite::init();
+    harness::programs::play(supervisor::SCENARIOS);
     if std::env::args_os().nth(1).is_some_and(|word| word == "run") {
         let Cli::Run(args) = Cli::parse();
         return run(&args);
@@ -219,17 +216,6 @@ fn run(args: &SoakArgs) -> ExitCode {
         other_seed(std::process::id(), clock.unwrap_or_default())
     });
     let time = args.minutes;
-    match args.play {
-        None => {}
-        Some(Role::Crowd) => {
-            return crowded::play(Order {
-                seed,
-                length: time,
-                strict: !args.lenient,
-            });
-        }
-        Some(role) => return supervisor::play(role),
-    }
     let each = (time / rows.len() as u32).clamp(SHORTEST, LONGEST);
     eprintln!("seed {seed}, {} rows for {time:.0?}", rows.len());
     let began = Instant::now();
