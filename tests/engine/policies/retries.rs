@@ -1,14 +1,12 @@
 //! Jobs that are retried.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arenite::{Array, Backoff, Job, JobErrorKind, JobLimit, Rejection, WorkerExit};
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike;
 
 use crate::harness::{
-    ABORTED, Calls, Diary, Gate, Lab, assert_kind, assert_says, block_on, figures_are_strict, hang,
-    late, note, note_after, panicked, pass, rejected, step, tests, wait_until,
+    ABORTED, Calls, Diary, Gate, Lab, assert_kind, assert_says, block_on, hang, late, note,
+    note_after, panicked, pass, rejected, step, tests, wait_until,
 };
 
 tests![
@@ -18,7 +16,6 @@ tests![
     failures_that_are_never_retried,
     inputs_live_until_the_answer,
     a_poison_job_is_quarantined,
-    a_flood_of_poison_costs_little,
     a_dropped_job_is_not_retried,
     a_cancelled_job_is_not_retried,
     jobs_waiting_for_a_retry_can_be_cancelled,
@@ -239,47 +236,6 @@ fn a_poison_job_is_quarantined() {
         JobErrorKind::Limit(JobLimit::Quarantined { deaths: 5 })
     );
     assert_eq!(lab.stats().restarts(), 5);
-}
-
-/// Jobs that kill each worker they get, and nothing else: starting workers slows down, so that all processes together
-/// (the supervisor and what it starts) use little of a core.
-///
-/// `ARENITE_POISON` sets their number, and then the limit is 5 % of a core, which takes hundreds of them. By default
-/// most starts are still quick, and the limit is a quarter of a core. Other load on the machine only lowers the number.
-fn a_flood_of_poison_costs_little() {
-    let asked = std::env::var("ARENITE_POISON").ok();
-    let asked: Option<u32> = asked.map(|text| text.parse().unwrap());
-    let lab = Lab::balanced(2);
-    let cpu = || {
-        let of = |who| {
-            let usage = getrusage(who).unwrap();
-            let micros = usage.user_time() + usage.system_time();
-            Duration::from_micros(micros.num_microseconds() as u64)
-        };
-        // The second number is that of processes that have ended.
-        of(UsageWho::RUSAGE_SELF) + of(UsageWho::RUSAGE_CHILDREN)
-    };
-    let (before, from) = (cpu(), Instant::now());
-    let count = asked.unwrap_or(24);
-    let jobs: Vec<_> = (0..count).map(|_| lab.submit(die, ())).collect();
-    for job in jobs {
-        assert_eq!(*lab.failure_of(job).kind(), ABORTED);
-    }
-    let (used, took) = (cpu() - before, from.elapsed());
-    let percent = 100.0 * used.as_secs_f64() / took.as_secs_f64();
-    println!("{count} deaths in {took:?}, {used:?} of processor time: {percent:.1} % of a core");
-    let most = if asked.is_some() { 5.0 } else { 25.0 };
-    assert!(percent < most || !figures_are_strict(), "{percent} %");
-    // The pauses alone: 10, 20, 40 … ms for each worker from its third death on.
-    let deaths = |worker: usize| lab.stats().workers[worker].restarts;
-    let pauses: u64 = [deaths(0), deaths(1)]
-        .into_iter()
-        .map(|deaths| (3..deaths).map(|n| 10 << (n - 3).min(6)).sum())
-        .max()
-        .unwrap();
-    assert!(took >= Duration::from_millis(pauses), "{took:?} {pauses}");
-    step("a job after the flood");
-    assert_eq!(lab.value_of(|| 1u8, ()), 1);
 }
 
 fn a_dropped_job_is_not_retried() {
