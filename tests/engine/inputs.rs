@@ -104,12 +104,6 @@ fn a_sparse_file_larger_than_memory_is_an_error() {
     file.write_all(&head).unwrap();
     file.set_len(head.len() as u64 + LEN).unwrap();
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let read = npy::read::<u8>(&path).unwrap_err();
-    assert!(
-        matches!(read, NpyError::OutOfMemory { bytes: LEN }),
-        "{read}"
-    );
-    assert_says(&read, "140737488355328 bytes");
     let here = Engine::inline();
     let read = here.read_npy::<u8>(&path).unwrap_err();
     let why = |error: &NpyError| matches!(error, NpyError::OutOfMemory { bytes: LEN });
@@ -117,6 +111,7 @@ fn a_sparse_file_larger_than_memory_is_an_error() {
         matches!(&read, InputError::Npy { error, .. } if why(error)),
         "{read}"
     );
+    assert_says(&read, "140737488355328 bytes");
     let read = here.read_file(&path).unwrap_err();
     let why = |error: &std::io::Error| error.kind() == std::io::ErrorKind::OutOfMemory;
     assert!(

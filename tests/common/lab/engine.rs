@@ -27,6 +27,8 @@ pub fn builder(workers: usize, capacity: u64) -> Builder {
 
 /// Runs a job and waits for its end.
 pub trait Calls {
+    fn on(&self) -> &Engine;
+
     /// Returns the value of a job that has to succeed.
     #[track_caller]
     fn value_of<F, A, P, R>(&self, kernel: F, args: A) -> R::Out
@@ -34,7 +36,11 @@ pub trait Calls {
         F: Kernel<P, R>,
         A: Args<'static, P>,
         P: Params,
-        R: Reply;
+        R: Reply,
+    {
+        let result = self.on().submit(kernel, args).wait();
+        result.unwrap_or_else(|error| panic!("{error}"))
+    }
 
     /// Returns the error of a job that has to fail.
     #[track_caller]
@@ -43,31 +49,17 @@ pub trait Calls {
         F: Kernel<P, R>,
         A: Args<'static, P>,
         P: Params,
-        R: Reply;
+        R: Reply,
+    {
+        let job = self.on().submit(kernel, args);
+        step(format!("{job:?} to fail"));
+        job.wait().err().expect("this job has to fail")
+    }
 }
 
 impl Calls for Engine {
-    fn value_of<F, A, P, R>(&self, kernel: F, args: A) -> R::Out
-    where
-        F: Kernel<P, R>,
-        A: Args<'static, P>,
-        P: Params,
-        R: Reply,
-    {
-        let result = self.submit(kernel, args).wait();
-        result.unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    fn error_of<F, A, P, R>(&self, kernel: F, args: A) -> JobError
-    where
-        F: Kernel<P, R>,
-        A: Args<'static, P>,
-        P: Params,
-        R: Reply,
-    {
-        let job = self.submit(kernel, args);
-        step(format!("{job:?} to fail"));
-        job.wait().err().expect("this job has to fail")
+    fn on(&self) -> &Engine {
+        self
     }
 }
 
